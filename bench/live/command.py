@@ -174,3 +174,21 @@ def edge(
         # So short a run may end before anybody guesses; texts must be right all the same.
         is_good = not any(f.num_wrong for found_by in found.values() for f in found_by.values())
     sys.exit(0 if is_good else 1)
+
+
+@live.command("mixed")
+@click.option("--streams", default=8, show_default=True)
+@click.option("--max-tokens", default=128, show_default=True)
+@click.option("--turns", default=3, show_default=True)
+def mixed(streams: int, max_tokens: int, turns: int) -> None:
+    """Draft nodes of different speed for one target, and for two (emulated devices).
+
+    \b
+    Example:
+      python -m bench live mixed --streams 4 --turns 1
+    """
+    import asyncio
+
+    from bench.live.mixed import run_mixed
+
+    asyncio.run(run_mixed(streams, max_tokens, turns, click.echo))

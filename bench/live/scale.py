@@ -94,15 +94,15 @@ async def _beside(
         endpoint = f"ipc://{folder}/mesh.sock"
         async with contextlib.AsyncExitStack() as stack:
             coordinator = await stack.enter_async_context(
-                _running("nodes.cli", "coordinator", "--listen", endpoint, core=core)
+                running("nodes.cli", "coordinator", "--listen", endpoint, core=core)
             )
             # Before there is any load: a process takes long to start beside that.
             asking = "bench.live.probe", endpoint, str(seconds)
-            probe = await stack.enter_async_context(_running(*asking, piped=True))
+            probe = await stack.enter_async_context(running(*asking, piped=True))
             for number in range(num_targets):
                 for role, ms in (("target", pass_ms), ("draft", pass_ms / 2)):
                     told = role, endpoint, f"{role}-{number}", str(ms), str(per_target)
-                    await stack.enter_async_context(_running("bench.live.light_nodes", *told))
+                    await stack.enter_async_context(running("bench.live.light_nodes", *told))
             context = stack.enter_context(ZmqContext())
             asked = _streams(
                 context, endpoint, 2 * num_targets, num_streams, gamma, min(_CHOICES, per_target)
@@ -112,7 +112,7 @@ async def _beside(
 
 
 @contextlib.asynccontextmanager
-async def _running(
+async def running(
     module: str, *arguments: str, core: int | None = None, piped: bool = False
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A module that runs. piped: its standard streams are here."""
@@ -184,7 +184,7 @@ async def _streams(
 
     async with asyncio.TaskGroup() as group:
         serving = [group.create_task(client.run())]
-        await _until(client, num_nodes)
+        await until_joined(client, num_nodes)
         for number in range(-(-num_streams // most_choices)):
             some = min(most_choices, num_streams - number * most_choices)
             serving.append(group.create_task(ask(number, some)))
@@ -219,7 +219,8 @@ async def _measure(
     )
 
 
-async def _until(client: Client, num_nodes: int) -> None:
+async def until_joined(client: Client, num_nodes: int) -> None:
+    """Wait until so many nodes are in the mesh. Raises TimeoutError."""
     async with asyncio.timeout(_START_LIMIT_S):
         present = 0
         while present < num_nodes:

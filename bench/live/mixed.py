@@ -1,0 +1,142 @@
+"""Meshes with draft nodes of different speed and agreement, and draft nodes with several targets.
+
+Nodes are toys whose passes take as long as is said, so the processes are real and the devices are
+emulated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Final
+
+from bench.live.scale import running, until_joined
+from mesh.zmq_transport import ZmqContext
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions
+from nodes.messages import FinishedNotice, TokensNotice
+
+_START_LIMIT_S: Final = 60.0
+# A target that takes 40 ms a pass, as an 8B model does on an AGX Orin; a draft node that agrees
+# often, and a quicker one that agrees less.
+TARGET: Final = "toy:1@40ms"
+GOOD: Final = "toy:0.9@8ms"
+QUICK: Final = "toy:0.6@3ms"
+
+
+@dataclass(frozen=True, slots=True)
+class MixedMesh:
+    name: str
+    num_targets: int
+    drafts: tuple[str, ...]
+
+
+MESHES: Final = (
+    MixedMesh("one target, no draft node", 1, ()),
+    MixedMesh("one target, a good draft node", 1, (GOOD,)),
+    MixedMesh("one target, a quick draft node", 1, (QUICK,)),
+    MixedMesh("one target, both", 1, (GOOD, QUICK)),
+    MixedMesh("two targets, no draft node", 2, ()),
+    MixedMesh("two targets, one good draft node for both", 2, (GOOD,)),
+    MixedMesh("two targets, both draft nodes", 2, (GOOD, QUICK)),
+)
+HEAD: Final = (
+    "| mesh (emulated devices) | tokens/s | to no draft node | guesses taken | "
+    "same texts |\n|---|---|---|---|---|"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """texts: token ids by request. num_guesses: taken into passes."""
+
+    tokens_per_s: float
+    texts: tuple[tuple[int, ...], ...]
+    num_guesses: int
+
+
+async def run_mixed(
+    num_streams: int, max_tokens: int, num_turns: int, report: Callable[[str], None]
+) -> None:
+    """A row for each mesh; every turn has all meshes, so that they share what the machine does."""
+    found: dict[str, list[Run]] = {mesh.name: [] for mesh in MESHES}
+    for turn in range(num_turns):
+        for mesh in MESHES if turn % 2 == 0 else MESHES[::-1]:
+            found[mesh.name].append(await _run(mesh, num_streams, max_tokens))
+    report(HEAD)
+    for mesh in MESHES:
+        runs = found[mesh.name]
+        plain = found[_without_drafts(mesh).name]
+        ratios = [
+            ours.tokens_per_s / theirs.tokens_per_s
+            for ours, theirs in zip(runs, plain, strict=True)
+        ]
+        same = sum(
+            ours == theirs
+            for run, other in zip(runs, plain, strict=True)
+            for ours, theirs in zip(run.texts, other.texts, strict=True)
+        )
+        guesses = f"{median(run.num_guesses for run in runs):.0f} guesses" if mesh.drafts else "-"
+        report(
+            f"| {mesh.name} | {median(run.tokens_per_s for run in runs):.0f} | "
+            f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {guesses} | "
+            f"{same} of {num_streams * num_turns} |"
+        )
+
+
+def _without_drafts(mesh: MixedMesh) -> MixedMesh:
+    return next(m for m in MESHES if m.num_targets == mesh.num_targets and not m.drafts)
+
+
+async def _run(mesh: MixedMesh, num_streams: int, max_tokens: int) -> Run:
+    with tempfile.TemporaryDirectory(prefix="airdraft-mixed-") as folder:
+        endpoint = f"ipc://{folder}/mesh.sock"
+        async with contextlib.AsyncExitStack() as stack:
+            targets = [_node("target", k, TARGET, endpoint) for k in range(mesh.num_targets)]
+            drafts = [_node("draft", k, model, endpoint) for k, model in enumerate(mesh.drafts)]
+            for arguments in (("coordinator", "--listen", endpoint), *targets, *drafts):
+                await stack.enter_async_context(running("nodes.cli", *arguments))
+            context = stack.enter_context(ZmqContext())
+            connection = context.connect(endpoint)
+            client = Client(connection, endpoint=endpoint, join_timeout_s=_START_LIMIT_S)
+            async with asyncio.TaskGroup() as group:
+                serving = group.create_task(client.run())
+                await until_joined(client, mesh.num_targets + len(mesh.drafts))
+                # Draft nodes are measured in a first round that is left out.
+                await _ask_all(client, num_streams, max_tokens // 4)
+                made = await _ask_all(client, num_streams, max_tokens)
+                serving.cancel()
+            return made
+
+
+def _node(role: str, number: int, model: str, endpoint: str) -> Sequence[str]:
+    named = "--name", f"{role}-{number}", "--model", model, "--max-streams", "64"
+    return (role, "--connect", endpoint, *named)
+
+
+async def _ask_all(client: Client, num_streams: int, max_tokens: int) -> Run:
+    began = time.perf_counter()
+    answers = await asyncio.gather(*(_ask(client, k, max_tokens) for k in range(num_streams)))
+    seconds = time.perf_counter() - began
+    texts = tuple(text for text, _ in answers)
+    return Run(sum(map(len, texts)) / seconds, texts, sum(guesses for _, guesses in answers))
+
+
+async def _ask(client: Client, number: int, max_tokens: int) -> tuple[tuple[int, ...], int]:
+    """The token ids of an answer, and how many guesses passes took for it."""
+    options = GenerateOptions(
+        max_tokens=max_tokens, temperature=0.8, seed=number, ignore_eog=True, user=f"user-{number}"
+    )
+    token_ids: list[int] = []
+    num_guesses = 0
+    async for event in client.generate((5 + number,), options):
+        if isinstance(event, TokensNotice):
+            token_ids += event.token_ids
+        elif isinstance(event, FinishedNotice):
+            num_guesses = event.figures.num_draft_tokens
+    return tuple(token_ids), num_guesses
