@@ -41,11 +41,13 @@ _LEAST: Final = 0.05
 
 @dataclass(slots=True)
 class AcceptanceEstimate:
-    """Running estimate of alpha with exponential forgetting; what it begins with is a prior of
-    three guesses, as hopeful as drafts mostly deserve."""
+    """Running estimate of alpha with exponential forgetting. It begins with a prior of three
+    guesses, 0.7 of them right, as those of most drafts are. memory: what a commit leaves of those
+    before it."""
 
     successes: float = 2.1
     failures: float = 0.9
+    memory: float = _MEMORY
 
     @property
     def alpha(self) -> float:
@@ -55,5 +57,5 @@ class AcceptanceEstimate:
         """Guesses were compared with the text, each after right ones only; num_right of them were
         right. None compared tells nothing."""
         if num_compared:
-            self.successes = max(_LEAST, _MEMORY * self.successes + num_right)
-            self.failures = max(_LEAST, _MEMORY * self.failures + num_compared - num_right)
+            self.successes = max(_LEAST, self.memory * self.successes + num_right)
+            self.failures = max(_LEAST, self.memory * self.failures + num_compared - num_right)

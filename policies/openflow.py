@@ -39,14 +39,19 @@ def open_price_s(observation: Observation) -> float:
 
     nodes = {draft.name: draft for draft in observation.drafts}
     followed = Counter(view.draft or "" for view in observation.streams)
+
+    def flow(view: StreamView, longest_s: float, cap: int) -> tuple[float, float]:
+        node = nodes.get(view.draft or "")
+        if node is None or view.fixed_gamma == 0 or not cap:
+            return 1.0, 0.0
+        num = followed[node.name]
+        return _flow(view.alpha, node, num, longest_s, cap, observation.token_bits)
+
     best = math.inf
     for cap in _CAPS:
         longest_s = pass_s(num_streams)
         for _ in range(_NUM_TRIES):
-            flows = [
-                _flow(view, nodes.get(view.draft or ""), followed, longest_s, cap, observation)
-                for view in observation.streams
-            ]
+            flows = [flow(view, longest_s, cap) for view in observation.streams]
             num_guesses = sum(guesses for _, guesses in flows)
             longest_s = (longest_s + pass_s(num_streams + num_guesses)) / 2.0
         price_s = sum(
@@ -57,20 +62,20 @@ def open_price_s(observation: Observation) -> float:
     return best
 
 
+def tokens_a_pass(
+    alpha: float, node: DraftView, num_followed: int, pass_s: float, token_bits: int
+) -> float:
+    """Mean tokens that a pass commits to a stream whose guesses are right with the chance alpha, if
+    the node follows so many streams and the target takes all its guesses, within limits."""
+    return _flow(alpha, node, num_followed, pass_s, _CAPS[-1], token_bits)[0]
+
+
 def _flow(
-    view: StreamView,
-    node: DraftView | None,
-    followed: Counter[str],
-    pass_s: float,
-    cap: int,
-    observation: Observation,
+    alpha: float, node: DraftView, num: int, pass_s: float, cap: int, token_bits: int
 ) -> tuple[float, float]:
-    """Mean tokens and guesses of a stream in a pass."""
-    if node is None or view.fixed_gamma == 0 or not cap:
-        return 1.0, 0.0
-    num = followed[node.name]
+    """Mean tokens and guesses of a stream in a pass. num: streams that the node follows."""
     step_s = node.costs.decode.at(num, node.used_cells)
-    each_bits = ENTRY_BITS + observation.token_bits
+    each_bits = ENTRY_BITS + token_bits
     up_s = node.link.airtime_s(HEADER_BITS + num * (each_bits + _CHANCE_BITS), 1) / node.share_up
     down_s = node.link.airtime_s(HEADER_BITS + num * each_bits, 1) / node.share_down
     # From a commit until the first guess after it is at the target.
@@ -85,7 +90,7 @@ def _flow(
     first = min(cap, max(1, math.floor((behind * pass_s - lag_s) / step_s) + 1 - behind))
     # One of those that are made in a pass is for the place of the target's own token.
     later = min(float(cap), pass_s / step_s - 1.0)
-    return _renewal(view.alpha, behind, first, later)
+    return _renewal(alpha, behind, first, later)
 
 
 def _renewal(alpha: float, behind: int, first: float, later: float) -> tuple[float, float]:

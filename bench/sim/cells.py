@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from bench.live.pairs import paired_ratio
 from bench.results.cells import ratio_value
 from bench.results.schema import Cell, Value
-from bench.sim.closed_loop import COMPARED, Outcome
+from bench.sim.closed_loop import Outcome
 from bench.sim.growth import Grown
 
 
@@ -15,8 +15,8 @@ def sim_cells(outcomes: Sequence[Outcome]) -> Iterator[Cell]:
     """auto beside every other mode, each scenario a pair; ratios of tokens a second of a client
     on average.
     """
-    for policy in COMPARED:
-        if policy == "auto" or not outcomes:
+    for policy in outcomes[0].prices_s if outcomes else ():
+        if policy == "auto":
             continue
         rates = [(1 / o.prices_s[policy], 1 / o.prices_s["auto"]) for o in outcomes]
         yield Cell(

@@ -58,12 +58,15 @@ class Outcome:
         return self.prices_s["plain"] / self.prices_s["auto"]
 
 
-def run_seed(seed: int, num_passes: int) -> Outcome:
-    """Every mode on one random scenario."""
+def run_seed(seed: int, num_passes: int, modes: Sequence[str] = COMPARED) -> Outcome:
+    """Some modes on one random scenario, auto and plain always; all of them with other beliefs,
+    too."""
     scenario = random_scenario(seed, num_passes)
-    results = {name: World(scenario, MODES[name]).run() for name in COMPARED}
+    names = dict.fromkeys(("auto", "plain", *modes))
+    results = {name: World(scenario, MODES[name]).run() for name in names}
     auto = results["auto"]
-    believing = {name: _beside_plain(change(scenario)) for name, change in BELIEFS.items()}
+    beliefs = BELIEFS if modes == COMPARED else {}
+    believing = {name: _beside_plain(change(scenario)) for name, change in beliefs.items()}
     return Outcome(
         seed,
         len(scenario.clients),
@@ -81,14 +84,17 @@ def _beside_plain(scenario: Scenario) -> tuple[float, float]:
     return auto, plain
 
 
-def run_many(seeds: Sequence[int], num_passes: int, processes: int) -> Iterator[Outcome]:
+def run_many(
+    seeds: Sequence[int], num_passes: int, processes: int, modes: Sequence[str] = COMPARED
+) -> Iterator[Outcome]:
     """Outcomes in the order of their seeds."""
     if processes == 1:
         for seed in seeds:
-            yield run_seed(seed, num_passes)
+            yield run_seed(seed, num_passes, modes)
         return
     with ProcessPoolExecutor(processes) as pool:
-        yield from pool.map(run_seed, seeds, [num_passes] * len(seeds))
+        many = len(seeds)
+        yield from pool.map(run_seed, seeds, [num_passes] * many, [modes] * many)
 
 
 def steady_report(seeds: Sequence[int], num_passes: int) -> str:
@@ -111,9 +117,10 @@ def report(outcomes: Sequence[Outcome]) -> str:
     to_best = [outcome.to_best for outcome in outcomes]
     to_plain = [outcome.to_plain for outcome in outcomes]
     behind = sum(ratio < 0.97 for ratio in to_plain)
+    modes = list(outcomes[0].prices_s)
     lines = [
         f"{len(outcomes)} simulated scenarios; prices are mean seconds a token of each client",
-        f"auto to the best of {len(COMPARED)} modes: mean {statistics.mean(to_best):.4f}, "
+        f"auto to the best of {len(modes)} modes: mean {statistics.mean(to_best):.4f}, "
         f"median {statistics.median(to_best):.4f}, least {min(to_best):.3f}",
         f"auto to plain decoding: mean {statistics.geometric_mean(to_plain):.3f} (geometric), "
         f"least {min(to_plain):.3f}; more than 3 % behind in {behind}",
@@ -123,11 +130,17 @@ def report(outcomes: Sequence[Outcome]) -> str:
         f"guesses were made in {sum(o.num_guesses > 0 for o in outcomes)}",
         "mean and least ratio to the best, by mode:",
     ]
-    for name in COMPARED:
+    for name in modes:
         ratios = [min(o.prices_s.values()) / o.prices_s[name] for o in outcomes]
         lines.append(f"  {name:24} {statistics.mean(ratios):.3f}  {min(ratios):.3f}")
-    lines.append("auto with other beliefs, to auto that knows and to plain decoding:")
-    for name in BELIEFS:
+    lines.append("geometric mean and least of auto to the mode:")
+    for name in modes:
+        ratios = [o.prices_s[name] / o.prices_s["auto"] for o in outcomes]
+        mean = statistics.geometric_mean(ratios)
+        lines.append(f"  {name:24} {mean:.3f}  {min(ratios):.3f} to {max(ratios):.3f}")
+    if outcomes[0].believing_s:
+        lines.append("auto with other beliefs, to auto that knows and to plain decoding:")
+    for name in outcomes[0].believing_s:
         known = [o.prices_s["auto"] / o.believing_s[name][0] for o in outcomes]
         plain = [o.believing_s[name][1] / o.believing_s[name][0] for o in outcomes]
         lines.append(

@@ -14,6 +14,7 @@ from bench.results.options import keep, out_option, quick_option
 @click.option("--first-seed", default=0, show_default=True)
 @click.option("--passes", default=600, show_default=True, help="Length of a scenario in passes.")
 @click.option("--processes", default=1, show_default=True)
+@click.option("--modes", default="", help="Only auto, plain and these; default: every mode.")
 @click.option("--figures", type=click.Path(dir_okay=False), help="Keep all figures as JSON.")
 @quick_option
 @out_option
@@ -22,6 +23,7 @@ def sim_command(
     first_seed: int,
     passes: int,
     processes: int,
+    modes: str,
     figures: str | None,
     quick: bool,
     out: Path | None,
@@ -34,11 +36,14 @@ def sim_command(
     """
     from bench.results.making import airdraft_system, result_of
     from bench.sim.cells import sim_cells
-    from bench.sim.closed_loop import report, run_many, save
+    from bench.sim.closed_loop import COMPARED, report, run_many, save
 
+    wanted = tuple(modes.split(",")) if modes else COMPARED
+    if unknown := set(wanted) - set(COMPARED):
+        raise click.UsageError(f"--modes: {', '.join(sorted(unknown))}: of {', '.join(COMPARED)}")
     outcomes = []
     seeds = range(first_seed, first_seed + (4 if quick else scenarios))
-    for outcome in run_many(seeds, 100 if quick else passes, processes):
+    for outcome in run_many(seeds, 100 if quick else passes, processes, wanted):
         outcomes.append(outcome)
         if figures:
             save(outcomes, Path(figures))

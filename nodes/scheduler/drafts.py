@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from nodes.messages import MAX_PROMPT_TOKENS, MAX_STREAMS_PER_MESSAGE
 from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId
+from policies.acceptance import AcceptanceEstimate
 from policies.airtime import weighted_shares
 from policies.latency import NodeCosts
-from policies.plan import ENTRY_BITS, HEADER_BITS, Link
+from policies.openflow import tokens_a_pass
+from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Link
 
-# Guesses from one commit to the next, by which nodes are compared.
+# Guesses from one commit to the next, by which a medium is shared out.
 _TYPICAL_GUESSES: Final = 4
 # A text goes in pieces that take so much of the air, or guesses and commits would wait behind it.
 _PIECE_S: Final = 0.02
 _LEAST_PIECE_TOKENS: Final = 32
-# A stream is moved to a node that would answer in this part of the time: reading its text there
-# costs some, and what is known of nodes is not exact.
-_MOVE_AT: Final = 0.7
+# A stream moves to a node with which its tokens are predicted to take this part of the time, at
+# most: reading its text there costs some, and what is known of nodes is not exact.
+_MOVE_AT: Final = 0.9
 # How much of a medium is shared out. The rest is for what is not reckoned with here: texts,
 # heartbeats, acknowledgements, and waiting for the air. In an emulated cell of 200 kbit/s with nine
 # guesses of ten right, 0.45, 0.6 and 0.8 of it gave 1.38, 1.70 and 1.01 times the tokens of plain
@@ -30,6 +32,30 @@ _LOAD: Final = 0.6
 # 200 kbit/s with the target on it streams had 0.71 of the tokens of plain decoding where 0.2 was
 # the least, and 1.00 with 0.3.
 _LEAST_LOAD: Final = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a stream of a target needs of a draft node.
+
+    names: of nodes that may serve it. refused: of those that it is kept off. length, left: tokens
+    that it has, and that are to come. pass_s: of a pass of its target. alphas: by node, how often
+    its guesses were right there; a node that is not in it has not been compared yet.
+    """
+
+    names: Set[str]
+    refused: Set[str]
+    length: int
+    left: int
+    pass_s: float
+    alphas: Mapping[str, AcceptanceEstimate]
+
+    def token_s(self, node: DraftRecord, num_more: int = 0) -> float:
+        """Predicted seconds a token, if the node followed so many streams more."""
+        known = self.alphas.get(node.name) or AcceptanceEstimate()
+        num = max(1, len(node.followed) + num_more)
+        tokens = tokens_a_pass(known.alpha, node.view, num, self.pass_s, node.token_bits)
+        return self.pass_s / tokens
 
 
 @dataclass(slots=True)
@@ -68,13 +94,11 @@ class DraftRecord:
         bits = HEADER_BITS + ENTRY_BITS * num_streams + self.token_bits * num_tokens
         return self.link.airtime_s(bits, 1)
 
-    def answer_s(self, num_more: int = 0) -> float:
-        """Predicted seconds from a commit until some guesses after it are at the coordinator."""
-        num_streams = max(1, len(self.followed) + num_more)
-        draft_s = _TYPICAL_GUESSES * self.costs.decode.at(num_streams)
-        messages_s = self.message_s(num_streams, num_streams)
-        messages_s += self.message_s(num_streams, _TYPICAL_GUESSES * num_streams)
-        return self.link.rtt_s + draft_s + messages_s
+    @property
+    def view(self) -> DraftView:
+        """The node as a policy sees it."""
+        view = DraftView(self.name, self.costs, self.link)
+        return replace(view, share_up=self.share_up, share_down=self.share_down)
 
     def reading_s(self, num_tokens: int) -> float:
         """Predicted seconds until a text more has been told and read."""
@@ -147,32 +171,30 @@ class Drafts:
     def remove(self, name: str) -> DraftRecord | None:
         return self._nodes.pop(name, None)
 
-    def best_for(
-        self, names: Set[str], refused: Set[str], num_tokens: int, tokens_left: int
-    ) -> DraftRecord | None:
-        """The node of these that would answer soonest if it followed one stream more; what telling
-        it the text takes is spread over the tokens to come."""
+    def best_for(self, wanted: Wanted) -> DraftRecord | None:
+        """The node with which a stream's tokens take least if it follows one stream more. What
+        reading the text there takes is spread over the tokens to come."""
 
-        def price_s(node: DraftRecord) -> float:
-            told_s = node.reading_s(num_tokens) / max(1, tokens_left / _TYPICAL_GUESSES)
-            return node.answer_s(1) + told_s
+        def price_s(node: DraftRecord) -> tuple[float, float]:
+            read_s = node.reading_s(wanted.length) / max(1, wanted.left)
+            # Of nodes that all promise nothing the quickest one is tried.
+            return wanted.token_s(node, 1) + read_s, node.costs.decode.at(1)
 
-        return min(self._with_room(names, refused), key=price_s, default=None)
+        return min(self._with_room(wanted), key=price_s, default=None)
 
-    def better_for(
-        self, names: Set[str], refused: Set[str], present: DraftRecord, num_tokens: int, left: int
-    ) -> DraftRecord | None:
-        """A node that answers so much sooner that a stream should move to it."""
-        found = self.best_for(names, refused | {present.name}, num_tokens, left)
-        if found is None or found.answer_s(1) > _MOVE_AT * present.answer_s():
+    def better_for(self, wanted: Wanted, present: DraftRecord) -> DraftRecord | None:
+        """A node so much better than the present one that a stream should move to it."""
+        found = self.best_for(replace(wanted, refused=wanted.refused | {present.name}))
+        if found is None:
             return None
-        # Each typical answer saves that much; reading the text again costs this once.
-        saved_s = (present.answer_s() - found.answer_s(1)) * left / _TYPICAL_GUESSES
-        return found if saved_s > found.reading_s(num_tokens) else None
+        now_s, then_s = wanted.token_s(present), wanted.token_s(found, 1)
+        if then_s > _MOVE_AT * now_s:
+            return None
+        return found if (now_s - then_s) * wanted.left > found.reading_s(wanted.length) else None
 
-    def _with_room(self, names: Set[str], refused: Set[str]) -> Iterable[DraftRecord]:
+    def _with_room(self, wanted: Wanted) -> Iterable[DraftRecord]:
         for node in self._nodes.values():
             has_room = len(node.followed) < node.max_streams
             has_room = has_room and not self.is_full(node.link.medium)
-            if node.name in names and node.name not in refused and has_room:
+            if node.name in wanted.names and node.name not in wanted.refused and has_room:
                 yield node

@@ -1,6 +1,7 @@
 """Which draft node follows which stream of a target, and what it guesses. Pure.
 
-A draft node is chosen by how soon it would answer, and left where it is lost, refuses, or never has
+A draft node is chosen by how soon tokens are predicted to come with it, by its speed, its link and
+how often its guesses were right for this target. It is left where it is lost, refuses, or never has
 a guess in time.
 """
 
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from nodes.messages import ChainPart, CloseStreamNotice, GuessNotice
 from nodes.scheduler.comparison import Speculation
-from nodes.scheduler.drafts import DraftRecord
+from nodes.scheduler.drafts import DraftRecord, Wanted
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget, open_request
 from nodes.scheduler.stream import Follow, Stream
 from nodes.worker.stream import StreamId
@@ -49,19 +50,24 @@ def find_follower(state: SchedulerState, stream: Stream) -> list[Instruction]:
     if stream.num_draft_losses >= _MOST_DRAFT_LOSSES:
         stream.plain_reason = "draft off: the draft nodes of this text were lost with it"
         return []
-    length = len(stream.token_ids)
-    refused = stream.backoff.at(length)
-    node = state.drafts.best_for(state.usable, refused, length, stream.tokens_left)
+    wanted = _wanted(state, stream)
+    node = state.drafts.best_for(wanted)
     if node is None:
         # Where one has refused it, or was given up, that is why.
         if not state.usable:
             stream.plain_reason = "draft off: there is no draft node"
         elif _has_no_air(state):
             stream.plain_reason = "draft off: the answers of targets need the medium"
-        elif not refused or not stream.plain_reason:
+        elif not wanted.refused or not stream.plain_reason:
             stream.plain_reason = "draft off: no draft node has room for this text"
         return []
     return _follow(state, stream, node)
+
+
+def _wanted(state: SchedulerState, stream: Stream) -> Wanted:
+    length = len(stream.token_ids)
+    names = state.usable, stream.backoff.at(length)
+    return Wanted(*names, length, stream.tokens_left, state.pass_s, state.alphas)
 
 
 def _has_no_air(state: SchedulerState) -> bool:
@@ -149,6 +155,8 @@ def draft_joined(state: SchedulerState, node: DraftRecord) -> list[Instruction]:
 def draft_lost(state: SchedulerState, name: str, *, has_died: bool = True) -> list[Instruction]:
     """A draft node is gone. has_died: it did not leave of its own accord."""
     state.usable.discard(name)
+    # Another one of that name may have another model.
+    state.alphas.pop(name, None)
     node = state.drafts.remove(name)
     if node is not None:
         state.drafts.allot(node.link.medium)
@@ -162,7 +170,7 @@ def draft_lost(state: SchedulerState, name: str, *, has_died: bool = True) -> li
 
 
 def rebalance(state: SchedulerState) -> list[Instruction]:
-    """Move streams to draft nodes that answer much sooner, a few at a time."""
+    """Move streams to draft nodes with which their tokens come sooner, a few at a time."""
     if state.speculation is not Speculation.ON:
         return []
     reading = [s for s in state.streams.values() if s.follow and not s.follow.is_ready]
@@ -174,10 +182,7 @@ def rebalance(state: SchedulerState) -> list[Instruction]:
         follow = stream.follow
         if follow is None or not follow.is_ready:
             continue
-        refused = stream.backoff.at(len(stream.token_ids))
-        known = len(stream.token_ids), stream.tokens_left
-        present = state.drafts[follow.node]
-        node = state.drafts.better_for(state.usable, refused, present, *known)
+        node = state.drafts.better_for(_wanted(state, stream), state.drafts[follow.node])
         if node is not None:
             out += [*unfollow(state, stream), *_follow(state, stream, node)]
             num_moving += 1

@@ -45,6 +45,7 @@ from nodes.scheduler.silences import Silences
 from nodes.scheduler.stream import Figures, Opening, Running, Stream
 from nodes.worker.cells import cells_soon
 from nodes.worker.stream import StreamId, StreamSpec
+from policies.acceptance import AcceptanceEstimate
 from policies.plan import Link
 
 # Tokens that a target may decode without hearing from the coordinator, and how many of them are
@@ -56,6 +57,11 @@ _LEASE_LOW_TOKENS: Final = 32
 _MOST_REOPENED: Final = 3
 # A stream is reopened under a generation above that of a parking of which nothing was heard yet.
 _GENERATIONS: Final = 2
+# A pass is taken to last so many seconds before one was seen, and how fast their average follows.
+_UNSEEN_PASS_S: Final = 0.05
+_PASS_RATE: Final = 0.05
+# Some 200 commits count for how often a draft node is right for a target.
+_ALPHA_MEMORY: Final = 0.995
 # Silence of a target about a stream that has been allowed to go on, in seconds: passes of machines
 # that swap take that long.
 _SILENT_S: Final = 60.0
@@ -78,6 +84,9 @@ class SchedulerState:
     streams: dict[StreamId, Stream] = field(default_factory=dict)
     usable: set[str] = field(default_factory=set)
     ended: dict[StreamId, tuple[Figures, str]] = field(default_factory=dict)
+    # Seconds of its passes of late, and by draft node how often guesses are right for this target.
+    pass_s: float = _UNSEEN_PASS_S
+    alphas: dict[str, AcceptanceEstimate] = field(default_factory=dict)
     # What streams wait for by the plan in force.
     waits: dict[int, Wait] = field(default_factory=dict)
     num_stale: int = 0
@@ -189,6 +198,8 @@ class SchedulerState:
 
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
         """Take what one pass committed; what does not follow the journal is dropped."""
+        if not reply.num_read_tokens and reply.pass_s > 0.0:
+            self.pass_s += _PASS_RATE * (reply.pass_s - self.pass_s)
         out: list[Instruction] = []
         added: list[Stream] = []
         offset = 0
@@ -233,6 +244,8 @@ class SchedulerState:
             follow.num_offered += entry.num_offered
             if entry.num_compared:
                 follow.compared_at = len(stream.token_ids)
+                seen = self.alphas.setdefault(follow.node, AcceptanceEstimate(memory=_ALPHA_MEMORY))
+                seen.observe(entry.num_compared, entry.num_right)
         if token_ids or entry.text:
             # A guess that ends the text was right and is no token of it.
             num_accepted = min(entry.num_accepted_tokens, len(token_ids))

@@ -134,6 +134,19 @@ def test_a_stream_moves_to_a_draft_node_that_is_much_quicker() -> None:
     assert to_draft(out, CloseStreamNotice)
 
 
+def test_a_stream_moves_to_a_slower_draft_node_that_is_right_more_often() -> None:
+    """The quick one is tried first; when it has been wrong often enough, the other one is."""
+    state = make(node("good", 0.008), node("quick", 0.003))
+    admit(state)
+    assert follow_of(state.streams[ONE])[0] == "quick"
+    ready(state, name="quick")
+    for second in range(200):
+        right = int(second % 2 == 0)
+        commit(state, 7, num_compared=1, num_right=right, num_draft_tokens=0)
+        state.tick(float(second))
+    assert follow_of(state.streams[ONE])[0] == "good"
+
+
 def test_it_stays_where_another_one_is_hardly_quicker_or_little_is_left() -> None:
     state = make(node("slow", 0.006))
     admit(state)
