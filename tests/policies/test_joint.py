@@ -171,7 +171,7 @@ def test_reasons_are_there_for_every_plain_stream_and_true():
         for stream_id, text in plan.reasons.items():
             view = slow.streams[stream_id]
             if view.fixed_gamma == 0:
-                assert text == "draft off: gamma 0 was asked for"
+                assert text == "draft off: the request sets gamma to 0"
             elif view.draft not in slow.drafts:
                 assert text == "draft off: no draft node holds the stream"
             elif view.tokens_left <= 1:

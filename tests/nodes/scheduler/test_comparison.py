@@ -96,7 +96,7 @@ def test_a_draft_node_that_costs_more_than_it_gives_is_told_nothing_more() -> No
     assert stream is not None
     assert mesh.scheduler.report.plain(stream) == "slower"
     assert mesh.scheduler.report.why_plain(stream) == (
-        "draft off: without guesses tokens come faster here"
+        "draft off: this target is faster without guesses at present"
     )
     # Nor is it told of streams that come later.
     assert not [i for i in admit(mesh.scheduler, 2) if isinstance(i, ToDraft)]
