@@ -186,4 +186,4 @@ def test_a_pause_is_told_as_one() -> None:
         mesh.decode(1, slowdown=1.2)
     stream = mesh.scheduler.stream(ONE)
     assert stream is not None
-    assert "is measured" in mesh.scheduler.report.why_plain(stream)
+    assert "is being measured" in mesh.scheduler.report.why_plain(stream)
