@@ -263,7 +263,7 @@ def _seconds(shape: TransformerShape, device: Device, flops: float, moved: float
 
 
 def _build(table: str, cls: type[T], mapping: Mapping[str, Any]) -> T:
-    # The annotations of both classes are the names of plain types.
+    # The annotations of both classes are strings that name plain types.
     known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
     for key, value in mapping.items():
         if key not in known:

@@ -18,7 +18,7 @@ from typing import Any
 # The key of the calibration in a draft's model file.
 CALIBRATION_KEY = "airdraft.calibration"
 MAX_BINS = 64
-# Shipped rates weigh as much as so many guesses of a bin.
+# Shipped rates have the weight of this many guesses of a bin.
 _TRUST = 100.0
 # The weight of a compared guess falls by this factor with each later one of its bin.
 _MEMORY = 0.998
@@ -29,7 +29,7 @@ class Calibration:
     """Shares of accepted guesses by bins of confidence.
 
     edges: (b - 1,) ascending boundaries of the bins. rates: (b,) shipped shares, each in [0, 1].
-    trust: they weigh as much as so many guesses of a bin. Raises ValueError.
+    trust: weight of the rates, as a number of guesses of a bin. Raises ValueError.
     """
 
     edges: tuple[float, ...]

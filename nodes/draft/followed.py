@@ -10,15 +10,16 @@ from nodes.engine.sampler import Sampler
 from nodes.worker.cells import cells_soon
 from nodes.worker.stream import StreamId, StreamSpec
 
-# The guesses of a stream correct the calibration of the draft model. The calibration has the weight
-# of so many guesses, and the weight of a guess falls by the factor _MEMORY with each later one.
+# The guesses of a stream correct the calibration of the draft model, which has the weight of this
+# many guesses.
 _BELIEVED_GUESSES: Final = 6.0
+# The weight of a compared guess falls by this factor with each later one.
 _MEMORY: Final = 0.97
 # No guess counts as certain, however easy the text is.
 _MOST_CHANCE: Final = 0.99
-# After so many passes in a row that used none of the present guesses, the stream gets guesses only
-# for measurement, once in _MEASURED_EVERY tokens. After _AGREEMENTS right guesses in a row it gets
-# guesses as before.
+# After _MOST_UNUSED passes in a row that used none of the present guesses, a stream gets guesses
+# only for measurement, once in _MEASURED_EVERY tokens. After _AGREEMENTS right guesses in a row it
+# gets guesses as before.
 _MOST_UNUSED: Final = 8
 _MEASURED_EVERY: Final = 8
 _AGREEMENTS: Final = 3

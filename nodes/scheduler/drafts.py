@@ -14,8 +14,8 @@ from policies.plan import ENTRY_BITS, HEADER_BITS, Link
 
 # Guesses between two commits that are assumed when nodes are compared.
 _TYPICAL_GUESSES: Final = 4
-# A text is sent in pieces of so many seconds of airtime, because guesses and commits wait behind
-# each piece.
+# Seconds of airtime of a piece of a text. Guesses and commits wait behind each piece, so it is
+# short.
 _PIECE_S: Final = 0.02
 _LEAST_PIECE_TOKENS: Final = 32
 # A stream moves to a node that would answer within this share of the present time: its text has to

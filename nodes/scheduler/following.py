@@ -20,10 +20,10 @@ from nodes.worker.stream import StreamId
 if TYPE_CHECKING:
     from nodes.scheduler.state import SchedulerState
 
-# A stream loses its draft node after so many tokens without a guess that could be compared: the
-# node is silent, or its guesses come so late that the text has passed them.
+# A stream loses its draft node after this many tokens without a guess that could be compared: the
+# node is silent, or its guesses arrive after the text has passed them.
 _SILENT_TOKENS: Final = 64
-# After so many draft nodes have died while they followed a stream, it goes on without one.
+# After this many draft nodes have died while they followed a stream, it goes on without one.
 _MOST_DRAFT_LOSSES: Final = 2
 _WHY_NOT: Final = {
     Speculation.PAUSED: "draft off: the speed without guesses is being measured",

@@ -53,8 +53,8 @@ _LEASE_TOKENS: Final = 64
 _LEASE_LOW_TOKENS: Final = 32
 # A stream is reopened at most this many times without a new token in between.
 _MOST_REOPENED: Final = 3
-# A reopening raises the generation by 2, because the target may have parked the stream, which
-# raises it by 1, in a notice that has not arrived yet.
+# A reopening raises the generation by 2. A parking raises it by 1, and the target may have parked
+# the stream in a notice that has not arrived yet.
 _GENERATIONS: Final = 2
 # Seconds without progress after which a stream counts as stuck. Passes of machines that swap can
 # take that long.
@@ -90,7 +90,7 @@ class SchedulerState:
     untold: dict[str, dict[StreamId, None]] = field(default_factory=dict)
     _silences: Silences[StreamId] = field(default_factory=Silences)
 
-    # -- streams come and go -------------------------------------------------------------------
+    # -- opening and closing streams -----------------------------------------------------------
 
     def admit(
         self, spec: StreamSpec, fixed_gamma: int | None, weight: float = 1.0
@@ -249,7 +249,8 @@ class SchedulerState:
             finish = Finish(stream.spec.stream_id, entry.finish_reason)
             return [*out, *self._remove(stream), finish]
         if stream.tokens_left <= 0:
-            return [*out, *self._abort(stream, "the target sent no reason for the text's end")]
+            error = "the target sent the last token without a finish reason"
+            return [*out, *self._abort(stream, error)]
         if isinstance(stream.phase, Opening):
             # The notice that the stream is ready was lost or overtaken; a commit implies it.
             stream.phase, stream.is_parked = Running(length + _LEASE_TOKENS), False
@@ -257,7 +258,7 @@ class SchedulerState:
         return out
 
     def _allow(self, streams: Iterable[Stream]) -> list[Instruction]:
-        """Renew the leases of these streams where few tokens are left of them."""
+        """Renew those leases of these streams that have few tokens left."""
         entries = []
         for stream in streams:
             phase, length = stream.phase, len(stream.token_ids)
@@ -280,7 +281,7 @@ class SchedulerState:
         return self._send_waits(self.streams[StreamId(stream_id)] for stream_id in others)
 
     def _send_waits(self, streams: Iterable[Stream]) -> list[Instruction]:
-        """Send the target the waits of those of these streams that it has read."""
+        """Send the target the waits of these streams, except those that it has not read yet."""
         entries = []
         for stream in streams:
             if not isinstance(stream.phase, Running):
@@ -291,7 +292,7 @@ class SchedulerState:
             entries.append(HoldEntry(*known, wait.group, wait.num_guesses, hold_us))
         return [ToTarget(HoldNotice(tuple(entries)))] if entries else []
 
-    # -- what goes wrong -----------------------------------------------------------------------
+    # -- failures and time ---------------------------------------------------------------------
 
     def _reopen(self, stream: Stream, error: str) -> list[Instruction]:
         """Open a stream anew from its journal, or abort it where that has not helped."""

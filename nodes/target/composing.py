@@ -18,9 +18,9 @@ _RATE: Final = 0.05
 # No stream weighs more than twice or less than half the mean, so that a stream with few tokens a
 # pass cannot take all guesses from the others.
 _MOST_WEIGHT: Final = 2.0
-# The prior trust in stated chances weighs as much as so many guesses, and the weight of an observed
-# guess falls by this factor with each later one.
+# The prior trust in stated chances has the weight of this many guesses.
 _TRUSTED_GUESSES: Final = 50.0
+# The weight of a verified guess falls by this factor with each later one.
 _MEMORY: Final = 0.99
 
 

@@ -19,7 +19,7 @@ class Hold:
     """What a stream waits for.
 
     group: number of the group whose streams are verified together. num_guesses: guesses that it
-    waits for. most_s: it waits at most until so many seconds after its last token.
+    waits for. most_s: seconds after its last token at which its wait ends at the latest.
     """
 
     group: int

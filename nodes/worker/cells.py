@@ -5,8 +5,8 @@ from __future__ import annotations
 from nodes.messages import MAX_GAMMA
 from nodes.worker.stream import StreamSpec
 
-# A stream is admitted if it has room for so many further tokens. With fewer it would soon be parked
-# again; with more, cells would be reserved for tokens that may never come.
+# A stream is admitted if it has room for this many further tokens. With fewer it would soon be
+# parked again; with more, cells would be reserved for tokens that may never come.
 _GROWTH_TOKENS = 64
 
 

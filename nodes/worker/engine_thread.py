@@ -36,7 +36,7 @@ class Pace(Protocol[W_contra]):
         """
 
     def passed(self, worker: W_contra, now: float, seconds: float) -> None:
-        """A pass of so many seconds has ended at `now`."""
+        """A pass has ended at `now`, after `seconds`."""
 
 
 class AtOnce:
@@ -118,7 +118,7 @@ class EngineThread(Generic[W]):
             self._call_loop(self._finish)
 
     def _serve_once(self) -> bool:
-        """Apply waiting commands, then run one pass; False once asked to stop."""
+        """Apply waiting commands, then run one pass; returns False once run() wants to stop."""
         may_run = self._worker.has_work()
         # Without work the thread waits for a command; with work, as long as the pass may wait.
         wait_s = self._patience_s() if may_run else None

@@ -37,9 +37,9 @@ _FIRST_WAIT_S, _WAIT_S = 0.1, 0.5
 # Bounds of the wait for the answer to a Hello that was sent. More frequent Hellos would fill a
 # narrow link and the medium that it shares. Until the answer arrives a node sends nothing else.
 _LEAST_ANSWER_WAIT_S, _ANSWER_WAIT_S = 0.5, 1.0
-# After so long without a connection it may have been refused, which ZeroMQ does not report.
+# After this time without a connection it may have been refused, which ZeroMQ does not report.
 _RETRY_S = 2.0
-# After so long without an answer on a connection the other end may no longer exist.
+# After this time without an answer on a connection the other end may no longer exist.
 _ANSWER_S = 5.0
 # Time to read messages that a coordinator sent before it closed the connection.
 _LAST_WORDS_S = 0.02

@@ -256,7 +256,7 @@ def _acceptance(table: Table) -> tuple[float, ...]:
 
 
 def _pooled(by_position: Sequence[float]) -> float:
-    """Returns the acceptance over rounds of so many guesses: accepted / (accepted + rejected)."""
+    """Returns the acceptance over rounds of all these guesses: accepted / (accepted + rejected)."""
     reached = 1.0
     accepted = tried = 0.0
     for alpha in by_position:

@@ -27,8 +27,9 @@ from tests.policies.instances import observation, plain_price_s
 from tests.policies.slow_cycle import SlowCycle
 
 REASON = re.compile(
-    r"draft off: (1 guess makes|\d+ guesses make) a round of (\d+) ms, which gives (\d+\.\d\d) tokens "
-    r"at acceptance (\d\.\d\d), and a plain step takes (\d+) ms(; the guesses would slow .* down)?"
+    r"draft off: (1 guess makes|\d+ guesses make) a round of (\d+) ms, which gives (\d+\.\d\d) "
+    r"tokens at acceptance (\d\.\d\d), and a plain step takes (\d+) ms"
+    r"(; the guesses would slow .* down)?"
 )
 
 

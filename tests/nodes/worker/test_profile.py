@@ -50,7 +50,7 @@ def test_costs_of_no_device_are_refused(seconds, per_cell_s):
     if seconds < 0.1:
         table = CostTable((1, 4), (seconds, 0.1))
     for costs in (NodeCosts(table, COSTS.prefill), NodeCosts(COSTS.decode, table)):
-        with pytest.raises(ValueError, match="the seconds of a (pass|cell) must be"):
+        with pytest.raises(ValueError, match=r"the seconds of a (pass|cell) must be"):
             costs_of(decode_profile(encode_profile(INFO, costs)))
 
 
