@@ -68,7 +68,7 @@ _EDGES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0
 # Rates for a draft without a calibration, used with little trust. The acceptance of two drafts of
 # SmolLM2 (bench/emulate/recordings, bench/distill/CARD.md) follows the square root of their
 # probability within some 0.07, greedy and sampled: targets accept more often than it says.
-_UNKNOWN = tuple(
+_DEFAULT_RATES = tuple(
     math.sqrt((a + b) / 2) for a, b in zip((0.0, *_EDGES), (*_EDGES, 1.0), strict=True)
 )
 _LITTLE_TRUST = 10.0
@@ -76,7 +76,7 @@ _LITTLE_TRUST = 10.0
 
 def unknown_calibration() -> Calibration:
     """Returns the calibration of a draft of which nothing is known."""
-    return Calibration(_EDGES, _UNKNOWN, _LITTLE_TRUST)
+    return Calibration(_EDGES, _DEFAULT_RATES, _LITTLE_TRUST)
 
 
 @dataclass(slots=True)
@@ -117,8 +117,8 @@ class Binned:
 
 def binned(confidences: Sequence[float], accepted: Sequence[bool]) -> Binned:
     """Count guesses by bins. Rates of bins with few guesses are drawn towards the default rates."""
-    hits = [_LITTLE_TRUST * rate for rate in _UNKNOWN]
-    tries = [0] * len(_UNKNOWN)
+    hits = [_LITTLE_TRUST * rate for rate in _DEFAULT_RATES]
+    tries = [0] * len(_DEFAULT_RATES)
     for confidence, flag in zip(confidences, accepted, strict=True):
         bin_index = bisect.bisect_right(_EDGES, confidence)
         hits[bin_index] += flag

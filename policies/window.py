@@ -22,7 +22,7 @@ WINDOW: Final = 24
 # Streams whose guesses are all right with this chance or more are in every step. The others join if
 # they make the step longer by at most this share.
 _DUE_CHANCE: Final = 0.5
-_MOST_LONGER: Final = 0.15
+_MOST_EXTRA_SHARE: Final = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def extended(
             break
         if not limit_s and -chance < _DUE_CHANCE:
             # All streams that must be in the step are in it; the others may join.
-            limit_s = (1.0 + _MOST_LONGER) * pass_s(num_tokens) if chosen else float("inf")
+            limit_s = (1.0 + _MOST_EXTRA_SHARE) * pass_s(num_tokens) if chosen else float("inf")
         if limit_s and pass_s(num_tokens + num_new) > limit_s:
             break
         chosen.append(index)

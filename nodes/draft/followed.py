@@ -12,7 +12,7 @@ from nodes.worker.stream import StreamId, StreamSpec
 
 # The guesses of a stream correct the calibration of the draft model, which has the weight of this
 # many guesses.
-_BELIEVED_GUESSES: Final = 6.0
+_PRIOR_GUESSES: Final = 6.0
 # The weight of a compared guess falls by this factor with each later one.
 _MEMORY: Final = 0.97
 # No guess counts as certain, however easy the text is.
@@ -112,7 +112,7 @@ class Followed:
 
     def corrected(self, chance: float) -> float:
         """Returns the chance of a guess of this stream, given the calibrated chance."""
-        factor = (self._right + _BELIEVED_GUESSES) / (self._expected + _BELIEVED_GUESSES)
+        factor = (self._right + _PRIOR_GUESSES) / (self._expected + _PRIOR_GUESSES)
         return min(_MOST_CHANCE, chance * factor)
 
     def judged(self, chance: float, *, is_right: bool) -> None:

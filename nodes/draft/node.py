@@ -34,7 +34,7 @@ from policies.latency import NodeCosts
 logger = logging.getLogger(__name__)
 
 # Bits that CURVE, TCP and IP add to a message.
-_AROUND_BITS: Final = 8 * 97
+_OVERHEAD_BITS: Final = 8 * 97
 
 
 class DraftNode:
@@ -147,7 +147,7 @@ class DraftNode:
         notice = guess_notice(self._outbox.take(), self._busy_s)
         self._busy_s = 0.0
         if self._outbox.rate_bps:
-            num_bits = _AROUND_BITS + 8 * sum(map(len, self._link.packed(notice)))
+            num_bits = _OVERHEAD_BITS + 8 * sum(map(len, self._link.packed(notice)))
             self._outbox.sent(num_bits, now)
         self._link.send(notice)
         self._send_guesses()

@@ -14,7 +14,7 @@ from typing import Final
 # Passes of a pause. The first of them are left out, because draft nodes still guess ahead on the
 # text that they have received.
 _PAUSE_PASSES: Final = 24
-_LEFT_OUT: Final = 8
+_LEFT_OUT_PASSES: Final = 8
 # Passes with draft nodes before the first comparison, and before each later one that follows a time
 # without them.
 _TRIAL_PASSES: Final = 32
@@ -26,7 +26,7 @@ _TRIAL_PASSES: Final = 32
 # and 1.06 times their speed without this limit, and drafts that lose a third had 0.98 to 1.00.
 _FIRST_OFF_PASSES: Final = 128
 # Trials of the mode that seems slower may cost this share of all tokens.
-_TRIED_AT: Final = 0.01
+_MOST_TRIAL_COST: Final = 0.01
 # A smaller difference between the modes counts as this one when the next trial is scheduled.
 _LEAST_LOSS: Final = 0.05
 # Passes that the averages span. Over 64 passes of one stream the mean number of tokens a pass has a
@@ -113,7 +113,7 @@ class Comparison:
                 if self._num_left <= 0 and may_pause:
                     self._pause()
             case Speculation.PAUSED:
-                if self._num_left < _PAUSE_PASSES - _LEFT_OUT:
+                if self._num_left < _PAUSE_PASSES - _LEFT_OUT_PASSES:
                     self._plain.add(tokens, passes)
                 if self._num_left <= 0:
                     self._decide()
@@ -125,7 +125,7 @@ class Comparison:
     def _pause(self) -> None:
         """Begin a pause, but delay the first one where guesses seem to gain much."""
         if self._is_first and self.gain > 1.0:
-            self._num_left = _PAUSE_PASSES * (self.gain - 1.0) / _TRIED_AT
+            self._num_left = _PAUSE_PASSES * (self.gain - 1.0) / _MOST_TRIAL_COST
         else:
             self._set(Speculation.PAUSED, _PAUSE_PASSES)
         self._is_first = False
@@ -136,10 +136,10 @@ class Comparison:
         if self.gain < 1.0:
             max_passes = float(_FIRST_OFF_PASSES << min(self._num_lost, 8))
             self._num_lost += 1
-            self._set(Speculation.OFF, min(max_passes, _TRIAL_PASSES * loss / _TRIED_AT))
+            self._set(Speculation.OFF, min(max_passes, _TRIAL_PASSES * loss / _MOST_TRIAL_COST))
         else:
             self._num_lost = 0
-            self._set(Speculation.ON, _PAUSE_PASSES * loss / _TRIED_AT)
+            self._set(Speculation.ON, _PAUSE_PASSES * loss / _MOST_TRIAL_COST)
 
     def _set(self, speculation: Speculation, num_passes: float) -> None:
         self.speculation, self._num_left = speculation, num_passes

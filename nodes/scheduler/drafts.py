@@ -20,17 +20,17 @@ _PIECE_S: Final = 0.02
 _LEAST_PIECE_TOKENS: Final = 32
 # A stream moves to a node that would answer within this share of the present time: its text has to
 # be read there, and the predictions are not exact.
-_MOVE_AT: Final = 0.7
+_MOVE_RATIO: Final = 0.7
 # The share of a medium that is divided. The rest is for traffic that is not counted here: texts,
 # heartbeats, acknowledgements, and waits for the air. In an emulated cell of 200 kbit/s with nine
 # guesses of ten right, 0.45, 0.6 and 0.8 gave 1.38, 1.70 and 1.01 times the tokens of plain
 # decoding: too high a share makes a queue of seconds, in which every guess is late.
-_LOAD: Final = 0.6
+_DIVIDED_SHARE: Final = 0.6
 # Where targets on the medium leave less of it than this, no draft node guesses over it: guesses
 # would be late, and texts and guesses would delay the answers. In an emulated cell of 200 kbit/s
 # with the target on it, streams had 0.71 of the tokens of plain decoding with a limit of 0.2, and
 # 1.00 with 0.3.
-_LEAST_LOAD: Final = 0.3
+_LEAST_DIVIDED_SHARE: Final = 0.3
 
 
 @dataclass(slots=True)
@@ -122,7 +122,7 @@ class Drafts:
 
     def is_full(self, medium: str) -> bool:
         """Whether the answers of targets leave too little of a medium for guesses."""
-        return bool(medium) and _LOAD - sum(self._taken(medium)) < _LEAST_LOAD
+        return bool(medium) and _DIVIDED_SHARE - sum(self._taken(medium)) < _LEAST_DIVIDED_SHARE
 
     def allot(self, medium: str) -> None:
         """Divide a medium among the guesses and commits of all draft nodes on it.
@@ -142,7 +142,7 @@ class Drafts:
             guesses_s = num_ways * node.message_s(num, _TYPICAL_GUESSES * num)
             airtimes += [guesses_s, node.message_s(num, num)]
             weights += [num, num]
-        free = max(_LEAST_LOAD, _LOAD - sum(taken))
+        free = max(_LEAST_DIVIDED_SHARE, _DIVIDED_SHARE - sum(taken))
         shares = (free * weighted_shares(airtimes, weights)).tolist()
         for index, node in enumerate(nodes):
             node.share_up = shares[2 * index] / num_ways
@@ -176,7 +176,7 @@ class Drafts:
     ) -> DraftRecord | None:
         """Returns a node that answers so much sooner that a stream should move to it, or None."""
         found = self.best_for(names, refused | {present.name}, num_tokens, left)
-        if found is None or found.answer_s(1) > _MOVE_AT * present.answer_s():
+        if found is None or found.answer_s(1) > _MOVE_RATIO * present.answer_s():
             return None
         # Each answer saves time, and reading the text again costs time once.
         saved_s = (present.answer_s() - found.answer_s(1)) * left / _TYPICAL_GUESSES

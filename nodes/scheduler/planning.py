@@ -23,7 +23,7 @@ from policies.plan import Observation, Plan, Policy
 # simulated meshes in which groups were forced they had 0.83 of the speed of open flow on average:
 # the program leaves out that a group waits for its last guess. The factor is larger than this
 # figure, because a mesh that tries groups in vain loses some seconds.
-_GROUPED_OFF: Final = 0.3
+_GROUPED_LOG_FACTOR: Final = 0.3
 # The share by which groups must be cheaper beyond that, both predicted and observed: predictions
 # are noisy, and a change of mode loses some passes.
 _GAIN: Final = 0.05
@@ -32,7 +32,7 @@ _GAIN: Final = 0.05
 _LEAST_REST_S: Final = 60.0
 _MOST_REST_S: Final = 3600.0
 # Plans after a change until observed prices count, because the averages over passes lag behind.
-_SETTLING: Final = 5
+_SETTLING_PLANS: Final = 5
 # A stream waits for guesses up to this multiple of the predicted time.
 _PATIENCE: Final = 1.5
 _MOST_HOLD_S: Final = 5.0
@@ -125,9 +125,9 @@ class Choice:
         self._num_plans += 1
         if self.is_forced:
             return self.is_grouped
-        grouped_s = made.grouped_s * math.exp(_GROUPED_OFF)
+        grouped_s = made.grouped_s * math.exp(_GROUPED_LOG_FACTOR)
         ratio = observed_s / made.open_s if made.open_s > 0.0 else 0.0
-        is_settled = self._num_plans > _SETTLING and ratio > 0.0
+        is_settled = self._num_plans > _SETTLING_PLANS and ratio > 0.0
         if not self.is_grouped:
             promises = grouped_s < (1.0 - _GAIN) * made.open_s
             if promises and is_settled and now >= self._rests_until:

@@ -40,10 +40,10 @@ from policies.plan import (
 )
 from policies.priced import price_of
 
-_PLAN: Final = Plan(policy="flow")
+_OPEN_FLOW_PLAN: Final = Plan(policy="flow")
 _PLAN_EVERY_S: Final = 1.0
 # Other groups replace those in force only if their predicted price is lower by this share.
-_REGROUPING: Final = 0.04
+_LEAST_REGROUPING_GAIN: Final = 0.04
 # Cap on the seconds that a target reports for a pass, so that one number cannot drown all others.
 _MOST_PASS_S: Final = 3600.0
 
@@ -75,7 +75,7 @@ class Scheduler:
         self._compares = mode is not None and is_grouped is None
         self._comparisons = Comparisons()
         self._plan_at = 0.0
-        self._plan = _PLAN
+        self._plan = _OPEN_FLOW_PLAN
         self._made: Made | None = None
         has_guesses = mode is None or mode.has_guesses
         looks_up = looks_up and has_guesses
@@ -360,7 +360,7 @@ class Scheduler:
         self._take_air(now)
         if self.state.waits and not self._has_guesses():
             # No plan is made without guesses, so the waits of the last plan end here.
-            self._plan = _PLAN
+            self._plan = _OPEN_FLOW_PLAN
             out += self.state.wait({})
         if self._plans_later is not None:
             self._plans_later()
@@ -407,12 +407,12 @@ class Scheduler:
         if self._recorder is not None:
             self._recorder.planned(made, is_grouped=is_grouped, now=now)
         if not is_grouped:
-            self._plan = _PLAN
+            self._plan = _OPEN_FLOW_PLAN
             return self.state.wait({})
         if was_grouped and self._plan.batches:
             # Streams that change groups wait for others, so a small gain is not enough.
             kept_s = price_of(made.observation, self._plan)
-            if kept_s * (1.0 - _REGROUPING) < made.grouped_s:
+            if kept_s * (1.0 - _LEAST_REGROUPING_GAIN) < made.grouped_s:
                 return self.state.wait(self._with_newcomers(made.grouped))
         self._plan = made.grouped
         return self.state.wait(waits_of(made.grouped))

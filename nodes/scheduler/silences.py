@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 LOOK_S = 1.0
 # A longer time between two checks means that this process was suspended, and that messages which
 # arrived meanwhile have not been read yet.
-_ASLEEP_S = 5.0
+_SUSPENDED_S = 5.0
 
 K = TypeVar("K", bound=Hashable)
 
@@ -48,7 +48,7 @@ class Silences(Generic[K]):
         if not self.is_due(now):
             return []
         before, self._waits = self._waits, {}
-        if now - self._looked_at > _ASLEEP_S:
+        if now - self._looked_at > _SUSPENDED_S:
             before = {}
         self._looked_at = now
         overdue = []

@@ -55,13 +55,13 @@ _LEASE_LOW_TOKENS: Final = 32
 _MOST_REOPENED: Final = 3
 # A reopening raises the generation by 2. A parking raises it by 1, and the target may have parked
 # the stream in a notice that has not arrived yet.
-_GENERATIONS: Final = 2
+_GENERATION_STEP: Final = 2
 # Seconds without progress after which a stream counts as stuck. Passes of machines that swap can
 # take that long.
 _SILENT_S: Final = 60.0
 # Further seconds for each token of all texts, which the target may have to read first. Slow boards
 # need that long.
-_SILENT_A_TOKEN_S: Final = 0.1
+_SILENT_S_PER_TOKEN: Final = 0.1
 
 
 @dataclass(slots=True)
@@ -299,7 +299,7 @@ class SchedulerState:
         if stream.num_reopened >= _MOST_REOPENED:
             return self._abort(stream, error)
         stream_id, generation = stream.spec.stream_id, stream.spec.generation
-        stream.spec = stream.current_spec(generation + _GENERATIONS)
+        stream.spec = stream.current_spec(generation + _GENERATION_STEP)
         stream.phase, stream.is_parked = Opening(), False
         stream.num_reopened += 1
         self.num_reopened += 1
@@ -331,7 +331,7 @@ class SchedulerState:
     def _patience_s(self, stream_id: StreamId) -> float:
         """Returns the seconds without progress after which a stream counts as stuck."""
         used = sum(len(stream.token_ids) for stream in self.streams.values())
-        wanted_s = _SILENT_S + _SILENT_A_TOKEN_S * used
+        wanted_s = _SILENT_S + _SILENT_S_PER_TOKEN * used
         return float(wanted_s * 2 ** self.streams[stream_id].num_reopened)
 
     # -- figures -------------------------------------------------------------------------------

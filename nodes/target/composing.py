@@ -19,7 +19,7 @@ _RATE: Final = 0.05
 # pass cannot take all guesses from the others.
 _MOST_WEIGHT: Final = 2.0
 # The prior trust in stated chances has the weight of this many guesses.
-_TRUSTED_GUESSES: Final = 50.0
+_PRIOR_GUESSES: Final = 50.0
 # The weight of a verified guess falls by this factor with each later one.
 _MEMORY: Final = 0.99
 
@@ -42,7 +42,7 @@ class PassCosts:
     @property
     def trust(self) -> float:
         """The factor by which a stated chance is multiplied."""
-        return (self._right + _TRUSTED_GUESSES) / (self._expected + _TRUSTED_GUESSES)
+        return (self._right + _PRIOR_GUESSES) / (self._expected + _PRIOR_GUESSES)
 
     def judged(self, chances: Sequence[float], num_right: int) -> None:
         """Learn from verified guesses of a stream.
