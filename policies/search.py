@@ -56,7 +56,7 @@ def options_of(problem: CycleProblem) -> Ints:
     uniform = uniform_levels(problem)[:, None]
     num_thresholds = _FEW_THRESHOLDS if many else _NUM_THRESHOLDS
     earned = problem.earned
-    # gains is the amount by which the g-th guess lowers w/E. It falls with g, so the number of
+    # A gain is the amount by which the g-th guess lowers w/E. It falls with g, so the number of
     # gains above a threshold is a gamma.
     gains = problem.weights[:, None] * (1.0 / earned[:, :-1] - 1.0 / earned[:, 1:])
     useful = gains[np.arange(problem.max_gamma) < problem.most[:, None]]

@@ -18,8 +18,8 @@ _TYPICAL_GUESSES: Final = 4
 # short.
 _PIECE_S: Final = 0.02
 _LEAST_PIECE_TOKENS: Final = 32
-# A stream moves to a node that would answer within this share of the present time: its text has to
-# be read there, and the predictions are not exact.
+# A stream moves to a node that would answer within this share of the present time, because its text
+# has to be read there and predictions are not exact.
 _MOVE_RATIO: Final = 0.7
 # The share of a medium that is divided. The rest is for traffic that is not counted here: texts,
 # heartbeats, acknowledgements, and waits for the air. In an emulated cell of 200 kbit/s with nine
