@@ -1,7 +1,7 @@
-"""How links share one medium: turns, and constant shares with closed forms.
+"""Closed forms for links that share one medium, in turns or with constant shares.
 
-Everywhere s_k is the seconds of the medium that link k needs alone. Where a link has nothing to
-send (s_k = 0) it needs no share.
+Everywhere s_k are the seconds of the medium that link k needs alone. A link that has nothing to
+send (s_k = 0) needs no share.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class DeadLinkError(ValueError):
-    """A link over which nothing can be sent. link: its name, or its place if it has none."""
+    """A link over which nothing can be sent. link: its name, or its index if it has none."""
 
     def __init__(self, link: str, what: str) -> None:
         super().__init__(f"link {link} has {what}: nothing can be sent over it")
@@ -29,11 +29,11 @@ def airtime_s(
     frame_s: npt.ArrayLike,
     names: Sequence[str] | None = None,
 ) -> Floats:
-    """Seconds of the medium each link needs alone: s_k = f_k o + D_k / R_k.
+    """Seconds of the medium that each link needs alone: s_k = f_k o + D_k / R_k.
 
-    bits, frames, rate_bps: (n,), a rate may be infinite. frame_s: fixed cost of a frame, one for
-    all or (n,). names: of the links, for errors. Returns (n,).
-    Raises DeadLinkError for a rate that is not positive, ValueError for other bad values.
+    bits, frames, rate_bps: (n,); a rate may be infinite. frame_s: fixed seconds of a frame, one
+    number or (n,). names: names of the links for errors. Returns (n,). Raises DeadLinkError for a
+    rate that is not positive, and ValueError for other bad values.
     """
     rates = np.atleast_1d(np.asarray(rate_bps, dtype=np.float64))
     refuse_dead_links(rates, "a rate of {:g} bit/s", names)
@@ -42,8 +42,8 @@ def airtime_s(
 
 
 def refuse_dead_links(values: Floats, what: str, names: Sequence[str] | None) -> None:
-    """Raise DeadLinkError for the first value that is not positive; what has a place for it."""
-    # Written so that NaN is refused too: rates come from peers and from files.
+    """Raise DeadLinkError for the first value that is not positive; `what` is its format string."""
+    # The comparison also refuses NaN, because rates come from peers and from files.
     dead = np.flatnonzero(~(values > 0.0))
     if dead.size:
         index = int(dead[0])
@@ -52,15 +52,15 @@ def refuse_dead_links(values: Floats, what: str, names: Sequence[str] | None) ->
 
 
 def amounts(what: str, values: npt.ArrayLike) -> Floats:
-    """The values as an array, or ValueError if one of them is negative or not finite."""
+    """Returns the values as an array. Raises ValueError if one is negative or not finite."""
     array = np.asarray(values, dtype=np.float64)
     if not np.all((array >= 0.0) & (array < np.inf)):
-        raise ValueError(f"{what} are finite and not negative, got {array.tolist()}")
+        raise ValueError(f"{what} must be finite and not negative, got {array.tolist()}")
     return array
 
 
 def batch_shares(airtime_s: npt.ArrayLike) -> Floats:
-    """Shares with which all links of a batch finish together, soonest: phi_k = s_k / sum(s).
+    """Shares that let all links of a batch finish together and earliest: phi_k = s_k / sum(s).
 
     airtime_s: (n,). Returns (n,) shares that sum to 1.
     """
@@ -68,7 +68,7 @@ def batch_shares(airtime_s: npt.ArrayLike) -> Floats:
 
 
 def batch_time_s(airtime_s: npt.ArrayLike) -> float:
-    """Seconds until a batch has arrived with these shares, or in turns: sum(s)."""
+    """Seconds until a batch has arrived, with batch_shares() or in turns: sum(s)."""
     return float(amounts("airtimes", airtime_s).sum())
 
 
@@ -96,14 +96,14 @@ def _normalised(values: Floats) -> Floats:
 
 
 def climb(step: Callable[[float], float], start: float) -> float:
-    """A root reached from its left by steps that never pass it, to the last digit."""
-    place = start
+    """Find a root from its left, by steps that never pass it, to the last digit."""
+    position = start
     while True:
-        gain = max(step(place), 0.0)
-        place += gain
-        # The steps' errors go with the square of their size: after this one nothing is left.
-        if not gain > 1e-12 * place:
-            return place
+        gain = max(step(position), 0.0)
+        position += gain
+        # The error after a step is quadratic in its size, so it is negligible after this one.
+        if not gain > 1e-12 * position:
+            return position
 
 
 def equal_share_time_s(airtime_s: npt.ArrayLike) -> float:
@@ -113,9 +113,9 @@ def equal_share_time_s(airtime_s: npt.ArrayLike) -> float:
 
 
 def grant_order(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> npt.NDArray[np.intp]:
-    """Link indices in the order of turns with the least weighted sum of times: by s_k / w_k.
+    """Indices of links in the order of turns with the least weighted sum of times: by s_k / w_k.
 
-    airtime_s, weights: (n,). Ties stay in the order given, weight 0 comes last. Smith 1956.
+    airtime_s, weights: (n,). Ties stay in the given order; weight 0 comes last. Smith 1956.
     """
     airtimes, importance = np.broadcast_arrays(
         amounts("airtimes", airtime_s), amounts("weights", weights)
@@ -126,7 +126,7 @@ def grant_order(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> npt.NDArray
 
 
 def turn_times_s(airtime_s: npt.ArrayLike, order: npt.ArrayLike) -> Floats:
-    """When each link (n,) has finished if they send one after the other in this order."""
+    """(n,) seconds until each link has finished, if they send one after the other in this order."""
     airtimes = amounts("airtimes", airtime_s)
     turns = np.asarray(order, dtype=np.intp)
     finished = np.zeros(airtimes.shape)

@@ -1,6 +1,6 @@
-"""What a pass of a transformer costs, counted from its shape and a device's data sheet.
+"""The cost of a transformer's pass, counted from its shape and a device's data sheet.
 
-For simulations of hardware that is not there; live nodes measure (policies.latency).
+It serves simulations of hardware that is not present; live nodes measure (policies.latency).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from policies.latency import CostTable, NodeCosts
 
 T = TypeVar("T")
-# One count for all sequences of a pass, or one for each of them.
+# One count for all sequences of a pass, or one count for each.
 Counts: TypeAlias = int | Sequence[int] | NDArray[np.int64]
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -40,10 +40,10 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransformerShape:
-    """A dense decoder: grouped attention, a feed-forward net, RMS norms, no biases.
+    """A dense decoder with grouped attention, a feed-forward net, RMS norms and no biases.
 
     bits_per_weight: mean over the file, 16 for F16, 8.5 for Q8_0, 4.54 for Llama-2-7B Q4_0.
-    kv_bits: of one number in the cache. Raises ValueError.
+    kv_bits: bits of one number in the cache. Raises ValueError.
     """
 
     layers: int
@@ -67,13 +67,13 @@ class TransformerShape:
 
     @property
     def layer_matrix_parameters(self) -> int:
-        """Weights of one layer that every token is multiplied with."""
+        """The number of weights in the matrices of one layer."""
         attention = 2 * self.hidden_size * self.head_dim * (self.heads + self.kv_heads)
         return attention + (3 if self.gated_ffn else 2) * self.hidden_size * self.ffn_size
 
     @property
     def num_parameters(self) -> int:
-        """All weights: matrices, norms, embedding, and the output matrix where it is its own."""
+        """The number of all weights: matrices, norms, embedding, and an untied output matrix."""
         table = self.vocab_size * self.hidden_size
         norms = (2 * self.layers + 1) * self.hidden_size
         tables = table if self.tied_embeddings else 2 * table
@@ -81,29 +81,29 @@ class TransformerShape:
 
     @property
     def weight_bytes(self) -> float:
-        """Bytes of all weights, as in the file and in memory."""
+        """Bytes of all weights, in the file and in memory."""
         return self.num_parameters * self.bits_per_weight / 8
 
     @property
     def kv_bytes_per_token(self) -> float:
-        """Bytes of keys and values of one cell."""
+        """Bytes of the keys and values of one cell."""
         return 2 * self.layers * self.kv_heads * self.head_dim * self.kv_bits / 8
 
     @property
     def cell_flops(self) -> int:
-        """FLOPs for one token to attend to one cell: q.k and p.v of every head and layer."""
+        """FLOPs of one token that attends to one cell: q.k and p.v of every head and layer."""
         return 4 * self.layers * self.heads * self.head_dim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """What a device could do by its data sheet, and the shares of it that llama.cpp reaches.
+    """The peak figures of a device by its data sheet, and the shares that llama.cpp reaches.
 
-    flops_per_s: peak, in the number format the kernels compute in. memory_bytes: for weights
-    and cache together. layer_overhead_s: launches and barriers, for each layer of a pass.
-    overlap: share of the lesser of computing and reading that hides behind the other. 1 is the
-    roofline; 0 their sum, which meets published passes of 1 to 512 tokens on an RTX 4090 to 8 %
-    where a roofline that fits the longest is up to 42 % too low. Raises ValueError.
+    flops_per_s: peak in the number format of the kernels. memory_bytes: memory for weights and
+    cache together. layer_overhead_s: launches and barriers of each layer in a pass. overlap: the
+    share of the shorter of computing and reading that runs beside the longer. 1 gives the roofline.
+    0 gives the sum, which meets published passes of 1 to 512 tokens on an RTX 4090 within 8 %,
+    where a roofline that fits the longest pass is up to 42 % too low. Raises ValueError.
     """
 
     name: str
@@ -128,10 +128,10 @@ class Device:
 def pass_flops(shape: TransformerShape, tokens: Counts, contexts: Counts, num_logits: int) -> float:
     """FLOPs of a pass, two for each multiply-add.
 
-    tokens: new tokens of each sequence, contexts: cells each holds before the pass; one number
-    each for a pass of one sequence, or arrays (num_sequences,), which broadcast. A token attends
-    to the cells of its sequence, to the new tokens before it and to itself. num_logits: rows of
-    the output matrix's product. Not counted: norms, rotations, softmax, activations (below 1 %).
+    tokens: new tokens of each sequence. contexts: cells of each sequence before the pass. Both are
+    numbers for a pass of one sequence, or arrays (num_sequences,), which broadcast. A token attends
+    to the cells of its sequence, the new tokens before it, and itself. num_logits: tokens whose
+    logits are computed. Norms, rotations, softmax and activations are not counted (below 1 %).
     Chowdhery et al. 2022 (PaLM), appendix B.
     """
     new, held = _per_sequence(tokens, contexts)
@@ -142,20 +142,20 @@ def pass_flops(shape: TransformerShape, tokens: Counts, contexts: Counts, num_lo
 def decode_flops(
     shape: TransformerShape, num_tokens: int, context: Counts, num_logits: int
 ) -> float:
-    """FLOPs of one token for each of num_tokens sequences that hold `context` cells each."""
+    """FLOPs of a pass with one token for each of num_tokens sequences of `context` cells."""
     return pass_flops(shape, np.ones(num_tokens, dtype=np.int64), context, num_logits)
 
 
 def prefill_flops(shape: TransformerShape, num_tokens: int, start: int) -> float:
-    """FLOPs of a causal chunk of one prompt behind `start` cells, without logits."""
+    """FLOPs of a causal chunk of one prompt after `start` cells, without logits."""
     return pass_flops(shape, num_tokens, start, 0)
 
 
 def pass_bytes(shape: TransformerShape, tokens: Counts, contexts: Counts, num_logits: int) -> float:
-    """Bytes a pass moves: weights once, every context's cells read once, new cells written.
+    """Bytes that a pass moves: it reads all weights and cells once and writes new cells.
 
-    Arguments as for pass_flops. The output matrix is read only for logits; of an embedding of
-    its own only some rows are, which count for nothing.
+    Arguments as for pass_flops. The output matrix is read only for logits. The few rows that are
+    read of an untied embedding are not counted.
     """
     new, held = _per_sequence(tokens, contexts)
     return _bytes(shape, float(new.sum()), float(held.sum()), num_logits)
@@ -164,7 +164,7 @@ def pass_bytes(shape: TransformerShape, tokens: Counts, contexts: Counts, num_lo
 def pass_seconds(
     shape: TransformerShape, device: Device, tokens: Counts, contexts: Counts, num_logits: int
 ) -> float:
-    """Overhead + max(compute, memory), plus the lesser of the two times (1 - overlap).
+    """Seconds of a pass: overhead + max(compute, memory) + (1 - overlap) min(compute, memory).
 
     Arguments as for pass_flops. Roofline: Williams, Waterman, Patterson 2009.
     """
@@ -184,14 +184,14 @@ def cost_table(
     logits: bool = True,
     used_cells: int = 0,
 ) -> CostTable:
-    """Table of passes of each size in one cache for all, as a node would have measured it.
+    """Returns the table of passes in one shared cache, as a node would have measured it.
 
-    At a size and `used_cells` the table is exact: n (used_cells + 1) cells attended with logits,
-    n used_cells + n (n + 1) / 2 without, used_cells read once. Give the fill that is typical: with
-    another one the table misses the reading of the difference (10 to 12 % for 1,000 cells of
-    Llama-2-7B Q4_0), for CostTable charges cells times tokens, which only the computing of
-    attention is. per_cell_s is that computing, or less where it hides behind the reading, so that
-    an empty cache's passes still rise with their size.
+    At each size and `used_cells` the table is exact: n (used_cells + 1) cells attended with logits,
+    n used_cells + n (n + 1) / 2 without, used_cells read once. Use a typical fill: at another one
+    the table lacks the reading of the difference (10 to 12 % for 1,000 cells of Llama-2-7B Q4_0),
+    because CostTable charges cells times tokens, which holds only for the computing of attention.
+    per_cell_s is that computing, or less where it runs beside the reading, so that passes with an
+    empty cache still rise with their size.
     """
     per_cell_s = shape.cell_flops / (device.flops_per_s * device.compute_efficiency)
     whole_s = []
@@ -209,7 +209,7 @@ def cost_table(
 
 
 def node_costs(shape: TransformerShape, device: Device, *, used_cells: int = 0) -> NodeCosts:
-    """Both tables of a node that runs the model on the device, exact at `used_cells`."""
+    """Returns both tables of a node that runs the model on the device, exact at `used_cells`."""
     return NodeCosts(
         decode=cost_table(shape, device, used_cells=used_cells),
         prefill=cost_table(shape, device, logits=False, used_cells=used_cells),
@@ -217,17 +217,17 @@ def node_costs(shape: TransformerShape, device: Device, *, used_cells: int = 0) 
 
 
 def max_cells(shape: TransformerShape, device: Device) -> int:
-    """Cells of the cache that fit beside the weights; 0 where not even those fit."""
+    """Returns the cells of the cache that fit beside the weights; 0 if the weights do not fit."""
     return max(0, int((device.memory_bytes - shape.weight_bytes) // shape.kv_bytes_per_token))
 
 
 def device_from(mapping: Mapping[str, Any]) -> Device:
-    """The [device] table of a profile. ValueError names key, value and what is accepted."""
+    """Read the [device] table of a profile. ValueError names the key, value and accepted values."""
     return _build("device", Device, mapping)
 
 
 def shape_from(mapping: Mapping[str, Any]) -> TransformerShape:
-    """A model's shape table. ValueError names key, value and what is accepted."""
+    """Read a model's shape table. ValueError names the key, value and accepted values."""
     return _build("shape", TransformerShape, mapping)
 
 
@@ -263,7 +263,7 @@ def _seconds(shape: TransformerShape, device: Device, flops: float, moved: float
 
 
 def _build(table: str, cls: type[T], mapping: Mapping[str, Any]) -> T:
-    # The annotations of both classes are the names of plain types.
+    # The annotations of both classes are strings that name plain types.
     known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
     for key, value in mapping.items():
         if key not in known:
@@ -287,7 +287,7 @@ def _check_numbers(table: str, item: TransformerShape | Device) -> None:
         if kind != "float":
             continue
         may_be_zero, high = name in _MAY_BE_ZERO, _UP_TO.get(name, math.inf)
-        # Written so that NaN is refused too.
+        # The comparison also refuses NaN.
         if not ((value > 0 or (may_be_zero and value == 0)) and value <= high and value < math.inf):
             low = "0 or more" if may_be_zero else "more than 0"
             limit = "" if high == math.inf else f", up to {high:g},"

@@ -1,7 +1,7 @@
-"""Schemes to compare with, as policies of the same signature, priced by the same evaluator.
+"""Baselines for comparison: policies with the same signature, priced by the same evaluator.
 
-They keep a client's own gamma, as the joint planner does. Uniform air and no overlap take the joint
-planner's plans under a handicap, of the link or of the schedule.
+They keep a client's own gamma, as the joint planner does. uniform-air and no-overlap price the
+joint planner's plan under a handicap, of the link or of the schedule.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _FIXED_GAMMA = 4
 
 
 def equal_bounds(num_streams: int, num_batches: int) -> tuple[int, ...]:
-    """Positions that cut streams into batches of nearly equal size."""
+    """Returns positions that cut streams into batches of nearly equal size."""
     num_batches = min(num_streams, num_batches)
     return tuple((m * num_streams) // num_batches for m in range(num_batches + 1))
 
 
 def uniform_gammas(problem: CycleProblem, gamma: int) -> Ints:
-    """(n,) the same gamma for all, within what each stream may do."""
+    """(n,) the same gamma for all, within the bounds of each stream."""
     gammas: Ints = np.clip(gamma, problem.least, problem.most)
     return gammas
 
 
 def best_uniform(problem: CycleProblem, bounds: tuple[int, ...]) -> CyclePlan:
-    """The cheapest single gamma, from 0, for given batches."""
+    """Returns the plan with the cheapest single gamma, from 0, for given batches."""
     plans = [
         CyclePlan(bounds, uniform_gammas(problem, gamma)) for gamma in range(MAX_AUTO_GAMMA + 1)
     ]
@@ -41,40 +41,40 @@ def best_uniform(problem: CycleProblem, bounds: tuple[int, ...]) -> CyclePlan:
 
 
 def autoregressive(problem: CycleProblem) -> CyclePlan:
-    """No guesses: every stream a token a pass."""
+    """No guesses: every stream gets one token a pass."""
     return CyclePlan((0, problem.num_streams), uniform_gammas(problem, 0))
 
 
 def fixed_gamma(problem: CycleProblem) -> CyclePlan:
-    """Four guesses whatever they cost, all streams in one batch."""
+    """Four guesses at any cost, all streams in one batch."""
     return CyclePlan((0, problem.num_streams), uniform_gammas(problem, _FIXED_GAMMA))
 
 
 def fixed_gamma_alternating(problem: CycleProblem) -> CyclePlan:
-    """Four guesses whatever they cost, in two batches that take turns."""
+    """Four guesses at any cost, in two batches that take turns."""
     return CyclePlan(equal_bounds(problem.num_streams, 2), uniform_gammas(problem, _FIXED_GAMMA))
 
 
 def max_batch(problem: CycleProblem) -> CyclePlan:
-    """All streams in one batch with the best gamma for all."""
+    """All streams in one batch, with the best single gamma."""
     return best_uniform(problem, (0, problem.num_streams))
 
 
 def single_stream(problem: CycleProblem) -> CyclePlan:
-    """Every stream a batch of its own, the best gamma for all."""
+    """Every stream in a batch of its own, with the best single gamma."""
     return best_uniform(problem, tuple(range(problem.num_streams + 1)))
 
 
 def alternating(problem: CycleProblem) -> CyclePlan:
-    """Two batches, one drafted while the other is verified, the best gamma for all."""
+    """Two batches, one drafted while the other is verified, with the best single gamma."""
     return best_uniform(problem, equal_bounds(problem.num_streams, 2))
 
 
 def greedy(problem: CycleProblem) -> CyclePlan:
-    """Batches of the size at which the target alone verifies a token cheapest.
+    """Batches of the size at which the target verifies a token cheapest.
 
-    It looks at the target's time only, neither at rounds nor at draft nodes: the size b and the
-    gamma with the least v(b (gamma + 1)) / (b E(gamma)) at the mean acceptance.
+    It considers only the target's time and neither rounds nor draft nodes: it takes the size b and
+    the gamma with the least v(b (gamma + 1)) / (b E(gamma)) at the mean acceptance.
     """
     n = problem.num_streams
     sizes = np.arange(1, n + 1)
@@ -101,7 +101,7 @@ SCHEMES: Mapping[str, Scheme] = {
 
 
 def policy_of(name: str, scheme: Scheme) -> Policy:
-    """A scheme as a policy."""
+    """Returns a scheme as a policy."""
 
     def policy(observation: Observation) -> Plan:
         early = trivial_plan(observation, name)
@@ -114,12 +114,12 @@ def policy_of(name: str, scheme: Scheme) -> Policy:
 
 
 def uniform_air(observation: Observation) -> Plan:
-    """The joint plan where links of a medium send at once with equal shares of it."""
+    """The joint plan, where the links of a medium send at once with equal shares of it."""
     return _handicapped(observation, "uniform-air", equal_shares=True)
 
 
 def no_overlap(observation: Observation) -> Plan:
-    """The joint plan's batches one after another: nothing is drafted while the target works."""
+    """The joint plan's batches one after another: no node drafts while the target works."""
     return _handicapped(observation, "no-overlap", overlap=False)
 
 

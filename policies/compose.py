@@ -1,8 +1,8 @@
-"""Which of the guesses that are there go into the next pass of a target. Pure.
+"""Chooses which of the present guesses go into the next pass of a target. Pure.
 
-A pass of more tokens takes longer, and a guess is worth the chance that it is accepted. So the pass
-is composed that makes the most weighted tokens a second. This is the speculation length of Zhu et
-al. 2025, solved for every stream in every pass instead of once for a round.
+Each guess makes the pass longer, and adds tokens only with the chance that it is accepted. The
+chosen pass gives the most weighted tokens a second. This is the speculation length of Zhu et al.
+2025, solved for every stream in every pass instead of once for a round.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 class Offer:
     """The guesses that a stream has for its next tokens.
 
-    weight: what a token of the stream counts. chances: (g,) chance that the first, second, ...
-    guess *and all before it* are accepted, which never rises.
+    weight: weight of a token of the stream. chances: (g,) chance that the first, second, ... guess
+    *and all before it* are accepted; they never rise.
     """
 
     weight: float
@@ -32,23 +32,23 @@ def composed(
     num_read: int = 0,
     most: int,
 ) -> list[int]:
-    """How many of its guesses each stream brings, in the order of the offers.
+    """Returns how many of its guesses each stream gets, in the order of the offers.
 
     Each stream has a token of its own in the pass. pass_s: seconds of a pass by its tokens.
-    num_given, given_worth: guesses that go in whatever they cost, and the weighted tokens that are
-    expected of them. num_read: tokens of prompts in the pass; what they take by themselves would
-    have to be paid anyway and is left out. most: guesses that the pass has room for.
+    num_given, given_worth: guesses that are in the pass at any cost, and the weighted tokens that
+    are expected of them. num_read: tokens of prompts in the pass; their own cost is left out,
+    because it has to be paid anyway. most: most guesses that fit in the pass.
 
-    For every number of guesses the best choice is that of the greatest weighted chances, and
-    chances fall along a stream, so trying every number in that order is exact where all tokens cost
-    the same. No guess is always a candidate: a pass with guesses is never predicted to be worse.
+    For a given number of guesses, those with the greatest weighted chances are best. Chances fall
+    along a stream, so trying every number in this order is exact if all tokens cost the same. The
+    pass without guesses is a candidate, so a pass with guesses is never predicted to be worse.
     """
     candidates = [
         (offer.weight * chance, index)
         for index, offer in enumerate(offers)
         for chance in offer.chances
     ]
-    # Sorting is stable: of equals the earlier guess of a stream comes first.
+    # The sort is stable, so among equals the earlier guess of a stream comes first.
     candidates.sort(key=lambda candidate: -candidate[0])
     num_own = len(offers) + num_given
     own_s = pass_s(num_own)

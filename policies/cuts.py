@@ -1,14 +1,15 @@
 """A dynamic program over unequal batches, each with an option of its own.
 
-With the cycle C, the number P of plain streams and the target's time X that guesses take beyond
-plain passes all held fixed, the price F of a plan is, to first order, a sum over its batches:
+The cycle C, the number P of plain streams, and the time X that guesses take of the target beyond
+plain passes are held fixed. Then the price F of a plan is, to first order, a sum over its batches:
 
     C w/E + s (v(T + P) - v(P)) for those that guess,   s = W_p v(P) C / (C - X)^2,
     w v(P) C / (C - X) + W_p (v(P + 1) - v(P)) C / (C - X)      for plain streams,
 
-(each makes the passes of all the others longer), with prices for seconds of draft nodes and media
-where these bound the cycle, and no batch whose round is longer than C. A grid of such points around
-the best candidate is solved at once, and what it finds is priced exactly.
+where W_p is the weight of plain streams, and each plain stream makes the passes of all others
+longer. Seconds of draft nodes and media have a price where they bound the cycle, and no round may
+be longer than C. A grid of such points around the best candidate is solved at once, and the plans
+found are priced exactly.
 """
 
 from __future__ import annotations
@@ -37,18 +38,20 @@ from policies.search import (
 )
 
 _NUM_OPTIONS = 8
-# More batches of one stream each are more messages than any gain in rounds is worth.
+# Above this number of streams, batches of one stream each cost more messages than they can gain.
 _MAX_SINGLES = 48
+# Multiples of the seed's cycle in the grid.
 _CYCLES = (1.0, 2.0, 0.6)
 
 
 def best_plan(problem: CycleProblem) -> Found:
-    """The cheapest plan found; all-plain (where a client's own gamma allows) is among them."""
+    """Returns the cheapest plan found. Plain decoding of all streams is a candidate, if clients'
+    own gammas allow it."""
     return candidates(problem)[0]
 
 
 def candidates(problem: CycleProblem) -> list[Found]:
-    """The cheapest plan found, and a few others of each size in order of price."""
+    """Returns the cheapest plan found, and a few others of each size, in order of price."""
     options = options_of(problem)
     bounds = block_bounds(problem)
     runs = runs_of(problem, block_sums(problem, options, bounds))
@@ -65,7 +68,10 @@ def candidates(problem: CycleProblem) -> list[Found]:
 
 
 def _best_single(problem: CycleProblem, best: Found) -> Found:
-    """Every stream a batch of its own, which blocks of several cannot say, where it may pay."""
+    """Returns the best plan with every stream in a batch of its own, or `best` if that is cheaper.
+
+    Blocks of several streams cannot represent such plans.
+    """
     n, nodes = problem.num_streams, problem.nodes
     gammas = np.clip(uniform_levels(problem)[:, None], problem.least, problem.most)
     some = gammas > 0
@@ -75,7 +81,7 @@ def _best_single(problem: CycleProblem, best: Found) -> Found:
     verify_s = problem.target_s[1 + num_plain[:, None] + gammas] * some
     worth = problem.weights / problem.earned[every, gammas] * some
     plain_weight = (problem.weights * ~some).sum(axis=1)
-    # The target alone takes at least this long: nearly always that is too much already.
+    # This lower bound counts only the target's time, and is nearly always too high already.
     bound_s = verify_s.sum(axis=1) * worth.sum(axis=1) + plain_weight * plain_pass_s
     if bound_s.min() >= best.price_s:
         return best
@@ -90,18 +96,18 @@ def _best_single(problem: CycleProblem, best: Found) -> Found:
     way = problem.target_air
     way_s = np.zeros(some.shape) if way is None else way.of(some.astype(np.int64), gammas)
     rounds_s += way_s
-    places = [nodes == node for node in range(len(problem.node_names))]
-    places += [problem.media[nodes] == medium for medium in range(len(problem.medium_names))]
+    members = [nodes == node for node in range(len(problem.node_names))]
+    members += [problem.media[nodes] == medium for medium in range(len(problem.medium_names))]
     num_nodes = len(problem.node_names)
     sums = [
-        (draft_s if place < num_nodes else air_s)[:, mine].sum(axis=1)
-        for place, mine in enumerate(places)
+        (draft_s if index < num_nodes else air_s)[:, mine].sum(axis=1)
+        for index, mine in enumerate(members)
     ]
     if way is not None:
         stretch = problem.stretch(num_plain)
-        there_s = way_s + air_s * (problem.media[nodes] == way.medium)
-        rounds_s += there_s * (stretch - 1.0)[:, None]
-        sums[num_nodes + way.medium] = there_s.sum(axis=1) * stretch
+        shared_s = way_s + air_s * (problem.media[nodes] == way.medium)
+        rounds_s += shared_s * (stretch - 1.0)[:, None]
+        sums[num_nodes + way.medium] = shared_s.sum(axis=1) * stretch
     price_s, _ = price_of_totals(
         Totals(
             busy_s=np.max(sums, axis=0),
@@ -123,7 +129,7 @@ def _best_single(problem: CycleProblem, best: Found) -> Found:
 def mixed_plans(
     problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, seed: Seed
 ) -> list[Found]:
-    """The cheapest plans over unequal cuts that the program finds around a seed, the best first."""
+    """Returns the cheapest plans over unequal cuts around a seed, the best first."""
     picked = np.argsort(seed.by_option, kind="stable")[:_NUM_OPTIONS]
     if 0 not in picked:
         picked[-1] = 0
@@ -142,36 +148,36 @@ def mixed_plans(
 
 
 def _costs(problem: CycleProblem, runs: Runs, seed: Seed) -> Floats:
-    """(g, r, o) first-order cost of every run; infinite where its round is too long.
+    """(g, r, o) first-order cost of every run; infinite if its round is longer than the cycle.
 
-    The grid: the seed's number of plain streams and three others, times cycles around
-    the seed's, times a price of nothing or of the whole sum w/E for a second of the stages.
+    The grid combines the seed's number of plain streams and three others, cycles around the seed's,
+    and for a second of the stages either no price or the whole sum of w/E.
     """
     stages, n = runs.stages, problem.num_streams
-    riders = np.array([seed.num_plain, n // 4, n // 2, (3 * n) // 4])
-    verify_s, round_s = verify_times(problem, stages, riders[:, None, None])
+    num_plain = np.array([seed.num_plain, n // 4, n // 2, (3 * n) // 4])
+    verify_s, round_s = verify_times(problem, stages, num_plain[:, None, None])
     cycle_s = (seed.cycle_s * np.array(_CYCLES))[:, None, None]
     free = 1.0 - seed.stolen
-    pass_s = problem.plain_pass_s(np.maximum(1, riders))
-    weight = problem.weights.sum() / n * riders
-    # A second that guesses take from plain passes, for each cycle and number of plain streams.
+    pass_s = problem.plain_pass_s(np.maximum(1, num_plain))
+    weight = problem.weights.sum() / n * num_plain
+    # The cost of a second that guesses take from plain passes.
     slope = (weight * pass_s)[:, None, None, None] / (cycle_s * free**2)
-    extra_s = verify_s - problem.target_s[riders][:, None, None] * (verify_s > 0)
+    extra_s = verify_s - problem.target_s[num_plain][:, None, None] * (verify_s > 0)
     plain = runs.plain_weight * (pass_s / free)[:, None, None]
     # One more plain stream makes the passes of all others longer.
-    longer_s = problem.target_s[riders + 1] - problem.target_s[riders]
-    each_s = problem.weights.sum() / n * np.maximum(1, riders) * longer_s / free
+    longer_s = problem.target_s[num_plain + 1] - problem.target_s[num_plain]
+    each_s = problem.weights.sum() / n * np.maximum(1, num_plain) * longer_s / free
     plain += runs.num_plain * each_s[:, None, None]
-    free_of_price = cycle_s * stages.worth + slope * extra_s[:, None] + plain[:, None]
-    free_of_price += np.where(round_s[:, None] > cycle_s, np.inf, 0.0)
-    priced = free_of_price + seed.worth * (extra_s + stages.busiest_s())[:, None]
-    return np.concatenate([free_of_price, priced]).reshape(-1, *stages.worth.shape)
+    unpriced = cycle_s * stages.worth + slope * extra_s[:, None] + plain[:, None]
+    unpriced += np.where(round_s[:, None] > cycle_s, np.inf, 0.0)
+    priced = unpriced + seed.worth * (extra_s + stages.busiest_s())[:, None]
+    return np.concatenate([unpriced, priced]).reshape(-1, *stages.worth.shape)
 
 
 def _chains(cheapest: Floats, runs: Runs, num_blocks: int) -> Ints:
-    """(g, steps) runs of the cheapest chain of each grid point, from the end; -1 where it began.
+    """(g, steps) runs of the cheapest chain of each grid point, the last run first.
 
-    A grid point without a chain gives a row of -1.
+    Rows of shorter chains end with -1; a grid point without a chain has only -1.
     """
     num_grid = len(cheapest)
     number = np.zeros((num_blocks + 1, num_blocks + 1), dtype=np.int64)
@@ -199,6 +205,7 @@ def _chains(cheapest: Floats, runs: Runs, num_blocks: int) -> Ints:
 def _priced(
     problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, chains: Ints, option: Ints
 ) -> list[Found]:
+    """Price the plans of all chains exactly; returns the cheapest ones of each size."""
     real = chains >= 0
     run = np.maximum(chains, 0)
     at = (run, option[np.arange(len(chains))[:, None], run])
@@ -219,10 +226,10 @@ def _priced(
     )
     price_s = np.where(real[:, 0], price_of_totals(totals)[0], np.inf)
     found = []
-    for place in cheapest_by_size(price_s, totals.num_batches, num_plain):
+    for row in cheapest_by_size(price_s, totals.num_batches, num_plain):
         gammas = np.zeros(problem.num_streams, dtype=np.int64)
         cut = [len(bounds) - 1]
-        for index, choice in zip(chains[place], at[1][place], strict=True):
+        for index, choice in zip(chains[row], at[1][row], strict=True):
             if index >= 0:
                 start, stop = int(runs.starts[index]), int(runs.stops[index])
                 gammas[bounds[start] : bounds[stop]] = options[choice, bounds[start] : bounds[stop]]
@@ -230,5 +237,5 @@ def _priced(
         if cut[-1] != 0:
             cut.append(0)
         plan = CyclePlan(tuple(bounds[cut[::-1]].tolist()), gammas)
-        found.append(Found(float(price_s[place]), plan))
+        found.append(Found(float(price_s[row]), plan))
     return found

@@ -1,35 +1,37 @@
-"""The price of a cycle: batches that circulate, plain streams that ride along.
+"""The price of a cycle of batches that circulate beside plain streams.
 
-Batches of guessing streams go round: drafted, sent, verified. Streams without guesses ride in
-every pass of the target, and in passes of their own while no guesses are there. With P plain
-streams, batches m of T_m tokens and v(t) seconds for a pass of t tokens,
+A batch of guessing streams goes round: it is drafted, sent and verified. Streams without guesses
+are in every pass of the target, and in passes of their own while no guesses are present. With P
+plain streams, batches m of T_m tokens, v(t) seconds for a pass of t tokens, and weight w_k and
+expected tokens E_k of stream k,
 
     head  = max over its draft nodes (rtt + max(A_m, draft + (A_m + a) / 2)),
     round_m = head + v(T_m + P) + v(P) / 2,
     C     = max(busiest draft node, busiest medium, sum v(T_m + P), max round_m with its waits),
     F     = C * sum w_k / E_k + sum w_p * C / (M + (C - sum v(T_m + P)) / v(P)).
 
-Where messages to and from the target take of a medium, A_m and head have those of the batch as
-well: they are before and after its pass, and in nobody's way but on that medium. Plain passes are
-no shorter than their answers r(P) then, for these follow one another as passes do; and as these
-have r(P) / v(P) of that medium, what batches send there takes 1 / (1 - r(P) / v(P)) times as long.
+Where messages to and from the target take time of a medium, A_m and head include those of the
+batch: they come before and after its pass and delay nothing but that medium. A plain pass is then
+no shorter than the airtime r(P) of its answer, because answers follow one another as passes do.
+Answers take the share r(P) / v(P) of that medium, so messages of batches on it take
+1 / (1 - r(P) / v(P)) times as long.
 
-a and A_m are seconds on the air: of a draft node's messages, and of all those of the batch on its
-medium. One node drafts while the messages of another are on the air: half of what is theirs is
-before its request or after its answer, the other half is not in its way. The last term is the time
-of a plain token: M passes with guesses a cycle and as many others as fit. A longer cycle serves
-plain streams better and guessing ones worse; C is never shorter than the stages allow, and longer
-where that makes F smaller.
+a and A_m are seconds on the air: a of a draft node's messages, A_m of all messages of the batch on
+its medium. One node drafts while the messages of another are on the air: half of the others'
+messages are sent before its request or after its answer, and the other half does not delay it. The
+last term is the time of a plain token: a cycle has M passes with guesses and as many others as fit.
+A longer cycle serves plain streams better and guessing ones worse. C is never shorter than the
+stages allow, and longer where that makes F smaller.
 
-Batches wait for one another's messages. Of the seconds A that a medium works in a cycle B =
-A (1 - 1/M) are the others', in 2 (M - 1) bursts; each of a batch's own two bursts meets one with
-the chance B / C and waits for half of it, and the longer the less the others leave free (a target
-on the medium makes that four bursts):
+Batches wait for one another's messages. Of the A seconds that a medium works in a cycle, B =
+A (1 - 1/M) belong to the other batches, in 2 (M - 1) bursts. Each of a batch's own two bursts meets
+one of them with the chance B / C and waits for half of it, and longer the less time the others
+leave free (with the target on the medium a batch has four bursts):
 
     C = round + B^2 / (4 (M - 1) (C - B)), of which C is the greater root.
 
-It is half of what bursts that know nothing of each other would wait, for batches that have waited
-once are in step. F never falls when a stage gets slower.
+This is half the wait of independent bursts, because batches that have waited once are in step. F
+never falls when a stage gets slower.
 """
 
 from __future__ import annotations
@@ -46,11 +48,11 @@ from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints
 
 @dataclass(frozen=True, slots=True)
 class BlockSums:
-    """Sums over the blocks before each boundary, for every option: the blocks are consecutive.
+    """Sums over all streams before each block boundary, for every option of gammas.
 
-    counts: (g, J, b + 1, o) streams of each draft node that take step 1, 2, ... g; guesses: (J,
-    b + 1, o) of them all. worth: (b + 1, o) sum of w/E over guessing streams. plain_weight,
-    num_plain: (b + 1, o) of the others.
+    counts: (g, J, b + 1, o) streams of each draft node that take draft step 1, 2, ... g. guesses:
+    (J, b + 1, o) their guesses. worth: (b + 1, o) sum of w/E over guessing streams. plain_weight,
+    num_plain: (b + 1, o) weight and number of the others.
     """
 
     counts: Ints
@@ -62,12 +64,11 @@ class BlockSums:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """Stage times of runs of streams taken as one batch; any shape (...).
+    """Stage times of batches, in any shape (...).
 
-    draft_s: (J, ...). air_s: (I, ...). head_s: (...) of a round that no pass takes: until the last
-    guesses are there, and what messages to and from the target take.
-    num_streams: (...) that guess. num_guesses: (...) that the target verifies. worth: (...) sum of
-    w/E.
+    draft_s: (J, ...). air_s: (I, ...). head_s: (...) time of a round without its pass: until the
+    last guesses have arrived, and of messages to and from the target. num_streams: (...) guessing
+    streams. num_guesses: (...) guesses that the target verifies. worth: (...) sum of w/E.
     """
 
     draft_s: Floats
@@ -79,23 +80,23 @@ class Stages:
 
     @property
     def num_tokens(self) -> Ints:
-        """(...) in the batch's pass."""
+        """(...) tokens of the batch's pass."""
         return self.num_streams + self.num_guesses
 
     def at(self, *index: Any, only: Ints | int = 1) -> Stages:
-        """The same of some batches; index: into the last axes. only: 0 for those taken as empty."""
-        place = (..., *index)
+        """Returns some batches. index: of the last axes. only: 0 for batches to count as empty."""
+        key = (..., *index)
         return Stages(
-            self.draft_s[place] * only,
-            self.air_s[place] * only,
-            self.head_s[place],
-            self.num_streams[place] * only,
-            self.num_guesses[place] * only,
-            self.worth[place] * only,
+            self.draft_s[key] * only,
+            self.air_s[key] * only,
+            self.head_s[key],
+            self.num_streams[key] * only,
+            self.num_guesses[key] * only,
+            self.worth[key] * only,
         )
 
     def busiest_s(self) -> Floats:
-        """(...) seconds of the draft node or medium that works longest."""
+        """(...) seconds of the busiest draft node or medium."""
         busiest: Floats = np.maximum(self.draft_s.max(axis=0), self.air_s.max(axis=0))
         return busiest
 
@@ -110,12 +111,12 @@ def block_sums(problem: CycleProblem, gammas: Ints, bounds: Sequence[int] | Ints
     num_blocks, num_nodes = len(sizes), len(problem.node_names)
     block_of = np.repeat(np.arange(num_blocks), sizes)
     levels = np.arange(1, problem.max_gamma + 1)
-    # As floats, because only those are multiplied fast; below 2^24 they count exactly.
+    # Only matrices of floats are multiplied fast; below 2^24 they count exactly.
     at_least: Ints = (gammas >= levels[:, None, None]).reshape(-1, n).astype(np.float32)
-    place = np.zeros((n, num_nodes * num_blocks), dtype=np.float32)
-    place[np.arange(n), problem.nodes * num_blocks + block_of] = 1.0
+    cell_of = np.zeros((n, num_nodes * num_blocks), dtype=np.float32)
+    cell_of[np.arange(n), problem.nodes * num_blocks + block_of] = 1.0
     counts = np.zeros((len(levels), num_nodes, num_blocks + 1, num_options), dtype=np.int64)
-    by_block = (at_least @ place).reshape(-1, num_options, num_nodes, num_blocks)
+    by_block = (at_least @ cell_of).reshape(-1, num_options, num_nodes, num_blocks)
     counts[:, :, 1:] = np.cumsum(by_block.transpose(0, 2, 3, 1), axis=2)
     guesses = gammas > 0
     share = problem.weights / problem.earned[np.arange(n), gammas]
@@ -130,17 +131,17 @@ def block_sums(problem: CycleProblem, gammas: Ints, bounds: Sequence[int] | Ints
 
 
 def stages_of(problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats) -> Stages:
-    """Stage times of batches from counts, (g, J, ...), guesses, (J, ...), and (...) of the rest."""
+    """Returns the stage times of batches; counts: (g, J, ...), guesses: (J, ...), worth: (...)."""
     num_nodes, num_media = len(problem.node_names), len(problem.medium_names)
     column = (num_nodes, *(1,) * (counts.ndim - 2))
-    asked = counts[0]
-    some = asked > 0
-    # One flat look-up; the first step of a draft also catches up, so it takes more tokens.
-    places = counts + (np.arange(num_nodes) * problem.draft_s.shape[1]).reshape(column)
-    places[0] += (CATCH_UP_TOKENS - 1) * asked
-    draft_s = problem.draft_s.take(places).sum(axis=0)
+    drafted = counts[0]
+    some = drafted > 0
+    # One flat look-up is fast. The first step of a draft also catches up, so it has more tokens.
+    indices = counts + (np.arange(num_nodes) * problem.draft_s.shape[1]).reshape(column)
+    indices[0] += (CATCH_UP_TOKENS - 1) * drafted
+    draft_s = problem.draft_s.take(indices).sum(axis=0)
     air_s = some * problem.message_air_s.reshape(column)
-    air_s += asked * problem.stream_air_s.reshape(column)
+    air_s += drafted * problem.stream_air_s.reshape(column)
     air_s += guesses * problem.token_air_s.reshape(column)
     rtt_s = problem.rtt_s.reshape(column)
     if num_media == num_nodes and problem.target_air is None:
@@ -153,7 +154,8 @@ def stages_of(problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats)
         shared_s = by_medium[problem.media]
         arrival_s = rtt_s + np.maximum(shared_s, draft_s + (shared_s + air_s) / 2)
     arrival_s *= some
-    head_s, num_streams, num_guesses = arrival_s.max(axis=0), asked.sum(axis=0), guesses.sum(axis=0)
+    head_s = arrival_s.max(axis=0)
+    num_streams, num_guesses = drafted.sum(axis=0), guesses.sum(axis=0)
     if problem.target_air is not None:
         way_s = problem.target_air.of(num_streams, num_guesses)
         by_medium[problem.target_air.medium] += way_s
@@ -169,10 +171,10 @@ def stages_of(problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats)
 
 
 def verify_times(problem: CycleProblem, stages: Stages, num_plain: Ints) -> tuple[Floats, Floats]:
-    """Seconds of each batch's pass and of its round; zero for batches without guesses."""
+    """(...) seconds of each batch's pass and of its round; 0 for batches without guesses."""
     some = stages.num_streams > 0
     last = len(problem.target_s) - 1
-    # Only a guess at num_plain, in the dynamic program, can add up to more than there is.
+    # The dynamic program assumes num_plain, so that the sum may exceed all tokens.
     num_tokens = np.minimum(stages.num_tokens + num_plain, last)
     verify_s = problem.target_s.take(num_tokens) * some
     round_s = stages.head_s + verify_s + problem.target_s[num_plain] / 2
@@ -184,10 +186,11 @@ def verify_times(problem: CycleProblem, stages: Stages, num_plain: Ints) -> tupl
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the price of a cycle is made of; arrays of one shape (...), see `price_of_totals`.
+    """The inputs of `price_of_totals`; arrays of one shape (...).
 
-    busy_s: of the draft node or medium that works longest. air_s: of the medium on which batches
-    wait for one another; 0 where one goes at a time.
+    busy_s: seconds of the busiest draft node or medium. air_s: seconds of the medium on which
+    batches wait for one another; 0 where one batch runs at a time. verify_s: seconds of all passes
+    with guesses. round_s: seconds of the longest round.
     """
 
     busy_s: Floats
@@ -201,14 +204,14 @@ class Totals:
 
     @property
     def natural_s(self) -> Floats:
-        """(...) C without waiting for plain streams."""
+        """(...) C if it is not prolonged for plain streams."""
         rounds_s = laps_with_waits(self.round_s, self.air_s, self.num_batches)
         longest: Floats = np.maximum(np.maximum(self.busy_s, self.verify_s), rounds_s)
         return longest
 
 
 def laps_with_waits(round_s: Floats, air_s: Floats, num_batches: Floats) -> Floats:
-    """(...) seconds of the longest round with what it waits for others' messages (see above)."""
+    """(...) seconds of the longest round with its waits for others' messages (module docstring)."""
     others = np.maximum(0.0, num_batches - 1.0)
     others_s = air_s * others / (others + 1.0)
     meeting = others_s * others_s / np.maximum(1.0, others)
@@ -217,7 +220,7 @@ def laps_with_waits(round_s: Floats, air_s: Floats, num_batches: Floats) -> Floa
 
 
 def price_of_totals(totals: Totals) -> tuple[Floats, Floats]:
-    """F and C of plans (module docstring); C is v(P) where nobody guesses."""
+    """(...) F and C of plans (module docstring); C is v(P) for plans without guesses."""
     plain_pass_s = np.where(totals.plain_pass_s > 0, totals.plain_pass_s, 1.0)
     natural_s = totals.natural_s
     # dF/dC = 0: worth = weight * stolen / (M + (C - V)/v)^2, stolen = V/v - M.
@@ -235,7 +238,7 @@ def price_of_totals(totals: Totals) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True, slots=True)
 class CyclePlan:
-    """One plan of a problem. bounds: of the batches, m + 1 positions. gammas: (n,)."""
+    """One plan of a problem. bounds: m + 1 positions that cut it into batches. gammas: (n,)."""
 
     bounds: tuple[int, ...]
     gammas: Ints
@@ -243,8 +246,11 @@ class CyclePlan:
 
 @dataclass(frozen=True, slots=True)
 class CycleCost:
-    """The price of one plan in full. natural_s: C without waiting for plain streams. round_s: (m,)
-    of each batch if no other was on the air."""
+    """The price of one plan with its parts.
+
+    natural_s: C if it is not prolonged for plain streams. round_s: (m,) round of each batch without
+    waits for the messages of others.
+    """
 
     price_s: float
     cycle_s: float
@@ -261,10 +267,10 @@ def evaluate(
     equal_shares: bool = False,
     overlap: bool = True,
 ) -> CycleCost:
-    """Price of a plan.
+    """Compute the price of a plan.
 
     equal_shares: links of a medium send at once, each with a constant equal share of it, instead
-    of one after another. overlap: without it a batch starts when the one before has ended.
+    of one after another. overlap: if False, a batch starts when the one before has ended.
     """
     sums = block_sums(problem, plan.gammas[None], plan.bounds)
     counts = np.diff(sums.counts[..., 0], axis=2)
@@ -290,18 +296,21 @@ def evaluate(
     return CycleCost(float(price_s), float(cycle_s), natural_s, stages, verify_s, round_s)
 
 
-def _with_equal_shares(problem: CycleProblem, asked: Ints, guesses: Ints, stages: Stages) -> Stages:
+def _with_equal_shares(
+    problem: CycleProblem, drafted: Ints, guesses: Ints, stages: Stages
+) -> Stages:
+    """Returns stages in which links of a medium send at once, each with an equal share of it."""
     air_s = (
-        (asked > 0) * problem.message_air_s[:, None]
-        + asked * problem.stream_air_s[:, None]
+        (drafted > 0) * problem.message_air_s[:, None]
+        + drafted * problem.stream_air_s[:, None]
         + guesses * problem.token_air_s[:, None]
     )
     by_medium = np.zeros_like(stages.air_s)
     for medium in range(len(by_medium)):
         mine = problem.media == medium
-        by_medium[medium] = (asked[mine] > 0).sum(axis=0) * air_s[mine].max(axis=0, initial=0.0)
+        by_medium[medium] = (drafted[mine] > 0).sum(axis=0) * air_s[mine].max(axis=0, initial=0.0)
     arrival_s = stages.draft_s + problem.rtt_s[:, None] + by_medium[problem.media]
-    head_s = (arrival_s * (asked > 0)).max(axis=0)
+    head_s = (arrival_s * (drafted > 0)).max(axis=0)
     if problem.target_air is not None:
         way_s = problem.target_air.of(stages.num_streams, stages.num_guesses)
         by_medium[problem.target_air.medium] += way_s

@@ -1,4 +1,4 @@
-"""How any cycle becomes a plan with its numbers, its turns on the air and its reasons."""
+"""Turns a cycle into a plan with its figures, its turns on the air and its reasons."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from policies.problem import CATCH_UP_TOKENS, CycleProblem
 
 
 def trivial_plan(observation: Observation, name: str) -> Plan | None:
-    """The plan where nothing is to be computed: no streams, or a target of unknown costs."""
+    """Returns the plan without guesses if there are no streams or no costs of the target."""
     if observation.streams and observation.target is not None:
         return None
     plain = tuple(view.stream_id for view in observation.streams)
@@ -29,7 +29,7 @@ def describe(
     overlap: bool = True,
     equal_shares: bool = False,
 ) -> Plan:
-    """A cycle as a plan: batches without guesses ride along, each plain stream gets its reason.
+    """Returns a cycle as a plan. Streams without guesses become plain, each with a reason.
 
     overlap, equal_shares: as in Plan.
     """
@@ -77,7 +77,7 @@ def _times(cost: CycleCost, m: int) -> BatchTimes:
 
 
 def _grants(problem: CycleProblem, plan: CyclePlan, m: int) -> tuple[str, ...]:
-    """Draft nodes of a batch in the order of their turns: least air for its weight first."""
+    """Returns the draft nodes of a batch in the order of their turns: least air by weight first."""
     if len(problem.node_names) == 1:
         return problem.node_names
     first, end = plan.bounds[m], plan.bounds[m + 1]
@@ -93,7 +93,7 @@ def _grants(problem: CycleProblem, plan: CyclePlan, m: int) -> tuple[str, ...]:
 
 
 def _bound(problem: CycleProblem, cost: CycleCost, guesses: bool) -> str:
-    """Which term of C is the longest."""
+    """Returns the name of the longest term of C."""
     if not guesses:
         return "target"
     if cost.cycle_s > cost.natural_s * 1.001:
@@ -104,10 +104,10 @@ def _bound(problem: CycleProblem, cost: CycleCost, guesses: bool) -> str:
     air = zip(problem.medium_names, cost.stages.air_s.sum(axis=1), strict=True)
     terms += [(name, float(seconds)) for name, seconds in air]
     slowest = int(cost.round_s.argmax())
-    # Counted as the plan's batches are: without those in which nobody guesses.
+    # Batches without guesses do not count, as in the plan.
     number = int((cost.verify_s[: slowest + 1] > 0).sum())
     name, longest_s = max(terms, key=lambda term: term[1])
-    # What is longer than all of these is a round with its waits for the air.
+    # If C is longer than all of these, a round with its waits for the air is the longest term.
     return name if longest_s * (1.0 + 1e-9) >= cost.natural_s else f"round of batch {number}"
 
 
@@ -126,7 +126,7 @@ def _tokens_per_s(problem: CycleProblem, chosen: CyclePlan, cost: CycleCost) -> 
 
 
 class PlainReasons(Mapping[int, str]):
-    """Why each plain stream of a plan makes no guesses; a text is made when it is asked for."""
+    """Why each plain stream of a plan has no guesses. A text is made when it is read."""
 
     def __init__(self, observation: Observation, problem: CycleProblem, chosen: CyclePlan) -> None:
         self._views = observation.streams
@@ -143,7 +143,7 @@ class PlainReasons(Mapping[int, str]):
         k = self._plain[stream_id]
         view = next(view for view in self._views if view.stream_id == stream_id)
         if view.fixed_gamma == 0:
-            return "draft off: gamma 0 was asked for"
+            return "draft off: the request sets gamma to 0"
         if view.draft not in self._problem.node_names:
             return "draft off: no draft node holds the stream"
         if view.tokens_left <= 1:
@@ -152,7 +152,7 @@ class PlainReasons(Mapping[int, str]):
 
 
 def _price_of_guessing(problem: CycleProblem, k: int, num_plain: int) -> str:
-    """What the best number of guesses would take and earn if stream k alone made them."""
+    """Returns the reason with the time and tokens of the best gamma if only stream k guessed."""
     node = int(problem.nodes[k])
     gammas = np.arange(1, int(problem.most[k]) + 1)
     steps_s = (gammas - 1) * problem.draft_s[node, 1]
@@ -162,17 +162,17 @@ def _price_of_guessing(problem: CycleProblem, k: int, num_plain: int) -> str:
     round_s = draft_s + problem.rtt_s[node] + air_s
     if problem.target_air is not None:
         round_s = round_s + problem.target_air.of(np.ones(1, dtype=np.int64), gammas)
-    # It takes its place in the pass of all plain streams, with its guesses.
+    # Its guesses are verified in a pass of all plain streams.
     round_s += problem.target_s[np.minimum(num_plain + gammas, len(problem.target_s) - 1)]
     earned = problem.earned[k, gammas]
     best = int((round_s / earned).argmin())
     plain_s = float(problem.plain_pass_s(num_plain))
     guesses = f"{best + 1} guesses make" if best else "1 guess makes"
     text = (
-        f"draft off: {guesses} a round of {round_s[best] * 1e3:.0f} ms worth "
+        f"draft off: {guesses} a round of {round_s[best] * 1e3:.0f} ms, which gives "
         f"{earned[best]:.2f} tokens at acceptance {problem.alphas[k]:.2f}, "
-        f"a plain step takes {plain_s * 1e3:.0f} ms"
+        f"and a plain step takes {plain_s * 1e3:.0f} ms"
     )
     if round_s[best] / earned[best] < plain_s:
-        text += "; but they would slow the other streams down"
+        text += "; the guesses would slow the other streams down"
     return text

@@ -1,4 +1,4 @@
-"""The joint planner as a policy: batches, speculation lengths and turns on the air together."""
+"""The joint planner as a policy: it chooses batches, speculation lengths and turns together."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from policies.describe import describe, trivial_plan
 from policies.plan import Observation, Plan
 from policies.problem import CycleProblem, problem_of
 
-# The least of noisy estimates is too good to be true: guesses must promise this much more.
+# The minimum of noisy estimates is too low on average, so guesses must be cheaper by this share.
 _MARGIN: Final = 0.05
 
 
 def joint_plan(observation: Observation) -> Plan:
-    """Batches, speculation lengths and grants together.
+    """Plan batches, speculation lengths and turns on the air together.
 
-    Plain decoding of all streams (of those whose client did not ask for guesses) is kept unless
+    All streams, except those whose client fixed a number of guesses, are decoded plainly unless
     guesses are predicted to be better by 5 %.
     """
     early = trivial_plan(observation, "joint")
@@ -28,7 +28,7 @@ def joint_plan(observation: Observation) -> Plan:
 
 
 def joint_cycle(problem: CycleProblem) -> CyclePlan:
-    """The plan of joint_plan() as a cycle."""
+    """Returns the plan of joint_plan() as a cycle."""
     found = best_plan(problem)
     plain = CyclePlan((0, problem.num_streams), problem.least)
     if found.price_s < (1.0 - _MARGIN) * evaluate(problem, plain).price_s:

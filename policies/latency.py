@@ -1,4 +1,4 @@
-"""What a pass of a node costs, as measured: tables with interpolation, never a straight line."""
+"""Measured costs of a node's passes: tables with interpolation instead of a straight line."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# One stall tells no more than a ratio of this, and no node is corrected further than that.
+# One pass counts as at most this ratio of observed to predicted time, so that a stall changes
+# little.
 _MAX_RATIO = 4.0
+# No table is corrected by more than this factor in all.
 _MAX_FACTOR = 16.0
 
 
@@ -18,8 +20,8 @@ _MAX_FACTOR = 16.0
 class CostTable:
     """Seconds of one pass by its number of tokens, measured at `sizes` (ascending).
 
-    per_cell_s: extra seconds for each used cell and token of the pass. per_own_cell_s: for each
-    token and cell of its own sequence, which it attends to; others' cells are only skipped.
+    per_cell_s: extra seconds for each token of the pass and used cell. per_own_cell_s: extra
+    seconds for each token and cell of its own sequence; cells of others are only skipped.
     """
 
     sizes: tuple[int, ...]
@@ -33,18 +35,18 @@ class CostTable:
         if any(b <= a for a, b in zip(self.sizes, self.sizes[1:], strict=False)):
             raise ValueError(f"sizes {self.sizes} are not ascending")
         if self.sizes[0] < 1:
-            raise ValueError("a pass has at least one token")
-        # Written so that NaN is refused too: tables come from peers and from files.
+            raise ValueError("the sizes of a cost table must be at least 1")
+        # These comparisons also refuse NaN, because tables come from peers and from files.
         if not all(0 < seconds < math.inf for seconds in self.seconds):
-            raise ValueError("a pass takes a positive time")
+            raise ValueError("the seconds of a pass must be positive and finite")
         if not (0 <= self.per_cell_s < math.inf and 0 <= self.per_own_cell_s < math.inf):
-            raise ValueError("a used cell costs no less than nothing")
+            raise ValueError("the seconds of a cell must be finite and not negative")
 
     def at(self, num_tokens: float, used_cells: int = 0, own_cells: float = 0.0) -> float:
-        """Seconds of a pass of num_tokens with used_cells in the cache; of expected ones, too.
+        """Returns the seconds of a pass of num_tokens, which may be a mean.
 
-        own_cells: of a token's own sequence, on average over the tokens. Between measured sizes
-        linear; beyond the last one in proportion to the last slope.
+        used_cells: used cells of the cache. own_cells: cells of a token's own sequence, on average
+        over the tokens. Linear between measured sizes; the last slope continues beyond them.
         """
         extra = self.cells_s(used_cells, own_cells) * num_tokens
         sizes, seconds = self.sizes, self.seconds
@@ -56,23 +58,23 @@ class CostTable:
         above = bisect.bisect_left(sizes, num_tokens)
         if above == 0 or sizes[above] == num_tokens:
             return seconds[above] + extra
-        # For one number this is four times as fast as numpy's, and plans ask for thousands.
+        # For one number this is four times as fast as numpy, and a plan needs thousands.
         low, low_s = sizes[above - 1], seconds[above - 1]
         part = (num_tokens - low) / (sizes[above] - low)
         return low_s + part * (seconds[above] - low_s) + extra
 
     def cells_s(self, used_cells: int, own_cells: float) -> float:
-        """Seconds that the cells of a cache add to each token of a pass."""
+        """Returns the seconds that the cells of a cache add for each token of a pass."""
         return self.per_cell_s * used_cells + self.per_own_cell_s * own_cells
 
     def scaled(self, factor: float) -> CostTable:
-        """The same table on a device that takes `factor` times as long."""
+        """Returns the table of a device that takes `factor` times as long."""
         seconds = tuple(factor * second for second in self.seconds)
         per_cells = factor * self.per_cell_s, factor * self.per_own_cell_s
         return CostTable(self.sizes, seconds, *per_cells)
 
     def with_own(self, own_cells: float) -> CostTable:
-        """The table of tokens whose own sequences have so many cells, these being paid for."""
+        """Returns a table that includes the cost of own_cells cells for each token."""
         each_s = self.per_own_cell_s * own_cells
         if each_s == 0.0:
             return self
@@ -83,7 +85,7 @@ class CostTable:
 
 @dataclass(frozen=True, slots=True)
 class NodeCosts:
-    """The measured costs of one node: `decode` by tokens with logits, `prefill` without."""
+    """The measured costs of one node: `decode` for tokens with logits, `prefill` for others."""
 
     decode: CostTable
     prefill: CostTable
@@ -91,10 +93,10 @@ class NodeCosts:
 
 @dataclass(slots=True)
 class TableRefit:
-    """A cost table that follows what passes take, with forgetting.
+    """A cost table that is corrected by observed passes, with forgetting.
 
-    Each size is corrected for itself, and what cells add apart from them: a pass moves both in the
-    parts that they have in what was predicted of it.
+    Each size has a correction of its own, and the price of cells has another one. A pass moves both
+    in proportion to their parts of its predicted time.
     """
 
     table: CostTable
@@ -110,7 +112,7 @@ class TableRefit:
     def observe(
         self, num_tokens: int, seconds: float, used_cells: int = 0, own_cells: float = 0.0
     ) -> None:
-        """Learn from one pass; the sizes on either side take their shares of the correction."""
+        """Learn from one pass; the measured sizes on both sides share the correction."""
         if seconds <= 0 or num_tokens < 1:
             return
         predicted_s = self.table.at(num_tokens, used_cells, own_cells)
@@ -142,7 +144,7 @@ class TableRefit:
 
 @dataclass(slots=True)
 class Load:
-    """Share of a device's time that some kind of work takes, over about the last memory_s."""
+    """The share of a device's time that some kind of work took in the last memory_s or so."""
 
     memory_s: float = 10.0
     _share: float = 0.0
@@ -157,5 +159,5 @@ class Load:
 
 
 def median(values: Sequence[float]) -> float:
-    """Median of at least one value."""
+    """Returns the median of at least one value."""
     return float(np.median(np.asarray(values, dtype=np.float64)))

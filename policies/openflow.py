@@ -1,10 +1,10 @@
-"""What streams get where guesses flow and nobody waits for them, by numbers. Pure.
+"""Predicts the speed of streams in open flow, where no pass waits for guesses. Pure.
 
-A stream goes from a wrong guess to the next one in two parts. First its draft node is behind: every
-pass takes a token of the target's own until the guesses, if they are right, have overtaken it. From
-then on each pass has the guesses that were made since the one before, as long as all are right, but
-for the one in the place of the target's own token. How long a pass takes depends on how many
-guesses all streams bring, which is found by trying.
+The time from one wrong guess to the next has two parts. First the draft node is behind: every pass
+commits one token of the target, until the guesses have overtaken it, if they are right. From then
+on each pass has the guesses that were made since the one before, except the one in the place of the
+target's own token, as long as all are right. The seconds of a pass depend on the guesses of all
+streams, so both are found by iteration.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from typing import Final
 from policies.acceptance import expected_tokens
 from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Observation, StreamView
 
-# Most guesses of a stream in a pass that are tried.
+# The limits on guesses of a stream in a pass that are tried.
 _CAPS: Final = (0, 1, 2, 3, 4, 6, 8, 12, 16)
-_NUM_TRIES: Final = 8
-# A draft node that cannot overtake its target within so many passes never does: no run of right
-# guesses lasts as long.
+_NUM_ITERATIONS: Final = 8
+# A draft node that needs more passes than this to overtake its target counts as never doing so,
+# because no run of right guesses is that long.
 _MOST_PASSES: Final = 40
 _CHANCE_BITS: Final = 8
 
 
 def open_price_s(observation: Observation) -> float:
-    """Predicted weighted sum over streams of seconds a token, as `Prediction.price_s`; 0.0 where
-    the target's costs are not known."""
+    """Returns the predicted weighted sum over streams of seconds a token, as `Prediction.price_s`.
+
+    It is 0.0 if there are no streams or the target's costs are not known.
+    """
     target = observation.target
     if target is None or not observation.streams:
         return 0.0
@@ -50,7 +52,7 @@ def open_price_s(observation: Observation) -> float:
     best = math.inf
     for cap in _CAPS:
         longest_s = pass_s(num_streams)
-        for _ in range(_NUM_TRIES):
+        for _ in range(_NUM_ITERATIONS):
             flows = [flow(view, longest_s, cap) for view in observation.streams]
             num_guesses = sum(guesses for _, guesses in flows)
             longest_s = (longest_s + pass_s(num_streams + num_guesses)) / 2.0
@@ -73,14 +75,17 @@ def tokens_a_pass(
 def _flow(
     alpha: float, node: DraftView, num: int, pass_s: float, cap: int, token_bits: int
 ) -> tuple[float, float]:
-    """Mean tokens and guesses of a stream in a pass. num: streams that the node follows."""
+    """Returns the mean tokens and the mean guesses of a stream in a pass.
+
+    num: streams that the node follows.
+    """
     step_s = node.costs.decode.at(num, node.used_cells)
     each_bits = ENTRY_BITS + token_bits
     up_s = node.link.airtime_s(HEADER_BITS + num * (each_bits + _CHANCE_BITS), 1) / node.share_up
     down_s = node.link.airtime_s(HEADER_BITS + num * each_bits, 1) / node.share_down
-    # From a commit until the first guess after it is at the target.
+    # The time from a commit until the first guess after it reaches the target.
     lag_s = node.link.rtt_s + step_s + up_s + down_s
-    # A link that is busy with one message takes later guesses along in the next one.
+    # While the link is busy with one message, later guesses are collected for the next one.
     step_s = max(step_s, node.link.airtime_s(each_bits * num, 0) / node.share_up)
     if step_s >= pass_s:
         return 1.0, 0.0
@@ -88,14 +93,17 @@ def _flow(
     if behind > _MOST_PASSES:
         return 1.0, 0.0
     first = min(cap, max(1, math.floor((behind * pass_s - lag_s) / step_s) + 1 - behind))
-    # One of those that are made in a pass is for the place of the target's own token.
+    # One of the guesses made during a pass is for the place of the target's own token.
     later = min(float(cap), pass_s / step_s - 1.0)
     return _renewal(alpha, behind, first, later)
 
 
 def _renewal(alpha: float, behind: int, first: float, later: float) -> tuple[float, float]:
-    """Tokens and guesses a pass, from one wrong guess to the next. behind: passes without guesses;
-    first, later: guesses of the pass after them, and of those after that."""
+    """Returns tokens and guesses a pass, averaged from one wrong guess to the next.
+
+    behind: passes without guesses. first: guesses of the pass after them. later: guesses of each
+    pass after that.
+    """
     alpha = min(alpha, 0.999)
     overtakes = alpha**behind
     num_plain = (1.0 - overtakes) / (1.0 - alpha)
@@ -108,7 +116,7 @@ def _renewal(alpha: float, behind: int, first: float, later: float) -> tuple[flo
 
 
 def _expected(alpha: float, gamma: float) -> float:
-    """As expected_tokens, of a mean number of guesses."""
+    """Returns expected_tokens() for a number of guesses that need not be whole."""
     low = math.floor(gamma)
     part = gamma - low
     above = expected_tokens(alpha, low + 1)

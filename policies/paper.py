@@ -1,9 +1,9 @@
 """The scheme of Zhu et al. 2025 (arXiv 2510.11331) as a policy: for comparisons, not for serving.
 
-One speculation length for all streams, at least 1; batches by a dynamic program that minimises when
-one round of the two-stage pipeline is complete; and a batch stays as it is until its last stream
-has ended, while streams that come form batches of their own. The paper has one draft node and the
-same acceptance for all; here the slowest draft node and the mean acceptance stand for these.
+All streams have one speculation length, at least 1. A dynamic program cuts them into batches so
+that a round of the two-stage pipeline is complete as early as possible. A batch stays as it is
+until its last stream has ended, and new streams form batches of their own. The paper has one draft
+node and one acceptance; the slowest draft node and the mean acceptance stand for them here.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from policies.describe import describe, trivial_plan
 from policies.plan import Observation, Plan
 from policies.problem import CATCH_UP_TOKENS, CycleProblem, problem_of
 
-# The largest speculation length that the paper tries is 10; a plan here asks for no more than 8.
+# The paper tries speculation lengths up to 10; a plan here uses at most 8.
 _LEAST_LENGTH: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Pipeline:
-    """Seconds of batches of 0, 1, ... n streams at one speculation length: (n + 1,) each."""
+    """(n + 1,) seconds of batches of 0, 1, ... n streams at one speculation length."""
 
     draft_s: Floats
     verify_s: Floats
 
     def after(self, sizes: list[int]) -> tuple[float, float]:
-        """When draft and target are through with batches of these sizes."""
+        """Returns when the draft and the target have finished batches of these sizes."""
         drafted_s = verified_s = 0.0
         for size in sizes:
             drafted_s += float(self.draft_s[size])
@@ -39,10 +39,10 @@ class _Pipeline:
         return drafted_s, verified_s
 
     def cut(self, kept: list[int], num: int) -> tuple[list[int], float]:
-        """Sizes of the batches of num streams that follow those kept, and when all are through.
+        """Returns the sizes of batches of num streams after those kept, and when all are finished.
 
-        Of several ways to serve the first streams the recursion goes on with the one that is
-        through first, as the paper's does.
+        Among the ways to serve the first streams, the recursion continues with the one that
+        finishes first, as the paper's does.
         """
         drafted_s, verified_s = self.after(kept)
         ways = [(verified_s, drafted_s, list[int]())]
@@ -58,7 +58,7 @@ class _Pipeline:
 
 
 def paper_plan(observation: Observation) -> Plan:
-    """Batches in force as far as their streams are still there, and new ones for the others."""
+    """Keep the batches in force, without streams that have left, and form new ones for others."""
     early = trivial_plan(observation, "paper")
     if early is not None:
         return early
@@ -86,8 +86,11 @@ def paper_plan(observation: Observation) -> Plan:
 
 
 def _pipeline(problem: CycleProblem, length: int) -> _Pipeline:
-    """A round of a batch: the first step of the draft also reads what was committed last, then
-    messages go to the target, which runs all guesses and one token more in one pass."""
+    """Returns the seconds of a round by the size of the batch.
+
+    The first step of the draft also reads the tokens that were committed last. Then messages go to
+    the target, which runs all guesses and one more token a stream in one pass.
+    """
     sizes = np.arange(problem.num_streams + 1)
     draft_s = problem.draft_s.max(axis=0) if len(problem.draft_s) else np.zeros(1)
     steps_s = draft_s.take(CATCH_UP_TOKENS * sizes, mode="clip")

@@ -1,4 +1,4 @@
-"""The one call every policy answers: observations in, a plan out. No clock, no I/O."""
+"""The types of planning: a policy takes an observation and returns a plan. No clock, no I/O."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import TypeAlias
 
 from policies.latency import NodeCosts
 
-# A plan asks a model for no more guesses; clients may, up to what the wire allows.
+# A plan gives no stream more guesses than this. Clients may ask for more, up to the wire's limit.
 MAX_AUTO_GAMMA = 8
-# What a message costs on a link: its envelope, and what ZeroMQ and CURVE add (101 bytes, counted by
-# `bench wire`), TCP and IP (52); an entry for each stream.
+# Bits that a message adds on a link: its envelope with ZeroMQ and CURVE (101 bytes, counted by
+# `bench wire`), and TCP and IP (52 bytes). Each stream in it adds an entry.
 HEADER_BITS = 8 * 153
 ENTRY_BITS = 8 * 10
-# Text that comes with a committed token, on average.
+# Mean bits of the text that is sent with a committed token.
 TEXT_BITS = 8 * 4
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The way from the coordinator to a node.
+    """The link between the coordinator and a node.
 
-    rate_bps: bit/s when the link has its medium alone; infinite where it never matters.
-    medium: what it shares with other links ("cell-a"); "" for a medium of its own.
-    frame_s: fixed seconds of the medium a message takes, whatever its size.
+    rate_bps: bit/s while no other link uses its medium; infinite for no limit. medium: name of the
+    medium that it shares with other links ("cell-a"); "" for a medium of its own. frame_s: seconds
+    of the medium that a message takes in addition to its bits.
     """
 
     rate_bps: float = math.inf
@@ -35,17 +35,17 @@ class Link:
 
     def __post_init__(self) -> None:
         if not self.rate_bps > 0:
-            raise ValueError(f"a link cannot have a rate of {self.rate_bps:g} bit/s")
+            raise ValueError(f"the rate of a link is {self.rate_bps:g} bit/s, but must be positive")
         if not (0 <= self.rtt_s < math.inf and 0 <= self.frame_s < math.inf):
-            raise ValueError("the times of a link are finite and not negative")
+            raise ValueError("the times of a link must be finite and not negative")
 
     @property
     def is_free(self) -> bool:
-        """Whether messages take nothing of its medium."""
+        """Whether messages take no time of its medium."""
         return self.rate_bps == math.inf and self.frame_s == 0.0
 
     def airtime_s(self, bits: float, num_frames: int) -> float:
-        """Seconds of the medium that messages take: f o + D / R, of f frames, D bits."""
+        """Returns the seconds of the medium that f frames with D bits in all take: f o + D / R."""
         return num_frames * self.frame_s + bits / self.rate_bps
 
 
@@ -53,8 +53,8 @@ class Link:
 class DraftView:
     """A draft node as a policy sees it.
 
-    used_cells: of its cache, at present. max_gamma: guesses a stream that a plan may ask it for.
-    share_up, share_down: of its medium in open flow, for its guesses and for what it is told.
+    used_cells: used cells of its cache. max_gamma: most guesses a stream in a plan. share_up,
+    share_down: its shares of the medium in open flow, for guesses and for messages to it.
     """
 
     name: str
@@ -68,12 +68,12 @@ class DraftView:
 
 @dataclass(frozen=True, slots=True)
 class StreamView:
-    """What a policy may know of one stream.
+    """One stream as a policy sees it.
 
-    alpha: probability that a guess is accepted. alphas: the same by position of the guess, where
-    enough is known ((g,), given that all before were accepted); positions beyond take `alpha`.
-    fixed_gamma: asked for by the client, or None. draft: the node that guesses for the stream, now
-    or as soon as it has read the prompt; None where none does.
+    alpha: probability that a guess is accepted. alphas: (g,) the same by the position of the guess,
+    given that all guesses before were accepted; later positions use `alpha`. fixed_gamma: number of
+    guesses that the client fixed, or None. draft: the node that guesses for the stream, now or as
+    soon as it has read the prompt; None if there is none.
     """
 
     stream_id: int
@@ -87,12 +87,12 @@ class StreamView:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """All active streams of one target, and what its passes and its draft nodes cost.
+    """All active streams of one target, with the costs of the target and its draft nodes.
 
-    prefill_share: part of the target's time that prompts take, in [0, 1).
-    token_bits: what a token id takes on a link, 16 or 32. target_link: what messages to and from
-    the target take of its medium; its round trip is in the links of the draft nodes, for guesses
-    wait for it and plain passes do not. groups: streams that go together by the plan in force.
+    prefill_share: share of the target's time that prompts take, in [0, 1). token_bits: bits of a
+    token id on a link, 16 or 32. target_link: the target's link; its round trip is contained in the
+    links of the draft nodes, because guesses wait for it and plain passes do not. groups: the
+    groups of streams in the plan in force.
     """
 
     streams: tuple[StreamView, ...]
@@ -107,7 +107,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Streams that are drafted and verified together, with each one's number of guesses."""
+    """Streams that are drafted and verified together, with the number of guesses of each."""
 
     stream_ids: tuple[int, ...]
     gammas: tuple[int, ...]
@@ -115,7 +115,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class BatchTimes:
-    """Predicted seconds of one batch: the longest draft, all its air, its verify, its round."""
+    """Predicted seconds of one batch: longest draft, all its airtime, its pass, its whole round.
+
+    num_tokens: tokens of its pass.
+    """
 
     draft_s: float
     air_s: float
@@ -126,11 +129,11 @@ class BatchTimes:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a plan is expected to give.
+    """The predicted figures of a plan.
 
-    cycle_s: seconds until every batch has gone round once. bound: what makes it so long.
-    price_s: the objective, the weighted sum over streams of seconds a token
-    (`policies/cycle.py`). tokens_per_s: of all streams together.
+    cycle_s: seconds until every batch has completed a round. bound: the stage that limits it.
+    price_s: the objective, which is the weighted sum over streams of seconds a token
+    (`policies/cycle.py`). tokens_per_s: tokens a second of all streams together.
     """
 
     cycle_s: float
@@ -144,12 +147,11 @@ class Prediction:
 class Plan:
     """Batches that circulate, and streams that the target decodes plainly beside them.
 
-    A stream in neither is taken as plain. min_cycle_s: a batch starts no sooner after its last
-    start; plain streams get the target meanwhile. overlap: False lets one batch go at a time.
-    equal_shares: the plan was priced for links of a medium that send at once, each at an equal
-    share, instead of one after the other. grants: draft nodes in the order in which their messages
-    are priced, batch by batch. reasons: why a stream got gamma
-    0.
+    A stream in neither counts as plain. min_cycle_s: least seconds between two starts of a batch;
+    plain streams use the target meanwhile. overlap: False for one batch at a time. equal_shares:
+    the plan was priced for links of a medium that send at once with equal shares, instead of one
+    after the other. grants: for each batch its draft nodes in the order in which they send.
+    reasons: by stream, why it has no guesses.
     """
 
     batches: tuple[Batch, ...] = ()

@@ -1,4 +1,4 @@
-"""The price of a plan under another observation than the one it was made for."""
+"""The price of a plan under an observation other than the one it was made for."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from policies.problem import CycleProblem, problem_of
 
 
 def price_of(observation: Observation, plan: Plan) -> float:
-    """The price of a plan under an observation, which may be newer than what it was made for.
+    """Returns the price of a plan under an observation, which may be newer than the plan.
 
-    Streams that the plan does not know are taken as plain, those that left are ignored.
+    Streams that the plan lacks count as plain; streams that have left are ignored.
     """
-    turned, cycle = _in_plan_order(problem_of(observation), plan)
-    return evaluate(turned, cycle, equal_shares=plan.equal_shares, overlap=plan.overlap).price_s
+    ordered, cycle = _in_plan_order(problem_of(observation), plan)
+    return evaluate(ordered, cycle, equal_shares=plan.equal_shares, overlap=plan.overlap).price_s
 
 
 def _in_plan_order(problem: CycleProblem, plan: Plan) -> tuple[CycleProblem, CyclePlan]:
@@ -35,6 +35,6 @@ def _in_plan_order(problem: CycleProblem, plan: Plan) -> tuple[CycleProblem, Cyc
     gammas += [0] * len(at)
     if len(order) > bounds[-1]:
         bounds.append(len(order))
-    turned = problem.in_order(np.array(order, dtype=np.int64))
-    kept = np.clip(np.array(gammas, dtype=np.int64), turned.least, turned.most)
-    return turned, CyclePlan(tuple(bounds), kept)
+    ordered = problem.in_order(np.array(order, dtype=np.int64))
+    kept = np.clip(np.array(gammas, dtype=np.int64), ordered.least, ordered.most)
+    return ordered, CyclePlan(tuple(bounds), kept)

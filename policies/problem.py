@@ -1,4 +1,4 @@
-"""An observation as arrays: what the cycle planner, its reference and the baselines compute on."""
+"""An observation as arrays, for the cycle planner, its exact reference and the baselines."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ from policies.plan import (
 )
 
 Ints = npt.NDArray[np.int64]
-# After a round in which every guess was accepted, a draft node has two tokens to catch up with.
+# After a round in which every guess was accepted, a draft node has to read two tokens.
 CATCH_UP_TOKENS = 2
-_NEVER = 1e-300
-# Of a target's medium that answers of plain passes are taken to have at most: more would stop all.
+_TINY_S = 1e-300
+# The answers of plain passes count with at most this share of the target's medium; with all of it
+# nothing else could ever be sent.
 _MOST_PLAIN_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class TargetAir:
-    """Seconds of the target's medium that a batch takes to the target and back: of the two
-    messages, of a stream in them, of a guess. answers_s: (n + 1,) those that the answer of a pass
-    takes, by its plain streams. medium: its index.
+    """Seconds of the target's medium for messages to the target and back.
+
+    message_s: the two messages of a batch. stream_s, guess_s: each stream and each guess in them.
+    answers_s: (n + 1,) the answer of a pass by its number of plain streams. medium: its index.
     """
 
     message_s: float
@@ -42,7 +44,7 @@ class TargetAir:
     medium: int
 
     def of(self, num_streams: Ints, num_guesses: Ints) -> Floats:
-        """(...) seconds of batches; nothing where there is no stream."""
+        """(...) seconds of batches; 0 for batches without streams."""
         way_s: Floats = np.asarray(num_streams > 0, dtype=np.float64) * self.message_s
         way_s = way_s + num_streams * self.stream_s + num_guesses * self.guess_s
         return way_s
@@ -54,11 +56,10 @@ class CycleProblem:
 
     earned: (n, g + 1) expected tokens of a pass by gamma. least, most: (n,) bounds of gamma.
     nodes: (n,) index of the draft node, 0 where there is none (`most` is 0 then).
-    target_s: (t + 1,) seconds of a pass by its tokens, prompts' share included; draft_s likewise
-    for each node, (J, t + 1).
-    stream_air_s, token_air_s: (J,) seconds of the medium that a stream and a guess take;
-    message_air_s: (J,) those of the messages around them. media: (J,) index of the medium.
-    target_air: where messages to and from the target take of a medium.
+    target_s: (t + 1,) seconds of a pass by its tokens, including the share of prompts. draft_s:
+    (J, t + 1) the same for each draft node. stream_air_s, token_air_s: (J,) seconds of the medium
+    that a stream and a guess take. message_air_s: (J,) seconds of the messages around them. media:
+    (J,) index of the medium. target_air: None if messages to and from the target take no airtime.
     """
 
     stream_ids: tuple[int, ...]
@@ -84,8 +85,10 @@ class CycleProblem:
         return len(self.stream_ids)
 
     def plain_pass_s(self, num_plain: Ints | int) -> Floats:
-        """(...) seconds of passes of so many plain streams, and none others. Their answers follow
-        one another as they do, so that there are no more of them than fit on the air."""
+        """(...) seconds of passes of num_plain plain streams alone.
+
+        A pass is not shorter than the airtime of its answer, because answers follow one another.
+        """
         seconds: Floats = self.target_s[num_plain]
         if self.target_air is None:
             return seconds
@@ -93,16 +96,16 @@ class CycleProblem:
         return longer
 
     def stretch(self, num_plain: Ints | int) -> Floats:
-        """(...) how many times as long messages take on the target's medium beside the answers of
-        passes of so many plain streams."""
+        """(...) factor by which messages on the target's medium take longer beside the answers of
+        passes of num_plain plain streams."""
         assert self.target_air is not None
-        pass_s = np.maximum(self.plain_pass_s(num_plain), _NEVER)
+        pass_s = np.maximum(self.plain_pass_s(num_plain), _TINY_S)
         share = np.minimum(_MOST_PLAIN_SHARE, self.target_air.answers_s[num_plain] / pass_s)
         longer: Floats = 1.0 / (1.0 - share)
         return longer
 
     def busiest_air_s(self, air_s: Floats, num_plain: Ints | int) -> Floats:
-        """(...) seconds of the medium that works longest for batches; air_s: (I, ...) of each."""
+        """(...) seconds of the busiest medium; air_s: (I, ...) seconds of each for batches."""
         busiest: Floats = air_s.max(axis=0)
         if self.target_air is None:
             return busiest
@@ -116,7 +119,7 @@ class CycleProblem:
         return int(self.earned.shape[1]) - 1
 
     def in_order(self, order: Ints) -> CycleProblem:
-        """The same problem with its streams in another order; order: (n,) indices."""
+        """Returns the problem with its streams in another order; order: (n,) indices."""
         return replace(
             self,
             stream_ids=tuple(self.stream_ids[k] for k in order),
@@ -130,7 +133,7 @@ class CycleProblem:
 
 
 def problem_of(observation: Observation) -> CycleProblem:
-    """Arrays of an observation with target costs; streams in ascending order of acceptance."""
+    """Returns an observation with target costs as arrays, streams in ascending acceptance."""
     assert observation.target is not None
     views = observation.streams
     n = len(views)
@@ -140,14 +143,13 @@ def problem_of(observation: Observation) -> CycleProblem:
     drafts = observation.drafts
     index = {draft.name: j for j, draft in enumerate(drafts)}
     nodes = np.array([index.get(view.draft or "", -1) for view in views], dtype=np.int64)[order]
-    asked = np.array([-1 if v.fixed_gamma is None else v.fixed_gamma for v in views])[order]
+    fixed = np.array([-1 if v.fixed_gamma is None else v.fixed_gamma for v in views])[order]
     left = np.array([view.tokens_left for view in views])[order]
-    # The target's own token is always the last one wanted: one guess fewer is of use.
-    # Of streams without a node it is 0 below.
+    # The last token of a stream is always the target's own, so guesses are one fewer than tokens.
     caps = np.array([draft.max_gamma for draft in drafts] or [0])[nodes]
-    most = np.minimum(np.where(asked < 0, caps, asked), np.maximum(0, left - 1))
+    most = np.minimum(np.where(fixed < 0, caps, fixed), np.maximum(0, left - 1))
     most[nodes < 0] = 0
-    least = np.where(asked >= 0, most, 0)
+    least = np.where(fixed >= 0, most, 0)
     max_gamma = max(1, int(most.max(initial=0)))
     sorted_views = [views[k] for k in order]
     return CycleProblem(
@@ -181,7 +183,7 @@ class _DraftSide(TypedDict):
 def _draft_side(drafts: tuple[DraftView, ...], n: int, observation: Observation) -> _DraftSide:
     token_bits, to_target = observation.token_bits, observation.target_link
     if not drafts:
-        # Arrays of one node that nobody asks, rather than of none.
+        # One node without streams stands in, so that no array is empty.
         nothing = NodeCosts(CostTable((1,), (1.0,)), CostTable((1,), (1.0,)))
         drafts = (DraftView("", nothing),)
     links = [draft.link for draft in drafts]
@@ -194,7 +196,7 @@ def _draft_side(drafts: tuple[DraftView, ...], n: int, observation: Observation)
         ),
         rtt_s=np.array([link.rtt_s for link in links]),
         message_air_s=np.array([link.airtime_s(2 * HEADER_BITS, 2) for link in links]),
-        # Newly committed tokens go out, guesses come back: gamma + 1 and gamma at most.
+        # At most gamma + 1 committed tokens are sent to a node, and gamma guesses come back.
         stream_air_s=np.array([link.airtime_s(2 * ENTRY_BITS + token_bits, 0) for link in links]),
         token_air_s=np.array([link.airtime_s(2 * token_bits, 0) for link in links]),
         media=np.array([medium_names.index(medium) for medium in media], dtype=np.int64),
@@ -207,8 +209,10 @@ def _draft_side(drafts: tuple[DraftView, ...], n: int, observation: Observation)
 
 
 def _target_air(link: Link, token_bits: int, n: int, medium: int) -> TargetAir:
-    """Guesses go out; they come back as tokens with their texts, of which not more is known here
-    than that all may."""
+    """Returns the airtime of messages that carry guesses to the target and tokens with text back.
+
+    All guesses are assumed to come back as tokens, because acceptance is not considered here.
+    """
     committed_bits = token_bits + TEXT_BITS
     each_s = link.airtime_s(ENTRY_BITS + committed_bits, 0)
     counts = np.arange(n + 1)
@@ -231,7 +235,7 @@ def _alpha_matrix(alphas: Floats, views: list[StreamView], max_gamma: int) -> Fl
 
 
 def seconds_upto(table: CostTable, num_tokens: int, used_cells: int = 0) -> Floats:
-    """Seconds of passes of 0, 1, ... num_tokens tokens; nothing for the empty one."""
+    """(num_tokens + 1,) seconds of passes of 0, 1, ... num_tokens tokens; 0 for the empty pass."""
     counts = np.arange(num_tokens + 1, dtype=np.float64)
     sizes, seconds = table.sizes, table.seconds
     out = np.interp(counts, sizes, seconds)
@@ -240,5 +244,5 @@ def seconds_upto(table: CostTable, num_tokens: int, used_cells: int = 0) -> Floa
         out[sizes[-1] + 1 :] = seconds[-1] + last * (counts[sizes[-1] + 1 :] - sizes[-1])
     out += table.per_cell_s * used_cells * counts
     out[0] = 0.0
-    # Measured tables are noisy; a larger pass never takes less.
+    # Measured tables are noisy, but a larger pass never takes less time.
     return np.maximum.accumulate(out)

@@ -1,10 +1,10 @@
-"""The live planner: closed-form candidates, then a dynamic program over unequal cuts.
+"""The candidates of the live planner, from which the dynamic program in `cuts` starts.
 
-Streams in order of acceptance are grouped into at most a dozen blocks, which batches are made
-of; each batch takes one option: a gamma for all, or a threshold on what a guess is worth. The
-candidates leave a first part of the streams plain and cut the rest into equal batches with one
-option. The work is bounded by the number of blocks and options, not by a clock: the same
-observation gives the same plan.
+Streams in order of acceptance are grouped into at most 12 blocks, and batches consist of blocks.
+Each batch has one option: a gamma for all, or a threshold on the gain of a guess. A candidate
+leaves a first part of the streams plain and cuts the rest into equal batches with one option. The
+numbers of blocks and options bound the work, and no clock does, so the same observation gives the
+same plan.
 """
 
 from __future__ import annotations
@@ -29,34 +29,35 @@ from policies.plan import MAX_AUTO_GAMMA
 from policies.problem import CycleProblem, Ints
 
 MAX_BLOCKS = 12
-# With many draft nodes there is more to sum up for every run of blocks.
+# With many draft nodes each run of blocks costs more work, so there are fewer blocks.
 _MAX_BLOCKS_MANY_NODES = 8
 _MANY_NODES = 3
 _MAX_EQUAL_BATCHES = 4
-# Beyond 8 neighbours are nearly equally good, and every option is priced in every run of blocks.
+# Beyond 8, neighbouring gammas are nearly equally good, and each option is priced in each run.
 _GAMMAS = np.array([*range(9), 10, 12, 16])
 _NUM_THRESHOLDS = 8
-# Among many streams thresholds tell more than a uniform gamma, and all are close together.
+# With many streams a few thresholds are enough, because their plans are close together.
 _MANY_STREAMS = 64
 _FEW_THRESHOLDS = 5
-# Plans of as many batches that are looked at more closely.
+# The number of cheapest plans that are kept for each number of batches.
 _FEW_OF_A_SIZE = 2
 
 
 def uniform_levels(problem: CycleProblem) -> Ints:
-    """Numbers of guesses to ask every stream for, ascending from 0; beyond 8 with gaps."""
+    """Returns the gammas that are tried for all streams, ascending from 0; beyond 8 with gaps."""
     free = problem.most[problem.most > problem.least]
     most = max(MAX_AUTO_GAMMA, int(free.max(initial=0)))
     return _GAMMAS[most >= _GAMMAS]
 
 
 def options_of(problem: CycleProblem) -> Ints:
-    """(o, n) gammas: uniform ones, then thresholds, each kept within what a stream may do."""
+    """(o, n) options of gammas: uniform ones, then thresholds, within each stream's bounds."""
     many = problem.num_streams > _MANY_STREAMS
     uniform = uniform_levels(problem)[:, None]
     num_thresholds = _FEW_THRESHOLDS if many else _NUM_THRESHOLDS
     earned = problem.earned
-    # What the g-th guess takes off w/E: falls with g, so counting those above a threshold cuts.
+    # A gain is the amount by which the g-th guess lowers w/E. It falls with g, so the number of
+    # gains above a threshold is a gamma.
     gains = problem.weights[:, None] * (1.0 / earned[:, :-1] - 1.0 / earned[:, 1:])
     useful = gains[np.arange(problem.max_gamma) < problem.most[:, None]]
     if useful.size == 0:
@@ -71,9 +72,10 @@ def options_of(problem: CycleProblem) -> Ints:
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """Every run of consecutive blocks as one batch, under every option: arrays (r, o, ...).
+    """Every run of consecutive blocks as one batch, under every option: arrays (r, o).
 
-    starts, stops: (r,) blocks. stages: as batches; plain_weight, num_plain: of the others.
+    starts, stops: (r,) first block and the block after the last one. stages: of the guessing
+    streams. plain_weight, num_plain: weight and number of the streams without guesses.
     """
 
     starts: Ints
@@ -84,7 +86,7 @@ class Runs:
 
 
 def runs_of(problem: CycleProblem, sums: BlockSums) -> Runs:
-    """Stage times of all runs; sums: over blocks."""
+    """Returns the stage times of all runs. sums: sums over blocks."""
     starts, stops = np.triu_indices(len(sums.worth), 1)
     counts, worth = sums.counts[:, :, stops], sums.worth[stops]
     counts -= sums.counts[:, :, starts]
@@ -108,22 +110,26 @@ class Found:
 
 
 def cheapest_by_size(price_s: Floats, num_batches: Floats, num_plain: Ints) -> list[int]:
-    """Places of the cheapest plans, a few of each number of batches, with plain streams and without
-    any, the cheapest of all first.
+    """Returns the indices of the cheapest plans, the cheapest first.
 
-    price_s, num_batches, num_plain: (c,) of candidates.
+    They are a few for each number of batches, with plain streams and without. price_s, num_batches,
+    num_plain: (c,) figures of the candidates.
     """
     found: list[int] = []
     size = num_batches + 0.5 * (num_plain > 0)
     for number in np.unique(size):
         mine = np.flatnonzero((size == number) & np.isfinite(price_s))
         found += mine[np.argsort(price_s[mine], kind="stable")[:_FEW_OF_A_SIZE]].tolist()
-    return sorted(found, key=lambda place: (price_s[place], place))
+    return sorted(found, key=lambda index: (price_s[index], index))
 
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """Where the dynamic program begins: totals of a good plan, and prices by option."""
+    """The start of the dynamic program: totals of the best candidate, and prices by option.
+
+    stolen: share of the cycle that guesses take from plain passes. worth: sum of w/E. by_option:
+    (o,) least price of a candidate with each option.
+    """
 
     num_plain: int
     cycle_s: float
@@ -133,7 +139,7 @@ class Seed:
 
 
 def block_bounds(problem: CycleProblem) -> Ints:
-    """Positions that cut streams into at most MAX_BLOCKS blocks of nearly equal size."""
+    """Returns positions that cut streams into at most MAX_BLOCKS blocks of nearly equal size."""
     many = len(problem.node_names) >= _MANY_NODES
     num_blocks = min(problem.num_streams, _MAX_BLOCKS_MANY_NODES if many else MAX_BLOCKS)
     return (np.arange(num_blocks + 1) * problem.num_streams) // num_blocks
@@ -141,9 +147,11 @@ def block_bounds(problem: CycleProblem) -> Ints:
 
 @dataclass(frozen=True, slots=True)
 class _EqualCuts:
-    """Candidates (c,): plain head, then equal batches. heads: run of the head, -1 for none.
+    """c candidates, each with a plain head and then equal batches.
 
-    runs: (q,) runs of all candidates' batches; groups: (c,) where each one's begin in it.
+    heads: (c,) run of the head, -1 for none. runs: (q,) runs of the batches of all candidates, one
+    candidate after the other. groups: (c,) index in `runs` of each candidate's first batch. owner:
+    (q,) candidate of each batch. bounds: block boundaries of each candidate.
     """
 
     heads: Ints
@@ -182,13 +190,15 @@ def _equal_cuts(num_blocks: int, with_singles: bool) -> _EqualCuts:
 def best_equal(
     problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs
 ) -> tuple[list[Found], Seed]:
-    """Plans of a plain head and equal batches with one option: the best, and a few others of each
-    number of batches."""
+    """Returns the best plans of a plain head and equal batches with one option, and the seed.
+
+    The plans are a few for each number of batches, the best first.
+    """
     num_blocks = len(bounds) - 1
     cuts = _equal_cuts(num_blocks, problem.num_streams == num_blocks)
     stages = runs.stages
     has_head = (cuts.heads >= 0)[:, None]
-    # Option 0 asks for no guesses: what a head is decoded with (but for clients' own gammas).
+    # A head is decoded with option 0, which has no guesses except gammas fixed by clients.
     head_guesses = np.where(has_head, stages.num_streams[cuts.heads, 0][:, None], 0)
     head_plain = np.where(has_head, runs.num_plain[cuts.heads, 0][:, None], 0)
     num_plain = np.add.reduceat(runs.num_plain[cuts.runs], cuts.groups, axis=0) + head_plain
@@ -211,18 +221,18 @@ def best_equal(
         plain_pass_s=problem.plain_pass_s(num_plain),
     )
     price_s, cycle_s = price_of_totals(totals)
-    # A head with guesses that clients asked for is no plain head: those plans are left out.
+    # A head with guesses that clients fixed is not plain, so such plans are left out.
     price_s = np.where(head_guesses > 0, np.inf, price_s)
-    places = cheapest_by_size(price_s.ravel(), totals.num_batches.ravel(), num_plain.ravel())
+    cheapest = cheapest_by_size(price_s.ravel(), totals.num_batches.ravel(), num_plain.ravel())
     found = []
-    for place in places:
-        row, option = divmod(place, price_s.shape[1])
-        where = bounds[list(cuts.bounds[row])]
+    for index in cheapest:
+        row, option = divmod(index, price_s.shape[1])
+        cut = bounds[list(cuts.bounds[row])]
         gammas = options[option].copy()
         if cuts.heads[row] >= 0:
-            gammas[: where[1]] = options[0, : where[1]]
-        found.append(Found(float(price_s[row, option]), CyclePlan(tuple(where.tolist()), gammas)))
-    at = divmod(places[0], price_s.shape[1])
+            gammas[: cut[1]] = options[0, : cut[1]]
+        found.append(Found(float(price_s[row, option]), CyclePlan(tuple(cut.tolist()), gammas)))
+    at = divmod(cheapest[0], price_s.shape[1])
     pass_s, cycle = float(totals.plain_pass_s[at]), float(cycle_s[at])
     seed = Seed(
         int(num_plain[at]),

@@ -1,5 +1,5 @@
-"""The draft node: it guesses what comes next in the streams that it follows.
+"""The draft node: it guesses the next tokens of the streams that it follows.
 
-A pure state decides which streams each step extends, and a shell runs it on the engine. It may
-import workers' modules and engines; only services import it.
+A pure state decides which streams a step extends, and a shell runs the steps on the engine. The
+package may import nodes.worker and the engines; only services import it.
 """

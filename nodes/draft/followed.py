@@ -1,4 +1,4 @@
-"""One stream that a draft node follows, and how sure its guesses are. Pure."""
+"""One stream that a draft node follows, with its guesses and their chances. Pure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from nodes.engine.sampler import Sampler
 from nodes.worker.cells import cells_soon
 from nodes.worker.stream import StreamId, StreamSpec
 
-# A stream's own guesses correct the calibration of its draft model: what is expected of so many
-# guesses is believed beside them, and newer ones count more.
-_BELIEVED_GUESSES: Final = 6.0
+# The guesses of a stream correct the calibration of the draft model, which has the weight of this
+# many guesses.
+_PRIOR_GUESSES: Final = 6.0
+# The weight of a compared guess falls by this factor with each later one.
 _MEMORY: Final = 0.97
-# No text is so easy that a guess of it is sure.
+# No guess counts as certain, however easy the text is.
 _MOST_CHANCE: Final = 0.99
-# Passes in a row that took none of its guesses, although some were there in time, after which a
-# stream is guessed for only to measure, once in so many tokens; and right guesses in a row after
-# which it is guessed for again.
+# After _MOST_UNUSED passes in a row that used none of the present guesses, a stream gets guesses
+# only for measurement, once in _MEASURED_EVERY tokens. After _AGREEMENTS right guesses in a row it
+# gets guesses as before.
 _MOST_UNUSED: Final = 8
 _MEASURED_EVERY: Final = 8
 _AGREEMENTS: Final = 3
@@ -26,8 +27,11 @@ _AGREEMENTS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Guesses:
-    """Guesses of one step or more, for a target. start: position of the first one. chances: of each
-    to be accepted if those before it are. follow, chain: as in ChainPart."""
+    """Guesses of one or more steps, to be sent to a target.
+
+    start: position of the first one. chances: chance of each to be accepted if those before it are.
+    follow, chain: as in ChainPart.
+    """
 
     stream_id: StreamId
     follow: int
@@ -39,16 +43,18 @@ class Guesses:
 
 @dataclass(slots=True)
 class Followed:
-    """token_ids: committed ones, as far as they are known here; guesses follow them. confidences:
-    (g,) the draft model's own probability of each guess; chances: (g,) calibrated.
+    """A stream that a draft node follows.
 
-    cached: tokens in the engine's cache, which are token_ids and guesses from the beginning on.
+    token_ids: the committed tokens that were received. guesses: (g,) tokens that follow them.
+    confidences: (g,) the draft model's own probabilities. chances: (g,) calibrated chances. cached:
+    the tokens in the engine's cache, a prefix of token_ids + guesses. num_unused: passes in a row
+    that used no guess. num_agreed: right guesses in a row.
     """
 
     spec: StreamSpec
     seq_id: int
     token_ids: list[int]
-    # Follows the guesses, too.
+    # Its state includes the guesses.
     sampler: Sampler
     cached: list[int] = field(default_factory=list)
     guesses: list[int] = field(default_factory=list)
@@ -56,7 +62,7 @@ class Followed:
     chances: list[float] = field(default_factory=list)
     announced: bool = False
     chain: int = 0
-    # Position up to which guesses of the chain were sent; None where a new chain has to begin.
+    # The position up to which guesses of the chain were sent; None if a new chain has to begin.
     sent_to: int | None = None
     num_unused: int = 0
     num_agreed: int = 0
@@ -66,12 +72,12 @@ class Followed:
 
     @property
     def length(self) -> int:
-        """Tokens with the guesses."""
+        """The number of tokens, including guesses."""
         return len(self.token_ids) + len(self.guesses)
 
     @property
     def num_missing(self) -> int:
-        """Committed tokens that are still to be read; the last one waits for a guess."""
+        """Committed tokens to be read, without the last one, which the next guess's step runs."""
         return max(0, len(self.token_ids) - 1 - len(self.cached))
 
     @property
@@ -80,7 +86,7 @@ class Followed:
 
     @property
     def is_known(self) -> bool:
-        """Whether it has been told all of the text that there was when it began to follow."""
+        """Whether the whole text that existed when the following began has been received."""
         return len(self.token_ids) >= max(self.spec.num_prompt_tokens, self.spec.num_known)
 
     @property
@@ -89,28 +95,28 @@ class Followed:
 
     @property
     def chance(self) -> float:
-        """That all its guesses are right."""
+        """The chance that all its guesses are right."""
         return math.prod(self.chances)
 
     @property
     def has_room(self) -> bool:
-        """Whether a guess more may be committed: the last token of a text is never a guess."""
+        """Whether one more guess could be committed; the last token of a text is never a guess."""
         return self.length < self.spec.num_prompt_tokens + self.spec.max_tokens - 1
 
     @property
     def is_open(self) -> bool:
-        """Whether it is guessed for now, rather than measured now and then."""
+        """Whether a guess may be made now, for use or because a measurement is due."""
         if self.num_unused < _MOST_UNUSED:
             return True
         return not self.guesses and len(self.token_ids) >= self.measured_at + _MEASURED_EVERY
 
     def corrected(self, chance: float) -> float:
-        """The chance of a guess of this stream, by what the calibration says."""
-        factor = (self._right + _BELIEVED_GUESSES) / (self._expected + _BELIEVED_GUESSES)
+        """Returns the chance of a guess of this stream, given the calibrated chance."""
+        factor = (self._right + _PRIOR_GUESSES) / (self._expected + _PRIOR_GUESSES)
         return min(_MOST_CHANCE, chance * factor)
 
     def judged(self, chance: float, *, is_right: bool) -> None:
-        """A guess has turned out; chance: as the calibration has it now."""
+        """Learn from a guess that was compared. chance: its chance by the present calibration."""
         self._expected = _MEMORY * self._expected + chance
         self._right = _MEMORY * self._right + is_right
         self.num_agreed = self.num_agreed + 1 if is_right else 0
@@ -118,14 +124,14 @@ class Followed:
             self.num_unused = 0
 
     def note_use(self, *, was_there: bool, num_used: int) -> None:
-        """A pass of the target is over: whether guesses were there for it, and how many it took."""
+        """Record a pass of the target. was_there: it had guesses. num_used: how many it took."""
         if num_used:
             self.num_unused = 0
         elif was_there:
             self.num_unused += 1
 
     def add(self, token_id: int, confidence: float, chance: float) -> None:
-        """Guess the next token."""
+        """Append a guess."""
         self.guesses.append(token_id)
         self.confidences.append(confidence)
         self.chances.append(chance)
@@ -134,10 +140,10 @@ class Followed:
             self.measured_at = len(self.token_ids)
 
     def advance(self, new_token_ids: tuple[int, ...]) -> int:
-        """Take committed tokens; returns how many of them were guessed right.
+        """Append committed tokens; returns how many of them were guessed.
 
-        Where the guesses say otherwise, or do not go so far, it goes back and begins a new chain.
-        What of the cache is right stays there.
+        If a guess was wrong, or the guesses do not reach as far, all guesses are dropped and a new
+        chain begins. The part of the cache that is still right stays.
         """
         before = len(self.token_ids)
         num_right = 0
@@ -147,8 +153,8 @@ class Followed:
             num_right += 1
         self.token_ids += new_token_ids
         if num_right == len(new_token_ids):
-            for of_guesses in (self.guesses, self.confidences, self.chances):
-                del of_guesses[:num_right]
+            for values in (self.guesses, self.confidences, self.chances):
+                del values[:num_right]
         else:
             self.sampler.cut(before + num_right)
             self.sampler.extend(new_token_ids[num_right:])
@@ -156,18 +162,19 @@ class Followed:
             self.sent_to = None
             del self.cached[before + num_right :]
         if self.sent_to is not None and self.sent_to < len(self.token_ids):
-            # Some were never sent, and nobody needs them any more: the target lacks them.
+            # Some guesses were committed before they were sent. The target lacks them, so the chain
+            # has a gap.
             self.sent_to = None
         return num_right
 
     def unsent(self) -> Guesses | None:
-        """The guesses that nobody has been sent, which count as sent then; None if there are none.
+        """Returns the guesses that were not sent yet, or None, and marks them as sent.
 
         A new chain begins after the committed tokens.
         """
         start = len(self.token_ids) if self.sent_to is None else self.sent_to
-        place = start - len(self.token_ids)
-        if place >= len(self.guesses):
+        index = start - len(self.token_ids)
+        if index >= len(self.guesses):
             return None
         if self.sent_to is None:
             self.chain += 1
@@ -177,13 +184,13 @@ class Followed:
             self.spec.generation,
             self.chain,
             start,
-            tuple(self.guesses[place:]),
-            tuple(self.chances[place:]),
+            tuple(self.guesses[index:]),
+            tuple(self.chances[index:]),
         )
 
     def drop_guesses(self) -> None:
-        """Forget what was guessed. The last committed token is run again for the next guess; its
-        cell and those of the guesses are given up by the caller."""
+        """Drop all guesses. The caller frees their cells and that of the last committed token,
+        which runs again for the next guess."""
         self.sampler.cut(len(self.token_ids))
         self.guesses, self.confidences, self.chances = [], [], []
         self.sent_to = None
@@ -191,7 +198,9 @@ class Followed:
 
 
 def cells_of(spec: StreamSpec, num_tokens: int) -> int:
-    """Cells that admission counts for a stream of which so many tokens have been told, some growth
-    and those that are yet to be told included."""
+    """Returns the cells that admission counts for a stream of which num_tokens were received.
+
+    They include tokens that are yet to be received, and some growth.
+    """
     known = max(num_tokens, spec.num_prompt_tokens, spec.num_known)
     return cells_soon(known, spec.max_tokens - (known - spec.num_prompt_tokens))

@@ -1,4 +1,4 @@
-"""The draft node: messages to commands of its engine thread, guesses back to messages."""
+"""The draft node: it turns messages into commands for its engine, and guesses into messages."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from policies.latency import NodeCosts
 
 logger = logging.getLogger(__name__)
 
-# What CURVE, TCP and IP add to a message.
-_AROUND_BITS: Final = 8 * 97
+# Bits that CURVE, TCP and IP add to a message.
+_OVERHEAD_BITS: Final = 8 * 97
 
 
 class DraftNode:
@@ -52,7 +52,7 @@ class DraftNode:
         join_timeout_s: float | None = 10.0,
         declared: LinkFields | None = None,
     ) -> None:
-        """declared: what is known of the link beforehand."""
+        """declared: properties of the link that the settings state."""
         self._state = state
         self._make_link: Callable[[], Link] = lambda: Link(
             transport,
@@ -66,9 +66,9 @@ class DraftNode:
         )
         link = (declared.rate_bps, declared.frame_s) if declared is not None else ()
         self._outbox = Outbox(*link)
-        # Of the engine, since the last guesses were sent.
+        # Seconds of engine passes since the last guesses were sent.
         self._busy_s = 0.0
-        # Who waits until the link is through with what was last sent.
+        # The timer that sends the next guesses when the link is free.
         self._waiting: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
@@ -89,11 +89,11 @@ class DraftNode:
 
     @property
     def is_joined(self) -> bool:
-        """Whether the coordinator knows this node at present; once run() has begun."""
+        """Whether the node is joined to the coordinator. Only valid once run() has begun."""
         return self._link.is_joined
 
     def is_well(self, limit_s: float) -> bool:
-        """Whether the engine has not been at one thing for longer than this; likewise."""
+        """Whether no engine call takes longer than limit_s. Only valid once run() has begun."""
         return not self._engine.is_stuck(limit_s)
 
     def on_joined(self, welcome: Welcome) -> None:
@@ -115,7 +115,10 @@ class DraftNode:
                 self._opening.close(stream_id, generation)
                 self._engine.post(lambda state: _close(state, stream_id, generation))
             case _:
-                logger.warning("unexpected %s", type(message).__name__)
+                logger.warning(
+                    "ignored a message of unexpected type %s from the coordinator",
+                    type(message).__name__,
+                )
 
     def _open(self, request: OpenStreamRequest) -> None:
         self._engine.post(lambda state: state.open(spec_of(request)))
@@ -133,7 +136,7 @@ class DraftNode:
         self._send_guesses()
 
     def _send_guesses(self) -> None:
-        """Send what waits, as soon as the link is through with the guesses before."""
+        """Send the waiting guesses, or set a timer if the link is still busy with earlier ones."""
         if not self._outbox or self._waiting is not None:
             return
         loop = asyncio.get_running_loop()
@@ -144,7 +147,7 @@ class DraftNode:
         notice = guess_notice(self._outbox.take(), self._busy_s)
         self._busy_s = 0.0
         if self._outbox.rate_bps:
-            num_bits = _AROUND_BITS + 8 * sum(map(len, self._link.packed(notice)))
+            num_bits = _OVERHEAD_BITS + 8 * sum(map(len, self._link.packed(notice)))
             self._outbox.sent(num_bits, now)
         self._link.send(notice)
         self._send_guesses()
@@ -160,7 +163,7 @@ class DraftNode:
 
 
 def guess_notice(parts: Sequence[Guesses], busy_s: float = 0.0) -> GuessNotice:
-    told = tuple(
+    chain_parts = tuple(
         ChainPart(
             part.stream_id,
             part.follow,
@@ -171,18 +174,18 @@ def guess_notice(parts: Sequence[Guesses], busy_s: float = 0.0) -> GuessNotice:
         for part in parts
     )
     token_ids = tuple(t for part in parts for t in part.token_ids)
-    return GuessNotice(told, token_ids, round(1e6 * busy_s))
+    return GuessNotice(chain_parts, token_ids, round(1e6 * busy_s))
 
 
 def take_commits(state: DraftState, notice: CommitNotice) -> Sequence[object]:
-    """Tell the state of committed tokens."""
+    """Give the committed tokens of a notice to the state."""
     events: list[object] = []
     offset = 0
     for entry in notice.entries:
         new = notice.new_token_ids[offset : offset + entry.num_tokens]
         offset += entry.num_tokens
-        told = StreamId(entry.stream_id), entry.follow, entry.prefix_len, new
-        events += state.committed(*told, entry.num_draft_tokens, entry.num_offered)
+        added = StreamId(entry.stream_id), entry.follow, entry.prefix_len, new
+        events += state.committed(*added, entry.num_draft_tokens, entry.num_offered)
     return events
 
 

@@ -1,8 +1,7 @@
 """Guesses that wait for the link of a draft node. Pure.
 
-A link that is busy with one message takes the next one later; what is guessed until then goes along
-in it. So a slow link, or a small share of a medium, carries few large messages instead of many
-small ones.
+While the link is busy with one message, new guesses are collected for the next one. So a slow link,
+or a small share of a medium, carries few large messages instead of many small ones.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from nodes.worker.stream import StreamId
 
 @dataclass(slots=True)
 class Outbox:
-    """At most one part a stream: later guesses of its chain join it, those of a newer chain take
-    its place.
+    """Holds at most one part a stream: later guesses of its chain extend it, a newer chain replaces
+    it.
 
-    rate_bps: of the link, as far as guesses may use it; 0 where that is not known or never matters.
-    frame_s: what a message takes whatever its size. free_at: when the next message may go.
+    rate_bps: the rate that guesses may use; 0 where it is not known or not limited. frame_s:
+    seconds that a message takes in addition to its bits. free_at: when the next message may go.
     """
 
     rate_bps: float = 0.0
@@ -44,7 +43,7 @@ class Outbox:
             self._parts[part.stream_id] = part
 
     def take(self) -> tuple[Guesses, ...]:
-        """All that waits, as far as one message holds it; the rest waits for the next one."""
+        """Remove and return as many waiting guesses as one message may hold."""
         parts, self._parts = self._parts, {}
         for stream_id, part in parts.items():
             if len(part.token_ids) > MAX_WINDOW:
@@ -52,13 +51,13 @@ class Outbox:
         return tuple(_cut(part, 0, MAX_WINDOW) for part in parts.values())
 
     def allot(self, rate_bps: float) -> None:
-        """Guesses may use so much of the link from now on; messages take as much longer for it."""
+        """Set the rate that guesses may use; the seconds of a frame scale with it."""
         if self.rate_bps:
             self.frame_s *= self.rate_bps / rate_bps
         self.rate_bps = rate_bps
 
     def sent(self, num_bits: int, now: float) -> None:
-        """A message has gone, with all that is around it on the link."""
+        """Record that a message was sent. num_bits: its size with all headers on the link."""
         if self.rate_bps:
             self.free_at = now + self.frame_s + num_bits / self.rate_bps
 

@@ -1,4 +1,4 @@
-"""Which texts a draft node reads next, and what of them it has read for others already."""
+"""Chooses the texts that a draft node reads next, and copies parts that it has read already."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from nodes.draft.followed import Followed
 from nodes.engine.prefix import common_prefix
 from nodes.engine.protocol import Sequences
 
-# Shorter than that is read as quickly as copied.
+# A shorter common part is read as fast as it is copied.
 _LEAST_SHARED_TOKENS = 32
 
 
 class Reading:
-    """Takes turns among the texts that wait."""
+    """Takes turns among the waiting texts."""
 
     def __init__(self, model: Sequences) -> None:
         self._model = model
         self._num_reads = 0
 
     def order(self, streams: Sequence[Followed]) -> list[Followed]:
-        """Streams that have something to read in the next pass, of all streams by age.
+        """Returns the streams that read in the next pass, in order; streams: all of them by age.
 
-        The oldest comes first and the one with the fewest tokens, in turns: a short text does not
-        wait for a long one, and any number of short ones take half of the passes at most. What
-        another stream of the same owner has read is copied; of what one that came before is about
-        to read nothing is read twice.
+        The oldest and the one with the fewest tokens left go first in turns. So a short text does
+        not wait for a long one, and short ones take at most half of the passes. Tokens that another
+        stream of the same owner has read are copied. A stream waits while an earlier one is about
+        to read the same tokens.
         """
         behind = [stream for stream in streams if stream.is_behind]
         unread = [stream for stream in behind if not stream.cached and _begins(stream)]
@@ -33,9 +33,8 @@ class Reading:
             alike: dict[object, list[Followed]] = {}
             for stream in streams:
                 alike.setdefault(_begins(stream), []).append(stream)
-            waits = [s for s in unread if not self._may_read(s, alike[_begins(s)])]
-            apart = {id(stream) for stream in waits}
-            behind = [stream for stream in behind if stream.is_behind and id(stream) not in apart]
+            waiting = {id(s) for s in unread if not self._may_read(s, alike[_begins(s)])}
+            behind = [stream for stream in behind if stream.is_behind and id(stream) not in waiting]
         self._num_reads += bool(behind)
         order = sorted(behind, key=lambda stream: stream.num_missing)
         if self._num_reads % 2 and len(behind) > 1:
@@ -44,9 +43,9 @@ class Reading:
         return order
 
     def _may_read(self, stream: Followed, alike: Sequence[Followed]) -> bool:
-        """Copy what there is of a text that is not begun; False if there will soon be more.
+        """Copy the cached part of an unread text; returns False if more can be copied soon.
 
-        alike: by age, those that begin like it.
+        alike: the streams with the same beginning, by age.
         """
         wanted = stream.token_ids[:-1]
         best, donor, promised = 0, stream, 0
@@ -56,11 +55,11 @@ class Reading:
                 is_earlier = False
                 continue
             shared = common_prefix(wanted, other.token_ids[:-1])
-            there = min(shared, len(other.cached))
-            if there > best:
-                best, donor = there, other
-            # Only those that came before, so that no two wait for each other.
-            if is_earlier and there < shared:
+            cached = min(shared, len(other.cached))
+            if cached > best:
+                best, donor = cached, other
+            # Only earlier streams count, so that no two streams wait for each other.
+            if is_earlier and cached < shared:
                 promised = max(promised, shared)
             if max(best, promised) == len(wanted):
                 break
@@ -73,7 +72,7 @@ class Reading:
 
 
 def _begins(stream: Followed) -> tuple[str, tuple[int, ...]] | None:
-    """Whose a text is and how it begins; None if it is too short to share anything."""
+    """Returns a text's owner and first tokens; None if it is too short to be copied."""
     first = tuple(stream.token_ids[:_LEAST_SHARED_TOKENS])
     is_short = len(stream.token_ids) <= _LEAST_SHARED_TOKENS
     return None if is_short else (stream.spec.owner, first)

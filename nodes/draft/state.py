@@ -1,6 +1,6 @@
-"""The draft's side of streams that it follows: guess ahead, and go back where that was wrong.
+"""The state of a draft node: it guesses ahead, and goes back after a wrong guess.
 
-Pure but for the engine it is given: no clock, no sockets, no asyncio.
+It is pure except for the engine that it calls: it has no clock, no sockets and no asyncio.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from nodes.worker.stream import StreamId, StreamSpec
 from policies.confidence import DraftCalibration
 from policies.window import Ahead, extended
 
-# Tokens of texts that are read in every step, so that guesses never keep a stream from being
-# followed at all; more of them where nothing is guessed, and all that fits before anybody is.
+# Tokens of texts that a step reads beside guesses, so that guesses never keep a text from being
+# read, and in a step without guesses. While no text has been read yet, a step reads all that fits.
 _READ_BESIDE: Final = 16
 _READ_BETWEEN: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Guessed:
-    """What a step has guessed, of all its streams."""
+    """The guesses of a step, for all its streams."""
 
     parts: tuple[Guesses, ...]
 
@@ -36,10 +36,10 @@ Event = Ready | Failed | Guessed
 
 
 class DraftState:
-    """Follows streams with a small model, as many of them in each pass as are worth it.
+    """Follows streams with a small model; each pass extends those whose guesses are likely enough.
 
-    pass_s: seconds of a pass by its tokens. grammars: None where it has none; such streams go
-    plainly, or to other nodes.
+    pass_s: seconds of a pass by its tokens. grammars: None if it has none; streams with a grammar
+    then fail here.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class DraftState:
     def num_streams(self) -> int:
         return len(self._streams)
 
-    # -- what comes in -------------------------------------------------------------------------
+    # -- streams and commits -------------------------------------------------------------------
 
     def open(self, spec: StreamSpec) -> list[Event]:
-        """Follow a stream, or say why not. An older following of it is replaced."""
+        """Follow a stream, or return Failed with the reason. An older following is replaced."""
         known = self._streams.get(spec.stream_id)
         if known is not None:
             if known.spec.generation >= spec.generation:
@@ -84,6 +84,7 @@ class DraftState:
         return self._announce(stream)
 
     def _refusal(self, spec: StreamSpec) -> tuple[str, str]:
+        """Returns the reason why a stream cannot be followed, with its code, or two ""."""
         info = self._model.info
         needed = cells_of(spec, len(spec.token_ids))
         if needed > info.num_cells:
@@ -91,7 +92,7 @@ class DraftState:
             return reason, "bad_request"
         held = sum(stream.cells_soon for stream in self._streams.values())
         if not self._free_seqs or held + needed > info.num_cells:
-            reason = f"{info.model} is full: {self.num_streams} streams, {needed} cells wanted"
+            reason = f"{info.model} is full: {self.num_streams} streams, {needed} cells needed"
             return reason, "unavailable"
         if max(spec.token_ids, default=info.num_vocab) >= info.num_vocab:
             return f"token ids outside the vocabulary of {info.model}", "unavailable"
@@ -103,7 +104,7 @@ class DraftState:
             self._forget(stream)
 
     def forget_all(self) -> None:
-        """Drop every stream: a coordinator that welcomes this node anew knows none of them."""
+        """Drop every stream, because the coordinator that welcomed this node anew knows none."""
         for stream in list(self._streams.values()):
             self._forget(stream)
 
@@ -116,10 +117,10 @@ class DraftState:
         num_used: int = 0,
         num_offered: int = 0,
     ) -> list[Event]:
-        """Tokens were committed after prefix_len others. num_used: guesses that their passes took;
-        num_offered: that were there when these began.
+        """Append tokens that were committed after prefix_len others.
 
-        Where some are missing in between the stream is given up: its text is not known any more.
+        num_used: guesses that their passes took. num_offered: guesses that were present when these
+        passes began. The stream fails if tokens in between are missing.
         """
         stream = self._streams.get(stream_id)
         if stream is None or stream.spec.generation != follow:
@@ -127,7 +128,9 @@ class DraftState:
             return []
         length = len(stream.token_ids)
         if prefix_len > length:
-            return self._give_up(stream, f"tokens {length} to {prefix_len} were lost on the way")
+            return self._give_up(
+                stream, f"the message with tokens {length} to {prefix_len} is lost"
+            )
         new = token_ids[length - prefix_len :]
         if not new:
             return []
@@ -145,7 +148,7 @@ class DraftState:
         return []
 
     def _learn(self, stream: Followed, new: Sequence[int]) -> None:
-        """Guesses are compared with what was committed, whether they were used or not."""
+        """Compare guesses with committed tokens, used or not, and correct the calibration."""
         calibration = self._calibration.of(stream.spec.sampling.temperature)
         known = zip(stream.guesses, stream.confidences, new, strict=False)
         for guess, confidence, token_id in known:
@@ -176,11 +179,12 @@ class DraftState:
         )
 
     def _may_guess(self, stream: Followed) -> bool:
-        """Whether a guess more is possible and not too unlikely to be of use."""
+        """Whether one more guess is possible and likely enough."""
         return self._is_ready(stream) and bool(self._extended([stream]))
 
     def _is_ready(self, stream: Followed) -> bool:
-        # A few tokens are read in the step that guesses what follows them.
+        """Whether a step may guess for a stream."""
+        # The step that guesses can also read a few missing tokens.
         if stream.num_missing > (_READ_BESIDE if stream.announced else 0):
             return False
         if not stream.is_known or not stream.has_room or not stream.is_open:
@@ -190,23 +194,24 @@ class DraftState:
         return not (has_ended and stream.spec.ends_at_eog)
 
     def _extended(self, streams: Sequence[Followed]) -> list[Followed]:
+        """Returns those of these streams that the next step extends by a guess."""
         views = [Ahead(s.chance, len(s.guesses), s.length - len(s.cached)) for s in streams]
-        # Guesses take free cells only: whoever has to read gives them up again.
+        # Guesses take free cells only, and lose them where a text has to be read.
         most = min(self._model.info.max_batch_tokens, self._model.free_cells())
         return [streams[k] for k in extended(views, self._pass_s, most_tokens=most)]
 
     def step(self) -> list[Event]:
-        """At most one forward pass."""
+        """Run at most one forward pass."""
         streams = list(self._streams.values())
         behind = [stream for stream in streams if stream.is_behind]
-        # First, for what it copies is not run.
+        # This comes first, because it copies tokens that then need not be run.
         waiting = self._reading.order(streams)
         guessing = self._extended([stream for stream in streams if self._is_ready(stream)])
         waiting = [each for each in waiting if not any(each is other for other in guessing)]
         events: list[Event] = []
         while not self._fits(spans := self._spans(guessing, waiting)):
             if guessing and waiting:
-                # What is read beside guesses can wait for a step of its own.
+                # Texts can be read in a later step without guesses.
                 waiting = []
             elif not self._drop_guesses(guessing):
                 youngest = list(self._streams.values())[-1]
@@ -225,7 +230,7 @@ class DraftState:
     def _spans(
         self, guessing: Sequence[Followed], waiting: Sequence[Followed]
     ) -> list[tuple[Followed, Span]]:
-        """Guesses of all, then what is to be read, as far as it goes."""
+        """Returns the spans of guesses, followed by pieces of waiting texts as far as they fit."""
         budget = self._model.info.max_batch_tokens
         spans = []
         for stream in guessing:
@@ -250,7 +255,7 @@ class DraftState:
         return wanted <= self._model.free_cells()
 
     def _drop_guesses(self, guessing: Sequence[Followed]) -> bool:
-        """Give up the cells of guesses; False if there were none."""
+        """Free the cells of guesses; returns False if there were none."""
         found = bool(guessing)
         for stream in self._streams.values():
             if len(stream.cached) >= len(stream.token_ids):

@@ -1,4 +1,4 @@
-"""What draft nodes are told of the streams that they follow: commits, and texts in pieces. Pure."""
+"""Messages to draft nodes about the streams that they follow: commits, texts in pieces. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def tell_followers(state: SchedulerState, now: float) -> list[Instruction]:
-    """Tell draft nodes what was committed, and of long texts the next piece: one message to
-    each whose link is free."""
+    """Send new commits and the next pieces of long texts, one message to each draft node whose link
+    is free."""
     out: list[Instruction] = []
     if state.speculation is not Speculation.ON:
         return out
@@ -25,31 +25,31 @@ def tell_followers(state: SchedulerState, now: float) -> list[Instruction]:
         if node is None:
             del state.untold[name]
         elif now >= node.free_at:
-            out += _tell(state, node, now)
+            out += _send(state, node, now)
     return out
 
 
-def _tell(state: SchedulerState, node: DraftRecord, now: float) -> list[Instruction]:
-    """One message with as much of what a draft node has not been told as it may hold."""
+def _send(state: SchedulerState, node: DraftRecord, now: float) -> list[Instruction]:
+    """Fill one message with tokens that a draft node has not received yet."""
     entries: list[AddedEntry] = []
     token_ids: list[int] = []
     waiting = list(state.untold.pop(node.name))
-    # Who has had a piece of a long text comes after all others the next time.
+    # A stream that has had a piece of a long text comes after all others the next time.
     rest: list[StreamId] = []
     again: list[StreamId] = []
-    for place, stream_id in enumerate(waiting):
+    for index, stream_id in enumerate(waiting):
         stream = state.streams.get(stream_id)
         follow = stream.follow if stream is not None else None
         if stream is None or follow is None or follow.node != node.name:
             continue
-        most = node.piece_tokens - len(token_ids)
-        if len(entries) == MAX_STREAMS_PER_MESSAGE or most <= 0:
-            rest = waiting[place:]
+        room = node.piece_tokens - len(token_ids)
+        if len(entries) == MAX_STREAMS_PER_MESSAGE or room <= 0:
+            rest = waiting[index:]
             break
-        new = stream.token_ids[follow.told :][:most]
+        new = stream.token_ids[follow.told :][:room]
         if new:
-            use = min(MAX_GAMMA, follow.num_used), min(MAX_GAMMA, follow.num_offered)
-            entries.append(AddedEntry(stream_id, follow.number, follow.told, len(new), *use))
+            counts = min(MAX_GAMMA, follow.num_used), min(MAX_GAMMA, follow.num_offered)
+            entries.append(AddedEntry(stream_id, follow.number, follow.told, len(new), *counts))
             token_ids += new
             follow.told += len(new)
             follow.num_used = follow.num_offered = 0
@@ -66,7 +66,7 @@ def _tell(state: SchedulerState, node: DraftRecord, now: float) -> list[Instruct
 
 
 def next_deadline(state: SchedulerState) -> float | None:
-    """When `tick` must be called at the latest."""
+    """Returns the time by which `tick` must be called; None if no message is waiting."""
     if state.speculation is not Speculation.ON:
         return None
     nodes = (state.drafts.get(name) for name in state.untold)

@@ -1,4 +1,4 @@
-"""The draft nodes of a mesh, and which streams they follow. Shared by all targets."""
+"""The draft nodes of a mesh and the streams that they follow. All targets share them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from policies.latency import NodeCosts
 from policies.openflow import tokens_a_pass
 from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Link
 
-# Guesses from one commit to the next, by which a medium is shared out.
+# Guesses between two commits that are assumed when a medium is divided.
 _TYPICAL_GUESSES: Final = 4
-# A text goes in pieces that take so much of the air, or guesses and commits would wait behind it.
+# Seconds of airtime of a piece of a text. Guesses and commits wait behind each piece, so it is
+# short.
 _PIECE_S: Final = 0.02
 _LEAST_PIECE_TOKENS: Final = 32
-# A stream moves to a node with which its tokens are predicted to take this part of the time, at
-# most: reading its text there costs some, and what is known of nodes is not exact.
-_MOVE_AT: Final = 0.9
-# How much of a medium is shared out. The rest is for what is not reckoned with here: texts,
-# heartbeats, acknowledgements, and waiting for the air. In an emulated cell of 200 kbit/s with nine
-# guesses of ten right, 0.45, 0.6 and 0.8 of it gave 1.38, 1.70 and 1.01 times the tokens of plain
-# decoding: what is too much makes a queue of seconds, in which all is late.
-_LOAD: Final = 0.6
-# Where targets on the medium leave less of it than this, nobody guesses over it: guesses would be
-# late, and texts and guesses would take from the answers what these need. In an emulated cell of
-# 200 kbit/s with the target on it streams had 0.71 of the tokens of plain decoding where 0.2 was
-# the least, and 1.00 with 0.3.
-_LEAST_LOAD: Final = 0.3
+# A stream moves to a node with which its tokens are predicted to take at most this share of the
+# present time, because its text has to be read there and predictions are not exact.
+_MOVE_RATIO: Final = 0.9
+# The share of a medium that is divided. The rest is for traffic that is not counted here: texts,
+# heartbeats, acknowledgements, and waits for the air. In an emulated cell of 200 kbit/s with nine
+# guesses of ten right, 0.45, 0.6 and 0.8 gave 1.38, 1.70 and 1.01 times the tokens of plain
+# decoding: too high a share makes a queue of seconds, in which every guess is late.
+_DIVIDED_SHARE: Final = 0.6
+# Where targets on the medium leave less of it than this, no draft node guesses over it: guesses
+# would be late, and texts and guesses would delay the answers. In an emulated cell of 200 kbit/s
+# with the target on it, streams had 0.71 of the tokens of plain decoding with a limit of 0.2, and
+# 1.00 with 0.3.
+_LEAST_DIVIDED_SHARE: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,13 @@ class Wanted:
 
 @dataclass(slots=True)
 class DraftRecord:
-    """max_streams: that it can follow. followed: by it now. num_unread: tokens of texts that it was
-    given and has not read. free_at: when its link is through with what was last sent to it.
-    owed_s: of its link, for messages that did not wait until it was free.
-    share_up, share_down: of its medium, for its guesses and for what it is told."""
+    """A draft node, its load, and its shares of the medium.
+
+    max_streams: the number that it can follow. followed: the streams that it follows now.
+    num_unread: tokens of texts that it has to read. free_at: when its link will have sent the last
+    message to it. owed_s: link seconds of messages that were sent without waiting for free_at.
+    share_up, share_down: its shares of the medium, for guesses and for messages to it.
+    """
 
     name: str
     costs: NodeCosts
@@ -79,18 +83,18 @@ class DraftRecord:
 
     @property
     def rate_up_bps(self) -> int:
-        """What its guesses may use of its link; 0 where that never matters."""
+        """The rate that its guesses may use, in bit/s; 0 for a link without limits."""
         return 0 if self.link.is_free else round(min(1e15, self.link.rate_bps) * self.share_up)
 
     @property
     def piece_tokens(self) -> int:
-        """Tokens of a text that one message tells it."""
+        """The most tokens of a text that one message to it holds."""
         if self.link.is_free:
             return MAX_PROMPT_TOKENS
         return max(_LEAST_PIECE_TOKENS, int(self.link.rate_bps * _PIECE_S / self.token_bits))
 
     def message_s(self, num_streams: int, num_tokens: int) -> float:
-        """Predicted seconds of its medium that a message takes."""
+        """Returns the predicted seconds of its medium that a message takes."""
         bits = HEADER_BITS + ENTRY_BITS * num_streams + self.token_bits * num_tokens
         return self.link.airtime_s(bits, 1)
 
@@ -101,18 +105,18 @@ class DraftRecord:
         return replace(view, share_up=self.share_up, share_down=self.share_down)
 
     def reading_s(self, num_tokens: int) -> float:
-        """Predicted seconds until a text more has been told and read."""
+        """Returns the predicted seconds until one more text has been sent to it and read."""
         pieces = (self.num_unread + num_tokens) / PROMPT_PIECE_TOKENS
-        told_s = self.message_s(1, num_tokens)
-        return told_s + pieces * self.costs.prefill.at(PROMPT_PIECE_TOKENS)
+        sending_s = self.message_s(1, num_tokens)
+        return sending_s + pieces * self.costs.prefill.at(PROMPT_PIECE_TOKENS)
 
 
 class Drafts:
-    """All draft nodes, by name."""
+    """All draft nodes by name, and the shares of media that targets take."""
 
     def __init__(self) -> None:
         self._nodes: dict[str, DraftRecord] = {}
-        # By target: the medium that it is on, and how much of it its answers take.
+        # By target: its medium, and the share of it that its answers take.
         self._targets: dict[str, tuple[str, float]] = {}
 
     def __contains__(self, name: str) -> bool:
@@ -125,26 +129,29 @@ class Drafts:
         return self._nodes[name]
 
     def take(self, target: str, medium: str, part: float) -> None:
-        """A target is on a medium, and its answers take this part of it."""
+        """Reserve a share of a medium for the answers of a target."""
         self._targets[target] = (medium, part)
         self.allot(medium)
 
     def give_back(self, target: str) -> None:
-        """A target is gone, and takes nothing of any medium."""
+        """End the reservation of a target that has left."""
         medium, _ = self._targets.pop(target, ("", 0.0))
         self.allot(medium)
 
     def _taken(self, medium: str) -> list[float]:
-        return [part for place, part in self._targets.values() if place == medium]
+        return [part for name, part in self._targets.values() if name == medium]
 
     def is_full(self, medium: str) -> bool:
-        """Whether targets on a medium need it for their answers."""
-        return bool(medium) and _LOAD - sum(self._taken(medium)) < _LEAST_LOAD
+        """Whether the answers of targets leave too little of a medium for guesses."""
+        return bool(medium) and _DIVIDED_SHARE - sum(self._taken(medium)) < _LEAST_DIVIDED_SHARE
 
     def allot(self, medium: str) -> None:
-        """Share out a medium: guesses and commits of all nodes on it get the shares with which a
-        message of each is there soonest on average, each weighted by its streams. What targets on
-        it answer comes first, and guesses go to these over the same medium once more."""
+        """Divide a medium among the guesses and commits of all draft nodes on it.
+
+        The shares minimize the mean arrival time of a message, weighted by each node's streams. The
+        answers of targets on the medium are deducted first. Guesses for such a target cross the
+        medium twice.
+        """
         nodes = [node for node in self if node.link.medium == medium and node.followed]
         if not medium or not nodes:
             return
@@ -156,11 +163,11 @@ class Drafts:
             guesses_s = num_ways * node.message_s(num, _TYPICAL_GUESSES * num)
             airtimes += [guesses_s, node.message_s(num, num)]
             weights += [num, num]
-        free = max(_LEAST_LOAD, _LOAD - sum(taken))
+        free = max(_LEAST_DIVIDED_SHARE, _DIVIDED_SHARE - sum(taken))
         shares = (free * weighted_shares(airtimes, weights)).tolist()
-        for place, node in enumerate(nodes):
-            node.share_up = shares[2 * place] / num_ways
-            node.share_down = shares[2 * place + 1]
+        for index, node in enumerate(nodes):
+            node.share_up = shares[2 * index] / num_ways
+            node.share_down = shares[2 * index + 1]
 
     def get(self, name: str) -> DraftRecord | None:
         return self._nodes.get(name)
@@ -172,24 +179,27 @@ class Drafts:
         return self._nodes.pop(name, None)
 
     def best_for(self, wanted: Wanted) -> DraftRecord | None:
-        """The node with which a stream's tokens take least if it follows one stream more. What
-        reading the text there takes is spread over the tokens to come."""
+        """Returns the node with which the stream's tokens would take least, or None.
+
+        The time to send and read the text is spread over the tokens to come.
+        """
 
         def price_s(node: DraftRecord) -> tuple[float, float]:
-            read_s = node.reading_s(wanted.length) / max(1, wanted.left)
-            # Of nodes that all promise nothing the quickest one is tried.
-            return wanted.token_s(node, 1) + read_s, node.costs.decode.at(1)
+            reading_s = node.reading_s(wanted.length) / max(1, wanted.left)
+            # If no node promises anything, the quickest one is tried.
+            return wanted.token_s(node, 1) + reading_s, node.costs.decode.at(1)
 
         return min(self._with_room(wanted), key=price_s, default=None)
 
     def better_for(self, wanted: Wanted, present: DraftRecord) -> DraftRecord | None:
-        """A node so much better than the present one that a stream should move to it."""
+        """Returns a node so much better that the stream should move to it, or None."""
         found = self.best_for(replace(wanted, refused=wanted.refused | {present.name}))
         if found is None:
             return None
         now_s, then_s = wanted.token_s(present), wanted.token_s(found, 1)
-        if then_s > _MOVE_AT * now_s:
+        if then_s > _MOVE_RATIO * now_s:
             return None
+        # Each token saves time, and reading the text again costs time once.
         return found if (now_s - then_s) * wanted.left > found.reading_s(wanted.length) else None
 
     def _with_room(self, wanted: Wanted) -> Iterable[DraftRecord]:

@@ -1,8 +1,8 @@
-"""Which draft node follows which stream of a target, and what it guesses. Pure.
+"""Assigns draft nodes to the streams of a target, and forwards their guesses. Pure.
 
-A draft node is chosen by how soon tokens are predicted to come with it, by its speed, its link and
-how often its guesses were right for this target. It is left where it is lost, refuses, or never has
-a guess in time.
+A stream gets the draft node with which its tokens are predicted to come soonest, by the node's
+speed and link and by how often its guesses were right for this target. It loses the node if that is
+lost, refuses the stream, or never has a guess in time.
 """
 
 from __future__ import annotations
@@ -21,43 +21,45 @@ from nodes.worker.stream import StreamId
 if TYPE_CHECKING:
     from nodes.scheduler.state import SchedulerState
 
-# Tokens of a stream without one guess that could be compared, after which its draft node is taken
-# away from it: it is silent, or so late that its guesses begin where the text has long been.
+# A stream loses its draft node after this many tokens without a guess that could be compared: the
+# node is silent, or its guesses arrive after the text has passed them.
 _SILENT_TOKENS: Final = 64
-# Draft nodes that may die with a stream before it goes without.
+# After this many draft nodes have died while they followed a stream, it goes on without one.
 _MOST_DRAFT_LOSSES: Final = 2
 _WHY_NOT: Final = {
-    Speculation.PAUSED: "draft off: what passes give without guesses is measured",
-    Speculation.OFF: "draft off: without guesses tokens come faster here",
+    Speculation.PAUSED: "draft off: the speed without guesses is being measured",
+    Speculation.OFF: "draft off: this target is faster without guesses at present",
 }
-# Streams that read their text at another draft node at a time: meanwhile each is decoded plainly.
+# Streams that may move to another draft node at a time. Each is decoded without guesses until the
+# new node has read its text.
 _MOST_MOVING: Final = 2
 
 
 def _still_reads(name: str) -> str:
-    """Why a stream has no guesses yet."""
-    return f"draft off: {name} still reads the text"
+    """Returns the reason why a stream has no guesses yet."""
+    return f"draft off: {name} is still reading the text"
 
 
 def find_follower(state: SchedulerState, stream: Stream) -> list[Instruction]:
+    """Assign a draft node to a stream that wants one and has none, or set its plain_reason."""
     if stream.fixed_gamma == 0:
-        stream.plain_reason = "draft off: gamma 0 was asked for"
+        stream.plain_reason = "draft off: the request sets gamma to 0"
     if stream.follow is not None or not (state.has_followers and stream.wants_follower):
         return []
     if state.speculation is not Speculation.ON:
         stream.plain_reason = _WHY_NOT[state.speculation]
         return []
     if stream.num_draft_losses >= _MOST_DRAFT_LOSSES:
-        stream.plain_reason = "draft off: the draft nodes of this text were lost with it"
+        stream.plain_reason = "draft off: its draft nodes died while they followed this text"
         return []
     wanted = _wanted(state, stream)
     node = state.drafts.best_for(wanted)
     if node is None:
-        # Where one has refused it, or was given up, that is why.
+        # A reason that was set when a draft node refused or lost the stream is kept.
         if not state.usable:
             stream.plain_reason = "draft off: there is no draft node"
         elif _has_no_air(state):
-            stream.plain_reason = "draft off: the answers of targets need the medium"
+            stream.plain_reason = "draft off: the answers of targets fill the shared medium"
         elif not wanted.refused or not stream.plain_reason:
             stream.plain_reason = "draft off: no draft node has room for this text"
         return []
@@ -76,7 +78,7 @@ def _has_no_air(state: SchedulerState) -> bool:
 
 
 def leave_full(state: SchedulerState) -> list[Instruction]:
-    """Take draft nodes away from streams where their medium is needed for answers."""
+    """End followings whose medium is needed for the answers of targets."""
     out: list[Instruction] = []
     for stream in state.streams.values():
         if stream.follow is not None:
@@ -87,28 +89,29 @@ def leave_full(state: SchedulerState) -> list[Instruction]:
 
 
 def _follow(state: SchedulerState, stream: Stream, node: DraftRecord) -> list[Instruction]:
+    """Have a draft node follow a stream. A long text is sent in pieces; this sends the first."""
     length = len(stream.token_ids)
     stream.last_number += 1
-    told = min(length, node.piece_tokens)
-    stream.follow = Follow(node.name, stream.last_number, told, compared_at=length)
+    num_sent = min(length, node.piece_tokens)
+    stream.follow = Follow(node.name, stream.last_number, num_sent, compared_at=length)
     node.followed.add(stream.spec.stream_id)
     state.drafts.allot(node.link.medium)
     node.num_unread += length
-    node.owed_s += node.message_s(1, told)
-    if told < length:
+    node.owed_s += node.message_s(1, num_sent)
+    if num_sent < length:
         state.untold.setdefault(node.name, {})[stream.spec.stream_id] = None
     stream.plain_reason = _still_reads(node.name)
     spec = replace(
         stream.spec,
         generation=stream.last_number,
-        token_ids=tuple(stream.token_ids[:told]),
-        num_known=length if told < length else 0,
+        token_ids=tuple(stream.token_ids[:num_sent]),
+        num_known=length if num_sent < length else 0,
     )
     return [ToDraft(node.name, open_request(spec))]
 
 
 def unfollow(state: SchedulerState, stream: Stream) -> list[Instruction]:
-    """Take the draft node away from a stream; what it still sends is stale."""
+    """End the following of a stream; guesses that its draft node still sends are ignored."""
     follow, stream.follow = stream.follow, None
     if follow is None:
         return []
@@ -124,8 +127,10 @@ def unfollow(state: SchedulerState, stream: Stream) -> list[Instruction]:
 
 
 def speculate(state: SchedulerState, speculation: Speculation) -> list[Instruction]:
-    """Have draft nodes guess from now on, or no more; with their next message they are told what
-    they have missed."""
+    """Switch the guesses of draft nodes on or off.
+
+    The first message after a switch to ON holds all tokens committed meanwhile.
+    """
     state.speculation = speculation
     out: list[Instruction] = []
     for stream in state.streams.values():
@@ -153,7 +158,7 @@ def draft_joined(state: SchedulerState, node: DraftRecord) -> list[Instruction]:
 
 
 def draft_lost(state: SchedulerState, name: str, *, has_died: bool = True) -> list[Instruction]:
-    """A draft node is gone. has_died: it did not leave of its own accord."""
+    """A draft node is gone. has_died: it was lost and did not leave by itself."""
     state.usable.discard(name)
     # Another one of that name may have another model.
     state.alphas.pop(name, None)
@@ -210,7 +215,7 @@ def draft_failed(
     *,
     for_good: bool,
 ) -> list[Instruction]:
-    """A draft node has given a stream up."""
+    """A draft node cannot follow a stream any longer. for_good: it never will."""
     stream = _followed(state, name, stream_id, number)
     if stream is None:
         return []
@@ -225,17 +230,17 @@ def draft_failed(
 def guessed(
     state: SchedulerState, name: str, parts: Iterable[tuple[ChainPart, tuple[int, ...]]]
 ) -> list[Instruction]:
-    """Pass on guesses of streams that the draft node follows."""
-    passed: list[ChainPart] = []
+    """Forward guesses for streams that the draft node follows; others are counted as stale."""
+    forwarded: list[ChainPart] = []
     token_ids: list[int] = []
     for part, guesses in parts:
         stream = _followed(state, name, StreamId(part.stream_id), part.follow)
         if stream is None:
             continue
         stream.num_draft_losses = 0
-        passed.append(part)
+        forwarded.append(part)
         token_ids += guesses
-    return [ToTarget(GuessNotice(tuple(passed), tuple(token_ids)))] if passed else []
+    return [ToTarget(GuessNotice(tuple(forwarded), tuple(token_ids)))] if forwarded else []
 
 
 def _followed(state: SchedulerState, name: str, stream_id: StreamId, number: int) -> Stream | None:
@@ -248,7 +253,7 @@ def _followed(state: SchedulerState, name: str, stream_id: StreamId, number: int
 
 
 def leave_silent(state: SchedulerState, streams: Iterable[Stream]) -> list[Instruction]:
-    """Take draft nodes away from streams of which they guess nothing that could be used."""
+    """End followings that have had no comparable guess for _SILENT_TOKENS tokens."""
     out: list[Instruction] = []
     if state.speculation is not Speculation.ON:
         return out
@@ -259,6 +264,6 @@ def leave_silent(state: SchedulerState, streams: Iterable[Stream]) -> list[Instr
         if length - follow.compared_at > _SILENT_TOKENS:
             stream.backoff.add(follow.node, length)
             out += unfollow(state, stream)
-            stream.plain_reason = f"draft off: {follow.node} guesses nothing, or too late"
+            stream.plain_reason = f"draft off: {follow.node} sent no guesses in time"
             out += find_follower(state, stream)
     return out

@@ -1,4 +1,4 @@
-"""What streams get from a target, and would get from it."""
+"""Predicted speed of streams on a target: of its own streams, and of others if they came to it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Forecast:
-    """What streams get from a target, and would get from it: predicted seconds a token."""
+    """Predicted seconds a token on one target."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
 
     def plain_s(self, newcomers: Sequence[Stream], now: float) -> float:
-        """Seconds of a plain pass of the target's streams and of those."""
+        """Returns the seconds of a plain pass of the target's streams and the newcomers."""
         scheduler = self._scheduler
         num_streams = scheduler.num_streams + len(newcomers)
         if scheduler.target is None or not num_streams:
@@ -30,15 +30,17 @@ class Forecast:
         return scheduler.target.expected_s(num_streams, cells, cells / num_streams, now)
 
     def token_s(self, stream_ids: Collection[int], now: float) -> float:
-        """Seconds a token of some of the target's streams, on average."""
+        """Returns the average seconds a token of some of the target's streams."""
         streams = [self._scheduler.stream(StreamId(stream_id)) for stream_id in stream_ids]
         known = [stream for stream in streams if stream is not None]
         tokens = _mean(stream.tokens_a_pass for stream in known)
         return self.plain_s((), now) / tokens
 
     def token_s_of_newcomers(self, newcomers: Sequence[Stream], now: float) -> float:
-        """The same of streams that are elsewhere, if they were served here: as easy to guess as
-        those that are here."""
+        """Returns the same for streams of other targets if they were served here.
+
+        They are taken to be as easy to guess as the streams that are here.
+        """
         tokens = _mean(stream.tokens_a_pass for stream in self._scheduler.streams())
         return self.plain_s(newcomers, now) / tokens
 
@@ -46,13 +48,13 @@ class Forecast:
         return self.token_s_of_newcomers([stream], now)
 
     def reading_s(self, num_tokens: int) -> float:
-        """Seconds until the target has been told a text and has read it."""
+        """Returns the seconds until a text has been sent to the target and read."""
         scheduler = self._scheduler
         if scheduler.target is None:
             return 0.0
         bits = HEADER_BITS + ENTRY_BITS + num_tokens * scheduler.state.token_bits
-        told_s = scheduler.state.link.airtime_s(bits, 1)
-        return told_s + scheduler.target.reading_s(num_tokens, scheduler.num_streams)
+        sending_s = scheduler.state.link.airtime_s(bits, 1)
+        return sending_s + scheduler.target.reading_s(num_tokens, scheduler.num_streams)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -1,4 +1,4 @@
-"""What a scheduler tells its surroundings to do."""
+"""The instructions that a scheduler returns."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ class ToDraft:
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Output tokens of a stream from `position` on (0: the first output token).
+    """Give the client output tokens of a stream.
 
-    num_draft_tokens guesses were verified for them; num_accepted_tokens of them are guesses.
-    is_last: Finish follows.
+    position: index of the first of them; 0 is the first output token. num_draft_tokens: guesses
+    that the pass verified. num_accepted_tokens: how many of token_ids were guessed. is_last: a
+    Finish follows.
     """
 
     stream_id: StreamId
@@ -55,7 +56,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """The stream cannot go on; error is one line for the client, code as in RequestFailedNotice."""
+    """The stream cannot go on. error: one line for the client. code: as in RequestFailedNotice."""
 
     stream_id: StreamId
     error: str
@@ -87,7 +88,7 @@ def open_request(spec: StreamSpec) -> OpenStreamRequest:
 
 
 def leases_of(instructions: Iterable[Instruction]) -> list[LeaseEntry]:
-    """The lease entries among instructions; for tests and traces."""
+    """Returns the lease entries among instructions, for tests and traces."""
     return [
         entry
         for instruction in instructions

@@ -1,8 +1,8 @@
 """The plan of one target: which streams wait for their guesses and are verified together. Pure.
 
-The dynamic program of `policies/` says which streams would go together, with how many guesses each,
-and what that would give. It is compared with what open flow would give, in which nobody waits, and
-after a change with what was seen before it.
+The dynamic program of `policies/` forms groups of streams, with a number of guesses for each, and
+predicts their price. It is compared with the predicted price of open flow, in which no stream
+waits, and after a change with the price that was observed before it.
 """
 
 from __future__ import annotations
@@ -19,30 +19,32 @@ from policies.openflow import open_price_s
 from policies.paper import paper_plan
 from policies.plan import Observation, Plan, Policy
 
-# What groups cost over what the program predicts (natural logarithm). In 40 simulated meshes in
-# which they were forced they gave 0.83 of open flow on average: guesses arrive when they do, and
-# the program's round leaves out that a group waits for its last. It is more than that figure says,
-# for a mesh that tries groups in vain loses some seconds.
-_GROUPED_OFF: Final = 0.3
-# What groups must promise beyond that, and must be seen to give: what is known is noisy, and while
-# streams change over some passes are lost.
+# Natural logarithm of the factor by which groups cost more than the program predicts. In 40
+# simulated meshes in which groups were forced they had 0.83 of the speed of open flow on average:
+# the program leaves out that a group waits for its last guess. The factor is larger than this
+# figure, because a mesh that tries groups in vain loses some seconds.
+_GROUPED_LOG_FACTOR: Final = 0.3
+# The share by which groups must be cheaper beyond that, both predicted and observed: predictions
+# are noisy, and a change of mode loses some passes.
 _GAIN: Final = 0.05
-# Groups that gave less than open flow are not tried again for so many seconds, twice as long each
+# Seconds for which groups that were slower than open flow are not tried again; they double each
 # time.
 _LEAST_REST_S: Final = 60.0
 _MOST_REST_S: Final = 3600.0
-# Plans after a change until what is seen counts: averages over passes have to follow.
-_SETTLING: Final = 5
-# Guesses that are late by this much of what was predicted are not waited for.
+# Plans after a change until observed prices count, because the averages over passes lag behind.
+_SETTLING_PLANS: Final = 5
+# A stream waits for guesses up to this multiple of the predicted time.
 _PATIENCE: Final = 1.5
 _MOST_HOLD_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """How the streams of a target are served. policy: makes groups of streams that wait for each
-    other. is_grouped: whether these are in force whatever is predicted; None: where they promise
-    more than open flow. has_guesses: without, no draft node follows and nothing is looked up.
+    """How the streams of a target are served.
+
+    policy: forms groups of streams that wait for each other. is_grouped: whether groups are in
+    force; None: where they promise more than open flow. has_guesses: False for no draft nodes and
+    no prompt lookup.
     """
 
     policy: Policy = joint_plan
@@ -50,7 +52,7 @@ class Mode:
     has_guesses: bool = True
 
 
-# All but "auto" are for comparisons: groups of one policy whatever they give, or no groups.
+# All but "auto" are for comparisons: they force the groups of one policy, or no groups.
 MODES: Final[Mapping[str, Mode]] = {
     "auto": Mode(),
     "open": Mode(is_grouped=False),
@@ -67,7 +69,7 @@ MODES: Final[Mapping[str, Mode]] = {
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a stream waits for; fields as in HoldEntry."""
+    """What a stream waits for; fields as in HoldEntry, most_s in seconds."""
 
     group: int
     num_guesses: int
@@ -79,7 +81,10 @@ NO_WAIT: Final = Wait(0, 0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """grouped: the program's plan. grouped_s, open_s: predicted prices of it and of open flow."""
+    """The result of planning.
+
+    grouped: the program's plan. grouped_s, open_s: predicted prices of it and of open flow.
+    """
 
     observation: Observation
     grouped: Plan
@@ -89,7 +94,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Planning:
-    """A plan to be made: needs nothing but this, so any thread may make it."""
+    """The inputs of a plan. make() reads nothing else, so any thread may call it."""
 
     observation: Observation
     policy: Policy
@@ -103,26 +108,26 @@ class Planning:
 
 @dataclass(slots=True)
 class Choice:
-    """Which of both ways is in force. is_forced: it stays."""
+    """Chooses between groups and open flow. is_forced: the choice never changes."""
 
     is_grouped: bool = False
     is_forced: bool = False
-    # Observed over predicted price of open flow when groups were put in force: prompts, other
-    # processes and errors of the tables are in it, and weigh on both ways alike.
+    # Observed price divided by the predicted price of open flow, when groups were put in force.
+    # Prompts, other processes and errors of the tables affect it, and groups in the same way.
     _open_ratio: float = 0.0
     _num_plans: int = 0
     _rests_until: float = -math.inf
     _rest_s: float = _LEAST_REST_S
 
     def decide(self, made: Made, observed_s: float, now: float) -> bool:
-        """Whether groups are in force from now on. observed_s: the price of late; 0.0 if not
-        known."""
+        """Returns whether groups are in force from now on. observed_s: the recent price; 0.0 if
+        not known."""
         self._num_plans += 1
         if self.is_forced:
             return self.is_grouped
-        grouped_s = made.grouped_s * math.exp(_GROUPED_OFF)
+        grouped_s = made.grouped_s * math.exp(_GROUPED_LOG_FACTOR)
         ratio = observed_s / made.open_s if made.open_s > 0.0 else 0.0
-        is_settled = self._num_plans > _SETTLING and ratio > 0.0
+        is_settled = self._num_plans > _SETTLING_PLANS and ratio > 0.0
         if not self.is_grouped:
             promises = grouped_s < (1.0 - _GAIN) * made.open_s
             if promises and is_settled and now >= self._rests_until:
@@ -141,12 +146,12 @@ class Choice:
 
 
 def waits_of(plan: Plan) -> dict[int, Wait]:
-    """What each stream of a plan's batches waits for."""
+    """Returns what each stream of a plan's batches waits for."""
     made = plan.prediction
     times = made.batches if made is not None else ()
     found = {}
     for k, batch in enumerate(plan.batches):
-        # Its round but for the pass, which is no waiting.
+        # The wait is the predicted round without the pass.
         round_s = times[k].round_s - times[k].verify_s if k < len(times) else 0.0
         most_s = min(_MOST_HOLD_S, _PATIENCE * max(0.0, round_s))
         for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True):
@@ -155,5 +160,5 @@ def waits_of(plan: Plan) -> dict[int, Wait]:
 
 
 def changed(before: Mapping[int, Wait], after: Mapping[int, Wait]) -> Sequence[int]:
-    """Streams that wait for something else from now on."""
+    """Returns the streams whose waits differ between the two plans."""
     return [s for s in dict.fromkeys([*before, *after]) if before.get(s) != after.get(s)]

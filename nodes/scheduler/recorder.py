@@ -1,4 +1,4 @@
-"""What a scheduler tells of its plans, passes and guesses, to whoever records them."""
+"""The interface through which a scheduler reports its plans, passes and guesses for a trace."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from nodes.worker.stream import StreamId
 
 
 class Recorder(Protocol):
-    """Called with what happens, as it happens; `now` is the scheduler's.
+    """Receives each event as it happens; `now` is the scheduler's time.
 
-    Must not change or keep what it is given, but for observations and plans, which are values.
+    An implementation must not change its arguments. It may keep only observations and plans, which
+    are values.
     """
 
     def planned(self, made: Made, *, is_grouped: bool, now: float) -> None:
-        """A plan was made. is_grouped: its groups are in force, instead of open flow."""
+        """A plan was made. is_grouped: its groups are in force; otherwise open flow is."""
 
     def followed(self, stream_id: StreamId, node: str, reason: str, now: float) -> None:
-        """A draft node follows a stream from now on. node: "" for none, and the reason."""
+        """A stream has another draft node from now on. node: "" for none; reason says why."""
 
     def guessed(self, node: str, num_streams: int, num_tokens: int, now: float) -> None:
-        """A message with guesses of a draft node has come."""
+        """A message with guesses of a draft node has arrived."""
 
     def committed(
         self,
@@ -33,5 +34,5 @@ class Recorder(Protocol):
         now: float,
         num_read: int = 0,
     ) -> None:
-        """The target reports a pass. predicted_s: 0.0 where nothing was predicted. num_read: tokens
-        of texts that it read besides."""
+        """The target reported a pass. predicted_s: 0.0 where nothing was predicted. num_read:
+        tokens of prompts that the pass also read."""

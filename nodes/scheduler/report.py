@@ -1,4 +1,4 @@
-"""What is shown of the streams of one target."""
+"""Figures of one target and its streams, for the status, metrics and traces."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 
 def plain_label(stream: Stream, num_offered: int, speculation: Speculation) -> Plain:
-    """Why a pass took no guesses of a stream. num_offered: guesses that were there for it.
-    speculation: at its target."""
+    """Returns the reason why a pass took no guesses of a stream.
+
+    num_offered: guesses of the stream that were present. speculation: the target's.
+    """
     if stream.fixed_gamma == 0:
         return "asked"
     if stream.tokens_left <= 1:
@@ -34,7 +36,7 @@ def plain_label(stream: Stream, num_offered: int, speculation: Speculation) -> P
 
 
 class Report:
-    """What is shown of streams."""
+    """Reads figures from a scheduler."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -49,50 +51,55 @@ class Report:
 
     @property
     def prices_s(self) -> tuple[float, float]:
-        """What open flow and the best groups were last predicted to take, as the weighted sum over
-        streams of seconds a token; 0.0 if not known."""
+        """The last predicted prices of open flow and of the best groups; 0.0 if not known.
+
+        A price is the weighted sum over streams of seconds a token.
+        """
         made = self._scheduler.last_made
         return (made.open_s, made.grouped_s) if made is not None else (0.0, 0.0)
 
     @property
     def observed_price_s(self) -> float:
-        """The same as seen of late."""
+        """The price that was recently observed."""
         return self._scheduler.observed_price_s()
 
     def errors(self) -> Mapping[Stage, ErrorFigures]:
         return self._scheduler.stage_errors.figures()
 
     def gammas(self) -> Mapping[StreamId, int]:
-        """Guesses that streams had in their last pass."""
+        """Returns the number of guesses of each stream in its last pass."""
         return {s: each.last_pass.num_guesses for s, each in self._scheduler.state.streams.items()}
 
     def plain(self, stream: Stream) -> str:
-        """The label of why it had no guesses in its last pass; "" where it had some or none is
-        known."""
+        """Returns the label of the reason why the stream had no guesses in its last pass.
+
+        "" where it had some, or has not been read yet.
+        """
         if stream.last_pass.num_guesses or isinstance(stream.phase, Opening):
             return ""
         state = self._scheduler.state
         return plain_label(stream, stream.last_pass.num_offered, state.speculation)
 
     def why_plain(self, stream: Stream) -> str:
-        """A line on that, with figures where they decided."""
+        """Returns the reason in one line, with the figures that decided it."""
         if stream.fixed_gamma == 0:
-            return "draft off: gamma 0 was asked for"
+            return "draft off: the request sets gamma to 0"
         if stream.plain_reason or stream.follow is None:
             return stream.plain_reason
         last = stream.last_pass
         if not last.num_offered:
-            return f"plain: no guess of {stream.follow.node} was there when the pass began"
+            return f"plain: no guess of {stream.follow.node} had arrived when the pass began"
         now_s, more_s = self._token_costs()
         if not now_s:
             return f"plain: the best guess had a chance of {last.best_chance:.2f}"
         return (
-            f"plain: the best guess had a chance of {last.best_chance:.2f}, and one token more "
-            f"costs {more_s * 1e3:.1f} ms of a pass of {now_s * 1e3:.1f}"
+            f"plain: the best guess had a chance of {last.best_chance:.2f}, and one more token "
+            f"adds {more_s * 1e3:.1f} ms to a pass of {now_s * 1e3:.1f} ms"
         )
 
     def _token_costs(self) -> tuple[float, float]:
-        """Seconds of a pass of all streams, and what one token more adds; 0.0 if not known."""
+        """Returns the seconds of a pass of all streams, and those that one more token adds; 0.0 if
+        not known."""
         target, streams = self._scheduler.target, list(self._scheduler.streams())
         if target is None or not streams:
             return 0.0, 0.0

@@ -1,4 +1,4 @@
-"""The scheduler of one target, as the coordinator uses it."""
+"""The scheduler of one target: the interface that the coordinator uses."""
 
 from __future__ import annotations
 
@@ -40,16 +40,19 @@ from policies.plan import (
 )
 from policies.priced import price_of
 
-_PLAN: Final = Plan(policy="flow")
+_OPEN_FLOW_PLAN: Final = Plan(policy="flow")
 _PLAN_EVERY_S: Final = 1.0
-# What other groups must promise beyond those in force.
-_REGROUPING: Final = 0.04
-# A target says what its passes take: one number of it must not drown all others.
+# Other groups replace those in force only if their predicted price is lower by this share.
+_LEAST_REGROUPING_GAIN: Final = 0.04
+# Cap on the seconds that a target reports for a pass, so that one number cannot drown all others.
 _MOST_PASS_S: Final = 3600.0
 
 
 class Scheduler:
-    """Holds a SchedulerState, and what is counted and learnt beside it. drafts: of all targets."""
+    """Holds a SchedulerState with its counts, learnt costs and plan.
+
+    The draft nodes in `drafts` are shared by the schedulers of all targets.
+    """
 
     def __init__(
         self,
@@ -63,8 +66,8 @@ class Scheduler:
         mode: Mode | None = None,
         plans_later: Callable[[], None] | None = None,
     ) -> None:
-        """mode: without one no plan is made, and no stream waits for another. plans_later: told
-        where a plan is due, so that it is made some calls later; without it calls make it.
+        """mode: None for no plans, so that no stream waits for another. plans_later: called when a
+        plan is due, so that the caller makes it later; without it tick() makes the plan.
         """
         self._mode, self._plans_later = mode, plans_later
         is_grouped = mode.is_grouped if mode is not None else False
@@ -72,7 +75,7 @@ class Scheduler:
         self._compares = mode is not None and is_grouped is None
         self._comparisons = Comparisons()
         self._plan_at = 0.0
-        self._plan = _PLAN
+        self._plan = _OPEN_FLOW_PLAN
         self._made: Made | None = None
         has_guesses = mode is None or mode.has_guesses
         looks_up = looks_up and has_guesses
@@ -83,13 +86,13 @@ class Scheduler:
         self._counts = counts if counts is not None else Counts()
         self._target = TargetCosts(target_costs) if target_costs is not None else None
         self._recorder: Recorder | None = None
-        # Who follows which stream, as the recorder was told.
+        # By stream: the draft node that was last reported to the recorder.
         self._recorded: dict[StreamId, str] = {}
         self.stage_errors = StageErrors()
         self.report = Report(self)
         self.forecast = Forecast(self)
 
-    # -- what the coordinator asks ---------------------------------------------------------------
+    # -- what the coordinator reads --------------------------------------------------------------
 
     @property
     def num_stale(self) -> int:
@@ -123,19 +126,21 @@ class Scheduler:
 
     @property
     def last_made(self) -> Made | None:
-        """The last plan that was made, put in force or not."""
+        """The last plan that was made, whether it was put in force or not."""
         return self._made
 
     def record(self, recorder: Recorder | None, now: float) -> None:
-        """Tell a recorder from now on, of the last plan and of who follows whom first; None: nobody
-        any more."""
+        """Report to this recorder from now on, first the last plan and the present followers.
+
+        recorder: None ends the recording.
+        """
         self._recorder, self._recorded = recorder, {}
         if recorder is not None and self._made is not None:
             recorder.planned(self._made, is_grouped=self._choice.is_grouped, now=now)
         self._record_followers(now)
 
     def _record_followers(self, now: float) -> None:
-        """Record where draft nodes have begun or ceased to guess for a stream."""
+        """Report streams whose draft node has begun or ceased to guess since the last call."""
         if self._recorder is None:
             return
         follows = {s: stream.follow for s, stream in self.state.streams.items()}
@@ -155,7 +160,7 @@ class Scheduler:
         return self.state.admit(spec, fixed_gamma, weight)
 
     def adopt(self, stream: Stream) -> list[Instruction]:
-        """Go on with a stream that another target had."""
+        """Open a stream here from its journal, after another target has served it."""
         return self.state.adopt(stream)
 
     def release(self, stream_id: StreamId, now: float) -> tuple[Stream, list[Instruction]]:
@@ -216,17 +221,18 @@ class Scheduler:
         now: float,
         code: str = "unavailable",
     ) -> list[Instruction]:
-        # What is wrong with a request stays wrong.
+        # A request that is invalid for a node stays invalid.
         for_good = code == "bad_request"
-        told = node, stream_id, generation, reason
-        out = following.draft_failed(self.state, *told, for_good=for_good)
+        out = following.draft_failed(
+            self.state, node, stream_id, generation, reason, for_good=for_good
+        )
         self._record_followers(now)
         return out
 
     def guessed(
         self, node: str, parts: Sequence[tuple[ChainPart, tuple[int, ...]]], now: float
     ) -> list[Instruction]:
-        """Guesses of a draft node have come, of streams of this target."""
+        """Guesses of a draft node for streams of this target have arrived."""
         num_tokens = sum(len(token_ids) for _, token_ids in parts)
         self._counts.guessed(node, num_tokens, now)
         if self._recorder is not None:
@@ -287,7 +293,7 @@ class Scheduler:
         return out
 
     def _learn(self, reply: CommitReply, now: float) -> None:
-        """What a pass took, and what was predicted of it."""
+        """Count a pass, and learn from the difference between its time and the prediction."""
         num_decoded, own = pass_size(reply.entries)
         num_tokens = num_decoded + reply.num_read_tokens
         num_guesses = sum(entry.num_draft_tokens for entry in reply.entries)
@@ -308,7 +314,7 @@ class Scheduler:
             self._recorder.committed(*times, reply.entries, now, reply.num_read_tokens)
 
     def _compare(self, reply: CommitReply, pass_s: float, used: int) -> None:
-        """What a pass gave, with draft nodes or without."""
+        """Add a pass to the comparison of decoding with and without draft nodes."""
         num = len(reply.entries)
         if not self._compares or self._target is None or not num:
             return
@@ -318,18 +324,20 @@ class Scheduler:
             return
         tokens = sum(entry.num_tokens for entry in reply.entries) / num
         passes = pass_s / self._target.calibrated_s(num, used, used / num)
-        # A draft node that reads a text goes on with that in a pause.
+        # A draft node that is still reading a text would continue to read during a pause.
         is_read = all(s.follow.is_ready for s in self.streams() if s.follow is not None)
         comparison = self._comparisons.of(self.num_streams)
         comparison.passed(tokens, passes, may_pause=is_read and not self.state.waits)
 
     def _has_fixed(self) -> bool:
-        """Whether a client has said how many guesses it wants, whatever they give."""
+        """Whether a client has fixed the number of guesses of its stream."""
         return any(stream.fixed_gamma for stream in self.streams())
 
     def _speculate(self, wanted: Speculation) -> list[Instruction]:
-        """Have draft nodes guess or not, as wanted, unless a client has decided it or none is
-        there."""
+        """Switch draft nodes on or off as wanted.
+
+        They stay on if a client has fixed its number of guesses or no draft node is usable.
+        """
         state = self.state
         if self._has_fixed() or not state.usable:
             wanted = Speculation.ON
@@ -351,8 +359,8 @@ class Scheduler:
             return out
         self._take_air(now)
         if self.state.waits and not self._has_guesses():
-            # Then no plan is made, which would end them.
-            self._plan = _PLAN
+            # No plan is made without guesses, so the waits of the last plan end here.
+            self._plan = _OPEN_FLOW_PLAN
             out += self.state.wait({})
         if self._plans_later is not None:
             self._plans_later()
@@ -361,7 +369,10 @@ class Scheduler:
         return out if planning is None else [*out, *self.take_plan(planning, planning.make(), now)]
 
     def begin_plan(self, now: float) -> Planning | None:
-        """What a plan that is due is to be made of; anybody may make it, and take_plan() has it."""
+        """Returns the inputs of a plan if one is due.
+
+        The caller may run make() on any thread and gives its result to take_plan().
+        """
         if now < self._plan_at or self._mode is None:
             return None
         self._plan_at = now + _PLAN_EVERY_S
@@ -370,7 +381,7 @@ class Scheduler:
         return Planning(self._observation(now), self._mode.policy)
 
     def _take_air(self, now: float) -> None:
-        """Say how much of a medium the target's answers take, where it is on one."""
+        """Reserve the share of its medium that the target's answers need, if it shares one."""
         num, link = self.num_streams, self.state.link
         if not link.medium or self._target is None:
             return
@@ -387,7 +398,7 @@ class Scheduler:
         )
 
     def take_plan(self, planning: Planning, made: Made, now: float) -> list[Instruction]:
-        """Put a plan in force, whatever has come in since it was begun."""
+        """Put a plan in force, even if streams have changed since it was begun."""
         was_grouped = self._choice.is_grouped
         observed_s = self.observed_price_s()
         self._observe("plan", observed_s, made.grouped_s if was_grouped else made.open_s)
@@ -396,19 +407,22 @@ class Scheduler:
         if self._recorder is not None:
             self._recorder.planned(made, is_grouped=is_grouped, now=now)
         if not is_grouped:
-            self._plan = _PLAN
+            self._plan = _OPEN_FLOW_PLAN
             return self.state.wait({})
         if was_grouped and self._plan.batches:
-            # Streams that change groups wait for others: not for a little.
+            # Streams that change groups wait for others, so a small gain is not enough.
             kept_s = price_of(made.observation, self._plan)
-            if kept_s * (1.0 - _REGROUPING) < made.grouped_s:
+            if kept_s * (1.0 - _LEAST_REGROUPING_GAIN) < made.grouped_s:
                 return self.state.wait(self._with_newcomers(made.grouped))
         self._plan = made.grouped
         return self.state.wait(waits_of(made.grouped))
 
     def _with_newcomers(self, made: Plan) -> dict[int, Wait]:
-        """The waits in force, without streams that have left or have nobody any more who guesses
-        for them; these and new ones go as a new plan has it, in a group that there is."""
+        """Returns the waits in force, updated for streams that have changed.
+
+        Streams that have left or lost their draft node are removed. These and new streams are added
+        where the new plan puts them into a group that exists.
+        """
         new = waits_of(made)
         groups = {wait.group for wait in self.state.waits.values()}
         here = self.state.streams
@@ -420,7 +434,7 @@ class Scheduler:
         return {s: wait for s, wait in new.items() if wait.group in groups} | kept
 
     def observed_price_s(self) -> float:
-        """The weighted sum over streams of seconds a token, of late; 0.0 if too little is known."""
+        """The recent weighted sum over streams of seconds a token; 0.0 if too little is known."""
         streams = [s for s in self.streams() if isinstance(s.phase, Running)]
         if not streams or not all(stream.interval_s for stream in streams):
             return 0.0
@@ -473,7 +487,8 @@ class Scheduler:
 
 
 def pass_size(entries: Iterable[CommitEntry]) -> tuple[int, float]:
-    """Tokens of a target pass, and the cells of its own stream that one has, on average."""
+    """Returns the tokens of a target pass, and the cells of its own stream that a token attends to
+    on average."""
     num_tokens, attended = 0, 0
     for entry in entries:
         num_tokens += entry.num_draft_tokens + 1

@@ -1,6 +1,6 @@
-"""Waits that nothing ends: which of many things have stayed as they are for too long. Pure.
+"""Finds items that have stayed unchanged for too long, such as streams that get no tokens. Pure.
 
-All are looked at once a second, whatever happens meanwhile, so that events cost nothing.
+All items are checked once a second, independent of events, so that events cost nothing.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 LOOK_S = 1.0
-# Whoever looks was asleep: what came meanwhile has not been read yet.
-_ASLEEP_S = 5.0
+# A longer time between two checks means that this process was suspended, and that messages which
+# arrived meanwhile have not been read yet.
+_SUSPENDED_S = 5.0
 
 K = TypeVar("K", bound=Hashable)
 
@@ -25,32 +26,32 @@ class _Wait:
 
 
 class Silences(Generic[K]):
-    """What waits, by key, and how it stood when it was first seen so."""
+    """The waiting items by key, each with its state and the time when this state was first seen."""
 
     def __init__(self) -> None:
         self._waits: dict[K, _Wait] = {}
         self._looked_at = -math.inf
 
     def is_due(self, now: float) -> bool:
-        """Whether it is time for another look."""
+        """Whether a second has passed since the last check."""
         return now - self._looked_at >= LOOK_S
 
     def overdue(
         self, waiting: Iterable[tuple[K, object]], limit_s: Callable[[K], float], now: float
     ) -> list[K]:
-        """Of all that wait now, those that have stood still beyond their limits; these begin anew.
-        None but once a second.
+        """Returns the items whose state has not changed for longer than their limits.
 
-        waiting: with how each stands, whose change ends a wait. limit_s: asked once a wait, when it
-        has stood still from one look to the next.
+        Their waits then start anew. It returns nothing if a second has not passed yet. waiting: the
+        items that wait now, each with its state; a changed state starts a new wait. limit_s: called
+        once for each wait, when the state was the same in two checks.
         """
         if not self.is_due(now):
             return []
         before, self._waits = self._waits, {}
-        if now - self._looked_at > _ASLEEP_S:
+        if now - self._looked_at > _SUSPENDED_S:
             before = {}
         self._looked_at = now
-        over = []
+        overdue = []
         for key, state in waiting:
             wait = before.get(key)
             if wait is None or wait.state != state:
@@ -58,7 +59,7 @@ class Silences(Generic[K]):
             elif wait.limit_s is None:
                 wait.limit_s = limit_s(key)
             if wait.limit_s is not None and now - wait.since > wait.limit_s:
-                over.append(key)
+                overdue.append(key)
             else:
                 self._waits[key] = wait
-        return over
+        return overdue

@@ -1,10 +1,10 @@
 """The streams of one target at the coordinator. Pure.
 
-Events and `now` in, instructions out; the simulator and the live coordinator run this same code.
-The journal of a stream is here: what has been committed is what this state holds, whatever a node
-says later. A draft node follows a stream and guesses ahead of it without being asked; guesses are
-passed on to the target, commits to the draft node. The target decodes as far as it may by itself,
-and decides in every pass which guesses it takes.
+The state takes events and `now` and returns instructions; the simulator and the live coordinator
+run this code. It holds the journal of each stream, which decides what is committed: no later
+message of a node changes it. A draft node follows a stream and sends guesses without a request for
+each. The state forwards guesses to the target and commits to the draft node. The target decodes by
+itself as far as its lease allows, and chooses in every pass which guesses it takes.
 """
 
 from __future__ import annotations
@@ -48,32 +48,36 @@ from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.plan import Link
 
-# Tokens that a target may decode without hearing from the coordinator, and how many of them are
-# left when it is told to go on: at 20 to 100 tokens a second more than any round trip, and little
-# to have decoded in vain when the coordinator or the client is gone.
+# Tokens of a lease, and the number left at which it is renewed. At 20 to 100 tokens a second both
+# last longer than any round trip, and little work is lost when the coordinator or client is gone.
 _LEASE_TOKENS: Final = 64
 _LEASE_LOW_TOKENS: Final = 32
-# Without a token in between a stream is opened anew so many times.
+# A stream is reopened at most this many times without a new token in between.
 _MOST_REOPENED: Final = 3
-# A stream is reopened under a generation above that of a parking of which nothing was heard yet.
-_GENERATIONS: Final = 2
-# A pass is taken to last so many seconds before one was seen, and how fast their average follows.
+# A reopening raises the generation by 2. A parking raises it by 1, and the target may have parked
+# the stream in a notice that has not arrived yet.
+_GENERATION_STEP: Final = 2
+# The duration of a pass that is assumed before one was observed, and how fast its average follows.
 _UNSEEN_PASS_S: Final = 0.05
 _PASS_RATE: Final = 0.05
-# Some 200 commits count for how often a draft node is right for a target.
+# How often a draft node is right for a target is averaged over some 200 commits.
 _ALPHA_MEMORY: Final = 0.995
-# Silence of a target about a stream that has been allowed to go on, in seconds: passes of machines
-# that swap take that long.
+# Seconds without progress after which a stream counts as stuck. Passes of machines that swap can
+# take that long.
 _SILENT_S: Final = 60.0
-# And for each token of all texts, which it may have to read first: slow boards take as long.
-_SILENT_A_TOKEN_S: Final = 0.1
+# Further seconds for each token of all texts, which the target may have to read first. Slow boards
+# need that long.
+_SILENT_S_PER_TOKEN: Final = 0.1
 
 
 @dataclass(slots=True)
 class SchedulerState:
-    """drafts: of the whole mesh. usable: names of those that may draft for this target. link: of
-    the target. looks_up: it guesses from texts that it has had, too.
-    has_followers: draft nodes may follow its streams. speculation: whether they guess now."""
+    """The streams of one target and what is known of its draft nodes.
+
+    drafts: all draft nodes of the mesh. usable: names of those that may draft for this target.
+    link: the target's link. looks_up: the target also guesses from earlier texts. has_followers:
+    draft nodes may follow its streams. speculation: whether they guess now.
+    """
 
     drafts: Drafts
     link: Link = field(default_factory=Link)
@@ -84,30 +88,30 @@ class SchedulerState:
     streams: dict[StreamId, Stream] = field(default_factory=dict)
     usable: set[str] = field(default_factory=set)
     ended: dict[StreamId, tuple[Figures, str]] = field(default_factory=dict)
-    # Seconds of its passes of late, and by draft node how often guesses are right for this target.
+    # The average seconds of a pass, and by draft node how often its guesses are right here.
     pass_s: float = _UNSEEN_PASS_S
     alphas: dict[str, AcceptanceEstimate] = field(default_factory=dict)
-    # What streams wait for by the plan in force.
+    # By stream: what it waits for under the plan in force.
     waits: dict[int, Wait] = field(default_factory=dict)
     num_stale: int = 0
     num_reopened: int = 0
-    # Streams by the draft node that has not been told all of them.
+    # By draft node: the streams of which it has not yet been sent all tokens.
     untold: dict[str, dict[StreamId, None]] = field(default_factory=dict)
     _silences: Silences[StreamId] = field(default_factory=Silences)
 
-    # -- streams come and go -------------------------------------------------------------------
+    # -- opening and closing streams -----------------------------------------------------------
 
     def admit(
         self, spec: StreamSpec, fixed_gamma: int | None, weight: float = 1.0
     ) -> list[Instruction]:
-        """Open a stream on the target, and have a draft node follow it."""
+        """Open a stream on the target and choose a draft node to follow it."""
         num_guesses = -1 if fixed_gamma is None else fixed_gamma
         looks_up = self.looks_up and fixed_gamma != 0
         spec = replace(spec, weight=weight, num_guesses=num_guesses, looks_up=looks_up)
         return self._take_in(Stream(spec, list(spec.token_ids), fixed_gamma, weight))
 
     def adopt(self, stream: Stream) -> list[Instruction]:
-        """Go on with a stream that another target had."""
+        """Open a stream here from its journal, after another target has served it."""
         stream.spec = stream.current_spec(stream.spec.generation + 1)
         stream.phase, stream.is_parked, stream.num_reopened = Opening(), False, 0
         stream.backoff.clear()
@@ -118,18 +122,18 @@ class SchedulerState:
         return [*self._open(stream), *find_follower(self, stream)]
 
     def _open(self, stream: Stream) -> list[Instruction]:
-        """Open it on the target, which may decode as soon as it has read the text."""
+        """Open a stream on the target with a lease, so that it decodes once the text is read."""
         request = open_request(replace(stream.spec, num_leased=_LEASE_TOKENS))
         return [ToTarget(request)]
 
     def release(self, stream_id: StreamId) -> tuple[Stream, list[Instruction]]:
-        """Let a stream go to another target, with its journal. Raises KeyError."""
+        """Remove a stream and return it with its journal, for another target. Raises KeyError."""
         stream = self.streams[stream_id]
         notice = CloseStreamNotice(stream_id, stream.spec.generation)
         return stream, [ToTarget(notice), *self._detach(stream)]
 
     def release_all(self) -> tuple[list[Stream], list[Instruction]]:
-        """The target is gone: every stream, and what draft nodes are told."""
+        """The target is lost: return all its streams, and instructions for draft nodes."""
         streams = list(self.streams.values())
         return streams, [each for stream in streams for each in self._detach(stream)]
 
@@ -141,7 +145,7 @@ class SchedulerState:
         return [ToTarget(notice), *self._remove(stream), Finish(stream_id, "cancelled")]
 
     def _remove(self, stream: Stream) -> list[Instruction]:
-        """Take out a stream that has ended, and keep what it did."""
+        """Remove a stream that has ended, but keep its figures."""
         self.ended[stream.spec.stream_id] = (stream.figures, stream.plain_reason)
         return self._detach(stream)
 
@@ -151,7 +155,7 @@ class SchedulerState:
         return unfollow(self, stream)
 
     def take_figures(self, stream_id: StreamId) -> tuple[Figures, str]:
-        """What an ended stream did and why it was decoded plainly; asked for once."""
+        """Remove and return an ended stream's figures and the reason why it had no draft node."""
         return self.ended.pop(stream_id, (Figures(), ""))
 
     # -- the target ----------------------------------------------------------------------------
@@ -159,7 +163,7 @@ class SchedulerState:
     def target_ready(
         self, stream_id: StreamId, generation: int, *, has_begun: bool = False
     ) -> list[Instruction]:
-        """It has read a text. has_begun: it goes on by what it was allowed when it was opened."""
+        """The target has read a text. has_begun: it already decodes under the opening's lease."""
         stream = self._current(stream_id, generation)
         if stream is None or not isinstance(stream.phase, Opening):
             return []
@@ -168,12 +172,12 @@ class SchedulerState:
         known = [stream] if stream_id in self.waits else []
         if has_begun:
             stream.phase = Running(length + min(_LEASE_TOKENS, stream.tokens_left))
-            return self._tell_waits(known)
+            return self._send_waits(known)
         stream.phase = Running(length)
-        return [*self._tell_waits(known), *self._allow([stream])]
+        return [*self._send_waits(known), *self._allow([stream])]
 
     def target_parked(self, stream_id: StreamId, generation: int) -> list[Instruction]:
-        """It had no cells left for a stream, and says ready when it goes on."""
+        """The target lacked cells and parked a stream; it sends ready when it has room again."""
         stream = self._current(stream_id, generation)
         if stream is not None:
             stream.phase, stream.is_parked = Opening(), True
@@ -183,7 +187,7 @@ class SchedulerState:
     def target_failed(
         self, stream_id: StreamId, generation: int, reason: str, code: str = "unavailable"
     ) -> list[Instruction]:
-        """It cannot serve a stream; code: whose fault it is, as in RequestFailedNotice."""
+        """The target cannot serve a stream. code: the kind of error, as in RequestFailedNotice."""
         stream = self._current(stream_id, generation)
         if stream is None:
             return []
@@ -197,7 +201,7 @@ class SchedulerState:
         return stream
 
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
-        """Take what one pass committed; what does not follow the journal is dropped."""
+        """Append what one pass committed; entries that do not follow the journal are dropped."""
         if not reply.num_read_tokens and reply.pass_s > 0.0:
             self.pass_s += _PASS_RATE * (reply.pass_s - self.pass_s)
         out: list[Instruction] = []
@@ -217,7 +221,7 @@ class SchedulerState:
         added: list[Stream],
         now: float,
     ) -> list[Instruction]:
-        """One entry; streams that go on are added."""
+        """Handle one entry of a pass. A stream that continues is appended to `added`."""
         stream = self._current(StreamId(entry.stream_id), entry.generation)
         if stream is None:
             return []
@@ -225,12 +229,14 @@ class SchedulerState:
         if entry.prefix_len != length:
             self.num_stale += 1
             if entry.prefix_len > length:
-                return self._reopen(stream, "tokens of the target were lost on the way")
+                return self._reopen(stream, "messages with tokens of the target were lost")
             return []
         if len(token_ids) > stream.tokens_left:
-            return self._abort(stream, "the target committed more tokens than were asked for")
+            return self._abort(stream, "the target committed more tokens than max_tokens allows")
         if len(entry.scores) != (len(token_ids) if stream.spec.num_logprobs >= 0 else 0):
-            return self._abort(stream, "the target did not score what it committed")
+            return self._abort(
+                stream, "the target sent another number of log-probabilities than of tokens"
+            )
         out: list[Instruction] = []
         position = stream.num_output
         stream.token_ids += token_ids
@@ -247,24 +253,25 @@ class SchedulerState:
                 seen = self.alphas.setdefault(follow.node, AcceptanceEstimate(memory=_ALPHA_MEMORY))
                 seen.observe(entry.num_compared, entry.num_right)
         if token_ids or entry.text:
-            # A guess that ends the text was right and is no token of it.
+            # An accepted end-of-text guess is not a token of the text.
             num_accepted = min(entry.num_accepted_tokens, len(token_ids))
             counts = entry.num_draft_tokens, num_accepted
-            told = token_ids, entry.text, *counts, entry.scores, bool(entry.finish_reason)
-            out.append(Emit(stream.spec.stream_id, position, *told))
+            output = token_ids, entry.text, *counts, entry.scores, bool(entry.finish_reason)
+            out.append(Emit(stream.spec.stream_id, position, *output))
         if entry.finish_reason:
             finish = Finish(stream.spec.stream_id, entry.finish_reason)
             return [*out, *self._remove(stream), finish]
         if stream.tokens_left <= 0:
-            return [*out, *self._abort(stream, "the target did not say how the text ended")]
+            error = "the target sent the last token without a finish reason"
+            return [*out, *self._abort(stream, error)]
         if isinstance(stream.phase, Opening):
-            # That it is ready was lost on the way, or comes behind: this tells it, too.
+            # The notice that the stream is ready was lost or overtaken; a commit implies it.
             stream.phase, stream.is_parked = Running(length + _LEASE_TOKENS), False
         added.append(stream)
         return out
 
     def _allow(self, streams: Iterable[Stream]) -> list[Instruction]:
-        """Let the target go on with streams before it has come to where it must stop."""
+        """Renew those leases of these streams that have few tokens left."""
         entries = []
         for stream in streams:
             phase, length = stream.phase, len(stream.token_ids)
@@ -279,15 +286,15 @@ class SchedulerState:
         return [ToTarget(LeaseRequest(tuple(entries)))] if entries else []
 
     def wait(self, waits: dict[int, Wait]) -> list[Instruction]:
-        """Have streams wait for guesses by a new plan, which says so of all that shall."""
-        # Some may have left while it was made.
+        """Put the waits of a new plan in force; streams that it does not name no longer wait."""
+        # Some streams may have left while the plan was made.
         waits = {s: wait for s, wait in waits.items() if StreamId(s) in self.streams}
         others = changed(self.waits, waits)
         self.waits = waits
-        return self._tell_waits(self.streams[StreamId(stream_id)] for stream_id in others)
+        return self._send_waits(self.streams[StreamId(stream_id)] for stream_id in others)
 
-    def _tell_waits(self, streams: Iterable[Stream]) -> list[Instruction]:
-        """Tell the target what these wait for, as far as it has read them."""
+    def _send_waits(self, streams: Iterable[Stream]) -> list[Instruction]:
+        """Send the target the waits of these streams, except those that it has not read yet."""
         entries = []
         for stream in streams:
             if not isinstance(stream.phase, Running):
@@ -298,18 +305,18 @@ class SchedulerState:
             entries.append(HoldEntry(*known, wait.group, wait.num_guesses, hold_us))
         return [ToTarget(HoldNotice(tuple(entries)))] if entries else []
 
-    # -- what goes wrong -----------------------------------------------------------------------
+    # -- failures and time ---------------------------------------------------------------------
 
     def _reopen(self, stream: Stream, error: str) -> list[Instruction]:
-        """Go on from the journal, or end with an error where that has not helped."""
+        """Open a stream anew from its journal, or abort it where that has not helped."""
         if stream.num_reopened >= _MOST_REOPENED:
             return self._abort(stream, error)
         stream_id, generation = stream.spec.stream_id, stream.spec.generation
-        stream.spec = stream.current_spec(generation + _GENERATIONS)
+        stream.spec = stream.current_spec(generation + _GENERATION_STEP)
         stream.phase, stream.is_parked = Opening(), False
         stream.num_reopened += 1
         self.num_reopened += 1
-        # The target may have parked it: it closes a later generation than it was told of, too.
+        # The target may have parked it and raised its generation; the close covers that as well.
         return [ToTarget(CloseStreamNotice(stream_id, generation)), *self._open(stream)]
 
     def _abort(self, stream: Stream, error: str) -> list[Instruction]:
@@ -318,7 +325,7 @@ class SchedulerState:
         return [ToTarget(notice), *self._remove(stream), Abort(stream_id, error)]
 
     def tick(self, now: float) -> list[Instruction]:
-        """What is due by now, though nobody said anything."""
+        """Return what is due at `now` without an event."""
         out = tell_followers(self, now)
         waiting = (
             (stream_id, (s.spec.generation, len(s.token_ids), s.phase))
@@ -327,7 +334,7 @@ class SchedulerState:
         if not self._silences.is_due(now):
             return out
         for stream_id in self._silences.overdue(waiting, self._patience_s, now):
-            error = "the target did not go on with it, though it was asked to again and again"
+            error = "the target sent no tokens of this stream, even after it was opened again"
             out += self._reopen(self.streams[stream_id], error)
         out += leave_full(self)
         for stream in self.streams.values():
@@ -335,14 +342,14 @@ class SchedulerState:
         return out + rebalance(self)
 
     def _patience_s(self, stream_id: StreamId) -> float:
-        """Seconds of silence about a stream that its target may need at most."""
+        """Returns the seconds without progress after which a stream counts as stuck."""
         used = sum(len(stream.token_ids) for stream in self.streams.values())
-        wanted_s = _SILENT_S + _SILENT_A_TOKEN_S * used
+        wanted_s = _SILENT_S + _SILENT_S_PER_TOKEN * used
         return float(wanted_s * 2 ** self.streams[stream_id].num_reopened)
 
-    # -- what others ask -----------------------------------------------------------------------
+    # -- figures -------------------------------------------------------------------------------
 
     @property
     def cells(self) -> int:
-        """Cells that admission counts for all streams, those that are parked included."""
+        """The cells that admission counts for all streams, including parked ones."""
         return sum(cells_soon(len(s.token_ids), s.tokens_left) for s in self.streams.values())

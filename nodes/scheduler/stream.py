@@ -1,4 +1,4 @@
-"""One stream at the coordinator: its journal, where it is, and who follows it."""
+"""One stream at the coordinator: its journal, its phase, and the draft node that follows it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from nodes.scheduler.node_backoff import NodeBackoff
 from nodes.worker.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
 
-# How fast the averages of tokens and of seconds a pass follow: some 20 passes.
+# Weight of a new pass in the averages of tokens and of seconds a pass: they span about 20 passes.
 _RATE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The target fills its cache with the text."""
+    """The target has not yet read the whole text into its cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The target may decode until the stream has so many tokens."""
+    """The target may decode until the stream has `until` tokens, prompt included."""
 
     until: int
 
@@ -31,7 +31,10 @@ Phase = Opening | Running
 
 @dataclass(slots=True)
 class Figures:
-    """num_rounds: passes with guesses; the name is that of the clients' interface."""
+    """Counts of a stream's passes and guesses.
+
+    num_rounds: passes with guesses; the clients' interface uses this name.
+    """
 
     num_rounds: int = 0
     num_plain_steps: int = 0
@@ -43,10 +46,10 @@ class Figures:
 class Follow:
     """The draft node that follows a stream.
 
-    number: of this following, higher than all before it. told: tokens of the stream that it has
-    been told. num_used, num_offered: guesses that passes took, and that were there when they
-    began, since it was last told anything. compared_at: the stream's length when a guess of it was
-    last compared with what was committed.
+    number: the number of this following, higher than that of any earlier one. told: the number of
+    the stream's tokens that were sent to the node. num_used, num_offered: guesses that passes took,
+    and guesses that were present when passes began, both since the last message to the node.
+    compared_at: the stream's length when a guess of the node was last compared with the text.
     """
 
     node: str
@@ -60,8 +63,11 @@ class Follow:
 
 @dataclass(frozen=True, slots=True)
 class LastPass:
-    """num_guesses: that it took of the stream. num_offered: of its draft node that were there when
-    it began. best_chance: of the first of them, or of one that was looked up."""
+    """What the last pass did for a stream.
+
+    num_guesses: guesses of the stream in the pass. num_offered: guesses of the draft node that were
+    present when it began. best_chance: chance of the first guess, drafted or looked up.
+    """
 
     num_guesses: int = 0
     num_offered: int = 0
@@ -70,12 +76,16 @@ class LastPass:
 
 @dataclass(slots=True)
 class Stream:
-    """token_ids: the journal, prompt and committed tokens. last_number: of its followings."""
+    """What the coordinator knows of a stream.
+
+    token_ids: the journal, which is the prompt and the committed tokens. last_number: the number of
+    its latest following.
+    """
 
     spec: StreamSpec
     token_ids: list[int]
     fixed_gamma: int | None
-    # What its seconds a token count in the plan.
+    # The weight of its seconds a token in the plan.
     weight: float = 1.0
     phase: Phase = field(default_factory=Opening)
     follow: Follow | None = None
@@ -84,13 +94,14 @@ class Stream:
     figures: Figures = field(default_factory=Figures)
     acceptance: AcceptanceEstimate = field(default_factory=AcceptanceEstimate)
     last_pass: LastPass = LastPass()
-    # Tokens that a pass commits to it on average.
+    # Tokens that a pass commits to it, on average.
     tokens_a_pass: float = 1.0
-    # Seconds from one commit to the next, on average; 0.0 before two. When the last one was.
+    # Seconds from one commit to the next, on average; 0.0 before the second commit.
     interval_s: float = 0.0
+    # Time of the last commit.
     committed_at: float | None = None
     num_reopened: int = 0
-    # Draft nodes that died with it since one of them sent guesses.
+    # Draft nodes that died while they followed it, since a draft node last sent guesses for it.
     num_draft_losses: int = 0
     is_parked: bool = False
     # Why no draft node guesses for it at present; "" where one does.
@@ -110,14 +121,14 @@ class Stream:
 
     @property
     def is_guessed_for(self) -> bool:
-        """Whether a draft node has read its text and guesses what follows."""
+        """Whether a draft node has read its text and so can guess."""
         return self.follow is not None and self.follow.is_ready
 
     def current_spec(self, generation: int) -> StreamSpec:
         return replace(self.spec, generation=generation, token_ids=tuple(self.token_ids))
 
     def count(self, entry: CommitEntry, now: float) -> None:
-        """Add what a pass did to the figures."""
+        """Add the result of a pass to the figures and averages."""
         if self.committed_at is not None:
             seconds = now - self.committed_at
             before = self.interval_s or seconds
@@ -126,14 +137,16 @@ class Stream:
         if entry.num_draft_tokens:
             self.figures.num_rounds += 1
         elif entry.num_tokens or entry.finish_reason != "length":
-            # An end without a token is told of a text that had none to come.
+            # An entry of reason "length" without tokens reports the end of a stream that had no
+            # tokens left, so no pass took place.
             self.figures.num_plain_steps += 1
         self.acceptance.observe(entry.num_compared, entry.num_right)
-        # The first passes count alike.
+        # The first passes have equal weights.
         num_passes = self.figures.num_rounds + self.figures.num_plain_steps
         rate = max(_RATE, 1.0 / max(1, num_passes))
         self.tokens_a_pass += rate * (entry.num_tokens - self.tokens_a_pass)
-        seen = entry.num_draft_tokens, entry.num_offered, entry.best_percent / 100
-        self.last_pass = LastPass(*seen)
+        self.last_pass = LastPass(
+            entry.num_draft_tokens, entry.num_offered, entry.best_percent / 100
+        )
         self.figures.num_draft_tokens += entry.num_draft_tokens
         self.figures.num_accepted_tokens += entry.num_accepted_tokens

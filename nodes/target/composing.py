@@ -1,4 +1,4 @@
-"""What a target knows of its passes, and which guesses it takes into the next one by that. Pure."""
+"""Chooses the guesses of a target's next pass by the learnt costs of its passes. Pure."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from nodes.target.stream import TargetStream
 from policies.compose import Offer, composed
 from policies.latency import NodeCosts, TableRefit
 
-# How fast a stream's average of tokens a pass follows: some 20 passes.
+# Weight of a new pass in a stream's average of tokens a pass: it spans about 20 passes.
 _RATE: Final = 0.05
-# No stream counts more than twice or less than half the mean: one that gets few tokens a pass must
-# not take all guesses away from the others.
+# No stream weighs more than twice or less than half the mean, so that a stream with few tokens a
+# pass cannot take all guesses from the others.
 _MOST_WEIGHT: Final = 2.0
-# Guesses that the chances which draft nodes state are trusted like, and how fast newer ones count.
-_TRUSTED_GUESSES: Final = 50.0
+# The prior trust in stated chances has the weight of this many guesses.
+_PRIOR_GUESSES: Final = 50.0
+# The weight of a verified guess falls by this factor with each later one.
 _MEMORY: Final = 0.99
 
 
 @dataclass(slots=True)
 class PassCosts:
-    """Seconds of a target's passes as calibrated and as seen since, and how far the chances of the
-    guesses that it chose were true: those are chosen because they look good.
+    """Costs of a target's passes, and a correction of the stated chances of guesses.
+
+    Guesses are chosen because they look good, so their stated chances are too high on average.
     """
 
     table: TableRefit
@@ -39,21 +41,27 @@ class PassCosts:
 
     @property
     def trust(self) -> float:
-        """What a stated chance is multiplied with."""
-        return (self._right + _TRUSTED_GUESSES) / (self._expected + _TRUSTED_GUESSES)
+        """The factor by which a stated chance is multiplied."""
+        return (self._right + _PRIOR_GUESSES) / (self._expected + _PRIOR_GUESSES)
 
     def judged(self, chances: Sequence[float], num_right: int) -> None:
-        """Chosen guesses of a stream were verified; chances: as stated, of each by itself."""
-        judged = chances[: num_right + 1]
-        self._expected = _MEMORY ** len(judged) * self._expected + sum(judged)
-        self._right = _MEMORY ** len(judged) * self._right + num_right
+        """Learn from verified guesses of a stream.
+
+        chances: the stated chance of each guess if those before it are right.
+        """
+        verified = chances[: num_right + 1]
+        self._expected = _MEMORY ** len(verified) * self._expected + sum(verified)
+        self._right = _MEMORY ** len(verified) * self._right + num_right
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Guesses that a stream brings into a pass. chances: (g,) of each by itself, as stated.
-    is_looked_up: they are not a draft node's. num_offered: guesses of the draft node that were
-    there; best_chance: of the first guess that there was, taken or not."""
+    """Guesses of a stream in a pass.
+
+    chances: (g,) stated chance of each if those before it are right. is_looked_up: they come from
+    prompt lookup and not from a draft node. num_offered: guesses of the draft node that were
+    present. best_chance: corrected chance of the first present guess, whether taken or not.
+    """
 
     token_ids: tuple[int, ...] = ()
     chances: tuple[float, ...] = ()
@@ -74,10 +82,11 @@ def compose(
     used_cells: int,
     room: int,
 ) -> list[Chosen]:
-    """The guesses that each stream brings into the pass.
+    """Returns the guesses of each stream for the pass.
 
-    num_read: tokens of prompts that ride along. used_cells: of the cache. room: guesses that there
-    is room for. A stream whose client chose a number of guesses brings that many, if they are here.
+    num_read: tokens of prompts that the pass also reads. used_cells: used cells of the cache. room:
+    most guesses that fit. A stream whose client fixed the number of guesses gets that many, if they
+    are present.
     """
     trust, chosen, offers = costs.trust, list[Chosen](), list[Offer]()
     num_given, given_worth = 0, 0.0
@@ -85,12 +94,12 @@ def compose(
     own = [len(stream.token_ids) for stream in decoding]
     for stream, weight in zip(decoding, weights, strict=True):
         most = min(MAX_GAMMA, stream.tokens_left - 1, room - num_given)
-        asked = stream.spec.num_guesses
-        if asked >= 0:
-            most = min(most, asked)
+        fixed = stream.spec.num_guesses
+        if fixed >= 0:
+            most = min(most, fixed)
         best, likely = _best(stream, lookup, trust, max(0, most))
         chosen.append(best)
-        if asked >= 0:
+        if fixed >= 0:
             num_given += len(best.token_ids)
             given_worth += weight * sum(likely)
             likely = []
@@ -115,33 +124,39 @@ def compose(
 def _best(
     stream: TargetStream, lookup: Lookup, trust: float, most: int
 ) -> tuple[Chosen, list[float]]:
-    """The guesses of whoever promises the most accepted ones, and the chance that the first,
-    second, ... and all before it are right."""
+    """Returns the guesses of the draft node or of lookup, whichever promise more accepted tokens.
+
+    Second, for each guess the chance that it and all before it are right.
+    """
     token_ids, chances = stream.buffer.after(len(stream.token_ids))
     found = lookup.propose(stream.spec.stream_id, most)
     options = (
         Chosen(tuple(token_ids[:most]), tuple(chances[:most])),
         Chosen(tuple(found.token_ids[:most]), tuple(found.chances[:most]), is_looked_up=True),
     )
-    judged = [(each, _likely(each.chances, trust)) for each in options]
-    best, likely = max(judged, key=lambda pair: sum(pair[1]))
+    rated = [(each, _likely(each.chances, trust)) for each in options]
+    best, likely = max(rated, key=lambda pair: sum(pair[1]))
     num_offered = min(MAX_GAMMA, len(token_ids))
     return replace(best, num_offered=num_offered, best_chance=likely[0] if likely else 0.0), likely
 
 
 def _likely(chances: Sequence[float], trust: float) -> list[float]:
-    true = (min(1.0, trust * chance) for chance in chances)
-    return list(itertools.accumulate(true, lambda a, b: a * b))
+    """Returns for each guess the corrected chance that it and all before it are right."""
+    corrected = (min(1.0, trust * chance) for chance in chances)
+    return list(itertools.accumulate(corrected, lambda a, b: a * b))
 
 
 def weights_of(streams: Sequence[TargetStream]) -> list[float]:
-    """What a token of each counts: what its client's requests count, and the more the fewer tokens
-    a pass gives it, so that the sum of seconds a token is what gets small."""
+    """Returns the weight of a token of each stream.
+
+    It is the weight of the request divided by the stream's tokens a pass, so that the weighted sum
+    of seconds a token is minimized.
+    """
     weights = [stream.spec.weight / stream.tokens_a_pass for stream in streams]
     mean = sum(weights) / max(1, len(weights))
     return [min(_MOST_WEIGHT * mean, max(mean / _MOST_WEIGHT, weight)) for weight in weights]
 
 
 def note_commit(stream: TargetStream, num_tokens: int) -> None:
-    """A pass has added tokens to a stream."""
+    """Add the tokens of a pass to a stream's average."""
     stream.tokens_a_pass += _RATE * (num_tokens - stream.tokens_a_pass)

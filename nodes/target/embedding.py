@@ -1,4 +1,4 @@
-"""A target that makes vectors of texts: it reads prompts as others do, and has no streams."""
+"""A target that computes embeddings of texts. It has no streams."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PROBE_TOKENS: Final = 16
 
 
 class EmbeddingNode:
-    """Serves one model of embeddings to one coordinator."""
+    """Serves one embedding model to one coordinator."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class EmbeddingNode:
         join_timeout_s: float | None = 10.0,
         declared: LinkFields | None = None,
     ) -> None:
-        """declared: what is known of the link beforehand."""
+        """declared: properties of the link that the settings state."""
         self._model = model
         longest_s = model.pass_s()
         table = CostTable((1, model.max_tokens), (longest_s / model.max_tokens, longest_s))
@@ -72,11 +72,11 @@ class EmbeddingNode:
 
     @property
     def is_joined(self) -> bool:
-        """Whether the coordinator knows this node at present; once run() has begun."""
+        """Whether the node is joined to the coordinator. Only valid once run() has begun."""
         return self._link.is_joined
 
     def is_well(self, limit_s: float) -> bool:
-        """Whether it has not been at one text for longer than this; likewise."""
+        """Whether no text takes longer than limit_s. Only valid once run() has begun."""
         return not self._texts.is_stuck(limit_s)
 
     def on_joined(self, welcome: Welcome) -> None:
@@ -88,14 +88,17 @@ class EmbeddingNode:
             case TokenizeRequest():
                 self._texts.ask(message)
             case ProbeRequest(seed=seed):
-                # It promises no equal bits, so nobody compares the answer.
+                # Embeddings are not promised to be bit-identical, so no node compares this digest.
                 drawn = seed.to_bytes(8, "little")
                 self._link.send(ProbeReply(seed, hashlib.sha256(drawn).hexdigest()))
             case _:
-                logger.warning("unexpected %s", type(message).__name__)
+                logger.warning(
+                    "ignored a message of unexpected type %s from the coordinator",
+                    type(message).__name__,
+                )
 
     def _read(self, request: TokenizeRequest) -> TokenizeReply:
-        """In a thread of its own, as all that TextReader reads."""
+        """Tokenize a text and compute its embedding if wanted; TextReader calls it in a thread."""
         if request.wants != EMBEDDING:
             return tokenize(self._model.tokenizer, request)
         reply = TokenizeReply(request.request_id, "", request.token_ids)

@@ -1,4 +1,4 @@
-"""What happened on a target, as its state tells it."""
+"""The events that the state of a target returns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PromptScored:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A stream gave up its place in the cache. It goes on, with the next generation, when Ready."""
+    """A stream was taken out of the cache. It continues with the next generation when Ready."""
 
     stream_id: StreamId
     generation: int
@@ -29,7 +29,7 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Tokens of one stream that one pass added after prefix_len; fields as in CommitEntry."""
+    """Tokens that a pass added to a stream after prefix_len tokens; fields as in CommitEntry."""
 
     stream_id: StreamId
     generation: int
@@ -50,14 +50,14 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class ReadBeside:
-    """A pass that committed read so many tokens of prompts, too."""
+    """A pass that committed tokens also read num_tokens tokens of prompts."""
 
     num_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """Fields as in ProbeReply."""
+    """The answer to a probe; fields as in ProbeReply."""
 
     seed: int
     digest: str

@@ -1,8 +1,8 @@
-"""The guesses that a target keeps for one stream: the newest chain that a draft node sends. Pure.
+"""The guesses that a target keeps for one stream: the newest chain of its draft node. Pure.
 
-A chain is what a draft node guesses without going back: consecutive tokens from a position on. Its
-guesses arrive in pieces, whenever they are made, before or after the target has come to their
-positions. Whatever arrives can only be used or dropped; no guess ever changes a text.
+A chain is a run of consecutive guesses that a draft node makes without going back. Its guesses
+arrive in pieces, before or after the target has reached their positions. A guess is used or
+dropped; it never changes a text.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from nodes.messages import MAX_WINDOW
 
 @dataclass(slots=True)
 class Seen:
-    """What has become of guesses: how many were compared with committed tokens up to the first
-    wrong one of their chain, how many of these were right, and how many came after the pass that
-    could have used them."""
+    """Counts of guesses since the last commit.
+
+    num_compared: guesses compared with committed tokens, up to the first wrong one of their chain.
+    num_right: how many of these were right. num_late: guesses that arrived after the pass that
+    could have used them.
+    """
 
     num_compared: int = 0
     num_right: int = 0
@@ -26,10 +29,11 @@ class Seen:
 
 @dataclass(slots=True)
 class GuessBuffer:
-    """Guesses of one chain that have not been compared yet. number: (follow number, chain number),
-    higher is newer. base: position of the first of them. chances: (g,) chance of each to be
-    accepted if all before it are. is_broken: a guess was wrong, or some were lost: nothing of this
-    chain can be used any more.
+    """Guesses of one chain that have not been compared yet.
+
+    number: (follow number, chain number); a higher one is newer. base: position of the first guess.
+    chances: (g,) chance of each to be accepted if all before it are. is_broken: a guess was wrong
+    or lost, so that no more guesses of this chain can be used.
     """
 
     number: tuple[int, int] = (0, 0)
@@ -47,17 +51,17 @@ class GuessBuffer:
         chances: Sequence[float],
         committed: Sequence[int],
     ) -> bool:
-        """Add guesses for the positions from start on; False if they are of no use.
+        """Add guesses for the positions from `start` on; returns False if they are useless.
 
-        committed: the tokens of the stream. Guesses of an older chain, what does not follow the
-        guesses that are here, and what is further ahead than a draft node may be, are of no use.
+        committed: the tokens of the stream. Guesses are useless if their chain is older, if they do
+        not continue the guesses here, or if they are further ahead than a draft node may guess.
         """
         if number < self.number:
             return False
         if number > self.number:
             self.number, self.base = number, start
             self.token_ids, self.chances = [], []
-            # Whoever knows more than is committed here speaks of another text.
+            # A chain that begins beyond the committed tokens belongs to another text.
             self.is_broken = start > len(committed)
         is_next = start == self.base + len(self.token_ids)
         is_near = start + len(token_ids) <= len(committed) + MAX_WINDOW
@@ -71,11 +75,11 @@ class GuessBuffer:
         return not self.is_broken
 
     def compare(self, committed: Sequence[int]) -> None:
-        """See what is known by now of the guesses that are here; right ones are used up by it."""
+        """Compare guesses with the committed tokens, count the results and remove right guesses."""
         num_known = min(len(self.token_ids), len(committed) - self.base)
-        for place in range(num_known):
+        for index in range(num_known):
             self.seen.num_compared += 1
-            if self.token_ids[place] != committed[self.base + place]:
+            if self.token_ids[index] != committed[self.base + index]:
                 self._break()
                 return
             self.seen.num_right += 1
@@ -84,8 +88,8 @@ class GuessBuffer:
             self.base += num_known
 
     def after(self, length: int) -> tuple[list[int], list[float]]:
-        """Guesses for the positions from `length` on, the number of committed tokens, and the
-        chance of each if all before it are right."""
+        """Returns the guesses that follow `length` committed tokens, and the chance of each if all
+        before it are right."""
         return (self.token_ids, self.chances) if self.base == length else ([], [])
 
     def _break(self) -> None:

@@ -1,8 +1,8 @@
 """Streams that wait for their guesses and are verified together. Pure.
 
-Where passes are flat and draft nodes not much quicker than the target, a pass without guesses costs
-as much as one with some: then it pays to wait for them. Which streams wait for which guesses, and
-how long at most, is the coordinator's plan.
+Where a pass with guesses takes no longer than one without, and draft nodes are not much faster than
+the target, it pays to wait for guesses. The coordinator's plan sets which streams wait, for how
+many guesses, and how long at most.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from nodes.target.stream import TargetStream
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """group: number of the streams that go together. num_guesses: that a stream waits for. most_s:
-    seconds since its last token after which it waits no longer."""
+    """What a stream waits for.
+
+    group: number of the group whose streams are verified together. num_guesses: guesses that it
+    waits for. most_s: seconds after its last token at which its wait ends at the latest.
+    """
 
     group: int
     num_guesses: int
@@ -25,7 +28,7 @@ class Hold:
 
 
 def ready_at(stream: TargetStream) -> float:
-    """When a stream has waited enough: at once if its guesses are here or it waits for none."""
+    """Returns the time when a stream's wait ends; -inf if it waits for nothing (any longer)."""
     hold = stream.hold
     if hold is None:
         return -math.inf
@@ -36,7 +39,7 @@ def ready_at(stream: TargetStream) -> float:
 
 
 def eligible_at(streams: Iterable[TargetStream]) -> dict[int, float]:
-    """When each group of these streams may go: when all its members may."""
+    """Returns for each group the time when the waits of all its members have ended."""
     found: dict[int, float] = {}
     for stream in streams:
         if stream.hold is not None:
@@ -46,12 +49,12 @@ def eligible_at(streams: Iterable[TargetStream]) -> dict[int, float]:
 
 
 def patience_s(decoding: Sequence[TargetStream], now: float) -> float:
-    """Seconds that a pass of these streams may wait: all of them wait for guesses."""
+    """Returns the seconds until the first group's wait ends; 0.0 if a stream is in no group."""
     if not all(stream.hold for stream in decoding):
         return 0.0
     return max(0.0, min(eligible_at(decoding).values(), default=now) - now)
 
 
 def waiting_groups(decoding: Iterable[TargetStream], now: float) -> frozenset[int]:
-    """Groups whose guesses are not there yet, and waited for."""
+    """Returns the groups that still wait for guesses."""
     return frozenset(group for group, at in eligible_at(decoding).items() if at > now)

@@ -1,8 +1,8 @@
-"""Guesses from texts that a target has had before: those of the stream, and its owner's others.
+"""Prompt lookup: guesses from the stream's own text and from other texts of the same owner.
 
-Much of an answer often stands in its prompt, or in the answer before: an edited file, a quoted
-page. A run of the last tokens that stood there before is looked up, and what followed it then is
-guessed to follow again. Nothing travels for it, and no model runs.
+Much of an answer often repeats its prompt or the answer before: an edited file, a quoted page. The
+lookup searches the texts for the longest run of the stream's last tokens, and guesses the tokens
+that followed there. It needs no message and no model.
 """
 
 from __future__ import annotations
@@ -16,28 +16,32 @@ from nodes.engine.ngram import NgramIndex
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.confidence import Calibration, DraftCalibration
 
-# An indexed token takes some 350 bytes: 23 MB in all. Of a longer prompt the end is indexed.
+# An indexed token takes some 350 bytes, so all take 23 MB. Only the end of a longer prompt is
+# indexed.
 _MAX_TOKENS: Final = 1 << 16
 _MAX_PROMPT_TOKENS: Final = 1 << 14
-# Ended texts of an owner that are looked into besides those under way: each is up to three more
-# look-ups a stream and pass.
+# Ended texts of an owner that are searched besides the open ones. Each adds up to three look-ups a
+# stream and pass.
 _MAX_ENDED: Final = 8
-# Tokens that match before a guess, in bins, and the share of guesses that were right there: of the
-# answers that the default draft was trained on. Learnt further for whatever target this is.
+# Bins of the number of matching tokens before a guess, and the share of right guesses in each bin,
+# from the answers that the default draft was trained on. The bins are refitted for this target.
 _EDGES: Final = (2.5, 3.5, 4.5, 6.5, 9.5, 13.5, 20.5)
 _GREEDY: Final = (0.56, 0.67, 0.74, 0.77, 0.84, 0.90, 0.93, 0.97)
 _SAMPLED: Final = (0.41, 0.49, 0.65, 0.70, 0.80, 0.85, 0.88, 0.93)
 
 
 def lookup_calibration() -> DraftCalibration:
-    """How likely guesses are by the tokens that match before them."""
+    """Returns the map from the number of matching tokens to the chance of a guess."""
     return DraftCalibration(Calibration(_EDGES, _GREEDY), Calibration(_EDGES, _SAMPLED))
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Guesses for the next tokens. matches: (g,) tokens before each that stood before it there,
-    too. chances: (g,) of each to be right if all before it are."""
+    """Guesses for the next tokens.
+
+    matches: (g,) number of matching tokens before each. chances: (g,) chance of each to be right if
+    all before it are.
+    """
 
     token_ids: list[int] = field(default_factory=list)
     matches: list[int] = field(default_factory=list)
@@ -49,24 +53,26 @@ class _Text:
     owner: str
     calibration: Calibration
     index: NgramIndex = field(default_factory=NgramIndex)
-    # What was proposed for the text as long as it was then, to be compared with what comes.
+    # The last proposal, to be compared with the tokens that follow.
     proposed: Proposal = field(default_factory=Proposal)
+    # The length of the text when it was made.
     proposed_at: int = -1
 
 
 class Lookup:
-    """Texts of one target, by owner: what one owner's texts say is guessed for that owner alone."""
+    """The texts of one target by owner. Guesses come only from texts of the stream's owner."""
 
     def __init__(self) -> None:
         self._calibration = lookup_calibration()
         self._texts: dict[StreamId, _Text] = {}
-        # Oldest first, of all owners; and those of each.
+        # Ended texts of all owners, oldest first.
         self._ended: OrderedDict[_Text, None] = OrderedDict()
+        # By owner: open and ended texts, newest first.
         self._by_owner: dict[str, deque[_Text]] = {}
         self._num_tokens = 0
 
     def open(self, spec: StreamSpec) -> None:
-        """Index a stream's text, where there is room for it."""
+        """Index a stream's text if there is room for it."""
         token_ids = spec.token_ids[-_MAX_PROMPT_TOKENS:]
         while self._num_tokens + len(token_ids) > _MAX_TOKENS and self._ended:
             self._drop(next(iter(self._ended)))
@@ -79,7 +85,7 @@ class Lookup:
         self._by_owner.setdefault(spec.owner, deque()).appendleft(text)
 
     def committed(self, stream_id: StreamId, token_ids: Sequence[int]) -> None:
-        """The stream's text has more tokens: what was proposed for them was right or wrong."""
+        """Add committed tokens to a stream's text, and learn from the proposal made for them."""
         text = self._texts.get(stream_id)
         if text is None:
             return
@@ -93,7 +99,7 @@ class Lookup:
         self._num_tokens += len(token_ids)
 
     def ended(self, stream_id: StreamId) -> None:
-        """The stream is gone; its owner's others may repeat what it said."""
+        """Note that a stream has ended. Its text is kept for other streams of its owner."""
         text = self._texts.pop(stream_id, None)
         if text is None:
             return
@@ -103,7 +109,7 @@ class Lookup:
             self._drop(other)
 
     def clear(self) -> None:
-        """Owners are names that a coordinator gave: another one gives them anew."""
+        """Drop all texts, because another coordinator may give the names of owners anew."""
         self._texts.clear()
         self._ended.clear()
         self._by_owner.clear()
@@ -118,23 +124,23 @@ class Lookup:
             del self._by_owner[text.owner]
 
     def propose(self, stream_id: StreamId, most: int) -> Proposal:
-        """What followed where the longest run of the text's last tokens stood before."""
+        """Returns up to `most` tokens that followed the longest earlier match of the text's end."""
         text = self._texts.get(stream_id)
         if text is None:
             return Proposal()
         if text.proposed_at == len(text.index) and len(text.proposed.token_ids) >= most:
             return text.proposed
         tail = text.index.token_ids
-        best, place, where = text.index.find(tail), 0, text
+        best, position, source = text.index.find(tail), 0, text
         length = best[1] if best is not None else 0
         for other in self._by_owner[text.owner]:
             found = other.index.find(tail) if other is not text else None
             if found is not None and found[1] > length:
-                best, length, where = found, found[1], other
+                best, length, source = found, found[1], other
         proposal = Proposal()
         if best is not None:
-            place, match = best
-            for token_id in where.index.token_ids[place : place + most]:
+            position, match = best
+            for token_id in source.index.token_ids[position : position + most]:
                 proposal.token_ids.append(token_id)
                 proposal.matches.append(match)
                 proposal.chances.append(text.calibration.chance(match))

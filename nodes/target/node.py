@@ -1,4 +1,4 @@
-"""The target node: messages to commands of its engine thread, events back to messages."""
+"""The target node: it turns messages into commands for its engine, and events into messages."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 class _HoldPace:
-    """Keeps passes until guesses are there for which streams wait."""
+    """Delays a pass while all its streams wait for guesses."""
 
     def patience_s(self, worker: TargetState, now: float) -> float:
         return worker.patience_s(now)
@@ -73,8 +73,8 @@ class TargetNode:
         prefix_cache_bytes: int = 0,
         grammars: Grammars | None = None,
     ) -> None:
-        """declared: what is known of the link beforehand. grammars: None for those of the model,
-        compiled in this process at its own risk."""
+        """declared: properties of the link that the settings state. grammars: None to compile the
+        model's grammars in this process, without isolation."""
         self._model = model
         self._tokenizer = tokenizer
         self._prefix_cache_bytes = prefix_cache_bytes
@@ -88,7 +88,7 @@ class TargetNode:
             node=node,
             role="target",
             profile=encode_profile(model.info, costs, link=declared),
-            # Who waits for a grammar has no pass yet.
+            # A stream that waits for its grammar has no passes yet, so grammars count as well.
             progress=lambda: self._engine.num_passes + self._opening.num_compiled,
             join_timeout_s=join_timeout_s,
         )
@@ -96,7 +96,8 @@ class TargetNode:
     async def run(self) -> None:
         """Serve until cancelled; raises what the link or the engine raises.
 
-        Then the pass that is under way is finished and told: its streams go on behind it elsewhere.
+        On cancellation the running pass is finished and its result sent, so that its streams
+        continue elsewhere from there.
         """
         state = TargetState(
             self._model,
@@ -124,11 +125,11 @@ class TargetNode:
 
     @property
     def is_joined(self) -> bool:
-        """Whether the coordinator knows this node at present; once run() has begun."""
+        """Whether the node is joined to the coordinator. Only valid once run() has begun."""
         return self._link.is_joined
 
     def is_well(self, limit_s: float) -> bool:
-        """Whether the engine has not been at one thing for longer than this; likewise."""
+        """Whether no engine call takes longer than limit_s. Only valid once run() has begun."""
         return not self._engine.is_stuck(limit_s)
 
     def on_joined(self, welcome: Welcome) -> None:
@@ -155,7 +156,10 @@ class TargetNode:
             case ProbeRequest(seed=seed):
                 self._engine.post(lambda state: state.probe(seed))
             case _:
-                logger.warning("unexpected %s", type(message).__name__)
+                logger.warning(
+                    "ignored a message of unexpected type %s from the coordinator",
+                    type(message).__name__,
+                )
 
     def _open(self, request: OpenStreamRequest) -> None:
         self._engine.post(lambda state: state.open(spec_of(request)))
@@ -170,8 +174,8 @@ class TargetNode:
                     entries.append(commit_entry(event))
                     token_ids += event.token_ids
                 case Ready(stream_id=stream_id, generation=generation):
-                    begun = event.num_read, event.has_begun
-                    self._link.send(StreamReadyNotice(stream_id, generation, *begun))
+                    progress = event.num_read, event.has_begun
+                    self._link.send(StreamReadyNotice(stream_id, generation, *progress))
                 case ReadBeside(num_tokens=num_tokens):
                     num_read += num_tokens
                 case Failed():
@@ -209,7 +213,7 @@ def commit_entry(event: Committed) -> CommitEntry:
 
 
 def take_guesses(state: TargetState, notice: GuessNotice) -> Sequence[Event]:
-    """Keep guesses that draft nodes sent."""
+    """Add the guesses of a notice to the buffers of their streams."""
     for part, token_ids in parts_of(notice):
         chances = [step / CHANCE_STEPS for step in part.chances]
         number = part.follow, part.chain
@@ -218,7 +222,7 @@ def take_guesses(state: TargetState, notice: GuessNotice) -> Sequence[Event]:
 
 
 def take_holds(state: TargetState, notice: HoldNotice) -> Sequence[Event]:
-    """Have streams wait for guesses, or no longer."""
+    """Set for each stream of a notice whether it waits for guesses."""
     for entry in notice.entries:
         hold = Hold(entry.group, entry.num_guesses, entry.hold_us * 1e-6) if entry.group else None
         state.hold(StreamId(entry.stream_id), entry.generation, hold)
@@ -227,8 +231,8 @@ def take_holds(state: TargetState, notice: HoldNotice) -> Sequence[Event]:
 
 def _lease(state: TargetState, request: LeaseRequest) -> Sequence[Event]:
     for entry in request.entries:
-        told = entry.generation, entry.prefix_len, entry.num_tokens
-        state.lease(StreamId(entry.stream_id), *told)
+        lease = entry.generation, entry.prefix_len, entry.num_tokens
+        state.lease(StreamId(entry.stream_id), *lease)
     return ()
 
 

@@ -1,4 +1,4 @@
-"""Prefixes of texts that have left the engine's cache, kept in host memory."""
+"""A store in host memory for text prefixes that have left the engine's cache."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class _Entry:
 
 
 class PrefixStore:
-    """Saved prefixes within `max_bytes`, least recently used out.
+    """Saved prefixes within `max_bytes`; the least recently used one is dropped first.
 
-    What one owner's streams left is given to that owner's streams alone: how fast a prompt is read
-    would tell others what it begins with.
+    A prefix is used only for streams of the owner that left it: the speed of reading a prompt would
+    otherwise reveal to others how that owner's texts begin.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -37,11 +37,11 @@ class PrefixStore:
         return self._max_bytes > 0
 
     def longest(self, owner: str, token_ids: Sequence[int]) -> tuple[SavedPrefix, int] | None:
-        """What begins most like token_ids, and how many of its tokens do; used from now on."""
+        """Returns the entry with the longest common prefix and its length; it counts as used."""
         best, found = 0, None
         for entry in self._of(owner):
             shared = common_prefix(entry.token_ids, token_ids)
-            # Of equals the shortest, for all of it is restored first.
+            # Among equals the shortest entry is best, because all of it is restored before a cut.
             if shared > best or (
                 found and shared == best and entry.saved.length < found.saved.length
             ):
@@ -60,9 +60,9 @@ class PrefixStore:
         return False
 
     def put(self, owner: str, token_ids: Sequence[int], saved: SavedPrefix) -> bool:
-        """Keep the positions of token_ids; False if they alone are over the budget.
+        """Keep the saved positions of token_ids; returns False if they exceed the budget alone.
 
-        Shorter prefixes of the same text go: all that they have is in this one.
+        Shorter prefixes of the same text are dropped, because this entry contains them.
         """
         if saved.num_bytes > self._max_bytes:
             return False

@@ -1,4 +1,4 @@
-"""Which pieces of waiting texts go into the next pass. Pure."""
+"""Chooses the pieces of waiting texts that the next pass reads. Pure."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from nodes.target.residents import Residents
 from nodes.target.stream import TargetStream
 from nodes.worker.stream import PROMPT_PIECE_TOKENS
 
-# Others may want to go on at any moment, and wait for the pass that is under way.
+# Most prompt tokens of a pass when other streams exist but none decodes in it: they may continue at
+# any moment, and then wait until the pass ends.
 _PIECE_BETWEEN_PASSES = 32
-# A row of logits for each token of a prompt that is scored: of all such prompts in a pass.
+# Most tokens of scored prompts in a pass, because each needs a row of logits.
 _SCORED_TOKENS = 32
 
 
 class Reading:
-    """Takes turns among the texts that wait. midway_tokens: of answers that have begun, read in
-    one pass beside others."""
+    """Takes turns among the waiting texts.
+
+    midway_tokens: most tokens of begun answers that a pass reads beside other streams.
+    """
 
     def __init__(self, midway_tokens: int) -> None:
         self._midway_tokens = midway_tokens
@@ -30,11 +33,11 @@ class Reading:
         is_beside_others: bool,
         has_others: bool,
     ) -> list[tuple[TargetStream, Span | None]]:
-        """Pieces of waiting prompts, small ones where others decode, and whose they are.
+        """Returns streams with a piece of their text each; pieces are small if others decode.
 
-        In turns the oldest prompt goes first and the one with the fewest tokens left: a short one
-        does not wait for a long one, and any number of short ones take half of its pieces at most.
-        Answers that have begun go before those that have not, but for every fourth time.
+        The oldest prompt and the one with the fewest tokens left go first in turns. So a short
+        prompt does not wait for a long one, and short ones take at most half of a long one's turns.
+        Answers that have begun go before those that have not, except every fourth time.
         """
         waiting = [stream for stream in residents.by_age() if residents.missing(stream)]
         if not waiting:
@@ -61,7 +64,7 @@ class Reading:
             reader = residents.to_read(stream)
             if reader.seq_id is None or any(reader is other for other, _ in pieces):
                 continue
-            # Nothing may be missing after a copy: then it is only announced.
+            # After a copy nothing may be missing; then the stream has no span and is announced.
             start = residents.cached(reader)
             count = min(residents.missing(reader), budget)
             is_prompt = not (stream.num_output and reader.num_output)
@@ -72,7 +75,7 @@ class Reading:
             num_outputs = 0
             if reader.scores_left:
                 count = min(count, scored_budget)
-                # Of what was read before it was parked, scores are known.
+                # Tokens that were read before a parking have scores already.
                 num_outputs = max(0, start + count - max(start, reader.next_score - 1))
                 scored_budget -= count
                 if not count:
@@ -82,7 +85,7 @@ class Reading:
             is_whole = count == residents.missing(reader) and not reader.scores_left
             has_room = count < budget and reader.num_scores <= score_budget
             if is_whole and has_room and reader.may_decode:
-                # Its first token is decoded in the pass that reads the last ones before it.
+                # The pass that reads the last tokens also decodes the first token of the answer.
                 score_budget -= reader.num_scores
                 count, num_outputs = count + 1, 1
             span = None
@@ -95,10 +98,10 @@ class Reading:
 
 
 def is_decoded(stream: TargetStream, span: Span) -> bool:
-    """Whether a piece of a prompt goes as far as the token that the next one follows."""
+    """Whether a piece of a text includes its last token, so that the pass decodes the next one."""
     return span.start + len(span.token_ids) == len(stream.token_ids)
 
 
 def num_prompt_tokens(stream: TargetStream, span: Span) -> int:
-    """Of a piece, without the token that is there to be decoded."""
+    """Returns the tokens of a piece without the last one if that is decoded."""
     return len(span.token_ids) - is_decoded(stream, span)

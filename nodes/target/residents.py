@@ -1,7 +1,8 @@
-"""The streams that have a sequence in the engine's cache, and what they find there.
+"""The streams that have a sequence in the engine's cache, and the reuse of prefixes.
 
-Finished sequences do not stay: attention reads past every used cell, foreign ones too. What they
-have is copied to host memory, and back for a stream of the same owner that begins alike.
+Finished sequences do not stay in the cache, because attention reads past every used cell, also of
+other sequences. They are saved to host memory and restored for a stream of the same owner with the
+same beginning.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from nodes.engine.protocol import Model
 from nodes.target.prefixes import PrefixStore
 from nodes.target.stream import TargetStream
 
-# A shorter common prefix is run again rather than waited for.
+# A shorter common prefix is read again instead of copied or waited for.
 _MIN_SHARED_TOKENS = 16
-# Saving takes the engine some milliseconds, as reading a few tokens does.
+# Saving takes the engine some milliseconds, as long as reading a few tokens.
 _MIN_SAVED_TOKENS = 64
-# All of what was saved is restored, and then cut. A position takes 7 us, to read a token some
-# 4,000 (SmolLM2-135M, one thread); devices on which reading is quicker are given the benefit.
+# Most positions that are restored for each one that is used: the whole saved state is restored and
+# then cut. Restoring a position takes 7 us and reading a token some 4,000 us (SmolLM2-135M, one
+# thread); the limit is far lower, for devices that read faster.
 _RESTORED_PER_READ = 16
 
 
 class Residents:
-    """Sequences of one engine. A stream is in if it has a seq_id."""
+    """The sequences of one engine. A stream is a resident while it has a seq_id."""
 
     def __init__(self, model: Model, prefix_cache_bytes: int) -> None:
         self._model = model
@@ -38,24 +40,24 @@ class Residents:
         return iter(self._streams.values())
 
     def by_age(self) -> list[TargetStream]:
-        """Who is in, oldest first."""
+        """Returns the residents, oldest first."""
         return sorted(self._streams.values(), key=lambda stream: stream.number)
 
     def cached(self, stream: TargetStream) -> int:
-        """Positions of a stream that are in the cache."""
+        """Returns the number of a stream's positions that are in the cache."""
         return self._model.length(stream.seq_id) if stream.seq_id is not None else 0
 
     def missing(self, stream: TargetStream) -> int:
-        """Tokens to read; the last token always goes in with the next decode."""
+        """Returns the number of tokens to read, without the last, which the next pass decodes."""
         return len(stream.token_ids) - 1 - self.cached(stream)
 
     def fits(self, stream: TargetStream) -> bool:
-        """Whether there is room for one more, and for all who are in to grow."""
+        """Whether there is room for this stream and for the growth of all residents."""
         used = sum(other.cells for other in self._streams.values())
         return used + stream.cells <= self._model.info.num_cells
 
     def shortage(self) -> int:
-        """Cells that those who are in lack for the next pass and for what they still read."""
+        """Returns the cells that residents lack for their unread texts and their next tokens."""
         wanted = 0
         for stream in self._streams.values():
             wanted += self.missing(stream)
@@ -68,9 +70,9 @@ class Residents:
         self._streams[stream.seq_id] = stream
 
     def leave(self, stream: TargetStream, *, num_valid: int | None = None) -> None:
-        """Free a stream's cells, and save what is worth it.
+        """Free a stream's cells, and save its prefix if that is long enough.
 
-        num_valid: positions that are of its text, where rejected guesses follow them.
+        num_valid: positions that belong to its text, if rejected guesses may follow them.
         """
         seq_id, stream.seq_id = stream.seq_id, None
         if seq_id is None:
@@ -89,11 +91,11 @@ class Residents:
         self._store.clear()
 
     def to_read(self, stream: TargetStream) -> TargetStream:
-        """Whose next tokens are to be read for a stream: its own, or those of an earlier stream
-        that will have more of its prefix than there is now.
+        """Returns the stream to read next for this one: itself, or an earlier stream that will soon
+        have more of its prefix than can be copied now.
 
-        What is in the cache or saved of its prefix is copied: the choices of one request are read
-        once, and a conversation goes on where it was.
+        If it returns the stream itself, the part of its prefix that is cached or saved was copied.
+        So the choices of a request read their prompt once, and a conversation reads only new text.
         """
         if stream.seq_id is None or self._model.length(stream.seq_id) > 0:
             return stream
@@ -110,7 +112,7 @@ class Residents:
             cached = self.cached(other)
             if min(shared, cached) > best and (can_cut or cached <= shared):
                 best, donor = min(shared, cached), other
-            # Only earlier ones, so that no two wait for each other.
+            # Only earlier streams count, so that no two streams wait for each other.
             is_earlier = can_cut and other.number < stream.number
             if is_earlier and cached < shared and promised < shared:
                 promised, reader = shared, other
@@ -127,7 +129,7 @@ class Residents:
         return stream
 
     def _is_worth(self, num_saved: int, num_wanted: int) -> bool:
-        """Whether so many of the saved positions are restored rather than read again."""
+        """Whether restoring num_saved positions to use num_wanted is better than reading them."""
         if num_wanted < max(_MIN_SHARED_TOKENS, num_saved / _RESTORED_PER_READ):
             return False
         info = self._model.info

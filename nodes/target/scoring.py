@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens by the target's raw logits, whatever the sampling."""
+"""Log-probabilities of tokens from the target's raw logits, independent of the sampling."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from nodes.engine.protocol import Logits
 from nodes.engine.sampling import top_k_ids
 from nodes.messages import Score, TokenScores
 
-# Of tokens that a model rules out; the wire has no infinities.
+# The score of tokens that a model rules out, because messages hold no infinities.
 _LEAST_LOGPROB: Final = -9999.0
 
 
 def score_rows(
     logits: Logits, token_ids: Sequence[int], num_top: int, piece: Callable[[int], bytes]
 ) -> tuple[TokenScores, ...]:
-    """One token a row, and the num_top best of the row, ties to the lowest id.
+    """Score one token a row, with the num_top best tokens of the row; ties go to the lowest id.
 
-    logits: (n, num_vocab) with n at least the number of tokens; each row is of the token's place.
+    logits: (n, num_vocab), with n at least the number of tokens; row i belongs to token_ids[i].
     """
     return tuple(
         _scored(row, token_id, num_top, piece)
@@ -37,7 +37,7 @@ def _scored(row: Logits, token_id: int, num_top: int, piece: Callable[[int], byt
 
     def score(scored_id: int) -> Score:
         logprob = float(row[scored_id]) - norm
-        # What is no number is no probability either.
+        # This comparison also replaces NaN.
         known = logprob if logprob > _LEAST_LOGPROB else _LEAST_LOGPROB
         return Score(scored_id, known, piece(scored_id))
 

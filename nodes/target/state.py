@@ -1,6 +1,6 @@
-"""The target's side of streams: which tokens go into the next pass, what a pass commits.
+"""The state of a target: it decides which tokens go into a pass and what the pass commits.
 
-Pure but for the engine it is given: no clock, no sockets, no asyncio.
+It is pure except for the engine that it calls: it has no clock, no sockets and no asyncio.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from nodes.worker.events import Failed, Ready, failed_by
 from nodes.worker.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamId, StreamSpec
 from policies.latency import NodeCosts
 
-# Of some 30 bytes, so that what a pass commits is well below a frame.
+# A score takes some 30 bytes, so a pass's commits stay well below the limit of a frame.
 _MAX_SCORES_PER_PASS = 12_000
 
 
 class TargetState:
     """Streams on one target engine. Each `step` runs at most one forward pass.
 
-    prefix_cache_bytes: host memory for what finished and parked streams had in the cache.
-    midway_tokens: of answers that have begun, read in one pass beside others. costs: of passes, by
-    which guesses that draft nodes send are chosen; without them none is.
+    prefix_cache_bytes: host memory for saved prefixes of finished and parked streams.
+    midway_tokens: most tokens of begun answers that a pass reads beside other streams. costs: costs
+    of passes, by which guesses are chosen; None for no guesses.
 
-    Streams are in the cache or parked. Who is parked is younger than all that are in, so the
-    oldest always go on, end, and make room.
+    A stream is in the cache or parked. Parked streams are younger than all streams in the cache, so
+    the oldest streams always continue, end, and make room.
     """
 
     def __init__(
@@ -51,11 +51,13 @@ class TargetState:
         costs: NodeCosts | None = None,
     ) -> None:
         self._model = model
-        # Tokens, used cells and cells of a stream of the last pass, if it tells of others.
+        # Tokens, used cells and own cells of the last pass; None if it read prompts, because then
+        # its time is not used for the table.
         self._last_pass: tuple[int, int, float] | None = None
         self._costs = PassCosts.of(costs) if costs is not None else None
-        # As it was told last, and who had tokens in the last pass.
+        # The time of the last patience_s() call.
         self._now = 0.0
+        # Streams that decoded in the last pass.
         self._in_pass: list[StreamId] = []
         self._lookup = Lookup()
         self._reading = Reading(midway_tokens)
@@ -71,7 +73,7 @@ class TargetState:
         return len(self._streams)
 
     def open(self, spec: StreamSpec) -> list[Event]:
-        """Take a stream in, or say why not. An older generation of it is replaced."""
+        """Add a stream, or return Failed with the reason. An older generation is replaced."""
         known = self._streams.get(spec.stream_id)
         if known is not None:
             if known.generation >= spec.generation:
@@ -95,7 +97,7 @@ class TargetState:
             sampler,
             lease=len(spec.token_ids) + min(spec.num_leased, spec.max_tokens - spec.num_committed),
         )
-        # A stream that was moved here has shown this text already.
+        # The matcher has to know the output that an earlier placement has shown.
         for token_id in spec.token_ids[spec.num_prompt_tokens :]:
             stream.stops.push(self._tokenizer.piece(token_id))
         self._streams[spec.stream_id] = stream
@@ -104,6 +106,7 @@ class TargetState:
         return [event for resumed in self._resume() for event in self._announce(resumed)]
 
     def _refusal(self, spec: StreamSpec) -> str:
+        """Returns the reason why a stream cannot be served here, or ""."""
         info = self._model.info
         if not spec.token_ids or not 0 < spec.num_prompt_tokens <= len(spec.token_ids):
             return "the prompt is empty"
@@ -113,28 +116,28 @@ class TargetState:
             return f"all {info.max_sequences} sequences of {info.model} are taken"
         needed = cells_needed(spec)
         if needed > info.num_cells:
-            return f"{needed} cells wanted, {info.model} has {info.num_cells}"
+            return f"the request needs {needed} cells, {info.model} has {info.num_cells}"
         return ""
 
     def close(self, stream_id: StreamId, generation: int) -> None:
         stream = self._streams.get(stream_id)
-        # Its parking may not have been known to who closes it.
+        # The coordinator may send the generation before a parking of which it has no notice yet.
         if stream is None or not stream.spec.generation <= generation <= stream.generation:
             self.num_stale += 1
             return
         self._forget(stream)
 
     def probe(self, seed: int) -> list[Event]:
-        """Compute what a coordinator asks for before it gives any streams.
+        """Compute the probe that a coordinator requests before it opens any streams.
 
-        With streams this is a question that came twice, and was answered.
+        Where streams are open, the request is a duplicate and is ignored.
         """
         return [] if self._streams else [Probed(seed, probe_digest(self._model, seed))]
 
     def forget_all(self) -> None:
-        """Drop every stream: a coordinator that welcomes this node anew knows none of them.
+        """Drop every stream and saved prefix, because the node has joined anew.
 
-        What is saved goes, too: owners are names that the coordinator before gave.
+        The coordinator does not know these streams, and owners are names that the one before gave.
         """
         for stream in list(self._streams.values()):
             self._forget(stream, num_valid=0)
@@ -146,10 +149,10 @@ class TargetState:
         self._lookup.ended(stream.spec.stream_id)
         self._residents.leave(stream, num_valid=num_valid)
 
-    # -- who is in the cache -------------------------------------------------------------------
+    # -- streams in the cache ------------------------------------------------------------------
 
     def _next_parked(self) -> TargetStream | None:
-        """The oldest of those that are parked, if it fits: none overtakes it."""
+        """Returns the oldest parked stream if it fits; no younger one overtakes it."""
         parked = (stream for stream in self._streams.values() if stream.seq_id is None)
         oldest = min(parked, key=lambda stream: stream.number, default=None)
         return oldest if oldest is not None and self._residents.fits(oldest) else None
@@ -162,7 +165,7 @@ class TargetState:
         return resumed
 
     def _make_room(self) -> list[Event]:
-        """Park the youngest until the others can go on; the oldest alone always can."""
+        """Park the youngest streams until the others can continue; the oldest alone always can."""
         events: list[Event] = []
         while len(self._residents) > 1 and self._residents.shortage() > 0:
             youngest = self._residents.by_age()[-1]
@@ -172,28 +175,30 @@ class TargetState:
             youngest.park()
         return events
 
-    # -- what streams are asked to do ----------------------------------------------------------
+    # -- leases, holds and guesses -------------------------------------------------------------
 
     def lease(self, stream_id: StreamId, generation: int, prefix_len: int, num_tokens: int) -> None:
-        """Let a stream decode until it has prefix_len + num_tokens tokens."""
+        """Allow a stream to decode until it has prefix_len + num_tokens tokens."""
         stream = self._current(stream_id, generation)
         if stream is None:
             return
         if prefix_len > len(stream.token_ids):
             self.num_stale += 1
             return
-        # Positions, not increments: a repeated lease adds nothing.
+        # A lease is a position and not an increment, so a repeated one adds nothing.
         stream.lease = max(stream.lease, prefix_len + num_tokens)
 
     def hold(self, stream_id: StreamId, generation: int, hold: Hold | None) -> None:
-        """Have a stream wait for guesses from now on; None: no longer."""
+        """Have a stream wait for guesses from now on; None ends that."""
         stream = self._current(stream_id, generation)
         if stream is not None:
             stream.hold = hold
 
     def patience_s(self, now: float) -> float:
-        """Seconds that the next pass may wait: nothing is to be done but for streams that wait for
-        their guesses. Asked before each pass."""
+        """Returns the seconds that the next pass may wait; called before each pass.
+
+        They are 0.0 unless all streams that have work wait for their guesses.
+        """
         self._now = now
         if self._next_parked() is not None:
             return 0.0
@@ -213,12 +218,14 @@ class TargetState:
         token_ids: Sequence[int],
         chances: Sequence[float],
     ) -> None:
-        """Keep guesses for the positions from start on, as GuessBuffer.take says."""
+        """Add guesses for the positions from `start` on; the arguments are those of
+        GuessBuffer.take()."""
         stream = self._streams.get(stream_id)
         if stream is None:
             self.num_stale += 1
             return
-        # A padded vocabulary of the draft may be larger: such a guess is wrong, not fatal.
+        # The draft's vocabulary may be padded, so it may guess ids that this model lacks. Such a
+        # guess is wrong, but not an error.
         num_vocab = self._model.info.num_vocab
         known = list(itertools.takewhile(lambda token_id: token_id < num_vocab, token_ids))
         taken = stream.buffer.take(number, start, known, chances[: len(known)], stream.token_ids)
@@ -242,12 +249,12 @@ class TargetState:
             or self._next_parked() is not None
         )
 
-    def _is_known(self, stream: TargetStream) -> bool:
-        """Whether nothing of a text is to be read, nor decoded yet, and nobody has been told."""
+    def _awaits_notice(self, stream: TargetStream) -> bool:
+        """Whether a text has been read, may not be decoded yet, and was not announced."""
         return not (stream.announced or stream.may_decode or self._residents.missing(stream))
 
     def step(self) -> list[Event]:
-        """One pass: every stream that may decode, and pieces of waiting prompts."""
+        """Run one pass over every stream that may decode and pieces of waiting prompts."""
         resumed = self._resume()
         events = self._make_room()
         decoding: list[TargetStream] = []
@@ -293,27 +300,28 @@ class TargetState:
             events += ran
             if num_read and any(isinstance(event, Committed) for event in ran):
                 events.append(ReadBeside(num_read))
-        known = [stream for stream in self._residents if self._is_known(stream)]
-        for stream in [*(stream for stream, _ in pieces), *resumed, *known]:
+        unannounced = [stream for stream in self._residents if self._awaits_notice(stream)]
+        for stream in [*(stream for stream, _ in pieces), *resumed, *unannounced]:
             events += self._announce(stream)
         if is_full:
-            # Those served go to the back: a pass that cannot hold all must not starve the rest.
+            # The streams of this pass go to the back, so that a pass that cannot hold all streams
+            # does not starve the rest.
             for stream in decoding:
                 if self._is_alive(stream):
                     self._streams[stream.spec.stream_id] = self._streams.pop(stream.spec.stream_id)
         return events
 
     def _is_able(self, stream: TargetStream) -> bool:
-        """Whether it may decode, and all before that is in the cache."""
+        """Whether a stream may decode and has its whole prefix in the cache."""
         is_here = stream.seq_id is not None and not self._residents.missing(stream)
         return is_here and stream.may_decode
 
     def _choose(
         self, decoding: Sequence[TargetStream], budget: int, score_budget: int
     ) -> list[Chosen]:
-        """The guesses that each stream brings into the pass.
+        """Returns the guesses of each stream for the pass.
 
-        Guesses take free cells only: no stream is parked for them.
+        They take free cells only, so that no stream is parked for them.
         """
         has_some = any(s.buffer.token_ids or s.spec.looks_up for s in decoding)
         if self._costs is None or not has_some:
@@ -334,12 +342,13 @@ class TargetState:
         return self._model.info.num_cells - self._model.free_cells()
 
     def _pass_size(self, spans: Sequence[Span]) -> tuple[int, int, float]:
+        """Returns the tokens, the used cells and the mean own cells a token of a pass."""
         num_tokens = sum(len(span.token_ids) for span in spans)
         own = sum(span.start * len(span.token_ids) for span in spans)
         return num_tokens, self._used_cells, own / num_tokens
 
     def passed(self, seconds: float, now: float = 0.0) -> None:
-        """The last pass took so long and ended now; what it tells of those to come is learnt."""
+        """Record that the last pass ended at `now`, and correct the cost table by its seconds."""
         for stream_id in self._in_pass:
             if (stream := self._streams.get(stream_id)) is not None:
                 stream.last_commit_at = now
@@ -353,9 +362,9 @@ class TargetState:
         decoding: Sequence[TargetStream],
         reading: Sequence[TargetStream],
     ) -> list[Event]:
-        """One pass over the spans of those who decode, then those who read."""
+        """Run one pass over the spans of decoding streams, followed by those of reading streams."""
         logits = self._model.forward(spans)
-        # With the positions that were of each text before.
+        # The second item is the stream's length before the pass.
         done: list[tuple[TargetStream, int, Committed | Failed]] = []
         scored: list[Event] = []
         ready: list[Event] = []
@@ -367,7 +376,7 @@ class TargetState:
                 event = self._commit(stream, rows, span.token_ids[1:])
                 done.append((stream, span.start + 1, event))
                 if not stream.announced:
-                    # Nothing of its text was to be read.
+                    # Its whole text was in the cache already.
                     ready.append(self._ready(stream, event))
             elif is_decoded(stream, span):
                 known = len(stream.token_ids)
@@ -391,6 +400,7 @@ class TargetState:
         return self._streams.get(stream.spec.stream_id) is stream
 
     def _announce(self, stream: TargetStream) -> list[Event]:
+        """Returns the event that a stream is ready, or that it has ended without a token."""
         spec = stream.spec
         if not self._is_alive(stream):
             return []
@@ -403,17 +413,18 @@ class TargetState:
         return [self._ready(stream)]
 
     def _ready(self, stream: TargetStream, event: Committed | Failed | None = None) -> Ready:
-        """event: what the pass that read its last tokens gave it."""
+        """Mark a stream as announced. event: its result in the pass that read its last tokens."""
         stream.announced = True
         has_begun = isinstance(event, Committed)
         if not has_begun:
-            # Who hears of it says anew what it may do.
+            # The coordinator sends a new lease when it receives the notice.
             stream.lease = 0
         return Ready(stream.spec.stream_id, stream.generation, stream.num_read, has_begun)
 
     def _commit(
         self, stream: TargetStream, logits: Logits, guesses: Sequence[int]
     ) -> Committed | Failed:
+        """Verify guesses against the rows of logits, and append the tokens that follow."""
         spec = stream.spec
         prefix_len = len(stream.token_ids)
         try:
@@ -453,7 +464,7 @@ class TargetState:
         )
 
     def _score(self, stream: TargetStream, logits: Logits) -> PromptScored:
-        """logits: (n, num_vocab), the first row of the place of the next token to be scored."""
+        """Score prompt tokens. logits: (n, num_vocab), from the next unscored position on."""
         spec, position = stream.spec, stream.next_score
         token_ids = stream.token_ids[position : position + len(logits)]
         stream.next_score += len(logits)

@@ -1,4 +1,4 @@
-"""One stream on the target, and the cells it takes."""
+"""One stream on the target and the cells that it needs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ if TYPE_CHECKING:
     from nodes.target.composing import Chosen
     from nodes.target.holding import Hold
 
-# Where an answer has begun its reader waits in the middle of a sentence: others wait as much longer
-# for their next token as it takes to read what was lost or parked in few passes.
+# Limits for reading the text of an answer that has already begun: pieces a pass, and seconds a
+# pass. Its reader waits in the middle of a sentence, so the text is read in few large passes, and
+# the other streams wait longer for their next token.
 _MOST_MIDWAY_PIECES = 4
 _MIDWAY_PASS_S = 0.25
 
 
 @dataclass(slots=True)
 class TargetStream:
-    """A stream the target holds.
+    """A stream that the target holds.
 
-    number: rises with each stream that is opened, so that the youngest can be told.
-    generation: of the placement, raised by one each time it is parked.
-    seq_id: its sequence in the engine; None while it is parked. num_read: tokens run to fill it.
-    next_score: position of the next prompt token to be scored, if any is.
+    number: rises with each stream that is opened, so it gives their age. generation: that of the
+    placement, plus one for each parking. seq_id: its sequence in the engine; None while it is
+    parked. lease: the length up to which it may decode. num_read: tokens that were run to fill the
+    sequence. next_score: position of the next prompt token to be scored.
     """
 
     spec: StreamSpec
@@ -42,17 +43,18 @@ class TargetStream:
     sampler: Sampler
     seq_id: int | None = None
     lease: int = 0
-    # What draft nodes have sent for it, and what of that is in the pass under way.
+    # Guesses of draft nodes for it, and the guesses that are in the current pass.
     buffer: GuessBuffer = field(default_factory=GuessBuffer)
     chosen: Chosen | None = None
-    # What it waits for, if it does, and when its last token was committed.
+    # What it waits for (None: nothing), and when its last token was committed.
     hold: Hold | None = None
     last_commit_at: float = -math.inf
-    # Tokens that a pass commits to it on average.
+    # Tokens that a pass commits to it, on average.
     tokens_a_pass: float = 1.0
+    # Whether the coordinator was notified that the text has been read.
     announced: bool = False
     num_read: int = 0
-    # The first token follows nothing.
+    # The first token has no token before it and therefore no score.
     next_score: int = 1
 
     @property
@@ -65,24 +67,24 @@ class TargetStream:
 
     @property
     def scores_left(self) -> int:
-        """Tokens of the prompt that are still to be scored; none once there is output."""
+        """Tokens of the prompt that have no score yet; 0 once there is output."""
         if not self.spec.scores_prompt or self.spec.num_committed:
             return 0
         return self.spec.num_prompt_tokens - self.next_score
 
     @property
     def num_copyable(self) -> int:
-        """Tokens that need not be run for it: others may have them in the cache."""
+        """Leading tokens that may be copied from another stream's cache instead of being run."""
         return self.next_score - 1 if self.scores_left else len(self.token_ids) - 1
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left to be done for it, though it had no token to decode."""
+        """Whether the stream has no tokens left to decode and none to score."""
         return self.tokens_left <= 0 and not self.scores_left
 
     @property
     def num_scores(self) -> int:
-        """Scores that a token makes: its own, and of those in its place."""
+        """The scores of one token: its own and those of the alternatives; 0 without scoring."""
         return 1 + self.spec.num_logprobs
 
     @property
@@ -91,13 +93,14 @@ class TargetStream:
 
     @property
     def may_decode(self) -> bool:
-        """Whether it is asked to go on, once its prefix is in the cache."""
+        """Whether its lease allows a token, once its prefix is in the cache."""
         return self.lease > len(self.token_ids)
 
     def park(self) -> None:
-        """Give up its place in the cache: what it was asked to do is void.
+        """Reset the stream after it has left the cache.
 
-        But not what it may do as soon as it has been read, which nobody asks for again.
+        Its lease ends if the coordinator knows of the stream's readiness. Otherwise the lease of
+        the opening stays, because the coordinator does not send it again.
         """
         self.num_read = 0
         if self.announced:
@@ -108,7 +111,8 @@ class TargetStream:
     def until_end(
         self, token_ids: list[int], eog: Set[int], tokenizer: Tokenizer
     ) -> tuple[list[int], bytes, str]:
-        """Tokens up to the end of the text, their bytes, and why it ended ("" if it did not)."""
+        """Returns the tokens up to the end of the text, their bytes, and the reason why it ended
+        ("" if it goes on)."""
         kept: list[int] = []
         text = b""
         for token_id in token_ids:
@@ -125,8 +129,10 @@ class TargetStream:
 
 
 def midway_tokens(decode: CostTable) -> int:
-    """Tokens of answers that have begun that a pass reads beside others: whole pieces, at least
-    one, and no more than are read in a quarter of a second by these costs."""
+    """Returns how many tokens of begun answers a pass reads beside other streams.
+
+    They are whole pieces, at least one, and take at most a quarter of a second by these costs.
+    """
     pieces = _MOST_MIDWAY_PIECES
     while pieces > 1 and decode.at(pieces * PROMPT_PIECE_TOKENS) > _MIDWAY_PASS_S:
         pieces -= 1

@@ -1,4 +1,4 @@
-"""Texts become token ids in a thread, one after the other: no pass waits for a long one."""
+"""Tokenizes texts in a thread, one after the other, so that no pass waits for a long text."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from nodes.messages import MAX_PROMPT_TOKENS, MAX_TEXT_BYTES, TokenizeReply, Tok
 logger = logging.getLogger(__name__)
 
 Read = Callable[[TokenizeRequest], TokenizeReply]
-# The coordinator asks for a few at a time.
+# The coordinator sends only a few at a time.
 MAX_WAITING: Final = 64
 
 
 class TextReader:
-    """Answers TokenizeRequests. run() it in a task; ask() is for the event loop, too.
+    """Answers TokenizeRequests. run() needs a task; ask() is called on the same event loop.
 
-    read: called in a thread. num_read: texts that are done with.
+    read: called in a thread. num_read: texts that are finished.
     """
 
     def __init__(self, read: Read, answer: Callable[[TokenizeReply], object]) -> None:
@@ -35,25 +35,25 @@ class TextReader:
         self.num_read = 0
 
     def is_stuck(self, limit_s: float) -> bool:
-        """Whether one text has taken longer than this."""
+        """Whether the current text has taken longer than limit_s."""
         return self._began_at is not None and time.monotonic() - self._began_at > limit_s
 
     def ask(self, request: TokenizeRequest) -> None:
-        """Queue a text; where too many wait it is refused at once."""
+        """Queue a text, or refuse it at once if too many wait."""
         if len(self._waiting) >= MAX_WAITING:
-            reason = f"{MAX_WAITING} texts wait to be tokenized already: try later"
+            reason = f"{MAX_WAITING} texts already wait to be tokenized: try again later"
             self._answer(TokenizeReply(request.request_id, reason, ()))
             return
         self._waiting.append(request)
         self._is_asked.set()
 
     def forget_all(self) -> None:
-        """A membership is over: its questions are nobody's, and their numbers are used again."""
+        """Drop all requests of a membership that has ended; the next one reuses their ids."""
         self._membership += 1
         self._waiting.clear()
 
     async def run(self) -> None:
-        """Serve until cancelled; then the text that is being read is finished first."""
+        """Serve until cancelled; on cancellation the current text is finished first."""
         while True:
             await self._is_asked.wait()
             self._is_asked.clear()
@@ -66,9 +66,9 @@ class TextReader:
                 try:
                     reply = await asyncio.shield(reading)
                 except (OSError, RuntimeError) as error:
-                    # No memory, file or thread for the process of a template, say: the streams of
-                    # this node go on, and the coordinator asks again for what was not answered.
-                    logger.warning("a text could not be read: %s", error)
+                    # For example, memory, files or threads are lacking for a template's process.
+                    # The streams of this node go on, and the coordinator repeats the request.
+                    logger.warning("could not tokenize a text, the request is repeated: %s", error)
                     continue
                 finally:
                     # The tokenizer's model must not be closed under its thread.
@@ -80,7 +80,7 @@ class TextReader:
 
 
 def tokenize(tokenizer: Tokenizer, request: TokenizeRequest) -> TokenizeReply:
-    """The ids of a text or conversation, or why there are none."""
+    """Returns the token ids of a text or conversation, or the reason why there are none."""
     try:
         if request.token_ids:
             return _of_token_ids(tokenizer, request)
@@ -98,7 +98,7 @@ def tokenize(tokenizer: Tokenizer, request: TokenizeRequest) -> TokenizeReply:
 
 
 def _of_token_ids(tokenizer: Tokenizer, request: TokenizeRequest) -> TokenizeReply:
-    """The text of a prompt that is token ids. Raises InvalidInputError."""
+    """Returns the text of a prompt that is given as token ids. Raises InvalidInputError."""
     text = b"".join(map(tokenizer.piece, request.token_ids))
     if len(text) > MAX_TEXT_BYTES:
         raise InvalidInputError(f"the text has {len(text)} bytes, limit {MAX_TEXT_BYTES}")

@@ -1,5 +1,5 @@
-"""What target and draft nodes share: their link to the coordinator, their engine, their streams.
+"""Code shared by target and draft nodes: the link to the coordinator, the engine, the streams.
 
-It may import engines, the catalogue, settings and messages; both roles, the scheduler and clients
-import it.
+The package may import engines, the catalogue, settings and messages. Both roles, the scheduler and
+clients import it.
 """

@@ -1,4 +1,4 @@
-"""One thread owns the engine; commands go in, events come out on the event loop."""
+"""The thread that owns the engine: it takes commands and delivers events on the event loop."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ Command = Callable[[W], Sequence[object]]
 
 
 class Pace(Protocol[W_contra]):
-    """When passes begin; asked and told on the engine's thread. Times are the event loop's."""
+    """Decides when passes begin. It is called on the engine's thread with the event loop's time."""
 
     def patience_s(self, worker: W_contra, now: float) -> float:
-        """Seconds that the next pass may wait for a command, 0.0 if it begins at once; asked again
-        when they are over."""
+        """Returns the seconds that the next pass may wait for a command; 0.0 if it begins at once.
+
+        It is called again after this time.
+        """
 
     def passed(self, worker: W_contra, now: float, seconds: float) -> None:
-        """A pass has ended."""
+        """A pass has ended at `now`, after `seconds`."""
 
 
 class AtOnce:
-    """Passes begin as soon as there is something to do."""
+    """Begins a pass as soon as there is work."""
 
     def patience_s(self, worker: Worker[object], now: float) -> float:
         return 0.0
@@ -48,10 +50,10 @@ class AtOnce:
 
 
 class EngineThread(Generic[W]):
-    """Runs a worker's passes one after the other, commands between them.
+    """Runs a worker's passes one after the other, and commands between them.
 
     deliver: called on the event loop with the events of a command or pass, and its seconds.
-    pace: when passes begin.
+    pace: decides when passes begin.
     """
 
     def __init__(
@@ -68,9 +70,9 @@ class EngineThread(Generic[W]):
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.num_passes = 0
-        # When the command or pass in hand began; None while it waits for one.
+        # When the current command or pass began; None while the thread waits.
         self._began_at: float | None = None
-        # Of a worker that has begun anew: what is asked of it, and how far the thread has come.
+        # The number of post_anew() calls, and how many of them the thread has reached.
         self._era = 0
         self._era_reached = 0
 
@@ -78,12 +80,12 @@ class EngineThread(Generic[W]):
         self._commands.put(command)
 
     def is_stuck(self, limit_s: float) -> bool:
-        """Whether one command or pass has taken longer than this; asked on the event loop."""
+        """Whether the current command or pass has taken longer than limit_s; for the event loop."""
         began_at = self._began_at
         return began_at is not None and self._loop.time() - began_at > limit_s
 
     def post_anew(self, command: Command[W]) -> None:
-        """Post a command that ends all that was before it: events of that are not delivered."""
+        """Post a command and discard all events of earlier commands and passes."""
         self._era += 1
         era = self._era
 
@@ -96,7 +98,7 @@ class EngineThread(Generic[W]):
     async def run(self) -> None:
         """Serve until cancelled; raises what the engine raised. Joins the thread at the end.
 
-        What the last pass made is delivered before this returns.
+        The events of the last pass are delivered before this returns.
         """
         self._thread.start()
         try:
@@ -116,9 +118,9 @@ class EngineThread(Generic[W]):
             self._call_loop(self._finish)
 
     def _serve_once(self) -> bool:
-        """Apply waiting commands, then run one pass; False once asked to stop."""
+        """Apply waiting commands, then run one pass; returns False once run() wants to stop."""
         may_run = self._worker.has_work()
-        # Without work it waits for a command, with work as long as the pass has patience.
+        # Without work the thread waits for a command; with work, as long as the pass may wait.
         wait_s = self._patience_s() if may_run else None
         events: list[object] = []
         while True:
@@ -126,7 +128,7 @@ class EngineThread(Generic[W]):
             try:
                 command = self._commands.get(timeout=wait_s)
             except queue.Empty:
-                # There may be something else by now that is worth a wait.
+                # The wait is over, but another one may follow.
                 wait_s = self._patience_s() if may_run else 0.0
                 if not wait_s:
                     break
@@ -141,7 +143,7 @@ class EngineThread(Generic[W]):
             may_run = self._worker.has_work()
             wait_s = self._patience_s() if may_run else 0.0
             if wait_s and events:
-                # What commands have made is not kept from those who wait for it.
+                # Events of commands are delivered before the wait.
                 self._hand_over(events, 0.0)
                 events = []
         seconds = 0.0
@@ -165,23 +167,24 @@ class EngineThread(Generic[W]):
 
     def _hand_over(self, events: Sequence[object], seconds: float) -> None:
         if events:
-            self._call_loop(self._tell, self._era_reached, events, seconds)
+            self._call_loop(self._deliver_of, self._era_reached, events, seconds)
 
-    def _tell(self, era: int, events: Sequence[object], seconds: float) -> None:
+    def _deliver_of(self, era: int, events: Sequence[object], seconds: float) -> None:
+        """Deliver events unless a later era has begun."""
         if era != self._era:
             return
         try:
             self._deliver(events, seconds)
         except Exception as error:  # noqa: BLE001 - handed to run(), which raises it
-            # Of a callback the event loop would only log it: what was to be told would be lost, and
-            # whoever waits for it wait for ever.
+            # The event loop would only log an error of its callback. The events would be lost, and
+            # their receivers would wait for ever.
             self._fail(error)
 
     def _call_loop(self, function: Callable[..., None], *args: object) -> None:
         try:
             self._loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
-            # The loop is closed: the process is on its way out.
+            # The loop is closed, because the process is ending.
             self._commands.put(None)
 
     def _fail(self, error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""Engines by the names that settings give them: model files, toys, and emulated nodes."""
+"""Opens engines by their names in the settings: model files, toys, and emulated nodes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _TOY = "toy:"
 _SLOWEST_TOY_MS = 10_000.0
 _REPLAY = "replay:"
-# Engines that are no model file of the catalogue's kind.
+# Prefixes of names that do not mean a model file.
 EMULATED = (_TOY, _REPLAY)
 
 
@@ -39,11 +39,11 @@ def open_engine(
     *,
     is_draft: bool = False,
 ) -> OpenedModel | OpenedToy | OpenedReplay:
-    """The engine a config names: a catalogue model, a GGUF path, `replay:FILE.toml` for an emulated
-    node, or `toy:AGREEMENT` or `toy:AGREEMENT@NUMBERms` for tests.
+    """Open the engine that the settings name: a catalogue model, a GGUF path, `replay:FILE.toml`
+    for an emulated node, or `toy:AGREEMENT` or `toy:AGREEMENT@NUMBERms` for tests.
 
-    hash_of: SHA-256 of a file. is_draft: a compact copy of its file will do. Raises ConfigError for
-    a toy that there is not, and what those raise who open the others.
+    hash_of: returns the SHA-256 of a file. is_draft: a compact copy of the file may be used. Raises
+    ConfigError for a wrong toy, and what checked_model(), open_model() and open_replay() raise.
     """
     if settings.model.startswith(_TOY):
         agreement, pass_s = _toy(settings.model)
@@ -81,7 +81,7 @@ def open_target(
     progress: Progress | None = None,
     hash_of: Callable[[Path], str] = hash_file,
 ) -> OpenedModel | OpenedToy | OpenedReplay | EmbeddingModel:
-    """The same for a target, whose model may be one of embeddings.
+    """Open the engine of a target, whose model may be an embedding model.
 
     Raises what open_engine raises.
     """
@@ -89,7 +89,7 @@ def open_target(
         return open_engine(settings, progress, hash_of)
     path, model_hash = checked_model(settings, default_cache_dir(environment()), hash_of)
     if not traits_of_file(path).embeds:
-        # The hash of so large a file takes seconds.
+        # The hash is passed on, because hashing a large file takes seconds.
         return open_engine(settings, progress, lambda _path: model_hash)
     return EmbeddingModel(
         path,
@@ -101,25 +101,25 @@ def open_target(
 
 
 def _toy(model: str) -> tuple[float, float]:
-    """Agreement of a toy, and seconds that each of its passes takes at the least."""
-    share, has_pace, pace = model.removeprefix(_TOY).partition("@")
+    """Returns the agreement of a toy, and the least seconds that each of its passes takes."""
+    share, has_time, pass_time = model.removeprefix(_TOY).partition("@")
     try:
         agreement = float(share)
-        pass_ms = float(pace.removesuffix("ms")) if has_pace else 0.0
+        pass_ms = float(pass_time.removesuffix("ms")) if has_time else 0.0
     except ValueError:
         agreement, pass_ms = -1.0, 0.0
-    is_pace = pace.endswith("ms") and 0.0 < pass_ms <= _SLOWEST_TOY_MS if has_pace else True
-    if not (0.0 <= agreement <= 1.0 and is_pace):
+    is_time = pass_time.endswith("ms") and 0.0 < pass_ms <= _SLOWEST_TOY_MS if has_time else True
+    if not (0.0 <= agreement <= 1.0 and is_time):
         raise ConfigError(
-            f"engine.model = {model!r}: toy:0 to toy:1 is accepted, alone or with a "
-            f"pace of up to {_SLOWEST_TOY_MS:g} ms a pass: toy:0.8@5ms"
+            f"engine.model = {model!r}: toy:0 to toy:1 is accepted, alone or with the "
+            f"time of a pass, up to {_SLOWEST_TOY_MS:g} ms: toy:0.8@5ms"
         )
     return agreement, pass_ms / 1e3
 
 
 def model_path(catalog: Catalog, name: str, model_dir: str) -> Path:
-    """The file of a catalogue name, or the file itself, which must lie in model_dir if that is
-    set. Raises CatalogError."""
+    """Returns the file of a catalogue name, or the named file itself, which must lie in model_dir
+    if that is set. Raises CatalogError."""
     path = catalog.path(name)
     if catalog.sha256(name) is None and model_dir:
         allowed = Path(model_dir).resolve()
@@ -131,10 +131,10 @@ def model_path(catalog: Catalog, name: str, model_dir: str) -> Path:
 def checked_model(
     settings: EngineSettings, cache: Path, hash_of: Callable[[Path], str] = hash_file
 ) -> tuple[Path, str]:
-    """A node's model file and its SHA-256, before libllama sees it.
+    """Returns a node's model file and its SHA-256, checked before libllama opens it.
 
-    Raises CatalogError for what is neither an installed catalogue name nor a good file, lies
-    outside engine.model_dir where that is set, or is not the file it should be.
+    Raises CatalogError if the model is neither an installed catalogue name nor a good file, if the
+    file lies outside engine.model_dir where that is set, or if its SHA-256 is wrong.
     """
     catalog = Catalog(cache)
     path = model_path(catalog, settings.model, settings.model_dir)
@@ -153,7 +153,7 @@ def tokenizer_of(opened: OpenedModel | OpenedToy | OpenedReplay) -> Tokenizer:
 
 
 def calibration_of(model: LlamaModel | ToyModel | ReplayModel) -> DraftCalibration:
-    """What a draft's file says of how its confidence is to be read, if it says so."""
+    """Returns the calibration that a draft's file carries, or the default one."""
     if isinstance(model, ReplayModel):
         text = model.calibration
     else:
@@ -163,21 +163,24 @@ def calibration_of(model: LlamaModel | ToyModel | ReplayModel) -> DraftCalibrati
     try:
         return DraftCalibration.from_json(text)
     except ValueError as error:
-        logger.warning("%s: calibration left aside: %s", model.info.model, error)
+        logger.warning("the calibration in the file of %s is ignored: %s", model.info.model, error)
         return DraftCalibration()
 
 
 def in_tokens_of_targets(
     opened: OpenedModel | OpenedToy | OpenedReplay, settings: EngineSettings
 ) -> tuple[Sequences, Pieces]:
-    """A draft's model, and the pieces of its tokens: those of its targets, where these are others.
+    """Returns a draft's model and the pieces of its tokens, in the vocabulary of its targets.
 
-    Raises ConfigError, CatalogError or ModelFileError.
+    Without engine.vocabulary this is the draft's own vocabulary. Raises ConfigError, CatalogError
+    or ModelFileError.
     """
     name = settings.vocabulary
     if not name:
         return opened.model, tokenizer_of(opened)
     if not isinstance(opened, OpenedModel):
-        raise ConfigError(f"engine.vocabulary = {name!r}: only a model file has tokens of its own")
+        raise ConfigError(
+            f"engine.vocabulary = {name!r}: this is accepted only if engine.model is a model file"
+        )
     path = model_path(Catalog(default_cache_dir(environment())), name, settings.model_dir)
     return in_tokens_of(path, opened.model)

@@ -1,4 +1,4 @@
-"""What happened to a stream at a node that serves it, as its state says it."""
+"""The events of a stream that the states of target and draft nodes return."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from nodes.worker.stream import StreamId, StreamSpec
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """num_read: tokens that were run for it, not copied. has_begun: the same pass committed its
-    first token."""
+    """The text of a stream has been read.
+
+    num_read: tokens that were run for it and not copied. has_begun: the same pass committed its
+    first token.
+    """
 
     stream_id: StreamId
     generation: int
@@ -22,7 +25,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """code: as in StreamFailedNotice."""
+    """A node cannot serve a stream. code: as in StreamFailedNotice."""
 
     stream_id: StreamId
     generation: int
@@ -31,7 +34,7 @@ class Failed:
 
 
 def failed_by(spec: StreamSpec, generation: int, error: StreamError) -> Failed:
-    """A stream that cannot go on, such as one whose grammar cannot be used."""
+    """Returns the event for a stream that an error has ended, such as one of its grammar."""
     return Failed(spec.stream_id, generation, str(error), error.code)
 
 

@@ -1,4 +1,4 @@
-"""A node's or client's line to its coordinator: Hello, heartbeats, and again after a loss."""
+"""The link of a node or client to its coordinator: it joins, answers heartbeats, and rejoins."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ from mesh.transport import ClientTransport
 
 logger = logging.getLogger(__name__)
 
-# At most, between Hellos that could not leave: the first time, and after a loss.
+# Longest wait between Hellos that could not be sent: before the first joining, and after a loss.
 _FIRST_WAIT_S, _WAIT_S = 0.1, 0.5
-# For the answer to one that has left: said again and again, Hellos would fill a narrow link, and
-# the medium it shares. Until the answer is there they are all that a coordinator hears.
+# Bounds of the wait for the answer to a Hello that was sent. More frequent Hellos would fill a
+# narrow link and the medium that it shares. Until the answer arrives a node sends nothing else.
 _LEAST_ANSWER_WAIT_S, _ANSWER_WAIT_S = 0.5, 1.0
-# Without a connection for this long it may have been refused, which ZeroMQ does not tell.
+# After this time without a connection it may have been refused, which ZeroMQ does not report.
 _RETRY_S = 2.0
-# Connected and not answered for this long: the other end may be one that is there no more.
+# After this time without an answer on a connection the other end may no longer exist.
 _ANSWER_S = 5.0
-# What a coordinator said before it closed a connection is read first.
+# Time to read messages that a coordinator sent before it closed the connection.
 _LAST_WORDS_S = 0.02
 _A_MOMENT_S = 0.01
 
 
-# What a node says that ends in good order: nobody's request is to blame.
+# The reason in the Bye of a node that stops in good order, so that no request is blamed for it.
 STOPS: Final = "stops"
 
 
 class RefusedError(MeshError):
-    """The coordinator does not let this node in; the text is its reason, code that of Refuse."""
+    """The coordinator refused this node. The text is its reason; code: as in Refuse."""
 
     def __init__(self, reason: str, code: str = "") -> None:
         super().__init__(reason)
@@ -59,34 +59,34 @@ class RefusedError(MeshError):
 
 
 class NoCoordinatorError(MeshError):
-    """Nobody answered at the endpoint within the time allowed."""
+    """No coordinator answered at the endpoint within the time allowed."""
 
     def __init__(self, endpoint: str, waited_s: float) -> None:
         super().__init__(
             f"no coordinator answered at {endpoint} within {waited_s:g} s: "
-            f"start one with `airdraft coordinator`, mend the endpoint, or, where links have keys, "
-            f"let this machine's be authorized there"
+            f"start one with `airdraft coordinator`, correct the endpoint, or, where links have "
+            f"keys, authorize this machine's key there"
         )
 
 
 class LostCoordinatorError(MeshError):
-    """The coordinator stopped or fell silent, and this member does not wait for another."""
+    """The coordinator was lost, and this member does not wait for another one."""
 
     def __init__(self, endpoint: str, how: str) -> None:
-        super().__init__(f"the coordinator at {endpoint} {how}: ask again when it is back")
+        super().__init__(f"the coordinator at {endpoint} {how}: try again when it is back")
 
 
 class LinkHandler(Protocol):
-    """Who uses the link. Both are called on the event loop and must not wait."""
+    """The user of a link. Both methods are called on the event loop and must not block."""
 
     def on_joined(self, welcome: Welcome) -> None:
-        """The coordinator knows this node anew: nothing from before holds."""
+        """A new membership has begun, and all state of an earlier one is void."""
 
     def on_message(self, message: Any) -> None: ...
 
 
 class Link:
-    """Keeps this node joined. run() ends only by an error or by being cancelled."""
+    """Keeps this node joined to its coordinator. run() ends only by an error or cancellation."""
 
     def __init__(
         self,
@@ -126,9 +126,9 @@ class Link:
         return self._welcome is not None
 
     def send(self, message: Any) -> bool:
-        """Send within the current membership; dropped and counted while there is none.
+        """Send within the current membership; without one the message is dropped and counted.
 
-        Whether it has left. Heartbeats tell of what that leaves open.
+        Returns whether it was handed to the transport. Heartbeats find out about losses after that.
         """
         welcome = self._welcome
         if welcome is None:
@@ -139,13 +139,13 @@ class Link:
             frames = encode(message, cluster=welcome.cluster, epoch=welcome.epoch)
             self._transport.send(pad(frames) if welcome.pads else frames)
         except BackpressureError:
-            # The coordinator is gone or stuck; the heartbeat decides which.
+            # The coordinator is gone or stuck; the heartbeats find out.
             self.num_dropped += 1
             return False
         return True
 
     def packed(self, message: Any) -> list[bytes]:
-        """Frames of a message as it would be sent now; none while there is no membership."""
+        """Returns the frames of a message as it would be sent now; [] without a membership."""
         welcome = self._welcome
         if welcome is None:
             return []
@@ -158,7 +158,7 @@ class Link:
             group.create_task(self._keep_joined())
 
     async def _watch(self) -> None:
-        """A connection that closes ends the membership, which was that of the connection."""
+        """End the membership when its connection closes."""
         while True:
             await self._transport.lost()
             welcome = self._welcome
@@ -215,7 +215,7 @@ class Link:
         has_joined = False
         while True:
             now = loop.time()
-            # While this process did not run the coordinator was not silent.
+            # Time in which this process did not run does not count as silence of the coordinator.
             self._heard_at = min(now, self._heard_at + pauses.looked(now, wait_s))
             if self._welcome is not None:
                 has_joined = True
@@ -238,7 +238,7 @@ class Link:
                 unconnected_since = unanswered_since = now
                 self._transport.retry()
                 has_left = False
-            # Full jitter, so that nodes do not come back in step after a coordinator's restart.
+            # The jitter spreads the Hellos of nodes after a coordinator's restart.
             least_s, most_s = 0.02, _WAIT_S if has_joined else _FIRST_WAIT_S
             if has_left:
                 least_s, most_s = _LEAST_ANSWER_WAIT_S, _ANSWER_WAIT_S
@@ -251,14 +251,17 @@ class Link:
                     await self._let_in.wait()
 
     def _silence(self, welcome: Welcome, now: float) -> float:
-        """End the membership if the coordinator is silent for too long; when to look again."""
+        """End the membership if the coordinator was silent for too long.
+
+        Returns the seconds until the next check.
+        """
         silent_s, limit_s = now - self._heard_at, welcome.heartbeat_timeout_s
         if silent_s > limit_s and (quiet_s := self._transport.quiet_s()) is not None:
-            # A large message takes its time, and nothing else comes meanwhile.
+            # During the transfer of a large message no other message arrives.
             silent_s = min(silent_s, quiet_s)
             self._heard_at = now - silent_s
         if silent_s > limit_s:
-            self._lose(f"is silent for {silent_s:.1f} s")
+            self._lose(f"has been silent for {silent_s:.1f} s")
             return 0.0
         return min(welcome.heartbeat_interval_s, limit_s - silent_s + _A_MOMENT_S)
 
@@ -267,7 +270,7 @@ class Link:
             raise LostCoordinatorError(self._endpoint, how)
         logger.log(level, "the coordinator at %s %s", self._endpoint, how)
         if says_bye:
-            # Should it be there after all, it must know that what this node held is gone.
+            # If the coordinator is alive after all, it must know that this node drops its streams.
             self.say_bye(how)
         self._welcome = None
         self._on_lost()

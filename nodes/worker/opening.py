@@ -1,4 +1,4 @@
-"""Streams on their way to an engine: those with a grammar wait beside it until that is compiled."""
+"""Opens streams on an engine; a stream with a grammar waits until the grammar is compiled."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from nodes.messages import OpenStreamRequest
 
 
 class Opening:
-    """Compiles one grammar at a time in a thread of its own: passes of others go on meanwhile.
+    """Compiles one grammar at a time in a thread of its own, so that passes go on meanwhile.
 
-    grammars: None for an engine that has none. open: hands a stream to the engine.
+    grammars: None for an engine without grammars. open_stream: gives a stream to the engine.
     """
 
     def __init__(
@@ -21,14 +21,14 @@ class Opening:
     ) -> None:
         self._grammars = grammars
         self._open = open_stream
-        # By owner, whose turn is next first, then by stream. One that is closed is forgotten.
+        # By owner, in the order of their turns, then by stream. A closed stream is removed.
         self._waiting: dict[str, dict[int, OpenStreamRequest]] = {}
         self._owner_of: dict[int, str] = {}
         self._is_asked = asyncio.Event()
         self.num_compiled = 0
 
     async def run(self) -> None:
-        """Serve until cancelled; then the grammar that is being compiled is finished first."""
+        """Serve until cancelled; on cancellation the current grammar is finished first."""
         while True:
             await self._is_asked.wait()
             self._is_asked.clear()
@@ -36,7 +36,7 @@ class Opening:
                 owner, requests = next(iter(self._waiting.items()))
                 await self._compile(next(iter(requests.values())))
                 if owner in self._waiting:
-                    # Nobody's grammars keep those of others waiting for more than one of them.
+                    # Owners take turns, so that none waits for more than one grammar of another.
                     self._waiting[owner] = self._waiting.pop(owner)
 
     async def _compile(self, request: OpenStreamRequest) -> None:
@@ -44,11 +44,11 @@ class Opening:
         grammar = request.sampling.rules.grammar
         compiling = asyncio.create_task(asyncio.to_thread(self._grammars.compile, grammar))
         try:
-            # What is wrong with it is found again, at once, where the stream is opened.
+            # Opening the stream finds the same error again at once and reports it.
             with contextlib.suppress(GrammarError):
                 await asyncio.shield(compiling)
         finally:
-            # The model whose vocabulary it reads must not be closed under its thread.
+            # The thread reads the model's vocabulary, so the model must not be closed before.
             await asyncio.wait([compiling])
             self.num_compiled += 1
         if self._found(request.stream_id) is request:
@@ -60,14 +60,14 @@ class Opening:
         if not grammar.kind or self._grammars is None or self._grammars.knows(grammar):
             self._open(request)
             return
-        # A later generation replaces the one that waits.
+        # A later generation replaces one that is waiting.
         self._forget(request.stream_id)
         self._waiting.setdefault(request.owner, {})[request.stream_id] = request
         self._owner_of[request.stream_id] = request.owner
         self._is_asked.set()
 
     def close(self, stream_id: int, generation: int) -> None:
-        """Forget a stream that waits; the engine may know it, too."""
+        """Remove a waiting stream. The caller also closes it on the engine."""
         waiting = self._found(stream_id)
         if waiting is not None and waiting.generation == generation:
             self._forget(stream_id)

@@ -1,4 +1,4 @@
-"""An engine's facts and costs as they travel in Hello, and back."""
+"""Encodes an engine's properties and costs for Hello, and decodes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nodes.messages import CostFields, EngineProfile, LinkFields
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
 
-# What no device takes: the planner computes with these, and nothing must overflow.
+# Bounds that no device exceeds; they keep the planner's computations from overflowing.
 _LEAST_S, _MOST_S = 1e-9, 1e5
 _MOST_CELL_S = 1.0
 _LEAST_BPS = 1000.0
@@ -21,7 +21,7 @@ def encode_profile(
     costs: NodeCosts,
     link: LinkFields | None = None,
 ) -> bytes:
-    """link: what was declared of it."""
+    """Encode a profile. link: properties of the link that the settings state."""
     return encode_struct(
         EngineProfile(
             engine=info.engine,
@@ -45,23 +45,23 @@ def encode_profile(
 
 
 def decode_profile(data: bytes) -> EngineProfile:
-    """Raises mesh.errors.DecodeError for anything malformed."""
+    """Decode a profile. Raises mesh.errors.DecodeError for malformed data."""
     return decode_struct(EngineProfile, data)
 
 
 def costs_of(profile: EngineProfile) -> NodeCosts:
-    """Raises ValueError for tables that no measurement gives."""
+    """Returns the costs in a profile. Raises ValueError for tables that no measurement gives."""
     return NodeCosts(_from_fields(profile.decode), _from_fields(profile.prefill))
 
 
 def link_of(profile: EngineProfile) -> Link:
-    """What a node has declared of its link; unlimited where it has not.
+    """Returns the declared properties of a node's link; the rate is unlimited if none is declared.
 
-    Raises ValueError for a rate at which nothing would ever arrive.
+    Raises ValueError for a rate that is too low for any message to arrive.
     """
     fields = profile.link
     if 0 < fields.rate_bps < _LEAST_BPS:
-        raise ValueError(f"a link has {_LEAST_BPS:g} bit/s at least")
+        raise ValueError(f"the rate of a link must be at least {_LEAST_BPS:g} bit/s")
     return Link(
         fields.rate_bps or math.inf,
         fields.rtt_s,
@@ -71,7 +71,7 @@ def link_of(profile: EngineProfile) -> Link:
 
 
 def token_bits(profile: EngineProfile) -> int:
-    """What one of its token ids takes on the wire."""
+    """Returns the bits of one of its token ids in a message."""
     return 16 if profile.num_vocab <= 1 << 16 else 32
 
 
@@ -87,7 +87,7 @@ def _from_fields(fields: CostFields) -> CostTable:
     per_cells = fields.per_cell_s, fields.per_own_cell_s
     table = CostTable(fields.sizes, fields.seconds, *per_cells)
     if not all(_LEAST_S <= seconds <= _MOST_S for seconds in table.seconds):
-        raise ValueError(f"a pass takes {_LEAST_S:g} to {_MOST_S:g} s")
+        raise ValueError(f"the seconds of a pass must be {_LEAST_S:g} to {_MOST_S:g}")
     if max(per_cells) > _MOST_CELL_S:
-        raise ValueError(f"a cell costs {_MOST_CELL_S:g} s at most")
+        raise ValueError(f"the seconds of a cell must be at most {_MOST_CELL_S:g}")
     return table

@@ -1,4 +1,4 @@
-"""A stream as every node sees it: what it is, and when its text ends."""
+"""The description of a stream that all nodes share, and the search for its stop strings."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from nodes.messages import OpenStreamRequest
 
 StreamId = NewType("StreamId", int)
 
-# A target reads prompts in pieces of this size beside other work, which they stall only a little.
+# A target reads prompts in pieces of this size beside decoding, which they delay only a little.
 PROMPT_PIECE_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSpec:
-    """Everything a node must know to serve a stream from some position on.
+    """Everything that a node needs to serve a stream from some position on.
 
-    token_ids: prompt and committed tokens; generation: raised each time the stream is placed anew,
-    so that what an earlier placement still says can be dropped. num_logprobs, scores_prompt,
+    token_ids: prompt and committed tokens. generation: raised each time the stream is placed anew,
+    so that messages about an earlier placement can be dropped. num_logprobs, scores_prompt,
     num_leased, num_known, weight, num_guesses, looks_up: as in OpenStreamRequest.
     """
 
@@ -48,11 +48,11 @@ class StreamSpec:
 
     @property
     def ends_at_eog(self) -> bool:
-        """A grammar says where its text may end: after that there is nothing to ignore."""
+        """Whether an end-of-text token ends it; always so with a grammar, which sets the end."""
         return not self.ignore_eog or bool(self.sampling.rules.grammar.kind)
 
     def sampler(self, num_vocab: int, grammars: Grammars | None) -> Sampler:
-        """Of a node that samples the stream; raises GrammarError."""
+        """Returns a sampler for the stream's next token. Raises GrammarError."""
         return Sampler(
             self.sampling,
             num_vocab=num_vocab,
@@ -84,18 +84,18 @@ def spec_of(request: OpenStreamRequest) -> StreamSpec:
 
 
 class StopMatcher:
-    """Finds stop strings in a text that arrives in pieces, and holds back what may begin one."""
+    """Finds stop strings in a text that arrives in pieces, and holds back possible beginnings."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = tuple(stop.encode() for stop in stops if stop)
         self._held = b""
 
     def push(self, piece: bytes) -> tuple[bytes, bool]:
-        """Text that is safe to show, and whether a stop string ended it."""
+        """Returns the text that may be shown now, and whether a stop string ended it."""
         if not self._stops:
             return piece, False
         text = self._held + piece
-        # The stop that ends first decides, so that it does not matter how the text is cut.
+        # The stop string that ends first counts, so that the result is independent of the pieces.
         found = [
             (index + len(stop), index) for stop in self._stops if (index := text.find(stop)) >= 0
         ]
@@ -107,13 +107,13 @@ class StopMatcher:
         return text[: len(text) - held], False
 
     def flush(self) -> bytes:
-        """What was held back, once the stream has ended for another reason."""
+        """Returns the text that was held back, after the stream has ended for another reason."""
         held, self._held = self._held, b""
         return held
 
 
 def _overlap(text: bytes, stop: bytes) -> int:
-    """Length of the longest end of text that begins stop."""
+    """Returns the length of the longest suffix of text that is a proper prefix of stop."""
     for length in range(min(len(text), len(stop) - 1), 0, -1):
         if text.endswith(stop[:length]):
             return length

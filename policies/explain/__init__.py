@@ -1,4 +1,4 @@
-"""Why a plan is as it is, as numbers and as text."""
+"""Explains a plan in figures and as text."""
 
 from policies.explain.explanation import Compared, Explanation, as_object, explain
 from policies.explain.text import text_of

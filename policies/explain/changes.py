@@ -1,4 +1,4 @@
-"""Plans next to a given one, with their prices: what its guesses and batches are worth."""
+"""Small changes to a plan and their prices, which show what its guesses and batches gain."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from policies.plan import Batch, Observation, Plan
 from policies.priced import price_of
 from policies.problem import CycleProblem
 
-# In plans of more batches than this, changes of single ones are not looked at.
+# In plans of more batches than this, changes of single batches are left out.
 _MAX_BATCHES_ONE_BY_ONE = 6
-# Streams and guesses of each batch.
+# For each batch, pairs of a stream and its number of guesses.
 _Cuts: TypeAlias = list[list[tuple[int, int]]]
-# Least and most guesses by stream.
+# By stream: least and most guesses.
 _Limits: TypeAlias = dict[int, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A plan that differs a little. batch: the only one changed, from 1; 0 for all of them."""
+    """A plan that differs a little. batch: number of the changed batch, from 1; 0 for all."""
 
     batch: int
     what: str
@@ -29,10 +29,10 @@ class Change:
 
 
 def changes_of(observation: Observation, problem: CycleProblem, plan: Plan) -> list[Change]:
-    """Changes that are possible: guesses, batches, which streams are plain.
+    """Returns possible changes of the guesses, the batches, and the set of plain streams.
 
-    problem: of the observation. Changes that clients' own gammas or the tokens left rule out are
-    left out.
+    problem: that of the observation. Changes that clients' gammas or the tokens left forbid are
+    omitted.
     """
     bounds = list(zip(problem.least.tolist(), problem.most.tolist(), strict=True))
     limits = dict(zip(problem.stream_ids, bounds, strict=True))
@@ -50,7 +50,7 @@ def changes_of(observation: Observation, problem: CycleProblem, plan: Plan) -> l
 def _neighbours(
     cuts: _Cuts, limits: _Limits, plain: Sequence[int]
 ) -> Iterator[tuple[int, str, _Cuts]]:
-    for step, what in ((-1, "a guess fewer"), (1, "a guess more")):
+    for step, what in ((-1, "one guess fewer"), (1, "one guess more")):
         yield 0, what, [_shifted(batch, step) for batch in cuts]
         if 1 < len(cuts) <= _MAX_BATCHES_ONE_BY_ONE:
             for m, batch in enumerate(cuts):
@@ -64,13 +64,13 @@ def _neighbours(
         least = min(gamma for _, gamma in guessing)
         more = [(stream_id, least) for stream_id in able]
         yield 0, "no plain streams", [[*more, *cuts[0]], *cuts[1:]]
-    asked_for = [limits[stream_id][0] > 0 for stream_id, _ in guessing]
-    if not all(asked_for):
-        yield 0, "no guesses" + (" but those asked for" if any(asked_for) else ""), []
+    is_fixed = [limits[stream_id][0] > 0 for stream_id, _ in guessing]
+    if not all(is_fixed):
+        yield 0, "no guesses" + (" except those set by clients" if any(is_fixed) else ""), []
 
 
 def _first_guesses(observation: Observation, limits: _Limits, plan: Plan) -> list[Change]:
-    """The best number of guesses for all, in one batch and in two."""
+    """Returns the best single number of guesses, in one batch and in two."""
     able = [stream_id for stream_id in plan.plain if limits[stream_id][1] > 0]
     found = []
     for num in range(1, min(2, len(able)) + 1):
@@ -95,10 +95,10 @@ def _equal(guessing: list[tuple[int, int]], num: int) -> _Cuts:
 
 
 def _within(cuts: _Cuts, limits: _Limits) -> _Cuts:
-    """Guesses within what each stream may do; those that ask for none are plain."""
+    """Returns batches with gammas within each stream's limits, without streams of gamma 0."""
     clipped = [[(s, min(max(g, limits[s][0]), limits[s][1])) for s, g in batch] for batch in cuts]
     guessing = [[(s, g) for s, g in batch if g > 0] for batch in clipped]
-    # Who must guess does so, in a batch of its own, where no batch has it.
+    # Streams that must have guesses and are in no batch form another batch.
     placed = {s for batch in guessing for s, _ in batch}
     bound = [(s, least) for s, (least, _) in limits.items() if least > 0 and s not in placed]
     return [batch for batch in [*guessing, bound] if batch]

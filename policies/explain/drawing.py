@@ -1,4 +1,4 @@
-"""A timeline as text: a row for each draft node, each medium and the target."""
+"""Draws a timeline as text, with a row for each draft node, each medium and the target."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ IDLE, PLAIN = ".", "p"
 
 
 def timeline_lines(timeline: Timeline, width: int) -> tuple[list[str], float]:
-    """Rows of at most `width` characters, the last one a scale, and the seconds of a column.
+    """Returns rows of at most `width` characters with a scale as the last, and a column's seconds.
 
-    A column shows the number of the batch (letters after 9) that holds most of it.
+    A column shows the number of the batch (letters after 9) that takes most of its time.
     """
     labels = [_label(lane) for lane in timeline.lanes]
     margin = max(map(len, labels)) + 2
@@ -30,12 +30,15 @@ def timeline_lines(timeline: Timeline, width: int) -> tuple[list[str], float]:
 
 
 def lane_text(spans: Sequence[Span], column_s: float, columns: int) -> str:
-    """Whoever holds most of a column, if that is half of it; short spans where there is room."""
+    """Returns a row: each column shows the span that takes most of it, if that is at least half.
+
+    A shorter span is shown if its column would be empty otherwise.
+    """
     text = [IDLE] * columns
     most_s = [column_s / 2] * columns
     for span in spans:
         for column, held_s in _columns(span, column_s, columns):
-            # The least bit more than half: two halves of a column belong to the first.
+            # The next span must take strictly more, so that of two halves the first one is shown.
             if held_s >= most_s[column]:
                 text[column], most_s[column] = _letter(span), math.nextafter(held_s, math.inf)
     for span in spans:
@@ -47,7 +50,7 @@ def lane_text(spans: Sequence[Span], column_s: float, columns: int) -> str:
 
 
 def _columns(span: Span, column_s: float, columns: int) -> list[tuple[int, float]]:
-    """Columns that a span touches, and how much of each it holds."""
+    """Returns the columns that a span touches, with the seconds that it takes of each."""
     first = max(0, int(span.start_s / column_s))
     end = min(columns, int(span.end_s / column_s) + 1)
     return [

@@ -1,4 +1,4 @@
-"""Why a plan is as it is: what other policies would do, what small changes would cost."""
+"""Explains a plan by the plans of other policies and the prices of small changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SAME_PRICE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What a policy would do. is_same: it comes to the chosen plan too."""
+    """The prediction of a policy's plan. is_same: it is the chosen plan."""
 
     name: str
     prediction: Prediction
@@ -29,10 +29,10 @@ class Compared:
 class Explanation:
     """A plan with its reasons.
 
-    expected_tokens: that each batch commits in a round. plain_pass_s: a pass of the plain streams.
-    best_rejected: the cheapest policy that comes to another plan. acceptance: mean over streams
-    that may guess, None if none may. turning_acceptance: such a mean from which on the policy
-    would begin, or down to which it would go on to guess; None if there is none.
+    expected_tokens: tokens that each batch commits in a round. plain_pass_s: seconds of a pass of
+    the plain streams. best_rejected: the cheapest policy with another plan. acceptance: mean over
+    streams that may guess; None if none may. turning_acceptance: the mean acceptance at which the
+    policy would begin or cease to guess; None if there is none.
     """
 
     observation: Observation
@@ -48,15 +48,15 @@ class Explanation:
     timeline: Timeline
 
     def relative(self, price_s: float) -> float:
-        """How much dearer a price is than the plan's: 0.1 for a tenth."""
+        """Returns by what share a price is higher than the plan's: 0.1 for 10 %."""
         return price_s / self.prediction.price_s - 1.0
 
     def mean_token_s(self, price_s: float) -> float:
-        """A price as seconds a token, mean over streams by weight."""
+        """Returns a price as seconds a token, in the mean over streams by weight."""
         return price_s / sum(view.weight for view in self.observation.streams)
 
     def plain_groups(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Reasons to decode plainly, and the streams of each."""
+        """Returns the reasons for plain decoding, each with its streams."""
         groups: dict[str, list[int]] = {}
         for stream_id in self.plan.plain:
             groups.setdefault(self.plan.reasons.get(stream_id, ""), []).append(stream_id)
@@ -65,7 +65,7 @@ class Explanation:
 
 
 def explain(observation: Observation, policy: str) -> Explanation:
-    """The plan of a policy, a name of POLICIES, for at least one stream and a known target."""
+    """Explain the plan of a policy (a name in POLICIES) for at least one stream and a target."""
     plans = {name: make(observation) for name, make in POLICIES.items()}
     plan, problem = plans[policy], problem_of(observation)
     compared = tuple(_compared(name, other, plan) for name, other in plans.items())
@@ -87,7 +87,7 @@ def explain(observation: Observation, policy: str) -> Explanation:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Numbers as text: 1-4,7."""
+    """Returns numbers as text, such as 1-4,7."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][1] + 1:
@@ -98,17 +98,18 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def as_object(explanation: Explanation) -> dict[str, Any]:
-    """The explanation for JSON: seconds, streams by number, batches numbered from 1.
+    """Returns the explanation as an object for JSON. Batches are numbered from 1.
 
-    policy, price_s, mean_token_s, tokens_per_s, cycle_s, bound: what is predicted (Prediction).
-    batches: for each streams, gammas (side by side), draft_s, air_s, verify_s, round_s, num_tokens
-    (the target verifies), expected_tokens (committed in a round), grants (draft nodes in the order
-    of their turns). plain: reason and streams of each group. plain_pass_s.
-    policies: of each name, price_s, mean_token_s, tokens_per_s, relative (to the plan's price:
-    0.1 is a tenth dearer), same_plan. best_rejected: one of the names, or null.
-    changes: batch (0 for all), what, price_s, relative. acceptance, turning_acceptance: numbers
-    or null (Explanation). timeline: end_s, cycle_s or null (Timeline), lanes of kind (draft, air
-    or target), name, spans of batch (0 for plain streams only), start_s, end_s, num_passes.
+    policy, price_s, mean_token_s, tokens_per_s, cycle_s, bound: the prediction (Prediction).
+    batches: for each batch its streams, gammas (in the same order), draft_s, air_s, verify_s,
+    round_s, num_tokens (of its pass), expected_tokens (committed in a round), and grants (draft
+    nodes in the order of their turns). plain: for each group its reason and streams. plain_pass_s:
+    seconds of a pass of the plain streams. policies: for each its name, price_s, mean_token_s,
+    tokens_per_s, relative (to the plan's price; 0.1 is 10 % more), and same_plan. best_rejected:
+    the name of a policy, or null. changes: for each its batch (0 for all), what, price_s, and
+    relative. acceptance, turning_acceptance: numbers or null (Explanation). timeline: end_s,
+    cycle_s or null (Timeline), and lanes, each with kind (draft, air or target), name, and spans,
+    each with batch (0 for plain streams only), start_s, end_s, and num_passes.
     """
     plan, prediction = explanation.plan, explanation.prediction
     rejected = explanation.best_rejected
@@ -199,7 +200,7 @@ def _expected_tokens(problem: CycleProblem, batch: Batch) -> float:
 
 
 def _free(observation: Observation) -> list[StreamView]:
-    """Streams that may guess and need not."""
+    """Returns the streams that may have guesses and whose number of guesses is not fixed."""
     return [
         view
         for view in observation.streams
@@ -208,9 +209,9 @@ def _free(observation: Observation) -> list[StreamView]:
 
 
 def _turning_acceptance(observation: Observation, policy: Policy, plan: Plan) -> float | None:
-    """Mean acceptance where the policy begins or ceases to guess, all streams moved alike.
+    """Returns the mean acceptance at which the policy begins or ceases to guess.
 
-    They are moved on straight lines, from where they are to 1 (0 where the plan has guesses).
+    The acceptance of all streams moves in proportion towards 1, or towards 0 if the plan guesses.
     """
     free = {view.stream_id for view in _free(observation)}
 

@@ -1,4 +1,4 @@
-"""An explanation as text of 80 columns: tables, a timeline, and the reason of each choice."""
+"""Prints an explanation in 80 columns: tables, a timeline, and the reason of each choice."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from policies.plan import Batch, BatchTimes, StreamView
 WIDTH = 80
 _STREAMS_WIDTH = 17
 _MAX_BATCH_ROWS = 16
-_WORTH_TELLING = 0.02
+# The simulated cycle is shown if it differs from the predicted one by more than this share.
+_LEAST_SHOWN = 0.02
 
 
 def text_of(explanation: Explanation, title: str) -> str:
-    """All there is to say about a plan; title: of the scenario."""
+    """Returns the whole explanation as text. title: name of the scenario."""
     sections = [
         _head(explanation, title),
         _batch_table(explanation),
@@ -46,7 +47,7 @@ def _head(explanation: Explanation, title: str) -> list[str]:
             f"draft {view.draft}" if view.draft is not None else "no draft node",
         ]
         if view.fixed_gamma is not None:
-            parts.append(f"gamma {view.fixed_gamma} asked for")
+            parts.append(f"gamma {view.fixed_gamma} set by the client")
         if view.weight != 1:
             parts.append(f"weight {view.weight:g}")
         ids = [view.stream_id for view in same]
@@ -168,9 +169,9 @@ def _timeline(explanation: Explanation) -> list[str]:
     legend = f"predicted: {cycles:.0f} cycles, a column is {_ms(column_s)} ms, {IDLE} idle"
     if plan.plain:
         legend += f", {PLAIN} passes of plain streams only"
-    played_s, cycle_s = timeline.cycle_s, explanation.prediction.cycle_s
-    if played_s is not None and abs(played_s - cycle_s) > _WORTH_TELLING * cycle_s:
-        legend += f"; played out like this a cycle takes {_ms(played_s)} ms"
+    simulated_s, cycle_s = timeline.cycle_s, explanation.prediction.cycle_s
+    if simulated_s is not None and abs(simulated_s - cycle_s) > _LEAST_SHOWN * cycle_s:
+        legend += f"; in this schedule a cycle takes {_ms(simulated_s)} ms"
     return [*_wrapped(legend), *lines]
 
 
@@ -182,7 +183,7 @@ def _reasons(explanation: Explanation) -> list[str]:
 
 
 def _choice_texts(explanation: Explanation) -> Iterator[str]:
-    """What changes would cost, batch by batch, then what would turn the decision."""
+    """Yields the prices of changes batch by batch, then what would reverse the decision."""
     plan = explanation.plan
     for batch, found in groupby(sorted(explanation.changes, key=_batch_of), _batch_of):
         costs = [f"{change.what} {_dearer(explanation, change.price_s)}" for change in found]
@@ -190,7 +191,7 @@ def _choice_texts(explanation: Explanation) -> Iterator[str]:
         yield f"{label}: {', '.join(costs)}"
     gains = any(explanation.relative(change.price_s) < 0 for change in explanation.changes)
     if gains and not plan.batches and plan.policy == "joint":
-        yield "guesses: so small a gain is not trusted, since estimates are noisy"
+        yield "guesses: a gain this small is not trusted, because estimates are noisy"
     rejected = explanation.best_rejected
     if rejected is not None:
         cost = _dearer(explanation, rejected.prediction.price_s)

@@ -1,11 +1,11 @@
-"""A plan played out: which batch each draft node, medium and the target work on, and when.
+"""Simulates a plan: when each draft node, each medium and the target work on which batch.
 
-Predicted times only, every stage takes what the plan expects of it. A batch starts when its last
-pass has ended (and `min_cycle_s` after its last start); half a round-trip later its draft nodes
-have the request, each drafts, sends when the medium is free, and half a round-trip later the
-target has the guesses, behind a message on its medium where it is on one, as before its answer is
-there. Whoever comes first is served first. With plain streams the target decodes
-them alone while it would idle.
+Every stage takes its predicted time. A batch starts when its last pass has ended, and not before
+`min_cycle_s` after its last start. Half a round trip later its draft nodes have the request. Each
+drafts and sends its guesses when the medium is free, and half a round trip later the target has
+them. If the target is on a medium, the guesses and its answer also take a message's time there.
+Each stage serves batches in the order of their arrival. While the target has no batch, it decodes
+plain streams.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from policies.cycle import stages_of
 from policies.plan import Plan
 from policies.problem import CycleProblem, Ints
 
-# Cycles until a schedule has settled, and how many more may be played to find a batch's start.
+# Cycles until a schedule has settled, and further cycles that may be simulated to find a start.
 _WARM_UP_CYCLES = 4
 _SPARE_CYCLES = 4
-# Starts of batches in a cycle; more, of batches that are far quicker than others, are left out.
+# Most starts of batches in a cycle. Batches that are far faster than others start less often.
 _MAX_STARTS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Work on one batch, numbered from 1; 0 for passes of plain streams only, one or more."""
+    """Work on one batch. batch: its number from 1; 0 for passes of plain streams only."""
 
     batch: int
     start_s: float
@@ -40,7 +40,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """What one device or medium does. kind: draft, air or target; name: "" for the target."""
+    """The work of one device or medium. kind: draft, air or target. name: "" for the target."""
 
     kind: str
     name: str
@@ -49,10 +49,10 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Spans of all lanes that touch 0 to end_s, where 0 is a start of the first batch.
+    """The spans of all lanes between 0 and end_s, where 0 is a start of the first batch.
 
-    cycle_s: between starts of the first batch, mean of some; None where it starts once at most.
-    It may differ from the predicted cycle, which knows mean waits only.
+    cycle_s: mean seconds between starts of the first batch; None if it starts at most once. It may
+    differ from the predicted cycle, which contains only mean waits.
     """
 
     end_s: float
@@ -62,8 +62,10 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """Seconds that one batch takes of each of its draft nodes, its media, and of the target; way_s:
-    of each of the messages to and from that."""
+    """Seconds that one batch takes of its draft nodes, of their messages, and of the target.
+
+    draft_s, air_s: by index of the draft node. way_s: each message to or from the target.
+    """
 
     draft_s: dict[int, float]
     air_s: dict[int, float]
@@ -72,24 +74,28 @@ class _Work:
 
 
 def timeline_of(problem: CycleProblem, plan: Plan, num_cycles: int = 2) -> Timeline:
-    """The schedule of a plan with a prediction over some cycles, after it has settled."""
+    """Returns the schedule of a plan over some cycles, after it has settled.
+
+    The plan must have a prediction.
+    """
     assert plan.prediction is not None
     cycle_s = plan.prediction.cycle_s
     warm_s = _WARM_UP_CYCLES * cycle_s if plan.batches else 0.0
     horizon_s = warm_s + (num_cycles + _SPARE_CYCLES) * cycle_s
-    play = _Play(problem, plan, _works(problem, plan), horizon_s)
-    play.run()
-    settled = [at for at in play.starts if warm_s <= at <= warm_s + _SPARE_CYCLES * cycle_s]
+    simulation = _Simulation(problem, plan, _works(problem, plan), horizon_s)
+    simulation.run()
+    starts = simulation.starts
+    settled = [at for at in starts if warm_s <= at <= warm_s + _SPARE_CYCLES * cycle_s]
     start_s = settled[0] if settled else warm_s
     end_s = start_s + num_cycles * cycle_s
-    named = [("draft", name, play.drafting[j]) for j, name in enumerate(problem.node_names)]
-    named += [("air", name, play.sending[i]) for i, name in enumerate(problem.medium_names)]
+    named = [("draft", name, simulation.drafting[j]) for j, name in enumerate(problem.node_names)]
+    named += [("air", name, simulation.sending[i]) for i, name in enumerate(problem.medium_names)]
     lanes = [
         Lane(kind, name, _between(spans, start_s, end_s))
-        for kind, name, spans in [*named, ("target", "", play.verifying)]
+        for kind, name, spans in [*named, ("target", "", simulation.verifying)]
         if spans or kind == "target"
     ]
-    turns = [at for at in play.starts if at >= start_s]
+    turns = [at for at in starts if at >= start_s]
     period_s = (turns[-1] - turns[0]) / (len(turns) - 1) if len(turns) > 1 else None
     return Timeline(end_s - start_s, period_s, tuple(lanes))
 
@@ -103,8 +109,8 @@ def _between(spans: list[Span], start_s: float, end_s: float) -> tuple[Span, ...
 
 
 def node_counts(problem: CycleProblem, plan: Plan) -> tuple[Ints, Ints]:
-    """(g, J, m) streams of each draft node in each batch that take step 1, 2, ... g of a draft,
-    and (J, m) their guesses."""
+    """(g, J, m) streams of each draft node in each batch that take draft step 1, 2, ... g, and
+    (J, m) their guesses."""
     at = {stream_id: k for k, stream_id in enumerate(problem.stream_ids)}
     shape = (problem.max_gamma, len(problem.node_names), len(plan.batches))
     counts = np.zeros(shape, dtype=np.int64)
@@ -120,23 +126,23 @@ def node_counts(problem: CycleProblem, plan: Plan) -> tuple[Ints, Ints]:
 def _works(problem: CycleProblem, plan: Plan) -> list[_Work]:
     assert plan.prediction is not None
     counts, guesses = node_counts(problem, plan)
-    asked = counts[0]
+    drafted = counts[0]
     nothing = np.zeros(len(plan.batches))
     draft_s = stages_of(problem, counts, guesses, nothing).draft_s
     air_s = (
         problem.message_air_s[:, None]
-        + asked * problem.stream_air_s[:, None]
+        + drafted * problem.stream_air_s[:, None]
         + guesses * problem.token_air_s[:, None]
     )
     way_s = nothing
     if problem.target_air is not None:
-        way_s = problem.target_air.of(asked.sum(axis=0), guesses.sum(axis=0)) / 2
+        way_s = problem.target_air.of(drafted.sum(axis=0), guesses.sum(axis=0)) / 2
     works = []
     for m, times in enumerate(plan.prediction.batches):
-        nodes = np.flatnonzero(asked[:, m])
+        nodes = np.flatnonzero(drafted[:, m])
         shares = {int(j): float(air_s[j, m]) for j in nodes}
         if plan.equal_shares:
-            # All send at once at equal shares of the medium, as long as the one with most to send.
+            # All nodes send at once with equal shares, until the one with most to send is done.
             for j in nodes:
                 beside = nodes[problem.media[nodes] == problem.media[j]]
                 shares[int(j)] = float(len(beside) * air_s[beside, m].max())
@@ -149,8 +155,8 @@ _Event = tuple[float, int, Callable[[float, int, int], None], int, int]
 
 
 @dataclass
-class _Play:
-    """The schedule as it unfolds: events in order of time, each handled once."""
+class _Simulation:
+    """A simulation of the schedule, which handles events in the order of time."""
 
     problem: CycleProblem
     plan: Plan
@@ -170,8 +176,8 @@ class _Play:
         self._missing = [0] * len(self.works)
         self._not_before_s = [0.0] * len(self.works)
         assert self.plan.prediction is not None
-        quickest_s = self.plan.prediction.cycle_s * len(self.works) / _MAX_STARTS
-        self._min_lap_s = max(self.plan.min_cycle_s, quickest_s)
+        shortest_s = self.plan.prediction.cycle_s * len(self.works) / _MAX_STARTS
+        self._min_cycle_s = max(self.plan.min_cycle_s, shortest_s)
         self._plain_s = float(self.problem.plain_pass_s(len(self.plan.plain)))
 
     def run(self) -> None:
@@ -191,12 +197,12 @@ class _Play:
     def _start(self, now_s: float, m: int, _: int) -> None:
         if m == 0:
             self.starts.append(now_s)
-        self._not_before_s[m] = now_s + self._min_lap_s
+        self._not_before_s[m] = now_s + self._min_cycle_s
         self._missing[m] = len(self.works[m].draft_s)
         for j in self.works[m].draft_s:
-            self._later(now_s + self.problem.rtt_s[j] / 2, self._asked, m, j)
+            self._later(now_s + self.problem.rtt_s[j] / 2, self._requested, m, j)
 
-    def _asked(self, now_s: float, m: int, j: int) -> None:
+    def _requested(self, now_s: float, m: int, j: int) -> None:
         end_s = _occupy(self.drafting[j], m, now_s, self.works[m].draft_s[j])
         self._later(end_s, self._drafted, m, j)
 
@@ -216,10 +222,10 @@ class _Play:
     def _arrived(self, now_s: float, m: int, _: int) -> None:
         self._missing[m] -= 1
         if not self._missing[m]:
-            self._on_way(now_s, m, self._told)
+            self._send(now_s, m, self._at_target)
 
-    def _on_way(self, now_s: float, m: int, handle: Callable[[float, int, int], None]) -> None:
-        """Send a message to or from the target; handle: when it is there."""
+    def _send(self, now_s: float, m: int, handle: Callable[[float, int, int], None]) -> None:
+        """Send a message to or from the target. handle: called when it has arrived."""
         way = self.problem.target_air
         if way is None:
             handle(now_s, m, -1)
@@ -227,7 +233,7 @@ class _Play:
             end_s = _occupy(self.sending[way.medium], m, now_s, self.works[m].way_s)
             self._later(end_s, handle, m)
 
-    def _told(self, now_s: float, m: int, _: int) -> None:
+    def _at_target(self, now_s: float, m: int, _: int) -> None:
         self._decode_plainly(now_s)
         start_s = max(now_s, self._target_free_s)
         end_s = start_s + self.works[m].verify_s
@@ -236,17 +242,17 @@ class _Play:
         if self.problem.target_air is None:
             self._answered(end_s, m, -1)
         else:
-            self._later(end_s, self._run_through, m)
+            self._later(end_s, self._verified, m)
 
-    def _run_through(self, now_s: float, m: int, _: int) -> None:
-        self._on_way(now_s, m, self._answered)
+    def _verified(self, now_s: float, m: int, _: int) -> None:
+        self._send(now_s, m, self._answered)
 
     def _answered(self, end_s: float, m: int, _: int) -> None:
         following = m if self.plan.overlap else (m + 1) % len(self.works)
         self._later(max(end_s, self._not_before_s[following]), self._start, following)
 
     def _decode_plainly(self, until_s: float) -> None:
-        """Passes of plain streams one after another, the last one begun before until_s."""
+        """Add passes of plain streams one after another, the last one begun before until_s."""
         idle_s = until_s - self._target_free_s
         if not self.plan.plain or idle_s <= 0:
             return
@@ -257,7 +263,7 @@ class _Play:
 
 
 def _occupy(lane: list[Span], m: int, now_s: float, seconds: float) -> float:
-    """Put work behind what a lane does already; when it ends."""
+    """Append work to a lane, as early as possible; returns when it ends."""
     start_s = max(now_s, lane[-1].end_s) if lane else now_s
     lane.append(Span(m + 1, start_s, start_s + seconds))
     return start_s + seconds

@@ -1,4 +1,4 @@
-"""Scenarios: what a plan, or a simulation, is made for."""
+"""Scenarios: the inputs of a plan or a simulation."""
 
 from policies.scenario.fields import ScenarioError
 from policies.scenario.read import (

@@ -1,4 +1,4 @@
-"""What the nodes of a scenario cost: measured tables, or a device and a model's shape."""
+"""The costs of a scenario's nodes, from measured tables or from a device and a model's shape."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from policies.latency import CostTable, NodeCosts
 from policies.scenario.fields import ScenarioError, Table
 
 T = TypeVar("T")
-# Contents of the TOML files that a scenario names, by the path as it is written there.
+# Contents of the TOML files that a scenario names, by the paths as written in the scenario.
 Files: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 COST_KEYS = ("device", "model", "decode", "prefill", "used_cells")
@@ -29,9 +29,9 @@ _MIN_SECONDS, _MAX_SECONDS = 1e-7, 3600.0
 
 
 def costs_of(node: Table, root: Table, files: Files) -> tuple[NodeCosts, int]:
-    """Costs of a node and the used cells of its cache. Raises ScenarioError.
+    """Returns the costs of a node and the used cells of its cache. Raises ScenarioError.
 
-    node: with the COST_KEYS. root: the whole scenario, which may name a file of models.
+    node: the table with the COST_KEYS. root: the whole scenario, which may name a file of models.
     """
     used_cells = node.integer("used_cells", 0, low=0, high=MAX_CELLS)
     if "decode" in node:
@@ -39,7 +39,7 @@ def costs_of(node: Table, root: Table, files: Files) -> tuple[NodeCosts, int]:
             if key in node:
                 raise node.error(key, "accepted only without measured times in decode")
         decode = _measured(node, "decode")
-        # Plans of cycles do not look at prompts: who measured none need not give any.
+        # Plans do not use the times of prompts, so a scenario need not give them.
         prefill = _measured(node, "prefill") if "prefill" in node else decode
         return NodeCosts(decode, prefill), used_cells
     if "prefill" in node:
@@ -58,13 +58,13 @@ def costs_of(node: Table, root: Table, files: Files) -> tuple[NodeCosts, int]:
         raise node.error("used_cells", f"0 to {room}, what fits beside the model, is accepted")
     costs = _analytic(shape, device, used_cells)
     if costs is None:
-        says = f"figures that give passes of {_MIN_SECONDS:g} to {_MAX_SECONDS:g} s are accepted"
-        raise node.error("device", says)
+        accepted = f"figures that give passes of {_MIN_SECONDS:g} to {_MAX_SECONDS:g} s"
+        raise node.error("device", f"{accepted} are accepted")
     return costs, used_cells
 
 
 def _analytic(shape: TransformerShape, device: Device, used_cells: int) -> NodeCosts | None:
-    """Costs by the model; None where figures are out of this world."""
+    """Returns costs from a device and a shape; None if they are outside the accepted range."""
     try:
         costs = node_costs(shape, device, used_cells=used_cells)
     except (ValueError, ArithmeticError):
@@ -84,15 +84,15 @@ def _measured(node: Table, key: str) -> CostTable:
 
 
 def _device(node: Table, files: Files) -> Device:
-    says = "a table, or the path of a TOML file with a table [device], is accepted"
+    accepted = "a table, or the path of a TOML file with a table [device], is accepted"
     if isinstance(node.values.get("device"), Mapping):
         return _inline(node, "device", "device", device_from)
     path = node.values.get("device")
     if not isinstance(path, str) or path not in files:
-        raise node.error("device", says)
+        raise node.error("device", accepted)
     table = files[path].get("device")
     if not isinstance(table, Mapping):
-        raise node.error("device", f"{says}; this file has none")
+        raise node.error("device", f"{accepted}; this file has none")
     try:
         return device_from(table)
     except ValueError as error:
@@ -117,7 +117,7 @@ def _shape(node: Table, root: Table, files: Files) -> TransformerShape:
 
 
 def _models(root: Table, files: Files) -> dict[str, Mapping[str, Any]]:
-    """Shapes by name, of the file that the key `models` names."""
+    """Returns the shapes by name from the file that the key `models` names."""
     path = root.text("models")
     if path not in files:
         raise root.error("models", "the path of a TOML file of models is accepted")
@@ -128,7 +128,10 @@ def _models(root: Table, files: Files) -> dict[str, Mapping[str, Any]]:
 
 
 def _inline(node: Table, key: str, called: str, build: Callable[[Mapping[str, Any]], T]) -> T:
-    """A table in the scenario itself; errors call it by the name it has in a profile."""
+    """Build an object from a table in the scenario itself.
+
+    called: the table's name in errors of `build`, which is replaced by its path here.
+    """
     try:
         return build(node.values[key])
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""Tables of a scenario file, read key by key: what is wrong is said in one line.
+"""Reads tables of a scenario file key by key, with one line for an error.
 
-A line names the file, the key with its path, the value, and what is accepted instead.
+The line names the file, the key with its path, the value, and the accepted values.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ _MAX_NAME = 40
 
 
 class ScenarioError(ValueError):
-    """A scenario cannot be used; the text is one line with file, key, value, what is accepted."""
+    """A scenario is invalid; the text is one line with file, key, value and accepted values."""
 
 
 def shown(value: Any) -> str:
-    """A value as one short piece of a line."""
+    """Returns a value as a short text without line breaks."""
     text = repr(value)
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 
 class Table:
-    """One table of a file. source: the file; path: dotted, "" for the whole file.
+    """One table of a file. The methods that read values raise ScenarioError for bad ones.
 
-    known: the keys that are accepted; None for a file of which only a part is read. Raises
-    ScenarioError for any other key, as the readers do for a value that is not accepted.
+    source: the file. path: dotted path of the table, "" for the whole file. known: the accepted
+    keys; None for a file of which only a part is read. Raises ScenarioError for any other key.
     """
 
     def __init__(
@@ -49,19 +49,19 @@ class Table:
     def __contains__(self, key: str) -> bool:
         return key in self.values
 
-    def error(self, key: str, says: str, *, index: int | None = None) -> ScenarioError:
-        """What is wrong with the value of a key, or with one element of it."""
+    def error(self, key: str, reason: str, *, index: int | None = None) -> ScenarioError:
+        """Returns an error about the value of a key, or about one element of it."""
         if key not in self.values:
-            return ScenarioError(f"{self.source}: {self._at(key)} is missing: {says}")
+            return ScenarioError(f"{self.source}: {self._at(key)} is missing: {reason}")
         value, at = self.values[key], self._at(key)
         if index is not None:
             value, at = value[index], f"{at}[{index}]"
-        return ScenarioError(f"{self.source}: {at} = {shown(value)}: {says}")
+        return ScenarioError(f"{self.source}: {at} = {shown(value)}: {reason}")
 
     def number(
         self, key: str, default: float | None = None, *, low: float = 0.0, high: float
     ) -> float:
-        """A number from low to high, which are finite."""
+        """Read a number from low to high."""
         if key not in self.values and default is not None:
             return default
         if not _is_number(self.values.get(key), low, high):
@@ -69,7 +69,7 @@ class Table:
         return float(self.values[key])
 
     def integer(self, key: str, default: int | None = None, *, low: int, high: int) -> int:
-        """A whole number from low to high."""
+        """Read a whole number from low to high."""
         if key not in self.values and default is not None:
             return default
         value = self.values.get(key)
@@ -78,32 +78,32 @@ class Table:
         return value
 
     def numbers(self, key: str, *, low: float = 0.0, high: float) -> tuple[float, ...]:
-        """An array of numbers, at least one."""
+        """Read an array of at least one number."""
         for index, value in self._elements(key, "numbers"):
             if not _is_number(value, low, high):
-                says = f"a number from {low:g} to {high:g} is accepted"
-                raise self.error(key, says, index=index)
+                reason = f"a number from {low:g} to {high:g} is accepted"
+                raise self.error(key, reason, index=index)
         return tuple(float(value) for value in self.values[key])
 
     def ascending(self, key: str, *, high: int) -> tuple[int, ...]:
-        """An array of whole numbers from 1 to high, each more than the one before."""
+        """Read an array of whole numbers from 1 to high, each greater than the one before."""
         last = 0
         for index, value in self._elements(key, "ascending whole numbers"):
             if type(value) is not int or not last < value <= high:
-                says = f"a whole number from {last + 1} to {high} is accepted"
-                raise self.error(key, says, index=index)
+                reason = f"a whole number from {last + 1} to {high} is accepted"
+                raise self.error(key, reason, index=index)
             last = value
         return tuple(self.values[key])
 
     def text(self, key: str) -> str:
-        """A text, such as a path."""
+        """Read a text that is not empty, such as a path."""
         value = self.values.get(key)
         if not isinstance(value, str) or not value:
             raise self.error(key, "a text is accepted")
         return value
 
     def name(self, key: str, default: str | None = None) -> str:
-        """A short name that can be printed in a table."""
+        """Read a short name that can be printed in a table."""
         if key not in self.values and default is not None:
             return default
         value = self.values.get(key)
@@ -114,21 +114,21 @@ class Table:
         return value
 
     def table(self, key: str, known: Sequence[str] | None) -> Table:
-        """A table below this one."""
+        """Read a table below this one."""
         value = self.values.get(key)
         if not isinstance(value, Mapping):
             raise self.error(key, "a table is accepted")
         return Table(self.source, self._at(key), value, known)
 
     def tables(self, key: str, known: Sequence[str] | None) -> list[Table]:
-        """An array of tables; empty where the key is missing."""
-        says = f"an array of tables, [[{self._at(key)}]], is accepted"
+        """Read an array of tables, which is empty if the key is missing."""
+        reason = f"an array of tables, [[{self._at(key)}]], is accepted"
         found = self.values.get(key, [])
         if not isinstance(found, list):
-            raise self.error(key, says)
+            raise self.error(key, reason)
         for index, value in enumerate(found):
             if not isinstance(value, Mapping):
-                raise self.error(key, says, index=index)
+                raise self.error(key, reason, index=index)
         return [
             Table(self.source, f"{self._at(key)}[{index}]", value, known)
             for index, value in enumerate(found)
@@ -141,7 +141,7 @@ class Table:
         return enumerate(value)
 
     def _at(self, key: str) -> str:
-        # A quoted key may hold anything, a line break too.
+        # A quoted key may contain any characters, even a line break.
         shown_key = key if _BARE_KEY.fullmatch(key) else shown(key)
         return f"{self.path}.{shown_key}" if self.path else shown_key
 
@@ -149,5 +149,5 @@ class Table:
 def _is_number(value: Any, low: float, high: float) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    # Written so that NaN is refused too.
+    # The comparison also refuses NaN.
     return low <= value <= high

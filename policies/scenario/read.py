@@ -1,36 +1,36 @@
-"""Scenarios: a target, its draft nodes and links, groups of streams, as a TOML file tells them.
+"""Reads a scenario from a TOML file: a target, its draft nodes and links, and groups of streams.
 
-    name = "two boxes"              # optional, as all that has a default is
+    name = "two boxes"              # default: ""
     models = "../profiles/models.toml"
-    token_bits = 16                 # of an id on a link: 16 or 32 (default)
+    token_bits = 16                 # bits of a token id on a link, 16 or 32; default: 32
 
     [target]
     device = "../profiles/mini-pc.toml"   # or a table like the [device] of such a file
-    model = "qwen2.5-7b-instruct"         # of the models file; or a table like its [model.shape]
-    used_cells = 4096               # of its cache; 0
-    prefill_share = 0.1             # of its time that prompts take; 0
-    [target.link]                   # left out: as if at the coordinator; keys as of [draft.link]
+    model = "qwen2.5-7b-instruct"         # from the models file, or a table like [model.shape]
+    used_cells = 4096               # used cells of its cache; default: 0
+    prefill_share = 0.1             # share of its time that prompts take; default: 0
+    [target.link]                   # keys as of [draft.link]; default: at the coordinator
     rate = "20 Mbit/s"
 
     [[draft]]
     name = "nano"
-    [draft.decode]                  # measured, in place of device and model
+    [draft.decode]                  # measured times, instead of device and model
     sizes = [1, 2, 4, 8]            # tokens of a pass
     seconds = [0.010, 0.011, 0.012, 0.014]
-    per_cell_s = 0                  # for each used cell and token
-    [draft.link]                    # left out: as if on the target's machine
-    rate = "20 Mbit/s"              # or a number of bit/s; no limit
-    rtt_ms = 5                      # 0
-    medium = "wifi"                 # shared with the links that name it too; its own
-    frame_ms = 0.3                  # of the medium, for a message whatever its size; 0
+    per_cell_s = 0                  # seconds for each used cell and token
+    [draft.link]                    # default: on the target's machine
+    rate = "20 Mbit/s"              # or a number of bit/s; default: no limit
+    rtt_ms = 5                      # default: 0
+    medium = "wifi"                 # shared with links of the same medium; default: its own
+    frame_ms = 0.3                  # time of the medium for each message; default: 0
 
     [[streams]]
-    count = 4                       # 1
-    acceptance = 0.8                # of a guess; or by its position: [0.9, 0.8, 0.7]
-    tokens_left = 200               # 256
-    draft = "nano"                  # left out: no draft node holds them
-    gamma = 4                       # asked for by the client; left out: free
-    weight = 1                      # 1
+    count = 4                       # default: 1
+    acceptance = 0.8                # of a guess, or by its position: [0.9, 0.8, 0.7]
+    tokens_left = 200               # default: 256
+    draft = "nano"                  # default: no draft node
+    gamma = 4                       # number of guesses set by the client; default: free
+    weight = 1                      # default: 1
 
 Paths are relative to the file. Streams are numbered from 1 in the order of their groups.
 """
@@ -50,7 +50,7 @@ from policies.scenario.costs import COST_KEYS, Files, costs_of
 from policies.scenario.fields import Table
 
 MAX_STREAMS = 1024
-# What a client may ask for (PROTOCOL, gamma).
+# The most guesses that a client may set (PROTOCOL, gamma).
 _MAX_GAMMA = 16
 _MAX_TOKENS = 1 << 20
 _MAX_MS = 600_000.0
@@ -66,7 +66,7 @@ _MIN_RATE_BPS, _MAX_RATE_BPS = 1.0, 1e12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetNode:
-    """The target. prefill_share: part of its time that prompts take, in [0, 1)."""
+    """The target. prefill_share: share of its time that prompts take, in [0, 1)."""
 
     costs: NodeCosts
     used_cells: int = 0
@@ -76,10 +76,10 @@ class TargetNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamGroup:
-    """Streams that are alike.
+    """Streams with equal properties.
 
-    acceptance: of each guess by its position, given that those before were accepted; further
-    guesses are accepted like the last one. gamma: asked for by the client, or None.
+    acceptance: acceptance of a guess by its position, given that those before were accepted; the
+    last value holds for further positions. gamma: number of guesses set by the client, or None.
     """
 
     count: int
@@ -90,7 +90,7 @@ class StreamGroup:
     weight: float = 1.0
 
     def view(self, stream_id: int) -> StreamView:
-        """One of the streams."""
+        """Returns one of the streams."""
         last = self.acceptance[-1]
         by_position = (*self.acceptance, *(last,) * (_MAX_GAMMA - len(self.acceptance)))
         differs = len(self.acceptance) > 1
@@ -107,7 +107,7 @@ class StreamGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What a plan is to be made for. token_bits: of a token id on a link."""
+    """The input of a plan. token_bits: bits of a token id on a link."""
 
     name: str
     target: TargetNode
@@ -116,20 +116,20 @@ class Scenario:
     token_bits: int = 32
 
     def observation(self) -> Observation:
-        """The scenario as a policy sees it; streams are numbered from 1."""
+        """Returns the scenario as a policy sees it; streams are numbered from 1."""
         groups = [group for group in self.streams for _ in range(group.count)]
         return Observation(
             streams=tuple(group.view(number) for number, group in enumerate(groups, 1)),
             target=self.target.costs,
-            drafts=tuple(self._beyond(draft) for draft in self.drafts),
+            drafts=tuple(self._with_target_rtt(draft) for draft in self.drafts),
             used_cells=self.target.used_cells,
             prefill_share=self.target.prefill_share,
             token_bits=self.token_bits,
             target_link=self.target.link,
         )
 
-    def _beyond(self, draft: DraftView) -> DraftView:
-        """A draft node whose rounds wait for the way to the target as well."""
+    def _with_target_rtt(self, draft: DraftView) -> DraftView:
+        """Returns a draft node whose round trip includes that of the target's link."""
         rtt_s = draft.link.rtt_s + self.target.link.rtt_s
         return replace(draft, link=replace(draft.link, rtt_s=rtt_s))
 
@@ -137,10 +137,10 @@ class Scenario:
 def scenario_from(
     mapping: Mapping[str, Any], *, source: str, files: Files | None = None
 ) -> Scenario:
-    """A scenario from what a TOML file holds (module docstring).
+    """Returns the scenario in the contents of a TOML file (module docstring).
 
-    source: the file's name, for messages. files: contents of the files that `files_named` lists,
-    by path. Raises ScenarioError.
+    source: the file's name for errors. files: contents of the files that `files_named` lists, by
+    path. Raises ScenarioError.
     """
     root, files = Table(source, "", mapping, _ROOT_KEYS), files or {}
     name = root.name("name", "")
@@ -178,7 +178,7 @@ def scenario_from(
 
 
 def files_named(mapping: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Key and path of each file that a scenario names; what is malformed is left out."""
+    """Yields the key and path of each file that a scenario names; malformed parts are skipped."""
     if isinstance(mapping.get("models"), str):
         yield "models", mapping["models"]
     drafts = mapping.get("draft")
@@ -223,8 +223,8 @@ def _rate_bps(table: Table, node: str) -> float:
     else:
         rate_bps = value
     if rate_bps == 0:
-        says = f"the link of {node} would carry nothing; 1 bit/s or more is accepted"
-        raise table.error("rate", says)
+        reason = f"the link of {node} would carry nothing; 1 bit/s or more is accepted"
+        raise table.error("rate", reason)
     if not _MIN_RATE_BPS <= rate_bps <= _MAX_RATE_BPS:
         raise table.error("rate", "1 bit/s to 1000 Gbit/s is accepted")
     return float(rate_bps)
@@ -256,7 +256,7 @@ def _acceptance(table: Table) -> tuple[float, ...]:
 
 
 def _pooled(by_position: Sequence[float]) -> float:
-    """What rounds of that many guesses would let one estimate: accepted / (accepted + rejected)."""
+    """Returns the acceptance over rounds of all these guesses: accepted / (accepted + rejected)."""
     reached = 1.0
     accepted = tried = 0.0
     for alpha in by_position:

@@ -202,7 +202,7 @@ def test_turn_times_stand_at_their_links():
     ],
 )
 def test_amounts_that_cannot_be_are_refused(what, call, bad):
-    with pytest.raises(ValueError, match=f"^{what} are finite and not negative"):
+    with pytest.raises(ValueError, match=f"^{what} must be finite and not negative"):
         call(bad)
 
 

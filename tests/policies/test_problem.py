@@ -173,8 +173,8 @@ def test_a_link_of_infinite_rate_takes_its_frames_only():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"rate_bps": 0.0}, "a rate of 0 bit/s"),
-        ({"rate_bps": math.nan}, "a rate of nan"),
+        ({"rate_bps": 0.0}, "the rate of a link is 0 bit/s"),
+        ({"rate_bps": math.nan}, "the rate of a link is nan"),
         ({"rtt_s": -0.1}, "finite and not negative"),
         ({"rtt_s": math.inf}, "finite and not negative"),
         ({"frame_s": math.nan}, "finite and not negative"),

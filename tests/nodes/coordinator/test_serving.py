@@ -225,7 +225,10 @@ def test_a_target_that_does_not_score_what_it_was_to_ends_the_request() -> None:
     mesh.hear(CLIENT, make_submit(num_logprobs=0))
     mesh.hear(TARGET, StreamReadyNotice(1, 1))
     sends = mesh.hear(TARGET, commit(1, 1, 3, b"a"))
-    assert failure(sends) == ("unavailable", "the target did not score what it committed")
+    assert failure(sends) == (
+        "unavailable",
+        "the target sent another number of log-probabilities than of tokens",
+    )
 
 
 def test_only_bad_requests_are_told_as_such_by_targets() -> None:

@@ -64,7 +64,7 @@ def test_a_request_runs_from_submit_to_finish() -> None:
     figures = finished.message.figures
     assert (figures.num_rounds, figures.num_plain_steps) == (0, 2)
     assert (figures.target_wire_bytes, figures.draft_wire_bytes) == (150, 0)
-    assert figures.plain_reason == "draft off: gamma 0 was asked for"
+    assert figures.plain_reason == "draft off: the request sets gamma to 0"
     # The id is free again.
     assert opened(mesh.hear(CLIENT, make_submit())) == [2]
 

@@ -215,7 +215,9 @@ def test_a_stream_whose_guesses_would_not_gain_says_so_with_figures() -> None:
     mesh.hear(TARGET, CommitReply(0.01, (entry,), (8,)), 0.5)
     stream = only_stream(ask(mesh, 1.0))
     assert (stream.plain, stream.gamma) == ("not_worth", 0)
-    assert stream.reason.startswith("plain: the best guess had a chance of 0.41, and one token")
+    assert stream.reason.startswith(
+        "plain: the best guess had a chance of 0.41, and one more token"
+    )
 
 
 @pytest.mark.parametrize(

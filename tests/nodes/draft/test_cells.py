@@ -28,7 +28,7 @@ def test_texts_take_the_cells_that_they_need_soon_not_all_that_they_might() -> N
     for number in range(1, 5):
         assert draft.open(make_spec(number, max_tokens=300)) == []
     # 83 cells each: the prompt, 64 tokens more and guesses.
-    reason = "toy-1 is full: 4 streams, 83 cells wanted"
+    reason = "toy-1 is full: 4 streams, 83 cells needed"
     assert draft.open(make_spec(5, max_tokens=300)) == [Failed(StreamId(5), 1, reason)]
     run(draft)
     failed: list[Event] = []
@@ -58,7 +58,7 @@ def test_a_text_that_does_not_fit_is_refused_for_good_and_pushes_nobody_out() ->
     assert isinstance(failed, Failed)
     assert (failed.code, failed.reason) == (
         "unavailable",
-        "toy-1 is full: 1 streams, 319 cells wanted",
+        "toy-1 is full: 1 streams, 319 cells needed",
     )
 
 
@@ -202,13 +202,13 @@ def test_what_does_not_fit_is_refused_with_the_reason() -> None:
     draft, model = make_draft(num_cells=60, max_sequences=2)
     draft.open(make_spec(1))
     assert draft.open(make_spec(2, max_tokens=15)) == [
-        Failed(TWO, 1, "toy-1 is full: 1 streams, 34 cells wanted")
+        Failed(TWO, 1, "toy-1 is full: 1 streams, 34 cells needed")
     ]
     outside = Failed(TWO, 1, "token ids outside the vocabulary of toy-1")
     assert draft.open(make_spec(2, prompt=(96,))) == [outside]
     draft.open(make_spec(2))
     refused = draft.open(make_spec(3))
-    assert refused == [Failed(StreamId(3), 1, "toy-1 is full: 2 streams, 27 cells wanted")]
+    assert refused == [Failed(StreamId(3), 1, "toy-1 is full: 2 streams, 27 cells needed")]
     run(draft)
     draft.close(ONE, 1)
     draft.close(TWO, 1)

@@ -109,7 +109,7 @@ async def test_a_draft_node_that_missed_tokens_gives_the_stream_up() -> None:
         entry = AddedEntry(1, 1, len(PROMPT) + 5, 1, 0, 0)
         coordinator.say(CommitNotice((entry,), (7,)))
         failed = await coordinator.hear(StreamFailedNotice)
-        assert "tokens 3 to 8 were lost on the way" in failed.reason
+        assert "the message with tokens 3 to 8 is lost" in failed.reason
 
 
 async def test_guesses_for_one_coordinator_are_not_sent_to_the_next(

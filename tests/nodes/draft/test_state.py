@@ -96,7 +96,7 @@ def test_missing_tokens_make_it_give_the_stream_up() -> None:
     follow(state)
     (event,) = state.committed(ONE, 1, len(PROMPT) + 2, (1,))
     assert isinstance(event, Failed)
-    assert "lost on the way" in event.reason
+    assert "is lost" in event.reason
     assert state.num_streams == 0
 
 

@@ -96,7 +96,7 @@ def test_a_draft_node_that_costs_more_than_it_gives_is_told_nothing_more() -> No
     assert stream is not None
     assert mesh.scheduler.report.plain(stream) == "slower"
     assert mesh.scheduler.report.why_plain(stream) == (
-        "draft off: without guesses tokens come faster here"
+        "draft off: this target is faster without guesses at present"
     )
     # Nor is it told of streams that come later.
     assert not [i for i in admit(mesh.scheduler, 2) if isinstance(i, ToDraft)]
@@ -186,4 +186,4 @@ def test_a_pause_is_told_as_one() -> None:
         mesh.decode(1, slowdown=1.2)
     stream = mesh.scheduler.stream(ONE)
     assert stream is not None
-    assert "is measured" in mesh.scheduler.report.why_plain(stream)
+    assert "is being measured" in mesh.scheduler.report.why_plain(stream)

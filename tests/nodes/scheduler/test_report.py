@@ -39,7 +39,7 @@ def test_what_a_guess_would_have_cost_is_told_beside_its_chance() -> None:
     label, line = why(scheduler)
     assert label == "not_worth"
     # As the tables have it: a pass of one token takes 40 ms, each more 2 ms.
-    costs = "one token more costs 2.0 ms of a pass of 40.0"
+    costs = "one more token adds 2.0 ms to a pass of 40.0 ms"
     assert line == f"plain: the best guess had a chance of 0.41, and {costs}"
 
 
@@ -57,19 +57,19 @@ def test_a_stream_that_no_guess_reached_in_time_says_whose() -> None:
     commit(scheduler, 5)
     assert why(scheduler) == (
         "none_there",
-        "plain: no guess of d was there when the pass began",
+        "plain: no guess of d had arrived when the pass began",
     )
 
 
 def test_a_stream_without_a_draft_node_says_why() -> None:
     asked = decoding("d", gamma=0)
-    assert why(asked) == ("asked", "draft off: gamma 0 was asked for")
+    assert why(asked) == ("asked", "draft off: the request sets gamma to 0")
     none = decoding()
     assert why(none) == ("no_draft", "draft off: there is no draft node")
     reading = make_scheduler("d")
     admit(reading)
     reading.target_ready(ONE, 1, 0.0)
-    assert why(reading) == ("reading", "draft off: d still reads the text")
+    assert why(reading) == ("reading", "draft off: d is still reading the text")
     refused = decoding("d")
     fail(refused, "d", "full")
     label, line = why(refused)
@@ -81,14 +81,14 @@ def test_why_a_draft_node_was_given_up_is_told_until_another_one_follows() -> No
     scheduler = decoding("d", max_tokens=1000)
     for _ in range(70):
         commit(scheduler, 5)
-    told = "refused", "draft off: d guesses nothing, or too late"
+    told = "refused", "draft off: d sent no guesses in time"
     assert why(scheduler) == told
     # It goes on looking for one meanwhile.
     for second in range(10):
         scheduler.tick(float(second))
     assert why(scheduler) == told
     scheduler.draft_joined("e", DRAFT_COSTS)
-    assert why(scheduler) == ("reading", "draft off: e still reads the text")
+    assert why(scheduler) == ("reading", "draft off: e is still reading the text")
 
 
 def test_a_stream_that_had_guesses_needs_no_reason() -> None:

@@ -172,7 +172,7 @@ def test_a_text_with_which_draft_nodes_die_goes_without() -> None:
     for _ in range(2):
         draft_lost(state, follow_of(state.streams[ONE])[0])
     assert state.streams[ONE].follow is None
-    assert "were lost with it" in state.streams[ONE].plain_reason
+    assert "its draft nodes died" in state.streams[ONE].plain_reason
 
 
 def test_a_refused_stream_is_not_offered_to_that_node_again_soon() -> None:
@@ -408,7 +408,7 @@ def test_nobody_guesses_over_a_medium_that_a_target_needs_for_its_answers() -> N
     assert to_draft(out, CloseStreamNotice)
     stream = state.streams[ONE]
     assert stream.follow is None
-    assert stream.plain_reason == "draft off: the answers of targets need the medium"
+    assert stream.plain_reason == "draft off: the answers of targets fill the shared medium"
     state.drafts.give_back("target")
     assert to_draft(state.tick(2e6), OpenStreamRequest)
 

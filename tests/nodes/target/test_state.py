@@ -134,7 +134,7 @@ def test_guesses_outside_the_vocabulary_are_wrong_not_fatal() -> None:
         (make_spec(prompt=()), "the prompt is empty"),
         (make_spec(num_prompt_tokens=4), "the prompt is empty"),
         (make_spec(prompt=(96,)), "the prompt has token ids outside the model's vocabulary"),
-        (make_spec(max_tokens=182), "201 cells wanted, toy-1 has 200"),
+        (make_spec(max_tokens=182), "the request needs 201 cells, toy-1 has 200"),
     ],
 )
 def test_what_cannot_be_served_is_refused_with_the_reason(spec: StreamSpec, reason: str) -> None:

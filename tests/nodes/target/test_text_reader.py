@@ -93,7 +93,7 @@ async def test_too_many_texts_are_refused_at_once(scene, eventually):
     scene.ask(*range(1, MAX_WAITING + 2))
     (refused,) = scene.replies
     assert refused.request_id == MAX_WAITING + 1
-    assert "try later" in refused.error
+    assert "try again later" in refused.error
 
 
 async def test_what_another_membership_asked_is_not_answered(scene, eventually):

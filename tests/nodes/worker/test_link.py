@@ -330,7 +330,7 @@ async def test_a_bye_of_the_coordinator_is_answered_with_a_new_hello(
         assert await desk.hear(Bye) == Bye("done")
 
 
-@pytest.mark.parametrize("way", ["stopped", "is silent", "closed the connection"])
+@pytest.mark.parametrize("way", ["stopped", "has been silent", "closed the connection"])
 async def test_who_does_not_rejoin_ends_when_the_coordinator_is_lost(
     way: str, eventually: Eventually
 ) -> None:
@@ -338,7 +338,7 @@ async def test_who_does_not_rejoin_ends_when_the_coordinator_is_lost(
     node, desk = Node(hub, rejoins=False), Desk(hub.server())
     task = asyncio.create_task(node.link.run())
     await desk.hear(Hello)
-    desk.welcome(timeout_s=0.1 if way == "is silent" else 60.0)
+    desk.welcome(timeout_s=0.1 if way == "has been silent" else 60.0)
     await eventually(lambda: node.welcomes)
     if way == "stopped":
         desk.say(Bye("stops"))

@@ -50,7 +50,7 @@ def test_costs_of_no_device_are_refused(seconds, per_cell_s):
     if seconds < 0.1:
         table = CostTable((1, 4), (seconds, 0.1))
     for costs in (NodeCosts(table, COSTS.prefill), NodeCosts(COSTS.decode, table)):
-        with pytest.raises(ValueError, match=r"a pass takes|a cell costs"):
+        with pytest.raises(ValueError, match=r"the seconds of a (pass|cell) must be"):
             costs_of(decode_profile(encode_profile(INFO, costs)))
 
 
@@ -127,7 +127,7 @@ def test_a_declared_link_comes_back_and_another_is_unlimited():
     assert link_of(profile) == Link(250e3, medium="cell-a", frame_s=0.002)
     assert link_of(decode_profile(encode_profile(INFO, COSTS))) == Link()
     dead = decode_profile(encode_profile(INFO, COSTS, link=LinkFields("", 1.0, 0.0)))
-    with pytest.raises(ValueError, match="1000 bit/s at least"):
+    with pytest.raises(ValueError, match="at least 1000 bit/s"):
         link_of(dead)
 
 

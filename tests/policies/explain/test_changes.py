@@ -37,8 +37,8 @@ def test_changes_of_a_lone_stream():
     found = explain(observation, "joint")
     assert found.plan.batches[0].gammas == (best,)
     expected = {
-        "a guess fewer": lone_price_s(best - 1, 0.9),
-        "a guess more": lone_price_s(best + 1, 0.9),
+        "one guess fewer": lone_price_s(best - 1, 0.9),
+        "one guess more": lone_price_s(best + 1, 0.9),
         "no guesses": 0.040,
     }
     assert {c.what: c.price_s for c in found.changes} == pytest.approx(expected)
@@ -74,9 +74,9 @@ def test_changes_of_two_batches():
 
     assert found.prediction.price_s == pytest.approx(price_s(low, high))
     prices = {(c.batch, c.what): c.price_s for c in found.changes}
-    assert prices[0, "a guess more"] == pytest.approx(price_s(low + 1, high + 1))
-    assert prices[1, "a guess fewer"] == pytest.approx(price_s(low - 1, high))
-    assert prices[2, "a guess more"] == pytest.approx(price_s(low, high + 1))
+    assert prices[0, "one guess more"] == pytest.approx(price_s(low + 1, high + 1))
+    assert prices[1, "one guess fewer"] == pytest.approx(price_s(low - 1, high))
+    assert prices[2, "one guess more"] == pytest.approx(price_s(low, high + 1))
     # In one batch the drafts of both are made in the same steps.
     cycle_s = 0.010 * max(low, high) + 0.012 + 0.040
     earned = [sum(a**k for k in range(g + 1)) for a, g in ((0.7, low), (0.9, high))]
@@ -99,7 +99,7 @@ def test_guesses_that_were_asked_for_stay():
     streams = (free(1, 0.9), free(2, 0.9), stream(3, 0.5, 3))
     found = explain(Observation(streams, flat(0.040), (NODE,)), "max-batch")
     (change,) = [c for c in found.changes if c.what.startswith("no guesses")]
-    assert change.what == "no guesses but those asked for"
+    assert change.what == "no guesses except those set by clients"
     # A flat target: three guesses of one stream, and its passes for the others beside it and
     # between: one a round, which is 30 + 12 + 40 + half a plain pass, and one of the rest.
     round_s = 0.030 + 0.012 + 0.040 + 0.020

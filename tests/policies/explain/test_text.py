@@ -69,7 +69,9 @@ def test_a_text_says_what_was_planned_and_why():
     assert text.startswith("a test: 4 streams, 1 draft node; policy max-batch\n")
     assert "streams 1-2: acceptance 0.90, 500 tokens left, draft a\n" in text
     assert "stream 3: acceptance 0.90, 1 token left, draft a, weight 2\n" in text
-    assert "stream 4: acceptance 0.70, 500 tokens left, draft a, gamma 0 asked for\n" in text
+    assert (
+        "stream 4: acceptance 0.70, 500 tokens left, draft a, gamma 0 set by the client\n" in text
+    )
     times = found.prediction.batches[0]
     row = next(line.split() for line in text.splitlines() if line.startswith("1 "))
     assert row[:3] == ["1", "1-2", str(batch.gammas[0])]
@@ -85,7 +87,7 @@ def test_a_text_says_what_was_planned_and_why():
     assert re.search(r"^max-batch .*<- chosen$", text, re.M)
     assert re.search(rf"^{found.best_rejected.name} .*best rejected$", text, re.M)
     assert "stream 3 is plain: draft off: one token is left" in text
-    assert "stream 4 is plain: draft off: gamma 0 was asked for" in text
+    assert "stream 4 is plain: draft off: the request sets gamma to 0" in text
     assert re.search(r"^draft a .*1", text, re.M)
     assert re.search(r"^target .*p", text, re.M)
     worse = found.relative(found.changes[-1].price_s)
@@ -123,7 +125,7 @@ def test_a_small_gain_is_not_trusted():
     observation = Observation((free(1, alpha),), line(0.040, 0.002), (NODE,))
     text = text_of(explain(observation, "joint"), "x")
     assert "1.0% cheaper" in text
-    assert "so small a gain is not trusted" in text
+    assert "a gain this small is not trusted" in text
     assert "not trusted" not in text_of(explain(observation, "ad"), "x")
 
 

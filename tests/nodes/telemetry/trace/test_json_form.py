@@ -98,7 +98,7 @@ COSTS = {"sizes": [1], "seconds": [0.1]}
         (
             DraftView,
             {"name": "a", "costs": {"decode": COSTS, "prefill": COSTS}, "link": {"rate_bps": -1}},
-            "link: a link cannot",
+            "link: the rate of a link",
         ),
     ],
 )
