@@ -7,7 +7,7 @@
 #   make fix     let ruff put right what it can
 #   make bench   the measurements of bench/
 #   make install VENV=/opt/airdraft   a virtual environment that does without this checkout
-#   make deb     build/airdraft_VERSION_ARCH.deb for the system's Python (docs/deploy.md)
+#   make deb     build/airdraft_VERSION_ARCH.deb for the system's Python (docs/guides/deploy.md)
 #   make lock    requirements/*.txt anew from pyproject.toml and *.in; UPGRADE=1 takes newer versions
 # Another Python: make demo PYTHON=python3.12
 
