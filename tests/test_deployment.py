@@ -1,4 +1,4 @@
-"""The guides of deployment say what is true, and the Debian package is made of what it should be."""
+"""The guides of deployment say what is true; the Debian package is made of what it should be."""
 
 import importlib.util
 import os
