@@ -82,8 +82,8 @@ build/docs/locked: requirements/docs.txt
 		-r requirements/docs.txt
 	@touch $@
 
-release:
-	@$(PYTHON) packaging/release.py $(if $(DRY_RUN),--dry-run) "$(VERSION)"
+release: $(VENV)/installed-dev
+	@$(BIN)/python packaging/release.py $(if $(DRY_RUN),--dry-run) "$(VERSION)"
 
 lock:
 	$(PYTHON) -m venv build/lock
