@@ -1,7 +1,8 @@
 """Makes a release of this checkout: `make release VERSION=x.y.z`.
 
-The section Unreleased of CHANGELOG.md becomes that of the version, with today's date in UTC; the
-version is set; both are committed and tagged; wheel and Debian package are built. Nothing is pushed.
+The section Unreleased of CHANGELOG.md becomes that of the version, with today's date in UTC. The
+version is set, both are committed and tagged, and the wheel and the Debian package are built.
+Nothing is pushed.
 """
 
 from __future__ import annotations

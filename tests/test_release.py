@@ -65,7 +65,12 @@ def test_other_versions_are_refused(release, version):
         release.order(version)
 
 
-def test_the_files_of_this_checkout_can_be_released(release):
-    changed = release.changes(ROOT, "999.0.0", "2026-12-01")
+def test_the_files_of_this_checkout_can_be_released(release, tmp_path):
+    for name in (release.CHANGELOG, release.PROJECT, *release.PAGES):
+        text = (ROOT / name).read_text()
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        # Just after a release nothing is unreleased.
+        (tmp_path / name).write_text(text.replace("## Unreleased\n", "## Unreleased\n\n- A.\n", 1))
+    changed = release.changes(tmp_path, "999.0.0", "2026-12-01")
     assert set(changed) == {release.CHANGELOG, release.PROJECT, *release.PAGES}
     assert all("airdraft_999.0.0_amd64.deb" in changed[name] for name in release.PAGES)
