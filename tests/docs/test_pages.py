@@ -15,7 +15,7 @@ MAX_LINES_OF_DESIGN = 150
 # Records and lists that grow, whose lines nobody wraps.
 LONG_LINES_ALLOWED = ("CHANGELOG.md", "bench/LOG.md")
 # The first lines of a page that a command writes say so.
-GENERATED = re.compile(r"\b(?:[Gg]enerated|[Mm]ade) by `", re.ASCII)
+GENERATED = re.compile(r"\b(?:[Gg]enerated|[Mm]ade) by `|`python -m bench [^`]*` makes it\b")
 # So are parts of a page, between two comments.
 GENERATED_PART = re.compile(r"^<!-- generated: .*?^<!-- end -->", re.MULTILINE | re.DOTALL)
 NUM_FIRST_LINES = 10
