@@ -7,7 +7,9 @@
 #   make fix     let ruff put right what it can
 #   make bench   the measurements of bench/
 #   make install VENV=/opt/airdraft   a virtual environment that does without this checkout
-#   make deb     build/airdraft_VERSION_ARCH.deb for the system's Python (docs/deploy.md)
+#   make deb     build/airdraft_VERSION_ARCH.deb for the system's Python (docs/guides/deploy.md)
+#   make docs    the site of docs/ in build/site; a link that leads nowhere is an error
+#   make release VERSION=x.y.z   changelog, version, commit, tag, wheel and package; DRY_RUN=1 only says what it would do
 #   make lock    requirements/*.txt anew from pyproject.toml and *.in; UPGRADE=1 takes newer versions
 # Another Python: make demo PYTHON=python3.12
 
@@ -40,7 +42,7 @@ NUM_WORKERS := $(shell echo $$(($$(nproc 2>/dev/null || echo 1) + 1)))
 PYTEST := $(BIN)/python -m pytest -q -n $(NUM_WORKERS) --dist worksteal
 
 .DELETE_ON_ERROR:
-.PHONY: demo test quick lint check fix bench install deb lock models
+.PHONY: demo test quick lint check fix bench install deb docs release lock models
 
 demo: $(VENV)/installed models
 	@$(BIN)/airdraft run --prompt "$(PROMPT)" --max-tokens 64
@@ -70,6 +72,19 @@ bench: $(VENV)/installed-bench models
 deb:
 	@/usr/bin/python3 packaging/build_deb.py --cmake-args="$(DEB_CMAKE_ARGS)"
 
+# An environment of its own: the site needs nothing of airdraft.
+docs: build/docs/locked
+	build/docs/bin/python -m mkdocs build --strict
+
+build/docs/locked: requirements/docs.txt
+	$(PYTHON) -m venv build/docs
+	build/docs/bin/python -m pip install --quiet --disable-pip-version-check --only-binary=:all: --require-hashes \
+		-r requirements/docs.txt
+	@touch $@
+
+release: $(VENV)/installed-dev
+	@$(BIN)/python packaging/release.py $(if $(DRY_RUN),--dry-run) "$(VERSION)"
+
 lock:
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
@@ -80,6 +95,8 @@ lock:
 		pyproject.toml -o requirements/dev.txt
 	$(RELOCK) -c requirements/build.txt -c requirements/run.txt -c requirements/dev.txt --extra bench \
 		pyproject.toml -o requirements/bench.txt
+	$(RELOCK) -c requirements/build.txt -c requirements/run.txt -c requirements/dev.txt -c requirements/bench.txt \
+		requirements/docs.in -o requirements/docs.txt
 
 # Order only: with `make demo` the base installation comes first, with `make test` that of the tools.
 models: | $(VENV)/installed

@@ -64,7 +64,11 @@ def copies(root: Path) -> list[tuple[Path, str]]:
         matches = sorted(root.glob(pattern))
         if not matches:
             raise LookupError(f"the package needs {pattern}")
-        found += [(path, there + path.name if there.endswith("/") else there) for path in matches]
+        # Below a folder of all depths, files keep their places.
+        top = root / pattern.partition("**")[0] if "**" in pattern else None
+        for path in matches:
+            name = path.relative_to(top).as_posix() if top else path.name
+            found.append((path, there + name if there.endswith("/") else there))
     return found
 
 

@@ -21,8 +21,7 @@ FILES = (
     ("systemd/tmpfiles.d/*.conf", "usr/lib/tmpfiles.d/"),
     ("systemd/etc/*.toml", "usr/share/doc/airdraft/examples/"),
     ("systemd/README.md", "usr/share/doc/airdraft/"),
-    ("docs/*.md", "usr/share/doc/airdraft/docs/"),
-    ("docs/reference/*.md", "usr/share/doc/airdraft/docs/reference/"),
+    ("docs/**/*.md", "usr/share/doc/airdraft/docs/"),
 )
 MAINTAINER_SCRIPTS = ("postinst", "prerm", "postrm")
 
@@ -49,7 +48,8 @@ Priority: optional
 Description: several edge devices as one private LLM endpoint
  Coordinator, target, draft and gateway nodes of a mesh that decodes with
  llama.cpp and distributed speculation, and their units of systemd. Nothing is
- started by the installation: see docs/deploy.md in /usr/share/doc/airdraft.
+ started by the installation: see docs/guides/deploy.md in
+ /usr/share/doc/airdraft.
 """
 
 

@@ -1,4 +1,4 @@
-"""docs/deploy.md says what is true, and the Debian package is made of what it should be."""
+"""The guides of deployment say what is true; the Debian package is made of what it should be."""
 
 import importlib.util
 import os
@@ -17,8 +17,11 @@ from nodes.cli.main import cli
 from nodes.service.units import SYSTEM, files_for
 
 ROOT = Path(__file__).parents[1]
-GUIDE = ROOT / "docs" / "deploy.md"
-TEXT = GUIDE.read_text()
+GUIDES = ROOT / "docs" / "guides"
+# What was one page: the commands, what comes after them, and machines of other kinds.
+TEXT = "\n".join(
+    (GUIDES / name).read_text() for name in ("deploy.md", "operate.md", "gpu-and-jetson.md")
+)
 PACKAGING = ROOT / "packaging"
 _COMMANDS = ("airdraft", "/opt/airdraft/bin/airdraft")
 
@@ -112,7 +115,7 @@ def test_the_guide_has_the_commands_that_matter():
 def test_each_file_that_the_guide_links_or_names_is_there():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in link]
     assert links
-    assert [link for link in links if not (GUIDE.parent / link).exists()] == []
+    assert [link for link in links if not (GUIDES / link).exists()] == []
     named = re.findall(r"(?<![\w/.])(?:bench|docs|systemd|packaging)/[\w./@-]*\w", TEXT)
     assert "packaging/try-in-container" in named
     assert [path for path in named if not (ROOT / path).exists()] == []
@@ -210,7 +213,7 @@ def test_units_user_directories_and_samples_go_where_the_system_looks(build_deb)
         "usr/lib/tmpfiles.d/airdraft.conf",
         "usr/share/doc/airdraft/examples/gateway.toml",
         "usr/share/doc/airdraft/copyright",
-        "usr/share/doc/airdraft/docs/deploy.md",
+        "usr/share/doc/airdraft/docs/guides/deploy.md",
     } <= there
     assert not any(to.startswith(("etc/", "/")) for to in there)
 

@@ -55,12 +55,15 @@ def asked_for(name):
         said = (ROOT / "requirements" / "build.in").read_text().splitlines()
         built = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
         return [*wanted(line for line in said if not line.startswith("#")), *wanted(built)]
+    if name == "docs":
+        said = (ROOT / "requirements" / "docs.in").read_text().splitlines()
+        return list(wanted(line for line in said if not line.startswith("#")))
     extras = {"run": ("gateway", "grammar"), "dev": ("dev",), "bench": ("bench",)}[name]
     lines = [line for extra in extras for line in EXTRAS[extra]]
     return list(wanted([*PROJECT["dependencies"], *lines]))
 
 
-NAMES = ("build", "run", "dev", "bench")
+NAMES = ("build", "run", "dev", "bench", "docs")
 
 
 @pytest.mark.parametrize("name", NAMES)

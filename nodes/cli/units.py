@@ -22,7 +22,7 @@ next:
 {command} models pull {draft}
   systemctl enable --now airdraft.target airdraft-coordinator airdraft-target@target \
 airdraft-draft@draft airdraft-gateway
-other machines: docs/deploy.md"""
+other machines: docs/guides/deploy.md"""
 _NEXT_USER = """
 next:
   systemctl --user daemon-reload

@@ -135,7 +135,7 @@ def test_a_client_may_not_observe_the_mesh_until_it_is_invited_as_admin(
 # A dozen commands, each a process.
 @pytest.mark.timeout(240)
 def test_services_of_one_machine_have_a_key_each(commands: Commands, tmp_path: Path) -> None:
-    """As docs/deploy.md has it, without the users."""
+    """As docs/guides/deploy.md has it, without the users."""
     (tmp_path / "public").mkdir()
 
     def state(role: str) -> dict[str, str]:
