@@ -63,7 +63,7 @@ def test_texts_are_chosen_by_acceptance():
     assert recording.texts_with("small", 0.5, 1.0) == (half,)
     assert recording.texts_with("small", 0.6, 1.01) == (whole,)
     assert recording.texts_with("small", 0.0, 0.5) == ()
-    with pytest.raises(ModelFileError, match="the recording has no draft 'large': its drafts are small"):
+    with pytest.raises(ModelFileError, match="no draft 'large': its drafts are small"):
         recording.texts_with("large", 0.0, 1.0)
 
 
