@@ -256,7 +256,9 @@ def test_too_little_room_is_told_before_the_work(
 ) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _path: usage._replace(free=500_000))
-    with pytest.raises(CatalogError, match=r"disk full: .* needs 1\.1 MB in .*, but 0\.5 MB are free"):
+    with pytest.raises(
+        CatalogError, match=r"disk full: .* needs 1\.1 MB in .*, but 0\.5 MB are free"
+    ):
         catalog.pull("fake-base")
     assert left(root) == set()
 
@@ -368,7 +370,9 @@ def test_any_file_of_hugging_face_has_a_name(
         begun.path.write_bytes(gguf_bytes())
 
     monkeypatch.setattr(store, "fetch", fake)
-    with pytest.raises(ModelNameError, match=f"not on this machine yet: run `airdraft models pull {HF}`"):
+    with pytest.raises(
+        ModelNameError, match=f"not on this machine yet: run `airdraft models pull {HF}`"
+    ):
         catalog.path(HF)
     path = catalog.pull(HF)
     assert path == root / "models" / "hf--owner--name--folder--model-Q4_K_M.gguf"
