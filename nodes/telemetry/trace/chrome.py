@@ -10,7 +10,7 @@ from nodes.telemetry.trace.spans import Span, Track, coordinator_track, spans_of
 
 _COUNTER_S: Final = 0.25
 _ABOUT: Final = (
-    "All times are the coordinator's. The work of a node is placed before its answer by half of the "
+    "All times are the coordinator's. A node's work is placed before its answer by half of the "
     "round trip that heartbeats measure: an estimated offset. Durations are as nodes report them."
 )
 
