@@ -57,7 +57,8 @@ class LogitRules:
                 raise ValueError(f"{name} {value} outside -2..2")
         grammar = self.grammar
         if grammar.kind and grammar.kind not in GRAMMAR_KINDS:
-            raise ValueError(f"grammar kind {grammar.kind!r} is none of {', '.join(GRAMMAR_KINDS)}")
+            kinds = ", ".join(GRAMMAR_KINDS)
+            raise ValueError(f"grammar kind {grammar.kind!r} is not one of {kinds}")
         if bool(grammar.kind) != bool(grammar.text):
             raise ValueError("a grammar needs both a kind and a text")
 

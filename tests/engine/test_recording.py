@@ -83,7 +83,7 @@ def test_hashes_tell_vocabularies_and_contents_apart():
         (lambda d: d.update(format="airdraft recording 9"), "format 'airdraft recording 9'"),
         (lambda d: d.pop("eog_ids"), "'eog_ids' is missing"),
         (lambda d: d.update(eog_ids=[]), "a token that ends texts"),
-        (lambda d: d.update(texts=[]), "has a text"),
+        (lambda d: d.update(texts=[]), "needs a text"),
         (lambda d: d.update(texts=7), "not iterable"),
         (lambda d: d.update(models=[]), "not enough values"),
         (lambda d: d.update(models=[["a", 1, ""]]), "'1' is not a text"),

@@ -105,7 +105,7 @@ class CheckGrammars:
         num_bytes = _most_resident_bytes() - before
         if num_bytes > _GRAMMAR_BYTES:
             raise InvalidInputError(
-                f"the grammar needs {num_bytes >> 20} MiB of memory, limit {_GRAMMAR_BYTES >> 20}"
+                f"the grammar takes {num_bytes >> 20} MiB of memory, limit {_GRAMMAR_BYTES >> 20}"
             )
         return {"num_bytes": num_bytes}
 

@@ -58,7 +58,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
         ),
         (
             b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, (1 << 64) - 1),
-            "a name of",
+            "a name has",
         ),
         (
             b"GGUF"
