@@ -96,8 +96,8 @@ class _Watch:
         self._seen: Counter[str] = Counter()
         self.results: _Results = {}
 
-    def _saw(self, address: int, asks: bool, _data: object) -> bool:
-        if not asks:
+    def _saw(self, address: int, is_query: bool, _data: object) -> bool:
+        if not is_query:
             self._take(ctypes.c_void_p(address))
         return True
 

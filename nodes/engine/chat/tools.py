@@ -94,27 +94,27 @@ def told_as_text(
     The system message describes the tools, answers contain the calls, and messages of the user
     contain the results.
     """
-    told: list[dict[str, Any]] = []
+    converted: list[dict[str, Any]] = []
     for message in messages:
         role, content = message["role"], message["content"]
         if role == "tool":
             role, content = "user", f"<tool_response>\n{content}\n</tool_response>"
             # Many templates require that user and assistant alternate.
-            if told and told[-1]["role"] == "user":
-                told[-1]["content"] += "\n" + content
+            if converted and converted[-1]["role"] == "user":
+                converted[-1]["content"] += "\n" + content
                 continue
         for call in message.get("tool_calls", ()):
             function = call["function"]
             written = {"name": function["name"], "arguments": function["arguments"]}
             content += f"{_break(content)}<tool_call>\n{_json(written)}\n</tool_call>"
-        told.append({"role": role, "content": content})
+        converted.append({"role": role, "content": content})
     if tools:
         text = "\n".join([_INTRODUCTION, *(_json(tool["function"]) for tool in tools)])
-        if told and told[0]["role"] == "system":
-            told[0]["content"] += f"{_break(told[0]['content'])}\n{text}"
+        if converted and converted[0]["role"] == "system":
+            converted[0]["content"] += f"{_break(converted[0]['content'])}\n{text}"
         else:
-            told.insert(0, {"role": "system", "content": text})
-    return told
+            converted.insert(0, {"role": "system", "content": text})
+    return converted
 
 
 def _break(content: str) -> str:
