@@ -1,8 +1,8 @@
 """Converts records to spans of time on tracks.
 
 All times are the coordinator's. The work of a node is placed before its answer by half the round
-trip of its link, but never before the end of its previous pass. The place is an estimate, and the
-length is the time that the node reports.
+trip of its link, but between the end of its previous pass and the arrival of its report. The place
+is an estimate. The length is the time that the node reports, as far as it fits there.
 """
 
 from __future__ import annotations
