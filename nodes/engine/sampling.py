@@ -208,7 +208,7 @@ def _noisy_argmax(logits: Logits, best_logit: float, sampling: Sampling, positio
     scores += rough_gumbel_of_bits(hash_bits(key, near.astype(np.uint64)))
     least_score = _least_rough_score(scores)
     # A far token's score is at most floor / T + noise. From this follows the least hash with which
-    # it can win. The exponentials have relative errors below 1e-10, and the bound one below 1e-9.
+    # it can win. The exponentials have relative errors below 1e-10, and the bound's is below 1e-9.
     needed = least_score - float(floor) / temperature
     bound = math.exp(-math.exp(-needed)) - 1e-9 if needed > -3.0 else 0.0
     bits = hash_bits(key, np.arange(logits.shape[0], dtype=np.uint64))

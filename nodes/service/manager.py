@@ -64,8 +64,8 @@ class Manager:
     ) -> None:
         """Report readiness, then send a ping in each period of the watchdog while all is well.
 
-        is_well: Whether no work of the node has been stuck for more than the given seconds. attend()
-        returns at once without a manager. A blocked event loop also stops the pings.
+        is_well: Whether no work has been stuck for more than the given seconds. Without a manager
+        attend() returns at once. A blocked event loop also stops the pings.
         """
         notifier = self._notifier
         if not notifier.is_on:

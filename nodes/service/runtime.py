@@ -109,7 +109,7 @@ def hold_standard_files() -> None:
 
 
 def let_go_of_stderr() -> None:
-    """Flush standard error, and close it on failure: Python would then change the exit code."""
+    """Flush standard error, or drop it if that fails: Python would then change the exit code."""
     try:
         sys.stderr.flush()
     except (OSError, ValueError):
