@@ -137,7 +137,7 @@ class Catalog:
         """
         entry = self.entry(name)
         report = progress or _silent
-        with self._explained(entry, "store"), disk.locked(self._folder, report):
+        with self._one_line_errors(entry, "store"), disk.locked(self._folder, report):
             return self._pull_locked(entry, report, accept_terms)
 
     def sha256(self, name_or_path: str | Path) -> str | None:
@@ -161,7 +161,7 @@ class Catalog:
         begun = self._begun(name)
         if not self._file(name).exists() and not begun.path.exists():
             raise ModelNameError(f"model {name} is not on this machine: nothing to remove")
-        with self._explained(entry, "remove"), disk.locked(self._folder, _silent):
+        with self._one_line_errors(entry, "remove"), disk.locked(self._folder, _silent):
             begun.discard()
             self._file(name).unlink(missing_ok=True)
             self._file(name, ".json").unlink(missing_ok=True)
@@ -280,7 +280,7 @@ class Catalog:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextmanager
-    def _explained(self, entry: Entry, task: str) -> Iterator[None]:
+    def _one_line_errors(self, entry: Entry, task: str) -> Iterator[None]:
         """Convert an OSError to a CatalogError with one line."""
         try:
             yield

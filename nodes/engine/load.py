@@ -158,13 +158,13 @@ def _measure(
     if profile == "exact" and model.info.can_roll_back:
         self_test = run_self_test(model, prefix_lens=prefix_lens)
         if not self_test.exact:
-            self_test = replace(self_test, failure=_explained(model, self_test.failure))
+            self_test = replace(self_test, failure=_with_operation(model, self_test.failure))
     else:
         self_test = SelfTest(False, "not promised")
     return self_test, calibrate(model, progress=progress)
 
 
-def _explained(model: LlamaModel, failure: str) -> str:
+def _with_operation(model: LlamaModel, failure: str) -> str:
     """Return the failure with the first operation that differs, if it can be found."""
     try:
         operation = model.first_difference()

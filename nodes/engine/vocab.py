@@ -43,7 +43,7 @@ class LlamaTokenizer:
     def encode(self, text: str) -> list[int]:
         if not text:
             raise InvalidInputError("the prompt is empty")
-        return _some(self._tokens(text, add_special=True, parse_special=False))
+        return _not_empty(self._tokens(text, add_special=True, parse_special=False))
 
     def encode_chat(
         self, messages: Sequence[Message], *, date: str = "", tools: str = ""
@@ -68,7 +68,7 @@ class LlamaTokenizer:
             else:
                 # A template writes the special tokens itself, including the first one.
                 token_ids += self._tokens(piece.text, add_special=False, parse_special=True)
-        return _some(token_ids)
+        return _not_empty(token_ids)
 
     @property
     def _template_text(self) -> str:
@@ -191,7 +191,8 @@ class LlamaTokenizer:
         return digest.hexdigest()[:32]
 
 
-def _some(token_ids: list[int]) -> list[int]:
+def _not_empty(token_ids: list[int]) -> list[int]:
+    """Return the tokens of a prompt. Raises InvalidInputError if there are none."""
     if not token_ids:
         raise InvalidInputError("the prompt has no tokens")
     return token_ids

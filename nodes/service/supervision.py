@@ -32,10 +32,10 @@ class Parent:
         self._hashed = hashed
 
     def progress(self, label: str, done: int, total: int | None) -> None:
-        _say(f"{PROGRESS}{label} {done} {'-' if total is None else total}")
+        _write_line(f"{PROGRESS}{label} {done} {'-' if total is None else total}")
 
     def joined(self) -> None:
-        _say(JOINED)
+        _write_line(JOINED)
 
     def hash_file(self, path: Path) -> str:
         """Return the SHA-256 of a file in hexadecimal digits. Raises OSError."""
@@ -44,7 +44,7 @@ class Parent:
         known, _, sha256 = self._hashed.partition("=")
         if known != state:
             sha256 = hash_file(path)
-        _say(f"{HASHED}{state}={sha256}")
+        _write_line(f"{HASHED}{state}={sha256}")
         return sha256
 
 
@@ -68,7 +68,7 @@ def _state_of(path: Path) -> str:
     return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
 
 
-def _say(line: str) -> None:
+def _write_line(line: str) -> None:
     # If the parent is gone, the line is lost; the end of standard input then stops the node.
     with contextlib.suppress(OSError):
         # One write for each line, because the engine's thread writes lines, too.

@@ -105,7 +105,7 @@ class ChatTemplate:
         return "".join(parts)
 
 
-def _refuse(message: object) -> None:
+def _raise_refusal(message: object) -> None:
     raise RefusalError(str(message))
 
 
@@ -131,7 +131,7 @@ def _environment() -> Environment:
     made = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
-    made.globals["raise_exception"] = _refuse
+    made.globals["raise_exception"] = _raise_refusal
     made.filters["tojson"] = _to_json
     return made
 

@@ -93,15 +93,15 @@ def main() -> None:
     try:
         worker = Worker(DUTIES[setup.pop("duty")](**setup))
     except InvalidInputError as error:
-        _say(json.dumps({"error": str(error)}).encode())
+        _write_line(json.dumps({"error": str(error)}).encode())
         return
     # The filter is set before other threads start, because it would not apply to these.
-    _say(json.dumps({"is_filtered": jail.refuse_calls()}).encode())
+    _write_line(json.dumps({"is_filtered": jail.refuse_calls()}).encode())
     for line in lines:
-        _say(worker.answer(line))
+        _write_line(worker.answer(line))
 
 
-def _say(answer: bytes) -> None:
+def _write_line(answer: bytes) -> None:
     sys.stdout.buffer.write(answer + b"\n")
     sys.stdout.buffer.flush()
 
