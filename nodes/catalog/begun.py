@@ -34,7 +34,7 @@ class Begun:
         if not is_good:
             return 0, ""
         num_bytes = self.num_bytes
-        # -1: all that was written.
+        # -1 means all bytes that were written.
         return (num_bytes if kept < 0 else min(kept, num_bytes)), tag
 
     def open(self, source: str, kept: int, tag: str = "", *, all_counts: bool = False) -> IO[bytes]:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 _GGML_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 _MAX_HASHED_BYTES = 1 << 25
 _FTYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}
-# The longest chat templates have a tenth of this.
+# The longest chat templates have a tenth of these bytes.
 _MAX_METADATA_BYTES = 1 << 18
 _GGML_TYPE_Q4_0 = 2
 # The ending of a type that the embedding and the output weights have, too.
