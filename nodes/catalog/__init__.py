@@ -1,4 +1,4 @@
-"""The model catalogue: names, where their files come from, and the files on this machine."""
+"""The model catalogue: names of models, the sources of their files, and the files stored here."""
 
 from nodes.catalog.entries import DEFAULT_DRAFT, DEFAULT_ENTRIES, DEFAULT_TARGET, Entry
 from nodes.catalog.errors import CatalogError, FetchError, ModelNameError, TermsError

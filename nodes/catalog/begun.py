@@ -1,4 +1,4 @@
-"""A download that the next pull goes on with: its bytes so far, and where they are from."""
+"""A partial download that the next pull continues: its bytes so far and their source."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import IO
 
 
 class Begun:
-    """path: the bytes so far; a note beside it says where they come from. Callers hold the folder's
-    lock."""
+    """A partial download. Callers must hold the lock of its folder.
+
+    path: The file with the bytes so far. A JSON file beside it names their source.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -18,11 +20,11 @@ class Begun:
 
     @property
     def num_bytes(self) -> int:
-        """How many there are, wherever they are from."""
+        """The size of the partial file, from whichever source it comes."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def kept(self, source: str) -> tuple[int, str]:
-        """How many of the bytes are good and from this source, and what was noted with them."""
+        """Return how many bytes are valid and from this source, and the tag noted with them."""
         try:
             note = json.loads(self._note.read_bytes())
             kept, tag = note["kept"], note["tag"]
@@ -32,12 +34,14 @@ class Begun:
         if not is_good:
             return 0, ""
         num_bytes = self.num_bytes
-        # -1: all that was written.
+        # -1 means all bytes that were written.
         return (num_bytes if kept < 0 else min(kept, num_bytes)), tag
 
     def open(self, source: str, kept: int, tag: str = "", *, all_counts: bool = False) -> IO[bytes]:
-        """The file behind what is kept of it, for more from this source. all_counts: whatever is
-        written is good, and not only what is noted."""
+        """Open the file to append after its first `kept` bytes, which come from this source.
+
+        all_counts: All bytes that are written count as valid, and not only those that are noted.
+        """
         file = self.path.open("ab")
         file.truncate(kept)
         file.seek(kept)
@@ -45,7 +49,7 @@ class Begun:
         return file
 
     def note(self, source: str, kept: int, tag: str = "") -> None:
-        """kept: bytes that are good; -1 for all that are written."""
+        """Note the source and the tag. kept: The number of valid bytes; -1 for all bytes."""
         made = self._note.with_name(self._note.name + ".new")
         made.write_text(json.dumps({"source": source, "kept": kept, "tag": tag}))
         os.replace(made, self._note)

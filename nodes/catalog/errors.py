@@ -1,4 +1,4 @@
-"""What can go wrong with a model file; every message is one line: what, where, what to do."""
+"""Errors about model files. Every message is one line: what, where, what to do."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ class CatalogError(Exception):
 
 
 class ModelNameError(CatalogError):
-    """The user's mistake: an unknown name, a model not pulled, a file that is no whole GGUF."""
+    """A mistake of the user: an unknown name, a model not pulled, a file that is no whole GGUF."""
 
 
 class TermsError(ModelNameError):
-    """The model has terms of use that were not accepted yet."""
+    """The model has terms of use that the user has not accepted yet."""
 
     def __init__(self, name: str, terms: str) -> None:
         super().__init__(
             f"model {name} has terms of use: read them with "
-            f"`airdraft models pull {name}` and accept them with --accept-terms"
+            f"`airdraft models pull {name}`, then accept them with --accept-terms"
         )
         self.name = name
         self.terms = terms
 
 
 class FetchError(CatalogError):
-    """One source could not deliver; another may."""
+    """One source failed; another one may work."""

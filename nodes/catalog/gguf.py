@@ -1,6 +1,6 @@
-"""Tells a whole GGUF file from a truncated one by its header, without loading anything.
+"""Reads the header of a GGUF file and finds truncated files, without loading the tensors.
 
-Layout: gguf.md of ggml. All counts are checked against limits and the file before any loop.
+The layout is that of ggml's gguf.md. Counts are checked against limits and the file before loops.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_TENSORS = 1 << 16
 _MAX_ARRAY_ITEMS = 1 << 22  # the largest vocabularies have a few hundred thousand entries
 _MAX_DIMENSIONS = 4
 _MAX_KEY_BYTES = 1 << 16
-# Sizes that libllama multiplies, divides by and allocates from: what no model has is damage.
+# libllama multiplies, divides and allocates by these sizes. A value that no model has is damage.
 _BOUNDS = {
     b".block_count": (1, 1024),
     b".context_length": (1, 1 << 26),
@@ -37,7 +37,7 @@ _BOUNDS = {
     b".vocab_size": (1, _MAX_ARRAY_ITEMS),
 }
 
-# A header begins with a magic number, a version, and two numbers of 64 bits.
+# A header begins with a magic number, a version, and two 64-bit counts.
 _AT_VERSION, _AT_NUM_TENSORS, _AT_NUM_KEYS = 4, 8, 16
 
 _U32 = struct.Struct("<I")
@@ -48,7 +48,7 @@ _VALUE_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12
 _TYPE_U32, _TYPE_STRING, _TYPE_ARRAY = 4, 8, 9
 _INTEGERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
 _NUMBERS = {**_INTEGERS, 6: "<f", 7: "<?", 12: "<d"}
-# The longest chat templates have a tenth of this.
+# The longest chat templates have a tenth of these bytes.
 _MAX_TEXT_BYTES = 1 << 18
 
 # Tensor type: (values in a block, bytes of a block); GGML_QUANT_SIZES of gguf-py 0.19.
@@ -65,13 +65,13 @@ _BLOCKS = {
 
 
 class GgufError(Exception):
-    """Why a file is not a whole GGUF, as the second half of a sentence."""
+    """A file is not a whole GGUF. The message is the predicate of a sentence about the file."""
 
 
 def check_gguf(path: Path) -> None:
-    """Raise GgufError unless the file is a GGUF that holds all the tensors its header lists.
+    """Raise GgufError unless the file is a GGUF that holds all tensors of its header.
 
-    Raises OSError when the file cannot be read.
+    Raises OSError if the file cannot be read.
     """
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
@@ -89,7 +89,7 @@ def check_gguf(path: Path) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[Header, mmap.mmap]]:
-    """The header of a whole GGUF file, read to its end, and the file's bytes.
+    """Open a whole GGUF file; yields its header, read to the end, and its bytes.
 
     Raises GgufError or OSError.
     """
@@ -101,13 +101,13 @@ def opened(path: Path) -> Iterator[tuple[Header, mmap.mmap]]:
 
 
 def traits_of_file(path: Path) -> ModelTraits:
-    """What a model's file says of how it is to be used. Raises GgufError or OSError."""
+    """Return the traits that a model file declares. Raises GgufError or OSError."""
     with opened(path) as (header, _):
         return traits_of(lambda key: header.texts.get(key, ""))
 
 
 def vocabulary_of(path: Path) -> bytes:
-    """A GGUF file of what another one says of its model, vocabulary included, without tensors.
+    """Return a GGUF file with all keys of another one, and so its vocabulary, but no tensors.
 
     Raises GgufError or OSError.
     """
@@ -117,8 +117,10 @@ def vocabulary_of(path: Path) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Where a tensor lies: offset from the file's start, blocks of block_bytes each. block_bytes: 0
-    of a type that is not known here."""
+    """The place of a tensor: its offset from the file's start, and blocks of block_bytes each.
+
+    block_bytes: 0 for a type that is not in this module's table.
+    """
 
     name: str
     offset: int
@@ -128,22 +130,22 @@ class Tensor:
 
 
 class Header:
-    """Reads forward through the header; the end of the file is a struct.error."""
+    """Reads forward through a header; raises struct.error or IndexError at the end of the file."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
         self._at = _AT_VERSION
-        # Where the keys end; after file_bytes().
+        # file_bytes() sets these: the end of the keys, and the values of keys that are numbers or
+        # texts, without long ones.
         self.keys_end = 0
-        # Values of keys that are numbers or texts, but for long ones; after file_bytes().
         self.texts: dict[str, str] = {}
         self._tensors: list[Tensor] = []
 
     def file_bytes(self) -> int:
-        """The size that the file must have."""
+        """Read the header; returns the size that the file must have."""
         version = self._u32()
         if version not in (2, 3):
-            raise GgufError(f"is GGUF version {version}, known are 2 and 3")
+            raise GgufError(f"is GGUF version {version}, but only 2 and 3 are supported")
         num_tensors = self._count("tensors", _MAX_TENSORS)
         num_keys = self._count("keys", _MAX_KEYS)
         alignment = 32
@@ -163,12 +165,12 @@ class Header:
             self._tensors.append(self._tensor())
         end = max((t.offset + t.num_blocks * t.block_bytes for t in self._tensors), default=0)
         if alignment == 0 or alignment & (alignment - 1):
-            raise GgufError(f"is damaged: alignment {alignment} is no power of two")
+            raise GgufError(f"is damaged: alignment {alignment} is not a power of two")
         self._tensor_data = -(-self._at // alignment) * alignment
         return self._tensor_data + end if num_tensors else self._at
 
     def tensors(self) -> list[Tensor]:
-        """All tensors, after file_bytes()."""
+        """Return all tensors; file_bytes() must be called first."""
         return [replace(t, offset=t.offset + self._tensor_data) for t in self._tensors]
 
     def _u32(self) -> int:
@@ -184,7 +186,7 @@ class Header:
     def _count(self, what: str, limit: int) -> int:
         value = self._u64()
         if value > limit:
-            raise GgufError(f"is damaged: {value} {what}, at most {limit} make sense")
+            raise GgufError(f"is damaged: {value} {what}, at most {limit} are possible")
         return value
 
     def _skip(self, num_bytes: int) -> None:
@@ -200,12 +202,12 @@ class Header:
         (value,) = struct.unpack_from(_INTEGERS[value_type], self._data, self._at)
         if not low <= value <= high:
             where = key.decode("ascii", "replace")
-            raise GgufError(f"is damaged: {where} is {value}, {low} to {high} make sense")
+            raise GgufError(f"is damaged: {where} is {value}, {low} to {high} is possible")
 
     def _string(self) -> bytes:
         num_bytes = self._u64()
         if num_bytes > _MAX_KEY_BYTES:
-            raise GgufError(f"is damaged: a name of {num_bytes} B")
+            raise GgufError(f"is damaged: a name has {num_bytes} B")
         start = self._at
         self._skip(num_bytes)
         return self._data[start : self._at]
@@ -219,7 +221,7 @@ class Header:
             self._skip(self._value_bytes(value_type))
 
     def _text(self, value_type: int, start: int) -> str:
-        """A value that has been skipped; "" for what is neither a number nor a text, or long."""
+        """Return a skipped value as text; "" if it is long, or neither a number nor a text."""
         if value_type in _NUMBERS:
             return str(struct.unpack_from(_NUMBERS[value_type], self._data, start)[0])
         if value_type != _TYPE_STRING or self._at - start > _MAX_TEXT_BYTES:
@@ -232,7 +234,7 @@ class Header:
         if item_type != _TYPE_STRING:
             self._skip(num_items * self._value_bytes(item_type))
             return
-        # A vocabulary: hundreds of thousands of turns, so the names are local.
+        # A vocabulary takes hundreds of thousands of iterations, so the names are local.
         data, at, end, unpack = self._data, self._at, len(self._data), _U64.unpack_from
         for _ in range(num_items):
             at += 8 + unpack(data, at)[0]
@@ -242,17 +244,17 @@ class Header:
 
     def _value_bytes(self, value_type: int) -> int:
         if value_type not in _VALUE_BYTES:
-            raise GgufError(f"is damaged: a value of unknown type {value_type}")
+            raise GgufError(f"is damaged: a value has the unknown type {value_type}")
         return _VALUE_BYTES[value_type]
 
     def _tensor(self) -> Tensor:
-        """The next tensor, its offset counted from the start of the tensor data."""
+        """Read the next tensor; its offset counts from the start of the tensor data."""
         name = self._string().decode("utf-8", "replace")
         num_dimensions = self._u32()
         if num_dimensions > _MAX_DIMENSIONS:
-            raise GgufError(f"is damaged: a tensor of {num_dimensions} dimensions")
+            raise GgufError(f"is damaged: a tensor has {num_dimensions} dimensions")
         num_values = math.prod(self._u64() for _ in range(num_dimensions))
         tensor_type, offset = self._u32(), self._u64()
-        # A type newer than this table still has its offset checked.
+        # For a type that is newer than the table the offset is still checked.
         block_values, block_bytes = _BLOCKS.get(tensor_type, (1, 0))
         return Tensor(name, offset, num_values, -(-num_values // block_values), block_bytes)

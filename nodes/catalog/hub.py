@@ -1,4 +1,4 @@
-"""Repositories of Hugging Face: which GGUF files they have, and one of them by its quantisation.
+"""Lists the GGUF files of a Hugging Face repository, and chooses one by its quantisation.
 
 Source: the Hub's API, https://huggingface.co/docs/hub/api.
 """
@@ -20,9 +20,9 @@ from nodes.catalog.errors import CatalogError, ModelNameError
 _TIMEOUT_S: Final = 30.0
 _MAX_ANSWER_BYTES: Final = 1 << 24
 _REPO: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-# As llama.cpp's server chooses, where nobody says which.
+# The order in which llama.cpp's server chooses by default.
 _USUAL: Final = ("Q4_K_M", "Q8_0", "Q4_0")
-# One of the files that a model is cut into, and what goes beside one that sees pictures.
+# A part of a split model, or the projector of a model that reads pictures.
 _NO_MODEL: Final = re.compile(r"-\d{5}-of-\d{5}\.gguf$|(^|/)mmproj[^/]*$", re.IGNORECASE)
 
 
@@ -33,7 +33,10 @@ class HubFile:
 
 
 def files_of(repo: str) -> list[HubFile]:
-    """The GGUF files of a repository, by name. Raises ModelNameError or CatalogError."""
+    """Return a repository's GGUF files, ordered by name.
+
+    Raises ModelNameError or CatalogError.
+    """
     if not _REPO.fullmatch(repo):
         raise ModelNameError(f"{repo!r} is not a repository name: write OWNER/REPO")
     url = f"{hub_url()}/api/models/{urllib.parse.quote(repo)}/tree/main?recursive=true"
@@ -49,21 +52,21 @@ def files_of(repo: str) -> list[HubFile]:
     except urllib.error.HTTPError as error:
         error.close()
         if error.code in (401, 404):
-            raise ModelNameError(f"there is no repository {repo}, or it is not public") from error
+            raise ModelNameError(f"repository {repo} does not exist or is not public") from error
         raise CatalogError(f"cannot list {repo}: HTTP {error.code} {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise CatalogError(f"cannot list {repo}: {reason}: check the network") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise CatalogError(f"cannot list {repo}: the answer is not understood") from error
+        raise CatalogError(f"cannot list {repo}: the answer has an unknown form") from error
     return sorted(files, key=lambda file: file.name)
 
 
 def name_of(wanted: str) -> str:
-    """The catalogue's name of OWNER/REPO[:QUANT], such as hf:OWNER/REPO/FILE.
+    """Return the catalogue's name hf:OWNER/REPO/FILE for OWNER/REPO[:QUANT].
 
-    Without a QUANT the file is Q4_K_M if there is one, else Q8_0, Q4_0, or the first one. Raises
-    ModelNameError or CatalogError.
+    Without a QUANT the file is Q4_K_M if there is one, otherwise Q8_0, Q4_0, or the first one.
+    Raises ModelNameError or CatalogError.
     """
     repo, _, quant = wanted.removeprefix("hf:").partition(":")
     files = files_of(repo)
@@ -76,5 +79,5 @@ def name_of(wanted: str) -> str:
         if found := [name for name in whole if pattern.search(name)]:
             return f"hf:{repo}/{found[0]}"
     if quant:
-        raise ModelNameError(f"{repo} has no {quant}: there are {', '.join(whole[:20])}")
+        raise ModelNameError(f"{repo} has no {quant}: it has {', '.join(whole[:20])}")
     return f"hf:{repo}/{whole[0]}"

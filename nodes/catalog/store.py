@@ -1,8 +1,8 @@
-"""The model files on this machine: found, pulled, checked and removed, always as a whole.
+"""Finds, pulls, checks and removes the model files on this machine, which are always complete.
 
-Under the cache folder: models/NAME.gguf, beside it NAME.json with the size and SHA-256 it had when
-it was stored, .lock, and tmp-PID-... while a pull is at work; NAME.part is what came of a download
-that was interrupted, which the next pull goes on with. A file gets its name by a rename, last.
+The folder `models` of the cache folder has NAME.gguf, NAME.json with its size and SHA-256 at the
+time when it was stored, .lock, and tmp-PID-... during a pull. NAME.part holds an interrupted
+download, which the next pull continues. A file gets its name last, by a rename.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ _LEAST_FREE_BYTES = 1 << 20
 
 
 def default_cache_dir(environ: Mapping[str, str]) -> Path:
-    """AIRDRAFT_CACHE, or airdraft under the user's cache folder (XDG base directories)."""
+    """Return AIRDRAFT_CACHE, or airdraft under the user's cache folder (XDG base directories)."""
     if chosen := environ.get("AIRDRAFT_CACHE"):
         return Path(os.path.expanduser(chosen)).absolute()
     base = environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # the specification says to ignore relative ones
+    if not os.path.isabs(base):  # the specification ignores relative paths
         base = os.path.expanduser("~/.cache")
     return Path(base, "airdraft")
 
@@ -58,7 +58,7 @@ class _Manifest:
 
 
 class Catalog:
-    """Models by name. Every method that takes a name raises ModelNameError for an unknown one."""
+    """Models by name. All methods that take a name raise ModelNameError if it is unknown."""
 
     def __init__(
         self,
@@ -72,15 +72,15 @@ class Catalog:
         self._quantize = quantize
 
     def names(self) -> tuple[str, ...]:
-        """All names, in the catalogue's order."""
+        """Return all names, in the catalogue's order."""
         return tuple(self._entries)
 
     def installed(self) -> tuple[str, ...]:
-        """The names whose files are here, whole."""
+        """Return the names whose complete files are stored."""
         return tuple(filter(self.has, self._entries))
 
     def has(self, name: str) -> bool:
-        """Whether the file of a name is here, whole."""
+        """Whether the complete file of a name is stored."""
         manifest, pinned = self._manifest(name), self.entry(name).sha256
         try:
             size_bytes = self._file(name).stat().st_size
@@ -91,7 +91,7 @@ class Catalog:
         return pinned is None or pinned == manifest.sha256
 
     def entry(self, name: str) -> Entry:
-        """What the catalogue knows of a name."""
+        """Return the catalogue's entry for a name."""
         if found := self._known(name):
             return found
         near = difflib.get_close_matches(name, self._entries, n=3, cutoff=0.5)
@@ -99,7 +99,7 @@ class Catalog:
         raise ModelNameError(f"unknown model {name!r}: {known}, or the path of a .gguf file")
 
     def draft_of(self, name: str) -> str:
-        """The name of the model that guesses for this one; "" if none is known, or for a path."""
+        """Return the name of a model's draft; "" if none is known, or for a path."""
         found = self._known(name)
         return found.draft if found is not None else ""
 
@@ -107,7 +107,7 @@ class Catalog:
         return self._entries.get(name) or hugging_face_entry(name)
 
     def path(self, name_or_path: str | Path) -> Path:
-        """The whole GGUF file that a name or a path stands for; a name comes before a path.
+        """Return the complete GGUF file for a name or, if it is no name, for a path.
 
         Raises ModelNameError: unknown, not pulled, damaged, missing, truncated, no GGUF.
         """
@@ -116,11 +116,11 @@ class Catalog:
             return self._checked_path(name)
         if self.has(name):
             return self._file(name)
-        state = "damaged" if self._file(name).exists() else "not here yet"
+        state = "damaged" if self._file(name).exists() else "not on this machine yet"
         raise ModelNameError(f"model {name} is {state}: run `airdraft models pull {name}`")
 
     def ensure(self, name_or_path: str | Path, progress: ProgressCallback | None = None) -> Path:
-        """As `path`, but pulls what is not here. Terms of use count as not accepted."""
+        """As `path`, but pull a file that is not stored. Terms of use count as not accepted."""
         name = str(name_or_path)
         if self._known(name) and not self.has(name):
             return self.pull(name, progress)
@@ -129,29 +129,29 @@ class Catalog:
     def pull(
         self, name: str, progress: ProgressCallback | None = None, *, accept_terms: bool = False
     ) -> Path:
-        """Fetch or make the file unless it is here; returns its path.
+        """Fetch or make the file unless it is stored already; returns its path.
 
-        Safe beside other pulls. An error or an interruption leaves at most NAME.part, with which
-        the next pull goes on.
+        Several pulls may run at the same time. An error or an interruption leaves at most
+        NAME.part, which the next pull continues.
         Raises TermsError, or CatalogError: source, hash, disk.
         """
         entry = self.entry(name)
         report = progress or _silent
-        with self._explained(entry, "store"), disk.locked(self._folder, report):
+        with self._one_line_errors(entry, "store"), disk.locked(self._folder, report):
             return self._pull_locked(entry, report, accept_terms)
 
     def sha256(self, name_or_path: str | Path) -> str | None:
-        """What the file of a name had when it was stored; None for a path."""
+        """Return the hash that the file of a name had when it was stored; None for a path."""
         name = str(name_or_path)
         manifest = self._manifest(name) if self._known(name) else None
         return manifest.sha256 if manifest is not None else None
 
     def verify(self, name: str) -> None:
-        """Hash the stored file again; CatalogError if it is not what was stored."""
+        """Hash the stored file again. Raises CatalogError if it has changed since."""
         path, manifest = self.path(name), self._manifest(name)
         if manifest is None or disk.sha256(path) != manifest.sha256:
             raise CatalogError(
-                f"model {name} is damaged, its SHA-256 has changed: run "
+                f"model {name} is damaged, because its SHA-256 has changed: run "
                 f"`airdraft models rm {name}`, then `airdraft models pull {name}`"
             )
 
@@ -160,14 +160,14 @@ class Catalog:
         entry = self.entry(name)
         begun = self._begun(name)
         if not self._file(name).exists() and not begun.path.exists():
-            raise ModelNameError(f"model {name} is not here: nothing to remove")
-        with self._explained(entry, "remove"), disk.locked(self._folder, _silent):
+            raise ModelNameError(f"model {name} is not on this machine: nothing to remove")
+        with self._one_line_errors(entry, "remove"), disk.locked(self._folder, _silent):
             begun.discard()
             self._file(name).unlink(missing_ok=True)
             self._file(name, ".json").unlink(missing_ok=True)
 
     def _file(self, name: str, suffix: str = ".gguf") -> Path:
-        # Of hf:OWNER/REPO/FILE.gguf one file of a name that no entry has.
+        # hf:OWNER/REPO/FILE.gguf becomes a file name that no other entry has.
         stem = name.removesuffix(".gguf").replace(":", "--").replace("/", "--")
         return self._folder / f"{stem}{suffix}"
 
@@ -183,7 +183,7 @@ class Catalog:
     def _checked_path(self, name: str) -> Path:
         path = Path(os.path.expanduser(name))
         if not (path.suffix == ".gguf" or os.sep in name):
-            self.entry(name)  # raises: it is neither
+            self.entry(name)  # raises, because it is neither a name nor a path
         try:
             check_gguf(path)
         except FileNotFoundError as error:
@@ -229,7 +229,7 @@ class Catalog:
         folder: Path,
         report: ProgressCallback,
     ) -> None:
-        """From the first source that delivers. What came of a file stays, whatever ends this."""
+        """Fetch the file from the first source that works. After an error a partial file stays."""
         reasons: list[str] = []
         for source in sources:
             try:
@@ -242,13 +242,13 @@ class Catalog:
         self, entry: Entry, recipe: Requantised, made: Path, report: ProgressCallback
     ) -> None:
         label, total = f"requantising {entry.name}", entry.size_bytes or 0
-        # What is made of it would be taken for whole.
+        # The result of a damaged file would count as complete.
         self.verify(recipe.base)
         try:
             with watched(made, lambda done: report(label, min(done, total), total)):
                 self._quantize(self._file(recipe.base), made, recipe.file_type)
         except CatalogError as error:
-            # The library does not say why it could not write.
+            # The library gives no reason if it cannot write.
             if shutil.disk_usage(self._folder).free < _LEAST_FREE_BYTES:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
@@ -258,13 +258,13 @@ class Catalog:
         sha256 = disk.sha256(made)
         if entry.sha256 not in (None, sha256):
             raise CatalogError(
-                f"model {entry.name} came with SHA-256 {sha256} instead of {entry.sha256}: "
-                "thrown away; the source has changed or the download was damaged, try again"
+                f"model {entry.name} has SHA-256 {sha256} instead of {entry.sha256} and was "
+                "deleted: the source has changed or the download was damaged, try again"
             )
         try:
             check_gguf(made)
         except GgufError as error:
-            raise CatalogError(f"model {entry.name} {error}: thrown away, try again") from error
+            raise CatalogError(f"model {entry.name} {error}: deleted, try again") from error
         manifest = made.with_suffix(".json")
         content = asdict(_Manifest(sha256=sha256, size_bytes=made.stat().st_size))
         manifest.write_text(json.dumps(content) + "\n")
@@ -280,21 +280,21 @@ class Catalog:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextmanager
-    def _explained(self, entry: Entry, task: str) -> Iterator[None]:
-        """Turn what the operating system refuses into one line."""
+    def _one_line_errors(self, entry: Entry, task: str) -> Iterator[None]:
+        """Convert an OSError to a CatalogError with one line."""
         try:
             yield
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise CatalogError(
                     f"cannot {task} model {entry.name} in {self._folder}: {error.strerror}: "
-                    "set AIRDRAFT_CACHE to a folder of yours"
+                    "set AIRDRAFT_CACHE to a folder that you can write to"
                 ) from error
             free_mb = shutil.disk_usage(disk.existing(self._folder)).free / 1e6
             raise CatalogError(
                 f"disk full: model {entry.name} needs {_needed_bytes(entry) / 1e6:.1f} MB in "
-                f"{self._folder}, {free_mb:.1f} MB are free: "
-                "make room or set AIRDRAFT_CACHE to a folder on another disk"
+                f"{self._folder}, but {free_mb:.1f} MB are free: "
+                "delete files or set AIRDRAFT_CACHE to a folder on another disk"
             ) from error
 
 
@@ -303,7 +303,7 @@ def _silent(_label: str, _done: int, _total: int | None) -> None:
 
 
 def _needed_bytes(entry: Entry) -> int:
-    """Room for the file and for the largest thing that lies beside it on the way."""
+    """Return the bytes of the file and of the largest temporary file beside it."""
     wheels = [0]
     if not isinstance(entry.sources, Requantised):
         for source in entry.sources:

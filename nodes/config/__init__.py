@@ -1,5 +1,5 @@
-"""Settings of every role: their names, types and defaults, and where they are read from.
+"""The settings of every role: names, types, defaults, and the sources that they are read from.
 
-A TOML file comes first, then the environment, then the command line. It may import the catalogue;
-everything that starts a process imports it.
+The environment overrides a TOML file, and the command line overrides both. The package may import
+the catalogue; all code that starts a process imports it.
 """

@@ -9,9 +9,9 @@ MOST_WEIGHT = 100
 
 
 def parsed_weights(text: str) -> dict[str, int]:
-    """Returns weights by the beginnings of class names, from "3fa9=2, 77bc=1"; {} from "".
+    """Parse "3fa9=2, 77bc=1"; returns weights by the beginnings of class names, {} for "".
 
-    Raises ValueError for what is malformed, and where one beginning is that of another.
+    Raises ValueError if the text is malformed, or if one beginning is that of another one.
     """
     found: dict[str, int] = {}
     if not text.strip():
@@ -25,7 +25,7 @@ def parsed_weights(text: str) -> dict[str, int]:
                 f"{entry.strip()!r}: a weight is a whole number from 1 to {MOST_WEIGHT}"
             )
         if beginning in found:
-            raise ValueError(f"{beginning} is there twice")
+            raise ValueError(f"{beginning} occurs twice")
         found[beginning] = int(weight)
     for one, other in itertools.permutations(found, 2):
         if other.startswith(one):
@@ -34,5 +34,5 @@ def parsed_weights(text: str) -> dict[str, int]:
 
 
 def weight_of(numerics_class: str, weights: Mapping[str, int]) -> int:
-    """Returns the weight of a class, 0 for one that is not listed."""
+    """Return the weight of a class; 0 if it is not listed."""
     return next((w for name, w in weights.items() if numerics_class.startswith(name)), 0)

@@ -1,7 +1,7 @@
-"""Settings of each role: TOML file < AIRDRAFT_ environment < command line. Defaults live here.
+"""Settings of each role: TOML file < AIRDRAFT_ environment < command line. All defaults are here.
 
-docs/reference/settings.md is generated from these classes: a docstring has a line for each setting,
-which begins with its name.
+docs/reference/settings.md is generated from these classes. Each docstring has a line for each
+setting, which begins with the setting's name.
 """
 
 from __future__ import annotations
@@ -23,21 +23,20 @@ from nodes.config.class_weights import parsed_weights
 
 T = TypeVar("T")
 
-
-# Of a mesh of several users of one machine: its services, and whoever has keys.
+# The endpoint of a mesh that several users of one machine share: services, or users with keys.
 LOOPBACK_ENDPOINT = "tcp://127.0.0.1:7411"
-# Four Pings, and what a retransmission takes: a stopped process is noticed within 2.5 s, and a link
-# whose tail is a second long loses nobody.
+# Four Pings and the time of a retransmission. A stopped process is noticed within 2.5 s, and a link
+# with delays of up to a second loses no member.
 HEARTBEAT_INTERVAL_S = 0.5
 HEARTBEAT_TIMEOUT_S = 2.25
-# Of Pings in the time-out.
+# The least number of Ping intervals in the timeout.
 LEAST_INTERVALS = 3
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class ConfigError(Exception):
-    """A setting is unknown or out of range; the text names key, value and what is accepted."""
+    """A setting is unknown or out of range. The message names key, value and accepted values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +47,7 @@ class EngineSettings:
         for an emulated node.
     model_dir: The folder in which model files outside the catalogue must lie. Empty means that they
         may lie anywhere.
-    model_sha256: The SHA-256 that the model file must have. Empty means that it is not compared.
+    model_sha256: The SHA-256 that the model file must have. Empty means that it is not checked.
     profile: `exact` computes the same bits in every batch; `fast` may be faster and promises no
         equal texts.
     cells: The number of tokens that the KV cache holds.
@@ -96,8 +95,8 @@ class LinkSettings:
 
     air: The name of the medium that the node shares with all nodes of the same `link.air`, such as
         a Wi-Fi cell. Packets are then marked for the access class of interactive media.
-    rate_kbps: What the link carries, in kbit/s, while nobody else uses the medium. 0 means that the
-        coordinator measures it.
+    rate_kbps: The rate of the link, in kbit/s, while no other node uses the medium. 0 means that
+        the coordinator measures it.
     frame_ms: The least time, in ms, that a message takes of the medium, whatever its size.
     rtt_ms: The round trip, in ms, of a small message. 0 means that the coordinator measures it.
     """
@@ -117,7 +116,7 @@ class LinkSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
-    """How much the coordinator takes in. What is more is refused as overloaded.
+    """How much the coordinator takes in. It refuses further requests as overloaded.
 
     max_requests: The number of requests that one connection of a client may have under way.
     max_waiting: The number of streams of all clients together that may wait for a place.
@@ -169,8 +168,8 @@ class PlanSettings:
     """Whether streams wait for each other, so that they are verified together.
 
     policy: `auto` takes the way with the least predicted time. The others are for comparisons: with
-        `open` no stream waits for another, with `plain` nobody guesses, with `grouped` the groups
-        of the joint planner are always in force, and the rest are the groups of a baseline.
+        `open` no stream waits for another, with `plain` there are no guesses, with `grouped` the
+        groups of the joint planner are always in force, and the rest are the groups of a baseline.
     """
 
     policy: str = "auto"
@@ -197,7 +196,7 @@ class CoordinatorConfig:
     pad_messages: Whether members send messages of a few sizes only, so that lengths reveal less
         about prompts.
     mark_air: Whether the coordinator marks its packets for the Wi-Fi access class of interactive
-        media. This is of use where the coordinator itself is on the air.
+        media. This is useful if the coordinator itself uses Wi-Fi.
     """
 
     listen: str = ""
@@ -218,7 +217,7 @@ class CoordinatorConfig:
         if self.heartbeat_timeout_s < LEAST_INTERVALS * self.heartbeat_interval_s:
             raise ConfigError(
                 f"heartbeat_timeout_s = {self.heartbeat_timeout_s}: at least three times "
-                f"heartbeat_interval_s = {self.heartbeat_interval_s} is accepted, for one lost "
+                f"heartbeat_interval_s = {self.heartbeat_interval_s} is accepted, because one lost "
                 f"packet must not end a membership"
             )
 
@@ -271,7 +270,7 @@ class DraftConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
-    """A command or program that asks a mesh.
+    """A command or program that sends requests to a mesh.
 
     connect: The coordinator's endpoint. Empty means the coordinator that this machine joined,
         otherwise the one on this machine.
@@ -299,9 +298,9 @@ def load(
     overrides: Mapping[str, Any],
     environ: Mapping[str, str] | None = None,
 ) -> T:
-    """A role's config from all three sources.
+    """Load a role's configuration from all three sources.
 
-    overrides: dotted key -> value from the command line; None values are left out. In the
+    overrides: Values of the command line by dotted keys; None values are ignored. In the
     environment `engine.max_streams` is AIRDRAFT_ENGINE__MAX_STREAMS. Raises ConfigError.
     """
     values: dict[str, Any] = {}
@@ -318,12 +317,12 @@ def load(
 
 
 def known_keys(config_class: type) -> frozenset[str]:
-    """The dotted keys that a role's configuration may have."""
+    """Return the dotted keys that a role's configuration may have."""
     return frozenset(_schema(config_class))
 
 
 def environment() -> Mapping[str, str]:
-    """The process's environment, for those who may not read it themselves."""
+    """Return the process's environment, because only this module may read os.environ."""
     return os.environ
 
 
@@ -340,7 +339,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _schema(config_class: type, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> type of every leaf of a config class."""
+    """Return the types of all settings of a config class by their dotted keys."""
     schema: dict[str, Any] = {}
     hints = typing.get_type_hints(config_class)
     for item in dataclasses.fields(config_class):

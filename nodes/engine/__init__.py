@@ -1,5 +1,5 @@
-"""Models: running them, sampling from them, and everything that decides a text.
+"""Runs models, samples from them, and holds everything else that decides a text.
 
-It imports nothing of airdraft but its own modules; every role imports it. Nothing in it knows of
-the mesh or of an event loop.
+The package imports only its own modules and a few of `mesh` and `policies`; every role imports it.
+It uses no event loop and knows nothing of the mesh's members.
 """

@@ -1,4 +1,4 @@
-"""Measure what passes cost on this device, once, and keep the result with the self-test's."""
+"""Measures the times of passes on this device once, and keeps them with the self-test's result."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from policies.latency import CostTable, NodeCosts, median
 
 DECODE_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 PREFILL_SIZES = (32, 64)
-# Whoever starts a large model waits for its first token. Where a pass of one token takes longer
-# than this, fewer sizes are measured; the others are learnt from the passes of requests. So is what
-# cells add, as a part of the passes that have them: to measure it takes hundreds of cells, and
-# filling those ten seconds.
+# The user who starts a large model waits for its first token. If a pass of one token takes longer
+# than this, fewer sizes are measured, and the others are learnt from the passes of requests. So is
+# the cost of cells: its measurement needs hundreds of cells, and filling these takes ten seconds.
 _SLOW_S = 0.02
 _FEW_DECODE_SIZES = (1, 2, 4, 8, 16)
 _FEW_PREFILL_SIZES = (32,)
 _REPEATS = 3
-# Passes that take so long together are not repeated: noise is a small part of them.
+# No pass is repeated once the repeats have taken this long: noise is a small part of such times.
 _ENOUGH_S = 0.1
-# Cells that are filled to see what they cost, in about so many seconds.
+# The cells that are filled to measure their cost, and about how long this may take.
 _NUM_CELLS, _LEAST_CELLS = 512, 64
 _FILLING_S = 1.0
 _FORMAT = 6
@@ -36,10 +35,10 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
-    """Time passes of one sequence by size, and what cells add. Leaves the cache empty.
+    """Time passes of one sequence by size, and the cost of cells. The cache is empty at the end.
 
-    Costs are those of tokens in a pass, whichever sequences they belong to; a draft step of b
-    sequences is a pass of b tokens. Of a slow model fewer sizes are timed, and no cells.
+    The cost of a token does not depend on the sequence that it belongs to: a draft step of b
+    sequences is a pass of b tokens. For a slow model fewer sizes are timed, and no cells.
     """
     most = model.info.max_batch_tokens
     _time_pass(model, 0, 1, True)
@@ -83,9 +82,10 @@ def _time_pass(model: Model, seq_id: int, num_tokens: int, outputs: bool) -> flo
 
 
 def _per_cells(model: Model, measured: Callable[..., float], num_cells: int) -> tuple[float, float]:
-    """Extra seconds that a used cell, and one of its own sequence, costs each token of a pass.
+    """Return the seconds that each token of a pass pays for a used cell and for an own cell.
 
-    From passes with the cache empty, with another sequence in it, and of that sequence.
+    An own cell is one of the token's sequence. The times come from passes with an empty cache, with
+    another sequence in the cache, and of that sequence.
     """
     chunk = model.info.max_batch_tokens
     width = min(8, chunk)
@@ -107,12 +107,12 @@ def cache_key(
     library: str = "",
     prefix_lens: tuple[int, ...] = PREFIX_LENS,
 ) -> str:
-    """Name of a stored calibration: model, build, device, threads and profile.
+    """Return the name of a stored calibration: model, build, device, threads and profile.
 
-    library: hash of the files of the build, for two of one name are not equally fast. prefix_lens:
-    of the self-test.
+    library: The hash of the build's files, because builds of one name may differ in speed.
+    prefix_lens: Those of the self-test.
     """
-    # A verdict from fewer probes must not pass for that of all.
+    # The result of fewer probes must not be taken for that of all.
     probes = fitting_prefixes(info.num_cells, prefix_lens)
     build = info.numerics_class, library
     parts = (_FORMAT, info.model_hash, *build, this_device(), num_threads, profile, probes)
@@ -120,7 +120,7 @@ def cache_key(
 
 
 def load_cached(directory: Path, key: str) -> tuple[SelfTest, NodeCosts] | None:
-    """A stored self-test and calibration, or None; damaged files count as none."""
+    """Return a stored self-test and calibration; None if the file is missing or damaged."""
     try:
         data = json.loads((directory / f"{key}.json").read_text(encoding="utf-8"))
         tables = [
@@ -136,7 +136,7 @@ def load_cached(directory: Path, key: str) -> tuple[SelfTest, NodeCosts] | None:
 
 
 def about(model_hash: str, build: str, num_threads: int, profile: str) -> dict[str, object]:
-    """What a calibration is of, for who looks through those that are kept."""
+    """Describe what a stored calibration is of, for commands that list the stored ones."""
     return {
         "model_hash": model_hash,
         "build": build,
@@ -153,7 +153,7 @@ def store(
     costs: NodeCosts,
     about: Mapping[str, object] | None = None,
 ) -> None:
-    """Keep a result, whole or not at all. about: see the function of that name. Raises OSError."""
+    """Write a result by a rename. about: As from the function of that name. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     data: dict[str, object] = {
         "exact": self_test.exact,
@@ -170,7 +170,7 @@ def store(
         }
     temporary = directory / f".{key}.{os.getpid()}"
     try:
-        # Not synced: a file that a power cut has damaged counts as none.
+        # It is not synced, because a file that a power cut damages counts as missing.
         temporary.write_text(json.dumps(data), encoding="utf-8")
         temporary.replace(directory / f"{key}.json")
     except OSError:

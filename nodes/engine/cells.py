@@ -1,19 +1,19 @@
-"""Which cells of a unified KV cache are taken, in the order they were taken.
+"""Records which cells of a unified KV cache are taken, in the order in which they were taken.
 
-Bit-exact attention needs the cells of a sequence in position order, because the kernel sums
-them in cell order. llama.cpp refills any hole, so a sequence that goes on after its neighbour
-left would continue *below* its own cells, and its logits change. The cache is therefore used
-as a log: cells are only appended; rejected and finished ones are kept as garbage (they move to
-a graveyard sequence) until a compaction rewrites the live ones in order.
+Bit-exact attention needs the cells of a sequence in position order, because the kernel adds them
+up in cell order. llama.cpp refills any hole. A sequence that continues after another one has ended
+would then get cells *below* its own, and its logits would change. The cache is therefore used
+as a log: cells are only appended. Those of rejected guesses and finished sequences stay as garbage
+in a graveyard sequence until a compaction rewrites the live ones in order.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-# Reading past one garbage cell costs about 0.6 us a query, some 0.03 at most where attention skips
-# them (kernels/), rewriting a live one about 40 us (SmolLM2-135M, one thread):
-# compacting pays once the first sum reaches the second.
+# Reading past one garbage cell costs a query about 0.6 us, or at most 0.03 us where attention skips
+# masked cells (kernels/). Rewriting a live cell costs about 40 us (SmolLM2-135M, one thread).
+# A compaction is worth its cost once the reads have cost as much as it does.
 QUERIES_PER_CELL = 64
 QUERIES_PER_SKIPPED_CELL = 1024
 
@@ -29,7 +29,8 @@ class _Run:
 class CellLog:
     """Bookkeeping of an append-only cache of `total` cells for `max_sequences` sequences.
 
-    queries_per_cell: that may read past as many cells as are live, before a compaction is worth it.
+    queries_per_cell: A compaction is worth its cost once this many queries have read past as many
+    garbage cells as there are live cells.
     """
 
     total: int
@@ -39,7 +40,7 @@ class CellLog:
     wasted_reads: int = 0
     lengths: list[int] = field(default_factory=list)
     _runs: list[list[_Run]] = field(default_factory=list)
-    # Cells below this are buried or above buried ones: they stay taken until a compaction.
+    # All cells below this index stay taken until a compaction: garbage, and what lies below it.
     _buried_below: int = 0
 
     def __post_init__(self) -> None:
@@ -48,7 +49,7 @@ class CellLog:
 
     @property
     def live(self) -> int:
-        """Cells that a compaction would keep; a shared cell counts once a sequence."""
+        """The cells that a compaction keeps; a shared cell counts once for each sequence."""
         return sum(self.lengths)
 
     @property
@@ -71,9 +72,10 @@ class CellLog:
         self.wasted_reads += num_queries * self.garbage
 
     def truncate(self, seq_id: int, length: int) -> bool:
-        """Forget positions from `length` on. True: they were the log's tail and are free again.
+        """Forget the positions from `length` on.
 
-        False: the caller must bury them, as they lie between cells of others.
+        Returns True if they were the tail of the log, so that their cells are free again. If False,
+        they lie between cells of other sequences, and the caller must move them to the graveyard.
         """
         removed = self.lengths[seq_id] - length
         runs = self._runs[seq_id]
@@ -118,12 +120,12 @@ class CellLog:
         self.lengths[target] = length
 
     def should_compact(self) -> bool:
-        # Sharing can leave no garbage, and then a compaction only takes more cells.
+        # With shared cells there may be no garbage. A compaction would then only take more cells.
         limit = self.queries_per_cell * max(self.live, 256)
         return self.garbage > 0 and self.wasted_reads > limit
 
     def compacted(self) -> None:
-        """The live cells were rewritten, sequence after sequence, from cell 0 on."""
+        """Record that the live cells were rewritten, sequence after sequence, from cell 0 on."""
         self.used = 0
         self.wasted_reads = 0
         self._buried_below = 0

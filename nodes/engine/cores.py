@@ -1,4 +1,4 @@
-"""How many engine threads are worth having: one for each physical core of this process."""
+"""Chooses the number of engine threads: one for each free physical core of this process."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-# How often it is looked what other processes do.
+# The time between two looks at the load of other processes.
 _LOOK_EVERY_S = 0.5
 
 
 def usable_cores(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> int:
-    """Physical cores among the CPUs of this process, no more than its control group may use.
+    """Return the number of physical cores that this process, with its control group, may use.
 
-    root: of /sys. cpus: those of this process unless given. Two CPUs of one core share its
-    arithmetic, so a thread on each gains nothing.
+    root: The parent of /sys. cpus: The CPUs to count; those of this process by default. Two CPUs of
+    one core share its arithmetic units, so a second thread on it gains nothing.
     """
     if cpus is None:
         cpus = frozenset(os.sched_getaffinity(0))
@@ -26,7 +26,7 @@ def usable_cores(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> 
 
 
 def _quota(group: Path) -> float:
-    """CPUs that a control group of version 2 may use; infinite where it does not say."""
+    """Return the CPUs that a control group of version 2 may use; infinite without a limit."""
     quota, _, period = _read(group / "cpu.max").partition(" ")
     if quota.isdecimal() and period.isdecimal() and int(period):
         return int(quota) / int(period)
@@ -41,8 +41,10 @@ def _read(path: Path) -> str:
 
 
 def used_seconds(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> tuple[float, float]:
-    """Seconds of processor time: of all processes on these CPUs, and of this one. The first count
-    from the machine's start."""
+    """Return the seconds of CPU time that all processes used on these CPUs, and those of this one.
+
+    The first number counts from the start of the machine.
+    """
     if cpus is None:
         cpus = frozenset(os.sched_getaffinity(0))
     names = {f"cpu{cpu}" for cpu in cpus}
@@ -50,18 +52,18 @@ def used_seconds(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> 
     for line in _read(root / "proc/stat").splitlines():
         name, *columns = line.split()
         if name in names:
-            # user, nice, system; then idle and waiting; then irq, softirq. Guests are in user.
+            # user, nice, system; then idle and iowait; then irq, softirq. user includes guests.
             ticks += sum(map(int, columns[:3])) + sum(map(int, columns[5:7]))
     return ticks / os.sysconf("SC_CLK_TCK"), time.process_time()
 
 
 class FreeCores:
-    """How many threads are worth having now: as many as there are cores that others leave.
+    """Sets the number of threads to the number of cores that other processes leave free.
 
     Threads that wait for one another on a core that another process uses cost several times what
-    they gain. They may change from pass to pass, for no bit depends on them.
+    they gain. The number may change from pass to pass, because no bit depends on it.
 
-    read: seconds that all processes have used of these CPUs, and that this one has used.
+    read: Returns the CPU seconds of all processes on these CPUs, and those of this process.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class FreeCores:
         self.num_threads = most
 
     def changed(self) -> bool:
-        """Look again, if it is time to; whether `num_threads` is another than before."""
+        """Update `num_threads` if the last look is long enough ago; whether it has changed."""
         now = self._clock()
         passed_s = now - self._looked_at
         if passed_s < _LOOK_EVERY_S:

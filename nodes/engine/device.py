@@ -1,7 +1,7 @@
-"""Which CPU this is, as far as verdicts and speeds depend on it.
+"""Describes the CPU of this machine, as far as self-tests and speeds depend on it.
 
-x86 has a model name. arm64 has none: there a core is told by who made it, its part and revision,
-and a board by the device tree. Serial numbers and what changes while running are left out.
+x86 has a model name. arm64 has none: there the description has implementer, part and revision of
+each core and the board from the device tree. It leaves out serial numbers and changing values.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-# Of /proc/cpuinfo, a block a core.
+# Fields of /proc/cpuinfo, which has a block for each core.
 _CORE_FIELDS = (
     "vendor_id",
     "cpu family",
@@ -28,16 +28,16 @@ _CORE_FIELDS = (
     "isa",
     "uarch",
 )
-# Lists of hundreds of words: a digest of them is enough.
+# These fields list hundreds of words, so the description has a digest of them.
 _FEATURE_FIELDS = ("flags", "Features")
 _MOST_CHARS = 200
 
 
 def describe_device(cpuinfo: str, board: str, num_cpus: int) -> str:
-    """One line that differs between devices whose bits or speeds may differ.
+    """Return one line that differs between devices whose bits or speeds may differ.
 
-    cpuinfo: text of /proc/cpuinfo, cores of several kinds included. board: of the device tree's
-    model, "" where there is none. num_cpus: that the system has.
+    cpuinfo: The text of /proc/cpuinfo, whose cores may be of several kinds. board: The model in the
+    device tree; "" if there is none. num_cpus: The CPUs of the system.
     """
     kinds = Counter(kind for block in cpuinfo.split("\n\n") if (kind := _core(block)))
     cores = [f"{count} x {kind}" for kind, count in sorted(kinds.items())]
@@ -52,7 +52,7 @@ def _core(block: str) -> str:
         if colon:
             fields[name.strip()] = " ".join(value.split())
     words = [f"{name} {fields[name][:_MOST_CHARS]}" for name in _CORE_FIELDS if name in fields]
-    # Behind the cores of an arm stands a block of the board, with names of its own.
+    # On arm the last block describes the board, with other field names.
     if not words:
         return ""
     for name in _FEATURE_FIELDS:
@@ -63,7 +63,7 @@ def _core(block: str) -> str:
 
 
 def this_device() -> str:
-    """`describe_device` of this machine; what cannot be read is left out."""
+    """Return `describe_device` of this machine, without what cannot be read."""
     return describe_device(
         _text(Path("/proc/cpuinfo")),
         _text(Path("/proc/device-tree/model")),

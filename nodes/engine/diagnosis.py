@@ -1,4 +1,4 @@
-"""Which operation of a model depends on how many tokens are in the pass."""
+"""Finds the operation of a model whose result depends on the number of tokens in a pass."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from nodes.engine.llama_batch import PassBatch
 from nodes.engine.noise import drawn_ids
 from nodes.engine.protocol import EngineError, Span
 
-# One more than a tile of ggml's products has.
+# One more than the tokens of a tile in ggml's products.
 _NUM_TOKENS = 9
 
-# What an operation gave: one digest a token, by the result's name and how often it occurred before.
+# The key is the name of an operation's result and how often the name occurred before. The value is
+# a description of the operation and one digest for each token.
 _Results = dict[tuple[str, int], tuple[str, list[bytes]]]
 
 
 class _Tensor(ctypes.Structure):
-    """ggml_tensor of the pinned version, as far as it is read here."""
+    """The first fields of ggml_tensor in the pinned version."""
 
 
 _Tensor._fields_ = [
@@ -41,10 +42,11 @@ _Tensor._fields_ = [
 
 
 def first_difference(llama: Any, model: Any, params: Any, num_vocab: int) -> str:
-    """The first operation whose result for some token differs between a pass of several tokens and
-    passes of one, with the weights and their type; "" where none does.
+    """Return the first operation that differs between a pass of several tokens and passes of one.
 
-    model: libllama's; params: those of the context in which it is not exact. Raises EngineError.
+    The text names the operation, its weights and their type; it is "" if none differs for any
+    token. model: libllama's pointer. params: Those of the context that is not exact. Raises
+    EngineError.
     """
     watched = _Watch(llama)
     params.cb_eval = watched.callback
@@ -52,7 +54,7 @@ def first_difference(llama: Any, model: Any, params: Any, num_vocab: int) -> str
     params.n_ctx = 256
     context = llama.llama_init_from_model(model, params)
     if not context:
-        raise EngineError("no context to look for the difference in")
+        raise EngineError("no context can be opened to look for the operation")
     try:
         token_ids = drawn_ids(1, _NUM_TOKENS, num_vocab)
         batch = PassBatch(llama, _NUM_TOKENS)
@@ -78,7 +80,7 @@ def first_difference(llama: Any, model: Any, params: Any, num_vocab: int) -> str
 
 
 class _Watch:
-    """Takes digests of what every operation of a pass gives."""
+    """Records digests of the results of all operations of a pass."""
 
     def __init__(self, llama: Any) -> None:
         self._ggml = llama.llama_cpp._lib
@@ -94,8 +96,8 @@ class _Watch:
         self._seen: Counter[str] = Counter()
         self.results: _Results = {}
 
-    def _saw(self, address: int, asks: bool, _data: object) -> bool:
-        if not asks:
+    def _saw(self, address: int, is_query: bool, _data: object) -> bool:
+        if not is_query:
             self._take(ctypes.c_void_p(address))
         return True
 
@@ -105,7 +107,7 @@ class _Watch:
         name = tensor.name.decode("utf-8", "replace")
         occurrence = self._seen[name]
         self._seen[name] += 1
-        # The last size that is not 1 counts tokens, or it is no result of single tokens.
+        # If the result has one part for each token, the last size other than 1 is their number.
         counts = [size for size in tensor.sizes if size != 1] or [1]
         is_of_tokens = self._num_tokens in (1, counts[-1])
         if tensor.view_of or not is_of_tokens or not ggml.ggml_is_contiguous(pointer):

@@ -1,8 +1,8 @@
-"""Tokens of one vocabulary in those of another that have the same text.
+"""Translates tokens of one vocabulary to those of another with the same text.
 
-A draft model guesses for a target of another vocabulary: it reads the target's tokens as its own,
-and what it expects is told in the target's. What cannot be told so is lost, which makes guesses
-worse and nothing else.
+It serves a draft model whose target has another vocabulary. The target's tokens are translated to
+the draft model's own, and its logits to the target's tokens. Logits without a translation are lost,
+which only makes guesses worse.
 """
 
 from __future__ import annotations
@@ -13,34 +13,35 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-# Own tokens that stand for one of the target at most. A token that would take more is rare in a
-# language that the draft model knows; its last ones say most about what follows.
+# The most own tokens that stand for one of the target's. A token that needs more is rare in a
+# language that the draft model knows. The last ones are kept, because they say most about what
+# follows.
 MOST_OWN: Final = 2
 
 
 class Vocabulary(Protocol):
-    """What is known of a model's tokens."""
+    """The tokens of a model."""
 
     num_vocab: int
 
     def piece(self, token_id: int) -> bytes:
-        """The bytes a token adds to the text; empty for control tokens."""
+        """Return the bytes that a token adds to the text; b"" for control tokens."""
 
     def controls(self) -> Mapping[bytes, int]:
-        """Control tokens by what templates call them."""
+        """Return the control tokens by the texts that templates write for them."""
 
     def eog_token_ids(self) -> frozenset[int]:
-        """Tokens that end a text."""
+        """Return the tokens that end a text."""
 
     def first_token_ids(self) -> tuple[int, ...]:
-        """What stands before every text."""
+        """Return the tokens that precede every text."""
 
     def inner_tokens(self, text: str) -> list[int]:
-        """Tokens of a text that stands behind other text."""
+        """Return the tokens of a text that follows other text."""
 
 
 class Dictionary:
-    """Between a draft model's own vocabulary and that of its target. One thread uses it."""
+    """Translates between the vocabularies of a draft model and its target. Not thread-safe."""
 
     def __init__(self, own: Vocabulary, target: Vocabulary) -> None:
         self._own, self._target = own, target
@@ -63,7 +64,7 @@ class Dictionary:
             for token_id in target.eog_token_ids():
                 self._controls.setdefault(token_id, own_end)
         shared += [(t, o) for t, o in self._controls.items() if o in own.eog_token_ids()]
-        # (n,) each: tokens that both have.
+        # (n,) each: the tokens that both vocabularies have.
         self._target_ids = np.array([t for t, _ in shared], dtype=np.int64)
         self._own_ids = np.array([o for _, o in shared], dtype=np.int64)
         self._known: dict[int, tuple[int, ...]] = {}
@@ -71,12 +72,11 @@ class Dictionary:
 
     @property
     def num_shared(self) -> int:
-        """Tokens of the target that are tokens of the draft model, too."""
+        """The number of the target's tokens that the draft model has, too."""
         return len(self._target_ids)
 
     def own_tokens(self, token_id: int) -> tuple[int, ...]:
-        """At most MOST_OWN tokens of the draft model for one of the target; none where it has
-        nothing like it."""
+        """Return at most MOST_OWN own tokens for one of the target's; () if nothing matches."""
         found = self._known.get(token_id)
         if found is None:
             found = self._known[token_id] = self._own_tokens(token_id)
@@ -92,19 +92,19 @@ class Dictionary:
         try:
             ids = self._own.inner_tokens(piece.decode())
         except UnicodeDecodeError:
-            # Half of a character: its bytes, as far as there are tokens for them.
+            # A part of a character: its single bytes, as far as there are tokens for them.
             ids = [self._own_of[b] for k in piece if (b := bytes([k])) in self._own_of]
         return tuple(ids[-MOST_OWN:])
 
     def translated(
         self, logits: npt.NDArray[np.float32], likeliest: int, then: npt.NDArray[np.float32] | None
     ) -> npt.NDArray[np.float32]:
-        """Logits over the target's vocabulary, of the same measure.
+        """Return (target vocabulary,) logits with the same normalisation.
 
-        logits: (own vocabulary,). likeliest: the draft model's likeliest token. then: (own
-        vocabulary,) logits after it; None where they are not known. With these, where the target
-        has one token for it and the beginning of what follows, that one gets their common
-        probability.
+        logits: (own vocabulary,). likeliest: The draft model's likeliest token. then: (own
+        vocabulary,) logits after it; None if unknown. The target may have one token for `likeliest`
+        and the beginning of what follows. If `then` is known, that token gets the probability of
+        both together.
         """
         found = np.full(self._target.num_vocab, -np.inf, dtype=np.float32)
         found[self._target_ids] = logits[self._own_ids]
@@ -127,7 +127,7 @@ class Dictionary:
         return found
 
     def _starting_with(self, text: bytes) -> npt.NDArray[np.int64]:
-        """Own tokens that begin with a text."""
+        """Return the own tokens that begin with a text."""
         found = self._starting.get(text)
         if found is None:
             ids = [token_id for piece, token_id in self._own_of.items() if piece.startswith(text)]
@@ -135,7 +135,7 @@ class Dictionary:
         return found
 
     def _longest(self, text: bytes, least: int) -> int | None:
-        """The longest token of the target, longer than `least`, with which a text begins."""
+        """Return the target's longest token, of more than `least` bytes, that begins a text."""
         for length in range(len(text), least, -1):
             if (found := self._target_of.get(text[:length])) is not None:
                 return found
@@ -143,7 +143,7 @@ class Dictionary:
 
 
 def _by_piece(vocabulary: Vocabulary) -> dict[bytes, list[int]]:
-    """Tokens with a text, by it."""
+    """Return the tokens by their bytes, without those that have none."""
     found: dict[bytes, list[int]] = {}
     for token_id in range(vocabulary.num_vocab):
         if piece := vocabulary.piece(token_id):

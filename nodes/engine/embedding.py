@@ -1,4 +1,4 @@
-"""A model that makes a vector of a text, in a pass for each, as libllama pools it."""
+"""A model that computes a vector of each text in one pass, with libllama's pooling."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from nodes.engine.sandbox.users import SandboxedTokenizer
 from nodes.engine.vocab import LlamaTokenizer
 
 Vector = npt.NDArray[np.float32]
-# A text is read in one pass, whose memory grows with the square of its length.
+# A text is read in one pass, whose memory grows with the square of the length.
 MOST_EMBEDDED_TOKENS: Final = 8192
 
 
 class EmbeddingModel:
-    """A GGUF model with its context. One thread at a time may ask it.
+    """A GGUF model with its context. Only one thread at a time may use it.
 
-    max_tokens: of a text; the model's own limit where that is lower. Raises ModelFileError or
+    max_tokens: The longest text; the model's own limit if that is lower. Raises ModelFileError or
     EngineError.
     """
 
@@ -53,11 +53,11 @@ class EmbeddingModel:
         trained = int(llama.llama_model_n_ctx_train(self._model))
         self.max_tokens = min(max_tokens, trained)
         params = llama.llama_context_default_params()
-        # A text is one batch: what attends in both directions cannot be cut.
+        # A text is one batch, because attention in both directions cannot be divided.
         params.n_ctx = params.n_batch = params.n_ubatch = self.max_tokens
         params.n_threads = params.n_threads_batch = num_threads
         params.embeddings = True
-        # Not every architecture's reader takes it from the file.
+        # libllama does not read the pooling type of every architecture from the file.
         architecture = metadata_of(self._model, "general.architecture")
         params.pooling_type = int(metadata_of(self._model, f"{architecture}.pooling_type"))
         params.no_perf = True
@@ -88,8 +88,10 @@ class EmbeddingModel:
         )
 
     def embed(self, token_ids: list[int]) -> Vector:
-        """The vector of a text, of length 1; (num_values,). Raises InvalidInputError for a text
-        that is too long, and EngineError."""
+        """Return the (num_values,) vector of a text, normalised to length 1.
+
+        Raises InvalidInputError for a text that is empty or too long, and EngineError.
+        """
         llama = self._llama
         if not 0 < len(token_ids) <= self.max_tokens:
             raise InvalidInputError(
@@ -97,7 +99,7 @@ class EmbeddingModel:
             )
         if max(token_ids) >= self.info.num_vocab:
             raise InvalidInputError(f"token ids go up to {self.info.num_vocab - 1}")
-        # A model with a KV cache would still see the text before.
+        # Otherwise a model with a KV cache would also attend to the previous text.
         if memory := llama.llama_get_memory(self._context):
             llama.llama_memory_clear(memory, True)
         tokens = (ctypes.c_int32 * len(token_ids))(*token_ids)
@@ -113,7 +115,7 @@ class EmbeddingModel:
         return vector / np.float32(length) if length > 0 else vector
 
     def pass_s(self) -> float:
-        """Seconds that the longest text takes."""
+        """Measure the seconds that the longest text takes."""
         token_id = min(self.info.num_vocab - 1, 1)
         started = time.perf_counter()
         self.embed([token_id] * self.max_tokens)

@@ -1,17 +1,17 @@
-"""A node that is not there, as a TOML file tells it: a recording, and what passes take on a device.
+"""Opens an emulated node from a TOML file: a recording, and the times of passes on a device.
 
     recording = "../recordings/smollm2-135m.json.z"
-    draft = "smollm2-draft"       # one of the recording; left out: its target
+    draft = "smollm2-draft"       # a draft of the recording; its target if this is left out
     models = "../../profiles/models.toml"
 
-    [costs]                       # as of a node in a scenario
+    [costs]                       # as those of a node in a scenario
     device = "../../profiles/jetson-agx-orin.toml"
-    model = "llama-3.1-8b"        # whose times are emulated, whatever was recorded
-    used_cells = 4000             # of the cache, for which the times hold best
-    per_own_cell_s = 0            # more for each token and cell of its own sequence
+    model = "llama-3.1-8b"        # its times are emulated, whichever model was recorded
+    used_cells = 4000             # the times are most exact with so many cells in use
+    per_own_cell_s = 0            # is added for each token and cell of its own sequence
 
-In place of device and model: measured times, [costs.decode] and [costs.prefill] with `sizes`,
-`seconds` and `per_cell_s`. Paths are relative to the file.
+Measured times may take the place of device and model: [costs.decode] and [costs.prefill] with
+`sizes`, `seconds` and `per_cell_s`. Paths are relative to the file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class OpenedReplay:
 
 
 def open_replay(path: Path, *, num_cells: int, max_sequences: int) -> OpenedReplay:
-    """The emulated node of a TOML file. Raises ModelFileError, one line."""
+    """Open the emulated node of a TOML file. Raises ModelFileError, one line."""
     values = _toml(path, f"emulated node {path}")
     try:
         root = Table(str(path), "", values, ("recording", "draft", "models", "costs"))
@@ -74,7 +74,7 @@ def _costs(root: Table, files: Files) -> NodeCosts:
 
 
 def _files_named(path: Path, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The TOML files that costs may be in, by their paths as they are written."""
+    """Read the TOML files that the costs may need; returns them by their paths as written."""
     costs = values.get("costs")
     named = {"models": values.get("models")}
     if isinstance(costs, Mapping):

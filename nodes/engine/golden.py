@@ -1,7 +1,7 @@
-"""What sampling makes of fixed inputs on this node, as one digest.
+"""A digest of the tokens that this node samples from fixed inputs.
 
-It is in the numerics class: a node whose numpy computes something else, or whose sampling is of
-another version, is of another class.
+It is part of the numerics class: a node whose numpy computes other values, or whose sampling has
+another version, gets another class.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NUM_VOCAB = 3000
 _NUM_POSITIONS = 4
 _NUM_NOISE = 2000
 _PROMPT = tuple(range(7))
-# Of every way that sampling.py has.
+# They cover every branch of sampling.py.
 SAMPLINGS = (
     Sampling(),
     Sampling(temperature=0.8, seed=1),
@@ -41,7 +41,7 @@ SAMPLINGS = (
 
 
 def golden_logits(position: int) -> Logits:
-    """(3000,) float32 between 0 and 12 in steps of 1/1024, with a peak: exact on every machine."""
+    """Return (3000,) float32 from 0 to 12 in steps of 1/1024, with a peak and exact everywhere."""
     bits = hash_bits(position, np.arange(_NUM_VOCAB, dtype=np.uint64))
     parts = [bits >> np.uint64(shift) & np.uint64(4095) for shift in (0, 12, 24)]
     logits: Logits = np.sum(parts, axis=0).astype(np.float32) / np.float32(1024.0)
@@ -49,7 +49,7 @@ def golden_logits(position: int) -> Logits:
 
 
 def golden_tokens(sampling: Sampling) -> list[int]:
-    """What is sampled of `golden_logits` behind a prompt of seven tokens."""
+    """Sample tokens from `golden_logits` after a prompt of seven tokens."""
     sampler = Sampler(
         sampling, num_vocab=_NUM_VOCAB, token_ids=_PROMPT, num_prompt_tokens=len(_PROMPT)
     )
@@ -61,12 +61,12 @@ def golden_tokens(sampling: Sampling) -> list[int]:
 
 
 def golden_noise() -> npt.NDArray[np.float64]:
-    """(2000,) noise of one position."""
+    """Return the (2000,) noise of one position."""
     return gumbel_noise(11, 2, 345, np.arange(_NUM_NOISE))
 
 
 def sampling_digest() -> str:
-    """16 hex digits, the same on every node whose sampling is that of this version."""
+    """Return 16 hex digits, equal on all nodes whose sampling computes the same values."""
     steps = np.arange(0, 41 << portable_math.STEP_BITS, 10007, dtype=np.int64)
     tokens = [golden_tokens(sampling) for sampling in SAMPLINGS]
     digest = hashlib.sha256(repr((SAMPLING_VERSION, tokens, _is_libm_sound())).encode())
@@ -76,7 +76,7 @@ def sampling_digest() -> str:
 
 
 def _is_libm_sound() -> bool:
-    """Whether numpy's functions are as close as sampling.py relies on where it prunes by them."""
+    """Whether numpy's functions are as precise as sampling.py needs to skip tokens by them."""
     x = np.arange(1, 2 * _NUM_NOISE, 2) / (2.0 * _NUM_NOISE)
     exponent = portable_math.log(x)
     pairs = (np.log(x), exponent), (np.log(-exponent), portable_math.log(-exponent))

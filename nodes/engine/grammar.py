@@ -1,7 +1,7 @@
-"""Grammars: which tokens may come next. The only module that knows llguidance.
+"""Grammars, which decide the tokens that may come next. Only this module imports llguidance.
 
-Its tokenizer is the vocabulary's pieces and nothing else, and it never forces a spelling, so what
-is allowed is a function of the grammar, the pieces and the tokens so far: on any node the same.
+llguidance gets the pieces of the vocabulary and nothing else, and never forces a tokenization. So
+the allowed tokens depend only on the grammar, the pieces and the tokens so far, on every node.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from nodes.engine.tool_rules import tool_rules
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
-# What compiled grammars may take together, and one at least (its text, and what points to it).
+# The most memory of all compiled grammars, and the least that one is counted as beside its text.
 _MAX_COMPILED_BYTES: Final = 64 << 20
 _LEAST_BYTES: Final = 32 << 10
-# The translation of GBNF is Python: 1.7 s for 60,000 characters, and rules squared.
+# GBNF is translated by Python code: 60,000 characters take 1.7 s, and the time grows with the
+# square of the number of rules.
 _MAX_GBNF_CHARS: Final = 16_384
 _MAX_GBNF_RULES: Final = 500
-# Counts of work, not seconds, so that all nodes give up at the same token. A state of the lexer
-# takes 1 to 2 KB.
+# These limits count work and not seconds, so that all nodes give up at the same token. A state of
+# the lexer takes 1 to 2 KB.
 _LIMITS: Final = {
     "max_grammar_size": 100_000,
     "max_lexer_states": 30_000,
@@ -37,19 +38,19 @@ _LIMITS: Final = {
     "step_max_items": 50_000,
     "verbose_errors": False,
 }
-# Where JSON may have any whitespace a model can go on with it for ever.
+# If JSON could contain any amount of whitespace, a model could write it without end.
 _JSON_OPTIONS: Final = {
     "whitespace_flexible": True,
     "whitespace_pattern": "( |\\n {0,20})?",
 }
-# Any of the token's spellings is as good: what the model prefers decides.
+# The model may spell a text with any tokens.
 _HEADER: Final = '%llguidance {"no_forcing": true}\n'
 
 
 class GrammarError(StreamError):
-    """A grammar cannot be used, or a text cannot go on by it; one line for who asked for it.
+    """A grammar cannot be used, or no token can follow by it. The message is for the client.
 
-    is_request_bad: False where the node is what lacks.
+    is_request_bad: False if the node lacks something that the request needs.
     """
 
     def __init__(self, reason: str, *, is_request_bad: bool = True) -> None:
@@ -59,18 +60,21 @@ class GrammarError(StreamError):
 
 
 class GrammarState:
-    """What a grammar says of one text so far."""
+    """The state of a grammar after the text so far."""
 
     def __init__(self, matcher: Any, num_vocab: int, eog_ids: frozenset[int]) -> None:
         self._matcher = matcher
         self._num_vocab = num_vocab
         self._eog_ids = eog_ids
         self._eog_list = sorted(eog_ids)
-        # Tokens that have come since the text ended.
+        # The number of tokens from the end-of-text token on.
         self._num_after_end = 0
 
     def allowed(self) -> Mask:
-        """(num_vocab,) which tokens may come next; at least one. Raises GrammarError."""
+        """Return a (num_vocab,) mask of the tokens that may come next; it allows at least one.
+
+        Raises GrammarError.
+        """
         if self._num_after_end:
             mask = np.zeros(self._num_vocab, dtype=np.bool_)
             mask[self._eog_list] = True
@@ -79,14 +83,14 @@ class GrammarState:
         self._check()
         bits = np.unpackbits(packed, count=self._num_vocab + 1, bitorder="little").view(np.bool_)
         mask = bits[:-1]
-        # The tokenizer's own end token, the last one, stands for all of the model's.
+        # The last bit is that of the wrapper's end token, which stands for all of the model's.
         mask[self._eog_list] = bits[-1]
         if not mask.any():
             raise GrammarError("the grammar ends here, and the model has no token to end a text")
         return mask
 
     def push(self, token_id: int) -> None:
-        """The text has one more token. Raises GrammarError if it may not be there."""
+        """Append a token to the text. Raises GrammarError if it is not allowed."""
         if self._num_after_end or token_id in self._eog_ids:
             self._num_after_end += 1
         elif not self._matcher.consume_token(token_id):
@@ -104,20 +108,20 @@ class GrammarState:
     def _check(self) -> None:
         if self._matcher.is_error():
             reason = _first_line(self._matcher.get_error())
-            # Where nothing that it allows can be spelt, this is all that is said.
+            # llguidance's only message where no token can spell what the grammar allows.
             if reason.startswith("NoExtension"):
                 reason = "no token of the model's vocabulary can come next"
             raise GrammarError(f"the grammar cannot go on: {reason}")
 
 
 class Pieces(Protocol):
-    """Where the bytes of a token come from; a Tokenizer is one."""
+    """Gives the bytes of each token; a Tokenizer is one."""
 
     def piece(self, token_id: int) -> bytes: ...
 
 
 class Sizes(Protocol):
-    """What is known of a vocabulary beside its pieces; an EngineInfo is one."""
+    """The properties of a vocabulary beside its pieces; an EngineInfo has them."""
 
     @property
     def num_vocab(self) -> int: ...
@@ -128,7 +132,7 @@ class Sizes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A grammar that was compiled, or why it cannot be, and the bytes that this is counted as."""
+    """A compiled grammar, or the reason why it is not valid, and its size in the cache."""
 
     matcher: Any
     error: str
@@ -136,13 +140,15 @@ class _Known:
 
 
 class Grammars:
-    """Compiled grammars of one vocabulary. Any thread may call."""
+    """The compiled grammars of one vocabulary. It is thread-safe."""
 
     def __init__(
         self, pieces: Pieces, sizes: Sizes, check: Callable[[Grammar], int] | None = None
     ) -> None:
-        """check: compiles a grammar where that may fail by a crash, and returns the bytes it takes;
-        raises GrammarError. Without it strangers' grammars are compiled here at their own risk.
+        """Make an empty cache of grammars.
+
+        check: Compiles a grammar first where a crash does no harm, and returns the bytes that it
+        takes; raises GrammarError. Without it this process compiles untrusted grammars directly.
         """
         self._pieces = pieces
         self._num_vocab = sizes.num_vocab
@@ -154,24 +160,24 @@ class Grammars:
         self._known: dict[Grammar, _Known] = {}
 
     def prepare(self) -> None:
-        """Have the vocabulary ready, which takes up to a second. Raises GrammarError."""
+        """Prepare the vocabulary, which takes up to a second. Raises GrammarError."""
         self._vocabulary(_library())
 
     def knows(self, grammar: Grammar) -> bool:
-        """Whether it is compiled, or known to be wrong."""
+        """Whether the grammar is compiled, or known not to be valid."""
         return grammar in self._known
 
     def compile(self, grammar: Grammar) -> None:
-        """Have a grammar ready, which may take seconds the first time. Raises GrammarError."""
+        """Compile a grammar, which may take seconds the first time. Raises GrammarError."""
         self._matcher_of(grammar)
 
     def begin(self, grammar: Grammar) -> GrammarState:
-        """The state of an empty text; quick for what was compiled. Raises GrammarError."""
+        """Return the state of an empty text, fast if it is compiled. Raises GrammarError."""
         matcher = self._matcher_of(grammar).deep_copy()
         return GrammarState(matcher, self._num_vocab, self._eog_ids)
 
     def _matcher_of(self, grammar: Grammar) -> Any:
-        # Without a lock: two that compile the same at a time waste some work, and nobody waits.
+        # There is no lock: two threads may compile the same grammar, but none waits for another.
         found = self._known.pop(grammar, None)
         if found is None:
             found = self._compiled(grammar)
@@ -187,7 +193,7 @@ class Grammars:
         return found.matcher
 
     def _compiled(self, grammar: Grammar) -> _Known:
-        """Raises GrammarError only where the request is not at fault."""
+        """Compile a grammar or keep its error. Raises GrammarError if the node is at fault."""
         least = _LEAST_BYTES + len(grammar.text)
         try:
             num_bytes = 0 if self._check is None else self._check(grammar)
@@ -204,7 +210,8 @@ class Grammars:
         matcher = library.LLMatcher(self._vocabulary(library), text, log_level=0, limits=limits)
         if matcher.is_error():
             raise GrammarError(f"the grammar is not valid: {_reason(matcher.get_error())}")
-        # The first one takes longest; and a grammar by which no text can begin is none.
+        # The first mask takes longest, so it is computed now. It also rejects a grammar by which no
+        # text can begin.
         GrammarState(matcher, self._num_vocab, self._eog_ids).allowed()
         return matcher
 
@@ -221,9 +228,9 @@ class Grammars:
 
 
 class _Spelling:
-    """A vocabulary as llguidance wants to see one: with an end token of its own at its end.
+    """A vocabulary in the form that llguidance reads, with an additional end token as the last one.
 
-    Tokens without bytes are never allowed by it.
+    llguidance never allows tokens without bytes.
     """
 
     bos_token_id = None
@@ -234,7 +241,7 @@ class _Spelling:
         self.eos_token_id = len(pieces)
 
     def __call__(self, _text: bytes) -> list[int]:
-        """Never needed: no spelling is forced."""
+        """Tokenize a text; the result is not used, because no tokenization is forced."""
         return []
 
 
@@ -279,7 +286,7 @@ def _gbnf_rules(text: str) -> str:
         rules = gbnf_to_lark(text)
     except Exception as error:  # noqa: BLE001 - it raises this very class, and RecursionError
         raise GrammarError(f"the grammar is not valid: {_first_line(str(error))}") from None
-    # Its own header, which is empty.
+    # The first line is an empty header of the translation.
     return rules.partition("\n")[2]
 
 
@@ -291,9 +298,9 @@ _RULES: Final[dict[str, Callable[[str], str]]] = {
 
 
 def _reason(error: str) -> str:
-    """What is wrong, without the place in what the grammar was translated to."""
+    """Return llguidance's reason without the position in the translated grammar."""
     line = _first_line(error)
-    # Of a regular expression that is not one, the last line says why.
+    # For an invalid regular expression the last line has the reason.
     line += "".join(f" {rest}" for rest in error.splitlines() if rest.startswith("error: "))
     for marker in ("failed to compile JSON schema: ", "): "):
         _, found, rest = line.partition(marker)

@@ -1,4 +1,4 @@
-"""llama.cpp behind the Model protocol: one context, many sequences, a log of cells."""
+"""Implements the Model protocol with llama.cpp: one context, many sequences, a log of cells."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ from nodes.engine.vocab import LlamaTokenizer
 logger = logging.getLogger(__name__)
 
 Profile = Literal["exact", "fast"]
-# Of ggml's own attention: from 64 queries of one stream in a pass the kernel changes, and with it
-# the bits.
+# From 64 queries of one stream in a pass ggml's own attention uses another kernel, which computes
+# other bits.
 _EXACT_MICRO_BATCH = 32
 _MICRO_BATCH = 512
-# Of keys and values: ggml's number of F16.
+# The types of keys and values: ggml's number of F16.
 _CACHE_TYPES = 1, 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaConfig:
-    """How one model is run. repack: whether weights may lie in other layouts than in the file."""
+    """How one model runs. repack: Whether weights may have other layouts than in the file."""
 
     path: Path
     profile: Profile = "exact"
@@ -67,22 +67,23 @@ class LlamaConfig:
 
 
 class LlamaModel:
-    """A GGUF model in one libllama context. One thread owns it after construction."""
+    """A GGUF model in one libllama context. After construction one thread owns it."""
 
     def __init__(self, config: LlamaConfig, *, model_hash: str | None = None) -> None:
         self.config = config
         self._llama = library()
         self._context: Any = None
         self._closing = contextlib.ExitStack()
-        # Without a backend for a GPU the number means nothing, and must not tell nodes apart.
+        # Without a backend for a GPU the number has no effect, so it must not change the numerics
+        # class.
         self._gpu_layers = config.gpu_layers if self._llama.llama_supports_gpu_offload() else 0
         found = kernels(keeps_others=config.profile == "fast")
-        # Products and attention of ours have the same bits for any batch and number of threads.
+        # Our products and attention give the same bits for any batch and number of threads.
         self.has_kernels = config.repack and not found.missing and not self._gpu_layers
         self._model = load_model(config.path, gpu_layers=self._gpu_layers, repack=config.repack)
         try:
             self._open_context()
-            # For texts that are no stranger's; it runs in this process.
+            # It runs in this process, so it must not read the texts of clients.
             self.vocabulary = LlamaTokenizer(self._model)
             self.tokenizer = SandboxedTokenizer(config.path, self.vocabulary)
             self._closing.callback(self.tokenizer.close)
@@ -92,7 +93,7 @@ class LlamaModel:
             raise
         per_cell = QUERIES_PER_SKIPPED_CELL if self.has_kernels else QUERIES_PER_CELL
         self._log = CellLog(self._info.num_cells, config.max_sequences, per_cell)
-        # The last sequence id is the graveyard: what lies there is occupied and never read.
+        # The last sequence id is the graveyard: its cells stay occupied, and no query reads them.
         self._graveyard = config.max_sequences
         self._batch = PassBatch(self._llama, config.max_batch_tokens)
         self._logits = LogitsView(self._llama, self._context, self._info.num_vocab)
@@ -101,11 +102,10 @@ class LlamaModel:
 
     def _context_params(self) -> Any:
         config = self.config
-        is_careful = self._is_careful
         params = self._llama.llama_context_default_params()
         params.n_ctx = config.num_cells
         params.n_batch = config.max_batch_tokens
-        params.n_ubatch = _EXACT_MICRO_BATCH if is_careful else _MICRO_BATCH
+        params.n_ubatch = _EXACT_MICRO_BATCH if self._restricts_ggml else _MICRO_BATCH
         params.n_seq_max = config.max_sequences + 1
         params.n_threads, params.n_threads_batch = self._thread_counts(config.num_threads)
         params.flash_attn_type = 1
@@ -124,14 +124,15 @@ class LlamaModel:
         self._memory = self._llama.llama_get_memory(self._context)
 
     @property
-    def _is_careful(self) -> bool:
-        """Whether ggml's own kernels have to be kept from adding up in another order."""
+    def _restricts_ggml(self) -> bool:
+        """Whether ggml's own kernels must be kept from changing the order of their sums."""
         return self.config.profile == "exact" and not self.has_kernels
 
     def _thread_counts(self, num_threads: int) -> tuple[int, int]:
-        """Threads of passes of one token, and of others."""
-        # ggml's attention has threads share the keys of a lone query, and joins what they found.
-        return (1 if self._is_careful else num_threads), num_threads
+        """Return the threads for passes of one token and for other passes."""
+        # For a single query ggml's attention divides the keys between threads and joins their
+        # results, so the bits depend on the number of threads.
+        return (1 if self._restricts_ggml else num_threads), num_threads
 
     def _describe(self, model_hash: str) -> EngineInfo:
         llama, config = self._llama, self.config
@@ -165,7 +166,7 @@ class LlamaModel:
         )
 
     def _probe_roll_back(self) -> bool:
-        """Whether the last position of a sequence can be taken back (not so if recurrent)."""
+        """Whether the last position of a sequence can be removed; recurrent models cannot do it."""
         batch = PassBatch(self._llama, 2)
         batch.fill([Span(0, 0, (0, 0))])
         if self._llama.llama_decode(self._context, batch.native) != 0:
@@ -179,13 +180,15 @@ class LlamaModel:
         return self._info
 
     def metadata(self, key: str) -> str:
-        """A text of the model file by its key; "" if there is none, or one of unusual size."""
+        """Return a text of the file's metadata; "" if it is missing or unusually long."""
         return metadata_of(self._model, key)
 
     def set_tested(self, *, exact: bool, digest: str, software: str = "") -> None:
-        """Record the verdict of the self-test, once. digest: of the bits that it saw, which makes
-        the numerics class another where another build of the same name computes others. software:
-        digest of what else a text depends on.
+        """Record the result of the self-test; to be called once.
+
+        digest: The digest of the bits that the self-test saw. It is part of the numerics class, as
+        builds of one name may compute different bits. software: The digest of all other software
+        that a text depends on.
         """
         numerics = self._info.numerics_class
         if digest or software:
@@ -196,7 +199,8 @@ class LlamaModel:
     def forward(self, spans: Sequence[Span]) -> Logits:
         log = self._log
         num_tokens = check_spans(spans, self._info, log.lengths)
-        # Compacting unshares cells: not for tidiness alone where the result would not fit.
+        # A compaction ends the sharing of cells, so the result may need more of them. One that is
+        # not necessary runs only if the result fits.
         if not log.fits(num_tokens) or (
             log.should_compact() and log.live + num_tokens <= log.total
         ):
@@ -261,7 +265,7 @@ class LlamaModel:
             raise InvalidInputError(f"{self._info.model} cannot roll back a sequence")
         if not self._log.fits(saved.length):
             self._compact(saved.length)
-        # No cell below the log's end is free: the positions come to lie behind it, in order.
+        # No cell below the log's end is free, so libllama appends the positions in order.
         size = saved.num_bytes
         read = self._llama.llama_state_seq_set_data(
             self._context, _pointer_to(saved.state), size, seq_id
@@ -277,11 +281,11 @@ class LlamaModel:
         return self._log.lengths[seq_id]
 
     def free_cells(self) -> int:
-        # Sequences that share cells take more of them after a compaction, not fewer.
+        # Sequences that share cells need more of them after a compaction, not fewer.
         return self._log.total - min(self._log.live, self._log.used)
 
     def _compact(self, wanted: int) -> None:
-        """Rewrite the live sequences one after the other and forget the garbage."""
+        """Rewrite the live sequences one after the other, without the garbage between them."""
         log, llama = self._log, self._llama
         if log.live + wanted > log.total:
             raise CacheFullError(wanted, self.free_cells(), log.total)
@@ -307,15 +311,17 @@ class LlamaModel:
         log.compacted()
 
     def first_difference(self) -> str:
-        """Which operation depends on the number of tokens in a pass, with its weights; "" if none
-        does. Takes a context of its own, and some seconds. Raises EngineError.
+        """Return the first operation whose result depends on the number of tokens in a pass.
+
+        The text names its weights, too; it is "" if there is no such operation. The call opens
+        another context and takes some seconds. Raises EngineError.
         """
         return first_difference(
             self._llama, self._model, self._context_params(), self._info.num_vocab
         )
 
     def set_threads(self, num_threads: int) -> None:
-        """Change the threads of passes."""
+        """Set the number of threads for the next passes."""
         self._llama.llama_set_n_threads(self._context, *self._thread_counts(num_threads))
 
     def close(self) -> None:

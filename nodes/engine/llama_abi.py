@@ -1,4 +1,4 @@
-"""Loading libllama safely: the ABI check, the log callback, model files and requantising."""
+"""Loads libllama and checks its ABI; sets its log callback; loads and requantises model files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from nodes.engine.protocol import EngineError, ModelFileError
 
 logger = logging.getLogger(__name__)
 
-# ggml.h as vendored by llama-cpp-python 0.3.36; its own Python map is of an older header.
+# From the ggml.h in llama-cpp-python 0.3.36, whose own Python map is that of an older header.
 _GGML_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.INFO, 4: logging.WARNING}
 _MAX_HASHED_BYTES = 1 << 25
 _FTYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7}
-# The longest chat templates have a tenth of this.
+# The longest chat templates have a tenth of these bytes.
 _MAX_METADATA_BYTES = 1 << 18
 _GGML_TYPE_Q4_0 = 2
-# For a type whose embedding and output are of that type, too.
+# The ending of a type that the embedding and the output weights have, too.
 _ALL = " all"
 
 _last_error = ""
@@ -32,10 +32,10 @@ _library: Any = None
 
 
 def library() -> Any:
-    """The llama_cpp module, checked and with our log callback; loaded on first use.
+    """Return the llama_cpp module, checked and with our log callback; the first call loads it.
 
-    Loading is late because libgomp reads OMP_WAIT_POLICY when it is loaded, and because a
-    coordinator must never pay for it.
+    It is loaded late because libgomp reads OMP_WAIT_POLICY at that time, and because a coordinator
+    does not need it.
     """
     global _callback, _library
     if _library is not None:
@@ -62,16 +62,17 @@ def _on_log(level: int, text: bytes, _data: object) -> None:
 
 
 def take_last_error() -> str:
-    """The last error line that libllama logged, and forget it."""
+    """Return the last error line that libllama logged, and forget it."""
     global _last_error
     line, _last_error = _last_error, ""
     return line
 
 
 def _check_abi(llama_cpp: Any) -> None:
-    """Refuse a libllama whose structs are not those the bindings were written for.
+    """Raise EngineError if the structs of libllama are not those of the bindings.
 
-    A newer library loads without complaint and its booleans shift; defaults give it away.
+    A newer library loads without an error, but its fields have other offsets. Wrong default values
+    show this.
     """
     context = llama_cpp.llama_context_default_params()
     model = llama_cpp.llama_model_default_params()
@@ -94,7 +95,7 @@ def _check_abi(llama_cpp: Any) -> None:
 
 
 def build_name() -> str:
-    """Version of the bindings and the CPU features libllama was built for."""
+    """Return the version of the bindings and the CPU features that libllama was built for."""
     llama_cpp = library()
     features = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
     return f"{llama_cpp.__version__} {' '.join(features.split())}"
@@ -102,12 +103,14 @@ def build_name() -> str:
 
 @functools.cache
 def library_hash() -> str:
-    """Of the files of libllama, ggml and our kernels, which may have been compiled otherwise, and
-    of what the environment asks for among the kernels."""
+    """Return a hash of the files of libllama, ggml and our kernels, and of AIRDRAFT_KERNELS.
+
+    Builds of one version may differ in how they were compiled.
+    """
     digest = hashlib.sha256(os.environ.get(VARIABLE, "").encode())
     for path in _library_files():
         size = path.stat().st_size
-        # Of a GPU's kernels, which are hundreds of megabytes, the size has to do.
+        # The kernels of a GPU have hundreds of megabytes, so only their size counts.
         digest.update(f"{path.name} {size} ".encode())
         digest.update(path.read_bytes() if size <= _MAX_HASHED_BYTES else b"")
     return digest.hexdigest()[:16]
@@ -121,7 +124,7 @@ def _library_files() -> list[Path]:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -130,7 +133,7 @@ def hash_file(path: Path) -> str:
 
 
 def check_model_file(path: Path) -> None:
-    """Raise ModelFileError unless the path is a readable file that begins like a GGUF."""
+    """Raise ModelFileError unless the path is a readable file that begins as a GGUF file."""
     if not path.is_file():
         raise ModelFileError(f"model file {path} not found: give a GGUF file or a catalogue name")
     if not os.access(path, os.R_OK):
@@ -141,17 +144,17 @@ def check_model_file(path: Path) -> None:
 
 
 def kernels(*, keeps_others: bool = False) -> Kernels:
-    """Give libllama our kernels, if they are there; the first call of a process decides.
+    """Register our kernels with libllama, if they are built; the first call in a process decides.
 
-    keeps_others: as in register().
+    keeps_others: As in register().
     """
     return register(library().__version__, keeps_others=keeps_others)
 
 
 def load_model(path: Path, *, gpu_layers: int, repack: bool, vocab_only: bool = False) -> Any:
-    """Load a GGUF; returns libllama's model pointer. Raises ModelFileError with its reason.
+    """Load a GGUF file; returns libllama's model pointer. Raises ModelFileError with the reason.
 
-    repack: whether weights may lie in other layouts than in the file, ours among them.
+    repack: Whether weights may have other layouts than in the file, such as those of our kernels.
     """
     check_model_file(path)
     llama_cpp = library()
@@ -168,15 +171,18 @@ def load_model(path: Path, *, gpu_layers: int, repack: bool, vocab_only: bool = 
 
 
 def metadata_of(model: Any, key: str) -> str:
-    """A text of a loaded model's file by its key; "" if there is none, or one of unusual size."""
+    """Return a text of a model file's metadata; "" if it is missing or unusually long."""
     buffer = ctypes.create_string_buffer(_MAX_METADATA_BYTES)
     count = library().llama_model_meta_val_str(model, key.encode(), buffer, _MAX_METADATA_BYTES)
     return buffer.value.decode("utf-8", "replace") if 0 < count < _MAX_METADATA_BYTES else ""
 
 
 def quantize_model(source: Path, destination: Path, file_type: str) -> None:
-    """Write `source` as F16, Q8_0, Q4_0, or "Q4_0 all", in which no weights have more bits;
-    quantised sources are allowed."""
+    """Write a copy of `source` with the weights in another type.
+
+    file_type: F16, Q8_0, Q4_0, or "Q4_0 all", in which no weights have more bits. The source may be
+    quantised. Raises ModelFileError.
+    """
     check_model_file(source)
     llama_cpp = library()
     params = llama_cpp.llama_model_quantize_default_params()

@@ -1,7 +1,7 @@
-"""The tokens of a pass as libllama takes them, and the logits that it leaves.
+"""The input of a pass in libllama's form, and a view of the logits that a pass leaves.
 
-What runs here runs between two passes, with caches that the last one has emptied: a step of a small
-model takes some milliseconds, so tens of microseconds count.
+This code runs between two passes, when the last one has displaced it from the CPU's caches. A step
+of a small model takes some milliseconds, so tens of microseconds count.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from nodes.engine.protocol import Logits, Span
 
 
 class PassBatch:
-    """A `llama_batch` of at most `size` tokens, each of one sequence."""
+    """A `llama_batch` of at most `size` tokens, each of which belongs to one sequence."""
 
     def __init__(self, llama: Any, size: int) -> None:
-        # Numpy-backed: filling ctypes arrays element by element costs 30 times as much.
+        # Filling ctypes arrays element by element takes 30 times as long as numpy's.
         self._tokens = np.zeros(size, dtype=np.int32)
         self._positions = np.zeros(size, dtype=np.int32)
         self._seq_ids = np.zeros(size, dtype=np.int32)
@@ -39,7 +39,7 @@ class PassBatch:
         )
 
     def fill(self, spans: Sequence[Span]) -> int:
-        """Write spans in; returns the number of output rows."""
+        """Fill the batch with spans; returns the number of output rows."""
         tokens: list[int] = []
         positions: list[int] = []
         seq_ids: list[int] = []
@@ -52,7 +52,7 @@ class PassBatch:
             seq_ids += [span.seq_id] * count
             outputs += [0] * (count - span.num_outputs) + [1] * span.num_outputs
             rows += span.num_outputs
-        # Once for all spans: what such an assignment costs is not its elements.
+        # One assignment for all spans: most of its cost does not depend on the number of elements.
         end = len(tokens)
         self._tokens[:end] = tokens
         self._positions[:end] = positions
@@ -63,7 +63,7 @@ class PassBatch:
 
 
 class LogitsView:
-    """The logits of a context's last pass, where libllama has them."""
+    """The logits of a context's last pass, in libllama's own memory."""
 
     def __init__(self, llama: Any, context: Any, num_vocab: int) -> None:
         self._llama = llama
@@ -73,10 +73,13 @@ class LogitsView:
         self._rows: Logits = np.empty((0, num_vocab), dtype=np.float32)
 
     def rows(self, count: int) -> Logits:
-        """(count, num_vocab) float32, good until the next pass; at most what the pass has made."""
+        """Return (count, num_vocab) float32 logits, which are valid until the next pass.
+
+        count: At most the number of rows that the pass made.
+        """
         pointer = self._llama.llama_get_logits(self._context)
         address = ctypes.addressof(pointer.contents)
-        # An array around a pointer takes ten times as long as a part of one.
+        # Making an array from a pointer takes ten times as long as slicing one.
         if address != self._address or count > len(self._rows):
             self._rows = np.ctypeslib.as_array(pointer, shape=(count, self._num_vocab))
             self._address = address

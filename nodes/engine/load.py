@@ -1,4 +1,4 @@
-"""Open a model the way a node wants it: self-tested, calibrated, in its fastest exact form."""
+"""Opens a model for a node: self-tested, calibrated, and in its fastest exact form."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from policies.latency import CostTable, NodeCosts
 
 logger = logging.getLogger(__name__)
 
-# The self-test and the calibration have one sequence beside another.
+# The self-test and the calibration need two sequences.
 _MEASURED_SEQUENCES = 2
 TOY_COSTS = NodeCosts(CostTable((1, 32), (1e-4, 1e-3)), CostTable((32,), (1e-3,)))
 
@@ -46,7 +46,7 @@ class OpenedToy:
 
 
 def open_toy(config: ToyConfig) -> OpenedToy:
-    """A toy, its tokenizer, and what its passes cost: next to nothing, or what its pace says."""
+    """Open a toy model; the costs of its passes are very low, or follow from its pass_s."""
     costs = TOY_COSTS
     if slow_s := config.pass_s:
         costs = NodeCosts(
@@ -63,34 +63,37 @@ def open_model(
     *,
     model_hash: str | None = None,
 ) -> OpenedModel:
-    """Load a model, self-test and calibrate it; both results are kept in `cache`.
+    """Load a model, self-test it and calibrate it; both results are kept in `cache`.
 
-    model_hash: SHA-256 of the file, if it is known.
+    model_hash: The SHA-256 of the file, if it is known.
 
-    In profile exact, where the self-test fails with our kernels, ggml's own are tried with the
-    weights as they lie in the file, which are slow. Where that fails, too, the fastest form runs
-    and promises nothing.
+    If the self-test of profile exact fails with our kernels, ggml's own kernels are tried with the
+    weights in the layout of the file, which is slow. If this fails too, the fastest form is opened
+    and counts as not exact.
     """
     opened = _open_once(config, cache, progress, model_hash)
     if config.profile == "fast" or opened.self_test.exact:
         return opened
     failure, model_hash = opened.self_test.failure, opened.model.info.model_hash
     if config.repack:
-        logger.info("self-test: %s; trying the weights as they are in the file", failure)
+        logger.info("self-test: %s; trying ggml's kernels with the file's own layout", failure)
         opened.model.close()
         opened = _open_once(replace(config, repack=False), cache, progress, model_hash)
         if opened.self_test.exact:
             return opened
         opened.model.close()
         opened = _open_once(config, cache, progress, model_hash)
-    logger.warning("not exact on this device: %s", failure)
+    logger.warning("the model is not exact on this device: %s", failure)
     return opened
 
 
 def in_tokens_of(path: Path, model: LlamaModel) -> tuple[Sequences, Pieces]:
-    """A draft model in the tokens of another model's file, and their pieces; the model itself
-    where these are its own. Raises ModelFileError."""
-    # It is never freed where its vocabulary is used, which is for as long as the process lives.
+    """Return a draft model that reads and guesses the tokens of another model's file.
+
+    Returns the pieces of these tokens, too. If the tokens are the draft model's own, the result is
+    the model itself. Raises ModelFileError.
+    """
+    # If the vocabulary is used, it is used as long as the process lives, and is never freed.
     pointer = load_model(path, gpu_layers=0, repack=False, vocab_only=True)
     vocabulary = LlamaTokenizer(pointer)
     vocab_hash = vocabulary.content_hash()
@@ -99,7 +102,7 @@ def in_tokens_of(path: Path, model: LlamaModel) -> tuple[Sequences, Pieces]:
         return model, model.vocabulary
     translated = TranslatedModel(model, model.vocabulary, vocabulary, vocab_hash)
     logger.info(
-        "guesses are told in the tokens of %s: %d of these %d are tokens of %s, too",
+        "guesses are translated to tokens of %s: %d of these %d tokens are also tokens of %s",
         *(path.name, translated.num_shared, vocabulary.num_vocab, model.info.model),
     )
     return translated, vocabulary
@@ -124,7 +127,7 @@ def _open_once(
     if known is None:
         hashed = model.info.model_hash
         if config.max_sequences < _MEASURED_SEQUENCES:
-            # What is kept holds for any number of them.
+            # The kept results hold for any number of sequences.
             model.close()
             wider = replace(config, max_sequences=_MEASURED_SEQUENCES)
             with contextlib.closing(LlamaModel(wider, model_hash=hashed)) as other:
@@ -137,10 +140,10 @@ def _open_once(
                 kept = about(hashed, build_name(), config.num_threads, config.profile)
                 store(cache, key, self_test, costs, kept)
             except OSError as error:
-                logger.warning("calibration not kept in %s: %s", cache, error.strerror)
+                logger.warning("the calibration cannot be kept in %s: %s", cache, error.strerror)
     else:
         self_test, costs = known
-    # Not kept with the rest: it is about this process and its packages.
+    # It is not kept with the results, because it depends on the packages of this process.
     software = software_digest()
     model.set_tested(exact=self_test.exact, digest=self_test.digest, software=software)
     return OpenedModel(model, self_test, costs)
@@ -151,22 +154,22 @@ def _measure(
 ) -> tuple[SelfTest, NodeCosts]:
     if progress is not None:
         progress("self-test", 0, None)
-    # Profile fast promises nothing, so there is nothing to test.
+    # Profile fast does not promise equal bits, so it is not tested.
     if profile == "exact" and model.info.can_roll_back:
         self_test = run_self_test(model, prefix_lens=prefix_lens)
         if not self_test.exact:
-            self_test = replace(self_test, failure=_explained(model, self_test.failure))
+            self_test = replace(self_test, failure=_with_operation(model, self_test.failure))
     else:
         self_test = SelfTest(False, "not promised")
     return self_test, calibrate(model, progress=progress)
 
 
-def _explained(model: LlamaModel, failure: str) -> str:
-    """What failed, with the operation that is to blame where it can be found."""
+def _with_operation(model: LlamaModel, failure: str) -> str:
+    """Return the failure with the first operation that differs, if it can be found."""
     try:
         operation = model.first_difference()
     except EngineError as error:
-        # A node that is not exact serves all the same.
-        logger.debug("no reason found for: %s: %s", failure, error)
+        # The node serves in any case, as one that is not exact.
+        logger.debug("the cause of %r was not found: %s", failure, error)
         return failure
     return f"{failure}: {operation}" if operation else failure

@@ -15,15 +15,15 @@ _KEYS: Final = {
     "top_p": ("general.sampling.top_p", 0.0, 1.0),
     "min_p": ("general.sampling.min_p", 0.0, 1.0),
 }
-# Pooling types that give a vector of a text: mean, first token, last token. 0 (none) and 4 (rank)
-# do not.
+# The pooling types that give a vector of a text: mean, first token, last token. Types 0 (none) and
+# 4 (rank) do not.
 _POOLINGS: Final = ("1", "2", "3")
 
 
 def traits_of(metadata: Callable[[str], str]) -> ModelTraits:
-    """What a model file says by the keys of its metadata.
+    """Return the traits that the metadata of a model file declares.
 
-    metadata: the text of a key, "" where the file has none.
+    metadata: Returns the text of a key; "" if the file lacks it.
     """
     template = metadata("tokenizer.chat_template")
     pooling = metadata(f"{metadata('general.architecture')}.pooling_type")
@@ -33,7 +33,7 @@ def traits_of(metadata: Callable[[str], str]) -> ModelTraits:
 
 
 def _sampling_of(metadata: Callable[[str], str]) -> SamplingDefaults:
-    """What a file leaves out, or says wrongly, is the usual."""
+    """Read the sampling parameters; missing or invalid ones get their defaults."""
     found: dict[str, float] = {}
     for name, (key, low, high) in _KEYS.items():
         try:

@@ -1,4 +1,4 @@
-"""Prompt lookup: guesses from the stream's own past, without a model."""
+"""Prompt lookup: guesses from the text of a stream, without a model."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 
 _LONGEST = 4
 _SHORTEST = 2
-# A match is followed back no further: longer ones are no surer.
+# A match is not followed back further, because longer ones are not more often right.
 MAX_MATCH = 32
 
 
 class NgramIndex:
-    """Tokens of one stream, and where each short run of them last ended."""
+    """The tokens of one stream, with an index of where each short run of them last ended."""
 
     def __init__(self) -> None:
         self._token_ids: list[int] = []
-        # For each length, run -> index of the token that followed its latest occurrence.
+        # For each length: run -> index of the token that followed its latest occurrence.
         self._followers: dict[int, dict[tuple[int, ...], int]] = {
             length: {} for length in range(_SHORTEST, _LONGEST + 1)
         }
@@ -26,7 +26,7 @@ class NgramIndex:
     def extend(self, token_ids: Iterable[int]) -> None:
         for token_id in token_ids:
             end = len(self._token_ids)
-            # The runs that end here get their follower now, so a run never finds itself.
+            # Runs that end before this token enter the index now, so that none finds itself.
             for length, followers in self._followers.items():
                 if end >= length:
                     followers[tuple(self._token_ids[end - length :])] = end
@@ -34,13 +34,16 @@ class NgramIndex:
 
     @property
     def token_ids(self) -> list[int]:
-        """The text; not to be changed."""
+        """The text, which the caller must not change."""
         return self._token_ids
 
     def find(self, tail: Sequence[int]) -> tuple[int, int] | None:
-        """Where the longest known run of at most 4 last tokens of `tail`, this text or another,
-        ended here before: the index of the token after it, and how many tokens before that one are
-        those of the tail, MAX_MATCH at most."""
+        """Find the longest run of at most 4 last tokens of `tail` that this text contains.
+
+        tail: The end of this text or of another one. Returns the index of the token after the run,
+        and how many tokens before it equal the end of the tail, MAX_MATCH at most; None if there is
+        no such run.
+        """
         for length in range(min(_LONGEST, len(tail)), _SHORTEST - 1, -1):
             start = self._followers[length].get(tuple(tail[-length:]))
             if start is not None:
@@ -48,8 +51,10 @@ class NgramIndex:
         return None
 
     def propose(self, gamma: int) -> Iterator[tuple[int, int]]:
-        """Up to gamma tokens that followed there, and for each how many tokens before it are those
-        before its model, MAX_MATCH at most."""
+        """Yield up to gamma tokens that followed an earlier occurrence of the text's last tokens.
+
+        With each comes the number of tokens before it that match, MAX_MATCH at most.
+        """
         found = self.find(self._token_ids)
         if found is None:
             return
@@ -58,7 +63,7 @@ class NgramIndex:
             yield self._token_ids[place], min(MAX_MATCH, match + place - start)
 
     def _match(self, tail: Sequence[int], start: int, length: int) -> int:
-        """How many of the tail's last tokens stand before `start` too; `length` of them do."""
+        """Return how many of the tail's last tokens also precede `start`; at least `length` do."""
         tokens = self._token_ids
         most = min(start, len(tail), MAX_MATCH)
         while length < most and tokens[start - 1 - length] == tail[-1 - length]:

@@ -1,4 +1,4 @@
-"""What texts have in common."""
+"""Compares the beginnings of texts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two texts begin with in common."""
+    """Return the number of tokens at the beginning that two texts have in common."""
     low, high = 0, min(len(a), len(b))
-    # Comparing slices runs in C: a binary search beats a loop over long prompts.
+    # Slices are compared in C, so for long prompts a binary search is faster than a loop.
     while low < high:
         middle = (low + high + 1) // 2
         if a[low:middle] == b[low:middle]:

@@ -1,4 +1,4 @@
-"""What an engine makes of tokens that somebody else has drawn: proof of what bits it computes."""
+"""A digest of an engine's results for tokens that the coordinator draws; it shows the bits."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _NUM_TOKENS = 32
 
 
 def probe_digest(model: Model, seed: int) -> str:
-    """64 hex digits of the logits behind each of 32 tokens, and of what is sampled from them.
+    """Return 64 hex digits of the logits after each of 32 tokens and of the tokens sampled there.
 
-    seed: 0 to 2^63 - 1. Runs on sequence 0, which is empty, and leaves it so. All versions draw
-    the same tokens; how many go into a pass is up to the engine, for exact ones compute the same.
+    seed: 0 to 2^63 - 1. Sequence 0 must be empty, and is empty at the end. All versions draw the
+    same tokens. Their number in a pass may differ, because exact engines compute the same bits.
     """
     info = model.info
     num_tokens = min(_NUM_TOKENS, info.num_cells)
@@ -30,7 +30,7 @@ def probe_digest(model: Model, seed: int) -> str:
             digest.update(rows.astype("<f4").tobytes())
             sampled += [sample(row, sampling, start + place + 1) for place, row in enumerate(rows)]
     except InvalidInputError:
-        # A replay takes recorded texts only. What it answers with is said by its own hashes.
+        # A replay accepts recorded texts only. Its own hashes identify its answers.
         digest.update(repr((seed, info.model_hash, info.numerics_class)).encode())
     finally:
         model.truncate(0, 0)

@@ -1,4 +1,4 @@
-"""What a role asks of an engine: sequences of tokens in, logits out."""
+"""The interface between a role and its engine: sequences of tokens in, logits out."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Message: TypeAlias = tuple[str, str]
 
 
 class EngineError(Exception):
-    """The engine cannot go on; the message is one line for the operator."""
+    """The engine cannot continue. The message is one line for the operator."""
 
 
 class StreamError(EngineError):
-    """One stream cannot go on, others can; the message is one line for who asked for it.
+    """One stream cannot continue, but others can. The message is one line for the client.
 
-    code: as in StreamFailedNotice.
+    code: The error code of StreamFailedNotice.
     """
 
     code = "internal"
@@ -35,7 +35,7 @@ class ModelFileError(EngineError):
 
 
 class CacheFullError(EngineError):
-    """The KV cache has no room. Recoverable: close or shorten a sequence and try again."""
+    """The KV cache has no room. The caller may close or shorten a sequence and try again."""
 
     def __init__(self, wanted: int, free: int, total: int) -> None:
         super().__init__(f"KV cache full: {wanted} cells wanted, {free} of {total} free")
@@ -45,15 +45,15 @@ class CacheFullError(EngineError):
 
 
 class InvalidInputError(EngineError, ValueError):
-    """A token id, sequence id, position or length outside what the engine accepts."""
+    """A token id, sequence id, position or length is outside the range that the engine accepts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Consecutive tokens of one sequence, to be run in one forward pass.
+    """Consecutive tokens of one sequence that run in one forward pass.
 
-    start: position of the first token; everything before it is in the cache already.
-    num_outputs: logits are wanted for this many of the last tokens (0: none, prefill).
+    start: The position of the first token. All tokens before it are in the cache already.
+    num_outputs: The pass returns logits for this many of the last tokens; 0 for a prefill.
     """
 
     seq_id: int
@@ -64,7 +64,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SavedPrefix:
-    """A sequence's first `length` positions in host memory; for the engine that saved them only."""
+    """The first `length` positions of a sequence in host memory.
+
+    Only the engine that saved them can restore them.
+    """
 
     length: int
     state: Bytes
@@ -78,10 +81,10 @@ class SavedPrefix:
 class EngineInfo:
     """Facts about a loaded engine that placement and admission need.
 
-    exact: the start-up self-test found logits that do not depend on batch shape or neighbours.
-    numerics_class: engines of one class compute equal bits (law 1, docs/design/exactness.md).
-    can_roll_back: rejected guesses can be taken out of the cache; without it gamma is 0.
-    emulated: answers or their times are not those of a real model on this machine.
+    exact: The self-test found that logits do not depend on the batch shape or on other sequences.
+    numerics_class: Engines of one class compute equal bits (law 1, docs/design/exactness.md).
+    can_roll_back: Rejected guesses can be removed from the cache. Otherwise gamma is 0.
+    emulated: The answers or their times are not those of a real model on this machine.
     """
 
     engine: str
@@ -102,73 +105,74 @@ class EngineInfo:
 
 
 class Sequences(Protocol):
-    """A language model with many sequences in one cache. Not thread-safe: one thread owns it."""
+    """A language model with many sequences in one cache. It is not thread-safe."""
 
     @property
     def info(self) -> EngineInfo: ...
 
     def forward(self, spans: Sequence[Span]) -> Logits:
-        """Run all spans in one pass; (rows, num_vocab) in span order.
+        """Run all spans in one pass; returns (rows, num_vocab) logits in the order of the spans.
 
-        The array is a view that the next call overwrites. Raises InvalidInputError before
-        anything is changed, CacheFullError when the cells do not suffice.
+        The array is a view that the next call overwrites. Raises InvalidInputError, before
+        anything is changed, and CacheFullError when there are too few cells.
         """
 
     def truncate(self, seq_id: int, length: int) -> None:
         """Keep the first `length` positions of a sequence; 0 frees it."""
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
-        """Give the empty sequence `target` the first `length` positions of `source`."""
+        """Copy the first `length` positions of `source` to the empty sequence `target`."""
 
     def length(self, seq_id: int) -> int:
-        """Positions of a sequence that are in the cache."""
+        """Return the number of positions of a sequence that are in the cache."""
 
     def free_cells(self) -> int:
-        """Cells that new tokens could take, after a compaction if need be."""
+        """Return the number of cells that new tokens can take, if necessary after a compaction."""
 
     def close(self) -> None: ...
 
 
 class Model(Sequences, Protocol):
-    """A language model whose sequences can be kept in host memory."""
+    """A language model that can save its sequences to host memory."""
 
     def save(self, seq_id: int) -> SavedPrefix:
-        """A copy of a sequence that is not empty; it stays in the cache."""
+        """Return a copy of a sequence, which must not be empty and stays in the cache."""
 
     def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
-        """Give the empty sequence the first `length` positions of what was saved.
+        """Restore the first `length` positions of `saved` to an empty sequence.
 
-        Logits after it are those after the sequence that was saved, bit for bit. All of `saved`
-        takes cells for a moment: raises CacheFullError when these do not suffice.
+        The logits after it have the same bits as those after the original sequence. All of `saved`
+        takes cells for a moment. Raises CacheFullError when there are too few of them.
         """
 
 
 class Tokenizer(Protocol):
-    """Text to token ids and back. Thread-safe."""
+    """Converts text to token ids and back. It is thread-safe."""
 
     def encode(self, text: str) -> list[int]:
-        """Prompt ids of a text as it is; nothing in it names control tokens."""
+        """Return the token ids of a prompt; no part of the text is read as a control token."""
 
     def encode_chat(
         self, messages: Sequence[Message], *, date: str = "", tools: str = ""
     ) -> list[int]:
-        """Prompt ids of a conversation in the model's chat template, up to where it is answered.
+        """Return the token ids of a conversation in the model's chat template.
 
-        Only the template names control tokens. date: what it takes for today, as YYYY-MM-DD; ""
-        where that is not known. tools: functions that may be called, and calls in messages, as
-        chat.tools.parse_tools reads them. Both raise InvalidInputError, one line for who asked;
-        they may take some seconds.
+        They end where the answer begins. Only the template can produce control tokens.
+        date: The template's current date as YYYY-MM-DD; "" if it is unknown. tools: The functions
+        that the model may call, and the calls in messages, as chat.tools.parse_tools reads them.
+        Both methods may take some seconds, and raise InvalidInputError with one line for the
+        client.
         """
 
     def piece(self, token_id: int) -> bytes:
-        """The bytes a token adds to the text; empty for control tokens."""
+        """Return the bytes that a token adds to the text; b"" for control tokens."""
 
 
 def check_spans(spans: Sequence[Span], info: EngineInfo, lengths: Sequence[int]) -> int:
     """Validate spans against an engine's limits; returns their number of tokens.
 
-    lengths: (max_sequences,) positions in the cache. Everything is checked here because
-    libllama aborts the process on some of these (n_tokens > n_batch, for one).
+    lengths: (max_sequences,) positions in the cache. All errors are found here because libllama
+    aborts the process on some of them, such as n_tokens > n_batch.
     """
     num_tokens = 0
     seen: set[int] = set()

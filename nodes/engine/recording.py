@@ -1,9 +1,9 @@
-"""Recordings of a target and its drafts: what a replay answers with.
+"""Recordings of a target and its drafts, from which a replay answers.
 
-By law 1 a greedy text is fixed, and with it what a draft guesses at each of its positions given
-all before. A run needs no more: once a guess is wrong the rest of them is rejected.
+By law 1 a greedy text is fixed, and so is the guess of a draft at each position, given all tokens
+before it. A replay needs no more, because all guesses after a wrong one are rejected.
 
-A file is JSON, compressed by zlib. Token ids are renumbered to those that occur.
+A file is JSON, compressed by zlib. Token ids are renumbered, so that all of them occur.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any
 from nodes.engine.protocol import ModelFileError
 
 _FORMAT = "airdraft recording 1"
-# What a recording of a few thousand texts has; more is not read.
+# Longer files are not read. A recording of a few thousand texts has as many bytes.
 _MAX_BYTES = 1 << 28
-# Digits of a probability that are kept.
+# The decimals of a probability in the file.
 _DIGITS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedModel:
-    """calibration: how a draft's confidence is to be read, if its file says so; else ""."""
+    """A recorded model. calibration: That of a draft's confidence from its file; "" for none."""
 
     name: str
     sha256: str
@@ -36,9 +36,9 @@ class RecordedModel:
 
 @dataclass(frozen=True, slots=True)
 class RecordedGuesses:
-    """A draft on one text, given at each position all of the text before.
+    """The guesses of a draft for one text, at each position given all of the text before.
 
-    token_ids: (n,) what it guesses. probabilities: (n,) its own, at T = 1, of these guesses.
+    token_ids: (n,) the guesses. probabilities: (n,) the draft's own at T = 1.
     """
 
     token_ids: tuple[int, ...]
@@ -49,8 +49,9 @@ class RecordedGuesses:
 class RecordedText:
     """A prompt and the target's greedy answer.
 
-    prompt: as a client would send it, in the chat template if `chat`. output_ids: (n,), with the
-    token that ended the text, if one did. guesses: one for each draft of the recording.
+    prompt: The text that a client sends, as a message of a chat if `chat`. output_ids: (n,) ids,
+    with the token that ended the text, if one did. guesses: One entry for each draft of the
+    recording.
     """
 
     kind: str
@@ -61,12 +62,12 @@ class RecordedText:
     guesses: tuple[RecordedGuesses, ...]
 
     def accepted(self, draft: int) -> tuple[bool, ...]:
-        """(n,) whether the target takes a draft's guess of a position, those before being right."""
+        """Return for each of n positions whether a draft's guess equals the target's token."""
         pairs = zip(self.guesses[draft].token_ids, self.output_ids, strict=True)
         return tuple(guess == token_id for guess, token_id in pairs)
 
     def acceptance(self, draft: int) -> float:
-        """Share of a draft's guesses that are accepted, all positions alike."""
+        """Return the fraction of a draft's guesses that are accepted, over all positions."""
         return sum(self.accepted(draft)) / len(self.output_ids)
 
 
@@ -74,7 +75,7 @@ class RecordedText:
 class Recording:
     """Texts of one target with the guesses of its drafts.
 
-    pieces: (num_vocab,) bytes that each token adds to a text. eog_ids: tokens that end one.
+    pieces: (num_vocab,) bytes that each token adds to a text. eog_ids: The tokens that end a text.
     """
 
     target: RecordedModel
@@ -88,20 +89,20 @@ class Recording:
         return len(self.pieces)
 
     def draft_index(self, name: str) -> int:
-        """Place of a draft by its name. Raises ModelFileError."""
+        """Return the index of a draft by its name. Raises ModelFileError."""
         names = [draft.name for draft in self.drafts]
         if name not in names:
             known = ", ".join(names) or "none"
-            raise ModelFileError(f"no draft {name!r} in the recording: it has {known}")
+            raise ModelFileError(f"the recording has no draft {name!r}: its drafts are {known}")
         return names.index(name)
 
     def texts_with(self, draft: str, low: float, high: float) -> tuple[RecordedText, ...]:
-        """The texts on which a draft's acceptance is in [low, high). Raises ModelFileError."""
+        """Return the texts with a draft's acceptance in [low, high). Raises ModelFileError."""
         index = self.draft_index(draft)
         return tuple(text for text in self.texts if low <= text.acceptance(index) < high)
 
     def vocab_hash(self) -> str:
-        """Equal for the target and all drafts of a recording."""
+        """Return the hash of the vocabulary, equal for the target and all drafts."""
         return _digest([[piece.hex() for piece in self.pieces], self.eog_ids])
 
     def content_hash(self) -> str:
@@ -109,12 +110,12 @@ class Recording:
 
 
 def to_bytes(recording: Recording) -> bytes:
-    """The file of a recording; probabilities are rounded to four digits."""
+    """Return a recording as bytes of a file; probabilities are rounded to four decimals."""
     return zlib.compress(_json(_as_object(recording)), 9)
 
 
 def read_recording(path: Path) -> Recording:
-    """Raises ModelFileError, one line, for what is no recording or was damaged."""
+    """Read a recording. Raises ModelFileError, one line, if it is none or is damaged."""
     try:
         packed = path.read_bytes()
     except OSError as error:
@@ -123,7 +124,7 @@ def read_recording(path: Path) -> Recording:
         unpacker = zlib.decompressobj()
         data = json.loads(unpacker.decompress(packed, _MAX_BYTES))
         if not unpacker.eof:
-            raise ValueError("it is cut short or too large")
+            raise ValueError("it is truncated or too large")
         if data["format"] != _FORMAT:
             raise ValueError(f"format {str(data['format'])[:40]!r} instead of {_FORMAT!r}")
         return _from_object(data)
@@ -148,7 +149,7 @@ def _as_object(recording: Recording) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "models": [[model.name, model.sha256, model.calibration] for model in models],
-        # Bytes as characters of the same numbers: pieces need not be UTF-8.
+        # Latin-1 maps bytes to characters of the same numbers; pieces need not be UTF-8.
         "pieces": [piece.decode("latin-1") for piece in recording.pieces],
         "eog_ids": recording.eog_ids,
         "texts": [
@@ -169,14 +170,17 @@ def _as_object(recording: Recording) -> dict[str, Any]:
 
 
 def _from_object(data: Any) -> Recording:
-    """Raises ValueError, TypeError, KeyError or AttributeError for what _as_object never gives."""
+    """Convert an object of _as_object back.
+
+    Raises ValueError, TypeError, KeyError or AttributeError for any other object.
+    """
     target, *drafts = (RecordedModel(*map(_text, model)) for model in data["models"])
     pieces = tuple(_text(piece).encode("latin-1") for piece in data["pieces"])
     num_vocab = len(pieces)
     texts = tuple(_text_from(item, len(drafts), num_vocab) for item in data["texts"])
     eog_ids = _ids(data["eog_ids"], num_vocab)
     if not texts or not eog_ids:
-        raise ValueError("a recording has a text and a token that ends texts")
+        raise ValueError("a recording needs a text and a token that ends texts")
     _check_prompts([text.prompt_ids for text in texts])
     return Recording(target, tuple(drafts), pieces, eog_ids, texts)
 
@@ -189,17 +193,17 @@ def _text_from(item: Any, num_drafts: int, num_vocab: int) -> RecordedText:
     )
     lengths = {len(column) for g in guesses for column in (g.token_ids, g.probabilities)}
     if not prompt_ids or not output_ids:
-        raise ValueError("a text has a prompt and an output")
+        raise ValueError("a text needs a prompt and an output")
     if len(guesses) != num_drafts or not lengths <= {len(output_ids)}:
-        raise ValueError("each draft has one guess for each position of a text")
+        raise ValueError("each draft needs one guess for each position of a text")
     if type(item["chat"]) is not bool:
-        raise ValueError("chat is true or false")
+        raise ValueError("chat must be true or false")
     kind, prompt = _text(item["kind"]), _text(item["prompt"])
     return RecordedText(kind, prompt, item["chat"], prompt_ids, output_ids, guesses)
 
 
 def _check_prompts(prompts: Sequence[tuple[int, ...]]) -> None:
-    """A sequence must say which text it is as soon as its prompt is complete."""
+    """Raise ValueError unless a complete prompt identifies its text."""
     known = set(prompts)
     lengths = {len(prompt) for prompt in prompts}
     if len(known) < len(prompts):
@@ -222,7 +226,7 @@ def _ids(values: Any, num_vocab: int) -> tuple[int, ...]:
 
 
 def _probabilities(values: Any) -> tuple[float, ...]:
-    # Rounded, so that a small one may be 0. NaN is refused too.
+    # A small probability may have been rounded to 0. NaN is refused, too.
     if not all(type(value) in (int, float) and 0.0 <= value <= 1.0 for value in values):
         raise ValueError("a probability outside 0..1")
     return tuple(map(float, values))

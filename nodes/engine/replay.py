@@ -1,4 +1,4 @@
-"""A model that answers from a recording, as late as another device would: emulated hardware."""
+"""Emulated hardware: a model that answers from a recording with the delays of another device."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ from nodes.engine.recording import Recording
 from nodes.engine.script import Passage, Script
 from policies.latency import NodeCosts
 
-# A sleep ends a little late; the next pass makes up for it, but not for stalls of this machine.
+# A sleep ends a little late, and the next pass is shorter by that much. Longer delays, which are
+# stalls of this machine, are not made up for.
 _MOST_OVERSLEPT_S = 5e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayConfig:
-    """What is replayed, and how fast. draft: a draft's name in the recording; "" for the target."""
+    """What a replay answers with, and its costs.
+
+    draft: The name of a draft of the recording; "" for its target.
+    """
 
     name: str
     recording: Recording
@@ -40,9 +44,9 @@ class ReplayConfig:
 
 
 class ReplayModel:
-    """Model protocol over a recording. A pass takes what `costs` says, most of it asleep.
+    """Implements the Model protocol with a recording. A pass sleeps until `costs` are reached.
 
-    now, sleep: the clock of these passes, in seconds.
+    now, sleep: The clock of the passes, in seconds.
     """
 
     def __init__(
@@ -87,7 +91,7 @@ class ReplayModel:
 
     @property
     def calibration(self) -> str:
-        """How a draft's confidence is to be read, as its model file says; "" if it does not."""
+        """The calibration of a draft's confidence from its model file; "" if there is none."""
         return "" if self._draft is None else self.config.recording.drafts[self._draft].calibration
 
     def forward(self, spans: Sequence[Span]) -> Logits:
@@ -159,7 +163,7 @@ class ReplayModel:
 
 
 class ReplayTokenizer:
-    """Prompts and pieces of a recording."""
+    """The prompts and pieces of a recording."""
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
@@ -171,7 +175,7 @@ class ReplayTokenizer:
     def encode_chat(
         self, messages: Sequence[Message], *, date: str = "", tools: str = ""
     ) -> list[int]:
-        """What was recorded are single messages of a user."""
+        """Return the ids of a recorded prompt; only single messages of a user are recorded."""
         text = messages[0][1] if [role for role, _ in messages] == ["user"] else ""
         return self._recorded(text, is_chat=True)
 
@@ -180,7 +184,7 @@ class ReplayTokenizer:
         if prompt_ids is None:
             recording = self._recording
             raise InvalidInputError(
-                f"the prompt is none of the {len(recording.texts)} that were recorded of "
+                f"the prompt is not one of the {len(recording.texts)} recorded prompts of "
                 f"{recording.target.name}"
             )
         return list(prompt_ids)
@@ -192,9 +196,9 @@ class ReplayTokenizer:
 
 
 def pass_seconds(costs: NodeCosts, spans: Sequence[Span], used_cells: int) -> float:
-    """What a pass takes by a node's costs; a token costs the same whichever sequence it is of.
+    """Return the seconds of a pass by a node's costs, which do not depend on a token's sequence.
 
-    used_cells: in the cache before the pass.
+    used_cells: The cells in use before the pass.
     """
     num_tokens = sum(len(span.token_ids) for span in spans)
     own_cells = sum(span.start * len(span.token_ids) for span in spans) / num_tokens

@@ -1,4 +1,4 @@
-"""What a request changes about raw logits before they are sampled; see sampling.py."""
+"""The rules by which a request changes raw logits before they are sampled; see sampling.py."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LogitBias:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What the text must be. kind: "" for anything, or one of GRAMMAR_KINDS."""
+    """A grammar that the output must follow. kind: One of GRAMMAR_KINDS, or "" for no grammar."""
 
     kind: str = ""
     text: Annotated[str, MaxLen(MAX_GRAMMAR_CHARS)] = ""
@@ -31,10 +31,10 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class LogitRules:
-    """Bias first, then penalties, then the grammar: tokens it does not allow are out.
+    """The bias applies first, then penalties, then the grammar, which excludes tokens.
 
-    presence_penalty: taken off the logit of every token that the text has so far, prompt included;
-    frequency_penalty: once for each time that it has it.
+    presence_penalty: Subtracted from the logit of every token that occurs in prompt or output so
+    far. frequency_penalty: Subtracted once for each of its occurrences.
     """
 
     logit_bias: tuple[LogitBias, ...] = ()
@@ -43,7 +43,7 @@ class LogitRules:
     grammar: Grammar = field(default_factory=Grammar)
 
     def check(self) -> None:
-        """Raises ValueError naming what is out of range."""
+        """Check the ranges; raises ValueError that names the value."""
         if len(self.logit_bias) > MAX_BIASES:
             raise ValueError(f"logit_bias has {len(self.logit_bias)} entries, limit {MAX_BIASES}")
         for entry in self.logit_bias:
@@ -57,9 +57,10 @@ class LogitRules:
                 raise ValueError(f"{name} {value} outside -2..2")
         grammar = self.grammar
         if grammar.kind and grammar.kind not in GRAMMAR_KINDS:
-            raise ValueError(f"grammar kind {grammar.kind!r} is none of {', '.join(GRAMMAR_KINDS)}")
+            kinds = ", ".join(GRAMMAR_KINDS)
+            raise ValueError(f"grammar kind {grammar.kind!r} is not one of {kinds}")
         if bool(grammar.kind) != bool(grammar.text):
-            raise ValueError("a grammar has a kind and a text")
+            raise ValueError("a grammar needs both a kind and a text")
 
 
 NO_RULES: Final = LogitRules()

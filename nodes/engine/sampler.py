@@ -1,6 +1,6 @@
-"""One stream's sampling: law 1 with all that its rules need to know of its text.
+"""Samples one stream by law 1, and keeps the state that the stream's rules need of its text.
 
-raw logits -> logit bias -> penalties -> grammar mask, here; then as in sampling.py.
+raw logits -> logit bias -> penalties -> grammar mask happen here; sampling.py does the rest.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _OUT = np.float32(-np.inf)
 
 
 class Sampler:
-    """Samples one stream and follows its text, guesses that are not committed included.
+    """Samples one stream and records its text, including guesses that are not committed yet.
 
-    The text is what it was made with and all that was pushed since. It is followed only where there
-    are rules: without them a sampler is as cheap as `sample`.
+    The text consists of the tokens that the constructor got and all that were pushed since. It is
+    recorded only if there are rules; without rules a sampler costs as little as `sample`.
     """
 
     def __init__(
@@ -34,10 +34,12 @@ class Sampler:
         num_prompt_tokens: int = 0,
         grammars: Grammars | None = None,
     ) -> None:
-        """num_vocab: of the logits. num_prompt_tokens: of the text; fewer may be known as yet.
-        grammars: None on a node that has none.
+        """Begin with `token_ids` as the text.
 
-        Raises GrammarError for a grammar that cannot be used, or that the output does not follow.
+        num_vocab: The size of the logits. num_prompt_tokens: The length of the prompt, of which
+        `token_ids` may hold only a part so far. grammars: None on a node without grammars.
+
+        Raises GrammarError if the grammar cannot be used or the output so far violates it.
         """
         self.sampling = sampling
         rules = sampling.rules
@@ -49,16 +51,16 @@ class Sampler:
             self.extend(token_ids[num_prompt_tokens:])
 
     def sample(self, logits: Logits, position: int) -> int:
-        """The token that follows the text; logits and position as in `sampling.sample`.
+        """Return the token that follows the text; logits and position are as in `sampling.sample`.
 
-        The logits are only read. Raises GrammarError where the grammar cannot go on.
+        The logits are not changed. Raises GrammarError where the grammar cannot continue.
         """
         if self._ruled is not None:
             logits = self._ruled.applied(logits, position)
         return sample(logits, self.sampling, position)
 
     def push(self, token_id: int) -> None:
-        """The text has one more token."""
+        """Append a token to the text."""
         if self._ruled is not None:
             self._ruled.push(token_id)
 
@@ -68,7 +70,7 @@ class Sampler:
                 self._ruled.push(token_id)
 
     def cut(self, length: int) -> None:
-        """Back to the first `length` tokens of the text, not into what it was made with."""
+        """Cut the text to its first `length` tokens; those of the constructor must stay."""
         if self._ruled is not None:
             self._ruled.cut(length)
 
@@ -78,9 +80,9 @@ class Sampler:
         """Verify guesses: sample row after row while the samples equal the guesses.
 
         logits: (len(guesses) + 1, num_vocab), row j for position + j. Returns the tokens to commit
-        (accepted guesses and the target's next token), which the text has from now on, and the
-        number of accepted guesses. Raises StreamError where the text cannot go on at all; where it
-        can with some guesses these are all there is.
+        (accepted guesses and the target's next token) and the number of accepted guesses. The
+        tokens are appended to the text. Raises StreamError if the first row cannot be sampled. If
+        a later row cannot, the tokens before it are returned.
         """
         token_ids: list[int] = []
         for index, row in enumerate(logits[: len(guesses) + 1]):
@@ -89,8 +91,8 @@ class Sampler:
             except StreamError:
                 if not token_ids:
                     raise
-                # The text may end with these, by a stop string: without guesses nobody would have
-                # gone on. If it does not, the next pass meets the same end.
+                # The text may end with these tokens, by a stop string. Without guesses this row
+                # would then not be sampled. If the text does not end, the next pass raises.
                 return token_ids, index
             token_ids.append(token_id)
             self.push(token_id)
@@ -108,7 +110,7 @@ def _begin(rules: LogitRules, grammars: Grammars | None) -> GrammarState | None:
 
 
 class _RuledText:
-    """What the rules add to the logits of the next token, given the text so far."""
+    """Applies the rules of a stream to the logits of the next token, given the text so far."""
 
     def __init__(
         self,
@@ -125,12 +127,12 @@ class _RuledText:
         self._pushed: list[int] = []
         self._bias: dict[int, float] = {}
         for entry in rules.logit_bias:
-            # A draft's vocabulary may lack the padded end of its target's.
+            # A draft's vocabulary may lack the padding at the end of its target's.
             if entry.token_id < num_vocab:
                 self._bias[entry.token_id] = self._bias.get(entry.token_id, 0.0) + entry.bias
         self._penalizes = rules.presence_penalty != 0.0 or rules.frequency_penalty != 0.0
         self._counts = Counter(prompt) if self._penalizes else Counter[int]()
-        # (num_vocab,) what is added to each logit; dense, for adding rows is quick.
+        # (num_vocab,) the number to add to each logit; dense because adding rows is fast.
         self._shifts: Logits | None = None
         if self._penalizes or self._bias:
             self._shifts = np.zeros(num_vocab, dtype=np.float32)
@@ -142,15 +144,16 @@ class _RuledText:
         return self._num_given + len(self._pushed)
 
     def applied(self, logits: Logits, position: int) -> Logits:
-        """A copy of the logits by bias, penalties and grammar."""
-        assert position == self._length, "a text that was not followed"
+        """Return the logits after bias, penalties and grammar mask; the argument is not changed."""
+        assert position == self._length, "the recorded text has another length"
         ruled = logits if self._shifts is None else logits + self._shifts
         if self._grammar is not None:
             ruled = np.where(self._grammar.allowed(), ruled, _OUT)
         return ruled
 
     def push(self, token_id: int) -> None:
-        # A grammar is about the output alone; a draft is told a long prompt in pieces.
+        # A grammar applies to the output only. A draft node gets a long prompt in pieces, so some
+        # of the pushed tokens may belong to the prompt.
         if self._grammar is not None and self._length >= self._num_prompt_tokens:
             self._grammar.push(token_id)
         self._pushed.append(token_id)
@@ -158,7 +161,7 @@ class _RuledText:
 
     def cut(self, length: int) -> None:
         num_kept = length - self._num_given
-        assert 0 <= num_kept <= len(self._pushed), "a text is cut to what it was"
+        assert 0 <= num_kept <= len(self._pushed), "the text is cut to a length that it never had"
         num_gone = self._length - max(length, self._num_prompt_tokens)
         if num_gone > 0 and self._grammar is not None:
             self._grammar.take_back(num_gone)

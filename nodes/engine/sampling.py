@@ -2,21 +2,21 @@
 
 raw logits -> logit bias -> penalties -> grammar mask (these three: sampler.py) -> / T
 -> top-k -> top-p -> min-p -> + Gumbel noise of (seed, choice, position, token id) -> argmax.
-Two nodes that repeat these steps on equal logits choose equal tokens, whatever else they do, and
-whatever their CPU is: all that decides is integers, float64 of +, -, *, / and comparisons, and
-portable_math.py. These are the steps; other versions and implementations must keep to them:
+Two nodes that apply these steps to equal logits choose equal tokens, on any CPU and whatever else
+they run. The result depends only on integers, on +, -, *, / and comparisons of float64, and on
+portable_math.py. Other versions and implementations must follow the same steps:
 
-- bits: the top 52 of a hash of the four (noise.py). u = (bits + 1/2) / 2^52.
+- bits: the top 52 bits of a hash of the four values (noise.py). u = (bits + 1/2) / 2^52.
   The noise is -log(-log(u)), with the portable logarithm.
 - The weight of a token: steps = (best logit - logit) * (2^20 * log2(e) / T), cut to an integer, at
   most 41 * 2^20; weight = 2^(40 - steps / 2^20) by `power_of_half`, an integer.
-- top-k keeps the k largest logits, ties by the lowest id. Of these, top-p keeps the least number
-  of the best whose weights sum up to at least floor(top_p * sum of all weights), exactly.
+- top-k keeps the k largest logits; ties go to the lowest id. Of these, top-p keeps the smallest
+  number of the best whose exact sum of weights is at least floor(top_p * sum of all weights).
   Of these, min-p keeps those with (best logit - logit) / T <= -log(min_p), the portable logarithm.
-- The token has the largest logit / T + noise of those that are left; ties go to the lowest id.
+- The token is the remaining one with the largest logit / T + noise; ties go to the lowest id.
 
-Exponentials and logarithms of numpy only decide what need not be looked at. For that they must be
-right to one part in 10^10, a million times what any of them is off by.
+numpy's exponentials and logarithms are only used to skip tokens that cannot win. For this they
+must be right to one part in 10^10, which is a million times the error that any of them has.
 """
 
 from __future__ import annotations
@@ -34,26 +34,27 @@ from nodes.engine.protocol import Logits, StreamError
 from nodes.engine.rules import NO_RULES, LogitRules
 
 _BLOCK = 64
-# Below the best logit by more than this, a token is only looked at if its noise is extreme.
+# In units of T: a token further below the best logit is a candidate only if its noise is extreme.
 _BULK_GAP = 8.0
-# Top-p sorts this many of the best tokens first, and all of them only where these do not suffice.
+# Top-p first sorts this many of the best tokens, and sorts all tokens only if these are too few.
 _NUCLEUS_SIZE = 1024
-# The weights of so many tokens are made and summed at once: memory that need not be fresh.
+# Weights are computed and summed in blocks of this many tokens, so that memory is reused.
 _SUM_BLOCK = 16_384
-# What a temperature must exceed for logits / T to stay finite and precise.
+# Below this temperature logits / T may be infinite or imprecise.
 _LEAST_TEMPERATURE = 1e-6
-# A change of the steps above makes another number: nodes of two numbers make different texts.
+# To be raised with every change of the steps above: nodes of two versions make different texts.
 SAMPLING_VERSION = 2
 _STEPS_PER_NAT = float.fromhex("0x1.71547652b82fep+20")
 _MOST_STEPS = float(portable_math.POWER_BITS + 1 << portable_math.STEP_BITS)
-# Twice what a score by numpy's logarithms may be off by, absolute, and of its size by rounding.
+# Twice the largest error of a score that is computed with numpy's logarithms: the absolute error of
+# the noise, and the relative error of rounding.
 _DOUBT = 1e-8
 _RELATIVE_DOUBT = 1e-15
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How one stream samples. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 are off."""
+    """How one stream samples. temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 do nothing."""
 
     temperature: float = 0.0
     top_k: int = 0
@@ -84,10 +85,10 @@ class Sampling:
 
 
 def top_k_ids(logits: Logits, k: int) -> npt.NDArray[np.int64]:
-    """The k largest of (num_vocab,) logits, best first, ties to the lowest id.
+    """Return the ids of the k largest of (num_vocab,) logits, best first, ties to the lowest id.
 
-    Only blocks whose maximum reaches the k-th largest block maximum can hold one of them, so
-    all but about k blocks of 64 are skipped.
+    Only blocks whose maximum reaches the k-th largest block maximum can hold one of them. So all
+    but about k blocks of 64 are skipped.
     """
     num_vocab = logits.shape[0]
     num_blocks = num_vocab // _BLOCK
@@ -104,14 +105,14 @@ def top_k_ids(logits: Logits, k: int) -> npt.NDArray[np.int64]:
         candidates = blocks[rows] * _BLOCK + columns
         rest = np.flatnonzero(logits[num_blocks * _BLOCK :] >= threshold)
         candidates = np.concatenate([candidates, rest + num_blocks * _BLOCK])
-    # candidates are in ascending id order, so a stable sort breaks ties to the lowest id.
+    # The candidates are in ascending order of ids, so a stable sort puts the lowest id first.
     order = np.argsort(-logits[candidates], kind="stable")[:k]
     chosen: npt.NDArray[np.int64] = candidates[order]
     return chosen
 
 
 def _kept_ids(logits: Logits, best_logit: float, sampling: Sampling) -> npt.NDArray[np.int64]:
-    """The ids that top-k, then top-p, then min-p leave, in no certain order; at least one."""
+    """Return the ids that remain after top-k, top-p and min-p, in any order; at least one."""
     temperature, min_p = sampling.temperature, sampling.min_p
     if 0 < sampling.top_k < logits.shape[0]:
         ids = top_k_ids(logits, sampling.top_k)
@@ -122,7 +123,7 @@ def _kept_ids(logits: Logits, best_logit: float, sampling: Sampling) -> npt.NDAr
         ids = _nucleus_ids(logits, best_logit, sampling)
     else:
         floor = best_logit - temperature * _most_gap(min_p)
-        # A little lower, for the rounding to float32; the gaps decide.
+        # A little lower because of the rounding to float32; the exact test on the gaps follows.
         ids = np.flatnonzero(logits >= floor - 1e-6 * (abs(floor) + temperature))
     if min_p > 0.0:
         gaps = best_logit - logits[ids].astype(np.float64)
@@ -137,12 +138,12 @@ def _most_gap(min_p: float) -> float:
 
 
 def _weights(logits: Logits, best_logit: float, temperature: float) -> npt.NDArray[np.int64]:
-    """Probabilities at a temperature relative to that of the best logit, in units of 2^-40.
+    """Return the probabilities relative to that of the best logit, in units of 2^-40.
 
-    Integers, so that sums of up to 2^22 of them are exact in any order.
+    They are integers, so that sums of up to 2^22 of them are exact in any order.
     """
     gaps = logits.astype(np.float64)
-    # In place: fresh pages for every step would cost more than the arithmetic.
+    # In place: new memory pages for every step would cost more than the arithmetic.
     np.subtract(best_logit, gaps, out=gaps)
     np.multiply(gaps, _STEPS_PER_NAT / temperature, out=gaps)
     np.minimum(gaps, _MOST_STEPS, out=gaps)
@@ -150,22 +151,28 @@ def _weights(logits: Logits, best_logit: float, temperature: float) -> npt.NDArr
 
 
 def _share(top_p: float, total: int) -> int:
-    """floor(top_p * total), exactly. Down, so that 0.9 of ten equal weights are nine of them:
-    the float64 of 0.9 is a little more.
+    """Return floor(top_p * total), computed exactly.
+
+    It is rounded down so that 0.9 of ten equal weights keeps nine of them: the float64 nearest to
+    0.9 is a little larger.
     """
     numerator, denominator = top_p.as_integer_ratio()
     return numerator * total // denominator
 
 
 def _num_reaching(weights: npt.NDArray[np.int64], wanted: int) -> int:
-    """How many of the first weights sum up to `wanted`; one more than there are if all do not."""
+    """Return how many of the first weights are needed for the sum `wanted`.
+
+    The result is one more than there are if the sum of all is smaller.
+    """
     return int(weights.cumsum().searchsorted(wanted)) + 1
 
 
 def _nucleus_ids(logits: Logits, best_logit: float, sampling: Sampling) -> npt.NDArray[np.int64]:
-    """Top-p over the whole vocabulary, without the order of the ids.
+    """Return the ids that top-p keeps of the whole vocabulary, in ascending order.
 
-    Sorting values is many times faster than sorting ids, and equal logits have equal weights.
+    Only values are sorted, which is many times faster than sorting ids. This works because equal
+    logits have equal weights.
     """
     temperature = sampling.temperature
     total = 0
@@ -181,27 +188,27 @@ def _nucleus_ids(logits: Logits, best_logit: float, sampling: Sampling) -> npt.N
     last = best[keep - 1]
     ids = np.flatnonzero(logits >= last)
     if len(ids) > keep:
-        # Of those that tie for the last place, the lowest ids stay.
+        # Of the tokens that tie for the last place, those with the lowest ids stay.
         ids = np.delete(ids, np.flatnonzero(logits[ids] == last)[keep - len(ids) :])
     return ids
 
 
 def _noisy_argmax(logits: Logits, best_logit: float, sampling: Sampling, position: int) -> int:
-    """argmax of logits / T + noise over the whole vocabulary.
+    """Return the argmax of logits / T + noise over the whole vocabulary.
 
-    Most tokens lie far below the best: for those only the hash is computed, and the logarithms
-    only where the hash is large enough to win. The result is that of the full computation.
+    Most tokens lie far below the best. For these only the hash is computed, and the logarithms
+    only if the hash is large enough to win. The result is the same as that of the full computation.
     """
     key = position_key(sampling.seed, sampling.choice, position)
     temperature = sampling.temperature
-    # Rounded to a float32 here, so that the bound below is about exactly what was compared.
+    # Rounded to a float32 here, so that the bound below uses exactly the value that is compared.
     floor = np.float32(best_logit - _BULK_GAP * temperature)
     near = np.flatnonzero(logits >= floor)
     scores = logits[near].astype(np.float64) / temperature
     scores += rough_gumbel_of_bits(hash_bits(key, near.astype(np.uint64)))
     least_score = _least_rough_score(scores)
-    # A far token scores at most floor/T + noise; turn "may win" into a bound on its hash. The
-    # exponentials are off by less than 1e-10 of themselves, and the bound by less than 1e-9.
+    # A far token's score is at most floor / T + noise. From this follows the least hash with which
+    # it can win. The exponentials have relative errors below 1e-10, and the bound's is below 1e-9.
     needed = least_score - float(floor) / temperature
     bound = math.exp(-math.exp(-needed)) - 1e-9 if needed > -3.0 else 0.0
     bits = hash_bits(key, np.arange(logits.shape[0], dtype=np.uint64))
@@ -212,11 +219,11 @@ def _noisy_argmax(logits: Logits, best_logit: float, sampling: Sampling, positio
 
 
 def _least_rough_score(scores: npt.NDArray[np.float64]) -> float:
-    """What a score must reach to be the best but for the errors of the logarithms in all of them.
+    """Return the least rough score with which a token can have the largest exact score.
 
-    A rough score is off by the noise's error, below 36 * 1e-10, and by one rounding, below 2^-53 of
-    itself. Where the true winner and the roughly best one differ, their rough scores differ by no
-    more than the errors of both.
+    The error of a rough score is that of its noise, below 36 * 1e-10, and one rounding, below 2^-53
+    of itself. If the token with the best rough score is not the true winner, the two rough scores
+    differ by no more than the errors of both.
     """
     best = float(scores.max())
     return best - (_DOUBT + _RELATIVE_DOUBT * abs(best))
@@ -228,10 +235,10 @@ def _winner(
     bits: npt.NDArray[np.uint64],
     temperature: float,
 ) -> int:
-    """The id of the largest logit / T + noise, the lowest of equal ones. bits: hashes of the ids.
+    """Return the id with the largest logit / T + noise, the lowest of equal ones.
 
-    Numpy's logarithms say which ids can be it, which is one but for some in 10^8 samples; only the
-    portable ones decide between several.
+    bits: The hashes of the ids. numpy's logarithms find the ids that can win. This is a single one
+    except in some of 10^8 samples. Only then the portable logarithms decide.
     """
     scaled = logits[ids].astype(np.float64) / temperature
     rough = scaled + rough_gumbel_of_bits(bits)
@@ -243,11 +250,11 @@ def _winner(
 
 
 def sample(logits: Logits, sampling: Sampling, position: int) -> int:
-    """The token of one position, law 1.
+    """Sample the token of one position by law 1; returns its id.
 
-    logits: (num_vocab,) float32, raw or, where the stream has rules, by these. position: absolute
-    index of the token to be chosen in prompt + output. Returns its id. Raises StreamError for
-    logits that are not numbers.
+    logits: (num_vocab,) float32, to which the stream's rules have been applied, if it has any.
+    position: The absolute index of the token in prompt + output. Raises StreamError if the logits
+    are not finite.
     """
     best_id = int(logits.argmax())
     best_logit = float(logits[best_id])
@@ -264,6 +271,6 @@ def sample(logits: Logits, sampling: Sampling, position: int) -> int:
 
 
 def probability(logits: Logits, token_id: int) -> float:
-    """The model's probability of a token, whatever the sampling: softmax of (num_vocab,) logits."""
+    """Return the model's own probability of a token: the softmax of (num_vocab,) logits."""
     best = logits.max()
     return float(np.exp(logits[token_id] - best) / np.exp(logits - best).sum())

@@ -1,4 +1,4 @@
-"""What a replay answers to the tokens it is fed, and which tokens no recorded run can feed it."""
+"""Computes a replay's logits for the tokens it reads, and refuses tokens that no recording has."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 from nodes.engine.protocol import InvalidInputError, Logits, Span
 from nodes.engine.recording import RecordedText, Recording
 
-# So far above the others that no noise of sampling reaches it at any temperature.
+# This logit is so far above the others that no sampling noise matters at any temperature.
 _CERTAIN = 1e4
 _LEAST_DOUBT = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """Tokens of one sequence in the cache. num_right: how many, from the first on, are the text's.
+    """The tokens of one sequence in the cache.
 
-    text: None while the prompt is not complete.
+    text: The recorded text; None while the prompt is not complete. num_right: The number of tokens
+    at the beginning that are the text's.
     """
 
     token_ids: tuple[int, ...] = ()
@@ -35,11 +36,11 @@ class Passage:
 
 @dataclass(slots=True)
 class Script:
-    """A recording's target (draft None), or one of its drafts.
+    """The answers of a recording's target (if draft is None) or of one of its drafts.
 
-    The target says the tokens of the texts, and behind the last one that the text ends. A draft
-    says what it guessed at a position, whatever it was fed since its first wrong guess: how
-    sure it really would be there only decides how many more guesses are made that are in vain.
+    The target gives the tokens of the texts, and an end token after the last one. A draft gives its
+    recorded guess for a position, even after a wrong guess. Its true confidence there would only
+    change the number of guesses that are rejected anyway.
     """
 
     recording: Recording
@@ -54,27 +55,30 @@ class Script:
         self._texts = {text.prompt_ids: text for text in recording.texts}
         self._prompt_lengths = sorted({len(prompt) for prompt in self._texts})
         self._end_id = recording.eog_ids[0]
-        # What a draft guesses behind the last token: nothing that a target would take.
+        # A draft's guess after the last token; the target rejects it.
         others = (i for i in range(recording.num_vocab) if i not in recording.eog_ids)
         self._no_end_id = next(others, self._end_id)
 
     def grown(self, passage: Passage, span: Span) -> Passage:
-        """The passage with a span. Raises InvalidInputError for what is not of a recorded text."""
+        """Return the passage with a span added.
+
+        Raises InvalidInputError if its tokens are not those of a recorded text.
+        """
         token_ids = (*passage.token_ids, *span.token_ids)
         text = passage.text or self._text_of(token_ids)
         if text is None:
             if span.num_outputs or len(token_ids) >= self._prompt_lengths[-1]:
-                raise InvalidInputError(f"sequence {span.seq_id} is none of {self._source()}")
+                raise InvalidInputError(f"sequence {span.seq_id} is not in {self._source()}")
             return Passage(token_ids, None, len(token_ids))
-        # Of these the last one's logits are the first that are wanted, if any are.
+        # The tokens up to the one that has the first output row, or all if there is none.
         num_fed = len(token_ids) - max(0, span.num_outputs - 1)
         if span.num_outputs and num_fed < len(text.prompt_ids):
-            raise InvalidInputError(f"sequence {span.seq_id}: logits inside of a recorded prompt")
+            raise InvalidInputError(f"sequence {span.seq_id}: a recorded prompt has no logits")
         num_right = max(passage.num_right, len(text.prompt_ids))
         while num_right < len(token_ids) and token_ids[num_right] == self._next(text, num_right):
             num_right += 1
         if self.draft is None:
-            # Only guesses, behind the last committed token, may be wrong.
+            # Only guesses, which come after the last committed token, may be wrong.
             self._check(span, token_ids, num_right, num_fed)
         else:
             self._check(span, token_ids, self._num_own(text, token_ids, num_right), len(token_ids))
@@ -90,7 +94,7 @@ class Script:
         return None
 
     def _num_own(self, text: RecordedText, token_ids: tuple[int, ...], num_right: int) -> int:
-        """Leading tokens that are the text's, or guesses of this draft."""
+        """Return the number of leading tokens that are the text's or guesses of this draft."""
         place = num_right
         while place < len(token_ids):
             if token_ids[place] not in (self._next(text, place), self._guess(text, place)[0]):
@@ -101,7 +105,7 @@ class Script:
     def _check(self, span: Span, token_ids: tuple[int, ...], num_good: int, wanted: int) -> None:
         if num_good >= wanted:
             return
-        # Sampled, a draft guesses what it would not guess at temperature 0.
+        # At other temperatures a draft makes guesses that are not in the recording.
         hint = "" if self.draft is None else ", nor guessed at temperature 0"
         raise InvalidInputError(
             f"sequence {span.seq_id}: token {token_ids[num_good]} at position {num_good} is not "
@@ -113,7 +117,10 @@ class Script:
         return f"the {len(recording.texts)} recorded texts of {recording.target.name}"
 
     def fill(self, row: Logits, passage: Passage, position: int) -> None:
-        """Logits of a position into a row of zeros; the passage has all tokens before it."""
+        """Write the logits of a position into a row of zeros.
+
+        The passage must have all tokens before the position.
+        """
         text = passage.text
         assert text is not None
         if self.draft is not None:
@@ -122,7 +129,7 @@ class Script:
         elif position <= passage.num_right:
             row[self._next(text, position)] = _CERTAIN
         else:
-            # Behind a wrong guess nothing is recorded. Who samples it nevertheless is told.
+            # Nothing is recorded after a wrong guess. Sampling from NaN raises an error.
             row.fill(np.nan)
 
     def _next(self, text: RecordedText, position: int) -> int:
@@ -138,9 +145,10 @@ class Script:
 
 
 def logit_of(probability: float, num_vocab: int) -> float:
-    """x whose softmax beside num_vocab - 1 zeros is `probability`; positive, so the largest.
+    """Return the logit whose softmax beside num_vocab - 1 zeros is `probability`.
 
-    What is no more likely than the zeros counts as a little more.
+    It is positive, and so the largest: a probability that is not above that of the zeros is raised
+    a little.
     """
     p = min(1.0 - _LEAST_DOUBT, max(1.01 / num_vocab, probability))
     return math.log(p * (num_vocab - 1) / (1.0 - p))

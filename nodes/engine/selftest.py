@@ -1,4 +1,4 @@
-"""Does this engine compute equal bits whatever the batch? Asked at start-up, never assumed."""
+"""Tests at start-up whether an engine computes the same bits in every batch."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from nodes.engine.protocol import Logits, Model, Span
 _WIDTHS = (2, 5, 9)
 _NUM_STEPS = 10
 _NUM_FOREIGN = 128
-# The second lies past 512 keys, where ggml's attention changes its kernel.
+# From 512 keys on ggml's attention uses another kernel, so one prefix is longer than that.
 PREFIX_LENS = (24, 520)
-# Our kernels change nothing with the number of keys. The steps after so many tokens go from the
-# first piece of attention (64 keys) into the second; reading them takes more than one tile.
+# Our kernels do not change with the number of keys. The steps after these tokens cross from the
+# first piece of attention (64 keys) into the second, and reading them takes more than one tile.
 PREFIX_LENS_OF_KERNELS = (60,)
 
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """exact: every probe gave the bits of plain single steps; failure names one that did not.
+    """The result of a self-test.
 
-    digest: of those bits, after every prefix that has room, up to one that failed: builds of one
-    name may compute others. "" where none has room.
+    exact: Every probe gave the bits of plain single steps. failure: Names the probe that did not.
+    digest: The digest of those bits, after every prefix that fits, up to the one that failed.
+    Builds of one name may compute different bits. It is "" if no prefix fits.
     """
 
     exact: bool
@@ -34,11 +35,12 @@ class SelfTest:
 
 
 def run_self_test(model: Model, *, prefix_lens: tuple[int, ...] = PREFIX_LENS) -> SelfTest:
-    """Compare logits of single steps with those of other batch shapes, bit for bit.
+    """Compare the logits of single steps with those of other batch shapes, bit for bit.
 
-    Probes: wider passes, another prefill chunking, foreign sequences before and beside, rejected
-    guesses between (so that the cache holds garbage), and the place where attention changes its
-    kernel (512 keys). Leaves the cache empty. A prefix that does not fit in it is left out.
+    The probes are wider passes, another prefill chunking, another sequence before and beside, and
+    rejected guesses in between, so that the cache holds garbage. They also cross the number of keys
+    (512) from which attention uses another kernel. The cache is empty at the end. A prefix that
+    does not fit into it is left out.
     """
     num_cells = model.info.num_cells
     tested = fitting_prefixes(num_cells, prefix_lens)
@@ -55,12 +57,12 @@ def run_self_test(model: Model, *, prefix_lens: tuple[int, ...] = PREFIX_LENS) -
 
 
 def fitting_prefixes(num_cells: int, prefix_lens: tuple[int, ...] = PREFIX_LENS) -> tuple[int, ...]:
-    """Which prefixes a cache has room to be tested with."""
+    """Return the prefixes that a cache of this size can be tested with."""
     return tuple(n for n in prefix_lens if n + _NUM_FOREIGN <= num_cells)
 
 
 def _probe(model: Model, prefix_len: int) -> tuple[str, Logits]:
-    """What differed, if anything did, and the logits of plain single steps."""
+    """Return the first difference, "" if there is none, and the logits of plain single steps."""
     num_vocab = model.info.num_vocab
     token_ids = drawn_ids(prefix_len, prefix_len + _NUM_STEPS, num_vocab)
     foreign = drawn_ids(prefix_len + 1, _NUM_FOREIGN, num_vocab)
@@ -74,7 +76,7 @@ def _probe(model: Model, prefix_len: int) -> tuple[str, Logits]:
             if not np.array_equal(rows, plain[:width]):
                 return f"a pass of {width} tokens differs from single steps", plain
         model.truncate(0, 0)
-        # A neighbour's cells lie before, between and beside ours; then the neighbour leaves.
+        # Another sequence has cells before and between those of sequence 0, then it is removed.
         _prefill(model, 1, foreign[:20], chunk)
         _prefill(model, 0, token_ids[:prefix_len], 23)
         mixed = _mixed_steps(model, token_ids, foreign, prefix_len)

@@ -1,4 +1,4 @@
-"""What a text depends on beside a model's logits, as one digest: part of the numerics class."""
+"""A digest of the software that a text depends on beside the logits: part of the numerics class."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from importlib.metadata import PackageNotFoundError, version
 
 from nodes.engine.golden import sampling_digest
 
-# What renders conversations, and what says which tokens a grammar allows.
+# Jinja2 renders conversations, and llguidance decides the tokens that a grammar allows.
 _PACKAGES = ("Jinja2", "llguidance")
 
 
 def software_digest() -> str:
-    """16 hex digits of sampling as this process computes it, and of the versions of packages.
+    """Return 16 hex digits that depend on this process's sampling and on package versions.
 
-    A node without grammars is of another class than one with them, although only requests with a
-    grammar can tell: classes are equal or not, and such a node would have to be of the class of
-    every version.
+    A node without llguidance gets another class than one with it, although only requests with a
+    grammar show a difference. Otherwise it would have to belong to the classes of all versions of
+    llguidance, but a node has one class.
     """
     parts = sampling_digest(), [_version(name) for name in _PACKAGES]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

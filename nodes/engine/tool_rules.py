@@ -1,13 +1,13 @@
-"""Calls of functions as a grammar: valid by construction, in the style of the model.
+"""A grammar for function calls in the model's style, by which every call is valid.
 
 The text of a grammar of kind `tools` is JSON:
 
     {"style": "hermes", "choice": "auto", "parallel": true,
      "tools": [{"name": "...", "parameters": {...}}, ...], "answer": {...}}
 
-choice: `auto` for an answer that may be free text, or text and then calls; `required` for calls.
-What is free stays free until the first character of a call, and nothing follows the last one.
-answer: a JSON schema that an answer without calls has to follow, where there is one.
+choice: With `auto` an answer is free text, or text and then calls. With `required` it is calls.
+Free text ends at the first character of a call, and nothing follows the last call.
+answer: A JSON schema for answers without calls; it may be left out.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from nodes.engine.chat.tools import HERMES, LLAMA3, MISTRAL
 
 _OPEN: Final = "<tool_call>"
 _CLOSE: Final = "</tool_call>"
-# All text, all that holds no beginning of a call, and all that does not begin as calls do.
+# TEXT is any text, TAIL any without the beginning of a call, and PLAIN any that does not begin as
+# a call does.
 _TEXT: Final = r"TEXT: /(.|\n)*/" + "\n"
 _TAIL: Final = rf"TAIL: /(.|\n)*/ & ~/(.|\n)*{_OPEN}(.|\n)*/"
-# A call without its mark, as some models of this style write it as a whole answer: with other
-# white space, and often fenced. The name tells it from other JSON.
+# A call without its mark, which some models of this style write as the whole answer. It has other
+# white space and is often fenced. The name distinguishes it from other JSON.
 _GAP: Final = r"[ \n]{0,20}"
 _BARE: Final = rf'(```json\n)?{_GAP}\{{{_GAP}"name"{_GAP}:{_GAP}"'
 _PLAIN: Final = {
@@ -35,9 +36,10 @@ _PLAIN: Final = {
 
 
 def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
-    """Rules in llguidance's dialect of Lark. schema: makes a rule's right side of a JSON schema.
+    """Return rules in llguidance's dialect of Lark.
 
-    Raises ValueError for a text that is none of this kind.
+    schema: Converts a JSON schema to the right side of a rule. Raises ValueError for a text that
+    does not have the form above.
     """
     try:
         found = json.loads(text)
@@ -45,9 +47,9 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
         tools = [(tool["name"], tool["parameters"]) for tool in found["tools"]]
         parallel, answer = bool(found["parallel"]), found.get("answer")
     except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"tools are not described as they should be: {error}") from None
+        raise ValueError(f"the description of the tools is not valid: {error}") from None
     if not tools or not all(isinstance(schema, dict) for _, schema in tools):
-        raise ValueError("tools need a name and parameters each, and there must be one at least")
+        raise ValueError("at least one tool is needed, and each needs a name and parameters")
     names = " | ".join(f"fn_{index}" for index in range(len(tools)))
     key = "parameters" if style == LLAMA3 else "arguments"
     rules = "".join(
@@ -83,14 +85,14 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
             start = 'calls | plain | ""'
             rules += f"plain: PLAIN\n{_PLAIN[style]}"
     else:
-        raise ValueError(f"no style of calls is called {style!r}")
+        raise ValueError(f"the style {style!r} of calls is unknown")
     if is_free and answer is not None:
         rules += f"answer: {schema(answer)}\n"
     return f"start: {start}\n{rules}"
 
 
 def _bare(names: list[str]) -> str:
-    """Rules for a call without marks, and for text that is none of these."""
+    """Return rules for a call without marks, and for text that is not such a call."""
     known = [re.escape(name).replace("/", r"\/") for name in names]
     rules = "".join(f'bare_{index}[lazy]: /{_BARE}{name}"/\n' for index, name in enumerate(known))
     calls = " | ".join(f"bare_{index} KEY args_{index}" for index in range(len(known)))
@@ -105,5 +107,5 @@ def _json(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string of Lark, whose escapes are those of JSON."""
+    """Return a string literal of Lark, whose escapes are those of JSON."""
     return json.dumps(text)

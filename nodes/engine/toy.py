@@ -1,11 +1,11 @@
 """An exact integer model: the logits of a position are a hash of the tokens before it.
 
-Equality tests on it need no luck: no rounding, no ties that depend on order. A draft of it
-agrees with its target on a chosen share of contexts. A pass takes as long as the processor needs
-for it, or at least as long as is asked for: a test that wants to act while a text is still being
-written must not depend on how fast the machine is.
+It has no rounding and no ties that depend on order, so tests may compare its texts for equality. A
+draft agrees with its target on a chosen fraction of contexts. A pass takes the time that the CPU
+needs, or at least the configured time. So a test that acts while a text is being made does not
+depend on the speed of the machine.
 
-`--model toy:AGREEMENT` is one, `toy:AGREEMENT@NUMBERms` one with a pace: `toy:0.8@5ms`.
+`--model toy:AGREEMENT` selects it; `toy:0.8@5ms` has passes of at least 5 ms.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ def _mix(x: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToyConfig:
-    """agreement: share of contexts where a draft's logits equal the target's (1: the target).
+    """The settings of a toy.
 
-    pass_s: seconds that each pass takes at the least.
+    agreement: The fraction of contexts in which a draft's logits equal the target's; 1 for the
+    target. pass_s: The least time of a pass, in seconds.
     """
 
     num_vocab: int = 96
@@ -55,14 +56,14 @@ class ToyConfig:
 
 
 class ToyModel:
-    """Model protocol over integers. Token 0 ends a text."""
+    """Implements the Model protocol with integers. Token 0 ends a text."""
 
     def __init__(
         self, config: ToyConfig | None = None, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self.config = config = config or ToyConfig()
         self._sleep = sleep
-        # One hash a position: the state after it. Its length is the sequence's length.
+        # For each position a hash of the tokens up to it.
         self._states: list[list[int]] = [[] for _ in range(config.max_sequences)]
         self._ids = np.arange(config.num_vocab, dtype=np.uint64)
         self.num_forward_passes = 0
@@ -113,7 +114,7 @@ class ToyModel:
         bits = (self._ids + np.uint64(key)) * np.uint64(0x9E3779B97F4A7C15)
         bits ^= bits >> np.uint64(29)
         bits *= np.uint64(0xBF58476D1CE4E5B9)
-        # 0..8 in steps of 1/512: exact in float32, few ties, a distribution worth sampling.
+        # 0..8 in steps of 1/512: exact in float32, with few ties, and many tokens can be sampled.
         row = (bits >> np.uint64(52)).astype(np.float32) / 512.0
         if (_mix(key ^ 0x5A5A5A) >> 11) * 2.0**-53 >= self.config.eog_rate:
             row[TOY_EOG] = -64.0
@@ -165,7 +166,7 @@ class ToyModel:
 
 
 class ToyTokenizer:
-    """Bytes as tokens, folded into the toy's vocabulary."""
+    """Maps bytes to tokens, modulo the toy's vocabulary."""
 
     def __init__(self, num_vocab: int) -> None:
         self._num_vocab = num_vocab
@@ -178,7 +179,7 @@ class ToyTokenizer:
     def encode_chat(
         self, messages: Sequence[Message], *, date: str = "", tools: str = ""
     ) -> list[int]:
-        """Its template is the contents, a line each."""
+        """Encode the contents of the messages, which are joined by line breaks."""
         return self.encode("\n".join(content for _, content in messages))
 
     def piece(self, token_id: int) -> bytes:

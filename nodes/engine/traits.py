@@ -1,4 +1,4 @@
-"""What a model's file says of how the model is to be used."""
+"""The properties of a model that its file declares: how it is to be used."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from mesh.schema import MaxLen
 
 @dataclass(frozen=True, slots=True)
 class SamplingDefaults:
-    """How tokens are drawn where nobody says it. These are what llama.cpp's server takes where a
-    model's file has no `general.sampling.*`."""
+    """The sampling parameters for requests that name none.
+
+    These values are the defaults of llama.cpp's server for a file without `general.sampling.*`.
+    """
 
     temperature: Annotated[float, Range(0, 2)] = 0.8
     top_k: Annotated[int, Range(0, 2**31 - 1)] = 40
@@ -21,15 +23,17 @@ class SamplingDefaults:
 
 
 SAMPLING_NAMES: Final = tuple(item.name for item in fields(SamplingDefaults))
-# What OpenAI's API takes where nothing is said: all tokens, as likely as the model has them.
+# The defaults of OpenAI's API: all tokens, with the model's own probabilities.
 OPENAI_SAMPLING: Final = SamplingDefaults(1.0, 0, 1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelTraits:
-    """tool_style: how the model writes calls of functions, one of chat.tools.STYLES; "" where it
-    has no chat template. thinking: how it thinks before it answers, as chat.thinking has it; "" for
-    not at all. embeds: it makes vectors of texts, and no text.
+    """How a model is to be used.
+
+    tool_style: The form in which it writes function calls, one of chat.tools.STYLES; "" without a
+    chat template. thinking: How it marks the thinking before an answer, as in chat.thinking; "" if
+    it does not think. embeds: Whether it computes vectors of texts, and no text.
     """
 
     tool_style: Annotated[str, MaxLen(16)] = ""

@@ -1,4 +1,4 @@
-"""A draft model that guesses tokens of a target of another vocabulary."""
+"""A draft model that guesses tokens for a target with another vocabulary."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ from nodes.engine.protocol import (
 
 @dataclass(slots=True)
 class _Sequence:
-    """A sequence. ends: own tokens that stand for its first k tokens, for k from 0 on. own: tokens
-    in the draft model's cache, which may go one further than the text. rows: logits by the number
-    of own tokens that they follow."""
+    """A sequence in the target's tokens, and in the draft model's own tokens.
+
+    ends: For k from 0 on, the number of own tokens that stand for its first k tokens. own: The
+    tokens in the draft model's cache, which may hold one more than the text. rows: Logits by the
+    number of own tokens before them.
+    """
 
     ends: list[int] = field(default_factory=lambda: [0])
     own: list[int] = field(default_factory=list)
@@ -40,19 +43,20 @@ class _Sequence:
 
 
 class TranslatedModel:
-    """A draft model in the tokens of its target. One thread owns it, as it does the model.
+    """A draft model that reads and guesses its target's tokens. It is not thread-safe.
 
-    A cell is there for each of the two own tokens that a token of the target may take. The model's
-    likeliest next token is run ahead: it may be the first half of one token of the target, and
-    where it is guessed, the next guess is half done.
+    Each of the target's tokens may take two own tokens, and so two cells. A pass also runs the
+    draft model's likeliest next token. That token may be the first half of a token of the target,
+    and if it is guessed, the next guess needs less work.
     """
 
     def __init__(
         self, model: Sequences, own: Vocabulary, target: Vocabulary, vocab_hash: str
     ) -> None:
-        """vocab_hash: of the target's vocabulary, as its EngineInfo has it.
+        """Wrap a draft model with vocabulary `own` for a target with vocabulary `target`.
 
-        Raises EngineError where its cells do not suffice.
+        vocab_hash: That of the target's EngineInfo. Raises EngineError if the model has too few
+        cells.
         """
         self._model = model
         self._dictionary = Dictionary(own, target)
@@ -82,14 +86,14 @@ class TranslatedModel:
 
     @property
     def num_shared(self) -> int:
-        """Tokens of the target that are tokens of the draft model, too."""
+        """The number of the target's tokens that the draft model has, too."""
         return self._dictionary.num_shared
 
     def forward(self, spans: Sequence[Span]) -> Logits:
-        """As Model.forward; logits are wanted of a span's last token only."""
+        """Run spans as Model.forward does; only a span's last token may have logits."""
         check_spans(spans, self._info, [text.length for text in self._texts])
         if any(span.num_outputs > 1 for span in spans):
-            raise InvalidInputError("a translated model tells what follows the last token only")
+            raise InvalidInputError("a translated model has logits for a span's last token only")
         self._run([read for span in spans if (read := self._read(span)) is not None])
         wanted = [self._texts[span.seq_id] for span in spans if span.num_outputs]
         likeliest = [self._likeliest(text) for text in wanted]
@@ -111,7 +115,7 @@ class TranslatedModel:
         return rows
 
     def _read(self, span: Span) -> Span | None:
-        """What the draft model has to run for a span; None if all of it is there."""
+        """Return the tokens that the draft model must run for a span; None if it has them all."""
         text = self._texts[span.seq_id]
         begin = text.ends[-1]
         new = [] if text.length else list(self._first)
@@ -125,7 +129,7 @@ class TranslatedModel:
             return Span(span.seq_id, begin + num_same, new[num_same:], span.num_outputs)
         if not span.num_outputs or not end or end in text.rows:
             return None
-        # The row after it is not kept: its last token is run once more.
+        # The logits after the last token are not kept, so it runs again.
         last = text.own[end - 1]
         self._cut(span.seq_id, end - 1)
         return Span(span.seq_id, end - 1, [last], 1)
@@ -143,7 +147,7 @@ class TranslatedModel:
                 row += 1
 
     def _row(self, text: _Sequence, place: int) -> Logits:
-        """Logits after so many own tokens; all alike where there is none."""
+        """Return the logits after `place` own tokens; zeros if there are none."""
         row = text.rows.get(place)
         return row if row is not None else np.zeros(self._model.info.num_vocab, dtype=np.float32)
 

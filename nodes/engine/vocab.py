@@ -1,4 +1,4 @@
-"""A model's vocabulary: hash for compatibility, pieces, prompts in the chat template."""
+"""A model's vocabulary: its hash, the pieces of its tokens, and prompts in its chat template."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 MAX_PROMPT_BYTES = 1 << 20
 _MAX_PIECE_BYTES = 4096
-# Nearly all have less.
+# Nearly all pieces are shorter.
 _SHORT_PIECE_BYTES = 32
-# SentencePiece puts a space before a text, but not after this.
+# SentencePiece puts a space before a text, but not if this precedes it.
 _LINE_BREAK = "\n"
 
 
 class LlamaTokenizer:
-    """Tokenizer of a loaded libllama model. Reads the vocabulary only, so any thread may call.
+    """The tokenizer of a loaded libllama model. It only reads the vocabulary, so it is thread-safe.
 
-    Strangers' texts are encoded in another process: see SandboxedTokenizer.
+    SandboxedTokenizer encodes the texts of clients in another process.
     """
 
     def __init__(self, model: Any) -> None:
@@ -43,7 +43,7 @@ class LlamaTokenizer:
     def encode(self, text: str) -> list[int]:
         if not text:
             raise InvalidInputError("the prompt is empty")
-        return _some(self._tokens(text, add_special=True, parse_special=False))
+        return _not_empty(self._tokens(text, add_special=True, parse_special=False))
 
     def encode_chat(
         self, messages: Sequence[Message], *, date: str = "", tools: str = ""
@@ -66,9 +66,9 @@ class LlamaTokenizer:
             if piece.is_plain:
                 token_ids += self.inner_tokens(piece.text)
             else:
-                # A template writes the special tokens itself, the first one included.
+                # A template writes the special tokens itself, including the first one.
                 token_ids += self._tokens(piece.text, add_special=False, parse_special=True)
-        return _some(token_ids)
+        return _not_empty(token_ids)
 
     @property
     def _template_text(self) -> str:
@@ -76,13 +76,16 @@ class LlamaTokenizer:
         return text.decode("utf-8", "replace") if text else ""
 
     def prepare(self) -> None:
-        """Do what conversations need once. A template that is missing or wrong is told by these."""
+        """Do the work that all conversations need once.
+
+        If the template is missing or invalid, encode_chat() raises the error.
+        """
         _ = self._controls
         with contextlib.suppress(InvalidInputError):
             _ = self._template
 
     def inner_tokens(self, text: str) -> list[int]:
-        """Of plain text that stands behind other text."""
+        """Return the tokens of plain text that follows other text."""
         plain = functools.partial(self._tokens, add_special=False, parse_special=False)
         if self._llama.llama_vocab_type(self._vocab) == self._llama.LLAMA_VOCAB_TYPE_SPM:
             before, both = plain(_LINE_BREAK), plain(_LINE_BREAK + text)
@@ -107,7 +110,7 @@ class LlamaTokenizer:
     def _template(self) -> ChatTemplate:
         if not self._template_text:
             raise InvalidInputError("the model has no chat template: use --raw")
-        # A node itself never needs Jinja2.
+        # Only the sandboxed process imports Jinja2, not the node itself.
         from nodes.engine.chat.template import ChatTemplate
 
         variables = {f"{name}_token": self._special(name) for name in ("bos", "eos")}
@@ -115,7 +118,7 @@ class LlamaTokenizer:
 
     @functools.cached_property
     def _controls(self) -> ControlTexts:
-        """What libllama reads as a special token where special tokens are to be parsed only."""
+        """The texts that libllama reads as special tokens only if it is to parse special tokens."""
         kinds = self._llama.LLAMA_TOKEN_ATTR_CONTROL | self._llama.LLAMA_TOKEN_ATTR_UNKNOWN
         attributes = self._llama.llama_vocab_get_attr
         controls = [i for i in range(self.num_vocab) if attributes(self._vocab, i) & kinds]
@@ -132,14 +135,14 @@ class LlamaTokenizer:
     def piece(self, token_id: int) -> bytes:
         piece = self._pieces.get(token_id)
         if piece is None:
-            # libllama ends the process on an id outside the vocabulary.
+            # libllama aborts the process on an id outside the vocabulary.
             if not 0 <= token_id < self.num_vocab:
                 raise InvalidInputError(f"token id {token_id} outside 0..{self.num_vocab - 1}")
             room = _SHORT_PIECE_BYTES
             while True:
                 buffer = ctypes.create_string_buffer(room)
-                told = self._vocab, token_id, buffer, room, 0, False
-                size = self._llama.llama_token_to_piece(*told)
+                arguments = self._vocab, token_id, buffer, room, 0, False
+                size = self._llama.llama_token_to_piece(*arguments)
                 if size >= 0 or room == _MAX_PIECE_BYTES:
                     break
                 room = _MAX_PIECE_BYTES
@@ -148,14 +151,14 @@ class LlamaTokenizer:
         return piece
 
     def controls(self) -> dict[bytes, int]:
-        """Control tokens by what templates call them."""
+        """Return the control tokens by the texts that templates write for them."""
         is_control = self._llama.LLAMA_TOKEN_ATTR_CONTROL
         attributes = self._llama.llama_vocab_get_attr
         ids = range(self.num_vocab)
         return {self._text(i): i for i in ids if attributes(self._vocab, i) & is_control}
 
     def first_token_ids(self) -> tuple[int, ...]:
-        """What stands before every text: nothing, or a token that begins one."""
+        """Return the tokens that precede every text: none, or the token that begins one."""
         if not self._llama.llama_vocab_get_add_bos(self._vocab):
             return ()
         return (int(self._llama.llama_vocab_bos(self._vocab)),)
@@ -165,10 +168,10 @@ class LlamaTokenizer:
         return frozenset(i for i in range(self.num_vocab) if is_eog(self._vocab, i))
 
     def content_hash(self) -> str:
-        """Hash of kind, special ids and every token's text, a padded tail left out.
+        """Return a hash of the kind, the special ids and the tokens' texts without padding.
 
-        Two models of one hash number their tokens alike, so guesses of one can be verified by
-        the other. Files of one family often differ only in unused tokens at the end.
+        Two models with one hash use the same ids, so that one can verify the other's guesses. Files
+        of one family often differ only in unused tokens at the end, which are left out.
         """
         llama = self._llama
         texts = [self._text(i) for i in range(self.num_vocab)]
@@ -188,7 +191,8 @@ class LlamaTokenizer:
         return digest.hexdigest()[:32]
 
 
-def _some(token_ids: list[int]) -> list[int]:
+def _not_empty(token_ids: list[int]) -> list[int]:
+    """Return the tokens of a prompt. Raises InvalidInputError if there are none."""
     if not token_ids:
         raise InvalidInputError("the prompt has no tokens")
     return token_ids

@@ -1,4 +1,4 @@
-"""Processes: how a role is built, started, watched, stopped, and run as a service of systemd.
+"""Processes: builds, starts, watches and stops roles, and runs them as systemd services.
 
-It may import every role; the gateway and the command line import it.
+The package may import every role; the gateway and the command line import it.
 """

@@ -1,4 +1,4 @@
-"""A node as a child of this process: its start, what it says, and its end."""
+"""Starts a node as a child process, reads the lines that it writes, and ends it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _POLL_S = 0.02
 
 
 def node_command(role: str, endpoint: str, engine: EngineSettings, hashed: str = "") -> list[str]:
-    """The command line that starts a supervised node of this installation.
+    """Return the command line that starts a supervised node of this installation.
 
-    -P: not of modules that the folder it is started in happens to hold. hashed: as in Parent.
+    With -P Python ignores modules in the current folder. hashed: As in Parent.
     """
     command = [sys.executable, "-P", "-m", "nodes.cli", role, "--supervised", "--connect", endpoint]
     if hashed:
@@ -32,18 +32,18 @@ def node_command(role: str, endpoint: str, engine: EngineSettings, hashed: str =
 
 
 def engine_options(engine: EngineSettings) -> list[str]:
-    """Settings of an engine as options of the commands that start a node."""
+    """Return an engine's settings as options of the commands that start a node."""
     values = {item.name: getattr(engine, item.name) for item in fields(engine)}
-    told = {name.replace("_", "-"): value for name, value in values.items() if value != ""}
-    return [text for name, value in told.items() for text in (f"--{name}", str(value))]
+    options = {name.replace("_", "-"): value for name, value in values.items() if value != ""}
+    return [text for name, value in options.items() for text in (f"--{name}", str(value))]
 
 
 class Child:
-    """One process of a node, whose lines are read from when it is made.
+    """One process of a node. The constructor starts a task that reads its lines.
 
-    status: gets its progress, and "" when there is none any more. on_joined: called when it is in
-    the mesh. hashed: what it said of its model file, for the next one. reader: ends when nobody
-    holds its standard error any more.
+    status: Gets its progress, and "" when it has joined. on_joined: Called when the node has joined
+    the mesh. hashed: The node's report about its model file, for the next process. reader: The
+    task, which ends when no process has the node's standard error open.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative for a signal."""
+        """The exit code; None while the process runs, negative for a signal."""
         return self._process.returncode
 
     async def _read(self) -> None:
-        """Keep its last lines and pass on what it says to its parent."""
+        """Keep the last lines, and pass on the reports for the parent."""
         assert self._process.stderr is not None
         async for raw in self._process.stderr:
             line = raw.decode("utf-8", "replace").rstrip()
@@ -89,15 +89,15 @@ class Child:
                 logger.log(level, "%s: %s", self.role, line)
 
     def is_silent(self) -> bool:
-        """Whether nobody holds its standard error any more."""
+        """Whether no process has the node's standard error open any more."""
         assert self._process.stderr is not None
         return self._process.stderr.at_eof()
 
     async def ended(self) -> int:
-        """Wait for its exit code.
+        """Wait for the exit code.
 
-        Process.wait() waits for the end of standard error as well in some versions of asyncio, and
-        that may be held by what the node has started.
+        In some versions of asyncio Process.wait() also waits for the end of standard error, which a
+        process that the node has started may keep open.
         """
         exit_code = self.exit_code
         while exit_code is None:
@@ -106,14 +106,14 @@ class Child:
         return exit_code
 
     def last_error(self) -> str:
-        """Its own last error line; "" where it did not come to say one."""
+        """Return the last error line of the node; "" if there is none."""
         for line in reversed(self._lines):
             if line.startswith("error: "):
                 return line.removeprefix("error: ")
         return ""
 
     def how_it_ended(self) -> str:
-        """`SIGKILL` or `exit code 1`."""
+        """Return the kind of end, such as `SIGKILL` or `exit code 1`."""
         code = self.exit_code
         if code is None or code >= 0:
             return f"exit code {code}"
@@ -123,13 +123,13 @@ class Child:
             return f"signal {-code}"
 
     def close_stdin(self) -> None:
-        """Tell it to end."""
+        """Close standard input, upon which the node stops."""
         if self.exit_code is None:
             assert self._process.stdin is not None
             self._process.stdin.close()
 
     def kill(self) -> None:
-        """End it at once, and what it has started."""
+        """Kill the process and all that it has started."""
         if self.exit_code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -146,7 +146,7 @@ async def start_child(
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        # A terminal's Ctrl-C goes to every process in front: the nodes stop when we say so.
+        # Ctrl-C in a terminal reaches all foreground processes, but this process stops the nodes.
         start_new_session=True,
     )
     return Child(role, process, status, on_joined)

@@ -1,4 +1,4 @@
-"""Log lines for journald: its priority, then one JSON object."""
+"""Formats log lines for journald: a priority, then one JSON object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DEBUG = 7
 
 
 def is_journal(environ: Mapping[str, str], stream: IO[str]) -> bool:
-    """Whether a stream goes to journald: JOURNAL_STREAM names its device and inode."""
+    """Whether a stream goes to journald: JOURNAL_STREAM has its device and inode."""
     device, colon, inode = environ.get("JOURNAL_STREAM", "").partition(":")
     try:
         found = os.fstat(stream.fileno())
@@ -24,7 +24,7 @@ def is_journal(environ: Mapping[str, str], stream: IO[str]) -> bool:
 
 
 class JournalFormatter(logging.Formatter):
-    """`<4>{"level": "warning", "logger": ..., "message": ...}`; a traceback is a field, too."""
+    """Makes lines `<4>{"level": "warning", "logger": ..., "message": ...}`, some with traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {

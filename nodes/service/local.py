@@ -1,4 +1,4 @@
-"""A private mesh on this machine: coordinator here, draft and target in processes of their own."""
+"""A private mesh on this machine: a coordinator in this process, target and draft as children."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _POLL_S = 0.02
 
 
 class NodeFailedError(OSError):
-    """A node of the private mesh ended; the text is its own last line."""
+    """A node of the private mesh ended. The message is the node's last error line."""
 
 
 class LocalMesh:
-    """The coordinator of this process and the nodes it started.
+    """The coordinator of this process and the nodes that it started.
 
-    restarts: nodes that end are started again. tell: gets a line about each node that ended.
-    status: gets the nodes' progress, and "" when there is none any more.
+    restarts: Whether nodes that end are restarted. tell: Gets a line about each node that ended.
+    status: Gets the nodes' progress, and "" when a node has joined.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class LocalMesh:
         self._tell = tell
         self._status = status
         self._children: dict[str, Child] = {}
-        # One for each node that was ever started, as long as its standard error is open.
+        # The readers of all nodes that were started and whose standard error is still open.
         self._readers: set[asyncio.Task[None]] = set()
 
     def pid(self, role: str) -> int:
-        """Process id of the node of a role."""
+        """Return the process id of the node of a role."""
         return self._children[role].pid
 
     async def start(
@@ -76,7 +76,7 @@ class LocalMesh:
         hashed: str = "",
         on_joined: Callable[[], None] = lambda: None,
     ) -> Child:
-        """Start the node of a role. hashed, on_joined: as in Child, hashed of the one before it."""
+        """Start the node of a role. hashed: That of the previous Child. on_joined: As in Child."""
         command = node_command(role, self.endpoint, engine, hashed)
         child = await start_child(role, command, self._status, on_joined)
         self._children[role] = child
@@ -85,10 +85,10 @@ class LocalMesh:
         return child
 
     async def keep(self, role: str, engine: EngineSettings) -> None:
-        """Run the node of a role, and with `restarts` the next one whenever it has ended.
+        """Run the node of a role, and with `restarts` start it again whenever it has ended.
 
-        Returns when there is to be none any more but the mesh goes on. Raises NodeFailedError
-        where it cannot: a node does not come up, or the target ends and is not started again.
+        Returns if the node is not restarted but the mesh can serve without it. Raises
+        NodeFailedError if it cannot: a node never joins, or the target ends without a restart.
         """
         loop = asyncio.get_running_loop()
         deaths, hashed = Restarts(), ""
@@ -97,7 +97,8 @@ class LocalMesh:
                 role, engine, hashed=hashed, on_joined=lambda: deaths.joined(loop.time())
             )
             exit_code = await child.ended()
-            # What it said last is on its way. What it has started may never end that.
+            # Wait for the last lines, but not for ever: a process that the node has started may
+            # keep its standard error open.
             await asyncio.wait({child.reader}, timeout=_LAST_WORDS_S)
             hashed = child.hashed or hashed
             how = f"the {role} node ended ({child.last_error() or child.how_it_ended()})"
@@ -114,7 +115,7 @@ class LocalMesh:
                 return
 
     async def beside(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await `work`, but raise at once what ends the mesh while it runs."""
+        """Await `work`, but raise an error that ends the mesh at once."""
         task = asyncio.ensure_future(work)
         try:
             while not task.done():
@@ -129,21 +130,21 @@ class LocalMesh:
             await asyncio.gather(task, return_exceptions=True)
 
     def kill(self) -> None:
-        """End the nodes at once, and what they have started."""
+        """Kill the nodes and all that they have started."""
         running = [child for child in self._children.values() if child.exit_code is None]
         for child in running:
             child.kill()
         for child in running:
-            # Whoever watches it takes its exit code.
+            # WNOWAIT leaves the exit code to asyncio's child watcher.
             with contextlib.suppress(ChildProcessError):
                 os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 
     async def stop(self) -> None:
-        """End the nodes: they stop by themselves when their standard input closes."""
+        """Stop the nodes by closing their standard input; those that do not stop are killed."""
         children = self._children.values()
         for child in children:
             child.close_stdin()
-        # What a node has started may hold its standard error open, whoever has ended.
+        # A process that a node has started may keep the node's standard error open.
         with contextlib.suppress(TimeoutError):
             waits = [child.ended() for child in children]
             await asyncio.wait_for(asyncio.gather(*waits), _STOP_LIMIT_S)
@@ -169,11 +170,11 @@ async def local_mesh(
     restarts: bool = False,
     tell: Callable[[str], None] = logger.warning,
 ) -> AsyncIterator[tuple[LocalMesh, Client]]:
-    """Start a mesh, wait until it can serve, and end it whatever happens inside.
+    """Start a mesh, wait until it can serve, and stop it at the end of the block.
 
-    lookup: guess from the texts so far, too. listen: endpoint to bind; None binds a socket file in
-    a directory only we can enter. limits, mode: of the coordinator. role: what the client joins as.
-    status, restarts, tell: as in LocalMesh. Raises NodeFailedError if a node does not come up.
+    lookup: Whether targets also guess by prompt lookup. listen: The endpoint to bind; None binds a
+    socket file in a private directory. limits, mode: Those of the coordinator. role: The client's
+    role. status, restarts, tell: As in LocalMesh. Raises NodeFailedError if a node never joins.
     """
     ring = default_keyring(environment())
     with contextlib.ExitStack() as stack:
@@ -190,13 +191,13 @@ async def local_mesh(
             mode=mode,
         )
         if secured is None:
-            # Not before it is bound: what keeps it from that is told in one line.
+            # After the bind: if that fails, the error is the only line.
             warn_of_others(coordinator.endpoint)
         mesh = LocalMesh(
             on_this_machine(coordinator.endpoint), restarts=restarts, tell=tell, status=status
         )
         keys = ring.client_keys(mesh.endpoint) if secured is not None else None
-        # What is to stay must not end because its own event loop was late once.
+        # A mesh that must stay up must not end because its own event loop was late once.
         client = Client(
             context.connect(mesh.endpoint, keys),
             endpoint=mesh.endpoint,
@@ -222,7 +223,7 @@ async def local_mesh(
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """A directory that only we can enter, which goes even where this process is ended at once."""
+    """Make a private directory, which is deleted even if this process is ended at once."""
     made = tempfile.TemporaryDirectory(prefix="airdraft-")
     with made as name, last_act(partial(shutil.rmtree, name, ignore_errors=True)):
         yield Path(name)

@@ -1,4 +1,4 @@
-"""What a role tells the service manager while it starts, serves and stops."""
+"""Reports to the service manager while a role starts, serves and stops."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from nodes.service.notify import Notifier
 
 logger = logging.getLogger(__name__)
 
-# Between two looks at whether a process that starts is ready.
+# The time between two checks whether a starting process is ready.
 _POLL_S = 0.1
-# What is asked for while it starts, again and again.
+# The extension of the timeout that a starting process requests repeatedly.
 _STEP_S = 30.0
 _LONGEST_S = 3600.0
 _STOP_MARGIN_S = 5.0
 
 
 class Manager:
-    """systemd, where it started this process; else nobody."""
+    """The service manager that started this process, if there is one; otherwise does nothing."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._notifier = Notifier(environ)
 
     @contextlib.asynccontextmanager
     async def patient(self, doing: str) -> AsyncIterator[None]:
-        """Ask for time while something lasts that takes as long as it takes, an hour at most."""
-        asking = asyncio.create_task(self._ask_for_time(doing))
+        """Extend the manager's timeout while the block runs, for an hour at most."""
+        extending = asyncio.create_task(self._extend_timeout(doing))
         try:
             yield
         finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
+            extending.cancel()
+            await asyncio.gather(extending, return_exceptions=True)
 
-    async def _ask_for_time(self, doing: str) -> None:
+    async def _extend_timeout(self, doing: str) -> None:
         self._notifier.status(doing)
         if not self._notifier.is_on:
             return
@@ -49,7 +49,7 @@ class Manager:
     async def attending(
         self, is_ready: Callable[[], bool], is_well: Callable[[float], bool] = lambda _limit_s: True
     ) -> AsyncIterator[None]:
-        """attend() beside the block. Should it fail, the log says why nobody is told any more."""
+        """Run attend() beside the block. If it fails, the error is logged when the block ends."""
         task = asyncio.create_task(self.attend(is_ready, is_well))
         try:
             yield
@@ -57,15 +57,15 @@ class Manager:
             task.cancel()
             (error,) = await asyncio.gather(task, return_exceptions=True)
             if isinstance(error, Exception):
-                logger.error("the service manager was not told how it goes", exc_info=error)
+                logger.error("the reports to the service manager ended", exc_info=error)
 
     async def attend(
         self, is_ready: Callable[[], bool], is_well: Callable[[float], bool] = lambda _limit_s: True
     ) -> None:
-        """Say ready once it is, then within each period of the watchdog that all is well.
+        """Report readiness, then send a ping in each period of the watchdog while all is well.
 
-        is_well: whether nothing has been stuck for more than so many seconds. Returns at once where
-        nobody listens; the event loop that this runs on is what else is watched.
+        is_well: Whether no work has been stuck for more than the given seconds. Without a manager
+        attend() returns at once. A blocked event loop also stops the pings.
         """
         notifier = self._notifier
         if not notifier.is_on:
@@ -77,7 +77,7 @@ class Manager:
                 is_there = is_ready()
         notifier.ready()
         notifier.status("serving")
-        # Half the period for what is watched, and half for the next ping to be missed.
+        # Half of the period is the limit of is_well, and half passes until a ping is missed.
         half_s = notifier.watchdog_s / 2
         while half_s:
             if is_well(half_s):
@@ -85,6 +85,6 @@ class Manager:
             await asyncio.sleep(half_s / 2)
 
     def stopping(self, limit_s: float) -> None:
-        """The process has been told to end; its own limit comes before the manager's."""
+        """Report that the process stops, and extend the manager's timeout beyond its own limit."""
         self._notifier.stopping()
         self._notifier.extend(limit_s + _STOP_MARGIN_S)

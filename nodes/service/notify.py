@@ -1,4 +1,4 @@
-"""Telling the service manager how this process is: the protocol of sd_notify(3)."""
+"""Sends the state of this process to the service manager: the protocol of sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ logger = logging.getLogger(__name__)
 
 
 class Notifier:
-    """Sends to the socket that the manager gave; where there is none, nothing happens.
+    """Sends to the manager's socket; without a socket it does nothing.
 
-    environ: NOTIFY_SOCKET, and WATCHDOG_USEC and WATCHDOG_PID of sd_watchdog_enabled(3).
+    environ: The variables NOTIFY_SOCKET, and WATCHDOG_USEC and WATCHDOG_PID of
+    sd_watchdog_enabled(3).
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -22,27 +23,27 @@ class Notifier:
 
     @property
     def is_on(self) -> bool:
-        """Whether a manager listens."""
+        """Whether there is a manager."""
         return bool(self._address)
 
     def ready(self) -> None:
-        """It serves from now on."""
+        """Report that the process serves from now on."""
         self._send("READY=1")
 
     def stopping(self) -> None:
-        """It has been told to end, and does."""
+        """Report that the process is stopping."""
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """One line for `systemctl status`."""
+        """Send one line for `systemctl status`."""
         self._send("STATUS=" + " ".join(text.split()))
 
     def alive(self) -> None:
-        """All is well: to be said within each period of the watchdog."""
+        """Send a ping, which the watchdog needs in each of its periods."""
         self._send("WATCHDOG=1")
 
     def extend(self, seconds: float) -> None:
-        """It needs so many seconds from now for what it is doing, be it starting or stopping."""
+        """Extend the timeout for starting or stopping to so many seconds from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def _send(self, line: str) -> None:
@@ -54,18 +55,18 @@ class Notifier:
                 sender.setblocking(False)
                 sender.sendto(line.encode(), self._address)
         except OSError as error:
-            logger.debug("the service manager was not told %s: %s", line, error)
+            logger.debug("cannot send %s to the service manager: %s", line, error)
 
 
 def _address(given: str) -> str:
-    """A path, or a name in the abstract space; others, such as vsock, are not spoken to."""
+    """Return the socket's path or abstract name; "" for other kinds of addresses, such as vsock."""
     if given.startswith("@"):
         return "\0" + given[1:]
     return given if given.startswith("/") else ""
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float:
-    """The period of the watchdog; 0.0 where there is none, or it is meant for another process."""
+    """Return the watchdog's period; 0.0 if there is none, or it is for another process."""
     try:
         period_us = int(environ.get("WATCHDOG_USEC", "0"))
         meant_for = int(environ.get("WATCHDOG_PID", "") or os.getpid())

@@ -1,4 +1,4 @@
-"""Build and run one node of each role from its config."""
+"""Builds and runs one node of each role from its configuration."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ SOCKET_NAME = "mesh"
 
 
 async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], None]) -> None:
-    """Bind and serve until cancelled. on_bound gets the endpoint, a wildcard port resolved.
+    """Bind and serve until cancelled. A socket of the service manager replaces config.listen.
 
-    A socket that the service manager has opened takes the place of config.listen.
+    on_bound: Gets the endpoint, with the port that a wildcard was resolved to.
     """
     from nodes.coordinator.service import Coordinator
     from nodes.scheduler.planning import MODES
@@ -89,7 +89,7 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
             mode=MODES[config.plan.policy],
         )
         if secured is None:
-            # Not before it is bound: what keeps it from that is told in one line.
+            # After the bind: if that fails, the error is the only line.
             warn_of_others(coordinator.endpoint)
         on_bound(coordinator.endpoint)
         async with Manager(environment()).attending(lambda: True):
@@ -100,7 +100,7 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
 
 
 def endpoint_to_bind(ring: Keyring, wanted: str) -> str:
-    """Where a coordinator binds, made ready for it. Raises EndpointError or KeysError."""
+    """Return the coordinator's endpoint and make its folder. Raises EndpointError or KeysError."""
     listen = ring.listen(wanted)
     if listen == ring.private:
         make_private(listen)
@@ -108,27 +108,27 @@ def endpoint_to_bind(ring: Keyring, wanted: str) -> str:
 
 
 def warn_of_others(listen: str) -> None:
-    """Say who may join a coordinator that asks for no keys, where that is not its user alone."""
+    """Warn if other users than its own may join a coordinator without keys."""
     if ipc_path(listen) is None:
         logger.warning(
             "every user of this machine may join the mesh at %s, as a node or as its admin: "
-            "`airdraft keys init`, or a private socket instead (no --listen)",
+            "run `airdraft keys init`, or use a private socket (no --listen)",
             listen,
         )
 
 
 def _publish(ring: Keyring) -> None:
-    """Nodes of this machine find the key that the coordinator has now, however it came to it."""
+    """Publish the coordinator's current key for the nodes of this machine."""
     try:
         ring.publish()
     except (KeysError, OSError) as error:
-        logger.warning("nodes of this machine may not find the coordinator's key: %s", error)
+        logger.warning("the coordinator's key cannot be published on this machine: %s", error)
 
 
 async def run_target(
     config: TargetConfig, *, parent: Parent | None = None, progress: Progress | None = None
 ) -> None:
-    """Load the model, join, serve until cancelled, or until the parent is gone."""
+    """Load the model, join and serve until cancelled or until the parent is gone."""
     async with parent_gone(parent) as gone:
         await _run_target(config, parent, progress, gone)
 
@@ -143,7 +143,9 @@ async def _run_target(
     from nodes.target.node import TargetNode
 
     if config.engine.vocabulary:
-        raise ConfigError("engine.vocabulary is for drafts: a target's tokens are its own")
+        raise ConfigError(
+            "engine.vocabulary is a setting of draft nodes: a target uses its own tokens"
+        )
     endpoint, keys = link_of(config.connect, config.keys)
     hash_of = hash_file if parent is None else parent.hash_file
     opened = await _opened(partial(open_target, config.engine, progress, hash_of), gone)
@@ -152,7 +154,8 @@ async def _run_target(
         return
     if isinstance(opened, OpenedReplay) and opened.model.config.draft:
         raise ConfigError(
-            f"engine.model = {config.engine.model!r}: a target has no key draft there"
+            f"engine.model = {config.engine.model!r}: for a target the file must not have the key "
+            f"draft"
         )
     tokenizer = tokenizer_of(opened)
     if isinstance(opened, OpenedModel):
@@ -200,7 +203,7 @@ async def _run_embedding(
 async def run_draft(
     config: DraftConfig, *, parent: Parent | None = None, progress: Progress | None = None
 ) -> None:
-    """Load the model, join, serve until cancelled, or until the parent is gone."""
+    """Load the model, join and serve until cancelled or until the parent is gone."""
     async with parent_gone(parent) as gone:
         await _run_draft(config, parent, progress, gone)
 
@@ -217,7 +220,7 @@ async def _run_draft(
 
     if config.engine.model == NGRAM:
         raise ConfigError(
-            f"engine.model = {NGRAM!r}: targets look guesses up themselves, no node is needed"
+            f"engine.model = {NGRAM!r}: targets do prompt lookup themselves, no node is needed"
         )
     endpoint, keys = link_of(config.connect, config.keys)
     hash_of = hash_file if parent is None else parent.hash_file
@@ -226,7 +229,7 @@ async def _run_draft(
     )
     if isinstance(opened, OpenedReplay) and not opened.model.config.draft:
         raise ConfigError(
-            f"engine.model = {config.engine.model!r}: a draft needs the key draft there"
+            f"engine.model = {config.engine.model!r}: for a draft node the file needs the key draft"
         )
     calibration = calibration_of(opened.model)
     model, pieces = in_tokens_of_targets(opened, config.engine)
@@ -253,7 +256,7 @@ def keyring(directory: str) -> Keyring:
 
 
 def link_of(connect: str, directory: str) -> tuple[str, ClientKeys | None]:
-    """Where a node or client connects, and with which keys, if any.
+    """Return the endpoint to which a node or client connects, and its keys, if any.
 
     Raises EndpointError, InsecureEndpointError or KeysError.
     """
@@ -264,24 +267,24 @@ def link_of(connect: str, directory: str) -> tuple[str, ClientKeys | None]:
 
 
 def declared(link: LinkSettings) -> LinkFields:
-    """What a node says of its link."""
+    """Return the fields in which a node declares its link."""
     times = link.frame_ms * 1e-3, link.rtt_ms * 1e-3
     return LinkFields(link.air, link.rate_kbps * 1e3, *times)
 
 
 async def _opened(work: Callable[[], T], gone: asyncio.Future[Any]) -> T:
-    """Load the engine, however long that takes: a service manager waits, a parent may go."""
+    """Load the engine and extend the manager's timeout; end the process if the parent is gone."""
     async with Manager(environment()).patient("loading the model"):
-        # A thread that ends with it: while another thread keeps helpers of its own for passes,
-        # libgomp believes the cores taken, and those of the engine's thread sleep instead of
-        # spinning (a pass of a 1.5B model on two cores: 76 ms instead of 46).
+        # The thread must end after loading. While it exists, libgomp counts its helper threads as
+        # busy, and those of the engine's thread sleep instead of spinning (a pass of a 1.5B model
+        # on two cores took 76 ms instead of 46).
         executor = ThreadPoolExecutor(1, "loading")
         loading = asyncio.get_running_loop().run_in_executor(executor, work)
         executor.shutdown(wait=False)
         await asyncio.wait({loading, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not loading.done():
             gone.result()
-            # A thread that loads cannot be interrupted, and nobody has to be told.
+            # A loading thread cannot be interrupted, and no report is needed without a parent.
             end_at_once(0)
         return loading.result()
 
@@ -289,11 +292,11 @@ async def _opened(work: Callable[[], T], gone: asyncio.Future[Any]) -> T:
 async def _serve(
     node: TargetNode | EmbeddingNode | DraftNode, parent: Parent | None, gone: asyncio.Future[Any]
 ) -> None:
-    """Await a node; it also ends when its parent is gone."""
+    """Run a node until it ends or its parent is gone."""
     serving = asyncio.ensure_future(node.run())
     tasks = [serving]
     if parent is not None:
-        tasks.append(asyncio.ensure_future(_tell_joined(node, parent)))
+        tasks.append(asyncio.ensure_future(_report_joined(node, parent)))
     try:
         async with Manager(environment()).attending(lambda: node.is_joined, node.is_well):
             await asyncio.wait({serving, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -305,7 +308,7 @@ async def _serve(
         serving.result()
 
 
-async def _tell_joined(node: TargetNode | EmbeddingNode | DraftNode, parent: Parent) -> None:
+async def _report_joined(node: TargetNode | EmbeddingNode | DraftNode, parent: Parent) -> None:
     is_joined = node.is_joined
     while not is_joined:
         await asyncio.sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""Start, serve, stop: the frame every process of airdraft runs in."""
+"""Starts, serves and stops: every process of airdraft runs inside `run`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ from nodes.worker.link import LostCoordinatorError, NoCoordinatorError, RefusedE
 
 logger = logging.getLogger(__name__)
 
-# From 64 to 78 as in sysexits.h. docs/reference/exit-codes.md says what a supervisor does then.
+# Codes from 64 to 78 are those of sysexits.h. docs/reference/exit-codes.md has a supervisor's
+# reactions.
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 69
@@ -45,7 +46,7 @@ EXIT_CONFIG = 78
 EXIT_DISMISSED = 79
 STOP_LIMIT_S = 10.0
 
-# Why the coordinator refuses a member: codes of Refuse.
+# Exit codes by the code of the coordinator's Refuse message.
 _REFUSALS = {
     DISMISSED: EXIT_DISMISSED,
     OTHER_PROTOCOL: EXIT_PROTOCOL,
@@ -53,7 +54,7 @@ _REFUSALS = {
     UNSUITABLE: EXIT_CONFIG,
 }
 
-# What a user can cause or must know; each is one line without a traceback.
+# Errors that a user can cause or must know. Each is printed as one line without a traceback.
 _EXPECTED = (
     MeshError,
     EngineError,
@@ -64,13 +65,12 @@ _EXPECTED = (
     OSError,
 )
 
-
-# What must be done even where there is no time for the stop phase.
+# Actions that must run even if there is no time for the stop phase.
 _last_acts: list[Callable[[], None]] = []
 
 
 class StoppedError(Exception):
-    """A signal asked the process to stop."""
+    """A signal stopped the process."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
@@ -79,25 +79,27 @@ class StoppedError(Exception):
 
 
 def set_engine_environment() -> None:
-    """Make libgomp's threads spin for a moment only; must come before anything loads it.
+    """Limit how long libgomp's threads spin; to be called before any module loads libgomp.
 
-    Threads that spin for long beside another busy process cost a factor of 20 to 40. Without any
-    spinning two threads take longer for a single token than one. Of a 1.5B model in Q4_K_M on two
-    free cores (2-core AMD EPYC), ms a pass of one token by count: 0: 101, 1,000: 66, 10,000: 44,
-    100,000: 46; one thread: 75.
+    Threads that spin for long beside another busy process make passes 20 to 40 times as long.
+    Without any spinning two threads take longer for a single token than one. Milliseconds of a pass
+    of one token by spin count, for a 1.5B model in Q4_K_M on two free cores (2-core AMD EPYC):
+    0: 101, 1,000: 66, 10,000: 44, 100,000: 46; one thread: 75.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def hold_standard_files() -> None:
-    """Give the numbers 0 to 2 to nothing where they are closed: a socket that got one of them would
-    be sent what libraries say."""
+    """Open /dev/null for those of the descriptors 0 to 2 that are closed.
+
+    Otherwise a socket might get one of these numbers and receive the output of libraries.
+    """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest that is free.
+            # It gets the lowest free number.
             os.open(os.devnull, os.O_RDWR)
     # Python has no streams for those that were closed when it started.
     if sys.stdout is None:
@@ -107,7 +109,7 @@ def hold_standard_files() -> None:
 
 
 def let_go_of_stderr() -> None:
-    """A log that could not be written must not change the exit code, which Python would do."""
+    """Flush standard error, or drop it if that fails: Python would then change the exit code."""
     try:
         sys.stderr.flush()
     except (OSError, ValueError):
@@ -115,19 +117,19 @@ def let_go_of_stderr() -> None:
 
 
 def raise_file_limit() -> None:
-    """As many open files as this process may have: each peer takes one."""
+    """Raise the limit of open files as far as possible, because each peer needs one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def forbid_core_dumps() -> None:
-    """A process that crashes must leave no prompts, texts or keys on a disk."""
+    """Forbid core dumps: a crash must leave no prompts, texts or keys on a disk."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def set_up_logging(verbose: int) -> None:
-    """Log to standard error: lines for people, or for journald where that is what reads it."""
+    """Log to standard error, in the form for journald if that is where it goes."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     handler = logging.StreamHandler(sys.stderr)
     if is_journal(environment(), sys.stderr):
@@ -145,14 +147,14 @@ def run(
 ) -> int:
     """Run a role to its end; returns the exit code and prints at most one line of error.
 
-    is_service: it has no end of its own, so that SIGTERM is one in good order. stop_limit_s: for
-    the stop phase, after which the process is ended.
+    is_service: The role does not end by itself, so SIGTERM is a regular end with code 0.
+    stop_limit_s: The time for the stop phase, after which the process is ended.
     """
     forbid_core_dumps()
     try:
         arm_fail_point()
         if is_service:
-            _spare_collector()
+            _freeze_imports()
         asyncio.run(_until_signal(main, stop_limit_s))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -165,7 +167,7 @@ def run(
 
 
 def arm_fail_point() -> None:
-    """Let this process fail where its environment says. Raises ConfigError."""
+    """Set the fail point that the environment names, for tests. Raises ConfigError."""
     value = environment().get(failpoints.VARIABLE, "")
     if not value:
         return
@@ -174,12 +176,12 @@ def arm_fail_point() -> None:
         failpoints.arm(value, {spec.layout.cls.__name__ for spec in specs if spec is not None})
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    logger.warning("the fail point %s is on: this process is there to fail", value)
+    logger.warning("the fail point %s is on: this process will fail on purpose", value)
 
 
 @contextlib.contextmanager
 def last_act(act: Callable[[], None]) -> Iterator[None]:
-    """Have something done if the process is ended at once inside this; it must not wait long."""
+    """Call `act`, which must not block for long, if end_at_once() is called inside the block."""
     _last_acts.append(act)
     try:
         yield
@@ -188,7 +190,7 @@ def last_act(act: Callable[[], None]) -> Iterator[None]:
 
 
 def end_at_once(code: int) -> NoReturn:
-    """End the process without a stop phase; only the last acts are done."""
+    """End the process without a stop phase, after the actions of last_act()."""
     for act in reversed(_last_acts):
         with contextlib.suppress(Exception):
             act()
@@ -196,12 +198,12 @@ def end_at_once(code: int) -> NoReturn:
 
 
 def report(error: BaseException) -> int:
-    """Print an error as one line, or as a traceback if it is our own fault; the exit code."""
+    """Print an error as one line, or a traceback if it is a bug; returns the exit code."""
     cause = first_cause(error)
     if isinstance(cause, StoppedError):
         return cause.exit_code
     if isinstance(cause, _EXPECTED):
-        # Where errors cannot be told any more, the exit code does.
+        # If standard error is closed, only the exit code shows the error.
         with contextlib.suppress(OSError):
             print(f"error: {_line_of(cause)}", file=sys.stderr)
         return _exit_code(cause)
@@ -225,23 +227,24 @@ def _exit_code(error: Exception) -> int:
 
 
 def _line_of(error: BaseException) -> str:
-    """What the system refused is named by its path, not by its number."""
+    """Return the message of an error; an error of the operating system names the file's path."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """The first failure inside nested exception groups."""
+    """Return the first exception inside nested exception groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-def _spare_collector() -> None:
-    """Take what has been imported out of what garbage is looked for in.
+def _freeze_imports() -> None:
+    """Exclude all objects that exist after the imports from garbage collection.
 
-    A full collection takes 10 to 20 ms for these 40,000 objects alone, in which no message is read.
+    A full collection takes 10 to 20 ms for these 40,000 objects alone. Meanwhile no message is
+    read.
     """
     gc.collect()
     gc.freeze()
@@ -259,7 +262,7 @@ async def _until_signal(main: Callable[[], Awaitable[None]], stop_limit_s: float
         stopped.append(number)
         Manager(environment()).stopping(stop_limit_s)
         task.cancel()
-        # Whatever hangs in the stop phase must not outlive its limit.
+        # The process must end at the limit even if the stop phase hangs.
         timer = threading.Timer(stop_limit_s, end_at_once, (128 + number,))
         timer.daemon = True
         timer.start()
@@ -278,7 +281,7 @@ def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None])
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
-    loop.add_signal_handler(signal.SIGUSR1, _tell_figures)
+    loop.add_signal_handler(signal.SIGUSR1, _print_figures)
     try:
         yield
     finally:
@@ -286,11 +289,11 @@ def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None])
             loop.remove_signal_handler(number)
 
 
-def _tell_figures() -> None:
-    """What grows where something is not given back, as one line of the log."""
+def _print_figures() -> None:
+    """Print one line with counts that grow if something leaks."""
     gc.collect()
     tasks, threads = len(asyncio.all_tasks()), threading.enumerate()
-    # The event loop's own pool grows up to its size whenever more are busy at once than before.
+    # The event loop's own pool may grow up to its limit without a leak, so it has its own count.
     num_pooled = sum(thread.name.startswith("asyncio_") for thread in threads)
     with contextlib.suppress(OSError):
         print(
@@ -302,7 +305,7 @@ def _tell_figures() -> None:
 
 
 async def stdin_closed() -> None:
-    """Return when standard input ends: how a supervised node notices that its parent is gone."""
+    """Wait until standard input ends, which shows a supervised node that its parent is gone."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     transport, _ = await loop.connect_read_pipe(

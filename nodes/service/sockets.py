@@ -12,11 +12,11 @@ _FIRST_FD = 3
 
 
 def inherited(environ: Mapping[str, str], name: str) -> int | None:
-    """The descriptor of the socket that was passed under a name (FileDescriptorName=), if one was.
+    """Return the descriptor of the socket that was passed under a name, or None.
 
-    A socket unit without a name of its own passes its sockets under the unit's: where only one
-    was passed, it is the one that is meant. Raises ConfigError for more than one: nobody would
-    serve the others, whose clients would wait for ever.
+    The name is FileDescriptorName= of a socket unit. A unit without it passes its sockets under the
+    unit's name, so a single socket is taken under any name. Raises ConfigError for several sockets
+    of the name: only one is served, and clients of the others would wait for ever.
     """
     try:
         if int(environ.get("LISTEN_PID", "0")) != os.getpid():
@@ -28,8 +28,8 @@ def inherited(environ: Mapping[str, str], name: str) -> int | None:
     meant = [0] if count == 1 else [k for k, other in enumerate(names[:count]) if other == name]
     if len(meant) > 1:
         raise ConfigError(
-            f"the socket unit {name} has {len(meant)} ListenStream= and one is served: "
-            f"write an empty ListenStream= before the one that is to replace the others"
+            f"the socket unit {name} has {len(meant)} ListenStream=, but only one is served: "
+            f"write an empty ListenStream= before the one that replaces the others"
         )
     if not meant:
         return None
@@ -39,14 +39,14 @@ def inherited(environ: Mapping[str, str], name: str) -> int | None:
 
 
 def endpoint_of(fd: int) -> str:
-    """What a listening TCP or Unix socket is bound to, as an endpoint of the mesh.
+    """Return the address of a listening TCP or Unix socket as an endpoint of the mesh.
 
-    Raises OSError where it is no listening stream socket of these kinds.
+    Raises OSError if the descriptor is not a listening stream socket of these kinds.
     """
     with socket.socket(fileno=os.dup(fd)) as bound:
         is_listening = bound.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         if bound.type != socket.SOCK_STREAM or not is_listening:
-            raise OSError(f"descriptor {fd} is no listening stream socket")
+            raise OSError(f"descriptor {fd} is not a listening stream socket")
         address = bound.getsockname()
         if bound.family == socket.AF_INET:
             return f"tcp://{address[0]}:{address[1]}"

@@ -1,6 +1,6 @@
-"""What a node says to the process that started it: lines on its standard error.
+"""A node's reports to the process that started it, as lines on standard error.
 
-The other way there is standard input, whose end tells a node to end as well.
+In the other direction there is standard input. When it closes, the node ends, too.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ HASHED: Final = "hashed: "
 
 
 class Parent:
-    """The process that started this node for its own mesh, and starts it again when it ends.
+    """The process that started this node for its own mesh, and restarts it when it ends.
 
-    hashed: what the node before this one said of its model file. A file is not read again from end
-    to end if neither it nor its place has changed since.
+    hashed: The previous node's report about its model file. The file is not hashed again if neither
+    the file nor its place has changed since.
     """
 
     def __init__(self, hashed: str = "") -> None:
         self._hashed = hashed
 
     def progress(self, label: str, done: int, total: int | None) -> None:
-        _say(f"{PROGRESS}{label} {done} {'-' if total is None else total}")
+        _write_line(f"{PROGRESS}{label} {done} {'-' if total is None else total}")
 
     def joined(self) -> None:
-        _say(JOINED)
+        _write_line(JOINED)
 
     def hash_file(self, path: Path) -> str:
-        """SHA-256 of a file, hexadecimal. Raises OSError."""
-        # Before it is read: what is written meanwhile must be seen the next time.
+        """Return the SHA-256 of a file in hexadecimal digits. Raises OSError."""
+        # Taken before the file is read, so that the next node notices changes made meanwhile.
         state = _state_of(path)
         known, _, sha256 = self._hashed.partition("=")
         if known != state:
             sha256 = hash_file(path)
-        _say(f"{HASHED}{state}={sha256}")
+        _write_line(f"{HASHED}{state}={sha256}")
         return sha256
 
 
 @contextlib.asynccontextmanager
 async def parent_gone(parent: Parent | None) -> AsyncIterator[asyncio.Future[Any]]:
-    """A future that is done when the parent is gone; never for a node that has none."""
+    """Yield a future that is done when the parent is gone; without a parent it is never done."""
     loop = asyncio.get_running_loop()
     gone: asyncio.Future[Any] = loop.create_future()
     if parent is not None:
@@ -63,13 +63,13 @@ async def parent_gone(parent: Parent | None) -> AsyncIterator[asyncio.Future[Any
 
 
 def _state_of(path: Path) -> str:
-    """What changes whenever a file is written, replaced or renamed, as the kernel has it."""
+    """Return a text that changes whenever a file is written, replaced or renamed."""
     found = path.stat()
     return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
 
 
-def _say(line: str) -> None:
-    # Without a parent nobody has to know; the end of standard input says that it is gone.
+def _write_line(line: str) -> None:
+    # If the parent is gone, the line is lost; the end of standard input then stops the node.
     with contextlib.suppress(OSError):
-        # In one piece: the engine's thread says something, too.
+        # One write for each line, because the engine's thread writes lines, too.
         os.write(sys.stderr.fileno(), (line + "\n").encode())

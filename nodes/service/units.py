@@ -1,6 +1,6 @@
-"""The unit files that airdraft ships, and what they become on a machine. Pure but for reading them.
+"""Adapts the unit files that airdraft ships to a machine. It reads them and is otherwise pure.
 
-As they lie in `systemd/` they are for the system's manager and a command at /usr/bin/airdraft.
+In `systemd/` they are written for the system's manager and a command at /usr/bin/airdraft.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 _SHIPPED_COMMAND = "/usr/bin/airdraft"
 _SUFFIXES = (".service", ".socket", ".target")
-# What a user's manager can do without privileges; it leaves out or refuses the rest.
+# The settings that a user's manager supports without privileges. It ignores or refuses all others.
 _FOR_USERS = frozenset(
     {
         *("Description", "Documentation", "PartOf", "Requires", "After", "Wants"),
@@ -19,14 +19,14 @@ _FOR_USERS = frozenset(
         *("Type", "NotifyAccess", "ExecStart", "Environment", "KillMode", "WatchdogSec"),
         *("Restart", "RestartSec", "RestartSteps", "RestartMaxDelaySec"),
         *("RestartPreventExitStatus", "TimeoutStartSec", "TimeoutStopSec"),
-        # No state and cache directories: keys and models are where the user's own commands look for
-        # them.
+        # State and cache directories are left out, because keys and models are in the places where
+        # the user's own commands look for them.
         *("UMask", "ConfigurationDirectory", "ConfigurationDirectoryMode", "NoNewPrivileges"),
         *("LimitCORE", "MemoryMax", "MemorySwapMax", "TasksMax"),
         *("ListenStream", "FileDescriptorName", "Backlog", "NoDelay", "WantedBy", "Also"),
     }
 )
-# Where commands of a user look for a mesh without keys; nobody else can reach it.
+# A user's commands look for a mesh without keys at the private socket, which others cannot open.
 _MESH_LISTENS = "ListenStream=127.0.0.1:7411"
 _PRIVATE = (
     "ListenStream=%t/airdraft/mesh.sock",
@@ -34,14 +34,14 @@ _PRIVATE = (
     "SocketMode=0600",
     "RemoveOnStop=yes",
 )
-# Of one role's user alone.
+# The cache folder of a system service's own user.
 _ROLE_CACHE = "Environment=AIRDRAFT_CACHE="
 _SYSTEM_TARGETS = ("network-online.target", "multi-user.target")
 
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """A file to install. keeps: one that is there already stays as it is."""
+    """A file to install. keeps: An existing file is not overwritten."""
 
     path: PurePosixPath
     text: str
@@ -50,35 +50,35 @@ class Shipped:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Directories of one manager."""
+    """The directories of one service manager."""
 
     units: PurePosixPath
     settings: PurePosixPath
     is_user: bool = False
 
 
-# What system services do not see: ProtectHome=, PrivateTmp=.
+# Folders that system services cannot see: ProtectHome=, PrivateTmp=.
 HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
 
 SYSTEM = Places(PurePosixPath("/etc/systemd/system"), PurePosixPath("/etc/airdraft"))
-# Where a distribution's package puts them; those of SYSTEM go before them.
+# The units of a distribution's package; those in SYSTEM take precedence.
 PACKAGED = PurePosixPath("/usr/lib/systemd/system")
 
 
 def of_user(home: PurePosixPath, config: str = "") -> Places:
-    """config: XDG_CONFIG_HOME, if it is set."""
+    """Return the places of a user's manager. config: XDG_CONFIG_HOME, if it is set."""
     base = PurePosixPath(config) if config.startswith("/") else home / ".config"
     return Places(base / "systemd" / "user", base / "airdraft", is_user=True)
 
 
 def shipped_directory() -> Path:
-    """Where the unit files lie: in the package, or in the checkout that it is run from."""
+    """Return the folder of the unit files: in the package or, if it has none, in the checkout."""
     packaged = Path(__file__).with_name("shipped")
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "systemd"
 
 
 def files_for(places: Places, command: str, directory: Path | None = None) -> list[Shipped]:
-    """What is to be installed: units that start `command`, and samples of settings."""
+    """Return the files to install: units that start `command`, and samples of settings."""
     directory = directory or shipped_directory()
     found = []
     for path in sorted(directory.iterdir()):
@@ -96,7 +96,7 @@ def files_for(places: Places, command: str, directory: Path | None = None) -> li
 
 
 def unit_for(text: str, command: str, *, is_user: bool) -> str:
-    """A shipped unit for where the command is, and for a user's manager if need be."""
+    """Return a shipped unit with the path of the command, adapted to a user's manager if wanted."""
     text = text.replace(_SHIPPED_COMMAND, command)
     return "\n".join(_without_privileges(text)) + "\n" if is_user else text
 
@@ -105,7 +105,7 @@ def _without_privileges(text: str) -> Iterator[str]:
     for line in text.splitlines():
         key, equals, value = line.partition("=")
         if not equals or line.startswith("#"):
-            # What is said of settings that are left out would mislead.
+            # Comments may describe settings that are left out, so they are left out, too.
             if line.startswith("[") or not line:
                 yield line
             continue

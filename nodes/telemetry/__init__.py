@@ -1,5 +1,5 @@
-"""What a mesh reports of itself: counts, the status document, metrics and traces.
+"""The reports of a mesh about itself: counts, the status document, metrics and traces.
 
-It holds values and how they are written; nobody is asked here. It may import messages; every role
-and everything that shows a mesh imports it.
+The package defines values and their formats, and sends no requests. It may import messages; every
+role and all code that displays a mesh imports it.
 """

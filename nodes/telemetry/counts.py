@@ -1,7 +1,7 @@
-"""What the streams of one target have come to, counted as it happens.
+"""Counters for the streams of one target.
 
-Kept apart from the scheduler, whose target may leave and come back. A pass costs some additions;
-what can be derived from them is derived when somebody asks.
+They are separate from the scheduler, because its target may leave and come back. A pass costs some
+additions. Derived values are computed only when they are requested.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ from typing import Final, Literal, NamedTuple, get_args
 from nodes.messages import MAX_GAMMA, CommitEntry
 from nodes.telemetry.stage_errors import STAGES, Stage
 
-# Observed / predicted.
+# The upper bounds of the histograms of observed / predicted times.
 RATIO_BOUNDS: Final = (0.5, 0.67, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0)
-# Some seconds of passes and guesses, for a timeline.
+# Enough for some seconds of passes and guesses in a timeline.
 MAX_SPANS: Final = 320
 
 Plain = Literal[
     "asked", "last_token", "no_draft", "slower", "refused", "reading", "none_there", "not_worth"
 ]
-# Why a pass took no guesses of a stream; docs/reference/metrics-and-status.md explains each.
+# The reasons why a pass took no guesses of a stream (docs/reference/metrics-and-status.md).
 PLAIN_LABELS: Final[tuple[Plain, ...]] = get_args(Plain)
 TOKEN_KINDS: Final = ("accepted", "corrected", "bonus", "plain")
 Fate = Literal["taken", "not_chosen", "late", "looked_up"]
-# What became of guesses: a pass took them; they were there when it began, and it did not take them;
-# they came after the pass that could have used them; the target looked them up itself.
+# What became of guesses: a pass took them; they were there when a pass began, but it did not take
+# them; they came after the pass that could have used them; the target found them by prompt lookup.
 FATES: Final[tuple[Fate, ...]] = get_args(Fate)
 
 
 class Span(NamedTuple):
-    """A pass of the target, or a message with guesses, which takes no time here. num_guesses: of
-    the tokens, those that were guessed."""
+    """A pass of the target, or a message with guesses, whose start and end are the same.
+
+    num_guesses: The number of tokens in it that were guessed.
+    """
 
     stage: Literal["guesses", "pass"]
     node: str
@@ -48,7 +50,11 @@ class Span(NamedTuple):
 
 @dataclass(slots=True)
 class Ratios:
-    """Observed / predicted times of one stage: counts up to each of RATIO_BOUNDS, and above."""
+    """A histogram of observed / predicted times of one stage.
+
+    counts: The cases up to each of RATIO_BOUNDS, and those above the last one. total: The sum of
+    the ratios.
+    """
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(RATIO_BOUNDS) + 1))
     total: float = 0.0
@@ -66,12 +72,12 @@ def _zeros() -> list[int]:
 
 @dataclass(slots=True)
 class Counts:
-    """Of one target, since the coordinator started.
+    """The counters of one target since the coordinator started.
 
-    by_made, by_accepted, by_whole: passes of a stream by guesses taken, by guesses accepted, and by
-    guesses taken where all were accepted; by_made[0] counts plain ones. guesses: what became of
-    them. num_compared: guesses of draft nodes, taken or not, that were compared with the text;
-    num_right of them were right.
+    by_made, by_accepted, by_whole: Passes of a stream by the number of guesses taken, by the number
+    accepted, and by the number taken where all were accepted; by_made[0] counts plain passes.
+    guesses: Guesses by what became of them. num_compared: Guesses of draft nodes that were compared
+    with the text, whether a pass took them or not; num_right of them were right.
     """
 
     tokens: Counter[str] = field(default_factory=Counter)
@@ -99,14 +105,14 @@ class Counts:
         return self.tokens.total()
 
     def guessed(self, node: str, num_tokens: int, now: float) -> None:
-        """A message with guesses of a draft node has come."""
+        """Count a message with guesses of a draft node."""
         self.num_messages += 1
         self.spans.append(Span("guesses", node, now, now, num_tokens, num_tokens))
 
     def committed(self, entry: CommitEntry, num_tokens: int, plain: Plain) -> None:
-        """What a pass added to a stream. plain: why it had no guesses, if it had none."""
+        """Count the result of a pass for a stream. plain: Why it took no guesses, if it did not."""
         made = entry.num_draft_tokens
-        # More than there were cannot be: no counter may fall.
+        # The number is limited because no counter may decrease.
         looked_up = min(entry.num_looked_up, made)
         self.num_compared += entry.num_compared
         self.num_right += min(entry.num_right, entry.num_compared)
@@ -115,7 +121,7 @@ class Counts:
         self.guesses["late"] += entry.num_late
         self.guesses["not_chosen"] += max(0, entry.num_offered - (made - looked_up))
         if not entry.num_tokens and entry.finish_reason == "length":
-            # No pass: a text that had no token to come has ended.
+            # There was no pass: the text ended because no token was left to generate.
             return
         self.by_made[made] += 1
         if not made:
@@ -124,7 +130,7 @@ class Counts:
             return
         accepted = min(entry.num_accepted_tokens, made)
         self.by_accepted[accepted] += 1
-        # Where a text ends within the guesses, the target adds nothing.
+        # If the text ends within the guesses, the target adds no token.
         right = min(accepted, num_tokens)
         self.tokens["accepted"] += right
         if accepted == made:
@@ -136,29 +142,29 @@ class Counts:
     def pass_done(
         self, target: str, pass_s: float, num_tokens: int, num_guesses: int, now: float
     ) -> None:
-        """A pass of the target is over."""
+        """Count a pass of the target."""
         self.num_passes += 1
         self.pass_s += pass_s
         self.spans.append(Span("pass", target, now - pass_s, now, num_tokens, num_guesses))
 
     def text_read(self, num_read: int, length: int) -> None:
-        """A target has a text in its cache; the rest of it was there from before."""
+        """Count a prompt that the target has read; the rest of it was in its caches."""
         self.num_texts += 1
         self.num_texts_reused += num_read < length
         self.tokens_read += num_read
         self.tokens_reused += length - num_read
 
     def by_position(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Guesses taken, judged and accepted, each by position 1 to MAX_GAMMA.
+        """Return guesses taken, judged and accepted, each by position 1 to MAX_GAMMA.
 
-        A guess is judged where all before it were accepted.
+        A guess is judged if all guesses before it were accepted.
         """
         made, accepted = _at_least(self.by_made), _at_least(self.by_accepted)
-        # All passes that accepted those before it, but those that had no other to judge.
+        # All passes that accepted the guesses before a position, without those that had no more.
         judged = (a - whole for a, whole in zip(accepted, self.by_whole[:-1], strict=False))
         return made[1:], tuple(judged), accepted[1:]
 
 
 def _at_least(counts: Sequence[int]) -> tuple[int, ...]:
-    """Sums of what is at an index and above."""
+    """Return for each index the sum of the counts from it on."""
     return tuple(accumulate(reversed(counts)))[::-1]

@@ -1,4 +1,4 @@
-"""The last minutes of a mesh, kept by whoever asks for its status: speed and acceptance. Pure."""
+"""Speed and acceptance of a mesh over the last minutes, from its status documents. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEPT_S: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One step. acceptance: accepted of all guesses verified in it; None where there were none."""
+    """One step. acceptance: The fraction of verified guesses that were accepted; None if none."""
 
     at_s: float
     tokens_per_s: float
@@ -32,8 +32,7 @@ class _Sums:
 
 
 class History:
-    """Points of a second or more each, as often as a status is added. A coordinator that starts
-    anew has a history of its own."""
+    """Points of a second or more each. A restart of the coordinator begins a new history."""
 
     def __init__(self) -> None:
         self._points: deque[Point] = deque(maxlen=round(KEPT_S / STEP_S))
@@ -52,11 +51,11 @@ class History:
             self._last = new
             return
         seconds = new.at_s - last.at_s
-        # The same document twice, or sooner than a step, tells nothing yet.
+        # The document is the same one, or less than a step has passed.
         if seconds < STEP_S:
             return
         num_guesses = new.num_guesses - last.num_guesses
-        # Counters of a target that is forgotten are missing from the sums.
+        # The sums may decrease, because the counters of a forgotten target are missing.
         rate = max(0.0, (new.num_tokens - last.num_tokens) / seconds)
         share = (new.num_accepted - last.num_accepted) / num_guesses if num_guesses > 0 else None
         self._points.append(Point(new.at_s, rate, share))

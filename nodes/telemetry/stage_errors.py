@@ -1,4 +1,4 @@
-"""How far predicted times are from the observed ones, stage by stage."""
+"""Errors of predicted times, for each stage."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Final, Literal
 
 import numpy as np
 
-# pass: seconds of a pass of the target. plan: the weighted sum over streams of seconds a token,
-# which is what plans are compared by.
+# pass: the seconds of a pass of the target. plan: the weighted sum over streams of seconds a token,
+# by which plans are compared.
 Stage = Literal["pass", "plan"]
 STAGES: Final[tuple[Stage, ...]] = ("pass", "plan")
-# Enough for a 95th percentile, and little to keep for each target.
+# Enough cases for a 95th percentile, and little memory for each target.
 _MEMORY: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorFigures:
-    """|observed - predicted| / predicted of one stage, over the last 1,000 at most.
+    """|observed - predicted| / predicted of one stage, over the last 1,000 cases at most.
 
-    num_seen: since the start. 0.0 where nothing was seen yet.
+    num_seen: The cases since the start. median, p95: 0.0 while there are no cases.
     """
 
     num_seen: int = 0
@@ -31,14 +31,14 @@ class ErrorFigures:
 
 
 class StageErrors:
-    """Running errors of the predictions of each stage; cheap enough to be always there."""
+    """Running errors of the predictions of each stage; they cost little and are always on."""
 
     def __init__(self) -> None:
         self._errors: dict[Stage, deque[float]] = {stage: deque(maxlen=_MEMORY) for stage in STAGES}
         self._num_seen = dict.fromkeys(STAGES, 0)
 
     def observe(self, stage: Stage, observed_s: float, predicted_s: float) -> None:
-        """Note one; what took or was to take no time, or for ever, is taken as not known."""
+        """Record a case. Predictions that are not positive and finite count as unknown."""
         if observed_s > 0.0 and 0.0 < predicted_s < math.inf:
             self._errors[stage].append(abs(observed_s - predicted_s) / predicted_s)
             self._num_seen[stage] += 1

@@ -1,8 +1,8 @@
-"""The status document: what a mesh does, as everybody who shows it reads it.
+"""The status document, which describes the state of a mesh for all programs that display it.
 
-docs/reference/metrics-and-status.md is generated from these classes: a docstring has a line for
-each field, which begins with its name. The document holds names of nodes and models, ids of
-streams, counts and times; never tokens or texts, nor who asked for them.
+docs/reference/metrics-and-status.md is generated from these classes. Each docstring has a line for
+each field, which begins with the field's name. The document has names of nodes and models, ids of
+streams, counts and times, but no tokens, texts or identities of users.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Labels = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class CostPoint:
-    """What a pass of a given size takes.
+    """The time of a pass of a given size.
 
     num_tokens: The number of tokens in the pass.
     calibrated_s: Its time when the node was calibrated.
@@ -52,17 +52,17 @@ class NodeStatus:
     medium: The medium that it shares, empty for none.
     num_streams: The streams that a target serves, or that a draft node follows.
     max_streams: The most streams that it serves at a time.
-    used_cells: The cells of its cache that are taken; of targets only.
+    used_cells: The cells of its cache that are taken; for targets only.
     num_cells: The cells of its cache.
     busy: The fraction of the window in which it worked.
     busy_s: The seconds that it worked, as it reported them: the passes of a target that committed
         something, and the passes of a draft node up to its last message with guesses.
     bytes_in: The bytes that came from it.
     bytes_out: The bytes that went to it.
-    costs: What passes of several sizes take.
+    costs: The times of passes of several sizes.
     model_hash: The SHA-256 of its model file.
     numerics_class: Its numerics class. A `~` in it means that the target's answer to the
-        coordinator's probe was not that of the class; the digits behind it are of that answer.
+        coordinator's probe was not that of the class; the digits after it are from that answer.
     """
 
     name: str
@@ -97,7 +97,7 @@ class StreamStatus:
     """One choice of a request.
 
     stream_id: The stream's number.
-    client: An alias of the client that asked.
+    client: An alias of the client that sent the request.
     user: An alias of the client's user, empty if the request names none.
     priority: The request's priority.
     target: The target that serves it, empty while it waits.
@@ -110,9 +110,9 @@ class StreamStatus:
     gamma: The guesses that its last pass took; 0 for a plain pass.
     acceptance: The estimated chance that a guess of its draft node is right.
     plain: Why its last pass took no guesses, as a label; empty if it took some.
-    reason: The same as a line with the figures that decided it, for the first 64 streams.
+    reason: The same reason as a line with the figures that decided it, for the first 64 streams.
     tokens_per_s: Its speed over the window.
-    age_s: The time since its request came.
+    age_s: The time since its request arrived.
     num_rounds: Its passes that took guesses.
     num_draft_tokens: The guesses that its passes took.
     num_accepted_tokens: Those of them that were accepted.
@@ -141,7 +141,7 @@ class StreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class WaitingStatus:
-    """What waits for a place on a target.
+    """The streams and requests that wait for a place on a target.
 
     num_streams: The streams that have no place.
     num_tokenizing: The requests whose text is not tokenized yet.
@@ -162,7 +162,7 @@ class BatchStatus:
     stream_ids: The streams of the group.
     gammas: The guesses that each of them takes, in the same order.
     draft_s: The predicted time in which the guesses are made.
-    air_s: The predicted time that messages take of the links.
+    air_s: The predicted time that its messages occupy the links.
     verify_s: The predicted time of the target's pass.
     round_s: The predicted cycle time of the group.
     num_tokens: The tokens of the pass.
@@ -216,7 +216,7 @@ class ErrorStatus:
 
 @dataclass(frozen=True, slots=True)
 class ObservedStatus:
-    """What was observed of a target over the window.
+    """Observations of a target over the window.
 
     tokens_per_s: The tokens committed in a second.
     passes_per_s: The passes in a second.
@@ -258,11 +258,11 @@ class CountStatus:
     num_compared: The guesses of draft nodes that were compared with the text, whether a pass took
         them or not; each chain counts up to its first wrong guess.
     num_right: Those of them that were right.
-    num_messages: The messages with guesses that came from draft nodes.
+    num_messages: The messages with guesses that arrived from draft nodes.
     num_parked: The streams that were parked to make room in the cache.
     num_reopened: The streams that were opened again because a message was lost.
     num_texts: The prompts that the target took in.
-    num_texts_reused: Those of which a part was in its caches.
+    num_texts_reused: Those prompts of which a part was in its caches.
     tokens_read: The prompt tokens that the target computed.
     tokens_reused: The prompt tokens that it found in its caches.
     num_passes: The passes that committed something.
@@ -318,7 +318,7 @@ class TargetStatus:
 
     name: The target's name.
     plan: The plan in force; null when the target has left.
-    observed: What was observed of it; null when the target has left.
+    observed: The observations of it; null when the target has left.
     counts: Its counters.
     spans: Its passes and the messages with guesses of the last 10 s.
     """
@@ -335,8 +335,8 @@ class MediumStatus:
     """A medium that several links share.
 
     name: The medium's name.
-    reserved_s: The predicted seconds of it that prompts to nodes and uploads of clients took.
-    busy: The fraction of the window that these take.
+    reserved_s: The predicted seconds in which prompts to nodes and uploads of clients occupied it.
+    busy: The fraction of the window in which these occupied it.
     """
 
     name: str
@@ -366,9 +366,9 @@ class Totals:
 
     requests: The requests that are over, by how they ended: `done`, `cancelled`, `left` (the client
         did), `bad_request`, `not_found`, `overloaded`, `unavailable`, `deadline`, `internal`.
-    num_submitted: The requests that came.
+    num_submitted: The requests that arrived.
     num_moved: The moves of a request to another target.
-    num_stale: The messages that spoke of what was past.
+    num_stale: The messages that referred to an earlier state.
     num_dropped: The messages that did not decode or were not allowed.
     wire: The messages by kind and direction.
     """
@@ -396,7 +396,7 @@ class Status:
     nodes: The nodes: 64 at most that are in the mesh, and 32 that have left.
     num_streams: The streams that have a place or wait for one.
     streams: The first 512 of them, those with a place first.
-    waiting: What waits for a place.
+    waiting: The streams and requests that wait for a place.
     targets: The targets.
     media: The shared media.
     totals: The counters of the whole mesh.
@@ -420,7 +420,7 @@ class Status:
 
 
 def encode_status(status: Status, max_bytes: int = MAX_STATUS_BYTES) -> bytes:
-    """As JSON; of what is too long for a message the first streams and the last spans."""
+    """Encode a status as JSON. If it is too long, only the first streams and last spans stay."""
     most_streams = len(status.streams)
     most_spans = max((len(target.spans) for target in status.targets), default=0)
     while len(data := _dump(status)) > max_bytes and (most_streams or most_spans):
@@ -434,7 +434,7 @@ def encode_status(status: Status, max_bytes: int = MAX_STATUS_BYTES) -> bytes:
 
 
 def decode_status(data: bytes) -> Status:
-    """The inverse. Raises ValueError that names the field."""
+    """Decode a status from JSON. Raises ValueError that names the field."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -453,5 +453,5 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def finite(value: float | None) -> float | None:
-    """None for what is not known or has no limit: JSON has no number for it."""
+    """Return None for a value that is unknown or not finite, which JSON cannot represent."""
     return None if value is None or not math.isfinite(value) else value

@@ -142,7 +142,7 @@ def test_a_cache_that_cannot_be_written_is_only_logged(machine, tmp_path, caplog
     (tmp_path / "cache").write_text("a file in the way")
     opened = open_model(config(tmp_path), tmp_path / "cache")
     assert opened.costs == COSTS
-    assert "calibration not kept" in caplog.text
+    assert "the calibration cannot be kept" in caplog.text
 
 
 def test_one_sequence_alone_is_measured_with_room_for_two(machine, tmp_path):

@@ -63,7 +63,7 @@ def test_texts_are_chosen_by_acceptance():
     assert recording.texts_with("small", 0.5, 1.0) == (half,)
     assert recording.texts_with("small", 0.6, 1.01) == (whole,)
     assert recording.texts_with("small", 0.0, 0.5) == ()
-    with pytest.raises(ModelFileError, match="no draft 'large' in the recording: it has small"):
+    with pytest.raises(ModelFileError, match="no draft 'large': its drafts are small"):
         recording.texts_with("large", 0.0, 1.0)
 
 
@@ -83,7 +83,7 @@ def test_hashes_tell_vocabularies_and_contents_apart():
         (lambda d: d.update(format="airdraft recording 9"), "format 'airdraft recording 9'"),
         (lambda d: d.pop("eog_ids"), "'eog_ids' is missing"),
         (lambda d: d.update(eog_ids=[]), "a token that ends texts"),
-        (lambda d: d.update(texts=[]), "has a text"),
+        (lambda d: d.update(texts=[]), "needs a text"),
         (lambda d: d.update(texts=7), "not iterable"),
         (lambda d: d.update(models=[]), "not enough values"),
         (lambda d: d.update(models=[["a", 1, ""]]), "'1' is not a text"),
@@ -93,11 +93,11 @@ def test_hashes_tell_vocabularies_and_contents_apart():
         (lambda d: d["texts"][0].update(output_ids=[True, 0]), "a token id outside"),
         (lambda d: d["texts"][0].update(output_ids=[1]), "one guess for each position"),
         (lambda d: d["texts"][0].update(guess_ids=[]), "zip"),
-        (lambda d: d["texts"][0].update(guess_ids=[], probabilities=[]), "each draft has one"),
+        (lambda d: d["texts"][0].update(guess_ids=[], probabilities=[]), "each draft needs one"),
         (lambda d: d["texts"][0].update(probabilities=[[0.5]]), "one guess for each position"),
         (lambda d: d["texts"][0].update(probabilities=[[0.5, 1.5]]), r"outside 0\.\.1"),
         (lambda d: d["texts"][0].update(probabilities=[[0.5, float("nan")]]), r"outside 0\.\.1"),
-        (lambda d: d["texts"][0].update(chat=1), "chat is true or false"),
+        (lambda d: d["texts"][0].update(chat=1), "chat must be true or false"),
         (lambda d: d["texts"][0].update(prompt=None), "'None' is not a text"),
         (lambda d: d["texts"][0].update(prompt_ids=[2, 2]), "a prompt occurs twice"),
         (lambda d: d["texts"][0].update(prompt_ids=[2]), "begins with another one"),

@@ -204,9 +204,9 @@ def test_the_tokenizer_knows_the_recorded_prompts():
     assert tuple(tokenizer.encode_chat([("user", TEXT.prompt)])) == PROMPT
     user = ("user", TEXT.prompt)
     for messages in ([("user", "else")], [("user", "")], [("system", TEXT.prompt)], [user, user]):
-        with pytest.raises(InvalidInputError, match="none of the 6 that were recorded of toy"):
+        with pytest.raises(InvalidInputError, match="not one of the 6 recorded prompts of toy"):
             tokenizer.encode_chat(messages)
-    with pytest.raises(InvalidInputError, match="none of the 6"):
+    with pytest.raises(InvalidInputError, match="not one of the 6"):
         tokenizer.encode(TEXT.prompt)
     assert tokenizer.piece(3) == RECORDING.pieces[3]
     with pytest.raises(InvalidInputError):

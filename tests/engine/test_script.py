@@ -80,9 +80,9 @@ def test_a_text_is_known_however_its_tokens_come(pieces):
     ("before", "token_ids", "outputs", "says"),
     [
         # No text begins so: told at the first logits, or when no prompt is longer.
-        ((), (1,), 1, "sequence 7 is none of the 2 recorded texts of large"),
-        ((), (1, 3, 2), 0, "sequence 7 is none of the 2 recorded texts of large"),
-        ((), (1, 2), 2, "logits inside of a recorded prompt"),
+        ((), (1,), 1, "sequence 7 is not in the 2 recorded texts of large"),
+        ((), (1, 3, 2), 0, "sequence 7 is not in the 2 recorded texts of large"),
+        ((), (1, 2), 2, "a recorded prompt has no logits"),
         # Committed tokens: whatever has no logits, and the first that has.
         ((1, 2), (5,), 1, "token 5 at position 2 is not in the 2 recorded texts of large"),
         ((1, 2), (3, 5), 0, "token 5 at position 3 is not in"),

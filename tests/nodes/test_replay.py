@@ -150,10 +150,10 @@ async def test_processes_give_recorded_texts(node_files: Path) -> None:
 
 async def test_nodes_refuse_files_of_the_other_role(node_files: Path) -> None:
     draft = EngineSettings(model=f"replay:{node_files / 'draft.toml'}")
-    with pytest.raises(ConfigError, match=r"draft\.toml': a target has no key draft"):
+    with pytest.raises(ConfigError, match=r"draft\.toml': for a target the file must not"):
         await run_target(TargetConfig(connect="ipc:///nobody", engine=draft))
     target = EngineSettings(model=f"replay:{node_files / 'target.toml'}")
-    with pytest.raises(ConfigError, match=r"target\.toml': a draft needs the key draft"):
+    with pytest.raises(ConfigError, match=r"target\.toml': for a draft node the file needs"):
         await run_draft(DraftConfig(connect="ipc:///nobody", engine=target))
 
 

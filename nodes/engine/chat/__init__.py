@@ -1,1 +1,1 @@
-"""Conversations as the text of a model's chat template, which is code of the model file."""
+"""Renders conversations with a model's chat template, which is code from the model file."""

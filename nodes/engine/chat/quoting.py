@@ -1,8 +1,8 @@
-"""Texts of control tokens inside messages, kept apart from those that the template writes.
+"""Keeps texts of control tokens inside messages apart from those that the template writes.
 
-Whoever writes a message must not be able to end it and begin another one. Before rendering, what
-reads like a control token in a message is replaced by a mark, and after it the mark by the text, to
-be tokenized as plain text. Messages without such texts are rendered as they are.
+The author of a message must not be able to end it and begin another one. So each text of a control
+token in a message is replaced by a mark before rendering. Afterwards the text replaces the mark
+and is tokenized as plain text. Messages without such texts are rendered as they are.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Final
 from nodes.engine.protocol import InvalidInputError
 
 _NONCE_BYTES: Final = 12
-# Templates put roles between characters of control tokens.
+# Templates write roles next to control tokens, so their characters are restricted.
 _ROLE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PREFIX_CHARS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a rendered conversation. is_plain: it names no control tokens."""
+    """A part of a rendered conversation. is_plain: It is tokenized without control tokens."""
 
     text: str
     is_plain: bool
@@ -36,15 +36,16 @@ class ControlTexts:
         self._texts = frozenset(filter(None, texts))
         self._lengths = sorted({len(text) for text in self._texts}, reverse=True)
         starts = sorted({re.escape(text[:_PREFIX_CHARS]) for text in self._texts})
-        # Where one may begin; a look-ahead, as they may overlap. Thousands of texts would be slow.
+        # Finds where a control token may begin: a look-ahead, because they may overlap, and only
+        # of the first characters, because thousands of whole texts would be slow.
         self._start = re.compile(f"(?={'|'.join(starts)})") if starts else None
         self._prefixes = frozenset(t[:n] for t in self._texts for n in range(1, len(t)))
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where control tokens stand, the longest first, and where one may begin at the end.
+        """Return the spans of control tokens, and of a beginning of one at the end of the text.
 
-        The end counts without white space, which templates trim: what they put behind it must not
-        complete a control token.
+        Where several begin, the longest one counts. The end is that without trailing white space,
+        because templates remove this, and text that they append must not complete a control token.
         """
         spans, end = [], 0
         for match in self._start.finditer(text) if self._start is not None else ():
@@ -61,13 +62,13 @@ class ControlTexts:
         return spans
 
     def _size_at(self, text: str, start: int) -> int:
-        # At the end of the text a part is shorter than it was to be.
+        # At the end of the text a slice may be shorter than its size.
         parts = (text[start : start + size] for size in self._lengths)
         return next((len(part) for part in parts if part in self._texts), 0)
 
 
 class Quotes:
-    """The marks of one conversation. They are random, so that no message can hold one."""
+    """The marks of one conversation. They are random, so that no message can contain one."""
 
     def __init__(self, controls: ControlTexts) -> None:
         self._controls = controls
@@ -77,7 +78,7 @@ class Quotes:
         self._mark = re.compile(f"q{self._nonce}x([0-9]+)z", re.IGNORECASE)
 
     def quote(self, content: str) -> str:
-        """A message's content with marks in it, or as it is."""
+        """Return a message's content with marks in place of control tokens."""
         parts, end = [], 0
         for start, stop in self._controls.spans(content):
             parts += [content[end:start], f"q{self._nonce}x{len(self._texts)}z"]
@@ -86,7 +87,7 @@ class Quotes:
         return "".join([*parts, content[end:]])
 
     def split(self, rendered: str) -> list[Piece]:
-        """The rendered text with what the marks stand for; no piece is empty."""
+        """Divide a rendered text at its marks and restore their texts; no piece is empty."""
         pieces = []
         for index, part in enumerate(self._mark.split(rendered)):
             is_plain = index % 2 == 1
@@ -97,8 +98,8 @@ class Quotes:
 
 
 def check_role(role: str) -> None:
-    """Raises InvalidInputError for what is no role in any template."""
+    """Raise InvalidInputError for a role with other characters than roles of templates have."""
     if not _ROLE.fullmatch(role):
         raise InvalidInputError(
-            f"role {role[:64]!r}: letters, digits, and one of . _ - are accepted, 64 at most"
+            f"role {role[:64]!r}: 1 to 64 letters, digits and characters of . _ - are accepted"
         )

@@ -1,7 +1,7 @@
-"""A model's chat template, rendered. It is code of the model file: see nodes/engine/sandbox.
+"""Renders a model's chat template. It is code from the model file: see nodes/engine/sandbox.
 
-Jinja2's immutable sandbox keeps it from what Python could do; memory and time are bounded by the
-process that renders it.
+Jinja2's immutable sandbox gives it no access to Python's functions. The process that renders it
+limits memory and time.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from nodes.engine.protocol import InvalidInputError
 
 MAX_TEXT_CHARS: Final = 1 << 20
 _MAX_ERROR_CHARS: Final = 600
-# Templates ask whether these are none, which what is not defined is not.
+# Templates compare these with none, and an undefined variable is not none.
 _ABSENT: Final = {"tools": None, "documents": None, "add_generation_prompt": True}
-# What a template can raise by what it does; anything else is a fault of ours.
+# The errors that a template's code can raise. Any other error is a bug of airdraft.
 _FAILURES: Final = (
     TemplateError,
     ArithmeticError,
@@ -37,11 +37,11 @@ _FAILURES: Final = (
 
 
 class RefusalError(TemplateError):
-    """The template itself says what is wrong with a conversation."""
+    """The template itself rejects a conversation, with a message."""
 
 
 class _Generation(Extension):
-    """{% generation %} marks answers for training; here it is what stands between."""
+    """Renders what {% generation %} encloses. The tag marks answers for training."""
 
     tags = {"generation"}  # noqa: RUF012 - as Jinja2 declares it
 
@@ -51,12 +51,12 @@ class _Generation(Extension):
 
 
 class ChatTemplate:
-    """One model's template."""
+    """The chat template of one model."""
 
     def __init__(self, text: str, variables: Mapping[str, str]) -> None:
-        """variables: what the template may use besides the messages, by name.
+        """Compile a template; raises InvalidInputError if this fails.
 
-        Raises InvalidInputError for a template that cannot be compiled.
+        variables: The values, by name, that the template may use besides the messages.
         """
         self._variables = dict(variables)
         self._knows_tools = knows_tools(text)
@@ -71,14 +71,13 @@ class ChatTemplate:
         date: str,
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> str:
-        """The text of a conversation and of the beginning of its answer.
+        """Return the text of a conversation and of the beginning of its answer.
 
-        messages: with role and content; calls, and what they returned, as OpenAI's API has them,
-        but for arguments, which are no text. A template that knows no tools gets them as text.
-        date: what the template takes for today, as YYYY-MM-DD; "" where that is not known. The
-        node's own clock is not asked, for then the same request would read otherwise tomorrow, or
-        on another node. Raises InvalidInputError with one line: what the template objects to, or
-        how it fails.
+        messages: Each has role and content. Calls and their results have the form of OpenAI's API,
+        except that arguments are objects and not text. A template without tools gets them as text.
+        date: The template's current date as YYYY-MM-DD; "" if unknown. The node's own clock is not
+        used, because the prompt of a request would then depend on the day and the node. Raises
+        InvalidInputError with one line: the template's own message, or the error in it.
         """
         variables: dict[str, Any] = {**_ABSENT, **self._variables}
         has_tools = tools or any("tool_calls" in m or m["role"] == "tool" for m in messages)
@@ -93,7 +92,7 @@ class ChatTemplate:
             text = self._rendered(variables)
         except _FAILURES as error:
             raise InvalidInputError(_error_line(error)) from None
-        # A template can write halves of characters, which are no text.
+        # A template can write half of a surrogate pair, which cannot be encoded.
         return text.encode(errors="replace").decode()
 
     def _rendered(self, variables: dict[str, Any]) -> str:
@@ -101,12 +100,12 @@ class ChatTemplate:
         for part in self._template.generate(**variables):
             num_chars += len(part)
             if num_chars > MAX_TEXT_CHARS:
-                raise ValueError(f"its text is longer than {MAX_TEXT_CHARS} characters")
+                raise ValueError(f"its output is longer than {MAX_TEXT_CHARS} characters")
             parts.append(part)
         return "".join(parts)
 
 
-def _refuse(message: object) -> None:
+def _raise_refusal(message: object) -> None:
     raise RefusalError(str(message))
 
 
@@ -117,7 +116,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    # Not Jinja2's own filter, which escapes for HTML.
+    # Jinja2's own filter escapes for HTML.
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,
@@ -128,17 +127,17 @@ def _to_json(
 
 
 def _environment() -> Environment:
-    """What templates of model files expect, as Hugging Face's transformers gives it."""
+    """Make the environment that templates of model files expect, as transformers does."""
     made = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
-    made.globals["raise_exception"] = _refuse
+    made.globals["raise_exception"] = _raise_refusal
     made.filters["tojson"] = _to_json
     return made
 
 
 def _error_line(error: BaseException) -> str:
-    """One line for the client; the conversation may be quoted in it, so it is logged nowhere."""
+    """Return one line for the client. It may quote the conversation and must not be logged."""
     what = "refuses the conversation" if isinstance(error, RefusalError) else "fails"
     why = " ".join(str(error).split()) or type(error).__name__
     line = f"the model's chat template {what}: {why}"[:_MAX_ERROR_CHARS]

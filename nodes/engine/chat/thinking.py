@@ -1,6 +1,6 @@
-"""Models that think before they answer: a text between <think> and </think> comes first.
+"""Recognises models that think before they answer, in a text between <think> and </think>.
 
-Some chat templates write the opening mark themselves, so the model's text begins behind it.
+Some chat templates write the opening mark themselves, so the model's text begins after it.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Final
 OPEN: Final = "<think>"
 CLOSE: Final = "</think>"
 
-# The model writes both marks itself, if it thinks.
+# The model writes both marks itself if it thinks.
 MARKED: Final = "marked"
 # The template ends with the opening mark.
 OPENED: Final = "opened"
 
-# Behind the role of the answer, which templates write where they are asked to begin one.
+# The part of a template that writes the beginning of an answer.
 _BEGINS_ANSWER: Final = re.compile(r"add_generation_prompt.*", re.DOTALL)
 _ENDS_OPEN: Final = re.compile(r"<think>(?:\\n)*\n*['\"]\s*[-+]?\}\}")
 
 
 def kind_of(template: str) -> str:
-    """Of a model with this chat template; "" where it knows no thinking."""
+    """Return how a model with this chat template marks its thinking; "" if it does not think."""
     if CLOSE not in template and OPEN not in template:
         return ""
     found = _BEGINS_ANSWER.search(template)

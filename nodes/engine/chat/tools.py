@@ -1,7 +1,7 @@
-"""How models are told of functions that they may call, and how they write a call.
+"""The forms in which models are shown functions that they may call, and in which they write calls.
 
-A style is the form in which a model writes calls. It is found in the text of the model's chat
-template, which shows past calls in that form. Templates that know no tools get them as text.
+A style is the form of a model's calls. It is recognised in the text of the model's chat template,
+which writes past calls in that form. Templates without tools get tools and calls as text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nodes.engine.protocol import InvalidInputError
 HERMES: Final = "hermes"
 # {"name": ..., "parameters": {...}} as the whole answer.
 LLAMA3: Final = "llama3"
-# [{"name": ..., "arguments": {...}}, ...] behind a control token.
+# [{"name": ..., "arguments": {...}}, ...] after a control token.
 MISTRAL: Final = "mistral"
 STYLES: Final = (HERMES, LLAMA3, MISTRAL)
 
@@ -32,14 +32,14 @@ _INTRODUCTION: Final = (
 
 
 def style_of(template: str) -> str:
-    """The style of a model with this chat template; "" for no template."""
+    """Return the style of a model with this chat template; "" without a template."""
     if not template:
         return ""
     return _known_style(template) or HERMES
 
 
 def knows_tools(template: str) -> bool:
-    """Whether the template itself shows tools and calls, in a style that is known here."""
+    """Whether the template itself writes tools and calls, in one of STYLES."""
     return bool(_known_style(template))
 
 
@@ -54,11 +54,11 @@ def _known_style(template: str) -> str:
 
 
 def parse_tools(text: str) -> tuple[list[dict[str, Any]], dict[int, dict[str, Any]]]:
-    """Tools as OpenAI's API has them, and what messages have besides role and content, by their
-    place: `tool_calls`, or the `tool_call_id` and `name` of a result.
+    """Parse tools, and the fields of messages that belong to calls.
 
-    text: {"tools": [...], "messages": {"3": {...}}} as JSON, "" for nothing. Raises
-    InvalidInputError for what is none.
+    text: {"tools": [...], "messages": {"3": {...}}} as JSON; "" for none. Returns the tools in the
+    form of OpenAI's API, and by the index of a message its fields besides role and content:
+    `tool_calls`, or the `tool_call_id` and `name` of a result. Raises InvalidInputError.
     """
     if not text:
         return [], {}
@@ -76,7 +76,7 @@ def parse_tools(text: str) -> tuple[list[dict[str, Any]], dict[int, dict[str, An
 
 
 def mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """A value of JSON with all its texts changed, names of fields included."""
+    """Return a JSON value with `change` applied to all its texts, including names of fields."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):
@@ -89,29 +89,32 @@ def mapped(value: Any, change: Callable[[str], str]) -> Any:
 def told_as_text(
     messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """A conversation with tools, for a template that knows none: tools stand in the first message
-    of the system, calls in answers, and what functions returned in messages of the user."""
-    told: list[dict[str, Any]] = []
+    """Return a conversation with tools as text, for a template without tools.
+
+    The system message describes the tools, answers contain the calls, and messages of the user
+    contain the results.
+    """
+    converted: list[dict[str, Any]] = []
     for message in messages:
         role, content = message["role"], message["content"]
         if role == "tool":
             role, content = "user", f"<tool_response>\n{content}\n</tool_response>"
-            # Templates want user and assistant in turns.
-            if told and told[-1]["role"] == "user":
-                told[-1]["content"] += "\n" + content
+            # Many templates require that user and assistant alternate.
+            if converted and converted[-1]["role"] == "user":
+                converted[-1]["content"] += "\n" + content
                 continue
         for call in message.get("tool_calls", ()):
             function = call["function"]
             written = {"name": function["name"], "arguments": function["arguments"]}
             content += f"{_break(content)}<tool_call>\n{_json(written)}\n</tool_call>"
-        told.append({"role": role, "content": content})
+        converted.append({"role": role, "content": content})
     if tools:
         text = "\n".join([_INTRODUCTION, *(_json(tool["function"]) for tool in tools)])
-        if told and told[0]["role"] == "system":
-            told[0]["content"] += f"{_break(told[0]['content'])}\n{text}"
+        if converted and converted[0]["role"] == "system":
+            converted[0]["content"] += f"{_break(converted[0]['content'])}\n{text}"
         else:
-            told.insert(0, {"role": "system", "content": text})
-    return told
+            converted.insert(0, {"role": "system", "content": text})
+    return converted
 
 
 def _break(content: str) -> str:

@@ -1,9 +1,9 @@
-// Activations as the products want them: whole numbers of 8 bits with a float for every block of columns,
-// and the words of the tokens of a tile side by side.
+// Converts activations to the form that the products read: 8-bit integers with a float for every block of
+// columns, and the words of a tile's tokens side by side.
 //
-// Rounding is written out in additions and multiplications that IEEE 754 defines, so that every processor
-// gets the same bits. A block with a value that is no finite number gets NaN for its factor: so the
-// rows of that token are NaN, and those of other tokens are not touched.
+// Rounding uses only additions and multiplications that IEEE 754 defines, so that every processor
+// gets the same bits. If a value of a block is not finite, the block's factor is NaN. The rows of that
+// token are then NaN, and those of other tokens are not affected.
 #pragma once
 
 #include <cmath>
@@ -15,10 +15,10 @@
 
 namespace airdraft {
 
-// Less than this is nothing: 127 divided by it must be finite.
+// Smaller values count as 0, because 127 divided by the largest one must be finite.
 constexpr float LEAST = 0x1p-100f;
 
-// The factor of one block, and its whole numbers.
+// Computes the factor of one block and its integers.
 template <int COLUMNS> static inline float quantise(const float * x, int8_t * whole) {
     uint32_t most = 0;
     for (int k = 0; k < COLUMNS; k++) {
@@ -36,7 +36,7 @@ template <int COLUMNS> static inline float quantise(const float * x, int8_t * wh
     }
     const float factor = 127.0f / largest;
     for (int k = 0; k < COLUMNS; k++) {
-        // Adding 1.5 * 2^23 leaves no bits behind the point: to the nearest, ties to even.
+        // Adding 1.5 * 2^23 leaves no fractional bits: it rounds to the nearest, ties to even.
         const float shifted = x[k] * factor + 0x1.8p23f;
         int32_t bits;
         memcpy(&bits, &shifted, 4);
@@ -55,7 +55,7 @@ static inline int32_t two(int first, int second) {
     return (int32_t) ((uint32_t) (uint16_t) first | (uint32_t) second << 16);
 }
 
-// Sums of the first two and of the last two of every four of so many columns.
+// Computes the sums of the first two and of the last two of every four columns.
 static inline void sum_up(const int8_t * whole, int columns, int & first, int & second) {
     first = second = 0;
     for (int k = 0; k < columns; k += 4) {
@@ -64,7 +64,7 @@ static inline void sum_up(const int8_t * whole, int columns, int & first, int & 
     }
 }
 
-// One block of token t of a tile of `width` tokens; x: its floats.
+// Packs one block of token t of a tile of `width` tokens; x: the token's floats.
 template <class I, class F> static void pack(const float * x, int32_t * tile, int width, int t) {
     tile += t;
     if constexpr (std::is_base_of_v<FloatWords, F>) {

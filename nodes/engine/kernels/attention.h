@@ -1,11 +1,11 @@
-// Attention of one token's heads that share keys and values, a piece of the keys at a time.
+// Attention of the heads of one token that share keys and values, a piece of the keys at a time.
 //
-// A piece is the next 64 cells that the token sees, wherever they lie in the cache, so pieces depend on nothing
-// but the sequence itself: not on other sequences, nor on the tokens of the pass or its threads. Each piece has its own
-// maximum, sum and values; they are joined in order.
+// A piece is the next 64 cells that the token sees, wherever they lie in the cache. So pieces depend only on the
+// sequence itself, and not on other sequences, the tokens of the pass or its threads. Each piece has its own
+// maximum, sum and values, and pieces are joined in order.
 //
-// Where several tokens see the same piece, its keys are turned into columns once, and keys take the place that
-// sizes have otherwise: the same sums in the same order, without adding up across a register at the end.
+// If several tokens see the same piece, its keys are transposed once, so that the lanes of a register are keys and
+// not columns. The sums and their order are the same, but no sum across a register is needed at the end.
 #pragma once
 
 #include <cmath>
@@ -15,13 +15,13 @@
 
 namespace airdraft {
 
-// e^x for x <= 0, within 2e-7 of it; 0 below -87, where floats end.
+// Returns e^x for x <= 0, with a relative error of 2e-7; 0 below -87, where normal floats end.
 template <class I> static inline typename I::Floats exponential(typename I::Floats x) {
     using Floats = typename I::Floats;
     const Floats shift = I::all(0x1.8p23f);
     const Floats shifted = I::multiply_add(x, I::all(0x1.715476p0f), shift);
     const Floats whole = I::subtract(shifted, shift);
-    // ln 2 in two parts, the first with few bits.
+    // ln 2 as the sum of two parts, the first one with few bits.
     Floats rest = I::multiply_add(whole, I::all(-0x1.62e4p-1f), x);
     rest = I::multiply_add(whole, I::all(-0x1.7f7d1cp-20f), rest);
     Floats power = I::all(1.0f / 720);
@@ -34,7 +34,7 @@ template <class I> static inline typename I::Floats exponential(typename I::Floa
     return I::unless_below(x, -87.0f, I::multiply(power, I::power_of_two(shifted)));
 }
 
-// The products of HEADS queries with the keys of a piece: scores[head][key].
+// Multiplies HEADS queries with the keys of a piece: scores[head][key].
 template <class I, int HEADS>
 static void scores_of(const Cache & cache, const Piece & piece, const float * const * queries,
                       float (*scores)[PIECE]) {
@@ -52,7 +52,7 @@ static void scores_of(const Cache & cache, const Piece & piece, const float * co
     }
 }
 
-// Sums of the values of a piece, each times its weight, for HEADS heads.
+// Adds up the values of a piece, each times its weight, for HEADS heads.
 template <class I, int HEADS>
 static void values_of(const Cache & cache, const Piece & piece, const float (*weights)[PIECE], float * const * out) {
     constexpr int AT_ONCE = 2;
@@ -76,7 +76,7 @@ static void values_of(const Cache & cache, const Piece & piece, const float (*we
     }
 }
 
-// Scores become weights; the piece's maximum and sum go to `part`.
+// Converts scores to weights; writes the piece's maximum and sum to `part`.
 template <class I> static void weigh(float * scores, int count, Part & part) {
     for (int key = count; key < PIECE; key++) scores[key] = -INFINITY;
     auto larger = I::all(-INFINITY);
@@ -106,11 +106,11 @@ static void attend_some(const Cache & cache, const Piece & piece, const float * 
     values_of<I, HEADS>(cache, piece, scores, values);
 }
 
-// parts: (heads,) of this piece alone.
+// Computes attention over one piece. parts: (heads,) results of this piece alone.
 template <class I>
 static void attend(const Cache & cache, const Piece & piece, const float * const * queries, int heads, Part * parts) {
     while (heads > 0) {
-        // Heads are taken together for the sake of speed alone.
+        // Several heads are computed together for speed only; no bit depends on it.
         const int some = heads >= 3 ? 3 : heads;
         if (some == 3) {
             attend_some<I, 3>(cache, piece, queries, parts);
@@ -125,7 +125,7 @@ static void attend(const Cache & cache, const Piece & piece, const float * const
     }
 }
 
-// Adds the next piece to what has been joined.
+// Adds the next piece to the joined ones.
 template <class I> static void join(Part & joined, const Part & next, int size) {
     const float most = next.most > joined.most ? next.most : joined.most;
     alignas(64) float both[ROWS] = {joined.most - most, next.most - most};
@@ -139,8 +139,8 @@ template <class I> static void join(Part & joined, const Part & next, int size) 
     joined.most = most;
 }
 
-// A piece's keys by columns, (key_size, PIECE), and its values, (PIECE, value_size). The keys of a piece that is not
-// full are 0 beyond its end.
+// Writes a piece's transposed keys, (key_size, PIECE), and its values, (PIECE, value_size), as floats. The keys beyond
+// the end of a piece that is not full are 0.
 template <class I> static void unfold(const Cache & cache, const Piece & piece, float * keys, float * values) {
     static const half_bits nothing[MOST_SIZE] = {};
     for (int key = 0; key < PIECE; key += ROWS) {
@@ -160,13 +160,13 @@ template <class I> static void unfold(const Cache & cache, const Piece & piece, 
     }
 }
 
-// As scores_of, of sixteen keys from `key` on. A register's lanes would each add up every sixteenth product; here
-// these sums follow one another, in the order in which I::sum adds lanes up.
+// As scores_of, for sixteen keys from `key` on. In scores_of each lane adds up every sixteenth product. Here these
+// sums are computed one after the other, in the order in which I::sum adds up the lanes.
 template <class I, int QUERIES>
 static void unfolded_scores(const Cache & cache, const Piece & piece, const float * keys, int key,
                             const float * const * queries, float (*scores)[PIECE]) {
     constexpr int LANES[ROWS] = {0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15};
-    // Of one, two, four, eight lanes, and of all.
+    // The sums of one, two, four, eight and all lanes.
     typename I::Floats sums[5][QUERIES];
     UNROLL for (int n = 0; n < ROWS; n++) {
         typename I::Floats some[QUERIES];
@@ -187,7 +187,7 @@ static void unfolded_scores(const Cache & cache, const Piece & piece, const floa
     }
 }
 
-// As values_of.
+// As values_of, for an unfolded piece.
 template <class I, int QUERIES>
 static void unfolded_values(const Cache & cache, const Piece & piece, const float * values,
                             const float (*weights)[PIECE], Part * parts) {
@@ -216,8 +216,8 @@ static void attend_unfolded(const Cache & cache, const Piece & piece, const floa
     for (int q = 0; q < QUERIES && !is_first; q++) join<I>(joined[q], next[q], cache.value_size);
 }
 
-// Attention of `count` queries, of whatever tokens and heads, over a piece that unfold() gave, joined to what they had
-// before; is_first: they had nothing. joined: (count,).
+// Computes attention of `count` queries, of any tokens and heads, over a piece from unfold(), and joins it to their
+// earlier pieces, of which there are none if is_first. joined: (count,).
 template <class I>
 static void attend_many(const Cache & cache, const Piece & piece, const float * keys, const float * values,
                         const float * const * queries, int count, Part * joined, bool is_first) {
@@ -229,7 +229,7 @@ static void attend_many(const Cache & cache, const Piece & piece, const float * 
     for (; q < count; q++) attend_unfolded<I, 1>(cache, piece, keys, values, queries + q, joined + q, is_first);
 }
 
-// The result of a head.
+// Computes the result of a head from its joined pieces.
 template <class I> static void finish(const Part & joined, int size, float * out) {
     const auto factor = I::all(1.0f / joined.sum);
     for (int d = 0; d < size; d += ROWS) I::store(out + d, I::multiply(I::load(joined.values + d), factor));

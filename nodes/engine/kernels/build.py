@@ -1,6 +1,6 @@
-"""Compile the kernels: `python -m nodes.engine.kernels.build`.
+"""Compiles the kernels: `python -m nodes.engine.kernels.build`.
 
-It needs a C++ compiler and the headers that llama-cpp-python installs; any build of that will do.
+It needs a C++ compiler and the headers that any build of llama-cpp-python installs.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pathlib import Path
 from nodes.engine.kernels.library import PATH
 
 _SOURCES = Path(__file__).parent
-# No fast-math: each operation rounds as it is written. -O3 takes half as long again to compile, and
-# with it GCC 12 spills so much in Q5_0 that AVX2 is half as fast.
+# No fast-math: each operation rounds as it is written. -O3 takes one and a half times as long to
+# compile, and with it GCC 12 spills so many registers in Q5_0 that AVX2 is half as fast.
 _FLAGS = (
     *("-std=c++17", "-O2", "-ftree-vectorize", "-fPIC", "-fvisibility=hidden"),
     *("-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"),
 )
 _AVX2 = ("-mavx2", "-mfma", "-mf16c")
-# What each file may use; which one runs is decided when it runs.
+# The instructions that the compiler may use in each file. The file to run is chosen at run time.
 _OF_X86 = {
     "products_avx2.cpp": _AVX2,
     "products_avxvnni.cpp": (*_AVX2, "-mavxvnni"),
@@ -39,7 +39,7 @@ _EVERYWHERE = {"products_any.cpp": (), "weights.cpp": (), "library.cpp": ()}
 
 
 class BuildError(Exception):
-    """The text says what is missing or what the compiler said."""
+    """The build failed. The message names what is missing, or has the compiler's error."""
 
 
 def build(
@@ -47,13 +47,13 @@ def build(
 ) -> None:
     """Compile all files and link them. Raises BuildError.
 
-    compiler: a command; CXX or c++ unless given. headers: the folder of ggml.h; that of
-    llama-cpp-python unless given. machine: that the compiler is for; this one unless given.
+    compiler: A command; CXX or c++ by default. headers: The folder of ggml.h; by default that of
+    llama-cpp-python. machine: The architecture to compile for; by default that of this machine.
     """
     command = shlex.split(compiler or os.environ.get("CXX", "c++"))
     headers = headers or _headers()
     if headers is None or not (headers / "ggml.h").is_file():
-        raise BuildError("there is no ggml.h: install llama-cpp-python first")
+        raise BuildError("ggml.h was not found: install llama-cpp-python first")
     version = importlib.metadata.version("llama-cpp-python")
     is_x86 = (machine or platform.machine()) in ("x86_64", "AMD64")
     files = {**_EVERYWHERE, **(_OF_X86 if is_x86 else {})}
@@ -66,19 +66,19 @@ def build(
             return out
 
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            # The longest first.
+            # The file that takes longest comes first.
             objects = list(pool.map(compiled, reversed(files)))
         linked = f"{folder}/{into.name}"
         _run([*command, "-shared", "-o", linked, *objects, "-ldl", "-pthread"])
         into.parent.mkdir(parents=True, exist_ok=True)
-        # Replaced, not written over: a process may have it loaded.
+        # The file is replaced and not overwritten, because a process may have loaded it.
         temporary = into.with_suffix(".new")
         temporary.write_bytes(Path(linked).read_bytes())
         temporary.replace(into)
 
 
 def _headers() -> Path | None:
-    """Where llama-cpp-python puts them."""
+    """Return the folder of llama-cpp-python's headers; None if it is not installed."""
     package = importlib.util.find_spec("llama_cpp")
     if package is None or package.origin is None:
         return None
@@ -89,7 +89,7 @@ def _run(command: list[str]) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:
-        raise BuildError(f"there is no compiler {command[0]!r}: install g++") from error
+        raise BuildError(f"the compiler {command[0]!r} was not found: install g++") from error
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["it gave no reason"]
         reason = next((line for line in lines if "error" in line), lines[0])

@@ -1,8 +1,8 @@
 // The product of one block of weights with the activations of T tokens, for each format.
 //
-// add<T>(block, x, sums) adds to sums[t], which holds a float for each of the block's sixteen rows. The order
-// of additions is part of what is promised: whole numbers inside a block, which are exact, then one or two
-// roundings to float a block, blocks in ascending order. Nothing depends on T.
+// add<T>(block, x, sums) adds to sums[t], which holds a float for each of the block's sixteen rows. Results
+// depend on the order of additions, so it must not change: exact integer sums inside a block, one or two
+// roundings to float for each block, and blocks in ascending order. No result depends on T.
 //
 // x: the activations of the tile, T words side by side for every four columns (activations.h).
 #pragma once
@@ -18,7 +18,7 @@ namespace airdraft {
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-// Memory is read this far ahead: 4,096 would meet the same page again, and less is too late.
+// Memory is prefetched this many bytes ahead: 4,096 is the same place of the next page, less is too late.
 constexpr int AHEAD = 8192;
 
 template <class I> static inline typename I::Floats factor(int32_t word) {
@@ -27,16 +27,16 @@ template <class I> static inline typename I::Floats factor(int32_t word) {
     return I::all(x);
 }
 
-// What is 256 columns at once.
+// The words of formats with 256 columns in a block.
 struct SuperWords {
     static constexpr int columns = 256;
     static constexpr int sums = 64;     // 4 words: sums of 32 columns each, two in a word
-    static constexpr int d = 68;        // 1 word: the float that a whole number stands for
-    static constexpr int offsets = 69;  // 16 words: where the sums of 16 columns each begin
+    static constexpr int d = 68;        // 1 word: the factor of the integers, as a float
+    static constexpr int offsets = 69;  // 16 words: the start values of the sums of 16 columns each
     static constexpr int words = 85;
 };
 
-// Two blocks of 32 columns.
+// The words of formats with two blocks of 32 columns each.
 struct PairWords {
     static constexpr int columns = 64;
     static constexpr int d = 16;
@@ -44,14 +44,14 @@ struct PairWords {
     static constexpr int words = 20;
 };
 
-// Floats as they are.
+// The words of formats whose activations stay floats.
 struct FloatWords {
     static constexpr int columns = 64;
     static constexpr int words = 64;
 };
 
-// Scales and minima of a block as bytes: 128 of scales, group by group, and 128 of minima, those of two
-// groups alternating, as I::pairs wants them.
+// Unpacks the scales and minima of a block to bytes: 128 of scales, group by group, and 128 of minima, which
+// alternate between two groups as I::pairs needs them.
 template <class I> static inline void take_apart(const uint8_t * packed, uint8_t * bytes) {
     const auto a = I::load(packed), b = I::load(packed + VECTOR), c = I::load(packed + 2 * VECTOR);
     I::store(bytes, I::bits(a, 63));
@@ -75,7 +75,7 @@ static inline void add_with_minima(const Block & w, const uint8_t * minima, cons
     }
 }
 
-// These two are inlined whatever their size, or sums go through memory.
+// These two functions must always be inlined, because otherwise the sums are kept in memory.
 //
 // Calls each(i, weights) for the eight vectors of 32 columns of 4 bits, in order; `low`: four vectors.
 template <class I, class Each>
@@ -88,7 +88,7 @@ __attribute__((always_inline)) static inline void four_bits(const uint8_t (*low)
     }
 }
 
-// The same of 5 bits; `high`: the fifth bits.
+// The same for 5 bits; `high`: the fifth bits.
 template <class I, class Each>
 __attribute__((always_inline)) static inline void five_bits(const uint8_t (*low)[VECTOR], const uint8_t * high, Each each) {
     I::fetch(high + AHEAD);
@@ -156,7 +156,7 @@ template <class I> struct Q5K : SuperWords {
             five_bits<I>(w.low + 4 * group, w.high[group], [&](int i, auto weights) __attribute__((always_inline)) {
                 UNROLL for (int t = 0; t < T; t++) I::dot(dots[t], weights, x[(8 * group + i) * T + t]);
                 if (I::narrow && i == 3) {
-                    // 31 * 127 sixteen times does not fit in 16 bits, eight times it does.
+                    // The sum of sixteen products 31 * 127 does not fit in 16 bits, that of eight does.
                     UNROLL for (int t = 0; t < T; t++) {
                         I::add_scaled(products[t], dots[t], scale);
                         dots[t] = I::start(0);
@@ -171,7 +171,7 @@ template <class I> struct Q5K : SuperWords {
 
 template <class I> struct Q6K : SuperWords {
     using Block = Q6KBlock;
-    // A weight is this much less than the bits say.
+    // This number is subtracted from the stored bits of a weight.
     static constexpr int times = 32;
 
     template <int T> static inline void add(const Block & w, const int32_t * x, typename I::Floats * sums) {
@@ -278,8 +278,8 @@ template <class I> struct Q80 : PairWords {
     }
 };
 
-// A block is added up in four parts, even and odd columns of each half: shorter sums have smaller errors, and
-// one addition need not wait for another. `read(k)` returns column k of the sixteen rows.
+// Adds up a block in four parts, the even and odd columns of each half. Shorter sums have smaller errors, and
+// the additions do not wait for each other. `read(k)` returns column k of the sixteen rows.
 template <class I, int T, class Read>
 static inline void add_floats(const int32_t * x, typename I::Floats * sums, Read read) {
     typename I::Floats block[T];

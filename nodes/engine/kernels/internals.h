@@ -1,6 +1,6 @@
-// The parts of ggml that its public headers do not declare and that this library stands on.
+// The parts of ggml that this library needs and that ggml's public headers do not declare.
 //
-// They are those of llama.cpp as llama-cpp-python 0.3.36 carries it (ggml 0.25.3): the interface of
+// They are those of the llama.cpp in llama-cpp-python 0.3.36 (ggml 0.25.3): the interface of
 // a buffer type, of a buffer, and of ggml-cpu's "extra buffer types", which is how ggml itself adds
 // kernels for other layouts of weights. `library.py` refuses any other version.
 #pragma once
@@ -53,7 +53,7 @@ struct ggml_backend_buffer {
     ggml_backend_buffer_usage usage;
 };
 
-// What every thread of a pass is given with an operation.
+// The parameters that every thread of a pass gets with an operation.
 struct ggml_compute_params {
     int ith, nth;
     size_t wsize;

@@ -1,4 +1,4 @@
-// Any processor: the same arithmetic, lane by lane. Slow where the compiler finds no instructions for it.
+// For any processor: the same arithmetic, lane by lane. It is slow unless the compiler vectorises it.
 #pragma once
 
 #include <cmath>
@@ -7,11 +7,11 @@
 
 #include "layout.h"
 
-// Of each file that is compiled with it alone: another is compiled for other instructions.
+// The namespace keeps this code inside the file that includes it: others are compiled for other instructions.
 namespace airdraft {
 namespace {
 
-// Unrolled, it takes minutes to compile and is no faster.
+// Unrolled code would take minutes to compile and is not faster.
 #define UNROLL
 #define INLINE static inline
 
@@ -51,7 +51,7 @@ struct AnyProcessor {
         for (int i = 0; i < VECTOR; i++) b.v[i] = (b.v[i] & mask) | (other.v[i] & ~mask);
         return b;
     }
-    // Of bytes, not of 16 bits as elsewhere: bits that come from a neighbour are never used.
+    // This shifts bytes, others shift 16 bits. Bits that come from a neighbouring byte are never used.
     template <int N> INLINE Bytes right(Bytes b) {
         for (auto & byte : b.v) byte >>= N;
         return b;
@@ -139,12 +139,12 @@ struct AnyProcessor {
         for (int row = 0; row < ROWS; row++) a.v[row] = __builtin_fmaf(a.v[row], b.v[row], -c.v[row]);
         return a;
     }
-    // b where either is no number.
+    // Returns b if either one is NaN.
     INLINE Floats larger(const Floats & a, Floats b) {
         for (int row = 0; row < ROWS; row++) b.v[row] = a.v[row] > b.v[row] ? a.v[row] : b.v[row];
         return b;
     }
-    // Sixteen columns of sixteen rows of 16-bit floats: out[column * stride + row].
+    // Transposes sixteen columns of sixteen rows of 16-bit floats: out[column * stride + row].
     INLINE void transposed(const half_bits * const * rows, float * out, int stride) {
         for (int row = 0; row < ROWS; row++) {
             for (int column = 0; column < ROWS; column++) out[column * stride + row] = float_of(rows[row][column]);
@@ -165,7 +165,7 @@ struct AnyProcessor {
         }
         return shifted;
     }
-    // Halves are added up again and again: lane i and i + 8, then i + 4, i + 2, i + 1.
+    // Halves are added repeatedly: lanes i and i + 8, then i + 4, i + 2, i + 1.
     INLINE float sum(Floats f) {
         for (int half = ROWS / 2; half > 0; half /= 2) {
             for (int row = 0; row < half; row++) f.v[row] += f.v[row + half];

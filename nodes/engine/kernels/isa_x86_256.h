@@ -8,13 +8,13 @@
 #include "isa_x86_transposed.h"
 #include "layout.h"
 
-// Of each file that is compiled with it alone: another is compiled for other instructions.
+// The namespace keeps this code inside the file that includes it: others are compiled for other instructions.
 namespace airdraft {
 namespace {
 
 #define INLINE __attribute__((always_inline)) static inline
 
-// Applies `expression` to both registers of what it names with [i].
+// Applies `expression` to both registers, whose index in it is i.
 #define BOTH(Type, expression) \
     Type out;                  \
     {                          \
@@ -63,8 +63,8 @@ struct Avx2 {
         }
     }
 #else
-    // Sums of products stay in 16 bits until they are scaled: two a row, of even and odd halves of
-    // every four columns.
+    // Sums of products have 16 bits until they are scaled. There are two for each row, of the even and
+    // odd halves of every four columns.
     static constexpr int most_tokens = 4;
     static constexpr bool narrow = true;
     static int32_t offset(int first, int second, int times) {
@@ -74,12 +74,12 @@ struct Avx2 {
     INLINE void dot(Dots & sum, Bytes w, int32_t x) {
         for (int i = 0; i < 2; i++) {
             sum.v[i] = _mm256_add_epi16(sum.v[i], _mm256_maddubs_epi16(w.v[i], each(x)));
-            // GCC adds up in another order otherwise, and spills every product.
+            // Without this GCC adds up in another order and spills every product.
             asm("" : "+x"(sum.v[i]));
         }
     }
-    // The instruction wants one side without a sign: the weight's goes to the activation. -128 * 127
-    // twice is just within 16 bits.
+    // The instruction needs one unsigned operand, so the weight's sign is moved to the activation. The
+    // sum of two products -128 * 127 just fits into 16 bits.
     INLINE void dot8(Ints & sum, Bytes w, int32_t x) {
         for (int i = 0; i < 2; i++) {
             const __m256i weight = _mm256_xor_si256(w.v[i], _mm256_set1_epi8((char) 0x80));
@@ -149,9 +149,9 @@ struct Avx2 {
     INLINE Floats multiply_subtract(Floats a, Floats b, Floats c) {
         BOTH(TwoFloats, _mm256_fmsub_ps(a.v[i], b.v[i], c.v[i]));
     }
-    // b where either is no number.
+    // Returns b if either one is NaN.
     INLINE Floats larger(Floats a, Floats b) { BOTH(TwoFloats, _mm256_max_ps(a.v[i], b.v[i])); }
-    // Sixteen columns of sixteen rows of 16-bit floats: out[column * stride + row].
+    // Transposes sixteen columns of sixteen rows of 16-bit floats: out[column * stride + row].
     INLINE void transposed(const half_bits * const * rows, float * out, int stride) { transposed16(rows, out, stride); }
     // `f`, or 0 where x is below the limit.
     INLINE Floats unless_below(Floats x, float limit, Floats f) {
@@ -162,7 +162,7 @@ struct Avx2 {
         BOTH(TwoFloats, _mm256_castsi256_ps(_mm256_slli_epi32(
                             _mm256_sub_epi32(_mm256_castps_si256(shifted.v[i]), each(0x4b400000 - 127)), 23)));
     }
-    // Halves are added up again and again: lane i and i + 8, then i + 4, i + 2, i + 1.
+    // Halves are added repeatedly: lanes i and i + 8, then i + 4, i + 2, i + 1.
     INLINE float sum(Floats f) {
         const __m256 eight = _mm256_add_ps(f.v[0], f.v[1]);
         __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

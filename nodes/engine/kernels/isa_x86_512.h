@@ -8,7 +8,7 @@
 #include "isa_x86_transposed.h"
 #include "layout.h"
 
-// Of each file that is compiled with it alone: another is compiled for other instructions.
+// The namespace keeps this code inside the file that includes it: others are compiled for other instructions.
 namespace airdraft {
 namespace {
 
@@ -73,20 +73,20 @@ struct Avx512 {
     INLINE Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
     INLINE Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
     INLINE Floats multiply_subtract(Floats a, Floats b, Floats c) { return _mm512_fmsub_ps(a, b, c); }
-    // b where either is no number.
+    // Returns b if either one is NaN.
     INLINE Floats larger(Floats a, Floats b) { return _mm512_max_ps(a, b); }
-    // Sixteen columns of sixteen rows of 16-bit floats: out[column * stride + row].
+    // Transposes sixteen columns of sixteen rows of 16-bit floats: out[column * stride + row].
     INLINE void transposed(const half_bits * const * rows, float * out, int stride) { transposed16(rows, out, stride); }
     // `v`, or 0 where x is below the limit.
     INLINE Floats unless_below(Floats x, float limit, Floats v) {
         return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, all(limit), _CMP_NLT_UQ), v);
     }
-    // 2^n of n + 1.5 * 2^23.
+    // Returns 2^n for the argument n + 1.5 * 2^23.
     INLINE Floats power_of_two(Floats shifted) {
         const __m512i n = _mm512_sub_epi32(_mm512_castps_si512(shifted), _mm512_set1_epi32(0x4b400000 - 127));
         return _mm512_castsi512_ps(_mm512_slli_epi32(n, 23));
     }
-    // Halves are added up again and again: lane i and i + 8, then i + 4, i + 2, i + 1.
+    // Halves are added repeatedly: lanes i and i + 8, then i + 4, i + 2, i + 1.
     INLINE float sum(Floats v) {
         const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
         __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

@@ -1,4 +1,4 @@
-// Columns of rows of 16-bit floats, for AVX2 and what has it.
+// Transposes rows of 16-bit floats, with AVX2.
 #pragma once
 
 #include <immintrin.h>
@@ -8,12 +8,12 @@
 namespace airdraft {
 namespace {
 
-// Eight by eight.
+// Transposes eight rows of eight columns.
 __attribute__((always_inline)) static inline void transposed8(const half_bits * const * rows, int from, float * out,
                                                               int stride) {
     __m256 a[8], b[8];
     for (int i = 0; i < 8; i++) a[i] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) (rows[i] + from)));
-    // Pairs of rows, then fours; each half of a register is on its own until the end.
+    // First pairs of rows, then groups of four. The halves of a register stay separate until the end.
     for (int i = 0; i < 4; i++) {
         b[2 * i] = _mm256_unpacklo_ps(a[2 * i], a[2 * i + 1]);
         b[2 * i + 1] = _mm256_unpackhi_ps(a[2 * i], a[2 * i + 1]);

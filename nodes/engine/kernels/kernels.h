@@ -1,4 +1,4 @@
-// What an instruction set offers; each file products_*.cpp makes one.
+// The interface of one instruction set's kernels; each file products_*.cpp implements it for one set.
 #pragma once
 
 #include <cstddef>
@@ -8,31 +8,31 @@
 
 namespace airdraft {
 
-// Tokens for which weights are read once.
+// The number of tokens for which weights are read once.
 constexpr int TOKENS = 16;
 
 struct Product {
     size_t block_bytes;
-    int columns;  // of a block
-    int words;    // of the activations of one token for a block
+    int columns;  // columns of a block
+    int words;    // words of one token's activations for a block
 
-    // Packs one block of one token. x: `columns` floats; tile: where the tile's block begins, whose tokens
-    // lie `width` side by side; t: which of them.
+    // Packs one block of one token. x: `columns` floats; tile: the block of a tile, in which `width` tokens
+    // lie side by side; t: the index of this token.
     void (*pack)(const float * x, int32_t * tile, int width, int t);
 
-    // out[t * stride + row] for the rows of groups first to last - 1 of sixteen each, and all tokens.
+    // Computes out[t * stride + row] for the rows of groups `first` to `last` - 1 of sixteen each, and all tokens.
     // weights: (groups, blocks) blocks; x: tiles of `most_tokens` tokens, (blocks, words, tokens) each.
     // Rows from `rows` on do not exist.
     void (*multiply)(const void * weights, int first, int last, int blocks, const int32_t * x, int tokens,
                      float * out, size_t stride, int rows);
 };
 
-// Cells of a piece, the largest head, and the most heads that are given at a time.
+// The cells of a piece, the largest head, and the most heads in one call.
 constexpr int PIECE = 64;
 constexpr int MOST_SIZE = 512;
 constexpr int MOST_HEADS = 16;
 
-// Keys and values of the heads that share them, 16-bit floats; strides in bytes from cell to cell.
+// The keys and values that some heads share, as 16-bit floats. Strides are bytes from cell to cell.
 struct Cache {
     const char *keys, *values;
     size_t key_stride, value_stride;
@@ -40,14 +40,14 @@ struct Cache {
     float scale;
 };
 
-// Cells that a token sees, and what the mask adds to their scores.
+// Cells that a token sees, and the numbers that the mask adds to their scores.
 struct Piece {
     int count;
     int32_t cells[PIECE];
     float biases[PIECE];
 };
 
-// What a head has summed up: the largest score, the sum of e^(score - most), and of the values times that.
+// The sums of a head: the largest score, the sum of e^(score - most), and that of the values times these weights.
 struct alignas(64) Part {
     float most, sum;
     alignas(64) float values[MOST_SIZE];
@@ -55,11 +55,11 @@ struct alignas(64) Part {
 
 struct Kernels {
     const char * name;
-    int most_tokens;  // of a tile
+    int most_tokens;  // the most tokens of a tile
     bool (*runs_here)();
-    Product products[8];  // by Format
+    Product products[8];  // indexed by Format
 
-    // attention.h
+    // See attention.h.
     void (*attend)(const Cache &, const Piece &, const float * const * queries, int heads, Part * parts);
     void (*unfold)(const Cache &, const Piece &, float * keys, float * values);
     void (*attend_many)(const Cache &, const Piece &, const float * keys, const float * values,

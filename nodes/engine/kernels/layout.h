@@ -1,8 +1,8 @@
-// How weights lie in memory: sixteen rows side by side, a block of columns at a time.
+// The layout of weights in memory: sixteen rows side by side, one block of columns after the other.
 //
-// A vector of 64 bytes holds four columns of each of the sixteen rows: byte 4 * row + column. That is
-// what one instruction multiplies by the same four activations and adds up a row. Nibbles: the low
-// ones are columns 8i to 8i + 3, the high ones 8i + 4 to 8i + 7. No format takes more than in a file.
+// A vector of 64 bytes holds four columns of each of the sixteen rows: byte 4 * row + column. One
+// instruction multiplies these by the same four activations and adds up each row. Nibbles: the low ones
+// are columns 8i to 8i + 3, the high ones 8i + 4 to 8i + 7. No format needs more memory than in a file.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ using half_bits = uint16_t;
 constexpr int ROWS = 16;
 constexpr int VECTOR = 64;
 
-// 256 columns. Scales and minima are 6 bits each, packed again so that 64 bytes are taken apart at
-// once: bytes 0-63 scales of the first four groups of 32 columns and two bits of those of the last
+// 256 columns. Scales and minima have 6 bits each and are packed again, so that 64 bytes are unpacked at
+// once. Bytes 0-63 are the scales of the first four groups of 32 columns and two bits of those of the last
 // four, 64-127 the same of the minima, 128-191 the four low bits of both for the last four groups.
 struct alignas(64) Q4KBlock {
     uint8_t scales[3 * VECTOR];
@@ -24,7 +24,7 @@ struct alignas(64) Q4KBlock {
     uint8_t low[32][VECTOR];
 };
 
-// As before, and the fifth bits of 32 columns in 64 bytes: bit i of a byte is that of columns 4i to 4i + 3.
+// As Q4_K, and the fifth bits of 32 columns in 64 bytes: bit i of a byte is that of columns 4i to 4i + 3.
 struct alignas(64) Q5KBlock {
     uint8_t scales[3 * VECTOR];
     half_bits d[ROWS], dmin[ROWS];
@@ -54,7 +54,7 @@ struct alignas(64) Q5Pair {
     uint8_t high[2][VECTOR];
 };
 
-// Weights plus 128, without a sign.
+// Weights plus 128, as unsigned bytes.
 struct alignas(64) Q8Pair {
     half_bits d[2][ROWS];
     uint8_t byte[2][8][VECTOR];

@@ -1,7 +1,7 @@
 // A buffer type of ggml-cpu for weights in our layouts, and the operations on it.
 //
-// llama.cpp asks every such type, in order, whether it takes a weight (supports_op), stores those of the
-// first that does, and has its compute_forward run the product, on the threads of the pass.
+// llama.cpp calls supports_op of every such type, in order, for each weight. The first type that takes a
+// weight stores it, and its compute_forward runs the product on the threads of the pass.
 #include <dlfcn.h>
 #include <link.h>
 
@@ -22,7 +22,8 @@ namespace {
 
 const Kernels * chosen;
 
-// What is called of ggml's libraries. They are loaded by then, so none is linked to.
+// The functions of ggml's libraries that are called here. The libraries are loaded already, so this one does not
+// link to them.
 struct Ggml {
     decltype(&ggml_backend_buft_alloc_buffer) alloc_buffer;
     decltype(&ggml_backend_buft_is_host) is_host;
@@ -36,7 +37,7 @@ struct Ggml {
     int (*chunk_add)(struct ggml_threadpool *, int);
 } called;
 
-// Finds a function in a library of ggml's or llama.cpp's that is loaded already.
+// Finds a function in a loaded library of ggml or llama.cpp.
 template <class Function> bool find(const char * name, Function & function) {
     std::vector<std::string> paths;
     dl_iterate_phdr(
@@ -61,7 +62,7 @@ ggml_backend_buffer_type_t our_type();
 bool is_ours(const ggml_tensor * weights) { return weights->buffer && weights->buffer->buft == our_type(); }
 
 struct Activations {
-    int blocks;  // of columns
+    int blocks;  // blocks of columns
     int64_t columns, tokens;
 };
 
@@ -74,8 +75,8 @@ const Product & product_of(const Kernels & kernels, const ggml_tensor * weights)
     return kernels.products[(int) *format_of(weights->type)];
 }
 
-// Packs blocks `first` to `last` - 1 of the activations of all tokens, counted token by token. row(token): its
-// floats; packed: tiles as kernels.h says.
+// Packs blocks `first` to `last` - 1 of the activations of all tokens, counted token by token. row(token): the
+// token's floats; packed: tiles as in kernels.h.
 template <class Row>
 void pack_activations(const Kernels & kernels, const Product & product, const Activations & s, int64_t first,
                       int64_t last, int32_t * packed, Row row) {
@@ -124,7 +125,7 @@ class Products : public ggml::cpu::tensor_traits {
         }
         called.barrier(params->threadpool);
 
-        // Small enough that threads end together, large enough that they seldom ask for more.
+        // Small enough that all threads end at about the same time, large enough that they seldom need another.
         const int chunk = params->nth == 1 ? groups : std::max(1, groups / (8 * params->nth));
         for (int at = params->ith; at * chunk < groups; at = called.chunk_add(params->threadpool, 1)) {
             product.multiply(w->data, at * chunk, std::min(groups, (at + 1) * chunk), s.blocks, packed, (int) s.tokens,
@@ -134,8 +135,8 @@ class Products : public ggml::cpu::tensor_traits {
     }
 };
 
-// The next cells that a token sees from cell `at` on; `at` moves behind them. mask: what is added to the scores,
-// as 16-bit floats, minus infinity where nothing is seen; null where all is.
+// Finds the next cells that a token sees, from cell `at` on, and moves `at` past them. mask: 16-bit floats that are
+// added to the scores, minus infinity for cells that the token does not see; null if it sees all cells.
 void next_piece(const half_bits * mask, int64_t cells, int64_t & at, Piece & piece) {
     constexpr half_bits UNSEEN = 0xfc00;
     constexpr uint64_t ALL_UNSEEN = 0xfc00fc00fc00fc00;
@@ -159,13 +160,13 @@ void next_piece(const half_bits * mask, int64_t cells, int64_t & at, Piece & pie
     }
 }
 
-// Attention of ggml's FLASH_ATTN_EXT. A task is one head of keys with all heads of queries that share it, for
-// consecutive tokens: in a prompt most of what they see is the same. Where there is too little for the threads,
-// each piece of a token's keys is a task.
+// The attention of ggml's FLASH_ATTN_EXT. A task is one head of keys with all heads of queries that share it, for
+// consecutive tokens, because the tokens of a prompt see mostly the same cells. If there are too few tasks for the
+// threads, each piece of a token's keys is a task.
 class Attention : public ggml::cpu::tensor_traits {
-    // Of a task.
+    // The most tokens of a task.
     static constexpr int MOST_TOKENS = 16;
-    // Fewer queries than these are faster without turning the keys into columns (AVX2, heads of 64 and 128).
+    // With fewer queries it is faster not to transpose the keys (AVX2, heads of 64 and 128).
     static constexpr int FEW_QUERIES = 12;
 
     struct Shape {
@@ -187,7 +188,7 @@ class Attention : public ggml::cpu::tensor_traits {
         int64_t rows() const { return (int64_t) tokens * sequences; }
         bool is_split() const { return threads > 1 && rows() * heads < 4 * threads; }
 
-        // Tokens of a task; their number changes no bit.
+        // The tokens of a task; their number changes no bit.
         int together() const {
             const int64_t fair = threads == 1 ? MOST_TOKENS : rows() * heads / (4 * threads);
             return (int) std::min<int64_t>(MOST_TOKENS, std::max<int64_t>(1, fair));
@@ -195,8 +196,8 @@ class Attention : public ggml::cpu::tensor_traits {
 
         int64_t unfolded_floats() const { return PIECE * (k->ne[0] + v->ne[0]); }
 
-        // Split: a part for each piece, and where each begins. Otherwise, a thread: parts that are joined, the
-        // next one, and a piece as floats.
+        // If split: a part for each piece, and the cell where each begins. Otherwise for each thread: the joined
+        // parts, the next part, and a piece as floats.
         size_t work_bytes() const {
             if (is_split()) return (sizeof(Part) * heads * sharing + sizeof(int64_t)) * rows() * most_pieces;
             return threads * thread_bytes();
@@ -206,7 +207,7 @@ class Attention : public ggml::cpu::tensor_traits {
         }
     };
 
-    // A token of a sequence with one head of keys.
+    // One head of keys for a token of a sequence.
     struct Place {
         int64_t token, head, sequence;
     };
@@ -290,8 +291,8 @@ class Attention : public ggml::cpu::tensor_traits {
         }
     }
 
-    // Full pieces that all of these tokens see alike, joined for each of them. Returns the cell where the first
-    // piece begins of which that is not known.
+    // Computes and joins, for each of these tokens, the full pieces that all of them see. Returns the cell at which
+    // the first piece begins that may differ between them.
     static int64_t attend_together(const ggml_tensor * op, const Shape & s, const Place & first, int tokens,
                                    Part * joined, float * keys, float * values) {
         const int count = tokens * s.sharing;
@@ -316,7 +317,7 @@ class Attention : public ggml::cpu::tensor_traits {
         }
     }
 
-    // The pieces of a token from a cell on, joined to those before it.
+    // Computes the pieces of a token from a cell on, and joins them to those before it.
     static void attend_alone(const ggml_tensor * op, const Shape & s, const Place & place, int64_t cell, Part * joined,
                              Part * next) {
         Piece piece;
@@ -368,7 +369,7 @@ class Attention : public ggml::cpu::tensor_traits {
         chosen->attend(cache_of(op, s, place), piece, queries, s.sharing, parts);
     }
 
-    // What a token gets that sees nothing.
+    // The result of a token that sees no cell.
     static void clear(const Shape & s, Part * parts) {
         for (int h = 0; h < s.sharing; h++) {
             memset((void *) parts[h].values, 0, sizeof parts[h].values);
@@ -432,7 +433,7 @@ void set_weights(ggml_backend_buffer_t, ggml_tensor * weights, const void * data
         fprintf(stderr, "airdraft kernels: weights come in one piece\n");
         abort();
     }
-    // llama.cpp loads with one thread; a gigabyte takes that a second. A thread is worth it from some megabytes on.
+    // llama.cpp loads with one thread, which needs a second for a gigabyte. Another thread pays from some megabytes.
     constexpr size_t WORTH_BYTES = 4 << 20, MOST_THREADS = 8;
     const size_t threads = std::min<size_t>({std::thread::hardware_concurrency(), MOST_THREADS, size / WORTH_BYTES});
     const auto pack = [=](int64_t first, int64_t last) {
@@ -440,7 +441,7 @@ void set_weights(ggml_backend_buffer_t, ggml_tensor * weights, const void * data
         pack_weights(format, (const char *) data + first * weights->nb[1], weights->nb[1], last - first, weights->ne[0],
                      (char *) weights->data + packed_bytes(format, first, weights->ne[0]));
     };
-    // Whole groups of rows each.
+    // Each thread packs whole groups of rows.
     const int64_t rows = weights->ne[1], groups = (rows + ROWS - 1) / ROWS, many = std::max<size_t>(threads, 1);
     const auto begin = [=](int64_t part) { return std::min(rows, groups * part / many * ROWS); };
     std::vector<std::thread> helpers;
@@ -448,7 +449,7 @@ void set_weights(ggml_backend_buffer_t, ggml_tensor * weights, const void * data
         try {
             helpers.emplace_back(pack, begin(part), begin(part + 1));
         } catch (const std::system_error &) {
-            // A service may have no more threads than its unit allows.
+            // The unit of a service may allow no more threads.
             pack(begin(part), begin(part + 1));
         }
     }
@@ -461,7 +462,7 @@ ggml_backend_buffer_t new_buffer(ggml_backend_buffer_type_t type, size_t size) {
     if (buffer) {
         buffer->buft = type;
         buffer->iface.set_tensor = set_weights;
-        // Nobody reads them back or copies them.
+        // llama.cpp does not read weights back or copy them.
         buffer->iface.get_tensor = nullptr;
         buffer->iface.cpy_tensor = nullptr;
     }
@@ -484,7 +485,7 @@ const Kernels * const all_kernels[] = {
     &any_kernels,
 };
 
-// By name, or the best for this processor if it is empty; none if it cannot run here.
+// Returns the kernels of a name, or the best ones of this processor if it is empty; null if they cannot run here.
 const Kernels * named(const char * name) {
     for (const Kernels * kernels : all_kernels) {
         if (kernels->runs_here() && (!*name || !strcmp(name, kernels->name))) return kernels;
@@ -500,10 +501,10 @@ const Kernels * named(const char * name) {
 
 using namespace airdraft;
 
-// Makes llama.cpp use these kernels for models that are loaded from now on; before the first one only.
+// Makes llama.cpp use these kernels for models that are loaded from now on. No model may be loaded before.
 //
-// kernels: the name of an instruction set, or "" for the best. keeps_others: whether weights that we do not take
-// may go to ggml's own repacked layouts. Returns the name of the instruction set, or null where this processor
+// kernels: the name of an instruction set, or "" for the best. keeps_others: whether weights that these kernels do
+// not take may have ggml's own repacked layouts. Returns the name of the instruction set, or null if this processor
 // lacks it or llama.cpp's libraries are not loaded.
 EXPORT const char * airdraft_register(const char * kernels, bool keeps_others) {
     if (!(chosen = named(kernels)) ||
@@ -529,22 +530,22 @@ EXPORT const char * airdraft_register(const char * kernels, bool keeps_others) {
     return chosen->name;
 }
 
-// The version of llama-cpp-python whose headers this was compiled with.
+// Returns the version of llama-cpp-python whose headers this file was compiled with.
 EXPORT const char * airdraft_built_for() { return AIRDRAFT_LLAMA; }
 
-// For tests and measurements: what weights take in our layout, or 0 where there is none for that type of ggml's.
+// For tests and measurements: returns the bytes of weights in our layout, or 0 if it does not have ggml's type.
 EXPORT size_t airdraft_packed_bytes(int type, int64_t rows, int64_t columns) {
     const auto format = format_of((ggml_type) type);
     return format ? packed_bytes(*format, rows, columns) : 0;
 }
 
-// Lays them out. weights: rows as in a file, `stride` bytes apart; packed: at a multiple of 64.
+// Lays weights out. weights: rows as in a file, `stride` bytes apart; packed: at a multiple of 64.
 EXPORT void airdraft_pack(int type, const void * weights, size_t stride, int64_t rows, int64_t columns, void * packed) {
     pack_weights(*format_of((ggml_type) type), weights, stride, rows, columns, packed);
 }
 
-// Their product with x, (tokens, columns) floats, on this thread. out: (tokens, rows) floats; groups of sixteen
-// rows from `first` to `last` - 1 alone are written. Returns whether such kernels run here.
+// Multiplies packed weights with x, (tokens, columns) floats, on this thread. out: (tokens, rows) floats, of which
+// only the groups of sixteen rows from `first` to `last` - 1 are written. Returns whether such kernels run here.
 EXPORT bool airdraft_multiply(const char * kernels, int type, const void * packed, int64_t rows, int64_t columns,
                               int first, int last, const float * x, int tokens, float * out) {
     const Kernels * used = named(kernels);
@@ -561,8 +562,8 @@ EXPORT bool airdraft_multiply(const char * kernels, int type, const void * packe
     return true;
 }
 
-// Attention of one token's heads over a cache, on this thread. q: (heads, key_size) floats; k, v: (cells, size)
-// 16-bit floats; mask: (cells,) 16-bit floats; out: (heads, value_size) floats. unfolded: as for many queries.
+// Computes attention of one token's heads over a cache, on this thread. q: (heads, key_size) floats; k, v: (cells,
+// size) 16-bit floats; mask: (cells,) 16-bit floats; out: (heads, value_size) floats. unfolded: as for many queries.
 EXPORT bool airdraft_attend(const char * kernels, const float * q, int heads, const half_bits * k, const half_bits * v,
                             const half_bits * mask, int64_t cells, int key_size, int value_size, float scale,
                             bool unfolded, float * out) {

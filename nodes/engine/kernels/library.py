@@ -1,4 +1,4 @@
-"""The compiled kernels: found, checked, and given to llama.cpp before it loads a model."""
+"""Loads the compiled kernels, checks them, and registers them with llama.cpp."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 PATH = Path(__file__).parent / "libairdraft-kernels.so"
-# ggml's kernels for types that we leave to it: tiles add up in another order, so that what a row
-# comes to depends on how many there are.
+# Switches the tiles in ggml's kernels, which compute the types that ours do not. Tiles add up in
+# another order, so a row's result would depend on the number of rows.
 _TILES = "GGML_CPU_TILED_MM"
-# One instruction set's kernels by name, or none of ours, to compare or to look for a fault.
+# The name of an instruction set, or "none" for ggml's kernels, for comparisons and debugging.
 VARIABLE = "AIRDRAFT_KERNELS"
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """name: of the instruction set. missing: why there are no kernels, "" if there are."""
+    """The registered kernels.
+
+    name: The instruction set. missing: Why there are no kernels; "" if there are.
+    """
 
     name: str
     missing: str = ""
@@ -29,7 +32,7 @@ class Kernels:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The library by itself, for tests and measurements; None where it is not built."""
+    """Load the library; None if it is not built."""
     if not PATH.is_file():
         return None
     found = ctypes.CDLL(str(PATH))
@@ -56,7 +59,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def built_for() -> str:
-    """The version of llama-cpp-python that the library is for; "" where it is not built."""
+    """Return the version of llama-cpp-python that the library fits; "" if it is not built."""
     found = library()
     return found.airdraft_built_for().decode() if found is not None else ""
 
@@ -65,13 +68,12 @@ _registered: Kernels | None = None
 
 
 def register(version: str, *, kernels: str = "", keeps_others: bool = False) -> Kernels:
-    """Have llama.cpp use the kernels for models that this process loads from now on.
+    """Make llama.cpp use the kernels for models that this process loads from now on.
 
-    The first call of a process decides. version: of llama-cpp-python, whose libraries are loaded
-    already. kernels: the instruction set, or "none"; "" for what the environment says, which is
-    the best that this processor has unless AIRDRAFT_KERNELS names another. keeps_others:
-    whether weights of other types may go to layouts of ggml's own, which are fast and depend on
-    the batch.
+    Only the first call in a process has an effect. version: That of llama-cpp-python, whose
+    libraries must be loaded. kernels: The instruction set, or "none"; "" for the one that
+    AIRDRAFT_KERNELS names, or otherwise the best of this CPU. keeps_others: Whether weights of
+    other types may have ggml's own layouts, which are fast, but whose results depend on the batch.
     """
     global _registered
     if _registered is None:
@@ -84,7 +86,7 @@ def _register(version: str, kernels: str, keeps_others: bool) -> Kernels:
         os.environ.setdefault(_TILES, "0")
     kernels = kernels or os.environ.get(VARIABLE, "")
     if kernels == "none":
-        return Kernels("", "none are wanted")
+        return Kernels("", "switched off")
     found = library()
     if found is None:
         return Kernels("", "not built: `python -m nodes.engine.kernels.build`")

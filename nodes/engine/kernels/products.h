@@ -10,7 +10,7 @@
 
 namespace airdraft {
 
-// Sums of one group of rows for some tokens: `full` tiles, and REST tokens behind them.
+// Computes the sums of one group of rows for some tokens: `full` tiles, and REST tokens after them.
 template <class I, class F, int REST>
 static void add_up(const typename F::Block * w, int blocks, const int32_t * x, int full, typename I::Floats * sums) {
     constexpr int M = I::most_tokens;
@@ -40,9 +40,9 @@ template <class I, class F>
 static void multiply(const void * weights, int first, int last, int blocks, const int32_t * x, int tokens,
                      float * out, size_t stride, int rows) {
     constexpr int M = I::most_tokens;
-    // So many groups stay in the second-level cache while all tokens pass by.
+    // So many groups fit into the second-level cache while all tokens are multiplied with them.
     constexpr int GROUPS = 4;
-    // Tiles that one pass over a group takes along.
+    // The number of tiles in one pass over a group.
     constexpr int TILES = TOKENS / M;
     typename I::Floats sums[TOKENS];
     for (int begin = first; begin < last; begin += GROUPS) {

@@ -6,7 +6,7 @@ namespace airdraft {
 
 namespace {
 
-// The blocks of one row as they are in a file (ggml-common.h of llama.cpp).
+// The blocks of a row in a file (ggml-common.h of llama.cpp).
 struct FileQ4K {
     half_bits d, dmin;
     uint8_t scales[12], low[128];
@@ -49,7 +49,7 @@ uint32_t four_bytes(const void * at) {
 
 void put_four(uint8_t * vector, int row, uint32_t word) { memcpy(vector + 4 * row, &word, 4); }
 
-// Nibbles of `count` vectors from eight bytes each: the low ones if `shift` is 0, the high ones if it is 4.
+// Packs nibbles of `count` vectors from eight bytes each: the low ones if `shift` is 0, the high ones if it is 4.
 void put_nibbles(uint8_t (*to)[VECTOR], const uint8_t * from, int row, int count, int shift) {
     for (int i = 0; i < count; i++) {
         const uint32_t first = four_bytes(from + 8 * i) >> shift & 0x0f0f0f0f;
@@ -58,7 +58,7 @@ void put_nibbles(uint8_t (*to)[VECTOR], const uint8_t * from, int row, int count
     }
 }
 
-// Scale and minimum of a group of 32 columns: 6 bits each, of the last four groups in two parts.
+// The scale and minimum of a group of 32 columns: 6 bits each, which the last four groups have in two parts.
 void scale_and_minimum(const uint8_t * packed, int group, uint8_t & scale, uint8_t & minimum) {
     if (group < 4) {
         scale = packed[group] & 63;
@@ -75,7 +75,7 @@ template <class Block, class File> void put_scales(Block & to, const File & from
     for (int group = 0; group < 8; group++) {
         uint8_t scale, minimum;
         scale_and_minimum(from.scales, group, scale, minimum);
-        // Minima of two groups alternate, so that one instruction takes both.
+        // The minima of two groups alternate, so that one instruction multiplies both.
         const int at = 16 * (group & 3) + row;
         const int at_minimum = 32 * (group >> 1 & 1) + 2 * row + (group & 1);
         if (group < 4) {
@@ -90,7 +90,7 @@ template <class Block, class File> void put_scales(Block & to, const File & from
     }
 }
 
-// 256 columns as Q4_K and Q5_K have them: 32 in low nibbles, then 32 in the high ones of the same bytes.
+// 256 columns of Q4_K and Q5_K: 32 in low nibbles, then 32 in the high ones of the same bytes.
 template <class Block, class File> void put_low(Block & to, const File & from, int row) {
     for (int group = 0; group < 8; group++) {
         put_nibbles(to.low + 4 * group, from.low + group / 2 * 32, row, 4, group % 2 * 4);
@@ -151,7 +151,7 @@ void put(Q5Pair & to, const FileQ50 * from, int row, int halves) {
         const uint32_t bits = four_bytes(from[half].high);
         uint32_t word = 0;
         for (int i = 0; i < 8; i++) {
-            // Four neighbours, to the lowest bits of four bytes.
+            // Moves four adjacent bits to the lowest bits of four bytes.
             const uint32_t four = bits >> 4 * i & 15;
             word |= ((four & 1) | (four & 2) << 7 | (four & 4) << 14 | (four & 8) << 21) << i;
         }
@@ -163,7 +163,7 @@ void put(Q8Pair & to, const FileQ80 * from, int row, int halves) {
     for (int half = 0; half < halves; half++) {
         to.d[half][row] = from[half].d;
         for (int i = 0; i < 8; i++) {
-            // Plus 128, which never carries into a neighbour.
+            // Adds 128 to each byte without a carry into the next one.
             put_four(to.byte[half][i], row, four_bytes(from[half].byte + 4 * i) ^ 0x80808080);
         }
     }
@@ -173,7 +173,7 @@ template <class Block, class Weight> void put(Block & to, const Weight * from, i
     for (int k = 0; k < columns; k++) to.weight[k][row] = from[k];
 }
 
-// per_block: of the file's blocks (or weights), how many one of ours holds.
+// per_block: the number of the file's blocks (or weights) in one of ours.
 template <class Block, class File>
 void pack_all(const void * from, size_t stride, int64_t rows, int blocks, int per_block, int64_t file_blocks,
               void * out) {
@@ -192,7 +192,7 @@ void pack_all(const void * from, size_t stride, int64_t rows, int blocks, int pe
 
 struct Sizes {
     ggml_type type;
-    int columns;  // of a block of ours
+    int columns;  // columns of one of our blocks
     size_t bytes;
 };
 

@@ -1,4 +1,4 @@
-// Weights of a file, laid out as layout.h says.
+// Lays out the weights of a file as described in layout.h.
 #pragma once
 
 #include <cstddef>
@@ -10,14 +10,14 @@
 
 namespace airdraft {
 
-// The format of a type of ggml's, if there is one.
+// Returns the format for a type of ggml, if there is one.
 std::optional<Format> format_of(ggml_type);
 
-// Of a matrix with so many rows of so many columns.
+// Returns the bytes of a matrix with so many rows of so many columns.
 size_t packed_bytes(Format, int64_t rows, int64_t columns);
 int blocks_of(Format, int64_t columns);
 
-// Lays out rows as they are in a file, `stride` bytes apart. out: packed_bytes of them, at a multiple of 64.
+// Lays out rows that are as in a file, `stride` bytes apart. out: packed_bytes() bytes at a multiple of 64.
 void pack_weights(Format, const void * from, size_t stride, int64_t rows, int64_t columns, void * out);
 
 }  // namespace airdraft

@@ -1,6 +1,6 @@
-"""Work on what strangers send, in processes that may die of it instead of the node.
+"""Processes untrusted input in separate processes, so that a crash does not end the node.
 
-`process.py` is the node's side. It starts `worker.py`, which learns one duty (`duties.py`: reading
-texts or checking grammars) and forks once for each question. What is forked has a limit on memory
-and processor time, and may neither open a file nor a connection (`jail.py`).
+`process.py` is the node's side. It starts `worker.py`, which has one duty (`duties.py`: reading
+texts or checking grammars). Memory and CPU time of each answer are limited, and the process cannot
+open files or connections (`jail.py`). Duties whose memory must be measured fork for each question.
 """

@@ -1,4 +1,4 @@
-"""What a sandboxed process can be set up to do. Each duty is named in the first line it gets."""
+"""The duties of sandboxed processes. The first line that a process reads names its duty."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from nodes.engine.vocab import LlamaTokenizer
 
 # Rendering and tokenizing a text of 1 MiB takes some 100 MB.
 _TEXT_MEMORY_BYTES: Final = 256 << 20
-# Large schemas of real programs take 1 to 10 MB; all of them 5 MB, for the first mask.
+# Large schemas of real programs take 1 to 10 MB. Every grammar takes 5 MB for its first mask.
 _GRAMMAR_BYTES: Final = 32 << 20
-# What a compilation holds for a while only comes on top of what it leaves.
+# A compilation needs more memory for a while than its result takes.
 _GRAMMAR_MEMORY_BYTES: Final = 4 * _GRAMMAR_BYTES
 
 
 class Duty(Protocol):
-    """memory_bytes, cpu_s: what one answer may take. forks: a process of its own makes each answer.
+    """One duty of a sandboxed process.
 
-    That costs some 10 ms, and a question that ends its process costs no new setup.
+    memory_bytes, cpu_s: The limits of one answer. forks: A forked process makes each answer. This
+    takes some 10 ms, but a question that ends the forked process needs no new setup.
     """
 
     memory_bytes: int
@@ -35,14 +36,14 @@ class Duty(Protocol):
     forks: bool
 
     def answer(self, question: Any) -> dict[str, Any]:
-        """Raises InvalidInputError with one line for who asked."""
+        """Answer a question. Raises InvalidInputError with one line for the client."""
 
 
 class ReadTexts:
-    """Texts and conversations become token ids: {"text"}, or {"messages", "date", "tools"}, to
-    {"token_ids"}.
+    """Tokenizes texts and conversations.
 
-    path: the model file, of which only the vocabulary is read.
+    The question {"text"} or {"messages", "date", "tools"} gives the answer {"token_ids"}.
+    path: The model file, of which only the vocabulary is read.
     """
 
     memory_bytes = _TEXT_MEMORY_BYTES
@@ -52,9 +53,8 @@ class ReadTexts:
     def __init__(self, path: str) -> None:
         self._model = load_model(Path(path), gpu_layers=0, repack=False, vocab_only=True)
         self._tokenizer = LlamaTokenizer(self._model)
-        # What can be done once is not done for each text.
         self._tokenizer.prepare()
-        # Python reads modules when they are first needed, and files cannot be opened later.
+        # Python loads modules at their first use, and files cannot be opened later.
         with contextlib.suppress(InvalidInputError):
             ChatTemplate("{{ nothing.at_all }}", {}).render([], "2000-01-01")
 
@@ -80,9 +80,10 @@ class _Vocabulary:
 
 
 class CheckGrammars:
-    """Compiles grammars to see what they cost: {"kind", "text"} to {"num_bytes"}.
+    """Compiles grammars to measure their memory.
 
-    pieces: of each token, as Latin-1. eog_ids: the tokens that end a text.
+    The question {"kind", "text"} gives the answer {"num_bytes"}. pieces: The piece of each token,
+    as Latin-1. eog_ids: The tokens that end a text.
     """
 
     memory_bytes = _GRAMMAR_MEMORY_BYTES
@@ -110,7 +111,7 @@ class CheckGrammars:
 
 
 def _most_resident_bytes() -> int:
-    """Of this process so far. A forked one begins with what its parent has at that time."""
+    """Return this process's peak memory; in a forked process it begins with the parent's memory."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 

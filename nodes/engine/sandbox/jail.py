@@ -1,7 +1,7 @@
-"""What a process gives up before it works on what strangers send.
+"""The rights and resources that a process gives up before it reads untrusted input.
 
-Afterwards neither it nor what it forks can open files, make connections, start programs or reach
-other processes. What it has open already (the pipes to the node) stays usable.
+Afterwards neither the process nor its forks can open files, make connections, start programs or
+reach other processes. Open descriptors (the pipes to the node) stay usable.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RET_ERRNO_EPERM: Final = 0x0005_0001
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 # Offsets in struct seccomp_data.
 _SYSCALL_NUMBER, _ARCHITECTURE = 0, 4
-# From here on are the calls of x86-64's other ABI (x32), which nobody here uses.
+# From this number on are the calls of x86-64's other ABI (x32), which is not used here.
 _X32_CALLS: Final = 0x4000_0000
 
 # The numbers of the calls that are refused, by name (the kernel's tables of system calls).
@@ -54,7 +54,7 @@ _AARCH64_REFUSED: Final = {
     **{"bpf": 280, "perf_event_open": 241, "userfaultfd": 282},
     **{"add_key": 217, "request_key": 218, "keyctl": 219},
 }
-# With the architecture's mark in linux/audit.h.
+# By machine: the architecture's number in linux/audit.h, and the refused calls.
 _MACHINES: Final = {
     "x86_64": (0xC000_003E, _X86_64_REFUSED),
     "aarch64": (0xC000_00B7, _AARCH64_REFUSED),
@@ -68,46 +68,46 @@ class _Program(ctypes.Structure):
 
 
 def end_with_parent() -> None:
-    """Have the kernel end this process when the thread that forked it ends."""
+    """Make the kernel end this process when the thread that forked it ends."""
     _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def address_space_bytes() -> int:
-    """What this process has mapped."""
+    """Return the size of the memory that this process has mapped."""
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def limit(*, address_space: int, cpu_s: int, wall_s: float) -> None:
-    """Bound what this process takes from now on; called again, it has its time again.
+    """Limit the memory and time of this process from now on; each call restarts the times.
 
-    Too much memory (address_space bytes in all) is a MemoryError or the end of the process; too
-    much time ends it by SIGXCPU (processor) or SIGALRM (clock).
+    Too much memory (address_space bytes in all) raises MemoryError or ends the process. Too much
+    time ends it by SIGXCPU (CPU time) or SIGALRM (wall clock).
     """
     used = resource.getrusage(resource.RUSAGE_SELF)
     _set(resource.RLIMIT_AS, address_space)
     _set(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + cpu_s)
-    # Conversations are in no core dump, and nothing is written to a file.
+    # No conversation may get into a core dump or another file.
     _set(resource.RLIMIT_CORE, 0)
     _set(resource.RLIMIT_FSIZE, 0)
     signal.setitimer(signal.ITIMER_REAL, wall_s)
 
 
 def rest() -> None:
-    """The clock does not run while there is nothing to do."""
+    """Stop the wall-clock timer until the next question."""
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _set(kind: int, value: int) -> None:
-    """Set a soft limit; the hard one stays, so that the next question may have its time again."""
+    """Set a soft limit. The hard limit stays, so that the next question can raise the soft one."""
     hard = resource.getrlimit(kind)[1]
     resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 def refuse_calls() -> bool:
-    """Give up the system calls named above for good: this thread, and all that it starts.
+    """Refuse the system calls above from now on, for this thread and all that it starts.
 
-    Returns False where this kernel or machine has no such filter.
+    Returns False if the kernel or the machine has no such filter.
     """
     known = _MACHINES.get(platform.machine())
     if known is None or os.name != "posix":
@@ -123,7 +123,7 @@ def refuse_calls() -> bool:
 
 
 def _filter(architecture: int, refused: list[int]) -> bytes:
-    """The program that answers EPERM to the refused calls, and to those of another ABI."""
+    """Return the BPF program that answers EPERM to the refused calls and those of another ABI."""
     num = len(refused)
     code = [
         (_LOAD, 0, 0, _ARCHITECTURE),

@@ -1,4 +1,4 @@
-"""The node's side of a sandboxed process: starts it, asks it, starts it again after its end."""
+"""The node's side of a sandboxed process: starts it, sends questions, and restarts it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nodes.engine.protocol import InvalidInputError
 
 logger = logging.getLogger(__name__)
 
-# Python, libllama and a vocabulary on a small board that has other things to do.
+# The time to load Python, libllama and a vocabulary on a small and busy board.
 START_LIMIT_S: Final = 60.0
-# The process ends what it forks after 12 s; this is for the case that it does not.
+# The process's own limit is 12 s. This limit applies if that one fails.
 ANSWER_LIMIT_S: Final = 20.0
-# The ids of the longest text, or a grammar's error, and the rest of the line.
+# Enough for the ids of the longest text or the error of a grammar, with the rest of the line.
 _MAX_LINE_BYTES: Final = 16 << 20
 _COMMAND: Final = (sys.executable, "-P", "-m", "nodes.engine.sandbox.worker")
 _ROOT: Final = Path(__file__).resolve().parents[3]
@@ -31,7 +31,7 @@ _ROOT: Final = Path(__file__).resolve().parents[3]
 class EndedError(Exception):
     """The process ended while it worked on a question, or could not be started.
 
-    signal_number: the signal that ended it, 0 for another end.
+    signal_number: The signal that ended it; 0 if it ended in another way.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -40,14 +40,14 @@ class EndedError(Exception):
 
 
 class SandboxProcess:
-    """Answers questions one at a time. Thread-safe; close() ends the process.
+    """Answers questions one at a time. It is thread-safe; close() ends the process.
 
-    It is started with the first question and stays for the next. It ends with its standard input,
-    so nothing is left of it, however this process ends.
+    The first question starts the process, which stays for the next ones. It ends when its standard
+    input closes, so it does not outlive the node, however the node ends.
     """
 
     def __init__(self, duty: str, setup: Mapping[str, Any]) -> None:
-        """duty: a key of duties.DUTIES; setup: what that takes, as JSON."""
+        """Prepare a process for a duty, a key of duties.DUTIES. setup: The duty's arguments."""
         self._setup = {"duty": duty, **setup}
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
@@ -55,21 +55,24 @@ class SandboxProcess:
         self._is_closed = False
 
     def start(self) -> None:
-        """Begin to start the process, so that the first question need not wait for all of it."""
+        """Start the process in the background, so that the first question waits less."""
         threading.Thread(target=self._start_ahead, daemon=True).start()
 
     def _start_ahead(self) -> None:
-        # Whatever is wrong is found again by who asks.
+        # The first question will raise the same error again.
         with self._lock, contextlib.suppress(EndedError, InvalidInputError, OSError, RuntimeError):
             self._ensure_started()
 
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises InvalidInputError with one line for who asked, EndedError where there is none, and
-        OSError or RuntimeError where the process cannot be started."""
+        """Return the answer to a question.
+
+        Raises InvalidInputError with one line for the client, EndedError if the process ended
+        without an answer, and OSError or RuntimeError if it cannot be started.
+        """
         with self._lock:
             answer = self._answer(question)
             if answer.get("ended") == signal.SIGKILL:
-                # Somebody else ended it, such as the kernel for lack of memory: once more.
+                # The kernel or a user ended it, for example for lack of memory. Try once more.
                 answer = self._answer(question)
         if "ended" in answer:
             raise EndedError(answer["ended"])
@@ -81,7 +84,7 @@ class SandboxProcess:
         self._is_closed = True
         child = self._child
         if child is not None:
-            # Whoever waits for it is told at once.
+            # This wakes a thread that waits for its answer.
             child.kill()
         with self._lock:
             self._stop()
@@ -92,7 +95,7 @@ class SandboxProcess:
 
     def _ensure_started(self) -> None:
         if self._is_closed:
-            raise InvalidInputError("the node stops")
+            raise InvalidInputError("the node is stopping")
         if self._error:
             raise InvalidInputError(self._error)
         if self._child is not None and self._child.poll() is None:
@@ -107,14 +110,15 @@ class SandboxProcess:
             cwd="/",
             env=_environment(),
         )
-        # A setup that is wrong, such as a template that cannot be compiled, is not tried again.
+        # An invalid setup, such as a template that cannot be compiled, is not tried again.
         ready = self._ask(self._setup, START_LIMIT_S)
         if "ended" in ready:
-            raise RuntimeError(f"the process for {self._setup['duty']} does not start")
+            raise RuntimeError(f"the sandboxed process for {self._setup['duty']} does not start")
         self._error = ready.get("error", "")
         if not ready.get("is_filtered", True):
             logger.warning(
-                "this machine has no filter of system calls: the process for %s could open files",
+                "this machine cannot filter system calls: the sandboxed process for %s can open "
+                "files",
                 self._setup["duty"],
             )
         if self._error:
@@ -135,7 +139,7 @@ class SandboxProcess:
         try:
             timer.start()
         except RuntimeError:
-            # No thread to watch it.
+            # There is no thread for the timer, so the question would have no time limit.
             self._stop()
             raise
         try:
@@ -150,7 +154,7 @@ class SandboxProcess:
         if line.endswith(b"\n"):
             answer: dict[str, Any] = json.loads(line)
             return answer
-        # The signal that had ended it, for one that is ending is not ended anew.
+        # If the process was ending already, the signal of _stop() has no effect on its exit code.
         code = self._stop()
         return {"ended": -code if code < 0 and not is_late.is_set() else 0}
 
@@ -163,7 +167,7 @@ class SandboxProcess:
         code = child.wait()
         assert child.stdin is not None
         assert child.stdout is not None
-        # What was not written yet is for nobody.
+        # The process has ended, so unsent data is lost.
         with contextlib.suppress(BrokenPipeError):
             child.stdin.close()
         child.stdout.close()
@@ -171,7 +175,7 @@ class SandboxProcess:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of the node's but what finding libraries takes; no graphics processor, one thread."""
+    """Return the variables that are needed to find libraries; no GPU, and one thread."""
     given = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**given, **_SET}
 

@@ -1,4 +1,4 @@
-"""What a node uses sandboxed processes for: reading texts, and checking grammars."""
+"""The node's uses of sandboxed processes: reading texts and checking grammars."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from nodes.engine.vocab import MAX_PROMPT_BYTES, LlamaTokenizer
 
 
 class SandboxedTokenizer:
-    """Reads strangers' texts in a process of its own; a crash costs the request that it was for."""
+    """Tokenizes untrusted texts in a separate process, whose crash ends one request only."""
 
     def __init__(self, path: Path, vocabulary: LlamaTokenizer) -> None:
-        """path: the model file. vocabulary: its own, for pieces."""
+        """path: The model file. vocabulary: That of the file, which gives the pieces."""
         self._vocabulary = vocabulary
         self._process = SandboxProcess("texts", {"path": str(path.resolve())})
 
     def start(self) -> None:
-        """Have the process ready before the first text."""
+        """Start the process before the first text."""
         self._process.start()
 
     def encode(self, text: str) -> list[int]:
@@ -34,14 +34,16 @@ class SandboxedTokenizer:
         return self._read({"messages": list(messages), "date": date, "tools": tools}, num_chars)
 
     def _read(self, question: dict[str, object], num_chars: int) -> list[int]:
-        # Before it is copied.
+        # Checked before the text is copied.
         if num_chars > MAX_PROMPT_BYTES:
-            raise InvalidInputError(f"the prompt has {num_chars} characters: too many")
+            raise InvalidInputError(
+                f"the prompt has {num_chars} characters, limit {MAX_PROMPT_BYTES}"
+            )
         try:
             token_ids: list[int] = self._process.ask(question)["token_ids"]
         except EndedError:
             raise InvalidInputError(
-                "the prompt takes too much time or memory to be read: shorten it, or divide very "
+                "the prompt takes too much time or memory to be read: shorten it or split very "
                 "long words"
             ) from None
         return token_ids
@@ -54,7 +56,7 @@ class SandboxedTokenizer:
 
 
 class GrammarCheck:
-    """Compiles grammars in a process of its own first. Call it with one; close() at the end."""
+    """Compiles grammars in a separate process first. Call it with a grammar; close() at the end."""
 
     def __init__(self, pieces: Pieces, sizes: Sizes) -> None:
         self._pieces = pieces
@@ -62,9 +64,9 @@ class GrammarCheck:
         self._process: SandboxProcess | None = None
 
     def __call__(self, grammar: Grammar) -> int:
-        """Bytes that the grammar takes. Raises GrammarError for one that takes too much."""
+        """Return the bytes that the grammar takes. Raises GrammarError if they are too many."""
         if self._process is None:
-            # Nodes that never see a grammar have no use for it.
+            # It is not made before the first grammar, because many nodes never get one.
             pieces = [self._pieces.piece(i).decode("latin-1") for i in range(self._sizes.num_vocab)]
             eog_ids = sorted(self._sizes.eog_token_ids)
             self._process = SandboxProcess("grammars", {"pieces": pieces, "eog_ids": eog_ids})

@@ -1,10 +1,10 @@
-"""The process that answers questions about what strangers send: JSON lines in and out.
+"""The process that answers questions about untrusted input, as JSON lines in and out.
 
-The first line is the setup of a duty, with its name; the answer is {"is_filtered"}, which says
-whether system calls are refused from now on, or {"error"} if it cannot be done. Each other line is
-a question. The answer is what the duty makes of it, or {"error"} with one line for who asked, or
-{"ended": N} if a forked process was ended by signal N (0: otherwise). It ends with its standard
-input, so nothing is left of it, however the node ends.
+The first line is the setup of a duty, with its name. The answer is {"is_filtered"}, whether system
+calls are refused from now on, or {"error"} if the setup fails. Each other line is a question. Its
+answer is that of the duty, or {"error"} with one line for the client, or {"ended": N} if signal N
+ended a forked process (0: it ended in another way). The process ends when its standard input
+closes, so it does not outlive the node, however the node ends.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from nodes.engine.protocol import InvalidInputError
 from nodes.engine.sandbox import jail
 from nodes.engine.sandbox.duties import DUTIES, Duty
 
-# Some tokenizers use a std::regex that calls itself once a letter, 310 bytes each time (measured
-# with libstdc++ 12), and a message on the wire holds some 600,000. Only what is used takes memory.
+# Some tokenizers use a std::regex that recurses once for each letter, with 310 bytes each (measured
+# with libstdc++ 12). A message on the wire holds some 600,000 letters. Only used pages take memory.
 _STACK_BYTES: Final = 256 << 20
-# Where the machine is so busy that the processor's seconds do not come.
+# The limit for a machine so busy that the limit of CPU time is not reached.
 _WALL_S: Final = 12.0
 
 
@@ -33,7 +33,7 @@ class Worker:
 
     def __init__(self, duty: Duty) -> None:
         self._duty = duty
-        # The stack of the question before may not be given back yet.
+        # The stack of the previous question may not be freed yet, so there is room for two.
         self._address_space = jail.address_space_bytes() + 2 * _STACK_BYTES + duty.memory_bytes
 
     def answer(self, line: bytes) -> bytes:
@@ -42,7 +42,7 @@ class Worker:
     def _here(self, line: bytes) -> bytes:
         jail.limit(address_space=self._address_space, cpu_s=self._duty.cpu_s, wall_s=_WALL_S)
         made: list[bytes] = []
-        # A thread for each question: its stack is given back.
+        # Each question has its own thread, whose stack is freed at the end.
         _with_large_stack(lambda: made.append(self._made_of(line)))
         jail.rest()
         return made[0] if made else b'{"ended": 0}'
@@ -55,7 +55,7 @@ class Worker:
         return json.dumps(answer).encode()
 
     def _in_fork(self, line: bytes) -> bytes:
-        """Have a process of its own answer: it may die of it, and its memory is its own."""
+        """Answer in a forked process, which may crash and whose memory can be measured."""
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
@@ -86,22 +86,22 @@ def _with_large_stack(work: Callable[[], object]) -> None:
 
 
 def main() -> None:
-    # A terminal's Ctrl-C is for the node, at whose end this input ends.
+    # Ctrl-C in a terminal is meant for the node. Standard input closes when the node ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     lines = iter(sys.stdin.buffer.readline, b"")
     setup: dict[str, Any] = json.loads(next(lines))
     try:
         worker = Worker(DUTIES[setup.pop("duty")](**setup))
     except InvalidInputError as error:
-        _say(json.dumps({"error": str(error)}).encode())
+        _write_line(json.dumps({"error": str(error)}).encode())
         return
-    # Before there is any other thread, which would go without.
-    _say(json.dumps({"is_filtered": jail.refuse_calls()}).encode())
+    # The filter is set before other threads start, because it would not apply to these.
+    _write_line(json.dumps({"is_filtered": jail.refuse_calls()}).encode())
     for line in lines:
-        _say(worker.answer(line))
+        _write_line(worker.answer(line))
 
 
-def _say(answer: bytes) -> None:
+def _write_line(answer: bytes) -> None:
     sys.stdout.buffer.write(answer + b"\n")
     sys.stdout.buffer.flush()
 

@@ -1,1 +1,1 @@
-"""What a mesh and its gateway do, as metrics for Prometheus."""
+"""Metrics of a mesh and its gateway, for Prometheus."""

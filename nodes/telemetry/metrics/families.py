@@ -1,4 +1,4 @@
-"""What a metric is: its name, its labels, and values by them. Pure, and of no library."""
+"""Metrics with their names, labels and values. Pure, and independent of any metrics library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Kind = Literal["counter", "gauge", "histogram"]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """name: as queries have it, units in it, _total at the end of counters."""
+    """A metric. name: As in queries, with its unit, and with _total at the end for counters."""
 
     name: str
     kind: Kind
@@ -22,7 +22,7 @@ class Metric:
 
 @dataclass(slots=True)
 class Distribution:
-    """A histogram's numbers: counts up to each bound, and above; and the sum of what was seen."""
+    """A histogram: the counts up to each bound and above the last one, and the sum of values."""
 
     bounds: tuple[float, ...]
     counts: list[int] = field(default_factory=list)
@@ -42,12 +42,12 @@ class Distribution:
 
 @dataclass(slots=True)
 class Family:
-    """A metric with its values by label values, in the order of its labels."""
+    """A metric with its values by the values of its labels, in the order of its labels."""
 
     metric: Metric
     values: dict[tuple[str, ...], float | Distribution] = field(default_factory=dict)
 
     def add(self, value: float | Distribution, *labels: str) -> None:
         assert len(labels) == len(self.metric.labels), self.metric.name
-        # Names that were cut may have become the same: a scrape takes a label set once.
+        # Shortened names may be equal. A scrape must not have the same label values twice.
         self.values[labels] = value

@@ -1,4 +1,4 @@
-"""What a gateway sees itself: requests over HTTP, and how long their tokens take. Pure.
+"""Metrics that a gateway measures itself: its HTTP requests and the times of tokens. Pure.
 
 No label comes from a client: routes and kinds are from fixed sets.
 """
@@ -24,7 +24,7 @@ _UP_TO_600_S: Final = (0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 12
 REQUESTS: Final = Metric(
     "airdraft_gateway_requests_total",
     "counter",
-    "HTTP requests that are over.",
+    "HTTP requests that have ended.",
     ("route", "status"),
 )
 TOKENS: Final = Metric(
@@ -35,20 +35,20 @@ STREAMS: Final = Metric("airdraft_gateway_open_streams", "gauge", "Event streams
 TTFT: Final = Metric(
     "airdraft_gateway_time_to_first_token_seconds",
     "histogram",
-    "From a request's arrival to its first token.",
+    "Time from a request's arrival to its first token.",
 )
 TPOT: Final = Metric(
     "airdraft_gateway_time_per_output_token_seconds",
     "histogram",
-    "Mean of a choice, its first tokens not counted.",
+    "Mean time of a token of a choice, without its first ones.",
 )
 QUEUE: Final = Metric(
     "airdraft_gateway_queue_wait_seconds",
     "histogram",
-    "From a request's arrival to its place on a target.",
+    "Time from a request's arrival to its place on a target.",
 )
 DURATION: Final = Metric(
-    "airdraft_gateway_request_seconds", "histogram", "From arrival to end.", ("route",)
+    "airdraft_gateway_request_seconds", "histogram", "Time from arrival to end.", ("route",)
 )
 METRICS: Final = (REQUESTS, TOKENS, OPEN, STREAMS, TTFT, TPOT, QUEUE, DURATION)
 TOKEN_KINDS: Final = ("prompt", "completion")
@@ -56,7 +56,7 @@ TOKEN_KINDS: Final = ("prompt", "completion")
 
 @dataclass(slots=True)
 class _Choice:
-    """When tokens of a choice came; num_first: with the first of them."""
+    """The times of a choice's tokens. num_first: The number of tokens in the first message."""
 
     first_at: float
     last_at: float
@@ -65,8 +65,10 @@ class _Choice:
 
 
 class GatewayMetrics:
-    """One for a gateway. routes: the paths it serves, as Starlette writes them; a part in braces is
-    any text and is counted as {id}. Requests for other paths are counted together.
+    """The metrics of one gateway.
+
+    routes: The paths that it serves, in Starlette's form. A part in braces matches any text and is
+    counted as {id}. Requests for other paths are counted together.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class GatewayMetrics:
         self.durations: dict[str, Distribution] = {}
 
     def request_started(self, path: str) -> RequestMetrics:
-        """A request has come; say finished() of it, whatever becomes of it."""
+        """Count a request that has arrived; its finished() must be called in every case."""
         route = self._route_of(path)
         self.open[route] += 1
         return RequestMetrics(self, route, self.clock())
@@ -97,7 +99,7 @@ class GatewayMetrics:
 
     def request_over(self, route: str, status: int, seconds: float) -> None:
         self.open[route] -= 1
-        # Not every number is a status: a fault of ours must not make labels without end.
+        # An invalid status counts as 500, so that a bug cannot make labels without limit.
         self.requests[route, status if 100 <= status <= 599 else 500] += 1
         self.durations.setdefault(route, Distribution(_UP_TO_600_S)).observe(seconds)
 
@@ -121,7 +123,7 @@ class GatewayMetrics:
 
 @dataclass(slots=True)
 class RequestMetrics:
-    """One request, from its arrival on."""
+    """The measurements of one request, from its arrival on."""
 
     _of: GatewayMetrics
     _route: str
@@ -132,21 +134,23 @@ class RequestMetrics:
     _is_over: bool = False
 
     def started(self, num_prompt_tokens: int) -> None:
-        """It has a place on a target (StartedNotice); of several prompts the first counts as the
-        end of waiting."""
+        """Record that a prompt has a place on a target (StartedNotice).
+
+        If a request has several prompts, the first one ends its waiting time.
+        """
         self._of.tokens["prompt"] += num_prompt_tokens
         if not self._has_place:
             self._has_place = True
             self._of.queue.observe(self._of.clock() - self._arrived_at)
 
     def stream_opened(self) -> None:
-        """It is answered by events."""
+        """Record that the answer is an event stream."""
         if not self._is_stream and not self._is_over:
             self._is_stream = True
             self._of.num_streams += 1
 
     def tokens_came(self, choice: int, num_tokens: int) -> None:
-        """choice: any number that tells the request's texts apart."""
+        """Count tokens. choice: Any number that identifies one of the request's texts."""
         if num_tokens <= 0:
             return
         now = self._of.clock()
@@ -161,7 +165,7 @@ class RequestMetrics:
             seen.num_tokens += num_tokens
 
     def finished(self, status: int) -> None:
-        """status: of HTTP. Said once; what is said later is not heard."""
+        """Record the end with an HTTP status; later calls are ignored."""
         if self._is_over:
             return
         self._is_over = True

@@ -1,4 +1,4 @@
-"""Metrics over a status document: what the coordinator counted, counted nowhere else. Pure."""
+"""Metrics from a status document, which has the coordinator's counters. Pure."""
 
 from __future__ import annotations
 
@@ -24,47 +24,47 @@ def _gauge(name: str, text: str, *labels: str) -> Metric:
 
 
 UP: Final = _gauge(
-    "coordinator_up", "1 if the coordinator told its status for this answer, else 0."
+    "coordinator_up", "1 if the coordinator sent its status for this answer, else 0."
 )
-INFO: Final = _gauge("info", "1; what the coordinator runs.", "cluster", "version", "protocol")
-UPTIME: Final = _gauge("uptime_seconds", "Since the coordinator started.")
+INFO: Final = _gauge("info", "1; versions of the coordinator.", "cluster", "version", "protocol")
+UPTIME: Final = _gauge("uptime_seconds", "Time since the coordinator started.")
 
-REQUESTS: Final = _counter("requests", "Requests that are over, by how they ended.", "outcome")
-SUBMITTED: Final = _counter("requests_submitted", "Requests that came.")
+REQUESTS: Final = _counter("requests", "Requests that have ended, by outcome.", "outcome")
+SUBMITTED: Final = _counter("requests_submitted", "Requests that arrived.")
 MOVED: Final = _counter("requests_moved", "Moves of a request to another target.")
-STALE: Final = _counter("messages_stale", "Messages that spoke of what was past.")
+STALE: Final = _counter("messages_stale", "Messages that referred to an earlier state.")
 DROPPED: Final = _counter("messages_dropped", "Messages that did not decode or were not allowed.")
 WIRE_MESSAGES: Final = _counter("wire_messages", "Messages of the coordinator, by kind.", *_WIRE)
-WIRE_BYTES: Final = _counter("wire_bytes", "Bytes of its messages, by kind.", *_WIRE)
+WIRE_BYTES: Final = _counter("wire_bytes", "Bytes of these messages, by kind.", *_WIRE)
 
 STREAMS: Final = _gauge("streams", "Streams that are under way, by phase.", "phase")
 WAITING: Final = _gauge("waiting_streams", "Streams without a place, by priority.", "priority")
-OLDEST: Final = _gauge("waiting_oldest_seconds", "How long the first of them has waited.")
+OLDEST: Final = _gauge("waiting_oldest_seconds", "How long the first stream has waited.")
 TOKENIZING: Final = _gauge("tokenizing_requests", "Requests whose text is not tokenized yet.")
 
 TOKENS: Final = _counter("tokens", "Committed tokens, by what made them.", *_TARGET, "kind")
 MADE: Final = _counter("guesses", "Guesses taken by passes, by position.", *_TARGET, "position")
 JUDGED: Final = _counter(
-    "guesses_judged", "Guesses before which all were accepted.", *_TARGET, "position"
+    "guesses_judged", "Guesses after accepted ones only.", *_TARGET, "position"
 )
 ACCEPTED: Final = _counter("guesses_accepted", "Guesses accepted.", *_TARGET, "position")
 GAMMAS: Final = _counter(
     "stream_passes", "Passes of a stream by guesses taken; 0: plain ones.", *_TARGET, "gamma"
 )
-PLAIN: Final = _counter("plain_steps", "Plain steps of a stream, by why.", *_TARGET, "reason")
+PLAIN: Final = _counter("plain_steps", "Plain passes of a stream, by reason.", *_TARGET, "reason")
 FATE: Final = _counter("guesses_fate", "Guesses, by what became of them.", *_TARGET, "fate")
 COMPARED: Final = _counter(
     "guesses_compared", "Guesses compared with the text, taken or not.", *_TARGET, "outcome"
 )
 MESSAGES: Final = _counter("guess_messages", "Messages of draft nodes with guesses.", *_TARGET)
-PARKED: Final = _counter("streams_parked", "Streams parked for want of cells.", *_TARGET)
+PARKED: Final = _counter("streams_parked", "Streams parked because cells ran short.", *_TARGET)
 REOPENED: Final = _counter(
-    "streams_reopened", "Streams opened anew from the journal: a message was lost.", *_TARGET
+    "streams_reopened", "Streams opened again because a message was lost.", *_TARGET
 )
-TEXTS: Final = _counter("texts", "Texts that a target took in.", *_TARGET)
-REUSED: Final = _counter("texts_reused", "Texts of which some was in its caches.", *_TARGET)
+TEXTS: Final = _counter("texts", "Prompts that a target took in.", *_TARGET)
+REUSED: Final = _counter("texts_reused", "Prompts of which a part was in caches.", *_TARGET)
 PROMPT_TOKENS: Final = _counter(
-    "prompt_tokens", "Tokens of texts, run or found in caches.", *_TARGET, "source"
+    "prompt_tokens", "Tokens of prompts, read or found in caches.", *_TARGET, "source"
 )
 PASSES: Final = _counter("passes", "Target passes that committed something.", *_TARGET)
 PASS_S: Final = _counter("pass_seconds", "Seconds of these passes.", *_TARGET)
@@ -78,25 +78,27 @@ BATCHES: Final = _gauge("plan_groups", "Groups of the plan in force; 0: open flo
 PRICE: Final = _gauge(
     "plan_price_seconds", "Predicted sum of seconds a token, by way.", *_TARGET, "way"
 )
-SEEN_PRICE: Final = _gauge("observed_price_seconds", "The same, as seen of late.", *_TARGET)
+SEEN_PRICE: Final = _gauge("observed_price_seconds", "Observed sum of seconds a token.", *_TARGET)
 SPEED: Final = _gauge("observed_tokens_per_second", "Speed of the last 10 s.", *_TARGET)
 
 NODE_INFO: Final = _gauge(
-    "node_info", "1; what a node is.", *_NODE, "model", "engine", "exact", "emulated"
+    "node_info", "1; properties of a node.", *_NODE, "model", "engine", "exact", "emulated"
 )
 NODE_STATE: Final = _gauge("node_state", "1 for the state a node is in, else 0.", *_NODE, "state")
-NODE_SILENT: Final = _gauge("node_silent_seconds", "Since a node was heard of.", *_NODE)
+NODE_SILENT: Final = _gauge("node_silent_seconds", "Time since a node's last message.", *_NODE)
 NODE_RTT: Final = _gauge("node_round_trip_seconds", "Round trip to a node, if known.", *_NODE)
 NODE_RATE: Final = _gauge("node_link_bits_per_second", "Rate of its link, if known.", *_NODE)
 NODE_STREAMS: Final = _gauge("node_streams", "Streams that a node holds.", *_NODE)
 NODE_CELLS: Final = _gauge("node_cells", "Cells of a node's cache.", *_NODE)
-NODE_USED: Final = _gauge("node_cells_used", "Cells taken, of targets.", *_NODE)
-NODE_BUSY: Final = _gauge("node_busy_ratio", "Part of the last 10 s at work.", *_NODE)
-NODE_BUSY_S: Final = _counter("node_busy_seconds", "Seconds at work.", *_NODE)
+NODE_USED: Final = _gauge("node_cells_used", "Used cells of a target's cache.", *_NODE)
+NODE_BUSY: Final = _gauge("node_busy_ratio", "Working fraction of the last 10 s.", *_NODE)
+NODE_BUSY_S: Final = _counter("node_busy_seconds", "Seconds that a node worked.", *_NODE)
 NODE_BYTES: Final = _counter("node_wire_bytes", "Bytes to (out) and from it.", *_NODE, "direction")
 
-AIR_S: Final = _counter("air_reserved_seconds", "Predicted seconds of texts and uploads.", *_MEDIUM)
-AIR_BUSY: Final = _gauge("air_busy_ratio", "Part of the last 10 s that these take.", *_MEDIUM)
+AIR_S: Final = _counter(
+    "air_reserved_seconds", "Predicted seconds of prompts and uploads.", *_MEDIUM
+)
+AIR_BUSY: Final = _gauge("air_busy_ratio", "Fraction of the last 10 s for these.", *_MEDIUM)
 
 METRICS: Final[tuple[Metric, ...]] = tuple(
     value for value in tuple(vars().values()) if isinstance(value, Metric)
@@ -104,7 +106,7 @@ METRICS: Final[tuple[Metric, ...]] = tuple(
 
 
 def families(status: Status | None) -> list[Family]:
-    """All families, in a fixed order; None: the coordinator cannot be asked."""
+    """Return all families in a fixed order. status: None if the coordinator does not answer."""
     found = {metric.name: Family(metric) for metric in METRICS}
 
     def add(metric: Metric, value: float | Distribution | None, *labels: str) -> None:
@@ -131,7 +133,7 @@ def _values(status: Status) -> Iterator[_Value]:
         yield AIR_S, medium.reserved_s, (medium.name,)
         yield AIR_BUSY, medium.busy, (medium.name,)
     phases = Counter(stream.phase for stream in status.streams)
-    # The document may leave streams out, of those that wait first.
+    # The document may leave streams out, and leaves out waiting ones first.
     phases["waiting"] = status.waiting.num_streams
     for phase in PHASES:
         yield STREAMS, phases[phase], (phase,)

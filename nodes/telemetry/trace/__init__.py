@@ -1,1 +1,1 @@
-"""Records of what schedulers plan and do: kept, sent to who asks, drawn and planned anew."""
+"""Records of the schedulers' plans and passes: stores, encodes, draws and replans them."""

@@ -1,4 +1,4 @@
-"""A trace in Chrome's JSON format, which Perfetto (ui.perfetto.dev) and chrome://tracing draw."""
+"""Writes a trace in Chrome's JSON format for Perfetto (ui.perfetto.dev) and chrome://tracing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nodes.telemetry.trace.spans import Span, Track, coordinator_track, spans_of
 
 _COUNTER_S: Final = 0.25
 _ABOUT: Final = (
-    "All times are the coordinator's. What nodes did is placed before their answers by half of the "
+    "All times are the coordinator's. A node's work is placed before its answer by half of the "
     "round trip that heartbeats measure: an estimated offset. Durations are as nodes report them."
 )
 
@@ -18,11 +18,11 @@ Event = dict[str, Any]
 
 
 def chrome_trace(records: Sequence[Record]) -> dict[str, Any]:
-    """Tracks for passes, guesses, plans and who follows which stream, and counters."""
+    """Return a trace with counters, and tracks of passes, guesses, plans and followed streams."""
     spans = spans_of(records)
     origin_s = min((span.start_s for span in spans), default=0.0)
     drawing = _Drawing(origin_s)
-    # Of spans that begin together the longer one comes first, so that others may lie beneath it.
+    # Of spans that begin together the longest comes first, so that the others are drawn inside it.
     for span in sorted(spans, key=lambda span: (span.start_s, -span.end_s)):
         drawing.add(span)
     events = list(drawing.events)
@@ -34,7 +34,7 @@ def chrome_trace(records: Sequence[Record]) -> dict[str, Any]:
 
 
 class _Drawing:
-    """Numbers tracks, and gives spans that overlap on one track lanes of their own."""
+    """Numbers tracks, and puts spans of one track that overlap on separate lanes."""
 
     def __init__(self, origin_s: float) -> None:
         self.events: list[Event] = []
@@ -55,13 +55,13 @@ class _Drawing:
         self.events.append(event)
 
     def _us(self, at_s: float) -> int:
-        # Whole ones: spans that touch do so in the file, too.
+        # Rounded to whole microseconds, so that adjacent spans stay adjacent in the file.
         return max(0, round((at_s - self._origin_s) * 1e6))
 
     def _lane(self, span: Span) -> Event:
         ends = self._lane_ends.setdefault(span.track, [])
         if span.end_s <= span.start_s:
-            # A moment is in nobody's way.
+            # A moment has no length and overlaps with no span.
             return self._place(span.track.process, span.track.thread)
         lane = next((k for k, end_s in enumerate(ends) if end_s <= span.start_s), len(ends))
         if lane == len(ends):
@@ -77,7 +77,7 @@ class _Drawing:
         return {"pid": pid, "tid": tid}
 
     def names(self) -> list[Event]:
-        """What tracks are called, in an order: the coordinator, draft nodes, the target."""
+        """Return the names of tracks, ordered: the coordinator, draft nodes, the target."""
         order = sorted(self._processes)
         events: list[Event] = []
         for process, pid in self._processes.items():
@@ -91,7 +91,7 @@ class _Drawing:
         return events
 
     def counters(self, target: str, passes: Iterable[PassRecord]) -> list[Event]:
-        """Tokens a second, and the part of guesses that were accepted, in steps of 0.25 s."""
+        """Return counters of tokens a second and of the acceptance rate, in steps of 0.25 s."""
         sums: dict[int, tuple[int, int, int]] = {}
         for record in passes:
             step = int((record.at_s - self._origin_s) / _COUNTER_S)

@@ -1,4 +1,4 @@
-"""Predicted against observed times of what was recorded, as the scheduler reckons them itself."""
+"""Errors of predicted times in records, computed as the scheduler computes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nodes.telemetry.trace.records import PassRecord, Record
 
 
 def errors_of(records: Iterable[Record]) -> StageErrors:
-    """Errors of passes; what became of plans is not in records."""
+    """Return the errors of passes; records do not have the observed prices of plans."""
     errors = StageErrors()
     for record in records:
         if isinstance(record, PassRecord):
@@ -18,7 +18,7 @@ def errors_of(records: Iterable[Record]) -> StageErrors:
 
 
 def errors_text(errors: StageErrors) -> str:
-    """A row a stage of which anything was seen; "" if there is none."""
+    """Return a table with a row for each stage that has cases; "" if there are none."""
     figures = errors.figures()
     rows = [
         f"{stage:<6}{figures[stage].num_seen:>8}{figures[stage].median:>10.1%}"

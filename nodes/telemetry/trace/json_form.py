@@ -1,6 +1,6 @@
-"""Frozen dataclasses of plain values as JSON, and back to equal ones.
+"""Converts frozen dataclasses of plain values to JSON and back.
 
-A field that has its default is left out. What JSON has no number for, infinity, is the text "inf".
+Fields with their default values are left out. Infinity, which JSON cannot represent, is "inf".
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def as_object(value: Any) -> Any:
-    """What json.dumps takes: of a dataclass, tuples, dicts by text, numbers, texts and None."""
+    """Convert a dataclass, tuple, dict with text keys, number, text or None for json.dumps."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if value is None or isinstance(value, str | int):
@@ -32,7 +32,7 @@ def as_object(value: Any) -> Any:
 
 
 def from_object(cls: type[T], value: Any, where: str = "") -> T:
-    """The inverse of as_object. Raises ValueError that names the field."""
+    """Convert the result of as_object back. Raises ValueError that names the field."""
     if not isinstance(value, dict):
         raise _wrong(where or cls.__name__, "an object")
     form = _form(cls)
@@ -84,7 +84,7 @@ def _wrong(where: str, expected: str) -> ValueError:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """Fields of a class with their defaults, MISSING where there are none, and their types."""
+    """The fields of a class with their types and their defaults, or MISSING without a default."""
 
     defaults: tuple[tuple[str, Any], ...]
     hints: dict[str, Any]

@@ -1,7 +1,4 @@
-"""What is recorded: stream ids, counts and times. Never a token, a text, or who asked for it.
-
-at_s: the coordinator's clock. target: whose scheduler tells.
-"""
+"""Records of a trace: stream ids, counts and times, but no tokens, texts or identities of users."""
 
 from __future__ import annotations
 
@@ -83,10 +80,10 @@ class PassStream:
     num_tokens: The tokens that the pass committed.
     num_draft_tokens: The guesses that it took.
     num_accepted_tokens: Those of them that were accepted.
-    num_offered: The guesses of the draft node that were there when the pass began.
+    num_offered: The draft node's guesses that were present when the pass began.
     num_late: The guesses that came too late to be used.
-    num_looked_up: The guesses that the target looked up itself.
-    best_percent: The chance, in percent, of the first guess that there was for the pass.
+    num_looked_up: The guesses that the target found by prompt lookup.
+    best_percent: The chance, in percent, of the first guess that was present for the pass.
     """
 
     stream_id: int
@@ -132,13 +129,13 @@ _NAMES: Final = {cls: name for name, cls in KINDS.items()}
 
 
 def to_line(number: int, record: Record) -> bytes:
-    """A record as a line of JSON, with its kind and its number."""
+    """Encode a record as a line of JSON, with its kind and its number."""
     found = {"number": number, "kind": _NAMES[type(record)], **as_object(record)}
     return json.dumps(found, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 def from_line(line: bytes | str) -> Record:
-    """The inverse, but for the number. Raises ValueError."""
+    """Decode a line of to_line and drop the number. Raises ValueError."""
     try:
         found: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -148,13 +145,13 @@ def from_line(line: bytes | str) -> Record:
     found.pop("number", None)
     cls = KINDS.get(str(found.pop("kind", "")))
     if cls is None:
-        raise ValueError(f"kind is none of {', '.join(KINDS)}")
+        raise ValueError(f"kind is not one of {', '.join(KINDS)}")
     record: Record = from_object(cls, found)
     return record
 
 
 def num_entries(record: Record) -> int:
-    """What a record weighs in memory: one, and one for each stream it tells of."""
+    """Return a record's share of the ring's limit: one, and one for each stream in it."""
     match record:
         case PlanRecord(observation=observation):
             return 1 + len(observation.streams)

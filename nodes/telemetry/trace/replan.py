@@ -1,4 +1,4 @@
-"""What a policy would have planned for recorded observations, beside what was planned."""
+"""Compares recorded plans with those that another policy makes for the same observations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WIDTH = 80
 
 @dataclass(frozen=True, slots=True)
 class Replanned:
-    """A recorded plan and another policy's for the same observation, both with prices."""
+    """A recorded plan and another policy's plan for the same observation, both with prices."""
 
     record: PlanRecord
     recorded: Prediction
@@ -27,12 +27,12 @@ class Replanned:
 
     @property
     def ratio(self) -> float:
-        """The other plan's price to the recorded one's: below 1.0 it is the cheaper one."""
+        """The other plan's price divided by the recorded one's; below 1.0 it is cheaper."""
         return self.planned.price_s / self.recorded.price_s
 
 
 def replan(records: Iterable[PlanRecord], policy: Policy) -> list[Replanned]:
-    """Plans of a policy for each record; observations in which nothing was planned are left out."""
+    """Return a policy's plan for each record; observations without a plan are left out."""
     found = []
     for record in records:
         if record.prediction is None or not record.observation.streams:
@@ -44,7 +44,7 @@ def replan(records: Iterable[PlanRecord], policy: Policy) -> list[Replanned]:
 
 
 def table_of(replanned: Sequence[Replanned], policy: str) -> str:
-    """Text of 80 columns: two lines a record, what was planned and what the policy would."""
+    """Return a table of 80 columns: for each record its own plan and the policy's."""
     origin_s = replanned[0].record.at_s
     lines = [f"{'at s':>7} {'streams':>7}  {'plan':<25}{'price ms':>9} {'ratio':>6}  batches"]
     for item in replanned:
@@ -69,7 +69,7 @@ def _row(name: str, prediction: Prediction, ratio: float) -> str:
 
 
 def _with_batches(head: str, batches: Sequence[Batch], plain: Sequence[int]) -> list[str]:
-    """The row with its first batch, and the others below."""
+    """Return the row with its first batch, and the other batches on lines below."""
     shown = [_batch(batch) for batch in batches[:_MAX_BATCHES_SHOWN]]
     if len(batches) > len(shown):
         shown.append(f"and {len(batches) - len(shown)} more")
@@ -80,6 +80,6 @@ def _with_batches(head: str, batches: Sequence[Batch], plain: Sequence[int]) -> 
 
 
 def _batch(batch: Batch) -> str:
-    """Streams with their gammas: 1-3,7: 4, 4, 4, 2; one gamma if all are equal."""
+    """Return streams with their gammas, such as `1-3,7: 4 4 4 2`; one gamma if all are equal."""
     gammas = batch.gammas[:1] if len(set(batch.gammas)) == 1 else batch.gammas
     return f"{ranges(batch.stream_ids)}: {' '.join(map(str, gammas))}"

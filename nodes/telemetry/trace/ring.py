@@ -1,4 +1,4 @@
-"""The last records, numbered, in parts that fit a message."""
+"""Keeps the last records with their numbers, and returns them in parts that fit a message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_ENTRIES: Final = 32_768
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Records as lines. last: the number to go on after; the others as in TraceReply."""
+    """Records as lines. last: The number to continue after. Other fields: As in TraceReply."""
 
     last: int
     num_lost: int
@@ -24,20 +24,20 @@ class Part:
 
 @dataclass(slots=True)
 class _Kept:
-    """A record, or its line once somebody has asked for it."""
+    """A record, or its line once it was requested."""
 
     record: Record | bytes
     num_entries: int
 
 
 class Ring:
-    """Forgets the oldest records when those that are kept have more than max_entries."""
+    """Keeps records up to max_entries entries in all, and drops the oldest ones."""
 
     def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
         self._max_entries = max_entries
         self._records: deque[_Kept] = deque()
         self._num_entries = 0
-        # Number of the last record; the first one ever is 1.
+        # The number of the last record; the first one has number 1.
         self.last = 0
 
     def __len__(self) -> int:
@@ -52,12 +52,12 @@ class Ring:
             self._num_entries -= self._records.popleft().num_entries
 
     def clear(self) -> None:
-        """Forget all records, but not how many there were."""
+        """Drop all records, but continue their numbers."""
         self._records.clear()
         self._num_entries = 0
 
     def after(self, number: int, max_bytes: int) -> Part:
-        """Records after a number, as many as max_bytes hold; what is larger alone is left out."""
+        """Return the records after a number that fit max_bytes, without any larger than that."""
         first = self.last - len(self._records) + 1
         at = min(max(number + 1, first), self.last + 1)
         num_lost = max(0, at - number - 1)

@@ -1,8 +1,8 @@
-"""Records as spans of time on tracks: who did what from when to when.
+"""Converts records to spans of time on tracks.
 
-All times are the coordinator's. What a node did is put before its answer by half the round trip of
-its link, as far as it then lies between what the coordinator sent and heard: where it lies is an
-estimate, how long it took is what the node says.
+All times are the coordinator's. The work of a node is placed before its answer by half the round
+trip of its link, but between the end of its previous pass and the arrival of its report. The place
+is an estimate. The length is the time that the node reports, as far as it fits there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from policies.plan import Batch
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """A line of the drawing: `thread` of a group that is called `process`."""
+    """A line of the drawing, `thread`, in the group `process`."""
 
     process: str
     thread: str
@@ -25,7 +25,7 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """No length: a moment."""
+    """A span of time on a track; a moment if start and end are equal."""
 
     track: Track
     name: str
@@ -39,7 +39,7 @@ def coordinator_track(target: str, thread: str) -> Track:
 
 
 def spans_of(records: Iterable[Record]) -> list[Span]:
-    """Spans of records that are in the order in which they were made."""
+    """Return the spans of records, which must be in the order in which they were made."""
     builder = _Builder()
     for record in records:
         builder.add(record)
@@ -50,7 +50,7 @@ class _Builder:
     def __init__(self) -> None:
         self._spans: list[Span] = []
         self._plans: dict[str, PlanRecord] = {}
-        # Who follows a stream of a target, and since when.
+        # The current follower of each stream of a target, with the time since when.
         self._following: dict[tuple[str, int], FollowRecord] = {}
         self._pass_ends: dict[str, float] = {}
         self._last_s = 0.0
@@ -128,7 +128,7 @@ class _Builder:
             "best_chances": {s.stream_id: s.best_percent / 100 for s in streams if s.best_percent},
             "prompt_tokens": record.num_read,
         }
-        # Passes follow one another.
+        # Passes of one target do not overlap.
         earliest_s = self._pass_ends.get(record.target, 0.0)
         start_s = max(record.at_s - record.rtt_s / 2 - record.pass_s, earliest_s)
         end_s = max(start_s, min(record.at_s, start_s + record.pass_s))

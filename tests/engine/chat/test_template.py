@@ -61,7 +61,7 @@ def test_what_templates_expect(template: str, text: str) -> None:
         ("{{ range(10 ** 9) | list }}", "fails: Range too big"),
         ("{% include 'x' %}", "fails: "),
         ("{% for _ in range(99) %}{{ messages[0].content * 20000 }}{% endfor %}",
-         "its text is longer than 1048576 characters"),
+         "its output is longer than 1048576 characters"),
     ],
 )  # fmt: skip
 def test_what_a_template_objects_to_and_how_it_fails_is_one_line(template: str, error: str) -> None:

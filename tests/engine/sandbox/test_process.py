@@ -127,7 +127,7 @@ def test_close_ends_the_process_and_who_waits_for_it(make: Make) -> None:
     assert len(ends) == 1
     assert not is_running(worker)
     wait_until(lambda: not is_running(forked))
-    with pytest.raises(InvalidInputError, match="the node stops"):
+    with pytest.raises(InvalidInputError, match="the node is stopping"):
         process.ask(SIMPLE)
     process.close()
 

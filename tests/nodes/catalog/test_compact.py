@@ -75,7 +75,7 @@ def test_where_a_copy_cannot_be_made_the_file_is_used_and_nothing_is_left(
     with caplog.at_level(logging.WARNING):
         copy = compact_copy(path, "abc", root, quantize=_Quantizer("no such type"))
     assert copy.path == path
-    assert "no compact copy of draft.gguf" in caplog.text
+    assert "no compact copy of draft.gguf can be made" in caplog.text
     assert "no such type" in caplog.text
     assert not list(root.rglob("*.gguf"))
 

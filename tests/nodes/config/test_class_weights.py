@@ -30,7 +30,7 @@ def test_weights_are_by_the_beginnings_of_names() -> None:
         ("3fa9=-1", "'3fa9=-1': a weight is a whole number from 1 to 100"),
         ("3fa9=1.5", "'3fa9=1.5': a weight is a whole number from 1 to 100"),
         ("3fa9=", "'3fa9=': a weight is a whole number from 1 to 100"),
-        ("3fa9=1,3fa9=2", "3fa9 is there twice"),
+        ("3fa9=1,3fa9=2", "3fa9 occurs twice"),
         ("3fa9=1,3f=2", "3f and 3fa9 are ambiguous: 3fa9 begins with both"),
     ],
 )

@@ -51,7 +51,7 @@ def test_the_only_socket_is_the_one_that_is_meant(listening, names):
 
 def test_of_several_sockets_none_is_left_to_wait_for_ever(monkeypatch):
     environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "mesh:mesh"}
-    with pytest.raises(ConfigError, match="has 2 ListenStream= and one is served"):
+    with pytest.raises(ConfigError, match="has 2 ListenStream=, but only one is served"):
         inherited(environ, "mesh")
 
 
