@@ -87,9 +87,9 @@ class Comparison:
 
     speculation: Speculation = Speculation.ON
     _guesses: _Seen = field(default_factory=lambda: _Seen(_MEMORY))
-    # Before the first pause this holds the calibrated rate of plain decoding, one token a pass. That
-    # says little: nodes that calibrate at the same time slow each other down. A mesh with
-    # calibrations of that kind had 0.79 of plain decoding and believed that it had 1.25 times.
+    # Before the first pause this holds the calibrated rate of plain decoding, one token a pass.
+    # That says little: nodes that calibrate at the same time slow each other down. A mesh with
+    # such calibrations had 0.79 of plain decoding and believed that it had 1.25 times.
     _plain: _Seen = field(default_factory=lambda: _Seen(_MEMORY_PLAIN))
     # Passes until the next change.
     _num_left: float = _TRIAL_PASSES
