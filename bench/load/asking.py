@@ -74,21 +74,25 @@ async def ask(
         return Asked(began, tuple(times), f"{type(error).__name__}: {error}"[:200])
     if endpoint.count is not None:
         num_told = endpoint.count("".join(texts))
-    token_s = _spread(times, num_told)
+    token_s = _spread(times, texts, num_told)
     may_end_early = endpoint.may_end_early or bool(schema)
     is_short = not token_s or (0 < num_told < max_tokens and not may_end_early)
     return Asked(began, token_s, f"{len(token_s)} of {max_tokens} tokens" if is_short else "")
 
 
-def _spread(times: list[float], num_tokens: int) -> tuple[float, ...]:
-    """One time a token, where events are fewer: those of one event came together.
+def _spread(times: list[float], texts: list[str], num_tokens: int) -> tuple[float, ...]:
+    """One time a token, where there are fewer events than tokens: those of one event came together.
 
-    Which event brought how many is not said; the last one is given what is left, which leaves the
-    first token, the last token and their number right.
+    An answer says how many tokens it has, but not which event brought how many. Each event has at
+    least one, and the rest are shared out by the lengths of their texts.
     """
-    if not times or num_tokens <= len(times):
+    spare = num_tokens - len(times)
+    if not times or spare <= 0:
         return tuple(times)
-    return (*times, *[times[-1]] * (num_tokens - len(times)))
+    ends = list(itertools.accumulate(len(text.encode()) for text in texts))
+    shares = [round(spare * end / ends[-1]) for end in ends]
+    counts = [1 + share - before for share, before in zip(shares, [0, *shares], strict=False)]
+    return tuple(at for at, count in zip(times, counts, strict=True) for _ in range(count))
 
 
 async def _stream(

@@ -87,14 +87,13 @@ class Comparison:
 
     speculation: Speculation = Speculation.ON
     _guesses: _Seen = field(default_factory=lambda: _Seen(_MEMORY))
-    # Before the first pause this holds the calibrated rate of plain decoding, one token a pass.
-    # That says little: nodes that calibrate at the same time slow each other down. A mesh with
-    # such calibrations had 0.79 of plain decoding and believed that it had 1.25 times.
+    # Before the first pause this holds the calibrated rate of plain decoding: one token a pass.
     _plain: _Seen = field(default_factory=lambda: _Seen(_MEMORY_PLAIN))
     # Passes until the next change.
     _num_left: float = _TRIAL_PASSES
     # Comparisons in a row that draft nodes have lost.
     _num_lost: int = 0
+    _is_first: bool = True
 
     @property
     def gain(self) -> float:
@@ -112,7 +111,7 @@ class Comparison:
             case Speculation.ON:
                 self._guesses.add(tokens, passes)
                 if self._num_left <= 0 and may_pause:
-                    self._set(Speculation.PAUSED, _PAUSE_PASSES)
+                    self._pause()
             case Speculation.PAUSED:
                 if self._num_left < _PAUSE_PASSES - _LEFT_OUT_PASSES:
                     self._plain.add(tokens, passes)
@@ -122,6 +121,14 @@ class Comparison:
                 self._plain.add(tokens, passes)
                 if self._num_left <= 0:
                     self._set(Speculation.ON, _TRIAL_PASSES)
+
+    def _pause(self) -> None:
+        """Begin a pause, but delay the first one where guesses seem to gain much."""
+        if self._is_first and self.gain > 1.0:
+            self._num_left = _PAUSE_PASSES * (self.gain - 1.0) / _MOST_TRIAL_COST
+        else:
+            self._set(Speculation.PAUSED, _PAUSE_PASSES)
+        self._is_first = False
 
     def _decide(self) -> None:
         """After a pause, choose the faster mode and the passes until the other is tried again."""

@@ -57,6 +57,13 @@ async def test_tokens_are_counted_by_what_the_answer_says_of_itself():
     assert (bodies[0]["max_tokens"], bodies[0]["seed"], bodies[0]["more"]) == (5, 3, 1)
 
 
+async def test_tokens_of_one_event_come_at_its_time_in_proportion_to_its_text():
+    answer = OK + event("a") + event("bcd") + event(usage={"completion_tokens": 6})
+    made = await told(answer + b"data: [DONE]\n\n")
+    first, last = made.token_s[0], made.token_s[-1]
+    assert [made.token_s.count(at) for at in (first, last)] == [2, 4]
+
+
 async def test_without_usage_each_event_with_text_is_a_token():
     made = await told(OK + event("a") + event("b") + event() + b"data: [DONE]\n\n")
     assert len(made.token_s) == 2
