@@ -186,6 +186,7 @@ def _download(
         if isinstance(error, FetchError):
             # The file is too long, so it is not the expected one.
             begun.discard()
+            raise FetchError(f"cannot download {url}: {error}") from error
         reason = getattr(error, "reason", error)
         raise FetchError(f"cannot download {url}: {reason}: check the network") from error
     if begun.num_bytes != total:
@@ -230,9 +231,9 @@ def _from_hub(
 
 
 def _length_of(reply: Any) -> int:
-    """Return the length that a server announces. Raises FetchError if it announces none."""
+    """Return the length that a server announces. Raises HTTPException if it announces none."""
     if not (length := reply.headers.get("Content-Length", "")).isdecimal():
-        raise FetchError("the server does not announce the file's length")
+        raise http.client.HTTPException("the server does not announce the file's length")
     return int(length)
 
 

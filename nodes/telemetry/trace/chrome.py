@@ -11,7 +11,8 @@ from nodes.telemetry.trace.spans import Span, Track, coordinator_track, spans_of
 _COUNTER_S: Final = 0.25
 _ABOUT: Final = (
     "All times are the coordinator's. A node's work is placed before its answer by half of the "
-    "round trip that heartbeats measure: an estimated offset. Durations are as nodes report them."
+    "round trip that heartbeats measure: an estimated offset. Passes last as long as nodes report, "
+    "where that fits between two reports."
 )
 
 Event = dict[str, Any]
