@@ -1,4 +1,4 @@
-"""What clients say of requests, whole ones and those that come in pieces."""
+"""Handles clients' messages about requests, whole ones and those uploaded in pieces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nodes.messages.access import ForbiddenError
 
 
 class ClientMessages:
-    """num_stale: pieces of what is over here."""
+    """num_stale: received pieces of uploads that are unknown or over."""
 
     def __init__(
         self, serving: Serving, intake: Intake, uploads: Uploads, reporting: Reporting
@@ -27,8 +27,9 @@ class ClientMessages:
         self.num_stale = 0
 
     def take(self, peer: bytes, role: str, who: str, message: Any, now: float) -> list[Send] | None:
-        """What is to be sent for it; None if it is no message about requests. who: whose requests
-        share prefixes. Raises DecodeError or ForbiddenError.
+        """Return the messages to send in response; None if the message is not about requests.
+
+        who: the name under which requests share prefixes. Raises DecodeError or ForbiddenError.
         """
         match message:
             case SubmitRequest():
@@ -53,15 +54,19 @@ class ClientMessages:
     def _uploaded(
         self, peer: bytes, role: str, who: str, piece: UploadPiece, now: float
     ) -> list[Send]:
-        """A piece of a large request. Raises DecodeError or ForbiddenError for what is none."""
+        """Take a piece of a large request.
+
+        Raises DecodeError or ForbiddenError if the whole is no request.
+        """
         frames, is_known = self._uploads.arrived(peer, piece, now)
         self.num_stale += not is_known
         if frames is None:
             return self._uploads.grants(now)
-        # Of who sends nonsense others wait no longer: the next tick grants what is free now.
+        # If this raises, the next tick grants the medium that is free now, so others do not wait.
         whole = decode(frames)
         if not isinstance(whole.message, SubmitRequest):
-            raise ForbiddenError(f"only requests are uploaded, not {type(whole.message).__name__}")
+            kind = type(whole.message).__name__
+            raise ForbiddenError(f"only requests may be uploaded, not {kind}")
         if whole.message.request_id != piece.request_id:
-            raise ForbiddenError("an upload is of another request than was offered")
+            raise ForbiddenError("an upload has another request id than its offer")
         return [*self._uploads.grants(now), *self._submit(peer, role, who, whole.message, now)]

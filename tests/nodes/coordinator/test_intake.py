@@ -135,7 +135,7 @@ def test_a_new_request_is_refused_where_no_target_is_expected_back() -> None:
     assert mesh.hear(CLIENT, waiting, STRANDED_LIMIT_S - 0.1) == []
     assert failure(mesh.hear(CLIENT, late, STRANDED_LIMIT_S)) == (
         "unavailable",
-        "no target of model 'large' is there at present: try later",
+        "no target of model 'large' is present: try later",
     )
     # It is still there itself.
     mesh.hear(CLIENT, NodesRequest(9), 2 * STRANDED_LIMIT_S - 0.2)
@@ -143,7 +143,7 @@ def test_a_new_request_is_refused_where_no_target_is_expected_back() -> None:
     given_up = [m for m in given_up if isinstance(m, RequestFailedNotice)]
     assert [(m.request_id, m.code) for m in given_up] == [(1, "unavailable")]
     assert given_up[0].reason == (
-        "the target for it has left; no other that could go on came within 30 s"
+        "the target of this request has left; no other suitable target joined within 30 s"
     )
 
 

@@ -52,7 +52,7 @@ def test_a_name_means_the_same_file_while_one_of_its_targets_restarts() -> None:
     asked = make_submit(3, model="a.gguf@11111111")
     assert failure(fleet.mesh.hear(CLIENT, asked, fleet.now)) == (
         "unavailable",
-        "no target of model 'a.gguf@11111111' is there at present: try later",
+        "no target of model 'a.gguf@11111111' is present: try later",
     )
     assert failure(fleet.mesh.hear(CLIENT, make_submit(4, model="a@33333333"))) == (
         "not_found",

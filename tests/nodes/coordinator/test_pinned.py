@@ -37,7 +37,7 @@ def test_who_names_a_class_gets_it_or_nothing() -> None:
     wanted = make_submit(7, model_hash="content", numerics_class="b")
     assert failure(fleet.mesh.hear(CLIENT, wanted, fleet.now)) == (
         "unavailable",
-        "no target with fingerprint fp_content_b is there at present",
+        "no target with fingerprint fp_content_b is present: try later",
     )
     other = make_submit(8, model_hash="01234567", numerics_class="b", model="toy-1")
     assert failure(fleet.mesh.hear(CLIENT, other, fleet.now))[0] == "unavailable"

@@ -183,7 +183,7 @@ def test_it_does_not_wait_for_ever() -> None:
     failed = to(CLIENT, tick(mesh, STRANDED_LIMIT_S))
     assert [(m.request_id, m.code) for m in failed] == [(1, "unavailable"), (2, "unavailable")]
     assert failed[0].reason == (
-        "no target that could go on with it is there; no other that could go on came within 30 s"
+        "no present target can continue this request; no other suitable target joined within 30 s"
     )
     assert mesh.state._serving.ledger.requests == {}
     assert opened(mesh.join(TARGET, "target", make_profile())) == []
@@ -247,7 +247,7 @@ def test_a_text_that_reads_otherwise_by_now_is_not_gone_on_with() -> None:
     code, reason = failure(sends)
     assert (code, reason.partition(":")[0]) == (
         "internal",
-        "the prompt reads otherwise than when the request began",
+        "the prompt has other token ids than when the request began",
     )
 
 
