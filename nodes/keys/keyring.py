@@ -229,8 +229,7 @@ class Keyring:
         return LOOPBACK_ENDPOINT
 
     def listen(self, wanted: str) -> str:
-        """Return where a coordinator binds: the wanted endpoint, else one that others cannot use.
-        """
+        """Return where a coordinator binds: the wanted endpoint, else one closed to others."""
         if wanted:
             return wanted
         if self.private and self.coordinator_pair() is None:

@@ -39,8 +39,7 @@ class Challenges:
         self._first: OrderedDict[tuple[str, str], tuple[str, str]] = OrderedDict()
 
     def ask(self, node: NodeRecord, now: float) -> Send:
-        """Return the probe for a target that has just joined. It gets no streams before it answers.
-        """
+        """Return the probe for a new target, which gets no streams before it answers."""
         node.unproved_since = now
         return self._ask(node, now)
 

@@ -105,7 +105,7 @@ class Intake:
         max_requests = limits.max_gateway_requests if is_gateway else limits.max_requests
         if serving.ledger.num_requests(client) >= max_requests:
             raise RefusedRequestError(
-                "overloaded", f"{max_requests} requests of this {role} are in progress"
+                "overloaded", f"{max_requests} requests of this {role} are under way"
             )
         try:
             request = new_request(client, submit)

@@ -182,7 +182,7 @@ class Request:
         """
         position, num_known = self.next_score, self.next_score - notice.position
         if num_known < 0:
-            raise ValueError("scores of the prompt were lost in transit")
+            raise ValueError("scores of the prompt were lost on the way")
         scores = notice.scores[num_known : self.num_prompt_tokens - notice.position]
         self.next_score += len(scores)
         return PromptLogprobsNotice(self.request_id, position, scores) if scores else None

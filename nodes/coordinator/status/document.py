@@ -78,8 +78,7 @@ class Reporting:
     # -- events ------------------------------------------------------------------------------------
 
     def counts_of(self, target: str) -> Counts:
-        """Return the counts of a target name, which go on if a target of that name was here before.
-        """
+        """Return the counts of a target name; a returning target continues its old counts."""
         if target not in self._counts and len(self._counts) >= _MAX_TARGETS:
             here = {node.name for node in self._roster.nodes("target")}
             gone = next((name for name in self._counts if name not in here), None)

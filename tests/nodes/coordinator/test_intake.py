@@ -108,7 +108,7 @@ def test_a_model_that_nobody_has_is_not_found() -> None:
     code, reason = failure(mesh.hear(CLIENT, make_submit(1, model="none")))
     assert (code, reason) == (
         "not_found",
-        "no target has model 'none'; there are: large.gguf, small.gguf",
+        "no target has model 'none'; present models: large.gguf, small.gguf",
     )
     assert mesh.state._serving.ledger.requests == {}
 
@@ -236,7 +236,7 @@ def test_what_waits_of_gateways_keeps_no_client_out() -> None:
     for number in range(3):
         mesh.hear(GATEWAY, make_submit(number))
     sends = mesh.hear(GATEWAY, make_submit(3))
-    assert failure(sends, GATEWAY) == ("overloaded", "2 streams wait already: try later")
+    assert failure(sends, GATEWAY) == ("overloaded", "2 streams are waiting already: try later")
     assert mesh.hear(CLIENT, make_submit(1)) == []
     assert failure(mesh.hear(CLIENT, make_submit(2)))[0] == "overloaded"
 

@@ -126,7 +126,7 @@ def test_who_asks_again_is_known() -> None:
     code, reason = failure(mesh.hear(CLIENT, make_submit(4), NOW + 37))
     assert (code, reason.partition(" (")[0]) == (
         "bad_request",
-        "such a request ended target nodes before",
+        "the same request ended target nodes before",
     )
     # Some day it may be another build that reads it.
     later(mesh, NOW + 36 + PROVEN_S)

@@ -87,10 +87,10 @@ def test_of_a_prompt_that_has_tokens_after_it_nothing_is_scored_again() -> None:
 @pytest.mark.parametrize(
     ("submit", "reason"),
     [
-        (resumed(1, num_choices=2, committed=(8,)), "a number for each choice"),
-        (resumed(-1, -1), "of which one is not over"),
-        (resumed(8, committed=(8,) * 8), "a choice has all its tokens already"),
-        (resumed(5, prompt_token_ids=(1, 2)), "fewer token ids than it says"),
+        (resumed(1, num_choices=2, committed=(8,)), "give one number per choice"),
+        (resumed(-1, -1), "at least one not negative"),
+        (resumed(8, committed=(8,) * 8), "one choice already has max_tokens tokens"),
+        (resumed(5, prompt_token_ids=(1, 2)), "its numbers exceed the number of token ids"),
         (resumed(3, prompt_token_ids=(1, 2, 3)), "the prompt is empty"),
     ],
 )

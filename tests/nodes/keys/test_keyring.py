@@ -165,7 +165,7 @@ def test_what_is_public_can_be_read_by_others_and_changed_by_nobody(
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     services("target").make_own()
     path.chmod(0o664)
-    with pytest.raises(KeysError, match="can be changed by others"):
+    with pytest.raises(KeysError, match="other users can change"):
         services("target").client_keys(LOOPBACK)
 
 
@@ -225,10 +225,10 @@ def test_a_secret_that_others_can_read_is_used_for_nothing(tmp_path: Path) -> No
     ring.make_own()
     ring.make_coordinator_pair()
     (tmp_path / "node.key").chmod(0o644)
-    with pytest.raises(KeysError, match="can be read by others"):
+    with pytest.raises(KeysError, match="other users can read"):
         ring.client_keys(LOOPBACK)
     (tmp_path / "coordinator.key").chmod(0o644)
-    with pytest.raises(KeysError, match="can be read by others"):
+    with pytest.raises(KeysError, match="other users can read"):
         ring.server_keys(LOOPBACK)
 
 
@@ -338,5 +338,5 @@ def test_credentials_of_a_service_go_before_its_directory(tmp_path: Path) -> Non
     with pytest.raises(KeysError, match=r"coordinator\.key is a credential"):
         ring.make_next_coordinator_pair()
     path.chmod(0o444)
-    with pytest.raises(KeysError, match="can be read by others"):
+    with pytest.raises(KeysError, match="other users can read"):
         ring.own()
