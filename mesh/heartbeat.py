@@ -8,7 +8,7 @@ from mesh.messages import Ping, Pong
 from mesh.rates import MIN_PROBE_BYTES, RateEstimate
 
 _RTT_WEIGHT: Final = 1 / 8  # weight of a new sample, as in RFC 6298
-# Samples whose minimum is the round trip without queueing. There must be many, because in a busy
+# Number of samples whose minimum is the idle round trip. There must be many, because in a busy
 # radio cell hardly any Ping finds the air free.
 _NUM_RECENT: Final = 64
 _MAX_PINGS_UNDERWAY: Final = 16

@@ -26,19 +26,21 @@ class ClientMessages:
         self._reporting = reporting
         self.num_stale = 0
 
-    def take(self, peer: bytes, role: str, who: str, message: Any, now: float) -> list[Send] | None:
+    def take(
+        self, peer: bytes, role: str, sender: str, message: Any, now: float
+    ) -> list[Send] | None:
         """Return the messages to send in response; None if the message is not about requests.
 
-        who: the name under which requests share prefixes. Raises DecodeError or ForbiddenError.
+        sender: the name under which requests share prefixes. Raises DecodeError or ForbiddenError.
         """
         match message:
             case SubmitRequest():
                 self._uploads.forget(peer, message.request_id)
-                return self._submit(peer, role, who, message, now)
+                return self._submit(peer, role, sender, message, now)
             case UploadOffer():
                 return self._uploads.offered(peer, message, now)
             case UploadPiece():
-                return self._uploaded(peer, role, who, message, now)
+                return self._uploaded(peer, role, sender, message, now)
             case CancelRequest(request_id=request_id):
                 self._uploads.forget(peer, request_id)
                 request = self._serving.ledger.requests.get((peer, request_id))
@@ -46,13 +48,13 @@ class ClientMessages:
         return None
 
     def _submit(
-        self, peer: bytes, role: str, who: str, submit: SubmitRequest, now: float
+        self, peer: bytes, role: str, sender: str, submit: SubmitRequest, now: float
     ) -> list[Send]:
         self._reporting.num_submitted += 1
-        return self._intake.submit(peer, role, who, submit, now)
+        return self._intake.submit(peer, role, sender, submit, now)
 
     def _uploaded(
-        self, peer: bytes, role: str, who: str, piece: UploadPiece, now: float
+        self, peer: bytes, role: str, sender: str, piece: UploadPiece, now: float
     ) -> list[Send]:
         """Take a piece of a large request.
 
@@ -69,4 +71,4 @@ class ClientMessages:
             raise ForbiddenError(f"only requests may be uploaded, not {kind}")
         if whole.message.request_id != piece.request_id:
             raise ForbiddenError("an upload has another request id than its offer")
-        return [*self._uploads.grants(now), *self._submit(peer, role, who, whole.message, now)]
+        return [*self._uploads.grants(now), *self._submit(peer, role, sender, whole.message, now)]

@@ -186,8 +186,8 @@ class CoordinatorState:
                 return self._on_probed(node, message, now)
             return self._node_messages.take(node, message, num_bytes, now)
         # Requests of one key and user share prefixes, whichever connection they arrive on.
-        who = caller.name or peer.hex()
-        answer = self._client_messages.take(peer, role, who, message, now)
+        sender = caller.name or peer.hex()
+        answer = self._client_messages.take(peer, role, sender, message, now)
         return self._on_question(peer, message, now) if answer is None else answer
 
     def peer_gone(self, peer: bytes, now: float) -> list[Send]:

@@ -45,12 +45,12 @@ class RateLimits:
         self.num_banned = 0
         self.num_ignored = 0
 
-    def may_join(self, who: str | bytes, now: float) -> bool:
+    def may_join(self, key_or_peer: str | bytes, now: float) -> bool:
         """Count a Hello of a key or peer; False if it must be ignored. The peer may retry."""
-        allowance, seen_at = self._joins.pop(who, (BURST_JOINS, now))
+        allowance, seen_at = self._joins.pop(key_or_peer, (BURST_JOINS, now))
         allowance = min(BURST_JOINS, allowance + JOINS_PER_S * max(0.0, now - seen_at))
         is_allowed = allowance >= 1.0
-        self._joins[who] = (allowance - is_allowed, now)
+        self._joins[key_or_peer] = (allowance - is_allowed, now)
         if len(self._joins) > _MAX_PEERS:
             self._joins.popitem(last=False)
         return is_allowed

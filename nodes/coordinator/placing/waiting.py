@@ -158,11 +158,11 @@ class Waiting:
         self._lines.setdefault(entry.line, _Line()).add(tenant, entry.place)
 
     def _tenant(self, request: Request) -> _Tenant:
-        whose = request.model_hash, request.tenant
-        if whose not in self._tenants:
+        key = request.model_hash, request.tenant
+        if key not in self._tenants:
             self._num_tenants += 1
-            self._tenants[whose] = _Tenant(self._num_tenants)
-        return self._tenants[whose]
+            self._tenants[key] = _Tenant(self._num_tenants)
+        return self._tenants[key]
 
     def remove(self, request: Request, choice: Choice) -> None:
         """Remove a waiting stream."""

@@ -30,15 +30,15 @@ class RefusedRequestError(Exception):
         self.code = code
 
 
-def owner_of(who: str, user: str) -> str:
+def owner_of(sender: str, user: str) -> str:
     """Return the name under which a request shares prefixes: its key or connection, and its user.
 
     The user is hashed, because nodes do not need its name. Users of different clients are
     different.
     """
     if not user:
-        return who
-    return f"{who}/{hashlib.blake2b(user.encode(), digest_size=_DIGEST_BYTES).hexdigest()}"
+        return sender
+    return f"{sender}/{hashlib.blake2b(user.encode(), digest_size=_DIGEST_BYTES).hexdigest()}"
 
 
 class Intake:
@@ -55,14 +55,14 @@ class Intake:
         self._serving.choosing.came()
 
     def submit(
-        self, client: bytes, role: str, who: str, submit: SubmitRequest, now: float
+        self, client: bytes, role: str, sender: str, submit: SubmitRequest, now: float
     ) -> list[Send]:
         """Accept or refuse a request, and return the messages to send.
 
-        role: the role the client joined in. who: the name of its key, or its connection.
+        role: the role the client joined in. sender: the name of its key, or its connection.
         """
         try:
-            request, target = self._checked(client, role, who, submit, now)
+            request, target = self._checked(client, role, sender, submit, now)
         except RefusedRequestError as error:
             self._serving.ledger.outcomes[error.code] += 1
             return [Send(client, RequestFailedNotice(submit.request_id, error.code, str(error)))]
@@ -86,7 +86,7 @@ class Intake:
         return out
 
     def _checked(
-        self, client: bytes, role: str, who: str, submit: SubmitRequest, now: float
+        self, client: bytes, role: str, sender: str, submit: SubmitRequest, now: float
     ) -> tuple[Request, NodeRecord | None]:
         """Return the request and the target that tokenizes it; None if it must wait for one.
 
@@ -114,9 +114,9 @@ class Intake:
         request.arrived_at, request.role = now, role
         request.limit_s = min(submit.deadline_s or math.inf, limits.max_request_s)
         request.ends_at = now + request.limit_s
-        request.owner = owner_of(who, submit.user)
+        request.owner = owner_of(sender, submit.user)
         # A client can invent users, so only a gateway's users count as separate tenants.
-        request.tenant = request.owner if is_gateway else who
+        request.tenant = request.owner if is_gateway else sender
         if verdict := serving.remembered.verdict(request.digest, now):
             raise RefusedRequestError("bad_request", verdict)
         request.suspicion = serving.remembered.suspicion(request.digest, now)

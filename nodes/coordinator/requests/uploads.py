@@ -151,7 +151,9 @@ class Uploads:
         return out
 
     def _has_room(self, peer: bytes, offer: UploadOffer) -> bool:
-        of_peer = sum(u.offer.num_bytes for (who, _), u in self._uploads.items() if who == peer)
+        of_peer = sum(
+            u.offer.num_bytes for (client, _), u in self._uploads.items() if client == peer
+        )
         is_modest = of_peer + offer.num_bytes <= _MAX_BYTES_OF_PEER
         return is_modest and len(self._uploads) < _MAX_UPLOADS
 

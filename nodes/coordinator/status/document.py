@@ -182,11 +182,11 @@ class Reporting:
             choice = request.choices[stream_id]
             scheduler = schedulers.get(choice.target)
             stream = scheduler.stream(stream_id) if scheduler is not None else None
-            whose = self._alias("c", request.owner), self._alias("u", request.submit.user)
+            aliases = self._alias("c", request.owner), self._alias("u", request.submit.user)
             age_s = now - request.arrived_at
             if stream is None or scheduler is None:
                 if len(waiting) < _MAX_STREAMS:
-                    waiting.append(parts.stream_status(request, choice, whose, age_s, None))
+                    waiting.append(parts.stream_status(request, choice, aliases, age_s, None))
                 continue
             gamma = gammas[choice.target].get(stream_id, 0)
             plain = scheduler.report.plain(stream)
@@ -194,7 +194,7 @@ class Reporting:
             reason = scheduler.report.why_plain(stream) if plain and len(found) < _MAX_WHY else ""
             rate = self._recent.rate(stream_id, len(stream.token_ids), now)
             placed = parts.Placed(stream, gamma, rate, (plain, reason))
-            found.append(parts.stream_status(request, choice, whose, age_s, placed))
+            found.append(parts.stream_status(request, choice, aliases, age_s, placed))
             if len(found) == _MAX_STREAMS:
                 break
         return (found + waiting)[:_MAX_STREAMS]

@@ -121,19 +121,19 @@ class Placed:
 
 
 def stream_status(
-    request: Request, choice: Choice, whose: tuple[str, str], age_s: float, placed: Placed | None
+    request: Request, choice: Choice, aliases: tuple[str, str], age_s: float, placed: Placed | None
 ) -> StreamStatus:
     """Return the entry of a stream.
 
-    whose: aliases of its client and user. placed: None while it waits.
+    aliases: of its client and user. placed: None while it waits.
     """
     spec = choice.spec
     stream = placed.stream if placed is not None else None
     figures = stream.figures if stream is not None else Figures()
     return StreamStatus(
         stream_id=spec.stream_id,
-        client=whose[0],
-        user=whose[1],
+        client=aliases[0],
+        user=aliases[1],
         priority=request.submit.priority,
         target=cut(choice.target) if placed is not None else "",
         draft=cut(stream.follow.node) if stream is not None and stream.follow is not None else "",
