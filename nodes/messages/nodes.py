@@ -68,8 +68,8 @@ class TokenizeReply:
 class OpenStreamRequest:
     """Open a stream on a target or draft node.
 
-    token_ids: num_prompt_tokens tokens of the prompt, then the committed ones. num_logprobs: the
-    alternatives whose log-probabilities are reported with that of each committed token; -1 for no
+    token_ids: num_prompt_tokens tokens of the prompt, then the committed ones. num_logprobs: number
+    of alternatives reported, with log-probabilities, beside each committed token's own; -1 for no
     log-probabilities. scores_prompt: report those of the prompt's tokens too. num_leased: tokens
     that a target may decode once it has read token_ids. num_known: tokens that the stream has, if
     a draft node receives the rest of them later; 0 if token_ids has all. weight: the weight of its

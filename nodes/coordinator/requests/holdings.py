@@ -30,11 +30,14 @@ class Holdings:
     def what_is_full(self, request: Request, num: int) -> str:
         """Return which limit num more would exceed; "" if none."""
         if self._of_connection[request.client] + num > MAX_OF_CONNECTION:
-            return f"the limit of this {request.role}, {MAX_OF_CONNECTION} characters and token ids"
+            return (
+                f"this {request.role} has reached its limit of {MAX_OF_CONNECTION} characters and "
+                f"token ids"
+            )
         if self._of_tenant[request.tenant] + num > MAX_OF_TENANT:
-            return f"the limit of this owner, {MAX_OF_TENANT} characters and token ids"
+            return f"this owner has reached its limit of {MAX_OF_TENANT} characters and token ids"
         if self._of_all + num > MAX_OF_ALL:
-            return f"the limit of all clients together, {MAX_OF_ALL} characters and token ids"
+            return f"all clients have reached the limit of {MAX_OF_ALL} characters and token ids"
         return ""
 
     def charge(self, request: Request, num: int) -> None:

@@ -121,7 +121,7 @@ class Intake:
             raise RefusedRequestError("bad_request", verdict)
         request.suspicion = serving.remembered.suspicion(request.digest, now)
         if full := serving.ledger.holdings.what_is_full(request, num_held_by(request)):
-            raise RefusedRequestError("overloaded", f"{full}, is reached: try later")
+            raise RefusedRequestError("overloaded", f"{full}: try later")
         return request, self._target_for(request, now)
 
     def _target_for(self, request: Request, now: float) -> NodeRecord | None:

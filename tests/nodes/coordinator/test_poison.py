@@ -105,7 +105,7 @@ def test_where_its_target_does_not_return_it_ends_and_the_others_never_see_it() 
     sends = later(mesh, NOW + 32)
     (told,) = failures(sends)
     assert told.message.code == "unavailable"
-    assert "perhaps by this request" in told.message.reason
+    assert "perhaps because of this request" in told.message.reason
     assert where(sends) == []
 
 

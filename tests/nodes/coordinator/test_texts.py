@@ -188,4 +188,4 @@ def test_texts_and_vectors_go_to_targets_that_make_them() -> None:
         read(3, EMBEDDING, model=make_profile().model),
     ):
         code, reason = failure(mesh.hear(CLIENT, asked))
-        assert (code, "makes" in reason) == ("bad_request", True), reason
+        assert (code, "produces" in reason) == ("bad_request", True), reason
