@@ -228,7 +228,7 @@ def test_the_coordinator_changes_its_key_under_running_nodes(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("coordinator", "--listen", "tcp://0.0.0.0:7411"), 78, "need keys: run `airdraft keys init`"),
+        (("coordinator", "--listen", "tcp://0.0.0.0:7411"), 78, "run `airdraft keys init`"),
         (("draft", "--connect", "tcp://10.0.0.1:7411"), 78, "`airdraft join` on others"),
         (("generate", "--prompt", "x", "--connect", "tcp://h:1"), 78, "tcp://h:1 is not loopback"),
         (("up", "--listen", "tcp://*:7411", "--model", "toy:1"), 78, "need keys"),
