@@ -1,9 +1,9 @@
-"""No connection is accepted that there are no files for: libzmq would try without a pause.
+"""Stops libzmq from accepting connections while this process has too few file descriptors left.
 
-Where accept() fails for want of files, libzmq's thread tries again at once, and takes a whole core
-for as long as somebody waits at the port; it has no option for this. So while few files are left
-its listening socket is taken off the watch of its epoll: who connects waits in the kernel's queue,
-who is in stays. Linux only; elsewhere nothing is done.
+When accept() fails for lack of descriptors, libzmq's thread retries at once and takes a whole core
+as long as a connection waits at the port; it has no option against this. So while few descriptors
+are left, its listening socket is disabled in its epoll: new connections wait in the kernel's queue,
+and existing ones stay. This works on Linux only; elsewhere nothing is done.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ from mesh.endpoints import ipc_path
 
 logger = logging.getLogger(__name__)
 
-# For files of keys and the like.
+# Descriptors kept free for key files and the like.
 RESERVED_FILES: Final = 16
-# With no more than this left connections are accepted one by one, or a burst would take them all.
+# At or below this number connections are accepted one by one, because a burst could take all.
 SCARCE_FILES: Final = 64
 _CHECK_S: Final = 0.05
 _CHECK_SCARCE_S: Final = 0.01
-# While one after the other is let in.
+# The interval while connections are accepted one by one.
 _CHECK_BUSY_S: Final = 0.001
-# To count open files takes some time for each.
+# Counting open files takes time for each of them, so the interval grows with their number.
 _CHECK_S_A_FILE: Final = 2e-5
 _WARN_EVERY_S: Final = 10.0
 _MAX_LOOKS, _BETWEEN_LOOKS_S, _LOOK_AGAIN_S = 20, 0.001, 5.0
 _EPOLL_CTL_MOD: Final = 3
 _EPOLLIN: Final = 1
 _EPOLLONESHOT: Final = 1 << 30
-# struct epoll_event: the kernel packs it on this machine only.
+# struct epoll_event, which the kernel packs on x86_64 only.
 _EVENT: Final = "=IQ" if platform.machine() == "x86_64" else "@IQ"
 _FDS: Final = Path("/proc/self/fd")
 
 
 def files_left() -> int:
-    """How many files more this process may open."""
+    """Return how many more files this process may open."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        # The directory itself is open meanwhile.
+        # The listed directory itself is open too.
         return limit - len(os.listdir(_FDS)) + 1
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
@@ -65,8 +65,8 @@ def files_left() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A listening socket on the watch of an epoll, both by their descriptors. data: as it is there,
-    for whoever waits for events."""
+    """A listening socket in an epoll set, both by their descriptors. data: the epoll data of the
+    socket, which must be kept for libzmq."""
 
     listening: int
     epoll: int
@@ -74,7 +74,7 @@ class Watch:
 
     @classmethod
     def of(cls, endpoint: str) -> Watch | None:
-        """Of the socket of this process that is bound there; None as long as there is none."""
+        """Find this process's socket that listens at the endpoint; None while there is none."""
         listening = next((fd for fd in _fds() if _listens_at(fd, endpoint)), None)
         if listening is None:
             return None
@@ -86,7 +86,7 @@ class Watch:
 
     @property
     def is_on(self) -> bool:
-        """Whether whoever connects is noticed now."""
+        """Whether new connections are reported now."""
         return bool(_watched(self.epoll, self.listening)[0] & _EPOLLIN)
 
     def set(self, events: int) -> None:
@@ -97,8 +97,10 @@ class Watch:
             raise OSError(number, os.strerror(number))
 
     def has_files(self, count: int) -> bool:
-        """Whether there are so many files left, as far as a glance tells: it counts none of those
-        that are free below one that is open."""
+        """Whether more than count files are certainly left.
+
+        This quick check ignores free descriptors below the highest open one.
+        """
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         try:
             lowest_free = fcntl.fcntl(self.listening, fcntl.F_DUPFD_CLOEXEC, 0)
@@ -110,13 +112,13 @@ class Watch:
 
 class Door(Enum):
     OPEN = auto()
-    # For one connection at a time.
+    # One connection at a time is accepted.
     AJAR = auto()
     SHUT = auto()
 
 
 class AcceptGate:
-    """Of one bound endpoint of this process. check() is to be called when it says."""
+    """Controls accepting at one bound endpoint. Call check() at the intervals that it returns."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
@@ -126,8 +128,10 @@ class AcceptGate:
         self.door = Door.OPEN
 
     def prepare(self) -> None:
-        """Find the socket while there are files for looking; libzmq's thread is told of it some
-        time after the bind."""
+        """Find the socket while descriptors for the search are left.
+
+        It retries, because libzmq's thread adds the socket to its epoll some time after the bind.
+        """
         for _ in range(_MAX_LOOKS):
             self._watch = Watch.of(self._endpoint)
             if self._watch is not None:
@@ -135,7 +139,7 @@ class AcceptGate:
             time.sleep(_BETWEEN_LOOKS_S)
 
     def check(self, now: float) -> float:
-        """Accept as many as there are files for; seconds until this is to be called again."""
+        """Adjust accepting to the files that are left; return the seconds until the next call."""
         if self._watch is None:
             self._watch = Watch.of(self._endpoint)
             if self._watch is None:
@@ -149,13 +153,13 @@ class AcceptGate:
             self._turn(self._watch, Door.OPEN, _EPOLLIN)
             return _CHECK_S
         if left > RESERVED_FILES:
-            # Armed again each time.
+            # One-shot mode must be armed again for each connection.
             self._turn(self._watch, Door.AJAR, _EPOLLIN | _EPOLLONESHOT)
         else:
             if self.door is not Door.SHUT and now - self._warned_at >= _WARN_EVERY_S:
                 self._warned_at = now
                 logger.warning(
-                    "who connects has to wait: %d of %d files are open; raise LimitNOFILE",
+                    "new connections have to wait: %d of %d files are open; raise LimitNOFILE",
                     limit - left,
                     limit,
                 )
@@ -170,7 +174,7 @@ class AcceptGate:
             watch.set(events)
         except OSError as error:
             if not self._has_failed:
-                logger.warning("accepting connections goes on as it was: %s", error.strerror)
+                logger.warning("the accepting of connections cannot be changed: %s", error.strerror)
             self._has_failed = True
         else:
             self.door, self._has_failed = door, False
@@ -193,7 +197,7 @@ def _listens_at(fd: int, endpoint: str) -> bool:
 
 
 def _name(address: object) -> str:
-    """host:port, or the path of a socket file."""
+    """Return host:port, or the path of a socket file."""
     return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
 
 
@@ -206,7 +210,7 @@ def _name_in(endpoint: str) -> str:
 
 
 def _watched(epoll: int, fd: int) -> tuple[int, int]:
-    """Events for which a descriptor is on an epoll's watch, and their data; zeros if it is not."""
+    """Return the events and data of a descriptor in an epoll set; zeros if it is not in it."""
     for fields in _watch_list(epoll):
         if fields["tfd"] == str(fd):
             return int(fields["events"], 16), int(fields["data"], 16)

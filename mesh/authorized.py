@@ -1,7 +1,7 @@
-"""Who may do what: public keys with names and roles, and invitations to become one of them.
+"""The authorized public keys with names and roles, and the open invitations.
 
-Both files are read again whenever they have changed, so that a key that was revoked is one with
-the next message. Changes are made under a lock, by whichever process makes them.
+Both files are read again when they have changed, so a revoked key is refused at its next message.
+All processes make changes under one lock.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _MAX_ENTRIES: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key's owner. expires_unix: of an invitation, wall-clock seconds; else 0."""
+    """A key's owner. expires_unix: wall-clock seconds at which an invitation expires, else 0."""
 
     key: str
     name: str
@@ -37,7 +37,7 @@ _Stamp = tuple[int, int, int, int] | None
 
 
 class AuthorizedNodes:
-    """The files of one directory. known_roles: names that a role may have."""
+    """The files of one directory. known_roles: the accepted names of roles."""
 
     def __init__(
         self,
@@ -52,28 +52,28 @@ class AuthorizedNodes:
         self._cache: dict[Path, tuple[_Stamp, Entries]] = {}
 
     def nodes(self) -> Entries:
-        """By key. Raises KeysError for a file that cannot be understood: nobody is in it then."""
+        """Return the entries by key. Raises KeysError for a malformed file."""
         return self._read(self._nodes_path, "node")
 
     def invitations(self) -> Entries:
-        """Those that have not expired, by key."""
+        """Return the invitations that have not expired, by key."""
         now = self._wall_clock()
         found = self._read(self._invitations_path, "invitation")
         return {key: entry for key, entry in found.items() if entry.expires_unix > now}
 
     def add(self, entry: Entry) -> None:
-        """Authorize a key. Raises KeysError where key or name are taken."""
+        """Authorize a key. Raises KeysError if key or name are taken."""
         with self._lock():
             nodes = self.nodes()
             if entry.key in nodes:
-                raise KeysError(f"that key is authorized already, as {nodes[entry.key].name}")
+                raise KeysError(f"that key is already authorized as {nodes[entry.key].name}")
             self._check_free(entry)
             self._write(self._nodes_path, "node", [*nodes.values(), entry])
 
     def revoke(self, key_or_name: str) -> list[Entry]:
-        """Take a key, and open invitations of that key or name, off the lists.
+        """Remove the authorized keys and open invitations with this key or name.
 
-        Raises KeysError where it is on neither.
+        Raises KeysError if there are none.
         """
         with self._lock():
             revoked = []
@@ -95,11 +95,11 @@ class AuthorizedNodes:
         with self._lock():
             nodes = self.nodes()
             if old not in nodes:
-                raise KeysError("the old key is not authorized (any more)")
+                raise KeysError("the old key is not, or no longer, authorized")
             if new == old:
                 return nodes[old]
             if new in nodes:
-                raise KeysError("the new key is authorized already")
+                raise KeysError("the new key is already authorized")
             entry = replace(nodes[old], key=new)
             self._check(entry, self._nodes_path)
             rest = [entry if other.key == old else other for other in nodes.values()]
@@ -107,9 +107,9 @@ class AuthorizedNodes:
             return entry
 
     def invite(self, entry: Entry) -> list[Entry]:
-        """Let the holder of a one-use key bring its own key, until the invitation expires.
+        """Let the holder of a one-use key enrol its own key until the invitation expires.
 
-        Returns the open invitation of the same name, if there was one: it cannot be used any more.
+        Returns the open invitations of the same name, which can no longer be used.
         """
         with self._lock():
             self._check(entry, self._invitations_path)
@@ -122,18 +122,18 @@ class AuthorizedNodes:
             return replaced
 
     def enrol(self, invited: str, key: str, name: str) -> Entry:
-        """Use an invitation up: `key` gets its roles. Raises KeysError, the invitation kept."""
+        """Use up an invitation: `key` gets its roles. A KeysError leaves the invitation open."""
         with self._lock():
             invitation = self.invitations().get(invited)
             if invitation is None:
-                raise KeysError("the invitation has been used or has expired: ask for another")
+                raise KeysError("the invitation has been used or has expired: request another one")
             entry = Entry(key, invitation.name or self._free_name(name), invitation.roles)
             known = self.nodes().get(key)
-            # A machine that was let in and has not been told asks with its next invitation.
+            # A machine whose EnrolReply was lost uses another invitation for the same key.
             if known is not None:
                 entry = replace(known, roles=known.roles | invitation.roles)
             self._check_free(entry)
-            # Used up first: should what follows fail, it lets nobody else in.
+            # Remove the invitation first, so that it admits no one else if a later step fails.
             rest = [e for e in self.invitations().values() if e.key != invited]
             self._write(self._invitations_path, "invitation", rest)
             others = [e for e in self.nodes().values() if e.key != key]
@@ -141,13 +141,13 @@ class AuthorizedNodes:
             return entry
 
     def _free_name(self, name: str) -> str:
-        """The name, or with a number where it is taken: machines of one make have one host name."""
+        """Return the name, with a number if it is taken: similar machines share host names."""
         taken = {entry.name for entry in self.nodes().values()}
         numbered = (f"{name[:28]}-{number}" for number in range(2, _MAX_ENTRIES))
         return name if name not in taken else next(n for n in numbered if n not in taken)
 
     def _check_free(self, entry: Entry) -> None:
-        """Raise KeysError for what cannot be authorized beside the others."""
+        """Raise KeysError if an entry is invalid or its name belongs to another key."""
         self._check(entry, self._nodes_path)
         for other in self.nodes().values():
             if other.name == entry.name and other.key != entry.key:
@@ -162,11 +162,11 @@ class AuthorizedNodes:
         cached = self._cache.get(path)
         if cached is not None and cached[0] == stamp:
             return cached[1]
-        # Should it be malformed, nobody is let in, and it is read again at the next message.
+        # A malformed file authorizes no key and is read again at the next message.
         self._cache.pop(path, None)
         entries = self._parse(path, table) if stamp is not None else {}
         if stamp is not None and stamp[3] & 0o022:
-            raise KeysError(f"{path} can be changed by others: chmod 600 it")
+            raise KeysError(f"other users can change {path}: run chmod 600 on it")
         self._cache[path] = (stamp, entries)
         return entries
 
@@ -183,12 +183,12 @@ class AuthorizedNodes:
         for row in rows:
             entry = self._entry(row, path, table)
             if entry.key in entries:
-                raise KeysError(f"{path}: the key of {entry.name} is there twice")
+                raise KeysError(f"{path}: the key of {entry.name} occurs twice")
             entries[entry.key] = entry
         names = [entry.name for entry in entries.values() if entry.name]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise KeysError(f"{path}: the name {twice} is there twice")
+            raise KeysError(f"{path}: the name {twice} occurs twice")
         return entries
 
     def _entry(self, row: Any, path: Path, table: str) -> Entry:
@@ -235,7 +235,7 @@ class AuthorizedNodes:
             if entry.expires_unix:
                 lines.append(f"expires_unix = {entry.expires_unix}\n")
         write_private(path, "".join(lines))
-        # Two changes within one tick of the clock must not look like one.
+        # Two changes within one clock tick may leave the same stamp.
         self._cache.pop(path, None)
 
     @contextlib.contextmanager
@@ -264,7 +264,7 @@ class AuthorizedNodes:
 
 
 def _stamp(path: Path) -> _Stamp:
-    """What tells one content of a file from another: it is always replaced whole."""
+    """Return a stamp that differs between contents of a file, which is always replaced whole."""
     try:
         info = path.stat()
     except OSError:

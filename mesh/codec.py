@@ -1,4 +1,4 @@
-"""Messages to frames and back. The only module that knows MessagePack."""
+"""Encodes messages as frames and decodes them. Only this module uses MessagePack."""
 
 import re
 import struct
@@ -29,7 +29,7 @@ MAX_CLUSTER_CHARS: Final = 64
 MAX_STRUCT_BYTES: Final = 65536
 _NUM_HEADER_FIELDS: Final = 4
 _LEAST_BUFFER_BYTES: Final = 64
-# How a Hello begins in every version: an array of up to 15 items, and its tag.
+# The first bytes of a Hello in every version: an array of up to 15 items, and the tag.
 _HELLO: Final = re.compile(rb"[\x90-\x9f]\x01")
 _VERSION_BYTE: Final = bytes([PROTOCOL_VERSION])
 _TOKEN_FORMATS: Final = {2: "H", 4: "I"}
@@ -50,9 +50,10 @@ class Envelope:
 def encode(
     message: Any, *, cluster: str = "", epoch: int = 0, version: int = PROTOCOL_VERSION
 ) -> list[bytes]:
-    """Frames of a message; LocalProtocolError if it breaks its own schema or limits.
+    """Return the frames of a message.
 
-    version: another than ours for a Refuse only, which is the same in all of them.
+    version: another version is only for a Refuse, which is the same in all versions. Raises
+    LocalProtocolError if the message violates its schema or limits.
     """
     spec = spec_of_class(type(message))
     if spec is None:
@@ -75,7 +76,7 @@ def encode(
 
 
 def decode(frames: Sequence[bytes]) -> Envelope:
-    """The message in these frames. Raises DecodeError (or its VersionError) and nothing else."""
+    """Return the message in these frames. Raises only DecodeError or its subclass VersionError."""
     frames = unpad(frames)
     if not 1 <= len(frames) <= 2:
         raise DecodeError(f"{len(frames)} frames, expected 1 or 2")
@@ -84,7 +85,7 @@ def decode(frames: Sequence[bytes]) -> Envelope:
     layout = spec.layout
     has_tokens = layout.token_field is not None
     name = layout.cls.__name__
-    # Every size is checked before anything is unpacked: that bounds what a peer can cost us.
+    # All sizes are checked before unpacking, which bounds the memory and time a peer can use up.
     if len(frames) != 1 + has_tokens:
         raise DecodeError(f"{name}: {len(frames)} frames, expected {1 + has_tokens}")
     if len(frame) > spec.max_bytes:
@@ -107,7 +108,10 @@ def decode(frames: Sequence[bytes]) -> Envelope:
 
 
 def encode_struct(obj: Any) -> bytes:
-    """A struct on its own, such as the profile in a Hello; at most 64 KiB."""
+    """Encode a struct by itself, such as the profile in a Hello, into at most 64 KiB.
+
+    Raises LocalProtocolError.
+    """
     layout = struct_layout(type(obj))
     try:
         data: bytes = msgpack.packb(layout.to_wire(obj))
@@ -119,7 +123,7 @@ def encode_struct(obj: Any) -> bytes:
 
 
 def decode_struct(cls: type[S], data: bytes) -> S:
-    """The inverse of encode_struct. Raises DecodeError for anything a peer may have sent."""
+    """Decode the result of encode_struct. Raises only DecodeError, whatever a peer has sent."""
     layout = struct_layout(cls)
     if len(data) > MAX_STRUCT_BYTES:
         raise DecodeError(f"{cls.__name__}: {len(data)} bytes is too long")
@@ -142,12 +146,12 @@ def _is_header(cluster: Any, epoch: Any) -> bool:
 
 
 def _peek_spec(frame: bytes) -> MessageSpec:
-    """Read version and tag from the first bytes, to know the limits before unpacking."""
+    """Read version and tag from the first bytes, so that limits are known before unpacking."""
     if frame[:1] != _VERSION_BYTE:
         if not frame:
             raise DecodeError("an empty frame")
         raise VersionError(frame[0], PROTOCOL_VERSION, is_hello=_HELLO.match(frame, 1) is not None)
-    # An array of up to 15 items has a one-byte header, a longer one has 0xdc and two bytes.
+    # An array of up to 15 items has a one-byte header; a longer one has 0xdc and two bytes.
     at = 4 if frame[1:2] == b"\xdc" else 2
     tag: int | None = frame[at] if len(frame) > at else None
     if tag == 0xCC:  # uint8: tags from 128 on
@@ -159,12 +163,15 @@ def _peek_spec(frame: bytes) -> MessageSpec:
 
 
 def _reader(data: bytes, layout: Layout, num_header_fields: int) -> Reader:
-    """A reader inside the array that the data is. One for each message: a failure may spoil it."""
+    """Return a reader positioned inside the array in data.
+
+    Each message needs a new one, because a failure may leave a reader in a broken state.
+    """
     reader = msgpack.Unpacker(
         None,
         raw=False,
         strict_map_key=True,
-        # Arrays are entered where the schema has some, and nowhere else: no depth, no memory.
+        # Arrays are entered only where the schema has one, so nesting costs no depth or memory.
         max_array_len=0,
         max_str_len=max(layout.max_str_bytes, 4 * MAX_CLUSTER_CHARS),
         max_bin_len=layout.max_bin_len,
@@ -207,7 +214,7 @@ def _decode_tokens(frame: bytes, width: int, spec: MessageSpec) -> tuple[int, ..
 
 
 def _reason(error: Exception) -> str:
-    # Text of a decoding error may quote what the peer sent, which may be a prompt.
+    # The text of a decoding error may quote the message, which may contain a prompt.
     return (
         str(error)
         if isinstance(error, ValueError) and not isinstance(error, UnicodeError)

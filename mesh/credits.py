@@ -1,7 +1,8 @@
-"""How much may be on its way to a peer that may have stopped reading; pure.
+"""Flow control: limits what is in transit to a peer that may have stopped reading. Pure.
 
-What was sent proves nothing: kernels and ZeroMQ take thousands of messages for a process that
-stands still. A peer grants what it has read, and nobody gets more than the window ahead of it.
+A successful send proves nothing, because kernels and ZeroMQ accept thousands of messages for a
+process that stands still. A peer grants as many messages as it has read, and is never sent more
+than the window beyond that.
 """
 
 from collections import deque
@@ -9,20 +10,20 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
-# A gateway may be told at once that its 16,384 requests have ended. And a fast mesh sends 10,000
-# messages a second: a process on a busy machine stands still for some tenths of a second.
+# All 16,384 requests of a gateway may end at once. A fast mesh sends 10,000 messages a second, and
+# a process on a busy machine may stand still for some tenths of a second.
 WINDOW_MESSAGES: Final = 32_768
-# Of answers to its questions, some of which are large: so many bytes may be unread.
+# Limit for unread replies to a peer's own queries, because some of them are large.
 MAX_ANSWER_BYTES: Final = 1 << 21
-# A receiver tells of so many messages, or of fewer that have so many bytes, at once.
+# A receiver sends a Credit after this many messages, or after this many bytes.
 GRANT_MESSAGES: Final = 256
 GRANT_BYTES: Final = 1 << 19
 
 
 @dataclass(slots=True)
 class _Window:
-    """left: messages that may be sent. answers: how many messages had been sent with each answer,
-    and its bytes."""
+    """left: messages that may be sent. answers: for each unread reply its number among all sent
+    messages, and its bytes."""
 
     left: int
     num_sent: int = 0
@@ -32,27 +33,27 @@ class _Window:
 
 
 class Credits:
-    """What each peer may still be sent."""
+    """Counts what may still be sent to each peer."""
 
     def __init__(self) -> None:
         self._windows: dict[bytes, _Window] = {}
 
     def open(self, peer: bytes) -> None:
-        """A membership begins, with a whole window."""
+        """Start a membership with a full window."""
         self._windows[peer] = _Window(WINDOW_MESSAGES)
 
     def close(self, peer: bytes) -> None:
         self._windows.pop(peer, None)
 
     def keep(self, peers: Collection[bytes]) -> None:
-        """Forget all others."""
+        """Forget all peers but these."""
         self._windows = {peer: found for peer, found in self._windows.items() if peer in peers}
 
     def __len__(self) -> int:
         return len(self._windows)
 
     def grant(self, peer: bytes, num_messages: int) -> None:
-        """The peer has read that many; never more than the window, whatever it says."""
+        """Note messages that a peer reports as read; a window never exceeds its full size."""
         window = self._windows.get(peer)
         if window is None:
             return
@@ -63,9 +64,9 @@ class Credits:
             window.answer_bytes -= window.answers.popleft()[1]
 
     def take(self, peer: bytes, answer_bytes: int = 0) -> bool:
-        """One message more is sent; False if the peer has to read first. Strangers may be.
+        """Count one more message; False if the peer must read first. Non-members have no limit.
 
-        answer_bytes: of one that answers a question; 0 of all others.
+        answer_bytes: bytes of a reply to a query; 0 for any other message.
         """
         window = self._windows.get(peer)
         if window is None:
@@ -83,7 +84,7 @@ class Credits:
 
 
 class Meter:
-    """The receiver's side: when to grant how much."""
+    """The receiver's side: decides when to grant how many messages."""
 
     def __init__(self) -> None:
         self._num_read = self._num_bytes = 0
@@ -92,7 +93,7 @@ class Meter:
         self._num_read = self._num_bytes = 0
 
     def read(self, num_bytes: int = 0) -> int:
-        """One message more was read; how many to grant now, if any."""
+        """Count one more read message; return how many to grant now, or 0."""
         self._num_read += 1
         self._num_bytes += num_bytes
         if self._num_read < GRANT_MESSAGES and self._num_bytes < GRANT_BYTES:

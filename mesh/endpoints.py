@@ -1,4 +1,4 @@
-"""Endpoints as text: `tcp://host:port` and `ipc:///path`, checked before they are used."""
+"""Checks endpoints before they are used: `tcp://host:port` and `ipc:///path`."""
 
 import errno
 import ipaddress
@@ -11,22 +11,22 @@ from mesh.errors import AddressInUseError, EndpointError, InsecureEndpointError
 
 _TCP = re.compile(r"tcp://(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5}|\*)")
 _IPC = re.compile(r"ipc://(/[^\0]+)")
-_MAX_IPC_PATH_BYTES = 107  # sun_path, less its terminating zero
+_MAX_IPC_PATH_BYTES = 107  # sun_path without its terminating zero
 _LIVENESS_PROBE_S = 1.0
 
 
 def check_bind(endpoint: str) -> str:
-    """The endpoint in the form ZeroMQ binds; port 0 means one that the kernel picks."""
+    """Return the endpoint in the form that ZeroMQ binds. Port 0: the kernel picks one."""
     if ipc_path(endpoint) is not None:
         return endpoint
     host, port = _tcp_parts(endpoint)
-    # ZeroMQ resolves no names when it binds.
+    # ZeroMQ does not resolve names when it binds.
     host = "127.0.0.1" if host == "localhost" else host
     return f"tcp://{host}:{'*' if port in ('0', '*') else port}"
 
 
 def check_connect(endpoint: str) -> str:
-    """The endpoint in the form ZeroMQ connects to."""
+    """Return the endpoint in the form that ZeroMQ connects to."""
     if ipc_path(endpoint) is None:
         host, port = _tcp_parts(endpoint)
         if host == "*" or port in ("0", "*"):
@@ -55,7 +55,7 @@ def is_loopback(endpoint: str) -> bool:
 
 
 def on_this_machine(endpoint: str) -> str:
-    """How a bound endpoint is reached from its machine: by loopback, if it is at any address."""
+    """Return an endpoint bound on all addresses as a loopback one; others stay as they are."""
     for anywhere, here in (("0.0.0.0", "127.0.0.1"), ("*", "127.0.0.1"), ("[::]", "[::1]")):
         if endpoint.startswith(f"tcp://{anywhere}:"):
             return f"tcp://{here}:{endpoint.removeprefix(f'tcp://{anywhere}:')}"
@@ -63,7 +63,7 @@ def on_this_machine(endpoint: str) -> str:
 
 
 def ipc_path(endpoint: str) -> str | None:
-    """The socket file of an ipc endpoint, None for another kind of endpoint."""
+    """Return the socket file of an ipc endpoint, None for another kind of endpoint."""
     if not endpoint.startswith("ipc:"):
         return None
     match = _IPC.fullmatch(endpoint)
@@ -75,23 +75,23 @@ def ipc_path(endpoint: str) -> str | None:
 
 
 def listens(path: str) -> bool:
-    """Whether somebody accepts connections at a socket file."""
+    """Whether a process accepts connections at a socket file."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_LIVENESS_PROBE_S)
         return probe.connect_ex(path) in (0, errno.EAGAIN)
 
 
 def clear_stale_socket(endpoint: str, path: str) -> None:
-    """Remove the socket file of a dead process; AddressInUseError if somebody still listens.
+    """Remove the socket file of a dead process. Raises AddressInUseError if a process listens.
 
-    ZeroMQ would replace a living socket file without asking, and cut its owner off.
+    ZeroMQ would replace even a socket file in use, and its owner would get no more connections.
     """
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise AddressInUseError(endpoint, "the path is no socket: remove that file")
+        raise AddressInUseError(endpoint, "the path is not a socket: remove that file")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_LIVENESS_PROBE_S)
         result = probe.connect_ex(path)

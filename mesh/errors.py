@@ -1,16 +1,16 @@
-"""Errors of the mesh: local ones are our bug, remote ones are the peer's."""
+"""Errors of the mesh. Local protocol errors are our bugs, remote ones the peer's."""
 
 
 class MeshError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of all errors that this package raises on purpose."""
 
 
 class LocalProtocolError(MeshError):
-    """This side broke the protocol: a bug here, not something to survive."""
+    """This side violated the protocol. It is a bug and need not be survived."""
 
 
 class RemoteProtocolError(MeshError):
-    """The peer broke the protocol: count it, log it with the peer, drop the message."""
+    """The peer violated the protocol: count it, log it with the peer and drop the message."""
 
     def __init__(self, reason: str, peer: bytes | None = None) -> None:
         super().__init__(reason)
@@ -22,10 +22,10 @@ class DecodeError(RemoteProtocolError):
 
 
 class VersionError(DecodeError):
-    """A message of another version of the protocol. is_hello: of who wants to join."""
+    """A message of another protocol version. is_hello: it is a request to join."""
 
     def __init__(self, version: int, own: int, *, is_hello: bool) -> None:
-        super().__init__(f"protocol version {version}, this side speaks {own}")
+        super().__init__(f"protocol version {version}, but this side speaks {own}")
         self.version = version
         self.is_hello = is_hello
 
@@ -39,26 +39,26 @@ class EndpointError(MeshError):
 
 
 class InsecureEndpointError(MeshError):
-    """An endpoint that other machines reach, without keys."""
+    """An endpoint that other machines can reach has no keys."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(
-            f"{endpoint} is not loopback, and links to other machines need keys: "
+            f"{endpoint} is not loopback, and links to other machines need keys: run "
             f"`airdraft keys init` on the coordinator's machine, `airdraft join` on others"
         )
         self.endpoint = endpoint
 
 
 class KeysError(MeshError):
-    """A key or a file of keys is missing, malformed, or open to others; the text says the mend."""
+    """A key or key file is missing, malformed or open to others; the message names the remedy."""
 
 
 class SecurityError(MeshError):
-    """What keeps strangers out has failed: this process must not go on."""
+    """The authentication of peers has failed: this process must end."""
 
 
 class AddressInUseError(MeshError):
-    """Another process, or a file that is no stale socket, holds the endpoint."""
+    """Another process, or a file that is not a stale socket, occupies the endpoint."""
 
     def __init__(self, endpoint: str, remedy: str = "stop the process that holds it") -> None:
         super().__init__(f"endpoint {endpoint!r} is in use: {remedy}, or choose another endpoint")
@@ -66,7 +66,7 @@ class AddressInUseError(MeshError):
 
 
 class BackpressureError(MeshError):
-    """The peer's queue is full, or there is no connection yet; nothing was queued."""
+    """The message was not queued: the peer's queue is full, or there is no connection yet."""
 
     def __init__(self, peer: bytes | None = None) -> None:
         super().__init__("no room to send: the queue is full or the peer is not connected")
@@ -74,7 +74,7 @@ class BackpressureError(MeshError):
 
 
 class PeerGoneError(MeshError):
-    """The server has no connection of this peer id (any more)."""
+    """The server has no connection, or no longer one, with this peer id."""
 
     def __init__(self, peer: bytes) -> None:
         super().__init__(f"peer {peer.hex()} is not connected")

@@ -1,11 +1,11 @@
-"""Named places at which a process can be told to fail. Off unless `arm` is called at its start.
+"""Named places at which a process can be made to fail. Off unless arm() is called at its start.
 
-`NAME:ACTION[:WHEN]`, once a process, from the environment variable AIRDRAFT_FAILPOINT and from
-nothing else. Actions: `kill` (SIGKILL to itself), `stop` (SIGSTOP), `block:SECONDS` (the thread
-sleeps, and all that runs on it with it), `error` (raises FailPointError). WHEN: at the n-th time,
-and then never again (the first one, unless it is given), or with a probability below 1 each time.
-Names: `send.MESSAGE` before a message leaves, `receive.MESSAGE` before one that has come is acted
-on, and the named places below. docs/design/testing.md says what these stand for.
+A process has at most one fail point, `NAME:ACTION[:WHEN]`, from the environment variable
+AIRDRAFT_FAILPOINT only. Actions: `kill` (SIGKILL to itself), `stop` (SIGSTOP), `block:SECONDS` (the
+thread sleeps with all that runs on it), `error` (raises FailPointError). WHEN: a number n for only
+the n-th time, 1 by default, or a probability below 1 for each time. Names: `send.MESSAGE` before a
+message is sent, `receive.MESSAGE` before a received one is handled, and the places below.
+docs/design/testing.md describes their use.
 """
 
 import math
@@ -19,7 +19,7 @@ from typing import Final
 from mesh.errors import MeshError
 
 VARIABLE: Final = "AIRDRAFT_FAILPOINT"
-# On the engine's thread, after a pass and before anybody hears of it.
+# On the engine's thread, after a pass and before its result is reported.
 ENGINE_PASS: Final = "engine.pass"
 PLACES: Final = frozenset({ENGINE_PASS})
 _ACTIONS: Final = "kill, stop, block:SECONDS, error"
@@ -27,11 +27,11 @@ _LONGEST_BLOCK_S: Final = 3600.0
 
 
 class FailPointError(MeshError):
-    """What the action `error` raises."""
+    """Raised by the action `error`."""
 
 
 class FailPoint:
-    """One armed point. Whoever comes by asks it by name."""
+    """One armed fail point. Code that reaches a place calls reached() with its name."""
 
     def __init__(self, name: str, act: Callable[[], None], *, nth: int, share: float) -> None:
         self._name = name
@@ -55,27 +55,27 @@ _armed: FailPoint | None = None
 
 
 def reached(name: str) -> None:
-    """A named place."""
+    """Mark that a named place is reached."""
     if _armed is not None:
         _armed.reached(name)
 
 
 def sending(message: object) -> None:
-    """A message is about to leave."""
+    """Mark that a message is about to be sent."""
     if _armed is not None:
         _armed.reached(f"send.{type(message).__name__}")
 
 
 def received(message: object) -> None:
-    """A message has come, and nothing was done for it yet."""
+    """Mark that a message was received and has not been handled yet."""
     if _armed is not None:
         _armed.reached(f"receive.{type(message).__name__}")
 
 
 def arm(value: str, messages: Collection[str]) -> None:
-    """Let this process fail as `value` says. messages: names of all that there are.
+    """Make this process fail as specified by value. messages: the names of all messages.
 
-    Raises ValueError for what cannot be understood.
+    Raises ValueError for a malformed value.
     """
     global _armed
     _armed = parse(value, messages)
@@ -87,7 +87,7 @@ def disarm() -> None:
 
 
 def parse(value: str, messages: Collection[str]) -> FailPoint:
-    """Raises ValueError that says what is accepted."""
+    """Parse a specification. Raises ValueError that lists what is accepted."""
     name, _, rest = value.partition(":")
     kind, _, of = name.partition(".")
     if name not in PLACES and not (kind in ("send", "receive") and of in messages):
@@ -127,7 +127,7 @@ def _number(value: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise _bad(value, f"{text!r} is no number")
+        raise _bad(value, f"{text!r} is not a number")
     return number
 
 

@@ -1,7 +1,7 @@
-"""Turns on a shared medium: who sends when, so that senders need not fight for it. Pure.
+"""Turns of senders on a shared medium, so that they need not compete for it. Pure.
 
-Reservations are of predicted times on one clock. They bind nobody: who is early waits until those
-before it are through, who is late sends at once, and the medium's own rules do the rest.
+A reservation is a predicted time on one clock. It is not enforced: an early sender waits until
+those before it are through, a late one sends at once, and the medium's own rules resolve the rest.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import bisect
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-# Peers name them, and may name any.
+# A limit, because peers may name any medium.
 _MAX_MEDIA: Final = 256
 
 
 class Turn(NamedTuple):
-    """Seconds on the reserving clock."""
+    """A reserved interval, in seconds of the reserving clock."""
 
     start: float
     end: float
@@ -23,20 +23,22 @@ class Turn(NamedTuple):
 
 @dataclass(slots=True)
 class Medium:
-    """Reservations of one medium, in order and without overlap."""
+    """The reservations of one medium, in order and without overlap.
+
+    reserved_s: seconds of all turns so far. last_end: when the last of them ends.
+    """
 
     _starts: list[float] = field(default_factory=list)
     _ends: list[float] = field(default_factory=list)
-    # Of all turns so far; when the last of them ends.
     reserved_s: float = 0.0
     last_end: float = 0.0
 
     def reserve(self, now: float, ready: float, airtime_s: float) -> Turn:
-        """The first gap that is long enough, not before `ready`."""
+        """Reserve airtime_s in the first gap that is long enough, not before `ready`."""
         return self.reserve_gap(now, ready, airtime_s, airtime_s)
 
     def reserve_gap(self, now: float, ready: float, least_s: float, most_s: float) -> Turn:
-        """The first gap of least_s or more, not before `ready`; most_s of it, if it is as long."""
+        """Reserve up to most_s of the first gap of least_s or more, not before `ready`."""
         self._forget(now)
         place = bisect.bisect_right(self._ends, ready)
         start = ready
@@ -59,7 +61,7 @@ class Medium:
 
 @dataclass(slots=True)
 class Air:
-    """Shared media, by name; of too many the one that was used longest ago is forgotten."""
+    """Shared media by name. Above the limit the one whose last turn ended first is dropped."""
 
     _media: dict[str, Medium] = field(default_factory=dict)
 
@@ -72,5 +74,5 @@ class Air:
         return medium
 
     def reserved_s(self) -> list[tuple[str, float]]:
-        """Seconds that have been reserved on each medium."""
+        """Return the seconds that have been reserved on each medium."""
         return [(name, medium.reserved_s) for name, medium in self._media.items()]

@@ -1,4 +1,4 @@
-"""Application heartbeats of one connection, for either side; pure."""
+"""Application heartbeats of one connection, for either side. Pure."""
 
 import math
 from collections import deque
@@ -7,19 +7,20 @@ from typing import Final
 from mesh.messages import Ping, Pong
 from mesh.rates import MIN_PROBE_BYTES, RateEstimate
 
-_RTT_WEIGHT: Final = 1 / 8  # of a new sample, as in RFC 6298
-# Of which the least is the way itself: on a busy radio cell hardly any Ping finds the air free.
+_RTT_WEIGHT: Final = 1 / 8  # weight of a new sample, as in RFC 6298
+# Number of samples whose minimum is the idle round trip. There must be many, because in a busy
+# radio cell hardly any Ping finds the air free.
 _NUM_RECENT: Final = 64
 _MAX_PINGS_UNDERWAY: Final = 16
 
 
 class HeartbeatState:
-    """When to send a Ping, when the other side counts as gone, how long a round trip takes.
+    """Decides when to send a Ping and when the other side counts as gone; measures round trips.
 
-    progress: finished pieces of work on this side; its owner increases it, every Ping tells it.
-    rtt_s: smoothed round trip, None before the first Pong. rate: of what this side sends.
-    interval_s: after so long a side that said nothing else says Ping, or Pong. period_s: between
-    two Pings where both say other things all the time, which tell as well that they are alive.
+    progress: finished pieces of work on this side; its owner increases it, every Ping carries it.
+    rtt_s: smoothed round trip, None before the first Pong. rate: bit/s in this side's sending
+    direction. interval_s: silence in either direction after which a Ping is sent. period_s: longest
+    time between two Pings while other messages prove both sides alive.
     """
 
     def __init__(self, interval_s: float, timeout_s: float) -> None:
@@ -34,22 +35,22 @@ class HeartbeatState:
         self._last_said_at = -math.inf
         self._underway: deque[tuple[int, float]] = deque(maxlen=_MAX_PINGS_UNDERWAY)
         self.rate = RateEstimate()
-        # The Ping that follows a large message, and the bytes of that.
+        # The seq of the Ping that follows a large message, and the bytes of that message.
         self._probe: tuple[int, int] | None = None
         self._num_samples = 0
         self._recent: deque[float] = deque(maxlen=_NUM_RECENT)
 
     @property
     def clear_rtt_s(self) -> float | None:
-        """Round trip while nothing else is on the way: the least of the last samples.
+        """Round trip of an idle link: the least of the last samples; None before the first.
 
-        A narrow link makes Pings wait behind what else is sent; who reckons with the time of
-        messages itself must not pay for them twice.
+        On a narrow link Pings wait behind other messages. A caller that adds the airtime of
+        messages itself would count that time twice with rtt_s.
         """
         return min(self._recent, default=None)
 
     def due(self, now: float) -> Ping | None:
-        """The Ping to send now. The first call starts the clock of expired()."""
+        """Return the Ping to send now, if any. The first call starts the clock of expired()."""
         if self._last_heard_at is None:
             self._last_heard_at = now
         if self._pinged_at is not None:
@@ -61,7 +62,7 @@ class HeartbeatState:
         return self._ping(now)
 
     def sent(self, num_bytes: int, now: float) -> Ping | None:
-        """A message went out: the Ping that is to follow it, if it tells the link's rate."""
+        """Note a sent message; return a Ping to send right after it if that measures the rate."""
         if num_bytes < MIN_PROBE_BYTES or self.rtt_s is None or self._probe is not None:
             return None
         ping = self._ping(now)
@@ -69,7 +70,7 @@ class HeartbeatState:
         return ping
 
     def probe(self, now: float) -> Ping:
-        """A Ping out of turn: sending it shows whether the connection is there still."""
+        """Return an extra Ping; sending it shows whether the connection still exists."""
         return self._ping(now)
 
     def _ping(self, now: float) -> Ping:
@@ -79,7 +80,7 @@ class HeartbeatState:
         return ping
 
     def on_pong(self, pong: Pong, now: float) -> None:
-        """Take a round trip sample; a repeated or unknown seq gives none."""
+        """Take a round trip sample from a Pong; a repeated or unknown seq gives none."""
         self.on_any(now)
         for seq, sent_at in self._underway:
             if seq == pong.seq:
@@ -92,20 +93,20 @@ class HeartbeatState:
                         return
                 self._recent.append(sample_s)
                 before_s = sample_s if self.rtt_s is None else self.rtt_s
-                # The first ones, which wait for all that a start brings, are outweighed soon.
+                # The first samples, which are long during startup, lose their weight soon.
                 self._num_samples += 1
                 weight = max(_RTT_WEIGHT, 1.0 / self._num_samples)
                 self.rtt_s = before_s + weight * (sample_s - before_s)
                 return
 
     def said(self, now: float) -> None:
-        """This side sent something other than a Ping, which proves it alive as well."""
+        """Note that this side sent a message other than a Ping, which proves it alive as well."""
         self._last_said_at = now
 
     def on_any(self, now: float) -> None:
-        """Anything received proves the other side alive."""
+        """Note a received message, which proves the other side alive."""
         self._last_heard_at = now if self._last_heard_at is None else max(self._last_heard_at, now)
 
     def expired(self, now: float) -> bool:
-        """Whether the other side has been silent for longer than the time-out."""
+        """Whether the other side has been silent for longer than the timeout."""
         return self._last_heard_at is not None and now - self._last_heard_at > self._timeout_s

@@ -1,4 +1,4 @@
-"""CURVE keys and the files they are kept in. Secrets only ever leave through `KeyPair.secret`."""
+"""CURVE keys and their files. Secrets are accessible only through `KeyPair.secret`."""
 
 import os
 import re
@@ -12,17 +12,17 @@ from typing import Any, Final
 from mesh.errors import KeysError
 from mesh.whole_files import write_whole
 
-# 32 bytes as 40 characters (ZeroMQ RFC 32); none of them needs an escape in TOML.
+# 32 bytes as 40 characters (ZeroMQ RFC 32), none of which needs an escape in TOML.
 _KEY: Final = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _MAX_FILE_BYTES: Final = 1 << 20
 
 OWN_KEY_FILE: Final = "node.key"
-# Drawn, but perhaps not known to the coordinator yet.
+# The next own key, which the coordinator may not know yet.
 NEXT_KEY_FILE: Final = "node.key.next"
 COORDINATOR_KEY_FILE: Final = "coordinator.key"
 NEXT_COORDINATOR_KEY_FILE: Final = "coordinator.key.next"
-# What nodes of the coordinator's own machine know it by.
+# The coordinator's public keys, for nodes of its own machine.
 COORDINATOR_PUBLIC_FILE: Final = "coordinator.pub"
 COORDINATOR_FILE: Final = "coordinator.toml"
 AUTHORIZED_FILE: Final = "authorized_nodes.toml"
@@ -31,7 +31,7 @@ INVITATIONS_FILE: Final = "invitations.toml"
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
-    """A CURVE key pair, both as 40 characters of Z85. The secret is kept out of its repr."""
+    """A CURVE key pair, each key as 40 characters of Z85. Its repr omits the secret."""
 
     public: str
     secret: str = field(repr=False)
@@ -39,9 +39,9 @@ class KeyPair:
 
 @dataclass(frozen=True, slots=True)
 class KnownCoordinator:
-    """What a node knows of the coordinator it joined: where it is, and its public key.
+    """The endpoint and public key of the coordinator that a node has joined.
 
-    next_key: the one that it said it would change to, "" if none.
+    next_key: the key that the coordinator has announced as its next one, "" if none.
     """
 
     endpoint: str
@@ -51,7 +51,7 @@ class KnownCoordinator:
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorPublic:
-    """The public key of a coordinator, and the one that it is to change to, "" if none."""
+    """The public key of a coordinator, and the key that it will change to, "" if none."""
 
     key: str
     next_key: str = ""
@@ -59,10 +59,10 @@ class CoordinatorPublic:
 
 @dataclass(frozen=True, slots=True)
 class ClientKeys:
-    """What a connecting side needs: its own pair, and the key that the other side must have.
+    """The keys of a connecting side: its own pair, and the key that the other side must have.
 
-    next_server_key: the other side's key may have become this one. keep: called with both when
-    the other side, under the first, has said what its next one is.
+    next_server_key: the key to which the other side may have changed. keep: stores both keys; it is
+    called when the other side, authenticated by the first, announces the next.
     """
 
     own: KeyPair
@@ -80,10 +80,10 @@ def is_name(text: str) -> bool:
 
 
 def read_key_pair(path: Path, *, is_credential: bool = False) -> KeyPair | None:
-    """The pair in a secret file, None if there is none.
+    """Return the pair in a secret file, None if there is no file.
 
-    is_credential: systemd put it there, which lets one user in by an ACL that looks like a group.
-    Raises KeysError where others may read it, or it holds no pair.
+    is_credential: systemd has put it there, and grants one user access by an ACL that looks like
+    group permissions. Raises KeysError if other users may read it, or it holds no pair.
     """
     try:
         info = path.stat()
@@ -95,11 +95,11 @@ def read_key_pair(path: Path, *, is_credential: bool = False) -> KeyPair | None:
         raise KeysError(f"key file {path} is not a regular file: remove it")
     if info.st_mode & (0o037 if is_credential else 0o077):
         raise KeysError(
-            f"key file {path} can be read by others (mode {info.st_mode & 0o777:o}): "
-            f"chmod 600 it, and rotate the key if they may have"
+            f"other users can read key file {path} (mode {info.st_mode & 0o777:o}): "
+            f"run chmod 600 on it, and rotate the key if they may have read it"
         )
     if info.st_uid not in (0, os.geteuid()):
-        raise KeysError(f"key file {path} belongs to another user: chown it")
+        raise KeysError(f"key file {path} belongs to another user: run chown on it")
     table = read_toml(path)
     public, secret = table.get("public"), table.get("secret")
     if not isinstance(public, str) or not isinstance(secret, str):
@@ -110,15 +110,16 @@ def read_key_pair(path: Path, *, is_credential: bool = False) -> KeyPair | None:
 
 
 def write_key_pair(path: Path, pair: KeyPair) -> None:
-    """Keep a pair where only its owner can read it; an existing file is replaced whole."""
+    """Write a pair to a file that only its owner can read, replacing an existing one whole."""
     text = f'public = "{pair.public}"\nsecret = "{pair.secret}"\n'
     write_private(path, "# Secret: whoever can read this file can act as this node.\n" + text)
 
 
 def read_public(path: Path) -> CoordinatorPublic | None:
-    """What `write_public` has kept, None if there is none. Raises KeysError.
+    """Return what write_public() has written, None if there is no file. Raises KeysError.
 
-    Whoever can write the file can lead nodes to another coordinator: it is its owner's alone.
+    Only the owner may be able to write the file, because it could lead nodes to another
+    coordinator.
     """
     try:
         mode = path.stat().st_mode
@@ -128,7 +129,7 @@ def read_public(path: Path) -> CoordinatorPublic | None:
     except OSError as error:
         raise KeysError(f"{path}: {error.strerror}") from error
     if mode & 0o022:
-        raise KeysError(f"{path} can be changed by others: chmod 644 it")
+        raise KeysError(f"other users can change {path}: run chmod 644 on it")
     key, next_key = table.get("key"), table.get("next_key", "")
     if not isinstance(key, str) or not isinstance(next_key, str):
         raise KeysError(f"{path}: expected key and next_key")
@@ -138,7 +139,7 @@ def read_public(path: Path) -> CoordinatorPublic | None:
 
 
 def write_public(path: Path, public: CoordinatorPublic) -> None:
-    """Keep public keys where everybody on this machine who finds the directory can read them."""
+    """Write public keys to a file that every user with access to the directory can read."""
     text = "# Written by `airdraft keys` and by the coordinator when it starts; no secret.\n"
     text += f'key = "{public.key}"\n'
     text += f'next_key = "{public.next_key}"\n' if public.next_key else ""
@@ -149,7 +150,7 @@ def write_public(path: Path, public: CoordinatorPublic) -> None:
 
 
 def read_coordinator(path: Path) -> KnownCoordinator | None:
-    """What `airdraft join` has written, None if there is none. Raises KeysError."""
+    """Return what `airdraft join` has written, None if there is no file. Raises KeysError."""
     try:
         table = read_toml(path)
     except FileNotFoundError:
@@ -157,19 +158,19 @@ def read_coordinator(path: Path) -> KnownCoordinator | None:
     endpoint, key, next_key = (table.get(name, "") for name in ("endpoint", "key", "next_key"))
     keys = [key, next_key] if next_key else [key]
     if not isinstance(endpoint, str) or not all(isinstance(k, str) and is_key(k) for k in keys):
-        raise KeysError(f"{path}: expected endpoint and key; join anew")
+        raise KeysError(f"{path}: expected endpoint and key; run `airdraft join` again")
     return KnownCoordinator(endpoint, key, next_key)
 
 
 def write_coordinator(path: Path, known: KnownCoordinator) -> None:
     if any(c in known.endpoint for c in '"\\\n'):
-        raise KeysError(f"endpoint {known.endpoint!r} has characters that cannot be kept")
+        raise KeysError(f"endpoint {known.endpoint!r} has characters that cannot be stored")
     text = f'endpoint = "{known.endpoint}"\nkey = "{known.key}"\n'
     write_private(path, text + (f'next_key = "{known.next_key}"\n' if known.next_key else ""))
 
 
 def read_toml(path: Path) -> Mapping[str, Any]:
-    """A small TOML file. Raises FileNotFoundError, and KeysError for everything else."""
+    """Read a small TOML file. Raises FileNotFoundError, and KeysError for all other failures."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE_BYTES + 1)
@@ -181,7 +182,7 @@ def read_toml(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise KeysError(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        # Only the place: the text may hold a secret.
+        # Quote only the line number, because the text may hold a secret.
         where = re.search(r"at line \d+", str(error))
         raise KeysError(f"{path} is not valid TOML {where[0] if where else ''}".rstrip()) from None
 

@@ -1,4 +1,7 @@
-"""Who is in the mesh; pure. Peers are connections, nodes are names, generations order both."""
+"""The members of the mesh. Pure.
+
+A peer is a connection, a node is a name, and generations count the joins of a name.
+"""
 
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +15,7 @@ _MAX_NODE_NAMES: Final = 4096
 
 @dataclass
 class Member:
-    """A node that is in. All times are the owner's monotonic clock, seconds."""
+    """A node that is a member. All times are seconds of the owner's monotonic clock."""
 
     node: str
     role: str
@@ -28,14 +31,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A node came in; to be answered with Welcome."""
+    """A node joined and must be sent a Welcome."""
 
     member: Member
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A node is out; whatever ran there must run elsewhere."""
+    """A node left, and its work must be done elsewhere."""
 
     member: Member
     reason: str
@@ -43,7 +46,7 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A node was not let in; to be answered with Refuse."""
+    """A node was refused and must be sent a Refuse."""
 
     peer: bytes
     node: str
@@ -53,19 +56,22 @@ class Refused:
 
 @dataclass(slots=True)
 class _History:
-    """What outlives a membership: how often the name joined, and as which process last."""
+    """Data of a name that outlives a membership: its joins, and its last process.
+
+    superseded: incarnations of earlier processes.
+    """
 
     generation: int = 0
     incarnation: int | None = None
-    # Empty for most of thousands of names, which costs nothing.
+    # A tuple, because it is empty for most of thousands of names and then takes no memory.
     superseded: tuple[int, ...] = ()
 
 
 class MembershipState:
-    """Events and `now` in, joins and leaves out.
+    """Takes events and `now`, and returns joins, leaves and refusals.
 
     heartbeat_timeout_s: silence after which a member has left.
-    progress_timeout_s: the same for a busy member whose progress stands still.
+    progress_timeout_s: time without progress after which a busy member has left.
     """
 
     def __init__(self, heartbeat_timeout_s: float, progress_timeout_s: float) -> None:
@@ -76,18 +82,18 @@ class MembershipState:
         self._history: dict[str, _History] = {}
 
     def on_hello(self, peer: bytes, hello: Hello, now: float) -> list[Joined | Left | Refused]:
-        """A repeated Hello of a living membership only refreshes it: no event."""
+        """Handle a Hello. A repeated one of a present member only refreshes it: no event."""
         here = self._by_peer.get(peer)
         history = self._history.get(hello.node, _History())
         if hello.protocol != PROTOCOL_VERSION:
-            reason = f"protocol {hello.protocol}, this side speaks {PROTOCOL_VERSION}"
+            reason = f"protocol {hello.protocol}, but this side speaks {PROTOCOL_VERSION}"
             return [Refused(peer, hello.node, reason, OTHER_PROTOCOL)]
         if not hello.node or not hello.role:
             return [Refused(peer, hello.node, "a node needs a name and a role")]
         if here is not None and here.node != hello.node:
             return [Refused(peer, hello.node, f"this connection joined as {here.node!r}")]
         if hello.incarnation in history.superseded:
-            # Two living processes with one name would otherwise throw each other out for ever.
+            # Otherwise two live processes with one name would replace each other forever.
             reason = "a later process joined under this name"
             return [Refused(peer, hello.node, reason, UNSUITABLE)]
         if hello.node not in self._history and not self._has_room_for_a_name():
@@ -122,7 +128,10 @@ class MembershipState:
         return [*events, Joined(member)]
 
     def _has_room_for_a_name(self) -> bool:
-        """Forget the oldest name that is out, if need be; clients draw a new one each time."""
+        """Make room for a name by removing the oldest one without a member, if needed.
+
+        Names accumulate because clients draw a new one each time.
+        """
         if len(self._history) < _MAX_NODE_NAMES:
             return True
         oldest = next((name for name in self._history if name not in self._by_node), None)
@@ -132,14 +141,17 @@ class MembershipState:
         return True
 
     def on_message(self, peer: bytes, now: float) -> Member | None:
-        """Any message proves life, or a part. None: no member, the message is to be dropped."""
+        """Note a message, or part of one, which proves that a member is alive.
+
+        Returns None if the peer is no member and the message must be dropped.
+        """
         member = self._by_peer.get(peer)
         if member is not None:
             member.last_seen = max(member.last_seen, now)
         return member
 
     def on_pong(self, peer: bytes, progress: int, busy: bool, now: float) -> Member | None:
-        """busy: work is underway there, so progress is expected."""
+        """Note a Pong. busy: the member has work in progress, so its progress should advance."""
         member = self.on_message(peer, now)
         if member is not None and (progress != member.progress or not busy):
             member.progress = progress
@@ -147,27 +159,30 @@ class MembershipState:
         return member
 
     def on_bye(self, peer: bytes, reason: str, now: float) -> list[Left]:
-        """The node said that it leaves."""
+        """End the membership of a node that sent a Bye."""
         member = self._by_peer.get(peer)
         return [] if member is None else [self._remove(member, f"said bye: {reason}")]
 
     def on_gone(self, peer: bytes, now: float) -> list[Left]:
-        """The transport has no connection of this peer any more."""
+        """End the membership of a peer that the transport has no connection to any more."""
         member = self._by_peer.get(peer)
         return [] if member is None else [self._remove(member, "connection gone")]
 
     def paused(self, seconds: float, now: float) -> None:
-        """This side did not listen for so long until now: nobody was silent, or stood still."""
+        """Discount the seconds until now in which this side did not read any messages.
+
+        They count neither as silence nor as lack of progress.
+        """
         for member in self.members():
             member.last_seen = min(now, member.last_seen + seconds)
             member.progress_at = min(now, member.progress_at + seconds)
 
     def silent(self, now: float) -> list[bytes]:
-        """Peers that are about to leave for their silence, unless they prove to be busy sending."""
+        """Return the peers that leave at the next tick for silence unless a message is noted."""
         return [m.peer for m in self.members() if now - m.last_seen > self._heartbeat_timeout_s]
 
     def tick(self, now: float) -> list[Left]:
-        """Members whose time is up."""
+        """End the memberships of members that are silent or make no progress for too long."""
         events = []
         for member in self.members():
             silent_s = now - member.last_seen
@@ -182,7 +197,7 @@ class MembershipState:
         return self._by_peer.get(peer)
 
     def members(self, role: str | None = None) -> list[Member]:
-        """In order of joining."""
+        """Return the members in order of joining."""
         return [m for m in self._by_node.values() if role is None or m.role == role]
 
     def _remove(self, member: Member, reason: str) -> Left:

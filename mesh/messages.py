@@ -1,4 +1,4 @@
-"""Declaring messages, and the mesh's own. docs/reference/protocol.md says what each means."""
+"""Declares messages, and the mesh's own ones. docs/reference/protocol.md describes each of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
@@ -61,11 +61,12 @@ spec_of_class = _specs_by_class.get
 
 @dataclass_transform(frozen_default=True)
 def message(tag: int, max_bytes: int = 4096, max_tokens: int = 0) -> Callable[[type[T]], type[T]]:
-    """Register a class as the message with this tag, for ever.
+    """Register a class as the message with this tag. Tags are never reused.
 
-    The class is made a frozen, slotted dataclass unless it already is one.
+    The class becomes a frozen, slotted dataclass unless it already is one.
     max_bytes: limit of frame 0. max_tokens: limit of the TokenIds field, if there is one.
-    Raises LocalProtocolError when the tag or the class is taken, or a field cannot travel.
+    Raises LocalProtocolError if the tag or class is registered already, or a field has a type that
+    cannot be sent.
     """
 
     def register(cls: type[T]) -> type[T]:
@@ -93,14 +94,17 @@ def message(tag: int, max_bytes: int = 4096, max_tokens: int = 0) -> Callable[[t
 
 @dataclass_transform(frozen_default=True)
 def struct(cls: type[T]) -> type[T]:
-    """Let a class be a field of messages and structs; made a frozen, slotted dataclass."""
+    """Register a class as a field type of messages and structs.
+
+    It becomes a frozen, slotted dataclass.
+    """
     cls = _as_dataclass(cls)
     register_struct(cls)
     return cls
 
 
 def _as_dataclass(cls: type[T]) -> type[T]:
-    # Looked up in the class itself: a base that is a dataclass does not make this one.
+    # Look in the class itself, because a dataclass as its base does not make it a dataclass.
     if "__dataclass_fields__" not in vars(cls):
         cls = dataclass(frozen=True, slots=True)(cls)
     params: Any = vars(cls).get("__dataclass_params__")
@@ -117,9 +121,9 @@ Reason = Annotated[str, MaxLen(256)]
 
 @message(1, max_bytes=MAX_PROFILE_BYTES + 1024)
 class Hello:
-    """A node asks to join. incarnation: random, drawn once per process start.
+    """A node or client requests to join. incarnation: random, drawn once per process start.
 
-    profile: the role's own description, as encoded by codec.encode_struct.
+    profile: the role's own description, encoded by codec.encode_struct.
     """
 
     node: Name
@@ -131,9 +135,10 @@ class Hello:
 
 @message(2)
 class Welcome:
-    """The node is in; how often the coordinator sends a Ping, how long both sides bear silence.
+    """The node is a member. heartbeat_timeout_s: silence that either side tolerates.
 
-    pads: whether both sides send messages of a few sizes only.
+    heartbeat_interval_s: interval of the coordinator's Pings. pads: whether both sides pad messages
+    to a few sizes.
     """
 
     node: Name
@@ -144,8 +149,8 @@ class Welcome:
     pads: bool
 
 
-# Codes of Refuse, for who is not let in however often it asks: the process speaks another protocol;
-# its key does not let it; what it brings does not fit; an operator told it to leave.
+# Codes of Refuse that make retrying useless: another protocol version, a key without the right, a
+# node that does not fit the mesh, and a process that an operator dismissed.
 OTHER_PROTOCOL: Final = "protocol"
 NOT_ALLOWED: Final = "not_allowed"
 UNSUITABLE: Final = "unsuitable"
@@ -154,7 +159,7 @@ DISMISSED: Final = "dismissed"
 
 @message(3)
 class Refuse:
-    """The node is not let in. Every version of the protocol has this message as it is here.
+    """The node may not join. This message is the same in every version of the protocol.
 
     code: one of the above, or "".
     """
@@ -165,7 +170,7 @@ class Refuse:
 
 @message(4)
 class Ping:
-    """Sent from the event loop; progress counts the sender's finished pieces of work."""
+    """A heartbeat of the event loop. progress: the sender's finished pieces of work."""
 
     seq: Count
     progress: Count
@@ -173,7 +178,7 @@ class Ping:
 
 @message(5)
 class Pong:
-    """Answers the Ping of the same seq with this side's own progress."""
+    """Answers the Ping of the same seq. progress: the answering side's finished pieces of work."""
 
     seq: Count
     progress: Count
@@ -181,21 +186,21 @@ class Pong:
 
 @message(6)
 class Credit:
-    """The receiver may send this many more messages."""
+    """The receiver of this message may send num_messages more."""
 
     num_messages: Count
 
 
 @message(7)
 class Bye:
-    """The sender leaves; nothing follows."""
+    """The sender leaves and sends nothing more."""
 
     reason: Reason
 
 
 @message(8)
 class EnrolRequest:
-    """Who was invited brings its own public key; who has one already, the next one."""
+    """Sends a public key to authorize: an invited machine's own, or a member's next one."""
 
     public_key: Annotated[str, MaxLen(40)]
     name: Name
@@ -203,7 +208,7 @@ class EnrolRequest:
 
 @message(9)
 class EnrolReply:
-    """error: "" if the key is authorized from now on, under this name and for these roles."""
+    """error: "" if the key is authorized from now on, under this name and in these roles."""
 
     error: Reason
     name: Name
@@ -212,6 +217,6 @@ class EnrolReply:
 
 @message(10)
 class KeyNotice:
-    """The coordinator's public key will be this one; "" if the present one stays."""
+    """The coordinator will change to this public key; "" if it keeps the present one."""
 
     next_key: Annotated[str, MaxLen(40)]

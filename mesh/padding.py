@@ -1,10 +1,10 @@
-"""Messages in one frame: of a few sizes where lengths shall tell little, else as long as they are.
+"""Joins the frames of a message into one, padded to a few sizes where lengths must reveal little.
 
-Encryption hides contents, not lengths, and how many tokens a pass guessed and kept can identify a
-prompt (arXiv 2411.01076). Every frame of a message is seen apart, so a padded one has one frame.
+Encryption hides contents but not lengths, and how many tokens a pass guessed and kept can identify
+a prompt (arXiv 2411.01076). The length of each frame is visible, so a padded message has one frame.
 
-What is sent to a connecting socket has one frame in any case: libzmq 4.3.5 aborts a process that is
-between two frames of a message when it learns that the connection has ended (`!_more`, fq.cpp).
+Messages to a connecting socket have one frame in any case: libzmq 4.3.5 aborts a process that has
+received only some frames of a message when the connection ends (`!_more`, fq.cpp).
 """
 
 import struct
@@ -14,7 +14,7 @@ from typing import Final
 from mesh.errors import DecodeError
 from mesh.messages import MAX_MESSAGE_BYTES
 
-# In the place of the version byte, which is never so high.
+# Stands in place of the version byte, which never has this value.
 PADDED: Final = 0xFF
 SIZES: Final = (512, 2_048, 8_192, 32_768, 131_072, 524_288)
 _HEADER: Final = struct.Struct("<BII")
@@ -22,14 +22,14 @@ _NO_FRAME: Final = 0xFFFFFFFF
 
 
 def pad(frames: list[bytes]) -> list[bytes]:
-    """One frame that has the least of SIZES; the message as it is, if it is larger than all."""
+    """Return one frame padded to the smallest sufficient size; larger messages are unchanged."""
     num_bytes = _HEADER.size + sum(map(len, frames))
     size = next((size for size in SIZES if size >= num_bytes), None)
     return frames if size is None else [_in_one(frames).ljust(size, b"\0")]
 
 
 def join(frames: list[bytes]) -> list[bytes]:
-    """One frame; the message as it is, if it has only one or is too large for one."""
+    """Return one frame; a message of one frame, or too large for one, is unchanged."""
     num_bytes = _HEADER.size + sum(map(len, frames))
     return frames if len(frames) == 1 or num_bytes > MAX_MESSAGE_BYTES else [_in_one(frames)]
 
@@ -40,7 +40,7 @@ def _in_one(frames: list[bytes]) -> bytes:
 
 
 def unpad(frames: Sequence[bytes]) -> Sequence[bytes]:
-    """The frames that were padded or joined; others as they are. Raises DecodeError."""
+    """Return the frames before pad() or join(); others are unchanged. Raises DecodeError."""
     if not frames or frames[0][:1] != b"\xff":
         return frames
     frame = frames[0]

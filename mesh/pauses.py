@@ -1,23 +1,23 @@
-"""Time in which the own event loop did not run; pure.
+"""Detects time in which this process's event loop did not run. Pure.
 
-Nobody was heard in it, whoever spoke: what came meanwhile is read after it. So a process that was
-stopped, or had no processor, must not take it for the silence of others.
+Messages that arrive in such a pause are only read after it. So a process that was stopped, or had
+no processor, must not count the pause as silence of its peers.
 """
 
-# Less than this is every busy loop's lot.
+# Shorter delays are normal in a busy event loop.
 _ALLOWED_S = 0.25
 
 
 class PauseState:
-    """Tells of pauses by how much later than asked for its owner looks again."""
+    """Measures pauses by how much later than scheduled its owner calls looked()."""
 
     def __init__(self) -> None:
         self._looked_at: float | None = None
 
     def looked(self, now: float, asked_s: float) -> float:
-        """Seconds of a pause since the last look, which was to be asked_s ago; 0 if there was none.
+        """Return the seconds of a pause since the last call; 0 if there was none.
 
-        The first look is compared with nothing.
+        asked_s: the scheduled time between the two calls. The first call returns 0.
         """
         before, self._looked_at = self._looked_at, now
         late_s = 0.0 if before is None else now - before - asked_s

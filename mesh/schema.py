@@ -1,4 +1,4 @@
-"""What a message field may hold: type hints compiled once into checking converters."""
+"""Compiles the type hints of message fields, once, into converters that check values."""
 
 import math
 import types
@@ -31,13 +31,16 @@ Convert = Callable[[Any], Any]
 
 
 class Reader(Protocol):
-    """Values of one encoded array after another; both raise ValueError for what is not there."""
+    """Reads the encoded values in order.
+
+    unpack() and read_array_header() raise ValueError if there is no such value.
+    """
 
     def unpack(self) -> Any:
-        """The next value: a number, text, bytes, bool or None, or an array without items."""
+        """Return the next value: a number, text, bytes, bool, None, or an empty array."""
 
     def read_array_header(self) -> int:
-        """Enter the next value, an array; returns how many items it says it has."""
+        """Enter the next value, an array, and return the number of items that it declares."""
 
     def tell(self) -> int: ...
 
@@ -46,7 +49,7 @@ Read = Callable[[Reader], Any]
 
 
 class InvalidValueError(ValueError):
-    """A value breaks its field's schema; says which field, never shows the value."""
+    """A value violates its field's schema; the message names the field but not the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +62,13 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class MaxLen:
-    """Most characters of a str, bytes of a bytes, or items of a tuple."""
+    """The largest number of characters of a str, bytes of a bytes, or items of a tuple."""
 
     n: int
 
 
 class TokenIdsMarker:
-    """Marks the one field that travels as a raw frame of its own."""
+    """Marks the one field that is sent as a separate raw frame."""
 
 
 TOKEN_IDS: Final = TokenIdsMarker()
@@ -74,24 +77,24 @@ TokenIds: TypeAlias = Annotated[tuple[int, ...], TOKEN_IDS]
 
 @dataclass(frozen=True, slots=True)
 class Converter:
-    """Both directions of one field, and the longest text and bytes that may be in it.
+    """Converts one field in both directions; it also has the limits of its text and bytes.
 
-    read: the field from a reader that stands at it. Only arrays that the schema has at this place
-    are entered, so that nesting costs a receiver nothing.
+    read: reads the field from a reader positioned at it. It enters only arrays that the schema has
+    at this place, so that nesting costs a receiver nothing.
     """
 
     to_wire: Convert
     read: Read
     max_str_bytes: int = 0
     max_bin_len: int = 0
-    # Of a field that is one value, not an array.
+    # Set for a field that is a single value and not an array.
     check: Convert | None = None
 
 
 class Layout:
     """The wire layout of a message or struct class: its fields in order of declaration.
 
-    Raises LocalProtocolError for a field type that has no place on the wire.
+    Raises LocalProtocolError for a field of a type that cannot be sent.
     """
 
     def __init__(self, cls: type) -> None:
@@ -119,17 +122,17 @@ class Layout:
         self.max_bin_len = max((c.max_bin_len for c in converters), default=0)
         self._to_wire = [(attrgetter(n), c.to_wire) for n, c in zip(names, converters, strict=True)]
         self._read = [c.read for c in converters]
-        # Fields may be keyword-only, and then their order in __init__ is not ours.
+        # With keyword-only fields the order of __init__ differs from that of the declaration.
         self._keywords = (
             [f.name for f in fields(cls)] if any(f.kw_only for f in fields(cls)) else None
         )
 
     def to_wire(self, obj: Any) -> list[Any]:
-        """The checked values of every field but the token ids."""
+        """Return the checked values of all fields but the token ids."""
         return [convert(get(obj)) for get, convert in self._to_wire]
 
     def read(self, reader: Reader, token_ids: tuple[int, ...] | None = None) -> Any:
-        """The object whose fields come next; InvalidValueError if they do not fit."""
+        """Read the next fields into an object. Raises InvalidValueError if they do not fit."""
         args = [read(reader) for read in self._read]
         if self.token_field is not None:
             args.insert(self._token_index, token_ids)
@@ -142,7 +145,7 @@ _struct_layouts: dict[type, Layout] = {}
 
 
 def register_struct(cls: type) -> None:
-    """Let cls be a field type; called by the struct decorator."""
+    """Register cls as a field type; the struct decorator calls this."""
     layout = Layout(cls)
     if layout.token_field is not None:
         raise LocalProtocolError(f"{cls.__name__}: TokenIds belong in a message, not in a struct")
@@ -150,7 +153,7 @@ def register_struct(cls: type) -> None:
 
 
 def struct_layout(cls: type) -> Layout:
-    """The layout of a struct class; LocalProtocolError if it is not one."""
+    """Return the layout of a struct class. Raises LocalProtocolError if it is not one."""
     try:
         return _struct_layouts[cls]
     except KeyError:
@@ -158,7 +161,7 @@ def struct_layout(cls: type) -> Layout:
 
 
 def converter_for(hint: Any, where: str) -> Converter:
-    """Compile one type hint; `where` names the field in errors."""
+    """Compile one type hint. where: names the field in errors."""
     bounds: Range | None = None
     max_len: int | None = None
     while True:
@@ -249,7 +252,7 @@ def _float(where: str, bounds: Range | None) -> Converter:
         return value
 
     def to_wire(value: Any) -> Any:
-        # Type checkers take an int where a float is declared; the wire does not.
+        # Type checkers accept an int where a float is declared; the wire format does not.
         return check(float(value) if type(value) is int else value)
 
     return _scalar(check, to_wire)
@@ -278,7 +281,7 @@ def _optional(inner: Converter) -> Converter:
         try:
             return inner.read(reader)
         except ValueError:
-            # Who finds no array to enter has not moved.
+            # A reader that found no array has not advanced.
             if reader.tell() == at and reader.unpack() is None:
                 return None
             raise

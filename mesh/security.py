@@ -1,7 +1,7 @@
-"""ZeroMQ's own door: CURVE on sockets, and the handler that says which keys may come in.
+"""ZeroMQ's authentication: CURVE on sockets, and the handler that accepts or refuses keys.
 
-CURVE alone lets in whoever knows the server's public key. A handler is asked for every handshake,
-and ZAP_ENFORCE_DOMAIN with a domain refuses everybody where no handler answers.
+CURVE alone accepts every peer that knows the server's public key. A handler judges every handshake,
+and ZAP_ENFORCE_DOMAIN with a domain refuses all peers if no handler answers.
 """
 
 import logging
@@ -28,7 +28,7 @@ _JOIN_LIMIT_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ServerKeys:
-    """What a binding side needs. authenticate: whether a public key (Z85) may come in at all."""
+    """The keys of a binding side. authenticate: whether to accept a peer's public key (Z85)."""
 
     own: KeyPair
     authenticate: Callable[[str], bool]
@@ -57,10 +57,10 @@ def client_options(keys: ClientKeys) -> dict[Any, Any]:
 
 
 class ZapHandler:
-    """Answers the handshakes of one context in a thread of its own.
+    """Answers the handshakes of one context in a separate thread.
 
-    on_death: called from that thread should it end without `stop`; nobody is let in from then on.
-    Raises SecurityError if the context has a handler already.
+    on_death: called from that thread if it ends without stop(); no peer is accepted from then on.
+    Raises SecurityError if the context already has a handler.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ZapHandler:
             self._socket.bind(_ENDPOINT)
         except zmq.ZMQError as error:
             self._socket.close()
-            raise SecurityError(f"no handler of handshakes: {error.strerror}") from error
+            raise SecurityError(f"no handler for handshakes: {error.strerror}") from error
         self._thread = threading.Thread(target=self._run, name="zap", daemon=True)
         self._thread.start()
 
@@ -94,12 +94,12 @@ class ZapHandler:
             while not self._stopping.is_set():
                 if self._socket.poll(_POLL_MS):
                     self._socket.send_multipart(self._answer(self._socket.recv_multipart()))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the process has to know
+        except Exception as error:  # noqa: BLE001 - any failure must be reported to the process
             how = f"{type(error).__name__}: {error}"
         finally:
             self._socket.close()
             if not self._stopping.is_set():
-                self._on_death(SecurityError(f"the handler of handshakes ended: {how}"))
+                self._on_death(SecurityError(f"the handler for handshakes ended: {how}"))
 
     def _answer(self, request: list[bytes]) -> list[bytes]:
         request_id = request[1] if len(request) > 1 else b""
@@ -110,7 +110,7 @@ class ZapHandler:
         return [_VERSION, request_id, b"200", b"OK", user.encode(), b""]
 
     def _user(self, request: list[bytes]) -> str:
-        """The caller's public key if it may come in, else ""."""
+        """Return the peer's public key if it is accepted, else ""."""
         if len(request) != _NUM_REQUEST_FRAMES:
             return ""
         version, _, domain, address, _, mechanism, credentials = request
@@ -121,10 +121,10 @@ class ZapHandler:
             if self._authenticate(key):
                 return key
         except KeysError as error:
-            # Said once, not at each of a thousand attempts.
+            # Log it once, not at each of a thousand attempts.
             if str(error) != self._last_error:
                 self._last_error = str(error)
-                logger.error("nobody is let in: %s", error)
+                logger.error("every key is refused: %s", error)
             return ""
         logger.info("refused a handshake from %s", address.decode("ascii", "replace"))
         return ""

@@ -1,4 +1,4 @@
-"""What the kernel knows of a TCP connection and is told of it, by the descriptor of who owns it."""
+"""Reads and sets kernel data of a TCP connection by a descriptor that ZeroMQ owns."""
 
 import contextlib
 import os
@@ -11,19 +11,19 @@ from typing import Final
 # Linux: eight bytes, then rto, ato, snd_mss, rcv_mss, unacked, sacked, lost, retrans, fackets,
 # last_data_sent, last_ack_sent, last_data_recv, last_ack_recv; the last four in milliseconds.
 _FIELDS: Final = struct.Struct("=8x16xI24xII")
-# More segments under way than Pings that were not acknowledged yet would take.
+# Unacknowledged segments that show more traffic than outstanding Pings alone would cause.
 _MANY_SEGMENTS: Final = 3
-# Linux: of streams with few packets under way the first six retransmissions of one come after equal
-# times, not after ever longer ones.
+# Linux: in connections with few packets in flight the first six retransmissions come at equal
+# intervals instead of ever longer ones.
 _TCP_THIN_LINEAR_TIMEOUTS: Final = 16
-# With BBR no stream counts as thin: it never leaves what the kernel takes for its slow start.
+# With BBR no connection counts as thin, because to the kernel it never leaves slow start.
 _WITHOUT_THIN: Final = b"bbr"
 _INSTEAD: Final = (b"cubic", b"reno")
 _MAX_NAME: Final = 16
 
 
 def retransmit_soon(fd: int) -> None:
-    """Bear several losses in a row: the fourth in the usual way would take three seconds."""
+    """Make retransmissions come early: by default the fourth in a row takes three seconds."""
     if sys.platform != "linux":
         return
     with _connection(fd) as connection, contextlib.suppress(OSError):
@@ -33,19 +33,20 @@ def retransmit_soon(fd: int) -> None:
         level, option = socket.IPPROTO_TCP, socket.TCP_CONGESTION
         if connection.getsockopt(level, option, _MAX_NAME).startswith(_WITHOUT_THIN):
             for name in _INSTEAD:
-                # Which ones an unprivileged process may choose is the machine's to say.
+                # The machine's settings decide which ones an unprivileged process may choose.
                 with contextlib.suppress(OSError):
                     connection.setsockopt(level, option, name)
                     return
 
 
 def quiet_s(fd: int) -> float | None:
-    """Seconds since bytes came in, or since some of many that go out were acknowledged.
+    """Return the seconds since bytes came in, or since some of many sent ones were acknowledged.
 
-    A message that occupies a slow link for seconds is no silence.
+    So a message that occupies a slow link for seconds does not count as silence.
 
-    None where that is not known: for what is no TCP connection, or none any more. Acknowledgements
-    alone say that the other side's kernel lives, so they count only while there is much to take.
+    Returns None if this is unknown because there is no TCP connection, or no longer one.
+    Acknowledgements alone only prove that the other side's kernel works, so they count only while
+    much data is in flight.
     """
     info = _tcp_info(fd)
     if len(info) < _FIELDS.size:
@@ -66,7 +67,7 @@ def _tcp_info(fd: int) -> bytes:
 
 @contextlib.contextmanager
 def _connection(fd: int) -> Iterator[socket.socket | None]:
-    """The connection by a name of our own: its owner may close its own at any moment."""
+    """Duplicate the descriptor, because its owner may close it at any moment."""
     try:
         own_fd = os.dup(fd)
     except OSError:

@@ -1,4 +1,4 @@
-"""What carries frames between one server and its clients; says nothing of messages."""
+"""The interface that carries frames between one server and its clients, whatever they contain."""
 
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
@@ -9,17 +9,17 @@ MAX_QUEUED_MESSAGES: Final = 1000
 
 
 class Counters(Protocol):
-    """Traffic so far; bytes are the sum of the frames' lengths, without framing."""
+    """Traffic so far. Bytes are the sum of the frames' lengths, without framing."""
 
     bytes_sent: int
     bytes_received: int
     messages_sent: int
     messages_received: int
-    messages_rejected: int  # received, but with no frame or more than MAX_FRAMES: dropped
+    messages_rejected: int  # received and dropped, for having no frame or more than MAX_FRAMES
 
 
 class Received(NamedTuple):
-    """A message and its sender. key: the public key it proved to hold, "" on links without keys."""
+    """A message and its sender. key: the sender's proven public key, "" on links without keys."""
 
     peer: bytes
     frames: Frames
@@ -27,65 +27,65 @@ class Received(NamedTuple):
 
 
 class ServerTransport(Counters, Protocol):
-    """The side that binds, and knows its peers by ids the transport made up."""
+    """The side that binds. Peers are ids that the transport has made up."""
 
-    endpoint: str  # as bound: a wildcard port is resolved
+    endpoint: str  # as bound, with a wildcard port resolved
 
     async def recv(self) -> Received:
-        """The next message and its sender. One task only; cancelling it loses nothing.
+        """Wait for the next message. Only one task may call it; cancelling it loses nothing.
 
-        Raises SecurityError once strangers are no longer kept out.
+        Raises SecurityError once the authentication of peers has failed.
         """
 
     async def lost_peers(self) -> list[bytes]:
-        """Peers whose connections seem to have closed since the last call; waits for one.
+        """Wait for and return peers whose connections seem to have closed since the last call.
 
-        Of those that sent something since the first call. One task only. It is no verdict: a send
-        raises PeerGoneError if it is true, a moment later at the latest.
+        It covers peers that sent something since the first call. Only one task may call it. The
+        result is not certain: if it is true, a send raises PeerGoneError at most a moment later.
         """
 
     def quiet_s(self, peer: bytes) -> float | None:
-        """Seconds since anything came from a peer, parts of messages too; None if not known.
+        """Return the seconds since a peer sent any bytes, even part of a message; None if unknown.
 
-        Where much is on its way to it, also since it took some of that.
+        While much data is in transit to the peer, bytes that it acknowledges count as well.
         """
 
     def send(self, peer: bytes, frames: Frames) -> None:
-        """Queue without waiting. Raises PeerGoneError or BackpressureError."""
+        """Queue a message without waiting. Raises PeerGoneError or BackpressureError."""
 
     def close(self) -> None:
-        """Release the endpoint. A task still in recv gets LocalProtocolError."""
+        """Release the endpoint. A task waiting in recv gets LocalProtocolError."""
 
 
 class ClientTransport(Counters, Protocol):
-    """The side that connects, and connects again by itself after a loss."""
+    """The side that connects. It reconnects automatically after a loss."""
 
     async def recv(self) -> Frames:
-        """The next message. One task only; cancelling it loses nothing."""
+        """Wait for the next message. Only one task may call it; cancelling it loses nothing."""
 
     async def lost(self) -> None:
-        """Wait until a connection closes, be it one that was never open. One task only.
+        """Wait until a connection closes, even one that was never open. One task only.
 
-        Those that closed before the first call are not told.
+        Connections that closed before the first call are not reported.
         """
 
     def quiet_s(self) -> float | None:
-        """As of a server's peer, of the other side."""
+        """Like ServerTransport.quiet_s(), for the other side of this connection."""
 
     async def writable(self) -> None:
-        """Wait until a send has room: connected, and the queue not full. One task only."""
+        """Wait until the socket is connected and its queue is not full. One task only."""
 
     def send(self, frames: Frames) -> None:
-        """Queue without waiting. Raises BackpressureError when full or not connected."""
+        """Queue a message without waiting. Raises BackpressureError if full or not connected."""
 
     def retry(self) -> None:
-        """Connect anew: a connection that was refused for its key is not tried again by itself.
+        """Connect again, because a connection refused for its key is not retried automatically.
 
-        Where the other side has said that its key will change, each call tries the other one.
+        If the other side has announced another key, each call switches between the two keys.
         """
 
     def expect_key(self, next_key: str) -> None:
-        """The other side said that its key will be this one; "": that it stays as it is."""
+        """Note the key that the other side has announced as its next one; "" for no change."""
 
     def close(self) -> None:
-        """Give the connection up. A task still in recv gets LocalProtocolError."""
+        """Close the connection. A task waiting in recv gets LocalProtocolError."""

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all; the one before stays until then."""
+"""Writes files completely or not at all; the old file stays until then."""
 
 import contextlib
 import errno
@@ -8,12 +8,11 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o600, *, masked: bool = True) -> None:
-    """Put a file in the place of a path, to outlast a power cut; a link is replaced, not followed.
+    """Replace the file at a path durably, so that it survives a power cut.
 
-    masked: the umask takes from the mode, as it does of any new file.
-
-    Raises OSError. On a full disk, say, nothing of it is left then; where only the directory cannot
-    be made to last, the file is there all the same.
+    A symbolic link is replaced, not followed. masked: the umask reduces the mode, as for any new
+    file. Raises OSError. After an error, such as a full disk, nothing of the new file is left; but
+    if only the sync of the directory fails, the new file is there.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -26,7 +25,7 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600, *, masked: bool = Tr
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        # What ends it is told, not that a directory has become read-only meanwhile.
+        # Raise the original error even if removing the file fails, say in a read-only directory.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
@@ -34,12 +33,12 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600, *, masked: bool = Tr
 
 
 def sync_directory(path: Path) -> None:
-    """Make what was renamed or removed in a directory outlast a power cut. Raises OSError."""
+    """Make renames and removals in a directory survive a power cut. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some file systems have no such call for directories, and cannot do better.
+        # Some file systems do not support this call for directories.
         if error.errno != errno.EINVAL:
             raise
     finally:

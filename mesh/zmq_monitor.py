@@ -1,8 +1,8 @@
-"""Which connections of a ZeroMQ socket have closed, as ZeroMQ itself tells it.
+"""Reports closed connections of a ZeroMQ socket, using ZeroMQ's socket monitor.
 
-A socket monitor names the file descriptor of a connection, and ZeroMQ names the same one with each
-message (SRCFD). The kernel gives a descriptor out again at once, so what is told of one may be
-about the connection before: it is a reason to look, not a verdict.
+A monitor event has the file descriptor of a connection, and so has each message (SRCFD). The kernel
+reuses a descriptor at once, so an event may concern an earlier connection with the same descriptor.
+It is a reason to check, not a proof.
 """
 
 import asyncio
@@ -20,8 +20,10 @@ _numbers = itertools.count(1)
 
 
 class ZmqMonitor:
-    """Watches one socket; must be closed before it. Made before that is bound: afterwards whoever
-    connects may have taken all files."""
+    """Watches one socket, and must be closed before it.
+
+    Create it before the socket is bound, because new connections may use up all files afterwards.
+    """
 
     def __init__(self, watched: zmq.Socket[bytes]) -> None:
         self._watched = watched
@@ -31,14 +33,14 @@ class ZmqMonitor:
         address = f"inproc://connections-{next(_numbers)}"
         watched.monitor(address, zmq.EVENT_DISCONNECTED)
         self._socket: zmq.Socket[bytes] = watched.context.socket(zmq.PAIR)
-        # Without a limit: ZeroMQ's thread of input and output would wait for room in this queue.
+        # No limit, because ZeroMQ's I/O thread would wait for room in this queue.
         self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.connect(address)
         self._fd = int(self._socket.getsockopt(zmq.FD))
 
     async def closed_fds(self) -> list[int]:
-        """Descriptors of the connections that closed since the last call, at least one."""
+        """Wait for and return the descriptors, at least one, that closed since the last call."""
         if self._waiter is not None:
             raise LocalProtocolError("two tasks wait for connections of one transport to close")
         if self._loop is None:
@@ -61,13 +63,13 @@ class ZmqMonitor:
             self._loop.remove_reader(self._fd)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(LocalProtocolError("closed while a task waits on it"))
-        # In this order: a context does not end before all of its monitors have.
+        # In this order, because a context ends only after all of its monitors.
         if not self._watched.closed:
             self._watched.monitor(None, 0)
         self._socket.close()
 
     def _drain(self) -> None:
-        """Read until there is nothing more: the descriptor tells of a change once, as any does."""
+        """Read all pending events, because the descriptor signals each change only once."""
         if self._socket.closed or self._loop is None:
             return
         for _ in range(_READS_PER_TURN):

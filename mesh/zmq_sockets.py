@@ -1,10 +1,10 @@
 """ZeroMQ sockets as transports.
 
-They are plain ones driven by their file descriptor. That descriptor is edge-triggered:
-it turns readable once for a change of state, and *any* call on the socket, sends included, may
-eat that edge. So whoever waits first tries, and after every call the state (EVENTS) is looked at
-again while somebody waits. With zmq.asyncio a send on a second handle can hide an arrival
-until the poll's time-out.
+They are plain sockets, driven by their file descriptor. That descriptor is edge-triggered: it
+turns readable once per change of state, and *any* call on the socket, sends included, may consume
+that edge. So a task tries before it waits, and while a task waits, the state (EVENTS) is read again
+after every call. With zmq.asyncio a send on a second handle can hide an arrival until the poll
+times out.
 """
 
 import asyncio
@@ -46,10 +46,10 @@ class ZmqEndpoint:
         self._monitor: ZmqMonitor | None = None
 
     def fail_soon(self, error: SecurityError) -> None:
-        """Let every wait and call from now on raise this; from any thread."""
+        """Make every wait and call from now on raise this error. Any thread may call it."""
         self._failure = error
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits
                 self._loop.call_soon_threadsafe(self._fail_waiters, error)
 
     def _fail_waiters(self, error: SecurityError) -> None:
@@ -70,19 +70,19 @@ class ZmqEndpoint:
         self._socket.close()
 
     async def _closed_fds(self) -> list[int]:
-        """Of connections that have closed, as far as can be told."""
+        """Wait for and return the descriptors of connections that seem to have closed."""
         self._check_open()
         if self._monitor is None:
             self._monitor = ZmqMonitor(self._socket)
         found = await self._monitor.closed_fds()
         if not self._socket.closed:
-            # Who looks makes ZeroMQ take note that they are closed, so that a send fails.
+            # Reading EVENTS makes ZeroMQ process the closing, so that a later send fails.
             self._on_edge()
         return found
 
     async def _recv(self, max_parts: int) -> tuple[list[bytes], str]:
-        """The parts of the next message, and the key of its sender."""
-        # Without this a flood would keep every other task, heartbeats too, from running.
+        """Wait for the next message and return its parts and its sender's key."""
+        # Without this a flood of messages would block all other tasks, including heartbeats.
         self._reads_this_turn += 1
         if self._reads_this_turn >= _READS_PER_TURN:
             self._reads_this_turn = 0
@@ -112,7 +112,7 @@ class ZmqEndpoint:
             return parts, key
 
     def _sender_of(self, first: zmq.Frame) -> str:
-        """Note whose message it is; the key that its sender has proved to hold, if any."""
+        """Note the sender of a message; return the key that it has proven, "" without keys."""
         return ""
 
     def _send(self, parts: list[bytes], frames: Frames) -> None:
@@ -126,8 +126,8 @@ class ZmqEndpoint:
                 error = error or raised
                 if index == 0:
                     break
-                # The connection went in the middle of the message. ZeroMQ drops frames up to
-                # the last one, so the rest must follow or the next message would be eaten.
+                # The connection was lost within the message. ZeroMQ drops frames up to the last
+                # one, so the rest must follow, or the next message would be dropped too.
         self._wake_waiters()
         if error is not None:
             raise error
@@ -135,7 +135,7 @@ class ZmqEndpoint:
         self.bytes_sent += sum(map(len, frames))
 
     async def _wait_for(self, event: int) -> None:
-        """Until the socket has the event; every edge eaten by another call is made up for."""
+        """Wait until the socket has the event, even if another call consumes the edge."""
         if event in self._waiters:
             raise LocalProtocolError("two tasks wait for the same event of one transport")
         if self._loop is None:
@@ -143,7 +143,7 @@ class ZmqEndpoint:
             self._loop.add_reader(self._fd, self._on_edge)
         self._waiters[event] = waiter = self._loop.create_future()
         try:
-            # It may have failed before there was a loop to tell.
+            # The failure may have come before there was a loop to notify.
             self._check_open()
             self._wake_waiters()
             await waiter
@@ -155,7 +155,7 @@ class ZmqEndpoint:
             self._on_edge()
 
     def _on_edge(self) -> None:
-        # Reading EVENTS also takes the edge, so an unread socket does not spin the loop.
+        # Reading EVENTS also consumes the edge, so an unread socket does not spin the loop.
         events = _get_int(self._socket, zmq.EVENTS)
         for event, waiter in self._waiters.items():
             if events & event and not waiter.done():
@@ -169,7 +169,7 @@ class ZmqEndpoint:
 
 
 class ZmqServer(ZmqEndpoint):
-    """A bound ROUTER: peers are the routing ids that it drew itself."""
+    """A bound ROUTER socket. Peers are the routing ids that it has drawn itself."""
 
     def __init__(
         self,
@@ -184,10 +184,11 @@ class ZmqServer(ZmqEndpoint):
         self._monitor = monitor
         self._has_keys = has_keys
         self.endpoint = endpoint
-        # The file of a socket that was passed on is for who made it to remove.
+        # The file of an inherited socket must be removed by the process that created it.
         path = None if is_inherited else ipc_path(endpoint)
         self._inode = None if path is None else _inode(path)
-        # Who sent something over which descriptor; several where one was given out again.
+        # The descriptor over which each peer has sent, and the reverse; several peers share a
+        # descriptor that the kernel has reused.
         self._fds: dict[bytes, int] = {}
         self._peers: dict[int, set[bytes]] = {}
         self._gate = AcceptGate(endpoint)
@@ -201,7 +202,7 @@ class ZmqServer(ZmqEndpoint):
         return Received(peer, frames, key)
 
     def _check_files(self) -> None:
-        """All the time: are there files for who wants to connect?"""
+        """Check periodically whether there are files for new connections."""
         loop = asyncio.get_running_loop()
         self._next_check = loop.call_later(self._gate.check(loop.time()), self._check_files)
 
@@ -221,12 +222,12 @@ class ZmqServer(ZmqEndpoint):
 
     def _sender_of(self, first: zmq.Frame) -> str:
         if self._monitor is not None and (peer := first.bytes) not in self._fds:
-            # Not known where the other end of an ipc connection has no name: Pings tell later.
+            # Fails for an ipc connection whose other end has no name; Pings then detect a loss.
             with contextlib.suppress(zmq.ZMQError):
                 self._fds[peer] = fd = int(first.get(zmq.SRCFD))
                 self._peers.setdefault(fd, set()).add(peer)
                 retransmit_soon(fd)
-        # Every part has the key that its connection proved in the handshake.
+        # Every part carries the key that its connection has proven in the handshake.
         return str(first.get("User-Id")) if self._has_keys else ""
 
     def send(self, peer: bytes, frames: Frames) -> None:
@@ -242,7 +243,7 @@ class ZmqServer(ZmqEndpoint):
     def close(self) -> None:
         path = ipc_path(self.endpoint)
         inode = None if path is None or self._socket.closed else _inode(path)
-        # ZeroMQ leaves the file behind; one with another inode is a successor's.
+        # ZeroMQ does not remove the file; a file with another inode belongs to a successor.
         if path is not None and inode is not None and inode == self._inode:
             os.unlink(path)
         if self._next_check is not None:
@@ -251,7 +252,7 @@ class ZmqServer(ZmqEndpoint):
 
 
 class ZmqClient(ZmqEndpoint):
-    """A connecting DEALER; it reconnects by itself, as a new peer to the server."""
+    """A connecting DEALER socket. It reconnects automatically, as a new peer of the server."""
 
     def __init__(
         self, socket: zmq.Socket[bytes], address: str, keys: ClientKeys | None = None
@@ -259,11 +260,11 @@ class ZmqClient(ZmqEndpoint):
         super().__init__(socket)
         self._address = address
         self._keys = keys
-        # Of the connection that the last message came over, while that is watched.
+        # Descriptor of the connection of the last message, while closings are watched.
         self._connection_fd: int | None = None
 
     def retry(self) -> None:
-        # ZeroMQ gives a session up for good when the other side refuses its handshake.
+        # ZeroMQ abandons a session permanently when the other side refuses its handshake.
         self._check_open()
         with contextlib.suppress(zmq.ZMQError):
             self._socket.disconnect(self._address)
@@ -276,7 +277,7 @@ class ZmqClient(ZmqEndpoint):
         self._wake_waiters()
 
     def expect_key(self, next_key: str) -> None:
-        # Whoever says so has proved to hold the key that is in use.
+        # The announcing side has proven the key in use.
         if self._keys is not None:
             self._keys = replace(self._keys, next_server_key=next_key)
             self._keys.keep(self._keys.server_key, next_key)

@@ -1,4 +1,4 @@
-"""The ZeroMQ sockets and threads of one process: made, bound, connected and ended here."""
+"""Creates, binds, connects and ends the ZeroMQ sockets and threads of one process."""
 
 import errno
 import logging
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 
 LINGER_MS: Final = 500
 _TERM_LIMIT_S: Final = 2.0
-# Each monitored one takes two more.
+# A monitored socket takes two more.
 _MAX_SOCKETS: Final = 4_096
-# Class selector 5, which Wi-Fi maps to its access class of video (RFC 8325).
+# Class selector 5, which Wi-Fi maps to its access category video (RFC 8325).
 _INTERACTIVE_TOS: Final = 5 << 5
 _SOCKET_OPTIONS: Final = {
     zmq.SNDHWM: MAX_QUEUED_MESSAGES,
@@ -33,20 +33,20 @@ _SOCKET_OPTIONS: Final = {
     zmq.LINGER: LINGER_MS,
     zmq.MAXMSGSIZE: 2**20,
     zmq.HANDSHAKE_IVL: 2000,
-    # Each attempt 250 to 500 ms after the last: ZeroMQ draws a random part only where there is no
-    # maximum, and with one all members of a coordinator that was lost come back in step.
+    # Each attempt comes 250 to 500 ms after the last. ZeroMQ adds a random part only if there is no
+    # maximum; without it all members of a lost coordinator would reconnect at the same time.
     zmq.RECONNECT_IVL: 250,
     zmq.RECONNECT_IVL_MAX: 0,
-    # The kernel's own attempts are a minute apart in the end, and a host that comes back is to be
-    # found within two seconds: it sends two, 1 s apart, and then we begin anew.
+    # The kernel's own attempts become a minute apart, but a host that returns should be found
+    # within two seconds. So the kernel makes two attempts, 1 s apart, and then a new one starts.
     zmq.CONNECT_TIMEOUT: 1500,
-    # No ZMTP heartbeats: with a full receive queue, a lost connection and then a heartbeat
-    # libzmq 4.3.5 aborts the process (issues 3937, 4364, 4767). The application has its own;
-    # data that stays unacknowledged ends a half-open TCP connection.
+    # No ZMTP heartbeats: libzmq 4.3.5 aborts the process when one falls due after a connection was
+    # lost with a full receive queue (issues 3937, 4364, 4767). The application has its own
+    # heartbeats, and data that stays unacknowledged ends a half-open TCP connection.
     zmq.HEARTBEAT_IVL: 0,
     zmq.TCP_MAXRT: 3000,
-    # Who waits for files is in the kernel's queue, and with him those who have given up since:
-    # where it is full, who comes is not heard for a second.
+    # Connections that wait for free files are in the kernel's queue, together with those that have
+    # given up since. While it is full, a new connection has to try again after a second.
     zmq.BACKLOG: 1024,
 }
 
@@ -72,10 +72,11 @@ class ZmqContext:
         interactive: bool = False,
         fd: int | None = None,
     ) -> ZmqServer:
-        """With keys only who authenticates comes in; without them only this machine may.
+        """Bind a server socket.
 
-        interactive: mark packets so that Wi-Fi sends them in the access class of video. fd: of a
-        socket that listens there already, and is used instead.
+        keys: only peers that authenticate are accepted; without keys only loopback is allowed.
+        interactive: mark packets so that Wi-Fi sends them in the access category video. fd:
+        descriptor of a socket that already listens there and is used instead.
 
         Raises EndpointError, InsecureEndpointError, AddressInUseError or SecurityError.
         """
@@ -83,10 +84,10 @@ class ZmqContext:
         if keys is None:
             check_secure(endpoint)
         elif self._zap is None:
-            # Before the bind: without a handler nobody would be let in.
+            # The handler starts before the bind, because without it every peer would be refused.
             self._zap = ZapHandler(self._context, keys.authenticate, self._on_zap_death)
         else:
-            raise SecurityError("one endpoint with keys a context")
+            raise SecurityError("a context can bind only one endpoint with keys")
         path = ipc_path(endpoint)
         if path is not None and fd is None:
             clear_stale_socket(endpoint, path)
@@ -118,7 +119,10 @@ class ZmqContext:
         return server
 
     def _on_zap_death(self, error: SecurityError) -> None:
-        """From the handler's thread: nobody may take the silence for a quiet hour."""
+        """Make all endpoints fail; called from the handler's thread.
+
+        Otherwise the lack of messages would look like a lack of traffic.
+        """
         logger.critical("%s", error)
         for endpoint in self._endpoints:
             endpoint.fail_soon(error)
@@ -126,9 +130,9 @@ class ZmqContext:
     def connect(
         self, endpoint: str, keys: ClientKeys | None = None, *, interactive: bool = False
     ) -> ZmqClient:
-        """Returns at once, connected or not: await writable(). interactive: as in bind.
+        """Start to connect and return at once; await writable() for the connection.
 
-        Raises EndpointError or InsecureEndpointError.
+        interactive: as in bind(). Raises EndpointError or InsecureEndpointError.
         """
         address = check_connect(endpoint)
         if keys is None:
@@ -153,12 +157,12 @@ class ZmqContext:
         self._endpoints.clear()
         if self._zap is not None:
             self._zap.stop()
-        # Every linger is finite, so this ends; the limit is for a fault in ZeroMQ itself.
+        # Every linger time is finite, so this ends; the limit guards against faults in ZeroMQ.
         ending = threading.Thread(target=self._context.term, name="zmq-term", daemon=True)
         ending.start()
         ending.join(_TERM_LIMIT_S)
         if ending.is_alive():
-            logger.warning("ZeroMQ did not end within %s s; leaving it behind", _TERM_LIMIT_S)
+            logger.warning("ZeroMQ did not end within %s s; exiting without it", _TERM_LIMIT_S)
 
     def __enter__(self) -> Self:
         return self

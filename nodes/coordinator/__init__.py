@@ -1,5 +1,5 @@
-"""The coordinator: who is in the mesh, who serves what, and the journal of every stream.
+"""The coordinator: the members of the mesh, the placement and the journal of every stream.
 
-Pure states, and one shell around them. It may import the scheduler, workers' modules and telemetry;
-only services import it.
+It consists of pure states and one shell around them. It may import the scheduler, the workers'
+modules and telemetry; only services import it.
 """

@@ -1,4 +1,4 @@
-"""What clients say of requests, whole ones and those that come in pieces."""
+"""Handles clients' messages about requests, whole ones and those uploaded in pieces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nodes.messages.access import ForbiddenError
 
 
 class ClientMessages:
-    """num_stale: pieces of what is over here."""
+    """num_stale: received pieces of uploads that are unknown or over."""
 
     def __init__(
         self, serving: Serving, intake: Intake, uploads: Uploads, reporting: Reporting
@@ -26,18 +26,21 @@ class ClientMessages:
         self._reporting = reporting
         self.num_stale = 0
 
-    def take(self, peer: bytes, role: str, who: str, message: Any, now: float) -> list[Send] | None:
-        """What is to be sent for it; None if it is no message about requests. who: whose requests
-        share prefixes. Raises DecodeError or ForbiddenError.
+    def take(
+        self, peer: bytes, role: str, sender: str, message: Any, now: float
+    ) -> list[Send] | None:
+        """Return the messages to send in response; None if the message is not about requests.
+
+        sender: the name under which requests share prefixes. Raises DecodeError or ForbiddenError.
         """
         match message:
             case SubmitRequest():
                 self._uploads.forget(peer, message.request_id)
-                return self._submit(peer, role, who, message, now)
+                return self._submit(peer, role, sender, message, now)
             case UploadOffer():
                 return self._uploads.offered(peer, message, now)
             case UploadPiece():
-                return self._uploaded(peer, role, who, message, now)
+                return self._uploaded(peer, role, sender, message, now)
             case CancelRequest(request_id=request_id):
                 self._uploads.forget(peer, request_id)
                 request = self._serving.ledger.requests.get((peer, request_id))
@@ -45,23 +48,27 @@ class ClientMessages:
         return None
 
     def _submit(
-        self, peer: bytes, role: str, who: str, submit: SubmitRequest, now: float
+        self, peer: bytes, role: str, sender: str, submit: SubmitRequest, now: float
     ) -> list[Send]:
         self._reporting.num_submitted += 1
-        return self._intake.submit(peer, role, who, submit, now)
+        return self._intake.submit(peer, role, sender, submit, now)
 
     def _uploaded(
-        self, peer: bytes, role: str, who: str, piece: UploadPiece, now: float
+        self, peer: bytes, role: str, sender: str, piece: UploadPiece, now: float
     ) -> list[Send]:
-        """A piece of a large request. Raises DecodeError or ForbiddenError for what is none."""
+        """Take a piece of a large request.
+
+        Raises DecodeError or ForbiddenError if the whole is no request.
+        """
         frames, is_known = self._uploads.arrived(peer, piece, now)
         self.num_stale += not is_known
         if frames is None:
             return self._uploads.grants(now)
-        # Of who sends nonsense others wait no longer: the next tick grants what is free now.
+        # If this raises, the next tick grants the medium that is free now, so others do not wait.
         whole = decode(frames)
         if not isinstance(whole.message, SubmitRequest):
-            raise ForbiddenError(f"only requests are uploaded, not {type(whole.message).__name__}")
+            kind = type(whole.message).__name__
+            raise ForbiddenError(f"only requests may be uploaded, not {kind}")
         if whole.message.request_id != piece.request_id:
-            raise ForbiddenError("an upload is of another request than was offered")
-        return [*self._uploads.grants(now), *self._submit(peer, role, who, whole.message, now)]
+            raise ForbiddenError("an upload has another request id than its offer")
+        return [*self._uploads.grants(now), *self._submit(peer, role, sender, whole.message, now)]

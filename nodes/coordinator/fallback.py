@@ -1,4 +1,4 @@
-"""Plans whose making cannot end the coordinator."""
+"""Replaces a plan that cannot be made by plain decoding, so that the coordinator goes on."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from nodes.scheduler.planning import Made, Planning
 from policies.plan import Plan
 
 logger = logging.getLogger(__name__)
-REASON = "draft off: no plan could be made, the coordinator's log says why"
-# Told with where it happened; after that a fault is known.
-_MOST_TOLD = 16
+REASON = "draft off: no plan could be made; see the coordinator's log"
+# Different errors that are logged with a traceback; later ones are not logged.
+_MAX_LOGGED = 16
 
 
 def with_fallback(make: Callable[[Planning], Made] = Planning.make) -> Callable[[Planning], Made]:
-    """Make plans, but where that fails no stream waits for another: a fault costs speed.
+    """Return a function that makes plans and, where that fails, returns a plan without guesses.
 
-    Guesses never change a text, so no plan is worth the streams of a whole mesh.
+    A fault then costs only speed. Guesses never change a text, so a failed plan must not end the
+    streams of a whole mesh.
     """
-    told: set[str] = set()
+    logged: set[str] = set()
 
     def made(planning: Planning) -> Made:
         try:
@@ -28,9 +29,9 @@ def with_fallback(make: Callable[[Planning], Made] = Planning.make) -> Callable[
         except Exception as error:
             streams = planning.observation.streams
             what = f"{type(error).__name__}: {error}"
-            if what not in told and len(told) < _MOST_TOLD:
-                told.add(what)
-                logger.exception("no plan for %d streams: %s", len(streams), what)
+            if what not in logged and len(logged) < _MAX_LOGGED:
+                logged.add(what)
+                logger.exception("no plan could be made for %d streams: %s", len(streams), what)
             plain = tuple(view.stream_id for view in streams)
             plan = Plan((), plain, dict.fromkeys(plain, REASON))
             return Made(planning.observation, plan, math.inf, 0.0)

@@ -1,4 +1,4 @@
-"""What nodes say of streams: handed to the schedulers and requests that it is about."""
+"""Passes nodes' messages about streams to the schedulers and requests that they concern."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from nodes.messages import (
 from nodes.scheduler import Scheduler
 from nodes.worker.stream import StreamId
 
-# A peer says what its passes take: one number of it must not drown all others.
+# Bounds the pass times that a peer reports, so that one false number cannot outweigh all others.
 _MOST_BUSY_S: Final = 3600.0
-# What else a target says of why a stream failed is no more than that it is of no use for it.
+# Error codes taken from targets. Any other means only that the target cannot serve the stream.
 _CODES_OF_TARGETS = frozenset({"bad_request", "internal"})
 
 
 class NodeMessages:
-    """num_stale: messages about what is over here."""
+    """num_stale: messages about streams or requests that are over."""
 
     def __init__(self, roster: Roster, serving: Serving, intake: Intake) -> None:
         self._roster = roster
@@ -40,7 +40,7 @@ class NodeMessages:
         self.num_stale = 0
 
     def take(self, node: NodeRecord, message: Any, num_bytes: int, now: float) -> list[Send]:
-        """What is to be sent for it; what is of the past is counted."""
+        """Return the messages to send in response; stale messages are counted and dropped."""
         match message:
             case CommitReply() if node.scheduler is not None:
                 streams = [StreamId(e.stream_id) for e in message.entries]
@@ -93,15 +93,15 @@ class NodeMessages:
                     out += self._serving.carry_out(target, ready, now)
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
                 for target, scheduler in self._holders([StreamId(s)]):
-                    told = node.name, StreamId(s), g, reason, now, message.code
-                    failed = scheduler.draft_failed(*told)
+                    failure = node.name, StreamId(s), g, reason, now, message.code
+                    failed = scheduler.draft_failed(*failure)
                     out += self._serving.carry_out(target, failed, now)
         return out
 
     def _by_target(
         self, notice: GuessNotice
     ) -> Iterable[tuple[NodeRecord, list[tuple[ChainPart, tuple[int, ...]]]]]:
-        """The parts of a notice with their guesses, by the target whose streams they are for."""
+        """Group a notice's parts and their guesses by the target that serves their streams."""
         found: dict[str, list[tuple[ChainPart, tuple[int, ...]]]] = {}
         for part, guesses in parts_of(notice):
             name = self._serving.ledger.target_of(StreamId(part.stream_id))
@@ -112,7 +112,7 @@ class NodeMessages:
                 yield target, parts
 
     def _holders(self, streams: Sequence[StreamId]) -> list[tuple[NodeRecord, Scheduler]]:
-        """The targets that have any of these streams."""
+        """Return the targets that serve any of these streams, with their schedulers."""
         names = dict.fromkeys(self._serving.ledger.target_of(stream_id) for stream_id in streams)
         nodes = [self._roster.node(name) for name in names]
         return [(n, n.scheduler) for n in nodes if n is not None and n.scheduler is not None]

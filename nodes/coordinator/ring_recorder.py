@@ -1,4 +1,4 @@
-"""The recorder of one target's scheduler: what it is told becomes records in a ring."""
+"""The recorder of one target's scheduler: it turns events into records of a ring."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nodes.worker.stream import StreamId
 
 
 class RingRecorder:
-    """A Recorder. rtt_s: tells the round trip to the target, 0.0 while it is not known."""
+    """A Recorder. rtt_s: returns the round trip to the target, 0.0 while it is unknown."""
 
     def __init__(self, ring: Ring, target: str, rtt_s: Callable[[], float]) -> None:
         self._ring, self._target, self._rtt_s = ring, target, rtt_s

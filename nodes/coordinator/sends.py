@@ -1,4 +1,4 @@
-"""What the coordinator's pure state gives its shell to send."""
+"""The messages that the coordinator's pure state returns for its shell to send."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Send:
 
 
 def streams_of(message: Any) -> tuple[StreamId, ...]:
-    """The streams a message to a node is about."""
+    """Return the streams that a message to a node is about."""
     entries = message.parts if isinstance(message, GuessNotice) else None
     entries = getattr(message, "entries", entries)
     if entries is not None:

@@ -1,4 +1,4 @@
-"""The coordinator's shell: one socket, one clock, and the pure state between them."""
+"""The coordinator's shell: it connects a socket and a clock to the pure state."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ logger = logging.getLogger(__name__)
 
 _TICK_S = 0.05
 _MIN_TICK_S = 0.001
-# After a connection seems to have closed: what came over it is read first, and ZeroMQ may tell of
-# it a moment before it refuses to send there.
+# Delays of the Pings after a connection seems to have closed: messages that arrived over it are
+# read first, and ZeroMQ may report the closing a moment before it refuses to send there.
 _PROBES_AFTER_S = (0.01, 0.05)
-# Of the event loop, until it has seen that there is something to read and the reader has read it.
+# Turns of the event loop after which it has noticed a readable socket and the reader has read it.
 _TURNS_TO_READ = 3
 _MAX_ENROLLING = 8
 _NODE_ROLES = frozenset({"target", "draft"})
-# What every member may ask for again and again; some are large.
+# Replies, some of them large, that every member may request repeatedly.
 _ANSWERS = (NodesReply, StatusReply, TraceReply)
 _MAX_LEFT_PEERS = 64
 
@@ -93,9 +93,10 @@ class Coordinator:
     ) -> None:
         """authorized: opens the files of authorized keys; None where links need no keys.
 
-        next_key: the public key that the coordinator will change to, "" if none; likewise.
-        pads: messages have a few sizes only. class_weights: as in ClassSettings, by the beginnings
-        of names. clock: seconds; the event loop's unless given. mode: how streams are planned.
+        next_key: returns the public key that the coordinator will change to, "" if there is none;
+        None where links need no keys. pads: messages are padded to a few sizes. class_weights: as
+        in ClassSettings, by prefixes of names. clock: seconds; the event loop's by default.
+        mode: how streams are planned.
         """
         self._clock = clock or _loop_time
         self._pauses = PauseState()
@@ -109,8 +110,8 @@ class Coordinator:
         self.state = CoordinatorState(
             mode,
             cluster=cluster,
-            # Drawn, not read from a clock, which may be set back: epochs are equal or they are not.
-            # In every message: four bytes tell starts apart as well as eight.
+            # Drawn at random, because a clock may be set back; epochs are only compared for
+            # equality. Every message carries it, and four bytes distinguish starts well enough.
             epoch=1 + secrets.randbits(31),
             heartbeat_interval_s=heartbeat_interval_s,
             heartbeat_timeout_s=heartbeat_timeout_s,
@@ -124,7 +125,7 @@ class Coordinator:
 
     @property
     def num_dropped(self) -> int:
-        """Messages that did not come as far as the state."""
+        """Messages that were dropped before they reached the state."""
         return self.state.num_dropped
 
     @property
@@ -139,7 +140,7 @@ class Coordinator:
             group.create_task(self._keep_planning())
 
     async def _watch(self) -> None:
-        """Ping members whose connections seem to have closed: sending to who is gone fails."""
+        """Ping members whose connections seem to have closed: sending fails if they are gone."""
         while True:
             suspects = await self._transport.lost_peers()
             for wait_s in _PROBES_AFTER_S:
@@ -151,7 +152,7 @@ class Coordinator:
             self.take(await self._transport.recv(), group)
 
     def take(self, received: Received, group: asyncio.TaskGroup) -> None:
-        """Deal with one message. group: for what it begins that takes time."""
+        """Handle one message. group: runs work that the message starts and that takes time."""
         peer, frames, key = received
         now = self._clock()
         if not self._rate_limits.may_speak(peer, now, cost_of(self.state.role_of(peer))):
@@ -175,7 +176,7 @@ class Coordinator:
         num_bytes: int,
         now: float,
     ) -> None:
-        """Give the state a message whose sender may send it. Raises ForbiddenError."""
+        """Pass a message to the state if its sender is authorized. Raises ForbiddenError."""
         caller, message = self._authentication.caller(peer, key), envelope.message
         if caller is None:
             self.state.num_dropped += 1
@@ -187,7 +188,7 @@ class Coordinator:
                 group.create_task(self._enrol(peer, key, message))
             return
         if caller.is_guest:
-            raise ForbiddenError(f"who was invited may not send {type(message).__name__}")
+            raise ForbiddenError(f"an invited key may not send {type(message).__name__}")
         if isinstance(message, Hello) and not self._may_join(peer, key, now):
             return
         if isinstance(message, Credit):
@@ -198,17 +199,20 @@ class Coordinator:
     def _may_join(self, peer: bytes, key: str, now: float) -> bool:
         roles = self.state.roles()
         if peer not in roles and self._authentication.is_crowded(key, roles):
-            self._send_all([Send(peer, Refuse("too many members have this key"))])
+            self._send_all([Send(peer, Refuse("too many members use this key"))])
             return False
         return self._rate_limits.may_join(key or peer, now)
 
     def _other_version(self, peer: bytes, error: VersionError, now: float) -> None:
-        """Say why to who cannot read anything else of ours; an offence all the same."""
+        """Refuse a Hello of another protocol version, encoded so that its sender can read it.
+
+        The message counts as an offence.
+        """
         if not error.is_hello or self.state.role_of(peer):
             self._offence(peer, str(error), now)
             return
         reason = (
-            f"it speaks protocol {error.version}, the coordinator {PROTOCOL_VERSION}: "
+            f"protocol {error.version} differs from the coordinator's {PROTOCOL_VERSION}: "
             f"use one version of airdraft on all machines"
         )
         self._offence(peer, reason, now)
@@ -220,7 +224,7 @@ class Coordinator:
         self.state.num_dropped += 1
         self._rate_limits.offended(peer)
         if self._rate_limits.is_banned(peer):
-            logger.warning("peer %s is not listened to any more: %s", peer.hex(), reason)
+            logger.warning("messages of peer %s are ignored from now on: %s", peer.hex(), reason)
             self._send_all(self.state.peer_gone(peer, now))
         else:
             logger.warning("dropped a message of peer %s: %s", peer.hex(), reason)
@@ -234,16 +238,16 @@ class Coordinator:
 
     async def _keep_ticking(self) -> None:
         while True:
-            # Held back batches go to the millisecond, heartbeats have time.
+            # Batches that are held back need a tick on the millisecond; heartbeats do not.
             deadline = self.state.next_deadline()
             wait_s = _TICK_S if deadline is None else deadline - self._clock()
             await asyncio.sleep(min(_TICK_S, max(_MIN_TICK_S, wait_s)))
             self.tick()
 
     async def _keep_planning(self) -> None:
-        """One plan after the other, each when all that has come in by then was read."""
+        """Make due plans one after another, each after all messages received so far were read."""
         loop, make = asyncio.get_running_loop(), with_fallback()
-        # A thread for nothing else: what waits for files must not keep plans waiting.
+        # The thread is used for plans alone, so that tasks waiting for files cannot delay them.
         with ThreadPoolExecutor(1, thread_name_prefix="plans") as thread:
             while True:
                 await self._plan_due.wait()
@@ -251,22 +255,22 @@ class Coordinator:
                     await asyncio.sleep(0)
                 due = self.begin_plan()
                 if due is not None:
-                    # Messages go on meanwhile: for many streams a plan takes milliseconds.
+                    # Messages are handled meanwhile: a plan for many streams takes milliseconds.
                     made = await loop.run_in_executor(thread, make, due.planning)
                     self.take_plan(due, made)
                 if not self.state.is_plan_due:
                     self._plan_due.clear()
 
     def begin_plan(self) -> DuePlan | None:
-        """The plan that is due for longest, if any is: to be made before another one is begun."""
+        """Return the plan due for longest, if any; make it before you begin another one."""
         return self.state.begin_plan(self._clock())
 
     def take_plan(self, due: DuePlan, made: Made) -> None:
-        """Put a plan in force, and send what follows from it."""
+        """Put a plan in force and send the messages that it starts."""
         self._hand_over(self.state.take_plan(due, made, self._clock()))
 
     def tick(self) -> None:
-        """What is due by now, though nobody said anything."""
+        """Do what is due at this time without any message."""
         now = self._clock()
         self._look_at_silence(self._pauses.looked(now, _TICK_S), now)
         roles = self.state.roles()
@@ -287,14 +291,14 @@ class Coordinator:
                 self.state.heard_of(peer, now - quiet_s)
 
     def _send_all(self, sends: Sequence[Send]) -> None:
-        """Send all, and plan when nothing is left to read: no token waits for a plan."""
+        """Send the messages, then wake the planner if a plan is due: no token waits for a plan."""
         self._hand_over(sends)
         if self.state.is_plan_due:
             self._plan_due.set()
 
     def _hand_over(self, sends: Sequence[Send]) -> None:
         now = self._clock()
-        # Nodes first: they have work to begin, while clients have only to read.
+        # Nodes come first: they can start work, while clients only read.
         pending = sorted(sends, key=lambda send: self.state.role_of(send.peer) not in _NODE_ROLES)
         while pending:
             send = pending.pop(0)
@@ -310,13 +314,13 @@ class Coordinator:
                     raise BackpressureError(send.peer)
                 self._transport.send(send.peer, frames)
             except LocalProtocolError as error:
-                # What a peer may say is not always what may be passed on: that request ends.
+                # A valid message of a peer may be too large to pass on: its requests end.
                 pending += self.state.undeliverable(send, str(error), now)
             except (PeerGoneError, BackpressureError) as error:
-                # A peer that cannot be reached, or does not read, is as good as gone.
+                # A peer that cannot be reached, or does not read, counts as gone.
                 logger.debug("peer %s: %s", send.peer.hex(), error)
                 self._credits.close(send.peer)
-                # What follows would be the end of a text of which it has missed a part.
+                # Later messages would continue a text of which the peer has missed a part.
                 pending = [other for other in pending if other.peer != send.peer]
                 pending += self.state.peer_gone(send.peer, now)
             else:
@@ -325,5 +329,5 @@ class Coordinator:
                 pending[:0] = self.state.sent(send, num_bytes, now)
 
     def say_bye(self) -> None:
-        """Tell every member that nothing follows."""
+        """Send every member a Bye."""
         self._send_all([Send(peer, Bye("coordinator stops")) for peer in self.state.peers()])

@@ -1,4 +1,4 @@
-"""Requests on targets: from the ids of a prompt to the last notice, wherever the streams go."""
+"""Serves requests on targets, from the token ids of the prompt to the last notice."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _MAX_REASON = 1024
 
 
 class Serving:
-    """Every request that has been taken in, and its streams."""
+    """Places the streams of accepted requests, moves them and ends them."""
 
     def __init__(self, roster: Roster, class_weights: Mapping[str, int]) -> None:
         self.ledger = Ledger()
@@ -53,20 +53,20 @@ class Serving:
         self._rebalancing = Rebalancing(roster)
         self._roster = roster
         self._next_id = 1
-        # Requests that went to another target meanwhile.
+        # Moves of requests to another target so far.
         self.num_moved = 0
-        # Somebody left the line without a place: who stood behind may fit where that one did not.
+        # A stream left the line without a place: one behind it may fit where it did not.
         self._has_line_moved = False
         self.deaths = Deaths()
         self.remembered = Remembered()
 
     def num_waiting(self, role: str) -> int:
-        """Streams without a place, and requests whose texts are not tokenized yet or whose targets
-        are not back, of clients that joined in a role."""
+        """Return the streams without a place, and the requests that wait for tokenization or for a
+        target to return, of clients that joined in a role."""
         return self.placement.waiting.num_of(role) + self.ledger.num_unread(role)
 
     def _forget(self, request: Request, outcome: str) -> None:
-        """A request has ended; its streams are forgotten by who ends it."""
+        """Remove a request that has ended; its streams are removed by the caller."""
         self.ledger.forget(request, outcome)
         self.placement.stranded.forget(request)
 
@@ -80,7 +80,7 @@ class Serving:
             return self.fail(request, "bad_request", str(error), now)
         request.prompt_hash = prompt_hash(prompt)
         if request.submit.prompt_hash not in ("", request.prompt_hash):
-            reason = "the prompt reads otherwise than when the request began: ask anew"
+            reason = "the prompt has other token ids than when the request began: submit it again"
             return self.fail(request, "internal", reason, now)
         self._next_id += len(specs)
         committed = request.committed
@@ -90,17 +90,17 @@ class Serving:
         request.num_prompt_tokens = len(prompt)
         for spec in specs:
             choice = Choice(spec, num_tokens=spec.num_committed)
-            # Each has its own, for each is cleared by its own tokens.
+            # Each has its own copy, because its own tokens clear it.
             choice.suspicion = deepcopy(request.suspicion)
             request.choices[spec.stream_id] = choice
             self.ledger.streams[spec.stream_id] = request
-            # The client has the scores of the prompt before any token, whoever serves the others.
+            # The client gets the scores of the prompt before any token of any choice.
             if spec.scores_prompt or not request.awaits_scores:
                 self.placement.wait(request, choice, now)
         return self.admit_waiting(now)
 
     def was_read(self, request: Request, target: NodeRecord, reply: TokenizeReply) -> Send:
-        """End a request of which only the prompt was to be read."""
+        """End a request that only wants its prompt tokenized, decoded or embedded."""
         self._forget(request, "done")
         notice = ReadNotice(
             request.request_id,
@@ -115,18 +115,18 @@ class Serving:
     def prompt_scored(
         self, target: NodeRecord, notice: PromptScoresNotice, now: float
     ) -> list[Send] | None:
-        """Pass scores on; None if they are of the past."""
+        """Pass prompt scores on to the client; None if they are stale."""
         request = self.ledger.streams.get(StreamId(notice.stream_id))
         stream = target.scheduler.stream(StreamId(notice.stream_id)) if target.scheduler else None
         if request is None or stream is None or stream.spec.generation != notice.generation:
             return None
         if not stream.spec.scores_prompt:
-            # Nobody asked: the others of the request do not wait for these.
+            # These were not requested, and the request's other choices do not wait for them.
             return None
         try:
             fresh = request.scored(notice)
         except ValueError as error:
-            # Its client asks anew for what was lost.
+            # With this code the client submits again what was lost.
             return self.fail(request, "left", str(error), now)
         out = [Send(request.client, fresh)] if fresh is not None else []
         if fresh is None or request.awaits_scores:
@@ -148,7 +148,7 @@ class Serving:
         request, choice, target = placed.request, placed.choice, placed.target
         out: list[Send] = []
         self.placement.serve(placed, now)
-        # One that lost its target before anything of it came may begin anew with another kind.
+        # A request that lost its target before any output may begin again with another class.
         if request.told_class != target.profile.numerics_class:
             request.told_class = target.profile.numerics_class
             drafts = [n.profile for n in self._roster.nodes("draft")]
@@ -159,7 +159,7 @@ class Serving:
     def _serve(
         self, request: Request, choice: Choice, target: NodeRecord, now: float
     ) -> list[Send]:
-        """Open a stream on a target: a new one, or from its journal."""
+        """Open a stream on a target, as a new one or from its journal."""
         choice.target = target.name
         choice.is_new, choice.opened_at = True, now
         self.placement.opened(choice, target)
@@ -173,13 +173,13 @@ class Serving:
         return [*proof, *self.carry_out(target, opened, now)]
 
     def _unplace(self, journal: Stream) -> None:
-        """A target does not serve a stream any more."""
+        """Keep the journal of a stream that its target no longer serves."""
         stream_id = journal.spec.stream_id
         choice = self.ledger.streams[stream_id].choices[stream_id]
         choice.target, choice.journal = "", journal
 
     def _move(self, move: Move, now: float) -> list[Send]:
-        """Close streams on their target and open them on another one, from their journals."""
+        """Close streams on their target and open them on another one from their journals."""
         request, out = move.request, list[Send]()
         request.moved_at = now
         self.num_moved += 1
@@ -195,13 +195,14 @@ class Serving:
         return out + self.admit_waiting(now)
 
     def target_gone(self, gone: NodeOut, now: float) -> list[Send]:
-        """Its streams go on elsewhere: their journals are here."""
+        """Queue the streams of a lost target for other targets, with their journals."""
         target = gone.record
         assert target.scheduler is not None
         self.choosing.left(gone, now)
-        released, told = target.scheduler.release_all(now)
-        out = self.carry_out(target, told, now)
-        # A client that fell silent with it took its requests along, which nobody told this target.
+        released, instructions = target.scheduler.release_all(now)
+        out = self.carry_out(target, instructions, now)
+        # Requests of a client that fell silent at the same time have ended already, although this
+        # target was not notified.
         streams = [stream for stream in released if stream.spec.stream_id in self.ledger.streams]
         for stream in streams:
             self._unplace(stream)
@@ -223,37 +224,40 @@ class Serving:
             request.num_losses += 1
             request.last_loss = f"target {target.name} left: {gone.reason}"
             if request.is_confined:
-                request.last_loss += ", perhaps by this request: it goes to no other"
+                request.last_loss += ", perhaps because of this request: it is tried on no other"
         for request, _, (code, line) in accused:
             if self.ledger.holds(request):
                 out += self.fail(request, code, line, now)
         return [*out, *self.admit_waiting(now)]
 
     def target_came(self, target: NodeRecord, now: float) -> None:
-        """Its process may be one that was taken for dead."""
+        """Clear the suspects of a target's death if its old process is back."""
         self._clear(cleared_by_return(self.placement.waiting, target), now)
 
     def _clear(self, held: Iterable[Held], now: float) -> None:
-        """Take the suspicion from streams that wait."""
+        """Remove the suspicion from waiting streams."""
         for request, choice in held:
             self.placement.waiting.remove(request, choice)
             choice.suspicion = None
             self.placement.wait(request, choice, now)
 
     def evacuate(self, now: float) -> list[Send]:
-        """Move streams off targets that are drained, where others have room for them. What waits
-        for a numerics class that takes nothing new goes to the next one."""
+        """Move streams off drained targets where other targets have room for them. Streams that
+        wait for a numerics class that takes nothing new go to the next class."""
         out: list[Send] = []
         for request in list(self.ledger.requests.values()):
             for stream_id, choice in list(request.choices.items()):
-                # One that moved may have let others in, who ended some request.
+                # A move may have admitted other streams, and that may have ended a request.
                 if request.choices.get(stream_id) is choice:
                     move = self.placement.evacuated(request, choice, now)
                     out += [] if move is None else self._move(move, now)
         return out + self.admit_waiting(now)
 
     def targets_changed(self, now: float, gone: str = "") -> list[Request]:
-        """A target came, or is gone; returns those whose texts it was to tokenize."""
+        """Update what waits after a target joined or left.
+
+        Returns the requests whose texts the target that left was to tokenize.
+        """
         self.deaths.begin(now)
 
         def tokenizer_of(request: Request) -> str:
@@ -267,7 +271,7 @@ class Serving:
         return lost
 
     def returned(self, now: float) -> list[tuple[Request, NodeRecord]]:
-        """Requests that waited for a target, and have one now."""
+        """Return the requests that waited for a target to return, each with its target now."""
         waiting = self.ledger.returning
         found = [(request, self.choosing.reader_of(request, now)) for request in waiting]
         out = [(request, target) for request, target in found if target is not None]
@@ -276,13 +280,13 @@ class Serving:
         return out
 
     def wait_for_return(self, request: Request, now: float) -> None:
-        """A request waits for a target, as those do that lost theirs."""
-        request.last_loss = "the target for it has left"
+        """Queue a request that no present target can serve, as if it had lost its target."""
+        request.last_loss = "the target of this request has left"
         if request.is_resumed:
-            request.last_loss = "no target that could go on with it is there"
+            request.last_loss = "no present target can continue this request"
         elif request.is_pinned:
-            told = fingerprint(request.model_hash, request.numerics_class)
-            request.last_loss = f"no target with fingerprint {told} is there"
+            wanted = fingerprint(request.model_hash, request.numerics_class)
+            request.last_loss = f"no target with fingerprint {wanted} is present"
         if request.prompt:
             self.ledger.returning.add(request)
         else:
@@ -290,23 +294,24 @@ class Serving:
         self.placement.stranded.note(request, is_able=False, now=now)
 
     def tick(self, now: float) -> list[Send]:
-        """Move a request, if one is due; give up those whose time is over, and those that have
-        waited long for any target."""
+        """Move a request if one is due; fail requests past their deadline, and those that have
+        waited too long for a target."""
         out: list[Send] = []
         for request in self.ledger.deadlines.due(now):
-            # One that fails frees room, and others may fail before their turn.
+            # A failure frees room, which may end other requests of this list before their turn.
             if self.ledger.holds(request):
                 reason = f"the request was not done within its {round(request.limit_s, 2):g} s"
                 out += self.fail(request, "deadline", reason, now)
         move = self._rebalancing.next_move(self.ledger.streams, now)
         out += [] if move is None else self._move(move, now)
         stranded = self.placement.stranded.due(now)
-        why = f"; no other that could go on came within {STRANDED_LIMIT_S:.0f} s"
+        why = f"; no other suitable target joined within {STRANDED_LIMIT_S:.0f} s"
         for request in self.ledger.tokenizing.overdue(now):
-            reason = "no target says how its text is tokenized, though asked again and again"
+            reason = "no target has tokenized the text of this request after several attempts"
             out += self.fail(request, "unavailable", reason, now)
         out += self._give_up(stranded, why, now)
-        # Not where they leave: of a client that is gone all do, and none of it is to get a place.
+        # Admission happens here rather than where streams leave the line: when a client is gone,
+        # all of its streams leave, and none of them may get a place in between.
         return [*out, *self.admit_waiting(now)] if self._has_line_moved else out
 
     def _give_up(self, requests: Iterable[Request], why: str, now: float) -> list[Send]:
@@ -332,7 +337,7 @@ class Serving:
                 case Emit(stream_id=stream_id):
                     request = self.ledger.streams.get(stream_id)
                     if request is not None:
-                        # The next suspect may be tried when this one has got on.
+                        # A suspect that made progress is cleared, and the next one may be tried.
                         freed |= request.choices[stream_id].has_come(len(instruction.token_ids))
                         out.append(self._emit(request, instruction))
                 case Finish(stream_id=stream_id, reason=reason):
@@ -379,7 +384,7 @@ class Serving:
         return out
 
     def fail(self, request: Request, code: str, reason: str, now: float) -> list[Send]:
-        """End a whole request with an error; whatever still runs of it is closed."""
+        """End a whole request with an error and close its streams."""
         self._remember(request, now, is_proven=code == "internal")
         self._forget(request, code)
         out: list[Send] = []
@@ -389,7 +394,7 @@ class Serving:
         for stream_id, choice in choices.items():
             target = self._roster.node(choice.target)
             if target is not None and target.scheduler is not None:
-                # Finish is for a stream that is forgotten already: nothing is told twice.
+                # The stream is forgotten already, so its Finish sends nothing to the client.
                 out += self.carry_out(target, target.scheduler.cancel(stream_id, now), now)
                 target.scheduler.take_figures(stream_id)
         out.append(
@@ -400,7 +405,10 @@ class Serving:
         return out
 
     def _remember(self, request: Request, now: float, *, is_proven: bool = False) -> None:
-        """A request ends before its text does: of what it may be the cause when it comes again."""
+        """Remember of a request that ends early which deaths of targets it may cause.
+
+        It may be submitted again.
+        """
         for choice in request.choices.values():
             if choice.suspicion is not None and choice.is_confined:
                 self.remembered.note(request.digest, choice.suspicion, now, is_proven=is_proven)
@@ -408,14 +416,14 @@ class Serving:
                 self.remembered.cancelled(request.digest, choice.target, now)
 
     def client_gone(self, client: bytes, now: float) -> list[Send]:
-        """End all that a client asked for: first what waits, so that none of it gets a place."""
-        # An error, should it still read: never the end of a whole text.
+        """End a client's requests, the waiting ones first so that none of them gets a place."""
+        # A client that still reads gets an error: it must not take its text for complete.
         reason = "the client left or was silent"
         requests = self.ledger.of_client(client)
         requests.sort(key=lambda r: any(choice.target for choice in r.choices.values()))
         out: list[Send] = []
         for request in requests:
-            # One that fails frees room, and others may fail before their turn.
+            # A failure frees room, which may end other requests of this list before their turn.
             if self.ledger.holds(request):
                 out += self.fail(request, "left", reason, now)
         return out

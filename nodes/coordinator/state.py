@@ -1,6 +1,7 @@
-"""The coordinator without its sockets: nodes, requests, and one scheduler a target.
+"""The coordinator without its sockets: nodes, requests, and one scheduler per target.
 
-Messages and `now` in, messages to send out. Nothing here waits or reads a clock.
+Its methods take messages and `now`, and return the messages to send. Nothing here waits or reads a
+clock.
 """
 
 from __future__ import annotations
@@ -57,19 +58,19 @@ logger = logging.getLogger(__name__)
 _MAX_SHORT_REASON = 256
 
 
-def _why_not(caller: Caller, role: str) -> str:
+def _refusal_of(caller: Caller, role: str) -> str:
     if role not in ROLES:
         return f"unknown role {role}"[:_MAX_SHORT_REASON]
     roles = ", ".join(sorted(caller.roles or ()))
     return (
-        f"the key of {caller.name} lacks the role {role!r} (it has {roles}): at the "
+        f"the key of {caller.name} lacks the role {role!r} (it has {roles}): on the "
         f"coordinator, invite this machine again with `airdraft keys invite --role {role}`"
     )[:_MAX_SHORT_REASON]
 
 
 @dataclass(frozen=True, slots=True)
 class DuePlan:
-    """A plan in the making for a target."""
+    """A plan that is being made for a target."""
 
     target: str
     scheduler: Scheduler
@@ -77,7 +78,7 @@ class DuePlan:
 
 
 class CoordinatorState:
-    """Everything the coordinator knows and decides."""
+    """Holds the coordinator's data and makes its decisions."""
 
     def __init__(
         self,
@@ -94,12 +95,12 @@ class CoordinatorState:
         version: str = "",
         plans_later: bool = False,
     ) -> None:
-        """plans_later: plans are begun and taken while is_plan_due, when all that calls gave has
-        been sent; without it each call plans.
+        """plans_later: the caller makes plans with begin_plan() and take_plan() while is_plan_due,
+        after it has sent the returned messages. Otherwise each call plans immediately.
         """
         self.cluster = cluster
         self._plans_later = plans_later
-        # Targets whose schedulers want another plan, in order.
+        # Targets whose schedulers need a new plan, oldest need first.
         self._plans_due: dict[str, None] = {}
         self.pads = pads
         self.epoch = epoch
@@ -116,7 +117,7 @@ class CoordinatorState:
         self._drafts = Drafts()
         self._tracing = Tracing()
         self._num_stale = 0
-        # Messages that did not come so far, counted by the shell.
+        # Messages that the shell dropped before they reached this state.
         self.num_dropped = 0
         self._reporting = Reporting(
             cluster=cluster,
@@ -134,11 +135,11 @@ class CoordinatorState:
 
     @property
     def num_stale(self) -> int:
-        """Messages of another cluster or epoch, and about what is over."""
-        handed_on = self._node_messages.num_stale + self._client_messages.num_stale
-        return self._num_stale + handed_on
+        """Messages of another cluster or epoch, and those about streams or requests that ended."""
+        of_parts = self._node_messages.num_stale + self._client_messages.num_stale
+        return self._num_stale + of_parts
 
-    # -- what comes in -----------------------------------------------------------------------
+    # -- incoming events ---------------------------------------------------------------------
 
     def on_message(
         self,
@@ -150,14 +151,14 @@ class CoordinatorState:
         now: float,
         caller: Caller = ANYBODY,
     ) -> list[Send]:
-        """Answer one message. What is not of this cluster and epoch is counted and dropped.
+        """Handle one message. Messages of another cluster or epoch are counted and dropped.
 
-        What the sender may not say changes nothing. Raises ForbiddenError.
+        Raises ForbiddenError, and changes nothing, if the sender may not send this message.
         """
         self._reporting.traffic.received(type(message), num_bytes)
         if isinstance(message, Hello):
             if not caller.may_join_as(message.role):
-                return [Send(peer, Refuse(_why_not(caller, message.role), NOT_ALLOWED))]
+                return [Send(peer, Refuse(_refusal_of(caller, message.role), NOT_ALLOWED))]
             hello = replace(message, node=caller.node_name(message.node))
             return self._on_roster(self._roster.hello(peer, hello, now), now)
         role = self._roster.role_of(peer)
@@ -176,7 +177,7 @@ class CoordinatorState:
             case Ping(seq=seq):
                 return [Send(peer, Pong(seq, 0))]
             case Credit():
-                # For the shell, which knows what is on its way.
+                # The shell counts the messages in flight and has handled it.
                 return []
         node = self._roster.node_of(member)
         if node is not None:
@@ -184,16 +185,16 @@ class CoordinatorState:
             if isinstance(message, ProbeReply):
                 return self._on_probed(node, message, now)
             return self._node_messages.take(node, message, num_bytes, now)
-        # Prefixes are shared by the requests of one user of a key, wherever they come from.
-        who = caller.name or peer.hex()
-        answer = self._client_messages.take(peer, role, who, message, now)
+        # Requests of one key and user share prefixes, whichever connection they arrive on.
+        sender = caller.name or peer.hex()
+        answer = self._client_messages.take(peer, role, sender, message, now)
         return self._on_question(peer, message, now) if answer is None else answer
 
     def peer_gone(self, peer: bytes, now: float) -> list[Send]:
         return self._on_roster(self._roster.gone(peer, now), now)
 
     def undeliverable(self, send: Send, error: str, now: float) -> list[Send]:
-        """End the requests of a message that breaks the limits of the wire."""
+        """End the requests of a message that exceeds the limits of the wire."""
         logger.error("%s cannot be sent: %s", type(send.message).__name__, error)
         found = [self._serving.ledger.streams.get(stream_id) for stream_id in send.streams]
         number = getattr(send.message, "request_id", 0)
@@ -207,23 +208,31 @@ class CoordinatorState:
         return [*out, *self._intake.ask_tokenizers()]
 
     def probe(self, peers: Sequence[bytes], now: float) -> list[Send]:
-        """A Ping for members whose connections seem to have closed; to who is gone none can go."""
+        """Return a Ping for each member whose connection seems to have closed.
+
+        Sending it fails if the member is gone.
+        """
         return [Send(peer, ping) for peer, ping in self._roster.probes(peers, now)]
 
     def paused(self, seconds: float, now: float) -> None:
-        """The caller's loop did not run for so long until now: that was no silence of others."""
+        """Discount the seconds until now in which the caller's event loop did not run.
+
+        They do not count as silence of the members.
+        """
         self._roster.paused(seconds, now)
 
     def silent(self, now: float) -> list[bytes]:
-        """Who leaves for silence at the next tick, unless heard_of() until then."""
+        """Return the members that the next tick removes for silence, unless heard_of() is called
+        for them before."""
         return self._roster.silent(now)
 
     def heard_of(self, peer: bytes, at: float) -> None:
-        """Part of a message came from there, or part of one arrived there."""
+        """Note that part of a message arrived from a peer, or at it, at that time."""
         self._roster.message(peer, at)
 
     def tick(self, now: float) -> list[Send]:
-        """Heartbeats, silent members, what is due; to be called some 20 times a second."""
+        """Send heartbeats, remove silent members and do what is due; call it about 20 times a
+        second."""
         out = self._on_roster(self._roster.tick(now), now)
         out += [Send(peer, ping) for peer, ping in self._roster.pings(now)]
         for node, scheduler in self._roster.schedulers():
@@ -243,13 +252,16 @@ class CoordinatorState:
         return bool(self._plans_due)
 
     def plan_anew(self, now: float) -> list[Send]:
-        """Plan for the one target that waits longest for it, if any does; what may start by it."""
+        """Plan for the target that has waited longest, if any; return what the plan starts."""
         due = self.begin_plan(now)
         return [] if due is None else self.take_plan(due, due.planning.make(), now)
 
     def begin_plan(self, now: float) -> DuePlan | None:
-        """The plan that has been due for longest, if one is: to be made, and given to take_plan()
-        before another one is begun. Messages may come in meanwhile."""
+        """Return the plan that has been due for longest, if one is due.
+
+        The caller makes it and calls take_plan() before it begins another one. It may handle
+        messages meanwhile.
+        """
         while self._plans_due:
             name = next(iter(self._plans_due))
             del self._plans_due[name]
@@ -262,37 +274,37 @@ class CoordinatorState:
         return None
 
     def take_plan(self, due: DuePlan, made: Made, now: float) -> list[Send]:
-        """What may start by a plan that was made; nothing where its target has left."""
+        """Put a plan in force and return what it starts; nothing if its target has left."""
         node = self._roster.node(due.target)
         if node is None or node.scheduler is not due.scheduler:
             return []
         return self._carry_out(node, due.scheduler.take_plan(due.planning, made, now), now)
 
     def next_deadline(self) -> float | None:
-        """When a scheduler or an upload wants a tick, if one does."""
+        """Return when a scheduler or an upload next needs a tick, or None."""
         deadlines = [scheduler.next_deadline() for _, scheduler in self._roster.schedulers()]
         deadlines.append(self._uploads.next_deadline)
         return min((d for d in deadlines if d is not None), default=None)
 
     @property
     def schedulers(self) -> list[Scheduler]:
-        """Of all targets: what is planned, and how well that was predicted."""
+        """The schedulers of all targets."""
         return [scheduler for _, scheduler in self._roster.schedulers()]
 
     def roles(self) -> dict[bytes, str]:
-        """What each member joined as, by peer."""
+        """Return the role of each member, by peer."""
         return self._roster.roles()
 
     def role_of(self, peer: bytes) -> str:
-        """What a peer joined as; "" for a stranger."""
+        """Return the role a peer joined in; "" if it is no member."""
         return self._roster.role_of(peer)
 
     def peers(self) -> list[bytes]:
-        """Every member, nodes and clients."""
+        """Return all members, nodes and clients."""
         return self._roster.peers()
 
     def sent(self, send: Send, num_bytes: int, now: float) -> list[Send]:
-        """Book the bytes of a message on the streams it is about; what is to follow it."""
+        """Charge a sent message's bytes to its streams; return what must be sent right after it."""
         self._serving.ledger.charge(send.streams, num_bytes, to_draft=send.to_draft)
         self._reporting.traffic.sent(type(send.message), num_bytes)
         is_ping = isinstance(send.message, Ping)
@@ -303,7 +315,7 @@ class CoordinatorState:
         ping = self._roster.sent(send.peer, num_bytes, now, is_ping=is_ping)
         return [Send(send.peer, ping)] if ping is not None else []
 
-    # -- members come and go -------------------------------------------------------------------
+    # -- membership changes --------------------------------------------------------------------
 
     def _on_roster(self, events: Sequence[RosterEvent], now: float) -> list[Send]:
         out: list[Send] = []
@@ -361,7 +373,7 @@ class CoordinatorState:
             node.costs,
             self._drafts,
             token_bits=token_bits(node.profile),
-            # A target that cannot take guesses back is served plainly.
+            # A target that cannot roll back guesses decodes without them.
             looks_up=self._has_lookup and node.profile.can_roll_back,
             name=node.name,
             counts=self._reporting.counts_of(node.name),
@@ -370,7 +382,7 @@ class CoordinatorState:
         )
 
     def _on_probed(self, node: NodeRecord, reply: ProbeReply, now: float) -> list[Send]:
-        """Streams may go to a target that has answered, by what it has shown to compute."""
+        """Let streams go to a target that answered its probe, by the class that it has proven."""
         if not self._challenges.answered(node, reply):
             self._num_stale += 1
             return []
@@ -384,7 +396,7 @@ class CoordinatorState:
         node = event.record
         self._reporting.node_out(node, event.reason, now)
         if node.role == "draft":
-            # There may be no target whose scheduler would.
+            # Schedulers remove it too, but there may be no target.
             self._drafts.remove(node.name)
             for target, scheduler in self._roster.schedulers():
                 lost = scheduler.draft_lost(node.name, now, has_died=event.has_died)
@@ -397,7 +409,7 @@ class CoordinatorState:
     ) -> list[Send]:
         return self._serving.carry_out(target, instructions, now)
 
-    # -- questions ---------------------------------------------------------------------------------
+    # -- queries and commands ----------------------------------------------------------------------
 
     def _on_question(self, peer: bytes, message: Any, now: float) -> list[Send]:
         match message:

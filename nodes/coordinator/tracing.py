@@ -1,4 +1,4 @@
-"""Recording what the schedulers do, while a client asks for it. Pure."""
+"""Records what the schedulers do while a client requests traces. Pure."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from nodes.messages import MAX_TRACE_BYTES, TraceReply, TraceRequest
 from nodes.scheduler import Scheduler
 from nodes.telemetry.trace.ring import Ring
 
-# Recording goes on for so long after the last request.
+# Recording continues for this long after the last request.
 LINGER_S: Final = 5.0
-# Who begins soon after another one begins where that one did: the plans in force are a block of
-# some size.
+# A client that begins within this time after another one starts at the same record, because the
+# block of plans in force is not small.
 _SAME_START_S: Final = 1.0
 
 Schedulers = Iterable[tuple[NodeRecord, Scheduler]]
 
 
 class Tracing:
-    """One ring for all targets and all clients that ask; off until somebody does."""
+    """One ring of records for all targets and all clients; it is off without requests."""
 
     def __init__(self) -> None:
         self._ring = Ring()
         self._until: float | None = None
-        # Where the last block of plans in force begins, and when it was made.
+        # The ring position where the last block of plans in force begins, and when it was made.
         self._start, self._started_at = 0, -math.inf
 
     @property
@@ -38,7 +38,7 @@ class Tracing:
         after = request.after
         is_old = self._until is None or now >= self._started_at + _SAME_START_S
         if self._until is None or (after < 0 and is_old):
-            # Whoever begins is told the plans in force first, others are told them once more.
+            # A new client gets the plans in force first; clients already reading get them again.
             self._start, self._started_at = self._ring.last, now
             for target, scheduler in schedulers:
                 self._record(target, scheduler, now)
@@ -53,7 +53,7 @@ class Tracing:
             self._record(target, scheduler, now)
 
     def tick(self, schedulers: Schedulers, now: float) -> None:
-        """Cease when nobody has asked for some seconds."""
+        """Stop recording when no request has come for LINGER_S."""
         if self._until is not None and now > self._until:
             self._until = None
             for _, scheduler in schedulers:

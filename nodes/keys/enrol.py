@@ -1,4 +1,4 @@
-"""Invitations as tokens, and bringing a key to the coordinator that sent one."""
+"""Invitation tokens, and the enrolment of a key with the coordinator that issued one."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _POLL_S = 0.05
 
 
 class EnrolError(MeshError):
-    """The coordinator did not take the key; the text says why."""
+    """The coordinator did not accept the key; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """What a token holds: where to go, whom to find there, and a key pair of one use."""
+    """The content of a token: the coordinator's endpoint and key, and a key pair of one use."""
 
     endpoint: str
     server_key: str
@@ -40,7 +40,7 @@ class Invitation:
 
     @staticmethod
     def from_token(text: str) -> Invitation:
-        """Raises KeysError; nothing of the text is quoted, as it is a secret."""
+        """Parse a token. Raises KeysError, which quotes none of the text because it is secret."""
         text = text.strip()
         body = text.removeprefix(_PREFIX)
         try:
@@ -53,7 +53,7 @@ class Invitation:
             check_connect(endpoint)
         except (ValueError, TypeError, binascii.Error, EndpointError):
             raise KeysError(
-                "that is no invitation: give the whole line that `airdraft keys invite` printed"
+                "this is not an invitation: give the whole line that `airdraft keys invite` printed"
             ) from None
         return Invitation(endpoint, server_key, KeyPair(public, secret))
 
@@ -61,7 +61,7 @@ class Invitation:
 async def enrol(
     endpoint: str, keys: ClientKeys, public_key: str, name: str, timeout_s: float = 10.0
 ) -> EnrolReply:
-    """Let the coordinator authorize public_key in the place of the key that `keys` holds.
+    """Have the coordinator authorize public_key in place of the key in `keys`.
 
     Raises EnrolError.
     """

@@ -1,4 +1,4 @@
-"""Where a user, or a service, has its keys and its own mesh."""
+"""Default places of a user's or service's keys and of the user's own mesh."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SOCKET = "mesh.sock"
 
 
 def default_keys_dir(environ: Mapping[str, str]) -> Path:
-    """AIRDRAFT_KEYS, else the state directory that systemd gave, else the user's config."""
+    """Return AIRDRAFT_KEYS, else `keys` in systemd's state directory or the user's config."""
     if chosen := environ.get("AIRDRAFT_KEYS"):
         return Path(chosen)
     if state := environ.get("STATE_DIRECTORY"):
@@ -24,9 +24,9 @@ def default_keys_dir(environ: Mapping[str, str]) -> Path:
 
 
 def default_public_dir(environ: Mapping[str, str]) -> Path | None:
-    """The directory `public` beside the state directory that systemd gave, None if there is none.
+    """Return the directory `public` beside systemd's state directory, None if there is none.
 
-    Services of one machine have a user and a state directory each, and this one in common.
+    The services of one machine have separate users and state directories, and share this one.
     """
     state = environ.get("STATE_DIRECTORY")
     if not state or environ.get("AIRDRAFT_KEYS"):
@@ -36,9 +36,9 @@ def default_public_dir(environ: Mapping[str, str]) -> Path | None:
 
 
 def private_endpoint(environ: Mapping[str, str]) -> str:
-    """A socket file in the user's runtime directory, else below the user's cache.
+    """Return a socket file in the user's runtime directory, else below the user's cache.
 
-    "" for a service with a state directory: services of a machine are several users.
+    Returns "" for a service with a state directory, because the services are several users.
     """
     if environ.get("STATE_DIRECTORY"):
         return ""
@@ -51,7 +51,7 @@ def private_endpoint(environ: Mapping[str, str]) -> str:
 
 
 def make_private(endpoint: str) -> None:
-    """Make the directory of a private endpoint. Raises EndpointError where others may enter it."""
+    """Create a private endpoint's directory. Raises EndpointError if other users may enter it."""
     path = ipc_path(endpoint)
     assert path is not None
     directory = Path(path).parent
@@ -59,9 +59,12 @@ def make_private(endpoint: str) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = directory.lstat()
     except OSError as error:
-        reason = f"{directory} cannot be made ({error.strerror}): choose another with --listen"
+        reason = f"{directory} cannot be created ({error.strerror}): choose another with --listen"
         raise EndpointError(endpoint, reason) from error
     is_ours = stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid()
     if not is_ours or info.st_mode & 0o077:
-        reason = f"others may enter {directory}: make it yours with mode 700, or choose --listen"
+        reason = (
+            f"other users may enter {directory}: own it with mode 700, or choose another "
+            f"endpoint with --listen"
+        )
         raise EndpointError(endpoint, reason)

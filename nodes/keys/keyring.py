@@ -1,4 +1,4 @@
-"""The keys of this machine: where they lie, and which of them a link needs."""
+"""The keys of this machine: their files, and the keys that each link needs."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """The key files of one directory; each is read when it is asked for.
+    """The key files of one directory; each is read when it is needed.
 
-    credentials: where systemd has put copies of secret files, read-only; they go first. public:
-    directory of what others on this machine may read; None where there are none. private: endpoint
-    of a mesh that only this user can reach; "" where several users make one.
+    credentials: directory of systemd's read-only copies of secret files, which take precedence.
+    public: directory of files that other users of this machine may read; None if there are none.
+    private: endpoint of a mesh that only this user can reach; "" if several users form the mesh.
     """
 
     directory: Path
@@ -84,7 +84,7 @@ class Keyring:
         self._keep_pair(OWN_KEY_FILE, pair)
 
     def make_next(self) -> KeyPair:
-        """The pair that shall take the place of this machine's own; kept before anybody is told."""
+        """Return the pair that will replace this machine's own; it is stored before it is used."""
         return self._drawn(NEXT_KEY_FILE)
 
     def _drawn(self, name: str) -> KeyPair:
@@ -99,7 +99,7 @@ class Keyring:
         (self.directory / NEXT_KEY_FILE).unlink(missing_ok=True)
 
     def make_own(self) -> KeyPair:
-        """This machine's pair; drawn anew if there is none."""
+        """Return this machine's pair; a new one is drawn if there is none."""
         pair = self.own()
         if pair is None:
             pair = new_key_pair()
@@ -119,9 +119,9 @@ class Keyring:
         return (self.public or self.directory) / COORDINATOR_PUBLIC_FILE
 
     def coordinator_public(self) -> CoordinatorPublic | None:
-        """What this machine's coordinator is known by, None where it has none. Raises KeysError.
+        """Return the public keys of this machine's coordinator, None if it has none.
 
-        Its secret file is asked only where the public one has not been written yet.
+        The secret file is read only if the public one does not exist yet. Raises KeysError.
         """
         return read_public(self.public_path) or self._public_of_pair()
 
@@ -132,23 +132,23 @@ class Keyring:
         return CoordinatorPublic(pair.public, self.next_coordinator_key(pair.public))
 
     def publish(self) -> None:
-        """Make the public file say what the secret ones do. Raises KeysError.
+        """Bring the public file in line with the secret ones. Raises KeysError.
 
-        For the owner of the coordinator's key: without one there, the file goes.
+        Only the owner of the coordinator's key calls this: without a key the file is removed.
         """
         public = self._public_of_pair()
         try:
-            is_said = public == read_public(self.public_path)
+            is_current = public == read_public(self.public_path)
         except KeysError:
-            # Broken, or others might have changed it.
-            is_said = False
+            # It is malformed, or others could have changed it.
+            is_current = False
         if public is None:
             self.public_path.unlink(missing_ok=True)
-        elif not is_said:
+        elif not is_current:
             write_public(self.public_path, public)
 
     def check_room(self) -> None:
-        """Raise KeysError where nothing could be kept now; before what cannot be done twice."""
+        """Raise KeysError if nothing can be written now; call it before irreversible steps."""
         probe = self.directory / ".room"
         write_private(probe, "#" * 4096)
         probe.unlink(missing_ok=True)
@@ -156,7 +156,7 @@ class Keyring:
     # -- the coordinator's next key ------------------------------------------------------------
 
     def make_next_coordinator_pair(self) -> KeyPair:
-        """The pair that the coordinator will change to; a running one tells its members."""
+        """Return the pair the coordinator will change to; a running one announces it to members."""
         if self._is_credential(COORDINATOR_KEY_FILE):
             raise KeysError(
                 f"{COORDINATOR_KEY_FILE} is a credential of this service: rotate it where its "
@@ -167,14 +167,15 @@ class Keyring:
         return pair
 
     def next_coordinator_key(self, in_use: str) -> str:
-        """The public key that a coordinator that uses `in_use` will change to, "" if none."""
+        """Return the public key that a coordinator using `in_use` will change to, "" if none."""
         pair = read_key_pair(self.directory / NEXT_COORDINATOR_KEY_FILE)
-        # Where it has been made the present one, the coordinator has not been started anew yet.
+        # After the next pair became the present one, the coordinator uses the old key until it
+        # restarts.
         pair = pair or self.coordinator_pair()
         return "" if pair is None or pair.public == in_use else pair.public
 
     def next_key_reader(self, secured: ServerKeys | None) -> Callable[[], str] | None:
-        """Asks for the next key of a coordinator that uses these; None where it has no keys."""
+        """Return a reader of the next key for a coordinator with these keys; None without keys."""
         if secured is None:
             return None
         in_use = secured.own.public
@@ -184,8 +185,8 @@ class Keyring:
         path = self.directory / NEXT_COORDINATOR_KEY_FILE
         pair = read_key_pair(path)
         if pair is None:
-            raise KeysError("no rotation was begun: `airdraft keys rotate-coordinator` first")
-        # In one step: whoever looks sees the key as the next or as the present one.
+            raise KeysError("no rotation has begun: run `airdraft keys rotate-coordinator` first")
+        # The rename is atomic: readers see the key either as the next or as the present one.
         path.replace(self.directory / COORDINATOR_KEY_FILE)
         sync_directory(self.directory)
         self.publish()
@@ -196,17 +197,17 @@ class Keyring:
         self.publish()
 
     def _keeper(self, endpoint: str) -> Callable[[str, str], None]:
-        """Remembers what the coordinator of an endpoint says of its keys."""
+        """Return a function that stores the keys which the coordinator of an endpoint announces."""
 
         def keep(key: str, next_key: str) -> None:
-            told = KnownCoordinator(endpoint, key, next_key)
+            announced = KnownCoordinator(endpoint, key, next_key)
             try:
                 known = self.known_coordinator()
-                # Another process of this machine may have been first.
-                if known is not None and known.endpoint == endpoint and known != told:
-                    self.keep_coordinator(told)
+                # Another process of this machine may have stored them already.
+                if known is not None and known.endpoint == endpoint and known != announced:
+                    self.keep_coordinator(announced)
             except KeysError as error:
-                logger.warning("the coordinator's next key is not kept: %s", error)
+                logger.warning("the coordinator's next key cannot be stored: %s", error)
 
         return keep
 
@@ -214,9 +215,9 @@ class Keyring:
         return AuthorizedNodes(self.directory, ROLES)
 
     def endpoint(self, wanted: str) -> str:
-        """Where to connect: as wanted, else where this machine joined, else on this machine.
+        """Return the endpoint to connect to: the wanted one, else the one joined, else a local one.
 
-        Without keys nobody but this user may be at the other end: no other place is looked at.
+        Without keys only this user may own the other end, so no other endpoint is tried.
         """
         if wanted:
             return wanted
@@ -228,7 +229,7 @@ class Keyring:
         return LOOPBACK_ENDPOINT
 
     def listen(self, wanted: str) -> str:
-        """Where a coordinator binds: as wanted, else where only who may come in can connect."""
+        """Return where a coordinator binds: the wanted endpoint, else one closed to others."""
         if wanted:
             return wanted
         if self.private and self.coordinator_pair() is None:
@@ -236,9 +237,9 @@ class Keyring:
         return LOOPBACK_ENDPOINT
 
     def client_keys(self, endpoint: str) -> ClientKeys | None:
-        """Keys of a link to the coordinator; None where it needs none.
+        """Return the keys of a link to the coordinator; None if it needs none.
 
-        Raises InsecureEndpointError off this machine without them, and KeysError.
+        Raises InsecureEndpointError if another machine's endpoint has no keys, and KeysError.
         """
         if ipc_path(endpoint) is not None:
             return None
@@ -249,16 +250,16 @@ class Keyring:
         if own is not None and server is not None:
             return ClientKeys(own, server.key, server.next_key)
         if own is not None and known is not None and not is_loopback(endpoint):
-            # The one that was joined, by another of its addresses.
+            # This may be another address of the coordinator that was joined.
             return ClientKeys(own, known.key, known.next_key, self._keeper(known.endpoint))
         check_secure(endpoint)
         return None
 
     def server_keys(self, endpoint: str) -> ServerKeys | None:
-        """Keys of a coordinator's endpoint; None where it has none and needs none.
+        """Return the keys of a coordinator's endpoint; None if it has none and needs none.
 
-        Raises InsecureEndpointError off this machine without keys, and KeysError where nobody
-        could come in.
+        Raises InsecureEndpointError if other machines reach it without keys, and KeysError if no
+        key is authorized.
         """
         pair = self.coordinator_pair()
         if ipc_path(endpoint) is not None:
@@ -269,23 +270,25 @@ class Keyring:
         store = self.authorized()
         if not store.nodes() and not store.invitations():
             raise KeysError(
-                f"nobody may connect to {endpoint}: `airdraft keys invite --role draft` "
+                f"no key may connect to {endpoint}: run `airdraft keys invite --role draft` "
                 f"or `airdraft keys add` first"
             )
-        # A store of its own: the handshakes have a thread of their own.
-        door = self.authorized()
-        return ServerKeys(pair, lambda key: key in door.nodes() or key in door.invitations())
+        # A separate store, because handshakes are handled in another thread.
+        handshakes = self.authorized()
+        return ServerKeys(
+            pair, lambda key: key in handshakes.nodes() or key in handshakes.invitations()
+        )
 
 
 def keyring_of(directory: str, environ: Mapping[str, str]) -> Keyring:
-    """Of a directory, or of the environment where that is ""."""
+    """Return the keyring of a directory, or of the environment if that is ""."""
     if directory:
         return Keyring(Path(directory), private=private_endpoint(environ))
     return default_keyring(environ)
 
 
 def default_keyring(environ: Mapping[str, str]) -> Keyring:
-    """Of the environment: systemd's credentials before what is in the default directory."""
+    """Return the keyring of the environment: systemd's credentials, then the default directory."""
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     return Keyring(
         default_keys_dir(environ),

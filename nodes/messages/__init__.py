@@ -1,6 +1,6 @@
 """The messages about models and streams, tags 16 and up.
 
-docs/reference/protocol.md says what each means.
+docs/reference/protocol.md describes each of them.
 """
 
 from nodes.messages.clients import (

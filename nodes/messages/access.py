@@ -1,4 +1,4 @@
-"""Who may say what: roles by key, messages by role. What is not listed is refused."""
+"""Access rules: roles by key, messages by role. A message that is not listed is refused."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class ForbiddenError(Exception):
     """A member sent what its role may not send."""
 
 
-# Of those who were invited and have not brought their own key yet.
+# The role of an invitation's key, until its machine has enrolled its own key.
 GUEST: Final = "guest"
-# A client that asks for many users.
+# A client that sends requests for many users.
 GATEWAY: Final = "gateway"
 _OF_MEMBERS: Final = frozenset({Hello, Ping, Pong, Bye, Credit})
 _OF_CLIENTS: Final = _OF_MEMBERS | {
@@ -44,7 +44,7 @@ _OF_CLIENTS: Final = _OF_MEMBERS | {
     UploadOffer,
     UploadPiece,
 }
-# What answers them tells of everybody's streams: how many tokens each has had, and when.
+# The replies show the streams of all users: how many tokens each has had, and when.
 _OBSERVING: Final = frozenset({StatusRequest, TraceRequest})
 MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     "target": _OF_MEMBERS
@@ -52,20 +52,20 @@ MAY_SEND: Final[Mapping[str, frozenset[type]]] = {
     | {StreamParkedNotice, PromptScoresNotice, ProbeReply},
     "draft": _OF_MEMBERS | {GuessNotice, StreamReadyNotice, StreamFailedNotice, EnrolRequest},
     "client": _OF_CLIENTS,
-    # Its status page and metrics, which it shows to API keys with the scope admin.
+    # A gateway needs the status for its status page and metrics, which require the scope admin.
     GATEWAY: _OF_CLIENTS | {StatusRequest},
     "admin": _OF_CLIENTS | _OBSERVING | {NodeCommandRequest},
     GUEST: frozenset({EnrolRequest}),
 }
 ROLES: Final = frozenset(MAY_SEND) - {GUEST}
-# Who runs no engine.
+# Roles without an engine.
 CLIENT_ROLES: Final = ROLES - {"target", "draft"}
 _MAX_NAME_CHARS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose message it is. roles: of its key; None where links need no keys and it says itself."""
+    """The sender of a message. roles: of its key; None without keys, where senders choose roles."""
 
     name: str = ""
     roles: frozenset[str] | None = None
@@ -78,16 +78,19 @@ class Caller:
         return role in ROLES and (self.roles is None or role in self.roles)
 
     def may_send(self, role: str, message: object) -> bool:
-        """Whether a member that joined in `role` may send this now.
+        """Whether a member that joined in `role` may send this message now.
 
-        Without keys any client could join as admin as well, and may observe.
+        Without keys every client may request status and traces, because it could join as admin.
         """
         if self.roles is None and role in CLIENT_ROLES and type(message) in _OBSERVING:
             return True
         return self.may_join_as(role) and type(message) in MAY_SEND[role]
 
     def node_name(self, wanted: str) -> str:
-        """The name of one of its nodes: no key can take the name of another's."""
+        """Return a node's full name, which begins with its key's name if there are keys.
+
+        So no key can take the name of another key's node.
+        """
         return f"{self.name}/{wanted}"[:_MAX_NAME_CHARS] if self.name else wanted
 
 

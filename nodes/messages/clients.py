@@ -1,4 +1,4 @@
-"""The messages of requests, between clients and coordinator."""
+"""The messages about requests, between clients and coordinator."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ from nodes.messages.fields import (
 
 @message(32, max_bytes=MAX_SUBMIT_BYTES, max_tokens=MAX_PROMPT_TOKENS)
 class SubmitRequest:
-    """A client's request: a conversation, text or token ids, and how many choices of it.
+    """A client's request: a conversation, text or token ids, and the number of choices.
 
-    model: "" for any. user: whose request it is among those of this client. num_logprobs and
-    scores_prompt as in OpenStreamRequest; max_tokens may be 0 only where the prompt is scored.
-    gamma: -1 lets the policy choose. seed: -1 asks for a random one. priority: what its speed
-    counts against that of others.
+    model: "" for any. user: the user of this client that sends it. num_logprobs and scores_prompt:
+    as in OpenStreamRequest; max_tokens may be 0 only if the prompt is scored. gamma: -1 lets the
+    policy choose. seed: -1 for a random one. priority: the weight of its speed against that of
+    other requests.
 
-    resume_from: () for a new request; of one that began with another coordinator, for each choice
-    the committed tokens that its client has (prompt_token_ids has them after the prompt, in order),
-    -1 where the choice is over. model_hash, numerics_class, is_exact, prompt_hash: as its
-    StartedNotice told, so that it goes on as it began; "" and False for any. A new request may name
-    the first two as well, in full or as fingerprints have them. deadline_s: from now on; 0 for the
-    coordinator's own limit. date: what a chat template takes for today. tools: functions that the
-    answer may call, and calls in messages, as engine.chat.tools.parse_tools reads them.
+    resume_from: () for a new request. For one that began with another coordinator it has, for each
+    choice, the number of committed tokens that the client has, or -1 if the choice is over;
+    prompt_token_ids then has these tokens after the prompt, in order. model_hash, numerics_class,
+    is_exact, prompt_hash: as in its StartedNotice, so that it continues as it began; "" and False
+    for any. A new request may also name the first two, in full or as in fingerprints. deadline_s:
+    seconds from now on; 0 for the coordinator's limit. date: today's date for a chat template.
+    tools: functions that the answer may call, and calls in messages, as
+    engine.chat.tools.parse_tools reads them.
 
-    wants: "" for text that goes on after the prompt; one of WANTS where only the prompt is to be
-    read, which a ReadNotice answers. fits: max_tokens is a wish, and lowered to what a target can
-    hold beside the prompt.
+    wants: "" for text that continues the prompt; one of WANTS if the prompt is only read, which a
+    ReadNotice answers. fits: max_tokens may be lowered to what a target can hold beside the prompt.
     """
 
     request_id: Id
@@ -101,8 +101,8 @@ class CancelRequest:
 class StartedNotice:
     """The first stream of a request has a target.
 
-    numerics_class, model_hash: of all targets that serve it. prompt_hash: of the prompt's ids.
-    limit_s: seconds from now on within which it is done or ended.
+    numerics_class, model_hash: of all targets that serve it. prompt_hash: of the prompt's token
+    ids. limit_s: seconds from now on after which an unfinished request ends.
     """
 
     request_id: Id
@@ -122,8 +122,8 @@ class StartedNotice:
 class TokensNotice:
     """Output tokens of one choice from `position` (0: the first output token) on.
 
-    num_draft_tokens guesses were verified for them; the first num_accepted_tokens tokens are
-    guesses that were right. is_last: the text ends with them, its FinishedNotice follows.
+    num_draft_tokens: guesses verified for these tokens. num_accepted_tokens: how many of the first
+    tokens are accepted guesses. is_last: the text ends with these tokens; a FinishedNotice follows.
     """
 
     request_id: Id
@@ -139,8 +139,8 @@ class TokensNotice:
 
 @struct
 class StreamFigures:
-    """What a finished choice did: passes with guesses (rounds) and without (plain steps), guesses,
-    bytes to and from draft nodes.
+    """Figures of a finished choice: passes with guesses (rounds) and without (plain steps),
+    guesses, and wire bytes of draft nodes and targets.
 
     plain_reason: why it was decoded without guesses at the end, or "".
     """
@@ -165,10 +165,10 @@ class FinishedNotice:
 
 @message(37, max_bytes=MAX_REASON_BYTES)
 class RequestFailedNotice:
-    """The whole request ends here.
+    """The whole request ends with an error.
 
-    code: bad_request, not_found (its model), overloaded, unavailable, deadline, left (its client is
-    taken for gone) or internal.
+    code: bad_request, not_found (its model), overloaded, unavailable, deadline, left (its client
+    counts as gone) or internal.
     """
 
     request_id: Id
@@ -176,7 +176,7 @@ class RequestFailedNotice:
     reason: Reason
 
 
-# Its token ids; the text of its token ids; its meaning as a vector.
+# What a request may want of its prompt: its token ids, their text, or an embedding vector.
 TOKENS: Final = "tokens"
 TEXT: Final = "text"
 EMBEDDING: Final = "embedding"
@@ -185,10 +185,10 @@ WANTS: Final = (TOKENS, TEXT, EMBEDDING)
 
 @message(52, max_bytes=MAX_READ_BYTES + 8192, max_tokens=MAX_PROMPT_TOKENS)
 class ReadNotice:
-    """Answers a request that wants something else than text. model, model_hash: who read it.
+    """Answers a request with `wants`. model, model_hash: the model that read the prompt.
 
-    prompt_token_ids: of the prompt. text: their pieces, where `text` is wanted. embedding: where
-    that is wanted, numbers of 32 bits, the least significant byte first; its length is 1.
+    prompt_token_ids: of the prompt. text: the bytes of these tokens, if `text` is wanted.
+    embedding: little-endian 32-bit floats, if it is wanted; the vector has length 1.
     """
 
     request_id: Id
@@ -201,7 +201,7 @@ class ReadNotice:
 
 @message(42, max_bytes=1 << 20)
 class PromptLogprobsNotice:
-    """As PromptScoresNotice, to the client: of the prompt of all choices, sent once."""
+    """Prompt scores for the client, as in PromptScoresNotice; sent once for all choices."""
 
     request_id: Id
     position: Position

@@ -1,4 +1,4 @@
-"""Limits, types of fields and parts that several messages have."""
+"""Limits, field types and structs that several messages share."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from nodes.engine.traits import ModelTraits, SamplingDefaults
 
 MAX_GAMMA: Final = 16
 MAX_STREAMS_PER_MESSAGE: Final = 256
-# Guesses that a draft node is ahead of what it knows to be committed.
+# Guesses that a draft node may be ahead of the commits it has received.
 MAX_WINDOW: Final = 32
 MAX_PROMPT_TOKENS: Final = 131_072
 MAX_STOPS: Final = 8
 MAX_CHOICES: Final = 64
-# Of what a request may ask for.
+# The longest deadline that a request may have.
 MAX_DEADLINE_S: Final = 1e9
 MAX_MESSAGES: Final = 1024
-# What OpenAI's API gives at most.
+# The limit of OpenAI's API.
 MAX_TOP_LOGPROBS: Final = 20
 MAX_RULES_BYTES: Final = 4 * MAX_GRAMMAR_CHARS + 20 * MAX_BIASES
-# Of a SubmitRequest without its token ids: what takes on its text has to hold that.
+# A SubmitRequest without its token ids. A message that passes on its text must have room for it.
 MAX_SUBMIT_BYTES: Final = (1 << 18) + MAX_RULES_BYTES + 65_536
-# With a reason, whose characters take up to 4 bytes each.
+# A message with a Reason, whose characters take up to 4 bytes each.
 MAX_REASON_BYTES: Final = 8192
 # A weight: twice the priority counts twice as much.
 MAX_PRIORITY: Final = 10
@@ -35,7 +35,7 @@ Count = Annotated[int, Range(0, 2**31 - 1)]
 Position = Annotated[int, Range(0, 2**31 - 1)]
 Gamma = Annotated[int, Range(0, MAX_GAMMA)]
 Name = Annotated[str, MaxLen(256)]
-# A day as YYYY-MM-DD, or "" where it is not known.
+# A day as YYYY-MM-DD, or "" if it is unknown.
 Date = Annotated[str, MaxLen(10)]
 Reason = Annotated[str, MaxLen(1024)]
 Code = Annotated[str, MaxLen(32)]
@@ -43,8 +43,8 @@ Stops = Annotated[tuple[Annotated[str, MaxLen(256)], ...], MaxLen(MAX_STOPS)]
 PromptText = Annotated[str, MaxLen(1 << 18)]
 Text = Annotated[bytes, MaxLen(8192)]
 Piece = Annotated[bytes, MaxLen(4096)]
-# What a prompt is, where that is all that is asked for: its text, or its meaning as little-endian
-# 32-bit numbers.
+# Results of requests that only read the prompt: its text, or its embedding as little-endian 32-bit
+# floats.
 MAX_TEXT_BYTES: Final = 1 << 19
 MAX_EMBEDDING_BYTES: Final = 1 << 17
 MAX_READ_BYTES: Final = MAX_TEXT_BYTES + MAX_EMBEDDING_BYTES
@@ -64,7 +64,7 @@ struct(Sampling)
 class ChatMessage:
     """One message of a conversation.
 
-    role: Who said it, as the model's chat template calls it: `system`, `user` or `assistant`.
+    role: The author, as the model's chat template names it: `system`, `user` or `assistant`.
     content: The text.
     """
 
@@ -74,7 +74,7 @@ class ChatMessage:
 
 @struct
 class Score:
-    """A token, the logarithm of its probability by the raw logits, and its bytes."""
+    """A token, the natural logarithm of its probability by the raw logits, and its bytes."""
 
     token_id: Count
     logprob: float
@@ -83,7 +83,7 @@ class Score:
 
 @struct
 class TokenScores:
-    """A token of a text and, best first, what was most probable in its place."""
+    """A token of a text and, best first, the most probable tokens at its position."""
 
     chosen: Score
     top: Annotated[tuple[Score, ...], MaxLen(MAX_TOP_LOGPROBS)]

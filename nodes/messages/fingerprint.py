@@ -1,4 +1,4 @@
-"""Fingerprints name what a text depends on beside its request: model and numerics class."""
+"""Fingerprints name what a text depends on besides its request: model and numerics class."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TypeAlias
 
-# Long hexadecimal numbers, such as the SHA-256 of a file, are told by their first digits.
+# Long hexadecimal numbers, such as the SHA-256 of a file, are shortened to their first digits.
 NUM_DIGITS = 8
 _SUFFIX = ".gguf"
-# The name of its file and the hash of its content.
+# The name of a model's file and the hash of its content.
 Model: TypeAlias = tuple[str, str]
 _LONG_NUMBER = re.compile(rf"([0-9a-f]{{{NUM_DIGITS}}})[0-9a-f]+")
 _FORM = re.compile(r"fp_([!-~]{1,256})_([!-^`-~]{1,256})")
@@ -19,22 +19,22 @@ _FORM = re.compile(r"fp_([!-~]{1,256})_([!-^`-~]{1,256})")
 
 @lru_cache(maxsize=1024)
 def shortened(name: str) -> str:
-    """Returns the hash of a model, or the name of a numerics class, as fingerprints have it."""
+    """Returns a model's hash, or the name of a numerics class, in the form of fingerprints."""
     return _LONG_NUMBER.sub(r"\1", name)
 
 
 def fingerprint(model_hash: str, numerics_class: str) -> str:
-    """Returns what an answer says of its target.
+    """Returns the fingerprint of a target, which is part of each answer.
 
-    Where it is the same, the same request with the same seed becomes the same text.
+    Equal requests with equal seeds give equal texts if their fingerprints are equal.
     """
     return f"fp_{shortened(model_hash)}_{shortened(numerics_class)}"
 
 
 def parts_of(text: str) -> tuple[str, str]:
-    """Returns model hash and numerics class of a fingerprint, shortened as they are there.
+    """Returns model hash and numerics class of a fingerprint, in its shortened form.
 
-    Raises ValueError for what has another form.
+    Raises ValueError for text of another form.
     """
     found = _FORM.fullmatch(text)
     if found is None:
@@ -47,7 +47,7 @@ def is_fingerprint(text: str) -> bool:
 
 
 def is_meant(wanted: str, found: str) -> bool:
-    """Returns whether a hash or class is the one that is wanted.
+    """Returns whether a hash or class matches the wanted one.
 
     wanted: in full or shortened; "" for any.
     """
@@ -55,7 +55,7 @@ def is_meant(wanted: str, found: str) -> bool:
 
 
 def model_ids(models: Iterable[Model]) -> dict[Model, str]:
-    """Returns the id of each model: the name of its file, with the hash where several share it."""
+    """Returns each model's id: its file's name, with the hash if several models share the name."""
     found = set(models)
     num_of_name = Counter(name for name, _ in found)
     return {
@@ -67,8 +67,8 @@ def model_ids(models: Iterable[Model]) -> dict[Model, str]:
 def is_named(wanted: str, model: Model) -> bool:
     """Returns whether an id names a model.
 
-    An id is the file's name with or without its ending, alone or with an @ and the first digits of
-    the hash, eight or more.
+    An id is the file's name with or without its suffix, alone or followed by @ and eight or more of
+    the first digits of the hash.
     """
     name, model_hash = model
     names = (name, name.removesuffix(_SUFFIX))

@@ -38,8 +38,9 @@ from nodes.messages.fields import (
 
 @message(16, max_bytes=MAX_SUBMIT_BYTES, max_tokens=MAX_PROMPT_TOKENS)
 class TokenizeRequest:
-    """messages: a conversation, for the model's chat template; without one, the prompt as it is.
+    """Turn a prompt into token ids.
 
+    messages: a conversation for the model's chat template; if empty, the prompt is taken as it is.
     date, tools, wants: as in SubmitRequest. token_ids: the prompt, instead of a text.
     """
 
@@ -65,14 +66,15 @@ class TokenizeReply:
 
 @message(18, max_bytes=MAX_RULES_BYTES + 16_384, max_tokens=MAX_PROMPT_TOKENS)
 class OpenStreamRequest:
-    """Hold a stream: prompt and committed tokens, num_prompt_tokens of them prompt.
+    """Open a stream on a target or draft node.
 
-    num_logprobs: with each committed token its log-probability and those of so many others; -1 for
-    none. scores_prompt: those of the prompt's tokens, too. num_leased: tokens that a target may
-    decode as soon as it has read all this. num_known: tokens that there are by now, where a draft
-    node is told the rest of them later; 0 for those that are here. weight: what its tokens count
-    beside those of others. num_guesses: that its client wants in every pass; -1 for as many as pay.
-    looks_up: a target guesses from this text and others of its owner, too.
+    token_ids: num_prompt_tokens tokens of the prompt, then the committed ones. num_logprobs: number
+    of alternatives reported, with log-probabilities, beside each committed token's own; -1 for no
+    log-probabilities. scores_prompt: report those of the prompt's tokens too. num_leased: tokens
+    that a target may decode once it has read token_ids. num_known: tokens that the stream has, if
+    a draft node receives the rest of them later; 0 if token_ids has all. weight: the weight of its
+    tokens against those of other streams. num_guesses: guesses in every pass, as its client wants;
+    -1 for as many as pay. looks_up: a target also takes guesses from this and its owner's texts.
     """
 
     stream_id: Id
@@ -95,10 +97,10 @@ class OpenStreamRequest:
 
 @message(19)
 class StreamReadyNotice:
-    """The stream's prefix is in the cache; the node goes on with it.
+    """The stream's prefix is in the KV cache, and the node continues it.
 
-    num_read: tokens that a target ran for it; the others it had from before. has_begun: a
-    CommitReply of the same pass brings what it was leased when it was opened.
+    num_read: tokens that a target computed for it; the others were cached. has_begun: a CommitReply
+    of the same pass has the tokens of the lease in its OpenStreamRequest.
     """
 
     stream_id: Id
@@ -109,7 +111,7 @@ class StreamReadyNotice:
 
 @message(20, max_bytes=MAX_REASON_BYTES)
 class StreamFailedNotice:
-    """This node cannot serve the stream; it has forgotten it. code: as in RequestFailedNotice."""
+    """This node cannot serve the stream and has dropped it. code: as in RequestFailedNotice."""
 
     stream_id: Id
     generation: Id
@@ -125,7 +127,7 @@ class CloseStreamNotice:
 
 @struct
 class LeaseEntry:
-    """The target may decode num_tokens after prefix_len tokens without asking again."""
+    """The target may decode num_tokens after prefix_len tokens without another lease."""
 
     stream_id: Id
     generation: Id
@@ -142,13 +144,13 @@ class LeaseRequest:
 class CommitEntry:
     """What one pass committed to one stream.
 
-    prefix_len: tokens before the new ones (prompt included). text: bytes they add, cut before a
-    stop string and held back where one may begin. finish_reason: "" while the stream goes on.
-    num_compared: guesses, used or not, that are known by now to be right or to be the first wrong
-    one of their chain; num_right of them are right. num_late: that came too late to be used.
-    num_looked_up: of num_draft_tokens, those that the target looked up itself. num_offered: guesses
-    of the draft node that were there when the pass began, 16 at most. best_percent: chance of the
-    first guess that there was for the pass, whoever made it.
+    prefix_len: tokens before the new ones, including the prompt. text: bytes that they add, cut
+    before a stop string and held back where one may begin. finish_reason: "" while the stream goes
+    on. num_compared: guesses, used or not, found by now to be right or to be the first wrong one of
+    their chain; num_right of them are right. num_late: guesses that came too late to be used.
+    num_looked_up: those of num_draft_tokens that the target looked up itself. num_offered: guesses
+    of the draft node that were present when the pass began, 16 at most. best_percent: chance of the
+    first guess available for the pass, from either source.
     """
 
     stream_id: Id
@@ -172,7 +174,7 @@ class CommitEntry:
 class CommitReply:
     """All that one target pass committed.
 
-    pass_s: seconds of the pass. num_read_tokens: of prompts that the pass read besides.
+    pass_s: seconds of the pass. num_read_tokens: prompt tokens that the same pass read.
     """
 
     pass_s: float
@@ -183,9 +185,9 @@ class CommitReply:
 
 @message(27)
 class StreamParkedNotice:
-    """The target took the stream out of its cache, for want of cells; it goes on by itself.
+    """The target removed the stream from its KV cache for lack of cells; it resumes it by itself.
 
-    generation: until now; from here on the stream has the next one.
+    generation: the one until now; the stream continues with the next one.
     """
 
     stream_id: Id
@@ -204,14 +206,14 @@ class PromptScoresNotice:
 
 @message(29)
 class ProbeRequest:
-    """Compute the probe of this seed: nobody has streams on a target that has not answered it."""
+    """Compute the probe of this seed. A target gets no streams before it has answered."""
 
     seed: Id
 
 
 @message(30)
 class ProbeReply:
-    """digest: SHA-256 in hex of logits and sampled tokens, see nodes/engine/probe.py."""
+    """digest: SHA-256, in hex, of logits and sampled tokens; see nodes/engine/probe.py."""
 
     seed: Id
     digest: Annotated[str, MaxLen(64)]
@@ -223,11 +225,11 @@ CHANCE_STEPS = 255
 
 @struct
 class ChainPart:
-    """Consecutive guesses of a stream from the position `start` on, of one chain.
+    """Consecutive guesses of one chain of a stream, from position `start` on.
 
-    follow: number of the following, as in OpenStreamRequest.generation of the draft node. chain:
-    raised by the draft node whenever it goes back; the first guess of a chain stands at its base.
-    chances: of each guess to be accepted if those before it are, in 255ths.
+    follow: generation of the draft node's OpenStreamRequest. chain: a number that the draft node
+    raises whenever it goes back; the first guess of a chain stands at its base. chances: for each
+    guess the chance, in 255ths, that it is accepted if those before it are.
     """
 
     stream_id: Id
@@ -239,8 +241,8 @@ class ChainPart:
 
 @message(31, max_bytes=32_768, max_tokens=MAX_WINDOW * MAX_STREAMS_PER_MESSAGE)
 class GuessNotice:
-    """Guesses of a draft node, as it makes them; token_ids: those of all parts in a row. draft_us:
-    microseconds that passes of its engine took since its last notice.
+    """Guesses that a draft node has made. token_ids: the guesses of all parts in order. draft_us:
+    microseconds that its engine's passes took since its last notice.
     """
 
     parts: Annotated[tuple[ChainPart, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
@@ -249,7 +251,7 @@ class GuessNotice:
 
 
 def parts_of(notice: GuessNotice) -> Iterator[tuple[ChainPart, tuple[int, ...]]]:
-    """Each part with its guesses; fewer than it has chances where the sender left some out."""
+    """Yield each part with its guesses, fewer than its chances if the sender sent too few ids."""
     offset = 0
     for part in notice.parts:
         count = len(part.chances)
@@ -262,7 +264,7 @@ class AddedEntry:
     """Tokens that were committed to a stream, for the draft node that follows it.
 
     prefix_len: tokens before them. num_draft_tokens: guesses of this draft node that the passes
-    took; num_offered: that were there when the passes began.
+    verified. num_offered: guesses of it that were present when the passes began.
     """
 
     stream_id: Id
@@ -275,8 +277,8 @@ class AddedEntry:
 
 @message(50, max_bytes=32_768, max_tokens=MAX_PROMPT_TOKENS)
 class CommitNotice:
-    """What has been committed to the streams that a draft node follows. rate_bps: what its guesses
-    may use of its link from now on, which shares a medium with others; 0: as before."""
+    """Commits to the streams that a draft node follows. rate_bps: the rate that its guesses may use
+    from now on of a link that shares a medium with others; 0: as before."""
 
     entries: Annotated[tuple[AddedEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
     new_token_ids: TokenIds
@@ -285,9 +287,9 @@ class CommitNotice:
 
 @struct
 class HoldEntry:
-    """What a stream waits for before it goes into a pass. group: of the streams that go together,
-    0 for none: it waits no longer. num_guesses: of a draft node. hold_us: microseconds since its
-    last token after which it goes all the same."""
+    """What a stream waits for before it joins a pass. group: number of the streams that join a pass
+    together; 0: it no longer waits. num_guesses: guesses of a draft node that it waits for.
+    hold_us: microseconds since its last token after which it joins in any case."""
 
     stream_id: Id
     generation: Id
@@ -298,6 +300,6 @@ class HoldEntry:
 
 @message(51, max_bytes=32_768)
 class HoldNotice:
-    """The coordinator's plan has streams wait for their guesses, or go at once again."""
+    """By the coordinator's plan, streams wait for their guesses or no longer wait."""
 
     entries: Annotated[tuple[HoldEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]

@@ -1,4 +1,4 @@
-"""What is asked about a mesh, and said of its nodes."""
+"""The messages of operators: node lists, traces, status and commands about nodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nodes.messages.fields import (
     Reason,
 )
 
-# A plan of 256 streams is some 60 KB.
+# A plan of 256 streams takes some 60 KB.
 MAX_TRACE_BYTES: Final = 130_000
 # One padded message holds it.
 MAX_STATUS_BYTES: Final = 400_000
@@ -27,15 +27,15 @@ class NodesRequest:
     request_id: Id
 
 
-# In the name of a numerics class: behind it is what a target answered to its probe.
+# Separates, in the name of a numerics class, the digits of a probe's deviating answer.
 APART: Final = "~"
 
 
 @struct
 class NodeFields:
-    """num_streams: of a target. rtt_us: round trip of a Ping, 0 if not known. model_hash,
-    numerics_class: as in its profile, the first characters of long ones; with APART in it the class
-    of a target that computes other bits than the one which it says it is of. traits: of its
+    """A node as clients see it. num_streams: 0 for a draft node. rtt_us: round trip of a Ping, 0 if
+    unknown. model_hash, numerics_class: as in its profile, cut if long. A class with APART in its
+    name belongs to a target that computes other bits than the class it declared. traits: of its
     model."""
 
     node: Name
@@ -59,10 +59,10 @@ class NodesReply:
 
 @message(40)
 class TraceRequest:
-    """A client asks for what schedulers have recorded after record `after`.
+    """Request the records of the schedulers that follow record `after`.
 
-    Recording goes on for some seconds after each of these. after: -1 begins: with the plans in
-    force as the first records.
+    Recording continues for some seconds after each request. after: -1 begins with the plans in
+    force.
     """
 
     request_id: Id
@@ -71,10 +71,10 @@ class TraceRequest:
 
 @message(41, max_bytes=MAX_TRACE_BYTES + 1024)
 class TraceReply:
-    """Records as JSON lines, none of them cut; never tokens or text of a stream.
+    """Records as complete JSON lines, without tokens or text of any stream.
 
-    last: number of the last record that was looked at. num_lost: records that were forgotten
-    before they were asked for, or are too large. has_more: others are there already.
+    last: number of the last record considered. num_lost: records that were dropped before they were
+    requested, or that are too large. has_more: further records are available now.
     """
 
     request_id: Id
@@ -91,7 +91,7 @@ class StatusRequest:
 
 @message(44, max_bytes=MAX_STATUS_BYTES + 1024)
 class StatusReply:
-    """The status document (nodes.status), as JSON; never tokens or text of a stream."""
+    """The status document (nodes.telemetry.status) as JSON, without tokens or text of a stream."""
 
     request_id: Id
     status: Annotated[bytes, MaxLen(MAX_STATUS_BYTES)]
@@ -99,7 +99,7 @@ class StatusReply:
 
 @message(45)
 class NodeCommandRequest:
-    """An operator's word about a node. command: drain, undrain or drop."""
+    """An operator's command about a node. command: drain, undrain or drop."""
 
     request_id: Id
     command: Annotated[str, MaxLen(16)]
@@ -108,7 +108,7 @@ class NodeCommandRequest:
 
 @message(46, max_bytes=MAX_REASON_BYTES)
 class NodeCommandReply:
-    """error: "" if it was done. num_streams: those that the node still serves."""
+    """error: "" on success. num_streams: streams that the node still serves."""
 
     request_id: Id
     error: Reason

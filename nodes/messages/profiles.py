@@ -1,4 +1,4 @@
-"""What a node tells of its engine and its link, in Hello."""
+"""The profile of a node's engine and link, which Hello carries."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class CostFields:
 
 @struct
 class LinkFields:
-    """What a node knows of its way to the coordinator.
+    """What a node declares about its link to the coordinator.
 
-    air: the medium it shares with other nodes that name the same, "" for none. rate_bps: of the
-    link alone, 0 where it is to be measured. frame_s: what a message takes of the medium at least.
-    rtt_s: to the coordinator and back, 0 where it is to be measured.
+    air: the medium it shares with other nodes that give the same name, "" for none. rate_bps: rate
+    of the link alone, 0 if it must be measured. frame_s: the least airtime of a message in seconds.
+    rtt_s: round trip to the coordinator in seconds, 0 if it must be measured.
     """
 
     air: Name
@@ -37,7 +37,7 @@ class LinkFields:
 
 @struct
 class EngineProfile:
-    """What a node tells of its engine in Hello; fields as in engine.protocol.EngineInfo."""
+    """A node's engine as declared in Hello; fields as in engine.protocol.EngineInfo."""
 
     engine: Name
     model: Name

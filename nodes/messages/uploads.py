@@ -1,4 +1,4 @@
-"""The messages by which large requests come in pieces."""
+"""The messages by which clients send large requests in pieces."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from mesh.messages import MaxLen, Range, message
 from nodes.messages.fields import MAX_PRIORITY, MAX_PROMPT_TOKENS, MAX_SUBMIT_BYTES, Count, Id
 from nodes.messages.profiles import LinkFields
 
-# Of a SubmitRequest, both frames.
+# Both frames of a SubmitRequest.
 MAX_UPLOAD_BYTES: Final = MAX_SUBMIT_BYTES + 4 * MAX_PROMPT_TOKENS
 MAX_PIECE_BYTES: Final = 32_768
 
 
 @message(47)
 class UploadOffer:
-    """A client has a SubmitRequest of so many bytes to send over a shared medium.
+    """A client has a SubmitRequest of num_bytes to send over a shared medium.
 
-    num_head_bytes: of its frame 0, which comes first. priority: as in the request.
+    num_head_bytes: length of its frame 0, which comes first. priority: as in the request.
     """
 
     request_id: Id
@@ -29,9 +29,9 @@ class UploadOffer:
 
 @message(48)
 class UploadGrant:
-    """The client may send num_bytes more, delay_us microseconds after this has come in.
+    """The client may send num_bytes more, delay_us microseconds after it received this message.
 
-    num_bytes: 0 where it has to wait for another grant.
+    num_bytes: 0 if it must wait for another grant.
     """
 
     request_id: Id
@@ -41,7 +41,7 @@ class UploadGrant:
 
 @message(49, max_bytes=MAX_PIECE_BYTES + 1024)
 class UploadPiece:
-    """Bytes of the frames that were offered, from `offset` on."""
+    """Bytes of the offered frames, from `offset` on."""
 
     request_id: Id
     offset: Count

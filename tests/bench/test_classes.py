@@ -13,7 +13,7 @@ def right() -> Found:
     for case in make_cases(6, 8, KINDS):
         found.answers[case] = [("text", "fp_a_b")] * 3
     found.told_while_down = ["fp_a_c"]
-    found.refusals = ["Error code: 503 - no target with fingerprint fp_a_b is there at present"]
+    found.refusals = ["Error code: 503 - no target with fingerprint fp_a_b is present"]
     return found
 
 

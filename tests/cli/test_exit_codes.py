@@ -66,7 +66,9 @@ def test_versions_that_do_not_match_are_refused_in_a_line_on_both_sides(
         assert done.returncode == 76
         theirs = PROTOCOL_VERSION + is_node_later
         ours = PROTOCOL_VERSION + (not is_node_later)
-        reason = f"it speaks protocol {theirs}, the coordinator {ours}: use one version of airdraft"
+        reason = (
+            f"protocol {theirs} differs from the coordinator's {ours}: use one version of airdraft"
+        )
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"error: {reason}")
         assert [reason in line for line in stopped(coordinator).splitlines()].count(True) == 1

@@ -60,9 +60,9 @@ def test_nodes_are_listed_drained_and_dropped(commands: Commands, mesh: ToyMesh)
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("drain", "target-9"), "error: no node has the name target-9, did you mean target-"),
+        (("drain", "target-9"), "error: no node is named target-9, did you mean target-"),
         (("undrain", "target-0"), "error: target-0 is not being drained"),
-        (("drop", "zzz"), "error: no node has the name zzz; there are: "),
+        (("drop", "zzz"), "error: no node is named zzz; present nodes: "),
     ],
 )
 def test_what_cannot_be_done_is_a_line(

@@ -109,7 +109,7 @@ async def test_who_connects_waits_for_files_and_who_is_in_stays(
         async with listening(server):
             with files_for(RESERVED_FILES):
                 await eventually(lambda: not watch.is_on)
-                assert "who connects has to wait" in caplog.text
+                assert "new connections have to wait" in caplog.text
                 late.connect_ex(address)
                 # Served as before.
                 friend.send([b"here"])

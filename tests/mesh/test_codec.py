@@ -305,7 +305,7 @@ def encode_tag(tag):
 def test_another_version_says_which_and_whether_it_is_a_hello():
     for version in (0, PROTOCOL_VERSION + 1, 254):
         for head, is_hello in ((b"\x99\x01", True), (b"\x9f\x01", True), (b"\x99\x03", False)):
-            with pytest.raises(VersionError, match=f"version {version}, this") as caught:
+            with pytest.raises(VersionError, match=f"version {version}, but this") as caught:
                 decode([bytes([version]) + head])
             assert (caught.value.version, caught.value.is_hello) == (version, is_hello)
     with pytest.raises(VersionError) as caught:

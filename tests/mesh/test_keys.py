@@ -44,7 +44,7 @@ def test_a_secret_that_others_can_get_at_is_refused(tmp_path, mode):
     pair = new_key_pair()
     write_key_pair(path, pair)
     path.chmod(mode)
-    with pytest.raises(KeysError, match=rf"node\.key can be read by others .*{mode:o}.*chmod 600"):
+    with pytest.raises(KeysError, match=rf"can read key file .*node\.key .*{mode:o}.*chmod 600"):
         read_key_pair(path)
 
 

@@ -116,7 +116,7 @@ async def test_files_that_cannot_be_read_keep_everybody_out(contexts, caplog):
     assert await hears_nothing(server)
     # Said once, not at every attempt.
     assert [r.message for r in caplog.records if r.levelname == "ERROR"] == [
-        "nobody is let in: authorized_nodes.toml is not valid TOML"
+        "every key is refused: authorized_nodes.toml is not valid TOML"
     ]
 
 
@@ -134,7 +134,7 @@ async def test_the_handlers_death_ends_the_server_and_lets_nobody_in(contexts):
     await friend.writable()
     is_broken = True
     contexts[1].connect(server.endpoint, client_keys(pair))
-    with pytest.raises(SecurityError, match="handler of handshakes ended: RuntimeError: disk"):
+    with pytest.raises(SecurityError, match="handler for handshakes ended: RuntimeError: disk"):
         await server.recv()
     # Not the next message of a friend either: the process is to end.
     friend.send([b"y"])
@@ -169,7 +169,7 @@ def test_a_socket_without_a_handler_refuses_everybody():
 async def test_one_handler_a_context(contexts):
     keys = ServerKeys(new_key_pair(), lambda _key: True)
     contexts[0].bind(TCP, keys)
-    with pytest.raises(SecurityError, match="one endpoint with keys"):
+    with pytest.raises(SecurityError, match="only one endpoint with keys"):
         contexts[0].bind(TCP, keys)
 
 

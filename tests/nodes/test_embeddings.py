@@ -28,7 +28,7 @@ async def test_vectors_and_texts_come_from_their_own_targets(tmp_path: Path) -> 
     async with mesh(0.8) as made:
         client = made.start_client("client")
         await made.wait_for(client, {"target", "draft-0"})
-        with pytest.raises(RequestFailedError, match="no target serves a model of embeddings"):
+        with pytest.raises(RequestFailedError, match="no target serves an embedding model"):
             await client.read("word1", OPTIONS, EMBEDDING)
         _start(made, model)
         await made.wait_for(client, {"target", "draft-0", "embedder"})

@@ -76,7 +76,7 @@ async def test_a_gateway_asks_for_its_users_with_conversations_and_by_model() ->
         for user in ("ann", "bob"):
             options = GenerateOptions(max_tokens=12, user=user, model=made.model.info.model)
             check(await ask(client, options, messages), options, ids)
-        with pytest.raises(RequestFailedError, match="there are: toy-1") as caught:
+        with pytest.raises(RequestFailedError, match="present models: toy-1") as caught:
             await ask(client, GenerateOptions(model="other"), messages)
         assert caught.value.code == "not_found"
 

@@ -106,7 +106,7 @@ def test_what_a_coordinator_says_of_its_key_is_not_kept_and_the_node_goes_on(
     with monkeypatch.context() as broken:
         fail_with(broken, errno.ENOSPC)
         keys.keep(server.public, following.public)
-    assert "is not kept: " in caplog.text
+    assert "cannot be stored: " in caplog.text
     assert "No space left" in caplog.text
     assert ring.known_coordinator() == KnownCoordinator(ENDPOINT, server.public)
     # It is said again at each welcome.

@@ -1,1 +1,1 @@
-"""Who is in the mesh and may say what."""
+"""The members of the mesh and what each may send."""

@@ -1,4 +1,4 @@
-"""Keys behind messages: who a key belongs to now, and how an invited one becomes another."""
+"""Looks up the owner of a message's key, and replaces invitations by machines' own keys."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _NOBODY: Entries = {}
 
 
 class Authentication:
-    """What the files of authorized keys say, at each message anew.
+    """Checks the key of each message against the files of authorized keys.
 
-    open_files: gives a store of its own to each thread; None where links need no keys.
+    open_files: returns a new store, one for each thread; None where links need no keys.
     """
 
     def __init__(self, open_files: Callable[[], AuthorizedNodes] | None) -> None:
@@ -31,11 +31,11 @@ class Authentication:
         self._last_error = ""
         self._checked: Entries = _NOBODY
         self._last_seen: Entries = _NOBODY
-        # Keys of those who sent something lately; a connection keeps its key.
+        # Keys by peer, of recent senders; the key of a connection never changes.
         self._keys: dict[bytes, str] = {}
 
     def caller(self, peer: bytes, key: str) -> Caller | None:
-        """Whose message it is; None where the key is not authorized (any more)."""
+        """Return the sender of a message; None if its key is not, or no longer, authorized."""
         if self._store is None:
             return ANYBODY
         entry = self._nodes().get(key)
@@ -49,7 +49,7 @@ class Authentication:
         return self._ask(lambda store: store.nodes())
 
     def _ask(self, question: Callable[[AuthorizedNodes], Entries]) -> Entries:
-        """An answer of the store; a file that cannot be understood authorizes nobody."""
+        """Query the store; an unreadable file authorizes no key."""
         if self._store is None:
             return _NOBODY
         try:
@@ -57,16 +57,19 @@ class Authentication:
         except KeysError as error:
             if str(error) != self._last_error:
                 self._last_error = str(error)
-                logger.error("nobody is authorized: %s", error)
+                logger.error("no key is authorized: %s", error)
             return _NOBODY
         return entries
 
     def revoked(self, members: dict[bytes, str]) -> list[bytes]:
-        """Members, by peer the role they joined in, whose key does not give it any more."""
+        """Return the members whose key no longer has the role they joined in.
+
+        members: the role of each member, by peer.
+        """
         if self._store is None:
             return []
         nodes = self._nodes()
-        # An editor may truncate a file before it writes it: what was seen once may be half of it.
+        # An editor may truncate a file before it writes it, so only a content seen twice counts.
         is_settled, self._last_seen = nodes is self._last_seen, nodes
         if len(self._keys) > len(members) + _MAX_LEFT_PEERS:
             self._keys = {peer: key for peer, key in self._keys.items() if peer in members}
@@ -81,15 +84,15 @@ class Authentication:
         return out
 
     def is_crowded(self, key: str, members: Collection[bytes]) -> bool:
-        """Whether one key has as many members as it may."""
+        """Whether a key has reached its limit of members."""
         if self._store is None:
             return False
         return sum(self._keys.get(peer) == key for peer in members) >= _MAX_MEMBERS_OF_KEY
 
     def enrol(self, key: str, request: EnrolRequest) -> EnrolReply:
-        """Authorize another key in the place of this one. Waits for files: not on an event loop."""
+        """Authorize another key in place of this one. It blocks on files: call it in a thread."""
         if self._open_files is None:
-            return EnrolReply("this coordinator's links need no keys", "", ())
+            return EnrolReply("this coordinator uses no keys", "", ())
         store = self._open_files()
         try:
             if key in store.nodes():

@@ -1,8 +1,8 @@
-"""What a target computes is asked, not believed: each one that joins answers a probe. Pure.
+"""Verifies the numerics class of each target that joins with a probe. Pure.
 
-The first answer of a model and numerics class is what others of that class must answer, too: the
-probe of a class is the same for all of them, and nobody knows it before this coordinator's epoch.
-Who answers otherwise is of another class for all that the coordinator does.
+The probe is the same for all targets of a model and numerics class, and cannot be known before the
+coordinator has drawn its epoch. The first answer is the reference: a target of the class with
+another answer is treated as one of another class.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from nodes.messages import APART, ProbeReply, ProbeRequest
 
 logger = logging.getLogger(__name__)
 
-# A message may be lost on a link that lives.
+# A probe may be lost although its link works; it is sent again after this time.
 _ASK_AGAIN_S: Final = 5.0
-# Of the time after which a node without progress is gone: a first pass may read its model from a
-# slow disk.
+# The limit for an answer, as a multiple of the progress timeout: a first pass may read the model
+# from a slow disk.
 _PATIENCE: Final = 2.0
 _MAX_CLASSES: Final = 1024
 _MAX_CLASS_CHARS: Final = 240
@@ -31,15 +31,15 @@ _NUM_DIGITS: Final = 8
 
 
 class Challenges:
-    """epoch: of the coordinator, drawn at random when it started."""
+    """Sends probes and compares answers. epoch: the coordinator's, drawn at random."""
 
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch
-        # By model hash and class: the first answer, and who gave it.
+        # The first answer, and the node that gave it, by model hash and class.
         self._first: OrderedDict[tuple[str, str], tuple[str, str]] = OrderedDict()
 
     def ask(self, node: NodeRecord, now: float) -> Send:
-        """Its probe, for a target that has just joined. It gets no streams before it answers."""
+        """Return the probe for a new target, which gets no streams before it answers."""
         node.unproved_since = now
         return self._ask(node, now)
 
@@ -53,9 +53,9 @@ class Challenges:
         return int.from_bytes(hashlib.sha256(drawn).digest()[:8]) >> 1
 
     def answered(self, node: NodeRecord, reply: ProbeReply) -> bool:
-        """Take a target's answer; False if none, or another one, was asked for.
+        """Take a target's answer; False if it matches no outstanding probe.
 
-        A target that promises no equal bits is let in whatever they are.
+        A target that does not promise equal bits is accepted with any answer.
         """
         if node.unproved_since is None or reply.seed != self._seed(node):
             return False
@@ -75,19 +75,19 @@ class Challenges:
             return
         name = f"{profile.numerics_class[:_MAX_CLASS_CHARS]}{APART}{digest[:_NUM_DIGITS]}"
         logger.warning(
-            "target %s computes other bits than %s, although both say that they are of class %s: "
-            "it is taken as one of class %s",
+            "target %s computes other bits than %s although both declare class %s: "
+            "it is treated as one of class %s",
             *(node.name, by, profile.numerics_class, name),
         )
         node.profile = replace(profile, numerics_class=name)
 
     def due(self, nodes: Iterable[NodeRecord], now: float) -> list[Send]:
-        """For targets that have not answered for a while: their probes again."""
+        """Return the probes to repeat to targets that have not answered for a while."""
         waiting = [node for node in nodes if node.unproved_since is not None]
         return [self._ask(node, now) for node in waiting if now - node.probed_at >= _ASK_AGAIN_S]
 
     def overdue(self, nodes: Iterable[NodeRecord], now: float) -> list[NodeRecord]:
-        """Targets that have not answered for so long that they are to go."""
+        """Return the targets whose answer is so late that they must leave."""
         return [
             node
             for node in nodes

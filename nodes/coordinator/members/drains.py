@@ -1,8 +1,8 @@
-"""What an operator says of nodes: take one out gently, or at once. Pure.
+"""Carries out an operator's commands to remove a node gradually or at once. Pure.
 
-A target that is drained takes no new streams. Those it has go on where another target of their
-class has room, or end where they are; then it is told to leave. A draft node holds nothing that is
-not elsewhere, too, and leaves at once.
+A drained target takes no new streams. Its streams move to other targets of their class that have
+room, or end where they are; then it is dismissed. A draft node holds no data that is not elsewhere
+too, and leaves at once.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from nodes.messages import NodeCommandReply, NodeCommandRequest
 
 logger = logging.getLogger(__name__)
 
-# Between two looks for room elsewhere.
+# Interval between attempts to move streams off drained targets.
 _LOOK_S = 0.25
 _MAX_NAMES_SHOWN = 8
 
 
 class Drains:
-    """Commands about nodes, and targets on their way out."""
+    """Handles commands about nodes, and dismisses drained targets once they are empty."""
 
     def __init__(self, roster: Roster, serving: Serving) -> None:
         self._roster = roster
@@ -35,7 +35,7 @@ class Drains:
     def command(
         self, request: NodeCommandRequest, now: float
     ) -> tuple[NodeCommandReply, Sequence[RosterEvent], list[Send]]:
-        """The answer, who leaves, and what is told to others."""
+        """Return the reply, the membership events, and the messages to other members."""
         record = self._roster.node(request.node)
         if record is None:
             return self._error(request, self._no_such(request.node)), (), []
@@ -52,12 +52,12 @@ class Drains:
                 if not record.is_draining:
                     return self._error(request, f"{record.name} is not being drained"), (), []
                 return done, (), self._undrain(record, now)
-        known = "drain, undrain and drop are known"
-        return self._error(request, f"command {request.command!r}: {known}"), (), []
+        accepted = "drain, undrain and drop are accepted"
+        return self._error(request, f"command {request.command!r}: {accepted}"), (), []
 
     def _drain(self, record: NodeRecord, now: float) -> list[Send]:
         if not record.is_draining:
-            logger.info("%s %s is being drained", record.role, record.name)
+            logger.info("%s %s is draining", record.role, record.name)
         record.is_draining = True
         self._note_waiting(now)
         return self._serving.evacuate(now)
@@ -69,14 +69,14 @@ class Drains:
         return self._serving.admit_waiting(now)
 
     def _note_waiting(self, now: float) -> None:
-        """Who waits for a target that takes no streams is not kept for ever."""
+        """Limit how long streams wait for targets that take no new streams."""
         self._serving.targets_changed(now)
         for request, _ in self._serving.placement.waiting:
             if request.stranded_at is not None and not request.num_losses:
-                request.last_loss = "all targets that could serve it are being drained"
+                request.last_loss = "all targets that could serve this request are draining"
 
     def tick(self, now: float) -> tuple[list[Send], list[RosterEvent]]:
-        """Look for room elsewhere; targets that have become empty leave."""
+        """Move streams off drained targets, and dismiss those that have become empty."""
         draining = [n for n in self._roster.nodes("target") if n.is_draining]
         moved: list[Send] = []
         if draining and now >= self._next_look:
@@ -92,9 +92,9 @@ class Drains:
         names = [record.name for record in self._roster.nodes()]
         near = difflib.get_close_matches(name, names, n=1)
         if near:
-            return f"no node has the name {name}, did you mean {near[0]}?"
+            return f"no node is named {name}, did you mean {near[0]}?"
         shown = ", ".join(names[:_MAX_NAMES_SHOWN]) or "none"
-        return f"no node has the name {name}; there are: {shown}"
+        return f"no node is named {name}; present nodes: {shown}"
 
     @staticmethod
     def _error(request: NodeCommandRequest, error: str) -> NodeCommandReply:

@@ -1,4 +1,4 @@
-"""How peers behave: who sends garbage or floods is not listened to any more. Pure."""
+"""Limits the messages, offences and joins of each peer and bans offenders. Pure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Final
 
 from nodes.messages.access import GATEWAY
 
-# Malformed or forbidden messages of a peer before it is dropped.
+# Number of malformed or forbidden messages at which a peer is banned.
 MAX_OFFENCES: Final = 16
-# No node of ours comes near: a target tells of each pass, some hundreds a second at most.
+# Far above real nodes: a target sends one message per pass, some hundreds a second at most.
 MESSAGES_PER_S: Final = 5_000.0
 BURST_MESSAGES: Final = 10_000.0
-# A client's messages make more work than a node's answers do.
+# A client's messages cause more work than a node's replies.
 CLIENT_COST: Final = 5.0
-# It asks for many users, who may all come back at once.
+# A gateway sends for many users, who may all reconnect at once.
 GATEWAY_COST: Final = 0.25
-# To welcome a node takes some milliseconds. Of one key, or of one connection without keys.
+# Joins of one key, or of one connection without keys. Each takes the coordinator milliseconds.
 JOINS_PER_S: Final = 5.0
 BURST_JOINS: Final = 20.0
 _MAX_PEERS: Final = 4_096
@@ -32,12 +32,12 @@ class _Record:
 
 
 def cost_of(role: str) -> float:
-    """What a message of a member that joined in a role counts, or of a stranger."""
+    """Return how much a message of a role counts against the limit; "" is a non-member."""
     return {"target": 1.0, "draft": 1.0, GATEWAY: GATEWAY_COST}.get(role, CLIENT_COST)
 
 
 class RateLimits:
-    """Of the last _MAX_PEERS peers that sent anything; a new connection is a new peer."""
+    """Keeps records of the last _MAX_PEERS senders; a new connection is a new peer."""
 
     def __init__(self) -> None:
         self._records: OrderedDict[bytes, _Record] = OrderedDict()
@@ -45,18 +45,18 @@ class RateLimits:
         self.num_banned = 0
         self.num_ignored = 0
 
-    def may_join(self, who: str | bytes, now: float) -> bool:
-        """Note a Hello of a key or peer; False if it is to be ignored, and tried again."""
-        allowance, seen_at = self._joins.pop(who, (BURST_JOINS, now))
+    def may_join(self, key_or_peer: str | bytes, now: float) -> bool:
+        """Count a Hello of a key or peer; False if it must be ignored. The peer may retry."""
+        allowance, seen_at = self._joins.pop(key_or_peer, (BURST_JOINS, now))
         allowance = min(BURST_JOINS, allowance + JOINS_PER_S * max(0.0, now - seen_at))
         is_allowed = allowance >= 1.0
-        self._joins[who] = (allowance - is_allowed, now)
+        self._joins[key_or_peer] = (allowance - is_allowed, now)
         if len(self._joins) > _MAX_PEERS:
             self._joins.popitem(last=False)
         return is_allowed
 
     def may_speak(self, peer: bytes, now: float, cost: float = 1.0) -> bool:
-        """Note a message; False if it is to be ignored unread."""
+        """Count a message; False if it must be ignored without decoding it."""
         record = self._records.get(peer)
         if record is None:
             record = self._records[peer] = _Record(seen_at=now)
@@ -76,7 +76,7 @@ class RateLimits:
         return True
 
     def offended(self, peer: bytes) -> None:
-        """The peer sent what is no message, or what it may not send."""
+        """Count a malformed or forbidden message of a peer."""
         record = self._records.get(peer)
         if record is not None:
             record.num_offences += 1

@@ -1,4 +1,4 @@
-"""What the coordinator knows of one target or draft node. Pure."""
+"""The coordinator's record of one target or draft node. Pure."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from nodes.worker.profile import same_vocabulary
 from policies.latency import NodeCosts
 from policies.plan import HEADER_BITS, Link
 
-# A node that has work and reports no finished pass for so long counts as gone, or for longer where
-# its passes are. What a lost message holds up goes on before that.
+# A node that has work and reports no finished pass for this long counts as gone. The limit is
+# _PROGRESS_PASSES of its longest passes if that is longer. Lost messages are repaired sooner.
 PROGRESS_TIMEOUT_S = 30.0
 _PROGRESS_PASSES = 8
 _PONGS_A_TIMEOUT = 4
-# Of the time that a node's link has: what Pings and Pongs may take.
+# Share of a link's time that Pings and Pongs may take.
 _HEARTBEAT_SHARE = 0.02
-# A Ping or Pong, and what CURVE, TCP and IP add to it: 111 bytes are what an emulated cell counts.
+# A Ping or Pong, and what CURVE, TCP and IP add to it: an emulated cell counts 111 bytes.
 _PING_BYTES, _AROUND_BYTES = 14, 97
 
 
 def ping_bits(*, pads: bool) -> int:
-    """What a Ping or a Pong takes of a link; pads: messages have a few sizes only."""
+    """Return the bits of a Ping or Pong on a link. pads: messages are padded to a few sizes."""
     return 8 * ((SIZES[0] if pads else _PING_BYTES) + _AROUND_BYTES)
 
 
@@ -44,20 +44,19 @@ class NodeRecord:
     costs: NodeCosts
     heartbeat: HeartbeatState
     scheduler: Scheduler | None = None
-    # As declared by the node; what it has not declared is measured.
+    # As declared by the node; measured_link() adds what it has not declared.
     link: Link = field(default_factory=Link)
-    # What a Ping or a Pong takes of its link.
     ping_bits: int = 0
-    # Seconds of work that it has told of, and bytes of its messages.
+    # Seconds of work that the node has reported.
     busy_s: float = 0.0
     traffic: NodeTraffic = field(default_factory=NodeTraffic)
     incarnation: int = 0
-    # A target that takes no new streams, and leaves when it has none any more.
+    # A draining target takes no new streams, and leaves when it has none left.
     is_draining: bool = False
-    # Until a target has answered its probe: since when it is asked, and when it was asked last.
+    # When a target that has not answered its probe was first sent one, and when it last was.
     unproved_since: float | None = None
     probed_at: float = -math.inf
-    # When it was last there to die of what came behind a PROOF.
+    # When it last answered a PROOF, and so was alive when the stream behind it came.
     proved_at: float = -math.inf
 
     @property
@@ -69,10 +68,10 @@ class NodeRecord:
         return max(PROGRESS_TIMEOUT_S, _PROGRESS_PASSES * longest_s)
 
     def measured_link(self) -> Link:
-        """The declared link with round trip and rate where these were not declared.
+        """Return the declared link, with measured round trip and rate where none were declared.
 
-        What Ping and Pong take of the medium themselves is no part of the way: messages are
-        reckoned with what they take.
+        The airtime of Ping and Pong is subtracted from the round trip, because the airtime of every
+        message is counted separately.
         """
         rate_bps = self.link.rate_bps
         if self.profile.link.rate_bps == 0:
@@ -84,28 +83,27 @@ class NodeRecord:
         return replace(link, rtt_s=max(0.0, rtt_s))
 
     def target_link(self) -> Link:
-        """Of a target. What nobody has said anything of is a wire, on which messages take no time
-        that matters."""
+        """Return the link of a target. An undeclared link counts as a wire, on which messages take
+        negligible time."""
         declared = self.profile.link
         if declared.air or declared.rate_bps:
             return self.measured_link()
         return Link(rtt_s=declared.rtt_s or self.heartbeat.rtt_s or 0.0)
 
     def text_sent(self, num_bytes: int, air: Air, now: float) -> None:
-        """A text is on its way to it, whole or its first piece: on its medium others have turns
-        after that."""
+        """Reserve the node's medium for a text, or its first piece, that has just been sent."""
         if self.link.medium:
             bits = 8 * num_bytes + HEADER_BITS
             air[self.link.medium].reserve(now, now, self.measured_link().airtime_s(bits, 1))
 
     def pace_heartbeats(self, interval_s: float, timeout_s: float) -> None:
-        """Have heartbeats take a small part of the link, however narrow that is: on one of 50
-        kbit/s two a second would take a tenth of its air from all that share it.
+        """Limit heartbeats to a small share of the link, however narrow it is.
 
-        interval_s, timeout_s: of Pings and of silence, where the link does not matter.
+        Two a second would take a tenth of a shared medium of 50 kbit/s. interval_s, timeout_s: the
+        Ping interval and silence limit of a fast link.
         """
         alone_s = self.measured_link().airtime_s(2 * self.ping_bits, 2)
-        # Pongs tell of progress, too.
+        # Pongs also report progress, so several must fit into the progress timeout.
         most_s = self.progress_timeout_s / _PONGS_A_TIMEOUT
         period_s = min(alone_s / _HEARTBEAT_SHARE, most_s)
         self.heartbeat.period_s = max(interval_s, period_s)
@@ -113,11 +111,11 @@ class NodeRecord:
 
     @property
     def used_cells(self) -> int:
-        """Cells that a target's streams take, with room for each to grow."""
+        """KV cells that a target's streams take, with room for each to grow."""
         return self.scheduler.cells if self.scheduler is not None else 0
 
     def has_room(self, cells: int, num_streams: int = 1) -> bool:
-        """For streams that need so many cells together; none before it has answered its probe."""
+        """Whether streams that need these cells together fit; False before the probe's answer."""
         scheduler = self.scheduler
         return (
             scheduler is not None
@@ -127,11 +125,11 @@ class NodeRecord:
         )
 
     def draft_for(self, scheduler: Scheduler) -> list[Instruction]:
-        """Have a target's scheduler count on it, with what is known of it by now."""
+        """Add this draft node to a target's scheduler, with its costs and link as known now."""
         known = self.costs, self.measured_link(), self.profile.max_streams
         return scheduler.draft_joined(self.name, *known)
 
     def can_draft_for(self, target: NodeRecord) -> bool:
-        """A target that cannot take guesses back is served plainly."""
+        """Whether vocabularies match and the target can roll back guesses."""
         can_take_back = target.profile.can_roll_back
         return can_take_back and same_vocabulary(self.profile, target.profile)

@@ -1,4 +1,4 @@
-"""Who is in the mesh, as the coordinator sees it: nodes with engines, and clients. Pure."""
+"""The coordinator's list of members: nodes with engines, and clients. Pure."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from nodes.worker.profile import costs_of, decode_profile, link_of, same_vocabul
 logger = logging.getLogger(__name__)
 
 _MAX_REASON = 256
-# 64 nodes with names of four bytes a character are some 70 KB, of 96 allowed. A SHA-256 is whole.
+# 64 nodes with names of four bytes a character take some 70 KB of the 96 KB allowed. 64 characters
+# hold a whole SHA-256.
 _MAX_NODES_SHOWN, MAX_MODEL_CHARS = 64, 64
-# Processes that were told to leave and are remembered.
+# Dismissed processes that are remembered.
 _MAX_DISMISSED = 1024
-DRAINED = "drained by an operator: start the node anew to bring it back"
-DROPPED = "dropped by an operator: start the node anew to bring it back"
-# The seq of a Ping that goes before a suspect's text, beyond those of heartbeats: its Pong proves
-# that the target was there to die of it.
+DRAINED = "drained by an operator: restart the node to bring it back"
+DROPPED = "dropped by an operator: restart the node to bring it back"
+# The seq of a Ping that is sent before a suspect stream; heartbeats use lower ones. Its Pong proves
+# that the target was alive when it received the stream.
 PROOF = 2**62
 
 
 @dataclass(frozen=True, slots=True)
 class Welcomed:
-    """The peer is in (again): to be answered with Welcome."""
+    """The peer is a member (again) and must be sent a Welcome."""
 
     peer: bytes
     node: str
@@ -42,7 +43,7 @@ class Welcomed:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """code: of Refuse."""
+    """The peer must be sent a Refuse. code: as in Refuse."""
 
     peer: bytes
     reason: str
@@ -56,7 +57,8 @@ class NodeIn:
 
 @dataclass(frozen=True, slots=True)
 class NodeOut:
-    """has_died: it did not leave of its own accord, or by order. last_seen: when it was heard."""
+    """has_died: it left neither by itself nor by an operator's command. last_seen: when its last
+    message came."""
 
     record: NodeRecord
     reason: str
@@ -71,7 +73,7 @@ class ClientOut:
 
 @dataclass(frozen=True, slots=True)
 class Dismissed:
-    """A node is to be told that it leaves."""
+    """A node must be sent a Bye."""
 
     peer: bytes
     reason: str
@@ -81,26 +83,26 @@ RosterEvent = Welcomed | Rejected | NodeIn | NodeOut | ClientOut | Dismissed
 
 
 class Roster:
-    """Memberships with what each member is for."""
+    """Keeps the members with their roles, records and heartbeats."""
 
     def __init__(
         self, heartbeat_interval_s: float, heartbeat_timeout_s: float, *, pads: bool = False
     ) -> None:
-        """pads: messages have a few sizes only."""
+        """pads: messages are padded to a few sizes."""
         self._pads = pads
         self.heartbeat_interval_s = heartbeat_interval_s
         self.heartbeat_timeout_s = heartbeat_timeout_s
         self._membership = MembershipState(heartbeat_timeout_s, math.inf)
         self._nodes: dict[str, NodeRecord] = {}
         self._clients: dict[bytes, HeartbeatState] = {}
-        # Name and incarnation of processes that are not let in again, and why.
+        # Why a process, by name and incarnation, may not join again.
         self._dismissed: OrderedDict[tuple[str, int], str] = OrderedDict()
 
     def peers(self) -> list[bytes]:
         return [member.peer for member in self._membership.members()]
 
     def role_of(self, peer: bytes) -> str:
-        """What a peer joined as; "" for a stranger."""
+        """Return the role a peer joined in; "" if it is no member."""
         member = self._membership.by_peer(peer)
         return member.role if member is not None else ""
 
@@ -126,8 +128,10 @@ class Roster:
         return [(n, n.scheduler) for n in self._nodes.values() if n.scheduler is not None]
 
     def fields(self) -> tuple[NodeFields, ...]:
-        """What a client may know of the nodes; as many as one message holds, draining ones first
-        then: who drains one waits for it to be gone from here.
+        """Return what clients may see of the nodes, as many as fit into one message.
+
+        If there are more, draining nodes come first, because a client that drains a node waits
+        until it has left this list.
         """
         nodes = list(self._nodes.values())
         if len(nodes) > _MAX_NODES_SHOWN:
@@ -150,7 +154,7 @@ class Roster:
         )
 
     def ages_s(self, node: NodeRecord, now: float) -> tuple[float, float]:
-        """Seconds since it was last heard of, and since it joined."""
+        """Return the seconds since a node's last message, and since it joined."""
         member = self._membership.by_peer(node.peer)
         return (
             (now - member.last_seen, now - member.joined_at) if member is not None else (0.0, 0.0)
@@ -176,7 +180,7 @@ class Roster:
         elif hello.role not in CLIENT_ROLES:
             return [Rejected(peer, f"unknown role {hello.role}"[:_MAX_REASON])]
         events = self._membership.on_hello(peer, hello, now)
-        # A process whose connection broke comes back itself; another one takes a dead one's place.
+        # The same incarnation is a process that reconnects; another one replaces a dead process.
         out = self._left(
             [event for event in events if isinstance(event, Left)],
             has_died=lambda member: member.incarnation != hello.incarnation,
@@ -201,14 +205,14 @@ class Roster:
                 if hello.role == "target":
                     out += self._dismiss_drafts(now)
         if not events:
-            # The Welcome crossed a repeated Hello, or was lost.
+            # The first Welcome was lost, or a repeated Hello crossed it.
             out.append(Welcomed(peer, hello.node))
         return out
 
     def _dismiss_drafts(self, now: float) -> list[RosterEvent]:
-        """Send away drafts that fit no target, now that there is one.
+        """Dismiss draft nodes that fit no target, now that a target has joined.
 
-        They came first; no draft keeps a target out.
+        They joined before it, and a draft node never prevents a target from joining.
         """
         out: list[RosterEvent] = []
         for draft in self.nodes("draft"):
@@ -219,8 +223,8 @@ class Roster:
         return out
 
     def _mismatch(self, draft: EngineProfile) -> str:
-        """Why a draft's vocabulary fits no target that makes text; "" if it fits one or none is
-        there."""
+        """Return why a draft's vocabulary fits no target that generates text; "" if it fits one or
+        there is no target."""
         targets = [node for node in self.nodes("target") if not node.profile.traits.embeds]
         if not targets or any(same_vocabulary(draft, n.profile) for n in targets):
             return ""
@@ -231,7 +235,7 @@ class Roster:
         )
 
     def message(self, peer: bytes, now: float) -> Member | None:
-        """Note a sign of life; None for a stranger."""
+        """Note that a peer has sent something; None if it is no member."""
         member = self._membership.on_message(peer, now)
         heartbeat = self._heartbeat_of(member) if member is not None else None
         if heartbeat is not None:
@@ -242,7 +246,7 @@ class Roster:
         return self._left(self._membership.on_bye(peer, reason, now), has_died=lambda _: False)
 
     def dismiss(self, record: NodeRecord, reason: str, now: float) -> list[RosterEvent]:
-        """Tell a node to leave; its process is not let in again, a new one is."""
+        """Dismiss a node. Its process may not join again; a new process may."""
         self._forbid(record, reason)
         events = self._membership.on_gone(record.peer, now)
         left = [replace(event, reason=reason) for event in events]
@@ -272,18 +276,18 @@ class Roster:
         return out
 
     def expel(self, record: NodeRecord, reason: str, now: float) -> list[RosterEvent]:
-        """End the membership of a node that does not do its part; it may join again."""
+        """End the membership of a node that fails to respond in time; it may join again."""
         events = self._membership.on_gone(record.peer, now)
         return self._left([replace(event, reason=reason) for event in events])
 
     def pings(self, now: float) -> list[tuple[bytes, Ping]]:
-        """Who is to be pinged now."""
+        """Return the Pings that are due now."""
         beats = [(node.peer, node.heartbeat) for node in self._nodes.values()]
         due = [(peer, beat.due(now)) for peer, beat in [*beats, *self._clients.items()]]
         return [(peer, ping) for peer, ping in due if ping is not None]
 
     def probes(self, peers: Sequence[bytes], now: float) -> list[tuple[bytes, Ping]]:
-        """A Ping for each of these that is a member."""
+        """Return a Ping for each of these peers that is a member."""
         members = [self._membership.by_peer(peer) for peer in peers]
         beats = [(m.peer, self._heartbeat_of(m)) for m in members if m is not None]
         return [(peer, beat.probe(now)) for peer, beat in beats if beat is not None]
@@ -293,7 +297,7 @@ class Roster:
         return node.heartbeat if node is not None else self._clients.get(member.peer)
 
     def sent(self, peer: bytes, num_bytes: int, now: float, *, is_ping: bool) -> Ping | None:
-        """A message went to a peer: the Ping that is to follow it, if it tells the link's rate."""
+        """Note a message to a peer; return a Ping to send after it if that measures the rate."""
         node = self.node_at(peer)
         if node is None:
             return None
@@ -305,7 +309,7 @@ class Roster:
         return node.heartbeat.sent(num_bytes, now)
 
     def client_rtt_s(self, peer: bytes) -> float:
-        """Of the way to a client and back, 0 as long as it is not known."""
+        """Return the round trip to a client; 0 while it is unknown."""
         heartbeat = self._clients.get(peer)
         return heartbeat.rtt_s or 0.0 if heartbeat is not None else 0.0
 

@@ -1,4 +1,4 @@
-"""The key that the coordinator will change to: told to every member before it does."""
+"""Announces the coordinator's next key to every member before the change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _POLL_S = 1.0
 
 
 class Rotation:
-    """read_next: the next public key, "" if there is none; None where links need no keys."""
+    """read_next: returns the next public key, "" if there is none; None without keys."""
 
     def __init__(self, read_next: Callable[[], str] | None) -> None:
         self._read_next = read_next
@@ -23,16 +23,16 @@ class Rotation:
         self._looked_at = float("-inf")
 
     def notice(self, now: float) -> KeyNotice | None:
-        """For who has just been welcomed."""
+        """Return the notice for a member that has just been welcomed."""
         if self._read_next is None:
             return None
         if self._looked_at < 0:
-            # The first member: nobody else is to be told.
+            # This is the first member, so no other one needs the notice.
             self.changed(now)
         return KeyNotice(self._next_key)
 
     def changed(self, now: float) -> KeyNotice | None:
-        """For all members, where the next key is another than a second ago."""
+        """Return the notice for all members if the next key has changed; reads once a second."""
         if self._read_next is None or now < self._looked_at + _POLL_S:
             return None
         self._looked_at = now
@@ -41,7 +41,7 @@ class Rotation:
         except KeysError as error:
             if str(error) != self._last_error:
                 self._last_error = str(error)
-                logger.error("the next key of the coordinator is not told: %s", error)
+                logger.error("the coordinator's next key cannot be announced: %s", error)
             return None
         if found == self._next_key:
             return None

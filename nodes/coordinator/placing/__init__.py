@@ -1,1 +1,1 @@
-"""Which target serves which stream, and what happens to streams without one."""
+"""Chooses the target of each stream, and handles streams that have none."""

@@ -1,4 +1,4 @@
-"""Who was on a target that died, and who of them is not tried again. Pure."""
+"""Finds the streams that a target may have died of, and those not to be tried again. Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ Held = tuple[Request, Choice]
 def accuse(
     gone: NodeOut, held: Sequence[Held], deaths: Deaths, num_targets: int, now: float
 ) -> list[tuple[Request, Choice, tuple[str, str]]]:
-    """Note with what a target died; those that are not tried again, with code and line.
+    """Raise the suspicion against the streams of a target that died.
 
-    held: streams that it had. Texts are no suspects: they are read by a process of their own.
-    num_targets: with this one.
+    held: its streams. Texts to tokenize are no suspects, because a separate process reads them.
+    num_targets: including this one. Returns the streams that are not tried again, each with the
+    code and reason of its error.
     """
     if not gone.has_died:
         return []
@@ -27,7 +28,7 @@ def accuse(
     num_new = sum(choice.is_new for _, choice in held)
     accused = []
     for request, choice in held:
-        # Of what it had not heard yet it did not die.
+        # A stream that the target had not received yet cannot be the cause.
         has_heard = choice.suspicion is None or gone.record.proved_at > choice.opened_at
         if choice.suspicion is None:
             choice.suspicion = Suspicion([name], [now])
@@ -44,7 +45,7 @@ def accuse(
 
 
 def cleared_by_return(waiting: Iterable[Held], target: NodeRecord) -> list[Held]:
-    """Suspects of a target's death that did not happen: its process is back."""
+    """Return the suspects of a death that did not happen: the target's process is back."""
     return [
         (request, choice)
         for request, choice in waiting
@@ -54,7 +55,7 @@ def cleared_by_return(waiting: Iterable[Held], target: NodeRecord) -> list[Held]
 
 
 def cleared_by_verdict(waiting: Iterable[Held], convicted: Choice) -> list[Held]:
-    """Suspects of a death for which somebody else is to blame."""
+    """Return the suspects of deaths that the convicted stream caused."""
     assert convicted.suspicion is not None
     explained = convicted.suspicion.died_at
     return [

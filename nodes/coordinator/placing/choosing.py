@@ -1,6 +1,6 @@
 """Chooses the model and the numerics class that a request goes to. Pure.
 
-How busy targets are does not matter here, because texts must not depend on it.
+The choice does not depend on load, because texts must not depend on it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from nodes.messages import EngineProfile
 
 logger = logging.getLogger(__name__)
 
-# A target that left is counted for so long as if it were here: it may only be starting anew.
+# A target that left counts as present for this long, because it may only be restarting.
 LATELY_S = 300.0
 _MOST_LEFT = 256
 
 
 @dataclass(frozen=True, slots=True)
 class _Left:
-    """is_expected: no operator took it out, so it may be back soon."""
+    """A target that left. is_expected: no operator removed it, so it may return soon."""
 
     profile: EngineProfile
     at: float
@@ -40,32 +40,32 @@ class _Left:
 
 
 class Choosing:
-    """Knows the targets that are here and those that were here lately.
+    """Chooses among the targets that are present or left recently.
 
-    weights: of numerics classes, by the beginnings of their names.
+    weights: weights of numerics classes, by prefixes of their names.
     """
 
     def __init__(self, roster: Roster, weights: Mapping[str, int]) -> None:
         self._roster = roster
         self._weights = weights
-        # By name, targets that left.
+        # Targets that left, by name.
         self._left: dict[str, _Left] = {}
         self._known: list[EngineProfile] = []
         self._known_standings: Standings = {}
 
     def came(self) -> None:
-        """A target joined: say so where its class has a weight that was meant for another one."""
+        """After a target joined, warn if one prefix in the weights matches several classes."""
         names = [node.profile.numerics_class for node in self._roster.nodes("target")]
         for beginning, several in ambiguous(names, self._weights).items():
             logger.warning(
-                "classes.weights: %s is the beginning of %s, and each has this weight: give more "
-                "of the names",
+                "classes.weights: %s is a prefix of %s, and each has this weight: give longer "
+                "prefixes",
                 beginning,
                 " and ".join(several),
             )
 
     def left(self, gone: NodeOut, now: float) -> None:
-        """A target is gone; what it had counts for a while."""
+        """Note that a target left; its profile counts as present for a while."""
         target = gone.record
         self._left.pop(target.name, None)
         is_expected = gone.reason not in (DRAINED, DROPPED)
@@ -74,7 +74,7 @@ class Choosing:
             del self._left[next(iter(self._left))]
 
     def known(self, now: float) -> list[EngineProfile]:
-        """Returns the profiles of the targets that are here, or were here lately."""
+        """Returns the profiles of the targets that are present or left recently."""
         here = self._roster.nodes("target")
         names = {node.name for node in here}
         lately = [
@@ -85,8 +85,8 @@ class Choosing:
         return [*(node.profile for node in here), *lately]
 
     def expects_for(self, request: Request, now: float) -> bool:
-        """Whether a target that could serve a request left so short a time ago that the request may
-        wait for it, as those do that have begun."""
+        """Whether a target that could serve a request left so recently that the request may wait
+        for it, as requests that have begun do."""
         expected = [
             left.profile
             for left in self._left.values()
@@ -96,7 +96,7 @@ class Choosing:
         return bool(hashes_in_order(expected, request.submit.model))
 
     def _standings(self, now: float) -> Standings:
-        # Many requests may wait when a target comes or goes: they are made once for all of these.
+        # When a target joins or leaves, many requests may wait: compute this once for all of them.
         known = self.known(now)
         if known != self._known:
             self._known, self._known_standings = known, standings_of(known)
@@ -105,9 +105,9 @@ class Choosing:
     def of_first_class(
         self, targets: Sequence[NodeRecord], request: Request, now: float
     ) -> list[NodeRecord]:
-        """Returns those of the targets that have the class which a request goes to.
+        """Returns those of the targets that have the class that a request goes to.
 
-        targets: all of one model.
+        targets: all have the same model.
         """
         names = {target.profile.numerics_class for target in targets}
         if len(names) > 1:
@@ -119,11 +119,11 @@ class Choosing:
 
     def reader_of(self, request: Request, now: float) -> NodeRecord | None:
         """Returns the target that reads the prompt of a request, if there is one."""
-        # Who takes the place of a lost one of its name has not been welcomed before that is heard.
+        # A target without a scheduler yet replaces one of its name whose loss is being handled.
         able = [n for n, _ in self._roster.schedulers() if is_of_kind(n, request)]
         staying = [n for n in able if not n.is_draining]
         if request.is_resumed and request.model_hash:
-            # It began as it has to go on, and a target that is being drained does for that.
+            # It must continue with the model it began with, for which a draining target will do.
             staying = staying or able
         else:
             staying = suits(staying, self.known(now), request.submit.model)

@@ -1,7 +1,7 @@
 """The order in which a request goes to the numerics classes of its model. Pure.
 
-It follows from the classes that are there and from the request, never from load, because a text
-depends on its class. Whoever asks again, or goes on with a conversation, is served by the same one.
+It follows from the present classes and from the request, never from load, because a text depends
+on its class. A repeated request, or the next turn of a conversation, gets the same class.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from nodes.messages import EngineProfile
 from nodes.worker.profile import costs_of
 
 _TICKET_BYTES = 8
-# The scores of a request are asked for each time that targets come and go while it waits: as many
-# are kept as requests of some gateways may wait, with a few classes each.
+# The scores of a waiting request are needed each time that a target joins or leaves. The cache
+# holds those of the waiting requests of some gateways, with a few classes each.
 _MOST_REMEMBERED = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the targets of a class told of themselves. is_exact: all of them are. pass_s: seconds
-    of a pass of one token on the fastest of them, as it was calibrated."""
+    """What the targets of a class declared. is_exact: all of them are exact. pass_s: calibrated
+    seconds of a pass of one token on the fastest of them."""
 
     is_exact: bool
     pass_s: float
@@ -36,7 +36,7 @@ Standings: TypeAlias = dict[str, dict[str, Standing]]
 
 
 def standings_of(profiles: Iterable[EngineProfile]) -> Standings:
-    """Returns the standing of each class of each model that targets with these profiles have."""
+    """Returns the standing of each class of each model in these profiles."""
     found: Standings = {}
     for profile in profiles:
         mine = Standing(profile.exact, costs_of(profile).decode.at(1))
@@ -50,9 +50,9 @@ def standings_of(profiles: Iterable[EngineProfile]) -> Standings:
 def classes_in_order(
     standings: Standings, model_hash: str, conversation: bytes, weights: Mapping[str, int]
 ) -> list[str]:
-    """Returns the numerics classes of a model, the one first that a request goes to.
+    """Returns the numerics classes of a model in the order in which a request tries them.
 
-    conversation: as conversation_of() gives it. weights: by the beginnings of names. Classes with a
+    conversation: as conversation_of() returns it. weights: by prefixes of names. Classes with a
     weight go first, by score. The others follow: exact ones first, then by pass_s, then by name.
     """
     classes = standings[model_hash]
@@ -67,16 +67,16 @@ def classes_in_order(
 
 @lru_cache(maxsize=_MOST_REMEMBERED)
 def score_of(weight: int, model_hash: str, conversation: bytes, numerics_class: str) -> int:
-    """Returns the highest of as many tickets as a class has weight; a ticket is a hash above 0.
+    """Returns the highest of `weight` tickets of a class; a ticket is a hash above 0.
 
-    Each class has the highest ticket for a share of the conversations that is its share of all
-    weights, and a class that comes or goes changes the order of no others. This is rendezvous
-    hashing with integers alone: the usual weights need logarithms, whose last bit differs between
-    machines, and then coordinators would not agree.
+    Each class has the highest ticket for a share of the conversations that equals its share of all
+    weights. A class that appears or disappears does not change the order of the others. This is
+    rendezvous hashing with integers alone: weighted rendezvous hashing usually needs logarithms,
+    whose last bit differs between machines, so that coordinators would disagree.
     """
     drawn = hashlib.blake2b(digest_size=_TICKET_BYTES)
     for part in (model_hash.encode(), conversation, numerics_class.encode()):
-        # Each with its length: no two lists of parts are the same bytes.
+        # The length of each part makes sure that no two lists of parts give the same bytes.
         drawn.update(len(part).to_bytes(4, "little") + part)
     highest = 0
     for number in range(weight):
@@ -87,7 +87,7 @@ def score_of(weight: int, model_hash: str, conversation: bytes, numerics_class: 
 
 
 def ambiguous(names: Sequence[str], weights: Mapping[str, int]) -> dict[str, list[str]]:
-    """Returns the beginnings that several of these classes have, with the names of these."""
+    """Returns the prefixes that match several of these classes, with the names of the classes."""
     found = {
         beginning: sorted(name for name in set(names) if name.startswith(beginning))
         for beginning in weights

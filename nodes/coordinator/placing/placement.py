@@ -1,8 +1,8 @@
-"""Which target serves a stream that waits for one or has to leave its own, by seconds a token.
+"""Chooses the target for a stream that waits or has to leave its own, by seconds per token.
 
-A request has one numerics class, whose engines compute equal bits: before its first token the one
-that it goes to of those that are there (choosing.py), then that one. Here is only decided; nothing
-is sent.
+A request has one numerics class, whose engines compute equal bits. Before its first token
+choosing.py picks the class among the present ones; after that it stays. This module only decides;
+it sends nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nodes.scheduler.stream import Stream
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A stream that waited is to be served by a target."""
+    """A waiting stream that a target can serve now."""
 
     request: Request
     choice: Choice
@@ -42,7 +42,7 @@ def _room(profile: EngineProfile) -> int:
 
 
 def _kinds(choice: Choice, targets: Iterable[NodeRecord]) -> frozenset[Kind]:
-    """What it waits for: a kind of target, or certain ones where it may have ended these."""
+    """Return the kinds of target a stream waits for; for a confined one, the targets by name."""
     if choice.is_confined:
         return frozenset((*kind_of(target), target.name) for target in targets)
     return frozenset(kind_of(target) for target in targets)
@@ -56,22 +56,25 @@ def _journal_of(request: Request, choice: Choice) -> Stream:
 
 
 class Placement:
-    """Streams that wait, and what targets would give them."""
+    """Keeps the waiting streams and chooses targets for them."""
 
     def __init__(self, roster: Roster, class_weights: Mapping[str, int]) -> None:
         self.choosing = Choosing(roster, class_weights)
         self.waiting = Waiting()
         self.stranded = Stranded()
         self._roster = roster
-        # The last suspect that each target was given.
+        # The last suspect that was opened on each target.
         self._tried: dict[str, Choice] = {}
 
     def measure_for(
         self, request: Request, target: NodeRecord, num_prompt_tokens: int
     ) -> EngineProfile:
-        """By which target of its model the length of a request is measured: the one that holds the
-        longest text. What is to fit is to fit on all, so that any can take it over, but for those
-        that leave no room for an answer of usual length."""
+        """Return the profile of the target against which a request's length is checked.
+
+        This is the target of its model that holds the longest text. A request whose max_tokens may
+        shrink is fitted to the smallest target instead, so that any target can take it over.
+        Targets without room for an answer of usual length are left out.
+        """
         model = target.profile.model_hash
         able = [n for n in self._targets() if not n.is_draining and is_of_kind(n, request)]
         kin = [n.profile for n in able if n.profile.model_hash == model]
@@ -87,7 +90,7 @@ class Placement:
         self.stranded.note(request, is_able=bool(kinds), now=now)
 
     def serve(self, placed: Placed, now: float) -> None:
-        """A waiting stream gets its place; the request's others stay with engines of its kind."""
+        """Take a placed stream off the line, and bind its request to the target's class."""
         request, profile = placed.request, placed.target.profile
         self.waiting.serve(request, placed.choice, now)
         request.numerics_class = profile.numerics_class
@@ -95,22 +98,22 @@ class Placement:
             request.is_exact = profile.exact
 
     def targets_changed(self, now: float) -> None:
-        """See anew who may serve whom, and note who waits for a target that is not there."""
+        """Update which targets may serve each waiting stream, and note those without any."""
         for request, choice in self.waiting:
             kinds = _kinds(choice, self._able(request, choice, now))
             self.waiting.change(choice, kinds)
             self.stranded.note(request, is_able=bool(kinds), now=now)
 
     def next_placed(self, now: float) -> Placed | None:
-        """The first waiting stream for which there is room, and the target that suits it best.
+        """Return the first waiting stream for which there is room, with its best target.
 
-        Nobody is overtaken by who waits for the same targets: a small one would keep a large one
-        out for ever.
+        Streams that wait for the same targets do not overtake each other; otherwise small ones
+        could keep a large one waiting forever.
         """
         blocked: set[Kind] = set()
-        # What suspects will take that wait for a target: nobody else gets it meanwhile.
+        # Waiting suspects and the targets on which room for them is kept free.
         kept: list[tuple[frozenset[str], Stream]] = []
-        # Whoever is behind the first of a line waits for targets of the same kinds.
+        # The streams behind the first of a line wait for targets of the same kinds.
         for head in self.waiting.heads():
             if head.kinds <= blocked:
                 continue
@@ -141,17 +144,17 @@ class Placement:
         return None
 
     def opened(self, choice: Choice, target: NodeRecord) -> None:
-        """A target begins with a stream."""
+        """Note that a stream was opened on a target."""
         if choice.suspicion is not None:
             self._tried[target.name] = choice
 
     def over(self, choice: Choice) -> None:
-        """A stream has ended: nobody tries it any more."""
+        """Note that a stream has ended and is tried on no target any more."""
         for name in [name for name, tried in self._tried.items() if tried is choice]:
             del self._tried[name]
 
     def _is_trying(self, target: NodeRecord) -> bool:
-        """Whether a suspect is there from which no token has come: it alone is to be accused."""
+        """Whether a target has a suspect without a token; a second one must not join it."""
         choice = self._tried.get(target.name)
         if choice is None or choice.suspicion is None or target.scheduler is None:
             return False
@@ -161,9 +164,9 @@ class Placement:
         return self._roster.nodes("target")
 
     def _able(self, request: Request, choice: Choice, now: float) -> list[NodeRecord]:
-        """Targets, crowded or not, that may serve a stream without a change of its text.
+        """Return the targets, full ones too, that may serve a stream without changing its text.
 
-        One that is drained only where there is no other, and for what has begun.
+        Draining ones are included only if there is no other and the request has begun.
         """
         able = [
             n
@@ -184,11 +187,11 @@ class Placement:
             return targets[0]
 
         def token_s(target: NodeRecord) -> float:
-            """Seconds a token, its share of the time until the first one included."""
+            """Seconds per token, including a share of the time to read the prompt."""
             assert target.scheduler is not None
             forecast = target.scheduler.forecast
             num_unread = len(stream.token_ids)
-            # The prompt of several choices is read once.
+            # A prompt that another choice has brought here is not read again.
             if any(other.target == target.name for other in request.choices.values()):
                 num_unread -= stream.spec.num_prompt_tokens
             reading_s = forecast.reading_s(num_unread) / max(1, stream.tokens_left)
@@ -197,7 +200,7 @@ class Placement:
         return min(targets, key=lambda n: (token_s(n), n.used_cells))
 
     def evacuated(self, request: Request, choice: Choice, now: float) -> Move | None:
-        """Where a stream of a target that is drained can go on at once, if there is room."""
+        """Return a move of a draining target's stream to a target with room; None without one."""
         source = self._roster.node(choice.target)
         if source is None or source.scheduler is None or not source.is_draining:
             return None

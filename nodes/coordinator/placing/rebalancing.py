@@ -1,4 +1,4 @@
-"""Which streams are better off on another target of their numerics class, and when they move."""
+"""Finds streams that another target of their numerics class would serve faster, and plans moves."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from nodes.coordinator.requests.request import Choice, Request
 from nodes.scheduler.stream import Opening, Stream
 from nodes.worker.stream import StreamId
 
-# Between two looks at who on a target is better off elsewhere, one target at a time, and at least
-# between two moves of requests: what was moved has been read then. And between two of the same one.
+# Interval between examinations of one target, and the least time between two moves of requests:
+# what was moved has been read by then.
 LOOK_S = 2.0
+# The least time between two moves of the same request.
 _REST_S = 10.0
-# Targets for which a move is planned: those that would decode plainly soonest with it.
+# Targets for which a move is evaluated: those that would decode fastest without guesses with it.
 _CANDIDATES = 2
-# A target that was not looked at for so long goes before slower ones.
+# A target that was not examined for this long goes before slower ones.
 _LONGEST_S = 10.0
-# What a stream gets must be so much slower than elsewhere: predictions are noisy.
+# A stream moves only if its time per token exceeds the other target's by this factor, because
+# predictions are noisy.
 _OVERLOAD = 1.3
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """All choices that a request has on one target go to another."""
+    """All of a request's choices on one target go to another. gain_s: predicted seconds saved."""
 
     request: Request
     choices: tuple[Choice, ...]
@@ -36,7 +38,7 @@ class Move:
 
 
 class Rebalancing:
-    """Looks now and then at who is served where; only decides, nothing is sent."""
+    """Examines one target at a time for streams to move; it only decides and sends nothing."""
 
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
@@ -44,10 +46,10 @@ class Rebalancing:
         self._looked_at: dict[str, float] = {}
 
     def next_move(self, streams: Mapping[StreamId, Request], now: float) -> Move | None:
-        """Now and then, off one target at a time: the move that saves the most seconds, if any
-        saves some. Tokens of others wait for some plans meanwhile, however many targets there are.
+        """Return the move off one target that saves the most seconds; None if none is due or saves.
 
-        streams: whose they are.
+        One call examines only one target, because tokens of other streams wait meanwhile.
+        streams: the request of each stream.
         """
         if now < self._next_look:
             return None
@@ -64,7 +66,7 @@ class Rebalancing:
         if source is None or source.scheduler is None:
             return None
         self._looked_at[source.name] = now
-        # Many more may wait than are here.
+        # Far more streams may wait than are on this target.
         ids = source.scheduler.stream_ids
         here = (streams[stream_id] for stream_id in ids if stream_id in streams)
         requests = {id(request): request for request in here}.values()
@@ -76,8 +78,8 @@ class Rebalancing:
         return max(moves, key=lambda move: move.gain_s)
 
     def _urgency(self, target: NodeRecord, now: float) -> tuple[float, float]:
-        """Of a look at a target: the slower it is by now and the longer it was not looked at. One
-        that was not for very long goes first.
+        """Return the urgency of examining a target: it grows with its seconds per token and with
+        the time since it was last examined. Overdue targets go first.
         """
         assert target.scheduler is not None
         waited_s = now - self._looked_at[target.name]
@@ -91,14 +93,17 @@ class Rebalancing:
         requests: Iterable[Request],
         now: float,
     ) -> list[Move]:
-        """Moves of one request off a target: the one not looked at for longest, of those that fit
-        elsewhere, and of these the one that has most to come."""
+        """Return the moves of one request off a target.
+
+        Of the requests that fit elsewhere it takes the one not considered for longest, and among
+        these the one with most tokens left.
+        """
         rested = [request for request in requests if now >= request.moved_at + _REST_S]
         units = [(request, streams) for request in rested if (streams := _unit(request, source))]
         units.sort(key=lambda unit: (unit[0].looked_at, -_num_left(unit[1])))
-        # Room is counted stream by stream: only until somebody fits somewhere.
+        # Counting room takes time per stream, so stop at the first request that fits elsewhere.
         for request, streams in units:
-            # One of its class may not be as exact as was told.
+            # A target of its class may be inexact although the client was notified of exactness.
             suited = [target for target in others if is_of_kind(target, request)]
             if able := [target for target in suited if has_room(target, streams)]:
                 request.looked_at = now
@@ -113,7 +118,7 @@ def _moves_of(
     able: Iterable[NodeRecord],
     now: float,
 ) -> list[Move]:
-    """What a request's streams on a target gain on each of the likeliest others, if they do."""
+    """Return the moves of a request's streams to the best candidates that save time."""
     assert source.scheduler is not None
     ids = [stream.spec.stream_id for stream in streams]
     here_s = source.scheduler.forecast.token_s(ids, now)
@@ -143,7 +148,7 @@ def _num_left(streams: Iterable[Stream]) -> int:
 
 
 def _unit(request: Request, source: NodeRecord) -> list[Stream]:
-    """What would go together: a request's streams on a target; none while one is being read."""
+    """Return a request's streams on a target, which move together; none while one is opening."""
     assert source.scheduler is not None
     ids = [s for s, choice in request.choices.items() if choice.target == source.name]
     streams = [source.scheduler.stream(stream_id) for stream_id in ids]

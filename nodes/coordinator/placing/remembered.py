@@ -1,7 +1,7 @@
-"""Requests that a target may have died of, so that they are known when they are asked again. Pure.
+"""Remembers requests that a target may have died of, to recognize them when they return. Pure.
 
-Clients ask again by themselves when a request fails: a request that ends targets would end one each
-time.
+Clients resubmit failed requests automatically: a request that ends targets would end another one
+each time.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Final
 from nodes.coordinator.placing.suspects import Suspicion
 from nodes.messages import SubmitRequest
 
-# One that was proven to end targets; and one that was not, for as long as clients go on asking.
-# That is short, as the same words may be an innocent's.
+# How long a request proven to end targets is refused, and how long an unproven one is suspected:
+# as long as clients retry, and no longer because another user's harmless request may be equal.
 PROVEN_S: Final = 3600.0
 SUSPECTED_S: Final = 60.0
 _MOST: Final = 256
-# A target may still work on a stream that was cancelled so long ago, at most.
+# The longest time that a target may still work on a cancelled stream.
 _CANCELLED_S: Final = 10.0
 _DIGEST_BYTES: Final = 16
 
 
 def digest_of(submit: SubmitRequest) -> bytes:
-    """Of what a target has to work on: prompt and rules, whatever the seed and whoever asks."""
+    """Return a digest of a target's input, prompt and rules, whatever the seed and the client."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    told = submit.model, submit.prompt, submit.messages, submit.tools, submit.rules
-    digest.update(repr(told).encode())
+    parts = submit.model, submit.prompt, submit.messages, submit.tools, submit.rules
+    digest.update(repr(parts).encode())
     digest.update(array("I", submit.prompt_token_ids).tobytes())
     return digest.digest()
 
@@ -43,15 +43,15 @@ class _Entry:
 
 
 class Remembered:
-    """By digest, the last ones of many."""
+    """Keeps the most recent suspicions by digest of the request."""
 
     def __init__(self) -> None:
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
-        # Of requests that were cancelled before a token of them had come: when, and from where.
+        # Requests cancelled before their first token from a target: time, target, digest.
         self._cancelled: deque[tuple[float, str, bytes]] = deque(maxlen=_MOST)
 
     def note(self, digest: bytes, suspicion: Suspicion, now: float, *, is_proven: bool) -> None:
-        """A request failed with a suspicion that nothing has taken from it."""
+        """Remember a request that ended under suspicion."""
         until = now + (PROVEN_S if is_proven else SUSPECTED_S)
         self._entries[digest] = _Entry(suspicion, is_proven, until)
         self._entries.move_to_end(digest)
@@ -59,26 +59,26 @@ class Remembered:
             self._entries.popitem(last=False)
 
     def cancelled(self, digest: bytes, target: str, now: float) -> None:
-        """A request was cancelled before a token of it had come from a target."""
+        """Note a request that was cancelled before its first token from a target."""
         self._cancelled.append((now, target, digest))
 
     def target_died(self, target: str, incarnation: int, now: float) -> None:
-        """It may have died of what was cancelled just before."""
+        """Suspect the requests that were cancelled on a target just before it died."""
         for at, name, digest in self._cancelled:
             if name == target and now - at <= _CANCELLED_S:
                 suspicion = Suspicion([target], [now], new_on={target: incarnation})
                 self.note(digest, suspicion, now, is_proven=False)
 
     def verdict(self, digest: bytes, now: float) -> str:
-        """Why such a request is not taken in; "" if it is."""
+        """Return why a request with this digest is refused; "" if it is not."""
         entry = self._found(digest, now)
         if entry is None or not entry.is_proven:
             return ""
         names = ", ".join(sorted(set(entry.suspicion.targets)))
-        return f"such a request ended target nodes before ({names}): it is not tried again for now"
+        return f"the same request ended target nodes before ({names}): it is refused for now"
 
     def suspicion(self, digest: bytes, now: float) -> Suspicion | None:
-        """With what such a request begins."""
+        """Return a copy of the suspicion with which a request of this digest begins."""
         entry = self._found(digest, now)
         return None if entry is None else deepcopy(entry.suspicion)
 

@@ -1,4 +1,4 @@
-"""What fits on a target: by what its engine holds, and by what is on it already."""
+"""Checks whether streams fit on a target, by its engine's capacity and its present streams."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def can_hold(target: NodeRecord, spec: StreamSpec) -> bool:
 
 
 def is_of_kind(target: NodeRecord, request: Request) -> bool:
-    """Returns whether a target has the model and class that a request asks for or began with, and
-    is as exact as its client was told."""
+    """Returns whether a target has the model and class that a request names or began with, and is
+    as exact as its StartedNotice said."""
     return is_meant_by(request, target.profile)
 
 
 def is_meant_by(request: Request, profile: EngineProfile) -> bool:
-    """The same of a target that has this profile."""
+    """Like is_of_kind(), for a target with this profile."""
     is_same = is_meant(request.model_hash, profile.model_hash)
     is_same = is_same and is_meant(request.numerics_class, profile.numerics_class)
-    # Any model can tell the tokens of a text.
+    # Any model can tokenize a text.
     if request.submit.wants in ("", EMBEDDING):
         is_same = is_same and profile.traits.embeds == (request.submit.wants == EMBEDDING)
     return is_same and request.is_exact in (None, profile.exact)
@@ -46,5 +46,5 @@ def has_room(target: NodeRecord, streams: Sequence[Stream]) -> bool:
 
 
 def cells_of(streams: Iterable[Stream]) -> int:
-    """What streams take at first, as their target counts it."""
+    """Return the KV cells that streams take at first, as their target counts them."""
     return sum(cells_soon(len(s.token_ids), s.tokens_left) for s in streams)

@@ -1,23 +1,23 @@
-"""Requests that no target could serve at present, and since when."""
+"""Keeps the requests that no present target can serve, with the time since when."""
 
 from __future__ import annotations
 
 from nodes.coordinator.requests.request import Request
 
-# A request without any target that could serve it is kept so long: a target may start again.
+# A request that no target can serve is kept for this long, because a target may restart.
 STRANDED_LIMIT_S = 30.0
-# Given up at a time: a client takes so many messages at once.
+# Requests ended at a time, because a client takes only so many messages at once.
 _MAX_AT_ONCE = 256
 
 
 class Stranded:
-    """In the order in which they lost their last target."""
+    """Requests in the order in which they lost their last target."""
 
     def __init__(self) -> None:
         self._requests: dict[tuple[bytes, int], Request] = {}
 
     def note(self, request: Request, *, is_able: bool, now: float) -> None:
-        """Whether there is a target that could serve it."""
+        """Update a request. is_able: there is a target that could serve it."""
         if is_able:
             self.forget(request)
         elif request.stranded_at is None:
@@ -25,13 +25,13 @@ class Stranded:
             self._requests[request.client, request.request_id] = request
 
     def forget(self, request: Request) -> None:
-        """It can be served, or has ended."""
+        """Remove a request that can be served or has ended."""
         if request.stranded_at is not None:
             request.stranded_at = None
             del self._requests[request.client, request.request_id]
 
     def due(self, now: float) -> list[Request]:
-        """Those that have waited too long; some of them, where these are many."""
+        """Return requests that have waited too long, at most _MAX_AT_ONCE of them."""
         out: list[Request] = []
         for request in self._requests.values():
             assert request.stranded_at is not None

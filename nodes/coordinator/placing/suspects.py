@@ -1,9 +1,9 @@
-"""What targets may die of: streams that were on one, and whether chance explains it. Pure.
+"""Decides whether a stream causes the deaths of targets or chance explains them. Pure.
 
-When a target dies, all that it had may be the cause. What goes on elsewhere with a token is not.
-The others, suspects, are tried one at a time on a target, so that the next death, if it comes,
-accuses one alone. A stream of which no token had come from the target that died is the likeliest
-cause: it goes to no other target. It waits for this one, and is tried there alone.
+When a target dies, each of its streams may be the cause. A stream that gets a token elsewhere is
+not. The others, called suspects, are tried one at a time on a target, so that another death
+accuses only one. A stream without a token from the target that died is the likeliest cause. It is
+not tried on other targets: it waits for this one to return, and is tried there alone.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from dataclasses import dataclass, field
 
 DAY_S = 86_400.0
 _MOST_REMEMBERED, _NUM_LATELY = 4096, 64
-# Deaths that are so near to each other are one event.
+# The least time over which a rate is computed: closer deaths are one event.
 _LEAST_S = 0.01
-# Who dies of nothing is to be accused wrongly less than once in a thousand days of a target.
+# An innocent stream may be convicted less than once in a thousand days of a target.
 _WRONG_HZ = 1e-3 / DAY_S
-# Losses one after the other, whatever they were: a bound, where targets die faster than they read.
+# Limit for losses of any cause in a row, for targets that die before they have read the prompt.
 MOST_LOSSES = 32
 _MAX_NAMES = 8
 
 
 @dataclass(slots=True)
 class Suspicion:
-    """Against one stream, since it last made progress.
+    """The evidence against one stream since it last made progress.
 
-    targets, died_at: that died with it, and when: the first among others, each later one while
-    nothing else was new on it. exposed_s: for each but the first, seconds that it was new on
-    targets until then; since_s: since the last one. num_losses: targets that died under it, for
-    whatever reason. new_on: names of those that died before a token of it had come from there, each
-    with its incarnation; where there are some it is tried on these alone.
+    targets, died_at: targets that died with it, and when. Other streams may have caused the first
+    death; at each later one no other stream was new on the target. exposed_s: for each death but
+    the first, seconds that the stream was new on targets before it. since_s: the same since the
+    last death. num_losses: targets that left under it for any reason. new_on: incarnations, by
+    name, of targets that died before its first token there; it is tried on these alone, if any.
     """
 
     targets: list[str]
@@ -47,7 +47,7 @@ class Suspicion:
         return not self.new_on or target in self.new_on
 
     def lost(self, target: str, exposed_s: float, now: float, *, is_alone: bool) -> None:
-        """Another target has died. is_alone: it was there, and nothing else was new on it."""
+        """Note another death. is_alone: the target had received it, and nothing else was new."""
         self.num_losses += 1
         self.since_s += exposed_s
         if is_alone:
@@ -57,9 +57,9 @@ class Suspicion:
             self.since_s = 0.0
 
     def verdict(self, rate_hz: float) -> tuple[str, str] | None:
-        """Code and line with which it ends; None if it is tried again.
+        """Return the code and reason with which the stream ends; None if it is tried again.
 
-        rate_hz: deaths of a target a second that have nothing to do with it.
+        rate_hz: deaths per second of a target from other causes.
         """
         num = len(self.targets)
         if not is_chance(self.exposed_s, rate_hz):
@@ -73,25 +73,26 @@ class Suspicion:
 
 
 def is_chance(exposed_s: Sequence[float], rate_hz: float) -> bool:
-    """Whether deaths that a suspect was exposed to may have nothing to do with it.
+    """Whether chance may explain the deaths that a suspect was exposed to.
 
-    Whoever is on a target that dies becomes a suspect. That another target dies of itself within
-    the T seconds in which it is new there has the probability rate T, that the next one does, too,
-    the product of both. Times the rate of first deaths: how often an innocent one is accused.
+    Each stream on a target that dies becomes a suspect. The probability that another target dies of
+    another cause within the T seconds in which the suspect is new there is rate * T. For several
+    deaths it is the product. This product times the rate of first deaths is the rate at which
+    innocent streams are convicted.
     """
     chance = math.prod(min(1.0, rate_hz * seconds) for seconds in exposed_s)
     return not exposed_s or rate_hz * chance >= _WRONG_HZ
 
 
 class Deaths:
-    """How often targets die of themselves."""
+    """The rate at which targets die of causes other than a suspect."""
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._times: list[float] = []
 
     def begin(self, now: float) -> None:
-        """There are targets, perhaps since before."""
+        """Start the observation when the first target joins; later calls change nothing."""
         if self._since is None:
             self._since = now
 
@@ -101,11 +102,12 @@ class Deaths:
             del self._times[:_MOST_REMEMBERED]
 
     def rate_hz(self, own: Sequence[float], num_targets: int, now: float) -> float:
-        """Deaths of a target a second. own: when targets died with a suspect, which do not count.
+        """Return the deaths per second of one target. own: times of deaths with a suspect, which do
+        not count.
 
-        Of the last day: one more than were seen, because a mesh that is young has had no time for
-        any. Or since any of the last ones, where more have come of late: what dies together has a
-        cause of its own. At least one a day.
+        The rate is the largest of three: the deaths of the last day plus one, because a young mesh
+        has had no time for any; the rate since any of the last _NUM_LATELY deaths, because deaths
+        close together have a common cause; and one a day.
         """
         seen_s = _LEAST_S if self._since is None else min(DAY_S, max(_LEAST_S, now - self._since))
         num_day = len(self._times) - bisect.bisect_left(self._times, now - seen_s)

@@ -1,4 +1,4 @@
-"""Streams that wait for a place on a target, in the order in which they get one."""
+"""Keeps the streams that wait for a place on a target, in the order in which they get one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from nodes.coordinator.requests.request import Choice, Request
 from nodes.messages.access import GATEWAY
 from nodes.worker.stream import StreamId
 
-# A step of priority goes before who came so much earlier; who has waited longer is not overtaken.
+# One step of priority counts like an arrival this much earlier, so the wait it causes is bounded.
 STEP_S = 5.0
-# Entries of a heap that may be out of date, beside as many as are not.
+# Outdated heap entries that are tolerated in addition to the number of current ones.
 _SPARE_ENTRIES = 16
 
-# Model and numerics class of a target, and its name where no other will do.
+# Model and numerics class of a target, and its name if a stream must go to this one.
 Kind: TypeAlias = tuple[str, ...]
-# Whether its text is still to begin, its turn in seconds, and how far priority put that forward.
+# Whether its output has not begun, its turn in seconds, and by how much priority advanced the turn.
 _Place: TypeAlias = tuple[bool, float, StreamId, float]
 _Key: TypeAlias = tuple[bool, float, int, StreamId]
 _LineKey: TypeAlias = tuple[frozenset[Kind], bool]
@@ -29,7 +29,7 @@ _LineKey: TypeAlias = tuple[frozenset[Kind], bool]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The first of those who wait for targets of the same kinds."""
+    """The first of the streams that wait for targets of the same kinds."""
 
     kinds: frozenset[Kind]
     request: Request
@@ -38,10 +38,11 @@ class Head:
 
 @dataclass(slots=True, eq=False)
 class _Tenant:
-    """Who takes turns with others for the targets of a model; it is forgotten with its last stream.
+    """A tenant that takes turns with others for the targets of a model.
 
-    number: of its own, for it may be there anew while what was before is still in heaps. served_at:
-    when a stream of its own got a place. turn: numbers these, of all tenants.
+    It is forgotten with its last waiting stream. number: unique, because entries of a forgotten
+    tenant may still be in heaps when it returns. served_at: when its last stream got a place.
+    turn: the number of that placement among those of all tenants.
     """
 
     number: int
@@ -51,11 +52,12 @@ class _Tenant:
 
 
 class _Line:
-    """Those who wait for targets of the same kinds: each tenant's streams, and whose turn it is."""
+    """The streams that wait for targets of the same kinds, by tenant, with the tenants' turns."""
 
     def __init__(self) -> None:
         self._places: dict[_Tenant, list[_Place]] = {}
-        # A tenant's entry is never later than its first stream is due; it is put right when seen.
+        # A heap. A tenant's entry is never later than its first stream's turn; an outdated one is
+        # corrected when it reaches the top.
         self._due: list[tuple[_Key, int, _Tenant]] = []
 
     def __bool__(self) -> bool:
@@ -67,7 +69,7 @@ class _Line:
         if places[0] is place:
             heapq.heappush(self._due, (self._key(tenant), tenant.number, tenant))
             if len(self._due) > 2 * len(self._places) + _SPARE_ENTRIES:
-                # Those behind one that waits for long would never be seen and put right.
+                # Outdated entries behind one that waits long would never reach the top.
                 self._due = [(self._key(each), each.number, each) for each in self._places]
                 heapq.heapify(self._due)
 
@@ -78,7 +80,7 @@ class _Line:
             del self._places[tenant]
 
     def first(self) -> _Key:
-        """Of a line that is not empty."""
+        """Return the key of the first stream; the line must not be empty."""
         while True:
             key, number, tenant = self._due[0]
             if tenant not in self._places:
@@ -91,7 +93,7 @@ class _Line:
     def _key(self, tenant: _Tenant) -> _Key:
         is_new, turn_s, stream_id, lead_s = self._places[tenant][0]
         if is_new:
-            # As if it had come when the tenant had its last turn.
+            # It counts as if it had arrived no earlier than the tenant's last turn.
             turn_s = max(turn_s, tenant.served_at - lead_s)
         return is_new, turn_s, tenant.turn if is_new else 0, stream_id
 
@@ -103,7 +105,7 @@ class _Entry:
     tenant: _Tenant
     kinds: frozenset[Kind]
     place: _Place
-    # Suspects have lines of their own: they wait for each other, too.
+    # Suspects have separate lines, because they also wait for each other.
     is_suspect: bool
 
     @property
@@ -112,12 +114,13 @@ class _Entry:
 
 
 class Waiting:
-    """First those whose clients have read some of their text, then by turns.
+    """The waiting streams: those whose output has begun go first, the others by tenants' turns.
 
-    Tenants take turns at equal priority: the first stream of each is in the line since it came or
-    since the tenant's last turn, whichever is later; a tenant's own go by priority and arrival. So
-    nobody waits for more than one stream of each other tenant, however many these have; and nobody
-    who comes, or had a turn, later than 45 s after that can go before it, so that nobody starves.
+    At equal priority tenants take turns: the first stream of each counts as waiting since it
+    arrived or since the tenant's last turn, whichever is later. Within a tenant the order is by
+    priority and arrival. So a stream waits for at most one stream of each other tenant, however
+    many that one has. A tenant whose stream arrives, or that had a turn, more than 45 s later
+    cannot overtake it, so no stream starves.
     """
 
     def __init__(self) -> None:
@@ -135,16 +138,16 @@ class Waiting:
         return stream_id in self._entries
 
     def __iter__(self) -> Iterator[tuple[Request, Choice]]:
-        """All of them, in no particular order."""
+        """Yield all waiting streams in no particular order."""
         for entry in list(self._entries.values()):
             yield entry.request, entry.choice
 
     def num_of(self, role: str) -> int:
-        """Streams of clients that joined in a role."""
+        """Return the number of waiting streams of clients that joined in a role."""
         return self._num_of_role[role]
 
     def add(self, request: Request, choice: Choice, kinds: frozenset[Kind]) -> None:
-        """kinds: of the targets that may serve it."""
+        """Add a stream. kinds: the kinds of the targets that may serve it."""
         stream_id = choice.spec.stream_id
         tenant = self._tenant(request)
         tenant.num_waiting += 1
@@ -155,14 +158,14 @@ class Waiting:
         self._lines.setdefault(entry.line, _Line()).add(tenant, entry.place)
 
     def _tenant(self, request: Request) -> _Tenant:
-        whose = request.model_hash, request.tenant
-        if whose not in self._tenants:
+        key = request.model_hash, request.tenant
+        if key not in self._tenants:
             self._num_tenants += 1
-            self._tenants[whose] = _Tenant(self._num_tenants)
-        return self._tenants[whose]
+            self._tenants[key] = _Tenant(self._num_tenants)
+        return self._tenants[key]
 
     def remove(self, request: Request, choice: Choice) -> None:
-        """Take out a stream that is in the line."""
+        """Remove a waiting stream."""
         entry = self._entries.pop(choice.spec.stream_id)
         self._leave_line(entry)
         self._num_of_role[request.role] -= 1
@@ -171,14 +174,14 @@ class Waiting:
             del self._tenants[request.model_hash, request.tenant]
 
     def serve(self, request: Request, choice: Choice, now: float) -> None:
-        """Take out a stream that gets a place: its tenant has had its turn."""
+        """Remove a stream that gets a place, which uses its tenant's turn."""
         tenant = self._entries[choice.spec.stream_id].tenant
         self.remove(request, choice)
         self._num_turns += 1
         tenant.served_at, tenant.turn = now, self._num_turns
 
     def change(self, choice: Choice, kinds: frozenset[Kind]) -> None:
-        """Other targets may serve a stream now."""
+        """Change the kinds of the targets that may serve a stream."""
         entry = self._entries[choice.spec.stream_id]
         if kinds == entry.kinds:
             return
@@ -194,7 +197,7 @@ class Waiting:
             del self._lines[entry.line]
 
     def heads(self) -> list[Head]:
-        """The first one of each line, in order; those that no target may serve are left out."""
+        """Return the first stream of each line in order, without those that no target may serve."""
         firsts = sorted(line.first() for (kinds, _), line in self._lines.items() if kinds)
         found = [self._entries[key[-1]] for key in firsts]
         return [Head(entry.kinds, entry.request, entry.choice) for entry in found]
@@ -202,7 +205,7 @@ class Waiting:
 
 def _place(request: Request, choice: Choice) -> _Place:
     lead_s = STEP_S * request.submit.priority
-    # What a client says that it has of a text is its own word; a gateway has no reason to cheat.
+    # A client could claim that its output has begun to get ahead; a gateway has no reason to.
     known = choice.spec.num_committed if request.is_resumed and request.role != GATEWAY else 0
     is_new = choice.num_tokens <= known
     return is_new, request.arrived_at - lead_s, choice.spec.stream_id, lead_s

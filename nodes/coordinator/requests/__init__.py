@@ -1,1 +1,1 @@
-"""What clients ask for: taken in, read, kept to its deadline, told what becomes of it."""
+"""Requests of clients: validation, tokenization, deadlines and the notices sent about them."""

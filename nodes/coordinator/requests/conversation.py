@@ -1,4 +1,4 @@
-"""Tells conversations apart by what is the same in all of their turns. Pure."""
+"""Identifies a conversation by the part that all of its turns share. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _USER = "user"
 
 
 def conversation_of(submit: SubmitRequest, prompt: Sequence[int]) -> bytes:
-    """Returns a digest of the beginning of what is asked, the same in every coordinator.
+    """Returns a digest of the beginning of a request, the same in every coordinator.
 
-    The beginning of a conversation is its tools and its messages up to and with the first one of
-    the user; that of a text is its first 256 characters, that of token ids (prompt) the first 64.
+    The beginning of a conversation is its tools and its messages up to and including the user's
+    first one; of a text its first 256 characters; of token ids (prompt) the first 64.
     """
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     parts = [submit.tools]
@@ -25,7 +25,7 @@ def conversation_of(submit: SubmitRequest, prompt: Sequence[int]) -> bytes:
         if message.role == _USER:
             break
     for part in map(str.encode, parts if submit.messages else ()):
-        # Each with its length: no two lists of parts are the same bytes.
+        # The length of each part makes sure that no two lists of parts give the same bytes.
         digest.update(len(part).to_bytes(4, "little") + part)
     digest.update(submit.prompt[:_NUM_CHARS].encode())
     for token_id in prompt[:_NUM_IDS]:

@@ -1,4 +1,4 @@
-"""Until when requests may last. Pure."""
+"""Finds the requests whose deadline has passed. Pure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 
 from nodes.coordinator.requests.request import Request
 
-# Ended at a time: a client takes so many messages at once.
+# Requests ended at a time, because a client takes only so many messages at once.
 _MAX_AT_ONCE = 256
 
 
 class Deadlines:
-    """Every request with its end; cheap as long as none is due."""
+    """Keeps every request with its deadline; due() is cheap while none has passed."""
 
     def __init__(self) -> None:
         self._requests: dict[tuple[bytes, int], Request] = {}
-        # None is due before.
+        # No request is due before this time.
         self._earliest = math.inf
 
     def __len__(self) -> int:
@@ -26,11 +26,11 @@ class Deadlines:
         self._earliest = min(self._earliest, request.ends_at)
 
     def forget(self, request: Request) -> None:
-        """It has ended."""
+        """Remove a request that has ended."""
         self._requests.pop((request.client, request.request_id), None)
 
     def due(self, now: float) -> list[Request]:
-        """Those whose time is over; some of them, where these are many."""
+        """Return requests whose deadline has passed, at most _MAX_AT_ONCE of them."""
         if now < self._earliest:
             return []
         over = [request for request in self._requests.values() if request.ends_at <= now]

@@ -1,6 +1,6 @@
-"""How much of what clients have sent is kept here, by connection, by tenant and in all. Pure.
+"""Limits how much submitted text is kept, by connection, by tenant and in total. Pure.
 
-A character and a token id count the same: up to 4 bytes, and 8.
+A character (up to 4 bytes) and a token id (8 bytes) count the same.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 from nodes.coordinator.requests.request import Request
 
-# 64 of the longest texts, of whoever asks through one connection.
+# 64 of the longest texts.
 MAX_OF_CONNECTION: Final = 1 << 24
 # 32 prompts of the most token ids.
 MAX_OF_TENANT: Final = 1 << 22
@@ -19,7 +19,7 @@ MAX_OF_ALL: Final = 1 << 25
 
 
 class Holdings:
-    """What each request is charged with, from the day it is taken in until it is over."""
+    """Keeps each request's charge from its submission until it is over."""
 
     def __init__(self) -> None:
         self._of_request: dict[tuple[bytes, int], int] = {}
@@ -28,17 +28,20 @@ class Holdings:
         self._of_all = 0
 
     def what_is_full(self, request: Request, num: int) -> str:
-        """Where there is no room for so many more; "" where there is."""
+        """Return which limit num more would exceed; "" if none."""
         if self._of_connection[request.client] + num > MAX_OF_CONNECTION:
-            return f"this {request.role} has {MAX_OF_CONNECTION} characters and token ids"
+            return (
+                f"this {request.role} has reached its limit of {MAX_OF_CONNECTION} characters and "
+                f"token ids"
+            )
         if self._of_tenant[request.tenant] + num > MAX_OF_TENANT:
-            return f"this owner has {MAX_OF_TENANT} characters and token ids"
+            return f"this owner has reached its limit of {MAX_OF_TENANT} characters and token ids"
         if self._of_all + num > MAX_OF_ALL:
-            return f"all together have {MAX_OF_ALL} characters and token ids"
+            return f"all clients have reached the limit of {MAX_OF_ALL} characters and token ids"
         return ""
 
     def charge(self, request: Request, num: int) -> None:
-        """The request holds so many from now on."""
+        """Set a request's charge to num characters and token ids."""
         key = request.client, request.request_id
         more = num - self._of_request.get(key, 0)
         self._of_request[key] = num
@@ -47,7 +50,7 @@ class Holdings:
         self._of_all += more
 
     def forget(self, request: Request) -> None:
-        """It is over, and may never have been charged."""
+        """Remove the charge of a request that is over, if it has one."""
         key = request.client, request.request_id
         if key not in self._of_request:
             return
@@ -60,7 +63,7 @@ class Holdings:
 
 
 def num_held_by(request: Request) -> int:
-    """Characters and token ids of a request as it is submitted."""
+    """Return the characters and token ids of a request as it was submitted."""
     submit = request.submit
     num_chars = len(submit.prompt) + sum(len(message.content) for message in submit.messages)
     return num_chars + len(submit.tools) + len(submit.prompt_token_ids)

@@ -1,4 +1,4 @@
-"""What clients submit: whose it is, for which model, and whether it is taken in."""
+"""Accepts or refuses submitted requests, and sets their owner, limits and model."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ _DIGEST_BYTES = 16
 
 
 class RefusedRequestError(Exception):
-    """A request is not taken in; code as in RequestFailedNotice."""
+    """A request is refused; code as in RequestFailedNotice."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason[:_MAX_REASON])
         self.code = code
 
 
-def owner_of(who: str, user: str) -> str:
-    """The name under which a request shares prefixes: that of a key or connection, and the user's.
+def owner_of(sender: str, user: str) -> str:
+    """Return the name under which a request shares prefixes: its key or connection, and its user.
 
-    Nodes have no use for what users are called; and no user of one client is one of another.
+    The user is hashed, because nodes do not need its name. Users of different clients are
+    different.
     """
     if not user:
-        return who
-    return f"{who}/{hashlib.blake2b(user.encode(), digest_size=_DIGEST_BYTES).hexdigest()}"
+        return sender
+    return f"{sender}/{hashlib.blake2b(user.encode(), digest_size=_DIGEST_BYTES).hexdigest()}"
 
 
 class Intake:
-    """Takes requests in, within limits."""
+    """Accepts requests within limits."""
 
     def __init__(self, roster: Roster, serving: Serving, limits: LimitSettings) -> None:
         self._roster = roster
@@ -54,11 +55,14 @@ class Intake:
         self._serving.choosing.came()
 
     def submit(
-        self, client: bytes, role: str, who: str, submit: SubmitRequest, now: float
+        self, client: bytes, role: str, sender: str, submit: SubmitRequest, now: float
     ) -> list[Send]:
-        """role: what the client joined as. who: its key's name, or its connection."""
+        """Accept or refuse a request, and return the messages to send.
+
+        role: the role the client joined in. sender: the name of its key, or its connection.
+        """
         try:
-            request, target = self._checked(client, role, who, submit, now)
+            request, target = self._checked(client, role, sender, submit, now)
         except RefusedRequestError as error:
             self._serving.ledger.outcomes[error.code] += 1
             return [Send(client, RequestFailedNotice(submit.request_id, error.code, str(error)))]
@@ -75,16 +79,16 @@ class Intake:
         return self.ask_tokenizers()
 
     def take_up(self, now: float) -> list[Send]:
-        """Begin what waited for a target that is there now."""
+        """Begin requests that waited for a target and have one now."""
         out: list[Send] = []
         for request, target in self._serving.returned(now):
             out += self._begin(request, target, now)
         return out
 
     def _checked(
-        self, client: bytes, role: str, who: str, submit: SubmitRequest, now: float
+        self, client: bytes, role: str, sender: str, submit: SubmitRequest, now: float
     ) -> tuple[Request, NodeRecord | None]:
-        """The request, and the target that tokenizes it; None where that is waited for.
+        """Return the request and the target that tokenizes it; None if it must wait for one.
 
         Raises RefusedRequestError.
         """
@@ -96,7 +100,7 @@ class Intake:
         max_waiting = limits.max_gateway_waiting if is_gateway else limits.max_waiting
         if num_waiting + submit.num_choices > max_waiting:
             raise RefusedRequestError(
-                "overloaded", f"{num_waiting} streams wait already: try later"
+                "overloaded", f"{num_waiting} streams are waiting already: try later"
             )
         max_requests = limits.max_gateway_requests if is_gateway else limits.max_requests
         if serving.ledger.num_requests(client) >= max_requests:
@@ -110,31 +114,31 @@ class Intake:
         request.arrived_at, request.role = now, role
         request.limit_s = min(submit.deadline_s or math.inf, limits.max_request_s)
         request.ends_at = now + request.limit_s
-        request.owner = owner_of(who, submit.user)
-        # The users of a client are its own invention: they get it no more turns.
-        request.tenant = request.owner if is_gateway else who
+        request.owner = owner_of(sender, submit.user)
+        # A client can invent users, so only a gateway's users count as separate tenants.
+        request.tenant = request.owner if is_gateway else sender
         if verdict := serving.remembered.verdict(request.digest, now):
             raise RefusedRequestError("bad_request", verdict)
         request.suspicion = serving.remembered.suspicion(request.digest, now)
         if full := serving.ledger.holdings.what_is_full(request, num_held_by(request)):
-            raise RefusedRequestError("overloaded", f"{full} here already: try later")
+            raise RefusedRequestError("overloaded", f"{full}: try later")
         return request, self._target_for(request, now)
 
     def _target_for(self, request: Request, now: float) -> NodeRecord | None:
         serving = self._serving
         model, target = request.submit.model, serving.choosing.reader_of(request, now)
-        # After a restart of the coordinator nodes are still coming back.
+        # A resumed request waits, because after a restart of the coordinator nodes still rejoin.
         if target is not None or request.is_resumed or serving.choosing.expects_for(request, now):
             return target
         targets = self._roster.nodes("target")
         wants_embedding = request.submit.wants == EMBEDDING
         meant = suits(targets, [target.profile for target in targets], model) if model else []
         if meant and meant[0].profile.traits.embeds != wants_embedding:
-            makes = "text and no vectors" if wants_embedding else "vectors of texts and no text"
-            raise RefusedRequestError("bad_request", f"model {model!r} makes {makes}")
+            makes = "text and no embeddings" if wants_embedding else "embeddings and no text"
+            raise RefusedRequestError("bad_request", f"model {model!r} produces {makes}")
         if not any(target.profile.traits.embeds == wants_embedding for target in targets):
             if targets and wants_embedding:
-                reason = "no target serves a model of embeddings: start one"
+                reason = "no target serves an embedding model: start one"
                 raise RefusedRequestError("not_found", reason)
             targets = []
         if not targets:
@@ -142,32 +146,32 @@ class Intake:
         if all(target.is_draining for target in targets):
             raise RefusedRequestError(
                 "unavailable",
-                "all target nodes are being drained: start another, or take one back",
+                "all target nodes are draining: start another one, or undrain one",
             )
         known = self._models.has(model)
         if request.is_pinned and (known or not model):
             raise self._not_pinned(request, targets)
         if known:
             raise RefusedRequestError(
-                "unavailable", f"no target of model {model!r} is there at present: try later"
+                "unavailable", f"no target of model {model!r} is present: try later"
             )
         names = ", ".join(shown_ids([n.profile for n in targets]))
-        raise RefusedRequestError("not_found", f"no target has model {model!r}; there are: {names}")
+        reason = f"no target has model {model!r}; present models: {names}"
+        raise RefusedRequestError("not_found", reason)
 
     def _not_pinned(self, request: Request, targets: list[NodeRecord]) -> RefusedRequestError:
-        """Why no target that is there has the model and the class that a request asks for."""
-        told = fingerprint(request.model_hash, request.numerics_class)
+        """Return the error for a model and class that no present target has."""
+        wanted = fingerprint(request.model_hash, request.numerics_class)
         if any(is_of_kind(target, request) and not target.is_draining for target in targets):
-            reason = (
-                f"fingerprint {told} is not one of model {request.submit.model!r}: leave one out"
-            )
+            model = request.submit.model
+            reason = f"fingerprint {wanted} does not belong to model {model!r}: omit one of them"
             return RefusedRequestError("bad_request", reason)
         return RefusedRequestError(
-            "unavailable", f"no target with fingerprint {told} is there at present"
+            "unavailable", f"no target with fingerprint {wanted} is present: try later"
         )
 
     def ask_tokenizers(self) -> list[Send]:
-        """The texts that may be sent to targets now."""
+        """Return the texts that may be sent to targets for tokenization now."""
         out = []
         for name, question in self._serving.ledger.tokenizing.due():
             target = self._roster.node(name)

@@ -1,4 +1,4 @@
-"""Every request that has been taken in and is not over, by its client and by its streams."""
+"""Keeps every accepted request that is not over, by client and by stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nodes.coordinator.requests.resuming import Returning
 from nodes.coordinator.requests.tokenizing import Tokenizing
 from nodes.worker.stream import StreamId
 
-# What becomes of requests: the codes of RequestFailedNotice, and these.
+# Outcomes of requests: three of their own, and the codes of RequestFailedNotice.
 OUTCOMES: Final = (
     *("done", "cancelled", "left"),
     *("bad_request", "not_found", "overloaded", "unavailable", "deadline", "internal"),
@@ -21,7 +21,7 @@ OUTCOMES: Final = (
 
 
 class Ledger:
-    """outcomes: of requests that are over, how many of each of OUTCOMES."""
+    """outcomes: the number of finished requests with each of OUTCOMES."""
 
     def __init__(self) -> None:
         self.requests: dict[tuple[bytes, int], Request] = {}
@@ -34,8 +34,8 @@ class Ledger:
         self._ids_of_client: dict[bytes, set[int]] = {}
 
     def num_unread(self, role: str) -> int:
-        """Requests whose texts are not tokenized yet or whose targets are not back, of clients
-        that joined in a role."""
+        """Return the requests that wait for tokenization or for a target to return, of clients that
+        joined in a role."""
         return self.tokenizing.num_of(role) + self.returning.num_of(role)
 
     def num_requests(self, client: bytes) -> int:
@@ -51,11 +51,11 @@ class Ledger:
         self.holdings.charge(request, num_held_by(request))
 
     def holds(self, request: Request) -> bool:
-        """Whether it is not over: a client may use its number again."""
+        """Whether this request is not over; a later request may have the same number."""
         return self.requests.get((request.client, request.request_id)) is request
 
     def forget(self, request: Request, outcome: str) -> None:
-        """A request has ended; its streams are forgotten by who ends it."""
+        """Remove a request that has ended; its streams are removed by the caller."""
         self.tokenizing.drop(request)
         self.returning.drop(request)
         self.deadlines.forget(request)
@@ -68,12 +68,12 @@ class Ledger:
                 del self._ids_of_client[request.client]
 
     def target_of(self, stream_id: StreamId) -> str:
-        """The target that has a stream; "" if none has."""
+        """Return the target that serves a stream; "" if none does."""
         request = self.streams.get(stream_id)
         return request.choices[stream_id].target if request is not None else ""
 
     def charge(self, streams: Sequence[StreamId], num_bytes: int, *, to_draft: bool) -> None:
-        """Book the bytes of a message on the streams it is about, in equal shares."""
+        """Charge the bytes of a message to its streams in equal shares."""
         for stream_id in streams:
             request = self.streams.get(stream_id)
             if request is not None:

@@ -1,4 +1,4 @@
-"""Finds the model that a request names. A model is the content of a file. Pure."""
+"""Finds the model that a request names. A model is identified by its file's content. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nodes.messages.fingerprint import is_named, model_ids
 
 
 def _is_named(profile: EngineProfile, name: str) -> bool:
-    """By its whole name, or as it is shown."""
+    """Whether a name means this model, in full or as shown to clients."""
     shown = profile.model[:MAX_MODEL_CHARS]
     return any(is_named(name, (found, profile.model_hash)) for found in (profile.model, shown))
 
@@ -24,11 +24,11 @@ def shown_ids(profiles: Iterable[EngineProfile]) -> list[str]:
 
 
 def hashes_in_order(known: Sequence[EngineProfile], name: str) -> list[str]:
-    """Returns hashes of the models that a name may mean, the one first that it means if present.
+    """Returns hashes of the models that a name may mean, the preferred one first.
 
-    name: "" for any. known: profiles of targets that are here or were here lately. The model whose
-    targets have the most cells goes first, whatever the load is, and while one of these is away for
-    a moment.
+    name: "" for any. known: profiles of targets that are present or left recently. The model whose
+    targets have the most KV cells goes first. The order does not depend on load, nor on a target
+    that is absent for a moment.
     """
     cells = Counter[str]()
     names: dict[str, str] = {}
@@ -43,7 +43,7 @@ def hashes_in_order(known: Sequence[EngineProfile], name: str) -> list[str]:
 def suits(
     targets: Iterable[NodeRecord], known: Sequence[EngineProfile], name: str
 ) -> list[NodeRecord]:
-    """Returns those of the targets that have the first of the models that a name may mean."""
+    """Returns the targets of the first model in hashes_in_order() that any of them has."""
     by_hash: dict[str, list[NodeRecord]] = {}
     for target in targets:
         by_hash.setdefault(target.profile.model_hash, []).append(target)
@@ -52,7 +52,7 @@ def suits(
 
 
 class KnownModels:
-    """Models that a target has had since the coordinator started, the last ones of many."""
+    """The most recent models of targets since the coordinator started."""
 
     _MAX = 64
 

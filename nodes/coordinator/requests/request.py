@@ -1,4 +1,4 @@
-"""Requests of clients: validation, the streams they become, and what their clients are told."""
+"""Requests of clients: validation, the streams they become, and notices to their clients."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from nodes.scheduler.stream import Figures, Stream
 from nodes.worker.cells import cells_needed
 from nodes.worker.stream import StreamId, StreamSpec
 
-# Output tokens of a choice; None of one that is over.
+# Output tokens that a choice has already; None for a choice that is over.
 Committed = tuple[int, ...] | None
 
 
 class BadRequestError(Exception):
-    """The request can never be served as it is; the text is one line for its sender."""
+    """The request can never be served as it is; the message is one line for its sender."""
 
 
 @dataclass(slots=True)
 class Wire:
-    """Bytes of messages about one stream, its share of those about several."""
+    """Bytes of messages about one stream, including its share of those about several."""
 
     draft_bytes: int = 0
     target_bytes: int = 0
@@ -59,8 +59,8 @@ class Wire:
 class Choice:
     """One of a request's n choices: a stream on some target.
 
-    journal: the stream itself, while it waits for another target. num_tokens: of output, those
-    that its client had from another coordinator included.
+    journal: the stream itself, while it waits for another target. num_tokens: output tokens,
+    including those that another coordinator sent.
     """
 
     spec: StreamSpec
@@ -68,18 +68,18 @@ class Choice:
     num_tokens: int = 0
     journal: Stream | None = None
     wire: Wire = field(default_factory=Wire)
-    # Whether there has been no token of it where it is, and since when.
+    # Whether its present target has produced no token of it, and when it was opened there.
     is_new: bool = True
     opened_at: float = 0.0
     suspicion: Suspicion | None = None
 
     @property
     def is_confined(self) -> bool:
-        """Whether it may be tried only where it may have ended a target."""
+        """Whether it may be tried only on targets that it may have ended."""
         return self.suspicion is not None and bool(self.suspicion.new_on)
 
     def has_come(self, num_tokens: int) -> bool:
-        """So many tokens of it came from where it is: whether that takes a suspicion from it."""
+        """Note tokens from its present target; return whether they cleared a suspicion."""
         if not num_tokens:
             return False
         was_suspect = self.suspicion is not None
@@ -89,9 +89,10 @@ class Choice:
 
 @dataclass(slots=True)
 class Request:
-    """owner: whose other requests may share what a target has computed for this one.
+    """A client's request with its choices.
 
-    role: what its client joined as. tenant: with whose other requests it takes turns.
+    role: the role its client joined in. owner: requests of one owner share saved prefixes on
+    targets. tenant: requests of different tenants take turns.
     """
 
     client: bytes
@@ -101,33 +102,33 @@ class Request:
     role: str = "client"
     owner: str = ""
     tenant: str = ""
-    # The numerics class that its StartedNotice told.
+    # The numerics class in the StartedNotice; None before that was sent.
     told_class: str | None = None
     arrived_at: float = 0.0
-    # What its targets must have, perhaps shortened as in fingerprints; "" for any, as yet.
+    # The model and class its targets must have, perhaps shortened as in fingerprints; "" for any.
     # All choices stay with engines of one class, which compute equal bits (law 1).
     model_hash: str = ""
     numerics_class: str = ""
-    # What is the same in all turns of a conversation: a class is drawn by it.
+    # Digest of what all turns of a conversation share; it decides the numerics class.
     conversation: bytes = b""
-    # What the client was told.
+    # Whether its targets must be exact, as the client was notified; None for either.
     is_exact: bool | None = None
     moved_at: float = -math.inf
-    # When it was last asked whether it is better off elsewhere.
+    # When a move to another target was last considered for it.
     looked_at: float = -math.inf
-    # Targets that left while it was theirs.
+    # Targets that left while they served it.
     num_losses: int = 0
-    last_loss: str = "all targets that could serve it left"
-    # Since when there is no target that could serve it; stranded.py keeps it.
+    last_loss: str = "all targets that could serve this request left"
+    # When it lost the last target that could serve it; stranded.py sets it.
     stranded_at: float | None = None
-    # Position of the next token of the prompt of which the client is to be told the score.
+    # Position of the next prompt token whose score must be sent to the client.
     next_score: int = 1
     num_prompt_tokens: int = 0
     prompt_hash: str = ""
-    # What it is known by when it is asked again, and with what its choices begin.
+    # Identifies it when it is submitted again; the suspicion with which its choices begin.
     digest: bytes = b""
     suspicion: Suspicion | None = None
-    # What a prompt of token ids is, and what its client has of each choice, until they are streams.
+    # The prompt's token ids, and the client's tokens of each choice, until they become streams.
     prompt: tuple[int, ...] = ()
     committed: tuple[Committed, ...] = ()
     limit_s: float = math.inf
@@ -152,13 +153,12 @@ class Request:
 
     @property
     def is_confined(self) -> bool:
-        """Whether this is so of some choice of it."""
+        """Whether any of its choices is confined."""
         return any(choice.is_confined for choice in self.choices.values())
 
     @property
     def is_pinned(self) -> bool:
-        """Whether it asks for one numerics class, or went on with what it had when it began
-        elsewhere."""
+        """Whether it names one numerics class, or was resumed with the class it began with."""
         return bool(self.submit.numerics_class)
 
     @property
@@ -166,17 +166,17 @@ class Request:
         return self.submit.priority / DEFAULT_PRIORITY
 
     def forget_text(self) -> None:
-        """It has become streams."""
+        """Drop the text after the request has become streams."""
         self.submit = replace(self.submit, prompt="", messages=(), prompt_token_ids=())
         self.prompt, self.committed = (), ()
 
     @property
     def awaits_scores(self) -> bool:
-        """Whether there are scores of the prompt that the client is still to be told."""
+        """Whether scores of the prompt must still be sent to the client."""
         return self.submit.scores_prompt and self.next_score < self.num_prompt_tokens
 
     def scored(self, notice: PromptScoresNotice) -> PromptLogprobsNotice | None:
-        """What is new in scores of the prompt; a target that reads it anew tells all again.
+        """Return the new scores of the prompt; a target that reads it again repeats old ones.
 
         Raises ValueError for a gap, which can never be filled.
         """
@@ -188,61 +188,61 @@ class Request:
         return PromptLogprobsNotice(self.request_id, position, scores) if scores else None
 
     def unbind(self) -> None:
-        """A target is gone: without any token from its kind, another kind will do as well."""
+        """After a target was lost, allow another class if the request has no output yet."""
         is_whole = len(self.choices) == self.submit.num_choices
         has_begun = self.next_score > 1 or any(
             choice.target or choice.num_tokens for choice in self.choices.values()
         )
         if is_whole and not has_begun and not self.is_pinned:
             self.numerics_class = ""
-            # What was not said to be exact may come out better.
+            # A request announced as inexact may become exact.
             self.is_exact = self.is_exact or None
 
 
 def new_request(client: bytes, submit: SubmitRequest) -> Request:
-    """Take a request in; a seed of -1 becomes a random one, which the client is told.
+    """Validate a submitted request. A seed of -1 becomes a random one, sent to the client later.
 
     Raises BadRequestError.
     """
     seed = submit.seed if submit.seed >= 0 else secrets.randbits(53)
     prompt, committed = _split(submit)
     if any(committed):
-        # Of the prompt all was told before the first token.
+        # All prompt scores were sent before the first token.
         submit = replace(submit, scores_prompt=False)
     request = Request(client, submit, seed, prompt=prompt, committed=committed)
     request.digest = digest_of(submit)
     request.model_hash, request.numerics_class = submit.model_hash, submit.numerics_class
     request.conversation = conversation_of(submit, prompt)
     if request.is_resumed:
-        # What was told as exact stays so; what was not may come out better.
+        # A request announced as exact stays exact; another one may become exact.
         request.is_exact = True if submit.is_exact else None
     sampling_of(request, 0)
     if not (submit.prompt or prompt or submit.messages):
         raise BadRequestError("the prompt is empty: give some text or token ids")
     if submit.wants:
         if submit.wants not in WANTS:
-            raise BadRequestError(f"wants: one of {', '.join(WANTS)} is accepted")
+            raise BadRequestError(f"wants: accepted values are {', '.join(WANTS)}")
         if (submit.wants == TEXT) != bool(prompt) and submit.wants != EMBEDDING:
             raise BadRequestError(
                 "wants: `text` needs token ids as the prompt, `tokens` a text or a conversation"
             )
     elif submit.max_tokens == 0 and not submit.scores_prompt:
-        raise BadRequestError("max_tokens is 0: at least 1, unless the prompt is scored")
+        raise BadRequestError("max_tokens is 0: it must be at least 1 unless the prompt is scored")
     return request
 
 
 def _split(submit: SubmitRequest) -> tuple[tuple[int, ...], tuple[Committed, ...]]:
-    """The ids of the prompt, if it has some, and what its client has of each choice."""
+    """Return the prompt's token ids, if any, and the tokens that the client has of each choice."""
     ids, counts = submit.prompt_token_ids, submit.resume_from
     if not counts:
         return ids, ((),) * submit.num_choices
     if len(counts) != submit.num_choices or max(counts) < 0:
-        raise BadRequestError("resume_from: a number for each choice, of which one is not over")
+        raise BadRequestError("resume_from: give one number per choice, at least one not negative")
     if max(counts) >= max(1, submit.max_tokens):
-        raise BadRequestError("resume_from: a choice has all its tokens already")
+        raise BadRequestError("resume_from: one choice already has max_tokens tokens")
     begin = len(ids) - sum(max(0, count) for count in counts)
     if begin < 0:
-        raise BadRequestError("resume_from: there are fewer token ids than it says")
+        raise BadRequestError("resume_from: its numbers exceed the number of token ids")
     prompt, committed = ids[:begin], list[Committed]()
     for count in counts:
         committed.append(None if count < 0 else ids[begin : begin + count])
@@ -251,7 +251,7 @@ def _split(submit: SubmitRequest) -> tuple[tuple[int, ...], tuple[Committed, ...
 
 
 def sampling_of(request: Request, choice: int) -> Sampling:
-    """Raises BadRequestError naming the parameter that is out of range."""
+    """Return a choice's sampling parameters. Raises BadRequestError naming one out of range."""
     submit = request.submit
     try:
         return Sampling(
@@ -270,7 +270,7 @@ def sampling_of(request: Request, choice: int) -> Sampling:
 def specs_of(
     request: Request, owner: str, first_id: int, prompt: tuple[int, ...], target: EngineProfile
 ) -> list[StreamSpec]:
-    """The streams of a request on a target. Raises BadRequestError if they can never fit."""
+    """Return the streams of a request. Raises BadRequestError if the target can never hold them."""
     submit = request.submit
     if not prompt:
         raise BadRequestError("the prompt is empty: give some text or token ids")
@@ -301,7 +301,7 @@ def specs_of(
             num_prompt_tokens=len(prompt),
             token_ids=prompt + ids,
             num_logprobs=submit.num_logprobs,
-            # It is the prompt of all of them, and read once.
+            # All choices share the prompt, so only the first stream scores it.
             scores_prompt=submit.scores_prompt and number == 0,
             num_leased=1,
         )
@@ -314,12 +314,12 @@ def specs_of(
             f"shorten the prompt or lower --max-tokens"
         )
     if len(prompt) + max_tokens > MAX_PROMPT_TOKENS:
-        # Wherever it goes on, one message has all of it.
+        # One message must hold the whole stream when another target continues it.
         raise BadRequestError(
             f"{wanted} exceed the {MAX_PROMPT_TOKENS} tokens of a message: "
             f"shorten the prompt or lower --max-tokens"
         )
-    # One that began elsewhere fitted there: a target with as many cells may still come.
+    # A resumed request did fit a target: one with as many KV cells may still join.
     if not request.is_resumed and cells_needed(specs[0]) > target.num_cells:
         raise BadRequestError(
             f"{wanted} + {MAX_GAMMA} guesses exceed the {target.num_cells} cells of "

@@ -1,4 +1,4 @@
-"""Requests that began with another coordinator: what their clients have of them. Pure."""
+"""Keeps requests with token ids, resumed ones for example, until a target returns. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ _DIGEST_BYTES = 16
 
 
 def prompt_hash(prompt: Sequence[int]) -> str:
-    """Of a prompt's ids: a text may become others with time, as a template may tell the date."""
+    """Return a digest of a prompt's token ids, which tells whether a resumed text still has them.
+
+    They may change with time, for example when a chat template includes the date.
+    """
     return hashlib.blake2b(array("I", prompt).tobytes(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
 class Returning:
-    """Requests with token ids for which no target is back yet; texts wait to be tokenized."""
+    """Requests with token ids that wait for a target; those with text wait in Tokenizing."""
 
     def __init__(self) -> None:
         self._requests: dict[tuple[bytes, int], Request] = {}
@@ -29,12 +32,12 @@ class Returning:
         self._num_of_role[request.role] += request.submit.num_choices
 
     def drop(self, request: Request) -> None:
-        """It has a target, or has ended."""
+        """Remove a request that has a target or has ended."""
         if self._requests.pop((request.client, request.request_id), None) is not None:
             self._num_of_role[request.role] -= request.submit.num_choices
 
     def num_of(self, role: str) -> int:
-        """Choices of clients that joined in a role."""
+        """Return the number of waiting choices of clients that joined in a role."""
         return self._num_of_role[role]
 
     def __iter__(self) -> Iterator[Request]:

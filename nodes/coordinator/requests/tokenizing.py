@@ -1,4 +1,4 @@
-"""Texts on their way to become token ids: which target was asked, a few at a time."""
+"""Has targets tokenize the texts of requests, a few texts at a time."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from nodes.coordinator.requests.request import Request
 from nodes.messages import EMBEDDING, TokenizeRequest
 from nodes.scheduler.silences import Silences
 
-# A target reads one text at a time; the others are on their way meanwhile.
+# Texts sent to one target at a time: it works on one while the others are in transit.
 MAX_AT_ONCE = 4
-# A text is asked for again after so much silence, longer each time, and what all texts on their way
-# may take on a slow machine.
+# A text is sent again after this much silence, longer each time, plus the time that a slow machine
+# may take for all texts sent.
 _SILENT_S = 10.0
 _CHAR_S = 5e-5
-# A pass over the longest text by a slow device.
+# A slow device's pass over the longest text.
 _EMBEDDING_S = 120.0
 _MOST_ASKED_AGAIN = 3
 
 
 @dataclass(slots=True)
 class Text:
-    """A request's text. target: who was or is to be asked, "" for nobody as yet."""
+    """A request's text. target: the target that tokenizes it, "" while there is none."""
 
     number: int
     request: Request
@@ -34,15 +34,15 @@ class Text:
 
 
 class Tokenizing:
-    """Requests whose texts targets tokenize, those of each tenant in turn with the others'."""
+    """Requests whose texts must be tokenized; tenants take turns."""
 
     def __init__(self) -> None:
         self._texts: dict[int, Text] = {}
         self._number_of: dict[tuple[bytes, int], int] = {}
-        # By target, then by tenant, those whose turn is next first: numbers of texts, in order.
+        # Ordered numbers of texts, by target and then by tenant, the next tenant first.
         self._queues: dict[str, dict[str, dict[int, None]]] = {}
-        # Sent and not answered yet, those of requests that have ended meanwhile too: the target
-        # still reads them.
+        # Texts sent and not answered yet, including those of requests that have ended, because the
+        # target still works on them.
         self._sent: dict[int, Text] = {}
         self._under_way: Counter[str] = Counter()
         self._num_of_role: Counter[str] = Counter()
@@ -53,11 +53,11 @@ class Tokenizing:
         return len(self._texts)
 
     def num_of(self, role: str) -> int:
-        """Texts of clients that joined in a role."""
+        """Return the number of texts of clients that joined in a role."""
         return self._num_of_role[role]
 
     def add(self, request: Request, target: str) -> None:
-        """Queue the text of a request for the target of that name; "" for one that is to come."""
+        """Queue a request's text for the target of that name; "" if none has joined yet."""
         number = self._next_number
         self._next_number += 1
         text = Text(number, request, target, num_held_by(request))
@@ -72,7 +72,7 @@ class Tokenizing:
         tenants.setdefault(text.request.tenant, {})[text.number] = None
 
     def due(self) -> list[tuple[str, TokenizeRequest]]:
-        """What is to be sent now, by name of the target."""
+        """Return the texts to send now, each with the name of its target."""
         out = []
         for target, tenants in self._queues.items():
             while tenants and self._under_way[target] < MAX_AT_ONCE:
@@ -99,7 +99,7 @@ class Tokenizing:
         return out
 
     def answered(self, target: str, number: int) -> tuple[Request | None, bool]:
-        """The request that an answer is for, and whether this target was to give it."""
+        """Take a target's answer: return its request, and whether this target had to answer."""
         text = self._texts.get(number)
         if text is not None and text.target != target:
             return None, False
@@ -124,20 +124,20 @@ class Tokenizing:
         self._num_of_role[request.role] -= 1
 
     def unsent(self, number: int) -> Request | None:
-        """A text did not go out: the request that it is of, if that has not ended yet."""
+        """Note that a text could not be sent; return its request if that has not ended."""
         self._release(number)
         text = self._texts.get(number)
         return None if text is None else text.request
 
     def overdue(self, now: float) -> list[Request]:
-        """Ask again for texts that a target has been silent about for too long: a message was lost.
+        """Queue texts again whose target has been silent for too long: a message was lost.
 
-        Returns the requests for whose texts that has been done in vain.
+        Returns the requests whose texts have already been sent too often.
         """
         if not self._silences.is_due(now):
             return []
         sent = self._sent.values()
-        # What all texts on their way may take, one after the other.
+        # The longest time that all sent texts may take, one after the other.
         work_s = _CHAR_S * sum(text.num_chars for text in sent)
         work_s += _EMBEDDING_S * sum(text.request.submit.wants == EMBEDDING for text in sent)
 
@@ -158,23 +158,23 @@ class Tokenizing:
         return hopeless
 
     def _release(self, number: int) -> None:
-        """A target does not read a text any more, if it did."""
+        """Note that a target no longer works on a text, if it did."""
         text = self._sent.pop(number, None)
         if text is None:
             return
         self._under_way[text.target] -= 1
 
     def drop(self, request: Request) -> None:
-        """The request has ended: its text is not sent, an answer that comes yet is for nobody."""
+        """Remove the text of a request that has ended; a late answer to it is ignored."""
         number = self._number_of.get((request.client, request.request_id))
         if number is not None:
             self._forget(self._texts[number])
 
     def targets_changed(self, choose: Callable[[Request], str], gone: str = "") -> list[Request]:
-        """Texts without a target, and those of the one that is gone, get another.
+        """Assign a target to texts without one and to those of the target that is gone.
 
-        choose: the target that is to tokenize a request's text; "" if there is none as yet.
-        Returns whose texts the target that is gone had.
+        choose: returns the target that tokenizes a request's text; "" while there is none.
+        Returns the requests whose texts the target that is gone had.
         """
         for number in [n for n, text in self._sent.items() if text.target == gone]:
             self._release(number)
@@ -193,5 +193,5 @@ class Tokenizing:
         return lost
 
     def __iter__(self) -> Iterator[tuple[Request, str]]:
-        """Requests, and the target whose turn it is with their texts, "" for none."""
+        """Yield each request with the target of its text, "" if it has none."""
         return iter([(text.request, text.target) for text in self._texts.values()])

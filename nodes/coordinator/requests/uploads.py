@@ -1,8 +1,9 @@
-"""Large requests of clients on shared media: who may send which piece, and when. Pure.
+"""Schedules the pieces of large requests that clients upload over shared media. Pure.
 
-On each medium one client sends a piece at a time, between texts to draft nodes. The first is the
-one whose rest takes least of the medium for its weight. The next grant is on its way while a piece
-is sent. Grants bind nobody but those who wait for them: what comes without one is taken as well.
+On each medium one client sends a piece at a time, between texts to draft nodes. The client whose
+remaining bytes take the least airtime for its weight goes first. The next grant is sent while a
+piece is in transit. Grants bind only clients that wait for them: pieces without a grant are
+accepted as well.
 """
 
 from __future__ import annotations
@@ -26,33 +27,34 @@ from nodes.messages import (
     UploadPiece,
 )
 
-# Of the medium at a time: what begins without a turn waits for so long at most.
+# Airtime of a piece, and so the longest delay it causes to a message without a turn.
 PIECE_S: Final = 0.02
 LEAST_PIECE_BYTES: Final = 256
-# Where nothing is known of a link yet.
+# Used while a link's rate is unknown.
 _FIRST_PIECE_BYTES: Final = 1024
 _FIRST_BPS: Final = 250e3
-# A message's own bytes, ZeroMQ's, keys included, and those of TCP and IP.
+# Bytes that the message, ZeroMQ with keys, TCP and IP add to a piece.
 _OVERHEAD_BYTES: Final = 148
-# Pieces of one medium on their way: one is sent, the next one's grant arrives.
+# Granted pieces of one medium: one is being sent while the grant of the next one travels.
 _MOST_OUT: Final = 2
-# Who does not send by then, after his turn, is not waited for.
+# A client that has not sent its piece this long after its turn is no longer waited for.
 _OVERDUE_S: Final = 1.0
-# Who waits is told so again, that he does not take the coordinator for lost.
+# Interval of notices to waiting clients, so that they do not take the coordinator for lost.
 _WAIT_NOTICE_S: Final = 6.0
 _SILENT_S: Final = 60.0
 _MAX_UPLOADS: Final = 256
-# Of one client's uploads together.
+# Limit for all uploads of one client.
 _MAX_BYTES_OF_PEER: Final = 1 << 25
 _LEAST_BPS: Final = 1000.0
-# A client's word keeps a medium from all others for so long at a time.
+# A larger declared frame_s is refused, because each grant keeps others off the medium that long.
 _MOST_FRAME_S: Final = 1.0
 
 Key = tuple[bytes, int]
 
 
 class _Out(NamedTuple):
-    """A piece that was granted and has not arrived: where it ends, how long it was to wait."""
+    """A granted piece that has not arrived. end: its last byte's offset plus 1. delay_s: how long
+    its client was to wait."""
 
     end: int
     granted_at: float
@@ -62,7 +64,8 @@ class _Out(NamedTuple):
 
 @dataclass(slots=True)
 class _Upload:
-    """rate: where it was not declared, as its pieces tell. told_at: when its client last heard."""
+    """One upload. rate: measured from its pieces, used if none was declared. told_at: when its
+    client was last sent a grant or notice."""
 
     offer: UploadOffer
     rtt_s: float
@@ -86,46 +89,46 @@ class _Upload:
         return self.link.rate_bps or self.rate.bps or _FIRST_BPS
 
     def air_s(self, num_bytes: int) -> float:
-        """Of the medium, for a message with so many bytes of the upload."""
+        """Return the airtime of a message with so many bytes of the upload."""
         size = num_bytes + _OVERHEAD_BYTES
         if self.pads:
             size = next((padded for padded in SIZES if padded >= size), size)
         return self.link.frame_s + 8 * size / self.rate_bps
 
     def most_bytes(self, seconds: float) -> int:
-        """What a message of so many seconds may carry of it, or the least one."""
+        """Return the bytes of the upload that a message of this airtime carries, or the least."""
         if not self.link.rate_bps and self.rate.bps is None:
             return min(_FIRST_PIECE_BYTES, self.num_left)
         room = (seconds - self.link.frame_s) * self.rate_bps / 8
         if self.pads:
-            # Up to a size: a byte more, and the next one would be sent.
+            # A message is padded up to the next size, so use a size as a whole.
             room = max((size for size in SIZES if size <= room), default=SIZES[0])
-        # A gap is as long as a piece, but for the last digit.
+        # 1e-3 absorbs the rounding error of a gap that is exactly one piece long.
         num_bytes = max(LEAST_PIECE_BYTES, int(room + 1e-3) - _OVERHEAD_BYTES)
         return min(MAX_PIECE_BYTES, num_bytes, self.num_left)
 
     @property
     def price(self) -> float:
-        """s/w: the rest that takes least of the medium for its weight comes first."""
+        """Airtime of the remaining bytes divided by the weight; the lowest goes first."""
         return self.air_s(self.num_left) * DEFAULT_PRIORITY / self.offer.priority
 
     def is_overdue(self, now: float, for_s: float = _OVERDUE_S) -> bool:
         return bool(self.out) and now >= self.out[0].turn.end + for_s
 
     def waits(self, now: float) -> bool:
-        """Whether it may be granted more."""
+        """Whether another piece may be granted."""
         return self.num_left > 0 and not self.is_overdue(now)
 
 
 class Uploads:
-    """All uploads under way. rtt_s: of the way to a client and back."""
+    """All uploads in progress. rtt_s: returns the round trip to a client."""
 
     def __init__(self, air: Air, rtt_s: Callable[[bytes], float], *, pads: bool = False) -> None:
         self._air = air
         self._rtt_s = rtt_s
         self._pads = pads
         self._uploads: dict[Key, _Upload] = {}
-        # When grants() has something to do, if nothing is heard before.
+        # When grants() must be called if no message comes before.
         self.next_deadline: float | None = None
 
     @property
@@ -133,10 +136,10 @@ class Uploads:
         return len(self._uploads)
 
     def offered(self, peer: bytes, offer: UploadOffer, now: float) -> list[Send]:
-        """Take a client into its medium's line.
+        """Add an offered upload to its medium's line, and return the grants that follow.
 
-        What cannot be taken has no answer: its client waits no longer than it would for a
-        coordinator that knows nothing of offers, and sends.
+        An offer that cannot be accepted is not answered. Its client then sends the request whole
+        after a second, as with a coordinator that does not know offers.
         """
         key = peer, offer.request_id
         if key in self._uploads or not self._has_room(peer, offer) or not _is_sound(offer):
@@ -148,14 +151,17 @@ class Uploads:
         return out
 
     def _has_room(self, peer: bytes, offer: UploadOffer) -> bool:
-        of_peer = sum(u.offer.num_bytes for (who, _), u in self._uploads.items() if who == peer)
+        of_peer = sum(
+            u.offer.num_bytes for (client, _), u in self._uploads.items() if client == peer
+        )
         is_modest = of_peer + offer.num_bytes <= _MAX_BYTES_OF_PEER
         return is_modest and len(self._uploads) < _MAX_UPLOADS
 
     def arrived(
         self, peer: bytes, piece: UploadPiece, now: float
     ) -> tuple[list[bytes] | None, bool]:
-        """The offered message's frames, if that was the last of it; whether it was expected."""
+        """Take a piece: return the whole message's frames after the last one, else None, and
+        whether the piece was expected."""
         key = peer, piece.request_id
         upload = self._uploads.get(key)
         if upload is None:
@@ -178,7 +184,7 @@ class Uploads:
         return [data[:head], data[head:]], True
 
     def forget(self, peer: bytes, request_id: int) -> None:
-        """The request was sent otherwise, or is not wanted any more."""
+        """Remove the upload of a request that was sent whole or cancelled."""
         self._uploads.pop((peer, request_id), None)
 
     def gone(self, peer: bytes) -> None:
@@ -186,7 +192,7 @@ class Uploads:
             del self._uploads[key]
 
     def grants(self, now: float) -> list[Send]:
-        """What is to be told now."""
+        """Return the grants and waiting notices that are due now."""
         for key in [k for k, u in self._uploads.items() if u.is_overdue(now, _SILENT_S)]:
             del self._uploads[key]
         out: list[Send] = []
@@ -209,7 +215,7 @@ class Uploads:
         return out
 
     def _next_grant(self, line: list[Key], now: float) -> float:
-        """When the next piece of a medium may be granted."""
+        """Return when the next piece on a medium may be granted; inf if no upload waits."""
         uploads = [self._uploads[key] for key in line]
         if not any(upload.waits(now) for upload in uploads):
             return math.inf
@@ -219,13 +225,13 @@ class Uploads:
         ends = [piece.turn.end for piece in out]
         if len(out) >= _MOST_OUT:
             return min(ends) + _OVERDUE_S
-        # So that it arrives when the medium is free again.
+        # The grant then arrives when the medium is free again.
         return max(ends) - max(upload.rtt_s for upload in uploads)
 
     def _grant(self, upload: _Upload, now: float) -> UploadGrant:
         medium = self._air[upload.link.air]
-        told = medium.reserve(now, now, upload.air_s(0))
-        comes_at = told.end + upload.rtt_s / 2
+        grant = medium.reserve(now, now, upload.air_s(0))
+        comes_at = grant.end + upload.rtt_s / 2
         most_s = upload.air_s(upload.most_bytes(PIECE_S))
         least_s = min(most_s, upload.air_s(upload.most_bytes(0.0)))
         turn = medium.reserve_gap(now, comes_at, least_s, most_s)
@@ -238,7 +244,7 @@ class Uploads:
 
 
 def _is_sound(offer: UploadOffer) -> bool:
-    """Whether there is a medium and a rate at which anything would ever arrive."""
+    """Whether an offer names a medium and its other fields are plausible."""
     link = offer.link
     known = link.rate_bps == 0 or link.rate_bps >= _LEAST_BPS
     is_short = link.frame_s <= _MOST_FRAME_S

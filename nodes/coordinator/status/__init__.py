@@ -1,1 +1,1 @@
-"""What the coordinator knows, for whoever asks."""
+"""The status document of the coordinator."""

@@ -1,7 +1,7 @@
-"""What the coordinator knows, as one document for whoever asks. Pure; reading changes nothing.
+"""Builds the status document of the coordinator. Pure; building it changes nothing observed.
 
-What happens is counted where it happens: by schedulers (`scheduler/counts.py`), with
-requests (`requests/ledger.py`) and bytes (`traffic.py`). Here it is put together.
+Events are counted where they happen: by schedulers (`scheduler/counts.py`), with requests
+(`requests/ledger.py`) and with bytes (`traffic.py`). This module combines the counts.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from nodes.telemetry.status import (
     encode_status,
 )
 
-# Whoever asks more often gets the same document again: it takes some milliseconds to make.
+# Requests within this time get the same document, because building it takes some milliseconds.
 _FRESH_S: Final = 0.5
-# Nodes that left are shown for so long.
+# Nodes that left are shown for this long.
 _LEFT_S: Final = 300.0
 _MAX_LEFT: Final = 32
-# Streams that are told why they are plain in a line; the others have the label.
+# Streams for which a line explains why they decode without guesses; the others have only a label.
 _MAX_WHY: Final = 64
 _MAX_NODES, _MAX_STREAMS, _MAX_TARGETS, _MAX_MEDIA = 64, 512, 32, 32
 
 
 class Reporting:
-    """Keeps what outlives members, and makes the document from what the others know."""
+    """Keeps the counts that outlive members, and builds the document from all parts."""
 
     def __init__(
         self,
@@ -72,13 +72,13 @@ class Reporting:
         self._recent = Recent()
         self._started_at: float | None = None
         self._made: tuple[float, bytes] | None = None
-        # Names of clients and users are told apart, not told.
+        # Salts the aliases that stand for the names of clients and users.
         self._salt = secrets.token_bytes(16)
 
-    # -- what happens ------------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------------
 
     def counts_of(self, target: str) -> Counts:
-        """Counts of a target of this name, which may have been here before."""
+        """Return the counts of a target name; a returning target continues its old counts."""
         if target not in self._counts and len(self._counts) >= _MAX_TARGETS:
             here = {node.name for node in self._roster.nodes("target")}
             gone = next((name for name in self._counts if name not in here), None)
@@ -99,7 +99,7 @@ class Reporting:
             del self._left[next(iter(self._left))]
 
     def tick(self, now: float) -> None:
-        """Once a second: keep totals, for what is told of the last seconds."""
+        """Keep the totals once a second, for the rates of the last seconds."""
         if self._started_at is None:
             self._started_at = now
         if self._recent.is_due(now):
@@ -117,12 +117,12 @@ class Reporting:
         for medium, reserved_s in self._air.reserved_s():
             yield ("air", medium), reserved_s
 
-    # -- who asks ----------------------------------------------------------------------------------
+    # -- answers -----------------------------------------------------------------------------------
 
     def answer(
         self, request: StatusRequest, num_stale: int, num_dropped: int, now: float
     ) -> StatusReply:
-        """num_stale, num_dropped: what the coordinator itself did not take."""
+        """Return the document. num_stale, num_dropped: messages the coordinator itself dropped."""
         if self._made is None or now - self._made[0] >= _FRESH_S:
             self._made = now, encode_status(self.status(num_stale, num_dropped, now))
         return StatusReply(request.request_id, self._made[1])
@@ -131,7 +131,7 @@ class Reporting:
         streams = self._streams(now)
         return Status(
             cluster=self._cluster,
-            # More than a browser's numbers hold.
+            # A string, because the number may exceed those of a browser.
             epoch=str(self._epoch),
             version=self._version,
             protocol=PROTOCOL_VERSION,
@@ -173,7 +173,7 @@ class Reporting:
         return len(record.followed) if record is not None else 0
 
     def _streams(self, now: float) -> list[StreamStatus]:
-        """Those that have a place first."""
+        """Return the streams, those that have a place first."""
         found: list[StreamStatus] = []
         waiting: list[StreamStatus] = []
         schedulers = {node.name: scheduler for node, scheduler in self._roster.schedulers()}
@@ -182,19 +182,19 @@ class Reporting:
             choice = request.choices[stream_id]
             scheduler = schedulers.get(choice.target)
             stream = scheduler.stream(stream_id) if scheduler is not None else None
-            whose = self._alias("c", request.owner), self._alias("u", request.submit.user)
+            aliases = self._alias("c", request.owner), self._alias("u", request.submit.user)
             age_s = now - request.arrived_at
             if stream is None or scheduler is None:
                 if len(waiting) < _MAX_STREAMS:
-                    waiting.append(parts.stream_status(request, choice, whose, age_s, None))
+                    waiting.append(parts.stream_status(request, choice, aliases, age_s, None))
                 continue
             gamma = gammas[choice.target].get(stream_id, 0)
             plain = scheduler.report.plain(stream)
-            # Making the line is most of the work.
+            # Building the line is most of the work, so only the first streams get one.
             reason = scheduler.report.why_plain(stream) if plain and len(found) < _MAX_WHY else ""
             rate = self._recent.rate(stream_id, len(stream.token_ids), now)
             placed = parts.Placed(stream, gamma, rate, (plain, reason))
-            found.append(parts.stream_status(request, choice, whose, age_s, placed))
+            found.append(parts.stream_status(request, choice, aliases, age_s, placed))
             if len(found) == _MAX_STREAMS:
                 break
         return (found + waiting)[:_MAX_STREAMS]

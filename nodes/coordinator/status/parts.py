@@ -1,4 +1,4 @@
-"""The parts of the status document, from what the coordinator and its schedulers keep. Pure."""
+"""Builds the parts of the status document from data of the coordinator and schedulers. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ _NO_TIMES: Final = BatchTimes(0.0, 0.0, 0.0, 0.0, 0)
 
 
 def number(value: float, digits: int) -> float:
-    """Rounded; 0.0 for what JSON has no number for, which must not end the coordinator."""
+    """Return a rounded value, or 0.0 for infinity and NaN, which JSON cannot hold.
+
+    Such a value must not end the coordinator.
+    """
     return round(float(value), digits) if math.isfinite(value) else 0.0
 
 
@@ -48,7 +51,7 @@ def cut(name: str, most: int = _MAX_NAME) -> str:
 
 
 def costs_now(node: NodeRecord, schedulers: Iterable[Scheduler]) -> NodeCosts | None:
-    """What its passes take as seen by the scheduler that knows most of it; None if none does."""
+    """Return a node's pass costs as observed by a scheduler; None if none has observed any."""
     if node.scheduler is not None:
         return node.scheduler.report.target_costs()
     found = (scheduler.report.draft_costs(node.name) for scheduler in schedulers)
@@ -66,7 +69,7 @@ def node_status(
     num_streams: int = 0,
     costs: NodeCosts | None = None,
 ) -> NodeStatus:
-    """costs: as seen since it was calibrated."""
+    """Return the entry of a node. costs: as observed since its calibration."""
     profile, heartbeat = node.profile, node.heartbeat
     declared, measured = profile.link.rate_bps, heartbeat.rate.bps
     now = (costs or node.costs).decode
@@ -108,8 +111,8 @@ def node_status(
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What is known of a stream that has a place. gamma: guesses in its last pass. plain: label and
-    line on why it had none; both empty if it had some."""
+    """Data of a stream that has a place. gamma: guesses in its last pass. plain: label and line
+    that explain why it had none; both are empty if it had some."""
 
     stream: Stream
     gamma: int
@@ -118,16 +121,19 @@ class Placed:
 
 
 def stream_status(
-    request: Request, choice: Choice, whose: tuple[str, str], age_s: float, placed: Placed | None
+    request: Request, choice: Choice, aliases: tuple[str, str], age_s: float, placed: Placed | None
 ) -> StreamStatus:
-    """whose: aliases of its client and user. placed: None while it waits."""
+    """Return the entry of a stream.
+
+    aliases: of its client and user. placed: None while it waits.
+    """
     spec = choice.spec
     stream = placed.stream if placed is not None else None
     figures = stream.figures if stream is not None else Figures()
     return StreamStatus(
         stream_id=spec.stream_id,
-        client=whose[0],
-        user=whose[1],
+        client=aliases[0],
+        user=aliases[1],
         priority=request.submit.priority,
         target=cut(choice.target) if placed is not None else "",
         draft=cut(stream.follow.node) if stream is not None and stream.follow is not None else "",
@@ -226,7 +232,7 @@ def count_status(counts: Counts) -> CountStatus:
 
 
 def spans_of(counts: Counts, now: float) -> tuple[SpanStatus, ...]:
-    """Of the last seconds, the oldest first."""
+    """Return the spans of the last _SPANS_S seconds, the oldest first."""
     return tuple(
         SpanStatus(
             span.stage,

@@ -1,4 +1,4 @@
-"""What running totals have grown by in the last seconds. Pure."""
+"""Computes the growth of running totals in the last seconds. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Totals = Mapping[Hashable, float]
 
 
 class Recent:
-    """Keeps totals of each second of the last ten."""
+    """Keeps the totals at each of the last ten seconds."""
 
     def __init__(self) -> None:
         self._kept: deque[tuple[float, Totals]] = deque(maxlen=round(WINDOW_S / STEP_S) + 1)
@@ -25,7 +25,7 @@ class Recent:
         self._kept.append((now, totals))
 
     def rate(self, name: Hashable, total: float, now: float) -> float:
-        """Growth a second of a total over what is kept of it; 0.0 for a new one."""
+        """Return a total's growth per second over the kept time; 0.0 for a new total."""
         for at, totals in self._kept:
             if now - at <= WINDOW_S + STEP_S and now > at and name in totals:
                 return max(0.0, total - float(totals[name])) / (now - at)

@@ -1,4 +1,4 @@
-"""Bytes and messages on the wire since the start, by kind and by node. Pure."""
+"""Counts bytes and messages on the wire since the start, by message type and node. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nodes.telemetry.status import WireTotal
 
 @dataclass(slots=True)
 class NodeTraffic:
-    """As the coordinator sees it: in is from the node."""
+    """Bytes of one node. bytes_in: from the node to the coordinator."""
 
     bytes_in: int = 0
     bytes_out: int = 0
@@ -24,7 +24,7 @@ class _Total:
 
 @dataclass(slots=True)
 class Traffic:
-    """Kinds are classes of messages, so there are as many as the wire knows."""
+    """Totals by message class, of which there are only as many as the protocol has."""
 
     _in: dict[type, _Total] = field(default_factory=dict)
     _out: dict[type, _Total] = field(default_factory=dict)

@@ -111,7 +111,7 @@ def test_it_is_said_when_a_weight_was_meant_for_another_class(
     assert not caplog.records
     mesh.join(b"2", "target", profile("ac"))
     (record,) = caplog.records
-    assert record.getMessage().startswith("classes.weights: a is the beginning of ab and ac, ")
+    assert record.getMessage().startswith("classes.weights: a is a prefix of ab and ac, ")
 
 
 # -- conversations ---------------------------------------------------------------------------------

@@ -119,12 +119,12 @@ def test_without_another_target_new_requests_are_refused_and_those_in_line_given
     code, reason = failure(mesh.hear(CLIENT, make_submit(3)))
     assert (code, reason) == (
         "unavailable",
-        "all target nodes are being drained: start another, or take one back",
+        "all target nodes are draining: start another one, or undrain one",
     )
     mesh.state._roster._membership._heartbeat_timeout_s = 1e9
     failed = [s for s in tick(mesh, STRANDED_LIMIT_S) if not isinstance(s.message, Ping)]
     code, reason = failure(failed)
-    assert reason.startswith("all targets that could serve it are being drained; no other")
+    assert reason.startswith("all targets that could serve this request are draining; no other")
     assert mesh.state._serving.ledger.requests.keys() == {(CLIENT, 1)}
 
 
@@ -174,7 +174,7 @@ def test_a_dropped_target_is_out_at_once_and_its_process_stays_out() -> None:
     # The process comes back over a new connection, then another process under the name.
     same = Hello("target", "target", hash(TARGET) % 2**60, PROTOCOL_VERSION, encoded())
     (refusal,) = to(b"again", mesh.hear(b"again", same))
-    reason = "dropped by an operator: start the node anew to bring it back"
+    reason = "dropped by an operator: restart the node to bring it back"
     assert refusal == Refuse(reason, DISMISSED)
     another = Hello("target", "target", 77, PROTOCOL_VERSION, encoded())
     assert isinstance(to(b"new", mesh.hear(b"new", another))[0], Welcome)
@@ -197,9 +197,9 @@ def test_a_drained_target_whose_connection_breaks_has_left() -> None:
 @pytest.mark.parametrize(
     ("command", "node", "error"),
     [
-        ("drain", "targe", "no node has the name targe, did you mean target?"),
-        ("drop", "zzz", "no node has the name zzz; there are: target"),
-        ("reboot", "target", "command 'reboot': drain, undrain and drop are known"),
+        ("drain", "targe", "no node is named targe, did you mean target?"),
+        ("drop", "zzz", "no node is named zzz; present nodes: target"),
+        ("reboot", "target", "command 'reboot': drain, undrain and drop are accepted"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(command: str, node: str, error: str) -> None:

@@ -36,7 +36,7 @@ def test_characters_and_token_ids_count_the_same() -> None:
     [
         (MAX_OF_TENANT, "this owner", [(b"c", "q"), (b"d", "q")]),
         (MAX_OF_CONNECTION, "this client", [(b"d", "q")]),
-        (MAX_OF_ALL, "all together", []),
+        (MAX_OF_ALL, "all clients", []),
     ],
 )
 def test_what_is_full_is_named_and_others_have_room(

@@ -108,7 +108,7 @@ def test_a_model_that_nobody_has_is_not_found() -> None:
     code, reason = failure(mesh.hear(CLIENT, make_submit(1, model="none")))
     assert (code, reason) == (
         "not_found",
-        "no target has model 'none'; there are: large.gguf, small.gguf",
+        "no target has model 'none'; present models: large.gguf, small.gguf",
     )
     assert mesh.state._serving.ledger.requests == {}
 
@@ -135,7 +135,7 @@ def test_a_new_request_is_refused_where_no_target_is_expected_back() -> None:
     assert mesh.hear(CLIENT, waiting, STRANDED_LIMIT_S - 0.1) == []
     assert failure(mesh.hear(CLIENT, late, STRANDED_LIMIT_S)) == (
         "unavailable",
-        "no target of model 'large' is there at present: try later",
+        "no target of model 'large' is present: try later",
     )
     # It is still there itself.
     mesh.hear(CLIENT, NodesRequest(9), 2 * STRANDED_LIMIT_S - 0.2)
@@ -143,7 +143,7 @@ def test_a_new_request_is_refused_where_no_target_is_expected_back() -> None:
     given_up = [m for m in given_up if isinstance(m, RequestFailedNotice)]
     assert [(m.request_id, m.code) for m in given_up] == [(1, "unavailable")]
     assert given_up[0].reason == (
-        "the target for it has left; no other that could go on came within 30 s"
+        "the target of this request has left; no other suitable target joined within 30 s"
     )
 
 
@@ -236,7 +236,7 @@ def test_what_waits_of_gateways_keeps_no_client_out() -> None:
     for number in range(3):
         mesh.hear(GATEWAY, make_submit(number))
     sends = mesh.hear(GATEWAY, make_submit(3))
-    assert failure(sends, GATEWAY) == ("overloaded", "2 streams wait already: try later")
+    assert failure(sends, GATEWAY) == ("overloaded", "2 streams are waiting already: try later")
     assert mesh.hear(CLIENT, make_submit(1)) == []
     assert failure(mesh.hear(CLIENT, make_submit(2)))[0] == "overloaded"
 

@@ -57,7 +57,7 @@ def test_who_cannot_be_a_member_is_refused_in_a_line() -> None:
     )
     old = mesh.hear(OTHER, Hello("x", "client", 1, PROTOCOL_VERSION + 1, b""))
     ours, theirs = PROTOCOL_VERSION, PROTOCOL_VERSION + 1
-    reason = f"protocol {theirs}, this side speaks {ours}"
+    reason = f"protocol {theirs}, but this side speaks {ours}"
     assert to(OTHER, old) == [Refuse(reason, OTHER_PROTOCOL)]
     assert mesh.state.peers() == []
 

@@ -52,11 +52,11 @@ def test_a_name_means_the_same_file_while_one_of_its_targets_restarts() -> None:
     asked = make_submit(3, model="a.gguf@11111111")
     assert failure(fleet.mesh.hear(CLIENT, asked, fleet.now)) == (
         "unavailable",
-        "no target of model 'a.gguf@11111111' is there at present: try later",
+        "no target of model 'a.gguf@11111111' is present: try later",
     )
     assert failure(fleet.mesh.hear(CLIENT, make_submit(4, model="a@33333333"))) == (
         "not_found",
-        "no target has model 'a@33333333'; there are: a.gguf",
+        "no target has model 'a@33333333'; present models: a.gguf",
     )
     fleet.join("1a", replace(fleet.profiles[b"1a"], num_cells=600))
     fleet.ask(make_submit(5, model="a"))
@@ -66,7 +66,7 @@ def test_a_name_means_the_same_file_while_one_of_its_targets_restarts() -> None:
 def test_who_asks_for_what_is_not_there_is_told_the_files_apart() -> None:
     fleet = two_files()
     _, reason = failure(fleet.mesh.hear(CLIENT, make_submit(1, model="b")))
-    assert reason == "no target has model 'b'; there are: a.gguf@11111111, a.gguf@22222222"
+    assert reason == "no target has model 'b'; present models: a.gguf@11111111, a.gguf@22222222"
 
 
 def test_of_equal_cells_the_lower_hash_goes_first() -> None:

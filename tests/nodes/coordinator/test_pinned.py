@@ -37,7 +37,7 @@ def test_who_names_a_class_gets_it_or_nothing() -> None:
     wanted = make_submit(7, model_hash="content", numerics_class="b")
     assert failure(fleet.mesh.hear(CLIENT, wanted, fleet.now)) == (
         "unavailable",
-        "no target with fingerprint fp_content_b is there at present",
+        "no target with fingerprint fp_content_b is present: try later",
     )
     other = make_submit(8, model_hash="01234567", numerics_class="b", model="toy-1")
     assert failure(fleet.mesh.hear(CLIENT, other, fleet.now))[0] == "unavailable"
@@ -50,7 +50,7 @@ def test_a_name_and_a_class_of_another_model_contradict_each_other() -> None:
     asked = make_submit(1, model="b", model_hash="content", numerics_class="a")
     assert failure(fleet.mesh.hear(CLIENT, asked)) == (
         "bad_request",
-        "fingerprint fp_content_a is not one of model 'b': leave one out",
+        "fingerprint fp_content_a does not belong to model 'b': omit one of them",
     )
     asked = make_submit(1, model="c", model_hash="content", numerics_class="a")
     assert failure(fleet.mesh.hear(CLIENT, asked))[0] == "not_found"

@@ -65,7 +65,7 @@ def test_more_than_may_wait_are_refused() -> None:
     for request_id in (1, 2, 3):
         mesh.hear(CLIENT, make_submit(request_id))
     sends = mesh.hear(CLIENT, make_submit(4))
-    assert failure(sends) == ("overloaded", "2 streams wait already: try later")
+    assert failure(sends) == ("overloaded", "2 streams are waiting already: try later")
 
 
 def test_cancelling_frees_the_place_for_who_waits() -> None:

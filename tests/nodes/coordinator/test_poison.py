@@ -105,7 +105,7 @@ def test_where_its_target_does_not_return_it_ends_and_the_others_never_see_it() 
     sends = later(mesh, NOW + 32)
     (told,) = failures(sends)
     assert told.message.code == "unavailable"
-    assert "perhaps by this request" in told.message.reason
+    assert "perhaps because of this request" in told.message.reason
     assert where(sends) == []
 
 
@@ -126,7 +126,7 @@ def test_who_asks_again_is_known() -> None:
     code, reason = failure(mesh.hear(CLIENT, make_submit(4), NOW + 37))
     assert (code, reason.partition(" (")[0]) == (
         "bad_request",
-        "such a request ended target nodes before",
+        "the same request ended target nodes before",
     )
     # Some day it may be another build that reads it.
     later(mesh, NOW + 36 + PROVEN_S)

@@ -54,7 +54,7 @@ def test_twice_the_priority_weighs_twice_as_much() -> None:
         ({"top_p": 0.0}, r"top_p 0.0 outside \(0, 1\]"),
         ({"min_p": 1.5}, "min_p 1.5 outside 0..1"),
         ({"prompt_token_ids": ()}, "the prompt is empty"),
-        ({"max_tokens": 0}, "max_tokens is 0: at least 1, unless the prompt is scored"),
+        ({"max_tokens": 0}, "max_tokens is 0: it must be at least 1 unless the prompt is scored"),
         ({"rules": LogitRules(presence_penalty=3.0)}, r"presence_penalty 3.0 outside -2..2"),
     ],
 )

@@ -87,10 +87,10 @@ def test_of_a_prompt_that_has_tokens_after_it_nothing_is_scored_again() -> None:
 @pytest.mark.parametrize(
     ("submit", "reason"),
     [
-        (resumed(1, num_choices=2, committed=(8,)), "a number for each choice"),
-        (resumed(-1, -1), "of which one is not over"),
-        (resumed(8, committed=(8,) * 8), "a choice has all its tokens already"),
-        (resumed(5, prompt_token_ids=(1, 2)), "fewer token ids than it says"),
+        (resumed(1, num_choices=2, committed=(8,)), "give one number per choice"),
+        (resumed(-1, -1), "at least one not negative"),
+        (resumed(8, committed=(8,) * 8), "one choice already has max_tokens tokens"),
+        (resumed(5, prompt_token_ids=(1, 2)), "its numbers exceed the number of token ids"),
         (resumed(3, prompt_token_ids=(1, 2, 3)), "the prompt is empty"),
     ],
 )
@@ -183,7 +183,7 @@ def test_it_does_not_wait_for_ever() -> None:
     failed = to(CLIENT, tick(mesh, STRANDED_LIMIT_S))
     assert [(m.request_id, m.code) for m in failed] == [(1, "unavailable"), (2, "unavailable")]
     assert failed[0].reason == (
-        "no target that could go on with it is there; no other that could go on came within 30 s"
+        "no present target can continue this request; no other suitable target joined within 30 s"
     )
     assert mesh.state._serving.ledger.requests == {}
     assert opened(mesh.join(TARGET, "target", make_profile())) == []
@@ -247,7 +247,7 @@ def test_a_text_that_reads_otherwise_by_now_is_not_gone_on_with() -> None:
     code, reason = failure(sends)
     assert (code, reason.partition(":")[0]) == (
         "internal",
-        "the prompt reads otherwise than when the request began",
+        "the prompt has other token ids than when the request began",
     )
 
 

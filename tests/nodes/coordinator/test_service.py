@@ -228,7 +228,7 @@ async def test_who_speaks_another_protocol_is_told_so_in_its_own(
     refusal = decode([bytes([PROTOCOL_VERSION]) + frame[1:]]).message
     assert isinstance(refusal, Refuse)
     assert refusal.code == OTHER_PROTOCOL
-    reason = f"it speaks protocol {version}, the coordinator {PROTOCOL_VERSION}"
+    reason = f"protocol {version} differs from the coordinator's {PROTOCOL_VERSION}"
     assert refusal.reason.startswith(reason)
     (line,) = [r.getMessage() for r in caplog.records]
     assert reason in line

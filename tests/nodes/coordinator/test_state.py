@@ -152,10 +152,11 @@ def test_without_any_target_requests_wait_for_a_while_and_then_fail_with_its_nam
     mesh.hear(CLIENT, Pong(0, 1), 30.9)
     assert failures(mesh.state.tick(30.9)) == {}
     reason = (
-        "target target left: connection gone; no other that could go on came within 30 s",
-        "target target left: connection gone, perhaps by this request: it goes to no other; "
-        "no other that could go on came within 30 s",
-        "all targets that could serve it left; no other that could go on came within 30 s",
+        "target target left: connection gone; no other suitable target joined within 30 s",
+        "target target left: connection gone, perhaps because of this request: it is tried on no "
+        "other; no other suitable target joined within 30 s",
+        "all targets that could serve this request left; no other suitable target joined within "
+        "30 s",
     )
     # Those placed there, those it tokenized for, and those that only waited for it.
     assert failures(mesh.state.tick(31.0)) == {1: reason[1], 2: reason[0], 3: reason[2]}

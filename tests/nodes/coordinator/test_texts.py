@@ -169,7 +169,7 @@ def test_what_cannot_be_read_is_refused() -> None:
     ):
         assert failure(mesh.hear(CLIENT, read(1, wants, **changes)))[0] == "bad_request"
     code, reason = failure(mesh.hear(CLIENT, read(1, EMBEDDING)))
-    assert (code, "no target serves a model of embeddings" in reason) == ("not_found", True)
+    assert (code, "no target serves an embedding model" in reason) == ("not_found", True)
 
 
 def test_texts_and_vectors_go_to_targets_that_make_them() -> None:
@@ -188,4 +188,4 @@ def test_texts_and_vectors_go_to_targets_that_make_them() -> None:
         read(3, EMBEDDING, model=make_profile().model),
     ):
         code, reason = failure(mesh.hear(CLIENT, asked))
-        assert (code, "makes" in reason) == ("bad_request", True), reason
+        assert (code, "produces" in reason) == ("bad_request", True), reason

@@ -65,7 +65,7 @@ def test_a_machine_that_joined(ring: Keyring) -> None:
 def test_files_that_others_can_read_or_write(ring: Keyring) -> None:
     ring.make_own()
     (ring.directory / "node.key").chmod(0o644)
-    assert said(check_keys(ring), "can be read by others").level is Level.FAIL
+    assert said(check_keys(ring), "other users can read").level is Level.FAIL
     (ring.directory / "node.key").chmod(0o600)
     ring.directory.chmod(0o777)
     finding = said(check_keys(ring), "others can write")

@@ -161,7 +161,7 @@ async def test_the_next_class_takes_over_and_the_fingerprint_tells(tmp_path: Pat
             "/completions", json={**asked[0], "system_fingerprint": A.fingerprint}
         )
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
-        told = f"no target with fingerprint {A.fingerprint} is there"
+        told = f"no target with fingerprint {A.fingerprint} is present"
         assert refused.json()["error"]["message"].startswith(told)
         made.start_target(A.numerics_class, A.model)
         await made.wait_for(made.clients["gateway"], {A.numerics_class, B.numerics_class})

@@ -28,14 +28,14 @@ def test_only_its_user_may_enter_the_directory(tmp_path: Path) -> None:
         make_private(endpoint)
         assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
     (tmp_path / "a" / "b").chmod(0o750)
-    with pytest.raises(EndpointError, match=r"others may enter .*mode 700"):
+    with pytest.raises(EndpointError, match=r"other users may enter .*mode 700"):
         make_private(endpoint)
 
 
 def test_a_link_to_elsewhere_is_not_entered(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(EndpointError, match="others may enter"):
+    with pytest.raises(EndpointError, match="other users may enter"):
         make_private(f"ipc://{tmp_path}/run/mesh.sock")
 
 
