@@ -1,5 +1,5 @@
-"""Serves /v1/responses for OpenAI's newer clients: bodies become those of a chat (chat.py), and
-answers are written as items. Nothing is stored, so a conversation is sent whole each time.
+"""Serves /v1/responses for OpenAI's newer clients: turns bodies into chat bodies (chat.py) and
+writes answers as items. Nothing is stored, so a client sends the whole conversation each time.
 
 Source: OpenAI's API reference, Responses and their streaming events.
 """
@@ -57,7 +57,7 @@ _Content = TextOr[Annotated[list[ResponsesPart], Field(max_length=MAX_MESSAGES, 
 
 
 class InputItem(Body):
-    """A message where no type is given. What a model thought is not shown to it again."""
+    """An item of the input; without a type it is a message. Earlier thoughts are left out."""
 
     hints: ClassVar = frozenset({"id", "status", "summary", "encrypted_content", "phase"})
 
@@ -75,7 +75,7 @@ class InputItem(Body):
 
 
 class ResponsesTool(Body):
-    """Other types are tools that OpenAI's servers run themselves."""
+    """A function. Other types of tools, which OpenAI's servers run themselves, are refused."""
 
     type: Literal["function"]
     name: Text
@@ -104,7 +104,7 @@ class TextOptions(Body):
 
 
 def _not_stored(_response_id: str) -> str:
-    reason = "answers are not stored here: send the whole conversation as input"
+    reason = "answers are not stored: send the whole conversation as input"
     raise refusal(reason, "unsupported_parameter")
 
 
@@ -143,7 +143,7 @@ class ResponsesBody(Sampling):
     parallel_tool_calls: bool | None = None
 
 
-# How a field of a chat is called in the body that it was made of.
+# Paths of the chat body -> paths of the body that the client sent, for errors.
 _NAMES: Final = (
     (r"^messages.*", "input"),
     (r"^max_completion_tokens\b", "max_output_tokens"),
@@ -163,7 +163,7 @@ def _job(body: ResponsesBody, ignored: tuple[Hint, ...], limits: GatewayLimits) 
 
 
 def _as_chat(body: ResponsesBody) -> dict[str, Any]:
-    """The body of /v1/chat/completions that asks for the same."""
+    """The equivalent body of /v1/chat/completions."""
     messages = list[dict[str, Any]]()
     if body.instructions is not None:
         messages.append({"role": "system", "content": body.instructions})
@@ -200,7 +200,7 @@ def _response_format(text: TextOptions | None) -> dict[str, Any] | None:
 
 
 def _messages_of(items: Sequence[InputItem]) -> list[dict[str, Any]]:
-    """The equivalent chat messages: calls are of the message of the assistant before them."""
+    """The equivalent chat messages; calls are added to the assistant's message before them."""
     messages = list[dict[str, Any]]()
     for place, item in enumerate(items):
         need(item, _NEEDED[item.kind], f"input[{place}]")
@@ -218,7 +218,7 @@ def _messages_of(items: Sequence[InputItem]) -> list[dict[str, Any]]:
 
 
 def _echoed(body: ResponsesBody) -> dict[str, Any]:
-    """What an answer repeats of its request, declared fields alone: clients expect these."""
+    """The declared fields of the request that clients expect an answer to repeat."""
     found = body.text.format if body.text is not None else None
     told: dict[str, Any] = {"type": "text"}
     if found is not None:
@@ -299,7 +299,7 @@ class ResponsesShape(ItemShape):
         self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
     ) -> dict[str, Any]:
         status = _status(reason)
-        # What was cut off is the last one.
+        # Only the last item can be cut off.
         ends = [*[_COMPLETED] * (len(items) - 1), status]
         output = [_item(head, item, end) for item, end in zip(items, ends, strict=False)]
         response = self._response(head, status, output)
@@ -345,7 +345,7 @@ def _status(reason: str | None) -> str:
 
 
 def _item(head: Head, item: Item, status: str) -> dict[str, Any]:
-    """An item of the output, with an id that is the same however often the answer is told."""
+    """An item of the output. Its id is the same each time the answer is written."""
     if item.kind == CALL:
         named = call_id(head, 0, item.number)
         return {
@@ -368,7 +368,7 @@ def _item(head: Head, item: Item, status: str) -> dict[str, Any]:
 RESPONSES: Final = Api(
     "resp",
     ResponsesBody,
-    "The answer to a conversation, as OpenAI's newer clients ask",
+    "Answer a conversation (OpenAI's Responses API)",
     _job,
     ResponsesShape,
 )

@@ -256,7 +256,7 @@ def test_a_stream_is_told_that_the_gateway_stops(
             next(lines)
             process.terminate()
             rest = [line for line in lines if line]
-        assert "the gateway is being stopped" in rest[-1]
+        assert "the gateway is stopping" in rest[-1]
         assert process.wait(LIMIT_S) == 0
 
 

@@ -1,9 +1,9 @@
-// One prompt, and how its answer came to be.
+// The playground: sends one prompt and shows how its answer was made.
 
 let running = null;
 let knownModels = "";
 
-// Ask for the models again where those of the mesh have changed.
+// Fetches the list of models again if the models of the mesh have changed.
 async function showModels(names) {
   const wanted = names.join("\n");
   if (wanted === knownModels) return;
@@ -16,9 +16,9 @@ async function showModels(names) {
     say($("outcome"), "");
     $("go").disabled = running !== null;
   } catch (error) {
-    // No model there yet is what the mesh says itself.
+    // Other errors need no text here: the poll of the mesh status reports them.
     if (error.status === 403) {
-      outcome(["This key lacks the scope 'infer': it cannot ask."], true);
+      outcome(["This key lacks the scope 'infer', which the playground needs."], true);
       $("go").disabled = true;
     }
     if (error.status !== 403) knownModels = "";
@@ -85,14 +85,14 @@ function took(event, run) {
   if (run.first === null) {
     run.first = run.last;
     run.numFirst = rows.length;
-    outcome(["The answer is coming."]);
+    outcome(["Generating the answer."]);
   }
   run.num += rows.length;
   rows.forEach(addToken);
 }
 
 function told(run) {
-  if (!run.num) return ["No token came."];
+  if (!run.num) return ["No tokens arrived."];
   const seconds = (run.last - run.first) / 1000;
   const later = run.num - run.numFirst;
   const parts = [h("b", {}, plural(run.num, "token"))];
@@ -103,7 +103,7 @@ function told(run) {
     parts.push(own.drafted ? h("b", {}, `${count(own.accepted)} of ${count(own.drafted)} guesses accepted`) : "No guesses were made",
       own.drafted ? ` (${percent(own.accepted / own.drafted)}). ` : ". ",
       `Seed ${own.seed}${own.emulated ? ", emulated" : ""}.`);
-    if (run.reason === "length") parts.push(" It ended at the most tokens.");
+    if (run.reason === "length") parts.push(" It stopped at the token limit.");
   } else if (numOfKind.accepted) {
     parts.push(`${percent(numOfKind.accepted / run.num)} of them were guessed.`);
   }

@@ -50,7 +50,7 @@ def test_where_others_may_ask_it_does_not_start_without_keys(
 ) -> None:
     settings = {"listen": "127.0.0.1:0", setting: value}
     with pytest.raises(
-        KeysError, match=f"has no API keys, and {setting} asks for some: .*add NAME"
+        KeysError, match=f"has no API keys, but {setting} needs some: .*add NAME"
     ):
         make(tmp_path, **settings)
     keys = ApiKeys(tmp_path / "apikeys.toml")
@@ -170,7 +170,7 @@ async def test_stopping_ends_streams_that_do_not_end(
             stopping = server.task
             stopping.cancel()
             rest, answer = await raw.rest(), await whole.rest()
-        assert b"the gateway is being stopped" in rest
+        assert b"the gateway is stopping" in rest
         assert b"[DONE]" not in rest
         # Of what had not begun to be told, a status.
         assert answer.startswith(b"HTTP/1.1 503 ")
