@@ -113,5 +113,5 @@ def test_who_drains_is_told_that_somebody_took_it_back(
     with pytest.raises(SystemExit) as ended:
         drain_command.main(["target-0"], standalone_mode=False)
     assert ended.value.code == 1
-    reason = "target-0 takes streams again: somebody took it back"
+    reason = "target-0 takes streams again: its drain was cancelled"
     assert capsys.readouterr().err == f"error: {reason}\n"

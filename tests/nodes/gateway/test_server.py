@@ -97,7 +97,7 @@ def test_with_too_few_files_it_does_not_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (79, 79))
-    with pytest.raises(ConfigError, match=r"79 files .* needs 80: raise LimitNOFILE"):
+    with pytest.raises(ConfigError, match=r"open files is 79, .* needs 80: raise LimitNOFILE"):
         make(tmp_path, listen="127.0.0.1:0")
 
 
@@ -111,7 +111,7 @@ async def test_an_accept_without_files_is_one_line(
             {"message": "socket.accept() out of system resource", "exception": error}
         )
         assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
-            "connections have to wait: [Errno 24] Too many open files"
+            "new connections have to wait: [Errno 24] Too many open files"
         ]
         loop.call_exception_handler({"message": "something else"})
         assert "something else" in caplog.text
