@@ -116,7 +116,7 @@ class Connection(H11Protocol):
         cls, now = type(self), self.loop.time()
         if now - cls._said_at >= _SAY_EVERY_S:
             cls._said_at = now
-            logger.warning("refusing connections: %d are open", self.max_connections)
+            logger.warning("refusing connections: the limit is %d", self.max_connections)
 
     def _tell_refusal(self) -> None:
         """Send the 503 once. Later data is read and dropped: a reset could destroy the answer."""
