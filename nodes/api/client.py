@@ -234,10 +234,10 @@ def _wanted(options: Options, *, chat: bool, timeout_s: float | None) -> Generat
     """Translate the options. Raises InvalidRequestError for an invalid fingerprint."""
     given = dict(options)
     try:
-        told = str(given.pop("fingerprint", ""))
-        model_hash, numerics_class = parts_of(told) if told else ("", "")
+        given_fingerprint = str(given.pop("fingerprint", ""))
+        model_hash, numerics_class = parts_of(given_fingerprint) if given_fingerprint else ("", "")
     except ValueError as error:
-        raise InvalidRequestError(f"fingerprint = {told!r}: {error}") from None
+        raise InvalidRequestError(f"fingerprint = {given_fingerprint!r}: {error}") from None
     return GenerateOptions(
         chat=chat,
         timeout_s=timeout_s,

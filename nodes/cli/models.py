@@ -59,14 +59,14 @@ def list_models(catalog: Catalog) -> None:
     for name in catalog.names():
         entry, mark = catalog.entry(name), "*" if name in installed else " "
         megabytes = (entry.size_bytes or 0) / 1e6
-        told = _told(catalog.path(name)) if name in installed else ""
+        text = _traits_text(catalog.path(name)) if name in installed else ""
         click.echo(
             f"{mark} {name:<{width}}  {megabytes:6.1f} MB  {entry.licence:<18}  {entry.summary}"
-            + told
+            + text
         )
 
 
-def _told(path: Path) -> str:
+def _traits_text(path: Path) -> str:
     """The part of a line of the list that comes from the model's file."""
     try:
         traits = traits_of_file(path)
@@ -74,12 +74,12 @@ def _told(path: Path) -> str:
         return ""
     if traits.embeds:
         return "; embeddings"
-    told = f"; tools as {traits.tool_style}" if traits.tool_style else ""
-    told += "; thinks" if traits.thinking else ""
+    text = f"; tools as {traits.tool_style}" if traits.tool_style else ""
+    text += "; thinks" if traits.thinking else ""
     if (drawn := traits.sampling) != SamplingDefaults():
-        told += f"; temperature {drawn.temperature:g}, top-k {drawn.top_k}"
-        told += f", top-p {drawn.top_p:g}, min-p {drawn.min_p:g}"
-    return told
+        text += f"; temperature {drawn.temperature:g}, top-k {drawn.top_k}"
+        text += f", top-p {drawn.top_p:g}, min-p {drawn.min_p:g}"
+    return text
 
 
 @models.command()

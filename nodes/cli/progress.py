@@ -85,12 +85,12 @@ class Progress:
         if total:
             share = min(done / total, 1.0)
             rate = self._rate(done, total, now_s) if total >= _LEAST_BYTES else ""
-            told = f"{share:4.0%}{rate}"
+            figures = f"{share:4.0%}{rate}"
             # The bar takes the rest of the line.
-            left = columns - len(f"{self._label} [] {told}") - 1
+            left = columns - len(f"{self._label} [] {figures}") - 1
             width = min(_BAR_CHARS, max(_LEAST_BAR_CHARS, left))
             filled = "#" * int(share * width)
-            text = f"{self._label} [{filled:.<{width}}] {told}"
+            text = f"{self._label} [{filled:.<{width}}] {figures}"
         self._stream.write(_CLEAR + text[: columns - 1])
         self._stream.flush()
         self._drawn_s, self._is_drawn = now_s, True

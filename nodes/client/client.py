@@ -154,9 +154,9 @@ class Client:
 
     async def nodes(self) -> NodesReply:
         """Return the nodes in the mesh."""
-        async with _Asked(self) as asked:
-            self._link.send(NodesRequest(asked.request_id))
-            reply = await self._next(asked)
+        async with _PendingReply(self) as pending:
+            self._link.send(NodesRequest(pending.request_id))
+            reply = await self._next(pending)
             assert isinstance(reply, NodesReply)
             return reply
 
@@ -165,9 +165,9 @@ class Client:
 
         Raises RequestFailedError if the command cannot be carried out.
         """
-        async with _Asked(self) as asked:
-            self._link.send(NodeCommandRequest(asked.request_id, command, node))
-            reply = await self._next(asked)
+        async with _PendingReply(self) as pending:
+            self._link.send(NodeCommandRequest(pending.request_id, command, node))
+            reply = await self._next(pending)
             assert isinstance(reply, NodeCommandReply)
             if reply.error:
                 raise RequestFailedError("bad_request", reply.error)
@@ -179,9 +179,9 @@ class Client:
 
         For role admin; without keys for every client.
         """
-        async with _Asked(self) as asked:
-            self._link.send(TraceRequest(asked.request_id, after))
-            reply = await self._next(asked)
+        async with _PendingReply(self) as pending:
+            self._link.send(TraceRequest(pending.request_id, after))
+            reply = await self._next(pending)
             assert isinstance(reply, TraceReply)
             return reply
 
@@ -190,9 +190,9 @@ class Client:
 
         Raises RequestFailedError if this version cannot read it.
         """
-        async with _Asked(self) as asked:
-            self._link.send(StatusRequest(asked.request_id))
-            reply = await self._next(asked)
+        async with _PendingReply(self) as pending:
+            self._link.send(StatusRequest(pending.request_id))
+            reply = await self._next(pending)
             assert isinstance(reply, StatusReply)
         try:
             return decode_status(reply.status)
@@ -207,20 +207,20 @@ class Client:
         """
         submit = replace(submit_of(prompt, _dated(options), 0), wants=wants)
         limit = TimeLimit(options.timeout_s, asyncio.get_running_loop().time())
-        async with _Asked(self, limit) as asked:
+        async with _PendingReply(self, limit) as pending:
             has_ended = False
             try:
-                await self._submit(replace(submit, request_id=asked.request_id), asked)
-                reply = await self._next(asked)
+                await self._submit(replace(submit, request_id=pending.request_id), pending)
+                reply = await self._next(pending)
                 while isinstance(reply, Granted):
                     # A late grant for an upload that was already sent.
-                    reply = await self._next(asked)
+                    reply = await self._next(pending)
                 assert isinstance(reply, ReadNotice)
                 has_ended = True
                 return reply
             finally:
                 if not has_ended:
-                    self._cancellations.cancel(asked.request_id)
+                    self._cancellations.cancel(pending.request_id)
 
     async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
         """Yield the events of one request until all its choices have finished.
@@ -240,19 +240,19 @@ class Client:
         if has_waited:
             self._on_waiting()
         while True:
-            async with _Asked(self, limit) as asked:
+            async with _PendingReply(self, limit) as pending:
                 try:
                     patient_until = min(patient_until, loop.time() + _PATIENCE_S)
                     left_s = limit.deadline_s(loop.time())
-                    await self._submit(journal.request(asked.request_id, left_s), asked)
+                    await self._submit(journal.request(pending.request_id, left_s), pending)
                     while not journal.is_over:
-                        message = await self._next(asked)
+                        message = await self._next(pending)
                         if isinstance(message, Granted):
                             # A late grant for an upload that was already sent.
                             continue
                         if isinstance(message, StartedNotice):
                             limit.told(message.limit_s, loop.time())
-                            asked.watch(limit)
+                            pending.watch(limit)
                         for event in _news(journal, message):
                             backoff.reset()
                             yield event
@@ -274,7 +274,7 @@ class Client:
                 finally:
                     if not journal.is_over:
                         # If the coordinator is unreachable, the cancellation is sent later.
-                        self._cancellations.cancel(asked.request_id)
+                        self._cancellations.cancel(pending.request_id)
             left_s = max(0.0, limit.give_up_at - loop.time())
             await asyncio.sleep(min(backoff.wait_s(), left_s))
 
@@ -287,7 +287,7 @@ class Client:
             return False
         return isinstance(error, LostRequestError) or (is_patient and error.code in _PASSING)
 
-    async def _submit(self, submit: SubmitRequest, asked: _Asked) -> None:
+    async def _submit(self, submit: SubmitRequest, pending: _PendingReply) -> None:
         """Send a request. On a shared medium, large ones go in pieces when each is granted."""
         link = self._declared
         now = asyncio.get_running_loop().time()
@@ -302,7 +302,7 @@ class Client:
         while not upload.is_over:
             try:
                 async with asyncio.timeout(limit_s):
-                    message = await self._next(asked)
+                    message = await self._next(pending)
             except TimeoutError:
                 if limit_s == ANSWER_LIMIT_S:
                     # No room for offers, or a slow path: later requests skip the offer for a while.
@@ -322,8 +322,8 @@ class Client:
         if not self._link.send(message):
             raise LostRequestError(_NOT_SENT)
 
-    async def _next(self, asked: _Asked) -> Any:
-        queue = asked.queue
+    async def _next(self, pending: _PendingReply) -> Any:
+        queue = pending.queue
         if self._is_over and queue.empty():
             raise RequestFailedError("unavailable", _OVER)
         if not queue.empty():
@@ -361,7 +361,7 @@ def _news(journal: Journal, message: Any) -> tuple[Event, ...]:
         raise RequestFailedError("internal", f"the request cannot continue: {error}") from None
 
 
-class _Asked:
+class _PendingReply:
     """Waits for the coordinator, then provides a request id and the queue of its messages.
 
     After the time limit the queue receives a RequestFailedNotice.

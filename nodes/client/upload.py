@@ -8,10 +8,10 @@ from typing import Final
 
 from nodes.messages import MAX_PIECE_BYTES, LinkFields, UploadGrant, UploadOffer, UploadPiece
 
-# For a message below either limit, an offer and its grant would cost the medium more than the message.
+# Below either limit, an offer and its grant would cost the medium more than the message itself.
 LEAST_BYTES: Final = 1024
 LEAST_S: Final = 0.005
-# A coordinator answers an offer at once. While others are served, it still reports that in time.
+# A coordinator answers an offer at once. Later grants, even empty ones, keep the upload alive.
 ANSWER_LIMIT_S: Final = 1.0
 GRANT_LIMIT_S: Final = 10.0
 

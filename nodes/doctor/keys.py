@@ -26,11 +26,11 @@ def check_keys(ring: Keyring) -> list[Finding]:
         pass
     findings = [check_mode(ring.directory)]
     for part in (_own, _known, _coordinator):
-        findings += _said(lambda part=part: part(ring))  # type: ignore[misc]
+        findings += _findings_or_failure(lambda part=part: part(ring))  # type: ignore[misc]
     return findings
 
 
-def _said(check: Callable[[], list[Finding]]) -> list[Finding]:
+def _findings_or_failure(check: Callable[[], list[Finding]]) -> list[Finding]:
     try:
         return check()
     except KeysError as error:

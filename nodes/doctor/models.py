@@ -60,7 +60,8 @@ def check_model(settings: EngineSettings, catalog: Catalog) -> tuple[Finding, Pa
     megabytes = path.stat().st_size / 1e6
     return (
         ok(
-            f"model {name}: {megabytes:.0f} MB, {'hash is right' if wanted else 'no reference hash'}"
+            f"model {name}: {megabytes:.0f} MB, "
+            f"{'hash is right' if wanted else 'no reference hash'}"
         ),
         path,
         found,

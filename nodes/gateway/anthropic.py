@@ -180,8 +180,8 @@ def _messages_of(message: AnthropicMessage, path: str) -> Iterator[dict[str, Any
             content = "" if block.content is None else text_of(block.content)
             yield {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
     if texts or calls or not has_results:
-        told = {"role": message.role, "content": "".join(texts)}
-        yield {**told, "tool_calls": calls} if calls else told
+        fields = {"role": message.role, "content": "".join(texts)}
+        yield {**fields, "tool_calls": calls} if calls else fields
 
 
 def _check_block(block: AnthropicBlock, role: str, path: str) -> None:

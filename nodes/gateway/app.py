@@ -76,12 +76,12 @@ class Gateway:
             "/api/status": (self._status, "The status of the mesh, as the status page shows it"),
             "/v1/models": (self._models, "The models that are served at present"),
         }
-        told = document(
+        specification = document(
             {path: summary for path, (_, summary) in gets.items()}, {**APIS, **READINGS}, VERSION
         )
 
         async def openapi(_request: Request) -> JSONResponse:
-            return JSONResponse(told)
+            return JSONResponse(specification)
 
         routes = [
             Route("/", self._page),

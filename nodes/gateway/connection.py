@@ -32,7 +32,7 @@ _REFUSAL_S: Final = 1.0
 # Bytes kept of requests that arrived while an earlier one was still being answered.
 _MOST_AHEAD_BYTES: Final = 65_536
 # The interval between log lines while connections are being refused.
-_SAY_EVERY_S: Final = 10.0
+_LOG_INTERVAL_S: Final = 10.0
 
 
 def _error(message: str, kind: str, code: str) -> bytes:
@@ -57,7 +57,7 @@ class Connection(H11Protocol):
 
     limits: GatewayLimits
     max_connections: int
-    _said_at: ClassVar[float] = -math.inf
+    _logged_at: ClassVar[float] = -math.inf
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Connection(H11Protocol):
         self._ahead = bytearray()
         self._is_refused = False
         self.has_place = False
-        self._was_told = False
+        self._has_sent_refusal = False
 
     def abort(self) -> None:
         self.transport.abort()
@@ -112,17 +112,17 @@ class Connection(H11Protocol):
             self._deadline = self.loop.call_later(_REFUSAL_S, self.transport.abort)
 
     def say_refused(self) -> None:
-        """Log that there are too many connections, at most once in _SAY_EVERY_S."""
+        """Log that there are too many connections, at most once in _LOG_INTERVAL_S."""
         cls, now = type(self), self.loop.time()
-        if now - cls._said_at >= _SAY_EVERY_S:
-            cls._said_at = now
+        if now - cls._logged_at >= _LOG_INTERVAL_S:
+            cls._logged_at = now
             logger.warning("refusing connections: the limit is %d", self.max_connections)
 
-    def _tell_refusal(self) -> None:
+    def _send_refusal(self) -> None:
         """Send the 503 once. Later data is read and dropped: a reset could destroy the answer."""
-        if self._was_told:
+        if self._has_sent_refusal:
             return
-        self._was_told = True
+        self._has_sent_refusal = True
         retry = b"retry-after: 1\r\n"
         self.transport.write(_response(503, b"Service Unavailable", _TOO_MANY, retry))
         if self.transport.can_write_eof():
@@ -132,7 +132,7 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
-            self._tell_refusal()
+            self._send_refusal()
             return
         if self._is_answering():
             self._keep_ahead(data)

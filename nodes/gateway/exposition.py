@@ -36,13 +36,13 @@ async def render_metrics(
     Without an answer from the coordinator, airdraft_coordinator_up is 0 and the metrics of the mesh
     are missing.
     """
-    told: Status | None = None
+    found: Status | None = None
     try:
         async with asyncio.timeout(limit_s):
-            told = await status()
+            found = await status()
     except (RequestFailedError, TimeoutError) as error:
         logger.debug("no status for metrics: %s", error)
-    return exposition([*mesh.families(told), *(gateway.families() if gateway else ())])
+    return exposition([*mesh.families(found), *(gateway.families() if gateway else ())])
 
 
 def exposition(families: Iterable[Family]) -> bytes:
@@ -52,7 +52,7 @@ def exposition(families: Iterable[Family]) -> bytes:
 
 
 class _Families(Collector):
-    """A collector of families that were computed before, made anew for each scrape."""
+    """A collector of families that were computed before, converted for each scrape."""
 
     def __init__(self, families: Iterable[Family]) -> None:
         self._families = families

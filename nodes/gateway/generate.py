@@ -89,7 +89,7 @@ class Generate:
             if keyed is not None and body.get("seed") is None:
                 job = replace(job, options=replace(job.options, seed=keyed.seed))
             shape = api.shape(job)
-            told = _told(scope, keyed, job, content)
+            told = _sent_before(scope, keyed, job, content)
             if keyed is not None:
                 under_way = shared.keyed.entered(
                     keyed,
@@ -102,7 +102,7 @@ class Generate:
                 await stack.enter_async_context(under_way)
                 record.request_id = keyed.request_id(self._api.prefix)
                 shared.running.rename(run, record.request_id)
-                job = _as_before(job, told, shared.keyed.fingerprint_of(keyed))
+                job = _pinned(job, told, shared.keyed.fingerprint_of(keyed))
             record.ignored = job.ignored
             # Free the memory of the body before the answer is generated.
             del body, content
@@ -171,7 +171,7 @@ def _keyed(scope: Scope, key: ApiKey) -> Keyed | None:
     return None if chosen is None else Keyed(key.name, chosen)
 
 
-def _told(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) -> Told | None:
+def _sent_before(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) -> Told | None:
     """What the reader of a stream has received so far; None if its events have no ids."""
     num_choices = len(job.prompts) * job.options.num_choices
     last = _values(scope, event_ids.HEADER)
@@ -186,7 +186,7 @@ def _told(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) -> Told |
     return Told.of_header(last[0], tag, num_choices) if last else Told(tag, num_choices)
 
 
-def _as_before(job: Job, told: Told | None, answered: str) -> Job:
+def _pinned(job: Job, told: Told | None, answered: str) -> Job:
     """Pin the job to the model and numerics class of its earlier answer: no other makes that text.
 
     answered: the fingerprint of the last answer with its key; "" if there was none.

@@ -207,8 +207,8 @@ def _messages_of(items: Sequence[InputItem]) -> list[dict[str, Any]]:
         if item.kind == "message":
             messages.append({"role": item.role, "content": text_of(item.content)})
         elif item.kind == "function_call_output":
-            told = {"role": "tool", "tool_call_id": item.call_id}
-            messages.append({**told, "content": text_of(item.output)})
+            fields = {"role": "tool", "tool_call_id": item.call_id}
+            messages.append({**fields, "content": text_of(item.output)})
         elif item.kind == "function_call":
             call = call_json(item.call_id or "", item.name or "", item.arguments or "")
             if not messages or messages[-1]["role"] != "assistant":
@@ -220,11 +220,11 @@ def _messages_of(items: Sequence[InputItem]) -> list[dict[str, Any]]:
 def _echoed(body: ResponsesBody) -> dict[str, Any]:
     """The declared fields of the request that clients expect an answer to repeat."""
     found = body.text.format if body.text is not None else None
-    told: dict[str, Any] = {"type": "text"}
+    fields: dict[str, Any] = {"type": "text"}
     if found is not None:
-        told = {"type": found.type}
+        fields = {"type": found.type}
         if found.schema_ is not None:
-            told |= {"name": found.name, "schema": found.schema_, "strict": found.strict}
+            fields |= {"name": found.name, "schema": found.schema_, "strict": found.strict}
     chosen: Any = body.tool_choice or "auto"
     if isinstance(chosen, ResponsesNamedTool):
         chosen = {"type": chosen.type, "name": chosen.name}
@@ -232,7 +232,7 @@ def _echoed(body: ResponsesBody) -> dict[str, Any]:
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,
         "parallel_tool_calls": body.parallel_tool_calls is not False,
-        "text": {"format": told},
+        "text": {"format": fields},
         "tool_choice": chosen,
         "tools": [
             {
@@ -277,8 +277,8 @@ class ResponsesShape(ItemShape):
                 yield self._event(f"{named}.delta", **where, delta=step.piece, **more)
             case _:
                 if is_call:
-                    told = {"arguments": step.item.text, "name": step.item.name}
-                    yield self._event(f"{named}.done", **where, **told)
+                    fields = {"arguments": step.item.text, "name": step.item.name}
+                    yield self._event(f"{named}.done", **where, **fields)
                 else:
                     yield self._event(f"{named}.done", **where, text=step.item.text, **more)
                     part = item["content"][0]
@@ -292,8 +292,8 @@ class ResponsesShape(ItemShape):
         return self._event(f"response.{response['status']}", response=response)
 
     def failed(self, error: ApiError) -> bytes:
-        told = {"code": error.code, "message": error.message, "param": error.param}
-        return self._event("error", **told)
+        fields = {"code": error.code, "message": error.message, "param": error.param}
+        return self._event("error", **fields)
 
     def document(
         self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
@@ -358,8 +358,8 @@ def _item(head: Head, item: Item, status: str) -> dict[str, Any]:
         }
     if item.kind == CONTENT:
         part = {"type": "output_text", "text": item.text, "annotations": [], "logprobs": []}
-        told = {"type": "message", "role": "assistant", "content": [part], "status": status}
-        return {"id": head.object_id.replace("resp-", "msg-"), **told}
+        fields = {"type": "message", "role": "assistant", "content": [part], "status": status}
+        return {"id": head.object_id.replace("resp-", "msg-"), **fields}
     thoughts = [{"type": "reasoning_text", "text": item.text}]
     identity = head.object_id.replace("resp-", "rs-")
     return {"id": identity, "type": "reasoning", "summary": [], "content": thoughts}

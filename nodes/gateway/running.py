@@ -47,7 +47,7 @@ async def started(
 ) -> AsyncIterator[asyncio.Task[T]]:
     """Run work in a task that is cancelled when the client leaves or the run is ended."""
     asking = asyncio.create_task(work)
-    leaving = asyncio.create_task(_left(receive))
+    leaving = asyncio.create_task(_until_disconnect(receive))
     leaving.add_done_callback(lambda _leaving: asking.cancel())
     run.attach(asking)
     try:
@@ -58,7 +58,7 @@ async def started(
         await asyncio.gather(asking, leaving, return_exceptions=True)
 
 
-async def _left(receive: Receive) -> None:
+async def _until_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

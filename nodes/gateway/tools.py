@@ -165,18 +165,18 @@ def tools_of(
     if name and name not in names:
         raise wrong("tool_choice.function.name", f"no tool has the name {name}")
     return Tools(
-        tuple(map(_told, tools)),
+        tuple(map(_for_prompt, tools)),
         is_required=bool(name) or choice == "required",
         name=name,
         parallel=parallel,
     )
 
 
-def _told(tool: Tool) -> dict[str, Any]:
+def _for_prompt(tool: Tool) -> dict[str, Any]:
     """The fields of a tool that the model's prompt contains."""
     function = tool.function
-    told = {"description": function.description, "parameters": function.parameters}
-    known = {name: value for name, value in told.items() if value is not None}
+    fields = {"description": function.description, "parameters": function.parameters}
+    known = {name: value for name, value in fields.items() if value is not None}
     return {"type": "function", "function": {"name": function.name, **known}}
 
 
@@ -227,7 +227,7 @@ def in_style(options: GenerateOptions, tools: Tools, style: str) -> GenerateOpti
         raise wrong("tools", "give either tools or a grammar")
     if given.kind and not tools.is_required:
         if style == LLAMA3:
-            reason = "this model's calls cannot be told from JSON: give either this or tools"
+            reason = "this model's calls look like JSON: give either this or tools"
             raise wrong("response_format", reason)
         answer = json.loads(given.text)
     grammar = tools.grammar(style, answer)

@@ -72,14 +72,14 @@ class Conversation:
 
     def _save(self, rest: str) -> str:
         path = _path(rest, "save")
-        said = [{"role": m.role, "content": m.content} for m in self.messages]
-        text = json.dumps({"system": self.system, "messages": said}, ensure_ascii=False, indent=1)
+        saved = [{"role": m.role, "content": m.content} for m in self.messages]
+        text = json.dumps({"system": self.system, "messages": saved}, ensure_ascii=False, indent=1)
         try:
             # Other users must not be able to read the conversation.
             write_output(path, f"{text}\n".encode(), 0o600)
         except OSError as error:
             raise CommandError(f"{path} cannot be written: {error.strerror}") from None
-        return f"{len(said)} messages in {path}"
+        return f"{len(saved)} messages in {path}"
 
     def load(self, rest: str) -> str:
         path = _path(rest, "load")
@@ -91,7 +91,7 @@ class Conversation:
             raise CommandError(f"{path} cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError):
             raise CommandError(f"{path} is not a JSON file that /save wrote") from None
-        system, messages = _said(found, path)
+        system, messages = _checked_content(found, path)
         self.system, self.messages = system, messages
         return f"{len(messages)} messages from {path}"
 
@@ -145,7 +145,7 @@ def _path(text: str, command: str) -> Path:
         raise CommandError(f"{text}: this machine has no such user") from error
 
 
-def _said(found: Any, path: Path) -> tuple[str, list[ChatMessage]]:
+def _checked_content(found: Any, path: Path) -> tuple[str, list[ChatMessage]]:
     """Check the content of a file; return its system message and messages. Raises CommandError."""
     wrong = CommandError(f"{path} does not contain a conversation that /save wrote")
     if not isinstance(found, dict) or not isinstance(found.get("messages"), list):

@@ -10,14 +10,14 @@ function showHistory(history, now) {
   line($("speed-chart"), speeds, now, most, `${fixed(most, most < 10 ? 1 : 0)}`, "tokens per second");
   line($("rate-chart"), rates, now, 1, "100 %", "share of guesses accepted");
   $("rate-chart").classList.add("rate");
-  say($("speed-now"), speeds.length ? fixed(speeds.at(-1)[1], 1) : "");
-  say($("rate-now"), rates.length ? percent(rates.at(-1)[1]) : "");
+  setText($("speed-now"), speeds.length ? fixed(speeds.at(-1)[1], 1) : "");
+  setText($("rate-now"), rates.length ? percent(rates.at(-1)[1]) : "");
 }
 
 function line(box, points, now, most, topLabel, what) {
   const recent = points.filter(([at]) => at >= now - SHOWN_S);
   if (recent.length < 2) {
-    fill(box, none("Figures are collected while a status page is open."));
+    fill(box, emptyNote("Figures are collected while a status page is open."));
     return;
   }
   const x = (at) => 600 * (1 - (now - at) / SHOWN_S);
@@ -45,8 +45,8 @@ function windowOf({ counts }) {
 function showTimeline(status) {
   const spans = status.targets.flatMap((target) => target.spans);
   if (!spans.length) {
-    say($("timeline-span"), "");
-    fill($("timeline"), none("Nothing was guessed or decoded in the last ten seconds."));
+    setText($("timeline-span"), "");
+    fill($("timeline"), emptyNote("Nothing was guessed or decoded in the last ten seconds."));
     return;
   }
   const last = Math.max(...spans.map((span) => span.end_s));
@@ -68,7 +68,7 @@ function showTimeline(status) {
         own.map((span) => stage(span, begins, shown))),
     ];
   });
-  say($("timeline-span"), `the last ${duration(shown)} of work, ${plural(names.length, "node")}`);
+  setText($("timeline-span"), `the last ${duration(shown)} of work, ${plural(names.length, "node")}`);
   fill($("timeline"), ...rows, h("div", { class: "ends" }, h("span", {}, `−${duration(shown)}`), h("span", {}, "0")));
 }
 

@@ -50,10 +50,10 @@ function fillKeyed(list, items) {
   if (!isSame) fill(list, ...after);
 }
 
-function say(element, text) {
+function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-function none(text) {
+function emptyNote(text) {
   return h("p", { class: "none" }, text);
 }

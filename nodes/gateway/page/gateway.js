@@ -30,7 +30,7 @@ function storeKey(key) {
 let currentKey = storedKey();
 
 // Returns a successful response. Throws Refused, with status 0 if the gateway does not answer.
-async function ask(path, options = {}) {
+async function request(path, options = {}) {
   const headers = { ...(options.headers || {}) };
   if (currentKey) headers.Authorization = `Bearer ${currentKey}`;
   let answer;

@@ -7,13 +7,13 @@ let timer = null;
 let isAsking = false;
 let lastSeen = null;
 
-async function look() {
+async function poll() {
   clearTimeout(timer);
   if (isAsking || document.hidden) return;
   isAsking = true;
   let next = POLL_MS;
   try {
-    const found = await whole(await ask("/api/status"));
+    const found = await whole(await request("/api/status"));
     lastSeen = Date.now();
     show(found);
   } catch (error) {
@@ -22,7 +22,7 @@ async function look() {
   } finally {
     // Polling goes on even if this status could not be shown.
     isAsking = false;
-    if (next) timer = setTimeout(look, next);
+    if (next) timer = setTimeout(poll, next);
   }
 }
 
@@ -31,7 +31,7 @@ function show({ status, gateway, history }) {
   state("live", "live");
   notice("");
   document.body.classList.remove("stale");
-  say($("cluster"), status.cluster);
+  setText($("cluster"), status.cluster);
   showTiles(status, history);
   showTopology(status, gateway);
   showHistory(history, status.at_s);
@@ -64,7 +64,7 @@ function shortened(hash) {
 // Shows an error response. Returns the milliseconds until the next try, or 0 for no further try.
 function refused(error) {
   if (error.status === 401) {
-    say($("key-error"), currentKey ? "The gateway does not know this key." : "");
+    setText($("key-error"), currentKey ? "The gateway does not know this key." : "");
     storeKey("");
     askForKey();
     return 0;
@@ -96,20 +96,20 @@ function askForKey() {
   $("forget").hidden = true;
   notice("");
   state("", "");
-  say($("cluster"), "");
+  setText($("cluster"), "");
   $("ask-key").hidden = false;
   $("key").focus();
 }
 
 function state(kind, text) {
   $("state").className = `state ${kind}`;
-  say($("state"), text);
+  setText($("state"), text);
 }
 
 function notice(text, isBad = false) {
   $("notice").hidden = !text;
   $("notice").classList.toggle("bad", isBad);
-  say($("notice"), text);
+  setText($("notice"), text);
 }
 
 $("key-form").addEventListener("submit", (event) => {
@@ -117,7 +117,7 @@ $("key-form").addEventListener("submit", (event) => {
   storeKey($("key").value.trim());
   $("key").value = "";
   knownModels = "";
-  look();
+  poll();
 });
 $("forget").addEventListener("click", () => {
   clearTimeout(timer);
@@ -147,7 +147,7 @@ try {
 } catch {
   setTheme("");
 }
-document.addEventListener("visibilitychange", look);
+document.addEventListener("visibilitychange", poll);
 clearAnswer();
 showLegend();
-look();
+poll();

@@ -9,11 +9,11 @@ async function showModels(names) {
   if (wanted === knownModels) return;
   knownModels = wanted;
   try {
-    const served = (await whole(await ask("/v1/models"))).data.map((model) => model.id);
+    const served = (await whole(await request("/v1/models"))).data.map((model) => model.id);
     const chosen = $("model").value;
     fill($("model"), h("option", { value: "" }, "Any"), served.map((name) => h("option", { value: name }, name)));
     $("model").value = served.includes(chosen) ? chosen : "";
-    say($("outcome"), "");
+    setText($("outcome"), "");
     $("go").disabled = running !== null;
   } catch (error) {
     // Other errors need no text here: the poll of the mesh status reports them.
@@ -56,16 +56,16 @@ async function generate() {
   outcome(["Waiting for the first token."]);
   const run = { asked: performance.now(), first: null, last: null, numFirst: 0, num: 0, usage: null, reason: "" };
   try {
-    const answer = await ask("/v1/chat/completions", {
+    const answer = await request("/v1/chat/completions", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(bodyOf()),
       signal: control.signal,
     });
-    for await (const event of events(answer)) took(event, run);
-    outcome(told(run));
+    for await (const event of events(answer)) takeEvent(event, run);
+    outcome(resultParts(run));
   } catch (error) {
-    if (error.name === "AbortError") outcome(["Stopped. ", ...told(run)]);
+    if (error.name === "AbortError") outcome(["Stopped. ", ...resultParts(run)]);
     else if (error instanceof Refused) outcome([sentence(error.message)], true);
     else throw error;
   } finally {
@@ -76,7 +76,7 @@ async function generate() {
   }
 }
 
-function took(event, run) {
+function takeEvent(event, run) {
   if (event.usage) run.usage = event.usage;
   for (const choice of event.choices) if (choice.finish_reason) run.reason = choice.finish_reason;
   const rows = event.airdraft ? event.airdraft.tokens : [];
@@ -91,7 +91,7 @@ function took(event, run) {
   rows.forEach(addToken);
 }
 
-function told(run) {
+function resultParts(run) {
   if (!run.num) return ["No tokens arrived."];
   const seconds = (run.last - run.first) / 1000;
   const later = run.num - run.numFirst;

@@ -40,7 +40,7 @@ const STREAM_COLUMNS = [
 
 function showStreams(status) {
   const left = status.num_streams - status.streams.length;
-  say($("streams-count"), status.num_streams ? `${count(status.num_streams)}${left > 0 ? `, the first ${status.streams.length} shown` : ""}` : "");
+  setText($("streams-count"), status.num_streams ? `${count(status.num_streams)}${left > 0 ? `, the first ${status.streams.length} shown` : ""}` : "");
   if (!status.streams.length) {
     fill($("streams-table"), h("caption", { class: "none" }, "No stream is under way."));
     return;
@@ -107,6 +107,6 @@ function showAir(status) {
     h("i", { class: "meter", share: Math.min(1, medium.busy) }),
     h("span", {}, `${percent(medium.busy)} reserved, ${duration(medium.reserved_s)} in total`)));
   fill($("air"),
-    media.length ? media : none("No link is declared to use a shared medium."),
+    media.length ? media : emptyNote("No link is declared to use a shared medium."),
     h("p", { class: "why" }, `The coordinator received ${size(wire("in"))} and sent ${size(wire("out"))}.`));
 }

@@ -9,7 +9,7 @@ function clearAnswer() {
   numOfKind = {};
   atToken = null;
   $("answer").replaceChildren();
-  say($("token"), "");
+  setText($("token"), "");
 }
 
 // Appends a token, given as a row of the gateway: text or bytes, kind, log-probability.
@@ -44,7 +44,7 @@ function inspect(token) {
   atToken = token;
   token.classList.add("at");
   const text = token.textContent.replaceAll("\n", "↵");
-  say($("token"), `“${text}”: ${token.title}`);
+  setText($("token"), `“${text}”: ${token.title}`);
 }
 
 $("answer").addEventListener("keydown", (event) => {

@@ -14,8 +14,8 @@ function showTopology(status, gateway) {
   box.classList.toggle("dense", Math.max(targets.length, drafts.length) > MOST_BESIDE);
   fillKeyed($("targets"), targets.length ? targets.map(nodeCard) : [h("li", { class: "none" }, "No target node: requests cannot be answered.")]);
   fillKeyed($("drafts"), drafts.length ? drafts.map(nodeCard) : [h("li", { class: "none" }, "No draft node: targets decode plainly or guess by prompt lookup.")]);
-  say($("num-targets"), String(targets.length || ""));
-  say($("num-drafts"), String(drafts.length || ""));
+  setText($("num-targets"), String(targets.length || ""));
+  setText($("num-drafts"), String(drafts.length || ""));
   const waiting = status.waiting.num_streams + status.waiting.num_tokenizing;
   fill($("coordinator-node"), hubCard("coordinator", `protocol ${status.protocol}`, [
     plural(status.num_streams - status.waiting.num_streams, "stream"),
