@@ -68,7 +68,7 @@ def test_files_that_others_can_read_or_write(ring: Keyring) -> None:
     assert said(check_keys(ring), "can be read by others").level is Level.FAIL
     (ring.directory / "node.key").chmod(0o600)
     ring.directory.chmod(0o777)
-    finding = said(check_keys(ring), "others can write")
+    finding = said(check_keys(ring), "other users can write")
     assert (finding.level, finding.mend) == (Level.FAIL, f"chmod 700 {ring.directory}")
 
 
