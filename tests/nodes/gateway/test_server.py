@@ -49,9 +49,7 @@ def test_where_others_may_ask_it_does_not_start_without_keys(
     tmp_path: Path, setting: str, value: str | bool
 ) -> None:
     settings = {"listen": "127.0.0.1:0", setting: value}
-    with pytest.raises(
-        KeysError, match=f"has no API keys, but {setting} needs some: .*add NAME"
-    ):
+    with pytest.raises(KeysError, match=f"has no API keys, but {setting} needs some: .*add NAME"):
         make(tmp_path, **settings)
     keys = ApiKeys(tmp_path / "apikeys.toml")
     keys.add(ApiKey(name="a", sha256=digest("ad-1")))
