@@ -27,7 +27,8 @@ def tls_context(config: GatewayConfig) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
             f"tls_cert = {config.tls_cert!r}, tls_key = {config.tls_key!r}: "
-            f"PEM files of a certificate and its key are accepted ({error.strerror or 'the files are invalid'})"
+            f"PEM files of a certificate and its key are accepted "
+            f"({error.strerror or 'the files are invalid'})"
         ) from None
     return context
 

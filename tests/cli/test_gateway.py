@@ -344,8 +344,8 @@ def test_the_coordinator_of_up_has_limits(commands: Commands) -> None:
     ("arguments", "code", "message"),
     [
         (("--listen", "0.0.0.0:0"), 78, "apikeys add"),
-        (("--allowed-host", "airdraft.lan"), 78, "allowed_hosts asks for some"),
-        (("--cors-origin", "https://a.example"), 78, "cors_origins asks for some"),
+        (("--allowed-host", "airdraft.lan"), 78, "allowed_hosts needs some"),
+        (("--cors-origin", "https://a.example"), 78, "cors_origins needs some"),
         (("--listen", "nonsense"), 78, "HOST:PORT"),
         (("--tls-cert", "x"), 78, "both or neither"),
         (("--config", "none.toml"), 78, "not found"),

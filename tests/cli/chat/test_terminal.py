@@ -148,7 +148,7 @@ def test_an_answer_that_has_to_wait_for_the_coordinator_says_so(mesh: ToyMesh) -
         "[the coordinator was lost: the answer continues when it is back; Ctrl-C stops it]",
     )
     terminal.waits()
-    assert "the answer goes on when it is back" in err.getvalue()
+    assert "the answer continues when it is back" in err.getvalue()
 
 
 def test_figures() -> None:
@@ -226,7 +226,7 @@ def _take_terminal() -> None:
 def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(mesh: ToyMesh, tmp_path: Path) -> None:
     chat = Pty(mesh.endpoint, tmp_path / "keys", "--max-tokens", "4000")
     try:
-        chat.wait_for("Ctrl-D leaves.")
+        chat.wait_for("Ctrl-D quits.")
         chat.wait_for("> ")
         with held(mesh.model, after_passes=20):
             chat.type("hello\n")
