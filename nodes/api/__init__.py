@@ -1,6 +1,6 @@
-"""The mesh for Python programs: connect, complete, chat, stream; async or not.
+"""The Python library: connect to a mesh, complete, chat and stream, with or without asyncio.
 
-docs/reference/python-library.md shows how. What is not in __all__ may change at any time.
+See docs/reference/python-library.md. Names that are not in __all__ may change at any time.
 """
 
 from nodes.api.answers import Choice, Completion, Piece, Usage

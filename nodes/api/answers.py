@@ -1,4 +1,4 @@
-"""Answers, and how they are put together from what a mesh tells. Pure."""
+"""Answers, and their assembly from the notices of a mesh. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from nodes.messages.fingerprint import fingerprint
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is new of one choice. It never ends inside a character.
+    """New text of one choice. It never ends inside a character.
 
     text: The new text.
-    token_ids: The tokens that made it.
+    token_ids: The tokens of the new text.
     choice: The number of the choice, from 0.
     finish_reason: `stop` or `length` in the choice's last piece, otherwise empty.
     """
@@ -41,14 +41,14 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer took, summed over its choices.
+    """Counts and time of an answer, summed over its choices.
 
     num_prompt_tokens: The tokens of the prompt.
     num_tokens: The tokens of the choices.
     num_draft_tokens: The guesses that were verified.
     num_accepted_tokens: The guesses that were accepted.
     num_rounds: The passes that took guesses.
-    time_s: The time from asking to the end.
+    time_s: The time from the request to the end of the answer, in seconds.
     """
 
     num_prompt_tokens: int
@@ -65,7 +65,7 @@ class Usage:
 
     @property
     def tokens_per_s(self) -> float:
-        """The tokens in a second, over the whole time."""
+        """The tokens per second, over the whole time."""
         return self.num_tokens / self.time_s if self.time_s > 0 else 0.0
 
 
@@ -74,11 +74,11 @@ class Completion:
     """A whole answer.
 
     choices: The texts.
-    seed: The seed. With it the same request gives the same text wherever `fingerprint` is the same.
-    usage: What the answer took.
+    seed: The seed. The same request with it gives the same text if `fingerprint` is the same.
+    usage: The counts and the time of the answer.
     target: The name of the target that served it.
     is_exact: Whether the text is the one that this model, class, request and seed always give.
-    plain_reason: Why the answer was decoded without guesses at the end, or empty.
+    plain_reason: Why the answer was decoded without guesses at its end, or empty.
     model_hash: The SHA-256 of the model file.
     numerics_class: The class of targets that compute the same bits.
     """
@@ -94,7 +94,7 @@ class Completion:
 
     @property
     def fingerprint(self) -> str:
-        """What made the text, in the form that the option of this name takes."""
+        """The model and class that made the text, in the form of the option `fingerprint`."""
         return fingerprint(self.model_hash, self.numerics_class)
 
     @property
@@ -109,12 +109,12 @@ class Completion:
 
     @property
     def finish_reason(self) -> str:
-        """The reason of the first choice."""
+        """The finish reason of the first choice."""
         return self.choices[0].finish_reason
 
 
 class _Part:
-    """One choice while it comes. A character may be cut between two messages."""
+    """One choice while it arrives. Two messages may divide a character."""
 
     def __init__(self) -> None:
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -130,7 +130,7 @@ class _Part:
 
 
 class Assembly:
-    """Notices in, pieces out, and in the end the whole answer."""
+    """Turns notices into pieces and, at the end, into the whole answer."""
 
     def __init__(self, num_choices: int) -> None:
         self._parts = [_Part() for _ in range(num_choices)]
@@ -141,7 +141,7 @@ class Assembly:
         return None if self._started is None else self._started.seed
 
     def take(self, event: object) -> Piece | None:
-        """The piece that an event makes, if it makes one."""
+        """Take an event and return the piece that it makes, or None."""
         match event:
             case StartedNotice():
                 self._started = event
@@ -160,7 +160,7 @@ class Assembly:
         return all(part.figures is not None for part in self._parts)
 
     def completion(self, time_s: float) -> Completion:
-        """Of a request all of whose choices have finished."""
+        """Return the whole answer, once all choices have finished."""
         started, parts = self._started, self._parts
         assert started is not None
         figures = [part.figures for part in parts if part.figures is not None]

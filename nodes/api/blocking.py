@@ -1,4 +1,4 @@
-"""The front for programs without asyncio: the same client on an event loop in a thread."""
+"""The interface for programs without asyncio: runs the client on an event loop in a thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CLOSE_LIMIT_S = 5.0
 
 
 class SyncClient:
-    """A connection to a mesh, for use from any thread; a with block or close() ends it."""
+    """A connection to a mesh, usable from any thread; a `with` block or close() ends it."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class SyncClient:
         air: str = "",
         rate_kbps: float = 0.0,
     ) -> None:
-        """Waits until it is connected. Arguments and errors are those of connect().
+        """Wait until it is connected. Arguments and errors are those of connect().
 
         on_waiting is called in another thread.
         """
@@ -51,7 +51,7 @@ class SyncClient:
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(connecting)),
             name="airdraft-client",
-            # A program that forgets to close it can end nevertheless.
+            # A program that does not close the client can still exit.
             daemon=True,
         )
         self._thread.start()
@@ -98,7 +98,7 @@ class SyncClient:
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> SyncStream:
-        """Ask as complete() does, and get the answer piece by piece."""
+        """Send the request of complete() and return the answer piece by piece."""
 
         async def ask() -> Stream:
             return self._client.stream(prompt, timeout_s=timeout_s, **options)
@@ -112,7 +112,7 @@ class SyncClient:
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> SyncStream:
-        """Ask as chat() does, and get the answer piece by piece."""
+        """Send the request of chat() and return the answer piece by piece."""
 
         async def ask() -> Stream:
             return self._client.stream_chat(messages, timeout_s=timeout_s, **options)
@@ -120,13 +120,13 @@ class SyncClient:
         return SyncStream(self, self._wait(ask()))
 
     def nodes(self) -> tuple[NodeFields, ...]:
-        """The nodes that are in the mesh."""
+        """Return the nodes in the mesh."""
         return self._wait(self._client.nodes())
 
     def close(self) -> None:
         """End the connection and its thread; requests under way are cancelled."""
         with contextlib.suppress(RuntimeError, AttributeError):
-            # The loop may be closed already, or may never have begun.
+            # The loop may be closed already, or may never have started.
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(_CLOSE_LIMIT_S)
 
@@ -141,7 +141,7 @@ class SyncClient:
         except concurrent.futures.CancelledError:
             raise ConnectionLostError("the client was closed") from None
         finally:
-            # Ctrl-C here stops the request there.
+            # After Ctrl-C in this thread, this cancels the request in the client's thread.
             future.cancel()
 
     def __enter__(self) -> Self:
@@ -152,7 +152,7 @@ class SyncClient:
 
 
 class SyncStream(Iterator[Piece]):
-    """An iterator over the pieces of an answer: as Stream, with `with` and `for`."""
+    """An iterator over the pieces of an answer: like Stream, for `with` and `for`."""
 
     def __init__(self, client: SyncClient, stream: Stream) -> None:
         self._client = client
@@ -161,7 +161,7 @@ class SyncStream(Iterator[Piece]):
 
     @property
     def seed(self) -> int | None:
-        """The seed of the text; None until the first piece is there."""
+        """The seed of the text; None before the first piece."""
         return self._stream.seed
 
     @property
@@ -176,7 +176,7 @@ class SyncStream(Iterator[Piece]):
         return piece
 
     async def _next(self) -> Piece | None:
-        # A coroutine that is waited for in another thread cannot raise StopAsyncIteration.
+        # A coroutine whose result another thread takes cannot raise StopAsyncIteration.
         self._asking = asyncio.current_task()
         try:
             return await anext(self._stream, None)
@@ -184,7 +184,7 @@ class SyncStream(Iterator[Piece]):
             self._asking = None
 
     async def _end(self) -> None:
-        # Ctrl-C may come when the next piece has been asked for and nobody waits for it yet.
+        # Ctrl-C may arrive after the next piece was requested and before this thread waits for it.
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
@@ -202,7 +202,7 @@ class SyncStream(Iterator[Piece]):
         self.close()
 
     def __del__(self) -> None:
-        # Left early, as by break: nothing waits here.
+        # The stream was left early, for example by break; this must not wait.
         with contextlib.suppress(RuntimeError, AttributeError):
             loop = self._client._loop
             loop.call_soon_threadsafe(lambda: loop.create_task(self._end()))

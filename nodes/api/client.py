@@ -1,4 +1,4 @@
-"""The front for asyncio: a connection, and requests as awaitables and iterators."""
+"""The interface for asyncio: a connection, and requests as awaitables and iterators."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ Conversation = Iterable[ChatMessage | tuple[str, str] | Mapping[str, str]]
 
 
 class Options(TypedDict, total=False):
-    """What may be asked for. Sampling that is left out is greedy: temperature 0, all tokens.
+    """Options of a request. The default of sampling is greedy: temperature 0, all tokens.
 
-    max_tokens: The most tokens of a choice.
+    max_tokens: The maximum number of tokens of a choice.
     temperature: The temperature of sampling; 0 always takes the likeliest token.
     top_k: The number of likeliest tokens that are kept; 0 keeps all.
-    top_p: The share of probability that is kept.
-    min_p: The least probability that is kept, relative to the likeliest token's.
-    seed: The seed of sampling. None draws one, and the answer has it.
-    gamma: The most guesses a pass. None takes what pays.
-    priority: The weight of the request's speed beside other requests, 1 to 10.
+    top_p: The total probability that the likeliest tokens kept must reach.
+    min_p: The lowest probability that is kept, relative to the likeliest token's.
+    seed: The seed of sampling. None draws one, which the answer contains.
+    gamma: The maximum number of guesses per pass. None chooses the fastest.
+    priority: The weight of this request's speed against other requests, 1 to 10.
     num_choices: The number of texts.
     stops: Texts before which the answer ends.
-    ignore_eog: Whether the text goes on after an end-of-text token.
+    ignore_eog: Whether the text continues after an end-of-text token.
     model: The name of the model; empty for any.
-    user: Whose request it is among those of this client. Prompts are shared in caches only between
-        requests of one user.
-    fingerprint: The fingerprint of an earlier answer. Exactly such a target then serves this
-        request, or the request fails.
+    user: The owner of the request among those of this client. Caches share prompts only between
+        requests of one owner.
+    fingerprint: The fingerprint of an earlier answer. Only a target that has it serves this
+        request; without one the request fails.
     """
 
     max_tokens: int
@@ -69,7 +69,7 @@ class Options(TypedDict, total=False):
 
 
 class MeshClient:
-    """A connection to a mesh, which connect() makes; any number of requests may be under way."""
+    """A connection to a mesh, made by connect(); any number of requests may be under way."""
 
     def __init__(self, client: Client, serving: asyncio.Task[None]) -> None:
         self._client = client
@@ -84,7 +84,7 @@ class MeshClient:
     ) -> Completion:
         """Continue a text, or token ids.
 
-        timeout_s bounds the whole answer, waiting included. Raises RequestError,
+        timeout_s limits the time of the whole answer, waiting included. Raises RequestError,
         AnswerTimeoutError or ConnectionLostError.
         """
         return await self.stream(prompt, timeout_s=timeout_s, **options).completed()
@@ -96,7 +96,7 @@ class MeshClient:
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> Completion:
-        """Answer a conversation by the model's chat template; a text is one message of a user.
+        """Answer a conversation with the model's chat template; a text is one user message.
 
         Raises what complete() raises.
         """
@@ -109,7 +109,7 @@ class MeshClient:
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> Stream:
-        """Ask as complete() does, and get the answer piece by piece."""
+        """Send the request of complete() and return the answer piece by piece."""
         text = prompt if isinstance(prompt, str) else tuple(prompt)
         return self._ask(text, timeout_s, is_chat=False, options=options)
 
@@ -120,14 +120,14 @@ class MeshClient:
         timeout_s: float | None = None,
         **options: Unpack[Options],
     ) -> Stream:
-        """Ask as chat() does, and get the answer piece by piece."""
+        """Send the request of chat() and return the answer piece by piece."""
         if isinstance(messages, str):
             messages = (ChatMessage("user", messages),)
         conversation = tuple(_message(item) for item in messages)
         return self._ask(conversation, timeout_s, is_chat=True, options=options)
 
     async def nodes(self) -> tuple[NodeFields, ...]:
-        """The nodes that are in the mesh."""
+        """Return the nodes in the mesh."""
         try:
             return (await self._client.nodes()).nodes
         except RequestFailedError as error:
@@ -140,7 +140,7 @@ class MeshClient:
         return Stream(self, self._client.generate(prompt, wanted), wanted.num_choices, timeout_s)
 
     def _error(self, error: RequestFailedError) -> Exception:
-        """What a failed request means, where the connection may have been the reason."""
+        """The public exception for a failed request, or for the lost connection that caused it."""
         if self._serving.done():
             return ConnectionLostError(_text_of(_why_over(self._serving)))
         return request_error(error.code, str(error))
@@ -149,8 +149,8 @@ class MeshClient:
 class Stream(AsyncIterator[Piece]):
     """An asynchronous iterator over the pieces of an answer.
 
-    Whoever leaves it before its end cancels the request. `async with client.stream(...) as pieces:`
-    does so at once, whatever happens in the block.
+    Leaving it before its end cancels the request. `async with client.stream(...) as pieces:`
+    cancels it at the end of the block, also after an exception.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class Stream(AsyncIterator[Piece]):
 
     @property
     def seed(self) -> int | None:
-        """The seed of the text; None until the first piece is there."""
+        """The seed of the text; None before the first piece."""
         return self._assembly.seed
 
     @property
@@ -200,7 +200,7 @@ class Stream(AsyncIterator[Piece]):
                     if piece is not None and (piece.text or piece.token_ids or piece.finish_reason):
                         return piece
         except StopAsyncIteration:
-            # Of a request that failed or was left there is no more.
+            # A request that failed or was cancelled has no completion.
             if not self._assembly.is_complete:
                 raise
             self._completion = self._assembly.completion(self._loop.time() - self._asked_at)
@@ -231,13 +231,13 @@ class Stream(AsyncIterator[Piece]):
 
 
 def _wanted(options: Options, *, chat: bool, timeout_s: float | None) -> GenerateOptions:
-    """Raises InvalidRequestError for what is no fingerprint."""
+    """Translate the options. Raises InvalidRequestError for an invalid fingerprint."""
     given = dict(options)
     try:
-        told = str(given.pop("fingerprint", ""))
-        model_hash, numerics_class = parts_of(told) if told else ("", "")
+        given_fingerprint = str(given.pop("fingerprint", ""))
+        model_hash, numerics_class = parts_of(given_fingerprint) if given_fingerprint else ("", "")
     except ValueError as error:
-        raise InvalidRequestError(f"fingerprint = {told!r}: {error}") from None
+        raise InvalidRequestError(f"fingerprint = {given_fingerprint!r}: {error}") from None
     return GenerateOptions(
         chat=chat,
         timeout_s=timeout_s,
@@ -248,23 +248,23 @@ def _wanted(options: Options, *, chat: bool, timeout_s: float | None) -> Generat
 
 
 def _message(item: Any) -> ChatMessage:
-    """Raises TypeError or ValueError for what is no message."""
+    """Convert a message to ChatMessage. Raises TypeError or ValueError if it is invalid."""
     if isinstance(item, ChatMessage):
         return item
     if isinstance(item, Mapping):
         if set(item) != {"role", "content"}:
-            raise ValueError("a message has the keys role and content")
+            raise ValueError("a message must have exactly the keys role and content")
         item = (item["role"], item["content"])
     role, content = item
     if not isinstance(role, str) or not isinstance(content, str):
-        raise TypeError("role and content of a message are texts")
+        raise TypeError("role and content of a message must be strings")
     return ChatMessage(role, content)
 
 
 def link_keys(
     endpoint: str, key: str | os.PathLike[str] | ClientKeys | None
 ) -> tuple[str, ClientKeys | None]:
-    """Where to connect and with which keys. Raises ConnectError."""
+    """Return the endpoint and keys to connect with. Raises ConnectError."""
     try:
         if isinstance(key, ClientKeys):
             check_connect(endpoint)
@@ -287,15 +287,16 @@ async def connect(
     air: str = "",
     rate_kbps: float = 0.0,
 ) -> AsyncIterator[MeshClient]:
-    """Connect to a running mesh; requests are cancelled when the block is left.
+    """Connect to a running mesh; leaving the block cancels requests that are under way.
 
-    When the coordinator is lost, requests wait until it is back and then go on where they were.
+    If the coordinator is lost, requests wait until it is back and then continue where they were.
 
-    endpoint is such as `tcp://10.0.0.1:7411`; empty means the mesh that this machine joined,
-    otherwise the one on it. key is the directory of key files, as `airdraft join` fills it; None
-    means the usual one. timeout_s is the time to be let in. on_waiting is called when a request has
-    to wait. air is the shared medium that this machine is on, as nodes declare it, and rate_kbps is
-    what it carries for this machine alone; 0 means that it is measured. Raises ConnectError.
+    endpoint is, for example, `tcp://10.0.0.1:7411`; empty means the mesh that this machine joined,
+    or else the one on this machine. key is the directory of key files that `airdraft join` fills;
+    None means the default one. timeout_s limits the time of joining. on_waiting is called when a
+    request has to wait. air names the shared medium of this machine, as in the settings of nodes,
+    and rate_kbps is its rate for this machine alone; 0 means that it is measured. Raises
+    ConnectError.
     """
     endpoint, keys = link_keys(endpoint, key)
     try:

@@ -1,4 +1,4 @@
-"""What can go wrong for who asks a mesh. The text of each says it in a line."""
+"""Errors of the Python library. The text of each is one line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ class AirdraftError(Exception):
 
 
 class ConnectError(AirdraftError):
-    """There is no connection: nobody answers, or a key is missing or not authorized."""
+    """Connecting failed: no coordinator answers, or a key is missing or not authorized."""
 
 
 class ConnectionLostError(AirdraftError):
-    """The coordinator does not let this client in any more, or the client was closed."""
+    """The coordinator no longer admits this client, or the client was closed."""
 
 
 class RequestError(AirdraftError):
@@ -20,23 +20,23 @@ class RequestError(AirdraftError):
 
 
 class InvalidRequestError(RequestError):
-    """The request itself is at fault, or names a model that no target has."""
+    """The request is invalid, or names a model that no target has."""
 
 
 class OverloadedError(RequestError):
-    """Too much is under way; the same request may succeed later."""
+    """Too many requests are under way; the same request may succeed later."""
 
 
 class UnavailableError(RequestError):
-    """No target can serve it now, and none came back within 30 s."""
+    """No target can serve the request now, and none came back within 30 s."""
 
 
 class InternalError(RequestError):
-    """The mesh failed."""
+    """The mesh itself has failed."""
 
 
 class AnswerTimeoutError(RequestError, TimeoutError):
-    """The answer was not there in the time allowed, and the request was cancelled."""
+    """The answer was not complete in the time allowed, and the request was cancelled."""
 
 
 _BY_CODE = {
@@ -49,5 +49,5 @@ _BY_CODE = {
 
 
 def request_error(code: str, reason: str) -> RequestError:
-    """The error of a RequestFailedNotice."""
+    """Make the error for a RequestFailedNotice."""
     return _BY_CODE.get(code, InternalError)(reason)

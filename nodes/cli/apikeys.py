@@ -1,4 +1,4 @@
-"""`airdraft apikeys ...`: who may use the gateway."""
+"""`airdraft apikeys ...`: manage the API keys of the gateway."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from nodes.service.roles import keyring
 F = TypeVar("F", bound=Callable[..., Any])
 
 _file_option = click.option(
-    "--apikeys", "path", metavar="FILE", help="The file.  [default: apikeys.toml beside the keys]"
+    "--apikeys",
+    "path",
+    metavar="FILE",
+    help="File of API keys.  [default: apikeys.toml beside the keys]",
 )
 
 
@@ -29,7 +32,7 @@ def _limit(name: str, what: str) -> Callable[[F], F]:
 
 @click.group("apikeys")
 def apikeys_group() -> None:
-    """API keys of the gateway. A running one heeds changes with the next request.
+    """Manage API keys of the gateway. A running gateway applies changes at the next request.
 
     \b
     Example:
@@ -47,17 +50,17 @@ def apikeys_group() -> None:
     type=click.Choice(SCOPES),
     default=("infer",),
     show_default=True,
-    help="What it is for; may be given several times.",
+    help="What the key may be used for; repeatable.",
 )
-@_limit("--max-concurrent", "Requests at a time.  [default: the gateway's]")
-@_limit("--max-tokens", "Tokens of one choice.  [default: the gateway's]")
-@_limit("--max-choices", "Choices of a request.  [default: the gateway's]")
+@_limit("--max-concurrent", "Maximum number of requests at a time.  [default: the gateway's]")
+@_limit("--max-tokens", "Maximum number of tokens of a choice.  [default: the gateway's]")
+@_limit("--max-choices", "Maximum number of choices of a request.  [default: the gateway's]")
 @_file_option
 @keys_option
 def add_command(
     name: str, scopes: tuple[str, ...], path: str | None, keys: str | None, **limits: int | None
 ) -> None:
-    """Draw a key and print it: this is the only time it can be seen.
+    """Create a key and print it. It cannot be shown again later.
 
     \b
     Example:
@@ -74,7 +77,7 @@ def add_command(
 @_file_option
 @keys_option
 def list_command(path: str | None, keys: str | None) -> None:
-    """Show the names of keys, what they are for, and their limits.
+    """List the names, scopes and limits of all keys.
 
     \b
     Example:
@@ -95,11 +98,11 @@ def list_command(path: str | None, keys: str | None) -> None:
 @_file_option
 @keys_option
 def remove_command(name: str, path: str | None, keys: str | None) -> None:
-    """Take a key off the list.
+    """Remove a key.
 
     \b
     Example:
       airdraft apikeys remove laptop
     """
     _store(path, keys).remove(name)
-    click.echo(f"{name} may not use the gateway any more")
+    click.echo(f"{name} may no longer use the gateway")

@@ -1,4 +1,4 @@
-"""Text in cells of a terminal: cut, filled up, and free of what a terminal would obey. Pure."""
+"""Fits text into the cells of a terminal and removes control characters from it. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 
 def shown(text: str) -> str:
-    """What can be printed of a text that others chose; the rest, escapes too, as question marks."""
+    """Replace characters that are not printable, escapes included, by question marks."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def harmless(text: str) -> str:
-    """A text of several lines without what would give a terminal commands."""
+    """Remove characters that are not printable from a text, except newlines and tabs."""
     return "".join(char for char in text if char.isprintable() or char in "\n\t")
 
 
@@ -28,7 +28,7 @@ def _cells(char: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """The beginning of a text that fits; ~ says that there is more."""
+    """Cut a text to a width; ~ at its end shows that it was cut."""
     if width_of(text) <= width:
         return text
     kept, used = [], 0
@@ -41,7 +41,7 @@ def cut(text: str, width: int) -> str:
 
 
 def filled(text: str, width: int, *, right: bool = False) -> str:
-    """Exactly so many cells; right: the text at the right end."""
+    """Cut or pad a text to exactly `width` cells. right: align it to the right."""
     text = cut(text, width)
     space = " " * (width - width_of(text))
     return space + text if right else text + space
@@ -49,8 +49,8 @@ def filled(text: str, width: int, *, right: bool = False) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table. most: of its width. needs: what it takes at least, if less than that.
-    spare: who goes first where there is no room; 0 never does."""
+    """A column of a table. most: its maximum width. needs: the width below which it is of no use.
+    spare: without room, the column with the highest value is dropped first; 0 never is."""
 
     title: str
     most: int = 12
@@ -63,7 +63,7 @@ _GAP = "  "
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int) -> list[str]:
-    """Title line and rows, columns as wide as what is in them; lines may be longer than width."""
+    """Title line and rows, with columns as wide as their content; lines may exceed `width`."""
     cells = [[column.title for column in columns], *([shown(cell) for cell in r] for r in rows)]
     found = [
         (column, min(column.most, max(width_of(row[index]) for row in cells)), index)
@@ -82,7 +82,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int) 
 
 
 def fitted(lines: Sequence[str], most: int) -> list[str]:
-    """The first lines; the last of them says how many are left out."""
+    """Keep at most `most` lines; if some are left out, the last line says how many."""
     if len(lines) <= most:
         return list(lines)
     if most <= 0:

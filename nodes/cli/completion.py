@@ -1,4 +1,4 @@
-"""`airdraft completion`: the script that completes commands and options in a shell."""
+"""`airdraft completion`: prints a script that completes commands and options in a shell."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def completion_command(context: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     made = found(context.find_root().command, {}, "airdraft", "_AIRDRAFT_COMPLETE")
-    # Not source(): for bash that asks the shell of this machine for its version.
+    # source() is avoided because for bash it runs this machine's shell to read its version.
     click.echo(made.source_template % made.source_vars())

@@ -1,4 +1,4 @@
-"""A client for the length of one piece of work."""
+"""Runs one piece of work with a connected client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ connect_option = click.option(
     "--connect",
     default="",
     metavar="ENDPOINT",
-    help="The coordinator's endpoint.  [default: the one this machine joined, else the one on it]",
+    help="The coordinator's endpoint.  [default: the mesh that this machine joined, else the one "
+    "on this machine]",
 )
 
 
@@ -29,7 +30,7 @@ async def with_client(
     *,
     role: str = "client",
 ) -> T:
-    """What `work` returns; raises at once what ends the connection meanwhile."""
+    """Run `work` and return its result. An error that ends the connection is raised at once."""
     endpoint, client_keys = link_of(connect, keys or "")
     with ZmqContext() as context:
         client = Client(context.connect(endpoint, client_keys), endpoint=endpoint, role=role)

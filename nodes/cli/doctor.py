@@ -1,4 +1,4 @@
-"""`airdraft doctor`: what is wrong here, and how it is mended."""
+"""`airdraft doctor`: reports what is wrong on this machine and how to fix it."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _HOP_LIMIT_S = 30.0
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE.toml",
-    help="Configuration to check, of the role given by --role.",
+    help="Configuration file to check, for the role in --role.",
 )
 @click.option(
     "--role",
     type=click.Choice(list(ROLES)),
-    help="Check for this role only.  [default: all, with what the environment says]",
+    help="Check only this role.  [default: all roles, as the environment configures them]",
 )
-@click.option("--local", is_flag=True, help="Leave the coordinator and its nodes out.")
-@click.option("-v", "--verbose", is_flag=True, help="Show what is right, too.")
+@click.option("--local", is_flag=True, help="Do not check the coordinator and its nodes.")
+@click.option("-v", "--verbose", is_flag=True, help="Also show checks that passed.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of all findings.")
 @connect_option
 @keys_option
@@ -52,9 +52,9 @@ def doctor_command(
     connect: str,
     keys: str | None,
 ) -> None:
-    """Check this machine, its installation and its way to the mesh; say how to mend what is wrong.
+    """Check this machine, its installation and its link to the mesh, and suggest fixes.
 
-    The exit code is 1 if something will not work, else 0.
+    The exit code is 1 if a check failed, otherwise 0.
 
     \b
     Examples:
@@ -85,7 +85,7 @@ def _mesh(connect: str, keys: str | None) -> list[Finding]:
         ring = keyring(keys or "")
         endpoint = ring.endpoint(connect)
     except MeshError:
-        # Said among the keys.
+        # The checks of the keys report this.
         return []
     at_home = not connect and endpoint in (ring.private, LOOPBACK_ENDPOINT)
     if at_home and ports.is_free(endpoint):
@@ -98,7 +98,7 @@ async def _hops(connect: str, keys: str | None) -> list[Finding]:
         async with asyncio.timeout(_HOP_LIMIT_S):
             hop = await with_client(connect, keys, hops.measure)
     except TimeoutError:
-        return [fail("the coordinator does not answer", "look at its log; start it anew")]
+        return [fail("the coordinator does not answer", "read its log, then restart it")]
     except (MeshError, RequestFailedError, ExceptionGroup) as error:
         cause = first_cause(error)
         if not isinstance(cause, MeshError | RequestFailedError):
@@ -109,12 +109,12 @@ async def _hops(connect: str, keys: str | None) -> list[Finding]:
 
 
 def text_of(findings: Sequence[Finding], *, verbose: bool) -> str:
-    """A line a finding, its mend below it; what is right only if asked for."""
+    """Format each finding as a line with its remedy below; passed checks only if verbose."""
     lines = []
     for finding in findings:
         if finding.level is Level.OK and not verbose:
             continue
-        # Nodes choose their names.
+        # Names of nodes may contain control characters.
         lines.append(f"{finding.level:<5} {shown(finding.what)}")
         if finding.mend:
             lines.append(f"      -> {shown(finding.mend)}")

@@ -1,4 +1,4 @@
-"""`airdraft gateway`: the OpenAI HTTP API of a mesh that runs."""
+"""`airdraft gateway`: serves the HTTP API of a running mesh."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _OPTIONS = ("listen", "connect", "keys", "apikeys", "api_key", "tls_cert", "tls_
 api_key_option = click.option(
     "--api-key",
     metavar="KEY",
-    help="A key that clients must send. Other users of this machine can read it from the command "
-    "line; AIRDRAFT_API_KEY in the environment avoids that.",
+    help="Key that clients must send. Other users of this machine can see it on the command line; "
+    "the environment variable AIRDRAFT_API_KEY avoids that.",
 )
 
 
@@ -32,28 +32,41 @@ api_key_option = click.option(
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE.toml",
-    help="Settings; the environment (AIRDRAFT_...) and options go before it.",
+    help="File of settings; the environment (AIRDRAFT_...) and options override it.",
 )
-@click.option("--listen", metavar="HOST:PORT", help="Where to serve.  [default: 127.0.0.1:8080]")
+@click.option(
+    "--listen", metavar="HOST:PORT", help="Address to serve at.  [default: 127.0.0.1:8080]"
+)
 @click.option(
     "--connect",
     "--coordinator",
     "connect",
     metavar="ENDPOINT",
-    help="The coordinator's endpoint.  [default: the one this machine joined, else the one on it]",
+    help="The coordinator's endpoint.  [default: the mesh that this machine joined, else the one "
+    "on this machine]",
 )
 @keys_option
 @click.option(
-    "--apikeys", metavar="FILE", help="API keys.  [default: apikeys.toml beside the keys]"
+    "--apikeys", metavar="FILE", help="File of API keys.  [default: apikeys.toml beside the keys]"
 )
 @api_key_option
-@click.option("--tls-cert", metavar="FILE", help="Certificate chain, PEM; with --tls-key.")
-@click.option("--tls-key", metavar="FILE", help="Its private key, PEM.")
-@click.option("--cors-origin", multiple=True, metavar="URL", help="A page's origin that may ask.")
-@click.option("--allowed-host", multiple=True, metavar="NAME", help="A name to accept in Host.")
-@click.option("-v", "--verbose", count=True, help="Log more: once for a line a request.")
+@click.option("--tls-cert", metavar="FILE", help="PEM certificate chain; needs --tls-key.")
+@click.option("--tls-key", metavar="FILE", help="PEM private key of the certificate.")
+@click.option(
+    "--cors-origin",
+    multiple=True,
+    metavar="URL",
+    help="Origin of web pages that may use the API; repeatable.",
+)
+@click.option(
+    "--allowed-host",
+    multiple=True,
+    metavar="NAME",
+    help="Name to accept in the header Host; repeatable.",
+)
+@click.option("-v", "--verbose", count=True, help="Log more; -v logs a line per request.")
 def gateway_command(**values: Any) -> None:
-    """Serve the OpenAI HTTP API for a running mesh.
+    """Serve the HTTP API of a running mesh, for clients of OpenAI and Anthropic.
 
     \b
     Examples:
@@ -76,7 +89,7 @@ def gateway_command(**values: Any) -> None:
 
 
 def stop_limit_s(config: GatewayConfig | None) -> float:
-    """After which a process with this gateway is ended: streams have their time before."""
+    """Seconds that a process with this gateway has to stop, the time of its streams included."""
     return STOP_LIMIT_S if config is None else STOP_LIMIT_S + config.limits.stop_timeout_s
 
 
@@ -85,15 +98,15 @@ def announce(url: str) -> None:
 
 
 def is_installed() -> bool:
-    """Whether the extra is."""
+    """Whether the packages of the extra `gateway` are installed."""
     names = ("prometheus_client", "pydantic", "starlette", "uvicorn")
     return all(importlib.util.find_spec(name) is not None for name in names)
 
 
 def gateway_config(path: Path | None, overrides: dict[str, Any]) -> GatewayConfig:
-    """Raises ConfigError, also where the extra is not installed."""
+    """Load the settings of a gateway. Raises ConfigError, also if the extra is not installed."""
     if not is_installed():
-        raise ConfigError("the gateway needs `pip install 'airdraft[gateway]'`")
+        raise ConfigError("the HTTP API is not installed: pip install 'airdraft[gateway]'")
     from nodes.gateway.config import GatewayConfig
 
     return load(GatewayConfig, path, overrides)

@@ -1,4 +1,4 @@
-"""`airdraft generate`: ask a mesh that is running."""
+"""`airdraft generate`: generates text on a running mesh."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from nodes.config.settings import ClientConfig, load
 from nodes.service.roles import declared, link_of
 from nodes.service.runtime import run, set_up_logging
 
-_WAITING = "[the coordinator was lost: the answer goes on when it is back]"
+_WAITING = "[the coordinator was lost: the answer continues when it is back]"
 
 
 @click.command("generate")
 @click.option(
     "--connect",
     metavar="ENDPOINT",
-    help="The coordinator's endpoint.  [default: the one this machine joined, else the one on it]",
+    help="The coordinator's endpoint.  [default: the mesh that this machine joined, else the one "
+    "on this machine]",
 )
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE.toml",
-    help="connect, keys and [link] of this client.",
+    help="File with the settings connect, keys and [link] of this client.",
 )
 @keys_option
 @generate_options

@@ -1,4 +1,4 @@
-"""What the commands about keys share."""
+"""Functions that the commands about keys share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nodes.service.runtime import run
 
 
 def run_to_result(work: Any) -> Any:
-    """What a coroutine returns; ends the process with a line and a code if it fails."""
+    """Run a coroutine and return its result; if it fails, exit with a line and a code."""
     result: list[Any] = []
 
     async def keep() -> None:
@@ -25,8 +25,13 @@ def run_to_result(work: Any) -> Any:
 
 
 def coordinator_keyring(keys: str | None) -> Keyring:
-    """Of the machine's coordinator; its secret key may be one that only its service is handed."""
+    """The keys of this machine's coordinator; only its service may be able to read the secret key.
+
+    Raises KeysError if there are none.
+    """
     ring = keyring(keys or "")
     if ring.coordinator_public() is None:
-        raise KeysError(f"{ring.directory} has no coordinator's key: `airdraft keys init` first")
+        raise KeysError(
+            f"{ring.directory} has no coordinator's key: run `airdraft keys init` first"
+        )
     return ring

@@ -1,4 +1,4 @@
-"""`airdraft keys ...` and `airdraft join`: who may talk to whom."""
+"""`airdraft keys ...` and `airdraft join`: manage the keys of machines, and join a mesh."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _roles_option = click.option(
     multiple=True,
     required=True,
     type=click.Choice(sorted(ROLES)),
-    help="What the key may be used for; may be given several times.",
+    help="What the key may be used for; repeatable.",
 )
 
 
@@ -41,18 +41,18 @@ def _host_name() -> str:
 
 @click.group("keys")
 def keys_group() -> None:
-    """Keys of this machine and of those that may connect to it.
+    """Manage the keys of this machine and of the machines that may connect to it.
 
     \b
     Example, on the coordinator's machine:
       airdraft keys init
       airdraft keys invite --role draft --endpoint tcp://10.0.0.1:7411
-    and on the other:
+    and on the other machine:
       airdraft join TOKEN
     """
 
 
-# One key in 85 begins with "-", and is no option.
+# One key in 85 begins with "-" and must not be parsed as an option.
 _WITH_KEYS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 
 
@@ -60,7 +60,7 @@ _WITH_KEYS = {"ignore_unknown_options": True, "help_option_names": ["--help"]}
 @keys_option
 @click.option("--name", help="Name of this machine.  [default: its host name]")
 def init_command(keys: str | None, name: str | None) -> None:
-    """Make this machine a coordinator's: draw its keys, and authorize its own nodes.
+    """Create the keys of a coordinator on this machine, and authorize the machine's own nodes.
 
     \b
     Example:
@@ -68,9 +68,9 @@ def init_command(keys: str | None, name: str | None) -> None:
     """
     ring = keyring(keys or "")
     if (public := ring.coordinator_public()) is not None:
-        raise KeysError(f"{ring.directory} has a coordinator's key already: {public.key}")
+        raise KeysError(f"{ring.directory} already has a coordinator's key: {public.key}")
     own, authorized = ring.make_own(), ring.authorized()
-    # An earlier attempt may have come so far, and then there was no room for the next file.
+    # An earlier attempt may have authorized the key and then failed to write the next file.
     if own.public not in authorized.nodes():
         authorized.add(Entry(own.public, name or _host_name(), ROLES))
     pair = ring.make_coordinator_pair()
@@ -80,7 +80,7 @@ def init_command(keys: str | None, name: str | None) -> None:
 @keys_group.command("show-public")
 @keys_option
 def show_public_command(keys: str | None) -> None:
-    """Print the public keys of this machine; its own is drawn if there is none.
+    """Print the public keys of this machine; create its own key if there is none.
 
     \b
     Example:
@@ -99,8 +99,9 @@ def show_public_command(keys: str | None) -> None:
 @_roles_option
 @keys_option
 def add_command(public_key: str, name: str, roles: tuple[str, ...], keys: str | None) -> None:
-    """Authorize a machine's public key, as `airdraft keys show-public` prints it there; - reads
-    what that printed from stdin.
+    """Authorize the public key of a machine, which `airdraft keys show-public` prints on it.
+
+    - reads the output of that command from standard input.
 
     \b
     Example:
@@ -118,17 +119,21 @@ def add_command(public_key: str, name: str, roles: tuple[str, ...], keys: str | 
     "--endpoint",
     required=True,
     metavar="ENDPOINT",
-    help="Where the coordinator can be reached from there, such as tcp://10.0.0.1:7411.",
+    help="The coordinator's endpoint for that machine, such as tcp://10.0.0.1:7411.",
 )
-@click.option("--name", default="", help="Name of the machine.  [default: what it calls itself]")
+@click.option("--name", default="", help="Name of the machine.  [default: its own choice]")
 @click.option(
-    "--expires", default="15m", show_default=True, metavar="TIME", help="30s, 15m, 2h, 1d."
+    "--expires",
+    default="15m",
+    show_default=True,
+    metavar="TIME",
+    help="Validity, such as 30s, 15m, 2h or 1d.",
 )
 @keys_option
 def invite_command(
     roles: tuple[str, ...], endpoint: str, name: str, expires: str, keys: str | None
 ) -> None:
-    """Print a token with which one machine can join, once.
+    """Print a token with which one machine can join once.
 
     \b
     Example:
@@ -141,7 +146,7 @@ def invite_command(
     pair = new_key_pair()
     deadline = int(time.time()) + _seconds(expires)
     for replaced in ring.authorized().invite(Entry(pair.public, name, frozenset(roles), deadline)):
-        click.echo(f"the earlier invitation of {replaced.name} cannot be used any more", err=True)
+        click.echo(f"the earlier invitation of {replaced.name} is no longer valid", err=True)
     click.echo(Invitation(endpoint, server.key, pair).token())
 
 
@@ -149,7 +154,7 @@ def invite_command(
 @click.argument("name_or_key")
 @keys_option
 def revoke_command(name_or_key: str, keys: str | None) -> None:
-    """Take a machine off the list; a running coordinator heeds it with the next message.
+    """Revoke a machine's key. A running coordinator applies it at the machine's next message.
 
     \b
     Example:
@@ -158,15 +163,15 @@ def revoke_command(name_or_key: str, keys: str | None) -> None:
     for entry in coordinator_keyring(keys).authorized().revoke(name_or_key):
         name = entry.name or entry.key
         if entry.expires_unix:
-            click.echo(f"the invitation of {name} cannot be used any more")
+            click.echo(f"the invitation of {name} is no longer valid")
         else:
-            click.echo(f"{name} is not authorized any more")
+            click.echo(f"{name} is no longer authorized")
 
 
 @keys_group.command("list")
 @keys_option
 def list_command(keys: str | None) -> None:
-    """Show who is authorized, and which invitations are open.
+    """List authorized machines and open invitations.
 
     \b
     Example:
@@ -179,7 +184,7 @@ def list_command(keys: str | None) -> None:
         left_s = entry.expires_unix - int(time.time())
         click.echo(
             f"(invited{' ' + entry.name if entry.name else ''})  "
-            f"{', '.join(sorted(entry.roles))}  {entry.key}  for {max(0, left_s)} s more"
+            f"{', '.join(sorted(entry.roles))}  {entry.key}  valid for {max(0, left_s)} s"
         )
 
 
@@ -188,7 +193,9 @@ def list_command(keys: str | None) -> None:
 @click.option("--name", help="Name of this machine.  [default: its host name]")
 @keys_option
 def join_command(token: str, name: str | None, keys: str | None) -> None:
-    """Join a mesh with a token that `airdraft keys invite` printed there; - reads it from stdin.
+    """Join a mesh with a token that `airdraft keys invite` printed on its coordinator's machine.
+
+    - reads the token from standard input.
 
     \b
     Example:
@@ -196,12 +203,12 @@ def join_command(token: str, name: str | None, keys: str | None) -> None:
       airdraft draft
     """
     if token == "-":
-        # What is no text is no token either.
+        # Bytes that are not UTF-8 are replaced; such a token is refused later.
         token = sys.stdin.buffer.readline().decode(errors="replace")
     invitation = Invitation.from_token(token)
     ring = keyring(keys or "")
     own = ring.make_own()
-    # The invitation is good for one use.
+    # The invitation works only once, so check first that the result can be stored.
     ring.check_room()
     invited = ClientKeys(invitation.pair, invitation.server_key)
     reply = run_to_result(
@@ -212,7 +219,7 @@ def join_command(token: str, name: str | None, keys: str | None) -> None:
 
 
 def _own_of(shown: str) -> str:
-    """The machine's own key among what `keys show-public` prints; "" where it is not there."""
+    """The machine's own key in the output of `keys show-public`; "" if there is none."""
     words = (line.split() for line in shown.splitlines())
     return next((line[1] for line in words if len(line) == 2 and line[0] == "node"), "")
 
@@ -224,7 +231,9 @@ def _seconds(text: str) -> int:
         or not number.isdigit()
         or not 0 < int(number) * _UNITS[unit] <= 30 * 86400
     ):
-        raise click.UsageError(f"--expires {text!r}: such as 30s, 15m, 2h or 1d, at most 30d")
+        raise click.UsageError(
+            f"--expires {text!r}: a time such as 30s, 15m, 2h or 1d is accepted, up to 30d"
+        )
     return int(number) * _UNITS[unit]
 
 

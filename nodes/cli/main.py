@@ -18,8 +18,8 @@ from nodes.service.runtime import (
     set_engine_environment,
 )
 
-# Where each command is. A module is imported when its command is wanted: a node that is started
-# again is there a second earlier without those of all others, on a small machine several.
+# Command -> module and variable. A module is imported only when its command is used. Without the
+# imports of all others a node restarts one second sooner, on a small machine several.
 _PLACES: Final = {
     "run": "run.run_command",
     "serve": "up.serve_command",
@@ -68,7 +68,7 @@ class _Commands(UserDict[str, click.Command]):
 @click.group(commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"]})
 @version_option
 def cli() -> None:
-    """Several edge devices as one private LLM endpoint.
+    """Turn several edge devices into one private LLM endpoint.
 
     \b
     Example:
@@ -86,7 +86,7 @@ def main() -> None:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
-        # One line: what, where, what to do. Click's own form takes three.
+        # One line with what, where and what to do; click's own form takes three lines.
         click.echo("error: " + " ".join(error.format_message().split()), err=True)
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - report() turns it into a line and an exit code

@@ -1,4 +1,4 @@
-"""`airdraft models`: what the catalogue knows and what is on this machine."""
+"""`airdraft models`: lists, fetches and removes model files."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from nodes.engine.traits import SamplingDefaults
 @click.group()
 @click.pass_context
 def models(context: click.Context) -> None:
-    """Model files: list them, pull them, find them, remove them.
+    """List, pull, find and remove model files.
 
-    They are kept in the user's cache folder, or where AIRDRAFT_CACHE points.
+    They are kept in the user's cache folder, or in the folder that AIRDRAFT_CACHE names.
 
     \b
     Example:
@@ -47,8 +47,8 @@ def models(context: click.Context) -> None:
 def list_models(catalog: Catalog) -> None:
     """List the catalogue.
 
-    A star marks the models on this machine; of these it also says in which form they write tool
-    calls, and their sampling defaults where these differ from llama.cpp's.
+    A star marks the models on this machine. For these the list also shows the form of their tool
+    calls, and their sampling defaults if these differ from llama.cpp's.
 
     \b
     Example:
@@ -59,38 +59,39 @@ def list_models(catalog: Catalog) -> None:
     for name in catalog.names():
         entry, mark = catalog.entry(name), "*" if name in installed else " "
         megabytes = (entry.size_bytes or 0) / 1e6
-        told = _told(catalog.path(name)) if name in installed else ""
+        text = _traits_text(catalog.path(name)) if name in installed else ""
         click.echo(
             f"{mark} {name:<{width}}  {megabytes:6.1f} MB  {entry.licence:<18}  {entry.summary}"
-            + told
+            + text
         )
 
 
-def _told(path: Path) -> str:
-    """What a file says of how its model is used, for the list."""
+def _traits_text(path: Path) -> str:
+    """The part of a line of the list that comes from the model's file."""
     try:
         traits = traits_of_file(path)
     except (GgufError, OSError):
         return ""
     if traits.embeds:
         return "; embeddings"
-    told = f"; tools as {traits.tool_style}" if traits.tool_style else ""
-    told += "; thinks" if traits.thinking else ""
+    text = f"; tools as {traits.tool_style}" if traits.tool_style else ""
+    text += "; thinks" if traits.thinking else ""
     if (drawn := traits.sampling) != SamplingDefaults():
-        told += f"; temperature {drawn.temperature:g}, top-k {drawn.top_k}"
-        told += f", top-p {drawn.top_p:g}, min-p {drawn.min_p:g}"
-    return told
+        text += f"; temperature {drawn.temperature:g}, top-k {drawn.top_k}"
+        text += f", top-p {drawn.top_p:g}, min-p {drawn.min_p:g}"
+    return text
 
 
 @models.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("--accept-terms", is_flag=True, help="Accept the terms of use of the models named.")
+@click.option("--accept-terms", is_flag=True, help="Accept the terms of use of these models.")
 @click.pass_obj
 def pull(catalog: Catalog, names: tuple[str, ...], accept_terms: bool) -> None:
-    """Fetch models, or make them from others; without a NAME the default target and draft.
+    """Download models, or derive them from others; without a NAME, the default target and draft.
 
-    What is here already is left alone. Prints the path of each file. hf:OWNER/REPO/FILE is any
-    GGUF file at Hugging Face, whose hash is not known beforehand; so it is named elsewhere, too.
+    Files that exist are kept. The command prints the path of each file. The name
+    hf:OWNER/REPO/FILE means any GGUF file on Hugging Face, here and in other commands; its hash is
+    not known beforehand.
 
     \b
     Examples:
@@ -98,7 +99,7 @@ def pull(catalog: Catalog, names: tuple[str, ...], accept_terms: bool) -> None:
       airdraft models pull gemma-3-270m --accept-terms
       airdraft models pull hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF/qwen2.5-0.5b-instruct-q4_k_m.gguf
     """
-    signal.signal(signal.SIGTERM, _stop)  # unwinds, so that nothing half-fetched stays
+    signal.signal(signal.SIGTERM, _stop)  # unwinding removes partial downloads
     with _errors_as_one_line():
         for name in names or (DEFAULT_TARGET, DEFAULT_DRAFT):
             _pull(catalog, name, accept_terms)
@@ -107,7 +108,7 @@ def pull(catalog: Catalog, names: tuple[str, ...], accept_terms: bool) -> None:
 @models.command("files")
 @click.argument("repository", metavar="OWNER/REPO")
 def list_files(repository: str) -> None:
-    """List the GGUF files of a Hugging Face repository, each with the name that `pull` takes.
+    """List the GGUF files of a Hugging Face repository, with their names for `pull`.
 
     \b
     Example:
@@ -120,7 +121,7 @@ def list_files(repository: str) -> None:
 
 @models.command()
 @click.argument("name")
-@click.option("--verify", is_flag=True, help="Hash the file again first.")
+@click.option("--verify", is_flag=True, help="Check the hash of the file first.")
 @click.pass_obj
 def path(catalog: Catalog, name: str, verify: bool) -> None:
     """Print the path of a model's file.
@@ -143,8 +144,8 @@ def path(catalog: Catalog, name: str, verify: bool) -> None:
 def vocabulary(catalog: Catalog, name: str, output: Path) -> None:
     """Write the vocabulary of a model as a small GGUF file.
 
-    A draft node whose model has other tokens than its targets needs it (`airdraft draft
-    --vocabulary FILE`), where the target's own file is not on its machine.
+    A draft node needs it (`airdraft draft --vocabulary FILE`) if its model's vocabulary differs
+    from its targets' and their model file is not on its machine.
 
     \b
     Example:
@@ -200,7 +201,7 @@ def _pull(catalog: Catalog, name: str, accept_terms: bool) -> None:
 
 @contextmanager
 def _errors_as_one_line() -> Iterator[None]:
-    """Exit code 2 for what the user can put right on the command line, 1 for other failures."""
+    """Print a CatalogError in one line and exit: code 2 for a wrong name, otherwise code 1."""
     try:
         yield
     except CatalogError as error:

@@ -1,4 +1,4 @@
-"""`airdraft coordinator|draft|target`: one process of a mesh in the foreground."""
+"""`airdraft coordinator|draft|target`: run one process of a mesh in the foreground."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _config_option = click.option(
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE.toml",
-    help="Settings; the environment (AIRDRAFT_...) and options go before it.",
+    help="File of settings; the environment (AIRDRAFT_...) and options override it.",
 )
 _verbose_option = click.option("-v", "--verbose", count=True, help="Log more.")
 
@@ -46,35 +46,39 @@ def _engine_overrides(function: Any) -> Any:
                 metavar="NAME|PATH",
                 help="Catalogue name or GGUF file; replay:FILE.toml for an emulated node.",
             ),
-            click.option("--model-dir", metavar="DIR", help="Where GGUF files must lie."),
-            click.option("--model-sha256", metavar="HEX", help="What the model file must have."),
+            click.option(
+                "--model-dir", metavar="DIR", help="Directory that the model file must be in."
+            ),
+            click.option(
+                "--model-sha256", metavar="HEX", help="Hash that the model file must have."
+            ),
             click.option("--profile", type=click.Choice(["exact", "fast"])),
-            click.option("--cells", type=int, help="Tokens the KV cache holds."),
-            click.option("--max-streams", type=int, help="Streams at a time."),
+            click.option("--cells", type=int, help="Number of tokens that the KV cache holds."),
+            click.option("--max-streams", type=int, help="Maximum number of streams at a time."),
             click.option(
                 "--threads",
                 type=THREADS,
-                help="Engine threads; auto for one on each physical core of the machine.",
+                help="Engine threads; auto means one for each physical core of the machine.",
             ),
             click.option(
                 "--gpu-layers",
                 type=GPU_LAYERS,
-                help="Layers on the GPU; auto for all, where llama.cpp was built for one.",
+                help="Layers on the GPU; auto means all, if llama.cpp was built for one.",
             ),
             click.option(
                 "--prefix-cache-mb",
                 type=int,
-                help="Memory of a target for texts that have left its KV cache; 0 for none.",
+                help="Target only: memory for texts that have left the KV cache; 0 for none.",
             ),
             click.option(
                 "--vocabulary",
                 metavar="NAME|PATH",
-                help="Of a draft: a model that has the targets' tokens, where its own are others.",
+                help="Draft only: a model with the targets' vocabulary, if its own differs.",
             ),
             click.option(
                 "--weights",
                 type=click.Choice(["auto", "as-stored"]),
-                help="Of a draft: auto for a compact copy of its file where that guesses faster.",
+                help="Draft only: auto runs a compact copy of the model if that guesses faster.",
             ),
             click.option("--supervised", is_flag=True, hidden=True),
             click.option("--hashed", default="", hidden=True),
@@ -107,7 +111,7 @@ def _start(config_class: type[C], values: dict[str, Any], serve: Callable[..., A
 @_engine_overrides
 @_verbose_option
 def target_command(**values: Any) -> None:
-    """Run a target node: it verifies guesses and decodes.
+    """Run a target node, which verifies guesses and decodes.
 
     \b
     Example:
@@ -121,7 +125,7 @@ def target_command(**values: Any) -> None:
 @_engine_overrides
 @_verbose_option
 def draft_command(**values: Any) -> None:
-    """Run a draft node: it guesses tokens for a target to verify.
+    """Run a draft node, which guesses tokens for a target to verify.
 
     \b
     Example:
@@ -131,20 +135,20 @@ def draft_command(**values: Any) -> None:
 
 
 LISTEN_HELP = (
-    "Where clients and nodes connect.  [default: a socket that only this user can reach, or "
-    f"{LOOPBACK_ENDPOINT} with keys]"
+    "Endpoint that clients and nodes connect to.  [default: a socket that only this user can "
+    f"reach, or {LOOPBACK_ENDPOINT} with keys]"
 )
 _LIMITS = {
-    "max_requests": "Requests of one client at a time.",
-    "max_waiting": "Streams of clients that may wait for a place.",
-    "max_gateway_requests": "Requests of one gateway at a time.",
-    "max_gateway_waiting": "Streams of gateways that may wait.",
-    "max_request_s": "Seconds within which a request is done or ended.",
+    "max_requests": "Maximum number of requests of one client at a time.",
+    "max_waiting": "Maximum number of clients' streams that wait for a target.",
+    "max_gateway_requests": "Maximum number of requests of one gateway at a time.",
+    "max_gateway_waiting": "Maximum number of gateways' streams that wait for a target.",
+    "max_request_s": "Seconds after which a request is ended.",
 }
 
 
 def limit_options(function: Any) -> Any:
-    """What a coordinator takes in."""
+    """Add the options for a coordinator's limits."""
     for name, text in reversed(_LIMITS.items()):
         kind = float if name.endswith("_s") else int
         option = click.option("--" + name.replace("_", "-"), type=kind, help=text)
@@ -153,7 +157,7 @@ def limit_options(function: Any) -> Any:
 
 
 def limits_of(values: dict[str, Any]) -> dict[str, Any]:
-    """The limits that were given, by their names in LimitSettings."""
+    """The limits that were given: name in LimitSettings -> value."""
     return {name: values[name] for name in _LIMITS if values[name] is not None}
 
 
@@ -165,7 +169,7 @@ def limits_of(values: dict[str, Any]) -> dict[str, Any]:
 @limit_options
 @_verbose_option
 def coordinator_command(**values: Any) -> None:
-    """Run the coordinator: nodes and clients connect to it.
+    """Run the coordinator, to which nodes and clients connect.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`airdraft nodes list|drain|undrain|drop`: who is in the mesh, and who is to leave it."""
+"""`airdraft nodes list|drain|undrain|drop`: lists the nodes of a mesh and removes nodes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _HEADS = ("node", "role", "state", "model", "class", "streams", "rtt", "notes")
 
 @click.group("nodes")
 def nodes_group() -> None:
-    """The nodes of a running mesh: list them, take one out.
+    """List the nodes of a running mesh, or remove one.
 
-    Where links have keys, taking out needs one with the role admin.
+    If links have keys, removing a node needs a key with the role admin.
 
     \b
     Examples:
@@ -41,7 +41,7 @@ def nodes_group() -> None:
 @keys_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def list_command(connect: str, keys: str | None, as_json: bool) -> None:
-    """Show who is in the mesh.
+    """List the nodes in the mesh.
 
     \b
     Example:
@@ -93,10 +93,10 @@ def _row(node: NodeFields, model: str) -> tuple[str, ...]:
 @connect_option
 @keys_option
 def drain_command(name: str, wait: bool, connect: str, keys: str | None) -> None:
-    """Take a node out without disturbing anybody.
+    """Remove a node without disturbing requests.
 
-    It gets no new streams. Those it has go on elsewhere, where another node can serve them, or end
-    where they are; then it is told to leave. Ctrl-C ends the waiting, not the draining.
+    The node gets no new streams. Its present streams move to another node that can serve them, or
+    else end on this one. Then the node leaves. Ctrl-C ends the waiting, not the draining.
 
     \b
     Example:
@@ -110,7 +110,7 @@ def drain_command(name: str, wait: bool, connect: str, keys: str | None) -> None
             return
         while (node := await _find(client, name)) is not None:
             if not node.is_draining:
-                reason = f"{name} takes streams again: somebody took it back"
+                reason = f"{name} takes streams again: its drain was cancelled"
                 raise RequestFailedError("unavailable", reason)
             if node.num_streams != num_streams:
                 num_streams = node.num_streams
@@ -134,7 +134,7 @@ def _streams(number: int) -> str:
 @connect_option
 @keys_option
 def undrain_command(name: str, connect: str, keys: str | None) -> None:
-    """Take a drain back, while the node is still there.
+    """Cancel the drain of a node that has not left yet.
 
     \b
     Example:
@@ -151,7 +151,7 @@ def undrain_command(name: str, connect: str, keys: str | None) -> None:
 @connect_option
 @keys_option
 def drop_command(name: str, connect: str, keys: str | None) -> None:
-    """Take a node out at once, as if it had died: its streams stall until they go on elsewhere.
+    """Remove a node at once, as if it had died: its streams pause until another node has them.
 
     \b
     Example:
@@ -160,4 +160,4 @@ def drop_command(name: str, connect: str, keys: str | None) -> None:
     run_to_result(
         lambda: with_client(connect, keys, lambda c: c.command_node("drop", name), role="admin")
     )
-    click.echo(f"{name} is out")
+    click.echo(f"{name} has been removed")

@@ -24,7 +24,7 @@ keys_option = click.option(
 
 
 class AutoType(click.ParamType[int]):
-    """auto, which is `auto`, or a number."""
+    """A number, or the word auto, which becomes the value `auto`."""
 
     name = "auto|N"
 
@@ -44,7 +44,7 @@ GPU_LAYERS = AutoType(-1, 0, 1 << 16)
 
 
 class GammaType(click.ParamType[int | None]):
-    """The most guesses a pass, or auto (None)."""
+    """The maximum number of guesses per pass, or auto (None)."""
 
     name = "N|auto"
 
@@ -64,93 +64,98 @@ _SAMPLING = (
     click.option(
         "--temperature",
         type=click.FloatRange(0, 100),
-        help="0 always takes the likeliest token.  [default: from the model's file, else 0.8]",
+        help="Sampling temperature; 0 always takes the likeliest token.  "
+        "[default: from the model's file, else 0.8]",
     ),
     click.option(
         "--top-p",
         type=click.FloatRange(0, 1, min_open=True),
-        help="Least share of probability that is kept.  [default: from the model's file, else "
-        "0.95]",
+        help="Keep the likeliest tokens that reach this total probability.  "
+        "[default: from the model's file, else 0.95]",
     ),
     click.option(
         "--top-k",
         type=click.IntRange(0),
-        help="Likeliest tokens kept; 0 keeps all.  [default: from the model's file, else 40]",
+        help="Keep this many of the likeliest tokens; 0 keeps all.  "
+        "[default: from the model's file, else 40]",
     ),
     click.option(
         "--min-p",
         type=click.FloatRange(0, 1),
-        help="Least probability kept, relative to the likeliest token's.  [default: from the "
-        "model's file, else 0.05]",
+        help="Keep tokens of at least this probability, relative to the likeliest token's.  "
+        "[default: from the model's file, else 0.05]",
     ),
 )
 
 
 def sampling_options(function: F) -> F:
-    """How tokens are drawn; None for what is left to the model."""
+    """Add the sampling options; an option that is not given is None and left to the model."""
     for option in reversed(_SAMPLING):
         function = option(function)
     return function
 
 
 def generate_options(function: F) -> F:
-    """What to generate, and how it is printed."""
+    """Add the options for what to generate and how to print it."""
     for option in reversed(
         [
             click.argument("source", required=False, metavar="[-]"),
-            click.option("--prompt", metavar="TEXT", help="The prompt."),
+            click.option("--prompt", metavar="TEXT", help="Prompt text."),
             click.option(
                 "--prompt-file",
                 type=click.Path(dir_okay=False, allow_dash=True),
-                help="File with the prompt; - is standard input.",
+                help="File with the prompt; - means standard input.",
             ),
             click.option(
                 "--max-tokens",
                 type=click.IntRange(1, 1 << 20),
                 default=_DEFAULTS.max_tokens,
                 show_default=True,
-                help="Tokens to generate at most.",
+                help="Maximum number of tokens to generate.",
             ),
             *_SAMPLING,
             click.option(
                 "--seed",
                 type=click.IntRange(0, (1 << 63) - 1),
-                help="Repeats a text; without it a random one is drawn.",
+                help="Seed of sampling; the same seed repeats a text.  [default: random]",
             ),
             click.option(
                 "--gamma",
                 type=GammaType(),
                 default="auto",
                 show_default=True,
-                help=f"Most guesses a pass, 0 to {MAX_GAMMA}; auto takes what pays.",
+                help=f"Maximum number of guesses per pass, 0 to {MAX_GAMMA}; auto chooses the "
+                "fastest.",
             ),
             click.option(
                 "--priority",
                 type=click.IntRange(1, MAX_PRIORITY),
                 default=_DEFAULTS.priority,
                 show_default=True,
-                help="Weight of its speed beside other requests, and its place among those that "
-                "wait; nobody waits for ever.",
+                help="Weight of this request's speed and of its place in the queue; no request "
+                "waits for ever.",
             ),
             click.option(
                 "--streams",
                 type=click.IntRange(1, 64),
                 default=1,
                 show_default=True,
-                help="Choices of the same prompt, generated together.",
+                help="Number of answers to the prompt, generated together.",
             ),
-            click.option("--stop", multiple=True, metavar="TEXT", help="End before this text."),
-            click.option("--ignore-eog", is_flag=True, help="Go on after an end-of-text token."),
+            click.option(
+                "--stop", multiple=True, metavar="TEXT", help="End the answer before this text."
+            ),
+            click.option("--ignore-eog", is_flag=True, help="Continue after an end-of-text token."),
             click.option(
                 "--chat/--raw",
                 default=True,
-                help="Use the model's chat template, or the bare text.",
+                help="Use the model's chat template, or the prompt as it is.",
             ),
             click.option(
                 "--timeout",
                 type=click.FloatRange(0, MAX_DEADLINE_S, min_open=True),
                 metavar="SECONDS",
-                help="Give up when the answer is not whole by then.  "
+                help="Fail if the answer is not complete after this time.  "
                 "[default: the coordinator's limit]",
             ),
             click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
@@ -161,9 +166,9 @@ def generate_options(function: F) -> F:
 
 
 def read_prompt(source: str | None, prompt: str | None, prompt_file: str | None) -> str:
-    """The prompt from whichever way gave it. Raises UsageError if none or several did."""
+    """Return the prompt from its one source. Raises UsageError if none or several are given."""
     if source not in (None, "-"):
-        raise click.UsageError(f"unexpected argument {source!r}: give a text with --prompt")
+        raise click.UsageError(f"unexpected argument {source!r}: give the prompt with --prompt")
     if sum(way is not None for way in (source, prompt, prompt_file)) != 1:
         raise click.UsageError("give the prompt with --prompt TEXT, --prompt-file FILE or -")
     prompt_file = source or prompt_file
@@ -182,12 +187,12 @@ def read_prompt(source: str | None, prompt: str | None, prompt_file: str | None)
 
 
 def leaves_sampling_open(values: Mapping[str, Any]) -> bool:
-    """Whether an option of sampling is left to the model."""
+    """Whether a sampling option is left to the model."""
     return any(values.get(name, 0) is None for name in SAMPLING_NAMES)
 
 
 def sampling_in(values: Mapping[str, Any], nodes: Iterable[NodeFields]) -> dict[str, Any]:
-    """The options of sampling: as they were given, else as the models of a mesh have them."""
+    """The sampling options: those given, else the defaults of the models in a mesh."""
     usual = common_sampling(traits_of_nodes(nodes))
     return {
         name: getattr(usual, name) if values[name] is None else values[name]
@@ -196,7 +201,7 @@ def sampling_in(values: Mapping[str, Any], nodes: Iterable[NodeFields]) -> dict[
 
 
 def options_of(values: Mapping[str, Any]) -> GenerateOptions:
-    """The options of a request from what click parsed, but for those of sampling."""
+    """Make the options of a request, without sampling, from what click parsed."""
     return GenerateOptions(
         max_tokens=values["max_tokens"],
         seed=values["seed"],

@@ -1,4 +1,4 @@
-"""Printing a request: text as it comes and a line of figures, or one JSON object."""
+"""Prints a request: its text as it arrives and a line of figures, or one JSON object."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Choice:
 
 
 async def print_request(client: Client, prompt: str, values: Mapping[str, Any]) -> None:
-    """Run one request and print it. values: of the options of generate_options.
+    """Run one request and print it. values: the options of generate_options.
 
     Raises RequestFailedError.
     """
@@ -40,7 +40,7 @@ async def print_request(client: Client, prompt: str, values: Mapping[str, Any]) 
     start = time.perf_counter()
     choices = [_Choice() for _ in range(options.num_choices)]
     started: StartedNotice | None = None
-    # Several streams would mix their text: they are printed one after the other at the end.
+    # Several choices are printed one after the other at the end, because their texts would mix.
     live = not as_json and options.num_choices == 1
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     events: AsyncIterator[Event] = client.generate(prompt, options)
@@ -72,7 +72,7 @@ async def print_request(client: Client, prompt: str, values: Mapping[str, Any]) 
 
 
 def _printed(text: str) -> str:
-    """A model's text as it goes to standard output: as it is but for a terminal."""
+    """A model's text for standard output; for a terminal, control characters are removed."""
     return harmless(text) if sys.stdout.isatty() else text
 
 

@@ -1,4 +1,4 @@
-"""Files that a user asked for: whole, or the one before stays."""
+"""Writes output files: either as a whole, or an existing file stays as it is."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mesh.whole_files import write_whole
 
 
 def write_output(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """mode: of a new file. Raises OSError.
+    """Write a file as a whole. mode: permissions of a new file. Raises OSError.
 
-    What is no plain file (a pipe, a terminal, a link to one) is written as it is.
+    A path that is not a regular file (a pipe, a terminal, a link) is written in place.
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)

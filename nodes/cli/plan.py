@@ -1,4 +1,4 @@
-"""`airdraft plan`: what would be planned for a scenario, and why."""
+"""`airdraft plan`: plans a scenario and explains the plan."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from policies.scenario import ScenarioError, files_named, scenario_from
     default="joint",
     show_default=True,
     metavar="NAME",
-    help=f"Who plans: {', '.join(POLICIES)}.",
+    help=f"Planner to use: {', '.join(POLICIES)}.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan_command(path: Path, policy: str, as_json: bool) -> None:
-    """Plan a scenario and tell why: batches, guesses, timeline, alternatives.
+    """Plan a scenario and explain the plan: batches, guesses, timeline, alternatives.
 
-    All times are predictions from the costs that the scenario gives; nothing is run.
+    All times are predictions from the costs in the scenario; no model is run.
 
     \b
     Examples:
@@ -62,7 +62,7 @@ def _scenario_file(path: Path) -> dict[str, Any]:
 
 
 def _named_file(scenario: Path, key: str, name: str) -> dict[str, Any]:
-    """A file that the scenario names, relative to it."""
+    """Read a file whose path the scenario gives relative to itself."""
     where = f"{scenario}: {key} = {name!r}"
     try:
         return _toml(scenario.parent / name)
@@ -75,6 +75,6 @@ def _named_file(scenario: Path, key: str, name: str) -> dict[str, Any]:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    # ValueError is what tomllib raises, and for broken UTF-8, over-long numbers and NUL in a path.
+    # Callers catch ValueError: tomllib's own, invalid UTF-8, too long numbers and NUL in a path.
     with path.open("rb") as file:
         return tomllib.load(file)

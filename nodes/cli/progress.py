@@ -1,4 +1,4 @@
-"""One line on the terminal about work that takes a while."""
+"""A progress line on the terminal for work that takes a while."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _CLEAR = "\r\x1b[K"
 
 
 class Progress:
-    """Call it with (label, done, total or None); the line goes away when the work is over.
+    """Call it with (label, done, total or None). Leaving the `with` block removes the line.
 
-    Nothing is drawn in the first second of a label, nor when the stream (default: standard error)
-    or standard output is no terminal.
+    Nothing is drawn in the first second of a label, nor if the stream (default: standard error) or
+    standard output is not a terminal.
 
         with Progress() as progress:
             catalog.pull(name, progress)
@@ -35,7 +35,7 @@ class Progress:
         self._on_terminal = self._stream.isatty() and (stream is not None or sys.stdout.isatty())
         self._label = ""
         self._began_s = self._drawn_s = 0.0
-        # What a download that goes on had already.
+        # The size that a resumed download had at its start.
         self._began_done = 0
         self._is_drawn = False
 
@@ -58,19 +58,19 @@ class Progress:
             self.clear()
             self._label, self._began_s, self._began_done = label, now_s, done
         due_s = max(self._began_s + _SHOW_AFTER_S, self._drawn_s + _REDRAW_EVERY_S)
-        # A wait of unknown length may report once and then block: it cannot be late.
+        # Work of unknown length may report once and then block, so it is drawn at once.
         if now_s >= due_s or (total is None and not self._is_drawn):
             self._draw(done, total, now_s)
 
     def clear(self) -> None:
-        """Take the line off the terminal, to print something else."""
+        """Remove the line, so that something else can be printed."""
         if self._is_drawn:
             self._stream.write(_CLEAR)
             self._stream.flush()
             self._is_drawn = False
 
     def _rate(self, done: int, total: int, now_s: float) -> str:
-        """Of bytes: how many there are, how fast they come, and how long the others will take."""
+        """Format bytes done, their rate, and the time that the rest will take."""
         text = f"  {done / 1e6:.0f} of {total / 1e6:.0f} MB"
         bytes_per_s = (done - self._began_done) / max(now_s - self._began_s, 1e-3)
         if bytes_per_s <= 0:
@@ -85,12 +85,12 @@ class Progress:
         if total:
             share = min(done / total, 1.0)
             rate = self._rate(done, total, now_s) if total >= _LEAST_BYTES else ""
-            told = f"{share:4.0%}{rate}"
-            # The bar has what the words leave of the line.
-            left = columns - len(f"{self._label} [] {told}") - 1
+            figures = f"{share:4.0%}{rate}"
+            # The bar takes the rest of the line.
+            left = columns - len(f"{self._label} [] {figures}") - 1
             width = min(_BAR_CHARS, max(_LEAST_BAR_CHARS, left))
             filled = "#" * int(share * width)
-            text = f"{self._label} [{filled:.<{width}}] {told}"
+            text = f"{self._label} [{filled:.<{width}}] {figures}"
         self._stream.write(_CLEAR + text[: columns - 1])
         self._stream.flush()
         self._drawn_s, self._is_drawn = now_s, True

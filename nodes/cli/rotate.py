@@ -1,4 +1,4 @@
-"""`airdraft keys rotate` and `rotate-coordinator`: new keys in the place of old ones."""
+"""`airdraft keys rotate` and `rotate-coordinator`: replace keys by new ones."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from nodes.service.roles import keyring
 @keys_option
 @click.option("--connect", default="", metavar="ENDPOINT", help="The coordinator's endpoint.")
 def rotate_command(keys: str | None, connect: str) -> None:
-    """Draw a new key for this machine, and let the coordinator take it for the old one.
+    """Create a new key for this machine and replace the old one at the coordinator.
 
-    The nodes of this machine go on with the old key until they are started anew, but are not
-    listened to any more: restart them.
+    Nodes of this machine that run still use the old key, which the coordinator no longer accepts:
+    restart them.
 
     \b
     Example:
@@ -31,7 +31,7 @@ def rotate_command(keys: str | None, connect: str) -> None:
     endpoint = ring.endpoint(connect)
     old = ring.client_keys(endpoint)
     if old is None:
-        raise KeysError(f"links to {endpoint} need no keys: there is none to rotate")
+        raise KeysError(f"the link to {endpoint} needs no key: there is none to rotate")
     pair = ring.make_next()
     run_to_result(lambda: _rotate(endpoint, old, pair))
     ring.adopt_next(pair)
@@ -40,13 +40,14 @@ def rotate_command(keys: str | None, connect: str) -> None:
 
 @click.command("rotate-coordinator")
 @keys_option
-@click.option("--finish", "step", flag_value="finish", help="Make the next key the present one.")
-@click.option("--cancel", "step", flag_value="cancel", help="Give the next key up.")
+@click.option("--finish", "step", flag_value="finish", help="Use the next key from now on.")
+@click.option("--cancel", "step", flag_value="cancel", help="Drop the next key.")
 def rotate_coordinator_command(keys: str | None, step: str | None) -> None:
-    """Change the key that nodes know the coordinator by, in two steps.
+    """Change the key of the coordinator in two steps.
 
-    First the next key is drawn, and members of a running coordinator remember it as well as the
-    present one. When all of them have been connected, finish, and restart the coordinator.
+    The first step creates the next key; machines that connect to the running coordinator store it
+    beside the present one. Once all of them have been connected, run the command again with
+    --finish and restart the coordinator.
 
     \b
     Example:
@@ -56,8 +57,8 @@ def rotate_coordinator_command(keys: str | None, step: str | None) -> None:
     ring = coordinator_keyring(keys)
     if ring.coordinator_pair() is None:
         raise KeysError(
-            f"{ring.directory} has no {COORDINATOR_KEY_FILE}: rotate it where its unit loads it "
-            f"from"
+            f"{ring.directory} has no {COORDINATOR_KEY_FILE}: rotate it in the directory from "
+            f"which its unit loads it"
         )
     if step == "cancel":
         ring.drop_next_coordinator_pair()
@@ -65,14 +66,14 @@ def rotate_coordinator_command(keys: str | None, step: str | None) -> None:
     elif step == "finish":
         pair = ring.adopt_next_coordinator_pair()
         click.echo(
-            f"the coordinator's public key is now {pair.public}; restart it. Machines that have "
-            f"not been connected meanwhile join anew"
+            f"the coordinator's public key is now {pair.public}; restart it. Machines that were "
+            f"not connected meanwhile have to join again"
         )
     else:
         pair = ring.make_next_coordinator_pair()
         click.echo(
-            f"the coordinator's next public key is {pair.public}; machines learn it while they "
-            f"are connected. Then `airdraft keys rotate-coordinator --finish`"
+            f"the coordinator's next public key is {pair.public}; machines store it when they "
+            f"connect. Then run `airdraft keys rotate-coordinator --finish`"
         )
 
 
@@ -80,5 +81,5 @@ async def _rotate(endpoint: str, old: ClientKeys, pair: KeyPair) -> None:
     try:
         await enrol(endpoint, old, pair.public, "")
     except EnrolError:
-        # An earlier attempt may have been heard, and only its answer lost.
+        # An earlier attempt may have succeeded while its answer was lost.
         await enrol(endpoint, replace(old, own=pair), pair.public, "")

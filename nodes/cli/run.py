@@ -1,4 +1,4 @@
-"""`airdraft run`: a private mesh for one prompt."""
+"""`airdraft run`: starts a private mesh for one prompt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nodes.worker.engines import EMULATED
 
 
 def engine_options(function: Any) -> Any:
-    """Which models make the mesh and how they are run."""
+    """Add the options for the models of a mesh and how they run."""
     for option in reversed(
         [
             click.option(
@@ -38,16 +38,16 @@ def engine_options(function: Any) -> Any:
                 "-md",
                 "--draft",
                 metavar="NAME|PATH|ngram|none",
-                help="Draft model; guesses are looked up in the text so far, too, where that is "
-                "better. ngram: looked up only; none: plain decoding."
-                "  [default: that of the catalogue for the target, else ngram]",
+                help="Draft model; prompt lookup also makes guesses where it is better. "
+                "ngram: prompt lookup only; none: plain decoding."
+                "  [default: the catalogue's draft for the target, else ngram]",
             ),
             click.option(
                 "--profile",
                 type=click.Choice(["exact", "fast"]),
                 default="exact",
                 show_default=True,
-                help="exact: equal bits whatever the batch; fast gives that up.",
+                help="exact: the same bits in every batch; fast: no such promise.",
             ),
             click.option(
                 "-c",
@@ -55,7 +55,7 @@ def engine_options(function: Any) -> Any:
                 type=click.IntRange(256, 1 << 22),
                 default=8192,
                 show_default=True,
-                help="Tokens the KV cache of each node holds.",
+                help="Number of tokens that the KV cache of each node holds.",
             ),
             click.option(
                 "-t",
@@ -63,7 +63,7 @@ def engine_options(function: Any) -> Any:
                 type=THREADS,
                 default="auto",
                 show_default=True,
-                help="Engine threads of each node; auto shares the physical cores between them.",
+                help="Engine threads of each node; auto divides the physical cores among them.",
             ),
             click.option(
                 "-ngl",
@@ -71,9 +71,9 @@ def engine_options(function: Any) -> Any:
                 type=GPU_LAYERS,
                 default="auto",
                 show_default=True,
-                help="Layers on the GPU; auto for all, where llama.cpp was built for one.",
+                help="Layers on the GPU; auto means all, if llama.cpp was built for one.",
             ),
-            click.option("-v", "--verbose", count=True, help="Log more; twice for every pass."),
+            click.option("-v", "--verbose", count=True, help="Log more; -vv logs every pass."),
         ]
     ):
         function = option(function)
@@ -83,8 +83,8 @@ def engine_options(function: Any) -> Any:
 def settings_of(
     values: dict[str, Any], max_streams: int
 ) -> tuple[EngineSettings, EngineSettings | None, bool]:
-    """Settings of target and draft node, their model files pulled if need be; whether guesses are
-    looked up, too."""
+    """Return the settings of target and draft node, and whether prompt lookup is used. Pulls model
+    files that are missing."""
     catalog = Catalog(default_cache_dir(environment()))
     draft = values["draft"]
     if draft is None:
@@ -96,7 +96,7 @@ def settings_of(
             with Progress() as progress:
                 path = catalog.ensure(name, progress)
             sha256 = catalog.sha256(name)
-            # The nodes get the path, so a name can only mean one file in one mesh.
+            # The nodes get the absolute path, so that a name means one file in the whole mesh.
             name = str(Path(path).resolve())
         return EngineSettings(
             model=name,
@@ -122,7 +122,7 @@ def settings_of(
 @generate_options
 @engine_options
 def run_command(**values: Any) -> None:
-    """Generate text on a private mesh: draft and target in processes of their own.
+    """Generate text on a private mesh, with a draft and a target process of its own.
 
     \b
     Examples:
@@ -154,7 +154,10 @@ async def _run(
 
 
 def status_of(progress: Progress) -> Any:
-    """Show a node's progress line: `label done total`, total - where unknown; "" ends it."""
+    """Return a function that shows a node's progress line, `label done total`; "" clears it.
+
+    An unknown total is "-".
+    """
 
     def show(line: str) -> None:
         if not line:

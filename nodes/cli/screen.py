@@ -1,4 +1,4 @@
-"""A terminal taken over for a while: full screen, single keys, and given back as it was."""
+"""Takes over a terminal for full-screen output and single keys, and restores it afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO
 
 from nodes.cli.cells import filled
 
-# Alternate screen, no cursor, no wrapping; and back.
+# Switch to the alternate screen without cursor and line wrapping, and back.
 _ENTER: Final = "\x1b[?1049h\x1b[?25l\x1b[?7l"
 _LEAVE: Final = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -23,14 +23,14 @@ _REVERSE, _PLAIN = "\x1b[7m", "\x1b[0m"
 
 
 def painted(lines: Sequence[str], width: int) -> str:
-    """What draws a frame over the last one, its first line as a title."""
+    """The text that draws a frame over the last one, with its first line as a title."""
     title = [f"{_REVERSE}{filled(line, width)}{_PLAIN}" for line in lines[:1]]
     rows = [line + _CLEAR_LINE for line in lines[1:]]
     return _HOME + "\r\n".join([*title, *rows]) + _CLEAR_BELOW
 
 
 class Screen:
-    """Use it inside taken(). Keys and changes of size end wait()."""
+    """Draws frames and reads keys inside taken(). Keys and changes of size end wait()."""
 
     def __init__(self, output: TextIO) -> None:
         self._output = output
@@ -39,7 +39,7 @@ class Screen:
 
     @staticmethod
     def size() -> tuple[int, int]:
-        """Columns and lines, now."""
+        """The present number of columns and lines."""
         size = shutil.get_terminal_size()
         return size.columns, size.lines
 
@@ -47,7 +47,7 @@ class Screen:
         self._write(painted(lines, self.size()[0]))
 
     async def wait(self, seconds: float) -> str:
-        """The keys pressed meanwhile; "" when the time is over or the size has changed."""
+        """Wait and return the keys pressed; "" after the time is over or the size has changed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -57,7 +57,7 @@ class Screen:
 
     @contextlib.contextmanager
     def taken(self, keyboard: int | None) -> Iterator[None]:
-        """keyboard: descriptor of a terminal to read keys from; None for no keys."""
+        """Take over the terminal. keyboard: descriptor to read keys from, or None for no keys."""
         loop = asyncio.get_running_loop()
         before = termios.tcgetattr(keyboard) if keyboard is not None else None
         loop.add_signal_handler(signal.SIGWINCH, self._woken.set)
@@ -85,7 +85,7 @@ class Screen:
             termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
 
     def _pause(self, keyboard: int | None, before: Any) -> None:
-        """Ctrl-Z: the shell gets its terminal as it was, until it brings us back."""
+        """On Ctrl-Z, restore the terminal for the shell until this process is resumed."""
         self._leave(keyboard, before)
         os.kill(os.getpid(), signal.SIGSTOP)
         self._enter(keyboard)
@@ -95,7 +95,7 @@ class Screen:
         data = b""
         with contextlib.suppress(OSError):
             data = os.read(keyboard, 64)
-        # A terminal that is gone will never say anything again.
+        # A closed terminal sends no more keys, so quit.
         self._keys += data.decode("ascii", "ignore") if data else "q"
         self._woken.set()
 
@@ -105,5 +105,5 @@ class Screen:
 
 
 def keyboard() -> int | None:
-    """Descriptor of the terminal that keys come from, if there is one."""
+    """The descriptor of standard input if it is a terminal, otherwise None."""
     return sys.stdin.fileno() if sys.stdin.isatty() else None

@@ -1,4 +1,4 @@
-"""`airdraft top`: what a running mesh does, live in a terminal."""
+"""`airdraft top`: shows a running mesh live in a terminal."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ from nodes.telemetry.history import History
 from nodes.telemetry.status import encode_status
 
 _REFRESH_S: Final = 1.0
-# Of a frame for a file or a pipe.
+# Columns and lines of a frame for a file or a pipe.
 _WIDE, _LONG = 160, 10_000
 
 Work = Callable[[Client], Awaitable[None]]
 
 
 @click.command("top")
-@click.option("--once", is_flag=True, help="Print one frame and end; for scripts.")
-@click.option("--json", "as_json", is_flag=True, help="Print the status document and end.")
+@click.option("--once", is_flag=True, help="Print one frame and exit; for scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print the status document and exit.")
 @click.option(
     "--connect",
     default="",
     metavar="ENDPOINT",
-    help="The coordinator's endpoint.  [default: the one this machine joined, else the one on it]",
+    help="The coordinator's endpoint.  [default: the mesh that this machine joined, else the one "
+    "on this machine]",
 )
 @keys_option
 @click.option("-v", "--verbose", count=True, help="Log more.")
 def top_command(**values: Any) -> None:
-    """Show nodes, streams, plans and what becomes of them; q ends it.
+    """Show nodes, streams, plans and their results live; q quits.
 
-    Where links have keys, it needs one with the role admin.
+    If links have keys, the key needs the role admin.
 
     \b
     Examples:
@@ -52,10 +53,10 @@ def top_command(**values: Any) -> None:
     """
     set_up_logging(values["verbose"])
     if values["once"] and values["as_json"]:
-        raise click.UsageError("--once and --json are two forms of one thing: give one of them")
+        raise click.UsageError("--once and --json exclude each other: give one of them")
     work: Work = _json if values["as_json"] else _once if values["once"] else _live
     if work is _live and not sys.stdout.isatty():
-        raise click.UsageError("standard output is no terminal: give --once or --json")
+        raise click.UsageError("standard output is not a terminal: give --once or --json")
     endpoint, keys = link_of(values["connect"], values["keys"] or "")
     code = run(lambda: _beside(endpoint, keys, work))
     if code:
@@ -63,7 +64,7 @@ def top_command(**values: Any) -> None:
 
 
 async def _beside(endpoint: str, keys: ClientKeys | None, work: Work) -> None:
-    """Work with a client until either ends."""
+    """Run `work` with a client until either ends."""
     with ZmqContext() as context:
         client = Client(context.connect(endpoint, keys), endpoint=endpoint, role="admin")
         serving = asyncio.create_task(client.run())
@@ -91,9 +92,9 @@ async def _once(client: Client) -> None:
 
 
 async def _live(client: Client) -> None:
-    """Draw until q is pressed; a status is asked for each second, a new size is drawn at once."""
+    """Draw until q is pressed: once a second with a new status, and at once for a new size."""
     loop = asyncio.get_running_loop()
-    # Before the screen is taken: until the coordinator has answered there is nothing to show.
+    # Wait for the coordinator before taking the screen: there is nothing to show until then.
     status = await client.status()
     screen, history = Screen(sys.stdout), History()
     history.add(status)

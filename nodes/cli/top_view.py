@@ -1,4 +1,4 @@
-"""The frame of `airdraft top`: a status as lines of a terminal of some size. Pure."""
+"""The frame of `airdraft top`: formats a status as lines of a terminal. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STREAMS: Final = (
     Column("TOK/S", 6, right=True),
     Column("GUESS", 5, right=True),
     Column("ACC", 4, right=True),
-    Column("PLAIN BECAUSE", 120, needs=24),
+    Column("REASON FOR NO GUESSES", 120, needs=24),
 )
 _RAMP: Final = " .:-=+*#%@"
 _TRACK_NAME: Final = 12
@@ -47,7 +47,7 @@ def frame(status: Status, width: int, height: int, history: Sequence[Point] = ()
     plans = [line for target in status.targets for line in _target(target, status, width)]
     head = [_title(status), *_speed(history, width)]
     room = max(0, height - len(head))
-    # Streams are many and shrink first, then nodes; plans are what this is for.
+    # Streams are many and are cut first, then nodes; plans are the most important part.
     spared = len(plans) + min(len(streams), 4)
     kept_nodes = fitted(nodes, max(room - spared, min(len(nodes), max(2, room // 4))))
     kept_plans = fitted(plans, max(0, room - len(kept_nodes) - min(len(streams), 3)))
@@ -69,7 +69,7 @@ def _title(status: Status) -> str:
 
 
 def _speed(history: Sequence[Point], width: int) -> list[str]:
-    """Tokens a second of the last minutes, a character a step, the last one at the right."""
+    """A line with the tokens per second of the last minutes, one character for each point."""
     most = max((point.tokens_per_s for point in history), default=0.0)
     if most <= 0.0:
         return []
@@ -138,10 +138,10 @@ def _target(target: TargetStatus, status: Status, width: int) -> list[str]:
     lines = [f"PLAN of {shown(target.name)}: {in_force}"]
     off = ", ".join(f"{name} {e.median:.0%}" for name, e in seen.errors.items() if e.num_seen)
     observed = f"  observed {seen.tokens_per_s:.1f} tokens/s, {seen.passes_per_s:.1f} passes/s"
-    lines.append(f"{observed}; off by {off}" if off else observed)
+    lines.append(f"{observed}; prediction errors: {off}" if off else observed)
     if plan.open_price_s:
         lines.append(
-            f"  sum of seconds a token: open flow {_ms(plan.open_price_s)}, groups "
+            f"  sum of seconds per token: open flow {_ms(plan.open_price_s)}, groups "
             f"{_ms(plan.grouped_price_s)}, observed {_ms(seen.price_s)}"
         )
     lines += _learnt(target)
@@ -158,7 +158,7 @@ def _ms(seconds: float) -> str:
 
 
 def _learnt(target: TargetStatus) -> list[str]:
-    """What guesses came to."""
+    """Lines with the results of guesses."""
     counts, lines = target.counts, []
     rates = [
         f"{position} {accepted / judged:.0%}"
@@ -179,14 +179,14 @@ def _learnt(target: TargetStatus) -> list[str]:
 
 
 def _shown_s(target: TargetStatus) -> float:
-    """How much of the timeline is worth the width: some passes."""
+    """The seconds that the timeline shows: about _PASSES_SHOWN passes."""
     counts = target.counts
     each_s = counts.pass_s / counts.num_passes if counts.num_passes else 0.0
     return min(_MOST_SHOWN_S, max(_LEAST_SHOWN_S, _PASSES_SHOWN * each_s))
 
 
 def _tracks(spans: Sequence[SpanStatus], status: Status, shown_s: float, width: int) -> list[str]:
-    """A line a node: # for passes with guesses, = for plain ones, ^ for messages with guesses."""
+    """A timeline per node: # is a pass with guesses, = a plain pass, ^ a message with guesses."""
     begins = status.at_s - shown_s
     recent = [span for span in spans if span.end_s > begins]
     columns = width - _TRACK_NAME - 4
@@ -200,7 +200,7 @@ def _tracks(spans: Sequence[SpanStatus], status: Status, shown_s: float, width: 
         last = int((span.end_s - begins) / shown_s * columns)
         for column in range(max(0, first), min(columns - 1, max(first, last - 1)) + 1):
             track[column] = mark
-    title = f"  last {shown_s:.1f} s: # pass with guesses, = plain pass, ^ guesses come:"
+    title = f"  last {shown_s:.1f} s: # pass with guesses, = plain pass, ^ guesses arrive:"
     return [
         title,
         *(f"  {cut(shown(n), _TRACK_NAME):{_TRACK_NAME}} {''.join(t)}" for n, t in tracks.items()),

@@ -1,4 +1,4 @@
-"""`airdraft trace`: what a running coordinator does, recorded for some seconds."""
+"""`airdraft trace`: records for some seconds what a running coordinator does."""
 
 from __future__ import annotations
 
@@ -41,34 +41,35 @@ class Recording:
     type=click.FloatRange(0, 3600, min_open=True),
     default=10.0,
     show_default=True,
-    help="How long to record.",
+    help="Seconds to record.",
 )
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.json",
-    help="Timeline for ui.perfetto.dev or chrome://tracing.",
+    help="Write a timeline for ui.perfetto.dev or chrome://tracing.",
 )
 @click.option(
     "--raw",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.jsonl",
-    help="The records, a JSON object a line; `airdraft trace replan` reads them.",
+    help="Write the records, one JSON object per line, for `airdraft trace replan`.",
 )
 @click.option(
     "--connect",
     default="",
     metavar="ENDPOINT",
-    help="The coordinator's endpoint.  [default: the one this machine joined, else the one on it]",
+    help="The coordinator's endpoint.  [default: the mesh that this machine joined, else the one "
+    "on this machine]",
 )
 @keys_option
 @click.option("-v", "--verbose", count=True, help="Log more.")
 @click.pass_context
 def trace_group(context: click.Context, /, **values: Any) -> None:
-    """Record what the coordinator plans, what passes take and which guesses they had, and draw it.
+    """Record plans, passes and guesses of a running mesh, and write them to files.
 
-    Records hold stream ids, counts and times; never text or tokens. Where links have keys, it needs
-    one with the role admin.
+    Records contain stream ids, counts and times, but never text or tokens. If links have keys, the
+    key needs the role admin.
 
     \b
     Examples:
@@ -85,9 +86,9 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
             "nothing to write: give --output FILE.json, --raw FILE.jsonl or both"
         )
     for path in (output, raw):
-        # Before the recording, which would be lost.
+        # Check this before recording, because the recording would be lost.
         if path is not None and not path.parent.is_dir():
-            raise click.UsageError(f"{path}: there is no directory {path.parent}")
+            raise click.UsageError(f"{path}: there is no directory {path.parent}: create it")
     endpoint, keys = link_of(values["connect"], values["keys"] or "")
     recording: Recording = run_to_result(lambda: _record(endpoint, keys, values["seconds"]))
     records = _records(recording)
@@ -113,7 +114,7 @@ def _records(recording: Recording) -> list[Record]:
         return [from_line(line) for line in recording.lines]
     except ValueError as error:
         says = "use the version of airdraft that the coordinator has"
-        raise click.ClickException(f"a record is not understood: {error}; {says}") from None
+        raise click.ClickException(f"a record cannot be read: {error}; {says}") from None
 
 
 def _summary(records: list[Record], num_lost: int) -> str:
@@ -145,20 +146,20 @@ async def _record(endpoint: str, keys: ClientKeys | None, seconds: float) -> Rec
 
 
 class Asked(Protocol):
-    """What of a client is needed here."""
+    """The part of a client that poll() needs."""
 
     async def trace(self, after: int) -> TraceReply: ...
 
 
 async def poll(client: Asked, seconds: float) -> Recording:
-    """Ask for the records of so many seconds from now on."""
+    """Fetch the records of the next `seconds` seconds."""
     loop = asyncio.get_running_loop()
     parts: list[bytes] = []
     reply = await client.trace(-1)
     ends_at = loop.time() + seconds
     num_lost = 0
     while True:
-        # Before the next request: what came until the end is asked for after it.
+        # Read the clock before the next request, which then fetches all records up to the end.
         is_over = loop.time() >= ends_at
         parts.append(reply.records)
         num_lost += reply.num_lost
@@ -178,14 +179,14 @@ async def poll(client: Asked, seconds: float) -> Recording:
     default="joint",
     show_default=True,
     metavar="NAME",
-    help=f"Who plans: {', '.join(POLICIES)}.",
+    help=f"Planner to use: {', '.join(POLICIES)}.",
 )
 def replan_command(path: Path, policy: str) -> None:
-    """Plan recorded observations anew, and compare with the plans that were in force.
+    """Plan recorded observations again, and compare the result with the recorded plans.
 
-    Prices are predictions: the sum over streams of seconds a token. What was planned is what the
-    joint planner found; it is in force only where it beats open flow, in which no stream waits for
-    another.
+    Prices are predictions: the sum over all streams of seconds per token. A recorded plan is the
+    result of the joint planner. It was in force only if it beat open flow, in which no stream waits
+    for another.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`airdraft install-units`: services of systemd, for this machine or one user."""
+"""`airdraft install-units`: installs systemd services for this machine or one user."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ next:
   {command} models pull
   systemctl --user enable --now airdraft.target airdraft-coordinator airdraft-target@target \
 airdraft-draft@draft airdraft-gateway
-to go on after you log out: loginctl enable-linger"""
+to keep them running after you log out: loginctl enable-linger"""
 
 
 @click.command("install-units")
-@click.option("--user", "is_user", is_flag=True, help="For your own manager, without root.")
-@click.option("--dry-run", is_flag=True, help="Say what would be written; write nothing.")
+@click.option(
+    "--user", "is_user", is_flag=True, help="Install for your user's systemd, without root."
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be written.")
 @click.option("--root", default="/", metavar="DIR", help="Write below this directory instead of /.")
 def install_units_command(is_user: bool, dry_run: bool, root: str) -> None:
-    """Install systemd units and samples of their settings. Settings that are there stay.
+    """Install systemd units and sample settings. Existing settings are kept.
 
     \b
     Examples:
@@ -45,12 +47,12 @@ def install_units_command(is_user: bool, dry_run: bool, root: str) -> None:
       airdraft install-units --user --dry-run
     """
     if not sys.platform.startswith("linux"):
-        raise click.UsageError("systemd is a part of Linux: nothing to install here")
+        raise click.UsageError("systemd exists only on Linux: there is nothing to install here")
     packaged = Path(root) / PACKAGED.relative_to("/")
     if not is_user and (packaged / "airdraft.target").exists():
         raise click.UsageError(
-            f"{packaged} has airdraft's units already, from a package, and others would hide them "
-            f"from its upgrades; samples of settings: /usr/share/doc/airdraft/examples"
+            f"{packaged} already has airdraft's units from a package, and new ones would override "
+            f"its upgrades; sample settings are in /usr/share/doc/airdraft/examples"
         )
     places = SYSTEM
     if is_user:
@@ -59,8 +61,8 @@ def install_units_command(is_user: bool, dry_run: bool, root: str) -> None:
     command = _command()
     if not is_user and root == "/" and not dry_run and command.startswith(HIDDEN):
         raise click.UsageError(
-            f"{command}: services of the system do not see that directory; install airdraft "
-            f"elsewhere, such as in a virtual environment at /opt/airdraft, or use --user"
+            f"{command}: system services cannot see this directory; install airdraft elsewhere, "
+            f"for example in a virtual environment at /opt/airdraft, or use --user"
         )
     for shipped in files_for(places, command):
         path = Path(root) / shipped.path.relative_to("/")
@@ -71,7 +73,7 @@ def install_units_command(is_user: bool, dry_run: bool, root: str) -> None:
 
 
 def _command() -> str:
-    """The absolute path of this command, which units need."""
+    """Return the absolute path of this command, which units need."""
     found = shutil.which(sys.argv[0]) or shutil.which("airdraft")
     beside = Path(sys.executable).with_name("airdraft")
     if beside.exists():
@@ -82,7 +84,7 @@ def _command() -> str:
 
 
 def _install(shipped: Shipped, path: Path, *, dry_run: bool) -> str:
-    """What was done with one file, or would be."""
+    """Install one file and return a word for what was done, or would be with dry_run."""
     try:
         before = path.read_text() if path.exists() else None
         if before == shipped.text:
@@ -92,7 +94,7 @@ def _install(shipped: Shipped, path: Path, *, dry_run: bool) -> str:
         if not dry_run:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, shipped.text.encode())
-            # Whatever the umask: services read their settings as another user.
+            # Independent of the umask, because services read their settings as another user.
             path.chmod(0o644)
     except OSError as error:
         reason = error.strerror or str(error)

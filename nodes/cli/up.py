@@ -1,4 +1,4 @@
-"""`airdraft up`: a whole mesh on this machine, whose nodes are started again when they end."""
+"""`airdraft up` and `serve`: run a whole mesh on this machine and restart nodes that end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _HTTP = "127.0.0.1:8080"
 
 
 def _mesh_options(function: Any) -> Any:
-    """The options that `up` and `serve` share, besides those of models."""
+    """Add the options that `up` and `serve` share, besides those for models."""
     for option in (
         limit_options,
         click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True),
@@ -49,7 +49,8 @@ def _mesh_options(function: Any) -> Any:
             is_eager=True,
             expose_value=False,
             callback=_with_defaults,
-            help='Options by their long names, such as `model = "..."`; those given go before.',
+            help='Options by their long names, such as `model = "..."`. The command line overrides '
+            "them.",
         ),
     ):
         function = option(function)
@@ -57,7 +58,7 @@ def _mesh_options(function: Any) -> Any:
 
 
 def _with_defaults(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
-    """Take the options that a file has for those of the command line."""
+    """Use the options in a file as the defaults of the command line."""
     if path is None:
         return
     try:
@@ -85,13 +86,13 @@ def _with_defaults(context: click.Context, _option: click.Parameter, path: Path 
 @click.option(
     "--http",
     metavar="HOST:PORT|off",
-    help=f"Where to serve the OpenAI HTTP API.  [default: {_HTTP}, if its extra is installed]",
+    help=f"Address of the HTTP API.  [default: {_HTTP}, if the extra `gateway` is installed]",
 )
 @_mesh_options
 def up_command(**values: Any) -> None:
     """Run a whole mesh on this machine in the foreground, until Ctrl-C.
 
-    Nodes that end are started again.
+    Nodes that end are restarted.
 
     \b
     Example:
@@ -109,17 +110,18 @@ def up_command(**values: Any) -> None:
     "-hf",
     "--hf-repo",
     metavar="OWNER/REPO[:QUANT]",
-    help="The target from Hugging Face; of several files the one of this quantisation, or Q4_K_M.",
+    help="Target model from Hugging Face; QUANT selects one of several files and is Q4_K_M if "
+    "left out.",
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to serve.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Host to serve at.")
 @click.option("--port", type=click.IntRange(0, 65_535), default=8080, show_default=True)
 @_mesh_options
 def serve_command(
     name: str | None, hf_repo: str | None, host: str, port: int, **values: Any
 ) -> None:
-    """Serve a model to OpenAI's clients: `up` with the options that other servers have.
+    """Serve a model over HTTP: `up`, with the option names of other servers.
 
-    The model is pulled if it is not here, and so is the draft that goes with it.
+    The model is pulled if it is not on this machine, and so is the draft for it.
 
     \b
     Examples:
@@ -154,7 +156,7 @@ def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
 
 
 def _http_config(listen: str | None, api_key: str | None) -> GatewayConfig | None:
-    """Where to serve the API; None for nowhere."""
+    """The settings of the HTTP API; None if it is not served."""
     if listen == "off" or (listen is None and not is_installed()):
         return None
     return gateway_config(None, {"listen": listen or _HTTP, "api_key": api_key})
@@ -173,7 +175,7 @@ async def _up(
 
         def tell(line: str) -> None:
             progress.clear()
-            # That nobody reads it any more is no reason to end.
+            # A closed standard error must not end the mesh.
             with contextlib.suppress(OSError):
                 click.echo(line, err=True)
 

@@ -1,4 +1,4 @@
-"""`airdraft --version`: of this program, and of what it stands on."""
+"""`airdraft --version`: shows the versions of this program and its libraries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from mesh.zmq_transport import libzmq_version
 from nodes.engine.kernels.library import built_for
 
-# llama-cpp-python brings libllama: its version is read, not the library loaded.
+# llama-cpp-python contains libllama; reading its version does not load the library.
 _LIBRARIES = ("pyzmq", "msgpack", "numpy", "llama-cpp-python")
 
 

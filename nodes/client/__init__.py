@@ -1,5 +1,5 @@
-"""The connection of a program to a running mesh: requests go out, tokens come in.
+"""The connection of a program to a running mesh: sends requests and receives tokens.
 
-It goes on by itself with another coordinator when one dies. It may import workers' links, messages
-and telemetry; the Python library, the gateway, the doctor and the command line import it.
+If a coordinator dies, requests continue with the next one. The package may import workers' links,
+messages and telemetry; the Python library, the gateway, the doctor and the command line import it.
 """

@@ -1,4 +1,4 @@
-"""Cancellations that have not left yet: a mesh must not work on for nobody."""
+"""Cancellations that could not be sent yet, so that the mesh does not generate for no reader."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from nodes.messages import CancelRequest
 
 
 class Cancellations:
-    """Sent at once, or as soon as the link takes messages again. send: whether one has left."""
+    """Sends cancellations at once, or once the link takes messages again. send: returns whether a
+    message was sent."""
 
     def __init__(self, send: Callable[[Any], bool]) -> None:
         self._send = send
@@ -20,8 +21,8 @@ class Cancellations:
         self.send_again()
 
     def send_again(self) -> None:
-        """To be called when the link is there again; and on whatever comes: while a mesh works on a
-        request, something comes."""
+        """Retry. To be called when the link is back, and at each message: while the mesh works on a
+        request, messages arrive."""
         while self._unsent:
             request_id = next(iter(self._unsent))
             if not self._send(CancelRequest(request_id)):

@@ -1,4 +1,4 @@
-"""Asking a running mesh: submit a prompt, take its tokens as they come."""
+"""The client of a running mesh: submits prompts and receives their tokens."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ from nodes.worker.link import Link
 logger = logging.getLogger(__name__)
 
 _OVER = "the connection to the coordinator has ended"
-_NOT_SENT = "the coordinator cannot be reached, or takes no more at present: try again"
+_NOT_SENT = "the coordinator is unreachable or takes no more messages now: try again"
 _LOST = "the coordinator was lost"
-_TOO_LARGE = "the coordinator was lost, and the request has become too large to be asked again"
-# What a coordinator says that has no room or no target yet: it may have soon.
+_TOO_LARGE = "the coordinator was lost, and the request has become too large to be sent again"
+# Codes of failures that may pass soon: a new coordinator has no room or no target yet.
 _PASSING = frozenset({"unavailable", "overloaded"})
-# How long a request that has waited for a coordinator waits for its nodes, which look for it, too.
+# How long a request that waited for a coordinator then waits for its nodes, which have to join too.
 _PATIENCE_S = 10.0
-# After an offer without an answer requests go whole for so long.
+# For this long after an offer without an answer, requests are sent whole.
 _NO_OFFERS_S = 60.0
-# JSON numbers of other languages hold so many.
+# JSON numbers are exact up to this size in all languages.
 _SEED_BITS = 53
 
 
 class RequestFailedError(Exception):
-    """The mesh ended a request; code as in RequestFailedNotice, the text is its reason."""
+    """The mesh ended a request. code: as in RequestFailedNotice. The text is the reason."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
@@ -67,14 +67,14 @@ class RequestFailedError(Exception):
 
 
 class LostRequestError(RequestFailedError):
-    """The coordinator does not know a request, or is not there: another one may go on with it."""
+    """The coordinator is lost or does not know the request; the next one may continue it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__("unavailable", reason)
 
 
 class Client:
-    """One connection to a coordinator; any number of requests at a time. run() it in a task."""
+    """One connection to a coordinator, for any number of requests; a task must run run()."""
 
     def __init__(
         self,
@@ -87,16 +87,16 @@ class Client:
         declared: LinkFields | None = None,
         on_waiting: Callable[[], object] = lambda: None,
     ) -> None:
-        """rejoins: requests go on with the next coordinator when theirs is lost. role: client;
-        gateway for one that asks for many users, admin for one that observes the mesh or gives
-        commands about nodes. A key needs it, too. declared: what is known of the link. On a shared
+        """rejoins: requests continue with the next coordinator when theirs is lost. role: client;
+        gateway, which sends requests of many users; or admin, which observes the mesh or commands
+        nodes. The key must have this role too. declared: what is known of the link; on a shared
         medium large requests take turns. on_waiting: called when a request has to wait for the next
         coordinator.
         """
         self._declared = declared
         self._rejoins = rejoins
         self._on_waiting = on_waiting
-        # When large requests are offered again, where an offer had no answer.
+        # The time from which large requests are offered again, after an offer without an answer.
         self._offers_from = 0.0
         self._link = Link(
             transport,
@@ -116,11 +116,11 @@ class Client:
         self._is_over = False
 
     async def run(self) -> None:
-        """Keep the connection; raises NoCoordinatorError, LostCoordinatorError or RefusedError."""
+        """Run the connection. Raises NoCoordinatorError, LostCoordinatorError or RefusedError."""
         try:
             await self._link.run()
         finally:
-            # Whoever waits for an answer need not wait any more.
+            # Wake all requests that wait for an answer.
             self._is_over = True
             self._joined.set()
             for queue in self._queues.values():
@@ -128,7 +128,7 @@ class Client:
 
     @property
     def is_joined(self) -> bool:
-        """Whether the coordinator is there; a request that is made while it is not waits for it."""
+        """Whether the coordinator is connected; without it, new requests wait for it."""
         return self._link.is_joined
 
     def on_joined(self, _welcome: Welcome) -> None:
@@ -138,7 +138,7 @@ class Client:
         self._cancellations.send_again()
 
     def _lost(self) -> None:
-        """What is under way was of a membership that is over; who asks now waits for another."""
+        """End all requests of the lost membership; new ones wait for the next membership."""
         self._joined.clear()
         self._is_lost = True
         for queue in self._queues.values():
@@ -153,113 +153,113 @@ class Client:
             queue.put_nowait(message)
 
     async def nodes(self) -> NodesReply:
-        """Who is in the mesh."""
-        async with _Asked(self) as asked:
-            self._link.send(NodesRequest(asked.request_id))
-            reply = await self._next(asked)
+        """Return the nodes in the mesh."""
+        async with _PendingReply(self) as pending:
+            self._link.send(NodesRequest(pending.request_id))
+            reply = await self._next(pending)
             assert isinstance(reply, NodesReply)
             return reply
 
     async def command_node(self, command: str, node: str) -> int:
-        """drain, undrain or drop a node; how many streams it still has. For role admin.
+        """Drain, undrain or drop a node, and return the number of its streams. For role admin.
 
-        Raises RequestFailedError where that cannot be done.
+        Raises RequestFailedError if the command cannot be carried out.
         """
-        async with _Asked(self) as asked:
-            self._link.send(NodeCommandRequest(asked.request_id, command, node))
-            reply = await self._next(asked)
+        async with _PendingReply(self) as pending:
+            self._link.send(NodeCommandRequest(pending.request_id, command, node))
+            reply = await self._next(pending)
             assert isinstance(reply, NodeCommandReply)
             if reply.error:
                 raise RequestFailedError("bad_request", reply.error)
             return reply.num_streams
 
     async def trace(self, after: int) -> TraceReply:
-        """What was recorded after a number; -1 begins. Recording ends some seconds later.
+        """Return the trace records after a number; -1 starts recording, which ends by itself some
+        seconds after the last call.
 
         For role admin; without keys for every client.
         """
-        async with _Asked(self) as asked:
-            self._link.send(TraceRequest(asked.request_id, after))
-            reply = await self._next(asked)
+        async with _PendingReply(self) as pending:
+            self._link.send(TraceRequest(pending.request_id, after))
+            reply = await self._next(pending)
             assert isinstance(reply, TraceReply)
             return reply
 
     async def status(self) -> Status:
-        """What the mesh does; for roles admin and gateway, without keys for every client.
+        """Return the status of the mesh. For roles admin and gateway; without keys for all clients.
 
-        Raises RequestFailedError where this side does not understand it.
+        Raises RequestFailedError if this version cannot read it.
         """
-        async with _Asked(self) as asked:
-            self._link.send(StatusRequest(asked.request_id))
-            reply = await self._next(asked)
+        async with _PendingReply(self) as pending:
+            self._link.send(StatusRequest(pending.request_id))
+            reply = await self._next(pending)
             assert isinstance(reply, StatusReply)
         try:
             return decode_status(reply.status)
         except ValueError as error:
             says = "use the version of airdraft that the coordinator has"
-            reason = f"the status is not understood: {error}; {says}"
+            reason = f"the status cannot be read: {error}; {says}"
             raise RequestFailedError("internal", reason) from None
 
     async def read(self, prompt: Prompt, options: GenerateOptions, wants: str) -> ReadNotice:
-        """Lets a target read a prompt without generating; wants is one of messages.WANTS. Of the
-        options only those that say who reads, for whom, with which tools and in how much time are
-        used. Raises RequestFailedError.
+        """Let a target read a prompt without generating. wants: one of messages.WANTS. Only the
+        options for model, user, tools and time are used. Raises RequestFailedError.
         """
         submit = replace(submit_of(prompt, _dated(options), 0), wants=wants)
         limit = TimeLimit(options.timeout_s, asyncio.get_running_loop().time())
-        async with _Asked(self, limit) as asked:
+        async with _PendingReply(self, limit) as pending:
             has_ended = False
             try:
-                await self._submit(replace(submit, request_id=asked.request_id), asked)
-                reply = await self._next(asked)
+                await self._submit(replace(submit, request_id=pending.request_id), pending)
+                reply = await self._next(pending)
                 while isinstance(reply, Granted):
-                    # Of an upload that did not wait for it any more.
-                    reply = await self._next(asked)
+                    # A late grant for an upload that was already sent.
+                    reply = await self._next(pending)
                 assert isinstance(reply, ReadNotice)
                 has_ended = True
                 return reply
             finally:
                 if not has_ended:
-                    self._cancellations.cancel(asked.request_id)
+                    self._cancellations.cancel(pending.request_id)
 
     async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
-        """Events of one request until all its choices have finished.
+        """Yield the events of one request until all its choices have finished.
 
-        Closing the iterator early cancels the request. With `rejoins` a lost coordinator is no
-        error: the request goes on with the next one, as if nothing had been, until its limit.
-        Raises RequestFailedError.
+        Closing the iterator early cancels the request. With `rejoins`, a lost coordinator is not an
+        error: the request continues with the next one until its time limit. Raises
+        RequestFailedError.
         """
         loop = asyncio.get_running_loop()
-        # A text comes again only by its seed.
+        # Without a seed the text could not be generated again.
         seed = secrets.randbits(_SEED_BITS) if options.seed is None else options.seed
         journal = Journal(submit_of(prompt, _dated(options), seed))
         limit, backoff = TimeLimit(options.timeout_s, loop.time()), Backoff()
         was_lost = False
-        # A coordinator that is back may be there before its nodes: who waited for it waits on.
+        # A new coordinator may be connected before its nodes, so the request waits for them too.
         has_waited, patient_until = self._is_lost, math.inf
         if has_waited:
             self._on_waiting()
         while True:
-            async with _Asked(self, limit) as asked:
+            async with _PendingReply(self, limit) as pending:
                 try:
                     patient_until = min(patient_until, loop.time() + _PATIENCE_S)
                     left_s = limit.deadline_s(loop.time())
-                    await self._submit(journal.request(asked.request_id, left_s), asked)
+                    await self._submit(journal.request(pending.request_id, left_s), pending)
                     while not journal.is_over:
-                        message = await self._next(asked)
+                        message = await self._next(pending)
                         if isinstance(message, Granted):
-                            # Of an upload that did not wait for it any more.
+                            # A late grant for an upload that was already sent.
                             continue
                         if isinstance(message, StartedNotice):
                             limit.told(message.limit_s, loop.time())
-                            asked.watch(limit)
+                            pending.watch(limit)
                         for event in _news(journal, message):
                             backoff.reset()
                             yield event
                     return
                 except RequestFailedError as error:
                     if error.code == "deadline":
-                        # A later coordinator knows of the rest of its time only.
+                        # A later coordinator would name only the rest of the time.
                         raise RequestFailedError(error.code, limit.exceeded) from None
                     was_lost |= isinstance(error, LostRequestError)
                     is_patient = was_lost or (has_waited and loop.time() < patient_until)
@@ -273,22 +273,22 @@ class Client:
                     raise RequestFailedError("unavailable", _TOO_LARGE) from None
                 finally:
                     if not journal.is_over:
-                        # A coordinator that was taken for gone hears of it when it is there.
-                        self._cancellations.cancel(asked.request_id)
+                        # If the coordinator is unreachable, the cancellation is sent later.
+                        self._cancellations.cancel(pending.request_id)
             left_s = max(0.0, limit.give_up_at - loop.time())
             await asyncio.sleep(min(backoff.wait_s(), left_s))
 
     def _may_go_on(self, error: RequestFailedError, *, is_patient: bool) -> bool:
-        """Whether what ended a request with one coordinator may be over with the next try.
+        """Whether a request that failed may succeed at the next try.
 
-        is_patient: that there is no room or no target yet does not end it.
+        is_patient: whether the request waits if there is no room or no target yet.
         """
         if self._is_over or not self._rejoins:
             return False
         return isinstance(error, LostRequestError) or (is_patient and error.code in _PASSING)
 
-    async def _submit(self, submit: SubmitRequest, asked: _Asked) -> None:
-        """Send a request: large ones on a shared medium in pieces, when each may go."""
+    async def _submit(self, submit: SubmitRequest, pending: _PendingReply) -> None:
+        """Send a request. On a shared medium, large ones go in pieces when each is granted."""
         link = self._declared
         now = asyncio.get_running_loop().time()
         is_shared = link is not None and link.air and now >= self._offers_from
@@ -302,10 +302,10 @@ class Client:
         while not upload.is_over:
             try:
                 async with asyncio.timeout(limit_s):
-                    message = await self._next(asked)
+                    message = await self._next(pending)
             except TimeoutError:
                 if limit_s == ANSWER_LIMIT_S:
-                    # It has no room for offers, or the way is slow: others need not find out.
+                    # No room for offers, or a slow path: later requests skip the offer for a while.
                     self._offers_from = asyncio.get_running_loop().time() + _NO_OFFERS_S
                     self._send_on(submit)
                     return
@@ -318,16 +318,16 @@ class Client:
                 self._send_on(upload.piece(message.grant.num_bytes))
 
     def _send_on(self, message: Any) -> None:
-        """Send a part of a request, without which it is lost."""
+        """Send a part of a request. Raises LostRequestError if it cannot be sent."""
         if not self._link.send(message):
             raise LostRequestError(_NOT_SENT)
 
-    async def _next(self, asked: _Asked) -> Any:
-        queue = asked.queue
+    async def _next(self, pending: _PendingReply) -> Any:
+        queue = pending.queue
         if self._is_over and queue.empty():
             raise RequestFailedError("unavailable", _OVER)
         if not queue.empty():
-            # Who takes what is there already lets nobody else have a turn, Ctrl-C included.
+            # get() on a queue with content does not yield to other tasks, nor to Ctrl-C.
             await asyncio.sleep(0)
         message = await queue.get()
         if message is None and self._is_over:
@@ -345,30 +345,30 @@ class Client:
 
 
 def _dated(options: GenerateOptions) -> GenerateOptions:
-    """With today's date, said once, so that a request that goes on tomorrow is the same request."""
+    """Fix today's date, so that a request which continues tomorrow stays the same request."""
     return replace(options, date=options.date or datetime.now(UTC).date().isoformat())
 
 
 def _news(journal: Journal, message: Any) -> tuple[Event, ...]:
-    """What a message adds to a request. Raises RequestFailedError."""
+    """The new events in a message. Raises RequestFailedError."""
     if isinstance(message, FinishedNotice) and message.finish_reason == "cancelled":
         raise RequestFailedError("unavailable", "the request was cancelled")
     try:
         return journal.take(message)
     except GapError as error:
-        raise LostRequestError(f"the answer is not whole: {error}") from None
+        raise LostRequestError(f"the answer is not complete: {error}") from None
     except ForeignAnswerError as error:
-        raise RequestFailedError("internal", f"the request cannot go on: {error}") from None
+        raise RequestFailedError("internal", f"the request cannot continue: {error}") from None
 
 
-class _Asked:
-    """A request id and the queue of what comes for it, once there is a coordinator.
+class _PendingReply:
+    """Waits for the coordinator, then provides a request id and the queue of its messages.
 
-    When its time is over, that comes, too.
+    After the time limit the queue receives a RequestFailedNotice.
     """
 
     def __init__(self, client: Client, limit: TimeLimit | None = None) -> None:
-        """limit: of a request; None for a question, which is answered at once."""
+        """limit: the time limit of a request; None for a query that is answered at once."""
         self._client = client
         self._loop = asyncio.get_running_loop()
         self._limit = limit
@@ -399,7 +399,7 @@ class _Asked:
         del self._client._queues[self.request_id]
 
     def watch(self, limit: TimeLimit) -> None:
-        """Its limit has become known."""
+        """Apply a limit that has become known."""
         self._give_up_at = limit.give_up_at
         self._set_timer()
 

@@ -1,4 +1,4 @@
-"""What may be asked of a mesh, and the request that says so."""
+"""Options of a request to a mesh, and their translation to a SubmitRequest."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Prompt = str | tuple[int, ...] | tuple[ChatMessage, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateOptions:
-    """What to generate from a prompt; defaults are the command line's.
+    """What to generate from a prompt. The command line has the same defaults.
 
-    chat: a prompt that is text is one message of a user, for the model's chat template. model: ""
-    for any. user: owner of the request among those of this client. num_logprobs: None for none, or
-    how many alternatives to each token. scores_prompt: log-probabilities of the prompt as well.
-    timeout_s: for all of it, waiting included; None for the coordinator's limit. model_hash,
-    numerics_class: what its target must have, in full or as a fingerprint has them; "" for any.
-    fits: max_tokens is lowered to what a target can hold.
+    chat: whether a text prompt is one user message for the model's chat template. model: "" for
+    any. user: the owner of the request among those of this client. num_logprobs: the number of
+    alternatives for each token; None for no log-probabilities. scores_prompt: log-probabilities of
+    the prompt as well. timeout_s: for the whole request, waiting included; None for the
+    coordinator's limit. model_hash, numerics_class: those that the target must have, in full or
+    as in a fingerprint; "" for any. fits: max_tokens is lowered to what a target can hold.
     tools: as in SubmitRequest.
-    date: what the model's chat template takes for today, as YYYY-MM-DD; "" for the day of this
-    machine, in UTC.
+    date: today's date for the model's chat template, as YYYY-MM-DD; "" for this machine's date, in
+    UTC.
     """
 
     max_tokens: int = 128
@@ -55,7 +55,7 @@ class GenerateOptions:
 
 
 def traits_of_nodes(nodes: Iterable[NodeFields], model: str = "") -> list[ModelTraits]:
-    """Of all models that make text and that a name may mean; "" for any."""
+    """The traits of all models that generate text and match a name; "" matches any."""
     return [
         node.traits
         for node in nodes
@@ -65,13 +65,13 @@ def traits_of_nodes(nodes: Iterable[NodeFields], model: str = "") -> list[ModelT
 
 
 def common_sampling(traits: Iterable[ModelTraits]) -> SamplingDefaults:
-    """How models draw tokens where nobody says it: the usual, where they differ."""
+    """The models' common sampling defaults; if they differ, the general defaults."""
     found = {each.sampling for each in traits}
     return found.pop() if len(found) == 1 else SamplingDefaults()
 
 
 def _kinds(prompt: Prompt, is_chat: bool) -> tuple[str, tuple[int, ...], tuple[ChatMessage, ...]]:
-    """A prompt as text, token ids and messages: one of them, the others empty."""
+    """A prompt as (text, token ids, messages), of which two are empty."""
     if isinstance(prompt, str):
         return ("", (), (ChatMessage("user", prompt),)) if is_chat else (prompt, (), ())
     messages = tuple(item for item in prompt if isinstance(item, ChatMessage))

@@ -1,9 +1,9 @@
-"""What a client knows of its request: enough to go on with another coordinator. Pure.
+"""A client's record of its request, from which it can continue with another coordinator. Pure.
 
-What a notice brings of text is a function of the committed tokens alone: the bytes of their pieces,
-but for those at the end that may begin a stop string. So whoever has all notices up to some token
-has exactly the text that another target holds for shown when it is told these tokens. Only a text's
-last notice shows what was held back; it counts when the FinishedNotice is there, too.
+The text of a notice is a function of the committed tokens alone: the bytes of their pieces, without
+those at the end that may begin a stop string. So a client that has all notices up to a token has
+exactly the text that another target, given these tokens, considers as shown. Only the last notice
+of a text contains bytes that were held back; it counts once the FinishedNotice has arrived.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Event = StartedNotice | PromptLogprobsNotice | TokensNotice | FinishedNotice
 
 
 class GapError(Exception):
-    """Something is missing before what came: it can only be asked for anew."""
+    """Something before this message is missing; the request has to be submitted again."""
 
 
 class ForeignAnswerError(Exception):
-    """What came does not go on where the request was; the text is one line."""
+    """The message does not continue this request; the text is one line."""
 
 
 @dataclass(slots=True)
 class _Counts:
-    """Of a choice, as its notices tell."""
+    """The counts of a choice, from its notices."""
 
     num_rounds: int = 0
     num_plain_steps: int = 0
@@ -58,10 +58,11 @@ class _Counts:
 
 @dataclass(slots=True)
 class _Choice:
-    """token_ids, num_text_bytes: committed. position, text_offset: of what comes next.
+    """One choice. token_ids, num_text_bytes: what is committed. position, text_offset: where the
+    next notice must begin.
 
-    last: a text's last notice, until the FinishedNotice is there. counts: of what this coordinator
-    sent; counts_before: of those before it.
+    last: the last notice of the text, until the FinishedNotice arrives. counts: counts from this
+    coordinator; counts_before: from earlier ones.
     """
 
     token_ids: list[int] = field(default_factory=list)
@@ -74,12 +75,12 @@ class _Choice:
     counts_before: _Counts = field(default_factory=_Counts)
 
     def begin(self, *, anew: bool) -> None:
-        """Another coordinator takes it up: from its end, or anew from its first token."""
+        """Prepare for another coordinator, which continues at the end, or at the first token."""
         self.last = None
         self.position = 0 if anew else len(self.token_ids)
         self.text_offset = 0 if anew else self.num_text_bytes
         if anew:
-            # It is all counted there once more.
+            # The new coordinator counts all of it again.
             self.counts_before = _Counts()
         else:
             self.counts_before.add(self.counts)
@@ -96,10 +97,10 @@ class _Choice:
 
 
 class Journal:
-    """One request, whatever becomes of its coordinators."""
+    """The record of one request across coordinators."""
 
     def __init__(self, submit: SubmitRequest) -> None:
-        """submit: the request as it began, with a seed: only so the same text comes again."""
+        """submit: the original request. It must have a seed, so that its text can be repeated."""
         assert submit.seed >= 0
         self._submit = submit
         self._choices = [_Choice() for _ in range(submit.num_choices)]
@@ -116,13 +117,13 @@ class Journal:
     def is_resubmitted(self) -> bool:
         return self._num_submissions > 1
 
-    # -- asking ------------------------------------------------------------------------------------
+    # -- submitting --------------------------------------------------------------------------------
 
     def request(self, request_id: int, deadline_s: float) -> SubmitRequest:
-        """What to submit now: the request as it began, or what is left of it.
+        """Return the request to submit now: the original one, or what is left of it.
 
-        Choices whose tokens do not fit in the frame any more begin anew: they become the same, and
-        what is known of them is dropped as it comes.
+        Choices whose tokens no longer fit in the frame start again. Their text will be the same,
+        and the part that is already known is dropped as it arrives.
         """
         self._num_submissions += 1
         submit = replace(self._submit, request_id=request_id, deadline_s=deadline_s)
@@ -145,8 +146,8 @@ class Journal:
             prompt_token_ids=(*submit.prompt_token_ids, *committed),
             scores_prompt=submit.scores_prompt and self._awaits_scores,
             resume_from=tuple(resume_from),
-            # Until something has come of it any class that was asked for will do, as it would have
-            # for who lost a target: the one that was told of may never come back.
+            # Before any part of the answer has arrived, any class that the request accepts will do,
+            # as after the loss of a target: the class that was reported may never come back.
             numerics_class=(
                 submit.numerics_class
                 if started is None or not self._has_begun
@@ -159,20 +160,21 @@ class Journal:
 
     @property
     def _has_begun(self) -> bool:
-        """Whether anything of the answer came: what follows must be of the same numerics class."""
+        """Whether a part of the answer has arrived; the rest must have the same numerics class."""
         return self._num_scores > 0 or any(c.is_over or c.token_ids for c in self._choices)
 
     @property
     def _awaits_scores(self) -> bool:
-        """Whether the prompt is to be scored: only so a request without tokens is one at all."""
+        """Whether scores of the prompt are missing. A request for 0 tokens always needs them, as it
+        would be empty otherwise."""
         started = self._started
         is_told = started is not None and self._num_scores >= started.num_prompt_tokens - 1
         return not is_told or self._submit.max_tokens == 0
 
-    # -- what comes --------------------------------------------------------------------------------
+    # -- receiving ---------------------------------------------------------------------------------
 
     def take(self, event: Event) -> tuple[Event, ...]:
-        """What is news in an event. Raises GapError or ForeignAnswerError."""
+        """Take an event and return what is new in it. Raises GapError or ForeignAnswerError."""
         match event:
             case StartedNotice():
                 return self._on_started(event)
@@ -185,12 +187,12 @@ class Journal:
 
     def _choice(self, index: int) -> _Choice:
         if self._started is None:
-            raise GapError("an answer without its beginning")
+            raise GapError("the beginning is missing")
         if self._submit.scores_prompt and self._num_scores < self._started.num_prompt_tokens - 1:
-            # All of them go before the first token, and before the end.
+            # All scores arrive before the first token and before the end.
             raise GapError("scores of the prompt are missing")
         if index >= len(self._choices):
-            raise ForeignAnswerError(f"choice {index} was not asked for")
+            raise ForeignAnswerError(f"choice {index} was not requested")
         return self._choices[index]
 
     def _on_started(self, event: StartedNotice) -> tuple[Event, ...]:
@@ -210,10 +212,10 @@ class Journal:
             ("exactness", event.exact or not known.exact),
         ):
             if not same:
-                raise ForeignAnswerError(f"{what} is another than when the request began")
+                raise ForeignAnswerError(f"{what} has changed since the request began")
         if event.numerics_class == known.numerics_class:
             return ()
-        # A target was lost that had told nothing: one of another class begins anew.
+        # The lost target had sent no part of the answer, so one of another class starts again.
         self._started = event
         return (event,)
 
@@ -230,7 +232,7 @@ class Journal:
 
     def _on_tokens(self, choice: _Choice, event: TokensNotice) -> tuple[Event, ...]:
         if choice.is_over or choice.last is not None or event.position < choice.position:
-            # It has come before, from this coordinator.
+            # This coordinator has sent it before.
             return ()
         if event.position > choice.position:
             raise GapError("tokens are missing")
@@ -255,20 +257,20 @@ class Journal:
         if event.num_tokens > choice.position:
             raise GapError("the last tokens are missing")
         if event.num_tokens < max(choice.position, len(choice.token_ids)):
-            raise ForeignAnswerError("the text ended before what is known of it")
+            raise ForeignAnswerError("the text is shorter than the part that had arrived")
         news: list[Event] = []
         if choice.last is not None and (choice.last.token_ids or choice.last.text):
             choice.commit(choice.last)
             news.append(choice.last)
         choice.is_over = True
         figures = choice.counts_before.add_to(event.figures)
-        # What is over is not asked for again.
+        # A finished choice is never submitted again, so its tokens are not needed.
         choice.token_ids, choice.last = [], None
         return (*news, replace(event, figures=figures))
 
 
 def _cut(notice: TokensNotice, num_tokens: int, num_bytes: int) -> TokensNotice:
-    """A notice without what is known of it already."""
+    """Remove the part of a notice that is already known."""
     if num_tokens == 0 and num_bytes == 0:
         return notice
     return replace(

@@ -1,4 +1,4 @@
-"""How long to wait for a mesh, and how long between two tries. Pure: no clock, no sleeping."""
+"""Time limits of requests, and waits between tries. Pure: reads no clock and does not sleep."""
 
 from __future__ import annotations
 
@@ -6,38 +6,39 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-# Between tries, at most; the first one is soon, as a coordinator that is back can serve at once.
+# Upper bounds of the first and of any wait between tries. The first is short, because a coordinator
+# that is back can serve at once.
 FIRST_WAIT_S: Final = 0.1
 MOST_WAIT_S: Final = 5.0
-# Of a request, until its coordinator has told its own limit.
+# The limit of a request until its coordinator has sent its own.
 DEFAULT_LIMIT_S: Final = 3600.0
-# The coordinator ends a request at its limit, and says so; who is not told ends it by himself.
+# The coordinator ends a request at its limit. Without its notice the client does, this much later.
 GRACE_S: Final = 0.75
-# For questions that are answered at once.
+# The limit of queries that are answered at once.
 QUESTION_LIMIT_S: Final = 60.0
 
 
 class Backoff:
-    """Waits between tries, doubling, with full jitter: clients do not come back in step."""
+    """Waits between tries that double, with full jitter, so that clients do not return in step."""
 
     def __init__(self, uniform: Callable[[float, float], float] = random.uniform) -> None:
         self._uniform = uniform
         self._num_tries = 0
 
     def wait_s(self) -> float:
-        """Before the next try."""
-        # Beyond 2^16 it is the most anyway.
+        """The wait before the next try."""
+        # Beyond 2^16 the maximum applies anyway.
         most = min(MOST_WAIT_S, FIRST_WAIT_S * 2 ** min(self._num_tries, 16))
         self._num_tries += 1
         return self._uniform(0.0, most)
 
     def reset(self) -> None:
-        """There was progress."""
+        """Start again with short waits, after progress."""
         self._num_tries = 0
 
 
 class TimeLimit:
-    """Of one request: what was asked for, and what its coordinator allows. Times are monotonic."""
+    """The time limit of one request, from its options and its coordinator. Times are monotonic."""
 
     def __init__(self, asked_s: float | None, now: float) -> None:
         self._asked_s = asked_s
@@ -47,17 +48,17 @@ class TimeLimit:
 
     @property
     def give_up_at(self) -> float:
-        """When to wait no more, whatever anybody says."""
+        """The time at which the client gives up, even without a notice."""
         return self._ends_at + GRACE_S
 
     @property
     def exceeded(self) -> str:
-        """What is said of a request that was not done in time."""
+        """The reason of failure for a request that was not done in time."""
         total_s = round(self._ends_at - self._begun_at, 2)
         return f"the request was not done within its {total_s:g} s"
 
     def told(self, limit_s: float, now: float) -> None:
-        """The first coordinator says how long it serves the request; others go on with that."""
+        """Apply the limit of the first coordinator; later coordinators keep it."""
         if self._is_told or limit_s <= 0:
             return
         self._is_told = True
@@ -65,8 +66,8 @@ class TimeLimit:
         self._ends_at = told if self._asked_s is None else min(self._ends_at, told)
 
     def deadline_s(self, now: float) -> float:
-        """As in SubmitRequest; 0 where nothing is known of it."""
+        """The seconds left, as in SubmitRequest; 0 if no limit is known."""
         if self._asked_s is None and not self._is_told:
             return 0.0
-        # Who is late is told so by the coordinator.
+        # A request that is late is still sent, and the coordinator fails it.
         return max(1e-3, self._ends_at - now)

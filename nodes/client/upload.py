@@ -1,4 +1,4 @@
-"""A large message on its way to the coordinator, in pieces that leave when they may. Pure."""
+"""Splits a large message to the coordinator into pieces that are sent when granted. Pure."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Final
 
 from nodes.messages import MAX_PIECE_BYTES, LinkFields, UploadGrant, UploadOffer, UploadPiece
 
-# What is smaller, or takes no longer, costs the medium less than being asked for.
+# Below either limit, an offer and its grant would cost the medium more than the message itself.
 LEAST_BYTES: Final = 1024
 LEAST_S: Final = 0.005
-# A coordinator that knows of offers answers one at once; a line moves on, or is said to.
+# A coordinator answers an offer at once. Later grants, even empty ones, keep the upload alive.
 ANSWER_LIMIT_S: Final = 1.0
 GRANT_LIMIT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A grant, and when it came in."""
+    """A grant, and the time at which it arrived."""
 
     grant: UploadGrant
     came_at: float
@@ -29,7 +29,7 @@ class Granted:
 
 
 def is_worth_offering(link: LinkFields | None, frames: Sequence[bytes]) -> bool:
-    """Whether a message is to be offered first: large, and over a medium that is shared."""
+    """Whether to offer a message first: it is large and goes over a shared medium."""
     if link is None or not link.air or not frames:
         return False
     num_bytes = sum(map(len, frames))
@@ -38,7 +38,7 @@ def is_worth_offering(link: LinkFields | None, frames: Sequence[bytes]) -> bool:
 
 
 class Upload:
-    """What of a message's frames is still to be sent."""
+    """The frames of a message, and how much of them has been sent."""
 
     def __init__(self, request_id: int, frames: Sequence[bytes]) -> None:
         self._request_id = request_id
@@ -54,14 +54,14 @@ class Upload:
         return self._num_sent == len(self._data)
 
     def piece(self, num_bytes: int) -> UploadPiece:
-        """The next bytes."""
+        """Return the next bytes as a piece."""
         offset = self._num_sent
         data = self._data[offset : offset + num_bytes]
         self._num_sent += len(data)
         return UploadPiece(self._request_id, offset, data)
 
     def rest(self) -> list[UploadPiece]:
-        """All that is left, for when nobody says any more when it may go."""
+        """Return all that is left, for the case that grants stop arriving."""
         pieces = []
         while not self.is_over:
             pieces.append(self.piece(MAX_PIECE_BYTES))

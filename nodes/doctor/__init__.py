@@ -1,4 +1,5 @@
-"""What may be wrong with an installation, its machine and its mesh, and how each is mended.
+"""Checks an installation, its machine and its mesh, and suggests a fix for each problem.
 
-One module a subject; a check is a function of what was found, the finding out stands beside it.
+There is one module for each subject. A check is a function of measured values, and the function
+that measures them is beside it.
 """

@@ -1,4 +1,4 @@
-"""Whether what passes cost is known for a model on this device."""
+"""Checks whether a model is calibrated on this device, so that the costs of passes are known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nodes.doctor.finding import Finding, note, ok, warn
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What a kept calibration says of itself."""
+    """The conditions under which a stored calibration was made."""
 
     model_hash: str
     build: str
@@ -23,7 +23,7 @@ class Kept:
 
 
 def read_kept(directory: Path) -> list[Kept]:
-    """Those that say what they are of; damaged and older files are left out."""
+    """Read the stored calibrations; damaged files and older formats are skipped."""
     found = []
     for path in sorted(directory.glob("*.json")):
         try:
@@ -36,21 +36,21 @@ def read_kept(directory: Path) -> list[Kept]:
 
 
 def check_calibration(name: str, wanted: Kept, kept: Sequence[Kept]) -> Finding:
-    """name: of the model, for people. wanted: what it runs as here. kept: what the cache holds."""
+    """Look for a calibration. name: the model's, to show. wanted: how it runs here. kept: all."""
     threads, profile = wanted.threads, wanted.profile
     mine = [k for k in kept if k.model_hash == wanted.model_hash]
     here = [k for k in mine if (k.device, k.build) == (wanted.device, wanted.build)]
     fits = [k for k in here if (k.threads, k.profile) == (threads, profile)]
-    later = "nothing to do: the node calibrates when it starts, which takes some seconds"
+    later = "nothing to do: the node calibrates when it starts, which takes a few seconds"
     if fits:
         if profile == "exact" and not any(k.exact for k in fits):
             return warn(
-                f"{name}: this device failed the self-test, its texts are not exact",
+                f"{name}: this device failed the self-test, so its texts are not exact",
                 "run it with --threads 1, or accept `exact: false`",
             )
         return ok(f"{name}: calibrated for this device")
     if here:
-        return note(f"{name}: calibrated here, with other threads or another profile", later)
+        return note(f"{name}: calibrated here, but with other threads or another profile", later)
     if mine:
-        return note(f"{name}: its calibration is of another device or libllama", later)
+        return note(f"{name}: calibrated only for another device or libllama", later)
     return note(f"{name}: not calibrated yet", later)

@@ -1,4 +1,4 @@
-"""All checks of this machine, in the order in which a user reads them."""
+"""Runs all checks of this machine, in the order in which a user reads them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nodes.keys.keyring import Keyring
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What to look at. configs: roles and their files, None for environment alone."""
+    """What to check. configs: role -> its file, or None for the environment alone."""
 
     configs: Mapping[str, Path | None]
     environ: Mapping[str, str]
@@ -35,7 +35,7 @@ class Asked:
 
 
 def all_local(asked: Asked) -> list[Finding]:
-    """Everything but the mesh."""
+    """Run all checks except those of the mesh."""
     checked = [settings.check_config(r, p, asked.environ) for r, p in asked.configs.items()]
     configs = [config for _, config in checked if config is not None]
     roles = (*settings.ROLES.values(), GatewayConfig)

@@ -1,4 +1,4 @@
-"""libllama and the threads it runs on."""
+"""Checks libllama and the threads that it runs on."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from nodes.doctor.finding import Finding, fail, note, ok, warn
 from nodes.engine.kernels.library import Kernels
 from nodes.engine.protocol import EngineError
 
-_REINSTALL = "pip install --force-reinstall --no-cache-dir llama-cpp-python==VERSION builds it anew"
-# What makes small passes fast on each kind of CPU.
+_REINSTALL = "pip install --force-reinstall --no-cache-dir llama-cpp-python==VERSION rebuilds it"
+# CPU features that make small passes fast.
 _WANTED = {"x86_64": ("AVX2", "FMA", "F16C"), "aarch64": ("NEON", "DOTPROD")}
 
 
 def check_library(build: Callable[[], str]) -> tuple[Finding, str]:
-    """build: name of the build, loads the library. The finding and that name, "" if none."""
+    """Return the finding and the name of the build, "" if there is none. build: loads the library
+    and returns that name."""
     try:
         name = build()
     except EngineError as error:
@@ -24,14 +25,14 @@ def check_library(build: Callable[[], str]) -> tuple[Finding, str]:
 
 
 def check_isa(build: str, cpu_flags: frozenset[str], machine: str) -> Finding:
-    """Whether the build uses what the CPU can do. build: as of llama_abi.build_name()."""
+    """Check that the build uses the CPU's features. build: from llama_abi.build_name()."""
     used = {part.split("=")[0].split(":")[-1].strip() for part in build.split("|") if "= 1" in part}
     wanted = _WANTED.get(machine, ())
     names = {"NEON": "asimd", "DOTPROD": "asimddp"}
     unused = [f for f in wanted if names.get(f, f.lower()) in cpu_flags and f not in used]
     if unused:
         return warn(
-            f"libllama was built without {', '.join(unused)}, which this CPU has",
+            f"libllama was built without {', '.join(unused)}, which this CPU supports",
             f"build it on this machine: {_REINSTALL}",
         )
     features = ", ".join(sorted(used - {"LLAMAFILE", "OPENMP", "REPACK"})) or "none named"
@@ -39,33 +40,34 @@ def check_isa(build: str, cpu_flags: frozenset[str], machine: str) -> Finding:
 
 
 def check_kernels(found: Kernels) -> Finding:
-    """Whether products and attention are those that are fast and exact for any batch."""
+    """Check that airdraft's kernels run, which are fast, and exact for any batch."""
     if not found.missing:
         return ok(f"airdraft's kernels run, with {found.name}")
     return note(
-        f"libllama runs without airdraft's kernels, slower and seldom exact: {found.missing}",
+        f"libllama runs without airdraft's kernels, so it is slower and rarely exact: "
+        f"{found.missing}",
         "python -m nodes.engine.kernels.build",
     )
 
 
 def check_omp(environ: Mapping[str, str]) -> Finding:
-    """As the commands find it: they set the policy themselves where it is not set."""
+    """Check the settings of OpenMP. The commands set the policy themselves if it is not set."""
     policy = environ.get("OMP_WAIT_POLICY", "")
     if policy.lower() == "active":
         return warn(
-            "OMP_WAIT_POLICY=active: waiting engine threads take the CPU from all others",
+            "OMP_WAIT_POLICY=active: waiting engine threads keep the CPU from all others",
             "unset OMP_WAIT_POLICY, or set it to passive",
         )
     if limit := environ.get("OMP_NUM_THREADS") or environ.get("OMP_THREAD_LIMIT"):
-        return note(f"OpenMP is limited to {limit} threads by the environment")
+        return note(f"the environment limits OpenMP to {limit} threads")
     return ok("OMP_WAIT_POLICY is passive")
 
 
 def check_threads(num_threads: int, num_cores: int, what: str) -> Finding:
-    """num_cores: that this process may use."""
+    """Compare threads with cores. num_cores: the cores that this process may use."""
     if num_threads > num_cores:
         return warn(
             f"{what}: {num_threads} engine threads on {num_cores} cores",
-            f"set engine.threads (--threads) to {num_cores} at most",
+            f"set engine.threads (--threads) to at most {num_cores}",
         )
     return ok(f"{what}: {num_threads} engine thread(s) on {num_cores} cores")

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class Level(enum.StrEnum):
-    """FAIL: something will not work. WARN: it works badly. NOTE: good to know."""
+    """FAIL: something will not work. WARN: it works badly. NOTE: for information."""
 
     OK = "ok"
     NOTE = "note"
@@ -18,7 +18,7 @@ class Level(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """what: one line. mend: what to do about it, "" if nothing."""
+    """The result of one check. what: one line. mend: what to do about it; "" for nothing."""
 
     level: Level
     what: str

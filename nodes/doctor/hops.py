@@ -1,4 +1,4 @@
-"""The way to the coordinator and from it to each node."""
+"""Checks the link to the coordinator and the coordinator's links to nodes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SLOW_RTT_S = 0.1
 
 
 class Asked(Protocol):
-    """What of a client is needed here."""
+    """The part of a client that measure() needs."""
 
     async def nodes(self) -> NodesReply: ...
 
@@ -27,8 +27,8 @@ class Asked(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """Between this machine and the coordinator. upload_s: what so many bytes took, there and a
-    short answer back."""
+    """The link between this machine and the coordinator. upload_s: the time for num_bytes there
+    and a short answer back."""
 
     rtt_s: float
     num_bytes: int
@@ -37,7 +37,7 @@ class Hop:
 
 
 async def measure(client: Asked) -> Hop:
-    """Small messages there and back, then a large one there, which is refused."""
+    """Measure round trips of small messages, then one of a large request that is refused."""
     times = []
     reply = NodesReply(0, ())
     for _ in range(_NUM_PINGS):
@@ -58,26 +58,26 @@ async def measure(client: Asked) -> Hop:
 def check_hop(hop: Hop, endpoint: str) -> list[Finding]:
     rtt = f"coordinator at {endpoint}: answers in {hop.rtt_s * 1e3:.1f} ms"
     seconds = hop.upload_s - hop.rtt_s
-    rate = f"{hop.num_bytes // 1000} kB to it take "
+    rate = f"sending {hop.num_bytes // 1000} kB to it takes "
     if seconds < hop.rtt_s / 2:
         rate += "hardly longer than a small message"
     else:
         mbits_per_s = 8 * hop.num_bytes / seconds / 1e6
         rate += f"{seconds * 1e3:.0f} ms more than a small message ({mbits_per_s:.1f} Mbit/s)"
     if hop.rtt_s > _SLOW_RTT_S:
-        mend = "a wired link or a nearer access point; plain decoding is little disturbed by it"
+        mend = "use a wired link or a nearer access point; plain decoding suffers little from it"
         return [warn(rtt, mend), ok(rate)]
     return [ok(rtt), ok(rate)]
 
 
 def check_absent(endpoint: str) -> Finding:
-    """Nobody listens, and no other place is known."""
+    """The finding if no coordinator listens here and this machine has joined no other mesh."""
     text = f"no coordinator runs at {endpoint}; `airdraft run` needs none"
     return note(text, "airdraft up, or airdraft join TOKEN for a mesh elsewhere")
 
 
 def check_nodes(nodes: Sequence[NodeFields]) -> list[Finding]:
-    """As the coordinator sees them: its Ping to each, and back."""
+    """Check the nodes by the round trips that the coordinator has measured to them."""
     if not any(node.role == "target" for node in nodes):
         mend = "start one: airdraft target"
         return [fail("no target node has joined: nothing can be served", mend)]
@@ -85,13 +85,14 @@ def check_nodes(nodes: Sequence[NodeFields]) -> list[Finding]:
     for node in nodes:
         rtt_s = node.rtt_us / 1e6
         text = f"{node.role} {node.node}: {node.model}"
-        text += f", {rtt_s * 1e3:.1f} ms from the coordinator and back" if node.rtt_us else ""
+        text += f", round trip to the coordinator {rtt_s * 1e3:.1f} ms" if node.rtt_us else ""
         if node.is_draining:
             findings.append(
                 note(f"{text}; it is being drained", f"airdraft nodes undrain {node.node}")
             )
         elif rtt_s > _SLOW_RTT_S:
-            findings.append(warn(text, "a wired link, or [link] air if nodes share a radio cell"))
+            mend = "use a wired link, or set [link] air if nodes share a radio cell"
+            findings.append(warn(text, mend))
         else:
             findings.append(ok(text))
     return findings
@@ -99,5 +100,6 @@ def check_nodes(nodes: Sequence[NodeFields]) -> list[Finding]:
 
 def check_clock() -> Finding:
     return ok(
-        "clocks need not agree: messages carry durations, and only the coordinator's ages keys"
+        "clocks need not agree: messages carry durations, and only the coordinator's clock "
+        "expires keys"
     )

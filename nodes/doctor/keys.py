@@ -1,4 +1,4 @@
-"""Key files: who can read them, what they are good for, what has expired."""
+"""Checks key files: their permissions, the keys of this machine, and authorized keys."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _INIT = "`airdraft keys init` on the coordinator's machine, `airdraft join TOKEN
 
 
 def check_keys(ring: Keyring) -> list[Finding]:
-    """All that can be said of a directory of keys."""
+    """Check a directory of keys."""
     try:
         if ring.own() is None and ring.coordinator_pair() is None:
             return [
                 note(f"no keys in {ring.directory}: this machine works on loopback only", _INIT)
             ]
     except KeysError:
-        # Said below.
+        # The checks below report this.
         pass
     findings = [check_mode(ring.directory)]
     for part in (_own, _known, _coordinator):
-        findings += _said(lambda part=part: part(ring))  # type: ignore[misc]
+        findings += _findings_or_failure(lambda part=part: part(ring))  # type: ignore[misc]
     return findings
 
 
-def _said(check: Callable[[], list[Finding]]) -> list[Finding]:
+def _findings_or_failure(check: Callable[[], list[Finding]]) -> list[Finding]:
     try:
         return check()
     except KeysError as error:
-        return [fail(str(error), "mend or remove that file, and join anew")]
+        return [fail(str(error), "repair or remove that file, then join again")]
 
 
 def check_mode(directory: Path) -> Finding:
@@ -45,7 +45,7 @@ def check_mode(directory: Path) -> Finding:
     if info.st_uid not in (0, os.geteuid()):
         return fail(f"key directory {directory} belongs to another user", "chown it")
     if stat.S_IMODE(info.st_mode) & 0o022:
-        return fail(f"others can write to key directory {directory}", f"chmod 700 {directory}")
+        return fail(f"other users can write to key directory {directory}", f"chmod 700 {directory}")
     return ok(f"key directory {directory}")
 
 
@@ -61,7 +61,9 @@ def _known(ring: Keyring) -> list[Finding]:
         return []
     findings = [ok(f"joined the coordinator at {known.endpoint}")]
     if known.next_key:
-        findings.append(note("the coordinator is about to change its key; this machine knows it"))
+        findings.append(
+            note("the coordinator is about to change its key; this machine has the new one")
+        )
     return findings
 
 
@@ -72,7 +74,7 @@ def _coordinator(ring: Keyring) -> list[Finding]:
     store = ring.authorized()
     nodes, invited = store.nodes(), store.invitations()
     if not nodes and not invited:
-        return [fail("nobody is authorized", "airdraft keys invite, or airdraft keys add")]
+        return [fail("no key is authorized", "airdraft keys invite, or airdraft keys add")]
     counts = {
         role: sum(role in e.roles for e in nodes.values())
         for e in nodes.values()
@@ -82,10 +84,12 @@ def _coordinator(ring: Keyring) -> list[Finding]:
     findings = [ok(f"{len(nodes)} authorized key(s): {roles or 'none yet'}")]
     if "admin" not in counts:
         mend = "airdraft keys revoke NAME, then airdraft keys add KEY --name NAME --role admin ..."
-        findings.append(note("no key has the role admin: nobody may drain or drop nodes", mend))
+        findings.append(
+            note("no key has the role admin, which draining and dropping nodes needs", mend)
+        )
     if invited:
         findings.append(note(f"{len(invited)} open invitation(s)", "airdraft keys list"))
     if ring.next_coordinator_key(pair.public):
         mend = "airdraft keys rotate-coordinator --finish, once all machines have been connected"
-        findings.append(note("a change of the coordinator's key was begun", mend))
+        findings.append(note("a change of the coordinator's key is not finished", mend))
     return findings

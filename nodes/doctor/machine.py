@@ -1,4 +1,4 @@
-"""The machine: memory, limits, heat."""
+"""Checks the machine: memory, limits, temperatures and clock rates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SLOW_SHARE = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """A thermal zone. trip_c: where it throttles, if it says so."""
+    """A thermal zone. trip_c: the temperature at which it throttles; None if unknown."""
 
     name: str
     celsius: float
@@ -27,7 +27,7 @@ class Zone:
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """cpufreq of a core, in kHz, and how often it was throttled."""
+    """Frequencies of a core in kHz (cpufreq), and how often it was throttled."""
 
     name: str
     limit_khz: int
@@ -45,23 +45,23 @@ def check_swap(meminfo: str) -> Finding:
     if used > _MUCH_SWAP_BYTES:
         return warn(
             f"{used >> 20} MiB are swapped out: passes that wait for swap are slow",
-            "use a smaller model, fewer cells, or end other programs",
+            "use a smaller model or fewer cells, or end other programs",
         )
     return ok(f"swap: {used >> 20} MiB in use")
 
 
 def check_files(soft: int, hard: int) -> Finding:
-    """A coordinator raises the soft limit to the hard one by itself."""
+    """Check the limit of open files. A coordinator raises the soft limit to the hard one itself."""
     if 0 <= hard < _FEW_FILES:
         return warn(
-            f"{hard} open files at most: a coordinator takes one for each peer",
+            f"at most {hard} open files: a coordinator needs one for each peer",
             "raise LimitNOFILE= of the service, or nofile in /etc/security/limits.conf",
         )
     return ok(f"open files: {soft}, can be raised to {hard if hard >= 0 else 'any number'}")
 
 
 def check_memlock(soft: int, model_bytes: int) -> Finding:
-    """Models are mapped, not locked: this matters only to who locks them."""
+    """Check the limit of locked memory. It matters only if models are locked; they are mapped."""
     if soft < 0 or soft >= model_bytes:
         return ok("locked memory: enough for the models")
     return note(f"locked memory: {soft >> 20} MiB; models are mapped and can be paged out")
@@ -75,8 +75,8 @@ def check_thermal(zones: Sequence[Zone]) -> Finding:
     limit = _HOT_C if hottest.trip_c is None else hottest.trip_c - _HOT_BELOW_TRIP_C
     if hottest.celsius >= limit:
         return warn(
-            f"{text}, near where it is slowed down",
-            "better cooling, a lower power mode, or fewer engine threads",
+            f"{text}, near the temperature at which it throttles",
+            "use better cooling, a lower power mode, or fewer engine threads",
         )
     return ok(text)
 
@@ -90,10 +90,10 @@ def check_frequency(cores: Sequence[Core]) -> Finding:
         return warn(
             f"{core.name} is limited to {core.limit_khz / 1e6:.1f} of "
             f"{core.most_khz / 1e6:.1f} GHz",
-            "a power mode or heat does that: `nvpmodel`, `cpupower frequency-info`",
+            "check the power mode and heat: `nvpmodel`, `cpupower frequency-info`",
         )
     if throttled := sum(core.num_throttled for core in cores):
-        return note(f"the CPU was throttled {throttled} times since it was started")
+        return note(f"the CPU was throttled {throttled} times since the machine was started")
     return ok(f"CPU up to {max(core.limit_khz for core in cores) / 1e6:.1f} GHz, not throttled")
 
 

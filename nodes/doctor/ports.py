@@ -1,4 +1,4 @@
-"""Who listens where."""
+"""Checks which process listens at an endpoint."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ _LISTEN = "0A"
 
 
 def check_port(endpoint: str, root: Path = Path("/")) -> Finding:
-    """Whether a coordinator can bind there, or who does. root: where /proc is."""
+    """Check that a coordinator can bind there, or name the process that does. root: of /proc."""
     if (path := ipc_path(endpoint)) is not None:
-        state = "somebody" if listens(path) else "nobody"
-        return note(f"{endpoint}: {state} listens")
+        state = "a process listens" if listens(path) else "no process listens"
+        return note(f"{endpoint}: {state}")
     port = int(endpoint.rpartition(":")[2]) if endpoint.rpartition(":")[2].isdigit() else 0
     inodes = _listeners(port, root)
     if not inodes:
-        return ok(f"port {port} is free: nobody listens on this machine")
+        return ok(f"port {port} is free: no process on this machine listens")
     holder = _holder(inodes, root)
     if "airdraft" in holder or "nodes.cli" in holder:
         return ok(f"port {port}: {holder} listens")
     return warn(
         f"port {port}: {holder or 'a process of another user'} listens",
-        "end it if it is not airdraft's, or choose another port with --listen",
+        "end it if it is not part of airdraft, or choose another port with --listen",
     )
 
 
 def is_free(endpoint: str, root: Path = Path("/")) -> bool:
-    """Whether nobody on this machine listens there."""
+    """Whether no process on this machine listens there."""
     if (path := ipc_path(endpoint)) is not None:
         return not listens(path)
     port = endpoint.rpartition(":")[2]
@@ -51,7 +51,7 @@ def _listeners(port: int, root: Path) -> set[str]:
 
 
 def _holder(inodes: set[str], root: Path) -> str:
-    """The process that holds one of these sockets, "" where it may not be seen."""
+    """The process that holds one of these sockets; "" if it cannot be seen."""
     for process in sorted((root / "proc").glob("[0-9]*")):
         with contextlib.suppress(OSError):
             for fd in (process / "fd").iterdir():

@@ -1,4 +1,4 @@
-"""What airdraft is built and run with: Python, a compiler, CMake."""
+"""Checks the tools that airdraft is built and run with: Python, a compiler, CMake."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def check_python(version: tuple[int, int, int]) -> Finding:
 
 
 def check_compiler(which: Callable[[str], str | None], *, is_built: bool) -> Finding:
-    """is_built: llama.cpp is there; a compiler is needed only to build it."""
+    """Look for a compiler, which only the build of llama.cpp needs. is_built: it is installed."""
     found = next((name for name in _COMPILERS if which(name)), None)
     if found is not None:
         return ok(f"C++ compiler {found}")
     mend = "sudo apt-get install g++"
     if is_built:
-        return note("no C++ compiler; needed only to build llama.cpp anew", mend)
+        return note("no C++ compiler; it is needed only to rebuild llama.cpp", mend)
     return fail("no C++ compiler, and llama-cpp-python is not installed", mend)
 
 
@@ -32,5 +32,5 @@ def check_cmake(which: Callable[[str], str | None], *, is_built: bool) -> Findin
     if which("cmake"):
         return ok("CMake")
     if is_built:
-        return note("no CMake; needed only to build llama.cpp anew, which can fetch its own")
+        return note("no CMake; it is needed only to rebuild llama.cpp, whose build can fetch it")
     return note("no CMake: the build of llama.cpp fetches one", "sudo apt-get install cmake")

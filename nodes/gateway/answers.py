@@ -1,4 +1,4 @@
-"""What the mesh says of a request's choices, put together: texts, scores, counts. Pure."""
+"""Assembles the mesh's events of a request into texts, scores and counts of its choices. Pure."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from nodes.messages import (
 )
 from nodes.messages.fingerprint import fingerprint
 
-# What follows bytes that begin a character and do not end it becomes one U+FFFD.
+# With the handler "replace" it turns an incomplete character into one U+FFFD.
 _utf8_decoder: Final = codecs.getincrementaldecoder("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredToken:
-    """A token of a text; is_first: of a whole text, whose probability nothing can tell.
+    """A token of a text. is_first: it is the first token of a prompt and so has no probability.
 
-    kind: what made it: an `accepted` guess, the target where a guess was wrong (`corrected`) or all
-    were right (`bonus`), a `plain` step, or the `prompt`.
+    kind: its origin: an `accepted` guess; the target, after a wrong guess (`corrected`) or after
+    only right ones (`bonus`); a `plain` step; or the `prompt`.
     """
 
     scores: TokenScores
@@ -40,9 +40,9 @@ class ScoredToken:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one event adds to one choice; begins: nothing came of it before.
+    """What one event adds to one choice. begins: it is the first part of the choice.
 
-    told_tokens: those before `tokens` that an answer told which this one goes on.
+    told_tokens: in a resumed stream, tokens before `tokens` that the reader already has.
     """
 
     index: int
@@ -54,7 +54,7 @@ class Delta:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing that a reader has to be told."""
+        """Whether it contains nothing to send."""
         return not (self.begins or self.text or self.tokens or self.finish_reason)
 
 
@@ -72,7 +72,7 @@ class Usage:
     numerics_class: str = ""
 
     def as_json(self, options: GenerateOptions) -> dict[str, Any]:
-        """options: which the answer was made with."""
+        """The usage object of an answer. options: those that the answer was generated with."""
         rejected = self.num_draft_tokens - self.num_accepted_tokens
         return {
             "prompt_tokens": self.num_prompt_tokens,
@@ -111,19 +111,19 @@ class Answers:
         self._num_choices = job.options.num_choices
         self._choices = [_Choice() for _ in range(len(job.prompts) * self._num_choices)]
         self._prompt_scores: list[list[TokenScores]] = [[] for _ in job.prompts]
-        # By prompt, who answers it.
+        # Index of a prompt -> the notice of the target that answers it.
         self._started: dict[int, StartedNotice] = {}
         self.model = ""
         self.usage = Usage()
 
     @property
     def fingerprint(self) -> str:
-        """Of what answers, once it is known."""
+        """The fingerprint of the model and class that answer; "" while they are unknown."""
         return fingerprint(self.usage.model_hash, self.usage.numerics_class)
 
     @property
     def num_tokens(self) -> int:
-        """Those that have come so far."""
+        """The number of tokens that have arrived."""
         return sum(choice.num_tokens for choice in self._choices)
 
     @property
@@ -132,9 +132,9 @@ class Answers:
         return all(choice.has_ended for choice in self._choices)
 
     def on_event(self, prompt_index: int, event: Event) -> Delta | None:
-        """What the client of the API is to be told; None for nothing.
+        """Take an event and return what it adds for the client, or None.
 
-        Raises RequestFailedError where tokens are missing or come twice.
+        Raises RequestFailedError if tokens are missing or arrive twice.
         """
         match event:
             case TokensNotice():
@@ -148,11 +148,13 @@ class Answers:
         return None
 
     def _on_started(self, prompt_index: int, event: StartedNotice) -> None:
-        """It may come again, where a target was lost before there was any token."""
+        """Note which target answers. The event comes again if that one is lost before a token."""
         self._started[prompt_index] = event
         started, usage = self._started.values(), self.usage
         if len({(each.model_hash, each.numerics_class) for each in started}) > 1:
-            reason = "the numerics class that answers other prompts of this body has left: ask anew"
+            reason = (
+                "the numerics class that answers other prompts of this body has left: try again"
+            )
             raise RequestFailedError("unavailable", reason)
         self.model = event.target
         usage.num_prompt_tokens = sum(each.num_prompt_tokens for each in started)
@@ -161,13 +163,13 @@ class Answers:
         usage.model_hash, usage.numerics_class = event.model_hash, event.numerics_class
 
     def _on_prompt_scores(self, prompt_index: int, event: PromptLogprobsNotice) -> None:
-        """The first is of position 1. They may begin anew where a stream has moved."""
+        """Take scores of a prompt, from position 1 on. A stream that moved may repeat them."""
         known = self._prompt_scores[prompt_index]
         num_known = 1 + len(known) - event.position
         if num_known < 0:
             raise RequestFailedError(
                 "internal",
-                f"scores of a prompt came at {event.position} instead of {1 + len(known)}",
+                f"scores of a prompt arrived at {event.position} instead of {1 + len(known)}",
             )
         known += event.scores[num_known:]
 
@@ -177,7 +179,8 @@ class Answers:
         if event.position != choice.num_tokens:
             raise RequestFailedError(
                 "internal",
-                f"tokens of choice {index} came at {event.position} instead of {choice.num_tokens}",
+                f"tokens of choice {index} arrived at position {event.position} instead of "
+                f"{choice.num_tokens}",
             )
         choice.num_tokens += len(event.token_ids)
         text = choice.decoder.decode(event.text)
@@ -193,8 +196,8 @@ class Answers:
         if event.num_tokens != choice.num_tokens:
             raise RequestFailedError(
                 "internal",
-                f"choice {index} ended with {event.num_tokens} tokens of which "
-                f"{choice.num_tokens} came",
+                f"choice {index} ended with {event.num_tokens} tokens, but {choice.num_tokens} "
+                f"arrived",
             )
         choice.has_ended = True
         usage = self.usage
@@ -225,7 +228,7 @@ class Answers:
 
 
 def kinds_of(num_tokens: int, num_draft_tokens: int, num_accepted_tokens: int) -> list[str]:
-    """Of the tokens of one notice: the guesses that were right, then what the target put itself."""
+    """The kind of each token of a notice: first the accepted guesses, then the target's own."""
     own = "plain"
     if num_draft_tokens:
         own = "bonus" if num_accepted_tokens == num_draft_tokens else "corrected"
@@ -238,11 +241,11 @@ def _scored(scores: TokenScores, kind: str) -> ScoredToken:
 
 
 def _echoed(prompt: Prompt, scores: list[TokenScores]) -> Iterator[ScoredToken]:
-    """The tokens of a prompt. There is no score of the first: it has nothing before it."""
+    """Yield the tokens of a prompt. The first has no score, because nothing precedes it."""
     rest = b"".join(entry.chosen.piece for entry in scores)
     piece, token_id = b"", 0
     if isinstance(prompt, str):
-        # What a template or tokenizer put before the text has no place in it.
+        # The piece is empty if a template or the tokenizer added tokens before the text.
         whole = prompt.encode()
         piece = whole[: len(whole) - len(rest)] if whole.endswith(rest) else b""
     elif isinstance(prompt[0], int):

@@ -1,5 +1,5 @@
-"""Serves /v1/messages for Anthropic's clients: bodies become those of a chat (chat.py), and answers
-are written in Anthropic's form.
+"""Serves /v1/messages for Anthropic's clients: turns bodies into chat bodies (chat.py) and writes
+answers in Anthropic's form.
 
 Source: Anthropic's API reference, Messages and streaming of messages.
 """
@@ -37,7 +37,7 @@ from nodes.messages import MAX_MESSAGES
 
 _STOP_REASONS: Final = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 _CHOICES: Final = {"auto": "auto", "none": "none", "any": "required"}
-# What a block of each kind has to have besides its type.
+# The fields that a block of each type needs.
 _NEEDED: Final = {
     "text": ("text",),
     "tool_use": ("id", "name", "input"),
@@ -48,7 +48,7 @@ _NEEDED: Final = {
 
 
 class InnerBlock(Body):
-    """A piece of what a function returned."""
+    """A part of a function's result."""
 
     hints: ClassVar = frozenset({"cache_control", "citations"})
 
@@ -60,7 +60,7 @@ _InnerContent = TextOr[Annotated[list[InnerBlock], Field(max_length=MAX_MESSAGES
 
 
 class AnthropicBlock(Body):
-    """A piece of a message. What a model thought is not shown to it again."""
+    """A part of a message. Earlier thoughts are accepted but left out of the prompt."""
 
     hints: ClassVar = frozenset({"cache_control", "citations", "thinking", "signature", "data"})
 
@@ -116,7 +116,7 @@ class MessagesBody(Sampling):
     tool_choice: AnthropicChoice | None = None
 
 
-# How a field of a chat is called in the body that it was made of.
+# Paths of the chat body -> paths of the body that the client sent, for errors.
 _NAMES: Final = (
     (r"^messages.*", "messages"),
     (r"^stop\b", "stop_sequences"),
@@ -136,7 +136,7 @@ def _job(body: MessagesBody, ignored: tuple[Hint, ...], limits: GatewayLimits) -
 
 
 def _as_chat(body: MessagesBody) -> dict[str, Any]:
-    """The body of /v1/chat/completions that asks for the same."""
+    """The equivalent body of /v1/chat/completions."""
     messages = list[dict[str, Any]]()
     if body.system is not None:
         messages.append({"role": "system", "content": text_of(body.system)})
@@ -180,8 +180,8 @@ def _messages_of(message: AnthropicMessage, path: str) -> Iterator[dict[str, Any
             content = "" if block.content is None else text_of(block.content)
             yield {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
     if texts or calls or not has_results:
-        told = {"role": message.role, "content": "".join(texts)}
-        yield {**told, "tool_calls": calls} if calls else told
+        fields = {"role": message.role, "content": "".join(texts)}
+        yield {**fields, "tool_calls": calls} if calls else fields
 
 
 def _check_block(block: AnthropicBlock, role: str, path: str) -> None:
@@ -263,7 +263,7 @@ def _block(head: Head, item: Item) -> dict[str, Any]:
     if item.kind == CONTENT:
         return {"type": "text", "text": item.text}
     if item.kind == CALL:
-        # Arguments that were cut off are not valid JSON: such a call is told without them.
+        # Arguments that were cut off are not valid JSON and are left out.
         try:
             arguments = json.loads(item.text) if item.text else {}
         except ValueError:
@@ -276,7 +276,7 @@ def _block(head: Head, item: Item) -> dict[str, Any]:
 MESSAGES: Final = Api(
     "msg",
     MessagesBody,
-    "The answer to a conversation, as Anthropic's clients ask",
+    "Answer a conversation (Anthropic's Messages API)",
     _job,
     MessagesShape,
 )

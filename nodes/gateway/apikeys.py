@@ -1,7 +1,7 @@
-"""API keys: who may use the gateway. A file of hashes, read again whenever it has changed.
+"""API keys of the gateway: a file of hashes that is read again whenever it has changed.
 
-A key has 256 random bits, so that its SHA-256 cannot be turned round by guessing; a slow hash is
-for what people choose.
+A key has 256 random bits, so its SHA-256 cannot be inverted by guessing. A slow hash is needed only
+for passwords that people choose.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HEADER: Final = "# Hashes of API keys; `airdraft apikeys` changes this file.\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """A key as it is kept. Of the limits, 0 leaves those of the gateway."""
+    """A key as stored. A limit of 0 means the gateway's own limit."""
 
     name: str
     sha256: str
@@ -43,19 +43,19 @@ class ApiKey:
     def __post_init__(self) -> None:
         if not is_name(self.name):
             raise KeysError(
-                "the name of an API key has 1 to 32 letters, digits, dots and hyphens, and begins "
-                "with a letter or digit"
+                "the name of an API key must have 1 to 32 letters, digits, dots and hyphens, and "
+                "begin with a letter or digit"
             )
         if not _SHA256.fullmatch(self.sha256):
-            raise KeysError(f"API key {self.name}: sha256 has 64 hexadecimal digits")
+            raise KeysError(f"API key {self.name}: sha256 must have 64 hexadecimal digits")
         if not self.scopes or set(self.scopes) - set(SCOPES):
-            raise KeysError(f"API key {self.name}: scopes are some of {', '.join(SCOPES)}")
+            raise KeysError(f"API key {self.name}: scopes must be among {', '.join(SCOPES)}")
         for name in ("max_concurrent", "max_tokens", "max_choices"):
             if not 0 <= getattr(self, name) <= 1 << 20:
-                raise KeysError(f"API key {self.name}: {name} is 0 to {1 << 20}")
+                raise KeysError(f"API key {self.name}: {name} must be 0 to {1 << 20}")
 
 
-# Where no keys are asked for.
+# The key of requests that need none.
 ANYBODY: Final = ApiKey(name="anybody", sha256="0" * 64, scopes=SCOPES)
 
 
@@ -68,7 +68,7 @@ def digest(key: str) -> str:
 
 
 class ApiKeys:
-    """The keys of one file, and one that was given beside it, "" for none."""
+    """The keys of one file, and one key from the settings; "" for none."""
 
     def __init__(self, path: Path, given: str = "") -> None:
         self.path = path
@@ -79,8 +79,8 @@ class ApiKeys:
         self._keys: tuple[ApiKey, ...] = ()
 
     def are_needed(self) -> bool:
-        """Whether a key was given, or there is such a file, be it readable or not. Raises KeysError
-        where nobody can tell."""
+        """Whether a key was given or the file exists, readable or not. Raises KeysError if that
+        cannot be determined."""
         if self._given:
             return True
         try:
@@ -92,7 +92,7 @@ class ApiKeys:
         return True
 
     def all(self) -> tuple[ApiKey, ...]:
-        """Raises KeysError for a file that cannot be understood: nobody is let in then."""
+        """The keys of the file. Raises KeysError for an invalid file; no key is accepted then."""
         stamp = _stamp(self.path)
         if stamp is None or stamp != self._stamp:
             self._stamp, self._keys = None, ()
@@ -102,7 +102,7 @@ class ApiKeys:
         return self._keys
 
     def find(self, key: str) -> ApiKey | None:
-        """Whose key this is. All are compared, in the same time wherever they differ."""
+        """Find a key, or return None. All keys are compared, each in constant time."""
         wanted = digest(key)
         found = None
         for entry in (*self._given, *self.all()):
@@ -111,21 +111,23 @@ class ApiKeys:
         return found
 
     def is_empty(self) -> bool:
-        """Whether nobody could be let in. Raises KeysError as all()."""
+        """Whether there are no keys at all. Raises KeysError as all() does."""
         return not (self._given or self.all())
 
     def add(self, entry: ApiKey) -> None:
-        """Raises KeysError where the name is taken."""
+        """Add a key to the file. Raises KeysError if the name is taken or the file is full."""
         with self._lock():
             entries = self.all()
             if any(other.name == entry.name for other in entries):
-                raise KeysError(f"there is an API key {entry.name}: remove it first")
+                raise KeysError(f"an API key {entry.name} exists already: remove it first")
             if len(entries) >= _MAX_KEYS:
-                raise KeysError(f"{self.path} has {_MAX_KEYS} keys, the most there may be")
+                raise KeysError(
+                    f"{self.path} has {_MAX_KEYS} keys, which is the maximum: remove one"
+                )
             self._write((*entries, entry))
 
     def remove(self, name: str) -> None:
-        """Raises KeysError where there is none of the name."""
+        """Remove a key from the file. Raises KeysError if no key has this name."""
         with self._lock():
             entries = self.all()
             rest = tuple(entry for entry in entries if entry.name != name)
@@ -178,10 +180,10 @@ def _parsed(path: Path) -> tuple[ApiKey, ...]:
         return ()
     rows = content.get("key", [])
     if set(content) - {"key"} or not isinstance(rows, list) or len(rows) > _MAX_KEYS:
-        raise KeysError(f"{path}: tables [[key]] are accepted, {_MAX_KEYS} at most")
+        raise KeysError(f"{path}: only tables [[key]] are accepted, at most {_MAX_KEYS}")
     entries = tuple(_entry(row, path) for row in rows)
     if len({entry.name for entry in entries}) < len(entries):
-        raise KeysError(f"{path}: a name is there twice")
+        raise KeysError(f"{path}: two keys have the same name")
     return entries
 
 
@@ -195,11 +197,11 @@ def _entry(row: Any, path: Path) -> ApiKey:
         "max_choices": int,
     }
     if not isinstance(row, dict) or set(row) - set(kinds) or not {"name", "sha256"} <= set(row):
-        raise KeysError(f"{path}: a [[key]] has name, sha256 and some of {', '.join(kinds)}")
+        raise KeysError(f"{path}: a [[key]] needs name and sha256 and accepts {', '.join(kinds)}")
     for name, value in row.items():
         if type(value) is not kinds[name]:
             raise KeysError(f"{path}: {name} is not of type {kinds[name].__name__}")
     scopes = tuple(row.get("scopes", ["infer"]))
     if not all(isinstance(scope, str) for scope in scopes):
-        raise KeysError(f"{path}: scopes are texts")
+        raise KeysError(f"{path}: scopes must be strings")
     return ApiKey(**{**row, "scopes": scopes})

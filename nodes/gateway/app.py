@@ -35,12 +35,12 @@ APIS: Final = {
     "/v1/messages": MESSAGES,
     "/v1/responses": RESPONSES,
 }
-# Whoever asks whether it is ready sends requests elsewhere if not: what it hears is not old.
+# A load balancer directs requests by this answer, so it must be fresh.
 _READY_MAX_AGE_S: Final = 0.25
 
 
 class Gateway:
-    """What the routes share."""
+    """The routes and the state that they share."""
 
     def __init__(
         self,
@@ -70,18 +70,18 @@ class Gateway:
 
     def _all_routes(self, shared: Shared) -> list[Route]:
         gets = {
-            "/healthz": (self._healthz, "Whether the process lives"),
-            "/readyz": (self._readyz, "Whether a target takes requests"),
-            "/metrics": (self._metrics, "For Prometheus"),
-            "/api/status": (self._status, "What the status page shows"),
-            "/v1/models": (self._models, "The models that are served now"),
+            "/healthz": (self._healthz, "Whether the process is alive"),
+            "/readyz": (self._readyz, "Whether a target accepts requests"),
+            "/metrics": (self._metrics, "Metrics in Prometheus' text format"),
+            "/api/status": (self._status, "The status of the mesh, as the status page shows it"),
+            "/v1/models": (self._models, "The models that are served at present"),
         }
-        told = document(
+        specification = document(
             {path: summary for path, (_, summary) in gets.items()}, {**APIS, **READINGS}, VERSION
         )
 
         async def openapi(_request: Request) -> JSONResponse:
-            return JSONResponse(told)
+            return JSONResponse(specification)
 
         routes = [
             Route("/", self._page),
@@ -100,7 +100,7 @@ class Gateway:
         router = Router(self._routes, redirect_slashes=False)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            # Makes the router raise what it finds wrong instead of answering in a shape of its own.
+            # With this entry the router raises HTTPException instead of writing its own errors.
             scope["app"] = router
             await router(scope, receive, send)
 
@@ -155,5 +155,7 @@ class Gateway:
         request_id = request.path_params["request_id"]
         whose = None if "admin" in key.scopes else key.name
         if not self.running.cancel(request_id, whose):
-            raise ApiError(404, "no request of this id and key is under way", code="not_found")
+            raise ApiError(
+                404, "no request with this id and API key is under way", code="not_found"
+            )
         return JSONResponse({"id": request_id, "object": "request", "cancelled": True})

@@ -1,7 +1,7 @@
-"""Bodies of requests as pydantic models: strict types and ranges, errors that name a field.
+"""Request bodies as pydantic models: strict types and ranges, errors that name a field.
 
-null stands for a field that is not there. A field that is not declared is ignored, or an error
-where the gateway's settings say so (`strict_fields`).
+null means that a field is absent. A field that is not declared is ignored, or an error with the
+setting `strict_fields`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pydantic_core import PydanticCustomError
 
 from nodes.gateway.errors import ApiError
 
-# A client may send thousands of them; a few tell what it sends in vain.
+# A client may send thousands of ignored fields; a few are enough for the warning.
 _MOST_HINTS: Final = 16
-# Of schemas and arguments: no program nests deeper, and what reads them does so step by step.
+# Levels of schemas and arguments. Programs do not nest deeper, and readers of them are recursive.
 _MOST_DEPTH: Final = 64
-# Tags of the alternatives of a union, which are no part of a field's path.
+# Tags of the alternatives of a union; they are not part of a field's path.
 PLAIN: Final = "~plain"
 LIST: Final = "~list"
 OBJECT: Final = "~object"
@@ -36,10 +36,10 @@ L = TypeVar("L")
 
 
 class Body(BaseModel):
-    """An object of JSON.
+    """A JSON object.
 
-    refused: fields that would change the text and are not supported, each with the values that are
-    harmless. hints: known fields that never change the text; they are ignored.
+    refused: fields that would change the text and are not supported, each with its harmless
+    values. hints: known fields that never change the text; they are ignored.
     """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
@@ -48,19 +48,19 @@ class Body(BaseModel):
     hints: ClassVar[frozenset[str]] = frozenset()
 
     def unused(self) -> tuple[str, ...]:
-        """Declared fields that were given and mean nothing beside the other ones."""
+        """Declared fields that were given but have no effect with the others."""
         return ()
 
 
 class Hint(NamedTuple):
-    """An ignored field, by its path. is_known: it is one of OpenAI's."""
+    """The path of an ignored field. is_known: whether it is declared or a known hint."""
 
     path: str
     is_known: bool
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
-    """The object of a body. Raises ApiError; the text of the body is in none of its messages."""
+    """Parse a body. Raises ApiError, whose message never contains the body's text."""
     try:
         value = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError):
@@ -77,9 +77,9 @@ def _no_constant(name: str) -> Any:
 def read(
     kind: type[B], value: Mapping[str, Any], *, strict_fields: bool = False
 ) -> tuple[B, tuple[Hint, ...]]:
-    """A body of this kind, and the first fields of it that are ignored.
+    """Validate a body and return it with the first of its ignored fields.
 
-    strict_fields: the first of them is an error instead. Raises ApiError that names a field.
+    strict_fields: whether an ignored field is an error. Raises ApiError naming a field.
     """
     try:
         body = kind.model_validate(value)
@@ -94,29 +94,29 @@ def wrong(path: str, message: str, code: str = "invalid_value") -> ApiError:
 
 
 def refusal(message: str, code: str = "invalid_value") -> PydanticCustomError:
-    """For a validator to raise; the path of its field is added."""
-    # Pydantic fills in what stands in braces.
+    """An error for a validator to raise; the path of its field is added later."""
+    # Pydantic replaces what is in braces.
     return PydanticCustomError(code, "{reason}", {"reason": message})
 
 
 def compact(value: Any) -> str:
-    """A value as JSON; the order of fields is that of the text, which must stay."""
+    """A value as compact JSON. The order of fields is kept, because a prompt depends on it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def readable(value: dict[str, Any]) -> dict[str, Any]:
-    """A validator: an object of any JSON that is a text."""
+    """A validator for any JSON object of at most _MOST_DEPTH levels that UTF-8 can encode."""
     if depth_of(value) > _MOST_DEPTH:
         raise refusal(f"this has more than {_MOST_DEPTH} levels")
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError:
-        raise refusal("this object cannot be read") from None
+        raise refusal("this object is not valid JSON in UTF-8") from None
     return value
 
 
 def depth_of(value: object) -> int:
-    """How many lists and objects stand in each other, up to a few more than are accepted."""
+    """The levels of nested lists and objects, counted up to one more than is accepted."""
     depth, level = 0, list[object]([value])
     while depth <= _MOST_DEPTH:
         inner = [each for each in level if isinstance(each, dict | list)]
@@ -147,11 +147,11 @@ def _plain_or_object(value: object) -> str:
 
 Text = Annotated[str, AfterValidator(_encodable)]
 Object = Annotated[dict[str, Any], AfterValidator(readable)]
-# A text, or a list of what the brackets say.
+# A text, or a list of type L.
 TextOr = Annotated[
     Annotated[Text, Tag(PLAIN)] | Annotated[L, Tag(LIST)], Discriminator(_plain_or_list)
 ]
-# Which function is to be called: in a word, or by its name.
+# The choice of a function: a keyword, or an object with its name.
 ChoiceOr = Annotated[
     Annotated[Literal["none", "auto", "required"], Tag(PLAIN)] | Annotated[L, Tag(OBJECT)],
     Discriminator(_plain_or_object),
@@ -164,14 +164,14 @@ class HasText(Protocol):
 
 
 def text_of(content: str | Sequence[HasText] | None) -> str:
-    """A text that may be given in parts, or not at all."""
+    """Join a text that may be given in parts; None becomes ""."""
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(part.text for part in content)
 
 
 def need(body: Body, names: Sequence[str], path: str) -> None:
-    """Raises ApiError naming the first of these fields that is not there."""
+    """Raises ApiError naming the first of these fields that is missing."""
     for name in names:
         if getattr(body, name) is None:
             where = f"{path}.{name}" if path else name
@@ -179,9 +179,9 @@ def need(body: Body, names: Sequence[str], path: str) -> None:
 
 
 def renamed(error: ApiError, names: Sequence[tuple[str, str]]) -> ApiError:
-    """An error whose field has another name in the body that a client sent.
+    """Rename the field of an error to its name in the body that the client sent.
 
-    names: regular expressions of what is replaced in its path, one after the other.
+    names: regular expressions and their replacements, applied to the path in turn.
     """
     if error.param is None:
         return error
@@ -216,19 +216,19 @@ def _path(places: tuple[int | str, ...]) -> str:
 
 
 def _shortened(path: str) -> str:
-    """A name is whatever the client sent: not all of it is repeated."""
+    """The first 128 characters of a path: a client may send names of any length."""
     return path[:128].encode("utf-8", "replace").decode()
 
 
 def _ignored(body: Body, path: str, strict_fields: bool) -> Iterator[Hint]:
-    """The fields below a path that mean nothing here. Raises ApiError as read() does."""
+    """Yield the fields below a path that have no effect. Raises ApiError as read() does."""
     kind = type(body)
     for name, value in (body.model_extra or {}).items():
         where = _shortened(f"{path}.{name}" if path else name)
         if value is None:
             continue
         if name in kind.refused:
-            # True == 1 in Python: the types are compared, too.
+            # The types are compared too, because True == 1 in Python.
             if not any(type(value) is type(n) and value == n for n in kind.refused[name]):
                 raise wrong(where, "this is not supported here", "unsupported_parameter")
             continue
@@ -243,7 +243,7 @@ def _ignored(body: Body, path: str, strict_fields: bool) -> Iterator[Hint]:
     for name in body.unused():
         where = f"{path}.{name}" if path else name
         if strict_fields:
-            raise wrong(where, "this means nothing here", "unsupported_parameter")
+            raise wrong(where, "this has no effect here", "unsupported_parameter")
         yield Hint(where, is_known=True)
     for name, field in kind.model_fields.items():
         where = f"{path}.{field.alias or name}" if path else field.alias or name

@@ -1,7 +1,7 @@
-"""An answer's text read as content and calls of functions, piece by piece. Pure.
+"""Reads an answer's text, piece by piece, as content and calls of functions. Pure.
 
-The text is that of a model that was held to a grammar of calls (engine/tool_rules.py), cut off
-anywhere: what is read here is what such a text can be, and what is not stays content.
+A grammar of calls (engine/tool_rules.py) restricts the text, which may be cut off anywhere. This
+module reads what such a text can contain; anything else is content.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Final
 from nodes.engine.chat.tools import HERMES, LLAMA3, MISTRAL
 
 _OPEN: Final = "<tool_call>"
-# Up to the first character of the arguments.
+# The beginning of a call, up to the first character of its arguments.
 _HEAD: Final = re.compile(
     r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*', re.DOTALL
 )
-# A call without its mark: what stands before it, and how it begins.
+# A call without its mark: the fence that may precede it, and its beginning.
 _FENCE: Final = "```json\n"
 _NAMED: Final = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]*)"')
-# A name has 64 characters at most: text that only looks like a call is not held back for longer.
+# A name has at most 64 characters, which bounds how much text that only resembles a call waits.
 _NAMED_PARTS: Final = (r"\s*", r"\{", r"\s*", *'"name"', r"\s*", ":", r"\s*", '"', '[^"]{0,64}')
 
 
 def _beginning(parts: tuple[str, ...]) -> str:
-    """A regular expression of what may be the beginning of these parts."""
+    """A regular expression that matches each beginning of the sequence of parts."""
     first, *rest = parts
     return first + (f"(?:{_beginning(tuple(rest))})?" if rest else "")
 
@@ -39,7 +39,7 @@ _NAMED_BEGINNING: Final = re.compile(f"(?:{_beginning(_NAMED_PARTS)})?")
 @dataclass(frozen=True, slots=True)
 class Part:
     """What a piece of text adds: thoughts, content, the beginning of a call (its name), or its
-    arguments. number: of the call, from 0 on."""
+    arguments. number: the index of the call, from 0."""
 
     reasoning: str = ""
     content: str = ""
@@ -56,7 +56,7 @@ class _At(Enum):
 
 
 class CallReader:
-    """Reads one answer. names: of what may be called. num_calls: that have begun."""
+    """Reads one choice. names: the functions that may be called. num_calls: calls begun so far."""
 
     def __init__(self, style: str, names: Collection[str] = ()) -> None:
         self._style = style
@@ -68,7 +68,7 @@ class CallReader:
         self.num_calls = 0
 
     def read(self, text: str, *, is_last: bool = False) -> Iterator[Part]:
-        """What more text adds; is_last: there is no more of it."""
+        """Yield what more text adds. is_last: whether it is the end of the text."""
         self._waiting += text
         before = None
         while self._waiting and before != (self._at, self._waiting):
@@ -95,7 +95,7 @@ class CallReader:
 
     def _content(self, *, is_last: bool) -> Iterator[Part]:
         if self._style != HERMES:
-            # A call is the whole answer, and begins as nothing else does.
+            # A call is the whole answer, and its first character shows that it is one.
             begins = {LLAMA3: "{", MISTRAL: "["}[self._style]
             if not self._has_content and self._waiting.startswith(begins):
                 self._waiting = self._waiting[len(begins) if self._style == MISTRAL else 0 :]
@@ -119,14 +119,14 @@ class CallReader:
             yield Part(content=content)
 
     def _until_open(self, *, is_last: bool) -> str:
-        """What stands before the next mark of a call, which is read, too, if it is there."""
+        """Read up to and including the next mark of a call; return the text before it."""
         before, self._waiting, is_found = until(_OPEN, self._waiting, is_last=is_last)
         if is_found:
             self._at = _At.HEAD
         return before
 
     def _is_bare(self) -> bool | None:
-        """Whether the answer is a call without its mark; None where that is not known yet."""
+        """Whether the answer is a call without its mark; None if that is not known yet."""
         if not self._names:
             return False
         if _FENCE.startswith(self._waiting):
@@ -140,7 +140,7 @@ class CallReader:
         found = _HEAD.match(self._waiting)
         if found is None:
             if is_last:
-                # Cut off before anybody could say what is called.
+                # The text was cut off before the name of the function.
                 self._waiting = ""
             return
         self._waiting = self._waiting[found.end() :]
@@ -149,7 +149,7 @@ class CallReader:
         yield Part(number=self.num_calls - 1, name=json.loads(found[1]))
 
     def _behind(self, *, is_last: bool) -> None:
-        """What closes a call, and leads to the next."""
+        """Skip the end of a call and what leads to the next one."""
         if self._style == HERMES:
             self._until_open(is_last=is_last)
             return
@@ -173,7 +173,7 @@ class _Value:
         return self._depth > 0
 
     def take(self, text: str) -> str:
-        """As much of a text as belongs to the object."""
+        """Return the beginning of the text that belongs to the object."""
         for place, letter in enumerate(text):
             if self._in_text:
                 if self._is_escaped:
@@ -195,8 +195,9 @@ class _Value:
 
 
 def until(mark: str, text: str, *, is_last: bool) -> tuple[str, str, bool]:
-    """What stands before a mark, what is left behind it, and whether it is there. Where it is not,
-    the end of the text that may begin it is left. is_last: no more text comes."""
+    """Split a text at a mark: the text before it, the text after it, and whether it was found. If
+    it was not, the second part is an end of the text that may begin the mark. is_last: whether the
+    text is complete."""
     before, found, rest = text.partition(mark)
     if found:
         return before, rest, True

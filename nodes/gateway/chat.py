@@ -1,4 +1,4 @@
-"""/v1/chat/completions: bodies as jobs, and answers as this API writes them."""
+"""Serves /v1/chat/completions: turns bodies into jobs and writes answers in this API's form."""
 
 from __future__ import annotations
 
@@ -51,11 +51,10 @@ Content = TextOr[
 
 
 class MessageBody(Body):
-    """A message of a conversation. Fields that our answers have are accepted when they are sent
-    back unchanged."""
+    """A message of a conversation. It accepts the fields of our answers, sent back unchanged."""
 
     refused: ClassVar = {"refusal": (), "annotations": ([],), "function_call": (), "audio": ()}
-    # What a model thought is not shown to it again: templates leave it out of past answers.
+    # A model does not get its earlier thoughts again: templates omit them from past answers.
     hints: ClassVar = frozenset({"reasoning_content"})
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -99,31 +98,33 @@ class ChatBody(OpenAiBody):
 def job_of_chat(
     body: ChatBody, ignored: tuple[Hint, ...], limits: GatewayLimits, *, fits: bool = False
 ) -> Job:
-    """fits: max_tokens is lowered to what fits beside the prompt, as it is where the body names
-    none. Raises ApiError naming the field that is wrong.
+    """Turn a chat body into a job.
+
+    fits: max_tokens is lowered to what fits beside the prompt, as it is if the body names none.
+    Raises ApiError naming the field that is wrong.
     """
     if len(body.messages) > limits.max_messages:
-        raise wrong("messages", f"{limits.max_messages} entries at most are accepted")
+        raise wrong("messages", f"at most {limits.max_messages} entries are accepted")
     messages, fields = list[ChatMessage](), dict[int, dict[str, Any]]()
     for place, message in enumerate(body.messages):
         _check_message(message, f"messages[{place}]", limits)
-        # Templates know the older name of the role.
+        # Templates know only the older name of this role.
         messages.append(ChatMessage(message.role.replace("developer", "system"), message.text))
         if found := _template_fields(message):
             fields[place] = found
     tools = tools_of(body.tools, body.tool_choice, parallel=body.parallel_tool_calls is not False)
     tools_text = for_template(tools, fields)
     if sum(len(m.content) for m in messages) + len(tools_text) > limits.max_prompt_chars:
-        raise wrong("messages", f"{limits.max_prompt_chars} characters are accepted")
+        raise wrong("messages", f"at most {limits.max_prompt_chars} characters are accepted")
     if body.max_tokens is not None and body.max_completion_tokens is not None:
         raise wrong("max_tokens", "give either this or max_completion_tokens")
     given = body.max_completion_tokens or body.max_tokens
     if given is not None and given > limits.max_tokens and not fits:
         name = "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
-        raise wrong(name, f"{limits.max_tokens} at most are accepted")
+        raise wrong(name, f"at most {limits.max_tokens} are accepted")
     has_logprobs = bool(body.logprobs)
     if body.top_logprobs is not None and not has_logprobs:
-        raise wrong("top_logprobs", "this goes with logprobs: true only")
+        raise wrong("top_logprobs", "this needs logprobs: true")
     num_logprobs = body.top_logprobs or 0 if has_logprobs else None
     max_tokens = min(given or limits.max_tokens, limits.max_tokens)
     options = options_of(body, limits, max_tokens, num_logprobs)
@@ -142,15 +143,15 @@ def _check_message(message: MessageBody, path: str, limits: GatewayLimits) -> No
     if message.content is None and not (is_answer and message.tool_calls):
         raise wrong(f"{path}.content", "this field is needed", "missing_required_parameter")
     if len(message.text) > limits.max_prompt_chars:
-        raise wrong(f"{path}.content", f"{limits.max_prompt_chars} characters are accepted")
+        raise wrong(f"{path}.content", f"at most {limits.max_prompt_chars} characters are accepted")
     if message.role == "tool" and message.tool_call_id is None:
         raise wrong(f"{path}.tool_call_id", "this field is needed", "missing_required_parameter")
     if message.tool_calls and not is_answer:
-        raise wrong(f"{path}.tool_calls", "this goes with the role assistant only")
+        raise wrong(f"{path}.tool_calls", "this needs the role assistant")
 
 
 def _template_fields(message: MessageBody) -> dict[str, Any]:
-    """What the chat template needs of a message besides role and content."""
+    """The fields of a message besides role and content that the chat template needs."""
     found: dict[str, Any] = {}
     if message.role == "tool":
         found = {"tool_call_id": message.tool_call_id, "name": message.name}
@@ -168,7 +169,7 @@ class ChatShape:
         self.end, self.failed = self._writer.end, self._writer.failed
 
     def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
-        """Tokens go with the first thing that their text adds."""
+        """Write the events of a delta; its tokens go with the first part of its text."""
         index, tokens, events = delta.index, delta.tokens, b""
         added = [_added(head, index, part) for part in self._readers.parts(delta)]
         if tokens and not added:
@@ -178,7 +179,7 @@ class ChatShape:
             events += self._event(head, index, {"role": "assistant", "content": ""})
         for each in added:
             if told is not None:
-                # Where events have ids all of a piece of text is one thing.
+                # Text is not parsed if events have ids, so the whole text is one part.
                 events += told.line(index, delta.text, len(tokens))
             events += self._event(head, index, each, tokens)
             tokens = ()
@@ -237,7 +238,7 @@ class ChatShape:
 
 
 def _added(head: Head, choice: int, part: Part) -> dict[str, Any]:
-    """What a part of a choice adds to its message."""
+    """The `delta` of an event for a part of a choice."""
     if part.content:
         return {"content": part.content}
     if part.reasoning:
@@ -248,4 +249,4 @@ def _added(head: Head, choice: int, part: Part) -> dict[str, Any]:
     return {"tool_calls": [{"index": part.number, **call}]}
 
 
-CHAT: Final = Api("chatcmpl", ChatBody, "The answer to a conversation", job_of_chat, ChatShape)
+CHAT: Final = Api("chatcmpl", ChatBody, "Answer a conversation", job_of_chat, ChatShape)

@@ -1,4 +1,4 @@
-"""/v1/completions: bodies as jobs, and answers as this API writes them."""
+"""Serves /v1/completions: turns bodies into jobs and writes answers in this API's form."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from nodes.gateway.shape import Api, ChunkWriter, Head, Whole, whole_body
 from nodes.messages import MAX_PROMPT_TOKENS, MAX_TOP_LOGPROBS
 
 _KIND: Final = "text_completion"
-# What OpenAI's API takes where nothing is said.
+# The default of OpenAI's API.
 _DEFAULT_MAX_TOKENS: Final = 16
-# Of embeddings, too; a gateway's limits may be lower.
+# Also the maximum for embeddings; a gateway's limits may be lower.
 _MAX_PROMPTS: Final = 2048
 
 _TextPrompt = Annotated[Text, Field(min_length=1)]
@@ -55,7 +55,7 @@ Prompts = Annotated[
 
 
 class CompletionBody(OpenAiBody):
-    """prompt: a text, token ids, or a list of these."""
+    """prompt: a text, token ids, or a list of either."""
 
     refused: ClassVar = {"best_of": (1,), "suffix": ("",)}
 
@@ -70,9 +70,9 @@ def _job(body: CompletionBody, ignored: tuple[Hint, ...], limits: GatewayLimits)
     max_tokens = min(max_tokens, limits.max_tokens)
     echo = bool(body.echo)
     if max_tokens == 0 and not echo:
-        raise wrong("max_tokens", "0 is accepted with echo: true only")
+        raise wrong("max_tokens", "0 is accepted only with echo: true")
     prompts = prompts_of(body.prompt, "prompt", limits)
-    # A prompt of ids is echoed from its scores: they have the bytes of its tokens.
+    # A prompt of token ids is echoed from its scores, which contain the bytes of its tokens.
     scores_prompt = echo and (
         body.logprobs is not None or max_tokens == 0 or not isinstance(prompts[0], str)
     )
@@ -86,25 +86,25 @@ def _job(body: CompletionBody, ignored: tuple[Hint, ...], limits: GatewayLimits)
 def prompts_of(
     found: str | Sequence[Any], name: str, limits: GatewayLimits, max_prompts: int | None = None
 ) -> tuple[Prompt, ...]:
-    """The prompts of a field. max_prompts: instead of the limit for completions.
+    """The prompts of a field. max_prompts: replaces the limit for completions.
 
-    Raises ApiError.
+    Raises ApiError naming the prompt that is wrong.
     """
     prompts = list[Prompt]()
     most = limits.max_prompts if max_prompts is None else max_prompts
     is_one = isinstance(found, str) or isinstance(found[0], int)
     each: Sequence[Any] = [found] if is_one else found
     if len(each) > most:
-        raise wrong(name, f"{most} prompts at most are accepted")
+        raise wrong(name, f"at most {most} prompts are accepted")
     for place, prompt in enumerate(each):
         path = name if is_one else f"{name}[{place}]"
         if isinstance(prompt, str):
             if len(prompt) > limits.max_prompt_chars:
-                raise wrong(path, f"{limits.max_prompt_chars} characters at most are accepted")
+                raise wrong(path, f"at most {limits.max_prompt_chars} characters are accepted")
             prompts.append(prompt)
             continue
         if len(prompt) > limits.max_prompt_tokens:
-            raise wrong(path, f"{limits.max_prompt_tokens} tokens at most are accepted")
+            raise wrong(path, f"at most {limits.max_prompt_tokens} tokens are accepted")
         prompts.append(shared(prompt))
     return tuple(prompts)
 
@@ -150,6 +150,4 @@ class CompletionShape:
         return whole_body(head, _KIND, written, usage)
 
 
-COMPLETIONS: Final = Api(
-    "cmpl", CompletionBody, "What goes on after a prompt", _job, CompletionShape
-)
+COMPLETIONS: Final = Api("cmpl", CompletionBody, "Continue a prompt", _job, CompletionShape)

@@ -1,4 +1,4 @@
-"""Settings of a gateway; read by nodes.config.settings like those of the other roles."""
+"""Settings of a gateway, which nodes.config.settings reads like those of the other roles."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nodes.config.settings import ConfigError, LinkSettings
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
 
-# Key -> least and largest value.
+# Key -> smallest and largest accepted value.
 _ACCEPTED: Final[dict[str, tuple[float, float]]] = {
     "max_body_bytes": (1024, 1 << 26),
     "max_header_bytes": (1024, 1 << 20),
@@ -33,7 +33,7 @@ _ACCEPTED: Final[dict[str, tuple[float, float]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayLimits:
-    """What one request, one key and all of them may ask for.
+    """Limits for one request, one API key and the whole gateway.
 
     max_body_bytes: The size of a request's body. A larger one gets status 413.
     max_header_bytes: The size of a request's headers. Larger ones get status 400.
@@ -45,18 +45,18 @@ class GatewayLimits:
     max_tokens: The number of tokens of one choice.
     max_concurrent: The number of requests under way, of all keys together. Others get status 429.
     max_concurrent_per_key: The number of requests of one API key under way. Others get status 429.
-    max_connections: The number of open connections. Where fewer files may be open it is lower.
-    max_unsent_bytes: The number of bytes of a stream that may wait for its reader. A reader that
-        leaves more than these is dropped.
+    max_connections: The number of open connections. A low limit of open files makes it lower.
+    max_unsent_bytes: The number of bytes of a stream that may wait for its reader. If more wait,
+        the connection is closed.
     header_timeout_s: The time, in seconds, for the headers of a request, after which it gets status
         408. A TLS handshake that takes longer has its connection closed.
     body_timeout_s: The time, in seconds, for the body of a request, after which it gets status 408.
-        Each 64 KiB of the body gives it a second more.
-    write_timeout_s: The time, in seconds, without progress after which the rest of an answer is
-        given up.
+        Each 64 KiB of the body adds one second.
+    write_timeout_s: The time, in seconds, without progress after which the connection is closed
+        and the rest of an answer is dropped.
     keep_alive_s: The time, in seconds, for which an idle connection stays open.
-    stop_timeout_s: The time, in seconds, that streams have to end by themselves when the gateway is
-        stopped. A supervisor must wait 10 s longer.
+    stop_timeout_s: The time, in seconds, that streams have to end by themselves when the gateway
+        stops. A supervisor must wait 10 s longer before it kills the process.
     """
 
     max_body_bytes: int = 1 << 21
@@ -92,16 +92,15 @@ class GatewayConfig:
     listen: The address, as HOST:PORT, at which the gateway serves.
     connect: The coordinator's endpoint. Empty means the coordinator that this machine joined,
         otherwise the one on this machine.
-    keys: The directory of key files. Empty means the usual one.
-    apikeys: The file of API keys. Empty means `apikeys.toml` beside the key files, if it is there.
+    keys: The directory of key files. Empty means the default one.
+    apikeys: The file of API keys. Empty means `apikeys.toml` beside the key files, if it exists.
     api_key: An API key that is accepted besides those of the file.
-    require_keys: Whether nobody is served without an API key, on loopback too.
+    require_keys: Whether every request needs an API key, on loopback too.
     tls_cert: The PEM file with the certificate chain. Empty means plain HTTP.
-    tls_key: The PEM file with the certificate's private key. It goes with `tls_cert`.
-    cors_origins: The origins of pages of other sites that may use the API, with commas between
-        them.
-    allowed_hosts: The names that are accepted in the header `Host`, with commas between them. Empty
-        means the names of loopback where the gateway listens there, and any name elsewhere.
+    tls_key: The PEM file with the certificate's private key. It is needed with `tls_cert`.
+    cors_origins: The origins of pages of other sites that may use the API, separated by commas.
+    allowed_hosts: The names that are accepted in the header `Host`, separated by commas. Empty
+        means the names of loopback if the gateway listens there, and any name otherwise.
     strict_fields: Whether a field that is unknown or has no effect is an error (status 400) instead
         of being ignored.
     openai_defaults: Whether sampling that a body leaves open is as in OpenAI's API (temperature 1,
@@ -129,16 +128,18 @@ class GatewayConfig:
             raise ConfigError("tls_cert and tls_key: give both or neither")
         for origin in names(self.cors_origins):
             if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
-                raise ConfigError(f"cors_origins: {origin!r}: such as https://example.org")
+                raise ConfigError(
+                    f"cors_origins: {origin!r}: an origin is accepted, such as https://a.org"
+                )
 
 
 def names(text: str) -> tuple[str, ...]:
-    """What is between the commas."""
+    """Split a list at its commas; empty parts are dropped."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def address_of(listen: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT; port 0 for one that the kernel picks. Raises ConfigError."""
+    """Split HOST:PORT; port 0 means one that the kernel picks. Raises ConfigError."""
     host, colon, port = listen.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65_536):

@@ -1,7 +1,7 @@
-"""One HTTP connection: uvicorn's, with limits to how long and how much a peer may keep us waiting.
+"""One HTTP connection: uvicorn's protocol, with limits on how long a peer may delay it.
 
 uvicorn by itself waits for ever for the rest of a header or body, and at the end of a connection
-for a peer that does not read. One connection too many is told so, for which it gets a moment.
+for a peer that does not read. A connection beyond the maximum gets a 503 within a short time.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from nodes.gateway.config import GatewayLimits
 
 logger = logging.getLogger(__name__)
 
-# Of a large body, in the time that one more second is allowed for.
+# A body gets one more second for each of these many bytes.
 _BODY_BYTES_PER_S: Final = 65_536
 _TRANSPORT_BYTES: Final = 16_384
 _KERNEL_BYTES: Final = 65_536
-# Connections beyond the most there may be that are told so at a time, and how long each may take.
+# The number of connections beyond the maximum that get a 503 at a time, and the time each has.
 MOST_REFUSED: Final = 16
 _REFUSAL_S: Final = 1.0
-# Of requests that came before the one before them was answered.
+# Bytes kept of requests that arrived while an earlier one was still being answered.
 _MOST_AHEAD_BYTES: Final = 65_536
-# While some are refused all the time that is said so often.
-_SAY_EVERY_S: Final = 10.0
+# The interval between log lines while connections are being refused.
+_LOG_INTERVAL_S: Final = 10.0
 
 
 def _error(message: str, kind: str, code: str) -> bytes:
@@ -41,22 +41,23 @@ def _error(message: str, kind: str, code: str) -> bytes:
 
 
 _TIMED_OUT: Final = _error(
-    "the request did not come in time", "invalid_request_error", "request_timeout"
+    "the request did not arrive in time", "invalid_request_error", "request_timeout"
 )
 _TOO_MANY: Final = _error(
-    "all connections of the gateway are taken: ask again later", "server_error", "unavailable"
+    "all connections of the gateway are in use: try again later", "server_error", "unavailable"
 )
 
 
 class Connection(H11Protocol):
-    """limits, max_connections: set by the subclass that a server makes for itself.
+    """uvicorn's HTTP/1.1 protocol with deadlines and a maximum number of connections.
 
-    has_place: whether it was counted, and there was room, before its TLS handshake.
+    limits, max_connections: set in a subclass by the server. has_place: whether it was admitted
+    before its TLS handshake.
     """
 
     limits: GatewayLimits
     max_connections: int
-    _said_at: ClassVar[float] = -math.inf
+    _logged_at: ClassVar[float] = -math.inf
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class Connection(H11Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        # The state that each request gets; with it a route can end its connection.
+        # Each request gets this state, through which a route can end its connection.
         super().__init__(config, server_state, {**app_state, "connection": self}, _loop)
         self._phase: object = None
         self._phase_began = 0.0
@@ -76,13 +77,13 @@ class Connection(H11Protocol):
         self._ahead = bytearray()
         self._is_refused = False
         self.has_place = False
-        self._was_told = False
+        self._has_sent_refusal = False
 
     def abort(self) -> None:
         self.transport.abort()
 
     def end_after_this(self) -> None:
-        """The request that is being answered is the last one."""
+        """Close the connection after the answer that is being sent."""
         self.cycle.keep_alive = False
 
     @property
@@ -102,7 +103,7 @@ class Connection(H11Protocol):
         self._watch(0)
 
     def _refuse(self, num_over: int) -> None:
-        """One of the last of too many: it is told so when it has asked something."""
+        """Refuse this connection: it gets a 503 once it has sent something."""
         self._is_refused = True
         self.say_refused()
         if num_over > MOST_REFUSED:
@@ -111,17 +112,17 @@ class Connection(H11Protocol):
             self._deadline = self.loop.call_later(_REFUSAL_S, self.transport.abort)
 
     def say_refused(self) -> None:
-        """Log that there are too many connections, but not for each of them."""
+        """Log that there are too many connections, at most once in _LOG_INTERVAL_S."""
         cls, now = type(self), self.loop.time()
-        if now - cls._said_at >= _SAY_EVERY_S:
-            cls._said_at = now
-            logger.warning("connections are refused: there are %d", self.max_connections)
+        if now - cls._logged_at >= _LOG_INTERVAL_S:
+            cls._logged_at = now
+            logger.warning("refusing connections: the limit is %d", self.max_connections)
 
-    def _tell_refusal(self) -> None:
-        """Once; what else it sends is read and dropped, or it might not get to see the answer."""
-        if self._was_told:
+    def _send_refusal(self) -> None:
+        """Send the 503 once. Later data is read and dropped: a reset could destroy the answer."""
+        if self._has_sent_refusal:
             return
-        self._was_told = True
+        self._has_sent_refusal = True
         retry = b"retry-after: 1\r\n"
         self.transport.write(_response(503, b"Service Unavailable", _TOO_MANY, retry))
         if self.transport.can_write_eof():
@@ -131,7 +132,7 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
-            self._tell_refusal()
+            self._send_refusal()
             return
         if self._is_answering():
             self._keep_ahead(data)
@@ -139,18 +140,18 @@ class Connection(H11Protocol):
         super().data_received(data)
         self._watch(len(data))
         if self._is_answering():
-            # uvicorn has stopped reading where more came than this request: whoever hangs up now
-            # would not be noticed.
+            # uvicorn stops reading when data follows the request. Then a closed connection would
+            # not be noticed.
             self.flow.resume_reading()
 
     def _is_answering(self) -> bool:
-        """Whether a request is there as a whole, and its answer is not."""
+        """Whether a request has arrived as a whole and its answer is not complete."""
         cycle = self.cycle
         is_whole = self.conn.their_state is h11.DONE
         return is_whole and cycle is not None and not cycle.response_complete
 
     def _keep_ahead(self, data: bytes) -> None:
-        """What comes before its turn; of more than that its sender has to wait."""
+        """Buffer data of later requests, and stop reading when the buffer is full."""
         self._ahead += data
         if len(self._ahead) > _MOST_AHEAD_BYTES:
             self.flow.pause_reading()
@@ -170,7 +171,7 @@ class Connection(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        # Whoever answers waits for the peer from here on.
+        # From here on the answer waits for the peer to read.
         self._last_unsent = 0
         self._drain()
 
@@ -184,11 +185,11 @@ class Connection(H11Protocol):
         self._drain()
 
     def _watch(self, num_bytes: int) -> None:
-        """Follow which part of a request is awaited, and since when."""
+        """Note which part of a request is awaited and since when, and set its deadline."""
         phase: object = self.conn.their_state
         if phase is h11.IDLE and num_bytes and not self.conn.trailing_data[0]:
-            # The end of a body that nobody wanted, and nothing of another request yet. uvicorn has
-            # forgotten by now that this connection is idle.
+            # The end of a body that no route read, and no part of another request yet. uvicorn has
+            # cancelled its keep-alive timer by now.
             phase = None
             if self.timeout_keep_alive_task is None:
                 self.timeout_keep_alive_task = self.loop.call_later(
@@ -210,7 +211,7 @@ class Connection(H11Protocol):
     def _allowed_s(self) -> float:
         if self._phase is h11.IDLE:
             return self.limits.header_timeout_s
-        # Of what is not wanted any more, as much as would have been accepted.
+        # A body that is being discarded counts only up to the size that would be accepted.
         counted = min(self._phase_bytes, self.limits.max_body_bytes)
         return self.limits.body_timeout_s + counted / _BODY_BYTES_PER_S
 
@@ -229,8 +230,8 @@ class Connection(H11Protocol):
         self._drain()
 
     def _drain(self) -> None:
-        """Now and then, where something waits for the peer to take it: end the connection of one
-        that takes nothing."""
+        """While data waits for the peer, check every write_timeout_s that it reads; abort the
+        connection if it has read nothing."""
         self._stop_draining()
         unsent = self.transport.get_write_buffer_size()
         if not unsent:
@@ -247,7 +248,7 @@ class Connection(H11Protocol):
             self._draining = None
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP, or has too large a header, in the shape of all errors."""
+        """Answer input that is not HTTP, or has too large a header, in the API's error shape."""
         error = {"message": msg, "type": "invalid_request_error", "param": None, "code": None}
         self.transport.write(_response(400, b"Bad Request", json.dumps({"error": error}).encode()))
         self.transport.close()

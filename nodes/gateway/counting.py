@@ -1,4 +1,4 @@
-"""Requests as metrics count them: around everything else, so that what is refused counts, too."""
+"""Counts requests for the metrics; it wraps the guard, so that refused requests count too."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nodes.telemetry.metrics.gateway import GatewayMetrics, RequestMetrics
 
-# What logs and metrics say of a client that did not wait for its answer; it gets no status.
+# The status in logs and metrics if a client left before its answer; it is never sent.
 CLIENT_LEFT: Final = 499
 
 
 class Counted:
-    """Counts requests to an application; requests find their RequestMetrics by metrics_of."""
+    """Counts requests to an application; metrics_of() returns the RequestMetrics of a request."""
 
     def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What a client of the API is told when it cannot be served, in OpenAI's shape."""
+"""Errors that clients of the HTTP API receive, in OpenAI's shape."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nodes.service.runtime import first_cause
 
 logger = logging.getLogger(__name__)
 
-# Codes of RequestFailedError: status, type, and seconds after which asking again may help.
+# Code of a RequestFailedError -> status, type, and seconds after which a retry may succeed.
 _FAILURES: Final[dict[str, tuple[int, str, int | None]]] = {
     "bad_request": (400, "invalid_request_error", None),
     "overloaded": (429, "rate_limit_error", 1),
@@ -24,10 +24,10 @@ _FAILURES: Final[dict[str, tuple[int, str, int | None]]] = {
 
 
 class ApiError(Exception):
-    """A request ends with this status.
+    """The request ends with this status.
 
-    param: the field that is wrong, as `messages[0].role`. retry_after_s: for the header. closes:
-    nothing more is taken on this connection.
+    param: the field that is wrong, such as `messages[0].role`. retry_after_s: the value of the
+    header Retry-After. closes: whether the connection takes no further requests.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ApiError(Exception):
         self.closes = closes
 
     def body(self) -> dict[str, Any]:
-        """As OpenAI's clients read it, and with its `type` as Anthropic's do."""
+        """The body as OpenAI's clients read it; its outer `type` is for Anthropic's clients."""
         return {
             "type": "error",
             "error": {
@@ -66,7 +66,7 @@ class ApiError(Exception):
         return json.dumps(self.body()).encode()
 
     def event(self) -> bytes:
-        """What a stream says that has begun already."""
+        """The server-sent event that reports the error in a stream that has begun."""
         return b"data: " + self.content() + b"\n\n"
 
     def headers(self) -> dict[str, str]:
@@ -75,7 +75,7 @@ class ApiError(Exception):
 
 
 def of_failure(error: RequestFailedError) -> ApiError:
-    """What the mesh said, for the client."""
+    """Translate a failure that the mesh reported."""
     if error.code == "not_found":
         return no_such_model()
     status, kind, retry_after_s = _FAILURES.get(error.code, _FAILURES["internal"])
@@ -83,15 +83,15 @@ def of_failure(error: RequestFailedError) -> ApiError:
 
 
 def of_exception(error: BaseException) -> ApiError:
-    """What went wrong while the mesh was asked, for the client."""
+    """Translate an exception that was raised during a request to the mesh."""
     cause = first_cause(error)
     if isinstance(cause, ApiError):
         return cause
     if isinstance(cause, RequestFailedError):
         return of_failure(cause)
     if isinstance(cause, LocalProtocolError):
-        # A character may take four bytes: not all that a body may have fits.
-        reason = "the request has more bytes than a message of the mesh may"
+        # A character may take four bytes, so a body within its limits may still be too large.
+        reason = "the request has more bytes than a message of the mesh may have: shorten it"
         return ApiError(413, reason, code="request_too_large")
     return internal(cause)
 
@@ -99,7 +99,7 @@ def of_exception(error: BaseException) -> ApiError:
 def no_such_model() -> ApiError:
     return ApiError(
         404,
-        "model: the one asked for is not served; /v1/models tells which are",
+        "model: no such model is served; /v1/models lists the models that are",
         param="model",
         code="model_not_found",
     )
@@ -110,7 +110,7 @@ def unavailable(message: str) -> ApiError:
 
 
 def stopping() -> ApiError:
-    error = unavailable("the gateway is being stopped")
+    error = unavailable("the gateway is stopping: try again later")
     error.closes = True
     return error
 
@@ -120,8 +120,11 @@ def overloaded(message: str) -> ApiError:
 
 
 def internal(error: BaseException) -> ApiError:
-    """A fault of ours, which is logged: where, but not with its text, which may be a user's."""
+    """Log a fault of the gateway and return the error for it.
+
+    The log has the place but not the exception's text, which may contain a user's text.
+    """
     frames = traceback.extract_tb(error.__traceback__)[-5:]
     where = " < ".join(f"{f.name} ({f.filename}:{f.lineno})" for f in reversed(frames))
     logger.error("internal error: %s in %s", type(error).__name__, where)
-    return of_failure(RequestFailedError("internal", "an internal error; the gateway's log has it"))
+    return of_failure(RequestFailedError("internal", "internal error: see the log of the gateway"))

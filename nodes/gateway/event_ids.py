@@ -1,7 +1,7 @@
-"""Where a stream was when its reader lost it: ids of events, and what follows one of them. Pure.
+"""Event ids of resumable streams, and the rest of an answer after such an id. Pure.
 
-A text comes in other pieces when it is made again: guesses are accepted in other passes. So an id
-says how much of each choice was told, in characters and scored tokens, and a checksum of the text.
+A text that is generated again arrives in other pieces, because other passes accept guesses. So an
+id holds how much of each choice was sent, in characters and scored tokens, and a checksum.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nodes.gateway.errors import ApiError
 from nodes.messages.fingerprint import is_fingerprint
 
 HEADER: Final = "Last-Event-ID"
-# The id of each event tells of all of them.
+# Each event id holds the positions of all choices, so their number is limited.
 MAX_CHOICES: Final = 64
 _MAX_ID_CHARS: Final = 4096
 _NOTHING: Final = "-"
@@ -28,7 +28,7 @@ _POSITION: Final = re.compile(r"(\d{1,10})\.(\d{1,10})\.([0-9a-f]{8})(\.end)?")
 
 @dataclass(slots=True)
 class _Position:
-    """What was told of one choice. crc: of its text so far."""
+    """The part of one choice that was sent. crc: the CRC-32 of that text."""
 
     has_begun: bool = False
     num_chars: int = 0
@@ -50,10 +50,11 @@ class _Position:
 
 
 class Told:
-    """What the reader of a stream has been told, by the id of the last event.
+    """The part of a stream that its reader has, as the id of the last event gives it.
 
-    tag: of the request. An id is TAG@FINGERPRINT:POSITION,POSITION,... with one for each choice.
-    fingerprint: of what answers, "" as long as that is not known; nothing else makes the same text.
+    tag: identifies the request. An id is TAG@FINGERPRINT:POSITION,POSITION,... with one position
+    for each choice. fingerprint: of the model and class that answer, "" until they are known; no
+    others make the same text.
     """
 
     def __init__(self, tag: str, num_choices: int) -> None:
@@ -65,7 +66,7 @@ class Told:
 
     @classmethod
     def of_header(cls, found: bytes, tag: str, num_choices: int) -> Told:
-        """Raises ApiError naming the header for what is no id of an event of this request."""
+        """Parse a Last-Event-ID. Raises ApiError if it is not an event id of this request."""
         told = cls(tag, num_choices)
         text = found[:_MAX_ID_CHARS].decode("latin-1")
         told.has_usage = text.endswith(_USAGE)
@@ -75,13 +76,13 @@ class Told:
         known = [position for position in positions if position is not None]
         is_known = not told.fingerprint or is_fingerprint(told.fingerprint)
         if of != tag or not is_known or len(known) != len(positions) or len(known) != num_choices:
-            raise _refused("the id of an event of this very request is accepted")
+            raise _refused("this is not the id of an event of this request")
         told._positions = known
         told._fields = [str(position) for position in known]
         return told
 
     def line(self, index: int, text: str = "", num_tokens: int = 0, *, ends: bool = False) -> bytes:
-        """The id of an event that adds this to a choice."""
+        """The `id:` line of an event that adds this text and these tokens to a choice."""
         position = self._positions[index]
         position.add(text, num_tokens)
         position.has_ended = ends
@@ -89,7 +90,7 @@ class Told:
         return self._line()
 
     def usage_line(self) -> bytes:
-        """Of the event with the counts."""
+        """The `id:` line of the event with the usage."""
         return self._line(_USAGE)
 
     def _line(self, more: str = "") -> bytes:
@@ -97,19 +98,19 @@ class Told:
         return f"id: {whose}:{','.join(self._fields)}{more}\n".encode()
 
     def rest(self) -> Rest:
-        """What is to follow this."""
+        """A filter that returns only the part of the answer after this position."""
         return Rest(self._positions)
 
 
 class Rest:
-    """Takes an answer from its beginning, and gives what was not told before."""
+    """Takes an answer from its beginning and returns the part that was not sent before."""
 
     def __init__(self, positions: Sequence[_Position]) -> None:
         self._told = [replace(position) for position in positions]
         self._seen = [_Position() for _ in positions]
 
     def of(self, delta: Delta) -> Delta:
-        """Raises ApiError where the text is not the one that was begun."""
+        """The new part of a delta. Raises ApiError if the text differs from the one begun."""
         told, seen = self._told[delta.index], self._seen[delta.index]
         if not told.has_begun:
             return delta
@@ -136,7 +137,7 @@ class Rest:
 
 
 def _parsed(field: str) -> _Position | None:
-    """None for what is no position."""
+    """Parse a position; None if it is invalid."""
     if field == _NOTHING:
         return _Position()
     found = _POSITION.fullmatch(field)
@@ -151,20 +152,20 @@ def _refused(reason: str) -> ApiError:
 
 
 def check(*, has_key: bool, streams: bool, num_choices: int) -> None:
-    """Raises ApiError where a request with a Last-Event-ID cannot go on after it."""
+    """Raises ApiError if a request with a Last-Event-ID cannot be resumed."""
     if not has_key:
-        raise _refused("this goes with the Idempotency-Key of the stream only")
+        raise _refused("this needs the Idempotency-Key of the stream")
     if not streams:
-        raise _refused("this goes with stream: true only")
+        raise _refused("this needs stream: true")
     if num_choices > MAX_CHOICES:
-        raise _refused(f"streams of more than {MAX_CHOICES} choices have no ids of events")
+        raise _refused(f"streams of more than {MAX_CHOICES} choices have no event ids")
 
 
 def _differs() -> ApiError:
-    # Of another numerics class, say: the one that began it is not there any more.
+    # For example, the numerics class that began the text is no longer in the mesh.
     return ApiError(
         412,
-        f"{HEADER}: the text that was told before cannot be made again here: ask anew, with a new "
+        f"{HEADER}: the text sent before cannot be generated again: send a new request with a new "
         f"key",
         kind="idempotency_error",
         param=HEADER,

@@ -1,4 +1,4 @@
-"""One request from its checked body to the end of its answer, streamed or whole."""
+"""Runs one request, from its checked body to the end of its answer, streamed or whole."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ _OnEvent = Callable[[int, Event], None]
 
 
 class Exchange:
-    """answers: what has come of it so far. failure: why the rest will not come, if so.
+    """One request and its answer. answers: what has arrived so far. failure: why the rest is
+    missing, or None.
 
-    abort: closes the connection, whoever reads it; end_connection: once the answer has been sent.
-    told: for a stream whose events have ids, what its reader knows; what follows is sent.
+    abort: closes the connection at once. end_connection: closes it after the answer. told: for a
+    stream whose events have ids, the part that its reader has; only the rest is sent.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class Exchange:
         self._end_connection = end_connection
         self._told = told
         self._rest = None if told is None else told.rest()
-        # Prompts that have had a place on a target.
+        # Indices of prompts that a target has started.
         self._placed: set[int] = set()
         self.answers = Answers(job)
-        # Whether whoever asked has been told anything of the answer.
+        # Whether any part of the answer has been handed to the client.
         self.has_told = False
         self.failure: ApiError | None = None
 
@@ -73,18 +74,18 @@ class Exchange:
         return seed
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What every answer says, and a stream without its usage says nowhere else."""
+        """Headers of every answer; a stream without usage reports the seed only here."""
         found = [
             (b"x-request-id", self._run.request_id.encode()),
             (b"x-airdraft-seed", str(self._seed).encode()),
         ]
         if names := ", ".join(hint.path for hint in self._job.ignored):
-            # Whatever a client calls its fields is quoted, in the letters that a header may have.
+            # Names of fields may hold any characters: JSON escapes them to those a header may have.
             found.append((b"warning", f"299 airdraft {json.dumps(f'ignored: {names}')}".encode()))
         return found
 
     async def whole(self, receive: Receive) -> bytes:
-        """The body of an answer. Raises ApiError or ClientLeftError."""
+        """Return the body of an answer. Raises ApiError or ClientLeftError."""
         choices = [Whole() for _ in range(len(self._job.prompts) * self._job.options.num_choices)]
 
         def on_event(prompt_index: int, event: Event) -> None:
@@ -106,8 +107,11 @@ class Exchange:
     async def stream(
         self, receive: Receive, send: Send, max_unsent_bytes: int, write_timeout_s: float
     ) -> None:
-        """Send events as they come. Raises ApiError before the first, and ClientLeftError."""
-        # The transport holds another write or two.
+        """Send events as they arrive. Raises ApiError before the first event, and ClientLeftError.
+
+        max_unsent_bytes: what may wait for the reader before the request is dropped.
+        """
+        # The transport buffers another write or two.
         outbox = Outbox(max_unsent_bytes // 2)
         loop = asyncio.get_running_loop()
         timers: list[asyncio.TimerHandle] = []
@@ -115,8 +119,8 @@ class Exchange:
 
         def on_filled(_asking: asyncio.Task[None]) -> None:
             outbox.close()
-            # Until here the bound of the outbox told who is too slow. After a failure all may have
-            # been sent before this is called: the connection may be another request's then.
+            # Until now the outbox's bound detected slow readers. After a failure everything may
+            # have been sent before this call, and the connection may serve another request.
             if not is_over:
                 timers.append(loop.call_later(write_timeout_s, self._abort))
 
@@ -137,7 +141,7 @@ class Exchange:
             if self._told is not None and self._rest is not None:
                 delta = self._rest.of(delta)
                 self._told.fingerprint = self.answers.fingerprint
-            # There is nothing of what was told before.
+            # The content is empty if the reader already has this part.
             if content := self._shape.chunks(self._head(), delta, self._told):
                 self.has_told = True
                 outbox.put(content)
@@ -165,10 +169,10 @@ class Exchange:
         if outbox.was_dropped or asking.cancelled():
             raise ClientLeftError
         if self.failure is not None:
-            # What ended with an error must not look like anything else.
+            # A client must not mistake a stream that failed for a whole one.
             self._end_connection()
         elif asking.done():
-            # A fault of ours after the last token: there must be no end at all.
+            # This raises an internal fault after the last token: the stream gets no end mark then.
             asking.result()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -183,26 +187,26 @@ class Exchange:
         )
 
     async def _ask_all_or_fail(self, on_event: _OnEvent) -> None:
-        """Ask the mesh until all is there or `failure` is set.
+        """Run the request until the answer is complete or `failure` is set.
 
-        Raises SlowReaderError of on_event, and CancelledError when whoever asked has left.
+        Raises SlowReaderError from on_event, and CancelledError when the client has left.
         """
         try:
             await self._ask_all(on_event)
             if not self.answers.is_whole:
-                self.failure = unavailable("the mesh did not tell the end of the answer")
+                self.failure = unavailable("the mesh did not send the end of the answer: try again")
         except asyncio.CancelledError:
             if self._run.ended_by is None:
                 raise
             self.failure = self._run.ended_by
-        except Exception as error:  # noqa: BLE001 - whoever asked has to be told, whatever it is
+        except Exception as error:  # noqa: BLE001 - the client must receive any failure
             cause = first_cause(error)
             if isinstance(cause, SlowReaderError):
                 raise cause from None
             self.failure = of_exception(cause)
 
     async def _ask_all(self, on_event: _OnEvent) -> None:
-        """All prompts of a body are answered by the numerics class that the first one goes to."""
+        """Answer all prompts of a body with the numerics class that serves the first one."""
         (first, *others), options = self._job.prompts, self._job.options
         if not others:
             await self._ask(0, first, options, on_event)
@@ -231,7 +235,7 @@ class Exchange:
         self, index: int, prompt: Prompt, options: GenerateOptions, on_event: _OnEvent
     ) -> None:
         events = self._mesh.generate(prompt, options)
-        # Its end frees the request in the mesh; a generator that is only dropped ends later.
+        # Closing the generator frees the request in the mesh; garbage collection would be later.
         async with contextlib.aclosing(cast(AsyncGenerator[Event, None], events)):
             async for event in events:
                 self._count(index, event)

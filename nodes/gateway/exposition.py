@@ -1,4 +1,4 @@
-"""Metrics as Prometheus reads them. The only module that knows prometheus_client."""
+"""Writes metrics in Prometheus' text format. Only this module imports prometheus_client."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nodes.telemetry.status import Status
 logger = logging.getLogger(__name__)
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
-# A scrape must not wait for a coordinator that is not there.
+# A scrape must not wait long for a coordinator that is unreachable.
 _STATUS_LIMIT_S: Final = 2.0
 
 
@@ -31,17 +31,18 @@ async def render_metrics(
     gateway: GatewayMetrics | None = None,
     limit_s: float = _STATUS_LIMIT_S,
 ) -> bytes:
-    """The body of /metrics, of type CONTENT_TYPE. status: Client.status, as a rule.
+    """The body of /metrics, of type CONTENT_TYPE. status: fetches the status, as Client.status.
 
-    Where the coordinator cannot be asked, airdraft_coordinator_up is 0 and the mesh's are missing.
+    Without an answer from the coordinator, airdraft_coordinator_up is 0 and the metrics of the mesh
+    are missing.
     """
-    told: Status | None = None
+    found: Status | None = None
     try:
         async with asyncio.timeout(limit_s):
-            told = await status()
+            found = await status()
     except (RequestFailedError, TimeoutError) as error:
         logger.debug("no status for metrics: %s", error)
-    return exposition([*mesh.families(told), *(gateway.families() if gateway else ())])
+    return exposition([*mesh.families(found), *(gateway.families() if gateway else ())])
 
 
 def exposition(families: Iterable[Family]) -> bytes:
@@ -51,7 +52,7 @@ def exposition(families: Iterable[Family]) -> bytes:
 
 
 class _Families(Collector):
-    """Families that are there already, made anew for each scrape."""
+    """A collector of families that were computed before, converted for each scrape."""
 
     def __init__(self, families: Iterable[Family]) -> None:
         self._families = families

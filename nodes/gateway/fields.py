@@ -1,4 +1,4 @@
-"""What all APIs let a request ask for, as options of a request to the mesh."""
+"""Fields that all APIs share, and their translation to options of a request to the mesh."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nodes.messages.fingerprint import parts_of
 
 # The sampler is greedy at exactly 0 only; a temperature below this is taken as 0.
 _LEAST_TEMPERATURE: Final = 1e-6
-# Keeps the likeliest token and no other.
+# Keeps only the likeliest token.
 _LEAST_TOP_P: Final = 1e-9
 _ANY_OBJECT: Final = '{"type":"object"}'
 
@@ -39,14 +39,14 @@ def _checked(stop: str | list[str]) -> str | list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A body that has been checked.
+    """A checked body.
 
-    prompts: each of them is a request to the mesh. sampling: the options of it that the body gives;
-    those of `options` hold once the model is known. tells_tokens: events say what made each token.
-    has_logprobs: the answer tells them. ignored: fields that mean nothing here. tools: what the
-    answer may call. tool_style, thinking: how its model writes calls, and how it thinks before it
-    answers, once that is known. has_ids: a stream that has a key can be resumed at each of its
-    events. echoed: what the answer repeats of the body.
+    prompts: each becomes a request to the mesh. sampling: the sampling options that the body gives;
+    `options` has all of them once the model is known. tells_tokens: events give the origin of each
+    token. has_logprobs: the answer has log-probabilities. ignored: fields without effect. tools:
+    functions that the answer may call. tool_style, thinking: how the model writes calls, and how it
+    thinks before it answers; "" until they are known. has_ids: a stream with a key can be resumed
+    after each event. echoed: fields of the body that the answer repeats.
     """
 
     prompts: tuple[Prompt, ...]
@@ -69,7 +69,7 @@ class Job:
 
 def _bias(found: dict[str, float]) -> dict[str, float]:
     if not all(name.isascii() and name.isdigit() and len(name) <= 9 for name in found):
-        raise refusal("the name of each entry is a token id")
+        raise refusal("the name of each entry must be a token id")
     return found
 
 
@@ -82,7 +82,7 @@ def _fingerprint(text: str) -> str:
 
 
 class Sampling(Body):
-    """How tokens are drawn, whichever API asks; extensions of OpenAI's are among them."""
+    """Fields of all APIs about model and sampling, extensions of OpenAI's API included."""
 
     model: Annotated[Text, Field(max_length=256)] | None = None
     stream: bool | None = None
@@ -132,7 +132,7 @@ class Extensions(Body):
 
 
 class OpenAiBody(Sampling):
-    """What completions and chats have in common."""
+    """Fields that completions and chats share."""
 
     hints: ClassVar = frozenset({"metadata", "store", "service_tier"})
 
@@ -166,7 +166,9 @@ def _rules_of(body: OpenAiBody) -> Rules:
     kind = "text" if wanted is None else wanted.type
     schema = None if wanted is None else wanted.json_schema
     if (schema is not None) != (kind == "json_schema"):
-        raise wrong("response_format.json_schema", "this goes with type json_schema, and only so")
+        raise wrong(
+            "response_format.json_schema", "this is needed with type json_schema, and only then"
+        )
     if kind != "text":
         if grammar.kind:
             raise wrong("grammar", "give either grammar or response_format")
@@ -174,7 +176,7 @@ def _rules_of(body: OpenAiBody) -> Rules:
         if len(text) > MAX_GRAMMAR_CHARS:
             raise wrong(
                 "response_format.json_schema.schema",
-                f"{MAX_GRAMMAR_CHARS} characters at most are accepted",
+                f"at most {MAX_GRAMMAR_CHARS} characters are accepted",
             )
         grammar = Grammar("json_schema", text)
     biases = {int(name): bias for name, bias in (body.logit_bias or {}).items()}
@@ -195,15 +197,15 @@ def options_of(
     *,
     scores_prompt: bool = False,
 ) -> GenerateOptions:
-    """Options of a body, but for sampling, which with_sampling() adds; a seed is drawn."""
+    """Options of a body without sampling, which with_sampling() adds. Draws a seed if needed."""
     num_choices = body.n or 1
     if num_choices > limits.max_choices:
-        raise wrong("n", f"{limits.max_choices} at most are accepted")
+        raise wrong("n", f"at most {limits.max_choices} are accepted")
     asked = body.system_fingerprint
     model_hash, numerics_class = ("", "") if asked is None else parts_of(asked)
     return GenerateOptions(
         max_tokens=max_tokens,
-        # Drawn here, so that all prompts of one body have the same.
+        # The seed is drawn here, so that all prompts of one body have the same.
         seed=secrets.randbits(SEED_BITS) if body.seed is None else body.seed,
         priority=DEFAULT_PRIORITY if body.priority is None else body.priority,
         num_choices=num_choices,
@@ -212,7 +214,7 @@ def options_of(
         chat=False,
         model=body.model or "",
         rules=_rules_of(body),
-        # Pieces of tokens come with their scores.
+        # The texts of single tokens arrive only with their scores.
         num_logprobs=0 if num_logprobs is None and body.tells_tokens else num_logprobs,
         scores_prompt=scores_prompt,
         model_hash=model_hash,
@@ -223,7 +225,7 @@ def options_of(
 def with_sampling(
     options: GenerateOptions, given: Mapping[str, float], usual: SamplingDefaults
 ) -> GenerateOptions:
-    """Options with how tokens are drawn: as it was given, else as is usual."""
+    """Add the sampling options: those that were given, else the defaults in `usual`."""
     known = {name: given.get(name, getattr(usual, name)) for name in SAMPLING_NAMES}
     if known["temperature"] < _LEAST_TEMPERATURE:
         known["temperature"] = 0.0
@@ -238,12 +240,12 @@ def job_of(
     options: GenerateOptions,
     **changes: Any,
 ) -> Job:
-    """changes: fields of the job that only one API has."""
+    """Make the job of a body. changes: fields of the job that only one API has."""
     streams = bool(body.stream)
     if body.stream_options is not None and not streams:
-        raise wrong("stream_options", "this goes with stream: true only")
+        raise wrong("stream_options", "this needs stream: true")
     if body.tells_tokens and not streams:
-        raise wrong("airdraft.tokens", "this goes with stream: true only")
+        raise wrong("airdraft.tokens", "this needs stream: true")
     return Job(
         prompts=prompts,
         options=options,

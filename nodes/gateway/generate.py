@@ -1,4 +1,4 @@
-"""POST of one of the APIs: from a body that nobody has seen to its answer."""
+"""The POST route of each API: checks a body, sends it to the mesh and returns the answer."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all requests of a gateway have in common. strict_fields: one that means nothing here is
-    an error. openai_defaults: what a body leaves open of sampling is OpenAI's, not the model's."""
+    """What all requests of a gateway share. strict_fields: a field without effect is an error.
+    openai_defaults: sampling that a body leaves open is OpenAI's instead of the model's."""
 
     mesh: Mesh
     limits: GatewayLimits
@@ -75,7 +75,7 @@ class Generate:
         shared, limits = self._shared, limits_of(self._shared.limits, key)
         keyed = _keyed(scope, key)
         async with contextlib.AsyncExitStack() as stack:
-            # First of all: what is read of bodies, too, is bounded by how many there may be.
+            # This comes first, so that the limit of requests also bounds the memory of bodies.
             entered = shared.running.entered(
                 record.request_id, key.name, limits.max_concurrent_per_key
             )
@@ -89,7 +89,7 @@ class Generate:
             if keyed is not None and body.get("seed") is None:
                 job = replace(job, options=replace(job.options, seed=keyed.seed))
             shape = api.shape(job)
-            told = _told(scope, keyed, job, content)
+            told = _sent_before(scope, keyed, job, content)
             if keyed is not None:
                 under_way = shared.keyed.entered(
                     keyed,
@@ -102,11 +102,11 @@ class Generate:
                 await stack.enter_async_context(under_way)
                 record.request_id = keyed.request_id(self._api.prefix)
                 shared.running.rename(run, record.request_id)
-                job = _as_before(job, told, shared.keyed.fingerprint_of(keyed))
+                job = _pinned(job, told, shared.keyed.fingerprint_of(keyed))
             record.ignored = job.ignored
-            # What is left of it is the answer's, not the question's.
+            # Free the memory of the body before the answer is generated.
             del body, content
-            # Whether there is such a model, or soon will be, the coordinator knows best.
+            # This raises if the mesh is unreachable; the coordinator itself checks the model.
             await shared.models.served()
             exchange = record.exchange = Exchange(
                 shared.mesh,
@@ -131,21 +131,21 @@ class Generate:
         record.status = 200 if exchange.failure is None else exchange.failure.status
 
     async def _traits(self, job: Job) -> ModelTraits:
-        """Of the model that a job goes to. Raises ApiError where that has to be named first."""
+        """The traits of the job's model. Raises ApiError if the body must name a model first."""
         found = await self._shared.models.traits(job.model)
         kinds = {(t.tool_style if job.tools is not None else "", t.thinking) for t in found}
         if len(kinds) > 1 and not isinstance(job.prompts[0], str):
-            reason = "name one model: those that are served think, or call tools, in several forms"
+            reason = "name one model: the models served here differ in how they call tools or think"
             raise ApiError(400, f"model: {reason}", param="model", code="invalid_value")
-        # Where no model is named: the traits of the first that may answer.
+        # If the body names no model, use the traits of the first that may answer.
         traits = found[0] if found else ModelTraits(HERMES)
         usual = OPENAI_SAMPLING if self._shared.openai_defaults else common_sampling(found)
         return replace(traits, sampling=usual)
 
 
 def _for_model(job: Job, traits: ModelTraits) -> Job:
-    """A job whose options are those of its model where the body leaves them open. Raises ApiError
-    where the model cannot be told of tools."""
+    """Fill options that the body leaves open from the model's traits. Raises ApiError if the model
+    does not support tools."""
     options = with_sampling(job.options, job.sampling, traits.sampling)
     # A grammar leaves no room for thoughts.
     is_held = bool(options.rules.grammar.kind)
@@ -156,7 +156,7 @@ def _for_model(job: Job, traits: ModelTraits) -> Job:
         options = in_style(options, job.tools, style)
     is_chat = isinstance(job.prompts[0][0], ChatMessage)
     thinking = traits.thinking if is_chat and not is_held else ""
-    # No ids of events where text is parsed: a parser holds text back, and ids count what was sent.
+    # Parsed answers have no event ids: a parser holds text back, and ids count the text sent.
     has_ids = job.has_ids and not style and not thinking
     return replace(job, options=options, tool_style=style, thinking=thinking, has_ids=has_ids)
 
@@ -171,8 +171,8 @@ def _keyed(scope: Scope, key: ApiKey) -> Keyed | None:
     return None if chosen is None else Keyed(key.name, chosen)
 
 
-def _told(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) -> Told | None:
-    """What the reader of a stream knows already; None where its events have no ids."""
+def _sent_before(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) -> Told | None:
+    """What the reader of a stream has received so far; None if its events have no ids."""
     num_choices = len(job.prompts) * job.options.num_choices
     last = _values(scope, event_ids.HEADER)
     if last:
@@ -186,10 +186,10 @@ def _told(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) -> Told |
     return Told.of_header(last[0], tag, num_choices) if last else Told(tag, num_choices)
 
 
-def _as_before(job: Job, told: Told | None, answered: str) -> Job:
-    """Served by what answered it before: nothing else makes the same text.
+def _pinned(job: Job, told: Told | None, answered: str) -> Job:
+    """Pin the job to the model and numerics class of its earlier answer: no other makes that text.
 
-    answered: fingerprint of the last answer with its key, "" if there was none.
+    answered: the fingerprint of the last answer with its key; "" if there was none.
     """
     before = (told.fingerprint if told is not None else "") or answered
     if not before or job.options.numerics_class:
@@ -205,11 +205,11 @@ def _remember(exchange: Exchange, requests: KeyedRequests, keyed: Keyed) -> None
 
 
 class _Record:
-    """What the log says of a request: never any of its text."""
+    """Collects the log line of a request, which never contains its text."""
 
     def __init__(self, request_id: str, key: str) -> None:
         self.request_id = request_id
-        # Until something else is known.
+        # The status until another one is known.
         self.status = 500
         self.exchange: Exchange | None = None
         self.ignored: tuple[Hint, ...] = ()
@@ -229,7 +229,7 @@ class _Record:
         )
 
     def _ignored(self) -> str:
-        """A name that is not known may be anything, a text, too: these are counted only."""
+        """Names of known fields; unknown ones are only counted, because they may hold any text."""
         known = [hint.path for hint in self.ignored if hint.is_known]
         if num_others := len(self.ignored) - len(known):
             known.append(f"{num_others} unknown")
@@ -238,7 +238,7 @@ class _Record:
 
 def limits_of(limits: GatewayLimits, key: ApiKey) -> GatewayLimits:
     """The limits of one key: its own where it has some, else the gateway's. Its own may be higher,
-    except where a limit covers all keys."""
+    except for limits that cover all keys."""
     return replace(
         limits,
         max_concurrent_per_key=key.max_concurrent or limits.max_concurrent_per_key,
@@ -248,10 +248,10 @@ def limits_of(limits: GatewayLimits, key: ApiKey) -> GatewayLimits:
 
 
 async def body_of(request: Request, max_bytes: int) -> bytes:
-    """The body of a request. Raises ApiError where it is too large or no JSON."""
+    """Read the body of a request. Raises ApiError if it is too large or not declared as JSON."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        # Pages of other sites may post anything else without being asked whether they may.
+        # Unlike form types, this one makes browsers send a CORS preflight for pages of other sites.
         raise ApiError(415, "Content-Type: application/json is needed", code="invalid_content_type")
     too_large = ApiError(413, f"the body has more than {max_bytes} bytes", code="body_too_large")
     declared = request.headers.get("content-length", "")
@@ -266,7 +266,7 @@ async def body_of(request: Request, max_bytes: int) -> bytes:
 
 
 async def send_whole(content: bytes, more: Headers, send: Send) -> None:
-    """Answer with JSON and these headers beside."""
+    """Send a JSON answer with additional headers."""
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),

@@ -1,4 +1,4 @@
-"""What stands before every route: host names, origins, API keys, headers, and errors as answers."""
+"""Wraps all routes: checks host name, origin and API key, adds headers, writes errors."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 Headers = list[tuple[bytes, bytes]]
 
-# Says that the process lives, and nothing else: any name will do.
+# Reveals only that the process is alive, so any Host is accepted.
 _HEALTH: Final = "/healthz"
-# Need no key: the page says nothing of the mesh, and asks for a key itself.
+# These need no key: the page contains nothing about the mesh and asks for a key itself.
 _PUBLIC: Final = frozenset({_HEALTH, "/"})
 _SECURITY: Final[Headers] = [
     (b"x-content-type-options", b"nosniff"),
@@ -31,10 +31,10 @@ _SECURITY: Final[Headers] = [
 
 
 class Guard:
-    """allowed_hosts: names in Host; None for any. allowed_origins: of pages of other sites.
+    """The ASGI application around all routes. allowed_hosts: accepted names in Host; None for any.
 
-    is_open: anybody may ask until there is a file of keys; once there was one, nobody without a key
-    may, whatever becomes of it.
+    allowed_origins: origins of pages of other sites. is_open: no key is needed until a key file
+    exists. Once one has existed, a key is needed even if the file is removed.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Guard:
                 return
             scope.setdefault("state", {})["key"] = self._key_of(scope, headers)
             await self._app(scope, receive, sending)
-        except Exception as error:  # noqa: BLE001 - the last one before the server, which logs texts
+        except Exception as error:  # noqa: BLE001 - the server behind it would log users' texts
             answer = _answer_to(error)
             if not has_started:
                 await send_error(answer, sending)
@@ -84,13 +84,15 @@ class Guard:
                 abort(scope)
 
     def _check_host(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        """A page whose name was made to mean this machine must not get through."""
+        """Refuse unknown names in Host: this prevents DNS rebinding by pages of other sites."""
         if self._allowed_hosts is None or scope["path"] == _HEALTH:
             return
         host = headers.get(b"host", b"").decode("latin-1").lower()
         name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
         if name.strip("[]") not in self._allowed_hosts:
-            raise ApiError(421, "this name is not one of the gateway's: see allowed_hosts")
+            raise ApiError(
+                421, "the gateway does not accept this name in Host: see its setting allowed_hosts"
+            )
 
     def _key_of(self, scope: Scope, headers: dict[bytes, bytes]) -> ApiKey:
         if scope["path"] in _PUBLIC:
@@ -100,13 +102,13 @@ class Guard:
                 return ANYBODY
             self._is_open = False
         kind, _, text = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
-        if kind.lower() != "bearer":  # Anthropic's clients say it so.
+        if kind.lower() != "bearer":  # Anthropic's clients use this header.
             text = headers.get(b"x-api-key", b"").decode("latin-1")
         found = self._keys.find(text.strip()) if text.strip() else None
         if found is None:
             raise ApiError(
                 401,
-                "an API key is needed: Authorization: Bearer KEY",
+                "a valid API key is needed: send Authorization: Bearer KEY",
                 kind="authentication_error",
                 code="invalid_api_key",
             )
@@ -127,7 +129,9 @@ class Guard:
 
     async def _preflight(self, origin: bytes, headers: dict[bytes, bytes], send: Send) -> None:
         if origin not in self._allowed_origins:
-            raise ApiError(403, "pages of this origin may not use the gateway: see cors_origins")
+            raise ApiError(
+                403, "pages of this origin may not use the gateway: see its setting cors_origins"
+            )
         allowed = [
             (b"access-control-allow-methods", b"GET, POST, DELETE"),
             (b"access-control-allow-headers", headers.get(b"access-control-request-headers", b"")),
@@ -145,7 +149,7 @@ def _answer_to(error: Exception) -> ApiError:
             return ApiError(error.status_code, error.detail, code="not_found")
         case KeysError():
             logger.error("%s", error)
-            return unavailable("the file of API keys cannot be used: the gateway's log says why")
+            return unavailable("the file of API keys cannot be read: see the log of the gateway")
         case _:
             return internal(error)
 
@@ -164,7 +168,7 @@ async def send_error(error: ApiError, send: Send) -> None:
 
 
 def key_of(scope: Scope, wanted: str) -> ApiKey:
-    """The key of a request. Raises ApiError where it lacks the scope."""
+    """Return the key of a request. Raises ApiError if it lacks the scope `wanted`."""
     key: ApiKey = scope["state"]["key"]
     if wanted not in key.scopes:
         raise ApiError(
@@ -174,20 +178,20 @@ def key_of(scope: Scope, wanted: str) -> ApiKey:
 
 
 def abort(scope: Scope) -> None:
-    """Close the connection without waiting for its reader, where the server lets us."""
+    """Close the connection without waiting for its reader, if the server supports it."""
     connection = scope.get("state", {}).get("connection")
     if connection is not None:
         connection.abort()
 
 
 def end_connection(scope: Scope) -> None:
-    """Take no further request on the connection once this one is answered."""
+    """Close the connection once this request has been answered."""
     connection = scope.get("state", {}).get("connection")
     if connection is not None:
         connection.end_after_this()
 
 
 def has_left(scope: Scope) -> bool:
-    """Whether the client has closed its connection, as far as is known."""
+    """Whether the client is known to have closed its connection."""
     connection = scope.get("state", {}).get("connection")
     return connection is not None and connection.is_closing

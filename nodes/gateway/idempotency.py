@@ -1,7 +1,7 @@
-"""Idempotency-Key: what follows from it, and what this gateway remembers of it.
+"""Idempotency-Key: derives seeds and ids from it, and remembers keys in use.
 
-By law 1 a text is a function of its request and seed. So nothing of an answer is kept: a seed that
-follows from the key makes any gateway of the mesh give the same answer again.
+By law 1 a text is a function of its request and seed. So no answer is kept: a seed derived from the
+key makes any gateway of the mesh give the same answer again.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ SEED_BITS: Final = 53
 _ACCEPTED: Final = re.compile(rb"[\x21-\x7e]{1,255}")
 _MAX_REMEMBERED: Final = 10_000
 _REMEMBERED_S: Final = 3600.0
-# For a request whose client has gone to end; that takes some turns of the event loop.
+# How long to wait for a request to end whose client has left; it takes a few event-loop cycles.
 _ENDING_LIMIT_S: Final = 5.0
 
 
 def of_headers(found: Sequence[bytes]) -> str | None:
-    """The key of a request, if it has one. Raises ApiError naming the header."""
+    """Return the key of a request, or None. Raises ApiError naming the header."""
     if not found:
         return None
-    # Two of them are none.
+    # Several headers are joined with a space, which is not accepted.
     value = b", ".join(found)
     if not _ACCEPTED.fullmatch(value):
         raise ApiError(
@@ -47,7 +47,7 @@ def of_headers(found: Sequence[bytes]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Keyed:
-    """A request with a key. owner: name of the API key; key: what the client chose."""
+    """A request with a key. owner: name of the API key. key: the client's Idempotency-Key."""
 
     owner: str
     key: str
@@ -55,27 +55,27 @@ class Keyed:
     def _derived(self, what: str, size: int, *more: bytes) -> bytes:
         hashed = hashlib.blake2b(digest_size=size, person=f"airdraft.{what}".encode())
         for part in (self.owner.encode(), self.key.encode(), *more):
-            # Each with its length: no two lists of parts are the same bytes.
+            # With the lengths, different lists of parts never become the same bytes.
             hashed.update(len(part).to_bytes(8, "little"))
             hashed.update(part)
         return hashed.digest()
 
     @property
     def seed(self) -> int:
-        """Of a request that names none; the same in every gateway."""
+        """The seed of a request that names none; it is the same in every gateway."""
         return int.from_bytes(self._derived("seed", 8), "little") >> (64 - SEED_BITS)
 
     def request_id(self, prefix: str) -> str:
         return f"{prefix}-{self._derived('id', 12, prefix.encode()).hex()}"
 
     def tag(self, path: str, body: bytes) -> str:
-        """Short for this key and body, in the ids of events: another body has another one."""
+        """A short hash of key, path and body, which identifies the request in event ids."""
         return self._derived("event", 6, path.encode(), body).hex()
 
 
 class _Entry:
-    """A request under way. is_gone: whether its client has hung up, though it has not ended. end:
-    its connection, which may be dead without anybody having heard.
+    """A request under way. is_gone: whether its client has closed the connection. end: closes that
+    connection, which may be dead although no close was received.
     """
 
     def __init__(self, is_gone: Callable[[], bool], end: Callable[[], None]) -> None:
@@ -85,7 +85,7 @@ class _Entry:
 
 @dataclass(slots=True)
 class _Remembered:
-    """A key that was used. body: a digest. fingerprint: of what answered it, "" if nothing has."""
+    """A key that was used. body: digest of path and body. fingerprint: of its answer, or ""."""
 
     body: bytes
     used_at: float
@@ -93,7 +93,7 @@ class _Remembered:
 
 
 class KeyedRequests:
-    """Requests with a key: one at a time under way, and bodies of the last hour as digests."""
+    """Requests with a key: allows one at a time per key, and keeps body digests for an hour."""
 
     def __init__(
         self, max_remembered: int = _MAX_REMEMBERED, clock: Callable[[], float] = time.monotonic
@@ -102,7 +102,7 @@ class KeyedRequests:
         self._clock = clock
         self._under_way: dict[Keyed, _Entry] = {}
         self._remembered: OrderedDict[Keyed, _Remembered] = OrderedDict()
-        # Digests say nothing to who has not this.
+        # Without this secret a digest reveals nothing about a body.
         self._secret = secrets.token_bytes(32)
 
     @contextlib.asynccontextmanager
@@ -116,10 +116,11 @@ class KeyedRequests:
         end: Callable[[], None] = lambda: None,
         takes_over: bool = False,
     ) -> AsyncIterator[None]:
-        """Raises ApiError: 422 for another body than before, 409 while one is under way.
+        """Hold the key for one request. Raises ApiError: 422 if the key was used with another body,
+        409 while a request with it is under way.
 
-        is_gone, end: of this request's client and connection. takes_over: its client says what it
-        has of the one under way, so that has lost its reader.
+        is_gone, end: as in _Entry. takes_over: the client resumes the stream under way, so that one
+        has lost its reader and is ended.
         """
         self._check_body(keyed, path, body)
         while (other := self._under_way.get(keyed)) is not None:
@@ -134,7 +135,7 @@ class KeyedRequests:
             entry.has_ended.set()
 
     async def _ended(self, entry: _Entry) -> None:
-        """Wait for a request whose client has gone. Raises ApiError where it has not."""
+        """Wait for a request whose client has left to end. Raises ApiError if it has not left."""
         if entry.is_gone():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_ENDING_LIMIT_S):
@@ -142,7 +143,8 @@ class KeyedRequests:
                     return
         raise ApiError(
             409,
-            f"{HEADER}: a request with this key is under way: wait for its answer, or hang up",
+            f"{HEADER}: a request with this key is under way: wait for its answer, or close its "
+            f"connection",
             kind="idempotency_error",
             param=HEADER,
             code="request_in_progress",
@@ -158,7 +160,7 @@ class KeyedRequests:
         if known.body != digest.digest():
             raise ApiError(
                 422,
-                f"{HEADER}: this key was used with another body or route: take a new key for a new "
+                f"{HEADER}: this key was used with another body or route: use a new key for a new "
                 f"request",
                 kind="idempotency_error",
                 param=HEADER,
@@ -176,12 +178,12 @@ class KeyedRequests:
             self._remembered.popitem(last=False)
 
     def fingerprint_of(self, keyed: Keyed) -> str:
-        """Of what answered the last request with this key; "" if that is not known here."""
+        """The fingerprint of the last answer with this key; "" if this gateway knows none."""
         known = self._remembered.get(keyed)
         return "" if known is None else known.fingerprint
 
     def answered(self, keyed: Keyed, fingerprint: str) -> None:
-        """Who has this key has been told something of an answer with this fingerprint."""
+        """Note that the client has received a part of an answer with this fingerprint."""
         known = self._remembered.get(keyed)
         if known is not None:
             known.fingerprint = fingerprint

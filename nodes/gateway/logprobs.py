@@ -1,4 +1,4 @@
-"""Log-probabilities in the two shapes that OpenAI's APIs have for them."""
+"""Writes log-probabilities in the two shapes of OpenAI's APIs."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def _chat_score(score: Score) -> dict[str, Any]:
 
 
 class CompletionLogprobs:
-    """The shape of completions: lists beside each other. Knows how long the text is so far."""
+    """Writes the shape of completions, which is parallel lists, and counts the text's length."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._num_chars = 0
 
     def skip(self, tokens: Iterable[ScoredToken]) -> None:
-        """Tokens of the text that an answer told which this one goes on."""
+        """Count tokens that the reader of a resumed stream already has."""
         for token in tokens:
             self._num_chars += len(self._decoder.decode(token.scores.chosen.piece))
 
     def of(self, tokens: Iterable[ScoredToken]) -> dict[str, Any]:
-        """The next tokens of the text; text_offset: characters of it before each of them."""
+        """Write the next tokens. text_offset: the number of characters before each token."""
         texts: list[str] = []
         logprobs: list[float | None] = []
         tops: list[dict[str, float] | None] = []
@@ -62,17 +62,17 @@ class CompletionLogprobs:
 
 
 def _top(token: ScoredToken) -> dict[str, float]:
-    """By the text of a token; the one that was chosen is always among them."""
+    """Text of a token -> log-probability; the chosen token is always included."""
     found: dict[str, float] = {}
     for score in (*token.scores.top, token.scores.chosen):
-        # Where two tokens have one text, the likelier one stands for it.
+        # If two tokens have the same text, the likelier one is kept.
         text = _token_text(score.piece)
         found[text] = max(score.logprob, found.get(text, score.logprob))
     return found
 
 
 def _token_text(piece: bytes) -> str:
-    """Bytes that are no text by themselves are written as `bytes:\\xe2\\x82`."""
+    """The text of a token; bytes that are not UTF-8 become, for example, `bytes:\\xe2\\x82`."""
     try:
         return piece.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""What those who look at a mesh are shown: one status for all of them, and the last minutes."""
+"""The status of the mesh, shared by all pages and scrapes, and its history of the last minutes."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ASK_LIMIT_S: Final = 2.0
 
 
 class Looking:
-    """Asks the coordinator once a second at most, however many look, and not while nobody does.
+    """Fetches the status at most once a second, however many clients want it, and only on demand.
 
-    The history has a point for each time it was asked.
+    The history has one point for each status.
     """
 
     def __init__(self, mesh: Mesh, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,9 +34,9 @@ class Looking:
         self.history = History()
 
     async def status(self) -> Status:
-        """At most a second old. Raises RequestFailedError where the coordinator does not answer."""
+        """A status at most a second old. Raises RequestFailedError without a coordinator."""
         if not self._mesh.is_joined:
-            # The next coordinator's status is another.
+            # The next coordinator has a status of its own.
             self._known = None
             raise RequestFailedError("unavailable", "the coordinator cannot be reached")
         if self._known is not None and self._clock() - self._known_at < _MAX_AGE_S:
@@ -44,11 +44,11 @@ class Looking:
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask())
             self._asking.add_done_callback(self._asked)
-        # Who leaves does not end what others wait for.
+        # A caller that is cancelled must not cancel the request that others wait for.
         return await asyncio.shield(self._asking)
 
     async def document(self, gateway: dict[str, object]) -> bytes:
-        """JSON for the page: status, history, and what the gateway says of itself."""
+        """JSON for the page: status, history and `gateway`, the gateway's own figures."""
         await self.status()
         points = [[p.at_s, p.tokens_per_s, p.acceptance] for p in self.history]
         own = json.dumps({"gateway": gateway, "history": points}, separators=(",", ":"))
@@ -57,7 +57,7 @@ class Looking:
     def _asked(self, asking: asyncio.Task[Status]) -> None:
         self._asking = None
         if not asking.cancelled():
-            # Whoever has left does not fetch it.
+            # Mark the exception as retrieved, even if every caller has left.
             asking.exception()
 
     async def _ask(self) -> Status:
@@ -72,7 +72,7 @@ class Looking:
         return status
 
     async def stop(self) -> None:
-        """Give up what is being asked."""
+        """Cancel the request under way."""
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What the gateway asks of a mesh, and which models it serves."""
+"""The gateway's interface to a mesh, and the models that the mesh serves."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _MAX_AGE_S: Final = 1.0
 
 
 class Mesh(Protocol):
-    """As nodes.client.client.Client."""
+    """The part of nodes.client.client.Client that the gateway uses."""
 
     @property
     def is_joined(self) -> bool:
-        """Whether the coordinator is there, as far as is known."""
+        """Whether the coordinator is connected, as far as is known."""
 
     def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
-        """Must have aclose(), which cancels the request. Raises RequestFailedError."""
+        """The iterator must have aclose(), which cancels the request. Raises RequestFailedError."""
 
     async def read(self, prompt: Prompt, options: GenerateOptions, wants: str) -> ReadNotice:
         """Raises RequestFailedError."""
@@ -41,10 +41,11 @@ class Mesh(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that targets take requests for; exact, emulated: whether any of them is not, is.
+    """A model for which targets take requests. exact: whether all of these targets are exact.
+    emulated: whether any is.
 
-    id: what names it. hashes: of its content; several where id is a name that several files have.
-    traits: what its file says of how it is to be used.
+    id: its name in the API. hashes: hashes of its files; several if the id is a name that several
+    files have. traits: how the model is used, according to its file.
     """
 
     id: str
@@ -74,19 +75,19 @@ class ServedModel:
 
 
 class Models:
-    """The models of a mesh, asked for again when what is known is a second old."""
+    """The models of a mesh; the list is fetched again when it is a second old."""
 
     def __init__(self, mesh: Mesh, clock: Callable[[], float] = time.monotonic) -> None:
         self._mesh = mesh
         self._clock = clock
-        # Targets that take requests.
+        # Targets that are not being drained.
         self._known: Sequence[NodeFields] = ()
         self._has_targets = False
         self._asked_at = -math.inf
 
     async def served(self) -> list[ServedModel]:
-        """All but those whose targets are all being drained, by id. Raises ApiError where nobody
-        can be asked."""
+        """The models that have a target which is not being drained, sorted by id. Raises ApiError
+        if the coordinator is unreachable."""
         targets = await self._targets(_MAX_AGE_S)
         ids = model_ids(map(_model_of, targets))
         found = [
@@ -96,9 +97,9 @@ class Models:
         return sorted(found, key=lambda served: served.id)
 
     async def find(self, name: str) -> ServedModel | None:
-        """What a name stands for, as the coordinator reads it; of several files all together.
+        """The model of a name, by the coordinator's rules; several files with it become one.
 
-        Raises ApiError where nobody can be asked.
+        Raises ApiError if the coordinator is unreachable.
         """
         targets = await self._targets(_MAX_AGE_S)
         ids = model_ids(map(_model_of, targets))
@@ -107,26 +108,26 @@ class Models:
         return _served(known.pop() if len(known) == 1 else name, named) if named else None
 
     async def traits(self, name: str) -> list[ModelTraits]:
-        """Of all models that make text and that a name may mean; "" for any. The list is empty
-        where there is no such model; whether there soon will be one, the coordinator knows best.
+        """The traits of all models that generate text and match a name; "" matches any. The list
+        may be empty: the coordinator decides whether to wait for such a model.
 
-        Raises ApiError where nobody can be asked.
+        Raises ApiError if the coordinator is unreachable.
         """
         return traits_of_nodes(await self._targets(_MAX_AGE_S), name)
 
     async def _targets(self, max_age_s: float) -> Sequence[NodeFields]:
-        """Those that take requests. max_age_s: of what is known."""
+        """The targets that are not being drained. max_age_s: how old the list may be."""
         if not self._mesh.is_joined:
-            # The next coordinator's targets are others, at first none.
+            # The next coordinator has other targets, at first none.
             self._asked_at = -math.inf
-            raise unavailable("the coordinator cannot be reached: ask again when it is back")
+            raise unavailable("the coordinator cannot be reached: try again when it is back")
         if self._clock() - self._asked_at < max_age_s:
             return self._known
         try:
             async with asyncio.timeout(_ASK_LIMIT_S):
                 reply = await self._mesh.nodes()
         except TimeoutError:
-            raise unavailable("the coordinator does not answer") from None
+            raise unavailable("the coordinator does not answer: try again later") from None
         except RequestFailedError as error:
             raise of_failure(error) from error
         targets = [node for node in reply.nodes if node.role == "target"]
@@ -135,12 +136,14 @@ class Models:
         return self._known
 
     async def check_ready(self, max_age_s: float = _MAX_AGE_S) -> None:
-        """Raises ApiError where no target would take a request, whatever its model."""
+        """Raises ApiError if no target takes requests for any model."""
         if not await self._targets(max_age_s):
-            # One may have come since.
+            # A target may join at any time, so the next call fetches the list again.
             self._asked_at = -math.inf
-            what = "all targets are being drained" if self._has_targets else "no target is there"
-            raise unavailable(f"{what}: start one, or ask again when it is back")
+            what = (
+                "all targets are being drained" if self._has_targets else "the mesh has no target"
+            )
+            raise unavailable(f"{what}: start one, or try again when it is back")
 
 
 def _model_of(node: NodeFields) -> Model:

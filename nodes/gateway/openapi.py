@@ -1,4 +1,4 @@
-"""/openapi.json: what the routes accept, from the pydantic models that check it."""
+"""/openapi.json: describes what the routes accept, from the pydantic models that check it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ _ERROR: Final = {
 def document(
     gets: Mapping[str, str], posts: Mapping[str, Api | Reading], version: str
 ) -> dict[str, Any]:
-    """An OpenAPI 3.1 document. gets: what each path that is read tells. posts: what is posted to
-    each path.
-    """
+    """Make an OpenAPI 3.1 document. gets: path -> summary of its GET. posts: path -> its POST."""
     named, schemas = models_json_schema(
         [(post.body, "validation") for post in posts.values()], ref_template=_REF
     )
@@ -45,7 +43,7 @@ def document(
     for path, post in posts.items():
         answer: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
         if isinstance(post, Api):
-            # Where the body says "stream": true.
+            # For a body with "stream": true.
             answer["text/event-stream"] = {"schema": {"type": "string"}}
         asked = {"application/json": {"schema": named[post.body, "validation"]}}
         paths[path] = {
@@ -54,7 +52,7 @@ def document(
                 "requestBody": {"required": True, "content": asked},
                 "responses": {
                     "200": {"description": "The answer", "content": answer},
-                    "default": {"description": "What went wrong", "content": failed},
+                    "default": {"description": "The error", "content": failed},
                 },
             }
         }

@@ -1,4 +1,4 @@
-"""What waits to be sent to the reader of a stream: bounded, and never waited for by the mesh."""
+"""A bounded buffer between the mesh and a stream's reader, so that the mesh never waits."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Final
 
 from nodes.gateway.errors import ApiError
 
-# One write is small beside the bound, so that the transport, too, holds little.
+# A write is small compared with the bound, so that the transport buffers little.
 _WRITE_BYTES: Final = 16_384
 
 
 class SlowReaderError(Exception):
-    """The reader takes less than comes; it is not waited for."""
+    """The reader is slower than the stream, and the outbox is full."""
 
 
 class Outbox:
-    """Filled by one task, emptied by another. max_bytes: beside the largest single event."""
+    """One task fills it, another empties it. max_bytes: the bound, on top of the largest event."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -29,7 +29,7 @@ class Outbox:
         self.was_dropped = False
 
     def put(self, event: bytes) -> None:
-        """Raises SlowReaderError when too much waits; nothing more is sent then."""
+        """Add an event. Raises SlowReaderError if too much waits; the rest is dropped then."""
         self.has_begun = True
         self._largest = max(self._largest, len(event))
         if len(self._parts) + len(event) > self._max_bytes + self._largest:
@@ -41,7 +41,7 @@ class Outbox:
         self._ready.set()
 
     def fail(self, error: ApiError, event: bytes) -> None:
-        """End with an error: as a status, or as this event where something was sent already."""
+        """End with an error: as a status, or as this event if the stream has begun."""
         if not self.has_begun:
             self._failure = error
         else:
@@ -53,7 +53,7 @@ class Outbox:
         self._ready.set()
 
     async def take(self) -> bytes:
-        """Something to send, b"" at the end. Raises ApiError if it failed before any of it."""
+        """Wait for bytes to send; b"" at the end. Raises ApiError on a failure before any byte."""
         await self._ready.wait()
         if self._failure is not None:
             raise self._failure

@@ -1,4 +1,4 @@
-"""Answers as clients read them: what the model thought, its content, and its calls. Pure."""
+"""Splits the text of answers into thoughts, content and calls of functions. Pure."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ CALL: Final = "call"
 
 @dataclass(slots=True)
 class Item:
-    """A part of an answer: thoughts, content or a call. Of a call, name is the function, text its
-    arguments as JSON, and number its place among the calls."""
+    """A part of an answer: thoughts, content or a call. For a call, name is the function, text is
+    its arguments as JSON, and number is its index among the calls."""
 
     kind: str
     name: str = ""
@@ -34,8 +34,8 @@ class Item:
 
 
 class Step(NamedTuple):
-    """Something that happens to the item of an answer at a place: it `begins`, `grows` by a piece,
-    or `ends`. reason: why the answer ends with it, if it does."""
+    """A change of one item: `what` says that it `begins`, `grows` by a piece, or `ends`. place: the
+    item's index in the answer. reason: the finish reason if the answer ends with the item."""
 
     what: str
     place: int
@@ -45,7 +45,7 @@ class Step(NamedTuple):
 
 
 class ItemReader:
-    """One choice as a row of items, each of which ends before the next begins."""
+    """Reads one choice as a sequence of items, each of which ends before the next begins."""
 
     def __init__(self, job: Job) -> None:
         self._readers = Readers(job)
@@ -103,13 +103,13 @@ class ItemShape(ABC):
     def ended(
         self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
     ) -> bytes:
-        """The events behind the last item."""
+        """The events after the last item."""
 
     @abstractmethod
     def document(
         self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
     ) -> dict[str, Any]:
-        """All of an answer."""
+        """The whole answer as JSON."""
 
     @abstractmethod
     def failed(self, error: ApiError) -> bytes: ...
@@ -120,7 +120,7 @@ def num_calls(items: Iterable[Item]) -> int:
 
 
 def items_of(job: Job, whole: Delta) -> list[Item]:
-    """All of a choice that is there as a whole."""
+    """The items of a complete choice."""
     reader = ItemReader(job)
     for _ in reader.read(whole):
         pass
@@ -128,7 +128,7 @@ def items_of(job: Job, whole: Delta) -> list[Item]:
 
 
 class Readers:
-    """Reads the choices of one answer."""
+    """Splits the text of all choices of one answer into parts."""
 
     def __init__(self, job: Job) -> None:
         self._style = job.tool_style
@@ -137,7 +137,7 @@ class Readers:
         self._by_choice: dict[int, tuple[ThinkingReader | None, CallReader | None]] = {}
 
     def parts(self, delta: Delta) -> list[Part]:
-        """What a piece of a choice's text adds."""
+        """The parts that a piece of a choice's text adds."""
         if delta.index not in self._by_choice:
             self._by_choice[delta.index] = self._new()
         thoughts, calls = self._by_choice[delta.index]
@@ -154,7 +154,7 @@ class Readers:
         return parts
 
     def num_calls(self, index: int) -> int:
-        """How many calls a choice has begun."""
+        """The number of calls that a choice has begun."""
         _, calls = self._by_choice.get(index, (None, None))
         return 0 if calls is None else calls.num_calls
 
@@ -173,7 +173,7 @@ class _At(Enum):
 
 
 class ThinkingReader:
-    """Tells what a model thinks from what it answers. kind: as chat.thinking has it."""
+    """Separates a model's thoughts from its answer. kind: one of engine.chat.thinking."""
 
     def __init__(self, kind: str) -> None:
         self._at = _At.THOUGHTS if kind == OPENED else _At.START
@@ -181,7 +181,7 @@ class ThinkingReader:
         self._waiting = ""
 
     def read(self, text: str, *, is_last: bool = False) -> tuple[str, str]:
-        """What more text adds to the thoughts, and to the content."""
+        """Take more text and return what it adds to the thoughts and to the content."""
         self._waiting += text
         reasoning = content = ""
         if self._at is _At.START:

@@ -1,5 +1,5 @@
-"""Serves /v1/responses for OpenAI's newer clients: bodies become those of a chat (chat.py), and
-answers are written as items. Nothing is stored, so a conversation is sent whole each time.
+"""Serves /v1/responses for OpenAI's newer clients: turns bodies into chat bodies (chat.py) and
+writes answers as items. Nothing is stored, so a client sends the whole conversation each time.
 
 Source: OpenAI's API reference, Responses and their streaming events.
 """
@@ -57,7 +57,7 @@ _Content = TextOr[Annotated[list[ResponsesPart], Field(max_length=MAX_MESSAGES, 
 
 
 class InputItem(Body):
-    """A message where no type is given. What a model thought is not shown to it again."""
+    """An item of the input; without a type it is a message. Earlier thoughts are left out."""
 
     hints: ClassVar = frozenset({"id", "status", "summary", "encrypted_content", "phase"})
 
@@ -75,7 +75,7 @@ class InputItem(Body):
 
 
 class ResponsesTool(Body):
-    """Other types are tools that OpenAI's servers run themselves."""
+    """A function. Other types of tools, which OpenAI's servers run themselves, are refused."""
 
     type: Literal["function"]
     name: Text
@@ -104,7 +104,7 @@ class TextOptions(Body):
 
 
 def _not_stored(_response_id: str) -> str:
-    reason = "answers are not stored here: send the whole conversation as input"
+    reason = "answers are not stored: send the whole conversation as input"
     raise refusal(reason, "unsupported_parameter")
 
 
@@ -143,7 +143,7 @@ class ResponsesBody(Sampling):
     parallel_tool_calls: bool | None = None
 
 
-# How a field of a chat is called in the body that it was made of.
+# Paths of the chat body -> paths of the body that the client sent, for errors.
 _NAMES: Final = (
     (r"^messages.*", "input"),
     (r"^max_completion_tokens\b", "max_output_tokens"),
@@ -163,7 +163,7 @@ def _job(body: ResponsesBody, ignored: tuple[Hint, ...], limits: GatewayLimits) 
 
 
 def _as_chat(body: ResponsesBody) -> dict[str, Any]:
-    """The body of /v1/chat/completions that asks for the same."""
+    """The equivalent body of /v1/chat/completions."""
     messages = list[dict[str, Any]]()
     if body.instructions is not None:
         messages.append({"role": "system", "content": body.instructions})
@@ -200,15 +200,15 @@ def _response_format(text: TextOptions | None) -> dict[str, Any] | None:
 
 
 def _messages_of(items: Sequence[InputItem]) -> list[dict[str, Any]]:
-    """The equivalent chat messages: calls are of the message of the assistant before them."""
+    """The equivalent chat messages; calls are added to the assistant's message before them."""
     messages = list[dict[str, Any]]()
     for place, item in enumerate(items):
         need(item, _NEEDED[item.kind], f"input[{place}]")
         if item.kind == "message":
             messages.append({"role": item.role, "content": text_of(item.content)})
         elif item.kind == "function_call_output":
-            told = {"role": "tool", "tool_call_id": item.call_id}
-            messages.append({**told, "content": text_of(item.output)})
+            fields = {"role": "tool", "tool_call_id": item.call_id}
+            messages.append({**fields, "content": text_of(item.output)})
         elif item.kind == "function_call":
             call = call_json(item.call_id or "", item.name or "", item.arguments or "")
             if not messages or messages[-1]["role"] != "assistant":
@@ -218,13 +218,13 @@ def _messages_of(items: Sequence[InputItem]) -> list[dict[str, Any]]:
 
 
 def _echoed(body: ResponsesBody) -> dict[str, Any]:
-    """What an answer repeats of its request, declared fields alone: clients expect these."""
+    """The declared fields of the request that clients expect an answer to repeat."""
     found = body.text.format if body.text is not None else None
-    told: dict[str, Any] = {"type": "text"}
+    fields: dict[str, Any] = {"type": "text"}
     if found is not None:
-        told = {"type": found.type}
+        fields = {"type": found.type}
         if found.schema_ is not None:
-            told |= {"name": found.name, "schema": found.schema_, "strict": found.strict}
+            fields |= {"name": found.name, "schema": found.schema_, "strict": found.strict}
     chosen: Any = body.tool_choice or "auto"
     if isinstance(chosen, ResponsesNamedTool):
         chosen = {"type": chosen.type, "name": chosen.name}
@@ -232,7 +232,7 @@ def _echoed(body: ResponsesBody) -> dict[str, Any]:
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,
         "parallel_tool_calls": body.parallel_tool_calls is not False,
-        "text": {"format": told},
+        "text": {"format": fields},
         "tool_choice": chosen,
         "tools": [
             {
@@ -277,8 +277,8 @@ class ResponsesShape(ItemShape):
                 yield self._event(f"{named}.delta", **where, delta=step.piece, **more)
             case _:
                 if is_call:
-                    told = {"arguments": step.item.text, "name": step.item.name}
-                    yield self._event(f"{named}.done", **where, **told)
+                    fields = {"arguments": step.item.text, "name": step.item.name}
+                    yield self._event(f"{named}.done", **where, **fields)
                 else:
                     yield self._event(f"{named}.done", **where, text=step.item.text, **more)
                     part = item["content"][0]
@@ -292,14 +292,14 @@ class ResponsesShape(ItemShape):
         return self._event(f"response.{response['status']}", response=response)
 
     def failed(self, error: ApiError) -> bytes:
-        told = {"code": error.code, "message": error.message, "param": error.param}
-        return self._event("error", **told)
+        fields = {"code": error.code, "message": error.message, "param": error.param}
+        return self._event("error", **fields)
 
     def document(
         self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
     ) -> dict[str, Any]:
         status = _status(reason)
-        # What was cut off is the last one.
+        # Only the last item can be cut off.
         ends = [*[_COMPLETED] * (len(items) - 1), status]
         output = [_item(head, item, end) for item, end in zip(items, ends, strict=False)]
         response = self._response(head, status, output)
@@ -345,7 +345,7 @@ def _status(reason: str | None) -> str:
 
 
 def _item(head: Head, item: Item, status: str) -> dict[str, Any]:
-    """An item of the output, with an id that is the same however often the answer is told."""
+    """An item of the output. Its id is the same each time the answer is written."""
     if item.kind == CALL:
         named = call_id(head, 0, item.number)
         return {
@@ -358,8 +358,8 @@ def _item(head: Head, item: Item, status: str) -> dict[str, Any]:
         }
     if item.kind == CONTENT:
         part = {"type": "output_text", "text": item.text, "annotations": [], "logprobs": []}
-        told = {"type": "message", "role": "assistant", "content": [part], "status": status}
-        return {"id": head.object_id.replace("resp-", "msg-"), **told}
+        fields = {"type": "message", "role": "assistant", "content": [part], "status": status}
+        return {"id": head.object_id.replace("resp-", "msg-"), **fields}
     thoughts = [{"type": "reasoning_text", "text": item.text}]
     identity = head.object_id.replace("resp-", "rs-")
     return {"id": identity, "type": "reasoning", "summary": [], "content": thoughts}
@@ -368,7 +368,7 @@ def _item(head: Head, item: Item, status: str) -> dict[str, Any]:
 RESPONSES: Final = Api(
     "resp",
     ResponsesBody,
-    "The answer to a conversation, as OpenAI's newer clients ask",
+    "Answer a conversation (OpenAI's Responses API)",
     _job,
     ResponsesShape,
 )

@@ -1,4 +1,4 @@
-"""Run a gateway from its config, as a process of its own or beside a mesh in this one."""
+"""Runs a gateway from its config, as its own process or in the process of a mesh."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from nodes.service.roles import declared, keyring, link_of
 from nodes.service.runtime import raise_file_limit
 from nodes.service.sockets import endpoint_of, inherited
 
-# FileDescriptorName= of the gateway's socket unit.
+# Equals FileDescriptorName= in the gateway's socket unit.
 SOCKET_NAME: Final = "http"
 
 
 async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) -> None:
     """Bind and serve until cancelled. on_started gets the base URL of the API.
 
-    While the coordinator cannot be reached requests are told so. Raises RefusedError where it does
-    not let this gateway in.
+    While the coordinator is unreachable, requests get status 503. Raises RefusedError if the
+    coordinator does not admit this gateway.
     """
     raise_file_limit()
     bound = _inherited()
@@ -53,7 +53,7 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
                     if task.done():
                         task.result()
             finally:
-                # The link stays until the last streams have ended.
+                # The link stays open until the last streams have ended.
                 serving.cancel()
                 await asyncio.gather(serving, return_exceptions=True)
                 client.close()
@@ -62,7 +62,7 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
 
 
 def _inherited() -> socket.socket | None:
-    """The socket that the service manager has opened for this process, if it has."""
+    """The socket that the service manager opened for this process, or None."""
     fd = inherited(environment(), SOCKET_NAME)
     return None if fd is None else socket.socket(fileno=fd)
 
@@ -70,14 +70,17 @@ def _inherited() -> socket.socket | None:
 def _listen_of(bound: socket.socket) -> str:
     endpoint = endpoint_of(bound.fileno())
     if not endpoint.startswith("tcp://"):
-        raise ConfigError(f"the socket of this service is {endpoint}: HTTP is served on TCP")
+        raise ConfigError(
+            f"the socket of this service is {endpoint}, but HTTP needs TCP: "
+            f"set ListenStream=HOST:PORT"
+        )
     return endpoint.removeprefix("tcp://")
 
 
 async def serve_beside(
     client: Client, config: GatewayConfig, on_started: Callable[[str], None]
 ) -> None:
-    """Serve the mesh that a client of this process is in."""
+    """Serve the mesh that `client` has joined, in its own process."""
     raise_file_limit()
     server = HttpServer(client, config, keyring(config.keys).directory)
     await server.serve(lambda: on_started(server.url))

@@ -1,4 +1,4 @@
-"""Requests under way: how many each key may have, and how one of them is ended from outside."""
+"""Requests under way: limits their number and lets a request be ended from outside."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Run:
-    """One request. ended_by: why it was ended from outside, if it was."""
+    """One request. ended_by: the reason if it was ended from outside, otherwise None."""
 
     def __init__(self, request_id: str, key: str) -> None:
         self.request_id = request_id
@@ -26,7 +26,7 @@ class Run:
         self._cancel: Callable[[], object] = lambda: None
 
     def attach(self, task: asyncio.Task[Any]) -> None:
-        """The task that asks the mesh: its end frees the request there."""
+        """Set the task that runs the request; cancelling it frees the request in the mesh."""
         self._cancel = task.cancel
         if self.ended_by is not None:
             task.cancel()
@@ -38,16 +38,16 @@ class Run:
 
 
 class ClientLeftError(Exception):
-    """Whoever asked is gone, or was too slow to be told more."""
+    """The client has closed its connection, or read too slowly."""
 
 
 @contextlib.asynccontextmanager
 async def started(
     run: Run, work: Coroutine[Any, Any, T], receive: Receive
 ) -> AsyncIterator[asyncio.Task[T]]:
-    """A task that ends when it is done, when whoever asked leaves, or with the run."""
+    """Run work in a task that is cancelled when the client leaves or the run is ended."""
     asking = asyncio.create_task(work)
-    leaving = asyncio.create_task(_left(receive))
+    leaving = asyncio.create_task(_until_disconnect(receive))
     leaving.add_done_callback(lambda _leaving: asking.cancel())
     run.attach(asking)
     try:
@@ -58,13 +58,13 @@ async def started(
         await asyncio.gather(asking, leaving, return_exceptions=True)
 
 
-async def _left(receive: Receive) -> None:
+async def _until_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 class Running:
-    """All requests under way. Raises ApiError where there are too many."""
+    """All requests under way, and the limits of their number."""
 
     def __init__(self, max_concurrent: int) -> None:
         self._max_concurrent = max_concurrent
@@ -82,18 +82,20 @@ class Running:
         return self._stopping is not None
 
     def check_open(self) -> None:
-        """Raises ApiError where no new requests are taken."""
+        """Raises ApiError if the gateway takes no new requests."""
         if self._stopping is not None:
-            # The same one each time: with its traceback it would keep the frames of all of them.
+            # One exception is raised many times; its traceback would keep every caller's frames.
             raise self._stopping.with_traceback(None)
 
     @contextlib.contextmanager
     def entered(self, request_id: str, key: str, max_of_key: int) -> Iterator[Run]:
         self.check_open()
         if len(self._runs) >= self._max_concurrent:
-            raise overloaded(f"{self._max_concurrent} requests are under way: ask again later")
+            raise overloaded(f"{self._max_concurrent} requests are under way: try again later")
         if self._of_key[key] >= max_of_key:
-            raise overloaded(f"{max_of_key} requests of this key are under way: let one end first")
+            raise overloaded(
+                f"{max_of_key} requests of this key are under way: wait for one to end"
+            )
         run = self._runs[request_id] = Run(request_id, key)
         self._of_key[key] += 1
         self._idle.clear()
@@ -108,18 +110,18 @@ class Running:
                 self._idle.set()
 
     def rename(self, run: Run, request_id: str) -> None:
-        """Give a request another id, which none that is under way has."""
+        """Change the id of a request; no other request under way may have the new one."""
         assert request_id not in self._runs
         del self._runs[run.request_id]
         run.request_id = request_id
         self._runs[request_id] = run
 
     def cancel(self, request_id: str, key: str | None) -> bool:
-        """End a request of a key, or of any where it is None; whether there is one."""
+        """End a request and return whether it was found. key: its API key, or None for any."""
         run = self._runs.get(request_id)
         if run is None or key not in (None, run.key):
             return False
-        # 410 and not 409: that one is tried again by OpenAI's client.
+        # 410 rather than 409, because OpenAI's client retries a 409.
         run.end(
             ApiError(410, "the request was cancelled", kind="request_cancelled", code=CANCELLED)
         )
@@ -129,7 +131,10 @@ class Running:
         self._stopping = reason
 
     async def until_idle(self, limit_s: float) -> None:
-        """Wait for all to end by themselves; those that do not are ended with the reason."""
+        """Wait until all requests have ended; after limit_s, end the others.
+
+        They end with the reason that refuse_new() was given.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._idle.wait()

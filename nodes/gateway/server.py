@@ -1,4 +1,4 @@
-"""Start, serve, stop: the gateway's HTTP server."""
+"""The gateway's HTTP server: starts, serves and stops."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ logger = logging.getLogger(__name__)
 
 _CLOSING_S: Final = 3
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
-# Of this process that are no connections of clients: refused ones, the link, files of keys.
+# Open files of this process besides clients' connections: refused connections, the link, key files.
 _OTHER_FILES: Final = 64
 _LEAST_CONNECTIONS: Final = 16
-# As asyncio says it when it pauses accepting for a second.
+# asyncio's message when it has no file descriptor left and stops accepting for a second.
 _NO_FILES: Final = "socket.accept() out of system resource"
 
 
 class ListenError(OSError):
-    """The address cannot be had; the text says which and why."""
+    """The address cannot be bound; the text names it and the reason."""
 
 
 class _Server(uvicorn.Server):
-    """Signals are those of nodes.service.runtime."""
+    """A uvicorn server that leaves signals to nodes.service.runtime."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -50,7 +50,7 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """Raises ConfigError or KeysError when it is made. url: of the API, once it is served."""
+    """Serves the HTTP API. url: the API's base URL, or "" before serve() has bound the address."""
 
     def __init__(
         self,
@@ -59,7 +59,10 @@ class HttpServer:
         keys_directory: Path,
         bound: socket.socket | None = None,
     ) -> None:
-        """bound: listens already, at what the config says; instead of a socket of its own."""
+        """bound: a socket that already listens at the configured address; None binds one.
+
+        Raises ConfigError or KeysError.
+        """
         host, port = address_of(config.listen)
         at_home = is_loopback(f"tcp://{f'[{host}]' if ':' in host else host}:{port}")
         path = Path(config.apikeys) if config.apikeys else keys_directory / FILE_NAME
@@ -90,14 +93,14 @@ class HttpServer:
             ws="none",
             lifespan="off",
             log_config=None,
-            # Its warnings are what strangers send.
+            # uvicorn's warnings concern only what clients send.
             log_level="error",
             access_log=False,
             proxy_headers=False,
             server_header=False,
             h11_max_incomplete_event_size=config.limits.max_header_bytes,
             timeout_keep_alive=config.limits.keep_alive_s,
-            # For what was sent to be taken; requests have ended by then.
+            # Requests have ended by then; this is the time for clients to read the last bytes.
             timeout_graceful_shutdown=_CLOSING_S,
         )
         self._uvicorn.load()
@@ -107,7 +110,7 @@ class HttpServer:
         self.url = ""
 
     def _protocol(self, config: GatewayConfig) -> type[asyncio.Protocol]:
-        """What each connection begins with. Raises ConfigError."""
+        """The protocol class of new connections. Raises ConfigError."""
         limits = {"limits": config.limits, "max_connections": self.max_connections}
         connection = type("_Connection", (Connection,), limits)
         if not config.tls_cert:
@@ -120,7 +123,7 @@ class HttpServer:
         return 0 if self._server is None else len(self._server.server_state.connections)
 
     async def serve(self, on_started: Callable[[], None] = lambda: None) -> None:
-        """Serve until cancelled; then streams have some seconds to end by themselves.
+        """Serve until cancelled. Streams then have `stop_timeout_s` to end by themselves.
 
         Raises ListenError.
         """
@@ -139,7 +142,7 @@ class HttpServer:
                 raise
 
     async def _stop(self, server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
-        """Who asks meanwhile is told so; only then the address is closed."""
+        """Refuse new requests, wait for those under way, and only then close the address."""
         self.gateway.running.refuse_new(stopping())
         logger.info("stopping: %d requests are under way", len(self.gateway.running))
         await self.gateway.running.until_idle(self._limits.stop_timeout_s)
@@ -149,31 +152,35 @@ class HttpServer:
 
 
 def connections_allowed(wanted: int) -> int:
-    """As many as wanted, or as there may be files. Raises ConfigError where these are too few."""
+    """The number of connections: `wanted`, or fewer if the limit of open files is lower.
+
+    Raises ConfigError if that limit is too low for a gateway.
+    """
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = min(wanted, most - _OTHER_FILES)
     if allowed < min(wanted, _LEAST_CONNECTIONS):
         raise ConfigError(
-            f"{most} files may be open at a time, and a gateway needs "
+            f"the limit of open files is {most}, but a gateway needs "
             f"{_OTHER_FILES + _LEAST_CONNECTIONS}: raise LimitNOFILE or `ulimit -n`"
         )
     if allowed < wanted:
-        logger.info("%d connections at a time: %d files may be open", allowed, most)
+        logger.info("at most %d connections: the limit of open files is %d", allowed, most)
     return allowed
 
 
 def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What no task waits for. Without files there is nothing wrong in the code: no traceback."""
+    """Handle an exception outside any task: a lack of file descriptors is logged in one line."""
     if context.get("message") == _NO_FILES:
-        logger.warning("connections have to wait: %s", context.get("exception"))
+        logger.warning("new connections have to wait: %s", context.get("exception"))
     else:
         loop.default_exception_handler(context)
 
 
 def admits_anybody(keys: ApiKeys, config: GatewayConfig, *, at_home: bool) -> bool:
-    """Whether nobody needs a key: on loopback, as long as no setting asks for keys and none exist.
+    """Whether requests need no key: on loopback, if no setting needs keys and no key file exists.
 
-    Raises KeysError where keys are needed and there are none.
+    at_home: whether the gateway listens on loopback. Raises KeysError if keys are needed and none
+    exist.
     """
     needing = [
         (not at_home, f"listen = {config.listen!r}", "listen on loopback"),
@@ -190,8 +197,8 @@ def admits_anybody(keys: ApiKeys, config: GatewayConfig, *, at_home: bool) -> bo
     if keys.is_empty():
         setting, remedy = reason
         raise KeysError(
-            f"{keys.path} has no API keys, and {setting} asks for some: "
-            f"`airdraft apikeys add NAME` first, give one with --api-key, or {remedy}"
+            f"{keys.path} has no API keys, but {setting} needs some: "
+            f"run `airdraft apikeys add NAME`, give a key with --api-key, or {remedy}"
         )
     return False
 

@@ -1,4 +1,4 @@
-"""What the answers of all APIs have in common."""
+"""Parts that the answers of all APIs share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VERSION: Final = version("airdraft")
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What every part of an answer says of it. num_prompt_tokens: 0 while that is not known."""
+    """Fields that every part of an answer repeats. num_prompt_tokens: 0 while it is unknown."""
 
     object_id: str
     created_unix: int
@@ -57,7 +57,7 @@ def named_event(kind: str, data: dict[str, Any]) -> bytes:
 
 
 def call_id(head: Head, choice: int, number: int) -> str:
-    """Of a call of a function; the same however often the answer is told."""
+    """The id of a function call; it is the same each time the answer is written."""
     of_all = f"{head.object_id}/{choice}/{number}".encode()
     return f"call_{hashlib.sha256(of_all).hexdigest()[:24]}"
 
@@ -68,7 +68,7 @@ def finish_reason(reason: str | None, num_calls: int) -> str | None:
 
 @dataclass(slots=True)
 class Whole:
-    """A choice as it is when all of it is there."""
+    """Collects all parts of one choice."""
 
     texts: list[str] = field(default_factory=list)
     tokens: list[ScoredToken] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Whole:
         self.finish_reason = delta.finish_reason
 
     def as_delta(self) -> Delta:
-        """The choice as if all of it had come at once."""
+        """The choice as one delta."""
         return Delta(0, "".join(self.texts), (), begins=True, finish_reason=self.finish_reason)
 
 
@@ -90,14 +90,14 @@ class Shape(Protocol):
     def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
         """Server-sent events for what was added to one choice.
 
-        told: gives the events their ids, where they are to have some.
+        told: makes the ids of the events; None if they have none.
         """
 
     def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
-        """The last events of a stream. usage: as answers.Usage writes it."""
+        """The last events of a stream. usage: from answers.Usage.as_json()."""
 
     def failed(self, error: ApiError) -> bytes:
-        """The last event of a stream that has begun and goes wrong."""
+        """The last event of a stream that fails after it has begun."""
 
     def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes: ...
 
@@ -106,8 +106,9 @@ class Shape(Protocol):
 class Api:
     """How an API reads bodies and writes answers.
 
-    prefix: of the ids of its answers. body: what it accepts. summary: what it is for. job: what a
-    body asks for, under the limits of whoever asks; raises ApiError naming the field that is wrong.
+    prefix: begins the ids of its answers. body: the model of its bodies. summary: for the OpenAPI
+    document. job: turns a body into a job within limits; raises ApiError naming the field that is
+    wrong. shape: makes the writer of an answer.
     """
 
     prefix: str
@@ -118,7 +119,7 @@ class Api:
 
 
 class ChunkWriter:
-    """Events of one kind for one answer; what is the same in all of them is made once."""
+    """Writes the chunks of one answer; the part that is the same in all is written once."""
 
     def __init__(self, kind: str, job: Job) -> None:
         self._kind = kind
@@ -127,7 +128,7 @@ class ChunkWriter:
         self._prefix = b""
 
     def choice(self, head: Head, choice: str, tokens: Sequence[ScoredToken] = ()) -> bytes:
-        """An event with one choice, given as JSON. tokens: told to who asked for them."""
+        """An event with one choice, given as JSON. tokens: added if the body asked for them."""
         told = tokens if self._job.tells_tokens else ()
         if not self._prefix:
             self._prefix = self._start(head) + b',"choices":['
@@ -140,7 +141,7 @@ class ChunkWriter:
         return self._prefix + content
 
     def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
-        """The counts, if they are wanted and not told yet, and that this is all."""
+        """The end mark, after the usage if it was requested and not sent before."""
         if not self._job.include_usage or (told is not None and told.has_usage):
             return DONE
         text = json.dumps(usage, separators=(",", ":"))
@@ -158,7 +159,7 @@ class ChunkWriter:
 
 
 def _row(token: ScoredToken) -> list[object]:
-    """Its text, or its bytes where they are none; its kind; its log-probability."""
+    """A token as [text or list of bytes, kind, log-probability or None]."""
     chosen = token.scores.chosen
     try:
         piece: object = chosen.piece.decode()

@@ -1,4 +1,4 @@
-"""What becomes of a text: its tokens, the text of tokens, and vectors of texts."""
+"""Routes that read texts without generating: tokens of a text, text of tokens, and embeddings."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from nodes.gateway.shape import new_id
 from nodes.gateway.tools import ToolList
 from nodes.messages import EMBEDDING, MAX_MESSAGES, TEXT, TOKENS, ReadNotice
 
-# As OpenAI's API has it.
+# The limit of OpenAI's API.
 _MAX_INPUTS: Final = 2048
-# How many texts of one body are sent to the mesh at a time.
+# The number of texts of one body that the mesh reads at a time.
 _MOST_AT_A_TIME: Final = 8
 
 _Model = Annotated[Text, Field(max_length=256)]
@@ -44,8 +44,8 @@ class EmbeddingsBody(Body):
 
 
 class TokenizeBody(Body):
-    """content as llama.cpp's server has it, prompt and messages as vLLM's. A text is read as
-    /v1/completions reads it, with the first token that the model wants."""
+    """content is llama.cpp's field; prompt and messages are vLLM's. A text is tokenized as for
+    /v1/completions, with the model's begin-of-text token."""
 
     refused: ClassVar = {
         "add_special": (True,),
@@ -72,14 +72,14 @@ class DetokenizeBody(Body):
 
 
 class CountTokensBody(MessagesBody):
-    """A body of /v1/messages, which need not say how long the answer may be."""
+    """A body of /v1/messages in which max_tokens is optional."""
 
     max_tokens: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """Who asks, under which limits. read: a prompt by the mesh, as nodes.client does."""
+    """The owner and limits of a request. read: Client.read, which lets the mesh read a prompt."""
 
     limits: GatewayLimits
     owner: str
@@ -119,7 +119,7 @@ async def _embeddings(body: EmbeddingsBody, asking: Asking) -> dict[str, Any]:
 async def _vectors(
     prompts: Sequence[Prompt], options: GenerateOptions, asking: Asking
 ) -> list[ReadNotice]:
-    """Of all prompts, by the model that answers the first."""
+    """The embeddings of all prompts, by the model that answers the first."""
     first = await asking.read(prompts[0], options, EMBEDDING)
     options = replace(options, model_hash=first.model_hash)
     turns = asyncio.Semaphore(_MOST_AT_A_TIME)
@@ -164,7 +164,7 @@ async def _count_tokens(body: CountTokensBody, asking: Asking) -> dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A route that reads texts and writes none. answer: what is said of a body."""
+    """A route that reads texts and generates none. answer: computes the answer to a body."""
 
     body: type[Body]
     summary: str
@@ -172,17 +172,17 @@ class Reading:
 
 
 READINGS: Final = {
-    "/v1/embeddings": Reading(EmbeddingsBody, "Vectors of texts", _embeddings),
+    "/v1/embeddings": Reading(EmbeddingsBody, "Embed texts", _embeddings),
     "/v1/messages/count_tokens": Reading(
-        CountTokensBody, "How many tokens a conversation has", _count_tokens
+        CountTokensBody, "Count the tokens of a conversation", _count_tokens
     ),
-    "/tokenize": Reading(TokenizeBody, "The tokens of a text or conversation", _tokenize),
-    "/detokenize": Reading(DetokenizeBody, "The text of tokens", _detokenize),
+    "/tokenize": Reading(TokenizeBody, "Tokenize a text or conversation", _tokenize),
+    "/detokenize": Reading(DetokenizeBody, "Convert tokens to text", _detokenize),
 }
 
 
 class Read:
-    """The route of one reading; whoever hangs up ends it."""
+    """The handler of one such route; it ends when the client leaves."""
 
     def __init__(self, shared: Shared, reading: Reading) -> None:
         self._shared = shared

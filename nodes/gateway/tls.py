@@ -1,6 +1,6 @@
-"""TLS in front of HTTP: handshakes have a deadline, and count as connections from the first byte.
+"""TLS in front of HTTP: a handshake has a deadline and counts as a connection from its start.
 
-asyncio's own TLS server gives a silent peer a minute, and says nothing of it before the end of the
+asyncio's own TLS server gives a silent peer a minute, and reports a connection only after the
 handshake.
 """
 
@@ -19,7 +19,7 @@ from nodes.gateway.connection import MOST_REFUSED, Connection
 
 
 def tls_context(config: GatewayConfig) -> ssl.SSLContext:
-    """Raises ConfigError where the files are no certificate and its key."""
+    """Load the certificate and its key. Raises ConfigError if the files are not such a pair."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -27,15 +27,16 @@ def tls_context(config: GatewayConfig) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
             f"tls_cert = {config.tls_cert!r}, tls_key = {config.tls_key!r}: "
-            f"PEM files of one pair are accepted ({error.strerror or 'they are none'})"
+            f"PEM files of a certificate and its key are accepted "
+            f"({error.strerror or 'the files are invalid'})"
         ) from None
     return context
 
 
 class Handshake(asyncio.Protocol):
-    """A connection until its TLS handshake is done; then a Connection takes its place.
+    """A connection during its TLS handshake; a Connection replaces it afterwards.
 
-    context, connection: set by the subclass that a server makes for itself.
+    context, connection: set in a subclass by the server.
     """
 
     context: ssl.SSLContext
@@ -58,7 +59,7 @@ class Handshake(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        # uvicorn counts what is in here, and calls its shutdown().
+        # uvicorn counts the members of this set, and calls shutdown() of each when it stops.
         connections: set[Any] = self._state.connections
         connections.add(self)
         num_over = len(connections) - self._made.max_connections
@@ -68,7 +69,7 @@ class Handshake(asyncio.Protocol):
             transport.abort()
             return
         self._made.has_place = num_over <= 0
-        # What the peer says is for TLS.
+        # All data from the peer is for start_tls(), not for this protocol.
         transport.pause_reading()
         self._task = self._loop.create_task(self._shake_hands(transport))
         self._state.tasks.add(self._task)
@@ -86,7 +87,7 @@ class Handshake(asyncio.Protocol):
                 ssl_shutdown_timeout=limit_s,
             )
         except OSError:
-            # Late, or no TLS: asyncio has closed the connection.
+            # The handshake failed or took too long; asyncio has closed the connection.
             return
         finally:
             connections: set[Any] = self._state.connections
@@ -100,16 +101,16 @@ class Handshake(asyncio.Protocol):
             self._made.data_received(bytes(self._early))
 
     def data_received(self, data: bytes) -> None:
-        """What came right behind the handshake, before the Connection was told."""
+        """Keep data that arrives after the handshake and before the Connection takes over."""
         self._early += data
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
         if self._has_passed:
-            # asyncio had chosen whom to tell before the Connection took this one's place.
+            # asyncio chose this protocol for the call before the Connection replaced it.
             self._made.connection_lost(exc)
 
     def shutdown(self) -> None:
-        """The server stops."""
+        """Cancel the handshake because the server stops."""
         if self._task is not None:
             self._task.cancel()

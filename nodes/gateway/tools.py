@@ -1,4 +1,4 @@
-"""Functions that an answer may call: from a body of the API to what the mesh is asked for."""
+"""Functions that an answer may call: their fields in bodies, and the grammar for the mesh."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nodes.gateway.errors import ApiError
 
 _MAX_TOOLS: Final = 128
 _NAME_CHARS: Final = 64
-# The whole prompt has no more.
+# The limit of the whole prompt.
 _MAX_ARGUMENT_CHARS: Final = 1 << 18
 _NAME_LETTERS: Final = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
@@ -28,8 +28,8 @@ _NO_ARGUMENTS: Final[dict[str, Any]] = {"type": "object", "properties": {}}
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What an answer may call. tools: as the API has them. is_required: it must call something.
-    name: the only one that it may call; "" for any. parallel: it may call several.
+    """The functions that an answer may call. tools: in the API's form. is_required: the answer must
+    call one. name: the only one that it may call; "" for any. parallel: it may call several.
     """
 
     tools: tuple[dict[str, Any], ...]
@@ -42,9 +42,9 @@ class Tools:
         return frozenset(tool["function"]["name"] for tool in self.tools)
 
     def grammar(self, style: str, answer: dict[str, Any] | None = None) -> Grammar:
-        """What an answer in this style must be. answer: the schema of one without calls.
+        """The grammar of an answer in this style. answer: the schema of an answer without calls.
 
-        Raises ApiError where it is too long.
+        Raises ApiError if the grammar is too long.
         """
         functions = [tool["function"] for tool in self.tools]
         chosen = [f for f in functions if not self.name or f["name"] == self.name]
@@ -62,22 +62,23 @@ class Tools:
         if len(text) > MAX_GRAMMAR_CHARS:
             raise wrong(
                 "tools",
-                f"their schemas have {len(text)} characters, {MAX_GRAMMAR_CHARS} are accepted",
+                f"their schemas have {len(text)} characters; at most {MAX_GRAMMAR_CHARS} are "
+                f"accepted",
             )
         return Grammar("tools", text)
 
 
 def _closed(parameters: dict[str, Any] | None) -> dict[str, Any]:
-    """The schema of a function's arguments, closed: what it does not declare is not generated."""
+    """Close the schema of a function's arguments: undeclared properties are not generated."""
     schema = parameters or _NO_ARGUMENTS
     if schema.get("type", "object") != "object":
-        raise wrong("tools", "parameters are of type object")
+        raise wrong("tools", "the type of parameters must be object")
     return {"additionalProperties": False, **schema} if "properties" in schema else schema
 
 
 def _no_other_letters(name: str) -> str:
     if not _NAME_LETTERS.issuperset(name):
-        raise refusal("letters, digits, and one of _ - . are accepted")
+        raise refusal("letters, digits, _, - and . are accepted")
     return name
 
 
@@ -87,7 +88,7 @@ Name = Annotated[
 
 
 class Function(Body):
-    """strict: arguments are held to their schema either way."""
+    """strict: has no effect, because arguments always follow their schema."""
 
     name: Name
     description: Annotated[Text, Field(max_length=1 << 16)] | None = None
@@ -127,18 +128,18 @@ CallList = Annotated[list[ToolCall], Field(max_length=_MAX_TOOLS, fail_fast=True
 def tool_json(
     name: str, description: str | None, parameters: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """A tool as chat completions have it."""
+    """A tool in the form of chat completions."""
     function = {"name": name, "description": description, "parameters": parameters}
     return {"type": "function", "function": function}
 
 
 def named_json(name: str) -> dict[str, Any]:
-    """The choice of a tool as chat completions have it."""
+    """The choice of a tool in the form of chat completions."""
     return {"type": "function", "function": {"name": name}}
 
 
 def call_json(call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    """A call as chat completions have it."""
+    """A call in the form of chat completions."""
     function = {"name": name, "arguments": arguments}
     return {"id": call_id, "type": "function", "function": function}
 
@@ -149,46 +150,48 @@ def tools_of(
     *,
     parallel: bool,
 ) -> Tools | None:
-    """What a body says of tools; None where nothing may be called.
+    """The tools of a body; None if the answer may call nothing.
 
-    Raises ApiError for a choice that its tools do not offer.
+    Raises ApiError for a choice that is not among the tools.
     """
     name = choice.function.name if isinstance(choice, NamedTool) else ""
     if not tools and choice not in (None, "none", "auto"):
-        raise wrong("tool_choice", "there are no tools to choose from")
+        raise wrong("tool_choice", "the body has no tools to choose from")
     if not tools or choice == "none":
         return None
     names = [tool.function.name for tool in tools]
     if len(set(names)) < len(names):
         raise wrong("tools", "each function needs a name of its own")
     if name and name not in names:
-        raise wrong("tool_choice.function.name", f"none of the tools is called {name}")
+        raise wrong("tool_choice.function.name", f"no tool has the name {name}")
     return Tools(
-        tuple(map(_told, tools)),
+        tuple(map(_for_prompt, tools)),
         is_required=bool(name) or choice == "required",
         name=name,
         parallel=parallel,
     )
 
 
-def _told(tool: Tool) -> dict[str, Any]:
-    """What a model hears of a tool."""
+def _for_prompt(tool: Tool) -> dict[str, Any]:
+    """The fields of a tool that the model's prompt contains."""
     function = tool.function
-    told = {"description": function.description, "parameters": function.parameters}
-    known = {name: value for name, value in told.items() if value is not None}
+    fields = {"description": function.description, "parameters": function.parameters}
+    known = {name: value for name, value in fields.items() if value is not None}
     return {"type": "function", "function": {"name": function.name, **known}}
 
 
 def for_template(tools: Tools | None, fields: Mapping[int, dict[str, Any]]) -> str:
-    """What the chat template needs of tools, and of messages besides role and content by their
-    place, as the mesh takes it."""
+    """The JSON of SubmitRequest.tools, for the chat template; "" without tools and fields.
+
+    fields: index of a message -> its fields besides role and content.
+    """
     if tools is None and not fields:
         return ""
     return compact({"tools": tools.tools if tools is not None else (), "messages": fields})
 
 
 def call_fields(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
-    """Calls as chat templates take them."""
+    """Calls in the form of chat templates."""
     return [
         {
             "id": call.id or "",
@@ -203,7 +206,7 @@ def call_fields(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
 
 
 def _read(arguments: str) -> Any:
-    """Templates write arguments as JSON; what is none, or is not to be read, stays a text."""
+    """Parse arguments, because templates write them as JSON; invalid ones stay a text."""
     try:
         found = json.loads(arguments) if arguments.strip() else {}
         return readable(found) if isinstance(found, dict) else arguments
@@ -212,19 +215,19 @@ def _read(arguments: str) -> Any:
 
 
 def in_style(options: GenerateOptions, tools: Tools, style: str) -> GenerateOptions:
-    """The options of a request whose answer is held to what a model of this style writes.
+    """Add the grammar that restricts an answer to calls in the model's style.
 
-    Raises ApiError where it has no style.
+    style: "" for a model that does not support tools. Raises ApiError for such a model.
     """
     if not style:
-        reason = "the model has no chat template, and so cannot be told of tools"
+        reason = "this model has no chat template and so does not support tools"
         raise ApiError(400, f"tools: {reason}", param="tools", code="unsupported_parameter")
     given, answer = options.rules.grammar, None
     if given.kind == "gbnf":
         raise wrong("tools", "give either tools or a grammar")
     if given.kind and not tools.is_required:
         if style == LLAMA3:
-            reason = "the calls of this model begin as JSON does: give either this or tools"
+            reason = "this model's calls look like JSON: give either this or tools"
             raise wrong("response_format", reason)
         answer = json.loads(given.text)
     grammar = tools.grammar(style, answer)

@@ -31,7 +31,7 @@ def test_a_mesh_that_works(commands: Commands) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert {row["level"] for row in found} <= {"ok", "note", "warn"}
     text = "\n".join(row["what"] for row in found)
-    for part in ("200 kB to it take", "target target-0: toy-1", "draft draft: toy-0.8"):
+    for part in ("sending 200 kB to it takes", "target target-0: toy-1", "draft draft: toy-0.8"):
         assert part in text
 
 

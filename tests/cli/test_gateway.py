@@ -256,7 +256,7 @@ def test_a_stream_is_told_that_the_gateway_stops(
             next(lines)
             process.terminate()
             rest = [line for line in lines if line]
-        assert "the gateway is being stopped" in rest[-1]
+        assert "the gateway is stopping" in rest[-1]
         assert process.wait(LIMIT_S) == 0
 
 
@@ -344,8 +344,8 @@ def test_the_coordinator_of_up_has_limits(commands: Commands) -> None:
     ("arguments", "code", "message"),
     [
         (("--listen", "0.0.0.0:0"), 78, "apikeys add"),
-        (("--allowed-host", "airdraft.lan"), 78, "allowed_hosts asks for some"),
-        (("--cors-origin", "https://a.example"), 78, "cors_origins asks for some"),
+        (("--allowed-host", "airdraft.lan"), 78, "allowed_hosts needs some"),
+        (("--cors-origin", "https://a.example"), 78, "cors_origins needs some"),
         (("--listen", "nonsense"), 78, "HOST:PORT"),
         (("--tls-cert", "x"), 78, "both or neither"),
         (("--config", "none.toml"), 78, "not found"),

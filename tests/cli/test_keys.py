@@ -174,7 +174,7 @@ def test_keys_change_hands_by_hand_too(commands: Commands, tmp_path: Path) -> No
     assert f"nano  draft  {key}" in printed(commands, "keys", "list", "--keys", here)
     done = commands.run(*add, "--name", "other")
     assert (done.returncode, "already authorized as nano" in error_line(done)) == (78, True)
-    assert printed(commands, "keys", "revoke", key, "--keys", here).startswith("nano is not")
+    assert printed(commands, "keys", "revoke", key, "--keys", here).startswith("nano is no longer")
 
 
 def test_a_machine_changes_its_key(commands: Commands, tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_the_coordinator_changes_its_key_under_running_nodes(
             "keys init` first",
         ),
         (("keys", "list"), 78, "has no coordinator's key"),
-        (("keys", "rotate"), 78, "need no keys"),
+        (("keys", "rotate"), 78, "needs no key"),
         (("keys", "rotate-coordinator"), 78, "keys init` first"),
         (("keys", "add", "short", "--name", "a", "--role", "draft"), 78, "keys init` first"),
         (("keys", "invite", "--endpoint", "x"), 2, "--role"),
@@ -258,7 +258,7 @@ def test_after_init_wrong_input_still_is(commands: Commands, tmp_path: Path) -> 
     ring = ("--keys", str(tmp_path / "here"))
     printed(commands, "keys", "init", *ring)
     cases = [
-        (("keys", "init"), 78, "has a coordinator's key already"),
+        (("keys", "init"), 78, "already has a coordinator's key"),
         (("keys", "rotate-coordinator", "--finish"), 78, "no rotation has begun"),
         (("keys", "revoke", "nobody"), 78, "no authorized node has the key or name"),
         (("keys", "add", "short", "--name", "a", "--role", "draft"), 78, "40 characters of Z85"),

@@ -49,7 +49,7 @@ def test_nodes_are_listed_drained_and_dropped(commands: Commands, mesh: ToyMesh)
     drained = commands.run("nodes", "drain", "target-0", *there)
     assert (drained.returncode, drained.stdout) == (0, "target-0 has left\n")
     dropped = commands.run("nodes", "drop", "draft", *there)
-    assert (dropped.returncode, dropped.stdout) == (0, "draft is out\n")
+    assert (dropped.returncode, dropped.stdout) == (0, "draft has been removed\n")
     left = json.loads(commands.run("nodes", "list", "--json", *there).stdout)
     assert [node["node"] for node in left] == ["target-1"]
     # Those that were told to leave do not come back.
@@ -113,5 +113,5 @@ def test_who_drains_is_told_that_somebody_took_it_back(
     with pytest.raises(SystemExit) as ended:
         drain_command.main(["target-0"], standalone_mode=False)
     assert ended.value.code == 1
-    reason = "target-0 takes streams again: somebody took it back"
+    reason = "target-0 takes streams again: its drain was cancelled"
     assert capsys.readouterr().err == f"error: {reason}\n"

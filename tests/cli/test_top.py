@@ -148,8 +148,8 @@ def test_a_coordinator_that_stops_ends_it_with_a_line(commands: Commands) -> Non
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "standard output is no terminal: give --once or --json"),
-        (["--once", "--json"], "--once and --json are two forms of one thing: give one of them"),
+        ([], "standard output is not a terminal: give --once or --json"),
+        (["--once", "--json"], "--once and --json exclude each other: give one of them"),
     ],
 )
 def test_what_cannot_be_shown_is_a_usage_error(arguments: list[str], says: str) -> None:

@@ -35,8 +35,8 @@ def test_a_small_terminal_shows_all_kinds_of_things() -> None:
     for part in (
         "silent 2 s emulated",
         "PLAN of big: groups of streams: 1 with 4 guesses, bound by round of batch 1",
-        "observed 55.5 tokens/s, 20.0 passes/s; off by pass 4%, plan 4%",
-        "sum of seconds a token: open flow 49.0 ms, groups 41.0 ms, observed 53.0 ms",
+        "observed 55.5 tokens/s, 20.0 passes/s; prediction errors: pass 4%, plan 4%",
+        "sum of seconds per token: open flow 49.0 ms, groups 41.0 ms, observed 53.0 ms",
         "accepted by position: 1 83%, 2 80%, 3 75%, 4 80%",
         "44 tokens: 64% accepted, 20% corrected, 7% bonus, 9% plain",
         "60 guesses: 67% taken, 22% not chosen, 5% late, 7% looked up",

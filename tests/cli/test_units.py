@@ -62,7 +62,7 @@ def test_units_of_a_package_are_not_hidden(commands, tmp_path):
     (packaged / "airdraft.target").write_text("")
     made = commands.run("install-units", "--root", str(root))
     assert made.returncode == 2
-    assert made.stderr.startswith(f"error: {packaged} has airdraft's units already")
+    assert made.stderr.startswith(f"error: {packaged} already has airdraft's units")
     assert made.stderr.count("\n") == 1
     assert not (root / "etc").exists()
     assert commands.run("install-units", "--user", "--root", str(root)).returncode == 0

@@ -18,28 +18,36 @@ _MAX_TOKENS = 512
 
 
 @click.command("chat")
-@click.option("--system", default="", metavar="TEXT", help="What the model is told first.")
-@click.option("--load", metavar="FILE", help="Go on with a conversation that /save wrote.")
+@click.option("--system", default="", metavar="TEXT", help="System message for the model.")
+@click.option("--load", metavar="FILE", help="Continue a conversation that /save wrote.")
 @click.option(
     "--max-tokens",
     type=click.IntRange(1, 1 << 20),
     default=_MAX_TOKENS,
     show_default=True,
-    help="Tokens of an answer at most.",
+    help="Maximum number of tokens of an answer.",
 )
 @sampling_options
-@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), help="Repeats a text.")
 @click.option(
-    "--gamma", type=GammaType(), default="auto", show_default=True, help="Guesses a pass, at most."
+    "--seed",
+    type=click.IntRange(0, (1 << 63) - 1),
+    help="Seed of sampling; the same seed repeats a text.",
+)
+@click.option(
+    "--gamma",
+    type=GammaType(),
+    default="auto",
+    show_default=True,
+    help="Maximum number of guesses per pass.",
 )
 @click.option("--stats", is_flag=True, help="Show speed and acceptance after each answer.")
 @connect_option
 @keys_option
 def chat_command(**values: Any) -> None:
-    """Talk with the model of a running mesh.
+    """Chat with the model of a running mesh.
 
-    Answers come as they are made. Ctrl-C stops one, Ctrl-D leaves, /help lists the commands. From a
-    pipe each line is a turn.
+    Answers appear as they are generated. Ctrl-C stops an answer, Ctrl-D quits, and /help lists the
+    commands. If standard input is a pipe, each line is a turn.
 
     \b
     Examples:

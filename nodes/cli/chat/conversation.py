@@ -1,4 +1,4 @@
-"""What has been said in a chat, and the /commands that change it. No terminal, no mesh."""
+"""The messages of a chat and the /commands that change them, without terminal and mesh."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _MAX_FILE_BYTES = 16 << 20
 _ROLES = ("system", "user", "assistant")
 
 HELP = """\
-/help            this list
-/reset           forget what has been said; the system message stays
-/system TEXT     what the model is told first; without TEXT, nothing
+/help            show this list
+/reset           forget the conversation, but keep the system message
+/system TEXT     set the system message; without TEXT, remove it
 /save FILE       write the conversation to a file
-/load FILE       go on with a conversation from a file
+/load FILE       continue a conversation from a file
 /stats           show or hide speed and acceptance after each answer
-/seed N          repeat texts by this seed; without N, another one each time
-/temp X          temperature; 0 always takes the likeliest token
-/quit            leave, as Ctrl-D does
-Ctrl-C stops an answer. A line that shall begin with / is written with two."""
+/seed N          set the seed, which repeats texts; without N, draw one each time
+/temp X          set the temperature; 0 always takes the likeliest token
+/quit            quit, as Ctrl-D does
+Ctrl-C stops an answer. To begin a message with /, write //."""
 
 
 class CommandError(Exception):
-    """A /command is wrong; the text says what is accepted."""
+    """A /command is invalid; the text says what is accepted."""
 
 
 @dataclass(slots=True)
 class Conversation:
-    """messages: of user and assistant in turns, without the system message."""
+    """The state of a chat. messages: those of user and assistant, without the system message."""
 
     options: Options
     system: str = ""
@@ -42,21 +42,21 @@ class Conversation:
     is_over: bool = False
 
     def asked(self, text: str) -> tuple[ChatMessage, ...]:
-        """The messages of a request: all that was said, and this."""
+        """The messages of the next request: the conversation so far and `text`."""
         first = (ChatMessage("system", self.system),) if self.system else ()
         return (*first, *self.messages, ChatMessage("user", text))
 
     def answered(self, text: str, answer: str) -> None:
-        """Keep a turn. One that was stopped before any answer is as if it had not been."""
+        """Add a turn to the conversation. A turn without any answer is dropped."""
         if answer:
             self.messages += (ChatMessage("user", text), ChatMessage("assistant", answer))
 
     def command(self, line: str) -> str:
-        """Carry out a line that begins with /; what is to be shown. Raises CommandError."""
+        """Run a line that begins with / and return the text to show. Raises CommandError."""
         word, _, rest = line.removeprefix("/").partition(" ")
         found = _COMMANDS.get(word)
         if found is None:
-            raise CommandError(f"unknown command /{word}: /help lists them")
+            raise CommandError(f"unknown command /{word}: /help lists the commands")
         return found(self, rest.strip())
 
     def _help(self, _rest: str) -> str:
@@ -64,7 +64,7 @@ class Conversation:
 
     def _reset(self, _rest: str) -> str:
         self.messages.clear()
-        return "forgotten"
+        return "the conversation is forgotten"
 
     def _set_system(self, rest: str) -> str:
         self.system = rest
@@ -72,14 +72,14 @@ class Conversation:
 
     def _save(self, rest: str) -> str:
         path = _path(rest, "save")
-        said = [{"role": m.role, "content": m.content} for m in self.messages]
-        text = json.dumps({"system": self.system, "messages": said}, ensure_ascii=False, indent=1)
+        saved = [{"role": m.role, "content": m.content} for m in self.messages]
+        text = json.dumps({"system": self.system, "messages": saved}, ensure_ascii=False, indent=1)
         try:
-            # What was said is nobody else's to read.
+            # Other users must not be able to read the conversation.
             write_output(path, f"{text}\n".encode(), 0o600)
         except OSError as error:
             raise CommandError(f"{path} cannot be written: {error.strerror}") from None
-        return f"{len(said)} messages in {path}"
+        return f"{len(saved)} messages in {path}"
 
     def load(self, rest: str) -> str:
         path = _path(rest, "load")
@@ -90,8 +90,8 @@ class Conversation:
         except OSError as error:
             raise CommandError(f"{path} cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError):
-            raise CommandError(f"{path} is not JSON that /save wrote") from None
-        system, messages = _said(found, path)
+            raise CommandError(f"{path} is not a JSON file that /save wrote") from None
+        system, messages = _checked_content(found, path)
         self.system, self.messages = system, messages
         return f"{len(messages)} messages from {path}"
 
@@ -102,7 +102,7 @@ class Conversation:
     def _seed(self, rest: str) -> str:
         if not rest:
             self.options["seed"] = None
-            return "each answer has a seed of its own"
+            return "each answer gets a random seed"
         if not rest.isdecimal() or int(rest) >= 1 << 63:
             raise CommandError(f"/seed {rest}: a whole number from 0 to 2^63-1 is accepted")
         self.options["seed"] = int(rest)
@@ -145,9 +145,9 @@ def _path(text: str, command: str) -> Path:
         raise CommandError(f"{text}: this machine has no such user") from error
 
 
-def _said(found: Any, path: Path) -> tuple[str, list[ChatMessage]]:
-    """System message and messages of a file. Raises CommandError."""
-    wrong = CommandError(f"{path} holds no conversation that /save wrote")
+def _checked_content(found: Any, path: Path) -> tuple[str, list[ChatMessage]]:
+    """Check the content of a file; return its system message and messages. Raises CommandError."""
+    wrong = CommandError(f"{path} does not contain a conversation that /save wrote")
     if not isinstance(found, dict) or not isinstance(found.get("messages"), list):
         raise wrong
     system, messages = found.get("system", ""), []

@@ -1,4 +1,4 @@
-"""The loop of a chat: a line in, an answer out as it comes."""
+"""The loop of a chat: reads a line and prints the answer as it arrives."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from nodes.cli.chat.conversation import CommandError, Conversation
 from nodes.cli.options import leaves_sampling_open, sampling_in
 
 _PROMPT = "> "
-_WAITING = "[the coordinator was lost: the answer goes on when it is back, Ctrl-C stops it]"
+_WAITING = "[the coordinator was lost: the answer continues when it is back; Ctrl-C stops it]"
 
 
 class Terminal:
-    """A chat on some streams. connect: makes a client, and another one when that one is lost."""
+    """A chat on three streams. connect: makes a client; called again when one was lost."""
 
     def __init__(
         self,
@@ -35,20 +35,20 @@ class Terminal:
         self._is_interactive = stdin.isatty()
 
     def run(self) -> int:
-        """Until /quit or the end of the input; the exit code."""
+        """Run until /quit or the end of the input, and return the exit code."""
         try:
             self._client = self._connect()
             if self._is_interactive:
-                self._tell("/help lists the commands, Ctrl-D leaves.")
+                self._tell("/help lists the commands, Ctrl-D quits.")
             while not self._conversation.is_over:
                 try:
                     line = self._read()
                 except KeyboardInterrupt:
-                    # Drops what was typed.
+                    # Ctrl-C drops the typed line.
                     self._tell("")
                     continue
                 except UnicodeDecodeError:
-                    self._tell("error: that line is no UTF-8 text")
+                    self._tell("error: the line is not valid UTF-8")
                     if not self._is_interactive:
                         return 1
                     continue
@@ -62,10 +62,10 @@ class Terminal:
         return 0
 
     def _read(self) -> str | None:
-        """The next line; None at the end."""
+        """Read the next line; None at the end of the input."""
         if self._is_interactive and self._in is sys.stdin:
             try:
-                # Edits and recalls lines where readline is there.
+                # input() edits and recalls lines if readline is installed.
                 return input(_PROMPT)
             except EOFError:
                 self._tell("")
@@ -73,7 +73,7 @@ class Terminal:
         return self._in.readline() or None
 
     def _take(self, line: str) -> bool:
-        """Do what a line says; False if that failed."""
+        """Process a line; return False if that failed."""
         if not line:
             return True
         if line.startswith("/") and not line.startswith("//"):
@@ -108,7 +108,7 @@ class Terminal:
             self._end_line(parts)
             self._tell(f"error: {error}")
             if isinstance(error, ConnectionLostError) and self._client is not None:
-                # What was said is here: the next line tries again.
+                # The conversation is kept, and the next line connects again.
                 self._client.close()
                 self._client = None
         if is_fine:
@@ -119,7 +119,7 @@ class Terminal:
         return is_fine
 
     def waits(self) -> None:
-        """An answer has to wait for the coordinator; may be called in any thread."""
+        """Report that an answer waits for the coordinator; may be called in any thread."""
         self._tell(f"\n{_WAITING}")
 
     def _end_line(self, parts: list[str]) -> None:
@@ -138,7 +138,7 @@ class Terminal:
 
 
 def figures_line(completion: Completion) -> str:
-    """Speed and acceptance of an answer."""
+    """Format speed and acceptance of an answer."""
     usage = completion.usage
     parts = [f"{usage.num_tokens} tokens", f"{usage.tokens_per_s:.1f} tokens/s"]
     if usage.acceptance_rate is not None:
@@ -152,7 +152,7 @@ def figures_line(completion: Completion) -> str:
 
 
 def use_readline() -> None:
-    """Lets input() edit and recall lines. Nothing typed is kept on disk."""
+    """Let input() edit and recall lines. Typed lines are not stored on disk."""
     with contextlib.suppress(ImportError):
         import readline
 

@@ -1,4 +1,4 @@
-"""The status page: files beside this one, put together as one that loads nothing else."""
+"""The status page: joins the files of this folder into one page that loads nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Final
 
 STYLE: Final = "page.css"
-# One scope, in this order.
+# The scripts share one scope and run in this order.
 SCRIPTS: Final = (
     "dom.js",
     "words.js",
@@ -26,10 +26,10 @@ SCRIPTS: Final = (
 
 @lru_cache(maxsize=1)
 def page() -> tuple[bytes, str]:
-    """The page, and the Content-Security-Policy that lets its own style and script run only."""
+    """Return the page and a Content-Security-Policy that allows only its own style and script."""
     script = '"use strict";\n(() => {\n' + "\n".join(map(_read, SCRIPTS)) + "})();\n"
     style = _read(STYLE)
-    # What would end the element early is in none of them.
+    # A closing tag would end the <script> or <style> element early.
     assert "</" not in script
     assert "</" not in style
     content = _read("page.html").replace("/*style*/", style).replace("/*script*/", script)
@@ -39,7 +39,7 @@ def page() -> tuple[bytes, str]:
         f"style-src {_hash(style)}",
         "img-src data:",
         "connect-src 'self'",
-        # Nothing that is made of texts becomes markup or script, whoever sent them.
+        # The browser never turns text into markup or script, whatever its origin.
         "require-trusted-types-for 'script'",
         "trusted-types 'none'",
         "base-uri 'none'",

@@ -1,4 +1,4 @@
-// What changes with time: the last minutes, and the passes and guesses of the last seconds.
+// Draws the charts of the last minutes and the timeline of passes and guesses of the last seconds.
 
 const SHOWN_S = 300;
 const PASSES_SHOWN = 30;
@@ -7,17 +7,17 @@ function showHistory(history, now) {
   const speeds = history.map(([at, speed]) => [at, speed]);
   const rates = history.filter(([, , share]) => share !== null).map(([at, , share]) => [at, share]);
   const most = Math.max(1, ...speeds.map(([, speed]) => speed));
-  line($("speed-chart"), speeds, now, most, `${fixed(most, most < 10 ? 1 : 0)}`, "tokens a second");
+  line($("speed-chart"), speeds, now, most, `${fixed(most, most < 10 ? 1 : 0)}`, "tokens per second");
   line($("rate-chart"), rates, now, 1, "100 %", "share of guesses accepted");
   $("rate-chart").classList.add("rate");
-  say($("speed-now"), speeds.length ? fixed(speeds.at(-1)[1], 1) : "");
-  say($("rate-now"), rates.length ? percent(rates.at(-1)[1]) : "");
+  setText($("speed-now"), speeds.length ? fixed(speeds.at(-1)[1], 1) : "");
+  setText($("rate-now"), rates.length ? percent(rates.at(-1)[1]) : "");
 }
 
 function line(box, points, now, most, topLabel, what) {
   const recent = points.filter(([at]) => at >= now - SHOWN_S);
   if (recent.length < 2) {
-    fill(box, none("Collected while somebody looks."));
+    fill(box, emptyNote("Figures are collected while a status page is open."));
     return;
   }
   const x = (at) => 600 * (1 - (now - at) / SHOWN_S);
@@ -36,7 +36,7 @@ function line(box, points, now, most, topLabel, what) {
     h("div", { class: "ends" }, h("span", {}, "−5 min"), h("span", {}, "now")));
 }
 
-// How much of the timeline is worth the width: some passes.
+// Seconds that the timeline shows: about PASSES_SHOWN passes.
 function windowOf({ counts }) {
   const each = counts.num_passes ? counts.pass_s / counts.num_passes : 0;
   return Math.min(10, Math.max(0.2, each * PASSES_SHOWN));
@@ -45,8 +45,8 @@ function windowOf({ counts }) {
 function showTimeline(status) {
   const spans = status.targets.flatMap((target) => target.spans);
   if (!spans.length) {
-    say($("timeline-span"), "");
-    fill($("timeline"), none("Nothing was guessed or decoded in the last ten seconds."));
+    setText($("timeline-span"), "");
+    fill($("timeline"), emptyNote("Nothing was guessed or decoded in the last ten seconds."));
     return;
   }
   const last = Math.max(...spans.map((span) => span.end_s));
@@ -60,7 +60,7 @@ function showTimeline(status) {
     const own = recent.filter((span) => span.node === name);
     const busy = sum(own.map((span) => span.end_s - Math.max(begins, span.start_s))) / shown;
     const label = isTarget.has(name)
-      ? `${name}: ${plural(own.length, "pass", "passes")}, at work ${percent(Math.min(1, busy))} of the time`
+      ? `${name}: ${plural(own.length, "pass", "passes")}, busy ${percent(Math.min(1, busy))} of the time`
       : `${name}: ${plural(own.length, "message")} with guesses`;
     return [
       h("span", { class: "track-name", title: name }, name),
@@ -68,7 +68,7 @@ function showTimeline(status) {
         own.map((span) => stage(span, begins, shown))),
     ];
   });
-  say($("timeline-span"), `the last ${duration(shown)} of work, ${plural(names.length, "node")}`);
+  setText($("timeline-span"), `the last ${duration(shown)} of work, ${plural(names.length, "node")}`);
   fill($("timeline"), ...rows, h("div", { class: "ends" }, h("span", {}, `−${duration(shown)}`), h("span", {}, "0")));
 }
 

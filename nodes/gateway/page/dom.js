@@ -1,8 +1,8 @@
-// Elements made of texts: what nodes and people say is text, never markup.
+// Builds DOM elements. Strings from nodes and users are inserted as text, never as markup.
 
 const $ = (id) => document.getElementById(id);
 
-// An element with attributes; `share` is a fraction that the style sheet draws.
+// Creates an element with attributes; `share` is a fraction that the style sheet draws.
 function h(tag, attributes, ...children) {
   return filled(document.createElement(tag), attributes, children);
 }
@@ -21,21 +21,21 @@ function filled(element, attributes, children) {
   return element;
 }
 
-// A title that comes with an SVG shape is a child of it.
+// Adds a tooltip to an SVG shape; it is a child element, not an attribute.
 function titled(element, text) {
   element.append(svg("title", {}, text));
   return element;
 }
 
-// New content, but not under somebody's selection.
+// Replaces the content of an element, unless the user has selected text in it.
 function fill(element, ...children) {
   const selected = document.getSelection();
   if (selected && !selected.isCollapsed && element.contains(selected.anchorNode)) return;
   element.replaceChildren(...children.flat().filter((child) => child !== null));
 }
 
-// As fill, but elements that have the same data-key as before stay, and so what is said of them on
-// pointing at them.
+// Does what fill does, but keeps elements whose data-key is unchanged, so that an open tooltip
+// stays.
 function fillKeyed(list, items) {
   const before = new Map([...list.children].map((item) => [item.dataset.key, item]));
   const after = items.map((item) => {
@@ -50,10 +50,10 @@ function fillKeyed(list, items) {
   if (!isSame) fill(list, ...after);
 }
 
-function say(element, text) {
+function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-function none(text) {
+function emptyNote(text) {
   return h("p", { class: "none" }, text);
 }

@@ -1,4 +1,4 @@
-// Asking the gateway. The key is kept in this tab's session and nowhere else.
+// Sends requests to the gateway. The key is kept in this tab's session and nowhere else.
 
 const KEY_NAME = "airdraft.key";
 
@@ -22,15 +22,15 @@ function storeKey(key) {
     if (key) sessionStorage.setItem(KEY_NAME, key);
     else sessionStorage.removeItem(KEY_NAME);
   } catch {
-    // A browser that stores nothing asks again for each page.
+    // Without session storage the user has to enter the key after each reload.
   }
   currentKey = key;
 }
 
 let currentKey = storedKey();
 
-// An answer whose status is 200. Throws Refused; status 0 where the gateway does not answer.
-async function ask(path, options = {}) {
+// Returns a successful response. Throws Refused, with status 0 if the gateway does not answer.
+async function request(path, options = {}) {
   const headers = { ...(options.headers || {}) };
   if (currentKey) headers.Authorization = `Bearer ${currentKey}`;
   let answer;
@@ -41,16 +41,16 @@ async function ask(path, options = {}) {
     throw new Refused(0, "The gateway does not answer.");
   }
   if (answer.ok) return answer;
-  let message = `The gateway answers with status ${answer.status}.`;
+  let message = `The gateway answered with status ${answer.status}.`;
   try {
     message = (await answer.json()).error.message || message;
   } catch {
-    // Not one of its own answers.
+    // The body is not in the gateway's error format: a proxy may have sent it.
   }
   throw new Refused(answer.status, message);
 }
 
-// The next part of a body. Throws Refused where it breaks off.
+// Returns the next part of a body. Throws Refused if the connection breaks.
 async function part(reader) {
   try {
     return await reader.read();
@@ -60,7 +60,7 @@ async function part(reader) {
   }
 }
 
-// The JSON of an answer. Throws Refused where it breaks off.
+// Returns the JSON of a response. Throws Refused if the connection breaks.
 async function whole(answer) {
   try {
     return await answer.json();
@@ -69,7 +69,7 @@ async function whole(answer) {
   }
 }
 
-// The objects of a stream of events. Throws Refused where it ends with an error, or too early.
+// Yields the objects of an event stream. Throws Refused if it ends early or with an error.
 async function* events(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

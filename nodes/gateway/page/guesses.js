@@ -1,4 +1,4 @@
-// What guesses came to, since the coordinator started, and why there were none.
+// Shows the results of guesses since the coordinator started, and why passes had none.
 
 const KINDS = {
   accepted: "guessed and accepted",
@@ -7,20 +7,20 @@ const KINDS = {
   plain: "plain, without a guess",
 };
 const PLAIN = {
-  asked: "asked for",
-  no_draft: "no draft node holds the stream",
+  asked: "requested without guesses",
+  no_draft: "no draft node follows the stream",
   slower: "guesses slow the target down",
   refused: "refused by draft nodes",
-  reading: "the draft node reads the text",
-  last_token: "one token is left",
-  none_there: "no guess was there in time",
-  not_worth: "guesses would not gain",
+  reading: "the draft node is reading the text",
+  last_token: "only one token is left",
+  none_there: "no guess arrived in time",
+  not_worth: "guesses would not save time",
 };
 const FATES = {
-  taken: "taken by a pass",
-  not_chosen: "there but not worth taking",
+  taken: "used by a pass",
+  not_chosen: "available but not worth using",
   late: "late",
-  looked_up: "looked up by the target",
+  looked_up: "found by prompt lookup",
 };
 
 function showGuesses(status) {
@@ -28,12 +28,12 @@ function showGuesses(status) {
   const judged = added(all.map((counts) => counts.judged));
   const accepted = added(all.map((counts) => counts.accepted));
   const made = sum(added(all.map((counts) => counts.made)));
-  say($("guesses-count"), made ? `${count(sum(accepted))} of ${count(made)} accepted` : "");
+  setText($("guesses-count"), made ? `${count(sum(accepted))} of ${count(made)} accepted` : "");
   const known = judged.findLastIndex((value) => value > 0) + 1;
   fill($("positions"), known
     ? judged.slice(0, known).map((of, at) => bar(of ? accepted[at] / of : 0, of ? brief(accepted[at] / of) : "", at + 1,
       `position ${at + 1}: ${count(accepted[at])} of ${count(of)} accepted`))
-    : none("No guess was verified yet."));
+    : emptyNote("No guess has been verified yet."));
   const gammas = added(all.map((counts) => counts.gammas));
   const total = sum(gammas);
   const most = Math.max(1, ...gammas);
@@ -42,7 +42,7 @@ function showGuesses(status) {
   fill($("gammas"), used
     ? gammas.slice(0, Math.max(used, 2)).map((value, at) => bar(value / most, value ? brief(value / total) : "", at,
       `${plural(at, "guess", "guesses")}: ${count(value)} of ${count(total)} passes of a stream`))
-    : none("No pass was run yet."));
+    : emptyNote("No pass has run yet."));
   showKinds(all);
   showFates(all);
 }
@@ -53,10 +53,10 @@ function showFates(all) {
   const compared = sum(all.map((counts) => counts.num_compared));
   const right = sum(all.map((counts) => counts.num_right));
   const parts = Object.entries(FATES).filter(([fate]) => of(fate)).map(([fate, words]) => `${words} ${percent(of(fate) / total)}`);
-  say($("fates"), total ? `Guesses: ${parts.join(", ")}. Compared with the text, taken or not: ${count(right)} of ${count(compared)} right.` : "");
+  setText($("fates"), total ? `Guesses: ${parts.join(", ")}. Used or not, ${count(right)} of ${count(compared)} compared guesses matched the text.` : "");
 }
 
-// Percent, where there is room for two digits.
+// A percentage of at most two digits, without the sign.
 function brief(share) {
   return share > 0 && share < 0.005 ? "<1" : String(Math.round(share * 100));
 }
@@ -69,8 +69,8 @@ function showKinds(all) {
   const of = (kind) => sum(all.map((counts) => counts.tokens[kind] || 0));
   const total = sum(Object.keys(KINDS).map(of));
   if (!total) {
-    fill($("kinds"), none("No token yet."));
-    say($("why-plain"), "");
+    fill($("kinds"), emptyNote("No tokens yet."));
+    setText($("why-plain"), "");
     return;
   }
   fill($("kinds"),
@@ -82,5 +82,5 @@ function showKinds(all) {
     .filter(([, steps]) => steps > 0)
     .sort((a, b) => b[1] - a[1]);
   const steps = sum(reasons.map(([, number]) => number));
-  say($("why-plain"), steps ? `Passes without guesses because: ${reasons.slice(0, 4).filter(([, number]) => number >= steps / 200).map(([words, number]) => `${words} (${percent(number / steps)})`).join(", ")}.` : "");
+  setText($("why-plain"), steps ? `Reasons for passes without guesses: ${reasons.slice(0, 4).filter(([, number]) => number >= steps / 200).map(([words, number]) => `${words} (${percent(number / steps)})`).join(", ")}.` : "");
 }

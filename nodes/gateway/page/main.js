@@ -1,4 +1,4 @@
-// One poll a second while the page is seen.
+// Polls the gateway once a second while the page is visible.
 
 const POLL_MS = 1000;
 const LOST_POLL_MS = 2000;
@@ -7,22 +7,22 @@ let timer = null;
 let isAsking = false;
 let lastSeen = null;
 
-async function look() {
+async function poll() {
   clearTimeout(timer);
   if (isAsking || document.hidden) return;
   isAsking = true;
   let next = POLL_MS;
   try {
-    const found = await whole(await ask("/api/status"));
+    const found = await whole(await request("/api/status"));
     lastSeen = Date.now();
     show(found);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     next = refused(error);
   } finally {
-    // Whatever went wrong in showing one, the next is looked at.
+    // Polling goes on even if this status could not be shown.
     isAsking = false;
-    if (next) timer = setTimeout(look, next);
+    if (next) timer = setTimeout(poll, next);
   }
 }
 
@@ -31,7 +31,7 @@ function show({ status, gateway, history }) {
   state("live", "live");
   notice("");
   document.body.classList.remove("stale");
-  say($("cluster"), status.cluster);
+  setText($("cluster"), status.cluster);
   showTiles(status, history);
   showTopology(status, gateway);
   showHistory(history, status.at_s);
@@ -44,7 +44,7 @@ function show({ status, gateway, history }) {
   showModels(idsOf(targets).sort());
 }
 
-// What names each model of these nodes: its file's name, with its hash where several have that name.
+// The id of each model of these nodes: its file name, with the hash if several files have that name.
 function idsOf(nodes) {
   const hashes = new Map();
   for (const node of nodes) {
@@ -56,15 +56,15 @@ function idsOf(nodes) {
   );
 }
 
-// As fingerprints have it.
+// Shortens a hash as in a system fingerprint.
 function shortened(hash) {
   return hash.replace(/([0-9a-f]{8})[0-9a-f]+/g, "$1");
 }
 
-// What an answer other than 200 means; milliseconds to the next try, 0 for none.
+// Shows an error response. Returns the milliseconds until the next try, or 0 for no further try.
 function refused(error) {
   if (error.status === 401) {
-    say($("key-error"), currentKey ? "This key is not known here." : "");
+    setText($("key-error"), currentKey ? "The gateway does not know this key." : "");
     storeKey("");
     askForKey();
     return 0;
@@ -72,13 +72,13 @@ function refused(error) {
   if (error.status === 403) {
     shownParts({ operate: false });
     state("", "playground only");
-    notice("This key lacks the scope 'admin': the mesh is not shown to it.");
+    notice("This key lacks the scope 'admin', which the status of the mesh needs.");
     showModels(["?"]);
     return 0;
   }
   shownParts({ operate: lastSeen !== null });
   state("lost", error.status === 0 ? "gateway lost" : "coordinator lost");
-  const since = lastSeen === null ? "" : ` What is shown is as it was ${plural(Math.round((Date.now() - lastSeen) / 1000), "second")} ago.`;
+  const since = lastSeen === null ? "" : ` The figures below are ${plural(Math.round((Date.now() - lastSeen) / 1000), "second")} old.`;
   notice(sentence(error.message) + since, true);
   document.body.classList.add("stale");
   return LOST_POLL_MS;
@@ -96,20 +96,20 @@ function askForKey() {
   $("forget").hidden = true;
   notice("");
   state("", "");
-  say($("cluster"), "");
+  setText($("cluster"), "");
   $("ask-key").hidden = false;
   $("key").focus();
 }
 
 function state(kind, text) {
   $("state").className = `state ${kind}`;
-  say($("state"), text);
+  setText($("state"), text);
 }
 
 function notice(text, isBad = false) {
   $("notice").hidden = !text;
   $("notice").classList.toggle("bad", isBad);
-  say($("notice"), text);
+  setText($("notice"), text);
 }
 
 $("key-form").addEventListener("submit", (event) => {
@@ -117,7 +117,7 @@ $("key-form").addEventListener("submit", (event) => {
   storeKey($("key").value.trim());
   $("key").value = "";
   knownModels = "";
-  look();
+  poll();
 });
 $("forget").addEventListener("click", () => {
   clearTimeout(timer);
@@ -139,7 +139,7 @@ $("theme").addEventListener("change", () => {
   try {
     localStorage.setItem(THEME_NAME, $("theme").value);
   } catch {
-    // It lasts as long as the page, then.
+    // Without local storage the choice lasts until the page is closed.
   }
 });
 try {
@@ -147,7 +147,7 @@ try {
 } catch {
   setTheme("");
 }
-document.addEventListener("visibilitychange", look);
+document.addEventListener("visibilitychange", poll);
 clearAnswer();
 showLegend();
-look();
+poll();

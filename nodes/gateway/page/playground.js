@@ -1,24 +1,24 @@
-// One prompt, and how its answer came to be.
+// The playground: sends one prompt and shows how its answer was made.
 
 let running = null;
 let knownModels = "";
 
-// Ask for the models again where those of the mesh have changed.
+// Fetches the list of models again if the models of the mesh have changed.
 async function showModels(names) {
   const wanted = names.join("\n");
   if (wanted === knownModels) return;
   knownModels = wanted;
   try {
-    const served = (await whole(await ask("/v1/models"))).data.map((model) => model.id);
+    const served = (await whole(await request("/v1/models"))).data.map((model) => model.id);
     const chosen = $("model").value;
     fill($("model"), h("option", { value: "" }, "Any"), served.map((name) => h("option", { value: name }, name)));
     $("model").value = served.includes(chosen) ? chosen : "";
-    say($("outcome"), "");
+    setText($("outcome"), "");
     $("go").disabled = running !== null;
   } catch (error) {
-    // No model there yet is what the mesh says itself.
+    // Other errors need no text here: the poll of the mesh status reports them.
     if (error.status === 403) {
-      outcome(["This key lacks the scope 'infer': it cannot ask."], true);
+      outcome(["This key lacks the scope 'infer', which the playground needs."], true);
       $("go").disabled = true;
     }
     if (error.status !== 403) knownModels = "";
@@ -56,16 +56,16 @@ async function generate() {
   outcome(["Waiting for the first token."]);
   const run = { asked: performance.now(), first: null, last: null, numFirst: 0, num: 0, usage: null, reason: "" };
   try {
-    const answer = await ask("/v1/chat/completions", {
+    const answer = await request("/v1/chat/completions", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(bodyOf()),
       signal: control.signal,
     });
-    for await (const event of events(answer)) took(event, run);
-    outcome(told(run));
+    for await (const event of events(answer)) takeEvent(event, run);
+    outcome(resultParts(run));
   } catch (error) {
-    if (error.name === "AbortError") outcome(["Stopped. ", ...told(run)]);
+    if (error.name === "AbortError") outcome(["Stopped. ", ...resultParts(run)]);
     else if (error instanceof Refused) outcome([sentence(error.message)], true);
     else throw error;
   } finally {
@@ -76,7 +76,7 @@ async function generate() {
   }
 }
 
-function took(event, run) {
+function takeEvent(event, run) {
   if (event.usage) run.usage = event.usage;
   for (const choice of event.choices) if (choice.finish_reason) run.reason = choice.finish_reason;
   const rows = event.airdraft ? event.airdraft.tokens : [];
@@ -85,14 +85,14 @@ function took(event, run) {
   if (run.first === null) {
     run.first = run.last;
     run.numFirst = rows.length;
-    outcome(["The answer is coming."]);
+    outcome(["Generating the answer."]);
   }
   run.num += rows.length;
   rows.forEach(addToken);
 }
 
-function told(run) {
-  if (!run.num) return ["No token came."];
+function resultParts(run) {
+  if (!run.num) return ["No tokens arrived."];
   const seconds = (run.last - run.first) / 1000;
   const later = run.num - run.numFirst;
   const parts = [h("b", {}, plural(run.num, "token"))];
@@ -103,7 +103,7 @@ function told(run) {
     parts.push(own.drafted ? h("b", {}, `${count(own.accepted)} of ${count(own.drafted)} guesses accepted`) : "No guesses were made",
       own.drafted ? ` (${percent(own.accepted / own.drafted)}). ` : ". ",
       `Seed ${own.seed}${own.emulated ? ", emulated" : ""}.`);
-    if (run.reason === "length") parts.push(" It ended at the most tokens.");
+    if (run.reason === "length") parts.push(" It stopped at the token limit.");
   } else if (numOfKind.accepted) {
     parts.push(`${percent(numOfKind.accepted / run.num)} of them were guessed.`);
   }

@@ -1,4 +1,4 @@
-// Streams, plans and what became of them, shared media, and the figures on top.
+// Shows the summary tiles, the streams, the plans with their observed results, and shared media.
 
 function showTiles(status, history) {
   const speed = sum(status.targets.map((target) => (target.observed ? target.observed.tokens_per_s : 0)));
@@ -15,7 +15,7 @@ function showTiles(status, history) {
     tile("Guesses accepted", percent(rate), "", recent.length ? "last minute" : "since the start"),
     tile("Streams", count(status.num_streams - status.waiting.num_streams), "", `${count(waiting)} waiting`),
     tile("Requests", count(requests.done || 0), "done", failed ? `${count(failed)} failed` : "none failed"),
-    tile("Up", up, unit, `airdraft ${status.version}`));
+    tile("Uptime", up, unit, `airdraft ${status.version}`));
 }
 
 function tile(name, value, unit, below) {
@@ -35,12 +35,12 @@ function table(element, columns, rows) {
 
 const STREAM_COLUMNS = [
   ["Stream", "number"], ["Phase", "name"], ["Tokens", "number"], ["Tokens/s", "number"], ["Guesses", "number"],
-  ["Accepted", "number"], ["Target", "name spare"], ["Draft", "name spare"], ["Without guesses because", "why"],
+  ["Accepted", "number"], ["Target", "name spare"], ["Draft", "name spare"], ["Reason for no guesses", "why"],
 ];
 
 function showStreams(status) {
   const left = status.num_streams - status.streams.length;
-  say($("streams-count"), status.num_streams ? `${count(status.num_streams)}${left > 0 ? `, the first ${status.streams.length} shown` : ""}` : "");
+  setText($("streams-count"), status.num_streams ? `${count(status.num_streams)}${left > 0 ? `, the first ${status.streams.length} shown` : ""}` : "");
   if (!status.streams.length) {
     fill($("streams-table"), h("caption", { class: "none" }, "No stream is under way."));
     return;
@@ -61,15 +61,15 @@ function showStreams(status) {
 }
 
 const PLAN_COLUMNS = [
-  ["Target", "name"], ["In force", "name"], ["Tokens/s", "number"],
+  ["Target", "name"], ["Plan in force", "name"], ["Tokens/s", "number"],
   ["Open flow, predicted", "number"], ["Groups, predicted", "number"], ["Observed", "number"],
-  ["Plan off by", "number"], ["Pass off by", "number"],
+  ["Plan error", "number"], ["Pass error", "number"],
 ];
 
 function showPlans(status) {
   const planned = status.targets.filter((target) => target.plan && target.observed);
   if (!planned.length) {
-    fill($("plan-table"), h("caption", { class: "none" }, "There is no target to plan for."));
+    fill($("plan-table"), h("caption", { class: "none" }, "No target has a plan."));
     fill($("plan-notes"));
     return;
   }
@@ -105,8 +105,8 @@ function showAir(status) {
   const media = status.media.map((medium) => h("div", { class: "row" },
     h("span", { title: medium.name }, medium.name),
     h("i", { class: "meter", share: Math.min(1, medium.busy) }),
-    h("span", {}, `${percent(medium.busy)} reserved, ${duration(medium.reserved_s)} in all`)));
+    h("span", {}, `${percent(medium.busy)} reserved, ${duration(medium.reserved_s)} in total`)));
   fill($("air"),
-    media.length ? media : none("No shared medium: links are not declared to share one."),
-    h("p", { class: "why" }, `Messages of the coordinator: ${size(wire("in"))} in, ${size(wire("out"))} out.`));
+    media.length ? media : emptyNote("No link is declared to use a shared medium."),
+    h("p", { class: "why" }, `The coordinator received ${size(wire("in"))} and sent ${size(wire("out"))}.`));
 }

@@ -1,4 +1,4 @@
-// An answer as tokens, each marked by what made it. Arrow keys step through them.
+// Shows an answer as tokens, each marked with its origin. Arrow keys step through them.
 
 let decoder = new TextDecoder();
 let atToken = null;
@@ -9,16 +9,16 @@ function clearAnswer() {
   numOfKind = {};
   atToken = null;
   $("answer").replaceChildren();
-  say($("token"), "");
+  setText($("token"), "");
 }
 
-// A row of the gateway: text or bytes, kind, log-probability.
+// Appends a token, given as a row of the gateway: text or bytes, kind, log-probability.
 function addToken([piece, kind, logprob]) {
   const known = Object.hasOwn(KINDS, kind) ? kind : "plain";
   const bytes = typeof piece === "string" ? new TextEncoder().encode(piece) : new Uint8Array(piece);
-  // A character of several tokens stands at the last of them.
+  // A character that several tokens make up is shown with the last of them.
   const text = decoder.decode(bytes, { stream: true });
-  // The sign at a line's end is drawn by the style and is no part of the text.
+  // The style sheet draws the sign at the end of a line; it is not part of the text.
   const lines = text.split("\n").flatMap((line, at) => (at ? [h("i", { class: "newline" }), "\n", line] : [line]));
   const token = h("span", { class: `tok ${known}`, title: about(known, logprob) }, lines);
   numOfKind[known] = (numOfKind[known] || 0) + 1;
@@ -44,7 +44,7 @@ function inspect(token) {
   atToken = token;
   token.classList.add("at");
   const text = token.textContent.replaceAll("\n", "↵");
-  say($("token"), `“${text}”: ${token.title}`);
+  setText($("token"), `“${text}”: ${token.title}`);
 }
 
 $("answer").addEventListener("keydown", (event) => {

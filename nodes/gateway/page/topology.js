@@ -1,6 +1,6 @@
-// Who is in the mesh, and the links between them.
+// Shows the nodes of the mesh and the links between them.
 
-// With more nodes than this on one side they stand in rows instead of beside the coordinator.
+// With more nodes than this on one side, they are laid out in rows, not beside the coordinator.
 const MOST_BESIDE = 7;
 const paths = new Map();
 let lastBytes = new Map();
@@ -12,10 +12,10 @@ function showTopology(status, gateway) {
   const drafts = of("draft");
   const box = $("topology");
   box.classList.toggle("dense", Math.max(targets.length, drafts.length) > MOST_BESIDE);
-  fillKeyed($("targets"), targets.length ? targets.map(nodeCard) : [h("li", { class: "none" }, "No target: nothing can be answered.")]);
-  fillKeyed($("drafts"), drafts.length ? drafts.map(nodeCard) : [h("li", { class: "none" }, "No draft node: plain decoding, or guesses by lookup.")]);
-  say($("num-targets"), String(targets.length || ""));
-  say($("num-drafts"), String(drafts.length || ""));
+  fillKeyed($("targets"), targets.length ? targets.map(nodeCard) : [h("li", { class: "none" }, "No target node: requests cannot be answered.")]);
+  fillKeyed($("drafts"), drafts.length ? drafts.map(nodeCard) : [h("li", { class: "none" }, "No draft node: targets decode plainly or guess by prompt lookup.")]);
+  setText($("num-targets"), String(targets.length || ""));
+  setText($("num-drafts"), String(drafts.length || ""));
   const waiting = status.waiting.num_streams + status.waiting.num_tokenizing;
   fill($("coordinator-node"), hubCard("coordinator", `protocol ${status.protocol}`, [
     plural(status.num_streams - status.waiting.num_streams, "stream"),
@@ -57,7 +57,7 @@ function nodeCard(node) {
     `model hash ${node.model_hash}`,
     node.role === "target" ? `numerics class ${node.numerics_class}` : "",
     node.exact ? "exact" : "not exact",
-    node.emulated ? "emulated: its times are those of a device that is not there" : "",
+    node.emulated ? "emulated: its timings imitate another device" : "",
     node.rate_bps === null ? "" : `link ${rate(node.rate_bps)}, ${node.rate_is}`,
     node.medium ? `shares the medium ${node.medium}` : "",
     `${size(node.bytes_in)} from it, ${size(node.bytes_out)} to it`,
@@ -69,11 +69,11 @@ function nodeCard(node) {
     h("div", { class: "model" }, node.model + (node.emulated ? " · emulated" : "")),
     isIn ? h("div", { class: "busy" }, h("i", { share: Math.min(1, node.busy) }), h("b", {}, percent(node.busy))) : h("div", { class: "model" }, node.reason),
     isIn ? h("div", { class: "facts" },
-      h("span", {}, link.filter(Boolean).join(" · ") || "link not known"),
+      h("span", {}, link.filter(Boolean).join(" · ") || "link unknown"),
       h("span", {}, `${held} streams`)) : null);
 }
 
-// Curves from each node to the coordinator; where nodes stand in rows there are none.
+// Draws a curve from each node to the coordinator; there are none when the nodes are in rows.
 function drawLinks() {
   const area = $("links").getBoundingClientRect();
   const wanted = new Map();
@@ -109,7 +109,7 @@ function drawLinks() {
       $("links").append(...paths.get(name));
     }
     const [line, moving] = paths.get(name);
-    // Kept from one second to the next, so that what moves in them goes on.
+    // The elements are reused from one poll to the next, so that their animation continues.
     line.setAttribute("d", d);
     line.setAttribute("class", kind);
     line.setAttribute("stroke-width", String(Math.min(6, 1.6 + Math.log10(1 + flow / 100) * 1.2)));

@@ -1,4 +1,4 @@
-// Numbers as people read them.
+// Formats numbers for display.
 
 const MISSING = "–";
 
@@ -54,7 +54,7 @@ function sum(values) {
   return values.reduce((total, value) => total + value, 0);
 }
 
-// Lists of the same length, added up.
+// The element-wise sum of lists of the same length.
 function added(lists) {
   return lists.reduce((total, list) => list.map((value, at) => value + (total[at] || 0)), []);
 }

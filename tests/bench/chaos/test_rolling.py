@@ -29,7 +29,7 @@ def event(text: str, event_id: str, reason: str | None = None) -> bytes:
     return f"id: {event_id}\ndata: {json.dumps({'choices': [choice]})}\n\n".encode()
 
 
-ERROR = b'data: {"error":{"message":"the gateway is being stopped"}}\n\n'
+ERROR = b'data: {"error":{"message":"the gateway is stopping"}}\n\n'
 DONE = b"data: [DONE]\n\n"
 
 

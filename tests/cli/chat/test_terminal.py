@@ -58,7 +58,7 @@ def test_from_a_pipe_each_line_is_a_turn(mesh: ToyMesh) -> None:
 def test_from_a_pipe_the_first_error_ends_it(mesh: ToyMesh) -> None:
     code, out, err, _ = run("/foo\nhello\n", lambda: open_client(mesh.endpoint))
     assert (code, out) == (1, "")
-    assert err == "error: unknown command /foo: /help lists them\n"
+    assert err == "error: unknown command /foo: /help lists the commands\n"
 
 
 def test_quit_leaves(mesh: ToyMesh) -> None:
@@ -119,7 +119,7 @@ def test_a_line_that_is_no_text_is_an_error(mesh: ToyMesh) -> None:
     stdin = io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8")
     streams: Any = {"stdin": stdin, "stdout": out, "stderr": err}
     assert Terminal(Conversation({}), lambda: open_client(mesh.endpoint), **streams).run() == 1
-    assert (out.getvalue(), err.getvalue()) == ("", "error: that line is no UTF-8 text\n")
+    assert (out.getvalue(), err.getvalue()) == ("", "error: the line is not valid UTF-8\n")
 
 
 def test_a_lost_connection_is_made_anew_with_the_next_line() -> None:
@@ -145,10 +145,10 @@ def test_an_answer_that_has_to_wait_for_the_coordinator_says_so(mesh: ToyMesh) -
     assert len(out.getvalue().split()) == 2000
     assert err.getvalue().strip() in (
         "",
-        "[the coordinator was lost: the answer goes on when it is back, Ctrl-C stops it]",
+        "[the coordinator was lost: the answer continues when it is back; Ctrl-C stops it]",
     )
     terminal.waits()
-    assert "the answer goes on when it is back" in err.getvalue()
+    assert "the answer continues when it is back" in err.getvalue()
 
 
 def test_figures() -> None:
@@ -226,7 +226,7 @@ def _take_terminal() -> None:
 def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(mesh: ToyMesh, tmp_path: Path) -> None:
     chat = Pty(mesh.endpoint, tmp_path / "keys", "--max-tokens", "4000")
     try:
-        chat.wait_for("Ctrl-D leaves.")
+        chat.wait_for("Ctrl-D quits.")
         chat.wait_for("> ")
         with held(mesh.model, after_passes=20):
             chat.type("hello\n")

@@ -274,7 +274,7 @@ async def test_another_text_ends_it() -> None:
         await made.next_coordinator()
         again = await made.desk.hear(SubmitRequest)
         made.say(StartedNotice(again.request_id, 3, 9, True, "big", "", False))
-        with pytest.raises(RequestFailedError, match="the prompt is another than when") as caught:
+        with pytest.raises(RequestFailedError, match="the prompt has changed since") as caught:
             await reading
         assert caught.value.code == "internal"
 

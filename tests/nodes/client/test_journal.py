@@ -194,7 +194,7 @@ def test_a_coordinator_that_goes_on_with_something_else_is_found_out(
     journal = started()
     journal.take(tokens(0, b"ab", 8, 9))
     journal.request(2, 0.0)
-    with pytest.raises(ForeignAnswerError, match=f"{what} is another than when"):
+    with pytest.raises(ForeignAnswerError, match=f"{what} has changed since"):
         journal.take(replace(STARTED, **changes))
 
 

@@ -43,7 +43,7 @@ def test_fast_and_slow_hops() -> None:
     rtt, rate = check_hop(Hop(0.01, 200_000, 0.11, ()), "tcp://x:1")
     assert (rtt.level, rate.what) == (
         Level.OK,
-        "200 kB to it take 100 ms more than a small message (16.0 Mbit/s)",
+        "sending 200 kB to it takes 100 ms more than a small message (16.0 Mbit/s)",
     )
     _, rate = check_hop(Hop(0.01, 200_000, 0.009, ()), "tcp://x:1")
     assert rate.what.endswith("hardly longer than a small message")
@@ -54,7 +54,7 @@ def test_fast_and_slow_hops() -> None:
 def test_nodes_as_the_coordinator_sees_them() -> None:
     fine, slow = check_nodes((TARGET, DRAFT))
     assert (fine.level, slow.level) == (Level.OK, Level.WARN)
-    assert "2.0 ms from the coordinator and back" in fine.what
+    assert "round trip to the coordinator 2.0 ms" in fine.what
     (none,) = check_nodes((DRAFT,))
     assert (none.level, none.mend) == (Level.FAIL, "start one: airdraft target")
     draining = NodeFields("target", "target", "big", True, False, 1, True, 0)

@@ -41,7 +41,7 @@ def test_a_coordinator_with_everything(ring: Keyring) -> None:
 def test_what_a_coordinator_may_lack(ring: Keyring) -> None:
     ring.make_coordinator_pair()
     findings = check_keys(ring)
-    assert said(findings, "nobody is authorized").level is Level.FAIL
+    assert said(findings, "no key is authorized").level is Level.FAIL
     assert said(findings, "no key of its own").level is Level.WARN
     ring.authorized().add(Entry(new_key_pair().public, "nano", frozenset({"draft"})))
     guest = Entry(new_key_pair().public, "", frozenset({"draft"}), int(time.time()) + 60)
@@ -68,7 +68,7 @@ def test_files_that_others_can_read_or_write(ring: Keyring) -> None:
     assert said(check_keys(ring), "other users can read").level is Level.FAIL
     (ring.directory / "node.key").chmod(0o600)
     ring.directory.chmod(0o777)
-    finding = said(check_keys(ring), "others can write")
+    finding = said(check_keys(ring), "other users can write")
     assert (finding.level, finding.mend) == (Level.FAIL, f"chmod 700 {ring.directory}")
 
 

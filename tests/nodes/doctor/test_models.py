@@ -62,8 +62,8 @@ def test_model_files(tmp_path: Path) -> None:
     [
         ([], Level.NOTE, "not calibrated yet"),
         ([replace(KEPT, model_hash="other")], Level.NOTE, "not calibrated yet"),
-        ([replace(KEPT, device="other")], Level.NOTE, "of another device or libllama"),
-        ([replace(KEPT, build="other")], Level.NOTE, "of another device or libllama"),
+        ([replace(KEPT, device="other")], Level.NOTE, "only for another device or libllama"),
+        ([replace(KEPT, build="other")], Level.NOTE, "only for another device or libllama"),
         ([replace(KEPT, threads=2)], Level.NOTE, "other threads"),
         ([replace(KEPT, exact=False)], Level.WARN, "failed the self-test"),
         ([KEPT], Level.OK, "calibrated for this device"),

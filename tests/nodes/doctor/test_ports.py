@@ -53,12 +53,12 @@ def test_a_real_listener_is_found() -> None:
 
 def test_socket_files(tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/x"
-    assert check_port(endpoint).what == f"{endpoint}: nobody listens"
+    assert check_port(endpoint).what == f"{endpoint}: no process listens"
     assert is_free(endpoint)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{tmp_path}/x")
         # The file of a process that has ended.
         assert is_free(endpoint)
         server.listen()
-        assert check_port(endpoint).what == f"{endpoint}: somebody listens"
+        assert check_port(endpoint).what == f"{endpoint}: a process listens"
         assert not is_free(endpoint)

@@ -66,7 +66,7 @@ def test_what_the_cpu_has_and_the_build_does_not_use() -> None:
     finding = engine.check_isa(BUILD, flags, "x86_64")
     assert (finding.level, finding.what) == (
         Level.WARN,
-        "libllama was built without F16C, which this CPU has",
+        "libllama was built without F16C, which this CPU supports",
     )
     assert engine.check_isa(BUILD, flags - {"f16c"}, "x86_64").what.endswith("AVX2, FMA, SSE3")
     arm = engine.check_isa("1 CPU : NEON = 1 |", frozenset({"asimd", "asimddp"}), "aarch64")
@@ -83,5 +83,5 @@ def test_spinning_threads_are_warned_of() -> None:
 def test_more_threads_than_cores() -> None:
     finding = engine.check_threads(8, 4, "model x")
     assert finding.level is Level.WARN
-    assert finding.mend.endswith("to 4 at most")
+    assert finding.mend.endswith("to at most 4")
     assert engine.check_threads(4, 4, "model x").level is Level.OK

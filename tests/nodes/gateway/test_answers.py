@@ -146,7 +146,7 @@ def test_scores_of_a_prompt_that_come_again_are_known() -> None:
     notices = [PromptLogprobsNotice(1, 1, (first,)), PromptLogprobsNotice(1, 1, (first, second))]
     (delta,) = deltas(made, *notices, tokens("!", 0))
     assert delta.text == "ab!"
-    with pytest.raises(RequestFailedError, match="came at 5 instead of 3"):
+    with pytest.raises(RequestFailedError, match="arrived at 5 instead of 3"):
         made.on_event(0, PromptLogprobsNotice(1, 5, (first,)))
 
 

@@ -58,7 +58,7 @@ def test_all_keys_are_compared_whichever_fits(
 
 def test_names_are_there_once(keys: ApiKeys) -> None:
     keys.add(ApiKey(name="a", sha256="0" * 64))
-    with pytest.raises(KeysError, match="there is an API key a"):
+    with pytest.raises(KeysError, match="an API key a exists already"):
         keys.add(ApiKey(name="a", sha256="1" * 64))
     with pytest.raises(KeysError, match="no API key 'b'"):
         keys.remove("b")

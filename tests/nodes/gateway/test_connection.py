@@ -154,7 +154,7 @@ async def test_of_very_many_too_many_most_are_just_closed(
             # The last ones need not ask to learn it.
             assert await many[-1].rest() == b""
         await eventually(lambda: server.http.num_connections == 1)
-    assert caplog.text.count("connections are refused: there are 1") == 1
+    assert caplog.text.count("refusing connections: the limit is 1") == 1
 
 
 async def test_who_hangs_up_frees_the_request(tmp_path: Path, eventually: Eventually) -> None:

@@ -150,14 +150,14 @@ def test_what_is_no_id_of_the_request_is_refused(found: bytes) -> None:
 )
 def test_another_text_is_noticed_before_any_of_it_is_told(deltas: list[Delta]) -> None:
     rest = Told.of_header(event_id(Told(TAG, 1).line(0, "ab")), TAG, 1).rest()
-    with pytest.raises(ApiError, match="cannot be made again") as caught:
+    with pytest.raises(ApiError, match="cannot be generated again") as caught:
         [rest.of(delta) for delta in deltas]
     assert (caught.value.status, caught.value.code) == (412, "text_differs")
 
 
 def test_a_text_that_had_ended_must_not_go_on() -> None:
     rest = Told.of_header(event_id(Told(TAG, 1).line(0, "ab", ends=True)), TAG, 1).rest()
-    with pytest.raises(ApiError, match="cannot be made again"):
+    with pytest.raises(ApiError, match="cannot be generated again"):
         rest.of(Delta(0, "abc", (), True))
 
 

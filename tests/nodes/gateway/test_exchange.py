@@ -104,7 +104,7 @@ async def test_a_body_whose_prompts_cannot_have_one_class_fails(tmp_path: Path) 
 
     call = await post(app_of(FakeMesh(script), tmp_path), COMPLETIONS, {"prompt": ["a", "b"]})
     assert (call.status, call.json["error"]["code"]) == (503, "unavailable")
-    assert "has left: ask anew" in call.json["error"]["message"]
+    assert "has left: try again" in call.json["error"]["message"]
 
 
 async def test_the_last_class_that_takes_a_request_is_told(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ async def test_a_choice_without_its_end_is_no_answer(tmp_path: Path, stream: boo
     body = {**ASK, "n": 2, "stream": stream}
     call = await post(app_of(mesh, tmp_path), COMPLETIONS, body)
     if stream:
-        assert "did not tell the end" in call.events[-1]["error"]["message"]
+        assert "did not send the end" in call.events[-1]["error"]["message"]
         assert "[DONE]" not in call.events
     else:
         assert call.status == 503

@@ -122,5 +122,5 @@ async def test_what_was_known_is_not_known_of_the_next_coordinator() -> None:
         await made.check_ready()
     mesh.is_joined = True
     mesh.models.clear()
-    with pytest.raises(ApiError, match="no target is there"):
+    with pytest.raises(ApiError, match="the mesh has no target"):
         await made.check_ready()

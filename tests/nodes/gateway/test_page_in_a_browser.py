@@ -284,7 +284,7 @@ def test_a_coordinator_that_is_lost(page: Page, gateways: Gateways) -> None:
     page.until_text("state", "live")
     gateways.lose("lost")
     page.until_text("state", "coordinator lost")
-    assert "What is shown is as it was" in page.text("notice")
+    assert "The figures below are" in page.text("notice")
     assert "big" in page.text("targets")
 
 
@@ -296,7 +296,7 @@ def test_a_key_is_asked_for(page: Page, gateways: Gateways) -> None:
     # It has the focus: one may type at once.
     assert page.driver.switch_to.active_element == field
     field.send_keys("ad-wrong", Keys.ENTER)
-    page.until_text("key-error", "not known")
+    page.until_text("key-error", "does not know")
     field.send_keys("ad-boss", Keys.ENTER)
     page.until_text("state", "live")
     assert page.run("return Object.values(sessionStorage)") == ["ad-boss"]

@@ -49,9 +49,7 @@ def test_where_others_may_ask_it_does_not_start_without_keys(
     tmp_path: Path, setting: str, value: str | bool
 ) -> None:
     settings = {"listen": "127.0.0.1:0", setting: value}
-    with pytest.raises(
-        KeysError, match=f"has no API keys, and {setting} asks for some: .*add NAME"
-    ):
+    with pytest.raises(KeysError, match=f"has no API keys, but {setting} needs some: .*add NAME"):
         make(tmp_path, **settings)
     keys = ApiKeys(tmp_path / "apikeys.toml")
     keys.add(ApiKey(name="a", sha256=digest("ad-1")))
@@ -97,7 +95,7 @@ def test_with_too_few_files_it_does_not_start(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _which: (79, 79))
-    with pytest.raises(ConfigError, match=r"79 files .* needs 80: raise LimitNOFILE"):
+    with pytest.raises(ConfigError, match=r"open files is 79, .* needs 80: raise LimitNOFILE"):
         make(tmp_path, listen="127.0.0.1:0")
 
 
@@ -111,7 +109,7 @@ async def test_an_accept_without_files_is_one_line(
             {"message": "socket.accept() out of system resource", "exception": error}
         )
         assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
-            "connections have to wait: [Errno 24] Too many open files"
+            "new connections have to wait: [Errno 24] Too many open files"
         ]
         loop.call_exception_handler({"message": "something else"})
         assert "something else" in caplog.text
@@ -170,7 +168,7 @@ async def test_stopping_ends_streams_that_do_not_end(
             stopping = server.task
             stopping.cancel()
             rest, answer = await raw.rest(), await whole.rest()
-        assert b"the gateway is being stopped" in rest
+        assert b"the gateway is stopping" in rest
         assert b"[DONE]" not in rest
         # Of what had not begun to be told, a status.
         assert answer.startswith(b"HTTP/1.1 503 ")

@@ -77,7 +77,7 @@ def test_an_answer_without_calls_follows_the_format() -> None:
     assert "answer" not in grammar_of(response_format=wanted, tool_choice="required")
     job = Jobs(CHAT, strict_fields=False).job(body(response_format=wanted))
     assert job.tools is not None
-    with pytest.raises(ApiError, match="begin as JSON does"):
+    with pytest.raises(ApiError, match="look like JSON"):
         in_style(job.options, job.tools, "llama3")
 
 
