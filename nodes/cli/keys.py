@@ -226,15 +226,12 @@ def _own_of(shown: str) -> str:
 
 def _seconds(text: str) -> int:
     number, unit = text[:-1], text[-1:]
-    if (
-        unit not in _UNITS
-        or not number.isdigit()
-        or not 0 < int(number) * _UNITS[unit] <= 30 * 86400
-    ):
+    seconds = int(number) * _UNITS.get(unit, 0) if number.isdecimal() else 0
+    if not 0 < seconds <= _MAX_EXPIRY_S:
         raise click.UsageError(
             f"--expires {text!r}: a time such as 30s, 15m, 2h or 1d is accepted, up to 30d"
         )
-    return int(number) * _UNITS[unit]
+    return seconds
 
 
 keys_group.add_command(rotate_command)

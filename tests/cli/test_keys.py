@@ -77,7 +77,7 @@ def test_a_mesh_by_invitation(commands: Commands, tmp_path: Path) -> None:
             printed(commands, "keys", "revoke", "nano", "--keys", str(here))
             done = commands.run(*ask, "--keys", str(there))
             assert done.returncode == 69
-            assert "let this machine's be authorized" in error_line(done)
+            assert "authorize this machine's key" in error_line(done)
             wait_until(lambda: "nano" not in printed(commands, "keys", "list", "--keys", str(here)))
 
 
