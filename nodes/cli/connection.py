@@ -34,16 +34,21 @@ async def with_client(
     endpoint, client_keys = link_of(connect, keys or "")
     with ZmqContext() as context:
         client = Client(context.connect(endpoint, client_keys), endpoint=endpoint, role=role)
-        serving = asyncio.create_task(client.run())
-        working = asyncio.ensure_future(work(client))
-        try:
-            await asyncio.wait([serving, working], return_when=asyncio.FIRST_COMPLETED)
-            if serving.done():
-                serving.result()
-            return await working
-        finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-            client.close()
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
+        return await beside(client, work(client))
+
+
+async def beside(client: Client, work: Awaitable[T]) -> T:
+    """Return the result of `work`, during which the client runs, and close the client."""
+    serving = asyncio.create_task(client.run())
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([serving, working], return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+        return await working
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        client.close()
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)

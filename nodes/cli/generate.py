@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from mesh.zmq_transport import ZmqContext
+from nodes.cli.connection import beside
 from nodes.cli.options import generate_options, keys_option, read_prompt
 from nodes.cli.output import print_request
 from nodes.client.client import Client
@@ -64,16 +64,4 @@ async def _ask(config: ClientConfig, prompt: str, values: Mapping[str, Any]) -> 
             declared=declared(config.link),
             on_waiting=lambda: click.echo(_WAITING, err=True),
         )
-        serving = asyncio.create_task(client.run())
-        asking = asyncio.create_task(print_request(client, prompt, values))
-        try:
-            await asyncio.wait([serving, asking], return_when=asyncio.FIRST_COMPLETED)
-            if serving.done():
-                serving.result()
-            await asking
-        finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
-            client.close()
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
+        await beside(client, print_request(client, prompt, values))

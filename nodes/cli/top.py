@@ -10,13 +10,11 @@ from typing import Any, Final
 
 import click
 
-from mesh.keys import ClientKeys
-from mesh.zmq_transport import ZmqContext
+from nodes.cli.connection import connect_option, with_client
 from nodes.cli.options import keys_option
 from nodes.cli.screen import Screen, keyboard
 from nodes.cli.top_view import frame
 from nodes.client.client import Client
-from nodes.service.roles import link_of
 from nodes.service.runtime import run, set_up_logging
 from nodes.telemetry.history import History
 from nodes.telemetry.status import encode_status
@@ -31,13 +29,7 @@ Work = Callable[[Client], Awaitable[None]]
 @click.command("top")
 @click.option("--once", is_flag=True, help="Print one frame and exit; for scripts.")
 @click.option("--json", "as_json", is_flag=True, help="Print the status document and exit.")
-@click.option(
-    "--connect",
-    default="",
-    metavar="ENDPOINT",
-    help="The coordinator's endpoint.  [default: the mesh that this machine joined, else the one "
-    "on this machine]",
-)
+@connect_option
 @keys_option
 @click.option("-v", "--verbose", count=True, help="Log more.")
 def top_command(**values: Any) -> None:
@@ -57,29 +49,10 @@ def top_command(**values: Any) -> None:
     work: Work = _json if values["as_json"] else _once if values["once"] else _live
     if work is _live and not sys.stdout.isatty():
         raise click.UsageError("standard output is not a terminal: give --once or --json")
-    endpoint, keys = link_of(values["connect"], values["keys"] or "")
-    code = run(lambda: _beside(endpoint, keys, work))
+    connect, keys = values["connect"], values["keys"]
+    code = run(lambda: with_client(connect, keys, work, role="admin"))
     if code:
         sys.exit(code)
-
-
-async def _beside(endpoint: str, keys: ClientKeys | None, work: Work) -> None:
-    """Run `work` with a client until either ends."""
-    with ZmqContext() as context:
-        client = Client(context.connect(endpoint, keys), endpoint=endpoint, role="admin")
-        serving = asyncio.create_task(client.run())
-        working = asyncio.ensure_future(work(client))
-        try:
-            await asyncio.wait([serving, working], return_when=asyncio.FIRST_COMPLETED)
-            if serving.done():
-                serving.result()
-            await working
-        finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-            client.close()
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
 
 
 async def _json(client: Client) -> None:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import click
 
-from mesh.keys import ClientKeys
-from mesh.zmq_transport import ZmqContext
+from nodes.cli.connection import connect_option, with_client
 from nodes.cli.keyring import run_to_result
 from nodes.cli.options import keys_option
 from nodes.cli.output_file import write_output
-from nodes.client.client import Client
 from nodes.config.settings import ConfigError
 from nodes.messages import TraceReply
-from nodes.service.roles import link_of
 from nodes.service.runtime import set_up_logging
 from nodes.telemetry.trace.chrome import chrome_trace
 from nodes.telemetry.trace.errors import errors_of, errors_text
@@ -55,13 +53,7 @@ class Recording:
     metavar="FILE.jsonl",
     help="Write the records, one JSON object per line, for `airdraft trace replan`.",
 )
-@click.option(
-    "--connect",
-    default="",
-    metavar="ENDPOINT",
-    help="The coordinator's endpoint.  [default: the mesh that this machine joined, else the one "
-    "on this machine]",
-)
+@connect_option
 @keys_option
 @click.option("-v", "--verbose", count=True, help="Log more.")
 @click.pass_context
@@ -89,8 +81,12 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
         # Check this before recording, because the recording would be lost.
         if path is not None and not path.parent.is_dir():
             raise click.UsageError(f"{path}: there is no directory {path.parent}: create it")
-    endpoint, keys = link_of(values["connect"], values["keys"] or "")
-    recording: Recording = run_to_result(lambda: _record(endpoint, keys, values["seconds"]))
+    connect, keys, seconds = values["connect"], values["keys"], values["seconds"]
+
+    def record() -> Awaitable[Recording]:
+        return with_client(connect, keys, lambda client: poll(client, seconds), role="admin")
+
+    recording: Recording = run_to_result(record)
     records = _records(recording)
     if raw is not None:
         _write(raw, b"".join(recording.lines))
@@ -125,24 +121,6 @@ def _summary(records: list[Record], num_lost: int) -> str:
             counts[name] += 1
     text = f"{len(records)} records: " + ", ".join(f"{n} of {kind}" for kind, n in counts.items())
     return f"{text}; {num_lost} lost" if num_lost else text
-
-
-async def _record(endpoint: str, keys: ClientKeys | None, seconds: float) -> Recording:
-    with ZmqContext() as context:
-        client = Client(context.connect(endpoint, keys), endpoint=endpoint, role="admin")
-        serving = asyncio.create_task(client.run())
-        recording = asyncio.create_task(poll(client, seconds))
-        try:
-            await asyncio.wait([serving, recording], return_when=asyncio.FIRST_COMPLETED)
-            if serving.done():
-                serving.result()
-            return await recording
-        finally:
-            recording.cancel()
-            await asyncio.gather(recording, return_exceptions=True)
-            client.close()
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
 
 
 class Asked(Protocol):
