@@ -82,7 +82,7 @@ def test_endpoints_of_all_kinds_of_sockets(tmp_path):
 
 
 def test_what_does_not_listen_is_an_error():
-    with socket.socket() as silent, pytest.raises(OSError, match="no listening"):
+    with socket.socket() as silent, pytest.raises(OSError, match="not a listening"):
         endpoint_of(silent.fileno())
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
         datagrams.bind(("127.0.0.1", 0))
