@@ -1,7 +1,7 @@
 """A target of the `llama` architecture in torch, for sampling on processors without AMX.
 
 Without AMX float32 products of many rows sampled nearly twice as fast as libllama's of 8 bits
-(bench/LOG.md). The same weights, dequantised; logits differ from libllama's by rounding, so that
+(the history of bench/LOG.md). The same weights, dequantised; logits differ from libllama's by rounding, so that
 an answer is the target's, but not to the bit. Behind the engine's protocol as far as the sampler
 uses it.
 """
