@@ -1,9 +1,8 @@
 """A target of the `llama` architecture in torch, for sampling on processors without AMX.
 
-Without AMX float32 products of many rows sampled nearly twice as fast as libllama's of 8 bits
-(the history of bench/LOG.md). The same weights, dequantised; logits differ from libllama's by rounding, so that
-an answer is the target's, but not to the bit. Behind the engine's protocol as far as the sampler
-uses it.
+Without AMX, float32 products of many rows sampled nearly twice as fast as libllama's of 8 bits. The
+weights are the same, dequantised. Logits differ from libllama's by rounding, so an answer is the
+target's, but not to the bit. It implements the engine's protocol as far as the sampler uses it.
 """
 
 from __future__ import annotations
