@@ -18,15 +18,15 @@ _LEFT_OUT_PASSES: Final = 8
 # Passes with draft nodes before the first comparison, and before each later one that follows a time
 # without them.
 _TRIAL_PASSES: Final = 32
-# Most passes without draft nodes after the first comparison that they lose; twice as many after
-# each further one. The first trial of a mesh is its worst, because draft nodes have not yet learnt
-# which of their guesses are right. Chats with the real pair had 0.90 of the speed of plain decoding
-# in the first 32 passes and 1.49 in later ones, and were once left without guesses for 1,490
-# passes. In a simulation of 1,000 tokens, drafts that gain 1.2, 1.4 and 1.7 times had 1.07, 1.08
-# and 1.06 times their speed without this limit, and drafts that lose a third had 0.98 to 1.00.
-_FIRST_OFF_PASSES: Final = 128
 # Trials of the mode that seems slower may cost this share of all tokens.
 _MOST_TRIAL_COST: Final = 0.01
+# The share after the first comparison that draft nodes lose; half as much after each further one.
+# The first trial of a mesh is its worst, because draft nodes have not yet learnt which of their
+# guesses are right. Chats with the real pair had 0.90 of the speed of plain decoding in the first
+# 32 passes and 1.49 in later ones, and were once left without guesses for 1,490 passes. In a
+# simulation of 1,000 tokens, drafts that gain 1.2, 1.4 and 1.7 times had 1.00 to 1.07 times their
+# speed with 0.01 alone, and drafts that lose a fifth or a third had 0.98 to 0.99.
+_FIRST_TRIAL_COST: Final = 0.03
 # A smaller difference between the modes counts as this one when the next trial is scheduled.
 _LEAST_LOSS: Final = 0.05
 # Passes that the averages span. Over 64 passes of one stream the mean number of tokens a pass has a
@@ -134,9 +134,9 @@ class Comparison:
         """After a pause, choose the faster mode and the passes until the other is tried again."""
         loss = max(_LEAST_LOSS, abs(self.gain - 1.0))
         if self.gain < 1.0:
-            max_passes = float(_FIRST_OFF_PASSES << min(self._num_lost, 8))
+            cost = max(_MOST_TRIAL_COST, _FIRST_TRIAL_COST / 2**self._num_lost)
             self._num_lost += 1
-            self._set(Speculation.OFF, min(max_passes, _TRIAL_PASSES * loss / _MOST_TRIAL_COST))
+            self._set(Speculation.OFF, _TRIAL_PASSES * loss / cost)
         else:
             self._num_lost = 0
             self._set(Speculation.ON, _PAUSE_PASSES * loss / _MOST_TRIAL_COST)
