@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -322,8 +323,15 @@ def wire(streams: str, gamma: int, vocab: int) -> None:
     click.echo(table(asyncio.run(measure(counts, gamma, vocab)), vocab))
 
 
+def _stop(*_: object) -> None:
+    """Stop as Ctrl-C does. A second signal ends this process at once, and nodes that it started end
+    when their standard input closes: asyncio would wait for tasks that wait for each other."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    signal.raise_signal(signal.SIGINT)
+
+
 if __name__ == "__main__":
-    # As Ctrl-C does, which shells have jobs behind ignore: what was started is stopped.
+    # Shells have jobs in the background ignore SIGINT; all that was started is to be stopped.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _stop)
     bench()
