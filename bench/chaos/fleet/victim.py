@@ -1,8 +1,8 @@
-"""One role in a process of its own, which blocks its event loop when told to.
+"""Run one role in a process of its own, which blocks its event loop on request.
 
-`python -m bench.chaos.fleet.victim ROLE ENDPOINT KEYS`; KEYS is a directory. A line on standard
-input is how many seconds to block for; its end is the process's. A coordinator prints that it is
-bound.
+Usage: `python -m bench.chaos.fleet.victim ROLE ENDPOINT KEYS`, where KEYS is a directory. Each line
+on standard input is a number of seconds for which to block. The process ends when standard input
+ends. A coordinator prints `bound` once it has bound its endpoint.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ async def _serve(role: str, endpoint: str, keys: str) -> None:
 
 def main() -> None:
     role, endpoint, keys = sys.argv[1:]
-    # That the coordinator is lost is no news here.
+    # Here coordinators are lost on purpose: warnings about it would hide the output.
     logging.getLogger("nodes.worker.link").setLevel(logging.ERROR)
     sys.exit(run(lambda: _serve(role, endpoint, keys)))
 

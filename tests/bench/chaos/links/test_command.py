@@ -75,7 +75,8 @@ def test_without_namespaces_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatc
     result = invoke(command.links_command)
     assert result.exit_code == 1
     assert result.output == (
-        "Error: network namespaces need root and `ip`; --means proxy does without, and shows less\n"
+        "Error: network namespaces need root and `ip`; --means proxy needs no namespaces, "
+        "but loses no packets\n"
     )
 
 
@@ -92,4 +93,4 @@ def test_without_namespaces_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatc
 def test_an_unknown_name_is_a_usage_error(which: Any, option: str) -> None:
     result = invoke(which, option, "gale")
     assert result.exit_code == 2
-    assert f"Error: {option}: 'gale' is not among " in result.output
+    assert f"Error: {option}: unknown 'gale'; accepted are " in result.output
