@@ -33,7 +33,7 @@ def test_each_fault_is_said() -> None:
         "reset: not as before",
         "reset: 1 wrong texts",
         "reset: requests at the hub failed: {'x': 1}",
-        "reset: no text was finished at the hub: nothing was shown",
+        "reset: no text was finished at the hub, so the run shows nothing",
         f"reset: the coordinator held {Held(5, 30)}, and holds {Held(5, 31)}",
     ]
 

@@ -51,7 +51,7 @@ def test_cuts_and_stalls_report_and_end_by_their_faults(monkeypatch: pytest.Monk
     monkeypatch.setattr(stalls, "run_stalls", run_stalls)
     result = invoke(command.cuts_command, "--kinds", "blackout", "--times", "3")
     assert result.exit_code == 1
-    assert "['blackout'] 3 1 tun\nblackout: noticed only after 9.0 s\n" in result.output
+    assert "['blackout'] 3 1 tun\nblackout: noticed after 9.0 s\n" in result.output
     result = invoke(command.stalls_command, "--means", "proxy", "--hows", "kill")
     assert result.exit_code == 1
     assert "['kill'] 20 8 1 proxy\nkill: no stream noticed" in result.output
