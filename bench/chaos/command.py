@@ -47,7 +47,7 @@ _roles = click.option(
 )
 
 
-def _drawn(seed: int | None) -> int:
+def _seed_or_random(seed: int | None) -> int:
     return random.randrange(1 << 31) if seed is None else seed
 
 
@@ -92,7 +92,7 @@ def kills_command(
     from bench.chaos.fleet.real import real_cases, real_setup
     from bench.chaos.kills.storm import Storm, weather
 
-    seed = _drawn(seed)
+    seed = _seed_or_random(seed)
     _note(f"seed {seed}")
     drawing = Random(seed + 2)
     cases = real_cases(drawing, 24) if real else toy_cases(drawing, 256)
@@ -135,7 +135,7 @@ def many_command(
     from bench.chaos.cases import toy_cases
     from bench.chaos.kills.storm import Storm, weather
 
-    seed = _drawn(seed)
+    seed = _seed_or_random(seed)
     _note(f"seed {seed}")
     storm = Storm(
         seed=seed,
@@ -167,7 +167,7 @@ def zombies_command(
     """
     from bench.chaos.kills.zombies import Zombies, run_zombies
 
-    seed = _drawn(seed)
+    seed = _seed_or_random(seed)
     _note(f"seed {seed}")
     names = {"draft": "draft-0", "target": "target-0"}
     zombies = Zombies(
@@ -212,7 +212,7 @@ def points_command(
     """
     from bench.chaos.kills.points import ACTIONS, points_of, run_points
 
-    seed = _drawn(seed)
+    seed = _seed_or_random(seed)
     _note(f"seed {seed}")
     points = points_of(roles.split(","))
     if places:

@@ -137,14 +137,14 @@ async def _peers(live: LiveCell, cell: Cell) -> AsyncIterator[tuple[Process, lis
     batch, count = str(BATCH_BYTES), str(len(cell.stations))
     async with contextlib.AsyncExitStack() as stack:
         hub = await stack.enter_async_context(_peer(live, HUB, "hub", live.hub_host, count, batch))
-        port = int(await _line(hub))
+        port = int(await _read_line(hub))
         stations = []
         for station in cell.stations:
             host, at = await live.dial(station.name, port)
             arguments = ("station", station.name, host, str(at), batch)
             peer = _peer(live, station.name, *arguments)
             stations.append(await stack.enter_async_context(peer))
-        await _line(hub)
+        await _read_line(hub)
         yield hub, stations
 
 
@@ -162,7 +162,7 @@ async def _peer(live: LiveCell, place: str, *arguments: str) -> AsyncIterator[Pr
         await process.communicate()
 
 
-async def _line(process: Process, limit_s: float = _START_LIMIT_S) -> str:
+async def _read_line(process: Process, limit_s: float = _START_LIMIT_S) -> str:
     assert process.stdout is not None
     line = await asyncio.wait_for(process.stdout.readline(), limit_s)
     if not line:
@@ -173,12 +173,12 @@ async def _line(process: Process, limit_s: float = _START_LIMIT_S) -> str:
 async def _round(scheme: Scheme, hub: Process, stations: list[Process]) -> dict[str, float]:
     """Send one batch per station; return the seconds until each arrived."""
     start_s = time.monotonic()
-    _say(hub, " ".join(scheme.grants))
+    _write_line(hub, " ".join(scheme.grants))
     if not scheme.grants:
         for station, name in zip(stations, _names(scheme.cell), strict=True):
             rate_bps = scheme.paced_bps.get(name)
-            _say(station, "go" if rate_bps is None else f"go {rate_bps}")
-    arrived = json.loads(await _line(hub, _START_LIMIT_S + 10 * scheme.batch_s))
+            _write_line(station, "go" if rate_bps is None else f"go {rate_bps}")
+    arrived = json.loads(await _read_line(hub, _START_LIMIT_S + 10 * scheme.batch_s))
     return {name: at_s - start_s for name, at_s in arrived.items()}
 
 
@@ -195,7 +195,7 @@ async def _quiet(live: LiveCell) -> CountersOf:
     return found
 
 
-def _say(process: Process, line: str) -> None:
+def _write_line(process: Process, line: str) -> None:
     assert process.stdin is not None
     process.stdin.write(f"{line}\n".encode())
 

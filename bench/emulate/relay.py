@@ -66,9 +66,9 @@ class Relay:
                 if b"end" in lines or not said:
                     return bool(said)
                 for line in lines:
-                    self._obey(line.decode().split())
+                    self._run_command(line.decode().split())
 
-    def _obey(self, words: list[str]) -> None:
+    def _run_command(self, words: list[str]) -> None:
         match words:
             case ["counters"]:
                 print(self._counters(), flush=True)

@@ -51,7 +51,7 @@ class TunCell:
         Raises NamespacesError if the relay has ended.
         """
         assert self._relay.stdout is not None
-        self._tell("counters")
+        self._send_line("counters")
         if not (line := self._relay.stdout.readline()):
             raise NamespacesError(f"the cell's relay has ended, status {self._relay.wait()}")
         return {(name, way): Counters(**values) for name, way, values in json.loads(line)}
@@ -59,13 +59,13 @@ class TunCell:
     def cut(self, station: str, directions: Sequence[Direction]) -> None:
         """Lose every packet in these directions of a station's link, until `mend`."""
         for direction in directions:
-            self._tell(f"cut {station} {direction}")
+            self._send_line(f"cut {station} {direction}")
 
     def mend(self, station: str, directions: Sequence[Direction]) -> None:
         for direction in directions:
-            self._tell(f"mend {station} {direction}")
+            self._send_line(f"mend {station} {direction}")
 
-    def _tell(self, line: str) -> None:
+    def _send_line(self, line: str) -> None:
         assert self._relay.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             print(line, file=self._relay.stdin, flush=True)

@@ -133,7 +133,7 @@ def mesh_by_invitation(
         hub = Machine(here, command, Path(folder) / "hub")
         nano = Machine(there, command, Path(folder) / "nano")
         control = Sniffer(here, cable, Path(folder))
-        _say_in_the_clear(there, here, prompt)
+        _send_in_the_clear(there, here, prompt)
         if prompt.encode() not in control.stop():
             raise NamespacesError("the listener did not find a message sent in the clear")
         try:
@@ -193,7 +193,7 @@ def _pieces(prompt: str, text: str) -> list[bytes]:
     return sorted(out)
 
 
-def _say_in_the_clear(sender: str, receiver: str, text: str) -> None:
+def _send_in_the_clear(sender: str, receiver: str, text: str) -> None:
     script = (
         "import socket,sys; s=socket.create_server((sys.argv[1],7400)); print('up',flush=True); "
         "c,_=s.accept(); c.recv(4096)"

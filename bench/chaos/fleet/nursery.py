@@ -42,7 +42,7 @@ def main() -> None:
             for key, _ in selector.select():
                 if key.fd == reading:
                     os.read(reading, 4096)
-                    _tell_changes(children)
+                    _report_changes(children)
                     continue
                 if not (data := os.read(0, 1 << 16)):
                     _end(children)
@@ -50,25 +50,25 @@ def main() -> None:
                 *lines, buffer = (buffer + data).split(b"\n")
                 for line in lines:
                     children.add(pid := _fork(json.loads(line)))
-                    _tell(pid=pid)
+                    _report(pid=pid)
 
 
-def _tell(**fields: int) -> None:
+def _report(**fields: int) -> None:
     # The parent may be gone; the loop in main then sees the end of standard input.
     with contextlib.suppress(BrokenPipeError):
         os.write(1, json.dumps(fields).encode() + b"\n")
 
 
-def _tell_changes(children: set[int]) -> None:
+def _report_changes(children: set[int]) -> None:
     while children:
         pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
         if pid == 0:
             return
         if os.WIFSTOPPED(status):
-            _tell(stopped=pid)
+            _report(stopped=pid)
             continue
         children.discard(pid)
-        _tell(ended=pid, code=os.waitstatus_to_exitcode(status))
+        _report(ended=pid, code=os.waitstatus_to_exitcode(status))
 
 
 def _end(children: set[int]) -> None:
@@ -78,17 +78,17 @@ def _end(children: set[int]) -> None:
         os.waitpid(pid, 0)
 
 
-def _fork(asked: dict[str, Any]) -> int:
+def _fork(request: dict[str, Any]) -> int:
     parent = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     code = _EXIT_UNKNOWN
     try:
-        _become(asked["log"], asked["environ"], parent)
-        if asked["fresh"]:
-            os.execv(sys.executable, [sys.executable, "-m", "nodes.cli", *asked["argv"]])
-        code = _run(asked["argv"])
+        _become(request["log"], request["environ"], parent)
+        if request["fresh"]:
+            os.execv(sys.executable, [sys.executable, "-m", "nodes.cli", *request["argv"]])
+        code = _run(request["argv"])
     except BaseException:  # noqa: BLE001 - a child must not go on as its parent
         traceback.print_exc()
     finally:

@@ -90,7 +90,7 @@ class Nursery:
         """Read reports about the processes until the nursery and thus all processes end."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            self._hear(json.loads(line))
+            self._receive(json.loads(line))
         self._is_over = True
         for process in self._children.values():
             process.was_ended = True
@@ -100,19 +100,19 @@ class Nursery:
             if not asked.done():
                 asked.set_exception(OSError(_OVER))
 
-    def _hear(self, said: dict[str, int]) -> None:
-        if "pid" in said:
-            process = self._children[said["pid"]] = Process(said["pid"])
+    def _receive(self, report: dict[str, int]) -> None:
+        if "pid" in report:
+            process = self._children[report["pid"]] = Process(report["pid"])
             asked = self._asked.popleft()
             if asked.done():
                 process.signal(signal.SIGKILL)
             else:
                 asked.set_result(process)
-        elif "stopped" in said:
-            self._children[said["stopped"]].is_stopped = True
+        elif "stopped" in report:
+            self._children[report["stopped"]].is_stopped = True
         else:
-            process = self._children.pop(said["ended"])
-            process.has_ended(said["code"])
+            process = self._children.pop(report["ended"])
+            process.has_ended(report["code"])
             self.on_end(process)
 
     async def close(self) -> None:

@@ -57,13 +57,13 @@ async def _serve(role: str, endpoint: str, keys: str) -> None:
     loop = asyncio.get_running_loop()
     serving = asyncio.ensure_future(_serving(role, endpoint, keys))
 
-    def obey() -> None:
+    def read_commands() -> None:
         for line in sys.stdin:
             loop.call_soon_threadsafe(time.sleep, float(line))
         with contextlib.suppress(RuntimeError):  # the loop has ended already
             loop.call_soon_threadsafe(serving.cancel)
 
-    threading.Thread(target=obey, daemon=True).start()
+    threading.Thread(target=read_commands, daemon=True).start()
     with contextlib.suppress(asyncio.CancelledError):
         await serving
 

@@ -66,7 +66,7 @@ async def weather(
             done = f"{torment.num_kills} kills, {tally.num_requests} requests"
             tell(f"{done}: {tally.verdict()}")
 
-        telling = asyncio.create_task(_now_and_then(progress))
+        telling = asyncio.create_task(_repeat(progress))
         try:
             await torment.run(_NO_LIMIT if storm.num_kills is None else storm.num_kills)
         finally:
@@ -75,7 +75,7 @@ async def weather(
     return tally
 
 
-async def _now_and_then(tell: Callable[[], None]) -> None:
+async def _repeat(tell: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(_TELL_EVERY_S)
         tell()

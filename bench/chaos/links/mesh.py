@@ -96,8 +96,8 @@ class LinkMesh:
             _COORDINATOR, HUB, ["-m", "nodes.cli", "coordinator", *listen, *keys], is_heard=True
         )
         await self._stack.enter_async_context(beside(self._read_log(process)))
-        said = await self._said(_COORDINATOR)
-        self._port = int(said.rpartition(":")[2])
+        line = await self._next_line(_COORDINATOR)
+        self._port = int(line.rpartition(":")[2])
 
     async def start_node(self, role: str, name: str, place: str) -> float:
         """Start a target or draft node without waiting until it joins; return the time."""
@@ -116,7 +116,7 @@ class LinkMesh:
         process = await self._start(
             name, place, ["-m", "bench.chaos.links.clients", *told], is_heard=True
         )
-        await self._said(name)
+        await self._next_line(name)
         return Clients(process)
 
     def now(self) -> float:
@@ -172,7 +172,7 @@ class LinkMesh:
             said = (self._folder / f"{name}.err").read_text(errors="replace").splitlines()
             raise LinkMeshError(f"{name} has ended: {said[-1] if said else 'no error output'}")
 
-    async def _said(self, name: str) -> str:
+    async def _next_line(self, name: str) -> str:
         """Return the next line of a process's output."""
         output = self._processes[name].stdout
         assert output is not None
