@@ -54,7 +54,7 @@ class Times:
 
 Found = dict[tuple[str, str], Times]
 HEAD = (
-    "| who | what | times | noticed p50 s | longest | at most | back p50 s | longest |\n"
+    "| role | fault | times | noticed p50 s | max s | limit s | back p50 s | max s |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 

@@ -18,5 +18,5 @@ def spread(seconds: Sequence[float]) -> str:
     """Return the quantiles as text."""
     if not seconds:
         return "none"
-    p50, p99, most = quantiles(seconds)
-    return f"p50 {p50:.2f} s, p99 {p99:.2f} s, most {most:.2f} s"
+    p50, p99, longest = quantiles(seconds)
+    return f"p50 {p50:.2f} s, p99 {p99:.2f} s, max {longest:.2f} s"

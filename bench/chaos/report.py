@@ -78,14 +78,14 @@ class Tally:
             f"seed {self.seed}, {self.took_s:.0f} s: " + _counts(self.disturbances, "undisturbed"),
             f"{self.num_requests} requests ({_counts(self.ends, 'none')}), "
             f"{self.num_tokens} tokens",
-            f"stalls of streams: {spread(self.stalls_s)}; waits for a start: "
+            f"longest gaps between events: {spread(self.stalls_s)}; waits for the first event: "
             f"{spread(self.waits_s)}",
             f"{self.num_stale} messages were stale, {self.num_dropped} dropped",
         ]
         lines += [f"failed {count} x {why}" for why, count in self.reasons.most_common(_MOST_SHOWN)]
         if self.is_good:
             return "\n".join([*lines, _GOOD])
-        where = f" (the first request's history: {self.history})" if self.history.exists() else ""
+        where = f" (history of the first: {self.history})" if self.history.exists() else ""
         return "\n".join([*lines, f"WRONG: {_counts(self.faults, '')}{where}", *self.examples])
 
 

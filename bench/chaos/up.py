@@ -61,7 +61,10 @@ async def run_up(
             for kill in range(num_kills):
                 took_s = await _kill_target(process.pid, int(url.split(":")[2].split("/")[0]))
                 if took_s is None:
-                    found.faults.append(f"kill {kill + 1}: not noticed, or never ready again")
+                    found.faults.append(
+                        f"kill {kill + 1}: not noticed within {_NOTICED_LIMIT_S:g} s, or not ready "
+                        f"within {_READY_LIMIT_S:g} s"
+                    )
                     break
                 found.ready_s.append(took_s)
                 note(f"kill {kill + 1} of {num_kills}: ready again after {took_s:.1f} s")
@@ -104,9 +107,9 @@ async def running_up(
             async with asyncio.timeout(_STOP_LIMIT_S):
                 code = await process.wait()
             if code:
-                found.faults.append(f"airdraft up ended with {code}")
+                found.faults.append(f"airdraft up ended with exit code {code}")
             if left := [pid for pid in nodes if _is_there(pid)]:
-                found.faults.append(f"{len(left)} of its nodes were left behind")
+                found.faults.append(f"{len(left)} of its nodes still run after its end")
         finally:
             if process.returncode is None:
                 process.kill()

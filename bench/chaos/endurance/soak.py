@@ -57,8 +57,8 @@ class Soak:
         rows = [
             f"{self.last} requests in {self.seconds:.0f} s: "
             + ", ".join(f"{count} {what}" for what, count in sorted(self.outcomes.items())),
-            f"| process | RSS KiB after {self.first} | after {self.last} | more | files | threads "
-            "| tasks | objects | processor s |",
+            f"| process | RSS KiB after {self.first} | after {self.last} | growth | files "
+            "| threads | tasks | objects | processor s |",
             "|---|---|---|---|---|---|---|---|---|",
         ]
         for name, after in self.figures[self.last].items():

@@ -40,7 +40,7 @@ class AilingFigures:
     """Results of one toxic.
 
     held: the coordinator's resources before and after the toxic, with the same members.
-    num_left: departures of the draft node.
+    num_left: departures of nodes. num_resets: connections that the proxy has reset.
     """
 
     toxic: Toxic
@@ -81,8 +81,8 @@ class AilingFigures:
 
 
 HEAD = (
-    "| toxic | texts wrong, whole, failed | draft left | resets | near: between tokens ms, p50 p99 "
-    "most | far | threads, descriptors more |\n|" + "---|" * 7
+    "| toxic | texts wrong, complete, failed | nodes that left | resets | near: ms between tokens, "
+    "p50 p99 max | far | growth of threads, descriptors |\n|" + "---|" * 7
 )
 
 

@@ -55,8 +55,10 @@ def links_command(names: str, seconds: float, near: int, far: int, seed: int, me
 
 
 @click.command("cuts")
-@click.option("--kinds", default=",".join(cuts.KINDS), show_default=True)
-@click.option("--times", default=20, show_default=True, type=click.IntRange(min=1))
+@click.option("--kinds", default=",".join(cuts.KINDS), show_default=True, help="Kinds of cuts.")
+@click.option(
+    "--times", default=20, show_default=True, type=click.IntRange(min=1), help="Cuts of each kind."
+)
 @_seed
 @_means
 def cuts_command(kinds: str, times: int, seed: int, means: Means) -> None:
@@ -72,8 +74,12 @@ def cuts_command(kinds: str, times: int, seed: int, means: Means) -> None:
 
 
 @click.command("stalls")
-@click.option("--hows", default=",".join(stalls.HOWS), show_default=True)
-@click.option("--times", default=20, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--hows", default=",".join(stalls.HOWS), show_default=True, help="Ways to lose a target."
+)
+@click.option(
+    "--times", default=20, show_default=True, type=click.IntRange(min=1), help="Losses by each way."
+)
 @click.option("--streams", default=8, show_default=True)
 @_seed
 @_means
@@ -90,8 +96,12 @@ def stalls_command(hows: str, times: int, streams: int, seed: int, means: Means)
 
 
 @click.command("draftless")
-@click.option("--hows", default=",".join(draftless.HOWS), show_default=True)
-@click.option("--times", default=9, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--hows", default=",".join(draftless.HOWS), show_default=True, help="Ways to lose draft nodes."
+)
+@click.option(
+    "--times", default=9, show_default=True, type=click.IntRange(min=1), help="Losses by each way."
+)
 @click.option("--streams", default=8, show_default=True)
 @_seed
 @_means

@@ -63,7 +63,7 @@ class CutFigures:
         return f"| {self.kind} | {len(self.healed_s)} | {noticed} | {healed} | {num_wrong} |"
 
 
-HEAD = "| cut | times | noticed s, p50 p99 most | healed s, p50 p99 most | texts wrong |\n|" + (
+HEAD = "| cut | times | noticed s, p50 p99 max | healed s, p50 p99 max | texts wrong |\n|" + (
     "---|" * 5
 )
 

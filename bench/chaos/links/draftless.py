@@ -87,9 +87,9 @@ class DraftlessFigures:
 
 
 HEAD = (
-    "| draft nodes are | times | tokens/s before there were any | with guesses "
-    "| from a gap after | plain | after / plain (least to most) | gap s, p99 "
-    "| stall s, p50 p99 most | texts wrong | failed |\n|" + "---|" * 11
+    "| draft nodes lost by | times | tokens/s before there were any | with guesses "
+    "| after the loss | plain | after / plain (min to max) | gap s, p99 "
+    "| stall s, p50 p99 max | texts wrong | failed |\n|" + "---|" * 11
 )
 
 

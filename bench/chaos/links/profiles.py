@@ -182,9 +182,10 @@ def lost_share(after: CountersOf, before: CountersOf) -> float:
 
 
 HEAD = (
-    "| link | packets lost | texts wrong, whole, failed | false deaths | cut off: noticed s, most "
-    "| nodes back s, most | far streams back s, most | near: between tokens ms, p50 p99 most "
-    "| far | near: passes with guesses, tokens/s, to target alone |\n|" + "---|" * 10
+    "| link | packets lost | texts wrong, complete, failed | false deaths "
+    "| outages: noticed s, max | nodes back s, max | far streams back s, max "
+    "| near: ms between tokens, p50 p99 max "
+    "| far | near: passes with guesses, tokens/s, ratio to target alone |\n|" + "---|" * 10
 )
 
 

@@ -86,7 +86,7 @@ class StallFigures:
 
 
 HEAD = (
-    "| a target is | times | streams that waited | stall s, p50 p99 most | of it reading texts "
+    "| target lost by | times | streams that waited | stall s, p50 p99 max | of it reading texts "
     "| rest | texts wrong | failed |\n|" + "---|" * 8
 )
 
