@@ -66,8 +66,10 @@ def _note(line: str) -> None:
 @click.option("--streams", type=click.IntRange(1), default=16, show_default=True)
 @_seed
 @_roles
-@click.option("--mean-gap-s", default=0.25, show_default=True, help="Mean time between two kills.")
-@click.option("--stops", default=0.2, show_default=True, help="Share that begin with SIGSTOP.")
+@click.option("--mean-gap-s", default=0.25, show_default=True, help="Mean time between two faults.")
+@click.option(
+    "--stops", default=0.2, show_default=True, help="Share of faults that begin with SIGSTOP."
+)
 @click.option("--deadline-s", default=60.0, show_default=True, help="Deadline of each request.")
 @click.option("--real", is_flag=True, help="Use SmolLM2 and its draft instead of toy models.")
 def kills_command(
@@ -114,8 +116,10 @@ def kills_command(
 @click.option("--streams", type=click.IntRange(1), default=64, show_default=True)
 @_seed
 @_roles
-@click.option("--mean-gap-s", default=1.0, show_default=True, help="Mean time between two kills.")
-@click.option("--stops", default=0.2, show_default=True, help="Share that begin with SIGSTOP.")
+@click.option("--mean-gap-s", default=1.0, show_default=True, help="Mean time between two faults.")
+@click.option(
+    "--stops", default=0.2, show_default=True, help="Share of faults that begin with SIGSTOP."
+)
 @click.option("--deadline-s", default=30.0, show_default=True, help="Deadline of each request.")
 def many_command(
     requests: int,

@@ -119,12 +119,13 @@ def bodies(schemas: Sequence[Any], num_vocab: int, context: int) -> list[tuple[s
     chat = "/chat/completions"
     found: list[tuple[str, str, Any]] = []
     for name, schema in [*SCHEMAS.items(), *((f"generated {i}", s) for i, s in enumerate(schemas))]:
-        asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-        said = [{"role": "user", "content": "Answer."}]
-        found.append((name, chat, {"messages": said, "max_tokens": 8, "response_format": asked}))
+        response_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        messages = [{"role": "user", "content": "Answer."}]
+        body: Any = {"messages": messages, "max_tokens": 8, "response_format": response_format}
+        found.append((name, chat, body))
     for letter in "a!é \n0":
-        said = [{"role": "user", "content": letter * WORD_CHARS}]
-        found.append((f"a word of {letter!r}", chat, {"messages": said, "max_tokens": 1}))
+        messages = [{"role": "user", "content": letter * WORD_CHARS}]
+        found.append((f"a word of {letter!r}", chat, {"messages": messages, "max_tokens": 1}))
     for length in (1, context - 1, context, 131_071, 131_072, 131_073):
         body = {"prompt": [5] * length, "max_tokens": 1}
         found.append((f"{length} token ids", "/completions", body))

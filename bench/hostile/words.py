@@ -62,8 +62,8 @@ async def ask_words(model: Path, note: Callable[[str], None]) -> list[str]:
                 pids, _ = processes(process.pid)
                 reading_s = await seconds_of_reading(client)
                 for char in _CHARS:
-                    said = [{"role": "user", "content": char * WORD_CHARS}]
-                    body = {"messages": said, "max_tokens": 1}
+                    messages = [{"role": "user", "content": char * WORD_CHARS}]
+                    body = {"messages": messages, "max_tokens": 1}
                     await ask(
                         client, found, f"a word of {char!r}", "/chat/completions", body, reading_s
                     )

@@ -28,9 +28,9 @@ class DiskFound:
     recovered_s: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
-        said = "".join(f"\n  {name}: {line}" for name, line in self.refused.items())
+        refused = "".join(f"\n  {name}: {line}" for name, line in self.refused.items())
         faults = "".join(f"\n  {fault}" for fault in self.faults)
-        return "\n".join(self.lines) + f"{said}\n{len(self.faults)} faults{faults}"
+        return "\n".join(self.lines) + f"{refused}\n{len(self.faults)} faults{faults}"
 
 
 def dump(found: DiskFound) -> str:

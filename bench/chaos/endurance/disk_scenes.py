@@ -146,10 +146,12 @@ def _state_on(
         with starve(disk):
             served = mesh.text() == before_text
             for name, argv in _writers(mesh, 1).items():
-                said = _refusal(argv)
-                found.refused[f"{kind}: {name}"] = said
-                if not said.startswith("error: ") or "\n" in said:
-                    found.faults.append(f"{kind}: {name} does not print one error line: {said!r}")
+                refusal = _refusal(argv)
+                found.refused[f"{kind}: {name}"] = refusal
+                if not refusal.startswith("error: ") or "\n" in refusal:
+                    found.faults.append(
+                        f"{kind}: {name} does not print one error line: {refusal!r}"
+                    )
             with contextlib.suppress(EnrolError):
                 asyncio.run(_joined(invitation))
                 found.faults.append(f"{kind}: a key was authorized that could not be stored")
@@ -167,8 +169,8 @@ def _state_on(
         if recovered_s > _MOST_RECOVERY_S:
             found.faults.append(f"{kind}: writing works {recovered_s:.2f} s after space was freed")
         for name, argv in _writers(mesh, 2).items():
-            if said := _refusal(argv):
-                found.faults.append(f"{kind}: with free space again {name}: {said}")
+            if refusal := _refusal(argv):
+                found.faults.append(f"{kind}: with free space again {name}: {refusal}")
         found.lines.append(
             f"{kind} disk: requests {'served' if served else 'NOT served'} throughout, "
             f"{len(_writers(mesh, 3))} commands that write refused, no file changed; an invitation "
@@ -210,15 +212,15 @@ def _writers(mesh: _Mesh, attempt: int) -> dict[str, list[str]]:
 
 def _airdraft(*argv: str) -> str:
     """Run a command that must succeed; return its output."""
-    code, printed, said = _forked(argv)
-    assert code == 0, said
+    code, printed, errors = _forked(argv)
+    assert code == 0, errors
     return printed
 
 
 def _refusal(argv: Sequence[str]) -> str:
     """Run a command; return its error output, or "" if it succeeds."""
-    code, _, said = _forked(argv)
-    return (said or f"no error output, exit code {code}") if code else ""
+    code, _, errors = _forked(argv)
+    return (errors or f"no error output, exit code {code}") if code else ""
 
 
 def _forked(argv: Sequence[str]) -> tuple[int, str, str]:

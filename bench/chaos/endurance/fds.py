@@ -191,14 +191,14 @@ async def _gateway_with(
     calm = await _busy(pid, seconds)
     callers = [Connection(port) for _ in range(num_callers + 1)]
     try:
-        found.statuses.update(await asyncio.gather(*map(_asked, callers[1:])))
+        found.statuses.update(await asyncio.gather(*map(_outcome, callers[1:])))
         before = num_read()
         cpu = await _busy(pid, seconds)
         # On a busy machine the stream may need longer.
         with contextlib.suppress(TimeoutError):
             await _until(lambda: _has_more(num_read, before))
         more = num_read() - before
-        one_more = await _asked(callers[0])
+        one_more = await _outcome(callers[0])
     finally:
         for caller in callers:
             await caller.close()
@@ -270,7 +270,7 @@ async def _streaming(port: int) -> AsyncIterator[Callable[[], int]]:
         writer.transport.abort()
 
 
-async def _asked(connection: Connection) -> str:
+async def _outcome(connection: Connection) -> str:
     """Return the outcome of a request; the connection stays open if the gateway keeps it."""
     try:
         async with asyncio.timeout(_LIMIT_S):

@@ -112,9 +112,9 @@ class LinkMesh:
     async def start_clients(self, name: str, place: str, num_streams: int, first: int) -> Clients:
         """Start streams that request texts of the recording for ever, from index `first` on."""
         ring, endpoint = await self._member("client", name, place)
-        told = [endpoint, str(ring.directory), str(RECORDING), str(num_streams), str(first)]
+        arguments = [endpoint, str(ring.directory), str(RECORDING), str(num_streams), str(first)]
         process = await self._start(
-            name, place, ["-m", "bench.chaos.links.clients", *told], is_heard=True
+            name, place, ["-m", "bench.chaos.links.clients", *arguments], is_heard=True
         )
         await self._next_line(name)
         return Clients(process)
@@ -169,8 +169,8 @@ class LinkMesh:
     def _check_runs(self, name: str) -> None:
         """Raise LinkMeshError if the process has ended and was not killed by `kill`."""
         if name in self._processes and not self.has_process(name):
-            said = (self._folder / f"{name}.err").read_text(errors="replace").splitlines()
-            raise LinkMeshError(f"{name} has ended: {said[-1] if said else 'no error output'}")
+            errors = (self._folder / f"{name}.err").read_text(errors="replace").splitlines()
+            raise LinkMeshError(f"{name} has ended: {errors[-1] if errors else 'no error output'}")
 
     async def _next_line(self, name: str) -> str:
         """Return the next line of a process's output."""

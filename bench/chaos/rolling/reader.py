@@ -132,13 +132,13 @@ class _Asking:
                 self._headers["last-event-id"] = event_id
         raise GivenUpError("a stream ended without [DONE] and without an error")
 
-    def _take(self, told: dict[str, Any]) -> None:
+    def _take(self, body: dict[str, Any]) -> None:
         now = asyncio.get_running_loop().time()
         answer = self._answer
         if self._streams:
             answer.longest_wait_s = max(answer.longest_wait_s, now - self._heard_at)
             self._heard_at = now
-        for choice in told["choices"]:
+        for choice in body["choices"]:
             index, reason = choice["index"], choice["finish_reason"]
             if index in answer.reasons:
                 raise GivenUpError("a choice continued after its end")
