@@ -54,7 +54,7 @@ def test_cuts_and_stalls_report_and_end_by_their_faults(monkeypatch: pytest.Monk
     assert "['blackout'] 3 1 tun\nblackout: noticed after 9.0 s\n" in result.output
     result = invoke(command.stalls_command, "--means", "proxy", "--hows", "kill")
     assert result.exit_code == 1
-    assert "['kill'] 20 8 1 proxy\nkill: no stream noticed" in result.output
+    assert "['kill'] 20 8 1 proxy\nkill: no stream had to wait" in result.output
 
 
 def test_toxics_says_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def test_good_figures_have_no_faults() -> None:
     ("changes", "fault"),
     [
         ({"far": Heard(num_tokens=900, num_texts=9, num_wrong=1)}, "wifi: 1 wrong texts"),
-        ({"far": Heard(failures={"lost": 2})}, "wifi: a place heard nothing"),
+        ({"far": Heard(failures={"lost": 2})}, "wifi: a place received no tokens"),
         ({"deaths": ["draft-0 silent", "draft-0 silent"]}, "wifi: 2 false deaths: draft-0 silent"),
         ({"near": Heard(num_tokens=949)}, "wifi: 0.95 of the speed of the target alone"),
         ({"healed_s": [1.0, 5.1]}, "wifi: a node was back after 5.1 s"),
