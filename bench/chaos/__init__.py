@@ -1,1 +1,1 @@
-"""Real processes under faults, and a checker of what became of every request."""
+"""Run real processes under faults, and check the outcome of every request."""

@@ -1,4 +1,7 @@
-"""Requests of many kinds, each with the undisturbed text: one sequence alone, a token a pass."""
+"""Requests of many kinds, each with its undisturbed text.
+
+The undisturbed text comes from one sequence alone in an engine, with one token per pass.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 
-# What `--model toy:1` is: see nodes.service.roles.
+# The same model as `--model toy:1`; see nodes.service.roles.
 _TOY = ToyConfig()
 _REFERENCE_CELLS = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What one choice of a request must become."""
+    """The undisturbed result of one choice of a request."""
 
     token_ids: tuple[int, ...]
     text: bytes
@@ -30,7 +33,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A request and what each of its choices must become."""
+    """A request and the undisturbed result of each of its choices."""
 
     prompt: Prompt
     options: GenerateOptions
@@ -46,7 +49,10 @@ def undisturbed(
     max_tokens: int,
     stops: Sequence[str] = (),
 ) -> Expected:
-    """Plain decoding of one stream on an engine where nothing else is; it is empty again then."""
+    """Decode one stream plainly on an engine that holds nothing else, and empty the engine again.
+
+    piece: returns the text of a token id.
+    """
     info = model.info
     for start in range(0, len(prompt) - 1, info.max_batch_tokens):
         model.forward([Span(0, start, list(prompt[:-1][start : start + info.max_batch_tokens]))])
@@ -70,7 +76,11 @@ def undisturbed(
 
 
 def stopped_at(text: bytes, stops: Sequence[str]) -> int | None:
-    """Where a text ends by a stop string, as if it came byte by byte: the first complete one's."""
+    """Return the length of a text that ends before a stop string; None if it contains none.
+
+    The result is as if the text came byte by byte: the first complete stop string counts, and of
+    several that are complete at the same byte the longest.
+    """
     encoded = [stop.encode() for stop in stops]
     ends = [text.find(stop) + len(stop) for stop in encoded if stop in text]
     if not ends:
@@ -80,7 +90,7 @@ def stopped_at(text: bytes, stops: Sequence[str]) -> int | None:
 
 
 def toy_cases(random: Random, count: int, mean_tokens: float = 80.0) -> list[Case]:
-    """Of all kinds: greedy and sampled, with rules, stop strings, several choices."""
+    """Draw requests of all kinds: greedy and sampled, with rules, stop strings, several choices."""
     model = ToyModel(ToyConfig(num_cells=_REFERENCE_CELLS, max_sequences=1))
     return [_toy_case(random, model, mean_tokens) for _ in range(count)]
 
@@ -119,7 +129,7 @@ def _options(random: Random, mean_tokens: float) -> GenerateOptions:
         top_p=random.choice((1.0, 1.0, 0.9)),
         min_p=random.choice((0.0, 0.0, 0.02)),
         seed=random.randrange(1 << 40),
-        # Mostly as planned; else as many as some users ask for.
+        # None leaves gamma to the plan; the rest are values that a user may set.
         gamma=random.choice((None, None, None, 0, 3, 8)),
         priority=random.choice((5, 5, 5, 1, 10)),
         num_choices=random.choice((1, 1, 1, 1, 2, 3)),
@@ -140,7 +150,7 @@ def _rules(random: Random) -> LogitRules:
 
 
 def sampling_of(options: GenerateOptions, choice: int) -> Sampling:
-    """By what law 1 makes the tokens of a choice."""
+    """Return the sampling parameters that fix the tokens of a choice (law 1)."""
     return Sampling(
         temperature=options.temperature,
         top_k=options.top_k,

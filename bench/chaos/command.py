@@ -1,4 +1,4 @@
-"""`python -m bench chaos`: what a mesh of real processes does under faults."""
+"""`python -m bench chaos`: check how a mesh of real processes behaves under faults."""
 
 from __future__ import annotations
 
@@ -17,31 +17,37 @@ ROLES = ("draft", "target", "coordinator")
 
 @click.group("chaos")
 def chaos() -> None:
-    """Real processes under kills, stops and fail points; every request is checked.
+    """Run real processes under kills, stops and fail points, and check every request.
 
     \b
     Example:
       python -m bench chaos kills --kills 50 --streams 8
     """
-    # That coordinators are lost is no news here.
+    # Here coordinators are lost on purpose: warnings about it would hide the output.
     logging.basicConfig(level=logging.ERROR)
 
 
 def _roles_of(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
     roles = tuple(text.split(","))
     if unknown := set(roles) - set(ROLES):
-        what = ", ".join(sorted(unknown))
-        raise click.BadParameter(f"{what or 'nothing'}: {', '.join(ROLES)} are accepted")
+        names = ", ".join(sorted(unknown))
+        raise click.BadParameter(f"unknown role {names!r}; accepted are {', '.join(ROLES)}")
     return roles
 
 
-_seed = click.option("--seed", type=int, help="Of what happens when; default a new one, printed.")
+_seed = click.option(
+    "--seed", type=int, help="Seed of requests and faults; by default a random one, printed."
+)
 _roles = click.option(
-    "--roles", default=",".join(ROLES), show_default=True, callback=_roles_of, help="Killed ones."
+    "--roles",
+    default=",".join(ROLES),
+    show_default=True,
+    callback=_roles_of,
+    help="Roles whose processes are killed or stopped, separated by commas.",
 )
 
 
-def _drawn(seed: int | None) -> int:
+def _seed_or_random(seed: int | None) -> int:
     return random.randrange(1 << 31) if seed is None else seed
 
 
@@ -60,10 +66,12 @@ def _note(line: str) -> None:
 @click.option("--streams", type=click.IntRange(1), default=16, show_default=True)
 @_seed
 @_roles
-@click.option("--mean-gap-s", default=0.25, show_default=True, help="Between two blows.")
-@click.option("--stops", default=0.2, show_default=True, help="Share that begin with SIGSTOP.")
-@click.option("--deadline-s", default=60.0, show_default=True, help="Of each request.")
-@click.option("--real", is_flag=True, help="SmolLM2 and its draft in the place of toys.")
+@click.option("--mean-gap-s", default=0.25, show_default=True, help="Mean time between two faults.")
+@click.option(
+    "--stops", default=0.2, show_default=True, help="Share of faults that begin with SIGSTOP."
+)
+@click.option("--deadline-s", default=60.0, show_default=True, help="Deadline of each request.")
+@click.option("--real", is_flag=True, help="Use SmolLM2 and its draft instead of toy models.")
 def kills_command(
     kills: int,
     streams: int,
@@ -75,7 +83,7 @@ def kills_command(
     *,
     real: bool,
 ) -> None:
-    """Random kills and stops of real processes while streams run; exit code 1 if any is wrong.
+    """Kill and stop processes at random while streams run; exit code 1 if any text is wrong.
 
     \b
     Example:
@@ -86,7 +94,7 @@ def kills_command(
     from bench.chaos.fleet.real import real_cases, real_setup
     from bench.chaos.kills.storm import Storm, weather
 
-    seed = _drawn(seed)
+    seed = _seed_or_random(seed)
     _note(f"seed {seed}")
     drawing = Random(seed + 2)
     cases = real_cases(drawing, 24) if real else toy_cases(drawing, 256)
@@ -108,9 +116,11 @@ def kills_command(
 @click.option("--streams", type=click.IntRange(1), default=64, show_default=True)
 @_seed
 @_roles
-@click.option("--mean-gap-s", default=1.0, show_default=True, help="Between two blows.")
-@click.option("--stops", default=0.2, show_default=True, help="Share that begin with SIGSTOP.")
-@click.option("--deadline-s", default=30.0, show_default=True, help="Of each request.")
+@click.option("--mean-gap-s", default=1.0, show_default=True, help="Mean time between two faults.")
+@click.option(
+    "--stops", default=0.2, show_default=True, help="Share of faults that begin with SIGSTOP."
+)
+@click.option("--deadline-s", default=30.0, show_default=True, help="Deadline of each request.")
 def many_command(
     requests: int,
     streams: int,
@@ -120,7 +130,7 @@ def many_command(
     stops: float,
     deadline_s: float,
 ) -> None:
-    """Very many short requests under kills: none late, none cut off and called finished.
+    """Run many short requests under kills; none may be late, or be cut and called finished.
 
     \b
     Example:
@@ -129,7 +139,7 @@ def many_command(
     from bench.chaos.cases import toy_cases
     from bench.chaos.kills.storm import Storm, weather
 
-    seed = _drawn(seed)
+    seed = _seed_or_random(seed)
     _note(f"seed {seed}")
     storm = Storm(
         seed=seed,
@@ -149,11 +159,11 @@ def many_command(
 @click.option("--streams", type=click.IntRange(1), default=8, show_default=True)
 @_seed
 @_roles
-@click.option("--deadline-s", default=60.0, show_default=True, help="Of each request.")
+@click.option("--deadline-s", default=60.0, show_default=True, help="Deadline of each request.")
 def zombies_command(
     cycles: int, streams: int, seed: int | None, roles: tuple[str, ...], deadline_s: float
 ) -> None:
-    """Processes that are stopped until they are given up, and then wake up.
+    """Stop processes until the mesh takes them for dead, and then let them go on.
 
     \b
     Example:
@@ -161,7 +171,7 @@ def zombies_command(
     """
     from bench.chaos.kills.zombies import Zombies, run_zombies
 
-    seed = _drawn(seed)
+    seed = _seed_or_random(seed)
     _note(f"seed {seed}")
     names = {"draft": "draft-0", "target": "target-0"}
     zombies = Zombies(
@@ -175,15 +185,20 @@ def zombies_command(
 
 
 @chaos.command("points")
-@click.option("--repeats", type=click.IntRange(1), default=20, show_default=True, help="Of each.")
-@click.option("--points", "places", default="", help="Some only, by name and commas.")
-@click.option("--actions", default="", help="Some only: kill, error, stop, block:SECONDS.")
+@click.option(
+    "--repeats", type=click.IntRange(1), default=20, show_default=True, help="Runs of each point."
+)
+@click.option("--points", "places", default="", help="Only these points, separated by commas.")
+@click.option("--actions", default="", help="Only some of kill, error, stop, block:SECONDS.")
 @click.option("--streams", type=click.IntRange(1), default=8, show_default=True)
 @_seed
 @click.option(
-    "--roles", default="draft,target,client,coordinator", show_default=True, help="Whose points."
+    "--roles",
+    default="draft,target,client,coordinator",
+    show_default=True,
+    help="Roles whose fail points are run.",
 )
-@click.option("--deadline-s", default=60.0, show_default=True, help="Of each request.")
+@click.option("--deadline-s", default=60.0, show_default=True, help="Deadline of each request.")
 def points_command(
     repeats: int,
     places: str,
@@ -193,7 +208,7 @@ def points_command(
     roles: str,
     deadline_s: float,
 ) -> None:
-    """Every fail point many times: processes that die, stop, hang or fail at a named place.
+    """Run every fail point many times: a process dies, stops, hangs or fails at a named place.
 
     \b
     Example:
@@ -201,14 +216,15 @@ def points_command(
     """
     from bench.chaos.kills.points import ACTIONS, points_of, run_points
 
-    seed = _drawn(seed)
+    seed = _seed_or_random(seed)
     _note(f"seed {seed}")
     points = points_of(roles.split(","))
     if places:
         wanted = places.split(",")
         if unknown := set(wanted) - {point.place for point in points}:
             known = ", ".join(sorted({point.place for point in points}))
-            raise click.UsageError(f"{', '.join(sorted(unknown))}: {known} are accepted")
+            names = ", ".join(sorted(unknown))
+            raise click.UsageError(f"--points: unknown point {names!r}; accepted are {known}")
         points = [point for point in points if point.place in wanted]
     tally = run_points(
         seed,
@@ -224,7 +240,7 @@ def points_command(
 
 @chaos.command("seeds")
 def seeds_command() -> None:
-    """Run again what went wrong once; exit code 1 if any of it does.
+    """Repeat the runs that once went wrong; exit code 1 if any goes wrong again.
 
     \b
     Example:
@@ -234,7 +250,7 @@ def seeds_command() -> None:
 
     found = entries()
     wrong = run_again(chaos, found)
-    click.echo(f"{len(found)} runs that had gone wrong once, {len(wrong)} do again")
+    click.echo(f"{len(found)} runs that once went wrong, {len(wrong)} go wrong again")
     for entry in wrong:
         click.echo(f"WRONG: {' '.join(entry.command)}: {entry.was}")
     if wrong:

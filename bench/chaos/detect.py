@@ -1,7 +1,8 @@
-"""How soon it is noticed that somebody is dead, and how soon that it is back.
+"""Measure how soon the mesh notices that a process is dead, and that it is back.
 
-Members and coordinators in processes of their own (`victim.py`), killed, stopped or with their
-event loop blocked; the other side is in this process and is looked at every few milliseconds.
+Members and coordinators run in processes of their own (`victim.py`). They are killed, stopped, or
+their event loop is blocked. The other side runs in this process, which polls it every few
+milliseconds.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from nodes.messages.access import ROLES
 from nodes.worker.link import Link
 
 MEMBERS: Final = ("target", "draft", "client")
-# What each must be noticed within, seconds.
+# Limits for the time until each fault is noticed.
 LIMITS_S: Final = {"killed": 0.2, "stopped": 2.5, "blocked": 2.5}
 FAULTS: Final = tuple(LIMITS_S)
 KEYED: Final = "tcp-keys"
@@ -42,7 +43,10 @@ _PASS_S = 0.01
 
 @dataclass(slots=True)
 class Times:
-    """Of one role and fault, seconds. back_s: from when it could be there again until it was."""
+    """Times of one role and fault.
+
+    noticed_s: from the fault until it was noticed. back_s: from recovery until it was a member.
+    """
 
     noticed_s: list[float] = field(default_factory=list)
     back_s: list[float] = field(default_factory=list)
@@ -50,7 +54,7 @@ class Times:
 
 Found = dict[tuple[str, str], Times]
 HEAD = (
-    "| who | what | times | noticed p50 s | longest | at most | back p50 s | longest |\n"
+    "| role | fault | times | noticed p50 s | max s | limit s | back p50 s | max s |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 
@@ -71,7 +75,7 @@ def is_within_limits(found: Found) -> bool:
 async def detect_members(
     over: str, folder: Path, faults: Sequence[str], repeats: int, away_s: float = 0.0
 ) -> Found:
-    """Members of each role, all of them struck at once, as the coordinator sees them."""
+    """Measure members of each role, as seen by the coordinator; all suffer each fault at once."""
     endpoint, ring = _place(over, folder)
     found: Found = defaultdict(Times)
     with ZmqContext() as context, _quiet_links():
@@ -95,7 +99,7 @@ async def detect_members(
 async def detect_coordinator(
     over: str, folder: Path, faults: Sequence[str], repeats: int, away_s: float = 0.0
 ) -> Found:
-    """A coordinator, as seen by members of each role: the last of them counts."""
+    """Measure a coordinator, as seen by members of each role; the last to notice counts."""
     endpoint, ring = _place(over, folder)
     found: Found = defaultdict(Times)
     with ZmqContext() as context, _quiet_links():
@@ -124,7 +128,7 @@ async def detect_coordinator(
 
 @contextlib.contextmanager
 def _quiet_links() -> Iterator[None]:
-    """That coordinators are lost is what is wanted here."""
+    """Silence the links' warnings about lost coordinators, which are lost on purpose here."""
     logger = logging.getLogger("nodes.worker.link")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -135,7 +139,7 @@ def _quiet_links() -> Iterator[None]:
 
 
 class _Agreed:
-    """Whether several members are joined, by what all of them say or have last all said."""
+    """Whether several members are joined; while they disagree, the last state all agreed on."""
 
     def __init__(self, links: Sequence[Link]) -> None:
         self._links = links
@@ -149,7 +153,7 @@ class _Agreed:
 
 
 class _Idle:
-    """What a member does that only keeps its membership."""
+    """The handler of a member that only keeps its membership."""
 
     def on_joined(self, _welcome: Welcome) -> None:
         pass
@@ -186,11 +190,11 @@ async def _strike(victim: Victim, fault: str, is_in: Callable[[str], bool], foun
 
 
 async def _until(condition: Callable[[], bool], what: str) -> float:
-    """When it came true."""
+    """Return the time at which the condition became true. Raises NotNoticedError."""
     give_up_at = time.perf_counter() + _WAIT_LIMIT_S
     while not condition():
         if time.perf_counter() > give_up_at:
-            raise NotNoticedError(f"waited {_WAIT_LIMIT_S:g} s in vain for: {what}")
+            raise NotNoticedError(f"{what}: not noticed within {_WAIT_LIMIT_S:g} s")
         await asyncio.sleep(_LOOK_EVERY_S)
     return time.perf_counter()
 
@@ -203,7 +207,7 @@ async def _end(victims: Sequence[Victim], *tasks: asyncio.Task[None]) -> None:
 
 
 def _place(over: str, folder: Path) -> tuple[str, Keyring]:
-    """An endpoint, and the keys of its links, if they have any."""
+    """Return an endpoint and the keyring of its links, which holds keys only for tcp-keys."""
     ring = Keyring(folder)
     if over == "ipc":
         return f"ipc://{folder}/mesh.sock", ring

@@ -1,4 +1,4 @@
-"""`python -m bench chaos detect`."""
+"""`python -m bench chaos detect`: measure how soon lost processes are noticed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ import click
 
 @click.command("detect")
 @click.option("--repeats", default=20, show_default=True, type=click.IntRange(min=1))
-@click.option("--over", default="tcp-keys,ipc", show_default=True, help="Also tcp, without keys.")
+@click.option(
+    "--over",
+    default="tcp-keys,ipc",
+    show_default=True,
+    help="Transports, separated by commas; tcp (without keys) is also accepted.",
+)
 @click.option("--faults", default="killed,stopped,blocked", show_default=True)
-@click.option("--who", default="members,coordinator", show_default=True)
-@click.option("--away", default=0.0, show_default=True, help="Seconds from a kill to a new start.")
+@click.option(
+    "--who", default="members,coordinator", show_default=True, help="Processes that suffer faults."
+)
+@click.option("--away", default=0.0, show_default=True, help="Seconds from a kill to a restart.")
 def detect(repeats: int, over: str, faults: str, who: str, away: float) -> None:
-    """How soon dead members and a dead coordinator are noticed, and how soon they are back.
+    """Measure how soon a dead member or coordinator is noticed, and how soon it is back.
 
     \b
     Example:
@@ -29,7 +36,8 @@ def detect(repeats: int, over: str, faults: str, who: str, away: float) -> None:
     chosen = over.split(","), faults.split(","), who.split(",")
     for given, known in zip(chosen, (detecting.OVER, detecting.FAULTS, runs), strict=True):
         if unknown := set(given) - set(known):
-            raise click.UsageError(f"{', '.join(sorted(unknown))}: {', '.join(known)} are accepted")
+            names = ", ".join(sorted(unknown))
+            raise click.UsageError(f"unknown value {names!r}; accepted are {', '.join(known)}")
     is_good = True
     for link in chosen[0]:
         click.echo(f"{link}\n{detecting.HEAD}")

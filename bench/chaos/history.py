@@ -1,4 +1,4 @@
-"""What was asked, every event in its order, how it ended; and what of that must not be."""
+"""The history of each request, and the check for events that a client must never see."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from bench.chaos.cases import Case, Expected
 from nodes.client.client import Event
 from nodes.messages import FinishedNotice, StartedNotice, TokensNotice
 
-# How much after its deadline a request may end.
+# A request may end this long after its deadline.
 GRACE_S = 1.0
-# How reasons of nodes.client.client begin that are about what it was told.
+# Beginnings of the error texts by which nodes.client.client rejects inconsistent messages.
 _UNBELIEVED = ("the request cannot go on", "the answer is not whole")
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One event. what: started, tokens or finished. num_tokens: what a Finished says."""
+    """One event. what: started, tokens or finished. num_tokens: the count in FinishedNotice."""
 
     at_s: float
     what: str
@@ -35,7 +35,7 @@ class Seen:
 
 @dataclass(slots=True)
 class Record:
-    """One request. end: finished, failed (code and reason say how), or late; "" while it runs."""
+    """One request. end: finished, failed (see code and reason) or late; "" while it runs."""
 
     number: int
     case: Case
@@ -48,6 +48,7 @@ class Record:
     ended_at_s: float = 0.0
 
     def see(self, event: Event, at_s: float) -> None:
+        """Append an event that the client received."""
         match event:
             case StartedNotice():
                 self.events.append(Seen(at_s, "started"))
@@ -58,7 +59,7 @@ class Record:
                 self.events.append(finished)
 
     def stalls_s(self) -> Iterator[float]:
-        """The longest time between two events of each choice."""
+        """Yield the longest time between two events of each choice."""
         for choice in range(self.case.options.num_choices):
             times = [e.at_s for e in self.events if e.what == "started" or e.choice == choice]
             gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
@@ -68,7 +69,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """kind: lost, repeated, changed, fake finish, no end or late."""
+    """A fault of one request. kind: lost, repeated, changed, fake finish, no end or late."""
 
     kind: str
     text: str
@@ -78,7 +79,7 @@ class Fault:
 
 
 def faults_of(record: Record) -> list[Fault]:
-    """What a client must never see; none for a request that failed with an error in time."""
+    """Return the faults of a request that has ended; a failure reported in time is no fault."""
     found = _of_the_whole(record)
     for choice, expected in enumerate(record.case.expected):
         events = [e for e in record.events if e.what != "started" and e.choice == choice]
@@ -92,15 +93,15 @@ def _of_the_whole(record: Record) -> list[Fault]:
     if len(starts) > 1:
         found.append(Fault("repeated", f"it started {len(starts)} times"))
     if starts and record.events[0] is not starts[0]:
-        found.append(Fault("repeated", "there was something before its start"))
-    # A client that will not believe an answer has seen a wrong one.
+        found.append(Fault("repeated", "an event came before its start"))
+    # A client that rejects messages as inconsistent has received wrong ones.
     if record.end == "failed" and record.reason.startswith(_UNBELIEVED):
         found.append(Fault("changed", record.reason))
     if any(e.choice >= len(record.case.expected) for e in record.events):
-        found.append(Fault("changed", "a choice that was not asked for"))
+        found.append(Fault("changed", "a choice that was not requested"))
     took_s = record.ended_at_s - record.asked_at_s
     if record.end in ("", "late"):
-        found.append(Fault("no end", f"none within {record.deadline_s:g} s"))
+        found.append(Fault("no end", f"no end within {record.deadline_s:g} s"))
     elif took_s > record.deadline_s + GRACE_S:
         found.append(Fault("late", f"ended after {took_s:.2f} s of {record.deadline_s:g} s"))
     return found
@@ -129,11 +130,11 @@ def _of_choice(
         length = max(length, event.position + len(event.token_ids))
         text += event.text
     if is_whole and not expected.text.startswith(text):
-        yield Fault("changed", f"choice {choice}: another text")
+        yield Fault("changed", f"choice {choice}: the text differs from the undisturbed one")
     if end is not None:
         yield from _of_end(choice, length, text if is_whole else None, end, expected)
     elif has_ended:
-        yield Fault("no end", f"choice {choice} has none, its request has")
+        yield Fault("no end", f"choice {choice} has no end, but its request has")
 
 
 def _of_end(
@@ -145,14 +146,14 @@ def _of_end(
     elif text is not None and text != expected.text:
         yield Fault("fake finish", f"choice {choice}: {len(text)} of {len(expected.text)} bytes")
     if end.num_tokens != length:
-        yield Fault("lost", f"choice {choice}: {length} came, {end.num_tokens} were made")
+        yield Fault("lost", f"choice {choice}: {length} of {end.num_tokens} tokens were received")
     if end.reason != expected.finish_reason:
         what = f"{end.reason} instead of {expected.finish_reason}"
         yield Fault("fake finish", f"choice {choice}: {what}")
 
 
 def write_history(path: Path, seed: int, record: Record, faults: list[Fault]) -> None:
-    """As JSON, for whoever looks for the cause."""
+    """Write a request, its events and its faults as JSON, for finding the cause."""
     found = {
         "seed": seed,
         "faults": [str(fault) for fault in faults],

@@ -1,4 +1,4 @@
-"""Requests over HTTP as bytes on a socket: cheap, and left wherever that is wanted."""
+"""A minimal HTTP client on a socket: cheap, and it can hang up anywhere in an answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """headers: with names in lower case."""
+    """One HTTP response. headers: names and values in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -20,26 +20,29 @@ class Answer:
         return json.loads(self.body)
 
     def events(self) -> list[Any]:
-        """Of a stream, without its end; that is there."""
+        """Return the events of a stream without its last one, which must be [DONE]."""
         parts = [part for part in self.body.split(b"\n\n") if part]
         assert parts.pop() == b"data: [DONE]", self.body[-200:]
         return [json.loads(part.removeprefix(b"data: ")) for part in parts]
 
 
 class Connection:
-    """One connection to a gateway, request after request. Opened when it is needed (again)."""
+    """One connection to a gateway for one request after another; reopened when needed."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, method: str, path: str, body: bytes = b"", key: str = "") -> Answer:
-        """Raises ConnectionError or IncompleteReadError where the other side ends it."""
+        """Send a request and return its response.
+
+        Raises ConnectionError or IncompleteReadError if the gateway ends the connection.
+        """
         await self._send(method, path, body, key)
         return await self._read()
 
     async def leave(self, path: str, body: bytes, num_bytes: int, after_s: float) -> None:
-        """Ask, read some of the answer, and hang up a moment later."""
+        """Send a request, read num_bytes of the response, and hang up after_s seconds later."""
         await self._send("POST", path, body, "")
         assert self._streams is not None
         while num_bytes > 0 and (part := await self._streams[0].read(min(num_bytes, 4096))):

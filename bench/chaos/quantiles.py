@@ -1,4 +1,4 @@
-"""Times of many events in three figures."""
+"""Three figures that describe the times of many events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, p99 and most, each a value that there is; not-a-number where there are none."""
+    """Return the median, p99 and maximum, each one of the values; NaN if there are no values."""
     if not values:
         return (float("nan"),) * 3
     ordered = sorted(values)
@@ -15,8 +15,8 @@ def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def spread(seconds: Sequence[float]) -> str:
-    """The same in words."""
+    """Return the quantiles as text."""
     if not seconds:
         return "none"
-    p50, p99, most = quantiles(seconds)
-    return f"p50 {p50:.2f} s, p99 {p99:.2f} s, most {most:.2f} s"
+    p50, p99, longest = quantiles(seconds)
+    return f"p50 {p50:.2f} s, p99 {p99:.2f} s, max {longest:.2f} s"

@@ -1,4 +1,4 @@
-"""What a run of requests under faults comes to."""
+"""The results of a run of requests under faults."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _GOOD = "0 lost, 0 repeated, 0 changed, 0 fake ends, 0 without an end"
 
 @dataclass(slots=True)
 class Tally:
-    """Every request is checked when it ends, and only what is wrong is kept.
+    """Counts of a run. Every request is checked when it ends; only faults are kept in full.
 
-    folder: where the history of the first one that is wrong is written. disturbances: what was
-    done, by role.
+    folder: directory for the history of the first wrong request. disturbances: counts of kills
+    and stops, by role. stalls_s: the longest gap between events of each choice. waits_s: times
+    from a request to its first event.
     """
 
     seed: int
@@ -44,7 +45,7 @@ class Tally:
         return self.ends.total()
 
     def add(self, record: Record) -> None:
-        """Check a request that has ended."""
+        """Check and count a request that has ended."""
         self.ends[record.end] += 1
         if record.end == "failed":
             self.reasons[f"{record.code}: {record.reason}"] += 1
@@ -59,13 +60,13 @@ class Tally:
             self.wrong(fault.kind, f"request {record.number}: {fault.text}")
 
     def wrong(self, kind: str, text: str) -> None:
-        """Note what must not be."""
+        """Count a fault of this kind, and keep the first few as examples."""
         self.faults[kind] += 1
         if len(self.examples) < _MOST_SHOWN:
             self.examples.append(f"{kind}: {text}")
 
     def verdict(self) -> str:
-        """In a few words, while it goes on."""
+        """Return a few words about the run so far, for progress lines."""
         return f"WRONG: {self.examples[0]}" if self.examples else "nothing wrong"
 
     @property
@@ -77,14 +78,14 @@ class Tally:
             f"seed {self.seed}, {self.took_s:.0f} s: " + _counts(self.disturbances, "undisturbed"),
             f"{self.num_requests} requests ({_counts(self.ends, 'none')}), "
             f"{self.num_tokens} tokens",
-            f"stalls of streams: {spread(self.stalls_s)}; waits for a start: "
+            f"longest gaps between events: {spread(self.stalls_s)}; waits for the first event: "
             f"{spread(self.waits_s)}",
             f"{self.num_stale} messages were stale, {self.num_dropped} dropped",
         ]
         lines += [f"failed {count} x {why}" for why, count in self.reasons.most_common(_MOST_SHOWN)]
         if self.is_good:
             return "\n".join([*lines, _GOOD])
-        where = f" (the first request's history: {self.history})" if self.history.exists() else ""
+        where = f" (history of the first: {self.history})" if self.history.exists() else ""
         return "\n".join([*lines, f"WRONG: {_counts(self.faults, '')}{where}", *self.examples])
 
 

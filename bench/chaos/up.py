@@ -1,4 +1,4 @@
-"""`airdraft up` whose target is killed again and again while the official client asks."""
+"""Kill the target of `airdraft up` repeatedly while the OpenAI client sends requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.chaos.up_asking import REQUEST_LIMIT_S, Asker, Upheaval
 
 _ROOT: Final = Path(__file__).parents[2]
 _UP_LIMIT_S: Final = 180.0
-# From a kill until /readyz says so, and until it says that all is well again.
+# From a kill until /readyz reports it, and from then until /readyz reports readiness again.
 _NOTICED_LIMIT_S: Final = 5.0
 _READY_LIMIT_S: Final = 60.0
 _STOP_LIMIT_S: Final = 20.0
@@ -38,8 +38,12 @@ async def run_up(
     seed: int,
     note: Callable[[str], None],
 ) -> Upheaval:
-    """arguments: of `airdraft up`. gap_s: from one kill to the next, or until it is ready again
-    if that takes longer. Half of the streams ask for streamed answers. Raises RuntimeError."""
+    """Run `airdraft up` under requests and kill its target num_kills times.
+
+    arguments: passed to `airdraft up`. gap_s: time from one kill to the next, extended until the
+    mesh is ready again. Half of the streams request streamed answers. Raises RuntimeError if
+    `airdraft up` does not start.
+    """
     from openai import AsyncOpenAI
 
     found = Upheaval()
@@ -57,7 +61,10 @@ async def run_up(
             for kill in range(num_kills):
                 took_s = await _kill_target(process.pid, int(url.split(":")[2].split("/")[0]))
                 if took_s is None:
-                    found.faults.append(f"kill {kill + 1}: not noticed, or never ready again")
+                    found.faults.append(
+                        f"kill {kill + 1}: not noticed within {_NOTICED_LIMIT_S:g} s, or not ready "
+                        f"within {_READY_LIMIT_S:g} s"
+                    )
                     break
                 found.ready_s.append(took_s)
                 note(f"kill {kill + 1} of {num_kills}: ready again after {took_s:.1f} s")
@@ -70,9 +77,10 @@ async def run_up(
 async def running_up(
     arguments: Sequence[str], found: Upheaval, prefix: Sequence[str] = ()
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """`airdraft up` and the URL of its API; at the end it stops in good order.
+    """Run `airdraft up`; yield its process and the URL of its API, and stop it at the end.
 
-    prefix: of its command, such as one that limits its memory.
+    prefix: precedes the command, for instance to limit its memory. A non-zero exit code and nodes
+    that outlive the command are added to the faults of `found`.
     """
     with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as keys:
         process = await asyncio.create_subprocess_exec(
@@ -92,16 +100,16 @@ async def running_up(
                 while not line.startswith(b"OpenAI API at "):
                     line = await process.stdout.readline()
                     if not line:
-                        raise RuntimeError("airdraft up did not start: see what it says by itself")
+                        raise RuntimeError("airdraft up did not start; run it alone to see why")
             yield process, line.decode().split()[-1]
             nodes = _children(process.pid)
             process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(_STOP_LIMIT_S):
                 code = await process.wait()
             if code:
-                found.faults.append(f"airdraft up ended with {code}")
+                found.faults.append(f"airdraft up ended with exit code {code}")
             if left := [pid for pid in nodes if _is_there(pid)]:
-                found.faults.append(f"{len(left)} of its nodes were left behind")
+                found.faults.append(f"{len(left)} of its nodes still run after its end")
         finally:
             if process.returncode is None:
                 process.kill()
@@ -123,7 +131,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _target_of(pid: int) -> int | None:
-    """The process id of the target that `airdraft up` has started, if it runs."""
+    """Return the process id of the target that `airdraft up` has started, if it runs."""
     for child in _children(pid):
         with contextlib.suppress(OSError):
             if b"target" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
@@ -132,7 +140,10 @@ def _target_of(pid: int) -> int | None:
 
 
 async def _kill_target(pid: int, port: int) -> float | None:
-    """Seconds until the mesh was ready again; None where that was not noticed, or is never."""
+    """Kill the target and return the seconds until the mesh was ready again.
+
+    Returns None if the kill was not noticed or the mesh did not become ready within the limits.
+    """
     target = _target_of(pid)
     if target is None:
         return None

@@ -1,6 +1,6 @@
-"""Who asks `airdraft up` while its target is killed, and what comes of it.
+"""Clients that send requests to `airdraft up` while its target is killed, and their results.
 
-Each answer is compared with what the engine alone makes of the same token ids, or is a clear 5xx.
+Each answer must equal the text of the engine alone for the same token ids, or be a clear 5xx.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     import openai
 
 REQUEST_LIMIT_S: Final = 120.0
-# Who was refused does not hammer.
+# Pause after a refusal, so that refused clients do not flood the gateway.
 _PAUSE_S: Final = 0.2
 _MOST_SHOWN: Final = 5
 
 
 def simple_toy_cases(random: Random, count: int) -> list[Case]:
-    """One choice each, greedy or sampled, as bench.chaos.fleet.real has them of a real target."""
+    """Draw requests with one choice each, greedy or sampled, like those of bench.chaos.fleet.real.
+
+    They are of a toy model and can be sent over HTTP.
+    """
     config = ToyConfig()
     model, tokenizer = ToyModel(config), ToyTokenizer(config.num_vocab)
     cases = []
@@ -47,8 +50,11 @@ def simple_toy_cases(random: Random, count: int) -> list[Case]:
 
 @dataclass(slots=True)
 class Upheaval:
-    """What came of it. ready_s: from each kill until the mesh was ready again. answers: whole and
-    streamed ones that were right. errors: clear 5xx, by status and text. lines: what `up` said."""
+    """Results of a run.
+
+    ready_s: from each kill until the mesh was ready again. answers: counts of right answers, whole
+    and streamed. errors: counts of clear 5xx, by status and text. lines: stderr of `up`.
+    """
 
     ready_s: list[float] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
@@ -72,7 +78,7 @@ class Upheaval:
 
 
 class Asker:
-    """Asks one request after the other."""
+    """A client that sends one request after another."""
 
     def __init__(
         self,
@@ -114,14 +120,14 @@ class Asker:
             await asyncio.sleep(_PAUSE_S)
             return
         except APIError as error:
-            # In a stream that has begun its status was told already; code says which it would be.
+            # A stream that has begun has sent its status already; the error's code stands for it.
             if error.code not in ("unavailable", "internal", "deadline"):
                 found.faults.append(f"a stream without an end: {type(error).__name__}: {error}")
             found.errors[f"in a stream, {error.code}: {error.message}"] += 1
             return
         except TimeoutError:
             kills = f"kills {num_kills + 1} to {len(found.ready_s)}"
-            found.faults.append(f"no end within {REQUEST_LIMIT_S:g} s, which had {kills}")
+            found.faults.append(f"no end within {REQUEST_LIMIT_S:g} s, during {kills}")
             return
         (expected,) = case.expected
         wanted = expected.text.decode("utf-8", "replace"), expected.finish_reason
@@ -131,7 +137,7 @@ class Asker:
             found.faults.append(f"{text[-40:]!r} ({reason}) instead of {wanted[0][-40:]!r}")
 
     async def _answer(self, case: Case) -> tuple[str, str | None]:
-        """Text and finish reason."""
+        """Return the text and the finish reason."""
         options = case.options
         asked: dict[str, Any] = {
             "model": self._model,

@@ -1,4 +1,4 @@
-"""`python -m bench chaos up`."""
+"""`python -m bench chaos up`: kill the target of `airdraft up` under load."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _NUM_CASES = 24
 
 @click.command("up")
 @click.option("--kills", type=click.IntRange(1), default=20, show_default=True)
-@click.option("--gap-s", default=15.0, show_default=True, help="From one kill to the next.")
+@click.option("--gap-s", default=15.0, show_default=True, help="Time from one kill to the next.")
 @click.option("--streams", type=click.IntRange(1), default=4, show_default=True)
-@click.option("--seed", type=int, help="Of the requests; a drawn one is printed.")
-@click.option("--toy", is_flag=True, help="Toys in the place of the default pair.")
+@click.option("--seed", type=int, help="Seed of the requests; by default a random one, printed.")
+@click.option("--toy", is_flag=True, help="Use toy models instead of the default pair.")
 def up_command(kills: int, gap_s: float, streams: int, seed: int | None, *, toy: bool) -> None:
-    """Kill the target of `airdraft up` again and again while the official client asks.
+    """Kill the target of `airdraft up` repeatedly while the OpenAI client sends requests.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Concurrent streams through real clients, each request checked when it ends."""
+"""Run concurrent streams through real clients, and hand over each request when it ends."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bench.chaos.cases import Case
 from bench.chaos.history import Record
 from nodes.client.client import Client, Event, RequestFailedError
 
-# Beyond a deadline: who ends too late is told from who never ends.
+# Wait this long after a deadline, to tell requests that end too late from those that never end.
 _PATIENCE_S = 3.0
-# Between a request that failed at once and the next: whoever is refused does not hammer.
+# Pause between a request that failed and the next, so that refused streams do not flood the mesh.
 _PAUSE_S = 0.05
 
 
 async def ask(client: Client, number: int, case: Case, deadline_s: float) -> Record:
-    """One request to its end, or until it is clear that it has none."""
+    """Run one request to its end, or give up _PATIENCE_S after its deadline."""
     loop = asyncio.get_running_loop()
     record = Record(number, case, loop.time(), deadline_s)
     options = replace(case.options, timeout_s=deadline_s)
@@ -41,9 +41,9 @@ async def ask(client: Client, number: int, case: Case, deadline_s: float) -> Rec
 
 
 class Load:
-    """Streams that ask one request after the other, drawn from `cases`, until told to stop.
+    """Streams that each send one request after another, drawn from `cases`, until `stop`.
 
-    on_end: called with each record. num_requests: how many at most, None for no limit.
+    on_end: called with the record of each request. num_requests: total limit, None for none.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class Load:
         self._on_end = on_end
         self._numbers = itertools.count() if num_requests is None else iter(range(num_requests))
         self._is_over = False
-        # Called when no request is left.
+        # Called when all requests have ended.
         self.on_done: Callable[[], None] = lambda: None
 
     def stop(self) -> None:
-        """No new requests; those under way go on to their ends."""
+        """Start no new requests; those under way run to their ends."""
         self._is_over = True
 
     async def run(self) -> None:
-        """Until all requests have ended."""
+        """Return when all requests have ended."""
         async with asyncio.TaskGroup() as group:
             for stream in range(self._num_streams):
                 group.create_task(self._stream(self._clients[stream % len(self._clients)]))

@@ -1,1 +1,1 @@
-"""A radio cell emulated for several nodes, and recordings for nodes that are not there."""
+"""An emulated radio cell for several nodes, and recordings for emulated devices."""

@@ -1,4 +1,4 @@
-"""Who may send next: contention, turns, shares."""
+"""Decide which stations send next: by contention, turns or shares."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ _MOST_DOUBLINGS = 5
 
 
 class Discipline(Protocol):
+    """The rule by which the stations of a cell share the medium."""
+
     def starts(self, flows: Sequence[Flow], on_air: Sequence[Sending], now: float) -> list[Sending]:
-        """What is put on the air now; nothing where it has to wait."""
+        """Return the frames that start now; none if all have to wait."""
 
     def set_rates(self, on_air: Sequence[Sending]) -> None:
-        """The part of the medium that each of them has from now on."""
+        """Set the part of the medium that each frame on the air has from now on."""
 
     def pause_s(self, frame: Frame) -> float:
-        """How long a frame that failed keeps off the air before it may be chosen again."""
+        """Return how long a frame that failed must wait before `starts` may choose it again."""
 
 
 def discipline(cell: Cell, random: Random) -> Discipline:
+    """Return the rule for the access of a cell."""
     match cell.access:
         case Contention():
             return _Contention(cell, random)
@@ -44,7 +47,7 @@ class _OneAtATime:
         self._random = random
 
     def set_rates(self, on_air: Sequence[Sending]) -> None:
-        del on_air  # Those that collide are all there for as long as they would be alone.
+        del on_air  # Frames that collide take as long as they would alone.
 
     def pause_s(self, frame: Frame) -> float:
         return _slots(self._cell, self._random, frame.tries) * self._cell.slot_s
@@ -71,7 +74,7 @@ class _Contention(_OneAtATime):
         ]
 
     def pause_s(self, frame: Frame) -> float:
-        del frame  # Its next draw is its back-off.
+        del frame  # The next draw in `starts` is the back-off.
         return 0.0
 
 
@@ -137,6 +140,6 @@ class _Shares:
 
 
 def _alternate(ready: list[Flow], last: Flow | None) -> Flow:
-    """The other direction first, so that acknowledgements pass a full queue of data."""
+    """Return the next flow: the other direction first, so that acknowledgements overtake data."""
     others = [flow for flow in ready if flow is not last]
     return min(others or ready, key=lambda flow: flow.queue[0].order)

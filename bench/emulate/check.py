@@ -1,4 +1,4 @@
-"""Batches of several stations through an emulated cell, beside what closed forms say of them."""
+"""Send batches of several stations through an emulated cell; compare times with closed forms."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ _QUIET_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """One way to share the cell. arrival_s: predicted, of each station or of the last one.
+    """One way to share the cell.
 
-    paced_bps: what senders keep to by themselves, of the bytes of their batches.
+    arrival_s: predicted arrival of each station's batch, or of the last one. grants: the order in
+    which the hub grants turns. paced_bps: rates that senders keep by themselves, in payload bits.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Scheme:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """arrivals_s: of each repeat, by station. used: what the repeats took of the medium."""
+    """Results. arrivals_s: of each repeat, by station. used: counters of all repeats."""
 
     scheme: Scheme
     arrivals_s: list[dict[str, float]]
@@ -56,12 +57,12 @@ class Outcome:
 
     @property
     def ratio(self) -> float:
-        """Measured (median) to predicted arrival of the whole batch."""
+        """Ratio of the measured (median) to the predicted arrival of the last batch."""
         return statistics.median(self.batches_s) / self.scheme.batch_s
 
 
 def narrow_cell(slowest_bps: float, frame_s: float) -> Cell:
-    """Three stations with rates as 1 to 4 to 10."""
+    """Return a cell of three stations with rates as 1 to 4 to 10."""
     stations = tuple(
         Station(name=f"rate-{ratio}", rate_bps=slowest_bps * ratio) for ratio in RATIOS
     )
@@ -69,6 +70,7 @@ def narrow_cell(slowest_bps: float, frame_s: float) -> Cell:
 
 
 def schemes(cell: Cell) -> list[Scheme]:
+    """Return all ways to share the cell, with their predictions."""
     load = prediction.load(cell, BATCH_BYTES)
     names = _names(cell)
     turns_s = prediction.turns_s(load)
@@ -114,7 +116,7 @@ def schemes(cell: Cell) -> list[Scheme]:
 
 
 async def measure(scheme: Scheme, repeats: int, means: Means) -> tuple[Outcome, str]:
-    """And what the cell was made of."""
+    """Measure a scheme in a cell of its own; return the outcome and the kind of cell."""
     async with open_cell(scheme.cell, means=means, calm=True) as (live, kind):
         async with _peers(live, scheme.cell) as (hub, stations):
             before = await _quiet(live)
@@ -131,18 +133,18 @@ Process = asyncio.subprocess.Process
 
 @contextlib.asynccontextmanager
 async def _peers(live: LiveCell, cell: Cell) -> AsyncIterator[tuple[Process, list[Process]]]:
-    """The hub and the stations, connected."""
+    """Start the programs of the hub and the stations, and connect them."""
     batch, count = str(BATCH_BYTES), str(len(cell.stations))
     async with contextlib.AsyncExitStack() as stack:
         hub = await stack.enter_async_context(_peer(live, HUB, "hub", live.hub_host, count, batch))
-        port = int(await _line(hub))
+        port = int(await _read_line(hub))
         stations = []
         for station in cell.stations:
             host, at = await live.dial(station.name, port)
             arguments = ("station", station.name, host, str(at), batch)
             peer = _peer(live, station.name, *arguments)
             stations.append(await stack.enter_async_context(peer))
-        await _line(hub)
+        await _read_line(hub)
         yield hub, stations
 
 
@@ -160,23 +162,23 @@ async def _peer(live: LiveCell, place: str, *arguments: str) -> AsyncIterator[Pr
         await process.communicate()
 
 
-async def _line(process: Process, limit_s: float = _START_LIMIT_S) -> str:
+async def _read_line(process: Process, limit_s: float = _START_LIMIT_S) -> str:
     assert process.stdout is not None
     line = await asyncio.wait_for(process.stdout.readline(), limit_s)
     if not line:
-        raise RuntimeError("a program of the cell has ended; its message is above")
+        raise RuntimeError("a program of the cell has ended; see its message above")
     return line.decode()
 
 
 async def _round(scheme: Scheme, hub: Process, stations: list[Process]) -> dict[str, float]:
-    """Seconds until the batch of each station was there."""
+    """Send one batch per station; return the seconds until each arrived."""
     start_s = time.monotonic()
-    _say(hub, " ".join(scheme.grants))
+    _write_line(hub, " ".join(scheme.grants))
     if not scheme.grants:
         for station, name in zip(stations, _names(scheme.cell), strict=True):
             rate_bps = scheme.paced_bps.get(name)
-            _say(station, "go" if rate_bps is None else f"go {rate_bps}")
-    arrived = json.loads(await _line(hub, _START_LIMIT_S + 10 * scheme.batch_s))
+            _write_line(station, "go" if rate_bps is None else f"go {rate_bps}")
+    arrived = json.loads(await _read_line(hub, _START_LIMIT_S + 10 * scheme.batch_s))
     return {name: at_s - start_s for name, at_s in arrived.items()}
 
 
@@ -185,7 +187,7 @@ def _names(cell: Cell) -> list[str]:
 
 
 async def _quiet(live: LiveCell) -> CountersOf:
-    """When the last acknowledgements are through: the counters, which change no more."""
+    """Wait until the counters no longer change, after the last acknowledgements; return them."""
     before, found = None, live.counters()
     while found != before:
         await asyncio.sleep(_QUIET_S)
@@ -193,12 +195,13 @@ async def _quiet(live: LiveCell) -> CountersOf:
     return found
 
 
-def _say(process: Process, line: str) -> None:
+def _write_line(process: Process, line: str) -> None:
     assert process.stdin is not None
     process.stdin.write(f"{line}\n".encode())
 
 
 def report(outcomes: list[Outcome], kind: str) -> str:
+    """Return the tables of all schemes."""
     cell = outcomes[0].scheme.cell
     rates = ", ".join(f"{station.rate_bps / 1e3:g}" for station in cell.stations)
     lines = [
@@ -246,7 +249,10 @@ def _station_rows(outcome: Outcome) -> list[str]:
 async def run_check(
     slowest_bps: float, frame_s: float, repeats: int, means: Means
 ) -> tuple[str, bool]:
-    """The tables, and whether the median of every batch is within WITHIN of its prediction."""
+    """Measure all schemes.
+
+    Returns the tables, and whether each scheme's median time is within WITHIN of its prediction.
+    """
     outcomes, kind = [], ""
     for scheme in schemes(narrow_cell(slowest_bps, frame_s)):
         outcome, kind = await measure(scheme, repeats, means)

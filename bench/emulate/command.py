@@ -1,4 +1,4 @@
-"""`python -m bench air`."""
+"""`python -m bench air`: check the emulated radio cell against closed forms."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from bench.netns import NamespacesError
 
 @click.command("air")
 @click.option("--repeats", default=12, show_default=True, type=click.IntRange(min=1))
-@click.option("--slowest-kbps", default=50.0, show_default=True, help="Of rates 1 : 4 : 10.")
-@click.option("--frame-ms", default=2.0, show_default=True, help="Fixed time of a frame.")
+@click.option("--slowest-kbps", default=50.0, show_default=True, help="Lowest of rates 1 : 4 : 10.")
+@click.option("--frame-ms", default=2.0, show_default=True, help="Fixed airtime of a frame.")
 @click.option("--means", default="auto", show_default=True, type=click.Choice(get_args(Means)))
 def air_command(repeats: int, slowest_kbps: float, frame_ms: float, means: Means) -> None:
-    """Batches of three stations on one emulated cell, beside the closed forms of the air.
+    """Send batches from three stations over one emulated cell; compare times with closed forms.
 
     \b
     Example:
@@ -32,5 +32,8 @@ def air_command(repeats: int, slowest_kbps: float, frame_ms: float, means: Means
     text, is_within = found
     click.echo(text)
     if not is_within:
-        click.echo(f"not every ratio is within {WITHIN:.0%} of 1", err=True)
+        click.echo(
+            f"at least one ratio of measured to predicted time is not within {WITHIN:.0%} of 1",
+            err=True,
+        )
     sys.exit(0 if is_within else 1)

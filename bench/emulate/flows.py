@@ -1,4 +1,4 @@
-"""Queues in front of the medium, and what is on it."""
+"""The queues in front of the medium, and the frames on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from bench.emulate.cell import Counters, Direction, Station
 
 @dataclass(slots=True, kw_only=True)
 class Frame:
-    """One frame in a queue. order: of its arrival among all of the cell. tries: at its air."""
+    """One frame in a queue.
+
+    order: its number by arrival among all frames of the cell. tries: failures on the air so far.
+    num_vanished: losses on the path so far.
+    """
 
     payload: Any
     num_bytes: int
@@ -23,7 +27,7 @@ class Frame:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Flow:
-    """One direction of a station's link. waits_until: its first frame is backing off."""
+    """One direction of a station's link. waits_until: end of the first frame's back-off."""
 
     station: Station
     direction: Direction
@@ -33,6 +37,7 @@ class Flow:
     counters: Counters = field(default_factory=Counters)
 
     def take(self) -> Frame:
+        """Remove the first frame from the queue."""
         frame = self.queue.popleft()
         self.queued_bytes -= frame.num_bytes
         return frame

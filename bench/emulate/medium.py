@@ -1,4 +1,4 @@
-"""The shared medium of a cell: frames and `now` in, departures out. No clock, no sockets."""
+"""The shared medium of a cell, a pure state: frames and `now` in, departures out."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Direction
 from bench.emulate.flows import Flow, Frame, Sending
 from bench.emulate.path import PathState
 
-# Of a retransmission's time-out.
+# Limit for doubling the timeout of a retransmission.
 _MOST_DOUBLINGS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Departure:
-    """A frame that has passed. arrives_s: on the clock of `now`, propagation included."""
+    """A delivered frame. arrives_s: on the clock of `now`, propagation included."""
 
     station: str
     direction: Direction
@@ -29,13 +29,13 @@ class Departure:
 
 
 class Medium:
-    """All of a cell's stations and the hub, on one medium.
+    """The stations of a cell and the hub, on one medium.
 
-    Whatever happened between two calls happens at its own time, however late the call comes, so
-    a clock that is read late delays what it reads, and nothing after it.
+    Events between two calls happen at their own times, however late the second call comes. A late
+    call therefore delays the frames that it returns, and no later ones.
 
-    resend_s: frames are parts of a stream, which has no gaps: one that is lost on its path holds
-    its direction up, and is sent again after so long, then twice as long. None: it is gone.
+    resend_s: if given, a frame that is lost on its path blocks its direction and is sent again
+    after so many seconds, which double with each loss, as in a byte stream. None: it is gone.
     """
 
     def __init__(self, cell: Cell, *, resend_s: float | None = None) -> None:
@@ -50,7 +50,7 @@ class Medium:
             for direction in directions
         }
         self._all = list(self._flows.values())
-        # Each with draws of its own: what one loses does not depend on what others send.
+        # Each path has its own random numbers, so its losses do not depend on other paths' frames.
         self._paths = {
             key: PathState(flow.station.path, Random(f"{cell.seed} {key}"))
             for key, flow in self._flows.items()
@@ -62,15 +62,16 @@ class Medium:
         self._num_sent = 0
 
     def has_room(self, station: str, direction: Direction, num_bytes: int) -> bool:
+        """Return whether the queue can take a frame of this size."""
         flow = self._flows[station, direction]
         return flow.queued_bytes + num_bytes <= flow.station.queue_bytes
 
     def offer(
         self, station: str, direction: Direction, num_bytes: int, payload: Any, now: float
     ) -> bool:
-        """Queue a frame; False if it was dropped, for want of room. now: never earlier than before.
+        """Queue a frame; return False if the queue is full and the frame was dropped.
 
-        num_bytes: on the air, headers included.
+        num_bytes: size on the air, headers included. now: never earlier than in calls before.
         """
         self._run(now)
         flow = self._flows[station, direction]
@@ -91,7 +92,7 @@ class Medium:
         return True
 
     def advance(self, now: float) -> list[Departure]:
-        """What has arrived by now and was not returned before, in order of arrival."""
+        """Return the frames that have arrived since the last call, in order of arrival."""
         self._run(now)
         arrived = []
         while self._under_way and self._under_way[0][0] <= now:
@@ -99,12 +100,12 @@ class Medium:
         return arrived
 
     def next_event_s(self) -> float:
-        """When advance has something to do next, if nothing is offered before; else infinity."""
+        """Return the time of the next event if no frame is offered before; infinity for none."""
         first = self._under_way[0][0] if self._under_way else math.inf
         return min(first, self._next_change_s())
 
     def cut(self, station: str, direction: Direction, now: float) -> None:
-        """From now on all vanishes that passes the air in this direction."""
+        """Lose every frame that passes the air in this direction, until `mend`."""
         self._run(now)
         self._paths[station, direction].is_cut = True
 
@@ -125,14 +126,14 @@ class Medium:
         self._pass_time(now)
 
     def _next_change_s(self) -> float:
-        """The next end of a frame or of a back-off."""
+        """Return the time of the next end of a frame or of a back-off."""
         ends = [self._now + sending.ends_in_s for sending in self._on_air]
         waits = [f.waits_until for f in self._all if f.queue and f.waits_until > self._now]
         return min(ends + waits, default=math.inf)
 
     def _pass_time(self, now: float) -> None:
         for sending in self._on_air:
-            # An end is met to the last digit, or it would be looked for again and again.
+            # Rounding must not leave a rest, or this end would be found again and again.
             gone = self._now + sending.ends_in_s <= now
             sending.left_s = 0.0 if gone else sending.left_s - (now - self._now) * sending.rate
         self._now = now

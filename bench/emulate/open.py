@@ -1,4 +1,4 @@
-"""A cell by the best means there are here."""
+"""Open an emulated cell by the best means that this machine allows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Means = Literal["auto", "tun", "proxy"]
 
 
 class Places(Protocol):
-    """Where programs run, and find one another. hub_host: where the hub listens."""
+    """Places at which programs run. hub_host: the address at which the hub listens."""
 
     hub_host: str
 
@@ -24,7 +24,7 @@ class Places(Protocol):
 
 
 class LiveCell(Places, Protocol):
-    """A running cell. kind: what it is made of, for reports."""
+    """A running cell. kind: its means in words, for reports."""
 
     kind: str
 
@@ -37,9 +37,10 @@ class LiveCell(Places, Protocol):
 async def open_cell(
     cell: Cell, *, means: Means = "auto", calm: bool = False
 ) -> AsyncIterator[tuple[LiveCell, str]]:
-    """A running cell, and what it is made of; auto: TUN devices where allowed, else the proxy.
+    """Open a cell; yield it and a text about its means.
 
-    calm: see tun_cell. Raises NamespacesError if TUN devices are asked for and not allowed.
+    means: auto takes TUN devices if they are allowed, and the proxy otherwise. calm: see tun_cell.
+    Raises NamespacesError if means is tun and TUN devices are not allowed.
     """
     async with contextlib.AsyncExitStack() as stack:
         if means != "proxy":

@@ -1,4 +1,4 @@
-"""What becomes of a packet after its air, where nobody sends it again: lost, alone or in bursts."""
+"""Loss and delay of packets after the medium, where no radio sends them again; pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from random import Random
 class Path:
     """One direction of a link, beyond its medium.
 
-    loss: of a packet by itself. A bad state (Gilbert-Elliott) begins before a packet with chance
-    `enter` and ends with chance `leave`; in it, loss_inside is lost instead of `loss`. jitter_s: as
-    much may a packet be late; it passes none that went before.
+    loss: probability that a packet is lost. A bad state (Gilbert-Elliott) begins before a packet
+    with probability `enter` and ends with probability `leave`; inside it, loss_inside applies
+    instead of `loss`. jitter_s: upper bound of the extra delay of a packet; packets stay in order.
     """
 
     loss: float = 0.0
@@ -25,25 +25,27 @@ class Path:
     def __post_init__(self) -> None:
         for name in ("loss", "enter", "leave", "loss_inside"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"a path's {name} is 0 to 1, got {getattr(self, name)}")
+                raise ValueError(f"a path's {name} must be 0 to 1, got {getattr(self, name)}")
         if self.enter > 0.0 and self.leave == 0.0:
-            raise ValueError("a bad state that begins ends some time: leave is more than 0")
+            raise ValueError("a path's leave must be above 0 if enter is, or bad states never end")
         if not 0.0 <= self.jitter_s < math.inf:
-            raise ValueError(f"a path's jitter_s is not negative, got {self.jitter_s}")
+            raise ValueError(
+                f"a path's jitter_s must be finite and at least 0, got {self.jitter_s}"
+            )
 
     @property
     def bad_share(self) -> float:
-        """Of the packets, in the long run, those that are sent in the bad state."""
+        """The share of packets in the bad state, in the long run."""
         return self.enter / (self.enter + self.leave) if self.enter else 0.0
 
     @property
     def mean_loss(self) -> float:
-        """Of all packets, in the long run."""
+        """The share of packets that are lost, in the long run."""
         return self.bad_share * self.loss_inside + (1.0 - self.bad_share) * self.loss
 
 
 class PathState:
-    """The packets of one path, in order."""
+    """The state of one path, to which packets come in order."""
 
     def __init__(self, path: Path, random: Random) -> None:
         self.is_cut = False
@@ -53,7 +55,7 @@ class PathState:
         self._last_s = -math.inf
 
     def loses(self) -> bool:
-        """Whether the next packet is lost."""
+        """Draw whether the next packet is lost."""
         path, draw = self._path, self._random.random
         if path.enter:
             changes = draw() < (path.leave if self._is_bad else path.enter)
@@ -62,7 +64,7 @@ class PathState:
         return self.is_cut or (loss > 0.0 and draw() < loss)
 
     def arrives_s(self, at_s: float) -> float:
-        """When a packet is there that would have been at at_s."""
+        """Draw the arrival time of a packet that would arrive at at_s without jitter."""
         if self._path.jitter_s:
             at_s += self._random.random() * self._path.jitter_s
         self._last_s = max(self._last_s, at_s)

@@ -1,13 +1,15 @@
-"""The programs of `python -m bench air`: a hub that takes batches over TCP, and its stations.
+"""The programs of `python -m bench air`: a hub that receives batches over TCP, and its stations.
 
     python -m bench.emulate.peers hub HOST NUM_STATIONS BATCH_BYTES
     python -m bench.emulate.peers station NAME HOST PORT BATCH_BYTES
 
-A line `go` on a station's standard input, or a grant from the hub, makes it send its batch; `go
-BPS` in segments that keep to this rate. A line
-of names on the hub's standard input (perhaps of none) makes it wait for a batch of every station,
-granting to these names one after the other; it answers with a line of JSON: when each had arrived,
-on the machine's monotonic clock. Both end with their input.
+A station sends its batch after a line `go` on its standard input or a grant from the hub. After
+`go BPS` it sends the batch in segments that keep to this rate.
+
+After a line of station names on its standard input, perhaps of none, the hub waits for a batch of
+every station. It sends a grant to each named station, the next one when a batch has arrived. It
+prints a line of JSON: when each batch arrived, on the machine's monotonic clock. Both programs end
+with their input.
 """
 
 from __future__ import annotations
@@ -55,11 +57,11 @@ def _take_batches(
         names = {link: name for name, link in links.items() if left[name]}
         ready, _, _ = select.select(list(names), [], [], _LIMIT_S)
         if not ready:
-            raise TimeoutError(f"no byte within {_LIMIT_S} s, missing {left}")
+            raise TimeoutError(f"no byte within {_LIMIT_S} s, bytes missing: {left}")
         for link in ready:
             data = link.recv(left[names[link]])
             if not data:
-                raise ConnectionError(f"{names[link]} has gone, missing {left}")
+                raise ConnectionError(f"{names[link]} has disconnected, bytes missing: {left}")
             left[names[link]] -= len(data)
             if not left[names[link]]:
                 arrived_s[names[link]] = time.monotonic()
@@ -83,7 +85,7 @@ def station(name: str, host: str, port: int, batch_bytes: int) -> None:
 
 
 def _send(link: socket.socket, batch: bytes, rate_bps: float) -> None:
-    """A batch, in segments that keep to a rate if there is one."""
+    """Send a batch, in segments that keep to a rate unless the rate is infinite."""
     if math.isinf(rate_bps):
         link.sendall(batch)
         return

@@ -1,4 +1,4 @@
-"""When the batches of a cell's stations should have arrived, by the closed forms of policies."""
+"""Predict when the batches of a cell's stations arrive, by the closed forms of policies."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from policies.airtime import (
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a batch of each station costs on the medium, (n,) seconds each.
+    """Airtime of a batch of each station, (n,) seconds each.
 
-    data_s: its segments. ack_s: one acknowledgement, of which there is one a segment. grant_s: one
-    grant. num_segments: of a batch.
+    data_s: all segments of a batch. ack_s: one acknowledgement; each segment gets one. grant_s: one
+    grant. num_segments: segments of a batch.
     """
 
     data_s: Floats
@@ -36,14 +36,15 @@ class Load:
 
     @property
     def until_arrived_s(self) -> Floats:
-        """Where a station's directions alternate: the last two acknowledgements come after it.
+        """(n,) airtime until a batch has arrived if a station's two directions alternate.
 
-        An acknowledgement is queued when the next segment is already on the air.
+        The last two acknowledgements come after it, because each acknowledgement is queued when the
+        next segment is already on the air.
         """
         return self.data_s + max(0, self.num_segments - 2) * self.ack_s
 
     def of(self, station: int) -> Load:
-        """That of one station alone, by its index."""
+        """Return the load of one station alone, by its index."""
         only = [station]
         return replace(
             self, data_s=self.data_s[only], ack_s=self.ack_s[only], grant_s=self.grant_s[only]
@@ -51,10 +52,15 @@ class Load:
 
 
 def load(cell: Cell, batch_bytes: int) -> Load:
-    """Raises ValueError unless the batch is of whole segments, all of which TCP sends at once."""
+    """Return the load of one batch per station.
+
+    Raises ValueError unless a batch is 1 to 10 whole segments, which TCP sends at once.
+    """
     num_segments, rest = divmod(batch_bytes, SEGMENT_BYTES)
     if rest or not 1 <= num_segments <= 10:
-        raise ValueError(f"a batch is 1 to 10 segments of {SEGMENT_BYTES} bytes, not {batch_bytes}")
+        raise ValueError(
+            f"a batch must be 1 to 10 segments of {SEGMENT_BYTES} bytes, got {batch_bytes} bytes"
+        )
     rates = [station.rate_bps for station in cell.stations]
 
     def alone_s(num_bytes: int, frames: int) -> Floats:
@@ -70,12 +76,12 @@ def load(cell: Cell, batch_bytes: int) -> Load:
 
 
 def order(load: Load) -> tuple[int, ...]:
-    """Stations in the order of their grants: by s_k."""
+    """Return the indices of stations in the order of their grants: by s_k."""
     return tuple(int(k) for k in grant_order(load.data_s, np.ones(len(load.data_s))))
 
 
 def turns_s(load: Load) -> Floats:
-    """(n,) with grants one after the other, each after the acknowledgements of the last batch."""
+    """(n,) arrival times with grants in turn, each after the last batch's acknowledgements."""
     acknowledged_s = load.data_s + load.num_segments * load.ack_s
     after_s = acknowledged_s - load.until_arrived_s
     # The grant is acknowledged, too.
@@ -84,23 +90,24 @@ def turns_s(load: Load) -> Floats:
 
 
 def shares(load: Load) -> Floats:
-    """(n,) shares with which all arrive together, soonest: (i)."""
+    """(n,) shares with which all batches arrive together at the earliest time: (i)."""
     return batch_shares(load.until_arrived_s)
 
 
 def shares_s(load: Load) -> float:
+    """Return the common arrival time with `shares`."""
     return batch_time_s(load.until_arrived_s)
 
 
 def slots_s(load: Load) -> Floats:
-    """(n,) with a reserved share of 1/n each."""
+    """(n,) arrival times with a reserved share of 1/n each."""
     return load.until_arrived_s * len(load.until_arrived_s)
 
 
 def granted_contention_s(load: Load, window: int) -> float:
-    """Expected seconds until the last batch has arrived where stations contend, but are granted to.
+    """Return the expected arrival of the last batch if stations contend, but send by grants.
 
-    Only a batch's segments and their acknowledgements then collide.
+    Then only a batch's segments and their acknowledgements collide.
     """
     turns = order(load)
     return sum(
@@ -111,12 +118,13 @@ def granted_contention_s(load: Load, window: int) -> float:
 
 
 def contention_s(load: Load, window: int, *, acknowledged: bool = False) -> float:
-    """Expected seconds until the last batch has arrived by chance: all air, and the collisions.
+    """Return the expected arrival of the last batch under contention, collisions included.
 
-    acknowledged: until the hub has sent its last acknowledgement, instead.
+    acknowledged: return the time of the hub's last acknowledgement instead.
 
-    Exact for first draws of equal frames a station, each acknowledged by the hub as one more
-    contender; second draws from wider windows and the slots themselves (microseconds) are left out.
+    The result is exact if each station's frames are equal, the hub contends with acknowledgements,
+    and all draws are first ones. It neglects wider windows of later draws and the slots themselves
+    (microseconds).
     """
     data_s = load.data_s / load.num_segments
     ack_s = float(load.ack_s.mean())
@@ -139,7 +147,10 @@ def contention_s(load: Load, window: int, *, acknowledged: bool = False) -> floa
 
 @functools.cache
 def _collisions(airs_s: tuple[float, ...], window: int) -> tuple[float, float]:
-    """Chance that a draw collides, and seconds expected of it: the longest frame of those tied."""
+    """Return the probability that a draw collides, and the expected seconds lost by it.
+
+    A collision takes as long as the longest of the frames that are tied.
+    """
     fails, costs_s = 0.0, 0.0
     for size in range(2, len(airs_s) + 1):
         later = len(airs_s) - size

@@ -1,4 +1,4 @@
-"""Links as they are met: what packets of a node or client go through on their way to the hub."""
+"""Profiles of real links between a node or client and the hub: delay, loss and outages."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _QUEUE_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
-    """For lasts_s of every every_s nothing passes in these directions.
+    """Nothing passes in these directions for lasts_s of every every_s seconds.
 
-    moves: the nodes behind the link then start anew over another path, as on a machine that was
-    carried elsewhere; nobody tells the hub that the old connections are dead.
+    moves: the nodes behind the link are then restarted over another path, as on a machine that was
+    moved; the hub gets no notice that the old connections are dead.
     """
 
     directions: tuple[Direction, ...]
@@ -27,14 +27,17 @@ class Outage:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.lasts_s < self.every_s:
-            raise ValueError(f"an outage of {self.lasts_s} s fits into {self.every_s} s")
+            raise ValueError(
+                f"an outage must be longer than 0 s and shorter than {self.every_s} s, "
+                f"got {self.lasts_s} s"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkProfile:
-    """rtt_s: there and back, without queues. rate_bps, path: of each direction.
+    """One kind of link. rtt_s: round trip without queues. rate_bps, path: of each direction.
 
-    may_lose_nodes: that it is bad enough for a living node to be taken for dead.
+    may_lose_nodes: the link is so bad that a living node may be taken for dead.
     """
 
     name: str
@@ -75,12 +78,12 @@ PROFILES = {
 
 
 def cell_of(links: Mapping[str, LinkProfile], seed: int) -> Cell:
-    """A cell in which each station has a link of its own, of some profile, to the hub."""
+    """Return a cell in which each station has a link of its own to the hub, of a given profile."""
     num_links = len(links)
     stations = tuple(
         Station(
             name=name,
-            # All of a share is its station's, so it has the rate of its profile.
+            # A station has 1 / num_links of this rate for itself: the rate of its profile.
             rate_bps=profile.rate_bps * num_links,
             delay_s=profile.rtt_s / 2,
             path=profile.path,

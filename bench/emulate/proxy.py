@@ -1,8 +1,8 @@
-"""A cell without privileges: TCP connections to the hub through this process and its medium.
+"""A cell without privileges: TCP connections to the hub pass through this process and its medium.
 
-Only what is sent over a connection takes air, cut into segments; each is acknowledged by an empty
-one, as a kernel would, and the end of a direction is one more. Opening a connection costs none.
-A connection here never breaks: what a path loses, or a cut takes, is only late.
+The data of a connection takes airtime in segments. An empty segment acknowledges each of them, as a
+kernel would, and the end of a direction is one more segment. Opening a connection takes no airtime.
+A connection never breaks: segments that a path loses or a cut blocks are only late.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from dataclasses import dataclass, field, replace
 from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Direction
 from bench.emulate.medium import Departure, Medium
 
-HEADER_BYTES = 52  # IPv4, and TCP with time stamps
+HEADER_BYTES = 52  # IPv4, and TCP with timestamps
 SEGMENT_BYTES = 1348
 _LOOPBACK = "127.0.0.1"
-# A stream has no gaps: TCP would go on trying.
+# max_tries: a byte stream has no gaps, so a segment is never given up, as TCP would not.
 _NEVER = 1 << 30
-# A kernel's least time-out of a retransmission.
+# A kernel's least timeout of a retransmission.
 _RESEND_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """What goes to a writer; no data: that direction has ended."""
+    """Data for a writer; empty data ends its direction."""
 
     data: bytes
     writer: asyncio.StreamWriter
@@ -35,7 +35,7 @@ class _Segment:
 
 
 class ProxyCell:
-    """A running cell, in the event loop of its user. Stations and hub are all on loopback."""
+    """A running cell in the event loop of its user; stations and hub are all on loopback."""
 
     kind = "TCP proxy"
     hub_host = _LOOPBACK
@@ -50,18 +50,18 @@ class ProxyCell:
         self._connections: set[asyncio.Task[None]] = set()
 
     def command(self, place: str, argv: Sequence[str]) -> list[str]:
-        """argv itself: every place is this machine."""
+        """Return argv itself, because every place is this machine."""
         del place
         return list(argv)
 
     async def dial(self, station: str, port: int) -> tuple[str, int]:
-        """Where a station finds a port of the hub: at an address of its own, which leads there."""
+        """Return host and port at which a station reaches a port of the hub through the cell."""
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             assert task is not None
             self._connections.add(task)
-            # By close() alone; asyncio logs a cancelled handler as if it had failed.
+            # Only close() cancels it; asyncio would log a cancelled handler as failed.
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connect(station, port, reader, writer)
             self._connections.discard(task)
@@ -73,24 +73,24 @@ class ProxyCell:
         return host, own_port
 
     def counters(self) -> CountersOf:
-        """Of each station and direction, so far."""
+        """Return the counters of each station and direction so far."""
         self._deliver()
         return self._medium.counters()
 
     def cut(self, station: str, directions: Sequence[Direction]) -> None:
-        """Let nothing through in these directions of a station's link: it waits here."""
+        """Hold all segments back in these directions of a station's link, until `mend`."""
         for direction in directions:
             self._medium.cut(station, direction, self._loop.time())
         self._offered.set()
 
     def mend(self, station: str, directions: Sequence[Direction]) -> None:
-        """What waits comes when it is sent again, as late as a kernel would."""
+        """End a cut. Held segments pass when they are sent again, as late as a kernel would."""
         for direction in directions:
             self._medium.mend(station, direction, self._loop.time())
         self._offered.set()
 
     async def carry(self) -> None:
-        """Bring every segment to its end, for ever."""
+        """Deliver segments when they arrive, for ever."""
         while True:
             self._offered.clear()
             if self._deliver():
@@ -115,7 +115,7 @@ class ProxyCell:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        """One connection, until both directions have ended or either side has gone."""
+        """Serve one connection until both directions have ended or either side has closed it."""
         with contextlib.closing(writer):
             try:
                 hub_reader, hub_writer = await asyncio.open_connection(_LOOPBACK, port)
@@ -124,7 +124,7 @@ class ProxyCell:
                         pumps.create_task(self._pump(station, UP, reader, hub_writer))
                         pumps.create_task(self._pump(station, DOWN, hub_reader, writer))
             except* ConnectionError:
-                pass  # The other side is told by closing.
+                pass  # Closing the connections notifies the other side.
 
     async def _pump(
         self,
@@ -163,7 +163,7 @@ class ProxyCell:
         if segment.data:
             segment.writer.write(segment.data)
         else:
-            # It may have been reset without our having heard of it.
+            # The connection may have been reset unnoticed.
             with contextlib.suppress(OSError):
                 segment.writer.write_eof()
 
@@ -174,7 +174,7 @@ class ProxyCell:
 
 @contextlib.asynccontextmanager
 async def proxy_cell(cell: Cell) -> AsyncIterator[ProxyCell]:
-    """A cell of proxies; all closed at the end."""
+    """Open a cell of proxies; close them all at the end."""
     proxy = ProxyCell(cell)
     carrying = asyncio.create_task(proxy.carry())
     try:

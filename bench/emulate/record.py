@@ -1,4 +1,4 @@
-"""Record texts of a target and what drafts guess at each of their positions."""
+"""Record texts of a target, and the guesses of drafts at each of their positions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHUNK = 64
 
 @dataclass(frozen=True, slots=True)
 class PromptToRecord:
-    """kind: chat, copy, code or whatever tells prompts apart."""
+    """A prompt. kind: chat, copy, code or another label. chat: use the chat template."""
 
     kind: str
     text: str
@@ -30,7 +30,7 @@ def record_texts(
     max_tokens: int,
     progress: Callable[[str, int, int], None],
 ) -> list[RecordedText]:
-    """The target's greedy answers, in its own token ids, without guesses."""
+    """Return the target's greedy answers, in its own token ids, without guesses."""
     texts = []
     for done, prompt in enumerate(prompts):
         is_chat, text = prompt.chat, prompt.text
@@ -45,7 +45,7 @@ def record_texts(
 
 
 def greedy_output(target: Model, prompt_ids: Sequence[int], max_tokens: int) -> tuple[int, ...]:
-    """Output of one sequence alone, one token a pass, up to the first that ends the text."""
+    """Decode one sequence alone, one token per pass, up to the first token that ends the text."""
     _prefill(target, prompt_ids)
     output_ids: list[int] = []
     last = prompt_ids[-1]
@@ -63,7 +63,7 @@ def greedy_output(target: Model, prompt_ids: Sequence[int], max_tokens: int) -> 
 def add_guesses(
     draft: Model, texts: Sequence[RecordedText], progress: Callable[[str, int, int], None]
 ) -> list[RecordedText]:
-    """The same texts with what one more draft guesses at each position, given the true prefix."""
+    """Return the texts with one more draft's guesses at each position, given the true prefix."""
     result = []
     for done, text in enumerate(texts):
         result.append(replace(text, guesses=(*text.guesses, _guesses(draft, text))))
@@ -87,7 +87,7 @@ def _guesses(draft: Model, text: RecordedText) -> RecordedGuesses:
 
 
 def _prefill(model: Model, prompt_ids: Sequence[int]) -> None:
-    """All of a prompt but its last token into sequence 0."""
+    """Read all of a prompt but its last token into sequence 0."""
     for start in range(0, len(prompt_ids) - 1, _CHUNK):
         model.forward([Span(0, start, prompt_ids[:-1][start : start + _CHUNK])])
 
@@ -99,9 +99,9 @@ def dense_recording(
     tokenizer: Tokenizer,
     eog_ids: frozenset[int],
 ) -> Recording:
-    """A recording whose token ids are those that occur, the most frequent ones first."""
+    """Return a recording with token ids renumbered to those that occur, most frequent first."""
     counts = Counter(token_id for text in texts for ids in _columns(text) for token_id in ids)
-    # A replay ends texts that were cut, even where no recorded one ends by itself.
+    # A replay needs a token to end texts that were cut, even if no recorded text ends by itself.
     if not any(token_id in eog_ids for token_id in counts):
         counts[min(eog_ids)] = 0
     ordered = [token_id for token_id, _ in sorted(counts.items(), key=lambda c: (-c[1], c[0]))]

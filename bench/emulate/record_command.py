@@ -1,4 +1,4 @@
-"""`python -m bench record`: a real target and its drafts to a recording, and what is in it."""
+"""`python -m bench record`: record a real target and its drafts, and describe the recording."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from nodes.engine.recording import RecordedModel, Recording, to_bytes
 from policies.confidence import CALIBRATION_KEY
 
 _CELLS = 2048
-# Where the columns of the table of texts by acceptance begin and end.
+# Bounds of the columns in the table of texts by acceptance.
 _EDGES = (0.0, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 1.01)
 
 
 def prompts_to_record(count: int) -> list[PromptToRecord]:
-    """`count` chat prompts that no draft of ours was trained on.
+    """Return `count` chat prompts on which no draft model of the project was trained.
 
-    Two of five are of all kinds but code, three of ten about code, three of ten copy.
+    Two of five are of all kinds but code, three of ten are about code, three of ten ask to copy.
     """
     held_out = [p for p in map(HeldOutPrompts(name=HELD_OUT).prompt, range(200)) if p is not None]
     code = [prompt.text for prompt in held_out if prompt.kind == "code"]
@@ -42,7 +42,7 @@ def prompts_to_record(count: int) -> list[PromptToRecord]:
 
 
 def _spread(texts: Sequence[str], count: int) -> list[str]:
-    """`count` of the texts, at equal distances."""
+    """Return `count` of the texts, at equal distances."""
     count = min(count, len(texts))
     return [texts[index * len(texts) // count] for index in range(count)]
 
@@ -62,7 +62,7 @@ def record_models(
         for name in drafts:
             with _opened(name, "fast") as draft:
                 if draft.info.vocab_hash != model.info.vocab_hash:
-                    raise EngineError(f"{name} has another vocabulary than {target}")
+                    raise EngineError(f"{name} and {target} have different vocabularies")
                 texts = add_guesses(draft, texts, reporter)
                 described.append(_described(name, draft))
         recording = dense_recording(
@@ -85,13 +85,13 @@ def _opened(name: str, profile: Profile) -> Iterator[LlamaModel]:
 
 
 def _described(name: str, draft: LlamaModel) -> RecordedModel:
-    # Of a path only the file's name: recordings travel.
+    # Keep only the file's name of a path, because recordings are published.
     calibration = draft.metadata(CALIBRATION_KEY)
     return RecordedModel(Path(name).name, draft.info.model_hash, calibration)
 
 
 def acceptance_tables(recording: Recording) -> str:
-    """For each draft its mean acceptance by kind of text, and how many texts have which."""
+    """Return tables of each draft's mean acceptance by kind of text, and texts by acceptance."""
     lines = [f"{model.name}: SHA-256 {model.sha256}" for model in _models(recording)]
     num_tokens = sum(len(text.output_ids) for text in recording.texts)
     lines.append(

@@ -1,9 +1,9 @@
-"""The process that carries packets between the TUN devices of a cell, by the medium's leave.
+"""The process that carries packets between the TUN devices of a cell when the medium allows.
 
-Started by bench/emulate/tun.py with a JSON object: the cell, its namespaces, its devices' file
-descriptors, the hub's first. Lines on its standard input: `counters`, answered with one line of
-JSON, `cut STATION up|down`, `mend` likewise, and `end`. If the input ends without `end`, whoever
-made the namespaces is gone: they are removed here.
+bench/emulate/tun.py starts it with a JSON object: the cell, its namespaces, and the file
+descriptors of its devices, the hub's first. Lines on its standard input are `counters`, answered
+with one line of JSON, `cut STATION up|down`, `mend STATION up|down` and `end`. If the input ends
+without `end`, the process that made the namespaces is gone, and the relay removes them.
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ _MOST_PACKETS_AT_ONCE = 64
 
 
 def address(place: int) -> str:
-    """Of the hub (0) and of the stations (1, 2, ...)."""
+    """Return the IPv4 address of the hub (0) or of a station (1, 2, ...)."""
     return f"10.77.0.{place + 1}"
 
 
 class Relay:
-    """fds: not blocking, of the hub's device and the stations', in the order of the cell."""
+    """Carries packets through the medium.
+
+    fds: non-blocking descriptors of the hub's device and the stations', in the order of the cell.
+    """
 
     def __init__(self, cell: Cell, fds: Sequence[int]) -> None:
         self._medium = Medium(cell)
@@ -43,12 +46,15 @@ class Relay:
         self._at = {_wire(address(place + 1)): name for place, name in enumerate(names)}
 
     def serve(self, commands: int) -> bool:
-        """Until told to end; False if the commands ended before that."""
+        """Carry packets until the command `end`; return False if the input ends before it.
+
+        commands: file descriptor of the commands.
+        """
         buffered = b""
         while True:
             next_s = self._medium.next_event_s()
             wait_s = None if next_s == math.inf else max(0.0, next_s - time.monotonic())
-            # Not epoll, which waits for whole milliseconds.
+            # select, because epoll waits for whole milliseconds.
             ready, _, _ = select.select([commands, self._hub, *self._name_of], [], [], wait_s)
             self._deliver()
             for fd in ready:
@@ -60,9 +66,9 @@ class Relay:
                 if b"end" in lines or not said:
                     return bool(said)
                 for line in lines:
-                    self._obey(line.decode().split())
+                    self._run_command(line.decode().split())
 
-    def _obey(self, words: list[str]) -> None:
+    def _run_command(self, words: list[str]) -> None:
         match words:
             case ["counters"]:
                 print(self._counters(), flush=True)
@@ -77,7 +83,7 @@ class Relay:
                 packet = os.read(fd, _PACKET_BYTES)
             except BlockingIOError:
                 return
-            # What kernels say to nobody (IPv6 solicitations, multicast) costs no air.
+            # Packets that no program sent (IPv6 solicitations, multicast) take no airtime.
             if packet[0] >> 4 != 4:
                 continue
             to = packet[16:20]

@@ -1,4 +1,4 @@
-"""A TCP proxy that ails, for links without namespaces: stalls, drips, caps, late ends, resets."""
+"""A faulty TCP proxy that needs no namespaces: stalls, drips, caps, late ends, resets."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from random import Random
 
 _LOOPBACK = "127.0.0.1"
 _READ_BYTES = 4096
-# Closing sends a reset instead of an end, and what was not sent is dropped.
+# SO_LINGER value with which closing sends a reset instead of an end and drops unsent data.
 _RESETS = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toxic:
-    """What each direction of a connection suffers. What is 0 does nothing.
+    """Faults of each direction of a connection; a value of 0 disables a fault.
 
-    piece_bytes: as many are passed on at a time. rate: bytes a second. Of every every_s nothing
-    passes in the last stalls_s. close_s: an end is passed on so late. reset_bytes: both sides are
-    reset after so many bytes, on average.
+    piece_bytes: bytes that are passed on at a time. rate: limit in bytes per second. stalls_s:
+    nothing passes in the last stalls_s of every every_s seconds. close_s: delay of a direction's
+    end. reset_bytes: both sides are reset after so many bytes on average.
     """
 
     name: str
@@ -37,9 +37,9 @@ class Toxic:
     def __post_init__(self) -> None:
         values = (self.rate, self.stalls_s, self.every_s, self.close_s, self.reset_bytes)
         if self.piece_bytes < 0 or not all(0.0 <= value < math.inf for value in values):
-            raise ValueError(f"toxic {self.name}: nothing is negative")
+            raise ValueError(f"toxic {self.name}: all values must be finite and at least 0")
         if self.stalls_s and not self.stalls_s < self.every_s:
-            raise ValueError(f"toxic {self.name}: stalls_s is less than every_s")
+            raise ValueError(f"toxic {self.name}: stalls_s must be less than every_s")
 
 
 HEALTHY = Toxic(name="healthy")
@@ -56,7 +56,7 @@ TOXICS = {
 
 
 class ToxicState:
-    """One direction of one connection; pure. now: on any clock that does not go back."""
+    """One direction of one connection; pure. now: on any monotonic clock."""
 
     def __init__(self, toxic: Toxic, random: Random, now: float) -> None:
         self._toxic = toxic
@@ -66,7 +66,7 @@ class ToxicState:
         self._left_bytes = 1 + int(random.expovariate(1.0 / mean)) if mean else None
 
     def passes_at(self, num_bytes: int, now: float) -> float:
-        """When a piece of so many bytes may go on."""
+        """Return when a piece of num_bytes may be passed on, and count it as passed."""
         toxic = self._toxic
         at = max(now, self._free_at)
         if toxic.stalls_s:
@@ -77,7 +77,7 @@ class ToxicState:
         return at
 
     def allowed(self, num_bytes: int) -> int:
-        """How many of the next bytes go on; fewer than asked: then comes the reset."""
+        """Return how many of the next num_bytes are passed on; fewer means a reset after them."""
         if self._left_bytes is None:
             return num_bytes
         allowed = min(num_bytes, self._left_bytes)
@@ -90,9 +90,9 @@ class _ResetNow(Exception):
 
 
 class ToxicCell:
-    """As a cell of proxies (bench/emulate/open.py), of connections that ail; no medium.
+    """Places (bench/emulate/open.py) that connect over faulty proxies, without a medium.
 
-    toxic: of connections made from now on.
+    toxic: the fault of connections that are made from now on.
     """
 
     kind = "TCP proxy with toxics"
@@ -111,18 +111,18 @@ class ToxicCell:
         return len(self._connections)
 
     def command(self, place: str, argv: Sequence[str]) -> list[str]:
-        """argv itself: every place is this machine."""
+        """Return argv itself, because every place is this machine."""
         del place
         return list(argv)
 
     async def dial(self, station: str, port: int) -> tuple[str, int]:
-        """Where a station finds a port of the hub."""
+        """Return host and port at which a station reaches a port of the hub."""
 
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
             assert task is not None
             self._connections.add(task)
-            # By end_connections() alone; asyncio logs a cancelled handler as if it had failed.
+            # Only end_connections() cancels it; asyncio would log a cancelled handler as failed.
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connect(port, reader, writer)
             self._connections.discard(task)
@@ -134,7 +134,7 @@ class ToxicCell:
         return host, own_port
 
     async def end_connections(self) -> None:
-        """End all that there are; new ones may come."""
+        """End all present connections; new ones may be made."""
         ended = list(self._connections)
         for task in ended:
             task.cancel()
@@ -148,7 +148,7 @@ class ToxicCell:
     async def _connect(
         self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """One connection, until both directions have ended, either side has gone, or a reset."""
+        """Serve one connection until both directions have ended, a side closes it, or a reset."""
         toxic, now = self.toxic, self._loop.time()
         writers = [writer]
         try:
@@ -197,7 +197,7 @@ def _reset(writers: Sequence[asyncio.StreamWriter]) -> None:
 
 @contextlib.asynccontextmanager
 async def toxic_cell(toxic: Toxic = HEALTHY, seed: int = 0) -> AsyncIterator[ToxicCell]:
-    """A cell of such proxies; all closed at the end."""
+    """Open a cell of faulty proxies; close them all at the end."""
     cell = ToxicCell(toxic, seed)
     try:
         yield cell

@@ -1,4 +1,4 @@
-"""A cell of network namespaces joined by TUN devices: real kernels, one user-space medium."""
+"""A cell of network namespaces joined by TUN devices: real TCP, one medium in user space."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ HUB = "hub"
 MTU = 1400
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 _STOP_LIMIT_S = 5.0
-# Nothing is sent twice on suspicion and each segment is acknowledged: frames can be counted.
+# Options of a route so that frames can be counted: TCP sends no segment twice on suspicion and
+# acknowledges each one.
 _CALM = ("rto_min", "10s", "quickack", "1", "congctl", "reno")
 
 
 @dataclass(frozen=True, slots=True)
 class TunCell:
-    """A running cell. places: the namespace of the hub (HUB) and of each station, by name."""
+    """A running cell. places: the namespaces of the hub (HUB) and of each station, by name."""
 
     cell: Cell
     places: dict[str, str]
@@ -36,32 +37,35 @@ class TunCell:
     hub_host = address(0)
 
     def command(self, place: str, argv: Sequence[str]) -> list[str]:
-        """What runs argv at a place; whatever still runs there at the end is killed."""
+        """Return a command that runs argv at a place; programs left at the end are killed."""
         return inside(self.places[place], argv)
 
     async def dial(self, station: str, port: int) -> tuple[str, int]:
-        """Where a station finds a port of the hub."""
+        """Return host and port at which a station reaches a port of the hub."""
         del station
         return self.hub_host, port
 
     def counters(self) -> CountersOf:
-        """Of each station and direction, so far. Raises NamespacesError if the relay has ended."""
+        """Return the counters of each station and direction so far.
+
+        Raises NamespacesError if the relay has ended.
+        """
         assert self._relay.stdout is not None
-        self._tell("counters")
+        self._send_line("counters")
         if not (line := self._relay.stdout.readline()):
             raise NamespacesError(f"the cell's relay has ended, status {self._relay.wait()}")
         return {(name, way): Counters(**values) for name, way, values in json.loads(line)}
 
     def cut(self, station: str, directions: Sequence[Direction]) -> None:
-        """From now on every packet vanishes in these directions of a station's link."""
+        """Lose every packet in these directions of a station's link, until `mend`."""
         for direction in directions:
-            self._tell(f"cut {station} {direction}")
+            self._send_line(f"cut {station} {direction}")
 
     def mend(self, station: str, directions: Sequence[Direction]) -> None:
         for direction in directions:
-            self._tell(f"mend {station} {direction}")
+            self._send_line(f"mend {station} {direction}")
 
-    def _tell(self, line: str) -> None:
+    def _send_line(self, line: str) -> None:
         assert self._relay.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             print(line, file=self._relay.stdin, flush=True)
@@ -69,10 +73,10 @@ class TunCell:
 
 @contextlib.contextmanager
 def tun_cell(cell: Cell, *, calm: bool = False) -> Iterator[TunCell]:
-    """Namespaces, devices and the relay; all gone at the end, and if this process is killed.
+    """Make namespaces, devices and the relay; all are removed at the end, and after a SIGKILL.
 
-    calm: TCP without retransmissions on suspicion and delayed acknowledgements, for measurements
-    that count frames. Raises NamespacesError where namespaces or devices cannot be made.
+    calm: TCP without retransmissions on suspicion and without delayed acknowledgements, for
+    measurements that count frames. Raises NamespacesError if namespaces or devices cannot be made.
     """
     with contextlib.ExitStack() as stack:
         names = stack.enter_context(namespaces(len(cell.stations) + 1))
@@ -91,7 +95,7 @@ def tun_cell(cell: Cell, *, calm: bool = False) -> Iterator[TunCell]:
 
 
 def _open_tun(name: str) -> int:
-    """A new device in the present namespace, there for as long as it is open."""
+    """Make a device in the present namespace, which exists as long as it is open."""
     try:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -100,12 +104,12 @@ def _open_tun(name: str) -> int:
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN | _IFF_NO_PI))
     except OSError as error:
         os.close(fd)
-        raise NamespacesError(f"no TUN device can be made: {error.strerror}") from error
+        raise NamespacesError(f"a TUN device cannot be made: {error.strerror}") from error
     return fd
 
 
 def _set_up(name: str, place: int, *, calm: bool) -> None:
-    """Move the device into the namespace of its name. Its file descriptor stays good."""
+    """Move the device into the namespace of its name; its file descriptor stays valid."""
     ip("link", "set", name, "netns", name)
     ip("-n", name, "addr", "add", f"{address(place)}/24", "dev", name)
     ip("-n", name, "link", "set", name, "mtu", str(MTU), "up")
@@ -118,7 +122,7 @@ def _set_up(name: str, place: int, *, calm: bool) -> None:
 
 def _start_relay(cell: Cell, names: list[str], fds: list[int]) -> subprocess.Popen[str]:
     order = {"cell": cell.as_fields(), "namespaces": names, "fds": fds}
-    # A session of its own: Ctrl-C is for whoever uses the cell, which then ends it.
+    # A session of its own, so that Ctrl-C reaches only the user of the cell, which ends the relay.
     return subprocess.Popen(
         [sys.executable, "-m", "bench.emulate.relay", json.dumps(order)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, pass_fds=fds,

@@ -1,1 +1,1 @@
-"""What strangers and broken peers can do to a coordinator: measured, not argued."""
+"""Measure what unknown peers, broken peers and hostile requests can do to a mesh."""

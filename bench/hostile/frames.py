@@ -1,4 +1,4 @@
-"""Hostile frames through the decoder: random ones, torn valid ones, well-formed nonsense."""
+"""Decode hostile frames: random bytes, damaged valid messages, well-formed nonsense."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from nodes.engine.rules import NO_RULES, Grammar, LogitBias, LogitRules
 
 Frames = list[bytes]
 _MAX_FRAME_BYTES = 65_536
-# Peak memory is looked at for one frame in so many: tracing makes each 20 times as slow.
+# Peak memory is measured for one message in so many, because tracing makes it 20 times as slow.
 _TRACED_EVERY = 200
 _LONG_S = 1e-3
-# These have bounds that no type hint tells, and more of them than chance keeps.
+# Rules have bounds that no type hint states, and too many for random values to meet.
 _RULES = (
     NO_RULES,
     LogitRules((LogitBias(3, -100.0), LogitBias(99_999, 0.5)), 2.0, -0.1),
@@ -36,13 +36,13 @@ _EDGES = (0, 1, -1, 127, 128, 255, 256, 65535, 65536, INT_MAX, INT_MIN, 2**64 - 
 
 
 def message_specs() -> list[MessageSpec]:
-    """Every message of the wire."""
+    """Return the specification of every message of the protocol."""
     assert nodes.messages.MAX_GAMMA
     return [spec for tag in range(1, 256) if (spec := spec_of_tag(tag)) is not None]
 
 
 class Generator:
-    """Frames of every kind from one seed."""
+    """Generates hostile messages of every kind from one seed."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -56,10 +56,11 @@ class Generator:
         )
 
     def frames(self) -> Frames:
+        """Return the frames of a hostile message."""
         return self._random.choice(self._kinds)()
 
     def valid(self) -> Frames:
-        """A message of any type with any contents that its schema allows."""
+        """Return a message of any type, with any contents that its schema allows."""
         while True:
             spec = self._random.choice(self._specs)
             try:
@@ -77,7 +78,7 @@ class Generator:
             for _ in range(self._random.choice((0, 1, 1, 1, 2, 3)))
         ]
         if frames and self._random.random() < 0.7:
-            # Past the first look: right version, perhaps right tag and length.
+            # These pass the first checks: right version, perhaps right tag and length.
             spec = self._random.choice(self._specs)
             head = bytes([1, 0x90 | (self._random.randrange(16)), spec.tag & 0x7F])
             frames[0] = head + frames[0]
@@ -108,7 +109,7 @@ class Generator:
         return frames
 
     def _nonsense(self) -> Frames:
-        """Well-formed MessagePack of the right outer form, with any values inside."""
+        """Return well-formed MessagePack of the right outer form, with any values inside."""
         spec = self._random.choice(self._specs)
         values = [self._value(0) for _ in range(spec.layout.num_fields)]
         body = msgpack.packb([spec.tag, "c", 7, self._random.choice((0, 2, 4)), *values])
@@ -146,7 +147,7 @@ class Generator:
 
     def _instance(self, cls: type, max_tokens: int) -> Any:
         hints = get_type_hints(cls, include_extras=True)
-        # Every field of these classes has a type hint, that is how they were registered.
+        # Every field of these classes has a type hint, because registration requires one.
         return cls(**{item.name: self._of(hints[item.name], max_tokens) for item in fields(cls)})
 
     def _of(self, hint: Any, max_tokens: int) -> Any:
@@ -170,7 +171,7 @@ class Generator:
             near = self._random.randint(start := max(low, 0), min(high, start + 99))
             return self._random.choice((low, high, near, near, near))
         if hint is float:
-            # What is often accepted, often: sampling has bounds that no type hint tells.
+            # Prefer values that are usually valid: sampling has bounds that no type hint states.
             low_f = bounds.lo if bounds.lo != INT_MIN else 0.0
             return self._random.choice(
                 (low_f, 1.0, 0.5, 0.5, self._random.uniform(low_f, min(bounds.hi, 9.0)))
@@ -194,6 +195,13 @@ class Generator:
 
 @dataclass(slots=True)
 class Figures:
+    """Results of decoding.
+
+    num_taken: messages that were valid after all. num_long: messages that took more than 1 ms at
+    first. longest_s: longest processor time of a message, the least of four tries if it was long.
+    num_traced, peak_bytes: messages whose memory was traced, and their peak.
+    """
+
     num_frames: int = 0
     num_bytes: int = 0
     num_taken: int = 0
@@ -207,15 +215,15 @@ class Figures:
         each_us = self.seconds / max(1, self.num_frames) * 1e6
         return (
             f"{self.num_frames} messages, {self.num_bytes / 1e6:.0f} MB: {self.num_taken} were "
-            f"messages after all, the rest DecodeError and nothing else; {each_us:.1f} us each, "
-            f"{self.num_long} took more than 1 ms at first, none of all again more than "
-            f"{self.longest_s * 1e3:.2f} ms of processor time; most memory of "
-            f"{self.num_traced} that were traced {self.peak_bytes / 1024:.0f} KiB"
+            f"valid, the rest raised DecodeError and nothing else; {each_us:.1f} us each, "
+            f"{self.num_long} took more than 1 ms of processor time at first, none more than "
+            f"{self.longest_s * 1e3:.2f} ms when repeated; peak memory of {self.num_traced} traced "
+            f"messages {self.peak_bytes / 1024:.0f} KiB"
         )
 
 
 def decode_hostile(count: int, seed: int) -> Figures:
-    """Decode `count` hostile messages; any error but DecodeError comes through."""
+    """Decode `count` hostile messages; any error other than DecodeError is raised."""
     generator, figures = Generator(seed), Figures()
     for number in range(count):
         frames = generator.frames()
@@ -234,7 +242,7 @@ def decode_hostile(count: int, seed: int) -> Figures:
         figures.seconds += spent_s
         if spent_s > _LONG_S:
             figures.num_long += 1
-            # What a frame costs, and not what the machine did meanwhile, it costs again.
+            # Repeat it: its own cost returns, a disturbance by the machine does not.
             spent_s = min(spent_s, *(_seconds(frames) for _ in range(3)))
         figures.longest_s = max(figures.longest_s, spent_s)
     return figures

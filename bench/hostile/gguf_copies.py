@@ -1,4 +1,4 @@
-"""Copies of a GGUF file in which one text of the header is another, such as its chat template."""
+"""Copy a GGUF file with one text of its header replaced, such as the chat template."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 from nodes.catalog.gguf import Header
 
 _STRING = 8
-# What nearly every file has; llama.cpp reads another from the header.
+# The default alignment of tensors. Files whose header sets another one are not supported.
 _ALIGNMENT = 32
 
 
 class _MeasuredHeader(Header):
     @property
     def end(self) -> int:
-        """Where the header ends, once it has been read; padding follows."""
+        """Offset of the header's end once the header has been read; padding follows."""
         return self._at
 
 
 def copy_with(source: Path, to: Path, key: str, text: str) -> None:
-    """Write `source` to `to` with another text for a key. Raises KeyError if it has no text."""
+    """Write `source` to `to` with `text` as the value of `key`. Raises KeyError if it has none."""
     with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         header = _MeasuredHeader(data)
         header.file_bytes()

@@ -1,4 +1,4 @@
-"""A coordinator with keys as a process of its own, and one client that keeps asking it."""
+"""A coordinator with keys in a process of its own, and a client that keeps sending requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ASK_EVERY_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """A running coordinator. own: keys of a client that may connect."""
+    """A running coordinator. own: the key pair of a client that may connect."""
 
     endpoint: str
     pid: int
@@ -52,7 +52,10 @@ class Live:
 async def live_coordinator(
     folder: Path, pairs: Sequence[KeyPair], max_files: int | None = None
 ) -> AsyncIterator[Live]:
-    """Serve on loopback with keys; pairs: of all who are authorized, the first one is `own`."""
+    """Run a coordinator on loopback with keys.
+
+    pairs: all authorized key pairs; the first one becomes `own`. max_files: limit of open files.
+    """
     ring = Keyring(folder)
     server = ring.make_coordinator_pair()
     roles = ", ".join(f'"{role}"' for role in sorted(ROLES))
@@ -79,7 +82,7 @@ async def live_coordinator(
 
 @dataclass(slots=True)
 class Asked:
-    """Round trips of the client that keeps asking, seconds."""
+    """Round trips of the client, and the time that it took to join."""
 
     times_s: list[float]
     joined_s: float = 0.0
@@ -87,7 +90,7 @@ class Asked:
     def __str__(self) -> str:
         times = sorted(self.times_s)
         if not times:
-            return "never answered"
+            return "no answers"
         p50, p99 = times[len(times) // 2], times[int(0.99 * (len(times) - 1))]
         return (
             f"{len(times)} answers, median {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms, "
@@ -97,7 +100,7 @@ class Asked:
 
 @contextlib.asynccontextmanager
 async def asking(live: Live) -> AsyncIterator[Asked]:
-    """A legitimate client asks all the while; it has joined when this begins."""
+    """Run an authorized client that sends requests during the block; it joins before it."""
     asked = Asked([])
     with ZmqContext() as context:
         client = Client(

@@ -1,4 +1,4 @@
-"""Strangers at a coordinator's port, and many friends."""
+"""Connect unknown, silent and garbage-sending peers to a coordinator, and many authorized ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mesh.zmq_transport import ZmqContext
 from nodes.service.runtime import raise_file_limit
 
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00"
-# Other protocols, torn greetings, the wrong mechanism, a hello of zeros; "" says nothing.
+# Other protocols, cut greetings, the wrong mechanism, a hello of zeros; b"" sends nothing.
 OPENINGS = (
     b"",
     b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -43,7 +43,7 @@ _PEERS_A_CONTEXT = 250
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a run showed, and the numbers that a test may hold it to."""
+    """The report of a run, and numbers that a test can check."""
 
     text: str
     num_answers: int = 0
@@ -89,7 +89,7 @@ async def _connection(live: Live, number: int, gate: asyncio.Semaphore) -> None:
 
 
 async def silent(count: int, max_files: int) -> Found:
-    """Silent connections against a coordinator with few file descriptors; then a client comes."""
+    """Open silent connections to a coordinator with few file descriptors; then a client joins."""
     raise_file_limit()
     with tempfile.TemporaryDirectory() as folder:
         async with live_coordinator(Path(folder), new_pairs(1), max_files) as live:
@@ -109,36 +109,36 @@ async def silent(count: int, max_files: int) -> Found:
                 for quiet in sockets:
                     quiet.close()
     text = (
-        f"{count} silent connections, {max_files} file descriptors: a client is in after "
+        f"{count} silent connections, {max_files} file descriptors: a client joined after "
         f"{joined_s:.2f} s; the coordinator takes {cpu:.0%} of a core meanwhile"
     )
     return Found(text, num_answers=len(asked.times_s))
 
 
 async def unknown(count: int) -> Found:
-    """Messages of strangers at a socket of ours in this process; all that arrives is counted."""
+    """Send messages with unknown keys to sockets in this process and count what is delivered."""
     raise_file_limit()
     server_pair, known = new_pairs(2)
-    door = ServerKeys(server_pair, {known.public}.__contains__)
+    server_keys = ServerKeys(server_pair, {known.public}.__contains__)
     with ZmqContext() as context:
-        server = context.bind("tcp://127.0.0.1:0", door)
-        with _strangers(server.endpoint, server_pair.public, count) as queued:
+        server = context.bind("tcp://127.0.0.1:0", server_keys)
+        with _unknown_peers(server.endpoint, server_pair.public, count) as queued:
             await asyncio.sleep(_SETTLE_S)
             heard = await _heard(server)
-        # And whoever is known is heard, so that the silence above is not for another reason.
-        friend = context.connect(server.endpoint, ClientKeys(known, server_pair.public))
-        await friend.writable()
-        friend.send([b"hello"])
+        # A message with a known key must arrive, or the count above would show nothing.
+        authorized = context.connect(server.endpoint, ClientKeys(known, server_pair.public))
+        await authorized.writable()
+        authorized.send([b"hello"])
         num_known = await _heard(server)
-    # The same options without a handler: a context in which it has died.
+    # The same options without an authentication handler, as if the handler had died.
     alone = zmq.Context()
     socket_ = alone.socket(zmq.ROUTER)
     try:
-        for option, value in server_options(door).items():
+        for option, value in server_options(server_keys).items():
             socket_.setsockopt(option, value)
         port = socket_.bind_to_random_port("tcp://127.0.0.1")
         heard_without = 0
-        with _strangers(f"tcp://127.0.0.1:{port}", server_pair.public, count) as more:
+        with _unknown_peers(f"tcp://127.0.0.1:{port}", server_pair.public, count) as more:
             queued += more
             await asyncio.sleep(_SETTLE_S)
             while socket_.poll(0):
@@ -148,15 +148,19 @@ async def unknown(count: int) -> Found:
         socket_.close(linger=0)
         alone.term()
     text = (
-        f"{queued} messages of unknown keys: {heard + heard_without} were delivered, "
-        f"{heard_without} of them where no handler answered; {num_known} of 1 of a known key was"
+        f"{queued} messages with unknown keys: {heard + heard_without} were delivered, "
+        f"{heard_without} of them without an authentication handler; {num_known} of 1 message with "
+        f"a known key was delivered"
     )
     return Found(text, num_answers=num_known, num_delivered=heard + heard_without)
 
 
 @contextlib.contextmanager
-def _strangers(endpoint: str, server_key: str, count: int) -> Iterator[int]:
-    """Sockets of unknown keys with messages queued, which wait for no handshake; how many."""
+def _unknown_peers(endpoint: str, server_key: str, count: int) -> Iterator[int]:
+    """Open sockets with unknown keys and queue messages; yield how many were queued.
+
+    The messages are queued without waiting for a handshake.
+    """
     context = zmq.Context()
     sockets: list[zmq.Socket[bytes]] = []
     num_queued = 0
@@ -170,7 +174,7 @@ def _strangers(endpoint: str, server_key: str, count: int) -> Iterator[int]:
                 for option, value in client_options(ClientKeys(pair, server_key)).items():
                     socket_.setsockopt(option, value)
                 socket_.connect(endpoint)
-                # A stranger may be refused, and its connection given up, while it queues.
+                # A peer may be refused, and its connection closed, while messages are queued.
                 with contextlib.suppress(zmq.Again):
                     for _ in range(left):
                         socket_.send(b"secret", zmq.DONTWAIT)
@@ -219,7 +223,7 @@ class _Peer:
 
 
 async def crowd(count: int, seconds: float) -> Found:
-    """`count` authenticated peers at once, each with a key of its own."""
+    """Connect `count` authorized peers at once, each with a key of its own."""
     raise_file_limit()
     pairs = new_pairs(count + 1)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -253,7 +257,7 @@ async def crowd(count: int, seconds: float) -> Found:
 
 
 async def _num_dead(peers: list[_Peer], tasks: list[asyncio.Task[None]]) -> int:
-    """How many are no members any more, and thus not pinged again."""
+    """Return the number of peers that are no longer members, and thus not pinged again."""
     now = asked_at = time.perf_counter()
     while now < asked_at + _PING_LIMIT_S:
         pairs = zip(peers, tasks, strict=True)

@@ -1,7 +1,7 @@
-"""Requests that want to hurt, against `airdraft up` with 4 GB of address space a process.
+"""Send hostile requests to `airdraft up` with 4 GiB of address space per process.
 
-Each is refused in time or answered; an ordinary chat goes between; no process dies, and memory is
-afterwards about what it was.
+Each request must be answered, or refused in time. An ordinary chat is sent after each. No process
+may die, and memory use must afterwards be about the same as before.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Any, Final
 from bench.chaos.up import running_up
 from bench.chaos.up_asking import Upheaval
 
-# What each process of a mesh is started with.
+# The command prefix that limits the address space of each process.
 LIMITED: Final = ("prlimit", f"--as={4 << 30}", "--")
 REFUSAL_LIMIT_S: Final = 5.0
 ANSWER_LIMIT_S: Final = 300.0
 _MEMORY_LIMIT_MB: Final = 200
 _PREFILL_FACTOR: Final = 1.5
 WORD_CHARS: Final = 60_000
-# What a review found, and what is like it.
+# Schemas that a review found to be harmful, and similar ones.
 SCHEMAS: Final[dict[str, Any]] = {
     "multipleOf 4999999": {"type": "integer", "multipleOf": 4_999_999},
     "multipleOf 999983": {"type": "integer", "multipleOf": 999_983},
@@ -41,8 +41,10 @@ SCHEMAS: Final[dict[str, Any]] = {
 
 @dataclass
 class Found:
-    """What became of the requests. codes: by HTTP status. slowest_s: refusals and what was
-    admitted without much to read."""
+    """Results. codes: counts by HTTP status. memory_mb: of all processes, before and after.
+
+    slowest_ratio: longest time of an answer relative to reading as many tokens, at least 1 s.
+    """
 
     codes: Counter[int] = field(default_factory=Counter)
     slowest_refusal_s: float = 0.0
@@ -52,17 +54,17 @@ class Found:
     faults: list[str] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
-        told = ", ".join(f"{num} of {code}" for code, num in sorted(self.codes.items()))
-        yield f"{self.codes.total()} requests: {told}"
+        counts = ", ".join(f"{num} x {code}" for code, num in sorted(self.codes.items()))
+        yield f"{self.codes.total()} requests by HTTP status: {counts}"
         yield f"slowest refusal {self.slowest_refusal_s:.1f} s"
-        yield f"slowest answer {self.slowest_ratio:.2f} of what reading as many tokens takes"
+        yield f"slowest answer {self.slowest_ratio:.2f} x the time to read as many tokens"
         yield f"{self.num_chats} ordinary chats between them were answered"
         yield "memory of all processes {:.0f} MB before, {:.0f} MB after".format(*self.memory_mb)
         yield from (f"FAULT: {fault}" for fault in self.faults)
 
 
 def generated_schemas(num: int) -> list[Any]:
-    """JSON schemas of all kinds, with numbers of all sizes."""
+    """Generate JSON schemas of all kinds, with numbers of all sizes."""
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import strategies as st
 
@@ -113,16 +115,17 @@ def generated_schemas(num: int) -> list[Any]:
 
 
 def bodies(schemas: Sequence[Any], num_vocab: int, context: int) -> list[tuple[str, str, Any]]:
-    """What is asked: a name, the path, and the body."""
+    """Return the hostile requests in random order, each as name, path and body."""
     chat = "/chat/completions"
     found: list[tuple[str, str, Any]] = []
     for name, schema in [*SCHEMAS.items(), *((f"generated {i}", s) for i, s in enumerate(schemas))]:
-        asked = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-        said = [{"role": "user", "content": "Answer."}]
-        found.append((name, chat, {"messages": said, "max_tokens": 8, "response_format": asked}))
+        response_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        messages = [{"role": "user", "content": "Answer."}]
+        body: Any = {"messages": messages, "max_tokens": 8, "response_format": response_format}
+        found.append((name, chat, body))
     for letter in "a!é \n0":
-        said = [{"role": "user", "content": letter * WORD_CHARS}]
-        found.append((f"a word of {letter!r}", chat, {"messages": said, "max_tokens": 1}))
+        messages = [{"role": "user", "content": letter * WORD_CHARS}]
+        found.append((f"a word of {letter!r}", chat, {"messages": messages, "max_tokens": 1}))
     for length in (1, context - 1, context, 131_071, 131_072, 131_073):
         body = {"prompt": [5] * length, "max_tokens": 1}
         found.append((f"{length} token ids", "/completions", body))
@@ -135,7 +138,7 @@ def bodies(schemas: Sequence[Any], num_vocab: int, context: int) -> list[tuple[s
 
 
 async def run_hostile(num_schemas: int, note: Callable[[str], None]) -> Found:
-    """Ask all of it of one mesh on loopback."""
+    """Send all hostile requests to one mesh on loopback. note: called with lines of progress."""
     import httpx
 
     found, upheaval = Found(), Upheaval()
@@ -157,17 +160,17 @@ async def run_hostile(num_schemas: int, note: Callable[[str], None]) -> Found:
         if after - before > _MEMORY_LIMIT_MB:
             found.faults.append(f"memory grew by {after - before:.0f} MB")
         if not pids <= pids_after:
-            found.faults.append("a node or its coordinator is another process than before")
+            found.faults.append("a node or the coordinator has ended or was restarted")
     found.faults += upheaval.faults
     return found
 
 
 async def ask(client: Any, found: Found, name: str, path: str, body: Any, reading_s: float) -> None:
-    """reading_s: seconds that reading a token takes."""
+    """Send one request and check its answer. reading_s: seconds that reading a token takes."""
     begin = time.perf_counter()
     try:
         answer = await client.post(path, json=body)
-    except Exception as error:  # noqa: BLE001 - whatever happened is what is to be told
+    except Exception as error:  # noqa: BLE001 - every failure is a result to report
         found.faults.append(f"{name}: {type(error).__name__}")
         return
     code = answer.status_code
@@ -181,20 +184,21 @@ async def ask(client: Any, found: Found, name: str, path: str, body: Any, readin
         num_tokens = answer.json()["usage"]["prompt_tokens"]
         usual_s = max(1.0, reading_s * num_tokens)
         if took_s > _PREFILL_FACTOR * usual_s + REFUSAL_LIMIT_S:
-            # Each token of a longer prompt sees more keys.
+            # Tokens of a longer prompt take longer, because each attends to more keys.
             usual_s = num_tokens * await seconds_of_reading(client, num_tokens)
         found.slowest_ratio = max(found.slowest_ratio, took_s / usual_s)
         if took_s > _PREFILL_FACTOR * usual_s + REFUSAL_LIMIT_S:
-            found.faults.append(f"{name}: answered after {took_s:.1f} s, usual are {usual_s:.1f} s")
+            found.faults.append(f"{name}: answered after {took_s:.1f} s, usual: {usual_s:.1f} s")
     else:
         found.faults.append(f"{name}: status {code}")
 
 
 async def chat(client: Any, found: Found) -> None:
+    """Send an ordinary chat, which must be answered."""
     body = {"messages": [{"role": "user", "content": "Name a colour."}], "max_tokens": 4}
     try:
         answer = await client.post("/chat/completions", json=body)
-    except Exception as error:  # noqa: BLE001 - likewise
+    except Exception as error:  # noqa: BLE001 - every failure is a result to report
         found.faults.append(f"an ordinary chat: {type(error).__name__}")
         return
     if answer.status_code == 200:
@@ -204,7 +208,7 @@ async def chat(client: Any, found: Found) -> None:
 
 
 async def seconds_of_reading(client: Any, num_tokens: int = 2000) -> float:
-    """Seconds a token that an ordinary prompt of so many takes."""
+    """Return the seconds per token that reading an ordinary prompt of num_tokens takes."""
     begin = time.perf_counter()
     token_ids = [100 + random.randrange(20_000) for _ in range(num_tokens)]
     body = {"prompt": token_ids, "max_tokens": 1}
@@ -213,7 +217,10 @@ async def seconds_of_reading(client: Any, num_tokens: int = 2000) -> float:
 
 
 def processes(pid: int) -> tuple[set[int], float]:
-    """The mesh's processes that must not end, and what all of them have in memory, in MB."""
+    """Return the ids of processes that must not end, and the resident memory of all, in MB.
+
+    pid: the process of `airdraft up`. Processes that its children start may come and go.
+    """
     below = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     all_of_them = [pid, *below]
     for child in below:

@@ -1,8 +1,8 @@
-"""Two network namespaces joined by a cable, with somebody listening on it.
+"""Two network namespaces joined by a virtual cable, with a listener on it.
 
-A coordinator and a target on one, a draft and a client on the other, brought up with the documented
-commands alone. Needs root and `ip`. What the listener must not find is the text; that it would
-find it is shown first, with a message in the clear.
+One runs a coordinator and a target, the other a draft node and a client; only documented commands
+start them. The listener must not find prompt or answer on the cable. A message in the clear shows
+first that it would find them. Needs root and `ip`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _START_LIMIT_S = 120.0
 
 @dataclass
 class Machine:
-    """One namespace. command: how `airdraft` is run in it."""
+    """One namespace that stands for a machine. command: runs `airdraft` in it."""
 
     name: str
     command: Sequence[str]
@@ -42,7 +42,7 @@ class Machine:
         return {**os.environ, "AIRDRAFT_KEYS": str(self.keys)}
 
     def run(self, *arguments: str) -> str:
-        """A command to its end; its output. Raises CalledProcessError."""
+        """Run a command to its end and return its output. Raises NamespacesError if it fails."""
         done = subprocess.run(
             self._argv(arguments), env=self._environment(), stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=120, check=False,
@@ -52,6 +52,7 @@ class Machine:
         return done.stdout.strip()
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command that runs until `stop`."""
         process = subprocess.Popen(
             self._argv(arguments), env=self._environment(), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -60,6 +61,7 @@ class Machine:
         return process
 
     def stop(self) -> None:
+        """End all started commands by SIGTERM, and by SIGKILL after 5 s."""
         for process in self._running:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
@@ -85,7 +87,7 @@ with open(sys.argv[2], "wb", buffering=0) as out:
 
 
 class Sniffer:
-    """Takes every packet of an interface of one namespace, into a file."""
+    """Records every packet of an interface of one namespace in a file."""
 
     def __init__(self, namespace: str, interface: str, folder: Path) -> None:
         self._path = folder / f"packets-{secrets.token_hex(4)}"
@@ -97,7 +99,7 @@ class Sniffer:
         self._process.stdout.readline()
 
     def stop(self) -> bytes:
-        """What was on the cable."""
+        """Stop recording and return all recorded bytes."""
         time.sleep(0.3)
         self._process.kill()
         self._process.wait()
@@ -108,7 +110,7 @@ class Sniffer:
 
 @contextlib.contextmanager
 def cabled() -> Iterator[tuple[str, str, str]]:
-    """Two namespaces and the interface in the first one; removed at the end."""
+    """Make two joined namespaces; yield their names and that of their interface."""
     with namespaces(2) as (here, there):
         cable = f"ve{secrets.token_hex(2)}"
         ip("link", "add", cable, "netns", here, "type", "veth", "peer", cable, "netns", there)
@@ -121,15 +123,19 @@ def cabled() -> Iterator[tuple[str, str, str]]:
 def mesh_by_invitation(
     command: Sequence[str], target: str, draft: str, max_tokens: int = 48
 ) -> str:
-    """Bring the mesh up, ask it from the other machine, and look for the texts on the cable."""
+    """Start the mesh, send requests from the other machine, and search the cable for the texts.
+
+    Returns a report. Raises AssertionError if a part of a text was found, NamespacesError if the
+    run fails.
+    """
     prompt = f"The heron {secrets.token_hex(8)} waits beside the water because"
     with tempfile.TemporaryDirectory() as folder, cabled() as (here, there, cable):
         hub = Machine(here, command, Path(folder) / "hub")
         nano = Machine(there, command, Path(folder) / "nano")
         control = Sniffer(here, cable, Path(folder))
-        _say_in_the_clear(there, here, prompt)
+        _send_in_the_clear(there, here, prompt)
         if prompt.encode() not in control.stop():
-            raise NamespacesError("the listener does not hear what is in the clear")
+            raise NamespacesError("the listener did not find a message sent in the clear")
         try:
             sniffer = Sniffer(here, cable, Path(folder))
             return _serve(hub, nano, sniffer, prompt, target, draft, max_tokens)
@@ -146,7 +152,7 @@ def _serve(
     coordinator = hub.start("coordinator", "--listen", endpoint)
     assert coordinator.stdout is not None
     if "listening" not in (line := coordinator.stdout.readline()):
-        raise NamespacesError(f"the coordinator did not come up: {line}")
+        raise NamespacesError(f"the coordinator did not start: {line}")
     token = hub.run("keys", "invite", "--role", "draft", "--role", "client", "--endpoint", endpoint)
     joined = nano.run("join", token, "--name", "nano")
     hub.start("target", "--connect", endpoint, "--model", target)
@@ -154,10 +160,10 @@ def _serve(
     ask = ("generate", "--raw", "--prompt", prompt, "--max-tokens", str(count), "--gamma", "3")
     text, figures = "", ""
     give_up_at = time.monotonic() + _START_LIMIT_S
-    # Both nodes load their models first.
+    # The first tries fail or have no guesses while the nodes load their models.
     while not figures:
         if time.monotonic() > give_up_at:
-            raise NamespacesError("no pass with guesses within the limit")
+            raise NamespacesError(f"no pass with guesses within {_START_LIMIT_S:g} s")
         with contextlib.suppress(NamespacesError):
             answer = nano.run(*ask, "--json")
             text, figures = _read(answer)
@@ -167,8 +173,8 @@ def _serve(
     if found:
         raise AssertionError(f"{len(found)} pieces of the texts were on the cable")
     return (
-        f"{joined}; {count} tokens asked for from the other machine, {figures}; {len(data)} bytes "
-        f"on the cable hold none of {len(pieces)} pieces of prompt and answer (the listener heard "
+        f"{joined}; {count} tokens requested from the other machine, {figures}; {len(data)} bytes "
+        f"on the cable hold none of {len(pieces)} pieces of prompt and answer (the listener found "
         f"the prompt when it was sent in the clear)"
     )
 
@@ -180,14 +186,14 @@ def _read(answer: str) -> tuple[str, str]:
 
 
 def _pieces(prompt: str, text: str) -> list[bytes]:
-    """Every stretch of 12 bytes: less would be found by chance."""
+    """Return all substrings of 12 bytes; shorter ones would be found by chance."""
     out = set()
     for source in (prompt.encode(), text.encode()):
         out |= {source[at : at + 12] for at in range(max(0, len(source) - 11))}
     return sorted(out)
 
 
-def _say_in_the_clear(sender: str, receiver: str, text: str) -> None:
+def _send_in_the_clear(sender: str, receiver: str, text: str) -> None:
     script = (
         "import socket,sys; s=socket.create_server((sys.argv[1],7400)); print('up',flush=True); "
         "c,_=s.accept(); c.recv(4096)"

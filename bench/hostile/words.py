@@ -1,4 +1,4 @@
-"""Words of 60,000 letters and signs, with every way to cut texts that libllama knows."""
+"""Send words of 60,000 equal characters to meshes with every pre-tokenizer of libllama."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nodes.engine.llama_abi import library, load_model
 from nodes.engine.protocol import ModelFileError
 
 _CHARS: Final = "aA!é 0\n\u4e2d-"
-# Of src/llama-vocab.cpp; those that a build does not know are left out.
+# The names in llama.cpp's src/llama-vocab.cpp; those that a build does not know are skipped.
 _PRE_TOKENIZERS: Final = """
 default llama3 falcon3 falcon-h1 pixtral deepseek-llm deepseek-coder deepseek-v3 falcon mpt
 starcoder gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de a.x-4.0 mellum modern-bert
@@ -37,9 +37,10 @@ minimax-m2
 
 
 async def ask_words(model: Path, note: Callable[[str], None]) -> list[str]:
-    """Ask a mesh of each such vocabulary for each word; returns what went wrong.
+    """Send each word to a mesh with each pre-tokenizer; return the faults.
 
-    Raises RuntimeError where a mesh does not come up.
+    model: a GGUF file, of which copies with other pre-tokenizers are made. note: called with a line
+    for each of them. Raises RuntimeError if a mesh does not start.
     """
     import httpx
 
@@ -61,16 +62,16 @@ async def ask_words(model: Path, note: Callable[[str], None]) -> list[str]:
                 pids, _ = processes(process.pid)
                 reading_s = await seconds_of_reading(client)
                 for char in _CHARS:
-                    said = [{"role": "user", "content": char * WORD_CHARS}]
-                    body = {"messages": said, "max_tokens": 1}
+                    messages = [{"role": "user", "content": char * WORD_CHARS}]
+                    body = {"messages": messages, "max_tokens": 1}
                     await ask(
                         client, found, f"a word of {char!r}", "/chat/completions", body, reading_s
                     )
                 await chat(client, found)
                 if not pids <= processes(process.pid)[0]:
-                    found.faults.append("a node is another process than before")
-        told = ", ".join(f"{num} of {code}" for code, num in sorted(found.codes.items()))
-        note(f"{pre}: {told}, slowest refusal {found.slowest_refusal_s:.1f} s")
+                    found.faults.append("a node has ended or was restarted")
+        counts = ", ".join(f"{num} x {code}" for code, num in sorted(found.codes.items()))
+        note(f"{pre}: {counts}, slowest refusal {found.slowest_refusal_s:.1f} s")
         faults += [f"{pre}: {fault}" for fault in [*found.faults, *upheaval.faults]]
     return faults
 

@@ -1,1 +1,1 @@
-"""Many requests, and machines that lack something."""
+"""Long runs, and scarce or faulty resources: disks, files, clocks."""

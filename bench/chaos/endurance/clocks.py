@@ -1,4 +1,4 @@
-"""Clocks that jump or differ: each process may have another monotonic clock, and any wall clock."""
+"""Run meshes whose processes have different monotonic clocks or wall clocks that jump."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _PROMPTS: Final = tuple(f"what the clock says, {number}" for number in range(4))
 
 
 class NoClocksError(Exception):
-    """Clocks of processes cannot be made to differ here; the text says why."""
+    """Clocks of processes cannot be changed on this machine; the text says why."""
 
 
 @dataclass(slots=True)
 class Clocked:
-    """texts: of each round of requests. num_accepted: guesses, which only a draft node makes."""
+    """Results. texts: of each round of requests. num_accepted: accepted guesses of draft nodes."""
 
     lines: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -49,17 +49,18 @@ class Clocked:
         return "\n".join(self.lines) + f"\n{len(self.faults)} faults{faults}"
 
     def check(self) -> None:
+        """Add faults if texts differ or no guess was accepted."""
         if len(set(self.texts)) != 1:
             self.faults.append("texts differ from round to round")
         if not self.num_accepted:
-            self.faults.append("no guess was accepted: the draft node was of no use")
+            self.faults.append("no guess of the draft node was accepted")
 
 
 def in_time_namespace(offset_s: int) -> list[str]:
-    """What to put before a command whose monotonic clocks shall be ahead. Raises NoClocksError."""
+    """Return a command prefix that sets monotonic clocks offset_s ahead. Raises NoClocksError."""
     if shutil.which("unshare") is None:
-        raise NoClocksError("there is no `unshare`")
-    # The namespace is the children's: --fork, and they end with the one that is signalled.
+        raise NoClocksError("the command `unshare` is missing")
+    # A time namespace applies only to children, hence --fork. They end with the signalled process.
     offsets = [f"--monotonic={offset_s}", f"--boottime={offset_s}"]
     prefix = ["unshare", "--time", *offsets, "--fork", "--kill-child=SIGKILL"]
     done = subprocess.run([*prefix, "true"], capture_output=True, text=True, check=False)
@@ -69,7 +70,10 @@ def in_time_namespace(offset_s: int) -> list[str]:
 
 
 async def other_monotonic_clocks(num_rounds: int = 3) -> Clocked:
-    """A target a day ahead of its coordinator, a draft node ten days. Raises NoClocksError."""
+    """Run a target a day and a draft node ten days ahead of the coordinator.
+
+    Raises NoClocksError.
+    """
     prefixes = {
         "coordinator": [],
         "target": in_time_namespace(DAY_S),
@@ -81,10 +85,11 @@ async def other_monotonic_clocks(num_rounds: int = 3) -> Clocked:
             await _round(client, found)
         ages = [node.joined_s for node in (await client.status()).nodes]
     if any(age > _LIMIT_S for age in ages):
-        found.faults.append(f"a node is said to be there for {max(ages):.0f} s")
+        found.faults.append(f"status reports a node that joined {max(ages):.0f} s ago")
     found.lines.append(
         f"a target a day ahead and a draft node ten days ahead by their monotonic clocks: "
-        f"{num_rounds} times the same {len(_PROMPTS)} texts, {found.num_accepted} guesses accepted"
+        f"{num_rounds} rounds of the same {len(_PROMPTS)} texts, {found.num_accepted} guesses "
+        f"accepted"
     )
     found.check()
     return found
@@ -93,7 +98,7 @@ async def other_monotonic_clocks(num_rounds: int = 3) -> Clocked:
 async def jumping_wall_clocks(
     jumps_s: Sequence[int] = (DAY_S, -DAY_S, 0, 400 * DAY_S, -400 * DAY_S),
 ) -> Clocked:
-    """The wall clock of all processes jumps while they work. Raises NoClocksError."""
+    """Let the wall clocks of all processes jump while they work. Raises NoClocksError."""
     found = Clocked()
     with tempfile.TemporaryDirectory(prefix="airdraft-clocks-") as folder:
         library, offset = _compiled(Path(folder)), Path(folder) / "offset"
@@ -104,11 +109,11 @@ async def jumping_wall_clocks(
             await _round(c, found)
             members = [(n.name, n.state) for n in (await c.status()).nodes]
             looked_at = time.monotonic()
-            # Who asks within half a second is told the same again.
+            # A coordinator repeats its last status for half a second.
             await asyncio.sleep(_FRESH_S)
             for jump_s in jumps_s:
                 asked = asyncio.create_task(_round(c, found))
-                # Amid the requests.
+                # Jump while the requests are under way.
                 await asyncio.sleep(0.05)
                 with offset.open("r+b") as file:
                     file.write(struct.pack("=q", jump_s))
@@ -120,11 +125,11 @@ async def jumping_wall_clocks(
             if any(n.joined_s < time.monotonic() - looked_at for n in status.nodes):
                 found.faults.append("a node has left and come back")
             if status.uptime_s > _LIMIT_S * len(jumps_s):
-                found.faults.append(f"the coordinator says it is up for {status.uptime_s:.0f} s")
+                found.faults.append(f"status reports an uptime of {status.uptime_s:.0f} s")
     days = ", ".join(f"{jump_s / DAY_S:+.0f}" for jump_s in jumps_s)
     found.lines.append(
-        f"wall clocks that jump amid requests to {days} days: {len(found.texts)} times the same "
-        f"{len(_PROMPTS)} texts, {found.num_accepted} guesses accepted, nobody left"
+        f"wall clocks that jump during requests to {days} days: {len(found.texts)} rounds of the "
+        f"same {len(_PROMPTS)} texts, {found.num_accepted} guesses accepted"
     )
     found.check()
     return found
@@ -133,7 +138,7 @@ async def jumping_wall_clocks(
 def _compiled(folder: Path) -> Path:
     compiler = shutil.which("cc")
     if compiler is None or sys.platform != "linux":
-        raise NoClocksError("a wall clock is shifted by a library, which needs Linux and `cc`")
+        raise NoClocksError("shifting wall clocks needs Linux and the command `cc`")
     library = folder / "wall_clock.so"
     command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(_SOURCE), "-ldl"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -143,7 +148,7 @@ def _compiled(folder: Path) -> Path:
 
 
 def _check_preloaded(environ: Mapping[str, str], offset: Path) -> None:
-    """Raise NoClocksError unless a process really sees another time."""
+    """Raise NoClocksError unless a process really sees the shifted time."""
     offset.write_bytes(struct.pack("=q", DAY_S))
     done = subprocess.run(
         [sys.executable, "-c", "import time; print(time.time_ns() // 10**9, int(time.time()))"],
@@ -155,14 +160,17 @@ def _check_preloaded(environ: Mapping[str, str], offset: Path) -> None:
     offset.write_bytes(struct.pack("=q", 0))
     seen = [int(word) for word in done.stdout.split()]
     if not seen or any(abs(second - time.time() - DAY_S) > _LIMIT_S for second in seen):
-        raise NoClocksError(f"the wall clock is not shifted by LD_PRELOAD: {done.stderr.strip()}")
+        raise NoClocksError(f"LD_PRELOAD does not shift the wall clock: {done.stderr.strip()}")
 
 
 @contextlib.asynccontextmanager
 async def _mesh(
     prefixes: Mapping[str, Sequence[str]], environ: Mapping[str, str]
 ) -> AsyncIterator[Client]:
-    """A coordinator, a target and a draft node on loopback without keys, each behind a prefix."""
+    """Run a coordinator, a target and a draft node on loopback without keys; yield a client.
+
+    prefixes: command prefix of each role. environ: added to the environment of all of them.
+    """
     endpoint = f"tcp://127.0.0.1:{free_port()}"
     arguments = {
         "coordinator": ("--listen", endpoint),
@@ -184,7 +192,7 @@ async def _mesh(
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            # Who unshares heeds no other signal; its child ends with it.
+            # unshare ignores other signals; its child ends with it.
             for process in processes:
                 process.kill()
             for process in processes:

@@ -1,4 +1,4 @@
-"""`python -m bench chaos soak|disk|fds|clocks`: endurance, and machines that lack something."""
+"""`python -m bench chaos soak|disk|fds|clocks`: long runs, and scarce or faulty resources."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import click
 
 @click.command("soak")
 @click.option("--requests", default=100_000, show_default=True)
-@click.option("--first", default=10_000, show_default=True, help="When figures are first taken.")
-@click.option("--at-once", default=16, show_default=True)
+@click.option(
+    "--first", default=10_000, show_default=True, help="Requests before the first measurement."
+)
+@click.option("--at-once", default=16, show_default=True, help="Concurrent requests.")
 @click.option("--seed", default=1, show_default=True)
 def soak(requests: int, first: int, at_once: int, seed: int) -> None:
-    """Short requests of every kind: memory, files, threads and tasks of each process.
+    """Send short requests of every kind; check memory, files, threads and tasks of each process.
 
     \b
     Example:
@@ -30,10 +32,10 @@ def soak(requests: int, first: int, at_once: int, seed: int) -> None:
 @click.command("fds")
 @click.option("--coordinator-files", default=64, show_default=True)
 @click.option("--gateway-files", default=128, show_default=True)
-@click.option("--callers", default=200, show_default=True, help="HTTP connections.")
-@click.option("--seconds", default=6.0, show_default=True, help="With all files used up.")
+@click.option("--callers", default=200, show_default=True, help="Number of HTTP connections.")
+@click.option("--seconds", default=6.0, show_default=True, help="Time without any free file.")
 def fds(coordinator_files: int, gateway_files: int, callers: int, seconds: float) -> None:
-    """Few file descriptors and many connections, at a coordinator and at a gateway.
+    """Open many connections to a coordinator and a gateway that have few file descriptors.
 
     \b
     Example:
@@ -53,7 +55,7 @@ def fds(coordinator_files: int, gateway_files: int, callers: int, seconds: float
 @click.command("disk")
 @click.argument("scenes", nargs=-1, metavar="[full|read-only|stderr]...")
 def disk(scenes: tuple[str, ...]) -> None:
-    """A mesh whose state and log are on a disk that fills up or becomes read-only (root).
+    """Run a mesh whose state and log are on a disk that is full or read-only (needs root).
 
     \b
     Example:
@@ -71,7 +73,7 @@ def disk(scenes: tuple[str, ...]) -> None:
 
 @click.command("clocks")
 def clocks() -> None:
-    """Monotonic clocks that differ (root), and wall clocks that jump (cc).
+    """Run a mesh with different monotonic clocks (needs root) and jumping wall clocks (needs cc).
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""A disk that is full, or read-only: what is written there, and what is served meanwhile."""
+"""Check what a mesh writes and serves while its disk is full or read-only."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _LIMIT_S: Final = 600.0
 
 
 class NoDiskError(Exception):
-    """Disks cannot be made here; the text says why."""
+    """Test disks cannot be mounted on this machine, or the scenes failed; the text says why."""
 
 
 @dataclass(slots=True)
 class DiskFound:
-    """refused: by writer, what it said. recovered_s: from room again to all being as before."""
+    """Results. refused: error line by command. recovered_s: from free space until all works."""
 
     lines: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -28,19 +28,20 @@ class DiskFound:
     recovered_s: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
-        said = "".join(f"\n  {name}: {line}" for name, line in self.refused.items())
+        refused = "".join(f"\n  {name}: {line}" for name, line in self.refused.items())
         faults = "".join(f"\n  {fault}" for fault in self.faults)
-        return "\n".join(self.lines) + f"{said}\n{len(self.faults)} faults{faults}"
+        return "\n".join(self.lines) + f"{refused}\n{len(self.faults)} faults{faults}"
 
 
 def dump(found: DiskFound) -> str:
+    """Return the results as a line of JSON."""
     return json.dumps(asdict(found))
 
 
 def why_not() -> str:
-    """Why disks of our own cannot be mounted here; "" if they can."""
+    """Return why a disk cannot be mounted on this machine; "" if it can."""
     if shutil.which("unshare") is None:
-        return "there is no `unshare`"
+        return "the command `unshare` is missing"
     mounted = "mount -t tmpfs -o size=1m tmpfs /mnt"
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", mounted], capture_output=True, text=True, check=False
@@ -49,12 +50,12 @@ def why_not() -> str:
 
 
 def run_disk(*scenes: str) -> DiskFound:
-    """Play some of the scenes of `disk_scenes.py`, all if none is named. Raises NoDiskError.
+    """Run some scenes of `disk_scenes.py`, all if none is named. Raises NoDiskError.
 
-    They have a mount namespace of their own: nothing of it is left on this machine.
+    They run in a mount namespace of their own, so no mount is left on this machine.
     """
     if reason := why_not():
-        raise NoDiskError(f"a disk of our own cannot be mounted: {reason}")
+        raise NoDiskError(f"a test disk cannot be mounted: {reason}")
     module = "bench.chaos.endurance.disk_scenes"
     command = ["unshare", "--mount", sys.executable, "-m", module, *scenes]
     done = subprocess.run(

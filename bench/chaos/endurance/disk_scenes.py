@@ -1,6 +1,7 @@
-"""Played in a mount namespace by `disk.py`: a mesh whose state and log are on a small disk.
+"""Scenes with a mesh whose state and log are on a small disk.
 
-Prints what was found as a line of JSON. Arguments: scenes to play, all without.
+`disk.py` runs this module in a mount namespace. Arguments: names of scenes, by default all. It
+prints the results as a line of JSON.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ def _run(*command: str) -> None:
 
 @contextlib.contextmanager
 def _full(disk: Path) -> Iterator[None]:
-    """Nothing more goes on it inside."""
+    """Fill the disk to the last byte inside the block."""
     ballast = disk / _BALLAST
     with ballast.open("wb", buffering=0) as file:
         for size in (1 << 16, 1 << 12, 1):
@@ -116,7 +117,7 @@ def _full(disk: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _read_only(disk: Path) -> Iterator[None]:
-    """Nothing on it can be opened for writing inside; who has done so before goes on."""
+    """Forbid opening files of the disk for writing inside the block; open files stay writable."""
     _run("mount", "--bind", str(disk), str(disk))
     _run("mount", "-o", "remount,bind,ro", str(disk))
     try:
@@ -145,33 +146,35 @@ def _state_on(
         with starve(disk):
             served = mesh.text() == before_text
             for name, argv in _writers(mesh, 1).items():
-                said = _refusal(argv)
-                found.refused[f"{kind}: {name}"] = said
-                if not said.startswith("error: ") or "\n" in said:
-                    found.faults.append(f"{kind}: {name} is not one line of error: {said!r}")
+                refusal = _refusal(argv)
+                found.refused[f"{kind}: {name}"] = refusal
+                if not refusal.startswith("error: ") or "\n" in refusal:
+                    found.faults.append(
+                        f"{kind}: {name} does not print one error line: {refusal!r}"
+                    )
             with contextlib.suppress(EnrolError):
                 asyncio.run(_joined(invitation))
-                found.faults.append(f"{kind}: somebody was let in whom nobody will remember")
+                found.faults.append(f"{kind}: a key was authorized that could not be stored")
             if _state_of(disk) != state:
                 found.faults.append(f"{kind}: files have changed: {_changes(state, disk)}")
             served = served and mesh.text() == before_text
         began = time.monotonic()
-        # With the very invitation that could not be used.
+        # Use the invitation that could not be used before.
         asyncio.run(_joined(invitation))
         served = served and mesh.text() == before_text
         recovered_s = time.monotonic() - began
         found.recovered_s.append(recovered_s)
         if not served:
-            found.faults.append(f"{kind}: a request had another text than before")
+            found.faults.append(f"{kind}: the text of a request differs from before")
         if recovered_s > _MOST_RECOVERY_S:
-            found.faults.append(f"{kind}: {recovered_s:.2f} s from room again to writing again")
+            found.faults.append(f"{kind}: writing works {recovered_s:.2f} s after space was freed")
         for name, argv in _writers(mesh, 2).items():
-            if said := _refusal(argv):
-                found.faults.append(f"{kind}: with room again {name}: {said}")
+            if refusal := _refusal(argv):
+                found.faults.append(f"{kind}: with free space again {name}: {refusal}")
         found.lines.append(
-            f"{kind} disk: {'served' if served else 'NOT served'} all along, "
-            f"{len(_writers(mesh, 3))} writers refuse, nothing changes; an invitation is used "
-            f"{recovered_s:.2f} s after"
+            f"{kind} disk: requests {'served' if served else 'NOT served'} throughout, "
+            f"{len(_writers(mesh, 3))} commands that write refused, no file changed; an invitation "
+            f"worked {recovered_s:.2f} s after"
         )
 
 
@@ -190,7 +193,7 @@ def _mesh_on(disk: Path) -> Iterator[_Mesh]:
 
 
 def _writers(mesh: _Mesh, attempt: int) -> dict[str, list[str]]:
-    """Commands that write on the disk."""
+    """Return commands that write to the disk, by name."""
     keys = ("--keys", str(mesh.keys))
     name = f"machine-{attempt}"
     public = new_key_pair().public
@@ -208,20 +211,23 @@ def _writers(mesh: _Mesh, attempt: int) -> dict[str, list[str]]:
 
 
 def _airdraft(*argv: str) -> str:
-    """What it prints."""
-    code, printed, said = _forked(argv)
-    assert code == 0, said
+    """Run a command that must succeed; return its output."""
+    code, printed, errors = _forked(argv)
+    assert code == 0, errors
     return printed
 
 
 def _refusal(argv: Sequence[str]) -> str:
-    """What a command says on standard error; "" if all went well."""
-    code, _, said = _forked(argv)
-    return (said or f"nothing, and exit code {code}") if code else ""
+    """Run a command; return its error output, or "" if it succeeds."""
+    code, _, errors = _forked(argv)
+    return (errors or f"no error output, exit code {code}") if code else ""
 
 
 def _forked(argv: Sequence[str]) -> tuple[int, str, str]:
-    """Run a command in a fork of this process, which has imported all; exit code and output."""
+    """Run a command in a fork of this process; return exit code, output and error output.
+
+    A fork is fast, because this process has imported everything.
+    """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         pid = os.fork()
         if pid == 0:
@@ -246,13 +252,13 @@ def _forked(argv: Sequence[str]) -> tuple[int, str, str]:
 
 
 async def _joined(invitation: Invitation) -> None:
-    """Have a new key authorized, which the coordinator writes down. Raises EnrolError."""
+    """Have a new key authorized, which the coordinator stores. Raises EnrolError."""
     keys = ClientKeys(invitation.pair, invitation.server_key)
     await enrol(invitation.endpoint, keys, new_key_pair().public, "newcomer")
 
 
 def _state_of(disk: Path) -> dict[str, str]:
-    """Hashes of the files on a disk, but for the log."""
+    """Return the hashes of the files on a disk, without log and ballast."""
     files = (p for p in disk.rglob("*") if p.is_file() and p.name not in (_BALLAST, _LOG))
     return {str(p.relative_to(disk)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
@@ -287,8 +293,8 @@ def _no_standard_error(disk: Path, found: DiskFound) -> None:
             finally:
                 process.terminate()
             code = process.wait(_LIMIT_S)
-        found.lines.append(f"{how}: served, ends with exit code {code}")
-        # Python alone would make it 120.
+        found.lines.append(f"{how}: served {is_served}, exit code {code}")
+        # Without handling, Python would end with exit code 120.
         if not is_served or code != 0:
             found.faults.append(f"{how}: served {is_served}, exit code {code}")
 

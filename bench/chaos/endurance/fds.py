@@ -1,4 +1,4 @@
-"""Processes that may open few files, and more connections than that: coordinator and gateway."""
+"""Open more connections to a coordinator and a gateway than these may have open files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,12 @@ _FULL: Final = {"prompt": "of whom files are scarce", "temperature": 0, "ignore_
 
 @dataclass(slots=True)
 class Starved:
-    """What was seen. recovered_s: until somebody new was served after a release."""
+    """Results.
+
+    num_answers, num_joined: answers to the client beside the crowds, and members of the crowds that
+    joined. statuses: outcomes of HTTP requests. recovered_s: times from the end of the crowd until
+    a new client was served.
+    """
 
     lines: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -46,25 +51,26 @@ class Starved:
         return "\n".join(self.lines) + f"\n{len(self.faults)} faults{faults}"
 
     def judge(self, cpu: float, recovered_s: float, who: str) -> None:
+        """Add faults for too much processor time or too slow a recovery. cpu: part of a core."""
         self.recovered_s.append(recovered_s)
         if cpu > _MOST_CPU:
-            self.faults.append(f"the {who} took {cpu:.0%} of a core with its files used up")
+            self.faults.append(f"the {who} took {cpu:.0%} of a core without any free file")
         if recovered_s > _MOST_RECOVERY_S:
-            self.faults.append(f"the {who} let somebody new in after {recovered_s:.2f} s")
+            self.faults.append(f"the {who} served a new client after {recovered_s:.2f} s")
 
 
 # -- the coordinator -------------------------------------------------------------------------------
 
 
 async def coordinator_starved(max_files: int, seconds: float) -> Starved:
-    """Silent strangers, then members, twice as many as there are files; a client asks all along."""
+    """Open silent connections, then members, twice as many as files, beside a busy client."""
     raise_file_limit()
     found = Starved()
     pairs = new_pairs(1 + 2 * max_files)
     with tempfile.TemporaryDirectory() as folder:
         async with live_coordinator(Path(folder), pairs, max_files) as live, asking(live) as asked:
             crowds = {
-                "silent strangers": _strangers(live, 2 * max_files),
+                "silent connections": _silent(live, 2 * max_files),
                 "members": _members(live, pairs[1:]),
             }
             for who, crowd in crowds.items():
@@ -88,19 +94,23 @@ async def _coordinator_with(
         answers, num_joined = str(asked), num_in()
         found.num_answers += len(asked.times_s)
         if not asked.times_s:
-            found.faults.append(f"beside {who} the client was not answered")
+            found.faults.append(f"beside {who} the client got no answer")
         found.num_joined += num_joined
     recovered_s = await _until(lambda: _newcomer(live))
     found.lines.append(
-        f"coordinator, twice as many {who} as files: {num_joined} of them in, {cpu:.0%} of a core; "
-        f"a client beside them: {answers}; a new client is in {recovered_s:.2f} s after they left"
+        f"coordinator, twice as many {who} as files: {num_joined} of them joined, {cpu:.0%} of a "
+        f"core; a client beside them: {answers}; a new client joined {recovered_s:.2f} s after "
+        f"they left"
     )
     found.judge(cpu, recovered_s, "coordinator")
 
 
 @contextlib.asynccontextmanager
-async def _strangers(live: Live, count: int) -> AsyncIterator[Callable[[], int]]:
-    """Connections that say nothing, and come again when they are closed."""
+async def _silent(live: Live, count: int) -> AsyncIterator[Callable[[], int]]:
+    """Open connections that send nothing and are reopened when closed; yield a count of members.
+
+    None of them ever is a member.
+    """
 
     async def stay() -> None:
         while True:
@@ -122,7 +132,7 @@ async def _strangers(live: Live, count: int) -> AsyncIterator[Callable[[], int]]
 
 @contextlib.asynccontextmanager
 async def _members(live: Live, pairs: Sequence[KeyPair]) -> AsyncIterator[Callable[[], int]]:
-    """Clients, each with a key of its own."""
+    """Run clients, each with a key of its own; yield a function that counts the joined ones."""
     with ZmqContext() as context:
         clients = [
             Client(
@@ -151,13 +161,13 @@ async def _newcomer(live: Live) -> bool:
 
 
 async def gateway_starved(max_files: int, num_callers: int, seconds: float) -> Starved:
-    """More HTTP connections than there are files, beside one stream that goes on."""
+    """Open more HTTP connections than files, beside one stream that continues."""
     raise_file_limit()
     found = Starved()
     setup = Setup(num_targets=1, num_drafts=0, num_gateways=1)
     async with fleet(setup) as mesh, mesh.clients(1) as (client,):
         await mesh.wait_for(client)
-        # Its keys are there; it starts anew with a limit.
+        # Start the gateway again with a limit of files; it needs the keys of the first start.
         await mesh.kill("gateway-0")
         async with _gateway(mesh, max_files) as (port, pid):
             await _until(lambda: _is_served(port))
@@ -165,7 +175,7 @@ async def gateway_starved(max_files: int, num_callers: int, seconds: float) -> S
                 cpu = await _gateway_with(port, pid, found, num_callers, seconds, num_read)
             recovered_s = await _until(lambda: _is_served(port))
             found.judge(cpu, recovered_s, "gateway")
-            found.lines.append(f"a new request is served {recovered_s:.2f} s after they have left")
+            found.lines.append(f"a new request was served {recovered_s:.2f} s after they left")
     return found
 
 
@@ -177,37 +187,37 @@ async def _gateway_with(
     seconds: float,
     num_read: Callable[[], int],
 ) -> float:
-    """The part of a core that the callers take, beyond what the stream does."""
+    """Return the part of a core that the callers take, beyond what the stream takes."""
     calm = await _busy(pid, seconds)
     callers = [Connection(port) for _ in range(num_callers + 1)]
     try:
-        found.statuses.update(await asyncio.gather(*map(_asked, callers[1:])))
+        found.statuses.update(await asyncio.gather(*map(_outcome, callers[1:])))
         before = num_read()
         cpu = await _busy(pid, seconds)
-        # On a machine with much else to do a second may be short.
+        # On a busy machine the stream may need longer.
         with contextlib.suppress(TimeoutError):
             await _until(lambda: _has_more(num_read, before))
         more = num_read() - before
-        one_more = await _asked(callers[0])
+        one_more = await _outcome(callers[0])
     finally:
         for caller in callers:
             await caller.close()
     counts = ", ".join(f"{count} {what}" for what, count in sorted(found.statuses.items()))
     found.lines.append(
         f"gateway, {num_callers} connections: {counts}; one more: {one_more}; {cpu:.0%} of a core; "
-        f"a stream that was there before got {more} bytes meanwhile"
+        f"a stream opened before received {more} bytes meanwhile"
     )
     if not more:
-        found.faults.append("the stream that was there got nothing")
-    if found.statuses["200"] + found.statuses["503, to be asked again"] < 2:
-        found.faults.append(f"nobody was told anything: {counts}")
+        found.faults.append("the stream opened before received nothing")
+    if found.statuses["200"] + found.statuses["503 with Retry-After"] < 2:
+        found.faults.append(f"fewer than 2 connections were answered: {counts}")
     if found.statuses["never answered"]:
-        found.faults.append(f"some were never answered: {counts}")
+        found.faults.append(f"some connections were never answered: {counts}")
     return max(0.0, cpu - calm)
 
 
 async def _busy(pid: int, seconds: float) -> float:
-    """The part of a core that a process takes for so long."""
+    """Return the part of a core that a process takes during the next seconds."""
     before_s, began = cpu_s(pid), time.monotonic()
     await asyncio.sleep(seconds)
     return (cpu_s(pid) - before_s) / (time.monotonic() - began)
@@ -235,7 +245,7 @@ async def _gateway(mesh: Fleet, max_files: int) -> AsyncIterator[tuple[int, int]
 
 @contextlib.asynccontextmanager
 async def _streaming(port: int) -> AsyncIterator[Callable[[], int]]:
-    """Streams on one connection, one after the other; how many bytes of them have come."""
+    """Run streams on one connection, one after another; yield a count of received bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     body = json.dumps({**_FULL, "max_tokens": 8000, "stream": True}).encode()
     head = (
@@ -260,8 +270,8 @@ async def _streaming(port: int) -> AsyncIterator[Callable[[], int]]:
         writer.transport.abort()
 
 
-async def _asked(connection: Connection) -> str:
-    """What a caller is told; the connection stays, if the other side lets it."""
+async def _outcome(connection: Connection) -> str:
+    """Return the outcome of a request; the connection stays open if the gateway keeps it."""
     try:
         async with asyncio.timeout(_LIMIT_S):
             answer = await connection.ask("GET", "/healthz")
@@ -269,7 +279,7 @@ async def _asked(connection: Connection) -> str:
         return "closed"
     except TimeoutError:
         return "never answered"
-    retry = ", to be asked again" if "retry-after" in answer.headers else ""
+    retry = " with Retry-After" if "retry-after" in answer.headers else ""
     return f"{answer.status}{retry}"
 
 
@@ -286,7 +296,7 @@ async def _is_served(port: int) -> bool:
 
 
 async def _until(is_so: Callable[[], Awaitable[bool]]) -> float:
-    """Seconds until it is so. Raises TimeoutError."""
+    """Wait until the condition is true and return the seconds it took. Raises TimeoutError."""
     began = time.monotonic()
     async with asyncio.timeout(_LIMIT_S):
         while True:

@@ -1,4 +1,4 @@
-"""Very many short requests of every kind: what the processes of a mesh hold must not grow."""
+"""Run many short requests of every kind and check that the processes of a mesh do not grow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.chaos.http import Connection
 from nodes.client.client import Client
 
 GATEWAY: Final = "gateway-0"
-# What may be more at the end than after the first requests; caches of some size are full by then.
+# Growth allowed from the first measurement to the last; bounded caches are full at the first.
 _MOST_MORE: Final = {"rss_kib": 2048, "files": 0, "threads": 0, "tasks": 0}
 _NUM_CLIENTS = 4
 _LIMIT_S = 60.0
@@ -26,7 +26,7 @@ _POLL_S = 0.05
 
 @dataclass(slots=True)
 class Soak:
-    """figures: by the number of requests that were over, by process. outcomes: of requests."""
+    """Results. figures: by number of finished requests, then by process. outcomes: of requests."""
 
     figures: dict[int, dict[str, Figures]] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -42,12 +42,12 @@ class Soak:
         return max(self.figures)
 
     def growth(self, name: str) -> dict[str, Any]:
-        """By figure, from the first look to the last."""
+        """Return the growth of each figure of a process from the first measurement to the last."""
         before, after = (asdict(self.figures[k][name]) for k in (self.first, self.last))
         return {what: after[what] - before[what] for what in before}
 
     def check(self) -> None:
-        """Note what has grown as a fault."""
+        """Add a fault for each figure that has grown too much."""
         for name in self.figures[self.last]:
             for what, more in self.growth(name).items():
                 if what in _MOST_MORE and more > _MOST_MORE[what]:
@@ -57,8 +57,8 @@ class Soak:
         rows = [
             f"{self.last} requests in {self.seconds:.0f} s: "
             + ", ".join(f"{count} {what}" for what, count in sorted(self.outcomes.items())),
-            f"| process | RSS KiB after {self.first} | after {self.last} | more | files | threads "
-            "| tasks | objects | processor s |",
+            f"| process | RSS KiB after {self.first} | after {self.last} | growth | files "
+            "| threads | tasks | objects | processor s |",
             "|---|---|---|---|---|---|---|---|---|",
         ]
         for name, after in self.figures[self.last].items():
@@ -76,9 +76,9 @@ class Soak:
 def run_soak(
     num_requests: int, first: int, *, at_once: int = 16, seed: int = 1, says: bool = False
 ) -> Soak:
-    """first: after how many requests figures are taken for the first time, and again each time.
+    """Run num_requests requests, at_once of them concurrently.
 
-    says: how far it has come, while it goes on.
+    first: measure after this many requests, and after each further so many. says: print progress.
     """
     return asyncio.run(_soak(num_requests, first, at_once, seed, says))
 
@@ -88,11 +88,11 @@ async def _soak(num_requests: int, first: int, at_once: int, seed: int, says: bo
     setup = Setup(
         num_gateways=1,
         fresh=True,
-        # What is kept of texts has its full size soon.
+        # Without a prefix cache, memory for texts reaches its full size soon.
         environ={"AIRDRAFT_ENGINE__PREFIX_CACHE_MB": "0"},
     )
     began = time.monotonic()
-    # They look at what the mesh does, too.
+    # The clients also request status and traces, which need the role admin.
     async with fleet(setup) as mesh, mesh.clients(_NUM_CLIENTS, "admin") as clients:
         port = await gateway_port(mesh)
         await mesh.wait_for(clients[0])
@@ -116,7 +116,7 @@ async def _soak(num_requests: int, first: int, at_once: int, seed: int, says: bo
 
 
 async def gateway_port(mesh: Fleet, name: str = GATEWAY) -> int:
-    """As it has printed it."""
+    """Return the port of a gateway, which it prints when it starts."""
     path, mark, said = mesh.log(name), "OpenAI API at ", ""
     async with asyncio.timeout(_LIMIT_S):
         while mark not in said:
@@ -127,7 +127,7 @@ async def gateway_port(mesh: Fleet, name: str = GATEWAY) -> int:
 
 
 async def _ready(port: int) -> None:
-    """Until the gateway has found the mesh."""
+    """Wait until the gateway is ready. Raises TimeoutError."""
     connection = Connection(port)
     async with asyncio.timeout(_LIMIT_S):
         status = 0
@@ -138,7 +138,7 @@ async def _ready(port: int) -> None:
 
 
 async def _quiet(client: Client) -> None:
-    """Until nothing is left under way anywhere."""
+    """Wait until no stream is left in the mesh, and a moment longer. Raises TimeoutError."""
     async with asyncio.timeout(_LIMIT_S):
         while True:
             status = await client.status()

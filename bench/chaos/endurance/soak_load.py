@@ -1,4 +1,4 @@
-"""The requests of a soak: of every kind, drawn from a seed."""
+"""The requests of a soak, of every kind, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ _OPTIONS: Final = GenerateOptions(max_tokens=8, ignore_eog=True, chat=False, use
 
 
 class Load:
-    """Requests of all kinds. What is asked twice must be answered alike."""
+    """Requests of all kinds. Equal requests must get equal texts.
+
+    outcomes: counts of requests. faults: at most _MOST_FAULTS descriptions.
+    """
 
     def __init__(self, mesh: Fleet, clients: list[Client], port: int, seed: int) -> None:
         self.outcomes = Counter[str]()
@@ -41,7 +44,7 @@ class Load:
         self._port = port
         self._seed = seed
         self._texts: dict[tuple[int, int], str] = {}
-        # How often each kind comes, of all together.
+        # Weights of the kinds.
         self._kinds: dict[Callable[[random.Random, Connection], Awaitable[str]], int] = {
             self._http_whole: 160,
             self._http_stream: 160,
@@ -56,7 +59,7 @@ class Load:
         }
 
     async def work(self, numbers: Iterator[int], *, says: bool) -> None:
-        """Take the next number until there is none."""
+        """Run one request for each number. says: print progress."""
         connection = Connection(self._port)
         kinds, weights = list(self._kinds), list(self._kinds.values())
         for number in numbers:
@@ -81,7 +84,7 @@ class Load:
 
     def _same(self, prompt: int, length: int, text: str) -> None:
         known = self._texts.setdefault((prompt, length), text)
-        assert known == text, f"prompt {prompt}, {length} tokens: another text than before"
+        assert known == text, f"prompt {prompt}, {length} tokens: the text differs from before"
 
     # -- over HTTP ---------------------------------------------------------------------------------
 
@@ -103,7 +106,7 @@ class Load:
     async def _http_left(self, source: random.Random, connection: Connection) -> str:
         is_stream = source.random() < 0.8
         body = _body(source.randrange(_NUM_PROMPTS), 2000, stream=is_stream)
-        # Before the first token, or after some; of a whole answer nothing comes for long.
+        # Leave before the first token or after some. A whole answer sends nothing until its end.
         num_bytes = source.choice((0, 100, 1000, 4000)) if is_stream else 0
         await connection.leave("/v1/completions", body, num_bytes, source.random() / 5)
         return "left"
@@ -158,7 +161,7 @@ class Load:
         return "refused"
 
     async def _wire_odd(self, source: random.Random, _connection: Connection) -> str:
-        """What takes other ways than most: long prompts, choices, scores, rules, ids, stops."""
+        """Send an unusual request: long prompts, choices, scores, rules, token ids, stops."""
         changes: dict[str, Any] = source.choice(
             (
                 {"num_choices": 3, "temperature": 1.0, "seed": source.randrange(1000)},
@@ -181,7 +184,7 @@ class Load:
         return "whole"
 
     async def _looked(self, source: random.Random, connection: Connection) -> str:
-        """Not a request for text: who looks at what the mesh does."""
+        """Request status, a trace or metrics instead of text."""
         client = next(self._clients)
         match source.randrange(4):
             case 0:
@@ -216,7 +219,7 @@ def _body(prompt: int, length: int, *, stream: bool = False, **changes: object) 
 
 
 async def _text(client: Client, prompt: str | tuple[int, ...], options: GenerateOptions) -> str:
-    """Of the first choice."""
+    """Return the text of the first choice."""
     text = b""
     event: Event
     async for event in client.generate(prompt, options):

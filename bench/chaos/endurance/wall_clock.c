@@ -1,4 +1,5 @@
-/* Preloaded into a process: its wall clock is off by the seconds in a file, which may change. */
+/* A preloaded library that shifts the wall clock of a process by the seconds in a file.
+   The file may change while the process runs. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -1,1 +1,1 @@
-"""Meshes of real processes: forked, struck, stopped, and what they hold."""
+"""Meshes of real processes: start, kill and stop them, and measure what they hold."""

@@ -1,4 +1,4 @@
-"""What a process of airdraft holds: memory, files, threads, tasks and objects."""
+"""Measure what an airdraft process holds: memory, files, threads, tasks and objects."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from bench.gateway.process import cpu_s
 
 _LIMIT_S = 120.0
 _POLL_S = 0.02
-# What a process says after SIGUSR1, when it has collected its garbage.
+# The line that a process logs after SIGUSR1, once it has collected its garbage.
 _LINE = re.compile(r"figures: (\d+) tasks, (\d+) threads of the pool, (\d+) objects")
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """threads: of the process, those of libraries too, but not of the event loop's pool: that has
-    a size. objects: that Python's collector knows.
+    """What one process holds.
+
+    threads: all threads of the process, libraries included, without the event loop's pool, whose
+    size is bounded. objects: objects that Python's garbage collector tracks.
     """
 
     rss_kib: int
@@ -33,7 +35,7 @@ class Figures:
 
 
 async def figures_of(fleet: Fleet, name: str) -> Figures:
-    """Raises TimeoutError where it does not answer."""
+    """Return the figures of a process. Raises TimeoutError if it does not log them in time."""
     process, log = fleet.process(name), fleet.log(name)
     num_seen = len(_LINE.findall(log.read_text(errors="replace")))
     process.signal(signal.SIGUSR1)

@@ -1,4 +1,4 @@
-"""A whole mesh of real processes: started, killed, stopped and started again by name."""
+"""A whole mesh of real processes that can be started, killed and stopped by name."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _LAST_LINES = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """Which processes there are, and how they are started.
+    """Which processes a fleet has, and how they are started.
 
-    environ: of all of them, for settings. fresh: each in an interpreter of its own, for memory and
-    for engines that do not bear a fork. Nodes wait for a coordinator as long as they must.
+    environ: settings for all of them. fresh: run each in an interpreter of its own, to measure
+    memory and for engines that do not survive a fork. Nodes wait an hour for a coordinator.
     """
 
     num_targets: int = 2
@@ -43,7 +43,7 @@ class Setup:
 
     @property
     def roles(self) -> dict[str, str]:
-        """Role of each member by name, without the coordinator."""
+        """The role of each member by name, without the coordinator."""
         counts = {
             "target": self.num_targets,
             "draft": self.num_drafts,
@@ -55,8 +55,8 @@ class Setup:
 class Fleet:
     """The processes of one mesh by name: coordinator, target-0, draft-0, gateway-0 and so on.
 
-    accidents: what ended though nobody here had told it to, and its last words. num_starts: by
-    name.
+    accidents: processes that ended unexpectedly, each with its last log lines. num_starts: starts
+    by name.
     """
 
     def __init__(self, nest: Nursery, folder: Path, setup: Setup) -> None:
@@ -73,24 +73,24 @@ class Fleet:
         make_keys(folder, self.endpoint, setup.roles)
 
     def keys(self, name: str) -> Path:
-        """Directory of a member's keys; `client` is everybody's who asks."""
+        """Return the directory of a member's keys; all clients share that of `client`."""
         return self.folder / name
 
     def log(self, name: str) -> Path:
-        """What the processes of a name have printed, the last one last."""
+        """Return the file with the output of all processes of a name, in order of their starts."""
         return self.folder / f"{name}.log"
 
     def process(self, name: str) -> Process:
-        """The present process of a name, or the last one."""
+        """Return the present process of a name, or the last one."""
         return self._processes[name]
 
     def is_up(self, name: str) -> bool:
-        """Whether it runs, be it stopped."""
+        """Return whether the process exists; one that SIGSTOP has stopped counts."""
         process = self._processes.get(name)
         return process is not None and process.code is None
 
     async def start(self, name: str, *arguments: str, **environ: str) -> Process:
-        """Start a process (again), with more arguments and environment than its setup has."""
+        """Start a process (again), with arguments and environment added to those of the setup."""
         assert not self.is_up(name), f"{name} runs already"
         process = await self._nest.start(
             [*self._argv(name), *arguments],
@@ -108,7 +108,7 @@ class Fleet:
         return process
 
     async def start_command(self, name: str, *argv: str, **environ: str) -> Process:
-        """Run a command of a client, `generate` say, with the keys and endpoint of this mesh."""
+        """Run a client command such as `generate` with the keys and endpoint of this mesh."""
         link = ("--keys", str(self.keys(CLIENT)), "--connect", self.endpoint)
         process = await self._nest.start(
             [*argv, *link], {**os.environ, **environ}, self.log(name), fresh=self.setup.fresh
@@ -129,26 +129,29 @@ class Fleet:
         return [*argv, "--name", role, "--model", model, *sizes]
 
     def node(self, name: str) -> str:
-        """What the mesh calls a node: its key's name and its own."""
+        """Return a node's name in the mesh: the name of its key, a slash, and its own name."""
         return f"{name}/{self.roles[name]}"
 
     async def kill(self, name: str) -> None:
-        """SIGKILL, whether it is stopped or not; it is gone when this returns."""
+        """Send SIGKILL, which also ends a stopped process, and wait until the process is gone."""
         await self.process(name).kill()
 
     def stop(self, name: str) -> None:
+        """Send SIGSTOP."""
         self.process(name).signal(signal.SIGSTOP)
 
     def go_on(self, name: str) -> None:
+        """Send SIGCONT."""
         self.process(name).signal(signal.SIGCONT)
 
     async def restart(self, name: str, pause_s: float = 0.0) -> Process:
+        """Kill a process and start it again after a pause."""
         await self.kill(name)
         await asyncio.sleep(pause_s)
         return await self.start(name)
 
     def expect_end(self, name: str) -> None:
-        """The present process of a name may end by itself: of a fail point, say."""
+        """Allow the present process of a name to end by itself, for instance at a fail point."""
         self._awaited.add(self.process(name))
 
     def _ended(self, process: Process) -> None:
@@ -162,13 +165,14 @@ class Fleet:
         self.accidents.append(f"{name} ended by itself ({how}): {self.last_words(name)}")
 
     def last_words(self, name: str) -> str:
+        """Return the last lines of a name's log."""
         path = self.log(name)
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         return " / ".join(lines[-_LAST_LINES:])
 
     @contextlib.asynccontextmanager
     async def clients(self, count: int, role: str = CLIENT) -> AsyncIterator[list[Client]]:
-        """Connected clients of this process, which come back when the coordinator does."""
+        """Open clients in this process, which rejoin when the coordinator is back."""
         keys = Keyring(self.keys(CLIENT)).client_keys(self.endpoint)
         with ZmqContext() as context:
             made = [
@@ -191,7 +195,7 @@ class Fleet:
                 await asyncio.gather(*running, return_exceptions=True)
 
     async def wait_for(self, client: Client, *names: str, limit_s: float = _UP_LIMIT_S) -> None:
-        """Until these nodes are in, all of the setup if none is named. Raises TimeoutError."""
+        """Wait until these nodes are members, all nodes if none is named. Raises TimeoutError."""
         roles = self.setup.roles
         wanted = {self.node(n) for n in names or roles if self.roles[n] != "gateway"}
         async with asyncio.timeout(limit_s):
@@ -204,9 +208,10 @@ class Fleet:
 
 @contextlib.asynccontextmanager
 async def fleet(setup: Setup | None = None, **starting: Mapping[str, str]) -> AsyncIterator[Fleet]:
-    """A fleet whose processes have been started; all are gone, and its folder, at the end.
+    """Start a fleet; at the end all its processes are ended and its folder is removed.
 
-    starting: more environment of single processes at their first start, - written as _.
+    starting: environment to add at the first start of single processes, by their names with _ in
+    place of -.
     """
     with tempfile.TemporaryDirectory(prefix="airdraft-chaos-") as folder:
         async with nursery() as nest:

@@ -1,4 +1,4 @@
-"""A mesh's keys: a directory for each machine, as `airdraft keys` and `join` leave them."""
+"""The keys of a mesh: a directory for each member, as `airdraft keys` and `join` write them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from nodes.messages.access import CLIENT_ROLES
 
 COORDINATOR = "coordinator"
 CLIENT = "client"
-# Below the range that the kernel gives to connections: one to a port of that range where nobody
-# listens may come out of the very same port, is then its own other end, and keeps others off it.
+# These ports lie below the range from which the kernel takes the local ports of connections. A
+# connection to a port of that range on which no process listens may get this very port as its
+# local one. It is then connected to itself, and no process can bind the port.
 _PORTS = range(20_000, 32_000)
 
 
 def make_keys(folder: Path, endpoint: str, roles: Mapping[str, str]) -> None:
-    """Directories below `folder`: the coordinator's, each member's by name, and the client's."""
+    """Create key directories below `folder` for the coordinator, each member and the client.
+
+    roles: the role of each member, by name.
+    """
     server = Keyring(folder / COORDINATOR)
     pair = server.make_coordinator_pair()
     authorized = server.authorized()
@@ -32,7 +36,7 @@ def make_keys(folder: Path, endpoint: str, roles: Mapping[str, str]) -> None:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody has, and that stays the coordinator's when it starts again."""
+    """Return a free loopback port that stays free while the coordinator restarts."""
     while True:
         port = random.choice(_PORTS)
         with socket.socket() as probe:

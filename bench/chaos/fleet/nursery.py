@@ -1,9 +1,9 @@
-"""A process that has imported everything and forks those of a mesh, each within milliseconds.
+"""A process that has imported everything and forks the processes of a mesh within milliseconds.
 
-Reads `{"argv", "environ", "log", "fresh"}` as a line of JSON and answers `{"pid"}`; tells
-`{"ended", "code"}` and `{"stopped"}` of its children, by pid. They end with it, and it ends with
-its standard input.
-A thousand interpreters that begin anew would measure nothing but their own start.
+It reads requests `{"argv", "environ", "log", "fresh"}` as lines of JSON and answers each with
+`{"pid"}`. It reports `{"ended", "code"}` and `{"stopped"}` of its children, by pid. Children end
+with it, and it ends at the end of its standard input. Starting a new interpreter for each of a
+thousand processes would measure little but these starts.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _EXIT_UNKNOWN = 70
 
 
 def main() -> None:
-    """Fork what is asked for until standard input ends."""
+    """Fork the requested processes until standard input ends."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    # Stops are told, too: Python does not ask for SA_NOCLDSTOP.
+    # SIGCHLD also reports stops, because Python does not set SA_NOCLDSTOP.
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -42,7 +42,7 @@ def main() -> None:
             for key, _ in selector.select():
                 if key.fd == reading:
                     os.read(reading, 4096)
-                    _tell_changes(children)
+                    _report_changes(children)
                     continue
                 if not (data := os.read(0, 1 << 16)):
                     _end(children)
@@ -50,25 +50,25 @@ def main() -> None:
                 *lines, buffer = (buffer + data).split(b"\n")
                 for line in lines:
                     children.add(pid := _fork(json.loads(line)))
-                    _tell(pid=pid)
+                    _report(pid=pid)
 
 
-def _tell(**fields: int) -> None:
-    # Whoever asked may be gone; standard input says so.
+def _report(**fields: int) -> None:
+    # The parent may be gone; the loop in main then sees the end of standard input.
     with contextlib.suppress(BrokenPipeError):
         os.write(1, json.dumps(fields).encode() + b"\n")
 
 
-def _tell_changes(children: set[int]) -> None:
+def _report_changes(children: set[int]) -> None:
     while children:
         pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
         if pid == 0:
             return
         if os.WIFSTOPPED(status):
-            _tell(stopped=pid)
+            _report(stopped=pid)
             continue
         children.discard(pid)
-        _tell(ended=pid, code=os.waitstatus_to_exitcode(status))
+        _report(ended=pid, code=os.waitstatus_to_exitcode(status))
 
 
 def _end(children: set[int]) -> None:
@@ -78,17 +78,17 @@ def _end(children: set[int]) -> None:
         os.waitpid(pid, 0)
 
 
-def _fork(asked: dict[str, Any]) -> int:
+def _fork(request: dict[str, Any]) -> int:
     parent = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     code = _EXIT_UNKNOWN
     try:
-        _become(asked["log"], asked["environ"], parent)
-        if asked["fresh"]:
-            os.execv(sys.executable, [sys.executable, "-m", "nodes.cli", *asked["argv"]])
-        code = _run(asked["argv"])
+        _become(request["log"], request["environ"], parent)
+        if request["fresh"]:
+            os.execv(sys.executable, [sys.executable, "-m", "nodes.cli", *request["argv"]])
+        code = _run(request["argv"])
     except BaseException:  # noqa: BLE001 - a child must not go on as its parent
         traceback.print_exc()
     finally:
@@ -97,11 +97,11 @@ def _fork(asked: dict[str, Any]) -> int:
 
 
 def _become(log: str, environ: dict[str, str], parent: int) -> None:
-    """A process as its own command line would have started it, that ends with its parent."""
+    """Make the fork look like a process started from a command line, which ends with its parent."""
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        # It died before it could be told apart from one that will.
+        # The parent had ended before prctl, so no signal will come.
         os._exit(_EXIT_UNKNOWN)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Handles of the processes that a nursery forks: signalled by a descriptor, never by a name."""
+"""Handles of the processes that a nursery forks, signalled by pidfd and never by name."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _OVER = "the nursery of processes has ended"
 
 
 class Process:
-    """One process. code: as subprocess has it, None while it runs."""
+    """One process. code: exit code as in subprocess, None while it runs."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.code: int | None = None
         self.is_stopped = False
-        # Whether somebody here has told it to end.
+        # Whether this harness has ended it.
         self.was_ended = False
         self.ended = asyncio.Event()
-        # Of this process and no other, should its number be given away.
+        # A pidfd stays with this process even if its pid is reused.
         self._fd: int | None = None
         with contextlib.suppress(ProcessLookupError):
             self._fd = os.pidfd_open(pid)
 
     def signal(self, number: signal.Signals) -> bool:
-        """Whether it was still there."""
+        """Send a signal; return whether the process still existed."""
         if self._fd is None:
             return False
         if number == signal.SIGKILL:
@@ -46,7 +46,7 @@ class Process:
         return False
 
     async def kill(self) -> None:
-        """End it at once; it is gone when this returns."""
+        """Send SIGKILL and wait until the process is gone."""
         self.signal(signal.SIGKILL)
         await self.ended.wait()
 
@@ -60,7 +60,7 @@ class Process:
 
 
 class Nursery:
-    """The other end of bench.chaos.fleet.nursery."""
+    """The parent's side of bench.chaos.fleet.nursery."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -73,9 +73,9 @@ class Nursery:
     async def start(
         self, argv: Sequence[str], environ: Mapping[str, str], log: Path, *, fresh: bool = False
     ) -> Process:
-        """Run `airdraft ARGV`; what it prints is appended to `log`.
+        """Run `airdraft ARGV` and append its output to `log`. Raises OSError after the end.
 
-        fresh: in an interpreter of its own, which takes a second and shares no memory.
+        fresh: run it in an interpreter of its own, which takes a second and shares no memory.
         """
         if self._is_over:
             raise OSError(_OVER)
@@ -87,10 +87,10 @@ class Nursery:
         return await asked
 
     async def listen(self) -> None:
-        """Hear of the processes until the nursery ends, and they with it."""
+        """Read reports about the processes until the nursery and thus all processes end."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            self._hear(json.loads(line))
+            self._receive(json.loads(line))
         self._is_over = True
         for process in self._children.values():
             process.was_ended = True
@@ -100,19 +100,19 @@ class Nursery:
             if not asked.done():
                 asked.set_exception(OSError(_OVER))
 
-    def _hear(self, said: dict[str, int]) -> None:
-        if "pid" in said:
-            process = self._children[said["pid"]] = Process(said["pid"])
+    def _receive(self, report: dict[str, int]) -> None:
+        if "pid" in report:
+            process = self._children[report["pid"]] = Process(report["pid"])
             asked = self._asked.popleft()
             if asked.done():
                 process.signal(signal.SIGKILL)
             else:
                 asked.set_result(process)
-        elif "stopped" in said:
-            self._children[said["stopped"]].is_stopped = True
+        elif "stopped" in report:
+            self._children[report["stopped"]].is_stopped = True
         else:
-            process = self._children.pop(said["ended"])
-            process.has_ended(said["code"])
+            process = self._children.pop(report["ended"])
+            process.has_ended(report["code"])
             self.on_end(process)
 
     async def close(self) -> None:
@@ -122,14 +122,14 @@ class Nursery:
         try:
             await asyncio.wait_for(self._process.wait(), _END_LIMIT_S)
         except TimeoutError:
-            # The kernel ends its children with it.
+            # The kernel kills its children when it ends.
             self._process.kill()
             await self._process.wait()
 
 
 @contextlib.asynccontextmanager
 async def nursery() -> AsyncIterator[Nursery]:
-    """Started, and ended with all of its processes whatever happens inside."""
+    """Start a nursery; at the end of the block end it with all of its processes."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.chaos.fleet.nursery"),
         stdin=asyncio.subprocess.PIPE,

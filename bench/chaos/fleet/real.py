@@ -1,4 +1,4 @@
-"""The real pair in the place of toys: SmolLM2 with profile exact, and its default draft."""
+"""The real pair instead of toy models: SmolLM2 with profile exact, and its default draft."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings
 from nodes.worker.engines import open_engine, tokenizer_of
 
-# The first prompts of each hundred are long: all of a run would be spent on reading them.
+# The first prompts of each hundred are long, and a run would spend all its time reading them.
 _NUM_LONG = 4
 
 
@@ -21,7 +21,10 @@ def real_setup() -> Setup:
 
 
 def real_cases(random: Random, count: int) -> list[Case]:
-    """Undisturbed in an engine of this process, opened as a target opens it, and closed again."""
+    """Draw requests, with undisturbed texts from an engine that is opened as a target opens it.
+
+    The engine runs in this process and is closed again.
+    """
     opened = open_engine(EngineSettings(model=DEFAULT_TARGET))
     tokenizer = tokenizer_of(opened)
     cases = []

@@ -1,4 +1,4 @@
-"""What a coordinator has counted as of the past, over all the coordinators that there were."""
+"""Sum the counts of stale and dropped messages over all coordinators of a run."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ _QUIET_LIMIT_S = 120.0
 
 
 class Stale:
-    """Looks now and then: what a coordinator counted after the last look is lost with it."""
+    """Polls the status; counts that a coordinator made after the last poll are lost with it."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._counts: dict[str, tuple[int, int]] = {}
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Poll until cancelled."""
         while True:
             with contextlib.suppress(RequestFailedError, TimeoutError):
                 await self.look()
             await asyncio.sleep(_EVERY_S)
 
     async def look(self) -> Status:
+        """Poll once. Raises RequestFailedError or TimeoutError."""
         async with asyncio.timeout(_ASK_LIMIT_S):
             status = await self._client.status()
         self._counts[status.epoch] = (status.totals.num_stale, status.totals.num_dropped)
@@ -42,14 +43,17 @@ class Stale:
         return sum(dropped for _, dropped in self._counts.values())
 
     async def left_behind(self) -> str:
-        """What is still there though every request has ended; "" once there is nothing."""
+        """Wait until no stream is left after all requests have ended.
+
+        Returns "" if none is left within the limit, otherwise a description of the rest.
+        """
         loop = asyncio.get_running_loop()
         give_up_at, found = loop.time() + _QUIET_LIMIT_S, "no status"
         while found and loop.time() < give_up_at:
             with contextlib.suppress(RequestFailedError, TimeoutError):
                 status = await self.look()
                 waiting = status.waiting.num_streams + status.waiting.num_tokenizing
-                found = f"{status.num_streams} streams, {waiting} that wait"
+                found = f"{status.num_streams} streams, {waiting} waiting"
                 if not status.num_streams and not waiting:
                     found = ""
             await asyncio.sleep(_EVERY_S)

@@ -1,8 +1,8 @@
-"""One role in a process of its own, which blocks its event loop when told to.
+"""Run one role in a process of its own, which blocks its event loop on request.
 
-`python -m bench.chaos.fleet.victim ROLE ENDPOINT KEYS`; KEYS is a directory. A line on standard
-input is how many seconds to block for; its end is the process's. A coordinator prints that it is
-bound.
+Usage: `python -m bench.chaos.fleet.victim ROLE ENDPOINT KEYS`, where KEYS is a directory. Each line
+on standard input is a number of seconds for which to block. The process ends when standard input
+ends. A coordinator prints `bound` once it has bound its endpoint.
 """
 
 from __future__ import annotations
@@ -57,20 +57,20 @@ async def _serve(role: str, endpoint: str, keys: str) -> None:
     loop = asyncio.get_running_loop()
     serving = asyncio.ensure_future(_serving(role, endpoint, keys))
 
-    def obey() -> None:
+    def read_commands() -> None:
         for line in sys.stdin:
             loop.call_soon_threadsafe(time.sleep, float(line))
         with contextlib.suppress(RuntimeError):  # the loop has ended already
             loop.call_soon_threadsafe(serving.cancel)
 
-    threading.Thread(target=obey, daemon=True).start()
+    threading.Thread(target=read_commands, daemon=True).start()
     with contextlib.suppress(asyncio.CancelledError):
         await serving
 
 
 def main() -> None:
     role, endpoint, keys = sys.argv[1:]
-    # That the coordinator is lost is no news here.
+    # Here coordinators are lost on purpose: warnings about it would hide the output.
     logging.getLogger("nodes.worker.link").setLevel(logging.ERROR)
     sys.exit(run(lambda: _serve(role, endpoint, keys)))
 

@@ -1,4 +1,4 @@
-"""Processes of `victim.py`: started, struck and brought back."""
+"""Start processes of `victim.py`, make them fail and bring them back."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 from bench.chaos.fleet.victim import BOUND
 
 _START_LIMIT_S = 60.0
-# Longer than it takes to notice.
+# Longer than the mesh takes to notice.
 _BLOCK_S = 4.0
 _ROOT = Path(__file__).parents[3]
 
 
 class NotNoticedError(Exception):
-    """Something that was waited for did not happen; the text says what."""
+    """An expected event did not happen in time; the text names it."""
 
 
 class Victim:
-    """A process that can be started anew, away_s after it was killed."""
+    """A process that suffers faults and recovers. away_s: time from a kill to the next start."""
 
     def __init__(self, role: str, endpoint: str, keys: Path, away_s: float) -> None:
         self.role = role
@@ -47,6 +47,7 @@ class Victim:
                 raise NotNoticedError("the coordinator did not start")
 
     def suffer(self, fault: str) -> None:
+        """Kill the process, stop it, or block its event loop. fault: killed, stopped or blocked."""
         assert self._process is not None
         if fault == "killed":
             self._kill()
@@ -57,7 +58,7 @@ class Victim:
             self._process.stdin.write(b"%g\n" % _BLOCK_S)
 
     async def recover(self, fault: str, struck_at: float) -> None:
-        """Returns when it can be there again."""
+        """End a fault; returns when the process can rejoin. struck_at: by time.perf_counter."""
         assert self._process is not None
         if fault == "killed":
             await self.end()
@@ -77,7 +78,7 @@ class Victim:
         await self._process.wait()
 
     def _kill(self) -> None:
-        """Once: a second signal would take the exit status from who waits for it."""
+        """Kill once: a second signal would take the exit status from the task that awaits it."""
         if self._process is not None and not self._is_killed:
             self._is_killed = True
             with contextlib.suppress(ProcessLookupError):

@@ -1,1 +1,1 @@
-"""Processes that die, sleep or fail at random, under streams."""
+"""Kill, stop or fail processes at random while streams run."""

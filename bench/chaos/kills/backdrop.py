@@ -1,4 +1,4 @@
-"""A fleet with streams that go on and on, before which single processes are made to fail."""
+"""A fleet with streams under way, while single processes are made to fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STREAMS_A_CLIENT = 8
 
 @dataclass(frozen=True, slots=True)
 class Backdrop:
-    """load: of all streams. looking: a client that asks for nothing but news."""
+    """A fleet under load. looking: an admin client that only watches the mesh."""
 
     fleet: Fleet
     load: Load
@@ -38,9 +38,10 @@ async def backdrop(
     deadline_s: float,
     num_requests: int | None = None,
 ) -> AsyncIterator[Backdrop]:
-    """Streams run until the end of the block, and the last requests to their ends after it.
+    """Run streams until the end of the block, and let the last requests end after it.
 
-    Then every process must be back, nothing left behind, and no process have ended by itself.
+    Then every process must be back, no stream may be left, and no process may have ended by itself.
+    Anything else is added to the faults of the tally.
     """
     num_clients = -(-num_streams // _STREAMS_A_CLIENT)
     loop = asyncio.get_running_loop()
@@ -78,5 +79,5 @@ async def backdrop(
         for accident in made.accidents:
             tally.wrong("accident", accident)
         if not tally.ends["finished"]:
-            tally.wrong("nothing shown", "no request was finished")
+            tally.wrong("nothing shown", "no request finished")
         tally.num_stale, tally.num_dropped = stale.num_stale, stale.num_dropped

@@ -1,4 +1,4 @@
-"""Each fail point many times: a process told where to fail, while streams run."""
+"""Run each fail point many times: a process fails at a named place while streams run."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ _NUM_CASES = 128
 _REACH_LIMIT_S = 120.0
 _STOP_S = (0.1, 4.0)
 _BREATH_S = (0.2, 1.0)
-# Some blocks are shorter than it takes to be given up, some are longer.
+# One block is shorter than the time after which a member is taken for dead, one is longer.
 ACTIONS = ("kill", "kill", "error", "stop", "block:0.3", "block:3")
-# Who has to be told what for a client to be as far as its point.
+# A request by which a client reaches its fail points.
 _ASKING = ("generate", "--prompt", "a mesh", "--max-tokens", "700", "--gamma", "0", "--json")
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """who: a process of the fleet, or client. most: the latest time at which it fails there."""
+    """A fail point.
+
+    who: a process of the fleet, or client. most: it fails at the n-th time there, n up to this.
+    """
 
     who: str
     place: str
@@ -65,7 +68,7 @@ POINTS = (
 
 
 def points_of(roles: Sequence[str]) -> list[Point]:
-    """Those of processes of some roles."""
+    """Return the fail points of processes of these roles."""
     return [point for point in POINTS if point.who.split("-")[0] in roles]
 
 
@@ -80,7 +83,10 @@ async def run_points(
     folder: Path = Path(),
     tell: Callable[[str], None] = lambda _line: None,
 ) -> Tally:
-    """Every request is checked as in a storm; a point that is not reached is wrong, too."""
+    """Run each point `repeats` times, with the actions in turn.
+
+    Every request is checked. A point that is not reached is a fault, too.
+    """
     random = Random(seed)
     tally = Tally(seed, folder)
     cases = toy_cases(random, _NUM_CASES)
@@ -109,7 +115,7 @@ async def _fail_once(
     if ends or is_client:
         fleet.expect_end(who)
     was_stopped = False
-    # An end is waited for, a stop is seen; of a block nobody outside sees anything.
+    # Ends and stops can be observed; a block cannot, so it is given time.
     if action == "stop" and await _until(lambda: process.is_stopped or process.code is not None):
         was_stopped = process.is_stopped
         await asyncio.sleep(random.uniform(*_STOP_S))
@@ -130,13 +136,13 @@ async def _fail_once(
         await process.kill()
     elif process.code is not None:
         await fleet.start(who)
-    # Some points let nothing through: streams get on between them.
+    # Some points stop all streams, so give streams time to progress between them.
     await fleet.wait_for(scene.looking)
     await asyncio.sleep(random.uniform(*_BREATH_S))
 
 
 async def _until(condition: Callable[[], bool]) -> bool:
-    """Whether it came true within the limit."""
+    """Return whether the condition came true within the limit."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + _REACH_LIMIT_S
     while not condition():

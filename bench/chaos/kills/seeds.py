@@ -1,4 +1,4 @@
-"""The table of faults that were found once, each to be run again."""
+"""The table of faults that were found before, each with the command that repeats it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ _TABLE = Path(__file__).with_name("seeds.toml")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """command: of `python -m bench chaos`. was: what went wrong."""
+    """A fault. command: arguments of `python -m bench chaos`. was: what went wrong."""
 
     command: tuple[str, ...]
     was: str
 
 
 def entries(path: Path = _TABLE) -> list[Entry]:
+    """Read the table."""
     table = tomllib.loads(path.read_text())
     return [Entry(tuple(item["command"]), item["was"]) for item in table["seed"]]
 
 
 def run_again(group: click.Group, wanted: Sequence[Entry]) -> list[Entry]:
-    """Run the commands of entries one after the other; those that went wrong again."""
+    """Run the commands of entries one after another; return those that went wrong again."""
     wrong = []
     for entry in wanted:
         click.echo(f"{' '.join(entry.command)}\n  {entry.was}", err=True)

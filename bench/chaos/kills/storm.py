@@ -1,4 +1,4 @@
-"""Requests while processes are killed and stopped at random."""
+"""Run requests while processes are killed and stopped at random."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _NO_LIMIT = 1 << 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Storm:
-    """Ends after num_kills, or after num_requests, whichever is given.
+    """Parameters of a run, which ends after num_kills or num_requests, whichever is given.
 
-    roles: whose processes are killed. stop_share: of the blows that are a SIGSTOP first.
-    deadline_s: of each request. folder: where a history is written.
+    roles: roles whose processes are killed. stop_share: share of blows that begin with SIGSTOP.
+    deadline_s: deadline of each request. folder: directory for the history of a wrong request.
     """
 
     seed: int
@@ -41,7 +41,7 @@ class Storm:
 async def weather(
     storm: Storm, cases: Sequence[Case], tell: Callable[[str], None] = lambda _line: None
 ) -> Tally:
-    """Run a storm to its end; tell hears of its progress."""
+    """Run a storm to its end; `tell` is called with lines about its progress."""
     tally = Tally(storm.seed, storm.folder)
     behind = backdrop(
         storm.setup,
@@ -66,7 +66,7 @@ async def weather(
             done = f"{torment.num_kills} kills, {tally.num_requests} requests"
             tell(f"{done}: {tally.verdict()}")
 
-        telling = asyncio.create_task(_now_and_then(progress))
+        telling = asyncio.create_task(_repeat(progress))
         try:
             await torment.run(_NO_LIMIT if storm.num_kills is None else storm.num_kills)
         finally:
@@ -75,7 +75,7 @@ async def weather(
     return tally
 
 
-async def _now_and_then(tell: Callable[[], None]) -> None:
+async def _repeat(tell: Callable[[], None]) -> None:
     while True:
         await asyncio.sleep(_TELL_EVERY_S)
         tell()

@@ -1,4 +1,4 @@
-"""Random kills and stops of a fleet's processes, drawn from a seed."""
+"""Kill and stop the processes of a fleet at random, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ _PAUSE_S = (0.05, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """What befalls one process. stop_s: 0.0 for a kill at once. pause_s: until it starts again."""
+    """One kill or stop of a process.
+
+    after_s: time since the last blow. stop_s: duration of SIGSTOP, 0.0 for an immediate kill.
+    goes_on: SIGCONT instead of a kill. pause_s: time from the kill to the next start.
+    """
 
     name: str
     after_s: float
@@ -26,7 +30,7 @@ class Blow:
 
 
 def draw(random: Random, names: Sequence[str], mean_gap_s: float, stop_share: float) -> Blow:
-    """The next blow; always as many draws, so that one seed gives one order of them."""
+    """Draw the next blow, always with the same number of draws, so that a seed repeats them."""
     after_s = random.expovariate(1 / mean_gap_s)
     name = random.choice(names)
     is_stop, stop_s = random.random() < stop_share, random.uniform(*_STOP_S)
@@ -35,9 +39,9 @@ def draw(random: Random, names: Sequence[str], mean_gap_s: float, stop_share: fl
 
 
 class Torment:
-    """Deals blows until there were `num_kills`, or until it is cancelled.
+    """Deals blows until `num_kills` were dealt, or until `stop`.
 
-    counts: what was done, by role.
+    counts: number of kills and stops, by role.
     """
 
     def __init__(
@@ -61,16 +65,16 @@ class Torment:
         self.num_kills = 0
 
     def stop(self) -> None:
-        """No new blows; who is down comes up again."""
+        """Deal no new blows; processes that are down are started again."""
         self._is_over = True
 
     async def run(self, num_kills: int) -> None:
-        """Returns when every process runs again."""
+        """Deal blows; returns when every process runs again."""
         async with asyncio.TaskGroup() as group:
             while self.num_kills < num_kills and not self._is_over:
                 blow = draw(self._random, self._names, self._mean_gap_s, self._stop_share)
                 await asyncio.sleep(blow.after_s)
-                # Who lies on the ground is not hit.
+                # A process that has not recovered from a blow is left alone.
                 if blow.name not in self._busy and not self._is_over:
                     self._busy.add(blow.name)
                     group.create_task(self._deal(blow))

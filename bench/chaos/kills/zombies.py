@@ -1,4 +1,4 @@
-"""Processes that sleep until they are given up, and then wake up as if nothing had been."""
+"""Stop processes until the mesh takes them for dead, and then let them go on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nodes.client.client import RequestFailedError
 
 _POLL_S = 0.05
 _LIMIT_S = 120.0
-# Members are given up soon, so that a hundred cycles do not take an hour.
+# Short timeouts, so that a hundred cycles do not take an hour.
 _HEARTBEATS = {
     "AIRDRAFT_HEARTBEAT_INTERVAL_S": "0.2",
     "AIRDRAFT_HEARTBEAT_TIMEOUT_S": "1.0",
@@ -28,7 +28,7 @@ _NUM_CASES = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zombies:
-    """names: who sleeps, in turn."""
+    """Parameters of a run. names: the processes that are stopped, in turn."""
 
     seed: int
     num_cycles: int
@@ -40,7 +40,10 @@ class Zombies:
 
 
 async def run_zombies(zombies: Zombies, tell: Callable[[str], None] = lambda _line: None) -> Tally:
-    """What they say when they wake up must be counted as of the past, and change nothing."""
+    """Stop and wake processes under load.
+
+    Messages of awakened processes must be counted as stale or dropped, and must change nothing.
+    """
     random = Random(zombies.seed)
     tally = Tally(zombies.seed, zombies.folder)
     cases = toy_cases(random, _NUM_CASES)
@@ -58,12 +61,12 @@ async def run_zombies(zombies: Zombies, tell: Callable[[str], None] = lambda _li
             try:
                 await _sleep_and_wake(scene, name, random.uniform(0.0, 1.0))
             except TimeoutError:
-                tally.wrong("stuck", f"{name} was not given up and back within {_LIMIT_S:g} s")
-            tally.disturbances[f"{scene.fleet.roles[name]} given up, then awake"] += 1
+                tally.wrong("stuck", f"{name} was not lost and back within {_LIMIT_S:g} s")
+            tally.disturbances[f"{scene.fleet.roles[name]} taken for dead, then awake"] += 1
             if cycle % 10 == 9:
                 tell(f"{cycle + 1} cycles, {tally.num_requests} requests")
     if not tally.num_stale + tally.num_dropped:
-        tally.wrong("nothing stale", "no zombie has said anything")
+        tally.wrong("nothing stale", "no message of an awakened process arrived")
     return tally
 
 

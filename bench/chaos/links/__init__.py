@@ -1,1 +1,1 @@
-"""Meshes whose links are bad: lossy, dark for a while, one-way, half-open, or ailing by a proxy."""
+"""Meshes with bad links: lossy, cut for a while, one-way, half-open, or behind a faulty proxy."""

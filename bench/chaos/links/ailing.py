@@ -1,4 +1,4 @@
-"""A mesh whose draft nodes and clients reach it over a TCP proxy that ails: one toxic at a time."""
+"""Run a mesh whose draft node and some clients connect over a faulty TCP proxy, toxic by toxic."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _FAR = "far"
 _NODE = "draft-0"
 _STREAMS = 4
 _TURN_S = 8.0
-# Until the coordinator has made a plan, which it does each second once there are guesses: that
-# begins a thread.
+# The coordinator plans every second once there are guesses. The first plan starts a thread, which
+# must be counted before the toxic.
 _PLAN_S = 3.0
 _SETTLE_LIMIT_S = 120.0
 _POLL_S = 0.1
@@ -25,7 +25,7 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the coordinator's process holds."""
+    """Resources of the coordinator's process."""
 
     threads: int
     descriptors: int
@@ -37,7 +37,11 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AilingFigures:
-    """held: by the coordinator with the same members, before the toxic and when it is over."""
+    """Results of one toxic.
+
+    held: the coordinator's resources before and after the toxic, with the same members.
+    num_left: departures of nodes. num_resets: connections that the proxy has reset.
+    """
 
     toxic: Toxic
     seconds: float
@@ -55,10 +59,10 @@ class AilingFigures:
         if self.near.failures:
             found.append(f"requests at the hub failed: {self.near.failures}")
         if not self.near.num_texts:
-            found.append("no text was finished at the hub: nothing was shown")
+            found.append("no text was finished at the hub, so the run shows nothing")
         before, after = self.held
         if after.threads > before.threads or after.descriptors > before.descriptors:
-            found.append(f"the coordinator held {before}, and holds {after}")
+            found.append(f"the coordinator held {before} before and {after} after")
         return [f"{self.toxic.name}: {fault}" for fault in found]
 
     def row(self) -> str:
@@ -77,15 +81,15 @@ class AilingFigures:
 
 
 HEAD = (
-    "| toxic | texts wrong, whole, failed | draft left | resets | near: between tokens ms, p50 p99 "
-    "most | far | threads, descriptors more |\n|" + "---|" * 7
+    "| toxic | texts wrong, complete, failed | nodes that left | resets | near: ms between tokens, "
+    "p50 p99 max | far | growth of threads, descriptors |\n|" + "---|" * 7
 )
 
 
 async def run_toxic(toxic: Toxic, seconds: float, seed: int) -> AilingFigures:
-    """One toxic on all connections of a draft node and of some clients, in a mesh of its own.
+    """Run one toxic on all connections of a draft node and some clients, in a mesh of its own.
 
-    The draft node is killed and started anew every few seconds where ends are what ails.
+    With a toxic that delays ends of connections, the draft node is restarted every few seconds.
     """
     async with toxic_cell(HEALTHY, seed) as cell, link_mesh(cell) as mesh:
         await mesh.start_node("target", "target", HUB)
@@ -103,7 +107,7 @@ async def run_toxic(toxic: Toxic, seconds: float, seed: int) -> AilingFigures:
         took_s = mesh.now() - began
         num_left = sum(change.has_left for change in mesh.log.changes if change.at >= began)
         await _change(cell, HEALTHY)
-        notes = [] if await _settled(mesh, before) else ["not as before when it was over"]
+        notes = [] if await _settled(mesh, before) else ["the mesh did not recover after it"]
         return AilingFigures(
             toxic=toxic,
             seconds=took_s,
@@ -117,7 +121,7 @@ async def run_toxic(toxic: Toxic, seconds: float, seed: int) -> AilingFigures:
 
 
 async def _change(cell: ToxicCell, toxic: Toxic) -> None:
-    """Everybody connects anew, to what ails in another way."""
+    """Change the toxic and end all connections, so that all peers connect through the new one."""
     cell.toxic = toxic
     await cell.end_connections()
 
@@ -132,7 +136,10 @@ async def _endure(mesh: LinkMesh, toxic: Toxic, seconds: float) -> None:
 
 
 async def _settled(mesh: LinkMesh, before: Held) -> bool:
-    """Wait until all members are in, and the coordinator holds no more than before."""
+    """Wait until the draft node is a member and the coordinator holds no more than before.
+
+    Returns whether both came true within the limit.
+    """
     give_up_at = mesh.now() + _SETTLE_LIMIT_S
     while mesh.now() < give_up_at:
         held = Held.of(mesh.pid("coordinator"))

@@ -1,10 +1,10 @@
-"""Clients of one place, in a process: streams that never stop asking, and what they got.
+"""The client process of one place: streams that send one request after another, and results.
 
     python -m bench.chaos.links.clients ENDPOINT KEYS RECORDING NUM_STREAMS FIRST_TEXT
 
-All tokens are compared with the recording, which is the undisturbed run. Prints `joined`; a line on
-standard input is answered with a line of JSON: what was heard since the last one. Ends with its
-input.
+All tokens are compared with the recording, which is the undisturbed run. The process prints
+`joined`. It answers each line on standard input with a line of JSON: what the streams received
+since the last one. It ends with its input.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ from nodes.engine.recording import RecordedText, read_recording
 from nodes.keys.keyring import Keyring
 from nodes.messages import FinishedNotice, StreamFigures, TokensNotice
 
-_AGAIN_S = 0.2
+_RETRY_S = 0.2
 
 
 @dataclass(slots=True)
 class Heard:
-    """num_texts: whole ones. num_wrong: texts with a token that is not the recording's, missing or
-    told twice, whole or not. num_rounds, num_plain: passes of whole texts with guesses and without.
-    failures: requests that ended with an error, by its text.
+    """What the streams of a place have received. Times are on the machine's monotonic clock.
 
-    gaps_s: between notices with tokens of one text, or of the next one where that failed: when the
-    later one came, on the machine's monotonic clock, how long after the one before, and how many
-    tokens the prompt and the text had till then. tokens_at: on the same clock, when tokens came and
-    how many. waits_s: of each stream, now, since it last heard of its mesh.
+    num_texts: complete texts. num_wrong: texts, complete or not, with a token that is changed,
+    missing or repeated. num_rounds, num_plain: passes of complete texts with and without guesses.
+    failures: counts of requests that ended with an error, by its text.
+
+    gaps_s: for two successive notices with tokens of one text (or of a failed text and the next):
+    time of the later notice, seconds since the earlier one, and tokens of prompt and text until
+    then. tokens_at: times at which tokens came, and how many. waits_s: for each stream, the seconds
+    since its last event or error.
     """
 
     num_tokens: int = 0
@@ -54,12 +56,12 @@ class Heard:
         return sum(self.failures.values())
 
     def faults(self) -> list[str]:
-        """What no mesh may do to anybody."""
+        """Return faults that no link excuses: wrong texts and failed requests."""
         found = [f"{self.num_wrong} wrong texts"] if self.num_wrong else []
         return found + ([f"requests failed: {self.failures}"] if self.failures else [])
 
     def tokens_per_s(self, since: float, until: float) -> float:
-        """Of all streams together, between two moments of the machine's monotonic clock."""
+        """Return the rate of all streams together between two times."""
         came = sum(count for at, count in self.tokens_at if since < at <= until)
         return came / (until - since)
 
@@ -69,11 +71,11 @@ class Heard:
 
     @property
     def guessing_share(self) -> float:
-        """Of the passes of whole texts, those with guesses."""
+        """Share of the passes of complete texts that had guesses."""
         return self.num_rounds / max(1, self.num_rounds + self.num_plain)
 
     def add(self, other: Heard) -> None:
-        """What was heard later by the same streams."""
+        """Add what the same streams received later."""
         for name in ("num_tokens", "num_texts", "num_wrong", "num_rounds", "num_plain"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for reason, count in other.failures.items():
@@ -84,7 +86,7 @@ class Heard:
 
 
 class Streams:
-    """What the streams of one client hear."""
+    """The streams of one client, and what they receive."""
 
     def __init__(self, client: Client, texts: Sequence[RecordedText]) -> None:
         self._client, self._texts = client, texts
@@ -92,16 +94,16 @@ class Streams:
         self._last_at: dict[int, float] = {}
 
     def take(self) -> Heard:
-        """What was heard since the last call."""
+        """Return what was received since the last call."""
         heard, self._heard = self._heard, Heard()
         now = asyncio.get_running_loop().time()
         heard.waits_s = [now - at for at in self._last_at.values()]
         return heard
 
     async def stream(self, first: int, step: int) -> None:
-        """Ask for every step-th text, for ever."""
+        """Request every step-th text from `first` on, for ever."""
         turn = first
-        # Of the text, or of the one before if that failed.
+        # Time of the last tokens of this text, or of the one before if that failed.
         heard_at: float | None = None
         self._last_at[first] = asyncio.get_running_loop().time()
         while True:
@@ -126,7 +128,7 @@ class Streams:
                 failures, reason = self._heard.failures, str(error)
                 failures[reason] = failures.get(reason, 0) + 1
                 self._last_at[first] = asyncio.get_running_loop().time()
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(_RETRY_S)
             is_right &= got == list(text.output_ids[: len(got)])
             self._heard.num_wrong += not is_right
 

@@ -1,4 +1,4 @@
-"""`python -m bench chaos links|cuts|stalls|draftless|toxics`."""
+"""`python -m bench chaos links|cuts|stalls|draftless|toxics`: run meshes over bad links."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _means = click.option(
     default="tun",
     show_default=True,
     type=click.Choice(get_args(Means)),
-    help="tun needs root; over the proxy what is lost is only late.",
+    help="tun needs root; the proxy delays lost data instead of losing it.",
 )
 _seed = click.option("--seed", default=1, show_default=True)
 
 
 @click.command("links")
 @click.option("--profiles", "names", default=",".join(PROFILES), show_default=True)
-@click.option("--seconds", default=60.0, show_default=True, help="Of each.")
-@click.option("--near", default=6, show_default=True, help="Streams at the hub.")
-@click.option("--far", default=4, show_default=True, help="Streams behind the link.")
+@click.option("--seconds", default=60.0, show_default=True, help="Duration of each profile.")
+@click.option("--near", default=6, show_default=True, help="Number of streams at the hub.")
+@click.option("--far", default=4, show_default=True, help="Number of streams behind the link.")
 @_seed
 @_means
 def links_command(names: str, seconds: float, near: int, far: int, seed: int, means: Means) -> None:
-    """EMULATED: draft nodes and clients behind bad links: texts, false deaths, stalls, speed.
+    """EMULATED: check texts, false deaths, stalls and speed with nodes behind bad links.
 
     \b
     Example:
@@ -55,12 +55,14 @@ def links_command(names: str, seconds: float, near: int, far: int, seed: int, me
 
 
 @click.command("cuts")
-@click.option("--kinds", default=",".join(cuts.KINDS), show_default=True)
-@click.option("--times", default=20, show_default=True, type=click.IntRange(min=1))
+@click.option("--kinds", default=",".join(cuts.KINDS), show_default=True, help="Kinds of cuts.")
+@click.option(
+    "--times", default=20, show_default=True, type=click.IntRange(min=1), help="Cuts of each kind."
+)
 @_seed
 @_means
 def cuts_command(kinds: str, times: int, seed: int, means: Means) -> None:
-    """EMULATED: how soon a draft node's dark link is noticed, and how soon it heals.
+    """EMULATED: measure how soon a cut link of a draft node is noticed, and how soon it heals.
 
     \b
     Example:
@@ -72,13 +74,17 @@ def cuts_command(kinds: str, times: int, seed: int, means: Means) -> None:
 
 
 @click.command("stalls")
-@click.option("--hows", default=",".join(stalls.HOWS), show_default=True)
-@click.option("--times", default=20, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--hows", default=",".join(stalls.HOWS), show_default=True, help="Ways to lose a target."
+)
+@click.option(
+    "--times", default=20, show_default=True, type=click.IntRange(min=1), help="Losses by each way."
+)
 @click.option("--streams", default=8, show_default=True)
 @_seed
 @_means
 def stalls_command(hows: str, times: int, streams: int, seed: int, means: Means) -> None:
-    """EMULATED: how long clients wait when one of two targets is killed, or cut off.
+    """EMULATED: measure how long clients wait when one of two targets is killed or cut off.
 
     \b
     Example:
@@ -90,13 +96,17 @@ def stalls_command(hows: str, times: int, streams: int, seed: int, means: Means)
 
 
 @click.command("draftless")
-@click.option("--hows", default=",".join(draftless.HOWS), show_default=True)
-@click.option("--times", default=9, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--hows", default=",".join(draftless.HOWS), show_default=True, help="Ways to lose draft nodes."
+)
+@click.option(
+    "--times", default=9, show_default=True, type=click.IntRange(min=1), help="Losses by each way."
+)
 @click.option("--streams", default=8, show_default=True)
 @_seed
 @_means
 def draftless_command(hows: str, times: int, streams: int, seed: int, means: Means) -> None:
-    """EMULATED: how fast streams go on when all draft nodes are killed, or cut off, at once.
+    """EMULATED: measure the speed of streams when all draft nodes are killed or cut off at once.
 
     \b
     Example:
@@ -109,10 +119,10 @@ def draftless_command(hows: str, times: int, streams: int, seed: int, means: Mea
 
 @click.command("toxics")
 @click.option("--toxics", "names", default=",".join(TOXICS), show_default=True)
-@click.option("--seconds", default=60.0, show_default=True, help="Of each.")
+@click.option("--seconds", default=60.0, show_default=True, help="Duration of each toxic.")
 @_seed
 def toxics_command(names: str, seconds: float, seed: int) -> None:
-    """EMULATED devices, over a TCP proxy that stalls, drips, caps, resets and closes late.
+    """EMULATED devices: run them over a TCP proxy that stalls, drips, caps, resets, closes late.
 
     \b
     Example:
@@ -140,7 +150,7 @@ COMMANDS: Sequence[click.Command] = (
 def _chosen(option: str, names: str, known: Collection[str]) -> list[str]:
     chosen = names.split(",")
     if unknown := [name for name in chosen if name not in known]:
-        raise click.UsageError(f"{option}: {unknown[0]!r} is not among {', '.join(known)}")
+        raise click.UsageError(f"{option}: unknown {unknown[0]!r}; accepted are {', '.join(known)}")
     return chosen
 
 
@@ -148,7 +158,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(work)
     except NamespacesError as error:
-        text = f"{error}; --means proxy does without, and shows less"
+        text = f"{error}; --means proxy needs no namespaces, but loses no packets"
         raise click.ClickException(text) from error
     except (LinkMeshError, ValueError) as error:
         raise click.ClickException(str(error)) from error

@@ -1,4 +1,4 @@
-"""How long a draft node's link is dark before the coordinator knows, and how fast it heals."""
+"""Measure how soon the coordinator notices a cut link of a draft node, and how fast it heals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.emulate.tun import HUB
 
 NOTICED_WITHIN_S = 3.0
 HEALED_WITHIN_S = 5.0
-# Which directions are cut. A half-open node starts anew over another path meanwhile.
+# The directions that are cut. With half-open, the node is restarted over another path meanwhile.
 KINDS: dict[str, tuple[Direction, ...]] = {
     "blackout": BOTH,
     "one-way up": (UP,),
@@ -32,8 +32,10 @@ _LIMIT_S, _STAYS_S, _LIGHT_S = 120.0, 1.0, 2.0
 
 @dataclass(slots=True)
 class CutFigures:
-    """Seconds of each cut: until the coordinator's log says that the node left; and until it is in
-    again and stays, from the mending or, half-open, from its new process's first packet.
+    """Results of one kind of cut.
+
+    noticed_s: from each cut until the coordinator logs that the node left. healed_s: from mending,
+    or with half-open from the new process's first packet, until the node is back and stays.
     """
 
     kind: str
@@ -44,11 +46,11 @@ class CutFigures:
     def faults(self) -> list[str]:
         found = []
         if self.kind != _HALF_OPEN and max(self.noticed_s) > NOTICED_WITHIN_S:
-            found.append(f"noticed only after {max(self.noticed_s):.1f} s")
+            found.append(f"noticed after {max(self.noticed_s):.1f} s")
         if max(self.healed_s) > HEALED_WITHIN_S:
-            found.append(f"healed only after {max(self.healed_s):.1f} s")
+            found.append(f"healed after {max(self.healed_s):.1f} s")
         if not self.heard.num_tokens:
-            found.append("no token was heard: nothing was shown")
+            found.append("no token was received, so the run shows nothing")
         found += self.heard.faults()
         return [f"{self.kind}: {fault}" for fault in found]
 
@@ -61,7 +63,7 @@ class CutFigures:
         return f"| {self.kind} | {len(self.healed_s)} | {noticed} | {healed} | {num_wrong} |"
 
 
-HEAD = "| cut | times | noticed s, p50 p99 most | healed s, p50 p99 most | texts wrong |\n|" + (
+HEAD = "| cut | times | noticed s, p50 p99 max | healed s, p50 p99 max | texts wrong |\n|" + (
     "---|" * 5
 )
 
@@ -69,9 +71,9 @@ HEAD = "| cut | times | noticed s, p50 p99 most | healed s, p50 p99 most | texts
 async def run_cuts(
     kinds: Sequence[str], times: int, seed: int, means: Means, report: Callable[[str], None]
 ) -> list[CutFigures]:
-    """Each kind so many times, in one mesh with streams under way.
+    """Run each kind of cut `times` times, in one mesh with streams under way.
 
-    Raises NamespacesError where TUN devices are asked for and not allowed.
+    Raises NamespacesError if TUN devices are required and not allowed.
     """
     random = Random(seed)
     found = []
@@ -86,7 +88,7 @@ async def run_cuts(
         for name in kinds:
             figures = CutFigures(name)
             for _ in range(times):
-                # At any time between two heartbeats.
+                # The random part spreads cuts over the interval between two heartbeats.
                 await asyncio.sleep(_LIGHT_S + random.random())
                 at = await _cut(mesh, live, figures, at)
             figures.heard = await clients.heard()
@@ -96,12 +98,12 @@ async def run_cuts(
 
 
 async def _cut(mesh: LinkMesh, live: LiveCell, figures: CutFigures, at: int) -> int:
-    """One cut of the node's link, at one of the places. Returns the node's place afterwards."""
+    """Cut the node's link at place index `at` once; return the node's place index afterwards."""
     place, ways = _PLACES[at], KINDS[figures.kind]
     begin = mended = mesh.now()
     live.cut(place, ways)
     if figures.kind == _HALF_OPEN:
-        # What its kernel says of the end goes into the dark.
+        # The cut link swallows the packets by which the kernel ends the connection.
         await mesh.kill(_NODE)
         at = 1 - at
         before = num_sent(live, _PLACES[at])
@@ -123,7 +125,7 @@ async def _cut(mesh: LinkMesh, live: LiveCell, figures: CutFigures, at: int) -> 
 
 
 async def _stays(mesh: LinkMesh) -> float:
-    """Wait until the node is in and stays; since when it is."""
+    """Wait until the node is a member and stays one; return the time at which it joined."""
     while True:
         await mesh.are_in([_NODE], _LIMIT_S)
         joined = mesh.log.changes[-1]

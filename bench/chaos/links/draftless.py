@@ -1,4 +1,4 @@
-"""How fast streams go on when all draft nodes are lost at once."""
+"""Measure the speed of streams when all draft nodes are lost at once."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.emulate.tun import HUB
 
 LEAST_RATIO = 0.95
-# Of guessing to plain decoding: with less there is nothing to lose.
+# Least ratio of the speed with guesses to plain decoding; below it the run shows nothing.
 _LEAST_GAIN = 1.1
 HOWS = ("kill", "cut")
 _NODES = ("draft-0", "draft-1")
 _GUESSING_S, _PLAIN_S, _LIMIT_S = 12.0, 4.0, 120.0
-# After a loss, until plain decoding is measured for itself: what was lost is long forgotten.
+# Time from a loss until plain decoding is measured, long after the loss has any effect.
 _REST_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Tokens/s of all streams: while guesses were made, from one gap after all draft nodes were
-    lost, and plainly, some seconds later.
+    """One loss of all draft nodes, with speeds of all streams together in tokens per second.
 
-    gap_s: between two notices of a stream before, p99. stall_s: of each stream, from the loss to
-    its next tokens.
+    guessing: before the loss. after: from gap_s after the loss. plain: from _REST_S after it.
+    gap_s: p99 of the time between two notices of a stream before the loss. stall_s: for each
+    stream, the time from the loss to its next tokens.
     """
 
     guessing: float
@@ -47,6 +47,8 @@ class Loss:
 
 @dataclass(slots=True)
 class DraftlessFigures:
+    """Results of one way to lose draft nodes. never_drafted: tokens/s before there were any."""
+
     how: str
     never_drafted: float
     losses: list[Loss] = field(default_factory=list)
@@ -56,10 +58,13 @@ class DraftlessFigures:
         found = []
         ratio = median(loss.ratio for loss in self.losses)
         if ratio < LEAST_RATIO:
-            found.append(f"a gap after the loss {ratio:.2f} of what plain decoding gives")
+            found.append(f"after the loss {ratio:.2f} of the speed of plain decoding")
         gain = median(loss.guessing / loss.plain for loss in self.losses)
         if gain < _LEAST_GAIN:
-            found.append(f"guesses gave {gain:.2f} of plain decoding: nothing was lost")
+            found.append(
+                f"with guesses only {gain:.2f} of the speed of plain decoding, so the run shows "
+                f"nothing"
+            )
         found += self.heard.faults()
         return [f"{self.how}: {fault}" for fault in found]
 
@@ -82,9 +87,9 @@ class DraftlessFigures:
 
 
 HEAD = (
-    "| draft nodes are | times | tokens/s before there were any | with guesses "
-    "| from a gap after | plain | after / plain (least to most) | gap s, p99 "
-    "| stall s, p50 p99 most | texts wrong | failed |\n|" + "---|" * 11
+    "| draft nodes lost by | times | tokens/s before there were any | with guesses "
+    "| after the loss | plain | after / plain (min to max) | gap s, p99 "
+    "| stall s, p50 p99 max | texts wrong | failed |\n|" + "---|" * 11
 )
 
 
@@ -96,9 +101,9 @@ async def run_draftless(
     means: Means,
     report: Callable[[str], None],
 ) -> list[DraftlessFigures]:
-    """All draft nodes are lost at once, each behind a good link; target and clients are at the hub.
+    """Lose all draft nodes at once, each behind a good link; target and clients are at the hub.
 
-    Raises NamespacesError where TUN devices are asked for and not allowed.
+    Raises NamespacesError if TUN devices are required and not allowed.
     """
     random = Random(seed)
     found = []
@@ -132,7 +137,7 @@ async def run_draftless(
 
 
 def loss_of(heard: Heard, lost_at: float) -> Loss:
-    """heard: from some seconds before the loss to _REST_S and _PLAIN_S after it."""
+    """Compute a loss. heard: from _PLAIN_S before it until _REST_S + _PLAIN_S after it."""
     gaps = [gap_s for at, gap_s, _ in heard.gaps_s if lost_at - _PLAIN_S < at <= lost_at]
     gap_s = quantiles(gaps)[1]
     back_at, plain_at = lost_at + gap_s, lost_at + _REST_S

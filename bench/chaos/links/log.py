@@ -1,4 +1,4 @@
-"""Who joined and left, as the coordinator's log says it; pure."""
+"""Read from the coordinator's log which nodes joined and left; pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LINE = re.compile(r"INFO \S+: (?:target|draft) (\S+) (?:(joined) with|(left): (
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """at: on the machine's monotonic clock. reason: why it left."""
+    """A node joined or left. at: on the machine's monotonic clock. reason: why it left."""
 
     at: float
     node: str
@@ -21,7 +21,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Dark:
-    """A time in which nothing passed a link. over: until then what leaves has this for a reason."""
+    """A time in which nothing passed a link.
+
+    over: nodes that leave between `begin` and this time are taken to have left because of it.
+    """
 
     begin: float
     mended: float
@@ -30,18 +33,20 @@ class Dark:
 
 @dataclass(slots=True)
 class MemberLog:
+    """All changes of membership so far, in order of time."""
+
     changes: list[Change] = field(default_factory=list)
 
     def read(self, line: str, now: float) -> None:
-        """Take a line of the coordinator's log; most say nothing of members."""
+        """Read a line of the coordinator's log; lines about other events are ignored."""
         if (found := _LINE.search(line)) is not None:
             node, joined, _, reason = found.groups()
-            # Where links have keys, the key's name comes first.
+            # With keys, a node's name is the key's name, a slash, and its own name.
             name = node.rpartition("/")[2]
             self.changes.append(Change(now, name, not joined, reason or ""))
 
     def first(self, node: str, since: float, *, has_left: bool) -> Change | None:
-        """The first change of a node, of this kind, at `since` or later."""
+        """Return the first change of this kind of a node at `since` or later."""
         found = (c for c in self.changes if (c.node, c.has_left) == (node, has_left))
         return next((change for change in found if change.at >= since), None)
 
@@ -50,7 +55,7 @@ class MemberLog:
         return last == [False]
 
     def false_deaths(self, darks: Sequence[Dark], begin: float, end: float) -> list[Change]:
-        """Nodes that left between begin and end, and not of the dark: their processes lived."""
+        """Return the departures between begin and end that no outage explains."""
         return [
             change
             for change in self._within(begin, end)
@@ -58,7 +63,7 @@ class MemberLog:
         ]
 
     def noticed_s(self, dark: Dark) -> list[float]:
-        """Of each node that left because of the dark: how long after it began."""
+        """Return, for each node that left because of the outage, the seconds after its begin."""
         lefts: dict[str, float] = {}
         for change in self._within(dark.begin, dark.over):
             if change.has_left:
@@ -66,7 +71,10 @@ class MemberLog:
         return list(lefts.values())
 
     def healed_s(self, dark: Dark) -> list[float]:
-        """Of each such node: how long after the mending it was in for good; infinity if not."""
+        """Return, for each such node, the seconds from mending until it was back for good.
+
+        Infinity stands for a node that did not come back.
+        """
         lasts = {
             change.node: change for change in self._within(dark.begin, dark.over) if change.has_left
         }

@@ -1,7 +1,7 @@
-"""A mesh with its members at the places of an emulated cell: real processes, keys, real TCP.
+"""A mesh with its members at the places of an emulated cell: real processes, keys and TCP.
 
-Models are replayed (`nodes/engine/replay.py`), so passes take what they take on other devices, and
-the recording is the undisturbed run that texts are compared with.
+Models are replayed (`nodes/engine/replay.py`), so passes take as long as on other devices. The
+recording is the undisturbed run with which texts are compared.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _STOP_LIMIT_S = 5.0
 _GUESSES_LIMIT_S = 120.0
 _POLL_S = 0.01
 _GUESSES_POLL_S = 0.2
-# A link may be bad when a node is started. What a text repeats has to do with no link, and makes
-# texts of unequal speed.
+# The join timeout allows for a link that is bad when a node starts. Prompt lookup depends on no
+# link and makes texts unequally fast, so it is off.
 _SETTINGS = {"AIRDRAFT_JOIN_TIMEOUT_S": "60", "AIRDRAFT_PROMPT_LOOKUP": "false"}
 _LONGEST_LINE = 1 << 26
 
 
 class LinkMeshError(RuntimeError):
-    """A process of the mesh did not do what it was started for; the text says which."""
+    """A process of the mesh ended, or an expected event did not happen; the text names it."""
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class Clients:
     process: Process
 
     async def heard(self) -> Heard:
-        """What its streams got since the last call."""
+        """Return what its streams have received since the last call. Raises LinkMeshError."""
         assert self.process.stdin is not None
         self.process.stdin.write(b"heard\n")
         assert self.process.stdout is not None
@@ -66,7 +66,7 @@ class Clients:
         return Heard(**json.loads(line))
 
     async def until_guesses(self) -> None:
-        """Wait until tokens come several at a time, which they do only where guesses were right."""
+        """Wait until several tokens come at a time, which only accepted guesses cause."""
         async with asyncio.timeout(_GUESSES_LIMIT_S):
             counts: set[int] = set()
             while not counts - {1}:
@@ -83,7 +83,7 @@ class LinkMesh:
         self._folder, self._stack = folder, stack
         self._processes: dict[str, Process] = {}
         self._hub = Keyring(folder / "hub")
-        # Without any authorized key a coordinator does not start.
+        # A coordinator does not start without any authorized key.
         entry = Entry(self._hub.make_own().public, "hub", frozenset({"admin"}))
         self._hub.authorized().add(entry)
         self._server_key = self._hub.make_coordinator_pair().public
@@ -96,11 +96,11 @@ class LinkMesh:
             _COORDINATOR, HUB, ["-m", "nodes.cli", "coordinator", *listen, *keys], is_heard=True
         )
         await self._stack.enter_async_context(beside(self._read_log(process)))
-        said = await self._said(_COORDINATOR)
-        self._port = int(said.rpartition(":")[2])
+        line = await self._next_line(_COORDINATOR)
+        self._port = int(line.rpartition(":")[2])
 
     async def start_node(self, role: str, name: str, place: str) -> float:
-        """A target or draft node, and when it was started; it has joined when the log says so."""
+        """Start a target or draft node without waiting until it joins; return the time."""
         ring, endpoint = await self._member(role, name, place)
         model = TARGET if role == "target" else DRAFT
         at = self.now()
@@ -110,38 +110,40 @@ class LinkMesh:
         return at
 
     async def start_clients(self, name: str, place: str, num_streams: int, first: int) -> Clients:
-        """Streams that ask for texts of the recording from the first-th one on, for ever."""
+        """Start streams that request texts of the recording for ever, from index `first` on."""
         ring, endpoint = await self._member("client", name, place)
-        told = [endpoint, str(ring.directory), str(RECORDING), str(num_streams), str(first)]
+        arguments = [endpoint, str(ring.directory), str(RECORDING), str(num_streams), str(first)]
         process = await self._start(
-            name, place, ["-m", "bench.chaos.links.clients", *told], is_heard=True
+            name, place, ["-m", "bench.chaos.links.clients", *arguments], is_heard=True
         )
-        await self._said(name)
+        await self._next_line(name)
         return Clients(process)
 
     def now(self) -> float:
-        """On the machine's monotonic clock."""
+        """Return the time on the machine's monotonic clock."""
         return asyncio.get_running_loop().time()
 
     def pid(self, name: str) -> int:
         return self._processes[name].pid
 
     def has_process(self, name: str) -> bool:
-        """Whether it was started and has not ended."""
+        """Return whether the process was started and has not ended."""
         process = self._processes.get(name)
         return process is not None and process.returncode is None
 
     async def kill(self, name: str) -> float:
-        """SIGKILL, and when."""
+        """Send SIGKILL, wait for the end, and return the time of the signal."""
         process, at = self._processes.pop(name), self.now()
         process.kill()
         await process.wait()
         return at
 
     async def has_joined(self, name: str, since: float, limit_s: float = START_LIMIT_S) -> Change:
+        """Wait until a node has joined at `since` or later. Raises LinkMeshError."""
         return await self._change(name, since, limit_s, has_left=False)
 
     async def has_left(self, name: str, since: float, limit_s: float) -> Change:
+        """Wait until a node has left at `since` or later. Raises LinkMeshError."""
         return await self._change(name, since, limit_s, has_left=True)
 
     async def _change(self, name: str, since: float, limit_s: float, *, has_left: bool) -> Change:
@@ -149,28 +151,29 @@ class LinkMesh:
         return await until(lambda: self.log.first(name, since, has_left=has_left), limit_s, what)
 
     async def are_in(self, names: list[str], limit_s: float = START_LIMIT_S) -> None:
-        """Wait until all of them are members."""
+        """Wait until all of these nodes are members. Raises LinkMeshError."""
 
         def all_in() -> bool | None:
             for name in names:
                 self._check_runs(name)
             return all(map(self.log.is_in, names)) or None
 
-        await until(all_in, limit_s, f"{', '.join(names)} are not all in after {limit_s:g} s")
+        what = f"{', '.join(names)} have not all joined within {limit_s:g} s"
+        await until(all_in, limit_s, what)
 
     def check_all_run(self) -> None:
-        """Raise LinkMeshError if any has ended by itself."""
+        """Raise LinkMeshError if any process has ended by itself."""
         for name in list(self._processes):
             self._check_runs(name)
 
     def _check_runs(self, name: str) -> None:
-        """Raise LinkMeshError for a process that has ended and was not killed here."""
+        """Raise LinkMeshError if the process has ended and was not killed by `kill`."""
         if name in self._processes and not self.has_process(name):
-            said = (self._folder / f"{name}.err").read_text(errors="replace").splitlines()
-            raise LinkMeshError(f"{name} has ended: {said[-1] if said else 'it said nothing'}")
+            errors = (self._folder / f"{name}.err").read_text(errors="replace").splitlines()
+            raise LinkMeshError(f"{name} has ended: {errors[-1] if errors else 'no error output'}")
 
-    async def _said(self, name: str) -> str:
-        """The next line of a process's output."""
+    async def _next_line(self, name: str) -> str:
+        """Return the next line of a process's output."""
         output = self._processes[name].stdout
         assert output is not None
         line = await asyncio.wait_for(output.readline(), START_LIMIT_S)
@@ -180,7 +183,7 @@ class LinkMesh:
         return line.decode()
 
     async def _member(self, role: str, name: str, place: str) -> tuple[Keyring, str]:
-        """The keys of a member, and where it finds the coordinator from its place."""
+        """Return the keyring of a member and the coordinator's endpoint as seen from its place."""
         ring = Keyring(self._folder / name)
         if ring.own() is None:
             entry = Entry(ring.make_own().public, name, frozenset({role}))
@@ -195,7 +198,10 @@ class LinkMesh:
     async def _start(
         self, name: str, place: str, arguments: list[str], *, is_heard: bool = False
     ) -> Process:
-        """is_heard: its output is read here. Errors go to a file, the coordinator's log here."""
+        """Start a process. is_heard: connect pipes to its standard input and output.
+
+        Standard error goes to a file, for the coordinator to a pipe.
+        """
         pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         argv = self._places.command(place, [sys.executable, *arguments])
         with (self._folder / f"{name}.err").open("ab") as errors:
@@ -222,7 +228,7 @@ class LinkMesh:
 
 @contextlib.asynccontextmanager
 async def link_mesh(places: Places) -> AsyncIterator[LinkMesh]:
-    """A mesh with its coordinator; all of its processes end with it."""
+    """Open a mesh and start its coordinator; all of its processes end with the block."""
     async with contextlib.AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="airdraft-links-"))
         mesh = LinkMesh(places, Path(folder), stack)
@@ -232,7 +238,7 @@ async def link_mesh(places: Places) -> AsyncIterator[LinkMesh]:
 
 
 async def until(found: Callable[[], T | None], limit_s: float, what: str) -> T:
-    """What is found, as soon as it is something. Raises LinkMeshError, which says what is not."""
+    """Poll until `found` returns a value, and return it. Raises LinkMeshError with text `what`."""
     clock = asyncio.get_running_loop().time
     give_up_at = clock() + limit_s
     while (value := found()) is None:
@@ -244,7 +250,7 @@ async def until(found: Callable[[], T | None], limit_s: float, what: str) -> T:
 
 @contextlib.asynccontextmanager
 async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run something until the end of the block; its error, if it has ended with one, is raised."""
+    """Run a coroutine until the end of the block; raise its error if it has ended with one."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -256,7 +262,7 @@ async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def _ended(process: Process) -> None:
-    """Asked to stop, with a limit."""
+    """Stop a process by SIGTERM, and by SIGKILL after a limit."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()

@@ -1,8 +1,8 @@
-"""Bad links: coordinator and target on one side, draft nodes and some clients behind the link.
+"""Run a mesh over a bad link: coordinator and target at the hub, draft nodes behind the link.
 
 Links and devices are emulated; coordinator, nodes, clients, keys, and over TUN devices TCP, are
-real. Clients at the hub (near) show what a bad link to the draft nodes costs those who need none;
-those behind the link (far), what it costs them.
+real. Clients at the hub (near) show what a bad link to the draft nodes costs clients that do not
+use the link. Clients behind the link (far) show what it costs its users.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ _NODES = ("draft-0", "draft-1")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """seconds: with draft nodes; a quarter of it without, before and after.
+    """Parameters of a run.
 
-    near, far: streams of each place.
+    seconds: measured time with draft nodes; a quarter of it is measured without them before and
+    after. near, far: number of streams at each place.
     """
 
     seconds: float = 60.0
@@ -43,11 +44,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkFigures:
-    """What one profile came to.
+    """Results of one profile.
 
-    plain: what the near streams got without any draft node, in plain_s. deaths: reasons of nodes
-    that left without cause. noticed_s, healed_s: of nodes in outages. far_healed_s: until each far
-    stream had a token again.
+    plain: what the near streams received without draft nodes, in plain_s seconds. deaths: nodes
+    that left without cause, with reasons. noticed_s, healed_s: times of nodes in outages.
+    far_healed_s: times from mending until each far stream had a token again.
     """
 
     profile: LinkProfile
@@ -65,7 +66,7 @@ class LinkFigures:
 
     @property
     def ratio(self) -> float:
-        """Near tokens a second with draft nodes to those without."""
+        """Ratio of the near streams' tokens per second with draft nodes to those without."""
         plain_rate = self.plain.num_tokens / self.plain_s
         return self.near.num_tokens / self.seconds / plain_rate if plain_rate else float("inf")
 
@@ -74,18 +75,18 @@ class LinkFigures:
         return self.plain, self.near, self.far
 
     def faults(self) -> list[str]:
-        """What must not be; nothing if all is well."""
+        """Return what must not happen with this profile; empty if all is well."""
         found = []
         if not all(heard.num_tokens for heard in self.heard):
-            found.append("a place heard nothing: nothing was shown")
+            found.append("a place received no tokens, so the run shows nothing")
         if num_wrong := sum(heard.num_wrong for heard in self.heard):
             found.append(f"{num_wrong} wrong texts")
         if self.deaths and not self.profile.may_lose_nodes:
             found.append(f"{len(self.deaths)} false deaths: {', '.join(sorted(set(self.deaths)))}")
         if self.ratio < LEAST_RATIO:
-            found.append(f"{self.ratio:.2f} of what the target does alone")
+            found.append(f"{self.ratio:.2f} of the speed of the target alone")
         if (slowest_s := max(self.healed_s, default=0.0)) > HEALED_WITHIN_S:
-            found.append(f"a node was back only after {slowest_s:.1f} s")
+            found.append(f"a node was back after {slowest_s:.1f} s")
         if self.near.failures:
             found.append(f"requests at the hub failed: {self.near.failures}")
         if (waits_s := max(self.near.waits_s, default=0.0)) > STUCK_S:
@@ -94,9 +95,9 @@ class LinkFigures:
 
 
 async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> LinkFigures:
-    """One profile in a cell and a mesh of its own.
+    """Run one profile in a cell and a mesh of its own.
 
-    Raises NamespacesError where TUN devices are asked for and not allowed.
+    Raises NamespacesError if TUN devices are required and not allowed.
     """
     links = {DRAFTS: profile, CLIENTS: profile, REFUGE: GOOD}
     cell = cell_of(links, setting.seed)
@@ -107,7 +108,7 @@ async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> L
         far = await mesh.start_clients("far", CLIENTS, setting.far, setting.near)
         weather = Weather(mesh, live, profile.outage, (DRAFTS, CLIENTS), _NODES, REFUGE)
         async with beside(weather.run()):
-            # Without draft nodes before and after, since machines have slow times of their own.
+            # Plain decoding is measured before and after, because the machine's speed drifts.
             plain, plain_s = await _plainly(mesh, near, setting)
             for name in _NODES:
                 await mesh.start_node("draft", name, weather.place)
@@ -130,7 +131,7 @@ async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> L
 
 
 async def _plainly(mesh: LinkMesh, near: Clients, setting: Setting) -> tuple[Heard, float]:
-    """What the near streams hear in the next quarter, and for how long that was listened to."""
+    """Return what the near streams receive in a quarter of the time, and its duration."""
     await asyncio.sleep(setting.warm_up_s)
     await near.heard()
     began = mesh.now()
@@ -174,20 +175,22 @@ def _figures(
 
 
 def lost_share(after: CountersOf, before: CountersOf) -> float:
-    """Of all packets of a cell in a time, those that were lost on their path."""
+    """Return the share of a cell's packets between two counts that were lost on their path."""
     used = [after[key] - before[key] for key in after]
     lost = sum(c.num_vanished for c in used)
     return lost / max(1, lost + sum(c.num_frames for c in used))
 
 
 HEAD = (
-    "| link | packets lost | texts wrong, whole, failed | false deaths | cut off: noticed s, most "
-    "| nodes back s, most | far streams back s, most | near: between tokens ms, p50 p99 most "
-    "| far | near: passes with guesses, tokens/s, to target alone |\n|" + "---|" * 10
+    "| link | packets lost | texts wrong, complete, failed | false deaths "
+    "| outages: noticed s, max | nodes back s, max | far streams back s, max "
+    "| near: ms between tokens, p50 p99 max "
+    "| far | near: passes with guesses, tokens/s, ratio to target alone |\n|" + "---|" * 10
 )
 
 
 def row(figures: LinkFigures) -> str:
+    """Return the row of a profile below HEAD."""
     wrong, whole, failed = (
         sum(heard.num_wrong for heard in figures.heard),
         sum(heard.num_texts for heard in figures.heard),

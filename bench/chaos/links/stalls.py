@@ -1,4 +1,4 @@
-"""How long a client waits when its target is killed or cut off, and another one is there."""
+"""Measure how long clients wait when their target is killed or cut off and another one is left."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ STALL_WITHIN_S = 3.0
 HOWS = ("kill", "cut")
 _TARGETS = ("target-0", "target-1")
 _LIGHT_S, _AFTER_S, _LIMIT_S = 5.0, 8.0, 120.0
-# Of a stream that was not on the target, between two notices.
+# Longest usual time between two notices; a stream that waits less was not on the lost target.
 _USUAL_S = 0.5
 _MANY_TOKENS = 512
 
 
 @dataclass(slots=True)
 class StallFigures:
-    """lost_at: when targets were lost. heard: by all streams, from before the first to the end.
+    """Results of one way to lose targets.
 
-    reading_s: what a token of a text that moves takes to be read by the target that is left.
+    reading_s: seconds that the remaining target takes to read a token of a text that moves there.
+    lost_at: times of the losses. heard: what all streams received, from before the first loss on.
     """
 
     how: str
@@ -38,8 +39,10 @@ class StallFigures:
     heard: Heard = field(default_factory=Heard)
 
     def stalls_s(self) -> list[tuple[float, float]]:
-        """Of each stream that waited, in each event: from the loss to its next token, and what the
-        texts that were back no later, its own among them, take to be read by the target's costs.
+        """Return a pair for each stream that waited in each loss.
+
+        The first number is the time from the loss to its next token. The second is the time that
+        the target needs, by its costs, to read this text and all texts that were back before it.
         """
         found = []
         for lost_at in self.lost_at:
@@ -56,12 +59,12 @@ class StallFigures:
     def faults(self) -> list[str]:
         found, stalls_s = [], self.stalls_s()
         if not stalls_s:
-            found.append("no stream noticed anything: nothing was shown")
+            found.append("no stream had to wait, so the run shows nothing")
         elif (p99 := quantiles([s - read_s for s, read_s in stalls_s])[1]) > STALL_WITHIN_S:
-            found.append(f"p99 of the stall without its reading is {p99:.1f} s")
+            found.append(f"p99 of the stall without reading texts is {p99:.1f} s")
         found += self.heard.faults()
         if (waits_s := max(self.heard.waits_s, default=0.0)) > _AFTER_S:
-            found.append(f"a stream has waited for {waits_s:.1f} s at the end")
+            found.append(f"at the end a stream had waited for {waits_s:.1f} s")
         return [f"{self.how}: {fault}" for fault in found]
 
     def row(self) -> str:
@@ -83,7 +86,7 @@ class StallFigures:
 
 
 HEAD = (
-    "| a target is | times | streams that waited | stall s, p50 p99 most | of it reading texts "
+    "| target lost by | times | streams that waited | stall s, p50 p99 max | of it reading texts "
     "| rest | texts wrong | failed |\n|" + "---|" * 8
 )
 
@@ -96,9 +99,9 @@ async def run_stalls(
     means: Means,
     report: Callable[[str], None],
 ) -> list[StallFigures]:
-    """Targets are lost in turns, each behind a good link of its own; clients are at the hub.
+    """Lose two targets in turns, each behind a good link of its own; clients are at the hub.
 
-    Raises NamespacesError where TUN devices are asked for and not allowed.
+    Raises NamespacesError if TUN devices are required and not allowed.
     """
     random = Random(seed)
     found = []
@@ -142,6 +145,6 @@ async def _bring_back(mesh: LinkMesh, live: LiveCell, how: str, name: str) -> No
 
 
 def _reading_s() -> float:
-    """Of a token among many, on the emulated target."""
+    """Return the emulated target's time to read one token of a long batch."""
     opened = open_replay(TARGET, num_cells=_MANY_TOKENS, max_sequences=1)
     return opened.costs.prefill.at(_MANY_TOKENS) / _MANY_TOKENS

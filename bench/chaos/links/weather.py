@@ -1,4 +1,4 @@
-"""What a profile's outages do to a running mesh, one after the other."""
+"""Apply the outages of a profile to a running mesh, one after another."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from bench.emulate.cell import UP
 from bench.emulate.open import LiveCell
 from bench.emulate.profiles import Outage
 
-# A connection that was cut off is tried again later and later: as long may a node that the dark has
-# silenced be taken for dead after it.
+# A node may be taken for dead this long after an outage, because TCP sends data again at growing
+# intervals.
 AFTER_S = 6.0
 
 
 class Weather:
-    """stations: those that it comes over. movers: draft nodes at the first of them, which start
-    anew at `refuge` where the outage says so, and come back at the next one.
+    """The outages of some stations.
+
+    stations: stations that are cut. movers: draft nodes at the first of them. In an outage with
+    `moves` they are restarted at `refuge`, and in the next one back at the first station.
     """
 
     def __init__(
@@ -39,24 +41,24 @@ class Weather:
         self._is_dark = asyncio.Lock()
 
     async def release(self) -> None:
-        """Move nobody any more; returns when the present outage is over."""
+        """Stop moving nodes; returns when the present outage is over."""
         del self._movers[:]
         async with self._is_dark:
             pass
 
     @property
     def place(self) -> str:
-        """Where the movers are, or are to be started."""
+        """The station at which the movers are or shall be started."""
         return self._stations[0]
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Cause outages until cancelled."""
         while self._outage is not None:
             await asyncio.sleep(self._outage.every_s - self._outage.lasts_s)
             await self.darken(self._outage)
 
     async def darken(self, outage: Outage) -> Dark:
-        """One outage, to its end. Returns it; the time after it is still to come."""
+        """Cause one outage and return it when it ends, before its `over`."""
         async with self._is_dark:
             return await self._darken(outage)
 
@@ -64,7 +66,7 @@ class Weather:
         live, now = self._live, self._mesh.now
         stations = self._stations[:1] if outage.moves else self._stations
         begin = mended = now()
-        # Known while it lasts, too.
+        # The list must hold the outage while it lasts, too.
         place = len(self.darks)
         self.darks.append(Dark(begin, float("inf"), float("inf")))
         for station in stations:
@@ -79,10 +81,10 @@ class Weather:
         return self.darks[place]
 
     async def _move(self) -> float:
-        """Start the movers that run over the other path. Returns when they first sent something."""
+        """Restart the running movers at the other station; return the time when they have sent."""
         movers = [name for name in self._movers if self._mesh.has_process(name)]
         for name in movers:
-            # What its kernel says of it goes into the dark.
+            # The cut link swallows the packets by which the kernel ends the connections.
             await self._mesh.kill(name)
         self._stations[0], self._refuge = self._refuge, self._stations[0]
         live = self._live
@@ -96,5 +98,5 @@ class Weather:
 
 
 def num_sent(live: LiveCell, place: str) -> int:
-    """Packets of a station that have come through so far."""
+    """Return how many packets of a station have arrived at the hub so far."""
     return live.counters()[place, UP].num_frames

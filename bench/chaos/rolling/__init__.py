@@ -1,1 +1,1 @@
-"""Every role stopped and started again in turn, while clients that know how to go on ask."""
+"""Restart every role in turn, while clients that can resume their requests send them."""

@@ -1,4 +1,4 @@
-"""`python -m bench chaos rolling`."""
+"""`python -m bench chaos rolling`: restart every role in turn under load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROLES = ("draft", "target", "gateway", "coordinator")
 def _roles_of(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
     roles = tuple(text.split(","))
     if set(roles) - set(ROLES):
-        raise click.BadParameter(f"{text}: some of {', '.join(ROLES)} are accepted")
+        raise click.BadParameter(f"unknown role in {text!r}; accepted are {', '.join(ROLES)}")
     return roles
 
 
@@ -25,17 +25,17 @@ def _roles_of(_context: click.Context, _parameter: click.Parameter, text: str) -
     default=",".join(ROLES),
     show_default=True,
     callback=_roles_of,
-    help="Restarted, one process of each in a round.",
+    help="Roles to restart; each round restarts one process of each.",
 )
-@click.option("--seed", type=int, help="Of what happens when; a drawn one is printed.")
-@click.option("--deadline-s", default=120.0, show_default=True, help="Of a request.")
+@click.option("--seed", type=int, help="Seed of requests and restarts; random by default, printed.")
+@click.option("--deadline-s", default=120.0, show_default=True, help="Deadline of each request.")
 def rolling_command(
     rounds: int, streams: int, roles: tuple[str, ...], seed: int | None, deadline_s: float
 ) -> None:
-    """Restart every role by SIGTERM while clients ask: every text whole, no error.
+    """Restart every role by SIGTERM under load; every text must be whole and without error.
 
-    Two targets, a draft node and two gateways with toy engines. Clients that are cut off go on at
-    the other gateway with Idempotency-Key and Last-Event-ID.
+    The mesh has two targets, a draft node and two gateways with toy engines. Clients that are cut
+    off continue at the other gateway with Idempotency-Key and Last-Event-ID.
 
     \b
     Example:

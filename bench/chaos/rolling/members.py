@@ -1,4 +1,4 @@
-"""The processes of a mesh with two gateways, by name: stopped in good order and started again."""
+"""The processes of a mesh with two gateways, which are stopped by SIGTERM and started by name."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client, RequestFailedError
 
 _ROOT: Final = Path(__file__).parents[3]
-# A process that has not ended by then is one fault, and is killed.
+# A process that has not ended by then is killed and counts as a fault.
 _STOP_LIMIT_S: Final = 120.0
 _UP_LIMIT_S: Final = 60.0
 _POLL_S: Final = 0.02
-# Streams that last longer are cut at a gateway, and go on at the other one.
+# A gateway that stops cuts streams after this time; they continue at the other gateway.
 _GATEWAY_STOP_S: Final = "0.3"
 COORDINATOR: Final = "coordinator"
 ROLES: Final = {
@@ -36,12 +36,12 @@ ROLES: Final = {
 @dataclass(slots=True)
 class _Member:
     process: asyncio.subprocess.Process
-    # What it listens on, the same whenever it is started again.
+    # The address it listens on, which every restart keeps.
     address: str = ""
 
 
 class Members:
-    """faults: what a process did that it should not have done."""
+    """The processes by name. faults: processes that ended by themselves, late or with an error."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,10 +53,11 @@ class Members:
         return self._members[COORDINATOR].address
 
     def url(self, name: str) -> str:
-        """Base of a gateway's API."""
+        """Return the base URL of a gateway's API."""
         return self._members[name].address
 
     async def start(self, name: str) -> None:
+        """Start a process, at its former address if it had one. Raises RuntimeError."""
         role, known = ROLES[name], self._members.get(name)
         arguments = ["-v"]
         if role == COORDINATOR:
@@ -87,7 +88,7 @@ class Members:
         self._members[name] = _Member(process, address)
 
     def _environment(self) -> dict[str, str]:
-        # The settings and keys of whoever measures are none of ours.
+        # The settings and keys of the user who runs this must not matter.
         clean = {k: v for k, v in os.environ.items() if not k.startswith("AIRDRAFT_")}
         return {
             **clean,
@@ -98,11 +99,12 @@ class Members:
         }
 
     async def stop(self, name: str) -> None:
-        """SIGTERM, as a supervisor sends it; what it ends with is looked at."""
+        """Send SIGTERM, as a supervisor does, and check the exit code."""
         process = self._members[name].process
         if process.returncode is not None:
             last = self._last_line(name)
-            self.faults.append(f"{name} had ended with {process.returncode} by itself: {last}")
+            code = process.returncode
+            self.faults.append(f"{name} had ended by itself with exit code {code}: {last}")
             return
         process.terminate()
         try:
@@ -114,14 +116,14 @@ class Members:
             self.faults.append(f"{name} did not end within {_STOP_LIMIT_S:g} s")
             return
         if code:
-            self.faults.append(f"{name} ended with {code}: {self._last_line(name)}")
+            self.faults.append(f"{name} ended with exit code {code}: {self._last_line(name)}")
 
     def _last_line(self, name: str) -> str:
         lines = (self._folder / f"{name}.log").read_text(errors="replace").splitlines()
         return lines[-1] if lines else ""
 
     async def wait_for_nodes(self, watcher: Client) -> None:
-        """Until all targets and draft nodes are in the mesh. Raises TimeoutError."""
+        """Wait until all targets and draft nodes are in the mesh. Raises TimeoutError."""
         wanted = {name for name, role in ROLES.items() if role in ("target", "draft")}
         present: set[str] = set()
         async with asyncio.timeout(_UP_LIMIT_S):
@@ -136,12 +138,13 @@ class Members:
                 member.process.kill()
 
     async def ended(self) -> None:
+        """Wait until all processes have ended."""
         await asyncio.gather(*(member.process.wait() for member in self._members.values()))
 
 
 @contextlib.asynccontextmanager
 async def members() -> AsyncIterator[tuple[Members, Client]]:
-    """All processes, and a client that looks who is there; nothing is left at the end."""
+    """Start all processes and a client that lists the members; end them all at the end."""
     with tempfile.TemporaryDirectory(prefix="airdraft-rolling-") as folder:
         made = Members(Path(folder))
         try:

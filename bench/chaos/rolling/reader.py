@@ -1,4 +1,7 @@
-"""A client that goes on at another gateway: the same key, and the id of the last event it has."""
+"""A client that continues a request at another gateway.
+
+It sends the same Idempotency-Key and the id of the last event that it has received.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,22 @@ from typing import Any, Final
 
 import httpx
 
-# What says that asking again is right.
+# HTTP statuses after which a request may be repeated.
 _PASSING: Final = frozenset({409, 429, 503, 504})
 _BETWEEN_TRIES_S: Final = 0.05
 
 
 class GivenUpError(Exception):
-    """A request has not been answered; the text says why."""
+    """A request was not answered, or wrongly; the text says why."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """texts, reasons: of choices by their index. longest_wait_s: of a stream, for its next event
-    or the first one; a whole answer has none."""
+    """The answer to one request, after any number of tries.
+
+    texts, reasons: by the index of the choice. longest_wait_s: of a stream, for its first or next
+    event; 0.0 for a whole answer. outcomes: counts of tries that failed.
+    """
 
     texts: dict[int, str] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
@@ -35,7 +41,7 @@ class Answer:
 
 
 class Reader:
-    """urls: of the gateways now. One request at a time, streamed or whole."""
+    """Sends requests, streamed or whole, until answered. urls: returns the gateways' URLs."""
 
     def __init__(
         self, http: httpx.AsyncClient, urls: Callable[[], list[str]], deadline_s: float
@@ -45,7 +51,10 @@ class Reader:
         self._deadline_s = deadline_s
 
     async def ask(self, body: dict[str, Any], first: int) -> Answer:
-        """first: index of the gateway that is asked first. Raises GivenUpError."""
+        """Send a request until it is answered. Raises GivenUpError.
+
+        first: index of the gateway that is tried first.
+        """
         answer = Answer()
         asking = _Asking(self._http, body, answer)
         try:
@@ -64,7 +73,7 @@ class Reader:
 
 
 class _Asking:
-    """One request, however often it is sent."""
+    """One request, which may be sent several times."""
 
     def __init__(self, http: httpx.AsyncClient, body: dict[str, Any], answer: Answer) -> None:
         self._http = http
@@ -78,7 +87,10 @@ class _Asking:
         self._heard_at = asyncio.get_running_loop().time()
 
     async def is_done_by(self, url: str) -> bool:
-        """Raises GivenUpError for what asking again does not mend."""
+        """Send the request once; return whether the answer is complete.
+
+        Raises GivenUpError for an error that a repetition cannot solve.
+        """
         answer = self._answer
         last = self._headers.get("last-event-id", "")
         answer.was_resumed |= bool(last)
@@ -105,7 +117,7 @@ class _Asking:
         return False
 
     async def _read_events(self, response: httpx.Response) -> bool:
-        """Whether the stream came to its end."""
+        """Return whether the stream reached its end; an error event ends it early."""
         event_id = ""
         async for line in response.aiter_lines():
             if line.startswith("id: "):
@@ -120,16 +132,16 @@ class _Asking:
                 self._headers["last-event-id"] = event_id
         raise GivenUpError("a stream ended without [DONE] and without an error")
 
-    def _take(self, told: dict[str, Any]) -> None:
+    def _take(self, body: dict[str, Any]) -> None:
         now = asyncio.get_running_loop().time()
         answer = self._answer
         if self._streams:
             answer.longest_wait_s = max(answer.longest_wait_s, now - self._heard_at)
             self._heard_at = now
-        for choice in told["choices"]:
+        for choice in body["choices"]:
             index, reason = choice["index"], choice["finish_reason"]
             if index in answer.reasons:
-                raise GivenUpError("a choice went on behind its end")
+                raise GivenUpError("a choice continued after its end")
             answer.texts[index] = answer.texts.get(index, "") + choice["text"]
             if reason is not None:
                 answer.reasons[index] = reason

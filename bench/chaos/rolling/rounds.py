@@ -1,4 +1,4 @@
-"""Rounds of rolling restarts, and what became of every request meanwhile."""
+"""Rounds of rolling restarts, and the outcome of every request meanwhile."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from nodes.client.client import Client
 _NUM_CASES: Final = 24
 _MAX_FAULTS_SHOWN: Final = 20
 _AFTER_FAULT_S: Final = 0.2
-# Of a calm answer: nothing is started while it comes.
+# Limit for an answer before the restarts begin.
 _CALM_LIMIT_S: Final = 60.0
 
 
 @dataclass(slots=True)
 class Rolled:
-    """turns: restarts by role. waits_s: the longest of each stream, by what was restarted."""
+    """Results. turns: restarts by role. waits_s: longest wait of each stream, by restarted role."""
 
     seed: int
     num_streams: int
@@ -43,9 +43,9 @@ class Rolled:
         waits = "; ".join(f"{role} {spread(found)}" for role, found in self.waits_s.items())
         lines = [
             f"{self.turns.total()} restarts ({turns}) under {self.num_streams} streams, seed "
-            f"{self.seed}: {self.num_requests} requests, {self.num_resumed} went on after an "
-            f"event elsewhere, asked again because of: {tries}",
-            f"longest wait of each stream for an event, by what was restarted: {waits}",
+            f"{self.seed}: {self.num_requests} requests, {self.num_resumed} resumed at another "
+            f"gateway, repeated because of: {tries}",
+            f"longest wait of each stream for an event, by restarted role: {waits}",
             f"{len(self.faults)} faults",
             *(f"  {fault}" for fault in self.faults[:_MAX_FAULTS_SHOWN]),
         ]
@@ -61,7 +61,7 @@ def run_rolling(
     deadline_s: float = 120.0,
     note: Callable[[str], None] = lambda _line: None,
 ) -> Rolled:
-    """So many rounds, in each of which one process of each role is restarted."""
+    """Run num_rounds rounds, each of which restarts one process of each role."""
     rolled = Rolled(seed, num_streams)
     asyncio.run(_run(rolled, num_rounds, roles, deadline_s, note))
     return rolled
@@ -102,7 +102,7 @@ async def _restart(made: Members, watcher: Client, source: Random, role: str) ->
     await made.stop(name)
     await asyncio.sleep(source.uniform(0.0, 0.2))
     await made.start(name)
-    # The next turn must not take the last one of a kind.
+    # The next restart must not take the last node of a role.
     await made.wait_for_nodes(watcher)
 
 
@@ -122,7 +122,7 @@ def _case(source: Random) -> dict[str, Any]:
 
 
 class _Load:
-    """Streams that ask one request after the other. under: what is being restarted."""
+    """Streams that send one request after another. under: the role being restarted."""
 
     def __init__(
         self,
@@ -146,12 +146,14 @@ class _Load:
                 answer = await self._reader.ask(case, self._source.randrange(2))
             except GivenUpError as error:
                 self._rolled.faults.append(f"under {self.under}: {error}")
-                # Where all fail at once the list must not fill the memory.
+                # If every request fails at once, the list of faults must not fill the memory.
                 await asyncio.sleep(_AFTER_FAULT_S)
                 continue
             self._count(answer)
             if (answer.texts, answer.reasons) != (expected.texts, expected.reasons):
-                self._rolled.faults.append(f"under {self.under}: another text than undisturbed")
+                self._rolled.faults.append(
+                    f"under {self.under}: the text differs from the undisturbed one"
+                )
 
     def _count(self, answer: Answer) -> None:
         rolled = self._rolled

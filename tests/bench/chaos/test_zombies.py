@@ -12,7 +12,7 @@ async def test_who_wakes_up_after_being_given_up_changes_nothing(tmp_path: Path)
     assert tally.is_good, str(tally)
     assert tally.num_stale + tally.num_dropped > 0
     assert tally.disturbances == {
-        "target given up, then awake": 2,
-        "draft given up, then awake": 2,
-        "coordinator given up, then awake": 2,
+        "target taken for dead, then awake": 2,
+        "draft taken for dead, then awake": 2,
+        "coordinator taken for dead, then awake": 2,
     }

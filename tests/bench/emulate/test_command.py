@@ -38,4 +38,4 @@ def test_what_cannot_be_made_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_rate_that_cannot_be_is_one_line() -> None:
     result = CliRunner().invoke(command.air_command, ["--slowest-kbps", "0"])
     assert result.exit_code == 1
-    assert result.output.startswith("Error: station rate-1: rate_bps is more than 0")
+    assert result.output.startswith("Error: station rate-1: rate_bps must be above 0")

@@ -47,5 +47,5 @@ def test_a_cell_goes_through_json_with_its_paths() -> None:
 
 
 def test_an_outage_ends_before_the_next_one() -> None:
-    with pytest.raises(ValueError, match=r"20.0 s fits into 20.0 s"):
+    with pytest.raises(ValueError, match=r"shorter than 20.0 s, got 20.0 s"):
         Outage(directions=BOTH, lasts_s=20.0, every_s=20.0)

@@ -27,14 +27,14 @@ def test_each_fault_is_said() -> None:
         FIGURES,
         near=Heard(num_wrong=1, failures={"x": 1}),
         held=(Held(5, 30), Held(5, 31)),
-        notes=["not as before"],
+        notes=["no recovery"],
     )
     assert bad.faults() == [
-        "reset: not as before",
+        "reset: no recovery",
         "reset: 1 wrong texts",
         "reset: requests at the hub failed: {'x': 1}",
-        "reset: no text was finished at the hub: nothing was shown",
-        f"reset: the coordinator held {Held(5, 30)}, and holds {Held(5, 31)}",
+        "reset: no text was finished at the hub, so the run shows nothing",
+        f"reset: the coordinator held {Held(5, 30)} before and {Held(5, 31)} after",
     ]
 
 

@@ -51,10 +51,10 @@ def test_cuts_and_stalls_report_and_end_by_their_faults(monkeypatch: pytest.Monk
     monkeypatch.setattr(stalls, "run_stalls", run_stalls)
     result = invoke(command.cuts_command, "--kinds", "blackout", "--times", "3")
     assert result.exit_code == 1
-    assert "['blackout'] 3 1 tun\nblackout: noticed only after 9.0 s\n" in result.output
+    assert "['blackout'] 3 1 tun\nblackout: noticed after 9.0 s\n" in result.output
     result = invoke(command.stalls_command, "--means", "proxy", "--hows", "kill")
     assert result.exit_code == 1
-    assert "['kill'] 20 8 1 proxy\nkill: no stream noticed" in result.output
+    assert "['kill'] 20 8 1 proxy\nkill: no stream had to wait" in result.output
 
 
 def test_toxics_says_what_it_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,8 @@ def test_without_namespaces_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatc
     result = invoke(command.links_command)
     assert result.exit_code == 1
     assert result.output == (
-        "Error: network namespaces need root and `ip`; --means proxy does without, and shows less\n"
+        "Error: network namespaces need root and `ip`; --means proxy needs no namespaces, "
+        "but loses no packets\n"
     )
 
 
@@ -92,4 +93,4 @@ def test_without_namespaces_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatc
 def test_an_unknown_name_is_a_usage_error(which: Any, option: str) -> None:
     result = invoke(which, option, "gale")
     assert result.exit_code == 2
-    assert f"Error: {option}: 'gale' is not among " in result.output
+    assert f"Error: {option}: unknown 'gale'; accepted are " in result.output

@@ -30,8 +30,8 @@ def test_each_fault_is_said() -> None:
     slow = Loss(guessing=105.0, after=90.0, plain=100.0, gap_s=0.1, stall_s=())
     heard = Heard(num_wrong=2, failures={"gone": 1})
     assert DraftlessFigures("cut", 101.0, [slow], heard).faults() == [
-        "cut: a gap after the loss 0.90 of what plain decoding gives",
-        "cut: guesses gave 1.05 of plain decoding: nothing was lost",
+        "cut: after the loss 0.90 of the speed of plain decoding",
+        "cut: with guesses only 1.05 of the speed of plain decoding, so the run shows nothing",
         "cut: 2 wrong texts",
         "cut: requests failed: {'gone': 1}",
     ]

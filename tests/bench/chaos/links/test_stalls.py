@@ -26,12 +26,12 @@ def test_a_stall_is_what_is_left_of_a_gap_after_the_loss() -> None:
 def test_each_fault_of_a_stall_is_said() -> None:
     heard = Heard(num_wrong=2, failures={"gone": 1}, gaps_s=[(14.0, 5.0, 9)], waits_s=[1.0, 9.0])
     assert StallFigures("cut", 4, 0.001, [10.0], heard).faults() == [
-        "cut: p99 of the stall without its reading is 4.0 s",
+        "cut: p99 of the stall without reading texts is 4.0 s",
         "cut: 2 wrong texts",
         "cut: requests failed: {'gone': 1}",
-        "cut: a stream has waited for 9.0 s at the end",
+        "cut: at the end a stream had waited for 9.0 s",
     ]
-    assert "nothing was shown" in StallFigures("cut", 4, 0.001, [10.0]).faults()[0]
+    assert "shows nothing" in StallFigures("cut", 4, 0.001, [10.0]).faults()[0]
 
 
 async def test_streams_of_a_lost_target_go_on_at_the_other() -> None:
