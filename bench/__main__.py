@@ -1,4 +1,4 @@
-"""`python -m bench`: measurements that take too long or are too noisy for tests."""
+"""`python -m bench`: measurements that take too long, or vary too much, to be tests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ set_engine_environment()
 
 @click.group()
 def bench() -> None:
-    """Measure airdraft on this machine. Figures are ratios within one run.
+    """Measure airdraft on this machine. Compare figures only within one run.
 
     \b
     Example:
@@ -46,17 +46,32 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--frames", default=10_000_000, show_default=True, help="Through the decoder.")
+@click.option("--frames", default=10_000_000, show_default=True, help="Frames to decode.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--connections", default=100_000, show_default=True, help="Garbage at the port.")
-@click.option("--unknown", "strangers", default=10_000, show_default=True, help="Messages.")
-@click.option("--silent", "quiet", default=350, show_default=True, help="Connections.")
-@click.option("--peers", default=1_000, show_default=True, help="With keys of their own.")
-@click.option("--seconds", default=10.0, show_default=True, help="With all peers there.")
+@click.option(
+    "--connections",
+    default=100_000,
+    show_default=True,
+    help="Connections that send garbage to the port.",
+)
+@click.option(
+    "--unknown",
+    "strangers",
+    default=10_000,
+    show_default=True,
+    help="Messages from peers with unknown keys.",
+)
+@click.option(
+    "--silent", "quiet", default=350, show_default=True, help="Connections that send nothing."
+)
+@click.option("--peers", default=1_000, show_default=True, help="Peers, each with its own key.")
+@click.option(
+    "--seconds", default=10.0, show_default=True, help="Time with all peers connected, in seconds."
+)
 def hostile(
     frames: int, seed: int, connections: int, strangers: int, quiet: int, peers: int, seconds: float
 ) -> None:
-    """What strangers and broken peers can do to a coordinator; 0 leaves a part out.
+    """Attack a coordinator as strangers and broken peers could; a count of 0 skips a part.
 
     \b
     Example:
@@ -82,16 +97,22 @@ def hostile(
 @bench.command("kernels")
 @click.option("--model", default="smollm2-135m", show_default=True, help="Name or path.")
 @click.option("--threads", type=click.IntRange(1), multiple=True, default=(1, 2), show_default=True)
-@click.option("--cells", type=click.IntRange(16), default=256, show_default=True)
+@click.option(
+    "--cells",
+    type=click.IntRange(16),
+    default=256,
+    show_default=True,
+    help="Cache cells in use when a pass is timed.",
+)
 @click.option(
     "--tokens",
     type=click.IntRange(0),
     default=2000,
     show_default=True,
-    help="Of a text whose perplexity both have; 0 for none.",
+    help="Tokens of the text whose perplexity is compared; 0 skips the comparison.",
 )
 def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: int) -> None:
-    """Our kernels beside stock llama.cpp: what passes take, and how far predictions differ.
+    """Compare airdraft's kernels with stock llama.cpp: times of passes and predictions.
 
     \b
     Example:
@@ -103,7 +124,7 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
 
     path = Catalog(default_cache_dir(environment())).ensure(model)
     for index, num_threads in enumerate(threads):
-        # More threads change no bit.
+        # Predictions do not depend on the number of threads, so they are compared once.
         asked = Asked(path, num_threads, cells, 0 if index else tokens)
         click.echo(f"{num_threads} thread(s), {cells} cells:")
         click.echo(compare(asked, lambda line: click.echo(line, err=True)))
@@ -111,9 +132,13 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
 
 @bench.command("hostile-requests")
 @click.option("--schemas", default=200, show_default=True, help="Generated JSON schemas.")
-@click.option("--words/--no-words", default=True, help="Of 60,000 letters, in all vocabularies.")
+@click.option(
+    "--words/--no-words",
+    default=True,
+    help="Also send words of 60,000 letters, for all vocabularies.",
+)
 def hostile_requests(schemas: int, words: bool) -> None:
-    """Requests that want to hurt, against a mesh with 4 GB of address space a process.
+    """Send harmful requests to a mesh whose processes have 4 GB of address space each.
 
     \b
     Example:
@@ -138,12 +163,12 @@ def hostile_requests(schemas: int, words: bool) -> None:
 
 
 @bench.command("two-machines")
-@click.option("--airdraft", default="", help="The command to try; default this installation's.")
-@click.option("--target", default="", help="Default: the catalogue's default target.")
-@click.option("--draft", default="", help="Default: the catalogue's default draft.")
+@click.option("--airdraft", default="", help="Command to test. Default: that of this installation.")
+@click.option("--target", default="", help="Target model. Default: that of the catalogue.")
+@click.option("--draft", default="", help="Draft model. Default: that of the catalogue.")
 @click.option("--max-tokens", default=48, show_default=True)
 def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> None:
-    """A mesh by invitation over two network namespaces, with a listener on the cable (root).
+    """Join two network namespaces to one mesh by invitation, and record their link; needs root.
 
     \b
     Example:
@@ -166,7 +191,9 @@ def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> Non
 @click.option("--max-tokens", type=click.IntRange(2), default=32, show_default=True)
 @click.option("--at-once", type=click.IntRange(1), default=24, show_default=True)
 def classes(requests: int, max_tokens: int, at_once: int) -> None:
-    """Seeded requests, three times each, to targets of two classes and two files of one name.
+    """Check that a seeded request gives one text with targets of two numerics classes.
+
+    Each request is sent three times. Two of the targets' model files have the same name.
 
     \b
     Example:
@@ -187,15 +214,19 @@ def classes(requests: int, max_tokens: int, at_once: int) -> None:
     multiple=True,
     default=("smollm2-draft", "smollm2-135m-q4_0"),
     show_default=True,
-    help="Name or path; may be given again.",
+    help="Name or path. Can be repeated.",
 )
 @click.option("--texts", type=click.IntRange(10, 250), default=80, show_default=True)
 @click.option(
-    "--max-tokens", type=click.IntRange(1), default=192, show_default=True, help="Of a text."
+    "--max-tokens",
+    type=click.IntRange(1),
+    default=192,
+    show_default=True,
+    help="Largest length of a text in tokens.",
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def record(target: str, drafts: tuple[str, ...], texts: int, max_tokens: int, out: Path) -> None:
-    """Texts of a target and its drafts' guesses, for nodes that replay them.
+    """Record texts of a target and the guesses of its drafts, for nodes that replay them.
 
     \b
     Example:
@@ -213,7 +244,7 @@ def record(target: str, drafts: tuple[str, ...], texts: int, max_tokens: int, ou
 
 @bench.command()
 def sampling() -> None:
-    """Sampling 16 rows by law 1 beside the decode of 16 rows, on every installed model.
+    """Compare the time for sampling 16 rows with that for decoding them, on every installed model.
 
     \b
     Example:
@@ -228,10 +259,10 @@ def sampling() -> None:
 @click.option(
     "--arm-root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder with an arm64 Python and numpy; CONTRIBUTING.md says how to make it.",
+    help="A folder with an arm64 Python and numpy; CONTRIBUTING.md describes how to make it.",
 )
 def portable(arm_root: Path | None) -> None:
-    """Whether sampling gives the same bits on CPUs that QEMU emulates.
+    """Check that sampling gives the same bits on CPUs that QEMU emulates.
 
     \b
     Example:
@@ -250,7 +281,7 @@ def portable(arm_root: Path | None) -> None:
 @bench.command("portable-kernels")
 @click.option("--arm-compiler", default="aarch64-linux-gnu-g++", show_default=True)
 def portable_kernels(arm_compiler: str) -> None:
-    """Whether the kernels give the same bits on this processor and on an arm64 that QEMU emulates.
+    """Check that the kernels give the same bits on this CPU and on an emulated arm64 CPU.
 
     \b
     Example:
@@ -269,7 +300,7 @@ def portable_kernels(arm_compiler: str) -> None:
 
 @bench.command()
 def memory() -> None:
-    """Resident memory of a target and a coordinator against their budgets.
+    """Compare the resident memory of a target and a coordinator with their budgets.
 
     \b
     Example:
@@ -304,11 +335,11 @@ for _command in (*PARTS, *PAIRS, *SIMULATED, *_RESULTS):
 
 
 @bench.command()
-@click.option("--streams", default="1,4,16", show_default=True, help="Of a pass.")
+@click.option("--streams", default="1,4,16", show_default=True, help="Streams of a pass.")
 @click.option("--gamma", default=4, show_default=True, type=click.IntRange(1, 16))
 @click.option("--vocab", default=49_152, show_default=True, help="Tokens of the vocabulary.")
 def wire(streams: str, gamma: int, vocab: int) -> None:
-    """Bytes of the messages around a pass, with ZeroMQ and CURVE, a guess and a committed token.
+    """Count the bytes that a pass sends over links, for each guess and each committed token.
 
     \b
     Example:
@@ -323,7 +354,8 @@ def wire(streams: str, gamma: int, vocab: int) -> None:
 
 
 if __name__ == "__main__":
-    # As Ctrl-C does, which shells have jobs behind ignore: what was started is stopped.
+    # Shells start background jobs with SIGINT ignored. Restore it, and let SIGTERM act the same
+    # way, so that the processes that a command started are stopped.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     bench()

@@ -79,7 +79,7 @@ def test_a_folder_that_is_missing_is_told_before_anything_is_measured(tmp_path: 
 
     wrong = CliRunner().invoke(measure, ["--out", str(tmp_path / "none" / "result.json")])
     assert wrong.exit_code == 2
-    assert "is no folder" in wrong.output
+    assert "is not an existing folder" in wrong.output
     assert "measured" not in wrong.output
     assert CliRunner().invoke(measure, ["--out", str(tmp_path / "result.json")]).exit_code == 0
     assert CliRunner().invoke(measure, []).output == "measured for None\n"
