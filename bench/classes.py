@@ -79,7 +79,9 @@ class Found:
         return texts + told + down + sum("no target with" not in line for line in self.refusals)
 
     def table(self) -> str:
-        rows = ["| selected by | requests | answers | fingerprint | texts differ | wrong fingerprint |"]
+        rows = [
+            "| selected by | requests | answers | fingerprint | texts differ | wrong fingerprint |"
+        ]
         rows.append("|---|---|---|---|---|---|")
         for kind in dict.fromkeys(case.kind for case in self.answers):
             mine = [answers for case, answers in self.answers.items() if case.kind == kind]

@@ -51,7 +51,7 @@ class Sized:
 
 @dataclass(frozen=True, slots=True)
 class PassBytes:
-    """Messages around a pass of num_streams streams, with gamma guesses each, at acceptance alpha."""
+    """Messages around a pass of num_streams streams with gamma guesses each. alpha: acceptance."""
 
     num_streams: int
     gamma: int

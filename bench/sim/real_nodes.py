@@ -27,7 +27,7 @@ class Scripted(Protocol):
 
 
 class SimNode:
-    """A real node state on a scripted engine. Messages that arrive during a pass wait until it ends."""
+    """A real node state on a scripted engine. Messages that arrive during a pass wait."""
 
     def __init__(
         self,
