@@ -80,7 +80,7 @@ class Found:
 
     def table(self) -> str:
         rows = [
-            "| selected by | requests | answers | fingerprint | texts differ | wrong fingerprint |"
+            "| chosen by | requests | answers | fingerprint | texts differ | wrong fingerprint |"
         ]
         rows.append("|---|---|---|---|---|---|")
         for kind in dict.fromkeys(case.kind for case in self.answers):

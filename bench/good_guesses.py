@@ -1,4 +1,4 @@
-"""Speed with planned guesses and without, on texts that repeat themselves, where guesses are good."""
+"""Speed with planned guesses and without, on repetitive texts, where guesses are very good."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Request:
 
 
 class Clients:
-    """Draws requests. They depend on client and number only, so all modes of planning get the same."""
+    """Draws requests by client and number alone, so that all modes of planning get the same."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._clients = scenario.clients
@@ -65,7 +65,7 @@ class Clients:
         return self._randoms[number].expovariate(1.0 / think_s) if think_s else 0.0
 
     def book(self, request: Request, now: float) -> None:
-        """Add a request to its client's figures, from when its prompt was read: only decoding counts."""
+        """Add a request to its client's figures. Only the time after its prompt was read counts."""
         if request.ready_at >= 0:
             since = max(request.ready_at, self._warm_up_s)
             figures = self.figures[request.client]

@@ -57,7 +57,7 @@ def test_what_does_not_belong_together_is_not_merged() -> None:
     )
     with pytest.raises(ValueError, match="different machines"):
         merged(one, elsewhere)
-    with pytest.raises(ValueError, match="a: here: ours is there twice"):
+    with pytest.raises(ValueError, match="a: here: ours occurs twice"):
         merged(one, result_of([cell("a")]))
     merged(one, result_of([cell("a", place="there")]))
 
