@@ -71,7 +71,9 @@ def bench() -> None:
 def hostile(
     frames: int, seed: int, connections: int, strangers: int, quiet: int, peers: int, seconds: float
 ) -> None:
-    """Attack a coordinator as strangers and broken peers could; a count of 0 skips a part.
+    """Attack a coordinator as strangers or broken peers can.
+
+    A count of 0 skips a part.
 
     \b
     Example:
@@ -112,7 +114,9 @@ def hostile(
     help="Tokens of the text whose perplexity is compared; 0 skips the comparison.",
 )
 def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: int) -> None:
-    """Compare airdraft's kernels with stock llama.cpp: times of passes and predictions.
+    """Compare airdraft's kernels with stock llama.cpp.
+
+    The tables show times of passes, and how far predictions differ.
 
     \b
     Example:
@@ -138,7 +142,9 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
     help="Also send words of 60,000 letters, for all vocabularies.",
 )
 def hostile_requests(schemas: int, words: bool) -> None:
-    """Send harmful requests to a mesh whose processes have 4 GB of address space each.
+    """Send harmful requests to a mesh with limited memory.
+
+    Each process has 4 GB of address space.
 
     \b
     Example:
@@ -168,7 +174,9 @@ def hostile_requests(schemas: int, words: bool) -> None:
 @click.option("--draft", default="", help="Draft model. Default: that of the catalogue.")
 @click.option("--max-tokens", default=48, show_default=True)
 def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> None:
-    """Join two network namespaces to one mesh by invitation, and record their link; needs root.
+    """Make a mesh of two network namespaces by invitation.
+
+    The traffic between them is recorded and searched. This needs root.
 
     \b
     Example:
@@ -191,9 +199,10 @@ def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> Non
 @click.option("--max-tokens", type=click.IntRange(2), default=32, show_default=True)
 @click.option("--at-once", type=click.IntRange(1), default=24, show_default=True)
 def classes(requests: int, max_tokens: int, at_once: int) -> None:
-    """Check that a seeded request gives one text with targets of two numerics classes.
+    """Check that a request gets one text from all targets.
 
-    Each request is sent three times. Two of the targets' model files have the same name.
+    Seeded requests are sent three times each, to targets of two numerics classes and with two model
+    files of one name.
 
     \b
     Example:
@@ -226,7 +235,9 @@ def classes(requests: int, max_tokens: int, at_once: int) -> None:
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def record(target: str, drafts: tuple[str, ...], texts: int, max_tokens: int, out: Path) -> None:
-    """Record texts of a target and the guesses of its drafts, for nodes that replay them.
+    """Record texts of a target and the guesses of its drafts.
+
+    Nodes can replay the recording.
 
     \b
     Example:
@@ -244,7 +255,9 @@ def record(target: str, drafts: tuple[str, ...], texts: int, max_tokens: int, ou
 
 @bench.command()
 def sampling() -> None:
-    """Compare the time for sampling 16 rows with that for decoding them, on every installed model.
+    """Compare the times for sampling and decoding 16 rows.
+
+    Sampling is by law 1. Every installed model is measured.
 
     \b
     Example:
@@ -262,7 +275,9 @@ def sampling() -> None:
     help="A folder with an arm64 Python and numpy; CONTRIBUTING.md describes how to make it.",
 )
 def portable(arm_root: Path | None) -> None:
-    """Check that sampling gives the same bits on CPUs that QEMU emulates.
+    """Check that sampling gives the same bits on other CPUs.
+
+    QEMU emulates the CPUs.
 
     \b
     Example:
@@ -281,7 +296,9 @@ def portable(arm_root: Path | None) -> None:
 @bench.command("portable-kernels")
 @click.option("--arm-compiler", default="aarch64-linux-gnu-g++", show_default=True)
 def portable_kernels(arm_compiler: str) -> None:
-    """Check that the kernels give the same bits on this CPU and on an emulated arm64 CPU.
+    """Check that kernels give the same bits on arm64.
+
+    The kernels run on this CPU and on an arm64 CPU that QEMU emulates.
 
     \b
     Example:
@@ -300,7 +317,9 @@ def portable_kernels(arm_compiler: str) -> None:
 
 @bench.command()
 def memory() -> None:
-    """Compare the resident memory of a target and a coordinator with their budgets.
+    """Compare the memory of nodes with their budgets.
+
+    The resident memory of a target and a coordinator is measured.
 
     \b
     Example:
@@ -339,7 +358,9 @@ for _command in (*PARTS, *PAIRS, *SIMULATED, *_RESULTS):
 @click.option("--gamma", default=4, show_default=True, type=click.IntRange(1, 16))
 @click.option("--vocab", default=49_152, show_default=True, help="Tokens of the vocabulary.")
 def wire(streams: str, gamma: int, vocab: int) -> None:
-    """Count the bytes that a pass sends over links, for each guess and each committed token.
+    """Count the bytes that a pass sends over links.
+
+    The table shows them with ZeroMQ and CURVE, for each guess and each committed token.
 
     \b
     Example:

@@ -156,18 +156,18 @@ async def _texts(
             made = workload(kind, num_prompts)
             texts = found.setdefault(kind, [])
             for k, prompt in enumerate(made.prompts):
-                asked = replace(options, rules=rules_of(made, k))
+                own_options = replace(options, rules=rules_of(made, k))
                 if not texts:
-                    await mesh.beside(ask_one(client, prompt, replace(asked, max_tokens=24)))
+                    await mesh.beside(ask_one(client, prompt, replace(own_options, max_tokens=24)))
                 answers: dict[int | None, Answer] = {}
                 for gamma in (None, 0) if k % 2 else (0, None):
-                    work = ask_one(client, prompt, replace(asked, gamma=gamma))
+                    work = ask_one(client, prompt, replace(own_options, gamma=gamma))
                     answers[gamma] = await mesh.beside(work)
                 auto, plain = answers[None], answers[0]
                 assert auto.token_ids == plain.token_ids, "guesses changed a text"
-                read = await mesh.beside(client.read(prompt, asked, "tokens"))
+                read = await mesh.beside(client.read(prompt, own_options, "tokens"))
                 if len(auto.token_ids) > 1:
-                    known = read.prompt_token_ids, auto.token_ids, asked.rules
+                    known = read.prompt_token_ids, auto.token_ids, own_options.rules
                     texts.append(Text(*known, rate([plain]), rate([auto])))
     return found
 
@@ -179,13 +179,13 @@ def _costs(
     passes: Connection, steps: Connection, cells: int, report: Callable[[str], None]
 ) -> tuple[Costs, Costs]:
     """Measure the costs of each side alone, and of both while they work at the same time."""
-    told = []
+    timings = []
     for names in (("passes",), ("steps",), ("passes", "steps")):
-        asked = [passes if name == "passes" else steps for name in names]
-        for each in asked:
+        workers = [passes if name == "passes" else steps for name in names]
+        for each in workers:
             each.send(("timed", cells))
-        told += [each.recv() for each in asked]
-    alone_passes, alone_step, beside_passes, beside_step = told
+        timings += [each.recv() for each in workers]
+    alone_passes, alone_step, beside_passes, beside_step = timings
     for name, table, step_s in (
         ("alone", alone_passes, alone_step),
         ("at the same time", beside_passes, beside_step),

@@ -71,12 +71,17 @@ class Found:
     @property
     def num_wrong(self) -> int:
         texts = sum(len(set(answers)) > 1 for answers in self.answers.values())
-        told = sum(
-            any(told != self.wanted[case.kind] for _, told in answers)
+        fingerprints = sum(
+            any(fingerprint != self.wanted[case.kind] for _, fingerprint in answers)
             for case, answers in self.answers.items()
         )
-        down = sum(told != self.wanted["fast"] for told in self.told_while_down)
-        return texts + told + down + sum("no target with" not in line for line in self.refusals)
+        down = sum(found != self.wanted["fast"] for found in self.told_while_down)
+        return (
+            texts
+            + fingerprints
+            + down
+            + sum("no target with" not in line for line in self.refusals)
+        )
 
     def table(self) -> str:
         rows = [
@@ -115,11 +120,11 @@ async def _ask(client: AsyncOpenAI, case: Case) -> tuple[str, str]:
     if not case.streams:
         whole = await client.completions.create(**common)
         return whole.choices[0].text, whole.system_fingerprint or ""
-    text, told = "", set()
+    text, fingerprints = "", set()
     async for chunk in await client.completions.create(**common, stream=True):
         text += chunk.choices[0].text
-        told.add(chunk.system_fingerprint or "")
-    return text, " ".join(sorted(told))
+        fingerprints.add(chunk.system_fingerprint or "")
+    return text, " ".join(sorted(fingerprints))
 
 
 def make_cases(count: int, max_tokens: int, kinds: Sequence[tuple[str, str, str]]) -> list[Case]:

@@ -44,7 +44,9 @@ def engine_command(
     quick: bool,
     out: Path | None,
 ) -> None:
-    """Measure an engine's passes, steps, prompts and sampling on this machine.
+    """Measure an engine's work on this machine.
+
+    The table shows passes, steps, prompts and sampling.
 
     \b
     Example:
@@ -91,7 +93,7 @@ def engine_command(
 def cost_command(
     streams: str, repeats: int, max_tokens: int, quick: bool, out: Path | None
 ) -> None:
-    """Compare plain decoding through the whole mesh with a bare llama.cpp loop.
+    """Compare plain decoding in a mesh with bare llama.cpp.
 
     \b
     Example:
@@ -113,7 +115,9 @@ def cost_command(
 @quick_option
 @out_option
 def planner_command(plans: int, exact: int, quick: bool, out: Path | None) -> None:
-    """Measure the processor time of a plan, and how close its price is to the exact plan's.
+    """Measure the planner's time and the quality of its plans.
+
+    Prices of plans are compared with those of exact plans.
 
     \b
     Example:
@@ -149,7 +153,9 @@ def law1_command(
     target: str,
     draft: str | None,
 ) -> None:
-    """Compare the token ids of a real pair in a mesh with those of a plain one-sequence loop.
+    """Check that a real pair's texts equal those of a loop.
+
+    Token ids from a mesh are compared with those of a plain loop over one sequence.
 
     \b
     Example:

@@ -145,7 +145,9 @@ def _candidates() -> Iterator[str]:
 )
 @click.option("--max-tokens", default=192, show_default=True)
 def good_guesses_command(targets: str, prompts: int, least: float, max_tokens: int) -> None:
-    """Compare planned with plain decoding where looked-up guesses are nearly always right.
+    """Measure the gain where guesses are nearly always right.
+
+    One stream decodes with looked-up guesses as planned, and plainly.
 
     \b
     Example:

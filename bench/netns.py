@@ -38,9 +38,9 @@ def inside(name: str, argv: Sequence[str]) -> list[str]:
 
 def remove(names: Sequence[str]) -> None:
     """Remove those of the namespaces that exist, and kill the processes in them."""
-    there = {line.split()[0] for line in ip("netns", "list").splitlines() if line}
+    existing = {line.split()[0] for line in ip("netns", "list").splitlines() if line}
     for name in names:
-        if name not in there:
+        if name not in existing:
             continue
         for pid in ip("netns", "pids", name).split():
             with contextlib.suppress(ProcessLookupError):

@@ -40,7 +40,9 @@ def speed_command(
     lookup: bool,
     weights: str,
 ) -> None:
-    """Compare planned guesses with plain decoding for a pair of models, in alternating runs.
+    """Compare planned guesses with plain decoding.
+
+    A pair of models decodes the same prompts in both ways, in alternating order.
 
     \b
     Examples:
@@ -72,7 +74,9 @@ def speed_command(
 @_target
 @click.option("--draft", default="", help="Draft model. Default: that of the catalogue.")
 def bound_command(prompts: int, max_tokens: int, workloads: str, target: str, draft: str) -> None:
-    """Compare the speed of one stream with the upper bound that its draft allows.
+    """Compare one stream's speed with its draft's bound.
+
+    The bound is the highest speed that the draft's guesses allow.
 
     \b
     Example:

@@ -94,14 +94,14 @@ async def _run(
     async with local_mesh(target, draft, lookup=pair.looks_up) as (mesh, client):
         for kind in kinds:
             made = workload(kind, num_prompts)
-            asked = [
+            requests = [
                 (prompt, replace(options, rules=rules_of(made, k)))
                 for k, prompt in enumerate(made.prompts)
             ]
-            warm_up = [(prompt, replace(option, max_tokens=24)) for prompt, option in asked[:1]]
+            warm_up = [(prompt, replace(option, max_tokens=24)) for prompt, option in requests[:1]]
             await mesh.beside(_together(client, warm_up, None))
             for count in counts:
-                groups = [asked[at : at + count] for at in range(0, len(asked), count)]
+                groups = [requests[at : at + count] for at in range(0, len(requests), count)]
                 report(await mesh.beside(_row(client, made.name, count, groups)))
 
 
@@ -199,5 +199,5 @@ async def _ask(client: Client, prompt: Prompt, options: GenerateOptions) -> Answ
         elif isinstance(event, FinishedNotice):
             figures = event.figures
     assert figures is not None
-    said = text.decode("utf-8", "replace")
-    return Answer(tuple(token_ids), max(1e-9, last - first), (figures,), said)
+    decoded = text.decode("utf-8", "replace")
+    return Answer(tuple(token_ids), max(1e-9, last - first), (figures,), decoded)

@@ -9,7 +9,7 @@ import click
 
 @click.group("gateway")
 def gateway() -> None:
-    """Measure the HTTP gateway's cost, and test it against clients that misbehave.
+    """Measure the HTTP gateway, and test it with bad clients.
 
     \b
     Example:
@@ -20,7 +20,9 @@ def gateway() -> None:
 @gateway.command("fuzz")
 @click.option("--examples", default=10_000, show_default=True)
 def fuzz(examples: int) -> None:
-    """Send bodies of every kind to a gateway process; a status of 500 or a hang is a fault.
+    """Send bodies of every kind to a gateway process.
+
+    A status of 500 or a hang is a fault.
 
     \b
     Example:
@@ -36,7 +38,9 @@ def fuzz(examples: int) -> None:
 @gateway.command("idle")
 @click.option("--streams", default=10_000, show_default=True)
 def idle(streams: int) -> None:
-    """Measure the memory of each idle stream, and how soon another request begins beside them.
+    """Measure memory and delay with many idle streams.
+
+    The delay is that of another request's first token.
 
     \b
     Example:
@@ -51,7 +55,7 @@ def idle(streams: int) -> None:
 @click.option("--streams", default="1,16", show_default=True, help="Stream counts.")
 @click.option("--tokens", default=4_000, show_default=True, help="Tokens of each measurement.")
 def cost(streams: str, tokens: int) -> None:
-    """Measure the gateway's processor time for each token that it sends.
+    """Measure the gateway's processor time per token.
 
     \b
     Example:
@@ -67,7 +71,9 @@ def cost(streams: str, tokens: int) -> None:
 @click.option("--clients", default=1_000, show_default=True)
 @click.option("--pair", is_flag=True, help="Use the default pair of models, not toy models.")
 def disconnect(clients: int, *, pair: bool) -> None:
-    """Disconnect clients at random points, and check that all nodes free their streams.
+    """Check that streams of disconnected clients are freed.
+
+    Clients disconnect at random points. No node may keep a stream or a cell of theirs.
 
     \b
     Example:
@@ -84,7 +90,9 @@ def disconnect(clients: int, *, pair: bool) -> None:
 @gateway.command("schema")
 @click.option("--texts", default=100, show_default=True)
 def schema(texts: int) -> None:
-    """Check that texts of the default pair at temperature 1 match the JSON schemas requested.
+    """Check that answers match a requested JSON schema.
+
+    The default pair generates texts at temperature 1.
 
     \b
     Example:
@@ -108,7 +116,9 @@ def schema(texts: int) -> None:
     help="Prompt lengths in tokens for the time to the first token.",
 )
 def overhead(streams: str, pairs: int, max_tokens: int, prompts: str) -> None:
-    """Compare gateway and mesh with a bare llama.cpp loop: tokens/s and time to first token.
+    """Compare gateway and mesh with bare llama.cpp.
+
+    Tokens/s and the time to the first token are compared.
 
     \b
     Example:
@@ -128,7 +138,9 @@ def overhead(streams: str, pairs: int, max_tokens: int, prompts: str) -> None:
 @gateway.command("canary")
 @click.option("--pair", is_flag=True, help="Use the default pair of models, not toy models.")
 def canary(*, pair: bool) -> None:
-    """Search a mesh's logs, files, command lines and environments for words of prompts.
+    """Search a mesh's logs and files for a word of prompts.
+
+    Command lines, environments and pages for operators are searched, too.
 
     \b
     Example:

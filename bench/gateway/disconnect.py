@@ -124,14 +124,14 @@ async def _check_status(client: Client, leaks: Leaks) -> None:
 async def _leave(mesh: Up, point: str, source: random.Random) -> None:
     """Run one client that disconnects at a random moment of the given point."""
     port = int(mesh.url.rsplit(":", 1)[1].split("/")[0])
-    asked = {
+    fields = {
         "prompt": "x" * source.randrange(1, 400),
         "max_tokens": 3000 if point != "whole" else source.randrange(50, 3000),
         "n": source.choice((1, 1, 2)),
         "ignore_eos": True,
         "stream": point != "whole",
     }
-    body = json.dumps(asked).encode()
+    body = json.dumps(fields).encode()
     head = (
         "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"

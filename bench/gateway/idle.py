@@ -54,7 +54,7 @@ async def _measure(num_streams: int, num_pairs: int, empty: int, port: int, pid:
     pairs = []
     for turn in range(num_pairs):
         order = (empty, port) if turn % 2 else (port, empty)
-        found = {asked: await _first_token_s(asked) for asked in order}
+        found = {each_port: await _first_token_s(each_port) for each_port in order}
         pairs.append((found[empty], found[port]))
     for writer in writers:
         writer.transport.abort()

@@ -122,9 +122,9 @@ class _Bench:
                 if side == "bare":
                     found.append(await asyncio.to_thread(self._bare.prefill_s, num_tokens))
                 else:
-                    asked = time.perf_counter()
+                    sent_at = time.perf_counter()
                     (first,) = await self._ask(num_tokens, 1)
-                    found.append(first - asked)
+                    found.append(first - sent_at)
         # The first pair warms up.
         added = median(b - a for a, b in list(zip(prefills, firsts, strict=True))[1:])
         return FirstToken(num_tokens, median(prefills[1:]), median(firsts[1:]), added)

@@ -38,7 +38,9 @@ def machine(
     quick: bool,
     out: Path | None,
 ) -> None:
-    """Compare a real mesh on this machine with a bare llama.cpp loop of the same numerics.
+    """Compare a real mesh with a bare llama.cpp loop.
+
+    Both run on this machine with the same numerics; nothing is emulated.
 
     \b
     Example:
@@ -79,7 +81,7 @@ def scale(
     quick: bool,
     out: Path | None,
 ) -> None:
-    """Measure the load that one coordinator carries on one core.
+    """Measure one coordinator's load on one core.
 
     Its nodes run on the other cores and look their tokens up instead of computing them.
 
@@ -142,9 +144,9 @@ def edge(
     quick: bool,
     out: Path | None,
 ) -> None:
-    """EMULATED: measure a strong target with four small draft nodes on one radio cell.
+    """EMULATED: measure a mesh on one radio cell.
 
-    The draft nodes' links have different rates.
+    One strong target has four small draft nodes, whose links have different rates.
 
     \b
     Example:
@@ -199,7 +201,9 @@ def edge(
 @click.option("--max-tokens", default=128, show_default=True)
 @click.option("--turns", default=3, show_default=True)
 def mixed(streams: int, max_tokens: int, turns: int) -> None:
-    """EMULATED: measure one and two targets whose draft nodes differ in speed.
+    """EMULATED: measure meshes of unequal draft nodes.
+
+    Draft nodes of different speed work for one target, and for two.
 
     \b
     Example:

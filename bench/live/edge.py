@@ -183,8 +183,8 @@ async def _run_policy(live: LiveCell, made: _Files, setting: Setting, policy: st
     )
     try:
         limit_s = _HUB_LIMIT_S + setting.warm_up_s + setting.seconds
-        said = (json.dumps(asdict(task)) + "\n").encode()
-        out, _ = await asyncio.wait_for(process.communicate(said), limit_s)
+        task_line = (json.dumps(asdict(task)) + "\n").encode()
+        out, _ = await asyncio.wait_for(process.communicate(task_line), limit_s)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

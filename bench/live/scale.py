@@ -97,17 +97,17 @@ async def _beside(
                 running("nodes.cli", "coordinator", "--listen", endpoint, core=core)
             )
             # The probe starts before the load, because starting beside it takes long.
-            asking = "bench.live.probe", endpoint, str(seconds)
-            probe = await stack.enter_async_context(running(*asking, piped=True))
+            probing = "bench.live.probe", endpoint, str(seconds)
+            probe = await stack.enter_async_context(running(*probing, piped=True))
             for number in range(num_targets):
                 for role, ms in (("target", pass_ms), ("draft", pass_ms / 2)):
-                    told = role, endpoint, f"{role}-{number}", str(ms), str(per_target)
-                    await stack.enter_async_context(running("bench.live.light_nodes", *told))
+                    arguments = role, endpoint, f"{role}-{number}", str(ms), str(per_target)
+                    await stack.enter_async_context(running("bench.live.light_nodes", *arguments))
             context = stack.enter_context(ZmqContext())
-            asked = _streams(
+            all_streams = _streams(
                 context, endpoint, 2 * num_targets, num_streams, gamma, min(_CHOICES, per_target)
             )
-            counts = await stack.enter_async_context(asked)
+            counts = await stack.enter_async_context(all_streams)
             return await _measure(counts, num_streams, probe, coordinator.pid)
 
 

@@ -130,10 +130,10 @@ async def _stream(
         while line := await reader.readline():
             if not line.startswith(b"data: "):
                 continue
-            said = line[6:].strip()
-            if said == b"[DONE]":
+            payload = line[6:].strip()
+            if payload == b"[DONE]":
                 break
-            event = json.loads(said)
+            event = json.loads(payload)
             if "error" in event:
                 raise ValueError(f"error event {event['error']}")
             if text := "".join(map(_text_of, event.get("choices") or ())):

@@ -59,10 +59,10 @@ async def run_once(side: Side, load: Load, turn: int) -> Figures:
 
     before = side.cpu_s()
     if load.times:
-        asked = await open_loop(one, prompts, load.times)
+        requests = await open_loop(one, prompts, load.times)
     else:
-        asked = await closed_loop(one, prompts, load.num_streams, 1)
-    return figures_of(asked, SLO, side.cpu_s() - before)
+        requests = await closed_loop(one, prompts, load.num_streams, 1)
+    return figures_of(requests, SLO, side.cpu_s() - before)
 
 
 async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[list[Figures | None]]:

@@ -35,7 +35,10 @@ _QUICK_SEEDS = 5
     "Default: bench/scenarios/paper.toml.",
 )
 def paper_command(quick: bool, out: Path, seeds: int | None, scenario_path: Path) -> None:
-    """Run the evaluation of arXiv 2510.11331: sweeps, report, tables and figures.
+    """Run the evaluation of arXiv 2510.11331.
+
+    It writes a report, tables and figures.
+
 
 
     \b

@@ -60,15 +60,15 @@ def plot_sweep(path: Path, sweep: Sweep, results: Sequence[Result]) -> None:
     x = np.arange(len(labels)) if named else np.array(labels, dtype=np.float64)
     for (top, bottom), metric in zip(panels.T, metrics, strict=True):
         for scheme in SCHEMES:
-            there = [k for k, one in enumerate(results) if (LATENCY, metric, scheme) in one.values]
-            if not there:
+            known = [k for k, one in enumerate(results) if (LATENCY, metric, scheme) in one.values]
+            if not known:
                 continue
             style = _style(colours, scheme)
-            found = [estimate(results[k].values[LATENCY, metric, scheme]) for k in there]
-            cuts = [estimate(results[k].reductions(LATENCY, metric, scheme)) for k in there]
+            found = [estimate(results[k].values[LATENCY, metric, scheme]) for k in known]
+            cuts = [estimate(results[k].reductions(LATENCY, metric, scheme)) for k in known]
             for panel, kind, scale in ((top, found, 1), (bottom, cuts, 100)):
                 means = [scale * one.mean for one in kind]
-                panel.errorbar(x[there], means, [scale * one.half for one in kind], **style)
+                panel.errorbar(x[known], means, [scale * one.half for one in kind], **style)
         top.set(title=f"{metric} latency (s)", yscale="log")
         bottom.set(title=f"reduction by joint, {metric} (%)", xlabel=_LABELS.get(sweep.name, ""))
         for panel in (top, bottom):

@@ -97,8 +97,8 @@ def reductions_of(sweep: Sweep, results: Sequence[Result]) -> Iterator[Reduction
             for scheme in names:
                 if scheme == "joint":
                     continue
-                there = [one for one in results if (scope, metric, scheme) in one.values]
-                found = [estimate(one.reductions(scope, metric, scheme)) for one in there]
+                present = [one for one in results if (scope, metric, scheme) in one.values]
+                found = [estimate(one.reductions(scope, metric, scheme)) for one in present]
                 top = max(range(len(found)), key=lambda k: found[k].mean)
                 yield Reduction(
                     sweep.name,
@@ -107,7 +107,7 @@ def reductions_of(sweep: Sweep, results: Sequence[Result]) -> Iterator[Reduction
                     scheme,
                     float(np.mean([one.mean for one in found])),
                     found[top],
-                    regime_of(sweep, there[top].point.labels),
+                    regime_of(sweep, present[top].point.labels),
                 )
 
 

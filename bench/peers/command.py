@@ -52,7 +52,9 @@ def peers_command(
     llama_server: Path | None,
     out: Path | None,
 ) -> None:
-    """Compare airdraft with its alternatives over HTTP: the same requests, in turns.
+    """Compare airdraft with its alternatives over HTTP.
+
+    All systems get the same requests, in turns.
 
     \b
     Example:
@@ -118,9 +120,10 @@ def _read(path: Path) -> Results:
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
 def compare_command(old: Path, new: Path) -> None:
-    """Show which cases became slower between two results, by the ratios within each result.
+    """Show which cases became slower between two results.
 
-    The exit code is 1 if a case became slower or is missing in the new result.
+    They are judged by the ratios within each result. The exit code is 1 if a case became slower or
+    is missing in the new result.
 
     \b
     Example:
@@ -138,7 +141,7 @@ def compare_command(old: Path, new: Path) -> None:
     "--check", is_flag=True, help="Write nothing; exit with code 1 if the page is out of date."
 )
 def benchmarks_command(check: bool) -> None:
-    """Write docs/benchmarks.md from the results that are kept in bench/results/kept.
+    """Write docs/benchmarks.md from bench/results/kept.
 
     \b
     Example:

@@ -56,7 +56,7 @@ def llama_server(
     name: str, setup: Setup, mode: str, model: Path, draft: str = ""
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Run a server with a model; yields its address and process. Raises PeerError."""
-    told = {
+    settings = {
         "mode": mode,
         "target": str(model),
         "draft": draft,
@@ -65,7 +65,7 @@ def llama_server(
         "num_threads": setup.num_threads,
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.peers.llama_server", json.dumps(told)],
+        [sys.executable, "-m", "bench.peers.llama_server", json.dumps(settings)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -84,25 +84,25 @@ def llama_server(
         process.stdout.close()
 
 
-def main(told: dict[str, object]) -> None:
+def main(settings: dict[str, object]) -> None:
     """Serve until standard input ends."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = told["target"]
+    params.model.path = settings["target"]
     params.hostnames = ["127.0.0.1"]
     # The kernel chooses a port.
     params.port = 0
-    params.n_parallel = told["num_slots"]
-    params.n_ctx = told["num_cells"]
-    params.cpuparams.n_threads = told["num_threads"]
-    params.cpuparams_batch.n_threads = told["num_threads"]
+    params.n_parallel = settings["num_slots"]
+    params.n_ctx = settings["num_cells"]
+    params.cpuparams.n_threads = settings["num_threads"]
+    params.cpuparams_batch.n_threads = settings["num_threads"]
     kinds = xllamacpp.common_speculative_type
-    if told["mode"] == "draft":
-        params.speculative.draft.mparams.path = told["draft"]
+    if settings["mode"] == "draft":
+        params.speculative.draft.mparams.path = settings["draft"]
         params.speculative.draft.n_max = _NUM_GUESSES
         params.speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
-    elif told["mode"] == "ngram":
+    elif settings["mode"] == "ngram":
         params.speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
     server = xllamacpp.Server(params)
     print(f"\naddress {server.listening_address}", flush=True)

@@ -32,8 +32,8 @@ class NativeServer:
     @property
     def version(self) -> str:
         command = [str(self.binary), "--version"]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-        return next((line for line in told.splitlines() if line.startswith("version")), "")
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        return next((line for line in output.splitlines() if line.startswith("version")), "")
 
     def missing(self) -> str:
         return ""

@@ -82,11 +82,11 @@ async def run_peers(plan: Plan, peers: Sequence[Peer], report: Callable[[str], N
         )
         for peer in present
     ]
-    told = tuple(dict.fromkeys(skipped))
+    reasons = tuple(dict.fromkeys(skipped))
     return result_of(
         cells,
         systems=systems,
-        skipped=told,
+        skipped=reasons,
         is_quick=plan.is_quick,
         cores_at_once=min(at_once),
     )

@@ -48,7 +48,7 @@ class Tightwad:
             draft = stack.enter_context(llama_server(self.name, one, "plain", setup.draft))
             target = stack.enter_context(llama_server(self.name, setup, "plain", setup.target))
             port = free_port()
-            told = {
+            environ = {
                 "TIGHTWAD_DRAFT_URL": draft[0],
                 "TIGHTWAD_TARGET_URL": target[0],
                 "TIGHTWAD_DRAFT_BACKEND": "llamacpp",
@@ -58,7 +58,7 @@ class Tightwad:
             }
             process = subprocess.Popen(
                 [sys.executable, "-m", "bench.peers.tightwad"],
-                env={**os.environ, **told},
+                env={**os.environ, **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

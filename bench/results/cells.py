@@ -44,11 +44,11 @@ def cells_of(
             suite=suite,
             place=place,
             system=name,
-            values=tuple(_values(there)),
-            note="; ".join(filter(None, (_failures(there), _turns(there, figures)))),
+            values=tuple(_values(present)),
+            note="; ".join(filter(None, (_failures(present), _turns(present, figures)))),
         )
         for name, figures in by_name.items()
-        for there in ([each for each in figures if each is not None],)
+        for present in ([each for each in figures if each is not None],)
     ]
     for place_of_own, own in enumerate(ours):
         for name in names if own in by_name else ():
@@ -88,8 +88,8 @@ def _ratios(reference: Sequence[Figures | None], own: Sequence[Figures | None]) 
             yield ratio_value(metric, paired_ratio(pairs))
 
 
-def _turns(there: Sequence[Figures], figures: Sequence[Figures | None]) -> str:
-    return f"{len(there)} of {len(figures)} turns" if len(there) < len(figures) else ""
+def _turns(present: Sequence[Figures], figures: Sequence[Figures | None]) -> str:
+    return f"{len(present)} of {len(figures)} turns" if len(present) < len(figures) else ""
 
 
 def _failures(figures: Sequence[Figures]) -> str:

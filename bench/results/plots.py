@@ -56,21 +56,21 @@ def plot_all(results: Results, folder: Path) -> dict[str, list[Path]]:
 
 def plot_ratios(path: Path, suite: str, cells: Sequence[Cell], *, is_quick: bool) -> bool:
     """Draw a suite's ratios, a bar from 1 for each place and reference. False if it has none."""
-    there = [cell for cell in cells if cell.reference and cell.ratios]
-    metric = _metric([value for cell in there for value in cell.ratios])
-    systems = list(dict.fromkeys(cell.system for cell in there))
-    who = systems[0] if len(systems) == 1 else ""
+    chosen = [cell for cell in cells if cell.reference and cell.ratios]
+    metric = _metric([value for cell in chosen for value in cell.ratios])
+    systems = list(dict.fromkeys(cell.system for cell in chosen))
+    system = systems[0] if len(systems) == 1 else ""
     bars = [
-        _Bar(cell.place, f"{'beside' if who else cell.system + ' /'} {cell.reference}", value)
-        for cell in there
+        _Bar(cell.place, f"{'beside' if system else cell.system + ' /'} {cell.reference}", value)
+        for cell in chosen
         for value in cell.ratios
         if value.metric == metric
     ]
     if not bars:
         return False
-    references = dict.fromkeys(cell.reference for cell in there)
+    references = dict.fromkeys(cell.reference for cell in chosen)
     others = next(iter(references)) if len(references) == 1 else "others"
-    title = f"{suite}: {who or 'systems'} beside {others}{_QUICK if is_quick else ''}"
+    title = f"{suite}: {system or 'systems'} beside {others}{_QUICK if is_quick else ''}"
     has_interval = any(bar.value.low is not None for bar in bars)
     what = f"ratio of {_RATES[metric]}" if metric in _RATES else metric
     label = f"{what}{', with intervals of 95 %' * has_interval}"
@@ -80,19 +80,19 @@ def plot_ratios(path: Path, suite: str, cells: Sequence[Cell], *, is_quick: bool
 
 def plot_rates(path: Path, suite: str, cells: Sequence[Cell], *, is_quick: bool) -> bool:
     """Draw a suite's tokens/s by system and place. Returns False if it has none."""
-    there = [cell for cell in cells if not cell.reference]
-    metric = _metric([v for cell in there for v in cell.values if v.metric in _RATES])
+    chosen = [cell for cell in cells if not cell.reference]
+    metric = _metric([v for cell in chosen for v in cell.values if v.metric in _RATES])
     bars = [
         _Bar(cell.place, cell.system, value)
-        for cell in there
+        for cell in chosen
         for value in cell.values
         if value.metric == metric
     ]
     if not bars:
         return False
     systems = dict.fromkeys(bar.series for bar in bars)
-    who = f": {next(iter(systems))}" if len(systems) == 1 else ""
-    title = f"{suite}{who}{_QUICK if is_quick else ''}"
+    system = f": {next(iter(systems))}" if len(systems) == 1 else ""
+    title = f"{suite}{system}{_QUICK if is_quick else ''}"
     has_range = any(bar.value.low is not None for bar in bars)
     label = f"{_RATES[metric]}{', median and range' * has_range}"
     _draw(path, bars, title=title, label=label, start=0.0)

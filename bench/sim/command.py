@@ -32,7 +32,9 @@ def sim_command(
     quick: bool,
     out: Path | None,
 ) -> None:
-    """Run the live scheduler in random simulated meshes, in every mode of planning.
+    """Simulate the live scheduler in random meshes.
+
+    Each mesh runs in every mode of planning.
 
     \b
     Example:
@@ -66,7 +68,9 @@ def sim_command(
 @click.option("--scenarios", default=100, show_default=True, help="Random scenarios.")
 @click.option("--passes", default=400, show_default=True, help="Length of a scenario in passes.")
 def steady_command(scenarios: int, passes: int) -> None:
-    """Compare predicted and simulated prices in meshes where no stream or node comes or goes.
+    """Compare predicted and simulated prices.
+
+    In these simulated meshes no stream or node comes or goes.
 
     \b
     Example:
@@ -103,7 +107,9 @@ def edge_command(
     processes: int,
     target_on_air: bool,
 ) -> None:
-    """Simulate the cell of `live edge` in virtual time, with recorded texts.
+    """Simulate the cell of `live edge` in virtual time.
+
+    Nodes and air are simulated, and texts are recorded.
 
     \b
     Example:
@@ -149,7 +155,7 @@ def edge_command(
 )
 @click.option("--seeds", default=3, show_default=True, help="Texts of each kind.")
 def copies_command(streams: str, rtts_ms: str, seeds: int) -> None:
-    """Simulate how much lookup gains on texts that partly repeat themselves.
+    """Simulate the gain of lookup on repetitive texts.
 
     \b
     Example:
@@ -180,7 +186,7 @@ def copies_command(streams: str, rtts_ms: str, seeds: int) -> None:
 @click.option("--clients", default=1000, show_default=True)
 @click.option("--seconds", default=3600.0, show_default=True, help="Virtual time.")
 def crowd_command(clients: int, seconds: float) -> None:
-    """Measure the simulator's processor time for a mesh with many clients.
+    """Measure the simulator's time for many clients.
 
     \b
     Example:
@@ -219,7 +225,9 @@ def crowd_command(clients: int, seconds: float) -> None:
 def scale_command(
     streams: str, together: str, settle: float, seconds: float, quick: bool, out: Path | None
 ) -> None:
-    """Measure how the coordinator's processor time and memory grow with cells of 16 streams.
+    """Measure how the coordinator's costs grow with its load.
+
+    Cells of 16 streams are added. Costs are processor time of state, planner and codec, and memory.
 
     \b
     Example:

@@ -236,8 +236,8 @@ class _World:
 
     def _on_ready(self, event: Ready) -> None:
         self._read_at[event.stream_id] = self._clock.now
-        told = event.stream_id, event.generation
-        self._carry_out(self._scheduler.target_ready(*told, has_begun=event.has_begun))
+        stream = event.stream_id, event.generation
+        self._carry_out(self._scheduler.target_ready(*stream, has_begun=event.has_begun))
 
     def _on_committed(self, reply: CommitReply) -> None:
         self._carry_out(self._scheduler.committed(reply, self._clock.now))

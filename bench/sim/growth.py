@@ -323,8 +323,8 @@ def grow(num_streams: int, kind: Kind, settle_s: float, virtual_s: float) -> Gro
 
 def grow_apart(num_streams: int, kind: Kind, settle_s: float, virtual_s: float) -> Grown:
     """Measure one size in a process of its own, whose memory then belongs to this size alone."""
-    told = str(num_streams), kind, str(settle_s), str(virtual_s)
-    command = [sys.executable, "-m", "bench.sim.growth", *told]
+    arguments = str(num_streams), kind, str(settle_s), str(virtual_s)
+    command = [sys.executable, "-m", "bench.sim.growth", *arguments]
     made = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     return Grown(**json.loads(made.stdout))
 

@@ -22,7 +22,9 @@ from bench.load.workloads import PLAIN_NAMES
 def where_command(
     target: str | None, draft: str, kind: str, streams: str, max_tokens: int, picture: Path | None
 ) -> None:
-    """Measure where the time of a token goes, with clocks inside target and draft processes.
+    """Measure where the time of a token goes.
+
+    Each role is a process of its own. Those of target and draft have clocks inside.
 
     \b
     Example:

@@ -184,14 +184,14 @@ async def _window(
     endpoint = Endpoint(url=mesh.url, model="")
     prompts = [made.prompts[k % len(made.prompts)] for k in range(count)]
 
-    async def asked(prompt: str, length: int, heard: Callable[[], None]) -> None:
+    async def request(prompt: str, length: int, heard: Callable[[], None]) -> None:
         found = await ask(endpoint, prompt, max_tokens=length, temperature=0.0, seed=1, heard=heard)
         if found.error:
             raise WhereError(f"a request failed: {found.error}")
 
     # The target reads the prompts beforehand, so that only decoding is timed.
     for prompt in dict.fromkeys(prompts):
-        await asked(prompt, 2, lambda: None)
+        await request(prompt, 2, lambda: None)
     all_decode, one_is_done = asyncio.Event(), asyncio.Event()
     silent = set(range(count))
 
@@ -201,7 +201,7 @@ async def _window(
             all_decode.set()
 
     async def stream(number: int) -> None:
-        await asked(prompts[number], max_tokens, lambda: heard(number))
+        await request(prompts[number], max_tokens, lambda: heard(number))
         one_is_done.set()
 
     async def observed() -> Window:

@@ -113,8 +113,8 @@ def table(windows: Sequence[Window]) -> str:
     lines.append("|---" * (len(windows) + 1) + "|")
     for row in _ROWS:
         values = [row.value(window) for window in windows]
-        told = ["-" if value is None else row.form.format(value) for value in values]
-        lines.append(f"| {row.label} | " + " | ".join(told) + " |")
+        shown = ["-" if value is None else row.form.format(value) for value in values]
+        lines.append(f"| {row.label} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
