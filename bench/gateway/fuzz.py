@@ -17,6 +17,8 @@ _HANG_S = 20.0
 
 @dataclass(slots=True)
 class Findings:
+    """Counts of answers by status, faults, and the longest time of a request."""
+
     statuses: Counter[int] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     slowest_s: float = 0.0

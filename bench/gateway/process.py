@@ -38,6 +38,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def stream_request(prompt: str) -> bytes:
+    """Return the bytes of an HTTP request for a streamed completion."""
     body = f'{{"prompt":"{prompt}","stream":true,"max_tokens":32768}}'.encode()
     head = (
         "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"

@@ -45,6 +45,8 @@ def fault_of_city(text: str) -> str:
 
 @dataclass(slots=True)
 class Texts:
+    """Counts of checked texts, distinct texts, and faults."""
+
     num_texts: int = 0
     distinct: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)

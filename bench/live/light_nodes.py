@@ -69,6 +69,7 @@ def token_at(key: int, position: int) -> int:
 
 
 def guess_at(key: int, position: int) -> int:
+    """Return a draft node's guess of the token at a position, wrong in one of _WRONG_IN places."""
     place = (key + position) & _MASK
     return (_TOKENS[place] + _IS_WRONG[(place + key) & _MASK]) % _NUM_VOCAB
 
