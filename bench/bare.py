@@ -26,7 +26,6 @@ SKIPPED_STEPS = 8
 def main(path: str, num_threads: int, num_cells: int) -> None:
     """Run the loop on a model until standard input ends."""
     import llama_cpp
-
     import numpy as np
 
     callback = llama_cpp.llama_log_callback(lambda *_: None)

@@ -219,7 +219,6 @@ requests: Final = st.one_of(
 
 def fault_of(status: int, content: bytes, *, is_stream: bool) -> str:
     """Return what is wrong with an answer, "" if nothing is."""
-
     if status not in STATUSES:
         return f"status {status}"
     if is_stream and status == 200:

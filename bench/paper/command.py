@@ -39,8 +39,6 @@ def paper_command(quick: bool, out: Path, seeds: int | None, scenario_path: Path
 
     It writes a report, tables and figures.
 
-
-
     \b
     Example:
       python -m bench paper --quick --out build/paper

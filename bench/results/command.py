@@ -51,7 +51,6 @@ def report_with_plots(results: Results, plots: Path, report_folder: Path | None 
 def report_command(result: Path, plots: Path | None) -> None:
     """Print a result as Markdown.
 
-
     \b
     Example:
       python -m bench report after.json --plots plots > report.md

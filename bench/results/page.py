@@ -20,7 +20,6 @@ _DATA: Final = re.compile(r"^\{\{(.+)\}\}$", re.MULTILINE)
 def benchmarks(folder: Path = KEPT) -> str:
     """Return the whole page. Raises OSError if a file that the template names is missing, and
     ResultError if one is not a result."""
-
     template = (folder / "benchmarks.md.in").read_text()
     return _DATA.sub(lambda match: _table(folder / match[1]), template)
 

@@ -139,7 +139,6 @@ def steady(scenario: Scenario) -> Scenario:
 
 def crowded_scenario(num_clients: int, duration_s: float) -> Scenario:
     """Draw a mesh of many clients, a target with nearly flat passes, and four quick draft nodes."""
-
     random = Random(num_clients)
     draft = SimDraftNode(
         costs=node_costs(0.004, 32, 0.004), link=Link(1e8, 0.004, "cell", 1e-4), away=None

@@ -135,7 +135,6 @@ class TaskSet:
 
 def draw(setting: Setting, seed: int) -> TaskSet:
     """Draw the tasks of a seed; a smaller number of tasks gives the first of a larger number."""
-
     tasks, cell = setting.tasks, setting.cell
     lengths, places, fades = (np.random.default_rng([seed, number]) for number in range(3))
     inputs = np.ceil(lengths.random(tasks.num) * tasks.max_input).astype(np.int64)
