@@ -143,7 +143,7 @@ def report(outcomes: Sequence[Outcome]) -> str:
         lines.append(f"  {name:24} {mean:.3f}  {min(ratios):.3f} to {max(ratios):.3f}")
     if outcomes[0].believing_s:
         lines.append(
-            "auto with wrong beliefs, relative to auto with true ones and to plain decoding:"
+            "auto with other beliefs, relative to auto with true ones and to plain decoding:"
         )
     for name in outcomes[0].believing_s:
         known = [o.prices_s["auto"] / o.believing_s[name][0] for o in outcomes]
