@@ -1,4 +1,4 @@
-"""`python -m bench`: measurements that take too long or are too noisy for tests."""
+"""`python -m bench`: measurements that take too long, or vary too much, to be tests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ set_engine_environment()
 
 @click.group()
 def bench() -> None:
-    """Measure airdraft on this machine. Figures are ratios within one run.
+    """Measure airdraft on this machine. Compare figures only within one run.
 
     \b
     Example:
@@ -47,17 +47,34 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--frames", default=10_000_000, show_default=True, help="Through the decoder.")
+@click.option("--frames", default=10_000_000, show_default=True, help="Frames to decode.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--connections", default=100_000, show_default=True, help="Garbage at the port.")
-@click.option("--unknown", "strangers", default=10_000, show_default=True, help="Messages.")
-@click.option("--silent", "quiet", default=350, show_default=True, help="Connections.")
-@click.option("--peers", default=1_000, show_default=True, help="With keys of their own.")
-@click.option("--seconds", default=10.0, show_default=True, help="With all peers there.")
+@click.option(
+    "--connections",
+    default=100_000,
+    show_default=True,
+    help="Connections that send garbage to the port.",
+)
+@click.option(
+    "--unknown",
+    "strangers",
+    default=10_000,
+    show_default=True,
+    help="Messages from peers with unknown keys.",
+)
+@click.option(
+    "--silent", "quiet", default=350, show_default=True, help="Connections that send nothing."
+)
+@click.option("--peers", default=1_000, show_default=True, help="Peers, each with its own key.")
+@click.option(
+    "--seconds", default=10.0, show_default=True, help="Time with all peers connected, in seconds."
+)
 def hostile(
     frames: int, seed: int, connections: int, strangers: int, quiet: int, peers: int, seconds: float
 ) -> None:
-    """What strangers and broken peers can do to a coordinator; 0 leaves a part out.
+    """Attack a coordinator as strangers or broken peers can.
+
+    A count of 0 skips a part.
 
     \b
     Example:
@@ -83,16 +100,24 @@ def hostile(
 @bench.command("kernels")
 @click.option("--model", default="smollm2-135m", show_default=True, help="Name or path.")
 @click.option("--threads", type=click.IntRange(1), multiple=True, default=(1, 2), show_default=True)
-@click.option("--cells", type=click.IntRange(16), default=256, show_default=True)
+@click.option(
+    "--cells",
+    type=click.IntRange(16),
+    default=256,
+    show_default=True,
+    help="Cache cells in use when a pass is timed.",
+)
 @click.option(
     "--tokens",
     type=click.IntRange(0),
     default=2000,
     show_default=True,
-    help="Of a text whose perplexity both have; 0 for none.",
+    help="Tokens of the text whose perplexity is compared; 0 skips the comparison.",
 )
 def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: int) -> None:
-    """Our kernels beside stock llama.cpp: what passes take, and how far predictions differ.
+    """Compare airdraft's kernels with stock llama.cpp.
+
+    The tables show times of passes, and how far predictions differ.
 
     \b
     Example:
@@ -104,7 +129,7 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
 
     path = Catalog(default_cache_dir(environment())).ensure(model)
     for index, num_threads in enumerate(threads):
-        # More threads change no bit.
+        # Predictions do not depend on the number of threads, so they are compared once.
         asked = Asked(path, num_threads, cells, 0 if index else tokens)
         click.echo(f"{num_threads} thread(s), {cells} cells:")
         click.echo(compare(asked, lambda line: click.echo(line, err=True)))
@@ -112,9 +137,15 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
 
 @bench.command("hostile-requests")
 @click.option("--schemas", default=200, show_default=True, help="Generated JSON schemas.")
-@click.option("--words/--no-words", default=True, help="Of 60,000 letters, in all vocabularies.")
+@click.option(
+    "--words/--no-words",
+    default=True,
+    help="Also send words of 60,000 letters, for all vocabularies.",
+)
 def hostile_requests(schemas: int, words: bool) -> None:
-    """Requests that want to hurt, against a mesh with 4 GB of address space a process.
+    """Send harmful requests to a mesh with limited memory.
+
+    Each process has 4 GB of address space.
 
     \b
     Example:
@@ -139,12 +170,14 @@ def hostile_requests(schemas: int, words: bool) -> None:
 
 
 @bench.command("two-machines")
-@click.option("--airdraft", default="", help="The command to try; default this installation's.")
-@click.option("--target", default="", help="Default: the catalogue's default target.")
-@click.option("--draft", default="", help="Default: the catalogue's default draft.")
+@click.option("--airdraft", default="", help="Command to test. Default: that of this installation.")
+@click.option("--target", default="", help="Target model. Default: that of the catalogue.")
+@click.option("--draft", default="", help="Draft model. Default: that of the catalogue.")
 @click.option("--max-tokens", default=48, show_default=True)
 def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> None:
-    """A mesh by invitation over two network namespaces, with a listener on the cable (root).
+    """Make a mesh of two network namespaces by invitation.
+
+    The traffic between them is recorded and searched. This needs root.
 
     \b
     Example:
@@ -167,7 +200,10 @@ def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> Non
 @click.option("--max-tokens", type=click.IntRange(2), default=32, show_default=True)
 @click.option("--at-once", type=click.IntRange(1), default=24, show_default=True)
 def classes(requests: int, max_tokens: int, at_once: int) -> None:
-    """Seeded requests, three times each, to targets of two classes and two files of one name.
+    """Check that a request gets one text from all targets.
+
+    Seeded requests are sent three times each, to targets of two numerics classes and with two model
+    files of one name.
 
     \b
     Example:
@@ -188,15 +224,21 @@ def classes(requests: int, max_tokens: int, at_once: int) -> None:
     multiple=True,
     default=("smollm2-draft", "smollm2-135m-q4_0"),
     show_default=True,
-    help="Name or path; may be given again.",
+    help="Name or path. Can be repeated.",
 )
 @click.option("--texts", type=click.IntRange(10, 250), default=80, show_default=True)
 @click.option(
-    "--max-tokens", type=click.IntRange(1), default=192, show_default=True, help="Of a text."
+    "--max-tokens",
+    type=click.IntRange(1),
+    default=192,
+    show_default=True,
+    help="Largest length of a text in tokens.",
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def record(target: str, drafts: tuple[str, ...], texts: int, max_tokens: int, out: Path) -> None:
-    """Texts of a target and its drafts' guesses, for nodes that replay them.
+    """Record texts of a target and the guesses of its drafts.
+
+    Nodes can replay the recording.
 
     \b
     Example:
@@ -214,7 +256,9 @@ def record(target: str, drafts: tuple[str, ...], texts: int, max_tokens: int, ou
 
 @bench.command()
 def sampling() -> None:
-    """Sampling 16 rows by law 1 beside the decode of 16 rows, on every installed model.
+    """Compare the times for sampling and decoding 16 rows.
+
+    Sampling is by law 1. Every installed model is measured.
 
     \b
     Example:
@@ -229,10 +273,12 @@ def sampling() -> None:
 @click.option(
     "--arm-root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder with an arm64 Python and numpy; CONTRIBUTING.md says how to make it.",
+    help="A folder with an arm64 Python and numpy; CONTRIBUTING.md describes how to make it.",
 )
 def portable(arm_root: Path | None) -> None:
-    """Whether sampling gives the same bits on CPUs that QEMU emulates.
+    """Check that sampling gives the same bits on other CPUs.
+
+    QEMU emulates the CPUs.
 
     \b
     Example:
@@ -251,7 +297,9 @@ def portable(arm_root: Path | None) -> None:
 @bench.command("portable-kernels")
 @click.option("--arm-compiler", default="aarch64-linux-gnu-g++", show_default=True)
 def portable_kernels(arm_compiler: str) -> None:
-    """Whether the kernels give the same bits on this processor and on an arm64 that QEMU emulates.
+    """Check that kernels give the same bits on arm64.
+
+    The kernels run on this CPU and on an arm64 CPU that QEMU emulates.
 
     \b
     Example:
@@ -270,7 +318,9 @@ def portable_kernels(arm_compiler: str) -> None:
 
 @bench.command()
 def memory() -> None:
-    """Resident memory of a target and a coordinator against their budgets.
+    """Compare the memory of nodes with their budgets.
+
+    The resident memory of a target and a coordinator is measured.
 
     \b
     Example:
@@ -305,11 +355,13 @@ for _command in (*PARTS, *PAIRS, *SIMULATED, *_RESULTS):
 
 
 @bench.command()
-@click.option("--streams", default="1,4,16", show_default=True, help="Of a pass.")
+@click.option("--streams", default="1,4,16", show_default=True, help="Streams of a pass.")
 @click.option("--gamma", default=4, show_default=True, type=click.IntRange(1, 16))
 @click.option("--vocab", default=49_152, show_default=True, help="Tokens of the vocabulary.")
 def wire(streams: str, gamma: int, vocab: int) -> None:
-    """Bytes of the messages around a pass, with ZeroMQ and CURVE, a guess and a committed token.
+    """Count the bytes that a pass sends over links.
+
+    The table shows them with ZeroMQ and CURVE, for each guess and each committed token.
 
     \b
     Example:
@@ -331,7 +383,8 @@ def _stop(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    # Shells have jobs in the background ignore SIGINT; all that was started is to be stopped.
+    # Shells start background jobs with SIGINT ignored. Restore it, and let SIGTERM act the same
+    # way, so that the processes that a command started are stopped.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _stop)
     bench()

@@ -1,9 +1,8 @@
-"""The yardstick: a bare llama.cpp loop, as short as it can be, in a process of its own.
+"""The reference of speed: a minimal llama.cpp loop in a process of its own.
 
-Reads lines `NUM_STREAMS MAX_TOKENS PROMPT_TOKENS` and answers with the tokens/s of its decode
-steps, or, where MAX_TOKENS is 0, with the seconds from such a prompt to the token after it.
-Settings and kernels are those of a target node with profile exact; the choice of a token is an
-argmax.
+It reads lines `NUM_STREAMS MAX_TOKENS PROMPT_TOKENS` and prints the tokens/s of its decode steps.
+Where MAX_TOKENS is 0, it prints the seconds from a prompt of that length to the next token.
+Settings and kernels are those of a target node with profile exact. Tokens are chosen by argmax.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ SKIPPED_STEPS = 8
 
 
 def main(path: str, num_threads: int, num_cells: int) -> None:
+    """Run the loop on a model until standard input ends."""
     import llama_cpp
     import numpy as np
 
@@ -49,7 +49,7 @@ def main(path: str, num_threads: int, num_cells: int) -> None:
     batch = llama_cpp.llama_batch_init(256, 0, 1)
 
     def decode(tokens: list[tuple[int, int, int]], num_outputs: int | None = None) -> list[int]:
-        """Run (sequence, position, token) triples; the next token of each, or of the last ones."""
+        """Run (sequence, position, token) triples; return next tokens of the last num_outputs."""
         num_outputs = len(tokens) if num_outputs is None else num_outputs
         batch.n_tokens = len(tokens)
         for index, (seq_id, position, token_id) in enumerate(tokens):
@@ -91,7 +91,7 @@ def main(path: str, num_threads: int, num_cells: int) -> None:
 
 
 class BareLoop:
-    """Handle of the bare loop's process."""
+    """Handle of the process that runs the bare loop."""
 
     def __init__(self, path: Path, *, num_threads: int = 1, num_cells: int = 8192) -> None:
         self._process = subprocess.Popen(
@@ -108,13 +108,13 @@ class BareLoop:
             raise RuntimeError("the bare loop did not start")
 
     def measure(self, num_streams: int, max_tokens: int, num_prompt_tokens: int = 0) -> float:
-        """Tokens/s of one run, after so many tokens of a prompt."""
+        """Return the tokens/s of one run in which each stream has a prompt of the given length."""
         self._stdin.write(f"{num_streams} {max_tokens} {num_prompt_tokens}\n")
         self._stdin.flush()
         return float(self._stdout.readline())
 
     def prefill_s(self, num_tokens: int) -> float:
-        """Seconds from a prompt of so many tokens to the token after it."""
+        """Return the seconds from a prompt of num_tokens tokens to the token after it."""
         return self.measure(1, 0, num_tokens)
 
     def close(self) -> None:

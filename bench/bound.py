@@ -1,8 +1,8 @@
-"""How near speculation comes to what its draft allows, for one stream.
+"""How close one stream with guesses comes to the highest speed that its draft allows.
 
-The bound: all guesses of the draft are known to be right or wrong beforehand, messages take no
-time, and passes begin when it is best. What passes and steps take is measured while the other side
-works, too, for they may share memory.
+The bound assumes that it is known beforehand which guesses are right, that messages take no time,
+and that passes begin at the best moments. The times of passes and steps are also measured while
+the other side works, because both may share memory.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from nodes.messages import MAX_GAMMA
 from nodes.service.local import local_mesh
 
 PASS_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16)
-# Of each timing: enough for some dozen passes of each size with a model of 1.5B on a core.
+# Length of a timing: enough for a few dozen passes of each size with a 1.5B model on one core.
 _TIMED_S: Final = 20.0
 _PIECE: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A prompt and its answer, in tokens; rates of the answer's tokens in the mesh, tokens/s."""
+    """A prompt and its answer as token ids. Rates are those of the answer in the mesh, tokens/s."""
 
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
@@ -49,7 +49,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Seconds of a step of the draft, and of passes of the target by their tokens."""
+    """Seconds of a draft's step, and of a target's pass by its number of tokens."""
 
     step_s: float
     pass_s: Mapping[int, float]
@@ -59,8 +59,10 @@ class Costs:
 
 
 def runs_of(right: Sequence[bool]) -> Iterator[tuple[int, int]]:
-    """Tokens up to a wrong guess, which end with one of the target's own: how many, and how many of
-    them were guessed."""
+    """Yield (number of tokens, number of right guesses) of each run of tokens up to a wrong guess.
+
+    A run ends with the target's own token in place of the wrong guess.
+    """
     num_right = 0
     for is_right in right:
         if is_right:
@@ -73,11 +75,11 @@ def runs_of(right: Sequence[bool]) -> Iterator[tuple[int, int]]:
 
 
 def run_s(num_tokens: int, num_right: int, costs: Costs) -> float:
-    """The least seconds in which a run can be committed.
+    """Return the least seconds in which a run can be committed.
 
-    Guess k is there k steps after the run began, for what the draft goes on from is right. So the
-    best passes are a shortest way through the tokens: from each, a pass with any number of guesses
-    that begins as soon as they are there.
+    Guess k is ready k steps after the run began, since the draft continues from right tokens. So
+    the best passes form a shortest path through the tokens: from each token, a pass with any number
+    of guesses that begins as soon as they are ready.
     """
     most = min(num_right, MAX_GAMMA)
     passes = [costs.of_pass(size) for size in range(1, most + 2)]
@@ -91,7 +93,7 @@ def run_s(num_tokens: int, num_right: int, costs: Costs) -> float:
 
 
 def bound_rate(right: Sequence[bool], costs: Costs) -> float:
-    """Tokens/s at most, from the first token on. right: of the guess of each token after it."""
+    """Return the highest tokens/s after the first token. right: whether each guess is right."""
     return len(right) / sum(run_s(*run, costs) for run in runs_of(right))
 
 
@@ -109,7 +111,7 @@ def run_bound(
     max_tokens: int,
     report: Callable[[str], None],
 ) -> None:
-    """A table with a row for each workload. The pair must have a draft; nothing is looked up."""
+    """Report a row for each workload. The pair must have a draft; lookup is off."""
     target, draft = pair.settings()
     assert draft is not None
     options = GenerateOptions(max_tokens=max_tokens, seed=1)
@@ -127,7 +129,7 @@ def run_bound(
 def _row(
     kind: str, texts: Sequence[Text], right: Sequence[list[bool]], alone: Costs, beside: Costs
 ) -> str:
-    """alone, beside: what each side takes when the other does nothing, and while it works."""
+    """Return a workload's row. alone, beside: costs while the other side is idle, and works."""
     free = replace(alone, step_s=0.0)
     bounds = [bound_rate(each, beside) for each in right]
     pairs = [(bound, text.auto_rate) for text, bound in zip(texts, bounds, strict=True)]
@@ -147,25 +149,25 @@ async def _texts(
     num_prompts: int,
     options: GenerateOptions,
 ) -> dict[str, list[Text]]:
-    """What a mesh answers, plainly and with guesses in turns."""
+    """Answer each prompt in a mesh, plainly and with guesses, in alternating order."""
     found: dict[str, list[Text]] = {}
     async with local_mesh(target, draft, lookup=False) as (mesh, client):
         for kind in kinds:
             made = workload(kind, num_prompts)
             texts = found.setdefault(kind, [])
             for k, prompt in enumerate(made.prompts):
-                asked = replace(options, rules=rules_of(made, k))
+                own_options = replace(options, rules=rules_of(made, k))
                 if not texts:
-                    await mesh.beside(ask_one(client, prompt, replace(asked, max_tokens=24)))
+                    await mesh.beside(ask_one(client, prompt, replace(own_options, max_tokens=24)))
                 answers: dict[int | None, Answer] = {}
                 for gamma in (None, 0) if k % 2 else (0, None):
-                    work = ask_one(client, prompt, replace(asked, gamma=gamma))
+                    work = ask_one(client, prompt, replace(own_options, gamma=gamma))
                     answers[gamma] = await mesh.beside(work)
                 auto, plain = answers[None], answers[0]
                 assert auto.token_ids == plain.token_ids, "guesses changed a text"
-                read = await mesh.beside(client.read(prompt, asked, "tokens"))
+                read = await mesh.beside(client.read(prompt, own_options, "tokens"))
                 if len(auto.token_ids) > 1:
-                    known = read.prompt_token_ids, auto.token_ids, asked.rules
+                    known = read.prompt_token_ids, auto.token_ids, own_options.rules
                     texts.append(Text(*known, rate([plain]), rate([auto])))
     return found
 
@@ -176,14 +178,14 @@ async def _texts(
 def _costs(
     passes: Connection, steps: Connection, cells: int, report: Callable[[str], None]
 ) -> tuple[Costs, Costs]:
-    """Of each alone, and of both while they work at the same time."""
-    told = []
+    """Measure the costs of each side alone, and of both while they work at the same time."""
+    timings = []
     for names in (("passes",), ("steps",), ("passes", "steps")):
-        asked = [passes if name == "passes" else steps for name in names]
-        for each in asked:
+        workers = [passes if name == "passes" else steps for name in names]
+        for each in workers:
             each.send(("timed", cells))
-        told += [each.recv() for each in asked]
-    alone_passes, alone_step, beside_passes, beside_step = told
+        timings += [each.recv() for each in workers]
+    alone_passes, alone_step, beside_passes, beside_step = timings
     for name, table, step_s in (
         ("alone", alone_passes, alone_step),
         ("at the same time", beside_passes, beside_step),
@@ -206,7 +208,7 @@ def _worker(
     try:
         yield ours
     finally:
-        # It ends when it finds nobody at the other end.
+        # The process ends when its connection is closed.
         ours.close()
         process.join(10.0)
         process.kill()
@@ -221,7 +223,7 @@ def _commands(connection: Connection) -> Iterator[tuple[str, Any]]:
 
 
 def _target_work(connection: Connection, settings: EngineSettings) -> None:
-    """Medians of passes by size, of one sequence, for as long as timings last."""
+    """Send the median seconds of passes of one sequence by size, for each command."""
     from nodes.service.runtime import set_engine_environment
 
     set_engine_environment()
@@ -245,7 +247,7 @@ def _target_work(connection: Connection, settings: EngineSettings) -> None:
 
 
 def _draft_work(connection: Connection, settings: EngineSettings) -> None:
-    """Median of steps; and which of its guesses are right."""
+    """Send, as each command requests, the median seconds of a step or which guesses are right."""
     from nodes.service.runtime import set_engine_environment
 
     set_engine_environment()

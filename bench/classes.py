@@ -1,7 +1,8 @@
-"""Law 1 between targets of real processes: one request, one text, whichever target serves it.
+"""Test of law 1 between target processes: a request gets one text, whichever target serves it.
 
-Three targets have files of one name: one file with profile exact and with profile fast, which are
-two numerics classes, and another file. The official client of the HTTP API asks.
+Three targets load files of one name. Two load the same file, one with profile exact and one with
+profile fast, which are two numerics classes; the third loads another file. Requests come from the
+official client of the HTTP API.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from nodes.messages import NodeFields
 _OTHER_FILE = "smollm2-135m-q4_0"
 _TARGETS = "target-0", "target-1", "target-2"
 _ATTEMPTS = 3
-# The first prompts of each hundred are long: all of a run would be spent on reading them.
+# The first prompts of each hundred are long. They are left out, since reading them would take most
+# of a run.
 _NUM_LONG = 4
-# Of each target: far fewer than ask, so that most requests wait.
+# Streams of each target: far fewer than the requests at once, so that most requests wait.
 _MAX_STREAMS = 4
 
 Note = Callable[[str], None]
@@ -40,7 +42,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A request and what it asks for beside its text: a model, or a fingerprint."""
+    """A request, and how it selects its target: by a model or by a fingerprint (pinned)."""
 
     kind: str
     prompt: str
@@ -54,12 +56,14 @@ class Case:
 
 @dataclass(slots=True)
 class Found:
-    """Answers by case; a case is right where all of them are one, with the fingerprint it is to
-    have."""
+    """Answers by case. A case is right if its answers are equal and have the wanted fingerprint.
+
+    wanted: the right fingerprint of each kind of case. told_while_down: fingerprints of answers
+    while target-0 was down. refusals: error messages of requests that named its fingerprint then.
+    """
 
     answers: dict[Case, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     wanted: dict[str, str] = field(default_factory=dict)
-    # While the first class was down: what was told, and whether naming it was refused.
     told_while_down: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     num_others: int = 0
@@ -67,15 +71,22 @@ class Found:
     @property
     def num_wrong(self) -> int:
         texts = sum(len(set(answers)) > 1 for answers in self.answers.values())
-        told = sum(
-            any(told != self.wanted[case.kind] for _, told in answers)
+        fingerprints = sum(
+            any(fingerprint != self.wanted[case.kind] for _, fingerprint in answers)
             for case, answers in self.answers.items()
         )
-        down = sum(told != self.wanted["fast"] for told in self.told_while_down)
-        return texts + told + down + sum("no target with" not in line for line in self.refusals)
+        down = sum(found != self.wanted["fast"] for found in self.told_while_down)
+        return (
+            texts
+            + fingerprints
+            + down
+            + sum("no target with" not in line for line in self.refusals)
+        )
 
     def table(self) -> str:
-        rows = ["| asked by | requests | answers | fingerprint | texts differ | told another |"]
+        rows = [
+            "| chosen by | requests | answers | fingerprint | texts differ | wrong fingerprint |"
+        ]
         rows.append("|---|---|---|---|---|---|")
         for kind in dict.fromkeys(case.kind for case in self.answers):
             mine = [answers for case, answers in self.answers.items() if case.kind == kind]
@@ -88,14 +99,14 @@ class Found:
         rows.append(
             f"\nWith the exact target down: {len(self.told_while_down)} answers, all of "
             f"{', '.join(sorted(set(self.told_while_down)))}; {len(self.refusals)} requests that "
-            f"named its fingerprint were refused: {self.refusals[0]}. Load beside all this: "
-            f"{self.num_others} requests."
+            f"named its fingerprint were refused: {self.refusals[0]}. Other requests that ran "
+            f"beside these: {self.num_others}."
         )
         return "\n".join(rows)
 
 
 async def _ask(client: AsyncOpenAI, case: Case) -> tuple[str, str]:
-    """Text and fingerprint."""
+    """Send a request; return its text and fingerprint."""
     common: dict[str, Any] = {
         "model": case.model,
         "prompt": case.prompt,
@@ -109,15 +120,15 @@ async def _ask(client: AsyncOpenAI, case: Case) -> tuple[str, str]:
     if not case.streams:
         whole = await client.completions.create(**common)
         return whole.choices[0].text, whole.system_fingerprint or ""
-    text, told = "", set()
+    text, fingerprints = "", set()
     async for chunk in await client.completions.create(**common, stream=True):
         text += chunk.choices[0].text
-        told.add(chunk.system_fingerprint or "")
-    return text, " ".join(sorted(told))
+        fingerprints.add(chunk.system_fingerprint or "")
+    return text, " ".join(sorted(fingerprints))
 
 
 def make_cases(count: int, max_tokens: int, kinds: Sequence[tuple[str, str, str]]) -> list[Case]:
-    """kinds: name, model and fingerprint to ask for, in turns."""
+    """Return `count` requests. kinds: (name, model, fingerprint), used in turns."""
     order = random.Random(count)
     prompts = make_prompts(_NUM_LONG + count, seed=7)[_NUM_LONG:]
     made = []
@@ -133,7 +144,7 @@ def make_cases(count: int, max_tokens: int, kinds: Sequence[tuple[str, str, str]
 async def _attempt(
     client: AsyncOpenAI, cases: Sequence[Case], found: Found, order: random.Random, at_once: int
 ) -> None:
-    """Ask all, in some order, while others come and go."""
+    """Send all requests in random order, beside other requests that come and go."""
     todo = iter(order.sample(cases, len(cases)))
     is_over = asyncio.Event()
 
@@ -176,7 +187,7 @@ async def _run(count: int, max_tokens: int, at_once: int, note: Note) -> Found:
         fresh=True,
     )
     with tempfile.TemporaryDirectory(prefix="airdraft-classes-") as folder:
-        # Another file of the same name, which computes other texts.
+        # A different file of the same name, whose texts differ.
         other = Path(folder) / "other" / default.name
         other.parent.mkdir()
         other.symlink_to(catalog.ensure(_OTHER_FILE))
@@ -232,7 +243,7 @@ async def _while_down(
     await mesh.kill("target-0")
     by_name = [case for case in cases if case.kind == "the name alone"]
     for case in by_name[:20]:
-        # The text is that of another class, which need not be exact.
+        # The text comes from the other numerics class and may differ.
         found.told_while_down.append((await _ask(client, case))[1])
     for case in [case for case in cases if case.pinned][:5]:
         try:
@@ -242,7 +253,7 @@ async def _while_down(
 
 
 def _fingerprint(node: NodeFields) -> str:
-    """Said here once more, from what the coordinator shows of a node."""
+    """Return the fingerprint of a node, derived again from what the coordinator shows of it."""
     return f"fp_{node.model_hash[:8]}_{node.numerics_class[:8]}"
 
 
@@ -251,5 +262,5 @@ def _names(model_id: str, node: NodeFields) -> bool:
 
 
 def run_classes(count: int, max_tokens: int, at_once: int, note: Note) -> Found:
-    """Ask `count` requests of at most max_tokens three times each, so many at once."""
+    """Send `count` requests of at most max_tokens tokens three times each, at_once at a time."""
     return asyncio.run(_run(count, max_tokens, at_once, note))

@@ -1,4 +1,4 @@
-"""`python -m bench engine|cost|planner|law1`: parts by themselves, as tables and as results."""
+"""`python -m bench engine|cost|planner|law1`: measure single parts of airdraft."""
 
 from __future__ import annotations
 
@@ -15,11 +15,19 @@ from bench.results.options import keep, out_option, quick_option
     "--model",
     "models",
     multiple=True,
-    help="Name or path; may be given again. Default: the catalogue's target and draft.",
+    help="Name or path. Can be repeated. Default: the catalogue's target and draft.",
 )
-@click.option("--profile", type=click.Choice(["exact", "fast"]), help="Default: as nodes have it.")
 @click.option(
-    "--used-cells", type=click.IntRange(16, 8000), default=512, show_default=True, help="Of 8192."
+    "--profile",
+    type=click.Choice(["exact", "fast"]),
+    help="Default: fast for the catalogue's draft, exact for other models.",
+)
+@click.option(
+    "--used-cells",
+    type=click.IntRange(16, 8000),
+    default=512,
+    show_default=True,
+    help="Cache cells in use, of 8192.",
 )
 @click.option("--prompt-tokens", type=click.IntRange(2, 8000), default=512, show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=15, show_default=True)
@@ -36,7 +44,9 @@ def engine_command(
     quick: bool,
     out: Path | None,
 ) -> None:
-    """What an engine's passes, steps, prompts and sampling take on this machine.
+    """Measure an engine's work on this machine.
+
+    The table shows passes, steps, prompts and sampling.
 
     \b
     Example:
@@ -53,7 +63,7 @@ def engine_command(
     found = []
     try:
         for name in models or (DEFAULT_TARGET, DEFAULT_DRAFT):
-            # Draft nodes promise nothing about bits, and so run the faster profile.
+            # Guesses need not be the same bits everywhere, so draft nodes use the fast profile.
             is_fast = (profile or ("fast" if name == DEFAULT_DRAFT else "exact")) == "fast"
             measured = run_engine(
                 Path(name).name,
@@ -76,14 +86,14 @@ def engine_command(
 
 @click.command("cost")
 @click.option("--streams", default="1,4,16", show_default=True, help="Stream counts.")
-@click.option("--repeats", default=5, show_default=True, help="Pairs of runs of each count.")
+@click.option("--repeats", default=5, show_default=True, help="Pairs of runs per stream count.")
 @click.option("--max-tokens", default=96, show_default=True)
 @quick_option
 @out_option
 def cost_command(
     streams: str, repeats: int, max_tokens: int, quick: bool, out: Path | None
 ) -> None:
-    """Plain decoding through the whole mesh beside a bare llama.cpp loop.
+    """Compare plain decoding in a mesh with bare llama.cpp.
 
     \b
     Example:
@@ -100,12 +110,14 @@ def cost_command(
 
 
 @click.command("planner")
-@click.option("--plans", default=1000, show_default=True, help="Plans of each size.")
-@click.option("--exact", default=500, show_default=True, help="Instances for the exact planner.")
+@click.option("--plans", default=1000, show_default=True, help="Plans per mesh size.")
+@click.option("--exact", default=500, show_default=True, help="Plans to compare with exact ones.")
 @quick_option
 @out_option
 def planner_command(plans: int, exact: int, quick: bool, out: Path | None) -> None:
-    """What a plan costs in processor time, and how near it is to the exact one.
+    """Measure the planner's time and the quality of its plans.
+
+    Prices of plans are compared with those of exact plans.
 
     \b
     Example:
@@ -127,10 +139,10 @@ def planner_command(plans: int, exact: int, quick: bool, out: Path | None) -> No
 @click.option("--max-tokens", default=64, show_default=True)
 @click.option("--gammas", default="0,1,3,8", show_default=True)
 @click.option("--streams", default="1,4,8", show_default=True)
-@click.option("--threads", default="1,2", show_default=True, help="Of the target.")
+@click.option("--threads", default="1,2", show_default=True, help="Engine threads of the target.")
 @click.option("--longest", default=1500, show_default=True, help="Tokens of the longest prompt.")
 @click.option("--target", default="smollm2-135m", show_default=True)
-@click.option("--draft", default=None, help="Draft model; default the catalogue's.")
+@click.option("--draft", default=None, help="Draft model. Default: that of the catalogue.")
 def law1_command(
     prompts: int,
     max_tokens: int,
@@ -141,7 +153,9 @@ def law1_command(
     target: str,
     draft: str | None,
 ) -> None:
-    """Token ids of the real pair through the mesh against a plain single-sequence loop.
+    """Check that a real pair's texts equal those of a loop.
+
+    Token ids from a mesh are compared with those of a plain loop over one sequence.
 
     \b
     Example:

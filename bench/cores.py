@@ -1,7 +1,7 @@
-"""Whether a machine's cores are there: what all of them do at once, beside one of them alone.
+"""Check that a machine's cores are free: compare the work of all at once with that of one alone.
 
-Virtual ones may share a processor with other guests. Where two do together what one does alone,
-whatever runs beside an engine slows it, and a ratio to something that has one process says as much.
+Virtual cores may share a processor with other guests. If two do together no more than one does
+alone, any process beside an engine slows it, and ratios to a system of one process show only that.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import sys
 import time
 
 _SECONDS = 0.25
-# Of what they would do if none was shared.
+# Share of the work that the cores would do if none was shared.
 _ENOUGH = 0.8
-# Counts for that long once a line comes in, and says how far it came.
+# For each line on its input, this counts for _SECONDS and prints the count.
 _LOOP = f"""
 import sys, time
 for _ in sys.stdin:
@@ -26,11 +26,11 @@ for _ in sys.stdin:
 
 
 def cores_at_once() -> float:
-    """Between 1 and the number of cores of this process; takes about a second."""
+    """Return how many cores' work gets done: 1 to the number of cores. Takes about a second."""
     loops = [_loop() for _ in os.sched_getaffinity(0)]
     try:
         alone = max(1, _count(loops[:1]))
-        # What disturbs the one alone makes no more cores than there are.
+        # If the single loop was disturbed, the quotient exceeds the number of cores; limit it.
         return min(max(1.0, _count(loops) / alone), float(len(loops)))
     finally:
         for loop in loops:
@@ -56,7 +56,7 @@ def _count(loops: list[subprocess.Popen[str]]) -> int:
 
 
 def wait_for_cores(limit_s: float = 30.0) -> bool:
-    """Whether all cores are there, for which it waits some time."""
+    """Wait up to limit_s seconds until all cores are free; return whether they are."""
     give_up_at = time.monotonic() + limit_s
     while cores_at_once() < _ENOUGH * len(os.sched_getaffinity(0)):
         if time.monotonic() > give_up_at:

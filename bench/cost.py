@@ -1,4 +1,4 @@
-"""What the mesh costs: plain decoding through coordinator and target beside the bare loop."""
+"""The mesh's cost: plain decoding through coordinator and target beside the bare loop."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _RATE = "decode tokens/s"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """pairs: tokens/s of the bare loop and of the mesh, run after run."""
+    """Runs with one number of streams. pairs: tokens/s of the bare loop and of the mesh, by run."""
 
     num_streams: int
     pairs: tuple[tuple[float, float], ...]
 
 
 def run_cost(counts: Sequence[int], *, repeats: int, max_tokens: int) -> list[Row]:
-    """Interleaved runs A B A B, a row a number of streams."""
+    """Measure both sides in interleaved runs A B A B; return a row for each number of streams."""
     return asyncio.run(_run(counts, repeats, max_tokens))
 
 
@@ -58,7 +58,7 @@ async def _run(counts: Sequence[int], repeats: int, max_tokens: int) -> list[Row
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Medians, and the paired ratios' median and range."""
+    """Return a Markdown table of median rates, and of median and range of the paired ratios."""
     lines = ["| streams | bare tokens/s | mesh tokens/s | mesh / bare (range) |"]
     lines.append("|---|---|---|---|")
     for row in rows:
@@ -72,7 +72,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def cells(rows: Sequence[Row]) -> Iterator[Cell]:
-    """Of both sides, and of the mesh beside the bare loop."""
+    """Yield the rates of both sides, and the ratio of the mesh to the bare loop."""
     for row in rows:
         place = f"{DEFAULT_TARGET}, {row.num_streams} stream{'s' if row.num_streams > 1 else ''}"
         for k, system in enumerate((BARE, "airdraft, plain")):
@@ -88,7 +88,10 @@ def cells(rows: Sequence[Row]) -> Iterator[Cell]:
 
 
 async def mesh_tokens_per_s(client: Client, num_streams: int, max_tokens: int) -> float:
-    """Tokens/s while all streams decode: from the step all have reached to the first one's end."""
+    """Return tokens/s while all streams decode.
+
+    Counting begins when every stream has SKIPPED_STEPS tokens and ends when the first one ends.
+    """
     counts = [0] * num_streams
     began = ended = 0.0
     at_begin = at_end = 0

@@ -1,10 +1,10 @@
 """The exact plan for a given order of streams and set of options: the planner's reference.
 
-A label is what a chain of batches has added up to: seconds of every draft node, of every medium
-and of the target, the longest round, sum w/E, weight of plain streams, number of batches. The price
-never falls when one of them grows, so a label that is no better in any of them than another of as
-many batches is dropped. How many streams ride along is fixed from the outside and tried for every
-number, because each pass carries them all. Slow: for tests and offline bench.
+A label holds the sums over a chain of batches: seconds of every draft node, of every medium and of
+the target, the longest round, sum w/E, weight of plain streams, number of batches. The price never
+falls when one of them grows. So a label is dropped if another one with as many batches is at least
+as good in all of them. The number of plain streams is fixed beforehand, because each pass carries
+them all, and every number is tried. This is slow and serves tests and offline measurements.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from policies.search import Found, options_of
 
 @dataclass(slots=True)
 class _Runs:
-    """Every run of streams under every option, flat: (r, ...)."""
+    """Every run of consecutive streams under every option, as flat arrays: (r, ...)."""
 
     starts: Ints
     stops: Ints
@@ -42,20 +42,20 @@ class _Runs:
 
 
 def exact_plan(problem: CycleProblem, options: Ints | None = None) -> Found:
-    """The cheapest of all plans of consecutive batches, each with one of the options.
+    """Return the cheapest plan of consecutive batches, each with one of the options.
 
-    options: (o, n) gammas, those of the live planner if not given.
+    options: (o, n) gammas. Default: those of the live planner.
     """
     if options is None:
         options = options_of(problem)
     options = np.unique(options, axis=0)
     runs = _runs_of(problem, options)
-    # A good plan at the start lets most labels be dropped by what they can still become.
+    # With a good plan from the start, the lower bound of most labels is above its price.
     best = best_plan(problem)
     allowed = {tuple(row) for row in options.tolist()}
     if not _uses_only(best.plan, allowed):
         best = Found(np.inf, best.plan)
-    # Streams that no option lets guess are plain in every plan.
+    # Streams whose gamma is 0 in every option are plain in every plan.
     least = int((options == 0).all(axis=0).sum())
     for num_plain in range(least, problem.num_streams + 1):
         best = _best_with(problem, options, runs, num_plain, best)
@@ -96,7 +96,7 @@ def _runs_of(problem: CycleProblem, options: Ints) -> _Runs:
 
 @dataclass(slots=True)
 class _Labels:
-    """Chains that end at one position: sums (l, columns), longest round (l,), where they come from.
+    """Chains that end at one position: sums (l, columns), longest round (l,), last run, parent.
 
     Columns: draft nodes, media, then verify, w/E, weight of plain streams, batches, plain count.
     """
@@ -110,7 +110,7 @@ class _Labels:
 def _best_with(
     problem: CycleProblem, options: Ints, runs: _Runs, num_plain: int, best: Found
 ) -> Found:
-    """Improve on `best` by chains in which exactly num_plain streams are plain."""
+    """Return the best of `best` and all chains in which exactly num_plain streams are plain."""
     n = problem.num_streams
     verify_s, round_s = verify_times(problem, runs.stages, np.array(num_plain))
     added = np.column_stack(
@@ -185,9 +185,9 @@ def _totals(problem: CycleProblem, labels: _Labels, num_plain: int, width: int) 
 
 
 def _bound(problem: CycleProblem, labels: _Labels, num_plain: int, stop: int, width: int) -> Floats:
-    """What a chain costs at least when finished: a plain token takes a plain pass or longer."""
+    """Lower bound on the price of a finished chain: a plain token takes a plain pass or longer."""
     totals = _totals(problem, labels, num_plain, width)
-    # Without what batches wait for one another: of more of them it may be less.
+    # Waits between batches are left out, because more batches may have shorter waits.
     cycle_s = np.maximum(np.maximum(totals.busy_s, totals.verify_s), totals.round_s)
     pass_s = problem.target_s[num_plain]
     n = problem.num_streams
@@ -202,12 +202,12 @@ def _bound(problem: CycleProblem, labels: _Labels, num_plain: int, stop: int, wi
 
 
 def _undominated(labels: _Labels) -> Ints:
-    """Indices of labels that no other one of as many batches and plain streams beats."""
+    """Indices of labels that no other one with as many batches and plain streams dominates."""
     values = np.column_stack([labels.sums[:, :-2], labels.round_s])
     kept: list[int] = []
     for alike in np.unique(labels.sums[:, -2:], axis=0):
         mine = np.flatnonzero((labels.sums[:, -2:] == alike).all(axis=1))
-        # In this order a label can only be dominated by one before it.
+        # In this order a label can only be dominated by an earlier one.
         mine = mine[np.lexsort([*values[mine].T[::-1], values[mine].sum(axis=1)])]
         front: Floats = np.empty((len(mine), values.shape[1]))
         size = 0

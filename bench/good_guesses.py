@@ -1,4 +1,4 @@
-"""Where guesses are very good, in texts that repeat themselves: as planned beside plainly."""
+"""Speed with planned guesses and without, on repetitive texts, where guesses are very good."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from nodes.config.settings import EngineSettings
 from nodes.service.local import local_mesh
 
 _KINDS = ("code-edit", "copy", "long-answer", "chat")
-# Guesses a pass while prompts are chosen: enough that one wrong one shows.
+# Guesses in a pass while prompts are chosen: enough that a single wrong guess is noticed.
 _GAMMA = 4
-# A text with fewer says nothing of how good they are.
+# Fewer guesses than this in a text do not show how good they are.
 _LEAST_GUESSES = 16
 
 
 @dataclass(slots=True)
 class Found:
-    """What the chosen prompts gave. pairs: plain and planned tokens/s."""
+    """Measurements with the chosen prompts. pairs: plain and planned tokens/s of each prompt."""
 
     num_tried: int = 0
     acceptances: list[float] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Found:
     def row(self, target: str) -> str:
         share = self.num_rounds / max(1, self.num_rounds + self.num_steps)
         accepted = self.num_accepted / max(1, self.num_guesses)
-        # A pass with guesses commits what was accepted and one token of the target's own.
+        # A pass with guesses commits the accepted ones and one token of the target's own.
         by_guesses = self.num_accepted + self.num_rounds
         of_tokens = by_guesses / max(1, by_guesses + self.num_steps)
         return (
@@ -85,7 +85,7 @@ def run_good_guesses(
     max_tokens: int,
     report: Callable[[str], None],
 ) -> list[Found]:
-    """One stream at a time, guesses looked up in its own text; a row as soon as it is there."""
+    """Measure one stream at a time, with guesses from its own text; report a row per target."""
     report(HEAD)
     made = []
     with tempfile.TemporaryDirectory(prefix="airdraft-good-") as folder:
@@ -125,14 +125,14 @@ async def _measured(
     for turn, prompt in enumerate(chosen):
         pair = [replace(options, gamma=0), options]
         answers = {}
-        # Who goes first changes from prompt to prompt: machines drift.
+        # The order alternates from prompt to prompt, because a machine's speed drifts.
         for option in pair if turn % 2 else pair[::-1]:
             answers[option.gamma] = await ask_one(client, prompt, option)
         found.add(answers[0], answers[None])
 
 
 def _candidates() -> Iterator[str]:
-    """Prompts whose answers repeat them or themselves, kind by kind, each one once."""
+    """Yield each prompt once, kind by kind; their answers repeat the prompt or themselves."""
     kinds = [workload(kind).prompts for kind in _KINDS]
     yield from dict.fromkeys(prompt for prompts in kinds for prompt in prompts)
 
@@ -140,10 +140,14 @@ def _candidates() -> Iterator[str]:
 @click.command("good-guesses")
 @click.option("--targets", default="Q8_0,F16", show_default=True)
 @click.option("--prompts", default=20, show_default=True)
-@click.option("--least", default=0.92, show_default=True, help="Acceptance of a prompt's guesses.")
+@click.option(
+    "--least", default=0.92, show_default=True, help="Use prompts with at least this acceptance."
+)
 @click.option("--max-tokens", default=192, show_default=True)
 def good_guesses_command(targets: str, prompts: int, least: float, max_tokens: int) -> None:
-    """One stream where look-up guesses nearly always right, as planned beside plainly.
+    """Measure the gain where guesses are nearly always right.
+
+    One stream decodes with looked-up guesses as planned, and plainly.
 
     \b
     Example:

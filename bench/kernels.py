@@ -1,7 +1,7 @@
-"""Our kernels beside stock llama.cpp on one model: times of passes, and how far predictions differ.
+"""Our kernels beside stock llama.cpp on one model: times of passes, differences of predictions.
 
-Stock is the same libllama without our kernels, in its fastest form. Each is a process of its own,
-for the kernels of a process are chosen once.
+Stock is the same libllama without our kernels, in its fastest form. Each system has a process of
+its own, because a process chooses its kernels only once.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any, Final
 import numpy as np
 
 SIZES: Final = (1, 2, 4, 8, 16, 32)
-# Prompts are read in passes of so many tokens, as nodes do.
+# Tokens of a pass that reads a prompt, as in nodes.
 _CHUNK: Final = 256
 _REPEATS: Final = 5
-# Probabilities of all words are kept of one position in so many.
+# Logits are kept of one position in so many.
 _KEPT_EVERY: Final = 16
-# Texts of Debian's base-files, so that everybody has them.
+# Texts of Debian's base-files, which every Debian system has.
 _TEXTS: Final = tuple(
     Path("/usr/share/common-licenses") / name for name in ("GPL-3", "GPL-2", "LGPL-2.1", "MPL-1.1")
 )
@@ -35,8 +35,8 @@ SYSTEMS: Final = ("ours", "stock")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One process's work. cells: that are used before a pass is timed. text: that is predicted,
-    unless the one that everybody has.
+    """Work of one process. cells: cache cells in use when a pass is timed. tokens: length of the
+    predicted text. text: its file. Default: the licences of _TEXTS.
     """
 
     model: Path
@@ -48,9 +48,9 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """How two systems predict the same tokens. difference, error: of the mean loss of a token, ours
-    less stock's, in nats, and its standard error. divergence: mean KL of ours from stock.
-    largest: difference of a logit.
+    """Predictions of the same tokens by two systems. ours, stock: mean loss of a token in nats.
+    difference: ours less stock. error: its standard error. divergence: mean KL of ours from stock.
+    largest: the largest difference of a logit.
     """
 
     num_tokens: int
@@ -63,7 +63,7 @@ class Predictions:
 
 
 def compare(asked: Asked, note: Callable[[str], None]) -> str:
-    """Tables of both systems. Raises CalledProcessError where one cannot run the model."""
+    """Return tables of both systems. Raises CalledProcessError if one cannot run the model."""
     figures, found = measure(asked, note)
     lines = _passes(figures)
     if found is not None:
@@ -80,7 +80,7 @@ def compare(asked: Asked, note: Callable[[str], None]) -> str:
 def measure(
     asked: Asked, note: Callable[[str], None]
 ) -> tuple[dict[str, dict[str, Any]], Predictions | None]:
-    """Times of both systems, and their predictions if any are asked for. Raises as compare()."""
+    """Measure times of both systems, and predictions if asked.tokens > 0. Raises as compare()."""
     with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder:
         found = {}
         for system in SYSTEMS:
@@ -109,8 +109,8 @@ def _passes(found: dict[str, dict[str, Any]]) -> list[str]:
         lines.append(f"| {system} | {cells} | {figures['prompt_ms']:.2f} |")
     ours, stock = (found[system] for system in SYSTEMS)
     ratios = [s / o for o, s in zip(ours["passes_ms"], stock["passes_ms"], strict=True)]
-    told = " | ".join(f"{ratio:.2f}" for ratio in ratios)
-    lines.append(f"| stock to ours | {told} | {stock['prompt_ms'] / ours['prompt_ms']:.2f} |")
+    shown = " | ".join(f"{ratio:.2f}" for ratio in ratios)
+    lines.append(f"| stock to ours | {shown} | {stock['prompt_ms'] / ours['prompt_ms']:.2f} |")
     return lines
 
 
@@ -137,7 +137,7 @@ def _log_probabilities(logits: Any) -> Any:
 
 
 def text() -> str:
-    """What is predicted. Raises OSError or ValueError where it is not what it should be."""
+    """Return the text to predict. Raises OSError if a file is missing, ValueError if it differs."""
     found = "".join(path.read_text() for path in _TEXTS)
     sha256 = hashlib.sha256(found.encode()).hexdigest()
     if sha256 != TEXT_SHA256:
@@ -153,7 +153,7 @@ def _work(system: str, asked: Asked, out: Path) -> dict[str, Any]:
     from nodes.engine.protocol import Span
 
     if system == "stock":
-        # The first choice of a process stands.
+        # The first choice of kernels in a process is final, so this comes before the model.
         register(distribution_version("llama-cpp-python"), kernels="none", keeps_others=True)
     config = LlamaConfig(
         path=asked.model,
@@ -202,7 +202,8 @@ def _pass_ms(model: Any, size: int, cells: int) -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The child's command line."""
+    """Run one system as a child process and print its figures as JSON."""
+
     from nodes.service.runtime import set_engine_environment
 
     set_engine_environment()

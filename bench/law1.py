@@ -1,4 +1,4 @@
-"""Law 1 on a real pair: the mesh's token ids against a plain loop over the engine."""
+"""Test of law 1 on a real pair: the mesh's token ids must equal those of a plain engine loop."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def run_law1(
     draft: str | None = None,
     target: str = DEFAULT_TARGET,
 ) -> tuple[str, int]:
-    """A table of configurations and how many texts differ from the reference; their number.
+    """Return a table of differing texts by configuration, and the number of texts that differ.
 
-    The reference is one sequence alone in a fresh engine, one token a pass, on one thread. In the
-    mesh, foreign sequences are in the cache from the other streams. thread_counts: of the target,
-    each with each number of streams. draft: that of the catalogue for the target unless given.
+    The reference is one sequence alone in a fresh engine, one token per pass, on one thread. In the
+    mesh the cache also holds the sequences of other streams. thread_counts: engine threads of the
+    target, each combined with each number of streams. draft: default is the catalogue's draft.
     """
     catalog = Catalog(default_cache_dir(environment()))
     path = catalog.ensure(target)
@@ -96,7 +96,7 @@ def _options(temperature: float, max_tokens: int, gamma: int) -> GenerateOptions
 def _references(
     path: Path, texts: list[str], max_tokens: int
 ) -> tuple[list[tuple[int, ...]], dict[float, list[tuple[int, ...]]]]:
-    """Prompt ids, and for each temperature the token ids of the plain loop."""
+    """Return prompt ids, and for each temperature the token ids of the plain loop."""
     model = LlamaModel(LlamaConfig(path=path, num_cells=4096, max_sequences=1))
     try:
         prompts = [tuple(model.vocabulary.encode(text)) for text in texts]
@@ -118,7 +118,10 @@ def _references(
 def plain_loop(
     model: LlamaModel, prompt: tuple[int, ...], options: GenerateOptions
 ) -> tuple[int, ...]:
-    """Token ids of one sequence, one token a pass; all but the last prompt token are cached."""
+    """Decode one sequence, one token per pass, and return its token ids.
+
+    All prompt tokens but the last are already in the cache.
+    """
     sampling = Sampling(
         temperature=options.temperature,
         top_k=options.top_k,
@@ -139,7 +142,7 @@ def plain_loop(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """One text to generate, what it must be, and its kind: gamma and temperature."""
+    """One text to generate. reference: its right token ids. kind: gamma and temperature."""
 
     prompt: tuple[int, ...]
     reference: tuple[int, ...]
@@ -155,7 +158,7 @@ async def _serve_all(
     num_streams: int,
     threads: int,
 ) -> None:
-    """Run all texts, num_streams at a time: streams of every gamma and T share the passes."""
+    """Run all texts, num_streams at a time; streams of every gamma and temperature share passes."""
     target = EngineSettings(model=str(path), cells=_CELLS, threads=threads)
     draft = EngineSettings(model=draft_path, cells=_CELLS, profile="fast", threads=1)
     todo = iter(work)

@@ -1,4 +1,4 @@
-"""Resident memory of nodes against the budgets they promise."""
+"""Resident memory of nodes, compared with their budgets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OUTPUT_ROWS = 256
 
 
 def resident_bytes(pid: int) -> int:
-    """VmRSS of a process, and what of it is not file-backed is all in there too."""
+    """Return the resident bytes (VmRSS) of a process, with mapped files."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
@@ -28,7 +28,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def run_memory() -> tuple[str, bool]:
-    """A table of measured and allowed MiB, and whether all are within."""
+    """Return a table of measured and allowed MiB, and whether all processes are within budget."""
     target, allowed = asyncio.run(_target())
     coordinator = _coordinator()
     rows = [("target", target, allowed), ("coordinator", coordinator, _COORDINATOR_BYTES)]
@@ -54,7 +54,7 @@ async def _target() -> tuple[int, int]:
 
 
 def _allowed(path: Path) -> int:
-    """Model file and its repacked copy, KV cache, output rows, and 150 MB."""
+    """Return the budget in bytes: model file, its repacked copy, KV cache, output rows, 150 MiB."""
     # SmolLM2-135M: 30 layers of 3 KV heads of 64, keys and values in F16.
     kv_cache = _CELLS * 30 * 2 * 3 * 64 * 2
     outputs = _OUTPUT_ROWS * 49_152 * 4

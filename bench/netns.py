@@ -1,4 +1,4 @@
-"""Network namespaces of our own, by the commands of `ip`."""
+"""Temporary network namespaces, made by the command `ip`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 
 
 class NamespacesError(Exception):
-    """Namespaces cannot be made here; the text says why."""
+    """Namespaces cannot be made on this machine; the text gives the reason."""
 
 
 @contextlib.contextmanager
 def namespaces(count: int) -> Iterator[list[str]]:
-    """So many, with their loopback up; removed at the end with the processes left in them."""
+    """Make `count` namespaces with loopback up; at the end remove them and kill their processes."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         raise NamespacesError("network namespaces need root and `ip`")
     mark = secrets.token_hex(3)
@@ -32,15 +32,15 @@ def namespaces(count: int) -> Iterator[list[str]]:
 
 
 def inside(name: str, argv: Sequence[str]) -> list[str]:
-    """The command that runs argv in a namespace."""
+    """Return the command that runs argv in a namespace."""
     return ["ip", "netns", "exec", name, *argv]
 
 
 def remove(names: Sequence[str]) -> None:
-    """Those of them that are there, and the processes in them."""
-    there = {line.split()[0] for line in ip("netns", "list").splitlines() if line}
+    """Remove those of the namespaces that exist, and kill the processes in them."""
+    existing = {line.split()[0] for line in ip("netns", "list").splitlines() if line}
     for name in names:
-        if name not in there:
+        if name not in existing:
             continue
         for pid in ip("netns", "pids", name).split():
             with contextlib.suppress(ProcessLookupError):
@@ -49,7 +49,7 @@ def remove(names: Sequence[str]) -> None:
 
 
 def ip(*arguments: str) -> str:
-    """Its output. Raises NamespacesError with what it says."""
+    """Run `ip` and return its output. Raises NamespacesError with its error message."""
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise NamespacesError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")

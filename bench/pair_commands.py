@@ -1,4 +1,4 @@
-"""`python -m bench speed|bound`: what guesses gain with a pair of models, and at most could."""
+"""`python -m bench speed|bound`: the gain of guesses with a pair of models, and its upper bound."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ _max_tokens = click.option("--max-tokens", default=128, show_default=True)
     help="Kinds of prompts: chat, copy, code, code-edit, json, agentic, ...",
 )
 @_target
-@click.option("--draft", default="", help="Another draft than the catalogue's, or none.")
-@click.option("--lookup/--no-lookup", default=True, help="Whether targets look guesses up, too.")
+@click.option("--draft", default="", help='Draft model, or "none". Default: that of the catalogue.')
+@click.option(
+    "--lookup/--no-lookup",
+    default=True,
+    help="Let targets also look for guesses in earlier texts.",
+)
 @click.option("--weights", type=click.Choice(["auto", "as-stored"]), default="auto")
 def speed_command(
     streams: str,
@@ -36,7 +40,9 @@ def speed_command(
     lookup: bool,
     weights: str,
 ) -> None:
-    """What guesses gain: a pair, as planned and plainly, in turns.
+    """Compare planned guesses with plain decoding.
+
+    A pair of models decodes the same prompts in both ways, in alternating order.
 
     \b
     Examples:
@@ -63,12 +69,14 @@ def speed_command(
     "--workloads",
     default="chat,copy",
     show_default=True,
-    help="Kinds of prompts of one turn: chat, copy, code, code-edit, json, ...",
+    help="Kinds of prompts with one turn: chat, copy, code, code-edit, json, ...",
 )
 @_target
-@click.option("--draft", default="", help="Another draft than the catalogue's.")
+@click.option("--draft", default="", help="Draft model. Default: that of the catalogue.")
 def bound_command(prompts: int, max_tokens: int, workloads: str, target: str, draft: str) -> None:
-    """How near one stream's speed comes to what its draft allows at most.
+    """Compare one stream's speed with its draft's bound.
+
+    The bound is the highest speed that the draft's guesses allow.
 
     \b
     Example:
@@ -78,7 +86,7 @@ def bound_command(prompts: int, max_tokens: int, workloads: str, target: str, dr
     from bench.speed import Pair
 
     if draft == "none":
-        raise click.ClickException("--draft none: without a draft there is no bound")
+        raise click.ClickException("--draft none: the bound is that of a draft; name a model")
     run_bound(
         workloads.split(","),
         Pair(target, draft),

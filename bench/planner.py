@@ -1,4 +1,4 @@
-"""What planning costs: the live planner on random observations, one core."""
+"""The live planner's processor time on random observations, and its distance from exact plans."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SYSTEM = "joint planner"
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds of processor time of plans for meshes of one size, ascending."""
+    """Times of plans for meshes of one size. seconds: of processor time, ascending."""
 
     num_streams: int
     num_drafts: int
@@ -43,7 +43,7 @@ class Times:
 
 
 def random_observation(random: Random, num_streams: int, num_drafts: int) -> Observation:
-    """Streams of mixed acceptance on draft nodes of mixed speed."""
+    """Draw streams of mixed acceptance on draft nodes of mixed speed."""
     first_s = 10 ** random.uniform(-2.1, -1.0)
     is_flat = random.random() < 0.5
     drafts = tuple(
@@ -68,7 +68,7 @@ def random_observation(random: Random, num_streams: int, num_drafts: int) -> Obs
 
 
 def planning_times(num_streams: int, num_drafts: int, count: int, seed: int) -> list[float]:
-    """Seconds of processor time of each of `count` plans, each of a new observation."""
+    """Return the seconds of processor time of `count` plans, each of a new observation."""
     random = Random(seed)
     seconds = []
     for _ in range(count + 20):
@@ -76,12 +76,12 @@ def planning_times(num_streams: int, num_drafts: int, count: int, seed: int) -> 
         start = time.thread_time()
         joint_plan(observation)
         seconds.append(time.thread_time() - start)
-    # The first ones fill caches.
+    # The first plans fill caches.
     return seconds[20:]
 
 
 def times_by_size(count: int, seed: int = 1) -> list[Times]:
-    """Each of SIZES with one draft node and with four."""
+    """Measure each of SIZES with one draft node and with four."""
     return [
         Times(streams, drafts, tuple(sorted(planning_times(streams, drafts, count, seed))))
         for streams in SIZES
@@ -90,7 +90,7 @@ def times_by_size(count: int, seed: int = 1) -> list[Times]:
 
 
 def table(found: Sequence[Times]) -> str:
-    """Median, 99th percentile and worst planning time by size, as Markdown."""
+    """Return median, 99th percentile and worst planning time by size, as a Markdown table."""
     lines = ["| streams | draft nodes | median ms | p99 ms | worst ms |", "|---|---|---|---|---|"]
     lines += [
         f"| {times.num_streams} | {times.num_drafts} | {times.median_ms:.2f} "
@@ -101,7 +101,7 @@ def table(found: Sequence[Times]) -> str:
 
 
 def gaps_to_exact(count: int, seed: int = 1) -> list[float]:
-    """How much dearer the live planner's plans are than the exact ones, for few streams."""
+    """Return by what fraction live plans are dearer than exact ones, for few streams; ascending."""
     random = Random(seed)
     gaps = []
     for _ in range(count):
@@ -120,9 +120,9 @@ def gap_line(gaps: Sequence[float]) -> str:
 
 
 def cells(found: Sequence[Times], gaps: Sequence[float]) -> Iterator[Cell]:
-    """Milliseconds of processor time by size, and what plans are worth beside the exact ones.
+    """Yield milliseconds of processor time by size, and the ratio of exact prices to live ones.
 
-    The latter is the same on every machine: the seed alone decides it.
+    The seed alone decides the ratio, so it is the same on every machine.
     """
     for times in found:
         values = (

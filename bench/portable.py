@@ -1,7 +1,7 @@
-"""The digest of sampling on CPUs that are not here: QEMU emulates them, a process each.
+"""The digest of sampling on other CPUs, each emulated by a QEMU process.
 
-On x86 the C library chooses its logarithm by the CPU: one without FMA rounds another way than one
-with it, which is how texts once came to depend on it. QEMU has no AVX-512.
+On x86 the C library chooses its logarithm by the CPU. Without FMA it rounds differently than with
+it, so texts once depended on the CPU. QEMU has no AVX-512.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy as np
 
 from nodes.engine.golden import sampling_digest
 
-# Without SSE4.2 numpy does not start; then with AVX2 and FMA; then all that QEMU has.
+# The least that numpy needs (SSE4.2), then with AVX2 and FMA, then everything that QEMU has.
 X86_CPUS = ("Nehalem", "Haswell", "max")
 _SHOW = "from nodes.engine.golden import sampling_digest; print(sampling_digest())"
 _LIMIT_S = 600.0
 
 
 class PortableError(Exception):
-    """A CPU cannot be emulated; one line."""
+    """A CPU cannot be emulated. The text is one line."""
 
 
 def run_portable(arm_root: Path | None) -> tuple[str, bool]:
-    """A table of digests and whether all are equal. arm_root: see `emulated_arm`."""
+    """Return a table of digests and whether all are equal. arm_root: see `emulated_arm`."""
     digests = {f"this one, {platform.machine()}": sampling_digest()}
     if platform.machine() == "x86_64":
         digests |= {f"x86_64, QEMU's {cpu}": emulated_x86(cpu) for cpu in X86_CPUS}
@@ -39,15 +39,15 @@ def run_portable(arm_root: Path | None) -> tuple[str, bool]:
 
 
 def emulated_x86(cpu: str) -> str:
-    """The digest by this very Python on one of QEMU's x86 CPUs. Raises PortableError."""
+    """Return the digest by this Python on one of QEMU's x86 CPUs. Raises PortableError."""
     interpreter = Path(sys.executable).resolve()
     return _digest(["qemu-x86_64", "-cpu", cpu, str(interpreter)], Path(np.__file__).parents[1])
 
 
 def emulated_arm(root: Path) -> str:
-    """The digest on an emulated arm64. Raises PortableError.
+    """Return the digest on an emulated arm64. Raises PortableError.
 
-    root: has an unpacked Python at usr/bin/python3 with its libraries, and numpy in site/.
+    root: folder with an unpacked Python at usr/bin/python3, its libraries, and numpy in site/.
     """
     python = root / "usr/bin/python3"
     return _digest(["qemu-aarch64", "-L", str(root), str(python.resolve())], root / "site")

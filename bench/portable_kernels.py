@@ -1,4 +1,4 @@
-"""The bits of the kernels on this processor, and compiled for arm64 under QEMU."""
+"""Comparison of the kernels' bits on this processor with those on arm64 under QEMU."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LIMIT_S = 600.0
 
 
 def run_portable_kernels(arm_compiler: str) -> tuple[str, bool]:
-    """A table of digests, and whether those of each format are equal. Raises PortableError."""
+    """Return a table of digests, and whether they agree in each row. Raises PortableError."""
     machines: dict[str, tuple[str, tuple[str, ...]]] = {platform.machine(): ("c++", ())}
     if platform.machine() != "aarch64":
-        # The compiler's name begins with that of the folder with its libraries.
+        # The folder with the libraries has the name with which the compiler's begins.
         root = "/usr/" + arm_compiler.removesuffix("-g++")
         machines["aarch64"] = (arm_compiler, ("qemu-aarch64", "-L", root))
     found: dict[str, dict[str, str]] = defaultdict(dict)

@@ -1,4 +1,4 @@
-"""Prompts of chosen lengths, made here: sentences drawn from a small stock, seeded."""
+"""Generated prompts of chosen lengths: sentences drawn by a seed from a small stock."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ _TOKENS_A_SENTENCE = 13
 
 
 def make_prompts(count: int, *, seed: int = 1, longest: int = 1500) -> list[str]:
-    """`count` prompts of about 20 to 60 tokens. Among each 100 the first has about `longest`
-    tokens, the second 1,500, and the next two 700."""
+    """Return `count` prompts of about 20 to 60 tokens.
+
+    Among each 100, the first has about `longest` tokens, the second 1,500, and the next two 700.
+    """
     source = random.Random(seed)
     prompts = []
     for index in range(count):

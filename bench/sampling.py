@@ -1,4 +1,4 @@
-"""What law 1 costs beside the decode it follows: 16 rows on real models."""
+"""Time of sampling by law 1 beside that of the decode before it: 16 rows on real models."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _KINDS = {
 
 
 def run_sampling() -> str:
-    """A table of milliseconds for 16 rows, for each installed model of the catalogue."""
+    """Return a table of milliseconds for 16 rows, for each installed model of the catalogue."""
     catalog = Catalog(default_cache_dir(environment()))
     rows = ["| model | vocabulary | decode ms | sampling | ms | share of decode |"]
     rows.append("|---|---|---|---|---|---|")
@@ -54,7 +54,7 @@ def run_sampling() -> str:
 
 
 def _measure(name: str, model: LlamaModel) -> list[str]:
-    # Real logits: what the filters leave, and so what they cost, depends on their shape.
+    # The logits are real, because the cost of a filter depends on how many tokens it leaves.
     token_ids = np.random.default_rng(0).integers(0, model.info.num_vocab, NUM_ROWS).tolist()
     for seq_id, token_id in enumerate(token_ids):
         model.forward([Span(seq_id, 0, [token_id])])

@@ -1,4 +1,4 @@
-"""What guesses gain: a pair on one machine, as planned and plainly, in turns."""
+"""The gain of guesses: a pair on one machine, with planned guesses and without, in turns."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _USERS = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request, or some: tokens, seconds from the first to the last of them, figures."""
+    """Answer to one or more requests. seconds: from the first to the last token."""
 
     token_ids: tuple[int, ...]
     seconds: float
@@ -35,8 +35,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Models by name or file; draft: "" for the catalogue's, "none" for none. weights: of the
-    draft, as in EngineSettings."""
+    """Models by name or file. draft: "" for the catalogue's, "none" for none. weights: those of
+    the draft, as in EngineSettings."""
 
     target: str = DEFAULT_TARGET
     draft: str = ""
@@ -44,7 +44,7 @@ class Pair:
     weights: str = "auto"
 
     def settings(self) -> tuple[EngineSettings, EngineSettings | None]:
-        """Of both nodes, with a thread each."""
+        """Return the settings of target and draft (or None), with one thread each."""
         catalog = Catalog(default_cache_dir(environment()))
         path = str(Path(catalog.ensure(self.target)).resolve())
         target = EngineSettings(model=path, max_streams=16, threads=1)
@@ -72,10 +72,10 @@ def run_speed(
     temperature: float,
     report: Callable[[str], None],
 ) -> None:
-    """A table, a row as soon as it is there: for each workload and number of streams, the ratio of
-    the two rates.
+    """Report a table of the ratio of the two rates, by workload and number of streams.
 
-    The same prompts are answered with gamma auto and with gamma 0, one after the other.
+    The same prompts are answered with gamma auto and with gamma 0, one after the other. report:
+    receives each row as soon as it is measured.
     """
     options = GenerateOptions(max_tokens=max_tokens, temperature=temperature, seed=1, top_p=0.95)
     report(HEAD)
@@ -94,19 +94,19 @@ async def _run(
     async with local_mesh(target, draft, lookup=pair.looks_up) as (mesh, client):
         for kind in kinds:
             made = workload(kind, num_prompts)
-            asked = [
+            requests = [
                 (prompt, replace(options, rules=rules_of(made, k)))
                 for k, prompt in enumerate(made.prompts)
             ]
-            warm_up = [(prompt, replace(option, max_tokens=24)) for prompt, option in asked[:1]]
+            warm_up = [(prompt, replace(option, max_tokens=24)) for prompt, option in requests[:1]]
             await mesh.beside(_together(client, warm_up, None))
             for count in counts:
-                groups = [asked[at : at + count] for at in range(0, len(asked), count)]
+                groups = [requests[at : at + count] for at in range(0, len(requests), count)]
                 report(await mesh.beside(_row(client, made.name, count, groups)))
 
 
 def rules_of(made: Workload, index: int) -> LogitRules:
-    """What the answer to one of its prompts has to follow."""
+    """Return the rules that the answer to a workload's prompt has to follow."""
     if not made.schemas:
         return NO_RULES
     return LogitRules(grammar=Grammar("json_schema", made.schemas[index]))
@@ -120,7 +120,7 @@ async def _row(
     num_rounds = num_steps = num_guesses = num_accepted = 0
     for turn, group in enumerate(groups):
         answers = {}
-        # Who goes first changes from group to group: machines drift.
+        # The order alternates from group to group, because a machine's speed drifts.
         for gamma in (None, 0) if turn % 2 else (0, None):
             answers[gamma] = await _together(client, group, gamma)
         auto, plain = answers[None], answers[0]
@@ -143,7 +143,7 @@ async def _row(
 
 
 def rate(answers: Sequence[Answer]) -> float:
-    """Tokens/s of all, from each one's first token to its last."""
+    """Return all answers' tokens/s: tokens after each first one, over the longest answer's time."""
     seconds = max(answer.seconds for answer in answers)
     return sum(len(answer.token_ids) - 1 for answer in answers) / seconds
 
@@ -157,7 +157,7 @@ async def _together(
 
 
 async def _converse(client: Client, prompt: str, options: GenerateOptions) -> Answer:
-    """All turns of a user, each with those before it; the answers to them as if they were one."""
+    """Send all turns of a user, each with those before it; return their answers joined into one."""
     options = stranger(options)
     messages: list[ChatMessage] = []
     made: list[Answer] = []
@@ -173,13 +173,15 @@ async def _converse(client: Client, prompt: str, options: GenerateOptions) -> An
 
 
 def stranger(options: GenerateOptions) -> GenerateOptions:
-    """For an owner who has asked for nothing before: a text that is asked for twice would else be
-    guessed from what it was the first time."""
+    """Return options with an owner that has sent no request before.
+
+    Otherwise a text requested twice would be guessed from its first answer.
+    """
     return replace(options, user=f"user-{next(_USERS)}")
 
 
 async def ask_one(client: Client, prompt: str, options: GenerateOptions) -> Answer:
-    """One request of a stranger from its first to its last event."""
+    """Send one request with an owner of its own, and return its answer."""
     return await _ask(client, prompt, stranger(options))
 
 
@@ -197,5 +199,5 @@ async def _ask(client: Client, prompt: Prompt, options: GenerateOptions) -> Answ
         elif isinstance(event, FinishedNotice):
             figures = event.figures
     assert figures is not None
-    said = text.decode("utf-8", "replace")
-    return Answer(tuple(token_ids), max(1e-9, last - first), (figures,), said)
+    decoded = text.decode("utf-8", "replace")
+    return Answer(tuple(token_ids), max(1e-9, last - first), (figures,), decoded)

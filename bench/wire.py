@@ -1,7 +1,7 @@
-"""What guesses and commits take on a link: as they are encoded, and with ZeroMQ and CURVE around.
+"""Bytes of guesses and commits on a link: as encoded, and with the overhead of ZeroMQ and CURVE.
 
-Bytes on the connection are counted by a relay between two sockets with keys on loopback TCP:
-those of the TCP stream, without the headers of its packets.
+A relay between two sockets with keys on loopback TCP counts the bytes on the connection: those of
+the TCP stream, without the headers of its packets.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from nodes.messages import (
 from policies.acceptance import expected_tokens
 
 ALPHAS = (0.6, 0.8, 0.9)
-# What is typical of a mesh at work: ids of streams, lengths of texts, bytes of a token.
+# Typical ranges in a busy mesh: stream ids, lengths of texts in tokens, bytes of a token's text.
 _IDS, _LENGTHS = (1_000, 1_200), (700, 900)
 _TOKEN_BYTES = 4
-# Each message so many times, so that a keep-alive between them says nothing.
+# Times that each message is sent, so that a keep-alive between them does not matter.
 _TIMES = 50
 _LIMIT_S = 120.0
-# What others send for each guess: a float64 of msgpack for every token of the vocabulary.
+# Other systems send, for each guess, a float64 of msgpack for every token of the vocabulary.
 _FLOAT_BYTES = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Sized:
-    """One message. encoded: bytes of its frames; on_link: with all that is around them."""
+    """Size of one message. encoded: bytes of its frames. on_link: bytes on the connection."""
 
     name: str
     num_streams: int
@@ -51,7 +51,7 @@ class Sized:
 
 @dataclass(frozen=True, slots=True)
 class PassBytes:
-    """The messages around a pass of so many streams, each with gamma guesses, at an acceptance."""
+    """Messages around a pass of num_streams streams with gamma guesses each. alpha: acceptance."""
 
     num_streams: int
     gamma: int
@@ -67,12 +67,13 @@ class PassBytes:
         return self.num_streams * _committed(self.alpha, self.gamma)
 
     def drafting(self) -> float:
-        """Bytes between coordinator and draft node, both ways."""
+        """Return the bytes between coordinator and draft node, in both directions."""
         return sum(m.on_link for m in self.messages if m.name in ("GuessNotice", "CommitNotice"))
 
     def whole(self) -> float:
+        """Return the bytes on the links of draft node and target, in both directions."""
         guesses = sum(m.on_link for m in self.messages if m.name == "GuessNotice")
-        # Guesses are passed on as they came.
+        # The coordinator forwards guesses unchanged, so they count twice.
         return guesses + sum(message.on_link for message in self.messages)
 
 
@@ -83,7 +84,7 @@ def _committed(alpha: float, gamma: int) -> int:
 def pass_messages(
     num_streams: int, gamma: int, alpha: float, num_vocab: int, seed: int = 1
 ) -> list[Any]:
-    """What is said around a pass, drawn: guesses, what the pass commits, and that to the draft."""
+    """Draw the messages around a pass: guesses, the target's commit, and that to the draft node."""
     random = Random(seed)
 
     def tokens(count: int) -> tuple[int, ...]:
@@ -114,7 +115,7 @@ def pass_messages(
 async def measure(
     counts: Sequence[int], gamma: int, num_vocab: int, alphas: Sequence[float] = ALPHAS
 ) -> list[PassBytes]:
-    """Every count of streams at every acceptance, over one link."""
+    """Measure the messages of a pass for every count of streams at every acceptance."""
     async with asyncio.timeout(_LIMIT_S * len(counts) * len(alphas)):
         found = []
         for count in counts:
@@ -135,11 +136,11 @@ async def _sized(num_streams: int, messages: Sequence[Any]) -> list[Sized]:
         relay = _Relay(port)
         listening = await asyncio.start_server(relay.pump, "127.0.0.1", 0)
         with closing(server), closing(listening):
-            way = f"tcp://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-            client = context.connect(way, ClientKeys(client_pair, server_pair.public))
+            address = f"tcp://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+            client = context.connect(address, ClientKeys(client_pair, server_pair.public))
             with closing(client):
                 await client.writable()
-                # The handshake is over when something has come through.
+                # The handshake is over once a message has arrived.
                 client.send(encode(Ping(0, 0), cluster="airdraft", epoch=1 << 31))
                 await server.recv()
                 for message in messages:
@@ -157,7 +158,7 @@ async def _sized(num_streams: int, messages: Sequence[Any]) -> list[Sized]:
 
 @dataclass(slots=True)
 class _Relay:
-    """Passes everything on to a port and counts what goes there."""
+    """Forwards connections to a port and counts the bytes sent to it."""
 
     port: int
     num_bytes: int = 0
@@ -165,8 +166,8 @@ class _Relay:
 
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port)
-        ways = [self._copy(reader, far_writer, counts=True), self._copy(far_reader, writer)]
-        pumps = {asyncio.create_task(way) for way in ways}
+        copies = [self._copy(reader, far_writer, counts=True), self._copy(far_reader, writer)]
+        pumps = {asyncio.create_task(copy) for copy in copies}
         self._pumps |= pumps
         with closing(writer), closing(far_writer):
             await asyncio.wait(pumps)
@@ -187,9 +188,12 @@ class _Relay:
 
 
 def table(found: Sequence[PassBytes], num_vocab: int) -> str:
-    """Messages of the middle acceptance, then a pass's bytes beside probabilities on the wire."""
+    """Return two tables: sizes of messages at the middle acceptance, and bytes of whole passes.
+
+    The second compares them with sending probabilities.
+    """
     lines = [
-        "| streams | message | bytes | with ZeroMQ and CURVE | of it a guess (a committed token) |",
+        "| streams | message | bytes | with ZeroMQ and CURVE | per guess (per committed token) |",
         "|---|---|---|---|---|",
     ]
     alphas = sorted({one.alpha for one in found})
@@ -205,11 +209,12 @@ def table(found: Sequence[PassBytes], num_vocab: int) -> str:
     others = num_vocab * _FLOAT_BYTES
     lines += [
         "",
-        f"Gamma {found[0].gamma}, {num_vocab} tokens. Bytes on the links for a pass, both ways; "
-        f"a vector of probabilities a guess, as msgpack's float64, would be {others:,} bytes.",
+        f"Gamma {found[0].gamma}, {num_vocab} tokens. Bytes on the links for a pass, in both "
+        f"directions. A vector of probabilities for a guess, as msgpack's float64, would be "
+        f"{others:,} bytes.",
         "",
-        "| streams | acceptance | draft node's link, a guess | a committed token "
-        "| draft node's and target's, a committed token | probabilities / ours, a guess |",
+        "| streams | acceptance | draft node's link, per guess | per committed token "
+        "| both links, per committed token | probabilities / ours, per guess |",
         "|---|---|---|---|---|---|",
     ]
     for one in found:

@@ -1,1 +1,1 @@
-"""What an engine costs on this machine, one model at a time."""
+"""An engine's costs on this machine, one model at a time."""

@@ -1,4 +1,4 @@
-"""Models as nodes open them, what their work costs, and the bare loop beside them."""
+"""Times of models' work, opened as nodes open them, and a comparison with the bare loop."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Pairs = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A model. beside_bare: tokens/s of the bare loop and of the engine in turns, by what they did;
-    empty in profile fast, which is not how the bare loop runs.
+    """Figures of a model. beside_bare: tokens/s of the bare loop and of the engine in turns, by
+    kind of work; empty in profile fast, because the bare loop runs as in profile exact.
     """
 
     model: str
@@ -47,7 +47,7 @@ class Measured:
 
     @property
     def step_s(self) -> float:
-        """A step of all sequences, beside which sampling is seen."""
+        """Median seconds of a step of all sequences, with which other times are compared."""
         what = f"step of {STEP_SIZES[-1]} sequences"
         return next(median(timed.seconds) for timed in self.timed if timed.what == what)
 
@@ -63,7 +63,7 @@ def run_engine(
     num_threads: int,
     calibrations: Path | None,
 ) -> Measured:
-    """calibrations: where nodes keep theirs; one that is missing is made, and kept there."""
+    """Measure a model. calibrations: folder of the nodes' calibrations; a missing one is added."""
     config = LlamaConfig(path=path, profile=profile, num_threads=num_threads)
     opened = open_model(config, calibrations)
     try:
@@ -80,7 +80,7 @@ def run_engine(
 def _beside_bare(
     model: Model, bare: BareLoop, prompt_tokens: int, repeats: int
 ) -> dict[str, Pairs]:
-    """Both on the same weights and settings, A B then B A."""
+    """Measure bare loop and engine on the same weights and settings, A B then B A."""
     prompt = range(1000, 1000 + prompt_tokens)
     works = {
         "one stream": (
@@ -104,7 +104,7 @@ def _beside_bare(
 
 
 def table(found: Sequence[Measured]) -> str:
-    """Markdown: medians with their ranges, and beside the bare loop ratios with intervals."""
+    """Return tables of median times with ranges, and of ratios to the bare loop with intervals."""
     lines = [
         "| model | used cells | what | ms (range) | calibrated ms | tokens/s | of a step of "
         f"{STEP_SIZES[-1]} |",
@@ -132,7 +132,7 @@ def table(found: Sequence[Measured]) -> str:
 
 
 def cells(found: Sequence[Measured]) -> Iterator[Cell]:
-    """A cell for each model and kind of work, and for what is compared with the bare loop."""
+    """Yield a cell for each model and kind of work, and for each ratio to the bare loop."""
     for model in found:
         for timed in model.timed:
             values = [of_turns("time", "s", timed.seconds)]

@@ -1,6 +1,6 @@
-"""An engine's work, timed: passes by size, steps of many sequences, sampling, a prompt.
+"""Times of an engine's work: passes by size, steps of many sequences, sampling, a prompt.
 
-Works of different sizes are timed in turns, so that a machine that drifts does so for all of them.
+Work of different sizes is timed in turns, so that a machine's drift affects all sizes alike.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ Work = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """One kind of work: seconds of each time, and what plans take it for (0: they do not).
-
-    is_pass: of the model; not of what follows it.
+    """One kind of work. seconds: of each repeat. calibrated_s: seconds by the cost table that plans
+    use; 0 if it has none. is_pass: whether it is a pass of the model, not work after it.
     """
 
     what: str
@@ -48,9 +47,9 @@ class Timed:
 def measure(
     model: Model, costs: NodeCosts, used_cells: int, prompt_tokens: int, repeats: int
 ) -> list[Timed]:
-    """All kinds of work. costs: what the model was calibrated to. Leaves the cache empty.
+    """Time all kinds of work. costs: the model's calibrated costs. Leaves the cache empty.
 
-    Raises ValueError where the model's cache is too small.
+    Raises ValueError if the model's cache is too small.
     """
     num_cells = max(used_cells + PASS_SIZES[-1], 2 * max(STEP_SIZES[-1], NUM_ROWS), prompt_tokens)
     if model.info.num_cells < num_cells:
@@ -67,7 +66,7 @@ def measure(
 def _passes(
     model: Model, costs: NodeCosts, ids: Sequence[int], used_cells: int, repeats: int
 ) -> Iterator[Timed]:
-    """Of one sequence that has all used cells: what verifying that many tokens takes."""
+    """Time passes of one sequence that has all used cells, as for verifying so many tokens."""
     _read(model, 0, ids[:used_cells])
 
     def work(size: int) -> Work:
@@ -84,7 +83,7 @@ def _passes(
 def _steps(
     model: Model, costs: NodeCosts, ids: Sequence[int], used_cells: int, repeats: int
 ) -> Iterator[Timed]:
-    """Of so many sequences, a token each; all that there are share the used cells."""
+    """Time passes with one token of each of several sequences, which share the used cells."""
     most = STEP_SIZES[-1]
     own_cells = max(1, used_cells // most)
     for seq_id in range(most):
@@ -103,7 +102,7 @@ def _steps(
 
 
 def _sampling(model: Model, ids: Sequence[int], repeats: int) -> Iterator[Timed]:
-    """From rows of real logits: what the filters leave, and so what they cost, hangs on these."""
+    """Time sampling from real logits: a filter's cost depends on how many tokens it leaves."""
     logits = model.forward([Span(k, 0, ids[k : k + 1], 1) for k in range(NUM_ROWS)]).copy()
     for seq_id in range(NUM_ROWS):
         model.truncate(seq_id, 0)
@@ -130,7 +129,7 @@ def _prompt(model: Model, ids: Sequence[int], repeats: int) -> Iterator[Timed]:
 
 
 def prompt_s(model: Model, ids: Sequence[int]) -> float:
-    """Seconds from a prompt to the token after it; the cache is empty before and after."""
+    """Return the seconds from a prompt to the next token; the cache is empty before and after."""
     start = time.perf_counter()
     _read(model, 0, ids, num_outputs=1)
     seconds = time.perf_counter() - start
@@ -139,7 +138,7 @@ def prompt_s(model: Model, ids: Sequence[int]) -> float:
 
 
 def decode_tokens_per_s(model: Model, num_tokens: int) -> float:
-    """Of one stream whose every token is the likeliest one, as the bare loop counts it."""
+    """Return the tokens/s of one stream of likeliest tokens, counted as in the bare loop."""
     token_id, start = 1000 % model.info.num_vocab, 0.0
     for position in range(num_tokens):
         if position == SKIPPED_STEPS:
@@ -151,7 +150,7 @@ def decode_tokens_per_s(model: Model, num_tokens: int) -> float:
 
 
 def _read(model: Model, seq_id: int, ids: Sequence[int], num_outputs: int = 0) -> None:
-    """Put tokens into the cache, as many at a time as the model takes."""
+    """Put tokens into the cache, in passes as large as the model permits."""
     chunk = model.info.max_batch_tokens
     for first in range(0, len(ids), chunk):
         part = ids[first : first + chunk]
@@ -160,7 +159,7 @@ def _read(model: Model, seq_id: int, ids: Sequence[int], num_outputs: int = 0) -
 
 
 def _pass_s(model: Model, spans: Sequence[Span]) -> float:
-    """Of one pass, which is taken back."""
+    """Return the seconds of one pass, and remove its tokens from the cache."""
     start = time.perf_counter()
     model.forward(spans)
     seconds = time.perf_counter() - start
@@ -170,7 +169,7 @@ def _pass_s(model: Model, spans: Sequence[Span]) -> float:
 
 
 def _in_turns(works: Sequence[Work], repeats: int) -> list[tuple[float, ...]]:
-    """Seconds of each work, timed one after the other again and again; the first times warm up."""
+    """Return the seconds of each work, timed in turns `repeats` times after one warm-up."""
     turns = [[work() for work in works] for _ in range(repeats + 1)][1:]
     return list(zip(*turns, strict=True))
 

@@ -1,1 +1,1 @@
-"""The gateway under what clients may send, and under many of them."""
+"""Tests of the gateway with odd requests and with many clients, and its costs."""

@@ -1,4 +1,4 @@
-"""Bodies of requests, right ones and ones that are wrong in some place."""
+"""Bodies of requests: valid ones, and ones with something invalid in them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _PATHS: Final = (
     *(COMPLETIONS, CHAT, MESSAGES, RESPONSES),
     *(EMBEDDINGS, TOKENIZE, DETOKENIZE, COUNT),
 )
-# What stands in the last event of a stream, errors included.
+# Marks of a stream's last event, which may be an error.
 _ENDS: Final = (
     *(b"data: [DONE]", b'data: {"type": "error"', b"event: error", b"event: message_stop"),
     *(b"event: response.completed", b"event: response.incomplete"),
 )
-# What an answer to any body may have for a status.
+# Permitted statuses of the answer to any body.
 STATUSES: Final = frozenset({200, 400, 404, 413, 415, 429})
 
 _text = st.text(max_size=20)
@@ -45,7 +45,7 @@ _formats = [
     {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "string"}}},
     {"type": "json_schema", "json_schema": {"schema": {"type": "nothing"}}},
 ]
-# Right values, but for a few: what is wrong comes by _body.
+# Mostly valid values; _body adds invalid ones.
 _COMMON: Final[dict[str, st.SearchStrategy[Any]]] = {
     "model": st.sampled_from(["", "toy-1", "toy-1", "gpt-4o"]),
     "n": st.integers(1, 4),
@@ -187,7 +187,7 @@ _OF_DETOKENIZE: Final = {"tokens": _token_ids, "model": _COMMON["model"]}
 
 @st.composite
 def _body(draw: st.DrawFn, fields: dict[str, st.SearchStrategy[Any]], *main: str) -> Any:
-    """A body with some fields; in every second one anything at all stands somewhere."""
+    """Draw a body with some fields; in about half of them one field has an arbitrary value."""
     names = draw(st.sets(st.sampled_from(sorted(fields)), max_size=5))
     body = {name: draw(fields[name]) for name in names | set(main)}
     if draw(st.booleans()):
@@ -218,7 +218,7 @@ requests: Final = st.one_of(
 
 
 def fault_of(status: int, content: bytes, *, is_stream: bool) -> str:
-    """What is wrong with an answer, "" for nothing."""
+    """Return what is wrong with an answer, "" if nothing is."""
     if status not in STATUSES:
         return f"status {status}"
     if is_stream and status == 200:

@@ -1,4 +1,4 @@
-"""A word in prompts is looked for wherever a mesh leaves anything behind."""
+"""Search for a word of prompts everywhere a mesh could leave traces of them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ import httpx
 
 from bench.gateway.meshes import started
 
-# In no source file as it is written into prompts.
+# Joined from parts, so that no source file contains the word itself.
 CANARY: Final = "".join(("kestrel", "-", "0d7e", "91", "b4"))
 _MODEL: Final = ("--model", "toy:1")
 _LIMIT_S: Final = 120.0
 _COMPLETIONS: Final = "/completions"
 _CHAT: Final = "/chat/completions"
-# What operators look at.
+# Pages for operators.
 _SHOWN: Final = ("/", "/metrics", "/api/status")
 
 
 @dataclass(slots=True)
 class Search:
-    """num_files, num_pages, num_bytes: what was looked through. found: where the word was."""
+    """Findings. num_files, num_pages, num_bytes: searched items. found: places with the word."""
 
     num_requests: int = 0
     num_processes: int = 0
@@ -47,7 +47,7 @@ class Search:
 
     def __str__(self) -> str:
         return (
-            f"{self.num_requests} requests; looked through command lines and environments of "
+            f"{self.num_requests} requests; searched command lines and environments of "
             f"{self.num_processes} processes, {self.num_pages} pages and {self.num_files} files "
             f"({self.num_bytes} bytes): "
             f"{len(self.faults)} faults{''.join(f'{chr(10)}  {f}' for f in self.faults)}"
@@ -60,7 +60,7 @@ class Search:
 
 
 def requests() -> list[tuple[str, dict[str, Any]]]:
-    """All kinds that there are, right ones and refused ones, with the word wherever text goes."""
+    """Return requests of all kinds, valid and invalid, with the word wherever text is possible."""
     message = {"role": "user", "content": f"Say {CANARY}."}
     schema = {"type": "object", "properties": {CANARY: {"const": CANARY}}, "required": [CANARY]}
     text = {"prompt": f"{CANARY} and so on", "max_tokens": 8}
@@ -88,8 +88,10 @@ def requests() -> list[tuple[str, dict[str, Any]]]:
 
 
 def run_canary(model: tuple[str, ...] = _MODEL, draft: str = "toy:0.8") -> Search:
-    """A coordinator, target, draft node and gateway with the most talkative logs, all asked all
-    kinds of requests, some of them broken off; then each of them crashes."""
+    """Search the traces of a mesh with the most detailed logs.
+
+    The mesh gets all kinds of requests, some of them aborted. Then each process is crashed.
+    """
     search = Search()
     with tempfile.TemporaryDirectory() as name, _core_dumps_allowed():
         folder = Path(name)
@@ -97,7 +99,7 @@ def run_canary(model: tuple[str, ...] = _MODEL, draft: str = "toy:0.8") -> Searc
         with _mesh(folder, model, draft) as (url, processes):
             asyncio.run(_ask_all(url, search))
             _look_at_processes(folder, search)
-            # Whatever may be written when a process dies is written now.
+            # Crash all processes, so that anything written at a crash is searched, too.
             for process in processes:
                 os.kill(process.pid, signal.SIGABRT)
             for process in processes:
@@ -108,7 +110,7 @@ def run_canary(model: tuple[str, ...] = _MODEL, draft: str = "toy:0.8") -> Searc
 
 @contextlib.contextmanager
 def _core_dumps_allowed() -> Iterator[None]:
-    """As far as whoever starts the mesh can."""
+    """Permit core dumps as large as this process's hard limit permits."""
     before = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
     try:
@@ -121,7 +123,7 @@ def _core_dumps_allowed() -> Iterator[None]:
 def _mesh(
     folder: Path, model: tuple[str, ...], draft: str
 ) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
-    """Four processes that write into the folder: logs, keys, and what they keep for themselves."""
+    """Run four processes that write logs, keys and temporary files into the folder."""
     keys, environ = folder / "keys", {"TMPDIR": str(folder / "tmp")}
     with contextlib.ExitStack() as stack:
 
@@ -142,7 +144,7 @@ def _mesh(
         give_up_at = time.monotonic() + _LIMIT_S
         while not _is_ready(url):
             if time.monotonic() > give_up_at:
-                raise RuntimeError("the mesh is not ready")
+                raise RuntimeError(f"the mesh is not ready after {_LIMIT_S:g} s")
             time.sleep(0.05)
         yield url, [gateway, drafter, target, coordinator]
 
@@ -160,7 +162,7 @@ async def _ask_all(url: str, search: Search) -> None:
                 await answer.aread()
 
         await asyncio.gather(*(ask(*request) for request in requests()))
-        # One after the other as well: what was read before is kept, and used again.
+        # Send them one after the other, too: then targets reuse the prompts that they kept.
         for request in requests():
             await ask(*request)
         long = {"prompt": CANARY, "max_tokens": 3000, "stream": True, "ignore_eos": True}
@@ -177,7 +179,7 @@ async def _ask_all(url: str, search: Search) -> None:
 
 
 def _look_at_processes(folder: Path, search: Search) -> None:
-    """All that came of the mesh: its processes know its folder."""
+    """Search the mesh's processes, which are found by its folder's name in their environments."""
     mark = str(folder).encode()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -189,7 +191,7 @@ def _look_at_processes(folder: Path, search: Search) -> None:
 
 
 def _look_at_files(folder: Path, search: Search) -> None:
-    """Logs, keys, what was left in the directory for temporary files, and core dumps."""
+    """Search logs, keys, leftover temporary files, and core dumps."""
     for path in folder.rglob("*"):
         if path.is_file():
             search.num_files += 1

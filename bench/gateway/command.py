@@ -1,4 +1,4 @@
-"""`python -m bench gateway`: what clients may do to the gateway, and what it costs."""
+"""`python -m bench gateway`: tests of the gateway against odd clients, and its cost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 @click.group("gateway")
 def gateway() -> None:
-    """The HTTP gateway: its cost, and what it does with all that clients may do.
+    """Measure the HTTP gateway, and test it with bad clients.
 
     \b
     Example:
@@ -20,7 +20,9 @@ def gateway() -> None:
 @gateway.command("fuzz")
 @click.option("--examples", default=10_000, show_default=True)
 def fuzz(examples: int) -> None:
-    """Bodies of every kind at a gateway process: no 500, and no hang.
+    """Send bodies of every kind to a gateway process.
+
+    A status of 500 or a hang is a fault.
 
     \b
     Example:
@@ -36,7 +38,9 @@ def fuzz(examples: int) -> None:
 @gateway.command("idle")
 @click.option("--streams", default=10_000, show_default=True)
 def idle(streams: int) -> None:
-    """Streams on which nothing comes: memory of each, and how soon another request begins.
+    """Measure memory and delay with many idle streams.
+
+    The delay is that of another request's first token.
 
     \b
     Example:
@@ -51,7 +55,7 @@ def idle(streams: int) -> None:
 @click.option("--streams", default="1,16", show_default=True, help="Stream counts.")
 @click.option("--tokens", default=4_000, show_default=True, help="Tokens of each measurement.")
 def cost(streams: str, tokens: int) -> None:
-    """Processor time of the gateway for each token that it sends.
+    """Measure the gateway's processor time per token.
 
     \b
     Example:
@@ -65,9 +69,11 @@ def cost(streams: str, tokens: int) -> None:
 
 @gateway.command("disconnect")
 @click.option("--clients", default=1_000, show_default=True)
-@click.option("--pair", is_flag=True, help="The default pair, not toys.")
+@click.option("--pair", is_flag=True, help="Use the default pair of models, not toy models.")
 def disconnect(clients: int, *, pair: bool) -> None:
-    """Clients that leave at random points: streams freed on all nodes, nothing left.
+    """Check that streams of disconnected clients are freed.
+
+    Clients disconnect at random points. No node may keep a stream or a cell of theirs.
 
     \b
     Example:
@@ -84,7 +90,9 @@ def disconnect(clients: int, *, pair: bool) -> None:
 @gateway.command("schema")
 @click.option("--texts", default=100, show_default=True)
 def schema(texts: int) -> None:
-    """Texts of the default pair at temperature 1, each as a JSON schema has it.
+    """Check that answers match a requested JSON schema.
+
+    The default pair generates texts at temperature 1.
 
     \b
     Example:
@@ -99,11 +107,18 @@ def schema(texts: int) -> None:
 
 @gateway.command("overhead")
 @click.option("--streams", default="1,16", show_default=True, help="Stream counts.")
-@click.option("--pairs", default=9, show_default=True, help="Of runs, A B then B A.")
+@click.option("--pairs", default=9, show_default=True, help="Pairs of runs, A B then B A.")
 @click.option("--max-tokens", default=128, show_default=True)
-@click.option("--prompts", default="32,256", show_default=True, help="Lengths, for first tokens.")
+@click.option(
+    "--prompts",
+    default="32,256",
+    show_default=True,
+    help="Prompt lengths in tokens for the time to the first token.",
+)
 def overhead(streams: str, pairs: int, max_tokens: int, prompts: str) -> None:
-    """Gateway, coordinator and wire beside a bare llama.cpp loop: tokens/s and first token.
+    """Compare gateway and mesh with bare llama.cpp.
+
+    Tokens/s and the time to the first token are compared.
 
     \b
     Example:
@@ -121,9 +136,11 @@ def overhead(streams: str, pairs: int, max_tokens: int, prompts: str) -> None:
 
 
 @gateway.command("canary")
-@click.option("--pair", is_flag=True, help="The default pair, not toys.")
+@click.option("--pair", is_flag=True, help="Use the default pair of models, not toy models.")
 def canary(*, pair: bool) -> None:
-    """Whether a word of prompts is in logs, files, command lines or environments of a mesh.
+    """Search a mesh's logs and files for a word of prompts.
+
+    Command lines, environments and pages for operators are searched, too.
 
     \b
     Example:

@@ -12,6 +12,8 @@ _GAP_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Cost:
+    """Processor seconds of the gateway for num_tokens tokens of num_streams streams."""
+
     num_streams: int
     num_tokens: int
     seconds: float

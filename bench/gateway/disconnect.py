@@ -1,4 +1,4 @@
-"""Clients that go away at any point: nothing of theirs stays, and nothing dies."""
+"""Clients that disconnect at any point: all their resources are freed and no process ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from bench.gateway.meshes import TOYS, Up, up
 from nodes.cli.connection import with_client
 from nodes.client.client import Client
 
-# Where clients leave: within head or body, before an answer, within an answer, streamed or whole.
+# Points of disconnecting: within head or body, before an answer, within a stream, or while a whole
+# answer is made.
 POINTS: Final = ("head", "body", "waiting", "streaming", "whole")
 _AT_A_TIME: Final = 50
 _LIMIT_S: Final = 120.0
@@ -27,7 +28,7 @@ _CHECK: Final = {"prompt": "still here", "max_tokens": 24, "temperature": 0}
 
 @dataclass(slots=True)
 class Leaks:
-    """freed_s: after each group's last disconnect, until no node had a stream of theirs."""
+    """Findings. freed_s: seconds from each group's last disconnect until no node had a stream."""
 
     points: Counter[str] = field(default_factory=Counter)
     freed_s: list[float] = field(default_factory=list)
@@ -44,7 +45,7 @@ class Leaks:
 
 
 def run_disconnect(num_clients: int, seed: int = 1, arguments: tuple[str, ...] = TOYS) -> Leaks:
-    """Let so many clients leave; arguments: the mesh, as `airdraft up` has it."""
+    """Disconnect num_clients clients. arguments: those of `airdraft up` for the mesh."""
     with up(*arguments, AIRDRAFT_LIMITS__MAX_CONCURRENT_PER_KEY="256") as mesh:
         return asyncio.run(_measure(mesh, num_clients, random.Random(seed)))
 
@@ -61,9 +62,9 @@ async def _measure(mesh: Up, num_clients: int, source: random.Random) -> Leaks:
             left -= count
             await _group(mesh, client, leaks, source, count)
         if {node.node for node in (await client.nodes()).nodes} != names:
-            leaks.faults.append("a node has left")
+            leaks.faults.append("a node has left the mesh")
         if await _text(mesh) != expected:
-            leaks.faults.append("another text than before")
+            leaks.faults.append("a text differs from the one before the disconnects")
         await _check_status(client, leaks)
 
     await with_client(mesh.endpoint, str(mesh.keys), work)
@@ -84,7 +85,7 @@ async def _group(mesh: Up, client: Client, leaks: Leaks, source: random.Random, 
     await leaving
     leaks.freed_s.append(await _freed_s(client))
     if leaks.freed_s[-1] > 1.0:
-        leaks.faults.append(f"streams were there after {leaks.freed_s[-1]:.3f} s")
+        leaks.faults.append(f"streams were freed only after {leaks.freed_s[-1]:.3f} s")
 
 
 async def _freed_s(client: Client) -> float:
@@ -102,7 +103,7 @@ async def _num_streams(client: Client) -> int:
 
 
 async def _check_status(client: Client, leaks: Leaks) -> None:
-    """What the coordinator says at the end: no stream, no cell, nothing in line."""
+    """Check the coordinator's status at the end: no streams, no used cells, no waiting requests."""
     give_up_at = time.monotonic() + _LIMIT_S
     while True:
         status = await client.status()
@@ -113,7 +114,7 @@ async def _check_status(client: Client, leaks: Leaks) -> None:
             *([f"{status.waiting.num_streams} waiting"] if status.waiting.num_streams else []),
             *(["some tokenizing"] if status.waiting.num_tokenizing else []),
         ]
-        # The document is made anew twice a second.
+        # The coordinator updates its status twice a second.
         if not left or time.monotonic() > give_up_at:
             leaks.faults += left
             return
@@ -121,16 +122,16 @@ async def _check_status(client: Client, leaks: Leaks) -> None:
 
 
 async def _leave(mesh: Up, point: str, source: random.Random) -> None:
-    """One client: how far it goes and when it leaves is drawn."""
+    """Run one client that disconnects at a random moment of the given point."""
     port = int(mesh.url.rsplit(":", 1)[1].split("/")[0])
-    asked = {
+    fields = {
         "prompt": "x" * source.randrange(1, 400),
         "max_tokens": 3000 if point != "whole" else source.randrange(50, 3000),
         "n": source.choice((1, 1, 2)),
         "ignore_eos": True,
         "stream": point != "whole",
     }
-    body = json.dumps(asked).encode()
+    body = json.dumps(fields).encode()
     head = (
         "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body)}\r\n\r\n"

@@ -1,4 +1,4 @@
-"""Bodies of every kind at a gateway process with a toy mesh behind it: no 500, and no hang."""
+"""Fuzzing of a gateway process with a toy mesh: no body may cause a status of 500 or a hang."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ _HANG_S = 20.0
 
 @dataclass(slots=True)
 class Findings:
+    """Counts of answers by status, faults, and the longest time of a request."""
+
     statuses: Counter[int] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
@@ -32,7 +34,7 @@ class Findings:
 
 def run_fuzz(num_examples: int) -> Findings:
     findings = Findings()
-    # Texts are short: it is bodies that are tried here.
+    # Texts are short, because bodies are tested here.
     with (
         up(*TOYS, AIRDRAFT_LIMITS__MAX_TOKENS="8") as mesh,
         httpx.Client(base_url=mesh.url.removesuffix("/v1"), timeout=_HANG_S) as client,
@@ -47,7 +49,7 @@ def run_fuzz(num_examples: int) -> Findings:
         @given(requests)
         def ask(request: tuple[str, bytes]) -> None:
             if mesh.process.poll() is not None:
-                # One fault is enough: nothing answers any more.
+                # The gateway has ended, which is reported once below.
                 return
             path, body = request
             began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Many streams on which nothing comes."""
+"""Costs of many idle streams: memory, and delay of another request."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from bench.live.pairs import Ratio, paired_ratio
 from nodes.service.runtime import raise_file_limit
 
 _AT_A_TIME = 100
-# Medians of so many requests make a pair.
+# Each side of a pair is the median of this many requests.
 _TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """first_token_s: median of an empty gateway, and of one with the streams; ratio: in pairs."""
+    """Figures of idle streams. first_token_s: medians of an empty gateway and of one with the
+    streams. ratio: that of the latter to the former, in pairs."""
 
     num_streams: int
     bytes_each: float
@@ -29,13 +30,13 @@ class Idle:
         empty_ms, full_ms = (seconds * 1e3 for seconds in self.first_token_s)
         return (
             f"{self.num_streams} idle streams: {self.bytes_each / 1024:.1f} KiB each; first token "
-            f"of another request: {full_ms:.2f} ms, {empty_ms:.2f} ms at an empty gateway, "
+            f"of another request: {full_ms:.2f} ms, {empty_ms:.2f} ms with an empty gateway, "
             f"{self.ratio} x in pairs"
         )
 
 
 def run_idle(num_streams: int, num_pairs: int = 15) -> Idle:
-    """Beside each other: a gateway with the streams, and an empty one."""
+    """Measure a gateway with the streams beside an empty one."""
     raise_file_limit()
     with steady_gateway(0.0, 2) as (empty, _pid), steady_gateway(0.0, 2) as (port, pid):
         return asyncio.run(_measure(num_streams, num_pairs, empty, port, pid))
@@ -53,7 +54,7 @@ async def _measure(num_streams: int, num_pairs: int, empty: int, port: int, pid:
     pairs = []
     for turn in range(num_pairs):
         order = (empty, port) if turn % 2 else (port, empty)
-        found = {asked: await _first_token_s(asked) for asked in order}
+        found = {each_port: await _first_token_s(each_port) for each_port in order}
         pairs.append((found[empty], found[port]))
     for writer in writers:
         writer.transport.abort()
@@ -62,7 +63,7 @@ async def _measure(num_streams: int, num_pairs: int, empty: int, port: int, pid:
 
 
 async def _open(port: int, prompt: str) -> asyncio.StreamWriter:
-    """A stream whose first token has come."""
+    """Open a stream and wait for its first token."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
     writer.write(stream_request(prompt))
     await reader.readuntil(b'"text":" token"')
@@ -70,7 +71,7 @@ async def _open(port: int, prompt: str) -> asyncio.StreamWriter:
 
 
 async def _first_token_s(port: int) -> float:
-    """The median over requests, each with a connection of its own."""
+    """Return the median time to the first token over requests with a connection each."""
     found = []
     for _ in range(_TRIES):
         began = time.perf_counter()

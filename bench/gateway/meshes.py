@@ -1,4 +1,4 @@
-"""Whole meshes with their API, each in processes of its own."""
+"""Whole meshes with their API, each in its own processes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Final
 
 _ROOT: Final = Path(__file__).parents[2]
-# In a body, so that a text depends on the temperature alone, whatever model answers.
+# Fields of a body that switch a model's default filters off, so that only the temperature counts.
 ALL_TOKENS: Final = {"top_k": 0, "top_p": 1, "min_p": 0}
 TOYS: Final = ("--model", "toy:1", "--draft", "toy:0.8")
 
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """endpoint: the coordinator's. url: base of the API, in the same process. keys: directory."""
+    """A running mesh. endpoint: that of the coordinator. url: base of the API, which the same
+    process serves. keys: directory of keys."""
 
     endpoint: str
     url: str
@@ -38,10 +39,10 @@ def started(
     environ: Mapping[str, str] | None = None,
     module: Sequence[str] = ("nodes.cli",),
 ) -> Iterator[subprocess.Popen[str]]:
-    """A command of airdraft that runs until the end of the block.
+    """Run an airdraft command until the end of the block.
 
-    log: of its standard error. folder: where it runs, if not here. module: that is run, and what it
-    is told before the command.
+    log: file for its standard error. folder: working directory; None for the current one. module:
+    the module to run, with its arguments before the command.
     """
     with contextlib.ExitStack() as stack:
         errors = stack.enter_context(log.open("w")) if log is not None else None
@@ -70,7 +71,7 @@ def started(
 
 @contextlib.contextmanager
 def up(*arguments: str, log: Path | None = None, **environ: str) -> Iterator[Up]:
-    """A mesh with its API; the default pair if no arguments say otherwise."""
+    """Run a mesh with its API, with the default pair unless arguments name other models."""
     fixed = ("--listen", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0")
     with (
         tempfile.TemporaryDirectory() as keys,

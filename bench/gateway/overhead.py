@@ -1,4 +1,4 @@
-"""What gateway, coordinator and wire cost beside a bare llama.cpp loop of the same numerics."""
+"""Cost of gateway, coordinator and wire beside a bare llama.cpp loop of the same numerics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TOKEN_IDS = range(1000, 40_000)
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """tokens_per_s: of the bare loop, and through the gateway. ratio: in pairs."""
+    """Rates of all streams. tokens_per_s: bare loop, gateway. ratio: gateway to bare, in pairs."""
 
     num_streams: int
     tokens_per_s: tuple[float, float]
@@ -38,7 +38,8 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class FirstToken:
-    """added_s: of the time to the first token, beside reading the prompt in the bare loop."""
+    """Times to the first token. prefill_s: that of the bare loop. first_token_s: that of the
+    gateway. added_s: median of their differences."""
 
     num_prompt_tokens: int
     prefill_s: float
@@ -61,9 +62,9 @@ def run_overhead(
     prompt_lengths: Sequence[int],
     report: Callable[[object], None],
 ) -> None:
-    """The default target without draft nodes and look-up's guesses; one engine thread on each side.
+    """Measure the default target without draft nodes and lookup, with one engine thread per side.
 
-    report gets each figure as soon as it is there.
+    report: receives each figure as soon as it is measured.
     """
     path = Catalog(default_cache_dir(environment())).ensure(DEFAULT_TARGET)
     bare = BareLoop(path)
@@ -85,7 +86,7 @@ class _Bench:
         self._port = port
         self._num_pairs = num_pairs
         self._max_tokens = max_tokens
-        # No prompt comes twice: what a target has read it need not read again.
+        # Prompts are drawn anew each time, because a target keeps prompts that it has read.
         self._source = random.Random(1)
 
     async def rates(self, num_streams: int) -> Rates:
@@ -105,7 +106,7 @@ class _Bench:
         return Rates(num_streams, (bare, gateway), paired_ratio(pairs))
 
     async def _gateway_rate(self, num_streams: int) -> float:
-        """Of all streams from when the last has begun to when the first ends."""
+        """Return all streams' tokens/s from when the last one begins to when the first one ends."""
         times = await asyncio.gather(
             *(self._ask(_PROMPT_TOKENS, self._max_tokens) for _ in range(num_streams))
         )
@@ -121,15 +122,15 @@ class _Bench:
                 if side == "bare":
                     found.append(await asyncio.to_thread(self._bare.prefill_s, num_tokens))
                 else:
-                    asked = time.perf_counter()
+                    sent_at = time.perf_counter()
                     (first,) = await self._ask(num_tokens, 1)
-                    found.append(first - asked)
+                    found.append(first - sent_at)
         # The first pair warms up.
         added = median(b - a for a, b in list(zip(prefills, firsts, strict=True))[1:])
         return FirstToken(num_tokens, median(prefills[1:]), median(firsts[1:]), added)
 
     async def _ask(self, num_prompt_tokens: int, max_tokens: int) -> list[float]:
-        """When each event with text of a token came."""
+        """Send a request; return the time of each event with a token's text."""
         prompt = [self._source.choice(_TOKEN_IDS) for _ in range(num_prompt_tokens)]
         body = json.dumps(
             {
@@ -151,5 +152,5 @@ class _Bench:
             if b'"finish_reason":null' in line:
                 times.append(time.perf_counter())
         writer.close()
-        # Some tokens end within a character, and their texts come with the next: fewer events.
+        # A token that ends within a character has no event: its text comes with the next token.
         return times

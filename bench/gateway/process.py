@@ -1,4 +1,4 @@
-"""Starting `server_process`, and what the kernel says of it."""
+"""Start of `server_process`, and figures of processes from the kernel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @contextlib.contextmanager
 def steady_gateway(gap_s: float, num_tokens: int) -> Iterator[tuple[int, int]]:
-    """Its port and process id."""
+    """Run a gateway before a SteadyMesh; yields its port and process id."""
     command = [sys.executable, "-m", "bench.gateway.server_process", str(gap_s), str(num_tokens)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -38,6 +38,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def stream_request(prompt: str) -> bytes:
+    """Return the bytes of an HTTP request for a streamed completion."""
     body = f'{{"prompt":"{prompt}","stream":true,"max_tokens":32768}}'.encode()
     head = (
         "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"

@@ -1,4 +1,4 @@
-"""A schema whose strings have bounds, texts checked against it, and a hundred of them."""
+"""Answers by a JSON schema with bounds, checked against it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ SCHEMA: Final[dict[str, Any]] = {
     "required": ["city", "people", "sizes"],
     "additionalProperties": False,
 }
-# The longest text that the schema allows for has fewer tokens.
+# More than the tokens of the longest text that the schema permits.
 _MAX_TOKENS: Final = 160
 _CHOICES: Final = 4
 
 
 def fault_of_city(text: str) -> str:
-    """What of a text is not as SCHEMA has it, "" for nothing."""
+    """Return the part of a text that does not match SCHEMA, "" if all matches."""
     try:
         found = json.loads(text)
     except ValueError:
-        return "no JSON"
+        return "not valid JSON"
     if not isinstance(found, dict) or set(found) != {"city", "people", "sizes"}:
         return "other fields"
     city, people, sizes = found["city"], found["people"], found["sizes"]
@@ -45,6 +45,8 @@ def fault_of_city(text: str) -> str:
 
 @dataclass(slots=True)
 class Texts:
+    """Counts of checked texts, distinct texts, and faults."""
+
     num_texts: int = 0
     distinct: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
@@ -57,7 +59,7 @@ class Texts:
 
 
 def run_schema(num_texts: int) -> Texts:
-    """Ask the default pair at temperature 1 for texts of SCHEMA."""
+    """Request texts by SCHEMA from the default pair at temperature 1, and check them."""
     texts = Texts()
     with up() as mesh, httpx.Client(base_url=mesh.url, timeout=120) as client:
         for seed in range(-(-num_texts // _CHOICES)):

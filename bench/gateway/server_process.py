@@ -1,7 +1,7 @@
-"""The gateway in a process of its own, before a mesh that sends when it is told to.
+"""The gateway in a process of its own, before a fake mesh that sends tokens at given times.
 
 Arguments: seconds between the tokens of a stream, 0 for none after the first; tokens of a stream.
-Prints its base URL. Measures what is the gateway's own, without coordinator, wire and engine.
+It prints its base URL. It serves to measure the gateway without coordinator, wire and engine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PIECE = b" token"
 
 
 class SteadyMesh:
-    """Every request is answered by equal tokens at equal times; "quick" by one at once."""
+    """A fake mesh: it answers with equal tokens at equal intervals, and "quick" with one token."""
 
     is_joined = True
 
@@ -49,13 +49,13 @@ class SteadyMesh:
         yield FinishedNotice(1, 0, num_tokens, "length", StreamFigures(0, 0, 0, 0, 0, 0, ""))
 
     async def read(self, _prompt: Prompt, _options: GenerateOptions, wants: str) -> ReadNotice:
-        raise RequestFailedError("not_found", f"nothing here tells {wants}")
+        raise RequestFailedError("not_found", f"this fake mesh has no {wants}")
 
     async def nodes(self) -> NodesReply:
         return NodesReply(1, (NodeFields("t", "target", "steady", True, True, 0),))
 
     async def status(self) -> Status:
-        raise RequestFailedError("unavailable", "there is no coordinator")
+        raise RequestFailedError("unavailable", "this fake mesh has no coordinator")
 
 
 async def main(gap_s: float, num_tokens: int) -> None:

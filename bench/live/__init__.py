@@ -1,1 +1,1 @@
-"""Whole meshes that run, each beside what it is to be compared with, in one run."""
+"""Measurements of whole running meshes, each beside its reference, in one run."""

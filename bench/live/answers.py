@@ -1,4 +1,4 @@
-"""Streams that decode at once, and the rate at which they do."""
+"""Requests that decode at the same time, and their joint rate."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SKIPPED_TOKENS = 8
 
 @dataclass(slots=True)
 class Together:
-    """Answers to prompts asked at once. tokens_per_s: of all, while all decode. num_rounds: passes
-    of a stream with guesses, num_plain_steps: without, as in StreamFigures."""
+    """Answers to prompts sent at once. tokens_per_s: rate of all, while all decode. num_rounds,
+    num_plain_steps: passes of streams with and without guesses, as in StreamFigures."""
 
     tokens_per_s: float = 0.0
     token_ids: list[tuple[int, ...]] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Together:
     reasons: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Together) -> None:
-        """Take the figures of another run in; its texts and rate are its own."""
+        """Add the counts of another run; its texts and rate are left out."""
         self.num_rounds += other.num_rounds
         self.num_plain_steps += other.num_plain_steps
         self.num_guesses += other.num_guesses
@@ -39,14 +39,14 @@ class Together:
 
     @property
     def guessing_share(self) -> float:
-        """Part of the streams' passes that took guesses."""
+        """Share of the streams' passes that took guesses."""
         return self.num_rounds / max(1, self.num_rounds + self.num_plain_steps)
 
 
 async def ask_together(
     client: Client, prompts: Sequence[str], options: GenerateOptions
 ) -> Together:
-    """Ask all prompts at once; the rate counts from when all have begun to the first one's end."""
+    """Send all prompts at once; the rate counts from when all have begun to the first one's end."""
     counts = [0] * len(prompts)
     texts: list[list[int]] = [[] for _ in prompts]
     made = Together()

@@ -1,4 +1,4 @@
-"""A draft that is as fast and as sure of itself as another, and wrong: what plans must stand."""
+"""A draft model that is wrong, but as fast and confident as another: plans must cope with it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from nodes.catalog.gguf import Header
 
 
 def write_bad_draft(source: Path, made: Path, seed: int = 1) -> None:
-    """Copy a draft's GGUF with the weights inside each of its matrices in another order.
+    """Copy a draft's GGUF and shuffle the blocks of weights inside each matrix.
 
-    Blocks of quantised weights stay whole, so that all numbers are ordinary ones.
+    Blocks of quantised weights stay whole, so that all weights keep plausible values.
     """
     made.write_bytes(source.read_bytes())
     random = np.random.default_rng(seed)
@@ -21,7 +21,7 @@ def write_bad_draft(source: Path, made: Path, seed: int = 1) -> None:
         header = Header(data)
         header.file_bytes()
         for tensor in header.tensors():
-            # Norms have plain numbers, which stay where they are.
+            # Norms stay as they are.
             if not tensor.name.endswith("weight") or "norm" in tensor.name:
                 continue
             end = tensor.offset + tensor.num_blocks * tensor.block_bytes

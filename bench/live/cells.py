@@ -1,4 +1,4 @@
-"""From rows of the live suites to cells of a result. Pure."""
+"""Rows of the live suites as cells of a result. Pure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bench.results.schema import Cell, Value
 MACHINE = "machine"
 EDGE = "edge (emulated)"
 SCALE = "scale (emulated passes)"
-# All streams' tokens, while all decode; and over a while in which streams end and begin.
+# Tokens/s of all streams: while all decode, and over a time in which streams end and begin.
 _DECODE, _ALL = "decode tokens/s", "tokens/s"
 
 
 def machine_cells(rows: Sequence[machine.Cell]) -> Iterator[Cell]:
-    """Mesh and bare loop, and the one beside the other."""
+    """Yield the figures of the mesh and of the bare loop, and their ratio."""
     for row in rows:
         place = f"{row.target}, draft {row.draft}, {_streams(row.num_streams)}"
         made = row.figures
@@ -44,7 +44,7 @@ def machine_cells(rows: Sequence[machine.Cell]) -> Iterator[Cell]:
 
 
 def edge_cells(found: Mapping[Setting, Mapping[str, Figures]]) -> Iterator[Cell]:
-    """Each mode, and auto beside each other one: a single run of each, so without intervals."""
+    """Yield the figures of each mode, and ratios of auto to each other one, without intervals."""
     for setting, by_policy in found.items():
         place = f"{setting.place}, {_streams(setting.num_streams)}"
         for policy, figures in by_policy.items():
@@ -78,7 +78,7 @@ def _edge_values(figures: Figures) -> Iterator[Value]:
 
 
 def scale_cells(rows: Sequence[Carried], settings: str) -> Iterator[Cell]:
-    """settings: what the nodes do, in words: part of the place."""
+    """Yield the coordinator's figures by number of streams. settings: the nodes in words."""
     for row in rows:
         p50, p99, _ = row.delay_s
         yield Cell(

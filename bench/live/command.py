@@ -1,4 +1,4 @@
-"""`python -m bench live`: meshes that run, beside what they are to be compared with."""
+"""`python -m bench live`: measure running meshes beside what they are compared with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.results.options import keep, out_option, quick_option
 
 @click.group("live")
 def live() -> None:
-    """Whole meshes beside their yardsticks, in one run.
+    """Measure whole meshes and their references in one run.
 
     \b
     Example:
@@ -25,7 +25,7 @@ def live() -> None:
 @click.option("--targets", default="Q8_0,Q4_0,F16", show_default=True)
 @click.option("--drafts", default="good,bad,lookup,none", show_default=True)
 @click.option("--streams", default="1,4,16", show_default=True, help="Stream counts.")
-@click.option("--pairs", default=9, show_default=True, help="Of runs, A B then B A.")
+@click.option("--pairs", default=9, show_default=True, help="Pairs of runs, A B then B A.")
 @click.option("--max-tokens", default=128, show_default=True)
 @quick_option
 @out_option
@@ -38,7 +38,9 @@ def machine(
     quick: bool,
     out: Path | None,
 ) -> None:
-    """This machine, nothing emulated, beside a bare llama.cpp loop of the same numerics.
+    """Compare a real mesh with a bare llama.cpp loop.
+
+    Both run on this machine with the same numerics; nothing is emulated.
 
     \b
     Example:
@@ -53,7 +55,7 @@ def machine(
     chosen = targets.split(","), drafts.split(",")
     for given, known in zip(chosen, (TARGETS, DRAFTS), strict=True):
         if unknown := set(given) - set(known):
-            raise click.UsageError(f"{', '.join(sorted(unknown))}: {', '.join(known)} are accepted")
+            raise click.UsageError(f"unknown: {', '.join(sorted(unknown))}; use {', '.join(known)}")
     counts = [int(part) for part in streams.split(",")]
     rows = run_machine(*chosen, counts, num_pairs=pairs, max_tokens=max_tokens, report=click.echo)
     systems = airdraft_system("1 engine thread"), bare_system("1 engine thread")
@@ -64,8 +66,10 @@ def machine(
 @click.option("--streams", default="16,64,256", show_default=True, help="Stream counts.")
 @click.option("--seconds", default=10.0, show_default=True)
 @click.option("--gamma", default=4, show_default=True, type=click.IntRange(1, 16))
-@click.option("--pass-ms", default=40.0, show_default=True, help="A pass of a target.")
-@click.option("--per-target", default=32, show_default=True, help="Streams that a target has.")
+@click.option(
+    "--pass-ms", default=40.0, show_default=True, help="Duration of a target's pass in ms."
+)
+@click.option("--per-target", default=32, show_default=True, help="Streams of each target.")
 @quick_option
 @out_option
 def scale(
@@ -77,7 +81,9 @@ def scale(
     quick: bool,
     out: Path | None,
 ) -> None:
-    """What one coordinator on one core carries, with nodes that look tokens up on the others.
+    """Measure one coordinator's load on one core.
+
+    Its nodes run on the other cores and look their tokens up instead of computing them.
 
     \b
     Example:
@@ -103,15 +109,26 @@ def scale(
 
 
 @live.command("edge")
-@click.option("--rates-kbps", default="200,2000,20000", show_default=True, help="Of the cell.")
+@click.option(
+    "--rates-kbps",
+    default="200,2000,20000",
+    show_default=True,
+    help="Rates of the radio cell in kbit/s.",
+)
 @click.option("--alphas", default="0.4,0.6,0.7,0.8,0.9", show_default=True)
-@click.option("--policies", default="", help="Default: plain and every other.")
+@click.option("--policies", default="", help="Planning modes. Default: plain and every other.")
 @click.option("--streams", default=16, show_default=True)
-@click.option("--seconds", default=16.0, show_default=True, help="Of each policy, measured.")
-@click.option("--warm-up", default=8.0, show_default=True, help="Seconds before these.")
-@click.option("--turns", default=1, show_default=True, help="Of each policy: more tell noise.")
+@click.option(
+    "--seconds", default=16.0, show_default=True, help="Measured seconds of each policy's turn."
+)
+@click.option(
+    "--warm-up", default=8.0, show_default=True, help="Seconds of a turn before measuring begins."
+)
+@click.option(
+    "--turns", default=1, show_default=True, help="Turns of each policy; several show the noise."
+)
 @click.option("--means", type=click.Choice(["auto", "tun", "proxy"]), default="auto")
-@click.option("--target-on-air", is_flag=True, help="The target is a station of the cell, too.")
+@click.option("--target-on-air", is_flag=True, help="Make the target a station of the cell, too.")
 @quick_option
 @out_option
 def edge(
@@ -127,7 +144,9 @@ def edge(
     quick: bool,
     out: Path | None,
 ) -> None:
-    """EMULATED: one strong target, four small draft nodes of unequal rates on one radio cell.
+    """EMULATED: measure a mesh on one radio cell.
+
+    One strong target has four small draft nodes, whose links have different rates.
 
     \b
     Example:
@@ -148,10 +167,11 @@ def edge(
         warm_up, seconds = 2.0, 4.0
     wanted = [float(part) for part in alphas.split(",")]
     if unknown := set(wanted) - set(ALPHAS):
-        raise click.UsageError(f"--alphas: {unknown} not among {', '.join(map(str, ALPHAS))}")
+        shown = ", ".join(map(str, sorted(unknown)))
+        raise click.UsageError(f"--alphas: unknown: {shown}; use {', '.join(map(str, ALPHAS))}")
     names = policies.split(",") if policies else ["plain", *(p for p in COMPARED if p != "plain")]
     if unnamed := set(names) - set(MODES):
-        raise click.UsageError(f"--policies: {', '.join(sorted(unnamed))}: not a policy")
+        raise click.UsageError(f"--policies: unknown policy: {', '.join(sorted(unnamed))}")
     where = ", the target on it" if target_on_air else ""
     click.echo(f"emulated devices, emulated air{where}\n{HEAD}")
     found = {}
@@ -171,7 +191,7 @@ def edge(
     made = list(edge_cells(found))
     keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
     if quick:
-        # So short a run may end before anybody guesses; texts must be right all the same.
+        # So short a run may end before a draft node guesses; texts must be right all the same.
         is_good = not any(f.num_wrong for found_by in found.values() for f in found_by.values())
     sys.exit(0 if is_good else 1)
 
@@ -181,7 +201,9 @@ def edge(
 @click.option("--max-tokens", default=128, show_default=True)
 @click.option("--turns", default=3, show_default=True)
 def mixed(streams: int, max_tokens: int, turns: int) -> None:
-    """Draft nodes of different speed for one target, and for two (emulated devices).
+    """EMULATED: measure meshes of unequal draft nodes.
+
+    Draft nodes of different speed work for one target, and for two.
 
     \b
     Example:

@@ -1,8 +1,8 @@
-"""The edge cell, emulated: one strong target, four small draft nodes on one narrow radio cell.
+"""The emulated edge cell: a strong target and four small draft nodes on one narrow radio cell.
 
-Everything is emulated but the software: models answer from a recording of a real pair, after the
-times of devices that are not here (`nodes/engine/replay.py`), and packets pass through a medium
-that does not exist (`bench/emulate/`). Coordinator, nodes, keys, messages and TCP are real.
+Models answer from a recording of a real pair, with the times of other devices
+(`nodes/engine/replay.py`), and packets pass through an emulated medium (`bench/emulate/`).
+Coordinator, nodes, keys, messages and TCP are real.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ async def run_setting(
     report: Callable[[str], None],
     num_turns: int = 1,
 ) -> dict[str, Figures]:
-    """All policies in one cell, one after the other; nodes stay, coordinators change.
+    """Run all policies in one cell, one after the other; nodes stay, each has its own coordinator.
 
-    num_turns: of each policy, in the given order and back again, the last one in order.
+    num_turns: turns of each policy. The order alternates between the given one and its reverse,
+    and the last turn has the given one.
     """
     found: dict[str, Figures] = {}
     turns: dict[str, list[Figures]] = {policy: [] for policy in policies}
@@ -73,7 +74,7 @@ async def run_setting(
 
 
 class _Files:
-    """Keys and settings of all machines of a cell."""
+    """Keys and settings files of all machines of a cell."""
 
     def __init__(self, folder: Path, setting: Setting, live: LiveCell) -> None:
         self._folder, self._live = folder, live
@@ -105,7 +106,7 @@ class _Files:
         return path
 
     async def station(self, station: Station) -> list[str]:
-        """Role and options of the node at a station: authorized, and its link declared."""
+        """Authorize the node at a station, write its settings, and return its role and options."""
         role = "target" if station.name == TARGET_STATION else "draft"
         ring = Keyring(self._folder / station.name)
         self.hub.authorized().add(Entry(ring.make_own().public, station.name, frozenset({role})))
@@ -133,7 +134,7 @@ class _Files:
 
 @contextlib.asynccontextmanager
 async def _nodes(live: LiveCell, made: _Files, setting: Setting) -> AsyncIterator[None]:
-    """The target, at the hub or a station, and draft nodes at the other stations, until the end."""
+    """Run the target, at the hub or a station, and draft nodes at the other stations."""
     limit = {"AIRDRAFT_JOIN_TIMEOUT_S": "60"}
     async with contextlib.AsyncExitStack() as stack:
         if not setting.is_target_on_air:
@@ -182,12 +183,12 @@ async def _run_policy(live: LiveCell, made: _Files, setting: Setting, policy: st
     )
     try:
         limit_s = _HUB_LIMIT_S + setting.warm_up_s + setting.seconds
-        said = (json.dumps(asdict(task)) + "\n").encode()
-        out, _ = await asyncio.wait_for(process.communicate(said), limit_s)
+        task_line = (json.dumps(asdict(task)) + "\n").encode()
+        out, _ = await asyncio.wait_for(process.communicate(task_line), limit_s)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
     if process.returncode:
-        raise RuntimeError(f"the hub ended with code {process.returncode}; its message is above")
+        raise RuntimeError(f"the hub ended with code {process.returncode}; see its message above")
     return Figures(**json.loads(out))

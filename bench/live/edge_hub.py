@@ -1,9 +1,9 @@
 """The hub of the edge cell, in a process of its own: a coordinator in some mode, and clients.
 
-Reads one JSON object, a Task, from standard input; prints one, a Figures. A closed loop: each
-stream asks for its next text as soon as it has one. First texts are of unequal lengths, for streams
-that begin together end together, in waves that a short while cuts where it likes. All tokens are
-compared with the recording.
+It reads one JSON object, a Task, from standard input and prints one, a Figures. Clients form a
+closed loop: each stream requests its next text as soon as it has one. First texts have unequal
+lengths. Otherwise all streams would end together in waves, and a short run would measure an
+arbitrary part of one. All tokens are compared with the recording.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _JOIN_LIMIT_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """texts: places in the recording, asked for in turns. num_nodes: target and drafts."""
+    """One run. texts: indices in the recording, used in turns. num_nodes: target and drafts."""
 
     policy: str
     listen: str
@@ -49,10 +49,10 @@ class Task:
 
 @dataclass(slots=True)
 class Figures:
-    """tokens_per_s: of all streams. promised: price as seen over the one predicted of the plan in
-    force. token_s: mean over streams of seconds a token, what plans make least. num_rounds: passes
-    of a stream with guesses, num_plain_steps: without, as in StreamFigures. errors: by stage,
-    median and p95 of how far observed times were from predicted ones, and their number.
+    """Figures of a run. tokens_per_s: rate of all streams. promised: observed price over the
+    predicted price of the plan in force. token_s: mean over streams of seconds a token, which plans
+    minimise. num_rounds, num_plain_steps: passes of streams with and without guesses, as in
+    StreamFigures. errors: by stage, median and p95 of errors of predicted times, and their number.
     """
 
     tokens_per_s: float = 0.0
@@ -67,7 +67,7 @@ class Figures:
     wire_bytes: int = 0
     errors: dict[str, tuple[float, float, int]] | None = None
     reasons: dict[str, int] = field(default_factory=dict)
-    # Tokens/s of each turn, where these are of several.
+    # Tokens/s of each turn, if the figures are those of several turns.
     by_turn: list[float] = field(default_factory=list)
 
     @property
@@ -80,11 +80,11 @@ class Figures:
 
 
 class _Loop:
-    """Streams that never stop asking, and what they got."""
+    """Streams that send requests without end, and the figures of their answers."""
 
     def __init__(self, client: Client, texts: Sequence[RecordedText]) -> None:
         self._client, self._texts = client, texts
-        # By stream.
+        # Tokens received, by stream.
         self.num_tokens = Counter[int]()
         self.figures = Figures()
 
@@ -119,7 +119,7 @@ class _Loop:
 
 
 async def serve(task: Task) -> Figures:
-    """Run one policy for a while."""
+    """Run one policy for the task's time and return its figures."""
     recording = read_recording(Path(task.recording))
     texts = [recording.texts[place] for place in task.texts]
     ring = Keyring(Path(task.keys))

@@ -1,4 +1,4 @@
-"""What the edge suite says: a row of each policy, and all settings in a few lines. Pure."""
+"""The report of the edge suite: a row for each policy, and a summary of all settings. Pure."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def row(setting: Setting, policy: str, found: dict[str, Figures]) -> str:
 
 
 def price_ratio(figures: Figures) -> str:
-    """The price that was seen over the predicted one; plain decoding predicts none."""
+    """Return the observed price over the predicted one, or "-" if none was predicted."""
     return f"{figures.promised:.2f}" if figures.promised else "-"
 
 
 def standing(found: Mapping[Setting, Mapping[str, Figures]]) -> list[str]:
-    """Lines that say how auto stands: beside the best other policy of each setting, and in all."""
+    """Return lines that compare auto with the best other policy, by setting and over all."""
     lines = []
     to_others, to_quickest, to_plain, achieved = [], [], [], []
     for setting, by_policy in found.items():
@@ -70,7 +70,7 @@ def standing(found: Mapping[Setting, Mapping[str, Figures]]) -> list[str]:
 
 
 def verdict(found: Mapping[Setting, Mapping[str, Figures]]) -> tuple[str, bool]:
-    """What the suite says in all, and whether it made sense: some guesses, no wrong text."""
+    """Return the summary, and whether the run is valid: some guesses and no wrong text."""
     all_made = [figures for by_policy in found.values() for figures in by_policy.values()]
     num_wrong = sum(figures.num_wrong for figures in all_made)
     num_texts = sum(figures.num_texts for figures in all_made)

@@ -1,4 +1,4 @@
-"""What the edge cell is: its devices, its stations and their rates, its texts."""
+"""Description of the edge cell: its devices, its stations and their rates, its texts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from bench.emulate.cell import Cell, Contention, Station
 AIR = "cell"
 TARGET_STATION = "agx"
 NUM_DRAFTS = 4
-# Of the fastest station's rate.
+# Rates of the stations as shares of the fastest station's.
 RATES = (0.25, 0.5, 1.0, 1.0)
 FRAME_S = 0.5e-3
 BENCH = Path(__file__).parents[1]
 RECORDING = BENCH / "emulate" / "recordings" / "smollm2-135m.json.z"
-# Acceptance wanted -> whose guesses, and of which texts. The times are those of one device.
+# Acceptance -> draft whose guesses are replayed, and least and greatest acceptance of its texts.
+# The times are those of the same device for both drafts.
 ALPHAS = {
     0.4: ("smollm2-draft", 0.35, 0.45),
     0.5: ("smollm2-draft", 0.45, 0.55),
@@ -30,8 +31,8 @@ DRAFT = ("jetson-orin-nano.toml", "llama-160m")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """rate_bps: of the fastest station when the cell is otherwise silent. is_target_on_air: the
-    target is a station, too, as fast as the fastest; else it is at the hub."""
+    """One edge cell. rate_bps: rate of the fastest station when no other one sends.
+    is_target_on_air: the target is a station, too, with that rate; otherwise it is at the hub."""
 
     rate_bps: float
     alpha: float
@@ -42,7 +43,7 @@ class Setting:
 
     @property
     def place(self) -> str:
-        """What it is, in words."""
+        """The setting in words."""
         where = ", the target on it" if self.is_target_on_air else ""
         return f"cell of {self.rate_bps / 1e3:g} kbit/s{where}, alpha {self.alpha:g}"
 
@@ -57,5 +58,5 @@ class Setting:
 
 
 def first_length(num_tokens: int, stream: int, num_streams: int) -> int:
-    """Tokens of a stream's first text that it asks for: from then on streams end apart."""
+    """Return the length of a stream's first text; unequal ones make streams end apart."""
     return max(1, num_tokens * (stream + 1) // num_streams)

@@ -1,10 +1,10 @@
-"""Nodes that think nothing: real processes on real sockets whose tokens are looked up.
+"""Nodes without models: real processes on real sockets that look tokens up in a table.
 
     python -m bench.live.light_nodes target|draft ENDPOINT NAME PASS_MS MOST_STREAMS
 
-A token is a function of a stream's prompt, seed, choice and the position alone, as law 1 wants, and
-costs an index into a table. What is left is messages, so it is the coordinator's limit that shows.
-A pass of the target, and one of a draft node, take PASS_MS.
+As law 1 requires, a token depends only on the stream's prompt, seed, choice and position. It costs
+one index into a table, so messages are most of the work and the coordinator is the limit. A pass
+takes PASS_MS.
 """
 
 from __future__ import annotations
@@ -54,21 +54,22 @@ _LEAST_PASS_S = 1e-4
 _JOIN_LIMIT_S = 120.0
 _random = Random(1)
 _TOKENS = array("H", (_random.randrange(_NUM_VOCAB) for _ in range(_SIZE)))
-# A draft is wrong where this is.
+# Places at which a draft node's guess is wrong.
 _IS_WRONG = bytes(_random.randrange(_WRONG_IN) == 0 for _ in range(_SIZE))
 
 
 def key_of(prompt: Sequence[int], seed: int, choice: int) -> int:
-    """Where in the table a text begins."""
+    """Return the place in the table at which a text begins."""
     return zlib.crc32(array("q", (*prompt, seed, choice)).tobytes()) & _MASK
 
 
 def token_at(key: int, position: int) -> int:
-    """position: prompt included."""
+    """Return the token of a text at a position, which counts the prompt."""
     return _TOKENS[(key + position) & _MASK]
 
 
 def guess_at(key: int, position: int) -> int:
+    """Return a draft node's guess of the token at a position, wrong in one of _WRONG_IN places."""
     place = (key + position) & _MASK
     return (_TOKENS[place] + _IS_WRONG[(place + key) & _MASK]) % _NUM_VOCAB
 
@@ -80,7 +81,7 @@ def _key_of(request: OpenStreamRequest) -> int:
 
 @dataclass(slots=True)
 class _Text:
-    """token_ids: committed ones, prompt included. most_guesses: that a pass takes."""
+    """A target's stream. token_ids: prompt and committed tokens. most_guesses: most of a pass."""
 
     key: int
     generation: int
@@ -93,12 +94,12 @@ class _Text:
 
 @dataclass(slots=True)
 class LightTarget:
-    """What a target does with messages; run_pass() answers what has come since the last one."""
+    """State of a target: it takes messages, and each pass commits tokens of all leased streams."""
 
     _texts: dict[int, _Text] = field(default_factory=dict)
 
     def hear(self, message: Any) -> list[Any]:
-        """Returns what is answered at once."""
+        """Take a message and return the immediate replies."""
         match message:
             case ProbeRequest(seed=seed):
                 return [ProbeReply(seed, f"{seed:x}")]
@@ -173,7 +174,7 @@ class LightTarget:
 
 @dataclass(slots=True)
 class _Followed:
-    """length: committed tokens. end: position up to which guesses of the chain were made."""
+    """A draft node's stream. length: committed tokens. end: position after the chain's guesses."""
 
     key: int
     number: int
@@ -184,8 +185,7 @@ class _Followed:
 
 @dataclass(slots=True)
 class LightDraft:
-    """What a draft node does with messages; each run_pass() is one guess more for each stream that
-    lacks some."""
+    """State of a draft node: each pass makes one more guess for every stream that needs some."""
 
     _streams: dict[int, _Followed] = field(default_factory=dict)
 
@@ -228,7 +228,7 @@ class LightDraft:
 
 
 class LightNode:
-    """A node's process: messages in, passes one after the other."""
+    """The process of a node: it receives messages and runs passes one after the other."""
 
     def __init__(
         self,
@@ -281,9 +281,9 @@ class LightNode:
 def light_profile(
     role: str, pass_s: float, family: str = "light", num_streams: int = _STREAMS
 ) -> bytes:
-    """What such a node says of itself; its passes take the same whatever is in them.
+    """Return the encoded profile of such a node, with the same cost for all passes.
 
-    family: of models; only nodes of one have to do with one another. num_streams: it takes at most.
+    family: family of models; only nodes of one family work together. num_streams: most streams.
     """
     seconds = max(_LEAST_PASS_S, pass_s)
     info = EngineInfo(

@@ -1,4 +1,4 @@
-"""This machine, nothing emulated: the mesh as planned beside the bare loop, pair by pair."""
+"""The mesh on this machine, without emulation, beside the bare loop, pair by pair."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from nodes.telemetry.status import ErrorStatus
 
 TARGETS = ("Q8_0", "Q4_0", "F16")
 DRAFTS = ("good", "bad", "lookup", "none")
-# Before a row of pairs: draft nodes read their first texts, and what is learnt settles.
+# Tokens decoded before a row of pairs: draft nodes read their first texts, and estimates settle.
 _WARM_UP_TOKENS = 48
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One target, draft and number of streams, each rate a median. ratio: mesh to bare loop.
+    """One target, draft and number of streams. Rates are medians. ratio: mesh to bare loop.
 
-    num_short: pairs that began when other guests of the machine had some of its cores. errors: of
-    predicted times, by stage, over the last 1,000 of each.
+    num_short: pairs that began while other guests of the machine used some of its cores. errors:
+    errors of predicted times, by stage, over the last 1,000 of each.
     """
 
     target: str
@@ -81,7 +81,7 @@ def run_machine(
     max_tokens: int,
     report: Callable[[str], None],
 ) -> list[Cell]:
-    """Every cell in turn; report gets each row as soon as it is there."""
+    """Measure every cell. report: receives each row as soon as it is measured."""
     report(HEAD)
     with tempfile.TemporaryDirectory(prefix="airdraft-live-") as folder:
         files = TargetFiles(Path(folder))
@@ -96,7 +96,7 @@ def run_machine(
 
 
 class TargetFiles:
-    """The models of the table, made where the catalogue has none."""
+    """The model files of the table; those that the catalogue lacks are made."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -173,7 +173,7 @@ async def _cell(
     pairs, figures, num_short = [], Together(), 0
     for turn in range(num_pairs):
         group = some(turn)
-        # All are read beforehand: streams that wait for each other's texts do not decode together.
+        # The target reads all prompts beforehand, so that all streams then decode together.
         length = round(median(await asyncio.gather(*(_read(client, text) for text in group))))
         num_short += not await asyncio.to_thread(wait_for_cores)
         rates = {}
@@ -192,7 +192,7 @@ async def _cell(
 
 
 async def _read(client: Client, prompt: str) -> int:
-    """Let the target read a prompt, and keep it; returns its length in tokens."""
+    """Make the target read and keep a prompt; return its length in tokens."""
     options = GenerateOptions(max_tokens=1, ignore_eog=True, seed=1, gamma=0)
     length = 0
     async for event in client.generate(prompt, options):

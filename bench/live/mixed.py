@@ -1,7 +1,6 @@
-"""Meshes with draft nodes of different speed and agreement, and draft nodes with several targets.
+"""Meshes with draft nodes of different speed and acceptance, for one target and for two.
 
-Nodes are toys whose passes take as long as is said, so the processes are real and the devices are
-emulated.
+Nodes run toy models whose passes take given times: the processes are real, the devices emulated.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from nodes.client.generation import GenerateOptions
 from nodes.messages import FinishedNotice, TokensNotice
 
 _START_LIMIT_S: Final = 60.0
-# A target that takes 40 ms a pass, as an 8B model does on an AGX Orin; a draft node that agrees
-# often, and a quicker one that agrees less.
+# A target that takes 40 ms for a pass, as an 8B model does on an AGX Orin; a draft node with a high
+# acceptance, and a quicker one with a lower acceptance.
 TARGET: Final = "toy:1@40ms"
 GOOD: Final = "toy:0.9@8ms"
 QUICK: Final = "toy:0.6@3ms"
@@ -53,7 +52,7 @@ HEAD: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """texts: token ids by request. num_guesses: taken into passes."""
+    """One run of a mesh. texts: token ids by request. num_guesses: guesses taken into passes."""
 
     tokens_per_s: float
     texts: tuple[tuple[int, ...], ...]
@@ -63,7 +62,7 @@ class Run:
 async def run_mixed(
     num_streams: int, max_tokens: int, num_turns: int, report: Callable[[str], None]
 ) -> None:
-    """A row for each mesh; every turn has all meshes, so that they share what the machine does."""
+    """Report a row for each mesh. Every turn runs all meshes, so that drift affects all alike."""
     found: dict[str, list[Run]] = {mesh.name: [] for mesh in MESHES}
     for turn in range(num_turns):
         for mesh in MESHES if turn % 2 == 0 else MESHES[::-1]:
@@ -107,7 +106,7 @@ async def _run(mesh: MixedMesh, num_streams: int, max_tokens: int) -> Run:
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(client.run())
                 await until_joined(client, mesh.num_targets + len(mesh.drafts))
-                # Draft nodes are measured in a first round that is left out.
+                # In a first round, which does not count, the coordinator measures draft nodes.
                 await _ask_all(client, num_streams, max_tokens // 4)
                 made = await _ask_all(client, num_streams, max_tokens)
                 serving.cancel()
@@ -128,7 +127,7 @@ async def _ask_all(client: Client, num_streams: int, max_tokens: int) -> Run:
 
 
 async def _ask(client: Client, number: int, max_tokens: int) -> tuple[tuple[int, ...], int]:
-    """The token ids of an answer, and how many guesses passes took for it."""
+    """Send a request; return the answer's token ids and the number of guesses in its passes."""
     options = GenerateOptions(
         max_tokens=max_tokens, temperature=0.8, seed=number, ignore_eog=True, user=f"user-{number}"
     )

@@ -1,4 +1,4 @@
-"""Ratios of runs that were made in pairs, A B then B A: machines drift, pairs do less."""
+"""Ratios of paired runs, A B then B A: a machine's speed drifts less within a pair."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NUM_SAMPLES = 4000
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Median of paired ratios. low, high: ends of its bootstrap interval of 95 %."""
+    """Median of paired ratios. low, high: its 95 % bootstrap interval."""
 
     median: float
     low: float
@@ -23,7 +23,10 @@ class Ratio:
 
 
 def paired_ratio(pairs: Sequence[tuple[float, float]], seed: int = 1) -> Ratio:
-    """Of the second of each pair to the first. At least one pair of positive numbers."""
+    """Return the ratio of the second number of each pair to the first.
+
+    pairs: at least one pair of positive numbers.
+    """
     ratios = [b / a for a, b in pairs]
     source = random.Random(seed)
     medians = sorted(median(source.choices(ratios, k=len(ratios))) for _ in range(_NUM_SAMPLES))

@@ -1,7 +1,7 @@
-"""A process that asks a coordinator for signs of life, and how long each took to come.
+"""A process that sends Pings to a coordinator and measures the delay of each reply.
 
-One apart from the clients of a measurement, and first in line for its core where the system lets
-it: so nothing but the coordinator's own delay, and the way there and back, is measured.
+It is separate from the clients of a measurement, and has priority on its core if the system permits
+it. So it measures only the coordinator's own delay and the round trip.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PRIORITY = 1
 
 
 def first_in_line() -> bool:
-    """Whether this process, with all threads made from now on, goes before others of its core."""
+    """Try to give this process and its later threads priority; return whether that worked."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
     except PermissionError:
@@ -32,7 +32,7 @@ def first_in_line() -> bool:
 
 
 async def _main(endpoint: str, seconds: float) -> None:
-    """Say a line when ready, and, once told one, all delays of so many seconds as JSON."""
+    """Print a line when ready; after a line of input, ping for `seconds` and print JSON."""
     is_first = first_in_line()
     print(flush=True)
     await asyncio.to_thread(sys.stdin.readline)
@@ -52,18 +52,18 @@ async def _joined(transport: ClientTransport) -> Welcome:
 
 
 async def _delays(transport: ClientTransport, welcome: Welcome, seconds: float) -> list[float]:
-    def tell(message: object) -> None:
+    def send(message: object) -> None:
         transport.send(encode(message, cluster=welcome.cluster, epoch=welcome.epoch))
 
     meter = Meter()
     delays: list[float] = []
     end = time.perf_counter() + seconds
     while (sent := time.perf_counter()) < end:
-        tell(Ping(len(delays), 0))
+        send(Ping(len(delays), 0))
         while True:
             message = decode(await transport.recv()).message
             if granted := meter.read():
-                tell(Credit(granted))
+                send(Credit(granted))
             if isinstance(message, Pong) and message.seq == len(delays):
                 break
         delays.append(time.perf_counter() - sent)

@@ -1,4 +1,4 @@
-"""How much one coordinator carries: many streams on nodes that look tokens up, on a core alone."""
+"""The load that one coordinator carries on a core of its own, with nodes that look tokens up."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nodes.client.generation import GenerateOptions
 from nodes.messages import TokensNotice
 
 _CHOICES = 64
-# More than is decoded while it is measured.
+# More than a stream decodes during a measurement.
 _MAX_TOKENS = 16_000
 _POLL_S = 0.05
 _START_LIMIT_S = 120.0
@@ -32,11 +32,11 @@ _LONGEST_LINE = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """passes_per_s: of all streams, each counted alone. delay_s: of Pings answered between
-    messages, p50 p99 most.
+    """Figures of one load. passes_per_s: passes, counted for each stream alone. delay_s: p50, p99
+    and greatest delay of replies to Pings among the other messages.
 
-    num_wrong: notices with tokens that are not those of law 1. is_probe_first: whether Pings went
-    before all else on their core; else their delays hold waits for it.
+    num_wrong: notices with tokens other than those of law 1. is_probe_first: whether the process
+    that sends Pings had priority on its core; otherwise delays include waits for the core.
     """
 
     num_streams: int
@@ -51,10 +51,10 @@ class Carried:
         p50, p99, most = (f"{seconds * 1e3:.1f}" for seconds in self.delay_s)
         return (
             f"{self.num_streams} streams: {self.passes_per_s:.0f} stream passes/s, "
-            f"{self.tokens_per_s:.0f} tokens/s; a Ping between them is answered after {p50} ms "
+            f"{self.tokens_per_s:.0f} tokens/s; a Ping is answered after {p50} ms "
             f"(median), {p99} ms (p99), {most} ms (most); coordinator busy "
             f"{self.coordinator_busy:.0%} of its core; {self.num_wrong} wrong texts"
-            + ("" if self.is_probe_first else " (Pings wait for their core)")
+            + ("" if self.is_probe_first else " (delays include waits of the Pings for a core)")
         )
 
 
@@ -63,9 +63,9 @@ async def measure(
 ) -> Carried:
     """Run num_streams streams for some seconds after all have begun, per_target on each target.
 
-    pass_ms: what a pass of a target takes; a draft node's takes half of that. gamma: guesses that a
-    pass takes at most. The coordinator has the first core for itself where there are two; all else
-    shares the others.
+    pass_ms: duration of a target's pass; a draft node's pass takes half. gamma: most guesses
+    of a pass. With two or more cores the coordinator has the first one alone, and all other
+    processes share the rest.
     """
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, set(cores[1:]) or set(cores))
@@ -85,9 +85,9 @@ async def _beside(
     gamma: int,
     pass_ms: float,
 ) -> Carried:
-    """The coordinator on a core, its nodes and clients where this process is.
+    """Run the coordinator on a core, and its nodes and clients on this process's cores.
 
-    limits: streams in all, and those that a target or a draft node takes.
+    limits: number of all streams, and most streams of a target or draft node.
     """
     num_streams, per_target = limits
     with tempfile.TemporaryDirectory(prefix="airdraft-scale-") as folder:
@@ -96,18 +96,18 @@ async def _beside(
             coordinator = await stack.enter_async_context(
                 running("nodes.cli", "coordinator", "--listen", endpoint, core=core)
             )
-            # Before there is any load: a process takes long to start beside that.
-            asking = "bench.live.probe", endpoint, str(seconds)
-            probe = await stack.enter_async_context(running(*asking, piped=True))
+            # The probe starts before the load, because starting beside it takes long.
+            probing = "bench.live.probe", endpoint, str(seconds)
+            probe = await stack.enter_async_context(running(*probing, piped=True))
             for number in range(num_targets):
                 for role, ms in (("target", pass_ms), ("draft", pass_ms / 2)):
-                    told = role, endpoint, f"{role}-{number}", str(ms), str(per_target)
-                    await stack.enter_async_context(running("bench.live.light_nodes", *told))
+                    arguments = role, endpoint, f"{role}-{number}", str(ms), str(per_target)
+                    await stack.enter_async_context(running("bench.live.light_nodes", *arguments))
             context = stack.enter_context(ZmqContext())
-            asked = _streams(
+            all_streams = _streams(
                 context, endpoint, 2 * num_targets, num_streams, gamma, min(_CHOICES, per_target)
             )
-            counts = await stack.enter_async_context(asked)
+            counts = await stack.enter_async_context(all_streams)
             return await _measure(counts, num_streams, probe, coordinator.pid)
 
 
@@ -115,7 +115,7 @@ async def _beside(
 async def running(
     module: str, *arguments: str, core: int | None = None, piped: bool = False
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A module that runs. piped: its standard streams are here."""
+    """Run a module as a process. piped: connect its standard input and output to pipes."""
     pipe = asyncio.subprocess.PIPE if piped else None
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),
@@ -135,7 +135,7 @@ async def running(
 
 @dataclass(slots=True)
 class _Counts:
-    """What clients were sent. wrong: notices whose tokens are not those of law 1."""
+    """Counts of what clients received. wrong: notices with tokens other than those of law 1."""
 
     passes: int = 0
     tokens: int = 0
@@ -151,9 +151,9 @@ async def _streams(
     gamma: int,
     most_choices: int,
 ) -> AsyncIterator[_Counts]:
-    """Streams that run until the end, after all have begun and fallen into step.
+    """Run streams until the end of the block, which begins once all have begun and settled.
 
-    most_choices: of a request; they stay together where they fit.
+    most_choices: most choices of a request. Choices of a request share a target if they fit.
     """
     counts = _Counts()
     begun: set[tuple[int, int]] = set()
@@ -220,7 +220,7 @@ async def _measure(
 
 
 async def until_joined(client: Client, num_nodes: int) -> None:
-    """Wait until so many nodes are in the mesh. Raises TimeoutError."""
+    """Wait until num_nodes nodes are in the mesh. Raises TimeoutError."""
     async with asyncio.timeout(_START_LIMIT_S):
         present = 0
         while present < num_nodes:
@@ -229,6 +229,6 @@ async def until_joined(client: Client, num_nodes: int) -> None:
 
 
 def _cpu_s(pid: int) -> float:
-    """Seconds of processor time of a process so far."""
+    """Return the seconds of processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""Several turns of each policy in one setting: figures of all, ratios turn by turn. Pure."""
+"""Several turns of each policy in one setting: joint figures, and ratios turn by turn. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ Error = tuple[float, float, int]
 
 
 def together(turns: Sequence[Figures]) -> Figures:
-    """Means of rates, sums of counts, medians of errors; at least one turn."""
+    """Join the figures of turns: means of rates, sums of counts, medians of errors.
+
+    turns: at least one.
+    """
     stages = sorted({stage for turn in turns for stage in turn.errors or {}})
     reasons = Counter[str]()
     for turn in turns:
@@ -45,20 +48,20 @@ def _error(errors: Sequence[Error]) -> Error:
 
 
 def with_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and its standard error; nan of a single value."""
+    """Return the mean and its standard error, which is nan for a single value."""
     error = stdev(values) / sqrt(len(values)) if len(values) > 1 else float("nan")
     return fmean(values), error
 
 
 def rate_of(figures: Figures) -> str:
-    """Tokens/s as rows say them: with the standard error, where there were several turns."""
+    """Return tokens/s as text for a row, with the standard error if there were several turns."""
     noise = f" ± {with_error(figures.by_turn)[1]:.1f}" if len(figures.by_turn) > 1 else ""
     return f"{figures.tokens_per_s:.1f}{noise}"
 
 
 def to_best(by_policy: Mapping[str, Figures]) -> tuple[str, float, float] | None:
-    """The policy that gave most tokens beside auto, and what auto gave of its tokens: the mean
-    over turns and its standard error. None without both."""
+    """Return the best policy beside auto, and auto's tokens relative to it: mean over turns and
+    standard error. None without auto or another policy."""
     auto = by_policy.get("auto")
     others = {name: figures for name, figures in by_policy.items() if name != "auto"}
     if auto is None or not others:

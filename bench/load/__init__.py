@@ -1,1 +1,1 @@
-"""Load on HTTP endpoints of any serving system, and figures of what came back. Knows no peer."""
+"""Load on the HTTP endpoint of any serving system, and figures of the answers. Knows no peer."""

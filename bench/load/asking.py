@@ -1,4 +1,4 @@
-"""One streamed chat completion over HTTP, as any client of the OpenAI API would ask for it."""
+"""One streamed chat completion over HTTP, requested as any client of the OpenAI API would."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ _USERS = itertools.count()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A system that serves. url: base of its API, up to /v1. extra: what bodies have besides.
+    """A system that serves. url: base of its API, up to /v1. extra: additional fields of bodies.
 
-    count: tokens of a text, for a system whose answers do not say how many they have.
-    may_end_early: it cannot be told to go on at an end of the text: a short answer is no failure.
+    count: returns the number of a text's tokens, for a system whose answers do not contain it.
+    may_end_early: the system has no option to continue after an end-of-text token, so a short
+    answer is no failure.
     """
 
     url: str
@@ -44,10 +45,10 @@ async def ask(
     schema: str = "",
     heard: Callable[[], None] = lambda: None,
 ) -> Asked:
-    """Ask for max_tokens tokens, no fewer; every failure is told in the result.
+    """Request exactly max_tokens tokens. The result contains any failure; nothing is raised.
 
-    schema: of JSON that the answer has to follow, which may then be shorter. heard: is called
-    whenever text comes. Every request is a user's who has asked for nothing before.
+    schema: JSON schema that the answer has to follow; the answer may then be shorter. heard: called
+    whenever text arrives. Every request has a new user, so that no earlier text helps it.
     """
     began = time.perf_counter()
     body = {
@@ -81,10 +82,10 @@ async def ask(
 
 
 def _spread(times: list[float], texts: list[str], num_tokens: int) -> tuple[float, ...]:
-    """One time a token, where there are fewer events than tokens: those of one event came together.
+    """Return one time per token. Tokens of one event have the same time.
 
-    An answer says how many tokens it has, but not which event brought how many. Each event has at
-    least one, and the rest are shared out by the lengths of their texts.
+    An answer contains its number of tokens, but not that of each event. Each event counts as at
+    least one token, and the rest are distributed by the lengths of the events' texts.
     """
     spare = num_tokens - len(times)
     if not times or spare <= 0:
@@ -102,9 +103,9 @@ async def _stream(
     texts: list[str],
     heard: Callable[[], None],
 ) -> int:
-    """Note when each event with text came, and its text; tokens that the answer says it has.
+    """Append time and text of each event with text; return the answer's own count of tokens.
 
-    Raises ValueError for what is no answer.
+    Raises ValueError if the reply is not a complete answer.
     """
     parts = urlsplit(endpoint.url)
     port = parts.port or 80
@@ -125,14 +126,14 @@ async def _stream(
         if len(status) < 2 or status[1] != b"200":
             raise ValueError(f"HTTP status {b' '.join(status[1:]).decode(errors='replace')}")
         num_tokens = 0
-        # Chunk sizes and headers are lines of their own, and begin with no "data: ".
+        # Headers and chunk sizes are separate lines, which do not begin with "data: ".
         while line := await reader.readline():
             if not line.startswith(b"data: "):
                 continue
-            said = line[6:].strip()
-            if said == b"[DONE]":
+            payload = line[6:].strip()
+            if payload == b"[DONE]":
                 break
-            event = json.loads(said)
+            event = json.loads(payload)
             if "error" in event:
                 raise ValueError(f"error event {event['error']}")
             if text := "".join(map(_text_of, event.get("choices") or ())):
@@ -151,6 +152,6 @@ async def _stream(
 
 
 def _text_of(choice: dict[str, Any]) -> str:
-    """Of chat's events; some systems answer chats with events of plain completions."""
+    """Return the text of an event; some systems answer chats with events of plain completions."""
     delta = choice.get("delta") or {}
     return str(delta.get("content") or delta.get("reasoning_content") or choice.get("text") or "")

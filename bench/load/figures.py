@@ -1,4 +1,4 @@
-"""What a run of requests comes to: rates, delays, what was good enough. Pure."""
+"""Figures of a run of requests: rates, delays and goodput. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request. asked_s: when it was sent, seconds of the run. token_s: when each token came,
-    as far as events tell: of an event with several, all at its time. error: why it failed, or "".
+    """One request. asked_s: time when it was sent, seconds of the run. token_s: time of each token;
+    tokens of one event have that event's time. error: reason of a failure, or "".
     """
 
     asked_s: float
@@ -19,12 +19,12 @@ class Asked:
 
     @property
     def first_token_s(self) -> float:
-        """Seconds to the first token; infinite where none came."""
+        """Seconds to the first token; infinite if none came."""
         return self.token_s[0] - self.asked_s if self.token_s else math.inf
 
     @property
     def each_token_s(self) -> float:
-        """Seconds a token after the first, on average; 0.0 where there is but one."""
+        """Mean seconds per token after the first; 0.0 if there are fewer than two tokens."""
         if len(self.token_s) < 2:
             return 0.0
         return (self.token_s[-1] - self.token_s[0]) / (len(self.token_s) - 1)
@@ -32,7 +32,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """What a user is content with, in seconds."""
+    """A service level objective: most seconds to the first token, and per later token."""
 
     first_token_s: float
     each_token_s: float
@@ -45,7 +45,7 @@ class Slo:
 
 @dataclass(frozen=True, slots=True)
 class Delays:
-    """Seconds: the middle, and those that one in twenty and one in a hundred exceed."""
+    """Quantiles of delays in seconds: median, and what 5 % and 1 % of delays exceed."""
 
     p50: float
     p95: float
@@ -54,8 +54,9 @@ class Delays:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """decode_tokens_per_s: while all streams decode. goodput_per_s: requests a second within the
-    objective. cpu_s_per_token: of all processes of the system; 0.0 where that is not known.
+    """Figures of a run. decode_tokens_per_s: rate while all streams decode. goodput_per_s: requests
+    per second that met the objective. cpu_s_per_token: processor time of all the system's
+    processes; 0.0 if unknown.
     """
 
     num_requests: int
@@ -71,7 +72,7 @@ class Figures:
 
 
 def delays(seconds: Sequence[float]) -> Delays:
-    """Quantiles by rank, as they were seen: nothing is put in between."""
+    """Return quantiles by rank, without interpolation; nan if there are no values."""
     if not seconds:
         return Delays(math.nan, math.nan, math.nan)
     ordered = sorted(seconds)
@@ -83,11 +84,11 @@ def delays(seconds: Sequence[float]) -> Delays:
 
 
 def figures_of(requests: Sequence[Asked], slo: Slo, cpu_s: float = 0.0) -> Figures:
-    """Of at least one request.
+    """Return the figures of at least one request.
 
-    tokens_per_s counts from the first request to the last token; decode_tokens_per_s from when the
-    last of the requests that ran together had its first token to when the first of them had its
-    last, which is what a closed loop of one round each has in common with a bare engine loop.
+    tokens_per_s counts from the first request to the last token. decode_tokens_per_s counts from
+    the time when all requests have their first token until the first of them has its last one. In a
+    closed loop with one request per stream it is comparable with the rate of a bare engine loop.
     """
     whole = [r for r in requests if r.token_s and not r.error]
     times = [at for r in requests for at in r.token_s]

@@ -1,4 +1,4 @@
-"""Who asks when: a closed loop of some streams, or arrivals at a rate."""
+"""When requests are sent: a closed loop of some streams, or arrivals at a rate."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Ask = Callable[[str, int], Awaitable[Asked]]
 async def closed_loop(
     ask: Ask, prompts: Sequence[str], num_streams: int, num_each: int
 ) -> list[Asked]:
-    """num_streams users who ask again as soon as they have their answers, num_each times each.
+    """Run num_streams users; each sends num_each requests, one after the other.
 
-    ask: gets a prompt and a seed.
+    ask: takes a prompt and a seed and sends the request.
     """
 
     async def user(number: int) -> list[Asked]:
@@ -32,7 +32,7 @@ async def closed_loop(
 
 
 def arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float]:
-    """Times of a Poisson process from 0 on, the same for all who are compared."""
+    """Return times of a Poisson process from 0 on; a seed gives every system the same times."""
     source = random.Random(seed)
     times: list[float] = []
     at = source.expovariate(rate_per_s)
@@ -43,7 +43,7 @@ def arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float]:
 
 
 async def open_loop(ask: Ask, prompts: Sequence[str], times: Sequence[float]) -> list[Asked]:
-    """Ask at these times, however many are under way: who is late does not hold back who comes."""
+    """Send requests at the given times, however many are still being answered."""
     began = time.perf_counter()
 
     async def one(index: int, at: float) -> Asked:

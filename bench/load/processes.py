@@ -1,4 +1,4 @@
-"""What the processes of a system have used: processor time, of a whole tree of them."""
+"""Processor time of a system's processes, with all their descendants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all that came of it and live; none where it is gone."""
+    """Return a process and its living descendants; an empty list if it has ended."""
     found, left = [], [pid]
     while left:
         current = left.pop()
@@ -24,7 +24,7 @@ def tree(pid: int) -> list[int]:
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """Processor time of processes so far, of those that are gone and were waited for as well."""
+    """Return the processor time that processes, and children they have waited for, have used."""
     return sum(_cpu_s(pid) for pid in pids)
 
 
@@ -33,6 +33,6 @@ def _cpu_s(pid: int) -> float:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0.0
-    # The name, in brackets, may hold anything.
+    # The process name in brackets may contain spaces and brackets, so split after the last one.
     fields = stat.rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / _TICKS_PER_S

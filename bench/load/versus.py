@@ -1,4 +1,4 @@
-"""Two systems on the same requests in turns, A B then B A: machines drift, pairs do less."""
+"""Systems on the same requests in turns, A B then B A: speed drifts less within a turn."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ from bench.load.loops import closed_loop, open_loop
 from bench.load.processes import cpu_s, tree
 from bench.load.workloads import Workload
 
-# What a chat's reader is content with: to begin within two seconds, at ten tokens a second.
+# Enough for a reader of a chat: it begins within two seconds and has ten tokens a second.
 SLO = Slo(first_token_s=2.0, each_token_s=0.1)
-# Of one request; whoever takes longer would take hours for all turns of a table.
+# Longest request in seconds; a slower system would take hours for all turns of a table.
 SLOW_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """num_streams in a closed loop of one request each; or, where there are some, arrivals at these
-    times.
-    """
+    """A load: num_streams requests at once or, if `times` is not empty, requests at these times."""
 
     workload: Workload
     num_streams: int
@@ -32,7 +30,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A system that serves, and the processes whose trees are all of it."""
+    """A system that serves. pids: processes that, with their descendants, make up the system."""
 
     name: str
     endpoint: Endpoint
@@ -43,7 +41,7 @@ class Side:
 
 
 async def run_once(side: Side, load: Load, turn: int) -> Figures:
-    """The turn-th requests of a workload, the same ones for every side."""
+    """Send the turn-th requests of a workload, the same ones to every side."""
     workload = load.workload
     at = turn * load.num_streams % len(workload.prompts)
     prompts = workload.prompts[at:] + workload.prompts[:at]
@@ -61,18 +59,17 @@ async def run_once(side: Side, load: Load, turn: int) -> Figures:
 
     before = side.cpu_s()
     if load.times:
-        asked = await open_loop(one, prompts, load.times)
+        requests = await open_loop(one, prompts, load.times)
     else:
-        asked = await closed_loop(one, prompts, load.num_streams, 1)
-    return figures_of(asked, SLO, side.cpu_s() - before)
+        requests = await closed_loop(one, prompts, load.num_streams, 1)
+    return figures_of(requests, SLO, side.cpu_s() - before)
 
 
 async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[list[Figures | None]]:
-    """Figures of each turn, in the order of the sides; each side warms up with one more turn first,
-    whose prompts are not those of the others where the workload has enough of them.
+    """Return the figures of each turn, in the order of the sides; None if a side had no turn.
 
-    None where a side had no turn: one that takes longer than SLOW_S for a single request has one
-    turn, and its warm-up was that request.
+    Each side first warms up with one more turn, with other prompts if the workload has enough. A
+    side that takes longer than SLOW_S for a single request has that as warm-up and only one turn.
     """
     alone = replace(load, num_streams=1, times=())
     slow = set()
@@ -88,7 +85,7 @@ async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[li
             if turn and side.name in slow:
                 continue
             made[side.name] = await run_once(side, load, turn)
-            # What one system does after its answers is not to be the next one's burden.
+            # Work that one system does after its answers must not slow the next one.
             await asyncio.sleep(0.2)
         found.append([made.get(side.name) for side in sides])
     return found

@@ -1,4 +1,4 @@
-"""What is asked for: kinds of prompts with how much of an answer each."""
+"""Kinds of requests: prompts, and the lengths of their answers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 
 _FOLDER = Path(__file__).with_name("prompts")
-# Between prompts of a file; each begins with one line of its source.
+# Separates prompts in a file; the first line of each prompt names its source.
 _BREAK = "\n%%\n"
 _NEXT_TURN = "\n--\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """prompts: users' turns, cycled through. max_tokens: of each answer, which is never shorter.
+    """A kind of requests. prompts: used in a cycle; the prompt of a conversation holds all the
+    user's turns, separated by lines of `--`. max_tokens: length of each answer, never less.
 
-    about: for reports. schemas: of JSON, one for each prompt, if there are any. Of a conversation a
-    prompt holds all the user's turns, between lines of `--`.
+    about: description for reports. schemas: empty, or a JSON schema for each prompt.
     """
 
     name: str
@@ -30,13 +30,13 @@ class Workload:
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """The prompts of a file: parts between lines of `%%`, without their line of source."""
+    """Return the prompts of a file: parts between lines of `%%`, without the line of the source."""
     parts = path.read_text().strip().split(_BREAK)
     return tuple(part.split("\n", 1)[1].strip() for part in parts)
 
 
 def workload(name: str, num_prompts: int = 64) -> Workload:
-    """Raises KeyError for a name that is not among NAMES."""
+    """Return a workload by name. Raises KeyError for a name that is not in NAMES."""
     return _MAKERS[name](num_prompts)
 
 
@@ -72,7 +72,7 @@ def _agentic(count: int) -> Workload:
 
 
 def turns_of(prompt: str) -> list[str]:
-    """The user's turns of a conversation, or the prompt."""
+    """Return the user's turns of a conversation; a plain prompt is one turn."""
     return prompt.split(_NEXT_TURN)
 
 
@@ -102,5 +102,5 @@ _MAKERS = {
     "long-answer": _short_long,
 }
 NAMES = tuple(_MAKERS)
-# Prompts that are a turn each, and say all there is to say.
+# Workloads whose prompts are single turns without a schema.
 PLAIN_NAMES = tuple(name for name in NAMES if name not in ("json", "agentic"))

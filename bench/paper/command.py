@@ -1,4 +1,4 @@
-"""`python -m bench paper`."""
+"""`python -m bench paper`: the experiments of arXiv 2510.11331."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _QUICK_SEEDS = 5
 
 
 @click.command("paper")
-@click.option("--quick", is_flag=True, help="Three values a sweep and five seeds.")
+@click.option("--quick", is_flag=True, help="Use three values per sweep and five seeds.")
 @click.option(
     "--out",
     default="build/paper",
@@ -23,16 +23,21 @@ _QUICK_SEEDS = 5
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for report, CSV and PNG files.",
 )
-@click.option("--seeds", type=click.IntRange(min=5), help="Instead of the scenario's number.")
+@click.option(
+    "--seeds", type=click.IntRange(min=5), help="Number of seeds. Default: that of the scenario."
+)
 @click.option(
     "--scenario",
     "scenario_path",
     default=PAPER,
     type=click.Path(path_type=Path),
-    help="Instead of bench/scenarios/paper.toml. paper-as-printed: the paper's own model.",
+    help="Scenario file, or paper-as-printed for the paper's own model. "
+    "Default: bench/scenarios/paper.toml.",
 )
 def paper_command(quick: bool, out: Path, seeds: int | None, scenario_path: Path) -> None:
-    """The evaluation of arXiv 2510.11331: sweeps, report, tables and figures.
+    """Run the evaluation of arXiv 2510.11331.
+
+    It writes a report, tables and figures.
 
     \b
     Example:

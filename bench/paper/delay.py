@@ -1,8 +1,8 @@
 """The best speculation length of one stream by round trip time (arXiv 2606.20591).
 
-Two places for the coordinator: beside the draft node, where every round crosses the network (so at
-least one guess goes along); and on the target's box, where plain decoding crosses nothing, so that
-beyond a critical delay guesses no longer pay.
+The coordinator has one of two places. Beside the draft node, every round crosses the network, so it
+carries at least one guess. On the target's machine, plain decoding crosses no network, so beyond a
+critical delay guesses no longer pay.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints, problem_of
 
 @dataclass(frozen=True, slots=True)
 class DelayCurve:
-    """One acceptance. rtt_s: (p,); apart, one_box: (p,) best gammas.
+    """Best gammas for one acceptance. rtt_s: (p,). apart, one_box: (p,) best gammas by place.
 
-    critical_s: round trip time above which no guess pays on one box, 0 where none ever does.
-    slope: guesses gained when the delay grows e-fold, fitted; law: what theory says, 1/ln(1/alpha).
-    residual: root mean square of the fit, in guesses.
+    critical_s: round trip time above which no guess pays on one box; 0 if none ever pays. slope:
+    fitted growth of the best gamma when the delay grows e-fold. law: the same by theory,
+    1/ln(1/alpha). residual: root mean square of the fit's errors, in guesses.
     """
 
     alpha: float
@@ -46,14 +46,14 @@ class DelayCurve:
 
 
 def delay_curves(scenario: Scenario) -> tuple[DelayCurve, ...]:
-    """Curves of all acceptances."""
+    """Return the curves of all acceptances."""
     delay = scenario.delay
     rtt_s = np.geomspace(delay.min_rtt_s, delay.max_rtt_s, delay.num_points)
     return tuple(_curve(scenario, alpha, rtt_s) for alpha in delay.alphas)
 
 
 def prices_s(problem: CycleProblem, gammas: Sequence[int], rtt_s: float) -> Floats:
-    """Seconds a token of the only stream for each gamma."""
+    """Return the seconds per token of the only stream for each gamma."""
     far = replace(problem, rtt_s=np.array([rtt_s]))
     return np.array(
         [evaluate(far, CyclePlan((0, 1), np.array([gamma]))).price_s for gamma in gammas]
@@ -61,7 +61,7 @@ def prices_s(problem: CycleProblem, gammas: Sequence[int], rtt_s: float) -> Floa
 
 
 def stream_problem(scenario: Scenario, alpha: float) -> CycleProblem:
-    """One stream that may guess as many tokens as the scenario's delay.max_gamma."""
+    """Return the problem of one stream with up to delay.max_gamma guesses."""
     delay, world = scenario.delay, world_of(scenario)
     most = delay.max_gamma
     view = StreamView(0, alpha, most + 1, fixed_gamma=most, draft="draft")

@@ -1,4 +1,4 @@
-"""Where the paper's two figures lie on the axes of the sweeps."""
+"""The places on the axes of the sweeps at which the paper's two figures are reached."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from bench.paper.tables import crossings, metrics_in, regime_of
 UNIFORM_LEVEL = 0.449
 BATCHING_LEVEL = 0.214
 
-# More places than these are left to the CSV files.
+# If there are more places, the report leaves them to the CSV files.
 _MAX_PLACES = 4
 
 Swept = Sequence[tuple[Sweep, Sequence[Result]]]
 
 
 def percent(share: float) -> str:
-    # Adding 0 makes a rounded -0.0 a plain one.
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
     return f"{round(100 * share, 1) + 0.0:.1f} %"
 
 
 def levels(swept: Swept) -> Iterator[str]:
-    """Lines of Markdown: how many points reach each figure, where it is passed, what is most."""
+    """Yield lines of Markdown: range, points that reach each figure, and where it is passed."""
     yield "## Where the paper's figures lie"
     yield ""
     yield from _plainly(swept)
@@ -54,7 +54,7 @@ def levels(swept: Swept) -> Iterator[str]:
 
 
 def _plainly(swept: Swept) -> Iterator[str]:
-    """Whether the figures are reached with the scenario's own payload, on any axis."""
+    """Yield whether the figures are reached with the scenario's own payload, on any axis."""
     for scheme, level in (("uniform-air", UNIFORM_LEVEL), ("max-batch", BATCHING_LEVEL)):
         cuts = [
             float(one.reductions(LATENCY, metric, scheme).mean())
@@ -105,7 +105,7 @@ def _reached(swept: Swept, scope: str, metric: str, ours: str, theirs: str, leve
 def _places(
     sweep: Sweep, row: Sequence[Result], named: Sequence[str], means: Sequence[float], level: float
 ) -> Iterator[str]:
-    """Where a row of points passes the level, if it does; else which points do."""
+    """Yield where a row of points passes the level, or the points that reach it on named axes."""
     if min(means) >= level or max(means) < level:
         return
     labels = [one.point.labels[0] for one in row]

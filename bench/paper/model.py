@@ -1,10 +1,11 @@
 """Runs of a task set: prompts arrive, are read, and streams decode in waves until all have ended.
 
 Tasks are admitted in the order of their arrival while the cells of their whole prompts and outputs
-fit. What has arrived when a phase begins is prefilled at once, with nothing decoded meanwhile; it
-gives each task its first token. Then all active streams circulate by one plan until an eighth of
-them (`replan_share`) has ended or as many prompts have arrived. A stream's tokens come in rounds:
-it ends after ceil(tokens left / tokens a round) of them. Acceptance takes its expected value.
+fit. When a phase begins, all prompts that have arrived are prefilled at once, and nothing is
+decoded meanwhile; this gives each task its first token. Then all active streams circulate by one
+plan until an eighth of them (`replan_share`) has ended or as many prompts have arrived. A stream's
+tokens come in rounds: it ends after ceil(tokens left / tokens of a round) rounds. Acceptance takes
+its expected value.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from policies.cycle import CyclePlan, evaluate
 from policies.problem import CycleProblem, Ints
 
 Planner = Callable[[CycleProblem], CyclePlan]
-# Rounding must not make one round more of what is done.
+# Keeps rounding errors from adding a round to a finished stream.
 _SLACK = 1e-9
 _STATIC_STEPS = 8
 
@@ -41,7 +42,7 @@ class Pace:
 
 
 def pace_of(problem: CycleProblem, plan: CyclePlan, *, overlap: bool = True) -> Pace:
-    """How fast a plan's streams go; plain ones ride in batches and in passes of their own."""
+    """Return the speed of a plan's streams; plain streams also get passes of their own."""
     cost = evaluate(problem, plan, overlap=overlap)
     guesses = plan.gammas > 0
     num_plain = int((~guesses).sum())
@@ -62,10 +63,10 @@ def run_waves(
     overlap: bool = True,
     drafts: bool = True,
 ) -> Floats:
-    """(n,) seconds from 0 to each task's last token.
+    """Return (n,) seconds from 0 to each task's last token.
 
-    arrived_s: (n,) when each prompt is there. overlap: as for policies.cycle.evaluate. drafts:
-    whether the draft node reads prompts too. Every task fits the caches alone (`world_of`).
+    arrived_s: (n,) arrival time of each prompt. overlap: as in policies.cycle.evaluate. drafts:
+    whether the draft node reads prompts, too. Each task alone must fit the caches (`world_of`).
     """
     whole = whole_problem(world, tasks)
     row_of = np.argsort(np.array(whole.stream_ids))
@@ -95,7 +96,7 @@ def run_waves(
         coming_s = np.array([] if waits else arrived_s[queue] - clock_s)
         phase_s = _phase_s(finish_s, coming_s, world.replan_share)
         left[streams] -= pace.tokens * (phase_s / pace.period_s)
-        # A last round that has begun is ended as it was planned.
+        # A stream in its last round finishes by the old plan.
         ends = (finish_s <= phase_s) | (left[streams] <= 0.0)
         ended_s[streams[ends]] = clock_s + finish_s[ends]
         active = streams[~ends].tolist()
@@ -104,7 +105,7 @@ def run_waves(
 
 
 def _phase_s(finish_s: Floats, coming_s: Floats, replan_share: float) -> float:
-    """Seconds until the share of streams has finished, or as many prompts have come."""
+    """Return the seconds until the share of streams has finished or as many prompts arrived."""
     events = np.sort(np.concatenate([finish_s, coming_s]))
     num = math.ceil(replan_share * len(finish_s))
     return float(events[min(num, len(events)) - 1])
@@ -113,7 +114,7 @@ def _phase_s(finish_s: Floats, coming_s: Floats, replan_share: float) -> float:
 def _admit(
     world: World, tasks: TaskSet, queue: list[int], active: list[int], is_there: np.ndarray
 ) -> list[int]:
-    """Take from the queue's head what is there and fits."""
+    """Remove from the head of the queue the tasks that have arrived and fit; return them."""
     room = world.cells - int(tasks.needs[active].sum())
     admitted = []
     while queue and is_there[queue[0]] and tasks.needs[queue[0]] <= room:
@@ -124,17 +125,17 @@ def _admit(
 
 
 def _prefill_s(world: World, prompts: Ints, drafts: bool) -> float:
-    """Both nodes read prompts at the same time."""
+    """Return the seconds of reading prompts, which both nodes do at the same time."""
     target_s = world.target.prefill_s(prompts)
     return max(target_s, world.draft.prefill_s(prompts)) if drafts else target_s
 
 
 def run_static(world: World, tasks: TaskSet, arrived_s: Floats, gamma: int) -> Floats:
-    """(n,) seconds to each task's last token in static batches.
+    """Return (n,) seconds to each task's last token in static batches.
 
     A batch takes tasks in the order of arrival while its prompts, all padded to its longest, and
-    its outputs fit. It begins when all its prompts are there and the batch before has ended; until
-    its longest member ends, the others idle, keep their cells and are verified all the same.
+    its outputs fit. It begins when all its prompts have arrived and the batch before has ended.
+    Members that have ended keep their cells, and are verified, until the longest one ends.
     """
     whole = whole_problem(world, tasks)
     row_of = np.argsort(np.array(whole.stream_ids))

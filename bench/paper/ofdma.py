@@ -1,7 +1,7 @@
-"""How links share the band of an OFDMA cell so that all finish together.
+"""Shares of an OFDMA cell's band with which all links finish together.
 
-A link with the band b sends b log2(1 + c/b) bit/s. c = P h / N0 in Hz is the
-power that gets through the air over the density of the noise there.
+A link with the band b sends b log2(1 + c/b) bit/s. c = P h / N0 in Hz is the received power over
+the noise density at the receiver.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _SERIES_BELOW = 0.005
 
 
 def ofdma_rate_bps(band_hz: npt.ArrayLike, snr_hz: npt.ArrayLike) -> Floats:
-    """Bit/s of links with a band b_k of their own: b log2(1 + c/b), and 0 without a band.
+    """Return the bit/s of links with bands b_k of their own: b log2(1 + c/b), and 0 for no band.
 
-    band_hz, snr_hz: (n,) or one for all. Shannon 1949.
+    band_hz, snr_hz: (n,), or one value for all. Shannon 1949.
     """
     band, snr = np.broadcast_arrays(amounts("bands", band_hz), amounts("snr_hz", snr_hz))
     ratio = np.divide(snr, band, out=np.zeros(band.shape), where=band > 0.0)
@@ -37,7 +37,7 @@ def uniform_band_time_s(
     bandwidth_hz: float,
     names: Sequence[str] | None = None,
 ) -> float:
-    """Seconds until the slowest of n links has finished with B/n of the band each.
+    """Return the seconds until the slowest of n links has finished, with a band of B/n each.
 
     Arguments and errors as those of ofdma_bands.
     """
@@ -53,7 +53,7 @@ def ofdma_bands(
     bandwidth_hz: float,
     names: Sequence[str] | None = None,
 ) -> tuple[Floats, float]:
-    """Bands (n,) in Hz with which all links finish together, soonest, and the seconds they take.
+    """Return bands (n,) in Hz with which all links finish together, soonest, and the seconds.
 
     bits, snr_hz: (n,) D_k and c_k. names: of the links, for errors. The bands sum to B; a link
     with nothing to send gets none. For a finish T and q = D ln2 / (c T) the
@@ -66,8 +66,8 @@ def ofdma_bands(
     if not sends.any():
         return bands, 0.0
     snr = snr[sends]
-    # With a band without end a link takes D ln2 / c. The unknown x says by how much T is longer
-    # than the slowest link's: T = slowest (1 + x). So no digits are lost where x is small.
+    # With an infinite band a link takes D ln2 / c. The unknown x is the relative excess of T over
+    # the slowest such time: T = slowest (1 + x). So no digits are lost if x is small.
     endless_s = size[sends] * math.log(2.0) / snr
     slowest_s = endless_s.max()
     ratios = endless_s / slowest_s
@@ -80,12 +80,12 @@ def ofdma_bands(
         return snr / u, snr / u * (1.0 + u) * q / (u * q - short)
 
     def step(x: float) -> float:
-        """Newton's on sum b = B in 1/T, in which every b is convex."""
+        """Return Newton's step on sum b = B in 1/T, in which every b is convex."""
         band, growth = bands_at(x)
         cut = float((band.sum() - bandwidth_hz) / growth.sum())
         return (1.0 + x) * cut / (1.0 - cut)
 
-    # Too soon even if every link had the whole band: log1p(w) <= w / sqrt(1 + w).
+    # A lower bound: too soon even if every link had the whole band, by log1p(w) <= w / sqrt(1 + w).
     whole = snr / bandwidth_hz
     start = float((ratios * whole / (1.0 + np.sqrt(1.0 + whole)) - (1.0 - ratios)).max())
     x = climb(step, start)
@@ -94,9 +94,9 @@ def ofdma_bands(
 
 
 def _fill(q: Floats, short: Floats) -> Floats:
-    """The root u > 0 of log1p(u) = q u for 0 < q < 1, given short = 1 - q to its own last digit.
+    """Return the root u > 0 of log1p(u) = q u for 0 < q < 1. short: 1 - q, exact to its last digit.
 
-    Newton from an upper bound, on a concave function: it comes down and never passes the root.
+    Newton's method starts from an upper bound on a concave function, so it never passes the root.
     """
     safe = np.minimum(q, 1.0 - _SERIES_BELOW)
     u = np.minimum(1.0 / safe / safe - 1.0, 2.0 / safe * np.log(2.0 / safe))

@@ -1,4 +1,4 @@
-"""PNG files of the curves. The only module that needs matplotlib, which it loads when it draws."""
+"""PNG files of the curves. matplotlib is loaded only when a figure is drawn."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _figure(columns: int, rows: int = 1) -> tuple[Any, Any, Any]:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    # Without pyplot there is no window system and nothing to close.
+    # Without pyplot no window system is involved and no figure needs closing.
     figure = Figure(figsize=(4.4 * columns, 3.4 * rows), dpi=70, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False), mpl.colormaps["tab20"]
 
@@ -52,7 +52,7 @@ def _style(colours: Any, scheme: str) -> dict[str, Any]:
 
 
 def plot_sweep(path: Path, sweep: Sweep, results: Sequence[Result]) -> None:
-    """Latency of every scheme over an axis, and by how much joint is below; a column a metric."""
+    """Draw each scheme's latency and joint's reduction over an axis, with a column per metric."""
     metrics = metrics_in(results)
     figure, panels, colours = _figure(len(metrics), 2)
     labels = [one.point.labels[0] for one in results]
@@ -60,15 +60,15 @@ def plot_sweep(path: Path, sweep: Sweep, results: Sequence[Result]) -> None:
     x = np.arange(len(labels)) if named else np.array(labels, dtype=np.float64)
     for (top, bottom), metric in zip(panels.T, metrics, strict=True):
         for scheme in SCHEMES:
-            there = [k for k, one in enumerate(results) if (LATENCY, metric, scheme) in one.values]
-            if not there:
+            known = [k for k, one in enumerate(results) if (LATENCY, metric, scheme) in one.values]
+            if not known:
                 continue
             style = _style(colours, scheme)
-            found = [estimate(results[k].values[LATENCY, metric, scheme]) for k in there]
-            cuts = [estimate(results[k].reductions(LATENCY, metric, scheme)) for k in there]
+            found = [estimate(results[k].values[LATENCY, metric, scheme]) for k in known]
+            cuts = [estimate(results[k].reductions(LATENCY, metric, scheme)) for k in known]
             for panel, kind, scale in ((top, found, 1), (bottom, cuts, 100)):
                 means = [scale * one.mean for one in kind]
-                panel.errorbar(x[there], means, [scale * one.half for one in kind], **style)
+                panel.errorbar(x[known], means, [scale * one.half for one in kind], **style)
         top.set(title=f"{metric} latency (s)", yscale="log")
         bottom.set(title=f"reduction by joint, {metric} (%)", xlabel=_LABELS.get(sweep.name, ""))
         for panel in (top, bottom):
@@ -85,9 +85,9 @@ def plot_sweep(path: Path, sweep: Sweep, results: Sequence[Result]) -> None:
 def plot_payload(
     path: Path, results: Sequence[Result], marks: Sequence[tuple[str, str, float, str]]
 ) -> None:
-    """Reductions over the payload, a line a bandwidth.
+    """Draw reductions over the payload, with a line for each bandwidth.
 
-    marks: a panel each: (scope, scheme, level of the paper, metric).
+    marks: (scope, scheme, level of the paper, metric) of each panel.
     """
     figure, panels, colours = _figure(len(marks))
     widths = list(dict.fromkeys(one.point.labels[1] for one in results))
@@ -117,7 +117,7 @@ def plot_payload(
 
 
 def plot_delay(path: Path, curves: Sequence[DelayCurve]) -> None:
-    """Best gammas by delay for both places of the coordinator."""
+    """Draw the best gammas by delay for both places of the coordinator."""
     figure, panels, colours = _figure(2)
     apart, one_box = panels[0]
     for number, curve in enumerate(curves):
@@ -145,7 +145,7 @@ def plot_all(
     uniform_level: float,
     batching_level: float,
 ) -> None:
-    """Every figure of a run, into a folder."""
+    """Draw every figure of a run into a folder."""
     for sweep, results in swept:
         if sweep.name == "payload":
             marks = (

@@ -27,9 +27,9 @@ _ALONG = ("ad", "fixed-gamma", "static", "max-batch", "uniform-air", "no-overlap
 
 
 def run_paper(scenario: Scenario, out: Path, tell: Callable[[str], None]) -> None:
-    """Run everything and write report.md, CSV and PNG files to a folder.
+    """Run all sweeps and write report.md, CSV and PNG files to a folder.
 
-    tell: takes a line of progress. Raises ScenarioError where the tasks do not fit the nodes.
+    tell: receives lines of progress. Raises ScenarioError if the tasks do not fit the nodes.
     """
     sweeps = sweeps_of(scenario)
     for sweep in sweeps:
@@ -55,7 +55,7 @@ def run_paper(scenario: Scenario, out: Path, tell: Callable[[str], None]) -> Non
 def report(
     scenario: Scenario, swept: Swept, reductions: Sequence[Reduction], curves: Sequence[DelayCurve]
 ) -> str:
-    """The page; every number in it comes from the arguments."""
+    """Return the page. Every number in it comes from the arguments."""
     parts = (
         _setting(scenario),
         _by_scheme(reductions),
@@ -123,7 +123,7 @@ def _every(reductions: Sequence[Reduction]) -> Iterator[str]:
 
 
 def _by_axis(swept: Swept) -> Iterator[str]:
-    """Ranges of the first metric's reduction along each axis."""
+    """Yield the range of the first metric's reduction along each axis."""
     metric = metrics_in(swept[0][1])[0]
     names = [name for name in _ALONG if (LATENCY, metric, name) in swept[0][1][0].values]
     yield f"## Along each axis: {metric} latency, least to most that `joint` is below"
@@ -169,7 +169,7 @@ def _by_tasks(swept: Swept) -> Iterator[str]:
 
 
 def _net(swept: Swept) -> Iterator[str]:
-    """How far the planner alone is from the rollout."""
+    """Yield how far the planner alone is from the rollout."""
     yield "## The planner without its safety net"
     yield ""
     for metric in metrics_in(swept[0][1]):

@@ -1,4 +1,4 @@
-"""What a value of a scenario file may be, and errors that say what is accepted."""
+"""Rules for the values of a scenario file, and errors that name the accepted values."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 
 class ScenarioError(ValueError):
-    """A bad scenario. Its text names file, key, value and what is accepted."""
+    """A bad scenario. The text names file, key, value and the accepted values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a value has to be. kind: int, float, bool or str; many: a list of at least one."""
+    """Rule for a value. kind: int, float, bool or str. many: a list of at least one value."""
 
     kind: type
     low: float = -math.inf
@@ -45,11 +45,11 @@ class Rule:
             return isinstance(value, str) and value in self.choices
         if not isinstance(value, int if self.kind is int else (int, float)):
             return False
-        # Infinite numbers and NaN are valid TOML, but nothing here can be either.
+        # TOML permits infinite numbers and NaN, which no value here may be.
         return math.isfinite(value) and self.low <= value <= self.high
 
     def read(self, value: object) -> Any:
-        """The value in its type, tuples for lists. Raises ValueError."""
+        """Return the value in its type, with tuples for lists. Raises ValueError."""
         if not self.many:
             if not self.admits(value):
                 raise ValueError
@@ -72,12 +72,12 @@ def choice(*choices: str, many: bool = False) -> Any:
 
 
 def flag() -> Any:
-    """A field that is true or false."""
+    """Return a field that is true or false."""
     return field(metadata={"rule": Rule(bool)})
 
 
 def read_table(cls: type[T], table: str, given: object) -> T:
-    """One table as its dataclass. Raises ScenarioError, without the file's name."""
+    """Read one table as its dataclass. Raises ScenarioError, without the file's name."""
     if not isinstance(given, Mapping):
         raise ScenarioError(
             f"[{table}] is missing: a table with these keys is accepted: {_keys(cls)}"

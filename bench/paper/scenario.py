@@ -27,12 +27,12 @@ SCHEMES = (
     "no-overlap",
 )
 METRICS = ("mean", "makespan")
-# All else is compared with these.
+# The comparisons need these schemes.
 _NEEDED = ("joint", "joint-step", "uniform-air")
 
 
 def model_names() -> tuple[str, ...]:
-    """Models whose shapes are known."""
+    """Return the names of models with known shapes."""
     with (PROFILES / "models.toml").open("rb") as file:
         return tuple(model["name"] for model in tomllib.load(file)["model"])
 
@@ -57,7 +57,7 @@ class Devices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """other_bytes: of the target, beside weights and cache."""
+    """Memory of the target. other_bytes: use besides weights and cache."""
 
     other_bytes: float = number(0)
 
@@ -99,7 +99,7 @@ class Tasks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DraftLink:
-    """Between draft node and target."""
+    """The link between draft node and target."""
 
     rtt_s: float = number(0, 3600)
     rate_bps: float = number(1)
@@ -124,7 +124,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweeps:
-    """Values of each axis; payloads are swept against bandwidths of their own."""
+    """Values of each axis. Payloads are combined with the bandwidths payload_bandwidth_hz."""
 
     num_tasks: tuple[int, ...] = count(1, 10_000, many=True)
     bandwidth_hz: tuple[float, ...] = number(1, many=True)
@@ -140,7 +140,7 @@ class Sweeps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delay:
-    """The best gamma of one stream by round trip time; fit_above_s: where its law is fitted."""
+    """The best gamma of one stream by round trip time. fit_above_s: least time in the fit."""
 
     alphas: tuple[float, ...] = number(0.01, 0.99, many=True)
     min_rtt_s: float = number(1e-6)
@@ -180,7 +180,7 @@ _TABLES: Mapping[str, type[Any]] = {
 
 
 def load(path: Path) -> Scenario:
-    """A scenario file. Raises ScenarioError, which names file, key, value and what is accepted."""
+    """Load a scenario file. Raises ScenarioError, which names file, key and accepted values."""
     try:
         with path.open("rb") as file:
             given = tomllib.load(file)
@@ -208,7 +208,7 @@ def _scenario(given: Mapping[str, Any]) -> Scenario:
 
 
 def _check_together(scenario: Scenario) -> None:
-    """Values that limit each other."""
+    """Check values that limit each other. Raises ScenarioError."""
     names = scenario.schemes.names
     if not set(_NEEDED) <= set(names):
         raise ScenarioError(

@@ -1,8 +1,8 @@
-"""The schemes that are compared: who shares the band how, and who plans the decoding how.
+"""The schemes that are compared: how each of them shares the band and plans the decoding.
 
-`joint` is a rollout: it looks at the whole run of every other scheme in this very model, and of its
-own planner with several ways to share the band, and takes the best for the metric in question. So
-it is above none of them by construction. `joint-step` is the planner alone, without that net.
+`joint` is a rollout: in this same model it runs every other scheme, and its own planner with
+several ways to share the band, and takes the best run for the metric in question. So by
+construction it is never worse than another scheme. `joint-step` is the planner alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REDUCERS: Mapping[str, Callable[[Floats], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Seconds from 0, (n,), until each prompt is there and until each task has ended."""
+    """Times from 0 in seconds, (n,): until each prompt has arrived, and until each task ended."""
 
     upload_s: Floats
     latency_s: Floats
@@ -36,7 +36,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What the schemes of one point and seed start from."""
+    """Input of all schemes at one point and seed."""
 
     world: World
     tasks: TaskSet
@@ -49,7 +49,7 @@ class Case:
 
 
 def joint_step(problem: CycleProblem) -> CyclePlan:
-    """What the live planner finds; its margin for noisy costs is left out, these are exact."""
+    """Return the live planner's plan, without its margin for noisy costs, since costs are exact."""
     return best_plan(problem).plan
 
 
@@ -71,7 +71,7 @@ _PLANNERS: Mapping[str, Planner] = {
 
 
 def run_scheme(name: str, case: Case) -> Outcome:
-    """The run of one scheme other than `joint`."""
+    """Run one scheme other than `joint`."""
     world, tasks = case.world, case.tasks
     if name == "uniform-air":
         upload_s = uplink.uniform_s(*case.channel)
@@ -91,6 +91,6 @@ def run_scheme(name: str, case: Case) -> Outcome:
 
 
 def grouped(case: Case, num_groups: int) -> Outcome:
-    """The joint planner with the band given to groups of tasks in turn."""
+    """Run the joint planner with the band given to groups of tasks in turn."""
     upload_s = uplink.in_groups_s(*case.channel, num_groups)
     return Outcome(upload_s, run_waves(case.world, case.tasks, upload_s, joint_step))

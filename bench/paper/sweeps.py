@@ -15,14 +15,14 @@ from bench.paper.world import World, world_of
 from policies.acceptance import Floats
 
 UPLOAD, LATENCY = "upload", "end to end"
-# What is measured, and for which scheme: (scope, metric, scheme).
+# A measured quantity: (scope, metric, scheme).
 Key = tuple[str, str, str]
 _USES_GAMMA = ("fixed-gamma", "static")
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A scenario with what it cannot say itself."""
+    """A scenario, with changes that a scenario file cannot express."""
 
     scenario: Scenario
     draft_speed: float = 1.0
@@ -34,7 +34,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """labels: the value of each axis of its sweep."""
+    """A point of a sweep. labels: its value on each axis."""
 
     labels: tuple[float | str, ...]
     variant: Variant
@@ -49,13 +49,13 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """values: (seeds,) seconds for each key that the point has."""
+    """Results at a point. values: (seeds,) seconds for each key."""
 
     point: Point
     values: Mapping[Key, Floats]
 
     def reductions(self, scope: str, metric: str, scheme: str, ours: str = "joint") -> Floats:
-        """(seeds,) by how much one scheme is below another, as a share of the other's."""
+        """Return (seeds,) reductions by `ours` against `scheme`, as shares of the latter's time."""
         return 1.0 - self.values[scope, metric, ours] / self.values[scope, metric, scheme]
 
 
@@ -68,7 +68,7 @@ def _cell(base: Scenario, **changes: object) -> Variant:
 
 
 def sweeps_of(base: Scenario) -> tuple[Sweep, ...]:
-    """All sweeps of a scenario; everything but the swept values is the base's."""
+    """Return all sweeps of a scenario; values that are not swept are those of `base`."""
     values = base.sweeps
 
     def sweep(
@@ -109,13 +109,13 @@ def sweeps_of(base: Scenario) -> tuple[Sweep, ...]:
 
 
 class Runner:
-    """Runs schemes, and none of them twice for the same point and seed."""
+    """Runs schemes, and keeps outcomes so that none runs twice for the same variant and seed."""
 
     def __init__(self) -> None:
         self._done: dict[tuple[Variant, int, str], Outcome] = {}
 
     def result(self, point: Point) -> Result:
-        """The point's values for all seeds of its scenario."""
+        """Return the point's values for all seeds of its scenario."""
         run = point.variant.scenario.run
         by_seed = [
             self._values(point.variant, seed)
@@ -144,7 +144,7 @@ class Runner:
     def _joint(
         self, variant: Variant, seed: int, case: Case, outcomes: Mapping[str, Outcome]
     ) -> dict[Key, float]:
-        """The rollout: the best of all runs and ways to share the band, metric by metric."""
+        """Return the rollout: the best of all runs and ways to share the band, for each metric."""
         scenario = variant.scenario
         step, uniform = outcomes["joint-step"], outcomes["uniform-air"]
         runs = [outcome.latency_s for outcome in outcomes.values()]
@@ -171,7 +171,7 @@ class Runner:
 
 
 def quick(scenario: Scenario, seeds: int) -> Scenario:
-    """The same with first, middle and last value of each sweep only, and fewer seeds."""
+    """Return the scenario with only the first, middle and last value of each sweep."""
     thin = {
         name: tuple(dict.fromkeys((values[0], values[len(values) // 2], values[-1])))
         for name in scenario.sweeps.__dataclass_fields__

@@ -17,7 +17,7 @@ from bench.paper.sweeps import LATENCY, UPLOAD, Result, Sweep
 from policies.acceptance import Floats
 
 SCOPES = (LATENCY, UPLOAD)
-# Upload times differ by how the band is shared only.
+# Upload times depend only on how the band is shared, so the other schemes have the same ones.
 UPLOAD_SCHEMES = ("joint", "joint-step", "uniform-air")
 _UNITS = {
     "bandwidth_hz": (1e6, "MHz"),
@@ -37,7 +37,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """By how much joint is below a scheme in one sweep: over its points, and where it is most."""
+    """Reduction by joint against a scheme in one sweep: mean over points, largest, and where."""
 
     sweep: str
     scope: str
@@ -49,13 +49,13 @@ class Reduction:
 
 
 def estimate(values: Floats) -> Estimate:
-    """Mean of (n,) values, n >= 2, and Student's interval."""
+    """Return the mean of (n,) values, n >= 2, with Student's interval."""
     spread = float(values.std(ddof=1)) / math.sqrt(len(values))
     return Estimate(float(values.mean()), student_t(len(values) - 1) * spread)
 
 
 def student_t(freedom: int) -> float:
-    """The 97.5 % quantile, by its expansion in 1/freedom (Abramowitz and Stegun 26.7.5)."""
+    """Return the 97.5 % quantile by its expansion in 1/freedom (Abramowitz and Stegun 26.7.5)."""
     z = NormalDist().inv_cdf(0.975)
     terms = (
         (z**3 + z) / 4,
@@ -67,7 +67,7 @@ def student_t(freedom: int) -> float:
 
 
 def schemes_in(result: Result, scope: str) -> tuple[str, ...]:
-    """Schemes that a point has values of."""
+    """Return the schemes for which a point has values, joint first."""
     names = dict.fromkeys(key[2] for key in result.values if key[0] == scope)
     ordered = ("joint", *(name for name in names if name != "joint"))
     return tuple(name for name in ordered if scope == LATENCY or name in UPLOAD_SCHEMES)
@@ -78,7 +78,7 @@ def metrics_in(results: Sequence[Result]) -> tuple[str, ...]:
 
 
 def regime_of(sweep: Sweep, labels: Sequence[float | str]) -> str:
-    """A point in words: "payload 600 B/token, bandwidth 5 MHz"."""
+    """Return a point in words: "payload 600 B/token, bandwidth 5 MHz"."""
     words = []
     for axis, value in zip(sweep.axes, labels, strict=True):
         if isinstance(value, str):
@@ -90,15 +90,15 @@ def regime_of(sweep: Sweep, labels: Sequence[float | str]) -> str:
 
 
 def reductions_of(sweep: Sweep, results: Sequence[Result]) -> Iterator[Reduction]:
-    """Of joint against each other scheme, by scope and metric."""
+    """Yield the reductions of joint against each other scheme, by scope and metric."""
     for scope in SCOPES:
         names = dict.fromkeys(name for one in results for name in schemes_in(one, scope))
         for metric in metrics_in(results):
             for scheme in names:
                 if scheme == "joint":
                     continue
-                there = [one for one in results if (scope, metric, scheme) in one.values]
-                found = [estimate(one.reductions(scope, metric, scheme)) for one in there]
+                present = [one for one in results if (scope, metric, scheme) in one.values]
+                found = [estimate(one.reductions(scope, metric, scheme)) for one in present]
                 top = max(range(len(found)), key=lambda k: found[k].mean)
                 yield Reduction(
                     sweep.name,
@@ -107,12 +107,12 @@ def reductions_of(sweep: Sweep, results: Sequence[Result]) -> Iterator[Reduction
                     scheme,
                     float(np.mean([one.mean for one in found])),
                     found[top],
-                    regime_of(sweep, there[top].point.labels),
+                    regime_of(sweep, present[top].point.labels),
                 )
 
 
 def crossings(x: Sequence[float], y: Sequence[float], level: float) -> tuple[float, ...]:
-    """Where y passes a level: between neighbours in a straight line over log x."""
+    """Return where y passes a level, interpolated linearly over log x between neighbours."""
     found = []
     for (x0, y0), (x1, y1) in pairwise(zip(x, y, strict=True)):
         if (y0 - level) * (y1 - level) < 0:
@@ -122,7 +122,7 @@ def crossings(x: Sequence[float], y: Sequence[float], level: float) -> tuple[flo
 
 
 def write_sweep(path: Path, sweep: Sweep, results: Sequence[Result]) -> None:
-    """One line a point, scope, metric and scheme; seconds, and reductions as shares."""
+    """Write a line per point, scope, metric and scheme: seconds, and reductions as shares."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         head = ("scope", "metric", "scheme", "mean_s", "ci95_s", "reduction", "reduction_ci95")

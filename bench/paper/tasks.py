@@ -13,7 +13,7 @@ from policies.problem import Ints
 
 @dataclass(frozen=True, slots=True)
 class TaskSet:
-    """n tasks, all there at time 0. snr_hz: P h / N0 of each, see bench/paper/ofdma.py."""
+    """n tasks that exist from time 0. snr_hz: P h / N0 of each, see bench/paper/ofdma.py."""
 
     prompts: Ints
     outputs: Ints
@@ -28,12 +28,13 @@ class TaskSet:
 
     @property
     def needs(self) -> Ints:
-        """(n,) cells of a cache that each task has filled when it ends."""
+        """(n,) number of cells that each task fills by its end."""
         return self.prompts + self.outputs
 
 
 def draw(scenario: Scenario, seed: int) -> TaskSet:
-    """Tasks of a seed. Fewer tasks are the first of many, and a spread only stretches the draws."""
+    """Draw the tasks of a seed. A smaller number of tasks gives the first of a larger number, and
+    parameters of spread only scale the same draws."""
     tasks = scenario.tasks
     streams = [np.random.default_rng([seed, number]) for number in range(6)]
     prompt, output, alpha, shadow = (stream.standard_normal(tasks.num) for stream in streams[:4])
@@ -53,7 +54,7 @@ def draw(scenario: Scenario, seed: int) -> TaskSet:
 
 
 def _lengths(tasks: Tasks, mean: float, normal: Floats) -> Ints:
-    """Log-normal lengths with this mean before they are cut."""
+    """Return log-normal lengths, with the given mean before they are clipped."""
     variance = np.log1p(tasks.length_variation**2)
     lengths = mean * np.exp(np.sqrt(variance) * normal - variance / 2)
     cut: Ints = np.clip(np.rint(lengths), tasks.min_tokens, tasks.max_tokens).astype(np.int64)
@@ -61,7 +62,7 @@ def _lengths(tasks: Tasks, mean: float, normal: Floats) -> Ints:
 
 
 def _snr_hz(cell: Cell, place: Floats, shadow: Floats, fade: Floats) -> Floats:
-    """c = P h / N0 for users spread evenly over a ring around the base station."""
+    """Return c = P h / N0 for users spread evenly over a ring around the base station."""
     inner, outer = cell.min_distance_m**2, cell.max_distance_m**2
     distance_m = np.sqrt(inner + place * (outer - inner) + cell.height_difference_m**2)
     loss_db = cell.path_loss_intercept_db + cell.path_loss_slope_db * np.log10(distance_m)

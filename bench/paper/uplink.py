@@ -1,4 +1,4 @@
-"""When each prompt has arrived, by how the band of the cell is shared."""
+"""Arrival times of prompts under several ways to share the band of the cell."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from policies.acceptance import Floats
 
 
 def together_s(bits: Floats, snr_hz: Floats, bandwidth_hz: float) -> Floats:
-    """(n,) seconds with the bands that let all finish together, soonest."""
+    """Return (n,) seconds with the bands that let all finish together, soonest."""
     return np.full(len(bits), ofdma_bands(bits, snr_hz, bandwidth_hz)[1])
 
 
 def uniform_s(bits: Floats, snr_hz: Floats, bandwidth_hz: float) -> Floats:
-    """(n,) seconds with the same constant band for all."""
+    """Return (n,) seconds with the same constant band for all."""
     return np.asarray(bits / ofdma_rate_bps(bandwidth_hz / len(bits), snr_hz))
 
 
 def in_groups_s(bits: Floats, snr_hz: Floats, bandwidth_hz: float, num_groups: int) -> Floats:
-    """(n,) seconds where groups have the band in turn, those with the least to send first.
+    """Return (n,) seconds if groups have the band in turn, those with the least to send first.
 
     Within a group all finish together.
     """

@@ -63,7 +63,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a run takes place in. cells: of the target's cache and of the draft node's."""
+    """Environment of a run. target_cells, draft_cells: cells of the two nodes' caches."""
 
     target: Node
     draft: Node
@@ -75,16 +75,16 @@ class World:
 
     @property
     def cells(self) -> int:
-        """Cells that tasks may fill: each is in both caches."""
+        """Number of cells that tasks may fill; each token takes a cell in both caches."""
         return min(self.target_cells, self.draft_cells)
 
 
 def world_of(
     scenario: Scenario, draft_speed: float = 1.0, target_overlap: float | None = None
 ) -> World:
-    """The nodes of a scenario. draft_speed: times that of the draft device's profile.
+    """Return the nodes of a scenario. draft_speed: factor on the draft device's profile.
 
-    Raises ScenarioError where the largest task would not fit the caches.
+    Raises ScenarioError if the largest task would not fit the caches.
     """
     target = Node(_shape(scenario.models.target), _device(scenario.devices.target))
     if target_overlap is not None:
@@ -111,7 +111,7 @@ def world_of(
 
 
 def whole_problem(world: World, tasks: TaskSet) -> CycleProblem:
-    """All tasks as streams in order of acceptance; the times of its passes are placeholders."""
+    """Return all tasks as streams in order of acceptance; times of passes are placeholders."""
     views = tuple(
         StreamView(k, float(alpha), MAX_AUTO_GAMMA + 1, draft=_DRAFT, weight=float(weight))
         for k, (alpha, weight) in enumerate(zip(tasks.alphas, tasks.weights, strict=True))
@@ -130,7 +130,8 @@ def whole_problem(world: World, tasks: TaskSet) -> CycleProblem:
 def problem_at(
     world: World, whole: CycleProblem, rows: Ints, tokens_left: Floats, cells: int
 ) -> CycleProblem:
-    """The problem of some streams. rows: (n,) of the whole. tokens_left: (n,). cells: they hold."""
+    """Return the problem of some streams. rows: (n,) rows of the whole problem. tokens_left: (n,).
+    cells: number of cells that the streams hold."""
     n = len(rows)
     most = np.clip(np.floor(tokens_left + 1e-9) - 1, 0, MAX_AUTO_GAMMA)
     return replace(

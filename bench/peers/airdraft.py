@@ -1,4 +1,4 @@
-"""airdraft itself, through the door that its users take: `airdraft up` and the HTTP API."""
+"""airdraft itself, started as its users do: `airdraft up` and the HTTP API."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from nodes.cli.version import distribution_version
 
 @dataclass(frozen=True, slots=True)
 class Airdraft:
-    """drafts: model (the setup's draft on a node, and look-up), lookup, or none. profile: of
-    numerics, exact or fast. stock_kernels: llama.cpp's, instead of airdraft's own.
+    """airdraft. drafts: model (the setup's draft on a node, and lookup), lookup, or none. profile:
+    numerics, exact or fast. stock_kernels: use llama.cpp's kernels instead of airdraft's own.
     """
 
     drafts: str = "model"

@@ -1,4 +1,4 @@
-"""`python -m bench peers|compare|benchmarks`: beside what people would pick instead."""
+"""`python -m bench peers|compare|benchmarks`: comparisons with alternatives to airdraft."""
 
 from __future__ import annotations
 
@@ -14,22 +14,32 @@ _ROOT = Path(__file__).parents[2]
 
 
 @click.command("peers")
-@click.option("--quick", is_flag=True, help="Two turns of a few cells, in about three minutes.")
+@click.option("--quick", is_flag=True, help="Run two turns of a few cases, for about 3 minutes.")
 @click.option(
     "--targets", default="Q8_0,Q4_0", show_default=True, help='Also "1.5B Q4_K_M", a real pair.'
 )
 @click.option("--workloads", default="chat,copy,code-edit", show_default=True)
 @click.option("--streams", default="1,4,16", show_default=True, help="Stream counts.")
-@click.option("--rates", default="", help="Requests a second of open loops, beside closed ones.")
-@click.option("--turns", default=9, show_default=True, help="Of all systems, in changing order.")
+@click.option(
+    "--rates", default="", help="Also run open loops with these request rates per second."
+)
+@click.option(
+    "--turns", default=9, show_default=True, help="Turns of all systems, in changing order."
+)
 @click.option("--threads", default=1, show_default=True, help="Engine threads of each system.")
-@click.option("--systems", default="", help="Only those with one of these in their names.")
+@click.option(
+    "--systems", default="", help="Run only systems whose names contain one of these parts."
+)
 @click.option(
     "--llama-server",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="llama.cpp's server, compiled here (bench/METHODOLOGY.md), instead of the prebuilt one.",
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Result as JSON.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the result to this file as JSON.",
+)
 def peers_command(
     quick: bool,
     targets: str,
@@ -42,7 +52,9 @@ def peers_command(
     llama_server: Path | None,
     out: Path | None,
 ) -> None:
-    """airdraft and what people would pick instead over HTTP, the same requests in turns.
+    """Compare airdraft with its alternatives over HTTP.
+
+    All systems get the same requests, in turns.
 
     \b
     Example:
@@ -79,7 +91,7 @@ def peers_command(
     peers = [peer for peer in known_peers if any(part in peer.name for part in wanted)]
     if not peers:
         names = ", ".join(peer.name for peer in known_peers)
-        raise click.UsageError(f"--systems: none has {systems} in its name: {names}")
+        raise click.UsageError(f"--systems: no name contains {systems}; systems: {names}")
     results = asyncio.run(run_peers(plan, peers, click.echo))
     if out is not None:
         out.write_text(to_json(results))
@@ -91,7 +103,8 @@ def peers_command(
 def _among(option: str, given: list[str], known: object) -> None:
     accepted = list(known)  # type: ignore[call-overload]
     if unknown := sorted(set(given) - set(accepted)):
-        raise click.UsageError(f"{option}: {', '.join(unknown)}: of {', '.join(accepted)}")
+        shown = ", ".join(unknown)
+        raise click.UsageError(f"{option}: unknown: {shown}; use {', '.join(accepted)}")
 
 
 def _read(path: Path) -> Results:
@@ -107,9 +120,10 @@ def _read(path: Path) -> Results:
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
 def compare_command(old: Path, new: Path) -> None:
-    """What became slower between two results, by ratios within each.
+    """Show which cases became slower between two results.
 
-    Ends with 1 if something did, or is not there any more.
+    They are judged by the ratios within each result. The exit code is 1 if a case became slower or
+    is missing in the new result.
 
     \b
     Example:
@@ -123,9 +137,11 @@ def compare_command(old: Path, new: Path) -> None:
 
 
 @click.command("benchmarks")
-@click.option("--check", is_flag=True, help="Write nothing; end with 1 if the page is out of date.")
+@click.option(
+    "--check", is_flag=True, help="Write nothing; exit with code 1 if the page is out of date."
+)
 def benchmarks_command(check: bool) -> None:
-    """Write docs/benchmarks.md from the results that are kept in bench/results/kept.
+    """Write docs/benchmarks.md from bench/results/kept.
 
     \b
     Example:
@@ -140,4 +156,4 @@ def benchmarks_command(check: bool) -> None:
     if not check:
         PAGE.write_text(made)
     elif PAGE.read_text() != made:
-        raise click.ClickException(f"{PAGE.name} is out of date: python -m bench benchmarks")
+        raise click.ClickException(f"{PAGE.name} is out of date: run python -m bench benchmarks")

@@ -1,4 +1,4 @@
-"""llama-cpp-python alone: its own server, one request at a time, plainly or with prompt look-up."""
+"""llama-cpp-python's own server: one request at a time, plainly or with prompt lookup."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from bench.peers.tokens import ends_of
 
 _START_LIMIT_S = 60.0
 _NUM_GUESSES = 4
-# It knows no ignore_eos: ends of the text are made impossible, which comes to the same.
+# The server has no ignore_eos. This bias makes end-of-text tokens impossible, with the same effect.
 _NEVER = -100
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaCppPython:
-    """mode: plain, or lookup (its prompt look-up decoding, the only drafts that it has)."""
+    """llama-cpp-python. mode: plain, or lookup (prompt lookup, its only kind of drafts)."""
 
     mode: str
 
@@ -56,7 +56,7 @@ class LlamaCppPython:
         if self.mode == "lookup":
             options["draft_model"] = "prompt-lookup-decoding"
             options["draft_model_num_pred_tokens"] = _NUM_GUESSES
-            # Without, long outputs with drafts end it.
+            # Without this, long outputs with drafts crash the server.
             options["logits_all"] = True
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""llama.cpp's own server, as the prebuilt xllamacpp wheel runs it (portable AVX2 code)."""
+"""llama.cpp's own server from the prebuilt xllamacpp wheel (portable AVX2 code)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _NUM_GUESSES = 4
 
 @dataclass(frozen=True, slots=True)
 class LlamaServer:
-    """mode: plain, draft (its own speculative decoding with the draft model) or ngram (its look-up
-    of what a text repeats).
+    """llama.cpp's server. mode: plain, draft (its own speculative decoding with the draft model) or
+    ngram (its lookup of repeated text).
     """
 
     mode: str
@@ -55,8 +55,8 @@ class LlamaServer:
 def llama_server(
     name: str, setup: Setup, mode: str, model: Path, draft: str = ""
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """One of these servers with a model, its address, and its process. Raises PeerError."""
-    told = {
+    """Run a server with a model; yields its address and process. Raises PeerError."""
+    settings = {
         "mode": mode,
         "target": str(model),
         "draft": draft,
@@ -65,7 +65,7 @@ def llama_server(
         "num_threads": setup.num_threads,
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench.peers.llama_server", json.dumps(told)],
+        [sys.executable, "-m", "bench.peers.llama_server", json.dumps(settings)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -73,10 +73,10 @@ def llama_server(
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        # The library prints as well; the address is the line that says so.
+        # The library prints other lines, too; the address is in the line that begins "address ".
         url = next((line.split()[1] for line in process.stdout if line[:8] == b"address "), b"")
         if not url:
-            raise PeerError(f"{name}: ended with code {process.wait(10)} as it started")
+            raise PeerError(f"{name}: exited with code {process.wait(10)} while starting")
         yield url.decode(), process
     finally:
         process.stdin.close()
@@ -84,25 +84,25 @@ def llama_server(
         process.stdout.close()
 
 
-def main(told: dict[str, object]) -> None:
+def main(settings: dict[str, object]) -> None:
     """Serve until standard input ends."""
     import xllamacpp
 
     params = xllamacpp.CommonParams()
-    params.model.path = told["target"]
+    params.model.path = settings["target"]
     params.hostnames = ["127.0.0.1"]
-    # The kernel picks one.
+    # The kernel chooses a port.
     params.port = 0
-    params.n_parallel = told["num_slots"]
-    params.n_ctx = told["num_cells"]
-    params.cpuparams.n_threads = told["num_threads"]
-    params.cpuparams_batch.n_threads = told["num_threads"]
+    params.n_parallel = settings["num_slots"]
+    params.n_ctx = settings["num_cells"]
+    params.cpuparams.n_threads = settings["num_threads"]
+    params.cpuparams_batch.n_threads = settings["num_threads"]
     kinds = xllamacpp.common_speculative_type
-    if told["mode"] == "draft":
-        params.speculative.draft.mparams.path = told["draft"]
+    if settings["mode"] == "draft":
+        params.speculative.draft.mparams.path = settings["draft"]
         params.speculative.draft.n_max = _NUM_GUESSES
         params.speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
-    elif told["mode"] == "ngram":
+    elif settings["mode"] == "ngram":
         params.speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
     server = xllamacpp.Server(params)
     print(f"\naddress {server.listening_address}", flush=True)

@@ -1,4 +1,4 @@
-"""llama.cpp's own server as its users compile it: with all that this processor has."""
+"""llama.cpp's own server as its users compile it, for all features of this processor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NUM_GUESSES = 4
 
 @dataclass(frozen=True, slots=True)
 class NativeServer:
-    """Everything but the mode is left as it comes, its cache of prompts included."""
+    """A compiled llama.cpp server. All settings but the mode are defaults, so it caches prompts."""
 
     binary: Path
     mode: str = "plain"
@@ -32,8 +32,8 @@ class NativeServer:
     @property
     def version(self) -> str:
         command = [str(self.binary), "--version"]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-        return next((line for line in told.splitlines() if line.startswith("version")), "")
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        return next((line for line in output.splitlines() if line.startswith("version")), "")
 
     def missing(self) -> str:
         return ""
@@ -68,7 +68,7 @@ class NativeServer:
         )
         try:
             wait_until_open(self.name, port, process, _START_LIMIT_S)
-            # It listens before the model is there.
+            # The server listens before the model is loaded.
             give_up_at = time.monotonic() + _START_LIMIT_S
             while _health(port) != HTTPStatus.OK:
                 if time.monotonic() > give_up_at:
@@ -82,7 +82,7 @@ class NativeServer:
 
 
 def _health(port: int) -> int:
-    """What it says of itself, as a status of HTTP."""
+    """Return the HTTP status of the server's health check."""
     with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=_START_LIMIT_S)) as asking:
         asking.request("GET", "/health")
         return asking.getresponse().status

@@ -1,4 +1,4 @@
-"""What the harness asks of a peer: to be there or say why not, to start, to serve, to stop."""
+"""The interface of a peer: whether it can run here, and how to start and stop it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from bench.load.asking import Endpoint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """The same for all who are compared. target, draft: GGUF files; num_slots: requests that are
-    served at a time, each with so many cells; num_threads: of an engine.
+    """Settings that are the same for all compared systems. target, draft: GGUF files. num_slots:
+    requests served at a time, with cells_a_slot cache cells each. num_threads: threads of an
+    engine.
     """
 
     target: Path
@@ -29,14 +30,14 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A system that serves. pids: of the processes whose trees are all of it."""
+    """A system that serves. pids: processes that, with their descendants, make up the system."""
 
     endpoint: Endpoint
     pids: tuple[int, ...]
 
 
 class Peer(Protocol):
-    """One way to run one system. name: as in tables. version: of what runs, "" if it is missing."""
+    """One way to run a system. name: name in tables. version: "" if the system is missing."""
 
     @property
     def name(self) -> str: ...
@@ -45,16 +46,16 @@ class Peer(Protocol):
     def version(self) -> str: ...
 
     def missing(self) -> str:
-        """Why it cannot run here, in one line; "" if it can."""
+        """Return in one line why the system cannot run here; "" if it can."""
         ...
 
     def started(self, setup: Setup) -> AbstractContextManager[Running]:
-        """Serving until the end of the block. Raises PeerError."""
+        """Start the system; it serves until the end of the block. Raises PeerError."""
         ...
 
 
 def stop(process: subprocess.Popen[bytes], limit_s: float = 10.0) -> None:
-    """Wait for a process that was told to end; kill it if it does not."""
+    """Wait for the end of a process that has been terminated; kill it after limit_s seconds."""
     try:
         process.wait(limit_s)
     except subprocess.TimeoutExpired:
@@ -63,23 +64,23 @@ def stop(process: subprocess.Popen[bytes], limit_s: float = 10.0) -> None:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody has now, for systems that cannot let the kernel pick one."""
+    """Return a free loopback port, for systems that cannot let the kernel choose one."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_until_open(name: str, port: int, process: subprocess.Popen[bytes], limit_s: float) -> None:
-    """Until a process listens. Raises PeerError if it ends first, or takes too long."""
+    """Wait until a process listens. Raises PeerError if it ends first or exceeds limit_s."""
     give_up_at = time.monotonic() + limit_s
     while time.monotonic() < give_up_at:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
             return
         if process.poll() is not None:
-            raise PeerError(f"{name}: ended with code {process.returncode} as it started")
+            raise PeerError(f"{name}: exited with code {process.returncode} while starting")
         time.sleep(0.1)
     raise PeerError(f"{name}: did not listen within {limit_s:.0f} s")
 
 
 class PeerError(Exception):
-    """A peer did not start or does not serve; the text says which and why."""
+    """A peer did not start or does not serve; the text names the peer and the reason."""

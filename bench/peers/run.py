@@ -1,4 +1,4 @@
-"""airdraft and its peers on the same files, cores and prompts, all at once and in turns."""
+"""airdraft and its peers on the same files, cores and prompts; all run, and serve in turns."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from bench.results.making import result_of
 from bench.results.schema import Cell, Results, System
 
 SUITE = "peers"
-# Of each open loop.
+# Seconds of each open loop.
 _OPEN_S = 30.0
 OWN = Airdraft()
-# Its guesses, or another batch, may change bits; it reads long prompts faster.
+# With this profile guesses and batch sizes may change bits; it reads long prompts faster.
 FAST = Airdraft(profile="fast")
 _OURS = (OWN.name, FAST.name)
 
 
 def all_peers(*, is_quick: bool = False, native: Path | None = None) -> list[Peer]:
-    """airdraft first, then the others; is_quick: but for its other numerics and for one that takes
-    minutes for a turn. native: llama.cpp's server, compiled on this machine, instead of the
-    prebuilt one; airdraft then also runs on llama.cpp's kernels.
+    """Return airdraft and then its peers. is_quick: leave out airdraft's fast profile, and the peer
+    that takes minutes for a turn. native: llama.cpp's server, compiled on this machine, instead of
+    the prebuilt one; airdraft then also runs on llama.cpp's kernels.
     """
     servers: list[Peer] = [LlamaServer(mode) for mode in MODES]
     if native is not None:
@@ -47,7 +47,7 @@ def all_peers(*, is_quick: bool = False, native: Path | None = None) -> list[Pee
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model file with that of its draft. name: in results."""
+    """A model file with that of its draft. name: name in results."""
 
     name: str
     path: Path
@@ -56,7 +56,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is run. rates_per_s: of open loops, with as many slots as the largest of streams."""
+    """Everything to run. rates_per_s: request rates of open loops, with max(streams) slots."""
 
     targets: Sequence[Target]
     workloads: Sequence[str]
@@ -68,7 +68,7 @@ class Plan:
 
 
 async def run_peers(plan: Plan, peers: Sequence[Peer], report: Callable[[str], None]) -> Results:
-    """Every cell; a peer that is missing or does not start is left out with the reason."""
+    """Measure every cell. A missing peer, or one that does not start, is skipped with a reason."""
     at_once = [await asyncio.to_thread(cores_at_once)]
     skipped = [f"{peer.name}: {reason}" for peer in peers if (reason := peer.missing())]
     present = [peer for peer in peers if not peer.missing()]
@@ -82,11 +82,11 @@ async def run_peers(plan: Plan, peers: Sequence[Peer], report: Callable[[str], N
         )
         for peer in present
     ]
-    told = tuple(dict.fromkeys(skipped))
+    reasons = tuple(dict.fromkeys(skipped))
     return result_of(
         cells,
         systems=systems,
-        skipped=told,
+        skipped=reasons,
         is_quick=plan.is_quick,
         cores_at_once=min(at_once),
     )

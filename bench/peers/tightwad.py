@@ -1,6 +1,6 @@
 """Tightwad (a package of the registry): a proxy that drafts on one server and verifies on another.
 
-It is started as its documentation says, over two of llama.cpp's servers on loopback.
+It is started as its documentation describes, over two llama.cpp servers on loopback.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _START_LIMIT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Tightwad:
-    """Drafts of at most eight tokens, its default."""
+    """Tightwad with drafts of at most eight tokens, its default."""
 
     name: str = "tightwad"
 
@@ -42,13 +42,13 @@ class Tightwad:
     def started(self, setup: Setup) -> Iterator[Running]:
         if setup.draft is None:
             raise PeerError(f"{self.name}: needs a draft model")
-        # Its loop keeps to slot 0 of the target whoever asks; the draft gets one slot as well.
+        # Its loop uses only slot 0 of the target for all requests; the draft also gets one slot.
         one = replace(setup, num_slots=1)
         with contextlib.ExitStack() as stack:
             draft = stack.enter_context(llama_server(self.name, one, "plain", setup.draft))
             target = stack.enter_context(llama_server(self.name, setup, "plain", setup.target))
             port = free_port()
-            told = {
+            environ = {
                 "TIGHTWAD_DRAFT_URL": draft[0],
                 "TIGHTWAD_TARGET_URL": target[0],
                 "TIGHTWAD_DRAFT_BACKEND": "llamacpp",
@@ -58,7 +58,7 @@ class Tightwad:
             }
             process = subprocess.Popen(
                 [sys.executable, "-m", "bench.peers.tightwad"],
-                env={**os.environ, **told},
+                env={**os.environ, **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -66,7 +66,7 @@ class Tightwad:
             stack.callback(stop, process)
             stack.callback(process.terminate)
             wait_until_open(self.name, port, process, _START_LIMIT_S)
-            # It counts words for tokens, and stops at an end of the text whatever it is asked.
+            # It counts words as tokens, and stops at an end-of-text token despite ignore_eos.
             endpoint = Endpoint(
                 url=f"http://127.0.0.1:{port}/v1",
                 model="target",
@@ -77,7 +77,7 @@ class Tightwad:
 
 
 def main() -> None:
-    """What its command `tightwad proxy start` does, whichever interpreter has it."""
+    """Run its command `tightwad proxy start` with this interpreter."""
     from tightwad.cli import cli
 
     cli(["proxy", "start"])

@@ -1,4 +1,4 @@
-"""What a model's vocabulary tells, for systems that do not say or cannot be told otherwise."""
+"""Token counts and end-of-text tokens of a vocabulary, for systems whose API lacks them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from nodes.engine.vocab import LlamaTokenizer
 
 
 def token_counter(path: Path) -> Callable[[str], int]:
-    """By a model's own vocabulary, which alone is loaded."""
+    """Return a function that counts a text's tokens; only the model's vocabulary is loaded."""
     tokenizer = _tokenizer(path)
-    # What a model puts before every text is none of an answer's tokens.
+    # Tokens that a model puts before every text do not belong to an answer.
     num_added = len(tokenizer.encode("a")) - 1
     return lambda text: len(tokenizer.encode(text)) - num_added if text else 0
 
 
 def ends_of(path: Path) -> list[int]:
-    """Tokens with which a model ends its texts."""
+    """Return a model's end-of-text tokens."""
     return sorted(_tokenizer(path).eog_token_ids())
 
 

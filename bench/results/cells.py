@@ -1,4 +1,4 @@
-"""From figures of runs in turns to values and cells of a result. Pure."""
+"""Figures of runs in turns as values and cells of a result. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _METRICS: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
     ("goodput", "requests/s", lambda f: f.goodput_per_s),
     ("processor time a token", "s", lambda f: f.cpu_s_per_token),
 )
-# What ratios are made of: more is better in each.
+# Metrics of ratios; in each of them more is better.
 _COMPARED = ("tokens/s", "decode tokens/s")
 
 
@@ -33,10 +33,10 @@ def cells_of(
     turns: Sequence[Sequence[Figures | None]],
     ours: Sequence[str],
 ) -> list[Cell]:
-    """A cell for each system, and one more for each pair of one of ours and another, with ratios.
+    """Return a cell for each system, and one with ratios for each pair of our system and another.
 
-    turns: figures of each turn, in the order of names; None where a system had none. ours: each is
-    compared with those that are not before it.
+    turns: figures of each turn, in the order of names; None if a system had no turn. ours: our
+    systems; each is compared with all systems except itself and those before it in `ours`.
     """
     by_name = {name: [turn[k] for turn in turns] for k, name in enumerate(names)}
     cells = [
@@ -44,11 +44,11 @@ def cells_of(
             suite=suite,
             place=place,
             system=name,
-            values=tuple(_values(there)),
-            note="; ".join(filter(None, (_failures(there), _turns(there, figures)))),
+            values=tuple(_values(present)),
+            note="; ".join(filter(None, (_failures(present), _turns(present, figures)))),
         )
         for name, figures in by_name.items()
-        for there in ([each for each in figures if each is not None],)
+        for present in ([each for each in figures if each is not None],)
     ]
     for place_of_own, own in enumerate(ours):
         for name in names if own in by_name else ():
@@ -60,7 +60,7 @@ def cells_of(
 
 
 def of_turns(metric: str, unit: str, found: Sequence[float]) -> Value:
-    """The median of what was measured in several turns, and its range where there were several."""
+    """Return the median over turns, and the range if there are several turns."""
     low, high = (min(found), max(found)) if len(found) > 1 else (None, None)
     return Value(metric=metric, unit=unit, value=median(found), low=low, high=high)
 
@@ -88,8 +88,8 @@ def _ratios(reference: Sequence[Figures | None], own: Sequence[Figures | None]) 
             yield ratio_value(metric, paired_ratio(pairs))
 
 
-def _turns(there: Sequence[Figures], figures: Sequence[Figures | None]) -> str:
-    return f"{len(there)} of {len(figures)} turns" if len(there) < len(figures) else ""
+def _turns(present: Sequence[Figures], figures: Sequence[Figures | None]) -> str:
+    return f"{len(present)} of {len(figures)} turns" if len(present) < len(figures) else ""
 
 
 def _failures(figures: Sequence[Figures]) -> str:

@@ -1,4 +1,4 @@
-"""`python -m bench report`: a result as Markdown, with pictures where they are wanted."""
+"""`python -m bench report`: a result as Markdown, with pictures on request."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def read(path: Path) -> Results:
 
 
 def report_with_plots(results: Results, plots: Path, report_folder: Path | None = None) -> str:
-    """Markdown whose pictures are made in a folder. report_folder: where the report shall lie;
-    None for the current one.
+    """Return Markdown and draw its pictures in the folder `plots`.
 
-    Without matplotlib the report says that there are none.
+    report_folder: folder of the report, to which links are relative; None for the current one.
+    Without matplotlib the report notes that pictures were left out.
     """
     from bench.results.plots import missing, plot_all
     from bench.results.report import markdown
@@ -46,10 +46,10 @@ def report_with_plots(results: Results, plots: Path, report_folder: Path | None 
 @click.option(
     "--plots",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for PNG files; links in the report go there from here.",
+    help="Folder for PNG files; links in the report are relative to the current folder.",
 )
 def report_command(result: Path, plots: Path | None) -> None:
-    """A result as Markdown.
+    """Print a result as Markdown.
 
     \b
     Example:

@@ -1,7 +1,7 @@
-"""One result beside an older one: what has become slower, judged by ratios within each run. Pure.
+"""Comparison of two results: which cases became slower, judged by ratios within each run. Pure.
 
-Absolute figures of two runs say as much of the two machines, or of the same one's other guests, as
-of the software; a ratio to a reference in the same run says less of them.
+Absolute figures of two runs also depend on the machines, and on other guests of a shared machine.
+Ratios to a reference in the same run depend on these less.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bench.results.schema import Cell, Results, Value
 
-# How far a ratio may fall before it counts, where intervals say nothing.
+# Share by which a ratio may fall before it counts as worse.
 _TOLERANCE = 0.05
 
 
@@ -30,14 +30,14 @@ class Change:
 
     @property
     def is_worse(self) -> bool:
-        """Beyond the tolerance, and outside of the older interval where it has one."""
+        """Whether the ratio fell by more than the tolerance, and below the old interval if any."""
         is_below = self.old.low is None or self.new.value < self.old.low
         return self.factor < 1.0 - _TOLERANCE and is_below
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """missing: cells that only the older one has, or has all figures of."""
+    """Comparison of two results. missing: old cells that are absent or lack metrics in the new."""
 
     changes: tuple[Change, ...]
     missing: tuple[str, ...]
@@ -49,12 +49,12 @@ class Comparison:
 
 
 def compare(old: Results, new: Results) -> Comparison:
-    """Cells with the same place, system and reference, metric by metric."""
+    """Compare cells with the same suite, place, system and reference, metric by metric."""
     notes = []
     if old.machine != new.machine:
-        notes.append("the machines differ: ratios may, too")
+        notes.append("the machines differ, so ratios may differ, too")
     if old.is_quick != new.is_quick:
-        notes.append("one of them is a quick run: its intervals are wide")
+        notes.append("one result is of a quick run: its intervals are wide")
     then = {_key(cell): cell for cell in old.cells}
     now = {_key(cell): cell for cell in new.cells}
     changes = [
@@ -71,7 +71,7 @@ def _key(cell: Cell) -> tuple[str, str, str, str]:
 
 
 def _lost(old: Cell, new: Cell) -> set[str]:
-    """Metrics of which there are no ratios any more: all of it may have failed."""
+    """Metrics whose ratios are missing in the new cell: all requests may have failed."""
     return {value.metric for value in old.ratios} - {value.metric for value in new.ratios}
 
 
@@ -88,7 +88,7 @@ def _changes(old: Cell, new: Cell) -> Iterator[Change]:
 
 
 def table(comparison: Comparison) -> str:
-    """As Markdown, what became worse first."""
+    """Return the comparison as Markdown, with the worst changes first."""
     lines = [*comparison.notes, *(["", ""] if comparison.notes else [])]
     lines += ["| cell | ratio of | old | new | new / old | |", "|---|---|---|---|---|---|"]
     for change in sorted(comparison.changes, key=lambda change: change.factor):
@@ -97,7 +97,7 @@ def table(comparison: Comparison) -> str:
             f"| {change.place} | {change.metric} | {_shown(change.old)} | {_shown(change.new)} "
             f"| {change.factor:.3f} | {verdict} |"
         )
-    lines += [f"not in the new one: {label}" for label in comparison.missing]
+    lines += [f"missing in the new result: {label}" for label in comparison.missing]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Facts of this machine and tree that figures depend on."""
+"""Facts about this machine and source tree that figures depend on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 def this_machine() -> Machine:
-    """What can be read without privileges; "" or 0 where it cannot."""
+    """Return the facts that can be read without privileges; "" or 0 for those that cannot."""
     info = _processor_info()
     present = (info.get("flags") or info.get("Features") or "").split()
     return Machine(
@@ -41,7 +41,7 @@ def _processor_info() -> dict[str, str]:
 
 
 def this_commit() -> str:
-    """The commit of this tree, "+" behind it where files differ; "" outside of a checkout."""
+    """Return this tree's commit, with "+" if files differ from it; "" outside of a checkout."""
     git = ["git", "-C", str(_ROOT)]
     try:
         head = subprocess.run(
@@ -54,6 +54,6 @@ def this_commit() -> str:
 
 
 def typed_command() -> str:
-    """What was typed, files by their names: where they lie on this machine is nobody's business."""
+    """Return the command line; of absolute paths only the names, to publish no folders' names."""
     parts = [Path(part).name if part.startswith("/") else part for part in sys.argv[1:]]
     return " ".join(["python -m bench", *parts])

@@ -1,4 +1,4 @@
-"""A suite's cells as a result of this machine, and the results of several suites as one."""
+"""Results of this machine from a suite's cells, and one result from those of several suites."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bench.results.schema import SCHEMA, Cell, Results, System
 from nodes.cli.version import distribution_version
 
 _LIBRARY = "llama-cpp-python"
-# The yardstick of `bench/bare.py`, as tables name it.
+# Name of the reference in `bench/bare.py`.
 BARE = "bare llama.cpp loop"
 
 
 def airdraft_system(settings: str = "") -> System:
-    """This tree, in a result."""
+    """Return airdraft of this source tree as a system of a result."""
     version = f"airdraft {distribution_version('airdraft')}"
     return System(name="airdraft", version=version, settings=settings)
 
@@ -34,7 +34,7 @@ def result_of(
     is_quick: bool = False,
     cores_at_once: float | None = None,
 ) -> Results:
-    """What this command measured just now."""
+    """Return the result of this command with the current time, machine and commit."""
     return Results(
         schema=SCHEMA,
         made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -50,19 +50,19 @@ def result_of(
 
 
 def merged(first: Results, *others: Results) -> Results:
-    """Several suites of one machine as one result, which has the first one's command. Pure.
+    """Merge results of several suites of one machine, with the first one's command. Pure.
 
-    Raises ValueError for results of different machines, and for the same cell twice.
+    Raises ValueError if the machines differ or a cell occurs twice.
     """
     parts = (first, *others)
     if any(part.machine != first.machine for part in others):
-        raise ValueError("results of different machines do not go into one")
+        raise ValueError("results of different machines cannot be merged")
     cells = tuple(cell for part in parts for cell in part.cells)
     seen = set()
     for cell in cells:
         key = (cell.suite, cell.place, cell.system, cell.reference)
         if key in seen:
-            raise ValueError(f"{cell.suite}: {cell.place}: {cell.system} is there twice")
+            raise ValueError(f"{cell.suite}: {cell.place}: {cell.system} occurs twice")
         seen.add(key)
     return dataclasses.replace(
         first,

@@ -1,4 +1,4 @@
-"""What commands that make results have in common: `--out` and `--quick`."""
+"""Options that commands with results have in common: `--out` and `--quick`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bench.results.schema import Results, to_json
 def _in_a_folder(
     _context: click.Context, _parameter: click.Parameter, path: Path | None
 ) -> Path | None:
-    """Said before hours of measuring, not after them."""
+    """Refuse a path outside an existing folder before hours of measuring, not after them."""
     if path is not None and not path.parent.is_dir():
-        raise click.BadParameter(f"{path.parent} is no folder")
+        raise click.BadParameter(f"{path.parent} is not an existing folder")
     return path
 
 
@@ -22,15 +22,17 @@ out_option = click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     callback=_in_a_folder,
-    help="Result as JSON.",
+    help="Write the result to this file as JSON.",
 )
 quick_option = click.option(
-    "--quick", is_flag=True, help="A few small cells in less than a minute, whatever is said else."
+    "--quick",
+    is_flag=True,
+    help="Measure a few small cases in less than a minute; overrides other options.",
 )
 
 
 def keep(results: Results, path: Path | None) -> None:
-    """Write a result where one is wanted."""
+    """Write a result to a path, or nothing if there is no path."""
     if path is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""The page of measurements: prose in a template, tables from the data that is kept beside it."""
+"""The page of measurements: prose from a template, tables from the data kept beside it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bench.results.schema import from_json
 KEPT: Final = Path(__file__).with_name("kept")
 _ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = _ROOT / "docs" / "benchmarks.md"
-# A line of the template that is the name of a file.
+# A line of the template that names a file with data.
 _DATA: Final = re.compile(r"^\{\{(.+)\}\}$", re.MULTILINE)
 
 
 def benchmarks(folder: Path = KEPT) -> str:
-    """The whole page. Raises OSError where a file that the template names is missing, ResultError
-    where one is no result."""
+    """Return the whole page. Raises OSError if a file that the template names is missing, and
+    ResultError if one is not a result."""
     template = (folder / "benchmarks.md.in").read_text()
     return _DATA.sub(lambda match: _table(folder / match[1]), template)
 

@@ -1,7 +1,7 @@
 """PNG pictures of a result: ratios with their intervals, and tokens/s. Needs matplotlib.
 
-It is loaded when something is drawn. Suites say in their names what is emulated or simulated, and
-pictures have these names as titles.
+matplotlib is loaded only when something is drawn. The names of suites contain the words emulated or
+simulated where these apply, and pictures have these names as titles.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any
 
 from bench.results.schema import Cell, Results, Value
 
-# The first that a suite has is drawn.
+# The first of these metrics that a suite has is drawn.
 _RATES = {"decode tokens/s": "tokens/s while all decode", "tokens/s": "tokens/s"}
 _ROW_INCHES = 0.26
 _LABEL_WIDTH = 44
 _QUICK = ", quick run"
-# Beyond this between largest and smallest, a linear axis hides what is small.
+# If largest over smallest value exceeds this, the axis is logarithmic to show small values.
 _LOG_FROM = 12.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Bar:
-    """One bar: of a place, in the colour of a series."""
+    """One bar of a place, in the colour of its series."""
 
     place: str
     series: str
@@ -35,14 +35,14 @@ class _Bar:
 
 
 def missing() -> str:
-    """Why nothing can be drawn, in one line; "" if it can."""
+    """Return in one line why nothing can be drawn; "" if it can."""
     if importlib.util.find_spec("matplotlib") is None:
         return "matplotlib is not installed: pip install '.[bench]'"
     return ""
 
 
 def plot_all(results: Results, folder: Path) -> dict[str, list[Path]]:
-    """Every picture of a result, into a folder that exists; by suite, the files."""
+    """Draw every picture of a result into an existing folder; return the files by suite."""
     made: dict[str, list[Path]] = {}
     for suite in dict.fromkeys(cell.suite for cell in results.cells):
         cells = [cell for cell in results.cells if cell.suite == suite]
@@ -55,22 +55,22 @@ def plot_all(results: Results, folder: Path) -> dict[str, list[Path]]:
 
 
 def plot_ratios(path: Path, suite: str, cells: Sequence[Cell], *, is_quick: bool) -> bool:
-    """Ratios of a suite: a bar a place and reference, from 1. False if it has none."""
-    there = [cell for cell in cells if cell.reference and cell.ratios]
-    metric = _metric([value for cell in there for value in cell.ratios])
-    systems = list(dict.fromkeys(cell.system for cell in there))
-    who = systems[0] if len(systems) == 1 else ""
+    """Draw a suite's ratios, a bar from 1 for each place and reference. False if it has none."""
+    chosen = [cell for cell in cells if cell.reference and cell.ratios]
+    metric = _metric([value for cell in chosen for value in cell.ratios])
+    systems = list(dict.fromkeys(cell.system for cell in chosen))
+    system = systems[0] if len(systems) == 1 else ""
     bars = [
-        _Bar(cell.place, f"{'beside' if who else cell.system + ' /'} {cell.reference}", value)
-        for cell in there
+        _Bar(cell.place, f"{'beside' if system else cell.system + ' /'} {cell.reference}", value)
+        for cell in chosen
         for value in cell.ratios
         if value.metric == metric
     ]
     if not bars:
         return False
-    references = dict.fromkeys(cell.reference for cell in there)
+    references = dict.fromkeys(cell.reference for cell in chosen)
     others = next(iter(references)) if len(references) == 1 else "others"
-    title = f"{suite}: {who or 'systems'} beside {others}{_QUICK if is_quick else ''}"
+    title = f"{suite}: {system or 'systems'} beside {others}{_QUICK if is_quick else ''}"
     has_interval = any(bar.value.low is not None for bar in bars)
     what = f"ratio of {_RATES[metric]}" if metric in _RATES else metric
     label = f"{what}{', with intervals of 95 %' * has_interval}"
@@ -79,20 +79,20 @@ def plot_ratios(path: Path, suite: str, cells: Sequence[Cell], *, is_quick: bool
 
 
 def plot_rates(path: Path, suite: str, cells: Sequence[Cell], *, is_quick: bool) -> bool:
-    """Tokens/s of a suite by system and place. False if it has none."""
-    there = [cell for cell in cells if not cell.reference]
-    metric = _metric([v for cell in there for v in cell.values if v.metric in _RATES])
+    """Draw a suite's tokens/s by system and place. Returns False if it has none."""
+    chosen = [cell for cell in cells if not cell.reference]
+    metric = _metric([v for cell in chosen for v in cell.values if v.metric in _RATES])
     bars = [
         _Bar(cell.place, cell.system, value)
-        for cell in there
+        for cell in chosen
         for value in cell.values
         if value.metric == metric
     ]
     if not bars:
         return False
     systems = dict.fromkeys(bar.series for bar in bars)
-    who = f": {next(iter(systems))}" if len(systems) == 1 else ""
-    title = f"{suite}{who}{_QUICK if is_quick else ''}"
+    system = f": {next(iter(systems))}" if len(systems) == 1 else ""
+    title = f"{suite}{system}{_QUICK if is_quick else ''}"
     has_range = any(bar.value.low is not None for bar in bars)
     label = f"{_RATES[metric]}{', median and range' * has_range}"
     _draw(path, bars, title=title, label=label, start=0.0)
@@ -105,7 +105,7 @@ def _metric(values: Sequence[Value]) -> str:
 
 
 def _draw(path: Path, bars: Sequence[_Bar], *, title: str, label: str, start: float) -> None:
-    """Bars side by side, those of a place together under its name; each with its figure."""
+    """Draw bars, grouped by place, each with its figure."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -121,11 +121,11 @@ def _draw(path: Path, bars: Sequence[_Bar], *, title: str, label: str, start: fl
         for bar in mine:
             drawn.append((bar, at))
             at += 1.0
-        # A gap between places, more where they have several bars.
+        # The gap between places is wider if they have several bars.
         at += 0.4 if len(mine) == 1 else 0.9
     num_legend_rows = (len(series) + 1) // 2 if len(series) > 1 else 0
     height = 1.6 + _ROW_INCHES * (at + num_legend_rows)
-    # Without pyplot there is no window system and nothing to close.
+    # Without pyplot no window system is involved and no figure needs closing.
     figure = Figure(figsize=(9.0, height), dpi=100, layout="constrained")
     axes = figure.subplots()
     _axis(axes, [bar.value for bar in bars], start)
@@ -146,7 +146,7 @@ def _draw(path: Path, bars: Sequence[_Bar], *, title: str, label: str, start: fl
 
 
 def _axis(axes: Any, values: Sequence[Value], start: float) -> None:
-    """The scale, with room for figures at the ends of bars."""
+    """Set the scale, with room for figures at the ends of bars."""
     lows = [value.value if value.low is None else value.low for value in values]
     highs = [value.value if value.high is None else value.high for value in values]
     least, most = min([*lows, start or min(lows)]), max([*highs, start])
@@ -170,11 +170,11 @@ def _axis(axes: Any, values: Sequence[Value], start: float) -> None:
 
 
 def _bar(axes: Any, value: Value, y: float, colour: Any, start: float) -> None:
-    """A bar, its interval, and its figure beside it."""
+    """Draw a bar, its interval, and its figure beside it."""
     axes.barh(y, value.value - start, left=start, height=0.8, color=colour)
     end = value.value
     if start:
-        # A ratio of 1 has no bar, and still a colour.
+        # A ratio of 1 has a bar of no length, so a dot shows its colour.
         dot = {"markeredgecolor": "black", "markersize": 6, "zorder": 3}
         axes.plot(value.value, y, "o", markerfacecolor=colour, **dot)
     if value.low is not None and value.high is not None:

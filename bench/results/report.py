@@ -1,4 +1,4 @@
-"""A result as Markdown: a table a suite, one row a place and system, ratios beside it. Pure."""
+"""A result as Markdown: for each suite a table of figures and one of ratios. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from bench.results.schema import Cell, Machine, Results, Value
 
 _FIRST = ("decode tokens/s", "tokens/s", "first token p50", "time a token p95", "goodput")
-# For who reads the JSON: there would be too many columns.
+# Only in the JSON, since tables would have too many columns.
 _HIDDEN = {
     *("first token p95", "first token p99", "time a token p50", "time a token p99"),
     "processor time a token",
@@ -18,7 +18,7 @@ _RATIO_TITLES = {"tokens/s": "tokens/s", "decode tokens/s": "while all decode"}
 def markdown(
     results: Results, plots: Mapping[str, Sequence[str]] | None = None, notes: Sequence[str] = ()
 ) -> str:
-    """plots: by suite, the pictures to be linked. notes: lines before the tables."""
+    """Return a result as Markdown. plots: links to pictures by suite. notes: before the tables."""
     lines = [
         f"Made {results.made_at} by `{results.command}` at {results.commit or 'no commit'}"
         f"{' (quick: few turns, wide intervals)' if results.is_quick else ''}.",
@@ -82,7 +82,7 @@ def _ratio_table(pairs: Sequence[Cell]) -> Iterator[str]:
     metrics += [metric for metric in known if metric not in _RATIO_TITLES]
     interval = " (95 %)" if any(value.low is not None for value in values) else ""
     titles = [_RATIO_TITLES.get(metric, metric) + interval for metric in metrics]
-    # Notes are few; where there are none there is no column for them.
+    # Few cells have notes; without any, the table has no column for them.
     has_notes = any(cell.note for cell in pairs)
     yield f"| where | system | beside | {' | '.join(titles)} |{' |' if has_notes else ''}"
     yield "|---|---|---|" + "---|" * (len(titles) + has_notes)
@@ -94,7 +94,7 @@ def _ratio_table(pairs: Sequence[Cell]) -> Iterator[str]:
 
 
 def _beside(cells: Sequence[Cell], system: str) -> list[str]:
-    """A system that others are compared with: a row a place, a column for each other."""
+    """Return a table of a system's ratios: a row for each place, a column for each reference."""
     own = [cell for cell in cells if cell.reference and cell.system == system]
     alone = {
         cell.place: cell.values for cell in cells if not cell.reference and cell.system == system
@@ -117,7 +117,7 @@ def _beside(cells: Sequence[Cell], system: str) -> list[str]:
 
 
 def _main_metric(metrics: Sequence[str]) -> str:
-    """The first of those that are there, in the order of tables."""
+    """Return the first of the metrics in the order of tables; "" if there is none."""
     return min(metrics, key=lambda m: _FIRST.index(m) if m in _FIRST else len(_FIRST), default="")
 
 
@@ -138,7 +138,7 @@ def _ratio(value: Value | None) -> str:
 
 
 def section(results: Results) -> str:
-    """A result in short: of each suite one table, of one of our systems beside all others."""
+    """Return a short report: for each suite the table of its first system beside all others."""
     lines = [
         f"Made {results.made_at[:10]} by `{results.command}`"
         f"{'; quick: few turns, so intervals say little' if results.is_quick else ''}.",
@@ -150,7 +150,7 @@ def section(results: Results) -> str:
     for suite in suites:
         lines += [f"**{suite}**", ""] if len(suites) > 1 else []
         cells = [cell for cell in results.cells if cell.suite == suite]
-        # Of ours the first: a reader has one in mind, and what it is beside the others.
+        # Only the first of our systems, because a reader compares one of them with the others.
         first, *others = dict.fromkeys(cell.system for cell in cells if cell.reference)
         lines += [*_beside(cells, first), ""]
         if others:

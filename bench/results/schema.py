@@ -1,4 +1,4 @@
-"""Results as JSON: what was run, where, and what came of it. Pure."""
+"""Results as JSON: the command, the machine, and the figures. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 class ResultError(Exception):
-    """A file is no result of this schema; the text says where and why."""
+    """A file is not a result of this schema; the text names the place and the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What the figures depend on. flags: of the processor, those that matter to llama.cpp."""
+    """The machine of a run. flags: those processor flags that matter to llama.cpp."""
 
     processor: str
     num_cores: int
@@ -31,7 +31,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """One side of the table. settings: in words, such as threads and numerics."""
+    """A system that was measured. settings: in words, such as threads and numerics."""
 
     name: str
     version: str
@@ -40,7 +40,7 @@ class System:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
-    """One figure of one system in one cell. low, high: of its 95 % interval, where it has one."""
+    """One figure of a system in a cell. low, high: its 95 % interval, or a range; None without."""
 
     metric: str
     unit: str
@@ -51,8 +51,8 @@ class Value:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One system in one place of a table. ratios: to `reference`, of paired runs; what regressions
-    are judged by.
+    """One system in one place of a table. ratios: ratios to `reference` from paired runs, by which
+    regressions are judged.
     """
 
     suite: str
@@ -66,10 +66,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """One run of the bench. made_at: UTC, ISO 8601. command: what was typed.
+    """One run of a bench command. made_at: UTC, ISO 8601. command: the command line.
 
-    skipped: what was not run, each with the reason. cores_at_once: what all cores did together,
-    as a multiple of one alone, the least that was seen of it; None where nobody looked.
+    skipped: parts that did not run, each with the reason. cores_at_once: work of all cores together
+    as a multiple of that of one alone, the least that was measured; None if not measured.
     """
 
     schema: str
@@ -89,13 +89,13 @@ def to_json(results: Results) -> str:
 
 
 def from_json(text: str) -> Results:
-    """Raises ResultError for anything but a result of this schema."""
+    """Read a result. Raises ResultError for anything that is not a result of this schema."""
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ResultError(f"no JSON: {error}") from None
+        raise ResultError(f"not valid JSON: {error}") from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise ResultError(f"schema is not {SCHEMA}")
+        raise ResultError(f"the schema is not {SCHEMA}")
     return _read(Results, data, "result")
 
 

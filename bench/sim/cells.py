@@ -1,4 +1,4 @@
-"""From simulated meshes to cells of a result. Pure."""
+"""Figures of simulated meshes as cells of a result. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from bench.sim.growth import Grown
 
 
 def sim_cells(outcomes: Sequence[Outcome]) -> Iterator[Cell]:
-    """auto beside every other mode, each scenario a pair; ratios of tokens a second of a client
-    on average.
+    """Yield ratios of auto to every other mode, with each scenario as a pair. They compare the
+    inverse of the mean price, in tokens a second.
     """
     for policy in outcomes[0].prices_s if outcomes else ():
         if policy == "auto":
@@ -30,7 +30,7 @@ def sim_cells(outcomes: Sequence[Outcome]) -> Iterator[Cell]:
 
 
 def growth_cells(rows: Sequence[Grown]) -> Iterator[Cell]:
-    """What a coordinator costs with so many streams."""
+    """Yield the coordinator's costs for each number of streams."""
     for row in rows:
         yield Cell(
             suite="growth (simulated)",

@@ -1,4 +1,4 @@
-"""Users of a simulated mesh: what they ask for, how long they think, what they got."""
+"""Users of a simulated mesh: their requests, their pauses, and the tokens they got."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.sim.scenario import Scenario
 
 @dataclass(slots=True)
 class ClientFigures:
-    """What a client got after the warm-up: tokens, and seconds in which it waited for some."""
+    """A client's tokens after the warm-up, and the seconds in which it waited for them."""
 
     num_tokens: int = 0
     seconds: float = 0.0
@@ -23,9 +23,9 @@ class ClientFigures:
 
 @dataclass(slots=True)
 class Request:
-    """client: its number. num_wanted, num_sent: tokens of its answer; num_tokens: of these, sent
-    after the warm-up. ready_at: when its prompt was read, negative before; last_at: when it was
-    sent tokens last, or its prompt was read."""
+    """A running request. client: the client's number. num_wanted, num_sent: tokens of its answer.
+    num_tokens: those sent after the warm-up. ready_at: time when its prompt was read, negative
+    before. last_at: time when tokens were last sent, or when the prompt was read."""
 
     client: int
     num_wanted: int
@@ -36,7 +36,7 @@ class Request:
 
 
 class Clients:
-    """Every mode of planning gets the same requests: they depend on the client and their number."""
+    """Draws requests by client and number alone, so that all modes of planning get the same."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._clients = scenario.clients
@@ -60,12 +60,12 @@ class Clients:
         return Text(client.alphas, luck, chances, client.believed or ())
 
     def pause_s(self, number: int) -> float:
-        """Seconds until a client asks again."""
+        """Return the seconds until a client sends its next request."""
         think_s = self._clients[number].think_s
         return self._randoms[number].expovariate(1.0 / think_s) if think_s else 0.0
 
     def book(self, request: Request, now: float) -> None:
-        """Count from when the prompt was read: prompts are another matter than decoding."""
+        """Add a request to its client's figures. Only the time after its prompt was read counts."""
         if request.ready_at >= 0:
             since = max(request.ready_at, self._warm_up_s)
             figures = self.figures[request.client]

@@ -1,4 +1,4 @@
-"""The closed loop: random simulated meshes under every mode of planning, in virtual time."""
+"""Random simulated meshes with clients in a closed loop, under every mode of planning."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from bench.sim.scenario import Scenario
 from bench.sim.world import World
 from nodes.scheduler.planning import MODES
 
-# "auto" is what runs live; the others are one way each.
+# "auto" is the default of real meshes; each of the others forces one mode of planning.
 COMPARED = ("auto", *(name for name in MODES if name != "auto"))
-# A target whose messages take so long one way.
+# One-way delay of a distant target's messages.
 _FAR_S = 0.02
 BELIEFS: dict[str, Callable[[Scenario], Scenario]] = {
     "acceptance learnt": with_learnt_acceptance,
@@ -37,8 +37,8 @@ BELIEFS: dict[str, Callable[[Scenario], Scenario]] = {
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One scenario: seconds a token by mode; and by what is believed of it, of "auto" and of plain
-    decoding."""
+    """One scenario. prices_s: seconds a token by mode. believing_s: seconds a token of "auto" and
+    of plain decoding, by the belief in BELIEFS."""
 
     seed: int
     num_clients: int
@@ -59,8 +59,10 @@ class Outcome:
 
 
 def run_seed(seed: int, num_passes: int, modes: Sequence[str] = COMPARED) -> Outcome:
-    """Some modes on one random scenario, auto and plain always; all of them with other beliefs,
-    too."""
+    """Run some modes on one random scenario, auto and plain always.
+
+    If all modes run, auto and plain also run with each of BELIEFS.
+    """
     scenario = random_scenario(seed, num_passes)
     names = dict.fromkeys(("auto", "plain", *modes))
     results = {name: World(scenario, MODES[name]).run() for name in names}
@@ -87,7 +89,7 @@ def _beside_plain(scenario: Scenario) -> tuple[float, float]:
 def run_many(
     seeds: Sequence[int], num_passes: int, processes: int, modes: Sequence[str] = COMPARED
 ) -> Iterator[Outcome]:
-    """Outcomes in the order of their seeds."""
+    """Yield outcomes in the order of their seeds."""
     if processes == 1:
         for seed in seeds:
             yield run_seed(seed, num_passes, modes)
@@ -98,7 +100,7 @@ def run_many(
 
 
 def steady_report(seeds: Sequence[int], num_passes: int) -> str:
-    """How well predicted prices hold where nobody comes or goes."""
+    """Return how close simulated prices are to predictions if no stream or node comes or goes."""
     worlds = (World(steady(random_scenario(seed, num_passes))) for seed in seeds)
     results = [world.run() for world in worlds]
     lines = [f"{len(results)} simulated steady meshes, simulated over predicted price"]
@@ -120,26 +122,29 @@ def report(outcomes: Sequence[Outcome]) -> str:
     modes = list(outcomes[0].prices_s)
     lines = [
         f"{len(outcomes)} simulated scenarios; prices are mean seconds a token of each client",
-        f"auto to the best of {len(modes)} modes: mean {statistics.mean(to_best):.4f}, "
+        f"auto relative to the best of {len(modes)} modes: mean {statistics.mean(to_best):.4f}, "
         f"median {statistics.median(to_best):.4f}, least {min(to_best):.3f}",
-        f"auto to plain decoding: mean {statistics.geometric_mean(to_plain):.3f} (geometric), "
-        f"least {min(to_plain):.3f}; more than 3 % behind in {behind}",
-        f"worst-served client to the mean rate: least {min(o.worst_share for o in outcomes):.2f} "
-        f"(plain decoding: {min(o.plain_worst_share for o in outcomes):.2f}); below 0.5 in "
-        f"{sum(o.worst_share < 0.5 for o in outcomes)}",
-        f"guesses were made in {sum(o.num_guesses > 0 for o in outcomes)}",
-        "mean and least ratio to the best, by mode:",
+        f"auto relative to plain decoding: mean {statistics.geometric_mean(to_plain):.3f} "
+        f"(geometric), least {min(to_plain):.3f}; more than 3 % slower in {behind} scenarios",
+        "rate of the worst-served client over the mean rate: least "
+        f"{min(o.worst_share for o in outcomes):.2f} (plain decoding: "
+        f"{min(o.plain_worst_share for o in outcomes):.2f}); below 0.5 in "
+        f"{sum(o.worst_share < 0.5 for o in outcomes)} scenarios",
+        f"guesses were made in {sum(o.num_guesses > 0 for o in outcomes)} scenarios",
+        "mean and least ratio to the best mode, by mode:",
     ]
     for name in modes:
         ratios = [min(o.prices_s.values()) / o.prices_s[name] for o in outcomes]
         lines.append(f"  {name:24} {statistics.mean(ratios):.3f}  {min(ratios):.3f}")
-    lines.append("geometric mean and least of auto to the mode:")
+    lines.append("auto relative to each mode, geometric mean, least and most:")
     for name in modes:
         ratios = [o.prices_s[name] / o.prices_s["auto"] for o in outcomes]
         mean = statistics.geometric_mean(ratios)
         lines.append(f"  {name:24} {mean:.3f}  {min(ratios):.3f} to {max(ratios):.3f}")
     if outcomes[0].believing_s:
-        lines.append("auto with other beliefs, to auto that knows and to plain decoding:")
+        lines.append(
+            "auto with other beliefs, relative to auto with true ones and to plain decoding:"
+        )
     for name in outcomes[0].believing_s:
         known = [o.prices_s["auto"] / o.believing_s[name][0] for o in outcomes]
         plain = [o.believing_s[name][1] / o.believing_s[name][0] for o in outcomes]
@@ -151,5 +156,5 @@ def report(outcomes: Sequence[Outcome]) -> str:
 
 
 def save(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Keep every scenario's figures as JSON."""
+    """Write every scenario's figures to a file as JSON."""
     path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")

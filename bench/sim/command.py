@@ -1,4 +1,4 @@
-"""`python -m bench sim|steady|edge|copies|crowd|scale`: the live scheduler, simulated."""
+"""`python -m bench sim|steady|edge|copies|crowd|scale`: simulate meshes with the live scheduler."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from bench.results.options import keep, out_option, quick_option
 @click.option("--first-seed", default=0, show_default=True)
 @click.option("--passes", default=600, show_default=True, help="Length of a scenario in passes.")
 @click.option("--processes", default=1, show_default=True)
-@click.option("--modes", default="", help="Only auto, plain and these; default: every mode.")
-@click.option("--figures", type=click.Path(dir_okay=False), help="Keep all figures as JSON.")
+@click.option(
+    "--modes", default="", help="Modes to run beside auto and plain. Default: every mode."
+)
+@click.option(
+    "--figures", type=click.Path(dir_okay=False), help="Write all figures to this file as JSON."
+)
 @quick_option
 @out_option
 def sim_command(
@@ -28,7 +32,9 @@ def sim_command(
     quick: bool,
     out: Path | None,
 ) -> None:
-    """The live scheduler in simulated meshes, in every mode of planning.
+    """Simulate the live scheduler in random meshes.
+
+    Each mesh runs in every mode of planning.
 
     \b
     Example:
@@ -40,7 +46,8 @@ def sim_command(
 
     wanted = tuple(modes.split(",")) if modes else COMPARED
     if unknown := set(wanted) - set(COMPARED):
-        raise click.UsageError(f"--modes: {', '.join(sorted(unknown))}: of {', '.join(COMPARED)}")
+        shown = ", ".join(sorted(unknown))
+        raise click.UsageError(f"--modes: unknown: {shown}; use {', '.join(COMPARED)}")
     outcomes = []
     seeds = range(first_seed, first_seed + (4 if quick else scenarios))
     for outcome in run_many(seeds, 100 if quick else passes, processes, wanted):
@@ -61,7 +68,9 @@ def sim_command(
 @click.option("--scenarios", default=100, show_default=True, help="Random scenarios.")
 @click.option("--passes", default=400, show_default=True, help="Length of a scenario in passes.")
 def steady_command(scenarios: int, passes: int) -> None:
-    """Predicted and simulated prices in simulated meshes where nobody comes or goes.
+    """Compare predicted and simulated prices.
+
+    In these simulated meshes no stream or node comes or goes.
 
     \b
     Example:
@@ -73,13 +82,22 @@ def steady_command(scenarios: int, passes: int) -> None:
 
 
 @click.command("edge")
-@click.option("--rates-kbps", default="200,2000,20000", show_default=True, help="Of the cell.")
+@click.option(
+    "--rates-kbps",
+    default="200,2000,20000",
+    show_default=True,
+    help="Rates of the radio cell in kbit/s.",
+)
 @click.option("--alphas", default="0.4,0.6,0.7,0.8,0.9", show_default=True)
-@click.option("--policies", default="", help="Default: plain and every other.")
-@click.option("--seconds", default=32.0, show_default=True, help="Of each policy, virtual.")
-@click.option("--turns", default=3, show_default=True, help="Of each policy, with other texts.")
+@click.option("--policies", default="", help="Planning modes. Default: plain and every other.")
+@click.option(
+    "--seconds", default=32.0, show_default=True, help="Virtual seconds of each policy's turn."
+)
+@click.option(
+    "--turns", default=3, show_default=True, help="Turns of each policy, each with other texts."
+)
 @click.option("--processes", default=1, show_default=True)
-@click.option("--target-on-air", is_flag=True, help="The target is a station of the cell, too.")
+@click.option("--target-on-air", is_flag=True, help="Make the target a station of the cell, too.")
 def edge_command(
     rates_kbps: str,
     alphas: str,
@@ -89,7 +107,9 @@ def edge_command(
     processes: int,
     target_on_air: bool,
 ) -> None:
-    """The cell of `live edge` in virtual time: simulated nodes and air, recorded texts.
+    """Simulate the cell of `live edge` in virtual time.
+
+    Nodes and air are simulated, and texts are recorded.
 
     \b
     Example:
@@ -103,10 +123,11 @@ def edge_command(
 
     wanted = [float(part) for part in alphas.split(",")]
     if unknown := set(wanted) - set(ALPHAS):
-        raise click.UsageError(f"--alphas: {unknown} not among {', '.join(map(str, ALPHAS))}")
+        shown = ", ".join(map(str, sorted(unknown)))
+        raise click.UsageError(f"--alphas: unknown: {shown}; use {', '.join(map(str, ALPHAS))}")
     names = policies.split(",") if policies else ["plain", *(p for p in COMPARED if p != "plain")]
     if unnamed := set(names) - set(MODES):
-        raise click.UsageError(f"--policies: {', '.join(sorted(unnamed))}: not a policy")
+        raise click.UsageError(f"--policies: unknown policy: {', '.join(sorted(unnamed))}")
     settings = [
         Setting(
             rate_bps=float(rate) * 1e3,
@@ -129,10 +150,12 @@ def edge_command(
 
 @click.command("copies")
 @click.option("--streams", default="1,2,4,8,16", show_default=True)
-@click.option("--rtts-ms", default="0.3,3", show_default=True, help="To the target and back.")
+@click.option(
+    "--rtts-ms", default="0.3,3", show_default=True, help="Round-trip times to the target in ms."
+)
 @click.option("--seeds", default=3, show_default=True, help="Texts of each kind.")
 def copies_command(streams: str, rtts_ms: str, seeds: int) -> None:
-    """What lookup gains, in simulated meshes, on texts that partly repeat themselves.
+    """Simulate the gain of lookup on repetitive texts.
 
     \b
     Example:
@@ -163,7 +186,7 @@ def copies_command(streams: str, rtts_ms: str, seeds: int) -> None:
 @click.option("--clients", default=1000, show_default=True)
 @click.option("--seconds", default=3600.0, show_default=True, help="Virtual time.")
 def crowd_command(clients: int, seconds: float) -> None:
-    """How long the simulator takes for a crowd.
+    """Measure the simulator's time for many clients.
 
     \b
     Example:
@@ -187,15 +210,24 @@ def crowd_command(clients: int, seconds: float) -> None:
 
 @click.command("scale")
 @click.option("--streams", default="16,64,256,1024,4096,10000", show_default=True)
-@click.option("--together", default="16,64,256,1024", show_default=True, help="Of one pool.")
-@click.option("--settle", default=1.0, show_default=True, help="Virtual seconds before.")
-@click.option("--seconds", default=1.0, show_default=True, help="Virtual seconds measured.")
+@click.option(
+    "--together",
+    default="16,64,256,1024",
+    show_default=True,
+    help="Stream counts for cells that form one pool.",
+)
+@click.option(
+    "--settle", default=1.0, show_default=True, help="Virtual seconds before measuring begins."
+)
+@click.option("--seconds", default=1.0, show_default=True, help="Measured virtual seconds.")
 @quick_option
 @out_option
 def scale_command(
     streams: str, together: str, settle: float, seconds: float, quick: bool, out: Path | None
 ) -> None:
-    """How the coordinator's costs grow with cells of 16 streams: its state, planner, codec, memory.
+    """Measure how the coordinator's costs grow with its load.
+
+    Cells of 16 streams are added. Costs are processor time of state, planner and codec, and memory.
 
     \b
     Example:

@@ -1,7 +1,7 @@
-"""Texts that partly repeat themselves, looked up by a target.
+"""Simulation of prompt lookup by a target in texts that partly repeat themselves.
 
-The states of target and scheduler are the real ones; token ids are drawn, some of them copied from
-earlier ones, and the target accepts what its text has. What passes take comes from a table.
+The states of target and scheduler are the real ones. Token ids are drawn, some of them copied from
+earlier ones, and the target accepts guesses that equal its text. Times of passes come from a table.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from nodes.worker.stream import StreamId, StreamSpec
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
 
-# Seconds of a pass by its tokens. Shapes: one that hardly grows up to 16 tokens; one of a device
-# for which memory is all; one where the second token costs more than the first.
+# Seconds of a pass by its tokens: one table that hardly grows up to 16 tokens, one of a device
+# limited by memory alone, and one where the second token costs more than the first.
 TABLES = {
     "orin-like": CostTable(
         (1, 2, 4, 8, 16, 32, 64, 128),
@@ -46,11 +46,11 @@ TABLES = {
         (10.1e-3, 27.7e-3, 31.6e-3, 33.3e-3, 45e-3, 45.6e-3, 55.3e-3, 62.4e-3, 87.8e-3, 111e-3),
     ),
 }
-# Tokens of what is copied and of what is new, on average, by turns of a coin.
+# Mean lengths in tokens of copied and of new pieces; a coin toss decides which comes next.
 TEXTS = {"mostly copied": (15, 8), "partly copied": (6, 15), "hardly copied": (3, 40)}
 _PROMPT_TOKENS: Final = 200
 _VOCABULARY: Final = 2000
-# By so many of its first tokens a text is known.
+# A text is identified by this many of its first tokens.
 _KEY_TOKENS: Final = 8
 _NUM_CELLS: Final = 1 << 20
 _LIMIT_S: Final = 3600.0
@@ -58,8 +58,8 @@ _LIMIT_S: Final = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copies:
-    """Streams that begin together, each with a text of its own. table, text: names of TABLES and
-    TEXTS. rtt_s: to the target and back."""
+    """Streams that begin together, each with a text of its own. table, text: keys of TABLES and
+    TEXTS. rtt_s: round-trip time to the target."""
 
     table: str
     text: str
@@ -70,7 +70,7 @@ class Copies:
 
 
 def copied_text(random: Random, count: int, copied: int, fresh: int) -> list[int]:
-    """Token ids; copied, fresh: mean lengths of what is copied from before and of what is new."""
+    """Draw `count` token ids. copied, fresh: mean lengths of copied and of new pieces."""
     ids = [random.randrange(_VOCABULARY) for _ in range(60)]
     while len(ids) < count:
         if random.random() < 0.5:
@@ -84,7 +84,7 @@ def copied_text(random: Random, count: int, copied: int, fresh: int) -> list[int
 
 
 class TextModel:
-    """A target whose texts are given: it says what stands next."""
+    """A model with given texts: its likeliest next token is the text's next one."""
 
     def __init__(self, texts: Sequence[Sequence[int]]) -> None:
         self._texts = {tuple(text[:_KEY_TOKENS]): text for text in texts}
@@ -163,12 +163,15 @@ class TextModel:
 
 
 def run_copies(copies: Copies, *, lookup: bool) -> float:
-    """Mean seconds from a stream's prompt to its end. lookup: False decodes plainly."""
+    """Return the mean seconds from the end of a stream's prompt to the stream's end.
+
+    lookup: whether the target looks guesses up; otherwise it decodes plainly.
+    """
     return _World(copies, lookup=lookup).run()
 
 
 def gain(copies: Copies, seeds: Sequence[int]) -> float:
-    """How much sooner the mean stream ends by lookup than plainly, on average over seeds."""
+    """Return the mean over seeds of the time with plain decoding divided by that with lookup."""
     drawn = [replace(copies, seed=seed) for seed in seeds]
     return fmean(run_copies(each, lookup=False) / run_copies(each, lookup=True) for each in drawn)
 
@@ -207,7 +210,7 @@ class _World:
             self._carry_out(self._scheduler.admit(spec, None))
         while len(self._seconds) < len(self._texts):
             if self._clock.now > _LIMIT_S:
-                raise RuntimeError("streams do not end")
+                raise RuntimeError(f"streams did not end within {_LIMIT_S:g} virtual seconds")
             self._clock.run(self._clock.now + 1.0)
         return fmean(self._seconds)
 
@@ -233,8 +236,8 @@ class _World:
 
     def _on_ready(self, event: Ready) -> None:
         self._read_at[event.stream_id] = self._clock.now
-        told = event.stream_id, event.generation
-        self._carry_out(self._scheduler.target_ready(*told, has_begun=event.has_begun))
+        stream = event.stream_id, event.generation
+        self._carry_out(self._scheduler.target_ready(*stream, has_begun=event.has_begun))
 
     def _on_committed(self, reply: CommitReply) -> None:
         self._carry_out(self._scheduler.committed(reply, self._clock.now))

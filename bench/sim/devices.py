@@ -1,7 +1,7 @@
-"""What simulated nodes are made of: texts that are more or less hard to guess, and devices.
+"""Parts of simulated nodes: texts that are more or less hard to guess, and devices.
 
-What a pass takes comes from the true cost tables of the scenario, which the scheduler need not
-know, with log-normal noise.
+The time of a pass comes from the scenario's true cost tables, which the scheduler need not know,
+with log-normal noise.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from policies.latency import NodeCosts
 class Text:
     """How hard a stream's tokens are to guess.
 
-    alphas: chance of a guess by its place after the last committed token. luck: (max_tokens,) of
-    each token of the output, in [0, 1): a guess of it is right if that is below its chance. The
-    same for every mode of planning, as the text itself is by law 1. chances: (max_tokens,) of each
-    token of the output, where some are harder than others and the draft model knows it; () where
-    all are alike. believed: the draft model's own estimate of alphas; () where it has none.
-    num_prompt_tokens: where the text has a prompt of its own; prompt: which, for targets keep what
-    they have read of those that have a number.
+    alphas: chance of a guess by its place after the last committed token. luck: (max_tokens,), a
+    number in [0, 1) for each output token; a guess of it is right if this is below its chance. By
+    law 1 the luck, like the text, is the same for every mode of planning. chances: (max_tokens,),
+    the chance of each output token if some are harder than others and the draft model knows it; ()
+    if all are alike. believed: the draft model's own estimate of alphas; () if it has none.
+    num_prompt_tokens: length of the text's own prompt; 0 if the client sets it. prompt: number of
+    the prompt, by which targets keep prompts that they have read; None if it has no number.
     """
 
     alphas: tuple[float, ...]
@@ -35,12 +35,12 @@ class Text:
     prompt: int | None = None
 
     def cut(self, num_tokens: int) -> Text:
-        """The same text with so many tokens of output."""
+        """Return the same text with num_tokens tokens of output."""
         return replace(self, luck=self.luck[:num_tokens], chances=self.chances[:num_tokens])
 
 
 class Engine:
-    """One device: a pass at a time, each taking what the tables say and some noise."""
+    """One device. It runs one pass at a time, for as long as the cost tables say, with noise."""
 
     def __init__(self, clock: Clock, costs: NodeCosts, noise: float, random: Random) -> None:
         self.clock, self.costs, self.noise, self.random = clock, costs, noise, random
@@ -50,7 +50,7 @@ class Engine:
     def run_pass(
         self, num_decode: int, num_prefill: int, cells: int, done: Callable[[], None]
     ) -> None:
-        # Tokens cost what tokens cost, whichever sequences of one pass they belong to.
+        # A token costs the same whichever sequence of the pass it belongs to.
         if num_decode:
             seconds = self.costs.decode.at(num_decode + num_prefill, cells)
         else:

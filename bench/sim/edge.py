@@ -1,7 +1,7 @@
 """The edge cell of `bench live edge` in virtual time: live scheduler, simulated nodes and air.
 
-Texts and guesses are those of the recording, costs those of the same devices. What is left out is
-what processes and sockets take: it is repeatable, and needs no quiet machine.
+Texts and guesses come from the recording, costs from the profiles of the same devices. The time of
+processes and sockets is left out, so the result repeats exactly and needs no idle machine.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from policies.plan import Link
 from policies.scenario.costs import COST_KEYS, costs_of
 from policies.scenario.fields import Table
 
-# To a station and back, as the emulated cell has it.
+# Round-trip time to a station, as in the emulated cell.
 _RTT_S = 2e-3
 _TARGET_DELAY_S = 3e-4
 _NOISE = 0.01
-# As the nodes of the emulated cell say.
+# As in the settings of the emulated cell's nodes.
 _USED_CELLS = 2000
-# Streams ask for other texts first in each turn.
+# Each turn begins this many texts further on.
 _TEXTS_APART = 7
 
 _Job = tuple[Setting, str, int]
@@ -56,7 +56,7 @@ HEAD = (
 
 
 def edge_scenario(setting: Setting, turn: int) -> Scenario:
-    """The cell and the streams of a setting; turn: which texts they begin with."""
+    """Return the scenario of a setting. turn: number that decides the streams' first texts."""
     guesses, low, high = ALPHAS[setting.alpha]
     recording = read_recording(RECORDING)
     draft = recording.draft_index(guesses)
@@ -97,7 +97,7 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
 def run_edge(
     settings: Sequence[Setting], policies: Sequence[str], num_turns: int, num_processes: int
 ) -> Iterator[tuple[Setting, dict[str, Figures]]]:
-    """Each setting under every policy, as soon as all its turns are through."""
+    """Run each setting under every policy, and yield it as soon as all its turns have ended."""
     jobs = [(s, policy, turn) for s in settings for policy in policies for turn in range(num_turns)]
     with ProcessPoolExecutor(num_processes) as pool:
         results = pool.map(_run, jobs)
@@ -131,7 +131,7 @@ def _run(job: _Job) -> Figures:
 
 
 def calibrated(texts: Sequence[RecordedText], draft: int) -> Calibration:
-    """What a draft node knows of its guesses after many: how often they are right."""
+    """Return the calibration that a draft node has after all guesses of these texts."""
     known = unknown_calibration()
     for text in texts:
         pairs = zip(text.guesses[draft].probabilities, text.accepted(draft), strict=True)
@@ -148,7 +148,7 @@ def _text(text: RecordedText, draft: int, number: int, known: Calibration) -> Te
 
 @cache
 def _costs(device: str, model: str) -> NodeCosts:
-    """As the emulated nodes have them."""
+    """Return the costs of the emulated nodes."""
     files = {name: _toml(BENCH / "profiles" / name) for name in ("models.toml", device)}
     costs = {"device": device, "model": model, "used_cells": _USED_CELLS}
     root = Table("edge", "", {"models": "models.toml", "costs": costs}, ("models", "costs"))

@@ -1,4 +1,4 @@
-"""Virtual time: what happens next, and links that take theirs."""
+"""Virtual time: a queue of events, and media that delay messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from policies.plan import HEADER_BITS, Link
 
 
 class Clock:
-    """Events in order of time; those of one instant in the order in which they were set."""
+    """Runs events in order of time; events of one instant run in the order they were added."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -25,7 +25,7 @@ class Clock:
         self.at(self.now + delay_s, action)
 
     def run(self, until_s: float) -> None:
-        """Let everything happen that is due before until_s."""
+        """Run all events that are due until until_s."""
         while self._events and self._events[0][0] <= until_s:
             self.now, _, action = heapq.heappop(self._events)
             self.num_events += 1
@@ -34,14 +34,14 @@ class Clock:
 
 
 class Medium:
-    """What several links share: one sender at a time, first come first served."""
+    """A medium that several links share: one sender at a time, first come first served."""
 
     def __init__(self) -> None:
         self.free_at = 0.0
         self.busy_s = 0.0
 
     def send(self, clock: Clock, link: Link, bits: int, action: Callable[[], None]) -> None:
-        """Bring a message over; action runs where it arrives."""
+        """Carry a message over a link; action runs when it arrives."""
         air_s = link.airtime_s(HEADER_BITS + bits, 1)
         start = max(clock.now, self.free_at)
         self.free_at = start + air_s

@@ -1,10 +1,10 @@
-"""How the coordinator's costs grow over many cells, in virtual time and real processor time.
+"""Growth of the coordinator's costs over many cells, in virtual time and real processor time.
 
 Each cell has a target, draft nodes and 16 streams. The coordinator's whole pure state runs, with
-the live planner and the codec of the wire; sockets do not. Nodes look their tokens up and cost
-nothing that is counted. `apart`: each cell has models of its own, so that cells share nothing but
-the event loop, the roster and the journal. `together`: all have the same models, and placement and
-draft nodes are one pool.
+the live planner and the codec of the wire, but without sockets. Nodes look their tokens up, and
+their costs are not counted. `apart`: each cell has models of its own, so that cells share only the
+event loop, the roster and the journal. `together`: all cells have the same models, so that
+placement and draft nodes form one pool.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ _STEPS = *_RUNNING, "joining", "admission"
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """Figures of one size. num_passes: of the streams, each counted alone. seconds: of processor
-    time, by what for, while it was measured; joining and admission: of all nodes and all requests.
-    bytes: resident, of all that came with the mesh.
+    """Figures of one size. num_passes: passes, counted for each stream alone. seconds: processor
+    time by step while measured; for joining and admission, that of all nodes and all requests.
+    bytes: resident memory that the mesh added.
     """
 
     kind: Kind
@@ -69,7 +69,7 @@ class Grown:
 
     @property
     def num_cores(self) -> float:
-        """Processor time a second."""
+        """Processor seconds per second of virtual time."""
         return sum(self.seconds[name] for name in _RUNNING) / self.virtual_s
 
     def row(self) -> str:
@@ -100,7 +100,7 @@ HEAD = (
 
 @dataclass(slots=True)
 class _Node:
-    """A node that looks its tokens up. delay_s: of a message to it or from it."""
+    """A node that looks its tokens up. delay_s: delay of a message to it or from it."""
 
     name: str
     state: LightTarget | LightDraft
@@ -111,7 +111,7 @@ class _Node:
 
 @dataclass(slots=True)
 class _Costs:
-    """Processor seconds by what they were spent for."""
+    """Processor seconds by step."""
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_STEPS, 0.0))
 
@@ -150,7 +150,7 @@ class CellsWorld:
             self._join(f"target-{cell}", "target", family)
             for number in range(_DRAFTS_A_CELL):
                 self._join(f"draft-{cell}-{number}", "draft", family)
-        # Targets get nothing before they have answered their probes.
+        # Targets get no stream before they have answered their probes, so finish these first.
         while self._events:
             self.now, _, action = heapq.heappop(self._events)
             action()
@@ -158,7 +158,7 @@ class CellsWorld:
         for cell in range(num_cells):
             peer = f"client-{cell}"
             self._hear(peer.encode(), Hello(peer, "client", 1, PROTOCOL_VERSION, b""))
-            # Each cell's own targets serve it, or all of them anyone.
+            # Requests name their cell's model if cells are apart; otherwise any target serves them.
             model = f"cell-{cell}-target" if kind == "apart" else ""
             for number in range(STREAMS_A_CELL):
                 self._hear(peer.encode(), _submit(number, model))
@@ -172,7 +172,10 @@ class CellsWorld:
         self.now = until_s
 
     def measured(self, settle_s: float, virtual_s: float, kind: Kind, own_bytes: int) -> Grown:
-        """Figures of virtual_s seconds after the first settle_s."""
+        """Run for settle_s seconds, then measure virtual_s seconds and return the figures.
+
+        Raises RuntimeError if some streams have no target.
+        """
         self.run(settle_s)
         before, began = dict(self._costs.seconds), (self.num_passes, self.num_plans)
         self.run(settle_s + virtual_s)
@@ -202,7 +205,7 @@ class CellsWorld:
         plan = joint_plan(observation)
         took_s = time.process_time() - began
         self._costs.seconds["planner"] += took_s
-        # It is called within a step, which is not to count it as well.
+        # The planner runs within a step, whose time must not include it.
         self._costs.seconds[self._step] -= took_s
         return plan
 
@@ -236,7 +239,7 @@ class CellsWorld:
         self._at(self.now + min(_TICK_S, max(_LEAST_TICK_S, wait_s)), self._tick)
 
     def _send(self, sends: Sequence[Send]) -> None:
-        # A clock costs a microsecond: it is read once for all of them.
+        # Reading the clock costs a microsecond, so it is read once for all messages.
         with self._costs.of("codec"):
             frames = [encode(send.message, cluster=_CLUSTER, epoch=_EPOCH) for send in sends]
         with self._costs.of(self._step):
@@ -311,7 +314,7 @@ def _resident() -> int:
 
 
 def grow(num_streams: int, kind: Kind, settle_s: float, virtual_s: float) -> Grown:
-    """One size, in this process."""
+    """Measure one size in this process."""
     gc.collect()
     before = _resident()
     num_cells = -(-num_streams // STREAMS_A_CELL)
@@ -319,9 +322,9 @@ def grow(num_streams: int, kind: Kind, settle_s: float, virtual_s: float) -> Gro
 
 
 def grow_apart(num_streams: int, kind: Kind, settle_s: float, virtual_s: float) -> Grown:
-    """The same in a process of its own, whose memory is this size's alone."""
-    told = str(num_streams), kind, str(settle_s), str(virtual_s)
-    command = [sys.executable, "-m", "bench.sim.growth", *told]
+    """Measure one size in a process of its own, whose memory then belongs to this size alone."""
+    arguments = str(num_streams), kind, str(settle_s), str(virtual_s)
+    command = [sys.executable, "-m", "bench.sim.growth", *arguments]
     made = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     return Grown(**json.loads(made.stdout))
 

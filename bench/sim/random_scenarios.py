@@ -1,4 +1,4 @@
-"""Random meshes for the closed loop: what edge devices, links and users may be like."""
+"""Random meshes for the closed loop, with plausible edge devices, links and users."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 def table(first_s: float, knee: float, per_token: float) -> CostTable:
-    """A pass of t tokens takes first_s (1 + per_token (t - 1)), flat up to `knee` tokens."""
+    """Return a table in which a pass of t tokens takes first_s (1 + per_token max(0, t - knee)).
+
+    A pass takes 0.2 % more for each token.
+    """
     seconds = [first_s * (1.0 + per_token * max(0.0, size - knee)) for size in _SIZES]
-    # Even where nothing is computed some more memory is read.
+    # Even in the flat part each token reads some more memory.
     return CostTable(
         _SIZES, tuple(s * (1.0 + 0.002 * t) for s, t in zip(seconds, _SIZES, strict=True))
     )
@@ -23,7 +26,7 @@ def table(first_s: float, knee: float, per_token: float) -> CostTable:
 
 def node_costs(first_s: float, knee: float, per_token: float) -> NodeCosts:
     decode = table(first_s, knee, per_token)
-    # Without logits, and more of the device is used.
+    # Reading a prompt needs no logits and uses the device better.
     sizes = (32, 64, 256)
     seconds = (decode.at(32), max(decode.at(32), 0.8 * decode.at(64)))
     prefill = CostTable(sizes, (*seconds, max(seconds[-1], 0.6 * decode.at(256))))
@@ -31,11 +34,11 @@ def node_costs(first_s: float, knee: float, per_token: float) -> NodeCosts:
 
 
 def random_scenario(seed: int, num_passes: int = 600) -> Scenario:
-    """Flat and steep verify tables, acceptance 0.3 to 0.95, rtt 1 to 120 ms (each node's
-    own 0.7 to 1.4 times that), 1 to 32 streams,
-    1 to 4 draft nodes, churn of streams and of draft nodes.
+    """Draw a mesh that lasts as long as num_passes plain passes of all streams.
 
-    It lasts as long as num_passes plain passes of all streams.
+    Ranges: flat and steep verify tables, acceptance 0.3 to 0.95, rtt 1 to 120 ms (that of each node
+    0.7 to 1.4 times as long), 1 to 32 streams, 1 to 4 draft nodes. Streams and draft nodes come and
+    go.
     """
     random = Random(seed)
     num_clients = random.randint(1, 32)
@@ -65,7 +68,7 @@ def random_scenario(seed: int, num_passes: int = 600) -> Scenario:
     clients = []
     for _ in range(num_clients):
         alpha = random.uniform(low, high)
-        # Later guesses are accepted a little less often, given that those before were.
+        # Later guesses are accepted a little less often, even if those before were accepted.
         fall = random.uniform(0.0, 0.02)
         alphas = tuple(max(0.05, alpha - fall * position) for position in range(8))
         length = random.randint(24, 160)
@@ -90,7 +93,7 @@ def random_scenario(seed: int, num_passes: int = 600) -> Scenario:
 
 
 def with_acceptance_off_by(scenario: Scenario, error: float) -> Scenario:
-    """Acceptance believed up to `error` too high or too low, stream by stream."""
+    """Return the scenario with believed acceptance too high or low by up to `error` per stream."""
     random = Random(scenario.seed + 1)
 
     def off(client: SimClient) -> SimClient:
@@ -102,7 +105,7 @@ def with_acceptance_off_by(scenario: Scenario, error: float) -> Scenario:
 
 
 def with_draft_costs_off_by(scenario: Scenario, factor: float) -> Scenario:
-    """Draft costs believed to be `factor` times what they are."""
+    """Return the scenario with believed draft costs `factor` times the true ones."""
 
     def off(node: SimDraftNode) -> SimDraftNode:
         costs = node.costs
@@ -113,19 +116,19 @@ def with_draft_costs_off_by(scenario: Scenario, factor: float) -> Scenario:
 
 
 def with_learnt_acceptance(scenario: Scenario) -> Scenario:
-    """Nothing is known of acceptance but what guesses show."""
+    """Return the scenario without beliefs: acceptance is learnt from guesses alone."""
     clients = tuple(replace(client, believed=None) for client in scenario.clients)
     return replace(scenario, clients=clients)
 
 
 def with_uneven_tokens(scenario: Scenario) -> Scenario:
-    """Some tokens are sure and others are not, as with real drafts; all is learnt."""
+    """Return the scenario with tokens of different chances, as in real drafts, and no beliefs."""
     clients = tuple(replace(client, believed=None, evenness=1.0) for client in scenario.clients)
     return replace(scenario, clients=clients)
 
 
 def steady(scenario: Scenario) -> Scenario:
-    """The same mesh with nobody coming or going: what a plan is made for."""
+    """Return the same mesh with no stream or node coming or going, as a plan assumes."""
     clients = tuple(
         replace(client, max_tokens=(100_000, 100_000), think_s=0.0, starts_at=0.0)
         for client in scenario.clients
@@ -135,7 +138,7 @@ def steady(scenario: Scenario) -> Scenario:
 
 
 def crowded_scenario(num_clients: int, duration_s: float) -> Scenario:
-    """Many clients on a target whose passes are nearly flat and four quick draft nodes."""
+    """Draw a mesh of many clients, a target with nearly flat passes, and four quick draft nodes."""
     random = Random(num_clients)
     draft = SimDraftNode(
         costs=node_costs(0.004, 32, 0.004), link=Link(1e8, 0.004, "cell", 1e-4), away=None

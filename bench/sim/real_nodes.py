@@ -27,7 +27,7 @@ class Scripted(Protocol):
 
 
 class SimNode:
-    """A real state on a scripted engine: a pass at a time, and what comes meanwhile waits."""
+    """A real node state on a scripted engine. Messages that arrive during a pass wait."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class SimNode:
 
 
 def reply_of(events: Sequence[object], seconds: float) -> CommitReply | None:
-    """What a target says of a pass; None if that committed nothing."""
+    """Return a target's reply after a pass; None if the pass committed nothing."""
     commits = [event for event in events if isinstance(event, Committed)]
     if not commits:
         return None
@@ -106,6 +106,7 @@ def reply_of(events: Sequence[object], seconds: float) -> CommitReply | None:
 
 
 def to_target(state: TargetState, message: Any) -> Sequence[object]:
+    """Apply a message to a target's state and return the events."""
     match message:
         case OpenStreamRequest():
             return state.open(spec_of(message))

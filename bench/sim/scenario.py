@@ -1,4 +1,4 @@
-"""What a simulated mesh is made of: its devices, links and users."""
+"""Description of a simulated mesh: its devices, links and users."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from policies.plan import Link
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimDraftNode:
-    """A draft node. believed: what the scheduler is told of its costs, the truth if not given.
-    away: (from, to) seconds in which it is gone.
+    """A draft node. believed: the costs that the scheduler receives; None for the true ones.
+    away: (from, to) in seconds, the time in which the node is absent.
     """
 
     costs: NodeCosts
@@ -23,13 +23,13 @@ class SimDraftNode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimClient:
-    """A user who asks again some seconds after each answer.
+    """A user who sends the next request some seconds after each answer.
 
-    alphas: acceptance by place after the last committed token. believed: the same as draft models
-    take it for; None: it is learnt. evenness: where given, tokens differ: each has a chance of its
-    own, of a beta distribution with mean alphas[0], and more alike the greater this is; draft
-    models know it. None: all are alike. weight: in the plan's objective. texts: asked for in turns;
-    instead of drawn ones where given.
+    alphas: acceptance by place after the last committed token. believed: the draft models' belief
+    of it; None if it is learnt. evenness: None if all tokens are alike. Otherwise each token has a
+    chance of its own, which draft models know, from a beta distribution with mean alphas[0]; the
+    greater evenness is, the more alike they are. weight: weight in the plan's objective. texts:
+    texts requested in turns; if empty, texts are drawn.
     """
 
     alphas: tuple[float, ...]
@@ -45,8 +45,8 @@ class SimClient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Everything that a run depends on, but for the mode of planning. target_delay_s: one way,
-    where there is no target_link: of a target on a medium.
+    """Everything that a run depends on except the mode of planning. target_link: link of a target
+    on a medium. target_delay_s: one-way delay to the target if there is no target_link.
     """
 
     seed: int

@@ -1,8 +1,8 @@
-"""Engines for simulated meshes: real states run on them, and no token is computed.
+"""Engines for simulated meshes: real node states run on them, but they compute no token.
 
-A target's next token is always 0. A draft model's guess is 0, which is right, or 1, which is wrong,
-as the text that it guesses has it; after a wrong token all that it guesses is wrong. Which text a
-sequence is of stands in its first tokens.
+A target's next token is always 0. A draft model guesses 0, which is right, or 1, which is wrong, as
+the stream's text says. After a wrong token all its guesses are wrong. The first tokens of a
+sequence encode the id of its text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nodes.engine.protocol import EngineInfo, Logits, SavedPrefix, Span
 
 RIGHT: Final = 0
 _WRONG: Final = 1
-# Ids of texts are written in digits from here on, so many of them.
+# Ids of texts are written as NUM_DIGITS digits, whose token ids begin here.
 _FIRST_DIGIT: Final = 2
 _BASE: Final = 16
 NUM_DIGITS: Final = 5
@@ -29,14 +29,14 @@ _UNSURE: Final = 0.5
 
 
 def prompt_of(text_id: int, num_tokens: int) -> tuple[int, ...]:
-    """The tokens of a prompt whose text has this number; at least NUM_DIGITS."""
+    """Return the tokens of a prompt that encodes text_id. num_tokens: at least NUM_DIGITS."""
     digits = [_FIRST_DIGIT + text_id // _BASE**k % _BASE for k in range(NUM_DIGITS)]
     return (*digits, *([RIGHT] * (num_tokens - NUM_DIGITS)))
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a pass ran: tokens of sequences that had outputs, of those that had none, used cells."""
+    """Work of a pass: tokens of sequences with outputs and of those without, and used cells."""
 
     num_decoded: int
     num_read: int
@@ -47,14 +47,14 @@ class Work:
 class _Sequence:
     text_id: int = 0
     length: int = 0
-    # Of the first wrong token.
+    # Position of the first wrong token.
     wrong_at: float = math.inf
 
 
 class ScriptedModel:
-    """guesses: whether the guess of an output token is right, and how sure the draft model is of
-    it, by the text's number, the token's place in the output and its place after the last committed
-    token; None for a target. starts: number of prompt tokens by the text's number.
+    """A model that computes nothing. starts: number of prompt tokens by text id. guesses: None for
+    a target; for a draft model a function of text id, the token's place in the output and its place
+    after the last committed token, which returns whether the guess is right and its confidence.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ScriptedModel:
         self._row[0, RIGHT] = 20.0
 
     def take_work(self) -> Work | None:
-        """What the last pass ran; None where there was none since this was asked last."""
+        """Return the work of the last pass; None if there was no pass since the last call."""
         work, self._work = self._work, None
         return work
 
@@ -140,7 +140,7 @@ class ScriptedModel:
         is_right &= length <= sequence.wrong_at
         sure = min(_SURE, max(2.0 / _NUM_VOCAB, sure))
         row = [0.0] * _NUM_VOCAB
-        # The probability of the guess is how sure it is: all others are alike.
+        # The guess gets the probability `sure`; the other tokens share the rest equally.
         row[RIGHT if is_right else _WRONG] = math.log(sure / (1.0 - sure) * (_NUM_VOCAB - 1))
         return row
 
@@ -181,7 +181,7 @@ class ScriptedModel:
 
 
 class ScriptedTokenizer:
-    """Texts have no bytes."""
+    """A tokenizer for texts without bytes: every token is empty."""
 
     def encode(self, text: str) -> list[int]:
         raise NotImplementedError
@@ -196,8 +196,10 @@ class ScriptedTokenizer:
 
 
 def guesses_of(texts: Mapping[int, Text]) -> Callable[[int, int, int], tuple[bool, float]]:
-    """What a draft model guesses of these texts, and how sure it is: of single tokens where it
-    knows their chances, else as it believes of the whole text, or always the same."""
+    """Return a function that gives a draft model's guesses of these texts and their confidence.
+
+    The confidence is the token's own chance if known, else the believed one, else constant.
+    """
 
     def guess(text_id: int, place: int, after: int) -> tuple[bool, float]:
         text = texts[text_id]
@@ -212,5 +214,5 @@ def guesses_of(texts: Mapping[int, Text]) -> Callable[[int, int, int], tuple[boo
 
 
 def _at(values: Sequence[float], place: int) -> float:
-    """What is at a place; beyond the end it is as it was there."""
+    """Return the value at a place, or the last value beyond the end."""
     return values[min(place, len(values) - 1)]

@@ -1,4 +1,4 @@
-"""What the simulator's messages take of a link, beside their headers."""
+"""Sizes of the simulator's messages on a link, without headers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHANCE_BITS = 8
 
 
 def bits_of(message: Any) -> int:
-    """Of the entries and tokens of a message."""
+    """Return the bits of a message's entries and tokens."""
     match message:
         case CommitReply(entries=entries, token_ids=ids):
             return len(entries) * ENTRY_BITS + len(ids) * (_TOKEN_BITS + TEXT_BITS)

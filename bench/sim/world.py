@@ -1,4 +1,4 @@
-"""One simulated mesh: clients in a closed loop, and real states on scripted engines."""
+"""One simulated mesh: clients in a closed loop, and real node states on scripted engines."""
 
 from __future__ import annotations
 
@@ -54,10 +54,11 @@ _PREFIX_CACHE_BYTES = 1 << 30
 
 @dataclass(slots=True)
 class Result:
-    """Figures of a run. num_finished: answers. price_s: mean over clients of seconds a token, what
-    plans minimise. promised: its ratio to what was predicted of the plans in force, on average over
-    time. num_messages: to draft nodes and from them. longest_gap_s: of all times that a stream
-    waited for its next tokens. errors: of predictions, by stage.
+    """Figures of a run. num_finished: finished answers. price_s: mean over clients of seconds a
+    token, which plans minimise. promised: ratio of the observed price to the predicted price of
+    the plan in force, averaged over time. num_messages: messages to and from draft nodes.
+    longest_gap_s: the longest time that a stream waited for its next tokens. errors: errors of
+    predictions, by stage.
     """
 
     clients: list[ClientFigures]
@@ -90,7 +91,7 @@ class Result:
 
 @dataclass(slots=True)
 class _Identity(Calibration):
-    """Of a draft model whose confidence in a guess is taken for its chance."""
+    """Calibration that takes a draft model's confidence in a guess as its chance of acceptance."""
 
     def chance(self, confidence: float) -> float:
         return confidence
@@ -104,7 +105,7 @@ def _identity() -> DraftCalibration:
 
 
 class World:
-    """Runs a scenario. Raises AssertionError if a stream loses a token or is given up."""
+    """Runs a scenario. Raises AssertionError if a stream loses a token or is aborted."""
 
     def __init__(self, scenario: Scenario, mode: Mode = MODES["auto"]) -> None:
         """mode: how the scheduler plans."""
@@ -120,7 +121,7 @@ class World:
         self._num_guesses = self._num_accepted = self._num_finished = self._num_messages = 0
         self._longest_gap_s = 0.0
         self._media: dict[str, Medium] = {}
-        # Whether draft models are sure of each guess with its chance, or believe so.
+        # Whether the draft models' confidence is the (believed) chance of each guess.
         self._says_chances = any(
             c.believed is not None or c.evenness is not None or c.texts for c in scenario.clients
         )
@@ -248,7 +249,7 @@ class World:
         self._requests[stream_id] = Request(number, len(text.luck))
         text_id = stream_id if text.prompt is None else text.prompt
         num_prompt_tokens = max(NUM_DIGITS, text.num_prompt_tokens or client.num_prompt_tokens)
-        # The same text may be asked for with fewer tokens elsewhere.
+        # Another request may have the same text cut to fewer tokens; keep the longer one.
         known = self._texts.get(text_id)
         if known is None or len(known.luck) < len(text.luck):
             self._texts[text_id] = text
@@ -275,7 +276,7 @@ class World:
         self._note_gap(request)
 
     def _note_gap(self, request: Request) -> None:
-        """A stream has got tokens now, or the run is over."""
+        """Record how long a stream waited until now, when it got tokens or the run ended."""
         self._longest_gap_s = max(self._longest_gap_s, self._clock.now - request.last_at)
         request.last_at = self._clock.now
 
@@ -307,7 +308,7 @@ class World:
             self._at_target(reply, partial(self._on_committed, reply))
 
     def _at_target(self, message: Any, action: Callable[[], None]) -> None:
-        """Bring a message to the target, or from it; action runs where it arrives."""
+        """Carry a message to or from the target; action runs when it arrives."""
         link = self._scenario.target_link
         if link is None:
             self._clock.after(self._scenario.target_delay_s, action)
@@ -355,7 +356,7 @@ class World:
                 case Finish(stream_id=stream_id):
                     self._finished(stream_id)
                 case Abort(error=error):
-                    raise AssertionError(f"a stream was given up: {error}")
+                    raise AssertionError(f"a stream was aborted: {error}")
         deadline = self._scheduler.next_deadline()
         if deadline is not None and deadline != self._deadline:
             self._deadline = deadline

@@ -1,4 +1,4 @@
-"""Clocks around functions: seconds of each, without those of a function in it that has a clock."""
+"""Clocks around functions: each one's seconds, less those of functions with clocks inside it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 
 class Clocks:
-    """Seconds and calls by name, of one thread; others that call the same functions are not timed.
+    """Seconds and calls by name, in one thread. Calls in other threads are not timed.
 
-    The first thread that enters `outermost` is that thread.
+    The timed thread is the first one that enters the function named `outermost`.
     """
 
     def __init__(self, outermost: str) -> None:
@@ -25,7 +25,7 @@ class Clocks:
         self._since = 0.0
 
     def around(self, owner: Any, function: str, name: str) -> None:
-        """Give a function of a class or module a clock. owner: where it is looked up."""
+        """Give a function a clock. owner: the class or module in which callers look it up."""
         timed = getattr(owner, function)
 
         @functools.wraps(timed)
@@ -62,7 +62,7 @@ class Clocks:
 
 
 def counted(owner: Any, function: str, count: Callable[..., None]) -> None:
-    """Have `count` called with what a function is given and with its result."""
+    """Wrap a function so that `count` is called with its result and arguments after each call."""
     inner = getattr(owner, function)
 
     @functools.wraps(inner)

@@ -1,4 +1,4 @@
-"""`python -m bench where`."""
+"""`python -m bench where`: the parts of the time between tokens."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from bench.load.workloads import PLAIN_NAMES
 
 
 @click.command("where")
-@click.option("--target", help="Model by name or file; default the catalogue's.")
-@click.option("--draft", default="", help='Likewise; default that of the target, "none" for none.')
+@click.option("--target", help="Name or file of a model. Default: that of the catalogue.")
+@click.option(
+    "--draft", default="", help='Name or file of a model, or "none". Default: the target\'s draft.'
+)
 @click.option("--workload", "kind", type=click.Choice(PLAIN_NAMES), default="code")
 @click.option("--streams", default="1,4,16", show_default=True)
 @click.option("--max-tokens", type=click.IntRange(16), default=192, show_default=True)
@@ -20,7 +22,9 @@ from bench.load.workloads import PLAIN_NAMES
 def where_command(
     target: str | None, draft: str, kind: str, streams: str, max_tokens: int, picture: Path | None
 ) -> None:
-    """Where the time of a token goes: roles as processes, with clocks in target and draft.
+    """Measure where the time of a token goes.
+
+    Each role is a process of its own. Those of target and draft have clocks inside.
 
     \b
     Example:

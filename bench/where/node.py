@@ -1,6 +1,6 @@
 """A target or draft node with clocks: `python -m bench.where.node FILE ROLE OPTIONS`.
 
-At SIGUSR2 it adds a line of JSON to FILE: what its clocks show, which bench/where/run.py reads.
+At SIGUSR2 it appends a line of JSON with the values of its clocks to FILE, for bench/where/run.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEP = "step"
 
 
 def main(file: Path, role: str, options: list[str]) -> None:
-    # Before anything that loads llama.cpp.
+    # This must precede every import that loads llama.cpp.
     set_engine_environment()
     import nodes.target.state as target_state
     from nodes.cli.main import main as airdraft
@@ -51,8 +51,8 @@ def main(file: Path, role: str, options: list[str]) -> None:
 
     counted(LlamaModel, "forward", fed)
 
-    def tell(*_: Any) -> None:
-        told = {
+    def write_clocks(*_: Any) -> None:
+        values = {
             "at": time.perf_counter(),
             "seconds": clocks.seconds,
             "calls": clocks.calls,
@@ -61,9 +61,9 @@ def main(file: Path, role: str, options: list[str]) -> None:
             "cpu_s": time.process_time(),
         }
         with file.open("a") as out:
-            out.write(json.dumps(told) + "\n")
+            out.write(json.dumps(values) + "\n")
 
-    signal.signal(signal.SIGUSR2, tell)
+    signal.signal(signal.SIGUSR2, write_clocks)
     sys.argv = [sys.argv[0], role, *options]
     airdraft()
 

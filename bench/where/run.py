@@ -1,4 +1,4 @@
-"""A mesh of four processes, and what each of them did while some streams decoded."""
+"""A mesh of up to four processes, and the time that each spent while some streams decoded."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _CLOCKLESS = ("coordinator", "gateway")
 
 
 class WhereError(RuntimeError):
-    """A mesh that does not serve; one line."""
+    """The mesh does not serve; the text is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """What a node's clocks have shown, as node.py writes it."""
+    """Values of a node's clocks, as node.py writes them."""
 
     at: float
     seconds: dict[str, float]
@@ -56,8 +56,8 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What was done while all streams decoded. draft: None where there is none. cpu_s: processor
-    time of the processes without clocks, by role. rtt_s: round trip of heartbeats, by role.
+    """Times while all streams decoded. draft: None without a draft node. cpu_s: processor time of
+    the processes without clocks, by role. rtt_s: round-trip time of heartbeats, by role.
     """
 
     num_streams: int
@@ -68,7 +68,7 @@ class Window:
 
 
 class _Mesh:
-    """Processes by role; the log of clocks of those that have them."""
+    """Processes by role, with access to the clocks of target and draft node."""
 
     def __init__(
         self, endpoint: str, url: str, processes: dict[str, subprocess.Popen[str]], folder: Path
@@ -79,12 +79,12 @@ class _Mesh:
         self._folder = folder
 
     def ended(self) -> str:
-        """The role of a process that is no more; "" where all run."""
+        """Return the role of a process that has ended; "" if all run."""
         gone = (role for role, process in self._processes.items() if process.poll() is not None)
         return next(gone, "")
 
     async def clock(self, role: str) -> Clock | None:
-        """What the node's clocks show now; None where there is no such node."""
+        """Return the current values of a node's clocks; None if there is no such node."""
         if role not in self._processes:
             return None
         log = log_of(self._folder, role)
@@ -112,7 +112,10 @@ async def windows(
     max_tokens: int,
     note: Callable[[str], None],
 ) -> list[Window]:
-    """A window for each number of streams. draft: None to decode plainly. Raises WhereError."""
+    """Measure a window for each number of streams. draft: None to decode plainly.
+
+    Raises WhereError if the mesh does not serve.
+    """
     engines = {"target": target} | ({"draft": draft} if draft is not None else {})
     found = []
     with (
@@ -138,7 +141,7 @@ def _processes(engines: dict[str, EngineSettings], folder: Path) -> Iterator[_Me
     with contextlib.ExitStack() as stack:
 
         def start(role: str, *options: str, **environ: str) -> str:
-            """What it says that it serves at; "" of a node, which serves nothing."""
+            """Start a process; return the address that it prints, or "" for a node."""
             module: tuple[str, ...] = ("nodes.cli",)
             if role in engines:
                 module = ("bench.where.node", str(log_of(folder, role)))
@@ -165,7 +168,7 @@ async def _until_joined(mesh: _Mesh, client: Client, wanted: set[str]) -> None:
         async with asyncio.timeout(_STARTS_WITHIN_S):
             while not client.is_joined or not wanted <= set(await _rtt_s(client)):
                 if role := mesh.ended():
-                    raise WhereError(f"the {role} has ended")
+                    raise WhereError(f"the {role} process has ended; see its message above")
                 await asyncio.sleep(0.1)
     except TimeoutError:
         raise WhereError(f"nodes did not join within {_STARTS_WITHIN_S:g} s") from None
@@ -181,14 +184,14 @@ async def _window(
     endpoint = Endpoint(url=mesh.url, model="")
     prompts = [made.prompts[k % len(made.prompts)] for k in range(count)]
 
-    async def asked(prompt: str, length: int, heard: Callable[[], None]) -> None:
+    async def request(prompt: str, length: int, heard: Callable[[], None]) -> None:
         found = await ask(endpoint, prompt, max_tokens=length, temperature=0.0, seed=1, heard=heard)
         if found.error:
             raise WhereError(f"a request failed: {found.error}")
 
-    # Prompts are read before, so that what is timed is decoding.
+    # The target reads the prompts beforehand, so that only decoding is timed.
     for prompt in dict.fromkeys(prompts):
-        await asked(prompt, 2, lambda: None)
+        await request(prompt, 2, lambda: None)
     all_decode, one_is_done = asyncio.Event(), asyncio.Event()
     silent = set(range(count))
 
@@ -198,7 +201,7 @@ async def _window(
             all_decode.set()
 
     async def stream(number: int) -> None:
-        await asked(prompts[number], max_tokens, lambda: heard(number))
+        await request(prompts[number], max_tokens, lambda: heard(number))
         one_is_done.set()
 
     async def observed() -> Window:
@@ -217,7 +220,7 @@ async def _window(
             count,
             found,
             draft_after.since(draft) if draft is not None and draft_after is not None else None,
-            # To the time of the target's clocks.
+            # Scaled to the time between the two readings of the target's clocks.
             {role: s * found.at / seconds for role, s in cpu.items()},
             await _rtt_s(client),
         )

@@ -1,4 +1,4 @@
-"""Windows as a table, and as bars. Pure but for the picture's file."""
+"""Windows as a table and as a bar chart. Pure except for the picture's file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Final
 from bench.where.node import STEP
 from bench.where.run import Window
 
-# What the target's engine thread does, one after the other: these add up to a token's time.
+# Consecutive parts of the work of the target's engine thread; with BETWEEN they add up to the time
+# of a token.
 PARTS: Final = {
     "the model's passes": "model",
     "sampling, checking guesses": "sampling",
@@ -30,12 +31,12 @@ class _Row:
 
 
 def num_tokens(window: Window) -> int:
-    """That were committed; at least one."""
+    """Return the number of committed tokens, or 1 if there are none."""
     return max(1, window.target.tokens.get("committed", 0))
 
 
 def parts_ms(window: Window) -> dict[str, float]:
-    """Milliseconds of the target for a token, by what it did; all of its time."""
+    """Return the target's milliseconds per token by part of its work; the sum is all its time."""
     each = 1e3 / num_tokens(window)
     found = {label: window.target.seconds.get(name, 0.0) * each for label, name in PARTS.items()}
     return {**found, BETWEEN: window.target.at * each - sum(found.values())}
@@ -107,18 +108,18 @@ def name_of(window: Window) -> str:
 
 
 def table(windows: Sequence[Window]) -> str:
-    """A column a window; ms a token where nothing else is said."""
+    """Return a table with a column for each window, in ms per token unless a row says otherwise."""
     lines = ["| streams | " + " | ".join(map(name_of, windows)) + " |"]
     lines.append("|---" * (len(windows) + 1) + "|")
     for row in _ROWS:
         values = [row.value(window) for window in windows]
-        told = ["-" if value is None else row.form.format(value) for value in values]
-        lines.append(f"| {row.label} | " + " | ".join(told) + " |")
+        shown = ["-" if value is None else row.form.format(value) for value in values]
+        lines.append(f"| {row.label} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
 def plot(windows: Sequence[Window], path: Path, title: str) -> None:
-    """A bar a window, of what the target did for a token. Needs matplotlib."""
+    """Draw a bar for each window with the parts of the target's time. Needs matplotlib."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

@@ -71,7 +71,7 @@ def test_texts_of_a_schema_are_valid() -> None:
     ("text", "fault"),
     [
         ('{"city": "Rome", "people": 1, "sizes": []}', ""),
-        ('{"city": "Rome", "people": 1, "sizes": []', "no JSON"),
+        ('{"city": "Rome", "people": 1, "sizes": []', "not valid JSON"),
         ('{"city": "Rome", "people": 1}', "other fields"),
         ('{"city": "A city with a long name", "people": 1, "sizes": []}', "city"),
         ('{"city": "Rome", "people": -1, "sizes": []}', "people"),

@@ -56,7 +56,7 @@ def test_what_a_peer_cannot_do_is_an_error(tmp_path):
 def test_a_process_that_ends_or_never_listens_is_an_error():
     ended = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
     ended.wait()
-    with pytest.raises(PeerError, match="ended with code 3"):
+    with pytest.raises(PeerError, match="exited with code 3"):
         wait_until_open("it", free_port(), ended, 5.0)
     waiting = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
@@ -74,7 +74,7 @@ def test_a_process_that_ends_or_never_listens_is_an_error():
 def test_a_model_that_is_not_there_ends_its_server(tmp_path):
     one = LlamaCppPython("plain")
     with (
-        pytest.raises(PeerError, match="ended with code"),
+        pytest.raises(PeerError, match="exited with code"),
         one.started(make_setup(tmp_path / "none.gguf")),
     ):
         pass

@@ -1,4 +1,4 @@
-"""The eight figures that the paper prints, and the same from this model."""
+"""The eight figures that the paper prints, and the corresponding figures of this model."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SMALL: Final = Pair("llama-68m", "llama-7b")
 MIDDLE: Final = Pair("llama-1b", "llama-7b")
 LARGE: Final = Pair("llama-1b", "llama-13b")
 PAIRS: Final = (SMALL, MIDDLE, LARGE)
-# Of the joint totals with the same upload saved, from the three figures for uniform bands.
+# Ratios of the joint totals, from the three figures for uniform bands if all save the same upload.
 PRINTED_RATIOS: Final = tuple((1 / cut - 1) / (1 / 0.449 - 1) for cut in (0.449, 0.293, 0.252))
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A printed reduction of the total against a scheme. printed: a share of that scheme's.
-    changes: to the setting's tasks; bandwidth_hz: instead of its own."""
+    """A printed reduction of the total against a scheme. printed: as a share of its total.
+    changes: changed values of the setting's tasks. bandwidth_hz: changed bandwidth, 0 for none."""
 
     name: str
     pair: Pair
@@ -55,8 +55,8 @@ FIGURES: Final = (
 
 
 def seconds(setting: Setting, pair: Pair, scheme: str) -> Floats:
-    """(seeds,) upload and inference. scheme: of program.SCHEMES, or "uniform": the joint one with
-    the same band for all."""
+    """Return (seeds,) seconds of upload and inference. scheme: one of program.SCHEMES, or "uniform"
+    for the joint one with the same band for all."""
     found = []
     for seed in range(setting.run.first_seed, setting.run.first_seed + setting.run.seeds):
         tasks = draw(setting, seed)
@@ -67,15 +67,15 @@ def seconds(setting: Setting, pair: Pair, scheme: str) -> Floats:
 
 
 def reductions(figure: Figure, base: Setting) -> Floats:
-    """(seeds,) by how much the joint scheme is below another, as a share of the other's."""
+    """Return (seeds,) reductions by the joint scheme, as shares of the other scheme's total."""
     setting = figure.setting_of(base)
     ours = seconds(setting, figure.pair, "joint")
     return 1.0 - ours / seconds(setting, figure.pair, figure.scheme)
 
 
 def needed_bits(figure: Figure, base: Setting) -> float:
-    """Bits of a prompt token with which the mean reduction against uniform bands is the printed
-    one, everything else as in the setting."""
+    """Return the bits of a prompt token with which the mean reduction against uniform bands equals
+    the printed one; all other values are those of the setting."""
     setting = figure.setting_of(base)
     infer_s, together_s, uniform_s = [], [], []
     for seed in range(setting.run.first_seed, setting.run.first_seed + setting.run.seeds):
@@ -93,7 +93,7 @@ def needed_bits(figure: Figure, base: Setting) -> float:
 
 
 def joint_ratios(base: Setting) -> tuple[float, ...]:
-    """Joint totals of the three pairs to that of the first, at the band of the last figures."""
+    """Return the joint totals of the three pairs over that of the first, with _WIDE_HZ."""
     setting = replace(base, cell=replace(base.cell, bandwidth_hz=_WIDE_HZ))
     totals = [float(seconds(setting, pair, "joint").mean()) for pair in PAIRS]
     return tuple(total / totals[0] for total in totals)

@@ -1,8 +1,8 @@
-"""The paper's model: passes that are linear in their FLOPs, batches that are padded, two stages.
+"""The paper's model: times linear in FLOPs, padded batches, and a pipeline of two steps.
 
-A decode stage lets every batch be drafted and then verified once; the draft node has the next batch
-while the target has the one before. There are as many stages as the longest output needs, and every
-output is taken for the longest. Before the first stage each batch is read by both models.
+In a decode stage every batch is drafted and then verified once. The draft node works on the next
+batch while the target verifies the one before. All outputs count as long as the longest, which
+decides the number of stages. Before the first stage both models read each batch.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What batches take, by the longest input and the number of tasks in them.
+    """Times of batches by the longest input and the number of tasks in them.
 
-    num: decode stages. All seconds are of one stage, but those of reading.
+    num: number of decode stages. Times of drafting and verifying are those of one stage.
     """
 
     setting: Setting
@@ -46,19 +46,19 @@ class Stages:
         return math.ceil(self.setting.tasks.max_output / tokens)
 
     def draft_s(self, longest: Floats, size: Floats) -> Floats:
-        """A pass for each guess."""
+        """Return the seconds of drafting: one pass for each guess."""
         flops = self.draft.decode_flops(longest + self.setting.tasks.max_output / 2)
         devices = self.setting.devices
         return self.length * (flops * size / devices.draft_flops_per_s + self._draft_c2_s)
 
     def verify_s(self, longest: Floats, size: Floats) -> Floats:
-        """One pass of all guesses and one token more; without guesses a plain one."""
+        """Return the seconds of a pass of all guesses and one more token."""
         flops = self.target.decode_flops(longest + self.setting.tasks.max_output / 2)
         devices = self.setting.devices
         return flops * (1 + self.length) * size / devices.target_flops_per_s + self._target_c2_s
 
     def read_s(self, longest: Floats, size: Floats) -> Floats:
-        """Both models read the prompts of a batch, one after the other."""
+        """Return the seconds in which both models read a batch's prompts, one after the other."""
         devices = self.setting.devices
         target_s: Floats = self.target.prefill_flops(longest) * size / devices.target_flops_per_s
         if not self.length:
@@ -67,7 +67,7 @@ class Stages:
         return draft_s + target_s + self._draft_c2_s + self._target_c2_s
 
     def fits(self, longest: Floats, size: Floats) -> np.ndarray:
-        """Whether the draft node holds a batch with every output at its longest."""
+        """Return whether a batch with all outputs at full length fits the draft node's memory."""
         cells = (longest + self.setting.tasks.max_output) * size
         used = self.draft.weight_bytes + cells * self.draft.cache_bytes
         fits: np.ndarray = used <= self.setting.devices.draft_memory_bytes
@@ -85,7 +85,7 @@ class Stages:
 
 
 def scalar(value: float) -> Floats:
-    """A number as the counts of one batch."""
+    """Return a number as the array of one batch."""
     return np.asarray(value, dtype=np.float64)
 
 
@@ -96,10 +96,10 @@ def stages_of(setting: Setting, pair: Pair, length: int) -> Stages:
 def total_s(
     stages: Stages, inputs: Ints, bounds: Sequence[int], *, has_pipeline: bool = True
 ) -> float:
-    """Seconds from the first prompt to the last token, uploads apart.
+    """Return the seconds from the first prompt to the last token, without uploads.
 
     inputs: (K,) in the order in which bounds, from 0 to K, cut them into batches. has_pipeline:
-    the draft node goes on with the next batch while the target verifies.
+    whether the draft node continues with the next batch while the target verifies.
     """
     drafted_s = verified_s = read_s = 0.0
     for first, last in itertools.pairwise(bounds):
@@ -113,8 +113,8 @@ def total_s(
 
 
 def upload_s(setting: Setting, tasks: TaskSet, *, is_uniform: bool = False) -> float:
-    """Seconds until the last prompt is there: with bands that let all end together, which is the
-    paper's closed form, or with the same band for all."""
+    """Return the seconds until the last prompt has arrived, with bands that let all end together
+    (the paper's closed form), or with the same band for all if is_uniform."""
     hertz_seconds = tasks.inputs * setting.cell.bits_a_token / tasks.efficiency
     most = len(tasks.inputs) * hertz_seconds.max() if is_uniform else hertz_seconds.sum()
     return float(most / setting.cell.bandwidth_hz)

@@ -1,5 +1,6 @@
-"""The paper's dynamic program for batches, an exact one beside it, and the schemes it is compared
-with. All cut tasks that are sorted by their inputs, but for static batching."""
+"""The paper's dynamic program for batches, an exact program, and the schemes to compare with.
+
+All of them cut tasks sorted by their inputs into batches, except static batching."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ Bounds = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Seconds without the upload, the speculation length and the cuts between batches."""
+    """Outcome of a scheme: seconds without the upload, speculation length, cuts between batches."""
 
     seconds: float
     length: int
@@ -26,13 +27,13 @@ class Served:
 
 
 class MemoryLimitError(ValueError):
-    """A task alone is more than the draft node holds."""
+    """A single task does not fit the draft node."""
 
 
 def paper_bounds(stages: Stages, inputs: Ints, *, has_pipeline: bool = True) -> Bounds:
-    """Batches by the recursion: for the first i tasks the best completion, over all last batches
-    that fit into memory. Of several ways to serve the first j tasks it goes on with the one that
-    completes first, as the paper does. O(K^2). inputs: (K,) sorted."""
+    """Return batches by the recursion: the best completion of the first i tasks over all last
+    batches that fit into memory. Of several ways to serve the first j tasks only the one that
+    completes first is continued, as in the paper. O(K^2). inputs: (K,) sorted."""
     n = len(inputs)
     best = np.full(n + 1, np.inf)
     drafted_s, verified_s, read_s = np.zeros(n + 1), np.zeros(n + 1), np.zeros(n + 1)
@@ -63,8 +64,8 @@ def paper_bounds(stages: Stages, inputs: Ints, *, has_pipeline: bool = True) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Label:
-    """One way to serve the first tasks: when draft and target are through with a stage of them,
-    what reading takes, and its cuts."""
+    """One way to serve the first tasks. drafted_s, verified_s: times at which draft and target
+    complete a stage of them. read_s: seconds of reading. bounds: its cuts."""
 
     drafted_s: float
     verified_s: float
@@ -73,7 +74,7 @@ class _Label:
 
 
 def exact_bounds(stages: Stages, inputs: Ints) -> Bounds:
-    """The best batches in this order: all ways are kept that could still come first."""
+    """Return the best batches in this order; all ways that could still become best are kept."""
     labels: list[list[_Label]] = [[_Label(0.0, 0.0, 0.0, (0,))]]
     for i in range(1, len(inputs) + 1):
         found = []
@@ -96,8 +97,8 @@ def exact_bounds(stages: Stages, inputs: Ints) -> Bounds:
 
 
 def _undominated(labels: Sequence[_Label], num: int) -> list[_Label]:
-    """Those that no other beats both by when the target is through and by when the draft is, with
-    what reading takes counted into both."""
+    """Return the labels that no other one beats in both the target's and the draft's completion
+    time, each with the time of reading."""
     kept: list[_Label] = []
     least = np.inf
     for label in sorted(labels, key=lambda a: (a.read_s + num * a.verified_s, a.drafted_s)):
@@ -109,19 +110,19 @@ def _undominated(labels: Sequence[_Label], num: int) -> list[_Label]:
 
 
 def every_bounds(num: int) -> list[Bounds]:
-    """All ways to cut so many tasks."""
+    """Return all ways to cut `num` tasks."""
     sizes = range(num)
     cuts = (c for size in sizes for c in itertools.combinations(range(1, num), size))
     return [(0, *cut, num) for cut in cuts]
 
 
 def max_bounds(stages: Stages, inputs: Ints) -> Bounds:
-    """As many a batch as memory holds."""
+    """Return batches as large as memory permits."""
     return _filled(inputs, lambda first, last: bool(_fits(stages, inputs, first, last)))
 
 
 def bucket_bounds(stages: Stages, inputs: Ints, ratio: float) -> Bounds:
-    """Inputs of similar length: none is more than `ratio` times the shortest of its batch."""
+    """Return batches of similar inputs: none is longer than `ratio` times its batch's shortest."""
 
     def may(first: int, last: int) -> bool:
         is_similar = inputs[last - 1] <= ratio * inputs[first]
@@ -131,7 +132,7 @@ def bucket_bounds(stages: Stages, inputs: Ints, ratio: float) -> Bounds:
 
 
 def static_bounds(stages: Stages, inputs: Ints, size: int) -> Bounds:
-    """So many a batch, or fewer where memory holds no more; inputs as they come."""
+    """Return batches of `size` tasks in the given order, or of fewer if memory holds no more."""
 
     def may(first: int, last: int) -> bool:
         return last - first <= size and bool(_fits(stages, inputs, first, last))
@@ -156,9 +157,9 @@ def _filled(inputs: Ints, may: Callable[[int, int], bool]) -> Bounds:
 
 
 def serve(setting: Setting, pair: Pair, inputs: Ints, scheme: str) -> Served:
-    """The best speculation length of a scheme, or the one that it prescribes.
+    """Run a scheme with its best speculation length, or the one that it prescribes.
 
-    inputs: (K,) as tasks come. Raises KeyError for a scheme that is not in SCHEMES.
+    inputs: (K,) in the order of arrival. Raises KeyError for a scheme that is not in SCHEMES.
     """
     if scheme == "ad":
         bounds: Bounds = (0, len(inputs))
@@ -187,5 +188,5 @@ SCHEMES: dict[str, Callable[[Stages, Ints], Bounds]] = {
     "static": lambda s, inputs: static_bounds(s, inputs, s.setting.schemes.static_size),
     "ad": lambda _, inputs: (0, len(inputs)),
 }
-# Those whose batches the program could have chosen itself.
+# Schemes whose batches the program could have chosen, too.
 INSIDE = ("fixed-length", "no-batching", "max-batching", "heuristic")

@@ -24,7 +24,7 @@ from bench.paper.printed.program import SCHEMES, exact_bounds, paper_bounds, ser
 from bench.paper.printed.setting import Setting, draw
 from policies.acceptance import Floats
 
-# A figure counts as reproduced within so many points of a hundred.
+# A figure counts as reproduced within this difference (0.03 is three percentage points).
 _NEAR: Final = 0.03
 _QUICK_SEEDS: Final = 3
 _EXACT_SEEDS: Final = 3
@@ -33,7 +33,7 @@ _ACCEPTANCES: Final = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The eight reductions, means over seeds, with other bits a token and another c2."""
+    """The eight reductions, as means over seeds, for given bits per token and c2 factor."""
 
     bits_a_token: float
     c2_factor: float
@@ -41,7 +41,7 @@ class Point:
 
 
 def quick(setting: Setting) -> Setting:
-    """Fewer seeds, and the first, middle and last values of the sweep."""
+    """Return the setting with fewer seeds, and the first, middle and last values of the sweep."""
     thin = {
         name: tuple(dict.fromkeys((values[0], values[len(values) // 2], values[-1])))
         for name in ("bits_a_token", "c2_factor")
@@ -182,7 +182,7 @@ def _by_acceptance(setting: Setting) -> Iterator[str]:
 
 
 def _exact(setting: Setting) -> Iterator[str]:
-    """How far the recursion, which keeps one way to serve the first tasks, is from the best."""
+    """Yield how far the recursion, which keeps one way for the first tasks, is from optimal."""
     lost = []
     for pair in PAIRS:
         for seed in range(setting.run.first_seed, setting.run.first_seed + _EXACT_SEEDS):

@@ -58,7 +58,7 @@ class Schemes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """FlexGen's counts (arXiv 2303.06865) for a decoder of 16-bit numbers."""
+    """A decoder with 16-bit weights, by FlexGen's formulas (arXiv 2303.06865)."""
 
     layers: int = count(1)
     hidden: int = count(1)
@@ -70,11 +70,11 @@ class Model:
 
     @property
     def cache_bytes(self) -> float:
-        """Of one token."""
+        """Bytes of one token in the cache."""
         return 4 * self.layers * self.hidden
 
     def decode_flops(self, context: Floats) -> Floats:
-        """Of one token after so many others."""
+        """Return the FLOPs of one token after `context` others."""
         h, f = self.hidden, self.ffn
         return self.layers * (8 * h**2 + 4 * h * f + 4 * h * context)
 
@@ -107,7 +107,7 @@ class Setting:
 
 
 def load_setting(path: Path = PRINTED) -> Setting:
-    """Raises ScenarioError, whose text names the key, its value and what is accepted."""
+    """Load the values. Raises ScenarioError, which names the key, its value and accepted ones."""
     try:
         with path.open("rb") as file:
             given = tomllib.load(file)
@@ -127,14 +127,14 @@ def load_setting(path: Path = PRINTED) -> Setting:
 
 @dataclass(frozen=True, slots=True)
 class TaskSet:
-    """inputs: (K,) tokens, as tasks come. efficiency: (K,) bit/s of each hertz of the band."""
+    """K tasks. inputs: (K,) tokens, in order of arrival. efficiency: (K,) bit/s per hertz."""
 
     inputs: Ints
     efficiency: Floats
 
 
 def draw(setting: Setting, seed: int) -> TaskSet:
-    """Tasks of a seed; fewer tasks are the first of many."""
+    """Draw the tasks of a seed; a smaller number of tasks gives the first of a larger number."""
     tasks, cell = setting.tasks, setting.cell
     lengths, places, fades = (np.random.default_rng([seed, number]) for number in range(3))
     inputs = np.ceil(lengths.random(tasks.num) * tasks.max_input).astype(np.int64)

@@ -57,7 +57,7 @@ def test_what_does_not_belong_together_is_not_merged() -> None:
     )
     with pytest.raises(ValueError, match="different machines"):
         merged(one, elsewhere)
-    with pytest.raises(ValueError, match="a: here: ours is there twice"):
+    with pytest.raises(ValueError, match="a: here: ours occurs twice"):
         merged(one, result_of([cell("a")]))
     merged(one, result_of([cell("a", place="there")]))
 
@@ -79,7 +79,7 @@ def test_a_folder_that_is_missing_is_told_before_anything_is_measured(tmp_path: 
 
     wrong = CliRunner().invoke(measure, ["--out", str(tmp_path / "none" / "result.json")])
     assert wrong.exit_code == 2
-    assert "is no folder" in wrong.output
+    assert "is not an existing folder" in wrong.output
     assert "measured" not in wrong.output
     assert CliRunner().invoke(measure, ["--out", str(tmp_path / "result.json")]).exit_code == 0
     assert CliRunner().invoke(measure, []).output == "measured for None\n"

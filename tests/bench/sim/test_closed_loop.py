@@ -27,9 +27,9 @@ def test_the_report_compares_with_the_best_of_each_scenario() -> None:
     text = report([outcome(1, 1.0, 4.0, 1.0), outcome(2, 2.0, 1.0, 1.0)])
     assert "mean 0.7500, median 0.7500, least 0.500" in text
     # The geometric mean of 4 and a half.
-    assert "auto to plain decoding: mean 1.414 (geometric), least 0.500" in text
-    assert "more than 3 % behind in 1" in text
-    assert "below 0.5 in 2" in text
+    assert "auto relative to plain decoding: mean 1.414 (geometric), least 0.500" in text
+    assert "more than 3 % slower in 1 scenarios" in text
+    assert "below 0.5 in 2 scenarios" in text
     for name in COMPARED:
         assert f"\n  {name} " in text
     for name in BELIEFS:
