@@ -94,7 +94,7 @@ class MembershipState:
             return [Refused(peer, hello.node, f"this connection joined as {here.node!r}")]
         if hello.incarnation in history.superseded:
             # Otherwise two live processes with one name would replace each other forever.
-            reason = "a later process joined under this name"
+            reason = "a later process joined under this name: give one of them another --name"
             return [Refused(peer, hello.node, reason, UNSUITABLE)]
         if hello.node not in self._history and not self._has_room_for_a_name():
             return [Refused(peer, hello.node, "too many nodes are members")]

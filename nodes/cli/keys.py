@@ -143,6 +143,10 @@ def invite_command(
     server = ring.coordinator_public()
     assert server is not None
     check_connect(endpoint)
+    if "//0.0.0.0:" in endpoint or "//[::]:" in endpoint:
+        raise click.UsageError(
+            f"--endpoint {endpoint}: give the address at which that machine reaches the coordinator"
+        )
     pair = new_key_pair()
     deadline = int(time.time()) + _seconds(expires)
     for replaced in ring.authorized().invite(Entry(pair.public, name, frozenset(roles), deadline)):

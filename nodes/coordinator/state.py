@@ -64,7 +64,8 @@ def _refusal_of(caller: Caller, role: str) -> str:
     roles = ", ".join(sorted(caller.roles or ()))
     return (
         f"the key of {caller.name} lacks the role {role!r} (it has {roles}): on the "
-        f"coordinator, invite this machine again with `airdraft keys invite --role {role}`"
+        f"coordinator, run `airdraft keys invite --role {role} --endpoint ...` without a name, and "
+        f"join here with that token: roles add up"
     )[:_MAX_SHORT_REASON]
 
 

@@ -230,8 +230,8 @@ class Roster:
             return ""
         return (
             f"vocabularies differ: draft model {draft.model} cannot work with "
-            f"target model {targets[0].profile.model}: choose models of one family, or start the "
-            f"draft node with --vocabulary"
+            f"target model {targets[0].profile.model}: write the target's with `airdraft models "
+            f"vocabulary` and start the draft node with --vocabulary FILE"
         )
 
     def message(self, peer: bytes, now: float) -> Member | None:

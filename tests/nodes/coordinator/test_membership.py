@@ -70,8 +70,8 @@ def test_a_draft_whose_vocabulary_differs_is_refused_with_both_names() -> None:
             OTHER,
             Refuse(
                 "vocabularies differ: draft model small cannot work with "
-                "target model big: choose models of one family, or start the draft node with "
-                "--vocabulary",
+                "target model big: write the target's with `airdraft models vocabulary` and "
+                "start the draft node with --vocabulary FILE",
                 UNSUITABLE,
             ),
         )
