@@ -263,8 +263,9 @@ def test_after_init_wrong_input_still_is(commands: Commands, tmp_path: Path) -> 
         (("keys", "revoke", "nobody"), 78, "no authorized node has the key or name"),
         (("keys", "add", "short", "--name", "a", "--role", "draft"), 78, "40 characters of Z85"),
         (("keys", "invite", "--role", "draft", "--endpoint", "10.0.0.1"), 78, "expected tcp://"),
+        (("keys", "invite", "--role", "draft", "--endpoint", "tcp://0.0.0.0:7"), 2, "the address"),
     ]
-    for expiry in ("0s", "5", "1w", "99d", "-5m", "m", "½h"):
+    for expiry in ("0s", "5", "1w", "99d", "-5m", "m", "½h", "²d"):
         invite = ("keys", "invite", "--role", "draft", "--endpoint", "tcp://10.0.0.1:7")
         cases.append(((*invite, f"--expires={expiry}"), 2, "--expires"))
     for arguments, code, said in cases:
