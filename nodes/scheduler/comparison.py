@@ -80,7 +80,8 @@ class Comparisons:
 
     def of(self, num_streams: int) -> Comparison:
         """Returns the comparison for this number of streams."""
-        cost = _FIRST_TRIAL_COST / num_streams
+        # The last pass of the last stream is reported when there is none any more.
+        cost = _FIRST_TRIAL_COST / max(1, num_streams)
         return self._found.setdefault(num_streams.bit_length(), Comparison(first_trial_cost=cost))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from nodes.messages import CommitNotice, OpenStreamRequest
 from nodes.scheduler import Scheduler
-from nodes.scheduler.comparison import Comparison, Speculation
+from nodes.scheduler.comparison import Comparison, Comparisons, Speculation
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.scheduler.planning import MODES
 from nodes.worker.stream import StreamId
@@ -124,6 +124,10 @@ def test_guesses_for_many_streams_are_compared_apart_from_those_for_one() -> Non
     admit(mesh.scheduler, 2)
     mesh.decode(1, slowdown=1.2)
     assert mesh.is_guessed_for
+
+
+def test_a_pass_is_compared_though_its_last_stream_is_gone() -> None:
+    assert Comparisons().of(0).speculation is Speculation.ON
 
 
 def test_in_a_pause_a_draft_node_hears_nothing_and_then_all_at_once() -> None:
