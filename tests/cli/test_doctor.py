@@ -40,7 +40,7 @@ def test_a_coordinator_that_is_not_there(commands: Commands, tmp_path: Path) -> 
     done = commands.run("doctor", "--connect", where, AIRDRAFT_ENGINE__MODEL="toy:1")
     assert done.returncode == 1
     assert f"fail  no coordinator answered at {where}" in done.stdout
-    assert "-> start one with `airdraft coordinator`" in done.stdout
+    assert "-> start a mesh with `airdraft up`" in done.stdout
     assert done.stderr == ""
 
 
