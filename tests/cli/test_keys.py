@@ -126,7 +126,7 @@ def test_a_client_may_not_observe_the_mesh_until_it_is_invited_as_admin(
             assert done.returncode == 77
             line = error_line(done)
             assert "the key of nano lacks the role 'admin' (it has client)" in line
-            assert "`airdraft keys invite --role admin`" in line
+            assert "`airdraft keys invite --role admin --endpoint ...`" in line
         joined("admin")
         for command in observing:
             assert commands.run(*command, "--keys", there).returncode == 0
