@@ -16,6 +16,7 @@ PACKAGES = (
     "nodes/scheduler",
     "nodes/target",
     "nodes/draft",
+    "nodes/telemetry",
     "policies",
 )
 SHELLS = {

@@ -15,8 +15,11 @@ def summary_of(cls: type) -> str:
 
 
 def meanings_of(cls: type) -> dict[str, str]:
-    """Field -> what the docstring says of it, for the fields that it names."""
-    return _read(cls)[1]
+    """Field -> what the docstring of the class, or of a class that it extends, says of it."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        found |= _read(base)[1]
+    return found
 
 
 def _read(cls: type) -> tuple[str, dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -56,4 +57,4 @@ def this_commit() -> str:
 def typed_command() -> str:
     """Return the command line; of absolute paths only the names, to publish no folders' names."""
     parts = [Path(part).name if part.startswith("/") else part for part in sys.argv[1:]]
-    return " ".join(["python -m bench", *parts])
+    return f"python -m bench {shlex.join(parts)}"

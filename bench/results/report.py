@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 from bench.results.schema import Cell, Machine, Results, Value
@@ -12,6 +13,8 @@ _HIDDEN = {
     *("first token p95", "first token p99", "time a token p50", "time a token p99"),
     "processor time a token",
 }
+# Of lines that are no rows of tables.
+_WIDTH = 118
 _RATIO_TITLES = {"tokens/s": "tokens/s", "decode tokens/s": "while all decode"}
 
 
@@ -137,13 +140,27 @@ def _ratio(value: Value | None) -> str:
     return f"{value.value:.2f}{interval}"
 
 
+def _shell(command: str) -> Iterator[str]:
+    """A command as a code block, continued before an option where it is too long for a line."""
+    head, *options = command.split(" --")
+    line = f"    {head}"
+    for option in options:
+        if len(line) + len(option) > _WIDTH - len(" -- \\"):
+            yield f"{line} \\"
+            line = "     "
+        line += f" --{option}"
+    yield line
+
+
 def section(results: Results) -> str:
     """Return a short report: for each suite the table of its first system beside all others."""
     lines = [
-        f"Made {results.made_at[:10]} by `{results.command}`"
-        f"{'; quick: few turns, so intervals say little' if results.is_quick else ''}.",
+        f"Made {results.made_at[:10]} by"
+        f"{' (quick: few turns, so intervals say little)' if results.is_quick else ''}:",
         "",
-        machine_line(results.machine) + _cores_line(results),
+        *(line for command in results.command.split("; ") for line in _shell(command)),
+        "",
+        *textwrap.wrap(machine_line(results.machine) + _cores_line(results), _WIDTH),
         "",
     ]
     suites = dict.fromkeys(cell.suite for cell in results.cells if cell.reference)

@@ -223,8 +223,8 @@ class CoordinatorConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TargetConfig:
-    """A target node, which verifies guesses and decodes.
+class NodeConfig:
+    """What a target node and a draft node both need.
 
     connect: The coordinator's endpoint. Empty means the coordinator that this machine joined,
         otherwise the one on this machine.
@@ -234,38 +234,32 @@ class TargetConfig:
     """
 
     connect: str = ""
-    name: str = "target"
+    name: str
     keys: str = ""
     join_timeout_s: float = 10.0
     link: LinkSettings = field(default_factory=LinkSettings)
-    engine: EngineSettings = field(default_factory=lambda: EngineSettings(model=DEFAULT_TARGET))
+    engine: EngineSettings
 
     def __post_init__(self) -> None:
         _in_range("join_timeout_s", self.join_timeout_s, 0.1, 3600)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DraftConfig:
-    """A draft node, which guesses tokens for a target to verify.
+class TargetConfig(NodeConfig):
+    """A target node, which verifies guesses and decodes."""
 
-    connect: The coordinator's endpoint. Empty means the coordinator that this machine joined,
-        otherwise the one on this machine.
-    name: The node's name in the mesh.
-    keys: The directory of key files. Empty means the usual one.
-    join_timeout_s: The time, in seconds, that the node waits for the coordinator to let it in.
-    """
+    name: str = "target"
+    engine: EngineSettings = field(default_factory=lambda: EngineSettings(model=DEFAULT_TARGET))
 
-    connect: str = ""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftConfig(NodeConfig):
+    """A draft node, which guesses tokens for a target to verify."""
+
     name: str = "draft"
-    keys: str = ""
-    join_timeout_s: float = 10.0
-    link: LinkSettings = field(default_factory=LinkSettings)
     engine: EngineSettings = field(
         default_factory=lambda: EngineSettings(model=DEFAULT_DRAFT, profile="fast")
     )
-
-    def __post_init__(self) -> None:
-        _in_range("join_timeout_s", self.join_timeout_s, 0.1, 3600)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

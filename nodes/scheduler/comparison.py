@@ -20,14 +20,12 @@ _LEFT_OUT_PASSES: Final = 8
 _TRIAL_PASSES: Final = 32
 # Trials of the mode that seems slower may cost this share of all tokens.
 _MOST_TRIAL_COST: Final = 0.01
-# The share after the first comparison that draft nodes lose, for one stream; half as much after
-# each further one, and less for several streams, whose passes say as much more: with 0.03 chats
-# of four streams had 0.91 of plain decoding instead of 0.97.
-# The first trial of a mesh is its worst, because draft nodes have not yet learnt which of their
-# guesses are right. Chats with the real pair had 0.90 of the speed of plain decoding in the first
-# 32 passes and 1.49 in later ones, and were once left without guesses for 1,490 passes. In a
-# simulation of 1,000 tokens, drafts that gain 1.2, 1.4 and 1.7 times had 1.00 to 1.07 times their
-# speed with 0.01 alone, and drafts that lose a fifth or a third had 0.98 to 0.99.
+# The share after the first comparison that draft nodes lose, for one stream. It is halved after
+# each further one, and divided by the number of streams, because their passes say as much more:
+# chats of four streams had 0.91 of plain decoding with 0.03, and 0.94 and 0.97 with 0.01. The first
+# trial of a mesh is its worst, because draft nodes have not yet learnt which of their guesses are
+# right. Chats with the real pair had 0.90 of the speed of plain decoding in the first 32 passes and
+# 1.49 in later ones, and were once left without guesses for 1,490 passes.
 _FIRST_TRIAL_COST: Final = 0.03
 # A smaller difference between the modes counts as this one when the next trial is scheduled.
 _LEAST_LOSS: Final = 0.05

@@ -1,4 +1,4 @@
-"""Decides when a node of a private mesh is restarted after it has ended. It is pure.
+"""Decides when a node of a private mesh is restarted after it has ended. Pure.
 
 The first restart is immediate, because most causes of an end are gone at the next start. A node
 that ends again and again gets longer pauses, so that it does not take the CPU from the others by

@@ -1,4 +1,4 @@
-"""Adapts the unit files that airdraft ships to a machine. It reads them and is otherwise pure.
+"""Adapts the unit files that airdraft ships to a machine. Pure but for reading them.
 
 In `systemd/` they are written for the system's manager and a command at /usr/bin/airdraft.
 """

@@ -164,9 +164,11 @@ def _schemes(setting: Setting) -> Iterator[str]:
     yield ""
     yield "In brackets: the speculation length and the number of batches. First seed, upload apart."
     yield ""
-    yield "Joint to autoregressive decoding (`ad`) by acceptance: " + "; ".join(
-        _by_acceptance(setting)
-    )
+    yield "Joint to autoregressive decoding (`ad`), by acceptance:"
+    yield ""
+    yield f"| pair | {' | '.join(f'{alpha:g}' for alpha in _ACCEPTANCES)} |"
+    yield "|---|" + "---|" * len(_ACCEPTANCES)
+    yield from _by_acceptance(setting)
     yield ""
 
 
@@ -177,8 +179,8 @@ def _by_acceptance(setting: Setting) -> Iterator[str]:
             other = replace(setting, tasks=replace(setting.tasks, alpha=alpha))
             inputs = draw(other, setting.run.first_seed).inputs
             joint, plain = (serve(other, pair, inputs, name).seconds for name in ("joint", "ad"))
-            cells.append(f"{joint / plain:.2f} at {alpha:g}")
-        yield f"{pair.draft} and {pair.target} {', '.join(cells)}"
+            cells.append(f"{joint / plain:.2f}")
+        yield f"| {pair.draft}, {pair.target} | {' | '.join(cells)} |"
 
 
 def _exact(setting: Setting) -> Iterator[str]:
