@@ -205,12 +205,12 @@ class Totals:
     @property
     def natural_s(self) -> Floats:
         """(...) C if it is not prolonged for plain streams."""
-        rounds_s = laps_with_waits(self.round_s, self.air_s, self.num_batches)
+        rounds_s = rounds_with_waits(self.round_s, self.air_s, self.num_batches)
         longest: Floats = np.maximum(np.maximum(self.busy_s, self.verify_s), rounds_s)
         return longest
 
 
-def laps_with_waits(round_s: Floats, air_s: Floats, num_batches: Floats) -> Floats:
+def rounds_with_waits(round_s: Floats, air_s: Floats, num_batches: Floats) -> Floats:
     """(...) seconds of the longest round with its waits for others' messages (module docstring)."""
     others = np.maximum(0.0, num_batches - 1.0)
     others_s = air_s * others / (others + 1.0)

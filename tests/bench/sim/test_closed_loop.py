@@ -37,6 +37,13 @@ def test_the_report_compares_with_the_best_of_each_scenario() -> None:
         assert "mean 0.500  least 0.500; to plain 2.000  least 2.000" in line
 
 
+def test_chosen_modes_run_beside_auto_and_plain_decoding() -> None:
+    made = run_seed(2, 30, ("paper",))
+    assert set(made.prices_s) == {"auto", "plain", "paper"}
+    assert made.believing_s == {}
+    assert "other beliefs" not in report([made])
+
+
 def test_every_mode_runs_a_random_scenario(tmp_path: Path) -> None:
     made = run_seed(2, 30)
     assert set(made.prices_s) == set(COMPARED)
