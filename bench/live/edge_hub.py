@@ -24,7 +24,7 @@ from nodes.coordinator.service import Coordinator
 from nodes.engine.recording import RecordedText, read_recording
 from nodes.keys.keyring import Keyring
 from nodes.messages import FinishedNotice, TokensNotice
-from nodes.scheduler.planning import MODES
+from nodes.scheduler.planning import MODES, observed_price_s, predicted_price_s
 from nodes.service.runtime import set_engine_environment
 
 _START_LIMIT_S = 120.0
@@ -162,10 +162,10 @@ async def _measured(
         for running in serving:
             if running.done():
                 running.result()
-        for report in (scheduler.report for scheduler in coordinator.state.schedulers):
-            predicted_s = report.prices_s[bool(report.plan.batches)]
-            if predicted_s and report.observed_price_s:
-                promised.append(report.observed_price_s / predicted_s)
+        for scheduler in coordinator.state.schedulers:
+            observed_s, predicted_s = observed_price_s(scheduler), predicted_price_s(scheduler)
+            if predicted_s and observed_s:
+                promised.append(observed_s / predicted_s)
     figures = loop.figures
     seconds = clock() - began
     got = [loop.num_tokens[k] - before[k] for k in range(task.num_streams)]

@@ -22,9 +22,9 @@ from bench.sim.scripted import ScriptedTokenizer, Work
 from nodes.engine.protocol import EngineInfo, Logits, SavedPrefix, Span
 from nodes.engine.sampling import Sampling
 from nodes.messages import CommitReply
+from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Emit, Finish, Instruction, ToTarget
-from nodes.scheduler.state import SchedulerState
 from nodes.target.state import TargetState
 from nodes.worker.events import Ready
 from nodes.worker.stream import StreamId, StreamSpec
@@ -189,7 +189,8 @@ class _World:
         state = TargetState(model, ScriptedTokenizer(), costs=costs)
         engine = Engine(self._clock, costs, 0.0, Random(copies.seed))
         self._target = SimNode(engine, model, state, to_target, self._from_target)
-        self._scheduler = SchedulerState(Drafts(), Link(rtt_s=copies.rtt_s), looks_up=lookup)
+        self._scheduler = Scheduler(None, Drafts(), looks_up=lookup)
+        self._scheduler.target_link(Link(rtt_s=copies.rtt_s))
         self._read_at: dict[int, float] = {}
         self._seconds: list[float] = []
         self._max_tokens = copies.max_tokens

@@ -182,7 +182,7 @@ class CellsWorld:
         spent = {name: s - before[name] for name, s in self._costs.seconds.items()}
         whole = {name: before[name] for name in ("joining", "admission")}
         num_streams = self._num_cells * STREAMS_A_CELL
-        num_served = sum(scheduler.num_streams for scheduler in self._state.schedulers)
+        num_served = sum(len(scheduler.streams) for scheduler in self._state.schedulers)
         if num_served != num_streams:
             raise RuntimeError(f"{num_served} of {num_streams} streams have a target")
         gc.collect()

@@ -38,7 +38,7 @@ from nodes.messages import (
 from nodes.scheduler.commits import tell_followers
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDraft, ToTarget
-from nodes.scheduler.planning import MODES, Mode
+from nodes.scheduler.planning import MODES, Mode, observed_price_s, predicted_price_s
 from nodes.scheduler.scheduler import Scheduler
 from nodes.scheduler.stream import Figures
 from nodes.target.state import TargetState
@@ -151,7 +151,7 @@ class World:
             self._clients.book(request, self._clock.now)
             if request.ready_at >= 0:
                 self._note_gap(request)
-        for stream in self._scheduler.streams():
+        for stream in self._scheduler.streams.values():
             self._count(stream.figures)
         return Result(
             self._clients.figures,
@@ -168,11 +168,11 @@ class World:
         )
 
     def _tick(self) -> None:
-        now, report = self._clock.now, self._scheduler.report
-        self._carry_out(self._scheduler.tick(now))
-        predicted_s = report.prices_s[bool(report.plan.batches)]
-        if now >= self._scenario.warm_up_s and predicted_s and report.observed_price_s:
-            self._promised.append(report.observed_price_s / predicted_s)
+        now, scheduler = self._clock.now, self._scheduler
+        self._carry_out(scheduler.tick(now))
+        observed_s, predicted_s = observed_price_s(scheduler), predicted_price_s(scheduler)
+        if now >= self._scenario.warm_up_s and observed_s and predicted_s:
+            self._promised.append(observed_s / predicted_s)
         self._clock.after(_TICK_S, self._tick)
 
     # -- draft nodes ---------------------------------------------------------------------------
@@ -237,7 +237,7 @@ class World:
 
     def _leave(self, name: str) -> None:
         self._drafts.pop(name).is_alive = False
-        self._carry_out(self._scheduler.draft_lost(name, self._clock.now, has_died=False))
+        self._carry_out(self._scheduler.draft_lost(name, has_died=False))
 
     # -- clients -------------------------------------------------------------------------------
 
@@ -324,7 +324,6 @@ class World:
             self._scheduler.target_ready(
                 StreamId(message.stream_id),
                 message.generation,
-                self._clock.now,
                 message.num_read,
                 has_begun=message.has_begun,
             )
@@ -334,7 +333,7 @@ class World:
         self._carry_out(self._scheduler.committed(reply, self._clock.now))
 
     def _from_draft(self, name: str, message: Any) -> None:
-        if name not in self._scheduler.state.drafts:
+        if name not in self._scheduler.drafts:
             return
         match message:
             case GuessNotice():
@@ -342,7 +341,7 @@ class World:
                     self._scheduler.guessed(name, list(parts_of(message)), self._clock.now)
                 )
             case StreamReadyNotice(stream_id=s, generation=g):
-                self._scheduler.draft_ready(name, StreamId(s), g, self._clock.now)
+                self._scheduler.draft_ready(name, StreamId(s), g)
 
     def _carry_out(self, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
@@ -365,7 +364,7 @@ class World:
     def _due(self, deadline: float) -> None:
         if deadline == self._deadline:
             self._deadline = None
-            self._carry_out(tell_followers(self._scheduler.state, self._clock.now))
+            self._carry_out(tell_followers(self._scheduler, self._clock.now))
 
     def _to_draft(self, name: str, message: Any) -> None:
         index = int(name.rpartition("-")[2]) - 1
@@ -375,5 +374,5 @@ class World:
             self._num_messages += 1
             medium = self._media[link.medium or name]
             medium.send(self._clock, link, bits_of(message), partial(draft.receive, message))
-            record = self._scheduler.state.drafts[name]
+            record = self._scheduler.drafts[name]
             record.free_at = max(medium.free_at, record.free_at)

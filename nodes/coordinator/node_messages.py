@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Any
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
@@ -21,11 +21,8 @@ from nodes.messages import (
     TokenizeReply,
     parts_of,
 )
-from nodes.scheduler import Scheduler
 from nodes.worker.stream import StreamId
 
-# Bounds the pass times that a peer reports, so that one false number cannot outweigh all others.
-_MOST_BUSY_S: Final = 3600.0
 # Error codes taken from targets. Any other means only that the target cannot serve the stream.
 _CODES_OF_TARGETS = frozenset({"bad_request", "internal"})
 
@@ -45,28 +42,27 @@ class NodeMessages:
             case CommitReply() if node.scheduler is not None:
                 streams = [StreamId(e.stream_id) for e in message.entries]
                 self._serving.ledger.charge(streams, num_bytes, to_draft=False)
-                node.busy_s += min(max(0.0, message.pass_s), _MOST_BUSY_S)
+                node.busy_s += message.pass_s
                 return self._serving.carry_out(node, node.scheduler.committed(message, now), now)
             case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read) if (
                 node.scheduler is not None
             ):
                 begun = message.has_begun
-                ready = node.scheduler.target_ready(StreamId(s), g, now, num_read, has_begun=begun)
+                ready = node.scheduler.target_ready(StreamId(s), g, num_read, has_begun=begun)
                 return self._serving.carry_out(node, ready, now)
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason) if (
                 node.scheduler is not None
             ):
                 code = message.code if message.code in _CODES_OF_TARGETS else "unavailable"
-                failed = node.scheduler.target_failed(StreamId(s), g, reason, now, code)
+                failed = node.scheduler.target_failed(StreamId(s), g, reason, code)
                 return self._serving.carry_out(node, failed, now)
             case PromptScoresNotice() if node.scheduler is not None:
                 passed_on = self._serving.prompt_scored(node, message, now)
                 if passed_on is not None:
                     return passed_on
             case StreamParkedNotice(stream_id=s, generation=g) if node.scheduler is not None:
-                return self._serving.carry_out(
-                    node, node.scheduler.target_parked(StreamId(s), g, now), now
-                )
+                parked = node.scheduler.target_parked(StreamId(s), g)
+                return self._serving.carry_out(node, parked, now)
             case TokenizeReply() if node.role == "target":
                 return self._on_tokenized(node, message, now)
             case GuessNotice() | StreamReadyNotice() | StreamFailedNotice():
@@ -80,21 +76,22 @@ class NodeMessages:
         out: list[Send] = []
         match message:
             case GuessNotice():
-                node.busy_s += min(message.draft_us / 1e6, _MOST_BUSY_S)
+                node.busy_s += message.draft_us / 1e6
                 streams = [StreamId(part.stream_id) for part in message.parts]
                 self._serving.ledger.charge(streams, num_bytes, to_draft=True)
-                for target, parts in self._by_target(message):
-                    if target.scheduler is not None:
-                        passed_on = target.scheduler.guessed(node.name, parts, now)
-                        out += self._serving.carry_out(target, passed_on, now)
+                for holder, parts in self._by_target(message):
+                    if holder.scheduler is not None:
+                        passed_on = holder.scheduler.guessed(node.name, parts, now)
+                        out += self._serving.carry_out(holder, passed_on, now)
             case StreamReadyNotice(stream_id=s, generation=g):
-                for target, scheduler in self._holders([StreamId(s)]):
-                    ready = scheduler.draft_ready(node.name, StreamId(s), g, now)
-                    out += self._serving.carry_out(target, ready, now)
+                target = self._target_of(StreamId(s))
+                if target is not None and target.scheduler is not None:
+                    target.scheduler.draft_ready(node.name, StreamId(s), g)
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
-                for target, scheduler in self._holders([StreamId(s)]):
-                    failure = node.name, StreamId(s), g, reason, now, message.code
-                    failed = scheduler.draft_failed(*failure)
+                target = self._target_of(StreamId(s))
+                if target is not None and target.scheduler is not None:
+                    failure = node.name, StreamId(s), g, reason, message.code
+                    failed = target.scheduler.draft_failed(*failure)
                     out += self._serving.carry_out(target, failed, now)
         return out
 
@@ -111,11 +108,8 @@ class NodeMessages:
             if target is not None:
                 yield target, parts
 
-    def _holders(self, streams: Sequence[StreamId]) -> list[tuple[NodeRecord, Scheduler]]:
-        """Return the targets that serve any of these streams, with their schedulers."""
-        names = dict.fromkeys(self._serving.ledger.target_of(stream_id) for stream_id in streams)
-        nodes = [self._roster.node(name) for name in names]
-        return [(n, n.scheduler) for n in nodes if n is not None and n.scheduler is not None]
+    def _target_of(self, stream_id: StreamId) -> NodeRecord | None:
+        return self._roster.node(self._serving.ledger.target_of(stream_id))
 
     def _on_tokenized(self, node: NodeRecord, reply: TokenizeReply, now: float) -> list[Send]:
         request, was_asked = self._serving.ledger.tokenizing.answered(node.name, reply.request_id)

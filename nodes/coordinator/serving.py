@@ -117,7 +117,9 @@ class Serving:
     ) -> list[Send] | None:
         """Pass prompt scores on to the client; None if they are stale."""
         request = self.ledger.streams.get(StreamId(notice.stream_id))
-        stream = target.scheduler.stream(StreamId(notice.stream_id)) if target.scheduler else None
+        stream = (
+            target.scheduler.streams.get(StreamId(notice.stream_id)) if target.scheduler else None
+        )
         if request is None or stream is None or stream.spec.generation != notice.generation:
             return None
         if not stream.spec.scores_prompt:
@@ -187,7 +189,7 @@ class Serving:
             source = self._roster.node(choice.target)
             assert source is not None
             assert source.scheduler is not None
-            journal, released = source.scheduler.release(choice.spec.stream_id, now)
+            journal, released = source.scheduler.release(choice.spec.stream_id)
             self._unplace(journal)
             out += self.carry_out(source, released, now)
         for choice in move.choices:
@@ -199,7 +201,7 @@ class Serving:
         target = gone.record
         assert target.scheduler is not None
         self.choosing.left(gone, now)
-        released, instructions = target.scheduler.release_all(now)
+        released, instructions = target.scheduler.release_all()
         out = self.carry_out(target, instructions, now)
         # Requests of a client that fell silent at the same time have ended already, although this
         # target was not notified.
@@ -377,7 +379,7 @@ class Serving:
         for stream_id, choice in list(request.choices.items()):
             target = self._roster.node(choice.target)
             if target is not None and target.scheduler is not None:
-                out += self.carry_out(target, target.scheduler.cancel(stream_id, now), now)
+                out += self.carry_out(target, target.scheduler.cancel(stream_id), now)
             else:
                 self._forget_stream(request, stream_id)
         self._forget(request, "cancelled")
@@ -395,7 +397,7 @@ class Serving:
             target = self._roster.node(choice.target)
             if target is not None and target.scheduler is not None:
                 # The stream is forgotten already, so its Finish sends nothing to the client.
-                out += self.carry_out(target, target.scheduler.cancel(stream_id, now), now)
+                out += self.carry_out(target, target.scheduler.cancel(stream_id), now)
                 target.scheduler.take_figures(stream_id)
         out.append(
             Send(

@@ -279,7 +279,7 @@ class CoordinatorState:
         node = self._roster.node(due.target)
         if node is None or node.scheduler is not due.scheduler:
             return []
-        return self._carry_out(node, due.scheduler.take_plan(due.planning, made, now), now)
+        return self._carry_out(node, due.scheduler.take_plan(made, now), now)
 
     def next_deadline(self) -> float | None:
         """Return when a scheduler or an upload next needs a tick, or None."""
@@ -400,7 +400,7 @@ class CoordinatorState:
             # Schedulers remove it too, but there may be no target.
             self._drafts.remove(node.name)
             for target, scheduler in self._roster.schedulers():
-                lost = scheduler.draft_lost(node.name, now, has_died=event.has_died)
+                lost = scheduler.draft_lost(node.name, has_died=event.has_died)
                 out += self._carry_out(target, lost, now)
             return out
         return [*self._serving.target_gone(event, now), *self._intake.ask_tokenizers()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from mesh.messages import MaxLen, Range, TokenIds, message, struct
+from mesh.messages import MaxLen, Range, Seconds, TokenIds, message, struct
 from nodes.engine.sampling import Sampling
 from nodes.messages.fields import (
     MAX_GAMMA,
@@ -177,7 +177,7 @@ class CommitReply:
     pass_s: seconds of the pass. num_read_tokens: prompt tokens that the same pass read.
     """
 
-    pass_s: float
+    pass_s: Seconds
     entries: Annotated[tuple[CommitEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
     token_ids: TokenIds
     num_read_tokens: Count = 0
@@ -247,7 +247,7 @@ class GuessNotice:
 
     parts: Annotated[tuple[ChainPart, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
     token_ids: TokenIds
-    draft_us: Count = 0
+    draft_us: Annotated[int, Range(0, 86_400_000_000)] = 0
 
 
 def parts_of(notice: GuessNotice) -> Iterator[tuple[ChainPart, tuple[int, ...]]]:

@@ -1,44 +1,120 @@
-"""Messages to draft nodes about the streams that they follow: commits, texts in pieces. Pure."""
+"""Adds what a pass commits to journals, and sends it to clients and draft nodes. Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from nodes.messages import MAX_GAMMA, MAX_STREAMS_PER_MESSAGE, AddedEntry, CommitNotice
+from nodes.messages import (
+    MAX_GAMMA,
+    MAX_STREAMS_PER_MESSAGE,
+    AddedEntry,
+    CommitEntry,
+    CommitNotice,
+)
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.drafts import DraftRecord
-from nodes.scheduler.instructions import Instruction, ToDraft
+from nodes.scheduler.instructions import Emit, Finish, Instruction, ToDraft
+from nodes.scheduler.report import plain_label
+from nodes.scheduler.stream import Opening, Running, Stream
 from nodes.worker.stream import StreamId
+from policies.acceptance import AcceptanceEstimate
 
 if TYPE_CHECKING:
-    from nodes.scheduler.state import SchedulerState
+    from nodes.scheduler.scheduler import Scheduler
+
+# Tokens of a lease; half of them are left when it is renewed. At 20 to 100 tokens a second both
+# last longer than any round trip, and little work is lost when the coordinator or client is gone.
+LEASE_TOKENS: Final = 64
+# A draft node is judged for a target by some 200 commits.
+_ALPHA_MEMORY: Final = 0.995
 
 
-def tell_followers(state: SchedulerState, now: float) -> list[Instruction]:
-    """Send new commits and the next pieces of long texts, one message to each draft node whose link
-    is free."""
+def commit(
+    scheduler: Scheduler,
+    entry: CommitEntry,
+    token_ids: tuple[int, ...],
+    added: list[Stream],
+    now: float,
+) -> list[Instruction]:
+    """Handle one entry of a pass. A stream that continues is appended to `added`."""
+    stream = scheduler.current(StreamId(entry.stream_id), entry.generation)
+    if stream is None:
+        return []
+    length = len(stream.token_ids)
+    if entry.prefix_len != length:
+        scheduler.num_stale += 1
+        if entry.prefix_len > length:
+            return scheduler.reopen(stream, "messages with tokens of the target were lost")
+        return []
+    plain = plain_label(stream, entry.num_offered, scheduler.speculation)
+    scheduler.counts.committed(entry, entry.num_tokens, plain)
+    if len(token_ids) > stream.tokens_left:
+        return scheduler.abort(stream, "the target committed more tokens than max_tokens allows")
+    if len(entry.scores) != (len(token_ids) if stream.spec.num_logprobs >= 0 else 0):
+        return scheduler.abort(
+            stream, "the target sent another number of log-probabilities than of tokens"
+        )
     out: list[Instruction] = []
-    if state.speculation is not Speculation.ON:
-        return out
-    for name in list(state.untold):
-        node = state.drafts.get(name)
-        if node is None:
-            del state.untold[name]
-        elif now >= node.free_at:
-            out += _send(state, node, now)
+    position = stream.num_output
+    stream.token_ids += token_ids
+    if token_ids:
+        stream.num_reopened = 0
+    stream.count(entry, now)
+    follow = stream.follow
+    if follow is not None:
+        scheduler.untold.setdefault(follow.node, {})[stream.spec.stream_id] = None
+        follow.num_used += max(0, entry.num_draft_tokens - entry.num_looked_up)
+        follow.num_offered += entry.num_offered
+        if entry.num_compared:
+            follow.compared_at = len(stream.token_ids)
+            seen = scheduler.alphas.setdefault(
+                follow.node, AcceptanceEstimate(memory=_ALPHA_MEMORY)
+            )
+            seen.observe(entry.num_compared, entry.num_right)
+    if token_ids or entry.text:
+        # An accepted end-of-text guess is not a token of the text.
+        num_accepted = min(entry.num_accepted_tokens, len(token_ids))
+        counts = entry.num_draft_tokens, num_accepted
+        output = token_ids, entry.text, *counts, entry.scores, bool(entry.finish_reason)
+        out.append(Emit(stream.spec.stream_id, position, *output))
+    if entry.finish_reason:
+        finish = Finish(stream.spec.stream_id, entry.finish_reason)
+        return [*out, *scheduler.remove(stream), finish]
+    if stream.tokens_left <= 0:
+        error = "the target sent the last token without a finish reason"
+        return [*out, *scheduler.abort(stream, error)]
+    if isinstance(stream.phase, Opening):
+        # The notice that the stream is ready was lost or overtaken; a commit implies it.
+        stream.phase, stream.is_parked = Running(length + LEASE_TOKENS), False
+    added.append(stream)
     return out
 
 
-def _send(state: SchedulerState, node: DraftRecord, now: float) -> list[Instruction]:
+def tell_followers(scheduler: Scheduler, now: float) -> list[Instruction]:
+    """Send new commits and the next pieces of long texts, one message to each draft node whose link
+    is free."""
+    out: list[Instruction] = []
+    if scheduler.speculation is not Speculation.ON:
+        return out
+    for name in list(scheduler.untold):
+        node = scheduler.drafts.get(name)
+        if node is None:
+            del scheduler.untold[name]
+        elif now >= node.free_at:
+            out += _send(scheduler, node, now)
+    return out
+
+
+def _send(scheduler: Scheduler, node: DraftRecord, now: float) -> list[Instruction]:
     """Fill one message with tokens that a draft node has not received yet."""
     entries: list[AddedEntry] = []
     token_ids: list[int] = []
-    waiting = list(state.untold.pop(node.name))
+    waiting = list(scheduler.untold.pop(node.name))
     # A stream that has had a piece of a long text comes after all others the next time.
     rest: list[StreamId] = []
     again: list[StreamId] = []
     for index, stream_id in enumerate(waiting):
-        stream = state.streams.get(stream_id)
+        stream = scheduler.streams.get(stream_id)
         follow = stream.follow if stream is not None else None
         if stream is None or follow is None or follow.node != node.name:
             continue
@@ -56,18 +132,10 @@ def _send(state: SchedulerState, node: DraftRecord, now: float) -> list[Instruct
         if follow.told < len(stream.token_ids):
             again.append(stream_id)
     if rest or again:
-        state.untold[node.name] = dict.fromkeys([*rest, *again])
+        scheduler.untold[node.name] = dict.fromkeys([*rest, *again])
     if not entries:
         return []
     message_s = node.message_s(len(entries), len(token_ids)) + node.owed_s
     node.free_at, node.owed_s = now + message_s / node.share_down, 0.0
     notice = CommitNotice(tuple(entries), tuple(token_ids), node.rate_up_bps)
     return [ToDraft(node.name, notice)]
-
-
-def next_deadline(state: SchedulerState) -> float | None:
-    """Returns the time by which `tick` must be called; None if no message is waiting."""
-    if state.speculation is not Speculation.ON:
-        return None
-    nodes = (state.drafts.get(name) for name in state.untold)
-    return min((node.free_at for node in nodes if node is not None), default=None)

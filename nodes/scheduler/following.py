@@ -11,15 +11,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from nodes.messages import ChainPart, CloseStreamNotice, GuessNotice
+from nodes.messages import CloseStreamNotice
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.drafts import DraftRecord, Wanted
-from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget, open_request
+from nodes.scheduler.instructions import Instruction, ToDraft, open_request
 from nodes.scheduler.stream import Follow, Stream
-from nodes.worker.stream import StreamId
 
 if TYPE_CHECKING:
-    from nodes.scheduler.state import SchedulerState
+    from nodes.scheduler.scheduler import Scheduler
 
 # A stream loses its draft node after this many tokens without a guess that could be compared: the
 # node is silent, or its guesses arrive after the text has passed them.
@@ -40,66 +39,66 @@ def _still_reads(name: str) -> str:
     return f"draft off: {name} is still reading the text"
 
 
-def find_follower(state: SchedulerState, stream: Stream) -> list[Instruction]:
+def find_follower(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
     """Assign a draft node to a stream that wants one and has none, or set its plain_reason."""
     if stream.fixed_gamma == 0:
         stream.plain_reason = "draft off: the request sets gamma to 0"
-    if stream.follow is not None or not (state.has_followers and stream.wants_follower):
+    if stream.follow is not None or not (scheduler.mode.has_guesses and stream.wants_follower):
         return []
-    if state.speculation is not Speculation.ON:
-        stream.plain_reason = _WHY_NOT[state.speculation]
+    if scheduler.speculation is not Speculation.ON:
+        stream.plain_reason = _WHY_NOT[scheduler.speculation]
         return []
     if stream.num_draft_losses >= _MOST_DRAFT_LOSSES:
         stream.plain_reason = "draft off: its draft nodes died while they followed this text"
         return []
-    wanted = _wanted(state, stream)
-    node = state.drafts.best_for(wanted)
+    wanted = _wanted(scheduler, stream)
+    node = scheduler.drafts.best_for(wanted)
     if node is None:
         # A reason that was set when a draft node refused or lost the stream is kept.
-        if not state.usable:
+        if not scheduler.usable:
             stream.plain_reason = "draft off: there is no draft node"
-        elif _has_no_air(state):
+        elif _has_no_air(scheduler):
             stream.plain_reason = "draft off: the answers of targets fill the shared medium"
         elif not wanted.refused or not stream.plain_reason:
             stream.plain_reason = "draft off: no draft node has room for this text"
         return []
-    return _follow(state, stream, node)
+    return _follow(scheduler, stream, node)
 
 
-def _wanted(state: SchedulerState, stream: Stream) -> Wanted:
+def _wanted(scheduler: Scheduler, stream: Stream) -> Wanted:
     length = len(stream.token_ids)
-    names = state.usable, stream.backoff.at(length)
-    return Wanted(*names, length, stream.tokens_left, state.pass_s, state.alphas)
+    names = scheduler.usable, stream.backoff.at(length)
+    return Wanted(*names, length, stream.tokens_left, scheduler.pass_s, scheduler.alphas)
 
 
-def _has_no_air(state: SchedulerState) -> bool:
-    nodes = [state.drafts[name] for name in state.usable]
-    return all(state.drafts.is_full(node.link.medium) for node in nodes)
+def _has_no_air(scheduler: Scheduler) -> bool:
+    nodes = [scheduler.drafts[name] for name in scheduler.usable]
+    return all(scheduler.drafts.is_full(node.link.medium) for node in nodes)
 
 
-def leave_full(state: SchedulerState) -> list[Instruction]:
+def leave_full(scheduler: Scheduler) -> list[Instruction]:
     """End followings whose medium is needed for the answers of targets."""
     out: list[Instruction] = []
-    for stream in state.streams.values():
+    for stream in scheduler.streams.values():
         if stream.follow is not None:
-            node = state.drafts.get(stream.follow.node)
-            if node is not None and state.drafts.is_full(node.link.medium):
-                out += unfollow(state, stream)
+            node = scheduler.drafts.get(stream.follow.node)
+            if node is not None and scheduler.drafts.is_full(node.link.medium):
+                out += unfollow(scheduler, stream)
     return out
 
 
-def _follow(state: SchedulerState, stream: Stream, node: DraftRecord) -> list[Instruction]:
+def _follow(scheduler: Scheduler, stream: Stream, node: DraftRecord) -> list[Instruction]:
     """Have a draft node follow a stream. A long text is sent in pieces; this sends the first."""
     length = len(stream.token_ids)
     stream.last_number += 1
     num_sent = min(length, node.piece_tokens)
     stream.follow = Follow(node.name, stream.last_number, num_sent, compared_at=length)
     node.followed.add(stream.spec.stream_id)
-    state.drafts.allot(node.link.medium)
+    scheduler.drafts.allot(node.link.medium)
     node.num_unread += length
     node.owed_s += node.message_s(1, num_sent)
     if num_sent < length:
-        state.untold.setdefault(node.name, {})[stream.spec.stream_id] = None
+        scheduler.untold.setdefault(node.name, {})[stream.spec.stream_id] = None
     stream.plain_reason = _still_reads(node.name)
     spec = replace(
         stream.spec,
@@ -110,33 +109,33 @@ def _follow(state: SchedulerState, stream: Stream, node: DraftRecord) -> list[In
     return [ToDraft(node.name, open_request(spec))]
 
 
-def unfollow(state: SchedulerState, stream: Stream) -> list[Instruction]:
+def unfollow(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
     """End the following of a stream; guesses that its draft node still sends are ignored."""
     follow, stream.follow = stream.follow, None
     if follow is None:
         return []
-    node = state.drafts.get(follow.node)
+    node = scheduler.drafts.get(follow.node)
     if node is None:
         return []
     node.followed.discard(stream.spec.stream_id)
-    state.drafts.allot(node.link.medium)
+    scheduler.drafts.allot(node.link.medium)
     if not follow.is_ready:
         node.num_unread = max(0, node.num_unread - len(stream.token_ids))
     notice = CloseStreamNotice(stream.spec.stream_id, follow.number)
     return [ToDraft(node.name, notice)]
 
 
-def speculate(state: SchedulerState, speculation: Speculation) -> list[Instruction]:
+def speculate(scheduler: Scheduler, speculation: Speculation) -> list[Instruction]:
     """Switch the guesses of draft nodes on or off.
 
     The first message after a switch to ON holds all tokens committed meanwhile.
     """
-    state.speculation = speculation
+    scheduler.speculation = speculation
     out: list[Instruction] = []
-    for stream in state.streams.values():
+    for stream in scheduler.streams.values():
         follow = stream.follow
         if follow is None:
-            out += find_follower(state, stream)
+            out += find_follower(scheduler, stream)
         elif speculation is not Speculation.ON:
             stream.plain_reason = _WHY_NOT[speculation]
         else:
@@ -145,125 +144,63 @@ def speculate(state: SchedulerState, speculation: Speculation) -> list[Instructi
     return out
 
 
-def draft_joined(state: SchedulerState, node: DraftRecord) -> list[Instruction]:
-    """A draft node may follow streams of this target."""
-    if node.name not in state.drafts:
-        state.drafts.add(node)
-    state.usable.add(node.name)
-    out: list[Instruction] = []
-    for stream in state.streams.values():
-        stream.backoff.forget(node.name)
-        out += find_follower(state, stream)
-    return out + rebalance(state)
-
-
-def draft_lost(state: SchedulerState, name: str, *, has_died: bool = True) -> list[Instruction]:
-    """A draft node is gone. has_died: it was lost and did not leave by itself."""
-    state.usable.discard(name)
-    # Another one of that name may have another model.
-    state.alphas.pop(name, None)
-    node = state.drafts.remove(name)
-    if node is not None:
-        state.drafts.allot(node.link.medium)
-    out: list[Instruction] = []
-    for stream in state.streams.values():
-        if stream.follow is not None and stream.follow.node == name:
-            stream.follow = None
-            stream.num_draft_losses += has_died
-            out += find_follower(state, stream)
-    return out
-
-
-def rebalance(state: SchedulerState) -> list[Instruction]:
+def rebalance(scheduler: Scheduler) -> list[Instruction]:
     """Move streams to draft nodes with which their tokens come sooner, a few at a time."""
-    if state.speculation is not Speculation.ON:
+    if scheduler.speculation is not Speculation.ON:
         return []
-    reading = [s for s in state.streams.values() if s.follow and not s.follow.is_ready]
+    reading = [s for s in scheduler.streams.values() if s.follow and not s.follow.is_ready]
     out: list[Instruction] = []
     num_moving = len(reading)
-    for stream in state.streams.values():
+    for stream in scheduler.streams.values():
         if num_moving >= _MOST_MOVING:
             break
         follow = stream.follow
         if follow is None or not follow.is_ready:
             continue
-        node = state.drafts.better_for(_wanted(state, stream), state.drafts[follow.node])
+        node = scheduler.drafts.better_for(
+            _wanted(scheduler, stream), scheduler.drafts[follow.node]
+        )
         if node is not None:
-            out += [*unfollow(state, stream), *_follow(state, stream, node)]
+            out += [*unfollow(scheduler, stream), *_follow(scheduler, stream, node)]
             num_moving += 1
     return out
 
 
-def draft_ready(state: SchedulerState, name: str, stream_id: StreamId, number: int) -> None:
-    """A draft node has read a text."""
-    stream = _followed(state, name, stream_id, number)
-    if stream is None or stream.follow is None or stream.follow.is_ready:
+def ready(scheduler: Scheduler, stream: Stream) -> None:
+    """The draft node of a stream has read its text."""
+    follow = stream.follow
+    if follow is None or follow.is_ready:
         return
-    stream.follow.is_ready = True
-    stream.follow.compared_at = len(stream.token_ids)
-    stream.plain_reason = _WHY_NOT.get(state.speculation, "")
-    node = state.drafts[name]
+    follow.is_ready = True
+    follow.compared_at = len(stream.token_ids)
+    stream.plain_reason = _WHY_NOT.get(scheduler.speculation, "")
+    node = scheduler.drafts[follow.node]
     node.num_unread = max(0, node.num_unread - len(stream.token_ids))
 
 
-def draft_failed(
-    state: SchedulerState,
-    name: str,
-    stream_id: StreamId,
-    number: int,
-    reason: str,
-    *,
-    for_good: bool,
+def leave(
+    scheduler: Scheduler, stream: Stream, reason: str, *, for_good: bool = False
 ) -> list[Instruction]:
-    """A draft node cannot follow a stream any longer. for_good: it never will."""
-    stream = _followed(state, name, stream_id, number)
-    if stream is None:
-        return []
-    stream.backoff.add(name, len(stream.token_ids), for_good=for_good)
-    unfollow(state, stream)
-    out = find_follower(state, stream)
-    if not out:
-        stream.plain_reason = f"draft off: {reason}"
-    return out
+    """Look for another draft node for a stream, and keep it off its present one for a while.
+
+    for_good: for ever.
+    """
+    assert stream.follow is not None
+    stream.backoff.add(stream.follow.node, len(stream.token_ids), for_good=for_good)
+    out = unfollow(scheduler, stream)
+    stream.plain_reason = f"draft off: {reason}"
+    return out + find_follower(scheduler, stream)
 
 
-def guessed(
-    state: SchedulerState, name: str, parts: Iterable[tuple[ChainPart, tuple[int, ...]]]
-) -> list[Instruction]:
-    """Forward guesses for streams that the draft node follows; others are counted as stale."""
-    forwarded: list[ChainPart] = []
-    token_ids: list[int] = []
-    for part, guesses in parts:
-        stream = _followed(state, name, StreamId(part.stream_id), part.follow)
-        if stream is None:
-            continue
-        stream.num_draft_losses = 0
-        forwarded.append(part)
-        token_ids += guesses
-    return [ToTarget(GuessNotice(tuple(forwarded), tuple(token_ids)))] if forwarded else []
-
-
-def _followed(state: SchedulerState, name: str, stream_id: StreamId, number: int) -> Stream | None:
-    stream = state.streams.get(stream_id)
-    follow = stream.follow if stream is not None else None
-    if follow is None or (follow.node, follow.number) != (name, number):
-        state.num_stale += 1
-        return None
-    return stream
-
-
-def leave_silent(state: SchedulerState, streams: Iterable[Stream]) -> list[Instruction]:
+def leave_silent(scheduler: Scheduler, streams: Iterable[Stream]) -> list[Instruction]:
     """End followings that have had no comparable guess for _SILENT_TOKENS tokens."""
     out: list[Instruction] = []
-    if state.speculation is not Speculation.ON:
+    if scheduler.speculation is not Speculation.ON:
         return out
     for stream in streams:
         follow, length = stream.follow, len(stream.token_ids)
         if follow is None or not follow.is_ready:
             continue
         if length - follow.compared_at > _SILENT_TOKENS:
-            stream.backoff.add(follow.node, length)
-            out += unfollow(state, stream)
-            stream.plain_reason = f"draft off: {follow.node} sent no guesses in time"
-            out += find_follower(state, stream)
+            out += leave(scheduler, stream, f"{follow.node} sent no guesses in time")
     return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nodes.messages import (
@@ -10,7 +9,6 @@ from nodes.messages import (
     CommitNotice,
     GuessNotice,
     HoldNotice,
-    LeaseEntry,
     LeaseRequest,
     OpenStreamRequest,
     TokenScores,
@@ -85,13 +83,3 @@ def open_request(spec: StreamSpec) -> OpenStreamRequest:
         num_guesses=spec.num_guesses,
         looks_up=spec.looks_up,
     )
-
-
-def leases_of(instructions: Iterable[Instruction]) -> list[LeaseEntry]:
-    """Returns the lease entries among instructions, for tests and traces."""
-    return [
-        entry
-        for instruction in instructions
-        if isinstance(instruction, ToTarget) and isinstance(instruction.message, LeaseRequest)
-        for entry in instruction.message.entries
-    ]

@@ -1,38 +1,37 @@
 """The plan of one target: which streams wait for their guesses and are verified together. Pure.
 
 The dynamic program of `policies/` forms groups of streams, with a number of guesses for each, and
-predicts their price. It is compared with the predicted price of open flow, in which no stream
-waits, and after a change with the price that was observed before it.
+predicts their price. They are put in force where it is well below the predicted price of open flow,
+in which no stream waits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
-from nodes.messages import MAX_GAMMA
+from nodes.messages import MAX_GAMMA, HoldEntry, HoldNotice
+from nodes.scheduler.comparison import Speculation
+from nodes.scheduler.instructions import Instruction, ToTarget
+from nodes.scheduler.stream import Running, Stream
+from nodes.worker.stream import StreamId
 from policies.baselines import SCHEMES, policy_of
 from policies.joint import joint_plan
 from policies.openflow import open_price_s
 from policies.paper import paper_plan
-from policies.plan import Observation, Plan, Policy
+from policies.plan import Observation, Plan, Policy, StreamView
 
-# Natural logarithm of the factor by which groups cost more than the program predicts. In 40
-# simulated meshes in which groups were forced they had 0.83 of the speed of open flow on average:
-# the program leaves out that a group waits for its last guess. The factor is larger than this
-# figure, because a mesh that tries groups in vain loses some seconds.
-_GROUPED_LOG_FACTOR: Final = 0.3
-# The share by which groups must be cheaper beyond that, both predicted and observed: predictions
-# are noisy, and a change of mode loses some passes.
-_GAIN: Final = 0.05
-# Seconds for which groups that were slower than open flow are not tried again; they double each
-# time.
-_LEAST_REST_S: Final = 60.0
-_MOST_REST_S: Final = 3600.0
-# Plans after a change until observed prices count, because the averages over passes lag behind.
-_SETTLING_PLANS: Final = 5
+if TYPE_CHECKING:
+    from nodes.scheduler.scheduler import Scheduler
+
+OPEN_FLOW_PLAN: Final = Plan(policy="flow")
+
+# Groups must be predicted to be cheaper than open flow by this factor. The program leaves out that
+# a group waits for its last guess: in 40 simulated meshes in which groups were forced they had 0.83
+# of the speed of open flow. The rest is for errors of the prediction.
+_LEAST_PROMISE: Final = 1.4
 # A stream waits for guesses up to this multiple of the predicted time.
 _PATIENCE: Final = 1.5
 _MOST_HOLD_S: Final = 5.0
@@ -50,6 +49,11 @@ class Mode:
     policy: Policy = joint_plan
     is_grouped: bool | None = None
     has_guesses: bool = True
+
+    @property
+    def compares(self) -> bool:
+        """Whether decoding with and without draft nodes is compared from time to time."""
+        return self.is_grouped is None
 
 
 # All but "auto" are for comparisons: they force the groups of one policy, or no groups.
@@ -106,43 +110,70 @@ class Planning:
         return Made(self.observation, plan, grouped_s, open_price_s(self.observation))
 
 
-@dataclass(slots=True)
-class Choice:
-    """Chooses between groups and open flow. is_forced: the choice never changes."""
+def promises(made: Made) -> bool:
+    """Whether groups are predicted to be so much cheaper than open flow that they are worth it."""
+    return _LEAST_PROMISE * made.grouped_s < made.open_s
 
-    is_grouped: bool = False
-    is_forced: bool = False
-    # Observed price divided by the predicted price of open flow, when groups were put in force.
-    # Prompts, other processes and errors of the tables affect it, and groups in the same way.
-    _open_ratio: float = 0.0
-    _num_plans: int = 0
-    _rests_until: float = -math.inf
-    _rest_s: float = _LEAST_REST_S
 
-    def decide(self, made: Made, observed_s: float, now: float) -> bool:
-        """Returns whether groups are in force from now on. observed_s: the recent price; 0.0 if
-        not known."""
-        self._num_plans += 1
-        if self.is_forced:
-            return self.is_grouped
-        grouped_s = made.grouped_s * math.exp(_GROUPED_LOG_FACTOR)
-        ratio = observed_s / made.open_s if made.open_s > 0.0 else 0.0
-        is_settled = self._num_plans > _SETTLING_PLANS and ratio > 0.0
-        if not self.is_grouped:
-            promises = grouped_s < (1.0 - _GAIN) * made.open_s
-            if promises and is_settled and now >= self._rests_until:
-                self._change(to_groups=True)
-                self._open_ratio = ratio
-        elif is_settled and ratio > (1.0 - _GAIN) * self._open_ratio:
-            self._rests_until = now + self._rest_s
-            self._rest_s = min(_MOST_REST_S, 2 * self._rest_s)
-            self._change(to_groups=False)
-        elif grouped_s > made.open_s:
-            self._change(to_groups=False)
-        return self.is_grouped
+def has_guesses(scheduler: Scheduler) -> bool:
+    """Whether there are guesses that streams could wait for."""
+    return scheduler.speculation is Speculation.ON and any(
+        isinstance(s.phase, Running) and s.is_guessed_for for s in scheduler.streams.values()
+    )
 
-    def _change(self, *, to_groups: bool) -> None:
-        self.is_grouped, self._num_plans = to_groups, 0
+
+def observed_price_s(scheduler: Scheduler) -> float:
+    """The recent weighted sum over streams of seconds a token; 0.0 if too little is known."""
+    streams = [s for s in scheduler.streams.values() if isinstance(s.phase, Running)]
+    if not streams or not all(stream.interval_s for stream in streams):
+        return 0.0
+    return sum(s.weight * s.interval_s / s.tokens_a_pass for s in streams)
+
+
+def predicted_price_s(scheduler: Scheduler) -> float:
+    """The predicted price of what is in force; 0.0 before the first plan."""
+    made = scheduler.last_made
+    if made is None:
+        return 0.0
+    return made.grouped_s if scheduler.plan.batches else made.open_s
+
+
+def observation_of(scheduler: Scheduler, now: float) -> Observation:
+    """Returns what a policy plans by: the streams that decode, their draft nodes, the target."""
+    target = scheduler.target
+    streams = [s for s in scheduler.streams.values() if isinstance(s.phase, Running)]
+    used = sum(len(stream.token_ids) for stream in streams)
+    views, cells = [], dict[str, int]()
+    for stream in streams:
+        follow = stream.follow
+        name = follow.node if follow is not None and follow.is_ready else None
+        if name is not None:
+            cells[name] = cells.get(name, 0) + len(stream.token_ids)
+        views.append(
+            StreamView(
+                stream_id=stream.spec.stream_id,
+                alpha=stream.acceptance.alpha,
+                tokens_left=stream.tokens_left,
+                fixed_gamma=stream.fixed_gamma,
+                draft=name,
+                weight=stream.weight,
+            )
+        )
+    drafts = []
+    for name, num_cells in cells.items():
+        view = scheduler.drafts[name].view
+        link = replace(view.link, rtt_s=view.link.rtt_s + scheduler.link.rtt_s)
+        drafts.append(replace(view, link=link, used_cells=num_cells))
+    return Observation(
+        streams=tuple(views),
+        target=target.now(used / max(1, len(streams))) if target is not None else None,
+        drafts=tuple(drafts),
+        used_cells=used,
+        prefill_share=target.prefill_share(now) if target is not None else 0.0,
+        token_bits=scheduler.token_bits,
+        target_link=scheduler.link,
+        groups=tuple(batch.stream_ids for batch in scheduler.plan.batches),
+    )
 
 
 def waits_of(plan: Plan) -> dict[int, Wait]:
@@ -159,6 +190,21 @@ def waits_of(plan: Plan) -> dict[int, Wait]:
     return found
 
 
-def changed(before: Mapping[int, Wait], after: Mapping[int, Wait]) -> Sequence[int]:
-    """Returns the streams whose waits differ between the two plans."""
-    return [s for s in dict.fromkeys([*before, *after]) if before.get(s) != after.get(s)]
+def wait(scheduler: Scheduler, waits: dict[int, Wait]) -> list[Instruction]:
+    """Put the waits of a new plan in force; streams that it does not name no longer wait."""
+    # Some streams may have left while the plan was made.
+    waits = {s: wait for s, wait in waits.items() if StreamId(s) in scheduler.streams}
+    before, scheduler.waits = scheduler.waits, waits
+    changed = [s for s in {**before, **waits} if before.get(s) != waits.get(s)]
+    return send_waits(scheduler, (scheduler.streams[StreamId(stream_id)] for stream_id in changed))
+
+
+def send_waits(scheduler: Scheduler, streams: Iterable[Stream]) -> list[Instruction]:
+    """Send the target the waits of these streams, except those that it has not read yet."""
+    entries = []
+    for stream in streams:
+        if isinstance(stream.phase, Running):
+            spec, wait = stream.spec, scheduler.waits.get(stream.spec.stream_id, NO_WAIT)
+            known = spec.stream_id, spec.generation, wait.group, wait.num_guesses
+            entries.append(HoldEntry(*known, round(wait.most_s * 1e6)))
+    return [ToTarget(HoldNotice(tuple(entries)))] if entries else []

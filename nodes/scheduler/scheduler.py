@@ -1,4 +1,12 @@
-"""The scheduler of one target: the interface that the coordinator uses."""
+"""The streams of one target at the coordinator. Pure.
+
+The scheduler takes events and `now` and returns instructions; the simulator and the live
+coordinator run this code. It holds the journal of each stream, which decides what is committed: no
+later message of a node changes it. A draft node follows a stream and sends guesses without a
+request for each. The scheduler forwards guesses to the target and commits to the draft node. The
+target decodes by itself as far as its lease allows, and chooses in every pass which guesses it
+takes.
+"""
 
 from __future__ import annotations
 
@@ -9,49 +17,67 @@ from typing import Final
 from nodes.messages import (
     MAX_STREAMS_PER_MESSAGE,
     ChainPart,
-    CommitEntry,
+    CloseStreamNotice,
     CommitReply,
+    GuessNotice,
+    LeaseEntry,
+    LeaseRequest,
 )
-from nodes.scheduler import following
-from nodes.scheduler.commits import next_deadline
+from nodes.scheduler import following, passes
+from nodes.scheduler.commits import LEASE_TOKENS, commit, tell_followers
 from nodes.scheduler.comparison import Comparisons, Speculation
 from nodes.scheduler.drafts import DraftRecord, Drafts
-from nodes.scheduler.forecast import Forecast
-from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.planning import Choice, Made, Mode, Planning, Wait, waits_of
+from nodes.scheduler.instructions import (
+    Abort,
+    Finish,
+    Instruction,
+    ToTarget,
+    open_request,
+)
+from nodes.scheduler.planning import (
+    MODES,
+    OPEN_FLOW_PLAN,
+    Made,
+    Mode,
+    Planning,
+    Wait,
+    has_guesses,
+    observation_of,
+    observed_price_s,
+    promises,
+    send_waits,
+    wait,
+    waits_of,
+)
 from nodes.scheduler.recorder import Recorder
-from nodes.scheduler.report import Report, plain_label
-from nodes.scheduler.state import SchedulerState
+from nodes.scheduler.silences import Silences
 from nodes.scheduler.stream import Figures, Opening, Running, Stream
 from nodes.scheduler.target import TargetCosts
 from nodes.telemetry.counts import Counts
 from nodes.telemetry.stage_errors import Stage, StageErrors
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec
+from nodes.worker.cells import cells_soon
+from nodes.worker.stream import StreamId, StreamSpec
+from policies.acceptance import AcceptanceEstimate
 from policies.latency import NodeCosts
-from policies.plan import (
-    ENTRY_BITS,
-    HEADER_BITS,
-    TEXT_BITS,
-    DraftView,
-    Link,
-    Observation,
-    Plan,
-    StreamView,
-)
-from policies.priced import price_of
+from policies.plan import Link
 
-_OPEN_FLOW_PLAN: Final = Plan(policy="flow")
 _PLAN_EVERY_S: Final = 1.0
-# Other groups replace those in force only if their predicted price is lower by this share.
-_LEAST_REGROUPING_GAIN: Final = 0.04
-# Cap on the seconds that a target reports for a pass, so that one number cannot drown all others.
-_MOST_PASS_S: Final = 3600.0
+# A stream is reopened at most this many times without a new token in between.
+_MOST_REOPENED: Final = 3
+# Seconds without progress after which a stream counts as stuck, as many more for each token of all
+# texts, which the target may have to read first. Machines that swap and slow boards need that long.
+_SILENT_S: Final = 60.0
+_SILENT_S_PER_TOKEN: Final = 0.1
 
 
 class Scheduler:
-    """Holds a SchedulerState with its counts, learnt costs and plan.
+    """Serves the streams of one target.
 
-    The draft nodes in `drafts` are shared by the schedulers of all targets.
+    drafts: all draft nodes of the mesh, shared by the schedulers of all targets. usable: names of
+    those that may draft for this target. alphas: by draft node, how often its guesses are right
+    here. link: the target's link. speculation: whether draft nodes guess now. waits: by stream,
+    what it waits for under the plan in force. untold: by draft node, the streams of which it has
+    not yet been sent all tokens. num_stale: messages that came too late.
     """
 
     def __init__(
@@ -63,124 +89,104 @@ class Scheduler:
         looks_up: bool = False,
         name: str = "",
         counts: Counts | None = None,
-        mode: Mode | None = None,
+        mode: Mode = MODES["open"],
         plans_later: Callable[[], None] | None = None,
     ) -> None:
-        """mode: None for no plans, so that no stream waits for another. plans_later: called when a
-        plan is due, so that the caller makes it later; without it tick() makes the plan.
+        """looks_up: the target also guesses from earlier texts. plans_later: called when a plan is
+        due, so that the caller makes it later; without it tick() makes the plan.
         """
-        self._mode, self._plans_later = mode, plans_later
-        is_grouped = mode.is_grouped if mode is not None else False
-        self._choice = Choice(is_grouped=bool(is_grouped), is_forced=is_grouped is not None)
-        self._compares = mode is not None and is_grouped is None
-        self._comparisons = Comparisons()
-        self._plan_at = 0.0
-        self._plan = _OPEN_FLOW_PLAN
-        self._made: Made | None = None
-        has_guesses = mode is None or mode.has_guesses
-        looks_up = looks_up and has_guesses
-        self.state = SchedulerState(
-            drafts, token_bits=token_bits, looks_up=looks_up, has_followers=has_guesses
-        )
-        self._name = name
-        self._counts = counts if counts is not None else Counts()
-        self._target = TargetCosts(target_costs) if target_costs is not None else None
-        self._recorder: Recorder | None = None
+        self.drafts, self.token_bits, self.name, self.mode = drafts, token_bits, name, mode
+        self.counts = counts if counts is not None else Counts()
+        self.target = TargetCosts(target_costs) if target_costs is not None else None
+        self.link = Link()
+        self.streams: dict[StreamId, Stream] = {}
+        self.usable: set[str] = set()
+        self.alphas: dict[str, AcceptanceEstimate] = {}
+        self.untold: dict[str, dict[StreamId, None]] = {}
+        self.speculation = Speculation.ON
+        self.comparisons = Comparisons()
+        self.pass_s = passes.UNSEEN_PASS_S
+        self.num_stale = 0
+        self.stage_errors = StageErrors()
+        self.plan, self.waits = OPEN_FLOW_PLAN, dict[int, Wait]()
+        # The last plan that was made, whether it was put in force or not.
+        self.last_made: Made | None = None
+        self.recorder: Recorder | None = None
+        self._looks_up = looks_up and mode.has_guesses
+        self._plans_later, self._plan_at = plans_later, 0.0
+        self._is_grouped = bool(mode.is_grouped)
         # By stream: the draft node that was last reported to the recorder.
         self._recorded: dict[StreamId, str] = {}
-        self.stage_errors = StageErrors()
-        self.report = Report(self)
-        self.forecast = Forecast(self)
-
-    # -- what the coordinator reads --------------------------------------------------------------
-
-    @property
-    def num_stale(self) -> int:
-        return self.state.num_stale
-
-    @property
-    def num_streams(self) -> int:
-        return len(self.state.streams)
-
-    @property
-    def stream_ids(self) -> list[StreamId]:
-        return list(self.state.streams)
+        self._ended: dict[StreamId, tuple[Figures, str]] = {}
+        self._silences: Silences[StreamId] = Silences()
 
     @property
     def cells(self) -> int:
-        return self.state.cells
+        """The cells that admission counts for all streams, including parked ones."""
+        return sum(cells_soon(len(s.token_ids), s.tokens_left) for s in self.streams.values())
 
     @property
-    def awaits_target(self) -> bool:
-        return bool(self.state.streams)
-
-    def streams(self) -> Iterable[Stream]:
-        return self.state.streams.values()
-
-    def stream(self, stream_id: StreamId) -> Stream | None:
-        return self.state.streams.get(stream_id)
-
-    @property
-    def plan_in_force(self) -> Plan:
-        return self._plan
-
-    @property
-    def last_made(self) -> Made | None:
-        """The last plan that was made, whether it was put in force or not."""
-        return self._made
-
-    def record(self, recorder: Recorder | None, now: float) -> None:
-        """Report to this recorder from now on, first the last plan and the present followers.
-
-        recorder: None ends the recording.
-        """
-        self._recorder, self._recorded = recorder, {}
-        if recorder is not None and self._made is not None:
-            recorder.planned(self._made, is_grouped=self._choice.is_grouped, now=now)
-        self._record_followers(now)
-
-    def _record_followers(self, now: float) -> None:
-        """Report streams whose draft node has begun or ceased to guess since the last call."""
-        if self._recorder is None:
-            return
-        follows = {s: stream.follow for s, stream in self.state.streams.items()}
-        new = {s: follow.node for s, follow in follows.items() if follow and follow.is_ready}
-        before, self._recorded = self._recorded, new
-        for stream_id in dict.fromkeys([*before, *new]):
-            node, stream = new.get(stream_id, ""), self.stream(stream_id)
-            if before.get(stream_id, "") != node:
-                reason = stream.plain_reason if stream is not None else "it ended or moved on"
-                self._recorder.followed(stream_id, node, reason, now)
+    def used_cells(self) -> int:
+        return sum(len(stream.token_ids) for stream in self.streams.values())
 
     # -- streams -----------------------------------------------------------------------------------
 
     def admit(
         self, spec: StreamSpec, fixed_gamma: int | None, weight: float = 1.0
     ) -> list[Instruction]:
-        return self.state.admit(spec, fixed_gamma, weight)
+        """Open a stream on the target and choose a draft node to follow it."""
+        num_guesses = -1 if fixed_gamma is None else fixed_gamma
+        looks_up = self._looks_up and fixed_gamma != 0
+        spec = replace(spec, weight=weight, num_guesses=num_guesses, looks_up=looks_up)
+        return self._take_in(Stream(spec, list(spec.token_ids), fixed_gamma, weight))
 
     def adopt(self, stream: Stream) -> list[Instruction]:
         """Open a stream here from its journal, after another target has served it."""
-        return self.state.adopt(stream)
+        stream.spec = stream.current_spec(stream.spec.generation + 1)
+        stream.phase, stream.is_parked, stream.num_reopened = Opening(), False, 0
+        stream.backoff.clear()
+        return self._take_in(stream)
 
-    def release(self, stream_id: StreamId, now: float) -> tuple[Stream, list[Instruction]]:
-        found = self.state.release(stream_id)
-        self._record_followers(now)
-        return found
+    def _take_in(self, stream: Stream) -> list[Instruction]:
+        self.streams[stream.spec.stream_id] = stream
+        return [*self._open(stream), *following.find_follower(self, stream)]
 
-    def release_all(self, now: float) -> tuple[list[Stream], list[Instruction]]:
-        found = self.state.release_all()
-        self.state.drafts.give_back(self._name)
-        self._record_followers(now)
-        return found
+    def _open(self, stream: Stream) -> list[Instruction]:
+        """Open a stream on the target with a lease, so that it decodes once the text is read."""
+        request = open_request(replace(stream.spec, num_leased=LEASE_TOKENS))
+        return [ToTarget(request)]
 
-    def cancel(self, stream_id: StreamId, now: float) -> list[Instruction]:
-        out = self.state.cancel(stream_id)
-        self._record_followers(now)
-        return out
+    def release(self, stream_id: StreamId) -> tuple[Stream, list[Instruction]]:
+        """Remove a stream and return it with its journal, for another target. Raises KeyError."""
+        stream = self.streams[stream_id]
+        return stream, [_close(stream), *self._detach(stream)]
+
+    def release_all(self) -> tuple[list[Stream], list[Instruction]]:
+        """The target is lost: return all its streams, and instructions for draft nodes."""
+        streams = list(self.streams.values())
+        out = [each for stream in streams for each in self._detach(stream)]
+        self.drafts.give_back(self.name)
+        return streams, out
+
+    def cancel(self, stream_id: StreamId) -> list[Instruction]:
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return []
+        return [_close(stream), *self.remove(stream), Finish(stream_id, "cancelled")]
+
+    def remove(self, stream: Stream) -> list[Instruction]:
+        """Remove a stream that has ended, but keep its figures."""
+        self._ended[stream.spec.stream_id] = (stream.figures, stream.plain_reason)
+        return self._detach(stream)
+
+    def _detach(self, stream: Stream) -> list[Instruction]:
+        del self.streams[stream.spec.stream_id]
+        self.waits.pop(stream.spec.stream_id, None)
+        return following.unfollow(self, stream)
 
     def take_figures(self, stream_id: StreamId) -> tuple[Figures, str]:
-        return self.state.take_figures(stream_id)
+        """Remove and return an ended stream's figures and the reason why it had no draft node."""
+        return self._ended.pop(stream_id, (Figures(), ""))
 
     # -- draft nodes -------------------------------------------------------------------------------
 
@@ -191,306 +197,288 @@ class Scheduler:
         link: Link | None = None,
         max_streams: int = MAX_STREAMS_PER_MESSAGE,
     ) -> list[Instruction]:
-        record = DraftRecord(node, costs, link or Link(), max_streams, self.state.token_bits)
-        return following.draft_joined(self.state, record)
+        """A draft node may follow streams of this target."""
+        if node not in self.drafts:
+            self.drafts.add(DraftRecord(node, costs, link or Link(), max_streams, self.token_bits))
+        self.usable.add(node)
+        out: list[Instruction] = []
+        for stream in self.streams.values():
+            stream.backoff.forget(node)
+            out += following.find_follower(self, stream)
+        return out + following.rebalance(self)
 
     def draft_link(self, node: str, link: Link) -> None:
-        record = self.state.drafts.get(node)
+        record = self.drafts.get(node)
         if record is not None:
             record.link = link
-            self.state.drafts.allot(link.medium)
+            self.drafts.allot(link.medium)
 
-    def draft_lost(self, node: str, now: float, *, has_died: bool = True) -> list[Instruction]:
-        out = following.draft_lost(self.state, node, has_died=has_died)
-        self._record_followers(now)
+    def draft_lost(self, name: str, *, has_died: bool = True) -> list[Instruction]:
+        """A draft node is gone. has_died: it was lost and did not leave by itself."""
+        self.usable.discard(name)
+        # Another one of that name may have another model.
+        self.alphas.pop(name, None)
+        node = self.drafts.remove(name)
+        if node is not None:
+            self.drafts.allot(node.link.medium)
+        out: list[Instruction] = []
+        for stream in self.streams.values():
+            if stream.follow is not None and stream.follow.node == name:
+                stream.follow = None
+                stream.num_draft_losses += has_died
+                out += following.find_follower(self, stream)
         return out
 
-    def draft_ready(
-        self, node: str, stream_id: StreamId, generation: int, now: float
-    ) -> list[Instruction]:
-        following.draft_ready(self.state, node, stream_id, generation)
-        self._record_followers(now)
-        return []
+    def draft_ready(self, name: str, stream_id: StreamId, number: int) -> None:
+        """A draft node has read a text. number: of the following."""
+        stream = self._followed(name, stream_id, number)
+        if stream is not None:
+            following.ready(self, stream)
 
     def draft_failed(
         self,
-        node: str,
+        name: str,
         stream_id: StreamId,
-        generation: int,
+        number: int,
         reason: str,
-        now: float,
         code: str = "unavailable",
     ) -> list[Instruction]:
+        """A draft node cannot follow a stream any longer. number: of the following."""
+        stream = self._followed(name, stream_id, number)
+        if stream is None:
+            return []
         # A request that is invalid for a node stays invalid.
-        for_good = code == "bad_request"
-        out = following.draft_failed(
-            self.state, node, stream_id, generation, reason, for_good=for_good
-        )
-        self._record_followers(now)
-        return out
+        return following.leave(self, stream, reason, for_good=code == "bad_request")
 
     def guessed(
-        self, node: str, parts: Sequence[tuple[ChainPart, tuple[int, ...]]], now: float
+        self, name: str, parts: Sequence[tuple[ChainPart, tuple[int, ...]]], now: float
     ) -> list[Instruction]:
-        """Guesses of a draft node for streams of this target have arrived."""
+        """Forward guesses for streams that the draft node follows; others count as stale."""
         num_tokens = sum(len(token_ids) for _, token_ids in parts)
-        self._counts.guessed(node, num_tokens, now)
-        if self._recorder is not None:
-            self._recorder.guessed(node, len(parts), num_tokens, now)
-        return following.guessed(self.state, node, parts)
+        self.counts.guessed(name, num_tokens, now)
+        if self.recorder is not None:
+            self.recorder.guessed(name, len(parts), num_tokens, now)
+        forwarded: list[ChainPart] = []
+        token_ids: list[int] = []
+        for part, guesses in parts:
+            stream = self._followed(name, StreamId(part.stream_id), part.follow)
+            if stream is not None:
+                stream.num_draft_losses = 0
+                forwarded.append(part)
+                token_ids += guesses
+        return [ToTarget(GuessNotice(tuple(forwarded), tuple(token_ids)))] if forwarded else []
+
+    def _followed(self, name: str, stream_id: StreamId, number: int) -> Stream | None:
+        stream = self.streams.get(stream_id)
+        follow = stream.follow if stream is not None else None
+        if follow is None or (follow.node, follow.number) != (name, number):
+            self.num_stale += 1
+            return None
+        return stream
 
     # -- the target --------------------------------------------------------------------------------
 
     def target_link(self, link: Link) -> None:
-        self.state.link = link
+        self.link = link
 
     def target_ready(
         self,
         stream_id: StreamId,
         generation: int,
-        now: float,
         num_read: int | None = None,
         *,
         has_begun: bool = False,
     ) -> list[Instruction]:
-        stream = self.stream(stream_id)
-        if stream is not None and isinstance(stream.phase, Opening):
-            length = len(stream.token_ids)
-            num_read = length if num_read is None else min(num_read, length)
-            self._counts.text_read(num_read, length)
-        return self.state.target_ready(stream_id, generation, has_begun=has_begun)
+        """The target has read a text.
 
-    def target_parked(self, stream_id: StreamId, generation: int, now: float) -> list[Instruction]:
-        self._counts.num_parked += 1
-        return self.state.target_parked(stream_id, generation)
+        num_read: tokens that it had to read; None for all. has_begun: it already decodes under the
+        opening's lease.
+        """
+        stream = self.current(stream_id, generation)
+        if stream is None or not isinstance(stream.phase, Opening):
+            return []
+        length = len(stream.token_ids)
+        self.counts.text_read(length if num_read is None else min(num_read, length), length)
+        stream.is_parked = False
+        known = [stream] if stream_id in self.waits else []
+        if has_begun:
+            stream.phase = Running(length + min(LEASE_TOKENS, stream.tokens_left))
+            return send_waits(self, known)
+        stream.phase = Running(length)
+        return [*send_waits(self, known), *self.allow([stream])]
+
+    def target_parked(self, stream_id: StreamId, generation: int) -> list[Instruction]:
+        """The target lacked cells and parked a stream; it sends ready when it has room again."""
+        self.counts.num_parked += 1
+        stream = self.current(stream_id, generation)
+        if stream is not None:
+            stream.phase, stream.is_parked = Opening(), True
+            stream.spec = replace(stream.spec, generation=generation + 1)
+        return []
 
     def target_failed(
-        self,
-        stream_id: StreamId,
-        generation: int,
-        reason: str,
-        now: float,
-        code: str = "unavailable",
+        self, stream_id: StreamId, generation: int, reason: str, code: str = "unavailable"
     ) -> list[Instruction]:
-        out = self.state.target_failed(stream_id, generation, reason, code)
-        self._record_followers(now)
-        return out
+        """The target cannot serve a stream. code: the kind of error, as in RequestFailedNotice."""
+        stream = self.current(stream_id, generation)
+        if stream is None:
+            return []
+        return [*self.remove(stream), Abort(stream_id, reason, code)]
+
+    def current(self, stream_id: StreamId, generation: int) -> Stream | None:
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.spec.generation != generation:
+            self.num_stale += 1
+            return None
+        return stream
 
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
-        self._learn(reply, now)
-        before = self.state.num_reopened
+        """Append what one pass committed; entries that do not follow the journal are dropped."""
+        passes.learn(self, reply, now)
+        out: list[Instruction] = []
+        added: list[Stream] = []
+        offset = 0
         for entry in reply.entries:
-            stream = self.stream(StreamId(entry.stream_id))
-            known = (stream.spec.generation, len(stream.token_ids)) if stream is not None else None
-            if stream is not None and known == (entry.generation, entry.prefix_len):
-                plain = plain_label(stream, entry.num_offered, self.state.speculation)
-                self._counts.committed(entry, entry.num_tokens, plain)
-        out = self.state.committed(reply, now)
-        self._counts.num_reopened += self.state.num_reopened - before
-        if self._compares and self.num_streams:
-            out += self._speculate(self._comparisons.of(self.num_streams).speculation)
+            token_ids = reply.token_ids[offset : offset + entry.num_tokens]
+            offset += entry.num_tokens
+            out += commit(self, entry, token_ids, added, now)
+        out += following.leave_silent(self, added)
+        out += [*self.allow(added), *tell_followers(self, now)]
+        out += passes.speculate(self)
         self._record_followers(now)
         return out
 
-    def _learn(self, reply: CommitReply, now: float) -> None:
-        """Count a pass, and learn from the difference between its time and the prediction."""
-        num_decoded, own = pass_size(reply.entries)
-        num_tokens = num_decoded + reply.num_read_tokens
-        num_guesses = sum(entry.num_draft_tokens for entry in reply.entries)
-        pass_s = min(max(0.0, reply.pass_s), _MOST_PASS_S)
-        self._counts.pass_done(self._name, pass_s, num_tokens, num_guesses, now)
-        predicted_s = 0.0
-        if self._target is not None and reply.num_read_tokens <= PROMPT_PIECE_TOKENS:
-            used = sum(len(stream.token_ids) for stream in self.streams())
-            predicted_s = self._target.pass_s(num_tokens, used, own)
-            self._observe("pass", pass_s, predicted_s)
-            if reply.num_read_tokens:
-                self._target.read_beside(reply.num_read_tokens, num_decoded, own, now)
-            else:
-                self._target.pass_seen(num_tokens, pass_s, used, own)
-                self._compare(reply, pass_s, used)
-        if self._recorder is not None:
-            times = pass_s, predicted_s
-            self._recorder.committed(*times, reply.entries, now, reply.num_read_tokens)
+    def allow(self, streams: Iterable[Stream]) -> list[Instruction]:
+        """Renew those leases of these streams that have few tokens left."""
+        entries = []
+        for stream in streams:
+            phase, length = stream.phase, len(stream.token_ids)
+            if not isinstance(phase, Running) or phase.until - length > LEASE_TOKENS // 2:
+                continue
+            until = length + min(LEASE_TOKENS, stream.tokens_left)
+            if until <= phase.until:
+                continue
+            stream.phase = Running(until)
+            spec = stream.spec
+            entries.append(LeaseEntry(spec.stream_id, spec.generation, length, until - length))
+        return [ToTarget(LeaseRequest(tuple(entries)))] if entries else []
 
-    def _compare(self, reply: CommitReply, pass_s: float, used: int) -> None:
-        """Add a pass to the comparison of decoding with and without draft nodes."""
-        num = len(reply.entries)
-        if not self._compares or self._target is None or not num:
-            return
-        if self.state.speculation is Speculation.ON and not any(s.follow for s in self.streams()):
-            return
-        if self._has_fixed():
-            return
-        tokens = sum(entry.num_tokens for entry in reply.entries) / num
-        passes = pass_s / self._target.calibrated_s(num, used, used / num)
-        # A draft node that is still reading a text would continue to read during a pause.
-        is_read = all(s.follow.is_ready for s in self.streams() if s.follow is not None)
-        comparison = self._comparisons.of(self.num_streams)
-        comparison.passed(tokens, passes, may_pause=is_read and not self.state.waits)
+    # -- failures and time -------------------------------------------------------------------------
 
-    def _has_fixed(self) -> bool:
-        """Whether a client has fixed the number of guesses of its stream."""
-        return any(stream.fixed_gamma for stream in self.streams())
+    def reopen(self, stream: Stream, error: str) -> list[Instruction]:
+        """Open a stream anew from its journal, or abort it where that has not helped."""
+        if stream.num_reopened >= _MOST_REOPENED:
+            return self.abort(stream, error)
+        closing = _close(stream)
+        # A parking raises the generation by 1, and the notice of one may be on its way.
+        stream.spec = stream.current_spec(stream.spec.generation + 2)
+        stream.phase, stream.is_parked = Opening(), False
+        stream.num_reopened += 1
+        self.counts.num_reopened += 1
+        return [closing, *self._open(stream)]
 
-    def _speculate(self, wanted: Speculation) -> list[Instruction]:
-        """Switch draft nodes on or off as wanted.
-
-        They stay on if a client has fixed its number of guesses or no draft node is usable.
-        """
-        state = self.state
-        if self._has_fixed() or not state.usable:
-            wanted = Speculation.ON
-        return following.speculate(state, wanted) if wanted is not state.speculation else []
-
-    def _observe(self, stage: Stage, observed_s: float, predicted_s: float) -> None:
-        self.stage_errors.observe(stage, observed_s, predicted_s)
-        self._counts.ratios[stage].observe(observed_s, predicted_s)
-
-    # -- time --------------------------------------------------------------------------------------
+    def abort(self, stream: Stream, error: str) -> list[Instruction]:
+        return [_close(stream), *self.remove(stream), Abort(stream.spec.stream_id, error)]
 
     def next_deadline(self) -> float | None:
-        return next_deadline(self.state)
+        """Returns the time by which tick() must be called; None if no message is waiting."""
+        if self.speculation is not Speculation.ON:
+            return None
+        nodes = (self.drafts.get(name) for name in self.untold)
+        return min((node.free_at for node in nodes if node is not None), default=None)
 
     def tick(self, now: float) -> list[Instruction]:
-        out = self.state.tick(now)
+        """Return what is due at `now` without an event."""
+        out = tell_followers(self, now)
+        if self._silences.is_due(now):
+            out += self._look_after(now)
         self._record_followers(now)
-        if now < self._plan_at or self._mode is None:
+        if now < self._plan_at:
             return out
-        self._take_air(now)
-        if self.state.waits and not self._has_guesses():
+        passes.take_air(self, now)
+        if self.waits and not has_guesses(self):
             # No plan is made without guesses, so the waits of the last plan end here.
-            self._plan = _OPEN_FLOW_PLAN
-            out += self.state.wait({})
+            self.plan = OPEN_FLOW_PLAN
+            out += wait(self, {})
         if self._plans_later is not None:
             self._plans_later()
             return out
         planning = self.begin_plan(now)
-        return out if planning is None else [*out, *self.take_plan(planning, planning.make(), now)]
+        return out if planning is None else [*out, *self.take_plan(planning.make(), now)]
+
+    def _look_after(self, now: float) -> list[Instruction]:
+        """Once a second: reopen streams that are stuck, and choose their draft nodes anew."""
+        out: list[Instruction] = []
+        progress = (
+            (stream_id, (s.spec.generation, len(s.token_ids), s.phase))
+            for stream_id, s in self.streams.items()
+        )
+        for stream_id in self._silences.overdue(progress, self._patience_s, now):
+            error = "the target sent no tokens of this stream, even after it was opened again"
+            out += self.reopen(self.streams[stream_id], error)
+        out += following.leave_full(self)
+        for stream in self.streams.values():
+            out += following.find_follower(self, stream)
+        return out + following.rebalance(self)
+
+    def _patience_s(self, stream_id: StreamId) -> float:
+        """Returns the seconds without progress after which a stream counts as stuck."""
+        wanted_s = _SILENT_S + _SILENT_S_PER_TOKEN * self.used_cells
+        return float(wanted_s * 2 ** self.streams[stream_id].num_reopened)
+
+    # -- the plan ----------------------------------------------------------------------------------
 
     def begin_plan(self, now: float) -> Planning | None:
         """Returns the inputs of a plan if one is due.
 
         The caller may run make() on any thread and gives its result to take_plan().
         """
-        if now < self._plan_at or self._mode is None:
+        if now < self._plan_at:
             return None
         self._plan_at = now + _PLAN_EVERY_S
-        if not self._has_guesses():
-            return None
-        return Planning(self._observation(now), self._mode.policy)
+        return Planning(observation_of(self, now), self.mode.policy) if has_guesses(self) else None
 
-    def _take_air(self, now: float) -> None:
-        """Reserve the share of its medium that the target's answers need, if it shares one."""
-        num, link = self.num_streams, self.state.link
-        if not link.medium or self._target is None:
-            return
-        if not num:
-            self.state.drafts.take(self._name, link.medium, 0.0)
-            return
-        num_bits = HEADER_BITS + num * (ENTRY_BITS + self.state.token_bits + TEXT_BITS)
-        pass_s = self._target.expected_s(num, self.cells, 0.0, now)
-        self.state.drafts.take(self._name, link.medium, link.airtime_s(num_bits, 1) / pass_s)
-
-    def _has_guesses(self) -> bool:
-        return self.state.speculation is Speculation.ON and any(
-            isinstance(s.phase, Running) and s.is_guessed_for for s in self.streams()
-        )
-
-    def take_plan(self, planning: Planning, made: Made, now: float) -> list[Instruction]:
+    def take_plan(self, made: Made, now: float) -> list[Instruction]:
         """Put a plan in force, even if streams have changed since it was begun."""
-        was_grouped = self._choice.is_grouped
-        observed_s = self.observed_price_s()
-        self._observe("plan", observed_s, made.grouped_s if was_grouped else made.open_s)
-        is_grouped = self._choice.decide(made, observed_s, now)
-        self._made = made
-        if self._recorder is not None:
-            self._recorder.planned(made, is_grouped=is_grouped, now=now)
-        if not is_grouped:
-            self._plan = _OPEN_FLOW_PLAN
-            return self.state.wait({})
-        if was_grouped and self._plan.batches:
-            # Streams that change groups wait for others, so a small gain is not enough.
-            kept_s = price_of(made.observation, self._plan)
-            if kept_s * (1.0 - _LEAST_REGROUPING_GAIN) < made.grouped_s:
-                return self.state.wait(self._with_newcomers(made.grouped))
-        self._plan = made.grouped
-        return self.state.wait(waits_of(made.grouped))
+        predicted_s = made.grouped_s if self._is_grouped else made.open_s
+        self.observe("plan", observed_price_s(self), predicted_s)
+        if self.mode.is_grouped is None:
+            self._is_grouped = promises(made)
+        self.last_made = made
+        if self.recorder is not None:
+            self.recorder.planned(made, is_grouped=self._is_grouped, now=now)
+        self.plan = made.grouped if self._is_grouped else OPEN_FLOW_PLAN
+        return wait(self, waits_of(self.plan))
 
-    def _with_newcomers(self, made: Plan) -> dict[int, Wait]:
-        """Returns the waits in force, updated for streams that have changed.
+    # -- what is recorded --------------------------------------------------------------------------
 
-        Streams that have left or lost their draft node are removed. These and new streams are added
-        where the new plan puts them into a group that exists.
+    def observe(self, stage: Stage, observed_s: float, predicted_s: float) -> None:
+        """Record what a prediction was and what happened."""
+        self.stage_errors.observe(stage, observed_s, predicted_s)
+        self.counts.ratios[stage].observe(observed_s, predicted_s)
+
+    def record(self, recorder: Recorder | None, now: float) -> None:
+        """Report to this recorder from now on, first the last plan and the present followers.
+
+        recorder: None ends the recording.
         """
-        new = waits_of(made)
-        groups = {wait.group for wait in self.state.waits.values()}
-        here = self.state.streams
-        kept = {
-            s: wait
-            for s, wait in self.state.waits.items()
-            if StreamId(s) in here and (not wait.num_guesses or here[StreamId(s)].is_guessed_for)
-        }
-        return {s: wait for s, wait in new.items() if wait.group in groups} | kept
+        self.recorder, self._recorded = recorder, {}
+        if recorder is not None and self.last_made is not None:
+            recorder.planned(self.last_made, is_grouped=self._is_grouped, now=now)
+        self._record_followers(now)
 
-    def observed_price_s(self) -> float:
-        """The recent weighted sum over streams of seconds a token; 0.0 if too little is known."""
-        streams = [s for s in self.streams() if isinstance(s.phase, Running)]
-        if not streams or not all(stream.interval_s for stream in streams):
-            return 0.0
-        return sum(s.weight * s.interval_s / s.tokens_a_pass for s in streams)
-
-    def _observation(self, now: float) -> Observation:
-        state, target = self.state, self._target
-        streams = [s for s in self.streams() if isinstance(s.phase, Running)]
-        used = sum(len(stream.token_ids) for stream in streams)
-        views, names = [], dict[str, int]()
-        for stream in streams:
-            follow = stream.follow
-            name = follow.node if follow is not None and follow.is_ready else None
-            if name is not None:
-                names[name] = names.get(name, 0) + len(stream.token_ids)
-            views.append(
-                StreamView(
-                    stream_id=stream.spec.stream_id,
-                    alpha=stream.acceptance.alpha,
-                    tokens_left=stream.tokens_left,
-                    fixed_gamma=stream.fixed_gamma,
-                    draft=name,
-                    weight=stream.weight,
-                )
-            )
-        drafts = []
-        for name, cells in names.items():
-            node = state.drafts[name]
-            link = replace(node.link, rtt_s=node.link.rtt_s + state.link.rtt_s)
-            view = DraftView(name, node.costs, link, cells)
-            drafts.append(replace(view, share_up=node.share_up, share_down=node.share_down))
-        return Observation(
-            streams=tuple(views),
-            target=target.now(used / max(1, len(streams))) if target is not None else None,
-            drafts=tuple(drafts),
-            used_cells=used,
-            prefill_share=target.prefill_share(now) if target is not None else 0.0,
-            token_bits=state.token_bits,
-            target_link=state.link,
-            groups=tuple(batch.stream_ids for batch in self._plan.batches),
-        )
-
-    @property
-    def target(self) -> TargetCosts | None:
-        return self._target
-
-    @property
-    def counts(self) -> Counts:
-        return self._counts
+    def _record_followers(self, now: float) -> None:
+        """Report streams whose draft node has begun or ceased to guess since the last call."""
+        if self.recorder is None:
+            return
+        new = {s: x.follow.node for s, x in self.streams.items() if x.follow and x.follow.is_ready}
+        before, self._recorded = self._recorded, new
+        for stream_id in dict.fromkeys([*before, *new]):
+            node, stream = new.get(stream_id, ""), self.streams.get(stream_id)
+            if before.get(stream_id, "") != node:
+                reason = stream.plain_reason if stream is not None else "it ended or moved on"
+                self.recorder.followed(stream_id, node, reason, now)
 
 
-def pass_size(entries: Iterable[CommitEntry]) -> tuple[int, float]:
-    """Returns the tokens of a target pass, and the cells of its own stream that a token attends to
-    on average."""
-    num_tokens, attended = 0, 0
-    for entry in entries:
-        num_tokens += entry.num_draft_tokens + 1
-        attended += (entry.num_draft_tokens + 1) * entry.prefix_len
-    return num_tokens, attended / max(1, num_tokens)
+def _close(stream: Stream) -> ToTarget:
+    return ToTarget(CloseStreamNotice(stream.spec.stream_id, stream.spec.generation))

@@ -39,7 +39,7 @@ class Drains:
         record = self._roster.node(request.node)
         if record is None:
             return self._error(request, self._no_such(request.node)), (), []
-        num_streams = record.scheduler.num_streams if record.scheduler is not None else 0
+        num_streams = len(record.scheduler.streams) if record.scheduler is not None else 0
         done = NodeCommandReply(request.request_id, "", num_streams)
         match request.command:
             case "drop":
@@ -84,7 +84,7 @@ class Drains:
             moved = self._serving.evacuate(now)
         events: list[RosterEvent] = []
         for record in draining:
-            if record.scheduler is not None and record.scheduler.num_streams == 0:
+            if record.scheduler is not None and len(record.scheduler.streams) == 0:
                 events += self._roster.dismiss(record, DRAINED, now)
         return moved, events
 

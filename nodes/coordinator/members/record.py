@@ -120,7 +120,7 @@ class NodeRecord:
         return (
             scheduler is not None
             and self.unproved_since is None
-            and scheduler.num_streams + num_streams <= self.profile.max_streams
+            and len(scheduler.streams) + num_streams <= self.profile.max_streams
             and self.used_cells + cells <= self.profile.num_cells
         )
 

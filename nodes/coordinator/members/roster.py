@@ -143,7 +143,7 @@ class Roster:
                 n.profile.model[:MAX_MODEL_CHARS],
                 n.profile.exact,
                 n.profile.emulated,
-                n.scheduler.num_streams if n.scheduler is not None else 0,
+                len(n.scheduler.streams) if n.scheduler is not None else 0,
                 n.is_draining,
                 round(1e6 * (n.heartbeat.rtt_s or 0.0)),
                 n.profile.model_hash[:MAX_MODEL_CHARS],
@@ -315,7 +315,7 @@ class Roster:
 
     def pong(self, member: Member, pong: Pong, now: float) -> None:
         node = self.node_of(member)
-        busy = node is not None and node.scheduler is not None and node.scheduler.awaits_target
+        busy = node is not None and node.scheduler is not None and bool(node.scheduler.streams)
         self._membership.on_pong(member.peer, pong.progress, busy, now)
         heartbeat = self._heartbeat_of(member)
         if heartbeat is not None:

@@ -20,6 +20,7 @@ from nodes.coordinator.placing.stranded import Stranded
 from nodes.coordinator.placing.waiting import Kind, Waiting
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.messages import EngineProfile
+from nodes.scheduler import forecast
 from nodes.scheduler.stream import Stream
 
 
@@ -158,7 +159,7 @@ class Placement:
         choice = self._tried.get(target.name)
         if choice is None or choice.suspicion is None or target.scheduler is None:
             return False
-        return target.scheduler.stream(choice.spec.stream_id) is not None
+        return target.scheduler.streams.get(choice.spec.stream_id) is not None
 
     def _targets(self) -> list[NodeRecord]:
         return self._roster.nodes("target")
@@ -186,25 +187,26 @@ class Placement:
         if len(targets) == 1:
             return targets[0]
 
-        def token_s(target: NodeRecord) -> float:
+        def price_s(target: NodeRecord) -> float:
             """Seconds per token, including a share of the time to read the prompt."""
             assert target.scheduler is not None
-            forecast = target.scheduler.forecast
             num_unread = len(stream.token_ids)
             # A prompt that another choice has brought here is not read again.
             if any(other.target == target.name for other in request.choices.values()):
                 num_unread -= stream.spec.num_prompt_tokens
-            reading_s = forecast.reading_s(num_unread) / max(1, stream.tokens_left)
-            return forecast.token_s_of_newcomer(stream, now) + reading_s
+            reading_s = forecast.reading_s(target.scheduler, num_unread)
+            here = target.scheduler.streams.values()
+            token_s = forecast.token_s(target.scheduler, here, [stream], now)
+            return token_s + reading_s / max(1, stream.tokens_left)
 
-        return min(targets, key=lambda n: (token_s(n), n.used_cells))
+        return min(targets, key=lambda n: (price_s(n), n.used_cells))
 
     def evacuated(self, request: Request, choice: Choice, now: float) -> Move | None:
         """Return a move of a draining target's stream to a target with room; None without one."""
         source = self._roster.node(choice.target)
         if source is None or source.scheduler is None or not source.is_draining:
             return None
-        stream = source.scheduler.stream(choice.spec.stream_id)
+        stream = source.scheduler.streams.get(choice.spec.stream_id)
         if stream is None:
             return None
         able = [n for n in self._able(request, choice, now) if not n.is_draining]

@@ -10,6 +10,7 @@ from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.room import has_room, is_of_kind, kind_of
 from nodes.coordinator.placing.waiting import Kind
 from nodes.coordinator.requests.request import Choice, Request
+from nodes.scheduler import forecast
 from nodes.scheduler.stream import Opening, Stream
 from nodes.worker.stream import StreamId
 
@@ -58,7 +59,7 @@ class Rebalancing:
             if not target.is_draining:
                 kinds.setdefault(kind_of(target), []).append(target)
         kin = [n for targets in kinds.values() if len(targets) > 1 for n in targets]
-        sources = [n for n in kin if n.scheduler is not None and n.scheduler.num_streams]
+        sources = [n for n in kin if n.scheduler is not None and len(n.scheduler.streams)]
         long_ago = now - 2 * LOOK_S
         self._looked_at = {n.name: self._looked_at.get(n.name, long_ago) for n in sources}
         self._next_look = now + LOOK_S / max(1, len(sources))
@@ -67,7 +68,7 @@ class Rebalancing:
             return None
         self._looked_at[source.name] = now
         # Far more streams may wait than are on this target.
-        ids = source.scheduler.stream_ids
+        ids = source.scheduler.streams
         here = (streams[stream_id] for stream_id in ids if stream_id in streams)
         requests = {id(request): request for request in here}.values()
         others = [n for n in kinds[kind_of(source)] if n is not source]
@@ -84,7 +85,7 @@ class Rebalancing:
         assert target.scheduler is not None
         waited_s = now - self._looked_at[target.name]
         overdue_s = waited_s if waited_s > _LONGEST_S else 0.0
-        return overdue_s, target.scheduler.forecast.plain_s((), now) * waited_s
+        return overdue_s, forecast.plain_s(target.scheduler, (), now) * waited_s
 
     def _moves(
         self,
@@ -121,7 +122,7 @@ def _moves_of(
     """Return the moves of a request's streams to the best candidates that save time."""
     assert source.scheduler is not None
     ids = [stream.spec.stream_id for stream in streams]
-    here_s = source.scheduler.forecast.token_s(ids, now)
+    here_s = forecast.token_s(source.scheduler, streams, (), now)
     # Rates are means over the streams, which go on side by side.
     left = _num_left(streams) / len(streams)
     prompt = streams[0].spec.num_prompt_tokens
@@ -129,9 +130,9 @@ def _moves_of(
     moves = []
     for target in sorted(able, key=lambda n: _plain_s(n, streams, now))[:_CANDIDATES]:
         assert target.scheduler is not None
-        forecast = target.scheduler.forecast
-        there_s = forecast.token_s_of_newcomers(streams, now)
-        gain_s = (here_s - there_s) * left - forecast.reading_s(num_unread)
+        present = target.scheduler.streams.values()
+        there_s = forecast.token_s(target.scheduler, present, streams, now)
+        gain_s = (here_s - there_s) * left - forecast.reading_s(target.scheduler, num_unread)
         if here_s > _OVERLOAD * there_s and gain_s > 0:
             choices = tuple(request.choices[stream_id] for stream_id in ids)
             moves.append(Move(request, choices, target, gain_s))
@@ -140,7 +141,7 @@ def _moves_of(
 
 def _plain_s(target: NodeRecord, newcomers: Sequence[Stream], now: float) -> float:
     assert target.scheduler is not None
-    return target.scheduler.forecast.plain_s(newcomers, now)
+    return forecast.plain_s(target.scheduler, newcomers, now)
 
 
 def _num_left(streams: Iterable[Stream]) -> int:
@@ -151,6 +152,6 @@ def _unit(request: Request, source: NodeRecord) -> list[Stream]:
     """Return a request's streams on a target, which move together; none while one is opening."""
     assert source.scheduler is not None
     ids = [s for s, choice in request.choices.items() if choice.target == source.name]
-    streams = [source.scheduler.stream(stream_id) for stream_id in ids]
+    streams = [source.scheduler.streams.get(stream_id) for stream_id in ids]
     known: list[Stream] = [stream for stream in streams if stream is not None]
     return [] if any(isinstance(stream.phase, Opening) for stream in known) else known

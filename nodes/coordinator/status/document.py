@@ -23,6 +23,7 @@ from nodes.coordinator.status import parts
 from nodes.coordinator.status.recent import WINDOW_S, Recent
 from nodes.coordinator.status.traffic import Traffic
 from nodes.messages import StatusReply, StatusRequest
+from nodes.scheduler import report
 from nodes.scheduler.drafts import Drafts
 from nodes.telemetry.counts import RATIO_BOUNDS, Counts
 from nodes.telemetry.status import (
@@ -112,7 +113,7 @@ class Reporting:
             yield ("tokens", name), counts.num_tokens
             yield ("passes", name), counts.num_passes
         for _, scheduler in self._roster.schedulers():
-            for stream in scheduler.streams():
+            for stream in scheduler.streams.values():
                 yield stream.spec.stream_id, len(stream.token_ids)
         for medium, reserved_s in self._air.reserved_s():
             yield ("air", medium), reserved_s
@@ -149,7 +150,6 @@ class Reporting:
         )
 
     def _nodes(self, now: float) -> Iterator[NodeStatus]:
-        schedulers = [scheduler for _, scheduler in self._roster.schedulers()]
         for node in self._roster.nodes()[:_MAX_NODES]:
             silent_s, joined_s = self._roster.ages_s(node, now)
             is_silent = silent_s > 3 * node.heartbeat.interval_s
@@ -160,7 +160,7 @@ class Reporting:
                 joined_s=joined_s,
                 busy=min(1.0, self._recent.rate(("busy", node.name), node.busy_s, now)),
                 num_streams=self._num_streams(node),
-                costs=parts.costs_now(node, schedulers),
+                costs=parts.costs_now(node, self._drafts),
             )
         for left, at in self._left.values():
             if now - at <= _LEFT_S:
@@ -168,7 +168,7 @@ class Reporting:
 
     def _num_streams(self, node: NodeRecord) -> int:
         if node.scheduler is not None:
-            return node.scheduler.num_streams
+            return len(node.scheduler.streams)
         record = self._drafts.get(node.name)
         return len(record.followed) if record is not None else 0
 
@@ -177,23 +177,21 @@ class Reporting:
         found: list[StreamStatus] = []
         waiting: list[StreamStatus] = []
         schedulers = {node.name: scheduler for node, scheduler in self._roster.schedulers()}
-        gammas = {name: scheduler.report.gammas() for name, scheduler in schedulers.items()}
         for stream_id, request in self._serving.ledger.streams.items():
             choice = request.choices[stream_id]
             scheduler = schedulers.get(choice.target)
-            stream = scheduler.stream(stream_id) if scheduler is not None else None
+            stream = scheduler.streams.get(stream_id) if scheduler is not None else None
             aliases = self._alias("c", request.owner), self._alias("u", request.submit.user)
             age_s = now - request.arrived_at
             if stream is None or scheduler is None:
                 if len(waiting) < _MAX_STREAMS:
                     waiting.append(parts.stream_status(request, choice, aliases, age_s, None))
                 continue
-            gamma = gammas[choice.target].get(stream_id, 0)
-            plain = scheduler.report.plain(stream)
+            plain = report.plain(scheduler, stream)
             # Building the line is most of the work, so only the first streams get one.
-            reason = scheduler.report.why_plain(stream) if plain and len(found) < _MAX_WHY else ""
+            reason = report.why_plain(scheduler, stream) if plain and len(found) < _MAX_WHY else ""
             rate = self._recent.rate(stream_id, len(stream.token_ids), now)
-            placed = parts.Placed(stream, gamma, rate, (plain, reason))
+            placed = parts.Placed(stream, rate, (plain, reason))
             found.append(parts.stream_status(request, choice, aliases, age_s, placed))
             if len(found) == _MAX_STREAMS:
                 break
@@ -223,9 +221,9 @@ class Reporting:
             scheduler = here.get(name)
             plan = observed = None
             if scheduler is not None:
-                plan = parts.plan_status(scheduler.report)
+                plan = parts.plan_status(scheduler)
                 observed = parts.observed_status(
-                    scheduler.report,
+                    scheduler,
                     tokens_per_s=self._recent.rate(("tokens", name), counts.num_tokens, now),
                     passes_per_s=self._recent.rate(("passes", name), counts.num_passes, now),
                 )

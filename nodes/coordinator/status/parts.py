@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.scheduler import Scheduler
-from nodes.scheduler.report import Report
+from nodes.scheduler.drafts import Drafts
+from nodes.scheduler.planning import observed_price_s
 from nodes.scheduler.stream import Figures, Opening, Stream
 from nodes.telemetry.counts import FATES, PLAIN_LABELS, TOKEN_KINDS, Counts
 from nodes.telemetry.status import (
@@ -50,12 +50,12 @@ def cut(name: str, most: int = _MAX_NAME) -> str:
 # -- nodes -----------------------------------------------------------------------------------------
 
 
-def costs_now(node: NodeRecord, schedulers: Iterable[Scheduler]) -> NodeCosts | None:
-    """Return a node's pass costs as observed by a scheduler; None if none has observed any."""
+def costs_now(node: NodeRecord, drafts: Drafts) -> NodeCosts | None:
+    """Return a node's pass costs as observed since its calibration; None if it has no streams."""
     if node.scheduler is not None:
-        return node.scheduler.report.target_costs()
-    found = (scheduler.report.draft_costs(node.name) for scheduler in schedulers)
-    return next((costs for costs in found if costs is not None), None)
+        return node.scheduler.target.now() if node.scheduler.target is not None else None
+    record = drafts.get(node.name)
+    return record.costs if record is not None else None
 
 
 def node_status(
@@ -111,11 +111,10 @@ def node_status(
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """Data of a stream that has a place. gamma: guesses in its last pass. plain: label and line
-    that explain why it had none; both are empty if it had some."""
+    """Data of a stream that has a place. plain: label and line that explain why it had no guesses
+    in its last pass; both are empty if it had some."""
 
     stream: Stream
-    gamma: int
     tokens_per_s: float
     plain: tuple[str, str]
 
@@ -141,7 +140,7 @@ def stream_status(
         num_prompt_tokens=spec.num_prompt_tokens,
         num_tokens=choice.num_tokens,
         max_tokens=spec.max_tokens,
-        gamma=placed.gamma if placed is not None else 0,
+        gamma=stream.last_pass.num_guesses if stream is not None else 0,
         acceptance=number(stream.acceptance.alpha, 4) if stream is not None else 0.0,
         plain=placed.plain[0] if placed is not None else "",
         reason=cut(placed.plain[1], _MAX_LINE) if placed is not None else "",
@@ -164,8 +163,8 @@ def _phase(stream: Stream | None) -> str:
 # -- targets ---------------------------------------------------------------------------------------
 
 
-def plan_status(report: Report) -> PlanStatus:
-    plan, made = report.plan, report.plan.prediction
+def plan_status(scheduler: Scheduler) -> PlanStatus:
+    plan, made, last = scheduler.plan, scheduler.plan.prediction, scheduler.last_made
     times = made.batches if made is not None else ()
     batches = [
         _batch(batch, times[k] if k < len(times) else _NO_TIMES)
@@ -177,8 +176,8 @@ def plan_status(report: Report) -> PlanStatus:
         plain=tuple(map(int, plan.plain)),
         bound=cut(made.bound, _MAX_LINE) if made is not None else "",
         tokens_per_s=number(made.tokens_per_s, 3) if made is not None else 0.0,
-        open_price_s=number(report.prices_s[0], 6),
-        grouped_price_s=number(report.prices_s[1], 6),
+        open_price_s=number(last.open_s if last is not None else 0.0, 6),
+        grouped_price_s=number(last.grouped_s if last is not None else 0.0, 6),
     )
 
 
@@ -194,13 +193,15 @@ def _batch(batch: Batch, times: BatchTimes) -> BatchStatus:
     )
 
 
-def observed_status(report: Report, *, tokens_per_s: float, passes_per_s: float) -> ObservedStatus:
+def observed_status(
+    scheduler: Scheduler, *, tokens_per_s: float, passes_per_s: float
+) -> ObservedStatus:
     errors = {
         str(stage): ErrorStatus(found.num_seen, number(found.median, 4), number(found.p95, 4))
-        for stage, found in report.errors().items()
+        for stage, found in scheduler.stage_errors.figures().items()
     }
     rates = number(tokens_per_s, 3), number(passes_per_s, 3)
-    return ObservedStatus(*rates, number(report.observed_price_s, 6), errors)
+    return ObservedStatus(*rates, number(observed_price_s(scheduler), 6), errors)
 
 
 def count_status(counts: Counts) -> CountStatus:

@@ -1,0 +1,97 @@
+"""What a scheduler learns from each pass of its target: costs, and whether guesses pay. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from nodes.messages import CommitEntry, CommitReply
+from nodes.scheduler import following
+from nodes.scheduler.comparison import Speculation
+from nodes.scheduler.instructions import Instruction
+from nodes.worker.stream import PROMPT_PIECE_TOKENS
+from policies.plan import ENTRY_BITS, HEADER_BITS, TEXT_BITS
+
+if TYPE_CHECKING:
+    from nodes.scheduler.scheduler import Scheduler
+
+# The duration of a pass that is assumed before one was observed, and how fast its average follows.
+UNSEEN_PASS_S: Final = 0.05
+_PASS_RATE: Final = 0.05
+
+
+def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> None:
+    """Count a pass, and learn from the difference between its time and the prediction."""
+    num_decoded, own = pass_size(reply.entries)
+    num_tokens = num_decoded + reply.num_read_tokens
+    num_guesses = sum(entry.num_draft_tokens for entry in reply.entries)
+    pass_s, target = reply.pass_s, scheduler.target
+    scheduler.counts.pass_done(scheduler.name, pass_s, num_tokens, num_guesses, now)
+    if not reply.num_read_tokens and pass_s > 0.0:
+        scheduler.pass_s += _PASS_RATE * (pass_s - scheduler.pass_s)
+    predicted_s = 0.0
+    if target is not None and reply.num_read_tokens <= PROMPT_PIECE_TOKENS:
+        used = scheduler.used_cells
+        predicted_s = target.pass_s(num_tokens, used, own)
+        scheduler.observe("pass", pass_s, predicted_s)
+        if reply.num_read_tokens:
+            target.read_beside(reply.num_read_tokens, num_decoded, own, now)
+        else:
+            target.pass_seen(num_tokens, pass_s, used, own)
+            _compare(scheduler, reply, used)
+    if scheduler.recorder is not None:
+        times = pass_s, predicted_s
+        scheduler.recorder.committed(*times, reply.entries, now, reply.num_read_tokens)
+
+
+def _compare(scheduler: Scheduler, reply: CommitReply, used: int) -> None:
+    """Add a pass to the comparison of decoding with and without draft nodes."""
+    num, streams = len(reply.entries), scheduler.streams.values()
+    if not scheduler.mode.compares or scheduler.target is None or not num:
+        return
+    follows = [stream.follow for stream in streams if stream.follow is not None]
+    is_idle = scheduler.speculation is Speculation.ON and not follows
+    if is_idle or any(stream.fixed_gamma for stream in streams):
+        return
+    tokens = sum(entry.num_tokens for entry in reply.entries) / num
+    num_passes = reply.pass_s / scheduler.target.calibrated_s(num, used, used / num)
+    # A draft node that is still reading a text would continue to read during a pause.
+    may_pause = all(follow.is_ready for follow in follows) and not scheduler.waits
+    scheduler.comparisons.of(len(streams)).passed(tokens, num_passes, may_pause=may_pause)
+
+
+def speculate(scheduler: Scheduler) -> list[Instruction]:
+    """Switch draft nodes on or off by the comparison of the present number of streams.
+
+    They stay on if a client has fixed its number of guesses or no draft node is usable.
+    """
+    streams = scheduler.streams.values()
+    if not scheduler.mode.compares or not streams:
+        return []
+    wanted = scheduler.comparisons.of(len(streams)).speculation
+    if any(stream.fixed_gamma for stream in streams) or not scheduler.usable:
+        wanted = Speculation.ON
+    return following.speculate(scheduler, wanted) if wanted is not scheduler.speculation else []
+
+
+def take_air(scheduler: Scheduler, now: float) -> None:
+    """Reserve the share of its medium that the target's answers need, if it shares one."""
+    num, link, target = len(scheduler.streams), scheduler.link, scheduler.target
+    if not link.medium or target is None:
+        return
+    part = 0.0
+    if num:
+        num_bits = HEADER_BITS + num * (ENTRY_BITS + scheduler.token_bits + TEXT_BITS)
+        pass_s = target.expected_s(num, scheduler.cells, 0.0, now)
+        part = link.airtime_s(num_bits, 1) / pass_s
+    scheduler.drafts.take(scheduler.name, link.medium, part)
+
+
+def pass_size(entries: Iterable[CommitEntry]) -> tuple[int, float]:
+    """Returns the tokens of a target pass, and the cells of its own stream that a token attends to
+    on average."""
+    num_tokens, attended = 0, 0
+    for entry in entries:
+        num_tokens += entry.num_draft_tokens + 1
+        attended += (entry.num_draft_tokens + 1) * entry.prefix_len
+    return num_tokens, attended / max(1, num_tokens)
