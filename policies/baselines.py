@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from policies.cuts import best_plan
 from policies.cycle import CyclePlan, evaluate
 from policies.describe import describe, trivial_plan
-from policies.joint import joint_cycle, joint_plan
+from policies.joint import joint_plan
 from policies.paper import paper_plan
 from policies.plan import MAX_AUTO_GAMMA, Observation, Plan, Policy
 from policies.problem import CycleProblem, Ints, problem_of
@@ -128,7 +129,7 @@ def _handicapped(observation: Observation, name: str, **handicap: bool) -> Plan:
     if early is not None:
         return early
     problem = problem_of(observation)
-    return describe(observation, problem, joint_cycle(problem), name, **handicap)
+    return describe(observation, problem, best_plan(problem).plan, name, **handicap)
 
 
 POLICIES: Mapping[str, Policy] = {

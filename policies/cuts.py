@@ -24,127 +24,41 @@ from policies.cycle import (
     price_of_totals,
     verify_times,
 )
-from policies.problem import CATCH_UP_TOKENS, CycleProblem, Ints
+from policies.problem import CycleProblem, Ints
 from policies.search import (
     Found,
     Runs,
     Seed,
     best_equal,
     block_bounds,
-    cheapest_by_size,
     options_of,
     runs_of,
-    uniform_levels,
 )
 
-_NUM_OPTIONS = 8
-# Above this number of streams, batches of one stream each cost more messages than they can gain.
-_MAX_SINGLES = 48
 # Multiples of the seed's cycle in the grid.
-_CYCLES = (1.0, 2.0, 0.6)
+_CYCLES = (1.0, 2.0)
 
 
 def best_plan(problem: CycleProblem) -> Found:
     """Returns the cheapest plan found. Plain decoding of all streams is a candidate, if clients'
     own gammas allow it."""
-    return candidates(problem)[0]
-
-
-def candidates(problem: CycleProblem) -> list[Found]:
-    """Returns the cheapest plan found, and a few others of each size, in order of price."""
     options = options_of(problem)
     bounds = block_bounds(problem)
     runs = runs_of(problem, block_sums(problem, options, bounds))
     found, seed = best_equal(problem, options, bounds, runs)
     if len(options) == 1 or problem.num_streams == 1:
         return found
-    found = sorted(
-        [*found, *mixed_plans(problem, options, bounds, runs, seed)], key=lambda each: each.price_s
-    )
-    if len(bounds) - 1 < problem.num_streams <= _MAX_SINGLES:
-        best = _best_single(problem, found[0])
-        found = found if best is found[0] else [best, *found]
-    return found
+    mixed = mixed_plan(problem, options, bounds, runs, seed)
+    return mixed if mixed.price_s < found.price_s else found
 
 
-def _best_single(problem: CycleProblem, best: Found) -> Found:
-    """Returns the best plan with every stream in a batch of its own, or `best` if that is cheaper.
-
-    Blocks of several streams cannot represent such plans.
-    """
-    n, nodes = problem.num_streams, problem.nodes
-    gammas = np.clip(uniform_levels(problem)[:, None], problem.least, problem.most)
-    some = gammas > 0
-    num_plain = n - some.sum(axis=1)
-    plain_pass_s = problem.plain_pass_s(num_plain)
-    every = np.arange(n)
-    verify_s = problem.target_s[1 + num_plain[:, None] + gammas] * some
-    worth = problem.weights / problem.earned[every, gammas] * some
-    plain_weight = (problem.weights * ~some).sum(axis=1)
-    # This lower bound counts only the target's time, and is nearly always too high already.
-    bound_s = verify_s.sum(axis=1) * worth.sum(axis=1) + plain_weight * plain_pass_s
-    if bound_s.min() >= best.price_s:
-        return best
-    # The first step catches up, and each further guess takes one more.
-    further = np.maximum(0, gammas - 1)
-    draft_s = problem.draft_s[nodes, CATCH_UP_TOKENS] + further * problem.draft_s[nodes, 1]
-    air_s = (problem.message_air_s + problem.stream_air_s)[nodes]
-    air_s = (air_s + gammas * problem.token_air_s[nodes]) * some
-    draft_s = draft_s * some
-    rounds_s = draft_s + problem.rtt_s[nodes] + air_s + verify_s
-    rounds_s += problem.target_s[num_plain][:, None] / 2
-    way = problem.target_air
-    way_s = np.zeros(some.shape) if way is None else way.of(some.astype(np.int64), gammas)
-    rounds_s += way_s
-    members = [nodes == node for node in range(len(problem.node_names))]
-    members += [problem.media[nodes] == medium for medium in range(len(problem.medium_names))]
-    num_nodes = len(problem.node_names)
-    sums = [
-        (draft_s if index < num_nodes else air_s)[:, mine].sum(axis=1)
-        for index, mine in enumerate(members)
-    ]
-    if way is not None:
-        stretch = problem.stretch(num_plain)
-        shared_s = way_s + air_s * (problem.media[nodes] == way.medium)
-        rounds_s += shared_s * (stretch - 1.0)[:, None]
-        sums[num_nodes + way.medium] = shared_s.sum(axis=1) * stretch
-    price_s, _ = price_of_totals(
-        Totals(
-            busy_s=np.max(sums, axis=0),
-            air_s=np.max(sums[num_nodes:], axis=0),
-            verify_s=verify_s.sum(axis=1),
-            round_s=(rounds_s * some).max(axis=1),
-            num_batches=some.sum(axis=1).astype(np.float64),
-            worth=worth.sum(axis=1),
-            plain_weight=plain_weight,
-            plain_pass_s=plain_pass_s,
-        )
-    )
-    option = int(price_s.argmin())
-    if price_s[option] >= best.price_s:
-        return best
-    return Found(float(price_s[option]), CyclePlan(tuple(range(n + 1)), gammas[option]))
-
-
-def mixed_plans(
-    problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, seed: Seed
-) -> list[Found]:
-    """Returns the cheapest plans over unequal cuts around a seed, the best first."""
-    picked = np.argsort(seed.by_option, kind="stable")[:_NUM_OPTIONS]
-    if 0 not in picked:
-        picked[-1] = 0
-    runs = Runs(
-        runs.starts,
-        runs.stops,
-        runs.stages.at(picked),
-        runs.plain_weight.take(picked, axis=-1),
-        runs.num_plain.take(picked, axis=-1),
-    )
+def mixed_plan(problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, seed: Seed) -> Found:
+    """Returns the cheapest plan over unequal cuts around a seed."""
     cost = _costs(problem, runs, seed)
     option = cost.argmin(axis=2)
     cheapest = np.take_along_axis(cost, option[..., None], axis=2)[..., 0]
     chains = _chains(cheapest, runs, len(bounds) - 1)
-    return _priced(problem, options[picked], bounds, runs, chains, option)
+    return _priced(problem, options, bounds, runs, chains, option)
 
 
 def _costs(problem: CycleProblem, runs: Runs, seed: Seed) -> Floats:
@@ -204,8 +118,8 @@ def _chains(cheapest: Floats, runs: Runs, num_blocks: int) -> Ints:
 
 def _priced(
     problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, chains: Ints, option: Ints
-) -> list[Found]:
-    """Price the plans of all chains exactly; returns the cheapest ones of each size."""
+) -> Found:
+    """Prices the plans of all chains exactly, and returns the cheapest one."""
     real = chains >= 0
     run = np.maximum(chains, 0)
     at = (run, option[np.arange(len(chains))[:, None], run])
@@ -225,17 +139,14 @@ def _priced(
         plain_pass_s=problem.plain_pass_s(num_plain),
     )
     price_s = np.where(real[:, 0], price_of_totals(totals)[0], np.inf)
-    found = []
-    for row in cheapest_by_size(price_s, totals.num_batches, num_plain):
-        gammas = np.zeros(problem.num_streams, dtype=np.int64)
-        cut = [len(bounds) - 1]
-        for index, choice in zip(chains[row], at[1][row], strict=True):
-            if index >= 0:
-                start, stop = int(runs.starts[index]), int(runs.stops[index])
-                gammas[bounds[start] : bounds[stop]] = options[choice, bounds[start] : bounds[stop]]
-                cut.append(start)
-        if cut[-1] != 0:
-            cut.append(0)
-        plan = CyclePlan(tuple(bounds[cut[::-1]].tolist()), gammas)
-        found.append(Found(float(price_s[row]), plan))
-    return found
+    row = int(price_s.argmin())
+    gammas = np.zeros(problem.num_streams, dtype=np.int64)
+    cut = [len(bounds) - 1]
+    for index, choice in zip(chains[row], at[1][row], strict=True):
+        if index >= 0:
+            start, stop = int(runs.starts[index]), int(runs.stops[index])
+            gammas[bounds[start] : bounds[stop]] = options[choice, bounds[start] : bounds[stop]]
+            cut.append(start)
+    if cut[-1] != 0:
+        cut.append(0)
+    return Found(float(price_s[row]), CyclePlan(tuple(bounds[cut[::-1]].tolist()), gammas))

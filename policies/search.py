@@ -29,32 +29,17 @@ from policies.plan import MAX_AUTO_GAMMA
 from policies.problem import CycleProblem, Ints
 
 MAX_BLOCKS = 12
-# With many draft nodes each run of blocks costs more work, so there are fewer blocks.
-_MAX_BLOCKS_MANY_NODES = 8
-_MANY_NODES = 3
 _MAX_EQUAL_BATCHES = 4
 # Beyond 8, neighbouring gammas are nearly equally good, and each option is priced in each run.
 _GAMMAS = np.array([*range(9), 10, 12, 16])
 _NUM_THRESHOLDS = 8
-# With many streams a few thresholds are enough, because their plans are close together.
-_MANY_STREAMS = 64
-_FEW_THRESHOLDS = 5
-# The number of cheapest plans that are kept for each number of batches.
-_FEW_OF_A_SIZE = 2
-
-
-def uniform_levels(problem: CycleProblem) -> Ints:
-    """Returns the gammas that are tried for all streams, ascending from 0; beyond 8 with gaps."""
-    free = problem.most[problem.most > problem.least]
-    most = max(MAX_AUTO_GAMMA, int(free.max(initial=0)))
-    return _GAMMAS[most >= _GAMMAS]
 
 
 def options_of(problem: CycleProblem) -> Ints:
     """(o, n) options of gammas: uniform ones, then thresholds, within each stream's bounds."""
-    many = problem.num_streams > _MANY_STREAMS
-    uniform = uniform_levels(problem)[:, None]
-    num_thresholds = _FEW_THRESHOLDS if many else _NUM_THRESHOLDS
+    free = problem.most[problem.most > problem.least]
+    most = max(MAX_AUTO_GAMMA, int(free.max(initial=0)))
+    uniform = _GAMMAS[most >= _GAMMAS][:, None]
     earned = problem.earned
     # A gain is the amount by which the g-th guess lowers w/E. It falls with g, so the number of
     # gains above a threshold is a gamma.
@@ -63,7 +48,7 @@ def options_of(problem: CycleProblem) -> Ints:
     if useful.size == 0:
         return np.broadcast_to(problem.least, (1, problem.num_streams)).astype(np.int64)
     ranked = np.sort(useful)
-    picks = (np.arange(1, num_thresholds + 1) * len(ranked)) // (num_thresholds + 1)
+    picks = (np.arange(1, _NUM_THRESHOLDS + 1) * len(ranked)) // (_NUM_THRESHOLDS + 1)
     thresholds = (gains[None] >= ranked[picks][:, None, None]).sum(axis=2)
     options = np.concatenate([np.broadcast_to(uniform, (len(uniform), len(gains))), thresholds])
     clipped: Ints = np.clip(options, problem.least, problem.most)
@@ -109,39 +94,22 @@ class Found:
     plan: CyclePlan
 
 
-def cheapest_by_size(price_s: Floats, num_batches: Floats, num_plain: Ints) -> list[int]:
-    """Returns the indices of the cheapest plans, the cheapest first.
-
-    They are a few for each number of batches, with plain streams and without. price_s, num_batches,
-    num_plain: (c,) figures of the candidates.
-    """
-    found: list[int] = []
-    size = num_batches + 0.5 * (num_plain > 0)
-    for number in np.unique(size):
-        mine = np.flatnonzero((size == number) & np.isfinite(price_s))
-        found += mine[np.argsort(price_s[mine], kind="stable")[:_FEW_OF_A_SIZE]].tolist()
-    return sorted(found, key=lambda index: (price_s[index], index))
-
-
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """The start of the dynamic program: totals of the best candidate, and prices by option.
+    """The start of the dynamic program: totals of the best candidate.
 
-    stolen: share of the cycle that guesses take from plain passes. worth: sum of w/E. by_option:
-    (o,) least price of a candidate with each option.
+    stolen: share of the cycle that guesses take from plain passes. worth: sum of w/E.
     """
 
     num_plain: int
     cycle_s: float
     stolen: float
     worth: float
-    by_option: Floats
 
 
 def block_bounds(problem: CycleProblem) -> Ints:
     """Returns positions that cut streams into at most MAX_BLOCKS blocks of nearly equal size."""
-    many = len(problem.node_names) >= _MANY_NODES
-    num_blocks = min(problem.num_streams, _MAX_BLOCKS_MANY_NODES if many else MAX_BLOCKS)
+    num_blocks = min(problem.num_streams, MAX_BLOCKS)
     return (np.arange(num_blocks + 1) * problem.num_streams) // num_blocks
 
 
@@ -189,11 +157,8 @@ def _equal_cuts(num_blocks: int, with_singles: bool) -> _EqualCuts:
 
 def best_equal(
     problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs
-) -> tuple[list[Found], Seed]:
-    """Returns the best plans of a plain head and equal batches with one option, and the seed.
-
-    The plans are a few for each number of batches, the best first.
-    """
+) -> tuple[Found, Seed]:
+    """Returns the best plan of a plain head and equal batches with one option, and the seed."""
     num_blocks = len(bounds) - 1
     cuts = _equal_cuts(num_blocks, problem.num_streams == num_blocks)
     stages = runs.stages
@@ -223,22 +188,17 @@ def best_equal(
     price_s, cycle_s = price_of_totals(totals)
     # A head with guesses that clients fixed is not plain, so such plans are left out.
     price_s = np.where(head_guesses > 0, np.inf, price_s)
-    cheapest = cheapest_by_size(price_s.ravel(), totals.num_batches.ravel(), num_plain.ravel())
-    found = []
-    for index in cheapest:
-        row, option = divmod(index, price_s.shape[1])
-        cut = bounds[list(cuts.bounds[row])]
-        gammas = options[option].copy()
-        if cuts.heads[row] >= 0:
-            gammas[: cut[1]] = options[0, : cut[1]]
-        found.append(Found(float(price_s[row, option]), CyclePlan(tuple(cut.tolist()), gammas)))
-    at = divmod(cheapest[0], price_s.shape[1])
+    at = row, option = divmod(int(price_s.argmin()), price_s.shape[1])
+    cut = bounds[list(cuts.bounds[row])]
+    gammas = options[option].copy()
+    if cuts.heads[row] >= 0:
+        gammas[: cut[1]] = options[0, : cut[1]]
+    found = Found(float(price_s[at]), CyclePlan(tuple(cut.tolist()), gammas))
     pass_s, cycle = float(totals.plain_pass_s[at]), float(cycle_s[at])
     seed = Seed(
         int(num_plain[at]),
         cycle,
         min(0.95, max(0.0, float(totals.verify_s[at] - totals.num_batches[at] * pass_s) / cycle)),
         float(totals.worth[at]),
-        price_s.min(axis=0),
     )
     return found, seed

@@ -77,7 +77,8 @@ class Scheduler:
     those that may draft for this target. alphas: by draft node, how often its guesses are right
     here. link: the target's link. speculation: whether draft nodes guess now. waits: by stream,
     what it waits for under the plan in force. untold: by draft node, the streams of which it has
-    not yet been sent all tokens. num_stale: messages that came too late.
+    not yet been sent all tokens. ended: figures of ended streams that nobody has taken yet.
+    num_stale: messages that came too late.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class Scheduler:
         self._is_grouped = bool(mode.is_grouped)
         # By stream: the draft node that was last reported to the recorder.
         self._recorded: dict[StreamId, str] = {}
-        self._ended: dict[StreamId, tuple[Figures, str]] = {}
+        self.ended: dict[StreamId, tuple[Figures, str]] = {}
         self._silences: Silences[StreamId] = Silences()
 
     @property
@@ -176,7 +177,7 @@ class Scheduler:
 
     def remove(self, stream: Stream) -> list[Instruction]:
         """Remove a stream that has ended, but keep its figures."""
-        self._ended[stream.spec.stream_id] = (stream.figures, stream.plain_reason)
+        self.ended[stream.spec.stream_id] = (stream.figures, stream.plain_reason)
         return self._detach(stream)
 
     def _detach(self, stream: Stream) -> list[Instruction]:
@@ -186,7 +187,7 @@ class Scheduler:
 
     def take_figures(self, stream_id: StreamId) -> tuple[Figures, str]:
         """Remove and return an ended stream's figures and the reason why it had no draft node."""
-        return self._ended.pop(stream_id, (Figures(), ""))
+        return self.ended.pop(stream_id, (Figures(), ""))
 
     # -- draft nodes -------------------------------------------------------------------------------
 
