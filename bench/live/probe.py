@@ -18,7 +18,7 @@ from mesh.messages import PROTOCOL_VERSION, Credit, Hello, Ping, Pong, Welcome
 from mesh.transport import ClientTransport
 from mesh.zmq_transport import ZmqContext
 
-_INTERVAL_S = 0.01
+INTERVAL_S = 0.01
 _PRIORITY = 1
 
 
@@ -67,7 +67,7 @@ async def _delays(transport: ClientTransport, welcome: Welcome, seconds: float) 
             if isinstance(message, Pong) and message.seq == len(delays):
                 break
         delays.append(time.perf_counter() - sent)
-        await asyncio.sleep(_INTERVAL_S)
+        await asyncio.sleep(INTERVAL_S)
     return delays
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.live.light_nodes import key_of, token_at
+from bench.live.relay import Traffic
 from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
@@ -35,6 +36,7 @@ class Carried:
     """Figures of one load. passes_per_s: passes, counted for each stream alone. delay_s: p50, p99
     and greatest delay of replies to Pings among the other messages.
 
+    relay_s: the same of a bare relay under as many messages of the same sizes, right afterwards.
     num_wrong: notices with tokens other than those of law 1. is_probe_first: whether the process
     that sends Pings had priority on its core; otherwise delays include waits for the core.
     """
@@ -43,16 +45,19 @@ class Carried:
     passes_per_s: float
     tokens_per_s: float
     delay_s: tuple[float, float, float]
+    relay_s: tuple[float, float, float]
     coordinator_busy: float
     num_wrong: int
     is_probe_first: bool = False
 
     def __str__(self) -> str:
         p50, p99, most = (f"{seconds * 1e3:.1f}" for seconds in self.delay_s)
+        bare = " / ".join(f"{seconds * 1e3:.1f}" for seconds in self.relay_s)
         return (
             f"{self.num_streams} streams: {self.passes_per_s:.0f} stream passes/s, "
             f"{self.tokens_per_s:.0f} tokens/s; a Ping is answered after {p50} ms "
-            f"(median), {p99} ms (p99), {most} ms (most); coordinator busy "
+            f"(median), {p99} ms (p99), {most} ms (most), by a bare relay after {bare} ms; "
+            f"coordinator busy "
             f"{self.coordinator_busy:.0%} of its core; {self.num_wrong} wrong texts"
             + ("" if self.is_probe_first else " (delays include waits of the Pings for a core)")
         )
@@ -108,7 +113,31 @@ async def _beside(
                 context, endpoint, 2 * num_targets, num_streams, gamma, min(_CHOICES, per_target)
             )
             counts = await stack.enter_async_context(all_streams)
-            return await _measure(counts, num_streams, probe, coordinator.pid)
+            carried = await _measure(counts, num_streams, probe, coordinator.pid)
+        traffic = Traffic(num_targets, min(per_target, num_streams), gamma, pass_ms / 1e3)
+        relay_s = await _relayed(core, f"ipc://{folder}/relay.sock", traffic, seconds)
+        return replace(carried, relay_s=relay_s)
+
+
+async def _relayed(
+    core: int, endpoint: str, traffic: Traffic, seconds: float
+) -> tuple[float, float, float]:
+    """Returns p50, p99 and the greatest delay of a bare relay on the core under this traffic."""
+    numbers = traffic.num_targets, traffic.num_streams, traffic.gamma, traffic.pass_s
+    module = "bench.live.relay"
+    async with contextlib.AsyncExitStack() as stack:
+        for arguments in (["relay", endpoint], ["traffic", endpoint, *map(str, numbers)]):
+            is_relay = arguments[0] == "relay"
+            process = await stack.enter_async_context(
+                running(module, *arguments, core=core if is_relay else None, piped=True)
+            )
+            assert process.stdout is not None
+            await process.stdout.readline()
+        probe = await stack.enter_async_context(
+            running(module, "probe", endpoint, str(seconds), piped=True)
+        )
+        assert probe.stdout is not None
+        return _quantiles(json.loads(await probe.stdout.readline())["delays_s"])
 
 
 @contextlib.asynccontextmanager
@@ -207,16 +236,22 @@ async def _measure(
     probed = json.loads(await probe.stdout.readline())
     took_s = time.perf_counter() - started
     busy_s = _cpu_s(coordinator) - busy_s
-    p50, p99, most = np.quantile(probed["delays_s"], [0.5, 0.99, 1.0])
     return Carried(
         num_streams,
         (counts.passes - before.passes) / took_s,
         (counts.tokens - before.tokens) / took_s,
-        (float(p50), float(p99), float(most)),
+        _quantiles(probed["delays_s"]),
+        (0.0, 0.0, 0.0),
         busy_s / took_s,
         counts.wrong,
         is_probe_first=probed["is_first"],
     )
+
+
+def _quantiles(delays_s: list[float]) -> tuple[float, float, float]:
+    """Returns p50, p99 and the greatest."""
+    p50, p99, most = np.quantile(delays_s, [0.5, 0.99, 1.0])
+    return float(p50), float(p99), float(most)
 
 
 async def until_joined(client: Client, num_nodes: int) -> None:
