@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.acceptance import Floats
-from policies.cuts import best_plan
 from policies.cycle import (
     CyclePlan,
     Stages,
@@ -25,6 +24,7 @@ from policies.cycle import (
     stages_of,
     verify_times,
 )
+from policies.joint import best_plan
 from policies.problem import CycleProblem, Ints
 from policies.search import Found, options_of
 

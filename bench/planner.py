@@ -11,8 +11,7 @@ from random import Random
 from bench.exact import exact_plan
 from bench.results.schema import Cell, Value
 from bench.sim.random_scenarios import node_costs
-from policies.cuts import best_plan
-from policies.joint import joint_plan
+from policies.joint import best_plan, joint_plan
 from policies.plan import DraftView, Link, Observation, StreamView
 from policies.problem import problem_of
 

@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from policies.cuts import best_plan
 from policies.cycle import CyclePlan, evaluate
 from policies.describe import describe, trivial_plan
-from policies.joint import joint_plan
+from policies.joint import best_plan, joint_plan
 from policies.paper import paper_plan
 from policies.plan import MAX_AUTO_GAMMA, Observation, Plan, Policy
 from policies.problem import CycleProblem, Ints, problem_of

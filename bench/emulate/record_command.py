@@ -15,7 +15,7 @@ from nodes.config.settings import environment
 from nodes.engine.llama import LlamaConfig, LlamaModel, Profile
 from nodes.engine.protocol import EngineError
 from nodes.engine.recording import RecordedModel, Recording, to_bytes
-from policies.confidence import CALIBRATION_KEY
+from policies.acceptance import CALIBRATION_KEY
 
 _CELLS = 2048
 # Bounds of the columns in the table of texts by acceptance.

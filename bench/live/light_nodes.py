@@ -38,7 +38,7 @@ from nodes.messages import (
     StreamReadyNotice,
     parts_of,
 )
-from nodes.target.guesses import GuessBuffer, Seen
+from nodes.target.stream import GuessBuffer, Seen
 from nodes.worker.link import Link, LostCoordinatorError
 from nodes.worker.profile import encode_profile
 from policies.latency import CostTable, NodeCosts

@@ -16,8 +16,8 @@ from bench.paper.tasks import TaskSet
 from bench.paper.world import World
 from policies import baselines
 from policies.acceptance import Floats
-from policies.cuts import best_plan
 from policies.cycle import CyclePlan
+from policies.joint import best_plan
 from policies.problem import CycleProblem
 
 REDUCERS: Mapping[str, Callable[[Floats], float]] = {

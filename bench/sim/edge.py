@@ -32,7 +32,7 @@ from bench.sim.scenario import Scenario, SimClient, SimDraftNode
 from bench.sim.world import World
 from nodes.engine.recording import RecordedText, read_recording
 from nodes.scheduler.planning import MODES
-from policies.confidence import Calibration, unknown_calibration
+from policies.acceptance import Calibration, unknown_calibration
 from policies.latency import NodeCosts
 from policies.plan import Link
 from policies.scenario.costs import COST_KEYS, costs_of

@@ -45,7 +45,7 @@ from nodes.target.state import TargetState
 from nodes.telemetry.stage_errors import ErrorFigures, Stage
 from nodes.worker.events import Failed, Ready
 from nodes.worker.stream import StreamId, StreamSpec, spec_of
-from policies.confidence import Calibration, DraftCalibration
+from policies.acceptance import Calibration, DraftCalibration
 from policies.plan import HEADER_BITS, Link
 
 _TICK_S = 0.25

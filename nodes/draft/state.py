@@ -16,8 +16,8 @@ from nodes.engine.protocol import Sequences, Span, StreamError
 from nodes.engine.sampling import probability
 from nodes.worker.events import Failed, Ready, failed_by
 from nodes.worker.stream import StreamId, StreamSpec
-from policies.confidence import DraftCalibration
-from policies.window import Ahead, extended
+from policies.acceptance import DraftCalibration
+from policies.guesses import Ahead, extended
 
 # Tokens of texts that a step reads beside guesses, so that guesses never keep a text from being
 # read, and in a step without guesses. While no text has been read yet, a step reads all that fits.

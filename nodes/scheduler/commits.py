@@ -14,8 +14,8 @@ from nodes.messages import (
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.drafts import DraftRecord
 from nodes.scheduler.instructions import Emit, Finish, Instruction, ToDraft
-from nodes.scheduler.report import plain_label
 from nodes.scheduler.stream import Opening, Running, Stream
+from nodes.telemetry.counts import Plain
 from nodes.worker.stream import StreamId
 from policies.acceptance import AcceptanceEstimate
 
@@ -27,6 +27,24 @@ if TYPE_CHECKING:
 LEASE_TOKENS: Final = 64
 # A draft node is judged for a target by some 200 commits.
 _ALPHA_MEMORY: Final = 0.995
+
+
+def plain_label(stream: Stream, num_offered: int, speculation: Speculation) -> Plain:
+    """Returns the reason why a pass took no guesses of a stream.
+
+    num_offered: guesses of the stream that were present. speculation: the target's.
+    """
+    if stream.fixed_gamma == 0:
+        return "asked"
+    if stream.tokens_left <= 1:
+        return "last_token"
+    if speculation is Speculation.OFF:
+        return "slower"
+    if stream.follow is None:
+        return "refused" if stream.backoff.at(len(stream.token_ids)) else "no_draft"
+    if not stream.follow.is_ready:
+        return "reading"
+    return "not_worth" if num_offered else "none_there"
 
 
 def commit(

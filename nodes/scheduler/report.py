@@ -4,30 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nodes.scheduler.comparison import Speculation
+from nodes.scheduler.commits import plain_label
 from nodes.scheduler.stream import Opening, Stream
-from nodes.telemetry.counts import Plain
 
 if TYPE_CHECKING:
     from nodes.scheduler.scheduler import Scheduler
-
-
-def plain_label(stream: Stream, num_offered: int, speculation: Speculation) -> Plain:
-    """Returns the reason why a pass took no guesses of a stream.
-
-    num_offered: guesses of the stream that were present. speculation: the target's.
-    """
-    if stream.fixed_gamma == 0:
-        return "asked"
-    if stream.tokens_left <= 1:
-        return "last_token"
-    if speculation is Speculation.OFF:
-        return "slower"
-    if stream.follow is None:
-        return "refused" if stream.backoff.at(len(stream.token_ids)) else "no_draft"
-    if not stream.follow.is_ready:
-        return "reading"
-    return "not_worth" if num_offered else "none_there"
 
 
 def plain(scheduler: Scheduler, stream: Stream) -> str:

@@ -34,6 +34,7 @@ from nodes.scheduler.instructions import (
     ToTarget,
     open_request,
 )
+from nodes.scheduler.passes import TargetCosts
 from nodes.scheduler.planning import (
     MODES,
     OPEN_FLOW_PLAN,
@@ -52,7 +53,6 @@ from nodes.scheduler.planning import (
 from nodes.scheduler.recorder import Recorder
 from nodes.scheduler.silences import Silences
 from nodes.scheduler.stream import Figures, Opening, Running, Stream
-from nodes.scheduler.target import TargetCosts
 from nodes.telemetry.counts import Counts
 from nodes.telemetry.stage_errors import Stage, StageErrors
 from nodes.worker.cells import cells_soon

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from nodes.messages import MAX_GAMMA
 from nodes.target.lookup import Lookup
 from nodes.target.stream import TargetStream
-from policies.compose import Offer, composed
+from policies.guesses import Offer, composed
 from policies.latency import NodeCosts, TableRefit
 
 # Weight of a new pass in a stream's average of tokens a pass: it spans about 20 passes.
@@ -160,3 +161,49 @@ def weights_of(streams: Sequence[TargetStream]) -> list[float]:
 def note_commit(stream: TargetStream, num_tokens: int) -> None:
     """Add the tokens of a pass to a stream's average."""
     stream.tokens_a_pass += _RATE * (num_tokens - stream.tokens_a_pass)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a stream waits for.
+
+    group: number of the group whose streams are verified together. num_guesses: guesses that it
+    waits for. most_s: seconds after its last token at which its wait ends at the latest.
+    """
+
+    group: int
+    num_guesses: int
+    most_s: float
+
+
+def ready_at(stream: TargetStream) -> float:
+    """Returns the time when a stream's wait ends; -inf if it waits for nothing (any longer)."""
+    hold = stream.hold
+    if hold is None:
+        return -math.inf
+    guesses, _ = stream.buffer.after(len(stream.token_ids))
+    if len(guesses) >= min(hold.num_guesses, stream.tokens_left - 1):
+        return -math.inf
+    return stream.last_commit_at + hold.most_s
+
+
+def eligible_at(streams: Iterable[TargetStream]) -> dict[int, float]:
+    """Returns for each group the time when the waits of all its members have ended."""
+    found: dict[int, float] = {}
+    for stream in streams:
+        if stream.hold is not None:
+            group = stream.hold.group
+            found[group] = max(found.get(group, -math.inf), ready_at(stream))
+    return found
+
+
+def patience_s(decoding: Sequence[TargetStream], now: float) -> float:
+    """Returns the seconds until the first group's wait ends; 0.0 if a stream is in no group."""
+    if not all(stream.hold for stream in decoding):
+        return 0.0
+    return max(0.0, min(eligible_at(decoding).values(), default=now) - now)
+
+
+def waiting_groups(decoding: Iterable[TargetStream], now: float) -> frozenset[int]:
+    """Returns the groups that still wait for guesses."""
+    return frozenset(group for group, at in eligible_at(decoding).items() if at > now)

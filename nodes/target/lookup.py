@@ -14,7 +14,7 @@ from typing import Final
 
 from nodes.engine.ngram import NgramIndex
 from nodes.worker.stream import StreamId, StreamSpec
-from policies.confidence import Calibration, DraftCalibration
+from policies.acceptance import Calibration, DraftCalibration
 
 # An indexed token takes some 350 bytes, so all take 23 MB. Only the end of a longer prompt is
 # indexed.

@@ -30,8 +30,8 @@ from nodes.messages import (
     TokenizeRequest,
     parts_of,
 )
+from nodes.target.composing import Hold
 from nodes.target.events import Committed, Event, Parked, Probed, PromptScored, ReadBeside
-from nodes.target.holding import Hold
 from nodes.target.state import TargetState
 from nodes.target.stream import midway_tokens
 from nodes.target.text_reader import TextReader, tokenize

@@ -12,15 +12,22 @@ from nodes.engine.grammar import Grammars
 from nodes.engine.probe import probe_digest
 from nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
 from nodes.messages import MAX_TOP_LOGPROBS, TokenScores
-from nodes.target.composing import NOTHING, Chosen, PassCosts, compose, note_commit
+from nodes.target.composing import (
+    NOTHING,
+    Chosen,
+    Hold,
+    PassCosts,
+    compose,
+    note_commit,
+    patience_s,
+    waiting_groups,
+)
 from nodes.target.events import Committed, Event, Parked, Probed, PromptScored, ReadBeside
-from nodes.target.guesses import Seen
-from nodes.target.holding import Hold, patience_s, waiting_groups
 from nodes.target.lookup import Lookup
 from nodes.target.reading import Reading, is_decoded, num_prompt_tokens
 from nodes.target.residents import Residents
 from nodes.target.scoring import score_rows
-from nodes.target.stream import TargetStream
+from nodes.target.stream import Seen, TargetStream
 from nodes.worker.cells import cells_needed
 from nodes.worker.events import Failed, Ready, failed_by
 from nodes.worker.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamId, StreamSpec

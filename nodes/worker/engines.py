@@ -21,7 +21,7 @@ from nodes.engine.load import OpenedModel, OpenedToy, in_tokens_of, open_model, 
 from nodes.engine.protocol import Sequences, Tokenizer
 from nodes.engine.replay import ReplayModel
 from nodes.engine.toy import ToyConfig, ToyModel
-from policies.confidence import CALIBRATION_KEY, DraftCalibration
+from policies.acceptance import CALIBRATION_KEY, DraftCalibration
 
 logger = logging.getLogger(__name__)
 

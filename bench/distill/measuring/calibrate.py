@@ -11,7 +11,7 @@ from bench.distill.sampling.corpus import Progress
 from bench.distill.training.data import split_answers
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import EngineError
-from policies.confidence import Binned, binned, calibration_json
+from policies.acceptance import Binned, binned, calibration_json
 
 _MAX_ANSWERS = 160
 

@@ -12,7 +12,7 @@ from bench.distill.sampling.answers import Answer
 from bench.distill.sampling.corpus import Progress
 from nodes.engine.protocol import Logits, Model, Span
 from nodes.engine.sampling import Sampling, probability, sample
-from policies.confidence import DraftCalibration
+from policies.acceptance import DraftCalibration
 
 _CHUNK = 64
 Flags = npt.NDArray[np.bool_]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bench.distill.training.model import DraftModel
 from nodes.engine.llama_abi import library, take_last_error
 from nodes.engine.protocol import EngineError
-from policies.confidence import CALIBRATION_KEY
+from policies.acceptance import CALIBRATION_KEY
 
 _EMBEDDING = "token_embd.weight"
 # Drafts stand on the shoulders of the target's tokenizer: every key of it is copied.
@@ -42,7 +42,7 @@ def write_draft(
 ) -> None:
     """Write a model in float32 or float16; norms stay float32, the head is the embedding.
 
-    calibration: of its confidence, as policies.confidence writes it.
+    calibration: of its confidence, as policies.acceptance writes it.
     """
     shape = model.shape
     writer = gguf.GGUFWriter(out, "llama")
