@@ -101,9 +101,7 @@ def pass_messages(
         CommitEntry(s, 1, n, num_new, gamma, num_new - 1, "", b"x" * _TOKEN_BYTES * num_new)
         for s, n in zip(streams, lengths, strict=True)
     ]
-    added = [
-        AddedEntry(s, 3, n, num_new, gamma, gamma) for s, n in zip(streams, lengths, strict=True)
-    ]
+    added = [AddedEntry(s, 3, n, num_new) for s, n in zip(streams, lengths, strict=True)]
     new = tokens(num_streams * num_new)
     return [
         GuessNotice(tuple(guessed), tokens(num_streams * gamma), draft_us=31_234),

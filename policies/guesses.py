@@ -79,10 +79,6 @@ LEAST_CHANCE: Final = 0.15
 # Most guesses beyond the tokens known to be committed. They are more than a pass of the target
 # takes of a stream, so that the next guesses are present when the pass ends.
 WINDOW: Final = 24
-# Streams whose guesses are all right with this chance or more are in every step. The others join if
-# they make the step longer by at most this share.
-_DUE_CHANCE: Final = 0.5
-_MOST_EXTRA_SHARE: Final = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +96,6 @@ class Ahead:
 
 def extended(
     streams: Sequence[Ahead],
-    pass_s: Callable[[int], float],
     *,
     least_chance: float = LEAST_CHANCE,
     window: int = WINDOW,
@@ -108,26 +103,17 @@ def extended(
 ) -> list[int]:
     """Returns the indices of the streams that the next step extends, the likeliest guess first.
 
-    pass_s: seconds of a step by its tokens. most_tokens: most tokens that the step may run.
+    most_tokens: most tokens that the step may run.
     """
     open_ = [
         (-stream.chance, stream.num_guesses, index)
         for index, stream in enumerate(streams)
         if stream.chance >= least_chance and stream.num_guesses < window
     ]
-    open_.sort()
     chosen: list[int] = []
-    num_tokens = 0
-    limit_s = 0.0
-    for chance, _, index in open_:
-        num_new = streams[index].num_new
-        if num_tokens + num_new > most_tokens:
-            break
-        if not limit_s and -chance < _DUE_CHANCE:
-            # All streams that must be in the step are in it; the others may join.
-            limit_s = (1.0 + _MOST_EXTRA_SHARE) * pass_s(num_tokens) if chosen else float("inf")
-        if limit_s and pass_s(num_tokens + num_new) > limit_s:
+    for _, _, index in sorted(open_):
+        most_tokens -= streams[index].num_new
+        if most_tokens < 0:
             break
         chosen.append(index)
-        num_tokens += num_new
     return chosen

@@ -41,7 +41,7 @@ class Traffic:
         token_ids = (500,) * num * len(ids)
         entries = [CommitEntry(s, 1, _LENGTH, num, num, num, "", b" a" * num) for s in ids]
         reply = encode(CommitReply(self.pass_s, tuple(entries), token_ids))
-        added = tuple(AddedEntry(s, 1, _LENGTH, num, num, num) for s in ids)
+        added = tuple(AddedEntry(s, 1, _LENGTH, num) for s in ids)
         notice = encode(CommitNotice(added, token_ids, 0))
         parts = tuple(ChainPart(s, 1, 1, _LENGTH, b"x") for s in ids)
         guesses = encode(GuessNotice(parts, (500,) * len(ids), 1000))

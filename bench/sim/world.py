@@ -182,7 +182,7 @@ class World:
         model = ScriptedModel(self._starts, guesses_of(self._texts))
         calibration = _identity() if self._says_chances else DraftCalibration()
         believed = node.believed or node.costs
-        state = DraftState(model, believed.decode.at, calibration)
+        state = DraftState(model, calibration)
         link = node.link
         medium = self._media.setdefault(link.medium or name, Medium())
 

@@ -17,12 +17,6 @@ _PRIOR_GUESSES: Final = 6.0
 _MEMORY: Final = 0.97
 # No guess counts as certain, however easy the text is.
 _MOST_CHANCE: Final = 0.99
-# After _MOST_UNUSED passes in a row that used none of the present guesses, a stream gets guesses
-# only for measurement, once in _MEASURED_EVERY tokens. After _AGREEMENTS right guesses in a row it
-# gets guesses as before.
-_MOST_UNUSED: Final = 8
-_MEASURED_EVERY: Final = 8
-_AGREEMENTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +41,7 @@ class Followed:
 
     token_ids: the committed tokens that were received. guesses: (g,) tokens that follow them.
     confidences: (g,) the draft model's own probabilities. chances: (g,) calibrated chances. cached:
-    the tokens in the engine's cache, a prefix of token_ids + guesses. num_unused: passes in a row
-    that used no guess. num_agreed: right guesses in a row.
+    the tokens in the engine's cache, a prefix of token_ids + guesses.
     """
 
     spec: StreamSpec
@@ -64,9 +57,6 @@ class Followed:
     chain: int = 0
     # The position up to which guesses of the chain were sent; None if a new chain has to begin.
     sent_to: int | None = None
-    num_unused: int = 0
-    num_agreed: int = 0
-    measured_at: int = 0
     _expected: float = 0.0
     _right: float = 0.0
 
@@ -103,13 +93,6 @@ class Followed:
         """Whether one more guess could be committed; the last token of a text is never a guess."""
         return self.length < self.spec.num_prompt_tokens + self.spec.max_tokens - 1
 
-    @property
-    def is_open(self) -> bool:
-        """Whether a guess may be made now, for use or because a measurement is due."""
-        if self.num_unused < _MOST_UNUSED:
-            return True
-        return not self.guesses and len(self.token_ids) >= self.measured_at + _MEASURED_EVERY
-
     def corrected(self, chance: float) -> float:
         """Returns the chance of a guess of this stream, given the calibrated chance."""
         factor = (self._right + _PRIOR_GUESSES) / (self._expected + _PRIOR_GUESSES)
@@ -119,16 +102,6 @@ class Followed:
         """Learn from a guess that was compared. chance: its chance by the present calibration."""
         self._expected = _MEMORY * self._expected + chance
         self._right = _MEMORY * self._right + is_right
-        self.num_agreed = self.num_agreed + 1 if is_right else 0
-        if self.num_agreed >= _AGREEMENTS:
-            self.num_unused = 0
-
-    def note_use(self, *, was_there: bool, num_used: int) -> None:
-        """Record a pass of the target. was_there: it had guesses. num_used: how many it took."""
-        if num_used:
-            self.num_unused = 0
-        elif was_there:
-            self.num_unused += 1
 
     def add(self, token_id: int, confidence: float, chance: float) -> None:
         """Append a guess."""
@@ -136,8 +109,6 @@ class Followed:
         self.confidences.append(confidence)
         self.chances.append(chance)
         self.sampler.push(token_id)
-        if len(self.guesses) == 1:
-            self.measured_at = len(self.token_ids)
 
     def advance(self, new_token_ids: tuple[int, ...]) -> int:
         """Append committed tokens; returns how many of them were guessed.

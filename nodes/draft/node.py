@@ -184,8 +184,7 @@ def take_commits(state: DraftState, notice: CommitNotice) -> Sequence[object]:
     for entry in notice.entries:
         new = notice.new_token_ids[offset : offset + entry.num_tokens]
         offset += entry.num_tokens
-        added = StreamId(entry.stream_id), entry.follow, entry.prefix_len, new
-        events += state.committed(*added, entry.num_draft_tokens, entry.num_offered)
+        events += state.committed(StreamId(entry.stream_id), entry.follow, entry.prefix_len, new)
     return events
 
 

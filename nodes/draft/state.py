@@ -5,7 +5,7 @@ It is pure except for the engine that it calls: it has no clock, no sockets and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,19 +38,17 @@ Event = Ready | Failed | Guessed
 class DraftState:
     """Follows streams with a small model; each pass extends those whose guesses are likely enough.
 
-    pass_s: seconds of a pass by its tokens. grammars: None if it has none; streams with a grammar
+    grammars: None if it has none; streams with a grammar
     then fail here.
     """
 
     def __init__(
         self,
         model: Sequences,
-        pass_s: Callable[[int], float],
         calibration: DraftCalibration | None = None,
         grammars: Grammars | None = None,
     ) -> None:
         self._model = model
-        self._pass_s = pass_s
         self._calibration = calibration or DraftCalibration()
         self.grammars = grammars
         self._streams: dict[StreamId, Followed] = {}
@@ -114,13 +112,10 @@ class DraftState:
         follow: int,
         prefix_len: int,
         token_ids: tuple[int, ...],
-        num_used: int = 0,
-        num_offered: int = 0,
     ) -> list[Event]:
         """Append tokens that were committed after prefix_len others.
 
-        num_used: guesses that their passes took. num_offered: guesses that were present when these
-        passes began. The stream fails if tokens in between are missing.
+        The stream fails if tokens in between are missing.
         """
         stream = self._streams.get(stream_id)
         if stream is None or stream.spec.generation != follow:
@@ -142,7 +137,6 @@ class DraftState:
         except StreamError as error:
             self._forget(stream)
             return [failed_by(stream.spec, follow, error)]
-        stream.note_use(was_there=num_offered > 0, num_used=num_used)
         if self._model.length(stream.seq_id) > len(stream.cached):
             self._model.truncate(stream.seq_id, len(stream.cached))
         return []
@@ -187,7 +181,7 @@ class DraftState:
         # The step that guesses can also read a few missing tokens.
         if stream.num_missing > (_READ_BESIDE if stream.announced else 0):
             return False
-        if not stream.is_known or not stream.has_room or not stream.is_open:
+        if not stream.is_known or not stream.has_room:
             return False
         info = self._model.info
         has_ended = bool(stream.guesses) and stream.guesses[-1] in info.eog_token_ids
@@ -198,7 +192,7 @@ class DraftState:
         views = [Ahead(s.chance, len(s.guesses), s.length - len(s.cached)) for s in streams]
         # Guesses take free cells only, and lose them where a text has to be read.
         most = min(self._model.info.max_batch_tokens, self._model.free_cells())
-        return [streams[k] for k in extended(views, self._pass_s, most_tokens=most)]
+        return [streams[k] for k in extended(views, most_tokens=most)]
 
     def step(self) -> list[Event]:
         """Run at most one forward pass."""

@@ -263,16 +263,13 @@ def parts_of(notice: GuessNotice) -> Iterator[tuple[ChainPart, tuple[int, ...]]]
 class AddedEntry:
     """Tokens that were committed to a stream, for the draft node that follows it.
 
-    prefix_len: tokens before them. num_draft_tokens: guesses of this draft node that the passes
-    verified. num_offered: guesses of it that were present when the passes began.
+    prefix_len: tokens before them.
     """
 
     stream_id: Id
     follow: Id
     prefix_len: Position
     num_tokens: Count
-    num_draft_tokens: Gamma
-    num_offered: Gamma
 
 
 @message(50, max_bytes=32_768, max_tokens=MAX_PROMPT_TOKENS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nodes.messages import (
-    MAX_GAMMA,
     MAX_STREAMS_PER_MESSAGE,
     AddedEntry,
     CommitEntry,
@@ -81,8 +80,6 @@ def commit(
     follow = stream.follow
     if follow is not None:
         scheduler.untold.setdefault(follow.node, {})[stream.spec.stream_id] = None
-        follow.num_used += max(0, entry.num_draft_tokens - entry.num_looked_up)
-        follow.num_offered += entry.num_offered
         if entry.num_compared:
             follow.compared_at = len(stream.token_ids)
             seen = scheduler.alphas.setdefault(
@@ -142,11 +139,9 @@ def _send(scheduler: Scheduler, node: DraftRecord, now: float) -> list[Instructi
             break
         new = stream.token_ids[follow.told :][:room]
         if new:
-            counts = min(MAX_GAMMA, follow.num_used), min(MAX_GAMMA, follow.num_offered)
-            entries.append(AddedEntry(stream_id, follow.number, follow.told, len(new), *counts))
+            entries.append(AddedEntry(stream_id, follow.number, follow.told, len(new)))
             token_ids += new
             follow.told += len(new)
-            follow.num_used = follow.num_offered = 0
         if follow.told < len(stream.token_ids):
             again.append(stream_id)
     if rest or again:

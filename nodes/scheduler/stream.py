@@ -84,16 +84,13 @@ class Follow:
     """The draft node that follows a stream.
 
     number: the number of this following, higher than that of any earlier one. told: the number of
-    the stream's tokens that were sent to the node. num_used, num_offered: guesses that passes took,
-    and guesses that were present when passes began, both since the last message to the node.
-    compared_at: the stream's length when a guess of the node was last compared with the text.
+    the stream's tokens that were sent to the node. compared_at: the stream's length when a guess of
+    the node was last compared with the text.
     """
 
     node: str
     number: int
     told: int
-    num_used: int = 0
-    num_offered: int = 0
     is_ready: bool = False
     compared_at: int = 0
 

@@ -238,7 +238,7 @@ async def _run_draft(
     with contextlib.closing(opened.model), contextlib.closing(check), ZmqContext() as context:
         transport = context.connect(endpoint, keys, interactive=bool(config.link.air))
         known = model.info, opened.costs
-        state = DraftState(model, opened.costs.decode.at, calibration, grammars)
+        state = DraftState(model, calibration, grammars)
         node = DraftNode(
             transport,
             state,

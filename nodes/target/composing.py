@@ -16,9 +16,6 @@ from policies.latency import NodeCosts, TableRefit
 
 # Weight of a new pass in a stream's average of tokens a pass: it spans about 20 passes.
 _RATE: Final = 0.05
-# No stream weighs more than twice or less than half the mean, so that a stream with few tokens a
-# pass cannot take all guesses from the others.
-_MOST_WEIGHT: Final = 2.0
 # The prior trust in stated chances has the weight of this many guesses.
 _PRIOR_GUESSES: Final = 50.0
 # The weight of a verified guess falls by this factor with each later one.
@@ -91,7 +88,8 @@ def compose(
     """
     trust, chosen, offers = costs.trust, list[Chosen](), list[Offer]()
     num_given, given_worth = 0, 0.0
-    weights = weights_of(decoding)
+    # So the weighted sum of seconds a token is minimised.
+    weights = [stream.spec.weight / stream.tokens_a_pass for stream in decoding]
     own = [len(stream.token_ids) for stream in decoding]
     for stream, weight in zip(decoding, weights, strict=True):
         most = min(MAX_GAMMA, stream.tokens_left - 1, room - num_given)
@@ -145,17 +143,6 @@ def _likely(chances: Sequence[float], trust: float) -> list[float]:
     """Returns for each guess the corrected chance that it and all before it are right."""
     corrected = (min(1.0, trust * chance) for chance in chances)
     return list(itertools.accumulate(corrected, lambda a, b: a * b))
-
-
-def weights_of(streams: Sequence[TargetStream]) -> list[float]:
-    """Returns the weight of a token of each stream.
-
-    It is the weight of the request divided by the stream's tokens a pass, so that the weighted sum
-    of seconds a token is minimized.
-    """
-    weights = [stream.spec.weight / stream.tokens_a_pass for stream in streams]
-    mean = sum(weights) / max(1, len(weights))
-    return [min(_MOST_WEIGHT * mean, max(mean / _MOST_WEIGHT, weight)) for weight in weights]
 
 
 def note_commit(stream: TargetStream, num_tokens: int) -> None:
