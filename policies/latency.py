@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+# Weight of a new pass in an average over passes: it spans about 20 of them.
+PASS_RATE = 0.05
 # One pass counts as at most this ratio of observed to predicted time, so that a stall changes
 # little.
 _MAX_RATIO = 4.0

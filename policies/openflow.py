@@ -22,7 +22,6 @@ _NUM_ITERATIONS: Final = 8
 # A draft node that needs more passes than this to overtake its target counts as never doing so,
 # because no run of right guesses is that long.
 _MOST_PASSES: Final = 40
-_CHANCE_BITS: Final = 8
 
 
 def open_price_s(observation: Observation) -> float:
@@ -81,7 +80,7 @@ def _flow(
     """
     step_s = node.costs.decode.at(num, node.used_cells)
     each_bits = ENTRY_BITS + token_bits
-    up_s = node.link.airtime_s(HEADER_BITS + num * (each_bits + _CHANCE_BITS), 1) / node.share_up
+    up_s = node.link.airtime_s(HEADER_BITS + num * each_bits, 1) / node.share_up
     down_s = node.link.airtime_s(HEADER_BITS + num * each_bits, 1) / node.share_down
     # The time from a commit until the first guess after it reaches the target.
     lag_s = node.link.rtt_s + step_s + up_s + down_s

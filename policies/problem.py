@@ -23,7 +23,6 @@ from policies.plan import (
 Ints = npt.NDArray[np.int64]
 # After a round in which every guess was accepted, a draft node has to read two tokens.
 CATCH_UP_TOKENS = 2
-_TINY_S = 1e-300
 # The answers of plain passes count with at most this share of the target's medium; with all of it
 # nothing else could ever be sent.
 _MOST_PLAIN_SHARE = 0.9
@@ -99,7 +98,7 @@ class CycleProblem:
         """(...) factor by which messages on the target's medium take longer beside the answers of
         passes of num_plain plain streams."""
         assert self.target_air is not None
-        pass_s = np.maximum(self.plain_pass_s(num_plain), _TINY_S)
+        pass_s = np.maximum(self.plain_pass_s(num_plain), np.finfo(np.float64).tiny)
         share = np.minimum(_MOST_PLAIN_SHARE, self.target_air.answers_s[num_plain] / pass_s)
         longer: Floats = 1.0 / (1.0 - share)
         return longer

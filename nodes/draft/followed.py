@@ -12,9 +12,9 @@ from nodes.worker.stream import StreamId, StreamSpec
 
 # The guesses of a stream correct the calibration of the draft model, which has the weight of this
 # many guesses.
-_PRIOR_GUESSES: Final = 6.0
+_PRIOR_GUESSES: Final = 50.0
 # The weight of a compared guess falls by this factor with each later one.
-_MEMORY: Final = 0.97
+_MEMORY: Final = 0.99
 # No guess counts as certain, however easy the text is.
 _MOST_CHANCE: Final = 0.99
 

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from nodes.draft.followed import Followed
 from nodes.engine.prefix import common_prefix
 from nodes.engine.protocol import Sequences
-
-# A shorter common part is read as fast as it is copied.
-_LEAST_SHARED_TOKENS = 32
+from nodes.worker.stream import PROMPT_PIECE_TOKENS
 
 
 class Reading:
@@ -65,7 +63,8 @@ class Reading:
                 break
         if promised > best:
             return False
-        if best >= _LEAST_SHARED_TOKENS:
+        # A shorter part is read as fast as it is copied.
+        if best >= PROMPT_PIECE_TOKENS:
             self._model.copy_prefix(donor.seq_id, stream.seq_id, best)
             stream.cached = wanted[:best]
         return True
@@ -73,6 +72,6 @@ class Reading:
 
 def _begins(stream: Followed) -> tuple[str, tuple[int, ...]] | None:
     """Returns a text's owner and first tokens; None if it is too short to be copied."""
-    first = tuple(stream.token_ids[:_LEAST_SHARED_TOKENS])
-    is_short = len(stream.token_ids) <= _LEAST_SHARED_TOKENS
+    first = tuple(stream.token_ids[:PROMPT_PIECE_TOKENS])
+    is_short = len(stream.token_ids) <= PROMPT_PIECE_TOKENS
     return None if is_short else (stream.spec.owner, first)

@@ -15,14 +15,13 @@ from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import Sequences, Span, StreamError
 from nodes.engine.sampling import probability
 from nodes.worker.events import Failed, Ready, failed_by
-from nodes.worker.stream import StreamId, StreamSpec
+from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec
 from policies.acceptance import DraftCalibration
 from policies.guesses import Ahead, extended
 
 # Tokens of texts that a step reads beside guesses, so that guesses never keep a text from being
-# read, and in a step without guesses. While no text has been read yet, a step reads all that fits.
+# read. While no text has been read yet, a step reads all that fits.
 _READ_BESIDE: Final = 16
-_READ_BETWEEN: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +234,7 @@ class DraftState:
         if guessing:
             budget = min(budget, _READ_BESIDE)
         elif any(stream.announced for stream in self._streams.values()):
-            budget = min(budget, _READ_BETWEEN)
+            budget = min(budget, PROMPT_PIECE_TOKENS)
         for stream in waiting:
             start = len(stream.cached)
             ids = stream.token_ids[start : min(start + budget, len(stream.token_ids) - 1)]

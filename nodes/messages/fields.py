@@ -10,6 +10,8 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.traits import ModelTraits, SamplingDefaults
 
 MAX_GAMMA: Final = 16
+# A stream waits at most this long for its guesses.
+MAX_HOLD_US: Final = 10_000_000
 MAX_STREAMS_PER_MESSAGE: Final = 256
 # Guesses that a draft node may be ahead of the commits it has received.
 MAX_WINDOW: Final = 32

@@ -9,6 +9,7 @@ from mesh.messages import MaxLen, Range, Seconds, TokenIds, message, struct
 from nodes.engine.sampling import Sampling
 from nodes.messages.fields import (
     MAX_GAMMA,
+    MAX_HOLD_US,
     MAX_MESSAGES,
     MAX_PROMPT_TOKENS,
     MAX_READ_BYTES,
@@ -292,7 +293,7 @@ class HoldEntry:
     generation: Id
     group: Count
     num_guesses: Gamma
-    hold_us: Annotated[int, Range(0, 10_000_000)]
+    hold_us: Annotated[int, Range(0, MAX_HOLD_US)]
 
 
 @message(51, max_bytes=32_768)

@@ -19,10 +19,6 @@ _TYPICAL_GUESSES: Final = 4
 # Seconds of airtime of a piece of a text. Guesses and commits wait behind each piece, so it is
 # short.
 _PIECE_S: Final = 0.02
-_LEAST_PIECE_TOKENS: Final = 32
-# A stream moves to a node with which its tokens are predicted to take at most this share of the
-# present time, because its text has to be read there and predictions are not exact.
-_MOVE_RATIO: Final = 0.9
 # A node whose guesses were never compared here counts as a good one, so that it is tried: with 0.7
 # a target stayed with a draft node that gave 1.4 times plain decoding beside one that gives 2.3.
 _UNKNOWN_ALPHA: Final = 0.9
@@ -95,7 +91,7 @@ class DraftRecord:
         """The most tokens of a text that one message to it holds."""
         if self.link.is_free:
             return MAX_PROMPT_TOKENS
-        return max(_LEAST_PIECE_TOKENS, int(self.link.rate_bps * _PIECE_S / self.token_bits))
+        return max(PROMPT_PIECE_TOKENS, int(self.link.rate_bps * _PIECE_S / self.token_bits))
 
     def message_s(self, num_streams: int, num_tokens: int) -> float:
         """Returns the predicted seconds of its medium that a message takes."""
@@ -200,11 +196,9 @@ class Drafts:
         found = self.best_for(replace(wanted, refused=wanted.refused | {present.name}))
         if found is None:
             return None
-        now_s, then_s = wanted.token_s(present), wanted.token_s(found, 1)
-        if then_s > _MOVE_RATIO * now_s:
-            return None
         # Each token saves time, and reading the text again costs time once.
-        return found if (now_s - then_s) * wanted.left > found.reading_s(wanted.length) else None
+        saved_s = (wanted.token_s(present) - wanted.token_s(found, 1)) * wanted.left
+        return found if saved_s > found.reading_s(wanted.length) else None
 
     def _with_room(self, wanted: Wanted) -> Iterable[DraftRecord]:
         for node in self._nodes.values():

@@ -15,14 +15,11 @@ from nodes.messages import CloseStreamNotice
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.drafts import DraftRecord, Wanted
 from nodes.scheduler.instructions import Instruction, ToDraft, open_request
-from nodes.scheduler.stream import Follow, Stream
+from nodes.scheduler.stream import SILENT_TOKENS, Follow, Stream
 
 if TYPE_CHECKING:
     from nodes.scheduler.scheduler import Scheduler
 
-# A stream loses its draft node after this many tokens without a guess that could be compared: the
-# node is silent, or its guesses arrive after the text has passed them.
-_SILENT_TOKENS: Final = 64
 # After this many draft nodes have died while they followed a stream, it goes on without one.
 _MOST_DRAFT_LOSSES: Final = 2
 _WHY_NOT: Final = {
@@ -193,7 +190,7 @@ def leave(
 
 
 def leave_silent(scheduler: Scheduler, streams: Iterable[Stream]) -> list[Instruction]:
-    """End followings that have had no comparable guess for _SILENT_TOKENS tokens."""
+    """End followings that have had no comparable guess for SILENT_TOKENS tokens."""
     out: list[Instruction] = []
     if scheduler.speculation is not Speculation.ON:
         return out
@@ -201,6 +198,6 @@ def leave_silent(scheduler: Scheduler, streams: Iterable[Stream]) -> list[Instru
         follow, length = stream.follow, len(stream.token_ids)
         if follow is None or not follow.is_ready:
             continue
-        if length - follow.compared_at > _SILENT_TOKENS:
+        if length - follow.compared_at > SILENT_TOKENS:
             out += leave(scheduler, stream, f"{follow.node} sent no guesses in time")
     return out

@@ -10,7 +10,7 @@ from nodes.scheduler import following
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.instructions import Instruction
 from nodes.worker.stream import PROMPT_PIECE_TOKENS
-from policies.latency import Load, NodeCosts, TableRefit
+from policies.latency import PASS_RATE, Load, NodeCosts, TableRefit
 from policies.plan import ENTRY_BITS, HEADER_BITS, TEXT_BITS
 
 if TYPE_CHECKING:
@@ -69,9 +69,8 @@ class TargetCosts:
         self._decode.observe(num_tokens, seconds, used_cells, own_cells)
 
 
-# The duration of a pass that is assumed before one was observed, and how fast its average follows.
+# The duration of a pass that is assumed before one was observed.
 UNSEEN_PASS_S: Final = 0.05
-_PASS_RATE: Final = 0.05
 
 
 def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> None:
@@ -82,7 +81,7 @@ def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> None:
     pass_s, target = reply.pass_s, scheduler.target
     scheduler.counts.pass_done(scheduler.name, pass_s, num_tokens, num_guesses, now)
     if not reply.num_read_tokens and pass_s > 0.0:
-        scheduler.pass_s += _PASS_RATE * (pass_s - scheduler.pass_s)
+        scheduler.pass_s += PASS_RATE * (pass_s - scheduler.pass_s)
     predicted_s = 0.0
     if target is not None and reply.num_read_tokens <= PROMPT_PIECE_TOKENS:
         used = scheduler.used_cells

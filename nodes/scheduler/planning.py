@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from nodes.messages import MAX_GAMMA, HoldEntry, HoldNotice
+from nodes.messages import MAX_GAMMA, MAX_HOLD_US, HoldEntry, HoldNotice
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.instructions import Instruction, ToTarget
 from nodes.scheduler.stream import Running, Stream
@@ -34,7 +34,6 @@ OPEN_FLOW_PLAN: Final = Plan(policy="flow")
 _LEAST_PROMISE: Final = 1.4
 # A stream waits for guesses up to this multiple of the predicted time.
 _PATIENCE: Final = 1.5
-_MOST_HOLD_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +183,7 @@ def waits_of(plan: Plan) -> dict[int, Wait]:
     for k, batch in enumerate(plan.batches):
         # The wait is the predicted round without the pass.
         round_s = times[k].round_s - times[k].verify_s if k < len(times) else 0.0
-        most_s = min(_MOST_HOLD_S, _PATIENCE * max(0.0, round_s))
+        most_s = min(MAX_HOLD_US / 1e6, _PATIENCE * max(0.0, round_s))
         for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True):
             found[stream_id] = Wait(k + 1, min(MAX_GAMMA, gamma), most_s)
     return found

@@ -9,10 +9,12 @@ from typing import Final
 from nodes.messages import CommitEntry
 from nodes.worker.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
+from policies.latency import PASS_RATE
 
-# Tokens of the stream until a node is considered again; the number doubles each time.
-_FIRST_TOKENS = 64
-_MOST_TOKENS = 4096
+# A stream loses its draft node after this many tokens without a guess that could be compared: the
+# node is silent, or its guesses arrive after the text has passed them. As many tokens later it is
+# considered again; that number doubles each time.
+SILENT_TOKENS: Final = 64
 
 
 class NodeBackoff:
@@ -32,7 +34,7 @@ class NodeBackoff:
         for_good: for ever, because the node's reason will not change.
         """
         _, waited = self._off.get(node, (0.0, 0))
-        wait = min(_MOST_TOKENS, max(_FIRST_TOKENS, 2 * waited))
+        wait = max(SILENT_TOKENS, 2 * waited)
         self._off[node] = (math.inf if for_good else length + wait, wait)
 
     def at(self, length: int) -> frozenset[str]:
@@ -45,10 +47,6 @@ class NodeBackoff:
 
     def clear(self) -> None:
         self._off.clear()
-
-
-# Weight of a new pass in the averages of tokens and of seconds a pass: they span about 20 passes.
-_RATE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +164,7 @@ class Stream:
         if self.committed_at is not None:
             seconds = now - self.committed_at
             before = self.interval_s or seconds
-            self.interval_s = before + _RATE * (seconds - before)
+            self.interval_s = before + PASS_RATE * (seconds - before)
         self.committed_at = now
         if entry.num_draft_tokens:
             self.figures.num_rounds += 1
@@ -177,7 +175,7 @@ class Stream:
         self.acceptance.observe(entry.num_compared, entry.num_right)
         # The first passes have equal weights.
         num_passes = self.figures.num_rounds + self.figures.num_plain_steps
-        rate = max(_RATE, 1.0 / max(1, num_passes))
+        rate = max(PASS_RATE, 1.0 / max(1, num_passes))
         self.tokens_a_pass += rate * (entry.num_tokens - self.tokens_a_pass)
         self.last_pass = LastPass(
             entry.num_draft_tokens, entry.num_offered, entry.best_percent / 100

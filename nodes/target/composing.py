@@ -1,9 +1,10 @@
-"""Chooses the guesses of a target's next pass by the learnt costs of its passes. Pure."""
+"""Chooses the guesses of a target's next pass by the costs of its passes. Pure."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -12,44 +13,7 @@ from nodes.messages import MAX_GAMMA
 from nodes.target.lookup import Lookup
 from nodes.target.stream import TargetStream
 from policies.guesses import Offer, composed
-from policies.latency import NodeCosts, TableRefit
-
-# Weight of a new pass in a stream's average of tokens a pass: it spans about 20 passes.
-_RATE: Final = 0.05
-# The prior trust in stated chances has the weight of this many guesses.
-_PRIOR_GUESSES: Final = 50.0
-# The weight of a verified guess falls by this factor with each later one.
-_MEMORY: Final = 0.99
-
-
-@dataclass(slots=True)
-class PassCosts:
-    """Costs of a target's passes, and a correction of the stated chances of guesses.
-
-    Guesses are chosen because they look good, so their stated chances are too high on average.
-    """
-
-    table: TableRefit
-    _expected: float = 0.0
-    _right: float = 0.0
-
-    @classmethod
-    def of(cls, costs: NodeCosts) -> PassCosts:
-        return cls(TableRefit(costs.decode))
-
-    @property
-    def trust(self) -> float:
-        """The factor by which a stated chance is multiplied."""
-        return (self._right + _PRIOR_GUESSES) / (self._expected + _PRIOR_GUESSES)
-
-    def judged(self, chances: Sequence[float], num_right: int) -> None:
-        """Learn from verified guesses of a stream.
-
-        chances: the stated chance of each guess if those before it are right.
-        """
-        verified = chances[: num_right + 1]
-        self._expected = _MEMORY ** len(verified) * self._expected + sum(verified)
-        self._right = _MEMORY ** len(verified) * self._right + num_right
+from policies.latency import PASS_RATE, CostTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +22,7 @@ class Chosen:
 
     chances: (g,) stated chance of each if those before it are right. is_looked_up: they come from
     prompt lookup and not from a draft node. num_offered: guesses of the draft node that were
-    present. best_chance: corrected chance of the first present guess, whether taken or not.
+    present. best_chance: chance of the first present guess, whether taken or not.
     """
 
     token_ids: tuple[int, ...] = ()
@@ -73,7 +37,7 @@ NOTHING: Final = Chosen()
 
 def compose(
     decoding: Sequence[TargetStream],
-    costs: PassCosts,
+    costs: CostTable,
     lookup: Lookup,
     *,
     num_read: int,
@@ -86,7 +50,7 @@ def compose(
     most guesses that fit. A stream whose client fixed the number of guesses gets that many, if they
     are present.
     """
-    trust, chosen, offers = costs.trust, list[Chosen](), list[Offer]()
+    chosen, offers = list[Chosen](), list[Offer]()
     num_given, given_worth = 0, 0.0
     # So the weighted sum of seconds a token is minimised.
     weights = [stream.spec.weight / stream.tokens_a_pass for stream in decoding]
@@ -96,7 +60,7 @@ def compose(
         fixed = stream.spec.num_guesses
         if fixed >= 0:
             most = min(most, fixed)
-        best, likely = _best(stream, lookup, trust, max(0, most))
+        best, likely = _best(stream, lookup, max(0, most))
         chosen.append(best)
         if fixed >= 0:
             num_given += len(best.token_ids)
@@ -106,7 +70,7 @@ def compose(
     own_cells = sum(own) / max(1, len(own))
     counts = composed(
         offers,
-        lambda num_tokens: costs.table.table.at(num_tokens, used_cells, own_cells),
+        lambda num_tokens: costs.at(num_tokens, used_cells, own_cells),
         num_given=num_given,
         given_worth=given_worth,
         num_read=num_read,
@@ -120,9 +84,7 @@ def compose(
     ]
 
 
-def _best(
-    stream: TargetStream, lookup: Lookup, trust: float, most: int
-) -> tuple[Chosen, list[float]]:
+def _best(stream: TargetStream, lookup: Lookup, most: int) -> tuple[Chosen, list[float]]:
     """Returns the guesses of the draft node or of lookup, whichever promise more accepted tokens.
 
     Second, for each guess the chance that it and all before it are right.
@@ -133,21 +95,20 @@ def _best(
         Chosen(tuple(token_ids[:most]), tuple(chances[:most])),
         Chosen(tuple(found.token_ids[:most]), tuple(found.chances[:most]), is_looked_up=True),
     )
-    rated = [(each, _likely(each.chances, trust)) for each in options]
+    rated = [(each, _likely(each.chances)) for each in options]
     best, likely = max(rated, key=lambda pair: sum(pair[1]))
     num_offered = min(MAX_GAMMA, len(token_ids))
     return replace(best, num_offered=num_offered, best_chance=likely[0] if likely else 0.0), likely
 
 
-def _likely(chances: Sequence[float], trust: float) -> list[float]:
-    """Returns for each guess the corrected chance that it and all before it are right."""
-    corrected = (min(1.0, trust * chance) for chance in chances)
-    return list(itertools.accumulate(corrected, lambda a, b: a * b))
+def _likely(chances: Sequence[float]) -> list[float]:
+    """Returns for each guess the chance that it and all before it are right."""
+    return list(itertools.accumulate(chances, operator.mul))
 
 
 def note_commit(stream: TargetStream, num_tokens: int) -> None:
     """Add the tokens of a pass to a stream's average."""
-    stream.tokens_a_pass += _RATE * (num_tokens - stream.tokens_a_pass)
+    stream.tokens_a_pass += PASS_RATE * (num_tokens - stream.tokens_a_pass)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,9 @@ from nodes.engine.ngram import NgramIndex
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import Calibration, DraftCalibration
 
-# An indexed token takes some 350 bytes, so all take 23 MB. Only the end of a longer prompt is
-# indexed.
+# An indexed token takes some 350 bytes, so all take 23 MB. Of a prompt that would take more than a
+# quarter of them only the end is indexed.
 _MAX_TOKENS: Final = 1 << 16
-_MAX_PROMPT_TOKENS: Final = 1 << 14
 # Ended texts of an owner that are searched besides the open ones. Each adds up to three look-ups a
 # stream and pass.
 _MAX_ENDED: Final = 8
@@ -73,7 +72,7 @@ class Lookup:
 
     def open(self, spec: StreamSpec) -> None:
         """Index a stream's text if there is room for it."""
-        token_ids = spec.token_ids[-_MAX_PROMPT_TOKENS:]
+        token_ids = spec.token_ids[-_MAX_TOKENS // 4 :]
         while self._num_tokens + len(token_ids) > _MAX_TOKENS and self._ended:
             self._drop(next(iter(self._ended)))
         if self._num_tokens + len(token_ids) > _MAX_TOKENS:

@@ -7,12 +7,6 @@ from nodes.target.residents import Residents
 from nodes.target.stream import TargetStream
 from nodes.worker.stream import PROMPT_PIECE_TOKENS
 
-# Most prompt tokens of a pass when other streams exist but none decodes in it: they may continue at
-# any moment, and then wait until the pass ends.
-_PIECE_BETWEEN_PASSES = 32
-# Most tokens of scored prompts in a pass, because each needs a row of logits.
-_SCORED_TOKENS = 32
-
 
 class Reading:
     """Takes turns among the waiting texts.
@@ -43,10 +37,9 @@ class Reading:
         if not waiting:
             return []
         prompt_budget = budget
-        if is_beside_others:
+        if is_beside_others or has_others:
+            # Streams that do not decode now may continue at any moment, and wait for this pass.
             prompt_budget = PROMPT_PIECE_TOKENS
-        elif has_others:
-            prompt_budget = _PIECE_BETWEEN_PASSES
         midway = sum(residents.missing(stream) for stream in waiting if stream.num_output)
         budget = min(budget, max(prompt_budget, min(midway, self._midway_tokens)))
         self._num_reads += 1
@@ -57,7 +50,8 @@ class Reading:
         if self._num_reads % 2:
             order = waiting[:1] + order
         pieces: list[tuple[TargetStream, Span | None]] = []
-        scored_budget = _SCORED_TOKENS
+        # Each scored token needs a row of logits.
+        scored_budget = PROMPT_PIECE_TOKENS
         for stream in order:
             if budget <= 0:
                 break

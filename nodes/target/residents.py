@@ -2,7 +2,7 @@
 
 Finished sequences do not stay in the cache, because attention reads past every used cell, also of
 other sequences. They are saved to host memory and restored for a stream of the same owner with the
-same beginning.
+same beginning. What is shorter than a piece of a prompt is read again instead.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from nodes.engine.prefix import common_prefix
 from nodes.engine.protocol import Model, SavedPrefix
 from nodes.target.stream import TargetStream
+from nodes.worker.stream import PROMPT_PIECE_TOKENS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,10 +97,6 @@ class PrefixStore:
         self.num_bytes -= entry.saved.num_bytes
 
 
-# A shorter common prefix is read again instead of copied or waited for.
-_MIN_SHARED_TOKENS = 16
-# Saving takes the engine some milliseconds, as long as reading a few tokens.
-_MIN_SAVED_TOKENS = 64
 # Most positions that are restored for each one that is used: the whole saved state is restored and
 # then cut. Restoring a position takes 7 us and reading a token some 4,000 us (SmolLM2-135M, one
 # thread); the limit is far lower, for devices that read faster.
@@ -162,7 +159,7 @@ class Residents:
         length = self._model.length(seq_id) if num_valid is None else num_valid
         token_ids = stream.token_ids[:length]
         owner, store = stream.spec.owner, self._store
-        if store.is_on and length >= _MIN_SAVED_TOKENS and not store.holds(owner, token_ids):
+        if store.is_on and length >= PROMPT_PIECE_TOKENS and not store.holds(owner, token_ids):
             self._model.truncate(seq_id, length)
             store.put(owner, token_ids, self._model.save(seq_id))
         self._model.truncate(seq_id, 0)
@@ -189,7 +186,7 @@ class Residents:
             if other is stream or other.spec.owner != owner:
                 continue
             shared = common_prefix(wanted, other.token_ids[:-1])
-            if shared < _MIN_SHARED_TOKENS:
+            if shared < PROMPT_PIECE_TOKENS:
                 continue
             cached = self.cached(other)
             if min(shared, cached) > best and (can_cut or cached <= shared):
@@ -212,7 +209,7 @@ class Residents:
 
     def _is_worth(self, num_saved: int, num_wanted: int) -> bool:
         """Whether restoring num_saved positions to use num_wanted is better than reading them."""
-        if num_wanted < max(_MIN_SHARED_TOKENS, num_saved / _RESTORED_PER_READ):
+        if num_wanted < max(PROMPT_PIECE_TOKENS, num_saved / _RESTORED_PER_READ):
             return False
         info = self._model.info
         can_cut = info.can_roll_back or num_wanted == num_saved

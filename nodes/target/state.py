@@ -16,7 +16,6 @@ from nodes.target.composing import (
     NOTHING,
     Chosen,
     Hold,
-    PassCosts,
     compose,
     note_commit,
     patience_s,
@@ -31,7 +30,7 @@ from nodes.target.stream import Seen, TargetStream
 from nodes.worker.cells import cells_needed
 from nodes.worker.events import Failed, Ready, failed_by
 from nodes.worker.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamId, StreamSpec
-from policies.latency import NodeCosts
+from policies.latency import NodeCosts, TableRefit
 
 # A score takes some 30 bytes, so a pass's commits stay well below the limit of a frame.
 _MAX_SCORES_PER_PASS = 12_000
@@ -61,7 +60,7 @@ class TargetState:
         # Tokens, used cells and own cells of the last pass; None if it read prompts, because then
         # its time is not used for the table.
         self._last_pass: tuple[int, int, float] | None = None
-        self._costs = PassCosts.of(costs) if costs is not None else None
+        self._costs = TableRefit(costs.decode) if costs is not None else None
         # The time of the last patience_s() call.
         self._now = 0.0
         # Streams that decoded in the last pass.
@@ -337,7 +336,7 @@ class TargetState:
         free = self._model.free_cells() - missing - len(decoding)
         return compose(
             decoding,
-            self._costs,
+            self._costs.table,
             self._lookup,
             num_read=min(missing, PROMPT_PIECE_TOKENS),
             used_cells=self._used_cells,
@@ -361,7 +360,7 @@ class TargetState:
                 stream.last_commit_at = now
         if self._costs is not None and self._last_pass is not None:
             num_tokens, used_cells, own_cells = self._last_pass
-            self._costs.table.observe(num_tokens, seconds, used_cells, own_cells)
+            self._costs.observe(num_tokens, seconds, used_cells, own_cells)
 
     def _run(
         self,
@@ -444,8 +443,6 @@ class TargetState:
         if spec.num_logprobs >= 0:
             scores = score_rows(logits, kept, spec.num_logprobs, self._tokenizer.piece)
         chosen, stream.chosen = stream.chosen or NOTHING, None
-        if self._costs is not None:
-            self._costs.judged(chosen.chances, num_accepted)
         stream.token_ids += kept
         self._lookup.committed(spec.stream_id, kept)
         note_commit(stream, len(kept))
