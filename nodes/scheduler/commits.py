@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 # Tokens of a lease; half of them are left when it is renewed. At 20 to 100 tokens a second both
 # last longer than any round trip, and little work is lost when the coordinator or client is gone.
 LEASE_TOKENS: Final = 64
-# A draft node is judged for a target by some 200 commits.
-_ALPHA_MEMORY: Final = 0.995
 
 
 def plain_label(stream: Stream, num_offered: int, speculation: Speculation) -> Plain:
@@ -82,9 +80,7 @@ def commit(
         scheduler.untold.setdefault(follow.node, {})[stream.spec.stream_id] = None
         if entry.num_compared:
             follow.compared_at = len(stream.token_ids)
-            seen = scheduler.alphas.setdefault(
-                follow.node, AcceptanceEstimate(memory=_ALPHA_MEMORY)
-            )
+            seen = scheduler.alphas.setdefault(follow.node, AcceptanceEstimate())
             seen.observe(entry.num_compared, entry.num_right)
     if token_ids or entry.text:
         # An accepted end-of-text guess is not a token of the text.

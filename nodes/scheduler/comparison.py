@@ -30,10 +30,8 @@ _FIRST_TRIAL_COST: Final = 0.03
 # A smaller difference between the modes counts as this one when the next trial is scheduled.
 _LEAST_LOSS: Final = 0.05
 # Passes that the averages span. Over 64 passes of one stream the mean number of tokens a pass has a
-# scatter of 5 %, so passes with guesses need the longer memory. In passes without guesses only the
-# duration scatters.
+# scatter of 5 %.
 _MEMORY: Final = 256.0
-_MEMORY_PLAIN: Final = 64.0
 
 
 class Speculation(Enum):
@@ -52,12 +50,11 @@ class Speculation(Enum):
 class _Seen:
     """Sums of tokens a stream and of calibrated passes, in which older passes count less."""
 
-    memory: float
     tokens: float = 1.0
     passes: float = 1.0
 
     def add(self, tokens: float, passes: float) -> None:
-        kept = 1.0 - 1.0 / self.memory
+        kept = 1.0 - 1.0 / _MEMORY
         self.tokens = kept * self.tokens + tokens
         self.passes = kept * self.passes + passes
 
@@ -92,9 +89,9 @@ class Comparison:
 
     first_trial_cost: float = _FIRST_TRIAL_COST
     speculation: Speculation = Speculation.ON
-    _guesses: _Seen = field(default_factory=lambda: _Seen(_MEMORY))
+    _guesses: _Seen = field(default_factory=_Seen)
     # Before the first pause this holds the calibrated rate of plain decoding: one token a pass.
-    _plain: _Seen = field(default_factory=lambda: _Seen(_MEMORY_PLAIN))
+    _plain: _Seen = field(default_factory=_Seen)
     # Passes until the next change.
     _num_left: float = _TRIAL_PASSES
     # Comparisons in a row that draft nodes have lost.

@@ -69,10 +69,6 @@ class TargetCosts:
         self._decode.observe(num_tokens, seconds, used_cells, own_cells)
 
 
-# The duration of a pass that is assumed before one was observed.
-UNSEEN_PASS_S: Final = 0.05
-
-
 def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> None:
     """Count a pass, and learn from the difference between its time and the prediction."""
     num_decoded, own = pass_size(reply.entries)

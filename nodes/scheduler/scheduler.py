@@ -106,7 +106,8 @@ class Scheduler:
         self.untold: dict[str, dict[StreamId, None]] = {}
         self.speculation = Speculation.ON
         self.comparisons = Comparisons()
-        self.pass_s = passes.UNSEEN_PASS_S
+        # The mean seconds of a pass without prompts.
+        self.pass_s = self.target.pass_s(1, 0, 0.0) if self.target is not None else 1.0
         self.num_stale = 0
         self.stage_errors = StageErrors()
         self.plan, self.waits = OPEN_FLOW_PLAN, dict[int, Wait]()
