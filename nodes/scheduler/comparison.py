@@ -27,8 +27,6 @@ _MOST_TRIAL_COST: Final = 0.01
 # right. Chats with the real pair had 0.90 of the speed of plain decoding in the first 32 passes and
 # 1.49 in later ones, and were once left without guesses for 1,490 passes.
 _FIRST_TRIAL_COST: Final = 0.03
-# A smaller difference between the modes counts as this one when the next trial is scheduled.
-_LEAST_LOSS: Final = 0.05
 # Passes that the averages span. Over 64 passes of one stream the mean number of tokens a pass has a
 # scatter of 5 %.
 _MEMORY: Final = 256.0
@@ -135,7 +133,8 @@ class Comparison:
 
     def _decide(self) -> None:
         """After a pause, choose the faster mode and the passes until the other is tried again."""
-        loss = max(_LEAST_LOSS, abs(self.gain - 1.0))
+        # A difference below the cost of trials counts as that.
+        loss = max(_MOST_TRIAL_COST, abs(self.gain - 1.0))
         if self.gain < 1.0:
             cost = max(_MOST_TRIAL_COST, self.first_trial_cost / 2**self._num_lost)
             self._num_lost += 1
