@@ -18,10 +18,7 @@ from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Observation, Strea
 
 # The limits on guesses of a stream in a pass that are tried.
 _CAPS: Final = (0, 1, 2, 3, 4, 6, 8, 12, 16)
-_NUM_ITERATIONS: Final = 8
-# A draft node that needs more passes than this to overtake its target counts as never doing so,
-# because no run of right guesses is that long.
-_MOST_PASSES: Final = 40
+_NUM_ITERATIONS: Final = 4
 
 
 def open_price_s(observation: Observation) -> float:
@@ -89,8 +86,6 @@ def _flow(
     if step_s >= pass_s:
         return 1.0, 0.0
     behind = max(1, math.ceil(lag_s / (pass_s - step_s) - 1e-9))
-    if behind > _MOST_PASSES:
-        return 1.0, 0.0
     first = min(cap, max(1, math.floor((behind * pass_s - lag_s) / step_s) + 1 - behind))
     # One of the guesses made during a pass is for the place of the target's own token.
     later = min(float(cap), pass_s / step_s - 1.0)
