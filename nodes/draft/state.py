@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from nodes.draft.followed import Followed, Guesses, cells_of
 from nodes.draft.reading import Reading
@@ -18,10 +17,6 @@ from nodes.worker.events import Failed, Ready, failed_by
 from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec
 from policies.acceptance import DraftCalibration
 from policies.guesses import Ahead, extended
-
-# Tokens of texts that a step reads beside guesses, so that guesses never keep a text from being
-# read. While no text has been read yet, a step reads all that fits.
-_READ_BESIDE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +173,7 @@ class DraftState:
     def _is_ready(self, stream: Followed) -> bool:
         """Whether a step may guess for a stream."""
         # The step that guesses can also read a few missing tokens.
-        if stream.num_missing > (_READ_BESIDE if stream.announced else 0):
+        if stream.num_missing > (PROMPT_PIECE_TOKENS if stream.announced else 0):
             return False
         if not stream.is_known or not stream.has_room:
             return False
@@ -231,9 +226,9 @@ class DraftState:
             ids = (stream.token_ids[start:] + stream.guesses)[-(stream.length - start) :]
             spans.append((stream, Span(stream.seq_id, start, ids, 1)))
             budget -= len(ids)
-        if guessing:
-            budget = min(budget, _READ_BESIDE)
-        elif any(stream.announced for stream in self._streams.values()):
+        if guessing or any(stream.announced for stream in self._streams.values()):
+            # So guesses never keep a text from being read, and a text delays them little. While no
+            # text has been read yet, a step reads all that fits.
             budget = min(budget, PROMPT_PIECE_TOKENS)
         for stream in waiting:
             start = len(stream.cached)
