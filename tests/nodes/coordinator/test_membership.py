@@ -1,4 +1,4 @@
-"""Who becomes a member, who is not heard, and who is silent for too long."""
+"""Who becomes a member, who is not heard, who counts as gone, and what all members are told."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from dataclasses import replace
 import pytest
 
 from mesh.codec import encode
+from mesh.errors import KeysError
 from mesh.messages import (
     NOT_ALLOWED,
     OTHER_PROTOCOL,
     PROTOCOL_VERSION,
     UNSUITABLE,
     Hello,
+    KeyNotice,
     Ping,
     Pong,
     Refuse,
     Welcome,
 )
+from nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
+from nodes.coordinator.members.rotation import Rotation
 from nodes.coordinator.sends import Send
-from nodes.messages import NodesReply, NodesRequest
+from nodes.messages import EngineProfile, NodeCommandRequest, NodesReply, NodesRequest
 from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import (
@@ -29,8 +33,8 @@ from tests.nodes.coordinator.script import (
     OTHER,
     TARGET,
     Mesh,
-    finish,
     make_mesh,
+    said,
     to,
 )
 
@@ -39,43 +43,48 @@ def test_nodes_and_clients_are_welcomed_again_if_they_say_hello_again() -> None:
     mesh = Mesh()
     for peer, role, profile in ((TARGET, "target", make_profile()), (CLIENT, "client", None)):
         welcome = Send(peer, Welcome(peer.decode(), CLUSTER, EPOCH, 0.5, 5.0, False))
-        assert mesh.join(peer, role, profile) == [welcome]
-        assert mesh.join(peer, role, profile) == [welcome]
+        assert mesh.join(peer, role, profile) == mesh.join(peer, role, profile) == [welcome]
     assert mesh.state.peers() == [TARGET, CLIENT]
 
 
 def test_who_cannot_be_a_member_is_refused_in_a_line() -> None:
     mesh = Mesh()
     assert mesh.join(OTHER, "oracle") == [Send(OTHER, Refuse("unknown role oracle", NOT_ALLOWED))]
-    malformed = mesh.hear(OTHER, Hello("x", "target", 1, PROTOCOL_VERSION, b"\xc1"))
-    assert to(OTHER, malformed)[0].reason.startswith("malformed profile: ")
     bad_costs = make_profile()
     bad_costs = replace(bad_costs, decode=replace(bad_costs.decode, seconds=(0.0, 1.0)))
-    assert (
-        "seconds of a pass must be positive"
-        in to(OTHER, mesh.join(OTHER, "draft", bad_costs))[0].reason
-    )
-    old = mesh.hear(OTHER, Hello("x", "client", 1, PROTOCOL_VERSION + 1, b""))
-    ours, theirs = PROTOCOL_VERSION, PROTOCOL_VERSION + 1
-    reason = f"protocol {theirs}, but this side speaks {ours}"
-    assert to(OTHER, old) == [Refuse(reason, OTHER_PROTOCOL)]
+    theirs = PROTOCOL_VERSION + 1
+    for sends, reason, code in (
+        (
+            mesh.hear(OTHER, Hello("x", "target", 1, PROTOCOL_VERSION, b"\xc1")),
+            "malformed profile: ",
+            OTHER_PROTOCOL,
+        ),
+        (
+            mesh.join(OTHER, "draft", bad_costs),
+            "malformed profile: the seconds of a pass must be positive",
+            OTHER_PROTOCOL,
+        ),
+        (mesh.join(OTHER, "client", make_profile()), "a client has no profile", ""),
+        (
+            mesh.hear(OTHER, Hello("x", "client", 1, theirs, b"")),
+            f"protocol {theirs}, but this side speaks {PROTOCOL_VERSION}",
+            OTHER_PROTOCOL,
+        ),
+    ):
+        (refusal,) = to(OTHER, sends)
+        assert (refusal.reason[: len(reason)], refusal.code) == (reason, code)
     assert mesh.state.peers() == []
 
 
 def test_a_draft_whose_vocabulary_differs_is_refused_with_both_names() -> None:
     mesh = Mesh()
     mesh.join(TARGET, "target", make_profile(model="big", vocab_hash="a"))
-    assert mesh.join(OTHER, "draft", make_profile(model="small", vocab_hash="b")) == [
-        Send(
-            OTHER,
-            Refuse(
-                "vocabularies differ: draft model small cannot work with "
-                "target model big: write the target's with `airdraft models vocabulary` and "
-                "start the draft node with --vocabulary FILE",
-                UNSUITABLE,
-            ),
-        )
-    ]
+    (refusal,) = mesh.join(OTHER, "draft", make_profile(model="small", vocab_hash="b"))
+    reason = (
+        "vocabularies differ: draft model small cannot work with target model big: write the "
+        "target's with `airdraft models vocabulary` and start the draft node with --vocabulary FILE"
+    )
+    assert refusal == Send(OTHER, Refuse(reason, UNSUITABLE))
 
 
 def test_no_draft_keeps_a_target_out() -> None:
@@ -89,28 +98,20 @@ def test_no_draft_keeps_a_target_out() -> None:
     assert mesh.state.peers() == [TARGET]
 
 
-def test_a_list_of_many_nodes_with_long_names_is_still_a_message() -> None:
-    mesh = make_mesh()
-    for number in range(100):
-        peer = b"%d" % number
-        mesh.join(
-            peer, "draft", make_profile(model="\U0001f600" * 256), "\U0001f600" * 60 + f"{number}"
-        )
-    ((_, reply),) = [(s.peer, s.message) for s in mesh.hear(CLIENT, NodesRequest(1))]
-    assert len(reply.nodes) == 64
-    assert encode(reply, cluster="c" * 64, epoch=2**62)
-
-
 def test_messages_of_strangers_and_of_another_cluster_or_epoch_are_counted() -> None:
     mesh = make_mesh()
-    assert mesh.hear(OTHER, make_submit()) == []
+    assert mesh.submit(peer=OTHER) == []
     assert mesh.state.on_message(CLIENT, "other", EPOCH, make_submit(), 9, 0.0) == []
     assert mesh.state.on_message(CLIENT, CLUSTER, EPOCH - 1, make_submit(), 9, 0.0) == []
     assert mesh.state.num_stale == 3
     # Neither side may say what only the other one says.
-    for peer, message in ((CLIENT, finish(1)), (TARGET, make_submit())):
-        with pytest.raises(ForbiddenError, match="may not send"):
-            mesh.hear(peer, message)
+    with pytest.raises(ForbiddenError, match="may not send"):
+        mesh.commit(peer=CLIENT)
+    with pytest.raises(ForbiddenError, match="may not send"):
+        mesh.submit(peer=TARGET)
+
+
+# -- silence ---------------------------------------------------------------------------------------
 
 
 def test_heartbeats_go_both_ways_and_the_silent_leave() -> None:
@@ -120,8 +121,7 @@ def test_heartbeats_go_both_ways_and_the_silent_leave() -> None:
     assert all(isinstance(send.message, Ping) for send in sends)
     assert mesh.hear(CLIENT, Ping(3, 0)) == [Send(CLIENT, Pong(3, 0))]
     for now in (2.0, 4.0, 6.0):
-        assert mesh.hear(TARGET, Pong(0, 1), now) == []
-        mesh.state.tick(now)
+        mesh.tick(now, CLIENT)
     assert mesh.state.peers() == [TARGET]
 
 
@@ -145,12 +145,110 @@ def test_while_the_coordinator_did_not_run_nobody_was_silent() -> None:
     assert mesh.state.peers() == [CLIENT]
 
 
+def gone_after_s(profile: EngineProfile, *, is_busy: bool = True) -> int | None:
+    """Seconds until a target is gone that answers, but does nothing; None if that is never."""
+    mesh = make_mesh()
+    mesh.join(TARGET, "target", profile, incarnation=7)
+    if is_busy:
+        mesh.submit()
+    for second in range(1, 200):
+        for peer in (TARGET, CLIENT):
+            mesh.hear(peer, Pong(0, 7), float(second))
+        mesh.state.tick(float(second))
+        if mesh.state.role_of(TARGET) == "":
+            (node,) = mesh.status(float(second)).nodes
+            assert node.reason == f"no progress for {second - 1:.1f} s"
+            return second
+    return None
+
+
+def test_a_target_that_is_asked_for_something_and_does_nothing_is_gone() -> None:
+    profile = make_profile()
+    second = gone_after_s(profile)
+    assert second is not None
+    assert PROGRESS_TIMEOUT_S < second <= PROGRESS_TIMEOUT_S + 3
+    assert gone_after_s(profile, is_busy=False) is None
+    # One whose passes take long is given the time.
+    seconds = (*profile.prefill.seconds[:-1], 20.0)
+    slow = replace(profile, prefill=replace(profile.prefill, seconds=seconds))
+    assert (gone_after_s(slow) or 0) > 8 * 20
+
+
+# -- what members are told -------------------------------------------------------------------------
+
+
 def test_the_nodes_are_told_to_clients_who_ask() -> None:
     mesh = make_mesh(with_draft=True)
-    mesh.hear(CLIENT, make_submit())
-    (reply,) = to(CLIENT, mesh.hear(CLIENT, NodesRequest(4)))
-    assert isinstance(reply, NodesReply)
+    mesh.submit()
+    (reply,) = said(mesh.hear(CLIENT, NodesRequest(4)), NodesReply, CLIENT)
     assert [(n.node, n.role, n.model, n.num_streams) for n in reply.nodes] == [
         ("target", "target", "toy-1", 1),
         ("draft", "draft", "toy-0.8", 0),
     ]
+
+
+def test_a_list_of_many_nodes_with_long_names_is_a_message_and_has_those_that_drain() -> None:
+    mesh = Mesh()
+    face = "\N{GRINNING FACE}"
+    profile = make_profile(model=face * 256, model_hash=face * 256, numerics_class=face * 256)
+    for number in range(70):
+        mesh.join(b"%d" % number, "target", profile, f"{number:02}" + face * 60)
+    mesh.join(CLIENT, "client")
+    mesh.join(b"admin", "admin")
+    mesh.submit(num_choices=100)
+    # Who drains a node waits for it to be gone from here.
+    last = f"69{face * 60}"
+    mesh.hear(b"admin", NodeCommandRequest(1, "drain", last))
+    (reply,) = said(mesh.hear(CLIENT, NodesRequest(1)), NodesReply)
+    assert len(reply.nodes) == 64
+    assert [node.node for node in reply.nodes if node.is_draining] == [last]
+    assert encode(reply, cluster="c" * 64, epoch=2**62)
+
+
+class NextKey:
+    """The file of the coordinator's next key, whose content or error changes."""
+
+    def __init__(self, found: str | KeysError = "") -> None:
+        self.found = found
+
+    def __call__(self) -> str:
+        if isinstance(self.found, KeysError):
+            raise self.found
+        return self.found
+
+
+def test_members_hear_of_a_change_of_keys_within_a_second_and_once() -> None:
+    key = NextKey()
+    rotation = Rotation(key)
+    assert rotation.changed(0.0) is None
+    key.found = "K2"
+    assert rotation.changed(0.5) is None
+    assert rotation.changed(1.0) == KeyNotice("K2")
+    assert rotation.changed(2.0) is None
+    # Given up.
+    key.found = ""
+    assert rotation.changed(3.0) == KeyNotice("")
+
+
+def test_who_comes_in_hears_of_the_key_that_all_others_know() -> None:
+    key = NextKey("K2")
+    rotation = Rotation(key)
+    assert rotation.notice(0.0) == KeyNotice("K2")
+    key.found = "K3"
+    # Nobody overtakes those that are told at the next look.
+    assert rotation.notice(5.0) == KeyNotice("K2")
+    assert rotation.changed(5.0) == KeyNotice("K3")
+    assert Rotation(None).notice(0.0) is None
+    assert Rotation(None).changed(1.0) is None
+
+
+def test_a_file_of_keys_that_cannot_be_read_changes_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    key = NextKey("K2")
+    rotation = Rotation(key)
+    rotation.changed(0.0)
+    key.found = KeysError("can be read by others")
+    assert rotation.changed(1.0) is rotation.changed(2.0) is None
+    assert rotation.notice(3.0) == KeyNotice("K2")
+    assert caplog.text.count("can be read by others") == 1
