@@ -19,7 +19,7 @@ from nodes.messages import (
     RequestFailedNotice,
     TokenizeRequest,
 )
-from nodes.messages.access import Caller
+from nodes.messages.access import ANYBODY, Caller
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import (
     CLIENT,
@@ -140,20 +140,30 @@ def test_what_waits_for_one_model_does_not_keep_out_another() -> None:
 # -- users -----------------------------------------------------------------------------------------
 
 
-def test_users_share_prefixes_with_themselves_only() -> None:
+def test_prefixes_are_shared_by_what_one_key_or_connection_asks_for_one_user() -> None:
     mesh = make_mesh()
     mesh.join(OTHER, "gateway")
     owners = []
-    users = "ann", "ann", "bob", "", "ann", "u" * 255 + "a", "u" * 255 + "b"
-    for number, user in enumerate(users):
-        name, peer = ("cl", CLIENT) if number == 4 else ("gw", (GATEWAY, OTHER)[number % 2])
-        caller = Caller(name, frozenset({"client", "gateway"}))
+    for number, (peer, key, user) in enumerate(
+        [
+            (GATEWAY, "gw", "ann"),
+            (OTHER, "gw", "ann"),
+            (GATEWAY, "gw", "bob"),
+            (GATEWAY, "gw", ""),
+            (CLIENT, "cl", "ann"),
+            (GATEWAY, "gw", "u" * 255 + "a"),
+            (GATEWAY, "gw", "u" * 255 + "b"),
+            (OTHER, "", ""),
+        ]
+    ):
+        caller = Caller(key, frozenset({"client", "gateway"})) if key else ANYBODY
         submit = make_submit(number, user=user)
         sends = mesh.state.on_message(peer, CLUSTER, EPOCH, submit, 10, 0.0, caller)
         owners += [message.owner for message in said(sends, OpenStreamRequest)]
     assert owners[0] == owners[1]
-    assert owners[3] == "gw"
-    assert len(set(owners)) == 6
+    assert len(set(owners)) == 7
+    # The key of whoever names no user, or the connection where there are no keys.
+    assert (owners[3], owners[7]) == ("gw", OTHER.hex())
     # Nodes are not told what users are called.
     assert not any("ann" in owner for owner in owners)
     assert max(map(len, owners)) < 64

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from nodes.messages import HoldEntry, HoldNotice
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.instructions import Instruction, ToTarget
+from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.planning import Mode
 from nodes.worker.stream import StreamId
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
-from tests.nodes.builders import make_spec
+from tests.nodes.scheduler.watched import ONE, admit, ready, to_target
 
-ONE, TWO = StreamId(1), StreamId(2)
+TWO = StreamId(2)
 COSTS = NodeCosts(CostTable((1, 33), (0.04, 0.1)), CostTable((32,), (0.1,)))
 
 
@@ -34,18 +32,14 @@ def decoding(**drafts: int) -> Scheduler:
     for name, max_streams in drafts.items():
         scheduler.draft_joined(name, COSTS, max_streams=max_streams)
     for stream_id in (ONE, TWO):
-        scheduler.admit(make_spec(stream_id, max_tokens=100), None)
-        follow = scheduler.state.streams[stream_id].follow
-        assert follow is not None
-        scheduler.draft_ready(follow.node, stream_id, follow.number, 0.0)
-        scheduler.target_ready(stream_id, 1, 0.0)
+        admit(scheduler, stream_id)
+        ready(scheduler, stream_id)
     return scheduler
 
 
-def held(instructions: Sequence[Instruction]) -> dict[int, HoldEntry]:
+def held(instructions: list[Instruction]) -> dict[int, HoldEntry]:
     """What streams are told to wait for, by stream."""
-    messages = [each.message for each in instructions if isinstance(each, ToTarget)]
-    holds = [message for message in messages if isinstance(message, HoldNotice)]
+    holds = to_target(instructions, HoldNotice)
     return {entry.stream_id: entry for hold in holds for entry in hold.entries}
 
 
@@ -70,7 +64,9 @@ def test_a_stream_that_lost_its_draft_node_waits_for_no_guesses() -> None:
     scheduler.tick(1.0)
     scheduler.draft_lost("c", 1.5)
     ((lost, entry),) = held(scheduler.tick(2.1)).items()
-    assert scheduler.state.streams[StreamId(lost)].follow is None
+    stream = scheduler.stream(StreamId(lost))
+    assert stream is not None
+    assert stream.follow is None
     # It goes with its group all the same.
     assert (entry.group, entry.num_guesses) == (1, 0)
 
@@ -81,4 +77,3 @@ def test_a_plan_says_nothing_of_streams_that_left_while_it_was_made() -> None:
     assert planning is not None
     scheduler.cancel(ONE, 1.1)
     assert set(held(scheduler.take_plan(planning, planning.make(), 1.2))) == {TWO}
-    assert set(scheduler.state.waits) == {TWO}
