@@ -13,7 +13,6 @@ from nodes.messages import (
     ChatMessage,
     EngineProfile,
     FinishedNotice,
-    NodeCommandRequest,
     OpenStreamRequest,
     RequestFailedNotice,
     StartedNotice,
@@ -23,8 +22,6 @@ from nodes.messages import (
 )
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import CLIENT, Mesh
-
-ADMIN = b"admin"
 
 
 def profile(numerics_class: str, pass_ms: float = 10.0, **changes: Any) -> EngineProfile:
@@ -56,7 +53,6 @@ class Fleet:
         self.texts: dict[int, bytes] = {}
         self.now = 0.0
         self.mesh.join(CLIENT, "client")
-        self.mesh.join(ADMIN, "admin")
 
     def join(self, name: str, its_profile: EngineProfile) -> None:
         self.profiles[name.encode()] = its_profile
@@ -69,7 +65,7 @@ class Fleet:
         self.take(self.mesh.bye(peer, self.now))
 
     def drain(self, name: str) -> None:
-        self.take(self.mesh.hear(ADMIN, NodeCommandRequest(9**9, "drain", name), self.now))
+        self.take(self.mesh.command("drain", name, self.now))
 
     def ask(self, submit: SubmitRequest) -> None:
         self.take(self.mesh.hear(CLIENT, submit, self.now))

@@ -10,9 +10,14 @@ from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState
 from nodes.messages import (
+    CancelRequest,
     CommitEntry,
     CommitReply,
     EngineProfile,
+    NodeCommandRequest,
+    NodeFields,
+    NodesReply,
+    NodesRequest,
     OpenStreamRequest,
     ProbeReply,
     ProbeRequest,
@@ -26,7 +31,7 @@ from nodes.scheduler.planning import MODES, Mode
 from nodes.telemetry.status import Status, decode_status
 from tests.nodes.builders import make_profile, make_submit
 
-TARGET, DRAFT, CLIENT, OTHER = b"target", b"draft", b"client", b"other"
+TARGET, DRAFT, CLIENT, OTHER, ADMIN = b"target", b"draft", b"client", b"other", b"admin"
 CLUSTER, EPOCH = "test", 5
 # Fields of a request whose prompt is a text, which a target tokenizes first.
 TEXT_PROMPT: dict[str, Any] = {"prompt": "hi", "prompt_token_ids": ()}
@@ -77,6 +82,19 @@ class Mesh:
         self, number: int = 1, now: float = 0.0, peer: bytes = CLIENT, **changes: Any
     ) -> list[Send]:
         return self.hear(peer, make_submit(number, **changes), now)
+
+    def cancel(self, number: int = 1, now: float = 0.0, peer: bytes = CLIENT) -> list[Send]:
+        return self.hear(peer, CancelRequest(number), now)
+
+    def command(self, command: str, node: str, now: float = 0.0) -> list[Send]:
+        """An operator wants something of a node."""
+        self.join(ADMIN, "admin", now=now)
+        return self.hear(ADMIN, NodeCommandRequest(4, command, node), now)
+
+    def nodes(self) -> tuple[NodeFields, ...]:
+        """The nodes as a client is told of them."""
+        (reply,) = said(self.hear(CLIENT, NodesRequest(1)), NodesReply, CLIENT)
+        return tuple(reply.nodes)
 
     def tokenized(
         self, number: int, *token_ids: int, peer: bytes = TARGET, error: str = ""

@@ -10,8 +10,6 @@ import pytest
 from mesh.messages import Ping, Pong, Welcome
 from nodes.coordinator.sends import Send
 from nodes.messages import (
-    NodesReply,
-    NodesRequest,
     OpenStreamRequest,
     ProbeReply,
     ProbeRequest,
@@ -47,8 +45,7 @@ def answer(mesh: Mesh, peer: bytes, digest: str = RIGHT, **changes: Any) -> list
 def classes_of(mesh: Mesh) -> dict[str, str]:
     """As the status has them; and the list of nodes, of those that are there."""
     found = {node.name: node.numerics_class for node in mesh.status().nodes}
-    (reply,) = said(mesh.hear(CLIENT, NodesRequest(1)), NodesReply)
-    assert {node.node: node.numerics_class for node in reply.nodes}.items() <= found.items()
+    assert {node.node: node.numerics_class for node in mesh.nodes()}.items() <= found.items()
     return found
 
 

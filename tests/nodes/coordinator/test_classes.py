@@ -208,14 +208,3 @@ def test_a_class_that_is_full_is_waited_for() -> None:
     assert [peer for peer, _ in fleet.opened] == [b"a1", b"b1", b"b1"]
     fleet.answer_all(random.Random(0))
     assert [fleet.found(n).text for n in (1, 2, 3)] == [b"a!", b"b!", b"b!"]
-
-
-def test_choices_of_a_request_have_one_class() -> None:
-    fleet = two_classes(class_weights={"a": 1, "b": 1})
-    for number in range(1, 30):
-        fleet.submit(number, num_choices=6, prompt_token_ids=(number, 2))
-        served = {fleet.profiles[peer].numerics_class for peer, _ in fleet.opened}
-        while fleet.opened:
-            fleet.answer(0)
-            served |= {fleet.profiles[peer].numerics_class for peer, _ in fleet.opened}
-        assert len(served) == 1

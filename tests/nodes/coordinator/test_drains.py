@@ -12,15 +12,13 @@ from nodes.coordinator.sends import Send
 from nodes.messages import (
     CloseStreamNotice,
     NodeCommandReply,
-    NodeCommandRequest,
-    NodesReply,
-    NodesRequest,
     OpenStreamRequest,
     RequestFailedNotice,
     TokenizeRequest,
 )
 from tests.nodes.builders import PROMPT, make_profile
 from tests.nodes.coordinator.script import (
+    ADMIN,
     CLIENT,
     DRAFT,
     OTHER,
@@ -35,22 +33,15 @@ from tests.nodes.coordinator.script import (
     where,
 )
 
-ADMIN = b"admin"
-
 
 def drained_mesh(*, begins: bool = True, **changes: Any) -> Mesh:
     """begins: with one stream that has one token."""
     mesh = make_mesh(**changes)
-    mesh.join(ADMIN, "admin")
     if begins:
         mesh.submit()
         mesh.ready()
         mesh.commit()
     return mesh
-
-
-def say(mesh: Mesh, command: str, node: str = "target") -> list[Send]:
-    return mesh.hear(ADMIN, NodeCommandRequest(4, command, node))
 
 
 def reply(sends: list[Send]) -> NodeCommandReply:
@@ -68,7 +59,7 @@ def has_left(mesh: Mesh, now: float) -> bool:
 def test_streams_of_a_drained_target_go_on_elsewhere_and_it_leaves() -> None:
     mesh = drained_mesh()
     mesh.join(OTHER, "target", make_profile())
-    sends = say(mesh, "drain")
+    sends = mesh.command("drain", "target")
     assert reply(sends) == NodeCommandReply(4, "", 1)
     assert to(TARGET, sends)[0] == CloseStreamNotice(1, 1)
     (there,) = said(sends, OpenStreamRequest, OTHER)
@@ -80,7 +71,7 @@ def test_streams_of_a_drained_target_go_on_elsewhere_and_it_leaves() -> None:
 def test_a_stream_that_can_go_nowhere_ends_on_the_drained_target() -> None:
     mesh = drained_mesh()
     mesh.join(OTHER, "target", make_profile(numerics_class="another"))
-    say(mesh, "drain")
+    mesh.command("drain", "target")
     assert not has_left(mesh, 0.1)
     # What is new goes to the other one.
     assert opened(mesh.submit(2), OTHER) == [2]
@@ -91,7 +82,7 @@ def test_a_stream_that_can_go_nowhere_ends_on_the_drained_target() -> None:
 
 def test_a_stream_goes_as_soon_as_there_is_room() -> None:
     mesh = drained_mesh()
-    say(mesh, "drain")
+    mesh.command("drain", "target")
     assert opened(mesh.join(OTHER, "target", make_profile()), OTHER) == []
     assert opened(mesh.tick(1.0), OTHER) == [1]
 
@@ -100,7 +91,7 @@ def test_choices_that_wait_behind_their_own_request_end_with_it() -> None:
     """The target has room for one at a time, and there is no other of its class."""
     mesh = drained_mesh(begins=False, max_streams=1)
     mesh.submit(num_choices=2)
-    say(mesh, "drain")
+    mesh.command("drain", "target")
     assert opened(mesh.finish(1)) == [2]
     assert not has_left(mesh, 0.1)
     mesh.finish(2)
@@ -110,7 +101,7 @@ def test_choices_that_wait_behind_their_own_request_end_with_it() -> None:
 def test_without_another_target_new_requests_are_refused_and_those_in_line_given_up() -> None:
     mesh = drained_mesh(max_streams=1)
     mesh.submit(2)
-    say(mesh, "drain")
+    mesh.command("drain", "target")
     assert failure(mesh.submit(3)) == (
         "unavailable",
         "all target nodes are draining: start another one, or undrain one",
@@ -125,21 +116,21 @@ def test_without_another_target_new_requests_are_refused_and_those_in_line_given
 def test_a_target_that_is_taken_back_serves_again() -> None:
     mesh = drained_mesh(max_streams=1)
     mesh.submit(2)
-    say(mesh, "drain")
-    assert reply(say(mesh, "undrain")).error == ""
+    mesh.command("drain", "target")
+    assert reply(mesh.command("undrain", "target")).error == ""
     assert opened(mesh.finish(1, 4)) == [2]
-    assert "is not being drained" in reply(say(mesh, "undrain")).error
+    assert "is not being drained" in reply(mesh.command("undrain", "target")).error
 
 
 def test_texts_wait_for_a_target_that_is_taken_back() -> None:
     mesh = drained_mesh(begins=False)
     mesh.join(OTHER, "target", make_profile())
     mesh.submit(1)
-    say(mesh, "drain", "other")
+    mesh.command("drain", "other")
     mesh.submit(2, **TEXT_PROMPT)
-    say(mesh, "drain", "target")
+    mesh.command("drain", "target")
     mesh.gone(TARGET)
-    assert said(say(mesh, "undrain", "other"), TokenizeRequest, OTHER)
+    assert said(mesh.command("undrain", "other"), TokenizeRequest, OTHER)
     assert opened(mesh.tokenized(1, 4, 5, peer=OTHER), OTHER) == [2]
 
 
@@ -148,7 +139,7 @@ def test_a_drained_draft_node_leaves_at_once_and_its_streams_find_another() -> N
     mesh.join(b"d2", "draft", make_profile(0.8))
     (holder,) = {name.encode() for name in where(mesh.submit())} - {TARGET}
     (other,) = {DRAFT, b"d2"} - {holder}
-    sends = say(mesh, "drain", holder.decode())
+    sends = mesh.command("drain", holder.decode())
     assert isinstance(to(holder, sends)[0], Bye)
     assert [type(m) for m in to(other, sends)] == [OpenStreamRequest]
     assert holder not in mesh.state.peers()
@@ -157,7 +148,7 @@ def test_a_drained_draft_node_leaves_at_once_and_its_streams_find_another() -> N
 def test_a_dropped_target_is_out_at_once_and_its_process_stays_out() -> None:
     mesh = drained_mesh()
     mesh.join(OTHER, "target", make_profile())
-    sends = say(mesh, "drop")
+    sends = mesh.command("drop", "target")
     assert isinstance(to(TARGET, sends)[0], Bye)
     assert [m.token_ids for m in said(sends, OpenStreamRequest, OTHER)] == [(*PROMPT, 9)]
     # The process comes back over a new connection, then another process under the name.
@@ -170,7 +161,7 @@ def test_a_dropped_target_is_out_at_once_and_its_process_stays_out() -> None:
 
 def test_a_drained_target_whose_connection_breaks_has_left() -> None:
     mesh = drained_mesh()
-    say(mesh, "drain")
+    mesh.command("drain", "target")
     mesh.gone(TARGET)
     (refusal,) = mesh.greet(TARGET, "target", make_profile())
     assert refusal.message.reason.startswith("drained by an operator")
@@ -185,11 +176,10 @@ def test_a_drained_target_whose_connection_breaks_has_left() -> None:
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(command: str, node: str, error: str) -> None:
-    assert reply(say(drained_mesh(), command, node)).error == error
+    assert reply(drained_mesh().command(command, node)).error == error
 
 
 def test_a_client_is_told_who_is_being_drained() -> None:
     mesh = drained_mesh()
-    say(mesh, "drain")
-    (told,) = said(mesh.hear(CLIENT, NodesRequest(2)), NodesReply, CLIENT)
-    assert [(n.node, n.is_draining, n.num_streams) for n in told.nodes] == [("target", True, 1)]
+    mesh.command("drain", "target")
+    assert [(n.node, n.is_draining, n.num_streams) for n in mesh.nodes()] == [("target", True, 1)]

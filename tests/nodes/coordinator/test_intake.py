@@ -11,10 +11,7 @@ from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.requests.holdings import MAX_OF_ALL, MAX_OF_CONNECTION, MAX_OF_TENANT
 from nodes.messages import (
     MAX_PROMPT_TOKENS,
-    CancelRequest,
     ChatMessage,
-    NodesReply,
-    NodesRequest,
     OpenStreamRequest,
     RequestFailedNotice,
     TokenizeRequest,
@@ -85,8 +82,7 @@ def test_a_request_is_served_by_targets_of_its_model(model: str, names: list[str
 
 def test_a_name_that_is_shown_is_taken_however_long_the_model_is_called() -> None:
     mesh = make_mesh(model="m" * 200)
-    (reply,) = said(mesh.hear(CLIENT, NodesRequest(1)), NodesReply)
-    shown = reply.nodes[0].model
+    shown = mesh.nodes()[0].model
     assert len(shown) < 200
     assert opened(mesh.submit(model=shown)) == [1]
 
@@ -194,7 +190,7 @@ def test_gateways_may_have_more_under_way_than_clients() -> None:
             mesh.submit(number, peer=peer)
         reason = f"{limit} requests of this {role} are under way"
         assert failure(mesh.submit(limit, peer=peer), peer) == ("overloaded", reason)
-        mesh.hear(peer, CancelRequest(limit - 1))
+        mesh.cancel(limit - 1, peer=peer)
         assert to(peer, mesh.submit(limit, peer=peer)) == []
 
 
@@ -247,7 +243,7 @@ def test_what_clients_have_sent_is_bounded_until_it_is_over(
     assert number == most // len(AS_LONG_AS_FITS["prompt_token_ids"])
     assert failed[0].code == "overloaded"
     assert failed[0].reason.startswith(whose)
-    mesh.hear(b"0", CancelRequest(0))
+    mesh.cancel(0, peer=b"0")
     assert submit(number) == []
 
 

@@ -23,7 +23,7 @@ from mesh.messages import (
 from nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
 from nodes.coordinator.members.rotation import Rotation
 from nodes.coordinator.sends import Send
-from nodes.messages import EngineProfile, NodeCommandRequest, NodesReply, NodesRequest
+from nodes.messages import EngineProfile, NodesReply
 from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import (
@@ -34,7 +34,6 @@ from tests.nodes.coordinator.script import (
     TARGET,
     Mesh,
     make_mesh,
-    said,
     to,
 )
 
@@ -180,8 +179,7 @@ def test_a_target_that_is_asked_for_something_and_does_nothing_is_gone() -> None
 def test_the_nodes_are_told_to_clients_who_ask() -> None:
     mesh = make_mesh(with_draft=True)
     mesh.submit()
-    (reply,) = said(mesh.hear(CLIENT, NodesRequest(4)), NodesReply, CLIENT)
-    assert [(n.node, n.role, n.model, n.num_streams) for n in reply.nodes] == [
+    assert [(n.node, n.role, n.model, n.num_streams) for n in mesh.nodes()] == [
         ("target", "target", "toy-1", 1),
         ("draft", "draft", "toy-0.8", 0),
     ]
@@ -194,15 +192,14 @@ def test_a_list_of_many_nodes_with_long_names_is_a_message_and_has_those_that_dr
     for number in range(70):
         mesh.join(b"%d" % number, "target", profile, f"{number:02}" + face * 60)
     mesh.join(CLIENT, "client")
-    mesh.join(b"admin", "admin")
     mesh.submit(num_choices=100)
     # Who drains a node waits for it to be gone from here.
     last = f"69{face * 60}"
-    mesh.hear(b"admin", NodeCommandRequest(1, "drain", last))
-    (reply,) = said(mesh.hear(CLIENT, NodesRequest(1)), NodesReply)
-    assert len(reply.nodes) == 64
-    assert [node.node for node in reply.nodes if node.is_draining] == [last]
-    assert encode(reply, cluster="c" * 64, epoch=2**62)
+    mesh.command("drain", last)
+    nodes = mesh.nodes()
+    assert len(nodes) == 64
+    assert [node.node for node in nodes if node.is_draining] == [last]
+    assert encode(NodesReply(2**62, nodes), cluster="c" * 64, epoch=2**62)
 
 
 class NextKey:

@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from nodes.config.settings import LimitSettings
 from nodes.messages import (
     MAX_GAMMA,
-    CancelRequest,
     CloseStreamNotice,
     EngineProfile,
     OpenStreamRequest,
@@ -123,6 +121,11 @@ def test_what_is_to_fit_fits_on_all_targets_that_leave_room_for_an_answer() -> N
         (request,) = said(sends, OpenStreamRequest)
         longest = min(expected - MAX_GAMMA, make_profile().context_length)
         assert request.max_tokens == longest - prompt
+    (request,) = said(mesh.submit(3, max_tokens=7, fits=True), OpenStreamRequest)
+    assert request.max_tokens == 7
+    # A prompt that leaves no room at all is an error all the same.
+    sends = mesh.submit(4, prompt_token_ids=(5,) * 5000, fits=True)
+    assert failure(sends)[0] == "bad_request"
 
 
 # -- who waits -------------------------------------------------------------------------------------
@@ -167,28 +170,19 @@ def test_output_that_is_yet_to_come_keeps_nobody_waiting() -> None:
     assert opened(mesh.finish(2)) == [8]
 
 
-def test_more_than_may_wait_are_refused() -> None:
-    mesh = Mesh(limits=LimitSettings(max_waiting=2))
-    mesh.join(TARGET, "target", make_profile(max_streams=1))
-    mesh.join(CLIENT, "client")
-    for number in (1, 2, 3):
-        mesh.submit(number)
-    assert failure(mesh.submit(4)) == ("overloaded", "2 streams are waiting already: try later")
-
-
 def test_cancelling_frees_the_place_for_who_waits() -> None:
     mesh = one_target(max_streams=1)
     mesh.submit(1)
     mesh.submit(2)
-    sends = mesh.hear(CLIENT, CancelRequest(1))
+    sends = mesh.cancel(1)
     assert to(TARGET, sends)[0] == CloseStreamNotice(1, 1)
     assert opened(sends) == [2]
     (finished, _) = to(CLIENT, sends)
     assert finished.finish_reason == "cancelled"
-    assert mesh.hear(CLIENT, CancelRequest(1)) == []
+    assert mesh.cancel(1) == []
     # A waiting one goes without a trace.
     mesh.submit(3)
-    mesh.hear(CLIENT, CancelRequest(3))
+    mesh.cancel(3)
     assert opened(mesh.finish(2)) == []
 
 
@@ -201,7 +195,7 @@ def test_who_stood_behind_one_that_left_the_line_gets_the_room_that_there_is(how
     assert mesh.submit(1, peer=OTHER, max_tokens=80, deadline_s=1.0) == []
     assert mesh.submit(2, max_tokens=1) == []
     if how == "cancel":
-        mesh.hear(OTHER, CancelRequest(1), 0.1)
+        mesh.cancel(1, 0.1, OTHER)
     elif how == "bye":
         mesh.bye(OTHER, 0.1)
     now = 1.1 if how == "deadline" else 0.1

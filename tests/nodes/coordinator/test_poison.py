@@ -14,8 +14,6 @@ from nodes.coordinator.sends import Send
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig
 from nodes.messages import (
-    CancelRequest,
-    NodeCommandRequest,
     OpenStreamRequest,
     RequestFailedNotice,
     TokenizeRequest,
@@ -43,8 +41,7 @@ T = [b"t%d" % number for number in range(9)]
 def make_mesh(num_targets: int = 1, num_requests: int = 0, **changes: Any) -> Mesh:
     """Of a client and some targets; nothing happens in it for two days, but for some requests."""
     mesh = Mesh()
-    for peer, role in ((CLIENT, "client"), (b"admin", "admin")):
-        mesh.join(peer, role)
+    mesh.join(CLIENT, "client")
     for peer in T[:num_targets]:
         mesh.join(peer, "target", make_profile())
     for number in range(1, num_requests + 1):
@@ -124,7 +121,7 @@ def test_who_asks_again_is_known() -> None:
 
 def test_a_request_that_was_cancelled_while_it_was_read_is_known_when_it_comes_again() -> None:
     mesh, first = make_served(2)
-    mesh.hear(CLIENT, CancelRequest(1), NOW + 0.1)
+    mesh.cancel(1, NOW + 0.1)
     die(mesh, first, NOW + 0.5)
     assert where(mesh.submit(2, NOW + 1)) == []
     assert placed(join(mesh, first, NOW + 2)) == [(first.decode(), 2)]
@@ -146,8 +143,7 @@ def test_targets_that_say_bye_or_are_told_to_go_did_not_die(how: str) -> None:
         if how == "bye":
             mesh.bye(T[k - 1], NOW + k)
         else:
-            command = NodeCommandRequest(1, "drop", T[k - 1].decode())
-            mesh.hear(b"admin", command, NOW + k)
+            mesh.command("drop", T[k - 1].decode(), NOW + k)
         # Not even suspected: no Ping goes before it.
         sends = join(mesh, T[k], NOW + k)
         assert (said(sends, Ping, T[k]), opened(sends, T[k])) == ([], [1])

@@ -22,7 +22,6 @@ from tests.nodes.coordinator.script import (
 )
 
 KIND = {"numerics_class": "integers", "model_hash": "toy-0-1"}
-LONGEST = {"context_length": 1 << 18, "num_cells": 1 << 18}
 
 
 def resumed(*resume_from: int, committed: tuple[int, ...] = (), **changes: Any) -> dict[str, Any]:
@@ -88,83 +87,60 @@ def test_an_answer_is_called_emulated_if_one_of_its_nodes_is(emulated: tuple[str
     assert started.emulated == bool(emulated)
 
 
+EMPTY = "the prompt is empty: give some text or token ids"
+OUTSIDE = "token id 96 is outside the vocabulary of toy-1"
+SHORTER = "shorten the prompt or lower --max-tokens"
+
+
 @pytest.mark.parametrize(
-    ("changes", "profile", "reason"),
+    ("changes", "reason"),
     [
-        ({"temperature": -1.0}, {}, "temperature -1.0 outside 0..100"),
-        ({"temperature": float("nan")}, {}, "temperature nan outside 0..100"),
-        ({"top_p": 0.0}, {}, "top_p 0.0 outside (0, 1]"),
-        ({"min_p": 1.5}, {}, "min_p 1.5 outside 0..1"),
-        ({"rules": LogitRules(presence_penalty=3.0)}, {}, "presence_penalty 3.0 outside -2..2"),
-        (
-            {"rules": LogitRules((LogitBias(96, 1.0),))},
-            {},
-            "logit_bias: token id 96 is outside the vocabulary of toy-1",
-        ),
-        (
-            {"max_tokens": 0},
-            {},
-            "max_tokens is 0: it must be at least 1 unless the prompt is scored",
-        ),
-        ({"prompt_token_ids": ()}, {}, "the prompt is empty: give some text or token ids"),
-        ({"prompt_token_ids": (96,)}, {}, "token id 96 is outside the vocabulary of toy-1"),
+        ({"temperature": -1.0}, "temperature -1.0 outside 0..100"),
+        ({"temperature": float("nan")}, "temperature nan outside 0..100"),
+        ({"top_p": 0.0}, "top_p 0.0 outside (0, 1]"),
+        ({"min_p": 1.5}, "min_p 1.5 outside 0..1"),
+        ({"rules": LogitRules(presence_penalty=3.0)}, "presence_penalty 3.0 outside -2..2"),
+        ({"rules": LogitRules((LogitBias(96, 1.0),))}, f"logit_bias: {OUTSIDE}"),
+        ({"max_tokens": 0}, "max_tokens is 0: it must be at least 1 unless the prompt is scored"),
+        ({"prompt_token_ids": ()}, EMPTY),
+        ({"prompt_token_ids": (96,)}, OUTSIDE),
         (
             {"max_tokens": 5000},
-            {},
             "context overflow: 3 prompt tokens + 5000 to generate exceed the 4096 of toy-1: "
-            "shorten the prompt or lower --max-tokens",
-        ),
-        (
-            {"prompt_token_ids": (9,) * 131_072},
-            LONGEST,
-            "context overflow: 131072 prompt tokens + 8 to generate exceed the 131072 tokens of a "
-            "message: shorten the prompt or lower --max-tokens",
-        ),
-        (
-            {},
-            {"num_cells": 26},
-            "context overflow: 3 prompt tokens + 8 to generate + 16 guesses exceed the 26 cells of "
-            "toy-1: shorten the prompt, lower --max-tokens or raise --cells",
+            + SHORTER,
         ),
         # Those that began elsewhere.
         (
             resumed(1, num_choices=2, committed=(8,)),
-            {},
             "resume_from: give one number per choice, at least one not negative",
         ),
-        (
-            resumed(-1, -1),
-            {},
-            "resume_from: give one number per choice, at least one not negative",
-        ),
-        (
-            resumed(8, committed=(8,) * 8),
-            {},
-            "resume_from: one choice already has max_tokens tokens",
-        ),
+        (resumed(-1, -1), "resume_from: give one number per choice, at least one not negative"),
+        (resumed(8, committed=(8,) * 8), "resume_from: one choice already has max_tokens tokens"),
         (
             resumed(5, prompt_token_ids=(1, 2)),
-            {},
             "resume_from: its numbers exceed the number of token ids",
         ),
-        (
-            resumed(3, prompt_token_ids=(1, 2, 3)),
-            {},
-            "the prompt is empty: give some text or token ids",
-        ),
-        (
-            resumed(1, committed=(96,)),
-            {},
-            "token id 96 is outside the vocabulary of toy-1",
-        ),
+        (resumed(3, prompt_token_ids=(1, 2, 3)), EMPTY),
+        (resumed(1, committed=(96,)), OUTSIDE),
     ],
 )
 def test_bad_requests_are_refused_with_a_line_and_leave_nothing(
-    changes: dict[str, Any], profile: dict[str, Any], reason: str
+    changes: dict[str, Any], reason: str
 ) -> None:
-    mesh = make_mesh(**profile)
+    mesh = make_mesh()
     assert failure(mesh.submit(**changes)) == ("bad_request", reason)
     assert opened(mesh.submit(max_tokens=1)) != []
+
+
+def test_what_fits_no_message_or_no_target_is_refused_with_the_numbers() -> None:
+    long = {"prompt_token_ids": (9,) * 131_072}
+    mesh = make_mesh(context_length=1 << 18, num_cells=1 << 18)
+    _, reason = failure(mesh.submit(**long))
+    overflow = "context overflow: 131072 prompt tokens + 8 to generate exceed the 131072 tokens"
+    assert reason == f"{overflow} of a message: {SHORTER}"
+    _, reason = failure(make_mesh(num_cells=26).submit())
+    overflow = "3 prompt tokens + 8 to generate + 16 guesses exceed the 26 cells of toy-1"
+    assert reason.startswith(f"context overflow: {overflow}: ")
 
 
 # -- those that began with another coordinator -----------------------------------------------------

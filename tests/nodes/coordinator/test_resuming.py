@@ -10,9 +10,7 @@ from nodes.config.settings import LimitSettings
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.requests.resuming import prompt_hash
 from nodes.messages import (
-    CancelRequest,
     FinishedNotice,
-    NodeCommandRequest,
     OpenStreamRequest,
     RequestFailedNotice,
     StartedNotice,
@@ -88,7 +86,7 @@ def test_it_does_not_wait_for_ever() -> None:
     mesh.submit(1, **resumed(1, committed=(8,)))
     mesh.submit(2, **resumed(1, prompt="hi", prompt_token_ids=(8,)))
     mesh.submit(3, **resumed(1, committed=(8,)))
-    mesh.hear(CLIENT, CancelRequest(3))
+    mesh.cancel(3)
     # Of another kind: it is of no use to them.
     mesh.join(OTHER, "target", make_profile(model_hash="other"))
     mesh.join(b"class", "target", make_profile(numerics_class="other"))
@@ -139,10 +137,9 @@ def test_a_target_that_is_too_small_for_it_is_not_the_last_word() -> None:
 
 def test_a_target_that_is_being_drained_does_for_what_began_on_its_kind() -> None:
     mesh = make_mesh()
-    mesh.join(b"admin", "admin")
     # It leaves when it is empty, and is asked for its name only.
     mesh.submit(9)
-    mesh.hear(b"admin", NodeCommandRequest(1, "drain", "target"))
+    mesh.command("drain", "target")
     assert len(opened(mesh.submit(1, **resumed(1, committed=(8,))))) == 1
     assert failure(mesh.submit(3))[0] == "unavailable"
 
@@ -180,7 +177,7 @@ def test_limits_are_those_of_others() -> None:
     mesh.join(CLIENT, "client")
     assert mesh.submit(1, **resumed(0, 0)) == []
     assert failure(mesh.submit(2, **resumed(0)))[0] == "overloaded"
-    mesh.hear(CLIENT, CancelRequest(1))
+    mesh.cancel(1)
     assert mesh.submit(2, **resumed(0)) == []
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from nodes.coordinator.sends import Send
 from nodes.messages import (
-    CancelRequest,
     CloseStreamNotice,
     FinishedNotice,
     OpenStreamRequest,
@@ -86,20 +85,11 @@ def test_texts_that_a_lost_target_was_to_tokenize_go_to_another() -> None:
     assert opened(mesh.tokenized(1, 4, 5, peer=OTHER), OTHER) == [1]
 
 
-def test_a_target_that_comes_in_time_ends_the_wait() -> None:
-    mesh = make_mesh()
-    mesh.submit(max_tokens=50)
-    mesh.bye(TARGET)
-    mesh.join(OTHER, "target", make_profile(model_hash="another"))
-    assert opened(mesh.join(b"late", "target", make_profile(), now=29.0), b"late") == [1]
-    assert to(CLIENT, mesh.tick(31.0)) == []
-
-
 def test_a_request_that_waits_for_a_target_can_be_cancelled() -> None:
     mesh = make_mesh()
     mesh.submit()
     mesh.gone(TARGET)
-    mesh.hear(CLIENT, CancelRequest(1))
+    mesh.cancel(1)
     assert opened(mesh.join(OTHER, "target", make_profile()), OTHER) == []
     assert mesh.num_under_way() == 0
 
@@ -177,7 +167,7 @@ def test_scores_that_were_lost_are_asked_for_anew() -> None:
 def test_choices_that_wait_for_scores_can_be_cancelled() -> None:
     mesh = make_mesh()
     mesh.submit(num_choices=2, scores_prompt=True)
-    assert to(TARGET, mesh.hear(CLIENT, CancelRequest(1))) == [CloseStreamNotice(1, 1)]
+    assert to(TARGET, mesh.cancel(1)) == [CloseStreamNotice(1, 1)]
     assert mesh.num_under_way() == 0
 
 

@@ -1,4 +1,4 @@
-"""A request from submit to its end: finished, refused, or failed with what served it."""
+"""A request from submit to its end, with the draft nodes that guess for it or without any."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pytest
 from nodes.coordinator.requests.resuming import prompt_hash
 from nodes.coordinator.sends import Send
 from nodes.messages import (
-    MAX_GAMMA,
-    CancelRequest,
+    ChainPart,
     CloseStreamNotice,
     FinishedNotice,
+    GuessNotice,
     LeaseRequest,
     OpenStreamRequest,
     RequestFailedNotice,
@@ -23,6 +23,7 @@ from nodes.messages import (
 from tests.nodes.builders import PROMPT, make_profile
 from tests.nodes.coordinator.script import (
     CLIENT,
+    DRAFT,
     OTHER,
     TARGET,
     TEXT_PROMPT,
@@ -58,19 +59,6 @@ def test_a_request_runs_from_submit_to_finish() -> None:
     assert figures.plain_reason == "draft off: the request sets gamma to 0"
     # The id is free again.
     assert opened(mesh.submit()) == [2]
-
-
-def test_what_is_to_fit_is_as_long_as_fits() -> None:
-    mesh = make_mesh()
-    profile = make_profile()
-    room = min(profile.context_length, profile.num_cells - MAX_GAMMA) - len(PROMPT)
-    for asked, given in ((5000, room), (room, room), (7, 7)):
-        (request,) = said(mesh.submit(asked, max_tokens=asked, fits=True), OpenStreamRequest)
-        assert request.max_tokens == given
-        mesh.hear(CLIENT, CancelRequest(asked))
-    # A prompt that leaves no room at all is an error all the same.
-    sends = mesh.submit(prompt_token_ids=(5,) * 5000, fits=True)
-    assert failure(sends)[0] == "bad_request"
 
 
 def test_a_request_id_in_use_is_refused_and_the_first_request_goes_on() -> None:
@@ -162,3 +150,78 @@ def test_a_client_that_falls_silent_is_told_of_an_error_not_of_an_end() -> None:
     mesh.submit()
     out = mesh.tick(8.1, CLIENT)
     assert [type(message) for message in to(CLIENT, out)] == [RequestFailedNotice]
+
+
+# -- draft nodes ----------------------------------------------------------------------------------
+
+
+def part(stream_id: int, start: int = len(PROMPT)) -> ChainPart:
+    return ChainPart(stream_id, 1, 1, start, b"\xf0")
+
+
+def running(*stream_ids: int) -> Mesh:
+    """Streams that a draft node and the target have read."""
+    mesh = make_mesh(with_draft=True)
+    for stream_id in stream_ids:
+        mesh.submit(stream_id)
+        for peer in (DRAFT, TARGET):
+            mesh.ready(stream_id, peer=peer)
+    return mesh
+
+
+def test_a_target_that_cannot_roll_back_gets_no_draft() -> None:
+    sends = make_mesh(with_draft=True, can_roll_back=False).submit()
+    assert (len(opened(sends)), opened(sends, DRAFT)) == (1, [])
+
+
+def test_a_draft_that_joins_late_is_used_and_one_that_leaves_is_done_without() -> None:
+    mesh = make_mesh()
+    mesh.submit(max_tokens=100)
+    mesh.ready()
+    assert opened(mesh.join(DRAFT, "draft", make_profile(0.8)), DRAFT) == [1]
+    mesh.ready(peer=DRAFT)
+    assert mesh.gone(DRAFT) == []
+    assert to(CLIENT, mesh.finish())
+
+
+def test_a_draft_that_left_a_mesh_without_targets_comes_back_as_what_it_is_then() -> None:
+    mesh = make_mesh()
+    mesh.join(DRAFT, "draft", make_profile(0.8, max_streams=1))
+    mesh.gone(TARGET)
+    mesh.gone(DRAFT)
+    mesh.join(b"another target", "target", make_profile())
+    mesh.join(b"another draft", "draft", make_profile(0.8, max_streams=2), DRAFT.decode())
+    # No more texts are told a draft node than it holds by now.
+    told = [opened(mesh.submit(number), b"another draft") for number in (1, 2, 3)]
+    assert told == [[1], [2], []]
+
+
+def test_guesses_are_passed_on_and_charged_to_the_streams_they_are_of() -> None:
+    mesh = running(1, 2)
+    notice = GuessNotice((part(1), part(2)), (8, 9))
+    assert mesh.hear(DRAFT, notice, num_bytes=40) == [Send(TARGET, notice, (1, 2))]
+    (*_, finished) = to(CLIENT, mesh.finish())
+    assert finished.figures.draft_wire_bytes == 20
+
+
+def test_guesses_of_a_cancelled_stream_are_dropped_and_those_of_others_are_not() -> None:
+    mesh = running(1, 2)
+    assert CloseStreamNotice(1, 1) in to(DRAFT, mesh.cancel(1))
+    sends = mesh.hear(DRAFT, GuessNotice((part(1), part(2)), (8, 9)))
+    assert to(TARGET, sends) == [GuessNotice((part(2),), (9,))]
+    assert mesh.hear(DRAFT, GuessNotice((part(1),), (8,))) == []
+
+
+def test_a_draft_is_told_what_was_committed() -> None:
+    (notice,) = to(DRAFT, running(1).commit(token_ids=(8, 9)))
+    assert notice.new_token_ids == (8, 9)
+    assert [(e.stream_id, e.prefix_len) for e in notice.entries] == [(1, 3)]
+
+
+def test_a_draft_that_refuses_a_stream_is_told_in_the_figures() -> None:
+    mesh = make_mesh(with_draft=True)
+    mesh.submit()
+    mesh.hear(DRAFT, StreamFailedNotice(1, 1, "toy-0.8 is full"))
+    mesh.ready()
+    (*_, finished) = to(CLIENT, mesh.finish())
+    assert finished.figures.plain_reason == "draft off: toy-0.8 is full"

@@ -14,7 +14,6 @@ from nodes.coordinator.status.recent import WINDOW_S, Recent
 from nodes.messages import (
     MAX_GAMMA,
     MAX_STATUS_BYTES,
-    CancelRequest,
     ChainPart,
     GuessNotice,
     LinkFields,
@@ -236,15 +235,6 @@ def test_what_draft_nodes_did_and_what_became_of_it() -> None:
     assert (counts.tokens["accepted"], counts.tokens["corrected"]) == (1, 1)
 
 
-def test_a_stream_whose_guesses_would_not_gain_says_so_with_figures() -> None:
-    mesh = guessing_mesh()
-    mesh.commit(pass_s=0.01, now=0.5, num_offered=2, best_percent=41)
-    stream = only_stream(ask(mesh, 1.0))
-    assert (stream.plain, stream.gamma) == ("not_worth", 0)
-    reason = "plain: the best guess had a chance of 0.41, and one more token"
-    assert stream.reason.startswith(reason)
-
-
 def together(_: Observation) -> Plan:
     """A policy that computes with numbers of numpy."""
     times = BatchTimes(0.01, 0.002, 0.03, 0.042, np.int64(5))  # type: ignore[arg-type]
@@ -312,7 +302,7 @@ def test_every_request_ends_as_one_thing() -> None:
     assert ask(mesh, 1.0).totals.requests["done"] == 0
     mesh.finish(2)
     mesh.submit(2, num_choices=4)
-    mesh.hear(CLIENT, CancelRequest(2))
+    mesh.cancel(2)
     mesh.submit(3, temperature=-1.0)
     mesh.submit(4, max_tokens=1 << 19)
     mesh.submit(1, peer=OTHER)

@@ -16,7 +16,6 @@ from nodes.messages import (
     EMBEDDING,
     TEXT,
     TOKENS,
-    CancelRequest,
     ChatMessage,
     NodeCommandReply,
     OpenStreamRequest,
@@ -150,8 +149,8 @@ def test_users_of_a_gateway_take_turns() -> None:
 
 def test_who_cancels_frees_its_place_when_the_target_has_answered() -> None:
     mesh = full_mesh(2)
-    assert mesh.hear(CLIENT, CancelRequest(1)) == []
-    assert mesh.hear(CLIENT, CancelRequest(MAX_AT_ONCE + 1)) == []
+    assert mesh.cancel(1) == []
+    assert mesh.cancel(MAX_AT_ONCE + 1) == []
     # The target has it still; its answer is for nobody, and so another one can be asked for.
     sends = mesh.tokenized(1, 4)
     assert (to(CLIENT, sends), asked(sends)) == ([], [MAX_AT_ONCE + 2])
@@ -181,7 +180,7 @@ def test_a_text_of_which_nothing_is_heard_is_asked_for_again_and_not_for_ever() 
 def test_who_cancels_what_a_target_never_had_gets_its_place_back() -> None:
     mesh = full_mesh()
     for number in range(1, MAX_AT_ONCE + 1):
-        mesh.hear(CLIENT, CancelRequest(number))
+        mesh.cancel(number)
     assert asked(mesh.submit(9, **TEXT_PROMPT)) == []
     sends = [send for second in range(30) for send in mesh.tick(float(second))]
     assert asked(sends)[0] == MAX_AT_ONCE + 1

@@ -18,7 +18,6 @@ from nodes.coordinator.requests.uploads import LEAST_PIECE_BYTES, PIECE_S, Uploa
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     MAX_UPLOAD_BYTES,
-    CancelRequest,
     LinkFields,
     NodesRequest,
     OpenStreamRequest,
@@ -295,7 +294,7 @@ def test_a_request_that_comes_whole_ends_its_upload() -> None:
     mesh.hear(CLIENT, sender.piece(500))
     assert mesh.state.num_stale == 1
     assert mesh.hear(CLIENT, sender.offer(5, LINK))
-    mesh.hear(CLIENT, CancelRequest(1))
+    mesh.cancel(1)
     mesh.hear(CLIENT, sender.piece(500))
     assert mesh.state.num_stale == 2
 

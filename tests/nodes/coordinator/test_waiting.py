@@ -112,14 +112,6 @@ def test_a_higher_priority_goes_before_those_that_came_a_little_earlier(line: Li
     assert line.order() == [2, 1, 3]
 
 
-def test_who_has_waited_long_is_overtaken_by_nobody(line: Line) -> None:
-    line.add(0.0, priority=1)
-    for number in range(20):
-        line.add(5.0 * number, priority=10)
-    # Those of the first 45 seconds go before it, whatever comes after them.
-    assert line.order().index(1) == 9
-
-
 def test_who_is_taken_out_leaves_the_others_in_order(line: Line) -> None:
     requests = [line.add(0.0, priority) for priority in (3, 9, 5)]
     stream_id = choice_of(requests[1]).spec.stream_id
