@@ -7,21 +7,18 @@ from dataclasses import replace
 import pytest
 
 from mesh.codec import encode
-from mesh.errors import KeysError
 from mesh.messages import (
     NOT_ALLOWED,
     OTHER_PROTOCOL,
     PROTOCOL_VERSION,
     UNSUITABLE,
     Hello,
-    KeyNotice,
     Ping,
     Pong,
     Refuse,
     Welcome,
 )
 from nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
-from nodes.coordinator.members.rotation import Rotation
 from nodes.coordinator.sends import Send
 from nodes.messages import EngineProfile, NodesReply
 from nodes.messages.access import ForbiddenError
@@ -200,52 +197,3 @@ def test_a_list_of_many_nodes_with_long_names_is_a_message_and_has_those_that_dr
     assert len(nodes) == 64
     assert [node.node for node in nodes if node.is_draining] == [last]
     assert encode(NodesReply(2**62, nodes), cluster="c" * 64, epoch=2**62)
-
-
-class NextKey:
-    """The file of the coordinator's next key, whose content or error changes."""
-
-    def __init__(self, found: str | KeysError = "") -> None:
-        self.found = found
-
-    def __call__(self) -> str:
-        if isinstance(self.found, KeysError):
-            raise self.found
-        return self.found
-
-
-def test_members_hear_of_a_change_of_keys_within_a_second_and_once() -> None:
-    key = NextKey()
-    rotation = Rotation(key)
-    assert rotation.changed(0.0) is None
-    key.found = "K2"
-    assert rotation.changed(0.5) is None
-    assert rotation.changed(1.0) == KeyNotice("K2")
-    assert rotation.changed(2.0) is None
-    # Given up.
-    key.found = ""
-    assert rotation.changed(3.0) == KeyNotice("")
-
-
-def test_who_comes_in_hears_of_the_key_that_all_others_know() -> None:
-    key = NextKey("K2")
-    rotation = Rotation(key)
-    assert rotation.notice(0.0) == KeyNotice("K2")
-    key.found = "K3"
-    # Nobody overtakes those that are told at the next look.
-    assert rotation.notice(5.0) == KeyNotice("K2")
-    assert rotation.changed(5.0) == KeyNotice("K3")
-    assert Rotation(None).notice(0.0) is None
-    assert Rotation(None).changed(1.0) is None
-
-
-def test_a_file_of_keys_that_cannot_be_read_changes_nothing(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    key = NextKey("K2")
-    rotation = Rotation(key)
-    rotation.changed(0.0)
-    key.found = KeysError("can be read by others")
-    assert rotation.changed(1.0) is rotation.changed(2.0) is None
-    assert rotation.notice(3.0) == KeyNotice("K2")
-    assert caplog.text.count("can be read by others") == 1

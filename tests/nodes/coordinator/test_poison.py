@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ from tests.nodes.coordinator.script import (
     where,
 )
 from tests.nodes.pure_cluster import PureCluster
-from tests.nodes.pure_mesh import DraftCase, StreamCase
+from tests.nodes.pure_mesh import StreamCase, guessed_case
 
 NOW = 2 * 86_400.0
 T = [b"t%d" % number for number in range(9)]
@@ -301,18 +302,11 @@ class PoisonCluster(PureCluster):
 
 
 def make_case(seed: int, streams: tuple[StreamCase, ...], num_deaths: int) -> ClusterCase:
+    roomy = {"num_cells": 8000, "max_sequences": 20}
     return ClusterCase(
-        target=ToyConfig(num_cells=8000, max_sequences=20, seed=seed),
+        target=ToyConfig(seed=seed, **roomy),
         num_targets=3,
-        drafts=(
-            DraftCase(
-                agreement=0.9,
-                num_cells=8000,
-                max_sequences=20,
-                max_batch_tokens=64,
-                starts_alive=True,
-            ),
-        ),
+        drafts=(replace(guessed_case().drafts[0], **roomy),),
         streams=streams,
         num_choices=(1,) * len(streams),
         num_deaths=num_deaths,
@@ -328,15 +322,8 @@ def make_case(seed: int, streams: tuple[StreamCase, ...], num_deaths: int) -> Cl
 
 
 def stream_case(prompt: tuple[int, ...], seed: int) -> StreamCase:
-    return StreamCase(
-        prompt=prompt,
-        max_tokens=20,
-        sampling=Sampling(temperature=1.0, seed=seed),
-        stops=(),
-        ignore_eog=True,
-        gamma=None,
-        is_cancelled=False,
-    )
+    sampling = Sampling(temperature=1.0, seed=seed)
+    return replace(guessed_case().streams[0], prompt=prompt, max_tokens=20, sampling=sampling)
 
 
 INNOCENTS = tuple(stream_case((1 + k, 2, 3, 4 + k), k) for k in range(16))

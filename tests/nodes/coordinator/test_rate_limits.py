@@ -8,7 +8,6 @@ from nodes.coordinator.members.rate_limits import (
     BURST_JOINS,
     BURST_MESSAGES,
     JOINS_PER_S,
-    MAX_OFFENCES,
     MESSAGES_PER_S,
     RateLimits,
     cost_of,
@@ -22,17 +21,6 @@ def limits() -> RateLimits:
     return RateLimits()
 
 
-def test_some_offences_are_borne_and_then_a_peer_is_ignored(limits: RateLimits) -> None:
-    for _ in range(MAX_OFFENCES):
-        assert limits.may_speak(BAD, 0.0)
-        assert not limits.is_banned(BAD)
-        limits.offended(BAD)
-    assert limits.is_banned(BAD)
-    assert not limits.may_speak(BAD, 1e9)
-    assert limits.may_speak(GOOD, 0.0)
-    assert (limits.num_banned, limits.num_ignored) == (1, 1)
-
-
 def test_a_flood_is_cut_off_and_a_busy_node_is_not(limits: RateLimits) -> None:
     for number in range(int(BURST_MESSAGES) + 5_000):
         # Nine tenths of what is allowed, for seconds.
@@ -40,6 +28,8 @@ def test_a_flood_is_cut_off_and_a_busy_node_is_not(limits: RateLimits) -> None:
     heard = sum(limits.may_speak(BAD, 0.0) for _ in range(3 * int(BURST_MESSAGES)))
     assert heard == BURST_MESSAGES
     assert (limits.is_banned(BAD), limits.is_banned(GOOD)) == (True, False)
+    assert not limits.may_speak(BAD, 1e9)
+    assert limits.num_banned == 1
 
 
 def test_a_clock_that_goes_back_earns_nothing(limits: RateLimits) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from mesh.codec import Envelope, decode, encode, encode_struct
 from mesh.credits import MAX_ANSWER_BYTES, WINDOW_MESSAGES
+from mesh.errors import KeysError
 from mesh.messages import (
     OTHER_PROTOCOL,
     PROTOCOL_VERSION,
@@ -108,12 +109,41 @@ async def test_what_is_too_large_for_a_message_ends_nothing_else(
     assert shell.say(monkeypatch, [large, Send(CLIENT_A, Pong(1, 0))]) == [(CLIENT_A, Pong(1, 0))]
 
 
-async def test_all_members_are_told_the_next_key_and_that_the_coordinator_stops() -> None:
-    shell = Shell(next_key=lambda: "K2")
-    told = await shell.join(CLIENT_A)
-    assert [type(message) for message in told] == [Welcome, KeyNotice]
+async def test_all_members_are_told_the_next_key_once_and_that_the_coordinator_stops(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found: list[str | KeysError] = ["K2"]
+
+    def next_key() -> str:
+        if isinstance(found[-1], KeysError):
+            raise found[-1]
+        return found[-1]
+
+    shell = Shell(next_key=next_key)
+
+    async def told(now: float, newcomer: bytes) -> tuple[list[KeyNotice], list[KeyNotice]]:
+        """What the member is told of keys at this time, and who comes in then."""
+        shell.now, before = now, len(shell.frames)
+        shell.tick()
+        at_once = [m for _, m in shell.since(before) if isinstance(m, KeyNotice)]
+        return at_once, [m for m in await shell.join(newcomer) if isinstance(m, KeyNotice)]
+
+    assert await told(0.0, CLIENT_A) == ([], [KeyNotice("K2")])
+    found.append("K3")
+    # Nobody overtakes those that are told at the next look, a second later.
+    assert await told(0.5, CLIENT_B) == ([], [KeyNotice("K2")])
+    assert await told(1.0, NODE_A) == ([KeyNotice("K3")] * 2, [KeyNotice("K3")])
+    # A file that cannot be read changes nothing, and is complained of once.
+    found.append(KeysError("can be read by others"))
+    for now in (2.0, 3.0):
+        assert await told(now, b"%d" % now) == ([], [KeyNotice("K3")])
+    assert caplog.text.count("can be read by others") == 1
+    # Given up.
+    found.append("")
+    assert (await told(4.0, NODE_B))[0] == [KeyNotice("")] * 5
+    before = len(shell.frames)
     shell.coordinator.say_bye()
-    assert shell.since(2)[0] == (CLIENT_A, Bye("coordinator stops"))
+    assert shell.since(before) == [(peer, Bye("coordinator stops")) for peer in shell.peers]
 
 
 async def test_who_is_in_the_middle_of_a_message_is_not_silent() -> None:

@@ -137,12 +137,6 @@ def test_many_streams_of_one_tenant_do_not_keep_out_another(line: Line) -> None:
     assert (line.waiting.num_of("gateway"), line.waiting.num_of("client")) == (996, 0)
 
 
-def test_places_that_become_free_together_are_shared(line: Line) -> None:
-    for tenant in "aaabbc":
-        line.add(1.0, tenant=tenant)
-    assert line.tenants([1.0] * 6) == "abcaba"
-
-
 def test_a_tenant_that_was_away_has_no_turns_in_store(line: Line) -> None:
     line.add(0.0, tenant="a")
     line.serve(0.0)
