@@ -177,9 +177,3 @@ def test_a_drained_target_whose_connection_breaks_has_left() -> None:
 )
 def test_what_cannot_be_done_is_said_in_a_line(command: str, node: str, error: str) -> None:
     assert reply(drained_mesh().command(command, node)).error == error
-
-
-def test_a_client_is_told_who_is_being_drained() -> None:
-    mesh = drained_mesh()
-    mesh.command("drain", "target")
-    assert [(n.node, n.is_draining, n.num_streams) for n in mesh.nodes()] == [("target", True, 1)]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.codec import encode
+from mesh.codec import encode, encode_struct
 from mesh.messages import (
     NOT_ALLOWED,
     OTHER_PROTOCOL,
@@ -20,7 +20,7 @@ from mesh.messages import (
 )
 from nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
 from nodes.coordinator.sends import Send
-from nodes.messages import EngineProfile, NodesReply
+from nodes.messages import EngineProfile, LinkFields, NodesReply
 from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import (
@@ -31,7 +31,6 @@ from tests.nodes.coordinator.script import (
     TARGET,
     Mesh,
     make_mesh,
-    to,
 )
 
 
@@ -44,31 +43,22 @@ def test_nodes_and_clients_are_welcomed_again_if_they_say_hello_again() -> None:
 
 
 def test_who_cannot_be_a_member_is_refused_in_a_line() -> None:
-    mesh = Mesh()
-    assert mesh.join(OTHER, "oracle") == [Send(OTHER, Refuse("unknown role oracle", NOT_ALLOWED))]
-    bad_costs = make_profile()
-    bad_costs = replace(bad_costs, decode=replace(bad_costs.decode, seconds=(0.0, 1.0)))
-    theirs = PROTOCOL_VERSION + 1
-    for sends, reason, code in (
-        (
-            mesh.hear(OTHER, Hello("x", "target", 1, PROTOCOL_VERSION, b"\xc1")),
-            "malformed profile: ",
-            OTHER_PROTOCOL,
-        ),
-        (
-            mesh.join(OTHER, "draft", bad_costs),
-            "malformed profile: the seconds of a pass must be positive",
-            OTHER_PROTOCOL,
-        ),
-        (mesh.join(OTHER, "client", make_profile()), "a client has no profile", ""),
-        (
-            mesh.hear(OTHER, Hello("x", "client", 1, theirs, b"")),
-            f"protocol {theirs}, but this side speaks {PROTOCOL_VERSION}",
-            OTHER_PROTOCOL,
-        ),
+    mesh, made, theirs = Mesh(), make_profile(), PROTOCOL_VERSION + 1
+    no_costs = replace(made, decode=replace(made.decode, seconds=(0.0, 1.0)))
+    no_rate = replace(made, link=LinkFields("", 1e-300, 0.0))
+    malformed = "malformed profile: "
+    other_version = f"protocol {theirs}, but this side speaks {PROTOCOL_VERSION}"
+    for role, profile, version, reason, code in (
+        ("oracle", b"", PROTOCOL_VERSION, "unknown role oracle", NOT_ALLOWED),
+        ("target", b"\xc1", PROTOCOL_VERSION, malformed, OTHER_PROTOCOL),
+        ("draft", no_costs, PROTOCOL_VERSION, f"{malformed}the seconds of a pass", OTHER_PROTOCOL),
+        ("draft", no_rate, PROTOCOL_VERSION, f"{malformed}the rate of a link", OTHER_PROTOCOL),
+        ("client", made, PROTOCOL_VERSION, "a client has no profile", ""),
+        ("client", b"", theirs, other_version, OTHER_PROTOCOL),
     ):
-        (refusal,) = to(OTHER, sends)
-        assert (refusal.reason[: len(reason)], refusal.code) == (reason, code)
+        data = profile if isinstance(profile, bytes) else encode_struct(profile)
+        (send,) = mesh.hear(OTHER, Hello("x", role, 1, version, data))
+        assert (send.message.reason[: len(reason)], send.message.code) == (reason, code)
     assert mesh.state.peers() == []
 
 
@@ -94,8 +84,7 @@ def test_no_draft_keeps_a_target_out() -> None:
     assert mesh.state.peers() == [TARGET]
 
 
-def test_messages_of_strangers_and_of_another_cluster_or_epoch_are_counted() -> None:
-    mesh = make_mesh()
+def test_messages_of_strangers_and_of_another_cluster_or_epoch_are_counted(mesh: Mesh) -> None:
     assert mesh.submit(peer=OTHER) == []
     assert mesh.state.on_message(CLIENT, "other", EPOCH, make_submit(), 9, 0.0) == []
     assert mesh.state.on_message(CLIENT, CLUSTER, EPOCH - 1, make_submit(), 9, 0.0) == []
@@ -110,8 +99,7 @@ def test_messages_of_strangers_and_of_another_cluster_or_epoch_are_counted() -> 
 # -- silence ---------------------------------------------------------------------------------------
 
 
-def test_heartbeats_go_both_ways_and_the_silent_leave() -> None:
-    mesh = make_mesh()
+def test_heartbeats_go_both_ways_and_the_silent_leave(mesh: Mesh) -> None:
     sends = mesh.state.tick(0.0)
     assert {send.peer for send in sends} == {TARGET, CLIENT}
     assert all(isinstance(send.message, Ping) for send in sends)
@@ -121,16 +109,14 @@ def test_heartbeats_go_both_ways_and_the_silent_leave() -> None:
     assert mesh.state.peers() == [TARGET]
 
 
-def test_members_that_may_be_gone_are_sent_a_ping_and_others_are_not() -> None:
-    mesh = make_mesh()
+def test_members_that_may_be_gone_are_sent_a_ping_and_others_are_not(mesh: Mesh) -> None:
     sends = mesh.state.probe([TARGET, OTHER, CLIENT], 0.1)
     assert [send.peer for send in sends] == [TARGET, CLIENT]
     assert all(isinstance(send.message, Ping) for send in sends)
     assert len(mesh.state.peers()) == 2, "a Ping is no verdict"
 
 
-def test_while_the_coordinator_did_not_run_nobody_was_silent() -> None:
-    mesh = make_mesh()
+def test_while_the_coordinator_did_not_run_nobody_was_silent(mesh: Mesh) -> None:
     mesh.state.tick(0.0)
     mesh.state.paused(59.9, 60.0)
     mesh.state.tick(60.0)

@@ -231,12 +231,3 @@ def test_a_client_that_leaves_ends_all_its_requests_whatever_ends_with_them() ->
     assert opened(mesh.finish(2)) == [4]
     mesh.bye(CLIENT)
     assert mesh.num_under_way() == 0
-
-
-def test_who_waits_for_a_kind_of_target_that_is_gone_blocks_nobody() -> None:
-    mesh = one_target(model_hash="a", max_streams=1)
-    mesh.submit(1)
-    mesh.submit(2)
-    mesh.join(OTHER, "target", make_profile(model_hash="b"))
-    assert opened(mesh.bye(TARGET), OTHER) == []
-    assert opened(mesh.submit(3), OTHER) == [3]

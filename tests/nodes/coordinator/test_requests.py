@@ -51,8 +51,7 @@ def test_the_choices_of_a_request_are_streams_that_differ_in_their_noise_only() 
     }
 
 
-def test_a_request_without_a_seed_draws_one_and_tells_it() -> None:
-    mesh = make_mesh()
+def test_a_request_without_a_seed_draws_one_and_tells_it(mesh: Mesh) -> None:
     seeds = []
     for number in range(5):
         sends = mesh.submit(number, seed=-1)
@@ -69,8 +68,7 @@ def test_twice_the_priority_weighs_twice_as_much() -> None:
     assert weights == [0.2, 1.0, 2.0]
 
 
-def test_the_prompt_of_all_choices_is_scored_once() -> None:
-    mesh = make_mesh()
+def test_the_prompt_of_all_choices_is_scored_once(mesh: Mesh) -> None:
     asked = {"num_choices": 3, "max_tokens": 0, "scores_prompt": True, "num_logprobs": 4}
     # The others begin when all scores of it have come.
     (stream,) = said(mesh.submit(**asked), OpenStreamRequest)

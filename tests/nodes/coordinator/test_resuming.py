@@ -42,8 +42,7 @@ def make_mesh(*, with_target: bool = True, role: str = "client", **changes: Any)
     return mesh
 
 
-def test_it_goes_on_where_its_client_is() -> None:
-    mesh = make_mesh()
+def test_it_goes_on_where_its_client_is(mesh: Mesh) -> None:
     sends = mesh.submit(**resumed(2, committed=(8, 9)))
     (there,) = said(sends, OpenStreamRequest)
     assert (there.token_ids, there.num_prompt_tokens) == ((*PROMPT, 8, 9), 3)
@@ -59,8 +58,7 @@ def test_it_goes_on_where_its_client_is() -> None:
     assert mesh.num_under_way() == 0
 
 
-def test_an_end_without_more_tokens_counts_those_that_are_known() -> None:
-    mesh = make_mesh()
+def test_an_end_without_more_tokens_counts_those_that_are_known(mesh: Mesh) -> None:
     mesh.submit(**resumed(2, committed=(8, 9)))
     (finished,) = to(CLIENT, mesh.finish(1, 5, token_ids=()))
     assert finished.num_tokens == 2
@@ -108,8 +106,7 @@ def test_it_stays_in_its_class_and_exact_if_it_was_so() -> None:
     assert opened(mesh.submit(2, **resumed(0)), OTHER) == [2]
 
 
-def test_before_its_first_token_it_still_stays_where_it_was_told_to_be() -> None:
-    mesh = make_mesh()
+def test_before_its_first_token_it_still_stays_where_it_was_told_to_be(mesh: Mesh) -> None:
     mesh.submit(**resumed(0))
     mesh.gone(TARGET)
     assert opened(mesh.join(OTHER, "target", make_profile(numerics_class="x")), OTHER) == []
@@ -135,8 +132,7 @@ def test_a_target_that_is_too_small_for_it_is_not_the_last_word() -> None:
     assert opened(mesh.join(TARGET, "target", make_profile())) == [1]
 
 
-def test_a_target_that_is_being_drained_does_for_what_began_on_its_kind() -> None:
-    mesh = make_mesh()
+def test_a_target_that_is_being_drained_does_for_what_began_on_its_kind(mesh: Mesh) -> None:
     # It leaves when it is empty, and is asked for its name only.
     mesh.submit(9)
     mesh.command("drain", "target")
@@ -144,8 +140,7 @@ def test_a_target_that_is_being_drained_does_for_what_began_on_its_kind() -> Non
     assert failure(mesh.submit(3))[0] == "unavailable"
 
 
-def test_a_text_that_reads_otherwise_by_now_is_not_gone_on_with() -> None:
-    mesh = make_mesh()
+def test_a_text_that_reads_otherwise_by_now_is_not_gone_on_with(mesh: Mesh) -> None:
     fields = {"prompt": "hi", "prompt_token_ids": (8,), "prompt_hash": prompt_hash((4, 5))}
     for number, ids in ((1, (4, 5)), (2, (5, 4))):
         (question,) = said(mesh.submit(number, **resumed(1, **fields)), TokenizeRequest)
@@ -184,8 +179,7 @@ def test_limits_are_those_of_others() -> None:
 # -- the time that requests have -------------------------------------------------------------------
 
 
-def test_a_request_ends_by_its_deadline_with_a_code_of_its_own() -> None:
-    mesh = make_mesh()
+def test_a_request_ends_by_its_deadline_with_a_code_of_its_own(mesh: Mesh) -> None:
     mesh.submit(1, 5.0, deadline_s=10.0)
     mesh.submit(2, 5.0)
     mesh.submit(3, 5.0, deadline_s=4.0)

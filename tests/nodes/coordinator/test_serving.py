@@ -10,7 +10,6 @@ from nodes.messages import (
     PromptLogprobsNotice,
     PromptScoresNotice,
     Score,
-    TokenizeRequest,
     TokenScores,
     TokensNotice,
 )
@@ -20,7 +19,6 @@ from tests.nodes.coordinator.script import (
     DRAFT,
     OTHER,
     TARGET,
-    TEXT_PROMPT,
     Mesh,
     failure,
     make_mesh,
@@ -61,8 +59,7 @@ def test_streams_of_a_lost_target_find_room_on_the_others_and_the_rest_waits() -
     assert opened(mesh.finish(1, peer=OTHER, generation=2), OTHER) == [2]
 
 
-def test_a_target_that_comes_back_gets_its_streams_back_as_new_ones() -> None:
-    mesh = make_mesh()
+def test_a_target_that_comes_back_gets_its_streams_back_as_new_ones(mesh: Mesh) -> None:
     mesh.submit(num_choices=2)
     mesh.gone(TARGET)
     sends = mesh.join(b"again", "target", make_profile(), name="target")
@@ -76,17 +73,7 @@ def test_a_target_that_comes_back_gets_its_streams_back_as_new_ones() -> None:
     assert opened(mesh.commit(peer=b"again", generation=2), b"again") == [2]
 
 
-def test_texts_that_a_lost_target_was_to_tokenize_go_to_another() -> None:
-    mesh = make_mesh()
-    mesh.submit(**TEXT_PROMPT)
-    mesh.gone(TARGET)
-    sends = mesh.join(OTHER, "target", make_profile())
-    assert to(OTHER, sends)[1:] == [TokenizeRequest(1, "hi")]
-    assert opened(mesh.tokenized(1, 4, 5, peer=OTHER), OTHER) == [1]
-
-
-def test_a_request_that_waits_for_a_target_can_be_cancelled() -> None:
-    mesh = make_mesh()
+def test_a_request_that_waits_for_a_target_can_be_cancelled(mesh: Mesh) -> None:
     mesh.submit()
     mesh.gone(TARGET)
     mesh.cancel(1)
@@ -121,8 +108,7 @@ def score(
     return mesh.hear(TARGET, notice)
 
 
-def test_the_other_choices_begin_when_the_client_has_all_scores_of_their_prompt() -> None:
-    mesh = make_mesh()
+def test_the_other_choices_begin_when_the_client_has_all_scores_of_their_prompt(mesh: Mesh) -> None:
     assert opened(mesh.submit(num_choices=3, scores_prompt=True)) == [1]
     assert score(mesh, 1, 1) == [Send(CLIENT, PromptLogprobsNotice(1, 1, scores(1)))]
     sends = score(mesh, 2, 1)
@@ -133,8 +119,7 @@ def test_the_other_choices_begin_when_the_client_has_all_scores_of_their_prompt(
     assert mesh.state.num_stale == 2
 
 
-def test_scores_of_more_than_the_prompt_are_nobodys() -> None:
-    mesh = make_mesh()
+def test_scores_of_more_than_the_prompt_are_nobodys(mesh: Mesh) -> None:
     mesh.submit(num_choices=2, scores_prompt=True)
     told, opening = score(mesh, 1, 5)
     assert len(told.message.scores) == 2
@@ -155,8 +140,7 @@ def test_a_prompt_of_one_token_has_no_scores_to_wait_for() -> None:
     assert opened(sends) == [1, 2]
 
 
-def test_scores_that_were_lost_are_asked_for_anew() -> None:
-    mesh = make_mesh()
+def test_scores_that_were_lost_are_asked_for_anew(mesh: Mesh) -> None:
     mesh.submit(num_choices=2, scores_prompt=True)
     sends = score(mesh, 2, 1)
     assert failure(sends) == ("left", "scores of the prompt were lost on the way")
@@ -164,15 +148,13 @@ def test_scores_that_were_lost_are_asked_for_anew() -> None:
     assert mesh.num_under_way() == 0
 
 
-def test_choices_that_wait_for_scores_can_be_cancelled() -> None:
-    mesh = make_mesh()
+def test_choices_that_wait_for_scores_can_be_cancelled(mesh: Mesh) -> None:
     mesh.submit(num_choices=2, scores_prompt=True)
     assert to(TARGET, mesh.cancel(1)) == [CloseStreamNotice(1, 1)]
     assert mesh.num_under_way() == 0
 
 
-def test_a_prompt_that_another_target_scores_anew_is_told_once() -> None:
-    mesh = make_mesh()
+def test_a_prompt_that_another_target_scores_anew_is_told_once(mesh: Mesh) -> None:
     mesh.submit(scores_prompt=True, num_logprobs=0)
     score(mesh, 1, 1)
     mesh.join(OTHER, "target", make_profile())
@@ -181,8 +163,7 @@ def test_a_prompt_that_another_target_scores_anew_is_told_once() -> None:
     assert (told.position, len(told.scores)) == (2, 1)
 
 
-def test_a_client_is_told_scores_and_guesses_of_its_tokens() -> None:
-    mesh = make_mesh()
+def test_a_client_is_told_scores_and_guesses_of_its_tokens(mesh: Mesh) -> None:
     mesh.submit(num_logprobs=0)
     mesh.ready()
     # A third guess was right and ended the text: no token of it.
@@ -191,8 +172,7 @@ def test_a_client_is_told_scores_and_guesses_of_its_tokens() -> None:
     assert tokens == TokensNotice(1, 0, 0, b"ab", (9, 8), 4, 2, scores(2), is_last=True)
 
 
-def test_a_target_that_does_not_score_what_it_was_to_ends_the_request() -> None:
-    mesh = make_mesh()
+def test_a_target_that_does_not_score_what_it_was_to_ends_the_request(mesh: Mesh) -> None:
     mesh.submit(num_logprobs=0)
     mesh.ready()
     assert failure(mesh.commit()) == (

@@ -146,8 +146,7 @@ def test_nodes_fall_silent_leave_and_come_back() -> None:
     assert "draft" not in {found.name for found in ask(mesh, 309.0).nodes}
 
 
-def test_a_stream_is_followed_through_its_phases() -> None:
-    mesh = make_mesh()
+def test_a_stream_is_followed_through_its_phases(mesh: Mesh) -> None:
     mesh.submit(max_tokens=100, priority=7)
     reading = only_stream(ask(mesh))
     assert (reading.phase, reading.target, reading.priority) == ("reading", "target", 7)
@@ -277,8 +276,7 @@ def test_in_open_flow_groups_that_there_are_have_a_price(has_groups: bool) -> No
     assert plan.grouped_price_s == (0.1 if has_groups else 0.0)
 
 
-def test_bytes_are_counted_by_node_and_by_kind() -> None:
-    mesh = make_mesh()
+def test_bytes_are_counted_by_node_and_by_kind(mesh: Mesh) -> None:
     for send in mesh.hear(CLIENT, make_submit(1), num_bytes=300):
         mesh.state.sent(send, 1000, 0.0)
     mesh.commit(7, num_bytes=40)

@@ -49,8 +49,7 @@ def asked(sends: Sequence[Send], peer: bytes = TARGET) -> list[int]:
     return [message.request_id for message in said(sends, TokenizeRequest, peer)]
 
 
-def test_a_text_is_tokenized_by_the_target_first() -> None:
-    mesh = make_mesh()
+def test_a_text_is_tokenized_by_the_target_first(mesh: Mesh) -> None:
     (send,) = mesh.submit(messages=HELLO, prompt_token_ids=())
     assert send == Send(TARGET, TokenizeRequest(1, "", HELLO))
     (request,) = said(mesh.tokenized(1, 4, 5), OpenStreamRequest)
@@ -59,23 +58,20 @@ def test_a_text_is_tokenized_by_the_target_first() -> None:
     assert mesh.state.num_stale == 1
 
 
-def test_a_text_that_cannot_be_tokenized_is_the_clients_error() -> None:
-    mesh = make_mesh()
+def test_a_text_that_cannot_be_tokenized_is_the_clients_error(mesh: Mesh) -> None:
     mesh.submit(**TEXT_PROMPT)
     failed = mesh.tokenized(1, error="the model has no chat template")
     assert failure(failed) == ("bad_request", "the model has no chat template")
 
 
-def test_texts_without_end_are_refused() -> None:
-    mesh = make_mesh()
+def test_texts_without_end_are_refused(mesh: Mesh) -> None:
     for number in range(64):
         assert to(CLIENT, mesh.submit(number, **TEXT_PROMPT)) == []
     overloaded = "overloaded", "64 requests of this client are under way"
     assert failure(mesh.submit(64, **TEXT_PROMPT)) == overloaded
 
 
-def test_only_the_target_that_was_asked_says_what_a_text_is() -> None:
-    mesh = make_mesh()
+def test_only_the_target_that_was_asked_says_what_a_text_is(mesh: Mesh) -> None:
     mesh.join(OTHER, "target", make_profile())
     (number,) = asked(mesh.submit(**TEXT_PROMPT))
     assert mesh.tokenized(number, 7, 7, peer=OTHER) == []
@@ -85,8 +81,7 @@ def test_only_the_target_that_was_asked_says_what_a_text_is() -> None:
     assert opening.token_ids == (5, 6)
 
 
-def test_what_clients_and_targets_may_say_can_be_passed_on() -> None:
-    mesh = make_mesh()
+def test_what_clients_and_targets_may_say_can_be_passed_on(mesh: Mesh) -> None:
     messages = tuple(ChatMessage("user", "x" * 1000) for _ in range(300))
     for number, prompt in ((1, {"prompt": "\u00e9" * 150_000}), (2, {"messages": messages})):
         (passed_on,) = to(TARGET, mesh.submit(number, prompt_token_ids=(), **prompt))
@@ -101,15 +96,15 @@ def test_what_clients_and_targets_may_say_can_be_passed_on() -> None:
         encode(message)
 
 
-def test_texts_that_cannot_be_sent_keep_no_place_at_their_target() -> None:
-    mesh = make_mesh()
+def test_texts_that_cannot_be_sent_keep_no_place_at_their_target(mesh: Mesh) -> None:
     for number in range(2 * MAX_AT_ONCE):
         (sent,) = mesh.submit(number, **TEXT_PROMPT)
         assert failure(mesh.state.undeliverable(sent, "too large", 0.0))[0] == "internal"
 
 
-def test_a_target_that_comes_back_is_welcomed_before_it_is_asked_for_texts_again() -> None:
-    mesh = make_mesh()
+def test_a_target_that_comes_back_is_welcomed_before_it_is_asked_for_texts_again(
+    mesh: Mesh,
+) -> None:
     assert asked(mesh.submit(**TEXT_PROMPT)) == [1]
     # Before its old connection is known to be gone.
     back = mesh.join(OTHER, "target", make_profile(), name="target")
@@ -136,8 +131,7 @@ def test_a_target_gets_some_texts_to_tokenize_at_a_time() -> None:
     assert mesh.num_under_way() == 0
 
 
-def test_users_of_a_gateway_take_turns() -> None:
-    mesh = make_mesh()
+def test_users_of_a_gateway_take_turns(mesh: Mesh) -> None:
     mesh.join(GATEWAY, "gateway")
     for number in range(1, 51):
         mesh.submit(number, peer=GATEWAY, user="many", **TEXT_PROMPT)
@@ -157,8 +151,7 @@ def test_who_cancels_frees_its_place_when_the_target_has_answered() -> None:
     assert mesh.state.num_stale == 1
 
 
-def test_a_text_of_which_nothing_is_heard_is_asked_for_again_and_not_for_ever() -> None:
-    mesh = make_mesh()
+def test_a_text_of_which_nothing_is_heard_is_asked_for_again_and_not_for_ever(mesh: Mesh) -> None:
     mesh.submit(1, **TEXT_PROMPT)
     again: list[int] = []
     for second in range(200):
@@ -186,8 +179,7 @@ def test_who_cancels_what_a_target_never_had_gets_its_place_back() -> None:
     assert asked(sends)[0] == MAX_AT_ONCE + 1
 
 
-def test_a_text_that_goes_to_another_target_is_asked_for_there_as_often() -> None:
-    mesh = make_mesh()
+def test_a_text_that_goes_to_another_target_is_asked_for_there_as_often(mesh: Mesh) -> None:
     mesh.submit(**TEXT_PROMPT)
     num_asked, second = 1, 0
     while num_asked < 4:
@@ -212,8 +204,7 @@ def read(mesh: Mesh, number: int, wants: str, **changes: Any) -> list[Send]:
     return mesh.submit(number, wants=wants, max_tokens=0, **{**TEXT_PROMPT, **changes})
 
 
-def test_what_is_only_read_ends_with_what_the_target_says_of_it() -> None:
-    mesh = make_mesh()
+def test_what_is_only_read_ends_with_what_the_target_says_of_it(mesh: Mesh) -> None:
     (number,) = asked(read(mesh, 1, TOKENS))
     (notice,) = to(CLIENT, mesh.tokenized(number, 5, 6))
     assert isinstance(notice, ReadNotice)
@@ -223,8 +214,7 @@ def test_what_is_only_read_ends_with_what_the_target_says_of_it() -> None:
     assert asked(read(mesh, 1, TOKENS))
 
 
-def test_the_text_of_token_ids_is_asked_of_a_target() -> None:
-    mesh = make_mesh()
+def test_the_text_of_token_ids_is_asked_of_a_target(mesh: Mesh) -> None:
     (question,) = to(TARGET, read(mesh, 1, TEXT, prompt="", prompt_token_ids=(5, 6)))
     assert (question.token_ids, question.wants) == ((5, 6), TEXT)
     reply = TokenizeReply(question.request_id, "", (5, 6), b"ab")
@@ -248,8 +238,7 @@ def test_what_cannot_be_read_is_refused(
     assert (found[0], found[1][: len(reason)]) == (code, reason)
 
 
-def test_texts_and_vectors_go_to_targets_that_make_them() -> None:
-    mesh = make_mesh()
+def test_texts_and_vectors_go_to_targets_that_make_them(mesh: Mesh) -> None:
     embeds = make_profile(model="e", model_hash="ee", traits=ModelTraits(embeds=True))
     mesh.join(OTHER, "target", embeds)
     (number,) = asked(read(mesh, 1, EMBEDDING), OTHER)

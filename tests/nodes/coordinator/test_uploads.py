@@ -27,7 +27,7 @@ from nodes.messages import (
 )
 from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_submit
-from tests.nodes.coordinator.script import CLIENT, CLUSTER, EPOCH, Mesh, make_mesh, said
+from tests.nodes.coordinator.script import CLIENT, CLUSTER, EPOCH, Mesh, said
 
 # 100 kB/s: a byte takes 10 us.
 LINK = LinkFields("cell-a", 800e3, 0.0)
@@ -38,6 +38,11 @@ LONG = tuple(k % 50 + 1 for k in range(1000))
 
 def make_uploads(air: Air | None = None, **changes: bool) -> Uploads:
     return Uploads(air or Air(), lambda _peer: RTT_S, **changes)
+
+
+@pytest.fixture
+def line() -> Uploads:
+    return make_uploads()
 
 
 def offer(request_id: int = 1, num_bytes: int = 8000, **changes: object) -> UploadOffer:
@@ -56,8 +61,7 @@ def send(line: Uploads, peer: bytes, request_id: int, offset: int, size: int, no
     assert frames is None or len(b"".join(frames)) == offset + size
 
 
-def test_pieces_take_a_moment_each_and_the_next_is_granted_while_one_is_sent() -> None:
-    line = make_uploads()
+def test_pieces_take_a_moment_each_and_the_next_is_granted_while_one_is_sent(line: Uploads) -> None:
     ((peer, first),) = grants(line.offered(A, offer(), 0.0))
     # 20 ms of the link carry 2,000 bytes, those of the message and its packet included.
     assert (peer, first.num_bytes, first.delay_us) == (A, 1852, 0)
@@ -73,8 +77,7 @@ def test_pieces_take_a_moment_each_and_the_next_is_granted_while_one_is_sent() -
     assert len(line.grants(0.1)) == 1
 
 
-def test_the_last_piece_gives_the_frames() -> None:
-    line = make_uploads()
+def test_the_last_piece_gives_the_frames(line: Uploads) -> None:
     line.offered(A, offer(num_bytes=3000, num_head_bytes=2500), 0.0)
     send(line, A, 1, 0, 1904, 0.1)
     frames, _ = line.arrived(A, UploadPiece(1, 1904, b"y" * 1096), 0.2)
@@ -103,8 +106,7 @@ def test_pieces_go_into_the_gaps_between_turns_and_are_as_long() -> None:
     assert medium.reserve(0.04, 0.04, 0.03).start == pytest.approx(0.12)
 
 
-def test_the_least_rest_for_its_weight_comes_first() -> None:
-    line = make_uploads()
+def test_the_least_rest_for_its_weight_comes_first(line: Uploads) -> None:
     given = grants(line.offered(A, offer(1, 30_000), 0.0))
     for peer, request_id, num_bytes, priority in (
         *((B, 2, 20_000, 1), (B, 3, 9_000, 5)),
@@ -125,16 +127,14 @@ def test_the_least_rest_for_its_weight_comes_first() -> None:
     assert [number for number, _ in itertools.groupby(order)] == [1, 4, 3, 1, 2]
 
 
-def test_media_have_lines_of_their_own() -> None:
-    line = make_uploads()
+def test_media_have_lines_of_their_own(line: Uploads) -> None:
     line.offered(A, offer(), 0.0)
     other = LinkFields("cell-b", 800e3, 0.0)
     ((_, grant),) = grants(line.offered(B, offer(link=other), 0.0))
     assert grant.num_bytes > 0
 
 
-def test_who_does_not_send_is_passed_by_and_forgotten_at_last() -> None:
-    line = make_uploads()
+def test_who_does_not_send_is_passed_by_and_forgotten_at_last(line: Uploads) -> None:
     line.offered(A, offer(1), 0.0)
     line.offered(B, offer(2, 9000), 0.0)
     due = line.next_deadline
@@ -149,8 +149,7 @@ def test_who_does_not_send_is_passed_by_and_forgotten_at_last() -> None:
     assert line.num_under_way == 0
 
 
-def test_who_waits_is_told_so_again() -> None:
-    line = make_uploads()
+def test_who_waits_is_told_so_again(line: Uploads) -> None:
     line.offered(A, offer(1, 600_000), 0.0)
     line.offered(B, offer(2, 700_000), 0.0)
     told, sent, now = [], 0, 0.0
@@ -169,8 +168,7 @@ def test_who_waits_is_told_so_again() -> None:
     assert [grant for grant in told if not grant[1]] == [(6, 0)]
 
 
-def test_a_link_of_unknown_rate_tells_it_by_its_first_piece() -> None:
-    line = make_uploads()
+def test_a_link_of_unknown_rate_tells_it_by_its_first_piece(line: Uploads) -> None:
     unknown = LinkFields("cell-a", 0.0, 0.0)
     ((_, first),) = grants(line.offered(A, offer(num_bytes=50_000, link=unknown), 0.0))
     assert first.num_bytes == 1024
@@ -201,15 +199,15 @@ def test_pieces_of_padded_messages_end_before_the_next_size(pads: bool) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_taken_has_no_answer(wrong: dict[str, Any]) -> None:
-    line = make_uploads()
+def test_what_cannot_be_taken_has_no_answer(line: Uploads, wrong: dict[str, Any]) -> None:
     line.offered(A, offer(1), 0.0)
     assert line.offered(A, replace(offer(2), **wrong), 0.0) == []
 
 
 @pytest.mark.parametrize("num_bytes", [8000, MAX_UPLOAD_BYTES])
-def test_uploads_are_bounded_and_of_large_ones_one_client_has_not_all(num_bytes: int) -> None:
-    line = make_uploads()
+def test_uploads_are_bounded_and_of_large_ones_one_client_has_not_all(
+    line: Uploads, num_bytes: int
+) -> None:
     number = 0
     while line.offered(A, offer(number, num_bytes), 0.0):
         number += 1
@@ -227,8 +225,7 @@ def test_a_piece_that_does_not_follow_ends_its_upload() -> None:
     assert make_uploads().arrived(A, UploadPiece(1, 0, b"x"), 0.0) == (None, False)
 
 
-def test_clients_that_leave_or_cancel_leave_nothing() -> None:
-    line = make_uploads()
+def test_clients_that_leave_or_cancel_leave_nothing(line: Uploads) -> None:
     for number in (1, 2):
         line.offered(A, offer(number), 0.0)
     line.offered(B, offer(1), 0.0)
@@ -239,8 +236,7 @@ def test_clients_that_leave_or_cancel_leave_nothing() -> None:
     assert line.num_under_way == 1
 
 
-def test_no_piece_is_smaller_than_the_least_unless_it_is_the_last() -> None:
-    line = make_uploads()
+def test_no_piece_is_smaller_than_the_least_unless_it_is_the_last(line: Uploads) -> None:
     slow = LinkFields("cell-a", 10e3, 0.001)
     ((_, grant),) = grants(line.offered(A, offer(link=slow), 0.0))
     assert grant.num_bytes == LEAST_PIECE_BYTES
@@ -268,24 +264,21 @@ def upload(mesh: Mesh, message: object, request_id: int = 1) -> list[Send]:
     return out
 
 
-def test_an_uploaded_request_is_served_as_any_other() -> None:
-    mesh = make_mesh()
+def test_an_uploaded_request_is_served_as_any_other(mesh: Mesh) -> None:
     out = upload(mesh, make_submit(1, prompt_token_ids=LONG))
     (request,) = said(out, OpenStreamRequest)
     assert request.token_ids == LONG
     assert mesh.state.num_stale == 0
 
 
-def test_only_the_offered_request_can_be_uploaded() -> None:
-    mesh = make_mesh()
+def test_only_the_offered_request_can_be_uploaded(mesh: Mesh) -> None:
     with pytest.raises(ForbiddenError, match="another request"):
         upload(mesh, make_submit(2, prompt_token_ids=LONG))
     with pytest.raises(DecodeError):
         upload(mesh, NodesRequest(1))
 
 
-def test_a_request_that_comes_whole_ends_its_upload() -> None:
-    mesh = make_mesh()
+def test_a_request_that_comes_whole_ends_its_upload(mesh: Mesh) -> None:
     submit = make_submit(1, prompt_token_ids=LONG)
     sender = Upload(1, encode(submit, cluster=CLUSTER, epoch=EPOCH))
     mesh.hear(CLIENT, sender.offer(5, LINK))
@@ -299,8 +292,7 @@ def test_a_request_that_comes_whole_ends_its_upload() -> None:
     assert mesh.state.num_stale == 2
 
 
-def test_nonsense_that_is_uploaded_takes_no_grant_from_others() -> None:
-    mesh = make_mesh()
+def test_nonsense_that_is_uploaded_takes_no_grant_from_others(mesh: Mesh) -> None:
     mesh.join(B, "client")
     mesh.hear(CLIENT, UploadOffer(1, 100, 50, 5, LINK))
     mesh.hear(B, UploadOffer(1, 50_000, 500, 5, LINK))
