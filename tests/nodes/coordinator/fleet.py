@@ -7,29 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mesh.messages import Bye
 from nodes.config.settings import LimitSettings
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     ChatMessage,
-    CommitEntry,
-    CommitReply,
     EngineProfile,
     FinishedNotice,
-    NodeCommandRequest,
     OpenStreamRequest,
     RequestFailedNotice,
     StartedNotice,
-    StreamReadyNotice,
     SubmitRequest,
-    TokenizeReply,
     TokenizeRequest,
     TokensNotice,
 )
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import CLIENT, Mesh
-
-ADMIN = b"admin"
 
 
 def profile(numerics_class: str, pass_ms: float = 10.0, **changes: Any) -> EngineProfile:
@@ -61,7 +53,6 @@ class Fleet:
         self.texts: dict[int, bytes] = {}
         self.now = 0.0
         self.mesh.join(CLIENT, "client")
-        self.mesh.join(ADMIN, "admin")
 
     def join(self, name: str, its_profile: EngineProfile) -> None:
         self.profiles[name.encode()] = its_profile
@@ -71,20 +62,25 @@ class Fleet:
         """A target stops in good order: nothing that it had is to blame."""
         peer = name.encode()
         self.opened = [(at, message) for at, message in self.opened if at != peer]
-        self.take(self.mesh.hear(peer, Bye("over"), self.now))
+        self.take(self.mesh.bye(peer, self.now))
 
     def drain(self, name: str) -> None:
-        self.take(self.mesh.hear(ADMIN, NodeCommandRequest(9**9, "drain", name), self.now))
+        self.take(self.mesh.command("drain", name, self.now))
 
     def ask(self, submit: SubmitRequest) -> None:
         self.take(self.mesh.hear(CLIENT, submit, self.now))
+
+    def submit(self, number: int, **changes: Any) -> StartedNotice | RequestFailedNotice | None:
+        """Ask for something; what its client is told at once."""
+        self.ask(make_submit(number, **changes))
+        return self.failed.get(number) or self.started.get(number)
 
     def take(self, sends: Sequence[Send]) -> None:
         for send in sends:
             match send.message:
                 case TokenizeRequest(request_id=number, prompt=prompt):
                     ids = tuple(1 + byte % 90 for byte in prompt.encode() or b"chat")
-                    self.take(self.mesh.hear(send.peer, TokenizeReply(number, "", ids), self.now))
+                    self.take(self.mesh.tokenized(number, *ids, peer=send.peer))
                 case OpenStreamRequest():
                     self.opened.append((send.peer, send.message))
                 case StartedNotice() as started:
@@ -100,12 +96,11 @@ class Fleet:
         """A target ends one of the texts that are under way."""
         peer, opened = self.opened.pop(index)
         stream_id, generation = opened.stream_id, opened.generation
-        said = self.profiles[peer].numerics_class.encode()
-        entry = CommitEntry(
-            stream_id, generation, len(opened.token_ids), 1, 0, 0, "stop", said + b"!"
+        said = {"generation": generation, "text": f"{self.profiles[peer].numerics_class}!".encode()}
+        self.take(self.mesh.ready(stream_id, generation, peer, self.now))
+        self.take(
+            self.mesh.finish(stream_id, len(opened.token_ids), peer=peer, now=self.now, **said)
         )
-        self.take(self.mesh.hear(peer, StreamReadyNotice(stream_id, generation), self.now))
-        self.take(self.mesh.hear(peer, CommitReply(0.0, (entry,), (9,)), self.now))
 
     def answer_all(self, order: random.Random) -> None:
         while self.opened:

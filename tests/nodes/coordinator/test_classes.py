@@ -10,27 +10,11 @@ from dataclasses import replace
 import pytest
 
 from nodes.coordinator.placing.choosing import LATELY_S
-from nodes.coordinator.placing.classes import (
-    ambiguous,
-    classes_in_order,
-    score_of,
-    standings_of,
-)
+from nodes.coordinator.placing.classes import classes_in_order, score_of, standings_of
 from nodes.coordinator.requests.conversation import conversation_of
-from nodes.messages import (
-    ChatMessage,
-    EngineProfile,
-    SubmitRequest,
-)
+from nodes.messages import ChatMessage, EngineProfile, SubmitRequest
 from tests.nodes.builders import make_submit
-from tests.nodes.coordinator.fleet import (
-    Answer,
-    Fleet,
-    ask_thrice,
-    cases,
-    profile,
-    two_classes,
-)
+from tests.nodes.coordinator.fleet import Answer, Fleet, ask_thrice, cases, profile, two_classes
 from tests.nodes.coordinator.script import Mesh
 
 WEIGHTS = {"a": 1, "b": 3}
@@ -98,18 +82,14 @@ SCORES = [
 ]
 
 
-def test_a_beginning_of_several_classes_is_ambiguous() -> None:
-    assert ambiguous(["ab", "ac", "b"], {"a": 1, "b": 1}) == {"a": ["ab", "ac"]}
-    assert ambiguous(["ab", "ab"], {"a": 1}) == {}
-
-
 def test_it_is_said_when_a_weight_was_meant_for_another_class(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    mesh = Mesh(class_weights={"a": 1})
-    mesh.join(b"1", "target", profile("ab"))
+    mesh = Mesh(class_weights={"a": 1, "b": 1})
+    for number, name in enumerate(("ab", "b", "ab")):
+        mesh.join(b"%d" % number, "target", profile(name))
     assert not caplog.records
-    mesh.join(b"2", "target", profile("ac"))
+    mesh.join(b"9", "target", profile("ac"))
     (record,) = caplog.records
     assert record.getMessage().startswith("classes.weights: a is a prefix of ab and ac, ")
 
@@ -176,12 +156,10 @@ def test_a_target_that_restarts_does_not_change_which_class_is_the_first() -> No
     fleet.join("b1", profile("b", 20))
     fleet.lose("a1")
     # The class is as fast as it was with what is gone for the moment.
-    fleet.now = LATELY_S
-    fleet.ask(make_submit(1))
-    assert fleet.started[1].numerics_class == "a"
-    fleet.now += 0.1
-    fleet.ask(make_submit(2))
-    assert fleet.started[2].numerics_class == "b"
+    for number, now, found in ((1, LATELY_S, "a"), (2, LATELY_S + 0.1, "b")):
+        fleet.now = now
+        fleet.submit(number)
+        assert fleet.started[number].numerics_class == found
 
 
 @pytest.mark.slow
@@ -207,7 +185,7 @@ def test_a_conversation_stays_in_its_class() -> None:
             number += 1
             turns[conversation].append(ChatMessage("user", f"{conversation} says {turn}"))
             messages = tuple(turns[conversation])
-            fleet.ask(make_submit(number, messages=messages, prompt_token_ids=(), seed=turn))
+            fleet.submit(number, messages=messages, prompt_token_ids=(), seed=turn)
             asked[number] = conversation
         fleet.answer_all(order)
         for request_id, conversation in asked.items():
@@ -223,30 +201,10 @@ def test_a_class_that_is_full_is_waited_for() -> None:
     fleet.join("a1", profile("a", 10, max_streams=1))
     fleet.join("b1", profile("b", 20))
     for number in range(1, 4):
-        fleet.ask(make_submit(number))
+        fleet.submit(number)
     assert [peer for peer, _ in fleet.opened] == [b"a1"]
     fleet.drain("a1")
     # Those that had not begun need not wait for one that takes nothing new.
     assert [peer for peer, _ in fleet.opened] == [b"a1", b"b1", b"b1"]
     fleet.answer_all(random.Random(0))
     assert [fleet.found(n).text for n in (1, 2, 3)] == [b"a!", b"b!", b"b!"]
-
-
-def test_choices_of_a_request_have_one_class() -> None:
-    fleet = two_classes(class_weights={"a": 1, "b": 1})
-    for number in range(1, 30):
-        fleet.ask(make_submit(number, num_choices=6, prompt_token_ids=(number, 2)))
-        served = {fleet.profiles[peer].numerics_class for peer, _ in fleet.opened}
-        while fleet.opened:
-            fleet.answer(0)
-            served |= {fleet.profiles[peer].numerics_class for peer, _ in fleet.opened}
-        assert len(served) == 1
-
-
-def test_a_text_that_does_not_fit_into_the_first_class_goes_to_the_next() -> None:
-    fleet = Fleet()
-    fleet.join("a1", profile("a", 10, num_cells=300))
-    fleet.join("b1", profile("b", 20, num_cells=4000))
-    fleet.ask(make_submit(1, max_tokens=500))
-    fleet.ask(make_submit(2, max_tokens=50))
-    assert [fleet.started[n].numerics_class for n in (1, 2)] == ["b", "a"]

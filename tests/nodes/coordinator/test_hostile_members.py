@@ -11,9 +11,10 @@ import pytest
 from bench.hostile.frames import Generator
 from mesh.codec import decode
 from mesh.messages import Hello, Pong
+from nodes.messages import StartedNotice
 from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_profile, make_submit
-from tests.nodes.coordinator.script import CLUSTER, EPOCH, Mesh
+from tests.nodes.coordinator.script import Mesh, said
 
 ROLES = {b"t1": "target", b"t2": "target", b"d1": "draft", b"d2": "draft", b"c": "client"}
 STEPS = int(os.environ.get("AIRDRAFT_HOSTILE_STEPS", "4000"))
@@ -35,25 +36,22 @@ def test_no_message_of_a_member_ends_the_coordinator() -> None:
         if choice.random() < 0.1:
             message = make_submit(step, num_choices=choice.choice((1, 3)))
         with contextlib.suppress(ForbiddenError):
-            mesh.state.on_message(peer, CLUSTER, EPOCH, message, 10, now)
+            mesh.hear(peer, message, now)
             num_taken += 1
         for other in ROLES:
             if choice.random() < 0.3:
-                mesh.state.on_message(other, CLUSTER, EPOCH, Pong(0, step), 10, now)
+                mesh.hear(other, Pong(0, step), now)
         mesh.state.tick(now)
     assert num_taken > STEPS // 20
-    # It still serves.
-    mesh.join(b"t9", "target", make_profile(), "t9", now)
-    mesh.join(b"c9", "client", None, "c9", now)
+    # It still serves, at the latest when those are gone who do not answer what they were asked.
+    mesh.join(b"t9", "target", make_profile(), "t9", now=now)
+    mesh.join(b"c9", "client", now=now)
     # What members died of may be asked again by nobody for a while.
-    other = make_submit(1, prompt_token_ids=(9, 8, 7))
-    mesh.state.on_message(b"c9", CLUSTER, EPOCH, other, 10, now)
-    # At the latest when those are gone who do not answer what they were asked before.
+    sends = mesh.submit(1, now, b"c9", prompt_token_ids=(9, 8, 7))
     give_up_at = now + 60.0
-    request = mesh.state._serving.ledger.requests[b"c9", 1]
-    while not any(choice.target for choice in request.choices.values()):
+    while not said(sends, StartedNotice, b"c9"):
         now += 0.2
         assert now < give_up_at
-        for step, peer in enumerate((b"t9", b"c9")):
-            mesh.state.on_message(peer, CLUSTER, EPOCH, Pong(0, step), 10, now)
-        mesh.state.tick(now)
+        for peer in (b"t9", b"c9"):
+            mesh.hear(peer, Pong(0, round(5 * now)), now)
+        sends = mesh.state.tick(now)

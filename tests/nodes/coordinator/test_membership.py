@@ -1,4 +1,4 @@
-"""Who becomes a member, who is not heard, and who is silent for too long."""
+"""Who becomes a member, who is not heard, who counts as gone, and what all members are told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.codec import encode
+from mesh.codec import encode, encode_struct
 from mesh.messages import (
     NOT_ALLOWED,
     OTHER_PROTOCOL,
@@ -18,8 +18,9 @@ from mesh.messages import (
     Refuse,
     Welcome,
 )
+from nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
 from nodes.coordinator.sends import Send
-from nodes.messages import NodesReply, NodesRequest
+from nodes.messages import EngineProfile, LinkFields, NodesReply
 from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import (
@@ -29,9 +30,7 @@ from tests.nodes.coordinator.script import (
     OTHER,
     TARGET,
     Mesh,
-    finish,
     make_mesh,
-    to,
 )
 
 
@@ -39,43 +38,39 @@ def test_nodes_and_clients_are_welcomed_again_if_they_say_hello_again() -> None:
     mesh = Mesh()
     for peer, role, profile in ((TARGET, "target", make_profile()), (CLIENT, "client", None)):
         welcome = Send(peer, Welcome(peer.decode(), CLUSTER, EPOCH, 0.5, 5.0, False))
-        assert mesh.join(peer, role, profile) == [welcome]
-        assert mesh.join(peer, role, profile) == [welcome]
+        assert mesh.join(peer, role, profile) == mesh.join(peer, role, profile) == [welcome]
     assert mesh.state.peers() == [TARGET, CLIENT]
 
 
 def test_who_cannot_be_a_member_is_refused_in_a_line() -> None:
-    mesh = Mesh()
-    assert mesh.join(OTHER, "oracle") == [Send(OTHER, Refuse("unknown role oracle", NOT_ALLOWED))]
-    malformed = mesh.hear(OTHER, Hello("x", "target", 1, PROTOCOL_VERSION, b"\xc1"))
-    assert to(OTHER, malformed)[0].reason.startswith("malformed profile: ")
-    bad_costs = make_profile()
-    bad_costs = replace(bad_costs, decode=replace(bad_costs.decode, seconds=(0.0, 1.0)))
-    assert (
-        "seconds of a pass must be positive"
-        in to(OTHER, mesh.join(OTHER, "draft", bad_costs))[0].reason
-    )
-    old = mesh.hear(OTHER, Hello("x", "client", 1, PROTOCOL_VERSION + 1, b""))
-    ours, theirs = PROTOCOL_VERSION, PROTOCOL_VERSION + 1
-    reason = f"protocol {theirs}, but this side speaks {ours}"
-    assert to(OTHER, old) == [Refuse(reason, OTHER_PROTOCOL)]
+    mesh, made, theirs = Mesh(), make_profile(), PROTOCOL_VERSION + 1
+    no_costs = replace(made, decode=replace(made.decode, seconds=(0.0, 1.0)))
+    no_rate = replace(made, link=LinkFields("", 1e-300, 0.0))
+    malformed = "malformed profile: "
+    other_version = f"protocol {theirs}, but this side speaks {PROTOCOL_VERSION}"
+    for role, profile, version, reason, code in (
+        ("oracle", b"", PROTOCOL_VERSION, "unknown role oracle", NOT_ALLOWED),
+        ("target", b"\xc1", PROTOCOL_VERSION, malformed, OTHER_PROTOCOL),
+        ("draft", no_costs, PROTOCOL_VERSION, f"{malformed}the seconds of a pass", OTHER_PROTOCOL),
+        ("draft", no_rate, PROTOCOL_VERSION, f"{malformed}the rate of a link", OTHER_PROTOCOL),
+        ("client", made, PROTOCOL_VERSION, "a client has no profile", ""),
+        ("client", b"", theirs, other_version, OTHER_PROTOCOL),
+    ):
+        data = profile if isinstance(profile, bytes) else encode_struct(profile)
+        (send,) = mesh.hear(OTHER, Hello("x", role, 1, version, data))
+        assert (send.message.reason[: len(reason)], send.message.code) == (reason, code)
     assert mesh.state.peers() == []
 
 
 def test_a_draft_whose_vocabulary_differs_is_refused_with_both_names() -> None:
     mesh = Mesh()
     mesh.join(TARGET, "target", make_profile(model="big", vocab_hash="a"))
-    assert mesh.join(OTHER, "draft", make_profile(model="small", vocab_hash="b")) == [
-        Send(
-            OTHER,
-            Refuse(
-                "vocabularies differ: draft model small cannot work with "
-                "target model big: write the target's with `airdraft models vocabulary` and "
-                "start the draft node with --vocabulary FILE",
-                UNSUITABLE,
-            ),
-        )
-    ]
+    (refusal,) = mesh.join(OTHER, "draft", make_profile(model="small", vocab_hash="b"))
+    reason = (
+        "vocabularies differ: draft model small cannot work with target model big: write the "
+        "target's with `airdraft models vocabulary` and start the draft node with --vocabulary FILE"
+    )
+    assert refusal == Send(OTHER, Refuse(reason, UNSUITABLE))
 
 
 def test_no_draft_keeps_a_target_out() -> None:
@@ -89,52 +84,39 @@ def test_no_draft_keeps_a_target_out() -> None:
     assert mesh.state.peers() == [TARGET]
 
 
-def test_a_list_of_many_nodes_with_long_names_is_still_a_message() -> None:
-    mesh = make_mesh()
-    for number in range(100):
-        peer = b"%d" % number
-        mesh.join(
-            peer, "draft", make_profile(model="\U0001f600" * 256), "\U0001f600" * 60 + f"{number}"
-        )
-    ((_, reply),) = [(s.peer, s.message) for s in mesh.hear(CLIENT, NodesRequest(1))]
-    assert len(reply.nodes) == 64
-    assert encode(reply, cluster="c" * 64, epoch=2**62)
-
-
-def test_messages_of_strangers_and_of_another_cluster_or_epoch_are_counted() -> None:
-    mesh = make_mesh()
-    assert mesh.hear(OTHER, make_submit()) == []
+def test_messages_of_strangers_and_of_another_cluster_or_epoch_are_counted(mesh: Mesh) -> None:
+    assert mesh.submit(peer=OTHER) == []
     assert mesh.state.on_message(CLIENT, "other", EPOCH, make_submit(), 9, 0.0) == []
     assert mesh.state.on_message(CLIENT, CLUSTER, EPOCH - 1, make_submit(), 9, 0.0) == []
     assert mesh.state.num_stale == 3
     # Neither side may say what only the other one says.
-    for peer, message in ((CLIENT, finish(1)), (TARGET, make_submit())):
-        with pytest.raises(ForbiddenError, match="may not send"):
-            mesh.hear(peer, message)
+    with pytest.raises(ForbiddenError, match="may not send"):
+        mesh.commit(peer=CLIENT)
+    with pytest.raises(ForbiddenError, match="may not send"):
+        mesh.submit(peer=TARGET)
 
 
-def test_heartbeats_go_both_ways_and_the_silent_leave() -> None:
-    mesh = make_mesh()
+# -- silence ---------------------------------------------------------------------------------------
+
+
+def test_heartbeats_go_both_ways_and_the_silent_leave(mesh: Mesh) -> None:
     sends = mesh.state.tick(0.0)
     assert {send.peer for send in sends} == {TARGET, CLIENT}
     assert all(isinstance(send.message, Ping) for send in sends)
     assert mesh.hear(CLIENT, Ping(3, 0)) == [Send(CLIENT, Pong(3, 0))]
     for now in (2.0, 4.0, 6.0):
-        assert mesh.hear(TARGET, Pong(0, 1), now) == []
-        mesh.state.tick(now)
+        mesh.tick(now, CLIENT)
     assert mesh.state.peers() == [TARGET]
 
 
-def test_members_that_may_be_gone_are_sent_a_ping_and_others_are_not() -> None:
-    mesh = make_mesh()
+def test_members_that_may_be_gone_are_sent_a_ping_and_others_are_not(mesh: Mesh) -> None:
     sends = mesh.state.probe([TARGET, OTHER, CLIENT], 0.1)
     assert [send.peer for send in sends] == [TARGET, CLIENT]
     assert all(isinstance(send.message, Ping) for send in sends)
     assert len(mesh.state.peers()) == 2, "a Ping is no verdict"
 
 
-def test_while_the_coordinator_did_not_run_nobody_was_silent() -> None:
-    mesh = make_mesh()
+def test_while_the_coordinator_did_not_run_nobody_was_silent(mesh: Mesh) -> None:
     mesh.state.tick(0.0)
     mesh.state.paused(59.9, 60.0)
     mesh.state.tick(60.0)
@@ -145,12 +127,59 @@ def test_while_the_coordinator_did_not_run_nobody_was_silent() -> None:
     assert mesh.state.peers() == [CLIENT]
 
 
+def gone_after_s(profile: EngineProfile, *, is_busy: bool = True) -> int | None:
+    """Seconds until a target is gone that answers, but does nothing; None if that is never."""
+    mesh = make_mesh()
+    mesh.join(TARGET, "target", profile, incarnation=7)
+    if is_busy:
+        mesh.submit()
+    for second in range(1, 200):
+        for peer in (TARGET, CLIENT):
+            mesh.hear(peer, Pong(0, 7), float(second))
+        mesh.state.tick(float(second))
+        if mesh.state.role_of(TARGET) == "":
+            (node,) = mesh.status(float(second)).nodes
+            assert node.reason == f"no progress for {second - 1:.1f} s"
+            return second
+    return None
+
+
+def test_a_target_that_is_asked_for_something_and_does_nothing_is_gone() -> None:
+    profile = make_profile()
+    second = gone_after_s(profile)
+    assert second is not None
+    assert PROGRESS_TIMEOUT_S < second <= PROGRESS_TIMEOUT_S + 3
+    assert gone_after_s(profile, is_busy=False) is None
+    # One whose passes take long is given the time.
+    seconds = (*profile.prefill.seconds[:-1], 20.0)
+    slow = replace(profile, prefill=replace(profile.prefill, seconds=seconds))
+    assert (gone_after_s(slow) or 0) > 8 * 20
+
+
+# -- what members are told -------------------------------------------------------------------------
+
+
 def test_the_nodes_are_told_to_clients_who_ask() -> None:
     mesh = make_mesh(with_draft=True)
-    mesh.hear(CLIENT, make_submit())
-    (reply,) = to(CLIENT, mesh.hear(CLIENT, NodesRequest(4)))
-    assert isinstance(reply, NodesReply)
-    assert [(n.node, n.role, n.model, n.num_streams) for n in reply.nodes] == [
+    mesh.submit()
+    assert [(n.node, n.role, n.model, n.num_streams) for n in mesh.nodes()] == [
         ("target", "target", "toy-1", 1),
         ("draft", "draft", "toy-0.8", 0),
     ]
+
+
+def test_a_list_of_many_nodes_with_long_names_is_a_message_and_has_those_that_drain() -> None:
+    mesh = Mesh()
+    face = "\N{GRINNING FACE}"
+    profile = make_profile(model=face * 256, model_hash=face * 256, numerics_class=face * 256)
+    for number in range(70):
+        mesh.join(b"%d" % number, "target", profile, f"{number:02}" + face * 60)
+    mesh.join(CLIENT, "client")
+    mesh.submit(num_choices=100)
+    # Who drains a node waits for it to be gone from here.
+    last = f"69{face * 60}"
+    mesh.command("drain", last)
+    nodes = mesh.nodes()
+    assert len(nodes) == 64
+    assert [node.node for node in nodes if node.is_draining] == [last]
+    assert encode(NodesReply(2**62, nodes), cluster="c" * 64, epoch=2**62)

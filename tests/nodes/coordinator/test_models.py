@@ -1,31 +1,37 @@
-"""A model is the content of a file, whatever that is called."""
+"""A model is the content of a file, whatever that is called; who names it and a class gets both."""
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
-from tests.nodes.builders import make_submit
-from tests.nodes.coordinator.fleet import (
-    Answer,
-    Fleet,
-    ask_thrice,
-    cases,
-    profile,
-)
-from tests.nodes.coordinator.script import CLIENT, failure
+from nodes.messages import RequestFailedNotice, StartedNotice
+from tests.nodes.coordinator.fleet import Answer, Fleet, ask_thrice, cases, profile, two_classes
+
+ONE, TWO = "11" * 32, "22" * 32
+
+
+def model_of(told: StartedNotice | RequestFailedNotice | None) -> str:
+    assert isinstance(told, StartedNotice)
+    return told.model_hash
+
+
+def refusal(told: StartedNotice | RequestFailedNotice | None) -> tuple[str, str]:
+    assert isinstance(told, RequestFailedNotice)
+    return told.code, told.reason
 
 
 def two_files() -> Fleet:
     """a.gguf on two targets with 1200 cells together, and another file of that name with 1000."""
     fleet = Fleet()
-    one = profile("one", num_cells=600, model="a.gguf", max_streams=2)
-    fleet.join("1a", replace(one, model_hash="11" * 32))
-    fleet.join("1b", replace(one, model_hash="11" * 32))
+    one = replace(profile("one", num_cells=600, model="a.gguf", max_streams=2), model_hash=ONE)
+    fleet.join("1a", one)
+    fleet.join("1b", one)
     other = profile("two", num_cells=1000, model="a.gguf", max_streams=2)
-    fleet.join("2", replace(other, model_hash="22" * 32))
+    fleet.join("2", replace(other, model_hash=TWO))
     return fleet
 
 
@@ -33,55 +39,114 @@ def two_files() -> Fleet:
 def test_files_of_one_name_are_two_models() -> None:
     fleet = two_files()
     asked = [replace(s, model=model) for s in cases(70) for model in ("a", "a.gguf", "")]
-    assert ask_thrice(fleet, asked) == [{Answer(b"one!", ("11" * 32, "one"))}] * len(asked)
+    assert ask_thrice(fleet, asked) == [{Answer(b"one!", (ONE, "one"))}] * len(asked)
     asked = [replace(s, model="a@22222222") for s in cases(60)]
-    found = ask_thrice(fleet, asked, 10_000)
-    assert found == [{Answer(b"two!", ("22" * 32, "two"))}] * 60
+    assert ask_thrice(fleet, asked, 10_000) == [{Answer(b"two!", (TWO, "two"))}] * 60
 
 
 def test_a_name_means_the_same_file_while_one_of_its_targets_restarts() -> None:
     fleet = two_files()
     fleet.lose("1a")
-    fleet.ask(make_submit(1, model="a"))
-    assert fleet.started[1].model_hash == "11" * 32
+    assert model_of(fleet.submit(1, model="a")) == ONE
     # With none of them there the name means the other one, and the answer says so.
     fleet.lose("1b")
-    fleet.ask(make_submit(2, model="a"))
-    assert fleet.started[2].model_hash == "22" * 32
+    assert model_of(fleet.submit(2, model="a")) == TWO
     fleet.now += STRANDED_LIMIT_S
-    asked = make_submit(3, model="a.gguf@11111111")
-    assert failure(fleet.mesh.hear(CLIENT, asked, fleet.now)) == (
+    assert refusal(fleet.submit(3, model="a.gguf@11111111")) == (
         "unavailable",
         "no target of model 'a.gguf@11111111' is present: try later",
     )
-    assert failure(fleet.mesh.hear(CLIENT, make_submit(4, model="a@33333333"))) == (
+    assert refusal(fleet.submit(4, model="a@33333333")) == (
         "not_found",
         "no target has model 'a@33333333'; present models: a.gguf",
     )
-    fleet.join("1a", replace(fleet.profiles[b"1a"], num_cells=600))
-    fleet.ask(make_submit(5, model="a"))
-    assert fleet.started[5].model_hash == "11" * 32
+    fleet.join("1a", fleet.profiles[b"1a"])
+    assert model_of(fleet.submit(5, model="a")) == ONE
 
 
 def test_who_asks_for_what_is_not_there_is_told_the_files_apart() -> None:
-    fleet = two_files()
-    _, reason = failure(fleet.mesh.hear(CLIENT, make_submit(1, model="b")))
+    _, reason = refusal(two_files().submit(1, model="b"))
     assert reason == "no target has model 'b'; present models: a.gguf@11111111, a.gguf@22222222"
 
 
-def test_of_equal_cells_the_lower_hash_goes_first() -> None:
-    for order in (("22", "11"), ("11", "22")):
-        fleet = Fleet()
-        for name in order:
-            fleet.join(name, replace(profile(name, model="a"), model_hash=name * 32))
-        fleet.ask(make_submit(1, model="a"))
-        assert fleet.started[1].model_hash == "11" * 32
+@pytest.mark.parametrize("order", [(ONE, TWO), (TWO, ONE)])
+def test_of_equal_cells_the_lower_hash_goes_first(order: tuple[str, str]) -> None:
+    fleet = Fleet()
+    for name in order:
+        fleet.join(name, replace(profile(name, model="a"), model_hash=name))
+    assert model_of(fleet.submit(1, model="a")) == ONE
 
 
 def test_one_file_of_two_names_is_one_model() -> None:
     fleet = Fleet()
-    fleet.join("a", profile("a", model="a", max_streams=1))
-    fleet.join("b", profile("a", model="b", max_streams=1))
+    for name in ("a", "b"):
+        fleet.join(name, profile("a", model=name, max_streams=1))
     for number in (1, 2):
-        fleet.ask(make_submit(number, model="a"))
+        fleet.submit(number, model="a")
     assert sorted(peer for peer, _ in fleet.opened) == [b"a", b"b"]
+
+
+# -- a model and a class ---------------------------------------------------------------------------
+
+OF_B = {"model_hash": "content", "numerics_class": "b"}
+
+
+@pytest.mark.timeout(300)
+def test_who_names_a_class_gets_it_or_nothing() -> None:
+    fleet = two_classes()
+    long_hash, long_name = "0123456789abcdef" * 4, "3fa9c1d277bc0011"
+    fleet.join("c1", replace(profile(long_name, 90), model_hash=long_hash))
+    pinned = [replace(s, **OF_B) for s in cases(60)]
+    assert ask_thrice(fleet, pinned) == [{Answer(b"b!", ("content", "b"))}] * 60
+    # As fingerprints have them, and in full.
+    for number, parts in enumerate((("01234567", long_name[:8]), (long_hash, long_name)), 1):
+        fleet.submit(number, model_hash=parts[0], numerics_class=parts[1])
+        fleet.answer_all(random.Random(0))
+        assert fleet.found(number).fingerprint == (long_hash, long_name)
+    fleet.lose("b1")
+    fleet.now += STRANDED_LIMIT_S
+    absent = "unavailable", "no target with fingerprint fp_content_b is present: try later"
+    assert refusal(fleet.submit(7, **OF_B)) == absent
+    other = fleet.submit(8, model_hash="01234567", numerics_class="b", model="toy-1")
+    assert refusal(other)[0] == "unavailable"
+
+
+def test_a_name_and_a_class_of_another_model_contradict_each_other() -> None:
+    fleet = Fleet()
+    fleet.join("a", profile("a", model="a.gguf"))
+    fleet.join("b", replace(profile("b", model="b.gguf"), model_hash="other"))
+    of_a = {"model_hash": "content", "numerics_class": "a"}
+    assert refusal(fleet.submit(1, model="b", **of_a)) == (
+        "bad_request",
+        "fingerprint fp_content_a does not belong to model 'b': omit one of them",
+    )
+    assert refusal(fleet.submit(2, model="c", **of_a))[0] == "not_found"
+
+
+def test_what_asked_for_a_class_waits_for_it_when_its_target_is_lost() -> None:
+    fleet = two_classes()
+    fleet.submit(1, **OF_B)
+    fleet.lose("b1")
+    assert (fleet.opened, fleet.failed) == ([], {})
+    fleet.join("b2", profile("b", 90))
+    assert [peer for peer, _ in fleet.opened] == [b"b2"]
+
+
+def test_a_text_that_does_not_fit_into_a_class_goes_to_the_next_or_is_refused() -> None:
+    fleet = Fleet()
+    fleet.join("a1", profile("a", 10, num_cells=300))
+    fleet.join("b1", profile("b", 20, num_cells=4000))
+    of_a = {"model_hash": "content", "numerics_class": "a"}
+    assert refusal(fleet.submit(1, max_tokens=500, **of_a))[0] == "bad_request"
+    for number, max_tokens in ((2, 500), (3, 50)):
+        fleet.submit(number, max_tokens=max_tokens)
+    assert [fleet.started[number].numerics_class for number in (2, 3)] == ["b", "a"]
+
+
+def test_what_was_not_exact_may_begin_anew_with_what_is() -> None:
+    fleet = Fleet()
+    fleet.join("a1", profile("a", exact=False))
+    fleet.submit(1)
+    fleet.join("b1", profile("b"))
+    fleet.lose("a1")
+    assert (fleet.started[1].numerics_class, fleet.started[1].exact) == ("b", True)

@@ -1,26 +1,32 @@
-"""Who is served where: by predicted seconds a token, inside a numerics class."""
+"""Who is served where, by predicted seconds a token, and who waits for a place."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from mesh.messages import Bye
-from nodes.coordinator.sends import Send
 from nodes.messages import (
     MAX_GAMMA,
-    CommitEntry,
-    CommitReply,
+    CloseStreamNotice,
     EngineProfile,
     OpenStreamRequest,
     StartedNotice,
-    StreamReadyNotice,
 )
-from tests.nodes.builders import make_profile, make_submit
-from tests.nodes.coordinator.script import CLIENT, TARGET, Mesh, opened, to
+from tests.nodes.builders import make_profile
+from tests.nodes.coordinator.script import (
+    CLIENT,
+    OTHER,
+    TARGET,
+    Mesh,
+    failure,
+    opened,
+    said,
+    to,
+    where,
+)
+from tests.nodes.coordinator.script import make_mesh as one_target
 
 
 def profile(pass_ms: float, **changes: Any) -> EngineProfile:
@@ -40,31 +46,16 @@ def make_mesh(**targets: EngineProfile) -> Mesh:
     return mesh
 
 
-def where(sends: Sequence[Send]) -> list[str]:
-    """Targets that a stream is opened on, in order."""
-    return [s.peer.decode() for s in sends if isinstance(s.message, OpenStreamRequest)]
-
-
-def commit(
-    stream_id: int, prefix_len: int, generation: int = 1, num_tokens: int = 1, pass_s: float = 0.0
-) -> CommitReply:
-    entry = CommitEntry(stream_id, generation, prefix_len, num_tokens, 0, 0, "", b"a" * num_tokens)
-    return CommitReply(pass_s, (entry,), (9,) * num_tokens)
-
-
-# -- new streams -----------------------------------------------------------------------------------
-
-
 def test_streams_go_where_a_token_takes_the_least() -> None:
     mesh = make_mesh(slow=profile(20), fast=profile(10))
-    placed = [where(mesh.hear(CLIENT, make_submit(n, max_tokens=200)))[0] for n in range(1, 9)]
+    placed = [where(mesh.submit(n, max_tokens=200))[0] for n in range(1, 9)]
     # 2 ms more for each stream: a sixth one makes it as slow as the other with its first.
     assert placed == [*["fast"] * 5, "slow", "fast", "fast"]
 
 
 def test_equal_targets_take_turns() -> None:
     mesh = make_mesh(target=profile(10), other=profile(10))
-    placed = [where(mesh.hear(CLIENT, make_submit(n)))[0] for n in range(1, 5)]
+    placed = [where(mesh.submit(n))[0] for n in range(1, 5)]
     assert sorted(placed[:2]) == sorted(placed[2:]) == ["other", "target"]
 
 
@@ -73,55 +64,52 @@ def test_a_short_answer_to_a_long_prompt_goes_where_the_prompt_is_read_sooner() 
     reads_fast = replace(reads_fast, prefill=replace(reads_fast.prefill, seconds=(1e-3,)))
     for max_tokens, wanted in ((10, "reads"), (1000, "decodes")):
         mesh = make_mesh(decodes=profile(10), reads=reads_fast)
-        submit = make_submit(1, max_tokens=max_tokens, prompt_token_ids=(5,) * 1000)
-        assert where(mesh.hear(CLIENT, submit)) == [wanted]
+        sends = mesh.submit(max_tokens=max_tokens, prompt_token_ids=(5,) * 1000)
+        assert where(sends) == [wanted]
 
 
 def test_choices_of_a_request_stay_where_their_prompt_is_read() -> None:
     mesh = make_mesh(target=profile(10), other=profile(10))
-    long = make_submit(1, num_choices=2, max_tokens=20, prompt_token_ids=(5,) * 2000)
-    assert len(set(where(mesh.hear(CLIENT, long)))) == 1
+    sends = mesh.submit(num_choices=2, max_tokens=20, prompt_token_ids=(5,) * 2000)
+    assert len(set(where(sends))) == 1
 
 
 def test_a_request_goes_to_one_class_of_its_model_and_stays_in_it() -> None:
     first = profile(10, numerics_class="a", max_streams=1)
     mesh = make_mesh(a=first, b=profile(30, numerics_class="b"), c=profile(10, model_hash="else"))
-    sends = mesh.hear(CLIENT, make_submit(1, num_choices=2))
     # The second choice waits for the class of the first, and so does everybody else.
-    assert where(sends) == ["a"]
-    assert where(mesh.hear(CLIENT, make_submit(2))) == []
-    mesh.hear(b"a", StreamReadyNotice(1, 1))
-    finish = CommitEntry(1, 1, 3, 1, 0, 0, "stop", b"a")
-    assert where(mesh.hear(b"a", CommitReply(0.0, (finish,), (9,)))) == ["a"]
+    assert where(mesh.submit(1, num_choices=2)) == ["a"]
+    assert where(mesh.submit(2)) == []
+    mesh.ready(peer=b"a")
+    assert where(mesh.finish(peer=b"a")) == ["a"]
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
 def test_only_a_request_without_any_token_may_change_its_class(has_begun: bool) -> None:
     mesh = make_mesh(a=profile(10, numerics_class="a"), b=profile(30, numerics_class="b"))
-    assert where(mesh.hear(CLIENT, make_submit(1))) == ["a"]
-    mesh.hear(b"a", StreamReadyNotice(1, 1))
+    assert where(mesh.submit()) == ["a"]
+    mesh.ready(peer=b"a")
     if has_begun:
-        mesh.hear(b"a", commit(1, 3))
-    sends = mesh.hear(b"a", Bye("over"))
+        mesh.commit(peer=b"a")
+    sends = mesh.bye(b"a")
     assert where(sends) == ([] if has_begun else ["b"])
     # The client is told of another class, which holds should it go on with another coordinator.
-    told = [m.numerics_class for m in to(CLIENT, sends) if isinstance(m, StartedNotice)]
+    told = [m.numerics_class for m in said(sends, StartedNotice, CLIENT)]
     assert told == ([] if has_begun else ["b"])
-    assert where(mesh.join(b"a2", "target", profile(10, numerics_class="a"))) == (
-        ["a2"] if has_begun else []
-    )
+    sends = mesh.join(b"a2", "target", profile(10, numerics_class="a"))
+    assert where(sends) == (["a2"] if has_begun else [])
 
 
 def test_what_was_said_to_be_exact_stays_so() -> None:
     mesh = make_mesh(a=profile(10, numerics_class="a"))
     mesh.join(b"b", "target", profile(30, numerics_class="b", exact=False))
-    assert where(mesh.hear(CLIENT, make_submit(1))) == ["a"]
-    assert where(mesh.state.peer_gone(b"a", 0.0)) == []
+    assert where(mesh.submit()) == ["a"]
+    assert where(mesh.gone(b"a")) == []
 
 
 def test_the_longest_text_that_any_target_of_the_model_holds_is_taken() -> None:
-    mesh = make_mesh(small=profile(10, num_cells=100), large=profile(20, num_cells=4000))
-    assert where(mesh.hear(CLIENT, make_submit(1, max_tokens=500))) == ["large"]
+    mesh = make_mesh(small=profile(10, num_cells=100), large=profile(20, num_cells=600))
+    assert where(mesh.submit(max_tokens=500)) == ["large"]
 
 
 def test_what_is_to_fit_fits_on_all_targets_that_leave_room_for_an_answer() -> None:
@@ -129,26 +117,117 @@ def test_what_is_to_fit_fits_on_all_targets_that_leave_room_for_an_answer() -> N
     cells = {"tiny": 900, "small": 2000, "large": 8000}
     mesh = make_mesh(**{name: profile(10, num_cells=n) for name, n in cells.items()})
     for number, (prompt, expected) in enumerate(((100, 2000), (1500, 8000)), 1):
-        asked = make_submit(number, max_tokens=9000, prompt_token_ids=(5,) * prompt, fits=True)
-        sends = mesh.hear(CLIENT, asked)
-        (request,) = [m for s in sends if isinstance(m := s.message, OpenStreamRequest)]
+        sends = mesh.submit(number, max_tokens=9000, prompt_token_ids=(5,) * prompt, fits=True)
+        (request,) = said(sends, OpenStreamRequest)
         longest = min(expected - MAX_GAMMA, make_profile().context_length)
         assert request.max_tokens == longest - prompt
+    (request,) = said(mesh.submit(3, max_tokens=7, fits=True), OpenStreamRequest)
+    assert request.max_tokens == 7
+    # A prompt that leaves no room at all is an error all the same.
+    sends = mesh.submit(4, prompt_token_ids=(5,) * 5000, fits=True)
+    assert failure(sends)[0] == "bad_request"
 
 
 # -- who waits -------------------------------------------------------------------------------------
 
 
 def test_higher_priorities_go_first_and_nobody_waits_for_ever() -> None:
-    mesh = make_mesh(target=profile(10, max_streams=1))
-    mesh.hear(CLIENT, make_submit(1))
-    mesh.hear(CLIENT, make_submit(2, priority=1), now=0.0)
+    mesh = one_target(max_streams=1)
+    mesh.submit(1)
+    mesh.submit(2, priority=1)
     for number, now in ((3, 0.5), (4, 44.9), (5, 45.1)):
-        mesh.hear(CLIENT, make_submit(number, priority=10), now=now)
-    served = []
-    stream_id = 1
+        mesh.submit(number, now, priority=10)
+    served = [1]
     for _ in range(4):
-        finish = CommitEntry(stream_id, 1, 3, 1, 0, 0, "stop", b"a")
-        (stream_id,) = opened(mesh.hear(TARGET, CommitReply(0.0, (finish,), (9,)), now=46.0))
-        served.append(stream_id)
-    assert served == [3, 4, 2, 5]
+        served += opened(mesh.finish(served[-1], now=46.0))
+    assert served == [1, 3, 4, 2, 5]
+
+
+def test_streams_wait_for_sequences_and_clients_take_turns() -> None:
+    mesh = one_target(max_streams=2)
+    mesh.join(OTHER, "client")
+    assert opened(mesh.submit(num_choices=3)) == [1, 2]
+    assert mesh.submit(peer=OTHER) == []
+    sends = mesh.finish(2)
+    assert opened(sends) == [4]
+    assert isinstance(to(OTHER, sends)[0], StartedNotice)
+    assert opened(mesh.finish(1)) == [3]
+
+
+def test_a_stream_that_waits_for_cells_is_not_overtaken_by_a_smaller_one() -> None:
+    mesh = one_target(num_cells=100)
+    assert opened(mesh.submit(1, max_tokens=40)) == [1]
+    assert mesh.submit(2, max_tokens=40) == mesh.submit(3, max_tokens=1) == []
+    assert opened(mesh.finish(1)) == [2, 3]
+
+
+def test_output_that_is_yet_to_come_keeps_nobody_waiting() -> None:
+    # 3 tokens, 64 of growth and 16 guesses each, though each may come to 519 cells.
+    mesh = one_target(num_cells=600)
+    assert opened(mesh.submit(max_tokens=500, num_choices=8)) == [1, 2, 3, 4, 5, 6, 7]
+    # The eighth waits for room: one that ends makes it, one that goes on does not.
+    assert opened(mesh.commit(token_ids=(9, 9))) == []
+    assert opened(mesh.finish(2)) == [8]
+
+
+def test_cancelling_frees_the_place_for_who_waits() -> None:
+    mesh = one_target(max_streams=1)
+    mesh.submit(1)
+    mesh.submit(2)
+    sends = mesh.cancel(1)
+    assert to(TARGET, sends)[0] == CloseStreamNotice(1, 1)
+    assert opened(sends) == [2]
+    (finished, _) = to(CLIENT, sends)
+    assert finished.finish_reason == "cancelled"
+    assert mesh.cancel(1) == []
+    # A waiting one goes without a trace.
+    mesh.submit(3)
+    mesh.cancel(3)
+    assert opened(mesh.finish(2)) == []
+
+
+@pytest.mark.parametrize("how", ["cancel", "deadline", "bye"])
+def test_who_stood_behind_one_that_left_the_line_gets_the_room_that_there_is(how: str) -> None:
+    mesh = one_target(num_cells=100)
+    mesh.join(OTHER, "client")
+    assert opened(mesh.submit(1, max_tokens=1)) == [1]
+    # It needs 99 of the 100 cells, and nobody overtakes it.
+    assert mesh.submit(1, peer=OTHER, max_tokens=80, deadline_s=1.0) == []
+    assert mesh.submit(2, max_tokens=1) == []
+    if how == "cancel":
+        mesh.cancel(1, 0.1, OTHER)
+    elif how == "bye":
+        mesh.bye(OTHER, 0.1)
+    now = 1.1 if how == "deadline" else 0.1
+    assert opened(mesh.tick(now)) == [3]
+    assert opened(mesh.tick(now)) == []
+
+
+@pytest.mark.parametrize("how", ["bye", "gone", "silent"])
+def test_a_client_that_leaves_cancels_its_requests(how: str) -> None:
+    mesh = one_target(max_streams=2)
+    mesh.submit(num_choices=3)
+    if how == "bye":
+        sends = mesh.bye(CLIENT)
+    elif how == "gone":
+        sends = mesh.gone(CLIENT)
+    else:
+        sends = mesh.tick(6.0, CLIENT)
+    closed = {m.stream_id for m in said(sends, CloseStreamNotice, TARGET)}
+    assert closed >= {1, 2}
+    assert closed == {1, 2} | set(opened(sends))
+    mesh.join(OTHER, "client")
+    assert len(opened(mesh.submit(peer=OTHER, num_choices=2))) == 2
+
+
+def test_a_client_that_leaves_ends_all_its_requests_whatever_ends_with_them() -> None:
+    """A target comes back smaller: one waiting request has none that could serve it."""
+    mesh = one_target(max_streams=1, num_cells=8192)
+    for number, max_tokens in ((1, 8), (2, 8), (3, 2000), (4, 8)):
+        mesh.submit(number, max_tokens=max_tokens)
+    mesh.join(TARGET, "target", make_profile(max_streams=1, num_cells=200), incarnation=99)
+    # Those that can be served do not wait behind it.
+    assert opened(mesh.finish(1, generation=2)) == [2]
+    assert opened(mesh.finish(2)) == [4]
+    mesh.bye(CLIENT)
+    assert mesh.num_under_way() == 0

@@ -1,137 +1,158 @@
+"""What becomes of the parameters of a request, and what is refused."""
+
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from nodes.coordinator.requests.request import (
-    BadRequestError,
-    Choice,
-    new_request,
-    sampling_of,
-    specs_of,
-    started_notice,
-)
 from nodes.engine.rules import LogitBias, LogitRules
-from nodes.messages import PromptLogprobsNotice, PromptScoresNotice, Score, TokenScores
-from tests.nodes.builders import PROMPT, make_profile, make_submit
+from nodes.engine.sampling import Sampling
+from nodes.messages import OpenStreamRequest, StartedNotice
+from tests.nodes.builders import PROMPT, make_profile
+from tests.nodes.coordinator.script import (
+    CLIENT,
+    DRAFT,
+    TARGET,
+    Mesh,
+    failure,
+    make_mesh,
+    opened,
+    said,
+)
+
+KIND = {"numerics_class": "integers", "model_hash": "toy-0-1"}
 
 
-def test_a_request_without_a_seed_draws_one_that_repeats_it() -> None:
-    seeds = {new_request(b"c", make_submit(seed=-1)).seed for _ in range(20)}
-    assert len(seeds) > 1
-    assert all(0 <= seed < 2**53 for seed in seeds)
-    assert new_request(b"c", make_submit(seed=0)).seed == 0
+def resumed(*resume_from: int, committed: tuple[int, ...] = (), **changes: Any) -> dict[str, Any]:
+    """Fields of a request that began on a toy with another coordinator."""
+    return {
+        "num_choices": len(resume_from),
+        "resume_from": resume_from,
+        "prompt_token_ids": (*PROMPT, *committed),
+        **KIND,
+        **changes,
+    }
+
+
+def streams_of(asked: dict[str, Any]) -> list[OpenStreamRequest]:
+    return said(make_mesh().submit(**asked), OpenStreamRequest)
 
 
 def test_the_choices_of_a_request_are_streams_that_differ_in_their_noise_only() -> None:
-    request = new_request(b"c", make_submit(num_choices=3, temperature=0.7, stops=("x",)))
-    specs = specs_of(request, "owner", 10, PROMPT, make_profile())
-    assert [s.stream_id for s in specs] == [10, 11, 12]
-    assert [s.sampling.choice for s in specs] == [0, 1, 2]
-    for spec in specs:
-        assert spec.sampling.seed == 7
-        assert (spec.token_ids, spec.num_prompt_tokens) == (PROMPT, 3)
-        assert (spec.owner, spec.generation, spec.stops) == ("owner", 1, ("x",))
+    sampling = {"temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1}
+    streams = streams_of({"num_choices": 3, "stops": ("x",), **sampling})
+    assert [s.stream_id for s in streams] == [1, 2, 3]
+    assert [s.sampling for s in streams] == [
+        Sampling(seed=7, choice=k, **sampling) for k in (0, 1, 2)
+    ]
+    assert {(s.token_ids, s.num_prompt_tokens, s.generation, s.stops) for s in streams} == {
+        (PROMPT, 3, 1, ("x",))
+    }
 
 
-def test_a_gamma_of_minus_1_leaves_it_to_the_policy() -> None:
-    assert new_request(b"c", make_submit(gamma=-1)).fixed_gamma is None
-    assert new_request(b"c", make_submit(gamma=0)).fixed_gamma == 0
+def test_a_request_without_a_seed_draws_one_and_tells_it(mesh: Mesh) -> None:
+    seeds = []
+    for number in range(5):
+        sends = mesh.submit(number, seed=-1)
+        (started,), (stream,) = said(sends, StartedNotice), said(sends, OpenStreamRequest)
+        assert started.seed == stream.sampling.seed
+        seeds.append(started.seed)
+    assert len(set(seeds)) > 1
+    assert all(0 <= seed < 2**53 for seed in seeds)
+    assert [s.sampling.seed for s in streams_of({"seed": 0})] == [0]
 
 
 def test_twice_the_priority_weighs_twice_as_much() -> None:
-    weights = [new_request(b"c", make_submit(priority=priority)).weight for priority in (1, 5, 10)]
+    weights = [stream.weight for p in (1, 5, 10) for stream in streams_of({"priority": p})]
     assert weights == [0.2, 1.0, 2.0]
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"temperature": -1.0}, "temperature -1.0 outside 0..100"),
-        ({"temperature": float("nan")}, "temperature nan outside 0..100"),
-        ({"top_p": 0.0}, r"top_p 0.0 outside \(0, 1\]"),
-        ({"min_p": 1.5}, "min_p 1.5 outside 0..1"),
-        ({"prompt_token_ids": ()}, "the prompt is empty"),
-        ({"max_tokens": 0}, "max_tokens is 0: it must be at least 1 unless the prompt is scored"),
-        ({"rules": LogitRules(presence_penalty=3.0)}, r"presence_penalty 3.0 outside -2..2"),
-    ],
-)
-def test_a_bad_request_is_told_which_parameter_is_bad(
-    changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(BadRequestError, match=message):
-        new_request(b"c", make_submit(**changes))
-
-
-def test_sampling_takes_every_parameter_over() -> None:
-    submit = make_submit(temperature=0.5, top_k=3, top_p=0.9, min_p=0.1)
-    sampling = sampling_of(new_request(b"c", submit), 2)
-    assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.5, 3, 0.9)
-    assert (sampling.min_p, sampling.seed, sampling.choice) == (0.1, 7, 2)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "changes", "message"),
-    [
-        ((), {}, "the prompt is empty"),
-        ((96,), {}, "token id 96 is outside the vocabulary of toy-1"),
-        (PROMPT, {"context_length": 10}, r"3 prompt tokens \+ 8 to generate exceed the 10 of toy"),
-        (
-            (9,) * 131_072,
-            {"context_length": 1 << 18, "num_cells": 1 << 18},
-            r"131072 prompt tokens \+ 8 to generate exceed the 131072 tokens of a message",
-        ),
-        (PROMPT, {"num_cells": 26}, r"overflow: .* \+ 16 guesses exceed the 26 cells of toy-1"),
-    ],
-)
-def test_what_never_fits_is_refused_with_the_numbers(
-    prompt: tuple[int, ...], changes: dict[str, Any], message: str
-) -> None:
-    request = new_request(b"c", make_submit())
-    with pytest.raises(BadRequestError, match=message):
-        specs_of(request, "owner", 1, prompt, make_profile(**changes))
-
-
-def test_biases_of_tokens_that_the_model_lacks_are_refused() -> None:
-    request = new_request(b"c", make_submit(rules=LogitRules((LogitBias(96, 1.0),))))
-    reason = "logit_bias: token id 96 is outside the vocabulary of toy-1"
-    with pytest.raises(BadRequestError, match=reason):
-        specs_of(request, "owner", 1, PROMPT, make_profile())
-
-
-def test_the_prompt_of_all_choices_is_scored_once() -> None:
-    submit = make_submit(num_choices=3, max_tokens=0, scores_prompt=True, num_logprobs=4)
-    specs = specs_of(new_request(b"c", submit), "owner", 1, PROMPT, make_profile())
-    assert [s.scores_prompt for s in specs] == [True, False, False]
-    assert [s.num_logprobs for s in specs] == [4, 4, 4]
-
-
-def test_scores_that_are_told_again_are_not_passed_on_and_a_gap_is_an_error() -> None:
-    request = new_request(b"c", make_submit(scores_prompt=True))
-    request.num_prompt_tokens = 6
-    scores = tuple(TokenScores(Score(i, -1.0, b""), ()) for i in range(6))
-
-    def told(position: int, end: int) -> PromptLogprobsNotice | None:
-        return request.scored(PromptScoresNotice(1, 1, position, scores[position:end]))
-
-    assert told(1, 3) == PromptLogprobsNotice(1, 1, scores[1:3])
-    assert told(1, 3) is None
-    assert told(1, 5) == PromptLogprobsNotice(1, 3, scores[3:5])
-    assert request.awaits_scores
-    with pytest.raises(ValueError, match="scores of the prompt were lost on the way"):
-        told(6, 6)
-    assert told(5, 6) == PromptLogprobsNotice(1, 5, scores[5:])
-    assert not request.awaits_scores
+def test_the_prompt_of_all_choices_is_scored_once(mesh: Mesh) -> None:
+    asked = {"num_choices": 3, "max_tokens": 0, "scores_prompt": True, "num_logprobs": 4}
+    # The others begin when all scores of it have come.
+    (stream,) = said(mesh.submit(**asked), OpenStreamRequest)
+    assert (stream.scores_prompt, stream.num_logprobs) == (True, 4)
 
 
 @pytest.mark.parametrize("emulated", [(), ("target",), ("draft",)])
 def test_an_answer_is_called_emulated_if_one_of_its_nodes_is(emulated: tuple[str, ...]) -> None:
-    request = new_request(b"c", make_submit())
-    real = make_profile(emulated=False)
-    (spec,) = specs_of(request, "owner", 10, PROMPT, real)
-    nodes = {name: replace(real, emulated=name in emulated) for name in ("target", "draft")}
-    drafts = [real, nodes["draft"]]
-    notice = started_notice(request, Choice(spec), nodes["target"], drafts, 0.0)
-    assert notice.emulated == bool(emulated)
+    mesh = Mesh()
+    for peer, role in ((TARGET, "target"), (DRAFT, "draft")):
+        mesh.join(peer, role, make_profile(emulated=role in emulated))
+    mesh.join(CLIENT, "client")
+    (started,) = said(mesh.submit(), StartedNotice)
+    assert started.emulated == bool(emulated)
+
+
+EMPTY = "the prompt is empty: give some text or token ids"
+OUTSIDE = "token id 96 is outside the vocabulary of toy-1"
+SHORTER = "shorten the prompt or lower --max-tokens"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"temperature": -1.0}, "temperature -1.0 outside 0..100"),
+        ({"temperature": float("nan")}, "temperature nan outside 0..100"),
+        ({"top_p": 0.0}, "top_p 0.0 outside (0, 1]"),
+        ({"min_p": 1.5}, "min_p 1.5 outside 0..1"),
+        ({"rules": LogitRules(presence_penalty=3.0)}, "presence_penalty 3.0 outside -2..2"),
+        ({"rules": LogitRules((LogitBias(96, 1.0),))}, f"logit_bias: {OUTSIDE}"),
+        ({"max_tokens": 0}, "max_tokens is 0: it must be at least 1 unless the prompt is scored"),
+        ({"prompt_token_ids": ()}, EMPTY),
+        ({"prompt_token_ids": (96,)}, OUTSIDE),
+        (
+            {"max_tokens": 5000},
+            "context overflow: 3 prompt tokens + 5000 to generate exceed the 4096 of toy-1: "
+            + SHORTER,
+        ),
+        # Those that began elsewhere.
+        (
+            resumed(1, num_choices=2, committed=(8,)),
+            "resume_from: give one number per choice, at least one not negative",
+        ),
+        (resumed(-1, -1), "resume_from: give one number per choice, at least one not negative"),
+        (resumed(8, committed=(8,) * 8), "resume_from: one choice already has max_tokens tokens"),
+        (
+            resumed(5, prompt_token_ids=(1, 2)),
+            "resume_from: its numbers exceed the number of token ids",
+        ),
+        (resumed(3, prompt_token_ids=(1, 2, 3)), EMPTY),
+        (resumed(1, committed=(96,)), OUTSIDE),
+    ],
+)
+def test_bad_requests_are_refused_with_a_line_and_leave_nothing(
+    changes: dict[str, Any], reason: str
+) -> None:
+    mesh = make_mesh()
+    assert failure(mesh.submit(**changes)) == ("bad_request", reason)
+    assert opened(mesh.submit(max_tokens=1)) != []
+
+
+def test_what_fits_no_message_or_no_target_is_refused_with_the_numbers() -> None:
+    long = {"prompt_token_ids": (9,) * 131_072}
+    mesh = make_mesh(context_length=1 << 18, num_cells=1 << 18)
+    _, reason = failure(mesh.submit(**long))
+    overflow = "context overflow: 131072 prompt tokens + 8 to generate exceed the 131072 tokens"
+    assert reason == f"{overflow} of a message: {SHORTER}"
+    _, reason = failure(make_mesh(num_cells=26).submit())
+    overflow = "3 prompt tokens + 8 to generate + 16 guesses exceed the 26 cells of toy-1"
+    assert reason.startswith(f"context overflow: {overflow}: ")
+
+
+# -- those that began with another coordinator -----------------------------------------------------
+
+
+def test_streams_of_a_request_that_goes_on_are_those_that_are_not_over() -> None:
+    streams = streams_of(resumed(2, -1, 0, 1, committed=(8, 9, 10)))
+    assert [s.sampling.choice for s in streams] == [0, 2, 3]
+    assert [s.token_ids for s in streams] == [(*PROMPT, 8, 9), PROMPT, (*PROMPT, 10)]
+    assert {s.num_prompt_tokens for s in streams} == {3}
+
+
+def test_of_a_prompt_that_has_tokens_after_it_nothing_is_scored_again() -> None:
+    streams = streams_of(resumed(1, 0, committed=(8,), scores_prompt=True))
+    assert [s.scores_prompt for s in streams] == [False, False]
+    (stream,) = streams_of(resumed(-1, 0, scores_prompt=True))
+    assert (stream.scores_prompt, stream.sampling.choice) == (True, 1)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from nodes.coordinator.ring_recorder import RingRecorder
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig
 from nodes.scheduler import Scheduler
 from nodes.scheduler.planning import MODES
 from nodes.telemetry.trace.records import (
@@ -23,7 +21,7 @@ from nodes.telemetry.trace.records import (
 )
 from nodes.telemetry.trace.ring import Ring
 from nodes.worker.stream import StreamId
-from tests.nodes.pure_mesh import Case, DraftCase, PureMesh, StreamCase
+from tests.nodes.pure_mesh import Case, PureMesh, guessed_case
 from tests.nodes.scheduler.watched import (
     DRAFT_COSTS,
     ONE,
@@ -84,7 +82,6 @@ def test_a_draft_node_follows_once_it_has_read_the_text() -> None:
     scheduler = make_scheduler("d")
     ring = recorded(scheduler)
     admit(scheduler)
-    assert follows(ring) == []
     # What is of a following before is none.
     scheduler.draft_ready("d", ONE, 99, 1.0)
     assert follows(ring) == []
@@ -106,10 +103,7 @@ def test_a_draft_node_that_dies_follows_nobody_until_another_one_does() -> None:
     scheduler.draft_joined("e", DRAFT_COSTS)
     ring = recorded(scheduler)
     scheduler.draft_lost("d", 3.0)
-    stream = scheduler.stream(ONE)
-    assert stream is not None
-    assert stream.follow is not None
-    scheduler.draft_ready("e", ONE, stream.follow.number, 4.0)
+    ready(scheduler, now=4.0)
     told = [(at_s, node) for at_s, _, node, _ in follows(ring)]
     assert told == [(0.0, "d"), (3.0, ""), (4.0, "e")]
 
@@ -160,53 +154,20 @@ def test_nothing_is_told_once_recording_is_over() -> None:
 # -- whole runs -----------------------------------------------------------------------------------
 
 
-def stream(first: int, gamma: int | None) -> StreamCase:
-    return StreamCase(
-        prompt=(first, 6, 7),
-        max_tokens=60,
-        sampling=Sampling(),
-        stops=(),
-        ignore_eog=True,
-        gamma=gamma,
-        is_cancelled=False,
-    )
-
-
-class SlowTarget(PureMesh):
-    """A pass of the target takes as long as some steps of its draft node."""
-
-    def _moves(self) -> list[Callable[[], None]]:
-        moves = super()._moves()
-        others = [move for move in moves if move != self._target_steps]
-        return others if others and self.choose.below(6) else moves
-
-
 def make_case(move_seed: int) -> Case:
-    return Case(
-        target=ToyConfig(num_cells=1000, max_sequences=4),
-        drafts=(
-            DraftCase(
-                agreement=0.8,
-                num_cells=1000,
-                max_sequences=4,
-                max_batch_tokens=64,
-                starts_alive=True,
-            ),
-        ),
-        streams=(stream(3, 4), stream(4, None), stream(5, 0)),
-        num_churns=0,
-        num_upset=2,
-        has_wild_policy=False,
-        has_lookup=False,
-        moves=b"",
-        move_seed=move_seed,
-    )
+    """Three streams: with four guesses, with as many as pay, and without any."""
+    case = guessed_case()
+    stream = replace(case.streams[0], max_tokens=60)
+    gammas = {3: 4, 4: None, 5: 0}
+    streams = tuple(replace(stream, prompt=(k, 6, 7), gamma=g) for k, g in gammas.items())
+    draft = replace(case.drafts[0], agreement=0.8)
+    return replace(case, drafts=(draft,), streams=streams, num_upset=2, move_seed=move_seed)
 
 
 @pytest.mark.parametrize("move_seed", range(5))
 def test_records_of_a_run_add_up(move_seed: int) -> None:
     """Every token of every text is in one pass, and no text is another for being recorded."""
-    mesh = SlowTarget(make_case(move_seed))
+    mesh = PureMesh(make_case(move_seed))
     ring = recorded(mesh.scheduler)
     mesh.run()
     records = records_of(ring)

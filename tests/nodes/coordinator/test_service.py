@@ -12,7 +12,17 @@ import pytest
 
 from mesh.codec import Envelope, decode, encode, encode_struct
 from mesh.credits import MAX_ANSWER_BYTES, WINDOW_MESSAGES
-from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, Hello, Ping, Pong, Refuse, Welcome
+from mesh.errors import KeysError
+from mesh.messages import (
+    OTHER_PROTOCOL,
+    PROTOCOL_VERSION,
+    Bye,
+    Hello,
+    KeyNotice,
+    Ping,
+    Pong,
+    Welcome,
+)
 from nodes.coordinator.sends import Send
 from nodes.coordinator.service import Coordinator
 from nodes.messages import (
@@ -28,23 +38,179 @@ from nodes.messages import (
 )
 from nodes.scheduler.planning import Planning
 from policies.plan import Observation, Plan
-from tests.harness.memory_transport import MemoryClient, MemoryHub
+from tests.harness.memory_transport import MemoryClient, MemoryHub, MemoryServer
 from tests.nodes.builders import make_profile
+from tests.nodes.coordinator.shell import Shell, is_welcome
 
 Eventually = Callable[..., "asyncio.Future[None]"]
+NODE_A, NODE_B, CLIENT_A, CLIENT_B = b"node-a", b"node-b", b"client-a", b"client-b"
+
+
+async def members() -> Shell:
+    """Two clients and then two nodes have joined."""
+    shell = Shell()
+    for peer in (CLIENT_A, CLIENT_B):
+        await shell.join(peer)
+    for peer in (NODE_A, NODE_B):
+        await shell.join(peer, "target", encode_struct(make_profile()))
+    return shell
+
+
+async def test_nodes_are_told_before_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = RequestFailedNotice(1, "internal", "x")
+    close = CloseStreamNotice(1, 1)
+    sends = [(CLIENT_A, failed), (NODE_A, close), (CLIENT_B, failed), (NODE_B, close)]
+    found = (await members()).say(monkeypatch, [Send(*each) for each in sends])
+    assert [peer for peer, _ in found] == [NODE_A, NODE_B, CLIENT_A, CLIENT_B]
+
+
+@pytest.mark.parametrize("pads", [False, True])
+async def test_every_message_to_a_member_is_one_frame(
+    monkeypatch: pytest.MonkeyPatch, pads: bool
+) -> None:
+    """Of two ZeroMQ may take the second away, and abort who has read the first."""
+    shell = Shell(pads=pads)
+    await shell.join(b"node")
+    lease = LeaseRequest((LeaseEntry(1, 1, 3, 2),))
+    sends = [Send(b"node", lease), Send(b"node", CloseStreamNotice(1, 1))]
+    assert shell.say(monkeypatch, sends)[0] == (b"node", lease)
+    assert [len(frames) for _, frames in shell.frames] == [1, 1, 1]
+
+
+async def test_who_is_out_of_credit_is_told_no_end_of_a_text_of_which_a_part_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shell = await members()
+    failed = Send(CLIENT_A, RequestFailedNotice(1, "unavailable", "x"))
+    gone = [[failed], []]
+    monkeypatch.setattr(shell.coordinator.state, "peer_gone", lambda _peer, _now: gone.pop(0))
+    tokens = [TokensNotice(1, 0, n, b"x", (5,), 0, 0, ()) for n in range(WINDOW_MESSAGES)]
+    finished = FinishedNotice(1, 0, len(tokens), "stop", StreamFigures(0, 0, 0, 0, 0, 0, ""))
+    told = shell.say(monkeypatch, [Send(CLIENT_A, m) for m in (*tokens, finished)])
+    # The Welcome took one message's place.
+    assert [message for _, message in told] == [*tokens[:-1], failed.message]
+
+
+async def test_who_asks_and_does_not_read_is_out_of_credit_soon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shell = await members()
+    status = StatusReply(1, b"x" * MAX_STATUS_BYTES)
+    told = shell.say(monkeypatch, [Send(CLIENT_A, status)] * 20)
+    assert CLIENT_A not in shell.peers
+    assert MAX_ANSWER_BYTES / 2 < len(told) * MAX_STATUS_BYTES < MAX_ANSWER_BYTES
+
+
+async def test_what_is_too_large_for_a_message_ends_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shell = await members()
+    large = Send(CLIENT_A, StatusReply(1, b"x" * (MAX_STATUS_BYTES + 1)))
+    assert shell.say(monkeypatch, [large, Send(CLIENT_A, Pong(1, 0))]) == [(CLIENT_A, Pong(1, 0))]
+
+
+async def test_all_members_are_told_the_next_key_once_and_that_the_coordinator_stops(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    found: list[str | KeysError] = ["K2"]
+
+    def next_key() -> str:
+        if isinstance(found[-1], KeysError):
+            raise found[-1]
+        return found[-1]
+
+    shell = Shell(next_key=next_key)
+
+    async def told(now: float, newcomer: bytes) -> tuple[list[KeyNotice], list[KeyNotice]]:
+        """What the member is told of keys at this time, and who comes in then."""
+        shell.now, before = now, len(shell.frames)
+        shell.tick()
+        at_once = [m for _, m in shell.since(before) if isinstance(m, KeyNotice)]
+        return at_once, [m for m in await shell.join(newcomer) if isinstance(m, KeyNotice)]
+
+    assert await told(0.0, CLIENT_A) == ([], [KeyNotice("K2")])
+    found.append("K3")
+    # Nobody overtakes those that are told at the next look, a second later.
+    assert await told(0.5, CLIENT_B) == ([], [KeyNotice("K2")])
+    assert await told(1.0, NODE_A) == ([KeyNotice("K3")] * 2, [KeyNotice("K3")])
+    # A file that cannot be read changes nothing, and is complained of once.
+    found.append(KeysError("can be read by others"))
+    for now in (2.0, 3.0):
+        assert await told(now, b"%d" % now) == ([], [KeyNotice("K3")])
+    assert caplog.text.count("can be read by others") == 1
+    # Given up.
+    found.append("")
+    assert (await told(4.0, NODE_B))[0] == [KeyNotice("")] * 5
+    before = len(shell.frames)
+    shell.coordinator.say_bye()
+    assert shell.since(before) == [(peer, Bye("coordinator stops")) for peer in shell.peers]
+
+
+async def test_who_is_in_the_middle_of_a_message_is_not_silent() -> None:
+    shell = Shell(heartbeat_timeout_s=5.0)
+    await shell.join(CLIENT_A)
+    shell.quiet_s_of_all = 0.5
+    for _ in range(1000):
+        shell.now += 0.05
+        shell.tick()
+    assert shell.peers == [CLIENT_A]
+    shell.quiet_s_of_all = 7.0
+    for _ in range(200):
+        shell.now += 0.05
+        shell.tick()
+    assert shell.peers == []
+
+
+@pytest.mark.parametrize("version", [PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1])
+async def test_who_speaks_another_protocol_is_told_so_in_its_own(
+    version: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    shell = Shell()
+    # Of a later version nothing is known but how its Hello begins.
+    await shell.hear_frames(CLIENT_A, [bytes([version, 0x9F, 1]) + b"what this one cannot know"])
+    ((_, (frame,)),) = shell.frames
+    # As the other side reads it, whose version this is.
+    assert frame[0] == version
+    refusal = decode([bytes([PROTOCOL_VERSION]) + frame[1:]]).message
+    assert refusal.code == OTHER_PROTOCOL
+    reason = f"protocol {version} differs from the coordinator's {PROTOCOL_VERSION}"
+    assert refusal.reason.startswith(reason)
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert reason in line
+    assert shell.coordinator.num_dropped == 1
+
+
+async def test_what_is_no_hello_of_another_protocol_is_not_answered() -> None:
+    shell = Shell()
+    for frame in (bytes([PROTOCOL_VERSION + 1, 0x9F, 4]), b"garbage"):
+        await shell.hear_frames(CLIENT_A, [frame])
+    assert shell.frames == []
+    assert is_welcome(await shell.join(CLIENT_A))
+    assert shell.coordinator.num_dropped == 2
+
+
+async def test_epochs_do_not_come_from_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    first, second = (Shell().coordinator.state.epoch for _ in range(2))
+    assert first != second
+    assert 0 < first < 2**63
+
+
+# -- with its tasks --------------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
 async def serving(
     hub: MemoryHub, interval_s: float = 1e4, timeout_s: float = 8e4
-) -> AsyncIterator[Coordinator]:
+) -> AsyncIterator[tuple[Coordinator, MemoryServer]]:
     """A coordinator that runs; unless told otherwise it does not look at times."""
     times = {"heartbeat_interval_s": interval_s, "heartbeat_timeout_s": timeout_s}
     with contextlib.closing(hub.server()) as server:
         coordinator = Coordinator(server, **times)
         task = asyncio.create_task(coordinator.run())
         try:
-            yield coordinator
+            yield coordinator, server
             assert not task.done()
         finally:
             task.cancel()
@@ -58,26 +224,25 @@ async def hear(client: MemoryClient, kind: type) -> Envelope:
             return envelope
 
 
-async def join(hub: MemoryHub, name: str) -> tuple[MemoryClient, Envelope]:
+async def join(
+    hub: MemoryHub, name: str, role: str = "client", profile: bytes = b""
+) -> tuple[MemoryClient, Envelope]:
     client = hub.client()
-    client.send(encode(Hello(name, "client", 1, PROTOCOL_VERSION, b"")))
+    client.send(encode(Hello(name, role, 1, PROTOCOL_VERSION, profile)))
     return client, await hear(client, Welcome)
 
 
 async def test_who_closes_the_connection_is_gone_at_once(eventually: Eventually) -> None:
     hub = MemoryHub()
-    async with serving(hub) as coordinator:
+    async with serving(hub) as (coordinator, server):
         first, _ = await join(hub, "a")
         second, _ = await join(hub, "b")
-        assert len(coordinator.state.peers()) == 2
-        (peer, _) = coordinator.state.peers()
+        (gone, peer) = coordinator.state.peers()
         first.close()
-        await eventually(lambda: peer not in coordinator.state.peers())
-        assert len(coordinator.state.peers()) == 1
+        await eventually(lambda: gone not in coordinator.state.peers())
         # What closed was of no member, or is there again: one more Ping, and nobody leaves.
-        (peer,) = coordinator.state.peers()
-        coordinator._transport.losses.put(b"nobody")
-        coordinator._transport.losses.put(peer)
+        server.losses.put(b"nobody")
+        server.losses.put(peer)
         first_seq = (await hear(second, Ping)).message.seq
         assert (await hear(second, Ping)).message.seq > first_seq
         assert coordinator.state.peers() == [peer]
@@ -88,7 +253,7 @@ async def test_a_coordinator_that_stood_still_takes_nobody_for_silent(
     eventually: Eventually,
 ) -> None:
     hub = MemoryHub()
-    async with serving(hub, interval_s=0.05, timeout_s=2.0) as coordinator:
+    async with serving(hub, interval_s=0.05, timeout_s=2.0) as (coordinator, _):
         client, welcome = await join(hub, "a")
         where = {"cluster": welcome.cluster, "epoch": welcome.epoch}
         await hear(client, Ping)
@@ -99,55 +264,6 @@ async def test_a_coordinator_that_stood_still_takes_nobody_for_silent(
             assert len(coordinator.state.peers()) == 1
         # Silence is noticed none the less.
         await eventually(lambda: not coordinator.state.peers())
-
-
-async def test_who_is_in_the_middle_of_a_message_is_not_silent(eventually: Eventually) -> None:
-    hub = MemoryHub()
-    hub.quiet_s = 0.01
-    async with serving(hub, interval_s=0.02, timeout_s=0.1) as coordinator:
-        client, _ = await join(hub, "a")
-        (peer,) = coordinator.state.peers()
-        member = coordinator.state._roster._membership.by_peer(peer)
-        seen_at = member.last_seen
-        await eventually(lambda: member.last_seen > seen_at + 0.5)
-        assert coordinator.state.peers() == [peer]
-        hub.quiet_s = 7.0
-        await eventually(lambda: not coordinator.state.peers())
-        client.close()
-
-
-async def test_epochs_do_not_come_from_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "time", lambda: 0.0)
-    monkeypatch.setattr(time, "time_ns", lambda: 0)
-    epochs = []
-    for _ in range(2):
-        with contextlib.closing(MemoryHub().server()) as server:
-            epochs.append(Coordinator(server).state.epoch)
-    assert epochs[0] != epochs[1]
-    assert all(0 < epoch < 2**63 for epoch in epochs)
-
-
-async def test_nodes_are_told_before_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    with contextlib.closing(MemoryHub().server()) as server:
-        coordinator = Coordinator(server)
-        done: list[str] = []
-        monkeypatch.setattr(server, "send", lambda peer, _frames: done.append(peer.decode()))
-        monkeypatch.setattr(coordinator._credits, "take", lambda *_: True)
-        monkeypatch.setattr(
-            coordinator.state,
-            "role_of",
-            lambda peer: "target" if peer.startswith(b"node") else "client",
-        )
-        failed = RequestFailedNotice(1, "internal", "x")
-        coordinator._send_all(
-            [
-                Send(b"client-a", failed),
-                Send(b"node-a", CloseStreamNotice(1, 1)),
-                Send(b"client-b", failed),
-                Send(b"node-b", CloseStreamNotice(2, 1)),
-            ]
-        )
-        assert done == ["node-a", "node-b", "client-a", "client-b"]
 
 
 class SlowPolicy:
@@ -171,19 +287,12 @@ def slow() -> Iterator[SlowPolicy]:
     policy.may_go_on.set()
 
 
-async def join_target(hub: MemoryHub, name: str) -> tuple[MemoryClient, Envelope]:
-    node = hub.client()
-    profile = encode_struct(make_profile())
-    node.send(encode(Hello(name, "target", 1, PROTOCOL_VERSION, profile)))
-    return node, await hear(node, Welcome)
-
-
 async def test_messages_are_dealt_with_while_a_plan_is_made(
     slow: SlowPolicy, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = MemoryHub()
-    async with serving(hub) as coordinator:
-        target, welcome = await join_target(hub, "t")
+    async with serving(hub) as (coordinator, _):
+        target, welcome = await join(hub, "t", "target", encode_struct(make_profile()))
         client, _ = await join(hub, "a")
         ping = encode(Ping(0, 0), cluster=welcome.message.cluster, epoch=welcome.message.epoch)
         (scheduler,) = coordinator.state.schedulers
@@ -205,105 +314,3 @@ async def test_messages_are_dealt_with_while_a_plan_is_made(
         await eventually(lambda: not coordinator.state.is_plan_due)
         client.send(ping)
         await hear(client, Pong)
-
-
-@pytest.mark.parametrize("version", [PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1])
-async def test_who_speaks_another_protocol_is_told_so_in_its_own(
-    version: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    hub = MemoryHub()
-    with contextlib.closing(hub.server()) as server, contextlib.closing(hub.client()) as client:
-        coordinator = Coordinator(server)
-        task = asyncio.create_task(coordinator.run())
-        try:
-            async with asyncio.timeout(60):
-                # Of a later version nothing is known but how its Hello begins.
-                client.send([bytes([version, 0x9F, 1]) + b"what this one cannot know"])
-                (frame,) = await client.recv()
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-    # As the other side reads it, whose version this is.
-    assert frame[0] == version
-    refusal = decode([bytes([PROTOCOL_VERSION]) + frame[1:]]).message
-    assert isinstance(refusal, Refuse)
-    assert refusal.code == OTHER_PROTOCOL
-    reason = f"protocol {version} differs from the coordinator's {PROTOCOL_VERSION}"
-    assert refusal.reason.startswith(reason)
-    (line,) = [r.getMessage() for r in caplog.records]
-    assert reason in line
-    assert coordinator.num_dropped == 1
-
-
-async def test_what_is_no_hello_of_another_protocol_is_not_answered() -> None:
-    hub = MemoryHub()
-    with contextlib.closing(hub.server()) as server, contextlib.closing(hub.client()) as client:
-        coordinator = Coordinator(server)
-        task = asyncio.create_task(coordinator.run())
-        try:
-            async with asyncio.timeout(60):
-                client.send([bytes([PROTOCOL_VERSION + 1, 0x9F, 4])])
-                client.send([b"garbage"])
-                client.send(encode(Hello("n", "client", 1, PROTOCOL_VERSION, b"")))
-                welcome = decode(await client.recv()).message
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-    assert isinstance(welcome, Welcome)
-    assert coordinator.num_dropped == 2
-
-
-@pytest.mark.parametrize("pads", [False, True])
-async def test_every_message_to_a_member_is_one_frame(
-    monkeypatch: pytest.MonkeyPatch, pads: bool
-) -> None:
-    """Of two ZeroMQ may take the second away, and abort who has read the first."""
-    with contextlib.closing(MemoryHub().server()) as server:
-        coordinator = Coordinator(server, pads=pads)
-        sent: list[list[bytes]] = []
-        monkeypatch.setattr(server, "send", lambda _peer, frames: sent.append(frames))
-        monkeypatch.setattr(coordinator._credits, "take", lambda *_: True)
-        lease = LeaseRequest((LeaseEntry(1, 1, 3, 2),))
-        coordinator._send_all([Send(b"node", lease), Send(b"node", CloseStreamNotice(1, 1))])
-    assert [len(frames) for frames in sent] == [1, 1]
-    assert decode(sent[0]).message == lease
-
-
-async def test_who_is_out_of_credit_is_told_no_end_of_a_text_of_which_a_part_is_missing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with contextlib.closing(MemoryHub().server()) as server:
-        coordinator, peer = Coordinator(server), b"client"
-        told: list[object] = []
-        monkeypatch.setattr(
-            server, "send", lambda _peer, frames: told.append(decode(frames).message)
-        )
-        failed = Send(peer, RequestFailedNotice(1, "unavailable", "x"))
-        gone = [[failed], []]
-        monkeypatch.setattr(coordinator.state, "peer_gone", lambda _peer, _now: gone.pop(0))
-        welcome = Welcome("n", "c", 1, 1.0, 5.0, False)
-        tokens = [TokensNotice(1, 0, n, b"x", (5,), 0, 0, ()) for n in range(WINDOW_MESSAGES)]
-        finished = FinishedNotice(1, 0, len(tokens), "stop", StreamFigures(0, 0, 0, 0, 0, 0, ""))
-        coordinator._hand_over([Send(peer, message) for message in (welcome, *tokens, finished)])
-        # The Welcome took one message's place.
-        assert told == [welcome, *tokens[:-1], failed.message]
-
-
-async def test_who_asks_and_does_not_read_is_out_of_credit_soon(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with contextlib.closing(MemoryHub().server()) as server:
-        coordinator, peer = Coordinator(server), b"client"
-        num_told: list[int] = []
-        monkeypatch.setattr(
-            server, "send", lambda _peer, frames: num_told.append(sum(map(len, frames)))
-        )
-        gone: list[bytes] = []
-        monkeypatch.setattr(
-            coordinator.state, "peer_gone", lambda peer, _now: gone.append(peer) or []
-        )
-        welcome = Welcome("n", "c", 1, 1.0, 5.0, False)
-        status = StatusReply(1, b"x" * MAX_STATUS_BYTES)
-        coordinator._hand_over([Send(peer, message) for message in (welcome, *(status,) * 20)])
-    assert gone == [peer]
-    assert MAX_ANSWER_BYTES / 2 < sum(num_told) < MAX_ANSWER_BYTES + 1000

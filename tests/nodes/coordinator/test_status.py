@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from mesh.codec import encode
-from mesh.messages import Bye, Ping
 from mesh.padding import SIZES, pad
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
+from nodes.coordinator.status.recent import WINDOW_S, Recent
 from nodes.messages import (
+    MAX_GAMMA,
     MAX_STATUS_BYTES,
-    CancelRequest,
     ChainPart,
-    CommitEntry,
-    CommitReply,
     GuessNotice,
     LinkFields,
     StatusReply,
     StatusRequest,
     StreamParkedNotice,
-    StreamReadyNotice,
 )
-from nodes.scheduler.planning import MODES
+from nodes.scheduler.planning import MODES, Mode
+from nodes.telemetry.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
+from nodes.telemetry.stage_errors import STAGES
 from nodes.telemetry.status import NodeStatus, Status, StreamStatus, decode_status
+from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import (
     CLIENT,
@@ -34,8 +35,8 @@ from tests.nodes.coordinator.script import (
     OTHER,
     TARGET,
     Mesh,
-    finish,
     make_mesh,
+    said,
 )
 
 CANARY = (41_417, 42_428, 43_439)
@@ -44,31 +45,28 @@ CANARY = (41_417, 42_428, 43_439)
 def plain_mesh() -> Mesh:
     """One stream that is decoded plainly; its tokens are canaries."""
     mesh = make_mesh(num_vocab=50_000)
-    mesh.hear(CLIENT, make_submit(1, prompt_token_ids=CANARY, max_tokens=100))
-    mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    mesh.submit(prompt_token_ids=CANARY, max_tokens=100)
+    mesh.ready()
     return mesh
 
 
-def guessing_mesh(mode: str = "auto", gamma: int = -1) -> Mesh:
+def guessing_mesh(mode: Mode = MODES["auto"], gamma: int = -1) -> Mesh:
     """One stream that a draft node follows."""
-    mesh = make_mesh(with_draft=True, mode=MODES[mode])
-    mesh.hear(CLIENT, make_submit(1, max_tokens=100, gamma=gamma))
-    mesh.hear(DRAFT, StreamReadyNotice(1, 1))
-    mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    mesh = make_mesh(with_draft=True, mode=mode)
+    mesh.submit(max_tokens=100, gamma=gamma)
+    for peer in (DRAFT, TARGET):
+        mesh.ready(peer=peer)
     return mesh
 
 
 def go_on(mesh: Mesh, position: int, now: float = 0.0) -> None:
-    entry = CommitEntry(1, 1, position, 1, 0, 0, "", b"canary")
-    mesh.hear(TARGET, CommitReply(0.01, (entry,), (CANARY[0],)), now)
+    mesh.commit(1, position, text=b"canary", token_ids=CANARY[:1], pass_s=0.01, now=now)
 
 
 def data(mesh: Mesh, now: float = 0.0) -> bytes:
-    (send,) = mesh.hear(CLIENT, StatusRequest(9), now)
-    assert send.peer == CLIENT
-    assert isinstance(send.message, StatusReply)
-    assert send.message.request_id == 9
-    return send.message.status
+    (reply,) = said(mesh.hear(CLIENT, StatusRequest(9), now), StatusReply, CLIENT)
+    assert reply.request_id == 9
+    return bytes(reply.status)
 
 
 def ask(mesh: Mesh, now: float = 0.0) -> Status:
@@ -84,13 +82,6 @@ def only_stream(status: Status) -> StreamStatus:
     return stream
 
 
-def live(mesh: Mesh, now: float, *peers: bytes) -> None:
-    """A second passes, of which these are heard."""
-    for peer in peers:
-        mesh.hear(peer, Ping(1, 1), now)
-    mesh.state.tick(now)
-
-
 def test_an_empty_mesh_has_a_status() -> None:
     mesh = Mesh(version="1.2.3")
     mesh.join(CLIENT, "client")
@@ -100,8 +91,27 @@ def test_an_empty_mesh_has_a_status() -> None:
     assert set(status.totals.requests.values()) == {0}
 
 
+def test_a_target_that_did_nothing_yet_has_every_counter_and_no_prices() -> None:
+    (target,) = ask(make_mesh()).targets
+    counts, plan, observed = target.counts, target.plan, target.observed
+    assert set(counts.tokens) == set(TOKEN_KINDS)
+    assert set(counts.plain_steps) == set(PLAIN_LABELS)
+    assert set(counts.guesses) == set(FATES)
+    assert len(counts.made) == len(counts.judged) == len(counts.accepted) == MAX_GAMMA
+    assert len(counts.gammas) == MAX_GAMMA + 1
+    assert {name: len(ratio.counts) for name, ratio in counts.ratios.items()} == dict.fromkeys(
+        STAGES, len(RATIO_BOUNDS) + 1
+    )
+    assert plan is not None
+    assert (plan.policy, plan.batches, plan.plain) == ("flow", (), ())
+    assert (plan.tokens_per_s, plan.open_price_s, plan.grouped_price_s) == (0.0, 0.0, 0.0)
+    assert observed is not None
+    assert set(observed.errors) == set(STAGES)
+    assert (observed.tokens_per_s, observed.passes_per_s, observed.price_s) == (0.0, 0.0, 0.0)
+
+
 def test_nodes_are_told_with_what_is_known_of_them() -> None:
-    mesh = make_mesh(with_draft=True, exact=True, num_cells=500)
+    mesh = make_mesh(with_draft=True, exact=True, num_cells=500, engine="e" * 100)
     profile = replace(make_profile(0.8), link=LinkFields("cell-a", 200e3, 0.001))
     mesh.join(OTHER, "draft", profile)
     status = ask(mesh)
@@ -110,6 +120,8 @@ def test_nodes_are_told_with_what_is_known_of_them() -> None:
         *("target", True, "ok"),
         500,
     )
+    # Long names are cut.
+    assert target.engine == "e" * 64
     assert target.costs[0].calibrated_s == pytest.approx(target.costs[0].now_s)
     assert target.costs[0].num_tokens == 1
     assert (node(status, DRAFT).rate_is, node(status, DRAFT).rate_bps) == ("unknown", None)
@@ -120,41 +132,40 @@ def test_nodes_are_told_with_what_is_known_of_them() -> None:
 def test_nodes_fall_silent_leave_and_come_back() -> None:
     mesh = make_mesh(with_draft=True)
     mesh.state.tick(0.0)
-    live(mesh, 3.0, TARGET, CLIENT)
+    mesh.tick(3.0, DRAFT)
     silent = node(ask(mesh, 3.0), DRAFT)
     assert (silent.state, silent.silent_s) == ("silent", 3.0)
-    mesh.hear(DRAFT, Bye("done"), 4.0)
+    mesh.bye(DRAFT, 4.0)
     left = node(ask(mesh, 6.0), DRAFT)
-    assert (left.state, left.reason, left.silent_s) == ("left", "said bye: done", 2.0)
+    assert (left.state, left.reason, left.silent_s) == ("left", "said bye: over", 2.0)
     assert left.used_cells == left.num_streams == 0
     mesh.join(DRAFT, "draft", make_profile(0.8))
     status = ask(mesh, 7.0)
     assert [found.name for found in status.nodes].count("draft") == 1
-    mesh.hear(DRAFT, Bye("done"), 8.0)
+    mesh.bye(DRAFT, 8.0)
     assert "draft" not in {found.name for found in ask(mesh, 309.0).nodes}
 
 
-def test_a_stream_is_followed_through_its_phases() -> None:
-    mesh = make_mesh()
-    mesh.hear(CLIENT, make_submit(1, max_tokens=100, priority=7))
+def test_a_stream_is_followed_through_its_phases(mesh: Mesh) -> None:
+    mesh.submit(max_tokens=100, priority=7)
     reading = only_stream(ask(mesh))
     assert (reading.phase, reading.target, reading.priority) == ("reading", "target", 7)
     assert (reading.num_prompt_tokens, reading.num_tokens, reading.max_tokens) == (3, 0, 100)
-    mesh.hear(TARGET, StreamReadyNotice(1, 1), 1.0)
+    mesh.ready(now=1.0)
     go_on(mesh, 3, 1.0)
     decoding = only_stream(ask(mesh, 1.0))
     assert (decoding.phase, decoding.num_tokens, decoding.gamma) == ("decoding", 1, 0)
     assert decoding.plain == "no_draft"
     mesh.hear(TARGET, StreamParkedNotice(1, 1), 2.0)
     assert only_stream(ask(mesh, 2.0)).phase == "parked"
-    mesh.hear(TARGET, StreamReadyNotice(1, 2), 3.0)
+    mesh.ready(1, 2, now=3.0)
     assert only_stream(ask(mesh, 3.0)).phase == "decoding"
 
 
 def test_who_waits_is_told_by_priority() -> None:
     mesh = make_mesh(max_streams=1)
     for number, priority in enumerate((5, 5, 2)):
-        mesh.hear(CLIENT, make_submit(number, priority=priority), float(number))
+        mesh.submit(number, float(number), priority=priority)
     status = ask(mesh, 4.0)
     assert status.waiting.by_priority == {"5": 1, "2": 1}
     assert (status.waiting.num_streams, status.waiting.oldest_s) == (2, 3.0)
@@ -166,7 +177,7 @@ def test_rates_are_of_the_last_seconds() -> None:
     mesh = plain_mesh()
     position = 3
     for second in range(4):
-        live(mesh, float(second), TARGET, CLIENT)
+        mesh.tick(float(second))
         for _ in range(5):
             go_on(mesh, position, second + 0.5)
             position += 1
@@ -183,15 +194,29 @@ def test_rates_are_of_the_last_seconds() -> None:
     assert target.counts.plain_steps["no_draft"] == 20
     assert [span.stage for span in target.spans] == ["pass"] * 20
     assert status.uptime_s == 4.0
+    # Spans are of the last ten seconds.
+    assert {span.end_s for span in ask(mesh, 13.0).targets[0].spans} == {3.5}
+
+
+def test_a_rate_is_over_what_was_kept_lately() -> None:
+    recent = Recent()
+    assert recent.rate("x", 5.0, 1.0) == recent.rate("x", 5.0, 0.0) == 0.0
+    # A total that grows by 3 a second.
+    for second in range(101):
+        recent.keep({"x": 3.0 * second}, float(second))
+    assert recent.rate("x", 330.0, 100.5) == pytest.approx(60.0 / WINDOW_S, rel=0.1)
+    # What is new, what began anew, and what was last kept long ago has no rate.
+    assert recent.rate("y", 5.0, 101.0) == recent.rate("x", 0.0, 101.0) == 0.0
+    assert recent.rate("x", 1000.0, 160.0) == 0.0
 
 
 def test_what_draft_nodes_did_and_what_became_of_it() -> None:
     mesh = guessing_mesh()
     part = ChainPart(1, 1, 1, 3, bytes([200, 150]))
     mesh.hear(DRAFT, GuessNotice((part,), (8, 9), draft_us=250_000), 0.5)
-    guesses = {"num_compared": 2, "num_right": 1, "num_offered": 2, "best_percent": 78}
-    entry = CommitEntry(1, 1, 3, 2, 2, 1, "", b"", **guesses)
-    mesh.hear(TARGET, CommitReply(0.01, (entry,), (8, 7)), 0.75)
+    told = {"num_compared": 2, "num_right": 1, "num_offered": 2, "best_percent": 78}
+    guesses = {"num_draft_tokens": 2, "num_accepted_tokens": 1, **told}
+    mesh.commit(token_ids=(8, 7), pass_s=0.01, now=0.75, **guesses)
     status = ask(mesh, 1.0)
     stream, (target,) = only_stream(status), status.targets
     assert (stream.gamma, stream.draft) == (2, "draft")
@@ -209,45 +234,52 @@ def test_what_draft_nodes_did_and_what_became_of_it() -> None:
     assert (counts.tokens["accepted"], counts.tokens["corrected"]) == (1, 1)
 
 
-def test_a_stream_whose_guesses_would_not_gain_says_so_with_figures() -> None:
-    mesh = guessing_mesh()
-    entry = CommitEntry(1, 1, 3, 1, 0, 0, "", b"", num_offered=2, best_percent=41)
-    mesh.hear(TARGET, CommitReply(0.01, (entry,), (8,)), 0.5)
-    stream = only_stream(ask(mesh, 1.0))
-    assert (stream.plain, stream.gamma) == ("not_worth", 0)
-    assert stream.reason.startswith(
-        "plain: the best guess had a chance of 0.41, and one more token"
-    )
+def together(_: Observation) -> Plan:
+    """A policy that computes with numbers of numpy."""
+    times = BatchTimes(0.01, 0.002, 0.03, 0.042, np.int64(5))  # type: ignore[arg-type]
+    batch = Batch((np.int64(1),), (np.int64(4),))  # type: ignore[arg-type]
+    made = Prediction(0.05, "target", 0.1, 50.0, (times,))
+    return Plan((batch,), policy="joint", prediction=made)
 
 
-@pytest.mark.parametrize(
-    ("mode", "policy", "groups"), [("open", "flow", []), ("grouped", "joint", [((1,), (4,))])]
-)
-def test_the_plan_in_force_and_the_prices_of_both_ways(
-    mode: str, policy: str, groups: list[tuple[tuple[int, ...], tuple[int, ...]]]
-) -> None:
-    mesh = guessing_mesh(mode, gamma=4)
+def test_the_plan_in_force_is_told_with_its_groups_their_times_and_the_prices_of_both_ways() -> (
+    None
+):
+    mesh = guessing_mesh(Mode(together, is_grouped=True), gamma=4)
     for number in range(3):
         go_on(mesh, 3 + number, number / 4)
-    mesh.state.tick(1.0)
+    mesh.tick(1.0)
     (target,) = ask(mesh, 1.0).targets
-    assert target.plan is not None
-    assert target.observed is not None
-    found = [(batch.stream_ids, batch.gammas) for batch in target.plan.batches]
-    assert (target.plan.policy, found) == (policy, groups)
-    assert (target.plan.tokens_per_s > 0.0) == bool(groups)
-    assert target.plan.open_price_s > 0.0
-    assert target.plan.grouped_price_s > 0.0
+    plan, observed = target.plan, target.observed
+    assert plan is not None
+    (batch,) = plan.batches
+    assert (batch.stream_ids, batch.gammas, batch.num_tokens) == ((1,), (4,), 5)
+    assert (batch.draft_s, batch.air_s, batch.verify_s, batch.round_s) == (0.01, 0.002, 0.03, 0.042)
+    assert (plan.policy, plan.bound, plan.tokens_per_s) == ("joint", "target", 50.0)
+    assert plan.grouped_price_s == 0.1
+    assert plan.open_price_s > 0.0
     # A token every quarter of a second.
-    assert target.observed.price_s == pytest.approx(0.25)
-    assert target.observed.errors["plan"].num_seen > 0
+    assert observed is not None
+    assert observed.price_s == pytest.approx(0.25)
+    assert observed.errors["plan"].num_seen > 0
 
 
-def test_bytes_are_counted_by_node_and_by_kind() -> None:
-    mesh = make_mesh()
+@pytest.mark.parametrize("has_groups", [False, True])
+def test_in_open_flow_groups_that_there_are_have_a_price(has_groups: bool) -> None:
+    mode = Mode(together if has_groups else lambda _: Plan(policy="none"), is_grouped=False)
+    mesh = guessing_mesh(mode)
+    mesh.tick(1.0)
+    plan = ask(mesh, 1.0).targets[0].plan
+    assert plan is not None
+    assert (plan.policy, plan.batches, plan.tokens_per_s) == ("flow", (), 0.0)
+    assert plan.open_price_s > 0.0
+    assert plan.grouped_price_s == (0.1 if has_groups else 0.0)
+
+
+def test_bytes_are_counted_by_node_and_by_kind(mesh: Mesh) -> None:
     for send in mesh.hear(CLIENT, make_submit(1), num_bytes=300):
         mesh.state.sent(send, 1000, 0.0)
-    mesh.hear(TARGET, StreamReadyNotice(1, 1), num_bytes=40)
+    mesh.commit(7, num_bytes=40)
     status = ask(mesh)
     target = node(status, TARGET)
     # With the answer to its probe.
@@ -261,22 +293,22 @@ def test_bytes_are_counted_by_node_and_by_kind() -> None:
 def test_every_request_ends_as_one_thing() -> None:
     mesh = make_mesh(max_streams=2)
     mesh.join(OTHER, "client")
-    mesh.hear(CLIENT, make_submit(1, num_choices=2))
-    mesh.hear(TARGET, StreamReadyNotice(1, 1))
-    mesh.hear(TARGET, StreamReadyNotice(2, 1))
-    mesh.hear(TARGET, finish(1))
+    mesh.submit(1, num_choices=2)
+    mesh.ready(1)
+    mesh.ready(2)
+    mesh.finish(1)
     assert ask(mesh, 1.0).totals.requests["done"] == 0
-    mesh.hear(TARGET, finish(2))
-    mesh.hear(CLIENT, make_submit(2, num_choices=4))
-    mesh.hear(CLIENT, CancelRequest(2))
-    mesh.hear(CLIENT, make_submit(3, temperature=-1.0))
-    mesh.hear(CLIENT, make_submit(4, max_tokens=1 << 19))
-    mesh.hear(OTHER, make_submit(1))
-    mesh.hear(OTHER, Bye("gone"))
-    mesh.hear(CLIENT, make_submit(5))
-    mesh.hear(TARGET, Bye("gone"))
+    mesh.finish(2)
+    mesh.submit(2, num_choices=4)
+    mesh.cancel(2)
+    mesh.submit(3, temperature=-1.0)
+    mesh.submit(4, max_tokens=1 << 19)
+    mesh.submit(1, peer=OTHER)
+    mesh.bye(OTHER)
+    mesh.submit(5)
+    mesh.bye(TARGET)
     # So late that the target is not expected back.
-    mesh.hear(CLIENT, make_submit(6), STRANDED_LIMIT_S)
+    mesh.submit(6, STRANDED_LIMIT_S)
     found = ask(mesh, STRANDED_LIMIT_S).totals
     assert {name: count for name, count in found.requests.items() if count} == {
         "done": 1,
@@ -294,7 +326,7 @@ def test_counts_of_a_target_outlive_it() -> None:
     go_on(mesh, 3)
     go_on(mesh, 3)
     stale = ask(mesh).totals.num_stale
-    mesh.hear(TARGET, Bye("gone"), 1.0)
+    mesh.bye(TARGET, 1.0)
     status = ask(mesh, 1.0)
     (target,) = status.targets
     assert (target.plan, target.observed) == (None, None)
@@ -315,9 +347,9 @@ def test_the_document_is_not_made_anew_for_each_who_asks() -> None:
 
 def test_no_status_holds_tokens_texts_or_names_of_who_asks() -> None:
     mesh = make_mesh(num_vocab=50_000)
-    submit = make_submit(1, prompt_token_ids=CANARY, max_tokens=100, user="canary-user")
-    mesh.hear(CLIENT, submit)
-    mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    asked = {"prompt_token_ids": CANARY, "max_tokens": 100}
+    mesh.submit(1, user="canary-user", **asked)
+    mesh.ready()
     go_on(mesh, 3)
     text = data(mesh)
     stream = only_stream(decode_status(text))
@@ -326,8 +358,8 @@ def test_no_status_holds_tokens_texts_or_names_of_who_asks() -> None:
     for canary in (*map(str, CANARY), "canary", CLIENT.hex()):
         assert canary.encode() not in text
     # The same user is recognised, another is not taken for it.
-    mesh.hear(CLIENT, replace(submit, request_id=2))
-    mesh.hear(CLIENT, replace(submit, request_id=3, user="other"))
+    mesh.submit(2, user="canary-user", **asked)
+    mesh.submit(3, user="other", **asked)
     users = [s.user for s in ask(mesh, 5.0).streams]
     assert users[0] == users[1] != users[2]
 
@@ -342,8 +374,7 @@ def test_nothing_a_peer_says_makes_a_status_that_is_no_json() -> None:
     mesh = plain_mesh()
     mesh.state.tick(0.0)
     for position, pass_s in enumerate((1e308, 1e308, -1e308), 3):
-        entry = CommitEntry(1, 1, position, 1, 0, 0, "", b"x")
-        mesh.hear(TARGET, CommitReply(pass_s, (entry,), (9,)), 0.5)
+        mesh.commit(1, position, pass_s=pass_s, now=0.5)
     status = ask(mesh, 1.0)
     assert node(status, TARGET).busy == 1.0
     assert status.targets[0].counts.num_passes == 3

@@ -1,9 +1,11 @@
-"""Texts of requests that a target tokenizes first."""
+"""Texts of requests that a target tokenizes first, a few at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+import pytest
 
 from mesh.codec import encode
 from mesh.messages import Welcome
@@ -14,98 +16,76 @@ from nodes.messages import (
     EMBEDDING,
     TEXT,
     TOKENS,
-    CancelRequest,
     ChatMessage,
     NodeCommandReply,
     OpenStreamRequest,
     ReadNotice,
     RequestFailedNotice,
     StreamFailedNotice,
-    SubmitRequest,
     TokenizeReply,
     TokenizeRequest,
 )
-from tests.nodes.builders import make_profile, make_submit
-from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, failure, make_mesh, to
+from tests.nodes.builders import make_profile
+from tests.nodes.coordinator.script import (
+    CLIENT,
+    OTHER,
+    TARGET,
+    TEXT_PROMPT,
+    Mesh,
+    failure,
+    failures,
+    make_mesh,
+    opened,
+    said,
+    to,
+)
 
 HELLO = (ChatMessage("user", "hi"),)
+GATEWAY = b"gateway"
 
 
-def texts(mesh: Mesh, sends: Sequence[Send], peer: bytes = TARGET) -> list[int]:
-    return [m.request_id for m in to(peer, sends) if isinstance(m, TokenizeRequest)]
+def asked(sends: Sequence[Send], peer: bytes = TARGET) -> list[int]:
+    """The numbers of texts that a target is to tokenize."""
+    return [message.request_id for message in said(sends, TokenizeRequest, peer)]
 
 
-def test_a_text_is_tokenized_by_the_target_first() -> None:
-    mesh = make_mesh()
-    (send,) = mesh.hear(CLIENT, make_submit(messages=HELLO, prompt_token_ids=()))
+def test_a_text_is_tokenized_by_the_target_first(mesh: Mesh) -> None:
+    (send,) = mesh.submit(messages=HELLO, prompt_token_ids=())
     assert send == Send(TARGET, TokenizeRequest(1, "", HELLO))
-    sends = mesh.hear(TARGET, TokenizeReply(1, "", (4, 5)))
-    (request,) = [m for m in to(TARGET, sends) if isinstance(m, OpenStreamRequest)]
+    (request,) = said(mesh.tokenized(1, 4, 5), OpenStreamRequest)
     assert request.token_ids == (4, 5)
-    assert mesh.hear(TARGET, TokenizeReply(1, "", (4, 5))) == []
+    assert mesh.tokenized(1, 4, 5) == []
     assert mesh.state.num_stale == 1
 
 
-def test_a_text_that_cannot_be_tokenized_is_the_clients_error() -> None:
-    mesh = make_mesh()
-    mesh.hear(CLIENT, make_submit(prompt="hi", prompt_token_ids=()))
-    failed = mesh.hear(TARGET, TokenizeReply(1, "the model has no chat template", ()))
+def test_a_text_that_cannot_be_tokenized_is_the_clients_error(mesh: Mesh) -> None:
+    mesh.submit(**TEXT_PROMPT)
+    failed = mesh.tokenized(1, error="the model has no chat template")
     assert failure(failed) == ("bad_request", "the model has no chat template")
 
 
-def test_a_target_gets_some_texts_to_tokenize_at_a_time() -> None:
-    mesh = make_mesh()
-    asked: list[int] = []
-    for number in range(1, 41):
-        text = make_submit(number, prompt="x", prompt_token_ids=())
-        asked += texts(mesh, mesh.hear(CLIENT, text))
-    assert len(asked) == 4
-    for _ in range(40):
-        asked += texts(mesh, mesh.hear(TARGET, TokenizeReply(asked.pop(0), "too long", ())))
-        if not asked:
-            break
-    assert (asked, mesh.state._serving.ledger.requests) == ([], {})
+def test_texts_without_end_are_refused(mesh: Mesh) -> None:
+    for number in range(64):
+        assert to(CLIENT, mesh.submit(number, **TEXT_PROMPT)) == []
+    overloaded = "overloaded", "64 requests of this client are under way"
+    assert failure(mesh.submit(64, **TEXT_PROMPT)) == overloaded
 
 
-def test_texts_without_end_are_refused() -> None:
-    mesh = make_mesh()
-    for number in range(1, 2000):
-        sends = mesh.hear(CLIENT, make_submit(number, prompt="x", prompt_token_ids=()))
-        if any(isinstance(m, RequestFailedNotice) for m in to(CLIENT, sends)):
-            break
-    assert failure(sends) == ("overloaded", "64 requests of this client are under way")
-    assert number == 65
-
-
-def test_only_the_target_that_was_asked_says_what_a_text_is() -> None:
-    mesh = make_mesh()
+def test_only_the_target_that_was_asked_says_what_a_text_is(mesh: Mesh) -> None:
     mesh.join(OTHER, "target", make_profile())
-    (number,) = texts(mesh, mesh.hear(CLIENT, make_submit(1, prompt="x", prompt_token_ids=())))
-    assert mesh.hear(OTHER, TokenizeReply(number, "", (7, 7))) == []
-    assert mesh.hear(OTHER, TokenizeReply(number, "no", ())) == []
+    (number,) = asked(mesh.submit(**TEXT_PROMPT))
+    assert mesh.tokenized(number, 7, 7, peer=OTHER) == []
+    assert mesh.tokenized(number, peer=OTHER, error="no") == []
     assert mesh.state.num_stale == 2
-    sends = mesh.hear(TARGET, TokenizeReply(number, "", (5, 6)))
-    (opening,) = [m for m in to(TARGET, sends) if isinstance(m, OpenStreamRequest)]
+    (opening,) = said(mesh.tokenized(number, 5, 6), OpenStreamRequest)
     assert opening.token_ids == (5, 6)
 
 
-def test_cancelling_while_the_text_is_tokenized() -> None:
-    mesh = make_mesh()
-    mesh.hear(CLIENT, make_submit(prompt="hi", prompt_token_ids=()))
-    assert mesh.hear(CLIENT, CancelRequest(1)) == []
-    assert mesh.hear(TARGET, TokenizeReply(1, "", (4,))) == []
-    assert mesh.state.num_stale == 1
-
-
-def test_what_clients_and_targets_may_say_can_be_passed_on() -> None:
-    mesh = make_mesh()
-    text = make_submit(prompt="\u00e9" * 150_000, prompt_token_ids=())
+def test_what_clients_and_targets_may_say_can_be_passed_on(mesh: Mesh) -> None:
     messages = tuple(ChatMessage("user", "x" * 1000) for _ in range(300))
-    chat = make_submit(2, prompt="", messages=messages, prompt_token_ids=())
-    for submit in (text, chat):
-        encode(submit)
-        (asked,) = to(TARGET, mesh.hear(CLIENT, submit))
-        encode(asked)
+    for number, prompt in ((1, {"prompt": "\u00e9" * 150_000}), (2, {"messages": messages})):
+        (passed_on,) = to(TARGET, mesh.submit(number, prompt_token_ids=(), **prompt))
+        encode(passed_on)
     reason = "\U0001f600" * 1024
     for message in (
         TokenizeReply(1, reason, ()),
@@ -116,76 +96,161 @@ def test_what_clients_and_targets_may_say_can_be_passed_on() -> None:
         encode(message)
 
 
-def test_texts_that_cannot_be_sent_keep_no_place_at_their_target() -> None:
-    mesh = make_mesh()
+def test_texts_that_cannot_be_sent_keep_no_place_at_their_target(mesh: Mesh) -> None:
     for number in range(2 * MAX_AT_ONCE):
-        sends = mesh.hear(CLIENT, make_submit(number, prompt="hi", prompt_token_ids=()))
-        (asked,) = [send for send in sends if isinstance(send.message, TokenizeRequest)]
-        assert failure(mesh.state.undeliverable(asked, "too large", 0.0))[0] == "internal"
+        (sent,) = mesh.submit(number, **TEXT_PROMPT)
+        assert failure(mesh.state.undeliverable(sent, "too large", 0.0))[0] == "internal"
 
 
-def test_a_target_that_comes_back_is_welcomed_before_it_is_asked_for_texts_again() -> None:
-    mesh = make_mesh()
-    submit = make_submit(prompt="hi", prompt_token_ids=())
-    assert [type(m) for m in to(TARGET, mesh.hear(CLIENT, submit))] == [TokenizeRequest]
+def test_a_target_that_comes_back_is_welcomed_before_it_is_asked_for_texts_again(
+    mesh: Mesh,
+) -> None:
+    assert asked(mesh.submit(**TEXT_PROMPT)) == [1]
     # Before its old connection is known to be gone.
     back = mesh.join(OTHER, "target", make_profile(), name="target")
     assert [type(m) for m in to(OTHER, back)] == [Welcome, TokenizeRequest]
 
 
-def read(number: int, wants: str, **changes: Any) -> SubmitRequest:
-    """A request of which only the prompt is to be read."""
-    given = {"prompt": "x", "prompt_token_ids": (), **changes}
-    return make_submit(number, wants=wants, max_tokens=0, **given)
+# -- a few at a time -------------------------------------------------------------------------------
 
 
-def test_what_is_only_read_ends_with_what_the_target_says_of_it() -> None:
+def full_mesh(num_more: int = 0) -> Mesh:
+    """A target that has as many texts as it gets at a time, and others that wait."""
     mesh = make_mesh()
-    (number,) = texts(mesh, mesh.hear(CLIENT, read(1, TOKENS)))
-    (notice,) = to(CLIENT, mesh.hear(TARGET, TokenizeReply(number, "", (5, 6))))
+    numbers = range(1, MAX_AT_ONCE + num_more + 1)
+    told = [number for n in numbers for number in asked(mesh.submit(n, **TEXT_PROMPT))]
+    assert told == list(range(1, MAX_AT_ONCE + 1))
+    return mesh
+
+
+def test_a_target_gets_some_texts_to_tokenize_at_a_time() -> None:
+    mesh = full_mesh(30)
+    for number in range(1, MAX_AT_ONCE + 31):
+        following = [number + MAX_AT_ONCE] if number <= 30 else []
+        assert asked(mesh.tokenized(number, error="too long")) == following
+    assert mesh.num_under_way() == 0
+
+
+def test_users_of_a_gateway_take_turns(mesh: Mesh) -> None:
+    mesh.join(GATEWAY, "gateway")
+    for number in range(1, 51):
+        mesh.submit(number, peer=GATEWAY, user="many", **TEXT_PROMPT)
+    for number in (51, 52):
+        mesh.submit(number, peer=GATEWAY, user="few", **TEXT_PROMPT)
+    turns = [asked(mesh.tokenized(number, error="no")) for number in range(1, 5)]
+    assert turns == [[5], [51], [6], [52]]
+
+
+def test_who_cancels_frees_its_place_when_the_target_has_answered() -> None:
+    mesh = full_mesh(2)
+    assert mesh.cancel(1) == []
+    assert mesh.cancel(MAX_AT_ONCE + 1) == []
+    # The target has it still; its answer is for nobody, and so another one can be asked for.
+    sends = mesh.tokenized(1, 4)
+    assert (to(CLIENT, sends), asked(sends)) == ([], [MAX_AT_ONCE + 2])
+    assert mesh.state.num_stale == 1
+
+
+def test_a_text_of_which_nothing_is_heard_is_asked_for_again_and_not_for_ever(mesh: Mesh) -> None:
+    mesh.submit(1, **TEXT_PROMPT)
+    again: list[int] = []
+    for second in range(200):
+        sends = mesh.tick(float(second))
+        again += [second] * len(asked(sends))
+        if second % 7 == 0:
+            # Others are answered all the time.
+            (number,) = asked(mesh.submit(2 + second, float(second), **TEXT_PROMPT))
+            mesh.tokenized(number, error="no")
+        if failed := failures(sends):
+            break
+    assert failed == [(1, "unavailable")]
+    first, second, third = again
+    assert 10 <= first < second - first < third - second
+    # It leaves its place to others.
+    assert sum(len(asked(mesh.submit(300 + k, **TEXT_PROMPT))) for k in range(9)) == MAX_AT_ONCE
+
+
+def test_who_cancels_what_a_target_never_had_gets_its_place_back() -> None:
+    mesh = full_mesh()
+    for number in range(1, MAX_AT_ONCE + 1):
+        mesh.cancel(number)
+    assert asked(mesh.submit(9, **TEXT_PROMPT)) == []
+    sends = [send for second in range(30) for send in mesh.tick(float(second))]
+    assert asked(sends)[0] == MAX_AT_ONCE + 1
+
+
+def test_a_text_that_goes_to_another_target_is_asked_for_there_as_often(mesh: Mesh) -> None:
+    mesh.submit(**TEXT_PROMPT)
+    num_asked, second = 1, 0
+    while num_asked < 4:
+        second += 1
+        sends = mesh.tick(float(second))
+        num_asked += len(asked(sends))
+    mesh.join(OTHER, "target", make_profile(), now=float(second))
+    assert asked(mesh.gone(TARGET, float(second)), OTHER) == [1]
+    # It is not given up for what the first one did not answer.
+    sends = []
+    while not sends:
+        second += 1
+        sends = mesh.tick(float(second))
+    assert asked(sends, OTHER) == [1]
+
+
+# -- requests that are only read -------------------------------------------------------------------
+
+
+def read(mesh: Mesh, number: int, wants: str, **changes: Any) -> list[Send]:
+    """Submit a request of which only the prompt is to be read."""
+    return mesh.submit(number, wants=wants, max_tokens=0, **{**TEXT_PROMPT, **changes})
+
+
+def test_what_is_only_read_ends_with_what_the_target_says_of_it(mesh: Mesh) -> None:
+    (number,) = asked(read(mesh, 1, TOKENS))
+    (notice,) = to(CLIENT, mesh.tokenized(number, 5, 6))
     assert isinstance(notice, ReadNotice)
     assert (notice.request_id, notice.prompt_token_ids) == (1, (5, 6))
-    assert mesh.state._serving.ledger.requests == {}
+    assert mesh.num_under_way() == 0
     # Its number may be used again.
-    assert texts(mesh, mesh.hear(CLIENT, read(1, TOKENS)))
+    assert asked(read(mesh, 1, TOKENS))
 
 
-def test_the_text_of_token_ids_is_asked_of_a_target() -> None:
-    mesh = make_mesh()
-    sends = mesh.hear(CLIENT, read(1, TEXT, prompt="", prompt_token_ids=(5, 6)))
-    (asked,) = to(TARGET, sends)
-    assert (asked.token_ids, asked.wants) == ((5, 6), TEXT)
-    reply = TokenizeReply(asked.request_id, "", (5, 6), b"ab")
+def test_the_text_of_token_ids_is_asked_of_a_target(mesh: Mesh) -> None:
+    (question,) = to(TARGET, read(mesh, 1, TEXT, prompt="", prompt_token_ids=(5, 6)))
+    assert (question.token_ids, question.wants) == ((5, 6), TEXT)
+    reply = TokenizeReply(question.request_id, "", (5, 6), b"ab")
     (notice,) = to(CLIENT, mesh.hear(TARGET, reply))
     assert notice.text == b"ab"
 
 
-def test_what_cannot_be_read_is_refused() -> None:
-    mesh = make_mesh()
-    for wants, changes in (
-        ("all", {}),
-        (TEXT, {}),
-        (TOKENS, {"prompt": "", "prompt_token_ids": (5,)}),
-    ):
-        assert failure(mesh.hear(CLIENT, read(1, wants, **changes)))[0] == "bad_request"
-    code, reason = failure(mesh.hear(CLIENT, read(1, EMBEDDING)))
-    assert (code, "no target serves an embedding model" in reason) == ("not_found", True)
+@pytest.mark.parametrize(
+    ("wants", "changes", "code", "reason"),
+    [
+        ("all", {}, "bad_request", "wants: accepted values are "),
+        (TEXT, {}, "bad_request", "wants: `text` needs token ids as the prompt"),
+        (TOKENS, {"prompt": "", "prompt_token_ids": (5,)}, "bad_request", "wants: `text` needs"),
+        (EMBEDDING, {}, "not_found", "no target serves an embedding model"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(
+    wants: str, changes: dict[str, Any], code: str, reason: str
+) -> None:
+    found = failure(read(make_mesh(), 1, wants, **changes))
+    assert (found[0], found[1][: len(reason)]) == (code, reason)
 
 
-def test_texts_and_vectors_go_to_targets_that_make_them() -> None:
-    mesh = make_mesh()
-    mesh.join(
-        OTHER, "target", make_profile(model="e", model_hash="ee", traits=ModelTraits(embeds=True))
-    )
-    sends = mesh.hear(CLIENT, read(1, EMBEDDING))
-    (number,) = texts(mesh, sends, OTHER)
-    reply = TokenizeReply(number, "", (5,), b"", b"1234")
-    (notice,) = to(CLIENT, mesh.hear(OTHER, reply))
+def test_texts_and_vectors_go_to_targets_that_make_them(mesh: Mesh) -> None:
+    embeds = make_profile(model="e", model_hash="ee", traits=ModelTraits(embeds=True))
+    mesh.join(OTHER, "target", embeds)
+    (number,) = asked(read(mesh, 1, EMBEDDING), OTHER)
+    (notice,) = to(CLIENT, mesh.hear(OTHER, TokenizeReply(number, "", (5,), b"", b"1234")))
     assert (notice.embedding, notice.model) == (b"1234", "e")
-    assert texts(mesh, mesh.hear(CLIENT, make_submit(2, prompt="x", prompt_token_ids=())))
-    for asked in (
-        make_submit(3, prompt="x", prompt_token_ids=(), model="e"),
-        read(3, EMBEDDING, model=make_profile().model),
+    (number,) = asked(mesh.submit(2, **TEXT_PROMPT))
+    assert opened(mesh.tokenized(number, 5)) == [1]
+    for sends, reason in (
+        (mesh.submit(3, model="e", **TEXT_PROMPT), "model 'e' produces embeddings and no text"),
+        (
+            read(mesh, 3, EMBEDDING, model="toy-1"),
+            "model 'toy-1' produces text and no embeddings",
+        ),
     ):
-        code, reason = failure(mesh.hear(CLIENT, asked))
-        assert (code, "produces" in reason) == ("bad_request", True), reason
+        assert failure(sends) == ("bad_request", reason)

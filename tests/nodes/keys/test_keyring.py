@@ -12,7 +12,7 @@ import pytest
 
 from mesh.authorized import Entry
 from mesh.errors import InsecureEndpointError, KeysError
-from mesh.keys import KnownCoordinator
+from mesh.keys import ClientKeys, KnownCoordinator
 from mesh.security import new_key_pair
 from nodes.config.settings import LOOPBACK_ENDPOINT
 from nodes.keys.enrol import Invitation
@@ -23,7 +23,23 @@ from nodes.messages.access import ROLES
 LOOPBACK, WIFI, IPC = "tcp://127.0.0.1:7411", "tcp://10.0.0.1:7411", "ipc:///tmp/x.sock"
 
 
-def test_the_directory_is_the_one_asked_for_or_the_users(tmp_path: Path) -> None:
+@pytest.fixture
+def ring(tmp_path: Path) -> Keyring:
+    return Keyring(tmp_path)
+
+
+def client_keys(ring: Keyring, endpoint: str) -> ClientKeys:
+    keys = ring.client_keys(endpoint)
+    assert keys is not None
+    return keys
+
+
+def server_key(ring: Keyring, endpoint: str) -> str:
+    """The key that the coordinator at an endpoint must have."""
+    return client_keys(ring, endpoint).server_key
+
+
+def test_the_directory_is_the_one_asked_for_or_the_users() -> None:
     home = {"XDG_CONFIG_HOME": "/home/config"}
     assert default_keys_dir(home) == Path("/home/config/airdraft/keys")
     assert default_keys_dir(home | {"AIRDRAFT_KEYS": "/other"}) == Path("/other")
@@ -32,8 +48,7 @@ def test_the_directory_is_the_one_asked_for_or_the_users(tmp_path: Path) -> None
     assert default_keys_dir(service | {"AIRDRAFT_KEYS": "/other"}) == Path("/other")
 
 
-def test_without_keys_only_this_machine_is_reached(tmp_path: Path) -> None:
-    ring = Keyring(tmp_path)
+def test_without_keys_only_this_machine_is_reached(ring: Keyring) -> None:
     for endpoint in (LOOPBACK, IPC):
         assert ring.client_keys(endpoint) is None
         assert ring.server_keys(endpoint) is None
@@ -44,13 +59,11 @@ def test_without_keys_only_this_machine_is_reached(tmp_path: Path) -> None:
             ring.server_keys(endpoint)
 
 
-def test_with_keys_every_tcp_link_has_them(tmp_path: Path) -> None:
-    ring = Keyring(tmp_path)
+def test_with_keys_every_tcp_link_has_them(ring: Keyring) -> None:
     own, server = ring.make_own(), ring.make_coordinator_pair()
     ring.authorized().add(Entry(own.public, "here", ROLES))
     for endpoint in (LOOPBACK, WIFI):
-        keys, door = ring.client_keys(endpoint), ring.server_keys(endpoint)
-        assert keys is not None
+        keys, door = client_keys(ring, endpoint), ring.server_keys(endpoint)
         assert (keys.own, keys.server_key) == (own, server.public)
         assert door is not None
         assert door.own == server
@@ -60,8 +73,7 @@ def test_with_keys_every_tcp_link_has_them(tmp_path: Path) -> None:
     assert ring.server_keys(IPC) is None
 
 
-def test_a_coordinator_that_nobody_may_connect_to_says_so(tmp_path: Path) -> None:
-    ring = Keyring(tmp_path)
+def test_a_coordinator_that_nobody_may_connect_to_says_so(ring: Keyring) -> None:
     ring.make_coordinator_pair()
     with pytest.raises(KeysError, match=r"no key may connect .*airdraft keys invite"):
         ring.server_keys(WIFI)
@@ -72,27 +84,21 @@ def test_a_coordinator_that_nobody_may_connect_to_says_so(tmp_path: Path) -> Non
     assert door.authenticate(invited)
 
 
-def test_a_machine_that_joined_knows_where_to_go(tmp_path: Path) -> None:
-    ring = Keyring(tmp_path)
+def test_a_machine_that_joined_knows_where_to_go(ring: Keyring) -> None:
     assert ring.endpoint("") == LOOPBACK_ENDPOINT
     own, far = ring.make_own(), new_key_pair().public
     ring.keep_coordinator(KnownCoordinator(WIFI, far))
     assert ring.endpoint("") == WIFI
     assert ring.endpoint(LOOPBACK) == LOOPBACK
-    keys = ring.client_keys(WIFI)
-    assert keys is not None
+    keys = client_keys(ring, WIFI)
     assert (keys.own, keys.server_key) == (own, far)
     # A mesh of its own on this machine has nothing to do with the one it joined.
     assert ring.client_keys(LOOPBACK) is None
-    other = ring.client_keys("tcp://10.0.0.2:7411")
-    assert other is not None
-    assert other.server_key == far
+    assert server_key(ring, "tcp://10.0.0.2:7411") == far
     # A machine that is a coordinator's itself tells the two apart by the endpoint.
     here = ring.make_coordinator_pair()
     for endpoint, key in ((WIFI, far), (LOOPBACK, here.public)):
-        keys = ring.client_keys(endpoint)
-        assert keys is not None
-        assert keys.server_key == key
+        assert server_key(ring, endpoint) == key
 
 
 def test_a_mesh_without_keys_is_its_users_alone(tmp_path: Path) -> None:
@@ -136,8 +142,7 @@ def test_services_know_the_coordinator_of_their_machine_without_its_secret(
     own, before = target.make_own(), hub.make_coordinator_pair()
 
     def known() -> tuple[str, str]:
-        keys = services("target").client_keys(LOOPBACK)
-        assert keys is not None
+        keys = client_keys(services("target"), LOOPBACK)
         assert keys.own == own
         return keys.server_key, keys.next_server_key
 
@@ -170,35 +175,31 @@ def test_what_is_public_can_be_read_by_others_and_changed_by_nobody(
 
 
 @pytest.mark.parametrize("text", ["key = 1", 'key = "short"', "[[", 'next_key = "x"'])
-def test_a_public_file_that_is_none_is_said(tmp_path: Path, text: str) -> None:
-    ring = Keyring(tmp_path)
+def test_a_public_file_that_is_none_is_said(ring: Keyring, tmp_path: Path, text: str) -> None:
     ring.make_own()
     (tmp_path / "coordinator.pub").write_text(text)
     with pytest.raises(KeysError, match=r"coordinator\.pub"):
         ring.client_keys(LOOPBACK)
 
 
-def test_a_machine_of_an_earlier_version_has_no_public_file_yet(tmp_path: Path) -> None:
-    ring = Keyring(tmp_path)
+def test_a_machine_of_an_earlier_version_has_no_public_file_yet(
+    ring: Keyring, tmp_path: Path
+) -> None:
     ring.make_own()
     pair = ring.make_coordinator_pair()
     (tmp_path / "coordinator.pub").unlink()
-    keys = ring.client_keys(LOOPBACK)
-    assert keys is not None
-    assert keys.server_key == pair.public
+    assert server_key(ring, LOOPBACK) == pair.public
 
 
 def test_a_public_file_follows_the_secret_one(tmp_path: Path) -> None:
     ring, other = Keyring(tmp_path / "a"), Keyring(tmp_path / "b")
     pair, restored = ring.make_coordinator_pair(), other.make_coordinator_pair()
     (tmp_path / "b" / "coordinator.key").replace(tmp_path / "a" / "coordinator.key")
-    public = ring.coordinator_public()
-    assert public is not None
-    assert public.key == pair.public
+    ring.make_own()
+    assert server_key(ring, LOOPBACK) == pair.public
     ring.publish()
+    assert server_key(ring, LOOPBACK) == restored.public
     public = ring.coordinator_public()
-    assert public is not None
-    assert public.key == restored.public
     # So it does where it is broken, or might have been changed by others.
     (tmp_path / "a" / "coordinator.pub").write_text("[[")
     (tmp_path / "a" / "coordinator.pub").chmod(0o666)
@@ -209,8 +210,7 @@ def test_a_public_file_follows_the_secret_one(tmp_path: Path) -> None:
     assert ring.coordinator_public() is None
 
 
-def test_the_next_pair_is_kept_before_it_is_used(tmp_path: Path) -> None:
-    ring = Keyring(tmp_path)
+def test_the_next_pair_is_kept_before_it_is_used(ring: Keyring) -> None:
     own, pair = ring.make_own(), ring.make_next()
     # An attempt that failed half-way goes on with the same one.
     assert ring.make_next() == pair
@@ -220,8 +220,7 @@ def test_the_next_pair_is_kept_before_it_is_used(tmp_path: Path) -> None:
     assert ring.make_next() != pair
 
 
-def test_a_secret_that_others_can_read_is_used_for_nothing(tmp_path: Path) -> None:
-    ring = Keyring(tmp_path)
+def test_a_secret_that_others_can_read_is_used_for_nothing(ring: Keyring, tmp_path: Path) -> None:
     ring.make_own()
     ring.make_coordinator_pair()
     (tmp_path / "node.key").chmod(0o644)
@@ -264,8 +263,7 @@ def test_a_torn_token_is_one_line_that_shows_none_of_it(change: object) -> None:
     assert not text or text not in str(caught.value)
 
 
-def test_the_coordinators_next_key_is_its_present_one_in_one_step(tmp_path: Path) -> None:
-    ring = Keyring(tmp_path)
+def test_the_coordinators_next_key_is_its_present_one_in_one_step(ring: Keyring) -> None:
     ring.make_own()
     before = ring.make_coordinator_pair()
     assert ring.next_coordinator_key(before.public) == ""
@@ -273,9 +271,13 @@ def test_the_coordinators_next_key_is_its_present_one_in_one_step(tmp_path: Path
         ring.adopt_next_coordinator_pair()
     after = ring.make_next_coordinator_pair()
     assert ring.make_next_coordinator_pair() == after
+    # It can be given up, and begun anew.
+    for _ in range(2):
+        ring.drop_next_coordinator_pair()
+    assert ring.next_coordinator_key(before.public) == ""
+    after = ring.make_next_coordinator_pair()
     assert ring.next_coordinator_key(before.public) == after.public
-    keys = ring.client_keys(LOOPBACK)
-    assert keys is not None
+    keys = client_keys(ring, LOOPBACK)
     assert (keys.server_key, keys.next_server_key) == (before.public, after.public)
     assert ring.adopt_next_coordinator_pair() == after
     assert ring.coordinator_pair() == after
@@ -284,28 +286,15 @@ def test_the_coordinators_next_key_is_its_present_one_in_one_step(tmp_path: Path
     assert ring.next_coordinator_key(after.public) == ""
 
 
-def test_a_rotation_can_be_given_up(tmp_path: Path) -> None:
-    ring = Keyring(tmp_path)
-    pair = ring.make_coordinator_pair()
-    ring.make_next_coordinator_pair()
-    ring.drop_next_coordinator_pair()
-    ring.drop_next_coordinator_pair()
-    assert ring.next_coordinator_key(pair.public) == ""
-
-
 def test_what_the_coordinator_says_of_its_keys_is_remembered(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ring: Keyring, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ring = Keyring(tmp_path)
     ring.make_own()
     first, second = new_key_pair().public, new_key_pair().public
     ring.keep_coordinator(KnownCoordinator(WIFI, first))
-    keys = ring.client_keys(WIFI)
-    assert keys is not None
-    keys.keep(first, second)
+    client_keys(ring, WIFI).keep(first, second)
     assert ring.known_coordinator() == KnownCoordinator(WIFI, first, second)
-    again = ring.client_keys(WIFI)
-    assert again is not None
+    again = client_keys(ring, WIFI)
     assert (again.server_key, again.next_server_key) == (first, second)
     again.keep(second, "")
     assert ring.known_coordinator() == KnownCoordinator(WIFI, second)

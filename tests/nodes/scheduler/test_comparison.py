@@ -6,9 +6,8 @@ import random
 
 import pytest
 
-from nodes.messages import CommitNotice, OpenStreamRequest
-from nodes.scheduler import Scheduler
-from nodes.scheduler.comparison import Comparison, Comparisons, Speculation
+from nodes.messages import CommitEntry, CommitNotice, CommitReply, OpenStreamRequest
+from nodes.scheduler.comparison import Comparison, Speculation
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.scheduler.planning import MODES
 from nodes.worker.stream import StreamId
@@ -64,7 +63,7 @@ class Watched:
     """A stream whose passes take what is said; messages to its draft node."""
 
     def __init__(self, **asked: int) -> None:
-        self.scheduler: Scheduler = make_scheduler("d", mode=MODES["auto"])
+        self.scheduler = make_scheduler("d", mode=MODES["auto"])
         self.told: list[object] = []
         self.take(admit(self.scheduler, max_tokens=10_000, **asked))
         ready(self.scheduler)
@@ -72,77 +71,84 @@ class Watched:
     def take(self, out: list[Instruction]) -> None:
         self.told += [each.message for each in out if isinstance(each, ToDraft)]
 
-    def decode(self, num_passes: int, *, slowdown: float) -> None:
+    def decode(self, num_passes: int = 1, *, slowdown: float = 1.2) -> None:
         """Passes without an accepted guess, slower while a draft node is told what they commit."""
         for _ in range(num_passes):
-            is_beside = self.scheduler.state.speculation is Speculation.ON
+            is_beside = self.is_guessed_for
             pass_s = TARGET_COSTS.decode.at(1) * (slowdown if is_beside else 1.0)
-            num_compared = int(is_beside)
-            self.take(commit(self.scheduler, 7, pass_s=pass_s, num_compared=num_compared))
+            self.take(commit(self.scheduler, 7, pass_s=pass_s, num_compared=int(is_beside)))
+
+    @property
+    def why(self) -> tuple[str, str]:
+        """Label and line of the reason why the stream has no guesses."""
+        stream = self.scheduler.stream(ONE)
+        assert stream is not None
+        return self.scheduler.report.plain(stream), self.scheduler.report.why_plain(stream)
+
+    @property
+    def is_paused(self) -> bool:
+        return "is being measured" in self.why[1]
 
     @property
     def is_guessed_for(self) -> bool:
-        return self.scheduler.state.speculation is Speculation.ON
+        return self.why[0] != "slower" and not self.is_paused
+
+
+def without_guesses() -> Watched:
+    """A target that a draft node slows down by more than its guesses gain."""
+    mesh = Watched()
+    mesh.decode(60)
+    assert not mesh.is_guessed_for
+    mesh.told.clear()
+    return mesh
 
 
 def test_a_draft_node_that_costs_more_than_it_gives_is_told_nothing_more() -> None:
-    mesh = Watched()
-    mesh.decode(60, slowdown=1.2)
-    assert not mesh.is_guessed_for
-    mesh.told.clear()
-    mesh.decode(100, slowdown=1.2)
+    mesh = without_guesses()
+    mesh.decode(100)
     assert mesh.told == []
-    stream = mesh.scheduler.stream(ONE)
-    assert stream is not None
-    assert mesh.scheduler.report.plain(stream) == "slower"
-    assert mesh.scheduler.report.why_plain(stream) == (
-        "draft off: this target is faster without guesses at present"
-    )
+    line = "draft off: this target is faster without guesses at present"
+    assert mesh.why == ("slower", line)
     # Nor is it told of streams that come later.
     assert not [i for i in admit(mesh.scheduler, 2) if isinstance(i, ToDraft)]
 
 
 def test_after_a_while_it_is_told_all_that_it_missed() -> None:
-    mesh = Watched()
-    mesh.decode(60, slowdown=1.2)
-    mesh.told.clear()
+    mesh = without_guesses()
     while not mesh.is_guessed_for:
-        mesh.decode(1, slowdown=1.2)
-    mesh.decode(1, slowdown=1.2)
+        mesh.decode()
+    mesh.decode()
     (notice,) = mesh.told
     assert isinstance(notice, CommitNotice)
     assert len(notice.new_token_ids) > 100
-    stream = mesh.scheduler.stream(ONE)
-    assert stream is not None
-    assert stream.plain_reason == ""
 
 
 def test_guesses_for_many_streams_are_compared_apart_from_those_for_one() -> None:
-    mesh = Watched()
-    mesh.decode(60, slowdown=1.2)
-    assert not mesh.is_guessed_for
+    mesh = without_guesses()
     admit(mesh.scheduler, 2)
-    mesh.decode(1, slowdown=1.2)
+    mesh.decode()
     assert mesh.is_guessed_for
 
 
 def test_a_pass_is_compared_though_its_last_stream_is_gone() -> None:
-    assert Comparisons().of(0).speculation is Speculation.ON
+    mesh = without_guesses()
+    late = CommitReply(0.05, (CommitEntry(ONE, 1, 99, 1, 0, 0, "", b"x"),), (7,))
+    mesh.scheduler.cancel(ONE, 0.0)
+    assert mesh.scheduler.committed(late, 0.0) == []
 
 
 def test_in_a_pause_a_draft_node_hears_nothing_and_then_all_at_once() -> None:
     mesh = Watched()
-    mesh.decode(32, slowdown=0.99)
-    while mesh.scheduler.state.speculation is Speculation.ON:
-        mesh.decode(1, slowdown=0.99)
+    while mesh.is_guessed_for:
+        mesh.decode(slowdown=0.99)
     mesh.told.clear()
     num_passes = 0
-    while mesh.scheduler.state.speculation is Speculation.PAUSED:
+    while mesh.is_paused:
         assert mesh.told == []
         assert mesh.scheduler.next_deadline() is None
-        mesh.decode(1, slowdown=0.99)
+        mesh.decode(slowdown=0.99)
         num_passes += 1
-    mesh.decode(1, slowdown=0.99)
+    mesh.decode(slowdown=0.99)
     (notice,) = mesh.told
     assert isinstance(notice, CommitNotice)
     # The commit of the pass that the pause followed was told; that of the one after it is new.
@@ -157,37 +163,21 @@ def test_who_asks_for_guesses_gets_them_whatever_they_give() -> None:
 
 
 def test_who_asks_for_guesses_gets_them_where_others_do_without() -> None:
-    mesh = Watched()
-    mesh.decode(60, slowdown=1.2)
-    assert not mesh.is_guessed_for
-    mesh.told.clear()
+    mesh = without_guesses()
     mesh.take(admit(mesh.scheduler, 2, gamma=4, max_tokens=100))
-    mesh.decode(1, slowdown=1.2)
+    mesh.decode()
     assert mesh.is_guessed_for
-    mesh.decode(1, slowdown=1.2)
+    mesh.decode()
     assert [type(message) for message in mesh.told] == [OpenStreamRequest, CommitNotice]
-    mesh.decode(100, slowdown=1.2)
+    mesh.decode(100)
     assert mesh.is_guessed_for
     mesh.take(mesh.scheduler.cancel(StreamId(2), 0.0))
-    mesh.decode(1, slowdown=1.2)
+    mesh.decode()
     assert not mesh.is_guessed_for
 
 
 def test_without_draft_nodes_it_is_told_that_there_are_none() -> None:
-    mesh = Watched()
-    mesh.decode(60, slowdown=1.2)
+    mesh = without_guesses()
     mesh.take(mesh.scheduler.draft_lost("d", 0.0))
-    mesh.decode(1, slowdown=1.2)
-    stream = mesh.scheduler.stream(ONE)
-    assert stream is not None
-    assert mesh.scheduler.report.plain(stream) == "no_draft"
-    assert mesh.scheduler.report.why_plain(stream) == "draft off: there is no draft node"
-
-
-def test_a_pause_is_told_as_one() -> None:
-    mesh = Watched()
-    while mesh.scheduler.state.speculation is Speculation.ON:
-        mesh.decode(1, slowdown=1.2)
-    stream = mesh.scheduler.stream(ONE)
-    assert stream is not None
-    assert "is being measured" in mesh.scheduler.report.why_plain(stream)
+    mesh.decode()
+    assert mesh.why == ("no_draft", "draft off: there is no draft node")

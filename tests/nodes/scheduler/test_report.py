@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nodes.scheduler import Scheduler
+from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.planning import MODES
 from nodes.scheduler.stream import Stream
 from policies.latency import CostTable, NodeCosts
@@ -44,7 +45,7 @@ def test_what_a_guess_would_have_cost_is_told_beside_its_chance() -> None:
 
 
 def test_without_costs_only_the_chance_is_told() -> None:
-    scheduler = Scheduler(None, decoding("d").state.drafts)
+    scheduler = Scheduler(None, Drafts())
     scheduler.draft_joined("d", DRAFT_COSTS)
     admit(scheduler)
     ready(scheduler)

@@ -7,7 +7,7 @@ from typing import Any
 from nodes.messages import ChainPart, CommitEntry, CommitReply
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.instructions import Instruction
+from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
 from nodes.worker.stream import StreamId
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import make_spec
@@ -96,3 +96,14 @@ def commit(
     }
     entry = CommitEntry(stream_id=stream_id, num_tokens=len(token_ids), **fields)
     return scheduler.committed(CommitReply(pass_s, (entry,), token_ids), now)
+
+
+def to_draft(out: list[Instruction], kind: type) -> list[tuple[str, Any]]:
+    """The messages of a kind to draft nodes, with the names of these."""
+    messages = [(i.node, i.message) for i in out if isinstance(i, ToDraft)]
+    return [(node, message) for node, message in messages if isinstance(message, kind)]
+
+
+def to_target(out: list[Instruction], kind: type) -> list[Any]:
+    messages = [i.message for i in out if isinstance(i, ToTarget)]
+    return [message for message in messages if isinstance(message, kind)]

@@ -1,0 +1,392 @@
+"""Streams of one target: who follows, what is passed on, what goes wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nodes.messages import (
+    ChainPart,
+    CloseStreamNotice,
+    CommitNotice,
+    GuessNotice,
+    OpenStreamRequest,
+)
+from nodes.scheduler import Scheduler
+from nodes.scheduler.drafts import DraftRecord, Drafts
+from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, leases_of
+from nodes.scheduler.planning import MODES
+from policies.latency import CostTable, NodeCosts
+from policies.plan import Link
+from tests.nodes.builders import PROMPT
+from tests.nodes.scheduler.watched import (
+    ONE,
+    TARGET_COSTS,
+    admit,
+    commit,
+    fail,
+    ready,
+    to_draft,
+    to_target,
+)
+
+
+def join(scheduler: Scheduler, name: str, step_s: float = 0.005, **changes: Any) -> Any:
+    costs = NodeCosts(CostTable((1,), (step_s,)), CostTable((32,), (step_s,)))
+    return scheduler.draft_joined(name, costs, **changes)
+
+
+def make(**nodes: float) -> Scheduler:
+    """nodes: draft nodes by name, with the seconds of one of their steps."""
+    scheduler = Scheduler(None, Drafts())
+    for name, step_s in nodes.items():
+        join(scheduler, name, step_s)
+    return scheduler
+
+
+def decoding(scheduler: Scheduler, **changes: Any) -> Scheduler:
+    """It has one stream that is decoded."""
+    admit(scheduler, **{"max_tokens": 1000, **changes})
+    ready(scheduler)
+    return scheduler
+
+
+def followers(out: list[Instruction]) -> list[tuple[str, int]]:
+    """Draft nodes that are to follow a stream from now on, with the number of the following."""
+    return [(node, m.generation) for node, m in to_draft(out, OpenStreamRequest)]
+
+
+def notices(out: list[Instruction]) -> list[CommitNotice]:
+    return [message for _, message in to_draft(out, CommitNotice)]
+
+
+def why_plain(scheduler: Scheduler) -> str:
+    (stream,) = scheduler.streams()
+    return scheduler.report.why_plain(stream)
+
+
+# -- following ------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_opened_on_the_target_and_followed_at_once() -> None:
+    out = admit(make(d=0.005))
+    (on_target,) = to_target(out, OpenStreamRequest)
+    ((_, on_draft),) = to_draft(out, OpenStreamRequest)
+    assert on_target.token_ids == on_draft.token_ids == PROMPT
+    assert on_target.num_leased > 0
+
+
+def test_nobody_follows_where_the_client_wants_no_guesses() -> None:
+    assert followers(admit(make(d=0.005), gamma=0)) == []
+
+
+def test_the_draft_node_that_answers_sooner_follows_until_it_has_too_many() -> None:
+    scheduler = make(slow=0.006)
+    join(scheduler, "quick", 0.005, max_streams=1)
+    found = [followers(admit(scheduler, number, max_tokens=1000)) for number in (1, 2)]
+    assert found == [[("quick", 1)], [("slow", 1)]]
+
+
+def test_a_stream_moves_to_a_draft_node_that_is_much_quicker() -> None:
+    out = join(decoding(make(slow=0.050)), "quick")
+    assert followers(out) == [("quick", 2)]
+    assert [node for node, _ in to_draft(out, CloseStreamNotice)] == ["slow"]
+
+
+def test_a_stream_moves_to_a_slower_draft_node_that_is_right_more_often() -> None:
+    """The quick one is tried first; when it has been wrong often enough, the other one is."""
+    scheduler = make(good=0.008, quick=0.003)
+    assert followers(admit(scheduler, max_tokens=1000)) == [("quick", 1)]
+    ready(scheduler)
+    out: list[Instruction] = []
+    for second in range(200):
+        out += commit(scheduler, 7, num_compared=1, num_right=int(second % 2 == 0))
+        out += scheduler.tick(float(second))
+    assert followers(out)[0] == ("good", 2)
+
+
+@pytest.mark.parametrize(
+    ("step_s", "changes"),
+    [(0.006, {}), (0.050, {"max_tokens": 3, "prompt": tuple(range(1, 90)) * 10})],
+    ids=["hardly quicker", "little is left"],
+)
+def test_it_stays_where_a_move_would_gain_little(step_s: float, changes: dict[str, Any]) -> None:
+    assert not join(decoding(make(slow=step_s), **changes), "quick")
+
+
+def test_when_its_draft_node_is_lost_another_one_takes_over_under_a_higher_number() -> None:
+    scheduler = make(a=0.001, b=0.005)
+    assert followers(admit(scheduler)) == [("a", 1)]
+    assert followers(scheduler.draft_lost("a", 0.0)) == [("b", 2)]
+
+
+def test_a_text_with_which_draft_nodes_die_goes_without() -> None:
+    scheduler = make(a=0.005, b=0.005, c=0.005)
+    out = admit(scheduler)
+    for _ in range(2):
+        ((node, _),) = followers(out)
+        out = scheduler.draft_lost(node, 0.0)
+    assert followers(out) == []
+    assert "its draft nodes died" in why_plain(scheduler)
+
+
+def test_a_refused_stream_is_not_offered_to_that_node_again_soon() -> None:
+    scheduler = make(a=0.001, b=0.005)
+    admit(scheduler)
+    assert followers(fail(scheduler, "a", "full")) == [("b", 2)]
+
+
+def test_a_request_that_is_invalid_for_a_draft_node_is_never_offered_to_it_again() -> None:
+    scheduler = make(a=0.001)
+    admit(scheduler, max_tokens=1000)
+    told = scheduler.draft_failed("a", ONE, 1, "no grammars", 0.0, "bad_request")
+    ready(scheduler)
+    for second in range(500):
+        told += commit(scheduler, 7)
+        told += scheduler.tick(float(second))
+    assert followers(told) == []
+
+
+@pytest.mark.parametrize("is_measured", [False, True])
+def test_a_draft_node_that_never_has_a_guess_in_time_loses_the_stream(is_measured: bool) -> None:
+    scheduler = decoding(make(d=0.005))
+    out: list[Instruction] = []
+    for number in range(140):
+        # Where a guess is compared now and then, it is in time.
+        out += commit(scheduler, 5, num_compared=int(is_measured and number % 8 == 0))
+    assert bool(to_draft(out, CloseStreamNotice)) != is_measured
+
+
+# -- what is passed on ----------------------------------------------------------------------------
+
+
+def part(stream_id: int, follow: int) -> ChainPart:
+    return ChainPart(stream_id, follow, 1, len(PROMPT), bytes([200] * 2))
+
+
+def test_guesses_of_who_follows_go_to_the_target_and_no_others() -> None:
+    scheduler = make(d=0.005)
+    ((_, number),) = followers(admit(scheduler))
+    good, stale, strange = part(1, number), part(1, number + 1), part(7, number)
+    out = scheduler.guessed("d", [(good, (4, 5)), (stale, (6, 7)), (strange, (8, 9))], 0.0)
+    assert to_target(out, GuessNotice) == [GuessNotice((good,), (4, 5))]
+    assert scheduler.guessed("other", [(good, (4, 5))], 0.0) == []
+    assert scheduler.num_stale == 3
+
+
+def test_commits_go_to_the_client_and_to_who_follows() -> None:
+    scheduler = decoding(make(d=0.005))
+    out = commit(scheduler, 8, 9, num_draft_tokens=3, num_accepted_tokens=1, text=b"x")
+    (emit,) = (i for i in out if isinstance(i, Emit))
+    assert (emit.position, emit.token_ids, emit.text) == (0, (8, 9), b"x")
+    (notice,) = notices(out)
+    assert notice.new_token_ids == (8, 9)
+    assert notice.entries[0].num_draft_tokens == 3
+
+
+def narrow(rate_bps: float) -> Scheduler:
+    """With a draft node behind a slow link."""
+    scheduler = make()
+    join(scheduler, "d", link=Link(rate_bps=rate_bps))
+    return scheduler
+
+
+def test_commits_that_wait_for_a_busy_link_go_together() -> None:
+    """10 kbit/s: what a message takes is longer than a pass."""
+    scheduler = decoding(narrow(10e3))
+    assert notices(commit(scheduler, 4, now=10.0))
+    assert not notices(commit(scheduler, 5, now=10.01))
+    assert not notices(commit(scheduler, 6, now=10.02))
+    at = scheduler.next_deadline()
+    assert at is not None
+    (notice,) = notices(scheduler.tick(at))
+    assert notice.new_token_ids == (5, 6)
+    assert notice.entries[0].prefix_len == len(PROMPT) + 1
+
+
+def test_a_long_text_goes_in_pieces_with_gaps_between_them() -> None:
+    text = tuple(1 + k % 90 for k in range(200))
+    scheduler = narrow(50e3)
+    ((_, opened),) = to_draft(admit(scheduler, prompt=text), OpenStreamRequest)
+    told = list(opened.token_ids)
+    assert len(told) < 100
+    assert opened.num_known == len(text)
+    now = 0.0
+    while len(told) < len(text):
+        (notice,) = notices(scheduler.tick(now))
+        told += notice.new_token_ids
+        assert not notices(scheduler.tick(now))
+        now = scheduler.next_deadline() or 0.0
+    assert tuple(told) == text
+
+
+def test_a_long_text_on_a_slow_link_does_not_keep_commits_from_others() -> None:
+    scheduler = decoding(narrow(50e3))
+    admit(scheduler, 2, prompt=tuple(1 + k % 90 for k in range(2000)))
+    now, told = 0.0, 0
+    for token_id in range(5, 15):
+        out = commit(scheduler, token_id, now=now)
+        now = (scheduler.next_deadline() or now) + 1e-6
+        out += scheduler.tick(now)
+        entries = [entry for notice in notices(out) for entry in notice.entries]
+        told += sum(entry.num_tokens for entry in entries if entry.stream_id == ONE)
+    assert told >= 8
+
+
+def test_the_target_is_told_to_go_on_long_before_it_would_stop() -> None:
+    scheduler = make()
+    admit(scheduler, max_tokens=1000)
+    leases = leases_of(scheduler.target_ready(ONE, 1, 0.0))
+    for _ in range(200):
+        leases += leases_of(commit(scheduler, 5))
+    ends = [lease.prefix_len + lease.num_tokens for lease in leases]
+    assert len(leases) > 1
+    for lease, end in zip(leases[1:], ends, strict=False):
+        assert lease.prefix_len < end - 16
+
+
+# -- ends and errors ------------------------------------------------------------------------------
+
+
+def test_a_text_that_ends_is_closed_at_its_draft_node() -> None:
+    scheduler = decoding(make(d=0.005))
+    out = commit(scheduler, 5, finish_reason="stop", num_draft_tokens=2, num_accepted_tokens=1)
+    assert [i.reason for i in out if isinstance(i, Finish)] == ["stop"]
+    assert to_draft(out, CloseStreamNotice)
+    figures, _ = scheduler.take_figures(ONE)
+    assert (figures.num_draft_tokens, figures.num_accepted_tokens) == (2, 1)
+    assert scheduler.num_streams == 0
+
+
+def test_a_commit_that_is_missing_makes_it_open_the_stream_anew() -> None:
+    scheduler = decoding(make())
+    (request,) = to_target(commit(scheduler, 5, prefix_len=9), OpenStreamRequest)
+    assert request.generation > 1
+    assert request.token_ids == PROMPT
+    out: list[Instruction] = []
+    while scheduler.num_streams:
+        out = commit(scheduler, 5, prefix_len=9)
+    assert any(isinstance(i, Abort) for i in out)
+
+
+def test_a_commit_that_comes_twice_is_taken_once() -> None:
+    scheduler = decoding(make())
+    commit(scheduler, 5)
+    assert commit(scheduler, 5, prefix_len=len(PROMPT)) == []
+    (emit,) = (i for i in commit(scheduler, 6, prefix_len=4) if isinstance(i, Emit))
+    assert (emit.position, emit.token_ids) == (1, (6,))
+
+
+def test_a_parked_stream_goes_on_when_it_is_ready_again() -> None:
+    scheduler = decoding(make(d=0.005))
+    assert scheduler.target_parked(ONE, 1, 0.0) == []
+    assert scheduler.target_ready(ONE, 1, 0.0) == []
+    out = scheduler.target_ready(ONE, 2, 0.0)
+    assert leases_of(out)
+    # Its draft node has followed all the time.
+    assert followers(out) == []
+    assert notices(commit(scheduler, 5))
+
+
+def test_silence_of_the_target_about_a_stream_ends() -> None:
+    scheduler = decoding(make())
+    out = [each for second in range(2000) for each in scheduler.tick(float(second))]
+    assert to_target(out, OpenStreamRequest)
+    assert any(isinstance(i, Abort) for i in out)
+
+
+def test_a_stream_goes_on_with_its_journal_on_another_target() -> None:
+    scheduler = decoding(make(d=0.005))
+    commit(scheduler, 5)
+    stream, out = scheduler.release(ONE, 0.0)
+    assert to_target(out, CloseStreamNotice)
+    (request,) = to_target(make(d=0.005).adopt(stream), OpenStreamRequest)
+    assert request.token_ids == (*PROMPT, 5)
+    assert request.generation == 2
+
+
+# -- the air --------------------------------------------------------------------------------------
+
+CELL = Link(1e5, 0.001, "cell", 0.001)
+ELSEWHERE = Link(1e5, 0.001, "other", 0.001)
+
+
+def on_air(num_streams: int = 8, **links: Link) -> tuple[Scheduler, Drafts]:
+    """Streams of a target, and draft nodes by name."""
+    drafts = Drafts()
+    scheduler = Scheduler(TARGET_COSTS, drafts, mode=MODES["auto"], name="target")
+    for name, link in links.items():
+        join(scheduler, name, link=link)
+    for number in range(1, num_streams + 1):
+        admit(scheduler, number, max_tokens=1000)
+    return scheduler, drafts
+
+
+def share(node: DraftRecord, uses: int = 1) -> float:
+    """What a draft node may take of its medium. uses: how often a guess takes it."""
+    return uses * node.share_up + node.share_down
+
+
+def test_nodes_of_a_medium_share_it_by_what_their_messages_take_and_their_streams() -> None:
+    faster = Link(4e5, 0.001, "cell", 0.001)
+    _, drafts = on_air(a=CELL, b=faster, c=ELSEWHERE, wired=Link())
+    a, b = drafts["a"], drafts["b"]
+    # Some is left free, so that messages do not queue.
+    assert 0.5 < share(a) + share(b) < 1.0
+    # Guesses of a step are more than the tokens that are told.
+    assert a.share_up > a.share_down
+    assert share(drafts["c"]) == pytest.approx(share(a) + share(b))
+    assert drafts["wired"].rate_up_bps == 0
+    # The rate that it has goes with what it is told.
+    assert 0 < a.rate_up_bps < 1e5
+
+
+def test_a_target_on_the_medium_comes_before_guesses_and_hears_them_over_it() -> None:
+    _, drafts = on_air(d=CELL, elsewhere=ELSEWHERE)
+    alone = share(drafts["d"])
+    drafts.take("target", "cell", 0.3)
+    # A guess takes the medium twice: to the coordinator, and from there to the target.
+    assert share(drafts["d"], 2) == pytest.approx(alone - 0.3)
+    assert share(drafts["elsewhere"]) == pytest.approx(alone)
+
+
+def test_nobody_guesses_over_a_medium_that_a_target_needs_for_its_answers() -> None:
+    scheduler, drafts = on_air(1, d=CELL)
+    ready(scheduler)
+    drafts.take("target", "cell", 0.9)
+    assert to_draft(scheduler.tick(1e6), CloseStreamNotice)
+    reason = "draft off: the answers of targets fill the shared medium"
+    assert why_plain(scheduler) == reason
+    drafts.give_back("target")
+    assert followers(scheduler.tick(2e6)) == [("d", 2)]
+
+
+@pytest.mark.parametrize("num_streams", [0, 8])
+def test_answers_of_many_streams_fill_a_narrow_cell_until_the_target_is_gone(
+    num_streams: int,
+) -> None:
+    scheduler, drafts = on_air(num_streams)
+    scheduler.target_link(Link(50_000.0, 0.002, "cell", 0.0005))
+    scheduler.tick(1.0)
+    assert drafts.is_full("cell") == bool(num_streams)
+    assert not drafts.is_full("other")
+    scheduler.release_all(2.0)
+    assert not drafts.is_full("cell")
+
+
+def test_commits_wait_for_the_share_of_the_air_that_they_have_and_merge() -> None:
+    scheduler, drafts = on_air(1, d=Link(2e4, 0.001, "cell", 0.001))
+    ready(scheduler)
+    (notice,) = notices(commit(scheduler, 7, now=1.0))
+    node = drafts["d"]
+    assert notice.rate_bps == node.rate_up_bps
+    assert not notices(commit(scheduler, 8, now=1.001))
+    assert not notices(commit(scheduler, 9, now=1.002))
+    deadline = scheduler.next_deadline()
+    assert deadline is not None
+    # The text, which waited for nobody, is paid for as well.
+    air_s = node.message_s(1, len(PROMPT)) + node.message_s(1, 1)
+    assert deadline == pytest.approx(1.0 + air_s / node.share_down)
+    (notice,) = notices(scheduler.tick(deadline))
+    assert notice.new_token_ids == (8, 9)
