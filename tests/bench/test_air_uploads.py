@@ -220,7 +220,7 @@ async def test_guesses_go_on_between_the_pieces_of_an_upload(eventually: Any) ->
     config = ToyConfig(num_cells=16384)
     # The draft is quicker than the target, or no guess would be in time.
     model = ToyModel(replace(config, pass_s=0.01))
-    drafter = DraftState(ToyModel(replace(config, agreement=0.9)), TOY_COSTS.decode.at)
+    drafter = DraftState(ToyModel(replace(config, agreement=0.9)))
     async with contextlib.AsyncExitStack() as stack:
         # Ends after all that uses it.
         context = stack.enter_context(ZmqContext())

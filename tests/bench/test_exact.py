@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bench.exact import exact_plan
-from policies.cuts import best_plan
 from policies.cycle import evaluate
+from policies.joint import best_plan
 from policies.latency import CostTable, NodeCosts
 from policies.plan import DraftView, Link, Observation, StreamView
 from policies.problem import problem_of

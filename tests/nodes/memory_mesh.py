@@ -92,7 +92,7 @@ class Members:
         grammars = Grammars(ToyTokenizer(96), model.info)
         known = model.info, TOY_COSTS
         where = {"endpoint": "memory", "node": name}
-        state = DraftState(model, TOY_COSTS.decode.at, grammars=grammars)
+        state = DraftState(model, grammars=grammars)
         draft = DraftNode(self._connect(name), state, *known, **where)
         self.tasks[name] = asyncio.create_task(draft.run())
 

@@ -356,7 +356,7 @@ class PureCluster:
         assert len(serving.placement.waiting) == 0
         assert not any(draft.followed for draft in self.state._drafts)
         for record in self.state._roster.nodes("target"):
-            assert (record.used_cells, record.scheduler.num_streams) == (0, 0)  # type: ignore[union-attr]
+            assert (record.used_cells, len(record.scheduler.streams)) == (0, 0)  # type: ignore[union-attr]
         for node in self._alive(self.nodes):
             assert node.engine is not None
             assert node.engine.num_streams == 0

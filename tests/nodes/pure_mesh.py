@@ -276,7 +276,7 @@ class PureMesh:
         if next_step is not None and next_step <= self.now:
             moves.append(self._target_steps)
         # Plans are made now and then.
-        if self.scheduler.num_streams and self.choose.below(_PLANS_ONE_IN) == 0:
+        if len(self.scheduler.streams) and self.choose.below(_PLANS_ONE_IN) == 0:
             moves.append(self._plan)
         if self.waiting and self._has_room():
             moves.append(self._admit)
@@ -301,7 +301,9 @@ class PureMesh:
         if self._held_until() is not None:
             moves.append(self._wait)
         moves += [
-            partial(self._cancel, s) for s in self.to_cancel if self.scheduler.stream(s) is not None
+            partial(self._cancel, s)
+            for s in self.to_cancel
+            if self.scheduler.streams.get(s) is not None
         ]
         return moves
 
@@ -346,7 +348,7 @@ class PureMesh:
 
     def _has_room(self) -> bool:
         # Of cells the target takes care itself: who does not fit yet waits there.
-        return self.scheduler.num_streams < self.case.target.max_sequences
+        return len(self.scheduler.streams) < self.case.target.max_sequences
 
     def _admit(self) -> None:
         stream_id = self.waiting.popleft()
@@ -356,7 +358,7 @@ class PureMesh:
 
     def _cancel(self, stream_id: StreamId) -> None:
         self.to_cancel.remove(stream_id)
-        self._carry_out(self.scheduler.cancel(stream_id, self.now))
+        self._carry_out(self.scheduler.cancel(stream_id))
 
     def _carry_out(self, instructions: Sequence[Instruction]) -> None:
         for instruction in instructions:
@@ -404,7 +406,7 @@ class PureMesh:
                 assert tuple(self.token_ids[stream_id]) == expected.token_ids
                 assert self.text[stream_id] == expected.text
                 assert reason == expected.finish_reason
-        assert self.scheduler.num_streams == self.target.num_streams == 0
+        assert len(self.scheduler.streams) == self.target.num_streams == 0
         assert self.model.free_cells() == self.case.target.num_cells
         for draft in self.drafts:
             assert draft.drafter is None or draft.drafter.num_streams == 0
@@ -447,13 +449,13 @@ class PureMesh:
                 out = self.scheduler.committed(message, self.now)
             case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read):
                 out = self.scheduler.target_ready(
-                    StreamId(s), g, self.now, num_read, has_begun=message.has_begun
+                    StreamId(s), g, num_read, has_begun=message.has_begun
                 )
             case StreamParkedNotice(stream_id=s, generation=g):
                 self.num_parked += 1
-                out = self.scheduler.target_parked(StreamId(s), g, self.now)
+                out = self.scheduler.target_parked(StreamId(s), g)
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
-                out = self.scheduler.target_failed(StreamId(s), g, reason, self.now)
+                out = self.scheduler.target_failed(StreamId(s), g, reason)
         self._carry_out(out)
 
     # -- the drafts --------------------------------------------------------------------------------
@@ -461,7 +463,6 @@ class PureMesh:
     def _join(self, draft: _Draft) -> None:
         draft.drafter = DraftState(
             self._draft_engine(draft.case),
-            DRAFT_COSTS.decode.at,
             grammars=self.grammars if draft.case.has_grammars else None,
         )
         self._carry_out(self.scheduler.draft_joined(draft.name, DRAFT_COSTS))
@@ -476,7 +477,7 @@ class PureMesh:
         draft.drafter = None
         draft.inbox.clear()
         draft.outbox.clear()
-        self._carry_out(self.scheduler.draft_lost(draft.name, self.now))
+        self._carry_out(self.scheduler.draft_lost(draft.name))
         if self.choose.below(2):
             drafter.forget_all()
             draft.drafter = drafter
@@ -507,7 +508,8 @@ class PureMesh:
             case GuessNotice():
                 out = self.scheduler.guessed(draft.name, list(parts_of(message)), self.now)
             case StreamReadyNotice(stream_id=s, generation=g):
-                out = self.scheduler.draft_ready(draft.name, StreamId(s), g, self.now)
+                self.scheduler.draft_ready(draft.name, StreamId(s), g)
+                return
             case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
-                out = self.scheduler.draft_failed(draft.name, StreamId(s), g, reason, self.now)
+                out = self.scheduler.draft_failed(draft.name, StreamId(s), g, reason)
         self._carry_out(out)

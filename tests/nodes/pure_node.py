@@ -65,7 +65,7 @@ class PureNode:
                 costs=TOY_COSTS,
             )
         else:
-            self._engine = DraftState(self.model, TOY_COSTS.decode.at, grammars=grammars)
+            self._engine = DraftState(self.model, grammars=grammars)
 
     @property
     def engine(self) -> TargetState | DraftState:

@@ -11,13 +11,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.draft.followed import Followed
-from nodes.scheduler.node_backoff import NodeBackoff
 from nodes.scheduler.planning import Wait
-from nodes.scheduler.stream import Figures, Follow, Stream
-from nodes.target.composing import Chosen
-from nodes.target.guesses import GuessBuffer
-from nodes.target.holding import Hold
-from nodes.target.stream import TargetStream
+from nodes.scheduler.stream import Figures, Follow, NodeBackoff, Stream
+from nodes.target.composing import Chosen, Hold
+from nodes.target.stream import GuessBuffer, TargetStream
 from nodes.worker.stream import StreamSpec
 from tests.nodes.cluster_case import ClusterCase
 from tests.nodes.pure_cluster import PureCluster
@@ -77,7 +74,7 @@ def test_nothing_of_a_request_stays(case: ClusterCase) -> None:
     state = cluster.state
     assert not any(node.followed or node.num_unread for node in state._drafts)
     for scheduler in state.schedulers:
-        assert scheduler.state.ended == scheduler.state.waits == {}
+        assert scheduler.ended == scheduler.waits == {}
     assert state._serving.ledger._ids_of_client == {}
     tokenizing = state._serving.ledger.tokenizing
     assert not any(tokenizing._queues.values())

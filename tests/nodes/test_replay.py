@@ -17,7 +17,7 @@ from nodes.messages import MAX_GAMMA
 from nodes.service.local import local_mesh
 from nodes.service.roles import run_draft, run_target
 from nodes.worker.engines import calibration_of
-from policies.confidence import DraftCalibration
+from policies.acceptance import DraftCalibration
 from tests.engine.recordings import COSTS, toy_recording
 from tests.nodes.memory_mesh import ask
 from tests.nodes.pure_mesh import StreamCase

@@ -17,7 +17,7 @@ from nodes.target.events import Committed, Event, PromptScored
 from nodes.target.state import TargetState
 from nodes.worker.events import Failed, Ready
 from nodes.worker.stream import StreamId, StreamSpec
-from policies.confidence import Calibration, DraftCalibration
+from policies.acceptance import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.draft.script import guessed_of
 from tests.nodes.draft.script import run as run_draft
@@ -38,9 +38,7 @@ def spec_with(grammar: Grammar, **changes: Any) -> StreamSpec:
 
 def make_draft() -> DraftState:
     sure = Calibration((), (0.9,))
-    return DraftState(
-        ToyModel(ToyConfig()), lambda _: 0.001, DraftCalibration(sure, sure), toy_grammars(96)
-    )
+    return DraftState(ToyModel(ToyConfig()), DraftCalibration(sure, sure), toy_grammars(96))
 
 
 def alone(spec: StreamSpec) -> Reference:
@@ -185,7 +183,7 @@ def test_without_the_library_only_streams_with_grammars_fail(
 
 
 def test_a_draft_without_grammars_refuses_the_stream_and_keeps_its_room() -> None:
-    drafter = DraftState(ToyModel(ToyConfig(max_sequences=1)), lambda _: 0.001)
+    drafter = DraftState(ToyModel(ToyConfig(max_sequences=1)))
     reason = "this engine has no grammars"
     assert drafter.open(spec_with(ENDING)) == [Failed(ONE, 1, reason, "unavailable")]
     assert drafter.open(make_spec(2, prompt=(9,))) == [Ready(TWO, 1)]

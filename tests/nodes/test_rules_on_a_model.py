@@ -116,7 +116,7 @@ def test_guesses_change_no_token_of_a_text_with_rules(
     other = LlamaModel(LlamaConfig(path=path, num_cells=512, max_sequences=1, repack=False))
     try:
         own = Grammars(other.tokenizer, other.info)
-        drafter = DraftState(other, lambda _: 0.01, grammars=own)
+        drafter = DraftState(other, grammars=own)
         state = TargetState(model, model.vocabulary, grammars=grammars, costs=FLAT)
         for node in (drafter, state):
             node.open(spec)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from policies.baselines import POLICIES, SCHEMES, equal_bounds
-from policies.cuts import best_plan
 from policies.cycle import evaluate
-from policies.joint import joint_plan
+from policies.joint import best_plan, joint_plan
 from policies.latency import CostTable, NodeCosts
 from policies.plan import DraftView, Observation, StreamView
 from policies.problem import problem_of

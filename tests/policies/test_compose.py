@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.compose import Offer, composed
+from policies.guesses import Offer, composed
 from policies.latency import CostTable
 
 FLAT = CostTable((1, 64), (0.010, 0.011))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.confidence import (
+from policies.acceptance import (
     Calibration,
     DraftCalibration,
     binned,

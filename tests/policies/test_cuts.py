@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bench.exact import exact_plan
-from policies.cuts import _best_single, best_plan, mixed_plans
 from policies.cycle import CyclePlan, block_sums, evaluate
+from policies.joint import _best_single, best_plan, mixed_plans
 from policies.latency import CostTable, NodeCosts
 from policies.plan import DraftView, Link, Observation, StreamView
 from policies.problem import problem_of

@@ -8,10 +8,9 @@ from random import Random
 import numpy as np
 import pytest
 
-from policies.cuts import best_plan
 from policies.cycle import CyclePlan
 from policies.describe import describe
-from policies.joint import joint_plan
+from policies.joint import best_plan, joint_plan
 from policies.latency import CostTable, NodeCosts
 from policies.plan import (
     Batch,

@@ -7,8 +7,8 @@ from random import Random
 import numpy as np
 import pytest
 
-from policies.cuts import best_plan
 from policies.cycle import CyclePlan, evaluate
+from policies.joint import best_plan
 from policies.latency import CostTable, NodeCosts
 from policies.plan import DraftView, Link, Observation, StreamView
 from policies.problem import problem_of, seconds_upto

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policies.guesses import LEAST_CHANCE, WINDOW, Ahead, extended
 from policies.latency import CostTable
-from policies.window import LEAST_CHANCE, WINDOW, Ahead, extended
 
 FLAT = CostTable((1, 64), (0.004, 0.004)).at
 STEEP = CostTable((1, 64), (0.004, 0.256)).at

@@ -18,7 +18,7 @@ from bench.distill.sampling.answers import Answer
 from nodes.engine.protocol import Span
 from nodes.engine.sampling import Sampling, sample
 from nodes.engine.toy import ToyConfig, ToyModel
-from policies.confidence import Calibration, DraftCalibration
+from policies.acceptance import Calibration, DraftCalibration
 
 _SEED = 2
 

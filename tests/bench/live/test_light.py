@@ -127,7 +127,7 @@ def test_a_stream_that_is_closed_is_forgotten() -> None:
 
 def told(draft: LightDraft, prefix_len: int, num_tokens: int) -> None:
     """Tell a draft node of committed tokens, and of some of a stream that it does not follow."""
-    entries = tuple(AddedEntry(s, 1, prefix_len, num_tokens, 0, 0) for s in (7, 8))
+    entries = tuple(AddedEntry(s, 1, prefix_len, num_tokens) for s in (7, 8))
     draft.hear(CommitNotice(entries, law(0, prefix_len, num_tokens) * 2))
 
 

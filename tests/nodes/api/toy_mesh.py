@@ -32,7 +32,7 @@ class ToyMesh:
     model: ToyModel
 
     def num_streams(self) -> int:
-        return sum(scheduler.num_streams for scheduler in self.coordinator.state.schedulers)
+        return sum(len(scheduler.streams) for scheduler in self.coordinator.state.schedulers)
 
     def say_bye(self) -> None:
         """The coordinator stops, as its members see it."""
@@ -77,7 +77,7 @@ def toy_mesh(num_targets: int = 1, **changes: Any) -> Iterator[ToyMesh]:
             model = ToyModel(ToyConfig(agreement=0.8))
             draft = DraftNode(
                 context.connect(endpoint),
-                DraftState(model, TOY_COSTS.decode.at),
+                DraftState(model),
                 model.info,
                 TOY_COSTS,
                 endpoint=endpoint,

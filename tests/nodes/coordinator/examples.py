@@ -30,7 +30,7 @@ MESSAGES: tuple[Any, ...] = (
     nodes.CloseStreamNotice(1, 1),
     nodes.GuessNotice((nodes.ChainPart(1, 1, 1, 3, b"\xff"),), (7,)),
     nodes.HoldNotice((nodes.HoldEntry(1, 1, 1, 2, 3),)),
-    nodes.CommitNotice((nodes.AddedEntry(1, 1, 3, 1, 0, 0),), (7,)),
+    nodes.CommitNotice((nodes.AddedEntry(1, 1, 3, 1),), (7,)),
     nodes.LeaseRequest(()),
     nodes.ProbeRequest(1),
     nodes.ProbeReply(1, "d"),

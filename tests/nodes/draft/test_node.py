@@ -106,7 +106,7 @@ async def test_a_draft_node_that_missed_tokens_gives_the_stream_up() -> None:
         await coordinator.welcome()
         coordinator.say(opening())
         await coordinator.hear(StreamReadyNotice)
-        entry = AddedEntry(1, 1, len(PROMPT) + 5, 1, 0, 0)
+        entry = AddedEntry(1, 1, len(PROMPT) + 5, 1)
         coordinator.say(CommitNotice((entry,), (7,)))
         failed = await coordinator.hear(StreamFailedNotice)
         assert "the message with tokens 3 to 8 is lost" in failed.reason

@@ -13,8 +13,8 @@ from nodes.draft.state import DraftState, Event
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.messages import MAX_WINDOW
 from nodes.worker.events import Failed, Ready
-from policies.confidence import Calibration, DraftCalibration
-from policies.window import LEAST_CHANCE, WINDOW
+from policies.acceptance import Calibration, DraftCalibration
+from policies.guesses import LEAST_CHANCE, WINDOW
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.draft.script import ONE, SAMPLED, TWO, make_draft, parts_of, run, text_of
 from tests.nodes.reference import reference
@@ -49,7 +49,7 @@ def test_it_guesses_as_far_ahead_as_a_guess_has_a_chance() -> None:
 @pytest.mark.parametrize("chance", [0.4, 0.7, 0.98])
 def test_unsure_guesses_end_sooner_and_sure_ones_with_the_window(chance: float) -> None:
     calibration = DraftCalibration(*[Calibration((), (chance,))] * 2)
-    state = DraftState(ToyModel(ToyConfig()), lambda _: 0.001, calibration)
+    state = DraftState(ToyModel(ToyConfig()), calibration)
     parts = parts_of(follow(state))
     assert sum(len(part.token_ids) for part in parts) == ahead(chance)
 

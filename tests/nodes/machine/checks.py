@@ -9,7 +9,7 @@ from mesh import credits
 from nodes.coordinator.service import Coordinator
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.state import CoordinatorState
-from nodes.scheduler.state import SchedulerState
+from nodes.scheduler import Scheduler
 from nodes.scheduler.stream import Running, Stream
 from nodes.worker.stream import StreamId
 from tests.nodes.machine.processes import ClientProcess, NodeProcess
@@ -21,7 +21,7 @@ def check(coordinator: Coordinator) -> None:
     check_waiting(state._serving)
     check_drafts(state)
     for scheduler in state.schedulers:
-        check_streams(scheduler.state)
+        check_streams(scheduler)
     check_credits(coordinator)
 
 
@@ -45,8 +45,8 @@ def check_requests(state: CoordinatorState) -> None:
     assert serving.ledger.streams == of_requests
     owners: dict[int, str] = {}
     for node, scheduler in roster.schedulers():
-        assert scheduler.num_streams <= node.profile.max_streams
-        for stream in scheduler.streams():
+        assert len(scheduler.streams) <= node.profile.max_streams
+        for stream in scheduler.streams.values():
             stream_id = stream.spec.stream_id
             assert stream_id not in owners, "a stream has two targets"
             owners[stream_id] = node.name
@@ -89,10 +89,10 @@ def check_drafts(state: CoordinatorState) -> None:
     followers: dict[str, set[StreamId]] = {}
     is_reading: set[str] = set()
     for scheduler in state.schedulers:
-        held = scheduler.state
+        held = scheduler
         assert held.drafts is drafts
         assert held.usable <= names
-        for stream in scheduler.streams():
+        for stream in scheduler.streams.values():
             follow = stream.follow
             if follow is None:
                 assert stream.plain_reason or not stream.wants_follower
@@ -109,7 +109,7 @@ def check_drafts(state: CoordinatorState) -> None:
     assert followers == {}, "a draft node that is gone follows streams"
 
 
-def check_streams(state: SchedulerState) -> None:
+def check_streams(state: Scheduler) -> None:
     """No stream waits for what nobody will say: its target may go on, its draft node is told."""
     assert state.waits.keys() <= state.streams.keys(), "a stream waits that is not here"
     assert state.ended == {}, "what an ended stream did was not asked for"
@@ -130,7 +130,9 @@ def check_streams(state: SchedulerState) -> None:
 
 def journals_of(state: CoordinatorState) -> dict[StreamId, Stream]:
     """All streams, those that wait for another target included."""
-    found = {s.spec.stream_id: s for scheduler in state.schedulers for s in scheduler.streams()}
+    found = {
+        s.spec.stream_id: s for scheduler in state.schedulers for s in scheduler.streams.values()
+    }
     for request in state._serving.ledger.requests.values():
         for stream_id, choice in request.choices.items():
             if choice.journal is not None:
@@ -185,5 +187,5 @@ def check_empty(coordinator: Coordinator) -> None:
     assert not any(node.followed or node.num_unread for node in state._drafts)
     assert state._uploads.num_under_way == 0
     for scheduler in state.schedulers:
-        assert scheduler.num_streams == 0
-        assert scheduler.state.waits == {} == scheduler.state.ended
+        assert len(scheduler.streams) == 0
+        assert scheduler.waits == {} == scheduler.ended

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from nodes.messages import CommitEntry, CommitNotice, CommitReply, OpenStreamRequest
+from nodes.scheduler import report
 from nodes.scheduler.comparison import Comparison, Speculation
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.scheduler.planning import MODES
@@ -81,9 +82,9 @@ class Watched:
     @property
     def why(self) -> tuple[str, str]:
         """Label and line of the reason why the stream has no guesses."""
-        stream = self.scheduler.stream(ONE)
+        stream = self.scheduler.streams.get(ONE)
         assert stream is not None
-        return self.scheduler.report.plain(stream), self.scheduler.report.why_plain(stream)
+        return report.plain(self.scheduler, stream), report.why_plain(self.scheduler, stream)
 
     @property
     def is_paused(self) -> bool:
@@ -133,7 +134,7 @@ def test_guesses_for_many_streams_are_compared_apart_from_those_for_one() -> Non
 def test_a_pass_is_compared_though_its_last_stream_is_gone() -> None:
     mesh = without_guesses()
     late = CommitReply(0.05, (CommitEntry(ONE, 1, 99, 1, 0, 0, "", b"x"),), (7,))
-    mesh.scheduler.cancel(ONE, 0.0)
+    mesh.scheduler.cancel(ONE)
     assert mesh.scheduler.committed(late, 0.0) == []
 
 
@@ -171,13 +172,13 @@ def test_who_asks_for_guesses_gets_them_where_others_do_without() -> None:
     assert [type(message) for message in mesh.told] == [OpenStreamRequest, CommitNotice]
     mesh.decode(100)
     assert mesh.is_guessed_for
-    mesh.take(mesh.scheduler.cancel(StreamId(2), 0.0))
+    mesh.take(mesh.scheduler.cancel(StreamId(2)))
     mesh.decode()
     assert not mesh.is_guessed_for
 
 
 def test_without_draft_nodes_it_is_told_that_there_are_none() -> None:
     mesh = without_guesses()
-    mesh.take(mesh.scheduler.draft_lost("d", 0.0))
+    mesh.take(mesh.scheduler.draft_lost("d"))
     mesh.decode()
     assert mesh.why == ("no_draft", "draft off: there is no draft node")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from nodes.messages import HoldEntry, HoldNotice
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.planning import Choice, Made, Mode, Planning, Wait, changed, waits_of
+from nodes.scheduler.planning import Made, Mode, Planning, promises, waits_of
 from nodes.worker.stream import StreamId
 from policies.joint import joint_plan
 from policies.latency import CostTable, NodeCosts
@@ -36,10 +38,6 @@ def seen(alpha: float = 0.8, draft_s: float = 0.002, rtt_s: float = 0.001) -> Ob
     return Observation(streams, costs(0.05, 0.0005), (draft,))
 
 
-def made(grouped_s: float, open_s: float = 1.0) -> Made:
-    return Made(seen(), Plan(), grouped_s, open_s)
-
-
 def test_what_streams_wait_for_is_what_the_program_says() -> None:
     planned = Planning(seen(), joint_plan).make()
     assert planned.grouped.batches
@@ -54,47 +52,9 @@ def test_a_plan_without_guesses_is_no_alternative() -> None:
     assert Planning(seen(draft_s=0.5), joint_plan).make().grouped_s == math.inf
 
 
-def decided(choice: Choice, given: Made, observed_s: float, times: int, at: float = 0.0) -> bool:
-    for second in range(times):
-        choice.decide(given, observed_s, at + second)
-    return choice.is_grouped
-
-
-def test_nobody_waits_where_that_promises_little() -> None:
-    assert not decided(Choice(), made(0.95), 1.0, 50)
-
-
-def test_groups_are_tried_where_they_promise_much_and_kept_where_they_give_it() -> None:
-    choice = Choice()
-    assert decided(choice, made(0.5), 1.0, 10)
-    assert decided(choice, made(0.5), 0.6, 50, 10.0)
-
-
-def test_groups_that_do_not_give_what_they_promised_are_left_and_rest_for_longer() -> None:
-    choice = Choice()
-    num_grouped = []
-    for _ in range(2):
-        grouped = [choice.decide(made(0.5), 1.0, float(now)) for now in range(400)]
-        num_grouped.append(sum(grouped))
-    assert 0 < num_grouped[0] < 40
-    assert num_grouped[1] <= num_grouped[0]
-
-
-def test_what_weighs_on_both_ways_is_not_held_against_groups() -> None:
-    """Everything takes three times what is predicted, before and after."""
-    choice = Choice()
-    assert decided(choice, made(0.5), 3.0, 10)
-    assert decided(choice, made(0.5), 1.8, 50, 10.0)
-
-
-def test_a_way_that_is_asked_for_stays() -> None:
-    assert decided(Choice(is_grouped=True, is_forced=True), made(math.inf), 9.0, 20)
-    assert not decided(Choice(is_forced=True), made(0.1), 9.0, 20)
-
-
-def test_only_streams_that_wait_for_something_else_are_told() -> None:
-    a, b = Wait(1, 2, 0.1), Wait(1, 3, 0.1)
-    assert changed({1: a, 2: a, 3: a}, {1: a, 2: b, 4: a}) == [2, 3, 4]
+@pytest.mark.parametrize(("grouped_s", "is_worth_it"), [(0.95, False), (0.5, True)])
+def test_nobody_waits_where_that_promises_little(grouped_s: float, is_worth_it: bool) -> None:
+    assert promises(Made(seen(), Plan(), grouped_s, 1.0)) is is_worth_it
 
 
 # -- what a target is told of it -----------------------------------------------------------------
@@ -107,7 +67,6 @@ def together(observation: Observation) -> Plan:
     streams = observation.streams
     gammas = tuple(4 if stream.draft is not None else 0 for stream in streams)
     times = BatchTimes(0.1, 0.0, 0.1, 0.3, 10)
-    # No better than what is in force, which is kept then.
     prediction = Prediction(0.3, "", 1e9, 100.0, (times,))
     return Plan((Batch(tuple(s.stream_id for s in streams), gammas),), prediction=prediction)
 
@@ -135,22 +94,28 @@ def test_streams_of_a_group_wait_for_their_guesses() -> None:
     assert holds == {s: HoldEntry(s, 1, 1, 4, 300_000) for s in (ONE, TWO)}
 
 
+def test_only_streams_that_wait_for_something_else_are_told() -> None:
+    scheduler = decoding(d=2)
+    scheduler.tick(1.0)
+    assert held(scheduler.tick(2.1)) == {}
+
+
 def test_nobody_waits_when_all_draft_nodes_are_gone() -> None:
     scheduler = decoding(d=2)
     scheduler.tick(1.0)
-    scheduler.draft_lost("d", 1.5)
+    scheduler.draft_lost("d")
     holds = held(scheduler.tick(2.1))
     assert {s: entry.group for s, entry in holds.items()} == {ONE: 0, TWO: 0}
-    assert scheduler.plan_in_force.batches == ()
+    assert scheduler.plan.batches == ()
     assert held(scheduler.tick(3.2)) == {}
 
 
 def test_a_stream_that_lost_its_draft_node_waits_for_no_guesses() -> None:
     scheduler = decoding(c=1, d=1)
     scheduler.tick(1.0)
-    scheduler.draft_lost("c", 1.5)
+    scheduler.draft_lost("c")
     ((lost, entry),) = held(scheduler.tick(2.1)).items()
-    stream = scheduler.stream(StreamId(lost))
+    stream = scheduler.streams.get(StreamId(lost))
     assert stream is not None
     assert stream.follow is None
     # It goes with its group all the same.
@@ -161,5 +126,5 @@ def test_a_plan_says_nothing_of_streams_that_left_while_it_was_made() -> None:
     scheduler = decoding(d=2)
     planning = scheduler.begin_plan(1.0)
     assert planning is not None
-    scheduler.cancel(ONE, 1.1)
-    assert set(held(scheduler.take_plan(planning, planning.make(), 1.2))) == {TWO}
+    scheduler.cancel(ONE)
+    assert set(held(scheduler.take_plan(planning.make(), 1.2))) == {TWO}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.scheduler import Scheduler
+from nodes.scheduler import Scheduler, report
 from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.planning import MODES
+from nodes.scheduler.planning import MODES, observed_price_s, predicted_price_s
 from nodes.scheduler.stream import Stream
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.scheduler.watched import (
@@ -24,14 +24,14 @@ from tests.nodes.scheduler.watched import (
 
 
 def only(scheduler: Scheduler) -> Stream:
-    (stream,) = scheduler.streams()
+    (stream,) = scheduler.streams.values()
     return stream
 
 
 def why(scheduler: Scheduler) -> tuple[str, str]:
     """Label and line of the only stream."""
     stream = only(scheduler)
-    return scheduler.report.plain(stream), scheduler.report.why_plain(stream)
+    return report.plain(scheduler, stream), report.why_plain(scheduler, stream)
 
 
 def test_what_a_guess_would_have_cost_is_told_beside_its_chance() -> None:
@@ -95,38 +95,39 @@ def test_why_a_draft_node_was_given_up_is_told_until_another_one_follows() -> No
 def test_a_stream_that_had_guesses_needs_no_reason() -> None:
     scheduler = decoding("d")
     commit(scheduler, 5, 6, num_draft_tokens=2, num_accepted_tokens=1, num_offered=2)
-    assert scheduler.report.plain(only(scheduler)) == ""
-    assert scheduler.report.gammas() == {ONE: 2}
+    assert report.plain(scheduler, only(scheduler)) == ""
+    assert only(scheduler).last_pass.num_guesses == 2
     # Nor one whose text the target still reads.
-    scheduler.target_parked(ONE, 1, 0.0)
-    assert scheduler.report.plain(only(scheduler)) == ""
+    scheduler.target_parked(ONE, 1)
+    assert report.plain(scheduler, only(scheduler)) == ""
 
 
 def test_prices_of_both_ways_are_known_once_a_plan_was_made() -> None:
     scheduler = make_scheduler("d", mode=MODES["auto"])
     admit(scheduler)
     ready(scheduler)
-    assert scheduler.report.prices_s == (0.0, 0.0)
+    assert predicted_price_s(scheduler) == 0.0
     scheduler.tick(0.0)
-    plain_s = TARGET_COSTS.decode.at(1)
-    assert all(0.0 < price_s < plain_s for price_s in scheduler.report.prices_s)
+    made, plain_s = scheduler.last_made, TARGET_COSTS.decode.at(1)
+    assert made is not None
+    assert all(0.0 < price_s < plain_s for price_s in (made.open_s, made.grouped_s))
     # The way in force is the one that needs no groups.
-    assert scheduler.report.plan.batches == ()
+    assert scheduler.plan.batches == ()
 
 
 def test_the_price_as_seen_is_of_the_times_between_commits() -> None:
     scheduler = decoding("d", max_tokens=1000)
-    assert scheduler.report.observed_price_s == 0.0
+    assert observed_price_s(scheduler) == 0.0
     for number in range(200):
         commit(scheduler, 5, 6, now=number * 0.1, num_draft_tokens=1, num_accepted_tokens=1)
     # Two tokens every 100 ms.
-    assert scheduler.report.observed_price_s == pytest.approx(0.05, rel=0.01)
+    assert observed_price_s(scheduler) == pytest.approx(0.05, rel=0.01)
 
 
 def test_errors_are_known_of_passes() -> None:
     scheduler = decoding()
     commit(scheduler, 5, pass_s=1.25 * TARGET_COSTS.decode.at(1))
-    errors = scheduler.report.errors()
+    errors = scheduler.stage_errors.figures()
     assert (errors["pass"].num_seen, errors["plan"].num_seen) == (1, 0)
     assert errors["pass"].median == pytest.approx(0.25)
 
@@ -141,7 +142,7 @@ def test_what_a_plan_would_cost_for_ever_is_no_error_of_it() -> None:
     for number in range(5):
         commit(scheduler, 5, now=number * 2.0)
         scheduler.tick(number * 2.0)
-    assert scheduler.report.errors()["plan"].num_seen == 0
+    assert scheduler.stage_errors.figures()["plan"].num_seen == 0
     assert sum(scheduler.counts.ratios["plan"].counts) == 0
 
 
@@ -149,8 +150,6 @@ def test_costs_are_those_seen_since_the_calibration() -> None:
     scheduler = decoding("d")
     for _ in range(50):
         commit(scheduler, 5, pass_s=2 * PASS_S)
-    costs = scheduler.report.target_costs()
-    assert costs is not None
+    assert scheduler.target is not None
+    costs = scheduler.target.now()
     assert costs.decode.at(1) > 1.5 * TARGET_COSTS.decode.at(1)
-    assert scheduler.report.draft_costs("d") == DRAFT_COSTS
-    assert scheduler.report.draft_costs("other") is None

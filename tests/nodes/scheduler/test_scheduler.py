@@ -13,9 +13,9 @@ from nodes.messages import (
     GuessNotice,
     OpenStreamRequest,
 )
-from nodes.scheduler import Scheduler
+from nodes.scheduler import Scheduler, report
 from nodes.scheduler.drafts import DraftRecord, Drafts
-from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, leases_of
+from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction
 from nodes.scheduler.planning import MODES
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
@@ -26,6 +26,7 @@ from tests.nodes.scheduler.watched import (
     admit,
     commit,
     fail,
+    leases_of,
     ready,
     to_draft,
     to_target,
@@ -39,7 +40,7 @@ def join(scheduler: Scheduler, name: str, step_s: float = 0.005, **changes: Any)
 
 def make(**nodes: float) -> Scheduler:
     """nodes: draft nodes by name, with the seconds of one of their steps."""
-    scheduler = Scheduler(None, Drafts())
+    scheduler = Scheduler(TARGET_COSTS, Drafts())
     for name, step_s in nodes.items():
         join(scheduler, name, step_s)
     return scheduler
@@ -62,8 +63,8 @@ def notices(out: list[Instruction]) -> list[CommitNotice]:
 
 
 def why_plain(scheduler: Scheduler) -> str:
-    (stream,) = scheduler.streams()
-    return scheduler.report.why_plain(stream)
+    (stream,) = scheduler.streams.values()
+    return report.why_plain(scheduler, stream)
 
 
 # -- following ------------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ def test_it_stays_where_a_move_would_gain_little(step_s: float, changes: dict[st
 def test_when_its_draft_node_is_lost_another_one_takes_over_under_a_higher_number() -> None:
     scheduler = make(a=0.001, b=0.005)
     assert followers(admit(scheduler)) == [("a", 1)]
-    assert followers(scheduler.draft_lost("a", 0.0)) == [("b", 2)]
+    assert followers(scheduler.draft_lost("a")) == [("b", 2)]
 
 
 def test_a_text_with_which_draft_nodes_die_goes_without() -> None:
@@ -126,7 +127,7 @@ def test_a_text_with_which_draft_nodes_die_goes_without() -> None:
     out = admit(scheduler)
     for _ in range(2):
         ((node, _),) = followers(out)
-        out = scheduler.draft_lost(node, 0.0)
+        out = scheduler.draft_lost(node)
     assert followers(out) == []
     assert "its draft nodes died" in why_plain(scheduler)
 
@@ -140,7 +141,7 @@ def test_a_refused_stream_is_not_offered_to_that_node_again_soon() -> None:
 def test_a_request_that_is_invalid_for_a_draft_node_is_never_offered_to_it_again() -> None:
     scheduler = make(a=0.001)
     admit(scheduler, max_tokens=1000)
-    told = scheduler.draft_failed("a", ONE, 1, "no grammars", 0.0, "bad_request")
+    told = scheduler.draft_failed("a", ONE, 1, "no grammars", "bad_request")
     ready(scheduler)
     for second in range(500):
         told += commit(scheduler, 7)
@@ -182,7 +183,6 @@ def test_commits_go_to_the_client_and_to_who_follows() -> None:
     assert (emit.position, emit.token_ids, emit.text) == (0, (8, 9), b"x")
     (notice,) = notices(out)
     assert notice.new_token_ids == (8, 9)
-    assert notice.entries[0].num_draft_tokens == 3
 
 
 def narrow(rate_bps: float) -> Scheduler:
@@ -237,7 +237,7 @@ def test_a_long_text_on_a_slow_link_does_not_keep_commits_from_others() -> None:
 def test_the_target_is_told_to_go_on_long_before_it_would_stop() -> None:
     scheduler = make()
     admit(scheduler, max_tokens=1000)
-    leases = leases_of(scheduler.target_ready(ONE, 1, 0.0))
+    leases = leases_of(scheduler.target_ready(ONE, 1))
     for _ in range(200):
         leases += leases_of(commit(scheduler, 5))
     ends = [lease.prefix_len + lease.num_tokens for lease in leases]
@@ -256,7 +256,7 @@ def test_a_text_that_ends_is_closed_at_its_draft_node() -> None:
     assert to_draft(out, CloseStreamNotice)
     figures, _ = scheduler.take_figures(ONE)
     assert (figures.num_draft_tokens, figures.num_accepted_tokens) == (2, 1)
-    assert scheduler.num_streams == 0
+    assert len(scheduler.streams) == 0
 
 
 def test_a_commit_that_is_missing_makes_it_open_the_stream_anew() -> None:
@@ -265,7 +265,7 @@ def test_a_commit_that_is_missing_makes_it_open_the_stream_anew() -> None:
     assert request.generation > 1
     assert request.token_ids == PROMPT
     out: list[Instruction] = []
-    while scheduler.num_streams:
+    while len(scheduler.streams):
         out = commit(scheduler, 5, prefix_len=9)
     assert any(isinstance(i, Abort) for i in out)
 
@@ -280,9 +280,9 @@ def test_a_commit_that_comes_twice_is_taken_once() -> None:
 
 def test_a_parked_stream_goes_on_when_it_is_ready_again() -> None:
     scheduler = decoding(make(d=0.005))
-    assert scheduler.target_parked(ONE, 1, 0.0) == []
-    assert scheduler.target_ready(ONE, 1, 0.0) == []
-    out = scheduler.target_ready(ONE, 2, 0.0)
+    assert scheduler.target_parked(ONE, 1) == []
+    assert scheduler.target_ready(ONE, 1) == []
+    out = scheduler.target_ready(ONE, 2)
     assert leases_of(out)
     # Its draft node has followed all the time.
     assert followers(out) == []
@@ -299,7 +299,7 @@ def test_silence_of_the_target_about_a_stream_ends() -> None:
 def test_a_stream_goes_on_with_its_journal_on_another_target() -> None:
     scheduler = decoding(make(d=0.005))
     commit(scheduler, 5)
-    stream, out = scheduler.release(ONE, 0.0)
+    stream, out = scheduler.release(ONE)
     assert to_target(out, CloseStreamNotice)
     (request,) = to_target(make(d=0.005).adopt(stream), OpenStreamRequest)
     assert request.token_ids == (*PROMPT, 5)
@@ -371,7 +371,7 @@ def test_answers_of_many_streams_fill_a_narrow_cell_until_the_target_is_gone(
     scheduler.tick(1.0)
     assert drafts.is_full("cell") == bool(num_streams)
     assert not drafts.is_full("other")
-    scheduler.release_all(2.0)
+    scheduler.release_all()
     assert not drafts.is_full("cell")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nodes.messages import ChainPart, CommitEntry, CommitReply
+from nodes.messages import ChainPart, CommitEntry, CommitReply, LeaseEntry, LeaseRequest
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Instruction, ToDraft, ToTarget
@@ -33,14 +33,14 @@ def admit(scheduler: Scheduler, stream_id: int = 1, **changes: Any) -> list[Inst
     return scheduler.admit(make_spec(stream_id, **changes), gamma)
 
 
-def ready(scheduler: Scheduler, stream_id: int = 1, now: float = 0.0) -> None:
+def ready(scheduler: Scheduler, stream_id: int = 1) -> None:
     """The target has read a stream's text, and its draft node, if it has one."""
-    stream = scheduler.stream(StreamId(stream_id))
+    stream = scheduler.streams.get(StreamId(stream_id))
     assert stream is not None
     if stream.follow is not None:
         follow = stream.follow
-        scheduler.draft_ready(follow.node, StreamId(stream_id), follow.number, now)
-    scheduler.target_ready(StreamId(stream_id), stream.spec.generation, now)
+        scheduler.draft_ready(follow.node, StreamId(stream_id), follow.number)
+    scheduler.target_ready(StreamId(stream_id), stream.spec.generation)
 
 
 def decoding(*drafts: str, **changes: Any) -> Scheduler:
@@ -55,7 +55,7 @@ def guess(
     scheduler: Scheduler, node: str, num_tokens: int, stream_id: int = 1, now: float = 0.0
 ) -> list[Instruction]:
     """A message of a draft node with so many guesses of a stream that it follows."""
-    stream = scheduler.stream(StreamId(stream_id))
+    stream = scheduler.streams.get(StreamId(stream_id))
     assert stream is not None
     assert stream.follow is not None
     start = len(stream.token_ids)
@@ -63,14 +63,12 @@ def guess(
     return scheduler.guessed(node, [(part, (5,) * num_tokens)], now)
 
 
-def fail(
-    scheduler: Scheduler, node: str, reason: str, stream_id: int = 1, now: float = 0.0
-) -> list[Instruction]:
+def fail(scheduler: Scheduler, node: str, reason: str, stream_id: int = 1) -> list[Instruction]:
     """A draft node gives up a stream that it follows."""
-    stream = scheduler.stream(StreamId(stream_id))
+    stream = scheduler.streams.get(StreamId(stream_id))
     assert stream is not None
     assert stream.follow is not None
-    told = StreamId(stream_id), stream.follow.number, reason, now
+    told = StreamId(stream_id), stream.follow.number, reason
     return scheduler.draft_failed(node, *told)
 
 
@@ -83,7 +81,7 @@ def commit(
     **changes: Any,
 ) -> list[Instruction]:
     """A pass that adds tokens to a stream; changes are fields of its entry."""
-    stream = scheduler.stream(StreamId(stream_id))
+    stream = scheduler.streams.get(StreamId(stream_id))
     assert stream is not None
     fields = {
         "generation": stream.spec.generation,
@@ -102,6 +100,10 @@ def to_draft(out: list[Instruction], kind: type) -> list[tuple[str, Any]]:
     """The messages of a kind to draft nodes, with the names of these."""
     messages = [(i.node, i.message) for i in out if isinstance(i, ToDraft)]
     return [(node, message) for node, message in messages if isinstance(message, kind)]
+
+
+def leases_of(out: list[Instruction]) -> list[LeaseEntry]:
+    return [entry for request in to_target(out, LeaseRequest) for entry in request.entries]
 
 
 def to_target(out: list[Instruction], kind: type) -> list[Any]:

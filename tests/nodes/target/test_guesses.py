@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.messages import MAX_WINDOW
-from nodes.target.guesses import GuessBuffer, Seen
+from nodes.target.stream import GuessBuffer, Seen
 
 TEXT = (1, 2, 3)
 

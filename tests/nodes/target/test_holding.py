@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from nodes.engine.toy import ToyConfig, ToyTokenizer
+from nodes.target.composing import Hold
 from nodes.target.events import Committed
-from nodes.target.holding import Hold
 from nodes.target.state import TargetState
 from nodes.worker.stream import StreamId
 from policies.latency import CostTable, NodeCosts

@@ -55,7 +55,7 @@ def test_a_target_goes_on_with_the_other_streams() -> None:
 
 
 def test_a_draft_goes_on_with_the_other_streams() -> None:
-    drafter = DraftState(FaultyModel(ToyConfig()), lambda _: 0.001)
+    drafter = DraftState(FaultyModel(ToyConfig()))
     drafter.open(make_spec(1, (BAD_TOKEN, 6, 7)))
     drafter.open(make_spec(2))
     events = []

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nodes.engine.prefix import common_prefix
 from nodes.engine.protocol import SavedPrefix
-from nodes.target.prefixes import PrefixStore
+from nodes.target.residents import PrefixStore
 
 
 def saved(length: int) -> SavedPrefix:

@@ -152,23 +152,12 @@ def test_what_does_not_follow_the_journal_is_not_counted() -> None:
 def test_parked_and_reopened_streams_and_texts_that_were_there() -> None:
     scheduler = decoding()
     counts = scheduler.counts
-    scheduler.target_parked(ONE, 1, 0.0)
-    scheduler.target_ready(ONE, 2, 0.0, 1)
+    scheduler.target_parked(ONE, 1)
+    scheduler.target_ready(ONE, 2, 1)
     assert (counts.num_parked, counts.num_texts, counts.num_texts_reused) == (1, 2, 1)
     assert (counts.tokens_read, counts.tokens_reused) == (len(PROMPT) + 1, len(PROMPT) - 1)
     commit(scheduler, 5, prefix_len=99)
     assert counts.num_reopened == 1
-
-
-@pytest.mark.parametrize(("pass_s", "counted_s"), [(-1.0, 0.0), (1e308, 3600.0)])
-def test_no_pass_takes_less_than_nothing_or_for_ever(pass_s: float, counted_s: float) -> None:
-    scheduler = decoding()
-    commit(scheduler, 5, pass_s=pass_s)
-    assert scheduler.counts.pass_s == counted_s
-    # One hour is what is beside the prediction, too.
-    ratios = scheduler.counts.ratios["pass"]
-    assert sum(ratios.counts) == (counted_s > 0.0)
-    assert ratios.total < 1e9
 
 
 # -- why there were no guesses --------------------------------------------------------------------
@@ -209,7 +198,7 @@ def test_the_draft_node_refused() -> None:
 def test_the_draft_node_still_reads() -> None:
     scheduler = make_scheduler("d")
     admit(scheduler)
-    scheduler.target_ready(ONE, 1, 0.0)
+    scheduler.target_ready(ONE, 1)
     commit(scheduler, 5)
     assert label_of(scheduler) == "reading"
 

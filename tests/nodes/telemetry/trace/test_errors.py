@@ -20,7 +20,7 @@ def test_they_are_what_the_scheduler_has_itself() -> None:
     records = [from_line(line) for line in ring.after(0, 10**9).lines.splitlines()]
     found = errors_of(records).figures()["pass"]
     assert found.num_seen == 200
-    assert found == scheduler.report.errors()["pass"]
+    assert found == scheduler.stage_errors.figures()["pass"]
 
 
 def test_passes_are_compared_with_what_was_predicted_of_them() -> None:
