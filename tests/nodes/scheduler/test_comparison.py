@@ -82,7 +82,6 @@ class Watched:
     def why(self) -> tuple[str, str]:
         """Label and line of the reason why the stream has no guesses."""
         stream = self.scheduler.stream(ONE)
-        assert stream is not None
         return self.scheduler.report.plain(stream), self.scheduler.report.why_plain(stream)
 
     @property
@@ -119,7 +118,6 @@ def test_after_a_while_it_is_told_all_that_it_missed() -> None:
         mesh.decode()
     mesh.decode()
     (notice,) = mesh.told
-    assert isinstance(notice, CommitNotice)
     assert len(notice.new_token_ids) > 100
 
 
@@ -150,7 +148,6 @@ def test_in_a_pause_a_draft_node_hears_nothing_and_then_all_at_once() -> None:
         num_passes += 1
     mesh.decode(slowdown=0.99)
     (notice,) = mesh.told
-    assert isinstance(notice, CommitNotice)
     # The commit of the pass that the pause followed was told; that of the one after it is new.
     assert len(notice.new_token_ids) == num_passes + 1
     assert mesh.is_guessed_for

@@ -151,7 +151,6 @@ def test_a_stream_that_lost_its_draft_node_waits_for_no_guesses() -> None:
     scheduler.draft_lost("c", 1.5)
     ((lost, entry),) = held(scheduler.tick(2.1)).items()
     stream = scheduler.stream(StreamId(lost))
-    assert stream is not None
     assert stream.follow is None
     # It goes with its group all the same.
     assert (entry.group, entry.num_guesses) == (1, 0)
@@ -160,6 +159,5 @@ def test_a_stream_that_lost_its_draft_node_waits_for_no_guesses() -> None:
 def test_a_plan_says_nothing_of_streams_that_left_while_it_was_made() -> None:
     scheduler = decoding(d=2)
     planning = scheduler.begin_plan(1.0)
-    assert planning is not None
     scheduler.cancel(ONE, 1.1)
     assert set(held(scheduler.take_plan(planning, planning.make(), 1.2))) == {TWO}

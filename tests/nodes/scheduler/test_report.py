@@ -150,7 +150,6 @@ def test_costs_are_those_seen_since_the_calibration() -> None:
     for _ in range(50):
         commit(scheduler, 5, pass_s=2 * PASS_S)
     costs = scheduler.report.target_costs()
-    assert costs is not None
     assert costs.decode.at(1) > 1.5 * TARGET_COSTS.decode.at(1)
     assert scheduler.report.draft_costs("d") == DRAFT_COSTS
     assert scheduler.report.draft_costs("other") is None

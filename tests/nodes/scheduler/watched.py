@@ -36,7 +36,6 @@ def admit(scheduler: Scheduler, stream_id: int = 1, **changes: Any) -> list[Inst
 def ready(scheduler: Scheduler, stream_id: int = 1, now: float = 0.0) -> None:
     """The target has read a stream's text, and its draft node, if it has one."""
     stream = scheduler.stream(StreamId(stream_id))
-    assert stream is not None
     if stream.follow is not None:
         follow = stream.follow
         scheduler.draft_ready(follow.node, StreamId(stream_id), follow.number, now)
@@ -56,8 +55,6 @@ def guess(
 ) -> list[Instruction]:
     """A message of a draft node with so many guesses of a stream that it follows."""
     stream = scheduler.stream(StreamId(stream_id))
-    assert stream is not None
-    assert stream.follow is not None
     start = len(stream.token_ids)
     part = ChainPart(stream_id, stream.follow.number, 1, start, bytes([200] * num_tokens))
     return scheduler.guessed(node, [(part, (5,) * num_tokens)], now)
@@ -68,8 +65,6 @@ def fail(
 ) -> list[Instruction]:
     """A draft node gives up a stream that it follows."""
     stream = scheduler.stream(StreamId(stream_id))
-    assert stream is not None
-    assert stream.follow is not None
     told = StreamId(stream_id), stream.follow.number, reason, now
     return scheduler.draft_failed(node, *told)
 
@@ -84,7 +79,6 @@ def commit(
 ) -> list[Instruction]:
     """A pass that adds tokens to a stream; changes are fields of its entry."""
     stream = scheduler.stream(StreamId(stream_id))
-    assert stream is not None
     fields = {
         "generation": stream.spec.generation,
         "prefix_len": len(stream.token_ids),
