@@ -14,11 +14,7 @@ from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
 from nodes.coordinator.sends import Send
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig
-from nodes.messages import (
-    OpenStreamRequest,
-    RequestFailedNotice,
-    TokenizeRequest,
-)
+from nodes.messages import OpenStreamRequest, RequestFailedNotice, TokenizeRequest
 from tests.nodes.builders import make_profile
 from tests.nodes.cluster_case import ClusterCase
 from tests.nodes.coordinator.script import (
