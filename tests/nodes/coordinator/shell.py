@@ -16,8 +16,8 @@ from nodes.coordinator.service import Coordinator
 
 
 class Shell:
-    """quiet_s: what the transport says of the other sides. keys: of peers, "" for none.
-    frames: of each message that was sent, with its peer."""
+    """quiet_s_of_all: what the transport says of each other side. keys: of the peers that have
+    one. frames: of each message that was sent, with its peer."""
 
     endpoint = "memory://"
 

@@ -7,16 +7,11 @@ from typing import Any
 
 import pytest
 
-from mesh.messages import Ping, Pong, Welcome
+from mesh.messages import Ping, Pong
 from nodes.coordinator.sends import Send
-from nodes.messages import (
-    OpenStreamRequest,
-    ProbeReply,
-    ProbeRequest,
-    StartedNotice,
-)
+from nodes.messages import OpenStreamRequest, ProbeReply, ProbeRequest, StartedNotice
 from tests.nodes.builders import make_profile
-from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, opened, said, to
+from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, opened, said
 
 CLASS = "class"
 RIGHT, WRONG = "ab" * 32, "cd" * 32
@@ -32,9 +27,7 @@ def mesh() -> Mesh:
 def probe_of(mesh: Mesh, peer: bytes, **changes: Any) -> ProbeRequest:
     """What a target is asked when it says Hello."""
     profile = make_profile(**{"numerics_class": CLASS, **changes})
-    welcome, *others = to(peer, mesh.greet(peer, "target", profile))
-    assert isinstance(welcome, Welcome)
-    (probe,) = [message for message in others if isinstance(message, ProbeRequest)]
+    (probe,) = said(mesh.greet(peer, "target", profile), ProbeRequest, peer)
     return probe
 
 

@@ -37,7 +37,6 @@ class OneNode:
 
     def answer(self, ping: Ping, now: float) -> None:
         member = self.roster.message(DRAFT, now)
-        assert member is not None
         self.roster.pong(member, Pong(ping.seq, 0), now)
 
     def sent(self, num_bytes: int, now: float) -> Ping | None:
@@ -50,7 +49,6 @@ def test_the_rate_is_that_of_large_messages() -> None:
     assert one.node.measured_link().rate_bps == float("inf")
     assert one.sent(100, 2.0) is None
     ping = one.sent(4000, 2.0)
-    assert ping is not None
     one.answer(ping, 2.0 + RTT_S + 8 * 4000 / 100e3)
     assert one.node.measured_link().rate_bps == pytest.approx(100e3)
     # Of its round trip 17.8 ms were Ping and Pong themselves: messages are charged for their own.
@@ -94,7 +92,6 @@ def test_plans_of_a_target_know_the_ways_to_it_and_to_the_draft_nodes() -> None:
         mesh.ready(peer=peer, now=2.0)
     (scheduler,) = mesh.state.schedulers
     planning = scheduler.begin_plan(2.0)
-    assert planning is not None
     (draft,) = planning.observation.drafts
     assert draft.link.rtt_s == pytest.approx(RTT_S + 0.3)
     assert planning.observation.target_link == Link(rtt_s=0.3)

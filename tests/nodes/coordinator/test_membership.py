@@ -23,15 +23,7 @@ from nodes.coordinator.sends import Send
 from nodes.messages import EngineProfile, LinkFields, NodesReply
 from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_profile, make_submit
-from tests.nodes.coordinator.script import (
-    CLIENT,
-    CLUSTER,
-    EPOCH,
-    OTHER,
-    TARGET,
-    Mesh,
-    make_mesh,
-)
+from tests.nodes.coordinator.script import CLIENT, CLUSTER, EPOCH, OTHER, TARGET, Mesh, make_mesh
 
 
 def test_nodes_and_clients_are_welcomed_again_if_they_say_hello_again() -> None:

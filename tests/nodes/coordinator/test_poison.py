@@ -14,11 +14,7 @@ from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
 from nodes.coordinator.sends import Send
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig
-from nodes.messages import (
-    OpenStreamRequest,
-    RequestFailedNotice,
-    TokenizeRequest,
-)
+from nodes.messages import OpenStreamRequest, RequestFailedNotice, TokenizeRequest
 from tests.nodes.builders import make_profile
 from tests.nodes.cluster_case import ClusterCase
 from tests.nodes.coordinator.script import (
@@ -89,10 +85,14 @@ def test_a_request_that_ends_its_target_reaches_no_other_and_is_tried_there_once
     assert (status.num_streams, status.totals.requests["internal"]) == (0, 1)
 
 
-def test_where_its_target_does_not_return_it_ends_and_the_others_never_see_it() -> None:
+@pytest.mark.parametrize("how", ["gone", "silent"])
+def test_where_its_target_does_not_return_it_ends_and_the_others_never_see_it(how: str) -> None:
     mesh, first = make_served(3)
-    die(mesh, first, NOW + 1)
-    sends = mesh.tick(NOW + 32)
+    if how == "gone":
+        die(mesh, first, NOW + 1)
+    else:
+        assert where(mesh.tick(NOW + 6, first)) == []
+    sends = mesh.tick(NOW + 37)
     (told,) = said(sends, RequestFailedNotice)
     assert told.code == "unavailable"
     assert "perhaps because of this request" in told.reason
@@ -128,13 +128,17 @@ def test_a_request_that_was_cancelled_while_it_was_read_is_known_when_it_comes_a
     assert placed(join(mesh, first, NOW + 2)) == [(first.decode(), 2)]
 
 
-def test_a_target_whose_process_is_there_again_did_not_die_of_it() -> None:
+def test_a_target_whose_process_is_there_again_did_not_die_but_one_that_is_replaced_did() -> None:
     mesh, first = make_served(2)
     # Its connection was cut.
     mesh.gone(first, NOW + 1)
     sends = mesh.join(first, "target", make_profile(), now=NOW + 5)
-    assert len(where(sends)) == 1
+    (name,) = where(sends)
+    # A Ping would go before what may have ended it.
     assert said(sends, Ping) == []
+    sends = join(mesh, name.encode(), NOW + 6)
+    assert where(sends) == [name]
+    assert said(sends, Ping) != []
 
 
 @pytest.mark.parametrize("how", ["bye", "drop"])

@@ -9,14 +9,7 @@ import pytest
 from nodes.config.settings import LimitSettings
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.requests.resuming import prompt_hash
-from nodes.messages import (
-    FinishedNotice,
-    OpenStreamRequest,
-    RequestFailedNotice,
-    StartedNotice,
-    TokenizeRequest,
-    TokensNotice,
-)
+from nodes.messages import OpenStreamRequest, RequestFailedNotice, TokenizeRequest, TokensNotice
 from tests.nodes.builders import PROMPT, make_profile
 from tests.nodes.coordinator.script import (
     CLIENT,
@@ -47,13 +40,11 @@ def test_it_goes_on_where_its_client_is(mesh: Mesh) -> None:
     (there,) = said(sends, OpenStreamRequest)
     assert (there.token_ids, there.num_prompt_tokens) == ((*PROMPT, 8, 9), 3)
     started = to(CLIENT, sends)[0]
-    assert isinstance(started, StartedNotice)
     told = started.num_prompt_tokens, started.numerics_class, started.model_hash
     assert told == (3, *KIND.values())
     assert (started.prompt_hash, started.limit_s) == (prompt_hash(PROMPT), 3600.0)
     tokens, finished = to(CLIENT, mesh.finish(1, 5, token_ids=(7,), text=b"!"))
     assert tokens == TokensNotice(1, 0, 2, b"!", (7,), is_last=True)
-    assert isinstance(finished, FinishedNotice)
     assert finished.num_tokens == 3
     assert mesh.num_under_way() == 0
 

@@ -122,25 +122,27 @@ async def test_all_members_are_told_the_next_key_once_and_that_the_coordinator_s
     shell = Shell(next_key=next_key)
 
     async def told(now: float, newcomer: bytes) -> tuple[list[KeyNotice], list[KeyNotice]]:
-        """What the member is told of keys at this time, and who comes in then."""
-        shell.now, before = now, len(shell.frames)
+        """What a newcomer is told of keys at this time, and what all members are told then."""
+        shell.now = now
+        at_first = [m for m in await shell.join(newcomer) if isinstance(m, KeyNotice)]
+        before = len(shell.frames)
         shell.tick()
-        at_once = [m for _, m in shell.since(before) if isinstance(m, KeyNotice)]
-        return at_once, [m for m in await shell.join(newcomer) if isinstance(m, KeyNotice)]
+        return at_first, [m for _, m in shell.since(before) if isinstance(m, KeyNotice)]
 
-    assert await told(0.0, CLIENT_A) == ([], [KeyNotice("K2")])
+    assert await told(0.0, b"0") == ([KeyNotice("K2")], [])
     found.append("K3")
-    # Nobody overtakes those that are told at the next look, a second later.
-    assert await told(0.5, CLIENT_B) == ([], [KeyNotice("K2")])
-    assert await told(1.0, NODE_A) == ([KeyNotice("K3")] * 2, [KeyNotice("K3")])
+    # Members are told at the next look, a second later, and nobody knows it before them.
+    assert await told(0.5, b"1") == ([KeyNotice("K2")], [])
+    assert await told(1.0, b"2") == ([KeyNotice("K2")], [KeyNotice("K3")] * 3)
+    assert await told(2.0, b"3") == ([KeyNotice("K3")], [])
     # A file that cannot be read changes nothing, and is complained of once.
     found.append(KeysError("can be read by others"))
-    for now in (2.0, 3.0):
-        assert await told(now, b"%d" % now) == ([], [KeyNotice("K3")])
+    for now in (3.0, 4.0):
+        assert await told(now, b"%d" % (now + 1)) == ([KeyNotice("K3")], [])
     assert caplog.text.count("can be read by others") == 1
     # Given up.
     found.append("")
-    assert (await told(4.0, NODE_B))[0] == [KeyNotice("")] * 5
+    assert await told(5.0, b"6") == ([KeyNotice("K3")], [KeyNotice("")] * 7)
     before = len(shell.frames)
     shell.coordinator.say_bye()
     assert shell.since(before) == [(peer, Bye("coordinator stops")) for peer in shell.peers]

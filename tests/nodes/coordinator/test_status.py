@@ -102,10 +102,8 @@ def test_a_target_that_did_nothing_yet_has_every_counter_and_no_prices() -> None
     assert {name: len(ratio.counts) for name, ratio in counts.ratios.items()} == dict.fromkeys(
         STAGES, len(RATIO_BOUNDS) + 1
     )
-    assert plan is not None
     assert (plan.policy, plan.batches, plan.plain) == ("flow", (), ())
     assert (plan.tokens_per_s, plan.open_price_s, plan.grouped_price_s) == (0.0, 0.0, 0.0)
-    assert observed is not None
     assert set(observed.errors) == set(STAGES)
     assert (observed.tokens_per_s, observed.passes_per_s, observed.price_s) == (0.0, 0.0, 0.0)
 
@@ -183,7 +181,6 @@ def test_rates_are_of_the_last_seconds() -> None:
             position += 1
     status = ask(mesh, 4.0)
     (target,) = status.targets
-    assert target.observed is not None
     assert target.observed.tokens_per_s == pytest.approx(5.0)
     assert target.observed.passes_per_s == pytest.approx(5.0)
     assert only_stream(status).tokens_per_s == pytest.approx(5.0)
@@ -251,7 +248,6 @@ def test_the_plan_in_force_is_told_with_its_groups_their_times_and_the_prices_of
     mesh.tick(1.0)
     (target,) = ask(mesh, 1.0).targets
     plan, observed = target.plan, target.observed
-    assert plan is not None
     (batch,) = plan.batches
     assert (batch.stream_ids, batch.gammas, batch.num_tokens) == ((1,), (4,), 5)
     assert (batch.draft_s, batch.air_s, batch.verify_s, batch.round_s) == (0.01, 0.002, 0.03, 0.042)
@@ -259,7 +255,6 @@ def test_the_plan_in_force_is_told_with_its_groups_their_times_and_the_prices_of
     assert plan.grouped_price_s == 0.1
     assert plan.open_price_s > 0.0
     # A token every quarter of a second.
-    assert observed is not None
     assert observed.price_s == pytest.approx(0.25)
     assert observed.errors["plan"].num_seen > 0
 
@@ -270,7 +265,6 @@ def test_in_open_flow_groups_that_there_are_have_a_price(has_groups: bool) -> No
     mesh = guessing_mesh(mode)
     mesh.tick(1.0)
     plan = ask(mesh, 1.0).targets[0].plan
-    assert plan is not None
     assert (plan.policy, plan.batches, plan.tokens_per_s) == ("flow", (), 0.0)
     assert plan.open_price_s > 0.0
     assert plan.grouped_price_s == (0.1 if has_groups else 0.0)

@@ -19,7 +19,6 @@ from nodes.messages import (
     ChatMessage,
     NodeCommandReply,
     OpenStreamRequest,
-    ReadNotice,
     RequestFailedNotice,
     StreamFailedNotice,
     TokenizeReply,
@@ -62,6 +61,9 @@ def test_a_text_that_cannot_be_tokenized_is_the_clients_error(mesh: Mesh) -> Non
     mesh.submit(**TEXT_PROMPT)
     failed = mesh.tokenized(1, error="the model has no chat template")
     assert failure(failed) == ("bad_request", "the model has no chat template")
+    mesh.submit(**TEXT_PROMPT)
+    empty = "the prompt is empty: give some text or token ids"
+    assert failure(mesh.tokenized(2)) == ("bad_request", empty)
 
 
 def test_texts_without_end_are_refused(mesh: Mesh) -> None:
@@ -137,6 +139,9 @@ def test_users_of_a_gateway_take_turns(mesh: Mesh) -> None:
         mesh.submit(number, peer=GATEWAY, user="many", **TEXT_PROMPT)
     for number in (51, 52):
         mesh.submit(number, peer=GATEWAY, user="few", **TEXT_PROMPT)
+    # Who asks and cancels has no turn.
+    mesh.submit(53, peer=GATEWAY, user="restless", **TEXT_PROMPT)
+    mesh.cancel(53, peer=GATEWAY)
     turns = [asked(mesh.tokenized(number, error="no")) for number in range(1, 5)]
     assert turns == [[5], [51], [6], [52]]
 
@@ -207,7 +212,6 @@ def read(mesh: Mesh, number: int, wants: str, **changes: Any) -> list[Send]:
 def test_what_is_only_read_ends_with_what_the_target_says_of_it(mesh: Mesh) -> None:
     (number,) = asked(read(mesh, 1, TOKENS))
     (notice,) = to(CLIENT, mesh.tokenized(number, 5, 6))
-    assert isinstance(notice, ReadNotice)
     assert (notice.request_id, notice.prompt_token_ids) == (1, (5, 6))
     assert mesh.num_under_way() == 0
     # Its number may be used again.

@@ -6,11 +6,7 @@ from typing import Any
 from mesh.codec import encode
 from mesh.padding import SIZES, pad
 from nodes.coordinator.tracing import LINGER_S
-from nodes.messages import (
-    MAX_TRACE_BYTES,
-    TraceReply,
-    TraceRequest,
-)
+from nodes.messages import MAX_TRACE_BYTES, TraceReply, TraceRequest
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.script import CLIENT, DRAFT, OTHER, TARGET, Mesh, make_mesh
 

@@ -138,7 +138,6 @@ def test_who_does_not_send_is_passed_by_and_forgotten_at_last(line: Uploads) -> 
     line.offered(A, offer(1), 0.0)
     line.offered(B, offer(2, 9000), 0.0)
     due = line.next_deadline
-    assert due is not None
     assert [peer for peer, _ in grants(line.grants(due))] == [A]
     assert [peer for peer, _ in grants(line.grants(1.5))] == [B]
     # It comes after all: nothing is lost.
@@ -212,7 +211,6 @@ def test_uploads_are_bounded_and_of_large_ones_one_client_has_not_all(
     while line.offered(A, offer(number, num_bytes), 0.0):
         number += 1
     assert line.num_under_way == number
-    assert number * num_bytes < 1 << 26
     assert bool(line.offered(B, offer(1, num_bytes), 0.0)) == (num_bytes == MAX_UPLOAD_BYTES)
 
 

@@ -65,7 +65,6 @@ def test_with_keys_every_tcp_link_has_them(ring: Keyring) -> None:
     for endpoint in (LOOPBACK, WIFI):
         keys, door = client_keys(ring, endpoint), ring.server_keys(endpoint)
         assert (keys.own, keys.server_key) == (own, server.public)
-        assert door is not None
         assert door.own == server
         assert door.authenticate(own.public)
         assert not door.authenticate(new_key_pair().public)
@@ -80,7 +79,6 @@ def test_a_coordinator_that_nobody_may_connect_to_says_so(ring: Keyring) -> None
     invited = new_key_pair().public
     ring.authorized().invite(Entry(invited, "", ROLES, 2**40))
     door = ring.server_keys(WIFI)
-    assert door is not None
     assert door.authenticate(invited)
 
 

@@ -13,14 +13,7 @@ from mesh.codec import encode_struct
 from mesh.messages import PROTOCOL_VERSION, Hello, Refuse, Welcome, spec_of_class, spec_of_tag
 from nodes.coordinator.sends import Send
 from nodes.messages import GuessNotice, StatusRequest, TraceRequest
-from nodes.messages.access import (
-    ANYBODY,
-    CLIENT_ROLES,
-    MAY_SEND,
-    ROLES,
-    Caller,
-    ForbiddenError,
-)
+from nodes.messages.access import ANYBODY, CLIENT_ROLES, MAY_SEND, ROLES, Caller, ForbiddenError
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.examples import MESSAGES
 from tests.nodes.coordinator.script import CLUSTER, EPOCH, Mesh, make_mesh

@@ -199,7 +199,6 @@ def test_commits_that_wait_for_a_busy_link_go_together() -> None:
     assert not notices(commit(scheduler, 5, now=10.01))
     assert not notices(commit(scheduler, 6, now=10.02))
     at = scheduler.next_deadline()
-    assert at is not None
     (notice,) = notices(scheduler.tick(at))
     assert notice.new_token_ids == (5, 6)
     assert notice.entries[0].prefix_len == len(PROMPT) + 1
@@ -384,7 +383,6 @@ def test_commits_wait_for_the_share_of_the_air_that_they_have_and_merge() -> Non
     assert not notices(commit(scheduler, 8, now=1.001))
     assert not notices(commit(scheduler, 9, now=1.002))
     deadline = scheduler.next_deadline()
-    assert deadline is not None
     # The text, which waited for nobody, is paid for as well.
     air_s = node.message_s(1, len(PROMPT)) + node.message_s(1, 1)
     assert deadline == pytest.approx(1.0 + air_s / node.share_down)
