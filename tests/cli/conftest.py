@@ -1,14 +1,28 @@
-"""The default pair behind a gateway: a mesh for each file of tests that asks for it."""
+"""Commands as processes, and the default pair behind a gateway: a mesh a file that asks for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import pytest
 
+from tests.cli.commands import Commands
 from tests.cli.default_pair import CANARY, UP
 from tests.cli.serving import Serving, serving
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Iterator[Commands]:
+    """Commands of which nothing may be left at the end, neither processes nor open sockets."""
+    made = Commands(tmp_path)
+    try:
+        yield made
+        assert made.alive() == {}
+        assert [path for path in made.tmp.rglob("*") if path.is_socket()] == []
+    finally:
+        made.kill_all()
 
 
 @pytest.fixture(scope="module")

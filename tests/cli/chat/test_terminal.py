@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import pty
 import select
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,34 +38,36 @@ class Screen(io.StringIO):
 
 
 def run(
-    text: str, connect: Callable[[], SyncClient], **changes: Any
+    stdin: io.TextIOBase, connect: Callable[[], Any], out: io.StringIO | None = None, **options: Any
 ) -> tuple[int, str, str, Conversation]:
-    conversation = Conversation({"max_tokens": 6}, **changes)
-    out, err = io.StringIO(), io.StringIO()
-    streams: Any = {"stdin": io.StringIO(text), "stdout": out, "stderr": err}
+    """Exit code, what is printed and what is said beside it, and the conversation."""
+    conversation = Conversation(options)
+    out, err = out or io.StringIO(), io.StringIO()
+    streams: Any = {"stdin": stdin, "stdout": out, "stderr": err}
     code = Terminal(conversation, connect, **streams).run()
     return code, out.getvalue(), err.getvalue(), conversation
 
 
-def test_from_a_pipe_each_line_is_a_turn(mesh: ToyMesh) -> None:
-    text = "hello\n\n/stats\n//slash\n"
-    code, out, err, talk = run(text, lambda: open_client(mesh.endpoint))
-    assert (code, len(out.splitlines())) == (0, 2)
-    assert [m.content for m in talk.messages[::2]] == ["hello", "/slash"]
-    shown, figures = err.splitlines()
-    assert shown == "figures are shown"
-    assert figures.startswith("[6 tokens, ")
-
-
-def test_from_a_pipe_the_first_error_ends_it(mesh: ToyMesh) -> None:
-    code, out, err, _ = run("/foo\nhello\n", lambda: open_client(mesh.endpoint))
-    assert (code, out) == (1, "")
-    assert err == "error: unknown command /foo: /help lists the commands\n"
-
-
-def test_quit_leaves(mesh: ToyMesh) -> None:
-    code, out, _, _ = run("/quit\nhello\n", lambda: open_client(mesh.endpoint))
-    assert (code, out) == (0, "")
+@pytest.mark.parametrize(
+    ("typed", "code", "num_answers", "questions", "says"),
+    [
+        (b"hello\n\n//slash\n", 0, 2, ["hello", "/slash"], ""),
+        (b"/stats\nhello\n", 0, 1, ["hello"], "figures are shown\n[6 tokens, "),
+        (b"/quit\nhello\n", 0, 0, [], ""),
+        (b"/foo\nhello\n", 1, 0, [], "error: unknown command /foo: /help lists the commands\n"),
+        (b"\xff\n", 1, 0, [], "error: the line is not valid UTF-8\n"),
+    ],
+    ids=["lines", "figures", "quit", "first error", "no text"],
+)
+def test_from_a_pipe_each_line_is_a_turn(
+    mesh: ToyMesh, typed: bytes, code: int, num_answers: int, questions: list[str], says: str
+) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(typed), encoding="utf-8")
+    ended, out, err, talk = run(stdin, lambda: open_client(mesh.endpoint), max_tokens=6)
+    assert (ended, len(out.splitlines())) == (code, num_answers)
+    assert [m.content for m in talk.messages[::2]] == questions
+    assert err.startswith(says)
+    assert bool(err) is bool(says)
 
 
 def test_without_a_mesh_the_error_goes_on() -> None:
@@ -71,7 +75,7 @@ def test_without_a_mesh_the_error_goes_on() -> None:
         raise ConnectError("nobody")
 
     with pytest.raises(ConnectError):
-        run("hello\n", nobody)
+        run(io.StringIO("hello\n"), nobody)
 
 
 class Broken:
@@ -100,11 +104,9 @@ class Broken:
 
 
 def interactive(clients: list[Any], text: str) -> tuple[str, str, Conversation]:
-    conversation = Conversation({})
-    out, err, stdin = Screen(), io.StringIO(), Screen(text)
-    streams: Any = {"stdin": stdin, "stdout": out, "stderr": err}
-    assert Terminal(conversation, lambda: clients.pop(0), **streams).run() == 0
-    return out.getvalue(), err.getvalue(), conversation
+    code, out, err, talk = run(Screen(text), lambda: clients.pop(0), Screen())
+    assert code == 0
+    return out, err, talk
 
 
 def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came() -> None:
@@ -112,14 +114,6 @@ def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came() -> None:
     # Nothing of it reaches the terminal as a command.
     assert out == "half[2J [stopped]\n"
     assert [m.role for m in talk.messages] == ["user", "assistant"]
-
-
-def test_a_line_that_is_no_text_is_an_error(mesh: ToyMesh) -> None:
-    out, err = io.StringIO(), io.StringIO()
-    stdin = io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8")
-    streams: Any = {"stdin": stdin, "stdout": out, "stderr": err}
-    assert Terminal(Conversation({}), lambda: open_client(mesh.endpoint), **streams).run() == 1
-    assert (out.getvalue(), err.getvalue()) == ("", "error: the line is not valid UTF-8\n")
 
 
 def test_a_lost_connection_is_made_anew_with_the_next_line() -> None:
@@ -172,15 +166,16 @@ class Pty:
 
     def __init__(self, endpoint: str, keys: Path, *arguments: str) -> None:
         self._main, there = pty.openpty()
+        command = (sys.executable, "-m", "nodes.cli", "chat", *GREEDY, "--connect", endpoint)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "nodes.cli", "chat", *GREEDY, "--connect", endpoint, *arguments],
+            [*command, *arguments],
             cwd=ROOT,
             env={**os.environ, "AIRDRAFT_KEYS": str(keys), "TERM": "dumb"},
             stdin=there,
             stdout=there,
             stderr=there,
             start_new_session=True,
-            preexec_fn=_take_terminal,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(there)
         self.seen = ""
@@ -214,13 +209,6 @@ class Pty:
             self.process.kill()
         self.process.wait()
         os.close(self._main)
-
-
-def _take_terminal() -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(mesh: ToyMesh, tmp_path: Path) -> None:
