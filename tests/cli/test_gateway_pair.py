@@ -7,11 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import openai
 import pytest
 
-from bench.gateway.schemas import SCHEMA, fault_of_city
 from nodes.catalog import default_cache_dir
 from nodes.engine.grammar import Grammars
 from nodes.engine.llama import LlamaConfig
@@ -36,7 +34,6 @@ MESSAGES: list[Any] = [
 # The default pair's files say nothing of sampling: it is as llama.cpp's server has it.
 LEFT_OPEN: dict[str, Any] = asdict(SamplingDefaults())
 PROMPT = "The quick brown fox jumps over"
-SCORED = ["The quick brown fox jumps over the lazy dog.", "Two and two is four, café 🙂."]
 
 
 class Bare:
@@ -69,17 +66,6 @@ class Bare:
             rows = self.model.forward([Span(0, len(known) - 1, known[-1:], 1)])
         self.model.truncate(0, 0)
         return text.decode("utf-8", "replace")
-
-    def logprobs(self, token_ids: Sequence[int]) -> list[float]:
-        """Of all tokens but the first."""
-        found = []
-        for position, token_id in enumerate(token_ids[:-1]):
-            (row,) = self.model.forward([Span(0, position, [token_id], 1)])
-            logits = row.astype(np.longdouble)
-            total = logits.max() + np.log(np.exp(logits - logits.max()).sum())
-            found.append(float(logits[token_ids[position + 1]] - total))
-        self.model.truncate(0, 0)
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -141,71 +127,3 @@ def test_rules_are_those_of_the_bare_engine(client: openai.OpenAI, bare: Bare) -
     assert choice.finish_reason == "stop"
     sampling = Sampling(rules=LogitRules(grammar=Grammar("gbnf", grammar)))
     assert choice.text == bare.text(ids, 16, sampling)
-
-
-def test_log_probabilities_of_both_apis_are_of_the_raw_logits(
-    client: openai.OpenAI, bare: Bare
-) -> None:
-    ids = bare.tokenizer.encode(PROMPT)
-    found = client.completions.create(
-        model=MODEL, prompt=PROMPT, max_tokens=5, temperature=0, logprobs=3
-    )
-    made: Any = found.choices[0].logprobs
-    known = [*ids, *(bare.tokenizer.encode(token)[0] for token in made.tokens)]
-    expected = bare.logprobs(known)[len(ids) - 1 :]
-    assert made.token_logprobs == pytest.approx(expected, abs=1e-5)
-    for token, top in zip(made.tokens, made.top_logprobs, strict=True):
-        # Greedy: the token is the most probable.
-        assert len(top) == 3
-        assert max(top, key=top.__getitem__) == token
-    chat = client.chat.completions.create(
-        model=MODEL,
-        messages=MESSAGES,
-        max_tokens=4,
-        temperature=0,
-        logprobs=True,
-        top_logprobs=2,
-    )
-    scored: Any = chat.choices[0].logprobs
-    for entry in scored.content:
-        assert entry.bytes == list(entry.token.encode())
-        assert entry.top_logprobs[0].logprob == entry.logprob > entry.top_logprobs[1].logprob
-
-
-@pytest.mark.parametrize("max_tokens", [0, 1])
-@pytest.mark.parametrize("as_ids", [False, True])
-def test_scoring_as_evaluation_harnesses_do_it(
-    client: openai.OpenAI, bare: Bare, max_tokens: int, *, as_ids: bool
-) -> None:
-    ids = [bare.tokenizer.encode(text) for text in SCORED]
-    prompt: Any = ids if as_ids else SCORED
-    found = client.completions.create(
-        model=MODEL, prompt=prompt, max_tokens=max_tokens, logprobs=1, echo=True, temperature=0
-    )
-    assert [choice.index for choice in found.choices] == [0, 1]
-    for choice, token_ids, text in zip(found.choices, ids, SCORED, strict=True):
-        made: Any = choice.logprobs
-        assert len(made.token_logprobs) == len(made.text_offset) == len(token_ids) + max_tokens
-        assert made.token_logprobs[0] is made.top_logprobs[0] is None
-        scores = made.token_logprobs[1 : len(token_ids)]
-        assert scores == pytest.approx(bare.logprobs(token_ids), abs=1e-5)
-        if not as_ids:
-            assert choice.text.startswith(text)
-            assert made.text_offset[0] == 0
-
-
-def test_schemas_are_kept_to(client: openai.OpenAI) -> None:
-    found = client.chat.completions.create(
-        model=MODEL,
-        messages=[{"role": "user", "content": f"A city as JSON. {CANARY}"}],
-        max_tokens=160,
-        seed=11,
-        n=5,
-        response_format={
-            "type": "json_schema",
-            "json_schema": {"name": "city", "schema": SCHEMA, "strict": True},
-        },
-    )
-    texts = [choice.message.content or "" for choice in found.choices]
-    assert [fault_of_city(text) for text in texts] == [""] * 5
-    assert len(set(texts)) == 5

@@ -107,16 +107,6 @@ def test_an_unknown_policy_is_told_with_all_that_are_known(tmp_path: Path, refus
     assert [name for name in POLICIES if f"'{name}'" not in line] == []
 
 
-def test_bad_usage(tmp_path: Path, refused) -> None:
-    code, line = refused()
-    assert (code, "SCENARIO.toml" in line) == (2, True)
-    missing = tmp_path / "none.toml"
-    assert refused(missing) == (2, f"scenario file {missing} not found")
-    assert refused(tmp_path) == (2, f"scenario file {tmp_path} cannot be read: Is a directory")
-    code, line = refused(missing, "--no-such-option")
-    assert (code, "--no-such-option" in line) == (2, True)
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [

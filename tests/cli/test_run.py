@@ -162,16 +162,6 @@ def test_where_every_user_of_the_machine_may_join_it_is_said(
             assert stopped(process).count("every user of this machine") == num_warnings
 
 
-@pytest.mark.parametrize("role", ["target", "draft"])
-def test_without_a_coordinator_a_node_gives_up_and_names_the_endpoint(
-    commands: Commands, role: str
-) -> None:
-    arguments = (role, "--connect", "tcp://127.0.0.1:1", "--model", "toy:1")
-    done = commands.run(*arguments, AIRDRAFT_JOIN_TIMEOUT_S="1")
-    assert "no coordinator answered at tcp://127.0.0.1:1" in error_line(done)
-    assert done.returncode == 69
-
-
 # -- signals and deaths ----------------------------------------------------------------------------
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 from dataclasses import asdict
-from pathlib import Path
 
 import httpx
 import pytest
@@ -93,19 +92,6 @@ def test_nothing_is_left_of_one_that_ends_while_it_waits_for_the_next_start(
             kill_target(commands)
             wait = said(process)
         stopped(process, signal.SIGINT, 130)
-
-
-def test_a_mesh_that_does_not_come_up_is_tried_five_times(
-    commands: Commands, tmp_path: Path
-) -> None:
-    model = ("--model", f"replay:{tmp_path}/none.toml", "--draft", "none", "--http", "off")
-    done = commands.run("up", *model, *TOYS[4:])
-    *tries, end = without_warnings(done.stderr)
-    why = f"emulated node {tmp_path}/none.toml: no such file or directory"
-    assert len(tries) == 4
-    assert all(line.startswith(f"the target node ended ({why}") for line in tries)
-    assert end.startswith(f"error: {why}")
-    assert (done.returncode, done.stdout) == (1, "")
 
 
 def test_a_mistake_in_a_setting_of_a_node_ends_it_at_once(commands: Commands) -> None:

@@ -1,15 +1,6 @@
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import io
-import os
-import pty
-import select
-import subprocess
-import sys
-import termios
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +11,8 @@ from nodes.api import ConnectError, ConnectionLostError, Piece, SyncClient, open
 from nodes.api.answers import Choice, Completion, Usage
 from nodes.cli.chat.conversation import Conversation
 from nodes.cli.chat.terminal import Terminal, figures_line
-from tests.cli.commands import LIMIT_S, ROOT
+from tests.cli.at_terminal import at_terminal
+from tests.cli.commands import Commands
 from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
 from tests.nodes.held import held
 
@@ -158,62 +150,9 @@ def test_figures() -> None:
     )
 
 
-GREEDY = ("--temperature", "0")
-
-
-class Pty:
-    """`airdraft chat` at a terminal."""
-
-    def __init__(self, endpoint: str, keys: Path, *arguments: str) -> None:
-        self._main, there = pty.openpty()
-        command = (sys.executable, "-m", "nodes.cli", "chat", *GREEDY, "--connect", endpoint)
-        self.process = subprocess.Popen(
-            [*command, *arguments],
-            cwd=ROOT,
-            env={**os.environ, "AIRDRAFT_KEYS": str(keys), "TERM": "dumb"},
-            stdin=there,
-            stdout=there,
-            stderr=there,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-        os.close(there)
-        self.seen = ""
-
-    def type(self, text: str) -> None:
-        os.write(self._main, text.encode())
-
-    def press_until(self, key: str, text: str) -> None:
-        """Python misses a signal that comes just before it waits for the next key."""
-        for _ in range(60):
-            self.type(key)
-            with contextlib.suppress(TimeoutError):
-                return self.wait_for(text, 0.5)
-        raise AssertionError(f"no {text!r} after 60 keys")
-
-    def wait_for(self, text: str, seconds: float = LIMIT_S) -> None:
-        give_up_at = time.monotonic() + seconds
-        while text not in self.seen:
-            left_s = max(0.0, give_up_at - time.monotonic())
-            if not select.select([self._main], [], [], left_s)[0]:
-                raise TimeoutError(f"no {text!r} in {self.seen!r}")
-            try:
-                self.seen += os.read(self._main, 4096).decode("utf-8", "replace")
-            except OSError:
-                # The program has ended.
-                raise AssertionError(f"no {text!r} in {self.seen!r}") from None
-        self.seen = self.seen.partition(text)[2]
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self._main)
-
-
-def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(mesh: ToyMesh, tmp_path: Path) -> None:
-    chat = Pty(mesh.endpoint, tmp_path / "keys", "--max-tokens", "4000")
-    try:
+def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(mesh: ToyMesh, commands: Commands) -> None:
+    asked = ("chat", "--connect", mesh.endpoint, "--temperature", "0", "--max-tokens", "4000")
+    with at_terminal(commands, *asked, term="dumb") as chat:
         chat.wait_for("Ctrl-D quits.")
         chat.wait_for("> ")
         with held(mesh.model, after_passes=20):
@@ -231,6 +170,4 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(mesh: ToyMesh, tmp_path: Path
         # Between two prompts the terminal reads lines, and a Ctrl-D there may be lost.
         chat.wait_for("> ")
         chat.type("\x04")
-        assert chat.process.wait(LIMIT_S) == 0
-    finally:
-        chat.close()
+        chat.ends_with(0)

@@ -95,26 +95,6 @@ def test_what_was_asked_for_stays_asked_for() -> None:
     assert (submit.prompt, submit.prompt_token_ids, submit.resume_from) == ("hi", (8,), (1,))
 
 
-def test_choices_for_whose_tokens_there_is_no_room_begin_anew(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("nodes.client.journal.MAX_PROMPT_TOKENS", 6)
-    journal = started(num_choices=3)
-    journal.take(tokens(0, b"ab", 8, 9))
-    journal.take(tokens(0, b"cd", 4, 5, choice=1, num_draft_tokens=2, num_accepted_tokens=1))
-    journal.take(tokens(0, b"e", 6, choice=2))
-    submit = journal.request(2, 0.0)
-    assert (submit.resume_from, submit.prompt_token_ids) == ((2, 0, 1), (*PROMPT, 8, 9, 6))
-    # It comes as it came, cut otherwise: what is new of it is passed on.
-    assert journal.take(tokens(0, b"c", 4, choice=1)) == ()
-    cut = tokens(1, b"dfg", 5, 6, 7, choice=1, num_draft_tokens=3, num_accepted_tokens=2)
-    assert journal.take(cut) == (
-        tokens(2, b"fg", 6, 7, choice=1, num_draft_tokens=2, num_accepted_tokens=1),
-    )
-    # All of it was counted there.
-    assert journal.take(finished(4, choice=1)) == (finished(4, choice=1),)
-
-
 # -- what comes ------------------------------------------------------------------------------------
 
 
@@ -139,22 +119,6 @@ def test_what_comes_twice_is_dropped_and_what_is_missing_noticed() -> None:
     journal.request(1, 0.0)
     with pytest.raises(GapError):
         journal.take(tokens(0, b"a", 8))
-
-
-def test_the_end_of_a_text_counts_when_it_is_sure() -> None:
-    """It shows what was held back, which another coordinator would show again."""
-    journal = started()
-    journal.take(tokens(0, b"a", 8))
-    end = tokens(1, b"b<", 9, is_last=True)
-    assert journal.take(end) == ()
-    assert journal.take(end) == ()
-    assert journal.request(2, 0.0).resume_from == (1,)
-    journal.take(STARTED)
-    assert journal.take(end) == ()
-    notice, over = journal.take(finished(2))
-    assert notice == end
-    assert journal.is_over
-    assert isinstance(over, FinishedNotice)
 
 
 def test_what_a_choice_did_with_all_its_coordinators_is_added_up() -> None:

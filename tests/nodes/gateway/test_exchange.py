@@ -270,38 +270,6 @@ async def test_a_whole_answer_that_is_cancelled_is_a_410(eventually: Eventually)
     assert (whole.status, whole.json["error"]["code"]) == (410, "cancelled")
 
 
-async def test_a_slow_reader_costs_so_much_and_is_dropped(eventually: Eventually) -> None:
-    gate = asyncio.Event()
-    script = text_answer(*["x" * 500] * 1000)
-    mesh = FakeMesh([*script[:3], gate, *script[3:]])
-    gateway = gateway_of(mesh, max_unsent_bytes=32_768)
-    slow = Call(open_app(gateway), "POST", COMPLETIONS, STREAM)
-    running = slow.start()
-    await eventually(lambda: len(slow.events) == 2)
-    slow.reads.clear()
-    gate.set()
-    await eventually(lambda: slow.is_aborted)
-    await running
-    assert (mesh.num_open, mesh.num_cancelled, len(gateway.running)) == (0, 1, 0)
-    assert not slow.is_complete
-    assert "[DONE]" not in slow.body.decode()
-    # Who keeps up is not dropped.
-    mesh = FakeMesh(script)
-    found = await post(app_of(mesh, max_unsent_bytes=8192), COMPLETIONS, STREAM)
-    assert found.events[-1] == "[DONE]"
-    assert sum(len(e["choices"][0]["text"]) for e in found.events[:-1]) == 500_000
-
-
-async def test_a_reader_that_stops_at_the_end_has_some_seconds(eventually: Eventually) -> None:
-    app = app_of(FakeMesh(text_answer("a", "b")), write_timeout_s=0.1)
-    slow = Call(app, "POST", COMPLETIONS, STREAM)
-    slow.reads.clear()
-    running = slow.start()
-    await eventually(lambda: slow.is_aborted)
-    await running
-    assert not slow.is_complete
-
-
 @pytest.mark.parametrize("has_begun", [False, True])
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_stream_that_is_over_never_ends_its_connection(

@@ -10,11 +10,8 @@ from typing import Any
 
 import pytest
 
-from nodes.client.client import Client, Event
-from nodes.client.generation import GenerateOptions, Prompt
 from nodes.engine.toy import ToyModel
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
-from nodes.messages import TokensNotice
 from tests.nodes.api.toy_mesh import alone
 from tests.nodes.gateway.on_a_mesh import Asked, gateway_on
 from tests.nodes.held import held
@@ -111,29 +108,6 @@ async def test_a_stream_goes_on_at_another_gateway(tmp_path: Path, num_read: int
     assert texts == [text_alone(120, **sampling, choice=c) for c in range(2)]
 
 
-async def test_each_commit_is_an_event_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    notices: list[TokensNotice] = []
-    generate = Client.generate
-
-    async def counted(
-        client: Client, prompt: Prompt, options: GenerateOptions
-    ) -> AsyncIterator[Event]:
-        async for event in generate(client, prompt, options):
-            if isinstance(event, TokensNotice):
-                notices.append(event)
-            yield event
-
-    monkeypatch.setattr(Client, "generate", counted)
-    body = {**GREEDY, "max_tokens": 60, "logprobs": 0}
-    async with gateway(tmp_path) as asked, asked.streamed(body) as stream:
-        await stream.read()
-    # The last one says why it ended.
-    assert stream.pieces == [*(notice.text.decode() for notice in notices), ""]
-    assert len(notices) > 60 / 17
-
-
 async def test_requests_have_the_owner_that_their_key_and_user_make(tmp_path: Path) -> None:
     ApiKeys(tmp_path / "apikeys.toml").add(ApiKey(name="ann", sha256=digest("ad-1")))
     async with gateway(tmp_path) as asked:
@@ -148,39 +122,6 @@ async def test_requests_have_the_owner_that_their_key_and_user_make(tmp_path: Pa
         # A digest: nobody in the mesh has a use for names.
         assert len(users) == 1
         assert not users & {"", "ann", "bob", "ann/bob"}
-
-
-async def test_it_is_not_ready_while_all_targets_are_drained(tmp_path: Path) -> None:
-    async with gateway(tmp_path) as asked:
-        admin = asked.members.start_client("admin", role="admin")
-        assert await asked.is_ready()
-        # A target that is drained leaves when it has nothing more to do.
-        with held(asked.members.model):
-            body = {"prompt": PROMPT, "max_tokens": 60, "n": 4, "ignore_eos": True}
-            asking = asyncio.create_task(asked.answer(body))
-            while not (await admin.status()).streams:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-            await admin.command_node("drain", "target")
-            await asked.until_ready(False)
-            found = (await asked.http.get(f"{asked.root}/readyz")).json()
-            assert "being drained" in found["error"]["message"]
-            assert (await asked.http.get("/models")).json()["data"] == []
-            status, error = await asked.refused({"prompt": "a", "max_tokens": 2})
-            assert (status, error["retry"]) == (503, "2")
-            await admin.command_node("undrain", "target")
-            assert await asked.is_ready()
-        await asking
-
-
-async def test_who_hangs_up_frees_cells_on_the_target(
-    tmp_path: Path, eventually: Eventually
-) -> None:
-    async with gateway(tmp_path) as asked:
-        model, num_cells = asked.members.model, asked.members.config.num_cells
-        async with asked.streamed({"prompt": PROMPT, "max_tokens": 3000}) as stream:
-            await stream.read(1)
-            assert model.free_cells() < num_cells
-        await eventually(lambda: model.free_cells() == num_cells)
 
 
 @pytest.mark.slow
