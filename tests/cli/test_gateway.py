@@ -89,17 +89,6 @@ def test_curl(mesh: Serving) -> None:
     assert json.loads(done.stdout)["choices"][0]["text"] == alone("hi", 5).text.decode()
 
 
-def test_one_may_cancel_a_stream_by_its_id(slow_mesh: Serving) -> None:
-    with openai.OpenAI(base_url=slow_mesh.url, api_key="none", max_retries=0) as client:
-        stream = client.completions.create(model=MODEL, prompt="hi", max_tokens=3000, stream=True)
-        first = next(stream)
-        assert delete(f"{slow_mesh.url}/completions/{first.id}").json()["cancelled"] is True
-        rest: list[Any] = []
-        with pytest.raises(openai.APIError, match="cancelled"):
-            rest.extend(stream)
-    assert all(chunk.choices[0].finish_reason is None for chunk in rest)
-
-
 # -- a process of its own --------------------------------------------------------------------------
 
 
@@ -133,48 +122,26 @@ def test_a_gateway_without_a_coordinator_says_so(commands: Commands) -> None:
         stopped(process, signal.SIGINT, 130)
 
 
-@contextlib.contextmanager
-def streaming(
-    commands: Commands, mesh: Serving, *arguments: str
-) -> Iterator[tuple[subprocess.Popen[str], str, Iterator[str]]]:
-    """A gateway, its address, and the lines of a long answer that has begun."""
-    with started(commands, "--connect", mesh.endpoint, *arguments) as (process, url):
+def test_a_second_signal_ends_it_at_once(commands: Commands, slow_mesh: Serving) -> None:
+    with started(commands, "--connect", slow_mesh.endpoint) as (process, url):
         root = url.removesuffix("/v1")
         wait_until(lambda: get(f"{root}/readyz").status_code == 200)
         body = {"prompt": "hi", "max_tokens": 3000, "stream": True}
         with httpx.stream("POST", f"{url}/completions", json=body, timeout=LIMIT_S) as answer:
             lines = answer.iter_lines()
             next(lines)
-            yield process, url, lines
-
-
-def test_a_stream_is_told_that_the_gateway_stops(
-    commands: Commands, slow_mesh: Serving, tmp_path: Path
-) -> None:
-    config = tmp_path / "gateway.toml"
-    config.write_text("[limits]\nstop_timeout_s = 0\n")
-    with streaming(commands, slow_mesh, "--config", str(config)) as (process, _, lines):
-        process.terminate()
-        rest = [line for line in lines if line]
-        assert "the gateway is stopping" in rest[-1]
-        assert process.wait(LIMIT_S) == 0
-
-
-def test_a_second_signal_ends_it_at_once(commands: Commands, slow_mesh: Serving) -> None:
-    with streaming(commands, slow_mesh) as (process, url, lines):
-        # Nothing more comes from the mesh meanwhile.
-        os.kill(slow_mesh.pid, signal.SIGSTOP)
-        try:
-            process.terminate()
-            wait_until(lambda: refuses(url))
-            os.kill(process.pid, signal.SIGTERM)
-            assert process.wait(LIMIT_S) == 128 + signal.SIGTERM
-        finally:
-            os.kill(slow_mesh.pid, signal.SIGCONT)
-        rest: list[str] = []
-        with pytest.raises(httpx.HTTPError):
-            rest.extend(lines)
-        assert not any("error" in line or "[DONE]" in line for line in rest)
+            # Nothing more comes from the mesh meanwhile.
+            os.kill(slow_mesh.pid, signal.SIGSTOP)
+            try:
+                process.terminate()
+                wait_until(lambda: refuses(url))
+                stopped(process, signal.SIGTERM, 128 + signal.SIGTERM)
+            finally:
+                os.kill(slow_mesh.pid, signal.SIGCONT)
+            rest: list[str] = []
+            with pytest.raises(httpx.HTTPError):
+                rest.extend(lines)
+            assert not any("error" in line or "[DONE]" in line for line in rest)
 
 
 def refuses(url: str) -> bool:
@@ -215,12 +182,3 @@ def test_the_coordinator_of_up_has_limits(commands: Commands) -> None:
         refused = post(f"{url}/completions", json={"prompt": ["a", "b"]})
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         stopped(process)
-
-
-def test_an_address_that_is_taken(commands: Commands, mesh: Serving) -> None:
-    address = mesh.url.removeprefix("http://").removesuffix("/v1")
-    for arguments in (("gateway", "--listen", address), (*UP, "--http", address)):
-        done = commands.run(*arguments)
-        assert done.returncode == 1
-        # A mesh on loopback without keys has said before who may join.
-        assert "Address already in use" in done.stderr.splitlines()[-1]

@@ -14,7 +14,7 @@ from nodes.cli.trace import Recording, poll
 from nodes.messages import TraceReply
 from nodes.telemetry.trace.records import PassRecord, PlanRecord, from_line, to_line
 from policies.baselines import POLICIES
-from tests.cli.commands import LIMIT_S, Commands, stopped
+from tests.cli.commands import LIMIT_S, Commands, error_line, stopped
 from tests.nodes.telemetry.trace.examples import FLOW, guessing, plan_record
 
 CANARY = "zebra-4711"
@@ -40,6 +40,9 @@ def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
         assert " records: " in summary
         # No text is another for being recorded.
         assert len(texts) == 1
+        full = ("--seconds", "0.1", "--output", "/dev/full")
+        refused = error_line(commands.run("trace", "--connect", endpoint, *full))
+        assert refused.startswith("/dev/full cannot be written: No space left on device")
         stopped(mesh)
     records = [from_line(line) for line in raw.read_bytes().splitlines()]
     kinds = {type(record).__name__ for record in records}

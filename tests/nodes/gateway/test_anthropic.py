@@ -169,8 +169,7 @@ async def test_an_answer_that_is_short_or_empty(stream: bool) -> None:
 
 
 async def test_what_a_model_thinks_is_a_block_of_its_own() -> None:
-    mesh = FakeMesh(text_answer("<think>", "hm", "</think>\n\n", "Yes."))
-    mesh.thinking = "marked"
+    mesh = FakeMesh(text_answer("<think>", "hm", "</think>\n\n", "Yes."), thinking="marked")
     thoughts, text = (await ask(mesh, PATH, body())).json["content"]
     assert (thoughts["type"], thoughts["thinking"]) == ("thinking", "hm")
     assert (text["type"], text["text"]) == ("text", "Yes.")

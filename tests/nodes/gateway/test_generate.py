@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from nodes.client.generation import GenerateOptions, Prompt
 from tests.nodes.gateway.calls import Call, app_of, ask, keyed_app, post
 from tests.nodes.gateway.fake_mesh import (
     FakeMesh,
@@ -162,33 +161,6 @@ async def test_after_every_event_a_stream_goes_on_to_the_same_end(
 
 def _has_role(event: Any) -> bool:
     return any("role" in choice.get("delta", {}) for choice in event["choices"])
-
-
-async def test_choices_go_on_each_from_where_it_was() -> None:
-    def script(prompt: Prompt, _options: GenerateOptions) -> Sequence[Step]:
-        both = [tokens(f"{prompt}{c}-{i} ", i, c) for i in range(4) for c in (0, 1)]
-        return [started(), *both, finished(4, choice=1), finished(4, choice=0)]
-
-    mesh = FakeMesh(script)
-    body = {"prompt": ["p", "q"], "n": 2, "stream": True}
-    call = await ask(mesh, COMPLETIONS, body, **KEY)
-    whole = texts_of(call.events)
-    assert len(whole) == 4
-    marked = call.marked_events
-    for number in range(0, len(marked) - 1, 3):
-        headers = {**KEY, "last-event-id": marked[number][0]}
-        again = await ask(mesh, COMPLETIONS, body, **headers)
-        known = [event for _, event in marked[: number + 1]]
-        assert texts_of([*known, *again.events]) == whole
-
-
-def texts_of(events: list[Any]) -> dict[int, str]:
-    found: dict[int, str] = {}
-    for event in events:
-        if event != "[DONE]":
-            (choice,) = event["choices"]
-            found[choice["index"]] = found.get(choice["index"], "") + choice["text"]
-    return found
 
 
 async def test_nothing_is_sent_before_there_is_something_new(eventually: Eventually) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from nodes.gateway.errors import ApiError
 from nodes.gateway.idempotency import SEED_BITS, Keyed, KeyedRequests, of_headers
+from tests.nodes.gateway.fake_mesh import Clock
 
 KEYED = Keyed("ann", "k")
 PATH = "/v1/completions"
@@ -42,13 +43,6 @@ def test_nothing_else_has_the_same() -> None:
     assert KEYED.request_id("cmpl").removeprefix("cmpl") != KEYED.request_id("x").removeprefix("x")
     tags = {KEYED.tag(PATH, b"{}"), KEYED.tag(PATH, b"[]"), KEYED.tag("/v1/x", b"{}")}
     assert len(tags | {each.tag(PATH, b"{}") for each in others}) == 3 + len(others)
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def never() -> bool:

@@ -11,15 +11,8 @@ from nodes.client.client import RequestFailedError
 from nodes.gateway.looking import Looking
 from nodes.telemetry.status import Status, encode_status
 from tests.nodes.gateway.calls import get, keyed_app
-from tests.nodes.gateway.fake_mesh import FakeMesh
+from tests.nodes.gateway.fake_mesh import Clock, FakeMesh
 from tests.nodes.status_examples import STATUS
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Held(FakeMesh):
@@ -79,8 +72,7 @@ async def test_without_a_coordinator_there_is_none_at_all() -> None:
 
 
 async def test_a_fault_is_told_to_all_and_asked_for_again() -> None:
-    mesh = FakeMesh()
-    mesh.shown = RequestFailedError("internal", "not understood")
+    mesh = FakeMesh(shown=RequestFailedError("internal", "not understood"))
     looking = Looking(mesh)
     found = await asyncio.gather(looking.status(), looking.status(), return_exceptions=True)
     assert found == [mesh.shown] * 2

@@ -8,14 +8,7 @@ from nodes.client.client import RequestFailedError
 from nodes.gateway.errors import ApiError
 from nodes.gateway.models import Models
 from nodes.messages import NodesReply
-from tests.nodes.gateway.fake_mesh import FakeMesh
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.nodes.gateway.fake_mesh import Clock, FakeMesh
 
 
 async def test_models_are_those_of_targets() -> None:
@@ -27,8 +20,7 @@ async def test_models_are_those_of_targets() -> None:
 
 
 async def test_files_that_are_called_alike_are_told_apart() -> None:
-    mesh = FakeMesh(models=["a.gguf", "b.gguf", "b.gguf"])
-    mesh.hashes = {"target-2": "ff" * 32}
+    mesh = FakeMesh(models=["a.gguf", "b.gguf", "b.gguf"], hashes={"target-2": "ff" * 32})
     made = Models(mesh)
     served = {entry.id: entry for entry in await made.served()}
     assert set(served) == {"a.gguf", "b.gguf@01234567", "b.gguf@ffffffff"}

@@ -12,15 +12,6 @@ async def everything(outbox: Outbox) -> list[bytes]:
     return parts
 
 
-async def test_what_came_meanwhile_goes_together_in_small_writes() -> None:
-    outbox = Outbox(100_000)
-    for _ in range(3):
-        outbox.put(b"x" * 10_000)
-    outbox.close()
-    parts = await everything(outbox)
-    assert [len(part) for part in parts] == [16_384, 30_000 - 16_384]
-
-
 @pytest.mark.parametrize(("sizes", "is_dropped"), [((60, 60, 60), True), ((50_000, 100), False)])
 async def test_too_much_is_dropped_but_one_large_event_is_not_too_much(
     sizes: tuple[int, ...], is_dropped: bool

@@ -59,8 +59,7 @@ async def message(mesh: FakeMesh, **body: Any) -> dict[str, Any]:
 
 
 async def test_what_a_grammar_holds_does_not_think() -> None:
-    mesh = FakeMesh(text_answer('{"a": 1}'))
-    mesh.thinking = "opened"
+    mesh = FakeMesh(text_answer('{"a": 1}'), thinking="opened")
     wanted = {"response_format": {"type": "json_object"}}
     tool = {"type": "function", "function": {"name": "f"}}
     for body in (wanted, {**wanted, "tools": [tool]}, {"grammar": 'root ::= "x"'}):
@@ -70,9 +69,12 @@ async def test_what_a_grammar_holds_does_not_think() -> None:
 
 
 async def test_models_that_think_in_several_forms_have_to_be_named() -> None:
-    mesh = FakeMesh(text_answer("Yes."), models=["a", "b"])
-    mesh.hashes = {"target-1": "ff" * 8}
-    mesh.thoughts = {"target-1": "opened"}
+    mesh = FakeMesh(
+        text_answer("Yes."),
+        models=["a", "b"],
+        hashes={"target-1": "ff" * 8},
+        thoughts={"target-1": "opened"},
+    )
     call = await ask(mesh, PATH, ASK)
     assert (call.status, call.json["error"]["param"]) == (400, "model")
     assert (await message(mesh, model="a"))["content"] == "Yes."
@@ -82,8 +84,7 @@ async def test_models_that_think_in_several_forms_have_to_be_named() -> None:
 async def test_chats_have_thoughts_in_a_field_of_their_own() -> None:
     pieces = ["<think>", "hm", "</think>", "\n\nYes", "."]
     batches = [tokens(p, n, scores=(scored(p, -0.5),)) for n, p in enumerate(pieces)]
-    mesh = FakeMesh([started(), *batches, finished(len(pieces))])
-    mesh.thinking = "marked"
+    mesh = FakeMesh([started(), *batches, finished(len(pieces))], thinking="marked")
     found = await message(mesh)
     assert (found["reasoning_content"], found["content"]) == ("hm", "Yes.")
     call = await ask(mesh, PATH, {**ASK, "stream": True, "logprobs": True}, **KEY)
@@ -99,8 +100,7 @@ async def test_chats_have_thoughts_in_a_field_of_their_own() -> None:
 
 
 async def test_what_is_left_open_is_as_the_model_has_it() -> None:
-    mesh = FakeMesh(text_answer("Yes."))
-    mesh.sampling = SamplingDefaults(0.25, 7, 0.5, 0.125)
+    mesh = FakeMesh(text_answer("Yes."), sampling=SamplingDefaults(0.25, 7, 0.5, 0.125))
     app = open_app(Gateway(mesh, GatewayLimits()))
     found = (await post(app, PATH, {**ASK, "top_k": 9})).json
     options = mesh.asked[0][1]

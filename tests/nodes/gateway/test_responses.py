@@ -92,8 +92,7 @@ def test_formats_become_grammars() -> None:
 
 async def test_an_answer_goes_back_as_it_came() -> None:
     """Thoughts, text and a call: the next turn is read as it was, but for the thoughts."""
-    mesh = FakeMesh(text_answer("<think>hm</think>So: ", CALL))
-    mesh.thinking = "marked"
+    mesh = FakeMesh(text_answer("<think>hm</think>So: ", CALL), thinking="marked")
     first = await answer(mesh, tools=[WEATHER])
     result = {"type": "function_call_output", "call_id": "x", "output": "21"}
     told = [{"role": "user", "content": "hi"}, *first["output"], result]
@@ -190,8 +189,7 @@ async def test_an_answer_that_ends_for_length_is_incomplete(body: dict[str, Any]
 
 @pytest.mark.parametrize("body", [{}, {"stream": True}], ids=["whole", "streamed"])
 async def test_what_a_model_thinks_is_an_item_of_its_own(body: dict[str, Any]) -> None:
-    mesh = FakeMesh(text_answer("<think>", "hm", "</think>\n\n", "Yes."))
-    mesh.thinking = "marked"
+    mesh = FakeMesh(text_answer("<think>", "hm", "</think>\n\n", "Yes."), thinking="marked")
     thoughts, message = (await answer(mesh, **body))["output"]
     assert (thoughts["type"], thoughts["content"][0]["text"]) == ("reasoning", "hm")
     assert message["content"][0]["text"] == "Yes."

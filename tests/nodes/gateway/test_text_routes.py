@@ -109,8 +109,7 @@ async def test_all_inputs_are_read_by_the_model_of_the_first_and_for_nobody_who_
     mesh = FakeMesh()
     await ask(mesh, "/v1/embeddings", {"input": ["a", "b"]})
     assert [options.model_hash for _, options in mesh.asked] == ["", MODEL_HASH]
-    mesh = FakeMesh()
-    mesh.read_gate = asyncio.Event()
+    mesh = FakeMesh(read_gate=asyncio.Event())
     call = Call(app_of(mesh), "POST", "/v1/embeddings", {"input": ["a"] * 40})
     task = call.start()
     await mesh.is_asked.wait()

@@ -185,17 +185,19 @@ async def test_a_call_that_is_cut_off_ends_for_length(stream: bool) -> None:
 
 
 async def test_the_style_is_that_of_the_model() -> None:
-    mesh = FakeMesh(text_answer(f"[{CALL}]"))
-    mesh.tool_styles = {"target-0": "mistral"}
+    mesh = FakeMesh(text_answer(f"[{CALL}]"), tool_styles={"target-0": "mistral"})
     call = await ask(mesh, PATH, body())
     assert call.json["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "weather"
     mesh.tool_styles = {"target-0": ""}
     call = await ask(mesh, PATH, body())
     assert (call.status, call.json["error"]["param"]) == (400, "tools")
     # Models of several styles have to be named.
-    mesh = FakeMesh(text_answer("Yes"), models=["a", "b"])
-    mesh.tool_styles = {"target-1": "llama3"}
-    mesh.hashes = {"target-1": "ff" * 8}
+    mesh = FakeMesh(
+        text_answer("Yes"),
+        models=["a", "b"],
+        tool_styles={"target-1": "llama3"},
+        hashes={"target-1": "ff" * 8},
+    )
     call = await ask(mesh, PATH, body())
     assert (call.status, call.json["error"]["param"]) == (400, "model")
     assert (await ask(mesh, PATH, body(model="b"))).status == 200
