@@ -99,11 +99,6 @@ def test_terms_are_shown_and_accepted_by_an_option_or_at_a_terminal() -> None:
         assert "Do you accept them?" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["list", "pull", "path", "rm"])
-def test_help_has_an_example(command: str) -> None:
-    assert f"  airdraft models {command}" in airdraft_models(command, "--help").stdout
-
-
 def test_a_vocabulary_is_all_that_a_file_says_without_its_tensors(tmp_path: Path) -> None:
     output = tmp_path / "vocabulary.gguf"
     result = airdraft_models("vocabulary", str(tmp_path / "source.gguf"), str(output))
