@@ -6,9 +6,7 @@ import asyncio
 import inspect
 import json
 import math
-import os
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict
 from typing import Any
 
 import httpx
@@ -16,15 +14,8 @@ import openai
 import pydantic
 import pytest
 
-from nodes.catalog import default_cache_dir
-from nodes.engine.llama import LlamaConfig
-from nodes.engine.load import open_model
-from nodes.engine.protocol import Span
-from nodes.engine.sampler import Sampler
-from nodes.engine.sampling import Sampling
-from nodes.engine.traits import SamplingDefaults
 from tests.cli.commands import wait_until
-from tests.cli.default_pair import NEEDS_PAIR, default_target
+from tests.cli.default_pair import NEEDS_PAIR
 from tests.cli.serving import Serving, serving
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 
@@ -50,12 +41,6 @@ CLOCK: Any = {"type": "function", "function": {"name": "clock", "description": "
 TOOLS: Any = {**CHAT, "tools": [WEATHER, CLOCK], "max_tokens": 80, "parallel_tool_calls": False}
 FUNCTION: Any = {"type": "function", "name": "weather", "parameters": PARAMETERS, "strict": True}
 EMBEDDER = "tiny-embed"
-TALK: Any = [
-    {"role": "system", "content": f"You are brief, {CANARY}."},
-    {"role": "user", "content": "Name a colour."},
-    {"role": "assistant", "content": "Red."},
-    {"role": "user", "content": "Another one, please?"},
-]
 
 Client = Any
 
@@ -257,40 +242,3 @@ async def test_errors_of_their_own_classes(client: Client) -> None:
         await value(client.chat.completions.create(**{**CHAT, "model": "other"}))
     with pytest.raises(openai.BadRequestError, match="temperature"):
         await value(client.chat.completions.create(**CHAT, temperature=9))
-
-
-def bare_texts(num_choices: int, **sampling: Any) -> list[str]:
-    """The engine by itself, one sequence and one token a pass: what it answers to TALK."""
-    path = default_target()
-    assert path is not None
-    config = LlamaConfig(path=path, num_cells=1024, max_sequences=2)
-    model = open_model(config, default_cache_dir(os.environ) / "calibration").model
-    ids = model.vocabulary.encode_chat([(told["role"], told["content"]) for told in TALK])
-    texts = []
-    for choice in range(num_choices):
-        known, text = list(ids), b""
-        made = Sampling(**{**asdict(SamplingDefaults()), **sampling}, choice=choice)
-        vocabulary = {"num_vocab": model.info.num_vocab, "num_prompt_tokens": len(ids)}
-        sampler = Sampler(made, token_ids=ids, **vocabulary)
-        rows = model.forward([Span(0, 0, known, 1)])
-        while len(known) < len(ids) + 24:
-            token_id = sampler.sample(rows[0], len(known))
-            if token_id in model.info.eog_token_ids:
-                break
-            sampler.push(token_id)
-            known.append(token_id)
-            text += model.vocabulary.piece(token_id)
-            rows = model.forward([Span(0, len(known) - 1, known[-1:], 1)])
-        model.truncate(0, 0)
-        texts.append(text.decode("utf-8", "replace"))
-    model.close()
-    return texts
-
-
-async def test_a_conversation_is_answered_as_by_the_bare_engine(client: Client) -> None:
-    asked = {"model": MODEL, "messages": TALK, "max_tokens": 24, "seed": 5, "n": 3}
-    expected = bare_texts(3, seed=5)
-    assert len(set(expected)) > 1
-    for _ in range(2):
-        found = await value(client.chat.completions.create(**asked))
-        assert [choice.message.content for choice in found.choices] == expected

@@ -16,7 +16,6 @@ from nodes.telemetry.metrics.gateway import GatewayMetrics
 from nodes.telemetry.status import Status
 from tests.nodes.gateway.calls import Call, app_of, get, keyed_app, post
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, started, text_answer, tokens
-from tests.nodes.memory_mesh import mesh as real_mesh
 from tests.nodes.status_examples import STATUS
 from tests.nodes.telemetry.metrics.exposed import samples_of
 
@@ -96,15 +95,6 @@ async def test_a_coordinator_that_cannot_be_asked_leaves_the_gateways_own() -> N
         names = {name for name, _ in found.samples}
         assert {name for name in names if "gateway" not in name} == {"airdraft_coordinator_up"}
         assert any("gateway" in name for name in names)
-
-
-async def test_a_real_mesh_is_scraped_without_a_gateway() -> None:
-    async with real_mesh(0.8) as members:
-        client = members.start_client("client")
-        await members.wait_for(client, {"target", "draft-0"})
-        found = Exposed(await render_metrics(client.status))
-    assert found("coordinator_up") == 1
-    assert found("node_state", node="target", role="target", state="ok") == 1
 
 
 def test_labels_are_quoted() -> None:
