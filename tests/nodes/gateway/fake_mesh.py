@@ -32,6 +32,8 @@ MODEL, MODEL_HASH, NUMERICS = "toy-1", "0123456789abcdef", "fedcba9876543210"
 FINGERPRINT = "fp_01234567_fedcba98"
 # What a script may hold: events, errors to raise, and things to wait for.
 Step = Event | Exception | asyncio.Event
+# The fixture of that name.
+Eventually = Callable[..., "asyncio.Future[None]"]
 
 
 def started(num_prompt_tokens: int = 3) -> StartedNotice:

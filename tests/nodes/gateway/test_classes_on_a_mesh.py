@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ import pytest
 
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
+from tests.nodes.gateway.fake_mesh import Eventually
 from tests.nodes.gateway.on_a_mesh import Asked, Body, gateway_on
 from tests.nodes.memory_mesh import Members, Passing
 from tests.nodes.reference import reference
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-Eventually = Callable[..., "asyncio.Future[None]"]
 AT_ONCE = 24
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.nodes.gateway.fake_mesh import FakeMesh, started, text_answer, tokens
+from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh, started, text_answer, tokens
 from tests.nodes.gateway.served import connected, reading_nothing, request, serving, talking
 
 BODY = json.dumps({"prompt": "hi"}).encode()
 STREAM = json.dumps({"prompt": "hi", "stream": True}).encode()
 SHORT = {"header_timeout_s": 0.2, "body_timeout_s": 0.2}
-Eventually = Callable[..., "asyncio.Future[None]"]
 
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"

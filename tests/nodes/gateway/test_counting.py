@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,20 @@ from nodes.telemetry.metrics.families import Family, Metric
 from nodes.telemetry.metrics.gateway import GatewayMetrics
 from nodes.telemetry.status import Status
 from tests.nodes.gateway.calls import Call, app_of, get, keyed_app, post
-from tests.nodes.gateway.fake_mesh import FakeMesh, finished, started, text_answer, tokens
+from tests.nodes.gateway.fake_mesh import (
+    Eventually,
+    FakeMesh,
+    finished,
+    started,
+    text_answer,
+    tokens,
+)
 from tests.nodes.status_examples import STATUS
 from tests.nodes.telemetry.metrics.exposed import samples_of
 
 CHAT = "/v1/chat/completions"
 ASK = {"messages": [{"role": "user", "content": "hi"}]}
 STREAM = {**ASK, "stream": True}
-Eventually = Callable[..., "asyncio.Future[None]"]
 
 
 class Exposed:

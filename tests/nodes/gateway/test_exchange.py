@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from tests.nodes.gateway.fake_mesh import (
     FINGERPRINT,
     MODEL_HASH,
     NUMERICS,
+    Eventually,
     FakeMesh,
     Step,
     finished,
@@ -35,7 +36,6 @@ STREAM = {**ASK, "stream": True}
 WITH_USAGE = {**STREAM, "stream_options": {"include_usage": True}}
 TALK = {"messages": [{"role": "user", "content": "hi"}]}
 BEGUN: list[Step] = [started(), tokens("a", 0)]
-Eventually = Callable[..., "asyncio.Future[None]"]
 
 
 async def test_a_whole_answer() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from tests.nodes.gateway.calls import Call, app_of, ask, keyed_app, post
 from tests.nodes.gateway.fake_mesh import (
+    Eventually,
     FakeMesh,
     Step,
     finished,
@@ -26,7 +27,6 @@ ASK: dict[str, Any] = {"prompt": "hi"}
 STREAM: dict[str, Any] = {**ASK, "stream": True}
 TALK: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
 KEY = {"idempotency-key": "k-1"}
-Eventually = Callable[..., "asyncio.Future[None]"]
 
 
 def _untimed(mark: tuple[str, Any]) -> tuple[str, Any]:

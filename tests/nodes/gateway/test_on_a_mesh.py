@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from nodes.engine.toy import ToyModel
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from tests.nodes.api.toy_mesh import alone
+from tests.nodes.gateway.fake_mesh import Eventually
 from tests.nodes.gateway.on_a_mesh import Asked, gateway_on
 from tests.nodes.held import held
 from tests.nodes.memory_mesh import mesh
@@ -20,7 +21,6 @@ from tests.nodes.memory_mesh import mesh
 NODES = {"target", "draft-0"}
 PROMPT = "several devices"
 GREEDY: dict[str, Any] = {"prompt": PROMPT, "temperature": 0}
-Eventually = Callable[..., "asyncio.Future[None]"]
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -10,8 +9,7 @@ from nodes.config.settings import LinkSettings
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.role import run_gateway
 from tests.nodes.api.toy_mesh import toy_mesh
-
-Eventually = Callable[..., "asyncio.Future[None]"]
+from tests.nodes.gateway.fake_mesh import Eventually
 
 
 async def test_a_gateway_joins_as_one_who_asks_for_many(

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import json
 import resource
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ from nodes.config.settings import ConfigError
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.server import HttpServer, ListenError, connections_allowed
-from tests.nodes.gateway.fake_mesh import FakeMesh, started, text_answer, tokens
+from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh, started, text_answer, tokens
 from tests.nodes.gateway.served import connected, port_of, request, serving, talking
 
 STREAM = json.dumps({"prompt": "hi", "stream": True}).encode()
-Eventually = Callable[..., "asyncio.Future[None]"]
 
 
 def make(tmp_path: Path, **changes: Any) -> HttpServer:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
 import ssl
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,9 @@ import pytest
 from nodes.config.settings import ConfigError
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.server import HttpServer
-from tests.nodes.gateway.fake_mesh import FakeMesh
+from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh
 from tests.nodes.gateway.served import connected, serving, talking
 
-Eventually = Callable[..., "asyncio.Future[None]"]
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
 LONGER_THAN_A_TEST_S = 300.0
 
