@@ -24,10 +24,10 @@ class Commands:
         self.tmp.mkdir()
         self._mark = f"TMPDIR={self.tmp}".encode()
 
-    def _command(self, arguments: tuple[str, ...]) -> list[str]:
+    def command(self, arguments: tuple[str, ...]) -> list[str]:
         return [sys.executable, "-m", "nodes.cli", *arguments]
 
-    def _environment(self, changes: dict[str, str]) -> dict[str, str]:
+    def environment(self, changes: dict[str, str]) -> dict[str, str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith("AIRDRAFT_")}
         if "AIRDRAFT_CACHE" in os.environ:
             clean["AIRDRAFT_CACHE"] = os.environ["AIRDRAFT_CACHE"]
@@ -40,15 +40,21 @@ class Commands:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end. given: what it reads."""
         return subprocess.run(
-            self._command(arguments),
+            self.command(arguments),
             cwd=ROOT,
-            env=self._environment(environ),
+            env=self.environment(environ),
             input=given,
             capture_output=True,
             text=True,
             timeout=LIMIT_S,
             check=False,
         )
+
+    def printed(self, *arguments: str, given: str = "", **environ: str) -> str:
+        """What a command prints that ends well and says nothing else."""
+        done = self.run(*arguments, given=given, **environ)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.strip()
 
     @contextlib.contextmanager
     def started(self, *arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
@@ -57,9 +63,9 @@ class Commands:
         The pipe of its output is small: who writes a long text waits until it is read.
         """
         with subprocess.Popen(
-            self._command(arguments),
+            self.command(arguments),
             cwd=ROOT,
-            env=self._environment(environ),
+            env=self.environment(environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -71,6 +77,14 @@ class Commands:
             finally:
                 if process.poll() is None:
                     process.kill()
+
+    @contextlib.contextmanager
+    def listening(
+        self, *arguments: str, **environ: str
+    ) -> Iterator[tuple[subprocess.Popen[str], str]]:
+        """A running coordinator or `up`, and its endpoint."""
+        with self.started(*arguments, **environ) as process:
+            yield process, told(process, "listening on ")
 
     def alive(self, *roles: str) -> dict[int, str]:
         """Process id -> role (a command's first argument) of all that run; roles filters."""
@@ -89,6 +103,32 @@ class Commands:
         for pid in self.alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def told(process: subprocess.Popen[str], start: str) -> str:
+    """The rest of the next line of a command's output, which begins like that."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith(start), line
+    return line.removeprefix(start).strip()
+
+
+def stopped(
+    process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM, code: int = 0
+) -> str:
+    """End a command by a signal, with this exit code; what it has said on standard error."""
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == code, errors
+    return errors
+
+
+def error_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a command that failed."""
+    assert done.returncode != 0
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line.removeprefix("error: ")
 
 
 def wait_until(condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:

@@ -21,6 +21,3 @@ NEEDS_PAIR = [
     pytest.mark.model,
     pytest.mark.skipif(default_target() is None, reason="the default target is not installed"),
 ]
-UP = ("up", "--listen", "tcp://127.0.0.1:*")
-MODEL = "smollm2-135m"
-CANARY = "CANARY-91c4"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cli.commands import LIMIT_S, Commands
+from tests.cli.commands import LIMIT_S, Commands, told
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ def serving(folder: Path, up: tuple[str, ...]) -> Iterator[Serving]:
     log = folder / "log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            commands._command((*up, "--http", "127.0.0.1:0", "-v", "-v")),
+            commands.command((*up, "--http", "127.0.0.1:0", "-v", "-v")),
             cwd=Path(__file__).parents[2],
-            env=commands._environment({}),
+            env=commands.environment({}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=file,
@@ -40,9 +40,8 @@ def serving(folder: Path, up: tuple[str, ...]) -> Iterator[Serving]:
         )
     assert process.stdout is not None
     try:
-        endpoint = process.stdout.readline().removeprefix("listening on ").strip()
-        url = process.stdout.readline().removeprefix("OpenAI API at ").strip()
-        assert url.startswith("http://127.0.0.1:"), log.read_text()
+        endpoint = told(process, "listening on ")
+        url = told(process, "OpenAI API at ")
         yield Serving(commands, endpoint, url, log, process.pid)
         process.terminate()
         assert process.wait(LIMIT_S) == 0

@@ -6,20 +6,14 @@ from hypothesis import strategies as st
 
 from nodes.cli.cells import Column, cut, filled, fitted, shown, table, width_of
 
-texts = st.text(max_size=30)
 
-
-@given(text=texts, width=st.integers(0, 40))
-def test_no_text_is_wider_than_it_may_be(text: str, width: int) -> None:
+@given(text=st.text(max_size=30), width=st.integers(0, 40))
+def test_no_text_is_wider_than_it_may_be_or_obeyed_by_a_terminal(text: str, width: int) -> None:
     text = shown(text)
+    assert text.isprintable()
     assert width_of(cut(text, width)) <= width
     assert width_of(filled(text, width)) == width
     assert cut(text, width_of(text)) == text
-
-
-@given(text=texts)
-def test_nothing_that_a_terminal_obeys_is_shown(text: str) -> None:
-    assert shown(text).isprintable()
 
 
 def test_escapes_line_ends_and_turned_text_are_question_marks() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ def _fake_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     signal.signal(signal.SIGTERM, before)
 
 
-def airdraft_models(*arguments: str, stdin: str | None = None) -> Result:
+def airdraft_models(*arguments: str, stdin: io.BytesIO | None = None) -> Result:
     return CliRunner().invoke(module.models, arguments, input=stdin)
 
 
@@ -47,15 +48,11 @@ def test_pull_without_a_name_brings_the_defaults(tmp_path: Path) -> None:
     assert airdraft_models("pull").stderr == ""
 
 
-def test_list_marks_what_is_here() -> None:
+def test_what_is_here_is_listed_found_and_removed(tmp_path: Path) -> None:
     airdraft_models("pull", DEFAULT_TARGET)
     lines = airdraft_models("list").stdout.splitlines()
     assert [line[0] for line in lines] == ["*", " ", " ", " "]
     assert "MIT" in lines[0]
-
-
-def test_path_and_rm(tmp_path: Path) -> None:
-    airdraft_models("pull", DEFAULT_TARGET)
     result = airdraft_models("path", DEFAULT_TARGET, "--verify")
     assert result.stdout == f"{tmp_path}/cache/models/{DEFAULT_TARGET}.gguf\n"
     Path(result.stdout.strip()).write_bytes(CONTENT[:-1] + b"X")
@@ -84,25 +81,22 @@ def test_errors_are_one_line(arguments: tuple[str, ...], exit_code: int, reason:
     assert reason in lines[-1]
 
 
-def test_terms_are_shown_and_accepted() -> None:
+class Terminal(io.BytesIO):
+    """What somebody types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_terms_are_shown_and_accepted_by_an_option_or_at_a_terminal() -> None:
     result = airdraft_models("pull", "nice", "--accept-terms")
     assert result.exit_code == 0
     assert "Be nice." in result.stderr
-
-
-@pytest.mark.parametrize(("answer", "exit_code"), [("y\n", 0), ("n\n", 2)])
-def test_terms_are_asked_on_a_terminal(
-    monkeypatch: pytest.MonkeyPatch, answer: str, exit_code: int
-) -> None:
-    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _self: True)
-    result = airdraft_models("pull", "nice", stdin=answer)
-    assert result.exit_code == exit_code
-    assert "Do you accept them?" in result.stderr
-
-
-@pytest.mark.parametrize("command", ["list", "pull", "path", "rm"])
-def test_help_has_an_example(command: str) -> None:
-    assert f"  airdraft models {command}" in airdraft_models(command, "--help").stdout
+    airdraft_models("rm", "nice")
+    for answer, exit_code in ((b"n\n", 2), (b"y\n", 0)):
+        result = airdraft_models("pull", "nice", stdin=Terminal(answer))
+        assert result.exit_code == exit_code
+        assert "Do you accept them?" in result.stderr
 
 
 def test_a_vocabulary_is_all_that_a_file_says_without_its_tensors(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from nodes.cli.main import cli, main
 from policies.baselines import POLICIES
-from tests.cli.commands import ROOT, Commands
+from tests.cli.commands import ROOT
 
 SCENARIOS = ROOT / "bench" / "scenarios"
 SHIPPED = ("two-boxes-wifi", "narrow-cell", "jetson-cluster")
@@ -56,8 +55,9 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_scenarios_read_well(name: str) -> None:
-    result = plan(SCENARIOS / f"{name}.toml")
+def test_a_plan_reads_well_and_is_one_object_for_scripts(name: str) -> None:
+    path = SCENARIOS / f"{name}.toml"
+    result = plan(path)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.isascii()
     lines = result.stdout.splitlines()
@@ -65,11 +65,6 @@ def test_shipped_scenarios_read_well(name: str) -> None:
     for start in ("batch ", "predicted: a cycle of ", "joint ", "target ", "why"):
         assert [line for line in lines if line.startswith(start)] != [], start
     assert result.stdout.count("<- chosen") == result.stdout.count(" best rejected\n") == 1
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_json_is_one_object(name: str) -> None:
-    path = SCENARIOS / f"{name}.toml"
     result = plan(path, "--json")
     found = json.loads(result.stdout)
     assert (result.exit_code, result.stdout.count("\n")) == (0, 1)
@@ -90,17 +85,14 @@ def test_every_policy_plans(policy: str) -> None:
     assert relative[policy] == 0
 
 
-def test_a_scenario_without_a_name_goes_by_its_file(tmp_path: Path) -> None:
+def test_a_scenario_without_a_name_goes_by_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = written(tmp_path / "mine.toml", GOOD)
     assert plan(path).stdout.startswith("mine.toml: 1 stream, 1 draft node; policy joint\n")
     path.write_text('name = "at home"\n' + GOOD)
     assert plan(path).stdout.startswith("at home: 1 stream")
-
-
-def test_files_are_found_beside_the_scenario(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever the current folder is."""
+    # Its own files are found beside it, whatever the current folder is.
     monkeypatch.chdir(tmp_path)
     assert plan(SCENARIOS / "narrow-cell.toml").exit_code == 0
 
@@ -113,16 +105,6 @@ def test_an_unknown_policy_is_told_with_all_that_are_known(tmp_path: Path, refus
     assert code == 2
     assert "'jont'" in line
     assert [name for name in POLICIES if f"'{name}'" not in line] == []
-
-
-def test_bad_usage(tmp_path: Path, refused) -> None:
-    code, line = refused()
-    assert (code, "SCENARIO.toml" in line) == (2, True)
-    missing = tmp_path / "none.toml"
-    assert refused(missing) == (2, f"scenario file {missing} not found")
-    assert refused(tmp_path) == (2, f"scenario file {tmp_path} cannot be read: Is a directory")
-    code, line = refused(missing, "--no-such-option")
-    assert (code, "--no-such-option" in line) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -167,16 +149,3 @@ def test_a_bad_profile_is_told_with_its_key(
     code, line = refused(path)
     assert code == 78
     assert line.startswith(f"{path}: target.device = {message}")
-
-
-def test_exit_codes_of_the_process(tmp_path: Path) -> None:
-    commands = Commands(tmp_path)
-    done = commands.run("plan", "bench/scenarios/two-boxes-wifi.toml")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == plan(SCENARIOS / "two-boxes-wifi.toml").stdout
-    bad = written(tmp_path / "bad.toml", GOOD.replace("0.9", "nan"))
-    done: subprocess.CompletedProcess[str] = commands.run("plan", str(bad))
-    assert (done.returncode, done.stdout) == (78, "")
-    assert done.stderr == (
-        f"error: {bad}: streams[0].acceptance = nan: a number from 0 to 1 is accepted\n"
-    )

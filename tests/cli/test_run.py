@@ -6,19 +6,17 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nodes.catalog import DEFAULT_TARGET, Catalog, CatalogError, default_cache_dir
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig, ToyTokenizer
+from nodes.catalog import DEFAULT_TARGET
 from nodes.engine.traits import SamplingDefaults
-from tests.cli.commands import LIMIT_S, Commands, wait_until
-from tests.nodes.reference import Reference, reference
+from tests.cli.commands import LIMIT_S, Commands, error_line, stopped, wait_until
+from tests.cli.default_pair import default_target
+from tests.nodes.api.toy_mesh import alone
 
 GREEDY = ("--temperature", "0")
 TOYS = ("--model", "toy:1", "--draft", "toy:0.8")
@@ -36,37 +34,9 @@ FIGURES = {
 LONG = 6000
 
 
-@pytest.fixture
-def commands(tmp_path: Path) -> Iterator[Commands]:
-    """Commands of which nothing may be left at the end, neither processes nor files."""
-    made = Commands(tmp_path)
-    try:
-        yield made
-        assert made.alive() == {}
-        assert list(made.tmp.iterdir()) == []
-    finally:
-        made.kill_all()
-
-
-def alone(prompt: str, max_tokens: int, sampling: Sampling | None = None) -> Reference:
-    config = ToyConfig()
-    ids = ToyTokenizer(config.num_vocab).encode(prompt)
-    return reference(config, ids, sampling or Sampling(), max_tokens=max_tokens)
-
-
 def answer(commands: Commands, *arguments: str) -> dict[str, Any]:
-    done = commands.run("run", *GREEDY, *arguments, "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(commands.printed("run", *GREEDY, *arguments, "--json"))
     return found
-
-
-def error_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line of a command that failed."""
-    assert done.returncode != 0
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    return line.removeprefix("error: ")
 
 
 # -- answers ---------------------------------------------------------------------------------------
@@ -96,7 +66,7 @@ def test_several_streams_are_the_choices_of_one_seed(commands: Commands) -> None
     assert found["seed"] == 5
     for choice, stream in enumerate(found["streams"]):
         left_open = {**asdict(SamplingDefaults()), "temperature": 0.9}
-        expected = alone("hi", 40, Sampling(**left_open, seed=5, choice=choice))
+        expected = alone("hi", 40, **left_open, seed=5, choice=choice)
         assert tuple(stream["token_ids"]) == expected.token_ids
         assert stream["text"].encode() == expected.text
     one = answer(commands, *TOYS, *options, "--gamma", "0")
@@ -128,70 +98,22 @@ def test_a_text_is_printed_as_it_comes_and_figures_go_to_stderr(commands: Comman
     assert done.stdout == f"--- 0\n{text}\n--- 1\n{text}\n"
 
 
-# -- bad input -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--model", "no-such-model"), "no-such-model"),
-        (("--model", "{folder}/none.gguf"), "none.gguf"),
-        (("--model", "{folder}/truncated.gguf"), "truncated.gguf"),
-        (("--model", "{folder}/text.gguf"), "text.gguf"),
-        (("--model", "toy:1", "--draft", "{folder}/text.gguf"), "text.gguf"),
-        (("--model", "replay:{folder}/none.toml", "--draft", "none"), "none.toml: no such file"),
-        ((*TOYS, "--cells", "256", "--max-tokens", "5000"), "context overflow: 2 prompt tokens"),
-        ((*TOYS, "--cells", "256", "--max-tokens", "240"), "+ 16 guesses exceed the 256 cells"),
-        ((*TOYS, "--prompt", ""), "the prompt is empty"),
-        ((*TOYS, "--priority", "11"), "11 is not in the range 1<=x<=10"),
-        ((*TOYS, "--gamma", "17"), "17 is not in the range 0 to 16"),
-        ((*TOYS, "--gamma", "-1"), "-1 is not in the range 0 to 16"),
-        ((*TOYS, "--gamma", "x"), "'x' is neither a number nor auto"),
-        ((*TOYS, "--prompt-file", "{folder}/none.txt", "--prompt"), "--prompt"),
-        ((*TOYS, "--no-such-option"), "--no-such-option"),
-    ],
-)
-def test_bad_input_is_one_line_that_names_it(
-    commands: Commands, tmp_path: Path, arguments: tuple[str, ...], message: str
-) -> None:
-    (tmp_path / "text.gguf").write_text("this is not a model\n" * 100)
-    # Magic, version 3, 200 tensors and 20 keys announced; then nothing.
-    header = b"GGUF" + b"".join(
-        n.to_bytes(size, "little") for n, size in ((3, 4), (200, 8), (20, 8))
-    )
-    (tmp_path / "truncated.gguf").write_bytes(header)
-    prompt = () if "--prompt" in arguments else ("--prompt", "hi")
-    filled = [a.format(folder=tmp_path) for a in arguments]
-    assert message in error_line(commands.run("run", *prompt, *filled))
-
-
-def _default_target() -> str | None:
-    try:
-        return str(Catalog(default_cache_dir(os.environ)).path(DEFAULT_TARGET))
-    except CatalogError:
-        return None
-
-
 @pytest.mark.model
-@pytest.mark.skipif(_default_target() is None, reason="the default target is not installed")
-def test_models_of_different_vocabularies_are_refused_with_both_names(commands: Commands) -> None:
+@pytest.mark.skipif(default_target() is None, reason="the default target is not installed")
+def test_models_that_do_not_fit_or_are_cut_short_are_refused(
+    commands: Commands, tmp_path: Path
+) -> None:
     done = commands.run("run", "--draft", "toy:0.8", "--prompt", "hi", "--max-tokens", "4")
     line = error_line(done)
     assert line.startswith("vocabularies differ: ")
     assert "toy-0.8" in line
     assert "SmolLM2" in line or DEFAULT_TARGET in line
-
-
-@pytest.mark.model
-@pytest.mark.skipif(_default_target() is None, reason="the default target is not installed")
-def test_a_model_file_cut_short_is_refused(commands: Commands, tmp_path: Path) -> None:
-    path = _default_target()
+    path = default_target()
     assert path is not None
-    with open(path, "rb") as file:
-        (tmp_path / "half.gguf").write_bytes(file.read(3_000_000))
-    model = str(tmp_path / "half.gguf")
-    line = error_line(commands.run("run", "--model", model, "--prompt", "hi"))
-    assert "half.gguf" in line
+    half = tmp_path / "half.gguf"
+    with path.open("rb") as file:
+        half.write_bytes(file.read(3_000_000))
+    assert "half.gguf" in error_line(commands.run("run", "--model", str(half), "--prompt", "hi"))
 
 
 def test_a_port_in_use_is_named(commands: Commands) -> None:
@@ -203,34 +125,25 @@ def test_a_port_in_use_is_named(commands: Commands) -> None:
             assert endpoint in error_line(commands.run(*arguments, "--listen", endpoint))
 
 
-@pytest.fixture
-def runtime() -> Iterator[dict[str, str]]:
-    """A user's runtime directory, with a path as short as it is."""
-    with tempfile.TemporaryDirectory(prefix="run-") as folder:
-        yield {"XDG_RUNTIME_DIR": folder}
-
-
 @pytest.mark.timeout(240)
 def test_a_mesh_without_keys_is_at_a_socket_of_its_user_where_all_commands_look(
-    commands: Commands, runtime: dict[str, str]
+    commands: Commands,
 ) -> None:
-    endpoint = f"ipc://{runtime['XDG_RUNTIME_DIR']}/airdraft/mesh.sock"
-    # Whichever is first.
-    with (
-        commands.started("target", "--model", "toy:1", **runtime),
-        commands.started("coordinator", **runtime) as coordinator,
-    ):
-        assert coordinator.stdout is not None
-        assert coordinator.stdout.readline() == f"listening on {endpoint}\n"
-        wait_until(lambda: "target" in commands.run("nodes", "list", **runtime).stdout)
-        ask = ("generate", "--prompt", "x", "--raw", "--max-tokens", "4")
-        assert commands.run(*ask, **runtime).returncode == 0
-        assert commands.run("top", "--json", **runtime).returncode == 0
-        # A second one does not take its place.
-        assert endpoint in error_line(commands.run("coordinator", **runtime))
-        coordinator.terminate()
-        _, said = coordinator.communicate(timeout=20)
-        assert "every user" not in said
+    # A user's runtime directory, with a path as short as it is.
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:
+        runtime = {"XDG_RUNTIME_DIR": folder}
+        endpoint = f"ipc://{folder}/airdraft/mesh.sock"
+        # Whichever is first.
+        with (
+            commands.started("target", "--model", "toy:1", **runtime),
+            commands.listening("coordinator", **runtime) as (coordinator, there),
+        ):
+            assert there == endpoint
+            wait_until(lambda: "target" in commands.run("nodes", "list", **runtime).stdout)
+            commands.printed("top", "--json", **runtime)
+            # A second one does not take its place.
+            assert endpoint in error_line(commands.run("coordinator", **runtime))
+            assert "every user" not in stopped(coordinator)
 
 
 @pytest.mark.timeout(240)
@@ -238,53 +151,15 @@ def test_where_every_user_of_the_machine_may_join_it_is_said(
     commands: Commands, tmp_path: Path
 ) -> None:
     listen = ("--listen", "tcp://127.0.0.1:*")
-    for command in (("coordinator",), ("up", *TOYS, "--http", "off")):
-        with commands.started(*command, *listen) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline().startswith("listening on tcp://127.0.0.1:")
-            process.terminate()
-            _, said = process.communicate(timeout=20)
-            lines = [line for line in said.splitlines() if "every user of this machine" in line]
-            assert len(lines) == 1
     keys = ("--keys", str(tmp_path / "keys"))
-    assert commands.run("keys", "init", *keys).returncode == 0
-    with commands.started("coordinator", *listen, *keys) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.terminate()
-        assert "every user" not in process.communicate(timeout=20)[1]
-
-
-@pytest.mark.parametrize("role", ["target", "draft"])
-def test_without_a_coordinator_a_node_gives_up_and_names_the_endpoint(
-    commands: Commands, role: str
-) -> None:
-    arguments = (role, "--connect", "tcp://127.0.0.1:1", "--model", "toy:1")
-    done = commands.run(*arguments, AIRDRAFT_JOIN_TIMEOUT_S="1")
-    assert "no coordinator answered at tcp://127.0.0.1:1" in error_line(done)
-    assert done.returncode == 69
-
-
-@pytest.mark.parametrize("role", ["coordinator", "target", "draft"])
-def test_an_unknown_key_of_a_config_is_named(commands: Commands, tmp_path: Path, role: str) -> None:
-    key, near = ("lisen", "listen") if role == "coordinator" else ("conect", "connect")
-    config = tmp_path / "node.toml"
-    config.write_text(f'{key} = "tcp://127.0.0.1:1"\n')
-    done = commands.run(role, "--config", str(config))
-    assert error_line(done) == f"{config}: unknown key {key}, did you mean {near}?"
-    assert done.returncode == 78
-
-
-def test_a_limit_of_the_coordinator_is_an_option(commands: Commands) -> None:
-    done = commands.run("coordinator", "--max-gateway-requests", "0")
-    assert error_line(done) == "limits.max_gateway_requests = 0: 1 to 1048576 is accepted"
-    assert done.returncode == 78
-
-
-def test_an_endpoint_off_loopback_is_refused(commands: Commands) -> None:
-    done = commands.run("coordinator", "--listen", "tcp://0.0.0.0:7411")
-    assert "tcp://0.0.0.0:7411 is not loopback" in error_line(done)
-    assert done.returncode == 78
+    commands.printed("keys", "init", *keys)
+    for command, num_warnings in (
+        (("coordinator",), 1),
+        (("up", *TOYS, "--http", "off"), 1),
+        (("coordinator", *keys), 0),
+    ):
+        with commands.listening(*command, *listen) as (process, _):
+            assert stopped(process).count("every user of this machine") == num_warnings
 
 
 # -- signals and deaths ----------------------------------------------------------------------------
@@ -310,10 +185,7 @@ def test_a_signal_ends_all_processes_of_a_run(commands: Commands, number: signal
     with commands.started(*LONG_RUN) as process:
         begin(process)
         assert sorted(commands.alive().values()) == ["draft", "run", "target"]
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=LIMIT_S)
-        assert process.returncode == 128 + number
-        assert errors == ""
+        assert stopped(process, number, 128 + number) == ""
 
 
 def test_a_draft_that_is_killed_costs_no_token(commands: Commands) -> None:
@@ -356,65 +228,47 @@ def test_the_nodes_of_a_run_that_is_killed_end_by_themselves(commands: Commands)
 
 # -- nodes that stay -------------------------------------------------------------------------------
 
-
-def endpoint_of(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().removeprefix("listening on ").strip()
+UP = ("up", *TOYS, "--listen", "tcp://127.0.0.1:*", "--http", "off")
 
 
 def generate(commands: Commands, endpoint: str, *arguments: str) -> dict[str, Any]:
-    done = commands.run("generate", "--connect", endpoint, "--json", *GREEDY, *arguments)
-    assert (done.returncode, done.stderr) == (0, "")
-    found: dict[str, Any] = json.loads(done.stdout)
+    asked = ("generate", "--connect", endpoint, "--json", *GREEDY, *arguments)
+    found: dict[str, Any] = json.loads(commands.printed(*asked))
     return found
 
 
 def test_a_mesh_that_is_up_answers_one_client_after_the_other(commands: Commands) -> None:
-    with commands.started("up", *TOYS, "--listen", "tcp://127.0.0.1:*", "--http", "off") as process:
-        endpoint = endpoint_of(process)
+    with commands.listening(*UP) as (process, endpoint):
         for prompt, gamma in (("hi", "4"), ("ho", "0")):
             options = ("--prompt", prompt, "--max-tokens", "30", "--gamma", gamma)
             found = generate(commands, endpoint, *options)
             assert tuple(found["token_ids"]) == alone(prompt, 30).token_ids
-        refused = commands.run(
-            "generate", "--connect", endpoint, "--prompt", "hi", "--max-tokens", "9999"
-        )
-        assert "context overflow" in error_line(refused)
+        ask = ("generate", "--connect", endpoint, "--prompt", "hi", "--max-tokens")
+        assert "context overflow" in error_line(commands.run(*ask, "9999"))
         # Of 900 tokens the toy needs more time than that.
-        late = commands.run(
-            *("generate", "--connect", endpoint, "--prompt", "hi", "--max-tokens", "900"),
-            *("--streams", "16", "--timeout", "0.01"),
-        )
+        late = commands.run(*ask, "900", "--streams", "16", "--timeout", "0.01")
         assert error_line(late) == "the request was not done within its 0.01 s"
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=LIMIT_S)
-        assert process.returncode == 130
+        stopped(process, signal.SIGINT, 130)
 
 
 def test_a_second_signal_ends_the_nodes_at_once_and_leaves_nothing(commands: Commands) -> None:
-    with commands.started("up", *TOYS, "--listen", "tcp://127.0.0.1:*", "--http", "off") as process:
-        endpoint_of(process)
+    with commands.listening(*UP) as (process, _):
         # Nodes that cannot end by themselves.
-        nodes = [one_pid(commands, role) for role in ("target", "draft")]
-        for pid in nodes:
-            os.kill(pid, signal.SIGSTOP)
+        for role in ("target", "draft"):
+            os.kill(one_pid(commands, role), signal.SIGSTOP)
         files = Path(f"/proc/{process.pid}/fd")
         num_open = len(list(files.iterdir()))
         process.send_signal(signal.SIGINT)
         # It has heard it when it has closed the pipes by which its nodes know.
         wait_until(lambda: len(list(files.iterdir())) < num_open)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=LIMIT_S)
-        assert process.returncode == 130
+        stopped(process, signal.SIGINT, 130)
         assert commands.alive() == {}
-        assert list(commands.tmp.glob("airdraft-*")) == []
 
 
 def test_three_nodes_with_config_files(commands: Commands, tmp_path: Path) -> None:
     (tmp_path / "coordinator.toml").write_text('listen = "tcp://127.0.0.1:*"\ncluster = "home"\n')
     config = str(tmp_path / "coordinator.toml")
-    with commands.started("coordinator", "--config", config) as coordinator:
-        endpoint = endpoint_of(coordinator)
+    with commands.listening("coordinator", "--config", config) as (coordinator, endpoint):
         for role, model in (("target", "toy:1@10ms"), ("draft", "toy:0.8")):
             (tmp_path / f"{role}.toml").write_text(
                 f'connect = "{endpoint}"\nname = "my-{role}"\n[engine]\nmodel = "{model}"\n'
@@ -431,6 +285,4 @@ def test_three_nodes_with_config_files(commands: Commands, tmp_path: Path) -> No
             assert tuple(found["token_ids"]) == alone("hi", 400).token_ids
             assert found["num_rounds"] > 0
             for process in (draft, target, coordinator):
-                process.send_signal(signal.SIGTERM)
-                process.communicate(timeout=LIMIT_S)
-                assert process.returncode == 0
+                stopped(process)

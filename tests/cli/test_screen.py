@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import os
 import pty
 import signal
@@ -35,21 +37,12 @@ def shown_until(terminal: int, wanted: bytes) -> bytes:
     return shown
 
 
-async def test_it_is_taken_and_given_back(terminal: tuple[int, int]) -> None:
+async def test_it_is_taken_and_given_back_after_an_error(terminal: tuple[int, int]) -> None:
     ours, its = terminal
     before = termios.tcgetattr(its)
-    screen = screen_of(its)
-    with screen.taken(its):
+    with contextlib.suppress(KeyError), screen_of(its).taken(its):
         assert termios.tcgetattr(its)[3] & termios.ICANON == 0
         assert shown_until(ours, b"\x1b[?1049h").startswith(b"\x1b[?1049h")
-    assert termios.tcgetattr(its) == before
-    shown_until(ours, b"\x1b[?1049l")
-
-
-async def test_it_is_given_back_after_an_error(terminal: tuple[int, int]) -> None:
-    ours, its = terminal
-    before = termios.tcgetattr(its)
-    with pytest.raises(KeyError), screen_of(its).taken(its):
         raise KeyError
     assert termios.tcgetattr(its) == before
     shown_until(ours, b"\x1b[?1049l")
@@ -70,12 +63,13 @@ async def test_keys_and_sizes_end_the_wait(terminal: tuple[int, int]) -> None:
 
 
 async def test_a_terminal_that_is_gone_is_as_good_as_q() -> None:
-    reading, writing = os.pipe()
-    screen = screen_of(writing)
-    os.close(writing)
-    screen._read(reading)
-    os.close(reading)
-    assert await screen.wait(30.0) == "q"
+    ours, its = pty.openpty()
+    # It draws elsewhere, so that the screen can still be given back.
+    screen = Screen(io.StringIO())
+    with contextlib.suppress(termios.error), screen.taken(its):
+        os.close(ours)
+        assert await screen.wait(30.0) == "q"
+    os.close(its)
 
 
 async def test_without_a_keyboard_it_only_draws(terminal: tuple[int, int]) -> None:

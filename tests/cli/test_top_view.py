@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,10 +20,6 @@ TARGET = STATUS.targets[0]
 
 def text(status: Status, width: int = 160, height: int = 100) -> str:
     return "\n".join(frame(status, width, height))
-
-
-def with_spans(*spans: SpanStatus) -> Status:
-    return replace(STATUS, targets=(replace(TARGET, spans=spans),))
 
 
 def test_a_small_terminal_shows_all_kinds_of_things() -> None:
@@ -44,10 +41,8 @@ def test_a_small_terminal_shows_all_kinds_of_things() -> None:
         "... 3 more",
     ):
         assert part in found
-
-
-def test_a_wide_one_shows_more_columns() -> None:
-    assert "IN/OUT" not in text(STATUS, 80)
+    # A wide one has more columns.
+    assert "IN/OUT" not in found
     assert "120.0kB/80.0kB" in text(STATUS)
     assert "200k d" in text(STATUS)
 
@@ -92,28 +87,21 @@ def test_an_empty_mesh_is_a_title_and_two_empty_tables() -> None:
     assert len(lines) == 4
 
 
-def test_a_target_that_has_left_has_no_plan_to_show() -> None:
-    left = replace(STATUS, targets=(replace(TARGET, plan=None, observed=None),))
-    assert "PLAN of" not in text(left)
+def test_a_plan_is_open_flow_or_groups_with_their_caps() -> None:
+    def shown(**changes: Any) -> str:
+        return text(replace(STATUS, targets=(replace(TARGET, **changes),)))
 
-
-def test_where_nobody_waits_the_plan_is_open_flow() -> None:
+    assert "PLAN of" not in shown(plan=None, observed=None)
     assert TARGET.plan is not None
     plan = replace(TARGET.plan, policy="flow", batches=(), grouped_price_s=0.0)
-    shown = text(replace(STATUS, targets=(replace(TARGET, plan=plan),)))
-    assert "PLAN of big: open flow\n" in shown
-    assert "open flow 49.0 ms, groups -, observed 53.0 ms" in shown
+    assert "PLAN of big: open flow\n" in shown(plan=plan)
+    assert "open flow 49.0 ms, groups -, observed 53.0 ms" in shown(plan=plan)
     # Before there is a plan there is nothing to compare.
-    none = replace(plan, open_price_s=0.0)
-    assert "sum of seconds" not in text(replace(STATUS, targets=(replace(TARGET, plan=none),)))
-
-
-def test_groups_with_caps_of_their_own_are_told_apart() -> None:
-    assert TARGET.plan is not None
+    assert "sum of seconds" not in shown(plan=replace(plan, open_price_s=0.0))
     other = replace(TARGET.plan.batches[0], stream_ids=(1, 2), gammas=(3, 6))
     plan = replace(TARGET.plan, batches=(*TARGET.plan.batches, other), bound="")
-    shown = text(replace(STATUS, targets=(replace(TARGET, plan=plan),)))
-    assert "groups of streams: 1 with 4 guesses, 2 with 3-6 guesses\n" in shown
+    groups = "groups of streams: 1 with 4 guesses, 2 with 3-6 guesses\n"
+    assert groups in shown(plan=plan)
 
 
 def test_a_plain_stream_says_why_without_saying_so_twice() -> None:
@@ -138,13 +126,14 @@ def test_spans_are_drawn_where_they_were() -> None:
     guessed = SpanStatus("pass", "big", end - shown_s / 2, end, 5, 3)
     at_s = end - shown_s / 2
     message = SpanStatus("guesses", "small", at_s, at_s, 3, 3)
-    lines = frame(with_spans(plain, message, guessed), 116, 50)
+    target = replace(TARGET, spans=(plain, message, guessed))
+    lines = frame(replace(STATUS, targets=(target,)), 116, 50)
     (track,) = [line for line in lines if line.startswith("  big ")]
     assert track == "  big          " + "=" * 50 + "#" * 50
     (track,) = [line for line in lines if line.startswith("  small ") and "^" in line]
     assert track == "  small        " + "." * 50 + "^" + "." * 49
-    gone = SpanStatus("pass", "big", end - 9.0, end - 8.0, 3, 0)
-    assert "pass with guesses" not in text(with_spans(gone))
+    target = replace(TARGET, spans=(SpanStatus("pass", "big", end - 9.0, end - 8.0, 3, 0),))
+    assert "pass with guesses" not in text(replace(STATUS, targets=(target,)))
 
 
 @pytest.mark.parametrize("name", ["\x1b]0;title\x07", "a\nb", "\u202ename"])

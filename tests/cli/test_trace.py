@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,27 +14,10 @@ from nodes.cli.trace import Recording, poll
 from nodes.messages import TraceReply
 from nodes.telemetry.trace.records import PassRecord, PlanRecord, from_line, to_line
 from policies.baselines import POLICIES
-from tests.cli.commands import LIMIT_S, Commands
+from tests.cli.commands import LIMIT_S, Commands, error_line, stopped
 from tests.nodes.telemetry.trace.examples import FLOW, guessing, plan_record
 
 CANARY = "zebra-4711"
-
-
-@pytest.fixture
-def commands(tmp_path: Path) -> Iterator[Commands]:
-    made = Commands(tmp_path)
-    try:
-        yield made
-        assert made.alive() == {}
-    finally:
-        made.kill_all()
-
-
-def error_line(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode != 0
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    return line.removeprefix("error: ")
 
 
 def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
@@ -47,9 +27,7 @@ def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
     output, raw = tmp_path / "trace.json", tmp_path / "trace.jsonl"
     # Slow enough for the draft node to be ready in time.
     toys = ("--model", "toy:1@5ms", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
-    with commands.started("up", *toys, "--http", "off") as mesh:
-        assert mesh.stdout is not None
-        endpoint = mesh.stdout.readline().removeprefix("listening on ").strip()
+    with commands.listening("up", *toys, "--http", "off") as (mesh, endpoint):
         files = ("--output", str(output), "--raw", str(raw))
         tracing = commands.started("trace", "--connect", endpoint, "--seconds", "5", *files)
         texts = set()
@@ -62,8 +40,10 @@ def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
         assert " records: " in summary
         # No text is another for being recorded.
         assert len(texts) == 1
-        mesh.send_signal(signal.SIGINT)
-        mesh.communicate(timeout=LIMIT_S)
+        full = ("--seconds", "0.1", "--output", "/dev/full")
+        refused = error_line(commands.run("trace", "--connect", endpoint, *full))
+        assert refused.startswith("/dev/full cannot be written: No space left on device")
+        stopped(mesh)
     records = [from_line(line) for line in raw.read_bytes().splitlines()]
     kinds = {type(record).__name__ for record in records}
     assert kinds == {"PlanRecord", "FollowRecord", "GuessRecord", "PassRecord"}
@@ -98,28 +78,6 @@ def test_every_policy_plans_a_recording(tmp_path: Path, policy: str) -> None:
     result = replan(file, "--policy", policy)
     assert (result.exit_code, result.stderr) == (0, "")
     assert f"{policy} to recorded, 2 plans: prices " in result.stdout
-
-
-def test_bad_input_is_one_line_that_names_it(commands: Commands, tmp_path: Path) -> None:
-    (tmp_path / "text.jsonl").write_text("this is no record\n")
-    (tmp_path / "empty.jsonl").write_text("")
-    (tmp_path / "cut.jsonl").write_bytes(to_line(1, FLOW[0]) + to_line(2, FLOW[1])[:-20])
-    none = tmp_path / "none"
-    cases = [
-        ((), "nothing to write: give --output", 2),
-        (("--output", f"{none}/x.json"), f"{none}/x.json: there is no directory {none}", 2),
-        (("--seconds", "0", "--raw", "x"), "--seconds", 2),
-        (("replan", f"{none}"), f"trace file {none} not found", 2),
-        (("replan", f"{tmp_path}"), f"trace file {tmp_path} cannot be read", 2),
-        (("replan", f"{tmp_path}/text.jsonl"), "text.jsonl, line 1: not a line of JSON", 78),
-        (("replan", f"{tmp_path}/cut.jsonl"), "cut.jsonl, line 2: not a line of JSON", 78),
-        (("replan", f"{tmp_path}/empty.jsonl"), "empty.jsonl has no plan with streams", 2),
-        (("replan", "x", "--policy", "best"), "'best' is not one of 'joint'", 2),
-    ]
-    for arguments, message, code in cases:
-        done = commands.run("trace", *arguments)
-        assert message in error_line(done)
-        assert done.returncode == code
 
 
 class FakeClient:

@@ -5,50 +5,32 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 import httpx
 import pytest
 
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig, ToyTokenizer
 from nodes.engine.traits import SamplingDefaults
-from tests.cli.commands import Commands, wait_until
-from tests.nodes.reference import reference
+from tests.cli.commands import LIMIT_S, Commands, stopped, told, wait_until
+from tests.nodes.api.toy_mesh import alone
 
 # A passing test needs a few seconds of a fast machine.
 pytestmark = pytest.mark.timeout(300)
 
-LIMIT_S = 120.0
 TOYS = ("--model", "toy:1", "--draft", "toy:0.8", "--listen", "tcp://127.0.0.1:*")
 SAYS_AT_ONCE = "the target node ended (SIGKILL): starting it again\n"
 
 
-@pytest.fixture
-def commands(tmp_path: Path) -> Iterator[Commands]:
-    """Commands of which nothing may be left at the end, neither processes nor files."""
-    made = Commands(tmp_path)
-    try:
-        yield made
-        wait_until(lambda: made.alive() == {}, LIMIT_S)
-        assert list(made.tmp.iterdir()) == []
-    finally:
-        made.kill_all()
-
-
 def url_of(process: subprocess.Popen[str]) -> str:
     """Where the API is, once the mesh is ready."""
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("listening on ")
-    return process.stdout.readline().removeprefix("OpenAI API at ").strip()
+    told(process, "listening on ")
+    return told(process, "OpenAI API at ")
 
 
 def kill_target(commands: Commands) -> None:
     (pid,) = commands.alive("target")
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: pid not in commands.alive("target"), LIMIT_S)
+    wait_until(lambda: pid not in commands.alive("target"))
 
 
 def without_warnings(errors: str) -> list[str]:
@@ -60,13 +42,6 @@ def said(process: subprocess.Popen[str]) -> str:
     """The next line on standard error that is no warning of who else may join."""
     assert process.stderr is not None
     return next(line for line in process.stderr if " WARNING " not in line)
-
-
-def alone(prompt: str, max_tokens: int, seed: int) -> str:
-    config = ToyConfig()
-    ids = ToyTokenizer(config.num_vocab).encode(prompt)
-    sampling = Sampling(**asdict(SamplingDefaults()), seed=seed)
-    return reference(config, ids, sampling, max_tokens=max_tokens).text.decode()
 
 
 def test_a_target_that_is_killed_is_there_again_and_answers_alike(commands: Commands) -> None:
@@ -85,67 +60,44 @@ def test_a_target_that_is_killed_is_there_again_and_answers_alike(commands: Comm
                 *_, last = (line for line in lines if line)
                 assert last == "data: [DONE]"
             assert whole.status_code == 200
-            assert whole.json()["choices"][0]["text"] == alone("hi", 400, 7)
-            wait_until(lambda: http.get(ready).status_code == 200, LIMIT_S)
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=LIMIT_S)
-        assert (process.returncode, errors) == (0, "")
+            expected = alone("hi", 400, **asdict(SamplingDefaults()), seed=7).text.decode()
+            assert whole.json()["choices"][0]["text"] == expected
+            wait_until(lambda: http.get(ready).status_code == 200)
+        assert stopped(process) == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGKILL, -9)]
+)
 def test_nothing_is_left_of_one_that_ends_while_a_node_starts_again(
-    commands: Commands, number: signal.Signals
+    commands: Commands, number: signal.Signals, code: int
 ) -> None:
-    with commands.started("up", *TOYS, "--http", "off") as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    with commands.listening("up", *TOYS, "--http", "off") as (process, _):
         kill_target(commands)
         assert said(process) == SAYS_AT_ONCE
-        process.send_signal(number)
-        process.communicate(timeout=LIMIT_S)
-        codes = {signal.SIGINT: 130, signal.SIGTERM: 0, signal.SIGKILL: -9}
-        assert process.returncode == codes[number]
+        stopped(process, number, code)
+        # Nodes whose manager was killed end by themselves.
+        wait_until(lambda: commands.alive() == {})
 
 
 def test_nothing_is_left_of_one_that_ends_while_it_waits_for_the_next_start(
     commands: Commands,
 ) -> None:
-    with commands.started("up", *TOYS, "--http", "off") as process:
-        assert process.stdout is not None
-        process.stdout.readline()
+    with commands.listening("up", *TOYS, "--http", "off") as (process, _):
         kill_target(commands)
         wait = said(process)
         # One that was well for a while is started at once again, on a slow machine.
         while " in " not in wait:
-            wait_until(lambda: commands.alive("target"), LIMIT_S)
+            wait_until(lambda: commands.alive("target"))
             kill_target(commands)
             wait = said(process)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=LIMIT_S)
-        assert process.returncode == 130
-
-
-def test_a_mesh_that_does_not_come_up_is_tried_five_times(
-    commands: Commands, tmp_path: Path
-) -> None:
-    model = f"replay:{tmp_path}/none.toml"
-    models = ("--model", model, "--draft", "none", "--http", "off")
-    with commands.started("up", *models, *TOYS[4:]) as process:
-        output, errors = process.communicate(timeout=LIMIT_S)
-    *tries, end = without_warnings(errors)
-    why = f"emulated node {tmp_path}/none.toml: no such file or directory"
-    assert len(tries) == 4
-    assert all(line.startswith(f"the target node ended ({why}") for line in tries)
-    assert end.startswith(f"error: {why}")
-    assert (process.returncode, output) == (1, "")
+        stopped(process, signal.SIGINT, 130)
 
 
 def test_a_mistake_in_a_setting_of_a_node_ends_it_at_once(commands: Commands) -> None:
-    wrong = {"AIRDRAFT_LINK__FRAME_MS": "-1"}
-    with commands.started("up", *TOYS, "--http", "off", **wrong) as process:
-        output, errors = process.communicate(timeout=LIMIT_S)
-    assert without_warnings(errors) == ["error: link.frame_ms = -1.0: 0 to 1000 is accepted"]
-    assert (process.returncode, output) == (1, "")
+    done = commands.run("up", *TOYS, "--http", "off", AIRDRAFT_LINK__FRAME_MS="-1")
+    assert without_warnings(done.stderr) == ["error: link.frame_ms = -1.0: 0 to 1000 is accepted"]
+    assert (done.returncode, done.stdout) == (1, "")
 
 
 def test_serve_takes_the_options_that_other_servers_have(commands: Commands) -> None:
@@ -154,23 +106,9 @@ def test_serve_takes_the_options_that_other_servers_have(commands: Commands) -> 
     with commands.started("serve", "toy:1", *options, *listen) as process:
         found = httpx.get(f"{url_of(process)}/models", timeout=LIMIT_S).json()
         assert len(found["data"]) == 1
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(LIMIT_S) == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (("toy:1", "-m", "toy:0.5"), "toy:1 and toy:0.5: give one of MODEL, --model and --hf-repo"),
-        (("nothing",), "unknown model 'nothing'"),
-        (("--host", "nowhere.invalid", "toy:1", "-md", "none"), "nowhere.invalid"),
-    ],
-)
-def test_serve_says_what_is_wrong_in_a_line(
-    commands: Commands, arguments: tuple[str, ...], reason: str
-) -> None:
-    done = commands.run("serve", *arguments)
+        stopped(process)
+    # An address that is none is the gateway's mistake, which begins last.
+    done = commands.run("serve", "--host", "nowhere.invalid", "toy:1", "-md", "none")
+    (line,) = without_warnings(done.stderr)
+    assert "nowhere.invalid" in line
     assert done.returncode != 0
-    lines = without_warnings(done.stderr)
-    assert len(lines) == 1
-    assert reason in lines[0]

@@ -1,13 +1,6 @@
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import pty
-import select
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +11,8 @@ from nodes.api import ConnectError, ConnectionLostError, Piece, SyncClient, open
 from nodes.api.answers import Choice, Completion, Usage
 from nodes.cli.chat.conversation import Conversation
 from nodes.cli.chat.terminal import Terminal, figures_line
-from tests.cli.commands import LIMIT_S, ROOT
+from tests.cli.at_terminal import at_terminal
+from tests.cli.commands import Commands
 from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
 from tests.nodes.held import held
 
@@ -36,34 +30,36 @@ class Screen(io.StringIO):
 
 
 def run(
-    text: str, connect: Callable[[], SyncClient], **changes: Any
+    stdin: io.TextIOBase, connect: Callable[[], Any], out: io.StringIO | None = None, **options: Any
 ) -> tuple[int, str, str, Conversation]:
-    conversation = Conversation({"max_tokens": 6}, **changes)
-    out, err = io.StringIO(), io.StringIO()
-    streams: Any = {"stdin": io.StringIO(text), "stdout": out, "stderr": err}
+    """Exit code, what is printed and what is said beside it, and the conversation."""
+    conversation = Conversation(options)
+    out, err = out or io.StringIO(), io.StringIO()
+    streams: Any = {"stdin": stdin, "stdout": out, "stderr": err}
     code = Terminal(conversation, connect, **streams).run()
     return code, out.getvalue(), err.getvalue(), conversation
 
 
-def test_from_a_pipe_each_line_is_a_turn(mesh: ToyMesh) -> None:
-    text = "hello\n\n/stats\n//slash\n"
-    code, out, err, talk = run(text, lambda: open_client(mesh.endpoint))
-    assert (code, len(out.splitlines())) == (0, 2)
-    assert [m.content for m in talk.messages[::2]] == ["hello", "/slash"]
-    shown, figures = err.splitlines()
-    assert shown == "figures are shown"
-    assert figures.startswith("[6 tokens, ")
-
-
-def test_from_a_pipe_the_first_error_ends_it(mesh: ToyMesh) -> None:
-    code, out, err, _ = run("/foo\nhello\n", lambda: open_client(mesh.endpoint))
-    assert (code, out) == (1, "")
-    assert err == "error: unknown command /foo: /help lists the commands\n"
-
-
-def test_quit_leaves(mesh: ToyMesh) -> None:
-    code, out, _, _ = run("/quit\nhello\n", lambda: open_client(mesh.endpoint))
-    assert (code, out) == (0, "")
+@pytest.mark.parametrize(
+    ("typed", "code", "num_answers", "questions", "says"),
+    [
+        (b"hello\n\n//slash\n", 0, 2, ["hello", "/slash"], ""),
+        (b"/stats\nhello\n", 0, 1, ["hello"], "figures are shown\n[6 tokens, "),
+        (b"/quit\nhello\n", 0, 0, [], ""),
+        (b"/foo\nhello\n", 1, 0, [], "error: unknown command /foo: /help lists the commands\n"),
+        (b"\xff\n", 1, 0, [], "error: the line is not valid UTF-8\n"),
+    ],
+    ids=["lines", "figures", "quit", "first error", "no text"],
+)
+def test_from_a_pipe_each_line_is_a_turn(
+    mesh: ToyMesh, typed: bytes, code: int, num_answers: int, questions: list[str], says: str
+) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(typed), encoding="utf-8")
+    ended, out, err, talk = run(stdin, lambda: open_client(mesh.endpoint), max_tokens=6)
+    assert (ended, len(out.splitlines())) == (code, num_answers)
+    assert [m.content for m in talk.messages[::2]] == questions
+    assert err.startswith(says)
+    assert bool(err) is bool(says)
 
 
 def test_without_a_mesh_the_error_goes_on() -> None:
@@ -71,7 +67,7 @@ def test_without_a_mesh_the_error_goes_on() -> None:
         raise ConnectError("nobody")
 
     with pytest.raises(ConnectError):
-        run("hello\n", nobody)
+        run(io.StringIO("hello\n"), nobody)
 
 
 class Broken:
@@ -100,11 +96,9 @@ class Broken:
 
 
 def interactive(clients: list[Any], text: str) -> tuple[str, str, Conversation]:
-    conversation = Conversation({})
-    out, err, stdin = Screen(), io.StringIO(), Screen(text)
-    streams: Any = {"stdin": stdin, "stdout": out, "stderr": err}
-    assert Terminal(conversation, lambda: clients.pop(0), **streams).run() == 0
-    return out.getvalue(), err.getvalue(), conversation
+    code, out, err, talk = run(Screen(text), lambda: clients.pop(0), Screen())
+    assert code == 0
+    return out, err, talk
 
 
 def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came() -> None:
@@ -112,14 +106,6 @@ def test_an_answer_that_is_stopped_is_kept_as_far_as_it_came() -> None:
     # Nothing of it reaches the terminal as a command.
     assert out == "half[2J [stopped]\n"
     assert [m.role for m in talk.messages] == ["user", "assistant"]
-
-
-def test_a_line_that_is_no_text_is_an_error(mesh: ToyMesh) -> None:
-    out, err = io.StringIO(), io.StringIO()
-    stdin = io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8")
-    streams: Any = {"stdin": stdin, "stdout": out, "stderr": err}
-    assert Terminal(Conversation({}), lambda: open_client(mesh.endpoint), **streams).run() == 1
-    assert (out.getvalue(), err.getvalue()) == ("", "error: the line is not valid UTF-8\n")
 
 
 def test_a_lost_connection_is_made_anew_with_the_next_line() -> None:
@@ -164,68 +150,9 @@ def test_figures() -> None:
     )
 
 
-GREEDY = ("--temperature", "0")
-
-
-class Pty:
-    """`airdraft chat` at a terminal."""
-
-    def __init__(self, endpoint: str, keys: Path, *arguments: str) -> None:
-        self._main, there = pty.openpty()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "nodes.cli", "chat", *GREEDY, "--connect", endpoint, *arguments],
-            cwd=ROOT,
-            env={**os.environ, "AIRDRAFT_KEYS": str(keys), "TERM": "dumb"},
-            stdin=there,
-            stdout=there,
-            stderr=there,
-            start_new_session=True,
-            preexec_fn=_take_terminal,
-        )
-        os.close(there)
-        self.seen = ""
-
-    def type(self, text: str) -> None:
-        os.write(self._main, text.encode())
-
-    def press_until(self, key: str, text: str) -> None:
-        """Python misses a signal that comes just before it waits for the next key."""
-        for _ in range(60):
-            self.type(key)
-            with contextlib.suppress(TimeoutError):
-                return self.wait_for(text, 0.5)
-        raise AssertionError(f"no {text!r} after 60 keys")
-
-    def wait_for(self, text: str, seconds: float = LIMIT_S) -> None:
-        give_up_at = time.monotonic() + seconds
-        while text not in self.seen:
-            left_s = max(0.0, give_up_at - time.monotonic())
-            if not select.select([self._main], [], [], left_s)[0]:
-                raise TimeoutError(f"no {text!r} in {self.seen!r}")
-            try:
-                self.seen += os.read(self._main, 4096).decode("utf-8", "replace")
-            except OSError:
-                # The program has ended.
-                raise AssertionError(f"no {text!r} in {self.seen!r}") from None
-        self.seen = self.seen.partition(text)[2]
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self._main)
-
-
-def _take_terminal() -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(mesh: ToyMesh, tmp_path: Path) -> None:
-    chat = Pty(mesh.endpoint, tmp_path / "keys", "--max-tokens", "4000")
-    try:
+def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(mesh: ToyMesh, commands: Commands) -> None:
+    asked = ("chat", "--connect", mesh.endpoint, "--temperature", "0", "--max-tokens", "4000")
+    with at_terminal(commands, *asked, term="dumb") as chat:
         chat.wait_for("Ctrl-D quits.")
         chat.wait_for("> ")
         with held(mesh.model, after_passes=20):
@@ -243,6 +170,4 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(mesh: ToyMesh, tmp_path: Path
         # Between two prompts the terminal reads lines, and a Ctrl-D there may be lost.
         chat.wait_for("> ")
         chat.type("\x04")
-        assert chat.process.wait(LIMIT_S) == 0
-    finally:
-        chat.close()
+        chat.ends_with(0)

@@ -19,9 +19,7 @@ def test_a_character_that_is_cut_between_messages_comes_whole() -> None:
     assert assembly.take(finished()) == Piece("", (), 0, "stop")
     answer = assembly.completion(2.0)
     assert (answer.text, answer.token_ids, answer.finish_reason) == ("né", (4, 5), "stop")
-
-
-def test_half_a_character_at_the_end_is_replaced() -> None:
+    # Half a character at the end is replaced.
     assembly = Assembly(1)
     assembly.take(STARTED)
     assembly.take(TokensNotice(1, 0, 0, b"a\xc3", (4,)))

@@ -1,4 +1,5 @@
-"""A toy mesh on loopback in a thread of its own, for those who connect to one."""
+"""A toy mesh on loopback in a thread of its own, for those who connect to one, and what its target
+answers alone."""
 
 from __future__ import annotations
 
@@ -6,19 +7,38 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.codec import encode
 from mesh.messages import Refuse
+from mesh.transport import ServerTransport
 from mesh.zmq_transport import ZmqContext
-from nodes.coordinator.sends import Send
+from nodes.client.client import Client
 from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
 from nodes.draft.state import DraftState
 from nodes.engine.load import TOY_COSTS
+from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.target.node import TargetNode
+from tests.nodes.reference import Reference, reference
+
+
+def alone(
+    prompt: str,
+    max_tokens: int,
+    *,
+    stops: Sequence[str] = (),
+    ignore_eog: bool = False,
+    **sampling: Any,
+) -> Reference:
+    """What the target of a toy mesh answers; greedily, if nothing is said of sampling."""
+    config = ToyConfig()
+    ids = ToyTokenizer(config.num_vocab).encode(prompt)
+    asked = {"max_tokens": max_tokens, "stops": stops, "ignore_eog": ignore_eog}
+    return reference(config, ids, Sampling(**sampling), **asked)
 
 
 @dataclass(slots=True)
@@ -26,6 +46,7 @@ class ToyMesh:
     """model: of the first target."""
 
     endpoint: str
+    transport: ServerTransport
     coordinator: Coordinator
     loop: asyncio.AbstractEventLoop
     nodes: dict[str, asyncio.Task[None]]
@@ -40,9 +61,20 @@ class ToyMesh:
 
     def refuse_all(self, reason: str) -> None:
         """The coordinator lets none of its members in any more."""
-        coordinator = self.coordinator
-        refusals = [Send(peer, Refuse(reason)) for peer in coordinator.state.peers()]
-        self.loop.call_soon_threadsafe(coordinator._send_all, refusals)
+        state = self.coordinator.state
+        refusal = encode(Refuse(reason), cluster=state.cluster, epoch=state.epoch)
+        for peer in state.peers():
+            self.loop.call_soon_threadsafe(self.transport.send, peer, refusal)
+
+    async def num_received(self, kind: str) -> int:
+        """How many messages of a kind have come to the coordinator."""
+        with ZmqContext() as context:
+            client = Client(context.connect(self.endpoint, None), endpoint=self.endpoint)
+            running = asyncio.create_task(client.run())
+            wire = (await client.status()).totals.wire
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        return sum(w.num_messages for w in wire if (w.kind, w.direction) == (kind, "in"))
 
 
 @contextlib.contextmanager
@@ -53,10 +85,9 @@ def toy_mesh(num_targets: int = 1, **changes: Any) -> Iterator[ToyMesh]:
     async def serve() -> None:
         stop = asyncio.Event()
         with ZmqContext() as context:
+            transport = context.bind("tcp://127.0.0.1:0")
             coordinator = Coordinator(
-                context.bind("tcp://127.0.0.1:0"),
-                heartbeat_interval_s=0.05,
-                heartbeat_timeout_s=60.0,
+                transport, heartbeat_interval_s=0.05, heartbeat_timeout_s=60.0
             )
             endpoint = coordinator.endpoint
             serving = asyncio.create_task(coordinator.run())
@@ -88,7 +119,8 @@ def toy_mesh(num_targets: int = 1, **changes: Any) -> Iterator[ToyMesh]:
                 while len(coordinator.state.peers()) < num_targets + 1:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
             loop = asyncio.get_running_loop()
-            started.set_result((ToyMesh(endpoint, coordinator, loop, nodes, models[0]), stop))
+            made = ToyMesh(endpoint, transport, coordinator, loop, nodes, models[0])
+            started.set_result((made, stop))
             await stop.wait()
             for task in (*nodes.values(), serving):
                 task.cancel()

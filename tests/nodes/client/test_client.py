@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import nodes.client.client
-import nodes.client.retry
 from mesh.messages import Bye, Hello, Welcome
 from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions
@@ -18,6 +17,7 @@ from nodes.client.journal import Event
 from nodes.messages import (
     CancelRequest,
     FinishedNotice,
+    LinkFields,
     NodesReply,
     NodesRequest,
     RequestFailedNotice,
@@ -25,6 +25,9 @@ from nodes.messages import (
     StreamFigures,
     SubmitRequest,
     TokensNotice,
+    UploadGrant,
+    UploadOffer,
+    UploadPiece,
 )
 from tests.harness.memory_transport import MemoryHub
 from tests.nodes.worker.test_link import EPOCH, Desk
@@ -34,82 +37,12 @@ FIGURES = StreamFigures(0, 0, 0, 0, 0, 0, "")
 PROMPT = (5, 6)
 
 
-@contextlib.asynccontextmanager
-async def restarted(eventually: Eventually) -> AsyncIterator[tuple[Client, Desk]]:
-    """A client that rejoins, whose coordinator has just said that it starts anew."""
-    hub = MemoryHub()
-    client, desk = Client(hub.client(), endpoint="memory", rejoins=True), Desk(hub.server())
-    running = asyncio.create_task(client.run())
-    try:
-        await desk.hear(Hello)
-        desk.welcome()
-        await eventually(lambda: client.is_joined)
-        desk.say(Bye("restart"))
-        await eventually(lambda: not client.is_joined)
-        yield client, desk
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-
-async def test_what_is_asked_while_there_is_no_coordinator_waits_for_the_next(
-    eventually: Eventually,
-) -> None:
-    async with restarted(eventually) as (client, desk):
-        asking = asyncio.create_task(client.nodes())
-        await desk.hear(Hello)
-        desk.say(Welcome("n", "test", 6, 0.02, 5.0, False))
-        request = await desk.hear(NodesRequest)
-        desk.say(NodesReply(request.request_id, ()), epoch=6)
-        assert await asking == NodesReply(request.request_id, ())
-
-
-async def test_others_have_their_turns_while_much_is_read_that_has_come_already(
-    eventually: Eventually,
-) -> None:
-    hub = MemoryHub()
-    client, desk = Client(hub.client(), endpoint="memory"), Desk(hub.server())
-    running = asyncio.create_task(client.run())
-    seen: list[int] = []
-    turns: list[int] = []
-
-    async def read() -> None:
-        async for event in client.generate("hi", GenerateOptions()):
-            match event:
-                case TokensNotice(position=position):
-                    seen.append(position)
-
-    def turn() -> None:
-        turns.append(len(seen))
-        if len(seen) < 50:
-            loop.call_soon(turn)
-
-    loop = asyncio.get_running_loop()
-    reading = asyncio.create_task(read())
-    try:
-        await desk.hear(Hello)
-        desk.welcome()
-        submit = await desk.hear(SubmitRequest)
-        client.on_message(StartedNotice(submit.request_id, 1, 1, True, "t", "", False))
-        for position in range(50):
-            client.on_message(TokensNotice(submit.request_id, 0, position, b"x", (7,)))
-        loop.call_soon(turn)
-        await eventually(lambda: len(seen) == 50)
-        assert len(set(turns)) > 25
-    finally:
-        for task in (reading, running):
-            task.cancel()
-        await asyncio.gather(reading, running, return_exceptions=True)
-
-
-# -- requests whose coordinator is lost ------------------------------------------------------------
-
-
 class Scripted:
     """A client, and its coordinators by hand, one after the other."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, *, prompt: tuple[int, ...] = PROMPT, **changes: Any) -> None:
         hub = MemoryHub()
+        self._prompt = prompt
         self.num_waits = 0
         self.client = Client(
             hub.client(),
@@ -127,7 +60,7 @@ class Scripted:
     async def next_coordinator(self) -> None:
         await self.desk.hear(Hello)
         self.epoch += 1
-        self.say(Welcome("n", "test", self.epoch, 0.02, 5.0, False))
+        self.say(Welcome("n", "test", self.epoch, 0.02, 60.0, False))
 
     def say(self, *messages: Any) -> None:
         for message in messages:
@@ -140,7 +73,7 @@ class Scripted:
         )
 
     async def read(self, options: GenerateOptions) -> None:
-        async for event in self.client.generate(PROMPT, options):
+        async for event in self.client.generate(self._prompt, options):
             self.events.append(event)
 
     @property
@@ -150,19 +83,71 @@ class Scripted:
 
 @contextlib.asynccontextmanager
 async def scripted(
-    options: GenerateOptions | None = None, **changes: Any
+    options: GenerateOptions | None = None, *, asks_later: bool = False, **changes: Any
 ) -> AsyncIterator[tuple[Scripted, asyncio.Task[None]]]:
-    """A client that asks, and the task that reads the answer."""
+    """A client that asks, and the task that reads the answer.
+
+    asks_later: when it has just lost its first coordinator.
+    """
     made = Scripted(**changes)
     running = asyncio.create_task(made.client.run())
-    reading = asyncio.create_task(made.read(options or GenerateOptions(max_tokens=4)))
+    tasks = [running]
     try:
+        if asks_later:
+            await made.next_coordinator()
+            while not made.client.is_joined:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            made.say(Bye("restart"))
+            while made.client.is_joined:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(made.read(options or GenerateOptions(max_tokens=4))))
         await made.next_coordinator()
-        yield made, reading
+        yield made, tasks[1]
     finally:
-        for task in (reading, running):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(reading, running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def why_ended(reading: asyncio.Task[None]) -> tuple[str, str]:
+    """The code and the reason with which a request has failed."""
+    with pytest.raises(RequestFailedError) as caught:
+        await reading
+    return caught.value.code, str(caught.value)
+
+
+async def test_what_is_asked_while_there_is_no_coordinator_waits_for_the_next(
+    eventually: Eventually,
+) -> None:
+    async with scripted() as (made, _):
+        await eventually(lambda: made.client.is_joined)
+        made.say(Bye("restart"))
+        await eventually(lambda: not made.client.is_joined)
+        asking = asyncio.create_task(made.client.nodes())
+        await made.next_coordinator()
+        request = await made.desk.hear(NodesRequest)
+        made.say(NodesReply(request.request_id, ()))
+        assert await asking == NodesReply(request.request_id, ())
+
+
+async def test_others_have_their_turns_while_much_is_read_that_has_come_already(
+    eventually: Eventually,
+) -> None:
+    turns: list[int] = []
+
+    def turn() -> None:
+        turns.append(len(made.text))
+        if len(made.text) < 50:
+            asyncio.get_running_loop().call_soon(turn)
+
+    async with scripted() as (made, _):
+        submit = await made.desk.hear(SubmitRequest)
+        made.client.on_message(StartedNotice(submit.request_id, 1, 1, True, "t", "", False))
+        for position in range(50):
+            made.client.on_message(TokensNotice(submit.request_id, 0, position, b"x", (7,)))
+        turn()
+        await eventually(lambda: len(made.text) == 50)
+        assert len(set(turns)) > 25
 
 
 async def test_a_request_goes_on_with_the_next_coordinator(eventually: Eventually) -> None:
@@ -217,52 +202,44 @@ async def test_what_was_lost_on_the_way_is_asked_for_anew(eventually: Eventually
         assert made.text == b"abc"
 
 
-async def test_a_coordinator_that_has_no_room_yet_is_asked_again(eventually: Eventually) -> None:
-    async with scripted() as (made, reading):
-        await made.desk.hear(SubmitRequest)
-        made.say(Bye("restart"))
-        await made.next_coordinator()
-        for code in ("unavailable", "overloaded", "left"):
+@pytest.mark.parametrize("asks_later", [False, True])
+async def test_a_coordinator_that_has_no_room_yet_is_asked_again(asks_later: bool) -> None:
+    """By who had asked the one before it, and by who waited for it."""
+    async with scripted(asks_later=asks_later) as (made, reading):
+        if not asks_later:
+            await made.desk.hear(SubmitRequest)
+            made.say(Bye("restart"))
+            await made.next_coordinator()
+        for number, code in enumerate(("unavailable", "overloaded", "left")):
             again = await made.desk.hear(SubmitRequest)
-            assert again.resume_from == (0,)
+            assert again.resume_from == (() if asks_later and not number else (0,))
             made.say(RequestFailedNotice(again.request_id, code, "not yet"))
         last = await made.desk.hear(SubmitRequest)
         made.say(RequestFailedNotice(last.request_id, "bad_request", "never"))
-        with pytest.raises(RequestFailedError, match="never"):
-            await reading
+        assert "never" in (await why_ended(reading))[1]
 
 
-@pytest.mark.parametrize("patience_s", [10.0, 0.0])
-async def test_who_waited_for_a_coordinator_waits_for_its_nodes(
-    eventually: Eventually, monkeypatch: pytest.MonkeyPatch, patience_s: float
-) -> None:
-    monkeypatch.setattr("nodes.client.client._PATIENCE_S", patience_s)
+@pytest.mark.slow
+async def test_who_waits_for_nodes_does_not_wait_for_ever() -> None:
+    async with scripted(asks_later=True) as (made, reading):
 
-    async def read(client: Client) -> None:
-        async for _ in client.generate(PROMPT, GenerateOptions(max_tokens=3)):
-            pass
+        async def refuse() -> None:
+            while True:
+                submit = await made.desk.hear(SubmitRequest)
+                made.say(RequestFailedNotice(submit.request_id, "unavailable", "no target"))
 
-    async with restarted(eventually) as (client, desk):
-        reading = asyncio.create_task(read(client))
-        await desk.hear(Hello)
-        desk.say(Welcome("n", "test", 6, 0.02, 5.0, False))
-        first = await desk.hear(SubmitRequest)
-        desk.say(RequestFailedNotice(first.request_id, "unavailable", "no target"), epoch=6)
-        if patience_s:
-            again = await desk.hear(SubmitRequest)
-            assert again.resume_from == (0,)
-            desk.say(RequestFailedNotice(again.request_id, "bad_request", "never"), epoch=6)
-        with pytest.raises(RequestFailedError, match="never" if patience_s else "no target"):
-            await reading
+        refusing = asyncio.create_task(refuse())
+        assert "no target" in (await why_ended(reading))[1]
+        refusing.cancel()
+        await asyncio.gather(refusing, return_exceptions=True)
 
 
 async def test_what_is_new_and_refused_ends_at_once() -> None:
     async with scripted() as (made, reading):
         submit = await made.desk.hear(SubmitRequest)
         made.say(RequestFailedNotice(submit.request_id, "unavailable", "no target"))
-        with pytest.raises(RequestFailedError, match="no target") as caught:
-            await reading
-        assert caught.value.code == "unavailable"
+        code, reason = await why_ended(reading)
+        assert (code, "no target" in reason) == ("unavailable", True)
 
 
 async def test_another_text_ends_it() -> None:
@@ -274,59 +251,51 @@ async def test_another_text_ends_it() -> None:
         await made.next_coordinator()
         again = await made.desk.hear(SubmitRequest)
         made.say(StartedNotice(again.request_id, 3, 9, True, "big", "", False))
-        with pytest.raises(RequestFailedError, match="the prompt has changed since") as caught:
-            await reading
-        assert caught.value.code == "internal"
+        code, reason = await why_ended(reading)
+        assert (code, "the prompt has changed since" in reason) == ("internal", True)
 
 
-async def test_who_does_not_rejoin_is_told_of_the_loss() -> None:
-    async with scripted(rejoins=False) as (made, reading):
-        made.begin(await made.desk.hear(SubmitRequest))
-        made.say(Bye("over"))
-        with pytest.raises(RequestFailedError, match="the connection to the coordinator has ended"):
-            await reading
+@pytest.mark.slow
+async def test_who_is_forgotten_in_line_sends_the_rest() -> None:
+    link = LinkFields("cell-a", 2e6, 0.0)
+    async with scripted(prompt=PROMPT * 1000, declared=link) as (made, _):
+        offer = await made.desk.hear(UploadOffer)
+        made.say(UploadGrant(offer.request_id, 256, 0))
+        first, rest = [await made.desk.hear(UploadPiece) for _ in range(2)]
+        assert (len(first.data), len(rest.data)) == (256, offer.num_bytes - 256)
 
 
-async def test_who_is_taken_for_gone_and_does_not_rejoin_is_told_why() -> None:
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_who_does_not_rejoin_is_told_of_the_loss(is_silent: bool) -> None:
     async with scripted(rejoins=False) as (made, reading):
         submit = await made.desk.hear(SubmitRequest)
-        made.say(RequestFailedNotice(submit.request_id, "left", "the client was silent"))
-        with pytest.raises(RequestFailedError, match="the client was silent") as caught:
-            await reading
-        assert caught.value.code == "unavailable"
+        made.begin(submit)
+        if is_silent:
+            made.say(RequestFailedNotice(submit.request_id, "left", "the client was silent"))
+        else:
+            made.say(Bye("over"))
+        code, reason = await why_ended(reading)
+        why = "client was silent" if is_silent else "connection to the coordinator has ended"
+        assert (code, why in reason) == ("unavailable", True)
 
 
-async def test_a_request_ends_by_its_limit_whatever_its_coordinators_do(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(nodes.client.retry, "GRACE_S", 0.0)
-    options = GenerateOptions(timeout_s=1.0)
-    async with scripted(options) as (made, reading):
+async def test_a_request_ends_by_its_limit_whatever_its_coordinators_do() -> None:
+    async with scripted(GenerateOptions(timeout_s=0.5)) as (made, reading):
         submit = await made.desk.hear(SubmitRequest)
-        assert 0 < submit.deadline_s <= 1
+        assert 0 < submit.deadline_s <= 0.5
         # It neither answers nor ends it.
-        with pytest.raises(RequestFailedError, match=r"not done within its 1 s") as caught:
-            await reading
-        assert caught.value.code == "deadline"
+        code, reason = await why_ended(reading)
+        assert (code, "not done within its 0.5 s" in reason) == ("deadline", True)
         assert (await made.desk.hear(CancelRequest)).request_id == submit.request_id
-    async with scripted(options) as (made, reading):
+    async with scripted(GenerateOptions(timeout_s=0.5)) as (made, reading):
         made.begin(await made.desk.hear(SubmitRequest))
         # Nor is there another one.
         made.say(Bye("over"))
-        with pytest.raises(RequestFailedError) as caught:
-            await reading
-        assert caught.value.code == "deadline"
-
-
-async def test_the_coordinators_own_limit_holds_for_its_client(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(nodes.client.retry, "GRACE_S", 0.0)
+        assert (await why_ended(reading))[0] == "deadline"
+    # The coordinator's own limit holds for its client.
     async with scripted() as (made, reading):
         made.begin(await made.desk.hear(SubmitRequest), limit_s=0.05)
-        with pytest.raises(RequestFailedError) as caught:
-            await reading
-        assert caught.value.code == "deadline"
+        assert (await why_ended(reading))[0] == "deadline"
 
 
 async def test_a_question_that_is_not_answered_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,4 +314,10 @@ async def test_waiting_for_a_coordinator_can_be_given_up(eventually: Eventually)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
-        assert made.client._queues == {}
+        # Nothing of it is asked for again.
+        await made.next_coordinator()
+        asking = asyncio.create_task(made.client.nodes())
+        request = await made.desk.hear((SubmitRequest, NodesRequest))
+        assert isinstance(request, NodesRequest)
+        made.say(NodesReply(request.request_id, ()))
+        await asking

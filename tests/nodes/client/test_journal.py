@@ -51,16 +51,11 @@ def started(**changes: Any) -> Journal:
 # -- what is asked for -----------------------------------------------------------------------------
 
 
-def test_the_first_request_is_the_one_that_was_made() -> None:
+def test_the_first_request_is_the_one_that_was_made_and_the_second_is_not_new() -> None:
     submit = make_submit(num_choices=2)
     journal = Journal(submit)
     assert journal.request(4, 9.0) == replace(submit, request_id=4, deadline_s=9.0)
     assert not journal.is_resubmitted
-
-
-def test_of_a_request_that_has_not_begun_nothing_is_told_but_that_it_is_not_new() -> None:
-    journal = Journal(make_submit(num_choices=2))
-    journal.request(1, 0.0)
     again = journal.request(2, 8.0)
     assert again == make_submit(2, num_choices=2, resume_from=(0, 0), deadline_s=8.0)
     assert journal.is_resubmitted
@@ -93,32 +88,11 @@ def test_what_was_asked_for_stays_asked_for() -> None:
     submit = journal.request(4, 0.0)
     assert (submit.model_hash, submit.numerics_class) == ("hash", "class")
 
-
-def test_a_text_stays_one_and_its_tokens_follow_nothing() -> None:
+    # A text stays one, and its tokens follow nothing.
     journal = started(prompt="hi", prompt_token_ids=())
     journal.take(tokens(0, b"a", 8))
     submit = journal.request(2, 0.0)
     assert (submit.prompt, submit.prompt_token_ids, submit.resume_from) == ("hi", (8,), (1,))
-
-
-def test_choices_for_whose_tokens_there_is_no_room_begin_anew(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("nodes.client.journal.MAX_PROMPT_TOKENS", 6)
-    journal = started(num_choices=3)
-    journal.take(tokens(0, b"ab", 8, 9))
-    journal.take(tokens(0, b"cd", 4, 5, choice=1, num_draft_tokens=2, num_accepted_tokens=1))
-    journal.take(tokens(0, b"e", 6, choice=2))
-    submit = journal.request(2, 0.0)
-    assert (submit.resume_from, submit.prompt_token_ids) == ((2, 0, 1), (*PROMPT, 8, 9, 6))
-    # It comes as it came, cut otherwise: what is new of it is passed on.
-    assert journal.take(tokens(0, b"c", 4, choice=1)) == ()
-    cut = tokens(1, b"dfg", 5, 6, 7, choice=1, num_draft_tokens=3, num_accepted_tokens=2)
-    assert journal.take(cut) == (
-        tokens(2, b"fg", 6, 7, choice=1, num_draft_tokens=2, num_accepted_tokens=1),
-    )
-    # All of it was counted there.
-    assert journal.take(finished(4, choice=1)) == (finished(4, choice=1),)
 
 
 # -- what comes ------------------------------------------------------------------------------------
@@ -140,29 +114,11 @@ def test_what_comes_twice_is_dropped_and_what_is_missing_noticed() -> None:
     assert journal.is_over
     assert (journal.take(finished(2)), journal.take(second)) == ((), ())
     assert isinstance(end, FinishedNotice)
-
-
-def test_nothing_comes_before_the_beginning() -> None:
+    # Nothing comes before the beginning.
     journal = Journal(make_submit())
     journal.request(1, 0.0)
     with pytest.raises(GapError):
         journal.take(tokens(0, b"a", 8))
-
-
-def test_the_end_of_a_text_counts_when_it_is_sure() -> None:
-    """It shows what was held back, which another coordinator would show again."""
-    journal = started()
-    journal.take(tokens(0, b"a", 8))
-    end = tokens(1, b"b<", 9, is_last=True)
-    assert journal.take(end) == ()
-    assert journal.take(end) == ()
-    assert journal.request(2, 0.0).resume_from == (1,)
-    journal.take(STARTED)
-    assert journal.take(end) == ()
-    notice, over = journal.take(finished(2))
-    assert notice == end
-    assert journal.is_over
-    assert isinstance(over, FinishedNotice)
 
 
 def test_what_a_choice_did_with_all_its_coordinators_is_added_up() -> None:
@@ -198,6 +154,14 @@ def test_a_coordinator_that_goes_on_with_something_else_is_found_out(
         journal.take(replace(STARTED, **changes))
 
 
+@pytest.mark.parametrize("event", [finished(1), tokens(0, b"a", 8, choice=1)])
+def test_a_text_that_ends_too_early_or_was_not_asked_for_is_found_out(event: Event) -> None:
+    journal = started()
+    journal.take(tokens(0, b"ab", 8, 9))
+    with pytest.raises(ForeignAnswerError):
+        journal.take(event)
+
+
 def test_what_has_told_nothing_may_begin_anew_with_another_class() -> None:
     journal = started()
     other = replace(STARTED, numerics_class="other")
@@ -211,15 +175,6 @@ def test_what_has_told_nothing_may_begin_anew_with_another_class() -> None:
     scored.take(scores(1, 2))
     with pytest.raises(ForeignAnswerError):
         scored.take(replace(STARTED, numerics_class="other"))
-
-
-def test_a_text_that_ends_before_what_is_known_or_was_not_asked_for_is_found_out() -> None:
-    journal = started()
-    journal.take(tokens(0, b"ab", 8, 9))
-    with pytest.raises(ForeignAnswerError):
-        journal.take(finished(1))
-    with pytest.raises(ForeignAnswerError):
-        journal.take(tokens(0, b"a", 8, choice=1))
 
 
 def scores(position: int, end: int) -> PromptLogprobsNotice:
@@ -237,6 +192,10 @@ def test_scores_of_the_prompt_are_told_once_and_asked_for_until_all_are_there() 
         journal.take(scores(3, 4))
     assert journal.take(scores(1, 3)) == (scores(2, 3),)
     assert not journal.request(3, 0.0).scores_prompt
+    # Where only the prompt is scored the request stays one.
+    journal = started(scores_prompt=True, max_tokens=0)
+    journal.take(scores(1, 3))
+    assert journal.request(2, 0.0).scores_prompt
 
 
 @pytest.mark.parametrize("event", [tokens(0, b"ab", 8, 9), finished(0)])
@@ -247,12 +206,6 @@ def test_scores_that_are_missing_before_a_token_or_the_end_are_noticed(event: Ev
         journal.take(event)
     journal.take(scores(2, 3))
     assert journal.take(event) == (event,)
-
-
-def test_where_only_the_prompt_is_scored_the_request_stays_one() -> None:
-    journal = started(scores_prompt=True, max_tokens=0)
-    journal.take(scores(1, 3))
-    assert journal.request(2, 0.0).scores_prompt
 
 
 # -- any text, cut and lost anywhere ---------------------------------------------------------------

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-import nodes.client.client
-from mesh.messages import Pong
+from mesh.codec import decode
+from mesh.errors import BackpressureError
+from mesh.transport import Frames
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
-from nodes.client.upload import LEAST_BYTES, Granted, Upload, is_worth_offering
+from nodes.client.upload import Granted, Upload, is_worth_offering
 from nodes.messages import (
     MAX_PIECE_BYTES,
+    CancelRequest,
     LinkFields,
     SubmitRequest,
     UploadGrant,
@@ -23,26 +27,28 @@ from nodes.messages import (
 from tests.nodes.memory_mesh import Members, ask, check, mesh
 
 AIR = LinkFields("cell-a", 2e6, 0.0)
+OPTIONS = GenerateOptions(max_tokens=10)
 LONG = tuple(k % 50 + 1 for k in range(2000))
 
 
 @pytest.mark.parametrize(
-    ("link", "size", "is_offered"),
+    ("air", "rate_bps", "size", "is_offered"),
     [
-        (AIR, LEAST_BYTES + 500, True),
-        (AIR, LEAST_BYTES, False),
-        (LinkFields("cell-a", 0.0, 0.0), LEAST_BYTES + 1, True),
-        # 2,000 bytes are through in less time than it takes to ask.
-        (LinkFields("cell-a", 1e8, 0.0), 2000, False),
-        (LinkFields("", 2e6, 0.0), 20_000, False),
-        (None, 20_000, False),
+        ("cell-a", 2e6, 3000, True),
+        ("cell-a", 0.0, 3000, True),
+        ("cell-a", 2e6, 100, False),
+        # They are through in less time than it takes to ask.
+        ("cell-a", 1e8, 3000, False),
+        ("", 2e6, 20_000, False),
     ],
 )
 def test_large_requests_on_a_shared_medium_are_offered(
-    link: LinkFields | None, size: int, is_offered: bool
+    air: str, rate_bps: float, size: int, is_offered: bool
 ) -> None:
+    link = LinkFields(air, rate_bps, 0.0)
     assert is_worth_offering(link, [b"x" * (size - 1), b"y"]) is is_offered
     assert not is_worth_offering(link, [])
+    assert not is_worth_offering(None, [b"x" * size])
 
 
 def test_pieces_are_the_frames_in_order() -> None:
@@ -52,9 +58,7 @@ def test_pieces_are_the_frames_in_order() -> None:
     assert not upload.is_over
     assert upload.piece(100) == UploadPiece(7, 6, b"kens")
     assert upload.is_over
-
-
-def test_the_rest_goes_in_messages_that_are_allowed() -> None:
+    # The rest goes in messages that are allowed.
     upload = Upload(7, [b"x" * 70_000, b""])
     upload.piece(1000)
     pieces = upload.rest()
@@ -67,129 +71,97 @@ def test_a_delay_counts_from_when_the_grant_came() -> None:
 
 
 class OnAir:
-    """A client on a shared medium, and what it sent but for answers to heartbeats."""
+    """A client on a shared medium, and what goes to and fro."""
 
-    def __init__(
-        self, members: Members, monkeypatch: pytest.MonkeyPatch, *, rejoins: bool = False
-    ) -> None:
-        self.client = Client(
-            members._connect("client"), endpoint="memory", declared=AIR, rejoins=rejoins
-        )
-        self.sent: list[Any] = []
-        # The kind of which the next one does not leave.
+    def __init__(self, members: Members, *, rejoins: bool = False) -> None:
+        self._heard: list[Any] = []
+        # The kind of which the next one does not leave, and kinds that are lost on their way.
         self.stuck: type | None = None
-        send = self.client._link.send
-
-        def noting(message: Any) -> bool:
-            if not isinstance(message, Pong):
-                self.sent.append(message)
-            if self.stuck is not None and isinstance(message, self.stuck):
-                self.stuck = None
-                return False
-            return send(message)
-
-        monkeypatch.setattr(self.client._link, "send", noting)
+        self.lost: tuple[type, ...] = ()
+        members.hub.drop = self._is_dropped
+        transport = members.hub.client()
+        self.client = Client(transport, endpoint="memory", declared=AIR, rejoins=rejoins)
         members.tasks["client"] = asyncio.create_task(self.client.run())
 
+    def _is_dropped(self, frames: Frames) -> bool:
+        message = decode(frames).message
+        self._heard.append(message)
+        if self.stuck is not None and isinstance(message, self.stuck):
+            self.stuck = None
+            raise BackpressureError
+        return isinstance(message, self.lost)
+
     def of(self, kind: type) -> list[Any]:
-        return [message for message in self.sent if isinstance(message, kind)]
+        return [message for message in self._heard if isinstance(message, kind)]
 
 
-async def test_a_long_prompt_goes_in_pieces_and_is_answered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with mesh(0.8) as made:
-        on_air = OnAir(made, monkeypatch)
-        await made.wait_for(on_air.client, {"target", "draft-0"})
-        options = GenerateOptions(max_tokens=10)
-        check(await ask(on_air.client, options, LONG), options, LONG)
-        assert len(on_air.of(UploadOffer)) == 1
+@contextlib.asynccontextmanager
+async def on_air(*drafts: float, rejoins: bool = False) -> AsyncIterator[tuple[Members, OnAir]]:
+    async with mesh(*drafts) as members:
+        made = OnAir(members, rejoins=rejoins)
+        names = {"target", *(f"draft-{index}" for index in range(len(drafts)))}
+        await members.wait_for(made.client, names)
+        yield members, made
+
+
+async def check_answer(made: OnAir, prompt: tuple[int, ...] = LONG) -> None:
+    check(await ask(made.client, OPTIONS, prompt), OPTIONS, prompt)
+
+
+async def test_a_long_prompt_goes_in_pieces_and_is_answered() -> None:
+    async with on_air(0.8) as (_, made):
+        await check_answer(made)
+        assert len(made.of(UploadOffer)) == 1
         # 5 kB in each 20 ms; the first is as large as any.
-        assert len(on_air.of(UploadPiece)) >= 2 * len(LONG) // 5000 + 1
-        assert on_air.of(SubmitRequest) == []
-        check(await ask(on_air.client, options, LONG[:50]), options, LONG[:50])
-        assert len(on_air.of(SubmitRequest)) == 1
+        assert len(made.of(UploadPiece)) >= 2 * len(LONG) // 5000 + 1
+        assert made.of(SubmitRequest) == []
+        await check_answer(made, LONG[:50])
+        assert len(made.of(SubmitRequest)) == 1
 
 
 @pytest.mark.parametrize("kind", [UploadOffer, UploadPiece])
-async def test_a_part_that_does_not_leave_is_noticed_at_once(
-    monkeypatch: pytest.MonkeyPatch, kind: type
-) -> None:
-    async with mesh() as made:
-        on_air = OnAir(made, monkeypatch, rejoins=True)
-        await made.wait_for(on_air.client, {"target"})
-        on_air.stuck = kind
-        options = GenerateOptions(max_tokens=10)
-        check(await ask(on_air.client, options, LONG), options, LONG)
+async def test_a_part_that_does_not_leave_is_noticed_at_once(kind: type) -> None:
+    async with on_air(rejoins=True) as (_, made):
+        made.stuck = kind
+        await check_answer(made)
         # The whole request was made anew, and none of it sent again for want of an answer.
-        assert len(on_air.of(UploadOffer)) == 2
-        assert on_air.of(SubmitRequest) == []
+        assert len(made.of(UploadOffer)) == 2
+        assert made.of(SubmitRequest) == []
 
 
-async def test_a_coordinator_that_knows_no_offers_is_sent_the_whole(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(nodes.client.client, "ANSWER_LIMIT_S", 0.05)
-    async with mesh() as made:
-        on_air = OnAir(made, monkeypatch)
-        await made.wait_for(on_air.client, {"target"})
-        monkeypatch.setattr(
-            "nodes.coordinator.requests.uploads.Uploads.offered", lambda *_arguments: []
-        )
-        options = GenerateOptions(max_tokens=10)
+async def test_a_coordinator_that_knows_no_offers_is_sent_the_whole() -> None:
+    async with on_air() as (_, made):
+        made.lost = (UploadOffer,)
         for _ in range(2):
-            check(await ask(on_air.client, options, LONG), options, LONG)
+            await check_answer(made)
         # It is not asked again.
-        assert len(on_air.of(UploadOffer)) == 1
-        assert len(on_air.of(SubmitRequest)) == 2
-
-
-async def test_who_is_forgotten_in_line_sends_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes.client.client, "GRANT_LIMIT_S", 0.05)
-    async with mesh() as made:
-        on_air = OnAir(made, monkeypatch)
-        await made.wait_for(on_air.client, {"target"})
-        monkeypatch.setattr(
-            "nodes.coordinator.requests.uploads.Uploads._next_grant", lambda *_: 1e9
-        )
-        options = GenerateOptions(max_tokens=10)
-        check(await ask(on_air.client, options, LONG), options, LONG)
-        assert on_air.of(SubmitRequest) == []
-        assert [len(p.data) for p in on_air.of(UploadPiece)] == [
-            on_air.of(UploadOffer)[0].num_bytes
-        ]
+        assert len(made.of(UploadOffer)) == 1
+        assert len(made.of(SubmitRequest)) == 2
 
 
 async def test_a_request_that_is_given_up_while_it_is_sent_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch, eventually: Any
+    eventually: Any,
 ) -> None:
-    async with mesh() as made:
-        on_air = OnAir(made, monkeypatch)
-        await made.wait_for(on_air.client, {"target"})
-        monkeypatch.setattr(
-            "nodes.coordinator.requests.uploads.Uploads._next_grant", lambda *_: 1e9
-        )
-        asking = asyncio.create_task(ask(on_air.client, GenerateOptions(max_tokens=4), LONG))
-        await eventually(lambda: on_air.of(UploadOffer))
+    async with on_air() as (_, made):
+        made.lost = (UploadGrant,)
+        asking = asyncio.create_task(check_answer(made))
+        await eventually(lambda: made.of(UploadOffer))
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-        assert type(on_air.sent[-1]).__name__ == "CancelRequest"
+        assert [message.request_id for message in made.of(CancelRequest)] == [
+            message.request_id for message in made.of(UploadOffer)
+        ]
 
 
-async def test_an_upload_whose_coordinator_is_lost_begins_anew(
-    monkeypatch: pytest.MonkeyPatch, eventually: Any
-) -> None:
-    async with mesh(0.8) as made:
-        on_air = OnAir(made, monkeypatch, rejoins=True)
-        await made.wait_for(on_air.client, {"target", "draft-0"})
-        options = GenerateOptions(max_tokens=10)
-        with monkeypatch.context() as patch:
-            patch.setattr("nodes.coordinator.requests.uploads.Uploads._next_grant", lambda *_: 1e9)
-            asking = asyncio.create_task(ask(on_air.client, options, LONG))
-            await eventually(lambda: on_air.of(UploadOffer))
-            await made.kill("coordinator")
-        made.start_coordinator()
-        check(await asking, options, LONG)
-        first, second = on_air.of(UploadOffer)
+async def test_an_upload_whose_coordinator_is_lost_begins_anew(eventually: Any) -> None:
+    async with on_air(0.8, rejoins=True) as (members, made):
+        made.lost = (UploadGrant,)
+        asking = asyncio.create_task(check_answer(made))
+        await eventually(lambda: made.of(UploadOffer))
+        await members.kill("coordinator")
+        made.lost = ()
+        members.start_coordinator()
+        await asking
+        first, second = made.of(UploadOffer)
         assert first.request_id != second.request_id
-        assert {piece.request_id for piece in on_air.of(UploadPiece)} == {second.request_id}
+        assert {piece.request_id for piece in made.of(UploadPiece)} == {second.request_id}

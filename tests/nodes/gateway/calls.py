@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp, Message
 
-from nodes.gateway.apikeys import ApiKeys
+from nodes.gateway.apikeys import SCOPES, ApiKey, ApiKeys, digest
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.counting import Counted
@@ -145,20 +146,40 @@ def gateway_of(mesh: FakeMesh, **limits: Any) -> Gateway:
     return Gateway(mesh, GatewayLimits(**limits), openai_defaults=True)
 
 
-def open_app(gateway: Gateway, tmp_path: Any, **changes: Any) -> ASGIApp:
+def open_app(gateway: Gateway, folder: Path = Path("/nonexistent"), **changes: Any) -> ASGIApp:
     """The whole application, as on loopback without a file of keys."""
     settings: dict[str, Any] = {"is_open": True, "allowed_hosts": ("localhost",), **changes}
-    guarded = Guard(gateway.router(), ApiKeys(tmp_path / "apikeys.toml"), **settings)
+    guarded = Guard(gateway.router(), ApiKeys(folder / "apikeys.toml"), **settings)
     return Counted(guarded, gateway.metrics)
 
 
+def app_of(mesh: FakeMesh, **limits: Any) -> ASGIApp:
+    return open_app(gateway_of(mesh, **limits))
+
+
+def keyed_app(mesh: FakeMesh, folder: Path, **limits: Any) -> ASGIApp:
+    """An application for those who have a key: ad-boss with all scopes, ad-guest, ad-looker."""
+    keys = ApiKeys(folder / "apikeys.toml")
+    for name, scopes in (("boss", SCOPES), ("guest", ("infer",)), ("looker", ("admin",))):
+        keys.add(ApiKey(name=name, sha256=digest(f"ad-{name}"), scopes=scopes))
+    return open_app(gateway_of(mesh, **limits), folder, is_open=False)
+
+
+async def call(app: ASGIApp, method: str, path: str, body: Any = None, **headers: str) -> Call:
+    """An answer, when it is complete."""
+    made = Call(app, method, path, body, headers)
+    await made.run()
+    return made
+
+
 async def post(app: ASGIApp, path: str, body: Any, **headers: str) -> Call:
-    call = Call(app, "POST", path, body, headers)
-    await call.run()
-    return call
+    return await call(app, "POST", path, body, **headers)
 
 
 async def get(app: ASGIApp, path: str, **headers: str) -> Call:
-    call = Call(app, "GET", path, headers=headers)
-    await call.run()
-    return call
+    return await call(app, "GET", path, **headers)
+
+
+async def ask(mesh: FakeMesh, path: str, body: Any, **headers: str) -> Call:
+    """What a new gateway answers."""
+    return await post(app_of(mesh), path, body, **headers)

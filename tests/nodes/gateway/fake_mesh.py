@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,6 +32,8 @@ MODEL, MODEL_HASH, NUMERICS = "toy-1", "0123456789abcdef", "fedcba9876543210"
 FINGERPRINT = "fp_01234567_fedcba98"
 # What a script may hold: events, errors to raise, and things to wait for.
 Step = Event | Exception | asyncio.Event
+# The fixture of that name.
+Eventually = Callable[..., "asyncio.Future[None]"]
 
 
 def started(num_prompt_tokens: int = 3) -> StartedNotice:
@@ -77,44 +80,46 @@ def _letters(part: int | ChatMessage) -> str:
     return chr(part) if isinstance(part, int) else part.content
 
 
-class FakeMesh:
-    """script: the steps of the answer to a prompt with options.
+class Clock:
+    now = 0.0
 
-    asked: what was asked for; num_open: requests that have neither ended nor been given up.
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(eq=False)
+class FakeMesh:
+    """script: the steps of the answer to a prompt with options. models: those of its targets.
+
+    hashes, tool_styles, thoughts: of targets that have another than the others. failures: what goes
+    wrong with some texts that are only read. read_gate: what all of those wait for. asked: what was
+    asked for. num_open: requests that have neither ended nor been given up.
     """
 
-    def __init__(
-        self,
-        script: Sequence[Step] | Callable[[Prompt, GenerateOptions], Sequence[Step]] = (),
-        models: Sequence[str] = (MODEL,),
-    ) -> None:
-        self._script = script
-        self.models = list(models)
-        self.draining: set[str] = set()
-        # Of targets whose model has another hash than MODEL_HASH.
-        self.hashes: dict[str, str] = {}
-        # Of targets that write calls in another form than the usual one.
-        self.tool_styles: dict[str, str] = {}
-        self.thinking = ""
-        self.thoughts: dict[str, str] = {}
-        self.sampling = SamplingDefaults()
-        # Of texts that are only read: what goes wrong with some, and what all wait for.
-        self.failures: dict[str, Exception] = {}
-        self.read_gate: asyncio.Event | None = None
-        self.is_asked = asyncio.Event()
-        self.is_joined = True
-        self.shown: Status | Exception = STATUS
-        self.num_status_requests = 0
-        self.asked: list[tuple[Prompt, GenerateOptions]] = []
-        self.num_open = 0
-        self.num_cancelled = 0
-        self.num_node_requests = 0
+    script: Sequence[Step] | Callable[[Prompt, GenerateOptions], Sequence[Step]] = ()
+    models: list[str] = field(default_factory=lambda: [MODEL])
+    draining: set[str] = field(default_factory=set)
+    hashes: dict[str, str] = field(default_factory=dict)
+    tool_styles: dict[str, str] = field(default_factory=dict)
+    thoughts: dict[str, str] = field(default_factory=dict)
+    thinking: str = ""
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    failures: dict[str, Exception] = field(default_factory=dict)
+    read_gate: asyncio.Event | None = None
+    is_joined: bool = True
+    shown: Status | Exception = STATUS
+    asked: list[tuple[Prompt, GenerateOptions]] = field(default_factory=list)
+    is_asked: asyncio.Event = field(default_factory=asyncio.Event)
+    num_status_requests: int = 0
+    num_open: int = 0
+    num_cancelled: int = 0
+    num_node_requests: int = 0
 
     async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
         self.asked.append((prompt, options))
         if options.model not in ("", *self.models):
             raise RequestFailedError("not_found", "no target has that model")
-        script = self._script(prompt, options) if callable(self._script) else self._script
+        script = self.script(prompt, options) if callable(self.script) else self.script
         self.num_open += 1
         done = False
         try:
@@ -158,24 +163,14 @@ class FakeMesh:
 
     async def nodes(self) -> NodesReply:
         self.num_node_requests += 1
-        targets = [
-            NodeFields(
-                f"target-{i}",
-                "target",
-                model,
-                True,
-                False,
-                0,
-                model in self.draining,
-                model_hash=self.hashes.get(f"target-{i}", MODEL_HASH),
-                numerics_class=NUMERICS,
-                traits=ModelTraits(
-                    self.tool_styles.get(f"target-{i}", "hermes"),
-                    self.thoughts.get(f"target-{i}", self.thinking),
-                    self.sampling,
-                ),
-            )
-            for i, model in enumerate(self.models)
-        ]
+        targets = []
+        for number, model in enumerate(self.models):
+            name = f"target-{number}"
+            style = self.tool_styles.get(name, "hermes")
+            traits = ModelTraits(style, self.thoughts.get(name, self.thinking), self.sampling)
+            model_hash = self.hashes.get(name, MODEL_HASH)
+            known = {"model_hash": model_hash, "numerics_class": NUMERICS, "traits": traits}
+            is_draining = model in self.draining
+            targets.append(NodeFields(name, "target", model, True, False, 0, is_draining, **known))
         draft = NodeFields("draft", "draft", "toy-0.8", True, True, 0)
         return NodesReply(1, (draft, *targets))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
+
 from nodes.engine.traits import OPENAI_SAMPLING
 from nodes.gateway.bodies import read
 from nodes.gateway.config import GatewayLimits
+from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, with_sampling
 from nodes.gateway.shape import Api, Shape
 
@@ -23,6 +26,13 @@ class Jobs:
         job = self.api.job(body, ignored, self.limits)
         options = with_sampling(job.options, job.sampling, OPENAI_SAMPLING)
         return replace(job, options=options)
+
+    def refused(self, value: dict[str, Any]) -> str | None:
+        """The field whose value the client is told is wrong."""
+        with pytest.raises(ApiError) as caught:
+            self.job(value)
+        assert caught.value.status == 400
+        return caught.value.param
 
     def shape(self, job: Job) -> Shape:
         return self.api.shape(job)

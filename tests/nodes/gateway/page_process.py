@@ -17,9 +17,10 @@ from typing import Any
 from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
+from nodes.gateway.connection import Connection
 from nodes.telemetry.status import Status, WaitingStatus
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, scored, started, tokens
-from tests.nodes.gateway.served import Served, serving
+from tests.nodes.gateway.served import serving
 from tests.nodes.memory_mesh import PROMPT, mesh
 from tests.nodes.status_examples import DRAFT_NODE, GUESSING, PLAIN, STATUS, TARGET_NODE
 
@@ -115,6 +116,19 @@ async def live(folder: Path) -> AsyncIterator[str]:
             await asyncio.gather(asking, return_exceptions=True)
 
 
+def recorded_connections() -> list[Connection]:
+    """All connections that gateways of this process get from now on."""
+    connections: list[Connection] = []
+    connection_made = Connection.connection_made
+
+    def recorded(connection: Connection, transport: asyncio.Transport) -> None:
+        connections.append(connection)
+        connection_made(connection, transport)
+
+    setattr(Connection, "connection_made", recorded)  # noqa: B010 - to another method
+    return connections
+
+
 async def main() -> None:
     meshes = {
         "marked": marked_mesh(),
@@ -125,26 +139,23 @@ async def main() -> None:
     for name, status in {"hostile": hostile(), "many": many(), "empty": empty()}.items():
         meshes[name] = Changing()
         meshes[name].shown = status
+    connections = recorded_connections()
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         keys = ApiKeys(folder / "keys" / "apikeys.toml")
         for name, scopes in (("boss", ("infer", "admin")), ("guest", ("infer",))):
             keys.add(ApiKey(name=name, sha256=digest(f"ad-{name}"), scopes=scopes))
-        servers: dict[str, Served] = {}
         for name, made in meshes.items():
             server = await stack.enter_async_context(serving(made, folder / name))
-            servers[name] = server
             print(name, server.http.url.removesuffix("v1"), flush=True)
         url = await stack.enter_async_context(live(folder / "live"))
         print("live", url.removesuffix("v1"), flush=True)
         print("ready", flush=True)
-        # A line that names a mesh loses its coordinator; one that begins with ! its connections.
+        # A line that names a mesh loses its coordinator; `cut` aborts all connections.
         while line := await asyncio.to_thread(sys.stdin.readline):
-            if line.startswith("!"):
-                server = servers[line[1:].strip()].http._server
-                assert server is not None
-                for connection in list(server.server_state.connections):
-                    connection.transport.abort()
+            if line.strip() == "cut":
+                for connection in connections:
+                    connection.abort()
             else:
                 meshes[line.strip()].is_joined = False
 

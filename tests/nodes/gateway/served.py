@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,15 @@ async def serving(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def talking(
+    mesh: Mesh, tmp_path: Path, **changes: Any
+) -> AsyncIterator[tuple[Served, RawConnection]]:
+    """A server, and a connection to it."""
+    async with serving(mesh, tmp_path, **changes) as server, connected(server) as raw:
+        yield server, raw
 
 
 def port_of(server: Served) -> int:
@@ -74,6 +84,18 @@ async def connected(server: Served, **options: Any) -> AsyncIterator[RawConnecti
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def reading_nothing(server: Served, data: bytes) -> AsyncIterator[None]:
+    """Who has asked and reads nothing, with a small buffer."""
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(slow, ("127.0.0.1", port_of(server)))
+        await loop.sock_sendall(slow, data)
+        yield
 
 
 def request(body: bytes, path: str = "/v1/completions", length: int | None = None) -> bytes:

@@ -41,12 +41,6 @@ def test_the_text_is_that_of_all_bytes_at_once(raw: bytes, data: st.DataObject) 
     assert found + last.text == raw.decode("utf-8", "replace")
 
 
-def test_an_unfinished_character_is_one_replacement_at_the_end() -> None:
-    made = answers()
-    assert deltas(made, tokens(b"a\xf0\x9f\x98", 0))[0].text == "a"
-    assert deltas(made, finished(1))[0].text == "\ufffd"
-
-
 def test_a_notice_without_text_is_not_told() -> None:
     made = answers()
     assert deltas(made, started(), tokens(b"", 0), tokens(b"\xe2", 1)) == []
@@ -112,22 +106,24 @@ def test_an_echo_of_text_goes_before_each_choice() -> None:
 
 def test_an_echo_of_token_ids_is_made_of_their_bytes() -> None:
     made = answers(prompt=[5, 6, 7], echo=True, max_tokens=0, logprobs=1)
-    scores = (scored(b"\xe2\x82", -1.0), scored(b"\xac", -2.0))
-    (delta,) = deltas(made, started(), PromptLogprobsNotice(1, 1, scores), finished(0, "length"))
+    first, second = scored(b"\xe2\x82", -1.0), scored(b"\xac", -2.0)
+    # Scores that come again are known.
+    notices = [PromptLogprobsNotice(1, 1, (first,)), PromptLogprobsNotice(1, 1, (first, second))]
+    with pytest.raises(RequestFailedError, match="arrived at 5 instead of 1"):
+        made.on_event(0, PromptLogprobsNotice(1, 5, (first,)))
+    (delta,) = deltas(made, started(), *notices, finished(0, "length"))
     assert delta.text == "€"
     assert [t.is_first for t in delta.tokens] == [True, False, False]
     assert delta.finish_reason == "length"
 
 
-def test_the_first_token_of_a_text_is_what_the_others_leave() -> None:
-    made = answers(prompt="hello you", echo=True, logprobs=0)
+# What the tokenizer put before the text is not of it.
+@pytest.mark.parametrize(("prompt", "first"), [("hello you", b"hello"), (" you", b"")])
+def test_the_first_token_of_a_text_is_what_the_others_leave(prompt: str, first: bytes) -> None:
+    made = answers(prompt=prompt, echo=True, logprobs=0)
     scores = PromptLogprobsNotice(1, 1, (scored(" you", -1.0),))
     (delta,) = deltas(made, started(), scores, tokens("!", 0))
-    assert [t.scores.chosen.piece for t in delta.tokens] == [b"hello", b" you"]
-    made = answers(prompt="you", echo=True, logprobs=0)
-    (delta,) = deltas(made, PromptLogprobsNotice(1, 1, (scored("you", -1.0),)), tokens("!", 0))
-    # What the tokenizer put before it is not of the text.
-    assert [t.scores.chosen.piece for t in delta.tokens] == [b"", b"you"]
+    assert [t.scores.chosen.piece for t in delta.tokens] == [first, b" you"]
 
 
 @pytest.mark.parametrize(("prompt", "piece"), [("hi", b"hi"), ([5], b"")])
@@ -138,16 +134,6 @@ def test_a_prompt_of_one_token_is_echoed_without_a_score(prompt: object, piece: 
     assert token.is_first
     assert token.scores.chosen.piece == piece
     assert delta.text == piece.decode()
-
-
-def test_scores_of_a_prompt_that_come_again_are_known() -> None:
-    made = answers(prompt=[5, 6, 7], echo=True, logprobs=0)
-    first, second = scored("a", -1.0), scored("b", -2.0)
-    notices = [PromptLogprobsNotice(1, 1, (first,)), PromptLogprobsNotice(1, 1, (first, second))]
-    (delta,) = deltas(made, *notices, tokens("!", 0))
-    assert delta.text == "ab!"
-    with pytest.raises(RequestFailedError, match="arrived at 5 instead of 3"):
-        made.on_event(0, PromptLogprobsNotice(1, 5, (first,)))
 
 
 @pytest.mark.parametrize(
@@ -173,13 +159,6 @@ def test_tokens_know_what_made_them() -> None:
     (delta,) = deltas(
         made,
         PromptLogprobsNotice(1, 1, (scored("b", -2.0),)),
-        tokens(
-            "xy",
-            0,
-            num_tokens=2,
-            scores=(scored("x", -1.0), scored("y", -1.0)),
-            drafted=1,
-            accepted=1,
-        ),
+        tokens("xy", 0, 0, 2, (scored("x", -1.0), scored("y", -1.0)), drafted=1, accepted=1),
     )
     assert [token.kind for token in delta.tokens] == ["prompt", "prompt", "accepted", "bonus"]

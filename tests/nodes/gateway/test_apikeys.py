@@ -56,14 +56,6 @@ def test_all_keys_are_compared_whichever_fits(
         assert len(compared) == 3
 
 
-def test_names_are_there_once(keys: ApiKeys) -> None:
-    keys.add(ApiKey(name="a", sha256="0" * 64))
-    with pytest.raises(KeysError, match="an API key a exists already"):
-        keys.add(ApiKey(name="a", sha256="1" * 64))
-    with pytest.raises(KeysError, match="no API key 'b'"):
-        keys.remove("b")
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -81,6 +73,9 @@ def test_entries_that_are_refused(changes: dict[str, object], message: str) -> N
         ApiKey(**values)  # type: ignore[arg-type]
 
 
+ENTRY = f"[[key]]\nname = 'a'\nsha256 = '{'0' * 64}'\n"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -88,25 +83,27 @@ def test_entries_that_are_refused(changes: dict[str, object], message: str) -> N
         "[[key]]\nname = 'a'",
         "[[key]]\nname = 'a'\nsha256 = 5",
         "[[key]]\nname = 'a'\nsha256 = 'x'",
-        "[[key]]\nname = 'a'\nsha256 = '" + "0" * 64 + "'\nother = 1",
-        "[[key]]\nname = 'a'\nsha256 = '" + "0" * 64 + "'\nscopes = [1]",
-        2 * ("[[key]]\nname = 'a'\nsha256 = '" + "0" * 64 + "'\n"),
+        f"{ENTRY}other = 1",
+        f"{ENTRY}scopes = [1]",
+        2 * ENTRY,
         "[other]",
         "[[",
     ],
 )
-def test_a_file_that_cannot_be_understood_lets_nobody_in(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "apikeys.toml"
-    path.touch(mode=0o600)
-    path.write_text(text)
-    keys = ApiKeys(path)
+def test_a_file_that_cannot_be_understood_lets_nobody_in(keys: ApiKeys, text: str) -> None:
+    keys.add(ApiKey(name="a", sha256="0" * 64))
+    keys.path.write_text(text)
     for _ in range(2):
         with pytest.raises(KeysError):
             keys.find("x")
 
 
-def test_a_file_that_others_can_read_is_refused(keys: ApiKeys) -> None:
+def test_what_cannot_be_done_is_said(keys: ApiKeys) -> None:
     keys.add(ApiKey(name="a", sha256="0" * 64))
+    with pytest.raises(KeysError, match="an API key a exists already"):
+        keys.add(ApiKey(name="a", sha256="1" * 64))
+    with pytest.raises(KeysError, match="no API key 'b'"):
+        keys.remove("b")
     keys.path.chmod(0o644)
     with pytest.raises(KeysError, match="chmod 600"):
         keys.all()

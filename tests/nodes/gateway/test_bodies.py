@@ -93,29 +93,20 @@ def test_what_means_nothing_is_told_where_it_is_no_error() -> None:
     assert refused({"old": 0}, strict_fields=False).param == "old"
 
 
-def test_a_wrong_name_is_told_the_right_one_and_not_repeated_at_length() -> None:
+def test_a_wrong_name_is_told_the_right_one_and_nothing_is_repeated_at_length() -> None:
     assert "nmae: unknown field, did you mean name" in refused({"nmae": 1}).message
     assert len(refused({"\ud800" + "x" * 10_000: 1}).message) < 200
+    for value in ("secret", ["secret"]):
+        for name in ("count", "kind", "few", "flag"):
+            assert "secret" not in refused({name: value}).message
 
 
-def test_no_message_has_what_the_client_sent() -> None:
-    for body in ({"count": "secret"}, {"kind": "secret"}, {"few": ["secret"]}, {"flag": "secret"}):
-        assert "secret" not in refused(body).message
+LONG = b'{"a":' + b"1" * 10_000 + b"}"
 
 
 @pytest.mark.parametrize(
     "body",
-    [
-        b"",
-        b"{",
-        b"[1]",
-        b"1",
-        b'{"a":NaN}',
-        b'{"a":Infinity}',
-        b"\xff",
-        b"[" * 100_000,
-        b'{"a":' + b"1" * 10_000 + b"}",
-    ],
+    [b"", b"{", b"[1]", b"1", b'{"a":NaN}', b'{"a":Infinity}', b"\xff", b"[" * 100_000, LONG],
 )
 def test_what_is_no_json_object_is_refused_without_being_repeated(body: bytes) -> None:
     with pytest.raises(ApiError, match="the body") as caught:

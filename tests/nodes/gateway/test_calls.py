@@ -82,14 +82,11 @@ def test_a_text_that_is_cut_off_gives_the_beginning_of_what_the_whole_gives(
         assert len(calls) <= len(whole)
 
 
-def test_arguments_are_told_as_they_come() -> None:
+def test_arguments_are_told_as_they_come_and_what_may_begin_a_call_when_it_is_known() -> None:
     reader = CallReader("hermes")
     pieces = ("<tool_call>\n{", '"name": "f", ', '"arguments": {"a"', ": 1", "}}\n</tool")
     told = [[(p.name, p.arguments) for p in reader.read(piece)] for piece in pieces]
     assert told == [[], [], [("f", ""), ("", '{"a"')], [("", ": 1")], [("", "}")]]
-
-
-def test_what_may_begin_a_call_is_kept_until_it_is_known() -> None:
     reader = CallReader("hermes")
     assert [p.content for p in reader.read("a <tool")] == ["a "]
     assert [p.content for p in reader.read("kit>")] == ["<toolkit>"]

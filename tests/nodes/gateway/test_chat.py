@@ -8,9 +8,8 @@ import pytest
 from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.chat import CHAT
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job
-from nodes.gateway.shape import Head, Whole
+from nodes.gateway.shape import Head
 from nodes.messages import ChatMessage
 from tests.nodes.gateway.fake_mesh import scored
 from tests.nodes.gateway.jobs import Jobs
@@ -18,6 +17,7 @@ from tests.nodes.gateway.jobs import Jobs
 FIELDS = Jobs(CHAT, GatewayLimits(max_prompt_chars=50, max_messages=4, max_tokens=99))
 HEAD = Head("chatcmpl-1", 5, "toy", "fp_a_b")
 USER = {"role": "user", "content": "hi"}
+CALL = {"function": {"name": "f", "arguments": "{}"}}
 
 
 def job(*messages: Any, **body: Any) -> Job:
@@ -46,75 +46,58 @@ def test_a_conversation_is_one_prompt() -> None:
 @pytest.mark.parametrize(
     ("message", "param"),
     [
-        ({"role": "robot", "content": "x"}, "messages[0].role"),
-        ({"role": "user"}, "messages[0].content"),
-        ({"role": "user", "content": None}, "messages[0].content"),
-        ({"content": "x"}, "messages[0].role"),
-        ({"role": "user", "content": 1}, "messages[0].content"),
-        ({"role": "user", "content": []}, "messages[0].content"),
-        ({"role": "user", "content": ["x"]}, "messages[0].content[0]"),
-        ({"role": "user", "content": [{"type": "image_url"}]}, "messages[0].content[0].type"),
-        ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0].text"),
-        ({"role": "user", "content": "x" * 51}, "messages[0].content"),
-        ({"role": "user", "content": "x", "name": "bob"}, "messages[0].name"),
-        (
-            {"role": "assistant", "content": "x", "tool_calls": [{}]},
-            "messages[0].tool_calls[0].function",
-        ),
-        (
-            {
-                "role": "user",
-                "content": "x",
-                "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}],
-            },
-            "messages[0].tool_calls",
-        ),
-        ({"role": "user", "content": "x", "other": 1}, "messages[0].other"),
-        ("hi", "messages[0]"),
+        ({"role": "robot"}, "messages[0].role"),
+        ({"role": None}, "messages[0].role"),
+        ({"content": None}, "messages[0].content"),
+        ({"content": 1}, "messages[0].content"),
+        ({"content": []}, "messages[0].content"),
+        ({"content": ["x"]}, "messages[0].content[0]"),
+        ({"content": [{"type": "image_url"}]}, "messages[0].content[0].type"),
+        ({"content": [{"type": "text"}]}, "messages[0].content[0].text"),
+        ({"content": "x" * 51}, "messages[0].content"),
+        ({"name": "bob"}, "messages[0].name"),
+        ({"role": "assistant", "tool_calls": [{}]}, "messages[0].tool_calls[0].function"),
+        ({"tool_calls": [CALL]}, "messages[0].tool_calls"),
+        ({"other": 1}, "messages[0].other"),
     ],
 )
-def test_messages_that_are_refused(message: Any, param: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        job(message)
-    assert caught.value.param == param
+def test_messages_that_are_refused(message: dict[str, Any], param: str) -> None:
+    assert FIELDS.refused({"messages": [{**USER, **message}]}) == param
 
 
 @pytest.mark.parametrize(
     ("body", "param"),
     [
         ({"messages": []}, "messages"),
-        ({}, "messages"),
+        ({"messages": None}, "messages"),
+        ({"messages": ["hi"]}, "messages[0]"),
         ({"messages": [USER] * 5}, "messages"),
         ({"messages": [{"role": "user", "content": "x" * 30}] * 2}, "messages"),
-        ({"messages": [USER], "max_tokens": 0}, "max_tokens"),
-        ({"messages": [USER], "max_tokens": 100}, "max_tokens"),
-        ({"messages": [USER], "max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
-        ({"messages": [USER], "top_logprobs": 2}, "top_logprobs"),
-        ({"messages": [USER], "logprobs": 2}, "logprobs"),
-        ({"messages": [USER], "prompt": "x"}, "prompt"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 100}, "max_tokens"),
+        ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": 2}, "logprobs"),
+        ({"prompt": "x"}, "prompt"),
     ],
 )
 def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        FIELDS.job(body)
-    assert caught.value.param == param
+    assert FIELDS.refused({"messages": [USER], **body}) == param
 
 
-def test_how_many_tokens() -> None:
-    for body, expected in (
-        ({}, (99, True)),
-        ({"max_tokens": 5}, (5, False)),
-        ({"max_completion_tokens": 6}, (6, False)),
-    ):
-        options = job(USER, **body).options
-        assert (options.max_tokens, options.fits) == expected
-
-
-def test_how_many_logprobs() -> None:
-    assert job(USER).options.num_logprobs is None
-    assert job(USER, logprobs=False).options.num_logprobs is None
-    assert job(USER, logprobs=True).options.num_logprobs == 0
-    assert job(USER, logprobs=True, top_logprobs=3).options.num_logprobs == 3
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, (99, True, None)),
+        ({"max_tokens": 5}, (5, False, None)),
+        ({"max_completion_tokens": 6, "logprobs": False}, (6, False, None)),
+        ({"logprobs": True}, (99, True, 0)),
+        ({"logprobs": True, "top_logprobs": 3}, (99, True, 3)),
+    ],
+)
+def test_how_many_tokens_and_logprobs(body: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    options = job(USER, **body).options
+    assert (options.max_tokens, options.fits, options.num_logprobs) == expected
 
 
 def events(data: bytes) -> list[Any]:
@@ -148,12 +131,3 @@ def test_logprobs_come_with_their_tokens() -> None:
     (entry,) = found["choices"][0]["logprobs"]["content"]
     assert (entry["token"], entry["logprob"], entry["bytes"]) == ("a", -0.5, [97])
     assert entry["top_logprobs"] == [{"token": "a", "logprob": -0.5, "bytes": [97]}]
-
-
-def test_a_whole_answer() -> None:
-    choice = Whole()
-    choice.add(Delta(0, "hi", (), True))
-    choice.add(Delta(0, "", (), False, "stop"))
-    found = json.loads(FIELDS.shape(job(USER)).whole(HEAD, [choice], {"total_tokens": 1}))
-    assert found["choices"][0]["message"] == {"role": "assistant", "content": "hi", "refusal": None}
-    assert (found["object"], found["model"]) == ("chat.completion", "toy")

@@ -8,14 +8,16 @@ import pytest
 from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.completions import COMPLETIONS
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job
-from nodes.gateway.shape import DONE, Head, Whole
+from nodes.gateway.shape import DONE, Head
 from tests.nodes.gateway.fake_mesh import scored
 from tests.nodes.gateway.jobs import Jobs
 
 FIELDS = Jobs(COMPLETIONS, GatewayLimits(max_prompt_chars=100, max_prompt_tokens=5, max_prompts=3))
-HEAD = Head("cmpl-1", 5, "toy", "fp_a_b")
+HEAD = Head("cmpl-1", 5, 'a "model"', "fp_a_b")
+
+
+SHAPE = FIELDS.shape(FIELDS.job({"prompt": "hi", "logprobs": 0}))
 
 
 def job(**body: Any) -> Job:
@@ -36,31 +38,35 @@ def test_prompts_of_every_form(prompt: Any, prompts: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "param"),
+    ("body", "param"),
     [
-        ("", "prompt"),
-        ([], "prompt"),
-        ({}, "prompt"),
-        (True, "prompt"),
-        ([True], "prompt[0]"),
-        ([1, "a"], "prompt[1]"),
-        ([1, True], "prompt[1]"),
-        ([1, -1], "prompt[1]"),
-        ([1, 2**31], "prompt[1]"),
-        (["a", 1], "prompt[1]"),
-        (["a", ""], "prompt[1]"),
-        ([[1], "a"], "prompt[1]"),
-        ([[]], "prompt[0]"),
-        ("x" * 101, "prompt"),
-        ([1] * 6, "prompt"),
-        (["a"] * 4, "prompt"),
-        (None, "prompt"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": {}}, "prompt"),
+        ({"prompt": True}, "prompt"),
+        ({"prompt": [True]}, "prompt[0]"),
+        ({"prompt": [1, "a"]}, "prompt[1]"),
+        ({"prompt": [1, True]}, "prompt[1]"),
+        ({"prompt": [1, -1]}, "prompt[1]"),
+        ({"prompt": [1, 2**31]}, "prompt[1]"),
+        ({"prompt": ["a", 1]}, "prompt[1]"),
+        ({"prompt": ["a", ""]}, "prompt[1]"),
+        ({"prompt": [[1], "a"]}, "prompt[1]"),
+        ({"prompt": [[]]}, "prompt[0]"),
+        ({"prompt": "x" * 101}, "prompt"),
+        ({"prompt": [1] * 6}, "prompt"),
+        ({"prompt": ["a"] * 4}, "prompt"),
+        ({"prompt": None}, "prompt"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"logprobs": True}, "logprobs"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"suffix": "x"}, "suffix"),
+        ({"best_of": 2}, "best_of"),
+        ({"messages": []}, "messages"),
     ],
 )
-def test_prompts_that_are_refused(prompt: Any, param: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        job(prompt=prompt)
-    assert caught.value.param == param
+def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
+    assert FIELDS.refused({"prompt": "hi", **body}) == param
 
 
 def test_scoring_as_evaluation_harnesses_ask_for_it() -> None:
@@ -77,61 +83,47 @@ def test_an_echo_asks_for_scores_only_where_it_needs_them() -> None:
     assert job(prompt="hi", logprobs=2).options.num_logprobs == 2
 
 
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"logprobs": True}, "logprobs"),
-        ({"logprobs": 21}, "logprobs"),
-        ({"suffix": "x"}, "suffix"),
-        ({"best_of": 2}, "best_of"),
-        ({"messages": []}, "messages"),
-    ],
-)
-def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        job(prompt="hi", **body)
-    assert caught.value.param == param
-
-
 def event(data: bytes) -> Any:
     assert data.startswith(b"data: ")
     assert data.endswith(b"\n\n")
     return json.loads(data[6:])
 
 
-def test_chunks_are_completions_of_one_choice() -> None:
-    body = {"prompt": "hi", "stream": True, "stream_options": {"include_usage": True}}
-    shape = FIELDS.shape(FIELDS.job(body))
+@pytest.mark.parametrize("has_usage", [False, True])
+def test_chunks_are_completions_of_one_choice(has_usage: bool) -> None:
+    options = {"stream_options": {"include_usage": True}} if has_usage else {}
+    shape = FIELDS.shape(FIELDS.job({"prompt": "hi", "stream": True, **options}))
     found = event(shape.chunks(HEAD, Delta(1, 'a"\n', (), True)))
     assert (found["id"], found["object"], found["created"]) == ("cmpl-1", "text_completion", 5)
+    assert (found["model"], found["system_fingerprint"]) == ('a "model"', "fp_a_b")
     assert found["choices"] == [
         {"index": 1, "text": 'a"\n', "logprobs": None, "finish_reason": None}
     ]
-    assert found["usage"] is None
-    found = event(shape.chunks(HEAD, Delta(1, "", (), False, "stop")))
-    assert found["choices"][0]["finish_reason"] == "stop"
-    found = event(shape.end(HEAD, {"total_tokens": 4}).removesuffix(DONE))
-    assert (found["choices"], found["usage"]) == ([], {"total_tokens": 4})
+    assert found.get("usage", 0) == (None if has_usage else 0)
+    end = shape.end(HEAD, {"total_tokens": 4})
+    assert end.endswith(DONE)
+    if has_usage:
+        found = event(end.removesuffix(DONE))
+        assert (found["choices"], found["usage"]) == ([], {"total_tokens": 4})
 
 
 def test_offsets_of_streamed_logprobs_go_on() -> None:
-    body = {"prompt": "hi", "logprobs": 0}
-    shape = FIELDS.shape(FIELDS.job(body))
     for text, offset in (("ab", 0), ("c", 2)):
         token = ScoredToken(scored(text, -1.0))
-        found = event(shape.chunks(HEAD, Delta(0, text, (token,), False)))
+        found = event(SHAPE.chunks(HEAD, Delta(0, text, (token,), False)))
         assert found["choices"][0]["logprobs"]["text_offset"] == [offset]
 
 
-def test_a_whole_answer() -> None:
-    body = {"prompt": "hi"}
-    shape = FIELDS.shape(FIELDS.job(body))
-    choice = Whole()
-    choice.add(Delta(0, "a", (), True))
-    choice.add(Delta(0, "b", (), False, "length"))
-    found = json.loads(shape.whole(HEAD, [choice], {"total_tokens": 1}))
-    assert found["choices"] == [
-        {"index": 0, "text": "ab", "logprobs": None, "finish_reason": "length"}
+def test_tokens_are_told_beside_the_choices() -> None:
+    told = (
+        ScoredToken(scored('a"', -0.123456), kind="accepted"),
+        ScoredToken(scored(b"\xe2\x82", -1.0), kind="corrected"),
+        ScoredToken(scored("b", 0.0), is_first=True, kind="prompt"),
+    )
+    asked = {"prompt": "hi", "stream": True, "airdraft": {"tokens": True}}
+    found = event(FIELDS.shape(FIELDS.job(asked)).chunks(HEAD, Delta(0, "a", told, True)))
+    assert found["airdraft"]["tokens"] == [
+        ['a"', "accepted", -0.1235],
+        [[0xE2, 0x82], "corrected", -1.0],
+        ["b", "prompt", None],
     ]
-    assert found["system_fingerprint"].startswith("fp_")

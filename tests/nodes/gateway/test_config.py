@@ -6,16 +6,7 @@ from pathlib import Path
 import pytest
 
 from nodes.config.settings import ConfigError, load
-from nodes.gateway.config import _ACCEPTED, GatewayConfig, GatewayLimits, address_of, names
-
-
-def test_a_file_the_environment_and_options_in_this_order(tmp_path: Path) -> None:
-    path = tmp_path / "gateway.toml"
-    path.write_text('listen = "127.0.0.1:1"\n[limits]\nmax_choices = 2\nheader_timeout_s = 3\n')
-    environ = {"AIRDRAFT_LIMITS__MAX_CHOICES": "4", "AIRDRAFT_CONNECT": "tcp://a:1"}
-    found = load(GatewayConfig, path, {"connect": "tcp://b:1"}, environ)
-    assert (found.listen, found.connect) == ("127.0.0.1:1", "tcp://b:1")
-    assert (found.limits.max_choices, found.limits.header_timeout_s) == (4, 3.0)
+from nodes.gateway.config import GatewayConfig, GatewayLimits, address_of, names
 
 
 def test_an_unknown_limit_is_told_the_right_name(tmp_path: Path) -> None:
@@ -25,11 +16,11 @@ def test_an_unknown_limit_is_told_the_right_name(tmp_path: Path) -> None:
         load(GatewayConfig, path, {}, {})
 
 
-def test_every_limit_has_bounds() -> None:
-    assert {item.name for item in fields(GatewayLimits)} == set(_ACCEPTED)
-    for name, (low, _high) in _ACCEPTED.items():
-        with pytest.raises(ConfigError, match=f"limits.{name} = "):
-            GatewayLimits(**{name: low - 1})  # type: ignore[arg-type]
+@pytest.mark.parametrize("limit", [item.name for item in fields(GatewayLimits)])
+def test_every_limit_has_bounds(limit: str) -> None:
+    for value in (-1, 1 << 60):
+        with pytest.raises(ConfigError, match=f"limits.{limit} = "):
+            GatewayLimits(**{limit: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("listen", ["", "8080", ":8080", "a:b", "a:70000", "a:-1"])

@@ -1,39 +1,52 @@
+"""What /metrics says of requests and of the mesh, with a coordinator and without."""
+
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nodes.client.client import RequestFailedError
-from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
-from nodes.gateway.exposition import CONTENT_TYPE
-from tests.nodes.gateway.calls import Call, gateway_of, get, open_app, post
-from tests.nodes.gateway.fake_mesh import FakeMesh, finished, started, text_answer, tokens
+from nodes.gateway.exposition import CONTENT_TYPE, exposition, render_metrics
+from nodes.telemetry.metrics.families import Family, Metric
+from nodes.telemetry.metrics.gateway import GatewayMetrics
+from nodes.telemetry.status import Status
+from tests.nodes.gateway.calls import Call, app_of, get, keyed_app, post
+from tests.nodes.gateway.fake_mesh import (
+    Eventually,
+    FakeMesh,
+    finished,
+    started,
+    text_answer,
+    tokens,
+)
+from tests.nodes.status_examples import STATUS
 from tests.nodes.telemetry.metrics.exposed import samples_of
 
 CHAT = "/v1/chat/completions"
 ASK = {"messages": [{"role": "user", "content": "hi"}]}
-Eventually = Callable[..., "asyncio.Future[None]"]
+STREAM = {**ASK, "stream": True}
 
 
 class Exposed:
-    def __init__(self, samples: Mapping[Any, float]) -> None:
-        self._samples = samples
+    """The body of /metrics."""
+
+    def __init__(self, body: bytes) -> None:
+        self.samples = samples_of(body)
 
     def __call__(self, name: str, **labels: str) -> float | None:
-        return self._samples.get((name, frozenset(labels.items())))
+        return self.samples.get((f"airdraft_{name}", frozenset(labels.items())))
 
     def requests(self, route: str, status: int) -> float | None:
-        return self("airdraft_gateway_requests_total", route=route, status=str(status))
+        return self("gateway_requests_total", route=route, status=str(status))
 
 
 async def exposed(app: Any, **headers: str) -> Exposed:
     call = await get(app, "/metrics", **headers)
     assert call.headers["content-type"] == CONTENT_TYPE
-    return Exposed(samples_of(call.body))
+    return Exposed(call.body)
 
 
 @pytest.mark.parametrize(
@@ -48,83 +61,85 @@ async def exposed(app: Any, **headers: str) -> Exposed:
         ("/v1", "other", 404),
     ],
 )
-async def test_routes(path: str, route: str, status: int, tmp_path: Path) -> None:
-    app = open_app(gateway_of(FakeMesh()), tmp_path)
+async def test_routes(path: str, route: str, status: int) -> None:
+    app = app_of(FakeMesh())
     assert (await get(app, path)).status == status
     assert (await exposed(app)).requests(route, status) == 1
 
 
-async def test_the_mesh_and_the_gateway_in_one_answer(tmp_path: Path) -> None:
-    app = open_app(gateway_of(FakeMesh(text_answer("a", "b", "c"))), tmp_path)
+async def test_the_mesh_and_the_gateway_in_one_answer() -> None:
+    mesh = FakeMesh(text_answer("a", "b", "c"))
+    app = app_of(mesh)
     await post(app, CHAT, ASK)
     found = await exposed(app)
-    assert found("airdraft_coordinator_up") == 1
+    assert found("coordinator_up") == 1
     assert found.requests(CHAT, 200) == 1
-    assert found("airdraft_gateway_open_requests", route=CHAT) == 0
-    assert found("airdraft_gateway_open_requests", route="/metrics") == 1
+    assert found("gateway_open_requests", route=CHAT) == 0
+    assert found("gateway_open_requests", route="/metrics") == 1
     for name in ("time_to_first_token", "time_per_output_token", "queue_wait"):
-        assert found(f"airdraft_gateway_{name}_seconds_count") == 1
-    assert found("airdraft_gateway_tokens_total", kind="prompt") == 3
-    assert found("airdraft_gateway_tokens_total", kind="completion") == 3
-
-
-async def test_without_a_coordinator_there_are_the_gateway_s_own(tmp_path: Path) -> None:
-    mesh = FakeMesh()
+        assert found(f"gateway_{name}_seconds_count") == 1
+    assert found("gateway_tokens_total", kind="prompt") == 3
+    assert found("gateway_tokens_total", kind="completion") == 3
     mesh.is_joined = False
-    found = await exposed(open_app(gateway_of(mesh), tmp_path))
-    assert found("airdraft_coordinator_up") == 0
-    assert found("airdraft_gateway_open_streams") == 0
+    found = await exposed(app)
+    assert (found("coordinator_up"), found("gateway_open_streams")) == (0, 0)
+
+
+async def test_a_coordinator_that_cannot_be_asked_leaves_the_gateways_own() -> None:
+    async def never() -> Status:
+        await asyncio.Event().wait()
+        return STATUS
+
+    async def lost() -> Status:
+        raise RequestFailedError("unavailable", "the coordinator was lost and came back")
+
+    gateway = GatewayMetrics(["/x"])
+    for status in (never, lost):
+        found = Exposed(await render_metrics(status, gateway, limit_s=0.01))
+        assert found("coordinator_up") == 0
+        names = {name for name, _ in found.samples}
+        assert {name for name in names if "gateway" not in name} == {"airdraft_coordinator_up"}
+        assert any("gateway" in name for name in names)
+
+
+def test_labels_are_quoted() -> None:
+    family = Family(Metric("airdraft_x", "gauge", "X.", ("node",)))
+    name = 'a"b\\c\nd'
+    family.add(1.5, name)
+    assert Exposed(exposition([family]))("x", node=name) == 1.5
 
 
 async def test_what_is_refused_is_counted_too(tmp_path: Path) -> None:
-    app = open_app(gateway_of(FakeMesh()), tmp_path, is_open=False)
-    ApiKeys(tmp_path / "apikeys.toml").add(
-        ApiKey(name="boss", sha256=digest("ad-1"), scopes=("admin", "infer"))
-    )
-    bearer = {"authorization": "Bearer ad-1"}
+    app = keyed_app(FakeMesh(), tmp_path)
+    bearer = {"authorization": "Bearer ad-boss"}
     await post(app, CHAT, ASK)
     await get(app, "/v1/models", host="elsewhere.example")
     await get(app, "/made/up/1", **bearer)
     await get(app, "/made/up/2", **bearer)
     await post(app, CHAT, {}, **bearer)
     found = await exposed(app, **bearer)
-    assert found.requests(CHAT, 401) == 1
-    assert found.requests("/v1/models", 421) == 1
-    assert found.requests("other", 404) == 2
-    assert found.requests(CHAT, 400) == 1
+    refused = ((CHAT, 401), ("/v1/models", 421), ("other", 404), (CHAT, 400))
+    assert [found.requests(*each) for each in refused] == [1, 1, 2, 1]
 
 
-async def test_a_stream_is_open_until_it_ends(tmp_path: Path, eventually: Eventually) -> None:
-    gate = asyncio.Event()
-    mesh = FakeMesh([started(), tokens("a", 0), gate, tokens("b", 1), finished(2)])
-    app = open_app(gateway_of(mesh), tmp_path)
-    call = Call(app, "POST", CHAT, {**ASK, "stream": True})
-    running = call.start()
-    await eventually(lambda: call.parts)
-    found = await exposed(app)
-    assert found("airdraft_gateway_open_streams") == 1
-    assert found("airdraft_gateway_open_requests", route=CHAT) == 1
-    gate.set()
-    await running
-    found = await exposed(app)
-    assert found("airdraft_gateway_open_streams") == 0
-    assert found.requests(CHAT, 200) == 1
-
-
-async def test_how_a_stream_ended_counts_not_how_it_began(
-    tmp_path: Path, eventually: Eventually
+@pytest.mark.parametrize(("end", "status"), [("whole", 200), ("fails", 503), ("left", 499)])
+async def test_a_stream_is_open_until_it_ends_and_counts_as_it_ended(
+    end: str, status: int, eventually: Eventually
 ) -> None:
+    gate = asyncio.Event()
     fault = RequestFailedError("unavailable", "the coordinator was lost")
-    app = open_app(gateway_of(FakeMesh([started(), tokens("a", 0), fault])), tmp_path)
-    call = await post(app, CHAT, {**ASK, "stream": True})
-    assert call.status == 200
-    assert (await exposed(app)).requests(CHAT, 503) == 1
-    app = open_app(gateway_of(FakeMesh([started(), tokens("a", 0), asyncio.Event()])), tmp_path)
-    call = Call(app, "POST", CHAT, {**ASK, "stream": True})
+    rest = [fault] if end == "fails" else [tokens("b", 1), finished(2)]
+    app = app_of(FakeMesh([started(), tokens("a", 0), gate, *rest]))
+    call = Call(app, "POST", CHAT, STREAM)
     running = call.start()
     await eventually(lambda: call.parts)
-    call.leave()
-    await running
     found = await exposed(app)
-    assert found.requests(CHAT, 499) == 1
-    assert found("airdraft_gateway_open_streams") == 0
+    assert found("gateway_open_streams") == found("gateway_open_requests", route=CHAT) == 1
+    if end == "left":
+        call.leave()
+    else:
+        gate.set()
+    await running
+    assert call.status == 200
+    found = await exposed(app)
+    assert (found.requests(CHAT, status), found("gateway_open_streams")) == (1, 0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.errors import ApiError
-from nodes.gateway.event_ids import MAX_CHOICES, Told, check
+from nodes.gateway.event_ids import Told
 from tests.nodes.gateway.fake_mesh import scored
 
 TAG = "0123456789ab"
@@ -94,24 +94,6 @@ def test_an_id_tells_what_the_text_was_made_by() -> None:
     assert Told.of_header(b"0123456789ab:1.0.06b9df6f", TAG, 1).fingerprint == ""
 
 
-def test_a_role_alone_is_a_position() -> None:
-    """Of a chat: its first event has no text."""
-    told = Told(TAG, 1)
-    begun = event_id(told.line(0))
-    assert begun == b"0123456789ab:0.0.00000000"
-    rest = Told.of_header(begun, TAG, 1).rest()
-    assert rest.of(Delta(0, "a", (), True)) == Delta(0, "a", (), False)
-
-
-def test_the_counts_are_told_once() -> None:
-    told = Told(TAG, 1)
-    told.line(0, "a", ends=True)
-    line = event_id(told.usage_line())
-    assert line.endswith(b"/usage")
-    assert Told.of_header(line, TAG, 1).has_usage
-    assert not told.has_usage
-
-
 @pytest.mark.parametrize(
     "found",
     [
@@ -141,33 +123,20 @@ def test_what_is_no_id_of_the_request_is_refused(found: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "deltas",
+    ("deltas", "has_ended"),
     [
-        [Delta(0, "aX", (), True), Delta(0, "c", (), False, "stop")],
-        [Delta(0, "a", (), True, "stop")],
-        [Delta(0, "", (), True, "stop")],
+        ([Delta(0, "aX", (), True), Delta(0, "c", (), False, "stop")], False),
+        ([Delta(0, "a", (), True, "stop")], False),
+        ([Delta(0, "", (), True, "stop")], False),
+        ([Delta(0, "abc", (), True)], True),
     ],
+    ids=["other text", "shorter", "none", "goes on after its end"],
 )
-def test_another_text_is_noticed_before_any_of_it_is_told(deltas: list[Delta]) -> None:
-    rest = Told.of_header(event_id(Told(TAG, 1).line(0, "ab")), TAG, 1).rest()
+def test_another_text_is_noticed_before_any_of_it_is_told(
+    deltas: list[Delta], has_ended: bool
+) -> None:
+    line = Told(TAG, 1).line(0, "ab", ends=has_ended)
+    rest = Told.of_header(event_id(line), TAG, 1).rest()
     with pytest.raises(ApiError, match="cannot be generated again") as caught:
         [rest.of(delta) for delta in deltas]
     assert (caught.value.status, caught.value.code) == (412, "text_differs")
-
-
-def test_a_text_that_had_ended_must_not_go_on() -> None:
-    rest = Told.of_header(event_id(Told(TAG, 1).line(0, "ab", ends=True)), TAG, 1).rest()
-    with pytest.raises(ApiError, match="cannot be generated again"):
-        rest.of(Delta(0, "abc", (), True))
-
-
-def test_only_a_stream_with_a_key_can_go_on() -> None:
-    check(has_key=True, streams=True, num_choices=MAX_CHOICES)
-    for has_key, streams, num_choices in (
-        (False, True, 1),
-        (True, False, 1),
-        (True, True, MAX_CHOICES + 1),
-    ):
-        with pytest.raises(ApiError, match="Last-Event-ID") as caught:
-            check(has_key=has_key, streams=streams, num_choices=num_choices)
-        assert caught.value.status == 400

@@ -11,14 +11,16 @@ def test_completions_have_lists_beside_each_other() -> None:
             ScoredToken(scored("ab", 0.0), is_first=True),
             ScoredToken(scored("c", -2.0, ("d", -1.0))),
             ScoredToken(scored("é", -0.5, ("é", -0.5))),
+            ScoredToken(scored("a", -3.0, ("a", -1.0))),
         ]
     )
     assert found == {
-        "tokens": ["ab", "c", "é"],
-        "token_logprobs": [None, -2.0, -0.5],
-        # The one that was chosen is there, even where others were likelier.
-        "top_logprobs": [None, {"d": -1.0, "c": -2.0}, {"é": -0.5}],
-        "text_offset": [0, 2, 3],
+        "tokens": ["ab", "c", "é", "a"],
+        "token_logprobs": [None, -2.0, -0.5, -3.0],
+        # The one that was chosen is there, even where others were likelier. Of two tokens with one
+        # text the likelier stands.
+        "top_logprobs": [None, {"d": -1.0, "c": -2.0}, {"é": -0.5}, {"a": -1.0}],
+        "text_offset": [0, 2, 3, 4],
     }
 
 
@@ -30,11 +32,6 @@ def test_tokens_that_are_parts_of_a_character() -> None:
     content = chat_logprobs(pieces)["content"]
     assert [entry["bytes"] for entry in content] == [[0xE2, 0x82], [0xAC], [0x78]]
     assert content[0]["token"] == "\ufffd"
-
-
-def test_of_two_tokens_with_one_text_the_likelier_stands() -> None:
-    (top,) = CompletionLogprobs().of([ScoredToken(scored("a", -3.0, ("a", -1.0)))])["top_logprobs"]
-    assert top == {"a": -1.0}
 
 
 def test_offsets_count_what_was_told_before() -> None:

@@ -8,19 +8,11 @@ from pathlib import Path
 import pytest
 
 from nodes.client.client import RequestFailedError
-from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.gateway.looking import Looking
 from nodes.telemetry.status import Status, encode_status
-from tests.nodes.gateway.calls import gateway_of, get, open_app
-from tests.nodes.gateway.fake_mesh import FakeMesh
+from tests.nodes.gateway.calls import get, keyed_app
+from tests.nodes.gateway.fake_mesh import Clock, FakeMesh
 from tests.nodes.status_examples import STATUS
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Held(FakeMesh):
@@ -47,7 +39,7 @@ async def test_all_who_look_are_shown_one_status() -> None:
     assert mesh.num_status_requests == 2
 
 
-async def test_who_leaves_takes_it_from_nobody() -> None:
+async def test_who_leaves_takes_it_from_nobody_and_nothing_is_left_when_it_stops() -> None:
     mesh = Held()
     looking = Looking(mesh)
     first, second = (asyncio.create_task(looking.status()) for _ in range(2))
@@ -56,9 +48,6 @@ async def test_who_leaves_takes_it_from_nobody() -> None:
     await asyncio.gather(first, return_exceptions=True)
     mesh.gate.set()
     assert await second == STATUS
-
-
-async def test_nothing_is_left_when_it_stops() -> None:
     looking = Looking(Held())
     asking = asyncio.create_task(looking.status())
     await asyncio.sleep(0)
@@ -83,8 +72,7 @@ async def test_without_a_coordinator_there_is_none_at_all() -> None:
 
 
 async def test_a_fault_is_told_to_all_and_asked_for_again() -> None:
-    mesh = FakeMesh()
-    mesh.shown = RequestFailedError("internal", "not understood")
+    mesh = FakeMesh(shown=RequestFailedError("internal", "not understood"))
     looking = Looking(mesh)
     found = await asyncio.gather(looking.status(), looking.status(), return_exceptions=True)
     assert found == [mesh.shown] * 2
@@ -106,18 +94,15 @@ async def test_the_document_has_the_last_minutes() -> None:
 
 async def test_it_is_for_keys_with_the_scope_admin(tmp_path: Path) -> None:
     mesh = FakeMesh()
-    app = open_app(gateway_of(mesh, max_concurrent=9), tmp_path, is_open=False)
-    keys = ApiKeys(tmp_path / "apikeys.toml")
-    keys.add(ApiKey(name="boss", sha256=digest("ad-1"), scopes=("admin",)))
-    keys.add(ApiKey(name="guest", sha256=digest("ad-2"), scopes=("infer",)))
+    app = keyed_app(mesh, tmp_path, max_concurrent=9)
     for path in ("/api/status", "/metrics"):
         assert (await get(app, path)).status == 401
-        assert (await get(app, path, authorization="Bearer ad-2")).status == 403
+        assert (await get(app, path, authorization="Bearer ad-guest")).status == 403
     assert mesh.num_status_requests == 0
-    call = await get(app, "/api/status", authorization="Bearer ad-1")
+    call = await get(app, "/api/status", authorization="Bearer ad-looker")
     assert call.headers["content-type"] == "application/json"
     assert call.json["status"]["cluster"] == "airdraft"
     assert call.json["gateway"]["max_requests"] == 9
     mesh.is_joined = False
-    call = await get(app, "/api/status", authorization="Bearer ad-1")
+    call = await get(app, "/api/status", authorization="Bearer ad-looker")
     assert (call.status, call.headers["retry-after"]) == (503, "2")

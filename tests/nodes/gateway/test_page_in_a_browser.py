@@ -39,15 +39,8 @@ class Gateways:
             assert line, "the gateways did not start"
             name, self.url[name] = line.split()
 
-    def lose(self, name: str) -> None:
-        """The coordinator behind a gateway."""
-        self._say(name)
-
-    def cut(self, name: str) -> None:
-        """All connections to a gateway."""
-        self._say(f"!{name}")
-
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """A name loses the coordinator behind that gateway, `cut` all connections of all."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
@@ -95,11 +88,21 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 class Page:
     """One look at a gateway's page."""
 
-    def __init__(self, driver: Any) -> None:
+    def __init__(self, driver: Any, urls: dict[str, str]) -> None:
         self.driver = driver
+        self._urls = urls
 
-    def open(self, url: str) -> None:
-        self.driver.get(url)
+    def open(self, name: str) -> None:
+        """The page of a gateway."""
+        self.driver.get(self._urls[name])
+
+    def show(self, name: str) -> None:
+        self.open(name)
+        self.until_text("state", "live")
+
+    def ask(self, prompt: str = "x") -> None:
+        self.element("prompt").send_keys(prompt)
+        self.element("go").click()
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
@@ -139,19 +142,18 @@ class Page:
 
 
 @pytest.fixture
-def page(chromium: Any) -> Iterator[Page]:
-    made = Page(chromium)
+def page(chromium: Any, gateways: Gateways) -> Iterator[Page]:
+    made = Page(chromium, gateways.url)
     made.complaints()
     made.emulate()
     yield made
     # What the page stores is of one test, and polls end.
     made.run("try { sessionStorage.clear(); localStorage.clear(); } catch {}")
-    made.open("about:blank")
+    chromium.get("about:blank")
 
 
-def test_a_live_mesh(page: Page, gateways: Gateways) -> None:
-    page.open(gateways.url["live"])
-    page.until_text("state", "live")
+def test_a_live_mesh(page: Page) -> None:
+    page.show("live")
     assert "target" in page.text("targets")
     assert "draft-0" in page.text("drafts")
     page.until_text("streams-table", "decoding")
@@ -159,21 +161,18 @@ def test_a_live_mesh(page: Page, gateways: Gateways) -> None:
     page.until(lambda: page.run("return document.querySelectorAll('#speed-chart path').length"))
     links = page.run("return document.querySelectorAll('#links path[d]').length")
     assert links == 2 * (3 + 1)
-    page.element("prompt").send_keys("several devices")
     page.element("max-tokens").clear()
     page.element("max-tokens").send_keys("30")
-    page.element("go").click()
+    page.ask("several devices")
     page.until_text("outcome", "30 tokens")
     assert "tokens/s" in page.text("outcome")
     assert len(page.driver.find_elements(By.CSS_SELECTOR, "#answer .tok")) == 30
     assert page.complaints() == []
 
 
-def test_tokens_say_what_made_them(page: Page, gateways: Gateways) -> None:
-    page.open(gateways.url["marked"])
-    page.until_text("state", "live")
-    page.element("prompt").send_keys("x")
-    page.element("go").click()
+def test_tokens_say_what_made_them(page: Page) -> None:
+    page.show("marked")
+    page.ask()
     page.until_text("outcome", "3 of 5 guesses accepted")
     assert page.text("answer").replace("\n", "") == "Guesses are checked.<b>So</b> it goes"
     rows = page.run(
@@ -189,56 +188,45 @@ def test_tokens_say_what_made_them(page: Page, gateways: Gateways) -> None:
     # By colour, and by the line under it as well.
     cues = {row[0]: tuple(row[2:]) for row in rows}
     assert cues["plain"][0] == "none"
-    assert [cues[kind][1] for kind in ("accepted", "corrected", "bonus")] == [
-        "solid",
-        "wavy",
-        "double",
-    ]
+    lines = [cues[kind][1] for kind in ("accepted", "corrected", "bonus")]
+    assert lines == ["solid", "wavy", "double"]
     assert len({cue[2] for cue in cues.values()}) == 4
     page.element("answer").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     assert "checked" in page.text("token")
     page.element("marks").click()
-    assert (
-        page.run(
-            "return getComputedStyle(arguments[0]).textDecorationLine",
-            page.driver.find_element(By.CSS_SELECTOR, "#answer .bonus"),
-        )
-        == "none"
-    )
+    bonus = page.driver.find_element(By.CSS_SELECTOR, "#answer .bonus")
+    assert page.run("return getComputedStyle(arguments[0]).textDecorationLine", bonus) == "none"
     assert page.complaints() == []
 
 
-def test_a_request_is_stopped(page: Page, gateways: Gateways) -> None:
-    page.open(gateways.url["held"])
-    page.until_text("state", "live")
-    page.element("prompt").send_keys("x")
-    page.element("go").click()
+def test_an_answer_that_is_stopped_or_breaks_off_says_so(page: Page, gateways: Gateways) -> None:
+    page.show("held")
+    page.ask()
     page.until_text("answer", "so far")
     assert not page.element("go").is_enabled()
     page.element("stop").click()
     page.until_text("outcome", "Stopped. 1 token")
-    assert page.element("go").is_enabled()
     assert page.complaints() == []
-
-
-def test_an_answer_that_breaks_off_says_so_and_the_page_goes_on(
-    page: Page, gateways: Gateways
-) -> None:
-    page.open(gateways.url["held"])
-    page.until_text("state", "live")
-    page.element("prompt").send_keys("x")
     page.element("go").click()
     page.until_text("answer", "so far")
-    gateways.cut("held")
+    gateways.say("cut")
     page.until_text("outcome", "ended too early")
     assert page.element("go").is_enabled()
     page.until_text("state", "live")
 
 
-def test_names_are_never_markup(page: Page, gateways: Gateways) -> None:
-    page.open(gateways.url["hostile"])
-    page.until_text("targets", "<img src=x")
-    for part in ("drafts", "streams-table", "plan-notes", "timeline", "air", "cluster", "tiles"):
+def test_names_are_never_markup(page: Page) -> None:
+    page.open("hostile")
+    for part in [
+        "targets",
+        "drafts",
+        "streams-table",
+        "plan-notes",
+        "timeline",
+        "air",
+        "cluster",
+        "tiles",
+    ]:
         page.until_text(part, "<img src=x")
     assert page.run("return document.querySelectorAll('img').length") == 0
     assert page.driver.title == "airdraft"
@@ -252,44 +240,36 @@ def test_names_are_never_markup(page: Page, gateways: Gateways) -> None:
 
 @pytest.mark.parametrize("width", [360, 768, 1280])
 @pytest.mark.parametrize("name", ["live", "hostile", "many", "empty", "keys"])
-def test_nothing_is_wider_than_the_window(
-    page: Page, gateways: Gateways, name: str, width: int
-) -> None:
+def test_nothing_is_wider_than_the_window(page: Page, name: str, width: int) -> None:
     page.emulate(width=width)
-    page.open(gateways.url[name])
+    page.open(name)
     shown = "ask-key" if name == "keys" else "tiles"
     page.until(lambda: page.element(shown).is_displayed())
     assert page.run("return innerWidth") == width
     assert page.run("return document.documentElement.scrollWidth") <= width
 
 
-def test_an_empty_mesh_says_so(page: Page, gateways: Gateways) -> None:
-    page.open(gateways.url["empty"])
+def test_an_empty_mesh_says_so_and_a_large_one_is_shown_whole(page: Page) -> None:
+    page.open("empty")
     page.until_text("targets", "No target")
     assert "No draft node" in page.text("drafts")
     assert "No stream" in page.text("streams-table")
-    assert page.complaints() == []
-
-
-def test_many_nodes_and_streams(page: Page, gateways: Gateways) -> None:
-    page.open(gateways.url["many"])
-    page.until_text("state", "live")
+    page.show("many")
     assert len(page.driver.find_elements(By.CSS_SELECTOR, "#topology [data-key]")) == 64
     assert len(page.driver.find_elements(By.CSS_SELECTOR, "#streams-table tbody tr")) == 16
     assert page.complaints() == []
 
 
 def test_a_coordinator_that_is_lost(page: Page, gateways: Gateways) -> None:
-    page.open(gateways.url["lost"])
-    page.until_text("state", "live")
-    gateways.lose("lost")
+    page.show("lost")
+    gateways.say("lost")
     page.until_text("state", "coordinator lost")
     assert "The figures below are" in page.text("notice")
     assert "big" in page.text("targets")
 
 
-def test_a_key_is_asked_for(page: Page, gateways: Gateways) -> None:
-    page.open(gateways.url["keys"])
+def test_a_key_is_asked_for(page: Page) -> None:
+    page.open("keys")
     page.until(lambda: page.element("ask-key").is_displayed())
     assert not page.element("shown").is_displayed()
     field = page.element("key")
@@ -307,21 +287,16 @@ def test_a_key_is_asked_for(page: Page, gateways: Gateways) -> None:
     page.element("forget").click()
     assert page.element("ask-key").is_displayed()
     assert page.run("return sessionStorage.length") == 0
-
-
-def test_a_key_without_the_scope_admin_has_the_playground(page: Page, gateways: Gateways) -> None:
-    page.open(gateways.url["keys"])
-    page.until(lambda: page.element("key").is_displayed())
+    # One without the scope admin has the playground.
     page.element("key").send_keys("ad-guest", Keys.ENTER)
     page.until_text("state", "playground only")
     assert not page.element("operate").is_displayed()
-    page.element("prompt").send_keys("x")
-    page.element("go").click()
+    page.ask()
     page.until_text("outcome", "6 tokens")
 
 
-def test_dark_and_light(page: Page, gateways: Gateways) -> None:
-    page.open(gateways.url["empty"])
+def test_dark_and_light(page: Page) -> None:
+    page.open("empty")
     light = page.ground()
     page.emulate(scheme="dark")
     dark = page.ground()
@@ -338,11 +313,8 @@ def test_dark_and_light(page: Page, gateways: Gateways) -> None:
     assert page.ground() == dark
 
 
-def test_the_keyboard_reaches_everything_and_shows_where_it_is(
-    page: Page, gateways: Gateways
-) -> None:
-    page.open(gateways.url["marked"])
-    page.until_text("state", "live")
+def test_the_keyboard_reaches_everything_and_everything_has_a_name(page: Page) -> None:
+    page.show("marked")
     page.run("document.activeElement.blur()")
     reached = []
     for _ in range(40):
@@ -359,11 +331,6 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(
     wanted = ["#main", "#mesh", "theme", "prompt", "summary", "temperature", "max-tokens"]
     wanted += ["seed", "model", "go", "marks", "answer"]
     assert [name for name in reached if name in wanted] == wanted
-
-
-def test_every_field_has_a_label_and_every_part_a_name(page: Page, gateways: Gateways) -> None:
-    page.open(gateways.url["marked"])
-    page.until_text("state", "live")
     unnamed = page.run(
         "return [...document.querySelectorAll('input, select, textarea')]"
         ".filter((field) => !field.labels.length).map((field) => field.id)"
@@ -378,10 +345,9 @@ def test_every_field_has_a_label_and_every_part_a_name(page: Page, gateways: Gat
     assert page.run("return document.querySelectorAll('header, main, nav').length") == 3
 
 
-def test_without_motion_nothing_moves(page: Page, gateways: Gateways) -> None:
+def test_without_motion_nothing_moves(page: Page) -> None:
     page.emulate(motion="reduce")
-    page.open(gateways.url["live"])
-    page.until_text("state", "live")
+    page.show("live")
     names = page.run(
         "return [...document.querySelectorAll('*')].map((e) => getComputedStyle(e).animationName)"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +11,9 @@ from nodes.engine.traits import SamplingDefaults
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.reading import ThinkingReader
-from tests.nodes.gateway.calls import gateway_of, open_app, post
+from tests.nodes.gateway.calls import ask, open_app, post
 from tests.nodes.gateway.fake_mesh import (
     FakeMesh,
-    Step,
     finished,
     scored,
     started,
@@ -54,67 +53,55 @@ def test_thoughts_are_told_apart_wherever_the_text_is_cut(
         assert found == [reasoning, content], cuts
 
 
-async def test_what_a_grammar_holds_does_not_think(tmp_path: Path) -> None:
-    mesh = FakeMesh(text_answer('{"a": 1}'))
-    mesh.thinking = "opened"
-    app = open_app(gateway_of(mesh), tmp_path)
+async def message(mesh: FakeMesh, **body: Any) -> dict[str, Any]:
+    found: dict[str, Any] = (await ask(mesh, PATH, {**ASK, **body})).json["choices"][0]["message"]
+    return found
+
+
+async def test_what_a_grammar_holds_does_not_think() -> None:
+    mesh = FakeMesh(text_answer('{"a": 1}'), thinking="opened")
     wanted = {"response_format": {"type": "json_object"}}
     tool = {"type": "function", "function": {"name": "f"}}
     for body in (wanted, {**wanted, "tools": [tool]}, {"grammar": 'root ::= "x"'}):
-        message = (await post(app, PATH, {**ASK, **body})).json["choices"][0]["message"]
-        assert message["content"] == '{"a": 1}'
-        assert "reasoning_content" not in message
+        found = await message(mesh, **body)
+        assert found["content"] == '{"a": 1}'
+        assert "reasoning_content" not in found
 
 
-async def test_models_that_think_in_several_forms_have_to_be_named(tmp_path: Path) -> None:
-    mesh = FakeMesh(text_answer("Yes."), models=["a", "b"])
-    mesh.hashes = {"target-1": "ff" * 8}
-    mesh.thoughts = {"target-1": "opened"}
-    app = open_app(gateway_of(mesh), tmp_path)
-    call = await post(app, PATH, ASK)
+async def test_models_that_think_in_several_forms_have_to_be_named() -> None:
+    mesh = FakeMesh(
+        text_answer("Yes."),
+        models=["a", "b"],
+        hashes={"target-1": "ff" * 8},
+        thoughts={"target-1": "opened"},
+    )
+    call = await ask(mesh, PATH, ASK)
     assert (call.status, call.json["error"]["param"]) == (400, "model")
-    assert (await post(app, PATH, {**ASK, "model": "a"})).json["choices"][0]["message"][
-        "content"
-    ] == "Yes."
-    assert (await post(app, "/v1/completions", {"prompt": "hi"})).status == 200
+    assert (await message(mesh, model="a"))["content"] == "Yes."
+    assert (await ask(mesh, "/v1/completions", {"prompt": "hi"})).status == 200
 
 
-async def test_tokens_of_thoughts_and_calls_are_told_in_streams_too(tmp_path: Path) -> None:
-    pieces = ["<think>", "hm", "</think>", "Yes", "."]
-    steps: list[Step] = [started()]
-    steps += [
-        tokens(piece, place, scores=(scored(piece, -0.5),)) for place, piece in enumerate(pieces)
-    ]
-    mesh = FakeMesh([*steps, finished(len(pieces))])
-    mesh.thinking = "marked"
-    app = open_app(gateway_of(mesh), tmp_path)
-    call = await post(app, PATH, {**ASK, "stream": True, "logprobs": True})
-    told = [
-        entry["token"]
-        for event in call.events[:-1]
-        for entry in (event["choices"][0]["logprobs"] or {"content": []})["content"]
-    ]
-    assert told == pieces
-
-
-async def test_chats_have_thoughts_in_a_field_of_their_own(tmp_path: Path) -> None:
-    mesh = FakeMesh(text_answer("<think>", "hm", "</think>\n\n", "Yes."))
-    mesh.thinking = "marked"
-    app = open_app(gateway_of(mesh), tmp_path)
-    message = (await post(app, PATH, ASK)).json["choices"][0]["message"]
-    assert (message["reasoning_content"], message["content"]) == ("hm", "Yes.")
-    call = await post(app, PATH, {**ASK, "stream": True}, **KEY)
-    deltas = [event["choices"][0]["delta"] for event in call.events[:-1]]
+async def test_chats_have_thoughts_in_a_field_of_their_own() -> None:
+    pieces = ["<think>", "hm", "</think>", "\n\nYes", "."]
+    batches = [tokens(p, n, scores=(scored(p, -0.5),)) for n, p in enumerate(pieces)]
+    mesh = FakeMesh([started(), *batches, finished(len(pieces))], thinking="marked")
+    found = await message(mesh)
+    assert (found["reasoning_content"], found["content"]) == ("hm", "Yes.")
+    call = await ask(mesh, PATH, {**ASK, "stream": True, "logprobs": True}, **KEY)
+    choices = [event["choices"][0] for event in call.events[:-1]]
+    deltas = [choice["delta"] for choice in choices]
     assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "hm"
     assert "".join(delta.get("content") or "" for delta in deltas) == "Yes."
     # Events have no ids: what a reader holds back is in none of them.
     assert {event_id for event_id, _ in call.marked_events} == {""}
+    # Tokens of thoughts are told, too.
+    scores = [(choice["logprobs"] or {"content": []})["content"] for choice in choices]
+    assert [entry["token"] for each in scores for entry in each] == pieces
 
 
-async def test_what_is_left_open_is_as_the_model_has_it(tmp_path: Path) -> None:
-    mesh = FakeMesh(text_answer("Yes."))
-    mesh.sampling = SamplingDefaults(0.25, 7, 0.5, 0.125)
-    app = open_app(Gateway(mesh, GatewayLimits()), tmp_path)
+async def test_what_is_left_open_is_as_the_model_has_it() -> None:
+    mesh = FakeMesh(text_answer("Yes."), sampling=SamplingDefaults(0.25, 7, 0.5, 0.125))
+    app = open_app(Gateway(mesh, GatewayLimits()))
     found = (await post(app, PATH, {**ASK, "top_k": 9})).json
     options = mesh.asked[0][1]
     assert (options.temperature, options.top_k, options.top_p) == (0.25, 9, 0.5)
@@ -124,5 +111,5 @@ async def test_what_is_left_open_is_as_the_model_has_it(tmp_path: Path) -> None:
         "top_p": 0.5,
         "min_p": 0.125,
     }
-    await post(open_app(gateway_of(mesh), tmp_path), PATH, ASK)
+    await ask(mesh, PATH, ASK)
     assert (mesh.asked[1][1].temperature, mesh.asked[1][1].top_k) == (1.0, 0)

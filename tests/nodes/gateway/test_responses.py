@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import re
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job
 from nodes.gateway.responses import RESPONSES
 from nodes.messages import ChatMessage
-from tests.nodes.gateway.calls import Call, gateway_of, named_events, open_app, post
+from tests.nodes.gateway.calls import Call, ask, named_events
 from tests.nodes.gateway.fake_mesh import FakeMesh, started, text_answer, tokens
 from tests.nodes.gateway.jobs import Jobs
 
@@ -28,14 +28,25 @@ def job(**body: Any) -> Job:
     return Jobs(RESPONSES).job({"input": "hi", **body})
 
 
-async def asked(tmp_path: Path, mesh: FakeMesh, **body: Any) -> Call:
-    return await post(open_app(gateway_of(mesh), tmp_path), PATH, {"input": "hi", **body})
+async def asked(mesh: FakeMesh, **body: Any) -> Call:
+    return await ask(mesh, PATH, {"input": "hi", **body})
+
+
+async def answer(mesh: FakeMesh, **body: Any) -> dict[str, Any]:
+    """A whole answer, streamed or not."""
+    call = await asked(mesh, **body)
+    found: dict[str, Any] = named_events(call)[-1][1]["response"] if "stream" in body else call.json
+    return found
 
 
 def test_a_text_is_a_message_of_the_user() -> None:
     found = job(instructions="Be brief.", max_output_tokens=7, temperature=0.5)
     assert found.prompts == ((ChatMessage("system", "Be brief."), ChatMessage("user", "hi")),)
     assert (found.options.max_tokens, found.options.temperature) == (7, 0.5)
+    # A named tool is the only one.
+    tools = job(tools=[WEATHER], tool_choice={"type": "function", "name": "weather"}).tools
+    assert tools is not None
+    assert (tools.name, tools.is_required) == ("weather", True)
 
 
 def test_items_are_those_of_a_chat() -> None:
@@ -79,17 +90,10 @@ def test_formats_become_grammars() -> None:
     assert job(text={"format": {"type": "text"}}).options.rules.grammar == Grammar()
 
 
-def test_a_named_tool_is_the_only_one() -> None:
-    tools = job(tools=[WEATHER], tool_choice={"type": "function", "name": "weather"}).tools
-    assert tools is not None
-    assert (tools.name, tools.is_required) == ("weather", True)
-
-
-async def test_an_answer_goes_back_as_it_came(tmp_path: Path) -> None:
+async def test_an_answer_goes_back_as_it_came() -> None:
     """Thoughts, text and a call: the next turn is read as it was, but for the thoughts."""
-    mesh = FakeMesh(text_answer("<think>hm</think>So: ", CALL))
-    mesh.thinking = "marked"
-    first = (await asked(tmp_path, mesh, tools=[WEATHER])).json
+    mesh = FakeMesh(text_answer("<think>hm</think>So: ", CALL), thinking="marked")
+    first = await answer(mesh, tools=[WEATHER])
     result = {"type": "function_call_output", "call_id": "x", "output": "21"}
     told = [{"role": "user", "content": "hi"}, *first["output"], result]
     job_ = Jobs(RESPONSES, strict_fields=False).job({"input": told, "tools": [WEATHER]})
@@ -101,39 +105,12 @@ async def test_an_answer_goes_back_as_it_came(tmp_path: Path) -> None:
     assert len(json.loads(job_.options.tools)["messages"]["1"]["tool_calls"]) == 1
 
 
-async def test_only_what_is_declared_is_echoed(tmp_path: Path) -> None:
+async def test_only_what_is_declared_is_echoed() -> None:
     tool = {**WEATHER, "zz": "\ud800"}
     wanted = {"format": {"type": "json_schema", "name": "x", "schema": SCHEMA, "zz": "\ud800"}}
-    mesh = FakeMesh(text_answer("{}"))
-    found = await asked(tmp_path, mesh, tools=[tool], text=wanted)
+    found = await asked(FakeMesh(text_answer("{}")), tools=[tool], text=wanted)
     assert found.status == 200
     assert set(found.json["tools"][0]) == {"type", "name", "description", "parameters", "strict"}
-
-
-async def test_a_call_that_is_cut_off_is_incomplete(tmp_path: Path) -> None:
-    for stream in (False, True):
-        mesh = FakeMesh(text_answer(CALL[:50], reason="length"))
-        call = await asked(tmp_path, mesh, tools=[WEATHER], stream=stream)
-        found = named_events(call)[-1][1]["response"] if stream else call.json
-        assert [item["status"] for item in found["output"]] == ["incomplete"]
-        if stream:
-            done = [e for name, e in named_events(call) if name == "response.output_item.done"]
-            assert [event["item"]["status"] for event in done] == ["incomplete"]
-
-
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        ({"max_output_tokens": 10**9}, "max_output_tokens"),
-        ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
-        ({"input": [{"role": "user", "content": "x" * 60}], "instructions": "y"}, "input"),
-    ],
-)
-def test_errors_name_the_fields_of_this_api(body: dict[str, Any], param: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        Jobs(RESPONSES, GatewayLimits(max_prompt_chars=50)).job({"input": "hi", **body})
-    assert caught.value.param == param
-    assert caught.value.message.startswith(param)
 
 
 @pytest.mark.parametrize(
@@ -148,16 +125,20 @@ def test_errors_name_the_fields_of_this_api(body: dict[str, Any], param: str) ->
             {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
             "input[0].content[0].type",
         ),
+        ({"input": [{"role": "user", "content": "x" * 60}], "instructions": "y"}, "input"),
         ({"previous_response_id": "resp-1"}, "previous_response_id"),
         ({"background": True}, "background"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"max_output_tokens": 10**9}, "max_output_tokens"),
     ],
 )
 def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        Jobs(RESPONSES, strict_fields=False).job({"input": "hi", **body})
+    fields = Jobs(RESPONSES, GatewayLimits(max_prompt_chars=50), strict_fields=False)
+    with pytest.raises(ApiError, match=rf"^{re.escape(param)}") as caught:
+        fields.job({"input": "hi", **body})
     assert caught.value.param == param
 
 
@@ -166,22 +147,17 @@ def test_a_conversation_on_the_server_is_refused_with_what_to_do() -> None:
         job(previous_response_id="resp-1")
 
 
-async def test_a_whole_answer(tmp_path: Path) -> None:
-    mesh = FakeMesh(text_answer("So: ", CALL))
-    found = (await asked(tmp_path, mesh, tools=[WEATHER])).json
+async def test_an_answer_is_told_whole_or_in_pieces() -> None:
+    mesh = FakeMesh(text_answer("So", ": ", CALL[:30], CALL[30:50], CALL[50:]))
+    found = await answer(mesh, tools=[WEATHER])
     message, call = found["output"]
     assert message["content"][0]["text"] == "So: "
     assert (call["name"], json.loads(call["arguments"])) == ("weather", {"city": "Köln"})
     assert call["call_id"] != call["id"]
     assert (found["object"], found["status"], found["model"]) == ("response", "completed", "toy-1")
-    assert found["usage"]["total_tokens"] == 5
+    assert found["usage"]["total_tokens"] == 8
     assert found["tools"][0]["name"] == "weather"
-
-
-async def test_a_streamed_answer_is_the_whole_one_in_pieces(tmp_path: Path) -> None:
-    pieces = ["So", ": ", CALL[:30], CALL[30:50], CALL[50:]]
-    call = await asked(tmp_path, FakeMesh(text_answer(*pieces)), tools=[WEATHER], stream=True)
-    events = named_events(call)
+    events = named_events(await asked(mesh, tools=[WEATHER], stream=True))
     assert all(name == event["type"] for name, event in events)
     assert [event["sequence_number"] for _, event in events] == list(range(len(events)))
     names = [name for name, _ in events]
@@ -200,28 +176,26 @@ async def test_a_streamed_answer_is_the_whole_one_in_pieces(tmp_path: Path) -> N
     assert [e["item"]["id"] for e in by_name["output_item.added"]] == [d["id"] for d in done]
 
 
-async def test_an_answer_that_ends_for_length_is_incomplete(tmp_path: Path) -> None:
-    for stream in (False, True):
-        mesh = FakeMesh(text_answer("a", reason="length"))
-        call = await asked(tmp_path, mesh, stream=stream)
-        found = named_events(call)[-1][1]["response"] if stream else call.json
-        assert found["status"] == "incomplete"
-        assert found["incomplete_details"] == {"reason": "max_output_tokens"}
+@pytest.mark.parametrize("body", [{}, {"stream": True}], ids=["whole", "streamed"])
+async def test_an_answer_that_ends_for_length_is_incomplete(body: dict[str, Any]) -> None:
+    found = await answer(FakeMesh(text_answer("a", reason="length")), **body)
+    assert found["status"] == "incomplete"
+    assert found["incomplete_details"] == {"reason": "max_output_tokens"}
+    # So is a call that is cut off.
+    mesh = FakeMesh(text_answer(CALL[:50], reason="length"))
+    found = await answer(mesh, tools=[WEATHER], **body)
+    assert [item["status"] for item in found["output"]] == ["incomplete"]
 
 
-async def test_what_a_model_thinks_is_an_item_of_its_own(tmp_path: Path) -> None:
-    for stream in (False, True):
-        mesh = FakeMesh(text_answer("<think>", "hm", "</think>\n\n", "Yes."))
-        mesh.thinking = "marked"
-        call = await asked(tmp_path, mesh, stream=stream)
-        found = named_events(call)[-1][1]["response"] if stream else call.json
-        thoughts, message = found["output"]
-        assert (thoughts["type"], thoughts["content"][0]["text"]) == ("reasoning", "hm")
-        assert message["content"][0]["text"] == "Yes."
+@pytest.mark.parametrize("body", [{}, {"stream": True}], ids=["whole", "streamed"])
+async def test_what_a_model_thinks_is_an_item_of_its_own(body: dict[str, Any]) -> None:
+    mesh = FakeMesh(text_answer("<think>", "hm", "</think>\n\n", "Yes."), thinking="marked")
+    thoughts, message = (await answer(mesh, **body))["output"]
+    assert (thoughts["type"], thoughts["content"][0]["text"]) == ("reasoning", "hm")
+    assert message["content"][0]["text"] == "Yes."
 
 
-async def test_a_stream_that_breaks_ends_with_an_error(tmp_path: Path) -> None:
-    broken = [started(), tokens("a", 0), RuntimeError("x")]
-    call = await asked(tmp_path, FakeMesh(broken), stream=True)
-    name, event = named_events(call)[-1]
+async def test_a_stream_that_breaks_ends_with_an_error() -> None:
+    broken = FakeMesh([started(), tokens("a", 0), RuntimeError("x")])
+    name, event = named_events(await asked(broken, stream=True))[-1]
     assert (name, event["code"]) == ("error", "internal")

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import json
 import resource
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ from nodes.config.settings import ConfigError
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.server import HttpServer, ListenError, connections_allowed
-from tests.nodes.gateway.fake_mesh import FakeMesh, started, text_answer, tokens
-from tests.nodes.gateway.served import connected, port_of, request, serving
+from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh, started, text_answer, tokens
+from tests.nodes.gateway.served import connected, port_of, request, serving, talking
 
 STREAM = json.dumps({"prompt": "hi", "stream": True}).encode()
-Eventually = Callable[..., "asyncio.Future[None]"]
 
 
 def make(tmp_path: Path, **changes: Any) -> HttpServer:
@@ -59,25 +57,21 @@ def test_where_others_may_ask_it_does_not_start_without_keys(
         make(tmp_path, **settings)
 
 
-async def test_keys_that_vanish_before_anybody_asked_let_nobody_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "0.0.0.0:0"])
+async def test_with_keys_any_name_off_loopback_will_do_and_nobody_else(
+    tmp_path: Path, listen: str
+) -> None:
     keys = ApiKeys(tmp_path / "apikeys.toml")
     keys.add(ApiKey(name="a", sha256=digest("ad-1")))
-    async with (
-        serving(FakeMesh(), tmp_path, listen="127.0.0.1:0") as server,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port_of(server)}") as client,
-    ):
-        keys.path.unlink()
-        assert (await client.get("/v1/models")).status_code == 401
-
-
-async def test_off_loopback_with_keys_any_name_will_do(tmp_path: Path) -> None:
-    ApiKeys(tmp_path / "apikeys.toml").add(ApiKey(name="a", sha256=digest("ad-1")))
     headers = {"host": "box.example", "authorization": "Bearer ad-1"}
     async with (
-        serving(FakeMesh(), tmp_path, listen="0.0.0.0:0") as server,
+        serving(FakeMesh(), tmp_path, listen=listen) as server,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port_of(server)}", timeout=60) as client,
     ):
-        assert (await client.get("/v1/models", headers=headers)).status_code == 200
+        found = await client.get("/v1/models", headers=headers)
+        assert found.status_code == (421 if listen.startswith("127") else 200)
+        # Keys that vanish let nobody in.
+        keys.path.unlink()
         assert (await client.get("/v1/models")).status_code == 401
 
 
@@ -128,7 +122,7 @@ async def test_stopping_lets_streams_end_by_themselves(
     script = text_answer("a", "b")
     mesh = FakeMesh([*script[:2], gate, *script[2:]])
     limits = {"stop_timeout_s": 120.0}
-    async with serving(mesh, tmp_path, limits=limits) as server, connected(server) as raw:
+    async with talking(mesh, tmp_path, limits=limits) as (server, raw):
         await raw.send(request(STREAM))
         await raw.until(b'"text":"a"')
         stopping = server.task
@@ -136,17 +130,15 @@ async def test_stopping_lets_streams_end_by_themselves(
         await eventually(lambda: server.http.gateway.running.is_stopping)
         root = server.http.url.removesuffix("/v1")
         # As long as something is under way whoever comes is told so.
-        for _ in range(5):
-            async with httpx.AsyncClient(base_url=root, timeout=60) as client:
-                refused = [
-                    await client.post("/v1/completions", json={"prompt": "hi"}),
-                    await client.get("/readyz"),
-                ]
-                assert (await client.get("/healthz")).status_code == 200
-            for answer in refused:
-                assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-                assert answer.headers["connection"] == "close"
-            await asyncio.sleep(0.05)
+        async with httpx.AsyncClient(base_url=root, timeout=60) as client:
+            refused = [
+                await client.post("/v1/completions", json={"prompt": "hi"}),
+                await client.get("/readyz"),
+            ]
+            assert (await client.get("/healthz")).status_code == 200
+        for answer in refused:
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+            assert answer.headers["connection"] == "close"
         assert not stopping.done()
         gate.set()
         assert (await raw.rest()).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
@@ -179,12 +171,10 @@ async def test_stopping_ends_streams_that_do_not_end(
 
 async def test_a_stream_that_fails_is_the_last_of_its_connection(tmp_path: Path) -> None:
     mesh = FakeMesh([started(), tokens("a", 0), RequestFailedError("unavailable", "why")])
-    async with serving(mesh, tmp_path) as server, connected(server) as raw:
+    async with talking(mesh, tmp_path) as (_, raw):
         await raw.send(request(STREAM))
         found = await raw.rest()
         assert found.endswith(b"}}\n\n\r\n0\r\n\r\n")
-        assert b"[DONE]" not in found
-        assert b'"finish_reason":"' not in found
 
 
 async def test_who_hangs_up_may_ask_again_with_the_same_key(
@@ -195,7 +185,7 @@ async def test_who_hangs_up_may_ask_again_with_the_same_key(
     mesh = FakeMesh([*script[:2], gate, *script[2:]])
     head = b"POST /v1/completions HTTP/1.1\r\n"
     keyed = request(STREAM).replace(head, head + b"idempotency-key: k-1\r\n")
-    async with serving(mesh, tmp_path) as server, connected(server) as second:
+    async with talking(mesh, tmp_path) as (server, second):
         async with connected(server) as first:
             await first.send(keyed)
             told = await first.until(b'"text":"a"')

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,20 +12,15 @@ from starlette.types import ASGIApp
 
 from mesh.errors import LocalProtocolError
 from nodes.client.client import RequestFailedError
-from tests.nodes.gateway.calls import Call, gateway_of, get, open_app, post
+from tests.nodes.gateway.calls import Call, app_of, ask, get, post
 from tests.nodes.gateway.fake_mesh import MODEL_HASH, FakeMesh, text_answer
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> ASGIApp:
-    return open_app(gateway_of(FakeMesh(text_answer("a"))), tmp_path)
-
-
-async def refused(app: ASGIApp, path: str, body: Any) -> tuple[int, str]:
-    call = await post(app, path, body)
-    return call.status, call.json["error"]["param"]
+def app() -> ASGIApp:
+    return app_of(FakeMesh(text_answer("a")))
 
 
 async def test_tokens_of_a_text_and_back(app: ASGIApp) -> None:
@@ -36,9 +30,6 @@ async def test_tokens_of_a_text_and_back(app: ASGIApp) -> None:
     assert (await post(app, "/tokenize", {"messages": MESSAGES})).json["tokens"] == [104, 105]
     found = (await post(app, "/detokenize", {"tokens": [97, 98]})).json
     assert (found["content"], found["prompt"]) == ("ab", "ab")
-
-
-async def test_tokens_of_a_conversation_are_counted(app: ASGIApp) -> None:
     body = {"model": "toy-1", "messages": MESSAGES, "system": "Be brief."}
     call = await post(app, "/v1/messages/count_tokens", body)
     assert call.json == {"input_tokens": len("Be brief.hi")}
@@ -62,6 +53,7 @@ async def test_vectors(app: ASGIApp) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
+        ("/v1/embeddings", {"input": "a", "model": "x"}, "model"),
         ("/tokenize", {}, "content"),
         ("/tokenize", {"content": "a", "prompt": "b"}, "content"),
         ("/tokenize", {"content": "a", "add_special": False}, "add_special"),
@@ -74,11 +66,9 @@ async def test_vectors(app: ASGIApp) -> None:
     ],
 )
 async def test_what_is_refused_is_named(app: ASGIApp, path: str, body: Any, param: str) -> None:
-    assert await refused(app, path, body) == (400, param)
-
-
-async def test_a_model_that_is_not_there(app: ASGIApp) -> None:
-    assert await refused(app, "/v1/embeddings", {"input": "a", "model": "x"}) == (404, "model")
+    call = await post(app, path, body)
+    status = 404 if param == "model" else 400
+    assert (call.status, call.json["error"]["param"]) == (status, param)
 
 
 async def test_all_that_is_posted_is_described(app: ASGIApp) -> None:
@@ -99,9 +89,9 @@ async def test_all_that_is_posted_is_described(app: ASGIApp) -> None:
     assert not [name for name in schemas if "__" in name]
 
 
-async def test_what_the_mesh_refuses_of_any_input_is_told(tmp_path: Path) -> None:
+async def test_what_the_mesh_refuses_of_any_input_is_told() -> None:
     mesh = FakeMesh()
-    app = open_app(gateway_of(mesh), tmp_path)
+    app = app_of(mesh)
     for given, code, status in (
         (RequestFailedError("bad_request", "too long"), "bad_request", 400),
         (RequestFailedError("overloaded", "later"), "overloaded", 429),
@@ -115,17 +105,12 @@ async def test_what_the_mesh_refuses_of_any_input_is_told(tmp_path: Path) -> Non
         assert call.status == status
 
 
-async def test_all_inputs_are_read_by_the_model_of_the_first(tmp_path: Path) -> None:
+async def test_all_inputs_are_read_by_the_model_of_the_first_and_for_nobody_who_hung_up() -> None:
     mesh = FakeMesh()
-    await post(open_app(gateway_of(mesh), tmp_path), "/v1/embeddings", {"input": ["a", "b"]})
+    await ask(mesh, "/v1/embeddings", {"input": ["a", "b"]})
     assert [options.model_hash for _, options in mesh.asked] == ["", MODEL_HASH]
-
-
-async def test_who_hangs_up_is_not_read_for_any_longer(tmp_path: Path) -> None:
-    mesh = FakeMesh()
-    mesh.read_gate = asyncio.Event()
-    app = open_app(gateway_of(mesh), tmp_path)
-    call = Call(app, "POST", "/v1/embeddings", {"input": ["a"] * 40})
+    mesh = FakeMesh(read_gate=asyncio.Event())
+    call = Call(app_of(mesh), "POST", "/v1/embeddings", {"input": ["a"] * 40})
     task = call.start()
     await mesh.is_asked.wait()
     call.leave()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from nodes.gateway.chat import CHAT
 from nodes.gateway.errors import ApiError
 from nodes.gateway.tools import in_style
 from nodes.messages import ChatMessage
-from tests.nodes.gateway.calls import Call, gateway_of, get, open_app, post
+from tests.nodes.gateway.calls import ask
 from tests.nodes.gateway.fake_mesh import FakeMesh, text_answer
 from tests.nodes.gateway.jobs import Jobs
 
@@ -42,11 +41,8 @@ def grammar_of(**changes: Any) -> dict[str, Any]:
     return found
 
 
-def refused(**changes: Any) -> str | None:
-    with pytest.raises(ApiError) as caught:
-        grammar_of(**changes)
-    assert caught.value.status == 400
-    return caught.value.param
+def tool(**function: Any) -> dict[str, Any]:
+    return {"tools": [{"type": "function", "function": {"name": "x", **function}}]}
 
 
 def test_the_answer_is_held_to_the_schemas_of_its_tools() -> None:
@@ -61,9 +57,7 @@ def test_the_answer_is_held_to_the_schemas_of_its_tools() -> None:
     assert mail["parameters"]["properties"] == {}
     assert grammar_of(tool_choice="required")["choice"] == "required"
     assert not grammar_of(parallel_tool_calls=False)["parallel"]
-
-
-def test_a_named_tool_is_the_only_one() -> None:
+    # A named tool is the only one.
     named = {"type": "function", "function": {"name": "mail"}}
     found = grammar_of(tool_choice=named)
     assert [tool["name"] for tool in found["tools"]] == ["mail"]
@@ -104,21 +98,16 @@ def test_arguments_that_are_not_to_be_read_stay_a_text(arguments: str) -> None:
     assert told["messages"]["1"]["tool_calls"][0]["function"]["arguments"] == arguments
 
 
-def test_only_what_a_model_is_to_hear_of_a_tool_is_told() -> None:
-    tool = {"type": "function", "function": {**MAIL["function"], "strict": True, "note": "x"}}
-    job = Jobs(CHAT, strict_fields=False).job(body(tools=[tool]))
+def test_only_what_a_model_is_to_hear_of_tools_is_told() -> None:
+    job = Jobs(CHAT, strict_fields=False).job(body(**tool(name="mail", strict=True, note="x")))
     assert json.loads(job.options.tools)["tools"] == [MAIL]
     assert [hint.path for hint in job.ignored] == ["tools[0].function.note"]
     deep: Any = {}
     for _ in range(100):
         deep = {"type": "object", "properties": {"a": deep}}
     with pytest.raises(ApiError, match="levels"):
-        Jobs(CHAT).job(
-            body(tools=[{"type": "function", "function": {"name": "x", "parameters": deep}}])
-        )
-
-
-def test_where_nothing_may_be_called_the_model_hears_of_no_tools() -> None:
+        Jobs(CHAT).job(body(**tool(parameters=deep)))
+    # Where nothing may be called it hears of none.
     for changes in ({"tool_choice": "none"}, {"tools": []}, {"tools": None}):
         job = Jobs(CHAT).job(body(**changes))
         assert (job.tools, job.options.tools) == (None, "")
@@ -129,21 +118,11 @@ def test_where_nothing_may_be_called_the_model_hears_of_no_tools() -> None:
     [
         ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"tools": [{"type": "other", "function": {"name": "x"}}]}, "tools[0].type"),
-        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        (tool(name="a b"), "tools[0].function.name"),
         ({"tools": [MAIL, MAIL]}, "tools"),
         ({"tools": [MAIL] * 129}, "tools"),
-        (
-            {"tools": [{"type": "function", "function": {"name": "x", "parameters": 1}}]},
-            "tools[0].function.parameters",
-        ),
-        (
-            {
-                "tools": [
-                    {"type": "function", "function": {"name": "x", "parameters": {"type": "array"}}}
-                ]
-            },
-            "tools",
-        ),
+        (tool(parameters=1), "tools[0].function.parameters"),
+        (tool(parameters={"type": "array"}), "tools"),
         ({"tool_choice": "some"}, "tool_choice"),
         ({"tools": None, "tool_choice": "required"}, "tool_choice"),
         (
@@ -160,17 +139,14 @@ def test_where_nothing_may_be_called_the_model_hears_of_no_tools() -> None:
     ],
 )
 def test_what_is_refused_is_named(changes: dict[str, Any], param: str) -> None:
-    assert refused(**changes) == param
+    with pytest.raises(ApiError) as caught:
+        grammar_of(**changes)
+    assert (caught.value.status, caught.value.param) == (400, param)
 
 
-async def _asked(tmp_path: Path, mesh: FakeMesh, **changes: Any) -> Call:
-    return await post(open_app(gateway_of(mesh), tmp_path), PATH, body(**changes))
-
-
-async def test_a_whole_answer_has_content_and_calls(tmp_path: Path) -> None:
+async def test_a_whole_answer_has_content_and_calls() -> None:
     mesh = FakeMesh(text_answer(*TEXT))
-    call = await _asked(tmp_path, mesh)
-    choice = call.json["choices"][0]
+    choice = (await ask(mesh, PATH, body(), **KEY)).json["choices"][0]
     (made,) = choice["message"]["tool_calls"]
     assert choice["message"]["content"] == "One moment.\n"
     assert choice["finish_reason"] == "tool_calls"
@@ -179,14 +155,19 @@ async def test_a_whole_answer_has_content_and_calls(tmp_path: Path) -> None:
     assert (made["type"], made["id"][:5]) == ("function", "call_")
     assert "index" not in made
     assert mesh.asked[0][1].rules.grammar.kind == "tools"
+    # Ids are the same when an answer is made again.
+    assert (await ask(mesh, PATH, body(), **KEY)).json["choices"][0] == choice
+    # An answer without a call is as any other.
+    choice = (await ask(FakeMesh(text_answer("Yes", ".")), PATH, body())).json["choices"][0]
+    assert choice["message"] == {"role": "assistant", "content": "Yes.", "refusal": None}
+    assert choice["finish_reason"] == "stop"
 
 
-async def test_a_streamed_answer_tells_calls_as_they_come(tmp_path: Path) -> None:
-    call = await _asked(tmp_path, FakeMesh(text_answer(*TEXT)), stream=True)
+async def test_a_streamed_answer_tells_calls_as_they_come() -> None:
+    call = await ask(FakeMesh(text_answer(*TEXT)), PATH, body(stream=True))
     deltas = [event["choices"][0]["delta"] for event in call.events[:-1]]
     assert "".join(delta.get("content") or "" for delta in deltas) == "One moment.\n"
-    calls = [part for delta in deltas for part in delta.get("tool_calls", ())]
-    first, *others = calls
+    first, *others = (part for delta in deltas for part in delta.get("tool_calls", ()))
     assert (first["function"]["name"], first["function"]["arguments"]) == ("weather", "")
     assert all(part["index"] == 0 and "id" not in part for part in others)
     assert len(others) > 1
@@ -195,49 +176,28 @@ async def test_a_streamed_answer_tells_calls_as_they_come(tmp_path: Path) -> Non
     assert call.events[-2]["choices"][0]["finish_reason"] == "tool_calls"
 
 
-async def test_an_answer_without_a_call_is_as_any_other(tmp_path: Path) -> None:
-    call = await _asked(tmp_path, FakeMesh(text_answer("Yes", ".")))
-    choice = call.json["choices"][0]
-    assert choice["message"] == {"role": "assistant", "content": "Yes.", "refusal": None}
-    assert choice["finish_reason"] == "stop"
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_call_that_is_cut_off_ends_for_length(stream: bool) -> None:
+    mesh = FakeMesh(text_answer(*TEXT[:5], reason="length"))
+    call = await ask(mesh, PATH, body(stream=stream))
+    last = call.events[-2] if stream else call.json
+    assert last["choices"][0]["finish_reason"] == "length"
 
 
-async def test_a_call_that_is_cut_off_ends_for_length(tmp_path: Path) -> None:
-    for stream in (False, True):
-        mesh = FakeMesh(text_answer(*TEXT[:5], reason="length"))
-        call = await _asked(tmp_path, mesh, stream=stream)
-        last = call.events[-2] if stream else call.json
-        assert last["choices"][0]["finish_reason"] == "length"
-
-
-async def test_the_style_is_that_of_the_model(tmp_path: Path) -> None:
-    mesh = FakeMesh(text_answer(f"[{CALL}]"))
-    mesh.tool_styles = {"target-0": "mistral"}
-    call = await _asked(tmp_path, mesh)
+async def test_the_style_is_that_of_the_model() -> None:
+    mesh = FakeMesh(text_answer(f"[{CALL}]"), tool_styles={"target-0": "mistral"})
+    call = await ask(mesh, PATH, body())
     assert call.json["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "weather"
     mesh.tool_styles = {"target-0": ""}
-    call = await _asked(tmp_path, mesh)
+    call = await ask(mesh, PATH, body())
     assert (call.status, call.json["error"]["param"]) == (400, "tools")
-
-
-async def test_models_of_several_styles_have_to_be_named(tmp_path: Path) -> None:
-    mesh = FakeMesh(text_answer("Yes"), models=["a", "b"])
-    mesh.tool_styles = {"target-1": "llama3"}
-    mesh.hashes = {"target-1": "ff" * 8}
-    call = await _asked(tmp_path, mesh)
+    # Models of several styles have to be named.
+    mesh = FakeMesh(
+        text_answer("Yes"),
+        models=["a", "b"],
+        tool_styles={"target-1": "llama3"},
+        hashes={"target-1": "ff" * 8},
+    )
+    call = await ask(mesh, PATH, body())
     assert (call.status, call.json["error"]["param"]) == (400, "model")
-    assert (await _asked(tmp_path, mesh, model="b")).status == 200
-
-
-async def test_ids_of_calls_are_the_same_when_an_answer_is_made_again(tmp_path: Path) -> None:
-    ids = []
-    for _ in range(2):
-        app = open_app(gateway_of(FakeMesh(text_answer(*TEXT))), tmp_path)
-        call = await post(app, PATH, body(), **KEY)
-        ids.append(call.json["choices"][0]["message"]["tool_calls"][0]["id"])
-    assert ids[0] == ids[1]
-
-
-async def test_a_model_tells_its_style(tmp_path: Path) -> None:
-    found = await get(open_app(gateway_of(FakeMesh()), tmp_path), "/v1/models")
-    assert found.json["data"][0]["airdraft"]["tool_style"] == "hermes"
+    assert (await ask(mesh, PATH, body(model="b"))).status == 200

@@ -1,0 +1,136 @@
+"""Whatever a user gets wrong is one line that says what, and an exit code that is not 0."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nodes.telemetry.trace.records import to_line
+from tests.cli.commands import Commands, error_line
+from tests.nodes.telemetry.trace.examples import FLOW
+
+# What is typed, with what {folder} holds; the exit code; a part of what is said.
+CASES = [
+    ("upp", 2, "No such command 'upp'."),
+    ("completion tcsh", 2, "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
+    ("apikeys add laptop --keys {folder}/ring", 78, "an API key laptop exists already"),
+    ("apikeys add 'no name'", 78, "the name of an API key"),
+    ("apikeys add x --scope root", 2, "root"),
+    ("apikeys remove desk", 78, "no API key 'desk'"),
+    ("doctor --config {folder}/target.toml", 2, "--config needs --role: target, draft"),
+    ("gateway --listen 0.0.0.0:0", 78, "apikeys add"),
+    ("gateway --allowed-host airdraft.lan", 78, "allowed_hosts needs some"),
+    ("gateway --cors-origin https://a.example", 78, "cors_origins needs some"),
+    ("gateway --listen nonsense", 78, "HOST:PORT"),
+    ("gateway --tls-cert x", 78, "both or neither"),
+    ("gateway --config none.toml", 78, "not found"),
+    ("gateway --connect tcp://10.0.0.1:7411", 78, "keys"),
+    ("coordinator --listen tcp://0.0.0.0:7411", 78, "run `airdraft keys init`"),
+    ("coordinator --max-gateway-requests 0", 78, "1 to 1048576 is accepted"),
+    (
+        "coordinator --config {folder}/coordinator.toml",
+        78,
+        "unknown key lisen, did you mean listen",
+    ),
+    ("target --config {folder}/target.toml", 78, "unknown key conect, did you mean connect?"),
+    ("draft --config {folder}/target.toml", 78, "unknown key conect, did you mean connect?"),
+    ("draft --connect tcp://10.0.0.1:7411", 78, "`airdraft join` on others"),
+    ("generate --prompt x --connect tcp://h:1", 78, "tcp://h:1 is not loopback"),
+    ("generate --prompt x --connect tcp://127.0.0.1:1", 69, "no coordinator answered at tcp://"),
+    ("target --model toy:1 --connect tcp://127.0.0.1:1", 69, "no coordinator answered at tcp://"),
+    ("draft --model toy:1 --connect tcp://127.0.0.1:1", 69, "no coordinator answered at tcp://"),
+    ("chat --connect tcp://127.0.0.1:1", 69, "no coordinator answered at tcp://127.0.0.1:1"),
+    ("chat --connect tcp://192.0.2.1:7411", 78, "tcp://192.0.2.1:7411 is not loopback"),
+    ("top --once --connect ipc://{folder}/nobody", 69, "no coordinator answered at ipc://"),
+    ("top", 2, "standard output is not a terminal: give --once or --json"),
+    ("top --once --json", 2, "--once and --json exclude each other: give one of them"),
+    ("up --listen tcp://*:7411 --model toy:1", 78, "need keys"),
+    ("up --model toy:1 --draft toy:1 --max-waiting 0", 78, "limits.max_waiting"),
+    ("plan", 2, "SCENARIO.toml"),
+    ("plan {folder}/none.toml", 2, "none.toml not found"),
+    ("plan {folder}", 2, "cannot be read: Is a directory"),
+    ("plan {folder}/none.toml --no-such-option", 2, "--no-such-option"),
+    ("serve toy:1 -m toy:0.5", 2, "toy:1 and toy:0.5: give one of MODEL, --model and --hf-repo"),
+    ("serve nothing", 2, "unknown model 'nothing'"),
+    ("keys list", 78, "has no coordinator's key"),
+    ("keys rotate", 78, "needs no key"),
+    ("keys rotate-coordinator", 78, "keys init` first"),
+    ("keys invite --role draft --endpoint x", 78, "keys init` first"),
+    ("keys invite --endpoint x", 2, "--role"),
+    ("keys add short --name a --role draft", 78, "keys init` first"),
+    ("keys add x --name a --role boss", 2, "boss"),
+    ("keys init --keys {folder}/ring", 78, "already has a coordinator's key"),
+    ("keys rotate-coordinator --finish --keys {folder}/ring", 78, "no rotation has begun"),
+    ("keys revoke nobody --keys {folder}/ring", 78, "no authorized node has the key or name"),
+    ("keys add short --name a --role draft --keys {folder}/ring", 78, "40 characters of Z85"),
+    ("keys invite --role draft --endpoint 10.0.0.1 --keys {folder}/ring", 78, "expected tcp://"),
+    ("keys invite --role draft --endpoint tcp://0.0.0.0:7 --keys {folder}/ring", 2, "the address"),
+    ("join airdraft1-x", 78, "this is not an invitation"),
+    ("run --model no-such-model --prompt hi", 2, "no-such-model"),
+    ("run --model {folder}/none.gguf --prompt hi", 2, "none.gguf"),
+    ("run --model {folder}/truncated.gguf --prompt hi", 2, "truncated.gguf"),
+    ("run --model {folder}/text.gguf --prompt hi", 2, "text.gguf"),
+    ("run --model toy:1 --draft {folder}/text.gguf --prompt hi", 2, "text.gguf"),
+    ("run --model replay:{folder}/none --draft none --prompt hi", 1, "none: no such file"),
+    ("run {toys} --prompt hi --cells 256 --max-tokens 5000", 1, "overflow: 2 prompt tokens"),
+    ("run {toys} --prompt hi --cells 256 --max-tokens 240", 1, "16 guesses exceed the 256 cells"),
+    ("run {toys} --prompt ''", 2, "the prompt is empty"),
+    ("run {toys} --prompt hi --priority 11", 2, "11 is not in the range 1<=x<=10"),
+    ("run {toys} --prompt hi --gamma 17", 2, "17 is not in the range 0 to 16"),
+    ("run {toys} --prompt hi --gamma -1", 2, "-1 is not in the range 0 to 16"),
+    ("run {toys} --prompt hi --gamma x", 2, "'x' is neither a number nor auto"),
+    ("run {toys} --prompt-file {folder}/none.txt --prompt", 2, "--prompt"),
+    ("run {toys} --prompt hi --no-such-option", 2, "--no-such-option"),
+    ("trace", 2, "nothing to write: give --output"),
+    ("trace --output {folder}/none/x.json", 2, "none/x.json: there is no directory"),
+    ("trace --seconds 0 --raw x", 2, "--seconds"),
+    ("trace replan {folder}/none", 2, "none not found"),
+    ("trace replan {folder}", 2, "cannot be read"),
+    ("trace replan {folder}/text.gguf", 78, "text.gguf, line 1: not a line of JSON"),
+    ("trace replan {folder}/cut.jsonl", 78, "cut.jsonl, line 2: not a line of JSON"),
+    ("trace replan {folder}/empty.jsonl", 2, "empty.jsonl has no plan with streams"),
+    ("trace replan x --policy best", 2, "'best' is not one of 'joint'"),
+]
+EXPIRY = "keys invite --role draft --endpoint tcp://10.0.0.1:7 --keys {folder}/ring --expires="
+CASES += [(EXPIRY + time, 2, "--expires") for time in ("0s", "5", "1w", "99d", "-5m", "m", "½h")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that are none of their kind, and the keys of a coordinator and of an API."""
+    made = tmp_path_factory.mktemp("bad")
+    (made / "text.gguf").write_text("this is not a model\n" * 100)
+    # Magic, version 3, 200 tensors and 20 keys announced; then nothing.
+    counts = ((3, 4), (200, 8), (20, 8))
+    header = b"GGUF" + b"".join(number.to_bytes(size, "little") for number, size in counts)
+    (made / "truncated.gguf").write_bytes(header)
+    (made / "coordinator.toml").write_text('lisen = "tcp://127.0.0.1:1"\n')
+    (made / "target.toml").write_text('conect = "tcp://127.0.0.1:1"\n')
+    (made / "empty.jsonl").write_text("")
+    (made / "cut.jsonl").write_bytes(to_line(1, FLOW[0]) + to_line(2, FLOW[1])[:-20])
+    return made
+
+
+@pytest.fixture(scope="module")
+def commands(folder: Path) -> Iterator[Commands]:
+    made = Commands(folder)
+    ring = ("--keys", str(folder / "ring"))
+    made.printed("keys", "init", *ring)
+    made.printed("apikeys", "add", "laptop", *ring)
+    yield made
+    assert made.alive() == {}
+
+
+@pytest.mark.parametrize(("typed", "code", "said"), CASES, ids=[case[0] for case in CASES])
+def test_it_is_one_line(commands: Commands, folder: Path, typed: str, code: int, said: str) -> None:
+    typed = typed.format(folder=folder, toys="--model toy:1 --draft toy:0.8")
+    done = commands.run(*shlex.split(typed), AIRDRAFT_JOIN_TIMEOUT_S="1")
+    # A mesh on loopback without keys has said before who may join.
+    done.stderr = "".join(
+        line for line in done.stderr.splitlines(keepends=True) if " WARNING " not in line
+    )
+    assert said in error_line(done)
+    assert done.returncode == code
