@@ -14,7 +14,7 @@ from policies.joint import joint_plan
 from policies.latency import CostTable, NodeCosts
 from policies.plan import DraftView, Observation, StreamView
 from policies.problem import problem_of
-from tests.policies.instances import observation
+from tests.policies.instances import batches_of, observation
 from tests.policies.slow_cycle import SlowCycle
 
 # 10,000 take about a minute; fewer or more by this.
@@ -129,16 +129,14 @@ def test_every_policy_answers_with_all_streams_and_a_true_prediction(name):
         seen = observation(seed, 1 + seed % 9)
         plan = POLICIES[name](seen)
         assert plan.policy == name
-        guessing = [pair for b in plan.batches for pair in zip(b.stream_ids, b.gammas, strict=True)]
-        placed = [stream_id for stream_id, _ in guessing] + list(plan.plain)
-        assert sorted(placed) == sorted(view.stream_id for view in seen.streams)
         assert (plan.equal_shares, plan.overlap) == (name == "uniform-air", name != "no-overlap")
-        slow = SlowCycle(seen)
-        batches = [list(zip(b.stream_ids, b.gammas, strict=True)) for b in plan.batches]
-        if plan.plain:
-            batches.append([(stream_id, 0) for stream_id in plan.plain])
-        handicap = {"equal_shares": plan.equal_shares, "overlap": plan.overlap}
-        price = slow.price(batches, **handicap)
+        slow, batches = SlowCycle(seen), batches_of(plan)
+        for stream_id, gamma in (pair for batch in batches for pair in batch):
+            least, most = slow.bounds_of(slow.streams[stream_id])
+            assert least <= gamma <= most
+        assert all(gamma > 0 for batch in plan.batches for gamma in batch.gammas)
+        # The reference also looks whether each stream has one place.
+        price = slow.price(batches, equal_shares=plan.equal_shares, overlap=plan.overlap)
         assert plan.prediction is not None
         assert plan.prediction.price_s == pytest.approx(price.price_s, rel=1e-9)
         assert plan.prediction.cycle_s == pytest.approx(price.cycle_s, rel=1e-6)

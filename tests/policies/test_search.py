@@ -7,35 +7,10 @@ import numpy as np
 import pytest
 
 from policies.cycle import block_sums
-from policies.plan import Observation, StreamView
 from policies.problem import problem_of
 from policies.search import best_equal, block_bounds, options_of, runs_of
 from tests.policies.instances import observation
 from tests.policies.slow_cycle import SlowCycle
-
-
-def test_the_first_options_are_one_gamma_for_all():
-    for seed in range(60):
-        problem = problem_of(observation(seed, 1 + seed % 12))
-        options = options_of(problem)
-        assert np.all(problem.least <= options)
-        assert np.all(options <= problem.most)
-        free = problem.most > problem.least
-        if not free.any():
-            assert np.unique(options, axis=0).tolist() == [problem.least.tolist()]
-            continue
-        highest = min(8, problem.max_gamma)
-        for gamma in range(highest + 1):
-            for chosen, low, high in zip(options[gamma], problem.least, problem.most, strict=True):
-                assert chosen == min(max(gamma, low), high)
-
-
-def test_among_many_streams_fewer_gammas_are_tried():
-    problem = problem_of(observation(3, 65))
-    options = options_of(problem).tolist()
-    for gamma in (0, 1, 2, 3, 4, 6, 8):
-        assert np.clip(gamma, problem.least, problem.most).tolist() in options
-    assert len(options) < len(options_of(problem_of(observation(3, 64))))
 
 
 def test_the_other_options_take_every_guess_that_is_worth_more_than_those_left():
@@ -56,23 +31,6 @@ def test_the_other_options_take_every_guess_that_is_worth_more_than_those_left()
                     (taken if g <= gamma else left).append(view.weight * worth)
             assert min(taken) >= max(left) * (1 - 1e-9) - 1e-15
     assert several > 20
-
-
-def test_streams_without_a_choice_leave_one_option():
-    seen = Observation((StreamView(1, 0.5, 9), StreamView(2, 0.4, 1)), observation(1, 1).target)
-    assert options_of(problem_of(seen)).tolist() == [[0, 0]]
-
-
-@pytest.mark.parametrize("num_streams", [1, 2, 7, 8, 9, 12, 13, 40, 300])
-def test_blocks_are_few_and_nearly_equal(num_streams):
-    for drafts in (1, 4):
-        problem = problem_of(observation(5, num_streams, max_drafts=drafts))
-        bounds = block_bounds(problem)
-        sizes = np.diff(bounds)
-        assert (bounds[0], bounds[-1]) == (0, num_streams)
-        assert len(sizes) <= 12
-        assert sizes.min() >= 1
-        assert sizes.max() - sizes.min() <= 1
 
 
 def candidates(n):

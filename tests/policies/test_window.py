@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.latency import CostTable
-from policies.window import LEAST_CHANCE, WINDOW, Ahead, extended
+from policies.window import Ahead, extended
 
 FLAT = CostTable((1, 64), (0.004, 0.004)).at
 STEEP = CostTable((1, 64), (0.004, 0.256)).at
 
 
 def test_nobody_is_extended_beyond_the_window_or_what_has_a_chance() -> None:
-    streams = [Ahead(1.0, WINDOW), Ahead(LEAST_CHANCE / 2, 3), Ahead(0.9, 1)]
-    assert extended(streams, FLAT, most_tokens=64) == [2]
+    streams = [Ahead(1.0, 5), Ahead(0.09, 3), Ahead(0.9, 1)]
+    assert extended(streams, FLAT, least_chance=0.1, window=5, most_tokens=64) == [2]
 
 
 def test_guesses_that_are_likely_to_be_used_come_first() -> None:
@@ -40,9 +40,10 @@ ahead = st.builds(Ahead, st.floats(0.0, 1.0), st.integers(0, 40), st.integers(1,
 def test_a_step_holds_what_fits_and_somebody_if_anybody_fits(
     streams: list[Ahead], most: int, is_flat: bool
 ) -> None:
-    found = extended(streams, FLAT if is_flat else STEEP, most_tokens=most)
+    pass_s = FLAT if is_flat else STEEP
+    found = extended(streams, pass_s, least_chance=0.1, window=30, most_tokens=most)
     assert len(set(found)) == len(found)
     assert sum(streams[k].num_new for k in found) <= most
-    able = [s for s in streams if s.chance >= LEAST_CHANCE and s.num_guesses < WINDOW]
+    able = [s for s in streams if s.chance >= 0.1 and s.num_guesses < 30]
     if able and all(s.num_new == 1 for s in able):
         assert found
