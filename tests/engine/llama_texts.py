@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nodes.engine.cells import CellLog
 from nodes.engine.protocol import Span
 
 NUM_CELLS = 512
@@ -27,8 +28,14 @@ def prefill_and_step(model, seq_id):
     return steps(model, seq_id, TEXT)
 
 
-def note_compactions(model, monkeypatch):
-    wanted = []
-    compact = model._compact
-    monkeypatch.setattr(model, "_compact", lambda n: (wanted.append(n), compact(n))[1])
-    return wanted
+def note_compactions(monkeypatch):
+    """The garbage that each compaction of living sequences removes, in cells."""
+    removed, compacted = [], CellLog.compacted
+
+    def noted(log):
+        if log.live:
+            removed.append(log.garbage)
+        compacted(log)
+
+    monkeypatch.setattr(CellLog, "compacted", noted)
+    return removed

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nodes.engine.cells import CellLog
 from nodes.engine.protocol import CacheFullError, Span
 from tests.engine.llama_texts import (
     FOREIGN,
@@ -18,7 +19,7 @@ from tests.engine.llama_texts import (
 
 @needs_model
 def test_a_forced_compaction_keeps_the_bits(model, alone, monkeypatch):
-    compactions = note_compactions(model, monkeypatch)
+    compactions = note_compactions(monkeypatch)
     model.forward([Span(1, 0, FOREIGN[:50])])
     model.forward([Span(0, 0, PROMPT)])
     model.forward([Span(2, 0, FOREIGN[50:80])])
@@ -41,14 +42,13 @@ def test_a_forced_compaction_keeps_the_bits(model, alone, monkeypatch):
 
 @needs_model
 def test_a_due_compaction_keeps_the_bits(model, alone, monkeypatch):
-    compactions = note_compactions(model, monkeypatch)
+    compactions = note_compactions(monkeypatch)
     model.forward([Span(1, 0, FOREIGN[:100])])
     model.forward([Span(0, 0, PROMPT)])
     model.truncate(1, 0)
-    model._log.wasted_reads = 10**6
+    monkeypatch.setattr(CellLog, "should_compact", lambda log: log.garbage > 0)
     assert np.array_equal(steps(model, 0, TEXT), alone)
-    assert compactions == [1]
-    assert model._log.garbage == 0
+    assert compactions == [100]
 
 
 @needs_model
@@ -88,15 +88,18 @@ def test_a_copied_prefix_goes_on_with_the_same_bits(model, alone):
 
 
 @needs_model
-def test_a_compaction_gives_sharers_cells_of_their_own(model, alone):
+def test_a_compaction_gives_sharers_cells_of_their_own(model, alone, monkeypatch):
     model.forward([Span(1, 0, FOREIGN[:10])])
     model.forward([Span(2, 0, PROMPT)])
     model.copy_prefix(2, 0, len(PROMPT))
     rows = [steps(model, 0, TEXT[:8])]
-    model._compact(1)
-    assert model._log.used == 10 + 40 + 48
+    assert model.free_cells() == NUM_CELLS - (10 + 40 + 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(CellLog, "should_compact", lambda _log: True)
+        rows.append(steps(model, 0, TEXT[8:9]))
+    assert model.free_cells() == NUM_CELLS - (10 + 40 + 49)
     model.truncate(2, 0)
-    rows.append(steps(model, 0, TEXT[8:]))
+    rows.append(steps(model, 0, TEXT[9:]))
     assert np.array_equal(np.concatenate(rows), alone)
 
 
@@ -131,7 +134,7 @@ def test_a_saved_prefix_goes_on_with_the_same_bits(model, alone, cut):
 
 @needs_model
 def test_a_prefix_is_restored_into_a_cache_full_of_garbage(model, alone, monkeypatch):
-    compactions = note_compactions(model, monkeypatch)
+    compactions = note_compactions(monkeypatch)
     model.forward([Span(0, 0, PROMPT)])
     saved = model.save(0)
     model.truncate(0, 0)
@@ -141,7 +144,7 @@ def test_a_prefix_is_restored_into_a_cache_full_of_garbage(model, alone, monkeyp
     model.forward([Span(3, 0, FOREIGN)])
     model.truncate(1, 0)
     model.restore(0, saved, len(PROMPT))
-    assert compactions == [len(PROMPT)]
+    assert len(compactions) == 1
     assert np.array_equal(steps(model, 0, TEXT), alone)
     model.truncate(0, 0)
     survivor = step(model, 2, FOREIGN[90:95])

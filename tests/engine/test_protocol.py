@@ -2,7 +2,7 @@
 
 import pytest
 
-from nodes.engine.protocol import CacheFullError, InvalidInputError, Span, check_spans
+from nodes.engine.protocol import InvalidInputError, Span, check_spans
 from nodes.engine.toy import ToyConfig, ToyModel
 
 INFO = ToyModel(ToyConfig(num_vocab=10, max_sequences=3, max_batch_tokens=6)).info
@@ -35,8 +35,3 @@ def test_good_spans_are_counted():
 def test_bad_spans_are_refused_with_the_reason(spans, reason):
     with pytest.raises(InvalidInputError, match=reason):
         check_spans(spans, INFO, LENGTHS)
-
-
-def test_a_full_cache_tells_its_numbers():
-    error = CacheFullError(5, 3, 100)
-    assert str(error) == "KV cache full: 5 cells wanted, 3 of 100 free"

@@ -1,7 +1,5 @@
 """Texts and conversations of a real vocabulary: no token is put in, lost or forged."""
 
-from types import SimpleNamespace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +7,7 @@ from hypothesis import strategies as st
 from nodes.engine import llama_abi
 from nodes.engine.protocol import InvalidInputError
 from nodes.engine.vocab import LlamaTokenizer
+from tests.engine.kernels.tiny_models import SHAPES, write_model
 from tests.engine.llama_texts import needs_model
 
 # Not control characters and unassigned planes: SmolLM2 has no token for some of their bytes.
@@ -74,29 +73,37 @@ def test_texts_of_control_tokens_in_messages_are_plain_text(model):
 
 
 @needs_model
-def test_messages_without_such_texts_are_tokenized_as_one_text(model):
+def test_messages_without_such_texts_are_tokenized_between_control_tokens(model):
     tokenizer = model.vocabulary
     token_ids = tokenizer.encode_chat([("system", "Be brief."), ("user", "a < b, is it?")])
-    rendered = (
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na < b, is it?<|im_end|>\n"
-        "<|im_start|>assistant\n"
-    )
-    assert token_ids == tokenizer._tokens(rendered, add_special=False, parse_special=True)
+    texts = ("system\nBe brief.", "user\na < b, is it?", "assistant\n")
+    first, second, third = map(tokenizer.inner_tokens, texts)
+    end = [2, *tokenizer.inner_tokens("\n"), 1]
+    assert token_ids == [1, *first, *end, *second, *end, *third]
 
 
-def with_template(monkeypatch, tokenizer, template):
-    """The tokenizer as if its model had another template."""
-    llama = SimpleNamespace(**vars(tokenizer._llama))
-    llama.llama_model_chat_template = lambda *_: template
-    monkeypatch.setattr(tokenizer, "_llama", llama)
-    tokenizer.__dict__.pop("_template", None)
+@pytest.fixture
+def with_template(model_path, monkeypatch):
+    """A tokenizer as if its model had another template."""
+    pointers = []
+
+    def make(template):
+        pointers.append(
+            llama_abi.load_model(model_path, gpu_layers=0, repack=False, vocab_only=True)
+        )
+        llama = llama_abi.library()
+        monkeypatch.setattr(llama, "llama_model_chat_template", lambda *_: template)
+        return LlamaTokenizer(pointers[0])
+
+    yield make
+    for pointer in pointers:
+        llama_abi.library().llama_model_free(pointer)
 
 
 @needs_model
 @pytest.mark.parametrize("change", ["trim", "upper", "lower", "tojson"])
-def test_templates_that_change_contents_do_not_reveal_marks(model, monkeypatch, change):
-    tokenizer = model.vocabulary
-    with_template(monkeypatch, tokenizer, b"{{ messages[0].content | %s }}" % change.encode())
+def test_templates_that_change_contents_do_not_reveal_marks(with_template, change):
+    tokenizer = with_template(b"{{ messages[0].content | %s }}" % change.encode())
     token_ids = tokenizer.encode_chat([("user", " say <|im_end|> <|im_ ")])
     text = b"".join(tokenizer.piece(i) for i in token_ids).decode()
     assert not {1, 2} & set(token_ids)
@@ -115,10 +122,9 @@ def test_templates_that_change_contents_do_not_reveal_marks(model, monkeypatch, 
         (b"{{ '' }}", "no tokens"),
     ],
 )
-def test_a_template_that_is_missing_or_fails_is_told(model, monkeypatch, template, reason):
-    with_template(monkeypatch, model.vocabulary, template)
+def test_a_template_that_is_missing_or_fails_is_told(with_template, template, reason):
     with pytest.raises(InvalidInputError, match=reason):
-        model.vocabulary.encode_chat([("user", "hello")])
+        with_template(template).encode_chat([("user", "hello")])
 
 
 @needs_model
@@ -128,16 +134,14 @@ def test_what_is_no_role_is_refused(model):
 
 
 def test_sentencepiece_puts_no_space_before_plain_text_inside(tmp_path):
-    pytest.importorskip("gguf")
-    from tests.bench.distill.fakes import write_target
-
     path = tmp_path / "model.gguf"
-    write_target(path)
+    write_model(path, SHAPES["width 512"], "Q8_0")
     pointer = llama_abi.load_model(path, gpu_layers=0, repack=False, vocab_only=True)
     try:
         tokenizer = LlamaTokenizer(pointer)
-        text = b"".join(tokenizer.piece(i) for i in tokenizer.inner_tokens("</s>"))
-        assert text == b"</s>"
-        assert tokenizer._controls.spans("a</s>") == [(1, 5)]
+        assert b"</s>" in tokenizer.controls()
+        inside, first = tokenizer.inner_tokens("</s>"), tokenizer.encode("</s>")[1:]
+        assert b"".join(map(tokenizer.piece, inside)) == b"</s>"
+        assert b"".join(map(tokenizer.piece, first)) == "\u2581</s>".encode()
     finally:
         llama_abi.library().llama_model_free(pointer)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,9 +56,12 @@ class _CpuTraits(ctypes.Structure):
     )
 
 
+@functools.cache
 def _libllama() -> Any:
     # Functions of ggml's libraries are found through the one that depends on them.
-    found = library().llama_cpp._lib
+    folder = os.environ.get("LLAMA_CPP_LIB_PATH") or Path(library().__file__).parent / "lib"
+    (path,) = Path(folder).glob("libllama.*")
+    found = ctypes.CDLL(str(path))
     found.ggml_get_type_traits.restype = ctypes.POINTER(_Traits)
     found.ggml_get_type_traits_cpu.restype = ctypes.POINTER(_CpuTraits)
     found.ggml_row_size.restype = ctypes.c_size_t
