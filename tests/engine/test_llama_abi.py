@@ -115,23 +115,10 @@ def test_the_expected_defaults_are_accepted(binding_to):
     assert abi.library() is abi.library() is expected
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("n_ctx", 0),
-        ("n_batch", 512),
-        ("type_k", 0),
-        ("offload_kqv", False),
-        ("swa_full", False),
-        ("kv_unified", True),
-        ("use_extra_bufts", False),
-        ("vocab_only", True),
-    ],
-)
-def test_shifted_defaults_are_refused_and_named_before_anything_else_is_called(
-    binding_to, name, value
-):
-    foreign = bindings(**{name: value})
+@pytest.mark.parametrize("name", [*CONTEXT, *MODEL])
+def test_shifted_defaults_are_refused_and_named_before_anything_else_is_called(binding_to, name):
+    default = (CONTEXT | MODEL)[name]
+    foreign = bindings(**{name: not default if isinstance(default, bool) else default + 1})
     abi = binding_to(foreign)
     with pytest.raises(EngineError, match=rf"0\.3\.36 \(defaults of {name} differ\)"):
         abi.library()

@@ -6,27 +6,8 @@ import ctypes
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 
-from nodes.engine.llama_batch import LogitsView, PassBatch
-from nodes.engine.protocol import Span
-
-llama_cpp = pytest.importorskip("llama_cpp")
-
-
-def test_a_batch_holds_the_spans_of_the_last_filling():
-    batch = PassBatch(llama_cpp, 8)
-    batch.fill([Span(3, 0, (9, 9, 9, 9, 9), 5)])
-
-    rows = batch.fill([Span(1, 7, (5, 6, 4), 2), Span(0, 2, (8,), 1), Span(2, 0, [1, 2])])
-
-    native = batch.native
-    assert (rows, native.n_tokens) == (3, 6)
-    assert native.token[:6] == [5, 6, 4, 8, 1, 2]
-    assert native.pos[:6] == [7, 8, 9, 2, 0, 1]
-    assert [native.seq_id[k][0] for k in range(6)] == [1, 1, 1, 0, 2, 2]
-    assert native.n_seq_id[:6] == [1] * 6
-    assert native.logits[:6] == [0, 1, 1, 1, 0, 0]
+from nodes.engine.llama_batch import LogitsView
 
 
 def test_logits_are_looked_for_where_the_last_pass_has_them():

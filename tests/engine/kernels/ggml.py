@@ -27,6 +27,7 @@ TYPES = {
     "Q5_K": 13,
     "Q6_K": 14,
 }
+_SUFFIXES = (".so", ".dylib")
 _POINTER = ctypes.c_void_p
 _CONVERT = ctypes.CFUNCTYPE(None, _POINTER, _POINTER, ctypes.c_int64)
 _DOT = ctypes.CFUNCTYPE(
@@ -60,7 +61,7 @@ class _CpuTraits(ctypes.Structure):
 def _libllama() -> Any:
     # Functions of ggml's libraries are found through the one that depends on them.
     folder = os.environ.get("LLAMA_CPP_LIB_PATH") or Path(library().__file__).parent / "lib"
-    (path,) = Path(folder).glob("libllama.*")
+    (path,) = (each for each in Path(folder).glob("libllama.*") if each.suffix in _SUFFIXES)
     found = ctypes.CDLL(str(path))
     found.ggml_get_type_traits.restype = ctypes.POINTER(_Traits)
     found.ggml_get_type_traits_cpu.restype = ctypes.POINTER(_CpuTraits)
