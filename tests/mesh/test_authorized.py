@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from mesh import authorized
 from mesh.authorized import AuthorizedNodes, Entry
 from mesh.errors import KeysError
 from mesh.keys import AUTHORIZED_FILE, INVITATIONS_FILE
@@ -119,14 +120,14 @@ def test_who_was_let_in_and_not_told_gets_in_with_the_next_invitation(store):
 def test_an_invitation_that_was_used_is_used_up_though_the_rest_failed(store, monkeypatch):
     invited = key()
     store.invite(Entry(invited, "", DRAFT, 1060))
-    write = AuthorizedNodes._write
+    write = authorized.write_private
 
-    def broken(self, path, table, entries):
-        if table == "node":
+    def broken(path, text):
+        if path.name == AUTHORIZED_FILE:
             raise KeysError("disk full")
-        write(self, path, table, entries)
+        write(path, text)
 
-    monkeypatch.setattr(AuthorizedNodes, "_write", broken)
+    monkeypatch.setattr(authorized, "write_private", broken)
     with pytest.raises(KeysError, match="disk full"):
         store.enrol(invited, key(), "nano")
     monkeypatch.undo()

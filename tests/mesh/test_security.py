@@ -7,7 +7,6 @@ import socket
 import pytest
 import zmq
 
-from mesh import zmq_transport
 from mesh.errors import InsecureEndpointError, KeysError, SecurityError
 from mesh.keys import ClientKeys
 from mesh.security import ServerKeys, new_key_pair, server_options
@@ -15,13 +14,6 @@ from mesh.zmq_transport import ZmqContext
 
 TCP = "tcp://127.0.0.1:0"
 SILENCE_S = 0.5
-
-
-@pytest.fixture
-def contexts():
-    """One for the server and one for its clients, as in life."""
-    with ZmqContext() as server, ZmqContext() as clients:
-        yield server, clients
 
 
 def client_keys(pair, own=None):
@@ -187,7 +179,12 @@ async def test_other_machines_are_only_served_with_keys(contexts, endpoint):
 async def test_garbage_on_the_port_keeps_nobody_waiting(contexts, monkeypatch):
     """Greetings of other protocols, torn ones, silent ones (CVE-2020-15166 and its kin)."""
     # Who says nothing stays: whoever had to wait for the end of that would wait for ever.
-    monkeypatch.setitem(zmq_transport._SOCKET_OPTIONS, zmq.HANDSHAKE_IVL, 0)
+    set_option = zmq.Socket.setsockopt
+
+    def without_limit(socket, option, value):
+        set_option(socket, option, 0 if option == zmq.HANDSHAKE_IVL else value)
+
+    monkeypatch.setattr(zmq.Socket, "setsockopt", without_limit)
     pair, known = new_key_pair(), new_key_pair()
     server = contexts[0].bind(TCP, ServerKeys(pair, {known.public}.__contains__))
     port = int(server.endpoint.rpartition(":")[2])
