@@ -6,10 +6,11 @@ import os
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.engine import llama_abi
 from nodes.engine.llama import LlamaConfig, LlamaModel
-from tests.engine.llama_texts import NUM_CELLS, needs_model
+from tests.engine.llama_texts import NUM_CELLS
+
+pytestmark = pytest.mark.model
 
 
-@needs_model
 def test_info_tells_what_the_model_is(model, model_path):
     info = model.info
     assert info.engine == "llama.cpp"
@@ -26,7 +27,6 @@ def test_info_tells_what_the_model_is(model, model_path):
     model.set_tested(exact=False, digest="")
 
 
-@needs_model
 def test_another_build_of_the_same_name_or_other_software_is_of_another_class(model_path):
     def class_of(digest: str, software: str = "") -> str:
         config = LlamaConfig(path=model_path, num_cells=256, max_sequences=1)
@@ -39,7 +39,6 @@ def test_another_build_of_the_same_name_or_other_software_is_of_another_class(mo
     assert len(classes) == 5
 
 
-@needs_model
 def test_the_vocabulary_hash_is_that_of_a_sibling_but_the_numerics_class_is_not(model):
     path = Catalog(default_cache_dir(os.environ)).ensure("smollm2-135m-q4_0")
     draft = LlamaModel(LlamaConfig(path=path, num_cells=256, max_sequences=1))

@@ -10,14 +10,14 @@ from tests.engine.llama_texts import (
     NUM_CELLS,
     PROMPT,
     TEXT,
-    needs_model,
     note_compactions,
     step,
     steps,
 )
 
+pytestmark = pytest.mark.model
 
-@needs_model
+
 def test_a_forced_compaction_keeps_the_bits(model, alone, monkeypatch):
     compactions = note_compactions(monkeypatch)
     model.forward([Span(1, 0, FOREIGN[:50])])
@@ -40,7 +40,6 @@ def test_a_forced_compaction_keeps_the_bits(model, alone, monkeypatch):
     assert np.array_equal(survivor, step(model, 1, FOREIGN[:12])[7:])
 
 
-@needs_model
 def test_a_due_compaction_keeps_the_bits(model, alone, monkeypatch):
     compactions = note_compactions(monkeypatch)
     model.forward([Span(1, 0, FOREIGN[:100])])
@@ -51,7 +50,6 @@ def test_a_due_compaction_keeps_the_bits(model, alone, monkeypatch):
     assert compactions == [100]
 
 
-@needs_model
 def test_a_full_cache_is_told_and_the_engine_stays_usable(model, alone):
     model.forward([Span(0, 0, PROMPT)])
     model.forward([Span(1, 0, [5] * 256)])
@@ -69,7 +67,6 @@ def test_a_full_cache_is_told_and_the_engine_stays_usable(model, alone):
     assert np.array_equal(steps(model, 0, TEXT[16:]), alone[16:])
 
 
-@needs_model
 def test_a_copied_prefix_goes_on_with_the_same_bits(model, alone):
     model.forward([Span(1, 0, FOREIGN[:10])])
     model.forward([Span(2, 0, PROMPT + FOREIGN[:20])])
@@ -87,7 +84,6 @@ def test_a_copied_prefix_goes_on_with_the_same_bits(model, alone):
     assert np.array_equal(ahead, step(model, 0, PROMPT + FOREIGN[:24])[60:])
 
 
-@needs_model
 def test_a_compaction_gives_sharers_cells_of_their_own(model, alone, monkeypatch):
     model.forward([Span(1, 0, FOREIGN[:10])])
     model.forward([Span(2, 0, PROMPT)])
@@ -103,7 +99,6 @@ def test_a_compaction_gives_sharers_cells_of_their_own(model, alone, monkeypatch
     assert np.array_equal(np.concatenate(rows), alone)
 
 
-@needs_model
 @pytest.mark.parametrize("cut", [20, len(PROMPT)])
 def test_a_saved_prefix_goes_on_with_the_same_bits(model, alone, cut):
     # Saved from cells between those of neighbours, shared ones, behind rejected guesses.
@@ -132,7 +127,6 @@ def test_a_saved_prefix_goes_on_with_the_same_bits(model, alone, cut):
     assert np.array_equal(np.concatenate(rows), alone)
 
 
-@needs_model
 def test_a_prefix_is_restored_into_a_cache_full_of_garbage(model, alone, monkeypatch):
     compactions = note_compactions(monkeypatch)
     model.forward([Span(0, 0, PROMPT)])
@@ -152,7 +146,6 @@ def test_a_prefix_is_restored_into_a_cache_full_of_garbage(model, alone, monkeyp
     assert np.array_equal(survivor, step(model, 2, FOREIGN[:95])[90:])
 
 
-@needs_model
 def test_a_prefix_for_which_there_are_no_cells_is_not_restored(model, alone):
     model.forward([Span(0, 0, PROMPT)])
     saved = model.save(0)
@@ -166,7 +159,6 @@ def test_a_prefix_for_which_there_are_no_cells_is_not_restored(model, alone):
     assert np.array_equal(steps(model, 3, TEXT), alone)
 
 
-@needs_model
 def test_shared_cells_that_were_given_up_are_not_taken_for_free(model):
     model.forward([Span(0, 0, FOREIGN[:50])])
     model.forward([Span(1, 0, FOREIGN[:200])])
