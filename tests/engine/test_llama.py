@@ -3,6 +3,8 @@
 import contextlib
 import os
 
+import pytest
+
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.engine import llama_abi
 from nodes.engine.llama import LlamaConfig, LlamaModel

@@ -29,43 +29,25 @@ def test_the_largest_profile_is_sent():
     assert decode(encode(hello)).message == hello
 
 
-def test_a_tag_is_taken_once():
-    with pytest.raises(LocalProtocolError, match="belongs to Ping"):
-
-        @message(4)
-        class Other:
-            a: int
+def field(hint):
+    """A class with one field, which is no message yet."""
+    return type("Other", (), {"__annotations__": {"field": hint}})
 
 
-def test_a_class_has_one_tag():
-    with pytest.raises(LocalProtocolError, match="already has a tag"):
-        message(239)(Ping)
-    assert spec_of_tag(239) is None
-
-
-@pytest.mark.parametrize("tag", [0, -1, 256])
-def test_a_tag_is_a_byte(tag):
-    with pytest.raises(LocalProtocolError, match="outside"):
-        message(tag)(Ping)
-
-
-def test_max_tokens_and_token_ids_go_together():
-    with pytest.raises(LocalProtocolError, match="go together"):
-
-        @message(238)
-        class Unbounded:
-            ids: TokenIds
-
-    with pytest.raises(LocalProtocolError, match="go together"):
-
-        @message(238, max_tokens=1)
-        class Tokenless:
-            a: int
-
-
-def test_no_frame_is_above_the_transports_limit():
-    with pytest.raises(LocalProtocolError, match="at most"):
-
-        @message(238, max_bytes=2**20 + 1)
-        class Huge:
-            a: int
+@pytest.mark.parametrize(
+    ("declare", "reason"),
+    [
+        (lambda: message(4)(field(int)), "belongs to Ping"),
+        (lambda: message(239)(Ping), "already has a tag"),
+        (lambda: message(0)(Ping), "outside"),
+        (lambda: message(256)(Ping), "outside"),
+        (lambda: message(238)(field(TokenIds)), "go together"),
+        (lambda: message(238, max_tokens=1)(field(int)), "go together"),
+        # No frame is above the limit of the transport.
+        (lambda: message(238, max_bytes=2**20 + 1)(field(int)), "at most"),
+    ],
+)
+def test_a_declaration_that_is_wrong_is_refused_and_takes_no_tag(declare, reason):
+    with pytest.raises(LocalProtocolError, match=reason):
+        declare()
+    assert spec_of_tag(238) is spec_of_tag(239) is None

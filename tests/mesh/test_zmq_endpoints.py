@@ -15,29 +15,21 @@ from mesh.zmq_transport import ZmqContext
 from tests.mesh.zmq_pairs import joined
 
 
-def test_socket_file_goes_at_close(context, tmp_path):
+def test_closing_removes_its_own_socket_file_if_it_is_there(context, tmp_path):
     path = tmp_path / "mesh.sock"
     server = context.bind(f"ipc://{path}")
     assert path.is_socket()
     server.close()
     assert not path.exists()
-
-
-def test_closing_leaves_a_successors_file(context, tmp_path):
-    path = tmp_path / "mesh.sock"
-    server = context.bind(f"ipc://{path}")
-    path.rename(tmp_path / "moved")
-    with socket.socket(socket.AF_UNIX) as other:
-        other.bind(str(path))
-        server.close()
-        assert path.is_socket()
-
-
-def test_closing_bears_a_file_that_is_gone(context, tmp_path):
-    path = tmp_path / "mesh.sock"
     server = context.bind(f"ipc://{path}")
     path.unlink()
     server.close()
+    server = context.bind(f"ipc://{path}")
+    path.rename(tmp_path / "moved")
+    with socket.socket(socket.AF_UNIX) as successor:
+        successor.bind(str(path))
+        server.close()
+        assert path.is_socket()
 
 
 async def test_socket_file_of_a_killed_process_is_replaced(context, tmp_path):
