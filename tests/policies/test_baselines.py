@@ -1,18 +1,16 @@
 """The schemes by their definitions in plain loops; and no joint plan predicted worse than any."""
 
 import os
-from itertools import pairwise
 from random import Random
 
 import numpy as np
 import pytest
 
-from policies.baselines import POLICIES, SCHEMES, equal_bounds
+from policies.baselines import POLICIES, SCHEMES
 from policies.cuts import best_plan
 from policies.cycle import evaluate
 from policies.joint import joint_plan
-from policies.latency import CostTable, NodeCosts
-from policies.plan import DraftView, Observation, StreamView
+from policies.plan import Observation
 from policies.problem import problem_of
 from tests.policies.instances import batches_of, observation
 from tests.policies.slow_cycle import SlowCycle
@@ -77,15 +75,6 @@ def test_schemes_are_what_they_are_named():
             assert found == pytest.approx(price_s, rel=1e-9), (name, seed)
 
 
-@pytest.mark.parametrize("name", ["max-batch", "single-stream", "alternating"])
-def test_a_sure_draft_gets_all_the_guesses_there_are(name):
-    costs = NodeCosts(CostTable((1, 100), (0.1, 0.11)), CostTable((1,), (0.1,)))
-    quick = NodeCosts(CostTable((1,), (1e-5,)), CostTable((1,), (1e-5,)))
-    views = tuple(StreamView(k, 0.999, 500, draft="a") for k in range(4))
-    problem = problem_of(Observation(views, costs, (DraftView("a", quick),)))
-    assert SCHEMES[name](problem).gammas.tolist() == [8] * 4
-
-
 def test_greedy_verifies_as_many_at_once_as_makes_a_token_cheapest():
     sizes_seen = set()
     for seed in range(80):
@@ -111,16 +100,6 @@ def test_greedy_verifies_as_many_at_once_as_makes_a_token_cheapest():
         )
         sizes_seen.add(num_batches)
     assert len(sizes_seen) > 3
-
-
-@pytest.mark.parametrize("num_streams", [1, 2, 5, 12, 31])
-def test_equal_bounds(num_streams):
-    for num_batches in range(1, 2 * num_streams):
-        bounds = equal_bounds(num_streams, num_batches)
-        sizes = [end - first for first, end in pairwise(bounds)]
-        assert sum(sizes) == num_streams
-        assert len(sizes) == min(num_streams, num_batches)
-        assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -13,7 +13,7 @@ from policies.latency import CostTable, NodeCosts
 from policies.plan import DraftView, Link, Observation, StreamView
 from policies.problem import problem_of
 from policies.search import best_equal, block_bounds, options_of, runs_of
-from tests.policies.instances import cut_of, observation, plain_price_s
+from tests.policies.instances import cut_of, observation
 from tests.policies.slow_cycle import SlowCycle
 
 
@@ -86,28 +86,6 @@ def test_batches_of_unequal_size_and_gamma_are_found():
     assert found.plan.bounds[-2] == 4
     assert found.plan.gammas[4] == 8
     assert max(found.plan.gammas[:4]) < 8
-
-
-def test_two_batches_hide_a_slow_link():
-    """With rtt nearly as long as a pass, one batch would leave the target idle while it waits."""
-    draft = DraftView("a", flat(1e-4), Link(rtt_s=0.2))
-    views = tuple(StreamView(k, 0.9, 500, draft="a") for k in range(8))
-    problem = problem_of(Observation(views, flat(0.105, 0.6), (draft,)))
-    found = best_plan(problem)
-    assert len(found.plan.bounds) > 2
-    one_batch = [
-        evaluate(problem, CyclePlan((0, 8), np.full(8, gamma))).price_s for gamma in range(9)
-    ]
-    assert found.price_s < 0.98 * min(one_batch)
-
-
-def test_no_guesses_where_they_cannot_pay():
-    views = tuple(StreamView(k, 0.3, 500, draft="a") for k in range(6))
-    slow = DraftView("a", flat(0.2), Link(rtt_s=0.1))
-    problem = problem_of(Observation(views, flat(0.1, 10.0), (slow,)))
-    found = best_plan(problem)
-    assert not found.plan.gammas.any()
-    assert found.price_s == pytest.approx(plain_price_s(problem))
 
 
 def test_long_rounds_where_guesses_are_good_and_cost_nothing():

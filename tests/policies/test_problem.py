@@ -81,18 +81,6 @@ def test_the_empty_pass_takes_no_time_and_a_table_is_read_from_its_first_size():
     assert seconds_upto(CostTable((4,), (0.5,)), 0).tolist() == [0.0]
 
 
-def test_another_order_is_the_same_problem():
-    for seed in range(20):
-        problem = problem_of(observation(seed, 6))
-        order = np.array(Random(seed).sample(range(6), 6))
-        turned = problem.in_order(order)
-        assert turned.stream_ids == tuple(problem.stream_ids[k] for k in order)
-        gammas = np.clip(np.arange(6) + 1, problem.least, problem.most)
-        price_s = evaluate(problem, CyclePlan((0, 6), gammas)).price_s
-        turned_s = evaluate(turned, CyclePlan((0, 6), gammas[order])).price_s
-        assert turned_s == pytest.approx(price_s, rel=1e-12)
-
-
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
