@@ -46,6 +46,14 @@ async def greeted(server, client):
     return (await server.recv()).peer
 
 
+async def met(contexts, endpoint):
+    """A server, a task that waits for its losses, a client that it has heard, and its peer id."""
+    server = contexts[0].bind(endpoint)
+    losses = await watched(server)
+    client = contexts[1].connect(server.endpoint)
+    return server, losses, client, await greeted(server, client)
+
+
 async def test_only_the_peer_that_left_is_told_and_a_send_to_it_fails(
     contexts, endpoint, eventually
 ):
@@ -86,10 +94,7 @@ async def test_a_killed_process_is_told(contexts, kind, tmp_path):
 
 
 async def test_strangers_that_come_and_go_are_nobodys_loss(contexts, endpoint):
-    server = contexts[0].bind(endpoint)
-    losses = await watched(server)
-    client = contexts[1].connect(server.endpoint)
-    peer = await greeted(server, client)
+    server, losses, client, peer = await met(contexts, endpoint)
     for _ in range(20):
         _knock(server.endpoint)
     client.close()
@@ -98,10 +103,7 @@ async def test_strangers_that_come_and_go_are_nobodys_loss(contexts, endpoint):
 
 async def test_a_flood_of_strangers_stops_nothing_though_nobody_reads_of_them(contexts, tmp_path):
     """ZeroMQ's thread waits where the queue of a monitor is full: this one has no limit."""
-    server = contexts[0].bind(f"ipc://{tmp_path}/mesh.sock")
-    losses = await watched(server)
-    client = contexts[1].connect(server.endpoint)
-    peer = await greeted(server, client)
+    server, losses, client, peer = await met(contexts, f"ipc://{tmp_path}/mesh.sock")
     # More than two default queues; the loop does not run meanwhile.
     for _ in range(2300):
         _knock(server.endpoint)
@@ -123,10 +125,7 @@ async def test_a_client_is_told_that_its_server_went(contexts, endpoint):
 
 
 async def test_cancelled_waits_lose_nothing(contexts, endpoint):
-    server = contexts[0].bind(endpoint)
-    losses = await watched(server)
-    client = contexts[1].connect(server.endpoint)
-    peer = await greeted(server, client)
+    server, losses, client, peer = await met(contexts, endpoint)
     losses.cancel()
     await asyncio.gather(losses, return_exceptions=True)
     client.close()
