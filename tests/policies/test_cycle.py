@@ -5,9 +5,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from policies.cycle import CyclePlan, evaluate
-from policies.latency import CostTable, NodeCosts
-from policies.plan import DraftView, Link, Observation, StreamView
+from policies.cycle import evaluate
 from policies.problem import problem_of
 from tests.policies.instances import BETTER, better, cut_of, observation, random_plan
 from tests.policies.slow_cycle import SlowCycle
@@ -44,58 +42,6 @@ def test_a_plan_costs_what_its_definition_says(target_on_air, equal_shares, over
             assert cost.round_s[m] == pytest.approx(batch[4], rel=1e-9)
             assert cost.stages.num_tokens[m] == pytest.approx(batch[5], rel=1e-9)
     assert longer > 20
-
-
-def linear(first_s, each_s):
-    costs = CostTable((1, 101), (first_s, first_s + 100 * each_s))
-    return NodeCosts(costs, costs)
-
-
-def test_a_cycle_by_hand():
-    """Two batches on two nodes, one plain stream; every figure from the docstring's formulas."""
-    seen = Observation(
-        streams=(
-            StreamView(1, 0.5, 99, draft="a"),
-            StreamView(2, 0.6, 99, draft="b"),
-            StreamView(3, 0.8, 99, draft="a"),
-            StreamView(4, 0.9, 99),
-        ),
-        target=linear(0.100, 0.002),
-        drafts=(
-            DraftView("a", linear(0.010, 0.001), Link(1e5, 0.020, "cell", 0.001)),
-            DraftView("b", linear(0.004, 0.0), Link(1e5, 0.050, "cell", 0.001)),
-        ),
-        token_bits=16,
-    )
-    cost = evaluate(problem_of(seen), CyclePlan((0, 2, 4), np.array([2, 1, 3, 0])))
-    # Node a: catching up with two tokens, then one at a time; messages of 153 bytes, 10 an entry.
-    draft_a, draft_b, draft_c = 0.011 + 0.010, 0.004, 0.011 + 2 * 0.010
-    air_a = 0.002 + (2448 + 160 + 16 * 5) / 1e5
-    air_b = 0.002 + (2448 + 160 + 16 * 3) / 1e5
-    air_c = 0.002 + (2448 + 160 + 16 * 7) / 1e5
-    verify = [0.100 + 0.002 * (5 + 1 - 1), 0.100 + 0.002 * (4 + 1 - 1)]
-    # Half of each node's messages is in the way of the other's.
-    shared = air_a + air_b
-    head_a = 0.020 + max(shared, draft_a + (shared + air_a) / 2)
-    head_b = 0.050 + max(shared, draft_b + (shared + air_b) / 2)
-    rounds = [
-        max(head_a, head_b) + verify[0] + 0.050,
-        draft_c + 0.020 + air_c + verify[1] + 0.050,
-    ]
-    # Of a batch's own two bursts each may meet the other's.
-    longest, others = max(rounds), (shared + air_c) / 2
-    longest = (longest + others + ((longest - others) ** 2 + others**2) ** 0.5) / 2
-    cycle_s = max(longest, sum(verify), draft_a + draft_c, air_a + air_b + air_c)
-    worth = 1 / 1.75 + 1 / 1.6 + 1 / (1 + 0.8 + 0.64 + 0.512)
-    plain = cycle_s / (2 + (cycle_s - sum(verify)) / 0.100)
-    assert cost.stages.draft_s.ravel() == pytest.approx([draft_a, draft_c, draft_b, 0.0])
-    assert cost.stages.air_s.tolist() == [pytest.approx([air_a + air_b, air_c])]
-    assert cost.verify_s == pytest.approx(verify)
-    assert cost.round_s == pytest.approx(rounds)
-    assert cost.natural_s == pytest.approx(cycle_s)
-    # Two passes with guesses take only 18 ms more than plain ones: nothing to wait for.
-    assert cost.cycle_s == pytest.approx(cycle_s)
-    assert cost.price_s == pytest.approx(cycle_s * worth + plain)
 
 
 @pytest.mark.parametrize("change", BETTER)

@@ -18,25 +18,19 @@ HEAD = "target.decode = {sizes=[1], seconds=[1]}"
 BAD = [
     # Unknown keys: the nearest that is known, or all.
     ('name = "a', 'nmae = "a', ["nmae = 'a test': unknown key, did you mean name?"]),
-    ("per_cell_s", "per_cel_s", ["target.decode.per_cel_s", "mean target.decode.per_cell_s?"]),
     ("rtt_ms", "rtt_s", ["draft[0].link.rtt_s = 12", "did you mean draft[0].link.rtt_ms?"]),
-    ("acceptance = 0\n", "acceptence = 0\n", ["streams[2].acceptence", "streams[2].acceptance?"]),
     ("token_bits", "zz", ["zz = 16: unknown key, known: name, models, token_bits, target"]),
     ('name = "a test"', '"a\\nb" = 1', ["'a\\nb' = 1: unknown key"]),
     # Missing keys.
     (GOOD, "", ["target is missing: a table is accepted"]),
     ('name = "nano"\n', "", ["draft[0].name is missing: a name of 1 to 40 ASCII characters"]),
-    ("acceptance = 0\n", "", ["streams[2].acceptance is missing: a number from 0 to 1 is accept"]),
-    (", seconds = [0.02]", "", ["draft[1].decode.seconds is missing: an array of numbers"]),
     ("sizes = [1], ", "", ["draft[1].decode.sizes is missing: an array of ascending whole"]),
     ("decode = {sizes = [1], seconds = [0.02]}", "", ["draft[1].decode is missing: measured"]),
     (GOOD[GOOD.index("[[streams]]") :], "", ["streams is missing: one table [[streams]] or more"]),
     # Wrong types.
     (GOOD, "target = 3", ["target = 3: a table is accepted"]),
-    ("used_cells = 500", "used_cells = 5.0", ["target.used_cells = 5.0: a whole number from 0"]),
     ("used_cells = 500", "used_cells = true", ["target.used_cells = True: a whole number"]),
     ("weight = 2", "weight = false", ["streams[0].weight = False: a number from"]),
-    ('name = "nano"', 'name = ""', ["draft[0].name = '': a name of 1 to 40"]),
     ('name = "nano"', 'name = "näno"', ["draft[0].name = 'näno': a name of 1 to 40 ASCII"]),
     ('name = "nano"', 'name = "a\\nb"', ["draft[0].name = 'a\\nb': a name of 1 to 40 ASCII"]),
     ('medium = "cell"', "medium = 1979-05-27", ["draft[0].link.medium = datetime.date(", "a name"]),
@@ -69,9 +63,7 @@ BAD = [
         "0",
         ["draft[0].link.rate = 0: the link of nano would carry nothing; 1 bit/s"],
     ),
-    ('"500 kbit/s"', '"0 Mbit/s"', ["link.rate = '0 Mbit/s': the link of nano would carry noth"]),
     ('"500 kbit/s"', "inf", ["draft[0].link.rate = inf: 1 bit/s to 1000 Gbit/s is accepted"]),
-    ('"500 kbit/s"', "true", ["draft[0].link.rate = True", A_RATE]),
     ('"500 kbit/s"', '"500 kbps"', ["draft[0].link.rate = '500 kbps'", A_RATE]),
     # Names of draft nodes.
     ('draft = "nano"', 'draft = "nanoo"', ["streams[0].draft = 'nanoo'", "did you mean nano?"]),
@@ -80,7 +72,6 @@ BAD = [
     # Tables where arrays of tables are wanted.
     (GOOD, f"draft = 3\n{HEAD}", ["draft = 3: an array of tables, [[draft]], is accepted"]),
     (GOOD, f"draft = [3]\n{HEAD}", ["draft[0] = 3: an array of tables, [[draft]], is accepted"]),
-    (GOOD, f"streams = []\n{HEAD}", ["streams = []: one table [[streams]] or more"]),
     # Measured times and others at once.
     ("used_cells = 500", "device = 'box.toml'", ["target.device = 'box.toml': accepted only w"]),
     ("used_cells = 500", "model = 'tiny'", ["target.model = 'tiny': accepted only without"]),

@@ -1,7 +1,6 @@
 """The planner's options and its closed-form candidates, against plain loops over them."""
 
 from itertools import pairwise
-from random import Random
 
 import numpy as np
 import pytest
@@ -74,33 +73,3 @@ def test_the_best_of_the_equal_batches_is_found():
         assert seed_point.cycle_s == pytest.approx(price.cycle_s, rel=1e-6)
         heads += 0 < seed_point.num_plain < problem.num_streams
     assert heads > 5
-
-
-def test_runs_are_batches_of_consecutive_blocks():
-    for seed in range(12):
-        num_streams = 5 + 7 * (seed % 4)
-        seen = observation(seed, num_streams)
-        problem, slow = problem_of(seen), SlowCycle(seen)
-        options, bounds = options_of(problem), block_bounds(problem)
-        runs = runs_of(problem, block_sums(problem, options, bounds))
-        assert len(runs.starts) == len(bounds) * (len(bounds) - 1) // 2
-        random = Random(seed)
-        for _ in range(20):
-            r, o = random.randrange(len(runs.starts)), random.randrange(len(options))
-            first, end = bounds[runs.starts[r]], bounds[runs.stops[r]]
-            pairs = zip(problem.stream_ids[first:end], options[o, first:end].tolist(), strict=True)
-            members = list(pairs)
-            draft_s, air_s, head_s, num_tokens = slow.stages(members)
-            stages = runs.stages
-            assert stages.draft_s[:, r, o].sum() == pytest.approx(sum(draft_s.values()))
-            assert stages.air_s[:, r, o].sum() == pytest.approx(sum(air_s.values()))
-            assert stages.head_s[r, o] == pytest.approx(head_s)
-            assert stages.num_tokens[r, o] == num_tokens.streams + num_tokens.guesses
-            assert stages.busiest_s()[r, o] == pytest.approx(
-                max([0.0, *draft_s.values(), *air_s.values()])
-            )
-            weights = [(slow.streams[k].weight, slow.earned(k, g), g) for k, g in members]
-            assert stages.worth[r, o] == pytest.approx(sum(w / e for w, e, g in weights if g))
-            plain = [w for w, _, g in weights if not g]
-            assert runs.plain_weight[r, o] == pytest.approx(sum(plain), abs=1e-12)
-            assert runs.num_plain[r, o] == len(plain)
