@@ -13,6 +13,12 @@ FOREIGN = [int(i) for i in np.random.default_rng(3).integers(3, 49_000, 200)]
 needs_model = pytest.mark.model
 
 
+def feed(model, *texts):
+    """Passes without outputs, one after the other: of each a sequence and more tokens of it."""
+    for seq_id, token_ids in texts:
+        model.forward([Span(seq_id, model.length(seq_id), token_ids)])
+
+
 def step(model, seq_id, token_ids):
     """A pass of one sequence; its logits, one row a token."""
     start = model.length(seq_id)
@@ -24,7 +30,7 @@ def steps(model, seq_id, token_ids):
 
 
 def prefill_and_step(model, seq_id):
-    model.forward([Span(seq_id, 0, PROMPT)])
+    feed(model, (seq_id, PROMPT))
     return steps(model, seq_id, TEXT)
 
 

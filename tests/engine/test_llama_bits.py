@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from nodes.engine.cells import CellLog
-from nodes.engine.protocol import Span
 from nodes.engine.sampling import Sampling, sample
 from nodes.engine.selftest import run_self_test
-from tests.engine.llama_texts import FOREIGN, PROMPT, TEXT, step, steps
+from tests.engine.llama_texts import FOREIGN, PROMPT, TEXT, feed, step, steps
 
 pytestmark = pytest.mark.model
 
@@ -19,7 +18,7 @@ def test_the_self_test_passes(model):
 
 
 def test_rolled_back_guesses_leave_no_trace(model, alone):
-    model.forward([Span(0, 0, PROMPT)])
+    feed(model, (0, PROMPT))
     for index, token_id in enumerate(TEXT):
         wrong = FOREIGN[index : index + index % 5]
         row = step(model, 0, [token_id, *wrong])[0]
@@ -29,16 +28,14 @@ def test_rolled_back_guesses_leave_no_trace(model, alone):
 
 def test_a_sequence_does_not_refill_the_hole_its_neighbour_left(model, alone):
     """llama.cpp would put the new cells below the sequence's own, and the bits would change."""
-    model.forward([Span(1, 0, FOREIGN[:30])])
-    model.forward([Span(0, 0, PROMPT)])
+    feed(model, (1, FOREIGN[:30]), (0, PROMPT))
     model.truncate(1, 0)
     assert np.array_equal(steps(model, 0, TEXT), alone)
 
 
 def test_refilling_a_hole_would_change_the_bits(model, alone):
     """What the log of cells is for: with llama.cpp's own reuse of cells the test above fails."""
-    model.forward([Span(1, 0, FOREIGN[:30])])
-    model.forward([Span(0, 0, PROMPT)])
+    feed(model, (1, FOREIGN[:30]), (0, PROMPT))
     cut = CellLog.truncate
     with pytest.MonkeyPatch.context() as patch:
         # As if the cells were the last ones, which may be taken again.
@@ -51,7 +48,7 @@ def test_batch_threads_change_no_bit(model, alone):
     with contextlib.ExitStack() as stack:
         stack.callback(model.set_threads, 1)
         model.set_threads(2)
-        model.forward([Span(0, 0, PROMPT)])
+        feed(model, (0, PROMPT))
         assert np.array_equal(step(model, 0, TEXT), alone)
 
 

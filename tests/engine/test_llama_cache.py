@@ -10,6 +10,7 @@ from tests.engine.llama_texts import (
     NUM_CELLS,
     PROMPT,
     TEXT,
+    feed,
     note_compactions,
     step,
     steps,
@@ -20,13 +21,11 @@ pytestmark = pytest.mark.model
 
 def test_a_forced_compaction_keeps_the_bits(model, alone, monkeypatch):
     compactions = note_compactions(monkeypatch)
-    model.forward([Span(1, 0, FOREIGN[:50])])
-    model.forward([Span(0, 0, PROMPT)])
-    model.forward([Span(2, 0, FOREIGN[50:80])])
+    feed(model, (1, FOREIGN[:50]), (0, PROMPT), (2, FOREIGN[50:80]))
     rows = []
     for index, token_id in enumerate(TEXT):
         # A neighbour that comes and goes leaves garbage above and below until no cell is left.
-        model.forward([Span(3, 0, FOREIGN[:40])])
+        feed(model, (3, FOREIGN[:40]))
         rows.append(step(model, 0, [token_id]))
         model.truncate(3, 0)
         if index == 5:
@@ -42,8 +41,7 @@ def test_a_forced_compaction_keeps_the_bits(model, alone, monkeypatch):
 
 def test_a_due_compaction_keeps_the_bits(model, alone, monkeypatch):
     compactions = note_compactions(monkeypatch)
-    model.forward([Span(1, 0, FOREIGN[:100])])
-    model.forward([Span(0, 0, PROMPT)])
+    feed(model, (1, FOREIGN[:100]), (0, PROMPT))
     model.truncate(1, 0)
     monkeypatch.setattr(CellLog, "should_compact", lambda log: log.garbage > 0)
     assert np.array_equal(steps(model, 0, TEXT), alone)
@@ -51,9 +49,7 @@ def test_a_due_compaction_keeps_the_bits(model, alone, monkeypatch):
 
 
 def test_a_full_cache_is_told_and_the_engine_stays_usable(model, alone):
-    model.forward([Span(0, 0, PROMPT)])
-    model.forward([Span(1, 0, [5] * 256)])
-    model.forward([Span(2, 0, [6] * 200)])
+    feed(model, (0, PROMPT), (1, [5] * 256), (2, [6] * 200))
     assert model.free_cells() == NUM_CELLS - 496
     with pytest.raises(CacheFullError) as caught:
         model.forward([Span(3, 0, FOREIGN[:17], 1)])
@@ -68,8 +64,7 @@ def test_a_full_cache_is_told_and_the_engine_stays_usable(model, alone):
 
 
 def test_a_copied_prefix_goes_on_with_the_same_bits(model, alone):
-    model.forward([Span(1, 0, FOREIGN[:10])])
-    model.forward([Span(2, 0, PROMPT + FOREIGN[:20])])
+    feed(model, (1, FOREIGN[:10]), (2, PROMPT + FOREIGN[:20]))
     model.copy_prefix(2, 0, len(PROMPT))
     assert (model.length(0), model.length(2)) == (40, 60)
     rows = [step(model, 0, TEXT[:8])]
@@ -85,8 +80,7 @@ def test_a_copied_prefix_goes_on_with_the_same_bits(model, alone):
 
 
 def test_a_compaction_gives_sharers_cells_of_their_own(model, alone, monkeypatch):
-    model.forward([Span(1, 0, FOREIGN[:10])])
-    model.forward([Span(2, 0, PROMPT)])
+    feed(model, (1, FOREIGN[:10]), (2, PROMPT))
     model.copy_prefix(2, 0, len(PROMPT))
     rows = [steps(model, 0, TEXT[:8])]
     assert model.free_cells() == NUM_CELLS - (10 + 40 + 8)
@@ -102,8 +96,7 @@ def test_a_compaction_gives_sharers_cells_of_their_own(model, alone, monkeypatch
 @pytest.mark.parametrize("cut", [20, len(PROMPT)])
 def test_a_saved_prefix_goes_on_with_the_same_bits(model, alone, cut):
     # Saved from cells between those of neighbours, shared ones, behind rejected guesses.
-    model.forward([Span(1, 0, FOREIGN[:10])])
-    model.forward([Span(0, 0, PROMPT[:15])])
+    feed(model, (1, FOREIGN[:10]), (0, PROMPT[:15]))
     step(model, 0, FOREIGN[:3])
     model.truncate(0, 15)
     model.forward([Span(1, 10, FOREIGN[10:14]), Span(0, 15, PROMPT[15:])])
@@ -112,15 +105,15 @@ def test_a_saved_prefix_goes_on_with_the_same_bits(model, alone, cut):
     saved = model.save(0)
     assert saved.length == len(PROMPT) + 4
     model.truncate(0, 0)
-    model.forward([Span(1, 14, FOREIGN[14:20])])
+    feed(model, (1, FOREIGN[14:20]))
     model.restore(0, saved, cut)
     assert model.length(0) == cut
     rows = []
     if cut < len(PROMPT):
-        model.forward([Span(0, cut, PROMPT[cut:])])
+        feed(model, (0, PROMPT[cut:]))
     rows.append(step(model, 0, TEXT[:8]))
     model.truncate(2, 0)
-    model.forward([Span(2, 0, FOREIGN[:30])])
+    feed(model, (2, FOREIGN[:30]))
     rows.append(steps(model, 0, TEXT[8:16]))
     model.truncate(1, 0)
     rows.append(step(model, 0, TEXT[16:]))
@@ -129,13 +122,11 @@ def test_a_saved_prefix_goes_on_with_the_same_bits(model, alone, cut):
 
 def test_a_prefix_is_restored_into_a_cache_full_of_garbage(model, alone, monkeypatch):
     compactions = note_compactions(monkeypatch)
-    model.forward([Span(0, 0, PROMPT)])
+    feed(model, (0, PROMPT))
     saved = model.save(0)
     model.truncate(0, 0)
     # Garbage up to the last cells, with a neighbour that lives in the middle of it.
-    model.forward([Span(1, 0, FOREIGN)])
-    model.forward([Span(2, 0, FOREIGN[:90])])
-    model.forward([Span(3, 0, FOREIGN)])
+    feed(model, (1, FOREIGN), (2, FOREIGN[:90]), (3, FOREIGN))
     model.truncate(1, 0)
     model.restore(0, saved, len(PROMPT))
     assert len(compactions) == 1
@@ -147,10 +138,9 @@ def test_a_prefix_is_restored_into_a_cache_full_of_garbage(model, alone, monkeyp
 
 
 def test_a_prefix_for_which_there_are_no_cells_is_not_restored(model, alone):
-    model.forward([Span(0, 0, PROMPT)])
+    feed(model, (0, PROMPT))
     saved = model.save(0)
-    model.forward([Span(1, 0, [5] * 256)])
-    model.forward([Span(2, 0, [6] * 190)])
+    feed(model, (1, [5] * 256), (2, [6] * 190))
     with pytest.raises(CacheFullError):
         model.restore(3, saved, 1)
     assert [model.length(i) for i in range(4)] == [40, 256, 190, 0]
@@ -160,14 +150,12 @@ def test_a_prefix_for_which_there_are_no_cells_is_not_restored(model, alone):
 
 
 def test_shared_cells_that_were_given_up_are_not_taken_for_free(model):
-    model.forward([Span(0, 0, FOREIGN[:50])])
-    model.forward([Span(1, 0, FOREIGN[:200])])
+    feed(model, (0, FOREIGN[:50]), (1, FOREIGN[:200]))
     model.copy_prefix(1, 2, 200)
     assert model.free_cells() == NUM_CELLS - 250
     model.truncate(1, 0)
     model.truncate(2, 0)
     # 462 cells are free only after a compaction, which must happen by itself.
     assert model.free_cells() == NUM_CELLS - 50
-    model.forward([Span(3, 0, [7] * 256)])
-    model.forward([Span(0, 50, [8] * 206)])
+    feed(model, (3, [7] * 256), (0, [8] * 206))
     assert model.free_cells() == 0

@@ -58,6 +58,14 @@ def wait_until(condition: Callable[[], object], limit_s: float = 60.0) -> None:
         time.sleep(0.01)
 
 
+def worker_of(process: SandboxProcess) -> int:
+    """The id of its process, which has answered a question."""
+    before = children_of(os.getpid())
+    process.ask(SIMPLE)
+    (worker,) = set(children_of(os.getpid())) - set(before)
+    return worker
+
+
 def test_one_process_is_started_ahead_answers_and_is_replaced_if_it_was_ended(make: Make) -> None:
     process = make()
     before = set(children_of(os.getpid()))
@@ -92,9 +100,7 @@ def test_a_setup_that_is_wrong_is_told_each_time(make: Make, tmp_path: Path) -> 
 
 def test_close_ends_the_process_and_who_waits_for_it(make: Make) -> None:
     process = make()
-    before = children_of(os.getpid())
-    process.ask(SIMPLE)
-    (worker,) = set(children_of(os.getpid())) - set(before)
+    worker = worker_of(process)
     ends: list[Exception] = []
 
     def ask() -> None:
@@ -137,9 +143,7 @@ def test_it_has_nothing_of_the_nodes_environment(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRDRAFT_SECRET", "x")
-    before = children_of(os.getpid())
-    make().ask(SIMPLE)
-    (worker,) = set(children_of(os.getpid())) - set(before)
+    worker = worker_of(make())
     environ = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
     names = {entry.partition(b"=")[0] for entry in environ if entry}
     assert names <= {
