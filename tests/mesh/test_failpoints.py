@@ -23,7 +23,9 @@ def _off_again() -> Iterator[None]:
 
 def test_an_error_is_raised_at_the_place_that_is_named_and_once() -> None:
     # Nothing fails unless it is told to.
+    failpoints.reached(ENGINE_PASS)
     failpoints.sending(Ping(1, 0))
+    failpoints.received(Ping(1, 0))
     failpoints.arm("send.Ping:error", MESSAGES)
     failpoints.reached(ENGINE_PASS)
     failpoints.received(Ping(1, 0))

@@ -4,13 +4,14 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from policies.acceptance import AcceptanceEstimate, expected_token_matrix, expected_tokens
 
 
 @given(st.floats(0, 1), st.integers(0, 20))
+@example(1.0, 5)
 def test_expected_tokens_is_the_sum_of_the_chances_to_get_so_far(alpha, gamma):
     by_definition = sum(alpha**i for i in range(gamma + 1))
     assert expected_tokens(alpha, gamma) == pytest.approx(by_definition, rel=1e-9)

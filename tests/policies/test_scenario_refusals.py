@@ -64,6 +64,7 @@ BAD = [
         ["draft[0].link.rate = 0: the link of nano would carry nothing; 1 bit/s"],
     ),
     ('"500 kbit/s"', "inf", ["draft[0].link.rate = inf: 1 bit/s to 1000 Gbit/s is accepted"]),
+    ('"500 kbit/s"', "true", ["draft[0].link.rate = True", A_RATE]),
     ('"500 kbit/s"', '"500 kbps"', ["draft[0].link.rate = '500 kbps'", A_RATE]),
     # Names of draft nodes.
     ('draft = "nano"', 'draft = "nanoo"', ["streams[0].draft = 'nanoo'", "did you mean nano?"]),
