@@ -1,6 +1,5 @@
 """The guides of deployment say what is true; the Debian package is made of what it should be."""
 
-import importlib.util
 import os
 import re
 import shlex
@@ -15,6 +14,9 @@ import pytest
 
 from nodes.cli.main import cli
 from nodes.service.units import SYSTEM, files_for
+from tests.packaged import PACKAGING, build_deb, debian
+
+__all__ = ["build_deb", "debian"]
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "docs" / "guides"
@@ -22,28 +24,7 @@ GUIDES = ROOT / "docs" / "guides"
 TEXT = "\n".join(
     (GUIDES / name).read_text() for name in ("deploy.md", "operate.md", "gpu-and-jetson.md")
 )
-PACKAGING = ROOT / "packaging"
 _COMMANDS = ("airdraft", "/opt/airdraft/bin/airdraft")
-
-
-def load(name, monkeypatch):
-    """A module of packaging/, which is no package."""
-    monkeypatch.syspath_prepend(str(PACKAGING))
-    spec = importlib.util.spec_from_file_location(name, PACKAGING / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def debian(monkeypatch):
-    return load("debian", monkeypatch)
-
-
-@pytest.fixture
-def build_deb(debian, monkeypatch):
-    return load("build_deb", monkeypatch)
 
 
 # -- the guide ---------------------------------------------------------------------------------

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-import nodes.messages as _registered
+import nodes.messages
 from mesh.messages import MAX_TAG, MessageSpec, spec_of_tag
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "protocol.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-assert _registered
 # Of tests there are other messages, with tags of their own.
+assert nodes.messages
 SPECS = tuple(
     spec
     for tag in range(1, MAX_TAG + 1)

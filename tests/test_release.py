@@ -1,24 +1,17 @@
 """What a release changes in the changelog, in pyproject.toml and in the guides."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.packaged import release
+
+__all__ = ["release"]
+
 ROOT = Path(__file__).parents[1]
+
 HEAD = "# Changelog\n\nThe form.\n\n"
 ADDED = "### Added\n\n- A thing.\n"
-
-
-@pytest.fixture
-def release(monkeypatch):
-    """A module of packaging/, which is no package."""
-    spec = importlib.util.spec_from_file_location("release", ROOT / "packaging" / "release.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "release", module)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("before", ["", "## 0.9.0 - 2026-01-01\n\n- An older thing.\n"])

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_deployment import PACKAGING, ROOT, build_deb, debian
+from tests.packaged import PACKAGING, build_deb, debian
 
 __all__ = ["build_deb", "debian"]
 
+ROOT = PACKAGING.parent
 COMPILER = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 # That of the virtual environment, which llama.cpp is compiled with, or any.
 CMAKE = shutil.which("cmake", path=Path(sys.executable).parent) or shutil.which("cmake")

@@ -189,9 +189,6 @@ def _choice_texts(explanation: Explanation) -> Iterator[str]:
         costs = [f"{change.what} {_dearer(explanation, change.price_s)}" for change in found]
         label = f"batch {batch}" if batch else "all batches" if plan.batches else "guesses"
         yield f"{label}: {', '.join(costs)}"
-    gains = any(explanation.relative(change.price_s) < 0 for change in explanation.changes)
-    if gains and not plan.batches and plan.policy == "joint":
-        yield "guesses: a gain this small is not trusted, because estimates are noisy"
     rejected = explanation.best_rejected
     if rejected is not None:
         cost = _dearer(explanation, rejected.prediction.price_s)

@@ -155,21 +155,18 @@ def test_a_design_page_is_short(name):
 # -- what the checks themselves see --------------------------------------------------------------
 
 
-def test_links_in_code_are_none_and_others_are_found():
-    text = (
-        "[a](one.md) `[b](two.md)`\n\n    [c](three.md)\n\n```\n[d](four.md)\n```\n\n[e]: five.md\n"
-    )
-    assert links(text) == ["one.md", "five.md"]
-
-
-def test_a_list_item_that_goes_on_is_no_code():
-    assert links("- see\n    [a](one.md)\n") == ["one.md"]
-
-
-def test_links_to_other_places_are_left_alone():
-    assert (
-        links("[a](https://example.org/x.md) [b](mailto:a@example.org) <https://example.org>") == []
-    )
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[a](one.md) `[b](two.md)`\n\n    [c](three.md)\n\n[e]: five.md", ["one.md", "five.md"]),
+        ("```\n[d](four.md)\n```\n", []),
+        ("- see\n    [a](one.md)\n", ["one.md"]),
+        ("[a](https://example.org/x.md) [b](mailto:a@example.org) <https://example.org>", []),
+    ],
+    ids=["code and others", "a fence", "a list item that goes on", "other places"],
+)
+def test_links_are_found_that_lead_into_the_checkout(text, found):
+    assert links(text) == found
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nodes.engine.cells import CellLog
 from nodes.engine.protocol import Span
 
 NUM_CELLS = 512
@@ -10,6 +11,12 @@ PROMPT = [int(i) for i in np.random.default_rng(1).integers(3, 49_000, 40)]
 TEXT = [int(i) for i in np.random.default_rng(2).integers(3, 49_000, 24)]
 FOREIGN = [int(i) for i in np.random.default_rng(3).integers(3, 49_000, 200)]
 needs_model = pytest.mark.model
+
+
+def feed(model, *texts):
+    """Passes without outputs, one after the other: of each a sequence and more tokens of it."""
+    for seq_id, token_ids in texts:
+        model.forward([Span(seq_id, model.length(seq_id), token_ids)])
 
 
 def step(model, seq_id, token_ids):
@@ -23,12 +30,18 @@ def steps(model, seq_id, token_ids):
 
 
 def prefill_and_step(model, seq_id):
-    model.forward([Span(seq_id, 0, PROMPT)])
+    feed(model, (seq_id, PROMPT))
     return steps(model, seq_id, TEXT)
 
 
-def note_compactions(model, monkeypatch):
-    wanted = []
-    compact = model._compact
-    monkeypatch.setattr(model, "_compact", lambda n: (wanted.append(n), compact(n))[1])
-    return wanted
+def note_compactions(monkeypatch):
+    """The garbage that each compaction of living sequences removes, in cells."""
+    removed, compacted = [], CellLog.compacted
+
+    def noted(log):
+        if log.live:
+            removed.append(log.garbage)
+        compacted(log)
+
+    monkeypatch.setattr(CellLog, "compacted", noted)
+    return removed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import llama_cpp
@@ -26,8 +27,8 @@ def test_vectors_are_those_of_libllama(tmp_path: Path, pooling: int, file_type: 
     plain = llama_cpp.Llama(
         str(path), embedding=True, pooling_type=pooling, n_ctx=512, n_batch=512, verbose=False
     )
-    model = EmbeddingModel(path, max_tokens=512, num_threads=2)
-    try:
+    made = EmbeddingModel(path, max_tokens=512, num_threads=2)
+    with contextlib.closing(plain), contextlib.closing(made) as model:
         assert model.info.traits.embeds
         vectors = []
         for text in TEXTS:
@@ -44,24 +45,14 @@ def test_vectors_are_those_of_libllama(tmp_path: Path, pooling: int, file_type: 
             vectors.append(vector)
         # Another text has another vector.
         assert abs(float(vectors[0] @ vectors[1])) < 0.99
-    finally:
-        model.close()
-        plain.close()
 
 
 def test_what_is_too_long_or_no_token_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     write_model(path, SHAPES["width 512"], "Q8_0", pooling=MEAN)
-    model = EmbeddingModel(path, max_tokens=16)
-    try:
+    with contextlib.closing(EmbeddingModel(path, max_tokens=16)) as model:
         for token_ids in ([], [5] * 17, [300]):
             with pytest.raises(InvalidInputError):
                 model.embed(token_ids)
-    finally:
-        model.close()
-
-
-def test_a_model_of_text_makes_none(tmp_path: Path) -> None:
-    path = tmp_path / "tiny.gguf"
     write_model(path, SHAPES["width 512"], "Q8_0")
     assert not traits_of_file(path).embeds

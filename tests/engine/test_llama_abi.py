@@ -1,5 +1,6 @@
 """What libllama cannot load or is not made for is told in a line, and its log is ours."""
 
+import importlib.util
 import logging
 import os
 import shutil
@@ -15,26 +16,26 @@ from tests.engine.llama_texts import needs_model
 
 
 def test_a_missing_file_is_told(tmp_path):
-    with pytest.raises(ModelFileError, match=r"none\.gguf not found"):
-        LlamaModel(LlamaConfig(path=tmp_path / "none.gguf"))
-    with pytest.raises(ModelFileError, match="not found"):
-        LlamaModel(LlamaConfig(path=tmp_path))
+    for path in (tmp_path / "none.gguf", tmp_path):
+        with pytest.raises(ModelFileError, match=rf"{path.name} not found"):
+            LlamaModel(LlamaConfig(path=path))
     with pytest.raises(ModelFileError, match="not found"):
         llama_abi.quantize_model(tmp_path / "none.gguf", tmp_path / "out.gguf", "Q4_0")
 
 
-@pytest.mark.parametrize("content", [b"", b"GGU", b"PK\x03\x04 something else"])
-def test_a_file_of_another_kind_is_told(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is not a GGUF file"),
+        (b"PK\x03\x04 something else", "is not a GGUF file"),
+        (b"GGUF" + bytes(range(256)) * 8, r"cannot be loaded: .+"),
+    ],
+    ids=["nothing", "of another kind", "garbage"],
+)
+def test_a_file_that_holds_no_model_is_told(tmp_path, content, reason):
     path = tmp_path / "model.gguf"
     path.write_bytes(content)
-    with pytest.raises(ModelFileError, match="is not a GGUF file"):
-        LlamaModel(LlamaConfig(path=path))
-
-
-def test_a_gguf_of_garbage_is_told(tmp_path):
-    path = tmp_path / "model.gguf"
-    path.write_bytes(b"GGUF" + bytes(range(256)) * 8)
-    with pytest.raises(ModelFileError, match=r"cannot be loaded: .+"):
+    with pytest.raises(ModelFileError, match=reason):
         LlamaModel(LlamaConfig(path=path))
 
 
@@ -69,71 +70,75 @@ def test_a_context_that_cannot_be_made_is_told_and_the_model_freed(model_path, m
     assert len(freed) == 1
 
 
-def fake_library(**changes):
-    context = {
-        "n_ctx": 512,
-        "n_batch": 2048,
-        "type_k": 1,
-        "offload_kqv": True,
-        "swa_full": True,
-        "kv_unified": False,
-    }
-    model = {"use_extra_bufts": True, "vocab_only": False}
-    for name, value in changes.items():
-        (context if name in context else model)[name] = value
-    return SimpleNamespace(
+CONTEXT = {
+    "n_ctx": 512,
+    "n_batch": 2048,
+    "type_k": 1,
+    "offload_kqv": True,
+    "swa_full": True,
+    "kv_unified": False,
+}
+MODEL = {"use_extra_bufts": True, "vocab_only": False}
+
+
+@pytest.fixture
+def binding_to(monkeypatch):
+    """Another copy of the module, which finds these bindings when it looks for libllama's."""
+
+    def bind(bindings):
+        monkeypatch.setitem(sys.modules, "llama_cpp", bindings)
+        spec = importlib.util.find_spec("nodes.engine.llama_abi")
+        copy = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(copy)
+        return copy
+
+    return bind
+
+
+def bindings(**changes):
+    """Bindings whose library has these defaults; its log callback is kept as `log`."""
+    context, model = ({k: changes.get(k, v) for k, v in d.items()} for d in (CONTEXT, MODEL))
+    made = SimpleNamespace(
         __version__="0.3.36",
         llama_context_default_params=lambda: SimpleNamespace(**context),
         llama_model_default_params=lambda: SimpleNamespace(**model),
+        llama_log_callback=lambda callback: callback,
+        llama_log_set=lambda callback, _data: setattr(made, "log", callback),
+        llama_backend_init=lambda: None,
     )
+    return made
 
 
-def test_the_expected_defaults_are_accepted():
-    llama_abi._check_abi(fake_library())
-    llama_abi._check_abi(llama_abi.library())
+def test_the_expected_defaults_are_accepted(binding_to):
+    expected = bindings()
+    abi = binding_to(expected)
+    assert abi.library() is abi.library() is expected
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("n_ctx", 0),
-        ("n_batch", 512),
-        ("type_k", 0),
-        ("offload_kqv", False),
-        ("swa_full", False),
-        ("kv_unified", True),
-        ("use_extra_bufts", False),
-        ("vocab_only", True),
-    ],
-)
-def test_shifted_defaults_are_refused_and_named(name, value):
+@pytest.mark.parametrize("name", [*CONTEXT, *MODEL])
+def test_shifted_defaults_are_refused_and_named_before_anything_else_is_called(binding_to, name):
+    default = (CONTEXT | MODEL)[name]
+    foreign = bindings(**{name: not default if isinstance(default, bool) else default + 1})
+    abi = binding_to(foreign)
     with pytest.raises(EngineError, match=rf"0\.3\.36 \(defaults of {name} differ\)"):
-        llama_abi._check_abi(fake_library(**{name: value}))
+        abi.library()
+    assert not hasattr(foreign, "log")
 
 
-def test_a_foreign_library_is_refused_before_anything_is_called_in_it(monkeypatch):
-    monkeypatch.setattr(llama_abi, "_library", None)
-    monkeypatch.setitem(sys.modules, "llama_cpp", fake_library(kv_unified=True))
-    with pytest.raises(EngineError, match="does not match"):
-        llama_abi.library()
-    assert llama_abi._library is None
-
-
-def test_a_library_that_cannot_be_loaded_is_told(monkeypatch):
-    monkeypatch.setattr(llama_abi, "_library", None)
-    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+def test_a_library_that_cannot_be_loaded_is_told(binding_to):
     with pytest.raises(EngineError, match="llama-cpp-python cannot be loaded"):
-        llama_abi.library()
+        binding_to(None).library()
 
 
-def test_libllamas_log_goes_to_ours_and_the_last_error_is_kept(caplog):
+def test_libllamas_log_goes_to_ours_and_the_last_error_is_kept(binding_to, caplog):
     caplog.set_level(logging.DEBUG, logger="nodes.engine.llama_abi")
-    llama_abi._on_log(4, b"first \xff\n", None)
-    llama_abi._on_log(4, b"tensor missing\n", None)
-    llama_abi._on_log(4, b"\n", None)
-    llama_abi._on_log(3, b"by the way\n", None)
-    llama_abi._on_log(99, b"what?\n", None)
+    abi = binding_to(bindings())
+    log = abi.library().log
+    for level, line in ((4, b"first \xff\n"), (4, b"tensor missing\n"), (4, b"\n")):
+        log(level, line, None)
+    log(3, b"by the way\n", None)
+    log(99, b"what?\n", None)
     levels = [record.levelno for record in caplog.records]
     assert levels == [logging.WARNING, logging.WARNING, logging.INFO, logging.DEBUG]
-    assert llama_abi.take_last_error() == "tensor missing"
-    assert llama_abi.take_last_error() == ""
+    assert abi.take_last_error() == "tensor missing"
+    assert abi.take_last_error() == ""

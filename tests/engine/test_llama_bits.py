@@ -5,28 +5,20 @@ import contextlib
 import numpy as np
 import pytest
 
-from nodes.engine.protocol import Span
+from nodes.engine.cells import CellLog
 from nodes.engine.sampling import Sampling, sample
 from nodes.engine.selftest import run_self_test
-from tests.engine.llama_texts import FOREIGN, PROMPT, TEXT, needs_model, step, steps
+from tests.engine.llama_texts import FOREIGN, PROMPT, TEXT, feed, step, steps
+
+pytestmark = pytest.mark.model
 
 
-@needs_model
 def test_the_self_test_passes(model):
     assert run_self_test(model, prefix_lens=(24,)).failure == ""
 
 
-@needs_model
-@pytest.mark.parametrize("width", [2, 3, 7, 24])
-def test_wide_passes_give_the_bits_of_single_steps(model, alone, width):
-    model.forward([Span(0, 0, PROMPT)])
-    rows = [step(model, 0, TEXT[i : i + width]) for i in range(0, len(TEXT), width)]
-    assert np.array_equal(np.concatenate(rows), alone)
-
-
-@needs_model
 def test_rolled_back_guesses_leave_no_trace(model, alone):
-    model.forward([Span(0, 0, PROMPT)])
+    feed(model, (0, PROMPT))
     for index, token_id in enumerate(TEXT):
         wrong = FOREIGN[index : index + index % 5]
         row = step(model, 0, [token_id, *wrong])[0]
@@ -34,54 +26,32 @@ def test_rolled_back_guesses_leave_no_trace(model, alone):
         assert np.array_equal(row, alone[index])
 
 
-@needs_model
-def test_neighbours_in_the_same_passes_leave_no_trace(model, alone):
-    model.forward([Span(1, 0, FOREIGN[:9]), Span(0, 0, PROMPT), Span(2, 0, FOREIGN[9:30])])
-    for index, token_id in enumerate(TEXT):
-        spans = [Span(0, len(PROMPT) + index, [token_id], 1)]
-        spans.insert(index % 2, Span(1, model.length(1), FOREIGN[index : index + 2], 2))
-        if index % 3 == 0:
-            spans.append(Span(2, model.length(2), FOREIGN[index : index + 3]))
-        row = model.forward(spans)[0 if index % 2 else 2]
-        assert np.array_equal(row, alone[index])
-
-
-@needs_model
 def test_a_sequence_does_not_refill_the_hole_its_neighbour_left(model, alone):
     """llama.cpp would put the new cells below the sequence's own, and the bits would change."""
-    model.forward([Span(1, 0, FOREIGN[:30])])
-    model.forward([Span(0, 0, PROMPT)])
+    feed(model, (1, FOREIGN[:30]), (0, PROMPT))
     model.truncate(1, 0)
     assert np.array_equal(steps(model, 0, TEXT), alone)
 
 
-@needs_model
 def test_refilling_a_hole_would_change_the_bits(model, alone):
     """What the log of cells is for: with llama.cpp's own reuse of cells the test above fails."""
-    model.forward([Span(1, 0, FOREIGN[:30])])
-    model.forward([Span(0, 0, PROMPT)])
+    feed(model, (1, FOREIGN[:30]), (0, PROMPT))
+    cut = CellLog.truncate
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(model._log), "truncate", truncate_without_burial)
+        # As if the cells were the last ones, which may be taken again.
+        patch.setattr(CellLog, "truncate", lambda *args: cut(*args) or True)
         model.truncate(1, 0)
     assert not np.array_equal(steps(model, 0, TEXT), alone)
 
 
-def truncate_without_burial(log, seq_id, length):
-    log.lengths[seq_id] = length
-    log._runs[seq_id] = []
-    return True
-
-
-@needs_model
 def test_batch_threads_change_no_bit(model, alone):
     with contextlib.ExitStack() as stack:
         stack.callback(model.set_threads, 1)
         model.set_threads(2)
-        model.forward([Span(0, 0, PROMPT)])
+        feed(model, (0, PROMPT))
         assert np.array_equal(step(model, 0, TEXT), alone)
 
 
-@needs_model
 def test_sampling_the_engines_logits_is_repeatable(model):
     """What law 1 is for: a text does not depend on the guesses that were verified with it."""
     sampling = Sampling(temperature=0.9, top_k=40, top_p=0.95, seed=5)

@@ -3,29 +3,29 @@
 import numpy as np
 import pytest
 
+from nodes.engine.cells import CellLog
 from nodes.engine.protocol import CacheFullError, Span
 from tests.engine.llama_texts import (
     FOREIGN,
     NUM_CELLS,
     PROMPT,
     TEXT,
-    needs_model,
+    feed,
     note_compactions,
     step,
     steps,
 )
 
+pytestmark = pytest.mark.model
 
-@needs_model
+
 def test_a_forced_compaction_keeps_the_bits(model, alone, monkeypatch):
-    compactions = note_compactions(model, monkeypatch)
-    model.forward([Span(1, 0, FOREIGN[:50])])
-    model.forward([Span(0, 0, PROMPT)])
-    model.forward([Span(2, 0, FOREIGN[50:80])])
+    compactions = note_compactions(monkeypatch)
+    feed(model, (1, FOREIGN[:50]), (0, PROMPT), (2, FOREIGN[50:80]))
     rows = []
     for index, token_id in enumerate(TEXT):
         # A neighbour that comes and goes leaves garbage above and below until no cell is left.
-        model.forward([Span(3, 0, FOREIGN[:40])])
+        feed(model, (3, FOREIGN[:40]))
         rows.append(step(model, 0, [token_id]))
         model.truncate(3, 0)
         if index == 5:
@@ -39,23 +39,17 @@ def test_a_forced_compaction_keeps_the_bits(model, alone, monkeypatch):
     assert np.array_equal(survivor, step(model, 1, FOREIGN[:12])[7:])
 
 
-@needs_model
 def test_a_due_compaction_keeps_the_bits(model, alone, monkeypatch):
-    compactions = note_compactions(model, monkeypatch)
-    model.forward([Span(1, 0, FOREIGN[:100])])
-    model.forward([Span(0, 0, PROMPT)])
+    compactions = note_compactions(monkeypatch)
+    feed(model, (1, FOREIGN[:100]), (0, PROMPT))
     model.truncate(1, 0)
-    model._log.wasted_reads = 10**6
+    monkeypatch.setattr(CellLog, "should_compact", lambda log: log.garbage > 0)
     assert np.array_equal(steps(model, 0, TEXT), alone)
-    assert compactions == [1]
-    assert model._log.garbage == 0
+    assert compactions == [100]
 
 
-@needs_model
 def test_a_full_cache_is_told_and_the_engine_stays_usable(model, alone):
-    model.forward([Span(0, 0, PROMPT)])
-    model.forward([Span(1, 0, [5] * 256)])
-    model.forward([Span(2, 0, [6] * 200)])
+    feed(model, (0, PROMPT), (1, [5] * 256), (2, [6] * 200))
     assert model.free_cells() == NUM_CELLS - 496
     with pytest.raises(CacheFullError) as caught:
         model.forward([Span(3, 0, FOREIGN[:17], 1)])
@@ -69,10 +63,8 @@ def test_a_full_cache_is_told_and_the_engine_stays_usable(model, alone):
     assert np.array_equal(steps(model, 0, TEXT[16:]), alone[16:])
 
 
-@needs_model
 def test_a_copied_prefix_goes_on_with_the_same_bits(model, alone):
-    model.forward([Span(1, 0, FOREIGN[:10])])
-    model.forward([Span(2, 0, PROMPT + FOREIGN[:20])])
+    feed(model, (1, FOREIGN[:10]), (2, PROMPT + FOREIGN[:20]))
     model.copy_prefix(2, 0, len(PROMPT))
     assert (model.length(0), model.length(2)) == (40, 60)
     rows = [step(model, 0, TEXT[:8])]
@@ -87,25 +79,24 @@ def test_a_copied_prefix_goes_on_with_the_same_bits(model, alone):
     assert np.array_equal(ahead, step(model, 0, PROMPT + FOREIGN[:24])[60:])
 
 
-@needs_model
-def test_a_compaction_gives_sharers_cells_of_their_own(model, alone):
-    model.forward([Span(1, 0, FOREIGN[:10])])
-    model.forward([Span(2, 0, PROMPT)])
+def test_a_compaction_gives_sharers_cells_of_their_own(model, alone, monkeypatch):
+    feed(model, (1, FOREIGN[:10]), (2, PROMPT))
     model.copy_prefix(2, 0, len(PROMPT))
     rows = [steps(model, 0, TEXT[:8])]
-    model._compact(1)
-    assert model._log.used == 10 + 40 + 48
+    assert model.free_cells() == NUM_CELLS - (10 + 40 + 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(CellLog, "should_compact", lambda _log: True)
+        rows.append(steps(model, 0, TEXT[8:9]))
+    assert model.free_cells() == NUM_CELLS - (10 + 40 + 49)
     model.truncate(2, 0)
-    rows.append(steps(model, 0, TEXT[8:]))
+    rows.append(steps(model, 0, TEXT[9:]))
     assert np.array_equal(np.concatenate(rows), alone)
 
 
-@needs_model
 @pytest.mark.parametrize("cut", [20, len(PROMPT)])
 def test_a_saved_prefix_goes_on_with_the_same_bits(model, alone, cut):
     # Saved from cells between those of neighbours, shared ones, behind rejected guesses.
-    model.forward([Span(1, 0, FOREIGN[:10])])
-    model.forward([Span(0, 0, PROMPT[:15])])
+    feed(model, (1, FOREIGN[:10]), (0, PROMPT[:15]))
     step(model, 0, FOREIGN[:3])
     model.truncate(0, 15)
     model.forward([Span(1, 10, FOREIGN[10:14]), Span(0, 15, PROMPT[15:])])
@@ -114,34 +105,31 @@ def test_a_saved_prefix_goes_on_with_the_same_bits(model, alone, cut):
     saved = model.save(0)
     assert saved.length == len(PROMPT) + 4
     model.truncate(0, 0)
-    model.forward([Span(1, 14, FOREIGN[14:20])])
+    feed(model, (1, FOREIGN[14:20]))
     model.restore(0, saved, cut)
     assert model.length(0) == cut
     rows = []
     if cut < len(PROMPT):
-        model.forward([Span(0, cut, PROMPT[cut:])])
+        feed(model, (0, PROMPT[cut:]))
     rows.append(step(model, 0, TEXT[:8]))
     model.truncate(2, 0)
-    model.forward([Span(2, 0, FOREIGN[:30])])
+    feed(model, (2, FOREIGN[:30]))
     rows.append(steps(model, 0, TEXT[8:16]))
     model.truncate(1, 0)
     rows.append(step(model, 0, TEXT[16:]))
     assert np.array_equal(np.concatenate(rows), alone)
 
 
-@needs_model
 def test_a_prefix_is_restored_into_a_cache_full_of_garbage(model, alone, monkeypatch):
-    compactions = note_compactions(model, monkeypatch)
-    model.forward([Span(0, 0, PROMPT)])
+    compactions = note_compactions(monkeypatch)
+    feed(model, (0, PROMPT))
     saved = model.save(0)
     model.truncate(0, 0)
     # Garbage up to the last cells, with a neighbour that lives in the middle of it.
-    model.forward([Span(1, 0, FOREIGN)])
-    model.forward([Span(2, 0, FOREIGN[:90])])
-    model.forward([Span(3, 0, FOREIGN)])
+    feed(model, (1, FOREIGN), (2, FOREIGN[:90]), (3, FOREIGN))
     model.truncate(1, 0)
     model.restore(0, saved, len(PROMPT))
-    assert compactions == [len(PROMPT)]
+    assert len(compactions) == 1
     assert np.array_equal(steps(model, 0, TEXT), alone)
     model.truncate(0, 0)
     survivor = step(model, 2, FOREIGN[90:95])
@@ -149,12 +137,10 @@ def test_a_prefix_is_restored_into_a_cache_full_of_garbage(model, alone, monkeyp
     assert np.array_equal(survivor, step(model, 2, FOREIGN[:95])[90:])
 
 
-@needs_model
 def test_a_prefix_for_which_there_are_no_cells_is_not_restored(model, alone):
-    model.forward([Span(0, 0, PROMPT)])
+    feed(model, (0, PROMPT))
     saved = model.save(0)
-    model.forward([Span(1, 0, [5] * 256)])
-    model.forward([Span(2, 0, [6] * 190)])
+    feed(model, (1, [5] * 256), (2, [6] * 190))
     with pytest.raises(CacheFullError):
         model.restore(3, saved, 1)
     assert [model.length(i) for i in range(4)] == [40, 256, 190, 0]
@@ -163,16 +149,13 @@ def test_a_prefix_for_which_there_are_no_cells_is_not_restored(model, alone):
     assert np.array_equal(steps(model, 3, TEXT), alone)
 
 
-@needs_model
 def test_shared_cells_that_were_given_up_are_not_taken_for_free(model):
-    model.forward([Span(0, 0, FOREIGN[:50])])
-    model.forward([Span(1, 0, FOREIGN[:200])])
+    feed(model, (0, FOREIGN[:50]), (1, FOREIGN[:200]))
     model.copy_prefix(1, 2, 200)
     assert model.free_cells() == NUM_CELLS - 250
     model.truncate(1, 0)
     model.truncate(2, 0)
     # 462 cells are free only after a compaction, which must happen by itself.
     assert model.free_cells() == NUM_CELLS - 50
-    model.forward([Span(3, 0, [7] * 256)])
-    model.forward([Span(0, 50, [8] * 206)])
+    feed(model, (3, [7] * 256), (0, [8] * 206))
     assert model.free_cells() == 0

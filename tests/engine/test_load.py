@@ -1,7 +1,6 @@
 """open_model: the fastest exact form, tested and timed once; with an engine that costs nothing."""
 
 import contextlib
-import logging
 from types import SimpleNamespace
 
 import pytest
@@ -74,37 +73,38 @@ def config(tmp_path, **changes):
     return LlamaConfig(path=tmp_path / "m.gguf", **changes)
 
 
-def test_repacked_weights_stay_where_they_are_exact(machine, tmp_path):
+@pytest.mark.parametrize(
+    ("plain", "repacked", "taken", "verdict"),
+    [
+        pytest.param(True, True, [True], True, id="repacked weights where they are exact"),
+        pytest.param(True, False, [True, False], True, id="plain ones where only they are"),
+        # Nothing is promised, so it may as well be fast.
+        pytest.param(False, False, [True, False, True], False, id="repacked where none is exact"),
+    ],
+)
+def test_the_fastest_exact_form_is_taken(
+    machine, tmp_path, caplog, plain, repacked, taken, verdict
+):
+    machine.exact_with = {False: plain, True: repacked}
     opened = open_model(config(tmp_path), None)
-    assert opened.model.llama_config.repack
-    assert opened.model.verdict is True
-    assert opened.model.digest == "bits"
-    assert opened.costs == COSTS
-    assert machine.calls == ["self-test", "calibrate"]
+    *others, last = FakeLlama.opened
+    assert [model.llama_config.repack for model in FakeLlama.opened] == taken
+    assert (opened.model, opened.costs, last.closed) == (last, COSTS, False)
+    assert all(model.closed for model in others)
+    assert (last.verdict, last.digest) == (verdict, "bits")
+    assert machine.calls == ["self-test", "calibrate"] * len(taken)
+    # The file is hashed once.
+    known = {model.model_hash for model in FakeLlama.opened[1:]}
+    assert known <= {FakeLlama.opened[0].info.model_hash}
+    told = "not exact on this device: a pass of 2 differs: MUL_MAT of blk.0"
+    assert (told in caplog.text) == (not verdict)
 
 
-def test_plain_weights_are_taken_where_repacked_ones_are_not_exact(machine, tmp_path):
-    machine.exact_with = {True: False, False: True}
-    opened = open_model(config(tmp_path), None)
-    first, second = FakeLlama.opened
-    assert first.closed
-    assert not second.closed
-    assert opened.model is second
-    assert not second.llama_config.repack
-    assert second.verdict is True
-    # The file is not hashed again.
-    assert second.model_hash == first.info.model_hash
-
-
-def test_a_device_without_an_exact_form_is_told(machine, tmp_path, caplog):
-    machine.exact_with = {True: False, False: False}
-    with caplog.at_level(logging.WARNING):
-        opened = open_model(config(tmp_path), None)
+def test_profile_fast_is_not_tested_and_promises_nothing(machine, tmp_path):
+    opened = open_model(config(tmp_path, profile="fast"), None)
+    assert machine.calls == ["calibrate"]
     assert opened.model.verdict is False
-    # Nothing is promised, so it may as well be fast.
     assert opened.model.llama_config.repack
-    assert [model.closed for model in FakeLlama.opened] == [True, True, False]
-    assert "not exact on this device: a pass of 2 differs: MUL_MAT of blk.0" in caplog.text
 
 
 def test_a_model_whose_difference_is_not_found_serves_all_the_same(
@@ -118,13 +118,6 @@ def test_a_model_whose_difference_is_not_found_serves_all_the_same(
     opened = open_model(config(tmp_path), None)
     assert opened.model.verdict is False
     assert "not exact on this device: a pass of 2 differs" in caplog.text
-
-
-def test_profile_fast_is_not_tested_and_promises_nothing(machine, tmp_path):
-    opened = open_model(config(tmp_path, profile="fast"), None)
-    assert machine.calls == ["calibrate"]
-    assert opened.model.verdict is False
-    assert opened.model.llama_config.repack
 
 
 def test_the_second_opening_measures_nothing(machine, tmp_path):

@@ -29,10 +29,6 @@ def test_the_logarithm_is_within_1e_15_of_its_size(x):
         assert off <= abs(true) * decimal.Decimal("1e-15")
 
 
-def test_the_logarithm_of_one_is_nothing():
-    assert portable_math.log([1.0]).tolist() == [0.0]
-
-
 @pytest.mark.parametrize("step_bits", [10, 20])
 def test_powers_come_from_the_nearest_integers_to_the_true_ones(step_bits):
     """All entries of both tables: steps that are one digit only, and the other factor is 2^30."""

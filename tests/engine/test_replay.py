@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from nodes.engine.protocol import CacheFullError, InvalidInputError, ModelFileError, Span
+from nodes.engine.protocol import InvalidInputError, ModelFileError, Span
 from nodes.engine.recording import RecordedModel
 from nodes.engine.replay import ReplayConfig, ReplayModel, ReplayTokenizer, pass_seconds
 from nodes.engine.sampling import probability
@@ -13,7 +12,7 @@ from policies.latency import CostTable, NodeCosts
 from tests.engine.recordings import COSTS, toy_recording
 
 RECORDING = toy_recording(0.7)
-TEXT, OTHER = RECORDING.texts[:2]
+TEXT = RECORDING.texts[0]
 PROMPT = TEXT.prompt_ids
 
 
@@ -39,49 +38,29 @@ def replay(clock=None, draft="", **changes):
     return ReplayModel(ReplayConfig(**settings), now=clock.now, sleep=clock.sleep)
 
 
-def test_the_text_comes_token_by_token_and_in_one_pass():
-    model = replay()
-    model.forward([Span(0, 0, PROMPT[:-1])])
-    last, token_ids = PROMPT[-1], []
-    for _ in TEXT.output_ids:
-        last = int(model.forward([Span(0, model.length(0), (last,), 1)])[0].argmax())
-        token_ids.append(last)
-    fed = (*PROMPT, *TEXT.output_ids)
-    rows = model.forward([Span(1, 0, fed, len(TEXT.output_ids) + 1)])
-    assert tuple(token_ids) == TEXT.output_ids
-    assert tuple(rows[:-1].argmax(axis=1)) == TEXT.output_ids
-    assert rows.dtype == np.float32
-
-
-def test_rows_are_in_span_order_beside_prompts():
-    model = replay()
-    model.forward([Span(5, 0, PROMPT), Span(2, 0, OTHER.prompt_ids[:-1])])
-    spans = [
-        Span(2, model.length(2), OTHER.prompt_ids[-1:], 1),
-        Span(0, 0, PROMPT[:3]),
-        Span(5, len(PROMPT), TEXT.output_ids[:2], 2),
-    ]
-    rows = model.forward(spans)
-    assert tuple(rows.argmax(axis=1)) == (OTHER.output_ids[0], *TEXT.output_ids[1:3])
-    assert [model.length(i) for i in (0, 2, 5)] == [3, len(OTHER.prompt_ids), len(PROMPT) + 2]
-
-
-def test_a_draft_guesses_as_recorded():
-    model = replay(draft="draft-0")
+def test_a_target_says_its_texts_and_a_draft_guesses_as_recorded():
     guesses = TEXT.guesses[0]
-    rows = model.forward([Span(0, 0, (*PROMPT, *TEXT.output_ids[:-1]), len(TEXT.output_ids))])
-    assert tuple(rows.argmax(axis=1)) == guesses.token_ids
+    drafts = (RecordedModel("draft-0", "b", "how"),)
+    recording = replace(RECORDING, drafts=drafts)
+    for draft, token_ids, how in (("", TEXT.output_ids, ""), ("draft-0", guesses.token_ids, "how")):
+        model = replay(recording=recording, draft=draft)
+        assert model.calibration == how
+        fed = (*PROMPT, *TEXT.output_ids[:-1])
+        rows = model.forward([Span(0, 0, fed, len(TEXT.output_ids))])
+        assert tuple(rows.argmax(axis=1)) == token_ids
     found = [probability(row, i) for row, i in zip(rows, guesses.token_ids, strict=True)]
     assert found == pytest.approx(guesses.probabilities, rel=1e-4)
     with pytest.raises(ModelFileError, match="no draft 'other'"):
         replay(draft="other")
 
 
-def test_a_draft_brings_its_calibration():
-    drafts = (RecordedModel("draft-0", "b", "how"),)
-    recording = replace(RECORDING, drafts=drafts)
-    assert replay(recording=recording, draft="draft-0").calibration == "how"
-    assert replay(recording=recording).calibration == ""
+def test_a_text_that_was_not_recorded_changes_nothing():
+    model = replay()
+    model.forward([Span(0, 0, PROMPT)])
+    wrong = next(i for i in range(RECORDING.num_vocab) if i != TEXT.output_ids[0])
+    with pytest.raises(InvalidInputError):
+        model.forward([Span(1, 0, PROMPT), Span(0, len(PROMPT), [wrong], 1)])
+    assert [model.length(0), model.length(1)] == [len(PROMPT), 0]
 
 
 def test_it_says_that_it_is_emulated_and_shares_a_vocabulary_with_its_drafts():
@@ -139,64 +118,6 @@ def test_used_cells_are_those_before_the_pass():
     model.forward([Span(0, 0, PROMPT[:2])])
     model.forward([Span(1, 0, PROMPT[:3])])
     assert clock.naps == pytest.approx([0, 6], abs=1e-6)
-
-
-def test_a_prefix_is_copied_with_what_is_known_of_it():
-    model = replay()
-    model.forward([Span(0, 0, (*PROMPT, *TEXT.output_ids[:4]))])
-    model.copy_prefix(0, 1, len(PROMPT) + 2)
-    model.copy_prefix(0, 2, 3)
-    (row,) = model.forward([Span(1, len(PROMPT) + 2, TEXT.output_ids[2:3], 1)])
-    assert row.argmax() == TEXT.output_ids[3]
-    (row,) = model.forward([Span(2, 3, PROMPT[3:], 1)])
-    assert row.argmax() == TEXT.output_ids[0]
-
-
-def test_a_prefix_is_saved_and_goes_on_as_it_would_have():
-    model = replay()
-    model.forward([Span(0, 0, (*PROMPT, *TEXT.output_ids[:4]))])
-    saved = model.save(0)
-    assert saved.length == len(PROMPT) + 4
-    model.truncate(0, 0)
-    model.restore(1, saved, len(PROMPT) + 2)
-    (row,) = model.forward([Span(1, len(PROMPT) + 2, TEXT.output_ids[2:3], 1)])
-    assert row.argmax() == TEXT.output_ids[3]
-    for call in (lambda: model.save(0), lambda: model.restore(1, saved, 1)):
-        with pytest.raises(InvalidInputError):
-            call()
-
-
-def test_invalid_calls_change_nothing():
-    model = replay(max_sequences=2)
-    model.forward([Span(0, 0, PROMPT)])
-    wrong = next(i for i in range(RECORDING.num_vocab) if i != TEXT.output_ids[0])
-    calls = [
-        lambda: model.truncate(0, len(PROMPT) + 1),
-        lambda: model.truncate(0, -1),
-        lambda: model.truncate(2, 0),
-        lambda: model.length(-1),
-        lambda: model.copy_prefix(0, 0, 1),
-        lambda: model.copy_prefix(0, 1, len(PROMPT) + 1),
-        lambda: model.copy_prefix(0, 1, 0),
-        lambda: model.forward([Span(0, 2, [1])]),
-        lambda: model.forward([Span(1, 0, PROMPT), Span(0, len(PROMPT), [wrong], 1)]),
-    ]
-    for call in calls:
-        with pytest.raises(InvalidInputError):
-            call()
-    assert [model.length(0), model.length(1)] == [len(PROMPT), 0]
-
-
-def test_a_full_cache_is_refused_and_close_frees_it():
-    model = replay(num_cells=len(PROMPT) + 1)
-    model.forward([Span(0, 0, PROMPT)])
-    with pytest.raises(CacheFullError) as caught:
-        model.forward([Span(1, 0, OTHER.prompt_ids[:2])])
-    assert (caught.value.wanted, caught.value.free) == (2, 1)
-    model.forward([Span(1, 0, OTHER.prompt_ids[:1])])
-    assert model.free_cells() == 0
-    model.close()
-    assert model.free_cells() == len(PROMPT) + 1
 
 
 def test_the_tokenizer_knows_the_recorded_prompts():

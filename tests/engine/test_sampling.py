@@ -5,6 +5,7 @@ Seeds are fixed, so the statistical tests always give the same verdict.
 
 import math
 from collections import Counter
+from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from nodes.engine.noise import gumbel_noise, gumbel_of_bits
 from nodes.engine.portable_math import power_of_half
 from nodes.engine.protocol import EngineError
-from nodes.engine.sampling import Sampling, _kept_ids, _noisy_argmax, sample, top_k_ids
+from nodes.engine.sampling import Sampling, sample, top_k_ids
 from tests.engine.plain_law1 import kept_by_top_p, plain_log, plain_noise, plain_steps
 
 
@@ -37,14 +38,18 @@ def logits_rows(draw, max_vocab=2500):
 
 
 temperatures = st.sampled_from([1e-6, 0.05, 0.8, 1.0, 7.0, 100.0]) | st.floats(0.01, 3.0)
-samplings = st.builds(
+unfiltered = st.builds(
     Sampling,
     temperature=temperatures,
+    seed=st.integers(0, 2**63 - 1),
+    choice=st.integers(0, 2**32 - 1),
+)
+filtered = st.builds(
+    replace,
+    unfiltered,
     top_k=st.sampled_from([0, 0, 1, 5, 40, 1030, 10**6]),
     top_p=st.sampled_from([1.0, 1e-9, 0.3, 0.9, 0.95, 0.9999, 1.0 - 2.0**-53]),
     min_p=st.sampled_from([0.0, 0.0, 1e-9, 0.05, 0.5, 1.0]),
-    seed=st.integers(0, 2**63 - 1),
-    choice=st.integers(0, 2**32 - 1),
 )
 positions = st.integers(0, 2**31 - 1)
 
@@ -74,10 +79,6 @@ def reference_sample(logits, sampling, position):
     noise = gumbel_noise(sampling.seed, sampling.choice, position, np.arange(len(logits)))
     scores = logits.astype(np.float64) / sampling.temperature + noise
     return max(sorted(reference_kept(logits, sampling)), key=lambda i: scores[i])
-
-
-def kept_ids(logits, sampling):
-    return _kept_ids(logits, float(logits.max()), sampling)
 
 
 def probabilities(logits, sampling):
@@ -119,25 +120,17 @@ FILTERS = [
 
 
 @pytest.mark.parametrize("filters", FILTERS)
-@pytest.mark.parametrize(("num_vocab", "temperature"), [(12, 1.0), (200, 0.7)])
-def test_samples_over_positions_follow_the_target(num_vocab, temperature, filters):
+@pytest.mark.parametrize(("num_vocab", "temperature"), [(12, 1.0), (12, 1.5), (200, 0.7)])
+@pytest.mark.parametrize("vary", ["position", "seed"])
+def test_samples_follow_the_target(vary, num_vocab, temperature, filters):
     logits = make_logits(num_vocab, num_vocab)
     sampling = Sampling(temperature=temperature, seed=3, **filters)
-    num_samples = 8000
-    drawn = [sample(logits, sampling, position) for position in range(num_samples)]
+    if vary == "position":
+        drawn = [sample(logits, sampling, position) for position in range(8000)]
+    else:
+        drawn = [sample(logits, replace(sampling, seed=seed), 17) for seed in range(8000)]
     counts = np.bincount(drawn, minlength=num_vocab)
-    assert chi_square_excess(counts, num_samples * probabilities(logits, sampling)) < 1.0
-
-
-@pytest.mark.parametrize("filters", FILTERS)
-@pytest.mark.parametrize(("num_vocab", "temperature"), [(12, 1.5), (130, 1.0)])
-def test_samples_over_seeds_follow_the_target(num_vocab, temperature, filters):
-    logits = make_logits(num_vocab + 1, num_vocab)
-    samplings = [Sampling(temperature=temperature, seed=seed, **filters) for seed in range(8000)]
-    drawn = [sample(logits, sampling, 17) for sampling in samplings]
-    counts = np.bincount(drawn, minlength=num_vocab)
-    expected = len(samplings) * probabilities(logits, samplings[0])
-    assert chi_square_excess(counts, expected) < 1.0
+    assert chi_square_excess(counts, 8000 * probabilities(logits, sampling)) < 1.0
 
 
 def test_chi_square_would_notice_a_slightly_wrong_temperature():
@@ -173,31 +166,21 @@ def test_noise_of_different_streams_is_independent(vary):
     assert chi_square_excess(table, [8000 / 64] * 64) < 1.0
 
 
-def test_three_choices_of_one_seed_differ():
-    logits = make_logits(1, 50, 0.5)
-    texts = [
-        tuple(sample(logits, Sampling(temperature=1.0, seed=8, choice=c), p) for p in range(40))
-        for c in range(3)
-    ]
-    assert len(set(texts)) == 3
-
-
-@given(logits_rows(), samplings, positions)
-@settings(max_examples=150)
+@given(logits_rows(), unfiltered | filtered, positions)
+@settings(max_examples=400)
 def test_sample_equals_the_full_computation(logits, sampling, position):
     chosen = sample(logits, sampling, position)
     assert chosen == reference_sample(logits, sampling, position)
     assert chosen == sample(logits.copy(), sampling, position)
 
 
-@given(logits_rows(), temperatures, st.integers(0, 2**40), positions)
-@settings(max_examples=150)
-def test_noisy_argmax_equals_the_full_computation(logits, temperature, seed, position):
-    noise = gumbel_noise(seed, 0, position, np.arange(len(logits)))
-    scores = logits.astype(np.float64) / temperature + noise
-    sampling = Sampling(temperature=temperature, seed=seed)
-    chosen = _noisy_argmax(logits, float(logits.max()), sampling, position)
-    assert chosen == int(scores.argmax())
+@pytest.mark.parametrize("ties", [False, True])
+def test_top_p_may_leave_thousands_of_tokens(ties):
+    logits = make_logits(4, 6000, 0.05, ties=ties)
+    sampling = Sampling(temperature=0.9, top_p=0.9)
+    assert len(reference_kept(logits, sampling)) > 4000
+    for position in range(20):
+        assert sample(logits, sampling, position) == reference_sample(logits, sampling, position)
 
 
 @given(
@@ -228,7 +211,7 @@ def test_the_portable_noise_decides_between_scores_that_are_nearly_equal(
     assert chosen == scores.index(max(scores))
 
 
-def test_noisy_argmax_finds_winners_far_below_the_best():
+def test_winners_are_found_however_far_below_the_best():
     """One token 9 above 20,000 others: nine nats are more than the shortcut looks at first."""
     logits = np.zeros(20_000, dtype=np.float32)
     logits[4321] = 9.0
@@ -236,7 +219,7 @@ def test_noisy_argmax_finds_winners_far_below_the_best():
     far = 0
     for position in range(60):
         noise = gumbel_noise(2, 0, position, np.arange(len(logits)))
-        chosen = _noisy_argmax(logits, 9.0, sampling, position)
+        chosen = sample(logits, sampling, position)
         assert chosen == int((logits + noise).argmax())
         far += chosen != 4321
     assert 0 < far < 60
@@ -255,86 +238,31 @@ def test_top_k_takes_positive_and_negative_zero_as_equal():
     assert top_k_ids(logits, 100).tolist() == expected[:100]
 
 
-@given(logits_rows(), samplings)
-@settings(max_examples=150)
-def test_kept_ids_equal_the_filters_on_a_sorted_vocabulary(logits, sampling):
-    if sampling.top_k == 0 and sampling.top_p == 1.0 and sampling.min_p == 0.0:
-        return
-    if sampling.top_k >= len(logits) and sampling.top_p == 1.0 and sampling.min_p == 0.0:
-        return
-    assert sorted(kept_ids(logits, sampling).tolist()) == sorted(reference_kept(logits, sampling))
+def sampled(logits, **filters):
+    """Tokens of a few likely ones that remain after filters: each is sampled sooner or later."""
+    sampling = Sampling(temperature=1.0, **filters)
+    return {sample(logits, sampling, position) for position in range(400)}
 
 
-@pytest.mark.parametrize("ties", [False, True])
-@pytest.mark.parametrize(
-    ("scale", "num_kept"), [(0.05, range(1025, 6000)), (3.0, range(2, 1024))], ids=["flat", "peak"]
-)
-def test_top_p_without_top_k_keeps_the_least_set_that_reaches_it(scale, num_kept, ties):
-    logits = make_logits(4, 6000, scale, ties=ties)
-    sampling = Sampling(temperature=0.9, top_p=0.9)
-    kept = kept_ids(logits, sampling)
-    assert len(kept) in num_kept
-    assert sorted(kept.tolist()) == sorted(reference_kept(logits, sampling))
-    everything = probabilities(logits, Sampling(temperature=0.9))
-    assert everything[kept].sum() == pytest.approx(0.9, abs=everything[kept].min())
-
-
-def test_the_share_of_top_p_is_of_exact_sums():
+def test_the_share_of_top_p_is_of_exact_sums_and_of_equals_the_lowest_ids_come_first():
     """A float64 of tenths is a little more or less than they are: n tenths of ten stay n."""
     equal = np.zeros(10, dtype=np.float32)
     for tenths in range(1, 10):
-        kept = kept_ids(equal, Sampling(temperature=1.0, top_p=tenths / 10))
-        assert sorted(kept.tolist()) == list(range(tenths))
-        more = kept_ids(equal, Sampling(temperature=1.0, top_p=tenths / 10 + 1e-9))
-        assert len(more) == tenths + 1
-
-
-@given(logits_rows(), temperatures)
-@settings(max_examples=50, deadline=None)
-def test_what_is_kept_is_nearly_what_exact_exponentials_keep(logits, temperature):
-    """Weights are within 1e-6 of the exponentials: a share a little less keeps no more."""
-    for top_p in (0.3, 0.9):
-        kept = kept_ids(logits, Sampling(temperature=temperature, top_p=top_p))
-        mass = probabilities(logits, Sampling(temperature=temperature))
-        assert mass[kept].sum() >= top_p - 1e-5
-        assert mass[kept].sum() - mass[kept].min() <= top_p + 1e-5
-
-
-def test_top_p_keeps_the_lowest_ids_of_a_tie():
-    kept = kept_ids(np.zeros(10, dtype=np.float32), Sampling(temperature=1.0, top_p=0.45))
-    assert sorted(kept.tolist()) == [0, 1, 2, 3, 4]
-
-
-def test_top_p_comes_after_top_k():
-    # Of two equal tokens that top-k leaves, 0.4 takes one; of ten, it would take four.
-    kept = kept_ids(np.zeros(10, dtype=np.float32), Sampling(temperature=1.0, top_k=2, top_p=0.4))
-    assert kept.tolist() == [0]
+        assert sampled(equal, top_p=tenths / 10) == set(range(tenths))
+        assert sampled(equal, top_p=tenths / 10 + 1e-9) == set(range(tenths + 1))
+    # Of two that top-k leaves, 0.4 takes one; of ten, it would take four.
+    assert sampled(equal, top_k=2, top_p=0.4) == {0}
 
 
 def test_min_p_is_relative_to_the_best_token():
     logits = np.log(np.array([0.5, 0.26, 0.24, 0.2], dtype=np.float32))
-    kept = kept_ids(logits, Sampling(temperature=1.0, min_p=0.5))
-    assert sorted(kept.tolist()) == [0, 1]
-
-
-def test_a_top_k_beyond_the_vocabulary_changes_nothing():
-    logits = make_logits(9, 300)
-    for position in range(20):
-        plain = sample(logits, Sampling(temperature=1.0, seed=4), position)
-        assert sample(logits, Sampling(temperature=1.0, seed=4, top_k=300), position) == plain
+    assert sampled(logits, min_p=0.5) == {0, 1}
 
 
 def test_greedy_takes_the_best_and_ties_go_to_the_lowest_id():
     logits = np.array([1.0, 5.0, 5.0, 2.0], dtype=np.float32)
     for position in range(5):
         assert sample(logits, Sampling(seed=position), position) == 1
-
-
-def test_least_temperature_is_greedy_on_distinct_logits():
-    logits = make_logits(2, 500)
-    for position in range(20):
-        sampling = Sampling(temperature=1e-6, seed=position)
-        assert sample(logits, sampling, position) == int(logits.argmax())
 
 
 @given(
@@ -431,11 +359,3 @@ def test_tokens_that_a_grammar_takes_out_are_never_sampled():
     for filters in ({}, {"top_k": 7}, {"top_p": 0.8}, {"min_p": 0.1}):
         sampling = Sampling(temperature=0.9, seed=4, **filters)
         assert {sample(logits, sampling, position) for position in range(20)} == {5, 1500}
-
-
-def test_extreme_values_are_accepted_and_sampled():
-    logits = make_logits(1, 100)
-    sampling = Sampling(
-        temperature=100.0, top_p=1.0, min_p=1.0, seed=(1 << 63) - 1, choice=(1 << 32) - 1
-    )
-    assert sample(logits, sampling, (1 << 31) - 1) == int(logits.argmax())

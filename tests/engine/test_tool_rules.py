@@ -58,9 +58,21 @@ TAGGED = f"<tool_call>\n{call()}\n</tool_call>"
 WHOLE, OPEN, NOT = (True, True), (True, False), (False, False)
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
+# Some models write JSON only. With the name of a tool it is held to its schema.
+PRETTY = '{\n  "name": "weather",\n  "arguments": {\n    "city": "Köln"\n  }\n}'
+ODD_CALL = '<tool_call>\n{"name": "a\\"b", "arguments": {}}\n</tool_call>'
+RULES = {
+    "hermes": grammar("hermes"),
+    "hermes, a call must come": grammar("hermes", "required"),
+    "hermes, one call": grammar("hermes", parallel=False),
+    "hermes, one call must come": grammar("hermes", "required", parallel=False),
+    "llama3": grammar("llama3"),
+    "llama3, a call must come": grammar("llama3", "required"),
+    "mistral": grammar("mistral"),
+    "mistral, one call must come": grammar("mistral", "required", parallel=False),
+}
+TEXTS = {
+    "hermes": [
         ("", WHOLE),
         ("Any text. {} <tool_cal", WHOLE),
         (TAGGED, WHOLE),
@@ -72,21 +84,49 @@ WHOLE, OPEN, NOT = (True, True), (True, False), (False, False)
         (TAGGED.replace("weather", "whether"), NOT),
         (TAGGED.replace("city", "town"), NOT),
         (TAGGED.replace('"Köln"', "3"), NOT),
+        (ODD_CALL, WHOLE),
+        (PRETTY, WHOLE),
+        (f"```json\n{PRETTY}\n```", WHOLE),
+        (f"```json\n{PRETTY}", WHOLE),
+        (PRETTY + " And?", NOT),
+        (PRETTY.replace('"Köln"', "1"), NOT),
+        (PRETTY.replace("weather", "somebody") + " as an example", WHOLE),
+        ('```json\n{"name": "Ann"}\n```', WHOLE),
+        (f"So: {PRETTY}, and more", WHOLE),
     ],
+    "hermes, a call must come": [("", OPEN), ("Let", NOT), (TAGGED, WHOLE), (PRETTY, NOT)],
+    "hermes, one call": [(TAGGED, WHOLE), (f"{TAGGED}\n<tool", NOT)],
+    "hermes, one call must come": [(TAGGED, WHOLE), (f"{TAGGED}\n<tool", NOT)],
+    "llama3": [
+        ("", WHOLE),
+        ("Any text {", WHOLE),
+        (call(key="parameters"), WHOLE),
+        (call(key="parameters") + " ", NOT),
+        ('{"a"', NOT),
+    ],
+    "llama3, a call must come": [
+        ("", OPEN),
+        ("Any text {", NOT),
+        (call(key="parameters"), WHOLE),
+        ('{"a"', NOT),
+    ],
+    "mistral": [
+        ("Any text [", WHOLE),
+        (f"[{call()}, {call()}]", WHOLE),
+        (f"[{call()}", OPEN),
+        ("[1", NOT),
+    ],
+    "mistral, one call must come": [(f"[{call()}]", WHOLE), (f"[{call()},", NOT)],
+}
+
+
+@pytest.mark.parametrize(
+    ("rules", "text", "found"), [(name, *row) for name, rows in TEXTS.items() for row in rows]
 )
-def test_hermes(text: str, found: tuple[bool, bool]) -> None:
-    assert accepted(grammar("hermes"), text) == found
-
-
-def test_hermes_with_a_call_that_must_come_or_only_one() -> None:
-    must = grammar("hermes", "required")
-    assert accepted(must, "") == OPEN
-    assert accepted(must, "Let") == NOT
-    assert accepted(must, TAGGED) == WHOLE
-    for choice in ("auto", "required"):
-        alone = grammar("hermes", choice, parallel=False)
-        assert accepted(alone, TAGGED) == WHOLE
-        assert accepted(alone, f"{TAGGED}\n<tool") == NOT
+def test_calls_are_valid_and_free_text_stays_free(
+    rules: str, text: str, found: tuple[bool, bool]
+) -> None:
+    assert accepted(RULES[rules], text) == found
 
 
 def test_an_answer_without_calls_may_have_a_schema_of_its_own() -> None:
@@ -97,38 +137,6 @@ def test_an_answer_without_calls_may_have_a_schema_of_its_own() -> None:
         assert accepted(rules, text) == WHOLE
         assert accepted(rules, "It is") == NOT
         assert accepted(grammar(style, "required", answer=answer), '{"warm') == NOT
-
-
-def test_names_are_quoted() -> None:
-    odd = '<tool_call>\n{"name": "a\\"b", "arguments": {}}\n</tool_call>'
-    assert accepted(grammar("hermes"), odd) == WHOLE
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("", WHOLE),
-        ("Any text {", WHOLE),
-        (call(key="parameters"), WHOLE),
-        (call(key="parameters") + " ", NOT),
-        ('{"a"', NOT),
-    ],
-)
-def test_llama3(text: str, found: tuple[bool, bool]) -> None:
-    assert accepted(grammar("llama3"), text) == found
-    must = found if text.startswith("{") else (OPEN if not text else NOT)
-    assert accepted(grammar("llama3", "required"), text) == must
-
-
-def test_mistral() -> None:
-    rules = grammar("mistral")
-    assert accepted(rules, "Any text [") == WHOLE
-    assert accepted(rules, f"[{call()}, {call()}]") == WHOLE
-    assert accepted(rules, f"[{call()}") == OPEN
-    assert accepted(rules, "[1") == NOT
-    alone = grammar("mistral", "required", parallel=False)
-    assert accepted(alone, f"[{call()}]") == WHOLE
-    assert accepted(alone, f"[{call()},") == NOT
 
 
 def test_a_token_that_holds_the_end_of_a_mark_and_more_is_held_to_what_may_follow() -> None:
@@ -161,25 +169,3 @@ def test_what_describes_no_tools_is_refused_in_a_line(changes: dict[str, Any]) -
 def test_a_text_that_is_no_description_is_refused(text: str) -> None:
     with pytest.raises(GrammarError):
         GRAMMARS.begin(Grammar("tools", text))
-
-
-PRETTY = '{\n  "name": "weather",\n  "arguments": {\n    "city": "Köln"\n  }\n}'
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        (PRETTY, WHOLE),
-        (f"```json\n{PRETTY}\n```", WHOLE),
-        (f"```json\n{PRETTY}", WHOLE),
-        (PRETTY + " And?", NOT),
-        (PRETTY.replace('"Köln"', "1"), NOT),
-        (PRETTY.replace("weather", "somebody") + " as an example", WHOLE),
-        ('```json\n{"name": "Ann"}\n```', WHOLE),
-        (f"So: {PRETTY}, and more", WHOLE),
-    ],
-)
-def test_hermes_without_its_marks(text: str, found: tuple[bool, bool]) -> None:
-    """Some models write JSON only. With the name of a tool it is held to its schema."""
-    assert accepted(grammar("hermes"), text) == found
-    assert accepted(grammar("hermes", "required"), text) == NOT

@@ -78,8 +78,12 @@ def test_an_own_token_that_the_target_lacks_is_told_by_its_beginning() -> None:
     assert int(row.argmax()) == 8
 
 
+def toy(**changes: int) -> ToyModel:
+    return ToyModel(ToyConfig(num_vocab=36, max_sequences=4, **changes))
+
+
 def translated(
-    first: tuple[int, ...] = (), *, has_longer: bool = True, **changes: int
+    first: tuple[int, ...] = (), *, has_longer: bool = True, model: ToyModel | None = None
 ) -> TranslatedModel:
     """A toy whose tokens are texts of one or two letters, for a target with those of one, and
     longer ones."""
@@ -88,8 +92,7 @@ def translated(
     longer = [a + b + c for a in letters[:3] for b in letters[:3] for c in letters]
     longer = longer if has_longer else list(own.pieces[11:])
     target = Words([b"", *letters[::-1], *longer])
-    model = ToyModel(ToyConfig(num_vocab=own.num_vocab, max_sequences=4, **changes))
-    return TranslatedModel(model, own, target, "target's")
+    return TranslatedModel(model or toy(), own, target, "target's")
 
 
 @pytest.mark.parametrize("first", [(), (3,)])
@@ -127,7 +130,7 @@ def test_what_follows_a_text_does_not_depend_on_how_it_came(
 
 
 def test_cells_that_are_told_suffice_for_any_text() -> None:
-    model = translated(num_cells=64)
+    model = translated(model=toy(num_cells=64))
     longest = model.info.num_vocab - 1
     while model.free_cells():
         seq_id = min(range(4), key=model.length)
@@ -139,21 +142,20 @@ def test_cells_that_are_told_suffice_for_any_text() -> None:
 
 
 def test_guesses_that_come_true_take_one_pass_each() -> None:
-    model = translated(has_longer=False)
-    toy = model._model
-    assert isinstance(toy, ToyModel)
+    draft = toy()
+    model = translated(has_longer=False, model=draft)
     token_id = int(model.forward([Span(0, 0, [1, 2, 3], 1)])[0].argmax())
-    before = toy.num_forward_passes
+    before = draft.num_forward_passes
     for place in range(3, 13):
         (row,) = model.forward([Span(0, place, [token_id], 1)])
         token_id = int(row.argmax())
     # One of them may begin with a token that is not run ahead, such as an end.
-    assert toy.num_forward_passes - before <= 11
+    assert draft.num_forward_passes - before <= 11
 
 
 def test_too_few_cells_are_told() -> None:
     with pytest.raises(EngineError, match="6 cells are too few for 4 streams"):
-        translated(num_cells=6)
+        translated(model=toy(num_cells=6))
 
 
 def test_logits_of_several_tokens_are_refused() -> None:

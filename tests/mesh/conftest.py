@@ -14,3 +14,10 @@ def endpoint(request, tmp_path):
 def context():
     with ZmqContext() as context:
         yield context
+
+
+@pytest.fixture
+def contexts():
+    """One for the server and one for its clients, as in life."""
+    with ZmqContext() as server, ZmqContext() as clients:
+        yield server, clients

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from mesh import authorized
 from mesh.authorized import AuthorizedNodes, Entry
 from mesh.errors import KeysError
 from mesh.keys import AUTHORIZED_FILE, INVITATIONS_FILE
@@ -17,6 +18,13 @@ DRAFT = frozenset({"draft"})
 
 def key() -> str:
     return new_key_pair().public
+
+
+def invite(store, name="", roles=DRAFT) -> str:
+    """The key of an invitation, which can be used once."""
+    invited = key()
+    store.invite(Entry(invited, name, roles, 1060))
+    return invited
 
 
 class Clock:
@@ -61,11 +69,6 @@ def test_no_key_and_no_name_is_there_twice(store):
     assert list(store.nodes().values()) == [first]
 
 
-def test_only_who_is_there_can_be_revoked(store):
-    with pytest.raises(KeysError, match="no authorized node"):
-        store.revoke("a")
-
-
 def test_a_new_key_takes_the_place_of_the_old_one(store):
     old, new, other = key(), key(), Entry(key(), "b", ROLES)
     store.add(Entry(old, "a", DRAFT))
@@ -79,8 +82,7 @@ def test_a_new_key_takes_the_place_of_the_old_one(store):
 
 
 def test_an_invitation_is_used_once_and_until_it_expires(store, clock):
-    invited, mine = key(), key()
-    store.invite(Entry(invited, "", DRAFT, 1060))
+    invited, mine = invite(store), key()
     assert set(store.invitations()) == {invited}
     assert store.nodes() == {}
     assert store.enrol(invited, mine, "nano") == Entry(mine, "nano", DRAFT)
@@ -88,8 +90,7 @@ def test_an_invitation_is_used_once_and_until_it_expires(store, clock):
     assert store.invitations() == {}
     with pytest.raises(KeysError, match="used or has expired"):
         store.enrol(invited, key(), "other")
-    late = key()
-    store.invite(Entry(late, "given", DRAFT, 1060))
+    late = invite(store, "given")
     clock.now = 1060.0
     assert store.invitations() == {}
     with pytest.raises(KeysError, match="used or has expired"):
@@ -98,35 +99,29 @@ def test_an_invitation_is_used_once_and_until_it_expires(store, clock):
 
 
 def test_machines_of_one_host_name_are_numbered(store):
-    names = []
-    for name in ("ubuntu", "ubuntu", "ubuntu", "u" * 32, "u" * 32):
-        invited = key()
-        store.invite(Entry(invited, "", DRAFT, 1060))
-        names.append(store.enrol(invited, key(), name).name)
+    hosts = ("ubuntu", "ubuntu", "ubuntu", "u" * 32, "u" * 32)
+    names = [store.enrol(invite(store), key(), host).name for host in hosts]
     assert names == ["ubuntu", "ubuntu-2", "ubuntu-3", "u" * 32, "u" * 28 + "-2"]
 
 
 def test_who_was_let_in_and_not_told_gets_in_with_the_next_invitation(store):
     mine = key()
     for roles in (DRAFT, frozenset({"client"})):
-        invited = key()
-        store.invite(Entry(invited, "", roles, 1060))
-        entry = store.enrol(invited, mine, "nano")
+        entry = store.enrol(invite(store, roles=roles), mine, "nano")
     assert store.nodes() == {mine: Entry(mine, "nano", frozenset({"draft", "client"}))}
     assert entry == store.nodes()[mine]
 
 
 def test_an_invitation_that_was_used_is_used_up_though_the_rest_failed(store, monkeypatch):
-    invited = key()
-    store.invite(Entry(invited, "", DRAFT, 1060))
-    write = AuthorizedNodes._write
+    invited = invite(store)
+    write = authorized.write_private
 
-    def broken(self, path, table, entries):
-        if table == "node":
+    def broken(path, text):
+        if path.name == AUTHORIZED_FILE:
             raise KeysError("disk full")
-        write(self, path, table, entries)
+        write(path, text)
 
-    monkeypatch.setattr(AuthorizedNodes, "_write", broken)
+    monkeypatch.setattr(authorized, "write_private", broken)
     with pytest.raises(KeysError, match="disk full"):
         store.enrol(invited, key(), "nano")
     monkeypatch.undo()
@@ -136,9 +131,7 @@ def test_an_invitation_that_was_used_is_used_up_though_the_rest_failed(store, mo
 
 
 def test_a_second_invitation_of_a_name_makes_the_first_one_void(store):
-    lost, other, again = key(), key(), key()
-    store.invite(Entry(lost, "nano", DRAFT, 1060))
-    assert store.invite(Entry(other, "", DRAFT, 1060)) == []
+    lost, other, again = invite(store, "nano"), invite(store), key()
     assert [entry.key for entry in store.invite(Entry(again, "nano", DRAFT, 1060))] == [lost]
     assert set(store.invitations()) == {other, again}
     with pytest.raises(KeysError, match="used or has expired"):
@@ -147,12 +140,12 @@ def test_a_second_invitation_of_a_name_makes_the_first_one_void(store):
 
 
 def test_an_open_invitation_can_be_withdrawn(store):
-    invited, named = key(), key()
-    store.invite(Entry(invited, "", DRAFT, 1060))
-    store.invite(Entry(named, "nano", DRAFT, 1060))
+    invited, named = invite(store), invite(store, "nano")
     assert [entry.key for entry in store.revoke(invited)] == [invited]
     assert [entry.key for entry in store.revoke("nano")] == [named]
     assert store.invitations() == {}
+    with pytest.raises(KeysError, match="no authorized node"):
+        store.revoke("nano")
 
 
 def test_a_list_that_others_can_change_authorizes_nobody(store, tmp_path):
@@ -167,17 +160,14 @@ def test_a_list_that_others_can_change_authorizes_nobody(store, tmp_path):
 
 
 def test_who_invites_may_choose_the_name(store):
-    invited = key()
-    store.invite(Entry(invited, "given", DRAFT, 1060))
-    assert store.enrol(invited, key(), "chosen").name == "given"
+    assert store.enrol(invite(store, "given"), key(), "chosen").name == "given"
     with pytest.raises(KeysError, match="name given is taken"):
         store.invite(Entry(key(), "given", DRAFT, 1060))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 33, "a\nb", 'a"b'])
 def test_a_bad_name_leaves_the_invitation_open(store, name):
-    invited = key()
-    store.invite(Entry(invited, "", DRAFT, 1060))
+    invited = invite(store)
     with pytest.raises(KeysError, match="name"):
         store.enrol(invited, key(), name)
     assert set(store.invitations()) == {invited}

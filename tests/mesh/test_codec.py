@@ -114,36 +114,26 @@ GUESS = frame(241, "", 0, 2, *range(8))
         [VERSION],
         [bytes([PROTOCOL_VERSION + 1]) + frame(*PING)[1:]],
         [frame(*PING), b""],
-        [frame(*PING), b"", b""],
         [frame(*PING) + b"\x00"],
         [frame(*PING)[:-1]],
         [VERSION + b"\xc0"],
-        [VERSION + b"\x80"],
-        [VERSION + b"\xa1\x04"],
         [VERSION + b"\x91\x04"],
         [VERSION + b"\xdc\x00"],
-        [VERSION + b"\x96\xcc"],
         [VERSION + b"\x96\xcd\x00\x04" + frame(*PING)[3:]],
         [frame(*PING[:-1])],
         [frame(*PING, 3)],
         [frame(99, *PING[1:])],
-        [frame(0, *PING[1:])],
         [frame(4, "c" * 65, 0, 0, 1, 2)],
         [frame(4, b"", 0, 0, 1, 2)],
         [frame(4, "", -1, 0, 1, 2)],
         [frame(4, "", 2**63, 0, 1, 2)],
-        [frame(4, "", True, 0, 1, 2)],
         [frame(4, "", 0, 2, 1, 2)],
-        [frame(4, "", 0, False, 1, 2)],
-        [frame(4, "", 0, None, 1, 2)],
         [frame(4, "", 0, 0, True, 2)],
         [frame(4, "", 0, 0, 1.0, 2)],
         [frame(4, "", 0, 0, -1, 2)],
         [frame(4, "", 0, 0, 2**63, 2)],
         [frame(4, "", 0, 0, {}, 2)],
-        [frame(4, "", 0, 0, {"a": 1}, 2)],
         [frame(4, "", 0, 0, msgpack.ExtType(1, b""), 2)],
-        [frame(4, "", 0, 0, msgpack.ExtType(1, b"x"), 2)],
         [frame(4, "", 0, 0, msgpack.Timestamp(1), 2)],
         [frame(7, "", 0, 0, "r" * 257)],
         [frame(7, "", 0, 0, b"raw")],
@@ -161,7 +151,6 @@ GUESS = frame(241, "", 0, 2, *range(8))
         [frame(241, "", 0, 3, *range(8)), b"abc"],
         [frame(241, "", 0, 4, *range(8)), b"\x01\x00"],
         [VERSION + b"\x96\x04\xa0\x00\x00" + b"\x91" * 60 + b"\x00\x00"],
-        [VERSION + b"\x96\x04\xa0\x00\x00" + b"\xdc\x04\x00" * 1300 + b"\x00"],
         [VERSION + b"\x96\x04" + b"\xc0" * 5000],
     ],
 )
@@ -177,25 +166,20 @@ def test_malformed_frames_are_decode_errors(frames):
         {"request_id": "r" * 1025},
         {"request_id": "\ud800"},
         {"token_ids": [1]},
-        {"token_ids": (True,)},
         {"token_ids": (-1,)},
         {"token_ids": (2**32,)},
         {"token_ids": (0,) * 65},
         {"flag": 1},
         {"share": math.nan},
         {"share": 1.5},
-        {"share": True},
         {"share": "0"},
         {"maybe": 2**63},
-        {"maybe": False},
-        {"raw": bytearray(1)},
         {"raw": b"123456789"},
         {"names": ["a"]},
         {"names": ("a",) * 4},
         {"names": ("abcdef",)},
         {"link": None},
         {"link": EVERYTHING},
-        {"links": (LINK, None)},
         {"links": (Link("n", 1.0, (tuple(range(1025)),)),)},
         {"links": (Link("n" * 1000, 1.0, ()),) * 20},
         {"seed": 2**64},
@@ -208,16 +192,12 @@ def test_what_breaks_the_schema_is_not_sent(change):
 
 
 @pytest.mark.parametrize(
-    ("cluster", "epoch"), [("c" * 65, 0), (b"", 0), ("", -1), ("", True), ("", 2**63)]
+    ("cluster", "epoch"),
+    [("c" * 65, 0), (b"", 0), ("\ud800", 0), ("", -1), ("", True), ("", 2**63)],
 )
 def test_bad_header_is_not_sent(cluster, epoch):
     with pytest.raises(LocalProtocolError):
         encode(Bye(reason=""), cluster=cluster, epoch=epoch)
-
-
-def test_surrogate_in_cluster_is_not_sent():
-    with pytest.raises(LocalProtocolError):
-        encode(Bye(reason=""), cluster="\ud800")
 
 
 def test_an_int_is_taken_for_a_float():

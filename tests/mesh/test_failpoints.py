@@ -21,13 +21,11 @@ def _off_again() -> Iterator[None]:
     failpoints.disarm()
 
 
-def test_nothing_fails_unless_it_is_told_to() -> None:
+def test_an_error_is_raised_at_the_place_that_is_named_and_once() -> None:
+    # Nothing fails unless it is told to.
     failpoints.reached(ENGINE_PASS)
     failpoints.sending(Ping(1, 0))
     failpoints.received(Ping(1, 0))
-
-
-def test_an_error_is_raised_at_the_place_that_is_named_and_once() -> None:
     failpoints.arm("send.Ping:error", MESSAGES)
     failpoints.reached(ENGINE_PASS)
     failpoints.received(Ping(1, 0))
@@ -35,14 +33,11 @@ def test_an_error_is_raised_at_the_place_that_is_named_and_once() -> None:
     with pytest.raises(FailPointError):
         failpoints.sending(Ping(1, 0))
     failpoints.sending(Ping(2, 0))
-
-
-def test_a_count_says_at_which_time() -> None:
-    failpoints.arm("receive.Ping:error:3", MESSAGES)
+    # A count says at which time.
+    failpoints.arm("receive.Ping:error:2", MESSAGES)
     failpoints.received(Ping(1, 0))
-    failpoints.received(Ping(2, 0))
     with pytest.raises(FailPointError):
-        failpoints.received(Ping(3, 0))
+        failpoints.received(Ping(2, 0))
 
 
 def test_a_probability_is_drawn_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,19 +79,15 @@ def test_a_block_sleeps_on_the_thread_that_comes_by(monkeypatch: pytest.MonkeyPa
     ("value", "why"),
     [
         ("", "'' is none of"),
-        ("send.Pong:kill", "'send.Pong' is none of"),
         ("write.Ping:kill", "'write.Ping' is none of"),
-        ("engine.pass", "action '' is none of kill"),
         ("engine.pass:burn", "action 'burn' is none of kill"),
         ("engine.pass:kill:x", "'x' is not a number"),
         ("engine.pass:kill:nan", "'nan' is not a number"),
         ("engine.pass:kill:0", "0 is neither"),
-        ("engine.pass:kill:-1", "-1 is neither"),
         ("engine.pass:kill:1.5", "1.5 is neither"),
         ("engine.pass:kill:1:1", "too many parts"),
         ("engine.pass:block", "block needs its seconds"),
         ("engine.pass:block:0", "block takes"),
-        ("engine.pass:block:9999", "block takes"),
     ],
 )
 def test_what_cannot_be_understood_is_said_in_one_line(value: str, why: str) -> None:

@@ -9,17 +9,6 @@ from hypothesis import strategies as st
 from mesh.grants import Air, Medium, Turn
 
 
-def test_turns_follow_one_another_and_use_gaps():
-    medium = Medium()
-    assert medium.reserve(0.0, 1.0, 0.5) == Turn(1.0, 1.5)
-    assert medium.reserve(0.0, 1.2, 0.5) == Turn(1.5, 2.0)
-    # Ready later than all before it are through.
-    assert medium.reserve(0.0, 3.0, 0.5) == Turn(3.0, 3.5)
-    # It fits before the first, and between.
-    assert medium.reserve(0.0, 0.0, 0.9) == Turn(0.0, 0.9)
-    assert medium.reserve(0.0, 0.5, 0.8) == Turn(2.0, 2.8)
-
-
 def test_media_have_nothing_to_do_with_one_another():
     air = Air()
     air["a"].reserve(0.0, 0.0, 9.0)

@@ -6,8 +6,18 @@ from mesh.heartbeat import HeartbeatState
 from mesh.messages import Ping, Pong
 
 
-def test_pings_keep_the_interval_and_tell_progress():
-    state = HeartbeatState(interval_s=1, timeout_s=3)
+@pytest.fixture
+def state():
+    return HeartbeatState(interval_s=1, timeout_s=3)
+
+
+def answered(state, seq, rtt_s):
+    """The Ping of a second is answered after so long."""
+    state.due(seq)
+    state.on_pong(Pong(seq=seq, progress=0), seq + rtt_s)
+
+
+def test_pings_keep_the_interval_and_tell_progress(state):
     assert state.due(10) == Ping(seq=0, progress=0)
     assert state.due(10.5) is None
     state.progress += 7
@@ -46,8 +56,7 @@ def test_without_a_longer_period_pings_keep_the_interval_whatever_is_said():
     assert state.due(1) == Ping(seq=1, progress=0)
 
 
-def test_a_probe_does_not_change_when_pings_are_due():
-    state = HeartbeatState(interval_s=1, timeout_s=3)
+def test_a_probe_does_not_change_when_pings_are_due(state):
     state.due(0)
     assert state.probe(0.5) == Ping(seq=1, progress=0)
     assert state.due(0.9) is None
@@ -56,8 +65,7 @@ def test_a_probe_does_not_change_when_pings_are_due():
     assert state.rtt_s == pytest.approx(0.1)
 
 
-def test_silence_expires_and_anything_heard_renews():
-    state = HeartbeatState(interval_s=1, timeout_s=3)
+def test_silence_expires_and_anything_heard_renews(state):
     assert not state.expired(1000)
     state.due(0)
     assert not state.expired(3)
@@ -69,8 +77,7 @@ def test_silence_expires_and_anything_heard_renews():
     assert state.expired(9.1)
 
 
-def test_round_trip_is_smoothed_and_needs_a_known_seq():
-    state = HeartbeatState(interval_s=1, timeout_s=3)
+def test_round_trip_is_smoothed_and_needs_a_known_seq(state):
     state.due(0)
     assert state.rtt_s is None
     state.on_pong(Pong(seq=5, progress=0), 0.1)
@@ -79,30 +86,24 @@ def test_round_trip_is_smoothed_and_needs_a_known_seq():
     assert state.rtt_s == pytest.approx(0.1)
     state.on_pong(Pong(seq=0, progress=0), 2)
     assert state.rtt_s == pytest.approx(0.1), "a repeated Pong is no sample"
-    state.due(1)
-    state.on_pong(Pong(seq=1, progress=0), 1.9)
+    answered(state, 1, 0.9)
     assert state.rtt_s == pytest.approx((0.1 + 0.9) / 2), "of the first ones the mean"
     for seq in range(2, 30):
-        state.due(seq)
-        state.on_pong(Pong(seq=seq, progress=0), seq + 0.2)
+        answered(state, seq, 0.2)
     before_s = state.rtt_s
-    state.due(30)
-    state.on_pong(Pong(seq=30, progress=0), 31.0)
+    answered(state, 30, 1.0)
     assert state.rtt_s == pytest.approx(before_s + (1.0 - before_s) / 8)
 
 
-def test_pings_that_waited_behind_other_messages_do_not_make_the_way_longer():
-    state = HeartbeatState(interval_s=1, timeout_s=3)
+def test_pings_that_waited_behind_other_messages_do_not_make_the_way_longer(state):
     assert state.clear_rtt_s is None
     # A start that fills a narrow link for some seconds, then nearly every Ping waits for something.
     for seq, rtt_s in enumerate((0.6, 0.5, 0.1, 0.9, 0.03, 0.5, 0.02, 0.4, 0.2, 0.3)):
-        state.due(seq)
-        state.on_pong(Pong(seq=seq, progress=0), seq + rtt_s)
+        answered(state, seq, rtt_s)
     assert state.clear_rtt_s == pytest.approx(0.02)
     # A way that is longer from now on is seen to be, some dozens of Pings later.
     for seq in range(10, 74):
-        state.due(seq)
-        state.on_pong(Pong(seq=seq, progress=0), seq + 0.2)
+        answered(state, seq, 0.2)
     assert state.clear_rtt_s == pytest.approx(0.2)
 
 
@@ -122,8 +123,7 @@ def test_two_sides_keep_each_other_alive_until_one_stops():
     assert a.expired(50)
 
 
-def test_unanswered_pings_are_not_kept_for_ever():
-    state = HeartbeatState(interval_s=1, timeout_s=3)
+def test_unanswered_pings_are_not_kept_for_ever(state):
     for second in range(1000):
         state.due(second)
     state.on_pong(Pong(seq=1, progress=0), 1000)

@@ -7,7 +7,6 @@ import pytest
 
 from mesh.errors import KeysError
 from mesh.keys import (
-    KeyPair,
     KnownCoordinator,
     is_key,
     is_name,
@@ -105,8 +104,3 @@ def test_keys_and_names_are_of_their_alphabets():
         assert not is_key(text)
     assert all(map(is_name, ("a", "nano-1", "a.b_c", "x" * 32)))
     assert not any(map(is_name, ("", "-a", "a/b", "a b", "x" * 33, "a\n", "ä")))
-
-
-def test_pairs_are_never_the_same():
-    assert len({new_key_pair() for _ in range(20)}) == 20
-    assert isinstance(new_key_pair(), KeyPair)

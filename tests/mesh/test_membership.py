@@ -14,6 +14,12 @@ def hello(node="a", incarnation=1, role="draft", protocol=PROTOCOL_VERSION):
     return Hello(node, role, incarnation, protocol, b"profile")
 
 
+def join(state, *nodes):
+    """Nodes join at 0, of peers b"1", b"2" and so on."""
+    for number, node in enumerate(nodes, 1):
+        state.on_hello(b"%d" % number, hello(node), 0)
+
+
 @pytest.fixture
 def state():
     return MembershipState(heartbeat_timeout_s=3, progress_timeout_s=10)
@@ -83,8 +89,7 @@ def test_one_connection_is_one_node(state):
 
 
 def test_silence(state):
-    state.on_hello(b"1", hello("a"), 0)
-    state.on_hello(b"2", hello("b"), 0)
+    join(state, "a", "b")
     assert state.on_message(b"2", 2) is state.by_peer(b"2")
     assert state.tick(3) == []
     (left,) = state.tick(3.2)
@@ -94,8 +99,7 @@ def test_silence(state):
 
 
 def test_while_this_side_did_not_listen_nobody_was_silent(state):
-    state.on_hello(b"1", hello("gone"), 0)
-    state.on_hello(b"2", hello("there"), 0)
+    join(state, "gone", "there")
     state.on_hello(b"3", hello("new"), 19)
     state.on_message(b"1", 1)
     # This side was stopped from 1 to 20 s; what came meanwhile is read after that.
@@ -119,8 +123,7 @@ def test_while_this_side_did_not_listen_nobody_stood_still(state):
 
 
 def test_who_is_about_to_leave_stays_if_a_part_of_a_message_came(state):
-    state.on_hello(b"1", hello("a"), 0)
-    state.on_hello(b"2", hello("b"), 0)
+    join(state, "a", "b")
     assert state.silent(3) == []
     assert state.silent(3.2) == [b"1", b"2"]
     state.on_message(b"1", 3.1)
@@ -129,9 +132,7 @@ def test_who_is_about_to_leave_stays_if_a_part_of_a_message_came(state):
 
 
 def test_a_busy_member_without_progress(state):
-    state.on_hello(b"1", hello("stuck"), 0)
-    state.on_hello(b"2", hello("working"), 0)
-    state.on_hello(b"3", hello("idle"), 0)
+    join(state, "stuck", "working", "idle")
     events = []
     for now in range(1, 12):
         state.on_pong(b"1", 0, True, now)
@@ -151,11 +152,15 @@ def test_bye_and_strangers(state):
     assert state.on_pong(b"1", 1, True, 1) is None
 
 
-def test_names_are_bounded(state):
+def test_members_are_bounded_and_those_that_left_make_room(state):
     for i in range(5000):
         events = state.on_hello(b"%d" % i, hello(f"n{i}"), 0)
     assert isinstance(events[0], Refused)
     assert len(state.members()) == 4096
+    for i in range(4096):
+        state.on_bye(b"%d" % i, "done", 0)
+        (event,) = state.on_hello(b"new %d" % i, hello(f"new-{i}"), 0)
+        assert isinstance(event, Joined)
 
 
 def test_names_that_have_left_take_little():
@@ -227,13 +232,3 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-
-
-def test_names_that_are_out_make_room_for_new_ones():
-    state = MembershipState(5.0, 60.0)
-    for index in range(5000):
-        peer = index.to_bytes(4, "big")
-        hello = Hello(f"client-{index}", "client", index, PROTOCOL_VERSION, b"")
-        (event,) = state.on_hello(peer, hello, 0.0)
-        assert isinstance(event, Joined)
-        state.on_bye(peer, "done", 0.0)

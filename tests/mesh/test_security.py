@@ -7,7 +7,6 @@ import socket
 import pytest
 import zmq
 
-from mesh import zmq_transport
 from mesh.errors import InsecureEndpointError, KeysError, SecurityError
 from mesh.keys import ClientKeys
 from mesh.security import ServerKeys, new_key_pair, server_options
@@ -17,15 +16,15 @@ TCP = "tcp://127.0.0.1:0"
 SILENCE_S = 0.5
 
 
-@pytest.fixture
-def contexts():
-    """One for the server and one for its clients, as in life."""
-    with ZmqContext() as server, ZmqContext() as clients:
-        yield server, clients
-
-
 def client_keys(pair, own=None):
     return ClientKeys(own or new_key_pair(), pair.public)
+
+
+def served(context, *known, pair=None, endpoint=TCP):
+    """A server that lets in who has one of some keys, and its own pair."""
+    pair = pair or new_key_pair()
+    keys = ServerKeys(pair, {each.public for each in known}.__contains__)
+    return context.bind(endpoint, keys), pair
 
 
 async def hears_nothing(server):
@@ -56,13 +55,11 @@ async def turned_away(client, frames):
 
 
 async def test_every_message_has_the_key_of_its_sender(contexts):
-    pair = new_key_pair()
     known = [new_key_pair() for _ in range(3)]
-    server = contexts[0].bind(TCP, ServerKeys(pair, {k.public for k in known}.__contains__))
+    server, pair = served(contexts[0], *known)
     clients = [contexts[1].connect(server.endpoint, client_keys(pair, own)) for own in known]
     for number, client in enumerate(clients):
-        await client.writable()
-        client.send([b"%d" % number, b"token ids"])
+        await shout(client, [b"%d" % number, b"token ids"])
     found = [await server.recv() for _ in clients]
     assert {m.frames[0]: m.key for m in found} == {
         b"%d" % number: own.public for number, own in enumerate(known)
@@ -75,8 +72,8 @@ async def test_every_message_has_the_key_of_its_sender(contexts):
 
 @pytest.mark.parametrize("stranger", ["unknown key", "wrong server key", "no keys"])
 async def test_strangers_are_not_heard(contexts, stranger):
-    pair, known = new_key_pair(), new_key_pair()
-    server = contexts[0].bind(TCP, ServerKeys(pair, {known.public}.__contains__))
+    known = new_key_pair()
+    server, pair = served(contexts[0], known)
     keys = {
         "unknown key": client_keys(pair),
         "wrong server key": client_keys(new_key_pair(), known),
@@ -100,8 +97,7 @@ async def test_a_key_is_let_in_as_soon_as_it_is_authorized(contexts):
     authorized.add(own.public)
     # ZeroMQ by itself does not try again, once it was refused.
     client.retry()
-    await client.writable()
-    client.send([b"now"])
+    await shout(client, [b"now"])
     assert (await server.recv()).frames == [b"now"]
 
 
@@ -187,9 +183,14 @@ async def test_other_machines_are_only_served_with_keys(contexts, endpoint):
 async def test_garbage_on_the_port_keeps_nobody_waiting(contexts, monkeypatch):
     """Greetings of other protocols, torn ones, silent ones (CVE-2020-15166 and its kin)."""
     # Who says nothing stays: whoever had to wait for the end of that would wait for ever.
-    monkeypatch.setitem(zmq_transport._SOCKET_OPTIONS, zmq.HANDSHAKE_IVL, 0)
-    pair, known = new_key_pair(), new_key_pair()
-    server = contexts[0].bind(TCP, ServerKeys(pair, {known.public}.__contains__))
+    set_option = zmq.Socket.setsockopt
+
+    def without_limit(socket, option, value):
+        set_option(socket, option, 0 if option == zmq.HANDSHAKE_IVL else value)
+
+    monkeypatch.setattr(zmq.Socket, "setsockopt", without_limit)
+    known = new_key_pair()
+    server, pair = served(contexts[0], known)
     port = int(server.endpoint.rpartition(":")[2])
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00"
     openings = [
@@ -208,8 +209,7 @@ async def test_garbage_on_the_port_keeps_nobody_waiting(contexts, monkeypatch):
             garbage.sendall(openings[number % len(openings)])
             sockets.append(garbage)
         friend = contexts[1].connect(server.endpoint, client_keys(pair, known))
-        await friend.writable()
-        friend.send([b"hello"])
+        await shout(friend, [b"hello"])
         message = await server.recv()
         assert (message.frames, message.key) == ([b"hello"], known.public)
     finally:
@@ -222,16 +222,15 @@ async def test_a_client_follows_the_other_side_to_its_next_key(contexts):
     kept = []
     keys = ClientKeys(own, first.public, keep=lambda *told: kept.append(told))
     with ZmqContext() as context:
-        server = context.bind(TCP, ServerKeys(first, {own.public}.__contains__))
+        server, _ = served(context, own, pair=first)
         endpoint = server.endpoint
         client = contexts[1].connect(endpoint, keys)
         await client.writable()
         client.expect_key(second.public)
         assert kept == [(first.public, second.public)]
-    server = contexts[0].bind(endpoint, ServerKeys(second, {own.public}.__contains__))
+    server, _ = served(contexts[0], own, pair=second, endpoint=endpoint)
     client.retry()
-    await client.writable()
-    client.send([b"under the next key"])
+    await shout(client, [b"under the next key"])
     assert (await server.recv()).key == own.public
     client.expect_key("")
     assert kept[1:] == [(second.public, "")]
@@ -242,7 +241,7 @@ async def test_a_client_follows_the_other_side_to_its_next_key(contexts):
 
 async def test_who_waits_for_the_change_finds_the_present_key_again(contexts):
     first, second, own = new_key_pair(), new_key_pair(), new_key_pair()
-    server = contexts[0].bind(TCP, ServerKeys(first, {own.public}.__contains__))
+    server, _ = served(contexts[0], own, pair=first)
     client = contexts[1].connect(server.endpoint, ClientKeys(own, second.public, first.public))
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(SILENCE_S):

@@ -28,20 +28,18 @@ def failing(number: int) -> Callable[..., object]:
     return fail
 
 
-def test_a_file_is_replaced(path: Path) -> None:
-    write_whole(path, b"after")
-    assert path.read_bytes() == b"after"
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert [p.name for p in path.parent.iterdir()] == ["state.toml"]
-
-
-def test_a_new_file_has_the_mode_asked_for(path: Path) -> None:
+@pytest.mark.parametrize(("options", "mode"), [((), 0o600), ((0o644,), 0o644)])
+def test_a_file_is_replaced_and_has_the_mode_asked_for(
+    path: Path, options: tuple[int, ...], mode: int
+) -> None:
     before = os.umask(0o022)
     try:
-        write_whole(path.with_name("new"), b"", 0o644)
+        write_whole(path, b"after", *options)
     finally:
         os.umask(before)
-    assert path.with_name("new").stat().st_mode & 0o777 == 0o644
+    assert path.read_bytes() == b"after"
+    assert path.stat().st_mode & 0o777 == mode
+    assert [p.name for p in path.parent.iterdir()] == ["state.toml"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])

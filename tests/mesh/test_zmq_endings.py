@@ -9,7 +9,7 @@ import pytest
 
 from mesh.errors import BackpressureError, LocalProtocolError, PeerGoneError
 from mesh.zmq_transport import ZmqContext
-from tests.mesh.zmq_pairs import joined
+from tests.mesh.zmq_pairs import is_gone, joined
 
 
 async def test_unknown_and_departed_peers_are_gone(context, endpoint, eventually):
@@ -18,15 +18,7 @@ async def test_unknown_and_departed_peers_are_gone(context, endpoint, eventually
         server.send(b"nobody", [b"x"])
     assert caught.value.peer == b"nobody"
     client.close()
-
-    def is_gone():
-        try:
-            server.send(peer, [b"x"])
-        except PeerGoneError:
-            return True
-        return False
-
-    await eventually(is_gone)
+    await eventually(lambda: is_gone(server, peer))
 
 
 async def test_client_finds_a_restarted_server_as_a_new_peer(context, tmp_path):

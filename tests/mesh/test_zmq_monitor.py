@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mesh.errors import LocalProtocolError, PeerGoneError
-from mesh.keys import ClientKeys
+from mesh.errors import LocalProtocolError
 from mesh.security import ServerKeys, new_key_pair
 from mesh.zmq_transport import ZmqContext
+from tests.mesh.zmq_pairs import is_gone
 
 ROOT = Path(__file__).parents[2]
 # Connects, says hello, and waits to be killed.
@@ -33,17 +33,6 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-@pytest.fixture
-def contexts():
-    with ZmqContext() as server, ZmqContext() as clients:
-        yield server, clients
-
-
-@pytest.fixture(params=["ipc", "tcp"])
-def endpoint(request, tmp_path):
-    return f"ipc://{tmp_path}/mesh.sock" if request.param == "ipc" else "tcp://127.0.0.1:0"
-
-
 async def watched(server):
     """A task that waits for the first losses, and has begun to."""
     task = asyncio.ensure_future(server.lost_peers())
@@ -57,6 +46,14 @@ async def greeted(server, client):
     return (await server.recv()).peer
 
 
+async def met(contexts, endpoint):
+    """A server, a task that waits for its losses, a client that it has heard, and its peer id."""
+    server = contexts[0].bind(endpoint)
+    losses = await watched(server)
+    client = contexts[1].connect(server.endpoint)
+    return server, losses, client, await greeted(server, client)
+
+
 async def test_only_the_peer_that_left_is_told_and_a_send_to_it_fails(
     contexts, endpoint, eventually
 ):
@@ -66,15 +63,7 @@ async def test_only_the_peer_that_left_is_told_and_a_send_to_it_fails(
     peers = [await greeted(server, client) for client in clients]
     clients[1].close()
     assert await losses == [peers[1]]
-
-    def is_gone():
-        try:
-            server.send(peers[1], [b"x"])
-        except PeerGoneError:
-            return True
-        return False
-
-    await eventually(is_gone)
+    await eventually(lambda: is_gone(server, peers[1]))
     losses = await watched(server)
     server.send(peers[0], [b"still"])
     assert await clients[0].recv() == [b"still"]
@@ -105,10 +94,7 @@ async def test_a_killed_process_is_told(contexts, kind, tmp_path):
 
 
 async def test_strangers_that_come_and_go_are_nobodys_loss(contexts, endpoint):
-    server = contexts[0].bind(endpoint)
-    losses = await watched(server)
-    client = contexts[1].connect(server.endpoint)
-    peer = await greeted(server, client)
+    server, losses, client, peer = await met(contexts, endpoint)
     for _ in range(20):
         _knock(server.endpoint)
     client.close()
@@ -117,10 +103,7 @@ async def test_strangers_that_come_and_go_are_nobodys_loss(contexts, endpoint):
 
 async def test_a_flood_of_strangers_stops_nothing_though_nobody_reads_of_them(contexts, tmp_path):
     """ZeroMQ's thread waits where the queue of a monitor is full: this one has no limit."""
-    server = contexts[0].bind(f"ipc://{tmp_path}/mesh.sock")
-    losses = await watched(server)
-    client = contexts[1].connect(server.endpoint)
-    peer = await greeted(server, client)
+    server, losses, client, peer = await met(contexts, f"ipc://{tmp_path}/mesh.sock")
     # More than two default queues; the loop does not run meanwhile.
     for _ in range(2300):
         _knock(server.endpoint)
@@ -141,22 +124,8 @@ async def test_a_client_is_told_that_its_server_went(contexts, endpoint):
     await losses
 
 
-async def test_a_client_with_the_wrong_key_is_told_that_it_was_not_let_in(contexts):
-    pair, known = new_key_pair(), new_key_pair()
-    server = contexts[0].bind("tcp://127.0.0.1:0", ServerKeys(pair, {known.public}.__contains__))
-    stranger = contexts[1].connect(server.endpoint, ClientKeys(new_key_pair(), pair.public))
-    losing = asyncio.ensure_future(stranger.lost())
-    await asyncio.sleep(0)
-    # The first connection may have been closed before anybody looked.
-    stranger.retry()
-    await losing
-
-
 async def test_cancelled_waits_lose_nothing(contexts, endpoint):
-    server = contexts[0].bind(endpoint)
-    losses = await watched(server)
-    client = contexts[1].connect(server.endpoint)
-    peer = await greeted(server, client)
+    server, losses, client, peer = await met(contexts, endpoint)
     losses.cancel()
     await asyncio.gather(losses, return_exceptions=True)
     client.close()

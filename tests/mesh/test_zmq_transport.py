@@ -5,8 +5,8 @@ import contextlib
 
 import pytest
 
-from mesh.errors import BackpressureError, LocalProtocolError, PeerGoneError
-from tests.mesh.zmq_pairs import echo, joined, running, send_when_room
+from mesh.errors import BackpressureError, LocalProtocolError
+from tests.mesh.zmq_pairs import echo, is_gone, joined, running, send_when_room
 
 
 async def test_echo_keeps_frames_and_counts_them(context, endpoint):
@@ -161,15 +161,7 @@ async def test_too_many_frames_are_rejected_and_counted(context, endpoint):
 async def test_oversized_message_costs_the_sender_its_connection(context, endpoint, eventually):
     server, client, peer = await joined(context, endpoint)
     client.send([b"x" * (2**20 + 1)])
-
-    def is_gone():
-        try:
-            server.send(peer, [b"x"])
-        except PeerGoneError:
-            return True
-        return False
-
-    await eventually(is_gone)
+    await eventually(lambda: is_gone(server, peer))
     assert server.messages_received == 1
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 
-from mesh.errors import BackpressureError
+from mesh.errors import BackpressureError, PeerGoneError
 
 
 @contextlib.asynccontextmanager
@@ -42,3 +42,12 @@ async def send_when_room(send, frames):
             return send(frames)
         except BackpressureError:
             await asyncio.sleep(0)
+
+
+def is_gone(server, peer):
+    """Whether a server knows that a peer has left."""
+    try:
+        server.send(peer, [b"x"])
+    except PeerGoneError:
+        return True
+    return False

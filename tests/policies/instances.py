@@ -1,10 +1,14 @@
 """Random observations for tests of the planners: tables, links and streams of every kind."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from random import Random
 
+import numpy as np
+
+from policies.cycle import CyclePlan
 from policies.latency import CostTable, NodeCosts
-from policies.plan import DraftView, Link, Observation, StreamView
+from policies.plan import DraftView, Link, Observation, Plan, StreamView
 from policies.problem import CycleProblem
 
 _SIZES = ((1, 2, 4, 8, 16, 32), (1, 4, 16, 64), (1, 2, 3, 5), (1,), (4, 24))
@@ -107,6 +111,27 @@ def observation(
         token_bits=random.choice((16, 32)),
         target_link=link(Random(f"to the target {seed}")) if target_on_air else Link(),
     )
+
+
+def random_plan(random: Random, problem: CycleProblem) -> CyclePlan:
+    """Batches of any size, gammas of any size within what each stream may do."""
+    n = problem.num_streams
+    cuts = sorted(random.sample(range(1, n), random.randint(0, n - 1)))
+    plain = random.choice((0.0, 0.2, 0.6))
+    gammas = [0 if random.random() < plain else random.randint(1, 8) for _ in range(n)]
+    return CyclePlan((0, *cuts, n), np.clip(gammas, problem.least, problem.most))
+
+
+def batches_of(plan: Plan) -> list[list[tuple[int, int]]]:
+    """Stream ids and gammas of each batch; those of the plain streams come last."""
+    batches = [list(zip(b.stream_ids, b.gammas, strict=True)) for b in plan.batches]
+    return [*batches, [(stream_id, 0) for stream_id in plan.plain]] if plan.plain else batches
+
+
+def cut_of(problem: CycleProblem, plan: CyclePlan) -> list[list[tuple[int, int]]]:
+    """The same of a cycle that is not described."""
+    members = list(zip(problem.stream_ids, plan.gammas.tolist(), strict=True))
+    return [members[first:end] for first, end in pairwise(plan.bounds)]
 
 
 BETTER = ("bandwidth", "frame", "rtt", "target", "draft", "target entry", "draft entry", "alpha")

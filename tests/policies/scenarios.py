@@ -43,6 +43,15 @@ draft = "local"
 [[streams]]
 acceptance = 0
 """
+# A device and a model instead of measured times.
+ANALYTIC = """\
+models = "models.toml"
+[target]
+device = "box.toml"
+model = "tiny"
+[[streams]]
+acceptance = 0.5
+"""
 DEVICE = {
     "name": "box",
     "flops_per_s": 1e12,
@@ -64,6 +73,7 @@ SHAPE = {
 FILES = {
     "box.toml": {"device": DEVICE, "source": [{"field": "x"}]},
     "bad-box.toml": {"device": {**DEVICE, "bytes_per_s": -5}},
+    "slow-box.toml": {"device": {**DEVICE, "flops_per_s": 5e-324}},
     "empty.toml": {},
     "models.toml": {
         "model": [
@@ -77,11 +87,5 @@ FILES = {
 }
 
 
-def scenario(text, files=FILES):
-    return scenario_from(tomllib.loads(text), source="bad.toml", files=files)
-
-
-def analytic(line, old="", new=""):
-    """A scenario with a device and a model instead of measured times, and one more line."""
-    text = f'models = "models.toml"\n[target]\ndevice = "box.toml"\nmodel = "tiny"\n{line}\n'
-    return (text + "[[streams]]\nacceptance = 0.5\n").replace(old, new)
+def scenario(text):
+    return scenario_from(tomllib.loads(text), source="bad.toml", files=FILES)

@@ -1,17 +1,20 @@
 """The price of a cycle in plain Python, from its definition and an observation: the reference.
 
-Loops over batches, nodes and streams; the length of the cycle by golden section, not by formula.
+Loops over batches, nodes and streams; the length of the cycle by search, not by formula.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 
+from scipy.optimize import brentq, minimize_scalar
+
 from policies.latency import CostTable
 from policies.plan import DraftView, Observation, StreamView
 
 HEADER_BITS, ENTRY_BITS, TEXT_BITS = 1224, 80, 32
-GOLDEN = (5**0.5 - 1) / 2
+# Of seconds.
+EXACT = {"xatol": 1e-9}
 # Stream id and gamma of each member.
 Members = Sequence[tuple[int, int]]
 
@@ -229,7 +232,9 @@ class SlowCycle:
 
         cycle_s = natural_s
         if plain:
-            cycle_s = _least(price, natural_s, max(natural_s, price(natural_s) / worth))
+            bounds = natural_s, max(natural_s, price(natural_s) / worth)
+            inside = minimize_scalar(price, bounds=bounds, method="bounded", options=EXACT)
+            cycle_s = min(*bounds, inside.x, key=price)
         rate = sum(self.earned(k, g) for k, g in members if g) / cycle_s
         rate += len(plain) * plain_passes(cycle_s) / cycle_s if plain else 0.0
         return Price(price(cycle_s), cycle_s, natural_s, rate, parts)
@@ -254,30 +259,14 @@ class SlowCycle:
 
 
 def with_waits(round_s: float, air_s: float, num_batches: int) -> float:
-    """The cycle C of which C = round + B^2 / (4 (M - 1) (C - B)) is true, by bisection."""
-    if num_batches < 2:
+    """The cycle C of which C = round + B^2 / (4 (M - 1) (C - B)) is true."""
+    others_s = air_s * (1 - 1 / num_batches) if num_batches else 0.0
+    if not others_s:
         return round_s
-    others_s = air_s * (1 - 1 / num_batches)
-    low, high = max(round_s, others_s), round_s + 2 * others_s
-    for _ in range(100):
-        middle = (low + high) / 2
-        free_s = middle - others_s
-        waits_s = others_s**2 / (4 * (num_batches - 1) * free_s) if free_s else float("inf")
-        low, high = (low, middle) if round_s + waits_s <= middle else (middle, high)
-    return high
 
+    def missing_s(cycle_s: float) -> float:
+        waits_s = others_s**2 / (4 * (num_batches - 1) * (cycle_s - others_s))
+        return round_s + waits_s - cycle_s
 
-def _least(price, low: float, high: float) -> float:
-    """Where a function with one minimum is least, by golden section."""
-    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-    at_left, at_right = price(left), price(right)
-    while high - low > 1e-9 * high and left < right:
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - GOLDEN * (high - low)
-            at_left = price(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + GOLDEN * (high - low)
-            at_right = price(right)
-    return min((low, left, right, high), key=price)
+    least_s = max(round_s, others_s * (1 + 1e-12))
+    return brentq(missing_s, least_s, round_s + 2 * others_s, xtol=1e-15, rtol=1e-13)

@@ -4,24 +4,17 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from policies.acceptance import AcceptanceEstimate, expected_token_matrix, expected_tokens
 
 
 @given(st.floats(0, 1), st.integers(0, 20))
+@example(1.0, 5)
 def test_expected_tokens_is_the_sum_of_the_chances_to_get_so_far(alpha, gamma):
     by_definition = sum(alpha**i for i in range(gamma + 1))
     assert expected_tokens(alpha, gamma) == pytest.approx(by_definition, rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("alpha", "gamma", "tokens"),
-    [(0.0, 5, 1.0), (1.0, 5, 6.0), (0.7, 0, 1.0), (0.5, 1, 1.5), (0.8, 4, 3.3616)],
-)
-def test_expected_tokens_of_plain_cases(alpha, gamma, tokens):
-    assert expected_tokens(alpha, gamma) == pytest.approx(tokens)
 
 
 @given(
@@ -37,20 +30,6 @@ def test_the_matrix_sums_the_chances_to_get_so_far_by_position(alphas):
             so_far *= alpha
             total += so_far
             assert row[gamma] == pytest.approx(total)
-    same = expected_token_matrix(np.full((1, 5), alphas[0][0]))[0]
-    assert same == pytest.approx([expected_tokens(alphas[0][0], gamma) for gamma in range(6)])
-
-
-DECAY = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
-
-
-def play_positions(estimate, chances, num_rounds, seed=0):
-    generator = random.Random(seed)
-    for _ in range(num_rounds):
-        accepted = 0
-        while accepted < len(chances) and generator.random() < chances[accepted]:
-            accepted += 1
-        estimate.observe(len(chances), accepted)
 
 
 def play(estimate, alpha, num_chains, gamma=4, seed=0):
@@ -86,7 +65,7 @@ def test_an_estimate_follows_a_change():
 
 def test_the_prior_is_a_hopeful_guess_and_gives_way():
     estimate = AcceptanceEstimate()
-    assert estimate.alpha == pytest.approx(0.7)
+    assert 0.5 < estimate.alpha < 1.0
     for _ in range(10):
         estimate.observe(1, 0)
     assert estimate.alpha < 0.25

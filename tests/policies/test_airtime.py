@@ -36,27 +36,23 @@ def random_airtimes(seed, max_links=6):
 def test_airtime_is_the_cost_of_frames_and_of_bits():
     airtimes = airtime_s([3000, 500, 0], [2, 1, 1], [1e6, 50e3, 1e6], 0.001)
     assert airtimes == pytest.approx([0.005, 0.011, 0.001])
+    own = airtime_s([800, 800], [1, 3], [math.inf, 1e5], [0.25, 0.5])
+    assert own == pytest.approx([0.25, 1.508])
 
 
-def test_a_frame_may_cost_each_link_its_own_and_a_rate_be_infinite():
-    assert airtime_s([800, 800], [1, 3], [math.inf, 1e5], [0.25, 0.5]) == pytest.approx(
-        [0.25, 1.508]
-    )
-
-
-@pytest.mark.parametrize(("rate_bps", "shown"), [(0.0, "0"), (-5e3, "-5000"), (math.nan, "nan")])
-def test_a_link_that_sends_nothing_is_refused_by_name(rate_bps, shown):
+@pytest.mark.parametrize(
+    ("rate_bps", "names", "message"),
+    [
+        (0.0, ("a", "nano"), "link nano has a rate of 0 bit/s: nothing can be sent over it"),
+        (-5e3, ("a", "nano"), "link nano has a rate of -5000 bit/s: nothing can be sent over it"),
+        (math.nan, ("a", "nano"), "link nano has a rate of nan bit/s: nothing can be sent over it"),
+        (0.0, None, "link 1 has a rate of 0 bit/s: nothing can be sent over it"),
+    ],
+)
+def test_a_link_that_sends_nothing_is_refused_by_its_name_or_place(rate_bps, names, message):
     with pytest.raises(DeadLinkError) as caught:
-        airtime_s([8, 8, 8], [1, 1, 1], [1e6, rate_bps, 0.0], 0.0, ("nano-1", "nano-2", "nano-3"))
-    assert str(caught.value) == (
-        f"link nano-2 has a rate of {shown} bit/s: nothing can be sent over it"
-    )
-    assert caught.value.link == "nano-2"
-
-
-def test_a_dead_link_without_a_name_is_refused_by_its_place():
-    with pytest.raises(DeadLinkError, match=r"^link 1 has a rate of 0 bit/s"):
-        airtime_s([8, 0], [1, 0], [1e6, 0.0], 0.0)
+        airtime_s([8, 8], [1, 1], [1e6, rate_bps], 0.0, names)
+    assert str(caught.value) == message
 
 
 @pytest.mark.slow
@@ -98,33 +94,6 @@ def descend(airtimes, weights):
         objective, np.zeros(len(airtimes)), jac=True, method="BFGS", options={"gtol": 1e-9}
     )
     return math.exp(best.fun), np.exp(best.x) / np.exp(best.x).sum()
-
-
-def search_finish(airtimes, ready):
-    """SLSQP for the least T with r + s/phi <= T and sum(phi) <= 1, in log(phi): convex there."""
-    num_links, last = len(airtimes), ready.max()
-    scale = (ready - last + num_links * airtimes).max()
-    early, log_sizes = (ready - last) / scale, np.log(airtimes / scale)
-    arrive = {
-        "type": "ineq",
-        "fun": lambda x: np.log(x[-1] - early) + x[:-1] - log_sizes,
-        "jac": lambda x: np.c_[np.eye(num_links), 1.0 / (x[-1] - early)],
-    }
-    fit = {
-        "type": "ineq",
-        "fun": lambda x: 1.0 - np.exp(x[:-1]).sum(),
-        "jac": lambda x: np.r_[-np.exp(x[:-1]), 0.0][None],
-    }
-    best = minimize(
-        lambda x: x[-1],
-        np.r_[np.full(num_links, -math.log(num_links)), 1.0],
-        jac=lambda x: np.r_[np.zeros(num_links), 1.0],
-        constraints=[arrive, fit],
-        bounds=[(None, 0.0)] * num_links + [(1e-9, None)],
-        method="SLSQP",
-        options={"ftol": 1e-14, "maxiter": 300},
-    )
-    return last + scale * best.x[-1], np.exp(best.x[:-1])
 
 
 @given(SOME_AIRTIMES, st.data())

@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 from policies.guesses import Offer, composed
 from policies.latency import CostTable
 
-FLAT = CostTable((1, 64), (0.010, 0.011))
-STEEP = CostTable((1, 2, 4, 64), (0.010, 0.020, 0.040, 0.640))
-
 
 def rate_of(
     offers: Sequence[Offer],
@@ -58,25 +55,6 @@ def test_it_takes_no_more_than_there_is_room_for(
     found = composed(offers, table.at, most=most)
     assert sum(found) <= most
     assert all(count <= len(o.chances) for count, o in zip(found, offers, strict=True))
-
-
-def test_sure_guesses_go_where_passes_are_flat_and_do_not_where_each_token_costs_a_pass() -> None:
-    offers = [Offer(1.0, (0.9, 0.8, 0.7))]
-    assert composed(offers, FLAT.at, most=16) == [3]
-    assert composed(offers, STEEP.at, most=16) == [0]
-
-
-def test_what_counts_more_goes_first() -> None:
-    light, heavy = Offer(1.0, (0.9, 0.8)), Offer(3.0, (0.5, 0.4))
-    assert composed([light, heavy], FLAT.at, most=2) == [0, 2]
-
-
-def test_a_piece_of_a_prompt_does_not_change_what_pays() -> None:
-    """Its time has to be spent anyway: where passes get longer evenly the choice is the same."""
-    even = CostTable((1, 100), (0.01, 0.109))
-    offers = [Offer(1.0, (0.8, 0.6, 0.4, 0.2))]
-    alone = composed(offers, even.at, most=16)
-    assert composed(offers, even.at, num_read=32, most=16) == alone
 
 
 def test_guesses_that_go_in_anyway_are_paid_for() -> None:

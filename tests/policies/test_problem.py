@@ -12,8 +12,8 @@ from policies.joint import best_plan
 from policies.latency import CostTable, NodeCosts
 from policies.plan import DraftView, Link, Observation, StreamView
 from policies.problem import problem_of, seconds_upto
-from tests.policies.instances import observation, plain_price_s, table
-from tests.policies.slow_cycle import SlowCycle, pass_s
+from tests.policies.instances import observation, table
+from tests.policies.slow_cycle import pass_s
 
 COSTS = NodeCosts(CostTable((1, 8), (0.01, 0.08)), CostTable((1,), (0.01,)))
 
@@ -60,21 +60,6 @@ def test_how_many_guesses_a_stream_may_make(changes, least, most):
     assert problem.earned.shape == (1, max(1, most) + 1)
 
 
-def test_a_node_may_be_asked_for_more_or_fewer_guesses():
-    views = tuple(StreamView(k, 0.5, 100, draft=name) for k, name in enumerate(("a", "free", "")))
-    drafts = (DraftView("a", COSTS, max_gamma=4), DraftView("free", COSTS, max_gamma=16))
-    problem = problem_of(Observation(views, COSTS, drafts))
-    assert problem.most.tolist() == [4, 16, 0]
-
-
-def test_guesses_earn_by_their_position_where_that_is_known():
-    problem = one(StreamView(1, 0.5, 100, draft="a", alphas=(0.9, 0.8)))
-    chances = [1, 0.9, 0.72, 0.36, 0.18, 0.09, 0.045, 0.0225, 0.01125]
-    assert problem.earned[0] == pytest.approx(np.cumsum(chances))
-    known_further = one(StreamView(1, 0.5, 4, draft="a", alphas=(0.9,) * 12))
-    assert known_further.earned[0] == pytest.approx([1, 1.9, 2.71, 3.439])
-
-
 @pytest.mark.parametrize("used_cells", [0, 700])
 def test_seconds_are_those_of_the_table_but_never_less_for_more(used_cells):
     falling = 0
@@ -94,80 +79,6 @@ def test_seconds_are_those_of_the_table_but_never_less_for_more(used_cells):
 def test_the_empty_pass_takes_no_time_and_a_table_is_read_from_its_first_size():
     assert seconds_upto(CostTable((4, 8), (0.5, 0.6)), 4).tolist() == [0.0, 0.5, 0.5, 0.5, 0.5]
     assert seconds_upto(CostTable((4,), (0.5,)), 0).tolist() == [0.0]
-
-
-def test_passes_of_the_target_leave_prompts_their_share():
-    for seed in range(40):
-        seen = observation(seed, 4)
-        slow = SlowCycle(seen)
-        problem = problem_of(seen)
-        for tokens in range(1, 4 * (problem.max_gamma + 1) + 1):
-            assert problem.target_s[tokens] == pytest.approx(slow.verify_s(tokens))
-        for j, node in enumerate(seen.drafts):
-            for tokens in range(1, 9):
-                assert problem.draft_s[j, tokens] == pytest.approx(slow.step_s(node, tokens))
-    seen = Observation((StreamView(1, 0.5, 9),), COSTS, prefill_share=0.75)
-    assert problem_of(seen).target_s[1] == pytest.approx(0.04)
-
-
-def test_air_is_counted_by_the_bit_and_the_frame():
-    drafts = (
-        DraftView("a", COSTS, Link(1e6, 0.010, "cell", 0.003)),
-        DraftView("b", COSTS, Link(2e6, 0.020, "cell")),
-        DraftView("c", COSTS, Link(frame_s=0.001)),
-    )
-    problem = problem_of(Observation((StreamView(1, 0.5, 9),), COSTS, drafts, token_bits=16))
-    assert problem.rtt_s.tolist() == [0.010, 0.020, 0.0]
-    # A message each way: 153 bytes of headers, an entry of 10 bytes a stream, its token ids.
-    assert problem.message_air_s == pytest.approx([0.006 + 2448e-6, 1224e-6, 0.002])
-    assert problem.stream_air_s == pytest.approx([176e-6, 88e-6, 0.0])
-    assert problem.token_air_s == pytest.approx([32e-6, 16e-6, 0.0])
-
-
-def test_links_share_a_medium_by_its_name():
-    drafts = tuple(
-        DraftView(name, COSTS, Link(medium=medium))
-        for name, medium in [("a", "cell"), ("b", ""), ("c", "cell"), ("d", "")]
-    )
-    problem = problem_of(Observation((StreamView(1, 0.5, 9, draft="c"),), COSTS, drafts))
-    media = problem.media.tolist()
-    assert media[0] == media[2]
-    assert len(set(media)) == len(problem.medium_names) == 3
-    assert problem.medium_names[media[0]] == "cell"
-    assert problem.node_names == ("a", "b", "c", "d")
-    assert problem.nodes.tolist() == [2]
-
-
-def test_without_draft_nodes_there_is_a_problem_all_the_same():
-    problem = problem_of(Observation((StreamView(1, 0.5, 9), StreamView(2, 0.4, 9)), COSTS))
-    assert problem.most.tolist() == [0, 0]
-    assert evaluate(problem, CyclePlan((0, 2), problem.most)).price_s == pytest.approx(2 * 0.02)
-
-
-def test_plain_decoding_costs_every_stream_a_pass_a_token():
-    for seed in range(20):
-        seen = observation(seed, 5)
-        views = tuple(replace(view, fixed_gamma=None) for view in seen.streams)
-        problem = problem_of(replace(seen, streams=views))
-        price_s = sum(view.weight for view in views) * SlowCycle(seen).verify_s(5)
-        assert plain_price_s(problem) == pytest.approx(price_s)
-
-
-def test_another_order_is_the_same_problem():
-    for seed in range(20):
-        problem = problem_of(observation(seed, 6))
-        order = np.array(Random(seed).sample(range(6), 6))
-        turned = problem.in_order(order)
-        assert turned.stream_ids == tuple(problem.stream_ids[k] for k in order)
-        gammas = np.clip(np.arange(6) + 1, problem.least, problem.most)
-        price_s = evaluate(problem, CyclePlan((0, 6), gammas)).price_s
-        turned_s = evaluate(turned, CyclePlan((0, 6), gammas[order])).price_s
-        assert turned_s == pytest.approx(price_s, rel=1e-12)
-
-
-def test_a_link_of_infinite_rate_takes_its_frames_only():
-    problem = one(StreamView(1, 0.5, 9), DraftView("a", COSTS, Link(math.inf, frame_s=0.5)))
-    assert (problem.message_air_s[0], problem.stream_air_s[0]) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import textwrap
 import tomllib
 from dataclasses import replace
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 from policies.analytic import device_from, node_costs, shape_from
 from policies.latency import CostTable
 from policies.plan import Link
-from policies.scenario import files_named, read, scenario_from
-from tests.policies.scenarios import DEVICE, GOOD, SHAPE, analytic, scenario
+from policies.scenario import ScenarioError, files_named, read, scenario_from
+from tests.policies.scenarios import ANALYTIC, DEVICE, GOOD, SHAPE, scenario
 
 FOLDER = Path(__file__).parents[2] / "bench" / "scenarios"
 SHIPPED = ("two-boxes-wifi", "narrow-cell", "jetson-cluster")
@@ -68,19 +69,20 @@ def test_rounds_wait_for_the_way_to_a_target_that_has_a_link():
 
 
 def test_the_example_of_the_documentation_is_a_scenario():
-    lines = read.__doc__.splitlines()
-    start = next(k for k, line in enumerate(lines) if line.startswith("    name ="))
-    end = next(k for k, line in enumerate(lines) if line.startswith("Paths are"))
-    text = textwrap.dedent("\n".join(lines[start:end]))
-    mapping = tomllib.loads(text)
+    text = re.search(r"    name =.*(?=^Paths are)", read.__doc__, re.DOTALL | re.MULTILINE)[0]
+    mapping = tomllib.loads(textwrap.dedent(text))
     _, files = shipped("two-boxes-wifi")
     found = scenario_from(mapping, source="x", files=files)
     assert found.drafts[0].link == Link(20e6, 0.005, "wifi", 0.0003)
-    # It shows every key there is.
-    shown = set(mapping) | set(mapping["target"]) | set(mapping["draft"][0])
-    shown |= set(mapping["draft"][0]["link"]) | set(mapping["streams"][0])
-    known = {*read._ROOT_KEYS, *read._LINK_KEYS, *read._STREAM_KEYS, *read.COST_KEYS}
-    assert shown == {*known, "prefill_share", "link"} - {"prefill"}
+    # It shows every key there is: of a key that is none a refusal says which are known.
+    (draft,), (streams,) = mapping["draft"], mapping["streams"]
+    shown = {*mapping, *mapping["target"], *draft, *draft["link"], *streams}
+    known = set()
+    for line in ("token_bits = 16", "used_cells = 500", "rtt_ms = 12", "count = 2"):
+        with pytest.raises(ScenarioError) as caught:
+            scenario(GOOD.replace(line, "zz = 1"))
+        known |= set(str(caught.value).partition("known: ")[2].split(", "))
+    assert shown == known - {"prefill"}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -98,8 +100,7 @@ def test_shipped_scenarios_cost_what_their_profiles_say(name):
 
 
 def test_tables_in_the_scenario_itself_need_no_files():
-    in_files = scenario(analytic("used_cells = 40"))
-    mapping = tomllib.loads(analytic("used_cells = 40"))
+    in_files, mapping = scenario(ANALYTIC), tomllib.loads(ANALYTIC)
     del mapping["models"]
     mapping["target"] |= {"device": DEVICE, "model": SHAPE}
     assert list(files_named(mapping)) == []

@@ -7,71 +7,39 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies import scenario as package
 from policies.baselines import POLICIES
 from policies.explain import explain, text_of
 from policies.scenario import ScenarioError, scenario_from
-from policies.scenario.fields import Table
-from tests.policies.scenarios import DEVICE, FILES, GOOD, analytic, scenario
+from tests.policies.scenarios import ANALYTIC, GOOD, scenario
 
 A_RATE = 'a number of bit/s or a text like "500 kbit/s" is accepted'
-
+HEAD = "target.decode = {sizes=[1], seconds=[1]}"
+# Each row: a part of GOOD, what stands there instead, and what the refusal says.
 BAD = [
     # Unknown keys: the nearest that is known, or all.
     ('name = "a', 'nmae = "a', ["nmae = 'a test': unknown key, did you mean name?"]),
-    ("used_cells = 500", "used_cels = 5", ["target.used_cels = 5", "mean target.used_cells?"]),
-    ("per_cell_s", "per_cel_s", ["target.decode.per_cel_s", "mean target.decode.per_cell_s?"]),
-    ("used_cells = 70", "cells = 70", ["draft[0].cells = 70", "mean draft[0].used_cells?"]),
     ("rtt_ms", "rtt_s", ["draft[0].link.rtt_s = 12", "did you mean draft[0].link.rtt_ms?"]),
-    ("acceptance = 0\n", "acceptence = 0\n", ["streams[2].acceptence", "streams[2].acceptance?"]),
     ("token_bits", "zz", ["zz = 16: unknown key, known: name, models, token_bits, target"]),
     ('name = "a test"', '"a\\nb" = 1', ["'a\\nb' = 1: unknown key"]),
-    ("[[streams]]\ncount", "[[stream]]\ncount", ["stream = [", "did you mean streams?"]),
     # Missing keys.
     (GOOD, "", ["target is missing: a table is accepted"]),
     ('name = "nano"\n', "", ["draft[0].name is missing: a name of 1 to 40 ASCII characters"]),
-    (
-        "acceptance = 0\n",
-        "",
-        ["streams[2].acceptance is missing: a number from 0 to 1 is accepted"],
-    ),
-    (", seconds = [0.02]", "", ["draft[1].decode.seconds is missing: an array of numbers"]),
     ("sizes = [1], ", "", ["draft[1].decode.sizes is missing: an array of ascending whole"]),
     ("decode = {sizes = [1], seconds = [0.02]}", "", ["draft[1].decode is missing: measured"]),
     (GOOD[GOOD.index("[[streams]]") :], "", ["streams is missing: one table [[streams]] or more"]),
     # Wrong types.
-    ("[target]", "[target.x]", ["target.x = {", "unknown key, known: device, model, decode"]),
     (GOOD, "target = 3", ["target = 3: a table is accepted"]),
-    ("used_cells = 500", "used_cells = 5.0", ["target.used_cells = 5.0: a whole number from 0"]),
     ("used_cells = 500", "used_cells = true", ["target.used_cells = True: a whole number"]),
-    (
-        "prefill_share = 0.25",
-        "prefill_share = '1'",
-        ["target.prefill_share = '1': a number from 0"],
-    ),
-    (
-        "prefill_share = 0.25",
-        "prefill_share = 1",
-        ["target.prefill_share = 1: a number from 0 to 0.99"],
-    ),
     ("weight = 2", "weight = false", ["streams[0].weight = False: a number from"]),
-    ("count = 2", "count = [2]", ["streams[0].count = [2]: a whole number from 1 to 1024"]),
-    ('name = "nano"', "name = 7", ["draft[0].name = 7: a name of 1 to 40"]),
-    ('name = "nano"', 'name = ""', ["draft[0].name = '': a name of 1 to 40"]),
     ('name = "nano"', 'name = "näno"', ["draft[0].name = 'näno': a name of 1 to 40 ASCII"]),
     ('name = "nano"', 'name = "a\\nb"', ["draft[0].name = 'a\\nb': a name of 1 to 40 ASCII"]),
     ('medium = "cell"', "medium = 1979-05-27", ["draft[0].link.medium = datetime.date(", "a name"]),
-    ("[draft.link]", "[draft.x]", ["draft[0].x = {"]),
-    ("{sizes = [1], seconds = [0.02]}", "0.02", ["draft[1].decode = 0.02: a table is accepted"]),
-    ("seconds = [0.02]", "seconds = 0.02", ["draft[1].decode.seconds = 0.02: an array of numbers"]),
     ("seconds = [0.02]", "seconds = []", ["draft[1].decode.seconds = []: an array of numbers"]),
     ("seconds = [0.02]", "seconds = ['a']", ["draft[1].decode.seconds[0] = 'a': a number from"]),
-    ('rate = "500 kbit/s"', "rate = true", ["draft[0].link.rate = True", A_RATE]),
-    ('rate = "500 kbit/s"', "rate = [1]", ["draft[0].link.rate = [1]", A_RATE]),
+    ("token_bits = 16", "token_bits = 24", ["token_bits = 24: 16 or 32 is accepted"]),
     # Numbers out of range, infinite, or none.
-    ("weight = 2", "weight = 0", ["streams[0].weight = 0: a number from 0.001 to 1000 is"]),
-    ("weight = 2", "weight = nan", ["streams[0].weight = nan: a number from"]),
-    ("weight = 2", "weight = inf", ["streams[0].weight = inf: a number from"]),
+    ("prefill_share = 0.25", "prefill_share = 1", ["target.prefill_share = 1: a number from 0 to"]),
+    ("weight = 2", "weight = nan", ["streams[0].weight = nan: a number from 0.001 to 1000 is"]),
     ("weight = 2", f"weight = {'9' * 400}", ["streams[0].weight = 999", "...: a number from"]),
     ("count = 2", "count = 0", ["streams[0].count = 0: a whole number from 1 to 1024"]),
     (
@@ -80,113 +48,70 @@ BAD = [
         ["streams = [{", "...: up to 1024 in all are accepted, not 1025"],
     ),
     ("tokens_left = 90", "tokens_left = 0", ["streams[0].tokens_left = 0: a whole number from 1"]),
-    ("gamma = 3", "gamma = -1", ["streams[0].gamma = -1: a whole number from 0 to 16"]),
     ("gamma = 3", "gamma = 17", ["streams[0].gamma = 17: a whole number from 0 to 16"]),
-    (
-        "acceptance = 0.75",
-        "acceptance = 1.01",
-        ["streams[0].acceptance = 1.01: a number from 0 to 1 "],
-    ),
-    (
-        "acceptance = 0.75",
-        "acceptance = -0.1",
-        ["streams[0].acceptance = -0.1: a number from 0 to 1 "],
-    ),
-    ("[0.9, 0.6]", "[0.9, nan]", ["streams[1].acceptance[1] = nan: a number from 0 to 1 "]),
-    ("[0.9, 0.6]", "[]", ["streams[1].acceptance = []: an array of numbers is accepted"]),
+    ("[0.9, 0.6]", "[0.9, 1.01]", ["streams[1].acceptance[1] = 1.01: a number from 0 to 1 "]),
     ("[0.9, 0.6]", f"{[0.5] * 17}", ["streams[1].acceptance = [0.5", "up to 16 positions"]),
     ("rtt_ms = 12", "rtt_ms = -1", ["draft[0].link.rtt_ms = -1: a number from 0 to 600000 is"]),
-    ("rtt_ms = 12", "rtt_ms = inf", ["draft[0].link.rtt_ms = inf: a number from 0 to 600000 is"]),
-    ("frame_ms = 0.5", "frame_ms = nan", ["draft[0].link.frame_ms = nan: a number from 0 to"]),
-    (
-        "[0.04, 0.06]",
-        "[0.04, -1]",
-        ["target.decode.seconds[1] = -1: a number from 1e-07 to 3600 is"],
-    ),
-    ("[0.04, 0.06]", "[0.04, inf]", ["target.decode.seconds[1] = inf: a number from"]),
-    ("[0.04, 0.06]", "[0.04, 0]", ["target.decode.seconds[1] = 0: a number from"]),
+    ("frame_ms = 0.5", "frame_ms = inf", ["draft[0].link.frame_ms = inf: a number from 0 to"]),
+    ("[0.04, 0.06]", "[0.04, 0]", ["target.decode.seconds[1] = 0: a number from 1e-07 to 3600"]),
     ("[0.04, 0.06]", "[0.04]", ["target.decode.seconds = [0.04]: as many times as sizes, 2,"]),
     ("[1, 8]", "[8, 1]", ["target.decode.sizes[1] = 1: a whole number from 9 to 65536"]),
-    ("[1, 8]", "[0, 8]", ["target.decode.sizes[0] = 0: a whole number from 1 to 65536"]),
-    ("[1, 8]", "[1, 1.5]", ["target.decode.sizes[1] = 1.5: a whole number from 2"]),
     ("per_cell_s = 1e-6", "per_cell_s = -1", ["target.decode.per_cell_s = -1: a number from 0 to"]),
-    ("token_bits = 16", "token_bits = 24", ["token_bits = 24: 16 or 32 is accepted"]),
     # Links: the rate names its link.
     (
         '"500 kbit/s"',
         "0",
         ["draft[0].link.rate = 0: the link of nano would carry nothing; 1 bit/s"],
     ),
-    ('"500 kbit/s"', '"0 Mbit/s"', ["link.rate = '0 Mbit/s': the link of nano would carry noth"]),
-    ('"500 kbit/s"', "-3", ["draft[0].link.rate = -3: 1 bit/s to 1000 Gbit/s is accepted"]),
     ('"500 kbit/s"', "inf", ["draft[0].link.rate = inf: 1 bit/s to 1000 Gbit/s is accepted"]),
-    ('"500 kbit/s"', "nan", ["draft[0].link.rate = nan: 1 bit/s to 1000 Gbit/s is accepted"]),
-    ('"500 kbit/s"', '"fast"', ["draft[0].link.rate = 'fast'", A_RATE]),
+    ('"500 kbit/s"', "true", ["draft[0].link.rate = True", A_RATE]),
     ('"500 kbit/s"', '"500 kbps"', ["draft[0].link.rate = '500 kbps'", A_RATE]),
-    ('"500 kbit/s"', '"500 mbit/s"', ["draft[0].link.rate = '500 mbit/s'", A_RATE]),
     # Names of draft nodes.
     ('draft = "nano"', 'draft = "nanoo"', ["streams[0].draft = 'nanoo'", "did you mean nano?"]),
     ('draft = "nano"', 'draft = "x"', ["streams[0].draft = 'x': no [[draft]]", "nano, local"]),
-    ('draft = "local"', "draft = 1", ["streams[1].draft = 1: a name of 1 to 40"]),
     ('name = "local"', 'name = "nano"', ["draft[1].name = 'nano': a name that no other draft"]),
     # Tables where arrays of tables are wanted.
-    (GOOD, "draft = 3\ntarget.decode = {sizes=[1], seconds=[1]}", ["draft = 3", "[[draft]]"]),
-    (GOOD, "draft = [3]\ntarget.decode = {sizes=[1], seconds=[1]}", ["draft[0] = 3", "[[draft]]"]),
-    (GOOD, "streams = []\ntarget.decode = {sizes=[1], seconds=[1]}", ["streams = []: one table"]),
+    (GOOD, f"draft = 3\n{HEAD}", ["draft = 3: an array of tables, [[draft]], is accepted"]),
+    (GOOD, f"draft = [3]\n{HEAD}", ["draft[0] = 3: an array of tables, [[draft]], is accepted"]),
     # Measured times and others at once.
     ("used_cells = 500", "device = 'box.toml'", ["target.device = 'box.toml': accepted only w"]),
     ("used_cells = 500", "model = 'tiny'", ["target.model = 'tiny': accepted only without"]),
 ]
+# The same of ANALYTIC.
+BAD_DEVICES = [
+    ('"tiny"', '"tinny"', ["target.model = 'tinny': no such model in models.toml", "tiny?"]),
+    ('"tiny"', '"zzz"', ["target.model = 'zzz'", "tiny, odd, huge are accepted"]),
+    ('"tiny"', "3", ["target.model = 3: the name of a model"]),
+    ('model = "tiny"', "", ["target.model is missing: the name of a model"]),
+    ('device = "box.toml"', "", ["target.device is missing: a table, or the path"]),
+    ('"box.toml"', '"other.toml"', ["target.device = 'other.toml': a table, or the path"]),
+    ('"box.toml"', '"empty.toml"', ["target.device = 'empty.toml'", "this file has none"]),
+    ('"box.toml"', '"bad-box.toml"', ["'bad-box.toml': in that file device.bytes_per_s"]),
+    ('"box.toml"', '"slow-box.toml"', ["= 'slow-box.toml': figures that give passes of 1e-07 to"]),
+    ('"box.toml"', "{name = 'x'}", ["target.device.flops_per_s is missing: a value of"]),
+    ('"tiny"', "{layers = 0.5}", ["target.model.layers = 0.5: a value of type int"]),
+    ('"tiny"', '"odd"', ["target.model = 'odd': in models.toml its shape.kv_heads = 3"]),
+    ('"tiny"', '"huge"', ["target.model = 'huge': a model of up to 1.0 GB, the memory of"]),
+    ('"tiny"', '"tiny"\nused_cells = 4000000', ["target.used_cells = 4000000: 0 to ", "fits bes"]),
+    ('"tiny"', '"tiny"\nprefill = {}', ["target.prefill = {}: accepted only with measured times"]),
+    ('models = "models.toml"', "", ["models is missing: a text is accepted"]),
+    ('"models.toml"', '"none.toml"', ["models = 'none.toml': the path of a TOML file"]),
+    ('"models.toml"', '"empty.toml"', ["models = 'empty.toml'", "this one has none"]),
+]
 
 
-def line_of(text, files=FILES):
+@pytest.mark.parametrize(
+    ("base", "old", "new", "parts"),
+    [(GOOD, *row) for row in BAD] + [(ANALYTIC, *row) for row in BAD_DEVICES],
+)
+def test_a_bad_file_is_told_in_one_line(base, old, new, parts):
+    assert old in base
     with pytest.raises(ScenarioError) as caught:
-        scenario(text, files)
+        scenario(base.replace(old, new, 1))
     line = str(caught.value)
     assert line.startswith("bad.toml: ")
     assert "\n" not in line
     assert len(line) < 300
-    return line
-
-
-@pytest.mark.parametrize(("old", "new", "parts"), BAD)
-def test_a_bad_file_is_told_in_one_line(old, new, parts):
-    assert old in GOOD
-    line = line_of(GOOD.replace(old, new, 1))
-    assert [part for part in parts if part not in line] == []
-
-
-@pytest.mark.parametrize(
-    ("line", "old", "new", "parts"),
-    [
-        (
-            "",
-            '"tiny"',
-            '"tinny"',
-            ["target.model = 'tinny': no such model in models.toml", "tiny?"],
-        ),
-        ("", '"tiny"', '"zzz"', ["target.model = 'zzz'", "tiny, odd, huge are accepted"]),
-        ("", '"tiny"', "3", ["target.model = 3: the name of a model"]),
-        ("", 'model = "tiny"', "", ["target.model is missing: the name of a model"]),
-        ("", 'device = "box.toml"', "", ["target.device is missing: a table, or the path"]),
-        ("", '"box.toml"', "5", ["target.device = 5: a table, or the path"]),
-        ("", '"box.toml"', '"other.toml"', ["target.device = 'other.toml': a table, or the path"]),
-        ("", '"box.toml"', '"empty.toml"', ["target.device = 'empty.toml'", "this file has none"]),
-        ("", '"box.toml"', '"bad-box.toml"', ["'bad-box.toml': in that file device.bytes_per_s"]),
-        ("", '"box.toml"', "{name = 'x'}", ["target.device.flops_per_s is missing: a value of"]),
-        ("", '"box.toml"', "{nme = 'x'}", ["target.device.nme = 'x': unknown key", "mean name?"]),
-        ("", '"tiny"', "{layers = 0.5}", ["target.model.layers = 0.5: a value of type int"]),
-        ("", '"tiny"', '"odd"', ["target.model = 'odd': in models.toml its shape.kv_heads = 3"]),
-        ("", '"tiny"', '"huge"', ["target.model = 'huge': a model of up to 1.0 GB, the memory of"]),
-        ("used_cells = 4000000", "", "", ["target.used_cells = 4000000: 0 to ", "fits beside"]),
-        ("prefill = {}", "", "", ["target.prefill = {}: accepted only with measured times"]),
-        ("", 'models = "models.toml"', "", ["models is missing: a text is accepted"]),
-        ("", '"models.toml"', '"none.toml"', ["models = 'none.toml': the path of a TOML file"]),
-        ("", '"models.toml"', '"empty.toml"', ["models = 'empty.toml'", "this one has none"]),
-    ],
-)
-def test_bad_devices_and_models_are_told_in_one_line(line, old, new, parts):
-    line = line_of(analytic(line, old, new) if old else analytic(line))
     assert [part for part in parts if part not in line] == []
 
 
@@ -199,14 +124,8 @@ def test_bad_devices_and_models_are_told_in_one_line(line, old, new, parts):
 )
 def test_a_file_of_models_is_named_where_it_is_at_fault(name, message):
     with pytest.raises(ScenarioError) as caught:
-        scenario(analytic("").replace("models.toml", name))
+        scenario(ANALYTIC.replace("models.toml", name))
     assert str(caught.value) == message
-
-
-def test_figures_of_a_device_that_give_no_time():
-    device = {**DEVICE, "flops_per_s": 5e-324}
-    line = line_of(analytic(""), {**FILES, "box.toml": {"device": device}})
-    assert "target.device = 'box.toml': figures that give passes of 1e-07 to 3600 s" in line
 
 
 JUNK = st.one_of(
@@ -242,21 +161,14 @@ def test_whatever_a_file_holds_it_is_refused_in_one_line_or_can_be_planned(data)
         for key in above:
             table = table[key]
         table[last] = copy.deepcopy(data.draw(JUNK))
+    refusal = None
     try:
         found = scenario_from(mapping, source="bad.toml")
     except ScenarioError as error:
         refusal = str(error)
-    else:
-        refusal = None
     if refusal is not None:
         assert "\n" not in refusal
         assert refusal.startswith("bad.toml: ")
         return
     text = text_of(explain(found.observation(), data.draw(st.sampled_from(list(POLICIES)))), "x")
     assert [line for line in text.splitlines() if len(line) > 80] == []
-
-
-def test_a_long_value_is_cut():
-    table = Table("f", "", {"x": "y" * 1000}, None)
-    assert len(str(table.error("x", "is not accepted"))) < 100
-    assert package.MAX_STREAMS == 1024

@@ -1,41 +1,15 @@
 """The planner's options and its closed-form candidates, against plain loops over them."""
 
 from itertools import pairwise
-from random import Random
 
 import numpy as np
 import pytest
 
 from policies.cycle import block_sums
-from policies.plan import Observation, StreamView
 from policies.problem import problem_of
 from policies.search import best_equal, block_bounds, options_of, runs_of
 from tests.policies.instances import observation
 from tests.policies.slow_cycle import SlowCycle
-
-
-def test_the_first_options_are_one_gamma_for_all():
-    for seed in range(60):
-        problem = problem_of(observation(seed, 1 + seed % 12))
-        options = options_of(problem)
-        assert np.all(problem.least <= options)
-        assert np.all(options <= problem.most)
-        free = problem.most > problem.least
-        if not free.any():
-            assert np.unique(options, axis=0).tolist() == [problem.least.tolist()]
-            continue
-        highest = min(8, problem.max_gamma)
-        for gamma in range(highest + 1):
-            for chosen, low, high in zip(options[gamma], problem.least, problem.most, strict=True):
-                assert chosen == min(max(gamma, low), high)
-
-
-def test_among_many_streams_fewer_gammas_are_tried():
-    problem = problem_of(observation(3, 65))
-    options = options_of(problem).tolist()
-    for gamma in (0, 1, 2, 3, 4, 6, 8):
-        assert np.clip(gamma, problem.least, problem.most).tolist() in options
-    assert len(options) < len(options_of(problem_of(observation(3, 64))))
 
 
 def test_the_other_options_take_every_guess_that_is_worth_more_than_those_left():
@@ -56,23 +30,6 @@ def test_the_other_options_take_every_guess_that_is_worth_more_than_those_left()
                     (taken if g <= gamma else left).append(view.weight * worth)
             assert min(taken) >= max(left) * (1 - 1e-9) - 1e-15
     assert several > 20
-
-
-def test_streams_without_a_choice_leave_one_option():
-    seen = Observation((StreamView(1, 0.5, 9), StreamView(2, 0.4, 1)), observation(1, 1).target)
-    assert options_of(problem_of(seen)).tolist() == [[0, 0]]
-
-
-@pytest.mark.parametrize("num_streams", [1, 2, 7, 8, 9, 12, 13, 40, 300])
-def test_blocks_are_few_and_nearly_equal(num_streams):
-    for drafts in (1, 4):
-        problem = problem_of(observation(5, num_streams, max_drafts=drafts))
-        bounds = block_bounds(problem)
-        sizes = np.diff(bounds)
-        assert (bounds[0], bounds[-1]) == (0, num_streams)
-        assert len(sizes) <= 12
-        assert sizes.min() >= 1
-        assert sizes.max() - sizes.min() <= 1
 
 
 def candidates(n):
@@ -116,33 +73,3 @@ def test_the_best_of_the_equal_batches_is_found():
         assert seed_point.cycle_s == pytest.approx(price.cycle_s, rel=1e-6)
         heads += 0 < seed_point.num_plain < problem.num_streams
     assert heads > 5
-
-
-def test_runs_are_batches_of_consecutive_blocks():
-    for seed in range(12):
-        num_streams = 5 + 7 * (seed % 4)
-        seen = observation(seed, num_streams)
-        problem, slow = problem_of(seen), SlowCycle(seen)
-        options, bounds = options_of(problem), block_bounds(problem)
-        runs = runs_of(problem, block_sums(problem, options, bounds))
-        assert len(runs.starts) == len(bounds) * (len(bounds) - 1) // 2
-        random = Random(seed)
-        for _ in range(20):
-            r, o = random.randrange(len(runs.starts)), random.randrange(len(options))
-            first, end = bounds[runs.starts[r]], bounds[runs.stops[r]]
-            pairs = zip(problem.stream_ids[first:end], options[o, first:end].tolist(), strict=True)
-            members = list(pairs)
-            draft_s, air_s, head_s, num_tokens = slow.stages(members)
-            stages = runs.stages
-            assert stages.draft_s[:, r, o].sum() == pytest.approx(sum(draft_s.values()))
-            assert stages.air_s[:, r, o].sum() == pytest.approx(sum(air_s.values()))
-            assert stages.head_s[r, o] == pytest.approx(head_s)
-            assert stages.num_tokens[r, o] == num_tokens.streams + num_tokens.guesses
-            assert stages.busiest_s()[r, o] == pytest.approx(
-                max([0.0, *draft_s.values(), *air_s.values()])
-            )
-            weights = [(slow.streams[k].weight, slow.earned(k, g), g) for k, g in members]
-            assert stages.worth[r, o] == pytest.approx(sum(w / e for w, e, g in weights if g))
-            plain = [w for w, _, g in weights if not g]
-            assert runs.plain_weight[r, o] == pytest.approx(sum(plain), abs=1e-12)
-            assert runs.num_plain[r, o] == len(plain)

@@ -1,8 +1,11 @@
-"""ggml's own quantisation and products of rows, to compare with."""
+"""ggml's own quantisation."""
 
 from __future__ import annotations
 
 import ctypes
+import functools
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,10 +29,6 @@ TYPES = {
 }
 _POINTER = ctypes.c_void_p
 _CONVERT = ctypes.CFUNCTYPE(None, _POINTER, _POINTER, ctypes.c_int64)
-_DOT = ctypes.CFUNCTYPE(
-    *(None, ctypes.c_int, _POINTER, ctypes.c_size_t, _POINTER, ctypes.c_size_t),
-    *(_POINTER, ctypes.c_size_t, ctypes.c_int),
-)
 
 
 class _Traits(ctypes.Structure):
@@ -44,20 +43,13 @@ class _Traits(ctypes.Structure):
     )
 
 
-class _CpuTraits(ctypes.Structure):
-    _fields_ = (
-        ("from_float", _CONVERT),
-        ("vec_dot", _DOT),
-        ("vec_dot_type", ctypes.c_int),
-        ("num_rows", ctypes.c_int64),
-    )
-
-
+@functools.cache
 def _libllama() -> Any:
     # Functions of ggml's libraries are found through the one that depends on them.
-    found = library().llama_cpp._lib
+    folder = os.environ.get("LLAMA_CPP_LIB_PATH") or Path(library().__file__).parent / "lib"
+    (path,) = (each for each in Path(folder).glob("libllama.*") if each.suffix in (".so", ".dylib"))
+    found = ctypes.CDLL(str(path))
     found.ggml_get_type_traits.restype = ctypes.POINTER(_Traits)
-    found.ggml_get_type_traits_cpu.restype = ctypes.POINTER(_CpuTraits)
     found.ggml_row_size.restype = ctypes.c_size_t
     found.ggml_row_size.argtypes = [ctypes.c_int, ctypes.c_int64]
     return found
@@ -86,30 +78,4 @@ def floats_of(kind: str, rows: Bytes, columns: int) -> Floats:
     out = np.zeros((len(rows), columns), dtype=np.float32)
     convert = _libllama().ggml_get_type_traits(TYPES[kind]).contents.to_float
     convert(rows.ctypes.data, out.ctypes.data, out.size)
-    return out
-
-
-def products(kind: str, rows: Bytes, x: Floats) -> Floats:
-    """(tokens, rows) as ggml's CPU backend multiplies one row by one token."""
-    found = _libllama()
-    found.ggml_cpu_init()
-    tokens, columns = x.shape
-    traits = found.ggml_get_type_traits_cpu(TYPES[kind]).contents
-    other = traits.vec_dot_type
-    out = np.zeros((tokens, len(rows)), dtype=np.float32)
-    result = ctypes.c_float()
-    for token in range(tokens):
-        packed = np.zeros(found.ggml_row_size(other, columns) + 64, dtype=np.uint8)
-        floats = np.ascontiguousarray(x[token])
-        if other == TYPES["F32"]:
-            packed[: floats.nbytes] = floats.view(np.uint8)
-        else:
-            convert = found.ggml_get_type_traits_cpu(other).contents.from_float
-            convert(floats.ctypes.data, packed.ctypes.data, columns)
-        for index, row in enumerate(rows):
-            traits.vec_dot(
-                *(columns, ctypes.addressof(result), 0, row.ctypes.data, 0),
-                *(packed.ctypes.data, 0, 1),
-            )
-            out[token, index] = result.value
     return out

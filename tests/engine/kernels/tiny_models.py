@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nodes.engine.llama_abi import library
+from nodes.engine.llama_abi import kernels, library
 
 _ALIGNMENT = 32
 _U32, _F32, _STRING, _ARRAY, _I32 = 4, 6, 8, 9, 5
@@ -45,6 +45,8 @@ def write_model(path: Path, shape: Shape, file_type: str, *, pooling: int = 0) -
 
     pooling: how it makes vectors of texts, as llama.h numbers it; 0 for a model that does not.
     """
+    # Where they are registered after a model was loaded, libllama crashes in loading the next one.
+    kernels()
     plain = path.with_suffix(".f32")
     metadata = _metadata(shape)
     if pooling:

@@ -58,23 +58,25 @@ def wait_until(condition: Callable[[], object], limit_s: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-def test_one_process_answers_one_question_after_the_other(make: Make) -> None:
-    process = make()
+def worker_of(process: SandboxProcess) -> int:
+    """The id of its process, which has answered a question."""
     before = children_of(os.getpid())
-    assert process.ask(SIMPLE)["num_bytes"] > 0
-    (worker,) = set(children_of(os.getpid())) - set(before)
-    assert process.ask(SIMPLE)["num_bytes"] > 0
-    assert worker in children_of(os.getpid())
-
-
-def test_a_process_that_is_started_ahead_is_the_one_that_answers(make: Make) -> None:
-    process = make()
-    before = children_of(os.getpid())
-    process.start()
-    wait_until(lambda: set(children_of(os.getpid())) - set(before))
-    started = children_of(os.getpid())
     process.ask(SIMPLE)
-    assert children_of(os.getpid()) == started
+    (worker,) = set(children_of(os.getpid())) - set(before)
+    return worker
+
+
+def test_one_process_is_started_ahead_answers_and_is_replaced_if_it_was_ended(make: Make) -> None:
+    process = make()
+    before = set(children_of(os.getpid()))
+    process.start()
+    wait_until(lambda: set(children_of(os.getpid())) - before)
+    (worker,) = set(children_of(os.getpid())) - before
+    for _ in range(2):
+        assert process.ask(SIMPLE)["num_bytes"] > 0
+        assert set(children_of(os.getpid())) - before == {worker}
+    os.kill(worker, signal.SIGKILL)
+    assert process.ask(SIMPLE)["num_bytes"] > 0
 
 
 def test_a_question_that_takes_too_much_is_ended_and_the_next_is_answered(make: Make) -> None:
@@ -89,15 +91,6 @@ def test_what_is_wrong_with_a_question_is_told(make: Make) -> None:
         make().ask({"kind": "json_schema", "text": '{"type": "foo"}'})
 
 
-def test_a_process_that_was_ended_from_outside_is_started_again(make: Make) -> None:
-    process = make()
-    before = children_of(os.getpid())
-    process.ask(SIMPLE)
-    (worker,) = set(children_of(os.getpid())) - set(before)
-    os.kill(worker, signal.SIGKILL)
-    assert process.ask(SIMPLE)["num_bytes"] > 0
-
-
 def test_a_setup_that_is_wrong_is_told_each_time(make: Make, tmp_path: Path) -> None:
     process = make("texts", path=str(tmp_path / "missing.gguf"))
     for _ in range(2):
@@ -107,9 +100,7 @@ def test_a_setup_that_is_wrong_is_told_each_time(make: Make, tmp_path: Path) -> 
 
 def test_close_ends_the_process_and_who_waits_for_it(make: Make) -> None:
     process = make()
-    before = children_of(os.getpid())
-    process.ask(SIMPLE)
-    (worker,) = set(children_of(os.getpid())) - set(before)
+    worker = worker_of(process)
     ends: list[Exception] = []
 
     def ask() -> None:
@@ -152,9 +143,7 @@ def test_it_has_nothing_of_the_nodes_environment(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRDRAFT_SECRET", "x")
-    before = children_of(os.getpid())
-    make().ask(SIMPLE)
-    (worker,) = set(children_of(os.getpid())) - set(before)
+    worker = worker_of(make())
     environ = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
     names = {entry.partition(b"=")[0] for entry in environ if entry}
     assert names <= {

@@ -59,7 +59,7 @@ def test_a_text_that_the_model_knows_is_guessed_in_the_targets_tokens(
     assert len(guessed) >= 10
     assert guessed == wanted[num_prompt_tokens:][: len(guessed)]
     # What comes is read as the text that it is, and the next guesses follow it.
-    state.committed(ONE, 1, len(prompt), guessed[:4], 4, 4)
+    state.committed(ONE, 1, len(prompt), guessed[:4])
     more = guessed_of(run(state))
     start = num_prompt_tokens + len(guessed)
     assert more

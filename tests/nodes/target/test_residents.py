@@ -12,11 +12,11 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.target.residents import Residents
 from nodes.target.stream import TargetStream
-from nodes.worker.stream import StopMatcher
+from nodes.worker.stream import PROMPT_PIECE_TOKENS, StopMatcher
 from tests.nodes.builders import make_spec
 
 TEXT = tuple(range(1, 90))
-LONG = TEXT * 3
+LONG = TEXT * 12
 PLENTY = 1_000_000
 
 
@@ -79,19 +79,19 @@ def test_nothing_is_shared_between_owners(is_there: bool) -> None:
 
 def test_short_texts_are_not_saved_and_short_beginnings_not_restored() -> None:
     setting = Setting()
-    setting.read_and_leave(TEXT[:63])
+    setting.read_and_leave(TEXT[: PROMPT_PIECE_TOKENS - 1])
     assert setting.found(TEXT) == 0
-    setting.read_and_leave(TEXT[:64])
-    assert setting.found(TEXT) == 64
-    assert setting.found((*TEXT[:15], 90)) == 0
+    setting.read_and_leave(TEXT[:PROMPT_PIECE_TOKENS])
+    assert setting.found(TEXT) == PROMPT_PIECE_TOKENS
+    assert setting.found((*TEXT[: PROMPT_PIECE_TOKENS - 1], 90)) == 0
 
 
 def test_little_of_much_is_read_rather_than_restored() -> None:
     setting = Setting()
     setting.read_and_leave(LONG)
-    # 267 positions are restored in the time in which some 17 tokens are read.
-    assert setting.found((*LONG[:16], 90)) == 0
-    assert setting.found((*LONG[:17], 90)) == 17
+    # 1,068 positions are restored in the time in which some 67 tokens are read.
+    assert setting.found((*LONG[:66], 90)) == 0
+    assert setting.found((*LONG[:67], 90)) == 67
 
 
 def test_only_positions_of_the_text_are_saved() -> None:

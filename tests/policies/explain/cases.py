@@ -1,17 +1,16 @@
 """Small observations worked out by hand, and random ones."""
 
+import functools
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from policies.baselines import POLICIES
 from policies.explain.timeline import timeline_of
 from policies.latency import CostTable, NodeCosts
-from policies.plan import (
-    DraftView,
-    Link,
-    Observation,
-    StreamView,
-)
+from policies.plan import DraftView, Link, StreamView
 from policies.problem import problem_of
+from tests.policies.instances import observation
 
 
 def flat(seconds):
@@ -63,42 +62,18 @@ def free(number, alpha):
     return StreamView(number, alpha, 500, draft="a")
 
 
-MS = st.integers(1, 60).map(lambda ms: ms * 1e-3)
+def numbered(seed, num_streams, own_media=False):
+    """A random observation whose streams are numbered from 1."""
+    seen = observation(seed, num_streams)
+    views = tuple(replace(view, stream_id=k) for k, view in enumerate(seen.streams, 1))
+    links = [replace(d.link, medium="" if own_media else d.link.medium) for d in seen.drafts]
+    drafts = tuple(replace(d, link=link) for d, link in zip(seen.drafts, links, strict=True))
+    return replace(seen, streams=views, drafts=drafts)
 
 
-@st.composite
-def observations(draw, max_streams=8, max_nodes=3, rate_bps=20e3, own_media=False):
-    num_nodes = draw(st.integers(1, max_nodes))
-    nodes = [
-        DraftView(
-            f"n{j}",
-            line(draw(MS), draw(MS) / 20),
-            Link(
-                rate_bps=rate_bps * draw(st.integers(1, 50)),
-                rtt_s=draw(MS),
-                medium="" if own_media else draw(st.sampled_from(["", "x", "y"])),
-                frame_s=draw(MS) / 10,
-            ),
-        )
-        for j in range(num_nodes)
-    ]
-    streams = [
-        StreamView(
-            number,
-            draw(st.floats(0.05, 0.98)),
-            draw(st.integers(1, 300)),
-            fixed_gamma=draw(st.sampled_from([None, None, None, 0, 2, 12])),
-            draft=draw(st.sampled_from([None, *(n.name for n in nodes), *(n.name for n in nodes)])),
-            weight=draw(st.sampled_from([1.0, 1.0, 3.0])),
-        )
-        for number in range(1, draw(st.integers(1, max_streams)) + 1)
-    ]
-    return Observation(
-        tuple(streams),
-        line(draw(MS), draw(MS) / 20),
-        tuple(nodes),
-        prefill_share=draw(st.sampled_from([0.0, 0.3])),
-    )
+def observations(max_streams=8, **options):
+    numbers = st.integers(0, 10**6), st.integers(1, max_streams)
+    return st.builds(functools.partial(numbered, **options), *numbers)
 
 
 NAMES = st.sampled_from(list(POLICIES))

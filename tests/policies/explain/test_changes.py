@@ -7,13 +7,7 @@ from hypothesis import strategies as st
 from policies.baselines import POLICIES
 from policies.explain import explain
 from policies.explain.explanation import ranges
-from policies.plan import (
-    MAX_AUTO_GAMMA,
-    DraftView,
-    Link,
-    Observation,
-    StreamView,
-)
+from policies.plan import DraftView, Link, Observation, StreamView
 from tests.policies.explain.cases import (
     LINK,
     NAMES,
@@ -27,13 +21,11 @@ from tests.policies.explain.cases import (
 )
 from tests.policies.slow_cycle import with_waits
 
-# -- prices of changes, by hand --------------------------------------------------------------------
-
 
 def test_changes_of_a_lone_stream():
     observation = Observation((free(1, 0.9),), line(0.040, 0.002), (NODE,))
-    best = min(range(MAX_AUTO_GAMMA + 1), key=lambda gamma: lone_price_s(gamma, 0.9))
-    assert 1 < best < MAX_AUTO_GAMMA
+    best = min(range(NODE.max_gamma + 1), key=lambda gamma: lone_price_s(gamma, 0.9))
+    assert 1 < best < NODE.max_gamma
     found = explain(observation, "joint")
     assert found.plan.batches[0].gammas == (best,)
     expected = {
@@ -50,7 +42,7 @@ def test_changes_of_a_lone_stream():
 def test_changes_where_nobody_guesses():
     observation = Observation((free(1, 0.2),), line(0.040, 0.002), (NODE,))
     (change,) = explain(observation, "joint").changes
-    price_s, gamma = min((lone_price_s(g, 0.2), g) for g in range(1, MAX_AUTO_GAMMA + 1))
+    price_s, gamma = min((lone_price_s(g, 0.2), g) for g in range(1, NODE.max_gamma + 1))
     assert gamma == 1
     assert change.what == "1 guess each in 1 batch"
     assert change.price_s == pytest.approx(price_s)
@@ -137,9 +129,6 @@ def test_no_acceptance_turns_a_hopeless_link():
     found = explain(Observation((free(1, 0.5),), flat(0.040), (far,)), "joint")
     assert found.plan.batches == ()
     assert found.turning_acceptance is None
-
-
-# -- what other policies would do ------------------------------------------------------------------
 
 
 @pytest.mark.slow

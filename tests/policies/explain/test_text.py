@@ -10,22 +10,16 @@ from policies.baselines import POLICIES
 from policies.explain import as_object, explain, text_of
 from policies.explain.drawing import lane_text, timeline_lines
 from policies.explain.timeline import Lane, Span, Timeline
-from policies.plan import (
-    Observation,
-    StreamView,
-)
+from policies.plan import Observation, StreamView
 from tests.policies.explain.cases import (
     NAMES,
     NODE,
     flat,
     free,
     line,
-    lone_price_s,
     observations,
     stream,
 )
-
-# -- texts -----------------------------------------------------------------------------------------
 
 
 def test_a_row_shows_who_holds_most_of_a_column():
@@ -113,20 +107,6 @@ def test_many_batches_are_cut_short():
     assert "\nand 24 more batches\n" in text
     # Too many to look at them one by one.
     assert {change.batch for change in found.changes} == {0}
-
-
-def test_a_small_gain_is_not_trusted():
-    """Guesses 1 % cheaper than plain decoding: the joint policy wants more, and says so."""
-    alpha = next(
-        a / 10000
-        for a in range(10000)
-        if min(lone_price_s(g, a / 10000) for g in range(1, 9)) < 0.99 * 0.040
-    )
-    observation = Observation((free(1, alpha),), line(0.040, 0.002), (NODE,))
-    text = text_of(explain(observation, "joint"), "x")
-    assert "1.0% cheaper" in text
-    assert "a gain this small is not trusted" in text
-    assert "not trusted" not in text_of(explain(observation, "ad"), "x")
 
 
 def test_acceptance_by_position_is_shown():
