@@ -20,7 +20,6 @@ from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
 from bench.emulate.command import air_command
 from bench.gateway.command import gateway
-from bench.good_guesses import good_guesses_command
 from bench.live.command import live
 from bench.pages.command import pages_command
 from bench.pair_commands import COMMANDS as PAIRS
@@ -30,7 +29,6 @@ from bench.results.command import report_command
 from bench.sim.command import COMMANDS as SIMULATED
 from bench.tools.command import tools_command
 from bench.where.command import where_command
-from bench.whole.command import all_command
 from nodes.service.runtime import set_engine_environment
 
 set_engine_environment()
@@ -255,21 +253,6 @@ def record(target: str, drafts: tuple[str, ...], texts: int, max_tokens: int, ou
 
 
 @bench.command()
-def sampling() -> None:
-    """Compare the times for sampling and decoding 16 rows.
-
-    Sampling is by law 1. Every installed model is measured.
-
-    \b
-    Example:
-      python -m bench sampling
-    """
-    from bench.sampling import run_sampling
-
-    click.echo(run_sampling())
-
-
-@bench.command()
 @click.option(
     "--arm-root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -344,12 +327,11 @@ bench.add_command(live)
 bench.add_command(gateway)
 bench.add_command(paper_command, "paper")
 bench.add_command(air_command)
-bench.add_command(good_guesses_command)
 bench.add_command(where_command)
 bench.add_command(clients_command)
 bench.add_command(tools_command)
 bench.add_command(pages_command)
-_RESULTS = (all_command, peers_command, compare_command, report_command, benchmarks_command)
+_RESULTS = (peers_command, compare_command, report_command, benchmarks_command)
 for _command in (*PARTS, *PAIRS, *SIMULATED, *_RESULTS):
     bench.add_command(_command)
 

@@ -1,4 +1,4 @@
-"""`python -m bench sim|steady|edge|copies|crowd|scale`: simulate meshes with the live scheduler."""
+"""`python -m bench sim|steady|edge|copies`: simulate meshes with the live scheduler."""
 
 from __future__ import annotations
 
@@ -41,8 +41,7 @@ def sim_command(
       python -m bench sim --scenarios 10 --passes 300
     """
     from bench.results.making import airdraft_system, result_of
-    from bench.sim.cells import sim_cells
-    from bench.sim.closed_loop import COMPARED, report, run_many, save
+    from bench.sim.closed_loop import COMPARED, cells, report, run_many, save
 
     wanted = tuple(modes.split(",")) if modes else COMPARED
     if unknown := set(wanted) - set(COMPARED):
@@ -60,8 +59,7 @@ def sim_command(
             err=True,
         )
     click.echo(report(outcomes))
-    made = list(sim_cells(outcomes))
-    keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
+    keep(result_of(list(cells(outcomes)), systems=[airdraft_system()], is_quick=quick), out)
 
 
 @click.command("steady")
@@ -182,79 +180,4 @@ def copies_command(streams: str, rtts_ms: str, seeds: int) -> None:
                 click.echo(f"| {table} | {rtt_ms:g} | {text} | {shown} |")
 
 
-@click.command("crowd")
-@click.option("--clients", default=1000, show_default=True)
-@click.option("--seconds", default=3600.0, show_default=True, help="Virtual time.")
-def crowd_command(clients: int, seconds: float) -> None:
-    """Measure the simulator's time for many clients.
-
-    \b
-    Example:
-      python -m bench crowd --seconds 60
-    """
-    import time
-
-    from bench.sim.random_scenarios import crowded_scenario
-    from bench.sim.world import World
-
-    world = World(crowded_scenario(clients, seconds))
-    start_s = time.process_time()
-    result = world.run()
-    took_s = time.process_time() - start_s
-    click.echo(
-        f"{clients} clients, {seconds:g} s simulated in {took_s:.0f} s of processor time: "
-        f"{result.num_passes} passes, {result.num_messages} messages of draft nodes, "
-        f"{result.tokens_per_s:.0f} tokens/s"
-    )
-
-
-@click.command("scale")
-@click.option("--streams", default="16,64,256,1024,4096,10000", show_default=True)
-@click.option(
-    "--together",
-    default="16,64,256,1024",
-    show_default=True,
-    help="Stream counts for cells that form one pool.",
-)
-@click.option(
-    "--settle", default=1.0, show_default=True, help="Virtual seconds before measuring begins."
-)
-@click.option("--seconds", default=1.0, show_default=True, help="Measured virtual seconds.")
-@quick_option
-@out_option
-def scale_command(
-    streams: str, together: str, settle: float, seconds: float, quick: bool, out: Path | None
-) -> None:
-    """Measure how the coordinator's costs grow with its load.
-
-    Cells of 16 streams are added. Costs are processor time of state, planner and codec, and memory.
-
-    \b
-    Example:
-      python -m bench scale --streams 16,256 --together 256
-    """
-    from bench.results.making import airdraft_system, result_of
-    from bench.sim.cells import growth_cells
-    from bench.sim.growth import HEAD, Kind, grow_apart
-
-    if quick:
-        streams, together = "16,64", "64"
-    click.echo(HEAD)
-    kinds: tuple[tuple[Kind, str], ...] = (("apart", streams), ("together", together))
-    rows = []
-    for kind, counts in kinds:
-        for part in filter(None, counts.split(",")):
-            rows.append(grow_apart(int(part), kind, settle, seconds))
-            click.echo(rows[-1].row())
-    made = list(growth_cells(rows))
-    keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
-
-
-COMMANDS = (
-    sim_command,
-    steady_command,
-    edge_command,
-    copies_command,
-    crowd_command,
-    scale_command,
-)
+COMMANDS = (sim_command, steady_command, edge_command, copies_command)
