@@ -24,8 +24,8 @@ from bench.live.command import live
 from bench.pages.command import pages_command
 from bench.pair_commands import COMMANDS as PAIRS
 from bench.paper.command import paper_command
-from bench.peers.command import benchmarks_command, compare_command, peers_command
-from bench.results.command import report_command
+from bench.peers.command import peers_command
+from bench.results.command import COMMANDS as RESULTS
 from bench.sim.command import COMMANDS as SIMULATED
 from bench.tools.command import tools_command
 from bench.where.command import where_command
@@ -331,8 +331,7 @@ bench.add_command(where_command)
 bench.add_command(clients_command)
 bench.add_command(tools_command)
 bench.add_command(pages_command)
-_RESULTS = (peers_command, compare_command, report_command, benchmarks_command)
-for _command in (*PARTS, *PAIRS, *SIMULATED, *_RESULTS):
+for _command in (*PARTS, *PAIRS, *SIMULATED, *RESULTS, peers_command):
     bench.add_command(_command)
 
 

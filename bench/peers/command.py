@@ -1,4 +1,4 @@
-"""`python -m bench peers|compare|benchmarks`: comparisons with alternatives to airdraft."""
+"""`python -m bench peers`: comparisons with alternatives to airdraft."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from pathlib import Path
 
 import click
 
-from bench.results.schema import ResultError, Results, from_json, to_json
-
-_ROOT = Path(__file__).parents[2]
+from bench.results.options import keep, out_option
 
 
 @click.command("peers")
@@ -35,11 +33,7 @@ _ROOT = Path(__file__).parents[2]
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="llama.cpp's server, compiled here (bench/METHODOLOGY.md), instead of the prebuilt one.",
 )
-@click.option(
-    "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the result to this file as JSON.",
-)
+@out_option
 def peers_command(
     quick: bool,
     targets: str,
@@ -93,8 +87,7 @@ def peers_command(
         names = ", ".join(peer.name for peer in known_peers)
         raise click.UsageError(f"--systems: no name contains {systems}; systems: {names}")
     results = asyncio.run(run_peers(plan, peers, click.echo))
-    if out is not None:
-        out.write_text(to_json(results))
+    keep(results, out)
     if any("failed" in cell.note for cell in results.cells):
         click.echo("some requests failed: see the lines above", err=True)
         sys.exit(1)
@@ -105,55 +98,3 @@ def _among(option: str, given: list[str], known: object) -> None:
     if unknown := sorted(set(given) - set(accepted)):
         shown = ", ".join(unknown)
         raise click.UsageError(f"{option}: unknown: {shown}; use {', '.join(accepted)}")
-
-
-def _read(path: Path) -> Results:
-    try:
-        return from_json(path.read_text())
-    except OSError as error:
-        raise click.ClickException(f"{path}: {error.strerror}") from None
-    except ResultError as error:
-        raise click.ClickException(f"{path}: {error}") from None
-
-
-@click.command("compare")
-@click.argument("old", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
-def compare_command(old: Path, new: Path) -> None:
-    """Show which cases became slower between two results.
-
-    They are judged by the ratios within each result. The exit code is 1 if a case became slower or
-    is missing in the new result.
-
-    \b
-    Example:
-      python -m bench compare before.json after.json
-    """
-    from bench.results.comparing import compare, table
-
-    found = compare(_read(old), _read(new))
-    click.echo(table(found))
-    sys.exit(1 if found.num_worse or found.missing else 0)
-
-
-@click.command("benchmarks")
-@click.option(
-    "--check", is_flag=True, help="Write nothing; exit with code 1 if the page is out of date."
-)
-def benchmarks_command(check: bool) -> None:
-    """Write docs/benchmarks.md from bench/results/kept.
-
-    \b
-    Example:
-      python -m bench benchmarks --check
-    """
-    from bench.results.page import PAGE, benchmarks
-
-    try:
-        made = benchmarks()
-    except (OSError, ResultError) as error:
-        raise click.ClickException(str(error)) from None
-    if not check:
-        PAGE.write_text(made)
-    elif PAGE.read_text() != made:
-        raise click.ClickException(f"{PAGE.name} is out of date: run python -m bench benchmarks")

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import os
+import platform
+import shlex
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from bench.results.machine import this_commit, this_machine, typed_command
-from bench.results.schema import SCHEMA, Cell, Results, System
+from bench.results.schema import SCHEMA, Cell, Machine, Results, System
 from nodes.cli.version import distribution_version
 
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm")
+_ROOT = Path(__file__).parents[2]
 _LIBRARY = "llama-cpp-python"
 # Name of the reference in `bench/bare.py`.
 BARE = "bare llama.cpp loop"
@@ -46,3 +53,48 @@ def result_of(
         is_quick=is_quick,
         cores_at_once=cores_at_once,
     )
+
+
+def this_machine() -> Machine:
+    """Return the facts that can be read without privileges; "" or 0 for those that cannot."""
+    info = _processor_info()
+    present = (info.get("flags") or info.get("Features") or "").split()
+    return Machine(
+        processor=info.get("model name") or platform.processor() or platform.machine(),
+        num_cores=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        flags=tuple(flag for flag in _FLAGS if flag in present),
+        kernel=platform.release(),
+        python=platform.python_version(),
+    )
+
+
+def _processor_info() -> dict[str, str]:
+    found: dict[str, str] = {}
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    return found
+
+
+def this_commit() -> str:
+    """Return this tree's commit, with "+" if files differ from it; "" outside of a checkout."""
+    git = ["git", "-C", str(_ROOT)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def typed_command() -> str:
+    """Return the command line; of absolute paths only the names, to publish no folders' names."""
+    parts = [Path(part).name if part.startswith("/") else part for part in sys.argv[1:]]
+    return f"python -m bench {shlex.join(parts)}"
