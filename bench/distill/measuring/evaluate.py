@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from bench.distill.report import Progress
 from bench.distill.sampling.answers import Answer
-from bench.distill.sampling.corpus import Progress
+from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Logits, Model, Span
 from nodes.engine.sampling import Sampling, probability, sample
 from policies.confidence import DraftCalibration
@@ -31,6 +33,11 @@ class Guesses:
     temperature: float
     accepted: Flags
     confidences: npt.NDArray[np.float64]
+
+
+def open_alone(path: Path) -> LlamaModel:
+    """A model with room for one answer at a time."""
+    return LlamaModel(LlamaConfig(path=path, num_cells=2048, max_sequences=1))
 
 
 def answer_rows(model: Model, answer: Answer) -> Iterator[Logits]:

@@ -19,13 +19,13 @@ from bench.distill.measuring.evaluate import (
     calibration,
     find_threshold,
     guess_all,
+    open_alone,
     passes,
     stopped_passes,
 )
 from bench.distill.report import Reporter
 from bench.distill.sampling.prompts import HeldOutPrompts
-from bench.distill.steps import hash_lines, sample_answers
-from nodes.engine.llama import LlamaConfig, LlamaModel
+from bench.distill.sampling.sample import sample_answers
 from nodes.engine.protocol import EngineError, Model, Span
 from nodes.worker.engines import calibration_of
 
@@ -52,20 +52,9 @@ def evaluate(
     kinds of noise are compared.
     """
     prompts = HeldOutPrompts(num_prompts)
-    file, _ = sample_answers(
-        target,
-        out,
-        prompts,
-        hash_lines(prompts.texts()),
-        num_tokens=1 << 40,
-        width=24,
-        max_answer=max_answer,
-        num_best=32,
-        seed=seed,
-        threads=1,
-    )
+    file, _ = sample_answers(target, out, prompts, seed=seed, max_answer=max_answer)
     answers = sorted(file, key=lambda answer: answer.index)
-    models = [_open(path) for path in (target, draft)]
+    models = [open_alone(path) for path in (target, draft)]
     try:
         hashes = {model.info.vocab_hash for model in models}
         if len(hashes) > 1:
@@ -103,10 +92,6 @@ def evaluate(
             f"ratio 1/{step_s[0] / step_s[1]:.1f}",
         ]
     )
-
-
-def _open(path: Path) -> LlamaModel:
-    return LlamaModel(LlamaConfig(path=path, num_cells=2048, max_sequences=1))
 
 
 def step_times(models: Sequence[Model]) -> list[float]:

@@ -6,6 +6,7 @@ writes what users of its kind of training ask.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,11 +131,15 @@ class Prompt:
 
 
 class PromptSource(Protocol):
-    """Prompts by number; None once there are no more."""
+    """Prompts by number; None once there are no more. sha256: of what they are made from."""
 
+    @property
+    def sha256(self) -> str: ...
     def prompt(self, index: int) -> Prompt | None: ...
 
 
+# Files of a corpus.
+TOPICS, PASSAGES = "topics.txt", "passages.txt"
 HELD_OUT = "held_out.txt"
 # Prompts whose answers copy much of them.
 COPYING = "copying.txt"
@@ -149,6 +154,7 @@ class HeldOutPrompts:
         # Every so-manyth one, so that a few of each kind are left.
         step = max(1, len(lines) // limit) if limit else 1
         self._lines = [(kind, body.replace("\\n", "\n")) for kind, body in lines[::step]]
+        self.sha256 = _hash_lines(self.texts())
 
     def texts(self) -> list[str]:
         return [text for _kind, text in self._lines]
@@ -171,6 +177,12 @@ class PromptMaker:
         self._num_general = len(general)
         self._passages = passages
         self._seed = seed
+        self.sha256 = _hash_lines([*topics, *passages])
+
+    @classmethod
+    def of_corpus(cls, corpus: Path | None, seed: int) -> PromptMaker:
+        """Prompts over the topics and passages of a corpus."""
+        return cls(*(_read_lines(corpus, name) for name in (TOPICS, PASSAGES)), seed=seed)
 
     def prompt(self, index: int) -> Prompt:
         source = random.Random(f"{self._seed}-{index}")
@@ -197,6 +209,12 @@ class PromptMaker:
         return self._topics[source.randrange(self._num_general)]
 
 
-def read_lines(path: Path) -> list[str]:
+def _read_lines(folder: Path | None, name: str) -> list[str]:
     """The lines of a file, none if there is no such file."""
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    if folder is None or not (folder / name).exists():
+        return []
+    return (folder / name).read_text(encoding="utf-8").splitlines()
+
+
+def _hash_lines(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

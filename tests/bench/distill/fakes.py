@@ -14,6 +14,14 @@ SUFFIX = [TOY_EOG, 5, 6]
 class FramedTokenizer:
     """Bytes as tokens, folded; a chat prompt gets a beginning and an end."""
 
+    num_vocab = NUM_VOCAB
+
+    def eog_token_ids(self) -> frozenset[int]:
+        return frozenset({TOY_EOG})
+
+    def content_hash(self) -> str:
+        return "framed"
+
     def encode(self, text: str) -> list[int]:
         return [10 + byte % (NUM_VOCAB - 10) for byte in text.encode()]
 
