@@ -22,10 +22,10 @@ from bench.emulate.command import air_command
 from bench.gateway.command import gateway
 from bench.live.command import live
 from bench.pages.command import pages_command
-from bench.pair_commands import COMMANDS as PAIRS
 from bench.paper.command import paper_command
 from bench.peers.command import peers_command
 from bench.results.command import COMMANDS as RESULTS
+from bench.results.options import COUNTS
 from bench.sim.command import COMMANDS as SIMULATED
 from bench.tools.command import tools_command
 from bench.where.command import where_command
@@ -331,15 +331,17 @@ bench.add_command(where_command)
 bench.add_command(clients_command)
 bench.add_command(tools_command)
 bench.add_command(pages_command)
-for _command in (*PARTS, *PAIRS, *SIMULATED, *RESULTS, peers_command):
+for _command in (*PARTS, *SIMULATED, *RESULTS, peers_command):
     bench.add_command(_command)
 
 
 @bench.command()
-@click.option("--streams", default="1,4,16", show_default=True, help="Streams of a pass.")
+@click.option(
+    "--streams", type=COUNTS, default="1,4,16", show_default=True, help="Streams of a pass."
+)
 @click.option("--gamma", default=4, show_default=True, type=click.IntRange(1, 16))
 @click.option("--vocab", default=49_152, show_default=True, help="Tokens of the vocabulary.")
-def wire(streams: str, gamma: int, vocab: int) -> None:
+def wire(streams: list[int], gamma: int, vocab: int) -> None:
     """Count the bytes that a pass sends over links.
 
     The table shows them with ZeroMQ and CURVE, for each guess and each committed token.
@@ -352,8 +354,7 @@ def wire(streams: str, gamma: int, vocab: int) -> None:
 
     from bench.wire import measure, table
 
-    counts = [int(part) for part in streams.split(",")]
-    click.echo(table(asyncio.run(measure(counts, gamma, vocab)), vocab))
+    click.echo(table(asyncio.run(measure(streams, gamma, vocab)), vocab))
 
 
 def _stop(*_: object) -> None:

@@ -1,12 +1,46 @@
-"""Options that commands with results have in common: `--out` and `--quick`."""
+"""Options that several commands have in common: lists, `--out` and `--quick`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from bench.results.schema import Results, to_json
+
+
+class Listed(click.ParamType):
+    """Values separated by commas, as a list. accepted: returns the only ones that may be given."""
+
+    name = "list"
+
+    def __init__(
+        self,
+        kind: Callable[[str], Any] = str,
+        accepted: Callable[[], Iterable[Any]] | None = None,
+    ) -> None:
+        self._kind, self._accepted = kind, accepted
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[Any]:
+        if not isinstance(value, str):
+            return list(value)
+        try:
+            found = [self._kind(part) for part in value.split(",") if part]
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers with commas between them", param, ctx)
+        known = [] if self._accepted is None else list(self._accepted())
+        if known and (unknown := [each for each in found if each not in known]):
+            names, accepted = (", ".join(map(str, each)) for each in (unknown, known))
+            self.fail(f"unknown: {names}; use {accepted}", param, ctx)
+        return found
+
+
+COUNTS = Listed(int)
+NUMBERS = Listed(float)
 
 
 def _in_a_folder(

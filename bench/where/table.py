@@ -1,10 +1,9 @@
-"""Windows as a table and as a bar chart. Pure except for the picture's file."""
+"""Windows as a table. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from bench.where.node import STEP
@@ -116,25 +115,3 @@ def table(windows: Sequence[Window]) -> str:
         shown = ["-" if value is None else row.form.format(value) for value in values]
         lines.append(f"| {row.label} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
-
-
-def plot(windows: Sequence[Window], path: Path, title: str) -> None:
-    """Draw a bar for each window with the parts of the target's time. Needs matplotlib."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    mpl.use("Agg")
-    figure = Figure(figsize=(9.0, 1.2 + 0.5 * len(windows)), layout="constrained")
-    axes = figure.subplots()
-    places = range(len(windows))
-    left = [0.0] * len(windows)
-    for label in (*PARTS, BETWEEN):
-        widths = [parts_ms(window)[label] for window in windows]
-        axes.barh(places, widths, left=left, label=label)
-        left = [at + width for at, width in zip(left, widths, strict=True)]
-    axes.set_yticks(places, list(map(name_of, windows)))
-    axes.invert_yaxis()
-    axes.set_xlabel("ms of the target for a token of all streams")
-    axes.set_title(title)
-    axes.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
