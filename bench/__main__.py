@@ -288,8 +288,7 @@ def portable_kernels(arm_compiler: str) -> None:
     Example:
       python -m bench portable-kernels
     """
-    from bench.portable import PortableError
-    from bench.portable_kernels import run_portable_kernels
+    from bench.portable import PortableError, run_portable_kernels
 
     try:
         text, is_equal = run_portable_kernels(arm_compiler)
