@@ -21,33 +21,16 @@ def _read(path: Path) -> Results:
 
 @click.command("report")
 @click.argument("result", type=click.Path(path_type=Path))
-@click.option(
-    "--plots",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for PNG files; links in the report are relative to the current folder.",
-)
-def report_command(result: Path, plots: Path | None) -> None:
+def report_command(result: Path) -> None:
     """Print a result as Markdown.
-
-    Without matplotlib the report notes that pictures were left out.
 
     \b
     Example:
-      python -m bench report after.json --plots plots > report.md
+      python -m bench report after.json > report.md
     """
-    from bench.results.plots import missing, plot_all
     from bench.results.report import markdown
 
-    results = _read(result)
-    links: dict[str, list[str]] = {}
-    notes = []
-    if plots is not None:
-        if reason := missing():
-            notes.append(f"Plots were left out: {reason}")
-        else:
-            plots.mkdir(parents=True, exist_ok=True)
-            links = plot_all(results, plots)
-    click.echo(markdown(results, links, notes), nl=False)
+    click.echo(markdown(_read(result)), nl=False)
 
 
 @click.command("compare")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from bench.live.pairs import paired_ratio
 from bench.results.cells import ratio_value
@@ -174,8 +172,3 @@ def cells(outcomes: Sequence[Outcome]) -> Iterator[Cell]:
             ratios=(ratio_value("tokens/s", paired_ratio(rates)),),
             note=f"{len(outcomes)} scenarios",
         )
-
-
-def save(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Write every scenario's figures to a file as JSON."""
-    path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")

@@ -32,9 +32,6 @@ def _alphas() -> list[float]:
     default="",
     help="Modes to run beside auto and plain. Default: every mode.",
 )
-@click.option(
-    "--figures", type=click.Path(dir_okay=False), help="Write all figures to this file as JSON."
-)
 @quick_option
 @out_option
 def sim_command(
@@ -43,7 +40,6 @@ def sim_command(
     passes: int,
     processes: int,
     modes: list[str],
-    figures: str | None,
     quick: bool,
     out: Path | None,
 ) -> None:
@@ -56,15 +52,13 @@ def sim_command(
       python -m bench sim --scenarios 10 --passes 300
     """
     from bench.results.making import airdraft_system, result_of
-    from bench.sim.closed_loop import COMPARED, cells, report, run_many, save
+    from bench.sim.closed_loop import COMPARED, cells, report, run_many
 
     wanted = tuple(modes) or COMPARED
     outcomes = []
     seeds = range(first_seed, first_seed + (4 if quick else scenarios))
     for outcome in run_many(seeds, 100 if quick else passes, processes, wanted):
         outcomes.append(outcome)
-        if figures:
-            save(outcomes, Path(figures))
         click.echo(
             f"seed {outcome.seed}: {outcome.num_clients} clients, {outcome.num_drafts} draft "
             f"nodes, auto to the best {outcome.to_best:.3f}, to plain {outcome.to_plain:.3f}",
