@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bench.load.workloads import NAMES
-from bench.results.options import COUNTS, Listed, keep, out_option, quick_option
+from bench.results.options import COUNTS, keep, listed, out_option, quick_option
 
 
 @click.command("engine")
@@ -184,7 +184,7 @@ _max_tokens = click.option("--max-tokens", default=128, show_default=True)
 @click.option("--temperature", default=0.0, show_default=True)
 @click.option(
     "--workloads",
-    type=Listed(accepted=lambda: NAMES),
+    type=listed(accepted=lambda: NAMES),
     default="chat,copy",
     show_default=True,
     help="Kinds of prompts: chat, copy, code, code-edit, json, agentic, ...",
@@ -229,7 +229,7 @@ def speed_command(
 @_max_tokens
 @click.option(
     "--workloads",
-    type=Listed(accepted=lambda: NAMES),
+    type=listed(accepted=lambda: NAMES),
     default="chat,copy",
     show_default=True,
     help="Kinds of prompts with one turn: chat, copy, code, code-edit, json, ...",

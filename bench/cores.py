@@ -28,9 +28,12 @@ print(count)
 
 def count_at_once(num_processes: int) -> int:
     """Return what processes that count at the same time have counted in all."""
-    command = [sys.executable, "-c", _LOOP]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    loops = [subprocess.Popen(command, text=True, **pipes) for _ in range(num_processes)]
+    loops = [
+        subprocess.Popen(
+            [sys.executable, "-c", _LOOP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(num_processes)
+    ]
     for loop in loops:
         assert loop.stdin is not None
         print("go", file=loop.stdin, flush=True)

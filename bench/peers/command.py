@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from bench.load.workloads import PLAIN_NAMES
-from bench.results.options import COUNTS, NUMBERS, Listed, keep, out_option
+from bench.results.options import COUNTS, NUMBERS, keep, listed, out_option
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 
 _PAIRS = {
@@ -23,14 +23,14 @@ _PAIRS = {
 @click.option("--quick", is_flag=True, help="Run two turns of a few cases, for about 3 minutes.")
 @click.option(
     "--targets",
-    type=Listed(accepted=lambda: _PAIRS),
+    type=listed(accepted=lambda: _PAIRS),
     default="Q8_0,Q4_0",
     show_default=True,
     help='Also "1.5B Q4_K_M", a real pair.',
 )
 @click.option(
     "--workloads",
-    type=Listed(accepted=lambda: (*PLAIN_NAMES, "json")),
+    type=listed(accepted=lambda: (*PLAIN_NAMES, "json")),
     default="chat,copy,code-edit",
     show_default=True,
 )
@@ -47,7 +47,7 @@ _PAIRS = {
 @click.option("--threads", default=1, show_default=True, help="Engine threads of each system.")
 @click.option(
     "--systems",
-    type=Listed(),
+    type=listed(),
     default="",
     help="Run only systems whose names contain one of these parts.",
 )

@@ -11,36 +11,28 @@ import click
 from bench.results.schema import Results, to_json
 
 
-class Listed(click.ParamType):
-    """Values separated by commas, as a list. accepted: returns the only ones that may be given."""
+def listed(
+    kind: Callable[[str], Any] = str, accepted: Callable[[], Iterable[Any]] | None = None
+) -> Callable[[str], list[Any]]:
+    """Return an option's type: values with commas between them. accepted: returns the only ones."""
 
-    name = "list"
-
-    def __init__(
-        self,
-        kind: Callable[[str], Any] = str,
-        accepted: Callable[[], Iterable[Any]] | None = None,
-    ) -> None:
-        self._kind, self._accepted = kind, accepted
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[Any]:
-        if not isinstance(value, str):
-            return list(value)
+    def values(text: str) -> list[Any]:
         try:
-            found = [self._kind(part) for part in value.split(",") if part]
+            found = [kind(part) for part in text.split(",") if part]
         except ValueError:
-            self.fail(f"{value!r} is not a list of numbers with commas between them", param, ctx)
-        known = [] if self._accepted is None else list(self._accepted())
-        if known and (unknown := [each for each in found if each not in known]):
-            names, accepted = (", ".join(map(str, each)) for each in (unknown, known))
-            self.fail(f"unknown: {names}; use {accepted}", param, ctx)
+            message = f"{text!r} is not a list of numbers with commas between them"
+            raise click.BadParameter(message) from None
+        known = list(accepted()) if accepted is not None else found
+        if unknown := [each for each in found if each not in known]:
+            names, usable = (", ".join(map(str, each)) for each in (unknown, known))
+            raise click.BadParameter(f"unknown: {names}; use {usable}")
         return found
 
+    return values
 
-COUNTS = Listed(int)
-NUMBERS = Listed(float)
+
+COUNTS = listed(int)
+NUMBERS = listed(float)
 
 
 def _in_a_folder(

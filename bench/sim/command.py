@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bench.results.options import COUNTS, NUMBERS, Listed, keep, out_option, quick_option
+from bench.results.options import COUNTS, NUMBERS, keep, listed, out_option, quick_option
 
 
 def _modes() -> tuple[str, ...]:
@@ -28,7 +28,7 @@ def _alphas() -> list[float]:
 @click.option("--processes", default=1, show_default=True)
 @click.option(
     "--modes",
-    type=Listed(accepted=_modes),
+    type=listed(accepted=_modes),
     default="",
     help="Modes to run beside auto and plain. Default: every mode.",
 )
@@ -95,13 +95,13 @@ def steady_command(scenarios: int, passes: int) -> None:
 )
 @click.option(
     "--alphas",
-    type=Listed(float, _alphas),
+    type=listed(float, _alphas),
     default="0.4,0.6,0.7,0.8,0.9",
     show_default=True,
 )
 @click.option(
     "--policies",
-    type=Listed(accepted=_modes),
+    type=listed(accepted=_modes),
     default="",
     help="Planning modes. Default: plain and every other.",
 )

@@ -12,7 +12,7 @@ from typing import Any
 from bench.sim.clients import ClientFigures, Clients, Request
 from bench.sim.devices import Engine, Text
 from bench.sim.events import Clock, Medium
-from bench.sim.real_nodes import SimNode, reply_of, to_target
+from bench.sim.real_nodes import SimNode, bits_of, reply_of, to_target
 from bench.sim.scenario import Scenario, SimDraftNode
 from bench.sim.scripted import (
     NUM_DIGITS,
@@ -22,7 +22,6 @@ from bench.sim.scripted import (
     guesses_of,
     prompt_of,
 )
-from bench.sim.wire import bits_of
 from nodes.draft.node import guess_notice, take_commits
 from nodes.draft.outbox import Outbox
 from nodes.draft.state import DraftState, Guessed

@@ -152,37 +152,3 @@ def stopped_passes(
         num_judged / max(1, num_passes),
         num_tokens / max(1, num_passes),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """Of the guesses from this confidence on, `accepted` are; they are `share` of all."""
-
-    confidence: float
-    accepted: float
-    share: float
-
-
-def find_threshold(guesses: Sequence[Guesses], wanted: float = 0.8) -> Threshold:
-    """The lowest confidence above which at least `wanted` of the guesses are accepted."""
-    confidences = np.concatenate([g.confidences for g in guesses])
-    accepted = np.concatenate([g.accepted for g in guesses])
-    order = np.argsort(-confidences)
-    shares = np.cumsum(accepted[order]) / np.arange(1, len(order) + 1)
-    good = np.flatnonzero(shares >= wanted)
-    if not len(good):
-        return Threshold(1.0, 0.0, 0.0)
-    last = int(good[-1])
-    return Threshold(float(confidences[order[last]]), float(shares[last]), (last + 1) / len(order))
-
-
-def calibration(guesses: Sequence[Guesses], num_bins: int = 10) -> list[tuple[float, float, int]]:
-    """(mean confidence, share accepted, count) for equal bins of confidence that hold any."""
-    confidences = np.concatenate([g.confidences for g in guesses])
-    accepted = np.concatenate([g.accepted for g in guesses])
-    bins = np.minimum((confidences * num_bins).astype(int), num_bins - 1)
-    return [
-        (float(confidences[bins == b].mean()), float(accepted[bins == b].mean()), int(n))
-        for b in range(num_bins)
-        if (n := np.count_nonzero(bins == b))
-    ]

@@ -1,11 +1,9 @@
-"""The step `evaluate`: figures of a draft on held-out prompts, as tables and as JSON."""
+"""The step `evaluate`: figures of a draft on held-out prompts, as tables."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
@@ -16,8 +14,6 @@ from bench.distill.measuring.evaluate import (
     Guesses,
     Stopped,
     acceptance,
-    calibration,
-    find_threshold,
     guess_all,
     open_alone,
     passes,
@@ -46,7 +42,7 @@ def evaluate(
     num_compared: int,
     seed: int,
 ) -> str:
-    """Tables of acceptance, confidence, noise and step time; figures go to OUT/DRAFT.json.
+    """Tables of acceptance, of passes that end by confidence, of noise, and of step time.
 
     The target's answers are sampled once and kept in `out`. num_compared: answers on which the
     kinds of noise are compared.
@@ -80,12 +76,10 @@ def evaluate(
     finally:
         for model in models:
             model.close()
-    _keep(out / f"{draft.stem}.json", guesses, stopped, couplings, step_s)
     return "\n\n".join(
         [
             _acceptance_table(guesses),
             _round_table(guesses),
-            _confidence_table(guesses),
             _stop_table(stopped),
             *([_coupling_table(couplings)] if couplings else []),
             f"One step: target {step_s[0] * 1e3:.2f} ms, draft {step_s[1] * 1e3:.2f} ms, "
@@ -143,21 +137,6 @@ def _round_table(guesses: Sequence[Guesses]) -> str:
     return "\n".join(rows)
 
 
-def _confidence_table(guesses: Sequence[Guesses]) -> str:
-    rows = [
-        "| | threshold for 0.8 | accepted above | guesses above | confidence: accepted (count) |",
-        "|---|---|---|---|---|",
-    ]
-    for name, part in _by_temperature(guesses):
-        found = find_threshold(part)
-        bins = ", ".join(f"{c:.2f}: {a:.2f} ({n})" for c, a, n in calibration(part))
-        rows.append(
-            f"| {name} | {found.confidence:.2f} | {found.accepted:.2f} | {found.share:.2f} "
-            f"| {bins} |"
-        )
-    return "\n".join(rows)
-
-
 def _stop_table(stopped: Sequence[tuple[str, Sequence[Stopped]]]) -> str:
     rows = [
         f"Passes with at most {_MAX_GAMMA} guesses, ended by the draft's calibrated confidence:",
@@ -183,23 +162,3 @@ def _coupling_table(couplings: Sequence[Coupling]) -> str:
         for c in couplings
     ]
     return "\n".join(rows)
-
-
-def _keep(
-    path: Path,
-    guesses: Sequence[Guesses],
-    stopped: Sequence[tuple[str, Sequence[Stopped]]],
-    couplings: Sequence[Coupling],
-    step_s: Sequence[float],
-) -> None:
-    parts = {
-        name: {
-            "acceptance": acceptance(part),
-            "threshold": asdict(find_threshold(part)),
-            "calibration": calibration(part),
-            "stopped": [asdict(s) for s in found],
-        }
-        for (name, part), (_, found) in zip(_by_temperature(guesses), stopped, strict=True)
-    }
-    figures = {**parts, "couplings": [asdict(c) for c in couplings], "step_s": list(step_s)}
-    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

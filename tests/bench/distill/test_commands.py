@@ -1,6 +1,5 @@
 """The whole way from texts to figures on a model that fits in a test."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -72,7 +71,4 @@ def test_texts_become_a_draft_with_figures(tmp_path: Path, monkeypatch: pytest.M
     assert "| greedy |" in output
     assert "| greedy | 0.5 |" in output
     assert "coupled / rejection" in output
-    figures = json.loads((tmp_path / "held-out" / "draft.json").read_text())
-    assert 0.0 <= figures["greedy"]["acceptance"] <= 1.0
-    assert len(figures["couplings"]) == 3
     assert (tmp_path / "run" / "loss.png").exists()

@@ -7,8 +7,6 @@ from bench.distill.measuring.coupling import compare
 from bench.distill.measuring.evaluate import (
     Guesses,
     acceptance,
-    calibration,
-    find_threshold,
     guess,
     guess_all,
     passes,
@@ -72,17 +70,6 @@ def test_passes_end_with_the_targets_token() -> None:
     assert (counts.tolist(), num_passes, num_tokens) == ([3, 2], 5, 9)
 
 
-def test_a_threshold_is_the_lowest_that_keeps_the_share() -> None:
-    confidences = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.1])
-    accepted = np.array([1, 1, 0, 1, 1, 0], dtype=bool)
-    found = find_threshold([Guesses("chat", 0.0, accepted, confidences)], wanted=0.8)
-    assert found.confidence == 0.5
-    assert found.accepted == 0.8
-    assert found.share == pytest.approx(5 / 6)
-    never = find_threshold([Guesses("chat", 0.0, ~accepted & False, confidences)])
-    assert never.share == 0.0
-
-
 def test_stopped_passes_make_the_guesses_that_are_likely_enough() -> None:
     # Whatever the confidence below a half, one of five is accepted; above, all are.
     table = Calibration((0.5,), (0.2, 1.0), trust=1e9)
@@ -96,14 +83,6 @@ def test_stopped_passes_make_the_guesses_that_are_likely_enough() -> None:
     # Without a stop: 1 1 0 | 1 0 | 1 1 1.
     found = stopped_passes(guesses, calibration, 0.0, gamma=4)
     assert (found.accepted, found.made, found.tokens) == (6 / 8, 8 / 3, 8 / 3)
-
-
-def test_calibration_counts_every_guess_once() -> None:
-    confidences = np.array([0.05, 0.15, 0.17, 1.0])
-    accepted = np.array([0, 1, 0, 1], dtype=bool)
-    bins = calibration([Guesses("chat", 0.0, accepted, confidences)])
-    assert [n for *_, n in bins] == [1, 2, 1]
-    assert bins[1][:2] == (pytest.approx(0.16), 0.5)
 
 
 def test_shared_noise_lies_between_independent_draws_and_the_optimum() -> None:
