@@ -14,7 +14,7 @@ import click
     default="build/paper",
     show_default=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for report, CSV and PNG files.",
+    help="Folder for report and CSV files.",
 )
 def paper_command(quick: bool, out: Path) -> None:
     """Compare printed figures of arXiv 2510.11331 with computed ones.

@@ -1,4 +1,4 @@
-"""The page of the paper's figures as printed, with its data and plot."""
+"""The page of the paper's figures as printed, with its data."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def fewer(setting: Setting) -> Setting:
 
 
 def run_printed(setting: Setting, out: Path, tell: Callable[[str], None]) -> None:
-    """Write printed.md, printed.csv, printed-sweep.csv and printed.png to a folder."""
+    """Write printed.md, printed.csv and printed-sweep.csv to a folder."""
     out.mkdir(parents=True, exist_ok=True)
     tell(f"{len(FIGURES)} figures, {setting.run.seeds} seeds")
     found = [reductions(figure, setting) for figure in FIGURES]
@@ -75,7 +75,6 @@ def run_printed(setting: Setting, out: Path, tell: Callable[[str], None]) -> Non
         for point in points:
             cells = (f"{value:.4f}" for value in point.reductions)
             write.writerow([f"{point.bits_a_token:g}", f"{point.c2_factor:g}", *cells])
-    _plot(out / "printed.png", points)
     tell("schemes, and the program beside the exact one")
     (out / "printed.md").write_text("\n".join(_page(setting, found, points)) + "\n")
 
@@ -220,30 +219,6 @@ _REASONS: Final = """\
   arithmetic then, and speculation computes more. The paper has speculation ahead at every
   acceptance, so its plain passes must hold fewer tasks, which the notes do not say.
 """.splitlines()
-
-
-def _plot(path: Path, points: Sequence[Point]) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    fig, axes = plt.subplots(2, 4, figsize=(14, 6), sharex=True, sharey=True)
-    for k, (figure, axis) in enumerate(zip(FIGURES, axes.flat, strict=True)):
-        for factor in dict.fromkeys(point.c2_factor for point in points):
-            mine = [point for point in points if point.c2_factor == factor]
-            bits = [point.bits_a_token for point in mine]
-            axis.plot(bits, [p.reductions[k] for p in mine], marker=".", label=f"c2 x {factor:g}")
-        axis.axhline(figure.printed, color="black", linestyle="--", label="printed")
-        axis.set_title(figure.name, fontsize=9)
-        axis.set_xscale("log")
-    axes[0, 0].legend(fontsize=7)
-    for axis in axes[-1]:
-        axis.set_xlabel("bits a prompt token")
-    fig.supylabel("reduction of the total")
-    fig.tight_layout()
-    fig.savefig(path, dpi=110)
-    plt.close(fig)
 
 
 def _percent(share: float) -> str:

@@ -11,6 +11,10 @@ PREFIX = [7, 8, 9]
 SUFFIX = [TOY_EOG, 5, 6]
 
 
+def silent(_label: str, _done: int, _total: int | None) -> None:
+    """Progress that nobody sees."""
+
+
 class FramedTokenizer:
     """Bytes as tokens, folded; a chat prompt gets a beginning and an end."""
 

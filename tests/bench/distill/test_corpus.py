@@ -15,7 +15,7 @@ from bench.distill.sampling.corpus import (
 )
 from nodes.engine.protocol import EngineError
 from nodes.engine.toy import TOY_EOG
-from tests.bench.distill.fakes import FramedTokenizer
+from tests.bench.distill.fakes import FramedTokenizer, silent
 
 _PAGE = """<html><head><title>x</title><script>var a;</script></head><body>
 <nav><a>menu</a></nav><h1>3.2. Keeping things tidy\u00b6</h1>
@@ -24,10 +24,6 @@ of text &amp; more.</p><pre>
 def f():
     return 1
 </pre></body></html>"""
-
-
-def _silent(_label: str, _done: int, _total: int | None) -> None:
-    pass
 
 
 def test_a_page_gives_its_paragraphs_without_menus_and_keeps_code(tmp_path: Path) -> None:
@@ -67,7 +63,7 @@ def test_a_corpus_holds_every_long_paragraph_once(tmp_path: Path) -> None:
             f"{paragraph.strip()}\n\n{name} has this of its own: {name * 9}"
         )
     tokenizer, out = FramedTokenizer(), tmp_path / "out"
-    info = build_corpus([tmp_path], ["MIT"], tokenizer, out, _silent)
+    info = build_corpus([tmp_path], ["MIT"], tokenizer, out, silent)
     ids = np.fromfile(out / "corpus.bin", dtype=np.uint16)
     assert info.num_tokens == len(ids)
     assert np.count_nonzero(ids == TOY_EOG) == info.num_files == 2
@@ -80,7 +76,7 @@ def test_a_corpus_holds_every_long_paragraph_once(tmp_path: Path) -> None:
 
 def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no text"):
-        build_corpus([], [], FramedTokenizer(), tmp_path, _silent)
+        build_corpus([], [], FramedTokenizer(), tmp_path, silent)
 
 
 def test_ids_of_a_large_vocabulary_are_stored_in_four_bytes() -> None:

@@ -17,12 +17,9 @@ from nodes.engine.protocol import Span
 from nodes.engine.sampling import Sampling, sample
 from nodes.engine.toy import ToyConfig, ToyModel
 from policies.confidence import Calibration, DraftCalibration
+from tests.bench.distill.fakes import silent
 
 _SEED = 2
-
-
-def _silent(_label: str, _done: int, _total: int | None) -> None:
-    pass
 
 
 def _toy(agreement: float = 1.0) -> ToyModel:
@@ -59,7 +56,7 @@ def test_the_target_as_its_own_draft_is_always_accepted(temperature: float) -> N
 
 def test_acceptance_is_the_share_of_contexts_where_the_models_agree() -> None:
     answers = [_answer(index, 0.0) for index in range(8)]
-    results = guess_all(_toy(0.6), answers, _SEED, _silent)
+    results = guess_all(_toy(0.6), answers, _SEED, silent)
     assert acceptance(results) == pytest.approx(0.6, abs=0.06)
 
 
@@ -87,9 +84,9 @@ def test_stopped_passes_make_the_guesses_that_are_likely_enough() -> None:
 
 def test_shared_noise_lies_between_independent_draws_and_the_optimum() -> None:
     answers = [_answer(index, 1.0) for index in range(4)]
-    (result,) = compare(_toy(), _toy(0.5), answers, [1.0], _silent)
+    (result,) = compare(_toy(), _toy(0.5), answers, [1.0], silent)
     assert result.num_positions == 400
     assert result.independent < result.coupled < result.rejection + 0.05
-    (same,) = compare(_toy(), _toy(), answers, [1.0], _silent)
+    (same,) = compare(_toy(), _toy(), answers, [1.0], silent)
     assert same.coupled == 1.0
     assert same.rejection == pytest.approx(1.0)
