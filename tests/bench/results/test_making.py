@@ -18,7 +18,7 @@ from bench.live.machine import Cell as MachineRow
 from bench.live.pairs import Ratio
 from bench.live.scale import Carried
 from bench.results.making import BARE, result_of
-from bench.results.options import keep, out_option
+from bench.results.options import keep, listed, out_option
 from bench.results.report import markdown, section
 from bench.results.schema import Cell, Results, Value, from_json
 from bench.sim.closed_loop import COMPARED, Outcome
@@ -168,3 +168,14 @@ def test_a_report_says_95_percent_only_where_there_are_intervals_and_keeps_notes
     assert "| where | system | beside | tokens/s | |" in text
     assert "| here | ours | theirs | 2.00 | once |" in text
     assert "| where | system | beside | tokens/s (95 %) |\n" in report_of(cell("a"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("1,x", "'1,x' is not a list of numbers"), ("1,3,4", "unknown: 3, 4; use 1, 2")],
+)
+def test_a_list_that_cannot_be_is_refused_with_the_reason(text: str, says: str) -> None:
+    values = listed(int, lambda: (1, 2))
+    with pytest.raises(click.BadParameter, match=says):
+        values(text)
+    assert values("1,2,") == [1, 2]
