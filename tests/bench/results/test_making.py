@@ -17,7 +17,7 @@ from bench.live.edge_setting import Setting
 from bench.live.machine import Cell as MachineRow
 from bench.live.pairs import Ratio
 from bench.live.scale import Carried
-from bench.results.making import BARE, result_of
+from bench.results.making import BARE, airdraft_system, bare_system, result_of
 from bench.results.options import keep, listed, out_option
 from bench.results.report import markdown, section
 from bench.results.schema import Cell, Results, Value, from_json
@@ -31,7 +31,9 @@ def cell(suite: str, place: str = "here") -> Cell:
 
 
 def test_a_page_that_shows_several_suites_says_which_is_which() -> None:
-    text = section(result_of([cell("a"), cell("b")]))
+    made = result_of([cell("a"), cell("b")], systems=[airdraft_system("1 thread"), bare_system()])
+    assert [system.name for system in made.systems] == ["airdraft", BARE]
+    text = section(made)
     assert "**a**" in text
     assert "**b**" in text
 
