@@ -20,17 +20,15 @@ from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
 from bench.emulate.command import air_command
 from bench.gateway.command import gateway
-from bench.good_guesses import good_guesses_command
 from bench.live.command import live
 from bench.pages.command import pages_command
-from bench.pair_commands import COMMANDS as PAIRS
 from bench.paper.command import paper_command
-from bench.peers.command import benchmarks_command, compare_command, peers_command
-from bench.results.command import report_command
+from bench.peers.command import peers_command
+from bench.results.command import COMMANDS as RESULTS
+from bench.results.options import COUNTS
 from bench.sim.command import COMMANDS as SIMULATED
 from bench.tools.command import tools_command
 from bench.where.command import where_command
-from bench.whole.command import all_command
 from nodes.service.runtime import set_engine_environment
 
 set_engine_environment()
@@ -255,21 +253,6 @@ def record(target: str, drafts: tuple[str, ...], texts: int, max_tokens: int, ou
 
 
 @bench.command()
-def sampling() -> None:
-    """Compare the times for sampling and decoding 16 rows.
-
-    Sampling is by law 1. Every installed model is measured.
-
-    \b
-    Example:
-      python -m bench sampling
-    """
-    from bench.sampling import run_sampling
-
-    click.echo(run_sampling())
-
-
-@bench.command()
 @click.option(
     "--arm-root",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -305,8 +288,7 @@ def portable_kernels(arm_compiler: str) -> None:
     Example:
       python -m bench portable-kernels
     """
-    from bench.portable import PortableError
-    from bench.portable_kernels import run_portable_kernels
+    from bench.portable import PortableError, run_portable_kernels
 
     try:
         text, is_equal = run_portable_kernels(arm_compiler)
@@ -344,21 +326,21 @@ bench.add_command(live)
 bench.add_command(gateway)
 bench.add_command(paper_command, "paper")
 bench.add_command(air_command)
-bench.add_command(good_guesses_command)
 bench.add_command(where_command)
 bench.add_command(clients_command)
 bench.add_command(tools_command)
 bench.add_command(pages_command)
-_RESULTS = (all_command, peers_command, compare_command, report_command, benchmarks_command)
-for _command in (*PARTS, *PAIRS, *SIMULATED, *_RESULTS):
+for _command in (*PARTS, *SIMULATED, *RESULTS, peers_command):
     bench.add_command(_command)
 
 
 @bench.command()
-@click.option("--streams", default="1,4,16", show_default=True, help="Streams of a pass.")
+@click.option(
+    "--streams", type=COUNTS, default="1,4,16", show_default=True, help="Streams of a pass."
+)
 @click.option("--gamma", default=4, show_default=True, type=click.IntRange(1, 16))
 @click.option("--vocab", default=49_152, show_default=True, help="Tokens of the vocabulary.")
-def wire(streams: str, gamma: int, vocab: int) -> None:
+def wire(streams: list[int], gamma: int, vocab: int) -> None:
     """Count the bytes that a pass sends over links.
 
     The table shows them with ZeroMQ and CURVE, for each guess and each committed token.
@@ -371,8 +353,7 @@ def wire(streams: str, gamma: int, vocab: int) -> None:
 
     from bench.wire import measure, table
 
-    counts = [int(part) for part in streams.split(",")]
-    click.echo(table(asyncio.run(measure(counts, gamma, vocab)), vocab))
+    click.echo(table(asyncio.run(measure(streams, gamma, vocab)), vocab))
 
 
 def _stop(*_: object) -> None:

@@ -13,9 +13,8 @@ import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any, Final
 
@@ -118,12 +117,12 @@ def run_bound(
     texts = asyncio.run(_texts(target, draft, kinds, num_prompts, options))
     every = [text for found in texts.values() for text in found]
     cells = round(median(len(text.prompt_ids) + len(text.token_ids) // 2 for text in every))
-    with _worker(_target_work, target) as passes, _worker(_draft_work, draft) as steps:
+    with _process(_open_target, target) as passes, _process(_open_draft, draft) as steps:
         alone, beside = _costs(passes, steps, cells, report)
         report(HEAD)
         for kind, found in texts.items():
-            steps.send(("right", found))
-            report(_row(kind, found, steps.recv(), alone, beside))
+            right = [steps.submit(_right_of, text).result() for text in found]
+            report(_row(kind, found, right, alone, beside))
 
 
 def _row(
@@ -176,123 +175,88 @@ async def _texts(
 
 
 def _costs(
-    passes: Connection, steps: Connection, cells: int, report: Callable[[str], None]
+    passes: Executor, steps: Executor, cells: int, report: Callable[[str], None]
 ) -> tuple[Costs, Costs]:
     """Measure the costs of each side alone, and of both while they work at the same time."""
-    timings = []
-    for names in (("passes",), ("steps",), ("passes", "steps")):
-        workers = [passes if name == "passes" else steps for name in names]
-        for each in workers:
-            each.send(("timed", cells))
-        timings += [each.recv() for each in workers]
-    alone_passes, alone_step, beside_passes, beside_step = timings
+    alone_passes = passes.submit(_timed, PASS_SIZES, cells).result()
+    alone_steps = steps.submit(_timed, (1,), cells).result()
+    both = passes.submit(_timed, PASS_SIZES, cells), steps.submit(_timed, (1,), cells)
+    beside_passes, beside_steps = (each.result() for each in both)
     for name, table, step_s in (
-        ("alone", alone_passes, alone_step),
-        ("at the same time", beside_passes, beside_step),
+        ("alone", alone_passes, alone_steps[1]),
+        ("at the same time", beside_passes, beside_steps[1]),
     ):
         sizes = ", ".join(f"{size}: {s * 1e3:.1f}" for size, s in table.items())
         report(f"{name}: a step {step_s * 1e3:.1f} ms; passes in ms by tokens: {sizes}")
     report("")
-    return Costs(alone_step, alone_passes), Costs(beside_step, beside_passes)
+    return Costs(alone_steps[1], alone_passes), Costs(beside_steps[1], beside_passes)
 
 
-@contextmanager
-def _worker(
-    work: Callable[[Connection, EngineSettings], None], settings: EngineSettings
-) -> Iterator[Connection]:
+def _process(initializer: Callable[[EngineSettings], None], settings: EngineSettings) -> Executor:
     spawning = multiprocessing.get_context("spawn")
-    ours, theirs = spawning.Pipe()
-    process = spawning.Process(target=work, args=(theirs, settings), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        yield ours
-    finally:
-        # The process ends when its connection is closed.
-        ours.close()
-        process.join(10.0)
-        process.kill()
+    return ProcessPoolExecutor(1, spawning, initializer, (settings,))
 
 
-def _commands(connection: Connection) -> Iterator[tuple[str, Any]]:
-    while True:
-        try:
-            yield connection.recv()
-        except EOFError:
-            return
+# In the process of a side: its model, and the pieces of a draft's tokens.
+_opened: dict[str, Any] = {}
 
 
-def _target_work(connection: Connection, settings: EngineSettings) -> None:
-    """Send the median seconds of passes of one sequence by size, for each command."""
-    from nodes.service.runtime import set_engine_environment
-
-    set_engine_environment()
-    from nodes.engine.protocol import Span
+def _open_target(settings: EngineSettings) -> None:
     from nodes.worker.engines import open_engine
 
-    model = open_engine(settings).model
-    ids = np.random.default_rng(1).integers(0, model.info.num_vocab, 1 << 13).tolist()
-    for _, cells in _commands(connection):
-        _read(model, ids[:cells])
-        found: dict[int, list[float]] = {size: [] for size in PASS_SIZES}
-        end = time.perf_counter() + _TIMED_S
-        while time.perf_counter() < end:
-            for size, seconds in found.items():
-                began = time.perf_counter()
-                model.forward([Span(0, cells, ids[cells : cells + size], size)])
-                seconds.append(time.perf_counter() - began)
-                model.truncate(0, cells)
-        model.truncate(0, 0)
-        connection.send({size: median(seconds) for size, seconds in found.items()})
+    _opened["model"] = open_engine(settings).model
 
 
-def _draft_work(connection: Connection, settings: EngineSettings) -> None:
-    """Send, as each command requests, the median seconds of a step or which guesses are right."""
-    from nodes.service.runtime import set_engine_environment
-
-    set_engine_environment()
+def _open_draft(settings: EngineSettings) -> None:
     from nodes.engine.grammar import Grammars
-    from nodes.engine.protocol import Span
-    from nodes.engine.sampler import Sampler
-    from nodes.engine.sampling import Sampling
     from nodes.worker.engines import in_tokens_of_targets, open_engine
 
     model, pieces = in_tokens_of_targets(open_engine(settings, is_draft=True), settings)
-    num_vocab = model.info.num_vocab
-    grammars = Grammars(pieces, model.info)
-    ids = np.random.default_rng(1).integers(0, num_vocab, 1 << 13).tolist()
+    _opened.update(model=model, grammars=Grammars(pieces, model.info))
 
-    def right_of(text: Text) -> list[bool]:
-        prompt, answer = text.prompt_ids, text.token_ids
-        _read(model, prompt)
-        sampler = Sampler(
-            Sampling(rules=text.rules),
-            num_vocab=num_vocab,
-            token_ids=prompt,
-            num_prompt_tokens=len(prompt),
-            grammars=grammars,
-        )
-        found = []
-        for place, (token_id, following) in enumerate(itertools.pairwise(answer), len(prompt)):
-            logits = model.forward([Span(0, place, [token_id], 1)])[0]
-            sampler.push(token_id)
-            found.append(sampler.sample(logits, place + 1) == following)
-        model.truncate(0, 0)
-        return found
 
-    for command, given in _commands(connection):
-        if command == "right":
-            connection.send([right_of(text) for text in given])
-            continue
-        _read(model, ids[:given])
-        seconds = []
-        end = time.perf_counter() + _TIMED_S
-        while (began := time.perf_counter()) < end:
-            model.forward([Span(0, given, ids[given : given + 1], 1)])
+def _timed(sizes: Sequence[int], cells: int) -> dict[int, float]:
+    """Return the median seconds of passes of one sequence by their number of tokens."""
+    from nodes.engine.protocol import Span
+
+    model = _opened["model"]
+    ids = np.random.default_rng(1).integers(0, model.info.num_vocab, 1 << 13).tolist()
+    _read(model, ids[:cells])
+    found: dict[int, list[float]] = {size: [] for size in sizes}
+    end = time.perf_counter() + _TIMED_S
+    while time.perf_counter() < end:
+        for size, seconds in found.items():
+            began = time.perf_counter()
+            model.forward([Span(0, cells, ids[cells : cells + size], size)])
             seconds.append(time.perf_counter() - began)
-            model.truncate(0, given)
-        model.truncate(0, 0)
-        connection.send(median(seconds))
+            model.truncate(0, cells)
+    model.truncate(0, 0)
+    return {size: median(seconds) for size, seconds in found.items()}
+
+
+def _right_of(text: Text) -> list[bool]:
+    """Return which of the draft's guesses of an answer are right."""
+    from nodes.engine.protocol import Span
+    from nodes.engine.sampler import Sampler
+    from nodes.engine.sampling import Sampling
+
+    model, prompt = _opened["model"], text.prompt_ids
+    _read(model, prompt)
+    sampler = Sampler(
+        Sampling(rules=text.rules),
+        num_vocab=model.info.num_vocab,
+        token_ids=prompt,
+        num_prompt_tokens=len(prompt),
+        grammars=_opened["grammars"],
+    )
+    found = []
+    pairs = itertools.pairwise(text.token_ids)
+    for place, (token_id, following) in enumerate(pairs, len(prompt)):
+        logits = model.forward([Span(0, place, [token_id], 1)])[0]
+        sampler.push(token_id)
+        found.append(sampler.sample(logits, place + 1) == following)
+    model.truncate(0, 0)
+    return found
 
 
 def _read(model: Any, token_ids: Sequence[int]) -> None:

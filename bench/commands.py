@@ -1,13 +1,15 @@
-"""`python -m bench engine|cost|planner|law1`: measure single parts of airdraft."""
+"""`python -m bench engine|cost|planner|law1|speed|bound`: parts of airdraft, pairs of models."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from bench.results.options import keep, out_option, quick_option
+from bench.load.workloads import NAMES
+from bench.results.options import COUNTS, keep, listed, out_option, quick_option
 
 
 @click.command("engine")
@@ -85,13 +87,13 @@ def engine_command(
 
 
 @click.command("cost")
-@click.option("--streams", default="1,4,16", show_default=True, help="Stream counts.")
+@click.option("--streams", type=COUNTS, default="1,4,16", show_default=True, help="Stream counts.")
 @click.option("--repeats", default=5, show_default=True, help="Pairs of runs per stream count.")
 @click.option("--max-tokens", default=96, show_default=True)
 @quick_option
 @out_option
 def cost_command(
-    streams: str, repeats: int, max_tokens: int, quick: bool, out: Path | None
+    streams: list[int], repeats: int, max_tokens: int, quick: bool, out: Path | None
 ) -> None:
     """Compare plain decoding in a mesh with bare llama.cpp.
 
@@ -102,7 +104,7 @@ def cost_command(
     from bench.cost import cells, run_cost, table
     from bench.results.making import airdraft_system, bare_system, result_of
 
-    counts = [1] if quick else [int(part) for part in streams.split(",")]
+    counts = [1] if quick else streams
     rows = run_cost(counts, repeats=2 if quick else repeats, max_tokens=48 if quick else max_tokens)
     click.echo(table(rows))
     systems = airdraft_system("1 engine thread"), bare_system("1 engine thread")
@@ -137,22 +139,20 @@ def planner_command(plans: int, exact: int, quick: bool, out: Path | None) -> No
 @click.command("law1")
 @click.option("--prompts", default=100, show_default=True)
 @click.option("--max-tokens", default=64, show_default=True)
-@click.option("--gammas", default="0,1,3,8", show_default=True)
-@click.option("--streams", default="1,4,8", show_default=True)
-@click.option("--threads", default="1,2", show_default=True, help="Engine threads of the target.")
+@click.option("--gammas", type=COUNTS, default="0,1,3,8", show_default=True)
+@click.option("--streams", "stream_counts", type=COUNTS, default="1,4,8", show_default=True)
+@click.option(
+    "--threads",
+    "thread_counts",
+    type=COUNTS,
+    default="1,2",
+    show_default=True,
+    help="Engine threads of the target.",
+)
 @click.option("--longest", default=1500, show_default=True, help="Tokens of the longest prompt.")
 @click.option("--target", default="smollm2-135m", show_default=True)
 @click.option("--draft", default=None, help="Draft model. Default: that of the catalogue.")
-def law1_command(
-    prompts: int,
-    max_tokens: int,
-    gammas: str,
-    streams: str,
-    threads: str,
-    longest: int,
-    target: str,
-    draft: str | None,
-) -> None:
+def law1_command(prompts: int, longest: int, **options: Any) -> None:
     """Check that a real pair's texts equal those of a loop.
 
     Token ids from a mesh are compared with those of a plain loop over one sequence.
@@ -164,21 +164,100 @@ def law1_command(
     from bench.law1 import run_law1
     from bench.prompts import make_prompts
 
-    text, num_wrong = run_law1(
-        texts=make_prompts(prompts, longest=longest),
-        max_tokens=max_tokens,
-        gammas=_numbers(gammas),
-        stream_counts=_numbers(streams),
-        thread_counts=_numbers(threads),
-        target=target,
-        draft=draft,
-    )
+    text, num_wrong = run_law1(texts=make_prompts(prompts, longest=longest), **options)
     click.echo(text)
     sys.exit(1 if num_wrong else 0)
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+_target = click.option(
+    "--target", default="smollm2-135m", show_default=True, help="A name or a GGUF file."
+)
+_max_tokens = click.option("--max-tokens", default=128, show_default=True)
 
 
-COMMANDS = (engine_command, cost_command, planner_command, law1_command)
+@click.command("speed")
+@click.option("--streams", type=COUNTS, default="1,4", show_default=True, help="Stream counts.")
+@click.option(
+    "--prompts", "num_prompts", default=16, show_default=True, help="Prompts of each kind."
+)
+@_max_tokens
+@click.option("--temperature", default=0.0, show_default=True)
+@click.option(
+    "--workloads",
+    type=listed(accepted=lambda: NAMES),
+    default="chat,copy",
+    show_default=True,
+    help="Kinds of prompts: chat, copy, code, code-edit, json, agentic, ...",
+)
+@_target
+@click.option("--draft", default="", help='Draft model, or "none". Default: that of the catalogue.')
+@click.option(
+    "--lookup/--no-lookup",
+    "looks_up",
+    default=True,
+    help="Let targets also look for guesses in earlier texts.",
+)
+@click.option("--weights", type=click.Choice(["auto", "as-stored"]), default="auto")
+def speed_command(
+    streams: list[int],
+    workloads: list[str],
+    target: str,
+    draft: str,
+    looks_up: bool,
+    weights: str,
+    **options: Any,
+) -> None:
+    """Compare planned guesses with plain decoding.
+
+    A pair of models decodes the same prompts in both ways, in alternating order.
+
+    \b
+    Examples:
+      python -m bench speed --streams 1 --prompts 8
+      python -m bench speed --target big.gguf --draft small.gguf --workloads code,json
+    """
+    from bench.speed import Pair, run_speed
+
+    pair = Pair(target, draft, looks_up, weights)
+    run_speed(streams, workloads, pair, **options, report=click.echo)
+
+
+@click.command("bound")
+@click.option(
+    "--prompts", "num_prompts", default=10, show_default=True, help="Prompts of each kind."
+)
+@_max_tokens
+@click.option(
+    "--workloads",
+    type=listed(accepted=lambda: NAMES),
+    default="chat,copy",
+    show_default=True,
+    help="Kinds of prompts with one turn: chat, copy, code, code-edit, json, ...",
+)
+@_target
+@click.option("--draft", default="", help="Draft model. Default: that of the catalogue.")
+def bound_command(workloads: list[str], target: str, draft: str, **options: Any) -> None:
+    """Compare one stream's speed with its draft's bound.
+
+    The bound is the highest speed that the draft's guesses allow.
+
+    \b
+    Example:
+      python -m bench bound --target big.gguf --draft small.gguf --workloads code,json
+    """
+    from bench.bound import run_bound
+    from bench.speed import Pair
+
+    if draft == "none":
+        raise click.ClickException("--draft none: the bound is that of a draft; name a model")
+    run_bound(workloads, Pair(target, draft), **options, report=click.echo)
+
+
+COMMANDS = (
+    engine_command,
+    cost_command,
+    planner_command,
+    law1_command,
+    speed_command,
+    bound_command,
+)

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.speed import ask_one
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
@@ -17,7 +18,6 @@ from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Span
 from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
-from nodes.messages import FinishedNotice, TokensNotice
 from nodes.service.local import local_mesh
 
 _CELLS = 16_384
@@ -166,27 +166,20 @@ async def _serve_all(
 
         async def worker() -> None:
             for item in todo:
-                await _one_text(client, item, max_tokens, tallies[item.kind])
+                await mesh.beside(_one_text(client, item, max_tokens, tallies[item.kind]))
 
-        async def all_workers() -> None:
-            await asyncio.gather(*(worker() for _ in range(num_streams)))
-
-        await mesh.beside(all_workers())
+        await asyncio.gather(*(worker() for _ in range(num_streams)))
 
 
 async def _one_text(client: Client, item: _Work, max_tokens: int, tally: _Tally) -> None:
     gamma, temperature = item.kind
-    options = _options(temperature, max_tokens, gamma)
-    token_ids: list[int] = []
-    async for event in client.generate(item.prompt, options):
-        if isinstance(event, TokensNotice):
-            token_ids += event.token_ids
-        elif isinstance(event, FinishedNotice):
-            tally.num_draft_tokens += event.figures.num_draft_tokens
-            tally.num_accepted_tokens += event.figures.num_accepted_tokens
+    answer = await ask_one(client, item.prompt, _options(temperature, max_tokens, gamma))
     tally.num_texts += 1
-    if tuple(token_ids) != item.reference:
+    for figures in answer.figures:
+        tally.num_draft_tokens += figures.num_draft_tokens
+        tally.num_accepted_tokens += figures.num_accepted_tokens
+    if answer.token_ids != item.reference:
         tally.num_wrong += 1
-        pairs = zip(token_ids, item.reference, strict=False)
+        pairs = zip(answer.token_ids, item.reference, strict=False)
         first = next((i for i, (a, b) in enumerate(pairs) if a != b), len(item.reference))
         _note(f"{item.kind}: differs at output token {first}, prompt of {len(item.prompt)}")

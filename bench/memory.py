@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bench.gateway.process import resident_bytes
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings, environment
@@ -17,14 +18,6 @@ _TARGET_SLACK_BYTES = 150 * _MIB
 _COORDINATOR_BYTES = 80 * _MIB
 _CELLS = 8192
 _OUTPUT_ROWS = 256
-
-
-def resident_bytes(pid: int) -> int:
-    """Return the resident bytes (VmRSS) of a process, with mapped files."""
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise ProcessLookupError(pid)
 
 
 def run_memory() -> tuple[str, bool]:

@@ -180,7 +180,7 @@ def stranger(options: GenerateOptions) -> GenerateOptions:
     return replace(options, user=f"user-{next(_USERS)}")
 
 
-async def ask_one(client: Client, prompt: str, options: GenerateOptions) -> Answer:
+async def ask_one(client: Client, prompt: Prompt, options: GenerateOptions) -> Answer:
     """Send one request with an owner of its own, and return its answer."""
     return await _ask(client, prompt, stranger(options))
 

@@ -44,7 +44,6 @@ class Sized:
     """Size of one message. encoded: bytes of its frames. on_link: bytes on the connection."""
 
     name: str
-    num_streams: int
     encoded: int
     on_link: float
 
@@ -119,12 +118,12 @@ async def measure(
         for count in counts:
             for alpha in alphas:
                 messages = pass_messages(count, gamma, alpha, num_vocab)
-                sized = await _sized(count, messages)
+                sized = await _sized(messages)
                 found.append(PassBytes(count, gamma, alpha, tuple(sized)))
         return found
 
 
-async def _sized(num_streams: int, messages: Sequence[Any]) -> list[Sized]:
+async def _sized(messages: Sequence[Any]) -> list[Sized]:
     server_pair, client_pair = new_key_pair(), new_key_pair()
     found = []
     with ZmqContext() as context:
@@ -149,7 +148,7 @@ async def _sized(num_streams: int, messages: Sequence[Any]) -> list[Sized]:
                         await server.recv()
                     on_link = (relay.num_bytes - before) / _TIMES
                     encoded = sum(map(len, frames))
-                    found.append(Sized(type(message).__name__, num_streams, encoded, on_link))
+                    found.append(Sized(type(message).__name__, encoded, on_link))
         await relay.end()
     return found
 

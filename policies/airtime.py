@@ -6,7 +6,7 @@ send (s_k = 0) needs no share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -93,17 +93,6 @@ def _weighted_roots(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
 def _normalised(values: Floats) -> Floats:
     total = values.sum()
     return values / total if total > 0.0 else np.zeros_like(values)
-
-
-def climb(step: Callable[[float], float], start: float) -> float:
-    """Find a root from its left, by steps that never pass it, to the last digit."""
-    position = start
-    while True:
-        gain = max(step(position), 0.0)
-        position += gain
-        # The error after a step is quadratic in its size, so it is negligible after this one.
-        if not gain > 1e-12 * position:
-            return position
 
 
 def equal_share_time_s(airtime_s: npt.ArrayLike) -> float:

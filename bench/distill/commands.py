@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -37,19 +38,29 @@ def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out:
     Example:
       python -m bench distill corpus texts/ --licence "texts: PSF-2.0" --out data/corpus
     """
-    from bench.distill.steps import make_corpus
+    from bench.distill.report import Reporter
+    from bench.distill.sampling.corpus import build_corpus
+    from nodes.engine.llama_abi import load_model
+    from nodes.engine.vocab import LlamaTokenizer
 
-    click.echo(make_corpus(target, list(paths), list(licences), out))
+    model = load_model(_path(target), gpu_layers=0, repack=False, vocab_only=True)
+    with Reporter() as reporter:
+        info = build_corpus(paths, licences, LlamaTokenizer(model), out, reporter)
+    click.echo(f"{info.num_tokens} tokens of {info.num_files} files in {out / 'corpus.bin'}")
 
 
 @distill.command("sample")
 @_target
 @click.option("--corpus", type=click.Path(exists=True, path_type=Path), help="Topics, passages.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--tokens", default=1_000_000, show_default=True, help="Answer tokens wanted.")
+@click.option(
+    "--tokens", "num_tokens", default=1_000_000, show_default=True, help="Answer tokens wanted."
+)
 @click.option("--width", default=20, show_default=True, help="Sequences at once.")
 @click.option("--max-answer", default=224, show_default=True, help="Tokens of an answer at most.")
-@click.option("--best", default=32, show_default=True, help="Best tokens noted at a position.")
+@click.option(
+    "--best", "num_best", default=32, show_default=True, help="Best tokens noted at a position."
+)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option(
@@ -60,16 +71,7 @@ def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out:
     help="torch: plain llama models only; faster without AMX, at width 96.",
 )
 def sample_(
-    target: str,
-    corpus: Path | None,
-    out: Path,
-    tokens: int,
-    width: int,
-    max_answer: int,
-    best: int,
-    seed: int,
-    threads: int,
-    engine: str,
+    target: str, corpus: Path | None, out: Path, num_tokens: int, seed: int, **options: Any
 ) -> None:
     """The target's own answers to many prompts. Stop it at will; the same command goes on.
 
@@ -77,23 +79,14 @@ def sample_(
     Example:
       python -m bench distill sample --corpus data/corpus --out data/answers --tokens 500000
     """
-    from bench.distill.steps import model_path, sample_answers, training_prompts
+    from bench.distill.sampling.prompts import PromptMaker
+    from bench.distill.sampling.sample import sample_answers
 
-    prompts, prompts_sha256 = training_prompts(corpus, seed)
-    _file, num_tokens = sample_answers(
-        model_path(target),
-        out,
-        prompts,
-        prompts_sha256,
-        num_tokens=tokens,
-        width=width,
-        max_answer=max_answer,
-        num_best=best,
-        seed=seed,
-        threads=threads,
-        engine=engine,
+    prompts = PromptMaker.of_corpus(corpus, seed)
+    _, found = sample_answers(
+        _path(target), out, prompts, num_tokens=num_tokens, seed=seed, **options
     )
-    click.echo(f"{num_tokens} answer tokens in {out}")
+    click.echo(f"{found} answer tokens in {out}")
 
 
 @distill.command()
@@ -107,15 +100,7 @@ def sample_(
 @click.option("--seed", default=1, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 def train(
-    target: str,
-    corpus: Path | None,
-    answers: tuple[Path, ...],
-    out: Path,
-    corpus_tokens: int,
-    epochs: float,
-    max_tokens: int | None,
-    seed: int,
-    threads: int,
+    target: str, corpus: Path | None, answers: tuple[Path, ...], out: Path, **options: Any
 ) -> None:
     """Train the draft: on text, then on answers. Stop it at will; the same command goes on.
 
@@ -123,21 +108,10 @@ def train(
     Example:
       python -m bench distill train --corpus data/corpus --answers data/answers --out data/run
     """
-    from bench.distill.steps import model_path, train_draft
+    from bench.distill.report import stop_flag
+    from bench.distill.training.fit import FitOptions, fit
 
-    click.echo(
-        train_draft(
-            model_path(target),
-            corpus,
-            answers,
-            out,
-            corpus_tokens=corpus_tokens,
-            epochs=epochs,
-            max_tokens=max_tokens,
-            seed=seed,
-            threads=threads,
-        )
-    )
+    click.echo(fit(_path(target), corpus, answers, out, FitOptions(**options), stop_flag()))
 
 
 @distill.command()
@@ -149,16 +123,7 @@ def train(
 @click.option("--layers", default="Q6_K", show_default=True, help="Type of the layers' matrices.")
 @click.option("--name", default="draft", show_default=True, help="The model's name in the file.")
 @click.option("--licence", default="apache-2.0", show_default=True)
-def export(
-    run: Path,
-    answers: tuple[Path, ...],
-    target: str,
-    out: Path,
-    embedding: str,
-    layers: str,
-    name: str,
-    licence: str,
-) -> None:
+def export(run: Path, target: str, out: Path, **options: Any) -> None:
     """A training folder's model as a GGUF with the target's vocabulary.
 
     With answers, those held out of training calibrate its confidence.
@@ -167,39 +132,22 @@ def export(
     Example:
       python -m bench distill export data/run --answers data/answers --out data/draft.gguf
     """
-    from bench.distill.steps import export_draft, model_path
+    from bench.distill.training.export import export_draft
 
-    click.echo(
-        export_draft(
-            model_path(target),
-            run,
-            out,
-            answers=answers,
-            embedding=embedding,
-            layers=layers,
-            name=name,
-            licence=licence,
-        )
-    )
+    click.echo(export_draft(_path(target), run, out, **options))
 
 
 @distill.command()
 @_target
 @click.argument("draft", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--prompts", type=int, help="Use about this many of the 200.")
+@click.option("--prompts", "num_prompts", type=int, help="Use about this many of the 200.")
 @click.option("--max-answer", default=128, show_default=True)
-@click.option("--compare", default=40, show_default=True, help="Answers to compare noises on.")
+@click.option(
+    "--compare", "num_compared", default=40, show_default=True, help="Answers to compare noises on."
+)
 @click.option("--seed", default=1, show_default=True)
-def evaluate(
-    draft: Path,
-    target: str,
-    out: Path,
-    prompts: int | None,
-    max_answer: int,
-    compare: int,
-    seed: int,
-) -> None:
+def evaluate(draft: Path, target: str, out: Path, **options: Any) -> None:
     """Acceptance under law 1 on 200 held-out prompts, greedy and at T 0.8.
 
     \b
@@ -207,34 +155,13 @@ def evaluate(
       python -m bench distill evaluate data/smollm2-draft.gguf --out data/held-out
     """
     from bench.distill.measuring.figures import evaluate as evaluate_draft
-    from bench.distill.steps import model_path
 
-    click.echo(
-        evaluate_draft(
-            model_path(target),
-            draft,
-            out,
-            num_prompts=prompts,
-            max_answer=max_answer,
-            num_compared=compare,
-            seed=seed,
-        )
-    )
+    click.echo(evaluate_draft(_path(target), draft, out, **options))
 
 
-@distill.command()
-@_target
-@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
-@click.option("--max-answer", default=128, show_default=True)
-@click.option("--seed", default=1, show_default=True)
-def lookup(target: str, out: Path, max_answer: int, seed: int) -> None:
-    """What prompt lookup earns on prompts whose answers copy, and on the held-out chat prompts.
+def _path(target: str) -> Path:
+    """The GGUF of a catalogue name or a path; pulled if need be."""
+    from nodes.catalog import Catalog, default_cache_dir
+    from nodes.config.settings import environment
 
-    \b
-    Example:
-      python -m bench distill lookup --out data/lookup
-    """
-    from bench.distill.measuring.copying import measure_lookup
-    from bench.distill.steps import model_path
-
-    click.echo(measure_lookup(model_path(target), out, max_answer=max_answer, seed=seed))
+    return Catalog(default_cache_dir(environment())).ensure(target)

@@ -1,14 +1,18 @@
-"""Progress of long steps: a line that is redrawn on a terminal, a line a minute in a log."""
+"""Progress of long steps: a line that is redrawn on a terminal, a line a minute in a log. Their
+end in good order."""
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from nodes.cli.progress import Progress
+from nodes.cli.progress import Progress as Bar
 
+Progress = Callable[[str, int, int | None], None]
 _LINE_EVERY_S = 60.0
 
 
@@ -16,7 +20,7 @@ class Reporter:
     """Call it with (label, done, total or None) as often as you like."""
 
     def __init__(self) -> None:
-        self._bar = Progress()
+        self._bar = Bar()
         self._on_terminal = sys.stderr.isatty()
         self._written_s = time.monotonic()
 
@@ -42,3 +46,17 @@ class Reporter:
         """A line that stays."""
         self._bar.clear()
         print(line, file=sys.stderr, flush=True)
+
+
+def stop_flag() -> Callable[[], bool]:
+    """True once SIGTERM or Ctrl-C came: the step ends in good order; a second Ctrl-C at once."""
+    stopped = False
+
+    def stop(_number: int, _frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    return lambda: stopped

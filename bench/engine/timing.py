@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.bare import SKIPPED_STEPS
-from bench.sampling import NUM_ROWS
 from nodes.engine.protocol import Logits, Model, Span
 from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
 from policies.latency import NodeCosts
 
+NUM_ROWS = 16
 PASS_SIZES = (1, 2, 4, 8, 16, 32)
 STEP_SIZES = (1, 2, 4, 8, 16)
 KINDS = {

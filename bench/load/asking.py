@@ -29,7 +29,6 @@ class Endpoint:
 
     url: str
     model: str
-    api_key: str = ""
     extra: tuple[tuple[str, Any], ...] = ()
     count: Callable[[str], int] | None = None
     may_end_early: bool = False
@@ -118,7 +117,6 @@ async def _stream(
             "Content-Type: application/json",
             f"Content-Length: {len(data)}",
             "Connection: close",
-            *([f"Authorization: Bearer {endpoint.api_key}"] if endpoint.api_key else []),
         ]
         writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + data)
         await writer.drain()

@@ -1,171 +1,120 @@
-"""Runs of a task set: prompts arrive, are read, and streams decode in waves until all have ended.
+"""The paper's model: times linear in FLOPs, padded batches, and a pipeline of two steps.
 
-Tasks are admitted in the order of their arrival while the cells of their whole prompts and outputs
-fit. When a phase begins, all prompts that have arrived are prefilled at once, and nothing is
-decoded meanwhile; this gives each task its first token. Then all active streams circulate by one
-plan until an eighth of them (`replan_share`) has ended or as many prompts have arrived. A stream's
-tokens come in rounds: it ends after ceil(tokens left / tokens of a round) rounds. Acceptance takes
-its expected value.
+In a decode stage every batch is drafted and then verified once. The draft node works on the next
+batch while the target verifies the one before. All outputs count as long as the longest, which
+decides the number of stages. Before the first stage both models read each batch.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from bench.paper.tasks import TaskSet
-from bench.paper.world import World, problem_at, whole_problem
+from bench.paper.setting import Model, Setting, TaskSet
 from policies.acceptance import Floats
-from policies.cycle import CyclePlan, evaluate
-from policies.problem import CycleProblem, Ints
-
-Planner = Callable[[CycleProblem], CyclePlan]
-# Keeps rounding errors from adding a round to a finished stream.
-_SLACK = 1e-9
-_STATIC_STEPS = 8
+from policies.problem import Ints
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """Tokens (n,) that each stream commits every period_s (n,)."""
+class Pair:
+    """A draft and a target model by their names."""
 
-    period_s: Floats
-    tokens: Floats
-
-    def finish_s(self, tokens_left: Floats) -> Floats:
-        """(n,) seconds until the round that commits a stream's last token has ended."""
-        return np.ceil(tokens_left / self.tokens - _SLACK) * self.period_s
+    draft: str
+    target: str
 
 
-def pace_of(problem: CycleProblem, plan: CyclePlan, *, overlap: bool = True) -> Pace:
-    """Return the speed of a plan's streams; plain streams also get passes of their own."""
-    cost = evaluate(problem, plan, overlap=overlap)
-    guesses = plan.gammas > 0
-    num_plain = int((~guesses).sum())
-    period_s = np.full(len(guesses), cost.cycle_s)
-    if guesses.any() and num_plain:
-        passes = float((cost.verify_s > 0).sum())
-        passes += (cost.cycle_s - float(cost.verify_s.sum())) / float(problem.target_s[num_plain])
-        period_s[~guesses] = cost.cycle_s / passes
-    return Pace(period_s, problem.earned[np.arange(len(guesses)), plan.gammas])
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Times of batches by the longest input and the number of tasks in them.
 
-
-def run_waves(
-    world: World,
-    tasks: TaskSet,
-    arrived_s: Floats,
-    planner: Planner,
-    *,
-    overlap: bool = True,
-    drafts: bool = True,
-) -> Floats:
-    """Return (n,) seconds from 0 to each task's last token.
-
-    arrived_s: (n,) arrival time of each prompt. overlap: as in policies.cycle.evaluate. drafts:
-    whether the draft node reads prompts, too. Each task alone must fit the caches (`world_of`).
+    num: number of decode stages. Times of drafting and verifying are those of one stage.
     """
-    whole = whole_problem(world, tasks)
-    row_of = np.argsort(np.array(whole.stream_ids))
-    queue = np.argsort(arrived_s, kind="stable").tolist()
-    ended_s = np.zeros(tasks.num)
-    left = np.zeros(tasks.num)
-    active: list[int] = []
-    clock_s = 0.0
-    while queue or active:
-        # More may arrive while prompts are read.
-        while admitted := _admit(world, tasks, queue, active, arrived_s <= clock_s):
-            clock_s += _prefill_s(world, tasks.prompts[admitted], drafts)
-            left[admitted] = tasks.outputs[admitted] - 1
-            ended_s[admitted] = clock_s
-            active += [k for k in admitted if left[k] > 0]
-        if not active:
-            clock_s = max(clock_s, arrived_s[queue[0]]) if queue else clock_s
-            continue
-        rows = np.sort(row_of[active])
-        streams = np.array(whole.stream_ids)[rows]
-        done = tasks.outputs[streams] - left[streams]
-        cells = int(tasks.prompts[streams].sum() + done.sum())
-        problem = problem_at(world, whole, rows, left[streams], cells)
-        pace = pace_of(problem, planner(problem), overlap=overlap)
-        finish_s = pace.finish_s(left[streams])
-        waits = bool(queue) and arrived_s[queue[0]] <= clock_s
-        coming_s = np.array([] if waits else arrived_s[queue] - clock_s)
-        phase_s = _phase_s(finish_s, coming_s, world.replan_share)
-        left[streams] -= pace.tokens * (phase_s / pace.period_s)
-        # A stream in its last round finishes by the old plan.
-        ends = (finish_s <= phase_s) | (left[streams] <= 0.0)
-        ended_s[streams[ends]] = clock_s + finish_s[ends]
-        active = streams[~ends].tolist()
-        clock_s += phase_s
-    return ended_s
+
+    setting: Setting
+    draft: Model
+    target: Model
+    length: int
+
+    @property
+    def num(self) -> int:
+        alpha, length = self.setting.tasks.alpha, self.length
+        tokens = (1.0 - alpha ** (1 + length)) / (1.0 - alpha) if alpha < 1.0 else 1.0 + length
+        return math.ceil(self.setting.tasks.max_output / tokens)
+
+    def draft_s(self, longest: Floats, size: Floats) -> Floats:
+        """Return the seconds of drafting: one pass for each guess."""
+        flops = self.draft.decode_flops(longest + self.setting.tasks.max_output / 2)
+        devices = self.setting.devices
+        return self.length * (flops * size / devices.draft_flops_per_s + self._draft_c2_s)
+
+    def verify_s(self, longest: Floats, size: Floats) -> Floats:
+        """Return the seconds of a pass of all guesses and one more token."""
+        flops = self.target.decode_flops(longest + self.setting.tasks.max_output / 2)
+        devices = self.setting.devices
+        return flops * (1 + self.length) * size / devices.target_flops_per_s + self._target_c2_s
+
+    def read_s(self, longest: Floats, size: Floats) -> Floats:
+        """Return the seconds in which both models read a batch's prompts, one after the other."""
+        devices = self.setting.devices
+        target_s: Floats = self.target.prefill_flops(longest) * size / devices.target_flops_per_s
+        if not self.length:
+            return target_s + self._target_c2_s
+        draft_s = self.draft.prefill_flops(longest) * size / devices.draft_flops_per_s
+        return draft_s + target_s + self._draft_c2_s + self._target_c2_s
+
+    def fits(self, longest: Floats, size: Floats) -> np.ndarray:
+        """Return whether a batch with all outputs at full length fits the draft node's memory."""
+        cells = (longest + self.setting.tasks.max_output) * size
+        used = self.draft.weight_bytes + cells * self.draft.cache_bytes
+        fits: np.ndarray = used <= self.setting.devices.draft_memory_bytes
+        return fits
+
+    @property
+    def _draft_c2_s(self) -> float:
+        devices = self.setting.devices
+        return devices.c2_factor * self.draft.weight_bytes / devices.draft_bytes_per_s
+
+    @property
+    def _target_c2_s(self) -> float:
+        devices = self.setting.devices
+        return devices.c2_factor * self.target.weight_bytes / devices.target_bytes_per_s
 
 
-def _phase_s(finish_s: Floats, coming_s: Floats, replan_share: float) -> float:
-    """Return the seconds until the share of streams has finished or as many prompts arrived."""
-    events = np.sort(np.concatenate([finish_s, coming_s]))
-    num = math.ceil(replan_share * len(finish_s))
-    return float(events[min(num, len(events)) - 1])
+def scalar(value: float) -> Floats:
+    """Return a number as the array of one batch."""
+    return np.asarray(value, dtype=np.float64)
 
 
-def _admit(
-    world: World, tasks: TaskSet, queue: list[int], active: list[int], is_there: np.ndarray
-) -> list[int]:
-    """Remove from the head of the queue the tasks that have arrived and fit; return them."""
-    room = world.cells - int(tasks.needs[active].sum())
-    admitted = []
-    while queue and is_there[queue[0]] and tasks.needs[queue[0]] <= room:
-        k = queue.pop(0)
-        room -= int(tasks.needs[k])
-        admitted.append(k)
-    return admitted
+def stages_of(setting: Setting, pair: Pair, length: int) -> Stages:
+    return Stages(setting, setting.models[pair.draft], setting.models[pair.target], length)
 
 
-def _prefill_s(world: World, prompts: Ints, drafts: bool) -> float:
-    """Return the seconds of reading prompts, which both nodes do at the same time."""
-    target_s = world.target.prefill_s(prompts)
-    return max(target_s, world.draft.prefill_s(prompts)) if drafts else target_s
+def total_s(
+    stages: Stages, inputs: Ints, bounds: Sequence[int], *, has_pipeline: bool = True
+) -> float:
+    """Return the seconds from the first prompt to the last token, without uploads.
 
-
-def run_static(world: World, tasks: TaskSet, arrived_s: Floats, gamma: int) -> Floats:
-    """Return (n,) seconds to each task's last token in static batches.
-
-    A batch takes tasks in the order of arrival while its prompts, all padded to its longest, and
-    its outputs fit. It begins when all its prompts have arrived and the batch before has ended.
-    Members that have ended keep their cells, and are verified, until the longest one ends.
+    inputs: (K,) in the order in which bounds, from 0 to K, cut them into batches. has_pipeline:
+    whether the draft node continues with the next batch while the target verifies.
     """
-    whole = whole_problem(world, tasks)
-    row_of = np.argsort(np.array(whole.stream_ids))
-    queue = np.argsort(arrived_s, kind="stable").tolist()
-    ended_s = np.zeros(tasks.num)
-    clock_s = 0.0
-    while queue:
-        size = _static_size(world, tasks, queue)
-        batch, queue = np.array(queue[:size]), queue[size:]
-        longest = int(tasks.prompts[batch].max())
-        clock_s = max(clock_s, float(arrived_s[batch].max()))
-        clock_s += _prefill_s(world, np.full(size, longest), gamma > 0)
-        rows = np.sort(row_of[batch])
-        outputs = tasks.outputs[np.array(whole.stream_ids)[rows]]
-        tokens = whole.earned[rows, gamma]
-        rounds = np.ceil((outputs - 1) / tokens - _SLACK)
-        marks = np.linspace(0.0, rounds.max(), _STATIC_STEPS + 1)
-        times_s = [0.0]
-        plan = CyclePlan((0, size), np.full(size, gamma))
-        for first, last in pairwise(marks.tolist()):
-            written = np.minimum(outputs, 1 + tokens * (first + last) / 2)
-            cells = int(size * longest + written.sum())
-            problem = problem_at(world, whole, rows, np.full(size, math.inf), cells)
-            times_s.append(times_s[-1] + (last - first) * evaluate(problem, plan).cycle_s)
-        ended_s[np.array(whole.stream_ids)[rows]] = clock_s + np.interp(rounds, marks, times_s)
-        clock_s += times_s[-1]
-    return ended_s
+    drafted_s = verified_s = read_s = 0.0
+    for first, last in itertools.pairwise(bounds):
+        longest, size = scalar(inputs[first:last].max()), scalar(last - first)
+        read_s += float(stages.read_s(longest, size))
+        if not has_pipeline:
+            drafted_s = verified_s
+        drafted_s += float(stages.draft_s(longest, size))
+        verified_s = max(verified_s, drafted_s) + float(stages.verify_s(longest, size))
+    return read_s + stages.num * verified_s
 
 
-def _static_size(world: World, tasks: TaskSet, queue: list[int]) -> int:
-    prompts = np.maximum.accumulate(tasks.prompts[queue]) * np.arange(1, len(queue) + 1)
-    fits = prompts + np.cumsum(tasks.outputs[queue]) <= world.cells
-    return len(queue) if fits.all() else int(np.argmin(fits))
+def upload_s(setting: Setting, tasks: TaskSet, *, is_uniform: bool = False) -> float:
+    """Return the seconds until the last prompt has arrived, with bands that let all end together
+    (the paper's closed form), or with the same band for all if is_uniform."""
+    hertz_seconds = tasks.inputs * setting.cell.bits_a_token / tasks.efficiency
+    most = len(tasks.inputs) * hertz_seconds.max() if is_uniform else hertz_seconds.sum()
+    return float(most / setting.cell.bandwidth_hz)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.load.asking import Endpoint
-from bench.peers.peer import PeerError, Running, Setup, free_port, stop, wait_until_open
+from bench.peers.peer import PeerError, Running, Setup, free_port, serving
 from bench.peers.tokens import ends_of
 
 _START_LIMIT_S = 60.0
@@ -59,18 +58,9 @@ class LlamaCppPython:
             # Without this, long outputs with drafts crash the server.
             options["logits_all"] = True
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "llama_cpp.server", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            wait_until_open(self.name, port, process, _START_LIMIT_S)
+        command = [sys.executable, "-m", "llama_cpp.server", *arguments]
+        with serving(self.name, command, port, _START_LIMIT_S) as pid:
             bias = {str(token_id): _NEVER for token_id in ends_of(setup.target)}
             extra = (("logit_bias", bias),)
             endpoint = Endpoint(url=f"http://127.0.0.1:{port}/v1", model="model", extra=extra)
-            yield Running(endpoint, (process.pid,))
-        finally:
-            process.terminate()
-            stop(process)
+            yield Running(endpoint, (pid,))

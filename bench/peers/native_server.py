@@ -12,7 +12,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 from bench.load.asking import Endpoint
-from bench.peers.peer import PeerError, Running, Setup, free_port, stop, wait_until_open
+from bench.peers.peer import PeerError, Running, Setup, free_port, serving
 
 _START_LIMIT_S = 120.0
 _NUM_GUESSES = 4
@@ -60,25 +60,15 @@ class NativeServer:
                 "--spec-type": "draft-simple",
                 "--spec-draft-n-max": _NUM_GUESSES,
             }
-        process = subprocess.Popen(
-            [str(self.binary), *(str(part) for item in options.items() for part in item)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            wait_until_open(self.name, port, process, _START_LIMIT_S)
+        command = [str(self.binary), *(str(part) for item in options.items() for part in item)]
+        with serving(self.name, command, port, _START_LIMIT_S) as pid:
             # The server listens before the model is loaded.
             give_up_at = time.monotonic() + _START_LIMIT_S
             while _health(port) != HTTPStatus.OK:
                 if time.monotonic() > give_up_at:
                     raise PeerError(f"{self.name}: not ready within {_START_LIMIT_S:.0f} s")
                 time.sleep(0.1)
-            url = f"http://127.0.0.1:{port}/v1"
-            yield Running(Endpoint(url=url, model="model"), (process.pid,))
-        finally:
-            process.terminate()
-            stop(process)
+            yield Running(Endpoint(url=f"http://127.0.0.1:{port}/v1", model="model"), (pid,))
 
 
 def _health(port: int) -> int:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from bench.load.asking import Endpoint
+
+
+class PeerError(Exception):
+    """A peer did not start or does not serve; the text names the peer and the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +60,29 @@ class Peer(Protocol):
         ...
 
 
+@contextlib.contextmanager
+def serving(
+    name: str, command: Sequence[str], port: int, limit_s: float, environ: Mapping[str, str] = {}
+) -> Iterator[int]:
+    """Run a command that listens on a port until the end of the block; yields its process id.
+
+    environ: added to that of this process. Raises PeerError.
+    """
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **environ},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until_open(name, port, process, limit_s)
+        yield process.pid
+    finally:
+        process.terminate()
+        stop(process)
+
+
 def stop(process: subprocess.Popen[bytes], limit_s: float = 10.0) -> None:
     """Wait for the end of a process that has been terminated; kill it after limit_s seconds."""
     try:
@@ -80,7 +109,3 @@ def wait_until_open(name: str, port: int, process: subprocess.Popen[bytes], limi
             raise PeerError(f"{name}: exited with code {process.returncode} while starting")
         time.sleep(0.1)
     raise PeerError(f"{name}: did not listen within {limit_s:.0f} s")
-
-
-class PeerError(Exception):
-    """A peer did not start or does not serve; the text names the peer and the reason."""

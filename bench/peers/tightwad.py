@@ -8,15 +8,13 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from bench.load.asking import Endpoint
 from bench.peers.llama_server import LlamaServer, llama_server
-from bench.peers.peer import PeerError, Running, Setup, free_port, stop, wait_until_open
+from bench.peers.peer import PeerError, Running, Setup, free_port, serving
 from bench.peers.tokens import token_counter
 
 _MODULE = "tightwad"
@@ -56,16 +54,9 @@ class Tightwad:
                 "TIGHTWAD_HOST": "127.0.0.1",
                 "TIGHTWAD_PORT": str(port),
             }
-            process = subprocess.Popen(
-                [sys.executable, "-m", "bench.peers.tightwad"],
-                env={**os.environ, **environ},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            stack.callback(stop, process)
-            stack.callback(process.terminate)
-            wait_until_open(self.name, port, process, _START_LIMIT_S)
+            command = [sys.executable, "-m", "bench.peers.tightwad"]
+            running = serving(self.name, command, port, _START_LIMIT_S, environ)
+            pid = stack.enter_context(running)
             # It counts words as tokens, and stops at an end-of-text token despite ignore_eos.
             endpoint = Endpoint(
                 url=f"http://127.0.0.1:{port}/v1",
@@ -73,7 +64,7 @@ class Tightwad:
                 count=token_counter(setup.target),
                 may_end_early=True,
             )
-            yield Running(endpoint, (process.pid, draft[1].pid, target[1].pid))
+            yield Running(endpoint, (pid, draft[1].pid, target[1].pid))
 
 
 def main() -> None:

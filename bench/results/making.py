@@ -1,15 +1,21 @@
-"""Results of this machine from a suite's cells, and one result from those of several suites."""
+"""Results of this machine from a suite's cells."""
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
+import os
+import platform
+import shlex
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from bench.results.machine import this_commit, this_machine, typed_command
-from bench.results.schema import SCHEMA, Cell, Results, System
+from bench.results.schema import SCHEMA, Cell, Machine, Results, System
 from nodes.cli.version import distribution_version
 
+_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm")
+_ROOT = Path(__file__).parents[2]
 _LIBRARY = "llama-cpp-python"
 # Name of the reference in `bench/bare.py`.
 BARE = "bare llama.cpp loop"
@@ -49,30 +55,46 @@ def result_of(
     )
 
 
-def merged(first: Results, *others: Results) -> Results:
-    """Merge results of several suites of one machine, with the first one's command. Pure.
-
-    Raises ValueError if the machines differ or a cell occurs twice.
-    """
-    parts = (first, *others)
-    if any(part.machine != first.machine for part in others):
-        raise ValueError("results of different machines cannot be merged")
-    cells = tuple(cell for part in parts for cell in part.cells)
-    seen = set()
-    for cell in cells:
-        key = (cell.suite, cell.place, cell.system, cell.reference)
-        if key in seen:
-            raise ValueError(f"{cell.suite}: {cell.place}: {cell.system} occurs twice")
-        seen.add(key)
-    return dataclasses.replace(
-        first,
-        made_at=min(part.made_at for part in parts),
-        commit=", ".join(dict.fromkeys(part.commit for part in parts if part.commit)),
-        systems=tuple(dict.fromkeys(s for part in parts for s in part.systems)),
-        cells=cells,
-        skipped=tuple(dict.fromkeys(reason for part in parts for reason in part.skipped)),
-        is_quick=any(part.is_quick for part in parts),
-        cores_at_once=min(
-            (part.cores_at_once for part in parts if part.cores_at_once is not None), default=None
-        ),
+def this_machine() -> Machine:
+    """Return the facts that can be read without privileges; "" or 0 for those that cannot."""
+    info = _processor_info()
+    present = (info.get("flags") or info.get("Features") or "").split()
+    return Machine(
+        processor=info.get("model name") or platform.processor() or platform.machine(),
+        num_cores=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        flags=tuple(flag for flag in _FLAGS if flag in present),
+        kernel=platform.release(),
+        python=platform.python_version(),
     )
+
+
+def _processor_info() -> dict[str, str]:
+    found: dict[str, str] = {}
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        key, _, value = line.partition(":")
+        found.setdefault(key.strip(), value.strip())
+    return found
+
+
+def this_commit() -> str:
+    """Return this tree's commit, with "+" if files differ from it; "" outside of a checkout."""
+    git = ["git", "-C", str(_ROOT)]
+    try:
+        head = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def typed_command() -> str:
+    """Return the command line; of absolute paths only the names, to publish no folders' names."""
+    parts = [Path(part).name if part.startswith("/") else part for part in sys.argv[1:]]
+    return f"python -m bench {shlex.join(parts)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from bench.results.schema import Cell, Machine, Results, Value
 
@@ -18,10 +18,8 @@ _WIDTH = 118
 _RATIO_TITLES = {"tokens/s": "tokens/s", "decode tokens/s": "while all decode"}
 
 
-def markdown(
-    results: Results, plots: Mapping[str, Sequence[str]] | None = None, notes: Sequence[str] = ()
-) -> str:
-    """Return a result as Markdown. plots: links to pictures by suite. notes: before the tables."""
+def markdown(results: Results) -> str:
+    """Return a result as Markdown."""
     lines = [
         f"Made {results.made_at} by `{results.command}` at {results.commit or 'no commit'}"
         f"{' (quick: few turns, wide intervals)' if results.is_quick else ''}.",
@@ -32,12 +30,9 @@ def markdown(
     for system in results.systems:
         settings = f": {system.settings}" if system.settings else ""
         lines.append(f"- {system.name} ({system.version}){settings}")
-    lines += [text for note in notes for text in ("", note)]
     for suite in dict.fromkeys(cell.suite for cell in results.cells):
         cells = [cell for cell in results.cells if cell.suite == suite]
         lines += ["", f"## {suite}", "", *_tables(cells)]
-        for link in (plots or {}).get(suite, ()):
-            lines += ["", f"![{suite}]({link})"]
     if results.skipped:
         lines += ["", "Not run, or failed:", "", *(f"- {reason}" for reason in results.skipped)]
     return "\n".join(lines) + "\n"

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
-import typing
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Final, Literal
 
-SCHEMA = "airdraft-bench/1"
-T = TypeVar("T")
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+SCHEMA: Final = "airdraft-bench/1"
+_CLOSED: Final = ConfigDict(extra="forbid")
 
 
 class ResultError(Exception):
     """A file is not a result of this schema; the text names the place and the reason."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
 class Machine:
     """The machine of a run. flags: those processor flags that matter to llama.cpp."""
 
@@ -29,7 +29,7 @@ class Machine:
     python: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
 class System:
     """A system that was measured. settings: in words, such as threads and numerics."""
 
@@ -38,7 +38,7 @@ class System:
     settings: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
 class Value:
     """One figure of a system in a cell. low, high: its 95 % interval, or a range; None without."""
 
@@ -49,7 +49,7 @@ class Value:
     high: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
 class Cell:
     """One system in one place of a table. ratios: ratios to `reference` from paired runs, by which
     regressions are judged.
@@ -64,7 +64,7 @@ class Cell:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
 class Results:
     """One run of a bench command. made_at: UTC, ISO 8601. command: the command line.
 
@@ -72,7 +72,7 @@ class Results:
     as a multiple of that of one alone, the least that was measured; None if not measured.
     """
 
-    schema: str
+    schema: Literal["airdraft-bench/1"]
     made_at: str
     command: str
     commit: str
@@ -84,6 +84,9 @@ class Results:
     cores_at_once: float | None = None
 
 
+_READER: Final = TypeAdapter(Results)
+
+
 def to_json(results: Results) -> str:
     return json.dumps(dataclasses.asdict(results), indent=1, ensure_ascii=False) + "\n"
 
@@ -91,43 +94,8 @@ def to_json(results: Results) -> str:
 def from_json(text: str) -> Results:
     """Read a result. Raises ResultError for anything that is not a result of this schema."""
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ResultError(f"not valid JSON: {error}") from None
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise ResultError(f"the schema is not {SCHEMA}")
-    return _read(Results, data, "result")
-
-
-def _read(kind: type[T], data: Any, where: str) -> T:
-    if not isinstance(data, dict):
-        raise ResultError(f"{where}: an object is expected")
-    hints = typing.get_type_hints(kind)
-    fields = {item.name: item for item in dataclasses.fields(typing.cast(Any, kind))}
-    if unknown := data.keys() - fields.keys():
-        raise ResultError(f"{where}: unknown {', '.join(sorted(unknown))}")
-    missing = [
-        name
-        for name, item in fields.items()
-        if name not in data and item.default is dataclasses.MISSING
-    ]
-    if missing:
-        raise ResultError(f"{where}: {', '.join(missing)} missing")
-    values = {name: _value(hints[name], data[name], f"{where}.{name}") for name in data}
-    return kind(**values)
-
-
-def _value(kind: Any, data: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return _read(typing.cast(type, kind), data, where)
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(data, list):
-            raise ResultError(f"{where}: a list is expected")
-        inner = typing.get_args(kind)[0]
-        return tuple(_value(inner, item, f"{where}[{k}]") for k, item in enumerate(data))
-    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if float in kinds and type(data) is int:
-        return float(data)
-    if type(data) not in kinds:
-        raise ResultError(f"{where}: {data!r} is not of type {kind}")
-    return data
+        return _READER.validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ResultError(f"{where}: {first['msg']}" if where else first["msg"]) from None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
+from bench.live.pairs import paired_ratio
+from bench.results.cells import ratio_value
+from bench.results.schema import Cell
 from bench.sim.random_scenarios import (
     random_scenario,
     steady,
@@ -155,6 +156,19 @@ def report(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def save(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Write every scenario's figures to a file as JSON."""
-    path.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=1) + "\n")
+def cells(outcomes: Sequence[Outcome]) -> Iterator[Cell]:
+    """Yield ratios of auto to every other mode, with each scenario as a pair. They compare the
+    inverse of the mean price, in tokens a second.
+    """
+    for policy in outcomes[0].prices_s if outcomes else ():
+        if policy == "auto":
+            continue
+        rates = [(1 / o.prices_s[policy], 1 / o.prices_s["auto"]) for o in outcomes]
+        yield Cell(
+            suite="sim (simulated)",
+            place="random scenarios",
+            system="auto",
+            reference=policy,
+            ratios=(ratio_value("tokens/s", paired_ratio(rates)),),
+            note=f"{len(outcomes)} scenarios",
+        )

@@ -1,4 +1,4 @@
-"""`python -m bench sim|steady|edge|copies|crowd|scale`: simulate meshes with the live scheduler."""
+"""`python -m bench sim|steady|edge|copies`: simulate meshes with the live scheduler."""
 
 from __future__ import annotations
 
@@ -6,7 +6,19 @@ from pathlib import Path
 
 import click
 
-from bench.results.options import keep, out_option, quick_option
+from bench.results.options import COUNTS, NUMBERS, keep, listed, out_option, quick_option
+
+
+def _modes() -> tuple[str, ...]:
+    from bench.sim.closed_loop import COMPARED
+
+    return COMPARED
+
+
+def _alphas() -> list[float]:
+    from bench.live.edge_setting import ALPHAS
+
+    return list(ALPHAS)
 
 
 @click.command("sim")
@@ -15,10 +27,10 @@ from bench.results.options import keep, out_option, quick_option
 @click.option("--passes", default=600, show_default=True, help="Length of a scenario in passes.")
 @click.option("--processes", default=1, show_default=True)
 @click.option(
-    "--modes", default="", help="Modes to run beside auto and plain. Default: every mode."
-)
-@click.option(
-    "--figures", type=click.Path(dir_okay=False), help="Write all figures to this file as JSON."
+    "--modes",
+    type=listed(accepted=_modes),
+    default="",
+    help="Modes to run beside auto and plain. Default: every mode.",
 )
 @quick_option
 @out_option
@@ -27,8 +39,7 @@ def sim_command(
     first_seed: int,
     passes: int,
     processes: int,
-    modes: str,
-    figures: str | None,
+    modes: list[str],
     quick: bool,
     out: Path | None,
 ) -> None:
@@ -41,27 +52,20 @@ def sim_command(
       python -m bench sim --scenarios 10 --passes 300
     """
     from bench.results.making import airdraft_system, result_of
-    from bench.sim.cells import sim_cells
-    from bench.sim.closed_loop import COMPARED, report, run_many, save
+    from bench.sim.closed_loop import COMPARED, cells, report, run_many
 
-    wanted = tuple(modes.split(",")) if modes else COMPARED
-    if unknown := set(wanted) - set(COMPARED):
-        shown = ", ".join(sorted(unknown))
-        raise click.UsageError(f"--modes: unknown: {shown}; use {', '.join(COMPARED)}")
+    wanted = tuple(modes) or COMPARED
     outcomes = []
     seeds = range(first_seed, first_seed + (4 if quick else scenarios))
     for outcome in run_many(seeds, 100 if quick else passes, processes, wanted):
         outcomes.append(outcome)
-        if figures:
-            save(outcomes, Path(figures))
         click.echo(
             f"seed {outcome.seed}: {outcome.num_clients} clients, {outcome.num_drafts} draft "
             f"nodes, auto to the best {outcome.to_best:.3f}, to plain {outcome.to_plain:.3f}",
             err=True,
         )
     click.echo(report(outcomes))
-    made = list(sim_cells(outcomes))
-    keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
+    keep(result_of(list(cells(outcomes)), systems=[airdraft_system()], is_quick=quick), out)
 
 
 @click.command("steady")
@@ -84,12 +88,23 @@ def steady_command(scenarios: int, passes: int) -> None:
 @click.command("edge")
 @click.option(
     "--rates-kbps",
+    type=NUMBERS,
     default="200,2000,20000",
     show_default=True,
     help="Rates of the radio cell in kbit/s.",
 )
-@click.option("--alphas", default="0.4,0.6,0.7,0.8,0.9", show_default=True)
-@click.option("--policies", default="", help="Planning modes. Default: plain and every other.")
+@click.option(
+    "--alphas",
+    type=listed(float, _alphas),
+    default="0.4,0.6,0.7,0.8,0.9",
+    show_default=True,
+)
+@click.option(
+    "--policies",
+    type=listed(accepted=_modes),
+    default="",
+    help="Planning modes. Default: plain and every other.",
+)
 @click.option(
     "--seconds", default=32.0, show_default=True, help="Virtual seconds of each policy's turn."
 )
@@ -99,9 +114,9 @@ def steady_command(scenarios: int, passes: int) -> None:
 @click.option("--processes", default=1, show_default=True)
 @click.option("--target-on-air", is_flag=True, help="Make the target a station of the cell, too.")
 def edge_command(
-    rates_kbps: str,
-    alphas: str,
-    policies: str,
+    rates_kbps: list[float],
+    alphas: list[float],
+    policies: list[str],
     seconds: float,
     turns: int,
     processes: int,
@@ -116,27 +131,19 @@ def edge_command(
       python -m bench edge --rates-kbps 2000 --alphas 0.8 --policies plain,auto
     """
     from bench.live.edge_report import standing
-    from bench.live.edge_setting import ALPHAS, Setting
-    from bench.sim.closed_loop import COMPARED
+    from bench.live.edge_setting import Setting
     from bench.sim.edge import HEAD, row, run_edge
-    from nodes.scheduler.planning import MODES
 
-    wanted = [float(part) for part in alphas.split(",")]
-    if unknown := set(wanted) - set(ALPHAS):
-        shown = ", ".join(map(str, sorted(unknown)))
-        raise click.UsageError(f"--alphas: unknown: {shown}; use {', '.join(map(str, ALPHAS))}")
-    names = policies.split(",") if policies else ["plain", *(p for p in COMPARED if p != "plain")]
-    if unnamed := set(names) - set(MODES):
-        raise click.UsageError(f"--policies: unknown policy: {', '.join(sorted(unnamed))}")
+    names = policies or ["plain", *(name for name in _modes() if name != "plain")]
     settings = [
         Setting(
-            rate_bps=float(rate) * 1e3,
+            rate_bps=rate * 1e3,
             alpha=alpha,
             seconds=seconds,
             is_target_on_air=target_on_air,
         )
-        for rate in rates_kbps.split(",")
-        for alpha in wanted
+        for rate in rates_kbps
+        for alpha in alphas
     ]
     where = ", the target on it" if target_on_air else ""
     click.echo(f"simulated devices, simulated air{where}\n{HEAD}")
@@ -149,12 +156,16 @@ def edge_command(
 
 
 @click.command("copies")
-@click.option("--streams", default="1,2,4,8,16", show_default=True)
+@click.option("--streams", type=COUNTS, default="1,2,4,8,16", show_default=True)
 @click.option(
-    "--rtts-ms", default="0.3,3", show_default=True, help="Round-trip times to the target in ms."
+    "--rtts-ms",
+    type=NUMBERS,
+    default="0.3,3",
+    show_default=True,
+    help="Round-trip times to the target in ms.",
 )
 @click.option("--seeds", default=3, show_default=True, help="Texts of each kind.")
-def copies_command(streams: str, rtts_ms: str, seeds: int) -> None:
+def copies_command(streams: list[int], rtts_ms: list[float], seeds: int) -> None:
     """Simulate the gain of lookup on repetitive texts.
 
     \b
@@ -163,98 +174,21 @@ def copies_command(streams: str, rtts_ms: str, seeds: int) -> None:
     """
     from bench.sim.copies import TABLES, TEXTS, Copies, gain
 
-    counts = [int(part) for part in streams.split(",")]
-    click.echo(
-        f"| passes | rtt, ms | text | {' | '.join(f'{count} streams' for count in counts)} |"
-    )
-    click.echo("|---|---|---|" + "---|" * len(counts))
+    columns = " | ".join(f"{count} streams" for count in streams)
+    click.echo(f"| passes | rtt, ms | text | {columns} |")
+    click.echo("|---|---|---|" + "---|" * len(streams))
     for table in TABLES:
-        for rtt_ms in map(float, rtts_ms.split(",")):
+        for rtt_ms in rtts_ms:
             for text in TEXTS:
                 gains = [
                     gain(
                         Copies(table=table, text=text, num_streams=count, rtt_s=rtt_ms / 1e3),
                         range(1, seeds + 1),
                     )
-                    for count in counts
+                    for count in streams
                 ]
                 shown = " | ".join(f"{each:.2f}" for each in gains)
                 click.echo(f"| {table} | {rtt_ms:g} | {text} | {shown} |")
 
 
-@click.command("crowd")
-@click.option("--clients", default=1000, show_default=True)
-@click.option("--seconds", default=3600.0, show_default=True, help="Virtual time.")
-def crowd_command(clients: int, seconds: float) -> None:
-    """Measure the simulator's time for many clients.
-
-    \b
-    Example:
-      python -m bench crowd --seconds 60
-    """
-    import time
-
-    from bench.sim.random_scenarios import crowded_scenario
-    from bench.sim.world import World
-
-    world = World(crowded_scenario(clients, seconds))
-    start_s = time.process_time()
-    result = world.run()
-    took_s = time.process_time() - start_s
-    click.echo(
-        f"{clients} clients, {seconds:g} s simulated in {took_s:.0f} s of processor time: "
-        f"{result.num_passes} passes, {result.num_messages} messages of draft nodes, "
-        f"{result.tokens_per_s:.0f} tokens/s"
-    )
-
-
-@click.command("scale")
-@click.option("--streams", default="16,64,256,1024,4096,10000", show_default=True)
-@click.option(
-    "--together",
-    default="16,64,256,1024",
-    show_default=True,
-    help="Stream counts for cells that form one pool.",
-)
-@click.option(
-    "--settle", default=1.0, show_default=True, help="Virtual seconds before measuring begins."
-)
-@click.option("--seconds", default=1.0, show_default=True, help="Measured virtual seconds.")
-@quick_option
-@out_option
-def scale_command(
-    streams: str, together: str, settle: float, seconds: float, quick: bool, out: Path | None
-) -> None:
-    """Measure how the coordinator's costs grow with its load.
-
-    Cells of 16 streams are added. Costs are processor time of state, planner and codec, and memory.
-
-    \b
-    Example:
-      python -m bench scale --streams 16,256 --together 256
-    """
-    from bench.results.making import airdraft_system, result_of
-    from bench.sim.cells import growth_cells
-    from bench.sim.growth import HEAD, Kind, grow_apart
-
-    if quick:
-        streams, together = "16,64", "64"
-    click.echo(HEAD)
-    kinds: tuple[tuple[Kind, str], ...] = (("apart", streams), ("together", together))
-    rows = []
-    for kind, counts in kinds:
-        for part in filter(None, counts.split(",")):
-            rows.append(grow_apart(int(part), kind, settle, seconds))
-            click.echo(rows[-1].row())
-    made = list(growth_cells(rows))
-    keep(result_of(made, systems=[airdraft_system()], is_quick=quick), out)
-
-
-COMMANDS = (
-    sim_command,
-    steady_command,
-    edge_command,
-    copies_command,
-    crowd_command,
-    scale_command,
-)
+COMMANDS = (sim_command, steady_command, edge_command, copies_command)

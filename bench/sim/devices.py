@@ -25,6 +25,8 @@ class Text:
     if all are alike. believed: the draft model's own estimate of alphas; () if it has none.
     num_prompt_tokens: length of the text's own prompt; 0 if the client sets it. prompt: number of
     the prompt, by which targets keep prompts that they have read; None if it has no number.
+    token_ids: the tokens of prompt and output, which only a target without draft nodes can have; ()
+    if all are alike.
     """
 
     alphas: tuple[float, ...]
@@ -33,6 +35,7 @@ class Text:
     believed: tuple[float, ...] = ()
     num_prompt_tokens: int = 0
     prompt: int | None = None
+    token_ids: tuple[int, ...] = ()
 
     def cut(self, num_tokens: int) -> Text:
         """Return the same text with num_tokens tokens of output."""

@@ -135,28 +135,3 @@ def steady(scenario: Scenario) -> Scenario:
     )
     drafts = tuple(replace(draft, away=None) for draft in scenario.drafts)
     return replace(scenario, clients=clients, drafts=drafts)
-
-
-def crowded_scenario(num_clients: int, duration_s: float) -> Scenario:
-    """Draw a mesh of many clients, a target with nearly flat passes, and four quick draft nodes."""
-    random = Random(num_clients)
-    draft = SimDraftNode(
-        costs=node_costs(0.004, 32, 0.004), link=Link(1e8, 0.004, "cell", 1e-4), away=None
-    )
-    clients = tuple(
-        SimClient(
-            alphas=(random.uniform(0.4, 0.9),),
-            num_prompt_tokens=64,
-            max_tokens=(100, 400),
-            think_s=20.0,
-            starts_at=random.uniform(0.0, 20.0),
-        )
-        for _ in range(num_clients)
-    )
-    return Scenario(
-        seed=num_clients,
-        target=node_costs(0.03, 64, 0.002),
-        drafts=(draft,) * 4,
-        clients=clients,
-        duration_s=duration_s,
-    )

@@ -10,6 +10,7 @@ from bench.sim.devices import Engine
 from bench.sim.scripted import Work
 from nodes.messages import (
     CloseStreamNotice,
+    CommitNotice,
     CommitReply,
     GuessNotice,
     HoldNotice,
@@ -20,6 +21,10 @@ from nodes.target.events import Committed, ReadBeside
 from nodes.target.node import commit_entry, take_guesses, take_holds
 from nodes.target.state import TargetState
 from nodes.worker.stream import StreamId, spec_of
+from policies.plan import ENTRY_BITS, TEXT_BITS
+
+_TOKEN_BITS = 32
+_CHANCE_BITS = 8
 
 
 class Scripted(Protocol):
@@ -120,3 +125,19 @@ def to_target(state: TargetState, message: Any) -> Sequence[object]:
         case HoldNotice():
             take_holds(state, message)
     return ()
+
+
+def bits_of(message: Any) -> int:
+    """Return the bits of a message's entries and tokens."""
+    match message:
+        case CommitReply(entries=entries, token_ids=ids):
+            return len(entries) * ENTRY_BITS + len(ids) * (_TOKEN_BITS + TEXT_BITS)
+        case CommitNotice(entries=entries, new_token_ids=ids):
+            return len(entries) * ENTRY_BITS + len(ids) * _TOKEN_BITS
+        case GuessNotice(parts=parts, token_ids=ids):
+            return len(parts) * ENTRY_BITS + len(ids) * (_TOKEN_BITS + _CHANCE_BITS)
+        case LeaseRequest(entries=entries) | HoldNotice(entries=entries):
+            return len(entries) * ENTRY_BITS
+        case OpenStreamRequest(token_ids=ids):
+            return ENTRY_BITS + len(ids) * _TOKEN_BITS
+    return ENTRY_BITS

@@ -46,7 +46,8 @@ class SimClient:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """Everything that a run depends on except the mode of planning. target_link: link of a target
-    on a medium. target_delay_s: one-way delay to the target if there is no target_link.
+    on a medium. target_delay_s: one-way delay to the target if there is no target_link. looks_up:
+    whether the target looks for guesses in its texts.
     """
 
     seed: int
@@ -58,3 +59,4 @@ class Scenario:
     noise: float = 0.05
     target_delay_s: float = 1e-4
     target_link: Link | None = None
+    looks_up: bool = False

@@ -1,8 +1,8 @@
 """Engines for simulated meshes: real node states run on them, but they compute no token.
 
-A target's next token is always 0. A draft model guesses 0, which is right, or 1, which is wrong, as
-the stream's text says. After a wrong token all its guesses are wrong. The first tokens of a
-sequence encode the id of its text.
+A target's next token is that of the stream's text, or always 0 if the text has no tokens of its
+own. A draft model guesses 0, which is right, or 1, which is wrong, as the stream's text says. After
+a wrong token all its guesses are wrong. The first tokens of a sequence encode the id of its text.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ _WRONG: Final = 1
 _FIRST_DIGIT: Final = 2
 _BASE: Final = 16
 NUM_DIGITS: Final = 5
-_NUM_VOCAB: Final = _FIRST_DIGIT + _BASE
+NUM_VOCAB: Final = _FIRST_DIGIT + _BASE
 _SURE: Final = 0.999
+_SURE_LOGIT: Final = 20.0
 _UNSURE: Final = 0.5
 
 
-def prompt_of(text_id: int, num_tokens: int) -> tuple[int, ...]:
-    """Return the tokens of a prompt that encodes text_id. num_tokens: at least NUM_DIGITS."""
+def prompt_of(text_id: int, num_tokens: int, token_ids: Sequence[int] = ()) -> tuple[int, ...]:
+    """Return the tokens of a prompt that encodes text_id. num_tokens: at least NUM_DIGITS.
+    token_ids: tokens of the prompt, whose first NUM_DIGITS are replaced."""
     digits = [_FIRST_DIGIT + text_id // _BASE**k % _BASE for k in range(NUM_DIGITS)]
-    return (*digits, *([RIGHT] * (num_tokens - NUM_DIGITS)))
+    rest = token_ids[NUM_DIGITS:num_tokens] or [RIGHT] * (num_tokens - NUM_DIGITS)
+    return (*digits, *rest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class ScriptedModel:
     """A model that computes nothing. starts: number of prompt tokens by text id. guesses: None for
     a target; for a draft model a function of text id, the token's place in the output and its place
     after the last committed token, which returns whether the guess is right and its confidence.
+    answers: tokens of prompt and output by text id; none for texts whose tokens are all RIGHT.
     """
 
     def __init__(
@@ -62,19 +66,22 @@ class ScriptedModel:
         starts: Mapping[int, int],
         guesses: Callable[[int, int, int], tuple[bool, float]] | None = None,
         *,
+        answers: Mapping[int, Sequence[int]] | None = None,
+        num_vocab: int = NUM_VOCAB,
         num_cells: int = 1 << 22,
         max_sequences: int = 256,
         max_batch_tokens: int = 512,
     ) -> None:
         self._starts = starts
         self._guesses = guesses
+        self._answers = {} if answers is None else answers
         self._sequences = [_Sequence() for _ in range(max_sequences)]
         self._info = EngineInfo(
             engine="scripted",
             model="scripted",
             model_hash="scripted",
             vocab_hash="scripted",
-            num_vocab=_NUM_VOCAB,
+            num_vocab=num_vocab,
             num_cells=num_cells,
             max_sequences=max_sequences,
             max_batch_tokens=max_batch_tokens,
@@ -89,8 +96,8 @@ class ScriptedModel:
         self._work: Work | None = None
         # Positions up to which each text is known to be committed.
         self.committed: dict[int, int] = {}
-        self._row = np.zeros((1, _NUM_VOCAB), dtype=np.float32)
-        self._row[0, RIGHT] = 20.0
+        self._row = np.zeros((1, num_vocab), dtype=np.float32)
+        self._row[0, RIGHT] = _SURE_LOGIT
 
     def take_work(self) -> Work | None:
         """Return the work of the last pass; None if there was no pass since the last call."""
@@ -113,11 +120,14 @@ class ScriptedModel:
                 num_rows += span.num_outputs
                 if self._guesses is not None:
                     rows.append(self._guess(sequence))
+                elif answer := self._answers.get(sequence.text_id):
+                    ends = range(sequence.length - span.num_outputs, sequence.length)
+                    rows += [self._row_of(answer[end + 1 : end + 2]) for end in ends]
             else:
                 num_read += len(span.token_ids)
         self._work = Work(num_decoded, num_read, used)
-        if self._guesses is None:
-            return np.broadcast_to(self._row, (num_rows, _NUM_VOCAB))
+        if self._guesses is None and not rows:
+            return np.broadcast_to(self._row, (num_rows, self._info.num_vocab))
         return np.array(rows, dtype=np.float32) if rows else self._row[:0]
 
     def _append(self, sequence: _Sequence, span: Span) -> None:
@@ -138,10 +148,16 @@ class ScriptedModel:
         after = length - self.committed.get(text_id, length)
         is_right, sure = self._guesses(text_id, place, max(0, after))
         is_right &= length <= sequence.wrong_at
-        sure = min(_SURE, max(2.0 / _NUM_VOCAB, sure))
-        row = [0.0] * _NUM_VOCAB
+        sure = min(_SURE, max(2.0 / NUM_VOCAB, sure))
+        row = [0.0] * NUM_VOCAB
         # The guess gets the probability `sure`; the other tokens share the rest equally.
-        row[RIGHT if is_right else _WRONG] = math.log(sure / (1.0 - sure) * (_NUM_VOCAB - 1))
+        row[RIGHT if is_right else _WRONG] = math.log(sure / (1.0 - sure) * (NUM_VOCAB - 1))
+        return row
+
+    def _row_of(self, next_ids: Sequence[int]) -> list[float]:
+        row = [0.0] * self._info.num_vocab
+        for token_id in next_ids:
+            row[token_id] = _SURE_LOGIT
         return row
 
     def truncate(self, seq_id: int, length: int) -> None:

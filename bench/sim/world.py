@@ -12,16 +12,16 @@ from typing import Any
 from bench.sim.clients import ClientFigures, Clients, Request
 from bench.sim.devices import Engine, Text
 from bench.sim.events import Clock, Medium
-from bench.sim.real_nodes import SimNode, reply_of, to_target
+from bench.sim.real_nodes import SimNode, bits_of, reply_of, to_target
 from bench.sim.scenario import Scenario, SimDraftNode
 from bench.sim.scripted import (
     NUM_DIGITS,
+    NUM_VOCAB,
     ScriptedModel,
     ScriptedTokenizer,
     guesses_of,
     prompt_of,
 )
-from bench.sim.wire import bits_of
 from nodes.draft.node import guess_notice, take_commits
 from nodes.draft.outbox import Outbox
 from nodes.draft.state import DraftState, Guessed
@@ -118,6 +118,7 @@ class World:
         self._texts: dict[int, Text] = {}
         self._text_ids: dict[int, int] = {}
         self._starts: dict[int, int] = {}
+        self._answers: dict[int, tuple[int, ...]] = {}
         self._num_guesses = self._num_accepted = self._num_finished = self._num_messages = 0
         self._longest_gap_s = 0.0
         self._media: dict[str, Medium] = {}
@@ -127,12 +128,18 @@ class World:
         )
         self._promised: list[float] = []
         engine = Engine(clock, scenario.target, scenario.noise, self._random)
-        model = ScriptedModel(self._starts)
+        token_ids = (text.token_ids for client in scenario.clients for text in client.texts)
+        num_vocab = 1 + max((max(each, default=0) for each in token_ids), default=0)
+        model = ScriptedModel(
+            self._starts, answers=self._answers, num_vocab=max(NUM_VOCAB, num_vocab)
+        )
         state = TargetState(model, ScriptedTokenizer(), _PREFIX_CACHE_BYTES, costs=scenario.target)
         self._target = SimNode(engine, model, state, to_target, self._from_target)
         self._drafts: dict[str, SimNode] = {}
         self._deadline: float | None = None
-        self._scheduler = Scheduler(scenario.target, Drafts(), mode=mode)
+        self._scheduler = Scheduler(
+            scenario.target, Drafts(), mode=mode, looks_up=scenario.looks_up
+        )
         self._scheduler.target_link(scenario.target_link or Link(rtt_s=2 * scenario.target_delay_s))
 
     def run(self) -> Result:
@@ -255,6 +262,8 @@ class World:
             self._texts[text_id] = text
         self._starts[text_id] = num_prompt_tokens
         self._text_ids[stream_id] = text_id
+        if text.token_ids:
+            self._answers[text_id] = text.token_ids
         spec = StreamSpec(
             stream_id=stream_id,
             generation=1,
@@ -264,12 +273,17 @@ class World:
             stops=(),
             ignore_eog=True,
             num_prompt_tokens=num_prompt_tokens,
-            token_ids=prompt_of(text_id, num_prompt_tokens),
+            token_ids=prompt_of(text_id, num_prompt_tokens, text.token_ids),
         )
         self._carry_out(self._scheduler.admit(spec, None, client.weight))
 
-    def _emitted(self, request: Request, position: int, num_tokens: int) -> None:
+    def _emitted(self, stream_id: StreamId, position: int, token_ids: Sequence[int]) -> None:
+        request, num_tokens = self._requests[stream_id], len(token_ids)
         assert position == request.num_sent
+        text_id = self._text_ids[stream_id]
+        if answer := self._answers.get(text_id):
+            first = self._starts[text_id] + position
+            assert tuple(token_ids) == answer[first : first + num_tokens]
         request.num_sent += num_tokens
         if self._clock.now >= self._scenario.warm_up_s:
             request.num_tokens += num_tokens
@@ -351,7 +365,7 @@ class World:
                 case ToDraft(node=name, message=message):
                     self._to_draft(name, message)
                 case Emit(stream_id=stream_id, position=position, token_ids=token_ids):
-                    self._emitted(self._requests[stream_id], position, len(token_ids))
+                    self._emitted(stream_id, position, token_ids)
                 case Finish(stream_id=stream_id):
                     self._finished(stream_id)
                 case Abort(error=error):

@@ -16,11 +16,11 @@ class Clocks:
     The timed thread is the first one that enters the function named `outermost`.
     """
 
-    def __init__(self, outermost: str) -> None:
+    def __init__(self, outermost: str, now: Callable[[], float] = time.perf_counter) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.calls: Counter[str] = Counter()
         self.thread_id = 0
-        self._outermost = outermost
+        self._outermost, self._now = outermost, now
         self._open: list[str] = []
         self._since = 0.0
 
@@ -55,7 +55,7 @@ class Clocks:
         self._open.pop()
 
     def _charge(self) -> None:
-        now = time.perf_counter()
+        now = self._now()
         if self._open:
             self.seconds[self._open[-1]] += now - self._since
         self._since = now

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import click
 
 from bench.load.workloads import PLAIN_NAMES
+from bench.results.options import COUNTS
 
 
 @click.command("where")
@@ -16,11 +16,10 @@ from bench.load.workloads import PLAIN_NAMES
     "--draft", default="", help='Name or file of a model, or "none". Default: the target\'s draft.'
 )
 @click.option("--workload", "kind", type=click.Choice(PLAIN_NAMES), default="code")
-@click.option("--streams", default="1,4,16", show_default=True)
+@click.option("--streams", type=COUNTS, default="1,4,16", show_default=True)
 @click.option("--max-tokens", type=click.IntRange(16), default=192, show_default=True)
-@click.option("--plot", "picture", type=click.Path(dir_okay=False, path_type=Path))
 def where_command(
-    target: str | None, draft: str, kind: str, streams: str, max_tokens: int, picture: Path | None
+    target: str | None, draft: str, kind: str, streams: list[int], max_tokens: int
 ) -> None:
     """Measure where the time of a token goes.
 
@@ -28,27 +27,23 @@ def where_command(
 
     \b
     Example:
-      python -m bench where --streams 1,4 --plot where.png
+      python -m bench where --streams 1,4
     """
     from bench.load.workloads import workload
-    from bench.results.plots import missing
     from bench.speed import Pair
     from bench.where.run import WhereError, Window, windows
-    from bench.where.table import plot, table
+    from bench.where.table import table
     from nodes.catalog import DEFAULT_TARGET
 
-    if picture is not None and (reason := missing()):
-        raise click.ClickException(reason)
-    counts = [int(part) for part in streams.split(",")]
     pair = Pair(target or DEFAULT_TARGET, draft)
-    made = workload(kind, max(counts))
+    made = workload(kind, max(streams))
 
     async def measured() -> list[Window]:
         engine, other = pair.settings()
         found: list[Window] = []
         for each in (other, None) if other is not None else (None,):
             found += await windows(
-                engine, each, made, counts, max_tokens, lambda line: click.echo(line, err=True)
+                engine, each, made, streams, max_tokens, lambda line: click.echo(line, err=True)
             )
         return sorted(found, key=lambda window: window.num_streams)
 
@@ -57,5 +52,3 @@ def where_command(
     except WhereError as error:
         raise click.ClickException(str(error)) from error
     click.echo(table(found))
-    if picture is not None:
-        plot(found, picture, f"{Path(pair.target).stem}, {made.name}: where a token's time goes")

@@ -54,9 +54,9 @@ def main(file: Path, role: str, options: list[str]) -> None:
     def write_clocks(*_: Any) -> None:
         values = {
             "at": time.perf_counter(),
-            "seconds": clocks.seconds,
-            "calls": clocks.calls,
-            "tokens": tokens,
+            **{f"seconds in {name}": s for name, s in clocks.seconds.items()},
+            **{f"calls of {name}": count for name, count in clocks.calls.items()},
+            **{f"tokens {name}": count for name, count in tokens.items()},
             "engine_cpu_s": _thread_cpu_s(clocks.thread_id),
             "cpu_s": time.process_time(),
         }

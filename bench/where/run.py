@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,26 +32,12 @@ class WhereError(RuntimeError):
     """The mesh does not serve; the text is one line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Values of a node's clocks, as node.py writes them."""
+# Values of a node's clocks by name, as node.py writes them.
+Clock = Mapping[str, float]
 
-    at: float
-    seconds: dict[str, float]
-    calls: dict[str, int]
-    tokens: dict[str, int]
-    engine_cpu_s: float
-    cpu_s: float
 
-    def since(self, before: Clock) -> Clock:
-        return Clock(
-            self.at - before.at,
-            {name: s - before.seconds.get(name, 0.0) for name, s in self.seconds.items()},
-            {name: n - before.calls.get(name, 0) for name, n in self.calls.items()},
-            {name: n - before.tokens.get(name, 0) for name, n in self.tokens.items()},
-            self.engine_cpu_s - before.engine_cpu_s,
-            self.cpu_s - before.cpu_s,
-        )
+def since(before: Clock, after: Clock) -> Clock:
+    return {name: value - before.get(name, 0.0) for name, value in after.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,37 +53,36 @@ class Window:
     rtt_s: dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
 class _Mesh:
-    """Processes by role, with access to the clocks of target and draft node."""
+    """Processes by role, with access to the clocks of target and draft node. folder: of logs."""
 
-    def __init__(
-        self, endpoint: str, url: str, processes: dict[str, subprocess.Popen[str]], folder: Path
-    ) -> None:
-        self.endpoint = endpoint
-        self.url = url
-        self._processes = processes
-        self._folder = folder
+    endpoint: str
+    url: str
+    processes: Mapping[str, subprocess.Popen[str]]
+    folder: Path
 
     def ended(self) -> str:
         """Return the role of a process that has ended; "" if all run."""
-        gone = (role for role, process in self._processes.items() if process.poll() is not None)
+        gone = (role for role, process in self.processes.items() if process.poll() is not None)
         return next(gone, "")
 
     async def clock(self, role: str) -> Clock | None:
         """Return the current values of a node's clocks; None if there is no such node."""
-        if role not in self._processes:
+        if role not in self.processes:
             return None
-        log = log_of(self._folder, role)
+        log = log_of(self.folder, role)
         length = log.stat().st_size if log.exists() else 0
-        self._processes[role].send_signal(signal.SIGUSR2)
+        self.processes[role].send_signal(signal.SIGUSR2)
         async with asyncio.timeout(_TELLS_WITHIN_S):
             # A file's growth has no event to wait for.
             while not (log.exists() and log.read_bytes()[length:].endswith(b"\n")):  # noqa: ASYNC110
                 await asyncio.sleep(_POLL_S)
-        return Clock(**json.loads(log.read_bytes()[length:]))
+        found: dict[str, float] = json.loads(log.read_bytes()[length:])
+        return found
 
     def cpu_s(self) -> dict[str, float]:
-        return {role: cpu_s([self._processes[role].pid]) for role in _CLOCKLESS}
+        return {role: cpu_s([self.processes[role].pid]) for role in _CLOCKLESS}
 
 
 def log_of(folder: Path, role: str) -> Path:
@@ -215,13 +200,13 @@ async def _window(
         target_after, draft_after = await mesh.clock("target"), await mesh.clock("draft")
         assert target is not None
         assert target_after is not None
-        found = target_after.since(target)
+        found = since(target, target_after)
         return Window(
             count,
             found,
-            draft_after.since(draft) if draft is not None and draft_after is not None else None,
+            since(draft, draft_after) if draft is not None and draft_after is not None else None,
             # Scaled to the time between the two readings of the target's clocks.
-            {role: s * found.at / seconds for role, s in cpu.items()},
+            {role: s * found["at"] / seconds for role, s in cpu.items()},
             await _rtt_s(client),
         )
 

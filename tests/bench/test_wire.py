@@ -12,7 +12,7 @@ TOKEN_BYTES, CHANCE_BYTES = 2, 1
 
 def test_bytes_are_shared_out_among_guesses_and_committed_tokens() -> None:
     messages = tuple(
-        Sized(name, 2, 50, 120.0) for name in ("GuessNotice", "CommitReply", "CommitNotice")
+        Sized(name, 50, 120.0) for name in ("GuessNotice", "CommitReply", "CommitNotice")
     )
     one = PassBytes(2, 4, 0.8, messages)
     # A pass commits 1 + 0.8 + ... + 0.8^4 = 3.36 tokens of a stream.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.distill.measuring.evaluate import answer_rows
+from bench.distill.report import Progress
 from bench.distill.sampling.answers import Answer
-from bench.distill.sampling.corpus import Progress
 from nodes.engine.protocol import Logits, Model
 from nodes.engine.sampling import Sampling, sample
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from bench.distill.report import Progress
 from bench.distill.sampling.answers import Answer
-from bench.distill.sampling.corpus import Progress
+from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Logits, Model, Span
 from nodes.engine.sampling import Sampling, probability, sample
 from policies.acceptance import DraftCalibration
@@ -31,6 +33,11 @@ class Guesses:
     temperature: float
     accepted: Flags
     confidences: npt.NDArray[np.float64]
+
+
+def open_alone(path: Path) -> LlamaModel:
+    """A model with room for one answer at a time."""
+    return LlamaModel(LlamaConfig(path=path, num_cells=2048, max_sequences=1))
 
 
 def answer_rows(model: Model, answer: Answer) -> Iterator[Logits]:
@@ -145,37 +152,3 @@ def stopped_passes(
         num_judged / max(1, num_passes),
         num_tokens / max(1, num_passes),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """Of the guesses from this confidence on, `accepted` are; they are `share` of all."""
-
-    confidence: float
-    accepted: float
-    share: float
-
-
-def find_threshold(guesses: Sequence[Guesses], wanted: float = 0.8) -> Threshold:
-    """The lowest confidence above which at least `wanted` of the guesses are accepted."""
-    confidences = np.concatenate([g.confidences for g in guesses])
-    accepted = np.concatenate([g.accepted for g in guesses])
-    order = np.argsort(-confidences)
-    shares = np.cumsum(accepted[order]) / np.arange(1, len(order) + 1)
-    good = np.flatnonzero(shares >= wanted)
-    if not len(good):
-        return Threshold(1.0, 0.0, 0.0)
-    last = int(good[-1])
-    return Threshold(float(confidences[order[last]]), float(shares[last]), (last + 1) / len(order))
-
-
-def calibration(guesses: Sequence[Guesses], num_bins: int = 10) -> list[tuple[float, float, int]]:
-    """(mean confidence, share accepted, count) for equal bins of confidence that hold any."""
-    confidences = np.concatenate([g.confidences for g in guesses])
-    accepted = np.concatenate([g.accepted for g in guesses])
-    bins = np.minimum((confidences * num_bins).astype(int), num_bins - 1)
-    return [
-        (float(confidences[bins == b].mean()), float(accepted[bins == b].mean()), int(n))
-        for b in range(num_bins)
-        if (n := np.count_nonzero(bins == b))
-    ]

@@ -1,11 +1,9 @@
-"""The step `evaluate`: figures of a draft on held-out prompts, as tables and as JSON."""
+"""The step `evaluate`: figures of a draft on held-out prompts, as tables."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
@@ -16,16 +14,14 @@ from bench.distill.measuring.evaluate import (
     Guesses,
     Stopped,
     acceptance,
-    calibration,
-    find_threshold,
     guess_all,
+    open_alone,
     passes,
     stopped_passes,
 )
 from bench.distill.report import Reporter
 from bench.distill.sampling.prompts import HeldOutPrompts
-from bench.distill.steps import hash_lines, sample_answers
-from nodes.engine.llama import LlamaConfig, LlamaModel
+from bench.distill.sampling.sample import sample_answers
 from nodes.engine.protocol import EngineError, Model, Span
 from nodes.worker.engines import calibration_of
 
@@ -46,26 +42,15 @@ def evaluate(
     num_compared: int,
     seed: int,
 ) -> str:
-    """Tables of acceptance, confidence, noise and step time; figures go to OUT/DRAFT.json.
+    """Tables of acceptance, of passes that end by confidence, of noise, and of step time.
 
     The target's answers are sampled once and kept in `out`. num_compared: answers on which the
     kinds of noise are compared.
     """
     prompts = HeldOutPrompts(num_prompts)
-    file, _ = sample_answers(
-        target,
-        out,
-        prompts,
-        hash_lines(prompts.texts()),
-        num_tokens=1 << 40,
-        width=24,
-        max_answer=max_answer,
-        num_best=32,
-        seed=seed,
-        threads=1,
-    )
+    file, _ = sample_answers(target, out, prompts, seed=seed, max_answer=max_answer)
     answers = sorted(file, key=lambda answer: answer.index)
-    models = [_open(path) for path in (target, draft)]
+    models = [open_alone(path) for path in (target, draft)]
     try:
         hashes = {model.info.vocab_hash for model in models}
         if len(hashes) > 1:
@@ -91,22 +76,16 @@ def evaluate(
     finally:
         for model in models:
             model.close()
-    _keep(out / f"{draft.stem}.json", guesses, stopped, couplings, step_s)
     return "\n\n".join(
         [
             _acceptance_table(guesses),
             _round_table(guesses),
-            _confidence_table(guesses),
             _stop_table(stopped),
             *([_coupling_table(couplings)] if couplings else []),
             f"One step: target {step_s[0] * 1e3:.2f} ms, draft {step_s[1] * 1e3:.2f} ms, "
             f"ratio 1/{step_s[0] / step_s[1]:.1f}",
         ]
     )
-
-
-def _open(path: Path) -> LlamaModel:
-    return LlamaModel(LlamaConfig(path=path, num_cells=2048, max_sequences=1))
 
 
 def step_times(models: Sequence[Model]) -> list[float]:
@@ -158,21 +137,6 @@ def _round_table(guesses: Sequence[Guesses]) -> str:
     return "\n".join(rows)
 
 
-def _confidence_table(guesses: Sequence[Guesses]) -> str:
-    rows = [
-        "| | threshold for 0.8 | accepted above | guesses above | confidence: accepted (count) |",
-        "|---|---|---|---|---|",
-    ]
-    for name, part in _by_temperature(guesses):
-        found = find_threshold(part)
-        bins = ", ".join(f"{c:.2f}: {a:.2f} ({n})" for c, a, n in calibration(part))
-        rows.append(
-            f"| {name} | {found.confidence:.2f} | {found.accepted:.2f} | {found.share:.2f} "
-            f"| {bins} |"
-        )
-    return "\n".join(rows)
-
-
 def _stop_table(stopped: Sequence[tuple[str, Sequence[Stopped]]]) -> str:
     rows = [
         f"Passes with at most {_MAX_GAMMA} guesses, ended by the draft's calibrated confidence:",
@@ -198,23 +162,3 @@ def _coupling_table(couplings: Sequence[Coupling]) -> str:
         for c in couplings
     ]
     return "\n".join(rows)
-
-
-def _keep(
-    path: Path,
-    guesses: Sequence[Guesses],
-    stopped: Sequence[tuple[str, Sequence[Stopped]]],
-    couplings: Sequence[Coupling],
-    step_s: Sequence[float],
-) -> None:
-    parts = {
-        name: {
-            "acceptance": acceptance(part),
-            "threshold": asdict(find_threshold(part)),
-            "calibration": calibration(part),
-            "stopped": [asdict(s) for s in found],
-        }
-        for (name, part), (_, found) in zip(_by_temperature(guesses), stopped, strict=True)
-    }
-    figures = {**parts, "couplings": [asdict(c) for c in couplings], "step_s": list(step_s)}
-    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine.protocol import EngineError, Tokenizer
+from bench.distill.report import Progress
+from bench.distill.sampling.prompts import PASSAGES, TOPICS
+from nodes.engine.protocol import EngineError
+from nodes.engine.vocab import LlamaTokenizer
 
 TokenIds = npt.NDArray[np.unsignedinteger[Any]]
-Progress = Callable[[str, int, int | None], None]
 
 _SUFFIXES = (".txt", ".rst", ".md", ".html", ".htm")
 # Pages of links and of dates teach nothing about prose.
@@ -122,16 +124,15 @@ def read_blocks(file: Path) -> tuple[list[str], list[str]]:
 
 
 def build_corpus(
-    files: Sequence[Path],
-    tokenizer: Tokenizer,
+    paths: Sequence[Path],
+    licences: Sequence[str],
+    tokenizer: LlamaTokenizer,
     out: Path,
-    *,
-    info: CorpusInfo,
-    separator_id: int,
-    dtype: type[np.unsignedinteger[Any]],
     progress: Progress,
 ) -> CorpusInfo:
     """Write corpus.bin, topics.txt, passages.txt and corpus.json to the folder `out`."""
+    files = text_files(paths)
+    separator_id, dtype = min(tokenizer.eog_token_ids()), id_dtype(tokenizer.num_vocab)
     out.mkdir(parents=True, exist_ok=True)
     seen: set[bytes] = set()
     topics: dict[str, None] = {}
@@ -155,19 +156,19 @@ def build_corpus(
     if num_tokens == 0:
         raise EngineError("the files hold no text: give .txt, .rst, .md or .html files")
     step = max(1, len(passages) // _MAX_PASSAGES)
-    _write_lines(out / "topics.txt", topics)
-    _write_lines(out / "passages.txt", passages[::step])
-    result = CorpusInfo(
-        sources=info.sources,
-        licences=info.licences,
+    _write_lines(out / TOPICS, topics)
+    _write_lines(out / PASSAGES, passages[::step])
+    info = CorpusInfo(
+        sources=[path.name for path in paths],
+        licences=list(licences),
         num_files=len(files),
         num_chars=num_chars,
         num_tokens=num_tokens,
-        vocab_hash=info.vocab_hash,
+        vocab_hash=tokenizer.content_hash(),
         sha256=digest.hexdigest(),
     )
-    (out / "corpus.json").write_text(json.dumps(asdict(result), indent=1) + "\n")
-    return result
+    (out / "corpus.json").write_text(json.dumps(asdict(info), indent=1) + "\n")
+    return info
 
 
 def _unseen(blocks: list[str], seen: set[bytes]) -> Iterator[str]:

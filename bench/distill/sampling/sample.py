@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from bench.distill.sampling.answers import Answer, AnswerFile
-from bench.distill.sampling.corpus import Progress
+from bench.distill.report import Progress, Reporter, stop_flag
+from bench.distill.sampling.answers import Answer, AnswerFile, Recipe
 from bench.distill.sampling.prompts import Prompt, PromptSource
-from nodes.engine.protocol import InvalidInputError, Logits, Model, Span, Tokenizer
+from bench.distill.sampling.streams import StreamedModel
+from nodes.engine.llama import LlamaConfig
+from nodes.engine.protocol import EngineInfo, InvalidInputError, Logits, Span, Tokenizer
 from nodes.engine.sampling import Sampling, sample, top_k_ids
+
+if TYPE_CHECKING:
+    from bench.distill.sampling.teacher import TorchTarget
 
 _MAX_SELF_PROMPT = 80
 _MAX_PROMPT = 480
+_CELLS_PER_SEQUENCE = 1280
+
+
+class Teacher(Protocol):
+    """What the sampler uses of a model; see nodes.engine.protocol.Model."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+    def forward(self, spans: Sequence[Span]) -> Logits: ...
+    def truncate(self, seq_id: int, length: int) -> None: ...
+    def copy_prefix(self, source: int, target: int, length: int) -> None: ...
+    def length(self, seq_id: int) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +79,7 @@ class Sampler:
     """Fills a file with answers; prompts are taken in the order of their numbers."""
 
     def __init__(
-        self, model: Model, tokenizer: Tokenizer, file: AnswerFile, prompts: PromptSource
+        self, model: Teacher, tokenizer: Tokenizer, file: AnswerFile, prompts: PromptSource
     ) -> None:
         self._model, self._tokenizer, self._file, self._prompts = model, tokenizer, file, prompts
         self._recipe = file.recipe
@@ -211,3 +230,56 @@ def best_of(logits: Logits, num_best: int) -> tuple[npt.NDArray[np.int64], npt.N
     top = best[:, :1]
     total = np.exp(logits - top).sum(axis=1, keepdims=True, dtype=np.float64)
     return ids, (best - top - np.log(total)).astype(np.float32)
+
+
+def sample_answers(
+    target: Path,
+    out: Path,
+    prompts: PromptSource,
+    *,
+    seed: int,
+    max_answer: int,
+    num_tokens: int = 1 << 40,
+    num_best: int = 32,
+    width: int = 24,
+    threads: int = 1,
+    engine: str = "llama.cpp",
+) -> tuple[AnswerFile, int]:
+    """Answers of the target until `out` holds `num_tokens`, or the prompts end; goes on there."""
+    model = _teacher(target, width, threads, engine)
+    try:
+        recipe = Recipe(
+            model_hash=model.info.model_hash,
+            vocab_hash=model.info.vocab_hash,
+            num_vocab=model.info.num_vocab,
+            num_best=num_best,
+            max_answer=max_answer,
+            seed=seed,
+            prompts_sha256=prompts.sha256,
+        )
+        file = AnswerFile(out, recipe)
+        sampler = Sampler(model, model.tokenizer, file, prompts)
+        with Reporter() as reporter:
+            return file, sampler.run(num_tokens, reporter, should_stop=stop_flag())
+    finally:
+        model.close()
+
+
+def _teacher(target: Path, width: int, threads: int, engine: str) -> StreamedModel | TorchTarget:
+    """One sequence more than `width` for what all prompts share."""
+    if engine == "torch":
+        # torch takes seconds to load.
+        from bench.distill.sampling.teacher import TorchTarget
+
+        return TorchTarget(
+            target, max_sequences=width + 1, max_length=_CELLS_PER_SEQUENCE, threads=threads
+        )
+    return StreamedModel(
+        LlamaConfig(
+            path=target,
+            num_cells=(width + 1) * _CELLS_PER_SEQUENCE,
+            max_sequences=width + 1,
+            max_batch_tokens=512,
+            num_threads=threads,
+        )
+    )

@@ -2,7 +2,7 @@
 
 Without AMX, float32 products of many rows sampled nearly twice as fast as libllama's of 8 bits. The
 weights are the same, dequantised. Logits differ from libllama's by rounding, so an answer is the
-target's, but not to the bit. It implements the engine's protocol as far as the sampler uses it.
+target's, but not to the bit. It implements of the engine's protocol what the sampler uses.
 """
 
 from __future__ import annotations
@@ -21,14 +21,7 @@ from torch.nn import functional
 
 from bench.distill.training.model import rotate
 from nodes.engine.llama_abi import hash_file, load_model
-from nodes.engine.protocol import (
-    EngineError,
-    EngineInfo,
-    InvalidInputError,
-    Logits,
-    SavedPrefix,
-    Span,
-)
+from nodes.engine.protocol import EngineError, EngineInfo, InvalidInputError, Logits, Span
 from nodes.engine.vocab import LlamaTokenizer
 
 # So many neighbouring sequences attend at once, each as far as the longest of them: more would
@@ -174,24 +167,8 @@ class TorchTarget:
             cache[:, target, :, :length] = cache[:, source, :, :length]
         self._lengths[target] = length
 
-    def save(self, seq_id: int) -> SavedPrefix:
-        length = self._lengths[seq_id]
-        rows = [cache[:, seq_id, :, :length] for cache in (self._keys, self._values)]
-        return SavedPrefix(length, torch.stack(rows).numpy().reshape(-1).view(np.uint8))
-
-    def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
-        shape = self._shape
-        size = (2, shape.num_layers, shape.num_kv_heads, saved.length, shape.head_size)
-        rows = torch.from_numpy(saved.state.view(np.float32)).view(size)[..., :length, :]
-        for cache, part in zip((self._keys, self._values), rows, strict=True):
-            cache[:, seq_id, :, :length] = part
-        self._lengths[seq_id] = length
-
     def length(self, seq_id: int) -> int:
         return self._lengths[seq_id]
-
-    def free_cells(self) -> int:
-        return self._info.num_cells - sum(self._lengths)
 
     def close(self) -> None:
         self._weights.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from bench.distill.sampling.corpus import id_dtype
 from bench.distill.training.data import AnswerBatches, Batch, CorpusBatches, pack, split_answers
 from bench.distill.training.gguf_files import read_embedding
 from bench.distill.training.model import Shape, reduced_embedding
-from bench.distill.training.train import Schedule, Trainer, validation
+from bench.distill.training.plot import plot_log
+from bench.distill.training.train import Batches, Schedule, Trainer, validation
 
 _ROW_LENGTH = 512
 _ROWS = 8
@@ -47,11 +48,12 @@ def fit(
     answers: Sequence[Path],
     out: Path,
     options: FitOptions,
-    *,
-    reporter: Reporter,
     should_stop: Callable[[], bool],
 ) -> str:
-    """Train, or go on training, the draft in the folder `out`; returns a line about its end."""
+    """Train, or go on training, the draft in the folder `out`, and plot how it went.
+
+    Returns a line about its end.
+    """
     torch.set_num_threads(options.threads)
     rows = read_embedding(target)
     shape = Shape(
@@ -64,27 +66,37 @@ def fit(
     is_new = not (out / "checkpoint.pt").exists()
     embedding = reduced_embedding(torch.from_numpy(rows), shape.width) if is_new else None
     trainer = Trainer(out, shape, seed=options.seed, embedding=embedding)
-    trained: list[Answer] = []
-    validate = None
-    if answers:
-        trained, held_out = split_answers([AnswerFile(folder) for folder in answers])
-        trained = up_to(trained, options.max_tokens)
-        if held_out:
-            validate = validation(_held_out_batch(held_out), _TEMPERATURE)
+    trained, held_out = split_answers([AnswerFile(folder) for folder in answers])
+    trained = up_to(trained, options.max_tokens)
+    validate = validation(_held_out_batch(held_out), _TEMPERATURE) if held_out else None
+    is_done = True
+    with Reporter() as reporter:
+        for phase, batches in _phases(corpus, trained, shape.num_vocab, options):
+            is_done = is_done and trainer.run(
+                phase, batches, reporter, should_stop=should_stop, validate=validate
+            )
+    plot_log(out / "log.jsonl", out / "loss.png")
+    if not is_done:
+        return "stopped; the same command goes on"
+    num_tokens = sum(len(answer.answer_ids) for answer in trained)
+    return f"trained on {num_tokens} answer tokens; checkpoint in {out}"
+
+
+def _phases(
+    corpus: Path | None, trained: Sequence[Answer], num_vocab: int, options: FitOptions
+) -> Iterator[tuple[Schedule, Batches]]:
+    """Yield the phases that there is data for."""
     if corpus is not None and options.corpus_tokens:
-        dtype = id_dtype(shape.num_vocab)
-        batches = CorpusBatches(
-            corpus / "corpus.bin", dtype, rows=_ROWS, length=_ROW_LENGTH, seed=options.seed
-        )
         phase = Schedule(
-            name="corpus",
-            num_steps=options.corpus_tokens // (_ROWS * _ROW_LENGTH),
-            decay=0.2,
+            name="corpus", num_steps=options.corpus_tokens // (_ROWS * _ROW_LENGTH), decay=0.2
         )
-        if not trainer.run(phase, batches, reporter, should_stop=should_stop, validate=validate):
-            return "stopped; the same command goes on"
+        path, dtype = corpus / "corpus.bin", id_dtype(num_vocab)
+        yield (
+            phase,
+            CorpusBatches(path, dtype, rows=_ROWS, length=_ROW_LENGTH, seed=options.seed),
+        )
     if trained:
-        answer_batches = AnswerBatches(
+        batches = AnswerBatches(
             trained,
             per_batch=options.answers_per_batch,
             length=_ROW_LENGTH,
@@ -94,17 +106,12 @@ def fit(
         )
         phase = Schedule(
             name="answers",
-            num_steps=round(options.epochs * answer_batches.steps_per_epoch),
+            num_steps=round(options.epochs * batches.steps_per_epoch),
             temperature=_TEMPERATURE,
             full_share=options.full_share,
             quantised_share=options.quantised_share,
         )
-        if not trainer.run(
-            phase, answer_batches, reporter, should_stop=should_stop, validate=validate
-        ):
-            return "stopped; the same command goes on"
-    num_tokens = sum(len(answer.answer_ids) for answer in trained)
-    return f"trained on {num_tokens} answer tokens; checkpoint in {out}"
+        yield phase, batches
 
 
 def up_to(answers: list[Answer], num_tokens: int | None) -> list[Answer]:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -64,8 +65,12 @@ def load_draft(folder: Path) -> DraftModel:
     return model
 
 
+@cache
 def faster_dtype(width: int) -> torch.dtype:
-    """bfloat16 where this processor multiplies it faster than float32, as those with AMX do."""
+    """bfloat16 where this processor multiplies it faster than float32, as those with AMX do.
+
+    It is measured once in a process, so that all runs there compute with the same type.
+    """
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         x, y = torch.ones(1024, width, dtype=dtype), torch.ones(width, 1024, dtype=dtype)

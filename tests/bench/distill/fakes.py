@@ -11,8 +11,20 @@ PREFIX = [7, 8, 9]
 SUFFIX = [TOY_EOG, 5, 6]
 
 
+def silent(_label: str, _done: int, _total: int | None) -> None:
+    """Progress that nobody sees."""
+
+
 class FramedTokenizer:
     """Bytes as tokens, folded; a chat prompt gets a beginning and an end."""
+
+    num_vocab = NUM_VOCAB
+
+    def eog_token_ids(self) -> frozenset[int]:
+        return frozenset({TOY_EOG})
+
+    def content_hash(self) -> str:
+        return "framed"
 
     def encode(self, text: str) -> list[int]:
         return [10 + byte % (NUM_VOCAB - 10) for byte in text.encode()]

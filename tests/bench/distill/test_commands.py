@@ -1,6 +1,5 @@
 """The whole way from texts to figures on a model that fits in a test."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,9 @@ torch = pytest.importorskip("torch", reason="the extra `distill` is not installe
 pytest.importorskip("gguf", reason="the extra `distill` is not installed (gguf)")
 pytest.importorskip("matplotlib", reason="the extra `distill` is not installed (matplotlib)")
 
-from bench.distill import steps  # noqa: E402
+from bench.distill import report  # noqa: E402
 from bench.distill.commands import distill  # noqa: E402
+from bench.distill.sampling import sample  # noqa: E402
 from bench.distill.training import fit  # noqa: E402
 from bench.distill.training.gguf_files import write_draft  # noqa: E402
 from bench.distill.training.model import DraftModel, Shape  # noqa: E402
@@ -31,7 +31,8 @@ def test_texts_become_a_draft_with_figures(tmp_path: Path, monkeypatch: pytest.M
     options = fit.FitOptions
     monkeypatch.setattr(fit, "FitOptions", lambda **kept: options(**small, **kept))
     # A signal handler of a test would outlive it.
-    monkeypatch.setattr(steps, "stop_flag", lambda: lambda: False)
+    monkeypatch.setattr(report, "stop_flag", lambda: lambda: False)
+    monkeypatch.setattr(sample, "stop_flag", lambda: lambda: False)
     (tmp_path / "text.txt").write_text("\n\n".join(f"Paragraph {i} of a text." for i in range(400)))
 
     def run(*arguments: str) -> str:
@@ -70,7 +71,4 @@ def test_texts_become_a_draft_with_figures(tmp_path: Path, monkeypatch: pytest.M
     assert "| greedy |" in output
     assert "| greedy | 0.5 |" in output
     assert "coupled / rejection" in output
-    figures = json.loads((tmp_path / "held-out" / "draft.json").read_text())
-    assert 0.0 <= figures["greedy"]["acceptance"] <= 1.0
-    assert len(figures["couplings"]) == 3
     assert (tmp_path / "run" / "loss.png").exists()

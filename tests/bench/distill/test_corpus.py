@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from bench.distill.sampling.corpus import (
-    CorpusInfo,
     build_corpus,
     id_dtype,
     read_blocks,
     text_files,
 )
 from nodes.engine.protocol import EngineError
-from tests.bench.distill.fakes import NUM_VOCAB, FramedTokenizer
+from nodes.engine.toy import TOY_EOG
+from tests.bench.distill.fakes import FramedTokenizer, silent
 
 _PAGE = """<html><head><title>x</title><script>var a;</script></head><body>
 <nav><a>menu</a></nav><h1>3.2. Keeping things tidy\u00b6</h1>
@@ -24,11 +24,6 @@ of text &amp; more.</p><pre>
 def f():
     return 1
 </pre></body></html>"""
-_INFO = CorpusInfo(["a"], ["MIT"], 0, 0, 0, "hash", "")
-
-
-def _silent(_label: str, _done: int, _total: int | None) -> None:
-    pass
 
 
 def test_a_page_gives_its_paragraphs_without_menus_and_keeps_code(tmp_path: Path) -> None:
@@ -67,20 +62,11 @@ def test_a_corpus_holds_every_long_paragraph_once(tmp_path: Path) -> None:
         (tmp_path / name).write_text(
             f"{paragraph.strip()}\n\n{name} has this of its own: {name * 9}"
         )
-    tokenizer = FramedTokenizer()
-    out = tmp_path / "out"
-    info = build_corpus(
-        text_files([tmp_path]),
-        tokenizer,
-        out,
-        info=_INFO,
-        separator_id=0,
-        dtype=id_dtype(NUM_VOCAB),
-        progress=_silent,
-    )
+    tokenizer, out = FramedTokenizer(), tmp_path / "out"
+    info = build_corpus([tmp_path], ["MIT"], tokenizer, out, silent)
     ids = np.fromfile(out / "corpus.bin", dtype=np.uint16)
     assert info.num_tokens == len(ids)
-    assert np.count_nonzero(ids == 0) == info.num_files == 2
+    assert np.count_nonzero(ids == TOY_EOG) == info.num_files == 2
     wanted = tokenizer.encode(paragraph.strip())
     windows = np.lib.stride_tricks.sliding_window_view(ids, len(wanted))
     assert np.count_nonzero((windows == wanted).all(axis=1)) == 1
@@ -90,15 +76,7 @@ def test_a_corpus_holds_every_long_paragraph_once(tmp_path: Path) -> None:
 
 def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no text"):
-        build_corpus(
-            [],
-            FramedTokenizer(),
-            tmp_path,
-            info=_INFO,
-            separator_id=0,
-            dtype=np.uint16,
-            progress=_silent,
-        )
+        build_corpus([], [], FramedTokenizer(), tmp_path, silent)
 
 
 def test_ids_of_a_large_vocabulary_are_stored_in_four_bytes() -> None:

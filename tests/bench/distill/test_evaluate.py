@@ -7,8 +7,6 @@ from bench.distill.measuring.coupling import compare
 from bench.distill.measuring.evaluate import (
     Guesses,
     acceptance,
-    calibration,
-    find_threshold,
     guess,
     guess_all,
     passes,
@@ -19,12 +17,9 @@ from nodes.engine.protocol import Span
 from nodes.engine.sampling import Sampling, sample
 from nodes.engine.toy import ToyConfig, ToyModel
 from policies.acceptance import Calibration, DraftCalibration
+from tests.bench.distill.fakes import silent
 
 _SEED = 2
-
-
-def _silent(_label: str, _done: int, _total: int | None) -> None:
-    pass
 
 
 def _toy(agreement: float = 1.0) -> ToyModel:
@@ -61,7 +56,7 @@ def test_the_target_as_its_own_draft_is_always_accepted(temperature: float) -> N
 
 def test_acceptance_is_the_share_of_contexts_where_the_models_agree() -> None:
     answers = [_answer(index, 0.0) for index in range(8)]
-    results = guess_all(_toy(0.6), answers, _SEED, _silent)
+    results = guess_all(_toy(0.6), answers, _SEED, silent)
     assert acceptance(results) == pytest.approx(0.6, abs=0.06)
 
 
@@ -70,17 +65,6 @@ def test_passes_end_with_the_targets_token() -> None:
     counts, num_passes, num_tokens = passes(flags, 2)
     # 1 1 (0) | 1 1 (1) | 0 | 0 | 1 and the end: the brackets are bonus tokens.
     assert (counts.tolist(), num_passes, num_tokens) == ([3, 2], 5, 9)
-
-
-def test_a_threshold_is_the_lowest_that_keeps_the_share() -> None:
-    confidences = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.1])
-    accepted = np.array([1, 1, 0, 1, 1, 0], dtype=bool)
-    found = find_threshold([Guesses("chat", 0.0, accepted, confidences)], wanted=0.8)
-    assert found.confidence == 0.5
-    assert found.accepted == 0.8
-    assert found.share == pytest.approx(5 / 6)
-    never = find_threshold([Guesses("chat", 0.0, ~accepted & False, confidences)])
-    assert never.share == 0.0
 
 
 def test_stopped_passes_make_the_guesses_that_are_likely_enough() -> None:
@@ -98,19 +82,11 @@ def test_stopped_passes_make_the_guesses_that_are_likely_enough() -> None:
     assert (found.accepted, found.made, found.tokens) == (6 / 8, 8 / 3, 8 / 3)
 
 
-def test_calibration_counts_every_guess_once() -> None:
-    confidences = np.array([0.05, 0.15, 0.17, 1.0])
-    accepted = np.array([0, 1, 0, 1], dtype=bool)
-    bins = calibration([Guesses("chat", 0.0, accepted, confidences)])
-    assert [n for *_, n in bins] == [1, 2, 1]
-    assert bins[1][:2] == (pytest.approx(0.16), 0.5)
-
-
 def test_shared_noise_lies_between_independent_draws_and_the_optimum() -> None:
     answers = [_answer(index, 1.0) for index in range(4)]
-    (result,) = compare(_toy(), _toy(0.5), answers, [1.0], _silent)
+    (result,) = compare(_toy(), _toy(0.5), answers, [1.0], silent)
     assert result.num_positions == 400
     assert result.independent < result.coupled < result.rejection + 0.05
-    (same,) = compare(_toy(), _toy(), answers, [1.0], _silent)
+    (same,) = compare(_toy(), _toy(), answers, [1.0], silent)
     assert same.coupled == 1.0
     assert same.rejection == pytest.approx(1.0)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from bench.distill.sampling.answers import Answer, AnswerFile, Recipe
-from bench.distill.sampling.prompts import HeldOutPrompts, PromptMaker
+from bench.distill.sampling.prompts import COPYING, HeldOutPrompts, PromptMaker
 from bench.distill.sampling.sample import ChatFrame, Sampler, best_of
 from nodes.engine.protocol import EngineError, Span
 from nodes.engine.sampling import Sampling, sample
 from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
-from tests.bench.distill.fakes import NUM_VOCAB, PREFIX, SUFFIX, FramedTokenizer
+from tests.bench.distill.fakes import NUM_VOCAB, PREFIX, SUFFIX, FramedTokenizer, silent
 
 _RECIPE = Recipe(
     model_hash="toy",
@@ -26,10 +26,6 @@ _RECIPE = Recipe(
 _PROMPTS = PromptMaker(["a heading here"], ["A passage of some words."], seed=3)
 
 
-def _silent(_label: str, _done: int, _total: int | None) -> None:
-    pass
-
-
 def _toy(width: int) -> ToyModel:
     return ToyModel(ToyConfig(max_sequences=width + 1, max_batch_tokens=512, eog_rate=0.05))
 
@@ -38,7 +34,7 @@ def _sample(folder: Path, num_tokens: int, *, width: int = 5, stop_after: int = 
     model = _toy(width)
     passes = iter(range(10**9))
     sampler = Sampler(model, FramedTokenizer(), AnswerFile(folder, _RECIPE), _PROMPTS)
-    have = sampler.run(num_tokens, _silent, should_stop=lambda: next(passes) >= stop_after)
+    have = sampler.run(num_tokens, silent, should_stop=lambda: next(passes) >= stop_after)
     assert model.free_cells() >= model.config.num_cells - len(PREFIX), "sequences were left open"
     return have
 
@@ -117,7 +113,7 @@ def test_held_out_prompts_end_by_themselves(tmp_path: Path) -> None:
     recipe = replace(_RECIPE, max_answer=3)
     # Prompts beyond a sequence's room are cut; the frame around them stays.
     sampler = Sampler(model, FramedTokenizer(), AnswerFile(tmp_path, recipe), prompts)
-    sampler.run(10**9, _silent, should_stop=lambda: False)
+    sampler.run(10**9, silent, should_stop=lambda: False)
     answers = _by_index(tmp_path)
     assert sorted(answers) == list(range(16))
     assert [answers[i].temperature for i in (0, 15)] == [0.0, 0.8]
@@ -135,6 +131,12 @@ def test_there_are_200_held_out_prompts_of_eight_kinds_and_none_is_a_training_pr
     )
     trained = {_PROMPTS.prompt(index).text for index in range(2000)}
     assert not trained & {p.text for p in held_out}
+
+
+def test_prompts_that_copy_are_all_there_and_none_is_held_out() -> None:
+    texts = HeldOutPrompts(name=COPYING).texts()
+    assert len(texts) == len(set(texts)) == 50
+    assert not set(texts) & set(HeldOutPrompts().texts())
 
 
 def test_prompts_depend_on_seed_and_number_only() -> None:

@@ -66,19 +66,6 @@ def test_a_sequence_is_the_same_alone_and_among_others(path: Path) -> None:
     assert among.forward([Span(5, 20, [261], 1)])[0] == pytest.approx(one[0], abs=1e-4)
 
 
-def test_what_was_saved_goes_on_as_it_would_have(path: Path) -> None:
-    model = make(path)
-    model.forward([Span(0, 0, _PROMPT)])
-    model.forward([Span(3, 0, _PROMPT[::-1])])
-    saved = model.save(0)
-    expected = model.forward([Span(0, 20, [261], 1)]).copy()
-    model.truncate(0, 0)
-    model.restore(5, saved, 12)
-    assert model.length(5) == 12
-    model.forward([Span(5, 12, _PROMPT[12:])])
-    assert model.forward([Span(5, 20, [261], 1)]) == pytest.approx(expected, abs=1e-4)
-
-
 def test_what_it_cannot_run_is_refused(path: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError):
         make(path).forward([Span(0, 0, [1, 2]), Span(1, 0, [1])])

@@ -8,13 +8,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the extra `distill` is not installed (torch)")
 pytest.importorskip("gguf", reason="the extra `distill` is not installed (gguf)")
+pytest.importorskip("matplotlib", reason="the extra `distill` is not installed (matplotlib)")
 
 from bench.distill.report import Reporter  # noqa: E402
 from bench.distill.sampling.answers import Answer, AnswerFile, Recipe  # noqa: E402
 from bench.distill.training.data import (  # noqa: E402
     HELD_OUT_EVERY,
     AnswerBatches,
-    Batch,
     CorpusBatches,
     pack,
     split_answers,
@@ -22,7 +22,6 @@ from bench.distill.training.data import (  # noqa: E402
 from bench.distill.training.fit import FitOptions, fit, up_to  # noqa: E402
 from bench.distill.training.loss import backward_head, choose_candidates  # noqa: E402
 from bench.distill.training.model import DraftModel, Shape  # noqa: E402
-from bench.distill.training.plot import plot_log  # noqa: E402
 from bench.distill.training.quant import fake_quantised, round_q4_0  # noqa: E402
 from bench.distill.training.train import Schedule, Trainer, load_draft, validation  # noqa: E402
 from nodes.engine.protocol import EngineError  # noqa: E402
@@ -225,42 +224,11 @@ def test_the_step_goes_from_files_to_a_checkpoint_and_a_plot(tmp_path: Path) -> 
         epochs=0.5,
         max_tokens=1000,
     )
-    with Reporter() as reporter:
-        line = fit(
-            target,
-            tmp_path / "corpus",
-            [tmp_path / "answers"],
-            tmp_path / "run",
-            options,
-            reporter=reporter,
-            should_stop=_never,
-        )
+    folders = tmp_path / "corpus", [tmp_path / "answers"], tmp_path / "run"
+    line = fit(target, *folders, options, _never)
     assert "1000 answer tokens" in line
     assert load_draft(tmp_path / "run").shape.width == 32
-
-
-def test_a_plot_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the extra `distill` is not installed (matplotlib)")
-    lines = [
-        {"phase": "corpus", "step": 10, "loss": 5.0},
-        {
-            "phase": "answers",
-            "step": 10,
-            "loss": 4.0,
-            "held_out_loss": 4.5,
-            "held_out_agreement": 0.3,
-        },
-    ]
-    log = tmp_path / "log.jsonl"
-    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    plot_log(log, tmp_path / "loss.png")
-    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_batches_name_every_array(tmp_path: Path) -> None:
-    batch = _batches().batch(0)
-    assert isinstance(batch, Batch)
-    assert len(batch.positions) == len(batch.teacher_ids) == len(batch.teacher_weights)
+    assert (tmp_path / "run" / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_model_is_the_same_for_the_same_seed() -> None:

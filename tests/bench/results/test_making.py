@@ -1,4 +1,4 @@
-"""Several suites as one result, and rows of suites as cells."""
+"""Rows of suites as cells of a result."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from bench.live.edge_setting import Setting
 from bench.live.machine import Cell as MachineRow
 from bench.live.pairs import Ratio
 from bench.live.scale import Carried
-from bench.results.making import BARE, airdraft_system, bare_system, merged, result_of
-from bench.results.options import keep, out_option
+from bench.results.making import BARE, airdraft_system, bare_system, result_of
+from bench.results.options import keep, listed, out_option
 from bench.results.report import markdown, section
 from bench.results.schema import Cell, Results, Value, from_json
-from bench.sim.cells import sim_cells
 from bench.sim.closed_loop import COMPARED, Outcome
+from bench.sim.closed_loop import cells as sim_cells
 
 
 def cell(suite: str, place: str = "here") -> Cell:
@@ -30,36 +30,12 @@ def cell(suite: str, place: str = "here") -> Cell:
     return Cell(suite=suite, place=place, system="ours", reference="theirs", ratios=(ratio,))
 
 
-def test_several_suites_become_one_result() -> None:
-    one = result_of([cell("a")], systems=[airdraft_system("1 thread")], skipped=["x: missing"])
-    two = result_of(
-        [cell("b")], systems=[airdraft_system("1 thread"), bare_system()], is_quick=True
-    )
-    one = dataclasses.replace(one, command="first", commit="abc", made_at="2026-01-02")
-    two = dataclasses.replace(two, command="second", commit="abc+", made_at="2026-01-01")
-    made = merged(one, two)
-    assert [c.suite for c in made.cells] == ["a", "b"]
-    assert [s.name for s in made.systems] == ["airdraft", BARE]
-    assert (made.command, made.commit, made.made_at) == ("first", "abc, abc+", "2026-01-01")
-    assert made.skipped == ("x: missing",)
-    assert made.is_quick
-    assert merged(one) == one
-    # A page that shows several suites says which is which.
+def test_a_page_that_shows_several_suites_says_which_is_which() -> None:
+    made = result_of([cell("a"), cell("b")], systems=[airdraft_system("1 thread"), bare_system()])
+    assert [system.name for system in made.systems] == ["airdraft", BARE]
     text = section(made)
     assert "**a**" in text
     assert "**b**" in text
-
-
-def test_what_does_not_belong_together_is_not_merged() -> None:
-    one = result_of([cell("a")])
-    elsewhere = dataclasses.replace(
-        result_of([cell("b")]), machine=dataclasses.replace(one.machine, num_cores=99)
-    )
-    with pytest.raises(ValueError, match="different machines"):
-        merged(one, elsewhere)
-    with pytest.raises(ValueError, match="a: here: ours occurs twice"):
-        merged(one, result_of([cell("a")]))
-    merged(one, result_of([cell("a", place="there")]))
 
 
 def test_a_result_is_kept_where_it_is_wanted(tmp_path: Path) -> None:
@@ -194,3 +170,14 @@ def test_a_report_says_95_percent_only_where_there_are_intervals_and_keeps_notes
     assert "| where | system | beside | tokens/s | |" in text
     assert "| here | ours | theirs | 2.00 | once |" in text
     assert "| where | system | beside | tokens/s (95 %) |\n" in report_of(cell("a"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("1,x", "'1,x' is not a list of numbers"), ("1,3,4", "unknown: 3, 4; use 1, 2")],
+)
+def test_a_list_that_cannot_be_is_refused_with_the_reason(text: str, says: str) -> None:
+    values = listed(int, lambda: (1, 2))
+    with pytest.raises(click.BadParameter, match=says):
+        values(text)
+    assert values("1,2,") == [1, 2]

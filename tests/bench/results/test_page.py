@@ -1,12 +1,15 @@
 """The page of measurements is made of the data that is kept, and is up to date."""
 
 import pytest
+from click.testing import CliRunner
 
-from bench.results.page import PAGE, benchmarks
+from bench.results.command import benchmarks_command
+from bench.results.page import benchmarks
 
 
 def test_the_committed_page_is_that_of_the_data():
-    assert PAGE.read_text() == benchmarks(), "python -m bench benchmarks"
+    ran = CliRunner().invoke(benchmarks_command, ["--check"])
+    assert ran.exit_code == 0, ran.output
 
 
 def test_a_table_stands_where_the_template_names_a_file(tmp_path):

@@ -4,11 +4,13 @@ import dataclasses
 import json
 
 import pytest
+from click.testing import CliRunner
 
 from bench.load.figures import Asked, Slo, figures_of
 from bench.results.cells import cells_of
+from bench.results.command import compare_command, report_command
 from bench.results.comparing import compare, table
-from bench.results.machine import this_machine, typed_command
+from bench.results.making import this_machine, typed_command
 from bench.results.report import markdown, section
 from bench.results.schema import (
     SCHEMA,
@@ -68,14 +70,14 @@ def test_a_result_is_the_same_after_it_was_written_and_read():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda data: data.update(schema="other/1"), "schema is not"),
-        (lambda data: data.pop("machine"), "machine missing"),
-        (lambda data: data.update(more=1), "unknown more"),
-        (lambda data: data["cells"][0].update(place=3), "cells[0].place"),
-        (lambda data: data["cells"].append(7), "cells[1]: an object"),
-        (lambda data: data["machine"].update(num_cores=True), "machine.num_cores"),
-        (lambda data: data["cells"][0]["ratios"][0].update(value="x"), "ratios[0].value"),
-        (lambda data: data.update(cells={}), "a list is expected"),
+        (lambda data: data.update(schema="other/1"), "schema: "),
+        (lambda data: data.pop("machine"), "machine: Field required"),
+        (lambda data: data.update(more=1), "more: Unexpected"),
+        (lambda data: data["cells"][0].update(place=3), "cells.0.place: "),
+        (lambda data: data["cells"].append(7), "cells.1: "),
+        (lambda data: data["machine"].update(num_cores=True), "machine.num_cores: "),
+        (lambda data: data["cells"][0]["ratios"][0].update(value="x"), "ratios.0.value: "),
+        (lambda data: data.update(cells={}), "cells: "),
     ],
 )
 def test_what_is_no_result_is_refused_with_the_place(change, says):
@@ -115,6 +117,16 @@ def test_cells_that_are_gone_and_machines_that_differ_are_told():
     # All requests failed: there is no ratio left to be worse.
     empty = dataclasses.replace(cell(1.0), ratios=())
     assert len(compare(results(cell(1.0)), results(empty)).missing) == 1
+
+
+def test_the_command_ends_with_1_if_a_case_became_slower(tmp_path):
+    paths = []
+    for name, value in (("old", 1.0), ("new", 0.9)):
+        paths.append(str(tmp_path / f"{name}.json"))
+        (tmp_path / f"{name}.json").write_text(to_json(results(cell(value))))
+    ran = CliRunner().invoke(compare_command, paths)
+    assert (ran.exit_code, "| 0.900 | worse |" in ran.output) == (1, True)
+    assert CliRunner().invoke(compare_command, paths[::-1]).exit_code == 0
 
 
 def figures(rate):
@@ -198,3 +210,17 @@ def test_this_machine_is_described():
 def test_a_result_does_not_tell_where_files_lie(monkeypatch):
     monkeypatch.setattr("sys.argv", ["x", "peers", "--out", "/home/somebody/r.json", "--quick"])
     assert typed_command() == "python -m bench peers --out r.json --quick"
+
+
+def test_a_result_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "result.json"
+    for text, says in ((None, "No such file"), ("{}", "schema: Field required")):
+        if text is not None:
+            path.write_text(text)
+        done = CliRunner().invoke(report_command, [str(path)])
+        assert done.exit_code == 1
+        assert says in done.output
+    path.write_text(to_json(results(cell(1.0))))
+    done = CliRunner().invoke(report_command, [str(path)])
+    assert done.exit_code == 0
+    assert "## peers" in done.output

@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from bench.paper.printed.model import Pair, upload_s
-from bench.paper.printed.program import serve
-from bench.paper.printed.setting import Setting, draw
+from bench.paper.model import Pair, upload_s
+from bench.paper.program import serve
+from bench.paper.setting import Setting, draw
 from policies.acceptance import Floats
 
 SMALL: Final = Pair("llama-68m", "llama-7b")
@@ -58,7 +58,7 @@ def seconds(setting: Setting, pair: Pair, scheme: str) -> Floats:
     """Return (seeds,) seconds of upload and inference. scheme: one of program.SCHEMES, or "uniform"
     for the joint one with the same band for all."""
     found = []
-    for seed in range(setting.run.first_seed, setting.run.first_seed + setting.run.seeds):
+    for seed in setting.run.every:
         tasks = draw(setting, seed)
         sent_s = upload_s(setting, tasks, is_uniform=scheme == "uniform")
         name = "joint" if scheme == "uniform" else scheme
@@ -78,7 +78,7 @@ def needed_bits(figure: Figure, base: Setting) -> float:
     the printed one; all other values are those of the setting."""
     setting = figure.setting_of(base)
     infer_s, together_s, uniform_s = [], [], []
-    for seed in range(setting.run.first_seed, setting.run.first_seed + setting.run.seeds):
+    for seed in setting.run.every:
         tasks = draw(setting, seed)
         infer_s.append(serve(setting, figure.pair, tasks.inputs, "joint").seconds)
         together_s.append(upload_s(setting, tasks))

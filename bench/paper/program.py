@@ -4,14 +4,13 @@ All of them cut tasks sorted by their inputs into batches, except static batchin
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from bench.paper.printed.model import Pair, Stages, scalar, stages_of, total_s
-from bench.paper.printed.setting import Setting
+from bench.paper.model import Pair, Stages, scalar, stages_of, total_s
+from bench.paper.setting import Setting
 from policies.problem import Ints
 
 Bounds = tuple[int, ...]
@@ -107,13 +106,6 @@ def _undominated(labels: Sequence[_Label], num: int) -> list[_Label]:
             kept.append(label)
             least = drafts_s
     return kept
-
-
-def every_bounds(num: int) -> list[Bounds]:
-    """Return all ways to cut `num` tasks."""
-    sizes = range(num)
-    cuts = (c for size in sizes for c in itertools.combinations(range(1, num), size))
-    return [(0, *cut, num) for cut in cuts]
 
 
 def max_bounds(stages: Stages, inputs: Ints) -> Bounds:

@@ -1,1 +1,0 @@
-"""Most suites of the bench in one run, as one result."""
