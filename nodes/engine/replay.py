@@ -8,16 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nodes.engine.protocol import (
-    CacheFullError,
-    EngineInfo,
-    InvalidInputError,
-    Logits,
-    Message,
-    SavedPrefix,
-    Span,
-    check_spans,
-)
+from nodes.engine.emulated import EmulatedModel
+from nodes.engine.protocol import EngineInfo, InvalidInputError, Logits, Message, SavedPrefix, Span
 from nodes.engine.recording import Recording
 from nodes.engine.script import Passage, Script
 from policies.latency import NodeCosts
@@ -43,11 +35,13 @@ class ReplayConfig:
     max_batch_tokens: int = 256
 
 
-class ReplayModel:
+class ReplayModel(EmulatedModel):
     """Implements the Model protocol with a recording. A pass sleeps until `costs` are reached.
 
     now, sleep: The clock of the passes, in seconds.
     """
+
+    saved_type = np.uint32
 
     def __init__(
         self,
@@ -62,13 +56,10 @@ class ReplayModel:
         recording = config.recording
         self._draft = recording.draft_index(config.draft) if config.draft else None
         self._script = Script(recording, self._draft)
+        # Those of the sequences when they were longest; what is cut off since does not count.
         self._passages = [Passage()] * config.max_sequences
-        self._info = self._describe()
-
-    def _describe(self) -> EngineInfo:
-        config, recording = self.config, self.config.recording
         content = recording.content_hash()
-        return EngineInfo(
+        info = EngineInfo(
             engine="replay",
             model=config.name,
             model_hash=f"replay-{content}-{config.draft}",
@@ -84,10 +75,7 @@ class ReplayModel:
             can_roll_back=True,
             emulated=True,
         )
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
+        super().__init__(info)
 
     @property
     def calibration(self) -> str:
@@ -96,17 +84,17 @@ class ReplayModel:
 
     def forward(self, spans: Sequence[Span]) -> Logits:
         began = self._now()
-        num_tokens = check_spans(spans, self._info, [len(p.token_ids) for p in self._passages])
-        if num_tokens > self.free_cells():
-            raise CacheFullError(num_tokens, self.free_cells(), self.config.num_cells)
-        grown = [self._script.grown(self._passages[span.seq_id], span) for span in spans]
-        used_cells = self.config.num_cells - self.free_cells()
+        self._check(spans)
+        grown = [
+            self._script.grown(self._passages[span.seq_id].cut(span.start), span) for span in spans
+        ]
+        used_cells = self.info.num_cells - self.free_cells()
         seconds = pass_seconds(self.config.costs, spans, used_cells)
         num_rows = sum(span.num_outputs for span in spans)
-        logits = np.zeros((num_rows, self._info.num_vocab), dtype=np.float32)
+        logits = np.zeros((num_rows, self.info.num_vocab), dtype=np.float32)
         row = 0
         for span, passage in zip(spans, grown, strict=True):
-            self._passages[span.seq_id] = passage
+            self._keep(span.seq_id, passage)
             end = len(passage.token_ids)
             for position in range(end - span.num_outputs + 1, end + 1):
                 self._script.fill(logits[row], passage, position)
@@ -120,46 +108,17 @@ class ReplayModel:
             self._sleep(left)
             self._overslept_s = min(_MOST_OVERSLEPT_S, max(0.0, self._now() - when))
 
-    def truncate(self, seq_id: int, length: int) -> None:
-        if not 0 <= length <= self.length(seq_id):
-            raise InvalidInputError(
-                f"sequence {seq_id}: cannot keep {length} of {self.length(seq_id)}"
-            )
-        self._passages[seq_id] = self._passages[seq_id].cut(length)
+    def _keep(self, seq_id: int, passage: Passage) -> None:
+        self._passages[seq_id], self._sequences[seq_id] = passage, passage.token_ids
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
-        if self.length(target):
-            raise InvalidInputError(f"sequence {target} is not empty")
-        if not 0 < length <= self.length(source):
-            raise InvalidInputError(f"sequence {source} has no {length} positions")
-        self._passages[target] = self._passages[source].cut(length)
-
-    def save(self, seq_id: int) -> SavedPrefix:
-        if not self.length(seq_id):
-            raise InvalidInputError(f"sequence {seq_id} is empty")
-        token_ids = self._passages[seq_id].token_ids
-        return SavedPrefix(len(token_ids), np.array(token_ids, dtype=np.uint32).view(np.uint8))
+        super().copy_prefix(source, target, length)
+        self._passages[target] = self._passages[source]
 
     def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
-        if self.length(seq_id):
-            raise InvalidInputError(f"sequence {seq_id} is not empty")
-        if not 0 < length <= saved.length:
-            raise InvalidInputError(f"{length} positions wanted, {saved.length} were saved")
-        if saved.length > self.free_cells():
-            raise CacheFullError(saved.length, self.free_cells(), self.config.num_cells)
-        token_ids = saved.state.view(np.uint32)[:length].tolist()
-        self._passages[seq_id] = self._script.grown(Passage(), Span(seq_id, 0, token_ids))
-
-    def length(self, seq_id: int) -> int:
-        if not 0 <= seq_id < len(self._passages):
-            raise InvalidInputError(f"sequence id {seq_id} out of range")
-        return len(self._passages[seq_id].token_ids)
-
-    def free_cells(self) -> int:
-        return self.config.num_cells - sum(len(p.token_ids) for p in self._passages)
-
-    def close(self) -> None:
-        self._passages = [Passage()] * self.config.max_sequences
+        super().restore(seq_id, saved, length)
+        span = Span(seq_id, 0, self._sequences[seq_id])
+        self._passages[seq_id] = self._script.grown(Passage(), span)
 
 
 class ReplayTokenizer:

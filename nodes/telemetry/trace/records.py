@@ -29,8 +29,8 @@ class PlanRecord:
 
 @dataclass(frozen=True, slots=True)
 class FollowRecord:
-    """A draft node follows a stream from now on: it has read the stream's text and guesses for it.
-    """
+    """A draft node follows a stream from now on: it has read the stream's text and guesses
+    for it."""
 
     at_s: float  #: The coordinator's clock.
     target: str  #: The target that serves the stream.
