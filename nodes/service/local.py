@@ -21,10 +21,10 @@ from nodes.config.settings import CoordinatorConfig, EngineSettings, LimitSettin
 from nodes.coordinator.service import Coordinator
 from nodes.keys.keyring import default_keyring
 from nodes.scheduler.planning import MODES, Mode
-from nodes.service.child import Child, node_command, start_child
 from nodes.service.restarting import Restarts
 from nodes.service.roles import warn_of_others
 from nodes.service.runtime import last_act
+from nodes.service.supervision import Child, node_command, start_child
 
 logger = logging.getLogger(__name__)
 
