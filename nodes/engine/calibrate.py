@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from nodes.engine.device import this_device
+from nodes.engine.cores import this_device
 from nodes.engine.protocol import EngineInfo, Model, Span
 from nodes.engine.selftest import PREFIX_LENS, SelfTest, fitting_prefixes
 from policies.latency import CostTable, NodeCosts, median

@@ -38,7 +38,7 @@ from nodes.engine.protocol import (
     Span,
     check_spans,
 )
-from nodes.engine.sandbox.users import SandboxedTokenizer
+from nodes.engine.sandbox.process import SandboxedTokenizer
 from nodes.engine.vocab import LlamaTokenizer
 
 logger = logging.getLogger(__name__)

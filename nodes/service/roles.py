@@ -27,10 +27,10 @@ from nodes.config.settings import (
 )
 from nodes.engine.calibrate import Progress
 from nodes.engine.embedding import EmbeddingModel
-from nodes.engine.emulation import OpenedReplay
 from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import OpenedModel
-from nodes.engine.sandbox.users import GrammarCheck
+from nodes.engine.replay import OpenedReplay
+from nodes.engine.sandbox.process import GrammarCheck
 from nodes.keys.home import make_private
 from nodes.keys.keyring import Keyring, keyring_of
 from nodes.messages import LinkFields

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nodes.engine.device import describe_device, this_device
+from nodes.engine.cores import describe_device, this_device
 
 ARM_V8_2 = (
     "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop "
