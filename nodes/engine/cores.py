@@ -46,20 +46,21 @@ def usable_cores(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> 
     if cpus is None:
         cpus = frozenset(os.sched_getaffinity(0))
     folder = root / "sys/devices/system/cpu"
-    cores = {_read(folder / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in cpus}
+    cores = {read(folder / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in cpus}
     quota = _quota(root / "sys/fs/cgroup")
     return max(1, int(min(len(cores), quota)))
 
 
 def _quota(group: Path) -> float:
     """Return the CPUs that a control group of version 2 may use; infinite without a limit."""
-    quota, _, period = _read(group / "cpu.max").partition(" ")
+    quota, _, period = read(group / "cpu.max").partition(" ")
     if quota.isdecimal() and period.isdecimal() and int(period):
         return int(quota) / int(period)
     return float("inf")
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
+    """Return the text of a file of the system; "" if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
@@ -75,7 +76,7 @@ def used_seconds(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> 
         cpus = frozenset(os.sched_getaffinity(0))
     names = {f"cpu{cpu}" for cpu in cpus}
     ticks = 0
-    for line in _read(root / "proc/stat").splitlines():
+    for line in read(root / "proc/stat").splitlines():
         name, *columns = line.split()
         if name in names:
             # user, nice, system; then idle and iowait; then irq, softirq. user includes guests.
@@ -149,7 +150,7 @@ def _core(block: str) -> str:
 def this_device() -> str:
     """Return `describe_device` of this machine, without what cannot be read."""
     return describe_device(
-        _read(Path("/proc/cpuinfo")),
-        _read(Path("/proc/device-tree/model")),
+        read(Path("/proc/cpuinfo")),
+        read(Path("/proc/device-tree/model")),
         os.cpu_count() or 0,
     )
