@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nodes.catalog import disk
-from nodes.catalog.begun import Begun
 from nodes.catalog.entries import (
     DEFAULT_ENTRIES,
     Download,
@@ -171,8 +170,8 @@ class Catalog:
         stem = name.removesuffix(".gguf").replace(":", "--").replace("/", "--")
         return self._folder / f"{stem}{suffix}"
 
-    def _begun(self, name: str) -> Begun:
-        return Begun(self._file(name, ".part"))
+    def _begun(self, name: str) -> disk.Begun:
+        return disk.Begun(self._file(name, ".part"))
 
     def _manifest(self, name: str) -> _Manifest | None:
         try:
@@ -225,7 +224,7 @@ class Catalog:
         self,
         entry: Entry,
         sources: Sequence[Download],
-        begun: Begun,
+        begun: disk.Begun,
         folder: Path,
         report: ProgressCallback,
     ) -> None:
