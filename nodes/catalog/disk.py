@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -46,12 +45,6 @@ def workspace(folder: Path) -> Iterator[Path]:
 def existing(path: Path) -> Path:
     """Return the path or its nearest parent that exists."""
     return path if path.exists() else existing(path.parent)
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -136,18 +136,8 @@ class LlamaModel:
 
     def _describe(self, model_hash: str) -> EngineInfo:
         llama, config = self._llama, self.config
-        numerics = hashlib.sha256(
-            repr(
-                (
-                    model_hash,
-                    build_name(),
-                    config.profile,
-                    self.has_kernels,
-                    self._gpu_layers,
-                    _CACHE_TYPES,
-                )
-            ).encode()
-        ).hexdigest()[:16]
+        form = config.profile, self.has_kernels, self._gpu_layers, _CACHE_TYPES
+        numerics = hashlib.sha256(repr((model_hash, build_name(), *form)).encode())
         return EngineInfo(
             engine="llama.cpp",
             model=config.path.name,
@@ -160,7 +150,7 @@ class LlamaModel:
             context_length=int(llama.llama_model_n_ctx_train(self._model)),
             eog_token_ids=self.vocabulary.eog_token_ids(),
             exact=False,
-            numerics_class=numerics,
+            numerics_class=numerics.hexdigest()[:16],
             can_roll_back=self._probe_roll_back(),
             traits=traits_of(self.metadata),
         )

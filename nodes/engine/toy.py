@@ -85,7 +85,7 @@ class ToyModel(EmulatedModel):
         self.num_forward_passes += 1
         if self.config.pass_s:
             self._sleep(self.config.pass_s)
-        rows = []
+        rows: list[Logits] = []
         for span in spans:
             hashes = list(self._sequences[span.seq_id])
             for token_id in span.token_ids:
