@@ -161,9 +161,7 @@ class PlanSettings:
     policy: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.policy not in PLAN_POLICIES:
-            names = ", ".join(PLAN_POLICIES)
-            raise ConfigError(f"plan.policy = {self.policy!r}: one of {names} is accepted")
+        _one_of("plan.policy", self.policy, PLAN_POLICIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,16 +270,16 @@ def load(
     environment `engine.max_streams` is AIRDRAFT_ENGINE__MAX_STREAMS. Raises ConfigError.
     """
     values: dict[str, Any] = {}
-    if path is not None:
-        _merge_table(values, _read_toml(path), "", _schema(config_class), str(path))
     schema = _schema(config_class)
+    if path is not None:
+        _merge_table(values, _read_toml(path), "", schema, str(path))
     for key, kind in schema.items():
         name = "AIRDRAFT_" + key.upper().replace(".", "__")
         text = (os.environ if environ is None else environ).get(name)
         if text is not None:
             values[key] = _parse(name, text, kind)
     values |= {key: value for key, value in overrides.items() if value is not None}
-    return _build(config_class, values, "")
+    return _build(config_class, values)
 
 
 def known_keys(config_class: type) -> frozenset[str]:
@@ -358,17 +356,15 @@ def _parse(name: str, text: str, kind: Any) -> Any:
         raise ConfigError(f"{name} = {text!r} is not of type {_type_name(kind)}") from None
 
 
-def _build(config_class: type[T], values: Mapping[str, Any], prefix: str) -> T:
+def _build(config_class: type[T], values: Mapping[str, Any]) -> T:
+    """Return a config with values by their dotted keys, which have one dot at most."""
     arguments: dict[str, Any] = {}
-    hints = typing.get_type_hints(config_class)
     for item in dataclasses.fields(config_class):  # type: ignore[arg-type]
-        key, kind = prefix + item.name, hints[item.name]
-        if dataclasses.is_dataclass(kind):
-            below = {k: v for k, v in values.items() if k.startswith(key + ".")}
-            if below:
-                factory = typing.cast(Callable[[], Any], item.default_factory)
-                changed = {k.removeprefix(key + "."): v for k, v in below.items()}
-                arguments[item.name] = dataclasses.replace(factory(), **changed)
-        elif key in values:
-            arguments[item.name] = values[key]
+        prefix = item.name + "."
+        below = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+        if below:
+            factory = typing.cast(Callable[[], Any], item.default_factory)
+            arguments[item.name] = dataclasses.replace(factory(), **below)
+        elif item.name in values:
+            arguments[item.name] = values[item.name]
     return config_class(**arguments)
