@@ -129,6 +129,7 @@ class LlamaTokenizer:
         return text or b""
 
     def piece(self, token_id: int) -> bytes:
+        """Return the bytes that a token adds to the text; b"" for control tokens."""
         piece = self._pieces.get(token_id)
         if piece is None:
             # libllama aborts the process on an id outside the vocabulary.
@@ -160,6 +161,7 @@ class LlamaTokenizer:
         return (int(self._llama.llama_vocab_bos(self._vocab)),)
 
     def eog_token_ids(self) -> frozenset[int]:
+        """Return the tokens that end a text."""
         is_eog = self._llama.llama_vocab_is_eog
         return frozenset(i for i in range(self.num_vocab) if is_eog(self._vocab, i))
 
