@@ -59,7 +59,7 @@ class SandboxProcess:
     """
 
     def __init__(self, duty: str, setup: Mapping[str, Any]) -> None:
-        """Prepare a process for a duty, a key of duties.DUTIES. setup: The duty's arguments."""
+        """Prepare a process for a duty, a key of worker.DUTIES. setup: The duty's arguments."""
         self._setup = {"duty": duty, **setup}
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
