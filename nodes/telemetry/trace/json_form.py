@@ -5,7 +5,6 @@ Fields with their default values are left out. Infinity, which JSON cannot repre
 
 from __future__ import annotations
 
-import functools
 import math
 import types
 from dataclasses import MISSING, fields, is_dataclass
@@ -83,8 +82,12 @@ def _wrong(where: str, expected: str) -> ValueError:
     return ValueError(f"{where} is not {expected}")
 
 
-@functools.cache
+_forms: dict[type, dict[str, tuple[Any, Any]]] = {}
+
+
 def _form(cls: Any) -> dict[str, tuple[Any, Any]]:
     """Return the type of each field of a class, and its default, or MISSING without one."""
-    hints = get_type_hints(cls)
-    return {field.name: (hints[field.name], field.default) for field in fields(cls)}
+    if cls not in _forms:
+        hints = get_type_hints(cls)
+        _forms[cls] = {field.name: (hints[field.name], field.default) for field in fields(cls)}
+    return _forms[cls]
