@@ -170,6 +170,11 @@ class Child:
                 level = logging.WARNING if " WARNING " in line else logging.INFO
                 logger.log(level, "%s: %s", self.role, line)
 
+    def is_silent(self) -> bool:
+        """Whether no process has the node's standard error open any more."""
+        assert self._process.stderr is not None
+        return self._process.stderr.at_eof()
+
     async def ended(self) -> int:
         """Wait for the exit code.
 

@@ -37,7 +37,7 @@ async def test_what_a_node_has_started_does_not_keep_its_mesh_from_ending(
     assert child.reader.done()
     os.kill(int(said[0]), signal.SIGKILL)
     # Its end closes what it held open.
-    await eventually(child.reader.done)
+    await eventually(child.is_silent)
     await asyncio.sleep(0)
 
 
