@@ -24,8 +24,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/worker/opening.py Opening.run await self._is_asked.wait",
         "nodes/service/roles.py _serve await asyncio.wait",
         "nodes/service/runtime.py _until_signal await task",
-        "nodes/service/runtime.py stdin_closed await loop.connect_read_pipe",
-        "nodes/service/runtime.py stdin_closed await reader.read",
+        "nodes/service/supervision.py _stdin_closed await loop.connect_read_pipe",
+        "nodes/service/supervision.py _stdin_closed await reader.read",
         "nodes/target/text_reader.py TextReader.run await self._is_asked.wait",
     ),
     "A transport waits for others by its nature: who calls it has the limit, or serves.": (
@@ -45,8 +45,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/service/local.py local_mesh await asyncio.gather",
         "nodes/service/roles.py _serve await asyncio.gather",
         "nodes/service/supervision.py parent_gone await asyncio.gather",
-        "nodes/service/manager.py Manager.attending await asyncio.gather",
-        "nodes/service/manager.py Manager.patient await asyncio.gather",
+        "nodes/service/systemd.py Manager.attending await asyncio.gather",
+        "nodes/service/systemd.py Manager.patient await asyncio.gather",
     ),
     "It ends with the connection to the coordinator, which heartbeats end.": (
         "nodes/cli/connection.py beside await asyncio.wait",
@@ -98,7 +98,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/gateway/guard.py send_error await send",
     ),
     "A thread or the kernel does it: it cannot be interrupted, and ends.": (
-        "nodes/service/child.py start_child await asyncio.create_subprocess_exec",
+        "nodes/service/supervision.py start_child await asyncio.create_subprocess_exec",
         "nodes/coordinator/service.py Coordinator._enrol await asyncio.to_thread",
         "nodes/coordinator/service.py Coordinator._keep_planning await loop.run_in_executor",
         "nodes/worker/engine_thread.py EngineThread.run await asyncio.to_thread",
@@ -109,6 +109,6 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/target/text_reader.py TextReader.run await asyncio.wait",
     ),
     "The node's standard error: stop() waits for its end no longer than its limit.": (
-        "nodes/service/child.py Child._read async for self._process.stderr",
+        "nodes/service/supervision.py Child._read async for self._process.stderr",
     ),
 }

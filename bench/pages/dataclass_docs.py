@@ -1,12 +1,17 @@
-"""What the docstring of a class says of its fields.
+"""What the source of a class says of its fields.
 
-A docstring has a summary, and lines that begin with the name of a field and a colon. What such a
-line says may go on in the next ones, up to an empty line or another field.
+Either the docstring has, after its summary, lines that begin with the name of a field and a colon.
+What such a line says may go on in the next ones, up to an empty line or another field. Or a comment
+that begins with `#:` stands behind the field or above it.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
+
+_ABOVE = "    #: "
+_FIELD = re.compile(r"    (?P<name>\w+): [^#]*(?:#: (?P<behind>.*))?")
 
 
 def summary_of(cls: type) -> str:
@@ -15,10 +20,10 @@ def summary_of(cls: type) -> str:
 
 
 def meanings_of(cls: type) -> dict[str, str]:
-    """Field -> what the docstring of the class, or of a class that it extends, says of it."""
+    """Field -> what the class, or a class that it extends, says of it."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        found |= _read(base)[1]
+        found |= _read(base)[1] | _comments_of(base)
     return found
 
 
@@ -42,3 +47,18 @@ def _read(cls: type) -> tuple[str, dict[str, str]]:
         for name in of:
             meanings[name] = f"{meanings.get(name, '')} {line.strip()}".strip()
     return " ".join(" ".join(summary).split()), meanings
+
+
+def _comments_of(cls: type) -> dict[str, str]:
+    """Field -> its comment above it or behind it."""
+    found: dict[str, str] = {}
+    above: list[str] = []
+    source = inspect.getsource(cls) if inspect.get_annotations(cls) else ""
+    for line in source.splitlines():
+        if line.startswith(_ABOVE):
+            above.append(line.removeprefix(_ABOVE))
+        elif field := _FIELD.fullmatch(line):
+            if said := [*above, *filter(None, [field["behind"]])]:
+                found[field["name"]] = " ".join(said)
+            above = []
+    return found

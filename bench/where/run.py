@@ -20,7 +20,7 @@ from bench.load.workloads import Workload
 from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client
 from nodes.config.settings import EngineSettings
-from nodes.service.child import engine_options
+from nodes.service.supervision import engine_options
 
 _STARTS_WITHIN_S = 300.0
 _TELLS_WITHIN_S = 5.0

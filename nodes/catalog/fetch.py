@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from nodes.catalog.begun import Begun
+from nodes.catalog.disk import Begun
 from nodes.catalog.entries import (
     Download,
     FileSource,

@@ -68,36 +68,32 @@ class GgufError(Exception):
     """A file is not a whole GGUF. The message is the predicate of a sentence about the file."""
 
 
-def check_gguf(path: Path) -> None:
-    """Raise GgufError unless the file is a GGUF that holds all tensors of its header.
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Header, mmap.mmap]]:
+    """Open a GGUF file that has all tensors of its header; yields the header, read, and its bytes.
 
-    Raises OSError if the file cannot be read.
+    Raises GgufError or OSError.
     """
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise GgufError("is not a GGUF file")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            header = Header(data)
             try:
-                num_bytes = Header(data).file_bytes()
+                num_bytes = header.file_bytes()
             except (struct.error, IndexError) as error:
                 raise GgufError(
                     f"is truncated: its header does not end in {len(data)} B"
                 ) from error
             if len(data) < num_bytes:
                 raise GgufError(f"is truncated: {len(data)} of {num_bytes} B")
+            yield header, data
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[tuple[Header, mmap.mmap]]:
-    """Open a whole GGUF file; yields its header, read to the end, and its bytes.
-
-    Raises GgufError or OSError.
-    """
-    check_gguf(path)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        header = Header(data)
-        header.file_bytes()
-        yield header, data
+def check_gguf(path: Path) -> None:
+    """Raise GgufError or OSError as opened() does."""
+    with opened(path):
+        pass
 
 
 def traits_of_file(path: Path) -> ModelTraits:
@@ -161,8 +157,7 @@ class Header:
             if text := self._text(value_type, start):
                 self.texts[key.decode("utf-8", "replace")] = text
         self.keys_end = self._at
-        for _ in range(num_tensors):
-            self._tensors.append(self._tensor())
+        self._tensors = [self._tensor() for _ in range(num_tensors)]
         end = max((t.offset + t.num_blocks * t.block_bytes for t in self._tensors), default=0)
         if alignment == 0 or alignment & (alignment - 1):
             raise GgufError(f"is damaged: alignment {alignment} is not a power of two")
@@ -174,13 +169,14 @@ class Header:
         return [replace(t, offset=t.offset + self._tensor_data) for t in self._tensors]
 
     def _u32(self) -> int:
-        (value,) = _U32.unpack_from(self._data, self._at)
-        self._at += _U32.size
-        return int(value)
+        return self._next(_U32)
 
     def _u64(self) -> int:
-        (value,) = _U64.unpack_from(self._data, self._at)
-        self._at += _U64.size
+        return self._next(_U64)
+
+    def _next(self, kind: struct.Struct) -> int:
+        (value,) = kind.unpack_from(self._data, self._at)
+        self._at += kind.size
         return int(value)
 
     def _count(self, what: str, limit: int) -> int:
@@ -196,10 +192,8 @@ class Header:
 
     def _check_bounds(self, key: bytes, value_type: int) -> None:
         _, dot, name = key.partition(b".")
-        low, high = _BOUNDS.get(dot + name, (None, None))
-        if low is None or high is None:
-            return
         (value,) = struct.unpack_from(_INTEGERS[value_type], self._data, self._at)
+        low, high = _BOUNDS.get(dot + name, (value, value))
         if not low <= value <= high:
             where = key.decode("ascii", "replace")
             raise GgufError(f"is damaged: {where} is {value}, {low} to {high} is possible")

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nodes.catalog import disk
-from nodes.catalog.begun import Begun
 from nodes.catalog.entries import (
     DEFAULT_ENTRIES,
     Download,
@@ -37,6 +36,7 @@ from nodes.catalog.fetch import (
     watched,
 )
 from nodes.catalog.gguf import GgufError, check_gguf
+from nodes.engine.llama_abi import hash_file
 
 _LEAST_FREE_BYTES = 1 << 20
 
@@ -149,7 +149,7 @@ class Catalog:
     def verify(self, name: str) -> None:
         """Hash the stored file again. Raises CatalogError if it has changed since."""
         path, manifest = self.path(name), self._manifest(name)
-        if manifest is None or disk.sha256(path) != manifest.sha256:
+        if manifest is None or hash_file(path) != manifest.sha256:
             raise CatalogError(
                 f"model {name} is damaged, because its SHA-256 has changed: run "
                 f"`airdraft models rm {name}`, then `airdraft models pull {name}`"
@@ -171,8 +171,8 @@ class Catalog:
         stem = name.removesuffix(".gguf").replace(":", "--").replace("/", "--")
         return self._folder / f"{stem}{suffix}"
 
-    def _begun(self, name: str) -> Begun:
-        return Begun(self._file(name, ".part"))
+    def _begun(self, name: str) -> disk.Begun:
+        return disk.Begun(self._file(name, ".part"))
 
     def _manifest(self, name: str) -> _Manifest | None:
         try:
@@ -225,7 +225,7 @@ class Catalog:
         self,
         entry: Entry,
         sources: Sequence[Download],
-        begun: Begun,
+        begun: disk.Begun,
         folder: Path,
         report: ProgressCallback,
     ) -> None:
@@ -255,7 +255,7 @@ class Catalog:
 
     def _adopt(self, entry: Entry, made: Path) -> None:
         """Check a finished file and give it its name."""
-        sha256 = disk.sha256(made)
+        sha256 = hash_file(made)
         if entry.sha256 not in (None, sha256):
             raise CatalogError(
                 f"model {entry.name} has SHA-256 {sha256} instead of {entry.sha256} and was "

@@ -16,7 +16,7 @@ from nodes.cli.connection import connect_option, with_client
 from nodes.cli.options import keys_option
 from nodes.client.client import RequestFailedError
 from nodes.config.settings import LOOPBACK_ENDPOINT, environment
-from nodes.doctor import hops, ports
+from nodes.doctor import hops, machine
 from nodes.doctor.checks import Asked, all_local
 from nodes.doctor.finding import Finding, Level, fail, has_failed
 from nodes.doctor.settings import ROLES
@@ -88,7 +88,7 @@ def _mesh(connect: str, keys: str | None) -> list[Finding]:
         # The checks of the keys report this.
         return []
     at_home = not connect and endpoint in (ring.private, LOOPBACK_ENDPOINT)
-    if at_home and ports.is_free(endpoint):
+    if at_home and machine.is_free(endpoint):
         return [hops.check_absent(endpoint)]
     return asyncio.run(_hops(endpoint, keys))
 

@@ -18,8 +18,8 @@ from nodes.cli.output_file import write_output
 from nodes.config.settings import ConfigError
 from nodes.messages import TraceReply
 from nodes.service.runtime import set_up_logging
+from nodes.telemetry.stage_errors import errors_of, errors_text
 from nodes.telemetry.trace.chrome import chrome_trace
-from nodes.telemetry.trace.errors import errors_of, errors_text
 from nodes.telemetry.trace.records import KINDS, PlanRecord, Record, from_line
 from nodes.telemetry.trace.replan import replan, table_of
 from policies.baselines import POLICIES

@@ -1,7 +1,6 @@
 """Settings of each role: TOML file < AIRDRAFT_ environment < command line. All defaults are here.
 
-docs/reference/settings.md is generated from these classes. Each docstring has a line for each
-setting, which begins with the setting's name.
+docs/reference/settings.md is generated from these classes and the comments at their fields.
 """
 
 from __future__ import annotations
@@ -41,38 +40,34 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
-    """How a node runs its model.
+    """How a node runs its model."""
 
-    model: The model that the node runs: a name of the catalogue, a GGUF file, or `replay:FILE.toml`
-        for an emulated node.
-    model_dir: The folder in which model files outside the catalogue must lie. Empty means that they
-        may lie anywhere.
-    model_sha256: The SHA-256 that the model file must have. Empty means that it is not checked.
-    profile: `exact` computes the same bits in every batch; `fast` may be faster and promises no
-        equal texts.
-    cells: The number of tokens that the KV cache holds.
-    max_streams: The number of streams that the node serves at the same time.
-    threads: The number of engine threads. 0 takes one for each physical core that the node may use.
-    gpu_layers: The number of layers that run on a GPU. -1 takes all of them where libllama has a
-        backend for a GPU.
-    prefix_cache_mb: The host memory, in MB, in which a target keeps prompts that have left its KV
-        cache. 0 keeps none.
-    vocabulary: The name or file of a model in whose tokens a draft node guesses, where the targets
-        have other tokens than the draft model. Empty means the draft model's own tokens.
-    weights: With `auto` a draft node makes a compact copy of its model file where that copy guesses
-        faster. With `as-stored` it uses the file as it is.
-    """
-
+    #: The model that the node runs: a name of the catalogue, a GGUF file, or `replay:FILE.toml` for
+    #: an emulated node.
     model: str
+    #: The folder in which model files outside the catalogue must lie. Empty means that they may lie
+    #: anywhere.
     model_dir: str = ""
+    #: The SHA-256 that the model file must have. Empty means that it is not checked.
     model_sha256: str = ""
+    #: `exact` computes the same bits in every batch; `fast` may be faster and promises no equal
+    #: texts.
     profile: str = "exact"
-    cells: int = 8192
-    max_streams: int = 16
+    cells: int = 8192  #: The number of tokens that the KV cache holds.
+    max_streams: int = 16  #: The number of streams that the node serves at the same time.
+    #: The number of engine threads. 0 takes one for each physical core that the node may use.
     threads: int = 0
+    #: The number of layers that run on a GPU. -1 takes all of them where libllama has a backend for
+    #: a GPU.
     gpu_layers: int = -1
+    #: The host memory, in MB, in which a target keeps prompts that have left its KV cache. 0 keeps
+    #: none.
     prefix_cache_mb: int = 256
+    #: The name or file of a model in whose tokens a draft node guesses, where the targets have
+    #: other tokens than the draft model. Empty means the draft model's own tokens.
     vocabulary: str = ""
+    #: With `auto` a draft node makes a compact copy of its model file where that copy guesses
+    #: faster. With `as-stored` it uses the file as it is.
     weights: str = "auto"
 
     def __post_init__(self) -> None:
@@ -91,19 +86,17 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkSettings:
-    """A node's link to the coordinator, as far as it is known beforehand.
+    """A node's link to the coordinator, as far as it is known beforehand."""
 
-    air: The name of the medium that the node shares with all nodes of the same `link.air`, such as
-        a Wi-Fi cell. Packets are then marked for the access class of interactive media.
-    rate_kbps: The rate of the link, in kbit/s, while no other node uses the medium. 0 means that
-        the coordinator measures it.
-    frame_ms: The least time, in ms, that a message takes of the medium, whatever its size.
-    rtt_ms: The round trip, in ms, of a small message. 0 means that the coordinator measures it.
-    """
-
+    #: The name of the medium that the node shares with all nodes of the same `link.air`, such as a
+    #: Wi-Fi cell. Packets are then marked for the access class of interactive media.
     air: str = ""
+    #: The rate of the link, in kbit/s, while no other node uses the medium. 0 means that the
+    #: coordinator measures it.
     rate_kbps: float = 0.0
+    #: The least time, in ms, that a message takes of the medium, whatever its size.
     frame_ms: float = 0.0
+    #: The round trip, in ms, of a small message. 0 means that the coordinator measures it.
     rtt_ms: float = 0.0
 
     def __post_init__(self) -> None:
@@ -116,21 +109,18 @@ class LinkSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitSettings:
-    """How much the coordinator takes in. It refuses further requests as overloaded.
+    """How much the coordinator takes in. It refuses further requests as overloaded."""
 
-    max_requests: The number of requests that one connection of a client may have under way.
-    max_waiting: The number of streams of all clients together that may wait for a place.
-    max_gateway_requests: The number of requests that one connection of a gateway may have under
-        way.
-    max_gateway_waiting: The number of streams of all gateways together that may wait for a place.
-    max_request_s: The time, in seconds, from the arrival of a request to its last token. A request
-        that is not done by then is ended.
-    """
-
+    #: The number of requests that one connection of a client may have under way.
     max_requests: int = 64
+    #: The number of streams of all clients together that may wait for a place.
     max_waiting: int = 1024
+    #: The number of requests that one connection of a gateway may have under way.
     max_gateway_requests: int = 16_384
+    #: The number of streams of all gateways together that may wait for a place.
     max_gateway_waiting: int = 16_384
+    #: The time, in seconds, from the arrival of a request to its last token. A request that is not
+    #: done by then is ended.
     max_request_s: float = 3600.0
 
     def __post_init__(self) -> None:
@@ -140,13 +130,11 @@ class LimitSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassSettings:
-    """Which numerics class of a model serves a request, where targets have several.
+    """Which numerics class of a model serves a request, where targets have several."""
 
-    weights: How many of the conversations each numerics class gets beside the others, such as
-        `3fa9=2, 77bc=1`: beginnings of the class names that `airdraft nodes list` shows, each with
-        a whole number from 1 to 100. Empty means that the first class serves all of them.
-    """
-
+    #: How many of the conversations each numerics class gets beside the others, such as `3fa9=2,
+    #: 77bc=1`: beginnings of the class names that `airdraft nodes list` shows, each with a whole
+    #: number from 1 to 100. Empty means that the first class serves all of them.
     weights: str = ""
 
     def __post_init__(self) -> None:
@@ -165,47 +153,38 @@ PLAN_POLICIES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSettings:
-    """Whether streams wait for each other, so that they are verified together.
+    """Whether streams wait for each other, so that they are verified together."""
 
-    policy: `auto` takes the way with the least predicted time. The others are for comparisons: with
-        `open` no stream waits for another, with `plain` there are no guesses, with `grouped` the
-        groups of the joint planner are always in force, and the rest are the groups of a baseline.
-    """
-
+    #: `auto` takes the way with the least predicted time. The others are for comparisons: with
+    #: `open` no stream waits for another, with `plain` there are no guesses, with `grouped` the
+    #: groups of the joint planner are always in force, and the rest are the groups of a baseline.
     policy: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.policy not in PLAN_POLICIES:
-            names = ", ".join(PLAN_POLICIES)
-            raise ConfigError(f"plan.policy = {self.policy!r}: one of {names} is accepted")
+        _one_of("plan.policy", self.policy, PLAN_POLICIES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoordinatorConfig:
-    """The coordinator, to which nodes and clients connect.
+    """The coordinator, to which nodes and clients connect."""
 
-    listen: The endpoint that the coordinator binds. Empty means a socket that only this user can
-        reach or, where there are keys, port 7411 on loopback.
-    cluster: The name of the mesh.
-    heartbeat_interval_s: The time, in seconds, between two Pings to a member.
-    heartbeat_timeout_s: The time, in seconds, after which a silent member counts as gone. It is at
-        least three times `heartbeat_interval_s`, because one lost packet must not end a membership.
-    prompt_lookup: Whether targets also guess from the texts that the streams already have, where
-        that is worth more than a draft model.
-    keys: The directory of key files. Empty means the usual one.
-    pad_messages: Whether members send messages of a few sizes only, so that lengths reveal less
-        about prompts.
-    mark_air: Whether the coordinator marks its packets for the Wi-Fi access class of interactive
-        media. This is useful if the coordinator itself uses Wi-Fi.
-    """
-
+    #: The endpoint that the coordinator binds. Empty means a socket that only this user can reach
+    #: or, where there are keys, port 7411 on loopback.
     listen: str = ""
-    cluster: str = "airdraft"
+    cluster: str = "airdraft"  #: The name of the mesh.
+    #: The time, in seconds, between two Pings to a member.
     heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S
+    #: The time, in seconds, after which a silent member counts as gone. It is at least three times
+    #: `heartbeat_interval_s`, because one lost packet must not end a membership.
     heartbeat_timeout_s: float = HEARTBEAT_TIMEOUT_S
+    #: Whether targets also guess from the texts that the streams already have, where that is worth
+    #: more than a draft model.
     prompt_lookup: bool = True
-    keys: str = ""
+    keys: str = ""  #: The directory of key files. Empty means the usual one.
+    #: Whether members send messages of a few sizes only, so that lengths reveal less about prompts.
     pad_messages: bool = False
+    #: Whether the coordinator marks its packets for the Wi-Fi access class of interactive media.
+    #: This is useful if the coordinator itself uses Wi-Fi.
     mark_air: bool = False
     limits: LimitSettings = field(default_factory=LimitSettings)
     classes: ClassSettings = field(default_factory=ClassSettings)
@@ -224,18 +203,14 @@ class CoordinatorConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
-    """What a target node and a draft node both need.
+    """What a target node and a draft node both need."""
 
-    connect: The coordinator's endpoint. Empty means the coordinator that this machine joined,
-        otherwise the one on this machine.
-    name: The node's name in the mesh.
-    keys: The directory of key files. Empty means the usual one.
-    join_timeout_s: The time, in seconds, that the node waits for the coordinator to let it in.
-    """
-
+    #: The coordinator's endpoint. Empty means the coordinator that this machine joined, otherwise
+    #: the one on this machine.
     connect: str = ""
-    name: str
-    keys: str = ""
+    name: str  #: The node's name in the mesh.
+    keys: str = ""  #: The directory of key files. Empty means the usual one.
+    #: The time, in seconds, that the node waits for the coordinator to let it in.
     join_timeout_s: float = 10.0
     link: LinkSettings = field(default_factory=LinkSettings)
     engine: EngineSettings
@@ -264,15 +239,12 @@ class DraftConfig(NodeConfig):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientConfig:
-    """A command or program that sends requests to a mesh.
+    """A command or program that sends requests to a mesh."""
 
-    connect: The coordinator's endpoint. Empty means the coordinator that this machine joined,
-        otherwise the one on this machine.
-    keys: The directory of key files. Empty means the usual one.
-    """
-
+    #: The coordinator's endpoint. Empty means the coordinator that this machine joined, otherwise
+    #: the one on this machine.
     connect: str = ""
-    keys: str = ""
+    keys: str = ""  #: The directory of key files. Empty means the usual one.
     link: LinkSettings = field(default_factory=LinkSettings)
 
 
@@ -298,16 +270,16 @@ def load(
     environment `engine.max_streams` is AIRDRAFT_ENGINE__MAX_STREAMS. Raises ConfigError.
     """
     values: dict[str, Any] = {}
-    if path is not None:
-        _merge_table(values, _read_toml(path), "", _schema(config_class), str(path))
     schema = _schema(config_class)
+    if path is not None:
+        _merge_table(values, _read_toml(path), "", schema, str(path))
     for key, kind in schema.items():
         name = "AIRDRAFT_" + key.upper().replace(".", "__")
         text = (os.environ if environ is None else environ).get(name)
         if text is not None:
             values[key] = _parse(name, text, kind)
     values |= {key: value for key, value in overrides.items() if value is not None}
-    return _build(config_class, values, "")
+    return _build(config_class, values)
 
 
 def known_keys(config_class: type) -> frozenset[str]:
@@ -384,17 +356,15 @@ def _parse(name: str, text: str, kind: Any) -> Any:
         raise ConfigError(f"{name} = {text!r} is not of type {_type_name(kind)}") from None
 
 
-def _build(config_class: type[T], values: Mapping[str, Any], prefix: str) -> T:
+def _build(config_class: type[T], values: Mapping[str, Any]) -> T:
+    """Return a config with values by their dotted keys, which have one dot at most."""
     arguments: dict[str, Any] = {}
-    hints = typing.get_type_hints(config_class)
     for item in dataclasses.fields(config_class):  # type: ignore[arg-type]
-        key, kind = prefix + item.name, hints[item.name]
-        if dataclasses.is_dataclass(kind):
-            below = {k: v for k, v in values.items() if k.startswith(key + ".")}
-            if below:
-                factory = typing.cast(Callable[[], Any], item.default_factory)
-                changed = {k.removeprefix(key + "."): v for k, v in below.items()}
-                arguments[item.name] = dataclasses.replace(factory(), **changed)
-        elif key in values:
-            arguments[item.name] = values[key]
+        prefix = item.name + "."
+        below = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+        if below:
+            factory = typing.cast(Callable[[], Any], item.default_factory)
+            arguments[item.name] = dataclasses.replace(factory(), **below)
+        elif item.name in values:
+            arguments[item.name] = values[item.name]
     return config_class(**arguments)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodes.catalog import Catalog, default_cache_dir
-from nodes.config.settings import CoordinatorConfig, EngineSettings, known_keys
-from nodes.doctor import calibration, engine, keys, machine, models, ports, settings, toolchain
+from nodes.config.settings import CoordinatorConfig, known_keys
+from nodes.doctor import keys, machine, models, settings, software
 from nodes.doctor.finding import Finding
 from nodes.doctor.settings import Config
 from nodes.engine.calibrate import about
-from nodes.engine.cores import usable_cores
+from nodes.engine.cores import read, usable_cores
 from nodes.engine.llama_abi import build_name, kernels
 from nodes.gateway.config import GatewayConfig
 from nodes.keys.keyring import Keyring
@@ -58,22 +58,22 @@ def _software(asked: Asked) -> tuple[list[Finding], str]:
         is_built = True
     except importlib.metadata.PackageNotFoundError:
         is_built = False
-    library, build = engine.check_library(build_name)
+    library, build = software.check_library(build_name)
     findings = [
-        toolchain.check_python(sys.version_info[:3]),
-        toolchain.check_compiler(shutil.which, is_built=is_built),
-        toolchain.check_cmake(shutil.which, is_built=is_built),
+        software.check_python(sys.version_info[:3]),
+        software.check_compiler(shutil.which, is_built=is_built),
+        software.check_cmake(shutil.which, is_built=is_built),
         library,
     ]
     if build:
         flags = _cpu_flags(asked.root)
-        findings.append(engine.check_isa(build, flags, platform.machine()))
-        findings.append(engine.check_kernels(kernels()))
-    return [*findings, engine.check_omp(asked.environ)], build
+        findings.append(software.check_isa(build, flags, platform.machine()))
+        findings.append(software.check_kernels(kernels()))
+    return [*findings, software.check_omp(asked.environ)], build
 
 
 def _cpu_flags(root: Path) -> frozenset[str]:
-    lines = _text(root / "proc/cpuinfo").splitlines()
+    lines = read(root / "proc/cpuinfo").splitlines()
     flags = [line.partition(":")[2] for line in lines if line.startswith(("flags", "Features"))]
     return frozenset(flags[0].split()) if flags else frozenset()
 
@@ -82,33 +82,29 @@ def _models(configs: list[Config], build: str, asked: Asked) -> list[Finding]:
     cache = default_cache_dir(asked.environ)
     catalog = Catalog(cache)
     findings = [models.check_cache(cache)]
-    kept = calibration.read_kept(cache / "calibration")
+    kept = models.read_kept(cache / "calibration")
     num_cores = len(os.sched_getaffinity(0))
     num_bytes = 0
-    for wanted in _engines(configs):
+    for wanted in (c.engine for c in configs if not isinstance(c, CoordinatorConfig)):
         found, path, sha256 = models.check_model(wanted, catalog)
         findings.append(found)
         what = f"model {wanted.model}"
         num_threads = wanted.threads or usable_cores()
-        findings.append(engine.check_threads(num_threads, num_cores, what))
+        findings.append(software.check_threads(num_threads, num_cores, what))
         if path is not None:
             num_bytes += path.stat().st_size
             runs = about(sha256, build, num_threads, wanted.profile)
-            as_kept = calibration.Kept(**runs, exact=False)  # type: ignore[arg-type]
-            findings.append(calibration.check_calibration(what, as_kept, kept))
-    memory = models.memory_of(_text(asked.root / "proc/meminfo"))
+            as_kept = models.Kept(**runs, exact=False)  # type: ignore[arg-type]
+            findings.append(models.check_calibration(what, as_kept, kept))
+    memory = models.memory_of(read(asked.root / "proc/meminfo"))
     soft = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     findings.append(models.check_memory(num_bytes, *memory))
     return [*findings, machine.check_memlock(soft, num_bytes)]
 
 
-def _engines(configs: list[Config]) -> list[EngineSettings]:
-    return [c.engine for c in configs if not isinstance(c, CoordinatorConfig)]
-
-
 def _machine(root: Path) -> list[Finding]:
     return [
-        machine.check_swap(_text(root / "proc/meminfo")),
+        machine.check_swap(read(root / "proc/meminfo")),
         machine.check_files(*resource.getrlimit(resource.RLIMIT_NOFILE)),
         machine.check_thermal(machine.read_zones(root)),
         machine.check_frequency(machine.read_cores(root)),
@@ -117,11 +113,4 @@ def _machine(root: Path) -> list[Finding]:
 
 def _ports(configs: list[Config], asked: Asked) -> list[Finding]:
     listening = [asked.ring.listen(c.listen) for c in configs if isinstance(c, CoordinatorConfig)]
-    return [ports.check_port(endpoint, asked.root) for endpoint in listening]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+    return [machine.check_port(endpoint, asked.root) for endpoint in listening]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -25,20 +26,10 @@ class Finding:
     mend: str = ""
 
 
-def ok(what: str) -> Finding:
-    return Finding(Level.OK, what)
-
-
-def note(what: str, mend: str = "") -> Finding:
-    return Finding(Level.NOTE, what, mend)
-
-
-def warn(what: str, mend: str) -> Finding:
-    return Finding(Level.WARN, what, mend)
-
-
-def fail(what: str, mend: str) -> Finding:
-    return Finding(Level.FAIL, what, mend)
+ok = functools.partial(Finding, Level.OK)
+note = functools.partial(Finding, Level.NOTE)
+warn = functools.partial(Finding, Level.WARN)
+fail = functools.partial(Finding, Level.FAIL)
 
 
 def has_failed(findings: Iterable[Finding]) -> bool:

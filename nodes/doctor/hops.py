@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from nodes.client.client import Event, RequestFailedError
+from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions
 from nodes.doctor.finding import Finding, fail, note, ok, warn
 from nodes.messages import NodeFields, NodesReply
@@ -15,14 +14,6 @@ from nodes.messages import NodeFields, NodesReply
 _NUM_PINGS = 5
 _LARGE_CHARS = 200_000
 _SLOW_RTT_S = 0.1
-
-
-class Asked(Protocol):
-    """The part of a client that measure() needs."""
-
-    async def nodes(self) -> NodesReply: ...
-
-    def generate(self, prompt: str, options: GenerateOptions) -> AsyncIterator[Event]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +27,7 @@ class Hop:
     nodes: tuple[NodeFields, ...]
 
 
-async def measure(client: Asked) -> Hop:
+async def measure(client: Client) -> Hop:
     """Measure round trips of small messages, then one of a large request that is refused."""
     times = []
     reply = NodesReply(0, ())

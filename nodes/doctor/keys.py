@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 
 from mesh.errors import KeysError
@@ -26,15 +26,11 @@ def check_keys(ring: Keyring) -> list[Finding]:
         pass
     findings = [check_mode(ring.directory)]
     for part in (_own, _known, _coordinator):
-        findings += _findings_or_failure(lambda part=part: part(ring))  # type: ignore[misc]
+        try:
+            findings += part(ring)
+        except KeysError as error:
+            findings.append(fail(str(error), "repair or remove that file, then join again"))
     return findings
-
-
-def _findings_or_failure(check: Callable[[], list[Finding]]) -> list[Finding]:
-    try:
-        return check()
-    except KeysError as error:
-        return [fail(str(error), "repair or remove that file, then join again")]
 
 
 def check_mode(directory: Path) -> Finding:
@@ -75,11 +71,7 @@ def _coordinator(ring: Keyring) -> list[Finding]:
     nodes, invited = store.nodes(), store.invitations()
     if not nodes and not invited:
         return [fail("no key is authorized", "airdraft keys invite, or airdraft keys add")]
-    counts = {
-        role: sum(role in e.roles for e in nodes.values())
-        for e in nodes.values()
-        for role in e.roles
-    }
+    counts = Counter(role for entry in nodes.values() for role in entry.roles)
     roles = ", ".join(f"{number} {role}" for role, number in sorted(counts.items()))
     findings = [ok(f"{len(nodes)} authorized key(s): {roles or 'none yet'}")]
     if "admin" not in counts:

@@ -1,12 +1,15 @@
-"""Checks the machine: memory, limits, temperatures and clock rates."""
+"""Checks the machine: memory, limits, temperatures, clock rates, and who listens at a port."""
 
 from __future__ import annotations
 
 import contextlib
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesh.endpoints import ipc_path, listens
 from nodes.doctor.finding import Finding, note, ok, warn
 
 _MUCH_SWAP_BYTES = 256 << 20
@@ -14,6 +17,8 @@ _FEW_FILES = 4096
 _HOT_BELOW_TRIP_C = 10.0
 _HOT_C = 85.0
 _SLOW_SHARE = 0.6
+# The state of a listening socket in /proc/net/tcp.
+_LISTEN = "0A"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +40,15 @@ class Core:
     num_throttled: int
 
 
+def sizes_in(meminfo: str) -> Counter[str]:
+    """Return the sizes of /proc/meminfo in bytes, by name; 0 for a name that is missing."""
+    lines = (line.partition(":") for line in meminfo.splitlines() if ":" in line)
+    return Counter({name: int(value.split()[0]) * 1024 for name, _, value in lines})
+
+
 def check_swap(meminfo: str) -> Finding:
-    values = {
-        line.partition(":")[0]: int(line.partition(":")[2].split()[0]) * 1024
-        for line in meminfo.splitlines()
-        if line.startswith("Swap")
-    }
-    used = values.get("SwapTotal", 0) - values.get("SwapFree", 0)
+    sizes = sizes_in(meminfo)
+    used = sizes["SwapTotal"] - sizes["SwapFree"]
     if used > _MUCH_SWAP_BYTES:
         return warn(
             f"{used >> 20} MiB are swapped out: passes that wait for swap are slow",
@@ -124,3 +131,54 @@ def read_cores(root: Path = Path("/")) -> list[Core]:
                 count = int((folder / "thermal_throttle/core_throttle_count").read_text())
             cores.append(Core(folder.name, limit, most, count))
     return cores
+
+
+def check_port(endpoint: str, root: Path = Path("/")) -> Finding:
+    """Check that a coordinator can bind there, or name the process that does. root: of /proc."""
+    if (path := ipc_path(endpoint)) is not None:
+        state = "a process listens" if listens(path) else "no process listens"
+        return note(f"{endpoint}: {state}")
+    port = int(endpoint.rpartition(":")[2]) if endpoint.rpartition(":")[2].isdigit() else 0
+    inodes = _listeners(port, root)
+    if not inodes:
+        return ok(f"port {port} is free: no process on this machine listens")
+    holder = _holder(inodes, root)
+    if "airdraft" in holder or "nodes.cli" in holder:
+        return ok(f"port {port}: {holder} listens")
+    return warn(
+        f"port {port}: {holder or 'a process of another user'} listens",
+        "end it if it is not part of airdraft, or choose another port with --listen",
+    )
+
+
+def is_free(endpoint: str, root: Path = Path("/")) -> bool:
+    """Whether no process on this machine listens there."""
+    if (path := ipc_path(endpoint)) is not None:
+        return not listens(path)
+    port = endpoint.rpartition(":")[2]
+    return port.isdigit() and not _listeners(int(port), root)
+
+
+def _listeners(port: int, root: Path) -> set[str]:
+    """Inodes of sockets that listen on a TCP port."""
+    found = set()
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in (root / "proc/net" / name).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    found.add(fields[9])
+    return found
+
+
+def _holder(inodes: set[str], root: Path) -> str:
+    """The process that holds one of these sockets; "" if it cannot be seen."""
+    for process in sorted((root / "proc").glob("[0-9]*")):
+        with contextlib.suppress(OSError):
+            for fd in (process / "fd").iterdir():
+                match = re.fullmatch(r"socket:\[(\d+)\]", str(fd.readlink()))
+                if match and match[1] in inodes:
+                    words = (process / "cmdline").read_bytes().decode("utf-8", "replace")
+                    command = " ".join(words.split("\0"))[:60].strip()
+                    return f"process {process.name} ({command})"
+    return ""

@@ -1,13 +1,18 @@
-"""Checks model files, the memory that they need, and the cache directory."""
+"""Checks model files, their calibrations, the memory that they need, and the cache directory."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nodes.catalog import Catalog, CatalogError
+from nodes.catalog.disk import existing
 from nodes.config.settings import EngineSettings
 from nodes.doctor.finding import Finding, fail, note, ok, warn
+from nodes.doctor.machine import sizes_in
 from nodes.engine.llama_abi import hash_file
 
 # Memory besides the model file: the KV cache, buffers and this program.
@@ -17,9 +22,7 @@ _SCARCE_BYTES = 1_000_000_000
 
 def check_cache(directory: Path) -> Finding:
     """Check the directory of models and calibrations."""
-    present = directory
-    while not present.exists() and present != present.parent:
-        present = present.parent
+    present = existing(directory)
     if not present.is_dir() or not os.access(present, os.W_OK | os.X_OK):
         return fail(
             f"cache directory {directory} cannot be written",
@@ -52,20 +55,10 @@ def check_model(settings: EngineSettings, catalog: Catalog) -> tuple[Finding, Pa
         mend = f"airdraft models rm {name}, then airdraft models pull {name}"
         if catalog.sha256(name) is None:
             mend = "download the file again, or correct engine.model_sha256"
-        return (
-            fail(f"model {name} has SHA-256 {found[:16]}..., not {wanted[:16]}...", mend),
-            None,
-            "",
-        )
-    megabytes = path.stat().st_size / 1e6
-    return (
-        ok(
-            f"model {name}: {megabytes:.0f} MB, "
-            f"{'hash is right' if wanted else 'no reference hash'}"
-        ),
-        path,
-        found,
-    )
+        what = f"model {name} has SHA-256 {found[:16]}..., not {wanted[:16]}..."
+        return fail(what, mend), None, ""
+    is_known = "hash is right" if wanted else "no reference hash"
+    return ok(f"model {name}: {path.stat().st_size / 1e6:.0f} MB, {is_known}"), path, found
 
 
 def check_memory(model_bytes: int, available_bytes: int, total_bytes: int) -> Finding:
@@ -87,9 +80,51 @@ def check_memory(model_bytes: int, available_bytes: int, total_bytes: int) -> Fi
 
 def memory_of(meminfo: str) -> tuple[int, int]:
     """Available and total bytes, from /proc/meminfo."""
-    values = {
-        line.partition(":")[0]: int(line.partition(":")[2].split()[0])
-        for line in meminfo.splitlines()
-        if ":" in line
-    }
-    return values.get("MemAvailable", 0) * 1024, values.get("MemTotal", 0) * 1024
+    sizes = sizes_in(meminfo)
+    return sizes["MemAvailable"], sizes["MemTotal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The conditions under which a stored calibration was made."""
+
+    model_hash: str
+    build: str
+    device: str
+    threads: int
+    profile: str
+    exact: bool
+
+
+def read_kept(directory: Path) -> list[Kept]:
+    """Read the stored calibrations; damaged files and older formats are skipped."""
+    found = []
+    for path in sorted(directory.glob("*.json")):
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            about = data["about"]
+            found.append(Kept(**about, exact=data["exact"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def check_calibration(name: str, wanted: Kept, kept: Sequence[Kept]) -> Finding:
+    """Look for a calibration. name: the model's, to show. wanted: how it runs here. kept: all."""
+    threads, profile = wanted.threads, wanted.profile
+    mine = [k for k in kept if k.model_hash == wanted.model_hash]
+    here = [k for k in mine if (k.device, k.build) == (wanted.device, wanted.build)]
+    fits = [k for k in here if (k.threads, k.profile) == (threads, profile)]
+    later = "nothing to do: the node calibrates when it starts, which takes a few seconds"
+    if fits:
+        if profile == "exact" and not any(k.exact for k in fits):
+            return warn(
+                f"{name}: this device failed the self-test, so its texts are not exact",
+                "run it with --threads 1, or accept `exact: false`",
+            )
+        return ok(f"{name}: calibrated for this device")
+    if here:
+        return note(f"{name}: calibrated here, but with other threads or another profile", later)
+    if mine:
+        return note(f"{name}: calibrated only for another device or libllama", later)
+    return note(f"{name}: not calibrated yet", later)

@@ -8,9 +8,10 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
-from nodes.engine.device import this_device
+from nodes.engine.cores import this_device
 from nodes.engine.protocol import EngineInfo, Model, Span
 from nodes.engine.selftest import PREFIX_LENS, SelfTest, fitting_prefixes
 from policies.latency import CostTable, NodeCosts, median
@@ -155,19 +156,8 @@ def store(
 ) -> None:
     """Write a result by a rename. about: As from the function of that name. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
-    data: dict[str, object] = {
-        "exact": self_test.exact,
-        "failure": self_test.failure,
-        "digest": self_test.digest,
-    }
-    data["about"] = dict(about or {})
-    for name, table in (("decode", costs.decode), ("prefill", costs.prefill)):
-        data[name] = {
-            "sizes": table.sizes,
-            "seconds": table.seconds,
-            "per_cell_s": table.per_cell_s,
-            "per_own_cell_s": table.per_own_cell_s,
-        }
+    tables = {"decode": asdict(costs.decode), "prefill": asdict(costs.prefill)}
+    data = {**asdict(self_test), "about": dict(about or {}), **tables}
     temporary = directory / f".{key}.{os.getpid()}"
     try:
         # It is not synced, because a file that a power cut damages counts as missing.

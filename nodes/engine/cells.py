@@ -77,7 +77,7 @@ class CellLog:
         Returns True if they were the tail of the log, so that their cells are free again. If False,
         they lie between cells of other sequences, and the caller must move them to the graveyard.
         """
-        removed = self.lengths[seq_id] - length
+        has_removed = self.lengths[seq_id] > length
         runs = self._runs[seq_id]
         expected_end = self.used
         removed_end = runs[-1].cell + runs[-1].count if runs else 0
@@ -91,14 +91,11 @@ class CellLog:
             if run.count == 0:
                 runs.pop()
         self.lengths[seq_id] = length
-        is_tail = is_tail and expected_end == self.used - removed
-        if is_tail:
-            is_tail = expected_end >= self._buried_below
-        if is_tail:
-            is_tail = not self._shares(expected_end, seq_id)
+        is_tail = is_tail and expected_end >= self._buried_below
+        is_tail = is_tail and not self._shares(expected_end, seq_id)
         if is_tail:
             self.used = expected_end
-        elif removed:
+        elif has_removed:
             self._buried_below = max(self._buried_below, removed_end)
         return is_tail
 

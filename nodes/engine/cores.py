@@ -1,14 +1,40 @@
-"""Chooses the number of engine threads: one for each free physical core of this process."""
+"""The CPU of this machine: the cores that are free for engine threads, and a description.
+
+x86 has a model name. arm64 has none: there the description has implementer, part and revision of
+each core and the board from the device tree. It leaves out serial numbers and changing values.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 # The time between two looks at the load of other processes.
 _LOOK_EVERY_S = 0.5
+# Fields of /proc/cpuinfo, which has a block for each core.
+_CORE_FIELDS = (
+    "vendor_id",
+    "cpu family",
+    "model",
+    "model name",
+    "stepping",
+    "CPU implementer",
+    "CPU architecture",
+    "CPU variant",
+    "CPU part",
+    "CPU revision",
+    "cpu",
+    "revision",
+    "isa",
+    "uarch",
+)
+# These fields list hundreds of words, so the description has a digest of them.
+_FEATURE_FIELDS = ("flags", "Features")
+_MOST_CHARS = 200
 
 
 def usable_cores(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> int:
@@ -20,22 +46,23 @@ def usable_cores(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> 
     if cpus is None:
         cpus = frozenset(os.sched_getaffinity(0))
     folder = root / "sys/devices/system/cpu"
-    cores = {_read(folder / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in cpus}
+    cores = {read(folder / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in cpus}
     quota = _quota(root / "sys/fs/cgroup")
     return max(1, int(min(len(cores), quota)))
 
 
 def _quota(group: Path) -> float:
     """Return the CPUs that a control group of version 2 may use; infinite without a limit."""
-    quota, _, period = _read(group / "cpu.max").partition(" ")
+    quota, _, period = read(group / "cpu.max").partition(" ")
     if quota.isdecimal() and period.isdecimal() and int(period):
         return int(quota) / int(period)
     return float("inf")
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
+    """Return the text of a file of the system; "" if it cannot be read."""
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
 
@@ -49,7 +76,7 @@ def used_seconds(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> 
         cpus = frozenset(os.sched_getaffinity(0))
     names = {f"cpu{cpu}" for cpu in cpus}
     ticks = 0
-    for line in _read(root / "proc/stat").splitlines():
+    for line in read(root / "proc/stat").splitlines():
         name, *columns = line.split()
         if name in names:
             # user, nice, system; then idle and iowait; then irq, softirq. user includes guests.
@@ -89,3 +116,41 @@ class FreeCores:
         before = self.num_threads
         self.num_threads = max(1, min(self._most, round(self._most - others)))
         return self.num_threads != before
+
+
+def describe_device(cpuinfo: str, board: str, num_cpus: int) -> str:
+    """Return one line that differs between devices whose bits or speeds may differ.
+
+    cpuinfo: The text of /proc/cpuinfo, whose cores may be of several kinds. board: The model in the
+    device tree; "" if there is none. num_cpus: The CPUs of the system.
+    """
+    kinds = Counter(kind for block in cpuinfo.split("\n\n") if (kind := _core(block)))
+    cores = [f"{count} x {kind}" for kind, count in sorted(kinds.items())]
+    parts = [board.strip("\0 \n")[:_MOST_CHARS], *cores, f"{num_cpus} CPUs"]
+    return "; ".join(part for part in parts if part)
+
+
+def _core(block: str) -> str:
+    fields: dict[str, str] = {}
+    for line in block.splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            fields[name.strip()] = " ".join(value.split())
+    words = [f"{name} {fields[name][:_MOST_CHARS]}" for name in _CORE_FIELDS if name in fields]
+    # On arm the last block describes the board, with other field names.
+    if not words:
+        return ""
+    for name in _FEATURE_FIELDS:
+        if name in fields:
+            features = " ".join(sorted(fields[name].split()))
+            words.append(f"{name} {hashlib.sha256(features.encode()).hexdigest()[:12]}")
+    return ", ".join(words)
+
+
+def this_device() -> str:
+    """Return `describe_device` of this machine, without what cannot be read."""
+    return describe_device(
+        read(Path("/proc/cpuinfo")),
+        read(Path("/proc/device-tree/model")),
+        os.cpu_count() or 0,
+    )

@@ -7,11 +7,12 @@ which only makes guesses worse.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from nodes.engine.vocab import LlamaTokenizer
 
 # The most own tokens that stand for one of the target's. A token that needs more is rare in a
 # language that the draft model knows. The last ones are kept, because they say most about what
@@ -19,31 +20,10 @@ import numpy.typing as npt
 MOST_OWN: Final = 2
 
 
-class Vocabulary(Protocol):
-    """The tokens of a model."""
-
-    num_vocab: int
-
-    def piece(self, token_id: int) -> bytes:
-        """Return the bytes that a token adds to the text; b"" for control tokens."""
-
-    def controls(self) -> Mapping[bytes, int]:
-        """Return the control tokens by the texts that templates write for them."""
-
-    def eog_token_ids(self) -> frozenset[int]:
-        """Return the tokens that end a text."""
-
-    def first_token_ids(self) -> tuple[int, ...]:
-        """Return the tokens that precede every text."""
-
-    def inner_tokens(self, text: str) -> list[int]:
-        """Return the tokens of a text that follows other text."""
-
-
 class Dictionary:
     """Translates between the vocabularies of a draft model and its target. Not thread-safe."""
 
-    def __init__(self, own: Vocabulary, target: Vocabulary) -> None:
+    def __init__(self, own: LlamaTokenizer, target: LlamaTokenizer) -> None:
         self._own, self._target = own, target
         own_pieces = _by_piece(own)
         self._own_of = {piece: ids[0] for piece, ids in own_pieces.items()}
@@ -142,7 +122,7 @@ class Dictionary:
         return None
 
 
-def _by_piece(vocabulary: Vocabulary) -> dict[bytes, list[int]]:
+def _by_piece(vocabulary: LlamaTokenizer) -> dict[bytes, list[int]]:
     """Return the tokens by their bytes, without those that have none."""
     found: dict[bytes, list[int]] = {}
     for token_id in range(vocabulary.num_vocab):

@@ -21,7 +21,7 @@ from nodes.engine.llama_abi import (
 )
 from nodes.engine.metadata import traits_of
 from nodes.engine.protocol import EngineError, EngineInfo, InvalidInputError
-from nodes.engine.sandbox.users import SandboxedTokenizer
+from nodes.engine.sandbox.process import SandboxedTokenizer
 from nodes.engine.vocab import LlamaTokenizer
 
 Vector = npt.NDArray[np.float32]

@@ -1,12 +1,13 @@
-"""A digest of the tokens that this node samples from fixed inputs.
+"""Digests of all that a text depends on beside the logits: parts of the numerics class.
 
-It is part of the numerics class: a node whose numpy computes other values, or whose sampling has
-another version, gets another class.
+A node whose numpy computes other values, or whose sampling has another version, samples other
+tokens from fixed inputs and so gets another class.
 """
 
 from __future__ import annotations
 
 import hashlib
+from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ _NUM_VOCAB = 3000
 _NUM_POSITIONS = 4
 _NUM_NOISE = 2000
 _PROMPT = tuple(range(7))
+# Jinja2 renders conversations, and llguidance decides the tokens that a grammar allows.
+_PACKAGES = ("Jinja2", "llguidance")
 # They cover every branch of sampling.py.
 SAMPLINGS = (
     Sampling(),
@@ -84,3 +87,21 @@ def _is_libm_sound() -> bool:
         bool(np.allclose(rough, exact, rtol=1e-10, atol=0.0))
         for rough, exact in (*pairs, (np.exp(exponent), x))
     )
+
+
+def software_digest() -> str:
+    """Return 16 hex digits that depend on this process's sampling and on package versions.
+
+    A node without llguidance gets another class than one with it, although only requests with a
+    grammar show a difference. Otherwise it would have to belong to the classes of all versions of
+    llguidance, but a node has one class.
+    """
+    parts = sampling_digest(), [_version(name) for name in _PACKAGES]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

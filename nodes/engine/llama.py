@@ -38,7 +38,7 @@ from nodes.engine.protocol import (
     Span,
     check_spans,
 )
-from nodes.engine.sandbox.users import SandboxedTokenizer
+from nodes.engine.sandbox.process import SandboxedTokenizer
 from nodes.engine.vocab import LlamaTokenizer
 
 logger = logging.getLogger(__name__)
@@ -136,18 +136,8 @@ class LlamaModel:
 
     def _describe(self, model_hash: str) -> EngineInfo:
         llama, config = self._llama, self.config
-        numerics = hashlib.sha256(
-            repr(
-                (
-                    model_hash,
-                    build_name(),
-                    config.profile,
-                    self.has_kernels,
-                    self._gpu_layers,
-                    _CACHE_TYPES,
-                )
-            ).encode()
-        ).hexdigest()[:16]
+        form = config.profile, self.has_kernels, self._gpu_layers, _CACHE_TYPES
+        numerics = hashlib.sha256(repr((model_hash, build_name(), *form)).encode())
         return EngineInfo(
             engine="llama.cpp",
             model=config.path.name,
@@ -160,7 +150,7 @@ class LlamaModel:
             context_length=int(llama.llama_model_n_ctx_train(self._model)),
             eog_token_ids=self.vocabulary.eog_token_ids(),
             exact=False,
-            numerics_class=numerics,
+            numerics_class=numerics.hexdigest()[:16],
             can_roll_back=self._probe_roll_back(),
             traits=traits_of(self.metadata),
         )
@@ -247,14 +237,27 @@ class LlamaModel:
         length = self.length(seq_id)
         if length == 0:
             raise InvalidInputError(f"sequence {seq_id} is empty")
-        size = int(self._llama.llama_state_seq_get_size(self._context, seq_id))
-        state = np.empty(size, dtype=np.uint8)
+        state = np.empty(self._state_size(seq_id), dtype=np.uint8)
+        return SavedPrefix(length, state[: self._write_state(seq_id, state)])
+
+    def _state_size(self, seq_id: int) -> int:
+        return int(self._llama.llama_state_seq_get_size(self._context, seq_id))
+
+    def _write_state(self, seq_id: int, into: Bytes) -> int:
+        """Write the state of a sequence into an array; returns the number of bytes."""
         written = self._llama.llama_state_seq_get_data(
-            self._context, _pointer_to(state), size, seq_id
+            self._context, _pointer_to(into), len(into), seq_id
         )
         if written == 0:
             raise EngineError(f"sequence {seq_id} could not be saved: {take_last_error()}")
-        return SavedPrefix(length, state[:written])
+        return int(written)
+
+    def _read_state(self, seq_id: int, state: Bytes) -> None:
+        read = self._llama.llama_state_seq_set_data(
+            self._context, _pointer_to(state), len(state), seq_id
+        )
+        if read != len(state):
+            raise EngineError(f"sequence {seq_id} could not be restored: {take_last_error()}")
 
     def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
         if self.length(seq_id) != 0:
@@ -266,12 +269,7 @@ class LlamaModel:
         if not self._log.fits(saved.length):
             self._compact(saved.length)
         # No cell below the log's end is free, so libllama appends the positions in order.
-        size = saved.num_bytes
-        read = self._llama.llama_state_seq_set_data(
-            self._context, _pointer_to(saved.state), size, seq_id
-        )
-        if read != size:
-            raise EngineError(f"a saved sequence could not be restored: {take_last_error()}")
+        self._read_state(seq_id, saved.state)
         self._log.append(seq_id, saved.length)
         self.truncate(seq_id, length)
 
@@ -286,27 +284,22 @@ class LlamaModel:
 
     def _compact(self, wanted: int) -> None:
         """Rewrite the live sequences one after the other, without the garbage between them."""
-        log, llama = self._log, self._llama
+        log = self._log
         if log.live + wanted > log.total:
             raise CacheFullError(wanted, self.free_cells(), log.total)
-        saved = []
-        offset = 0
         alive = [seq_id for seq_id, length in enumerate(log.lengths) if length]
-        sizes = [int(llama.llama_state_seq_get_size(self._context, seq_id)) for seq_id in alive]
+        sizes = [self._state_size(seq_id) for seq_id in alive]
         if len(self._state) < sum(sizes):
             self._state = np.empty(sum(sizes), dtype=np.uint8)
+        states = []
+        offset = 0
         for seq_id, size in zip(alive, sizes, strict=True):
-            pointer = _pointer_to(self._state[offset:])
-            written = int(llama.llama_state_seq_get_data(self._context, pointer, size, seq_id))
-            if written == 0:
-                raise EngineError(f"sequence {seq_id} could not be saved for a compaction")
-            saved.append((seq_id, offset, written))
+            written = self._write_state(seq_id, self._state[offset : offset + size])
+            states.append(self._state[offset : offset + written])
             offset += written
-        llama.llama_memory_clear(self._memory, False)
-        for seq_id, start, size in saved:
-            pointer = _pointer_to(self._state[start:])
-            if llama.llama_state_seq_set_data(self._context, pointer, size, seq_id) != size:
-                raise EngineError(f"sequence {seq_id} was lost in a compaction")
+        self._llama.llama_memory_clear(self._memory, False)
+        for seq_id, state in zip(alive, states, strict=True):
+            self._read_state(seq_id, state)
         logger.debug("compacted %d garbage cells, %d live", log.garbage, log.live)
         log.compacted()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nodes.engine.calibrate import Progress, about, cache_key, calibrate, load_cached, store
+from nodes.engine.golden import software_digest
 from nodes.engine.grammar import Pieces
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import build_name, library, library_hash, load_model
@@ -18,7 +19,6 @@ from nodes.engine.selftest import (
     SelfTest,
     run_self_test,
 )
-from nodes.engine.software import software_digest
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.engine.translated import TranslatedModel
 from nodes.engine.vocab import LlamaTokenizer

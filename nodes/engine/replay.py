@@ -1,30 +1,53 @@
-"""Emulated hardware: a model that answers from a recording with the delays of another device."""
+"""Emulated hardware: a model that answers from a recording with the delays of another device.
+
+A TOML file names both:
+
+    recording = "../recordings/smollm2-135m.json.z"
+    draft = "smollm2-draft"       # a draft of the recording; its target if this is left out
+    models = "../../profiles/models.toml"
+
+    [costs]                       # as those of a node in a scenario
+    device = "../../profiles/jetson-agx-orin.toml"
+    model = "llama-3.1-8b"        # its times are emulated, whichever model was recorded
+    used_cells = 4000             # the times are most exact with so many cells in use
+    per_own_cell_s = 0            # is added for each token and cell of its own sequence
+
+Measured times may take the place of device and model: [costs.decode] and [costs.prefill] with
+`sizes`, `seconds` and `per_cell_s`. Paths are relative to the file.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from nodes.engine.emulated import EmulatedModel
 from nodes.engine.protocol import (
-    CacheFullError,
     EngineInfo,
     InvalidInputError,
     Logits,
     Message,
+    ModelFileError,
     SavedPrefix,
     Span,
-    check_spans,
 )
-from nodes.engine.recording import Recording
+from nodes.engine.recording import Recording, read_recording
 from nodes.engine.script import Passage, Script
 from policies.latency import NodeCosts
+from policies.scenario.costs import COST_KEYS, Files, costs_of
+from policies.scenario.fields import ScenarioError, Table
 
 # A sleep ends a little late, and the next pass is shorter by that much. Longer delays, which are
 # stalls of this machine, are not made up for.
 _MOST_OVERSLEPT_S = 5e-4
+_OWN = "per_own_cell_s"
+_MAX_OWN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +66,13 @@ class ReplayConfig:
     max_batch_tokens: int = 256
 
 
-class ReplayModel:
+class ReplayModel(EmulatedModel):
     """Implements the Model protocol with a recording. A pass sleeps until `costs` are reached.
 
     now, sleep: The clock of the passes, in seconds.
     """
+
+    saved_type = np.uint32
 
     def __init__(
         self,
@@ -62,13 +87,10 @@ class ReplayModel:
         recording = config.recording
         self._draft = recording.draft_index(config.draft) if config.draft else None
         self._script = Script(recording, self._draft)
+        # Those of the sequences when they were longest; what is cut off since does not count.
         self._passages = [Passage()] * config.max_sequences
-        self._info = self._describe()
-
-    def _describe(self) -> EngineInfo:
-        config, recording = self.config, self.config.recording
         content = recording.content_hash()
-        return EngineInfo(
+        info = EngineInfo(
             engine="replay",
             model=config.name,
             model_hash=f"replay-{content}-{config.draft}",
@@ -84,10 +106,7 @@ class ReplayModel:
             can_roll_back=True,
             emulated=True,
         )
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
+        super().__init__(info)
 
     @property
     def calibration(self) -> str:
@@ -96,17 +115,17 @@ class ReplayModel:
 
     def forward(self, spans: Sequence[Span]) -> Logits:
         began = self._now()
-        num_tokens = check_spans(spans, self._info, [len(p.token_ids) for p in self._passages])
-        if num_tokens > self.free_cells():
-            raise CacheFullError(num_tokens, self.free_cells(), self.config.num_cells)
-        grown = [self._script.grown(self._passages[span.seq_id], span) for span in spans]
-        used_cells = self.config.num_cells - self.free_cells()
+        self._check(spans)
+        grown = [
+            self._script.grown(self._passages[span.seq_id].cut(span.start), span) for span in spans
+        ]
+        used_cells = self.info.num_cells - self.free_cells()
         seconds = pass_seconds(self.config.costs, spans, used_cells)
         num_rows = sum(span.num_outputs for span in spans)
-        logits = np.zeros((num_rows, self._info.num_vocab), dtype=np.float32)
+        logits = np.zeros((num_rows, self.info.num_vocab), dtype=np.float32)
         row = 0
         for span, passage in zip(spans, grown, strict=True):
-            self._passages[span.seq_id] = passage
+            self._keep(span.seq_id, passage)
             end = len(passage.token_ids)
             for position in range(end - span.num_outputs + 1, end + 1):
                 self._script.fill(logits[row], passage, position)
@@ -120,46 +139,17 @@ class ReplayModel:
             self._sleep(left)
             self._overslept_s = min(_MOST_OVERSLEPT_S, max(0.0, self._now() - when))
 
-    def truncate(self, seq_id: int, length: int) -> None:
-        if not 0 <= length <= self.length(seq_id):
-            raise InvalidInputError(
-                f"sequence {seq_id}: cannot keep {length} of {self.length(seq_id)}"
-            )
-        self._passages[seq_id] = self._passages[seq_id].cut(length)
+    def _keep(self, seq_id: int, passage: Passage) -> None:
+        self._passages[seq_id], self._sequences[seq_id] = passage, passage.token_ids
 
     def copy_prefix(self, source: int, target: int, length: int) -> None:
-        if self.length(target):
-            raise InvalidInputError(f"sequence {target} is not empty")
-        if not 0 < length <= self.length(source):
-            raise InvalidInputError(f"sequence {source} has no {length} positions")
-        self._passages[target] = self._passages[source].cut(length)
-
-    def save(self, seq_id: int) -> SavedPrefix:
-        if not self.length(seq_id):
-            raise InvalidInputError(f"sequence {seq_id} is empty")
-        token_ids = self._passages[seq_id].token_ids
-        return SavedPrefix(len(token_ids), np.array(token_ids, dtype=np.uint32).view(np.uint8))
+        super().copy_prefix(source, target, length)
+        self._passages[target] = self._passages[source]
 
     def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
-        if self.length(seq_id):
-            raise InvalidInputError(f"sequence {seq_id} is not empty")
-        if not 0 < length <= saved.length:
-            raise InvalidInputError(f"{length} positions wanted, {saved.length} were saved")
-        if saved.length > self.free_cells():
-            raise CacheFullError(saved.length, self.free_cells(), self.config.num_cells)
-        token_ids = saved.state.view(np.uint32)[:length].tolist()
-        self._passages[seq_id] = self._script.grown(Passage(), Span(seq_id, 0, token_ids))
-
-    def length(self, seq_id: int) -> int:
-        if not 0 <= seq_id < len(self._passages):
-            raise InvalidInputError(f"sequence id {seq_id} out of range")
-        return len(self._passages[seq_id].token_ids)
-
-    def free_cells(self) -> int:
-        return self.config.num_cells - sum(len(p.token_ids) for p in self._passages)
-
-    def close(self) -> None:
-        self._passages = [Passage()] * self.config.max_sequences
+        super().restore(seq_id, saved, length)
+        span = Span(seq_id, 0, self._sequences[seq_id])
+        self._passages[seq_id] = self._script.grown(Passage(), span)
 
 
 class ReplayTokenizer:
@@ -204,3 +194,67 @@ def pass_seconds(costs: NodeCosts, spans: Sequence[Span], used_cells: int) -> fl
     own_cells = sum(span.start * len(span.token_ids) for span in spans) / num_tokens
     table = costs.decode if any(span.num_outputs for span in spans) else costs.prefill
     return table.at(num_tokens, used_cells, own_cells)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedReplay:
+    model: ReplayModel
+    tokenizer: ReplayTokenizer
+    costs: NodeCosts
+
+
+def open_replay(path: Path, *, num_cells: int, max_sequences: int) -> OpenedReplay:
+    """Open the emulated node of a TOML file. Raises ModelFileError, one line."""
+    values = _toml(path, f"emulated node {path}")
+    try:
+        root = Table(str(path), "", values, ("recording", "draft", "models", "costs"))
+        costs = _costs(root, _files_named(path, values))
+        recording = read_recording(path.parent / root.text("recording"))
+        draft = root.text("draft") if "draft" in root else ""
+        if draft not in ("", *(model.name for model in recording.drafts)):
+            known = ", ".join(model.name for model in recording.drafts) or "none"
+            raise root.error("draft", f"a draft of the recording is accepted: {known}")
+    except ScenarioError as error:
+        raise ModelFileError(str(error)) from None
+    config = ReplayConfig(
+        name=path.stem,
+        recording=recording,
+        costs=costs,
+        draft=draft,
+        num_cells=num_cells,
+        max_sequences=max_sequences,
+    )
+    return OpenedReplay(ReplayModel(config), ReplayTokenizer(recording), costs)
+
+
+def _costs(root: Table, files: Files) -> NodeCosts:
+    table = root.table("costs", (*COST_KEYS, _OWN))
+    costs, _ = costs_of(table, root, files)
+    own_s = table.number(_OWN, 0.0, high=_MAX_OWN_S)
+    return NodeCosts(
+        replace(costs.decode, per_own_cell_s=own_s), replace(costs.prefill, per_own_cell_s=own_s)
+    )
+
+
+def _files_named(path: Path, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Read the TOML files that the costs may need; returns them by their paths as written."""
+    costs = values.get("costs")
+    named = {"models": values.get("models")}
+    if isinstance(costs, Mapping):
+        named["costs.device"] = costs.get("device")
+    return {
+        name: _toml(path.parent / name, f"{path}: {key} = {name!r}")
+        for key, name in named.items()
+        if isinstance(name, str)
+    }
+
+
+def _toml(path: Path, where: str) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        reason = (error.strerror or "cannot be read").lower()
+        raise ModelFileError(f"{where}: {reason}; the path of a TOML file is accepted") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{where}: not valid TOML: {error}") from error

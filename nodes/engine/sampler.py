@@ -43,36 +43,87 @@ class Sampler:
         """
         self.sampling = sampling
         rules = sampling.rules
-        self._ruled = None
-        if rules != NO_RULES:
-            grammar = _begin(rules, grammars)
-            prompt = token_ids[:num_prompt_tokens]
-            self._ruled = _RuledText(rules, num_vocab, prompt, num_prompt_tokens, grammar)
-            self.extend(token_ids[num_prompt_tokens:])
+        self._has_rules = rules != NO_RULES
+        if not self._has_rules:
+            return
+        self._grammar = _begin(rules, grammars)
+        self._num_prompt_tokens = num_prompt_tokens
+        prompt = token_ids[:num_prompt_tokens]
+        self._num_given = len(prompt)
+        self._pushed: list[int] = []
+        self._bias: dict[int, float] = {}
+        for entry in rules.logit_bias:
+            # A draft's vocabulary may lack the padding at the end of its target's.
+            if entry.token_id < num_vocab:
+                self._bias[entry.token_id] = self._bias.get(entry.token_id, 0.0) + entry.bias
+        self._penalizes = rules.presence_penalty != 0.0 or rules.frequency_penalty != 0.0
+        self._counts = Counter(prompt) if self._penalizes else Counter[int]()
+        # (num_vocab,) the number to add to each logit; dense because adding rows is fast.
+        self._shifts: Logits | None = None
+        if self._penalizes or self._bias:
+            self._shifts = np.zeros(num_vocab, dtype=np.float32)
+            for token_id in self._bias.keys() | self._counts.keys():
+                self._set_shift(self._shifts, token_id)
+        self.extend(token_ids[num_prompt_tokens:])
+
+    @property
+    def _length(self) -> int:
+        return self._num_given + len(self._pushed)
 
     def sample(self, logits: Logits, position: int) -> int:
         """Return the token that follows the text; logits and position are as in `sampling.sample`.
 
         The logits are not changed. Raises GrammarError where the grammar cannot continue.
         """
-        if self._ruled is not None:
-            logits = self._ruled.applied(logits, position)
+        if self._has_rules:
+            assert position == self._length, "the recorded text has another length"
+            if self._shifts is not None:
+                logits = logits + self._shifts
+            if self._grammar is not None:
+                logits = np.where(self._grammar.allowed(), logits, _OUT)
         return sample(logits, self.sampling, position)
 
     def push(self, token_id: int) -> None:
         """Append a token to the text."""
-        if self._ruled is not None:
-            self._ruled.push(token_id)
+        if not self._has_rules:
+            return
+        # A grammar applies to the output only. A draft node gets a long prompt in pieces, so some
+        # of the pushed tokens may belong to the prompt.
+        if self._grammar is not None and self._length >= self._num_prompt_tokens:
+            self._grammar.push(token_id)
+        self._pushed.append(token_id)
+        self._count(token_id, 1)
 
     def extend(self, token_ids: Iterable[int]) -> None:
-        if self._ruled is not None:
+        if self._has_rules:
             for token_id in token_ids:
-                self._ruled.push(token_id)
+                self.push(token_id)
 
     def cut(self, length: int) -> None:
         """Cut the text to its first `length` tokens; those of the constructor must stay."""
-        if self._ruled is not None:
-            self._ruled.cut(length)
+        if not self._has_rules:
+            return
+        num_kept = length - self._num_given
+        assert 0 <= num_kept <= len(self._pushed), "the text is cut to a length that it never had"
+        num_gone = self._length - max(length, self._num_prompt_tokens)
+        if num_gone > 0 and self._grammar is not None:
+            self._grammar.take_back(num_gone)
+        gone = self._pushed[num_kept:]
+        del self._pushed[num_kept:]
+        for token_id in gone:
+            self._count(token_id, -1)
+
+    def _count(self, token_id: int, change: int) -> None:
+        if self._penalizes and self._shifts is not None:
+            self._counts[token_id] += change
+            self._set_shift(self._shifts, token_id)
+
+    def _set_shift(self, shifts: Logits, token_id: int) -> None:
+        rules, count = self.sampling.rules, self._counts[token_id]
+        shift = self._bias.get(token_id, 0.0)
+        if count:
+            shift -= rules.presence_penalty + rules.frequency_penalty * count
+        shifts[token_id] = shift
 
     def verify(
         self, logits: Logits, position: int, guesses: Sequence[int]
@@ -107,78 +158,3 @@ def _begin(rules: LogitRules, grammars: Grammars | None) -> GrammarState | None:
     if grammars is None:
         raise GrammarError("this engine has no grammars", is_request_bad=False)
     return grammars.begin(rules.grammar)
-
-
-class _RuledText:
-    """Applies the rules of a stream to the logits of the next token, given the text so far."""
-
-    def __init__(
-        self,
-        rules: LogitRules,
-        num_vocab: int,
-        prompt: Sequence[int],
-        num_prompt_tokens: int,
-        grammar: GrammarState | None,
-    ) -> None:
-        self._rules = rules
-        self._grammar = grammar
-        self._num_prompt_tokens = num_prompt_tokens
-        self._num_given = len(prompt)
-        self._pushed: list[int] = []
-        self._bias: dict[int, float] = {}
-        for entry in rules.logit_bias:
-            # A draft's vocabulary may lack the padding at the end of its target's.
-            if entry.token_id < num_vocab:
-                self._bias[entry.token_id] = self._bias.get(entry.token_id, 0.0) + entry.bias
-        self._penalizes = rules.presence_penalty != 0.0 or rules.frequency_penalty != 0.0
-        self._counts = Counter(prompt) if self._penalizes else Counter[int]()
-        # (num_vocab,) the number to add to each logit; dense because adding rows is fast.
-        self._shifts: Logits | None = None
-        if self._penalizes or self._bias:
-            self._shifts = np.zeros(num_vocab, dtype=np.float32)
-            for token_id in self._bias.keys() | self._counts.keys():
-                self._set_shift(token_id)
-
-    @property
-    def _length(self) -> int:
-        return self._num_given + len(self._pushed)
-
-    def applied(self, logits: Logits, position: int) -> Logits:
-        """Return the logits after bias, penalties and grammar mask; the argument is not changed."""
-        assert position == self._length, "the recorded text has another length"
-        ruled = logits if self._shifts is None else logits + self._shifts
-        if self._grammar is not None:
-            ruled = np.where(self._grammar.allowed(), ruled, _OUT)
-        return ruled
-
-    def push(self, token_id: int) -> None:
-        # A grammar applies to the output only. A draft node gets a long prompt in pieces, so some
-        # of the pushed tokens may belong to the prompt.
-        if self._grammar is not None and self._length >= self._num_prompt_tokens:
-            self._grammar.push(token_id)
-        self._pushed.append(token_id)
-        self._count(token_id, 1)
-
-    def cut(self, length: int) -> None:
-        num_kept = length - self._num_given
-        assert 0 <= num_kept <= len(self._pushed), "the text is cut to a length that it never had"
-        num_gone = self._length - max(length, self._num_prompt_tokens)
-        if num_gone > 0 and self._grammar is not None:
-            self._grammar.take_back(num_gone)
-        gone = self._pushed[num_kept:]
-        del self._pushed[num_kept:]
-        for token_id in gone:
-            self._count(token_id, -1)
-
-    def _count(self, token_id: int, change: int) -> None:
-        if self._penalizes:
-            self._counts[token_id] += change
-            self._set_shift(token_id)
-
-    def _set_shift(self, token_id: int) -> None:
-        assert self._shifts is not None
-        count = self._counts[token_id]
-        shift = self._bias.get(token_id, 0.0)
-        if count:
-            shift -= self._rules.presence_penalty + self._rules.frequency_penalty * count
-        self._shifts[token_id] = shift

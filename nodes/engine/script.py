@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,7 +34,6 @@ class Passage:
         return Passage(self.token_ids[:length], text, min(self.num_right, length))
 
 
-@dataclass(slots=True)
 class Script:
     """The answers of a recording's target (if draft is None) or of one of its drafts.
 
@@ -43,15 +42,9 @@ class Script:
     change the number of guesses that are rejected anyway.
     """
 
-    recording: Recording
-    draft: int | None
-    _texts: dict[tuple[int, ...], RecordedText] = field(init=False)
-    _prompt_lengths: list[int] = field(init=False)
-    _end_id: int = field(init=False)
-    _no_end_id: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        recording = self.recording
+    def __init__(self, recording: Recording, draft: int | None) -> None:
+        self.recording = recording
+        self.draft = draft
         self._texts = {text.prompt_ids: text for text in recording.texts}
         self._prompt_lengths = sorted({len(prompt) for prompt in self._texts})
         self._end_id = recording.eog_ids[0]

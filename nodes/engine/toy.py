@@ -16,16 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nodes.engine.protocol import (
-    CacheFullError,
-    EngineInfo,
-    InvalidInputError,
-    Logits,
-    Message,
-    SavedPrefix,
-    Span,
-    check_spans,
-)
+from nodes.engine.emulated import EmulatedModel
+from nodes.engine.protocol import EngineInfo, InvalidInputError, Logits, Message, Span
 
 _MASK64 = (1 << 64) - 1
 TOY_EOG = 0
@@ -55,23 +47,22 @@ class ToyConfig:
     pass_s: float = 0.0
 
 
-class ToyModel:
-    """Implements the Model protocol with integers. Token 0 ends a text."""
+class ToyModel(EmulatedModel):
+    """Implements the Model protocol with integers. Token 0 ends a text.
+
+    A sequence has for each position a hash of the tokens up to it.
+    """
+
+    saved_type = np.uint64
 
     def __init__(
         self, config: ToyConfig | None = None, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self.config = config = config or ToyConfig()
         self._sleep = sleep
-        # For each position a hash of the tokens up to it.
-        self._states: list[list[int]] = [[] for _ in range(config.max_sequences)]
         self._ids = np.arange(config.num_vocab, dtype=np.uint64)
         self.num_forward_passes = 0
-
-    @property
-    def info(self) -> EngineInfo:
-        config = self.config
-        return EngineInfo(
+        info = EngineInfo(
             engine="toy",
             model=f"toy-{config.agreement:g}",
             model_hash=f"toy-{config.seed}-{config.agreement:g}",
@@ -87,23 +78,21 @@ class ToyModel:
             can_roll_back=True,
             emulated=True,
         )
+        super().__init__(info)
 
     def forward(self, spans: Sequence[Span]) -> Logits:
-        num_tokens = check_spans(spans, self.info, [len(s) for s in self._states])
-        if num_tokens > self.free_cells():
-            raise CacheFullError(num_tokens, self.free_cells(), self.config.num_cells)
+        self._check(spans)
         self.num_forward_passes += 1
         if self.config.pass_s:
             self._sleep(self.config.pass_s)
-        rows = []
+        rows: list[Logits] = []
         for span in spans:
-            states = self._states[span.seq_id]
-            first_output = len(span.token_ids) - span.num_outputs
-            for index, token_id in enumerate(span.token_ids):
-                before = states[-1] if states else _mix(self.config.seed + 1)
-                states.append(_mix(before ^ _mix(token_id + 0x1234567)))
-                if index >= first_output:
-                    rows.append(self._row(states[-1]))
+            hashes = list(self._sequences[span.seq_id])
+            for token_id in span.token_ids:
+                before = hashes[-1] if hashes else _mix(self.config.seed + 1)
+                hashes.append(_mix(before ^ _mix(token_id + 0x1234567)))
+            self._sequences[span.seq_id] = tuple(hashes)
+            rows += map(self._row, hashes[len(hashes) - span.num_outputs :])
         if not rows:
             return np.empty((0, self.config.num_vocab), dtype=np.float32)
         return np.stack(rows)
@@ -121,48 +110,6 @@ class ToyModel:
         else:
             row[TOY_EOG] = 64.0
         return row
-
-    def truncate(self, seq_id: int, length: int) -> None:
-        states = self._sequence(seq_id)
-        if not 0 <= length <= len(states):
-            raise InvalidInputError(f"sequence {seq_id}: cannot keep {length} of {len(states)}")
-        del states[length:]
-
-    def copy_prefix(self, source: int, target: int, length: int) -> None:
-        if self._sequence(target):
-            raise InvalidInputError(f"sequence {target} is not empty")
-        if not 0 < length <= len(self._sequence(source)):
-            raise InvalidInputError(f"sequence {source} has no {length} positions")
-        self._states[target] = self._states[source][:length]
-
-    def save(self, seq_id: int) -> SavedPrefix:
-        states = self._sequence(seq_id)
-        if not states:
-            raise InvalidInputError(f"sequence {seq_id} is empty")
-        return SavedPrefix(len(states), np.array(states, dtype=np.uint64).view(np.uint8))
-
-    def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
-        if self._sequence(seq_id):
-            raise InvalidInputError(f"sequence {seq_id} is not empty")
-        if not 0 < length <= saved.length:
-            raise InvalidInputError(f"{length} positions wanted, {saved.length} were saved")
-        if saved.length > self.free_cells():
-            raise CacheFullError(saved.length, self.free_cells(), self.config.num_cells)
-        self._states[seq_id] = saved.state.view(np.uint64)[:length].tolist()
-
-    def length(self, seq_id: int) -> int:
-        return len(self._sequence(seq_id))
-
-    def _sequence(self, seq_id: int) -> list[int]:
-        if not 0 <= seq_id < len(self._states):
-            raise InvalidInputError(f"sequence id {seq_id} out of range")
-        return self._states[seq_id]
-
-    def free_cells(self) -> int:
-        return self.config.num_cells - sum(len(s) for s in self._states)
-
-    def close(self) -> None:
-        self._states = [[] for _ in range(self.config.max_sequences)]
 
 
 class ToyTokenizer:

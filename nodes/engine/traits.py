@@ -32,7 +32,7 @@ class ModelTraits:
     """How a model is to be used.
 
     tool_style: The form in which it writes function calls, one of chat.tools.STYLES; "" without a
-    chat template. thinking: How it marks the thinking before an answer, as in chat.thinking; "" if
+    chat template. thinking: How it marks the thinking before an answer, as in metadata.py; "" if
     it does not think. embeds: Whether it computes vectors of texts, and no text.
     """
 

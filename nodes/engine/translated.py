@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nodes.engine.dictionary import MOST_OWN, Dictionary, Vocabulary
+from nodes.engine.dictionary import MOST_OWN, Dictionary
 from nodes.engine.prefix import common_prefix
 from nodes.engine.protocol import (
     EngineError,
@@ -18,6 +18,7 @@ from nodes.engine.protocol import (
     Span,
     check_spans,
 )
+from nodes.engine.vocab import LlamaTokenizer
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class TranslatedModel:
     """
 
     def __init__(
-        self, model: Sequences, own: Vocabulary, target: Vocabulary, vocab_hash: str
+        self, model: Sequences, own: LlamaTokenizer, target: LlamaTokenizer, vocab_hash: str
     ) -> None:
         """Wrap a draft model with vocabulary `own` for a target with vocabulary `target`.
 

@@ -70,11 +70,6 @@ class LlamaTokenizer:
                 token_ids += self._tokens(piece.text, add_special=False, parse_special=True)
         return _not_empty(token_ids)
 
-    @property
-    def _template_text(self) -> str:
-        text = self._llama.llama_model_chat_template(self._model, None)
-        return text.decode("utf-8", "replace") if text else ""
-
     def prepare(self) -> None:
         """Do the work that all conversations need once.
 
@@ -108,13 +103,14 @@ class LlamaTokenizer:
 
     @functools.cached_property
     def _template(self) -> ChatTemplate:
-        if not self._template_text:
+        text = self._llama.llama_model_chat_template(self._model, None)
+        if not text:
             raise InvalidInputError("the model has no chat template: use --raw")
         # Only the sandboxed process imports Jinja2, not the node itself.
         from nodes.engine.chat.template import ChatTemplate
 
         variables = {f"{name}_token": self._special(name) for name in ("bos", "eos")}
-        return ChatTemplate(self._template_text, variables)
+        return ChatTemplate(text.decode("utf-8", "replace"), variables)
 
     @functools.cached_property
     def _controls(self) -> ControlTexts:
@@ -133,6 +129,7 @@ class LlamaTokenizer:
         return text or b""
 
     def piece(self, token_id: int) -> bytes:
+        """Return the bytes that a token adds to the text; b"" for control tokens."""
         piece = self._pieces.get(token_id)
         if piece is None:
             # libllama aborts the process on an id outside the vocabulary.
@@ -164,6 +161,7 @@ class LlamaTokenizer:
         return (int(self._llama.llama_vocab_bos(self._vocab)),)
 
     def eog_token_ids(self) -> frozenset[int]:
+        """Return the tokens that end a text."""
         is_eog = self._llama.llama_vocab_is_eog
         return frozenset(i for i in range(self.num_vocab) if is_eog(self._vocab, i))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
-from nodes.engine.chat.thinking import CLOSE, OPEN, OPENED
+from nodes.engine.metadata import CLOSE, OPEN, OPENED
 from nodes.gateway.answers import Delta
 from nodes.gateway.bodies import compact
 from nodes.gateway.calls import CallReader, Part, until
@@ -173,7 +173,7 @@ class _At(Enum):
 
 
 class ThinkingReader:
-    """Separates a model's thoughts from its answer. kind: one of engine.chat.thinking."""
+    """Separates a model's thoughts from its answer. kind: one of engine.metadata."""
 
     def __init__(self, kind: str) -> None:
         self._at = _At.THOUGHTS if kind == OPENED else _At.START

@@ -14,10 +14,9 @@ from nodes.config.settings import ConfigError, environment
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.server import HttpServer
 from nodes.messages.access import GATEWAY
-from nodes.service.manager import Manager
 from nodes.service.roles import declared, keyring, link_of
 from nodes.service.runtime import raise_file_limit
-from nodes.service.sockets import endpoint_of, inherited
+from nodes.service.systemd import Manager, endpoint_of, inherited
 
 # Equals FileDescriptorName= in the gateway's socket unit.
 SOCKET_NAME: Final = "http"

@@ -18,6 +18,7 @@ from mesh.zmq_transport import ZmqContext
 
 _PREFIX = "airdraft1-"
 _MAX_TOKEN_CHARS = 2048
+_TIMEOUT_S = 10.0
 _RESEND_S = 1.0
 _POLL_S = 0.05
 
@@ -58,9 +59,7 @@ class Invitation:
         return Invitation(endpoint, server_key, KeyPair(public, secret))
 
 
-async def enrol(
-    endpoint: str, keys: ClientKeys, public_key: str, name: str, timeout_s: float = 10.0
-) -> EnrolReply:
+async def enrol(endpoint: str, keys: ClientKeys, public_key: str, name: str) -> EnrolReply:
     """Have the coordinator authorize public_key in place of the key in `keys`.
 
     Raises EnrolError.
@@ -69,7 +68,7 @@ async def enrol(
         transport = context.connect(endpoint, keys)
         request = encode(EnrolRequest(public_key, name))
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(_TIMEOUT_S):
                 asking = asyncio.create_task(_repeat(transport, request))
                 try:
                     while True:
@@ -80,7 +79,7 @@ async def enrol(
                     asking.cancel()
         except (TimeoutError, DecodeError):
             raise EnrolError(
-                f"no answer from {endpoint} within {timeout_s:g} s: is the coordinator running, "
+                f"no answer from {endpoint} within {_TIMEOUT_S:g} s: is the coordinator running, "
                 f"and is the invitation younger than its expiry and unused?"
             ) from None
     if reply.error:

@@ -7,28 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesh import keys
 from mesh.authorized import AuthorizedNodes
 from mesh.endpoints import check_secure, ipc_path, is_loopback, listens
 from mesh.errors import KeysError
-from mesh.keys import (
-    COORDINATOR_FILE,
-    COORDINATOR_KEY_FILE,
-    COORDINATOR_PUBLIC_FILE,
-    NEXT_COORDINATOR_KEY_FILE,
-    NEXT_KEY_FILE,
-    OWN_KEY_FILE,
-    ClientKeys,
-    CoordinatorPublic,
-    KeyPair,
-    KnownCoordinator,
-    read_coordinator,
-    read_key_pair,
-    read_public,
-    write_coordinator,
-    write_key_pair,
-    write_private,
-    write_public,
-)
+from mesh.keys import ClientKeys, CoordinatorPublic, KeyPair, KnownCoordinator
 from mesh.security import ServerKeys, new_key_pair
 from mesh.whole_files import sync_directory
 from nodes.config.settings import LOOPBACK_ENDPOINT
@@ -53,50 +36,50 @@ class Keyring:
     private: str = ""
 
     def own(self) -> KeyPair | None:
-        return self._pair(OWN_KEY_FILE)
+        return self._pair(keys.OWN_KEY_FILE)
 
     def coordinator_pair(self) -> KeyPair | None:
-        return self._pair(COORDINATOR_KEY_FILE)
+        return self._pair(keys.COORDINATOR_KEY_FILE)
 
     def _pair(self, name: str) -> KeyPair | None:
-        if self._is_credential(name):
-            assert self.credentials is not None
-            return read_key_pair(self.credentials / name, is_credential=True)
-        return read_key_pair(self.directory / name)
+        if (path := self._credential(name)) is not None:
+            return keys.read_key_pair(path, is_credential=True)
+        return keys.read_key_pair(self.directory / name)
 
-    def _is_credential(self, name: str) -> bool:
-        return self.credentials is not None and (self.credentials / name).exists()
+    def _credential(self, name: str) -> Path | None:
+        path = self.credentials / name if self.credentials is not None else None
+        return path if path is not None and path.exists() else None
 
     def _keep_pair(self, name: str, pair: KeyPair) -> None:
-        if self._is_credential(name):
+        if self._credential(name) is not None:
             raise KeysError(
                 f"{name} is a credential of this service: change it where its unit loads it from"
             )
-        write_key_pair(self.directory / name, pair)
+        keys.write_key_pair(self.directory / name, pair)
 
     def known_coordinator(self) -> KnownCoordinator | None:
-        return read_coordinator(self.directory / COORDINATOR_FILE)
+        return keys.read_coordinator(self.directory / keys.COORDINATOR_FILE)
 
     def keep_coordinator(self, known: KnownCoordinator) -> None:
-        write_coordinator(self.directory / COORDINATOR_FILE, known)
+        keys.write_coordinator(self.directory / keys.COORDINATOR_FILE, known)
 
     def keep_own(self, pair: KeyPair) -> None:
-        self._keep_pair(OWN_KEY_FILE, pair)
+        self._keep_pair(keys.OWN_KEY_FILE, pair)
 
     def make_next(self) -> KeyPair:
         """Return the pair that will replace this machine's own; it is stored before it is used."""
-        return self._drawn(NEXT_KEY_FILE)
+        return self._drawn(keys.NEXT_KEY_FILE)
 
     def _drawn(self, name: str) -> KeyPair:
-        pair = read_key_pair(self.directory / name)
+        pair = keys.read_key_pair(self.directory / name)
         if pair is None:
             pair = new_key_pair()
-            write_key_pair(self.directory / name, pair)
+            keys.write_key_pair(self.directory / name, pair)
         return pair
 
     def adopt_next(self, pair: KeyPair) -> None:
         self.keep_own(pair)
-        (self.directory / NEXT_KEY_FILE).unlink(missing_ok=True)
+        (self.directory / keys.NEXT_KEY_FILE).unlink(missing_ok=True)
 
     def make_own(self) -> KeyPair:
         """Return this machine's pair; a new one is drawn if there is none."""
@@ -108,7 +91,7 @@ class Keyring:
 
     def make_coordinator_pair(self) -> KeyPair:
         pair = new_key_pair()
-        self._keep_pair(COORDINATOR_KEY_FILE, pair)
+        self._keep_pair(keys.COORDINATOR_KEY_FILE, pair)
         self.publish()
         return pair
 
@@ -116,14 +99,14 @@ class Keyring:
 
     @property
     def public_path(self) -> Path:
-        return (self.public or self.directory) / COORDINATOR_PUBLIC_FILE
+        return (self.public or self.directory) / keys.COORDINATOR_PUBLIC_FILE
 
     def coordinator_public(self) -> CoordinatorPublic | None:
         """Return the public keys of this machine's coordinator, None if it has none.
 
         The secret file is read only if the public one does not exist yet. Raises KeysError.
         """
-        return read_public(self.public_path) or self._public_of_pair()
+        return keys.read_public(self.public_path) or self._public_of_pair()
 
     def _public_of_pair(self) -> CoordinatorPublic | None:
         pair = self.coordinator_pair()
@@ -138,37 +121,37 @@ class Keyring:
         """
         public = self._public_of_pair()
         try:
-            is_current = public == read_public(self.public_path)
+            is_current = public == keys.read_public(self.public_path)
         except KeysError:
             # It is malformed, or others could have changed it.
             is_current = False
         if public is None:
             self.public_path.unlink(missing_ok=True)
         elif not is_current:
-            write_public(self.public_path, public)
+            keys.write_public(self.public_path, public)
 
     def check_room(self) -> None:
         """Raise KeysError if nothing can be written now; call it before irreversible steps."""
         probe = self.directory / ".room"
-        write_private(probe, "#" * 4096)
+        keys.write_private(probe, "#" * 4096)
         probe.unlink(missing_ok=True)
 
     # -- the coordinator's next key ------------------------------------------------------------
 
     def make_next_coordinator_pair(self) -> KeyPair:
         """Return the pair the coordinator will change to; a running one announces it to members."""
-        if self._is_credential(COORDINATOR_KEY_FILE):
+        if self._credential(keys.COORDINATOR_KEY_FILE) is not None:
             raise KeysError(
-                f"{COORDINATOR_KEY_FILE} is a credential of this service: rotate it where its "
+                f"{keys.COORDINATOR_KEY_FILE} is a credential of this service: rotate it where its "
                 f"unit loads it from"
             )
-        pair = self._drawn(NEXT_COORDINATOR_KEY_FILE)
+        pair = self._drawn(keys.NEXT_COORDINATOR_KEY_FILE)
         self.publish()
         return pair
 
     def next_coordinator_key(self, in_use: str) -> str:
         """Return the public key that a coordinator using `in_use` will change to, "" if none."""
-        pair = read_key_pair(self.directory / NEXT_COORDINATOR_KEY_FILE)
+        pair = keys.read_key_pair(self.directory / keys.NEXT_COORDINATOR_KEY_FILE)
         # After the next pair became the present one, the coordinator uses the old key until it
         # restarts.
         pair = pair or self.coordinator_pair()
@@ -182,18 +165,18 @@ class Keyring:
         return lambda: self.next_coordinator_key(in_use)
 
     def adopt_next_coordinator_pair(self) -> KeyPair:
-        path = self.directory / NEXT_COORDINATOR_KEY_FILE
-        pair = read_key_pair(path)
+        path = self.directory / keys.NEXT_COORDINATOR_KEY_FILE
+        pair = keys.read_key_pair(path)
         if pair is None:
             raise KeysError("no rotation has begun: run `airdraft keys rotate-coordinator` first")
         # The rename is atomic: readers see the key either as the next or as the present one.
-        path.replace(self.directory / COORDINATOR_KEY_FILE)
+        path.replace(self.directory / keys.COORDINATOR_KEY_FILE)
         sync_directory(self.directory)
         self.publish()
         return pair
 
     def drop_next_coordinator_pair(self) -> None:
-        (self.directory / NEXT_COORDINATOR_KEY_FILE).unlink(missing_ok=True)
+        (self.directory / keys.NEXT_COORDINATOR_KEY_FILE).unlink(missing_ok=True)
         self.publish()
 
     def _keeper(self, endpoint: str) -> Callable[[str, str], None]:

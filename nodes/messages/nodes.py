@@ -214,7 +214,7 @@ class ProbeRequest:
 
 @message(30)
 class ProbeReply:
-    """digest: SHA-256, in hex, of logits and sampled tokens; see nodes/engine/probe.py."""
+    """digest: SHA-256, in hex, of logits and sampled tokens; see nodes/engine/selftest.py."""
 
     seed: Id
     digest: Annotated[str, MaxLen(64)]

@@ -20,11 +20,10 @@ from nodes.client.client import Client
 from nodes.config.settings import CoordinatorConfig, EngineSettings, LimitSettings, environment
 from nodes.coordinator.service import Coordinator
 from nodes.keys.keyring import default_keyring
-from nodes.scheduler.planning import MODES, Mode
-from nodes.service.child import Child, node_command, start_child
 from nodes.service.restarting import Restarts
 from nodes.service.roles import warn_of_others
 from nodes.service.runtime import last_act
+from nodes.service.supervision import Child, node_command, start_child
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +164,6 @@ async def local_mesh(
     listen: str | None = None,
     limits: LimitSettings | None = None,
     role: str = "client",
-    mode: Mode = MODES["auto"],
     status: Callable[[str], None] = lambda _line: None,
     restarts: bool = False,
     tell: Callable[[str], None] = logger.warning,
@@ -173,7 +171,7 @@ async def local_mesh(
     """Start a mesh, wait until it can serve, and stop it at the end of the block.
 
     lookup: Whether targets also guess by prompt lookup. listen: The endpoint to bind; None binds a
-    socket file in a private directory. limits, mode: Those of the coordinator. role: The client's
+    socket file in a private directory. limits: Those of the coordinator. role: The client's
     role. status, restarts, tell: As in LocalMesh. Raises NodeFailedError if a node never joins.
     """
     ring = default_keyring(environment())
@@ -188,7 +186,6 @@ async def local_mesh(
             authorized=ring.authorized if secured is not None else None,
             next_key=ring.next_key_reader(secured),
             limits=limits,
-            mode=mode,
         )
         if secured is None:
             # After the bind: if that fails, the error is the only line.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mesh.endpoints import check_connect, ipc_path
 from mesh.errors import KeysError
 from mesh.keys import ClientKeys
+from mesh.transport import ClientTransport
 from mesh.zmq_transport import ZmqContext
 from nodes.config.class_weights import parsed_weights
 from nodes.config.settings import (
@@ -20,22 +21,22 @@ from nodes.config.settings import (
     CoordinatorConfig,
     DraftConfig,
     LinkSettings,
+    NodeConfig,
     TargetConfig,
     environment,
 )
 from nodes.engine.calibrate import Progress
 from nodes.engine.embedding import EmbeddingModel
-from nodes.engine.emulation import OpenedReplay
 from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import OpenedModel
-from nodes.engine.sandbox.users import GrammarCheck
+from nodes.engine.replay import OpenedReplay
+from nodes.engine.sandbox.process import GrammarCheck
 from nodes.keys.home import make_private
 from nodes.keys.keyring import Keyring, keyring_of
 from nodes.messages import LinkFields
-from nodes.service.manager import Manager
 from nodes.service.runtime import end_at_once, raise_file_limit
-from nodes.service.sockets import endpoint_of, inherited
 from nodes.service.supervision import Parent, parent_gone
+from nodes.service.systemd import Manager, endpoint_of, inherited
 from nodes.worker.engines import (
     calibration_of,
     in_tokens_of_targets,
@@ -129,17 +130,8 @@ async def run_target(
     config: TargetConfig, *, parent: Parent | None = None, progress: Progress | None = None
 ) -> None:
     """Load the model, join and serve until cancelled or until the parent is gone."""
-    async with parent_gone(parent) as gone:
-        await _run_target(config, parent, progress, gone)
-
-
-async def _run_target(
-    config: TargetConfig,
-    parent: Parent | None,
-    progress: Progress | None,
-    gone: asyncio.Future[Any],
-) -> None:
     from nodes.engine.grammar import Grammars
+    from nodes.target.embedding import EmbeddingNode
     from nodes.target.node import TargetNode
 
     if config.engine.vocabulary:
@@ -148,72 +140,43 @@ async def _run_target(
         )
     endpoint, keys = link_of(config.connect, config.keys)
     hash_of = hash_file if parent is None else parent.hash_file
-    opened = await _opened(partial(open_target, config.engine, progress, hash_of), gone)
-    if isinstance(opened, EmbeddingModel):
-        await _run_embedding(config, (endpoint, keys), opened, parent, gone)
-        return
-    if isinstance(opened, OpenedReplay) and opened.model.config.draft:
-        raise ConfigError(
-            f"engine.model = {config.engine.model!r}: for a target the file must not have the key "
-            f"draft"
-        )
-    tokenizer = tokenizer_of(opened)
-    if isinstance(opened, OpenedModel):
-        opened.model.tokenizer.start()
-    check = GrammarCheck(tokenizer, opened.model.info)
-    with contextlib.closing(opened.model), contextlib.closing(check), ZmqContext() as context:
-        node = TargetNode(
-            context.connect(endpoint, keys, interactive=bool(config.link.air)),
-            opened.model,
-            tokenizer,
-            opened.costs,
-            endpoint=endpoint,
-            node=config.name,
-            join_timeout_s=config.join_timeout_s,
-            declared=declared(config.link),
-            prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
-            grammars=Grammars(tokenizer, opened.model.info, check),
-        )
-        await _serve(node, parent, gone)
-
-
-async def _run_embedding(
-    config: TargetConfig,
-    link: tuple[str, ClientKeys | None],
-    model: EmbeddingModel,
-    parent: Parent | None,
-    gone: asyncio.Future[Any],
-) -> None:
-    from nodes.target.embedding import EmbeddingNode
-
-    endpoint, keys = link
-    model.tokenizer.start()
-    with contextlib.closing(model), ZmqContext() as context:
-        node = EmbeddingNode(
-            context.connect(endpoint, keys, interactive=bool(config.link.air)),
-            model,
-            endpoint=endpoint,
-            node=config.name,
-            join_timeout_s=config.join_timeout_s,
-            declared=declared(config.link),
-        )
-        await _serve(node, parent, gone)
+    async with parent_gone(parent) as gone:
+        opened = await _opened(partial(open_target, config.engine, progress, hash_of), gone)
+        with contextlib.ExitStack() as stack:
+            if isinstance(opened, EmbeddingModel):
+                opened.tokenizer.start()
+                stack.enter_context(contextlib.closing(opened))
+                transport = _connected(stack, config, endpoint, keys)
+                embedding = EmbeddingNode(transport, opened, **_joining(config, endpoint))
+                await _serve(embedding, parent, gone)
+                return
+            if isinstance(opened, OpenedReplay) and opened.model.config.draft:
+                raise ConfigError(
+                    f"engine.model = {config.engine.model!r}: for a target the file must not have "
+                    f"the key draft"
+                )
+            tokenizer = tokenizer_of(opened)
+            if isinstance(opened, OpenedModel):
+                opened.model.tokenizer.start()
+            check = GrammarCheck(tokenizer, opened.model.info)
+            stack.enter_context(contextlib.closing(opened.model))
+            stack.enter_context(contextlib.closing(check))
+            node = TargetNode(
+                _connected(stack, config, endpoint, keys),
+                opened.model,
+                tokenizer,
+                opened.costs,
+                prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
+                grammars=Grammars(tokenizer, opened.model.info, check),
+                **_joining(config, endpoint),
+            )
+            await _serve(node, parent, gone)
 
 
 async def run_draft(
     config: DraftConfig, *, parent: Parent | None = None, progress: Progress | None = None
 ) -> None:
     """Load the model, join and serve until cancelled or until the parent is gone."""
-    async with parent_gone(parent) as gone:
-        await _run_draft(config, parent, progress, gone)
-
-
-async def _run_draft(
-    config: DraftConfig,
-    parent: Parent | None,
-    progress: Progress | None,
-    gone: asyncio.Future[Any],
-) -> None:
     from nodes.draft.node import DraftNode
     from nodes.draft.state import DraftState
     from nodes.engine.grammar import Grammars
@@ -224,31 +187,42 @@ async def _run_draft(
         )
     endpoint, keys = link_of(config.connect, config.keys)
     hash_of = hash_file if parent is None else parent.hash_file
-    opened = await _opened(
-        partial(open_engine, config.engine, progress, hash_of, is_draft=True), gone
-    )
-    if isinstance(opened, OpenedReplay) and not opened.model.config.draft:
-        raise ConfigError(
-            f"engine.model = {config.engine.model!r}: for a draft node the file needs the key draft"
-        )
-    calibration = calibration_of(opened.model)
-    model, pieces = in_tokens_of_targets(opened, config.engine)
-    check = GrammarCheck(pieces, model.info)
-    grammars = Grammars(pieces, model.info, check)
-    with contextlib.closing(opened.model), contextlib.closing(check), ZmqContext() as context:
-        transport = context.connect(endpoint, keys, interactive=bool(config.link.air))
-        known = model.info, opened.costs
-        state = DraftState(model, calibration, grammars)
-        node = DraftNode(
-            transport,
-            state,
-            *known,
-            endpoint=endpoint,
-            node=config.name,
-            join_timeout_s=config.join_timeout_s,
-            declared=declared(config.link),
-        )
-        await _serve(node, parent, gone)
+    load = partial(open_engine, config.engine, progress, hash_of, is_draft=True)
+    async with parent_gone(parent) as gone:
+        opened = await _opened(load, gone)
+        if isinstance(opened, OpenedReplay) and not opened.model.config.draft:
+            raise ConfigError(
+                f"engine.model = {config.engine.model!r}: for a draft node the file needs the key "
+                f"draft"
+            )
+        calibration = calibration_of(opened.model)
+        model, pieces = in_tokens_of_targets(opened, config.engine)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.closing(opened.model))
+            check = stack.enter_context(contextlib.closing(GrammarCheck(pieces, model.info)))
+            grammars = Grammars(pieces, model.info, check)
+            state = DraftState(model, calibration, grammars)
+            transport = _connected(stack, config, endpoint, keys)
+            joining = _joining(config, endpoint)
+            node = DraftNode(transport, state, model.info, opened.costs, **joining)
+            await _serve(node, parent, gone)
+
+
+def _connected(
+    stack: contextlib.ExitStack, config: NodeConfig, endpoint: str, keys: ClientKeys | None
+) -> ClientTransport:
+    context = stack.enter_context(ZmqContext())
+    return context.connect(endpoint, keys, interactive=bool(config.link.air))
+
+
+def _joining(config: NodeConfig, endpoint: str) -> dict[str, Any]:
+    """Return the arguments with which every node joins the mesh."""
+    return {
+        "endpoint": endpoint,
+        "node": config.name,
+        "join_timeout_s": config.join_timeout_s,
+        "declared": declared(config.link),
+    }
 
 
 def keyring(directory: str) -> Keyring:

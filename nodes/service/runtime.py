@@ -29,8 +29,7 @@ from nodes.catalog import CatalogError, ModelNameError
 from nodes.client.client import RequestFailedError
 from nodes.config.settings import ConfigError, environment
 from nodes.engine.protocol import EngineError
-from nodes.service.journald import JournalFormatter, is_journal
-from nodes.service.manager import Manager
+from nodes.service.systemd import JournalFormatter, Manager, is_journal
 from nodes.worker.link import LostCoordinatorError, NoCoordinatorError, RefusedError
 
 logger = logging.getLogger(__name__)
@@ -302,17 +301,3 @@ def _print_figures() -> None:
             file=sys.stderr,
             flush=True,
         )
-
-
-async def stdin_closed() -> None:
-    """Wait until standard input ends, which shows a supervised node that its parent is gone."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-    )
-    try:
-        while await reader.read(4096):
-            pass
-    finally:
-        transport.close()

@@ -77,9 +77,9 @@ def shipped_directory() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "systemd"
 
 
-def files_for(places: Places, command: str, directory: Path | None = None) -> list[Shipped]:
+def files_for(places: Places, command: str) -> list[Shipped]:
     """Return the files to install: units that start `command`, and samples of settings."""
-    directory = directory or shipped_directory()
+    directory = shipped_directory()
     found = []
     for path in sorted(directory.iterdir()):
         if path.suffix in _SUFFIXES:

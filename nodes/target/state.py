@@ -9,8 +9,8 @@ import itertools
 from collections.abc import Sequence
 
 from nodes.engine.grammar import Grammars
-from nodes.engine.probe import probe_digest
 from nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
+from nodes.engine.selftest import probe_digest
 from nodes.messages import MAX_TOP_LOGPROBS, TokenScores
 from nodes.target.composing import (
     NOTHING,

@@ -22,21 +22,14 @@ class Point:
     acceptance: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Sums:
-    epoch: str
-    at_s: float
-    num_tokens: int
-    num_guesses: int
-    num_accepted: int
-
-
 class History:
     """Points of a second or more each. A restart of the coordinator begins a new history."""
 
     def __init__(self) -> None:
         self._points: deque[Point] = deque(maxlen=round(KEPT_S / STEP_S))
-        self._last: _Sums | None = None
+        self._epoch: str | None = None
+        # The time of the last point, and its sums of tokens, verified guesses and accepted ones.
+        self._last = 0.0, 0, 0, 0
 
     def __iter__(self) -> Iterator[Point]:
         return iter(self._points)
@@ -45,29 +38,22 @@ class History:
         return len(self._points)
 
     def add(self, status: Status) -> None:
-        new, last = _sums(status), self._last
-        if last is None or new.epoch != last.epoch:
+        counts = [target.counts for target in status.targets]
+        num_tokens = sum(sum(count.tokens.values()) for count in counts)
+        num_guesses = sum(sum(count.made) for count in counts)
+        num_accepted = sum(sum(count.accepted) for count in counts)
+        last_s, last_tokens, last_guesses, last_accepted = self._last
+        seconds = status.at_s - last_s
+        if status.epoch != self._epoch:
             self._points.clear()
-            self._last = new
+            self._epoch = status.epoch
+        # Otherwise the document is the same one, or less than a step has passed.
+        elif seconds >= STEP_S:
+            new_guesses = num_guesses - last_guesses
+            # The sums may decrease, because the counters of a forgotten target are missing.
+            rate = max(0.0, (num_tokens - last_tokens) / seconds)
+            share = (num_accepted - last_accepted) / new_guesses if new_guesses > 0 else None
+            self._points.append(Point(status.at_s, rate, share))
+        else:
             return
-        seconds = new.at_s - last.at_s
-        # The document is the same one, or less than a step has passed.
-        if seconds < STEP_S:
-            return
-        num_guesses = new.num_guesses - last.num_guesses
-        # The sums may decrease, because the counters of a forgotten target are missing.
-        rate = max(0.0, (new.num_tokens - last.num_tokens) / seconds)
-        share = (new.num_accepted - last.num_accepted) / num_guesses if num_guesses > 0 else None
-        self._points.append(Point(new.at_s, rate, share))
-        self._last = new
-
-
-def _sums(status: Status) -> _Sums:
-    counts = [target.counts for target in status.targets]
-    return _Sums(
-        status.epoch,
-        status.at_s,
-        sum(sum(count.tokens.values()) for count in counts),
-        sum(sum(count.made) for count in counts),
-        sum(sum(count.accepted) for count in counts),
-    )
+        self._last = status.at_s, num_tokens, num_guesses, num_accepted

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
+
+from nodes.telemetry.trace.records import PassRecord, Record
 
 # pass: the seconds of a pass of the target. plan: the weighted sum over streams of seconds a token,
 # by which plans are compared.
@@ -52,3 +54,25 @@ class StageErrors:
             return ErrorFigures()
         median, p95 = np.quantile(np.array(errors), (0.5, 0.95))
         return ErrorFigures(self._num_seen[stage], float(median), float(p95))
+
+
+def errors_of(records: Iterable[Record]) -> StageErrors:
+    """Return the errors of passes; records do not have the observed prices of plans."""
+    errors = StageErrors()
+    for record in records:
+        if isinstance(record, PassRecord):
+            errors.observe("pass", record.pass_s, record.predicted_s)
+    return errors
+
+
+def errors_text(errors: StageErrors) -> str:
+    """Return a table with a row for each stage that has cases; "" if there are none."""
+    figures = errors.figures()
+    rows = [
+        f"{stage:<6}{figures[stage].num_seen:>8}{figures[stage].median:>10.1%}"
+        f"{figures[stage].p95:>10.1%}"
+        for stage in STAGES
+        if figures[stage].num_seen
+    ]
+    head = f"{'stage':<6}{'number':>8}{'median':>10}{'p95':>10}  errors of predicted times"
+    return "\n".join([head, *rows]) if rows else ""

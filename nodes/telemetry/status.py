@@ -1,8 +1,8 @@
 """The status document, which describes the state of a mesh for all programs that display it.
 
-docs/reference/metrics-and-status.md is generated from these classes. Each docstring has a line for
-each field, which begins with the field's name. The document has names of nodes and models, ids of
-streams, counts and times, but no tokens, texts or identities of users.
+docs/reference/metrics-and-status.md is generated from these classes and the comments at their
+fields. The document has names of nodes and models, ids of streams, counts and times, but no tokens,
+texts or identities of users.
 """
 
 from __future__ import annotations
@@ -20,403 +20,255 @@ Labels = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class CostPoint:
-    """The time of a pass of a given size.
+    """The time of a pass of a given size."""
 
-    num_tokens: The number of tokens in the pass.
-    calibrated_s: Its time when the node was calibrated.
-    now_s: Its time as observed since.
-    """
-
-    num_tokens: int
-    calibrated_s: float
-    now_s: float
+    num_tokens: int  #: The number of tokens in the pass.
+    calibrated_s: float  #: Its time when the node was calibrated.
+    now_s: float  #: Its time as observed since.
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """A node that is in the mesh, or left it within the last 300 s.
+    """A node that is in the mesh, or left it within the last 300 s."""
 
-    name: The node's name in the mesh.
-    role: `target` or `draft`.
-    model: The name of its model.
-    engine: The engine that runs it.
-    exact: Whether it computes the same bits in every batch.
-    emulated: Whether its times are those of a device that is not there.
-    state: `ok`; `silent` after three heartbeat intervals without a message; `left`.
-    reason: Why it left, otherwise empty.
-    silent_s: The time since its last message, or since it left.
-    joined_s: The time since it joined.
-    rtt_s: The round trip to it; null if unknown.
-    rate_bps: The rate of the link to it, in bit/s; null if unknown or without a limit.
-    rate_is: Whether that rate is `declared`, `measured` or `unknown`.
-    medium: The medium that it shares, empty for none.
-    num_streams: The streams that a target serves, or that a draft node follows.
-    max_streams: The most streams that it serves at a time.
-    used_cells: The cells of its cache that are taken; for targets only.
-    num_cells: The cells of its cache.
-    busy: The fraction of the window in which it worked.
-    busy_s: The seconds that it worked, as it reported them: the passes of a target that committed
-        something, and the passes of a draft node up to its last message with guesses.
-    bytes_in: The bytes that came from it.
-    bytes_out: The bytes that went to it.
-    costs: The times of passes of several sizes.
-    model_hash: The SHA-256 of its model file.
-    numerics_class: Its numerics class. A `~` in it means that the target's answer to the
-        coordinator's probe was not that of the class; the digits after it are from that answer.
-    """
-
-    name: str
-    role: str
-    model: str
-    engine: str
-    exact: bool
-    emulated: bool
-    state: str
-    reason: str
-    silent_s: float
-    joined_s: float
-    rtt_s: float | None
+    name: str  #: The node's name in the mesh.
+    role: str  #: `target` or `draft`.
+    model: str  #: The name of its model.
+    engine: str  #: The engine that runs it.
+    exact: bool  #: Whether it computes the same bits in every batch.
+    emulated: bool  #: Whether its times are those of a device that is not there.
+    state: str  #: `ok`; `silent` after three heartbeat intervals without a message; `left`.
+    reason: str  #: Why it left, otherwise empty.
+    silent_s: float  #: The time since its last message, or since it left.
+    joined_s: float  #: The time since it joined.
+    rtt_s: float | None  #: The round trip to it; null if unknown.
+    #: The rate of the link to it, in bit/s; null if unknown or without a limit.
     rate_bps: float | None
-    rate_is: str
-    medium: str
-    num_streams: int
-    max_streams: int
-    used_cells: int
-    num_cells: int
-    busy: float
+    rate_is: str  #: Whether that rate is `declared`, `measured` or `unknown`.
+    medium: str  #: The medium that it shares, empty for none.
+    num_streams: int  #: The streams that a target serves, or that a draft node follows.
+    max_streams: int  #: The most streams that it serves at a time.
+    used_cells: int  #: The cells of its cache that are taken; for targets only.
+    num_cells: int  #: The cells of its cache.
+    busy: float  #: The fraction of the window in which it worked.
+    #: The seconds that it worked, as it reported them: the passes of a target that committed
+    #: something, and the passes of a draft node up to its last message with guesses.
     busy_s: float
-    bytes_in: int
-    bytes_out: int
-    costs: tuple[CostPoint, ...]
-    model_hash: str
+    bytes_in: int  #: The bytes that came from it.
+    bytes_out: int  #: The bytes that went to it.
+    costs: tuple[CostPoint, ...]  #: The times of passes of several sizes.
+    model_hash: str  #: The SHA-256 of its model file.
+    #: Its numerics class. A `~` in it means that the target's answer to the coordinator's probe was
+    #: not that of the class; the digits after it are from that answer.
     numerics_class: str
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """One choice of a request.
+    """One choice of a request."""
 
-    stream_id: The stream's number.
-    client: An alias of the client that sent the request.
-    user: An alias of the client's user, empty if the request names none.
-    priority: The request's priority.
-    target: The target that serves it, empty while it waits.
-    draft: The draft node that follows it and guesses for it, empty if none does.
-    phase: `waiting` for a place; `reading`, while the target reads the prompt; `decoding`; `parked`
-        when the target took it out of its cache to make room.
-    num_prompt_tokens: The tokens of its prompt.
-    num_tokens: The tokens that were committed.
-    max_tokens: The most tokens that its client wants.
-    gamma: The guesses that its last pass took; 0 for a plain pass.
-    acceptance: The estimated chance that a guess of its draft node is right.
-    plain: Why its last pass took no guesses, as a label; empty if it took some.
-    reason: The same reason as a line with the figures that decided it, for the first 64 streams.
-    tokens_per_s: Its speed over the window.
-    age_s: The time since its request arrived.
-    num_rounds: Its passes that took guesses.
-    num_draft_tokens: The guesses that its passes took.
-    num_accepted_tokens: Those of them that were accepted.
-    """
-
-    stream_id: int
-    client: str
-    user: str
-    priority: int
-    target: str
-    draft: str
+    stream_id: int  #: The stream's number.
+    client: str  #: An alias of the client that sent the request.
+    user: str  #: An alias of the client's user, empty if the request names none.
+    priority: int  #: The request's priority.
+    target: str  #: The target that serves it, empty while it waits.
+    draft: str  #: The draft node that follows it and guesses for it, empty if none does.
+    #: `waiting` for a place; `reading`, while the target reads the prompt; `decoding`; `parked`
+    #: when the target took it out of its cache to make room.
     phase: str
-    num_prompt_tokens: int
-    num_tokens: int
-    max_tokens: int
-    gamma: int
-    acceptance: float
-    plain: str
+    num_prompt_tokens: int  #: The tokens of its prompt.
+    num_tokens: int  #: The tokens that were committed.
+    max_tokens: int  #: The most tokens that its client wants.
+    gamma: int  #: The guesses that its last pass took; 0 for a plain pass.
+    acceptance: float  #: The estimated chance that a guess of its draft node is right.
+    plain: str  #: Why its last pass took no guesses, as a label; empty if it took some.
+    #: The same reason as a line with the figures that decided it, for the first 64 streams.
     reason: str
-    tokens_per_s: float
-    age_s: float
-    num_rounds: int
-    num_draft_tokens: int
-    num_accepted_tokens: int
+    tokens_per_s: float  #: Its speed over the window.
+    age_s: float  #: The time since its request arrived.
+    num_rounds: int  #: Its passes that took guesses.
+    num_draft_tokens: int  #: The guesses that its passes took.
+    num_accepted_tokens: int  #: Those of them that were accepted.
 
 
 @dataclass(frozen=True, slots=True)
 class WaitingStatus:
-    """The streams and requests that wait for a place on a target.
+    """The streams and requests that wait for a place on a target."""
 
-    num_streams: The streams that have no place.
-    num_tokenizing: The requests whose text is not tokenized yet.
-    oldest_s: How long the first of the streams has waited.
-    by_priority: The waiting streams by priority.
-    """
-
-    num_streams: int
-    num_tokenizing: int
-    oldest_s: float
-    by_priority: Labels
+    num_streams: int  #: The streams that have no place.
+    num_tokenizing: int  #: The requests whose text is not tokenized yet.
+    oldest_s: float  #: How long the first of the streams has waited.
+    by_priority: Labels  #: The waiting streams by priority.
 
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """A group of streams that wait for each other's guesses and are verified together.
+    """A group of streams that wait for each other's guesses and are verified together."""
 
-    stream_ids: The streams of the group.
-    gammas: The guesses that each of them takes, in the same order.
-    draft_s: The predicted time in which the guesses are made.
-    air_s: The predicted time that its messages occupy the links.
-    verify_s: The predicted time of the target's pass.
-    round_s: The predicted cycle time of the group.
-    num_tokens: The tokens of the pass.
-    """
-
-    stream_ids: tuple[int, ...]
-    gammas: tuple[int, ...]
-    draft_s: float
-    air_s: float
-    verify_s: float
-    round_s: float
-    num_tokens: int
+    stream_ids: tuple[int, ...]  #: The streams of the group.
+    gammas: tuple[int, ...]  #: The guesses that each of them takes, in the same order.
+    draft_s: float  #: The predicted time in which the guesses are made.
+    air_s: float  #: The predicted time that its messages occupy the links.
+    verify_s: float  #: The predicted time of the target's pass.
+    round_s: float  #: The predicted cycle time of the group.
+    num_tokens: int  #: The tokens of the pass.
 
 
 @dataclass(frozen=True, slots=True)
 class PlanStatus:
-    """The plan in force. A price is the weighted sum over streams of seconds a token.
+    """The plan in force. A price is the weighted sum over streams of seconds a token."""
 
-    policy: `flow` for open flow, in which no stream waits for another, otherwise the policy that
-        made the groups.
-    batches: The groups, empty in open flow.
-    plain: The streams that are decoded plainly beside the groups.
-    bound: What limits the groups; empty in open flow.
-    tokens_per_s: The predicted speed of the groups; 0 in open flow.
-    open_price_s: The last predicted price of open flow; 0 if unknown.
-    grouped_price_s: The last predicted price of the best groups; 0 if unknown.
-    """
-
+    #: `flow` for open flow, in which no stream waits for another, otherwise the policy that made
+    #: the groups.
     policy: str
-    batches: tuple[BatchStatus, ...]
-    plain: tuple[int, ...]
-    bound: str
-    tokens_per_s: float
-    open_price_s: float
-    grouped_price_s: float
+    batches: tuple[BatchStatus, ...]  #: The groups, empty in open flow.
+    plain: tuple[int, ...]  #: The streams that are decoded plainly beside the groups.
+    bound: str  #: What limits the groups; empty in open flow.
+    tokens_per_s: float  #: The predicted speed of the groups; 0 in open flow.
+    open_price_s: float  #: The last predicted price of open flow; 0 if unknown.
+    grouped_price_s: float  #: The last predicted price of the best groups; 0 if unknown.
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorStatus:
-    """How far predictions were off: |observed - predicted| / predicted, of 1,000 cases at most.
+    """How far predictions were off: |observed - predicted| / predicted, of 1,000 cases at most."""
 
-    num_seen: The number of cases.
-    median: Their median.
-    p95: Their 95th percentile.
-    """
-
-    num_seen: int
-    median: float
-    p95: float
+    num_seen: int  #: The number of cases.
+    median: float  #: Their median.
+    p95: float  #: Their 95th percentile.
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedStatus:
-    """Observations of a target over the window.
+    """Observations of a target over the window."""
 
-    tokens_per_s: The tokens committed in a second.
-    passes_per_s: The passes in a second.
-    price_s: The price as observed; 0 while too little is known.
-    errors: The errors of predictions by stage: `pass` and `plan`.
-    """
-
-    tokens_per_s: float
-    passes_per_s: float
-    price_s: float
-    errors: dict[str, ErrorStatus]
+    tokens_per_s: float  #: The tokens committed in a second.
+    passes_per_s: float  #: The passes in a second.
+    price_s: float  #: The price as observed; 0 while too little is known.
+    errors: dict[str, ErrorStatus]  #: The errors of predictions by stage: `pass` and `plan`.
 
 
 @dataclass(frozen=True, slots=True)
 class RatioStatus:
-    """A histogram of observed over predicted times.
+    """A histogram of observed over predicted times."""
 
-    counts: The cases up to each of `ratio_bounds`, and those above the last one.
-    total: The sum of the ratios.
-    """
-
+    #: The cases up to each of `ratio_bounds`, and those above the last one.
     counts: tuple[int, ...]
-    total: float
+    total: float  #: The sum of the ratios.
 
 
 @dataclass(frozen=True, slots=True)
 class CountStatus:
-    """Counters of a target since the coordinator started.
+    """Counters of a target since the coordinator started."""
 
-    tokens: The committed tokens by what made them: `accepted` guesses, the target's own token after
-        a wrong guess (`corrected`) or after right ones (`bonus`), and `plain` ones.
-    made: The guesses that passes took, by position in the stream's round.
-    judged: Those before which all guesses of the round were accepted, by position. The acceptance
-        at a position is accepted / judged.
-    accepted: Those that were accepted, by position.
-    gammas: The passes of a stream by the guesses that they took; plain passes are at 0.
-    plain_steps: The passes of a stream without guesses, by label.
-    guesses: What became of guesses, by label.
-    num_compared: The guesses of draft nodes that were compared with the text, whether a pass took
-        them or not; each chain counts up to its first wrong guess.
-    num_right: Those of them that were right.
-    num_messages: The messages with guesses that arrived from draft nodes.
-    num_parked: The streams that were parked to make room in the cache.
-    num_reopened: The streams that were opened again because a message was lost.
-    num_texts: The prompts that the target took in.
-    num_texts_reused: Those prompts of which a part was in its caches.
-    tokens_read: The prompt tokens that the target computed.
-    tokens_reused: The prompt tokens that it found in its caches.
-    num_passes: The passes that committed something.
-    pass_s: The seconds of these passes.
-    ratios: Histograms of observed over predicted times, by stage: `pass` and `plan`.
-    """
-
+    #: The committed tokens by what made them: `accepted` guesses, the target's own token after a
+    #: wrong guess (`corrected`) or after right ones (`bonus`), and `plain` ones.
     tokens: Labels
-    made: tuple[int, ...]
+    made: tuple[int, ...]  #: The guesses that passes took, by position in the stream's round.
+    #: Those before which all guesses of the round were accepted, by position. The acceptance at a
+    #: position is accepted / judged.
     judged: tuple[int, ...]
-    accepted: tuple[int, ...]
+    accepted: tuple[int, ...]  #: Those that were accepted, by position.
+    #: The passes of a stream by the guesses that they took; plain passes are at 0.
     gammas: tuple[int, ...]
-    plain_steps: Labels
-    guesses: Labels
+    plain_steps: Labels  #: The passes of a stream without guesses, by label.
+    guesses: Labels  #: What became of guesses, by label.
+    #: The guesses of draft nodes that were compared with the text, whether a pass took them or not;
+    #: each chain counts up to its first wrong guess.
     num_compared: int
-    num_right: int
-    num_messages: int
-    num_parked: int
-    num_reopened: int
-    num_texts: int
-    num_texts_reused: int
-    tokens_read: int
-    tokens_reused: int
-    num_passes: int
-    pass_s: float
+    num_right: int  #: Those of them that were right.
+    num_messages: int  #: The messages with guesses that arrived from draft nodes.
+    num_parked: int  #: The streams that were parked to make room in the cache.
+    num_reopened: int  #: The streams that were opened again because a message was lost.
+    num_texts: int  #: The prompts that the target took in.
+    num_texts_reused: int  #: Those prompts of which a part was in its caches.
+    tokens_read: int  #: The prompt tokens that the target computed.
+    tokens_reused: int  #: The prompt tokens that it found in its caches.
+    num_passes: int  #: The passes that committed something.
+    pass_s: float  #: The seconds of these passes.
+    #: Histograms of observed over predicted times, by stage: `pass` and `plan`.
     ratios: dict[str, RatioStatus]
 
 
 @dataclass(frozen=True, slots=True)
 class SpanStatus:
-    """A moment of the last 10 s, on the clock of `at_s`; 320 of a target at most.
+    """A moment of the last 10 s, on the clock of `at_s`; 320 of a target at most."""
 
-    stage: `pass` for a pass of the target, `guesses` for a message of a draft node, which takes no
-        time.
-    node: The node that did it.
-    start_s: When it began.
-    end_s: When it ended.
-    num_tokens: The tokens in it.
-    num_guesses: Those of them that were guesses.
-    """
-
+    #: `pass` for a pass of the target, `guesses` for a message of a draft node, which takes no
+    #: time.
     stage: str
-    node: str
-    start_s: float
-    end_s: float
-    num_tokens: int
-    num_guesses: int
+    node: str  #: The node that did it.
+    start_s: float  #: When it began.
+    end_s: float  #: When it ended.
+    num_tokens: int  #: The tokens in it.
+    num_guesses: int  #: Those of them that were guesses.
 
 
 @dataclass(frozen=True, slots=True)
 class TargetStatus:
-    """A target and its streams. One that has left keeps its counters.
+    """A target and its streams. One that has left keeps its counters."""
 
-    name: The target's name.
-    plan: The plan in force; null when the target has left.
-    observed: The observations of it; null when the target has left.
-    counts: Its counters.
-    spans: Its passes and the messages with guesses of the last 10 s.
-    """
-
-    name: str
-    plan: PlanStatus | None
-    observed: ObservedStatus | None
-    counts: CountStatus
-    spans: tuple[SpanStatus, ...]
+    name: str  #: The target's name.
+    plan: PlanStatus | None  #: The plan in force; null when the target has left.
+    observed: ObservedStatus | None  #: The observations of it; null when the target has left.
+    counts: CountStatus  #: Its counters.
+    spans: tuple[SpanStatus, ...]  #: Its passes and the messages with guesses of the last 10 s.
 
 
 @dataclass(frozen=True, slots=True)
 class MediumStatus:
-    """A medium that several links share.
+    """A medium that several links share."""
 
-    name: The medium's name.
-    reserved_s: The predicted seconds in which prompts to nodes and uploads of clients occupied it.
-    busy: The fraction of the window in which these occupied it.
-    """
-
-    name: str
+    name: str  #: The medium's name.
+    #: The predicted seconds in which prompts to nodes and uploads of clients occupied it.
     reserved_s: float
-    busy: float
+    busy: float  #: The fraction of the window in which these occupied it.
 
 
 @dataclass(frozen=True, slots=True)
 class WireTotal:
-    """The messages of one kind.
+    """The messages of one kind."""
 
-    kind: The message's name in the wire protocol.
-    direction: `in` or `out`, as the coordinator sees it.
-    num_messages: The number of messages.
-    num_bytes: Their size.
-    """
-
-    kind: str
-    direction: str
-    num_messages: int
-    num_bytes: int
+    kind: str  #: The message's name in the wire protocol.
+    direction: str  #: `in` or `out`, as the coordinator sees it.
+    num_messages: int  #: The number of messages.
+    num_bytes: int  #: Their size.
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Counters since the coordinator started.
+    """Counters since the coordinator started."""
 
-    requests: The requests that are over, by how they ended: `done`, `cancelled`, `left` (the client
-        did), `bad_request`, `not_found`, `overloaded`, `unavailable`, `deadline`, `internal`.
-    num_submitted: The requests that arrived.
-    num_moved: The moves of a request to another target.
-    num_stale: The messages that referred to an earlier state.
-    num_dropped: The messages that did not decode or were not allowed.
-    wire: The messages by kind and direction.
-    """
-
+    #: The requests that are over, by how they ended: `done`, `cancelled`, `left` (the client did),
+    #: `bad_request`, `not_found`, `overloaded`, `unavailable`, `deadline`, `internal`.
     requests: Labels
-    num_submitted: int
-    num_moved: int
-    num_stale: int
-    num_dropped: int
-    wire: tuple[WireTotal, ...]
+    num_submitted: int  #: The requests that arrived.
+    num_moved: int  #: The moves of a request to another target.
+    num_stale: int  #: The messages that referred to an earlier state.
+    num_dropped: int  #: The messages that did not decode or were not allowed.
+    wire: tuple[WireTotal, ...]  #: The messages by kind and direction.
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The document.
+    """The document."""
 
-    cluster: The name of the mesh.
-    epoch: The coordinator's epoch, as text, because it is larger than a browser's numbers.
-    version: The coordinator's version of airdraft.
-    protocol: The version of the wire protocol.
-    at_s: The coordinator's clock, which counts from an unknown moment.
-    uptime_s: The time since the coordinator started.
-    window_s: The time over which rates and busy fractions are taken.
-    ratio_bounds: The upper bounds of the histograms in `ratios`.
-    nodes: The nodes: 64 at most that are in the mesh, and 32 that have left.
-    num_streams: The streams that have a place or wait for one.
-    streams: The first 512 of them, those with a place first.
-    waiting: The streams and requests that wait for a place.
-    targets: The targets.
-    media: The shared media.
-    totals: The counters of the whole mesh.
-    """
-
-    cluster: str
-    epoch: str
-    version: str
-    protocol: int
-    at_s: float
-    uptime_s: float
-    window_s: float
-    ratio_bounds: tuple[float, ...]
+    cluster: str  #: The name of the mesh.
+    epoch: str  #: The coordinator's epoch, as text, because it is larger than a browser's numbers.
+    version: str  #: The coordinator's version of airdraft.
+    protocol: int  #: The version of the wire protocol.
+    at_s: float  #: The coordinator's clock, which counts from an unknown moment.
+    uptime_s: float  #: The time since the coordinator started.
+    window_s: float  #: The time over which rates and busy fractions are taken.
+    ratio_bounds: tuple[float, ...]  #: The upper bounds of the histograms in `ratios`.
+    #: The nodes: 64 at most that are in the mesh, and 32 that have left.
     nodes: tuple[NodeStatus, ...]
-    num_streams: int
-    streams: tuple[StreamStatus, ...]
-    waiting: WaitingStatus
-    targets: tuple[TargetStatus, ...]
-    media: tuple[MediumStatus, ...]
-    totals: Totals
+    num_streams: int  #: The streams that have a place or wait for one.
+    streams: tuple[StreamStatus, ...]  #: The first 512 of them, those with a place first.
+    waiting: WaitingStatus  #: The streams and requests that wait for a place.
+    targets: tuple[TargetStatus, ...]  #: The targets.
+    media: tuple[MediumStatus, ...]  #: The shared media.
+    totals: Totals  #: The counters of the whole mesh.
 
 
 def encode_status(status: Status, max_bytes: int = MAX_STATUS_BYTES) -> bytes:

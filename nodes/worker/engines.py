@@ -13,13 +13,12 @@ from nodes.config.settings import ConfigError, EngineSettings, environment
 from nodes.engine.calibrate import Progress
 from nodes.engine.cores import usable_cores
 from nodes.engine.embedding import MOST_EMBEDDED_TOKENS, EmbeddingModel
-from nodes.engine.emulation import OpenedReplay, open_replay
 from nodes.engine.grammar import Pieces
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import OpenedModel, OpenedToy, in_tokens_of, open_model, open_toy
 from nodes.engine.protocol import Sequences, Tokenizer
-from nodes.engine.replay import ReplayModel
+from nodes.engine.replay import OpenedReplay, ReplayModel, open_replay
 from nodes.engine.toy import ToyConfig, ToyModel
 from policies.acceptance import CALIBRATION_KEY, DraftCalibration
 

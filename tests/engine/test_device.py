@@ -2,7 +2,7 @@
 
 import pytest
 
-from nodes.engine.device import describe_device, this_device
+from nodes.engine.cores import describe_device, this_device
 
 PI_CORE = """processor\t: {n}
 BogoMIPS\t: 108.00

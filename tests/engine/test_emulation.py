@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from nodes.engine.emulation import open_replay
 from nodes.engine.protocol import ModelFileError, Span
 from nodes.engine.recording import read_recording, to_bytes
+from nodes.engine.replay import open_replay
 from policies.analytic import device_from, node_costs, shape_from
 from policies.latency import CostTable, NodeCosts
 from tests.engine.recordings import toy_recording

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nodes.engine.probe import probe_digest
+from nodes.engine.selftest import probe_digest
 from nodes.engine.toy import ToyConfig, ToyModel
 
 

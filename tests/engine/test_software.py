@@ -2,7 +2,7 @@
 
 import pytest
 
-from nodes.engine import software
+from nodes.engine import golden as software
 
 
 def test_the_digest_is_the_same_twice():

@@ -13,7 +13,7 @@ from bench.chaos.quantiles import quantiles
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.emulate.tun import HUB
-from nodes.engine.emulation import open_replay
+from nodes.engine.replay import open_replay
 
 STALL_WITHIN_S = 3.0
 HOWS = ("kill", "cut")

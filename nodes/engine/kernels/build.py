@@ -42,16 +42,14 @@ class BuildError(Exception):
     """The build failed. The message names what is missing, or has the compiler's error."""
 
 
-def build(
-    into: Path = PATH, *, compiler: str = "", headers: Path | None = None, machine: str = ""
-) -> None:
+def build(into: Path = PATH, *, compiler: str = "", machine: str = "") -> None:
     """Compile all files and link them. Raises BuildError.
 
-    compiler: A command; CXX or c++ by default. headers: The folder of ggml.h; by default that of
-    llama-cpp-python. machine: The architecture to compile for; by default that of this machine.
+    compiler: A command; CXX or c++ by default. machine: The architecture to compile for; by default
+    that of this machine.
     """
     command = shlex.split(compiler or os.environ.get("CXX", "c++"))
-    headers = headers or _headers()
+    headers = _headers()
     if headers is None or not (headers / "ggml.h").is_file():
         raise BuildError("ggml.h was not found: install llama-cpp-python first")
     version = importlib.metadata.version("llama-cpp-python")

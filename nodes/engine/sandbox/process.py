@@ -1,4 +1,4 @@
-"""The node's side of a sandboxed process: starts it, sends questions, and restarts it."""
+"""The node's side of sandboxed processes, which read texts and check grammars."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from nodes.engine.protocol import InvalidInputError
+from nodes.engine.grammar import GrammarError, Pieces, Sizes
+from nodes.engine.protocol import InvalidInputError, Message
+from nodes.engine.rules import Grammar
+from nodes.engine.vocab import MAX_PROMPT_BYTES, LlamaTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,15 @@ ANSWER_LIMIT_S: Final = 20.0
 _MAX_LINE_BYTES: Final = 16 << 20
 _COMMAND: Final = (sys.executable, "-P", "-m", "nodes.engine.sandbox.worker")
 _ROOT: Final = Path(__file__).resolve().parents[3]
+# The environment of the process: what is needed to find libraries; no GPU, and one thread.
+_KEPT: Final = ("LD_LIBRARY_PATH", "LLAMA_CPP_LIB_PATH")
+_SET: Final = {
+    "PYTHONPATH": str(_ROOT),
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 class EndedError(Exception):
@@ -47,7 +59,7 @@ class SandboxProcess:
     """
 
     def __init__(self, duty: str, setup: Mapping[str, Any]) -> None:
-        """Prepare a process for a duty, a key of duties.DUTIES. setup: The duty's arguments."""
+        """Prepare a process for a duty, a key of worker.DUTIES. setup: The duty's arguments."""
         self._setup = {"duty": duty, **setup}
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
@@ -108,7 +120,7 @@ class SandboxProcess:
             # A traceback might quote a conversation.
             stderr=subprocess.DEVNULL,
             cwd="/",
-            env=_environment(),
+            env={name: os.environ[name] for name in _KEPT if name in os.environ} | _SET,
         )
         # An invalid setup, such as a template that cannot be compiled, is not tried again.
         ready = self._ask(self._setup, START_LIMIT_S)
@@ -174,17 +186,79 @@ class SandboxProcess:
         return code
 
 
-def _environment() -> dict[str, str]:
-    """Return the variables that are needed to find libraries; no GPU, and one thread."""
-    given = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return {**given, **_SET}
+class SandboxedTokenizer:
+    """Tokenizes untrusted texts in a separate process, whose crash ends one request only."""
+
+    def __init__(self, path: Path, vocabulary: LlamaTokenizer) -> None:
+        """path: The model file. vocabulary: That of the file, which gives the pieces."""
+        self._vocabulary = vocabulary
+        self._process = SandboxProcess("texts", {"path": str(path.resolve())})
+
+    def start(self) -> None:
+        """Start the process before the first text."""
+        self._process.start()
+
+    def encode(self, text: str) -> list[int]:
+        return self._read({"text": text}, len(text))
+
+    def encode_chat(
+        self, messages: Sequence[Message], *, date: str = "", tools: str = ""
+    ) -> list[int]:
+        num_chars = sum(len(content) for _, content in messages) + len(tools)
+        return self._read({"messages": list(messages), "date": date, "tools": tools}, num_chars)
+
+    def _read(self, question: dict[str, object], num_chars: int) -> list[int]:
+        # Checked before the text is copied.
+        if num_chars > MAX_PROMPT_BYTES:
+            raise InvalidInputError(
+                f"the prompt has {num_chars} characters, limit {MAX_PROMPT_BYTES}"
+            )
+        try:
+            token_ids: list[int] = self._process.ask(question)["token_ids"]
+        except EndedError:
+            raise InvalidInputError(
+                "the prompt takes too much time or memory to be read: shorten it or split very "
+                "long words"
+            ) from None
+        return token_ids
+
+    def piece(self, token_id: int) -> bytes:
+        return self._vocabulary.piece(token_id)
+
+    def close(self) -> None:
+        self._process.close()
 
 
-_KEPT: Final = ("LD_LIBRARY_PATH", "LLAMA_CPP_LIB_PATH")
-_SET: Final = {
-    "PYTHONPATH": str(_ROOT),
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "CUDA_VISIBLE_DEVICES": "-1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
+class GrammarCheck:
+    """Compiles grammars in a separate process first. Call it with a grammar; close() at the end."""
+
+    def __init__(self, pieces: Pieces, sizes: Sizes) -> None:
+        self._pieces = pieces
+        self._sizes = sizes
+        self._process: SandboxProcess | None = None
+
+    def __call__(self, grammar: Grammar) -> int:
+        """Return the bytes that the grammar takes. Raises GrammarError if they are too many."""
+        if self._process is None:
+            # It is not made before the first grammar, because many nodes never get one.
+            pieces = [self._pieces.piece(i).decode("latin-1") for i in range(self._sizes.num_vocab)]
+            eog_ids = sorted(self._sizes.eog_token_ids)
+            self._process = SandboxProcess("grammars", {"pieces": pieces, "eog_ids": eog_ids})
+        try:
+            num_bytes: int = self._process.ask({"kind": grammar.kind, "text": grammar.text})[
+                "num_bytes"
+            ]
+        except EndedError:
+            raise GrammarError(
+                "the grammar takes too much time or memory to be compiled: make it simpler"
+            ) from None
+        except InvalidInputError as error:
+            raise GrammarError(str(error)) from None
+        except (OSError, RuntimeError) as error:
+            reason = f"the grammar cannot be checked on this node: {error}"
+            raise GrammarError(reason, is_request_bad=False) from error
+        return num_bytes
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.close()

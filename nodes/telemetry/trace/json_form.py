@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import types
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, NewType, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ def as_object(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: as_object(item) for name, item in value.items()}
     found = {}
-    for name, default in _form(type(value)).defaults:
+    for name, (_, default) in _form(type(value)).items():
         item = getattr(value, name)
         if item != default:
             found[name] = as_object(item)
@@ -37,13 +37,13 @@ def from_object(cls: type[T], value: Any, where: str = "") -> T:
         raise _wrong(where or cls.__name__, "an object")
     form = _form(cls)
     arguments = {}
-    for name, default in form.defaults:
+    for name, (hint, default) in form.items():
         path = f"{where}.{name}" if where else name
         if name in value:
-            arguments[name] = _read(form.hints[name], value[name], path)
+            arguments[name] = _read(hint, value[name], path)
         elif default is MISSING:
             raise ValueError(f"{path} is missing")
-    if unknown := value.keys() - form.hints.keys():
+    if unknown := value.keys() - form.keys():
         raise ValueError(f"{where or cls.__name__} has no field {min(unknown)}")
     try:
         return cls(**arguments)
@@ -82,20 +82,12 @@ def _wrong(where: str, expected: str) -> ValueError:
     return ValueError(f"{where} is not {expected}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """The fields of a class with their types and their defaults, or MISSING without a default."""
-
-    defaults: tuple[tuple[str, Any], ...]
-    hints: dict[str, Any]
+_forms: dict[type, dict[str, tuple[Any, Any]]] = {}
 
 
-_forms: dict[type, _Form] = {}
-
-
-def _form(cls: Any) -> _Form:
-    form = _forms.get(cls)
-    if form is None:
-        defaults = tuple((field.name, field.default) for field in fields(cls))
-        form = _forms[cls] = _Form(defaults, get_type_hints(cls))
-    return form
+def _form(cls: Any) -> dict[str, tuple[Any, Any]]:
+    """Return the type of each field of a class, and its default, or MISSING without one."""
+    if cls not in _forms:
+        hints = get_type_hints(cls)
+        _forms[cls] = {field.name: (hints[field.name], field.default) for field in fields(cls)}
+    return _forms[cls]

@@ -12,110 +12,70 @@ from policies.plan import Batch, Observation, Prediction
 
 @dataclass(frozen=True, slots=True)
 class PlanRecord:
-    """A plan was made. Prices are predictions: the sum over streams of seconds a token.
+    """A plan was made. Prices are predictions: the sum over streams of seconds a token."""
 
-    at_s: The coordinator's clock.
-    target: The target whose streams are planned.
-    observation: What the plan was made from, as `policies.plan.Observation`.
-    policy: The policy that made the groups.
-    batches: The groups of streams that would wait for each other's guesses.
-    plain: The streams beside the groups, which are decoded plainly.
-    prediction: What the groups were predicted to take, with their price; null if unknown.
-    is_grouped: Whether the groups are in force, instead of open flow, in which no stream waits.
-    open_price_s: The predicted price of open flow.
-    """
-
-    at_s: float
-    target: str
-    observation: Observation
-    policy: str
-    batches: tuple[Batch, ...]
-    plain: tuple[int, ...]
+    at_s: float  #: The coordinator's clock.
+    target: str  #: The target whose streams are planned.
+    observation: Observation  #: What the plan was made from, as `policies.plan.Observation`.
+    policy: str  #: The policy that made the groups.
+    batches: tuple[Batch, ...]  #: The groups of streams that would wait for each other's guesses.
+    plain: tuple[int, ...]  #: The streams beside the groups, which are decoded plainly.
+    #: What the groups were predicted to take, with their price; null if unknown.
     prediction: Prediction | None
+    #: Whether the groups are in force, instead of open flow, in which no stream waits.
     is_grouped: bool
-    open_price_s: float
+    open_price_s: float  #: The predicted price of open flow.
 
 
 @dataclass(frozen=True, slots=True)
 class FollowRecord:
-    """A draft node follows a stream from now on: it has read the stream's text and guesses for it.
+    """A draft node follows a stream from now on: it has read the stream's text and guesses
+    for it."""
 
-    at_s: The coordinator's clock.
-    target: The target that serves the stream.
-    stream_id: The stream.
-    node: The draft node; empty when none follows the stream any more.
-    reason: Why none does.
-    """
-
-    at_s: float
-    target: str
-    stream_id: int
-    node: str
-    reason: str
+    at_s: float  #: The coordinator's clock.
+    target: str  #: The target that serves the stream.
+    stream_id: int  #: The stream.
+    node: str  #: The draft node; empty when none follows the stream any more.
+    reason: str  #: Why none does.
 
 
 @dataclass(frozen=True, slots=True)
 class GuessRecord:
-    """A message with guesses of a draft node came to the coordinator.
+    """A message with guesses of a draft node came to the coordinator."""
 
-    at_s: The coordinator's clock.
-    target: The target that the guesses are for.
-    node: The draft node.
-    num_streams: The streams with guesses in the message.
-    num_tokens: The guesses in it.
-    """
-
-    at_s: float
-    target: str
-    node: str
-    num_streams: int
-    num_tokens: int
+    at_s: float  #: The coordinator's clock.
+    target: str  #: The target that the guesses are for.
+    node: str  #: The draft node.
+    num_streams: int  #: The streams with guesses in the message.
+    num_tokens: int  #: The guesses in it.
 
 
 @dataclass(frozen=True, slots=True)
 class PassStream:
-    """What a pass committed to a stream, and what became of its guesses.
+    """What a pass committed to a stream, and what became of its guesses."""
 
-    stream_id: The stream.
-    num_tokens: The tokens that the pass committed.
-    num_draft_tokens: The guesses that it took.
-    num_accepted_tokens: Those of them that were accepted.
-    num_offered: The draft node's guesses that were present when the pass began.
-    num_late: The guesses that came too late to be used.
-    num_looked_up: The guesses that the target found by prompt lookup.
-    best_percent: The chance, in percent, of the first guess that was present for the pass.
-    """
-
-    stream_id: int
-    num_tokens: int
-    num_draft_tokens: int = 0
-    num_accepted_tokens: int = 0
-    num_offered: int = 0
-    num_late: int = 0
-    num_looked_up: int = 0
+    stream_id: int  #: The stream.
+    num_tokens: int  #: The tokens that the pass committed.
+    num_draft_tokens: int = 0  #: The guesses that it took.
+    num_accepted_tokens: int = 0  #: Those of them that were accepted.
+    num_offered: int = 0  #: The draft node's guesses that were present when the pass began.
+    num_late: int = 0  #: The guesses that came too late to be used.
+    num_looked_up: int = 0  #: The guesses that the target found by prompt lookup.
+    #: The chance, in percent, of the first guess that was present for the pass.
     best_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class PassRecord:
-    """The target reported a pass.
+    """The target reported a pass."""
 
-    at_s: The coordinator's clock when the report came.
-    target: The target.
-    pass_s: The time of the pass.
-    predicted_s: Its predicted time; 0 if there was no prediction.
-    rtt_s: The round trip to the target, as heartbeats measure it.
-    streams: The streams to which the pass committed tokens.
-    num_read: The prompt tokens that the pass read besides.
-    """
-
-    at_s: float
-    target: str
-    pass_s: float
-    predicted_s: float
-    rtt_s: float
-    streams: tuple[PassStream, ...]
-    num_read: int = 0
+    at_s: float  #: The coordinator's clock when the report came.
+    target: str  #: The target.
+    pass_s: float  #: The time of the pass.
+    predicted_s: float  #: Its predicted time; 0 if there was no prediction.
+    rtt_s: float  #: The round trip to the target, as heartbeats measure it.
+    streams: tuple[PassStream, ...]  #: The streams to which the pass committed tokens.
+    num_read: int = 0  #: The prompt tokens that the pass read besides.
 
 
 Record = PlanRecord | FollowRecord | GuessRecord | PassRecord

@@ -23,10 +23,27 @@ def runnable() -> tuple[str, ...]:
     return tuple(name for name in NAMES if packed.multiply(name, nothing) is not None)
 
 
+@functools.cache
 def kernels() -> ctypes.CDLL:
     found = library()
     if found is None:
         pytest.fail("the kernels are not built: `python -m nodes.engine.kernels.build`")
+    pointer, number, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+    many = ctypes.c_int64
+    found.airdraft_packed_bytes.restype = size
+    found.airdraft_packed_bytes.argtypes = [number, many, many]
+    found.airdraft_pack.restype = None
+    found.airdraft_pack.argtypes = [number, pointer, size, many, many, pointer]
+    found.airdraft_multiply.restype = ctypes.c_bool
+    found.airdraft_multiply.argtypes = [
+        *(ctypes.c_char_p, number, pointer, many, many),
+        *(number, number, pointer, number, pointer),
+    ]
+    found.airdraft_attend.restype = ctypes.c_bool
+    found.airdraft_attend.argtypes = [
+        *(ctypes.c_char_p, pointer, number, pointer, pointer, pointer),
+        *(many, number, number, ctypes.c_float, ctypes.c_bool, pointer),
+    ]
     return found
 
 

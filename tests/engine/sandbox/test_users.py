@@ -15,7 +15,7 @@ from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.llama_abi import library, load_model
 from nodes.engine.protocol import InvalidInputError
 from nodes.engine.rules import Grammar
-from nodes.engine.sandbox.users import GrammarCheck, SandboxedTokenizer
+from nodes.engine.sandbox.process import GrammarCheck, SandboxedTokenizer
 from nodes.engine.vocab import LlamaTokenizer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]

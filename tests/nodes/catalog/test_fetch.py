@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import pytest
 
 from nodes.catalog import CatalogError, FetchError, ModelNameError
-from nodes.catalog.begun import Begun
+from nodes.catalog.disk import Begun
 from nodes.catalog.entries import (
     Download,
     FileSource,

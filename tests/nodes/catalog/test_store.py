@@ -25,7 +25,7 @@ from nodes.catalog import (
     default_cache_dir,
     store,
 )
-from nodes.catalog.begun import Begun
+from nodes.catalog.disk import Begun
 from nodes.catalog.entries import (
     FileSource,
     HuggingFaceSource,

@@ -9,9 +9,10 @@ import pytest
 
 from nodes.catalog import Catalog
 from nodes.config.settings import EngineSettings
-from nodes.doctor import calibration, models
-from nodes.doctor.calibration import Kept
+from nodes.doctor import models
+from nodes.doctor import models as calibration
 from nodes.doctor.finding import Level
+from nodes.doctor.models import Kept
 from nodes.engine.calibrate import about, store
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.selftest import SelfTest

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nodes.doctor.finding import Level
-from nodes.doctor.ports import check_port, is_free
+from nodes.doctor.machine import check_port, is_free
 
 HEAD = (
     "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid timeout i\n"

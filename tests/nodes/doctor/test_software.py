@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.doctor import engine, toolchain
+from nodes.doctor import software as engine
+from nodes.doctor import software as toolchain
 from nodes.doctor.finding import Level, fail, has_failed, note, warn
 from nodes.engine.kernels.library import Kernels
 from nodes.engine.protocol import EngineError

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from nodes.service.journald import JournalFormatter, is_journal
+from nodes.service.systemd import JournalFormatter, is_journal
 
 
 def record(level=logging.WARNING, message="a %s", args=("b",), exc_info=None):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from nodes.service.manager import Manager
+from nodes.service.systemd import Manager
 from tests.nodes.service.fake_manager import FakeManager
 
 

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from nodes.service.notify import Notifier
+from nodes.service.systemd import Notifier
 
 
 @pytest.fixture

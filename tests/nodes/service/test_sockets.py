@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from nodes.config.settings import ConfigError
-from nodes.service.sockets import endpoint_of, inherited
+from nodes.service.systemd import endpoint_of, inherited
 
 _SHOW = (
-    "import os; from nodes.service.sockets import *; "
+    "import os; from nodes.service.systemd import *; "
     "os.environ['LISTEN_PID'] = os.environ.get('LISTEN_PID') or str(os.getpid()); "
     "fd = inherited(os.environ, 'mesh'); print(fd, fd is not None and endpoint_of(fd))"
 )

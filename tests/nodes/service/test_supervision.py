@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from nodes.config.settings import EngineSettings
-from nodes.service.child import node_command
-from nodes.service.supervision import HASHED, Parent
+from nodes.service.supervision import HASHED, Parent, node_command
 from tests.cli.commands import wait_until
 
 LIMIT_S = 60.0

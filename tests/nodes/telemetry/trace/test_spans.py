@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nodes.telemetry.trace.spans import Span, Track, spans_of
+from nodes.telemetry.trace.chrome import Span, Track, spans_of
 from policies.plan import Batch
 from tests.nodes.telemetry.trace.examples import FLOW, FOLLOWED, GUESSES, OTHERS, PASS, PLAN
 

@@ -1,0 +1,79 @@
+"""What emulated models have in common: sequences without a real cache, one cell for each token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from nodes.engine.protocol import (
+    CacheFullError,
+    EngineInfo,
+    InvalidInputError,
+    SavedPrefix,
+    Span,
+    check_spans,
+)
+
+
+class EmulatedModel:
+    """Implements the Model protocol except forward(). A sequence has a number for each token."""
+
+    # The type of the numbers in a saved prefix.
+    saved_type: ClassVar[type[np.uint32 | np.uint64]]
+
+    def __init__(self, info: EngineInfo) -> None:
+        self._info = info
+        self._sequences: list[tuple[int, ...]] = [()] * info.max_sequences
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    def _check(self, spans: Sequence[Span]) -> None:
+        """Raise what forward() raises for spans that cannot run."""
+        lengths = [len(sequence) for sequence in self._sequences]
+        self._check_room(check_spans(spans, self.info, lengths))
+
+    def _check_room(self, num_tokens: int) -> None:
+        if num_tokens > self.free_cells():
+            raise CacheFullError(num_tokens, self.free_cells(), self.info.num_cells)
+
+    def truncate(self, seq_id: int, length: int) -> None:
+        current = self.length(seq_id)
+        if not 0 <= length <= current:
+            raise InvalidInputError(f"sequence {seq_id}: cannot keep {length} of {current}")
+        self._sequences[seq_id] = self._sequences[seq_id][:length]
+
+    def copy_prefix(self, source: int, target: int, length: int) -> None:
+        if self.length(target):
+            raise InvalidInputError(f"sequence {target} is not empty")
+        if not 0 < length <= self.length(source):
+            raise InvalidInputError(f"sequence {source} has no {length} positions")
+        self._sequences[target] = self._sequences[source][:length]
+
+    def save(self, seq_id: int) -> SavedPrefix:
+        if not self.length(seq_id):
+            raise InvalidInputError(f"sequence {seq_id} is empty")
+        numbers = np.array(self._sequences[seq_id], dtype=self.saved_type)
+        return SavedPrefix(len(numbers), numbers.view(np.uint8))
+
+    def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
+        if self.length(seq_id):
+            raise InvalidInputError(f"sequence {seq_id} is not empty")
+        if not 0 < length <= saved.length:
+            raise InvalidInputError(f"{length} positions wanted, {saved.length} were saved")
+        self._check_room(saved.length)
+        self._sequences[seq_id] = tuple(saved.state.view(self.saved_type)[:length].tolist())
+
+    def length(self, seq_id: int) -> int:
+        if not 0 <= seq_id < len(self._sequences):
+            raise InvalidInputError(f"sequence id {seq_id} out of range")
+        return len(self._sequences[seq_id])
+
+    def free_cells(self) -> int:
+        return self.info.num_cells - sum(len(sequence) for sequence in self._sequences)
+
+    def close(self) -> None:
+        self._sequences = [()] * self.info.max_sequences
