@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pytest
@@ -18,71 +14,34 @@ from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.target.node import TargetNode
 from tests.harness.memory_transport import MemoryHub
-from tests.nodes.coordinator.test_poison import INNOCENTS, make_case
+from tests.nodes.builders import make_submit
+from tests.nodes.machine.setup import Setup, draft
+from tests.nodes.machine.world import TIMEOUT_S, World
 from tests.nodes.memory_mesh import Eventually, ask, check
-from tests.nodes.pure_cluster import PureCluster
-
-# -- pure states -----------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Zombie:
-    """A process that was stopped, with the connection that it had."""
-
-    peer: bytes
-    engine: Any
-    inbox: deque[Any]
-    outbox: deque[Any]
-
-
-class ZombieCluster(PureCluster):
-    """Targets are stopped instead of dying, and wake up some time later."""
-
-    zombies: tuple[Zombie, ...] = ()
-    num_woken = num_refused = 0
-
-    def _die(self, node: Any) -> None:
-        if node.role != "target":
-            super()._die(node)
-            return
-        self.deaths_left -= 1
-        zombie = Zombie(node.peer, node.engine, node.inbox, node.outbox)
-        self.zombies = (*self.zombies, zombie)
-        node.peer, node.engine = b"", None
-        node.inbox, node.outbox = deque(), deque()
-        self._carry_out(self.state.peer_gone(zombie.peer, self.now))
-
-    def _rare_moves(self) -> list[Callable[[], None]]:
-        moves = super()._rare_moves()
-        return moves + [partial(self._wake, zombie) for zombie in self.zombies] if moves else []
-
-    def _wake(self, zombie: Zombie) -> None:
-        """It does what it was asked to do, and says what it had to say."""
-        self.zombies = tuple(other for other in self.zombies if other is not zombie)
-        self.num_woken += 1
-        node = self.targets[0]
-        real = node.peer, node.is_in, node.engine, node.inbox, node.outbox
-        node.peer, node.is_in, node.engine = zombie.peer, True, zombie.engine
-        node.inbox, node.outbox = zombie.inbox, zombie.outbox
-        while node.inbox:
-            self._node_takes(node)
-        while node.engine.next_step(self.now) is not None:
-            self._node_steps(node)
-        node.peer, node.is_in, node.engine, node.inbox, node.outbox = real
-        for message in zombie.outbox:
-            before = self.state.num_stale
-            assert self.state.on_message(zombie.peer, "", 0, message, 0, self.now) == []
-            self.num_refused += self.state.num_stale - before
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_what_a_stopped_target_says_when_it_wakes_up_is_refused(seed: int) -> None:
-    cluster = ZombieCluster(make_case(seed, INNOCENTS, 4))
-    cluster.run()
-    for zombie in cluster.zombies:
-        cluster._wake(zombie)
-    assert cluster.num_woken == 4
-    assert cluster.num_refused > 0
+    world = World(Setup(target_cells=(600, 600), drafts=(draft(0.9),), seed=seed))
+    client = world.start_client("client")
+    world.pass_by(0.5)
+    for number in range(1, 7):
+        world.submit(client, make_submit(number, max_tokens=100, ignore_eog=True))
+    world.go_on(200)
+    zombie = next(node for node in world.nodes("target") if node.node.num_streams)
+    zombie.is_stopped = True
+    world.pass_by(2 * TIMEOUT_S)
+    status = world.status()
+    assert status is not None
+    assert [n.state for n in status.nodes if n.name == zombie.name] == ["left"]
+    # It does what it was asked to do, and says so.
+    num_stale = world.coordinator.state.num_stale
+    zombie.is_stopped = False
+    for _ in range(10):
+        zombie.step()
+    world.settle()
+    assert world.coordinator.state.num_stale >= num_stale + 10
+    assert all(asked.is_whole for asked in client.asked.values())
 
 
 # -- a mesh in memory ------------------------------------------------------------------------------
