@@ -21,6 +21,7 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 from nodes.target.node import TargetNode
+from nodes.telemetry.status import Status
 from tests.harness.memory_transport import MemoryHub, MemoryServer
 from tests.nodes.reference import Reference, reference
 
@@ -58,26 +59,34 @@ class Members:
         self.hub = MemoryHub()
         self.config = config
         self.model = ToyModel(config)
+        self.nodes: set[str] = set()
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.transports: dict[str, Any] = {}
         self.clients: dict[str, Client] = {}
         self.server: MemoryServer | None = None
 
-    def start_coordinator(self, weights: str = "") -> None:
+    def start_coordinator(self, weights: str = "", timeout_s: float = 60.0) -> None:
         """weights: of numerics classes."""
         self.server = self.hub.server()
         coordinator = Coordinator(
             self.server,
             heartbeat_interval_s=0.05,
-            heartbeat_timeout_s=60.0,
+            heartbeat_timeout_s=timeout_s,
             class_weights=parsed_weights(weights),
         )
         self.tasks["coordinator"] = asyncio.create_task(coordinator.run())
 
-    def start_target(self, name: str = "target", model: ToyModel | None = None) -> None:
-        """model: what it computes; otherwise that of the mesh."""
+    def start_target(
+        self,
+        name: str = "target",
+        model: ToyModel | None = None,
+        through: Callable[[Any], Any] = lambda transport: transport,
+    ) -> None:
+        """model: what it computes; otherwise that of the mesh. through: what is between it and its
+        connection."""
+        self.nodes.add(name)
         target = TargetNode(
-            self._connect(name),
+            self.connect(name, through),
             model or self.model,
             ToyTokenizer(self.config.num_vocab),
             TOY_COSTS,
@@ -88,26 +97,42 @@ class Members:
         self.tasks[name] = asyncio.create_task(target.run())
 
     def start_draft(self, name: str, agreement: float = 0.8) -> None:
+        self.nodes.add(name)
         model = ToyModel(ToyConfig(agreement=agreement))
         grammars = Grammars(ToyTokenizer(96), model.info)
         known = model.info, TOY_COSTS
         where = {"endpoint": "memory", "node": name}
         state = DraftState(model, TOY_COSTS.decode.at, grammars=grammars)
-        draft = DraftNode(self._connect(name), state, *known, **where)
+        draft = DraftNode(self.connect(name), state, *known, **where)
         self.tasks[name] = asyncio.create_task(draft.run())
 
     def start_client(self, name: str, role: str = "client", *, rejoins: bool = True) -> Client:
-        client = Client(self._connect(name), endpoint="memory", rejoins=rejoins, role=role)
+        client = Client(self.connect(name), endpoint="memory", rejoins=rejoins, role=role)
         self.tasks[name] = asyncio.create_task(client.run())
         self.clients[name] = client
         return client
 
-    def _connect(self, name: str) -> Any:
-        self.transports[name] = self.hub.client()
+    async def join(self, role: str = "client") -> Client:
+        """A client of a mesh whose nodes are all there."""
+        client = self.start_client(role, role)
+        await self.wait_for(client, self.nodes)
+        return client
+
+    def is_empty(self) -> bool:
+        """Whether its target holds nothing of any text."""
+        return self.model.free_cells() == self.config.num_cells
+
+    def connect(
+        self, name: str, through: Callable[[Any], Any] = lambda transport: transport
+    ) -> Any:
+        self.transports[name] = through(self.hub.client())
         return self.transports[name]
+
+    _connect = connect
 
     async def kill(self, name: str) -> None:
         """End a member as a crash would: no Bye, the connection gone."""
+        self.nodes.discard(name)
         task = self.tasks.pop(name)
         if name in self.transports:
             # What a node says when it stops in good order is not said.
@@ -122,6 +147,7 @@ class Members:
 
     async def stop(self, name: str) -> None:
         """End a member as SIGTERM does."""
+        self.nodes.discard(name)
         task = self.tasks.pop(name)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -135,10 +161,17 @@ class Members:
 
 
 @contextlib.asynccontextmanager
-async def mesh(*drafts: float, **changes: Any) -> AsyncIterator[Members]:
+async def mesh(
+    *drafts: float,
+    through: Callable[[Any], Any] = lambda transport: transport,
+    timeout_s: float = 60.0,
+    **changes: Any,
+) -> AsyncIterator[Members]:
+    """drafts: how often each agrees with the target. through: what is between the target and its
+    connection. changes: of the toy."""
     made = Members(ToyConfig(**changes))
-    made.start_coordinator()
-    made.start_target()
+    made.start_coordinator(timeout_s=timeout_s)
+    made.start_target(through=through)
     for index, agreement in enumerate(drafts):
         made.start_draft(f"draft-{index}", agreement)
     try:
@@ -175,6 +208,23 @@ async def ask(
                 answers[choice].figures = event.figures
     assert len(started) == 1
     return answers
+
+
+async def status_once(client: Client, is_so: Callable[[Status], bool]) -> Status:
+    """The status document as soon as it says so; it is at most half a second old."""
+    status = await client.status()
+    while not is_so(status):
+        await asyncio.sleep(0.02)
+        status = await client.status()
+    return status
+
+
+async def begun(client: Client, options: GenerateOptions) -> asyncio.Task[list[Answer]]:
+    """A request of which the first tokens have come."""
+    seen = asyncio.Event()
+    asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
+    await seen.wait()
+    return asking
 
 
 def expected(

@@ -7,17 +7,12 @@ from typing import Any
 
 import pytest
 
-from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
-from nodes.coordinator.service import Coordinator
-from nodes.engine.load import TOY_COSTS
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.target.node import TargetNode
-from tests.harness.memory_transport import MemoryHub
+from nodes.engine.toy import ToyModel
 from tests.nodes.builders import make_submit
 from tests.nodes.machine.setup import Setup, draft
 from tests.nodes.machine.world import TIMEOUT_S, World
-from tests.nodes.memory_mesh import Eventually, ask, check
+from tests.nodes.memory_mesh import PROMPT, ask, begun, check, mesh, status_once
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -84,48 +79,24 @@ class Stoppable:
 
 
 @pytest.mark.slow
-async def test_a_target_that_was_stopped_changes_no_text_when_it_goes_on(
-    eventually: Eventually,
-) -> None:
-    hub = MemoryHub()
-    coordinator = Coordinator(hub.server(), heartbeat_interval_s=0.05, heartbeat_timeout_s=2.0)
-    lines = {name: Stoppable(hub.client()) for name in ("a", "b")}
-    client = Client(hub.client(), endpoint="memory", rejoins=True)
-
-    def target(name: str) -> TargetNode:
-        # So slow that it has tokens to tell of when it is stopped at its first ones.
-        model, tokenizer = ToyModel(ToyConfig(pass_s=0.005)), ToyTokenizer(96)
-        line: Any = lines[name]
-        return TargetNode(line, model, tokenizer, TOY_COSTS, endpoint="memory", node=name)
-
-    tasks = [
-        asyncio.create_task(running)
-        for running in (coordinator.run(), target("a").run(), target("b").run(), client.run())
-    ]
-    try:
-        state = coordinator.state
-        await eventually(lambda: len(state._roster.nodes("target")) == 2)
+async def test_a_target_that_was_stopped_changes_no_text_when_it_goes_on() -> None:
+    # So slow that a target has tokens to tell of when it is stopped at its first ones.
+    toy = {"pass_s": 0.005}
+    async with mesh(through=Stoppable, timeout_s=2.0, **toy) as made:
+        made.start_target("other", ToyModel(made.config), Stoppable)
+        client = await made.join()
         options = GenerateOptions(max_tokens=300, gamma=0, ignore_eog=True, seed=5)
-        stopped: list[Stoppable] = []
-
-        def stop_one() -> None:
-            if not stopped:
-                name = state._serving.ledger.target_of(next(iter(state._serving.ledger.streams)))
-                stopped.append(lines[name])
-                lines[name].stop()
-
-        check(await ask(client, options, on_tokens=stop_one), options, "several devices")
-        await eventually(lambda: len(state._roster.nodes("target")) == 1)
+        asking = await begun(client, options)
+        stopped = "other" if made.is_empty() else "target"
+        line: Stoppable = made.transports[stopped]
+        line.stop()
+        check(await asking, options, PROMPT, **toy)
+        await made.wait_for(client, made.nodes - {stopped})
         # It had gone on for a while, and says so now.
-        before = state.num_stale
-        stopped[0].go_on()
-        assert stopped[0].num_late > 0
-        await eventually(lambda: state.num_stale > before)
-        await eventually(lambda: len(state._roster.nodes("target")) == 2)
-        answers = await asyncio.gather(*(ask(client, options) for _ in range(3)))
-        for answer in answers:
-            check(answer, options, "several devices")
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        num_stale = (await client.status()).totals.num_stale
+        line.go_on()
+        assert line.num_late > 0
+        await made.wait_for(client, made.nodes)
+        await status_once(client, lambda status: status.totals.num_stale > num_stale)
+        for answer in await asyncio.gather(*(ask(client, options) for _ in range(3))):
+            check(answer, options, PROMPT, **toy)
