@@ -13,7 +13,7 @@ from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS
-from nodes.target.events import Committed, Event, PromptScored
+from nodes.target.events import Committed, Event, Parked, PromptScored
 from nodes.target.state import TargetState
 from nodes.worker.events import Failed, Ready
 from nodes.worker.stream import StreamId, StreamSpec
@@ -21,9 +21,20 @@ from policies.confidence import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.draft.script import guessed_of
 from tests.nodes.draft.script import run as run_draft
-from tests.nodes.reference import Reference, reference, toy_grammars
-from tests.nodes.target.script import ONE, TWO, make_state, run, tokens_of, verify
-from tests.nodes.target.test_parking import run_all
+from tests.nodes.reference import toy_grammars
+from tests.nodes.target.script import (
+    ONE,
+    TWO,
+    alone,
+    commits_in,
+    guess,
+    make_desk,
+    make_state,
+    run,
+    steps,
+    tokens_of,
+    verify,
+)
 
 ENDING = Grammar("gbnf", 'root ::= (" 1" | " 2"){4} " 3"')
 # After a 7 there is nothing that the toy can spell.
@@ -40,19 +51,6 @@ def make_draft() -> DraftState:
     sure = Calibration((), (0.9,))
     return DraftState(
         ToyModel(ToyConfig()), lambda _: 0.001, DraftCalibration(sure, sure), toy_grammars(96)
-    )
-
-
-def alone(spec: StreamSpec) -> Reference:
-    return reference(
-        ToyConfig(),
-        spec.token_ids[: spec.num_prompt_tokens],
-        spec.sampling,
-        max_tokens=spec.max_tokens,
-        stops=spec.stops,
-        ignore_eog=spec.ignore_eog,
-        num_logprobs=spec.num_logprobs,
-        scores_prompt=spec.scores_prompt,
     )
 
 
@@ -75,13 +73,6 @@ def check_prompt_scores(events: list[Event], spec: StreamSpec) -> None:
         assert event.position == position
         position += len(event.scores)
     assert sum((e.scores for e in scored), ()) == alone(spec).prompt_scores
-
-
-def steps(state: TargetState) -> list[Event]:
-    events: list[Event] = []
-    while state.has_work():
-        events += state.step()
-    return events
 
 
 # -- grammars --------------------------------------------------------------------------------------
@@ -141,8 +132,7 @@ def test_a_text_that_cannot_go_on_fails_its_stream_and_leaves_the_others() -> No
     assert isinstance(failed, Failed)
     assert (failed.stream_id, failed.code) == (ONE, "bad_request")
     assert "no token of the model's vocabulary can come next" in failed.reason
-    commits = [e for e in events if isinstance(e, Committed)]
-    assert tokens_of(commits, TWO) == alone(other).token_ids
+    assert tokens_of(events, TWO) == alone(other).token_ids
     assert (state.num_streams, model.free_cells()) == (0, model.config.num_cells)
 
 
@@ -154,7 +144,7 @@ def test_a_stop_string_before_a_dead_end_ends_the_text_whoever_guessed(
     state.open(spec_with(DEAD, stops=("7",)))
     run(state)
     verify(state, ONE, 1, 3, guesses)
-    (commit,) = [e for e in steps(state) if isinstance(e, Committed)]
+    (commit,) = commits_in(steps(state))
     assert (commit.token_ids, commit.finish_reason, commit.text) == ((7,), "stop", b" ")
     assert (state.num_streams, model.free_cells()) == (0, model.config.num_cells)
 
@@ -164,7 +154,7 @@ def test_guesses_before_a_dead_end_are_committed_before_it_is_told() -> None:
     state.open(spec_with(DEAD))
     run(state)
     verify(state, ONE, 1, 3, (7,))
-    (commit,) = [e for e in steps(state) if isinstance(e, Committed)]
+    (commit,) = commits_in(steps(state))
     assert (commit.token_ids, commit.num_accepted_tokens, commit.finish_reason) == ((7,), 1, "")
     state.lease(ONE, 1, 4, 1)
     (failed,) = steps(state)
@@ -258,7 +248,7 @@ def test_a_pass_makes_so_many_scores_that_they_fit_a_message_and_starves_nobody(
     for number in range(1, num_streams + 1):
         verify(state, StreamId(number), 1, 3, (1,) * MAX_GAMMA)
     model.passes.clear()
-    commits = [event for event in state.step() if isinstance(event, Committed)]
+    commits = commits_in(state.step())
     assert {commit.stream_id for commit in commits} == ids_to(num_streams)
     (spans,) = model.passes
     assert num_streams < sum(span.num_outputs for span in spans) <= 12_000 // num_scores
@@ -270,7 +260,7 @@ def test_streams_whose_scores_fit_no_pass_go_into_the_next_one() -> None:
     open_scored(state, num_streams)
     for number in range(1, num_streams + 1):
         state.lease(StreamId(number), 1, 3, 9)
-    first, second = ([e for e in state.step() if isinstance(e, Committed)] for _ in range(2))
+    first, second = (commits_in(state.step()) for _ in range(2))
     assert len(first) == num_streams - 3
     assert {c.stream_id for c in [*first, *second]} == ids_to(num_streams)
 
@@ -354,23 +344,20 @@ def test_choices_of_a_prompt_that_is_scored_are_read_once() -> None:
 def test_a_prompt_that_is_parked_while_it_is_scored_goes_on_where_it_was(
     prefix_cache_bytes: int,
 ) -> None:
-    """Decoding streams take the cells of the one that still reads."""
-    state, _ = make_state(prefix_cache_bytes, num_cells=420, max_batch_tokens=40)
-    old = make_spec(1, prompt=(7,), max_tokens=250)
+    """A decoding stream, whose guesses are right, takes the cells of the one that still reads."""
+    desk, _ = make_desk(prefix_cache_bytes, num_cells=420, max_batch_tokens=40)
+    old = make_spec(1, prompt=(7,), max_tokens=250, ignore_eog=True)
     spec = make_spec(2, prompt=LONG * 3, max_tokens=9, num_logprobs=1, scores_prompt=True)
-    events: list[Event] = [*state.open(old), *state.open(spec)]
-    state.lease(ONE, 1, 1, 250)
-    while not any(isinstance(e, PromptScored) for e in events):
-        events += state.step()
-    # As when cells run short.
-    stream = state._streams[TWO]
-    state._residents.leave(stream)
-    stream.park()
-    events += run_all(state)
+    desk.open(old, spec)
+    while TWO not in desk.ready:
+        length = desk.lengths[ONE]
+        guess(desk.state, ONE, length, alone(old).token_ids[length - 1 :][:MAX_GAMMA])
+        desk.step(1)
+    events = desk.run()
+    assert Parked(TWO, 1) in events[: events.index(Ready(TWO, 1, 269))]
     check_prompt_scores(events, spec)
-    commits = [e for e in events if isinstance(e, Committed)]
-    assert tokens_of(commits, TWO) == alone(spec).token_ids
-    assert tokens_of(commits, ONE) == alone(old).token_ids
+    assert tokens_of(events, TWO) == alone(spec).token_ids
+    assert tokens_of(events, ONE) == alone(old).token_ids
 
 
 def test_a_stream_that_has_shown_some_text_elsewhere_has_told_its_scores() -> None:
