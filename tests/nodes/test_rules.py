@@ -13,7 +13,7 @@ from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS
-from nodes.target.events import Committed, Event, Parked, PromptScored
+from nodes.target.events import Committed, Event, PromptScored
 from nodes.target.state import TargetState
 from nodes.worker.events import Failed, Ready
 from nodes.worker.stream import StreamId, StreamSpec
@@ -345,7 +345,7 @@ def test_a_prompt_that_is_parked_while_it_is_scored_goes_on_where_it_was(
     prefix_cache_bytes: int,
 ) -> None:
     """A decoding stream, whose guesses are right, takes the cells of the one that still reads."""
-    desk, _ = make_desk(prefix_cache_bytes, num_cells=420, max_batch_tokens=40)
+    desk, model = make_desk(prefix_cache_bytes, num_cells=420, max_batch_tokens=40)
     old = make_spec(1, prompt=(7,), max_tokens=250, ignore_eog=True)
     spec = make_spec(2, prompt=LONG * 3, max_tokens=9, num_logprobs=1, scores_prompt=True)
     desk.open(old, spec)
@@ -353,8 +353,11 @@ def test_a_prompt_that_is_parked_while_it_is_scored_goes_on_where_it_was(
         length = desk.lengths[ONE]
         guess(desk.state, ONE, length, alone(old).token_ids[length - 1 :][:MAX_GAMMA])
         desk.step(1)
+    in_passes = [[span.seq_id for span in spans] for spans in model.passes]
+    # It has begun, then the other one goes on alone.
+    assert in_passes[0] == [0, 1]
+    assert [0] in in_passes
     events = desk.run()
-    assert Parked(TWO, 1) in events[: events.index(Ready(TWO, 1, 269))]
     check_prompt_scores(events, spec)
     assert tokens_of(events, TWO) == alone(spec).token_ids
     assert tokens_of(events, ONE) == alone(old).token_ids
