@@ -12,7 +12,7 @@ from mesh.messages import Bye
 from nodes.client.generation import GenerateOptions
 from nodes.engine.rules import LogitBias, LogitRules
 from nodes.engine.toy import ToyModel
-from nodes.messages import CommitReply, GuessNotice
+from nodes.messages import CommitReply
 from nodes.worker.link import STOPS
 from tests.nodes.memory_mesh import (
     PROMPT,
@@ -33,32 +33,6 @@ def sent_by(made: Members, name: str) -> list[Any]:
     send = transport.send
     transport.send = lambda frames: (sent.append(decode(frames).message), send(frames))
     return sent
-
-
-@pytest.mark.slow
-async def test_a_draft_that_dies_in_the_middle_changes_no_token(eventually: Eventually) -> None:
-    async with mesh(0.8, 0.9, pass_s=0.005) as made:
-        client = await made.join()
-        drafts = {name: sent_by(made, name) for name in ("draft-0", "draft-1")}
-        options = GenerateOptions(max_tokens=400, gamma=4, num_choices=2, seed=0)
-        seen = asyncio.Event()
-        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
-
-        def guessing() -> set[str]:
-            return {
-                name
-                for name, sent in drafts.items()
-                if any(isinstance(message, GuessNotice) for message in sent)
-            }
-
-        await eventually(guessing)
-        first = guessing().pop()
-        await made.kill(first)
-        seen.clear()
-        await seen.wait()
-        await made.kill(({*drafts} - {first}).pop())
-        made.start_draft("draft-2")
-        check(await asking, options, PROMPT)
 
 
 @pytest.mark.slow
@@ -110,32 +84,6 @@ async def test_a_request_that_outlived_its_coordinator_can_be_given_up(
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         await eventually(made.is_empty)
-
-
-async def test_a_client_that_dies_frees_its_place(eventually: Eventually) -> None:
-    async with mesh() as made:
-        client = await made.join()
-        asking = await begun(client, GenerateOptions(max_tokens=3500))
-        await made.kill("client")
-        await eventually(made.is_empty)
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
-
-
-@pytest.mark.slow
-async def test_a_target_that_dies_and_comes_back_goes_on_with_its_requests() -> None:
-    async with mesh(0.8) as made:
-        client = await made.join()
-        options = GenerateOptions(max_tokens=600, gamma=4, num_choices=2, seed=3, stops=("9 9 9",))
-        asking = await begun(client, options)
-        await made.kill("target")
-        await made.wait_for(client, {"draft-0"})
-        late = asyncio.create_task(ask(client, options))
-        made.model = ToyModel(made.config)
-        made.start_target()
-        check(await asking, options, PROMPT)
-        check(await late, options, PROMPT)
-        assert made.is_empty()
 
 
 @pytest.mark.slow

@@ -150,26 +150,6 @@ def test_a_stream_of_which_no_guess_is_used_is_only_measured() -> None:
     assert 5 <= sum(num_guesses[40:]) <= 20
 
 
-def test_cells_that_run_out_cost_guesses_before_streams() -> None:
-    state = make(num_cells=260)
-    events = follow(state, prompt=tuple(range(1, 41)))
-    events += state.open(
-        make_spec(2, prompt=tuple(range(41, 81)), sampling=SAMPLED, max_tokens=40, ignore_eog=True)
-    )
-    events += run(state)
-    assert state.num_streams == 2
-    assert parts_of(events, TWO)
-
-
-@pytest.mark.parametrize("changes", [{"prompt": (200,)}, {"prompt": tuple(range(1, 95)) * 50}])
-def test_what_it_cannot_hold_it_refuses_with_the_reason(changes: dict[str, Any]) -> None:
-    state = make()
-    (event,) = state.open(make_spec(**changes))
-    assert isinstance(event, Failed)
-    assert event.reason
-    assert state.num_streams == 0
-
-
 def test_a_busy_link_takes_later_guesses_along() -> None:
     outbox = Outbox()
     outbox.add([Guesses(ONE, 1, 1, 3, (7,), (0.9,))])
