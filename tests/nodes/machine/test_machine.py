@@ -94,12 +94,8 @@ class Mesh(RuleBasedStateMachine):
 
     # -- time --------------------------------------------------------------------------------------
 
-    @rule(num_moves=st.integers(1, 150))
+    @rule(num_moves=st.integers(1, 150) | st.integers(50, 400))
     def goes_on(self, num_moves: int) -> None:
-        self.world.go_on(num_moves)
-
-    @rule(num_moves=st.integers(50, 400))
-    def goes_on_for_long(self, num_moves: int) -> None:
         self.world.go_on(num_moves)
 
     @rule(seconds=st.sampled_from([0.02, 0.2, 1.0, 3.0, 8.0]))
@@ -124,7 +120,7 @@ class Mesh(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         pick=_picks,
-        num_requests=st.integers(1, 4),
+        num_requests=st.sampled_from([1, 2, 4, 6]),
         num_moves=st.sampled_from([0, 3, 10, 60]),
     )
     def submit(self, data: st.DataObject, pick: int, num_requests: int, num_moves: int) -> None:
@@ -139,10 +135,6 @@ class Mesh(RuleBasedStateMachine):
                 client = joined[(pick + number) % len(joined)]
                 self.world.submit(client, submit, is_uploaded=is_uploaded)
         self.world.go_on(num_moves)
-
-    @rule(data=st.data(), pick=_picks)
-    def submit_many(self, data: st.DataObject, pick: int) -> None:
-        self.submit(data, pick, 6, 60)
 
     @rule(pick=_picks, num_requests=st.sampled_from([1, 1, 2, 6]))
     def cancel(self, pick: int, num_requests: int) -> None:

