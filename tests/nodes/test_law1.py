@@ -160,6 +160,12 @@ def test_every_stream_becomes_what_it_would_alone_on_whichever_target(case: Case
     Run(case)
 
 
+@settings(_settings, max_examples=10, derandomize=True)
+@given(case=cases(most_targets=2))
+def test_a_few_runs_in_which_every_stream_becomes_what_it_would_alone(case: Case) -> None:
+    Run(case)
+
+
 def test_guesses_are_taken_where_passes_take_longer_than_they() -> None:
     """Or the tests above would say little."""
     world = World(Setup(target_cells=(1000,), drafts=(draft(0.9, num_cells=1000),)))

@@ -11,10 +11,9 @@ import pytest
 from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions
 from nodes.engine.protocol import Logits, Span
-from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.toy import ToyModel, ToyTokenizer
-from nodes.messages import APART, ChatMessage, PromptLogprobsNotice, TokensNotice
-from tests.nodes.memory_mesh import PROMPT, ask, check, expected, mesh, status_once
+from nodes.messages import APART, ChatMessage
+from tests.nodes.memory_mesh import PROMPT, ask, check, mesh, status_once
 
 
 async def test_many_requests_of_two_clients_become_what_they_would_alone() -> None:
@@ -92,33 +91,6 @@ async def test_guesses_save_passes_and_are_counted() -> None:
         assert sum(target.counts.tokens.values()) == 200
         assert status.streams == ()
         assert {wire.direction for wire in status.totals.wire} == {"in", "out"}
-
-
-async def test_rules_and_scores_are_as_they_would_be_alone() -> None:
-    rules = LogitRules((LogitBias(2, 1.0),), 0.5, 0.1, Grammar("gbnf", 'root ::= (" " [0-9]+)+'))
-    options = GenerateOptions(
-        max_tokens=40,
-        temperature=1.0,
-        seed=2,
-        gamma=4,
-        num_choices=2,
-        rules=rules,
-        num_logprobs=2,
-        scores_prompt=True,
-    )
-    async with mesh(0.9, pass_s=0.02) as made:
-        client = await made.join()
-        events = [event async for event in client.generate(PROMPT, options)]
-    prompt = [e for e in events if isinstance(e, PromptLogprobsNotice)]
-    tokens = [e for e in events if isinstance(e, TokensNotice)]
-    assert sum((e.scores for e in prompt), ()) == expected(options).prompt_scores
-    assert events.index(prompt[-1]) < events.index(tokens[0])
-    for choice in range(2):
-        mine = [e for e in tokens if e.choice == choice]
-        alone = expected(options, choice=choice)
-        assert sum((e.token_ids for e in mine), ()) == alone.token_ids
-        assert sum((e.scores for e in mine), ()) == alone.scores
-    assert 0 < sum(e.num_accepted_tokens for e in tokens) <= sum(e.num_draft_tokens for e in tokens)
 
 
 class OtherBits(ToyModel):

@@ -208,25 +208,6 @@ def test_a_draft_whose_grammar_cannot_go_on_leaves_the_others_their_guesses() ->
 # -- log-probabilities -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_right", [0, 2, 4])
-def test_what_is_committed_is_scored_whatever_the_rules_and_guesses(num_right: int) -> None:
-    rules = LogitRules((LogitBias(9, 3.0),), presence_penalty=1.0)
-    sampling = Sampling(temperature=1.0, seed=5, rules=rules)
-    spec = make_spec(sampling=sampling, max_tokens=9, num_logprobs=3)
-    expected = alone(spec)
-    state, _ = make_state()
-    state.open(spec)
-    run(state)
-    guesses = [*expected.token_ids[:num_right], *[95] * (4 - num_right)]
-    verify(state, ONE, 1, 3, guesses)
-    commits = run(state)
-    state.lease(ONE, 1, 3, 99)
-    commits += run(state)
-    assert all(len(c.scores) == len(c.token_ids) for c in commits)
-    assert sum((c.scores for c in commits), ()) == expected.scores
-    assert all(len(s.top) == 3 for s in expected.scores)
-
-
 def test_scores_end_where_the_text_does_and_an_end_token_has_none() -> None:
     state, _ = make_state(eog_rate=0.2)
     for number in range(1, 12):

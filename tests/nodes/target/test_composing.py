@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from nodes.engine.sampling import Sampling
 from nodes.messages import MAX_GAMMA
 from nodes.target.events import Committed
 from nodes.target.state import TargetState
@@ -20,7 +19,6 @@ from tests.nodes.target.script import (
     commits_in,
     guess,
     make_state,
-    tokens_of,
 )
 
 FLAT = NodeCosts(CostTable((1, 64), (0.010, 0.011)), CostTable((32,), (0.01,)))
@@ -77,20 +75,6 @@ def test_guesses_take_free_cells_only(monkeypatch: pytest.MonkeyPatch) -> None:
     guess(state, ONE, START, alone(specs[0]).token_ids[1:9])
     found = {c.stream_id: c.num_draft_tokens for c in commits_in(state.step())}
     assert found == {ONE: 1, TWO: 0}
-
-
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0, seed=5)])
-def test_texts_are_those_of_plain_decoding_whatever_is_guessed(sampling: Sampling) -> None:
-    state, text = begun(sampling=sampling, max_tokens=30)
-    commits: list[Committed] = []
-    length = 1
-    while state.has_work():
-        # Right as far as the third, wrong from there on.
-        guess(state, ONE, len(PROMPT) + length, (*text[length : length + 2], 0, 0))
-        commits += commits_in(state.step())
-        length = 1 + len(tokens_of(commits))
-    assert tokens_of(commits) == text[1:]
-    assert any(c.num_accepted_tokens for c in commits)
 
 
 def test_a_target_learns_what_its_passes_take() -> None:

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from nodes.engine.protocol import EngineInfo, SavedPrefix
-from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.target.state import TargetState
 from nodes.worker.events import Ready
@@ -123,21 +122,6 @@ def test_what_several_prompts_have_in_common_is_read_once() -> None:
     read = {e.stream_id: e.num_read for e in steps(state) if isinstance(e, Ready)}
     assert read == {1: 88, 2: 2, 3: 0}
     assert model.num_read() == 90
-
-
-def test_streams_that_share_a_prompt_become_what_they_would_alone() -> None:
-    state, _ = make_state()
-    sampling = Sampling(temperature=1.0, seed=1, choice=1)
-    first = make_spec(1, prompt=TEXT, owner="me")
-    second = make_spec(2, prompt=TEXT, owner="me", sampling=sampling)
-    for spec in (first, second):
-        state.open(spec)
-    run(state)
-    for spec in (first, second):
-        state.lease(spec.stream_id, 1, len(TEXT), 8)
-    commits = run(state)
-    for spec in (first, second):
-        assert tokens_of(commits, spec.stream_id) == alone(spec).token_ids
 
 
 def test_the_next_turn_of_a_conversation_is_not_read_from_its_beginning() -> None:
