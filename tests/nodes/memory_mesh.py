@@ -23,10 +23,12 @@ from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensN
 from nodes.target.node import TargetNode
 from nodes.telemetry.status import Status
 from tests.harness.memory_transport import MemoryHub, MemoryServer
-from tests.nodes.reference import Reference, reference
+from tests.nodes.reference import reference
 
 PROMPT = "several devices"
 Eventually = Callable[..., "asyncio.Future[None]"]
+# What is between a member and its connection.
+Through = Callable[[Any], Any]
 
 
 @dataclass(slots=True)
@@ -37,6 +39,16 @@ class Answer:
     text: bytes = b""
     finish_reason: str = ""
     figures: StreamFigures | None = None
+
+
+class Wrapped:
+    """A transport; what wraps it overrides what it does otherwise."""
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
 
 
 class Passing(ToyModel):
@@ -80,10 +92,9 @@ class Members:
         self,
         name: str = "target",
         model: ToyModel | None = None,
-        through: Callable[[Any], Any] = lambda transport: transport,
+        through: Through = lambda transport: transport,
     ) -> None:
-        """model: what it computes; otherwise that of the mesh. through: what is between it and its
-        connection."""
+        """model: what it computes; otherwise that of the mesh."""
         self.nodes.add(name)
         target = TargetNode(
             self.connect(name, through),
@@ -122,9 +133,7 @@ class Members:
         """Whether its target holds nothing of any text."""
         return self.model.free_cells() == self.config.num_cells
 
-    def connect(
-        self, name: str, through: Callable[[Any], Any] = lambda transport: transport
-    ) -> Any:
+    def connect(self, name: str, through: Through = lambda transport: transport) -> Any:
         self.transports[name] = through(self.hub.client())
         return self.transports[name]
 
@@ -163,12 +172,11 @@ class Members:
 @contextlib.asynccontextmanager
 async def mesh(
     *drafts: float,
-    through: Callable[[Any], Any] = lambda transport: transport,
+    through: Through = lambda transport: transport,
     timeout_s: float = 60.0,
     **changes: Any,
 ) -> AsyncIterator[Members]:
-    """drafts: how often each agrees with the target. through: what is between the target and its
-    connection. changes: of the toy."""
+    """drafts: how often each agrees. through: of the target. changes: of the toy."""
     made = Members(ToyConfig(**changes))
     made.start_coordinator(timeout_s=timeout_s)
     made.start_target(through=through)
@@ -227,36 +235,27 @@ async def begun(client: Client, options: GenerateOptions) -> asyncio.Task[list[A
     return asking
 
 
-def expected(
-    options: GenerateOptions, prompt: str | tuple[int, ...] = PROMPT, choice: int = 0, **toy: Any
-) -> Reference:
-    config = ToyConfig(**toy)
-    ids = prompt
-    if isinstance(ids, str):
-        ids = tuple(ToyTokenizer(config.num_vocab).encode(ids))
-    sampling = Sampling(
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        min_p=options.min_p,
-        seed=options.seed or 0,
-        choice=choice,
-        rules=options.rules,
-    )
-    return reference(
-        config,
-        ids,
-        sampling,
-        max_tokens=options.max_tokens,
-        stops=options.stops,
-        ignore_eog=options.ignore_eog,
-        num_logprobs=-1 if options.num_logprobs is None else options.num_logprobs,
-        scores_prompt=options.scores_prompt,
-    )
-
-
 def check(answers: Sequence[Answer], options: GenerateOptions, prompt: Any, **toy: Any) -> None:
+    """Every choice is what it would be alone."""
+    config = ToyConfig(**toy)
+    ids = ToyTokenizer(config.num_vocab).encode(prompt) if isinstance(prompt, str) else prompt
     for choice, answer in enumerate(answers):
-        alone = expected(options, prompt, choice, **toy)
+        sampling = Sampling(
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            min_p=options.min_p,
+            seed=options.seed or 0,
+            choice=choice,
+            rules=options.rules,
+        )
+        alone = reference(
+            config,
+            ids,
+            sampling,
+            max_tokens=options.max_tokens,
+            stops=options.stops,
+            ignore_eog=options.ignore_eog,
+        )
         assert tuple(answer.token_ids) == alone.token_ids
         assert (answer.text, answer.finish_reason) == (alone.text, alone.finish_reason)

@@ -12,7 +12,7 @@ from nodes.engine.toy import ToyModel
 from tests.nodes.builders import make_submit
 from tests.nodes.machine.setup import Setup, draft
 from tests.nodes.machine.world import TIMEOUT_S, World
-from tests.nodes.memory_mesh import PROMPT, ask, begun, check, mesh, status_once
+from tests.nodes.memory_mesh import PROMPT, Wrapped, ask, begun, check, mesh, status_once
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -42,28 +42,25 @@ def test_what_a_stopped_target_says_when_it_wakes_up_is_refused(seed: int) -> No
 # -- a mesh in memory ------------------------------------------------------------------------------
 
 
-class Stoppable:
+class Stoppable(Wrapped):
     """A connection whose process can be stopped: nothing goes in or out until it goes on."""
 
     def __init__(self, transport: Any) -> None:
-        self._transport = transport
+        super().__init__(transport)
         self._goes_on = asyncio.Event()
         self._goes_on.set()
         self._unsent: list[Any] = []
         self.num_late = 0
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
     async def recv(self) -> Any:
         await self._goes_on.wait()
-        frames = await self._transport.recv()
+        frames = await self.transport.recv()
         await self._goes_on.wait()
         return frames
 
     def send(self, frames: Any) -> None:
         if self._goes_on.is_set():
-            self._transport.send(frames)
+            self.transport.send(frames)
         else:
             self._unsent.append(frames)
 
@@ -73,7 +70,7 @@ class Stoppable:
     def go_on(self) -> None:
         self.num_late = len(self._unsent)
         for frames in self._unsent:
-            self._transport.send(frames)
+            self.transport.send(frames)
         self._unsent.clear()
         self._goes_on.set()
 

@@ -18,6 +18,7 @@ from tests.nodes.memory_mesh import (
     PROMPT,
     Eventually,
     Members,
+    Wrapped,
     ask,
     begun,
     check,
@@ -107,22 +108,17 @@ async def test_a_node_that_stops_says_so_behind_all_that_it_has_done(name: str) 
         check(await asking, options, PROMPT)
 
 
-class Lossy:
+class Lossy(Wrapped):
     """Loses some of the commits that go through it, by their numbers."""
 
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self._num_commits = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
+    _num_commits = 0
 
     def send(self, frames: Any) -> None:
         if isinstance(decode(frames).message, CommitReply):
             self._num_commits += 1
             if self._num_commits in (5, 12, 13, 40):
                 return
-        self._transport.send(frames)
+        self.transport.send(frames)
 
 
 async def test_texts_of_which_commits_were_lost_are_what_they_are_alone() -> None:
