@@ -18,8 +18,7 @@ from tests.nodes.memory_mesh import PROMPT, Wrapped, ask, begun, check, mesh, st
 @pytest.mark.parametrize("seed", range(5))
 def test_what_a_stopped_target_says_when_it_wakes_up_is_refused(seed: int) -> None:
     world = World(Setup(target_cells=(600, 600), drafts=(draft(0.9),), seed=seed))
-    client = world.start_client("client")
-    world.pass_by(0.5)
+    client = world.join()
     for number in range(1, 7):
         world.submit(client, make_submit(number, max_tokens=100, ignore_eog=True))
     world.go_on(200)

@@ -88,8 +88,7 @@ class Run:
     def __init__(self, case: Case) -> None:
         self.world = World(case.setup)
         self.num_deaths = 0
-        client = self.world.start_client(case.role)
-        self.world.pass_by(0.5)
+        client = self.world.join(case.role)
         for submit in case.submits:
             is_uploaded = submit.request_id in case.uploaded
             self.world.submit(client, submit, is_uploaded=is_uploaded)
@@ -169,8 +168,7 @@ def test_a_few_runs_in_which_every_stream_becomes_what_it_would_alone(case: Case
 def test_guesses_are_taken_where_passes_take_longer_than_they() -> None:
     """Or the tests above would say little."""
     world = World(Setup(target_cells=(1000,), drafts=(draft(0.9, num_cells=1000),)))
-    client = world.start_client("client")
-    world.pass_by(0.5)
+    client = world.join()
     for number in (1, 2):
         world.submit(client, make_submit(number, max_tokens=200, ignore_eog=True))
     world.settle()

@@ -10,8 +10,7 @@ from tests.nodes.machine.world import World
 
 def test_a_request_is_found_until_it_is_over() -> None:
     world = World(Setup(drafts=(draft(0.9),)))
-    client = world.start_client("client")
-    world.pass_by(0.5)
+    client = world.join()
     engines = [node.node.engine for node in world.nodes()]
     world.submit(client, make_submit(max_tokens=100, ignore_eog=True))
     world.go_on(100)

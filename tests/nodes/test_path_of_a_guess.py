@@ -22,8 +22,7 @@ _MOST_MODULES = 42
 
 def test_a_guess_goes_through_few_modules() -> None:
     world = World(Setup(target_cells=(1000,), drafts=(draft(0.9),), has_lookup=True))
-    client = world.start_client("client")
-    world.pass_by(0.5)
+    client = world.join()
     seen: set[str] = set()
 
     def note(frame: FrameType, event: str, _arg: object) -> None:

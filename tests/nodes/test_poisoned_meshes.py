@@ -55,8 +55,7 @@ class MortalWorld(World):
         self.start_what_is_missing()
 
     def ask(self, prompts: tuple[tuple[int, ...], ...]) -> ClientProcess:
-        client = self.start_client("client")
-        self.pass_by(1.0)
+        client = self.join()
         for number, prompt in enumerate(prompts):
             submit = make_submit(
                 number,

@@ -43,8 +43,7 @@ class ReplayWorld(World):
         self._prompts: dict[int, tuple[int, ...]] = {}
         super().__init__(setup)
         self.network.took = self._took
-        self.client = self.start_client("client")
-        self.pass_by(0.5)
+        self.client = self.join()
 
     def make_node(self, role: str, index: int) -> PureNode:
         room = self.setup.toy if role == "target" else self.setup.drafts[index]

@@ -29,8 +29,7 @@ def trace(world: World) -> list[Record]:
 
 def asked(seed: int) -> tuple[World, ClientProcess]:
     world = World(Setup(target_cells=(1000,), drafts=(draft(0.8, num_cells=1000),), seed=seed))
-    client = world.start_client("client")
-    world.pass_by(0.5)
+    client = world.join()
     return world, client
 
 

@@ -45,8 +45,7 @@ def _world(
         **changes,
     )
     world = World(setup, disorder)
-    client = world.start_client("client")
-    world.pass_by(2.0)
+    client = world.join()
     return world, client
 
 

@@ -144,6 +144,12 @@ class World:
         self.clients.append(client)
         return client
 
+    def join(self, role: str = "client") -> ClientProcess:
+        """A client that is a member."""
+        client = self.start_client(role)
+        self.pass_by(0.5)
+        return client
+
     def nodes(self, role: str = "") -> list[NodeProcess]:
         nodes = [p for p in self.processes if isinstance(p, NodeProcess) and not p.has_ended]
         return [node for node in nodes if role in ("", node.role)]
