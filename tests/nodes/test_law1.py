@@ -16,7 +16,6 @@ from nodes.engine.toy import ToyConfig
 from nodes.messages import MAX_GAMMA, SubmitRequest
 from tests.nodes.builders import make_submit
 from tests.nodes.machine.asking import submits
-from tests.nodes.machine.client import ClientProcess
 from tests.nodes.machine.setup import Setup, draft
 from tests.nodes.machine.world import World
 
@@ -82,59 +81,51 @@ def cases(draw: st.DrawFn, most_targets: int) -> Case:
     )
 
 
-class Run:
-    """Asks as a case has it, and sees to its troubles: after each, everything goes on."""
+def run(case: Case) -> None:
+    """Ask as a case has it, and see to its troubles: after each of them everything goes on."""
+    world = World(case.setup)
+    client = world.join(case.role)
+    for submit in case.submits:
+        world.submit(client, submit, is_uploaded=submit.request_id in case.uploaded)
+        world.go_on(world.random.randrange(60))
+    to_cancel = [client.asked[number] for number in case.cancelled]
+    deaths_left = _MOST_DEATHS
+    for number in range(case.num_troubles):
+        deaths_left -= trouble(world, may_kill_targets=deaths_left > 0)
+        world.go_on(world.random.randrange(200))
+        if number < len(to_cancel):
+            client.cancel(to_cancel[number])
+    world.settle()
+    for asked in client.asked.values():
+        assert asked.is_whole or asked.is_cancelled, asked.failure
 
-    def __init__(self, case: Case) -> None:
-        self.world = World(case.setup)
-        self.num_deaths = 0
-        client = self.world.join(case.role)
-        for submit in case.submits:
-            is_uploaded = submit.request_id in case.uploaded
-            self.world.submit(client, submit, is_uploaded=is_uploaded)
-            self.go_on(60)
-        to_cancel = [client.asked[number] for number in case.cancelled]
-        for number in range(case.num_troubles):
-            self.trouble(has_targets=len(case.setup.target_cells) > 1)
-            self.go_on(200)
-            if number < len(to_cancel):
-                client.cancel(to_cancel[number])
-        self.world.settle()
-        self.check(client)
 
-    def go_on(self, most_moves: int) -> None:
-        self.world.go_on(1 + self.world.random.randrange(most_moves))
-
-    def trouble(self, *, has_targets: bool) -> None:
-        world = self.world
-        if world.random.random() < 0.4:
-            world.upset_guesses()
-            return
-        node = world.random.choice(world.nodes("" if has_targets else "draft") or [None])
-        if node is None:
-            return
-        is_target, how = node.role == "target", world.random.randrange(4)
-        if is_target and how < 2:
-            self.num_deaths += 1
-            if self.num_deaths > _MOST_DEATHS:
-                return
-        if how == 0:
-            world.kill(node, loses=world.random.random() < 0.5, notice_s=0.0)
-            world.go_on(world.random.randrange(100))
-            world.start_what_is_missing()
-        elif how == 1:
-            world.break_connection(node, notice_s=0.0, away_s=0.2)
-        elif is_target and how == 2:
-            world.restart_coordinator()
-            world.pass_by(1.0)
-        else:
-            world.command("drain", node.name)
-            self.go_on(100)
-            world.command("undrain", node.name)
-
-    def check(self, client: ClientProcess) -> None:
-        for asked in client.asked.values():
-            assert asked.is_whole or asked.is_cancelled, asked.failure
+def trouble(world: World, *, may_kill_targets: bool) -> bool:
+    """Something happens to guesses or to a node; a lone target is spared. Returns whether a target
+    was lost of it."""
+    role = "" if len(world.setup.target_cells) > 1 else "draft"
+    nodes = world.nodes(role)
+    if not nodes or world.random.random() < 0.4:
+        world.upset_guesses()
+        return False
+    node = world.random.choice(nodes)
+    is_target, how = node.role == "target", world.random.randrange(4)
+    if how < 2 and is_target and not may_kill_targets:
+        return False
+    if how == 0:
+        world.kill(node, loses=world.random.random() < 0.5, notice_s=0.0)
+        world.go_on(world.random.randrange(100))
+        world.start_what_is_missing()
+    elif how == 1:
+        world.break_connection(node, notice_s=0.0, away_s=0.2)
+    elif how == 2 and is_target:
+        world.restart_coordinator()
+        world.pass_by(1.0)
+    else:
+        world.command("drain", node.name)
+        world.go_on(world.random.randrange(100))
+        world.command("undrain", node.name)
+    return is_target and how < 2
 
 
 _settings = settings(suppress_health_check=list(HealthCheck), database=None)
@@ -146,7 +137,7 @@ _settings = settings(suppress_health_check=list(HealthCheck), database=None)
 @given(case=cases(most_targets=1))
 def test_every_stream_becomes_what_it_would_alone(case: Case) -> None:
     """Draft nodes come and go; guesses are lost, repeated and overtaken."""
-    Run(case)
+    run(case)
 
 
 @pytest.mark.slow
@@ -156,13 +147,13 @@ def test_every_stream_becomes_what_it_would_alone(case: Case) -> None:
 def test_every_stream_becomes_what_it_would_alone_on_whichever_target(case: Case) -> None:
     """Targets of one class leave, die and are drained; requests go from one to the other, and their
     clients with them from one coordinator to the next. No request fails of that."""
-    Run(case)
+    run(case)
 
 
 @settings(_settings, max_examples=10, derandomize=True)
 @given(case=cases(most_targets=2))
 def test_a_few_runs_in_which_every_stream_becomes_what_it_would_alone(case: Case) -> None:
-    Run(case)
+    run(case)
 
 
 def test_guesses_are_taken_where_passes_take_longer_than_they() -> None:
