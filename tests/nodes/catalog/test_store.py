@@ -217,15 +217,18 @@ def test_a_signal_during_a_requantisation_leaves_nothing(
 ) -> None:
     """In a process of its own, with a helper process that would run for minutes."""
     (tmp_path / "source.gguf").write_bytes(BASE)
+    helper = tmp_path / "python"
+    # Its fifth argument is the file to make.
+    helper.write_text('#!/bin/sh\n: > "$5"\nexec sleep 600\n')
+    helper.chmod(0o755)
     script = f"""
 import pathlib, signal, sys
 from nodes.catalog import Catalog
-from nodes.catalog import fetch
 from nodes.catalog.entries import FileSource, Requantised
 from tests.nodes.catalog.fakes import entry
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 base = pathlib.Path("{tmp_path}/source.gguf")
-fetch._QUANTIZE = "import sys, time; open(sys.argv[2], 'w'); print(time.sleep(600))"
+sys.executable = "{tmp_path}/python"
 names = dict(
     base=entry("base", base.read_bytes(), (FileSource(base),)),
     made=entry("made", b"12", Requantised("base", "Q8_0")),
