@@ -89,7 +89,7 @@ def run(case: Case) -> None:
         world.submit(client, submit, is_uploaded=submit.request_id in case.uploaded)
         world.go_on(world.random.randrange(60))
     to_cancel = [client.asked[number] for number in case.cancelled]
-    deaths_left = _MOST_DEATHS
+    deaths_left, first = _MOST_DEATHS, world.coordinator
     for number in range(case.num_troubles):
         deaths_left -= trouble(world, may_kill_targets=deaths_left > 0)
         world.go_on(world.random.randrange(200))
@@ -98,34 +98,42 @@ def run(case: Case) -> None:
     world.settle()
     for asked in client.asked.values():
         assert asked.is_whole or asked.is_cancelled, asked.failure
+    if world.coordinator is first and not case.cancelled:
+        # Every token that a client was told was counted once, wherever it came from.
+        status = world.check_empty()
+        counted = sum(sum(target.counts.tokens.values()) for target in status.targets)
+        assert counted == sum(len(ids) for a in client.asked.values() for ids in a.token_ids)
 
 
 def trouble(world: World, *, may_kill_targets: bool) -> bool:
-    """Something happens to guesses or to a node; a lone target is spared. Returns whether a target
-    was lost of it."""
-    role = "" if len(world.setup.target_cells) > 1 else "draft"
-    nodes = world.nodes(role)
-    if not nodes or world.random.random() < 0.4:
+    """Something happens to guesses, a node or the coordinator; a lone target is spared, and so is
+    its coordinator. Returns whether a target was lost of it."""
+    has_targets = len(world.setup.target_cells) > 1
+    nodes = world.nodes("" if has_targets else "draft")
+    kinds = ["upset", "kill", "break", "drain"] + ["restart"] * has_targets
+    kind = world.random.choice(kinds) if nodes else "upset"
+    if kind == "upset":
         world.upset_guesses()
         return False
-    node = world.random.choice(nodes)
-    is_target, how = node.role == "target", world.random.randrange(4)
-    if how < 2 and is_target and not may_kill_targets:
-        return False
-    if how == 0:
-        world.kill(node, loses=world.random.random() < 0.5, notice_s=0.0)
-        world.go_on(world.random.randrange(100))
-        world.start_what_is_missing()
-    elif how == 1:
-        world.break_connection(node, notice_s=0.0, away_s=0.2)
-    elif how == 2 and is_target:
+    if kind == "restart":
         world.restart_coordinator()
-        world.pass_by(1.0)
-    else:
+        return False
+    node = world.random.choice(nodes)
+    if kind == "drain":
         world.command("drain", node.name)
         world.go_on(world.random.randrange(100))
         world.command("undrain", node.name)
-    return is_target and how < 2
+        return False
+    is_target = node.role == "target"
+    if is_target and not may_kill_targets:
+        return False
+    if kind == "kill":
+        world.kill(node, loses=world.random.random() < 0.5, notice_s=0.0)
+        world.go_on(world.random.randrange(100))
+        world.start_what_is_missing()
+    else:
+        world.break_connection(node, notice_s=0.0, away_s=0.2)
+    return is_target
 
 
 _settings = settings(suppress_health_check=list(HealthCheck), database=None)

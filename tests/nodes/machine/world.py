@@ -333,7 +333,7 @@ class World:
         self._end_all()
         self.pass_by(_QUIET_S)
         self.check()
-        self.check_empty()
+        status = self.check_empty()
         names = [process.name for process in self.processes]
         assert len(names) == len(set(names)), "two processes of one name go on"
         # A node keeps what it was not told to close.
@@ -341,11 +341,13 @@ class World:
             nodes = [node.node for node in self.nodes() if node.welcome is not None]
             assert not any(node.num_streams for node in nodes), "a node still has streams"
             assert left_of_requests(self.coordinator.state, *(n.engine for n in nodes)) == set()
+            assert sum(status.totals.requests.values()) == status.totals.num_submitted
 
-    def check_empty(self) -> None:
+    def check_empty(self) -> Status:
         status = self.status()
         assert status is not None
         check_empty(status)
+        return status
 
     def _end_all(self) -> None:
         limit = self.now + _END_S
