@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from nodes.engine.toy import ToyConfig
@@ -136,7 +136,13 @@ def trouble(world: World, *, may_kill_targets: bool) -> bool:
     return is_target
 
 
-_settings = settings(suppress_health_check=list(HealthCheck), database=None)
+# To find a smaller case of what fails takes minutes.
+_settings = settings(
+    suppress_health_check=list(HealthCheck),
+    database=None,
+    phases=(Phase.generate,),
+    print_blob=True,
+)
 
 
 @pytest.mark.slow
