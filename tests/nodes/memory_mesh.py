@@ -21,11 +21,14 @@ from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 from nodes.target.node import TargetNode
+from nodes.telemetry.status import Status
 from tests.harness.memory_transport import MemoryHub, MemoryServer
-from tests.nodes.reference import Reference, reference
+from tests.nodes.reference import reference
 
 PROMPT = "several devices"
 Eventually = Callable[..., "asyncio.Future[None]"]
+# What is between a member and its connection.
+Through = Callable[[Any], Any]
 
 
 @dataclass(slots=True)
@@ -36,6 +39,16 @@ class Answer:
     text: bytes = b""
     finish_reason: str = ""
     figures: StreamFigures | None = None
+
+
+class Wrapped:
+    """A transport; what wraps it overrides what it does otherwise."""
+
+    def __init__(self, transport: Any) -> None:
+        self.transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
 
 
 class Passing(ToyModel):
@@ -58,26 +71,33 @@ class Members:
         self.hub = MemoryHub()
         self.config = config
         self.model = ToyModel(config)
+        self.nodes: set[str] = set()
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.transports: dict[str, Any] = {}
         self.clients: dict[str, Client] = {}
         self.server: MemoryServer | None = None
 
-    def start_coordinator(self, weights: str = "") -> None:
+    def start_coordinator(self, weights: str = "", timeout_s: float = 60.0) -> None:
         """weights: of numerics classes."""
         self.server = self.hub.server()
         coordinator = Coordinator(
             self.server,
             heartbeat_interval_s=0.05,
-            heartbeat_timeout_s=60.0,
+            heartbeat_timeout_s=timeout_s,
             class_weights=parsed_weights(weights),
         )
         self.tasks["coordinator"] = asyncio.create_task(coordinator.run())
 
-    def start_target(self, name: str = "target", model: ToyModel | None = None) -> None:
+    def start_target(
+        self,
+        name: str = "target",
+        model: ToyModel | None = None,
+        through: Through = lambda transport: transport,
+    ) -> None:
         """model: what it computes; otherwise that of the mesh."""
+        self.nodes.add(name)
         target = TargetNode(
-            self._connect(name),
+            self.connect(name, through),
             model or self.model,
             ToyTokenizer(self.config.num_vocab),
             TOY_COSTS,
@@ -88,26 +108,40 @@ class Members:
         self.tasks[name] = asyncio.create_task(target.run())
 
     def start_draft(self, name: str, agreement: float = 0.8) -> None:
+        self.nodes.add(name)
         model = ToyModel(ToyConfig(agreement=agreement))
         grammars = Grammars(ToyTokenizer(96), model.info)
         known = model.info, TOY_COSTS
         where = {"endpoint": "memory", "node": name}
-        state = DraftState(model, grammars=grammars)
-        draft = DraftNode(self._connect(name), state, *known, **where)
+        state = DraftState(model, TOY_COSTS.decode.at, grammars=grammars)
+        draft = DraftNode(self.connect(name), state, *known, **where)
         self.tasks[name] = asyncio.create_task(draft.run())
 
     def start_client(self, name: str, role: str = "client", *, rejoins: bool = True) -> Client:
-        client = Client(self._connect(name), endpoint="memory", rejoins=rejoins, role=role)
+        client = Client(self.connect(name), endpoint="memory", rejoins=rejoins, role=role)
         self.tasks[name] = asyncio.create_task(client.run())
         self.clients[name] = client
         return client
 
-    def _connect(self, name: str) -> Any:
-        self.transports[name] = self.hub.client()
+    async def join(self, role: str = "client") -> Client:
+        """A client of a mesh whose nodes are all there."""
+        client = self.start_client(role, role)
+        await self.wait_for(client, self.nodes)
+        return client
+
+    def is_empty(self) -> bool:
+        """Whether its target holds nothing of any text."""
+        return self.model.free_cells() == self.config.num_cells
+
+    def connect(self, name: str, through: Through = lambda transport: transport) -> Any:
+        self.transports[name] = through(self.hub.client())
         return self.transports[name]
+
+    _connect = connect
 
     async def kill(self, name: str) -> None:
         """End a member as a crash would: no Bye, the connection gone."""
+        self.nodes.discard(name)
         task = self.tasks.pop(name)
         if name in self.transports:
             # What a node says when it stops in good order is not said.
@@ -122,6 +156,7 @@ class Members:
 
     async def stop(self, name: str) -> None:
         """End a member as SIGTERM does."""
+        self.nodes.discard(name)
         task = self.tasks.pop(name)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -135,10 +170,16 @@ class Members:
 
 
 @contextlib.asynccontextmanager
-async def mesh(*drafts: float, **changes: Any) -> AsyncIterator[Members]:
+async def mesh(
+    *drafts: float,
+    through: Through = lambda transport: transport,
+    timeout_s: float = 60.0,
+    **changes: Any,
+) -> AsyncIterator[Members]:
+    """drafts: how often each agrees. through: of the target. changes: of the toy."""
     made = Members(ToyConfig(**changes))
-    made.start_coordinator()
-    made.start_target()
+    made.start_coordinator(timeout_s=timeout_s)
+    made.start_target(through=through)
     for index, agreement in enumerate(drafts):
         made.start_draft(f"draft-{index}", agreement)
     try:
@@ -177,36 +218,44 @@ async def ask(
     return answers
 
 
-def expected(
-    options: GenerateOptions, prompt: str | tuple[int, ...] = PROMPT, choice: int = 0, **toy: Any
-) -> Reference:
-    config = ToyConfig(**toy)
-    ids = prompt
-    if isinstance(ids, str):
-        ids = tuple(ToyTokenizer(config.num_vocab).encode(ids))
-    sampling = Sampling(
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        min_p=options.min_p,
-        seed=options.seed or 0,
-        choice=choice,
-        rules=options.rules,
-    )
-    return reference(
-        config,
-        ids,
-        sampling,
-        max_tokens=options.max_tokens,
-        stops=options.stops,
-        ignore_eog=options.ignore_eog,
-        num_logprobs=-1 if options.num_logprobs is None else options.num_logprobs,
-        scores_prompt=options.scores_prompt,
-    )
+async def status_once(client: Client, is_so: Callable[[Status], bool]) -> Status:
+    """The status document as soon as it says so; it is at most half a second old."""
+    status = await client.status()
+    while not is_so(status):
+        await asyncio.sleep(0.02)
+        status = await client.status()
+    return status
+
+
+async def begun(client: Client, options: GenerateOptions) -> asyncio.Task[list[Answer]]:
+    """A request of which the first tokens have come."""
+    seen = asyncio.Event()
+    asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
+    await seen.wait()
+    return asking
 
 
 def check(answers: Sequence[Answer], options: GenerateOptions, prompt: Any, **toy: Any) -> None:
+    """Every choice is what it would be alone."""
+    config = ToyConfig(**toy)
+    ids = ToyTokenizer(config.num_vocab).encode(prompt) if isinstance(prompt, str) else prompt
     for choice, answer in enumerate(answers):
-        alone = expected(options, prompt, choice, **toy)
+        sampling = Sampling(
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            min_p=options.min_p,
+            seed=options.seed or 0,
+            choice=choice,
+            rules=options.rules,
+        )
+        alone = reference(
+            config,
+            ids,
+            sampling,
+            max_tokens=options.max_tokens,
+            stops=options.stops,
+            ignore_eog=options.ignore_eog,
+        )
         assert tuple(answer.token_ids) == alone.token_ids
         assert (answer.text, answer.finish_reason) == (alone.text, alone.finish_reason)

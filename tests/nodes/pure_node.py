@@ -8,6 +8,7 @@ from typing import Any
 from nodes.draft.node import guess_notice, take_commits
 from nodes.draft.state import DraftState, Guessed
 from nodes.engine.load import TOY_COSTS
+from nodes.engine.protocol import Model, Tokenizer
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import (
     CloseStreamNotice,
@@ -36,7 +37,8 @@ from tests.nodes.reference import toy_grammars
 class PureNode:
     """A target or draft node on a toy engine: messages in, messages out.
 
-    tokenize: what a target makes of a text. pass_s: how long its next pass takes.
+    tokenize: what a target makes of a text. pass_s: how long its next pass takes. engine: what it
+    runs instead of a toy.
     """
 
     def __init__(
@@ -46,17 +48,19 @@ class PureNode:
         tokenize: Callable[[str], tuple[int, ...]],
         pass_s: Callable[[], float] = lambda: 0.0,
         prefix_cache_bytes: int = 0,
+        *,
+        has_grammars: bool = True,
+        engine: tuple[Model, Tokenizer] | None = None,
     ) -> None:
-        self.model = ToyModel(config)
+        self.model, tokenizer = engine or (ToyModel(config), ToyTokenizer(config.num_vocab))
         self._tokenize = tokenize
         self._pass_s = pass_s
         self._free_at = 0.0
         # As many as there are vocabularies in all tests: compiled once.
-        grammars = toy_grammars(config.num_vocab)
-        self._engine: TargetState | DraftState
+        grammars = toy_grammars(config.num_vocab) if has_grammars else None
+        self.engine: TargetState | DraftState
         if role == "target":
-            tokenizer = ToyTokenizer(config.num_vocab)
-            self._engine = TargetState(
+            self.engine = TargetState(
                 self.model,
                 tokenizer,
                 prefix_cache_bytes,
@@ -65,36 +69,27 @@ class PureNode:
                 costs=TOY_COSTS,
             )
         else:
-            self._engine = DraftState(self.model, grammars=grammars)
-
-    @property
-    def engine(self) -> TargetState | DraftState:
-        """The pure state alone, without what tests gave it."""
-        return self._engine
+            self.engine = DraftState(self.model, TOY_COSTS.decode.at, grammars=grammars)
 
     @property
     def num_streams(self) -> int:
-        return self._engine.num_streams
-
-    def texts(self) -> dict[StreamId, list[int]]:
-        """What it knows by now of each of its streams."""
-        return {stream_id: s.token_ids for stream_id, s in self._engine._streams.items()}
+        return self.engine.num_streams
 
     def next_step(self, now: float) -> float | None:
         """When it makes its next pass: at once, after the one before it, or when guesses have been
         waited for long enough. None while there is nothing to be done."""
-        if not self._engine.has_work():
+        if not self.engine.has_work():
             return None
-        if isinstance(self._engine, DraftState):
+        if isinstance(self.engine, DraftState):
             return now
-        return max(self._free_at, now + self._engine.patience_s(now))
+        return max(self._free_at, now + self.engine.patience_s(now))
 
     def forget_all(self) -> None:
         """It is welcomed anew."""
-        self._engine.forget_all()
+        self.engine.forget_all()
 
     def take(self, message: Any) -> list[Any]:
-        engine: Any = self._engine
+        engine: Any = self.engine
         events: Sequence[object] = ()
         match message:
             case TokenizeRequest(request_id=number, prompt=text):
@@ -121,12 +116,12 @@ class PureNode:
 
     def step(self, now: float) -> list[Any]:
         """One pass. What comes of it is told when it begins; those of a target take their time."""
-        events = self._engine.step()
+        events = self.engine.step()
         seconds = 0.0
-        if isinstance(self._engine, TargetState):
+        if isinstance(self.engine, TargetState):
             seconds = self._pass_s()
             self._free_at = now + seconds
-            self._engine.passed(seconds, self._free_at)
+            self.engine.passed(seconds, self._free_at)
         return self._told(events, seconds)
 
     def _told(self, events: Sequence[object], pass_s: float = 0.0) -> list[Any]:

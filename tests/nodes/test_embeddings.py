@@ -26,8 +26,7 @@ async def test_vectors_and_texts_come_from_their_own_targets(tmp_path: Path) -> 
     write_model(path, SHAPES["width 512"], "Q8_0", pooling=1)
     model = EmbeddingModel(path, max_tokens=64)
     async with mesh(0.8) as made:
-        client = made.start_client("client")
-        await made.wait_for(client, {"target", "draft-0"})
+        client = await made.join()
         with pytest.raises(RequestFailedError, match="no target serves an embedding model"):
             await client.read("word1", OPTIONS, EMBEDDING)
         _start(made, model)
@@ -49,5 +48,5 @@ async def test_vectors_and_texts_come_from_their_own_targets(tmp_path: Path) -> 
 
 
 def _start(made: Members, model: EmbeddingModel) -> None:
-    node = EmbeddingNode(made._connect("embedder"), model, endpoint="memory", node="embedder")
+    node = EmbeddingNode(made.connect("embedder"), model, endpoint="memory", node="embedder")
     made.tasks["embedder"] = asyncio.create_task(node.run())

@@ -8,25 +8,25 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import pytest
-
 from mesh.codec import decode, encode
 from mesh.messages import PROTOCOL_VERSION, Hello, Pong, Welcome
 from mesh.zmq_transport import ZmqClient, ZmqContext
+from nodes.client.client import Client
 from nodes.config.settings import EngineSettings
 from nodes.coordinator.service import Coordinator
 from nodes.service.local import node_command
 from nodes.worker.link import Link
 from tests.nodes.builders import make_submit
-
-Eventually = Callable[..., "asyncio.Future[None]"]
+from tests.nodes.memory_mesh import Eventually, status_once
 
 
 @contextlib.asynccontextmanager
-async def serving(timeout_s: float) -> AsyncIterator[Coordinator]:
+async def serving(
+    timeout_s: float, endpoint: str = "tcp://127.0.0.1:0"
+) -> AsyncIterator[Coordinator]:
     with ZmqContext() as context:
         coordinator = Coordinator(
-            context.bind("tcp://127.0.0.1:0"),
+            context.bind(endpoint),
             heartbeat_interval_s=0.1,
             heartbeat_timeout_s=timeout_s,
         )
@@ -103,6 +103,18 @@ class Node:
         self.messages.append(message)
 
 
+@contextlib.asynccontextmanager
+async def joined(context: ZmqContext, endpoint: str, eventually: Eventually) -> AsyncIterator[Node]:
+    node = Node(context.connect(endpoint), endpoint)
+    task = asyncio.create_task(node.link.run())
+    try:
+        await eventually(lambda: node.link.is_joined)
+        yield node
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def join(context: ZmqContext, endpoint: str) -> tuple[ZmqClient, Any]:
     """The same process as before, over another connection."""
     client = context.connect(endpoint)
@@ -117,33 +129,37 @@ async def test_a_process_that_was_stopped_finds_out_and_its_old_messages_change_
     # Long enough for a busy machine not to lose a process that runs.
     async with serving(timeout_s=2.0) as coordinator:
         state = coordinator.state
+
+        def is_in() -> bool:
+            return "target" in state.roles().values()
+
         process = await asyncio.create_subprocess_exec(
             *node_command("target", coordinator.endpoint, EngineSettings(model="toy:1")),
             stdin=asyncio.subprocess.PIPE,
         )
-        try:
-
-            def answers() -> bool:
-                node = state._roster.node("target")
-                return node is not None and node.heartbeat.rtt_s is not None
-
-            # Not before: it might say Hello once more.
-            await eventually(answers)
-            process.send_signal(signal.SIGSTOP)
-            await eventually(lambda: not state.roles())
-            num_stale = state.num_stale
-            process.send_signal(signal.SIGCONT)
-            await eventually(lambda: "target" in state.roles().values())
-            # It answered Pings of a membership that was over, and then learnt that it was.
-            assert state.num_stale > num_stale
-            process.send_signal(signal.SIGKILL)
-            await eventually(lambda: not state.roles())
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            assert process.stdin is not None
-            process.stdin.close()
-            await process.wait()
+        with ZmqContext() as context:
+            client = Client(context.connect(coordinator.endpoint), endpoint=coordinator.endpoint)
+            asking = asyncio.create_task(client.run())
+            try:
+                # Once it answers: before, it might say Hello once more.
+                await status_once(client, lambda s: [n.rtt_s for n in s.nodes if n.rtt_s] != [])
+                process.send_signal(signal.SIGSTOP)
+                await eventually(lambda: not is_in())
+                num_stale = state.num_stale
+                process.send_signal(signal.SIGCONT)
+                await eventually(is_in)
+                # It answered Pings of a membership that was over, and then learnt that it was.
+                assert state.num_stale > num_stale
+                process.send_signal(signal.SIGKILL)
+                await eventually(lambda: not is_in())
+            finally:
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                assert process.stdin is not None
+                process.stdin.close()
+                await process.wait()
 
 
 async def test_who_comes_over_another_connection_is_let_in_though_the_first_is_believed_in(
@@ -169,64 +185,40 @@ async def test_who_comes_over_another_connection_is_let_in_though_the_first_is_b
 
 
 async def test_a_member_leaves_a_connection_that_nothing_comes_over(
-    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+    eventually: Eventually,
 ) -> None:
-    monkeypatch.setattr("nodes.worker.link._ANSWER_S", 0.3)
     async with serving(timeout_s=0.5) as coordinator, Wire(coordinator.endpoint) as wire:
         with ZmqContext() as context:
-            node = Node(context.connect(wire.endpoint), wire.endpoint)
-            task = asyncio.create_task(node.link.run())
-            try:
-                await eventually(lambda: node.link.is_joined)
+            async with joined(context, wire.endpoint, eventually) as node:
                 wire.cut()
                 await eventually(lambda: not node.link.is_joined)
                 await eventually(lambda: node.num_joins >= 2)
                 await eventually(lambda: len(coordinator.state.peers()) == 1)
-            finally:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_who_sends_a_large_message_over_a_slow_link_is_not_silent(
     eventually: Eventually,
 ) -> None:
-    async with serving(timeout_s=2.0) as coordinator:
+    async with (
+        serving(timeout_s=2.0) as coordinator,
+        Wire(coordinator.endpoint, piece_s=0.15) as wire,
+    ):
         with ZmqContext() as context:
-            async with Wire(coordinator.endpoint, piece_s=0.15) as wire:
-                node = Node(context.connect(wire.endpoint), wire.endpoint)
-                task = asyncio.create_task(node.link.run())
-                try:
-                    await eventually(lambda: node.link.is_joined)
-                    # Some four seconds, in which nothing else of this member comes.
-                    node.link.send(make_submit(prompt="x" * 120_000))
-                    await eventually(lambda: node.messages)
-                    assert node.num_joins == 1
-                finally:
-                    task.cancel()
-                    await asyncio.gather(task, return_exceptions=True)
+            async with joined(context, wire.endpoint, eventually) as node:
+                # Some four seconds, in which nothing else of this member comes.
+                node.link.send(make_submit(prompt="x" * 120_000))
+                await eventually(lambda: node.messages)
+                assert node.num_joins == 1
 
 
 async def test_a_coordinator_that_ends_and_begins_anew_is_noticed_and_found(
     eventually: Eventually,
 ) -> None:
     with ZmqContext() as context:
-        async with serving(timeout_s=100.0) as coordinator:
-            endpoint = coordinator.endpoint
-            node = Node(context.connect(endpoint), endpoint)
-            task = asyncio.create_task(node.link.run())
-            try:
-                await eventually(lambda: node.link.is_joined)
-            except BaseException:
-                task.cancel()
-                raise
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            async with serving(timeout_s=100.0) as coordinator:
+                endpoint = coordinator.endpoint
+                node = await stack.enter_async_context(joined(context, endpoint, eventually))
             await eventually(lambda: not node.link.is_joined)
-            with ZmqContext() as again:
-                coordinator = Coordinator(again.bind(endpoint))
-                serving_again = asyncio.create_task(coordinator.run())
-                await eventually(lambda: node.num_joins == 2)
-                serving_again.cancel()
-                await asyncio.gather(serving_again, return_exceptions=True)
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await stack.enter_async_context(serving(timeout_s=100.0, endpoint=endpoint))
+            await eventually(lambda: node.num_joins == 2)

@@ -12,9 +12,19 @@ from mesh.messages import Bye
 from nodes.client.generation import GenerateOptions
 from nodes.engine.rules import LogitBias, LogitRules
 from nodes.engine.toy import ToyModel
-from nodes.messages import GuessNotice
+from nodes.messages import CommitReply
 from nodes.worker.link import STOPS
-from tests.nodes.memory_mesh import PROMPT, Eventually, Members, ask, check, mesh
+from tests.nodes.memory_mesh import (
+    PROMPT,
+    Eventually,
+    Members,
+    Wrapped,
+    ask,
+    begun,
+    check,
+    mesh,
+    status_once,
+)
 
 
 def sent_by(made: Members, name: str) -> list[Any]:
@@ -24,35 +34,6 @@ def sent_by(made: Members, name: str) -> list[Any]:
     send = transport.send
     transport.send = lambda frames: (sent.append(decode(frames).message), send(frames))
     return sent
-
-
-@pytest.mark.slow
-async def test_a_draft_that_dies_in_the_middle_changes_no_token(eventually: Eventually) -> None:
-    async with mesh(0.8, 0.9, pass_s=0.005) as made:
-        client = made.start_client("client")
-        await made.wait_for(client, {"target", "draft-0", "draft-1"})
-        drafts = {name: sent_by(made, name) for name in ("draft-0", "draft-1")}
-        options = GenerateOptions(max_tokens=400, gamma=4, num_choices=2, seed=0)
-        seen = asyncio.Event()
-        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
-
-        def guessing() -> str:
-            found = (
-                name
-                for name, sent in drafts.items()
-                if any(isinstance(message, GuessNotice) for message in sent)
-            )
-            return next(found, "")
-
-        await eventually(guessing)
-        first = guessing()
-        await made.kill(first)
-        seen.clear()
-        await seen.wait()
-        await made.kill(({*drafts} - {first}).pop())
-        made.start_draft("draft-2")
-        answers = await asking
-        check(answers, options, PROMPT)
 
 
 @pytest.mark.slow
@@ -70,8 +51,7 @@ async def test_requests_outlive_their_coordinators(eventually: Eventually) -> No
         ("scores", GenerateOptions(max_tokens=300, num_logprobs=1, scores_prompt=True)),
     ]
     async with mesh(0.8, **toy) as made:
-        client = made.start_client("client")
-        await made.wait_for(client, {"target", "draft-0"})
+        client = await made.join()
         num_seen = 0
 
         def saw() -> None:
@@ -89,71 +69,31 @@ async def test_requests_outlive_their_coordinators(eventually: Eventually) -> No
         for (prompt, options), answers in zip(requests, await asyncio.gather(*jobs), strict=True):
             check(answers, options, prompt, **toy)
         await made.wait_for(client, {"target", "draft-0"})
-        assert made.model.free_cells() == made.config.num_cells
+        assert made.is_empty()
 
 
 async def test_a_request_that_outlived_its_coordinator_can_be_given_up(
     eventually: Eventually,
 ) -> None:
     async with mesh(0.8) as made:
-        client = made.start_client("client")
-        await made.wait_for(client, {"target", "draft-0"})
-        seen = asyncio.Event()
-        options = GenerateOptions(max_tokens=3000, gamma=4)
-        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
-        await seen.wait()
+        client = await made.join()
+        asking = await begun(client, GenerateOptions(max_tokens=3000, gamma=4))
         await made.kill("coordinator")
         await eventually(lambda: not client.is_joined)
         made.start_coordinator()
         await made.wait_for(client, {"target", "draft-0"})
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-        await eventually(lambda: made.model.free_cells() == made.config.num_cells)
-
-
-async def test_a_client_that_dies_frees_its_place(eventually: Eventually) -> None:
-    async with mesh() as made:
-        client = made.start_client("client")
-        await made.wait_for(client, {"target"})
-        seen = asyncio.Event()
-        options = GenerateOptions(max_tokens=3500)
-        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
-        await seen.wait()
-        await made.kill("client")
-        await eventually(lambda: made.model.free_cells() == made.config.num_cells)
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
-
-
-@pytest.mark.slow
-async def test_a_target_that_dies_and_comes_back_goes_on_with_its_requests() -> None:
-    async with mesh(0.8) as made:
-        client = made.start_client("client")
-        await made.wait_for(client, {"target", "draft-0"})
-        seen = asyncio.Event()
-        options = GenerateOptions(max_tokens=600, gamma=4, num_choices=2, seed=3, stops=("9 9 9",))
-        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
-        await seen.wait()
-        await made.kill("target")
-        await made.wait_for(client, {"draft-0"})
-        late = asyncio.create_task(ask(client, options))
-        made.model = ToyModel(made.config)
-        made.start_target()
-        check(await asking, options, PROMPT)
-        check(await late, options, PROMPT)
-        assert made.model.free_cells() == made.config.num_cells
+        await eventually(made.is_empty)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["target", "draft-0"])
 async def test_a_node_that_stops_says_so_behind_all_that_it_has_done(name: str) -> None:
     async with mesh(0.8) as made:
-        client = made.start_client("client")
-        await made.wait_for(client, {"target", "draft-0"})
-        seen = asyncio.Event()
+        client = await made.join()
         options = GenerateOptions(max_tokens=900, gamma=4, num_choices=2, seed=3)
-        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
-        await seen.wait()
+        asking = await begun(client, options)
         sent = sent_by(made, name)
         for _ in range(4):
             # Whatever it is doing then.
@@ -166,3 +106,31 @@ async def test_a_node_that_stops_says_so_behind_all_that_it_has_done(name: str) 
             made.model = ToyModel(made.config)
             made.start_target()
         check(await asking, options, PROMPT)
+
+
+class Lossy(Wrapped):
+    """Loses some of the commits that go through it, by their numbers."""
+
+    _num_commits = 0
+
+    def send(self, frames: Any) -> None:
+        if isinstance(decode(frames).message, CommitReply):
+            self._num_commits += 1
+            if self._num_commits in (5, 12, 13, 40):
+                return
+        self.transport.send(frames)
+
+
+async def test_texts_of_which_commits_were_lost_are_what_they_are_alone() -> None:
+    # So slow that the coordinator mostly hears of a loss before the next one.
+    async with mesh(through=Lossy, pass_s=0.002) as made:
+        client = await made.join()
+        options = GenerateOptions(
+            max_tokens=80, temperature=0.8, seed=3, gamma=0, ignore_eog=True, num_choices=2
+        )
+        check(await ask(client, options), options, PROMPT)
+        status = await status_once(client, lambda status: status.totals.requests["done"] > 0)
+        (target,) = status.targets
+        # Of both choices, or of those that were in the pass; what a target says of a text until it
+        # hears that it is opened anew may be lost for nothing.
+        assert 1 <= target.counts.num_reopened <= 8

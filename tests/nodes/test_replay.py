@@ -3,98 +3,134 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from mesh.codec import decode
+from mesh.transport import Frames
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import ConfigError, DraftConfig, EngineSettings, TargetConfig
-from nodes.engine.recording import read_recording, to_bytes
-from nodes.engine.replay import ReplayConfig, ReplayModel
+from nodes.engine.recording import RecordedText, Recording, read_recording, to_bytes
+from nodes.engine.replay import ReplayConfig, ReplayModel, ReplayTokenizer
 from nodes.engine.toy import ToyConfig
-from nodes.messages import MAX_GAMMA
+from nodes.messages import MAX_GAMMA, CommitReply, OpenStreamRequest, SubmitRequest
 from nodes.service.local import local_mesh
 from nodes.service.roles import run_draft, run_target
 from nodes.worker.engines import calibration_of
 from policies.acceptance import DraftCalibration
 from tests.engine.recordings import COSTS, toy_recording
+from tests.nodes.builders import make_submit
+from tests.nodes.machine.network import Connection
+from tests.nodes.machine.setup import Setup, draft
+from tests.nodes.machine.world import World
 from tests.nodes.memory_mesh import ask
-from tests.nodes.pure_mesh import StreamCase
-from tests.nodes.replay_mesh import ReplayMesh, mesh_case, num_accepted, stream_case
+from tests.nodes.pure_node import PureNode
+from tests.nodes.reference import Reference
 
 SHIPPED = Path(__file__).parents[2] / "bench" / "emulate" / "recordings" / "smollm2-135m.json.z"
 TOYS = toy_recording(0.5, 0.9, num_texts=5, max_tokens=50, eog_rate=0.02)
 
 
-streams_of_toys = st.builds(
-    stream_case,
-    st.sampled_from(TOYS.texts),
-    max_tokens=st.integers(1, 60),
-    ignore_eog=st.booleans(),
-    gamma=st.sampled_from([None, None, *range(9)]),
-    is_cancelled=st.sampled_from([False, False, False, True]),
-)
+class ReplayWorld(World):
+    """A mesh of emulated nodes. rounds: every pass with guesses, as a text, the place in it, the
+    number of guesses and of those accepted."""
+
+    def __init__(self, setup: Setup, recording: Recording) -> None:
+        self.recording = recording
+        self.texts = {text.prompt_ids: text for text in recording.texts}
+        self.rounds: list[tuple[RecordedText, int, int, int]] = []
+        self._prompts: dict[int, tuple[int, ...]] = {}
+        super().__init__(setup)
+        self.network.took = self._took
+        self.client = self.join()
+
+    def make_node(self, role: str, index: int) -> PureNode:
+        room = self.setup.toy if role == "target" else self.setup.drafts[index]
+        drafts = self.recording.drafts
+        config = ReplayConfig(
+            name="emulated",
+            recording=self.recording,
+            costs=COSTS,
+            draft="" if role == "target" else drafts[room.agreement > 0.5].name,
+            num_cells=room.num_cells,
+            max_sequences=room.max_sequences,
+            max_batch_tokens=room.max_batch_tokens,
+        )
+        model = ReplayModel(config, now=lambda: 0.0, sleep=lambda _seconds: None)
+        engine = model, ReplayTokenizer(self.recording)
+        pass_s = self.draw_pass_s if role == "target" else lambda: 0.0
+        return PureNode(role, self.setup.toy, lambda _text: (), pass_s, engine=engine)
+
+    def ask(self, text: RecordedText, **changes: Any) -> None:
+        number = len(self.client.asked) + 1
+        wanted = {"prompt_token_ids": text.prompt_ids, "max_tokens": len(text.output_ids)}
+        self.submit(self.client, make_submit(number, **(wanted | changes)))
+
+    def alone(self, submit: SubmitRequest, choice: int) -> Reference:
+        end = self.recording.eog_ids[0]
+        text = self.texts[submit.prompt_token_ids]
+        token_ids = [*text.output_ids, *[end] * submit.max_tokens]
+        limit = submit.max_tokens
+        if not submit.ignore_eog:
+            limit = min(limit, token_ids.index(end))
+        pieces = (self.recording.pieces[token_id] for token_id in token_ids[:limit])
+        reason = "length" if limit == submit.max_tokens else "stop"
+        return Reference(tuple(token_ids[:limit]), b"".join(pieces), reason)
+
+    def _took(self, _connection: Connection, way: str, frames: Frames) -> None:
+        message = decode(frames).message
+        if isinstance(message, OpenStreamRequest):
+            self._prompts[message.stream_id] = message.token_ids[: message.num_prompt_tokens]
+        for entry in message.entries if isinstance(message, CommitReply) else ():
+            if entry.num_draft_tokens:
+                prompt = self._prompts[entry.stream_id]
+                made, accepted = entry.num_draft_tokens, entry.num_accepted_tokens
+                place = entry.prefix_len - len(prompt)
+                self.rounds.append((self.texts[prompt], place, made, accepted))
 
 
-@pytest.mark.slow
-@settings(max_examples=100, suppress_health_check=list(HealthCheck), database=None)
-@given(
-    streams=st.lists(streams_of_toys, min_size=1, max_size=5),
-    agreements=st.lists(st.sampled_from([0.0, 1.0]), max_size=2),
-    churns=st.integers(0, 4),
-    num_upset=st.integers(0, 3),
-    kinds=st.tuples(st.booleans(), st.booleans()),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_every_stream_becomes_its_recorded_text(
-    streams: list[StreamCase],
-    agreements: list[float],
-    churns: int,
-    num_upset: int,
-    kinds: tuple[bool, bool],
-    seed: int,
-) -> None:
-    case = mesh_case(
-        streams,
-        agreements,
-        num_churns=churns,
-        num_upset=num_upset,
-        has_wild_policy=kinds[0],
-        has_lookup=kinds[1],
-        move_seed=seed,
-    )
-    ReplayMesh(case, TOYS).run()
+def num_accepted(text: RecordedText, index: int, place: int, num_guesses: int) -> int:
+    """What a recording says of a round of a draft that begins at a place of the output."""
+    flags = text.accepted(index)[place : place + num_guesses]
+    return flags.index(False) if False in flags else len(flags)
+
+
+def make_setup(*agreements: float, **changes: Any) -> Setup:
+    toy = ToyConfig(num_vocab=2, num_cells=4000, max_sequences=5, max_batch_tokens=256)
+    drafts = tuple(draft(agreement, num_cells=4000) for agreement in agreements)
+    return Setup(toy=toy, target_cells=(4000,), drafts=drafts, **changes)
 
 
 @pytest.mark.parametrize("gamma", range(9))
-@pytest.mark.parametrize("draft", [0, 1])
-def test_acceptance_in_a_mesh_is_that_of_the_recording(draft: int, gamma: int) -> None:
-    streams = [stream_case(text, gamma=gamma) for text in TOYS.texts]
-    mesh = ReplayMesh(mesh_case(streams, [float(draft)]), TOYS)
-    mesh.run()
-    assert len(mesh.rounds) > 10 or gamma == 0
-    for text, place, made, accepted in mesh.rounds:
+@pytest.mark.parametrize("index", [0, 1])
+def test_acceptance_in_a_mesh_is_that_of_the_recording(index: int, gamma: int) -> None:
+    world = ReplayWorld(make_setup(float(index)), TOYS)
+    for text in TOYS.texts:
+        world.ask(text, gamma=gamma)
+        world.go_on(50)
+        world.upset_guesses()
+    world.settle()
+    assert all(asked.is_whole for asked in world.client.asked.values())
+    assert len(world.rounds) > 10 or gamma == 0
+    for text, place, made, accepted in world.rounds:
         assert 0 < made <= gamma
-        assert accepted == num_accepted(text, draft, place, made)
+        assert accepted == num_accepted(text, index, place, made)
 
 
 def test_real_texts_come_out_and_are_accepted_as_recorded() -> None:
     recording = read_recording(SHIPPED)
-    for draft, described in enumerate(recording.drafts):
+    for index, described in enumerate(recording.drafts):
+        world = ReplayWorld(make_setup(float(index)), recording)
         texts = recording.texts_with(described.name, 0.35, 0.75)[:4]
-        streams = [stream_case(text, gamma=gamma) for gamma, text in enumerate(texts, start=1)]
-        case = mesh_case(
-            streams,
-            [float(draft)],
-            target=ToyConfig(num_vocab=2, num_cells=4000, max_sequences=5, max_batch_tokens=256),
-        )
-        mesh = ReplayMesh(case, recording)
-        mesh.run()
-        made, accepted = (sum(r[i] for r in mesh.rounds) for i in (2, 3))
-        assert accepted == sum(num_accepted(r[0], draft, *r[1:3]) for r in mesh.rounds)
+        for gamma, text in enumerate(texts, start=1):
+            world.ask(text, gamma=gamma)
+        world.settle()
+        assert all(asked.is_whole for asked in world.client.asked.values())
+        made, accepted = (sum(r[i] for r in world.rounds) for i in (2, 3))
+        assert accepted == sum(num_accepted(r[0], index, *r[1:3]) for r in world.rounds)
         assert 0.2 * made < accepted < made
-        assert len(mesh.token_ids) == 4
+        assert len(world.client.asked) == 4
 
 
 def test_a_recording_has_texts_of_all_kinds() -> None:

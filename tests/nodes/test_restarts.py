@@ -18,7 +18,7 @@ from nodes.config.settings import EngineSettings
 from nodes.service import local
 from nodes.service.local import LocalMesh, NodeFailedError, local_mesh
 from nodes.service.restarting import MOST_FAILED_STARTS, WAITS_S
-from tests.nodes.memory_mesh import PROMPT, Answer, ask, check
+from tests.nodes.memory_mesh import PROMPT, Answer, Wrapped, ask, check
 
 # Processes are started: a passing test needs a few seconds of a fast machine.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -191,20 +191,14 @@ async def test_a_mesh_ends_while_a_node_is_waited_for(
             os.kill(pid, 0)
 
 
-class _Deaf:
+class _Deaf(Wrapped):
     """A transport of a client that hears nothing while `is_deaf`."""
 
     is_deaf = False
 
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
     async def recv(self) -> Any:
         while True:
-            frames = await self._transport.recv()
+            frames = await self.transport.recv()
             if not _Deaf.is_deaf:
                 return frames
 

@@ -21,9 +21,20 @@ from policies.acceptance import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.draft.script import guessed_of
 from tests.nodes.draft.script import run as run_draft
-from tests.nodes.reference import Reference, reference, toy_grammars
-from tests.nodes.target.script import ONE, TWO, make_state, run, tokens_of, verify
-from tests.nodes.target.test_parking import run_all
+from tests.nodes.reference import toy_grammars
+from tests.nodes.target.script import (
+    ONE,
+    TWO,
+    alone,
+    commits_in,
+    guess,
+    make_desk,
+    make_state,
+    run,
+    steps,
+    tokens_of,
+    verify,
+)
 
 ENDING = Grammar("gbnf", 'root ::= (" 1" | " 2"){4} " 3"')
 # After a 7 there is nothing that the toy can spell.
@@ -39,19 +50,6 @@ def spec_with(grammar: Grammar, **changes: Any) -> StreamSpec:
 def make_draft() -> DraftState:
     sure = Calibration((), (0.9,))
     return DraftState(ToyModel(ToyConfig()), DraftCalibration(sure, sure), toy_grammars(96))
-
-
-def alone(spec: StreamSpec) -> Reference:
-    return reference(
-        ToyConfig(),
-        spec.token_ids[: spec.num_prompt_tokens],
-        spec.sampling,
-        max_tokens=spec.max_tokens,
-        stops=spec.stops,
-        ignore_eog=spec.ignore_eog,
-        num_logprobs=spec.num_logprobs,
-        scores_prompt=spec.scores_prompt,
-    )
 
 
 def scores_of(events: list[Event], stream_id: StreamId = ONE) -> list[tuple[int, int]]:
@@ -73,13 +71,6 @@ def check_prompt_scores(events: list[Event], spec: StreamSpec) -> None:
         assert event.position == position
         position += len(event.scores)
     assert sum((e.scores for e in scored), ()) == alone(spec).prompt_scores
-
-
-def steps(state: TargetState) -> list[Event]:
-    events: list[Event] = []
-    while state.has_work():
-        events += state.step()
-    return events
 
 
 # -- grammars --------------------------------------------------------------------------------------
@@ -139,8 +130,7 @@ def test_a_text_that_cannot_go_on_fails_its_stream_and_leaves_the_others() -> No
     assert isinstance(failed, Failed)
     assert (failed.stream_id, failed.code) == (ONE, "bad_request")
     assert "no token of the model's vocabulary can come next" in failed.reason
-    commits = [e for e in events if isinstance(e, Committed)]
-    assert tokens_of(commits, TWO) == alone(other).token_ids
+    assert tokens_of(events, TWO) == alone(other).token_ids
     assert (state.num_streams, model.free_cells()) == (0, model.config.num_cells)
 
 
@@ -152,7 +142,7 @@ def test_a_stop_string_before_a_dead_end_ends_the_text_whoever_guessed(
     state.open(spec_with(DEAD, stops=("7",)))
     run(state)
     verify(state, ONE, 1, 3, guesses)
-    (commit,) = [e for e in steps(state) if isinstance(e, Committed)]
+    (commit,) = commits_in(steps(state))
     assert (commit.token_ids, commit.finish_reason, commit.text) == ((7,), "stop", b" ")
     assert (state.num_streams, model.free_cells()) == (0, model.config.num_cells)
 
@@ -162,7 +152,7 @@ def test_guesses_before_a_dead_end_are_committed_before_it_is_told() -> None:
     state.open(spec_with(DEAD))
     run(state)
     verify(state, ONE, 1, 3, (7,))
-    (commit,) = [e for e in steps(state) if isinstance(e, Committed)]
+    (commit,) = commits_in(steps(state))
     assert (commit.token_ids, commit.num_accepted_tokens, commit.finish_reason) == ((7,), 1, "")
     state.lease(ONE, 1, 4, 1)
     (failed,) = steps(state)
@@ -216,25 +206,6 @@ def test_a_draft_whose_grammar_cannot_go_on_leaves_the_others_their_guesses() ->
 # -- log-probabilities -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_right", [0, 2, 4])
-def test_what_is_committed_is_scored_whatever_the_rules_and_guesses(num_right: int) -> None:
-    rules = LogitRules((LogitBias(9, 3.0),), presence_penalty=1.0)
-    sampling = Sampling(temperature=1.0, seed=5, rules=rules)
-    spec = make_spec(sampling=sampling, max_tokens=9, num_logprobs=3)
-    expected = alone(spec)
-    state, _ = make_state()
-    state.open(spec)
-    run(state)
-    guesses = [*expected.token_ids[:num_right], *[95] * (4 - num_right)]
-    verify(state, ONE, 1, 3, guesses)
-    commits = run(state)
-    state.lease(ONE, 1, 3, 99)
-    commits += run(state)
-    assert all(len(c.scores) == len(c.token_ids) for c in commits)
-    assert sum((c.scores for c in commits), ()) == expected.scores
-    assert all(len(s.top) == 3 for s in expected.scores)
-
-
 def test_scores_end_where_the_text_does_and_an_end_token_has_none() -> None:
     state, _ = make_state(eog_rate=0.2)
     for number in range(1, 12):
@@ -256,7 +227,7 @@ def test_a_pass_makes_so_many_scores_that_they_fit_a_message_and_starves_nobody(
     for number in range(1, num_streams + 1):
         verify(state, StreamId(number), 1, 3, (1,) * MAX_GAMMA)
     model.passes.clear()
-    commits = [event for event in state.step() if isinstance(event, Committed)]
+    commits = commits_in(state.step())
     assert {commit.stream_id for commit in commits} == ids_to(num_streams)
     (spans,) = model.passes
     assert num_streams < sum(span.num_outputs for span in spans) <= 12_000 // num_scores
@@ -268,7 +239,7 @@ def test_streams_whose_scores_fit_no_pass_go_into_the_next_one() -> None:
     open_scored(state, num_streams)
     for number in range(1, num_streams + 1):
         state.lease(StreamId(number), 1, 3, 9)
-    first, second = ([e for e in state.step() if isinstance(e, Committed)] for _ in range(2))
+    first, second = (commits_in(state.step()) for _ in range(2))
     assert len(first) == num_streams - 3
     assert {c.stream_id for c in [*first, *second]} == ids_to(num_streams)
 
@@ -352,23 +323,23 @@ def test_choices_of_a_prompt_that_is_scored_are_read_once() -> None:
 def test_a_prompt_that_is_parked_while_it_is_scored_goes_on_where_it_was(
     prefix_cache_bytes: int,
 ) -> None:
-    """Decoding streams take the cells of the one that still reads."""
-    state, _ = make_state(prefix_cache_bytes, num_cells=420, max_batch_tokens=40)
-    old = make_spec(1, prompt=(7,), max_tokens=250)
+    """A decoding stream, whose guesses are right, takes the cells of the one that still reads."""
+    desk, model = make_desk(prefix_cache_bytes, num_cells=420, max_batch_tokens=40)
+    old = make_spec(1, prompt=(7,), max_tokens=250, ignore_eog=True)
     spec = make_spec(2, prompt=LONG * 3, max_tokens=9, num_logprobs=1, scores_prompt=True)
-    events: list[Event] = [*state.open(old), *state.open(spec)]
-    state.lease(ONE, 1, 1, 250)
-    while not any(isinstance(e, PromptScored) for e in events):
-        events += state.step()
-    # As when cells run short.
-    stream = state._streams[TWO]
-    state._residents.leave(stream)
-    stream.park()
-    events += run_all(state)
+    desk.open(old, spec)
+    while TWO not in desk.ready:
+        length = desk.lengths[ONE]
+        guess(desk.state, ONE, length, alone(old).token_ids[length - 1 :][:MAX_GAMMA])
+        desk.step(1)
+    in_passes = [[span.seq_id for span in spans] for spans in model.passes]
+    # It has begun, then the other one goes on alone.
+    assert in_passes[0] == [0, 1]
+    assert [0] in in_passes
+    events = desk.run()
     check_prompt_scores(events, spec)
-    commits = [e for e in events if isinstance(e, Committed)]
-    assert tokens_of(commits, TWO) == alone(spec).token_ids
-    assert tokens_of(commits, ONE) == alone(old).token_ids
+    assert tokens_of(events, TWO) == alone(spec).token_ids
+    assert tokens_of(events, ONE) == alone(old).token_ids
 
 
 def test_a_stream_that_has_shown_some_text_elsewhere_has_told_its_scores() -> None:

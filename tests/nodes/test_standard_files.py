@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import signal
 import subprocess
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from nodes.client.client import RequestFailedError
 from nodes.service import runtime
 
 ROOT = Path(__file__).parents[2]
@@ -48,17 +46,6 @@ def test_a_log_that_cannot_be_written_does_not_change_the_exit_code() -> None:
     assert run_python(script, "2>/dev/full").returncode == 7
     done = run_python(script)
     assert (done.returncode, done.stderr) == (7, "x\n")
-
-
-def test_an_error_is_one_line_with_the_path(capsys: pytest.CaptureFixture[str]) -> None:
-    assert runtime.report(OSError(errno.EROFS, "Read-only file system", "/state/x")) == 1
-    assert runtime.report(OSError(errno.ENOSPC, "No space left on device")) == 1
-    assert runtime.report(RequestFailedError("internal", "it failed")) == 1
-    assert capsys.readouterr().err.splitlines() == [
-        "error: /state/x: Read-only file system",
-        "error: [Errno 28] No space left on device",
-        "error: it failed",
-    ]
 
 
 def test_figures_are_told_on_a_signal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,49 +16,39 @@ from mesh.authorized import Entry
 from mesh.errors import KeysError
 from mesh.keys import KnownCoordinator
 from mesh.security import new_key_pair
+from nodes.cli import keys as commands
 from nodes.cli.main import cli
 from nodes.engine.calibrate import load_cached, store
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.selftest import SelfTest
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
+from nodes.keys.enrol import Invitation
 from nodes.keys.keyring import Keyring
 
-Writer = Callable[[Path], object]
+Writer = Callable[[Keyring], object]
 ENDPOINT = "tcp://10.0.0.1:7411"
 
 
-def add_node(folder: Path) -> None:
-    name = f"n{time.monotonic_ns()}"
-    Keyring(folder).authorized().add(Entry(new_key_pair().public, name, _client()))
+CLIENT = frozenset({"client"})
 
 
-def _client() -> frozenset[str]:
-    return frozenset({"client"})
-
-
-def invite(folder: Path) -> None:
-    until = int(time.time()) + 60
-    Keyring(folder).authorized().invite(Entry(new_key_pair().public, "", _client(), until))
-
-
-def keep_coordinator(folder: Path) -> None:
-    Keyring(folder).keep_coordinator(KnownCoordinator(ENDPOINT, new_key_pair().public))
-
-
-def add_api_key(folder: Path) -> None:
-    name = f"k{time.monotonic_ns()}"
-    ApiKeys(folder / "apikeys.toml").add(ApiKey(name=name, sha256=digest(name)))
+def new_name() -> str:
+    return f"n{time.monotonic_ns()}"
 
 
 WRITERS: dict[str, Writer] = {
-    "node": add_node,
-    "invitation": invite,
-    "own": lambda folder: Keyring(folder).keep_own(new_key_pair()),
-    "coordinator": lambda folder: Keyring(folder).make_coordinator_pair(),
-    "next": lambda folder: Keyring(folder).make_next_coordinator_pair(),
-    "known": keep_coordinator,
-    "room": lambda folder: Keyring(folder).check_room(),
-    "api key": add_api_key,
+    "node": lambda ring: ring.authorized().add(Entry(new_key_pair().public, new_name(), CLIENT)),
+    "invitation": lambda ring: ring.authorized().invite(
+        Entry(new_key_pair().public, "", CLIENT, int(time.time()) + 60)
+    ),
+    "own": lambda ring: ring.keep_own(new_key_pair()),
+    "coordinator": lambda ring: ring.make_coordinator_pair(),
+    "next": lambda ring: ring.make_next_coordinator_pair(),
+    "known": lambda ring: ring.keep_coordinator(KnownCoordinator(ENDPOINT, new_key_pair().public)),
+    "room": lambda ring: ring.check_room(),
+    "api key": lambda ring: ApiKeys(ring.directory / "apikeys.toml").add(
+        ApiKey(name=new_name(), sha256=digest("key"))
+    ),
 }
 
 
@@ -79,19 +69,19 @@ def fail_with(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 def test_where_it_cannot_be_written_the_one_before_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
 ) -> None:
-    write = WRITERS[name]
+    write, ring = WRITERS[name], Keyring(tmp_path)
     if name != "next":
-        write(tmp_path)
+        write(ring)
     before = contents(tmp_path)
     with monkeypatch.context() as broken:
         fail_with(broken, number)
         with pytest.raises(KeysError) as raised:
-            write(tmp_path)
+            write(ring)
     assert os.strerror(number) in str(raised.value)
     assert "\n" not in str(raised.value)
     assert contents(tmp_path) == before
     # And with room again it is done, by whoever tries next.
-    write(tmp_path)
+    write(ring)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".node")]
 
 
@@ -144,17 +134,13 @@ def test_init_can_be_done_again_where_there_was_no_room(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(descriptor)
 
-    def init() -> None:
-        CliRunner().invoke(
-            cli, ["keys", "init", "--keys", str(tmp_path), "--name", "hub"], catch_exceptions=False
-        )
-
+    init = ["keys", "init", "--keys", str(tmp_path), "--name", "hub"]
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", fsync)
         with pytest.raises(KeysError, match=r"coordinator\.key cannot be written"):
-            init()
+            CliRunner().invoke(cli, init, catch_exceptions=False)
     assert Keyring(tmp_path).coordinator_pair() is None
-    init()
+    CliRunner().invoke(cli, init, catch_exceptions=False)
     ring = Keyring(tmp_path)
     assert ring.coordinator_pair() is not None
     assert [entry.name for entry in ring.authorized().nodes().values()] == ["hub"]
@@ -163,9 +149,6 @@ def test_init_can_be_done_again_where_there_was_no_room(
 def test_an_invitation_is_not_used_up_where_the_rest_could_not_be_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nodes.cli import keys as commands
-    from nodes.keys.enrol import Invitation
-
     Keyring(tmp_path).make_own()
     token = Invitation(ENDPOINT, new_key_pair().public, new_key_pair()).token()
     asked: list[object] = []

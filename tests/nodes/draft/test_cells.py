@@ -11,15 +11,7 @@ from nodes.draft.state import Event
 from nodes.worker.events import Failed, Ready
 from nodes.worker.stream import StreamId
 from tests.nodes.builders import make_spec
-from tests.nodes.draft.script import (
-    ONE,
-    SAMPLED,
-    TWO,
-    guessed_of,
-    make_draft,
-    run,
-    text_of,
-)
+from tests.nodes.draft.script import ONE, SAMPLED, TWO, guessed_of, make_draft, run, text_of
 
 
 def test_texts_take_the_cells_that_they_need_soon_not_all_that_they_might() -> None:

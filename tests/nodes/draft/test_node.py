@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
-from mesh.codec import decode, encode
-from mesh.messages import Bye, Hello, Welcome
+from mesh.messages import Bye, Hello
 from nodes.draft.node import DraftNode
 from nodes.engine.load import TOY_COSTS
 from nodes.messages import (
@@ -22,51 +21,32 @@ from nodes.messages import (
 )
 from nodes.scheduler.instructions import open_request
 from nodes.worker.profile import decode_profile
-from tests.harness.memory_transport import MemoryHub, MemoryServer
+from tests.harness.desk import Desk
+from tests.harness.memory_transport import MemoryHub
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.draft.script import SAMPLED, make_draft, text_of
 
-Eventually = Callable[..., "asyncio.Future[None]"]
 # A message of some hundred bytes takes a tenth of a second.
 NARROW = LinkFields("cell-a", 8_000.0, 0.0)
 
 
-class Coordinator:
-    """What a coordinator says to a draft node and hears from it."""
-
-    def __init__(self, server: MemoryServer) -> None:
-        self._server = server
-        self.peer = b""
-        self.epoch = 1
-
-    async def hear(self, *kinds: type) -> Any:
-        while True:
-            received = await self._server.recv()
-            message = decode(received.frames).message
-            if isinstance(message, kinds):
-                self.peer = received.peer
-                return message
-
-    def say(self, message: Any) -> None:
-        self._server.send(self.peer, encode(message, cluster="c", epoch=self.epoch))
-
-    async def welcome(self) -> Hello:
-        hello = await self.hear(Hello)
-        self.say(Welcome("a", "c", self.epoch, 1.0, 5.0, False))
-        return hello
-
-
 @contextlib.asynccontextmanager
-async def serving(declared: LinkFields | None = None) -> AsyncIterator[Coordinator]:
+async def serving(declared: LinkFields | None = NARROW) -> AsyncIterator[Desk]:
+    """The coordinator of a draft node that has joined, and was asked to follow a stream."""
     hub = MemoryHub()
-    coordinator = Coordinator(hub.server())
+    desk = Desk(hub.server())
     state, model = make_draft()
     known = model.info, TOY_COSTS
     node = DraftNode(hub.client(), state, *known, endpoint="memory", node="a", declared=declared)
     task = asyncio.create_task(node.run())
     try:
         async with asyncio.timeout(60):
-            yield coordinator
+            hello = await desk.hear(Hello)
+            assert declared in (decode_profile(hello.profile).link, None)
+            desk.welcome()
+            desk.say(opening())
+            await desk.hear(StreamReadyNotice)
+            yield desk
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -79,49 +59,36 @@ def opening(**changes: Any) -> Any:
 
 
 async def test_it_guesses_what_the_target_will_say_without_being_asked() -> None:
-    async with serving(NARROW) as coordinator:
-        hello = await coordinator.welcome()
-        assert decode_profile(hello.profile).link == NARROW
-        coordinator.say(opening())
-        await coordinator.hear(StreamReadyNotice)
+    async with serving() as desk:
         guessed: dict[int, int] = {}
         while len(guessed) < 8:
-            for part, token_ids in parts_of(await coordinator.hear(GuessNotice)):
+            for part, token_ids in parts_of(await desk.hear(GuessNotice)):
                 guessed |= dict(enumerate(token_ids, part.start - len(PROMPT)))
         assert [guessed[k] for k in range(8)] == list(text_of()[:8])
 
 
 async def test_a_busy_link_takes_few_large_messages() -> None:
-    async with serving(NARROW) as coordinator:
-        await coordinator.welcome()
-        coordinator.say(opening())
-        await coordinator.hear(StreamReadyNotice)
-        first, second = [await coordinator.hear(GuessNotice) for _ in range(2)]
+    async with serving() as desk:
+        first, second = [await desk.hear(GuessNotice) for _ in range(2)]
         # What is guessed while the first one is on its way goes along in the second.
         assert len(second.token_ids) > len(first.token_ids)
 
 
 async def test_a_draft_node_that_missed_tokens_gives_the_stream_up() -> None:
-    async with serving() as coordinator:
-        await coordinator.welcome()
-        coordinator.say(opening())
-        await coordinator.hear(StreamReadyNotice)
-        entry = AddedEntry(1, 1, len(PROMPT) + 5, 1)
-        coordinator.say(CommitNotice((entry,), (7,)))
-        failed = await coordinator.hear(StreamFailedNotice)
+    async with serving(None) as desk:
+        entry = AddedEntry(1, 1, len(PROMPT) + 5, 1, 0, 0)
+        desk.say(CommitNotice((entry,), (7,)))
+        failed = await desk.hear(StreamFailedNotice)
         assert "the message with tokens 3 to 8 is lost" in failed.reason
 
 
-async def test_guesses_for_one_coordinator_are_not_sent_to_the_next(
-    eventually: Eventually,
-) -> None:
-    async with serving(NARROW) as coordinator:
-        await coordinator.welcome()
-        coordinator.say(opening())
-        await coordinator.hear(GuessNotice)
-        coordinator.say(Bye("restart"))
-        coordinator.epoch = 2
-        await coordinator.welcome()
-        coordinator.say(opening(stream_id=2))
-        notice = await coordinator.hear(GuessNotice)
+async def test_guesses_for_one_coordinator_are_not_sent_to_the_next() -> None:
+    async with serving() as desk:
+        await desk.hear(GuessNotice)
+        desk.say(Bye("restart"))
+        desk.epoch += 1
+        await desk.hear(Hello)
+        desk.welcome()
+        desk.say(opening(stream_id=2))
+        notice = await desk.hear(GuessNotice)
         assert {part.stream_id for part, _ in parts_of(notice)} == {2}

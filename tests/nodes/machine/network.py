@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import count
 
 from mesh.errors import BackpressureError, PeerGoneError
-from mesh.transport import MAX_QUEUED_MESSAGES, Frames
+from mesh.transport import Frames
 
-# Frames, and when they arrive at the earliest.
-Queue = deque[tuple[float, Frames]]
+# So few that a member that does not read is soon taken for gone.
+MAX_QUEUED_MESSAGES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,40 +33,36 @@ class Disorder:
 class Connection:
     """Of a member with the coordinator, which knows it as `peer`.
 
-    up: to the coordinator. is_broken: what is sent goes nowhere, whether that is known or not.
-    gone_at: when the coordinator's side sees that; is_gone: it has. disorder: by way.
+    queues: frames on their way "up", to the coordinator, or "down", and when they arrive at the
+    earliest. is_broken: what is sent goes nowhere, whether that is known or not. gone_at: when the
+    coordinator's side sees that; is_gone: it has. disorder: by way.
     """
 
-    def __init__(self, peer: bytes) -> None:
+    def __init__(self, peer: bytes, disorder: dict[str, Disorder]) -> None:
         self.peer = peer
-        self.disorder: dict[str, Disorder] = {}
-        self.up: Queue = deque()
-        self.down: Queue = deque()
+        self.disorder = disorder
+        self.queues: dict[str, deque[tuple[float, Frames]]] = {"up": deque(), "down": deque()}
         self.delay_s = 0.0
         self.is_broken = False
         self.gone_at = math.inf
         self.is_gone = False
 
-    def send_up(self, frames: Frames, now: float) -> None:
-        self._send("up", self.up, frames, now)
-
-    def send_down(self, frames: Frames, now: float) -> None:
-        self._send("down", self.down, frames, now)
-
-    def _send(self, way: str, queue: Queue, frames: Frames, now: float) -> None:
+    def send(self, way: str, frames: Frames, now: float) -> None:
         if self.is_broken:
             return
+        queue = self.queues[way]
         # None overtakes those before it, though the way has become shorter.
-        due = now + self.delay_s
-        due = max(due, queue[-1][0]) if queue else due
-        copies = 1
-        if (disorder := self.disorder.get(way)) is not None:
-            copies = disorder.random.randint(1, disorder.most_copies)
+        due = max(now + self.delay_s, queue[-1][0] if queue else 0.0)
+        disorder = self.disorder.get(way)
+        copies = disorder.random.randint(1, disorder.most_copies) if disorder is not None else 1
         queue.extend([(due, frames)] * copies)
 
+    def has_arrived(self, way: str, now: float) -> bool:
+        queue = self.queues[way]
+        return bool(queue) and queue[0][0] <= now
+
     def take(self, way: str) -> Frames:
-        queue = self.up if way == "up" else self.down
-        place = 0
+        queue, place = self.queues[way], 0
         if (disorder := self.disorder.get(way)) is not None:
             place = disorder.random.randrange(min(disorder.window, len(queue)))
         frames = queue[place][1]
@@ -78,9 +74,9 @@ class Connection:
         if not self.is_broken:
             self.gone_at = gone_at
         self.is_broken = True
-        self.down.clear()
+        self.queues["down"].clear()
         if loses:
-            self.up.clear()
+            self.queues["up"].clear()
 
 
 class Network:
@@ -99,11 +95,10 @@ class Network:
         self.connections: dict[bytes, Connection] = {}
 
     def dial(self, *, is_node: bool) -> Connection:
-        connection = Connection(b"peer%d" % next(self._peers))
-        disorder = self._disorder
-        if disorder is not None and (is_node or not disorder.of_nodes_only):
-            ways = ("up", "down") if is_node else ("up",)
-            connection.disorder = dict.fromkeys(ways, disorder)
+        disorder, ways = self._disorder, ("up", "down") if is_node else ("up",)
+        if disorder is None or not (is_node or not disorder.of_nodes_only):
+            ways = ()
+        connection = Connection(b"peer%d" % next(self._peers), dict.fromkeys(ways, disorder))
         self.connections[connection.peer] = connection
         return connection
 
@@ -115,22 +110,20 @@ class Network:
         connection = self.connections.get(peer)
         if connection is None or connection.is_gone:
             raise PeerGoneError(peer)
-        if len(connection.down) >= MAX_QUEUED_MESSAGES:
+        if len(connection.queues["down"]) >= MAX_QUEUED_MESSAGES:
             raise BackpressureError(peer)
-        connection.send_down(frames, self._clock())
+        connection.send("down", frames, self._clock())
 
     def arrived(self) -> list[Connection]:
         """Connections with something for the coordinator."""
         now = self._clock()
-        return [c for c in self.connections.values() if c.up and c.up[0][0] <= now]
+        return [c for c in self.connections.values() if c.has_arrived("up", now)]
 
     def next_arrival(self) -> float | None:
         """When something arrives that has not, at either end."""
         now = self._clock()
-        heads = [
-            queue[0][0] for c in self.connections.values() for queue in (c.up, c.down) if queue
-        ]
-        return min((due for due in heads if due > now), default=None)
+        queues = (queue for c in self.connections.values() for queue in c.queues.values() if queue)
+        return min((queue[0][0] for queue in queues if queue[0][0] > now), default=None)
 
     def take(self, connection: Connection, way: str) -> Frames:
         """The next message of a connection, on its way "up" or "down"."""
@@ -146,6 +139,7 @@ class Network:
         """The coordinator's side sees which connections are gone."""
         now = self._clock()
         for peer, connection in list(self.connections.items()):
-            if connection.is_broken and not connection.up and now >= connection.gone_at:
+            is_read = not connection.queues["up"]
+            if connection.is_broken and is_read and now >= connection.gone_at:
                 connection.is_gone = True
                 del self.connections[peer]

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from mesh.codec import decode, encode
+from mesh.credits import Meter
 from mesh.messages import Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from mesh.transport import Frames
 from tests.nodes.machine.network import Connection, Network
+from tests.nodes.pure_node import PureNode
 
 _HELLO_S = 0.3
-
-# A small window, so that a member that does not read is out of credit; what it tells to have read.
-WINDOW = 100
-_GRANT = 8
 
 
 class Process:
@@ -33,7 +31,7 @@ class Process:
     ) -> None:
         self._network, self.clock = network, clock
         self.hello = hello
-        self._rejoins = rejoins
+        self.rejoins = rejoins
         self.connection = self._dial()
         self.reconnects_at = 0.0
         self.welcome: Welcome | None = None
@@ -43,7 +41,7 @@ class Process:
         self.pace_s = self._reads_at = 0.0
         self._heard_at = clock()
         self._due_at = 0.0
-        self._num_read = 0
+        self._meter = Meter()
 
     def _dial(self) -> Connection:
         return self._network.dial(is_node=self.hello.role in ("target", "draft"))
@@ -58,38 +56,36 @@ class Process:
 
     # -- the link ----------------------------------------------------------------------------------
 
-    def send(self, message: Any) -> bool:
-        """False while there is no membership."""
+    def send(self, message: Any) -> None:
+        """Say something to the coordinator; nothing is said while there is no membership."""
         welcome = self.welcome
-        if welcome is None:
-            return False
-        self._put(encode(message, cluster=welcome.cluster, epoch=welcome.epoch))
-        return True
+        if welcome is not None:
+            self._put(encode(message, cluster=welcome.cluster, epoch=welcome.epoch))
 
     def _put(self, frames: Frames) -> None:
-        self.connection.send_up(frames, self.clock())
+        self.connection.send("up", frames, self.clock())
 
     def can_read(self) -> bool:
-        now, down = self.clock(), self.connection.down
+        now = self.clock()
         is_awake = not self.is_stopped and now >= self._reads_at
-        return is_awake and bool(down) and down[0][0] <= now
+        return is_awake and self.connection.has_arrived("down", now)
 
     def read(self) -> None:
         now = self.clock()
         self._reads_at = now + self.pace_s
-        envelope = decode(self._network.take(self.connection, "down"))
+        frames = self._network.take(self.connection, "down")
+        envelope = decode(frames)
         self._heard_at = now
-        self._num_read += 1
-        if self._num_read >= _GRANT:
-            self._num_read = 0
-            self.send(Credit(_GRANT))
+        if granted := self._meter.read(sum(map(len, frames))):
+            self.send(Credit(granted))
         self._on_envelope(envelope.cluster, envelope.epoch, envelope.message)
 
     def _on_envelope(self, cluster: str, epoch: int, message: Any) -> None:
         match message:
             case Welcome():
                 if self.welcome is None:
-                    self.welcome, self._num_read = message, 0
+                    self.welcome = message
+                    self._meter.reset()
                     self.on_joined()
             case Refuse():
                 self.end(loses=False)
@@ -130,8 +126,9 @@ class Process:
         self.send(Bye("lost"))
         self.welcome = None
         self._due_at = 0.0
-        self.on_lost()
-        if not self._rejoins:
+        if self.rejoins:
+            self.on_lost()
+        else:
             self.end(loses=False)
 
     def end(self, *, loses: bool) -> None:
@@ -143,15 +140,15 @@ class Process:
 
     def next_read(self) -> float | None:
         """When it may read what has arrived, if it waits for that."""
-        is_waiting = bool(self.connection.down) and not self.is_stopped
+        is_waiting = bool(self.connection.queues["down"]) and not self.is_stopped
         return self._reads_at if is_waiting and self._reads_at > self.clock() else None
 
     def come_back(self, *, carries: bool) -> None:
         """Its socket connects anew, as another peer; carries: with what had not left it yet."""
-        left = list(self.connection.up) if carries else []
+        left = list(self.connection.queues["up"]) if carries else []
         self.connection.cut(loses=carries)
         self.connection = self._dial()
-        self.connection.up.extend(left)
+        self.connection.queues["up"].extend(left)
 
     # -- what is behind ----------------------------------------------------------------------------
 
@@ -163,3 +160,36 @@ class Process:
     def on_lost(self) -> None: ...
 
     def on_message(self, message: Any) -> None: ...
+
+
+class NodeProcess(Process):
+    """A target or draft node."""
+
+    def __init__(
+        self, network: Network, clock: Callable[[], float], hello: Hello, node: PureNode
+    ) -> None:
+        super().__init__(network, clock, hello)
+        self.node = node
+        self._num_passes = 0
+
+    def progress(self) -> int:
+        return self._num_passes
+
+    def on_joined(self) -> None:
+        self.node.forget_all()
+
+    def on_message(self, message: Any) -> None:
+        for answer in self.node.take(message):
+            self.send(answer)
+
+    def can_step(self) -> bool:
+        next_step = self.next_step()
+        return next_step is not None and next_step <= self.clock()
+
+    def next_step(self) -> float | None:
+        return None if self.is_stopped else self.node.next_step(self.clock())
+
+    def step(self) -> None:
+        self._num_passes += 1
+        for message in self.node.step(self.clock()):
+            self.send(message)

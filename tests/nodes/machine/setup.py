@@ -8,21 +8,28 @@ from functools import lru_cache
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyTokenizer
 from nodes.messages import SubmitRequest
+from policies.latency import CostTable, NodeCosts
 from tests.nodes.reference import Reference, reference
 
-_NUM_VOCAB = 96
-_TOKENIZER = ToyTokenizer(_NUM_VOCAB)
+# Guessing pays, so that the policy asks for it.
+TARGET_COSTS = NodeCosts(CostTable((1, 32), (1e-3, 2e-3)), CostTable((32,), (2e-3,)))
+DRAFT_COSTS = NodeCosts(CostTable((1, 32), (1e-5, 1e-4)), CostTable((32,), (1e-4,)))
+_TOY = ToyConfig(max_sequences=4, max_batch_tokens=64, eog_rate=0.002)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """num_cells: of each target. agreements: of each draft node with them. draft_bps: of the links
-    of draft nodes, as they declare it; 0.0 where they declare nothing."""
+    """A mesh. toy: the model of its targets. target_cells: the cells of each target.
 
-    num_cells: tuple[int, ...]
-    agreements: tuple[float, ...]
+    drafts: how often each draft node agrees, and the room that it has. has_grammars: whether draft
+    nodes have them. draft_bps: of their links, as they declare it; 0.0 where they declare nothing.
+    """
+
+    toy: ToyConfig = _TOY
+    target_cells: tuple[int, ...] = (600,)
+    drafts: tuple[ToyConfig, ...] = ()
+    has_grammars: bool = True
     draft_bps: float = 0.0
-    max_sequences: int = 4
     has_wild_policy: bool = False
     has_lookup: bool = False
     prefix_cache_bytes: int = 0
@@ -30,18 +37,18 @@ class Setup:
     first_incarnation: int = 1
 
 
-def config_of(setup: Setup) -> ToyConfig:
-    return ToyConfig(
-        num_vocab=_NUM_VOCAB, max_sequences=setup.max_sequences, max_batch_tokens=64, eog_rate=0.002
-    )
+def draft(agreement: float, **changes: int) -> ToyConfig:
+    """One draft node of a setup."""
+    room = {"num_cells": 600, "max_sequences": 4, "max_batch_tokens": 64}
+    return ToyConfig(agreement=agreement, **(room | changes))
 
 
-def tokenized(text: str) -> tuple[int, ...]:
-    return tuple(_TOKENIZER.encode(text))
+def tokenized(num_vocab: int, text: str) -> tuple[int, ...]:
+    return tuple(ToyTokenizer(num_vocab).encode(text))
 
 
 @lru_cache(maxsize=20_000)
-def alone(config: ToyConfig, submit: SubmitRequest, choice: int) -> Reference:
+def alone(toy: ToyConfig, submit: SubmitRequest, choice: int) -> Reference:
     sampling = Sampling(
         temperature=submit.temperature,
         top_k=submit.top_k,
@@ -52,8 +59,8 @@ def alone(config: ToyConfig, submit: SubmitRequest, choice: int) -> Reference:
         rules=submit.rules,
     )
     return reference(
-        config,
-        submit.prompt_token_ids or tokenized(submit.prompt),
+        toy,
+        submit.prompt_token_ids or tokenized(toy.num_vocab, submit.prompt),
         sampling,
         max_tokens=submit.max_tokens,
         stops=submit.stops,

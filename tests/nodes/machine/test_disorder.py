@@ -6,24 +6,23 @@ AIRDRAFT_DISORDER_SEEDS=200 pytest tests/nodes/machine runs the long form.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 from typing import Any
 
 import pytest
 
-from mesh.codec import decode
+from mesh.codec import decode, encode
 from mesh.messages import Bye, Hello, Refuse, Welcome
 from mesh.transport import Frames
 from nodes.worker.link import Link
 from tests.harness.memory_transport import MemoryHub
 from tests.nodes.builders import make_submit
-from tests.nodes.machine.checks import check_empty
+from tests.nodes.machine.client import ClientProcess
 from tests.nodes.machine.network import Connection, Disorder
 from tests.nodes.machine.process import Process
-from tests.nodes.machine.processes import ClientProcess
-from tests.nodes.machine.setup import Setup
-from tests.nodes.machine.snapshot import snapshot
+from tests.nodes.machine.setup import Setup, draft
 from tests.nodes.machine.world import World
 
 NUM_SEEDS = int(os.environ.get("AIRDRAFT_DISORDER_SEEDS", "12"))
@@ -31,16 +30,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 10 * NUM_SEEDS)]
 _PROMPTS = ((5, 6, 7), tuple(range(1, 50)), tuple(range(1, 70)))
 # What is said of a membership itself is of no epoch, or ends it.
 _OF_MEMBERSHIPS = (Hello, Welcome, Refuse, Bye)
-# A message proves that its sender lives, and is counted, whatever it says.
-_NO_STATE = {"num_stale", "_num_stale", "last_seen", "_last_heard_at", "traffic"}
 
 
 def _world(
     seed: int, disorder: Disorder | None = None, **changes: Any
 ) -> tuple[World, ClientProcess]:
     setup = Setup(
-        num_cells=((200, 200), (130,), (600, 150, 150))[seed % 3],
-        agreements=((1.0,), (0.8, 0.8))[seed % 2],
+        target_cells=((200, 200), (130,), (600, 150, 150))[seed % 3],
+        drafts=((draft(1.0),), (draft(0.8), draft(0.8)))[seed % 2],
         draft_bps=(0.0, 20e3)[seed % 4 // 2],
         has_lookup=seed % 8 > 3,
         has_wild_policy=seed % 5 == 0,
@@ -48,8 +45,7 @@ def _world(
         **changes,
     )
     world = World(setup, disorder)
-    client = world.start_client("client")
-    world.pass_by(2.0)
+    client = world.join()
     return world, client
 
 
@@ -64,18 +60,18 @@ def _ask(world: World, client: ClientProcess) -> None:
             temperature=float(number % 2),
             num_choices=1 + number % 2,
         )
-        world.submit(client, submit, is_uploaded=False)
+        world.submit(client, submit)
 
 
 def _give_up(world: World, client: ClientProcess) -> int:
     """Cancel all that was asked for, which leaves nothing. Returns how many texts were whole."""
-    is_whole = [a.heard.is_over and a.failure is None for a in client.asked.values()]
+    is_whole = [asked.is_whole for asked in client.asked.values()]
     # What was cancelled may have been asked for again, by a message that comes once more.
     for _ in range(3):
         for asked in client.asked.values():
             client.cancel(asked)
         world.pass_by(2.0)
-    check_empty(world.coordinator)
+    world.check_empty()
     return sum(is_whole)
 
 
@@ -86,7 +82,7 @@ def test_messages_that_are_repeated_change_nothing() -> None:
             _ask(world, client)
             world.pass_by(0.3)
         world.settle()
-        assert all(asked.heard.is_over for asked in client.asked.values())
+        assert all(asked.is_whole for asked in client.asked.values())
 
 
 def test_messages_that_are_repeated_and_out_of_order_make_no_text_wrong() -> None:
@@ -134,47 +130,54 @@ def _old_session() -> list[tuple[str, str, Frames]]:
     session = _Session(world)
     _ask(world, client)
     world.settle()
-    assert all(asked.heard.is_over for asked in client.asked.values())
+    assert all(asked.is_whole for asked in client.asked.values())
     return session.messages
 
 
-def test_a_session_of_another_epoch_changes_nothing_in_the_coordinator() -> None:
+def test_a_session_of_another_epoch_is_not_answered_and_changes_no_text() -> None:
     session = [(key, frames) for key, way, frames in _old_session() if way == "up"]
     world, client = _world(0, first_incarnation=1000)
     _ask(world, client)
     world.go_on(60)
     assert client.open_requests()
     state, connections = world.coordinator.state, _connections(world)
-    before, num_stale = snapshot(state, _NO_STATE), state.num_stale
+    on_their_way = [list(connection.queues["down"]) for connection in connections.values()]
+    num_stale = state.num_stale
     for key, frames in session:
         world.hand_in(connections[key].peer, frames)
     assert state.num_stale == num_stale + len(session)
-    assert snapshot(state, _NO_STATE) == before
+    assert [list(c.queues["down"]) for c in connections.values()] == on_their_way
     world.settle()
-    assert all(asked.heard.is_over for asked in client.asked.values())
+    assert all(asked.is_whole for asked in client.asked.values())
 
 
-async def test_a_session_of_another_epoch_is_not_heard_by_a_node() -> None:
+async def test_a_session_of_another_epoch_is_not_heard_by_a_node(eventually: Any) -> None:
     class Handler:
         def __init__(self) -> None:
+            self.is_joined = False
             self.heard: list[object] = []
 
-        def on_joined(self, _welcome: Welcome) -> None: ...
+        def on_joined(self, _welcome: Welcome) -> None:
+            self.is_joined = True
 
         def on_message(self, message: Any) -> None:
             self.heard.append(message)
 
-    handler, transport = Handler(), MemoryHub().client()
-    link = Link(transport, handler, endpoint="memory", node="target-0", role="target")
-    link._on_envelope("", 0, Welcome("target-0", "virtual", 5, 0.5, 2.5, False))
+    hub, handler = MemoryHub(), Handler()
+    server = hub.server()
+    link = Link(hub.client(), handler, endpoint="memory", node="target-0", role="target")
+    running = asyncio.create_task(link.run())
+    peer = (await server.recv()).peer
+    server.send(peer, encode(Welcome("target-0", "virtual", 5, 0.5, 60.0, False)))
+    await eventually(lambda: handler.is_joined)
     session = [frames for key, way, frames in _old_session() if (key, way) == ("target-0", "down")]
-    for frames in session:
-        envelope = decode(frames)
-        link._on_envelope(envelope.cluster, envelope.epoch, envelope.message)
     assert session
+    for frames in session:
+        server.send(peer, frames)
+    await eventually(lambda: link.num_dropped == len(session))
     assert handler.heard == []
-    assert link.num_dropped == len(session)
-    transport.close()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 def test_what_was_said_in_an_earlier_membership_makes_no_text_wrong() -> None:
@@ -192,10 +195,8 @@ def test_what_was_said_in_an_earlier_membership_makes_no_text_wrong() -> None:
         world.is_lenient = True
         connections = _connections(world)
         for key, way, frames in old:
-            if way == "up":
-                connections[key].send_up(frames, world.now)
-            elif key.startswith(("target", "draft")):
-                connections[key].send_down(frames, world.now)
+            if way == "up" or key.startswith(("target", "draft")):
+                connections[key].send(way, frames, world.now)
         _ask(world, client)
         world.pass_by(6.0)
         world.check()

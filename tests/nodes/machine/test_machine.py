@@ -21,11 +21,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from mesh import credits
+from nodes.engine.toy import ToyConfig
 from tests.nodes.machine.asking import LONGEST_PROMPT, MOST_TOKENS, submits
-from tests.nodes.machine.process import WINDOW, Process
-from tests.nodes.machine.processes import ClientProcess
-from tests.nodes.machine.setup import Setup
+from tests.nodes.machine.client import ClientProcess
+from tests.nodes.machine.process import Process
+from tests.nodes.machine.setup import Setup, draft
 from tests.nodes.machine.world import World
 
 STEPS_A_RUN = 40
@@ -44,13 +44,18 @@ _soon = st.sampled_from([0.0, 0.0, 0.3, 4.0])
 _picks = st.integers(0, 99)
 _setups = st.builds(
     Setup,
-    num_cells=st.lists(st.sampled_from([_LEAST_CELLS, 330, 400]), min_size=1, max_size=3).map(
+    toy=st.builds(
+        ToyConfig,
+        max_sequences=st.sampled_from([2, 4, 6]),
+        max_batch_tokens=st.just(64),
+        eog_rate=st.just(0.002),
+    ),
+    target_cells=st.lists(st.sampled_from([_LEAST_CELLS, 330, 400]), min_size=1, max_size=3).map(
         tuple
     ),
-    agreements=st.lists(st.sampled_from([0.3, 0.9, 1.0]), max_size=2).map(tuple),
+    drafts=st.lists(st.builds(draft, st.sampled_from([0.3, 0.9, 1.0])), max_size=2).map(tuple),
     # So slow that a text goes in pieces, and commits wait for each other.
     draft_bps=st.sampled_from([0.0, 0.0, 20e3]),
-    max_sequences=st.sampled_from([2, 4, 6]),
     has_wild_policy=st.booleans(),
     has_lookup=st.booleans(),
     prefix_cache_bytes=st.sampled_from([0, 0, 2000]),
@@ -89,12 +94,8 @@ class Mesh(RuleBasedStateMachine):
 
     # -- time --------------------------------------------------------------------------------------
 
-    @rule(num_moves=st.integers(1, 150))
+    @rule(num_moves=st.integers(1, 150) | st.integers(50, 400))
     def goes_on(self, num_moves: int) -> None:
-        self.world.go_on(num_moves)
-
-    @rule(num_moves=st.integers(50, 400))
-    def goes_on_for_long(self, num_moves: int) -> None:
         self.world.go_on(num_moves)
 
     @rule(seconds=st.sampled_from([0.02, 0.2, 1.0, 3.0, 8.0]))
@@ -119,7 +120,7 @@ class Mesh(RuleBasedStateMachine):
     @rule(
         data=st.data(),
         pick=_picks,
-        num_requests=st.integers(1, 4),
+        num_requests=st.sampled_from([1, 2, 4, 6]),
         num_moves=st.sampled_from([0, 3, 10, 60]),
     )
     def submit(self, data: st.DataObject, pick: int, num_requests: int, num_moves: int) -> None:
@@ -135,10 +136,6 @@ class Mesh(RuleBasedStateMachine):
                 self.world.submit(client, submit, is_uploaded=is_uploaded)
         self.world.go_on(num_moves)
 
-    @rule(data=st.data(), pick=_picks)
-    def submit_many(self, data: st.DataObject, pick: int) -> None:
-        self.submit(data, pick, 6, 60)
-
     @rule(pick=_picks, num_requests=st.sampled_from([1, 1, 2, 6]))
     def cancel(self, pick: int, num_requests: int) -> None:
         """Some that came one after the other."""
@@ -146,10 +143,6 @@ class Mesh(RuleBasedStateMachine):
         begin = pick % len(asked) if asked else 0
         for client, request in asked[begin : begin + num_requests]:
             client.cancel(request)
-
-    @rule(pick=_picks)
-    def move(self, pick: int) -> None:
-        self.world.move_a_request(pick)
 
     @precondition(lambda self: len(self.clients) > 1)
     @rule(pick=_picks)
@@ -204,21 +197,16 @@ class Mesh(RuleBasedStateMachine):
 
     @rule()
     def start_what_is_missing(self) -> None:
-        setup = self.world.setup
-        living = {process.name for process in self.world.processes}
-        for role, of_role in (("target", setup.num_cells), ("draft", setup.agreements)):
-            for index in range(len(of_role)):
-                if f"{role}-{index}" not in living:
-                    self.world.start_node(role, index)
+        self.world.start_what_is_missing()
         self.world.go_on(40)
 
     @rule(pick=_picks)
     def start_a_second_one(self, pick: int) -> None:
         """Another process takes the name of one that may be there, or of a few."""
         setup = self.world.setup
-        names = [("draft", index) for index in range(len(setup.agreements))]
+        names = [("draft", index) for index in range(len(setup.drafts))]
         if not self.spares_targets:
-            names += [("target", index) for index in range(len(setup.num_cells))]
+            names += [("target", index) for index in range(len(setup.target_cells))]
         if not names:
             return
         role, index = names[pick % len(names)]
@@ -247,8 +235,8 @@ class Mesh(RuleBasedStateMachine):
     @rule(pick=_picks, goes_up=st.booleans())
     def lose_a_message(self, pick: int, goes_up: bool) -> None:
         """Of a node: what clients make of it is another matter."""
-        connections = [process.connection for process in self.world.nodes()]
-        found = [queue for c in connections if (queue := c.up if goes_up else c.down)]
+        queues = [node.connection.queues for node in self.world.nodes()]
+        found = [queue for of in queues if (queue := of["up" if goes_up else "down"])]
         if found:
             self.world.has_losses = self.world.had_target_trouble = True
             queue = found[pick % len(found)]
@@ -257,10 +245,7 @@ class Mesh(RuleBasedStateMachine):
 
 @pytest.mark.slow
 @pytest.mark.timeout(max(600, NUM_STEPS // 20))
-def test_whatever_happens_every_request_ends_with_its_text_or_a_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(credits, "WINDOW_MESSAGES", WINDOW)
+def test_whatever_happens_every_request_ends_with_its_text_or_a_reason() -> None:
     is_short = NUM_STEPS == DEFAULT_STEPS
     run_state_machine_as_test(
         Mesh,

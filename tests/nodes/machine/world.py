@@ -12,32 +12,44 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from mesh.codec import decode
 from mesh.messages import PROTOCOL_VERSION, Hello
-from mesh.transport import Frames, Received
-from nodes.coordinator.placing.rebalancing import Move
+from mesh.transport import Received
 from nodes.coordinator.service import Coordinator
 from nodes.coordinator.state import DuePlan
-from nodes.messages import LinkFields, NodeCommandRequest, SubmitRequest
+from nodes.messages import (
+    GuessNotice,
+    LinkFields,
+    NodeCommandRequest,
+    StatusReply,
+    StatusRequest,
+    SubmitRequest,
+)
 from nodes.scheduler.planning import MODES, Mode
-from nodes.worker.cells import cells_needed
+from nodes.telemetry.status import Status, decode_status
 from nodes.worker.profile import encode_profile
+from policies.latency import NodeCosts
 from tests.nodes.builders import make_submit
-from tests.nodes.machine.checks import check, check_empty, check_texts
+from tests.nodes.machine.checks import check, check_empty, left_of_requests
+from tests.nodes.machine.client import Asked, ClientProcess
 from tests.nodes.machine.network import Connection, Disorder, Network
-from tests.nodes.machine.process import Process
-from tests.nodes.machine.processes import Asked, ClientProcess, NodeProcess
-from tests.nodes.machine.setup import Setup, alone, config_of, tokenized
-from tests.nodes.pure_mesh import DRAFT_COSTS, TARGET_COSTS
+from tests.nodes.machine.process import NodeProcess, Process
+from tests.nodes.machine.setup import DRAFT_COSTS, TARGET_COSTS, Setup, alone, tokenized
 from tests.nodes.pure_node import PureNode
+from tests.nodes.reference import Reference
 from tests.nodes.wild_policy import WildPolicy
 
 HEARTBEAT_S, TIMEOUT_S = 0.5, 2.5
 _TICK_S, _LEAST_TICK_S = 0.1, 0.001
 _MOVE_S = 1e-3
+# Long enough for some plans to come while a text is written.
+_PASS_S = (0.0, 1e-2, 0.1)
+# What is learnt of targets makes them differ more.
+_SPEEDS = (1.0, 3.0, 0.4)
 _CHECK_EVERY = 16
 # Requests that wait for a target are given up after 30 s. A lost message shows by silence: after
-# 10 s, and each time after twice as long. A random plan may take two minutes for 200 tokens.
-_END_S = 600.0
+# 10 s, and each time after twice as long. A random plan may take minutes for 200 tokens.
+_END_S = 2000.0
 _QUIET_S = 3 * TIMEOUT_S
 _TAME = ("auto", "auto", "open", "grouped", "alternating")
 
@@ -55,16 +67,16 @@ class World:
         self.processes: list[Process] = []
         # Of processes that have ended, too.
         self.clients: list[ClientProcess] = []
-        self.num_moves = 0
         # Whether anything has happened that targets may have suffered from, and losses on the way.
         self.had_target_trouble = self.has_losses = False
         # Whether what failed, and came again, may be the reason of what fails.
         self.is_lenient = False
+        self._num_moves = 0
         self._num_started = setup.first_incarnation - 1
         self._ticked_at = self.now
-        for index in range(len(setup.num_cells)):
+        for index in range(len(setup.target_cells)):
             self.start_node("target", index)
-        for index in range(len(setup.agreements)):
+        for index in range(len(setup.drafts)):
             self.start_node("draft", index)
         self.admin = self.start_client("admin")
         self.pass_by(1.0)
@@ -94,43 +106,53 @@ class World:
 
     def start_node(self, role: str, index: int) -> NodeProcess:
         """A process of that name, though there may be one."""
-        setup = self.setup
-        config = config_of(setup)
-        changes: dict[str, Any] = {"num_cells": 600}
-        costs, cache_bytes = DRAFT_COSTS, 0
-        if role == "target":
-            changes = {"num_cells": setup.num_cells[index]}
-            costs, cache_bytes = TARGET_COSTS, setup.prefix_cache_bytes
-        else:
-            changes["agreement"] = setup.agreements[index]
-        node = PureNode(role, replace(config, **changes), tokenized, self._pass_s, cache_bytes)
-        link = LinkFields("", setup.draft_bps if role == "draft" else 0.0, 0.0)
-        profile = encode_profile(node.model.info, costs, link=link)
-        hello = self._hello(f"{role}-{index}", role, profile)
+        node, link = self.make_node(role, index), LinkFields("", 0.0, 0.0)
+        costs = _scaled(_SPEEDS[index % len(_SPEEDS)])
+        if role == "draft":
+            costs, link = DRAFT_COSTS, replace(link, rate_bps=self.setup.draft_bps)
+        hello = self._hello(
+            f"{role}-{index}", role, encode_profile(node.model.info, costs, link=link)
+        )
         process = NodeProcess(self.network, self.clock, hello, node)
         self.processes.append(process)
         return process
 
-    def _pass_s(self) -> float:
-        return self.random.choice((0.0, 1e-3, 2e-2))
+    def make_node(self, role: str, index: int) -> PureNode:
+        setup, toy = self.setup, self.setup.toy
+        tokenize = partial(tokenized, toy.num_vocab)
+        if role == "target":
+            config = replace(toy, num_cells=setup.target_cells[index])
+            return PureNode(role, config, tokenize, self.draw_pass_s, setup.prefix_cache_bytes)
+        own = setup.drafts[index]
+        config = replace(own, num_vocab=toy.num_vocab, seed=toy.seed, eog_rate=toy.eog_rate)
+        return PureNode(role, config, tokenize, has_grammars=setup.has_grammars)
+
+    def draw_pass_s(self) -> float:
+        return self.random.choice(_PASS_S)
 
     def start_client(self, role: str) -> ClientProcess:
         """A gateway joins again where it was lost."""
-        is_gateway = role == "gateway"
         client = ClientProcess(
             self.network,
             self.clock,
             self._hello(f"{role}-{self._num_started}", role),
-            rejoins=is_gateway or role == "admin",
-            on_failure=self._check_failure,
+            rejoins=role in ("gateway", "admin"),
+            on_failure=self.on_failure,
             is_lenient=lambda: self.is_lenient,
         )
         self.processes.append(client)
         self.clients.append(client)
         return client
 
+    def join(self, role: str = "client") -> ClientProcess:
+        """A client that is a member."""
+        client = self.start_client(role)
+        self.pass_by(0.5)
+        return client
+
     def nodes(self, role: str = "") -> list[NodeProcess]:
-        return [p for p in self.processes if isinstance(p, NodeProcess) and role in ("", p.role)]
+        nodes = [p for p in self.processes if isinstance(p, NodeProcess) and not p.has_ended]
+        return [node for node in nodes if role in ("", node.role)]
 
     def command(self, command: str, node: str) -> None:
         if command != "undrain" and node.startswith("target"):
@@ -143,11 +165,15 @@ class World:
         if process.role == "target":
             self.had_target_trouble = True
 
-    def submit(self, client: ClientProcess, submit: SubmitRequest, *, is_uploaded: bool) -> None:
-        config = config_of(self.setup)
-        client.submit(submit, partial(alone, config, submit), is_uploaded=is_uploaded)
+    def submit(
+        self, client: ClientProcess, submit: SubmitRequest, *, is_uploaded: bool = False
+    ) -> None:
+        client.submit(submit, partial(self.alone, submit), is_uploaded=is_uploaded)
 
-    def _check_failure(self, client: ClientProcess, asked: Asked) -> None:
+    def alone(self, submit: SubmitRequest, choice: int) -> Reference:
+        return alone(self.setup.toy, submit, choice)
+
+    def on_failure(self, client: ClientProcess, asked: Asked) -> None:
         """An error must be one that what has happened explains."""
         assert asked.failure is not None
         code, reason = asked.failure
@@ -178,14 +204,20 @@ class World:
         act, on = moves[self.random.randrange(len(moves))]
         act(on)
         self.now += _MOVE_S
-        self.num_moves += 1
-        if self.num_moves % _CHECK_EVERY == 0:
+        self._num_moves += 1
+        if self._num_moves % _CHECK_EVERY == 0:
             self.check()
 
     def check(self) -> None:
-        check(self.coordinator)
-        # Where what clients send is repeated they may be answered anew.
-        check_texts(self.coordinator, self.nodes(), () if self.is_lenient else self.clients)
+        if (status := self.status()) is not None:
+            check(status)
+
+    def status(self) -> Status | None:
+        """What the coordinator tells of itself, if the admin is a member; seldom anew."""
+        state = self.coordinator.state
+        said = self.admin.connection.peer, state.cluster, state.epoch, StatusRequest(1)
+        replies = [send.message for send in state.on_message(*said, 0, self.now)]
+        return next((decode_status(m.status) for m in replies if isinstance(m, StatusReply)), None)
 
     def _moves(self) -> Iterator[tuple[Callable[[Any], None], Any]]:
         for connection in self.network.arrived():
@@ -212,7 +244,7 @@ class World:
     def _coordinator_takes(self, connection: Connection) -> None:
         self.hand_in(connection.peer, self.network.take(connection, "up"))
 
-    def hand_in(self, peer: bytes, frames: Frames) -> None:
+    def hand_in(self, peer: bytes, frames: Any) -> None:
         # Enrolments, which would take time, do not occur here.
         self.coordinator.take(Received(peer, frames), None)  # type: ignore[arg-type]
 
@@ -235,22 +267,6 @@ class World:
         events += [process.next_read() for process in self.processes]
         events += [node.next_step() for node in self.nodes()]
         return max(self.now, min(at for at in events if at is not None))
-
-    def move_a_request(self, pick: int) -> None:
-        """As if it were better for it to be on another target."""
-        state = self.coordinator.state
-        found = []
-        for request in state._serving.ledger.requests.values():
-            for target in state._roster.nodes("target"):
-                choices = tuple(
-                    c for c in request.choices.values() if c.target not in ("", target.name)
-                )
-                cells = sum(cells_needed(choice.spec) for choice in choices)
-                if choices and target.has_room(cells, len(choices)):
-                    found.append(Move(request, choices, target, 0.0))
-        if found:
-            move = found[pick % len(found)]
-            self.coordinator._send_all(state._serving._move(move, self.now))
 
     # -- faults ------------------------------------------------------------------------------------
 
@@ -276,6 +292,32 @@ class World:
         for process in self.processes:
             process.come_back(carries=True)
 
+    def start_what_is_missing(self) -> None:
+        living = {process.name for process in self.processes if not process.has_ended}
+        for role, of_role in (("target", self.setup.target_cells), ("draft", self.setup.drafts)):
+            for index in range(len(of_role)):
+                if f"{role}-{index}" not in living:
+                    self.start_node(role, index)
+
+    def upset_guesses(self) -> None:
+        """Lose, repeat or delay a message with guesses: only speed may depend on it."""
+        queues = [node.connection.queues["up"] for node in self.nodes("draft")]
+        queues += [node.connection.queues["down"] for node in self.nodes("target")]
+        found = [
+            (queue, place)
+            for queue in queues
+            for place, (_, frames) in enumerate(queue)
+            if isinstance(decode(frames).message, GuessNotice)
+        ]
+        if not found:
+            return
+        queue, place = self.random.choice(found)
+        loses, repeats = self.random.choice(((True, False), (False, True), (True, True)))
+        if repeats:
+            queue.append(queue[place])
+        if loses:
+            del queue[place]
+
     # -- the end -----------------------------------------------------------------------------------
 
     def open_requests(self) -> list[Asked]:
@@ -291,13 +333,21 @@ class World:
         self._end_all()
         self.pass_by(_QUIET_S)
         self.check()
-        check_empty(self.coordinator)
+        status = self.check_empty()
         names = [process.name for process in self.processes]
         assert len(names) == len(set(names)), "two processes of one name go on"
-        for node in self.nodes():
-            # It keeps what it was not told to close.
-            if node.welcome is not None and not (self.is_lenient or self.has_losses):
-                assert node.node.num_streams == 0, f"{node.name} still has streams"
+        # A node keeps what it was not told to close.
+        if not (self.is_lenient or self.has_losses):
+            nodes = [node.node for node in self.nodes() if node.welcome is not None]
+            assert not any(node.num_streams for node in nodes), "a node still has streams"
+            assert left_of_requests(self.coordinator.state, *(n.engine for n in nodes)) == set()
+            assert sum(status.totals.requests.values()) == status.totals.num_submitted
+
+    def check_empty(self) -> Status:
+        status = self.status()
+        assert status is not None
+        check_empty(status)
+        return status
 
     def _end_all(self) -> None:
         limit = self.now + _END_S
@@ -310,7 +360,11 @@ class World:
         self.start_node("target", 0)
         client = self.start_client("client")
         self.pass_by(1.0)
-        self.submit(client, make_submit(max_tokens=20), is_uploaded=False)
+        self.submit(client, make_submit(max_tokens=20))
         self._end_all()
         (asked,) = client.asked.values()
-        assert asked.heard.is_over, "a mesh that has all it needs does not serve"
+        assert asked.is_whole, "a mesh that has all it needs does not serve"
+
+
+def _scaled(factor: float) -> NodeCosts:
+    return NodeCosts(TARGET_COSTS.decode.scaled(factor), TARGET_COSTS.prefill.scaled(factor))

@@ -40,5 +40,8 @@ class FakeManager:
                 await asyncio.sleep(0.01)
                 heard = self.hear()
 
-    def close(self) -> None:
+    def __enter__(self) -> FakeManager:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
         self._socket.close()

@@ -27,7 +27,6 @@ async def test_what_a_node_has_started_does_not_keep_its_mesh_from_ending(
         "print('progress:', child.pid, file=sys.stderr, flush=True)\n"
         "sys.stdin.read()\n"
     )
-    monkeypatch.setattr(local, "_STOP_LIMIT_S", 0.2)
     monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", code])
     said: list[str] = []
     mesh = LocalMesh("nowhere", status=said.append)

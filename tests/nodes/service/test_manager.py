@@ -3,25 +3,7 @@
 import asyncio
 import time
 
-import pytest
-
-from nodes.service.systemd import Manager
-from tests.nodes.service.fake_manager import FakeManager
-
-
-async def until(condition):
-    async with asyncio.timeout(60):
-        is_so = condition()
-        while not is_so:
-            await asyncio.sleep(0.01)
-            is_so = condition()
-
-
-@pytest.fixture
-def fake(tmp_path):
-    manager = FakeManager(tmp_path / "notify")
-    yield manager
-    manager.close()
+from nodes.service.manager import Manager
 
 
 async def test_time_is_asked_for_while_a_model_loads(fake):
@@ -41,7 +23,7 @@ async def test_ready_is_said_once_it_is_and_not_before(fake):
     assert fake.lines.count("READY=1") == 1
 
 
-async def test_pings_come_while_all_is_well_and_only_then(fake):
+async def test_pings_come_while_all_is_well_and_only_then(fake, eventually):
     is_stuck = False
     asked = []
 
@@ -56,7 +38,7 @@ async def test_pings_come_while_all_is_well_and_only_then(fake):
     is_stuck = True
     fake.hear()
     asked_so_far = len(asked)
-    await until(lambda: len(asked) > asked_so_far + 3)
+    await eventually(lambda: len(asked) > asked_so_far + 3)
     assert "WATCHDOG=1" not in fake.hear()
     is_stuck = False
     await fake.until("WATCHDOG=1")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import signal
 
 import pytest
@@ -17,6 +18,7 @@ from nodes.worker.link import LostCoordinatorError, NoCoordinatorError, RefusedE
     ("error", "code"),
     [
         (OSError("x"), 1),
+        (OSError(errno.ENOSPC, "No space left on device"), 1),
         (MeshError("x"), 1),
         (RequestFailedError("unavailable", "x"), 1),
         (ModelNameError("x"), 2),
@@ -39,6 +41,11 @@ def test_what_a_user_can_cause_is_a_line_and_a_code(
 ) -> None:
     assert report(ExceptionGroup("", [ExceptionGroup("", [error])])) == code
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_an_error_of_a_file_is_one_line_with_its_path(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(OSError(errno.EROFS, "Read-only file system", "/state/x")) == 1
+    assert capsys.readouterr().err == "error: /state/x: Read-only file system\n"
 
 
 def test_a_signal_is_told_by_its_number(capsys: pytest.CaptureFixture[str]) -> None:

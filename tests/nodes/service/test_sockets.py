@@ -8,48 +8,33 @@ import sys
 import pytest
 
 from nodes.config.settings import ConfigError
-from nodes.service.systemd import endpoint_of, inherited
+from nodes.service.sockets import endpoint_of, inherited
 
 _SHOW = (
-    "import os; from nodes.service.systemd import *; "
-    "os.environ['LISTEN_PID'] = os.environ.get('LISTEN_PID') or str(os.getpid()); "
-    "fd = inherited(os.environ, 'mesh'); print(fd, fd is not None and endpoint_of(fd))"
+    "import os; from nodes.service.sockets import *; "
+    "os.environ['LISTEN_PID'] = str(os.getpid()); "
+    "fd = inherited(os.environ, 'mesh'); print(fd, endpoint_of(fd))"
 )
 
 
-def shown(listening: socket.socket, **environ: str) -> str:
-    """What a process says that was started with a socket as its descriptor 3."""
-
-    def as_third() -> None:
-        os.dup2(listening.fileno(), 3)
-
-    made = subprocess.run(
-        [sys.executable, "-c", _SHOW],
-        env={**os.environ, **environ},
-        preexec_fn=as_third,
-        close_fds=False,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    return made.stdout.strip()
-
-
-@pytest.fixture
-def listening():
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        yield bound
-
-
 @pytest.mark.parametrize("names", ["mesh", "airdraft-coordinator.socket"])
-def test_the_only_socket_is_the_one_that_is_meant(listening, names):
-    port = listening.getsockname()[1]
-    said = shown(listening, LISTEN_FDS="1", LISTEN_FDNAMES=names)
-    assert said == f"3 tcp://127.0.0.1:{port}"
+def test_the_only_socket_is_the_one_that_is_meant(names):
+    """In a process that was started with a socket as its descriptor 3."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        made = subprocess.run(
+            [sys.executable, "-c", _SHOW],
+            env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": names},
+            preexec_fn=lambda: os.dup2(listening.fileno(), 3),
+            close_fds=False,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        assert made.stdout.strip() == f"3 tcp://127.0.0.1:{listening.getsockname()[1]}"
 
 
-def test_of_several_sockets_none_is_left_to_wait_for_ever(monkeypatch):
+def test_of_several_sockets_none_is_left_to_wait_for_ever():
     environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "mesh:mesh"}
     with pytest.raises(ConfigError, match="has 2 ListenStream=, but only one is served"):
         inherited(environ, "mesh")
@@ -58,18 +43,15 @@ def test_of_several_sockets_none_is_left_to_wait_for_ever(monkeypatch):
 @pytest.mark.parametrize(
     "environ",
     [
+        {},
         {"LISTEN_FDS": "0"},
         {"LISTEN_FDS": "one"},
         {"LISTEN_FDS": "1", "LISTEN_PID": "1"},
         {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "http:other"},
     ],
 )
-def test_what_is_not_meant_is_left_alone(listening, environ):
-    assert shown(listening, **environ) == "None False"
-
-
-def test_a_process_that_was_passed_nothing_has_nothing():
-    assert inherited({}, "mesh") is None
+def test_what_is_not_meant_is_left_alone(environ):
+    assert inherited({"LISTEN_PID": str(os.getpid())} | environ, "mesh") is None
 
 
 def test_endpoints_of_all_kinds_of_sockets(tmp_path):

@@ -6,27 +6,35 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from nodes.engine.protocol import Logits, Span
+from nodes.engine.protocol import Logits, Model, Span, Tokenizer
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.target.events import Committed
+from nodes.target.events import Committed, Event, Parked
 from nodes.target.state import TargetState
+from nodes.worker.events import Ready
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.reference import Reference, reference
 
 ONE = StreamId(1)
 TWO = StreamId(2)
+THREE = StreamId(3)
 # Passes take as long whatever is in them: all guesses that are there are worth it.
 FLAT = NodeCosts(CostTable((1, 512), (0.01, 0.01)), CostTable((32,), (0.01,)))
 _chains = itertools.count(1)
 
 
+def guess(
+    state: TargetState, stream_id: StreamId, start: int, guesses: Sequence[int], sure: float = 0.99
+) -> None:
+    """Send guesses of a chain of its own for the positions from start on."""
+    state.guess(stream_id, (1, next(_chains)), start, guesses, [sure] * len(guesses))
+
+
 def verify(
     state: TargetState, stream_id: StreamId, generation: int, start: int, guesses: Sequence[int]
 ) -> None:
-    """Send guesses of a chain of its own for the positions from start on, and allow a pass."""
-    chances = [0.99] * len(guesses)
-    state.guess(stream_id, (1, next(_chains)), start, guesses, chances)
+    """Send guesses for the positions from start on, and allow a pass."""
+    guess(state, stream_id, start, guesses)
     state.lease(stream_id, generation, start, 1)
 
 
@@ -41,12 +49,20 @@ class RecordingModel(ToyModel):
         self.passes.append(list(spans))
         return super().forward(spans)
 
+    def num_read(self) -> int:
+        """Tokens of prompts that were run."""
+        return sum(sum(piece.values()) for piece in pieces_of(self))
 
-def make_state(prefix_cache_bytes: int = 0, **changes: Any) -> tuple[TargetState, RecordingModel]:
+
+def make_state(
+    prefix_cache_bytes: int = 0, costs: NodeCosts = FLAT, midway: int = 32, **changes: Any
+) -> tuple[TargetState, RecordingModel]:
+    """midway: tokens of an answer that has begun that are read in a pass. changes: of the toy."""
     config = ToyConfig(**changes)
     model = RecordingModel(config)
     tokenizer = ToyTokenizer(config.num_vocab)
-    return TargetState(model, tokenizer, prefix_cache_bytes, costs=FLAT), model
+    state = TargetState(model, tokenizer, prefix_cache_bytes, midway_tokens=midway, costs=costs)
+    return state, model
 
 
 def alone(spec: StreamSpec, **changes: Any) -> Reference:
@@ -57,23 +73,33 @@ def alone(spec: StreamSpec, **changes: Any) -> Reference:
         max_tokens=spec.max_tokens,
         stops=spec.stops,
         ignore_eog=spec.ignore_eog,
+        num_logprobs=spec.num_logprobs,
+        scores_prompt=spec.scores_prompt,
     )
 
 
-def run(state: TargetState) -> list[Committed]:
+def steps(state: TargetState) -> list[Event]:
     """All passes there are to run."""
-    commits = []
+    events: list[Event] = []
     while state.has_work():
-        commits += [e for e in state.step() if isinstance(e, Committed)]
-    return commits
+        events += state.step()
+    return events
 
 
-def tokens_of(commits: Sequence[Committed], stream_id: StreamId = ONE) -> tuple[int, ...]:
-    return tuple(t for c in commits if c.stream_id == stream_id for t in c.token_ids)
+def commits_in(events: Sequence[Event]) -> list[Committed]:
+    return [event for event in events if isinstance(event, Committed)]
+
+
+def run(state: TargetState) -> list[Committed]:
+    return commits_in(steps(state))
+
+
+def tokens_of(events: Sequence[Event], stream_id: StreamId = ONE) -> tuple[int, ...]:
+    return tuple(t for c in commits_in(events) if c.stream_id == stream_id for t in c.token_ids)
 
 
 def pieces_of(model: RecordingModel) -> list[dict[int, int]]:
-    """Tokens of prompts in each pass, by sequence."""
+    """Tokens of prompts in each pass, by sequence; streams get sequences in their order."""
     return [
         {s.seq_id: len(s.token_ids) for s in spans if s.num_outputs == 0} for spans in model.passes
     ]
@@ -81,3 +107,56 @@ def pieces_of(model: RecordingModel) -> list[dict[int, int]]:
 
 def text_of(token_ids: Sequence[int]) -> bytes:
     return b"".join(ToyTokenizer(96).piece(t) for t in token_ids)
+
+
+class Desk:
+    """What a coordinator knows of the streams of a target. Who is ready may decode to its end.
+
+    ready: the generation of each stream that was said to be ready, until it is parked. lengths: of
+    all texts. events: everything that was told.
+    """
+
+    def __init__(self, model: Model, tokenizer: Tokenizer, prefix_cache_bytes: int = 0) -> None:
+        self.state = TargetState(model, tokenizer, prefix_cache_bytes, costs=FLAT)
+        self.ready: dict[StreamId, int] = {}
+        self.lengths: dict[StreamId, int] = {}
+        self.events: list[Event] = []
+
+    def open(self, *specs: StreamSpec) -> None:
+        for spec in specs:
+            self.lengths[spec.stream_id] = len(spec.token_ids)
+            self._take(self.state.open(spec))
+
+    def step(self, num_leased: int = 10_000) -> list[Event]:
+        for stream_id, generation in self.ready.items():
+            self.state.lease(stream_id, generation, self.lengths[stream_id], num_leased)
+        return self._take(self.state.step())
+
+    def run(self) -> list[Event]:
+        """All passes there are to run; returns what was told from the beginning on."""
+        while self.ready or self.state.has_work():
+            self.step()
+        return self.events
+
+    def until_parked(self) -> None:
+        while not any(isinstance(event, Parked) for event in self.step()):
+            pass
+
+    def _take(self, events: Sequence[Event]) -> list[Event]:
+        for event in events:
+            match event:
+                case Ready(stream_id=stream_id, generation=generation):
+                    self.ready[stream_id] = generation
+                case Committed(stream_id=stream_id):
+                    self.lengths[stream_id] += len(event.token_ids)
+                    if event.finish_reason:
+                        self.ready.pop(stream_id, None)
+                case Parked(stream_id=stream_id):
+                    del self.ready[stream_id]
+        self.events += events
+        return list(events)
+
+
+def make_desk(prefix_cache_bytes: int = 0, **changes: Any) -> tuple[Desk, RecordingModel]:
+    model = RecordingModel(ToyConfig(**changes))
+    return Desk(model, ToyTokenizer(model.config.num_vocab), prefix_cache_bytes), model

@@ -1,61 +1,65 @@
+"""A target node's messages about one pass: what it committed, what it read, what it scored."""
+
 from __future__ import annotations
 
-from typing import Any, cast
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
+from mesh.messages import Hello
 from nodes.engine.load import TOY_COSTS
-from nodes.engine.toy import ToyModel, ToyTokenizer
-from nodes.messages import (
-    CommitReply,
-    PromptScoresNotice,
-    Score,
-    StreamFailedNotice,
-    StreamReadyNotice,
-    TokenScores,
-)
-from nodes.target.events import Committed, PromptScored, ReadBeside
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.messages import CommitReply, PromptScoresNotice
+from nodes.scheduler.instructions import open_request
 from nodes.target.node import TargetNode
-from nodes.worker.events import Failed, Ready
-from nodes.worker.stream import StreamId
+from tests.harness.desk import Desk
+from tests.harness.memory_transport import MemoryHub
+from tests.nodes.builders import make_spec
+from tests.nodes.target.script import alone
 
-SCORES = (TokenScores(Score(9, -0.5, b" 9"), ()),)
-
-
-class Sent:
-    """A link that keeps what goes out."""
-
-    def __init__(self) -> None:
-        self.messages: list[Any] = []
-
-    def send(self, message: Any) -> None:
-        self.messages.append(message)
+LONG = tuple(range(1, 61))
 
 
-def say(*events: object) -> list[Any]:
-    model, link = ToyModel(), Sent()
+@contextlib.asynccontextmanager
+async def serving() -> AsyncIterator[Desk]:
+    hub = MemoryHub()
+    desk = Desk(hub.server())
+    # So slow that what is asked meanwhile is there when a pass begins.
+    model = ToyModel(ToyConfig(pass_s=0.01))
     node = TargetNode(
-        cast(Any, None), model, ToyTokenizer(96), TOY_COSTS, endpoint="memory", node="target"
+        hub.client(), model, ToyTokenizer(96), TOY_COSTS, endpoint="memory", node="target"
     )
-    node._link = cast(Any, link)
-    node._on_events(events, 0.25)
-    return link.messages
+    task = asyncio.create_task(node.run())
+    try:
+        async with asyncio.timeout(60):
+            await desk.hear(Hello)
+            desk.welcome()
+            yield desk
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
-def test_what_a_pass_committed_is_told_last_with_what_it_read_besides() -> None:
-    committed = Committed(StreamId(1), 1, 3, (9,), 0, 0, "", b" 9", SCORES)
-    ready, reply = say(committed, ReadBeside(32), Ready(StreamId(2), 1, 70))
-    assert ready == StreamReadyNotice(2, 1, 70)
-    assert isinstance(reply, CommitReply)
-    assert (reply.pass_s, reply.token_ids, reply.num_read_tokens) == (0.25, (9,), 32)
-    assert reply.entries[0].scores == SCORES
+async def test_a_pass_tells_what_it_committed_and_what_it_read_besides() -> None:
+    async with serving() as desk:
+        first = make_spec(1, max_tokens=400, ignore_eog=True, num_leased=400)
+        desk.say(open_request(first))
+        desk.say(open_request(make_spec(2, prompt=LONG)))
+        token_ids: tuple[int, ...] = ()
+        num_read = 0
+        while num_read < len(LONG) - 1:
+            reply = await desk.hear(CommitReply)
+            assert reply.pass_s >= 0.01
+            token_ids += reply.token_ids
+            num_read += reply.num_read_tokens
+        assert token_ids == alone(first).token_ids[: len(token_ids)]
 
 
-def test_scores_of_a_prompt_go_out_before_what_follows_it() -> None:
-    over = Committed(StreamId(1), 1, 3, (), 0, 0, "length", b"")
-    scores, reply = say(over, PromptScored(StreamId(1), 1, 2, SCORES))
-    assert scores == PromptScoresNotice(1, 1, 2, SCORES)
-    assert reply.entries[0].finish_reason == "length"
-
-
-def test_a_failure_says_whose_it_is_in_a_line_that_fits() -> None:
-    (notice,) = say(Failed(StreamId(1), 2, "x" * 2000, "bad_request"))
-    assert notice == StreamFailedNotice(1, 2, "x" * 1024, "bad_request")
+async def test_scores_of_a_prompt_go_out_before_what_follows_it() -> None:
+    spec = make_spec(prompt=LONG, max_tokens=0, scores_prompt=True, num_logprobs=0)
+    async with serving() as desk:
+        desk.say(open_request(spec))
+        notices = [await desk.hear(PromptScoresNotice, CommitReply) for _ in range(3)]
+    assert sum((notice.scores for notice in notices[:2]), ()) == alone(spec).prompt_scores
+    assert notices[2].entries[0].finish_reason == "length"

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nodes.draft.state import DraftState, Guessed
+from nodes.draft.state import DraftState
 from nodes.engine.protocol import Logits, Span
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.target.events import Committed
 from nodes.target.state import TargetState
 from nodes.worker.events import Failed
 from tests.nodes.builders import make_spec
-from tests.nodes.target.script import ONE, TWO, alone, tokens_of
+from tests.nodes.draft.script import guessed_of
+from tests.nodes.draft.script import run as run_draft
+from tests.nodes.target.script import ONE, TWO, alone, steps, tokens_of
 
 BAD_TOKEN = 9
 
@@ -39,18 +40,14 @@ class FaultyModel(ToyModel):
 
 def test_a_target_goes_on_with_the_other_streams() -> None:
     state = TargetState(FaultyModel(ToyConfig()), ToyTokenizer(96))
-    bad, good = make_spec(1, (BAD_TOKEN, 6, 7)), make_spec(2)
+    bad, good = make_spec(1, (BAD_TOKEN, 6, 7), num_leased=20), make_spec(2, num_leased=20)
     for spec in (bad, good):
         state.open(spec)
-        state.lease(spec.stream_id, 1, 3, 20)
-    events = []
-    while state.has_work():
-        events += state.step()
+    events = steps(state)
     (failed,) = [event for event in events if isinstance(event, Failed)]
     assert (failed.stream_id, failed.code) == (ONE, "internal")
     assert "not numbers" in failed.reason
-    commits = [event for event in events if isinstance(event, Committed)]
-    assert tokens_of(commits, TWO) == alone(good).token_ids
+    assert tokens_of(events, TWO) == alone(good).token_ids
     assert state.num_streams == 0
 
 
@@ -58,11 +55,9 @@ def test_a_draft_goes_on_with_the_other_streams() -> None:
     drafter = DraftState(FaultyModel(ToyConfig()))
     drafter.open(make_spec(1, (BAD_TOKEN, 6, 7)))
     drafter.open(make_spec(2))
-    events = []
-    while drafter.has_work():
-        events += drafter.step()
+    events = run_draft(drafter)
     assert [event.stream_id for event in events if isinstance(event, Failed)] == [ONE]
-    parts = [part for event in events if isinstance(event, Guessed) for part in event.parts]
-    assert {part.stream_id for part in parts} == {TWO}
-    guessed = tuple(token for part in parts for token in part.token_ids)
+    assert guessed_of(events, ONE) == ()
+    guessed = guessed_of(events, TWO)
+    assert guessed
     assert guessed == alone(make_spec(2)).token_ids[: len(guessed)]

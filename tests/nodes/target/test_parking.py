@@ -15,146 +15,104 @@ from hypothesis import strategies as st
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.sampling import Sampling
-from nodes.target.events import Committed, Event, Parked
-from nodes.target.state import TargetState
+from nodes.target.events import Parked
 from nodes.worker.cells import cells_needed
 from nodes.worker.events import Failed, Ready
 from nodes.worker.stream import StreamId, StreamSpec
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
     ONE,
+    THREE,
     TWO,
+    Desk,
     RecordingModel,
     alone,
+    commits_in,
+    guess,
+    make_desk,
     make_state,
     run,
+    steps,
     tokens_of,
-    verify,
 )
 
-THREE = StreamId(3)
 LONG = tuple(range(1, 81))
+DO_NOT_FIT = (
+    make_spec(1, prompt=LONG, max_tokens=200),
+    make_spec(2, prompt=LONG[::-1], max_tokens=200, sampling=Sampling(temperature=1.0)),
+)
 
 
-def lease_all(state: TargetState) -> None:
-    """Let all who are ready decode to their end."""
-    for stream_id, stream in state._streams.items():
-        if stream.announced:
-            state.lease(stream_id, stream.generation, len(stream.token_ids), 10_000)
-
-
-def run_all(state: TargetState) -> list[Event]:
-    events: list[Event] = []
-    lease_all(state)
-    while state.has_work():
-        events += state.step()
-        lease_all(state)
-    return events
-
-
-def num_read(model: RecordingModel) -> int:
-    """Tokens of prompts that were run."""
-    return sum(len(s.token_ids) for spans in model.passes for s in spans if not s.num_outputs)
-
-
-def two_that_do_not_fit(
-    prefix_cache_bytes: int,
-) -> tuple[TargetState, RecordingModel, list[StreamSpec]]:
-    state, model = make_state(prefix_cache_bytes, num_cells=400)
-    specs = [
-        make_spec(1, prompt=LONG, max_tokens=200),
-        make_spec(2, prompt=LONG[::-1], max_tokens=200, sampling=Sampling(temperature=1.0)),
-    ]
-    for spec in specs:
-        state.open(spec)
-    return state, model, specs
+def two_that_do_not_fit(prefix_cache_bytes: int) -> tuple[Desk, RecordingModel]:
+    desk, model = make_desk(prefix_cache_bytes, num_cells=400)
+    desk.open(*DO_NOT_FIT)
+    return desk, model
 
 
 @pytest.mark.parametrize("prefix_cache_bytes", [0, 100_000])
 def test_the_youngest_is_parked_and_goes_on_exactly_once_there_is_room(
     prefix_cache_bytes: int,
 ) -> None:
-    state, model, specs = two_that_do_not_fit(prefix_cache_bytes)
-    events = run_all(state)
-    commits = [e for e in events if isinstance(e, Committed)]
-    for spec in specs:
-        assert tokens_of(commits, spec.stream_id) == alone(spec).token_ids
-    read_again = 0 if prefix_cache_bytes else 79 + num_output_before_parking(commits)
+    desk, model = two_that_do_not_fit(prefix_cache_bytes)
+    events = desk.run()
+    for spec in DO_NOT_FIT:
+        assert tokens_of(events, spec.stream_id) == alone(spec).token_ids
+    before = [commit for commit in commits_in(events) if commit.generation == 1]
+    read_again = 0 if prefix_cache_bytes else 79 + len(tokens_of(before, TWO))
     back = Ready(TWO, 2, read_again)
-    others = [e for e in events if not isinstance(e, Committed)]
+    others = [event for event in events if isinstance(event, Ready | Parked)]
     assert others == [Ready(ONE, 1, 79), Ready(TWO, 1, 79), Parked(TWO, 1), back]
     # It came back when the first had ended, and not before.
-    meanwhile = events[events.index(Parked(TWO, 1)) : events.index(back)]
-    between = [e for e in meanwhile if isinstance(e, Committed)]
-    assert {e.stream_id for e in between} == {ONE}
-    assert between[-1].finish_reason
-    assert num_read(model) == 2 * 79 + read_again
+    meanwhile = commits_in(events[events.index(Parked(TWO, 1)) : events.index(back)])
+    assert {commit.stream_id for commit in meanwhile} == {ONE}
+    assert meanwhile[-1].finish_reason
+    assert model.num_read() == 2 * 79 + read_again
     assert model.free_cells() == 400
 
 
-def num_output_before_parking(commits: list[Committed]) -> int:
-    return len(tokens_of([c for c in commits if c.generation == 1], TWO))
-
-
 def test_what_was_sent_before_the_parking_was_known_is_void() -> None:
-    state, _, _ = two_that_do_not_fit(100_000)
-    events: list[Event] = []
-    while not any(isinstance(e, Parked) for e in events):
-        events += run_pass(state)
-    stale = state.num_stale
-    parked = state._streams[TWO]
-    length = len(parked.token_ids)
+    desk, _ = two_that_do_not_fit(100_000)
+    state = desk.state
+    desk.until_parked()
+    stale, length = state.num_stale, desk.lengths[TWO]
     state.lease(TWO, 1, length, 50)
     assert state.num_stale == stale + 1
-    assert not parked.may_decode
     state.close(ONE, 1)
-    ready = []
-    while state.has_work():
-        ready += state.step()
-    assert ready == [Ready(TWO, 2)]
     # Its old lease would have let it decode: it is asked to anew.
-    assert len(parked.token_ids) == length
+    assert steps(state) == [Ready(TWO, 2)]
     state.lease(TWO, 2, length, 1)
-    assert len(run(state)) == 1
-
-
-def run_pass(state: TargetState) -> list[Event]:
-    lease_all(state)
-    return state.step()
+    (commit,) = run(state)
+    assert (commit.prefix_len, len(commit.token_ids)) == (length, 1)
 
 
 @pytest.mark.parametrize("generation", [1, 2])
 def test_a_parked_stream_is_closed_by_who_does_not_know_it_yet_and_by_who_does(
     generation: int,
 ) -> None:
-    state, model, _ = two_that_do_not_fit(0)
-    events: list[Event] = []
-    while not any(isinstance(e, Parked) for e in events):
-        events += run_pass(state)
+    desk, model = two_that_do_not_fit(0)
+    state = desk.state
+    desk.until_parked()
     state.close(TWO, 0)
     state.close(TWO, 3)
     assert state.num_streams == 2
     state.close(TWO, generation)
     assert state.num_streams == 1
-    run_all(state)
+    desk.run()
     assert model.free_cells() == 400
 
 
 def test_who_does_not_fit_yet_waits_and_is_not_overtaken() -> None:
-    state, _ = make_state(num_cells=300)
+    desk, _ = make_desk(num_cells=300)
     first = make_spec(1, prompt=LONG, max_tokens=100)
     large = make_spec(2, prompt=LONG * 2, max_tokens=100)
     small = make_spec(3, max_tokens=5)
-    assert [state.open(spec) for spec in (first, large, small)] == [[], [], []]
-    assert state.step() == [Ready(ONE, 1, 79)]
-    assert state._streams[TWO].seq_id is state._streams[THREE].seq_id is None
-    events = run_all(state)
-    readies = [e.stream_id for e in events if isinstance(e, Ready)]
+    desk.open(first, large, small)
+    assert desk.step() == [Ready(ONE, 1, 79)]
+    events = desk.run()
     # Small and large fit together, and the small prompt is read sooner.
-    assert readies == [THREE, TWO]
-    commits = [e for e in events if isinstance(e, Committed)]
+    assert [e.stream_id for e in events if isinstance(e, Ready)] == [ONE, THREE, TWO]
     for spec in (first, large, small):
-        assert tokens_of(commits, spec.stream_id) == alone(spec).token_ids
+        assert tokens_of(events, spec.stream_id) == alone(spec).token_ids
 
 
 def test_nobody_waits_for_output_that_may_never_come() -> None:
@@ -162,7 +120,6 @@ def test_nobody_waits_for_output_that_may_never_come() -> None:
     for stream_id in range(1, 9):
         spec = make_spec(stream_id, max_tokens=900)
         assert state.open(spec) + state.step() == [Ready(spec.stream_id, 1, 2)]
-    assert all(stream.seq_id is not None for stream in state._streams.values())
 
 
 def test_a_waiting_stream_of_one_token_is_ready_as_soon_as_there_is_room() -> None:
@@ -211,39 +168,26 @@ def test_with_few_cells_all_streams_end_as_they_would_alone(
     chooser = random.Random(seed)
     specs = [replace(s, stream_id=StreamId(i + 1)) for i, s in enumerate(specs)]
     toy = {"num_vocab": 12, "num_cells": max(map(cells_needed, specs)) + spare, "eog_rate": 0.01}
-    state, model = make_state(prefix_cache_bytes, max_sequences=6, max_batch_tokens=40, **toy)
+    desk, model = make_desk(prefix_cache_bytes, max_sequences=6, max_batch_tokens=40, **toy)
     expected = {spec.stream_id: alone(spec, **toy) for spec in specs}
     waiting = list(specs)
-    commits: list[Committed] = []
-    num_parked = 0
-    for _ in range(20_000):
-        if not waiting and not state.num_streams:
-            break
+    while waiting or desk.state.num_streams:
         if waiting and chooser.random() < 0.05:
-            assert not any(isinstance(e, Failed) for e in state.open(waiting.pop(0)))
-        for stream_id, stream in list(state._streams.items()):
-            if not stream.announced or chooser.random() < 0.3:
-                continue
-            length = len(stream.token_ids)
-            if chooser.random() < 0.5:
-                state.lease(stream_id, stream.generation, length, chooser.randint(1, 8))
-            elif not stream.may_decode:
-                right = expected[stream_id].token_ids[stream.num_output :][: chooser.randint(0, 8)]
+            desk.open(waiting.pop(0))
+        for stream_id in desk.ready:
+            if chooser.random() < 0.3:
+                num_prompt, length = len(specs[stream_id - 1].token_ids), desk.lengths[stream_id]
+                right = expected[stream_id].token_ids[length - num_prompt :]
                 wrong = (3,) * chooser.randint(0, 4)
-                verify(state, stream_id, stream.generation, length, right + wrong)
-        events = state.step()
-        commits += [e for e in events if isinstance(e, Committed)]
-        num_parked += sum(isinstance(e, Parked) for e in events)
-        inside = [s.number for s in state._streams.values() if s.seq_id is not None]
-        outside = [s.number for s in state._streams.values() if s.seq_id is None]
-        # Who is in is older than who is not: the oldest always goes on.
-        assert not outside or not inside or max(inside) < min(outside)
-    else:
-        raise AssertionError("the streams do not end")
+                guess(desk.state, stream_id, length, right[: chooser.randint(0, 8)] + wrong)
+        desk.step(chooser.randint(1, 8))
+        assert len(desk.events) < 20_000, "the streams do not end"
     for spec in specs:
-        assert tokens_of(commits, spec.stream_id) == expected[spec.stream_id].token_ids
+        assert tokens_of(desk.events, spec.stream_id) == expected[spec.stream_id].token_ids
+    assert not any(isinstance(event, Failed) for event in desk.events)
     # Nobody comes back only to be parked again: each time, some other stream has ended or grown
     # by a margin.
+    num_parked = sum(isinstance(event, Parked) for event in desk.events)
     assert num_parked <= len(specs) * len(specs)
     assert model.free_cells() == toy["num_cells"]
 
@@ -262,11 +206,9 @@ def test_a_real_models_text_is_the_same_whether_it_was_parked_or_not(
     with contextlib.closing(LlamaModel(config)) as model:
         texts = []
         for together in (specs[:1], specs[1:], specs):
-            state = TargetState(model, model.vocabulary, prefix_cache_bytes)
-            for spec in together:
-                state.open(spec)
-            events = run_all(state)
-            commits = [e for e in events if isinstance(e, Committed)]
-            texts += [tokens_of(commits, spec.stream_id) for spec in together]
+            desk = Desk(model, model.vocabulary, prefix_cache_bytes)
+            desk.open(*together)
+            events = desk.run()
+            texts += [tokens_of(events, spec.stream_id) for spec in together]
         assert Parked(TWO, 1) in events
         assert texts[:2] == texts[2:]

@@ -1,164 +1,157 @@
-"""What streams find in the engine when they get a sequence of it."""
+"""What of a prompt is in the engine or saved already is not read again, if its owner left it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from nodes.engine.protocol import EngineInfo, Span
-from nodes.engine.sampler import Sampler
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig, ToyModel
-from nodes.target.residents import Residents
-from nodes.target.stream import TargetStream
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, StopMatcher
+from nodes.engine.protocol import EngineInfo, SavedPrefix
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.target.state import TargetState
+from nodes.worker.events import Ready
+from nodes.worker.stream import StreamId
 from tests.nodes.builders import make_spec
+from tests.nodes.target.script import (
+    FLAT,
+    ONE,
+    TWO,
+    alone,
+    make_state,
+    run,
+    steps,
+    text_of,
+    tokens_of,
+    verify,
+)
 
 TEXT = tuple(range(1, 90))
-LONG = TEXT * 12
+LONG = TEXT * 3
 PLENTY = 1_000_000
 
 
-class Setting:
-    """An engine and streams on it, the first one the oldest."""
-
-    def __init__(self, prefix_cache_bytes: int = PLENTY, *, model: ToyModel | None = None) -> None:
-        self.model = model or ToyModel(ToyConfig(num_cells=600, max_batch_tokens=300))
-        self.residents = Residents(self.model, prefix_cache_bytes)
-        self.num_streams = 0
-
-    def enter(self, prompt: tuple[int, ...], owner: str = "me") -> TargetStream:
-        self.num_streams += 1
-        spec = make_spec(self.num_streams, prompt=prompt, owner=owner)
-        stream = TargetStream(
-            spec, self.num_streams, 1, list(prompt), StopMatcher(()), Sampler(spec.sampling)
-        )
-        self.residents.enter(stream)
-        return stream
-
-    def read(self, stream: TargetStream, count: int) -> None:
-        assert stream.seq_id is not None
-        start = self.residents.cached(stream)
-        self.model.forward([Span(stream.seq_id, start, stream.token_ids[start : start + count])])
-
-    def read_and_leave(self, prompt: tuple[int, ...], owner: str = "me") -> None:
-        stream = self.enter(prompt, owner)
-        self.read(stream, len(prompt))
-        self.residents.leave(stream)
-        assert self.model.free_cells() == 600
-
-    def found(self, prompt: tuple[int, ...], owner: str = "me") -> int:
-        """Positions that a new stream need not read."""
-        stream = self.enter(prompt, owner)
-        assert self.residents.to_read(stream) is stream
-        count = self.residents.cached(stream)
-        self.residents.leave(stream, num_valid=0)
-        return count
+def read(state: TargetState, stream_id: int, prompt: Sequence[int], owner: str = "me") -> int:
+    """Open a stream; returns how many tokens of its prompt are read."""
+    events = state.open(make_spec(stream_id, prompt=tuple(prompt), owner=owner)) + steps(state)
+    (ready,) = [e for e in events if isinstance(e, Ready) and e.stream_id == stream_id]
+    return ready.num_read
 
 
-def test_what_a_stream_left_is_there_for_the_next_of_its_owner() -> None:
-    setting = Setting()
-    setting.read_and_leave(TEXT)
-    assert setting.found((*TEXT, 7, 8)) == len(TEXT)
-    # The last token goes in with the first decode.
-    assert setting.found(TEXT) == len(TEXT) - 1
-    assert setting.found((*TEXT[:50], 7)) == 50
+def left(state: TargetState, prompt: Sequence[int], owner: str = "me") -> None:
+    """A stream that has ended; of its prompt all but the last token was read."""
+    read(state, 1, (*prompt, 90), owner)
+    state.close(ONE, 1)
 
 
-@pytest.mark.parametrize("is_there", [True, False])
-def test_nothing_is_shared_between_owners(is_there: bool) -> None:
-    setting = Setting()
-    if is_there:
-        setting.read(setting.enter(TEXT), len(TEXT))
-    else:
-        setting.read_and_leave(TEXT)
-    assert setting.found((*TEXT, 7), "you") == 0
-    assert setting.found((*TEXT, 7), "me") > 0
+@pytest.mark.parametrize(
+    ("saved", "wanted", "owner", "num_read"),
+    [
+        (TEXT, (*TEXT, 7, 8), "me", 1),
+        # The last token goes in with the first decode.
+        (TEXT, TEXT, "me", 0),
+        (TEXT, (*TEXT[:50], 7, 8), "me", 1),
+        (TEXT, (*TEXT, 7), "you", 89),
+        # Short texts are not saved, and short beginnings not restored.
+        (TEXT[:63], TEXT, "me", 88),
+        (TEXT[:64], TEXT, "me", 88 - 64),
+        (TEXT[:64], (*TEXT[:15], 90, 91), "me", 16),
+        # 267 positions are restored in the time in which some 17 tokens are read.
+        (LONG, (*LONG[:16], 90, 91), "me", 17),
+        (LONG, (*LONG[:17], 90, 91), "me", 1),
+    ],
+)
+def test_what_a_stream_left_is_there_for_the_next_of_its_owner(
+    saved: tuple[int, ...], wanted: tuple[int, ...], owner: str, num_read: int
+) -> None:
+    state, model = make_state(PLENTY, num_cells=600)
+    left(state, saved)
+    assert model.free_cells() == 600
+    assert read(state, 2, wanted, owner) == num_read
 
 
-def test_short_texts_are_not_saved_and_short_beginnings_not_restored() -> None:
-    setting = Setting()
-    setting.read_and_leave(TEXT[: PROMPT_PIECE_TOKENS - 1])
-    assert setting.found(TEXT) == 0
-    setting.read_and_leave(TEXT[:PROMPT_PIECE_TOKENS])
-    assert setting.found(TEXT) == PROMPT_PIECE_TOKENS
-    assert setting.found((*TEXT[: PROMPT_PIECE_TOKENS - 1], 90)) == 0
+@pytest.mark.parametrize(("owner", "num_read"), [("me", 1), ("you", 89)])
+def test_what_a_living_stream_has_is_there_for_others_of_its_owner(
+    owner: str, num_read: int
+) -> None:
+    state, _ = make_state(num_cells=600)
+    read(state, 1, (*TEXT, 90))
+    assert read(state, 2, (*TEXT[:88], 7, 8), owner) == num_read
 
 
-def test_little_of_much_is_read_rather_than_restored() -> None:
-    setting = Setting()
-    setting.read_and_leave(LONG)
-    # 1,068 positions are restored in the time in which some 67 tokens are read.
-    assert setting.found((*LONG[:66], 90)) == 0
-    assert setting.found((*LONG[:67], 90)) == 67
+@pytest.mark.parametrize(
+    ("prefix_cache_bytes", "num_read"), [(0, 88), (8 * len(TEXT) - 1, 88), (8 * len(TEXT), 0)]
+)
+def test_without_a_budget_or_over_it_nothing_is_saved(
+    prefix_cache_bytes: int, num_read: int
+) -> None:
+    state, _ = make_state(prefix_cache_bytes)
+    left(state, TEXT)
+    assert read(state, 2, TEXT) == num_read
 
 
-def test_only_positions_of_the_text_are_saved() -> None:
-    setting = Setting()
-    stream = setting.enter(TEXT)
-    setting.read(stream, len(TEXT))
-    # Two guesses that proved wrong are still in the cache.
-    assert stream.seq_id is not None
-    setting.model.forward([Span(stream.seq_id, len(TEXT), [7, 7])])
-    setting.residents.leave(stream, num_valid=len(TEXT))
-    assert setting.found((*TEXT, 7, 7, 7)) == len(TEXT)
-
-
-def test_without_a_budget_or_over_it_nothing_is_saved() -> None:
-    for prefix_cache_bytes in (0, 8 * len(TEXT) - 1):
-        setting = Setting(prefix_cache_bytes)
-        setting.read_and_leave(TEXT)
-        assert setting.found(TEXT) == 0
-    setting = Setting(8 * len(TEXT))
-    setting.read_and_leave(TEXT)
-    assert setting.found(TEXT) == len(TEXT) - 1
-    setting.residents.forget_saved()
-    assert setting.found(TEXT) == 0
+def test_a_new_coordinator_finds_nothing_saved() -> None:
+    state, _ = make_state(PLENTY)
+    left(state, TEXT)
+    state.forget_all()
+    assert read(state, 2, TEXT) == 88
 
 
 def test_the_better_of_a_living_stream_and_a_saved_one_is_copied() -> None:
-    setting = Setting()
-    setting.read_and_leave(TEXT)
-    living = setting.enter((*TEXT[:40], 7))
-    setting.residents.to_read(living)
-    assert setting.found((*TEXT, 8)) == len(TEXT)
-    ahead = setting.enter((*TEXT, 8, 9))
-    setting.residents.to_read(ahead)
-    setting.read(ahead, 1)
-    assert setting.found((*TEXT, 8, 9, 4)) == len(TEXT) + 1
+    state, _ = make_state(PLENTY)
+    left(state, TEXT)
+    assert read(state, 2, (*TEXT[:40], 7, 8)) == 1
+    assert read(state, 3, (*TEXT, 8, 9)) == 1
+    assert read(state, 4, (*TEXT, 8, 4, 5)) == 1
 
 
 def test_a_saved_prefix_that_finds_no_cells_is_read_again() -> None:
-    setting = Setting()
-    setting.read_and_leave(LONG)
-    setting.read(setting.enter((5,) * 256, "you"), 256)
-    setting.read(setting.enter((6,) * 100, "you"), 100)
-    assert setting.model.free_cells() == 600 - 356 < len(LONG)
-    assert setting.found(LONG[:100]) == 0
+    state, model = make_state(PLENTY, num_cells=600)
+    left(state, LONG)
+    read(state, 2, (5,) * 350, "you")
+    assert model.free_cells() < len(LONG)
+    assert read(state, 3, LONG[:100]) == 99
 
 
-def test_an_earlier_stream_that_will_have_more_is_read_first() -> None:
-    setting = Setting()
-    residents = setting.residents
-    first, second = setting.enter(TEXT), setting.enter((*TEXT[:60], 7, 8))
-    third = setting.enter((*TEXT[:60], 7, 9))
-    # What the third waits for is what the second will have, who waits for the first.
-    assert residents.to_read(third) is first
-    assert residents.to_read(first) is first
-    setting.read(first, 60)
-    assert residents.to_read(third) is second
-    assert residents.cached(second) == 60
-    setting.read(second, 1)
-    assert residents.to_read(third) is third
-    assert residents.cached(third) == 61
+def test_what_several_prompts_have_in_common_is_read_once() -> None:
+    """What the third one waits for is what the second will have, who waits for the first."""
+    state, model = make_state()
+    prompts = TEXT, (*TEXT[:60], 7, 8, 9), (*TEXT[:60], 7, 8, 10)
+    for number, prompt in enumerate(prompts, start=1):
+        state.open(make_spec(number, prompt=prompt, owner="me"))
+    read = {e.stream_id: e.num_read for e in steps(state) if isinstance(e, Ready)}
+    assert read == {1: 88, 2: 2, 3: 0}
+    assert model.num_read() == 90
 
 
-def test_nobody_waits_for_what_is_saved_already() -> None:
-    setting = Setting()
-    setting.read_and_leave(TEXT)
-    setting.enter((*TEXT, 7))
-    assert setting.found((*TEXT, 8)) == len(TEXT)
+def test_the_next_turn_of_a_conversation_is_not_read_from_its_beginning() -> None:
+    state, _ = make_state(100_000)
+    first = make_spec(1, prompt=TEXT, owner="me", max_tokens=20, num_leased=20)
+    state.open(first)
+    said = tokens_of(run(state))
+    assert said == alone(first).token_ids
+    # Prompt and answer, but for the last token, are known; wrong guesses leave nothing behind.
+    second = (*TEXT, *said, 4, 5, 6)
+    for stream_id, owner, num_read in ((2, "me", 3), (3, "you", len(second) - 1)):
+        assert read(state, stream_id, second, owner) == num_read
+        verify(state, StreamId(stream_id), 1, len(second), (1, 2, 3))
+        run(state)
+        state.close(StreamId(stream_id), 1)
+
+
+def test_guesses_that_were_rejected_at_the_end_are_not_saved() -> None:
+    whole = alone(make_spec(prompt=TEXT, max_tokens=20)).token_ids
+    stop = text_of(whole[4:6]).decode()
+    state, _ = make_state(100_000)
+    state.open(make_spec(prompt=TEXT, owner="me", max_tokens=20, stops=(stop,)))
+    run(state)
+    verify(state, ONE, 1, len(TEXT), (*whole[:5], 1 + whole[5] % 90, 7))
+    (commit,) = run(state)
+    assert (commit.token_ids, commit.finish_reason) == (whole[:6], "stop")
+    prompt = (*TEXT, *whole[:6], 4)
+    second = make_spec(2, prompt=prompt, owner="me", max_tokens=20, num_leased=20)
+    state.open(second)
+    assert tokens_of(run(state), TWO) == alone(second).token_ids
 
 
 class Recurrent(ToyModel):
@@ -176,35 +169,18 @@ class Recurrent(ToyModel):
         assert length == self.length(source), "a part"
         super().copy_prefix(source, target, length)
 
-    def restore(self, seq_id: int, saved: object, length: int) -> None:
-        assert length == saved.length, "a part"  # type: ignore[attr-defined]
-        super().restore(seq_id, saved, length)  # type: ignore[arg-type]
+    def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
+        assert length == saved.length, "a part"
+        super().restore(seq_id, saved, length)
 
 
 def test_a_model_that_cannot_roll_back_shares_whole_texts_only() -> None:
-    setting = Setting(model=Recurrent(ToyConfig(num_cells=600, max_batch_tokens=300)))
-    setting.read_and_leave(TEXT)
-    assert setting.found((*TEXT, 7)) == len(TEXT)
-    assert setting.found((*TEXT[:50], 7), "me") == 0
-    other = setting.enter((*LONG, 7), "you")
-    setting.read(other, 30)
-    assert setting.found((*LONG, 8), "you") == 30
-    setting.read(other, 70)
-    assert setting.found((*LONG[:80], 8), "you") == 0
-
-
-def test_room_is_counted_with_growth_and_shortage_with_what_is_unread() -> None:
-    setting = Setting()
-    residents = setting.residents
-    first, second = setting.enter(LONG), setting.enter(LONG, "you")
-    # 267 tokens, 8 to come and 16 guesses, twice.
-    assert 2 * first.cells == 2 * (267 + 8 + 16)
-    third = TargetStream(make_spec(9, prompt=(1,)), 9, 1, [1], StopMatcher(()), Sampler(Sampling()))
-    assert not residents.fits(third)
-    assert residents.shortage() == 2 * 266 - 600
-    setting.read(first, 266)
-    first.lease = 300
-    assert residents.shortage() == 266 + 1 - 334
-    residents.leave(second)
-    assert residents.fits(third)
-    assert [stream.number for stream in residents.by_age()] == [1]
+    model = Recurrent(ToyConfig(num_cells=600, max_batch_tokens=300))
+    state = TargetState(model, ToyTokenizer(96), PLENTY, costs=FLAT)
+    left(state, TEXT)
+    assert read(state, 2, (*TEXT, 7, 8)) == 1
+    state.close(TWO, 1)
+    assert read(state, 2, (*TEXT[:50], 7, 8)) == 51
+    assert read(state, 3, (*LONG[:31], 7), "you") == 31
+    assert read(state, 4, (*LONG[:31], 8, 9), "you") == 1
+    assert read(state, 5, (*LONG[:20], 8), "you") == 20

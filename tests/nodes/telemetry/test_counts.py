@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -152,67 +153,61 @@ def test_what_does_not_follow_the_journal_is_not_counted() -> None:
 def test_parked_and_reopened_streams_and_texts_that_were_there() -> None:
     scheduler = decoding()
     counts = scheduler.counts
-    scheduler.target_parked(ONE, 1)
-    scheduler.target_ready(ONE, 2, 1)
+    scheduler.target_parked(ONE, 1, 0.0)
+    scheduler.target_ready(ONE, 2, 0.0, 1)
     assert (counts.num_parked, counts.num_texts, counts.num_texts_reused) == (1, 2, 1)
     assert (counts.tokens_read, counts.tokens_reused) == (len(PROMPT) + 1, len(PROMPT) - 1)
     commit(scheduler, 5, prefix_len=99)
     assert counts.num_reopened == 1
 
 
+@pytest.mark.parametrize(("pass_s", "counted_s"), [(-1.0, 0.0), (1e308, 3600.0)])
+def test_no_pass_takes_less_than_nothing_or_for_ever(pass_s: float, counted_s: float) -> None:
+    scheduler = decoding()
+    commit(scheduler, 5, pass_s=pass_s)
+    assert scheduler.counts.pass_s == counted_s
+    # One hour is what is beside the prediction, too.
+    ratios = scheduler.counts.ratios["pass"]
+    assert sum(ratios.counts) == (counted_s > 0.0)
+    assert ratios.total < 1e9
+
+
 # -- why there were no guesses --------------------------------------------------------------------
 
 
-def label_of(scheduler: Scheduler) -> str:
-    """Of the pass that has just been counted."""
-    (label,) = (label for label, count in scheduler.counts.plain_steps.items() if count)
-    assert label in PLAIN_LABELS
-    return label
-
-
-def test_the_client_asked_for_none() -> None:
-    scheduler = decoding("d", gamma=0)
-    commit(scheduler, 5)
-    assert label_of(scheduler) == "asked"
-
-
-def test_one_token_is_left() -> None:
-    scheduler = decoding("d", max_tokens=1)
-    commit(scheduler, 5, finish_reason="length")
-    assert label_of(scheduler) == "last_token"
-
-
-def test_there_is_no_draft_node() -> None:
-    scheduler = decoding()
-    commit(scheduler, 5)
-    assert label_of(scheduler) == "no_draft"
-
-
-def test_the_draft_node_refused() -> None:
+def refused() -> Scheduler:
     scheduler = decoding("d")
     fail(scheduler, "d", "full")
-    commit(scheduler, 5)
-    assert label_of(scheduler) == "refused"
+    return scheduler
 
 
-def test_the_draft_node_still_reads() -> None:
+def reading() -> Scheduler:
     scheduler = make_scheduler("d")
     admit(scheduler)
-    scheduler.target_ready(ONE, 1)
-    commit(scheduler, 5)
-    assert label_of(scheduler) == "reading"
+    scheduler.target_ready(ONE, 1, 0.0)
+    return scheduler
 
 
-def test_no_guess_was_there() -> None:
-    scheduler = decoding("d")
-    commit(scheduler, 5)
-    assert label_of(scheduler) == "none_there"
-
-
-def test_those_that_were_there_would_not_gain() -> None:
-    scheduler = decoding("d")
-    commit(scheduler, 5, num_offered=4, best_percent=41)
-    assert label_of(scheduler) == "not_worth"
+@pytest.mark.parametrize(
+    ("made", "entry", "label"),
+    [
+        (lambda: decoding("d", gamma=0), {}, "asked"),
+        (lambda: decoding("d", max_tokens=1), {"finish_reason": "length"}, "last_token"),
+        (decoding, {}, "no_draft"),
+        (refused, {}, "refused"),
+        (reading, {}, "reading"),
+        (lambda: decoding("d"), {}, "none_there"),
+        (lambda: decoding("d"), {"num_offered": 4, "best_percent": 41}, "not_worth"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_pass_without_guesses_is_counted_by_its_reason(
+    made: Callable[[], Scheduler], entry: dict[str, Any], label: str
+) -> None:
+    scheduler = made()
+    commit(scheduler, 5, **entry)
+    assert +scheduler.counts.plain_steps == {label: 1}
+    assert label in PLAIN_LABELS
 
 
 def test_a_pass_with_guesses_has_no_reason() -> None:

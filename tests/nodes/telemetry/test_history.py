@@ -21,18 +21,31 @@ def after(second: float, num_tokens: int, made: int = 0, accepted: int = 0) -> S
     return replace(STATUS, at_s=second, targets=(target,))
 
 
-def test_points_are_what_came_between_two_statuses() -> None:
+@pytest.mark.parametrize(
+    ("statuses", "points"),
+    [
+        # What came between two statuses.
+        (
+            (after(0, 0), after(1, 10), after(3, 50, 8, 6)),
+            [Point(1, 10.0, None), Point(3, 20.0, 0.75)],
+        ),
+        # What comes sooner than a step is added to the next.
+        (
+            (after(0, 0), after(0, 0), after(STEP_S / 2, 10), after(STEP_S, 30)),
+            [Point(STEP_S, 30 / STEP_S, None)],
+        ),
+        # Counters that shrank are no negative speed.
+        ((after(0, 90), after(1, 10)), [Point(1, 0.0, None)]),
+    ],
+    ids=["between", "sooner", "shrunk"],
+)
+def test_points_are_what_came_between_two_statuses(
+    statuses: tuple[Status, ...], points: list[Point]
+) -> None:
     history = History()
-    for status in (after(0, 0), after(1, 10), after(3, 50, 8, 6)):
+    for status in statuses:
         history.add(status)
-    assert list(history) == [Point(1, 10.0, None), Point(3, 20.0, 0.75)]
-
-
-def test_what_comes_sooner_than_a_step_is_added_to_the_next() -> None:
-    history = History()
-    for status in (after(0, 0), after(0, 0), after(STEP_S / 2, 10), after(STEP_S, 30)):
-        history.add(status)
-    assert [point.tokens_per_s for point in history] == [pytest.approx(30 / STEP_S)]
+    assert list(history) == points
 
 
 def test_no_more_than_five_minutes_are_kept() -> None:
@@ -51,10 +64,3 @@ def test_a_coordinator_that_starts_anew_begins_anew() -> None:
     assert len(history) == 0
     history.add(replace(after(2, 7), epoch="other"))
     assert [point.tokens_per_s for point in history] == [4.0]
-
-
-def test_counters_that_shrank_are_no_negative_speed() -> None:
-    history = History()
-    for status in (after(0, 90), after(1, 10)):
-        history.add(status)
-    assert [point.tokens_per_s for point in history] == [0.0]

@@ -15,10 +15,6 @@ def test_figures_are_of_relative_errors_whichever_way() -> None:
     # 0.5, 0.5 and 0.25: as far below as above is as wrong.
     assert figures["pass"] == ErrorFigures(3, 0.5, 0.5)
     assert figures["plan"] == ErrorFigures()
-
-
-def test_nineteen_of_twenty_are_below_the_95th_percentile() -> None:
-    errors = StageErrors()
     for number in range(101):
         errors.observe("plan", 1.0 + number / 100, 1.0)
     assert errors.figures()["plan"].p95 == pytest.approx(0.95)

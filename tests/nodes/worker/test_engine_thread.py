@@ -38,38 +38,51 @@ class Counter:
 class Running:
     """An engine thread, its worker and what it delivered."""
 
-    def __init__(
-        self,
-        pace: Pace[Counter] | None = None,
-    ) -> None:
+    def __init__(self, pace: Pace[Counter] | None = None) -> None:
         self.worker = Counter()
         self.events: list[object] = []
         self.threads: set[str] = set()
         self.engine = EngineThread(self.worker, self._deliver, pace)
+        self.task = asyncio.create_task(self.engine.run())
 
     def _deliver(self, events: Sequence[object], seconds: float) -> None:
         assert seconds >= 0.0
         self.threads.add(threading.current_thread().name)
         self.events += events
 
+    def add(self, count: int) -> None:
+        self.engine.post(lambda worker: worker.add(count))
+
 
 @contextlib.asynccontextmanager
-async def running() -> AsyncIterator[Running]:
-    thread = Running()
-    task = asyncio.create_task(thread.engine.run())
+async def running(pace: Pace[Counter] | None = None) -> AsyncIterator[Running]:
+    thread = Running(pace)
     try:
         yield thread
     finally:
-        task.cancel()
+        thread.task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await task
+            await thread.task
+
+
+@contextlib.asynccontextmanager
+async def in_a_pass(eventually: Eventually, count: int = 1) -> AsyncIterator[Running]:
+    """A thread whose first pass does not end before its gate is opened."""
+    async with running() as thread:
+        thread.worker.gate.clear()
+        thread.add(count)
+        await eventually(lambda: thread.worker.left == count)
+        try:
+            yield thread
+        finally:
+            thread.worker.gate.set()
 
 
 async def test_commands_and_passes_run_in_the_thread_and_events_come_on_the_loop(
     eventually: Eventually,
 ) -> None:
     async with running() as thread:
-        thread.engine.post(lambda worker: worker.add(2))
+        thread.add(2)
         await eventually(lambda: thread.events == ["added 2", "1 left", "0 left"])
         assert thread.worker.threads == {"engine"}
         assert thread.threads == {threading.current_thread().name}
@@ -77,12 +90,9 @@ async def test_commands_and_passes_run_in_the_thread_and_events_come_on_the_loop
 
 
 async def test_commands_come_in_between_passes(eventually: Eventually) -> None:
-    async with running() as thread:
-        thread.worker.gate.clear()
-        thread.engine.post(lambda worker: worker.add(1))
-        await eventually(lambda: thread.worker.left == 1)
-        thread.engine.post(lambda worker: worker.add(3))
-        thread.engine.post(lambda worker: worker.add(5))
+    async with in_a_pass(eventually) as thread:
+        thread.add(3)
+        thread.add(5)
         thread.worker.gate.set()
         await eventually(lambda: thread.events[-1:] == ["0 left"])
         assert thread.events[:4] == ["added 1", "0 left", "added 3", "added 5"]
@@ -126,26 +136,22 @@ async def test_a_pass_waits_for_another_command_as_long_as_it_has_patience(
     eventually: Eventually, with_events: bool
 ) -> None:
     pace = Patient(60.0)
-    thread = Running(pace=pace)
-    task = asyncio.create_task(thread.engine.run())
-    thread.engine.post(quietly)
-    await eventually(lambda: thread.worker.left == 1)
-    await asyncio.sleep(0.05)
-    assert thread.engine.num_passes == 0
-    assert not thread.engine.is_stuck(0.0)
-    if with_events:
-        # They are told at once, and the pass goes on waiting.
-        thread.engine.post(lambda worker: worker.add(0))
-        await eventually(lambda: thread.events == ["added 0"])
-        assert thread.engine.num_passes == 0
-    thread.engine.post(quietly)
-    await eventually(lambda: bool(pace.ended))
-    await eventually(lambda: thread.events[-1] == "1 left")
-    assert thread.worker.left == 1
-    task.cancel()
     # What waits does not keep it from ending.
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    async with running(pace) as thread:
+        thread.engine.post(quietly)
+        await eventually(lambda: thread.worker.left == 1)
+        await asyncio.sleep(0.05)
+        assert thread.engine.num_passes == 0
+        assert not thread.engine.is_stuck(0.0)
+        if with_events:
+            # They are told at once, and the pass goes on waiting.
+            thread.add(0)
+            await eventually(lambda: thread.events == ["added 0"])
+            assert thread.engine.num_passes == 0
+        thread.engine.post(quietly)
+        await eventually(lambda: bool(pace.ended))
+        await eventually(lambda: thread.events[-1] == "1 left")
+        assert thread.worker.left == 1
 
 
 @pytest.mark.parametrize("waits_s", [(0.05,), (0.02, 0.02, 0.02)])
@@ -153,46 +159,41 @@ async def test_a_pass_begins_when_its_patience_is_over(
     eventually: Eventually, waits_s: tuple[float, ...]
 ) -> None:
     """There may be something else to wait for by then."""
-    thread = Running(pace=(pace := Patient(*waits_s)))
-    task = asyncio.create_task(thread.engine.run())
-    thread.engine.post(quietly)
-    await eventually(lambda: thread.events == ["0 left"])
-    assert pace.waits_s == []
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    pace = Patient(*waits_s)
+    async with running(pace) as thread:
+        thread.engine.post(quietly)
+        await eventually(lambda: thread.events == ["0 left"])
+        assert pace.waits_s == []
+
+
+def fail(_worker: Counter) -> Sequence[object]:
+    raise ValueError("broken")
 
 
 async def test_what_the_engine_raises_ends_run() -> None:
     thread = Running()
-
-    def fail(_worker: Counter) -> Sequence[object]:
-        raise ValueError("broken")
-
     thread.engine.post(fail)
     with pytest.raises(ValueError, match="broken"):
-        await thread.engine.run()
+        await thread.task
 
 
-async def test_cancelling_waits_for_the_pass_under_way(eventually: Eventually) -> None:
-    thread = Running()
-    task = asyncio.create_task(thread.engine.run())
-    thread.worker.gate.clear()
-    thread.engine.post(lambda worker: worker.add(100))
-    await eventually(lambda: thread.worker.left == 100)
-    task.cancel()
-    asyncio.get_running_loop().call_soon(thread.worker.gate.set)
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert thread.worker.left < 100
+async def test_cancelling_waits_for_the_pass_under_way_and_what_it_did_is_told(
+    eventually: Eventually,
+) -> None:
+    async with in_a_pass(eventually, 5) as thread:
+        thread.task.cancel()
+        await asyncio.sleep(0)
+        thread.add(100)
+        thread.worker.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await thread.task
+        # Nothing that came later.
+        assert thread.events == ["added 5", "4 left"]
 
 
 async def test_what_was_done_before_a_new_beginning_is_not_told(eventually: Eventually) -> None:
-    async with running() as thread:
-        thread.worker.gate.clear()
-        thread.engine.post(lambda worker: worker.add(1))
-        await eventually(lambda: thread.worker.left == 1)
-        thread.engine.post(lambda worker: worker.add(3))
+    async with in_a_pass(eventually) as thread:
+        thread.add(3)
         thread.engine.post_anew(lambda _worker: ["anew"])
         thread.engine.post(lambda _worker: ["after"])
         thread.worker.gate.set()
@@ -201,10 +202,7 @@ async def test_what_was_done_before_a_new_beginning_is_not_told(eventually: Even
 
 
 async def test_an_engine_that_is_at_one_thing_for_long_is_stuck(eventually: Eventually) -> None:
-    async with running() as thread:
-        assert not thread.engine.is_stuck(0.0)
-        thread.worker.gate.clear()
-        thread.engine.post(lambda worker: worker.add(1))
+    async with in_a_pass(eventually) as thread:
         await eventually(lambda: thread.engine.is_stuck(0.01))
         assert not thread.engine.is_stuck(60.0)
         thread.worker.gate.set()
@@ -219,19 +217,3 @@ async def test_events_that_cannot_be_told_end_run() -> None:
     engine.post(lambda worker: worker.add(1))
     with pytest.raises(OSError, match="nobody to tell"):
         await engine.run()
-
-
-async def test_what_is_in_hand_at_the_end_is_told(eventually: Eventually) -> None:
-    thread = Running()
-    thread.worker.gate.clear()
-    task = asyncio.create_task(thread.engine.run())
-    thread.engine.post(lambda worker: worker.add(5))
-    await eventually(lambda: thread.worker.left == 5)
-    task.cancel()
-    await asyncio.sleep(0)
-    thread.engine.post(lambda worker: worker.add(100))
-    thread.worker.gate.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    # The pass that was under way; nothing that came later.
-    assert thread.events == ["added 5", "4 left"]

@@ -53,13 +53,13 @@ class Setting:
         )
 
     async def __aenter__(self) -> Setting:
-        self._task = asyncio.create_task(self.opening.run())
+        self.running = asyncio.create_task(self.opening.run())
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
         self.grammars.may_go_on.set()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
 
 
 async def test_who_has_a_grammar_waits_for_it_and_others_do_not(eventually: Eventually) -> None:
@@ -141,10 +141,10 @@ async def test_who_is_stopped_ends_after_what_is_being_compiled(eventually: Even
     async with Setting() as setting:
         setting.opening.open(request(1, "bad"))
         await eventually(lambda: setting.grammars.num_begun == 1)
-        setting._task.cancel()
+        setting.running.cancel()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert not setting._task.done()
+        assert not setting.running.done()
         setting.grammars.may_go_on.set()
-        await asyncio.gather(setting._task, return_exceptions=True)
+        await asyncio.gather(setting.running, return_exceptions=True)
         assert setting.grammars.compiled == ["bad"]

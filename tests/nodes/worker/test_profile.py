@@ -74,16 +74,17 @@ def test_facts_come_back_equal(changes):
             assert getattr(profile, name) == getattr(info, name)
 
 
-@pytest.mark.parametrize("cut", [0, 1, 10, -1])
-def test_a_profile_that_was_cut_is_malformed(cut):
-    data = encode_profile(INFO, COSTS)
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(encode_profile(INFO, COSTS)[:cut] for cut in (0, 1, 10, -1)),
+        encode_struct(CostFields((1,), (1.0,), 0.0, 0.0)),
+    ],
+    ids=["0", "1", "10", "-1", "another struct"],
+)
+def test_a_profile_that_was_cut_or_is_another_struct_is_malformed(data):
     with pytest.raises(DecodeError):
-        decode_profile(data[:cut])
-
-
-def test_another_struct_is_malformed():
-    with pytest.raises(DecodeError):
-        decode_profile(encode_struct(CostFields((1,), (1.0,), 0.0, 0.0)))
+        decode_profile(data)
 
 
 @pytest.mark.parametrize(
@@ -111,14 +112,11 @@ def test_costs_that_no_measurement_gives_are_refused(table, fields):
         costs_of(dataclasses.replace(profile, **{table: fields}))
 
 
-def test_guesses_need_the_targets_vocabulary():
+@pytest.mark.parametrize(("vocab_hash", "is_same"), [(INFO.vocab_hash, True), ("other", False)])
+def test_guesses_need_the_targets_vocabulary(vocab_hash, is_same):
     target = decode_profile(encode_profile(INFO, COSTS))
-
-    def draft(vocab_hash):
-        return dataclasses.replace(target, vocab_hash=vocab_hash)
-
-    assert same_vocabulary(draft(target.vocab_hash), target)
-    assert not same_vocabulary(draft("another"), target)
+    draft = dataclasses.replace(target, vocab_hash=vocab_hash)
+    assert same_vocabulary(draft, target) == is_same
 
 
 def test_a_declared_link_comes_back_and_another_is_unlimited():

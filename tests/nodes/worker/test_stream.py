@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.engine.sampling import Sampling
-from nodes.worker.stream import StopMatcher, StreamId, StreamSpec
+from nodes.worker.stream import StopMatcher
 
 letters = st.text("ab", min_size=1, max_size=4)
 
@@ -80,25 +79,3 @@ def test_a_stop_may_be_cut_inside_a_character():
     euro = "€".encode()
     assert show(["€"], [b"5 " + euro[:2], euro[2:]]) == ([b"5 ", b""], True)
     assert show(["€"], [b"5 " + euro[:2], b"\x80"]) == ([b"5 ", euro[:2] + b"\x80", b""], False)
-
-
-def test_flush_gives_what_was_held_once():
-    matcher = StopMatcher(("stop",))
-    assert matcher.push(b"sto") == (b"", False)
-    assert matcher.flush() == b"sto"
-    assert matcher.flush() == b""
-
-
-def test_committed_tokens_are_those_after_the_prompt():
-    spec = StreamSpec(
-        stream_id=StreamId(1),
-        generation=0,
-        owner="a",
-        sampling=Sampling(),
-        max_tokens=9,
-        stops=(),
-        ignore_eog=False,
-        num_prompt_tokens=3,
-        token_ids=(5, 6, 7, 8, 9),
-    )
-    assert spec.num_committed == 2
