@@ -113,7 +113,7 @@ class Members:
         grammars = Grammars(ToyTokenizer(96), model.info)
         known = model.info, TOY_COSTS
         where = {"endpoint": "memory", "node": name}
-        state = DraftState(model, TOY_COSTS.decode.at, grammars=grammars)
+        state = DraftState(model, grammars=grammars)
         draft = DraftNode(self.connect(name), state, *known, **where)
         self.tasks[name] = asyncio.create_task(draft.run())
 
@@ -136,8 +136,6 @@ class Members:
     def connect(self, name: str, through: Through = lambda transport: transport) -> Any:
         self.transports[name] = through(self.hub.client())
         return self.transports[name]
-
-    _connect = connect
 
     async def kill(self, name: str) -> None:
         """End a member as a crash would: no Bye, the connection gone."""

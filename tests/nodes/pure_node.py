@@ -69,7 +69,7 @@ class PureNode:
                 costs=TOY_COSTS,
             )
         else:
-            self.engine = DraftState(self.model, TOY_COSTS.decode.at, grammars=grammars)
+            self.engine = DraftState(self.model, grammars=grammars)
 
     @property
     def num_streams(self) -> int:

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from nodes.catalog.begun import Begun
 
 from nodes.catalog import (
     DEFAULT_DRAFT,
@@ -26,7 +27,6 @@ from nodes.catalog import (
     default_cache_dir,
     store,
 )
-from nodes.catalog.begun import Begun
 from nodes.catalog.entries import FileSource, HuggingFaceSource, Requantised
 from tests.nodes.catalog.fakes import entry, gguf_bytes
 

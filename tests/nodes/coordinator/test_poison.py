@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +11,8 @@ from mesh.messages import Ping, Pong
 from nodes.coordinator.placing.remembered import PROVEN_S
 from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
 from nodes.coordinator.sends import Send
-from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig
 from nodes.messages import OpenStreamRequest, RequestFailedNotice, TokenizeRequest
 from tests.nodes.builders import make_profile
-from tests.nodes.cluster_case import ClusterCase
 from tests.nodes.coordinator.script import (
     CLIENT,
     TEXT_PROMPT,
@@ -28,8 +24,6 @@ from tests.nodes.coordinator.script import (
     to,
     where,
 )
-from tests.nodes.pure_cluster import PureCluster
-from tests.nodes.pure_mesh import StreamCase, guessed_case
 
 NOW = 2 * 86_400.0
 T = [b"t%d" % number for number in range(9)]
@@ -262,94 +256,3 @@ def test_texts_are_no_suspects_for_a_process_of_their_own_reads_them() -> None:
     mesh = make_mesh(1, 5, **TEXT_PROMPT)
     die(mesh, T[0], NOW + 1)
     assert len(said(join(mesh, T[1], NOW + 1), TokenizeRequest, T[1])) == MAX_AT_ONCE
-
-
-# -- whole clusters --------------------------------------------------------------------------------
-
-POISON = (66, 66, 66)
-
-
-class PoisonCluster(PureCluster):
-    """Targets die in the pass after they were given a text that begins with POISON."""
-
-    def __init__(self, case: ClusterCase, now: float) -> None:
-        super().__init__(case)
-        self.now = now
-        self.num_killed = 0
-        self.failed: dict[int, str] = {}
-        while self.client.to_submit:
-            self.client.submit()
-
-    def _hand_over(self, sends: Sequence[Send]) -> None:
-        super()._hand_over(sends)
-        for send in sends:
-            for node in self.targets:
-                if node.peer == send.peer and isinstance(send.message, Ping):
-                    node.outbox.append(Pong(send.message.seq, round(self.now)))
-
-    def _node_steps(self, node: Any) -> None:
-        held = node.engine.texts().values() if node.role == "target" else ()
-        if any(tuple(token_ids[:3]) == POISON for token_ids in held):
-            self.num_killed += 1
-            # What it had said before arrives.
-            while node.outbox:
-                self._coordinator_takes(node)
-            peer, node.peer, node.engine = node.peer, b"", None
-            node.inbox.clear()
-            self._carry_out(self.state.peer_gone(peer, self.now))
-            return
-        super()._node_steps(node)
-
-    def _request_failed(self, message: RequestFailedNotice) -> None:
-        self.failed[message.request_id] = message.code
-        self.client.ended[message.request_id, 0] = message.code
-
-
-def make_case(seed: int, streams: tuple[StreamCase, ...], num_deaths: int) -> ClusterCase:
-    roomy = {"num_cells": 8000, "max_sequences": 20}
-    return ClusterCase(
-        target=ToyConfig(seed=seed, **roomy),
-        num_targets=3,
-        drafts=(replace(guessed_case().drafts[0], **roomy),),
-        streams=streams,
-        num_choices=(1,) * len(streams),
-        num_deaths=num_deaths,
-        num_draft_deaths=num_deaths // 2,
-        num_moves=0,
-        has_wild_policy=False,
-        has_lookup=False,
-        moves=b"",
-        move_seed=seed,
-        plans_later=bool(seed % 3),
-        ways=((False, False),) * len(streams),
-    )
-
-
-def stream_case(prompt: tuple[int, ...], seed: int) -> StreamCase:
-    sampling = Sampling(temperature=1.0, seed=seed)
-    return replace(guessed_case().streams[0], prompt=prompt, max_tokens=20, sampling=sampling)
-
-
-INNOCENTS = tuple(stream_case((1 + k, 2, 3, 4 + k), k) for k in range(16))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(0, 17, 3))
-def test_a_poison_request_ends_few_targets_and_no_other_request(seed: int) -> None:
-    poison = stream_case((*POISON, 5), 99)
-    streams = (*INNOCENTS[:seed], poison, *INNOCENTS[seed:])
-    cluster = PoisonCluster(make_case(seed, streams, 0), now=NOW)
-    cluster.run()
-    assert cluster.failed == {min(seed, 16): "internal"}
-    assert cluster.num_killed <= 3
-
-
-@pytest.mark.slow
-def test_where_targets_die_at_random_nobody_is_accused() -> None:
-    num_deaths = 0
-    for seed in range(6):
-        cluster = PoisonCluster(make_case(seed, INNOCENTS, 60), now=0.0)
-        cluster.run()
-        assert cluster.failed == {}
-        num_deaths += 60 - cluster.deaths_left
-    assert num_deaths > 30

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
-
 import pytest
 
 from nodes.coordinator.ring_recorder import RingRecorder
@@ -13,15 +10,12 @@ from nodes.scheduler.planning import MODES
 from nodes.telemetry.trace.records import (
     FollowRecord,
     GuessRecord,
-    PassRecord,
     PassStream,
     PlanRecord,
     Record,
     from_line,
 )
 from nodes.telemetry.trace.ring import Ring
-from nodes.worker.stream import StreamId
-from tests.nodes.pure_mesh import Case, PureMesh, guessed_case
 from tests.nodes.scheduler.watched import (
     DRAFT_COSTS,
     ONE,
@@ -153,47 +147,3 @@ def test_nothing_is_told_once_recording_is_over() -> None:
     guess(scheduler, "d", 4)
     commit(scheduler, 5)
     assert ring.last == before
-
-
-# -- whole runs -----------------------------------------------------------------------------------
-
-
-def make_case(move_seed: int) -> Case:
-    """Three streams: with four guesses, with as many as pay, and without any."""
-    case = guessed_case()
-    stream = replace(case.streams[0], max_tokens=60)
-    gammas = {3: 4, 4: None, 5: 0}
-    streams = tuple(replace(stream, prompt=(k, 6, 7), gamma=g) for k, g in gammas.items())
-    draft = replace(case.drafts[0], agreement=0.8)
-    return replace(case, drafts=(draft,), streams=streams, num_upset=2, move_seed=move_seed)
-
-
-@pytest.mark.parametrize("move_seed", range(5))
-def test_records_of_a_run_add_up(move_seed: int) -> None:
-    """Every token of every text is in one pass, and no text is another for being recorded."""
-    mesh = PureMesh(make_case(move_seed))
-    ring = recorded(mesh.scheduler)
-    mesh.run()
-    records = records_of(ring)
-    committed, accepted, taken = Counter[int](), Counter[int](), Counter[int]()
-    for record in records:
-        if isinstance(record, PassRecord):
-            for part in record.streams:
-                committed[part.stream_id] += part.num_tokens
-                accepted[part.stream_id] += part.num_accepted_tokens
-                taken[part.stream_id] += part.num_draft_tokens
-                assert part.num_accepted_tokens <= part.num_draft_tokens
-                assert part.num_draft_tokens - part.num_looked_up <= part.num_offered
-    assert committed == {stream_id: len(ids) for stream_id, ids in mesh.token_ids.items()}
-    assert taken[3] == 0
-    assert accepted[1] > 0
-    counts = mesh.scheduler.counts
-    assert sum(committed.values()) == counts.num_tokens
-    assert sum(taken.values()) == counts.guesses["taken"]
-    times = [record.at_s for record in records]
-    assert times == sorted(times)
-    messages = [record for record in records if isinstance(record, GuessRecord)]
-    assert len(messages) == counts.num_messages
-    # The draft node follows until each text ends; nobody follows the stream that wants no guesses.
-    following = {StreamId(k): node for _, k, node, _ in follows(ring)}
-    assert following == {1: "", 2: ""}

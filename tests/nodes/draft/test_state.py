@@ -12,7 +12,7 @@ from nodes.draft.state import DraftState, Event
 from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.messages import MAX_WINDOW
 from nodes.worker.events import Ready
-from policies.confidence import Calibration, DraftCalibration
+from policies.acceptance import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.draft.script import ONE, SAMPLED, TWO, make_draft, parts_of, run, text_of
 
@@ -43,7 +43,7 @@ def test_unsure_guesses_end_sooner_and_sure_ones_with_the_window() -> None:
     counts = []
     for chance in (0.4, 0.7, 0.9, 0.999, 1.0):
         calibration = DraftCalibration(*[Calibration((), (chance,))] * 2)
-        state = DraftState(ToyModel(ToyConfig()), lambda _: 0.001, calibration)
+        state = DraftState(ToyModel(ToyConfig()), calibration)
         counts.append(len(tokens_in(follow(state))))
     assert counts[0] < counts[1] < counts[2] < counts[3] == counts[4] <= MAX_WINDOW
 

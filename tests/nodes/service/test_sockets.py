@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from nodes.service.sockets import endpoint_of, inherited
 
 from nodes.config.settings import ConfigError
-from nodes.service.sockets import endpoint_of, inherited
 
 _SHOW = (
     "import os; from nodes.service.sockets import *; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.target.holding import Hold
+from nodes.target.composing import Hold
 from nodes.target.state import TargetState
 from nodes.worker.stream import StreamId
 from tests.nodes.builders import PROMPT, make_spec

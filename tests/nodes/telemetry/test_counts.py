@@ -153,8 +153,8 @@ def test_what_does_not_follow_the_journal_is_not_counted() -> None:
 def test_parked_and_reopened_streams_and_texts_that_were_there() -> None:
     scheduler = decoding()
     counts = scheduler.counts
-    scheduler.target_parked(ONE, 1, 0.0)
-    scheduler.target_ready(ONE, 2, 0.0, 1)
+    scheduler.target_parked(ONE, 1)
+    scheduler.target_ready(ONE, 2, 1)
     assert (counts.num_parked, counts.num_texts, counts.num_texts_reused) == (1, 2, 1)
     assert (counts.tokens_read, counts.tokens_reused) == (len(PROMPT) + 1, len(PROMPT) - 1)
     commit(scheduler, 5, prefix_len=99)
@@ -184,7 +184,7 @@ def refused() -> Scheduler:
 def reading() -> Scheduler:
     scheduler = make_scheduler("d")
     admit(scheduler)
-    scheduler.target_ready(ONE, 1, 0.0)
+    scheduler.target_ready(ONE, 1)
     return scheduler
 
 
