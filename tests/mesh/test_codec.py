@@ -88,7 +88,7 @@ def decodes_or_blames_the_peer(frames):
 
 def test_frame_0_is_version_and_tagged_array():
     frames = encode(Guess(a=5, token_ids=(1, 65535)), cluster="home", epoch=3)
-    assert frames[0][0] == codec.PROTOCOL_VERSION == 3
+    assert frames[0][0] == codec.PROTOCOL_VERSION == 4
     assert msgpack.unpackb(frames[0][1:]) == [241, "home", 3, 2, 5, 0, 0, 0, 0, 0, 0, 0]
     assert frames[1] == b"\x01\x00\xff\xff"
     assert len(encode(Ping(seq=1, progress=2))) == 1

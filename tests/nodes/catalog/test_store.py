@@ -13,7 +13,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from nodes.catalog.begun import Begun
 
 from nodes.catalog import (
     DEFAULT_DRAFT,
@@ -27,6 +26,7 @@ from nodes.catalog import (
     default_cache_dir,
     store,
 )
+from nodes.catalog.disk import Begun
 from nodes.catalog.entries import FileSource, HuggingFaceSource, Requantised
 from tests.nodes.catalog.fakes import entry, gguf_bytes
 

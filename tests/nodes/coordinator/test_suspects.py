@@ -7,7 +7,7 @@ import random
 import pytest
 
 from nodes.coordinator.placing.suspects import DAY_S, MOST_LOSSES, Deaths, Suspicion, is_chance
-from tests.nodes.test_nothing_stays import reachable
+from tests.nodes.machine.checks import reachable
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_old_deaths_are_forgotten_some_day(deaths: Deaths) -> None:
     for k in range(40_000):
         deaths.note(k * 0.01)
         if k % 20_000 == 19_999:
-            sizes.append(sum(1 for _ in reachable(deaths)))
+            sizes.append(sum(1 for _ in reachable([deaths])))
     assert sizes[1] < 1.5 * sizes[0]
     assert deaths.rate_hz([], 1, 400.0) >= 4096 / 400
 

@@ -14,7 +14,7 @@ from nodes.coordinator.placing.suspects import Suspicion
 from nodes.coordinator.placing.waiting import STEP_S, Kind, Waiting
 from nodes.coordinator.requests.request import Choice, Request
 from tests.nodes.builders import make_spec, make_submit
-from tests.nodes.test_nothing_stays import reachable
+from tests.nodes.machine.checks import reachable
 
 ONE = frozenset({("m", "a")})
 OTHER = frozenset({("m", "b")})
@@ -71,7 +71,7 @@ class Line:
 
     def size(self) -> int:
         """Objects that the line refers to."""
-        return sum(1 for _ in reachable(self.waiting))
+        return sum(1 for _ in reachable([self.waiting]))
 
 
 @pytest.fixture

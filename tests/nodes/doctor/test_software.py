@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.doctor import engine, toolchain
+from nodes.doctor import software
 from nodes.doctor.finding import Finding, Level, fail, has_failed, note, warn
 from nodes.engine.kernels.library import Kernels
 from nodes.engine.protocol import EngineError
@@ -30,45 +30,45 @@ FLAGS = frozenset({"avx2", "fma", "f16c"})
 @pytest.mark.parametrize(
     ("found", "level", "what", "mend"),
     [
-        (toolchain.check_python((3, 10, 9)), Level.FAIL, "3.10.9", ""),
-        (toolchain.check_python((3, 11, 0)), Level.OK, "3.11.0", ""),
-        (toolchain.check_python((3, 14, 1)), Level.OK, "3.14.1", ""),
+        (software.check_python((3, 10, 9)), Level.FAIL, "3.10.9", ""),
+        (software.check_python((3, 11, 0)), Level.OK, "3.11.0", ""),
+        (software.check_python((3, 14, 1)), Level.OK, "3.14.1", ""),
         # A compiler is needed until llama is built, and cmake never.
-        (toolchain.check_compiler(only_gxx, is_built=False), Level.OK, "C++ compiler g++", ""),
-        (toolchain.check_compiler(nothing, is_built=True), Level.NOTE, "", ""),
-        (toolchain.check_compiler(nothing, is_built=False), Level.FAIL, "", "apt-get install g++"),
-        (toolchain.check_cmake(lambda _: "x", is_built=False), Level.OK, "", ""),
-        (toolchain.check_cmake(nothing, is_built=False), Level.NOTE, "", "apt-get install cmake"),
-        (toolchain.check_cmake(nothing, is_built=True), Level.NOTE, "", ""),
-        (engine.check_kernels(Kernels("avx2")), Level.OK, "", ""),
+        (software.check_compiler(only_gxx, is_built=False), Level.OK, "C++ compiler g++", ""),
+        (software.check_compiler(nothing, is_built=True), Level.NOTE, "", ""),
+        (software.check_compiler(nothing, is_built=False), Level.FAIL, "", "apt-get install g++"),
+        (software.check_cmake(lambda _: "x", is_built=False), Level.OK, "", ""),
+        (software.check_cmake(nothing, is_built=False), Level.NOTE, "", "apt-get install cmake"),
+        (software.check_cmake(nothing, is_built=True), Level.NOTE, "", ""),
+        (software.check_kernels(Kernels("avx2")), Level.OK, "", ""),
         (
-            engine.check_kernels(Kernels("", "not built")),
+            software.check_kernels(Kernels("", "not built")),
             Level.NOTE,
             ": not built",
             "python -m nodes.engine.kernels.build",
         ),
-        (engine.check_library(broken)[0], Level.FAIL, "no libgomp", ""),
-        (engine.check_library(lambda: BUILD)[0], Level.OK, " 0.3.36", ""),
+        (software.check_library(broken)[0], Level.FAIL, "no libgomp", ""),
+        (software.check_library(lambda: BUILD)[0], Level.OK, " 0.3.36", ""),
         (
-            engine.check_isa(BUILD, FLAGS, "x86_64"),
+            software.check_isa(BUILD, FLAGS, "x86_64"),
             Level.WARN,
             "libllama was built without F16C, which this CPU supports",
             "",
         ),
-        (engine.check_isa(BUILD, FLAGS - {"f16c"}, "x86_64"), Level.OK, "AVX2, FMA, SSE3", ""),
+        (software.check_isa(BUILD, FLAGS - {"f16c"}, "x86_64"), Level.OK, "AVX2, FMA, SSE3", ""),
         (
-            engine.check_isa("1 CPU : NEON = 1 |", frozenset({"asimd", "asimddp"}), "aarch64"),
+            software.check_isa("1 CPU : NEON = 1 |", frozenset({"asimd", "asimddp"}), "aarch64"),
             Level.WARN,
             "DOTPROD",
             "",
         ),
-        (engine.check_isa("1 CPU : |", frozenset(), "riscv64"), Level.OK, "", ""),
+        (software.check_isa("1 CPU : |", frozenset(), "riscv64"), Level.OK, "", ""),
         # Threads that spin.
-        (engine.check_omp({"OMP_WAIT_POLICY": "ACTIVE"}), Level.WARN, "", ""),
-        (engine.check_omp({"OMP_NUM_THREADS": "2"}), Level.NOTE, "", ""),
-        (engine.check_omp({}), Level.OK, "", ""),
-        (engine.check_threads(8, 4, "model x"), Level.WARN, "", "to at most 4"),
-        (engine.check_threads(4, 4, "model x"), Level.OK, "", ""),
+        (software.check_omp({"OMP_WAIT_POLICY": "ACTIVE"}), Level.WARN, "", ""),
+        (software.check_omp({"OMP_NUM_THREADS": "2"}), Level.NOTE, "", ""),
+        (software.check_omp({}), Level.OK, "", ""),
+        (software.check_threads(8, 4, "model x"), Level.WARN, "", "to at most 4"),
+        (software.check_threads(4, 4, "model x"), Level.OK, "", ""),
     ],
     ids=lambda value: value.what[:40] if isinstance(value, Finding) else "",
 )
@@ -84,5 +84,5 @@ def test_only_a_fail_fails() -> None:
 
 
 def test_the_library_says_what_it_was_built_for() -> None:
-    assert engine.check_library(lambda: BUILD)[1] == BUILD
-    assert engine.check_library(broken)[1] == ""
+    assert software.check_library(lambda: BUILD)[1] == BUILD
+    assert software.check_library(broken)[1] == ""

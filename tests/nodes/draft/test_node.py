@@ -76,7 +76,7 @@ async def test_a_busy_link_takes_few_large_messages() -> None:
 
 async def test_a_draft_node_that_missed_tokens_gives_the_stream_up() -> None:
     async with serving(None) as desk:
-        entry = AddedEntry(1, 1, len(PROMPT) + 5, 1, 0, 0)
+        entry = AddedEntry(1, 1, len(PROMPT) + 5, 1)
         desk.say(CommitNotice((entry,), (7,)))
         failed = await desk.hear(StreamFailedNotice)
         assert "the message with tokens 3 to 8 is lost" in failed.reason

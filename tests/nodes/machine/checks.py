@@ -47,12 +47,12 @@ def left_of_requests(*roots: object) -> set[str]:
     """What these refer to that is of a request."""
     return {
         f"{type(item).__module__}.{type(item).__name__}"
-        for item in _reachable(roots)
+        for item in reachable(roots)
         if type(item).__module__ in _OF_REQUESTS
     }
 
 
-def _reachable(roots: Iterable[object]) -> Iterator[object]:
+def reachable(roots: Iterable[object]) -> Iterator[object]:
     """Everything that these refer to, but for code."""
     left = list(roots)
     seen = {id(root) for root in left}

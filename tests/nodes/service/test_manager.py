@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from nodes.service.manager import Manager
+from nodes.service.systemd import Manager
 
 
 async def test_time_is_asked_for_while_a_model_loads(fake):

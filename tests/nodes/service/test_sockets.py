@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
-from nodes.service.sockets import endpoint_of, inherited
 
 from nodes.config.settings import ConfigError
+from nodes.service.systemd import endpoint_of, inherited
 
 _SHOW = (
-    "import os; from nodes.service.sockets import *; "
+    "import os; from nodes.service.systemd import *; "
     "os.environ['LISTEN_PID'] = str(os.getpid()); "
     "fd = inherited(os.environ, 'mesh'); print(fd, endpoint_of(fd))"
 )

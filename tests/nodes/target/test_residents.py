@@ -11,6 +11,7 @@ from nodes.engine.protocol import EngineInfo, SavedPrefix
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.target.state import TargetState
 from nodes.worker.events import Ready
+from nodes.worker.stream import PROMPT_PIECE_TOKENS as PIECE
 from nodes.worker.stream import StreamId
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
@@ -27,7 +28,7 @@ from tests.nodes.target.script import (
 )
 
 TEXT = tuple(range(1, 90))
-LONG = TEXT * 3
+LONG = TEXT * 6
 PLENTY = 1_000_000
 
 
@@ -53,12 +54,12 @@ def left(state: TargetState, prompt: Sequence[int], owner: str = "me") -> None:
         (TEXT, (*TEXT[:50], 7, 8), "me", 1),
         (TEXT, (*TEXT, 7), "you", 89),
         # Short texts are not saved, and short beginnings not restored.
-        (TEXT[:63], TEXT, "me", 88),
-        (TEXT[:64], TEXT, "me", 88 - 64),
-        (TEXT[:64], (*TEXT[:15], 90, 91), "me", 16),
-        # 267 positions are restored in the time in which some 17 tokens are read.
-        (LONG, (*LONG[:16], 90, 91), "me", 17),
-        (LONG, (*LONG[:17], 90, 91), "me", 1),
+        (TEXT[: PIECE - 1], TEXT, "me", 88),
+        (TEXT[:PIECE], TEXT, "me", 88 - PIECE),
+        (TEXT[:PIECE], (*TEXT[: PIECE - 1], 90, 91), "me", PIECE),
+        # 534 positions are restored in the time in which some 34 tokens are read.
+        (LONG, (*LONG[:33], 90, 91), "me", 34),
+        (LONG, (*LONG[:34], 90, 91), "me", 1),
     ],
 )
 def test_what_a_stream_left_is_there_for_the_next_of_its_owner(
@@ -181,6 +182,6 @@ def test_a_model_that_cannot_roll_back_shares_whole_texts_only() -> None:
     assert read(state, 2, (*TEXT, 7, 8)) == 1
     state.close(TWO, 1)
     assert read(state, 2, (*TEXT[:50], 7, 8)) == 51
-    assert read(state, 3, (*LONG[:31], 7), "you") == 31
-    assert read(state, 4, (*LONG[:31], 8, 9), "you") == 1
+    assert read(state, 3, (*LONG[:PIECE], 7), "you") == PIECE
+    assert read(state, 4, (*LONG[:PIECE], 8, 9), "you") == 1
     assert read(state, 5, (*LONG[:20], 8), "you") == 20

@@ -161,17 +161,6 @@ def test_parked_and_reopened_streams_and_texts_that_were_there() -> None:
     assert counts.num_reopened == 1
 
 
-@pytest.mark.parametrize(("pass_s", "counted_s"), [(-1.0, 0.0), (1e308, 3600.0)])
-def test_no_pass_takes_less_than_nothing_or_for_ever(pass_s: float, counted_s: float) -> None:
-    scheduler = decoding()
-    commit(scheduler, 5, pass_s=pass_s)
-    assert scheduler.counts.pass_s == counted_s
-    # One hour is what is beside the prediction, too.
-    ratios = scheduler.counts.ratios["pass"]
-    assert sum(ratios.counts) == (counted_s > 0.0)
-    assert ratios.total < 1e9
-
-
 # -- why there were no guesses --------------------------------------------------------------------
 
 
