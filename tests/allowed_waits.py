@@ -14,7 +14,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/cli/up.py _served await asyncio.Event().wait",
         "nodes/cli/up.py _up async with local",
         "nodes/cli/run.py _run async with local",
-        "nodes/cli/keyring.py run_to_result.keep await work",
+        "nodes/cli/connection.py run_to_result.keep await work",
         "nodes/coordinator/service.py Coordinator._keep_planning await self._plan_due.wait",
         "nodes/coordinator/service.py Coordinator._read await self._transport.recv",
         "nodes/worker/engine_thread.py EngineThread.run await asyncio.shield",
@@ -50,7 +50,6 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "It ends with the connection to the coordinator, which heartbeats end.": (
         "nodes/cli/connection.py beside await asyncio.wait",
-        "nodes/cli/output.py print_request async for events",
         "nodes/gateway/exchange.py Exchange._ask async for events",
         "nodes/gateway/exchange.py Exchange._ask async with contextlib.aclosing",
         "nodes/service/local.py LocalMesh.beside await asyncio.wait",

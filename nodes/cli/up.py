@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-import functools
-import sys
 import tomllib
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +13,11 @@ import click
 from click.core import ParameterSource
 
 from nodes.catalog.hub import name_of
+from nodes.cli.connection import run_to_end
 from nodes.cli.gateway import announce as announce_api
 from nodes.cli.gateway import api_key_option, gateway_config, is_installed, stop_limit_s
 from nodes.cli.node import LISTEN_HELP, announce, limit_options, limits_of
+from nodes.cli.options import adds
 from nodes.cli.progress import Progress
 from nodes.cli.run import engine_options, settings_of, status_of
 from nodes.client.client import Client
@@ -27,34 +26,12 @@ from nodes.keys.keyring import default_keyring
 from nodes.messages.access import GATEWAY
 from nodes.service.local import local_mesh
 from nodes.service.roles import endpoint_to_bind
-from nodes.service.runtime import run, set_up_logging
+from nodes.service.runtime import set_up_logging
 
 if TYPE_CHECKING:
     from nodes.gateway.config import GatewayConfig
 
 _HTTP = "127.0.0.1:8080"
-
-
-def _mesh_options(function: Any) -> Any:
-    """Add the options that `up` and `serve` share, besides those for models."""
-    for option in (
-        limit_options,
-        click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True),
-        click.option("--listen", default="", metavar="ENDPOINT", help=LISTEN_HELP),
-        api_key_option,
-        click.option(
-            "--config",
-            type=click.Path(dir_okay=False, path_type=Path),
-            metavar="FILE.toml",
-            is_eager=True,
-            expose_value=False,
-            callback=_with_defaults,
-            help='Options by their long names, such as `model = "..."`. The command line overrides '
-            "them.",
-        ),
-    ):
-        function = option(function)
-    return function
 
 
 def _with_defaults(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
@@ -79,6 +56,25 @@ def _with_defaults(context: click.Context, _option: click.Parameter, path: Path 
             raise click.BadParameter(f"{path}: {name} must be a string or a number")
         defaults[option] = value
     context.default_map = defaults
+
+
+# The options that `up` and `serve` share, besides those for models.
+_mesh_options = adds(
+    click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE.toml",
+        is_eager=True,
+        expose_value=False,
+        callback=_with_defaults,
+        help='Options by their long names, such as `model = "..."`. The command line overrides '
+        "them.",
+    ),
+    api_key_option,
+    click.option("--listen", default="", metavar="ENDPOINT", help=LISTEN_HELP),
+    click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True),
+    limit_options,
+)
 
 
 @click.command("up")
@@ -147,12 +143,13 @@ def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
     set_up_logging(values["verbose"])
     limits = LimitSettings(**limits_of(values))
     target, draft, lookup = settings_of(values, values["max_streams"])
-    serve: Callable[[], Awaitable[None]] = functools.partial(
-        _up, target, draft, lookup=lookup, listen=values["listen"], limits=limits, http=http
+    run_to_end(
+        lambda: _up(
+            target, draft, lookup=lookup, listen=values["listen"], limits=limits, http=http
+        ),
+        is_service=True,
+        stop_limit_s=stop_limit_s(http),
     )
-    code = run(serve, is_service=True, stop_limit_s=stop_limit_s(http))
-    if code:
-        sys.exit(code)
 
 
 def _http_config(listen: str | None, api_key: str | None) -> GatewayConfig | None:
