@@ -19,12 +19,12 @@ HEAD = Head("id-1", 5, 'a "model"', "fp_a_b")
 def test_an_event_is_one_json_object_of_one_line() -> None:
     for include_usage in (False, True):
         writer = ChunkWriter("kind", job(include_usage))
-        for text in ('{"index":0}', '{"index":1}'):
-            event = writer.choice(HEAD, text)
+        for choice in ({"index": 0}, {"index": 1}):
+            event = writer.choice(HEAD, choice)
             assert event.startswith(b"data: ")
             assert event.endswith(b"\n\n")
             found = json.loads(event[6:])
-            assert found["choices"] == [json.loads(text)]
+            assert found["choices"] == [choice]
             assert (found["id"], found["object"], found["model"]) == ("id-1", "kind", 'a "model"')
             assert ("usage" in found) is include_usage
 
@@ -39,7 +39,7 @@ def test_the_usage_has_an_event_of_its_own() -> None:
 
 def test_every_part_of_an_answer_has_its_fingerprint() -> None:
     whole = whole_body(HEAD, "kind", [], {})
-    event = ChunkWriter("kind", job(False)).choice(HEAD, '{"index":0}')
+    event = ChunkWriter("kind", job(False)).choice(HEAD, {"index": 0})
     for content in (whole, event[6:]):
         assert json.loads(content)["system_fingerprint"] == "fp_a_b"
 
@@ -64,7 +64,7 @@ def test_tokens_are_told_beside_the_choices() -> None:
     ]
     for include_usage in (False, True):
         writer = ChunkWriter("kind", job(include_usage))
-        found = json.loads(writer.choice(HEAD, '{"index":0}', told)[6:])
+        found = json.loads(writer.choice(HEAD, {"index": 0}, told)[6:])
         assert found["choices"] == [{"index": 0}]
         assert found["airdraft"]["tokens"] == [
             ['a"', "accepted", -0.1235],
