@@ -38,7 +38,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/cli/connection.py beside await asyncio.gather",
         "nodes/cli/connection.py beside await working",
         "nodes/gateway/running.py started await asyncio.gather",
-        "nodes/gateway/looking.py Looking.stop await asyncio.gather",
+        "nodes/gateway/models.py Looking.stop await asyncio.gather",
         "nodes/gateway/role.py run_gateway await asyncio.gather",
         "nodes/service/local.py LocalMesh.beside await asyncio.gather",
         "nodes/service/local.py LocalMesh.beside await task",
@@ -75,10 +75,10 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         # A context of ours, whose waits are looked at there.
         "nodes/gateway/generate.py Generate._answer async with contextlib.AsyncExitStack",
         "nodes/gateway/generate.py Generate._answer await stack.enter_async_context",
-        "nodes/gateway/looking.py Looking.status await asyncio.shield",
+        "nodes/gateway/models.py Looking.status await asyncio.shield",
         # Until the task that fills it ends.
         "nodes/gateway/exchange.py Exchange._send await outbox.take",
-        "nodes/gateway/outbox.py Outbox.take await self._ready.wait",
+        "nodes/gateway/exchange.py Outbox.take await self._ready.wait",
         # uvicorn ends connections that are left in its shutdown after timeout_graceful_shutdown.
         "nodes/gateway/server.py HttpServer._stop await asyncio.gather",
         # Its own argument ssl_handshake_timeout is the limit.
@@ -86,8 +86,8 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "gateway/connection.py and the outbox end connections that do not read or write in time.": (
         "nodes/gateway/app.py Gateway.router.app await router",
-        "nodes/gateway/counting.py Counted.__call__ await self._app",
-        "nodes/gateway/counting.py Counted.__call__.sending await send",
+        "nodes/gateway/guard.py Counted.__call__ await self._app",
+        "nodes/gateway/guard.py Counted.__call__.sending await send",
         "nodes/gateway/exchange.py Exchange._send await send",
         "nodes/gateway/running.py _until_disconnect await receive",
         "nodes/gateway/generate.py send_whole await send",

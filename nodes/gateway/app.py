@@ -19,8 +19,7 @@ from nodes.gateway.exposition import CONTENT_TYPE, render_metrics
 from nodes.gateway.generate import Generate, Shared
 from nodes.gateway.guard import key_of
 from nodes.gateway.idempotency import KeyedRequests
-from nodes.gateway.looking import Looking
-from nodes.gateway.models import Mesh, Models
+from nodes.gateway.models import Looking, Mesh, Models
 from nodes.gateway.openapi import document
 from nodes.gateway.page import page
 from nodes.gateway.responses import RESPONSES

@@ -17,16 +17,23 @@ from nodes.gateway import event_ids, idempotency
 from nodes.gateway.apikeys import ApiKey
 from nodes.gateway.bodies import Hint, parse_json, read
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.counting import CLIENT_LEFT, metrics_of
 from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.exchange import Exchange
 from nodes.gateway.fields import Job, with_sampling
-from nodes.gateway.guard import Headers, abort, end_connection, has_left, key_of, send_error
+from nodes.gateway.guard import (
+    CLIENT_LEFT,
+    Headers,
+    abort,
+    has_left,
+    key_of,
+    metrics_of,
+    send_error,
+)
 from nodes.gateway.idempotency import Keyed, KeyedRequests
 from nodes.gateway.models import Mesh, Models
 from nodes.gateway.running import ClientLeftError, Running
-from nodes.gateway.shape import Api, new_id, now_unix
+from nodes.gateway.shape import Api, new_id
 from nodes.gateway.tools import in_style
 from nodes.messages import ChatMessage
 from nodes.messages.fingerprint import parts_of
@@ -85,10 +92,11 @@ class Generate:
             api, strict = self._api, shared.strict_fields
             asked, ignored = read(api.body, body, strict_fields=strict)
             job = api.job(asked, ignored, limits)
+            owner = f"{key.name}/{job.user}" if job.user else key.name
+            job = replace(job, options=replace(job.options, user=owner))
             job = _for_model(job, await self._traits(job))
             if keyed is not None and body.get("seed") is None:
                 job = replace(job, options=replace(job.options, seed=keyed.seed))
-            shape = api.shape(job)
             told = _sent_before(scope, keyed, job, content)
             if keyed is not None:
                 under_way = shared.keyed.entered(
@@ -108,18 +116,8 @@ class Generate:
             del body, content
             # This raises if the mesh is unreachable; the coordinator itself checks the model.
             await shared.models.served()
-            exchange = record.exchange = Exchange(
-                shared.mesh,
-                job,
-                shape,
-                run,
-                owner=f"{key.name}/{job.user}" if job.user else key.name,
-                created_unix=now_unix(),
-                metrics=metrics_of(scope),
-                abort=lambda: abort(scope),
-                end_connection=lambda: end_connection(scope),
-                told=told,
-            )
+            exchange = Exchange(shared.mesh, job, api.shape(job), run, scope, told)
+            record.exchange = exchange
             if keyed is not None:
                 stack.callback(_remember, exchange, shared.keyed, keyed)
             if job.stream:

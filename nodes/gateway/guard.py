@@ -1,4 +1,5 @@
-"""Wraps all routes: checks host name, origin and API key, adds headers, writes errors."""
+"""Wraps all routes: counts requests, checks host name, origin and API key, adds headers, and writes
+errors."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mesh.errors import KeysError
 from nodes.gateway.apikeys import ANYBODY, ApiKey, ApiKeys
 from nodes.gateway.errors import ApiError, internal, unavailable
+from nodes.telemetry.metrics.gateway import GatewayMetrics, RequestMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,37 @@ _SECURITY: Final[Headers] = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 ]
+
+
+# The status in logs and metrics if a client left before its answer; it is never sent.
+CLIENT_LEFT: Final = 499
+
+
+class Counted:
+    """Counts the requests to an application, those that the guard refuses included."""
+
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = CLIENT_LEFT
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        request = self._metrics.request_started(scope["path"])
+        scope.setdefault("state", {})["metrics"] = request
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            request.finished(status)
 
 
 class Guard:
@@ -175,6 +208,11 @@ def key_of(scope: Scope, wanted: str) -> ApiKey:
             403, f"this API key lacks the scope {wanted!r}", kind="permission_error", code="scope"
         )
     return key
+
+
+def metrics_of(scope: Scope) -> RequestMetrics:
+    found: RequestMetrics = scope["state"]["metrics"]
+    return found
 
 
 def abort(scope: Scope) -> None:

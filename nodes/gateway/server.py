@@ -20,9 +20,8 @@ from nodes.gateway.apikeys import FILE_NAME, ApiKeys
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayConfig, address_of, names
 from nodes.gateway.connection import Connection
-from nodes.gateway.counting import Counted
 from nodes.gateway.errors import stopping
-from nodes.gateway.guard import Guard
+from nodes.gateway.guard import Counted, Guard
 from nodes.gateway.models import Mesh
 from nodes.gateway.tls import Handshake, tls_context
 

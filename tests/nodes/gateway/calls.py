@@ -11,8 +11,7 @@ from starlette.types import ASGIApp, Message
 from nodes.gateway.apikeys import ApiKeys
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.counting import Counted
-from nodes.gateway.guard import Guard
+from nodes.gateway.guard import Counted, Guard
 from tests.nodes.gateway.fake_mesh import FakeMesh
 
 JSON = {"content-type": "application/json"}

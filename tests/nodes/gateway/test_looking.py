@@ -9,7 +9,7 @@ import pytest
 
 from nodes.client.client import RequestFailedError
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
-from nodes.gateway.looking import Looking
+from nodes.gateway.models import Looking
 from nodes.telemetry.status import Status, encode_status
 from tests.nodes.gateway.calls import gateway_of, get, open_app
 from tests.nodes.gateway.fake_mesh import FakeMesh

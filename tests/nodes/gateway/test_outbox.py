@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from nodes.gateway.errors import ApiError, unavailable
-from nodes.gateway.outbox import Outbox, SlowReaderError
+from nodes.gateway.exchange import Outbox, SlowReaderError
 
 
 async def everything(outbox: Outbox) -> list[bytes]:
