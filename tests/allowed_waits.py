@@ -90,11 +90,10 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/gateway/guard.py Counted.__call__.sending await send",
         "nodes/gateway/exchange.py Exchange._send await send",
         "nodes/gateway/running.py _until_disconnect await receive",
-        "nodes/gateway/generate.py send_whole await send",
         "nodes/gateway/guard.py Guard.__call__ await self._app",
         "nodes/gateway/guard.py Guard.__call__.sending await send",
         "nodes/gateway/guard.py Guard._preflight await send",
-        "nodes/gateway/guard.py send_error await send",
+        "nodes/gateway/guard.py send_json await send",
     ),
     "A thread or the kernel does it: it cannot be interrupted, and ends.": (
         "nodes/service/child.py start_child await asyncio.create_subprocess_exec",

@@ -9,14 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from nodes.cli.connection import run_to_end
-from nodes.cli.options import (
-    GPU_LAYERS,
-    THREADS,
-    adds,
-    config_option,
-    keys_option,
-    verbose_option,
-)
+from nodes.cli.options import GPU_LAYERS, THREADS, adds, config_option, keys_option, verbose_option
 from nodes.cli.progress import Progress
 from nodes.config.settings import (
     LOOPBACK_ENDPOINT,

@@ -13,20 +13,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from nodes.gateway.bodies import (
-    Body,
-    Hint,
-    Object,
-    Text,
-    TextOr,
-    compact,
-    need,
-    read,
-    renamed,
-    text_of,
-    wrong,
-)
-from nodes.gateway.chat import ChatBody, job_of_chat
+from nodes.gateway.bodies import Body, Hint, Object, Text, TextOr, compact, need, text_of, wrong
+from nodes.gateway.chat import job_as_chat
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, Sampling, as_openai
@@ -126,13 +114,7 @@ _NAMES: Final = (
 
 
 def _job(body: MessagesBody, ignored: tuple[Hint, ...], limits: GatewayLimits) -> Job:
-    asked = _as_chat(body)
-    try:
-        chat, _ = read(ChatBody, asked)
-        job = job_of_chat(chat, ignored, limits, fits=True)
-    except ApiError as error:
-        raise renamed(error, _NAMES) from error
-    return replace(job, has_ids=False)
+    return job_as_chat(_as_chat(body), ignored, limits, _NAMES, fits=True)
 
 
 def _as_chat(body: MessagesBody) -> dict[str, Any]:

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
 from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.bodies import Body, ChoiceOr, Hint, Text, TextOr, text_of, wrong
+from nodes.gateway.bodies import Body, ChoiceOr, Hint, Text, TextOr, read, renamed, text_of, wrong
 from nodes.gateway.calls import Part
 from nodes.gateway.config import GatewayLimits
+from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
 from nodes.gateway.reading import CALL, CONTENT, REASONING, PartReader, items_of
-from nodes.gateway.shape import (
-    Api,
-    ChunkWriter,
-    Head,
-    Whole,
-    call_id,
-    finish_reason,
-    whole_body,
-)
+from nodes.gateway.shape import Api, ChunkWriter, Head, Whole, call_id, finish_reason, whole_body
 from nodes.gateway.tools import (
     CallList,
     NamedTool,
@@ -135,6 +128,28 @@ def job_of_chat(
         tools=tools,
         has_logprobs=has_logprobs,
     )
+
+
+def job_as_chat(
+    asked: dict[str, Any],
+    ignored: tuple[Hint, ...],
+    limits: GatewayLimits,
+    names: Sequence[tuple[str, str]],
+    *,
+    fits: bool = False,
+    echoed: Mapping[str, Any] | None = None,
+) -> Job:
+    """Turn a body of another API into a job. asked: the equivalent chat body. names: as in
+    renamed(), to the paths of the body that the client sent.
+
+    Raises ApiError naming the field that is wrong.
+    """
+    try:
+        body, _ = read(ChatBody, asked)
+        job = job_of_chat(body, ignored, limits, fits=fits)
+    except ApiError as error:
+        raise renamed(error, names) from error
+    return replace(job, has_ids=False, echoed=echoed or {})
 
 
 def _check_message(message: MessageBody, path: str, limits: GatewayLimits) -> None:

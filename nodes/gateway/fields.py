@@ -51,7 +51,6 @@ class Job:
 
     prompts: tuple[Prompt, ...]
     options: GenerateOptions
-    model: str = ""
     stream: bool = False
     include_usage: bool = False
     echo: bool = False
@@ -249,7 +248,6 @@ def job_of(
     return Job(
         prompts=prompts,
         options=options,
-        model=body.model or "",
         stream=streams,
         include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
         user=body.user or "",

@@ -23,12 +23,12 @@ from nodes.gateway.exchange import Exchange
 from nodes.gateway.fields import Job, with_sampling
 from nodes.gateway.guard import (
     CLIENT_LEFT,
-    Headers,
     abort,
     has_left,
     key_of,
     metrics_of,
     send_error,
+    send_json,
 )
 from nodes.gateway.idempotency import Keyed, KeyedRequests
 from nodes.gateway.models import Mesh, Models
@@ -125,12 +125,12 @@ class Generate:
                     receive, send, limits.max_unsent_bytes, limits.write_timeout_s
                 )
             else:
-                await send_whole(await exchange.whole(receive), exchange.headers(), send)
+                await send_json(await exchange.whole(receive), send, exchange.headers())
         record.status = 200 if exchange.failure is None else exchange.failure.status
 
     async def _traits(self, job: Job) -> ModelTraits:
         """The traits of the job's model. Raises ApiError if the body must name a model first."""
-        found = await self._shared.models.traits(job.model)
+        found = await self._shared.models.traits(job.options.model)
         kinds = {(t.tool_style if job.tools is not None else "", t.thinking) for t in found}
         if len(kinds) > 1 and not isinstance(job.prompts[0], str):
             reason = "name one model: the models served here differ in how they call tools or think"
@@ -261,14 +261,3 @@ async def body_of(request: Request, max_bytes: int) -> bytes:
         if len(body) > max_bytes:
             raise too_large
     return bytes(body)
-
-
-async def send_whole(content: bytes, more: Headers, send: Send) -> None:
-    """Send a JSON answer with additional headers."""
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(content)).encode()),
-        *more,
-    ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": content})

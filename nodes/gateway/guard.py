@@ -187,17 +187,22 @@ def _answer_to(error: Exception) -> ApiError:
             return internal(error)
 
 
-async def send_error(error: ApiError, send: Send) -> None:
-    content = error.content()
+async def send_json(content: bytes, send: Send, more: Headers, status: int = 200) -> None:
+    """Send a JSON answer with additional headers."""
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),
-        *((name.encode(), value.encode()) for name, value in error.headers().items()),
+        *more,
     ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def send_error(error: ApiError, send: Send) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in error.headers().items()]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    await send_json(error.content(), send, headers, error.status)
 
 
 def key_of(scope: Scope, wanted: str) -> ApiKey:

@@ -7,7 +7,6 @@ Source: OpenAI's API reference, Responses and their streaming events.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field
@@ -20,13 +19,11 @@ from nodes.gateway.bodies import (
     Text,
     TextOr,
     need,
-    read,
     refusal,
-    renamed,
     text_of,
     wrong,
 )
-from nodes.gateway.chat import ChatBody, job_of_chat
+from nodes.gateway.chat import job_as_chat
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job, Sampling, as_openai
@@ -153,13 +150,7 @@ _NAMES: Final = (
 
 
 def _job(body: ResponsesBody, ignored: tuple[Hint, ...], limits: GatewayLimits) -> Job:
-    asked = _as_chat(body)
-    try:
-        chat, _ = read(ChatBody, asked)
-        job = job_of_chat(chat, ignored, limits)
-    except ApiError as error:
-        raise renamed(error, _NAMES) from error
-    return replace(job, has_ids=False, echoed=_echoed(body))
+    return job_as_chat(_as_chat(body), ignored, limits, _NAMES, echoed=_echoed(body))
 
 
 def _as_chat(body: ResponsesBody) -> dict[str, Any]:
