@@ -55,6 +55,9 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/service/local.py LocalMesh.beside await asyncio.wait",
     ),
     "What is waited for has a limit itself.": (
+        # Pending.within_limit().
+        "nodes/client/inbox.py Inbox.pending await self._may_begin.wait",
+        "nodes/client/inbox.py Pending.next await queue.get",
         # The coordinator ends every request after its max_request_s.
         "nodes/gateway/text_routes.py Read.__call__ await asyncio.wait",
         "nodes/gateway/text_routes.py Read._answer await self._reading.answer",

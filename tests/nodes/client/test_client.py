@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import nodes.client.client
+import nodes.client.inbox
 import nodes.client.retry
 from mesh.messages import Bye, Hello, Welcome
 from nodes.client.client import Client, RequestFailedError
@@ -330,7 +330,7 @@ async def test_the_coordinators_own_limit_holds_for_its_client(
 
 
 async def test_a_question_that_is_not_answered_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes.client.client, "QUESTION_LIMIT_S", 0.05)
+    monkeypatch.setattr(nodes.client.inbox, "QUESTION_LIMIT_S", 0.05)
     async with scripted() as (made, _):
         with pytest.raises(RequestFailedError, match="gave no answer within"):
             await made.client.nodes()
@@ -345,4 +345,4 @@ async def test_waiting_for_a_coordinator_can_be_given_up(eventually: Eventually)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
-        assert made.client._queues == {}
+        assert made.client._inbox.queues == {}
