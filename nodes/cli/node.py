@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -22,8 +23,6 @@ from nodes.config.settings import (
 from nodes.service.roles import run_coordinator, run_draft, run_target
 from nodes.service.runtime import set_up_logging
 from nodes.service.supervision import Parent
-
-C = TypeVar("C")
 
 _engine_overrides = adds(
     config_option,
@@ -77,14 +76,28 @@ def _overrides(values: dict[str, Any]) -> dict[str, Any]:
     return overrides | {key: values[key] for key in ("connect", "keys", "name")}
 
 
-def _start(config_class: type[C], values: dict[str, Any], serve: Callable[..., Any]) -> None:
+def _start(
+    config_class: type[TargetConfig | DraftConfig],
+    values: dict[str, Any],
+    serve: Callable[..., Any],
+) -> None:
     """Load a node's config and run it; a supervised node reports progress as lines."""
     set_up_logging(values["verbose"])
     config = load(config_class, values["config"], _overrides(values))
     parent = Parent(values["hashed"]) if values["supervised"] else None
     with Progress() as bar:
         progress = bar if parent is None else parent.progress
-        run_to_end(lambda: serve(config, parent=parent, progress=progress), is_service=True)
+
+        def on_ready(endpoint: str) -> None:
+            bar.clear()
+            # A closed standard error must not end the node.
+            with contextlib.suppress(OSError):
+                click.echo(f"{config.name} is ready: it joined the mesh at {endpoint}", err=True)
+
+        run_to_end(
+            lambda: serve(config, parent=parent, progress=progress, on_ready=on_ready),
+            is_service=True,
+        )
 
 
 @click.command("target")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import socket
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from mesh.endpoints import ipc_path, listens
 from nodes.catalog.hub import name_of
 from nodes.cli.connection import run_to_end
 from nodes.cli.gateway import announce as announce_api
@@ -142,14 +144,37 @@ def serve_command(
 def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
     set_up_logging(values["verbose"])
     limits = LimitSettings(**limits_of(values))
+    # Fetching and loading models takes long, so a taken address is reported before.
+    _check_free(default_keyring(environment()).listen(values["listen"]))
+    bound = None
+    if http is not None:
+        from nodes.gateway.role import reserve
+
+        bound = reserve(http)
     target, draft, lookup = settings_of(values, values["max_streams"])
     run_to_end(
         lambda: _up(
-            target, draft, lookup=lookup, listen=values["listen"], limits=limits, http=http
+            target,
+            draft,
+            lookup=lookup,
+            listen=values["listen"],
+            limits=limits,
+            http=http,
+            bound=bound,
         ),
         is_service=True,
         stop_limit_s=stop_limit_s(http),
     )
+
+
+def _check_free(listen: str) -> None:
+    """Raises ClickException if a coordinator listens at this socket file."""
+    path = ipc_path(listen)
+    if path is not None and listens(path):
+        raise click.ClickException(
+            f"a mesh already runs on this machine, at {listen}: use it (`airdraft nodes list` "
+            f"lists its nodes, `airdraft gateway` serves it), stop it, or give another --listen"
+        )
 
 
 def _http_config(listen: str | None, api_key: str | None) -> GatewayConfig | None:
@@ -167,6 +192,7 @@ async def _up(
     listen: str,
     limits: LimitSettings,
     http: GatewayConfig | None,
+    bound: socket.socket | None,
 ) -> None:
     with Progress() as progress:
 
@@ -190,13 +216,13 @@ async def _up(
         async with local as (mesh, client):
             progress.clear()
             announce(mesh.endpoint)
-            await mesh.beside(_served(client, http))
+            await mesh.beside(_served(client, http, bound))
 
 
-async def _served(client: Client, http: GatewayConfig | None) -> None:
-    if http is None:
+async def _served(client: Client, http: GatewayConfig | None, bound: socket.socket | None) -> None:
+    if http is None or bound is None:
         await asyncio.Event().wait()
         return
     from nodes.gateway.role import serve_beside
 
-    await serve_beside(client, http, announce_api)
+    await serve_beside(client, http, bound, announce_api)

@@ -32,6 +32,7 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 # Open files of this process besides clients' connections: refused connections, the link, key files.
 _OTHER_FILES: Final = 64
 _LEAST_CONNECTIONS: Final = 16
+_BACKLOG: Final = 2048
 # asyncio's message when it has no file descriptor left and stops accepting for a second.
 _NO_FILES: Final = "socket.accept() out of system resource"
 
@@ -58,14 +59,13 @@ class HttpServer:
         keys_directory: Path,
         bound: socket.socket | None = None,
     ) -> None:
-        """bound: a socket that already listens at the configured address; None binds one.
+        """bound: a socket at the configured address; None binds one.
 
         Raises ConfigError or KeysError.
         """
-        host, port = address_of(config.listen)
-        at_home = is_loopback(f"tcp://{f'[{host}]' if ':' in host else host}:{port}")
-        path = Path(config.apikeys) if config.apikeys else keys_directory / FILE_NAME
-        keys = ApiKeys(path, config.api_key)
+        host, _ = self._address = address_of(config.listen)
+        at_home = _is_at_home(config)
+        keys = _keys_of(config, keys_directory)
         is_open = admits_anybody(keys, config, at_home=at_home)
         self._limits = config.limits
         self.max_connections = connections_allowed(config.limits.max_connections)
@@ -103,7 +103,6 @@ class HttpServer:
             timeout_graceful_shutdown=_CLOSING_S,
         )
         self._uvicorn.load()
-        self._address = host, port
         self._given = bound
         self._scheme = "https" if config.tls_cert else "http"
         self.url = ""
@@ -128,8 +127,10 @@ class HttpServer:
         """
         server = self._server = _Server(self._uvicorn)
         asyncio.get_running_loop().set_exception_handler(_on_fault)
-        with self._given or _bound(*self._address) as bound:
-            host = self._address[0]
+        host, port = self._address
+        with self._given or bound_to(host, port) as bound:
+            with _listen_errors(host, port):
+                bound.listen(_BACKLOG)
             shown = f"[{host}]" if ":" in host else host
             self.url = f"{self._scheme}://{shown}:{bound.getsockname()[1]}/v1"
             serving = asyncio.create_task(server.serve(sockets=[bound]))
@@ -202,10 +203,43 @@ def admits_anybody(keys: ApiKeys, config: GatewayConfig, *, at_home: bool) -> bo
     return False
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _keys_of(config: GatewayConfig, keys_directory: Path) -> ApiKeys:
+    path = Path(config.apikeys) if config.apikeys else keys_directory / FILE_NAME
+    return ApiKeys(path, config.api_key)
+
+
+def _is_at_home(config: GatewayConfig) -> bool:
+    """Whether only this machine can reach the gateway."""
+    host, port = address_of(config.listen)
+    return is_loopback(f"tcp://{f'[{host}]' if ':' in host else host}:{port}")
+
+
+def reserved(config: GatewayConfig, keys_directory: Path) -> socket.socket:
+    """Bind the address of a gateway that will serve it later; until then it refuses connections.
+
+    Raises ListenError, and KeysError if the gateway needs API keys and none exist.
+    """
+    admits_anybody(_keys_of(config, keys_directory), config, at_home=_is_at_home(config))
+    return bound_to(*address_of(config.listen))
+
+
+def bound_to(host: str, port: int) -> socket.socket:
+    """A socket at an address, on which nobody listens yet. Raises ListenError."""
+    with contextlib.ExitStack() as stack, _listen_errors(host, port):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        found = stack.enter_context(socket.socket(family))
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        found.bind((host, port))
+        stack.pop_all()
+    return found
+
+
+@contextlib.contextmanager
+def _listen_errors(host: str, port: int) -> Iterator[None]:
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        yield
     except OSError as error:
         raise ListenError(
             f"cannot serve HTTP on {host}:{port}: {error.strerror or error}; choose another address"

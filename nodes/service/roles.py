@@ -126,11 +126,18 @@ def _publish(ring: Keyring) -> None:
 
 
 async def run_target(
-    config: TargetConfig, *, parent: Parent | None = None, progress: Progress | None = None
+    config: TargetConfig,
+    *,
+    parent: Parent | None = None,
+    progress: Progress | None = None,
+    on_ready: Callable[[str], None] = lambda _endpoint: None,
 ) -> None:
-    """Load the model, join and serve until cancelled or until the parent is gone."""
+    """Load the model, join and serve until cancelled or until the parent is gone.
+
+    on_ready: Gets the coordinator's endpoint once the node without a parent has joined.
+    """
     async with parent_gone(parent) as gone:
-        await _run_target(config, parent, progress, gone)
+        await _run_target(config, parent, progress, gone, on_ready)
 
 
 async def _run_target(
@@ -138,6 +145,7 @@ async def _run_target(
     parent: Parent | None,
     progress: Progress | None,
     gone: asyncio.Future[Any],
+    on_ready: Callable[[str], None],
 ) -> None:
     from nodes.engine.grammar import Grammars
     from nodes.target.node import TargetNode
@@ -150,7 +158,7 @@ async def _run_target(
     hash_of = hash_file if parent is None else parent.hash_file
     opened = await _opened(partial(open_target, config.engine, progress, hash_of), gone)
     if isinstance(opened, EmbeddingModel):
-        await _run_embedding(config, (endpoint, keys), opened, parent, gone)
+        await _run_embedding(config, (endpoint, keys), opened, parent, gone, on_ready)
         return
     if isinstance(opened, OpenedReplay) and opened.model.config.draft:
         raise ConfigError(
@@ -174,7 +182,7 @@ async def _run_target(
             prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
             grammars=Grammars(tokenizer, opened.model.info, check),
         )
-        await _serve(node, parent, gone)
+        await _serve(node, parent, gone, lambda: on_ready(endpoint))
 
 
 async def _run_embedding(
@@ -183,6 +191,7 @@ async def _run_embedding(
     model: EmbeddingModel,
     parent: Parent | None,
     gone: asyncio.Future[Any],
+    on_ready: Callable[[str], None],
 ) -> None:
     from nodes.target.embedding import EmbeddingNode
 
@@ -197,15 +206,19 @@ async def _run_embedding(
             join_timeout_s=config.join_timeout_s,
             declared=declared(config.link),
         )
-        await _serve(node, parent, gone)
+        await _serve(node, parent, gone, lambda: on_ready(endpoint))
 
 
 async def run_draft(
-    config: DraftConfig, *, parent: Parent | None = None, progress: Progress | None = None
+    config: DraftConfig,
+    *,
+    parent: Parent | None = None,
+    progress: Progress | None = None,
+    on_ready: Callable[[str], None] = lambda _endpoint: None,
 ) -> None:
-    """Load the model, join and serve until cancelled or until the parent is gone."""
+    """Load the model, join and serve as run_target() does."""
     async with parent_gone(parent) as gone:
-        await _run_draft(config, parent, progress, gone)
+        await _run_draft(config, parent, progress, gone, on_ready)
 
 
 async def _run_draft(
@@ -213,6 +226,7 @@ async def _run_draft(
     parent: Parent | None,
     progress: Progress | None,
     gone: asyncio.Future[Any],
+    on_ready: Callable[[str], None],
 ) -> None:
     from nodes.draft.node import DraftNode
     from nodes.draft.state import DraftState
@@ -248,7 +262,7 @@ async def _run_draft(
             join_timeout_s=config.join_timeout_s,
             declared=declared(config.link),
         )
-        await _serve(node, parent, gone)
+        await _serve(node, parent, gone, lambda: on_ready(endpoint))
 
 
 def keyring(directory: str) -> Keyring:
@@ -290,13 +304,15 @@ async def _opened(work: Callable[[], T], gone: asyncio.Future[Any]) -> T:
 
 
 async def _serve(
-    node: TargetNode | EmbeddingNode | DraftNode, parent: Parent | None, gone: asyncio.Future[Any]
+    node: TargetNode | EmbeddingNode | DraftNode,
+    parent: Parent | None,
+    gone: asyncio.Future[Any],
+    on_ready: Callable[[], None],
 ) -> None:
     """Run a node until it ends or its parent is gone."""
     serving = asyncio.ensure_future(node.run())
-    tasks = [serving]
-    if parent is not None:
-        tasks.append(asyncio.ensure_future(_report_joined(node, parent)))
+    on_joined = on_ready if parent is None else parent.joined
+    tasks = [serving, asyncio.ensure_future(_report_joined(node, on_joined))]
     try:
         async with Manager(environment()).attending(lambda: node.is_joined, node.is_well):
             await asyncio.wait({serving, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -308,9 +324,11 @@ async def _serve(
         serving.result()
 
 
-async def _report_joined(node: TargetNode | EmbeddingNode | DraftNode, parent: Parent) -> None:
+async def _report_joined(
+    node: TargetNode | EmbeddingNode | DraftNode, on_joined: Callable[[], None]
+) -> None:
     is_joined = node.is_joined
     while not is_joined:
         await asyncio.sleep(_POLL_S)
         is_joined = node.is_joined
-    parent.joined()
+    on_joined()

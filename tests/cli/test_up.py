@@ -162,7 +162,7 @@ def test_serve_takes_the_options_that_other_servers_have(commands: Commands) -> 
     ("arguments", "reason"),
     [
         (("toy:1", "-m", "toy:0.5"), "toy:1 and toy:0.5: give one of MODEL, --model and --hf-repo"),
-        (("nothing",), "unknown model 'nothing'"),
+        (("nothing", "--port", "0"), "unknown model 'nothing'"),
         (("--host", "nowhere.invalid", "toy:1", "-md", "none"), "nowhere.invalid"),
     ],
 )
