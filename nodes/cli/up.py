@@ -27,7 +27,7 @@ from nodes.config.settings import EngineSettings, LimitSettings, environment
 from nodes.keys.keyring import default_keyring
 from nodes.messages.access import GATEWAY
 from nodes.service.local import local_mesh
-from nodes.service.roles import endpoint_to_bind
+from nodes.service.roles import endpoint_to_bind, keyring
 from nodes.service.runtime import set_up_logging
 
 if TYPE_CHECKING:
@@ -148,9 +148,9 @@ def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
     _check_free(default_keyring(environment()).listen(values["listen"]))
     bound = None
     if http is not None:
-        from nodes.gateway.role import reserve
+        from nodes.gateway.server import reserve
 
-        bound = reserve(http)
+        bound = reserve(http, keyring(http.keys).directory)
     target, draft, lookup = settings_of(values, values["max_streams"])
     run_to_end(
         lambda: _up(

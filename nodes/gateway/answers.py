@@ -187,7 +187,9 @@ class Answers:
         if not text and not event.scores:
             return None
         kinds = kinds_of(len(event.scores), event.num_draft_tokens, event.num_accepted_tokens)
-        tokens = tuple(map(_scored, event.scores, kinds))
+        tokens = tuple(
+            ScoredToken(scores, kind=kind) for scores, kind in zip(event.scores, kinds, strict=True)
+        )
         return self._delta(index, prompt_index, text, tokens)
 
     def _on_finished(self, prompt_index: int, event: FinishedNotice) -> Delta:
@@ -234,10 +236,6 @@ def kinds_of(num_tokens: int, num_draft_tokens: int, num_accepted_tokens: int) -
         own = "bonus" if num_accepted_tokens == num_draft_tokens else "corrected"
     num_accepted = min(num_accepted_tokens, num_tokens)
     return ["accepted"] * num_accepted + [own] * (num_tokens - num_accepted)
-
-
-def _scored(scores: TokenScores, kind: str) -> ScoredToken:
-    return ScoredToken(scores, kind=kind)
 
 
 def _echoed(prompt: Prompt, scores: list[TokenScores]) -> Iterator[ScoredToken]:

@@ -17,7 +17,7 @@ from nodes.gateway.answers import Answers
 from nodes.gateway.errors import ApiError, of_exception, unavailable
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
-from nodes.gateway.guard import abort, end_connection, metrics_of
+from nodes.gateway.guard import connection_of, metrics_of
 from nodes.gateway.models import Mesh
 from nodes.gateway.running import ClientLeftError, Run, started
 from nodes.gateway.shape import Head, Shape, Whole, now_unix
@@ -99,7 +99,7 @@ class Exchange:
         self._run = run
         self._created_unix = now_unix()
         self._metrics = metrics_of(scope)
-        self._scope = scope
+        self._connection = connection_of(scope)
         self._told = told
         self._rest = None if told is None else told.rest()
         # Indices of prompts that a target has started.
@@ -158,7 +158,7 @@ class Exchange:
             # Until now the outbox's bound detected slow readers. After a failure everything may
             # have been sent before this call, and the connection may serve another request.
             if not is_over:
-                timers.append(loop.call_later(write_timeout_s, abort, self._scope))
+                timers.append(loop.call_later(write_timeout_s, self._connection.abort))
 
         async with started(self._run, self._fill(outbox), receive) as asking:
             asking.add_done_callback(on_filled)
@@ -190,7 +190,7 @@ class Exchange:
             usage = self.answers.usage.as_json(self._job.options)
             outbox.put(self._shape.end(self._head(), usage, self._told))
         except SlowReaderError:
-            abort(self._scope)
+            self._connection.abort()
 
     async def _send(self, outbox: Outbox, send: Send, asking: asyncio.Task[None]) -> None:
         part = await outbox.take()
@@ -206,7 +206,7 @@ class Exchange:
             raise ClientLeftError
         if self.failure is not None:
             # A client must not mistake a stream that failed for a whole one.
-            end_connection(self._scope)
+            self._connection.end_after_this()
         elif asking.done():
             # This raises an internal fault after the last token: the stream gets no end mark then.
             asking.result()

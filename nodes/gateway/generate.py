@@ -23,8 +23,7 @@ from nodes.gateway.exchange import Exchange
 from nodes.gateway.fields import Job, with_sampling
 from nodes.gateway.guard import (
     CLIENT_LEFT,
-    abort,
-    has_left,
+    connection_of,
     key_of,
     metrics_of,
     send_error,
@@ -80,7 +79,7 @@ class Generate:
         self, scope: Scope, receive: Receive, send: Send, key: ApiKey, record: _Record
     ) -> None:
         shared, limits = self._shared, limits_of(self._shared.limits, key)
-        keyed = _keyed(scope, key)
+        keyed, connection = _keyed(scope, key), connection_of(scope)
         async with contextlib.AsyncExitStack() as stack:
             # This comes first, so that the limit of requests also bounds the memory of bodies.
             entered = shared.running.entered(
@@ -103,8 +102,8 @@ class Generate:
                     keyed,
                     scope["path"],
                     content,
-                    lambda: has_left(scope),
-                    end=lambda: abort(scope),
+                    lambda: connection.is_closing,
+                    end=connection.abort,
                     takes_over=bool(_values(scope, event_ids.HEADER)),
                 )
                 await stack.enter_async_context(under_way)

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mesh.errors import KeysError
 from nodes.gateway.apikeys import ANYBODY, ApiKey, ApiKeys
+from nodes.gateway.connection import Connection
 from nodes.gateway.errors import ApiError, internal, unavailable
 from nodes.telemetry.metrics.gateway import GatewayMetrics, RequestMetrics
 
@@ -31,36 +32,8 @@ _SECURITY: Final[Headers] = [
     (b"cache-control", b"no-store"),
 ]
 
-
 # The status in logs and metrics if a client left before its answer; it is never sent.
 CLIENT_LEFT: Final = 499
-
-
-class Counted:
-    """Counts the requests to an application, those that the guard refuses included."""
-
-    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        status = CLIENT_LEFT
-
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        request = self._metrics.request_started(scope["path"])
-        scope.setdefault("state", {})["metrics"] = request
-        try:
-            await self._app(scope, receive, sending)
-        finally:
-            request.finished(status)
 
 
 class Guard:
@@ -74,6 +47,7 @@ class Guard:
         self,
         app: ASGIApp,
         keys: ApiKeys,
+        metrics: GatewayMetrics,
         *,
         is_open: bool,
         allowed_hosts: Iterable[str] | None,
@@ -81,6 +55,7 @@ class Guard:
     ) -> None:
         self._app = app
         self._keys = keys
+        self._metrics = metrics
         self._is_open = is_open
         self._allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
         self._allowed_origins = frozenset(origin.encode() for origin in allowed_origins)
@@ -90,12 +65,14 @@ class Guard:
             return
         headers = dict(reversed(scope["headers"]))
         origin = headers.get(b"origin", b"")
-        has_started = False
+        status = CLIENT_LEFT
+        state = scope.setdefault("state", {})
+        request = state["metrics"] = self._metrics.request_started(scope["path"])
 
         async def sending(message: Message) -> None:
-            nonlocal has_started
+            nonlocal status
             if message["type"] == "http.response.start":
-                has_started = True
+                status = message["status"]
                 own = message.get("headers", [])
                 names = {name for name, _ in own}
                 added = [pair for pair in _SECURITY if pair[0] not in names]
@@ -107,14 +84,16 @@ class Guard:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 await self._preflight(origin, headers, sending)
                 return
-            scope.setdefault("state", {})["key"] = self._key_of(scope, headers)
+            state["key"] = self._key_of(scope, headers)
             await self._app(scope, receive, sending)
         except Exception as error:  # noqa: BLE001 - the server behind it would log users' texts
             answer = _answer_to(error)
-            if not has_started:
+            if status == CLIENT_LEFT:
                 await send_error(answer, sending)
             else:
-                abort(scope)
+                connection_of(scope).abort()
+        finally:
+            request.finished(status)
 
     def _check_host(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Refuse unknown names in Host: this prevents DNS rebinding by pages of other sites."""
@@ -220,21 +199,7 @@ def metrics_of(scope: Scope) -> RequestMetrics:
     return found
 
 
-def abort(scope: Scope) -> None:
-    """Close the connection without waiting for its reader, if the server supports it."""
-    connection = scope.get("state", {}).get("connection")
-    if connection is not None:
-        connection.abort()
-
-
-def end_connection(scope: Scope) -> None:
-    """Close the connection once this request has been answered."""
-    connection = scope.get("state", {}).get("connection")
-    if connection is not None:
-        connection.end_after_this()
-
-
-def has_left(scope: Scope) -> bool:
-    """Whether the client is known to have closed its connection."""
-    connection = scope.get("state", {}).get("connection")
-    return connection is not None and connection.is_closing
+def connection_of(scope: Scope) -> Connection:
+    """The connection of a request."""
+    found: Connection = scope["state"]["connection"]
+    return found

@@ -12,7 +12,7 @@ from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client
 from nodes.config.settings import ConfigError, environment
 from nodes.gateway.config import GatewayConfig
-from nodes.gateway.server import HttpServer, reserved
+from nodes.gateway.server import HttpServer
 from nodes.messages.access import GATEWAY
 from nodes.service.manager import Manager
 from nodes.service.roles import declared, keyring, link_of
@@ -77,18 +77,10 @@ def _listen_of(bound: socket.socket) -> str:
     return endpoint.removeprefix("tcp://")
 
 
-def reserve(config: GatewayConfig) -> socket.socket:
-    """Bind the address for serve_beside() before models are loaded.
-
-    Raises ListenError or KeysError.
-    """
-    return reserved(config, keyring(config.keys).directory)
-
-
 async def serve_beside(
     client: Client, config: GatewayConfig, bound: socket.socket, on_started: Callable[[str], None]
 ) -> None:
-    """Serve the mesh that `client` has joined, in its own process. bound: from reserve()."""
+    """Serve the mesh that `client` has joined, in its own process. bound: from server.reserve()."""
     raise_file_limit()
     server = HttpServer(client, config, keyring(config.keys).directory, bound)
     await server.serve(lambda: on_started(server.url))

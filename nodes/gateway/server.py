@@ -21,7 +21,7 @@ from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayConfig, address_of, names
 from nodes.gateway.connection import Connection
 from nodes.gateway.errors import stopping
-from nodes.gateway.guard import Counted, Guard
+from nodes.gateway.guard import Guard
 from nodes.gateway.models import Mesh
 from nodes.gateway.tls import Handshake, tls_context
 
@@ -81,13 +81,14 @@ class HttpServer:
         guarded = Guard(
             self.gateway.router(),
             keys,
+            self.gateway.metrics,
             is_open=is_open,
             allowed_hosts=hosts or None,
             allowed_origins=names(config.cors_origins),
         )
         self._server: _Server | None = None
         self._uvicorn = uvicorn.Config(
-            Counted(guarded, self.gateway.metrics),
+            guarded,
             http=self._protocol(config),
             ws="none",
             lifespan="off",
@@ -214,7 +215,7 @@ def _is_at_home(config: GatewayConfig) -> bool:
     return is_loopback(f"tcp://{f'[{host}]' if ':' in host else host}:{port}")
 
 
-def reserved(config: GatewayConfig, keys_directory: Path) -> socket.socket:
+def reserve(config: GatewayConfig, keys_directory: Path) -> socket.socket:
     """Bind the address of a gateway that will serve it later; until then it refuses connections.
 
     Raises ListenError, and KeysError if the gateway needs API keys and none exist.

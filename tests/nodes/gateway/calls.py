@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message
 from nodes.gateway.apikeys import ApiKeys
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.guard import Counted, Guard
+from nodes.gateway.guard import Guard
 from tests.nodes.gateway.fake_mesh import FakeMesh
 
 JSON = {"content-type": "application/json"}
@@ -147,8 +147,8 @@ def gateway_of(mesh: FakeMesh, **limits: Any) -> Gateway:
 def open_app(gateway: Gateway, tmp_path: Any, **changes: Any) -> ASGIApp:
     """The whole application, as on loopback without a file of keys."""
     settings: dict[str, Any] = {"is_open": True, "allowed_hosts": ("localhost",), **changes}
-    guarded = Guard(gateway.router(), ApiKeys(tmp_path / "apikeys.toml"), **settings)
-    return Counted(guarded, gateway.metrics)
+    keys = ApiKeys(tmp_path / "apikeys.toml")
+    return Guard(gateway.router(), keys, gateway.metrics, **settings)
 
 
 async def post(app: ASGIApp, path: str, body: Any, **headers: str) -> Call:

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from nodes.gateway.apikeys import ANYBODY, ApiKey, ApiKeys, digest
 from nodes.gateway.errors import ApiError
 from nodes.gateway.guard import Guard, key_of
+from nodes.telemetry.metrics.gateway import GatewayMetrics
 from tests.nodes.gateway.calls import Call, get
 
 
@@ -33,7 +34,7 @@ class Inner:
 
 def guard(inner: Inner, tmp_path: Path, **changes: Any) -> Guard:
     settings: dict[str, Any] = {"is_open": True, "allowed_hosts": ("localhost", "::1"), **changes}
-    return Guard(inner, ApiKeys(tmp_path / "apikeys.toml"), **settings)
+    return Guard(inner, ApiKeys(tmp_path / "apikeys.toml"), GatewayMetrics([]), **settings)
 
 
 async def test_on_loopback_without_keys_anybody_may(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ async def test_a_file_of_keys_that_comes_later_closes_for_good(tmp_path: Path) -
 
 async def test_a_file_of_keys_that_nobody_can_look_for_lets_nobody_in(tmp_path: Path) -> None:
     folder = tmp_path / "keys"
-    made = Guard(Inner(), ApiKeys(folder / "apikeys.toml"), is_open=True, allowed_hosts=None)
+    made = guard(Inner(), folder, allowed_hosts=None)
     assert (await get(made, "/v1/models")).status == 200
     # As when a directory may not be entered any more, which would stop nobody who tests as root.
     folder.touch()
