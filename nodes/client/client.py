@@ -41,7 +41,6 @@ from nodes.messages import (
 from nodes.telemetry.status import Status, decode_status
 from nodes.worker.link import Link
 
-
 R = TypeVar("R")
 
 _NOT_SENT = "the coordinator is unreachable or takes no more messages now: try again"

@@ -13,11 +13,22 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from nodes.gateway.bodies import Body, Hint, Object, Text, TextOr, compact, need, text_of, wrong
+from nodes.gateway.bodies import (
+    Body,
+    Hint,
+    Object,
+    Text,
+    TextOr,
+    compact,
+    declared,
+    need,
+    text_of,
+    wrong,
+)
 from nodes.gateway.chat import job_as_chat
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
-from nodes.gateway.fields import Job, Sampling, as_openai
+from nodes.gateway.fields import Job, Sampling
 from nodes.gateway.reading import CALL, CONTENT, Item, ItemShape, Step, num_calls
 from nodes.gateway.shape import Api, Head, call_id, finish_reason, named_event
 from nodes.gateway.tools import call_json, named_json, tool_json
@@ -125,7 +136,7 @@ def _as_chat(body: MessagesBody) -> dict[str, Any]:
     for place, message in enumerate(body.messages):
         messages += _messages_of(message, f"messages[{place}]")
     found: dict[str, Any] = {
-        **as_openai(body),
+        **declared(body, Sampling),
         "messages": messages,
         "max_tokens": body.max_tokens,
         "stop": body.stop_sequences or None,

@@ -152,11 +152,6 @@ class OpenAiBody(Sampling):
         return self.airdraft is not None and bool(self.airdraft.tokens)
 
 
-def as_openai(body: Sampling) -> dict[str, Any]:
-    """The fields that a body of another API shares with OpenAI's."""
-    return {name: getattr(body, name) for name in Sampling.model_fields}
-
-
 def _rules_of(body: OpenAiBody) -> Rules:
     grammar = Grammar()
     if body.grammar is not None:

@@ -18,6 +18,7 @@ from nodes.gateway.bodies import (
     Object,
     Text,
     TextOr,
+    declared,
     need,
     refusal,
     text_of,
@@ -26,7 +27,7 @@ from nodes.gateway.bodies import (
 from nodes.gateway.chat import job_as_chat
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
-from nodes.gateway.fields import Job, Sampling, as_openai
+from nodes.gateway.fields import Job, Sampling
 from nodes.gateway.reading import CALL, CONTENT, Item, ItemShape, Step
 from nodes.gateway.shape import Api, Head, call_id, named_event
 from nodes.gateway.tools import call_json, named_json, tool_json
@@ -164,7 +165,7 @@ def _as_chat(body: ResponsesBody) -> dict[str, Any]:
         messages += _messages_of(body.input)
     chosen = body.tool_choice
     return {
-        **as_openai(body),
+        **declared(body, Sampling),
         "messages": messages,
         "max_completion_tokens": body.max_output_tokens,
         "response_format": _response_format(body.text),
@@ -218,7 +219,7 @@ def _echoed(body: ResponsesBody) -> dict[str, Any]:
             fields |= {"name": found.name, "schema": found.schema_, "strict": found.strict}
     chosen: Any = body.tool_choice or "auto"
     if isinstance(chosen, ResponsesNamedTool):
-        chosen = {"type": chosen.type, "name": chosen.name}
+        chosen = declared(chosen)
     return {
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,
@@ -226,14 +227,7 @@ def _echoed(body: ResponsesBody) -> dict[str, Any]:
         "text": {"format": fields},
         "tool_choice": chosen,
         "tools": [
-            {
-                "type": tool.type,
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": tool.parameters,
-                "strict": tool.strict is not False,
-            }
-            for tool in body.tools or ()
+            {**declared(tool), "strict": tool.strict is not False} for tool in body.tools or ()
         ],
     }
 
