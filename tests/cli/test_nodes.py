@@ -38,6 +38,14 @@ def test_a_target_that_computes_other_bits_than_its_class_is_marked() -> None:
     assert "other bits" not in table_of([replace(apart, numerics_class="c")])
 
 
+def test_a_node_says_when_it_is_ready(commands: Commands, mesh: ToyMesh) -> None:
+    options = ("--model", "toy:1", "--name", "extra", "--connect", mesh.endpoint)
+    with commands.started("target", *options) as process:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        assert said == f"extra is ready: it joined the mesh at {mesh.endpoint}\n"
+
+
 def test_nodes_are_listed_drained_and_dropped(commands: Commands, mesh: ToyMesh) -> None:
     there = ("--connect", mesh.endpoint)
     listed = commands.run("nodes", "list", *there)

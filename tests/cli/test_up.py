@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -174,3 +175,25 @@ def test_serve_says_what_is_wrong_in_a_line(
     lines = without_warnings(done.stderr)
     assert len(lines) == 1
     assert reason in lines[0]
+
+
+def test_a_mesh_that_runs_there_is_named_before_models_are_looked_for(
+    commands: Commands, tmp_path: Path
+) -> None:
+    options = ("--listen", f"ipc://{tmp_path}/mesh", "--http", "off")
+    with commands.started("up", "--model", "toy:1", "--draft", "none", *options) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        done = commands.run("up", "--model", "nothing", *options)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("error: a mesh already runs on this machine")
+
+
+def test_an_address_that_is_taken_is_named_before_models_are_looked_for(
+    commands: Commands,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        done = commands.run("serve", "nothing", "--port", port, *TOYS[4:])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"cannot serve HTTP on 127.0.0.1:{port}: Address already in use" in done.stderr
