@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from nodes.client.client import Event
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.answers import Answers
+from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError, of_exception, unavailable
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
@@ -140,15 +141,13 @@ class Exchange:
             self._head(), choices, self.answers.usage.as_json(self._job.options)
         )
 
-    async def stream(
-        self, receive: Receive, send: Send, max_unsent_bytes: int, write_timeout_s: float
-    ) -> None:
+    async def stream(self, receive: Receive, send: Send, limits: GatewayLimits) -> None:
         """Send events as they arrive. Raises ApiError before the first event, and ClientLeftError.
 
-        max_unsent_bytes: what may wait for the reader before the request is dropped.
+        A request is dropped if more than max_unsent_bytes wait for its reader.
         """
         # The transport buffers another write or two.
-        outbox = Outbox(max_unsent_bytes // 2)
+        outbox = Outbox(limits.max_unsent_bytes // 2)
         loop = asyncio.get_running_loop()
         timers: list[asyncio.TimerHandle] = []
         is_over = False
@@ -158,7 +157,7 @@ class Exchange:
             # Until now the outbox's bound detected slow readers. After a failure everything may
             # have been sent before this call, and the connection may serve another request.
             if not is_over:
-                timers.append(loop.call_later(write_timeout_s, self._connection.abort))
+                timers.append(loop.call_later(limits.write_timeout_s, self._connection.abort))
 
         async with started(self._run, self._fill(outbox), receive) as asking:
             asking.add_done_callback(on_filled)

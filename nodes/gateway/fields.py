@@ -65,6 +65,9 @@ class Job:
     has_ids: bool = True
     echoed: Mapping[str, Any] = field(default_factory=dict)
 
+    def with_options(self, **changes: Any) -> Job:
+        return replace(self, options=replace(self.options, **changes))
+
 
 def _bias(found: dict[str, float]) -> dict[str, float]:
     if not all(name.isascii() and name.isdigit() and len(name) <= 9 for name in found):

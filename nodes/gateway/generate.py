@@ -21,14 +21,7 @@ from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.exchange import Exchange
 from nodes.gateway.fields import Job, with_sampling
-from nodes.gateway.guard import (
-    CLIENT_LEFT,
-    connection_of,
-    key_of,
-    metrics_of,
-    send_error,
-    send_json,
-)
+from nodes.gateway.guard import CLIENT_LEFT, connection_of, key_of, metrics_of, send_json
 from nodes.gateway.idempotency import Keyed, KeyedRequests
 from nodes.gateway.models import Mesh, Models
 from nodes.gateway.running import ClientLeftError, Running
@@ -68,7 +61,7 @@ class Generate:
             await self._answer(scope, receive, send, key, record)
         except ApiError as error:
             record.status = error.status
-            await send_error(error, send)
+            raise
         except (ClientLeftError, ClientDisconnect):
             record.status = CLIENT_LEFT
         finally:
@@ -88,14 +81,13 @@ class Generate:
             run = stack.enter_context(entered)
             content = await body_of(Request(scope, receive), limits.max_body_bytes)
             body = parse_json(content)
-            api, strict = self._api, shared.strict_fields
-            asked, ignored = read(api.body, body, strict_fields=strict)
+            api = self._api
+            asked, ignored = read(api.body, body, strict_fields=shared.strict_fields)
             job = api.job(asked, ignored, limits)
             owner = f"{key.name}/{job.user}" if job.user else key.name
-            job = replace(job, options=replace(job.options, user=owner))
-            job = _for_model(job, await self._traits(job))
+            job = _for_model(job.with_options(user=owner), await self._traits(job))
             if keyed is not None and body.get("seed") is None:
-                job = replace(job, options=replace(job.options, seed=keyed.seed))
+                job = job.with_options(seed=keyed.seed)
             told = _sent_before(scope, keyed, job, content)
             if keyed is not None:
                 under_way = shared.keyed.entered(
@@ -120,9 +112,7 @@ class Generate:
             if keyed is not None:
                 stack.callback(_remember, exchange, shared.keyed, keyed)
             if job.stream:
-                await exchange.stream(
-                    receive, send, limits.max_unsent_bytes, limits.write_timeout_s
-                )
+                await exchange.stream(receive, send, limits)
             else:
                 await send_json(await exchange.whole(receive), send, exchange.headers())
         record.status = 200 if exchange.failure is None else exchange.failure.status
@@ -192,8 +182,7 @@ def _pinned(job: Job, told: Told | None, answered: str) -> Job:
     if not before or job.options.numerics_class:
         return job
     model_hash, numerics_class = parts_of(before)
-    options = replace(job.options, model_hash=model_hash, numerics_class=numerics_class)
-    return replace(job, options=options)
+    return job.with_options(model_hash=model_hash, numerics_class=numerics_class)
 
 
 def _remember(exchange: Exchange, requests: KeyedRequests, keyed: Keyed) -> None:
