@@ -15,7 +15,7 @@ from mesh.errors import LocalProtocolError
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
 from nodes.client.cancellations import Cancellations
-from nodes.client.generation import GenerateOptions, Prompt, submit_of
+from nodes.client.generation import SEED_BITS, GenerateOptions, Prompt, submit_of
 from nodes.client.inbox import Inbox, LostRequestError, Pending
 from nodes.client.inbox import RequestFailedError as RequestFailedError
 from nodes.client.journal import Event as Event
@@ -51,8 +51,6 @@ _PASSING = frozenset({"unavailable", "overloaded"})
 _PATIENCE_S = 10.0
 # For this long after an offer without an answer, requests are sent whole.
 _NO_OFFERS_S = 60.0
-# JSON numbers are exact up to this size in all languages.
-_SEED_BITS = 53
 
 
 class Client:
@@ -197,7 +195,7 @@ class Client:
         """
         loop = asyncio.get_running_loop()
         # Without a seed the text could not be generated again.
-        seed = secrets.randbits(_SEED_BITS) if options.seed is None else options.seed
+        seed = secrets.randbits(SEED_BITS) if options.seed is None else options.seed
         journal = Journal(submit_of(prompt, _dated(options), seed))
         limit, backoff = TimeLimit(options.timeout_s, loop.time()), Backoff()
         was_lost = False

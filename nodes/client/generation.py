@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import Final
 
 from nodes.engine.rules import NO_RULES, LogitRules
 from nodes.engine.traits import ModelTraits, SamplingDefaults
 from nodes.messages import DEFAULT_PRIORITY, ChatMessage, NodeFields, SubmitRequest
 from nodes.messages.fingerprint import is_named
 
+# JSON numbers are exact up to this size in all languages.
+SEED_BITS: Final = 53
 # Text, token ids, or a conversation for the chat template.
 Prompt = str | tuple[int, ...] | tuple[ChatMessage, ...]
 

@@ -9,13 +9,12 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from nodes.client.generation import GenerateOptions, Prompt
+from nodes.client.generation import SEED_BITS, GenerateOptions, Prompt
 from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, NO_RULES, Grammar, LogitBias
 from nodes.engine.rules import LogitRules as Rules
 from nodes.engine.traits import SAMPLING_NAMES, SamplingDefaults
 from nodes.gateway.bodies import Body, Hint, Object, Text, TextOr, compact, refusal, wrong
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.idempotency import SEED_BITS
 from nodes.gateway.tools import Tools
 from nodes.messages import DEFAULT_PRIORITY, MAX_PRIORITY, MAX_STOPS
 from nodes.messages.fingerprint import parts_of
