@@ -105,8 +105,6 @@ class Generate:
             record.ignored = job.ignored
             # Free the memory of the body before the answer is generated.
             del body, content
-            # This raises if the mesh is unreachable; the coordinator itself checks the model.
-            await shared.models.served()
             exchange = Exchange(shared.mesh, job, api.shape(job), run, scope, told)
             record.exchange = exchange
             if keyed is not None:

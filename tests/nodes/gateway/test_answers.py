@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions
 from nodes.gateway.answers import Answers, Delta, kinds_of
 from nodes.gateway.completions import COMPLETIONS
@@ -60,16 +59,6 @@ def test_choices_of_several_prompts_have_indices_of_their_own() -> None:
     assert (delta.index, delta.begins) == (3, True)
     (delta,) = deltas(made, tokens("x", 1, choice=1), prompt=1)
     assert not delta.begins
-
-
-def test_missing_and_repeated_tokens_are_faults() -> None:
-    made = answers()
-    deltas(made, tokens("ab", 0, num_tokens=2))
-    for position in (0, 1, 3):
-        with pytest.raises(RequestFailedError, match="tokens of choice 0"):
-            made.on_event(0, tokens("x", position))
-    with pytest.raises(RequestFailedError, match="ended with 3"):
-        made.on_event(0, finished(3))
 
 
 def test_usage_counts_prompts_once_and_all_choices() -> None:
@@ -138,16 +127,6 @@ def test_a_prompt_of_one_token_is_echoed_without_a_score(prompt: object, piece: 
     assert token.is_first
     assert token.scores.chosen.piece == piece
     assert delta.text == piece.decode()
-
-
-def test_scores_of_a_prompt_that_come_again_are_known() -> None:
-    made = answers(prompt=[5, 6, 7], echo=True, logprobs=0)
-    first, second = scored("a", -1.0), scored("b", -2.0)
-    notices = [PromptLogprobsNotice(1, 1, (first,)), PromptLogprobsNotice(1, 1, (first, second))]
-    (delta,) = deltas(made, *notices, tokens("!", 0))
-    assert delta.text == "ab!"
-    with pytest.raises(RequestFailedError, match="arrived at 5 instead of 3"):
-        made.on_event(0, PromptLogprobsNotice(1, 5, (first,)))
 
 
 @pytest.mark.parametrize(
