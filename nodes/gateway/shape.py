@@ -20,6 +20,8 @@ from nodes.gateway.fields import Job
 
 DONE: Final = b"data: [DONE]\n\n"
 VERSION: Final = version("airdraft")
+# json.dumps() would make an encoder for each event.
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,14 @@ def now_unix() -> int:
     return int(time.time())
 
 
-def data_line(data: dict[str, Any]) -> bytes:
-    """A server-sent event without a name."""
-    return f"data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+def encoded(value: dict[str, Any]) -> bytes:
+    """A value as JSON in ASCII."""
+    return _ENCODER.encode(value).encode()
 
 
 def named_event(kind: str, data: dict[str, Any]) -> bytes:
-    return f"event: {kind}\n".encode() + data_line(data)
+    """A server-sent event with a name."""
+    return f"event: {kind}\ndata: ".encode() + encoded(data) + b"\n\n"
 
 
 def call_id(head: Head, choice: int, number: int) -> str:
@@ -127,6 +130,7 @@ class ChunkWriter:
     def __init__(self, kind: str, job: Job) -> None:
         self._kind = kind
         self._job = job
+        self._head = b""
 
     def choice(
         self, head: Head, choice: dict[str, Any], tokens: Sequence[ScoredToken] = ()
@@ -150,7 +154,10 @@ class ChunkWriter:
         return error.event()
 
     def _event(self, head: Head, choices: list[dict[str, Any]], **more: Any) -> bytes:
-        return data_line({**head.as_json(self._kind), "choices": choices, **more})
+        if not self._head:
+            # It is the same in all events, so it is written once.
+            self._head = b"data: " + encoded(head.as_json(self._kind)).removesuffix(b"}")
+        return self._head + b"," + encoded({"choices": choices, **more})[1:] + b"\n\n"
 
 
 def _row(token: ScoredToken) -> list[object]:
@@ -167,4 +174,4 @@ def whole_body(
     head: Head, kind: str, choices: list[dict[str, Any]], usage: dict[str, object]
 ) -> bytes:
     body = {**head.as_json(kind), "choices": choices, "usage": usage}
-    return json.dumps(body, separators=(",", ":")).encode()
+    return encoded(body)
