@@ -148,7 +148,7 @@ def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
     _check_free(default_keyring(environment()).listen(values["listen"]))
     bound = None
     if http is not None:
-        from nodes.gateway.server import reserve
+        from nodes.gateway.address import reserve
 
         bound = reserve(http, keyring(http.keys).directory)
     target, draft, lookup = settings_of(values, values["max_streams"])

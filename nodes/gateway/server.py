@@ -13,10 +13,8 @@ from typing import Any, Final
 
 import uvicorn
 
-from mesh.endpoints import is_loopback
-from mesh.errors import KeysError
 from nodes.config.settings import ConfigError
-from nodes.gateway.apikeys import FILE_NAME, ApiKeys
+from nodes.gateway.address import admits_anybody, bound_to, is_at_home, keys_of, listen_errors
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayConfig, address_of, names
 from nodes.gateway.connection import Connection
@@ -35,10 +33,6 @@ _LEAST_CONNECTIONS: Final = 16
 _BACKLOG: Final = 2048
 # asyncio's message when it has no file descriptor left and stops accepting for a second.
 _NO_FILES: Final = "socket.accept() out of system resource"
-
-
-class ListenError(OSError):
-    """The address cannot be bound; the text names it and the reason."""
 
 
 class _Server(uvicorn.Server):
@@ -64,8 +58,8 @@ class HttpServer:
         Raises ConfigError or KeysError.
         """
         host, _ = self._address = address_of(config.listen)
-        at_home = _is_at_home(config)
-        keys = _keys_of(config, keys_directory)
+        at_home = is_at_home(config)
+        keys = keys_of(config, keys_directory)
         is_open = admits_anybody(keys, config, at_home=at_home)
         self._limits = config.limits
         self.max_connections = connections_allowed(config.limits.max_connections)
@@ -130,7 +124,7 @@ class HttpServer:
         asyncio.get_running_loop().set_exception_handler(_on_fault)
         host, port = self._address
         with self._given or bound_to(host, port) as bound:
-            with _listen_errors(host, port):
+            with listen_errors(host, port):
                 bound.listen(_BACKLOG)
             shown = f"[{host}]" if ":" in host else host
             self.url = f"{self._scheme}://{shown}:{bound.getsockname()[1]}/v1"
@@ -175,73 +169,3 @@ def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         logger.warning("new connections have to wait: %s", context.get("exception"))
     else:
         loop.default_exception_handler(context)
-
-
-def admits_anybody(keys: ApiKeys, config: GatewayConfig, *, at_home: bool) -> bool:
-    """Whether requests need no key: on loopback, if no setting needs keys and no key file exists.
-
-    at_home: whether the gateway listens on loopback. Raises KeysError if keys are needed and none
-    exist.
-    """
-    needing = [
-        (not at_home, f"listen = {config.listen!r}", "listen on loopback"),
-        (bool(config.allowed_hosts), "allowed_hosts", "leave it out"),
-        (bool(config.cors_origins), "cors_origins", "leave it out"),
-        (config.require_keys, "require_keys", "leave it out"),
-        (bool(config.apikeys), "apikeys", "leave it out"),
-        (bool(config.api_key), "api_key", "leave it out"),
-        (keys.are_needed(), "the file itself", "remove it"),
-    ]
-    reason = next(((setting, remedy) for is_so, setting, remedy in needing if is_so), None)
-    if reason is None:
-        return True
-    if keys.is_empty():
-        setting, remedy = reason
-        raise KeysError(
-            f"{keys.path} has no API keys, but {setting} needs some: "
-            f"run `airdraft apikeys add NAME`, give a key with --api-key, or {remedy}"
-        )
-    return False
-
-
-def _keys_of(config: GatewayConfig, keys_directory: Path) -> ApiKeys:
-    path = Path(config.apikeys) if config.apikeys else keys_directory / FILE_NAME
-    return ApiKeys(path, config.api_key)
-
-
-def _is_at_home(config: GatewayConfig) -> bool:
-    """Whether only this machine can reach the gateway."""
-    host, port = address_of(config.listen)
-    return is_loopback(f"tcp://{f'[{host}]' if ':' in host else host}:{port}")
-
-
-def reserve(config: GatewayConfig, keys_directory: Path) -> socket.socket:
-    """Bind the address of a gateway that will serve it later; until then it refuses connections.
-
-    Raises ListenError, and KeysError if the gateway needs API keys and none exist.
-    """
-    admits_anybody(_keys_of(config, keys_directory), config, at_home=_is_at_home(config))
-    return bound_to(*address_of(config.listen))
-
-
-def bound_to(host: str, port: int) -> socket.socket:
-    """A socket at an address, on which nobody listens yet. Raises ListenError."""
-    with contextlib.ExitStack() as stack, _listen_errors(host, port):
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        found = stack.enter_context(socket.socket(family))
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        found.bind((host, port))
-        stack.pop_all()
-    return found
-
-
-@contextlib.contextmanager
-def _listen_errors(host: str, port: int) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ListenError(
-            f"cannot serve HTTP on {host}:{port}: {error.strerror or error}; choose another address"
-        ) from error
