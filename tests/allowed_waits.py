@@ -14,7 +14,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/cli/up.py _served await asyncio.Event().wait",
         "nodes/cli/up.py _up async with local",
         "nodes/cli/run.py _run async with local",
-        "nodes/cli/keyring.py run_to_result.keep await work",
+        "nodes/cli/connection.py run_to_result.keep await work",
         "nodes/coordinator/service.py Coordinator._keep_planning await self._plan_due.wait",
         "nodes/coordinator/service.py Coordinator._read await self._transport.recv",
         "nodes/worker/engine_thread.py EngineThread.run await asyncio.shield",
@@ -38,7 +38,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/cli/connection.py beside await asyncio.gather",
         "nodes/cli/connection.py beside await working",
         "nodes/gateway/running.py started await asyncio.gather",
-        "nodes/gateway/looking.py Looking.stop await asyncio.gather",
+        "nodes/gateway/models.py Looking.stop await asyncio.gather",
         "nodes/gateway/role.py run_gateway await asyncio.gather",
         "nodes/service/local.py LocalMesh.beside await asyncio.gather",
         "nodes/service/local.py LocalMesh.beside await task",
@@ -50,12 +50,14 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "It ends with the connection to the coordinator, which heartbeats end.": (
         "nodes/cli/connection.py beside await asyncio.wait",
-        "nodes/cli/output.py print_request async for events",
         "nodes/gateway/exchange.py Exchange._ask async for events",
         "nodes/gateway/exchange.py Exchange._ask async with contextlib.aclosing",
         "nodes/service/local.py LocalMesh.beside await asyncio.wait",
     ),
     "What is waited for has a limit itself.": (
+        # Pending.within_limit().
+        "nodes/client/inbox.py Inbox.pending await self._may_begin.wait",
+        "nodes/client/inbox.py Pending.next await queue.get",
         # The coordinator ends every request after its max_request_s.
         "nodes/gateway/text_routes.py Read.__call__ await asyncio.wait",
         "nodes/gateway/text_routes.py Read._answer await self._reading.answer",
@@ -76,10 +78,10 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         # A context of ours, whose waits are looked at there.
         "nodes/gateway/generate.py Generate._answer async with contextlib.AsyncExitStack",
         "nodes/gateway/generate.py Generate._answer await stack.enter_async_context",
-        "nodes/gateway/looking.py Looking.status await asyncio.shield",
+        "nodes/gateway/models.py Looking.status await asyncio.shield",
         # Until the task that fills it ends.
         "nodes/gateway/exchange.py Exchange._send await outbox.take",
-        "nodes/gateway/outbox.py Outbox.take await self._ready.wait",
+        "nodes/gateway/exchange.py Outbox.take await self._ready.wait",
         # uvicorn ends connections that are left in its shutdown after timeout_graceful_shutdown.
         "nodes/gateway/server.py HttpServer._stop await asyncio.gather",
         # Its own argument ssl_handshake_timeout is the limit.
@@ -87,15 +89,12 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "gateway/connection.py and the outbox end connections that do not read or write in time.": (
         "nodes/gateway/app.py Gateway.router.app await router",
-        "nodes/gateway/counting.py Counted.__call__ await self._app",
-        "nodes/gateway/counting.py Counted.__call__.sending await send",
         "nodes/gateway/exchange.py Exchange._send await send",
         "nodes/gateway/running.py _until_disconnect await receive",
-        "nodes/gateway/generate.py send_whole await send",
         "nodes/gateway/guard.py Guard.__call__ await self._app",
         "nodes/gateway/guard.py Guard.__call__.sending await send",
         "nodes/gateway/guard.py Guard._preflight await send",
-        "nodes/gateway/guard.py send_error await send",
+        "nodes/gateway/guard.py send_json await send",
     ),
     "A thread or the kernel does it: it cannot be interrupted, and ends.": (
         "nodes/service/supervision.py start_child await asyncio.create_subprocess_exec",

@@ -134,17 +134,22 @@ class Assembly:
 
     def __init__(self, num_choices: int) -> None:
         self._parts = [_Part() for _ in range(num_choices)]
-        self._started: StartedNotice | None = None
+        self.started: StartedNotice | None = None
 
     @property
     def seed(self) -> int | None:
-        return None if self._started is None else self._started.seed
+        return None if self.started is None else self.started.seed
+
+    @property
+    def figures(self) -> list[StreamFigures]:
+        """The figures of the choices that have finished."""
+        return [part.figures for part in self._parts if part.figures is not None]
 
     def take(self, event: object) -> Piece | None:
         """Take an event and return the piece that it makes, or None."""
         match event:
             case StartedNotice():
-                self._started = event
+                self.started = event
             case TokensNotice():
                 part = self._parts[event.choice]
                 part.token_ids += event.token_ids
@@ -157,14 +162,13 @@ class Assembly:
 
     @property
     def is_complete(self) -> bool:
-        return all(part.figures is not None for part in self._parts)
+        return len(self.figures) == len(self._parts)
 
     def completion(self, time_s: float) -> Completion:
         """Return the whole answer, once all choices have finished."""
-        started, parts = self._started, self._parts
+        started, parts, figures = self.started, self._parts, self.figures
         assert started is not None
-        figures = [part.figures for part in parts if part.figures is not None]
-        assert len(figures) == len(parts)
+        assert self.is_complete
         reasons = [f.plain_reason for f in figures if f.plain_reason]
         return Completion(
             choices=tuple(

@@ -12,8 +12,8 @@ import click
 
 from mesh.errors import MeshError
 from nodes.cli.cells import shown
-from nodes.cli.connection import connect_option, with_client
-from nodes.cli.options import keys_option
+from nodes.cli.connection import with_client
+from nodes.cli.options import connect_option, keys_option
 from nodes.client.client import RequestFailedError
 from nodes.config.settings import LOOPBACK_ENDPOINT, environment
 from nodes.doctor import hops, machine
@@ -49,7 +49,7 @@ def doctor_command(
     local: bool,
     verbose: bool,
     as_json: bool,
-    connect: str,
+    connect: str | None,
     keys: str | None,
 ) -> None:
     """Check this machine, its installation and its link to the mesh, and suggest fixes.
@@ -80,10 +80,10 @@ def doctor_command(
         sys.exit(1)
 
 
-def _mesh(connect: str, keys: str | None) -> list[Finding]:
+def _mesh(connect: str | None, keys: str | None) -> list[Finding]:
     try:
         ring = keyring(keys or "")
-        endpoint = ring.endpoint(connect)
+        endpoint = ring.endpoint(connect or "")
     except MeshError:
         # The checks of the keys report this.
         return []

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from nodes.cli.options import keys_option
+from nodes.cli.connection import run_to_end
+from nodes.cli.options import config_option, keys_option
 from nodes.config.settings import ConfigError, load
-from nodes.service.runtime import STOP_LIMIT_S, run, set_up_logging
+from nodes.service.runtime import STOP_LIMIT_S, set_up_logging
 
 if TYPE_CHECKING:
     from nodes.gateway.config import GatewayConfig
@@ -28,12 +28,7 @@ api_key_option = click.option(
 
 
 @click.command("gateway")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    metavar="FILE.toml",
-    help="File of settings; the environment (AIRDRAFT_...) and options override it.",
-)
+@config_option
 @click.option(
     "--listen", metavar="HOST:PORT", help="Address to serve at.  [default: 127.0.0.1:8080]"
 )
@@ -81,11 +76,9 @@ def gateway_command(**values: Any) -> None:
     config = gateway_config(values["config"], overrides)
     from nodes.gateway.role import run_gateway
 
-    code = run(
+    run_to_end(
         lambda: run_gateway(config, announce), is_service=True, stop_limit_s=stop_limit_s(config)
     )
-    if code:
-        sys.exit(code)
 
 
 def stop_limit_s(config: GatewayConfig | None) -> float:

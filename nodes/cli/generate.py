@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,25 @@ from typing import Any
 import click
 
 from mesh.zmq_transport import ZmqContext
-from nodes.cli.connection import beside
-from nodes.cli.options import generate_options, keys_option, read_prompt
+from nodes.cli.connection import beside, run_to_end
+from nodes.cli.options import (
+    connect_option,
+    generate_options,
+    keys_option,
+    read_prompt,
+    verbose_option,
+)
 from nodes.cli.output import print_request
 from nodes.client.client import Client
 from nodes.config.settings import ClientConfig, load
 from nodes.service.roles import declared, link_of
-from nodes.service.runtime import run, set_up_logging
+from nodes.service.runtime import set_up_logging
 
 _WAITING = "[the coordinator was lost: the answer continues when it is back]"
 
 
 @click.command("generate")
-@click.option(
-    "--connect",
-    metavar="ENDPOINT",
-    help="The coordinator's endpoint.  [default: the mesh that this machine joined, else the one "
-    "on this machine]",
-)
+@connect_option
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -36,7 +36,7 @@ _WAITING = "[the coordinator was lost: the answer continues when it is back]"
 )
 @keys_option
 @generate_options
-@click.option("-v", "--verbose", count=True, help="Log more.")
+@verbose_option
 def generate_command(**values: Any) -> None:
     """Generate text on a running mesh.
 
@@ -48,9 +48,7 @@ def generate_command(**values: Any) -> None:
     prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
     given = {key: values[key] for key in ("connect", "keys")}
     config = load(ClientConfig, values["config"], given)
-    code = run(lambda: _ask(config, prompt, values))
-    if code:
-        sys.exit(code)
+    run_to_end(lambda: _ask(config, prompt, values))
 
 
 async def _ask(config: ClientConfig, prompt: str, values: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from mesh.endpoints import check_connect
 from mesh.errors import KeysError
 from mesh.keys import ClientKeys, KnownCoordinator, is_name
 from mesh.security import new_key_pair
-from nodes.cli.keyring import coordinator_keyring, run_to_result
+from nodes.cli.connection import coordinator_keyring, run_to_result
 from nodes.cli.options import keys_option
 from nodes.cli.rotate import rotate_command, rotate_coordinator_command
 from nodes.keys.enrol import Invitation, enrol

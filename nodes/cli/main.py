@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Final
 
 import click
+from click.shell_completion import get_completion_class
 
 from nodes.cli.version import version_option
 from nodes.service.runtime import (
@@ -39,7 +40,7 @@ _PLACES: Final = {
     "keys": "keys.keys_group",
     "join": "keys.join_command",
     "doctor": "doctor.doctor_command",
-    "completion": "completion.completion_command",
+    "completion": "main.completion_command",
     "install-units": "units.install_units_command",
 }
 
@@ -74,6 +75,25 @@ def cli() -> None:
     Example:
       airdraft run --prompt "Why is the sky blue?"
     """
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion_command(context: click.Context, shell: str) -> None:
+    """Print the script that completes commands and options in a shell.
+
+    \b
+    Examples:
+      airdraft completion bash > ~/.local/share/bash-completion/completions/airdraft
+      airdraft completion zsh > ~/.zfunc/_airdraft        # with ~/.zfunc in fpath
+      airdraft completion fish > ~/.config/fish/completions/airdraft.fish
+    """
+    found = get_completion_class(shell)
+    assert found is not None
+    made = found(context.find_root().command, {}, "airdraft", "_AIRDRAFT_COMPLETE")
+    # source() is avoided because for bash it runs this machine's shell to read its version.
+    click.echo(made.source_template % made.source_vars())
 
 
 def main() -> None:

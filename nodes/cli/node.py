@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from nodes.cli.options import GPU_LAYERS, THREADS, keys_option
+from nodes.cli.connection import run_to_end
+from nodes.cli.options import GPU_LAYERS, THREADS, adds, config_option, keys_option, verbose_option
 from nodes.cli.progress import Progress
 from nodes.config.settings import (
     LOOPBACK_ENDPOINT,
@@ -21,71 +21,53 @@ from nodes.config.settings import (
     load,
 )
 from nodes.service.roles import run_coordinator, run_draft, run_target
-from nodes.service.runtime import run, set_up_logging
+from nodes.service.runtime import set_up_logging
 from nodes.service.supervision import Parent
 
-C = TypeVar("C")
-
-_config_option = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    metavar="FILE.toml",
-    help="File of settings; the environment (AIRDRAFT_...) and options override it.",
+_engine_overrides = adds(
+    config_option,
+    click.option("--connect", metavar="ENDPOINT", help="The coordinator's endpoint."),
+    keys_option,
+    click.option("--name", help="The node's name in the mesh."),
+    click.option(
+        "--model",
+        metavar="NAME|PATH",
+        help="Catalogue name or GGUF file; replay:FILE.toml for an emulated node.",
+    ),
+    click.option("--model-dir", metavar="DIR", help="Directory that the model file must be in."),
+    click.option("--model-sha256", metavar="HEX", help="Hash that the model file must have."),
+    click.option("--profile", type=click.Choice(["exact", "fast"])),
+    click.option("--cells", type=int, help="Number of tokens that the KV cache holds."),
+    click.option("--max-streams", type=int, help="Maximum number of streams at a time."),
+    click.option(
+        "--threads",
+        type=THREADS,
+        help="Engine threads; auto means one for each physical core of the machine.",
+    ),
+    click.option(
+        "--gpu-layers",
+        type=GPU_LAYERS,
+        help="Layers on the GPU; auto means all, if llama.cpp was built for one.",
+    ),
+    click.option(
+        "--prefix-cache-mb",
+        type=int,
+        help="Target only: memory for texts that have left the KV cache; 0 for none.",
+    ),
+    click.option(
+        "--vocabulary",
+        metavar="NAME|PATH",
+        help="Draft only: a model with the targets' vocabulary, if its own differs.",
+    ),
+    click.option(
+        "--weights",
+        type=click.Choice(["auto", "as-stored"]),
+        help="Draft only: auto runs a compact copy of the model if that guesses faster.",
+    ),
+    click.option("--supervised", is_flag=True, hidden=True),
+    click.option("--hashed", default="", hidden=True),
+    verbose_option,
 )
-_verbose_option = click.option("-v", "--verbose", count=True, help="Log more.")
-
-
-def _engine_overrides(function: Any) -> Any:
-    for option in reversed(
-        [
-            click.option("--connect", metavar="ENDPOINT", help="The coordinator's endpoint."),
-            keys_option,
-            click.option("--name", help="The node's name in the mesh."),
-            click.option(
-                "--model",
-                metavar="NAME|PATH",
-                help="Catalogue name or GGUF file; replay:FILE.toml for an emulated node.",
-            ),
-            click.option(
-                "--model-dir", metavar="DIR", help="Directory that the model file must be in."
-            ),
-            click.option(
-                "--model-sha256", metavar="HEX", help="Hash that the model file must have."
-            ),
-            click.option("--profile", type=click.Choice(["exact", "fast"])),
-            click.option("--cells", type=int, help="Number of tokens that the KV cache holds."),
-            click.option("--max-streams", type=int, help="Maximum number of streams at a time."),
-            click.option(
-                "--threads",
-                type=THREADS,
-                help="Engine threads; auto means one for each physical core of the machine.",
-            ),
-            click.option(
-                "--gpu-layers",
-                type=GPU_LAYERS,
-                help="Layers on the GPU; auto means all, if llama.cpp was built for one.",
-            ),
-            click.option(
-                "--prefix-cache-mb",
-                type=int,
-                help="Target only: memory for texts that have left the KV cache; 0 for none.",
-            ),
-            click.option(
-                "--vocabulary",
-                metavar="NAME|PATH",
-                help="Draft only: a model with the targets' vocabulary, if its own differs.",
-            ),
-            click.option(
-                "--weights",
-                type=click.Choice(["auto", "as-stored"]),
-                help="Draft only: auto runs a compact copy of the model if that guesses faster.",
-            ),
-            click.option("--supervised", is_flag=True, hidden=True),
-            click.option("--hashed", default="", hidden=True),
-        ]
-    ):
-        function = option(function)
-    return function
 
 
 def _overrides(values: dict[str, Any]) -> dict[str, Any]:
@@ -94,22 +76,32 @@ def _overrides(values: dict[str, Any]) -> dict[str, Any]:
     return overrides | {key: values[key] for key in ("connect", "keys", "name")}
 
 
-def _start(config_class: type[C], values: dict[str, Any], serve: Callable[..., Any]) -> None:
+def _start(
+    config_class: type[TargetConfig | DraftConfig],
+    values: dict[str, Any],
+    serve: Callable[..., Any],
+) -> None:
     """Load a node's config and run it; a supervised node reports progress as lines."""
     set_up_logging(values["verbose"])
     config = load(config_class, values["config"], _overrides(values))
     parent = Parent(values["hashed"]) if values["supervised"] else None
     with Progress() as bar:
         progress = bar if parent is None else parent.progress
-        code = run(lambda: serve(config, parent=parent, progress=progress), is_service=True)
-    if code:
-        sys.exit(code)
+
+        def on_ready(endpoint: str) -> None:
+            bar.clear()
+            # A closed standard error must not end the node.
+            with contextlib.suppress(OSError):
+                click.echo(f"{config.name} is ready: it joined the mesh at {endpoint}", err=True)
+
+        run_to_end(
+            lambda: serve(config, parent=parent, progress=progress, on_ready=on_ready),
+            is_service=True,
+        )
 
 
 @click.command("target")
-@_config_option
 @_engine_overrides
-@_verbose_option
 def target_command(**values: Any) -> None:
     """Run a target node, which verifies guesses and decodes.
 
@@ -121,9 +113,7 @@ def target_command(**values: Any) -> None:
 
 
 @click.command("draft")
-@_config_option
 @_engine_overrides
-@_verbose_option
 def draft_command(**values: Any) -> None:
     """Run a draft node, which guesses tokens for a target to verify.
 
@@ -147,13 +137,14 @@ _LIMITS = {
 }
 
 
-def limit_options(function: Any) -> Any:
-    """Add the options for a coordinator's limits."""
-    for name, text in reversed(_LIMITS.items()):
-        kind = float if name.endswith("_s") else int
-        option = click.option("--" + name.replace("_", "-"), type=kind, help=text)
-        function = option(function)
-    return function
+limit_options = adds(
+    *(
+        click.option(
+            "--" + name.replace("_", "-"), type=float if name.endswith("_s") else int, help=text
+        )
+        for name, text in _LIMITS.items()
+    )
+)
 
 
 def limits_of(values: dict[str, Any]) -> dict[str, Any]:
@@ -162,12 +153,12 @@ def limits_of(values: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command("coordinator")
-@_config_option
+@config_option
 @click.option("--listen", metavar="ENDPOINT", help=LISTEN_HELP)
 @click.option("--cluster", help="Name of the mesh.")
 @keys_option
 @limit_options
-@_verbose_option
+@verbose_option
 def coordinator_command(**values: Any) -> None:
     """Run the coordinator, to which nodes and clients connect.
 
@@ -179,9 +170,7 @@ def coordinator_command(**values: Any) -> None:
     overrides = {key: values[key] for key in ("listen", "cluster", "keys")}
     overrides |= {f"limits.{name}": value for name, value in limits_of(values).items()}
     config = load(CoordinatorConfig, values["config"], overrides)
-    code = run(lambda: run_coordinator(config, announce), is_service=True)
-    if code:
-        sys.exit(code)
+    run_to_end(lambda: run_coordinator(config, announce), is_service=True)
 
 
 def announce(endpoint: str) -> None:

@@ -9,17 +9,18 @@ from collections.abc import Sequence
 
 import click
 
-from nodes.cli.cells import shown
-from nodes.cli.connection import connect_option, with_client
-from nodes.cli.keyring import run_to_result
-from nodes.cli.options import keys_option
+from nodes.cli.cells import Column, table
+from nodes.cli.connection import run_to_result, with_client
+from nodes.cli.options import connect_option, keys_option
 from nodes.client.client import Client, RequestFailedError
 from nodes.messages import APART, NodeFields
 from nodes.messages.fingerprint import model_ids
 from nodes.service.runtime import set_up_logging
 
 _POLL_S = 0.25
+_MOST_CELLS = 1 << 16
 _HEADS = ("node", "role", "state", "model", "class", "streams", "rtt", "notes")
+_COLUMNS = [Column(head, _MOST_CELLS) for head in _HEADS]
 
 
 @click.group("nodes")
@@ -40,7 +41,7 @@ def nodes_group() -> None:
 @connect_option
 @keys_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
-def list_command(connect: str, keys: str | None, as_json: bool) -> None:
+def list_command(connect: str | None, keys: str | None, as_json: bool) -> None:
     """List the nodes in the mesh.
 
     \b
@@ -62,10 +63,8 @@ def list_command(connect: str, keys: str | None, as_json: bool) -> None:
 
 def table_of(nodes: Sequence[NodeFields]) -> str:
     ids = model_ids((node.model, node.model_hash) for node in nodes)
-    rows = [_HEADS, *(_row(node, ids[node.model, node.model_hash]) for node in nodes)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join(lines)
+    rows = [_row(node, ids[node.model, node.model_hash]) for node in nodes]
+    return "\n".join(table(_COLUMNS, rows, len(_COLUMNS) * _MOST_CELLS))
 
 
 def _row(node: NodeFields, model: str) -> tuple[str, ...]:
@@ -76,11 +75,11 @@ def _row(node: NodeFields, model: str) -> tuple[str, ...]:
     if APART in node.numerics_class:
         notes.append("computes other bits than its class")
     return (
-        shown(node.node),
-        shown(node.role),
+        node.node,
+        node.role,
         "draining" if node.is_draining else "up",
-        shown(model),
-        shown(node.numerics_class) if is_target else "-",
+        model,
+        node.numerics_class if is_target else "-",
         str(node.num_streams) if is_target else "-",
         f"{node.rtt_us / 1000:.1f} ms" if node.rtt_us else "-",
         ", ".join(notes),
@@ -92,7 +91,7 @@ def _row(node: NodeFields, model: str) -> tuple[str, ...]:
 @click.option("--wait/--no-wait", default=True, help="Wait until the node has left.")
 @connect_option
 @keys_option
-def drain_command(name: str, wait: bool, connect: str, keys: str | None) -> None:
+def drain_command(name: str, wait: bool, connect: str | None, keys: str | None) -> None:
     """Remove a node without disturbing requests.
 
     The node gets no new streams. Its present streams move to another node that can serve them, or
@@ -133,16 +132,14 @@ def _streams(number: int) -> str:
 @click.argument("name")
 @connect_option
 @keys_option
-def undrain_command(name: str, connect: str, keys: str | None) -> None:
+def undrain_command(name: str, connect: str | None, keys: str | None) -> None:
     """Cancel the drain of a node that has not left yet.
 
     \b
     Example:
       airdraft nodes undrain nano/target
     """
-    run_to_result(
-        lambda: with_client(connect, keys, lambda c: c.command_node("undrain", name), role="admin")
-    )
+    _command("undrain", name, connect, keys)
     click.echo(f"{name} takes streams again")
 
 
@@ -150,14 +147,18 @@ def undrain_command(name: str, connect: str, keys: str | None) -> None:
 @click.argument("name")
 @connect_option
 @keys_option
-def drop_command(name: str, connect: str, keys: str | None) -> None:
+def drop_command(name: str, connect: str | None, keys: str | None) -> None:
     """Remove a node at once, as if it had died: its streams pause until another node has them.
 
     \b
     Example:
       airdraft nodes drop nano/draft
     """
-    run_to_result(
-        lambda: with_client(connect, keys, lambda c: c.command_node("drop", name), role="admin")
-    )
+    _command("drop", name, connect, keys)
     click.echo(f"{name} has been removed")
+
+
+def _command(command: str, name: str, connect: str | None, keys: str | None) -> None:
+    run_to_result(
+        lambda: with_client(connect, keys, lambda c: c.command_node(command, name), role="admin")
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -15,12 +16,36 @@ F = TypeVar("F", bound=Callable[..., Any])
 _DEFAULTS = GenerateOptions()
 
 
+def adds(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """A decorator that adds several options to a command, in this order."""
+
+    def added(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return added
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="File of settings; the environment (AIRDRAFT_...) and options override it.",
+)
+connect_option = click.option(
+    "--connect",
+    metavar="ENDPOINT",
+    help="The coordinator's endpoint.  [default: the mesh that this machine joined, else the one "
+    "on this machine]",
+)
 keys_option = click.option(
     "--keys",
     type=click.Path(file_okay=False),
     metavar="DIR",
     help="Directory of key files.  [default: AIRDRAFT_KEYS, or airdraft/keys in the user's config]",
 )
+verbose_option = click.option("-v", "--verbose", count=True, help="Log more.")
 
 
 class AutoType(click.ParamType[int]):
@@ -60,7 +85,8 @@ class GammaType(click.ParamType[int | None]):
         return gamma
 
 
-_SAMPLING = (
+# An option that is not given is None and left to the model.
+sampling_options = adds(
     click.option(
         "--temperature",
         type=click.FloatRange(0, 100),
@@ -88,81 +114,66 @@ _SAMPLING = (
 )
 
 
-def sampling_options(function: F) -> F:
-    """Add the sampling options; an option that is not given is None and left to the model."""
-    for option in reversed(_SAMPLING):
-        function = option(function)
-    return function
-
-
-def generate_options(function: F) -> F:
-    """Add the options for what to generate and how to print it."""
-    for option in reversed(
-        [
-            click.argument("source", required=False, metavar="[-]"),
-            click.option("--prompt", metavar="TEXT", help="Prompt text."),
-            click.option(
-                "--prompt-file",
-                type=click.Path(dir_okay=False, allow_dash=True),
-                help="File with the prompt; - means standard input.",
-            ),
-            click.option(
-                "--max-tokens",
-                type=click.IntRange(1, 1 << 20),
-                default=_DEFAULTS.max_tokens,
-                show_default=True,
-                help="Maximum number of tokens to generate.",
-            ),
-            *_SAMPLING,
-            click.option(
-                "--seed",
-                type=click.IntRange(0, (1 << 63) - 1),
-                help="Seed of sampling; the same seed repeats a text.  [default: random]",
-            ),
-            click.option(
-                "--gamma",
-                type=GammaType(),
-                default="auto",
-                show_default=True,
-                help=f"Maximum number of guesses per pass, 0 to {MAX_GAMMA}; auto chooses the "
-                "fastest.",
-            ),
-            click.option(
-                "--priority",
-                type=click.IntRange(1, MAX_PRIORITY),
-                default=_DEFAULTS.priority,
-                show_default=True,
-                help="Weight of this request's speed and of its place in the queue; no request "
-                "waits for ever.",
-            ),
-            click.option(
-                "--streams",
-                type=click.IntRange(1, 64),
-                default=1,
-                show_default=True,
-                help="Number of answers to the prompt, generated together.",
-            ),
-            click.option(
-                "--stop", multiple=True, metavar="TEXT", help="End the answer before this text."
-            ),
-            click.option("--ignore-eog", is_flag=True, help="Continue after an end-of-text token."),
-            click.option(
-                "--chat/--raw",
-                default=True,
-                help="Use the model's chat template, or the prompt as it is.",
-            ),
-            click.option(
-                "--timeout",
-                type=click.FloatRange(0, MAX_DEADLINE_S, min_open=True),
-                metavar="SECONDS",
-                help="Fail if the answer is not complete after this time.  "
-                "[default: the coordinator's limit]",
-            ),
-            click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
-        ]
-    ):
-        function = option(function)
-    return function
+# What to generate and how to print it.
+generate_options = adds(
+    click.argument("source", required=False, metavar="[-]"),
+    click.option("--prompt", metavar="TEXT", help="Prompt text."),
+    click.option(
+        "--prompt-file",
+        type=click.Path(dir_okay=False, allow_dash=True),
+        help="File with the prompt; - means standard input.",
+    ),
+    click.option(
+        "--max-tokens",
+        type=click.IntRange(1, 1 << 20),
+        default=_DEFAULTS.max_tokens,
+        show_default=True,
+        help="Maximum number of tokens to generate.",
+    ),
+    sampling_options,
+    click.option(
+        "--seed",
+        type=click.IntRange(0, (1 << 63) - 1),
+        help="Seed of sampling; the same seed repeats a text.  [default: random]",
+    ),
+    click.option(
+        "--gamma",
+        type=GammaType(),
+        default="auto",
+        show_default=True,
+        help=f"Maximum number of guesses per pass, 0 to {MAX_GAMMA}; auto chooses the fastest.",
+    ),
+    click.option(
+        "--priority",
+        type=click.IntRange(1, MAX_PRIORITY),
+        default=_DEFAULTS.priority,
+        show_default=True,
+        help="Weight of this request's speed and of its place in the queue; no request "
+        "waits for ever.",
+    ),
+    click.option(
+        "--streams",
+        type=click.IntRange(1, 64),
+        default=1,
+        show_default=True,
+        help="Number of answers to the prompt, generated together.",
+    ),
+    click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text."),
+    click.option("--ignore-eog", is_flag=True, help="Continue after an end-of-text token."),
+    click.option(
+        "--chat/--raw",
+        default=True,
+        help="Use the model's chat template, or the prompt as it is.",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(0, MAX_DEADLINE_S, min_open=True),
+        metavar="SECONDS",
+        help="Fail if the answer is not complete after this time.  "
+        "[default: the coordinator's limit]",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+)
 
 
 def read_prompt(source: str | None, prompt: str | None, prompt_file: str | None) -> str:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
 
+from nodes.api.answers import Assembly, Completion
 from nodes.cli.cells import harmless
 from nodes.cli.options import leaves_sampling_open, options_of, sampling_in
-from nodes.client.client import Client, Event
-from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
-from nodes.messages.fingerprint import fingerprint
-
-_NO_FIGURES = StreamFigures(0, 0, 0, 0, 0, 0, "")
-
-
-@dataclass(slots=True)
-class _Choice:
-    text: bytes = b""
-    token_ids: list[int] = field(default_factory=list)
-    finish_reason: str = ""
-    figures: StreamFigures = _NO_FIGURES
+from nodes.client.client import Client
+from nodes.messages import StartedNotice, StreamFigures
 
 
 async def print_request(client: Client, prompt: str, values: Mapping[str, Any]) -> None:
@@ -38,37 +27,26 @@ async def print_request(client: Client, prompt: str, values: Mapping[str, Any]) 
     options = replace(options_of(values), **sampling_in(values, nodes))
     as_json = values["as_json"]
     start = time.perf_counter()
-    choices = [_Choice() for _ in range(options.num_choices)]
-    started: StartedNotice | None = None
+    assembly = Assembly(options.num_choices)
     # Several choices are printed one after the other at the end, because their texts would mix.
     live = not as_json and options.num_choices == 1
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    events: AsyncIterator[Event] = client.generate(prompt, options)
-    async for event in events:
-        match event:
-            case StartedNotice():
-                started = event
-            case TokensNotice():
-                choice = choices[event.choice]
-                choice.token_ids += event.token_ids
-                choice.text += event.text
-                if live:
-                    sys.stdout.write(_printed(decoder.decode(event.text)))
-                    sys.stdout.flush()
-            case FinishedNotice():
-                choices[event.choice].finish_reason = event.finish_reason
-                choices[event.choice].figures = event.figures
-    seconds = time.perf_counter() - start
+    async for event in client.generate(prompt, options):
+        piece = assembly.take(event)
+        if live and piece is not None:
+            sys.stdout.write(_printed(piece.text))
+            sys.stdout.flush()
+    answer = assembly.completion(time.perf_counter() - start)
+    started, figures = assembly.started, assembly.figures
     assert started is not None
     if as_json:
-        click.echo(json.dumps(_as_object(started, choices, seconds)))
+        click.echo(json.dumps(_as_object(answer, started, figures)))
         return
     if live:
-        click.echo(_printed(decoder.decode(b"", final=True)))
+        click.echo()
     else:
-        for index, choice in enumerate(choices):
-            click.echo(f"--- {index}\n{_printed(choice.text.decode('utf-8', 'replace'))}")
-    click.echo(_figures_line(started, choices, seconds), err=True)
+        for index, choice in enumerate(answer.choices):
+            click.echo(f"--- {index}\n{_printed(choice.text)}")
+    click.echo(_figures_line(answer, started, figures), err=True)
 
 
 def _printed(text: str) -> str:
@@ -76,33 +54,33 @@ def _printed(text: str) -> str:
     return harmless(text) if sys.stdout.isatty() else text
 
 
-def _as_object(started: StartedNotice, choices: list[_Choice], seconds: float) -> dict[str, Any]:
-    streams: list[dict[str, Any]] = []
-    for choice in choices:
-        figures = choice.figures
-        streams.append(
-            {
-                "text": choice.text.decode("utf-8", "replace"),
-                "token_ids": choice.token_ids,
-                "finish_reason": choice.finish_reason,
-                "num_rounds": figures.num_rounds,
-                "num_plain_steps": figures.num_plain_steps,
-                "num_draft_tokens": figures.num_draft_tokens,
-                "num_accepted_tokens": figures.num_accepted_tokens,
-                "wire_bytes": figures.draft_wire_bytes + figures.target_wire_bytes,
-                "draft_wire_bytes": figures.draft_wire_bytes,
-                "plain_reason": figures.plain_reason,
-            }
-        )
+def _as_object(
+    answer: Completion, started: StartedNotice, figures: list[StreamFigures]
+) -> dict[str, Any]:
+    streams: list[dict[str, Any]] = [
+        {
+            "text": choice.text,
+            "token_ids": choice.token_ids,
+            "finish_reason": choice.finish_reason,
+            "num_rounds": found.num_rounds,
+            "num_plain_steps": found.num_plain_steps,
+            "num_draft_tokens": found.num_draft_tokens,
+            "num_accepted_tokens": found.num_accepted_tokens,
+            "wire_bytes": found.draft_wire_bytes + found.target_wire_bytes,
+            "draft_wire_bytes": found.draft_wire_bytes,
+            "plain_reason": found.plain_reason,
+        }
+        for choice, found in zip(answer.choices, figures, strict=True)
+    ]
     common = {
-        "time_s": seconds,
+        "time_s": answer.usage.time_s,
         "exact": started.exact,
         "emulated": started.emulated,
         "seed": started.seed,
         "num_prompt_tokens": started.num_prompt_tokens,
         "target": started.target,
         "draft": started.draft,
-        "system_fingerprint": fingerprint(started.model_hash, started.numerics_class),
+        "system_fingerprint": answer.fingerprint,
         "model_hash": started.model_hash,
         "numerics_class": started.numerics_class,
     }
@@ -116,23 +94,21 @@ def _as_object(started: StartedNotice, choices: list[_Choice], seconds: float) -
     return {**totals, **common, "streams": streams}
 
 
-def _figures_line(started: StartedNotice, choices: list[_Choice], seconds: float) -> str:
-    figures = [choice.figures for choice in choices]
-    num_tokens = sum(len(choice.token_ids) for choice in choices)
-    num_guessed = sum(f.num_rounds for f in figures)
-    guesses = sum(f.num_draft_tokens for f in figures)
-    accepted = sum(f.num_accepted_tokens for f in figures)
+def _figures_line(answer: Completion, started: StartedNotice, figures: list[StreamFigures]) -> str:
+    usage = answer.usage
+    num_tokens, num_guessed = usage.num_tokens, usage.num_rounds
     wire = sum(f.draft_wire_bytes + f.target_wire_bytes for f in figures)
     air = sum(f.draft_wire_bytes for f in figures)
     parts = [
         f"{num_tokens} tokens",
-        f"{num_tokens / seconds:.1f} tokens/s",
+        f"{usage.tokens_per_s:.1f} tokens/s",
         f"{num_guessed} passes with guesses, {sum(f.num_plain_steps for f in figures)} without",
     ]
     if num_guessed:
-        parts.append(f"{1 + accepted / num_guessed:.2f} tokens a pass with guesses")
-    if guesses:
-        parts.append(f"acceptance {accepted / guesses:.2f}")
+        per_pass = 1 + usage.num_accepted_tokens / num_guessed
+        parts.append(f"{per_pass:.2f} tokens a pass with guesses")
+    if usage.acceptance_rate is not None:
+        parts.append(f"acceptance {usage.acceptance_rate:.2f}")
     parts.append(f"{wire / max(1, num_tokens):.0f} wire bytes/token ({air} to and from the draft)")
     parts.append(f"exact: {str(started.exact).lower()}")
     if started.emulated:

@@ -14,10 +14,7 @@ from policies.baselines import POLICIES
 from policies.explain import as_object, explain, text_of
 from policies.scenario import ScenarioError, files_named, scenario_from
 
-
-@click.command("plan")
-@click.argument("path", metavar="SCENARIO.toml", type=click.Path(path_type=Path))
-@click.option(
+policy_option = click.option(
     "--policy",
     type=click.Choice(list(POLICIES)),
     default="joint",
@@ -25,6 +22,11 @@ from policies.scenario import ScenarioError, files_named, scenario_from
     metavar="NAME",
     help=f"Planner to use: {', '.join(POLICIES)}.",
 )
+
+
+@click.command("plan")
+@click.argument("path", metavar="SCENARIO.toml", type=click.Path(path_type=Path))
+@policy_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan_command(path: Path, policy: str, as_json: bool) -> None:
     """Plan a scenario and explain the plan: batches, guesses, timeline, alternatives.

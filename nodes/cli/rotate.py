@@ -8,7 +8,7 @@ import click
 
 from mesh.errors import KeysError
 from mesh.keys import COORDINATOR_KEY_FILE, ClientKeys, KeyPair
-from nodes.cli.keyring import coordinator_keyring, run_to_result
+from nodes.cli.connection import coordinator_keyring, run_to_result
 from nodes.cli.options import keys_option
 from nodes.keys.enrol import EnrolError, enrol
 from nodes.service.roles import keyring

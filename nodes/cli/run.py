@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,73 +10,68 @@ from typing import Any
 import click
 
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.cli.options import GPU_LAYERS, THREADS, generate_options, read_prompt
+from nodes.cli.connection import run_to_end
+from nodes.cli.options import GPU_LAYERS, THREADS, adds, generate_options, read_prompt
 from nodes.cli.output import print_request
 from nodes.cli.progress import Progress
 from nodes.config.settings import EngineSettings, environment
 from nodes.engine.cores import usable_cores
 from nodes.service.local import local_mesh
 from nodes.service.roles import NGRAM
-from nodes.service.runtime import run, set_up_logging
+from nodes.service.runtime import set_up_logging
 from nodes.worker.engines import EMULATED
 
-
-def engine_options(function: Any) -> Any:
-    """Add the options for the models of a mesh and how they run."""
-    for option in reversed(
-        [
-            click.option(
-                "-m",
-                "--model",
-                default=DEFAULT_TARGET,
-                show_default=True,
-                metavar="NAME|PATH",
-                help="Target model: a catalogue name or a GGUF file.",
-            ),
-            click.option(
-                "-md",
-                "--draft",
-                metavar="NAME|PATH|ngram|none",
-                help="Draft model; prompt lookup also makes guesses where it is better. "
-                "ngram: prompt lookup only; none: plain decoding."
-                "  [default: the catalogue's draft for the target, else ngram]",
-            ),
-            click.option(
-                "--profile",
-                type=click.Choice(["exact", "fast"]),
-                default="exact",
-                show_default=True,
-                help="exact: the same bits in every batch; fast: no such promise.",
-            ),
-            click.option(
-                "-c",
-                "--cells",
-                type=click.IntRange(256, 1 << 22),
-                default=8192,
-                show_default=True,
-                help="Number of tokens that the KV cache of each node holds.",
-            ),
-            click.option(
-                "-t",
-                "--threads",
-                type=THREADS,
-                default="auto",
-                show_default=True,
-                help="Engine threads of each node; auto divides the physical cores among them.",
-            ),
-            click.option(
-                "-ngl",
-                "--gpu-layers",
-                type=GPU_LAYERS,
-                default="auto",
-                show_default=True,
-                help="Layers on the GPU; auto means all, if llama.cpp was built for one.",
-            ),
-            click.option("-v", "--verbose", count=True, help="Log more; -vv logs every pass."),
-        ]
-    ):
-        function = option(function)
-    return function
+# The models of a mesh and how they run.
+engine_options = adds(
+    click.option(
+        "-m",
+        "--model",
+        default=DEFAULT_TARGET,
+        show_default=True,
+        metavar="NAME|PATH",
+        help="Target model: a catalogue name or a GGUF file.",
+    ),
+    click.option(
+        "-md",
+        "--draft",
+        metavar="NAME|PATH|ngram|none",
+        help="Draft model; prompt lookup also makes guesses where it is better. "
+        "ngram: prompt lookup only; none: plain decoding."
+        "  [default: the catalogue's draft for the target, else ngram]",
+    ),
+    click.option(
+        "--profile",
+        type=click.Choice(["exact", "fast"]),
+        default="exact",
+        show_default=True,
+        help="exact: the same bits in every batch; fast: no such promise.",
+    ),
+    click.option(
+        "-c",
+        "--cells",
+        type=click.IntRange(256, 1 << 22),
+        default=8192,
+        show_default=True,
+        help="Number of tokens that the KV cache of each node holds.",
+    ),
+    click.option(
+        "-t",
+        "--threads",
+        type=THREADS,
+        default="auto",
+        show_default=True,
+        help="Engine threads of each node; auto divides the physical cores among them.",
+    ),
+    click.option(
+        "-ngl",
+        "--gpu-layers",
+        type=GPU_LAYERS,
+        default="auto",
+        show_default=True,
+        help="Layers on the GPU; auto means all, if llama.cpp was built for one.",
+    ),
+    click.option("-v", "--verbose", count=True, help="Log more; -vv logs every pass."),
+)
 
 
 def settings_of(
@@ -133,9 +127,7 @@ def run_command(**values: Any) -> None:
     set_up_logging(values["verbose"])
     prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
     target, draft, lookup = settings_of(values, max_streams=max(16, values["streams"]))
-    code = run(lambda: _run(prompt, values, target, draft, lookup=lookup))
-    if code:
-        sys.exit(code)
+    run_to_end(lambda: _run(prompt, values, target, draft, lookup=lookup))
 
 
 async def _run(

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import click
 
-from nodes.cli.connection import connect_option, with_client
-from nodes.cli.options import keys_option
+from nodes.cli.connection import run_to_end, with_client
+from nodes.cli.options import connect_option, keys_option, verbose_option
 from nodes.cli.screen import Screen, keyboard
 from nodes.cli.top_view import frame
 from nodes.client.client import Client
-from nodes.service.runtime import run, set_up_logging
+from nodes.service.runtime import set_up_logging
 from nodes.telemetry.history import History
 from nodes.telemetry.status import encode_status
 
@@ -31,7 +31,7 @@ Work = Callable[[Client], Awaitable[None]]
 @click.option("--json", "as_json", is_flag=True, help="Print the status document and exit.")
 @connect_option
 @keys_option
-@click.option("-v", "--verbose", count=True, help="Log more.")
+@verbose_option
 def top_command(**values: Any) -> None:
     """Show nodes, streams, plans and their results live; q quits.
 
@@ -50,9 +50,7 @@ def top_command(**values: Any) -> None:
     if work is _live and not sys.stdout.isatty():
         raise click.UsageError("standard output is not a terminal: give --once or --json")
     connect, keys = values["connect"], values["keys"]
-    code = run(lambda: with_client(connect, keys, work, role="admin"))
-    if code:
-        sys.exit(code)
+    run_to_end(lambda: with_client(connect, keys, work, role="admin"))
 
 
 async def _json(client: Client) -> None:

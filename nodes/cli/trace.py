@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import click
 
-from nodes.cli.connection import connect_option, with_client
-from nodes.cli.keyring import run_to_result
-from nodes.cli.options import keys_option
+from nodes.cli.connection import run_to_result, with_client
+from nodes.cli.options import connect_option, keys_option, verbose_option
 from nodes.cli.output_file import write_output
+from nodes.cli.plan import policy_option
 from nodes.config.settings import ConfigError
 from nodes.messages import TraceReply
 from nodes.service.runtime import set_up_logging
@@ -55,7 +54,7 @@ class Recording:
 )
 @connect_option
 @keys_option
-@click.option("-v", "--verbose", count=True, help="Log more.")
+@verbose_option
 @click.pass_context
 def trace_group(context: click.Context, /, **values: Any) -> None:
     """Record plans, passes and guesses of a running mesh, and write them to files.
@@ -82,11 +81,9 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
         if path is not None and not path.parent.is_dir():
             raise click.UsageError(f"{path}: there is no directory {path.parent}: create it")
     connect, keys, seconds = values["connect"], values["keys"], values["seconds"]
-
-    def record() -> Awaitable[Recording]:
-        return with_client(connect, keys, lambda client: poll(client, seconds), role="admin")
-
-    recording: Recording = run_to_result(record)
+    recording = run_to_result(
+        lambda: with_client(connect, keys, lambda client: poll(client, seconds), role="admin")
+    )
     records = _records(recording)
     if raw is not None:
         _write(raw, b"".join(recording.lines))
@@ -151,14 +148,7 @@ async def poll(client: Asked, seconds: float) -> Recording:
 
 @trace_group.command("replan")
 @click.argument("path", metavar="FILE.jsonl", type=click.Path(path_type=Path))
-@click.option(
-    "--policy",
-    type=click.Choice(list(POLICIES)),
-    default="joint",
-    show_default=True,
-    metavar="NAME",
-    help=f"Planner to use: {', '.join(POLICIES)}.",
-)
+@policy_option
 def replan_command(path: Path, policy: str) -> None:
     """Plan recorded observations again, and compare the result with the recorded plans.
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-import functools
-import sys
+import socket
 import tomllib
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from mesh.endpoints import ipc_path, listens
 from nodes.catalog.hub import name_of
+from nodes.cli.connection import run_to_end
 from nodes.cli.gateway import announce as announce_api
 from nodes.cli.gateway import api_key_option, gateway_config, is_installed, stop_limit_s
 from nodes.cli.node import LISTEN_HELP, announce, limit_options, limits_of
+from nodes.cli.options import adds
 from nodes.cli.progress import Progress
 from nodes.cli.run import engine_options, settings_of, status_of
 from nodes.client.client import Client
@@ -26,35 +27,13 @@ from nodes.config.settings import EngineSettings, LimitSettings, environment
 from nodes.keys.keyring import default_keyring
 from nodes.messages.access import GATEWAY
 from nodes.service.local import local_mesh
-from nodes.service.roles import endpoint_to_bind
-from nodes.service.runtime import run, set_up_logging
+from nodes.service.roles import endpoint_to_bind, keyring
+from nodes.service.runtime import set_up_logging
 
 if TYPE_CHECKING:
     from nodes.gateway.config import GatewayConfig
 
 _HTTP = "127.0.0.1:8080"
-
-
-def _mesh_options(function: Any) -> Any:
-    """Add the options that `up` and `serve` share, besides those for models."""
-    for option in (
-        limit_options,
-        click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True),
-        click.option("--listen", default="", metavar="ENDPOINT", help=LISTEN_HELP),
-        api_key_option,
-        click.option(
-            "--config",
-            type=click.Path(dir_okay=False, path_type=Path),
-            metavar="FILE.toml",
-            is_eager=True,
-            expose_value=False,
-            callback=_with_defaults,
-            help='Options by their long names, such as `model = "..."`. The command line overrides '
-            "them.",
-        ),
-    ):
-        function = option(function)
-    return function
 
 
 def _with_defaults(context: click.Context, _option: click.Parameter, path: Path | None) -> None:
@@ -79,6 +58,25 @@ def _with_defaults(context: click.Context, _option: click.Parameter, path: Path 
             raise click.BadParameter(f"{path}: {name} must be a string or a number")
         defaults[option] = value
     context.default_map = defaults
+
+
+# The options that `up` and `serve` share, besides those for models.
+_mesh_options = adds(
+    click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE.toml",
+        is_eager=True,
+        expose_value=False,
+        callback=_with_defaults,
+        help='Options by their long names, such as `model = "..."`. The command line overrides '
+        "them.",
+    ),
+    api_key_option,
+    click.option("--listen", default="", metavar="ENDPOINT", help=LISTEN_HELP),
+    click.option("--max-streams", type=click.IntRange(1, 255), default=16, show_default=True),
+    limit_options,
+)
 
 
 @click.command("up")
@@ -146,13 +144,37 @@ def serve_command(
 def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
     set_up_logging(values["verbose"])
     limits = LimitSettings(**limits_of(values))
+    # Fetching and loading models takes long, so a taken address is reported before.
+    _check_free(default_keyring(environment()).listen(values["listen"]))
+    bound = None
+    if http is not None:
+        from nodes.gateway.address import reserve
+
+        bound = reserve(http, keyring(http.keys).directory)
     target, draft, lookup = settings_of(values, values["max_streams"])
-    serve: Callable[[], Awaitable[None]] = functools.partial(
-        _up, target, draft, lookup=lookup, listen=values["listen"], limits=limits, http=http
+    run_to_end(
+        lambda: _up(
+            target,
+            draft,
+            lookup=lookup,
+            listen=values["listen"],
+            limits=limits,
+            http=http,
+            bound=bound,
+        ),
+        is_service=True,
+        stop_limit_s=stop_limit_s(http),
     )
-    code = run(serve, is_service=True, stop_limit_s=stop_limit_s(http))
-    if code:
-        sys.exit(code)
+
+
+def _check_free(listen: str) -> None:
+    """Raises ClickException if a coordinator listens at this socket file."""
+    path = ipc_path(listen)
+    if path is not None and listens(path):
+        raise click.ClickException(
+            f"a mesh already runs on this machine, at {listen}: use it (`airdraft nodes list` "
+            f"lists its nodes, `airdraft gateway` serves it), stop it, or give another --listen"
+        )
 
 
 def _http_config(listen: str | None, api_key: str | None) -> GatewayConfig | None:
@@ -170,6 +192,7 @@ async def _up(
     listen: str,
     limits: LimitSettings,
     http: GatewayConfig | None,
+    bound: socket.socket | None,
 ) -> None:
     with Progress() as progress:
 
@@ -193,13 +216,13 @@ async def _up(
         async with local as (mesh, client):
             progress.clear()
             announce(mesh.endpoint)
-            await mesh.beside(_served(client, http))
+            await mesh.beside(_served(client, http, bound))
 
 
-async def _served(client: Client, http: GatewayConfig | None) -> None:
-    if http is None:
+async def _served(client: Client, http: GatewayConfig | None, bound: socket.socket | None) -> None:
+    if http is None or bound is None:
         await asyncio.Event().wait()
         return
     from nodes.gateway.role import serve_beside
 
-    await serve_beside(client, http, announce_api)
+    await serve_beside(client, http, bound, announce_api)

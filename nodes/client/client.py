@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import logging
 import math
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from mesh.errors import LocalProtocolError
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
 from nodes.client.cancellations import Cancellations
-from nodes.client.generation import GenerateOptions, Prompt, submit_of
+from nodes.client.generation import SEED_BITS, GenerateOptions, Prompt, submit_of
+from nodes.client.inbox import Inbox, LostRequestError, Pending
+from nodes.client.inbox import RequestFailedError as RequestFailedError
 from nodes.client.journal import Event as Event
 from nodes.client.journal import ForeignAnswerError, GapError, Journal
-from nodes.client.retry import QUESTION_LIMIT_S, Backoff, TimeLimit
+from nodes.client.retry import Backoff, TimeLimit
 from nodes.client.upload import ANSWER_LIMIT_S, GRANT_LIMIT_S, Granted, Upload, is_worth_offering
 from nodes.messages import (
     FinishedNotice,
@@ -30,7 +30,6 @@ from nodes.messages import (
     NodesReply,
     NodesRequest,
     ReadNotice,
-    RequestFailedNotice,
     StartedNotice,
     StatusReply,
     StatusRequest,
@@ -42,11 +41,9 @@ from nodes.messages import (
 from nodes.telemetry.status import Status, decode_status
 from nodes.worker.link import Link
 
-logger = logging.getLogger(__name__)
+R = TypeVar("R")
 
-_OVER = "the connection to the coordinator has ended"
 _NOT_SENT = "the coordinator is unreachable or takes no more messages now: try again"
-_LOST = "the coordinator was lost"
 _TOO_LARGE = "the coordinator was lost, and the request has become too large to be sent again"
 # Codes of failures that may pass soon: a new coordinator has no room or no target yet.
 _PASSING = frozenset({"unavailable", "overloaded"})
@@ -54,23 +51,6 @@ _PASSING = frozenset({"unavailable", "overloaded"})
 _PATIENCE_S = 10.0
 # For this long after an offer without an answer, requests are sent whole.
 _NO_OFFERS_S = 60.0
-# JSON numbers are exact up to this size in all languages.
-_SEED_BITS = 53
-
-
-class RequestFailedError(Exception):
-    """The mesh ended a request. code: as in RequestFailedNotice. The text is the reason."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-
-
-class LostRequestError(RequestFailedError):
-    """The coordinator is lost or does not know the request; the next one may continue it."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__("unavailable", reason)
 
 
 class Client:
@@ -109,22 +89,15 @@ class Client:
             on_lost=self._lost,
         )
         self._cancellations = Cancellations(lambda message: self._link.send(message))
-        self._ids = itertools.count(1)
-        self._queues: dict[int, asyncio.Queue[Any]] = {}
-        self._joined = asyncio.Event()
+        self._inbox = Inbox()
         self._is_lost = False
-        self._is_over = False
 
     async def run(self) -> None:
         """Run the connection. Raises NoCoordinatorError, LostCoordinatorError or RefusedError."""
         try:
             await self._link.run()
         finally:
-            # Wake all requests that wait for an answer.
-            self._is_over = True
-            self._joined.set()
-            for queue in self._queues.values():
-                queue.put_nowait(None)
+            self._inbox.end()
 
     @property
     def is_joined(self) -> bool:
@@ -132,21 +105,18 @@ class Client:
         return self._link.is_joined
 
     def on_joined(self, _welcome: Welcome) -> None:
-        self._joined.set()
+        self._inbox.joined()
         self._is_lost = False
         self._offers_from = 0.0
         self._cancellations.send_again()
 
     def _lost(self) -> None:
-        """End all requests of the lost membership; new ones wait for the next membership."""
-        self._joined.clear()
+        self._inbox.lost()
         self._is_lost = True
-        for queue in self._queues.values():
-            queue.put_nowait(None)
 
     def on_message(self, message: Any) -> None:
         self._cancellations.send_again()
-        queue = self._queues.get(getattr(message, "request_id", 0))
+        queue = self._inbox.queues.get(getattr(message, "request_id", 0))
         if queue is not None:
             if isinstance(message, UploadGrant):
                 message = Granted(message, asyncio.get_running_loop().time())
@@ -154,24 +124,17 @@ class Client:
 
     async def nodes(self) -> NodesReply:
         """Return the nodes in the mesh."""
-        async with _PendingReply(self) as pending:
-            self._link.send(NodesRequest(pending.request_id))
-            reply = await self._next(pending)
-            assert isinstance(reply, NodesReply)
-            return reply
+        return await self._asked(NodesReply, NodesRequest)
 
     async def command_node(self, command: str, node: str) -> int:
         """Drain, undrain or drop a node, and return the number of its streams. For role admin.
 
         Raises RequestFailedError if the command cannot be carried out.
         """
-        async with _PendingReply(self) as pending:
-            self._link.send(NodeCommandRequest(pending.request_id, command, node))
-            reply = await self._next(pending)
-            assert isinstance(reply, NodeCommandReply)
-            if reply.error:
-                raise RequestFailedError("bad_request", reply.error)
-            return reply.num_streams
+        reply = await self._asked(NodeCommandReply, NodeCommandRequest, command, node)
+        if reply.error:
+            raise RequestFailedError("bad_request", reply.error)
+        return reply.num_streams
 
     async def trace(self, after: int) -> TraceReply:
         """Return the trace records after a number; -1 starts recording, which ends by itself some
@@ -179,21 +142,14 @@ class Client:
 
         For role admin; without keys for every client.
         """
-        async with _PendingReply(self) as pending:
-            self._link.send(TraceRequest(pending.request_id, after))
-            reply = await self._next(pending)
-            assert isinstance(reply, TraceReply)
-            return reply
+        return await self._asked(TraceReply, TraceRequest, after)
 
     async def status(self) -> Status:
         """Return the status of the mesh. For roles admin and gateway; without keys for all clients.
 
         Raises RequestFailedError if this version cannot read it.
         """
-        async with _PendingReply(self) as pending:
-            self._link.send(StatusRequest(pending.request_id))
-            reply = await self._next(pending)
-            assert isinstance(reply, StatusReply)
+        reply = await self._asked(StatusReply, StatusRequest)
         try:
             return decode_status(reply.status)
         except ValueError as error:
@@ -201,20 +157,28 @@ class Client:
             reason = f"the status cannot be read: {error}; {says}"
             raise RequestFailedError("internal", reason) from None
 
+    async def _asked(self, kind: type[R], question: Callable[..., Any], *fields: Any) -> R:
+        """Send a query with these fields behind its id, and return its reply."""
+        async with self._inbox.pending() as pending:
+            self._link.send(question(pending.request_id, *fields))
+            reply = await pending.next()
+            assert isinstance(reply, kind)
+            return reply
+
     async def read(self, prompt: Prompt, options: GenerateOptions, wants: str) -> ReadNotice:
         """Let a target read a prompt without generating. wants: one of messages.WANTS. Only the
         options for model, user, tools and time are used. Raises RequestFailedError.
         """
         submit = replace(submit_of(prompt, _dated(options), 0), wants=wants)
         limit = TimeLimit(options.timeout_s, asyncio.get_running_loop().time())
-        async with _PendingReply(self, limit) as pending:
+        async with self._inbox.pending(limit) as pending:
             has_ended = False
             try:
                 await self._submit(replace(submit, request_id=pending.request_id), pending)
-                reply = await self._next(pending)
+                reply = await pending.next()
                 while isinstance(reply, Granted):
                     # A late grant for an upload that was already sent.
-                    reply = await self._next(pending)
+                    reply = await pending.next()
                 assert isinstance(reply, ReadNotice)
                 has_ended = True
                 return reply
@@ -231,7 +195,7 @@ class Client:
         """
         loop = asyncio.get_running_loop()
         # Without a seed the text could not be generated again.
-        seed = secrets.randbits(_SEED_BITS) if options.seed is None else options.seed
+        seed = secrets.randbits(SEED_BITS) if options.seed is None else options.seed
         journal = Journal(submit_of(prompt, _dated(options), seed))
         limit, backoff = TimeLimit(options.timeout_s, loop.time()), Backoff()
         was_lost = False
@@ -240,19 +204,18 @@ class Client:
         if has_waited:
             self._on_waiting()
         while True:
-            async with _PendingReply(self, limit) as pending:
+            async with self._inbox.pending(limit) as pending:
                 try:
                     patient_until = min(patient_until, loop.time() + _PATIENCE_S)
                     left_s = limit.deadline_s(loop.time())
                     await self._submit(journal.request(pending.request_id, left_s), pending)
                     while not journal.is_over:
-                        message = await self._next(pending)
+                        message = await pending.next()
                         if isinstance(message, Granted):
                             # A late grant for an upload that was already sent.
                             continue
                         if isinstance(message, StartedNotice):
                             limit.told(message.limit_s, loop.time())
-                            pending.watch(limit)
                         for event in _news(journal, message):
                             backoff.reset()
                             yield event
@@ -283,11 +246,11 @@ class Client:
 
         is_patient: whether the request waits if there is no room or no target yet.
         """
-        if self._is_over or not self._rejoins:
+        if self._inbox.is_over or not self._rejoins:
             return False
         return isinstance(error, LostRequestError) or (is_patient and error.code in _PASSING)
 
-    async def _submit(self, submit: SubmitRequest, pending: _PendingReply) -> None:
+    async def _submit(self, submit: SubmitRequest, pending: Pending) -> None:
         """Send a request. On a shared medium, large ones go in pieces when each is granted."""
         link = self._declared
         now = asyncio.get_running_loop().time()
@@ -302,7 +265,7 @@ class Client:
         while not upload.is_over:
             try:
                 async with asyncio.timeout(limit_s):
-                    message = await self._next(pending)
+                    message = await pending.next()
             except TimeoutError:
                 if limit_s == ANSWER_LIMIT_S:
                     # No room for offers, or a slow path: later requests skip the offer for a while.
@@ -321,24 +284,6 @@ class Client:
         """Send a part of a request. Raises LostRequestError if it cannot be sent."""
         if not self._link.send(message):
             raise LostRequestError(_NOT_SENT)
-
-    async def _next(self, pending: _PendingReply) -> Any:
-        queue = pending.queue
-        if self._is_over and queue.empty():
-            raise RequestFailedError("unavailable", _OVER)
-        if not queue.empty():
-            # get() on a queue with content does not yield to other tasks, nor to Ctrl-C.
-            await asyncio.sleep(0)
-        message = await queue.get()
-        if message is None and self._is_over:
-            raise RequestFailedError("unavailable", _OVER)
-        if message is None:
-            raise LostRequestError(_LOST)
-        if isinstance(message, RequestFailedNotice):
-            if message.code == "left":
-                raise LostRequestError(message.reason)
-            raise RequestFailedError(message.code, message.reason)
-        return message
 
     def close(self) -> None:
         self._link.say_bye("done")
@@ -359,59 +304,3 @@ def _news(journal: Journal, message: Any) -> tuple[Event, ...]:
         raise LostRequestError(f"the answer is not complete: {error}") from None
     except ForeignAnswerError as error:
         raise RequestFailedError("internal", f"the request cannot continue: {error}") from None
-
-
-class _PendingReply:
-    """Waits for the coordinator, then provides a request id and the queue of its messages.
-
-    After the time limit the queue receives a RequestFailedNotice.
-    """
-
-    def __init__(self, client: Client, limit: TimeLimit | None = None) -> None:
-        """limit: the time limit of a request; None for a query that is answered at once."""
-        self._client = client
-        self._loop = asyncio.get_running_loop()
-        self._limit = limit
-        self._give_up_at = self._loop.time() + QUESTION_LIMIT_S
-        self._timer: asyncio.TimerHandle | None = None
-        self.request_id = 0
-        self.queue: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def __aenter__(self) -> Self:
-        client = self._client
-        if self._limit is not None:
-            self._give_up_at = self._limit.give_up_at
-        try:
-            async with asyncio.timeout_at(self._give_up_at):
-                while not (client.is_joined or client._is_over):
-                    await client._joined.wait()
-        except TimeoutError:
-            notice = self._expired()
-            raise RequestFailedError(notice.code, notice.reason) from None
-        self.request_id = next(client._ids)
-        client._queues[self.request_id] = self.queue
-        self._set_timer()
-        return self
-
-    async def __aexit__(self, *_exc: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        del self._client._queues[self.request_id]
-
-    def watch(self, limit: TimeLimit) -> None:
-        """Apply a limit that has become known."""
-        self._give_up_at = limit.give_up_at
-        self._set_timer()
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(
-            self._give_up_at, lambda: self.queue.put_nowait(self._expired())
-        )
-
-    def _expired(self) -> RequestFailedNotice:
-        if self._limit is None:
-            reason = f"the coordinator gave no answer within {QUESTION_LIMIT_S:g} s"
-            return RequestFailedNotice(self.request_id, "unavailable", reason)
-        return RequestFailedNotice(self.request_id, "deadline", self._limit.exceeded)

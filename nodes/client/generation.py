@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Final
 
 from nodes.engine.rules import NO_RULES, LogitRules
 from nodes.engine.traits import ModelTraits, SamplingDefaults
 from nodes.messages import DEFAULT_PRIORITY, ChatMessage, NodeFields, SubmitRequest
 from nodes.messages.fingerprint import is_named
 
+# JSON numbers are exact up to this size in all languages.
+SEED_BITS: Final = 53
 # Text, token ids, or a conversation for the chat template.
 Prompt = str | tuple[int, ...] | tuple[ChatMessage, ...]
 
@@ -78,32 +81,21 @@ def _kinds(prompt: Prompt, is_chat: bool) -> tuple[str, tuple[int, ...], tuple[C
     return "", tuple(item for item in prompt if isinstance(item, int)), messages
 
 
+# Options that a SubmitRequest has under the same name and with the same meaning.
+_SAME = {item.name for item in fields(GenerateOptions)} & {
+    item.name for item in fields(SubmitRequest)
+} - {"seed", "gamma", "num_logprobs"}
+
+
 def submit_of(prompt: Prompt, options: GenerateOptions, seed: int) -> SubmitRequest:
     text, token_ids, messages = _kinds(prompt, options.chat)
     return SubmitRequest(
         request_id=0,
         prompt=text,
-        num_choices=options.num_choices,
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        min_p=options.min_p,
-        seed=seed,
-        max_tokens=options.max_tokens,
-        stops=options.stops,
-        ignore_eog=options.ignore_eog,
-        gamma=-1 if options.gamma is None else options.gamma,
-        priority=options.priority,
         prompt_token_ids=token_ids,
         messages=messages,
-        model=options.model,
-        user=options.user,
-        rules=options.rules,
+        seed=seed,
+        gamma=-1 if options.gamma is None else options.gamma,
         num_logprobs=-1 if options.num_logprobs is None else options.num_logprobs,
-        scores_prompt=options.scores_prompt,
-        date=options.date,
-        model_hash=options.model_hash,
-        numerics_class=options.numerics_class,
-        tools=options.tools,
-        fits=options.fits,
+        **{name: getattr(options, name) for name in _SAME},
     )

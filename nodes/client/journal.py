@@ -8,6 +8,7 @@ of a text contains bytes that were held back; it counts once the FinishedNotice 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from nodes.messages import (
@@ -32,31 +33,6 @@ class ForeignAnswerError(Exception):
 
 
 @dataclass(slots=True)
-class _Counts:
-    """The counts of a choice, from its notices."""
-
-    num_rounds: int = 0
-    num_plain_steps: int = 0
-    num_draft_tokens: int = 0
-    num_accepted_tokens: int = 0
-
-    def add(self, other: _Counts) -> None:
-        self.num_rounds += other.num_rounds
-        self.num_plain_steps += other.num_plain_steps
-        self.num_draft_tokens += other.num_draft_tokens
-        self.num_accepted_tokens += other.num_accepted_tokens
-
-    def add_to(self, figures: StreamFigures) -> StreamFigures:
-        return replace(
-            figures,
-            num_rounds=figures.num_rounds + self.num_rounds,
-            num_plain_steps=figures.num_plain_steps + self.num_plain_steps,
-            num_draft_tokens=figures.num_draft_tokens + self.num_draft_tokens,
-            num_accepted_tokens=figures.num_accepted_tokens + self.num_accepted_tokens,
-        )
-
-
-@dataclass(slots=True)
 class _Choice:
     """One choice. token_ids, num_text_bytes: what is committed. position, text_offset: where the
     next notice must begin.
@@ -71,8 +47,8 @@ class _Choice:
     text_offset: int = 0
     last: TokensNotice | None = None
     is_over: bool = False
-    counts: _Counts = field(default_factory=_Counts)
-    counts_before: _Counts = field(default_factory=_Counts)
+    counts: Counter[str] = field(default_factory=Counter)
+    counts_before: Counter[str] = field(default_factory=Counter)
 
     def begin(self, *, anew: bool) -> None:
         """Prepare for another coordinator, which continues at the end, or at the first token."""
@@ -81,19 +57,26 @@ class _Choice:
         self.text_offset = 0 if anew else self.num_text_bytes
         if anew:
             # The new coordinator counts all of it again.
-            self.counts_before = _Counts()
+            self.counts_before = Counter()
         else:
-            self.counts_before.add(self.counts)
-        self.counts = _Counts()
+            self.counts_before += self.counts
+        self.counts = Counter()
 
     def commit(self, notice: TokensNotice) -> None:
         self.token_ids += notice.token_ids
         self.num_text_bytes += len(notice.text)
-        counts = self.counts
-        counts.num_rounds += notice.num_draft_tokens > 0
-        counts.num_plain_steps += notice.num_draft_tokens == 0
-        counts.num_draft_tokens += notice.num_draft_tokens
-        counts.num_accepted_tokens += notice.num_accepted_tokens
+        self.counts.update(
+            num_rounds=notice.num_draft_tokens > 0,
+            num_plain_steps=notice.num_draft_tokens == 0,
+            num_draft_tokens=notice.num_draft_tokens,
+            num_accepted_tokens=notice.num_accepted_tokens,
+        )
+
+    def total(self, figures: StreamFigures) -> StreamFigures:
+        """The figures of the last coordinator and the counts of those before it."""
+        return replace(
+            figures, **{n: getattr(figures, n) + more for n, more in self.counts_before.items()}
+        )
 
 
 class Journal:
@@ -263,7 +246,7 @@ class Journal:
             choice.commit(choice.last)
             news.append(choice.last)
         choice.is_over = True
-        figures = choice.counts_before.add_to(event.figures)
+        figures = choice.total(event.figures)
         # A finished choice is never submitted again, so its tokens are not needed.
         choice.token_ids, choice.last = [], None
         return (*news, replace(event, figures=figures))

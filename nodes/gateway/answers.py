@@ -134,7 +134,8 @@ class Answers:
     def on_event(self, prompt_index: int, event: Event) -> Delta | None:
         """Take an event and return what it adds for the client, or None.
 
-        Raises RequestFailedError if tokens are missing or arrive twice.
+        The client's journal has seen to it that nothing is missing and nothing arrives twice.
+        Raises RequestFailedError if prompts of one body are answered by different classes.
         """
         match event:
             case TokensNotice():
@@ -142,7 +143,7 @@ class Answers:
             case FinishedNotice():
                 return self._on_finished(prompt_index, event)
             case PromptLogprobsNotice():
-                self._on_prompt_scores(prompt_index, event)
+                self._prompt_scores[prompt_index] += event.scores
             case StartedNotice():
                 self._on_started(prompt_index, event)
         return None
@@ -162,43 +163,22 @@ class Answers:
         usage.emulated = any(each.emulated for each in started)
         usage.model_hash, usage.numerics_class = event.model_hash, event.numerics_class
 
-    def _on_prompt_scores(self, prompt_index: int, event: PromptLogprobsNotice) -> None:
-        """Take scores of a prompt, from position 1 on. A stream that moved may repeat them."""
-        known = self._prompt_scores[prompt_index]
-        num_known = 1 + len(known) - event.position
-        if num_known < 0:
-            raise RequestFailedError(
-                "internal",
-                f"scores of a prompt arrived at {event.position} instead of {1 + len(known)}",
-            )
-        known += event.scores[num_known:]
-
     def _on_tokens(self, prompt_index: int, event: TokensNotice) -> Delta | None:
         index = prompt_index * self._num_choices + event.choice
         choice = self._choices[index]
-        if event.position != choice.num_tokens:
-            raise RequestFailedError(
-                "internal",
-                f"tokens of choice {index} arrived at position {event.position} instead of "
-                f"{choice.num_tokens}",
-            )
         choice.num_tokens += len(event.token_ids)
         text = choice.decoder.decode(event.text)
         if not text and not event.scores:
             return None
         kinds = kinds_of(len(event.scores), event.num_draft_tokens, event.num_accepted_tokens)
-        tokens = tuple(map(_scored, event.scores, kinds))
+        tokens = tuple(
+            ScoredToken(scores, kind=kind) for scores, kind in zip(event.scores, kinds, strict=True)
+        )
         return self._delta(index, prompt_index, text, tokens)
 
     def _on_finished(self, prompt_index: int, event: FinishedNotice) -> Delta:
         index = prompt_index * self._num_choices + event.choice
         choice = self._choices[index]
-        if event.num_tokens != choice.num_tokens:
-            raise RequestFailedError(
-                "internal",
-                f"choice {index} ended with {event.num_tokens} tokens, but {choice.num_tokens} "
-                f"arrived",
-            )
         choice.has_ended = True
         usage = self.usage
         usage.num_tokens += event.num_tokens
@@ -234,10 +214,6 @@ def kinds_of(num_tokens: int, num_draft_tokens: int, num_accepted_tokens: int) -
         own = "bonus" if num_accepted_tokens == num_draft_tokens else "corrected"
     num_accepted = min(num_accepted_tokens, num_tokens)
     return ["accepted"] * num_accepted + [own] * (num_tokens - num_accepted)
-
-
-def _scored(scores: TokenScores, kind: str) -> ScoredToken:
-    return ScoredToken(scores, kind=kind)
 
 
 def _echoed(prompt: Prompt, scores: list[TokenScores]) -> Iterator[ScoredToken]:

@@ -20,16 +20,15 @@ from nodes.gateway.bodies import (
     Text,
     TextOr,
     compact,
+    declared,
     need,
-    read,
-    renamed,
     text_of,
     wrong,
 )
-from nodes.gateway.chat import ChatBody, job_of_chat
+from nodes.gateway.chat import job_as_chat
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
-from nodes.gateway.fields import Job, Sampling, as_openai
+from nodes.gateway.fields import Job, Sampling
 from nodes.gateway.reading import CALL, CONTENT, Item, ItemShape, Step, num_calls
 from nodes.gateway.shape import Api, Head, call_id, finish_reason, named_event
 from nodes.gateway.tools import call_json, named_json, tool_json
@@ -126,13 +125,7 @@ _NAMES: Final = (
 
 
 def _job(body: MessagesBody, ignored: tuple[Hint, ...], limits: GatewayLimits) -> Job:
-    asked = _as_chat(body)
-    try:
-        chat, _ = read(ChatBody, asked)
-        job = job_of_chat(chat, ignored, limits, fits=True)
-    except ApiError as error:
-        raise renamed(error, _NAMES) from error
-    return replace(job, has_ids=False)
+    return job_as_chat(_as_chat(body), ignored, limits, _NAMES, fits=True)
 
 
 def _as_chat(body: MessagesBody) -> dict[str, Any]:
@@ -143,7 +136,7 @@ def _as_chat(body: MessagesBody) -> dict[str, Any]:
     for place, message in enumerate(body.messages):
         messages += _messages_of(message, f"messages[{place}]")
     found: dict[str, Any] = {
-        **as_openai(body),
+        **declared(body, Sampling),
         "messages": messages,
         "max_tokens": body.max_tokens,
         "stop": body.stop_sequences or None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
+from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
@@ -19,14 +21,12 @@ from nodes.gateway.exposition import CONTENT_TYPE, render_metrics
 from nodes.gateway.generate import Generate, Shared
 from nodes.gateway.guard import key_of
 from nodes.gateway.idempotency import KeyedRequests
-from nodes.gateway.looking import Looking
-from nodes.gateway.models import Mesh, Models
-from nodes.gateway.openapi import document
+from nodes.gateway.models import Looking, Mesh, Models
 from nodes.gateway.page import page
 from nodes.gateway.responses import RESPONSES
 from nodes.gateway.running import Running
-from nodes.gateway.shape import VERSION, now_unix
-from nodes.gateway.text_routes import READINGS, Read
+from nodes.gateway.shape import VERSION, Api, now_unix
+from nodes.gateway.text_routes import READINGS, Read, Reading
 from nodes.telemetry.metrics.gateway import GatewayMetrics
 
 APIS: Final = {
@@ -34,6 +34,22 @@ APIS: Final = {
     "/v1/chat/completions": CHAT,
     "/v1/messages": MESSAGES,
     "/v1/responses": RESPONSES,
+}
+_REF: Final = "#/components/schemas/{model}"
+_ERROR: Final = {
+    "type": "object",
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"], "description": "The field that is wrong"},
+                "code": {"type": ["string", "null"]},
+            },
+        },
+    },
 }
 # A load balancer directs requests by this answer, so it must be fresh.
 _READY_MAX_AGE_S: Final = 0.25
@@ -77,7 +93,7 @@ class Gateway:
             "/v1/models": (self._models, "The models that are served at present"),
         }
         specification = document(
-            {path: summary for path, (_, summary) in gets.items()}, {**APIS, **READINGS}, VERSION
+            {path: summary for path, (_, summary) in gets.items()}, {**APIS, **READINGS}
         )
 
         async def openapi(_request: Request) -> JSONResponse:
@@ -159,3 +175,44 @@ class Gateway:
                 404, "no request with this id and API key is under way", code="not_found"
             )
         return JSONResponse({"id": request_id, "object": "request", "cancelled": True})
+
+
+def document(gets: Mapping[str, str], posts: Mapping[str, Api | Reading]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document, from the pydantic models that check bodies.
+
+    gets: path -> summary of its GET. posts: path -> its POST.
+    """
+    named, schemas = models_json_schema(
+        [(post.body, "validation") for post in posts.values()], ref_template=_REF
+    )
+    failed = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
+    paths: dict[str, Any] = {
+        path: {"get": {"summary": summary, "responses": {"200": {"description": "OK"}}}}
+        for path, summary in gets.items()
+    }
+    for path, post in posts.items():
+        answer: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+        if isinstance(post, Api):
+            # For a body with "stream": true.
+            answer["text/event-stream"] = {"schema": {"type": "string"}}
+        asked = {"application/json": {"schema": named[post.body, "validation"]}}
+        paths[path] = {
+            "post": {
+                "summary": post.summary,
+                "requestBody": {"required": True, "content": asked},
+                "responses": {
+                    "200": {"description": "The answer", "content": answer},
+                    "default": {"description": "The error", "content": failed},
+                },
+            }
+        }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "airdraft", "version": VERSION},
+        "paths": paths,
+        "security": [{"key": []}, {}],
+        "components": {
+            "schemas": {**schemas.get("$defs", {}), "Error": _ERROR},
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }

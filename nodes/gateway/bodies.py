@@ -52,6 +52,11 @@ class Body(BaseModel):
         return ()
 
 
+def declared(body: Body, kind: type[Body] | None = None) -> dict[str, Any]:
+    """The fields that a body declares, or those that it shares with another kind."""
+    return {name: getattr(body, name) for name in (kind or type(body)).model_fields}
+
+
 class Hint(NamedTuple):
     """The path of an ignored field. is_known: whether it is declared or a known hint."""
 

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
 from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.bodies import Body, ChoiceOr, Hint, Text, TextOr, text_of, wrong
+from nodes.gateway.bodies import Body, ChoiceOr, Hint, Text, TextOr, read, renamed, text_of, wrong
 from nodes.gateway.calls import Part
 from nodes.gateway.config import GatewayLimits
+from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
-from nodes.gateway.logprobs import chat_logprobs
-from nodes.gateway.reading import CALL, CONTENT, REASONING, Readers, items_of
-from nodes.gateway.shape import (
-    Api,
-    ChunkWriter,
-    Head,
-    Whole,
-    call_id,
-    finish_reason,
-    whole_body,
-)
+from nodes.gateway.reading import CALL, CONTENT, REASONING, PartReader, items_of
+from nodes.gateway.shape import Api, ChunkWriter, Head, Whole, call_id, finish_reason, whole_body
 from nodes.gateway.tools import (
     CallList,
     NamedTool,
@@ -35,7 +27,7 @@ from nodes.gateway.tools import (
     for_template,
     tools_of,
 )
-from nodes.messages import MAX_MESSAGES, MAX_TOP_LOGPROBS, ChatMessage
+from nodes.messages import MAX_MESSAGES, MAX_TOP_LOGPROBS, ChatMessage, Score
 
 _KIND: Final = "chat.completion"
 
@@ -138,6 +130,28 @@ def job_of_chat(
     )
 
 
+def job_as_chat(
+    asked: dict[str, Any],
+    ignored: tuple[Hint, ...],
+    limits: GatewayLimits,
+    names: Sequence[tuple[str, str]],
+    *,
+    fits: bool = False,
+    echoed: Mapping[str, Any] | None = None,
+) -> Job:
+    """Turn a body of another API into a job. asked: the equivalent chat body. names: as in
+    renamed(), to the paths of the body that the client sent.
+
+    Raises ApiError naming the field that is wrong.
+    """
+    try:
+        body, _ = read(ChatBody, asked)
+        job = job_of_chat(body, ignored, limits, fits=fits)
+    except ApiError as error:
+        raise renamed(error, names) from error
+    return replace(job, has_ids=False, echoed=echoed or {})
+
+
 def _check_message(message: MessageBody, path: str, limits: GatewayLimits) -> None:
     is_answer = message.role == "assistant"
     if message.content is None and not (is_answer and message.tool_calls):
@@ -161,36 +175,35 @@ def _template_fields(message: MessageBody) -> dict[str, Any]:
     return found
 
 
-class ChatShape:
+class ChatShape(ChunkWriter):
     def __init__(self, job: Job) -> None:
-        self._writer = ChunkWriter(_KIND + ".chunk", job)
-        self._job = job
-        self._readers = Readers(job)
-        self.end, self.failed = self._writer.end, self._writer.failed
+        super().__init__(_KIND + ".chunk", job)
+        self._readers = defaultdict[int, PartReader](lambda: PartReader(job))
 
     def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
         """Write the events of a delta; its tokens go with the first part of its text."""
         index, tokens, events = delta.index, delta.tokens, b""
-        added = [_added(head, index, part) for part in self._readers.parts(delta)]
+        reader = self._readers[index]
+        added = [_added(head, index, part) for part in reader.read(delta)]
         if tokens and not added:
             added = [{"content": ""}]
         if delta.begins:
             events = b"" if told is None else told.line(index)
-            events += self._event(head, index, {"role": "assistant", "content": ""})
+            events += self._change(head, index, {"role": "assistant", "content": ""})
         for each in added:
             if told is not None:
                 # Text is not parsed if events have ids, so the whole text is one part.
                 events += told.line(index, delta.text, len(tokens))
-            events += self._event(head, index, each, tokens)
+            events += self._change(head, index, each, tokens)
             tokens = ()
         if delta.finish_reason is not None:
             if told is not None:
                 events += told.line(index, ends=True)
-            reason = finish_reason(delta.finish_reason, self._readers.num_calls(index))
-            events += self._event(head, index, {}, reason=reason)
+            reason = finish_reason(delta.finish_reason, reader.num_calls)
+            events += self._change(head, index, {}, reason=reason)
         return events
 
-    def _event(
+    def _change(
         self,
         head: Head,
         index: int,
@@ -205,7 +218,7 @@ class ChatShape:
             "logprobs": chat_logprobs(tokens) if has_logprobs else None,
             "finish_reason": reason,
         }
-        return self._writer.choice(head, json.dumps(choice, separators=(",", ":")), tokens)
+        return self.choice(head, choice, tokens)
 
     def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes:
         has_logprobs = self._job.has_logprobs
@@ -247,6 +260,24 @@ def _added(head: Head, choice: int, part: Part) -> dict[str, Any]:
     if part.name:
         call = call_json(call_id(head, choice, part.number), part.name, part.arguments)
     return {"tool_calls": [{"index": part.number, **call}]}
+
+
+def chat_logprobs(tokens: Iterable[ScoredToken]) -> dict[str, Any]:
+    """The shape of chat completions: an object for each token."""
+    content = []
+    for token in tokens:
+        entry = _chat_score(token.scores.chosen)
+        entry["top_logprobs"] = [_chat_score(score) for score in token.scores.top]
+        content.append(entry)
+    return {"content": content, "refusal": None}
+
+
+def _chat_score(score: Score) -> dict[str, Any]:
+    return {
+        "token": score.piece.decode("utf-8", "replace"),
+        "logprob": score.logprob,
+        "bytes": list(score.piece),
+    }
 
 
 CHAT: Final = Api("chatcmpl", ChatBody, "Answer a conversation", job_of_chat, ChatShape)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import codecs
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import Discriminator, Field, Tag
 
 from mesh.shared_numbers import shared
 from nodes.client.generation import Prompt
-from nodes.gateway.answers import Delta
+from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Hint, Text, wrong
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
-from nodes.gateway.logprobs import CompletionLogprobs
 from nodes.gateway.shape import Api, ChunkWriter, Head, Whole, whole_body
 from nodes.messages import MAX_PROMPT_TOKENS, MAX_TOP_LOGPROBS
 
@@ -109,45 +108,92 @@ def prompts_of(
     return tuple(prompts)
 
 
-class CompletionShape:
+class CompletionLogprobs:
+    """Writes the shape of completions, which is parallel lists, and counts the text's length."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._num_chars = 0
+
+    def skip(self, tokens: Iterable[ScoredToken]) -> None:
+        """Count tokens that the reader of a resumed stream already has."""
+        for token in tokens:
+            self._num_chars += len(self._decoder.decode(token.scores.chosen.piece))
+
+    def of(self, tokens: Iterable[ScoredToken]) -> dict[str, Any]:
+        """Write the next tokens. text_offset: the number of characters before each token."""
+        texts: list[str] = []
+        logprobs: list[float | None] = []
+        tops: list[dict[str, float] | None] = []
+        offsets: list[int] = []
+        for token in tokens:
+            chosen = token.scores.chosen
+            texts.append(_token_text(chosen.piece))
+            offsets.append(self._num_chars)
+            self._num_chars += len(self._decoder.decode(chosen.piece))
+            logprobs.append(None if token.is_first else chosen.logprob)
+            tops.append(None if token.is_first else _top(token))
+        return {
+            "tokens": texts,
+            "token_logprobs": logprobs,
+            "top_logprobs": tops,
+            "text_offset": offsets,
+        }
+
+
+def _top(token: ScoredToken) -> dict[str, float]:
+    """Text of a token -> log-probability; the chosen token is always included."""
+    found: dict[str, float] = {}
+    for score in (*token.scores.top, token.scores.chosen):
+        # If two tokens have the same text, the likelier one is kept.
+        text = _token_text(score.piece)
+        found[text] = max(score.logprob, found.get(text, score.logprob))
+    return found
+
+
+def _token_text(piece: bytes) -> str:
+    """The text of a token; bytes that are not UTF-8 become, for example, `bytes:\\xe2\\x82`."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
+
+
+class CompletionShape(ChunkWriter):
     def __init__(self, job: Job) -> None:
-        self._writer = ChunkWriter(_KIND, job)
-        self._has_logprobs = job.has_logprobs
-        self.end, self.failed = self._writer.end, self._writer.failed
+        super().__init__(_KIND, job)
         self._logprobs: dict[int, CompletionLogprobs] = {}
 
     def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
-        logprobs = "null"
-        if self._has_logprobs and (delta.tokens or delta.told_tokens):
+        logprobs = None
+        if self._job.has_logprobs and (delta.tokens or delta.told_tokens):
             of_choice = self._logprobs.setdefault(delta.index, CompletionLogprobs())
             of_choice.skip(delta.told_tokens)
             if delta.tokens:
-                logprobs = json.dumps(of_choice.of(delta.tokens))
+                logprobs = of_choice.of(delta.tokens)
         if delta.is_empty:
             return b""
-        reason = "null" if delta.finish_reason is None else f'"{delta.finish_reason}"'
-        event = self._writer.choice(
-            head,
-            f'{{"index":{delta.index},"text":{json.dumps(delta.text)},'
-            f'"logprobs":{logprobs},"finish_reason":{reason}}}',
-            delta.tokens,
-        )
+        choice = _choice(delta.index, delta.text, logprobs, delta.finish_reason)
+        event = self.choice(head, choice, delta.tokens)
         if told is None:
             return event
         ends = delta.finish_reason is not None
         return told.line(delta.index, delta.text, len(delta.tokens), ends=ends) + event
 
     def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes:
-        written: list[dict[str, Any]] = [
-            {
-                "index": index,
-                "text": "".join(choice.texts),
-                "logprobs": CompletionLogprobs().of(choice.tokens) if self._has_logprobs else None,
-                "finish_reason": choice.finish_reason,
-            }
-            for index, choice in enumerate(choices)
-        ]
+        written = list[dict[str, Any]]()
+        for index, choice in enumerate(choices):
+            logprobs = None
+            if self._job.has_logprobs:
+                logprobs = CompletionLogprobs().of(choice.tokens)
+            written.append(_choice(index, "".join(choice.texts), logprobs, choice.finish_reason))
         return whole_body(head, _KIND, written, usage)
+
+
+def _choice(
+    index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None
+) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
 
 COMPLETIONS: Final = Api("cmpl", CompletionBody, "Continue a prompt", _job, CompletionShape)

@@ -7,10 +7,10 @@ for a peer that does not read. A connection beyond the maximum gets a 503 within
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import socket
+from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
 import h11
@@ -19,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from nodes.gateway.config import GatewayLimits
+from nodes.gateway.errors import ApiError
 
 logger = logging.getLogger(__name__)
 
@@ -35,16 +36,16 @@ _MOST_AHEAD_BYTES: Final = 65_536
 _LOG_INTERVAL_S: Final = 10.0
 
 
-def _error(message: str, kind: str, code: str) -> bytes:
-    error = {"message": message, "type": kind, "param": None, "code": code}
-    return json.dumps({"error": error}).encode()
-
-
-_TIMED_OUT: Final = _error(
-    "the request did not arrive in time", "invalid_request_error", "request_timeout"
+_TIMED_OUT: Final = ApiError(
+    408, "the request did not arrive in time", code="request_timeout", closes=True
 )
-_TOO_MANY: Final = _error(
-    "all connections of the gateway are in use: try again later", "server_error", "unavailable"
+_TOO_MANY: Final = ApiError(
+    503,
+    "all connections of the gateway are in use: try again later",
+    kind="server_error",
+    code="unavailable",
+    retry_after_s=1,
+    closes=True,
 )
 
 
@@ -123,8 +124,7 @@ class Connection(H11Protocol):
         if self._has_sent_refusal:
             return
         self._has_sent_refusal = True
-        retry = b"retry-after: 1\r\n"
-        self.transport.write(_response(503, b"Service Unavailable", _TOO_MANY, retry))
+        self.transport.write(_response(_TOO_MANY))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
@@ -225,7 +225,7 @@ class Connection(H11Protocol):
             return
         logger.info("closed a connection that did not send the rest of its request")
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.write(_response(408, b"Request Timeout", _TIMED_OUT))
+            self.transport.write(_response(_TIMED_OUT))
         self.transport.close()
         self._drain()
 
@@ -249,13 +249,13 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer input that is not HTTP, or has too large a header, in the API's error shape."""
-        error = {"message": msg, "type": "invalid_request_error", "param": None, "code": None}
-        self.transport.write(_response(400, b"Bad Request", json.dumps({"error": error}).encode()))
+        self.transport.write(_response(ApiError(400, msg, closes=True)))
         self.transport.close()
 
 
-def _response(status: int, phrase: bytes, content: bytes, header: bytes = b"") -> bytes:
-    return (
-        b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-        b"%sconnection: close\r\n\r\n%s" % (status, phrase, len(content), header, content)
-    )
+def _response(error: ApiError) -> bytes:
+    content = error.content()
+    sized = {"content-type": "application/json", "content-length": str(len(content))}
+    headers = "".join(f"{name}: {value}\r\n" for name, value in (sized | error.headers()).items())
+    phrase = HTTPStatus(error.status).phrase
+    return f"HTTP/1.1 {error.status} {phrase}\r\n{headers}\r\n".encode() + content

@@ -61,7 +61,6 @@ class Told:
         self._tag = tag
         self.fingerprint = ""
         self._positions = [_Position() for _ in range(num_choices)]
-        self._fields = [_NOTHING] * num_choices
         self.has_usage = False
 
     @classmethod
@@ -78,7 +77,6 @@ class Told:
         if of != tag or not is_known or len(known) != len(positions) or len(known) != num_choices:
             raise _refused("this is not the id of an event of this request")
         told._positions = known
-        told._fields = [str(position) for position in known]
         return told
 
     def line(self, index: int, text: str = "", num_tokens: int = 0, *, ends: bool = False) -> bytes:
@@ -86,7 +84,6 @@ class Told:
         position = self._positions[index]
         position.add(text, num_tokens)
         position.has_ended = ends
-        self._fields[index] = str(position)
         return self._line()
 
     def usage_line(self) -> bytes:
@@ -95,7 +92,7 @@ class Told:
 
     def _line(self, more: str = "") -> bytes:
         whose = f"{self._tag}@{self.fingerprint}" if self.fingerprint else self._tag
-        return f"id: {whose}:{','.join(self._fields)}{more}\n".encode()
+        return f"id: {whose}:{','.join(map(str, self._positions))}{more}\n".encode()
 
     def rest(self) -> Rest:
         """A filter that returns only the part of the answer after this position."""

@@ -7,57 +7,100 @@ import contextlib
 import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 
 from nodes.client.client import Event
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.answers import Answers
+from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError, of_exception, unavailable
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
+from nodes.gateway.guard import connection_of, metrics_of
 from nodes.gateway.models import Mesh
-from nodes.gateway.outbox import Outbox, SlowReaderError
 from nodes.gateway.running import ClientLeftError, Run, started
-from nodes.gateway.shape import Head, Shape, Whole
+from nodes.gateway.shape import Head, Shape, Whole, now_unix
 from nodes.messages import StartedNotice, TokensNotice
 from nodes.service.runtime import first_cause
-from nodes.telemetry.metrics.gateway import RequestMetrics
 
 _OnEvent = Callable[[int, Event], None]
+# A write is small compared with the bound, so that the transport buffers little.
+_WRITE_BYTES: Final = 16_384
+
+
+class SlowReaderError(Exception):
+    """The reader is slower than the stream, and the outbox is full."""
+
+
+class Outbox:
+    """One task fills it, another empties it. max_bytes: the bound, on top of the largest event."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._parts = bytearray()
+        self._largest = 0
+        self._ready = asyncio.Event()
+        self._is_closed = False
+        self._failure: ApiError | None = None
+        self.has_begun = False
+        self.was_dropped = False
+
+    def put(self, event: bytes) -> None:
+        """Add an event. Raises SlowReaderError if too much waits; the rest is dropped then."""
+        self.has_begun = True
+        self._largest = max(self._largest, len(event))
+        if len(self._parts) + len(event) > self._max_bytes + self._largest:
+            self._parts.clear()
+            self.was_dropped = True
+            self.close()
+            raise SlowReaderError
+        self._parts += event
+        self._ready.set()
+
+    def fail(self, error: ApiError, event: bytes) -> None:
+        """End with an error: as a status, or as this event if the stream has begun."""
+        if not self.has_begun:
+            self._failure = error
+        else:
+            self._parts += event
+        self.close()
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._ready.set()
+
+    async def take(self) -> bytes:
+        """Wait for bytes to send; b"" at the end. Raises ApiError on a failure before any byte."""
+        await self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+        taken = bytes(self._parts[:_WRITE_BYTES])
+        del self._parts[:_WRITE_BYTES]
+        if not self._parts and not self._is_closed:
+            self._ready.clear()
+        return taken
 
 
 class Exchange:
     """One request and its answer. answers: what has arrived so far. failure: why the rest is
     missing, or None.
 
-    abort: closes the connection at once. end_connection: closes it after the answer. told: for a
-    stream whose events have ids, the part that its reader has; only the rest is sent.
+    scope: of the HTTP request, whose connection may have to be closed. told: for a stream whose
+    events have ids, the part that its reader has; only the rest is sent.
     """
 
     def __init__(
-        self,
-        mesh: Mesh,
-        job: Job,
-        shape: Shape,
-        run: Run,
-        *,
-        owner: str,
-        created_unix: int,
-        metrics: RequestMetrics,
-        abort: Callable[[], None],
-        end_connection: Callable[[], None],
-        told: Told | None = None,
+        self, mesh: Mesh, job: Job, shape: Shape, run: Run, scope: Scope, told: Told | None = None
     ) -> None:
         self._mesh = mesh
-        self._job = replace(job, options=replace(job.options, user=owner))
+        self._job = job
         self._shape = shape
         self._run = run
-        self._created_unix = created_unix
-        self._metrics = metrics
-        self._abort = abort
-        self._end_connection = end_connection
+        self._created_unix = now_unix()
+        self._metrics = metrics_of(scope)
+        self._connection = connection_of(scope)
         self._told = told
         self._rest = None if told is None else told.rest()
         # Indices of prompts that a target has started.
@@ -67,17 +110,11 @@ class Exchange:
         self.has_told = False
         self.failure: ApiError | None = None
 
-    @property
-    def _seed(self) -> int:
-        seed = self._job.options.seed
-        assert seed is not None
-        return seed
-
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of every answer; a stream without usage reports the seed only here."""
         found = [
             (b"x-request-id", self._run.request_id.encode()),
-            (b"x-airdraft-seed", str(self._seed).encode()),
+            (b"x-airdraft-seed", str(self._job.options.seed).encode()),
         ]
         if names := ", ".join(hint.path for hint in self._job.ignored):
             # Names of fields may hold any characters: JSON escapes them to those a header may have.
@@ -104,15 +141,13 @@ class Exchange:
             self._head(), choices, self.answers.usage.as_json(self._job.options)
         )
 
-    async def stream(
-        self, receive: Receive, send: Send, max_unsent_bytes: int, write_timeout_s: float
-    ) -> None:
+    async def stream(self, receive: Receive, send: Send, limits: GatewayLimits) -> None:
         """Send events as they arrive. Raises ApiError before the first event, and ClientLeftError.
 
-        max_unsent_bytes: what may wait for the reader before the request is dropped.
+        A request is dropped if more than max_unsent_bytes wait for its reader.
         """
         # The transport buffers another write or two.
-        outbox = Outbox(max_unsent_bytes // 2)
+        outbox = Outbox(limits.max_unsent_bytes // 2)
         loop = asyncio.get_running_loop()
         timers: list[asyncio.TimerHandle] = []
         is_over = False
@@ -122,7 +157,7 @@ class Exchange:
             # Until now the outbox's bound detected slow readers. After a failure everything may
             # have been sent before this call, and the connection may serve another request.
             if not is_over:
-                timers.append(loop.call_later(write_timeout_s, self._abort))
+                timers.append(loop.call_later(limits.write_timeout_s, self._connection.abort))
 
         async with started(self._run, self._fill(outbox), receive) as asking:
             asking.add_done_callback(on_filled)
@@ -154,7 +189,7 @@ class Exchange:
             usage = self.answers.usage.as_json(self._job.options)
             outbox.put(self._shape.end(self._head(), usage, self._told))
         except SlowReaderError:
-            self._abort()
+            self._connection.abort()
 
     async def _send(self, outbox: Outbox, send: Send, asking: asyncio.Task[None]) -> None:
         part = await outbox.take()
@@ -170,7 +205,7 @@ class Exchange:
             raise ClientLeftError
         if self.failure is not None:
             # A client must not mistake a stream that failed for a whole one.
-            self._end_connection()
+            self._connection.end_after_this()
         elif asking.done():
             # This raises an internal fault after the last token: the stream gets no end mark then.
             asking.result()

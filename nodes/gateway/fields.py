@@ -9,13 +9,12 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from nodes.client.generation import GenerateOptions, Prompt
+from nodes.client.generation import SEED_BITS, GenerateOptions, Prompt
 from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, NO_RULES, Grammar, LogitBias
 from nodes.engine.rules import LogitRules as Rules
 from nodes.engine.traits import SAMPLING_NAMES, SamplingDefaults
 from nodes.gateway.bodies import Body, Hint, Object, Text, TextOr, compact, refusal, wrong
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.idempotency import SEED_BITS
 from nodes.gateway.tools import Tools
 from nodes.messages import DEFAULT_PRIORITY, MAX_PRIORITY, MAX_STOPS
 from nodes.messages.fingerprint import parts_of
@@ -51,7 +50,6 @@ class Job:
 
     prompts: tuple[Prompt, ...]
     options: GenerateOptions
-    model: str = ""
     stream: bool = False
     include_usage: bool = False
     echo: bool = False
@@ -65,6 +63,9 @@ class Job:
     thinking: str = ""
     has_ids: bool = True
     echoed: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_options(self, **changes: Any) -> Job:
+        return replace(self, options=replace(self.options, **changes))
 
 
 def _bias(found: dict[str, float]) -> dict[str, float]:
@@ -151,11 +152,6 @@ class OpenAiBody(Sampling):
     @property
     def tells_tokens(self) -> bool:
         return self.airdraft is not None and bool(self.airdraft.tokens)
-
-
-def as_openai(body: Sampling) -> dict[str, Any]:
-    """The fields that a body of another API shares with OpenAI's."""
-    return {name: getattr(body, name) for name in Sampling.model_fields}
 
 
 def _rules_of(body: OpenAiBody) -> Rules:
@@ -249,7 +245,6 @@ def job_of(
     return Job(
         prompts=prompts,
         options=options,
-        model=body.model or "",
         stream=streams,
         include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
         user=body.user or "",

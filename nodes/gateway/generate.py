@@ -17,16 +17,15 @@ from nodes.gateway import event_ids, idempotency
 from nodes.gateway.apikeys import ApiKey
 from nodes.gateway.bodies import Hint, parse_json, read
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.counting import CLIENT_LEFT, metrics_of
 from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.exchange import Exchange
 from nodes.gateway.fields import Job, with_sampling
-from nodes.gateway.guard import Headers, abort, end_connection, has_left, key_of, send_error
+from nodes.gateway.guard import CLIENT_LEFT, connection_of, key_of, metrics_of, send_json
 from nodes.gateway.idempotency import Keyed, KeyedRequests
 from nodes.gateway.models import Mesh, Models
 from nodes.gateway.running import ClientLeftError, Running
-from nodes.gateway.shape import Api, new_id, now_unix
+from nodes.gateway.shape import Api, new_id
 from nodes.gateway.tools import in_style
 from nodes.messages import ChatMessage
 from nodes.messages.fingerprint import parts_of
@@ -62,7 +61,7 @@ class Generate:
             await self._answer(scope, receive, send, key, record)
         except ApiError as error:
             record.status = error.status
-            await send_error(error, send)
+            raise
         except (ClientLeftError, ClientDisconnect):
             record.status = CLIENT_LEFT
         finally:
@@ -73,7 +72,7 @@ class Generate:
         self, scope: Scope, receive: Receive, send: Send, key: ApiKey, record: _Record
     ) -> None:
         shared, limits = self._shared, limits_of(self._shared.limits, key)
-        keyed = _keyed(scope, key)
+        keyed, connection = _keyed(scope, key), connection_of(scope)
         async with contextlib.AsyncExitStack() as stack:
             # This comes first, so that the limit of requests also bounds the memory of bodies.
             entered = shared.running.entered(
@@ -82,21 +81,21 @@ class Generate:
             run = stack.enter_context(entered)
             content = await body_of(Request(scope, receive), limits.max_body_bytes)
             body = parse_json(content)
-            api, strict = self._api, shared.strict_fields
-            asked, ignored = read(api.body, body, strict_fields=strict)
+            api = self._api
+            asked, ignored = read(api.body, body, strict_fields=shared.strict_fields)
             job = api.job(asked, ignored, limits)
-            job = _for_model(job, await self._traits(job))
+            owner = f"{key.name}/{job.user}" if job.user else key.name
+            job = _for_model(job.with_options(user=owner), await self._traits(job))
             if keyed is not None and body.get("seed") is None:
-                job = replace(job, options=replace(job.options, seed=keyed.seed))
-            shape = api.shape(job)
+                job = job.with_options(seed=keyed.seed)
             told = _sent_before(scope, keyed, job, content)
             if keyed is not None:
                 under_way = shared.keyed.entered(
                     keyed,
                     scope["path"],
                     content,
-                    lambda: has_left(scope),
-                    end=lambda: abort(scope),
+                    lambda: connection.is_closing,
+                    end=connection.abort,
                     takes_over=bool(_values(scope, event_ids.HEADER)),
                 )
                 await stack.enter_async_context(under_way)
@@ -106,33 +105,19 @@ class Generate:
             record.ignored = job.ignored
             # Free the memory of the body before the answer is generated.
             del body, content
-            # This raises if the mesh is unreachable; the coordinator itself checks the model.
-            await shared.models.served()
-            exchange = record.exchange = Exchange(
-                shared.mesh,
-                job,
-                shape,
-                run,
-                owner=f"{key.name}/{job.user}" if job.user else key.name,
-                created_unix=now_unix(),
-                metrics=metrics_of(scope),
-                abort=lambda: abort(scope),
-                end_connection=lambda: end_connection(scope),
-                told=told,
-            )
+            exchange = Exchange(shared.mesh, job, api.shape(job), run, scope, told)
+            record.exchange = exchange
             if keyed is not None:
                 stack.callback(_remember, exchange, shared.keyed, keyed)
             if job.stream:
-                await exchange.stream(
-                    receive, send, limits.max_unsent_bytes, limits.write_timeout_s
-                )
+                await exchange.stream(receive, send, limits)
             else:
-                await send_whole(await exchange.whole(receive), exchange.headers(), send)
+                await send_json(await exchange.whole(receive), send, exchange.headers())
         record.status = 200 if exchange.failure is None else exchange.failure.status
 
     async def _traits(self, job: Job) -> ModelTraits:
         """The traits of the job's model. Raises ApiError if the body must name a model first."""
-        found = await self._shared.models.traits(job.model)
+        found = await self._shared.models.traits(job.options.model)
         kinds = {(t.tool_style if job.tools is not None else "", t.thinking) for t in found}
         if len(kinds) > 1 and not isinstance(job.prompts[0], str):
             reason = "name one model: the models served here differ in how they call tools or think"
@@ -195,8 +180,7 @@ def _pinned(job: Job, told: Told | None, answered: str) -> Job:
     if not before or job.options.numerics_class:
         return job
     model_hash, numerics_class = parts_of(before)
-    options = replace(job.options, model_hash=model_hash, numerics_class=numerics_class)
-    return replace(job, options=options)
+    return job.with_options(model_hash=model_hash, numerics_class=numerics_class)
 
 
 def _remember(exchange: Exchange, requests: KeyedRequests, keyed: Keyed) -> None:
@@ -263,14 +247,3 @@ async def body_of(request: Request, max_bytes: int) -> bytes:
         if len(body) > max_bytes:
             raise too_large
     return bytes(body)
-
-
-async def send_whole(content: bytes, more: Headers, send: Send) -> None:
-    """Send a JSON answer with additional headers."""
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(content)).encode()),
-        *more,
-    ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": content})

@@ -1,4 +1,5 @@
-"""Wraps all routes: checks host name, origin and API key, adds headers, writes errors."""
+"""Wraps all routes: counts requests, checks host name, origin and API key, adds headers, and writes
+errors."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mesh.errors import KeysError
 from nodes.gateway.apikeys import ANYBODY, ApiKey, ApiKeys
+from nodes.gateway.connection import Connection
 from nodes.gateway.errors import ApiError, internal, unavailable
+from nodes.telemetry.metrics.gateway import GatewayMetrics, RequestMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,9 @@ _SECURITY: Final[Headers] = [
     (b"cache-control", b"no-store"),
 ]
 
+# The status in logs and metrics if a client left before its answer; it is never sent.
+CLIENT_LEFT: Final = 499
+
 
 class Guard:
     """The ASGI application around all routes. allowed_hosts: accepted names in Host; None for any.
@@ -41,6 +47,7 @@ class Guard:
         self,
         app: ASGIApp,
         keys: ApiKeys,
+        metrics: GatewayMetrics,
         *,
         is_open: bool,
         allowed_hosts: Iterable[str] | None,
@@ -48,6 +55,7 @@ class Guard:
     ) -> None:
         self._app = app
         self._keys = keys
+        self._metrics = metrics
         self._is_open = is_open
         self._allowed_hosts = None if allowed_hosts is None else frozenset(allowed_hosts)
         self._allowed_origins = frozenset(origin.encode() for origin in allowed_origins)
@@ -57,12 +65,14 @@ class Guard:
             return
         headers = dict(reversed(scope["headers"]))
         origin = headers.get(b"origin", b"")
-        has_started = False
+        status = CLIENT_LEFT
+        state = scope.setdefault("state", {})
+        request = state["metrics"] = self._metrics.request_started(scope["path"])
 
         async def sending(message: Message) -> None:
-            nonlocal has_started
+            nonlocal status
             if message["type"] == "http.response.start":
-                has_started = True
+                status = message["status"]
                 own = message.get("headers", [])
                 names = {name for name, _ in own}
                 added = [pair for pair in _SECURITY if pair[0] not in names]
@@ -74,14 +84,16 @@ class Guard:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 await self._preflight(origin, headers, sending)
                 return
-            scope.setdefault("state", {})["key"] = self._key_of(scope, headers)
+            state["key"] = self._key_of(scope, headers)
             await self._app(scope, receive, sending)
         except Exception as error:  # noqa: BLE001 - the server behind it would log users' texts
             answer = _answer_to(error)
-            if not has_started:
+            if status == CLIENT_LEFT:
                 await send_error(answer, sending)
             else:
-                abort(scope)
+                connection_of(scope).abort()
+        finally:
+            request.finished(status)
 
     def _check_host(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         """Refuse unknown names in Host: this prevents DNS rebinding by pages of other sites."""
@@ -154,17 +166,22 @@ def _answer_to(error: Exception) -> ApiError:
             return internal(error)
 
 
-async def send_error(error: ApiError, send: Send) -> None:
-    content = error.content()
+async def send_json(content: bytes, send: Send, more: Headers, status: int = 200) -> None:
+    """Send a JSON answer with additional headers."""
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(content)).encode()),
-        *((name.encode(), value.encode()) for name, value in error.headers().items()),
+        *more,
     ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def send_error(error: ApiError, send: Send) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in error.headers().items()]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    await send_json(error.content(), send, headers, error.status)
 
 
 def key_of(scope: Scope, wanted: str) -> ApiKey:
@@ -177,21 +194,12 @@ def key_of(scope: Scope, wanted: str) -> ApiKey:
     return key
 
 
-def abort(scope: Scope) -> None:
-    """Close the connection without waiting for its reader, if the server supports it."""
-    connection = scope.get("state", {}).get("connection")
-    if connection is not None:
-        connection.abort()
+def metrics_of(scope: Scope) -> RequestMetrics:
+    found: RequestMetrics = scope["state"]["metrics"]
+    return found
 
 
-def end_connection(scope: Scope) -> None:
-    """Close the connection once this request has been answered."""
-    connection = scope.get("state", {}).get("connection")
-    if connection is not None:
-        connection.end_after_this()
-
-
-def has_left(scope: Scope) -> bool:
-    """Whether the client is known to have closed its connection."""
-    connection = scope.get("state", {}).get("connection")
-    return connection is not None and connection.is_closing
+def connection_of(scope: Scope) -> Connection:
+    """The connection of a request."""
+    found: Connection = scope["state"]["connection"]
+    return found

@@ -17,11 +17,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nodes.client.generation import SEED_BITS
 from nodes.gateway.errors import ApiError
 
 HEADER: Final = "Idempotency-Key"
-# JSON numbers of this size are exact in every client.
-SEED_BITS: Final = 53
 _ACCEPTED: Final = re.compile(rb"[\x21-\x7e]{1,255}")
 _MAX_REMEMBERED: Final = 10_000
 _REMEMBERED_S: Final = 3600.0

@@ -48,11 +48,11 @@ class ItemReader:
     """Reads one choice as a sequence of items, each of which ends before the next begins."""
 
     def __init__(self, job: Job) -> None:
-        self._readers = Readers(job)
+        self._reader = PartReader(job)
         self.items: list[Item] = []
 
     def read(self, delta: Delta) -> Iterator[Step]:
-        for part in self._readers.parts(delta):
+        for part in self._reader.read(delta):
             kind = REASONING if part.reasoning else CONTENT if part.content else CALL
             if not self.items or part.name or self.items[-1].kind != kind:
                 yield from self._end()
@@ -127,42 +127,31 @@ def items_of(job: Job, whole: Delta) -> list[Item]:
     return reader.items
 
 
-class Readers:
-    """Splits the text of all choices of one answer into parts."""
+class PartReader:
+    """Splits the text of one choice into thoughts, content and calls."""
 
     def __init__(self, job: Job) -> None:
-        self._style = job.tool_style
-        self._names = job.tools.names if job.tools is not None else frozenset()
-        self._thinking = job.thinking
-        self._by_choice: dict[int, tuple[ThinkingReader | None, CallReader | None]] = {}
+        names = job.tools.names if job.tools is not None else frozenset()
+        self._thoughts = ThinkingReader(job.thinking) if job.thinking else None
+        self._calls = CallReader(job.tool_style, names) if job.tool_style else None
 
-    def parts(self, delta: Delta) -> list[Part]:
-        """The parts that a piece of a choice's text adds."""
-        if delta.index not in self._by_choice:
-            self._by_choice[delta.index] = self._new()
-        thoughts, calls = self._by_choice[delta.index]
+    @property
+    def num_calls(self) -> int:
+        """The number of calls that have begun."""
+        return 0 if self._calls is None else self._calls.num_calls
+
+    def read(self, delta: Delta) -> Iterator[Part]:
+        """Yield the parts that a piece of the text adds."""
         is_last = delta.finish_reason is not None
-        content, parts = delta.text, list[Part]()
-        if thoughts is not None:
-            reasoning, content = thoughts.read(delta.text, is_last=is_last)
+        content = delta.text
+        if self._thoughts is not None:
+            reasoning, content = self._thoughts.read(delta.text, is_last=is_last)
             if reasoning:
-                parts.append(Part(reasoning=reasoning))
-        if calls is not None:
-            parts += calls.read(content, is_last=is_last)
+                yield Part(reasoning=reasoning)
+        if self._calls is not None:
+            yield from self._calls.read(content, is_last=is_last)
         elif content:
-            parts.append(Part(content=content))
-        return parts
-
-    def num_calls(self, index: int) -> int:
-        """The number of calls that a choice has begun."""
-        _, calls = self._by_choice.get(index, (None, None))
-        return 0 if calls is None else calls.num_calls
-
-    def _new(self) -> tuple[ThinkingReader | None, CallReader | None]:
-        return (
-            ThinkingReader(self._thinking) if self._thinking else None,
-            CallReader(self._style, self._names) if self._style else None,
-        )
+            yield Part(content=content)
 
 
 class _At(Enum):

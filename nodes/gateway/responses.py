@@ -7,7 +7,6 @@ Source: OpenAI's API reference, Responses and their streaming events.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field
@@ -19,17 +18,16 @@ from nodes.gateway.bodies import (
     Object,
     Text,
     TextOr,
+    declared,
     need,
-    read,
     refusal,
-    renamed,
     text_of,
     wrong,
 )
-from nodes.gateway.chat import ChatBody, job_of_chat
+from nodes.gateway.chat import job_as_chat
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
-from nodes.gateway.fields import Job, Sampling, as_openai
+from nodes.gateway.fields import Job, Sampling
 from nodes.gateway.reading import CALL, CONTENT, Item, ItemShape, Step
 from nodes.gateway.shape import Api, Head, call_id, named_event
 from nodes.gateway.tools import call_json, named_json, tool_json
@@ -153,13 +151,7 @@ _NAMES: Final = (
 
 
 def _job(body: ResponsesBody, ignored: tuple[Hint, ...], limits: GatewayLimits) -> Job:
-    asked = _as_chat(body)
-    try:
-        chat, _ = read(ChatBody, asked)
-        job = job_of_chat(chat, ignored, limits)
-    except ApiError as error:
-        raise renamed(error, _NAMES) from error
-    return replace(job, has_ids=False, echoed=_echoed(body))
+    return job_as_chat(_as_chat(body), ignored, limits, _NAMES, echoed=_echoed(body))
 
 
 def _as_chat(body: ResponsesBody) -> dict[str, Any]:
@@ -173,7 +165,7 @@ def _as_chat(body: ResponsesBody) -> dict[str, Any]:
         messages += _messages_of(body.input)
     chosen = body.tool_choice
     return {
-        **as_openai(body),
+        **declared(body, Sampling),
         "messages": messages,
         "max_completion_tokens": body.max_output_tokens,
         "response_format": _response_format(body.text),
@@ -227,7 +219,7 @@ def _echoed(body: ResponsesBody) -> dict[str, Any]:
             fields |= {"name": found.name, "schema": found.schema_, "strict": found.strict}
     chosen: Any = body.tool_choice or "auto"
     if isinstance(chosen, ResponsesNamedTool):
-        chosen = {"type": chosen.type, "name": chosen.name}
+        chosen = declared(chosen)
     return {
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,
@@ -235,14 +227,7 @@ def _echoed(body: ResponsesBody) -> dict[str, Any]:
         "text": {"format": fields},
         "tool_choice": chosen,
         "tools": [
-            {
-                "type": tool.type,
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": tool.parameters,
-                "strict": tool.strict is not False,
-            }
-            for tool in body.tools or ()
+            {**declared(tool), "strict": tool.strict is not False} for tool in body.tools or ()
         ],
     }
 

@@ -77,9 +77,9 @@ def _listen_of(bound: socket.socket) -> str:
 
 
 async def serve_beside(
-    client: Client, config: GatewayConfig, on_started: Callable[[str], None]
+    client: Client, config: GatewayConfig, bound: socket.socket, on_started: Callable[[str], None]
 ) -> None:
-    """Serve the mesh that `client` has joined, in its own process."""
+    """Serve the mesh that `client` has joined, in its own process. bound: from reserve()."""
     raise_file_limit()
-    server = HttpServer(client, config, keyring(config.keys).directory)
+    server = HttpServer(client, config, keyring(config.keys).directory, bound)
     await server.serve(lambda: on_started(server.url))

@@ -13,14 +13,11 @@ from typing import Any, Final
 
 import uvicorn
 
-from mesh.endpoints import is_loopback
-from mesh.errors import KeysError
 from nodes.config.settings import ConfigError
-from nodes.gateway.apikeys import FILE_NAME, ApiKeys
+from nodes.gateway.address import admits_anybody, bound_to, is_at_home, keys_of, listen_errors
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayConfig, address_of, names
 from nodes.gateway.connection import Connection
-from nodes.gateway.counting import Counted
 from nodes.gateway.errors import stopping
 from nodes.gateway.guard import Guard
 from nodes.gateway.models import Mesh
@@ -33,12 +30,9 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 # Open files of this process besides clients' connections: refused connections, the link, key files.
 _OTHER_FILES: Final = 64
 _LEAST_CONNECTIONS: Final = 16
+_BACKLOG: Final = 2048
 # asyncio's message when it has no file descriptor left and stops accepting for a second.
 _NO_FILES: Final = "socket.accept() out of system resource"
-
-
-class ListenError(OSError):
-    """The address cannot be bound; the text names it and the reason."""
 
 
 class _Server(uvicorn.Server):
@@ -59,14 +53,13 @@ class HttpServer:
         keys_directory: Path,
         bound: socket.socket | None = None,
     ) -> None:
-        """bound: a socket that already listens at the configured address; None binds one.
+        """bound: a socket at the configured address; None binds one.
 
         Raises ConfigError or KeysError.
         """
-        host, port = address_of(config.listen)
-        at_home = is_loopback(f"tcp://{f'[{host}]' if ':' in host else host}:{port}")
-        path = Path(config.apikeys) if config.apikeys else keys_directory / FILE_NAME
-        keys = ApiKeys(path, config.api_key)
+        host, _ = self._address = address_of(config.listen)
+        at_home = is_at_home(config)
+        keys = keys_of(config, keys_directory)
         is_open = admits_anybody(keys, config, at_home=at_home)
         self._limits = config.limits
         self.max_connections = connections_allowed(config.limits.max_connections)
@@ -82,13 +75,14 @@ class HttpServer:
         guarded = Guard(
             self.gateway.router(),
             keys,
+            self.gateway.metrics,
             is_open=is_open,
             allowed_hosts=hosts or None,
             allowed_origins=names(config.cors_origins),
         )
         self._server: _Server | None = None
         self._uvicorn = uvicorn.Config(
-            Counted(guarded, self.gateway.metrics),
+            guarded,
             http=self._protocol(config),
             ws="none",
             lifespan="off",
@@ -104,7 +98,6 @@ class HttpServer:
             timeout_graceful_shutdown=_CLOSING_S,
         )
         self._uvicorn.load()
-        self._address = host, port
         self._given = bound
         self._scheme = "https" if config.tls_cert else "http"
         self.url = ""
@@ -129,8 +122,10 @@ class HttpServer:
         """
         server = self._server = _Server(self._uvicorn)
         asyncio.get_running_loop().set_exception_handler(_on_fault)
-        with self._given or _bound(*self._address) as bound:
-            host = self._address[0]
+        host, port = self._address
+        with self._given or bound_to(host, port) as bound:
+            with listen_errors(host, port):
+                bound.listen(_BACKLOG)
             shown = f"[{host}]" if ":" in host else host
             self.url = f"{self._scheme}://{shown}:{bound.getsockname()[1]}/v1"
             serving = asyncio.create_task(server.serve(sockets=[bound]))
@@ -174,40 +169,3 @@ def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         logger.warning("new connections have to wait: %s", context.get("exception"))
     else:
         loop.default_exception_handler(context)
-
-
-def admits_anybody(keys: ApiKeys, config: GatewayConfig, *, at_home: bool) -> bool:
-    """Whether requests need no key: on loopback, if no setting needs keys and no key file exists.
-
-    at_home: whether the gateway listens on loopback. Raises KeysError if keys are needed and none
-    exist.
-    """
-    needing = [
-        (not at_home, f"listen = {config.listen!r}", "listen on loopback"),
-        (bool(config.allowed_hosts), "allowed_hosts", "leave it out"),
-        (bool(config.cors_origins), "cors_origins", "leave it out"),
-        (config.require_keys, "require_keys", "leave it out"),
-        (bool(config.apikeys), "apikeys", "leave it out"),
-        (bool(config.api_key), "api_key", "leave it out"),
-        (keys.are_needed(), "the file itself", "remove it"),
-    ]
-    reason = next(((setting, remedy) for is_so, setting, remedy in needing if is_so), None)
-    if reason is None:
-        return True
-    if keys.is_empty():
-        setting, remedy = reason
-        raise KeysError(
-            f"{keys.path} has no API keys, but {setting} needs some: "
-            f"run `airdraft apikeys add NAME`, give a key with --api-key, or {remedy}"
-        )
-    return False
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise ListenError(
-            f"cannot serve HTTP on {host}:{port}: {error.strerror or error}; choose another address"
-        ) from error

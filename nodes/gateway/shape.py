@@ -20,6 +20,8 @@ from nodes.gateway.fields import Job
 
 DONE: Final = b"data: [DONE]\n\n"
 VERSION: Final = version("airdraft")
+# json.dumps() would make an encoder for each event.
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,14 @@ def now_unix() -> int:
     return int(time.time())
 
 
+def encoded(value: dict[str, Any]) -> bytes:
+    """A value as JSON in ASCII."""
+    return _ENCODER.encode(value).encode()
+
+
 def named_event(kind: str, data: dict[str, Any]) -> bytes:
     """A server-sent event with a name."""
-    text = json.dumps(data, separators=(",", ":"))
-    return f"event: {kind}\ndata: {text}\n\n".encode()
+    return f"event: {kind}\ndata: ".encode() + encoded(data) + b"\n\n"
 
 
 def call_id(head: Head, choice: int, number: int) -> str:
@@ -119,43 +125,39 @@ class Api:
 
 
 class ChunkWriter:
-    """Writes the chunks of one answer; the part that is the same in all is written once."""
+    """Writes the events of an answer in choices: that of completions and of chats."""
 
     def __init__(self, kind: str, job: Job) -> None:
         self._kind = kind
         self._job = job
-        self._tail = b'],"usage":null}\n\n' if job.include_usage else b"]}\n\n"
-        self._prefix = b""
+        self._head = b""
 
-    def choice(self, head: Head, choice: str, tokens: Sequence[ScoredToken] = ()) -> bytes:
-        """An event with one choice, given as JSON. tokens: added if the body asked for them."""
-        told = tokens if self._job.tells_tokens else ()
-        if not self._prefix:
-            self._prefix = self._start(head) + b',"choices":['
-        content = choice.encode()
-        if told:
-            rows = json.dumps([_row(token) for token in told], separators=(",", ":"))
-            content += b'],"airdraft":{"tokens":' + rows.encode() + b"}" + self._tail[1:]
-        else:
-            content += self._tail
-        return self._prefix + content
+    def choice(
+        self, head: Head, choice: dict[str, Any], tokens: Sequence[ScoredToken] = ()
+    ) -> bytes:
+        """An event with one choice. tokens: added if the body asked for them."""
+        more: dict[str, Any] = {}
+        if tokens and self._job.tells_tokens:
+            more["airdraft"] = {"tokens": [_row(token) for token in tokens]}
+        if self._job.include_usage:
+            more["usage"] = None
+        return self._event(head, [choice], **more)
 
     def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
         """The end mark, after the usage if it was requested and not sent before."""
         if not self._job.include_usage or (told is not None and told.has_usage):
             return DONE
-        text = json.dumps(usage, separators=(",", ":"))
         line = b"" if told is None else told.usage_line()
-        return (
-            line + self._start(head) + b',"choices":[],"usage":' + text.encode() + b"}\n\n" + DONE
-        )
+        return line + self._event(head, [], usage=usage) + DONE
 
     def failed(self, error: ApiError) -> bytes:
         return error.event()
 
-    def _start(self, head: Head) -> bytes:
-        text = json.dumps(head.as_json(self._kind), separators=(",", ":"))
-        return b"data: " + text.removesuffix("}").encode()
+    def _event(self, head: Head, choices: list[dict[str, Any]], **more: Any) -> bytes:
+        if not self._head:
+            # It is the same in all events, so it is written once.
+            self._head = b"data: " + encoded(head.as_json(self._kind)).removesuffix(b"}")
+        return self._head + b"," + encoded({"choices": choices, **more})[1:] + b"\n\n"
 
 
 def _row(token: ScoredToken) -> list[object]:
@@ -172,4 +174,4 @@ def whole_body(
     head: Head, kind: str, choices: list[dict[str, Any]], usage: dict[str, object]
 ) -> bytes:
     body = {**head.as_json(kind), "choices": choices, "usage": usage}
-    return json.dumps(body, separators=(",", ":")).encode()
+    return encoded(body)

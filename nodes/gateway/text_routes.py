@@ -20,8 +20,8 @@ from nodes.gateway.chat import ChatBody, MessageBody, job_of_chat
 from nodes.gateway.completions import Prompts, TokenIds, prompts_of
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import of_exception
-from nodes.gateway.generate import Shared, body_of, limits_of, send_whole
-from nodes.gateway.guard import key_of
+from nodes.gateway.generate import Shared, body_of, limits_of
+from nodes.gateway.guard import key_of, send_json
 from nodes.gateway.running import started
 from nodes.gateway.shape import new_id
 from nodes.gateway.tools import ToolList
@@ -157,7 +157,7 @@ async def _detokenize(body: DetokenizeBody, asking: Asking) -> dict[str, Any]:
 
 async def _count_tokens(body: CountTokensBody, asking: Asking) -> dict[str, Any]:
     job = MESSAGES.job(body, (), asking.limits)
-    options = replace(asking.options(job.model), tools=job.options.tools)
+    options = replace(asking.options(job.options.model), tools=job.options.tools)
     found = await asking.read(job.prompts[0], options, TOKENS)
     return {"input_tokens": len(found.prompt_token_ids)}
 
@@ -208,7 +208,7 @@ class Read:
                 if run.ended_by is not None:
                     raise run.ended_by
                 return
-            await send_whole(task.result(), [(b"x-request-id", request_id.encode())], send)
+            await send_json(task.result(), send, [(b"x-request-id", request_id.encode())])
 
     async def _answer(self, body: Body, asking: Asking) -> bytes:
         """Raises ApiError."""

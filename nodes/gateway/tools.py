@@ -128,9 +128,10 @@ CallList = Annotated[list[ToolCall], Field(max_length=_MAX_TOOLS, fail_fast=True
 def tool_json(
     name: str, description: str | None, parameters: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """A tool in the form of chat completions."""
-    function = {"name": name, "description": description, "parameters": parameters}
-    return {"type": "function", "function": function}
+    """A tool in the form of chat completions and of the model's prompt."""
+    fields = {"description": description, "parameters": parameters}
+    known = {field: value for field, value in fields.items() if value is not None}
+    return {"type": "function", "function": {"name": name, **known}}
 
 
 def named_json(name: str) -> dict[str, Any]:
@@ -138,8 +139,8 @@ def named_json(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
 
-def call_json(call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    """A call in the form of chat completions."""
+def call_json(call_id: str, name: str, arguments: Any) -> dict[str, Any]:
+    """A call in the form of chat completions, or of chat templates if the arguments are parsed."""
     function = {"name": name, "arguments": arguments}
     return {"id": call_id, "type": "function", "function": function}
 
@@ -165,19 +166,14 @@ def tools_of(
     if name and name not in names:
         raise wrong("tool_choice.function.name", f"no tool has the name {name}")
     return Tools(
-        tuple(map(_for_prompt, tools)),
+        tuple(
+            tool_json(tool.function.name, tool.function.description, tool.function.parameters)
+            for tool in tools
+        ),
         is_required=bool(name) or choice == "required",
         name=name,
         parallel=parallel,
     )
-
-
-def _for_prompt(tool: Tool) -> dict[str, Any]:
-    """The fields of a tool that the model's prompt contains."""
-    function = tool.function
-    fields = {"description": function.description, "parameters": function.parameters}
-    known = {name: value for name, value in fields.items() if value is not None}
-    return {"type": "function", "function": {"name": function.name, **known}}
 
 
 def for_template(tools: Tools | None, fields: Mapping[int, dict[str, Any]]) -> str:
@@ -193,14 +189,7 @@ def for_template(tools: Tools | None, fields: Mapping[int, dict[str, Any]]) -> s
 def call_fields(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
     """Calls in the form of chat templates."""
     return [
-        {
-            "id": call.id or "",
-            "type": "function",
-            "function": {
-                "name": call.function.name,
-                "arguments": _read(call.function.arguments),
-            },
-        }
+        call_json(call.id or "", call.function.name, _read(call.function.arguments))
         for call in calls
     ]
 

@@ -127,9 +127,16 @@ def _publish(ring: Keyring) -> None:
 
 
 async def run_target(
-    config: TargetConfig, *, parent: Parent | None = None, progress: Progress | None = None
+    config: TargetConfig,
+    *,
+    parent: Parent | None = None,
+    progress: Progress | None = None,
+    on_ready: Callable[[str], None] = lambda _endpoint: None,
 ) -> None:
-    """Load the model, join and serve until cancelled or until the parent is gone."""
+    """Load the model, join and serve until cancelled or until the parent is gone.
+
+    on_ready: gets the coordinator's endpoint once the node without a parent has joined.
+    """
     from nodes.engine.grammar import Grammars
     from nodes.target.embedding import EmbeddingNode
     from nodes.target.node import TargetNode
@@ -148,7 +155,7 @@ async def run_target(
                 stack.enter_context(contextlib.closing(opened))
                 transport = _connected(stack, config, endpoint, keys)
                 embedding = EmbeddingNode(transport, opened, **_joining(config, endpoint))
-                await _serve(embedding, parent, gone)
+                await _serve(embedding, parent, gone, lambda: on_ready(endpoint))
                 return
             if isinstance(opened, OpenedReplay) and opened.model.config.draft:
                 raise ConfigError(
@@ -170,13 +177,20 @@ async def run_target(
                 grammars=Grammars(tokenizer, opened.model.info, check),
                 **_joining(config, endpoint),
             )
-            await _serve(node, parent, gone)
+            await _serve(node, parent, gone, lambda: on_ready(endpoint))
 
 
 async def run_draft(
-    config: DraftConfig, *, parent: Parent | None = None, progress: Progress | None = None
+    config: DraftConfig,
+    *,
+    parent: Parent | None = None,
+    progress: Progress | None = None,
+    on_ready: Callable[[str], None] = lambda _endpoint: None,
 ) -> None:
-    """Load the model, join and serve until cancelled or until the parent is gone."""
+    """Load the model, join and serve until cancelled or until the parent is gone.
+
+    on_ready: gets the coordinator's endpoint once the node without a parent has joined.
+    """
     from nodes.draft.node import DraftNode
     from nodes.draft.state import DraftState
     from nodes.engine.grammar import Grammars
@@ -205,7 +219,7 @@ async def run_draft(
             transport = _connected(stack, config, endpoint, keys)
             joining = _joining(config, endpoint)
             node = DraftNode(transport, state, model.info, opened.costs, **joining)
-            await _serve(node, parent, gone)
+            await _serve(node, parent, gone, lambda: on_ready(endpoint))
 
 
 def _connected(
@@ -264,13 +278,15 @@ async def _opened(work: Callable[[], T], gone: asyncio.Future[Any]) -> T:
 
 
 async def _serve(
-    node: TargetNode | EmbeddingNode | DraftNode, parent: Parent | None, gone: asyncio.Future[Any]
+    node: TargetNode | EmbeddingNode | DraftNode,
+    parent: Parent | None,
+    gone: asyncio.Future[Any],
+    on_ready: Callable[[], None],
 ) -> None:
     """Run a node until it ends or its parent is gone."""
     serving = asyncio.ensure_future(node.run())
-    tasks = [serving]
-    if parent is not None:
-        tasks.append(asyncio.ensure_future(_report_joined(node, parent)))
+    on_joined = on_ready if parent is None else parent.joined
+    tasks = [serving, asyncio.ensure_future(_report_joined(node, on_joined))]
     try:
         async with Manager(environment()).attending(lambda: node.is_joined, node.is_well):
             await asyncio.wait({serving, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -282,9 +298,11 @@ async def _serve(
         serving.result()
 
 
-async def _report_joined(node: TargetNode | EmbeddingNode | DraftNode, parent: Parent) -> None:
+async def _report_joined(
+    node: TargetNode | EmbeddingNode | DraftNode, on_joined: Callable[[], None]
+) -> None:
     is_joined = node.is_joined
     while not is_joined:
         await asyncio.sleep(_POLL_S)
         is_joined = node.is_joined
-    parent.joined()
+    on_joined()

@@ -54,6 +54,7 @@ def test_a_node_that_an_operator_sent_away_is_not_to_be_started_again(
             wait_until(lambda: commands.run(*ask).returncode == 0)
             _, errors = node.communicate(timeout=LIMIT_S)
             assert node.returncode == 79
-            (line,) = errors.splitlines()
+            ready, line = errors.splitlines()
+            assert " is ready" in ready
             assert "by an operator" in line
         stopped(coordinator)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 from dataclasses import asdict
+from pathlib import Path
 
 import httpx
 import pytest
@@ -112,3 +114,25 @@ def test_serve_takes_the_options_that_other_servers_have(commands: Commands) -> 
     (line,) = without_warnings(done.stderr)
     assert "nowhere.invalid" in line
     assert done.returncode != 0
+
+
+def test_a_mesh_that_runs_there_is_named_before_models_are_looked_for(
+    commands: Commands, tmp_path: Path
+) -> None:
+    options = ("--listen", f"ipc://{tmp_path}/mesh", "--http", "off")
+    with commands.started("up", "--model", "toy:1", "--draft", "none", *options) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        done = commands.run("up", "--model", "nothing", *options)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("error: a mesh already runs on this machine")
+
+
+def test_an_address_that_is_taken_is_named_before_models_are_looked_for(
+    commands: Commands,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        done = commands.run("serve", "nothing", "--port", port)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"cannot serve HTTP on 127.0.0.1:{port}: Address already in use" in done.stderr

@@ -10,8 +10,7 @@ import click
 from nodes.api import Options, SyncClient
 from nodes.cli.chat.conversation import CommandError, Conversation
 from nodes.cli.chat.terminal import Terminal, use_readline
-from nodes.cli.connection import connect_option
-from nodes.cli.options import GammaType, keys_option, sampling_options
+from nodes.cli.options import GammaType, connect_option, keys_option, sampling_options
 from nodes.service.runtime import set_up_logging
 
 _MAX_TOKENS = 512
@@ -71,7 +70,7 @@ def chat_command(**values: Any) -> None:
         use_readline()
     terminal = Terminal(
         conversation,
-        lambda: SyncClient(values["connect"], key=values["keys"], on_waiting=terminal.waits),
+        lambda: SyncClient(values["connect"] or "", key=values["keys"], on_waiting=terminal.waits),
         stdin=sys.stdin,
         stdout=sys.stdout,
         stderr=sys.stderr,

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-import nodes.client.client
+import nodes.client.inbox
+import nodes.client.retry
 from mesh.messages import Bye, Hello, Welcome
 from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions
@@ -299,7 +300,7 @@ async def test_a_request_ends_by_its_limit_whatever_its_coordinators_do() -> Non
 
 
 async def test_a_question_that_is_not_answered_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nodes.client.client, "QUESTION_LIMIT_S", 0.05)
+    monkeypatch.setattr(nodes.client.inbox, "QUESTION_LIMIT_S", 0.05)
     async with scripted() as (made, _):
         with pytest.raises(RequestFailedError, match="gave no answer within"):
             await made.client.nodes()

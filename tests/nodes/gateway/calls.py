@@ -12,7 +12,6 @@ from starlette.types import ASGIApp, Message
 from nodes.gateway.apikeys import SCOPES, ApiKey, ApiKeys, digest
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.counting import Counted
 from nodes.gateway.guard import Guard
 from tests.nodes.gateway.fake_mesh import FakeMesh
 
@@ -149,8 +148,8 @@ def gateway_of(mesh: FakeMesh, **limits: Any) -> Gateway:
 def open_app(gateway: Gateway, folder: Path = Path("/nonexistent"), **changes: Any) -> ASGIApp:
     """The whole application, as on loopback without a file of keys."""
     settings: dict[str, Any] = {"is_open": True, "allowed_hosts": ("localhost",), **changes}
-    guarded = Guard(gateway.router(), ApiKeys(folder / "apikeys.toml"), **settings)
-    return Counted(guarded, gateway.metrics)
+    keys = ApiKeys(folder / "apikeys.toml")
+    return Guard(gateway.router(), keys, gateway.metrics, **settings)
 
 
 def app_of(mesh: FakeMesh, **limits: Any) -> ASGIApp:

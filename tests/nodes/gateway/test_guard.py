@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from nodes.gateway.apikeys import ANYBODY, ApiKey, ApiKeys, digest
 from nodes.gateway.errors import ApiError
 from nodes.gateway.guard import Guard, key_of
+from nodes.telemetry.metrics.gateway import GatewayMetrics
 from tests.nodes.gateway.calls import Call, call, get
 
 
@@ -33,7 +34,7 @@ class Inner:
 
 def guard(inner: Inner, tmp_path: Path, **changes: Any) -> Guard:
     settings: dict[str, Any] = {"is_open": True, "allowed_hosts": ("localhost", "::1"), **changes}
-    return Guard(inner, ApiKeys(tmp_path / "apikeys.toml"), **settings)
+    return Guard(inner, ApiKeys(tmp_path / "apikeys.toml"), GatewayMetrics([]), **settings)
 
 
 async def test_where_keys_are_needed_health_check_and_page_alone_go_without(

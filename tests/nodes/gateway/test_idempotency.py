@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
+from nodes.client.generation import SEED_BITS
 from nodes.gateway.errors import ApiError
-from nodes.gateway.idempotency import SEED_BITS, Keyed, KeyedRequests, of_headers
+from nodes.gateway.idempotency import Keyed, KeyedRequests, of_headers
 from tests.nodes.gateway.fake_mesh import Clock
 
 KEYED = Keyed("ann", "k")

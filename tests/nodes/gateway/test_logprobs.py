@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from nodes.gateway.answers import ScoredToken
-from nodes.gateway.logprobs import CompletionLogprobs, chat_logprobs
+from nodes.gateway.chat import chat_logprobs
+from nodes.gateway.completions import CompletionLogprobs
 from tests.nodes.gateway.fake_mesh import scored
 
 

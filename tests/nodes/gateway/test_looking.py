@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nodes.client.client import RequestFailedError
-from nodes.gateway.looking import Looking
+from nodes.gateway.models import Looking
 from nodes.telemetry.status import Status, encode_status
 from tests.nodes.gateway.calls import get, keyed_app
 from tests.nodes.gateway.fake_mesh import Clock, FakeMesh

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.gateway.outbox import Outbox, SlowReaderError
+from nodes.gateway.exchange import Outbox, SlowReaderError
 
 
 async def everything(outbox: Outbox) -> list[bytes]:

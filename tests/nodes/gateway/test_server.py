@@ -13,9 +13,10 @@ import pytest
 from mesh.errors import KeysError
 from nodes.client.client import RequestFailedError
 from nodes.config.settings import ConfigError
+from nodes.gateway.address import ListenError
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.gateway.config import GatewayConfig
-from nodes.gateway.server import HttpServer, ListenError, connections_allowed
+from nodes.gateway.server import HttpServer, connections_allowed
 from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh, started, text_answer, tokens
 from tests.nodes.gateway.served import connected, port_of, request, serving, talking
 
