@@ -10,11 +10,8 @@ from pathlib import Path
 import click
 
 from bench.chaos.command import chaos
-from bench.chaos.detect_command import detect
-from bench.chaos.endurance.commands import COMMANDS as ENDURANCE
+from bench.chaos.endurance.command import COMMANDS as ENDURANCE
 from bench.chaos.links.command import COMMANDS as LINK_COMMANDS
-from bench.chaos.rolling.command import rolling_command
-from bench.chaos.up_command import up_command
 from bench.clients.command import clients_command
 from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
@@ -153,20 +150,17 @@ def hostile_requests(schemas: int, words: bool) -> None:
     """
     import asyncio
 
+    from bench.harness.report import conclude, note
     from bench.hostile.requests import run_hostile
     from bench.hostile.words import ask_words
     from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
     from nodes.config.settings import environment
 
-    faults: list[str] = []
+    found = []
     if words:
         model = Catalog(default_cache_dir(environment())).ensure(DEFAULT_DRAFT)
-        faults = asyncio.run(ask_words(model, click.echo))
-    found = asyncio.run(run_hostile(schemas, lambda line: click.echo(line, err=True)))
-    for line in [*found.lines(), *(f"FAULT: {fault}" for fault in faults)]:
-        click.echo(line)
-    if found.faults or faults:
-        sys.exit(1)
+        found.append(asyncio.run(ask_words(model, click.echo)))
+    conclude(*found, asyncio.run(run_hostile(schemas, note)))
 
 
 @bench.command("two-machines")
@@ -334,9 +328,6 @@ def memory() -> None:
 
 
 bench.add_command(chaos)
-chaos.add_command(detect)
-chaos.add_command(rolling_command)
-chaos.add_command(up_command)
 for chaos_command in (*LINK_COMMANDS, *ENDURANCE):
     chaos.add_command(chaos_command)
 bench.add_command(distill)

@@ -15,7 +15,7 @@ from bench.emulate import prediction
 from bench.emulate.cell import Cell, Contention, CountersOf, Shares, Station, Turns
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.proxy import SEGMENT_BYTES
-from bench.emulate.tun import HUB
+from bench.harness.places import HUB
 
 RATIOS = (1, 4, 10)
 BATCH_BYTES = 6 * SEGMENT_BYTES

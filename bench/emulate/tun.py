@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from bench.emulate.cell import Cell, Counters, CountersOf, Direction
 from bench.emulate.relay import address
+from bench.harness.places import HUB
 from bench.netns import NamespacesError, inside, ip, namespaces
 
-HUB = "hub"
 MTU = 1400
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 _STOP_LIMIT_S = 5.0

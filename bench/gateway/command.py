@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import asyncio
 
 import click
+
+from bench.harness.report import conclude
 
 
 @click.group("gateway")
@@ -30,9 +32,7 @@ def fuzz(examples: int) -> None:
     """
     from bench.gateway.fuzz import run_fuzz
 
-    findings = run_fuzz(examples)
-    click.echo(str(findings))
-    sys.exit(1 if findings.faults else 0)
+    conclude(run_fuzz(examples))
 
 
 @gateway.command("idle")
@@ -46,7 +46,7 @@ def idle(streams: int) -> None:
     Example:
       python -m bench gateway idle --streams 1000
     """
-    from bench.gateway.idle import run_idle
+    from bench.gateway.steady import run_idle
 
     click.echo(str(run_idle(streams)))
 
@@ -61,7 +61,7 @@ def cost(streams: str, tokens: int) -> None:
     Example:
       python -m bench gateway cost --streams 16
     """
-    from bench.gateway.cost import run_cost
+    from bench.gateway.steady import run_cost
 
     for part in streams.split(","):
         click.echo(str(run_cost(int(part), tokens)))
@@ -80,11 +80,9 @@ def disconnect(clients: int, *, pair: bool) -> None:
       python -m bench gateway disconnect --clients 200
     """
     from bench.gateway.disconnect import run_disconnect
-    from bench.gateway.meshes import TOYS
+    from bench.harness.up import TOYS
 
-    leaks = run_disconnect(clients, arguments=() if pair else TOYS)
-    click.echo(str(leaks))
-    sys.exit(1 if leaks.faults else 0)
+    conclude(run_disconnect(clients, arguments=() if pair else TOYS))
 
 
 @gateway.command("schema")
@@ -100,9 +98,7 @@ def schema(texts: int) -> None:
     """
     from bench.gateway.schemas import run_schema
 
-    found = run_schema(texts)
-    click.echo(str(found))
-    sys.exit(1 if found.faults else 0)
+    conclude(run_schema(texts))
 
 
 @gateway.command("overhead")
@@ -147,8 +143,7 @@ def canary(*, pair: bool) -> None:
       python -m bench gateway canary --pair
     """
     from bench.gateway.canary import run_canary
-    from nodes.catalog import DEFAULT_DRAFT
+    from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 
-    search = run_canary((), DEFAULT_DRAFT) if pair else run_canary()
-    click.echo(str(search))
-    sys.exit(1 if search.faults else 0)
+    models = (DEFAULT_TARGET, DEFAULT_DRAFT) if pair else ()
+    conclude(asyncio.run(run_canary(*models)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
 import time
 from collections import Counter
@@ -13,7 +12,9 @@ from typing import Final
 
 import httpx
 
-from bench.gateway.meshes import TOYS, Up, up
+from bench.harness.http import COMPLETIONS, request_of
+from bench.harness.report import Findings, counts
+from bench.harness.up import TOYS, Up, up
 from nodes.cli.connection import with_client
 from nodes.client.client import Client
 
@@ -27,49 +28,39 @@ _CHECK: Final = {"prompt": "still here", "max_tokens": 24, "temperature": 0}
 
 
 @dataclass(slots=True)
-class Leaks:
+class Leaks(Findings):
     """Findings. freed_s: seconds from each group's last disconnect until no node had a stream."""
 
     points: Counter[str] = field(default_factory=Counter)
     freed_s: list[float] = field(default_factory=list)
     most_streams: int = 0
-    faults: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        counts = ", ".join(f"{point}: {self.points[point]}" for point in POINTS)
-        return (
-            f"{self.points.total()} disconnects ({counts}) in groups of {_AT_A_TIME}, up to "
-            f"{self.most_streams} streams at once: freed after {max(self.freed_s):.3f} s at most, "
-            f"{len(self.faults)} faults{''.join(f'{chr(10)}  {f}' for f in self.faults)}"
-        )
+    def summary(self) -> list[str]:
+        return [
+            f"{self.points.total()} disconnects ({counts(self.points)}) in groups of {_AT_A_TIME}, "
+            f"up to {self.most_streams} streams at once: freed after {max(self.freed_s):.3f} s at "
+            f"most"
+        ]
 
 
 def run_disconnect(num_clients: int, seed: int = 1, arguments: tuple[str, ...] = TOYS) -> Leaks:
     """Disconnect num_clients clients. arguments: those of `airdraft up` for the mesh."""
+    leaks, source = Leaks(), random.Random(seed)
     with up(*arguments, AIRDRAFT_LIMITS__MAX_CONCURRENT_PER_KEY="256") as mesh:
-        return asyncio.run(_measure(mesh, num_clients, random.Random(seed)))
 
+        async def work(client: Client) -> None:
+            expected = await _text(mesh)
+            names = {node.node for node in (await client.nodes()).nodes}
+            for done in range(0, num_clients, _AT_A_TIME):
+                await _group(mesh, client, leaks, source, min(_AT_A_TIME, num_clients - done))
+            if {node.node for node in (await client.nodes()).nodes} != names:
+                leaks.faults.append("a node has left the mesh")
+            if await _text(mesh) != expected:
+                leaks.faults.append("a text differs from the one before the disconnects")
+            await _check_status(client, leaks)
 
-async def _measure(mesh: Up, num_clients: int, source: random.Random) -> Leaks:
-    leaks = Leaks()
-
-    async def work(client: Client) -> None:
-        expected = await _text(mesh)
-        names = {node.node for node in (await client.nodes()).nodes}
-        left = num_clients
-        while left:
-            count = min(_AT_A_TIME, left)
-            left -= count
-            await _group(mesh, client, leaks, source, count)
-        if {node.node for node in (await client.nodes()).nodes} != names:
-            leaks.faults.append("a node has left the mesh")
-        if await _text(mesh) != expected:
-            leaks.faults.append("a text differs from the one before the disconnects")
-        await _check_status(client, leaks)
-
-    await with_client(mesh.endpoint, str(mesh.keys), work)
-    if mesh.process.poll() is not None:
-        leaks.faults.append(f"the gateway ended with code {mesh.process.returncode}")
+        asyncio.run(with_client(mesh.endpoint, str(mesh.keys), work))
+    leaks.faults += mesh.faults
     return leaks
 
 
@@ -123,27 +114,23 @@ async def _check_status(client: Client, leaks: Leaks) -> None:
 
 async def _leave(mesh: Up, point: str, source: random.Random) -> None:
     """Run one client that disconnects at a random moment of the given point."""
-    port = int(mesh.url.rsplit(":", 1)[1].split("/")[0])
-    fields = {
+    body = {
         "prompt": "x" * source.randrange(1, 400),
         "max_tokens": 3000 if point != "whole" else source.randrange(50, 3000),
         "n": source.choice((1, 1, 2)),
         "ignore_eos": True,
         "stream": point != "whole",
     }
-    body = json.dumps(fields).encode()
-    head = (
-        "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
-    ).encode()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    request = request_of(COMPLETIONS, body)
+    head_bytes = request.index(b"\r\n\r\n")
+    reader, writer = await asyncio.open_connection("127.0.0.1", mesh.port)
     match point:
         case "head":
-            sent = head[: source.randrange(len(head))]
+            sent = request[: source.randrange(head_bytes)]
         case "body":
-            sent = head + body[: source.randrange(len(body))]
+            sent = request[: source.randrange(head_bytes, len(request))]
         case _:
-            sent = head + body
+            sent = request
     writer.write(sent)
     if point == "streaming":
         wanted = source.randrange(1, 20_000)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.gateway.meshes import ALL_TOKENS, up
+from bench.harness.report import Findings
+from bench.harness.up import ALL_TOKENS, up
 
 SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
@@ -25,37 +26,33 @@ _MAX_TOKENS: Final = 160
 _CHOICES: Final = 4
 
 
+class _City(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    city: Annotated[str, Field(max_length=16)]
+    people: Annotated[int, Field(ge=0, le=99_999_999)]
+    sizes: Annotated[list[Literal["small", "large"]], Field(max_length=3)]
+
+
 def fault_of_city(text: str) -> str:
     """Return the part of a text that does not match SCHEMA, "" if all matches."""
     try:
-        found = json.loads(text)
-    except ValueError:
-        return "not valid JSON"
-    if not isinstance(found, dict) or set(found) != {"city", "people", "sizes"}:
-        return "other fields"
-    city, people, sizes = found["city"], found["people"], found["sizes"]
-    if not isinstance(city, str) or len(city) > 16:
-        return "city"
-    if type(people) is not int or not 0 <= people <= 99_999_999:
-        return "people"
-    if not isinstance(sizes, list) or len(sizes) > 3 or set(sizes) - {"small", "large"}:
-        return "sizes"
+        _City.model_validate_json(text)
+    except ValidationError as error:
+        return ".".join(map(str, error.errors()[0]["loc"])) or "not an object"
     return ""
 
 
 @dataclass(slots=True)
-class Texts:
-    """Counts of checked texts, distinct texts, and faults."""
+class Texts(Findings):
+    """Counts of checked texts, and distinct texts."""
 
     num_texts: int = 0
     distinct: set[str] = field(default_factory=set)
-    faults: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        return (
-            f"{self.num_texts - len(self.faults)} of {self.num_texts} texts valid, "
-            f"{len(self.distinct)} different{''.join(f'{chr(10)}  {f}' for f in self.faults[:20])}"
-        )
+    def summary(self) -> list[str]:
+        num_valid = self.num_texts - len(self.faults)
+        return [f"{num_valid} of {self.num_texts} texts valid, {len(self.distinct)} different"]
 
 
 def run_schema(num_texts: int) -> Texts:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import random
-import sys
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from bench.chaos.fleet.fleet import Fleet
-from bench.chaos.http import Connection
+from bench.harness.fleet import Fleet
+from bench.harness.http import COMPLETIONS, Connection
 from nodes.client.client import Client, Event, RequestFailedError
 from nodes.client.generation import GenerateOptions
 from nodes.engine.rules import Grammar, LogitRules
@@ -30,7 +28,7 @@ _GOOD_GRAMMAR: Final = LogitRules(grammar=Grammar("gbnf", 'root ::= (" " [1-9] [
 _OPTIONS: Final = GenerateOptions(max_tokens=8, ignore_eog=True, chat=False, user="soak")
 
 
-class Load:
+class Requests:
     """Requests of all kinds. Equal requests must get equal texts.
 
     outcomes: counts of requests. faults: at most _MOST_FAULTS descriptions.
@@ -41,8 +39,9 @@ class Load:
         self.faults: list[str] = []
         self._mesh = mesh
         self._clients = itertools.cycle(clients)
-        self._port = port
+        self._connections: defaultdict[int, Connection] = defaultdict(lambda: Connection(port))
         self._seed = seed
+        self._numbers = itertools.count()
         self._texts: dict[tuple[int, int], str] = {}
         # Weights of the kinds.
         self._kinds: dict[Callable[[random.Random, Connection], Awaitable[str]], int] = {
@@ -58,25 +57,25 @@ class Load:
             self._looked: 6,
         }
 
-    async def work(self, numbers: Iterator[int], *, says: bool) -> None:
-        """Run one request for each number. says: print progress."""
-        connection = Connection(self._port)
-        kinds, weights = list(self._kinds), list(self._kinds.values())
-        for number in numbers:
-            source = random.Random(self._seed * 1_000_003 + number)
-            (kind,) = source.choices(kinds, weights)
-            try:
-                async with asyncio.timeout(_LIMIT_S):
-                    outcome = await kind(source, connection)
-            except (OSError, RequestFailedError, TimeoutError, AssertionError, EOFError) as error:
-                outcome = "failed"
-                name = kind.__name__.strip("_")
-                self._fault(f"request {number} ({name}): {type(error).__name__} {error}")
-                await connection.close()
-            self.outcomes[outcome] += 1
-            if says and number % 1000 == 0:
-                print(f"{number} requests", file=sys.stderr, flush=True)
-        await connection.close()
+    async def ask(self, stream: int, _number: int) -> bool:
+        """Run the next request, on the HTTP connection of a stream."""
+        number, connection = next(self._numbers), self._connections[stream]
+        source = random.Random(self._seed * 1_000_003 + number)
+        (kind,) = source.choices(list(self._kinds), list(self._kinds.values()))
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                outcome = await kind(source, connection)
+        except (OSError, RequestFailedError, TimeoutError, AssertionError, EOFError) as error:
+            outcome = "failed"
+            name = kind.__name__.strip("_")
+            self._fault(f"request {number} ({name}): {type(error).__name__} {error}")
+            await connection.close()
+        self.outcomes[outcome] += 1
+        return True
+
+    async def close(self) -> None:
+        for connection in self._connections.values():
+            await connection.close()
 
     def _fault(self, text: str) -> None:
         if len(self.faults) < _MOST_FAULTS:
@@ -90,7 +89,7 @@ class Load:
 
     async def _http_whole(self, source: random.Random, connection: Connection) -> str:
         prompt, length = _drawn(source)
-        answer = await connection.ask("POST", "/v1/completions", _body(prompt, length))
+        answer = await connection.ask("POST", COMPLETIONS, _body(prompt, length))
         assert answer.status == 200, answer
         self._same(prompt, length, answer.json()["choices"][0]["text"])
         return "whole"
@@ -98,7 +97,7 @@ class Load:
     async def _http_stream(self, source: random.Random, connection: Connection) -> str:
         prompt, length = _drawn(source)
         body = _body(prompt, length, stream=True)
-        answer = await connection.ask("POST", "/v1/completions", body)
+        answer = await connection.ask("POST", COMPLETIONS, body)
         assert answer.status == 200, answer
         self._same(prompt, length, "".join(e["choices"][0]["text"] for e in answer.events()))
         return "streamed"
@@ -108,16 +107,16 @@ class Load:
         body = _body(source.randrange(_NUM_PROMPTS), 2000, stream=is_stream)
         # Leave before the first token or after some. A whole answer sends nothing until its end.
         num_bytes = source.choice((0, 100, 1000, 4000)) if is_stream else 0
-        await connection.leave("/v1/completions", body, num_bytes, source.random() / 5)
+        await connection.leave(COMPLETIONS, body, num_bytes, source.random() / 5)
         return "left"
 
     async def _http_refused(self, source: random.Random, connection: Connection) -> str:
         path, body, status = source.choice(
             (
-                ("/v1/completions", b"{", 400),
-                ("/v1/completions", b'{"prompt": 1.5}', 400),
-                ("/v1/completions", _body(1, 4, model="nobody"), 404),
-                ("/v1/completions", _body(1, _TOO_MANY_TOKENS), 400),
+                (COMPLETIONS, b"{", 400),
+                (COMPLETIONS, b'{"prompt": 1.5}', 400),
+                (COMPLETIONS, _body(1, 4, model="nobody"), 404),
+                (COMPLETIONS, _body(1, _TOO_MANY_TOKENS), 400),
                 ("/v1/nothing", b"{}", 404),
             )
         )
@@ -206,8 +205,8 @@ def _prompt(number: int) -> str:
     return f"prompt {number} of the soak"
 
 
-def _body(prompt: int, length: int, *, stream: bool = False, **changes: object) -> bytes:
-    asked = {
+def _body(prompt: int, length: int, *, stream: bool = False, **changes: object) -> dict[str, Any]:
+    return {
         "prompt": _prompt(prompt),
         "max_tokens": length,
         "temperature": 0,
@@ -215,7 +214,6 @@ def _body(prompt: int, length: int, *, stream: bool = False, **changes: object) 
         "stream": stream,
         **changes,
     }
-    return json.dumps(asked).encode()
 
 
 async def _text(client: Client, prompt: str | tuple[int, ...], options: GenerateOptions) -> str:

@@ -1,4 +1,4 @@
-"""Handles of the processes that a nursery forks, signalled by pidfd and never by name."""
+"""Processes of a mesh, signalled by pidfd and never by name, and what the kernel says of them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,26 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final, TypedDict
 
-_ROOT = Path(__file__).parents[3]
+ROOT: Final = Path(__file__).parents[2]
+# What SIGUSR2 blocks the event loop of a forked process for: longer than the mesh takes to notice.
+BLOCK_S: Final = 4.0
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _END_LIMIT_S = 5.0
 _OVER = "the nursery of processes has ended"
+
+
+class Wanted(TypedDict):
+    """A process to start. argv: of airdraft, or of any program if it is to be executed. log: file
+    for its output, in whose directory it works. max_files: limit of open files; 0 for the present.
+    """
+
+    argv: list[str]
+    executes: bool
+    environ: dict[str, str]
+    log: str
+    max_files: int
 
 
 class Process:
@@ -24,8 +40,8 @@ class Process:
         self.pid = pid
         self.code: int | None = None
         self.is_stopped = False
-        # Whether this harness has ended it.
-        self.was_ended = False
+        # Whether this harness has killed it.
+        self.was_killed = False
         self.ended = asyncio.Event()
         # A pidfd stays with this process even if its pid is reused.
         self._fd: int | None = None
@@ -37,7 +53,7 @@ class Process:
         if self._fd is None:
             return False
         if number == signal.SIGKILL:
-            self.was_ended = True
+            self.was_killed = True
         if number == signal.SIGCONT:
             self.is_stopped = False
         with contextlib.suppress(ProcessLookupError):
@@ -60,9 +76,10 @@ class Process:
 
 
 class Nursery:
-    """The parent's side of bench.chaos.fleet.nursery."""
+    """The parent's side of bench.harness.nursery."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.pid = process.pid
         self._process = process
         self._asked: deque[asyncio.Future[Process]] = deque()
         self._children: dict[int, Process] = {}
@@ -71,17 +88,29 @@ class Nursery:
         self.on_end: Callable[[Process], None] = lambda _process: None
 
     async def start(
-        self, argv: Sequence[str], environ: Mapping[str, str], log: Path, *, fresh: bool = False
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        log: Path,
+        *,
+        executes: bool = False,
+        max_files: int = 0,
     ) -> Process:
         """Run `airdraft ARGV` and append its output to `log`. Raises OSError after the end.
 
-        fresh: run it in an interpreter of its own, which takes a second and shares no memory.
+        executes: run the program argv instead. max_files: limit of its open files; 0 for none.
         """
         if self._is_over:
             raise OSError(_OVER)
         asked: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
         self._asked.append(asked)
-        wanted = {"argv": [*argv], "environ": {**environ}, "log": str(log), "fresh": fresh}
+        wanted = Wanted(
+            argv=[*argv],
+            executes=executes,
+            environ={**environ},
+            log=str(log),
+            max_files=max_files,
+        )
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(wanted).encode() + b"\n")
         return await asked
@@ -93,7 +122,7 @@ class Nursery:
             self._receive(json.loads(line))
         self._is_over = True
         for process in self._children.values():
-            process.was_ended = True
+            process.was_killed = True
             process.has_ended(-signal.SIGKILL)
         self._children.clear()
         for asked in self._asked:
@@ -131,10 +160,10 @@ class Nursery:
 async def nursery() -> AsyncIterator[Nursery]:
     """Start a nursery; at the end of the block end it with all of its processes."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.chaos.fleet.nursery"),
+        *(sys.executable, "-m", "bench.harness.nursery"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        cwd=_ROOT,
+        cwd=ROOT,
         start_new_session=True,
     )
     made = Nursery(process)
@@ -144,3 +173,26 @@ async def nursery() -> AsyncIterator[Nursery]:
     finally:
         await asyncio.shield(made.close())
         await listening
+
+
+async def ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait for their ends, whatever these are."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process; 0 if it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+    except OSError:
+        return 0
+
+
+def num_threads(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def num_files(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))

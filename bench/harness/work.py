@@ -1,36 +1,45 @@
-"""Run concurrent streams through real clients, and hand over each request when it ends."""
+"""Streams that send one request after another, and requests through real clients."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
-from random import Random
 from typing import cast
 
-from bench.chaos.cases import Case
-from bench.chaos.history import Record
+from bench.harness.cases import Case
+from bench.harness.history import Record
 from nodes.client.client import Client, Event, RequestFailedError
 
+# Sends a request, given the numbers of stream and request; returns whether it finished.
+Ask = Callable[[int, int], Awaitable[bool]]
 # Wait this long after a deadline, to tell requests that end too late from those that never end.
 _PATIENCE_S = 3.0
 # Pause between a request that failed and the next, so that refused streams do not flood the mesh.
 _PAUSE_S = 0.05
 
 
-async def ask(client: Client, number: int, case: Case, deadline_s: float) -> Record:
-    """Run one request to its end, or give up _PATIENCE_S after its deadline."""
+async def ask(
+    client: Client,
+    number: int,
+    case: Case,
+    deadline_s: float | None,
+    on_event: Callable[[Record], None] = lambda _record: None,
+    patience_s: float = _PATIENCE_S,
+) -> Record:
+    """Run one request to its end, or give up patience_s after its deadline if it has one."""
     loop = asyncio.get_running_loop()
     record = Record(number, case, loop.time(), deadline_s)
     options = replace(case.options, timeout_s=deadline_s)
     try:
-        async with asyncio.timeout(deadline_s + _PATIENCE_S):
+        async with asyncio.timeout(None if deadline_s is None else deadline_s + patience_s):
             events = client.generate(case.prompt, options)
             async with contextlib.aclosing(cast(AsyncGenerator[Event, None], events)):
                 async for event in events:
                     record.see(event, loop.time())
+                    on_event(record)
         record.end = "finished"
     except TimeoutError:
         record.end = "late"
@@ -41,29 +50,19 @@ async def ask(client: Client, number: int, case: Case, deadline_s: float) -> Rec
 
 
 class Load:
-    """Streams that each send one request after another, drawn from `cases`, until `stop`.
+    """Streams that each send one request after another, until `stop` or as many as num_requests.
 
-    on_end: called with the record of each request. num_requests: total limit, None for none.
+    num_requests: of all streams together; None for no limit. pause_s: from a request that did not
+    finish to the next one of its stream.
     """
 
     def __init__(
-        self,
-        clients: Sequence[Client],
-        cases: Sequence[Case],
-        random: Random,
-        *,
-        num_streams: int,
-        deadline_s: float,
-        on_end: Callable[[Record], None],
-        num_requests: int | None = None,
+        self, ask: Ask, num_streams: int, num_requests: int | None = None, pause_s: float = _PAUSE_S
     ) -> None:
-        self._clients = clients
-        self._cases = cases
-        self._random = random
+        self._ask = ask
         self._num_streams = num_streams
-        self._deadline_s = deadline_s
-        self._on_end = on_end
         self._numbers = itertools.count() if num_requests is None else iter(range(num_requests))
+        self._pause_s = pause_s
         self._is_over = False
         # Called when all requests have ended.
         self.on_done: Callable[[], None] = lambda: None
@@ -76,16 +75,10 @@ class Load:
         """Return when all requests have ended."""
         async with asyncio.TaskGroup() as group:
             for stream in range(self._num_streams):
-                group.create_task(self._stream(self._clients[stream % len(self._clients)]))
+                group.create_task(self._stream(stream))
         self.on_done()
 
-    async def _stream(self, client: Client) -> None:
-        while not self._is_over:
-            number = next(self._numbers, None)
-            if number is None:
-                return
-            case = self._random.choice(self._cases)
-            record = await ask(client, number, case, self._deadline_s)
-            self._on_end(record)
-            if record.end != "finished":
-                await asyncio.sleep(_PAUSE_S)
+    async def _stream(self, stream: int) -> None:
+        while not self._is_over and (number := next(self._numbers, None)) is not None:
+            if not await self._ask(stream, number):
+                await asyncio.sleep(self._pause_s)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import click
+
+from bench.harness.report import conclude, note
 
 
 @click.command("soak")
@@ -24,9 +25,8 @@ def soak(requests: int, first: int, at_once: int, seed: int) -> None:
     """
     from bench.chaos.endurance.soak import run_soak
 
-    found = run_soak(requests, min(first, requests), at_once=at_once, seed=seed, says=True)
-    click.echo(str(found))
-    sys.exit(1 if found.faults else 0)
+    first = min(first, requests)
+    conclude(asyncio.run(run_soak(requests, first, at_once=at_once, seed=seed, tell=note)))
 
 
 @click.command("fds")
@@ -43,13 +43,10 @@ def fds(coordinator_files: int, gateway_files: int, callers: int, seconds: float
     """
     from bench.chaos.endurance.fds import coordinator_starved, gateway_starved
 
-    starved = (
+    conclude(
         asyncio.run(coordinator_starved(coordinator_files, seconds)),
         asyncio.run(gateway_starved(gateway_files, callers, seconds)),
     )
-    for found in starved:
-        click.echo(str(found))
-    sys.exit(1 if any(found.faults for found in starved) else 0)
 
 
 @click.command("disk")
@@ -64,11 +61,9 @@ def disk(scenes: tuple[str, ...]) -> None:
     from bench.chaos.endurance.disk import NoDiskError, run_disk
 
     try:
-        found = run_disk(*scenes)
+        conclude(run_disk(*scenes))
     except NoDiskError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(str(found))
-    sys.exit(1 if found.faults else 0)
 
 
 @click.command("clocks")
@@ -85,15 +80,11 @@ def clocks() -> None:
         other_monotonic_clocks,
     )
 
-    num_faults = 0
-    for scene in (other_monotonic_clocks, jumping_wall_clocks):
-        try:
-            found = asyncio.run(scene())
-        except NoClocksError as error:
-            raise click.ClickException(str(error)) from error
-        click.echo(str(found))
-        num_faults += len(found.faults)
-    sys.exit(1 if num_faults else 0)
+    try:
+        found = [asyncio.run(scene()) for scene in (other_monotonic_clocks, jumping_wall_clocks)]
+    except NoClocksError as error:
+        raise click.ClickException(str(error)) from error
+    conclude(*found)
 
 
 COMMANDS = (soak, fds, disk, clocks)

@@ -1,19 +1,87 @@
-"""Costs of many idle streams: memory, and delay of another request."""
+"""A gateway before a fake mesh: its processor time for each token, and the cost of idle streams.
+
+The cost of many idle streams is memory, and the delay of another request.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.gateway.process import resident_bytes, steady_gateway, stream_request
+from bench.harness.http import COMPLETIONS, port_of, request_of
+from bench.harness.processes import resident_bytes
 from bench.live.pairs import Ratio, paired_ratio
+from bench.load.processes import cpu_s
 from nodes.service.runtime import raise_file_limit
 
 _AT_A_TIME = 100
 # Each side of a pair is the median of this many requests.
 _TRIES = 20
+# Seconds between two tokens of a stream whose cost is measured.
+_GAP_S = 0.01
+
+
+@contextlib.contextmanager
+def steady_gateway(gap_s: float, num_tokens: int) -> Iterator[tuple[int, int]]:
+    """Run a gateway before a SteadyMesh (server_process.py); yield its port and process id."""
+    command = [sys.executable, "-m", "bench.gateway.server_process", str(gap_s), str(num_tokens)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield port_of(process.stdout.readline()), process.pid
+        finally:
+            process.kill()
+
+
+async def _asked(port: int, prompt: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a request for a stream on a connection of its own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
+    body = {"prompt": prompt, "stream": True, "max_tokens": 32768}
+    writer.write(request_of(COMPLETIONS, body))
+    return reader, writer
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Processor seconds of the gateway for num_tokens tokens of num_streams streams."""
+
+    num_streams: int
+    num_tokens: int
+    seconds: float
+
+    def __str__(self) -> str:
+        each_us = self.seconds / self.num_tokens * 1e6
+        return (
+            f"{self.num_streams} streams, a token each {_GAP_S * 1e3:g} ms: "
+            f"{each_us:.0f} us of processor time a token ({self.num_tokens} tokens)"
+        )
+
+
+def run_cost(num_streams: int, num_tokens: int) -> Cost:
+    each = max(2, num_tokens // num_streams)
+
+    async def read(port: int) -> None:
+        reader, writer = await _asked(port, "steady")
+        async for line in reader:
+            if line == b"data: [DONE]\n":
+                break
+        else:
+            raise ConnectionError("the stream broke off")
+        writer.close()
+
+    async def all_streams(port: int) -> None:
+        await asyncio.gather(*(read(port) for _ in range(num_streams)))
+
+    with steady_gateway(_GAP_S, each) as (port, pid):
+        before_s = cpu_s([pid])
+        asyncio.run(all_streams(port))
+        return Cost(num_streams, num_streams * each, cpu_s([pid]) - before_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +132,7 @@ async def _measure(num_streams: int, num_pairs: int, empty: int, port: int, pid:
 
 async def _open(port: int, prompt: str) -> asyncio.StreamWriter:
     """Open a stream and wait for its first token."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
-    writer.write(stream_request(prompt))
+    reader, writer = await _asked(port, prompt)
     await reader.readuntil(b'"text":" token"')
     return writer
 

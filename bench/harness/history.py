@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from bench.chaos.cases import Case, Expected
+from bench.harness.cases import Case, Expected
 from nodes.client.client import Event
 from nodes.messages import FinishedNotice, StartedNotice, TokensNotice
 
@@ -21,7 +20,10 @@ _UNBELIEVED = ("the request cannot go on", "the answer is not whole")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One event. what: started, tokens or finished. num_tokens: the count in FinishedNotice."""
+    """One event. what: started, tokens or finished.
+
+    num_tokens, num_rounds, num_plain_steps: the counts in FinishedNotice.
+    """
 
     at_s: float
     what: str
@@ -31,6 +33,8 @@ class Seen:
     text: bytes = b""
     num_tokens: int = 0
     reason: str = ""
+    num_rounds: int = 0
+    num_plain_steps: int = 0
 
 
 @dataclass(slots=True)
@@ -40,7 +44,7 @@ class Record:
     number: int
     case: Case
     asked_at_s: float
-    deadline_s: float
+    deadline_s: float | None
     events: list[Seen] = field(default_factory=list)
     end: str = ""
     code: str = ""
@@ -54,8 +58,16 @@ class Record:
                 self.events.append(Seen(at_s, "started"))
             case TokensNotice(choice=choice, position=position, token_ids=ids, text=text):
                 self.events.append(Seen(at_s, "tokens", choice, position, ids, text))
-            case FinishedNotice(choice=choice, num_tokens=count, finish_reason=reason):
-                finished = Seen(at_s, "finished", choice, num_tokens=count, reason=reason)
+            case FinishedNotice(choice=choice, num_tokens=count, figures=figures):
+                finished = Seen(
+                    at_s,
+                    "finished",
+                    choice,
+                    num_tokens=count,
+                    reason=event.finish_reason,
+                    num_rounds=figures.num_rounds,
+                    num_plain_steps=figures.num_plain_steps,
+                )
                 self.events.append(finished)
 
     def stalls_s(self) -> Iterator[float]:
@@ -100,6 +112,8 @@ def _of_the_whole(record: Record) -> list[Fault]:
     if any(e.choice >= len(record.case.expected) for e in record.events):
         found.append(Fault("changed", "a choice that was not requested"))
     took_s = record.ended_at_s - record.asked_at_s
+    if record.deadline_s is None:
+        return found
     if record.end in ("", "late"):
         found.append(Fault("no end", f"no end within {record.deadline_s:g} s"))
     elif took_s > record.deadline_s + GRACE_S:
@@ -154,22 +168,9 @@ def _of_end(
 
 def write_history(path: Path, seed: int, record: Record, faults: list[Fault]) -> None:
     """Write a request, its events and its faults as JSON, for finding the cause."""
-    found = {
-        "seed": seed,
-        "faults": [str(fault) for fault in faults],
-        "number": record.number,
-        "options": str(record.case.options),
-        "prompt": record.case.prompt,
-        "expected": [_fields(expected) for expected in record.case.expected],
-        "asked_at_s": record.asked_at_s,
-        "deadline_s": record.deadline_s,
-        "events": [_fields(event) for event in record.events],
-        "end": [record.end, record.code, record.reason],
-        "ended_at_s": record.ended_at_s,
-    }
-    path.write_text(json.dumps(found, indent=1))
+    found = {"seed": seed, "faults": [str(fault) for fault in faults], **asdict(record)}
+    path.write_text(json.dumps(found, indent=1, default=_readable))
 
 
-def _fields(item: Any) -> dict[str, Any]:
-    values = {name: getattr(item, name) for name in item.__slots__}
-    return {k: v.decode("latin1") if isinstance(v, bytes) else v for k, v in values.items()}
+def _readable(value: object) -> str:
+    return value.decode("latin1") if isinstance(value, bytes) else str(value)

@@ -1,9 +1,9 @@
 """A process that has imported everything and forks the processes of a mesh within milliseconds.
 
-It reads requests `{"argv", "environ", "log", "fresh"}` as lines of JSON and answers each with
-`{"pid"}`. It reports `{"ended", "code"}` and `{"stopped"}` of its children, by pid. Children end
-with it, and it ends at the end of its standard input. Starting a new interpreter for each of a
-thousand processes would measure little but these starts.
+It reads requests, lines of JSON with the fields of `Wanted`, and answers each with `{"pid"}`. It
+reports `{"ended", "code"}` and `{"stopped"}` of its children, by pid. Children end with it, and it
+ends at the end of its standard input. Starting a new interpreter for each of a thousand processes
+would measure little but these starts.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import selectors
 import signal
 import sys
+import time
 import traceback
-from typing import Any
+from pathlib import Path
 
+from bench.harness.processes import BLOCK_S, Wanted
 from nodes.cli.main import main as airdraft
 
 _PR_SET_PDEATHSIG = 1
@@ -78,17 +81,17 @@ def _end(children: set[int]) -> None:
         os.waitpid(pid, 0)
 
 
-def _fork(request: dict[str, Any]) -> int:
+def _fork(wanted: Wanted) -> int:
     parent = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     code = _EXIT_UNKNOWN
     try:
-        _become(request["log"], request["environ"], parent)
-        if request["fresh"]:
-            os.execv(sys.executable, [sys.executable, "-m", "nodes.cli", *request["argv"]])
-        code = _run(request["argv"])
+        _become(wanted, parent)
+        if wanted["executes"]:
+            os.execvp(wanted["argv"][0], wanted["argv"])
+        code = _run(wanted["argv"])
     except BaseException:  # noqa: BLE001 - a child must not go on as its parent
         traceback.print_exc()
     finally:
@@ -96,7 +99,7 @@ def _fork(request: dict[str, Any]) -> int:
         os._exit(code)
 
 
-def _become(log: str, environ: dict[str, str], parent: int) -> None:
+def _become(wanted: Wanted, parent: int) -> None:
     """Make the fork look like a process started from a command line, which ends with its parent."""
     os.setsid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -106,14 +109,18 @@ def _become(log: str, environ: dict[str, str], parent: int) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGUSR2, lambda *_: time.sleep(BLOCK_S))
     nothing = os.open(os.devnull, os.O_RDONLY)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    output = os.open(wanted["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(nothing, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.closerange(3, _MOST_FDS)
+    os.chdir(Path(wanted["log"]).parent)
     os.environ.clear()
-    os.environ.update(environ)
+    os.environ.update(wanted["environ"])
+    if max_files := wanted["max_files"]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
 
 
 def _run(argv: list[str]) -> int:

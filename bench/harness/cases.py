@@ -10,16 +10,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from bench.prompts import make_prompts
+from nodes.catalog import DEFAULT_TARGET
 from nodes.client.generation import GenerateOptions, Prompt
+from nodes.config.settings import EngineSettings
 from nodes.engine.protocol import Model, Span
 from nodes.engine.rules import NO_RULES, LogitBias, LogitRules
 from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.worker.engines import open_engine, tokenizer_of
 
 # The same model as `--model toy:1`; see nodes.service.roles.
 _TOY = ToyConfig()
 _REFERENCE_CELLS = 1 << 14
+# The first prompts of each hundred are long, and a run would spend all its time reading them.
+_NUM_LONG = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +97,12 @@ def stopped_at(text: bytes, stops: Sequence[str]) -> int | None:
 
 def toy_cases(random: Random, count: int, mean_tokens: float = 80.0) -> list[Case]:
     """Draw requests of all kinds: greedy and sampled, with rules, stop strings, several choices."""
-    model = ToyModel(ToyConfig(num_cells=_REFERENCE_CELLS, max_sequences=1))
+    model = _toy()
     return [_toy_case(random, model, mean_tokens) for _ in range(count)]
+
+
+def _toy() -> ToyModel:
+    return ToyModel(ToyConfig(num_cells=_REFERENCE_CELLS, max_sequences=1))
 
 
 def _toy_case(random: Random, model: ToyModel, mean_tokens: float) -> Case:
@@ -105,11 +115,20 @@ def _toy_case(random: Random, model: ToyModel, mean_tokens: float) -> Case:
     else:
         prompt = "".join(random.choices(string.ascii_letters + " ", k=num_prompt))
         ids = tokenizer.encode(prompt)
-    options = _options(random, mean_tokens)
+    return _case(model, tokenizer.piece, prompt, ids, _options(random, mean_tokens))
+
+
+def _case(
+    model: Model,
+    piece: Callable[[int], bytes],
+    prompt: Prompt,
+    ids: Sequence[int],
+    options: GenerateOptions,
+) -> Case:
     expected = tuple(
         undisturbed(
             model,
-            tokenizer.piece,
+            piece,
             ids,
             sampling_of(options, choice),
             max_tokens=options.max_tokens,
@@ -118,6 +137,49 @@ def _toy_case(random: Random, model: ToyModel, mean_tokens: float) -> Case:
         for choice in range(options.num_choices)
     )
     return Case(prompt, options, expected)
+
+
+def plain_toy_cases(random: Random, count: int) -> list[Case]:
+    """Draw requests of a toy model that any API can express: token ids, one choice, no rules."""
+    prompts = [[random.randrange(1, _TOY.num_vocab) for _ in range(20)] for _ in range(count)]
+    piece = ToyTokenizer(_TOY.num_vocab).piece
+    return _plain_cases(random, _toy(), piece, prompts, range(24, 400))
+
+
+def real_cases(random: Random, count: int) -> list[Case]:
+    """Draw such requests of the default target, which is opened as a target node opens it.
+
+    The engine runs in this process and is closed again.
+    """
+    texts = make_prompts(_NUM_LONG + count, seed=random.randrange(1 << 30))[_NUM_LONG:]
+    opened = open_engine(EngineSettings(model=DEFAULT_TARGET))
+    tokenizer = tokenizer_of(opened)
+    try:
+        prompts = [tokenizer.encode(text) for text in texts]
+        return _plain_cases(random, opened.model, tokenizer.piece, prompts, range(24, 96))
+    finally:
+        opened.model.close()
+
+
+def _plain_cases(
+    random: Random,
+    model: Model,
+    piece: Callable[[int], bytes],
+    prompts: Sequence[Sequence[int]],
+    lengths: range,
+) -> list[Case]:
+    cases = []
+    for ids in prompts:
+        is_sampled = random.random() < 0.5
+        options = GenerateOptions(
+            max_tokens=random.choice(lengths),
+            temperature=0.8 if is_sampled else 0.0,
+            top_k=40 if is_sampled else 0,
+            top_p=0.95 if is_sampled else 1.0,
+            seed=random.randrange(1 << 40),
+        )
+        cases.append(_case(model, piece, tuple(ids), ids, options))
+    return cases
 
 
 def _options(random: Random, mean_tokens: float) -> GenerateOptions:

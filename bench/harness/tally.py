@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.chaos.history import Record, faults_of, write_history
-from bench.chaos.quantiles import spread
+from bench.harness.history import Record, faults_of, write_history
+from bench.harness.report import counts, spread
 
 _MOST_SHOWN = 5
 _GOOD = "0 lost, 0 repeated, 0 changed, 0 fake ends, 0 without an end"
@@ -75,9 +75,8 @@ class Tally:
 
     def __str__(self) -> str:
         lines = [
-            f"seed {self.seed}, {self.took_s:.0f} s: " + _counts(self.disturbances, "undisturbed"),
-            f"{self.num_requests} requests ({_counts(self.ends, 'none')}), "
-            f"{self.num_tokens} tokens",
+            f"seed {self.seed}, {self.took_s:.0f} s: " + counts(self.disturbances, "undisturbed"),
+            f"{self.num_requests} requests ({counts(self.ends, 'none')}), {self.num_tokens} tokens",
             f"longest gaps between events: {spread(self.stalls_s)}; waits for the first event: "
             f"{spread(self.waits_s)}",
             f"{self.num_stale} messages were stale, {self.num_dropped} dropped",
@@ -86,8 +85,4 @@ class Tally:
         if self.is_good:
             return "\n".join([*lines, _GOOD])
         where = f" (history of the first: {self.history})" if self.history.exists() else ""
-        return "\n".join([*lines, f"WRONG: {_counts(self.faults, '')}{where}", *self.examples])
-
-
-def _counts(counter: Counter[str], none: str) -> str:
-    return ", ".join(f"{count} {what}" for what, count in sorted(counter.items())) or none
+        return "\n".join([*lines, f"WRONG: {counts(self.faults, '')}{where}", *self.examples])
