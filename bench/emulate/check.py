@@ -9,13 +9,14 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from bench.emulate import prediction
-from bench.emulate.cell import Cell, Contention, CountersOf, Shares, Station, Turns
+from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Shares, Station, Turns
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.proxy import SEGMENT_BYTES
 from bench.harness.places import HUB
+from bench.harness.report import head, row
 
 RATIOS = (1, 4, 10)
 BATCH_BYTES = 6 * SEGMENT_BYTES
@@ -28,15 +29,14 @@ _QUIET_S = 0.1
 class Scheme:
     """One way to share the cell.
 
-    arrival_s: predicted arrival of each station's batch, or of the last one. grants: the order in
-    which the hub grants turns. paced_bps: rates that senders keep by themselves, in payload bits.
+    arrival_s: predicted arrival of each station's batch. grants: the order in which the hub grants
+    turns.
     """
 
     name: str
     cell: Cell
     arrival_s: dict[str, float]
     grants: tuple[str, ...] = ()
-    paced_bps: dict[str, float] = field(default_factory=dict)
 
     @property
     def batch_s(self) -> float:
@@ -77,7 +77,6 @@ def schemes(cell: Cell) -> list[Scheme]:
     grants = tuple(names[k] for k in prediction.order(load))
     phi = tuple(float(share) for share in prediction.shares(load))
     equal = (1.0 / len(names),) * len(names)
-    slots_s = prediction.slots_s(load)
     return [
         Scheme(
             "turns by grants",
@@ -91,26 +90,9 @@ def schemes(cell: Cell) -> list[Scheme]:
             dict.fromkeys(names, prediction.shares_s(load)),
         ),
         Scheme(
-            "shares (i), kept to by senders",
-            replace(cell, access=Turns()),
-            dict.fromkeys(names, prediction.shares_s(load)),
-            paced_bps=dict.fromkeys(names, 8 * BATCH_BYTES / prediction.shares_s(load)),
-        ),
-        Scheme(
             "equal reserved slots",
             replace(cell, access=Shares(equal)),
-            {name: float(s) for name, s in zip(names, slots_s, strict=True)},
-        ),
-        Scheme(
-            "contention, unscheduled",
-            replace(cell, access=Contention()),
-            {"last": prediction.contention_s(load, cell.window)},
-        ),
-        Scheme(
-            "contention, by grants",
-            replace(cell, access=Contention()),
-            {"last": prediction.granted_contention_s(load, cell.window)},
-            grants,
+            {name: float(s) for name, s in zip(names, prediction.slots_s(load), strict=True)},
         ),
     ]
 
@@ -175,9 +157,8 @@ async def _round(scheme: Scheme, hub: Process, stations: list[Process]) -> dict[
     start_s = time.monotonic()
     _write_line(hub, " ".join(scheme.grants))
     if not scheme.grants:
-        for station, name in zip(stations, _names(scheme.cell), strict=True):
-            rate_bps = scheme.paced_bps.get(name)
-            _write_line(station, "go" if rate_bps is None else f"go {rate_bps}")
+        for station in stations:
+            _write_line(station, "go")
     arrived = json.loads(await _read_line(hub, _START_LIMIT_S + 10 * scheme.batch_s))
     return {name: at_s - start_s for name, at_s in arrived.items()}
 
@@ -208,42 +189,34 @@ def report(outcomes: list[Outcome], kind: str) -> str:
         f"*emulated* cell ({kind}): stations at {rates} kbit/s, {cell.frame_s * 1e3:g} ms a frame, "
         f"{BATCH_BYTES} bytes each, {len(outcomes[0].arrivals_s)} repeats",
         "",
-        "| access | predicted s | measured s, median (range) | ratio | frames up, down | failed |",
-        "|---|---|---|---|---|---|",
+        head(
+            *("access", "predicted s", "measured s, median (range)", "ratio"),
+            *("frames up, down", "failed"),
+        ),
     ]
-    lines += [_row(outcome) for outcome in outcomes]
-    lines += ["", "| access | station | predicted s | measured s, median | ratio |"]
-    lines += ["|---|---|---|---|---|"]
     for outcome in outcomes:
-        lines += _station_rows(outcome)
-    return "\n".join(lines)
-
-
-def _row(outcome: Outcome) -> str:
-    measured = outcome.batches_s
-    up, down = (
-        sum(c.num_frames for (_, way), c in outcome.used.items() if way == direction)
-        for direction in ("up", "down")
-    )
-    failed = sum(c.num_lost + c.num_collided + c.num_dropped for c in outcome.used.values())
-    return (
-        f"| {outcome.scheme.name} | {outcome.scheme.batch_s:.3f} | "
-        f"{statistics.median(measured):.3f} ({min(measured):.3f} to {max(measured):.3f}) | "
-        f"{outcome.ratio:.3f} | {up}, {down} | {failed} |"
-    )
-
-
-def _station_rows(outcome: Outcome) -> list[str]:
-    rows = []
-    for name in outcome.arrivals_s[0]:
-        measured_s = statistics.median(arrived[name] for arrived in outcome.arrivals_s)
-        predicted_s = outcome.scheme.arrival_s.get(name)
-        if predicted_s is not None:
-            rows.append(
-                f"| {outcome.scheme.name} | {name} | {predicted_s:.3f} | {measured_s:.3f} | "
-                f"{measured_s / predicted_s:.3f} |"
+        measured = outcome.batches_s
+        up, down = (
+            sum(c.num_frames for (_, way), c in outcome.used.items() if way == direction)
+            for direction in (UP, DOWN)
+        )
+        lines.append(
+            row(
+                outcome.scheme.name,
+                f"{outcome.scheme.batch_s:.3f}",
+                f"{statistics.median(measured):.3f} ({min(measured):.3f} to {max(measured):.3f})",
+                f"{outcome.ratio:.3f}",
+                f"{up}, {down}",
+                sum(c.num_lost + c.num_collided + c.num_dropped for c in outcome.used.values()),
             )
-    return rows
+        )
+    lines += ["", head("access", "station", "predicted s", "measured s, median", "ratio")]
+    for outcome in outcomes:
+        for name, predicted_s in outcome.scheme.arrival_s.items():
+            found_s = statistics.median(arrived[name] for arrived in outcome.arrivals_s)
+            seconds = f"{predicted_s:.3f}", f"{found_s:.3f}", f"{found_s / predicted_s:.3f}"
+            lines.append(row(outcome.scheme.name, name, *seconds))
+    return "\n".join(lines)
 
 
 async def run_check(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -42,13 +40,6 @@ class Load:
         next segment is already on the air.
         """
         return self.data_s + max(0, self.num_segments - 2) * self.ack_s
-
-    def of(self, station: int) -> Load:
-        """Return the load of one station alone, by its index."""
-        only = [station]
-        return replace(
-            self, data_s=self.data_s[only], ack_s=self.ack_s[only], grant_s=self.grant_s[only]
-        )
 
 
 def load(cell: Cell, batch_bytes: int) -> Load:
@@ -102,60 +93,3 @@ def shares_s(load: Load) -> float:
 def slots_s(load: Load) -> Floats:
     """(n,) arrival times with a reserved share of 1/n each."""
     return load.until_arrived_s * len(load.until_arrived_s)
-
-
-def granted_contention_s(load: Load, window: int) -> float:
-    """Return the expected arrival of the last batch if stations contend, but send by grants.
-
-    Then only a batch's segments and their acknowledgements collide.
-    """
-    turns = order(load)
-    return sum(
-        float(load.grant_s[k] + load.ack_s[k])
-        + contention_s(load.of(k), window, acknowledged=k != turns[-1])
-        for k in turns
-    )
-
-
-def contention_s(load: Load, window: int, *, acknowledged: bool = False) -> float:
-    """Return the expected arrival of the last batch under contention, collisions included.
-
-    acknowledged: return the time of the hub's last acknowledgement instead.
-
-    The result is exact if each station's frames are equal, the hub contends with acknowledgements,
-    and all draws are first ones. It neglects wider windows of later draws and the slots themselves
-    (microseconds).
-    """
-    data_s = load.data_s / load.num_segments
-    ack_s = float(load.ack_s.mean())
-
-    @functools.cache
-    def left_s(segments: tuple[int, ...], num_acks: int) -> float:
-        if not any(segments):
-            return num_acks * ack_s if acknowledged else 0.0
-        who = [k for k, count in enumerate(segments) if count]
-        airs = [float(data_s[k]) for k in who] + [ack_s] * (num_acks > 0)
-        fails, costs_s = _collisions(tuple(airs), window)
-        total = 0.0
-        for k, air_s in zip([*who, -1], airs, strict=False):
-            after = tuple(count - (place == k) for place, count in enumerate(segments))
-            total += air_s + left_s(after, num_acks + (1 if k >= 0 else -1))
-        return total / len(airs) + costs_s / (1.0 - fails)
-
-    return left_s((load.num_segments,) * len(data_s), 0)
-
-
-@functools.cache
-def _collisions(airs_s: tuple[float, ...], window: int) -> tuple[float, float]:
-    """Return the probability that a draw collides, and the expected seconds lost by it.
-
-    A collision takes as long as the longest of the frames that are tied.
-    """
-    fails, costs_s = 0.0, 0.0
-    for size in range(2, len(airs_s) + 1):
-        later = len(airs_s) - size
-        tied = sum(((window - 1 - slot) / window) ** later for slot in range(window)) / window**size
-        for group in itertools.combinations(airs_s, size):
-            fails += tied
-            costs_s += tied * max(group)
-    return fails, costs_s

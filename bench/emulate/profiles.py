@@ -69,6 +69,11 @@ PROFILES = {
             outage=Outage(directions=(UP,), lasts_s=8.0, every_s=20.0),
         ),
         LinkProfile(
+            name="one-way-back",
+            rtt_s=GOOD.rtt_s,
+            outage=Outage(directions=(DOWN,), lasts_s=8.0, every_s=20.0),
+        ),
+        LinkProfile(
             name="half-open",
             rtt_s=GOOD.rtt_s,
             outage=Outage(directions=BOTH, lasts_s=8.0, every_s=20.0, moves=True),

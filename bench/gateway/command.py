@@ -46,59 +46,9 @@ def idle(streams: int) -> None:
     Example:
       python -m bench gateway idle --streams 1000
     """
-    from bench.gateway.steady import run_idle
+    from bench.gateway.idle import run_idle
 
     click.echo(str(run_idle(streams)))
-
-
-@gateway.command("cost")
-@click.option("--streams", default="1,16", show_default=True, help="Stream counts.")
-@click.option("--tokens", default=4_000, show_default=True, help="Tokens of each measurement.")
-def cost(streams: str, tokens: int) -> None:
-    """Measure the gateway's processor time per token.
-
-    \b
-    Example:
-      python -m bench gateway cost --streams 16
-    """
-    from bench.gateway.steady import run_cost
-
-    for part in streams.split(","):
-        click.echo(str(run_cost(int(part), tokens)))
-
-
-@gateway.command("disconnect")
-@click.option("--clients", default=1_000, show_default=True)
-@click.option("--pair", is_flag=True, help="Use the default pair of models, not toy models.")
-def disconnect(clients: int, *, pair: bool) -> None:
-    """Check that streams of disconnected clients are freed.
-
-    Clients disconnect at random points. No node may keep a stream or a cell of theirs.
-
-    \b
-    Example:
-      python -m bench gateway disconnect --clients 200
-    """
-    from bench.gateway.disconnect import run_disconnect
-    from bench.harness.up import TOYS
-
-    conclude(run_disconnect(clients, arguments=() if pair else TOYS))
-
-
-@gateway.command("schema")
-@click.option("--texts", default=100, show_default=True)
-def schema(texts: int) -> None:
-    """Check that answers match a requested JSON schema.
-
-    The default pair generates texts at temperature 1.
-
-    \b
-    Example:
-      python -m bench gateway schema --texts 20
-    """
-    from bench.gateway.schemas import run_schema
-
-    conclude(run_schema(texts))
 
 
 @gateway.command("overhead")

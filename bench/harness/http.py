@@ -63,9 +63,12 @@ class Connection:
         await self._send(request_of(path, body, method=method, key=key))
         return await self._read()
 
-    async def leave(self, path: str, body: Any, num_bytes: int, after_s: float) -> None:
-        """Send a request, read num_bytes of the response, and hang up after_s seconds later."""
-        await self._send(request_of(path, body))
+    async def leave(self, request: bytes, num_bytes: int, after_s: float) -> None:
+        """Send a request or a part of one, read num_bytes of the response, and hang up.
+
+        after_s: time until then.
+        """
+        await self._send(request)
         assert self._streams is not None
         while num_bytes > 0 and (part := await self._streams[0].read(min(num_bytes, 4096))):
             num_bytes -= len(part)

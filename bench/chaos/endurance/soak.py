@@ -131,11 +131,13 @@ async def run_soak(
 
 
 async def _quiet(client: Client) -> None:
-    """Wait until no stream is left in the mesh, and a moment longer. Raises TimeoutError."""
+    """Wait until no stream and no used cell is left, and a moment longer. Raises TimeoutError."""
     async with asyncio.timeout(_LIMIT_S):
         while True:
             status = await client.status()
-            if not (status.num_streams or status.waiting.num_tokenizing):
+            waiting = status.waiting.num_streams + status.waiting.num_tokenizing
+            used = sum(node.num_streams + node.used_cells for node in status.nodes)
+            if not (status.num_streams or waiting or used):
                 break
             await asyncio.sleep(_POLL_S)
     await asyncio.sleep(_SETTLE_S)

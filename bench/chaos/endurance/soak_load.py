@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from bench.harness.fleet import Fleet
-from bench.harness.http import COMPLETIONS, Connection
+from bench.harness.http import COMPLETIONS, Connection, request_of
 from nodes.client.client import Client, Event, RequestFailedError
 from nodes.client.generation import GenerateOptions
 from nodes.engine.rules import Grammar, LogitRules
@@ -105,9 +105,15 @@ class Requests:
     async def _http_left(self, source: random.Random, connection: Connection) -> str:
         is_stream = source.random() < 0.8
         body = _body(source.randrange(_NUM_PROMPTS), 2000, stream=is_stream)
-        # Leave before the first token or after some. A whole answer sends nothing until its end.
-        num_bytes = source.choice((0, 100, 1000, 4000)) if is_stream else 0
-        await connection.leave(COMPLETIONS, body, num_bytes, source.random() / 5)
+        request, num_bytes = request_of(COMPLETIONS, body), 0
+        if source.random() < 0.2:
+            # Leave within head or body.
+            request = request[: source.randrange(1, len(request))]
+        elif is_stream:
+            # Leave before the first token or after some. A whole answer sends nothing until its
+            # end.
+            num_bytes = source.choice((0, 100, 1000, 4000))
+        await connection.leave(request, num_bytes, source.random() / 5)
         return "left"
 
     async def _http_refused(self, source: random.Random, connection: Connection) -> str:

@@ -1,4 +1,4 @@
-"""`python -m bench chaos links|cuts|stalls|draftless|toxics`: run meshes over bad links."""
+"""`python -m bench chaos links|stalls|draftless|toxics`: run meshes over bad links."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Figures(Protocol):
 def links_command(
     profiles: list[str], seconds: float, near: int, far: int, seed: int, means: Means
 ) -> None:
-    """EMULATED: check texts, false deaths, stalls and speed with nodes behind bad links.
+    """EMULATED: check texts, deaths, outages, stalls and speed with nodes behind bad links.
 
     \b
     Example:
@@ -62,21 +62,6 @@ def links_command(
             click.echo(f"*emulated* ({found[0].kind}), seed {seed}\n\n{HEAD}")
         click.echo(row_of(found[-1]))
     _end(found)
-
-
-@click.command("cuts")
-@names_option("--kinds", losses.KINDS, "Kinds of cuts.")
-@at_least("--times", 20, "Cuts of each kind.")
-@_seed
-@_means
-def cuts_command(kinds: list[str], times: int, seed: int, means: Means) -> None:
-    """EMULATED: measure how soon a cut link of a draft node is noticed, and how soon it heals.
-
-    \b
-    Example:
-      python -m bench chaos cuts --kinds blackout --times 5
-    """
-    _end(_run(losses.run_cuts(kinds, times, seed, means, click.echo)))
 
 
 @click.command("stalls")
@@ -132,7 +117,6 @@ def toxics_command(toxics: list[str], seconds: float, seed: int) -> None:
 
 COMMANDS: Sequence[click.Command] = (
     links_command,
-    cuts_command,
     stalls_command,
     draftless_command,
     toxics_command,

@@ -1,8 +1,7 @@
-"""Cuts of a draft node's link, and the loss of targets or of all draft nodes: what streams notice.
+"""The loss of a target, or of all draft nodes: how long streams wait, and how fast they go on.
 
-Cuts measure how soon the coordinator notices a cut link, and how fast it heals. Stalls are how
-long clients wait when their target is lost and another one is left. Draftless is the speed of
-streams when all draft nodes are lost at once.
+Stalls are how long clients wait when their target is lost and another one is left. Draftless is the
+speed of streams when all draft nodes are lost at once.
 """
 
 from __future__ import annotations
@@ -15,29 +14,17 @@ from statistics import median
 
 from bench.chaos.links.clients import Heard
 from bench.chaos.links.mesh import TARGET, LinkMesh, link_mesh
-from bench.emulate.cell import DOWN, UP, Direction
 from bench.emulate.open import Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.harness.places import HUB
 from bench.harness.report import head, quantiles, row
 from nodes.engine.emulation import open_replay
 
-NOTICED_WITHIN_S = 3.0
-HEALED_WITHIN_S = 5.0
 STALL_WITHIN_S = 3.0
 LEAST_RATIO = 0.95
 # Least ratio of the speed with guesses to plain decoding; below it a run shows nothing.
 _LEAST_GAIN = 1.1
-# The directions that are cut. With half-open, the node is restarted over another path meanwhile.
-KINDS: dict[str, tuple[Direction, ...]] = {
-    "blackout": BOTH,
-    "one-way up": (UP,),
-    "one-way down": (DOWN,),
-    "half-open": BOTH,
-}
-_HALF_OPEN = "half-open"
-_DRAFTS, _TARGETS, _PLACES = ("draft-0", "draft-1"), ("target-0", "target-1"), ("here", "there")
-_LIMIT_S, _STAYS_S, _BETWEEN_CUTS_S = 120.0, 1.0, 2.0
+_DRAFTS, _TARGETS = ("draft-0", "draft-1"), ("target-0", "target-1")
 _BEFORE_STALL_S, _AFTER_STALL_S = 5.0, 8.0
 # Longest usual time between two notices; a stream that waits less was not on the lost target.
 _USUAL_S = 0.5
@@ -50,99 +37,6 @@ Report = Callable[[str], None]
 
 def _each(seconds: Sequence[float]) -> str:
     return " ".join(f"{s:.2f}" for s in quantiles(seconds))
-
-
-# -- cuts of a draft node's link -------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class CutFigures:
-    """Results of one kind of cut.
-
-    noticed_s: from each cut until the coordinator logs that the node left. healed_s: from mending,
-    or with half-open from the new process's first packet, until the node is back and stays.
-    """
-
-    kind: str
-    noticed_s: list[float] = field(default_factory=list)
-    healed_s: list[float] = field(default_factory=list)
-    heard: Heard = field(default_factory=Heard)
-
-    def faults(self) -> list[str]:
-        found = []
-        if self.kind != _HALF_OPEN and max(self.noticed_s) > NOTICED_WITHIN_S:
-            found.append(f"noticed after {max(self.noticed_s):.1f} s")
-        if max(self.healed_s) > HEALED_WITHIN_S:
-            found.append(f"healed after {max(self.healed_s):.1f} s")
-        if not self.heard.num_tokens:
-            found.append("no token was received, so the run shows nothing")
-        found += self.heard.faults()
-        return [f"{self.kind}: {fault}" for fault in found]
-
-    def row(self) -> str:
-        noticed, healed = _each(self.noticed_s), _each(self.healed_s)
-        return row(self.kind, len(self.healed_s), noticed, healed, self.heard.num_wrong)
-
-
-CUTS_HEAD = head("cut", "times", "noticed s, p50 p99 max", "healed s, p50 p99 max", "texts wrong")
-
-
-async def run_cuts(
-    kinds: Sequence[str], times: int, seed: int, means: Means, report: Report
-) -> list[CutFigures]:
-    """Run each kind of cut `times` times, in one mesh with streams under way.
-
-    Raises NamespacesError if TUN devices are required and not allowed.
-    """
-    random = Random(seed)
-    found = []
-    cell = cell_of(dict.fromkeys(_PLACES, GOOD), seed)
-    async with open_cell(cell, means=means) as (live, kind), link_mesh(live, live) as mesh:
-        report(f"*emulated* ({kind}), seed {seed}\n\n{CUTS_HEAD}")
-        await mesh.start_node(_TARGETS[0])
-        await mesh.start_node(_DRAFTS[0], _PLACES[0])
-        await mesh.fleet.are_in(_TARGETS[0], _DRAFTS[0])
-        clients = await mesh.start_clients("clients", HUB, 4, 0)
-        at = 0
-        for name in kinds:
-            figures = CutFigures(name)
-            for _ in range(times):
-                # The random part spreads cuts over the interval between two heartbeats.
-                await asyncio.sleep(_BETWEEN_CUTS_S + random.random())
-                at = await _cut(mesh, figures, at)
-            figures.heard = clients.heard()
-            report(figures.row())
-            found.append(figures)
-    return found
-
-
-async def _cut(mesh: LinkMesh, figures: CutFigures, at: int) -> int:
-    """Cut the node's link at place index `at` once; return the node's place index afterwards."""
-    fleet, node = mesh.fleet, _DRAFTS[0]
-    place, ways = _PLACES[at], KINDS[figures.kind]
-    begin = mended = fleet.now()
-    mesh.cell.cut(place, ways)
-    if figures.kind == _HALF_OPEN:
-        at = 1 - at
-        mended = await mesh.move([node], _PLACES[at])
-    left_at = await fleet.has_changed(node, begin, has_left=True, limit_s=_LIMIT_S)
-    figures.noticed_s.append(left_at - begin)
-    if figures.kind != _HALF_OPEN:
-        mended = fleet.now()
-        mesh.cell.mend(place, ways)
-    figures.healed_s.append(max(0.0, await _stays(mesh, node) - mended))
-    mesh.cell.mend(place, ways)
-    return at
-
-
-async def _stays(mesh: LinkMesh, node: str) -> float:
-    """Wait until a node is a member and stays one; return the time at which it joined."""
-    while True:
-        await mesh.fleet.are_in(node, limit_s=_LIMIT_S)
-        joined = mesh.fleet.log_of_members.changes[-1]
-        await asyncio.sleep(_STAYS_S)
-        if mesh.fleet.log_of_members.changes[-1] is joined:
-            return joined.at
 
 
 # -- the loss of a target --------------------------------------------------------------------------

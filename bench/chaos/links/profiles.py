@@ -23,6 +23,7 @@ from bench.harness.report import head, row
 
 DRAFTS, CLIENTS, REFUGE = "drafts", "clients", "refuge"
 LEAST_RATIO = 0.95
+NOTICED_WITHIN_S = 3.0
 HEALED_WITHIN_S = 5.0
 STUCK_S = 5.0
 _TARGET, _NODES = "target-0", ("draft-0", "draft-1")
@@ -86,6 +87,10 @@ class LinkFigures:
             found.append(f"{len(self.deaths)} false deaths: {', '.join(sorted(set(self.deaths)))}")
         if self.ratio < LEAST_RATIO:
             found.append(f"{self.ratio:.2f} of the speed of the target alone")
+        # A node that moves is noticed when it comes back, if not before.
+        is_cut = self.profile.outage is not None and not self.profile.outage.moves
+        if is_cut and (latest_s := max(self.noticed_s, default=0.0)) > NOTICED_WITHIN_S:
+            found.append(f"an outage was noticed after {latest_s:.1f} s")
         if (slowest_s := max(self.healed_s, default=0.0)) > HEALED_WITHIN_S:
             found.append(f"a node was back after {slowest_s:.1f} s")
         if self.near.failures:
