@@ -13,7 +13,7 @@ from random import Random
 from statistics import median
 
 from bench.chaos.links.clients import Heard
-from bench.chaos.links.mesh import TARGET, LinkMesh, link_mesh
+from bench.chaos.links.mesh import TARGET, link_mesh
 from bench.emulate.open import Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.harness.places import HUB

@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 from bench.emulate.cell import Access, Cell, Contention, Counters, Shares, Station, Turns
+from bench.emulate.path import Path
 
-STATIONS = (Station(name="a", rate_bps=1e6, loss=0.1), Station(name="b", rate_bps=2e6, delay_s=0.1))
+STATIONS = (
+    Station(name="a", rate_bps=1e6, loss=0.1),
+    Station(name="b", rate_bps=2e6, path=Path(loss=0.1, jitter_s=0.01)),
+)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.chaos.cases import Case, Expected
-from bench.chaos.history import Record, Seen, faults_of
-from bench.chaos.report import Tally
+from bench.harness.cases import Case, Expected
+from bench.harness.history import Record, Seen, faults_of
+from bench.harness.tally import Tally
 from nodes.client.generation import GenerateOptions
 
 CASE = Case(
@@ -115,7 +115,8 @@ def test_a_tally_keeps_the_first_history_that_is_wrong(tmp_path: Path) -> None:
     history = json.loads(tally.history.read_text())
     assert history["seed"] == 7
     assert history["faults"] == ["fake finish: choice 0: length after 2 of 4 tokens"]
-    assert len(history["events"]) == 3
+    assert [event["what"] for event in history["events"]] == ["started", "tokens", "finished"]
+    assert history["case"]["expected"][0]["text"] == " 5 6 7 8"
     text = str(tally)
     assert "WRONG: 1 fake finish, 1 no end" in text
     assert "failed 1 x unavailable: no target" in text

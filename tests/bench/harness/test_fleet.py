@@ -7,12 +7,20 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from bench.chaos.fleet.fleet import Fleet, Setup, fleet
-from bench.chaos.fleet.keys import CLIENT, COORDINATOR, free_port, make_keys
-from bench.chaos.fleet.processes import nursery
+from bench.harness.fleet import (
+    CLIENT,
+    COORDINATOR,
+    FleetError,
+    Setup,
+    fleet,
+    free_port,
+    make_keys,
+)
+from bench.harness.processes import nursery
 from mesh.failpoints import VARIABLE
 from nodes.client.generation import GenerateOptions
 from nodes.keys.keyring import Keyring
@@ -38,12 +46,17 @@ async def test_a_nursery_runs_commands_and_tells_how_they_ended(tmp_path: Path) 
         await good.ended.wait()
         bad = await nest.start(["target", "--cells", "x"], {**os.environ}, log)
         await bad.ended.wait()
-        fresh = await nest.start(["--version"], {**os.environ}, log, fresh=True)
-        await fresh.ended.wait()
-    assert (good.code, bad.code, fresh.code) == (0, 2, 0)
+        program = await nest.start(["echo", "hi"], {**os.environ}, log, executes=True)
+        await program.ended.wait()
+        limits = await nest.start(
+            ["sh", "-c", "ulimit -n; pwd"], {**os.environ}, log, executes=True, max_files=64
+        )
+        await limits.ended.wait()
+    assert (good.code, bad.code, program.code, limits.code) == (0, 2, 0, 0)
     text = log.read_text()
-    assert text.count("pyzmq") == 2
+    assert "pyzmq" in text
     assert "error: " in text
+    assert text.endswith(f"hi\n64\n{tmp_path}\n")
     assert not good.signal(signal.SIGKILL)
 
 
@@ -56,7 +69,7 @@ async def test_a_nursery_that_dies_takes_its_children_along(
             {**os.environ, "AIRDRAFT_KEYS": str(tmp_path), "AIRDRAFT_JOIN_TIMEOUT_S": "60"},
             tmp_path / "log",
         )
-        nest._process.kill()
+        os.kill(nest.pid, signal.SIGKILL)
         await child.ended.wait()
         await eventually(lambda: not is_there(child.pid))
         with pytest.raises(OSError, match="has ended"):
@@ -82,39 +95,45 @@ async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually
         events = [event async for event in client.generate("a mesh", options)]
         assert sum(len(e.token_ids) for e in events if isinstance(e, TokensNotice)) == 8
         # Links have keys: the coordinator knows who is who by them.
-        assert {node.node for node in (await client.nodes()).nodes} == {
-            "target-0/target",
-            "draft-0/draft",
-        }
+        nodes = {node.node for node in (await client.nodes()).nodes}
+        assert nodes == {made.node("target-0"), made.node("draft-0")}
         made.stop("draft-0")
         await eventually(lambda: made.process("draft-0").is_stopped)
         made.go_on("draft-0")
-        await _is_back(made, "target-0", client)
-        await _is_back(made, COORDINATOR, client)
+        for name in ("target-0", COORDINATOR):
+            before = made.process(name).pid
+            killed_at = await made.kill(name)
+            await made.start(name)
+            assert made.process(name).pid != before
+            await made.wait_for(client)
+            assert made.num_starts[name] == 2
+            await made.has_changed("target-0", killed_at, has_left=False)
         made.stop("target-0")
         pids += [made.process(name).pid for name in made.roles]
+        assert await made.terminate("draft-0") == 0
         assert made.accidents == []
     assert not any(is_there(pid) for pid in pids)
     assert not folder.exists()
 
 
-async def _is_back(made: Fleet, name: str, client: object) -> None:
-    before = made.process(name).pid
-    await made.restart(name)
-    assert made.process(name).pid != before
-    await made.wait_for(client)
-    assert made.num_starts[name] == 2
+@pytest.mark.parametrize("over", ["tcp", "ipc"])
+async def test_a_fleet_without_keys_serves_too(over: Literal["tcp", "ipc"]) -> None:
+    setup = Setup(num_targets=1, num_drafts=0, num_gateways=1, over=over)
+    async with fleet(setup) as made:
+        await made.are_in("target-0")
+        assert await made.is_ready("gateway-0") == made.port("gateway-0")
 
 
 async def test_who_ends_without_being_told_is_an_accident(eventually: Eventually) -> None:
     failing = {VARIABLE: "receive.Welcome:error"}
-    async with fleet(SMALL, draft_0=failing) as made:
-        await eventually(lambda: made.accidents)
+    async with fleet(SMALL, starts=[COORDINATOR]) as made:
+        await made.start("draft-0", **failing)
+        with pytest.raises(FleetError, match="draft-0 ended by itself"):
+            await made.are_in("draft-0")
         (accident,) = made.accidents
         assert accident.startswith("draft-0 ended by itself (exit code 1)")
         assert "a fail point was reached" in accident
-        log = made.log("draft-0").read_text()
-        assert "the fail point receive.Welcome:error is on" in log
+        assert "the fail point receive.Welcome:error is on" in made.log("draft-0").read_text()
         # Whoever is expected to end is not.
         await made.start("draft-0", **failing)
         made.expect_end("draft-0")
@@ -123,9 +142,7 @@ async def test_who_ends_without_being_told_is_an_accident(eventually: Eventually
 
 
 async def test_a_fail_point_that_cannot_be_understood_is_one_line_and_exit_code_78() -> None:
-    async with fleet(SMALL) as made:
-        await made.kill("draft-0")
-        made.log("draft-0").unlink(missing_ok=True)
+    async with fleet(SMALL, starts=()) as made:
         process = await made.start("draft-0", **{VARIABLE: "engine.pass:burn"})
         made.expect_end("draft-0")
         await process.ended.wait()

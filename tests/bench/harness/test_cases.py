@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from bench.chaos.cases import sampling_of, stopped_at, toy_cases
+from bench.harness.cases import sampling_of, stopped_at, toy_cases
 from nodes.engine.toy import ToyConfig, ToyTokenizer
 from tests.nodes.reference import reference
 
