@@ -59,15 +59,12 @@ def bench() -> None:
     show_default=True,
     help="Messages from peers with unknown keys.",
 )
-@click.option(
-    "--silent", "quiet", default=350, show_default=True, help="Connections that send nothing."
-)
 @click.option("--peers", default=1_000, show_default=True, help="Peers, each with its own key.")
 @click.option(
     "--seconds", default=10.0, show_default=True, help="Time with all peers connected, in seconds."
 )
 def hostile(
-    frames: int, seed: int, connections: int, strangers: int, quiet: int, peers: int, seconds: float
+    frames: int, seed: int, connections: int, strangers: int, peers: int, seconds: float
 ) -> None:
     """Attack a coordinator as strangers or broken peers can.
 
@@ -84,8 +81,6 @@ def hostile(
 
     if strangers:
         click.echo(asyncio.run(port.unknown(strangers)))
-    if quiet:
-        click.echo(asyncio.run(port.silent(quiet, max_files=256)))
     if connections:
         click.echo(asyncio.run(port.garbage(connections)))
     if peers:

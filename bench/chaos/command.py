@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from bench.harness.options import at_least, names_option, seed_option
+from bench.harness.options import Decorator, at_least, names_option, seed_option
 from bench.harness.report import conclude, note
 
 ROLES = ("draft", "target", "coordinator")
@@ -42,13 +42,13 @@ _stops = click.option(
 )
 
 
-def _mean_gap(default: float) -> Any:
+def _mean_gap(default: float) -> Decorator:
     return click.option(
         "--mean-gap-s", default=default, show_default=True, help="Mean time between two faults."
     )
 
 
-def _deadline(default: float) -> Any:
+def _deadline(default: float) -> Decorator:
     return click.option(
         "--deadline-s", default=default, show_default=True, help="Deadline of each request."
     )

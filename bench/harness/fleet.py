@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal, TypeVar
 
 from bench.harness.http import until_ready
@@ -143,7 +144,7 @@ class Fleet:
         place: str = HUB,
         prefix: Sequence[str] = (),
         max_files: int = 0,
-        **environ: str,
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> Process:
         """Start a process (again), with arguments and environment added to those of the setup.
 
@@ -155,7 +156,7 @@ class Fleet:
         self.num_starts[name] += 1
         return process
 
-    async def start_command(self, name: str, *argv: str, **environ: str) -> Process:
+    async def start_command(self, name: str, *argv: str, environ: Mapping[str, str]) -> Process:
         """Run a client command such as `generate` with the keys and endpoint of this mesh."""
         link = ("--keys", str(self.keys(CLIENT)), "--connect", self.endpoint)
         return await self._start(name, [*argv, *link], HUB, (), 0, environ)

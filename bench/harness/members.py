@@ -61,11 +61,11 @@ class MemberLog:
         return self._changes
 
     def _change(self, line: re.Match[bytes]) -> Change:
-        at, node, joined, _, reason = (part and part.decode() for part in line.groups())
+        at, node, joined, _, reason = (part.decode() if part else "" for part in line.groups())
         # With keys, a node's name is the key's name, a slash, and its own name.
         name = node.rpartition("/")[2]
         wall_s = datetime.strptime(at, _FORMAT).timestamp()
-        return Change(wall_s + _CUT_S - self._ahead_s, name, not joined, reason or "")
+        return Change(wall_s + _CUT_S - self._ahead_s, name, not joined, reason)
 
     def first(self, node: str, since: float, *, has_left: bool) -> Change | None:
         """Return the first change of this kind of a node at `since` or later."""

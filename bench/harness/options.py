@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from bench.harness.report import note
 
-F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class Names(click.ParamType):
+class Names(click.ParamType[list[str]]):
     """Names of a set, separated by commas."""
 
     name = "names"
@@ -32,7 +32,7 @@ class Names(click.ParamType):
         return chosen
 
 
-def names_option(flag: str, known: Collection[str], help: str, **more: Any) -> Callable[[F], F]:
+def names_option(flag: str, known: Collection[str], help: str, **more: Any) -> Decorator:
     """Return an option with some names of a set; by default all of them."""
     settings = {"default": ",".join(known), "show_default": True, **more}
     return click.option(flag, type=Names(known), help=help, **settings)
@@ -52,6 +52,6 @@ seed_option = click.option(
 )
 
 
-def at_least(flag: str, default: int, help: str | None = None) -> Callable[[F], F]:
+def at_least(flag: str, default: int, help: str | None = None) -> Decorator:
     """Return an option with a number of 1 or more."""
     return click.option(flag, type=click.IntRange(1), default=default, show_default=True, help=help)

@@ -13,8 +13,7 @@ from bench.harness.http import port_of
 from bench.harness.processes import ended, resident_bytes
 from bench.harness.report import quantiles
 from bench.load.processes import cpu_s
-from mesh.authorized import AUTHORIZED_FILE
-from mesh.keys import ClientKeys, KeyPair, write_private
+from mesh.keys import AUTHORIZED_FILE, ClientKeys, KeyPair, write_private
 from mesh.security import new_key_pair
 from nodes.keys.keyring import Keyring
 from nodes.service.runtime import raise_file_limit

@@ -1,10 +1,9 @@
-"""Connect unknown, silent and garbage-sending peers to a coordinator, and many authorized ones."""
+"""Connect unknown and garbage-sending peers to a coordinator, and many authorized ones."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,30 +81,6 @@ async def _connection(live: Live, number: int) -> None:
                 await asyncio.sleep(0.01)
             finally:
                 writer.close()
-
-
-async def silent(count: int, max_files: int) -> Found:
-    """Open silent connections to a coordinator with few file descriptors; then a client joins."""
-    async with live_coordinator(max_files=max_files) as live:
-        sockets = []
-        try:
-            for _ in range(count):
-                quiet = socket.socket()
-                quiet.setblocking(False)
-                quiet.connect_ex(("127.0.0.1", live.port))
-                sockets.append(quiet)
-            before_s, started = cpu_s([live.pid]), time.perf_counter()
-            async with asking(live) as asked:
-                await asyncio.sleep(1.0)
-            cpu = (cpu_s([live.pid]) - before_s) / (time.perf_counter() - started)
-        finally:
-            for quiet in sockets:
-                quiet.close()
-    text = (
-        f"{count} silent connections, {max_files} file descriptors: a client joined after "
-        f"{asked.joined_s:.2f} s; the coordinator takes {cpu:.0%} of a core meanwhile"
-    )
-    return Found(text, num_answers=len(asked.times_s))
 
 
 async def unknown(count: int) -> Found:

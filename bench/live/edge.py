@@ -18,7 +18,7 @@ from bench.emulate.open import Means, open_cell
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
 from bench.harness.places import HUB
 from bench.live.edge_hub import Figures, Task
-from bench.live.edge_report import row
+from bench.live.edge_report import row_of
 from bench.live.edge_setting import (
     AIR,
     ALPHAS,
@@ -76,7 +76,7 @@ async def run_setting(
                     turns[policy].append(await _run_policy(mesh, texts, setting, policy))
                     if turn + 1 == num_turns:
                         found[policy] = together(turns[policy])
-                        report(row(setting, policy, found))
+                        report(row_of(setting, policy, found))
     return {policy: found[policy] for policy in policies}
 
 

@@ -92,10 +92,10 @@ async def _fail_once(scene: Backdrop, point: Point, action: str, random: Random)
     value = f"{point.place}:{action}:{random.randint(1, point.most)}"
     is_client = who == "client"
     if is_client:
-        process = await fleet.start_command(who, *_ASKING, **{VARIABLE: value})
+        process = await fleet.start_command(who, *_ASKING, environ={VARIABLE: value})
     else:
         await fleet.kill(who)
-        process = await fleet.start(who, **{VARIABLE: value})
+        process = await fleet.start(who, environ={VARIABLE: value})
     ends = action in ("kill", "error")
     if ends or is_client:
         fleet.expect_end(who)

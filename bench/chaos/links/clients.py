@@ -194,4 +194,5 @@ async def run(endpoint: str, keys: str, num_streams: int, first: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(run(*sys.argv[1:3], *map(int, sys.argv[3:])))
+    endpoint_, keys_, num_streams_, first_ = sys.argv[1:]
+    asyncio.run(run(endpoint_, keys_, int(num_streams_), int(first_)))

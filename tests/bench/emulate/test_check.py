@@ -59,12 +59,6 @@ def test_turns_are_in_order_of_air() -> None:
     assert arrivals_s[0] == pytest.approx(others_s + own_s)
 
 
-@pytest.mark.parametrize("batch_bytes", [0, SEGMENT_BYTES + 1, 11 * SEGMENT_BYTES])
-def test_batches_whose_frames_cannot_be_counted_are_refused(batch_bytes: int) -> None:
-    with pytest.raises(ValueError, match="1 to 10 segments"):
-        prediction.load(CELL, batch_bytes)
-
-
 @pytest.mark.parametrize(
     "means",
     [pytest.param("tun", marks=pytest.mark.skipif(bool(why_not()), reason=why_not())), "proxy"],

@@ -35,7 +35,7 @@ def test_what_cannot_be_made_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     assert result.output == "Error: network namespaces need root and `ip`\n"
 
 
-def test_a_rate_that_cannot_be_is_one_line() -> None:
+def test_a_rate_that_cannot_be_is_a_usage_error() -> None:
     result = CliRunner().invoke(command.air_command, ["--slowest-kbps", "0"])
-    assert result.exit_code == 1
-    assert result.output.startswith("Error: station rate-1: rate_bps must be above 0")
+    assert result.exit_code == 2
+    assert "'--slowest-kbps': 0.0 is not in the range x>0" in result.output

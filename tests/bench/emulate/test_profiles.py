@@ -38,8 +38,3 @@ def test_a_link_has_its_round_trip_and_rate_whatever_the_others_do(name: str) ->
     medium.offer("a", DOWN, 1400, "back", began)
     back = next(d for d in run_out(medium, began) if d.payload == "back").arrives_s - began
     assert there + back == pytest.approx(profile.rtt_s + 2 * 1400 * 8 / profile.rate_bps)
-
-
-def test_an_outage_ends_before_the_next_one() -> None:
-    with pytest.raises(ValueError, match=r"shorter than 20.0 s, got 20.0 s"):
-        Outage(directions=BOTH, lasts_s=20.0, every_s=20.0)

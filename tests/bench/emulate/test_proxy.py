@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
+import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from bench.emulate.cell import DOWN, UP, Access, Cell, Contention, Counters, Shares, Station, Turns
 from bench.emulate.path import Path
-from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, ProxyCell, _Segment, proxy_cell
+from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, ProxyCell, proxy_cell
 
 Received = asyncio.Queue[bytes]
 
@@ -103,19 +104,19 @@ async def test_a_connection_in_use_ends_with_the_cell() -> None:
             assert await reader.read() == b""
 
 
-async def test_an_end_for_who_has_reset_hurts_nobody_else() -> None:
-    class Reset:
-        def is_closing(self) -> bool:
-            return False
-
-        def write_eof(self) -> None:
-            raise OSError(errno.ENOTCONN, "not connected")
-
-    async with hub_of(b"ok") as (port, _), proxy_cell(cell_of(Turns())) as live:
-        end = _Segment(b"", Reset())  # type: ignore[arg-type]
-        await live._send("a", UP, end)
-        await end.has_arrived.wait()
+async def test_an_end_for_who_has_reset_hurts_nobody_else(eventually) -> None:
+    async with hub_of(b"ok") as (port, received), proxy_cell(cell_of(Turns())) as live:
+        _, writer = await asyncio.open_connection(*await live.dial("a", port))
+        writer.write(b"gone")
+        writer.write_eof()
+        # Closing sends a reset, while the answer and its end are under way.
+        link = writer.get_extra_info("socket")
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        await eventually(lambda: not received.empty())
+        assert received.get_nowait() == b"gone"
         assert await say(live, "b", port, b"all the same") == b"ok"
+        await eventually(lambda: live.num_connections == 0)
 
 
 async def test_a_port_of_the_hub_has_one_address_a_station() -> None:

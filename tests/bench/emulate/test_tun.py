@@ -114,7 +114,7 @@ def test_nothing_is_left_when_a_user_fails() -> None:
 
 def test_a_relay_that_ended_is_said() -> None:
     with tun_cell(CELL) as live:
-        live._relay.kill()
+        live.relay.kill()
         with pytest.raises(NamespacesError, match="relay has ended, status -9"):
             live.counters()
     assert not set(live.places.values()) & there()

@@ -127,7 +127,7 @@ async def test_a_fleet_without_keys_serves_too(over: Literal["tcp", "ipc"]) -> N
 async def test_who_ends_without_being_told_is_an_accident(eventually: Eventually) -> None:
     failing = {VARIABLE: "receive.Welcome:error"}
     async with fleet(SMALL, starts=[COORDINATOR]) as made:
-        await made.start("draft-0", **failing)
+        await made.start("draft-0", environ=failing)
         with pytest.raises(FleetError, match="draft-0 ended by itself"):
             await made.are_in("draft-0")
         (accident,) = made.accidents
@@ -135,7 +135,7 @@ async def test_who_ends_without_being_told_is_an_accident(eventually: Eventually
         assert "a fail point was reached" in accident
         assert "the fail point receive.Welcome:error is on" in made.log("draft-0").read_text()
         # Whoever is expected to end is not.
-        await made.start("draft-0", **failing)
+        await made.start("draft-0", environ=failing)
         made.expect_end("draft-0")
         await made.process("draft-0").ended.wait()
         assert len(made.accidents) == 1
@@ -143,7 +143,7 @@ async def test_who_ends_without_being_told_is_an_accident(eventually: Eventually
 
 async def test_a_fail_point_that_cannot_be_understood_is_one_line_and_exit_code_78() -> None:
     async with fleet(SMALL, starts=()) as made:
-        process = await made.start("draft-0", **{VARIABLE: "engine.pass:burn"})
+        process = await made.start("draft-0", environ={VARIABLE: "engine.pass:burn"})
         made.expect_end("draft-0")
         await process.ended.wait()
         assert process.code == 78
