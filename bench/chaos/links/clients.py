@@ -113,7 +113,9 @@ class Hearing:
         self._num_read += len(whole + end)
         heard = Heard()
         for line in whole.splitlines():
-            self._take(json.loads(line), heard)
+            # Warnings about lost coordinators are there, too.
+            if line.startswith(b"{"):
+                self._take(json.loads(line), heard)
         heard.waits_s = [now - at for at in self._last_at.values()]
         return heard
 

@@ -82,7 +82,8 @@ def test_lines_are_taken_once_and_only_whole(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     hearing = Hearing(path)
     assert not hearing.has_begun
-    path.write_text('{"stream": 0, "at": 1.0, "tokens": 2, "length": 3}\n{"stream": 1, "at')
+    whole = '{"stream": 0, "at": 1.0, "tokens": 2, "length": 3}'
+    path.write_text(f'a coordinator was lost\n{whole}\n{{"stream": 1, "at')
     assert hearing.has_begun
     assert hearing.take(2.0).num_tokens == 2
     with path.open("a") as file:
