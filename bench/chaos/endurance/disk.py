@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ from bench.harness.up import TOYS, Up, up
 from mesh.authorized import Entry
 from mesh.keys import ClientKeys
 from mesh.security import new_key_pair
+from nodes.cli.main import main as airdraft
 from nodes.keys.enrol import EnrolError, Invitation, enrol
 from nodes.keys.keyring import Keyring
 
@@ -68,17 +70,13 @@ def run_disk(*scenes: str) -> DiskFound:
 
 
 def _unshared(*command: str) -> subprocess.CompletedProcess[str]:
-    return _done("unshare", "--mount", *command, limit_s=_ALL_LIMIT_S)
-
-
-def _done(*command: str, limit_s: float = _LIMIT_S) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command,
+        ["unshare", "--mount", *command],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=limit_s,
+        timeout=_ALL_LIMIT_S,
         check=False,
     )
 
@@ -229,16 +227,27 @@ def _writers(mesh: Up, disk: Path, attempt: int) -> dict[str, list[str]]:
 
 def _airdraft(*argv: str) -> str:
     """Run a command that must succeed; return its output."""
-    done = _done(sys.executable, "-m", "nodes.cli", *argv)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    code, output, errors = _done(argv)
+    assert code == 0, errors
+    return output
 
 
 def _refusal(argv: Sequence[str]) -> str:
     """Run a command; return its error output, or "" if it succeeds."""
-    done = _done(sys.executable, "-m", "nodes.cli", *argv)
-    nothing = f"no error output, exit code {done.returncode}"
-    return (done.stderr.strip() or nothing) if done.returncode else ""
+    code, _, errors = _done(argv)
+    return (errors.strip() or f"no error output, exit code {code}") if code else ""
+
+
+def _done(argv: Sequence[str]) -> tuple[int, str, str]:
+    """Run a command in this process, which is fast; return exit code, output and error output."""
+    output, errors, code = io.StringIO(), io.StringIO(), 0
+    sys.argv = ["airdraft", *argv]
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            airdraft()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
+    return code, output.getvalue(), errors.getvalue()
 
 
 async def _joined(invitation: Invitation) -> None:

@@ -128,8 +128,9 @@ async def test_who_ends_without_being_told_is_an_accident(eventually: Eventually
     failing = {VARIABLE: "receive.Welcome:error"}
     async with fleet(SMALL, starts=[COORDINATOR]) as made:
         await made.start("draft-0", environ=failing)
+        await eventually(lambda: made.accidents)
         with pytest.raises(FleetError, match="draft-0 ended by itself"):
-            await made.are_in("draft-0")
+            made.check()
         (accident,) = made.accidents
         assert accident.startswith("draft-0 ended by itself (exit code 1)")
         assert "a fail point was reached" in accident
