@@ -11,7 +11,6 @@ import socket
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,8 +81,8 @@ class Setup:
 class Fleet:
     """The processes of one mesh by name: coordinator, target-0, draft-0, gateway-0 and so on.
 
-    accidents: processes that ended unexpectedly, each with its last log lines. num_starts: starts
-    by name. log_of_members: what the coordinator says of targets and draft nodes.
+    accidents: processes that ended unexpectedly, each with its last log lines. log_of_members: what
+    the coordinator says of targets and draft nodes.
     """
 
     def __init__(
@@ -93,7 +92,6 @@ class Fleet:
         self.setup = setup
         self.roles = {COORDINATOR: COORDINATOR, **setup.roles}
         self.accidents: list[str] = []
-        self.num_starts = Counter[str]()
         self._nest = nest
         self._places = places or OneMachine()
         self._port = free_port()
@@ -152,9 +150,7 @@ class Fleet:
         its open files.
         """
         argv = [*await self._argv(name, place), *arguments]
-        process = await self._start(name, argv, place, prefix, max_files, environ)
-        self.num_starts[name] += 1
-        return process
+        return await self._start(name, argv, place, prefix, max_files, environ)
 
     async def start_command(self, name: str, *argv: str, environ: Mapping[str, str]) -> Process:
         """Run a client command such as `generate` with the keys and endpoint of this mesh."""
