@@ -1,26 +1,25 @@
-"""A minimal HTTP client on a socket: cheap, and it can hang up anywhere in an answer."""
+"""Requests to a gateway: their bytes, for who hangs up within them, and whether it can serve."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-COMPLETIONS = "/v1/completions"
+import httpx
+
+COMPLETIONS: Final = "/v1/completions"
 _LOOK_EVERY_S = 0.02
 _ANSWER_LIMIT_S = 5.0
 
 
-def request_of(path: str, body: Any = b"", *, method: str = "POST", key: str = "") -> bytes:
-    """Return the bytes of a request. body: bytes, or what is sent as JSON. key: API key."""
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    bearer = f"authorization: Bearer {key}\r\n" if key else ""
+def request_of(path: str, body: Any) -> bytes:
+    """Return the bytes of a POST request whose body is some value as JSON."""
+    content = json.dumps(body).encode()
     head = (
-        f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        f"{bearer}content-length: {len(content)}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(content)}\r\n\r\n"
     )
     return head.encode() + content
 
@@ -30,96 +29,41 @@ def port_of(url: str) -> int:
     return int(url.rsplit(":", 1)[1].split("/")[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One HTTP response. headers: names and values in lower case."""
-
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    def events(self) -> list[Any]:
-        """Return the events of a stream without its last one, which must be [DONE]."""
-        parts = [part for part in self.body.split(b"\n\n") if part]
-        assert parts.pop() == b"data: [DONE]", self.body[-200:]
-        return [json.loads(part.removeprefix(b"data: ")) for part in parts]
+def http_client(port: int, timeout_s: float) -> httpx.AsyncClient:
+    """Return a client of a gateway on this machine, with as many connections as it needs."""
+    # Without TLS there is nothing to verify, and loading certificates takes long.
+    limits = httpx.Limits(max_connections=None)
+    url = f"http://127.0.0.1:{port}"
+    return httpx.AsyncClient(base_url=url, timeout=timeout_s, limits=limits, verify=False)
 
 
-class Connection:
-    """One connection to a gateway for one request after another; reopened when needed."""
+async def leave(port: int, request: bytes, num_bytes: int, after_s: float) -> None:
+    """Send a request or a part of one, read num_bytes of the response, and hang up.
 
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def ask(self, method: str, path: str, body: Any = b"", key: str = "") -> Answer:
-        """Send a request and return its response.
-
-        Raises ConnectionError or IncompleteReadError if the gateway ends the connection.
-        """
-        await self._send(request_of(path, body, method=method, key=key))
-        return await self._read()
-
-    async def leave(self, request: bytes, num_bytes: int, after_s: float) -> None:
-        """Send a request or a part of one, read num_bytes of the response, and hang up.
-
-        after_s: time until then.
-        """
-        await self._send(request)
-        assert self._streams is not None
-        while num_bytes > 0 and (part := await self._streams[0].read(min(num_bytes, 4096))):
+    after_s: time until then.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        await writer.drain()
+        while num_bytes > 0 and (part := await reader.read(min(num_bytes, 4096))):
             num_bytes -= len(part)
         await asyncio.sleep(after_s)
-        self._streams[1].transport.abort()
-        self._streams = None
-
-    async def _send(self, request: bytes) -> None:
-        if self._streams is None:
-            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
-        self._streams[1].write(request)
-        await self._streams[1].drain()
-
-    async def _read(self) -> Answer:
-        assert self._streams is not None
-        reader, _ = self._streams
-        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
-        headers = dict(line.lower().split(": ", 1) for line in lines)
-        if headers.get("transfer-encoding") == "chunked":
-            body = b""
-            while size := int(await reader.readuntil(b"\r\n"), 16):
-                body += (await reader.readexactly(size + 2))[:-2]
-            await reader.readexactly(2)
-        else:
-            body = await reader.readexactly(int(headers.get("content-length", "0")))
-        if headers.get("connection") == "close":
-            await self.close()
-        return Answer(int(first.split()[1]), headers, body)
-
-    async def close(self) -> None:
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
+    finally:
+        writer.transport.abort()
 
 
 async def until_ready(port: int, limit_s: float, *, is_ready: bool = True) -> bool:
     """Wait until a gateway can serve, or no longer can; return whether that was so in time."""
     give_up_at = time.monotonic() + limit_s
-    connection = Connection(port)
-    try:
+    async with http_client(port, _ANSWER_LIMIT_S) as http:
         while time.monotonic() < give_up_at:
-            found = None
-            with contextlib.suppress(OSError, EOFError, TimeoutError):
-                async with asyncio.timeout(_ANSWER_LIMIT_S):
-                    found = (await connection.ask("GET", "/readyz")).status == 200
-            if found is None:
-                # The connection may have been cut off within an answer.
-                await connection.close()
-            elif found == is_ready:
+            try:
+                found = (await http.get("/readyz")).status_code == 200
+            except httpx.HTTPError:
+                # It does not listen yet, or has ended within the answer.
+                found = False
+            if found == is_ready:
                 return True
             await asyncio.sleep(_LOOK_EVERY_S)
-        return False
-    finally:
-        await connection.close()
+    return False

@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import httpx
+
 from bench.harness.fleet import COORDINATOR, Setup, fleet
-from bench.harness.http import COMPLETIONS, Connection, request_of
+from bench.harness.http import COMPLETIONS, http_client, request_of
 from bench.harness.processes import ended
 from bench.harness.report import Findings, counts
 from bench.hostile.live import Live, asking, busy, live_coordinator, new_pairs
@@ -163,7 +165,7 @@ async def _gateway_with(
 ) -> float:
     """Return the part of a core that the callers take, beyond what the stream takes."""
     calm = await busy(pid, seconds)
-    callers = [Connection(port) for _ in range(num_callers + 1)]
+    callers = [http_client(port, _LIMIT_S) for _ in range(num_callers + 1)]
     try:
         found.statuses.update(await asyncio.gather(*map(_outcome, callers[1:])))
         before = num_read()
@@ -175,7 +177,7 @@ async def _gateway_with(
         one_more = await _outcome(callers[0])
     finally:
         for caller in callers:
-            await caller.close()
+            await caller.aclose()
     said = counts(found.statuses)
     found.lines.append(
         f"gateway, {num_callers} connections: {said}; one more: {one_more}; {cpu:.0%} of a core; "
@@ -213,29 +215,24 @@ async def _streaming(port: int) -> AsyncIterator[Callable[[], int]]:
         writer.transport.abort()
 
 
-async def _outcome(connection: Connection) -> str:
+async def _outcome(http: httpx.AsyncClient) -> str:
     """Return the outcome of a request; the connection stays open if the gateway keeps it."""
     try:
-        async with asyncio.timeout(_LIMIT_S):
-            answer = await connection.ask("GET", "/healthz")
-    except (OSError, EOFError):
-        return "closed"
-    except TimeoutError:
+        answer = await http.get("/healthz")
+    except httpx.TimeoutException:
         return "never answered"
+    except httpx.HTTPError:
+        return "closed"
     retry = " with Retry-After" if "retry-after" in answer.headers else ""
-    return f"{answer.status}{retry}"
+    return f"{answer.status_code}{retry}"
 
 
 async def _is_served(port: int) -> bool:
-    connection = Connection(port)
-    try:
-        async with asyncio.timeout(_LIMIT_S):
-            body = {**_FULL, "max_tokens": 4}
-            return (await connection.ask("POST", COMPLETIONS, body)).status == 200
-    except (OSError, EOFError):
-        return False
-    finally:
-        await connection.close()
+    async with http_client(port, _LIMIT_S) as http:
+        with contextlib.suppress(httpx.HTTPError):
+            answer = await http.post(COMPLETIONS, json={**_FULL, "max_tokens": 4})
+            return answer.status_code == 200
+    return False
 
 
 async def _until(is_so: Callable[[], Awaitable[bool]]) -> float:

@@ -15,7 +15,6 @@ from bench.chaos.endurance.soak_load import Requests
 from bench.harness.fleet import Fleet, Setup, fleet
 from bench.harness.processes import num_files, num_threads, resident_bytes
 from bench.harness.report import Findings, counts, head, row
-from bench.harness.work import Load
 from bench.load.processes import cpu_s
 from nodes.client.client import Client
 
@@ -115,12 +114,11 @@ async def run_soak(
     # The clients also request status and traces, which need the role admin.
     async with fleet(setup) as mesh, mesh.clients(_NUM_CLIENTS, "admin") as clients:
         await mesh.wait_for(clients[0])
-        port = await mesh.is_ready("gateway-0")
-        asking = Requests(mesh, clients, port, seed)
+        await mesh.is_ready("gateway-0")
+        asking = Requests(mesh, clients, seed)
         found.outcomes, found.faults = asking.outcomes, asking.faults
         for mark in [*range(first, num_requests, first), num_requests]:
-            await Load(asking.ask, at_once, mark - found.outcomes.total()).run()
-            await asking.close()
+            await asking.run(mark - found.outcomes.total(), at_once)
             await _quiet(clients[0])
             found.figures[mark] = {name: await _figures_of(mesh, name) for name in mesh.roles}
             found.seconds = time.monotonic() - began
