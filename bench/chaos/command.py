@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from bench.harness.options import Decorator, at_least, names_option, seed_option
-from bench.harness.report import conclude, note
+from bench.harness.report import Findings, conclude, note
 
 ROLES = ("draft", "target", "coordinator")
 RESTARTED = ("draft", "target", "gateway", "coordinator")
@@ -290,13 +290,11 @@ def detect_command(
     """
     from bench.chaos.detect import HEAD, detect
 
-    all_faults = []
+    all_found = Findings()
     for link in over:
         click.echo(f"{link}\n{HEAD}")
         for side in who:
             found = asyncio.run(detect(side, link, faults, repeats, away))
             click.echo("\n".join(found.lines))
-            all_faults += found.faults
-    for fault in all_faults:
-        note(fault)
-    sys.exit(1 if all_faults else 0)
+            all_found.faults += found.faults
+    conclude(all_found)

@@ -16,7 +16,7 @@ from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Shares, Station, Turn
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.proxy import SEGMENT_BYTES
 from bench.harness.places import HUB
-from bench.harness.report import head, row
+from bench.harness.report import Findings, head, row
 
 RATIOS = (1, 4, 10)
 BATCH_BYTES = 6 * SEGMENT_BYTES
@@ -219,15 +219,15 @@ def report(outcomes: list[Outcome], kind: str) -> str:
     return "\n".join(lines)
 
 
-async def run_check(
-    slowest_bps: float, frame_s: float, repeats: int, means: Means
-) -> tuple[str, bool]:
-    """Measure all schemes.
-
-    Returns the tables, and whether each scheme's median time is within WITHIN of its prediction.
-    """
+async def run_check(slowest_bps: float, frame_s: float, repeats: int, means: Means) -> Findings:
+    """Measure all schemes. A median time that is not within WITHIN of its prediction is a fault."""
     outcomes, kind = [], ""
     for scheme in schemes(narrow_cell(slowest_bps, frame_s)):
         outcome, kind = await measure(scheme, repeats, means)
         outcomes.append(outcome)
-    return report(outcomes, kind), all(abs(o.ratio - 1.0) <= WITHIN for o in outcomes)
+    faults = [
+        f"{outcome.scheme.name}: {outcome.ratio:.3f} of the predicted time"
+        for outcome in outcomes
+        if abs(outcome.ratio - 1.0) > WITHIN
+    ]
+    return Findings([report(outcomes, kind)], faults)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import get_args
 
 import click
 
-from bench.emulate.check import WITHIN, run_check
+from bench.emulate.check import run_check
 from bench.emulate.open import Means
 from bench.harness.options import at_least
+from bench.harness.report import conclude
 from bench.netns import NamespacesError
 
 
@@ -42,11 +42,4 @@ def air_command(repeats: int, slowest_kbps: float, frame_ms: float, means: Means
         found = asyncio.run(run_check(slowest_kbps * 1e3, frame_ms / 1e3, repeats, means))
     except NamespacesError as error:
         raise click.ClickException(str(error)) from error
-    text, is_within = found
-    click.echo(text)
-    if not is_within:
-        click.echo(
-            f"at least one ratio of measured to predicted time is not within {WITHIN:.0%} of 1",
-            err=True,
-        )
-    sys.exit(0 if is_within else 1)
+    conclude(found)

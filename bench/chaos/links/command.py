@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol, TypeVar, get_args
+from typing import Any, NoReturn, Protocol, TypeVar, get_args
 
 import click
 
@@ -17,7 +16,7 @@ from bench.emulate.profiles import PROFILES
 from bench.emulate.toxics import TOXICS, ToxicCell
 from bench.harness.fleet import FleetError
 from bench.harness.options import at_least, names_option
-from bench.harness.report import note
+from bench.harness.report import Findings, conclude
 from bench.netns import NamespacesError
 
 T = TypeVar("T")
@@ -133,8 +132,5 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
         raise click.ClickException(str(error)) from error
 
 
-def _end(found: Sequence[Figures]) -> None:
-    faults = [fault for figures in found for fault in figures.faults()]
-    for fault in faults:
-        note(fault)
-    sys.exit(1 if faults else 0)
+def _end(found: Sequence[Figures]) -> NoReturn:
+    conclude(Findings(faults=[fault for figures in found for fault in figures.faults()]))
