@@ -9,6 +9,7 @@ import click
 
 from bench.emulate.open import Means
 from bench.harness.options import names_option
+from bench.harness.report import conclude
 from bench.results.options import keep, out_option, quick_option
 
 
@@ -212,4 +213,4 @@ def mixed(streams: int, max_tokens: int, turns: int) -> None:
 
     from bench.live.mixed import run_mixed
 
-    asyncio.run(run_mixed(streams, max_tokens, turns, click.echo))
+    conclude(asyncio.run(run_mixed(streams, max_tokens, turns, click.echo)))

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Final
 
 from bench.harness.fleet import COORDINATOR, Setup, fleet
-from bench.harness.report import head, row
+from bench.harness.report import Findings, head, row
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.messages import FinishedNotice, TokensNotice
@@ -57,8 +57,12 @@ class Run:
 
 async def run_mixed(
     num_streams: int, max_tokens: int, num_turns: int, report: Callable[[str], None]
-) -> None:
-    """Report a row for each mesh. Every turn runs all meshes, so that drift affects all alike."""
+) -> Findings:
+    """Report a row for each mesh. Every turn runs all meshes, so that drift affects all alike.
+
+    Texts that differ from those without draft nodes are faults.
+    """
+    judged = Findings()
     found: dict[str, list[Run]] = {mesh.name: [] for mesh in MESHES}
     for turn in range(num_turns):
         for mesh in MESHES if turn % 2 == 0 else MESHES[::-1]:
@@ -86,6 +90,9 @@ async def run_mixed(
                 f"{same} of {num_streams * num_turns}",
             )
         )
+        if num_wrong := num_streams * num_turns - same:
+            judged.faults.append(f"{mesh.name}: {num_wrong} other texts")
+    return judged
 
 
 def _without_drafts(mesh: MixedMesh) -> MixedMesh:
