@@ -11,12 +11,22 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
-from bench.emulate import prediction
+import numpy as np
+
 from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Shares, Station, Turns
 from bench.emulate.open import LiveCell, Means, open_cell
-from bench.emulate.proxy import SEGMENT_BYTES
+from bench.emulate.peers import GRANT
+from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES
 from bench.harness.places import HUB
 from bench.harness.report import Findings, head, row
+from policies.acceptance import Floats
+from policies.airtime import (
+    airtime_s,
+    batch_shares,
+    batch_time_s,
+    grant_order,
+    turn_times_s,
+)
 
 RATIOS = (1, 4, 10)
 BATCH_BYTES = 6 * SEGMENT_BYTES
@@ -61,6 +71,60 @@ class Outcome:
         return statistics.median(self.batches_s) / self.scheme.batch_s
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Airtime of a batch of each station, (n,) seconds each.
+
+    data_s: all segments of a batch. ack_s: one acknowledgement; each segment gets one. grant_s: one
+    grant. num_segments: segments of a batch.
+    """
+
+    data_s: Floats
+    ack_s: Floats
+    grant_s: Floats
+    num_segments: int
+
+    @property
+    def until_arrived_s(self) -> Floats:
+        """(n,) airtime until a batch has arrived if a station's two directions alternate.
+
+        The last two acknowledgements come after it, because each acknowledgement is queued when the
+        next segment is already on the air.
+        """
+        return self.data_s + max(0, self.num_segments - 2) * self.ack_s
+
+
+def load_of(cell: Cell, batch_bytes: int) -> Load:
+    """Return the load of one batch per station: some whole segments, which TCP sends at once."""
+    num_segments = batch_bytes // SEGMENT_BYTES
+    rates = [station.rate_bps for station in cell.stations]
+
+    def alone_s(num_bytes: int, frames: int) -> Floats:
+        return airtime_s(num_bytes * 8, frames, rates, cell.frame_s)
+
+    wire_bytes = batch_bytes + num_segments * HEADER_BYTES
+    return Load(
+        data_s=alone_s(wire_bytes, num_segments),
+        ack_s=alone_s(HEADER_BYTES, 1),
+        grant_s=alone_s(HEADER_BYTES + len(GRANT), 1),
+        num_segments=num_segments,
+    )
+
+
+def order(load: Load) -> tuple[int, ...]:
+    """Return the indices of stations in the order of their grants: by s_k."""
+    return tuple(int(k) for k in grant_order(load.data_s, np.ones(len(load.data_s))))
+
+
+def turns_s(load: Load) -> Floats:
+    """(n,) arrival times with grants in turn, each after the last batch's acknowledgements."""
+    acknowledged_s = load.data_s + load.num_segments * load.ack_s
+    after_s = acknowledged_s - load.until_arrived_s
+    # The grant is acknowledged, too.
+    whole_s = load.grant_s + load.ack_s + acknowledged_s
+    return turn_times_s(whole_s, list(order(load))) - after_s
+
+
 def narrow_cell(slowest_bps: float, frame_s: float) -> Cell:
     """Return a cell of three stations with rates as 1 to 4 to 10."""
     stations = tuple(
@@ -71,28 +135,28 @@ def narrow_cell(slowest_bps: float, frame_s: float) -> Cell:
 
 def schemes(cell: Cell) -> list[Scheme]:
     """Return all ways to share the cell, with their predictions."""
-    load = prediction.load(cell, BATCH_BYTES)
+    load = load_of(cell, BATCH_BYTES)
     names = _names(cell)
-    turns_s = prediction.turns_s(load)
-    grants = tuple(names[k] for k in prediction.order(load))
-    phi = tuple(float(share) for share in prediction.shares(load))
+    grants = tuple(names[k] for k in order(load))
+    phi = tuple(float(share) for share in batch_shares(load.until_arrived_s))
+    slots_s = load.until_arrived_s * len(names)
     equal = (1.0 / len(names),) * len(names)
     return [
         Scheme(
             "turns by grants",
             replace(cell, access=Turns()),
-            {name: float(s) for name, s in zip(names, turns_s, strict=True)},
+            {name: float(s) for name, s in zip(names, turns_s(load), strict=True)},
             grants,
         ),
         Scheme(
             "shares (i)",
             replace(cell, access=Shares(phi)),
-            dict.fromkeys(names, prediction.shares_s(load)),
+            dict.fromkeys(names, batch_time_s(load.until_arrived_s)),
         ),
         Scheme(
             "equal reserved slots",
             replace(cell, access=Shares(equal)),
-            {name: float(s) for name, s in zip(names, prediction.slots_s(load), strict=True)},
+            {name: float(s) for name, s in zip(names, slots_s, strict=True)},
         ),
     ]
 

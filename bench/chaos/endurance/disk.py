@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -150,14 +151,6 @@ def _read_only(disk: Path) -> Iterator[None]:
         _run("umount", "--lazy", str(disk))
 
 
-def _state_on_a_full_disk(disk: Path, found: DiskFound) -> None:
-    _state_on(disk, found, "full", _full)
-
-
-def _state_on_a_read_only_disk(disk: Path, found: DiskFound) -> None:
-    _state_on(disk, found, "read-only", _read_only)
-
-
 def _state_on(
     disk: Path,
     found: DiskFound,
@@ -285,8 +278,8 @@ def _no_standard_error(disk: Path, found: DiskFound) -> None:
 
 
 _SCENES: Final[dict[str, Callable[[Path, DiskFound], Any]]] = {
-    "full": _state_on_a_full_disk,
-    "read-only": _state_on_a_read_only_disk,
+    "full": partial(_state_on, kind="full", starve=_full),
+    "read-only": partial(_state_on, kind="read-only", starve=_read_only),
     "stderr": _no_standard_error,
 }
 

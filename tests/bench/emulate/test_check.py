@@ -8,18 +8,27 @@ from dataclasses import replace
 
 import pytest
 
-from bench.emulate import prediction
 from bench.emulate.cell import DOWN, UP, Cell, Counters, Shares, Turns
-from bench.emulate.check import BATCH_BYTES, Outcome, measure, narrow_cell, report, schemes
+from bench.emulate.check import (
+    BATCH_BYTES,
+    Outcome,
+    load_of,
+    measure,
+    narrow_cell,
+    order,
+    report,
+    schemes,
+    turns_s,
+)
 from bench.emulate.medium import Medium
 from bench.emulate.open import open_cell
 from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES
 from bench.netns import NamespacesError
-from policies.airtime import equal_share_time_s
+from policies.airtime import batch_shares, batch_time_s, equal_share_time_s
 from tests.bench.emulate.test_tun import why_not
 
 CELL = narrow_cell(50e3, 0.002)
-LOAD = prediction.load(CELL, BATCH_BYTES)
+LOAD = load_of(CELL, BATCH_BYTES)
 
 
 def batch_s(cell: Cell) -> float:
@@ -41,17 +50,17 @@ def batch_s(cell: Cell) -> float:
 
 
 def test_shares_and_slots_are_predicted_exactly() -> None:
-    shares = Shares(tuple(float(share) for share in prediction.shares(LOAD)))
-    assert batch_s(replace(CELL, access=shares)) == pytest.approx(prediction.shares_s(LOAD))
+    shares = Shares(tuple(float(share) for share in batch_shares(LOAD.until_arrived_s)))
+    assert batch_s(replace(CELL, access=shares)) == pytest.approx(
+        batch_time_s(LOAD.until_arrived_s)
+    )
     equal = replace(CELL, access=Shares((1 / 3,) * 3))
-    predicted_s = prediction.slots_s(LOAD).max()
-    assert batch_s(equal) == pytest.approx(predicted_s)
-    assert predicted_s == pytest.approx(equal_share_time_s(LOAD.until_arrived_s))
+    assert batch_s(equal) == pytest.approx(equal_share_time_s(LOAD.until_arrived_s))
 
 
 def test_turns_are_in_order_of_air() -> None:
-    assert prediction.order(LOAD) == (2, 1, 0)
-    arrivals_s = prediction.turns_s(LOAD)
+    assert order(LOAD) == (2, 1, 0)
+    arrivals_s = turns_s(LOAD)
     assert arrivals_s[2] < arrivals_s[1] < arrivals_s[0]
     # The slowest's own batch comes last, after all that the others and the grants took.
     others_s = (LOAD.data_s + 7 * LOAD.ack_s + LOAD.grant_s)[1:].sum()
