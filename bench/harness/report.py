@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn
 
 import click
 import numpy as np
@@ -28,19 +28,12 @@ class Findings:
         return "\n".join([*self.summary(), f"{len(self.faults)} faults", *shown])
 
 
-class Judged(Protocol):
-    """What was found, with whatever must not be."""
-
-    @property
-    def faults(self) -> Sized: ...
-
-
 def note(line: str) -> None:
     """Show a line about the progress of a suite."""
     click.echo(line, err=True)
 
 
-def conclude(*found: Judged) -> NoReturn:
+def conclude(*found: Findings) -> NoReturn:
     """Show what was found and end the process, with exit code 1 if there are faults."""
     for each in found:
         click.echo(str(each))

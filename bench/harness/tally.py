@@ -7,29 +7,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.harness.history import Record, faults_of, write_history
-from bench.harness.report import counts, spread
+from bench.harness.report import Findings, counts, spread
 
-_MOST_SHOWN = 5
-_GOOD = "0 lost, 0 repeated, 0 changed, 0 fake ends, 0 without an end"
+_MOST_REASONS = 5
 
 
 @dataclass(slots=True)
-class Tally:
-    """Counts of a run. Every request is checked when it ends; only faults are kept in full.
+class Tally(Findings):
+    """Counts of a run. Every request is checked when it ends; only its faults are kept.
 
     folder: directory for the history of the first wrong request. disturbances: counts of kills
     and stops, by role. stalls_s: the longest gap between events of each choice. waits_s: times
     from a request to its first event.
     """
 
-    seed: int
-    folder: Path
+    seed: int = 0
+    folder: Path = Path()
     num_tokens: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     disturbances: Counter[str] = field(default_factory=Counter)
-    faults: Counter[str] = field(default_factory=Counter)
-    examples: list[str] = field(default_factory=list)
     stalls_s: list[float] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
     num_stale: int = 0
@@ -60,29 +57,23 @@ class Tally:
             self.wrong(fault.kind, f"request {record.number}: {fault.text}")
 
     def wrong(self, kind: str, text: str) -> None:
-        """Count a fault of this kind, and keep the first few as examples."""
-        self.faults[kind] += 1
-        if len(self.examples) < _MOST_SHOWN:
-            self.examples.append(f"{kind}: {text}")
+        """Add a fault of this kind."""
+        self.faults.append(f"{kind}: {text}")
 
     def verdict(self) -> str:
         """Return a few words about the run so far, for progress lines."""
-        return f"WRONG: {self.examples[0]}" if self.examples else "nothing wrong"
+        return f"WRONG: {self.faults[0]}" if self.faults else "nothing wrong"
 
-    @property
-    def is_good(self) -> bool:
-        return not self.faults
-
-    def __str__(self) -> str:
+    def summary(self) -> list[str]:
+        reasons = self.reasons.most_common(_MOST_REASONS)
         lines = [
             f"seed {self.seed}, {self.took_s:.0f} s: " + counts(self.disturbances, "undisturbed"),
-            f"{self.num_requests} requests ({counts(self.ends, 'none')}), {self.num_tokens} tokens",
+            f"{self.num_requests} requests ({counts(self.ends)}), {self.num_tokens} tokens",
             f"longest gaps between events: {spread(self.stalls_s)}; waits for the first event: "
             f"{spread(self.waits_s)}",
             f"{self.num_stale} messages were stale, {self.num_dropped} dropped",
+            *(f"failed {count} x {why}" for why, count in reasons),
         ]
-        lines += [f"failed {count} x {why}" for why, count in self.reasons.most_common(_MOST_SHOWN)]
-        if self.is_good:
-            return "\n".join([*lines, _GOOD])
-        where = f" (history of the first: {self.history})" if self.history.exists() else ""
-        return "\n".join([*lines, f"WRONG: {counts(self.faults, '')}{where}", *self.examples])
+        if self.history.exists():
+            lines.append(f"history of the first wrong request: {self.history}")
+        return lines

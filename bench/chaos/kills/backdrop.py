@@ -57,7 +57,7 @@ async def backdrop(run: Run, cases: Sequence[Case]) -> AsyncIterator[Backdrop]:
     Then every process must be back, no stream may be left, and no process may have ended by itself.
     Anything else is added to the faults of the tally.
     """
-    tally, random = Tally(run.seed, run.folder), Random(run.seed + 1)
+    tally, random = Tally(seed=run.seed, folder=run.folder), Random(run.seed + 1)
     num_clients = -(-run.num_streams // _STREAMS_A_CLIENT)
     async with (
         fleet(run.setup) as made,

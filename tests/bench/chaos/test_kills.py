@@ -42,7 +42,7 @@ def test_one_seed_draws_the_same_blows() -> None:
 async def test_nothing_is_lost_under_kills_of_every_role(tmp_path: Path) -> None:
     run = Run(seed=8, folder=tmp_path)
     tally = await run_storm(run, toy_cases(Random(10), 64), num_kills=80, mean_gap_s=0.15)
-    assert tally.is_good, str(tally)
+    assert tally.faults == [], str(tally)
     assert tally.ends["finished"] > 20
     killed = sum(n for what, n in tally.disturbances.items() if what.endswith("killed"))
     assert killed >= 80
@@ -51,14 +51,14 @@ async def test_nothing_is_lost_under_kills_of_every_role(tmp_path: Path) -> None
 async def test_many_short_requests_end_in_time(tmp_path: Path) -> None:
     run = Run(seed=9, num_streams=16, num_requests=300, deadline_s=30.0, folder=tmp_path)
     tally = await run_storm(run, toy_cases(Random(11), 64, mean_tokens=4.0), mean_gap_s=0.5)
-    assert tally.is_good, str(tally)
+    assert tally.faults == [], str(tally)
     assert tally.num_requests == 300
 
 
 async def test_who_wakes_up_after_being_given_up_changes_nothing(tmp_path: Path) -> None:
     run = Run(seed=3, num_streams=4, setup=Setup(environ=HEARTBEATS), folder=tmp_path)
     tally = await run_zombies(run, 6, ["target-0", "draft-0", COORDINATOR])
-    assert tally.is_good, str(tally)
+    assert tally.faults == [], str(tally)
     assert tally.num_stale + tally.num_dropped > 0
     roles = ("target", "draft", "coordinator")
     assert tally.disturbances == {f"{role} taken for dead, then awake": 2 for role in roles}
@@ -84,7 +84,7 @@ async def test_processes_that_fail_at_a_point_cost_no_token(tmp_path: Path) -> N
     assert len(points) == 4
     actions = ("kill", "error", "stop", "block:0.3")
     tally = await run_points(Run(seed=5, num_streams=4, folder=tmp_path), points, 4, actions)
-    assert tally.is_good, str(tally)
+    assert tally.faults == [], str(tally)
     assert tally.disturbances.total() == 16
 
 

@@ -99,26 +99,29 @@ def test_a_stall_is_the_longest_time_between_two_events_of_a_choice() -> None:
 
 
 def test_a_tally_keeps_the_first_history_that_is_wrong(tmp_path: Path) -> None:
-    tally = Tally(7, tmp_path)
+    tally = Tally(seed=7, folder=tmp_path)
     tally.add(record(STARTED, tokens(0, 5, 6, 7, 8), finished(4)))
-    assert tally.is_good
-    assert "0 lost, 0 repeated, 0 changed" in str(tally)
+    assert str(tally).endswith("\n0 faults")
     assert not tally.history.exists()
     failed = record(STARTED, end="failed")
     failed.code, failed.reason = "unavailable", "no target"
     tally.add(failed)
     tally.add(record(STARTED, tokens(0, 5, 6), finished(2)))
     tally.add(record(end="late"))
-    assert not tally.is_good
+    tally.wrong("accident", "target-0 ended by itself")
     assert tally.num_requests == 4
-    assert tally.faults == {"fake finish": 1, "no end": 1}
+    first = "fake finish: request 1: choice 0: length after 2 of 4 tokens"
+    assert [fault.partition(":")[0] for fault in tally.faults] == [
+        "fake finish",
+        "no end",
+        "accident",
+    ]
+    assert (tally.faults[0], tally.verdict()) == (first, f"WRONG: {first}")
     history = json.loads(tally.history.read_text())
     assert history["seed"] == 7
     assert history["faults"] == ["fake finish: choice 0: length after 2 of 4 tokens"]
     assert [event["what"] for event in history["events"]] == ["started", "tokens", "finished"]
     assert history["case"]["expected"][0]["text"] == " 5 6 7 8"
     text = str(tally)
-    assert "WRONG: 1 fake finish, 1 no end" in text
     assert "failed 1 x unavailable: no target" in text
-    tally.wrong("accident", "target-0 ended by itself")
-    assert "accident: target-0" in str(tally)
+    assert f"3 faults\n  {first}" in text
