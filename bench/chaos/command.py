@@ -278,10 +278,7 @@ def rolling_command(
 )
 @names_option("--faults", ("killed", "stopped", "blocked"), "What happens to processes.")
 @names_option("--who", ("members", "coordinator"), "Processes that suffer faults.")
-@click.option("--away", default=0.0, show_default=True, help="Seconds from a kill to a restart.")
-def detect_command(
-    repeats: int, over: list[Any], faults: list[str], who: list[str], away: float
-) -> None:
+def detect_command(repeats: int, over: list[Any], faults: list[str], who: list[str]) -> None:
     """Measure how soon a dead member or coordinator is noticed, and how soon it is back.
 
     \b
@@ -294,7 +291,7 @@ def detect_command(
     for link in over:
         click.echo(f"{link}\n{HEAD}")
         for side in who:
-            found = asyncio.run(detect(side, link, faults, repeats, away))
+            found = asyncio.run(detect(side, link, faults, repeats))
             click.echo("\n".join(found.lines))
             all_found.faults += found.faults
     conclude(all_found)

@@ -50,11 +50,10 @@ async def detect(
     over: Literal["tcp-keys", "tcp", "ipc"],
     faults: Sequence[str],
     repeats: int,
-    away_s: float = 0.0,
 ) -> Detected:
     """Measure members, which all suffer each fault at once, or the coordinator.
 
-    away_s: time from a kill to the next start. Raises FleetError if a fault is not noticed.
+    Raises FleetError if a fault is not noticed.
     """
     found = Detected()
     async with (
@@ -70,7 +69,7 @@ async def detect(
                 ]
                 work = zip(names, times, strict=True)
                 await asyncio.gather(
-                    *(_strike(mesh, clients, name, fault, away_s, each) for name, each in work)
+                    *(_strike(mesh, clients, name, fault, each) for name, each in work)
                 )
     for (role, fault), each in found.times.items():
         limit_s, most_s = LIMITS_S[fault], max(each.noticed_s)
@@ -89,7 +88,7 @@ async def detect(
 
 
 async def _strike(
-    mesh: Fleet, clients: Sequence[Client], name: str, fault: str, away_s: float, times: Times
+    mesh: Fleet, clients: Sequence[Client], name: str, fault: str, times: Times
 ) -> None:
     struck_at = mesh.now()
     process = mesh.process(name)
@@ -100,7 +99,6 @@ async def _strike(
     times.noticed_s.append(await _seen(mesh, clients, name, struck_at, is_in=False) - struck_at)
     if fault == "killed":
         await process.ended.wait()
-        await asyncio.sleep(away_s)
         await mesh.start(name)
     elif fault == "stopped":
         mesh.go_on(name)
