@@ -10,11 +10,8 @@ from pathlib import Path
 import click
 
 from bench.chaos.command import chaos
-from bench.chaos.detect_command import detect
-from bench.chaos.endurance.commands import COMMANDS as ENDURANCE
+from bench.chaos.endurance.command import COMMANDS as ENDURANCE
 from bench.chaos.links.command import COMMANDS as LINK_COMMANDS
-from bench.chaos.rolling.command import rolling_command
-from bench.chaos.up_command import up_command
 from bench.clients.command import clients_command
 from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
@@ -60,15 +57,12 @@ def bench() -> None:
     show_default=True,
     help="Messages from peers with unknown keys.",
 )
-@click.option(
-    "--silent", "quiet", default=350, show_default=True, help="Connections that send nothing."
-)
 @click.option("--peers", default=1_000, show_default=True, help="Peers, each with its own key.")
 @click.option(
     "--seconds", default=10.0, show_default=True, help="Time with all peers connected, in seconds."
 )
 def hostile(
-    frames: int, seed: int, connections: int, strangers: int, quiet: int, peers: int, seconds: float
+    frames: int, seed: int, connections: int, strangers: int, peers: int, seconds: float
 ) -> None:
     """Attack a coordinator as strangers or broken peers can.
 
@@ -85,8 +79,6 @@ def hostile(
 
     if strangers:
         click.echo(asyncio.run(port.unknown(strangers)))
-    if quiet:
-        click.echo(asyncio.run(port.silent(quiet, max_files=256)))
     if connections:
         click.echo(asyncio.run(port.garbage(connections)))
     if peers:
@@ -151,20 +143,17 @@ def hostile_requests(schemas: int, words: bool) -> None:
     """
     import asyncio
 
+    from bench.harness.report import conclude, note
     from bench.hostile.requests import run_hostile
     from bench.hostile.words import ask_words
     from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
     from nodes.config.settings import environment
 
-    faults: list[str] = []
+    found = []
     if words:
         model = Catalog(default_cache_dir(environment())).ensure(DEFAULT_DRAFT)
-        faults = asyncio.run(ask_words(model, click.echo))
-    found = asyncio.run(run_hostile(schemas, lambda line: click.echo(line, err=True)))
-    for line in [*found.lines(), *(f"FAULT: {fault}" for fault in faults)]:
-        click.echo(line)
-    if found.faults or faults:
-        sys.exit(1)
+        found.append(asyncio.run(ask_words(model, click.echo)))
+    conclude(*found, asyncio.run(run_hostile(schemas, note)))
 
 
 @bench.command("two-machines")
@@ -316,9 +305,6 @@ def memory() -> None:
 
 
 bench.add_command(chaos)
-chaos.add_command(detect)
-chaos.add_command(rolling_command)
-chaos.add_command(up_command)
 for chaos_command in (*LINK_COMMANDS, *ENDURANCE):
     chaos.add_command(chaos_command)
 bench.add_command(distill)

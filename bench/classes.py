@@ -19,10 +19,9 @@ from typing import Any
 
 from openai import APIStatusError, AsyncOpenAI
 
-from bench.chaos.endurance.soak import gateway_port
-from bench.chaos.fleet.fleet import Fleet, Setup
-from bench.chaos.fleet.processes import nursery
-from bench.gateway.meshes import ALL_TOKENS
+from bench.harness.fleet import Fleet, Setup
+from bench.harness.processes import nursery
+from bench.harness.up import ALL_TOKENS
 from bench.prompts import make_prompts
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.config.settings import environment
@@ -210,7 +209,8 @@ async def _measure(
         await mesh.wait_for(member, limit_s=300)
         nodes = {node.node: node for node in (await member.nodes()).nodes}
         exact, fast, other = (nodes[mesh.node(target)] for target in _TARGETS)
-        url = f"http://127.0.0.1:{await gateway_port(mesh)}/v1"
+        await mesh.is_ready("gateway-0", limit_s=300)
+        url = mesh.url("gateway-0")
         async with AsyncOpenAI(base_url=url, api_key="none", timeout=600, max_retries=0) as client:
             ids = {model.id async for model in await client.models.list()}
             note(f"models: {', '.join(sorted(ids))}")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.gateway.process import resident_bytes
+from bench.harness.processes import resident_bytes
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings, environment

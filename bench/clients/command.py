@@ -56,7 +56,7 @@ def clients_command(model: str, environment: Path | None) -> None:
     Example:
       python -m bench clients --environment build/clients
     """
-    from bench.gateway.meshes import up
+    from bench.harness.up import up
     from nodes.catalog import Catalog, default_cache_dir
     from nodes.config.settings import environment as environ
 

@@ -32,7 +32,7 @@ def discipline(cell: Cell, random: Random) -> Discipline:
         case Contention():
             return _Contention(cell, random)
         case Turns():
-            return _Turns(cell, cell.access, random)
+            return _Turns(cell, random)
         case Shares():
             return _Shares(cell, cell.access, random)
 
@@ -79,9 +79,8 @@ class _Contention(_OneAtATime):
 
 
 class _Turns(_OneAtATime):
-    def __init__(self, cell: Cell, turns: Turns, random: Random) -> None:
+    def __init__(self, cell: Cell, random: Random) -> None:
         super().__init__(cell, random)
-        self._rank = {name: rank for rank, name in enumerate(turns.order)}
         self._holder = ""
         self._last: Flow | None = None
 
@@ -92,7 +91,7 @@ class _Turns(_OneAtATime):
         if not waiting:
             return []
         if all(flow.station.name != self._holder for flow in waiting):
-            self._holder = min(waiting, key=self._place).station.name
+            self._holder = min(waiting, key=lambda flow: flow.queue[0].order).station.name
         ready = [
             flow
             for flow in waiting
@@ -103,10 +102,6 @@ class _Turns(_OneAtATime):
         self._last = _alternate(ready, self._last)
         return [Sending(flow=self._last, left_s=self._last.queue[0].air_s)]
 
-    def _place(self, flow: Flow) -> tuple[int, int]:
-        rank = self._rank.get(flow.station.name, len(self._rank))
-        return rank, flow.queue[0].order
-
 
 class _Shares:
     def __init__(self, cell: Cell, shares: Shares, random: Random) -> None:
@@ -114,7 +109,6 @@ class _Shares:
         self._cell = cell
         self._random = random
         self._share = dict(zip(names, shares.shares, strict=True))
-        self._reserved = shares.reserved
         self._last: dict[str, Flow] = {}
 
     def starts(self, flows: Sequence[Flow], on_air: Sequence[Sending], now: float) -> list[Sending]:
@@ -130,10 +124,8 @@ class _Shares:
         ]
 
     def set_rates(self, on_air: Sequence[Sending]) -> None:
-        shares = [self._share[sending.flow.station.name] for sending in on_air]
-        whole = 1.0 if self._reserved else sum(shares)
-        for sending, share in zip(on_air, shares, strict=True):
-            sending.rate = share / whole
+        for sending in on_air:
+            sending.rate = self._share[sending.flow.station.name]
 
     def pause_s(self, frame: Frame) -> float:
         return _slots(self._cell, self._random, frame.tries) * self._cell.slot_s

@@ -9,13 +9,24 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from bench.emulate import prediction
-from bench.emulate.cell import Cell, Contention, CountersOf, Shares, Station, Turns
+import numpy as np
+
+from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Shares, Station, Turns
 from bench.emulate.open import LiveCell, Means, open_cell
-from bench.emulate.proxy import SEGMENT_BYTES
-from bench.emulate.tun import HUB
+from bench.emulate.peers import GRANT
+from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES
+from bench.harness.places import HUB
+from bench.harness.report import Findings, head, row
+from policies.acceptance import Floats
+from policies.airtime import (
+    airtime_s,
+    batch_shares,
+    batch_time_s,
+    grant_order,
+    turn_times_s,
+)
 
 RATIOS = (1, 4, 10)
 BATCH_BYTES = 6 * SEGMENT_BYTES
@@ -28,15 +39,14 @@ _QUIET_S = 0.1
 class Scheme:
     """One way to share the cell.
 
-    arrival_s: predicted arrival of each station's batch, or of the last one. grants: the order in
-    which the hub grants turns. paced_bps: rates that senders keep by themselves, in payload bits.
+    arrival_s: predicted arrival of each station's batch. grants: the order in which the hub grants
+    turns.
     """
 
     name: str
     cell: Cell
     arrival_s: dict[str, float]
     grants: tuple[str, ...] = ()
-    paced_bps: dict[str, float] = field(default_factory=dict)
 
     @property
     def batch_s(self) -> float:
@@ -61,6 +71,60 @@ class Outcome:
         return statistics.median(self.batches_s) / self.scheme.batch_s
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Airtime of a batch of each station, (n,) seconds each.
+
+    data_s: all segments of a batch. ack_s: one acknowledgement; each segment gets one. grant_s: one
+    grant. num_segments: segments of a batch.
+    """
+
+    data_s: Floats
+    ack_s: Floats
+    grant_s: Floats
+    num_segments: int
+
+    @property
+    def until_arrived_s(self) -> Floats:
+        """(n,) airtime until a batch has arrived if a station's two directions alternate.
+
+        The last two acknowledgements come after it, because each acknowledgement is queued when the
+        next segment is already on the air.
+        """
+        return self.data_s + max(0, self.num_segments - 2) * self.ack_s
+
+
+def load_of(cell: Cell, batch_bytes: int) -> Load:
+    """Return the load of one batch per station: some whole segments, which TCP sends at once."""
+    num_segments = batch_bytes // SEGMENT_BYTES
+    rates = [station.rate_bps for station in cell.stations]
+
+    def alone_s(num_bytes: int, frames: int) -> Floats:
+        return airtime_s(num_bytes * 8, frames, rates, cell.frame_s)
+
+    wire_bytes = batch_bytes + num_segments * HEADER_BYTES
+    return Load(
+        data_s=alone_s(wire_bytes, num_segments),
+        ack_s=alone_s(HEADER_BYTES, 1),
+        grant_s=alone_s(HEADER_BYTES + len(GRANT), 1),
+        num_segments=num_segments,
+    )
+
+
+def order(load: Load) -> tuple[int, ...]:
+    """Return the indices of stations in the order of their grants: by s_k."""
+    return tuple(int(k) for k in grant_order(load.data_s, np.ones(len(load.data_s))))
+
+
+def turns_s(load: Load) -> Floats:
+    """(n,) arrival times with grants in turn, each after the last batch's acknowledgements."""
+    acknowledged_s = load.data_s + load.num_segments * load.ack_s
+    after_s = acknowledged_s - load.until_arrived_s
+    # The grant is acknowledged, too.
+    whole_s = load.grant_s + load.ack_s + acknowledged_s
+    return turn_times_s(whole_s, list(order(load))) - after_s
+
+
 def narrow_cell(slowest_bps: float, frame_s: float) -> Cell:
     """Return a cell of three stations with rates as 1 to 4 to 10."""
     stations = tuple(
@@ -71,46 +135,28 @@ def narrow_cell(slowest_bps: float, frame_s: float) -> Cell:
 
 def schemes(cell: Cell) -> list[Scheme]:
     """Return all ways to share the cell, with their predictions."""
-    load = prediction.load(cell, BATCH_BYTES)
+    load = load_of(cell, BATCH_BYTES)
     names = _names(cell)
-    turns_s = prediction.turns_s(load)
-    grants = tuple(names[k] for k in prediction.order(load))
-    phi = tuple(float(share) for share in prediction.shares(load))
+    grants = tuple(names[k] for k in order(load))
+    phi = tuple(float(share) for share in batch_shares(load.until_arrived_s))
+    slots_s = load.until_arrived_s * len(names)
     equal = (1.0 / len(names),) * len(names)
-    slots_s = prediction.slots_s(load)
     return [
         Scheme(
             "turns by grants",
             replace(cell, access=Turns()),
-            {name: float(s) for name, s in zip(names, turns_s, strict=True)},
+            {name: float(s) for name, s in zip(names, turns_s(load), strict=True)},
             grants,
         ),
         Scheme(
             "shares (i)",
             replace(cell, access=Shares(phi)),
-            dict.fromkeys(names, prediction.shares_s(load)),
-        ),
-        Scheme(
-            "shares (i), kept to by senders",
-            replace(cell, access=Turns()),
-            dict.fromkeys(names, prediction.shares_s(load)),
-            paced_bps=dict.fromkeys(names, 8 * BATCH_BYTES / prediction.shares_s(load)),
+            dict.fromkeys(names, batch_time_s(load.until_arrived_s)),
         ),
         Scheme(
             "equal reserved slots",
             replace(cell, access=Shares(equal)),
             {name: float(s) for name, s in zip(names, slots_s, strict=True)},
-        ),
-        Scheme(
-            "contention, unscheduled",
-            replace(cell, access=Contention()),
-            {"last": prediction.contention_s(load, cell.window)},
-        ),
-        Scheme(
-            "contention, by grants",
-            replace(cell, access=Contention()),
-            {"last": prediction.granted_contention_s(load, cell.window)},
-            grants,
         ),
     ]
 
@@ -175,9 +221,8 @@ async def _round(scheme: Scheme, hub: Process, stations: list[Process]) -> dict[
     start_s = time.monotonic()
     _write_line(hub, " ".join(scheme.grants))
     if not scheme.grants:
-        for station, name in zip(stations, _names(scheme.cell), strict=True):
-            rate_bps = scheme.paced_bps.get(name)
-            _write_line(station, "go" if rate_bps is None else f"go {rate_bps}")
+        for station in stations:
+            _write_line(station, "go")
     arrived = json.loads(await _read_line(hub, _START_LIMIT_S + 10 * scheme.batch_s))
     return {name: at_s - start_s for name, at_s in arrived.items()}
 
@@ -208,53 +253,45 @@ def report(outcomes: list[Outcome], kind: str) -> str:
         f"*emulated* cell ({kind}): stations at {rates} kbit/s, {cell.frame_s * 1e3:g} ms a frame, "
         f"{BATCH_BYTES} bytes each, {len(outcomes[0].arrivals_s)} repeats",
         "",
-        "| access | predicted s | measured s, median (range) | ratio | frames up, down | failed |",
-        "|---|---|---|---|---|---|",
+        head(
+            *("access", "predicted s", "measured s, median (range)", "ratio"),
+            *("frames up, down", "failed"),
+        ),
     ]
-    lines += [_row(outcome) for outcome in outcomes]
-    lines += ["", "| access | station | predicted s | measured s, median | ratio |"]
-    lines += ["|---|---|---|---|---|"]
     for outcome in outcomes:
-        lines += _station_rows(outcome)
+        measured = outcome.batches_s
+        up, down = (
+            sum(c.num_frames for (_, way), c in outcome.used.items() if way == direction)
+            for direction in (UP, DOWN)
+        )
+        lines.append(
+            row(
+                outcome.scheme.name,
+                f"{outcome.scheme.batch_s:.3f}",
+                f"{statistics.median(measured):.3f} ({min(measured):.3f} to {max(measured):.3f})",
+                f"{outcome.ratio:.3f}",
+                f"{up}, {down}",
+                sum(c.num_lost + c.num_collided + c.num_dropped for c in outcome.used.values()),
+            )
+        )
+    lines += ["", head("access", "station", "predicted s", "measured s, median", "ratio")]
+    for outcome in outcomes:
+        for name, predicted_s in outcome.scheme.arrival_s.items():
+            found_s = statistics.median(arrived[name] for arrived in outcome.arrivals_s)
+            seconds = f"{predicted_s:.3f}", f"{found_s:.3f}", f"{found_s / predicted_s:.3f}"
+            lines.append(row(outcome.scheme.name, name, *seconds))
     return "\n".join(lines)
 
 
-def _row(outcome: Outcome) -> str:
-    measured = outcome.batches_s
-    up, down = (
-        sum(c.num_frames for (_, way), c in outcome.used.items() if way == direction)
-        for direction in ("up", "down")
-    )
-    failed = sum(c.num_lost + c.num_collided + c.num_dropped for c in outcome.used.values())
-    return (
-        f"| {outcome.scheme.name} | {outcome.scheme.batch_s:.3f} | "
-        f"{statistics.median(measured):.3f} ({min(measured):.3f} to {max(measured):.3f}) | "
-        f"{outcome.ratio:.3f} | {up}, {down} | {failed} |"
-    )
-
-
-def _station_rows(outcome: Outcome) -> list[str]:
-    rows = []
-    for name in outcome.arrivals_s[0]:
-        measured_s = statistics.median(arrived[name] for arrived in outcome.arrivals_s)
-        predicted_s = outcome.scheme.arrival_s.get(name)
-        if predicted_s is not None:
-            rows.append(
-                f"| {outcome.scheme.name} | {name} | {predicted_s:.3f} | {measured_s:.3f} | "
-                f"{measured_s / predicted_s:.3f} |"
-            )
-    return rows
-
-
-async def run_check(
-    slowest_bps: float, frame_s: float, repeats: int, means: Means
-) -> tuple[str, bool]:
-    """Measure all schemes.
-
-    Returns the tables, and whether each scheme's median time is within WITHIN of its prediction.
-    """
+async def run_check(slowest_bps: float, frame_s: float, repeats: int, means: Means) -> Findings:
+    """Measure all schemes. A median time that is not within WITHIN of its prediction is a fault."""
     outcomes, kind = [], ""
     for scheme in schemes(narrow_cell(slowest_bps, frame_s)):
         outcome, kind = await measure(scheme, repeats, means)
         outcomes.append(outcome)
-    return report(outcomes, kind), all(abs(o.ratio - 1.0) <= WITHIN for o in outcomes)
+    faults = [
+        f"{outcome.scheme.name}: {outcome.ratio:.3f} of the predicted time"
+        for outcome in outcomes
+        if abs(outcome.ratio - 1.0) > WITHIN
+    ]
+    return Findings([report(outcomes, kind)], faults)

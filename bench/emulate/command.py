@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import get_args
 
 import click
 
-from bench.emulate.check import WITHIN, run_check
+from bench.emulate.check import run_check
 from bench.emulate.open import Means
+from bench.harness.options import at_least
+from bench.harness.report import conclude
 from bench.netns import NamespacesError
 
 
 @click.command("air")
-@click.option("--repeats", default=12, show_default=True, type=click.IntRange(min=1))
-@click.option("--slowest-kbps", default=50.0, show_default=True, help="Lowest of rates 1 : 4 : 10.")
-@click.option("--frame-ms", default=2.0, show_default=True, help="Fixed airtime of a frame.")
+@at_least("--repeats", 12)
+@click.option(
+    "--slowest-kbps",
+    type=click.FloatRange(0, min_open=True),
+    default=50.0,
+    show_default=True,
+    help="Lowest of rates 1 : 4 : 10.",
+)
+@click.option(
+    "--frame-ms",
+    type=click.FloatRange(0),
+    default=2.0,
+    show_default=True,
+    help="Fixed airtime of a frame.",
+)
 @click.option("--means", default="auto", show_default=True, type=click.Choice(get_args(Means)))
 def air_command(repeats: int, slowest_kbps: float, frame_ms: float, means: Means) -> None:
     """Send batches from three stations over one emulated cell; compare times with closed forms.
@@ -27,13 +40,6 @@ def air_command(repeats: int, slowest_kbps: float, frame_ms: float, means: Means
     """
     try:
         found = asyncio.run(run_check(slowest_kbps * 1e3, frame_ms / 1e3, repeats, means))
-    except (NamespacesError, ValueError) as error:
+    except NamespacesError as error:
         raise click.ClickException(str(error)) from error
-    text, is_within = found
-    click.echo(text)
-    if not is_within:
-        click.echo(
-            f"at least one ratio of measured to predicted time is not within {WITHIN:.0%} of 1",
-            err=True,
-        )
-    sys.exit(0 if is_within else 1)
+    conclude(found)

@@ -9,18 +9,10 @@ from typing import Literal, Protocol
 from bench.emulate.cell import Cell, CountersOf, Direction
 from bench.emulate.proxy import proxy_cell
 from bench.emulate.tun import tun_cell
+from bench.harness.places import Places
 from bench.netns import NamespacesError
 
 Means = Literal["auto", "tun", "proxy"]
-
-
-class Places(Protocol):
-    """Places at which programs run. hub_host: the address at which the hub listens."""
-
-    hub_host: str
-
-    def command(self, place: str, argv: Sequence[str]) -> list[str]: ...
-    async def dial(self, station: str, port: int) -> tuple[str, int]: ...
 
 
 class LiveCell(Places, Protocol):

@@ -22,17 +22,6 @@ class Path:
     loss_inside: float = 0.0
     jitter_s: float = 0.0
 
-    def __post_init__(self) -> None:
-        for name in ("loss", "enter", "leave", "loss_inside"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"a path's {name} must be 0 to 1, got {getattr(self, name)}")
-        if self.enter > 0.0 and self.leave == 0.0:
-            raise ValueError("a path's leave must be above 0 if enter is, or bad states never end")
-        if not 0.0 <= self.jitter_s < math.inf:
-            raise ValueError(
-                f"a path's jitter_s must be finite and at least 0, got {self.jitter_s}"
-            )
-
     @property
     def bad_share(self) -> float:
         """The share of packets in the bad state, in the long run."""

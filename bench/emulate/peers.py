@@ -3,8 +3,7 @@
     python -m bench.emulate.peers hub HOST NUM_STATIONS BATCH_BYTES
     python -m bench.emulate.peers station NAME HOST PORT BATCH_BYTES
 
-A station sends its batch after a line `go` on its standard input or a grant from the hub. After
-`go BPS` it sends the batch in segments that keep to this rate.
+A station sends its batch after a line `go` on its standard input or a grant from the hub.
 
 After a line of station names on its standard input, perhaps of none, the hub waits for a batch of
 every station. It sends a grant to each named station, the next one when a batch has arrived. It
@@ -15,15 +14,11 @@ with their input.
 from __future__ import annotations
 
 import json
-import math
 import select
 import socket
 import sys
 import time
 from collections.abc import Sequence
-
-from bench.emulate.pacing import Pacer
-from bench.emulate.proxy import SEGMENT_BYTES
 
 GRANT = b"g"
 _LIMIT_S = 60.0
@@ -80,20 +75,7 @@ def station(name: str, host: str, port: int, batch_bytes: int) -> None:
                 said = link.recv(1) if ready is link else sys.stdin.readline().encode()
                 if not said:
                     return
-                rate_bps = float(said.split()[1]) if len(said.split()) > 1 else math.inf
-                _send(link, batch, rate_bps)
-
-
-def _send(link: socket.socket, batch: bytes, rate_bps: float) -> None:
-    """Send a batch, in segments that keep to a rate unless the rate is infinite."""
-    if math.isinf(rate_bps):
-        link.sendall(batch)
-        return
-    pacer, ready = Pacer(), time.monotonic()
-    for start in range(0, len(batch), SEGMENT_BYTES):
-        segment = batch[start : start + SEGMENT_BYTES]
-        time.sleep(max(0.0, pacer.send_at(len(segment), rate_bps, ready) - time.monotonic()))
-        link.sendall(segment)
+                link.sendall(batch)
 
 
 def main(role: str, *arguments: str) -> None:

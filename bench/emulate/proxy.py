@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 
 from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Direction
 from bench.emulate.medium import Departure, Medium
+from bench.emulate.proxies import LOOPBACK, Proxies
 
 HEADER_BYTES = 52  # IPv4, and TCP with timestamps
 SEGMENT_BYTES = 1348
-_LOOPBACK = "127.0.0.1"
 # max_tries: a byte stream has no gaps, so a segment is never given up, as TCP would not.
 _NEVER = 1 << 30
 # A kernel's least timeout of a retransmission.
@@ -34,43 +34,17 @@ class _Segment:
     has_arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class ProxyCell:
+class ProxyCell(Proxies):
     """A running cell in the event loop of its user; stations and hub are all on loopback."""
 
     kind = "TCP proxy"
-    hub_host = _LOOPBACK
 
     def __init__(self, cell: Cell) -> None:
+        super().__init__()
         self.cell = cell
         self._medium = Medium(replace(cell, max_tries=_NEVER), resend_s=_RESEND_S)
-        self._loop = asyncio.get_running_loop()
         self._offered = asyncio.Event()
         self._departed = asyncio.Condition()
-        self._servers: dict[tuple[str, int], asyncio.Server] = {}
-        self._connections: set[asyncio.Task[None]] = set()
-
-    def command(self, place: str, argv: Sequence[str]) -> list[str]:
-        """Return argv itself, because every place is this machine."""
-        del place
-        return list(argv)
-
-    async def dial(self, station: str, port: int) -> tuple[str, int]:
-        """Return host and port at which a station reaches a port of the hub through the cell."""
-
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._connections.add(task)
-            # Only close() cancels it; asyncio would log a cancelled handler as failed.
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._connect(station, port, reader, writer)
-            self._connections.discard(task)
-
-        if (station, port) not in self._servers:
-            server = await asyncio.start_server(connected, _LOOPBACK, 0)
-            self._servers[station, port] = server
-        host, own_port = self._servers[station, port].sockets[0].getsockname()
-        return host, own_port
 
     def counters(self) -> CountersOf:
         """Return the counters of each station and direction so far."""
@@ -101,24 +75,12 @@ class ProxyCell:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._offered.wait(), limit_s)
 
-    async def close(self) -> None:
-        for server in self._servers.values():
-            server.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
     async def _connect(
-        self,
-        station: str,
-        port: int,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
+        self, station: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Serve one connection until both directions have ended or either side has closed it."""
         with contextlib.closing(writer):
             try:
-                hub_reader, hub_writer = await asyncio.open_connection(_LOOPBACK, port)
+                hub_reader, hub_writer = await asyncio.open_connection(LOOPBACK, port)
                 with contextlib.closing(hub_writer):
                     async with asyncio.TaskGroup() as pumps:
                         pumps.create_task(self._pump(station, UP, reader, hub_writer))

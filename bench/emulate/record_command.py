@@ -10,6 +10,7 @@ from pathlib import Path
 from bench.distill.report import Reporter
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.emulate.record import PromptToRecord, add_guesses, dense_recording, record_texts
+from bench.harness.report import head, row
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.config.settings import environment
 from nodes.engine.llama import LlamaConfig, LlamaModel, Profile
@@ -98,21 +99,16 @@ def acceptance_tables(recording: Recording) -> str:
         f"{len(recording.texts)} texts, {num_tokens} tokens, vocabulary of {recording.num_vocab}"
     )
     kinds = list(dict.fromkeys(text.kind for text in recording.texts))
-    lines += ["", "| draft | all | " + " | ".join(kinds) + " |", "|---|---|" + "---|" * len(kinds)]
+    lines += ["", head("draft", "all", *kinds)]
     for index, draft in enumerate(recording.drafts):
         flags = [(text.kind, text.accepted(index)) for text in recording.texts]
-        means = [_mean([f for k, row in flags if k == kind for f in row]) for kind in kinds]
-        whole = _mean([f for _, row in flags for f in row])
-        lines.append(f"| {draft.name} | {whole:.3f} | " + " | ".join(f"{m:.3f}" for m in means))
-        lines[-1] += " |"
-    columns = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(_EDGES)]
-    lines += ["", "| texts with | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
+        means = [_mean([f for k, each in flags if k == kind for f in each]) for kind in kinds]
+        whole = _mean([f for _, each in flags for f in each])
+        lines.append(row(draft.name, *(f"{mean:.3f}" for mean in (whole, *means))))
+    bounds = list(itertools.pairwise(_EDGES))
+    lines += ["", head("texts with", *(f"{low:g} to {high:g}" for low, high in bounds))]
     for draft in recording.drafts:
-        counts = [
-            len(recording.texts_with(draft.name, low, high))
-            for low, high in itertools.pairwise(_EDGES)
-        ]
-        lines.append(f"| {draft.name} | " + " | ".join(map(str, counts)) + " |")
+        lines.append(row(draft.name, *(len(recording.texts_with(draft.name, *b)) for b in bounds)))
     return "\n".join(lines)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import socket
 import struct
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
-_LOOPBACK = "127.0.0.1"
+from bench.emulate.proxies import LOOPBACK, Proxies
+
 _READ_BYTES = 4096
 # SO_LINGER value with which closing sends a reset instead of an end and drops unsent data.
 _RESETS = struct.pack("ii", 1, 0)
@@ -33,13 +33,6 @@ class Toxic:
     every_s: float = 0.0
     close_s: float = 0.0
     reset_bytes: float = 0.0
-
-    def __post_init__(self) -> None:
-        values = (self.rate, self.stalls_s, self.every_s, self.close_s, self.reset_bytes)
-        if self.piece_bytes < 0 or not all(0.0 <= value < math.inf for value in values):
-            raise ValueError(f"toxic {self.name}: all values must be finite and at least 0")
-        if self.stalls_s and not self.stalls_s < self.every_s:
-            raise ValueError(f"toxic {self.name}: stalls_s must be less than every_s")
 
 
 HEALTHY = Toxic(name="healthy")
@@ -89,70 +82,28 @@ class _ResetNow(Exception):
     """Both sides of this connection are to be reset."""
 
 
-class ToxicCell:
-    """Places (bench/emulate/open.py) that connect over faulty proxies, without a medium.
+class ToxicCell(Proxies):
+    """Places (bench/harness/places.py) that connect over faulty proxies, without a medium.
 
     toxic: the fault of connections that are made from now on.
     """
 
     kind = "TCP proxy with toxics"
-    hub_host = _LOOPBACK
 
     def __init__(self, toxic: Toxic = HEALTHY, seed: int = 0) -> None:
+        super().__init__()
         self.toxic = toxic
         self.num_resets = 0
         self._random = Random(seed)
-        self._loop = asyncio.get_running_loop()
-        self._servers: dict[tuple[str, int], asyncio.Server] = {}
-        self._connections: set[asyncio.Task[None]] = set()
-
-    @property
-    def num_connections(self) -> int:
-        return len(self._connections)
-
-    def command(self, place: str, argv: Sequence[str]) -> list[str]:
-        """Return argv itself, because every place is this machine."""
-        del place
-        return list(argv)
-
-    async def dial(self, station: str, port: int) -> tuple[str, int]:
-        """Return host and port at which a station reaches a port of the hub."""
-
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._connections.add(task)
-            # Only end_connections() cancels it; asyncio would log a cancelled handler as failed.
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._connect(port, reader, writer)
-            self._connections.discard(task)
-
-        if (station, port) not in self._servers:
-            server = await asyncio.start_server(connected, _LOOPBACK, 0)
-            self._servers[station, port] = server
-        host, own_port = self._servers[station, port].sockets[0].getsockname()
-        return host, own_port
-
-    async def end_connections(self) -> None:
-        """End all present connections; new ones may be made."""
-        ended = list(self._connections)
-        for task in ended:
-            task.cancel()
-        await asyncio.gather(*ended, return_exceptions=True)
-
-    async def close(self) -> None:
-        for server in self._servers.values():
-            server.close()
-        await self.end_connections()
 
     async def _connect(
-        self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, station: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Serve one connection until both directions have ended, a side closes it, or a reset."""
+        del station
         toxic, now = self.toxic, self._loop.time()
         writers = [writer]
         try:
-            hub_reader, hub_writer = await asyncio.open_connection(_LOOPBACK, port)
+            hub_reader, hub_writer = await asyncio.open_connection(LOOPBACK, port)
             writers.append(hub_writer)
             up, down = (ToxicState(toxic, self._random, now) for _ in range(2))
             async with asyncio.TaskGroup() as pumps:

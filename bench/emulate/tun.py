@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from bench.emulate.cell import Cell, Counters, CountersOf, Direction
 from bench.emulate.relay import address
+from bench.harness.places import HUB
 from bench.netns import NamespacesError, inside, ip, namespaces
 
-HUB = "hub"
 MTU = 1400
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 _STOP_LIMIT_S = 5.0
@@ -27,11 +27,13 @@ _CALM = ("rto_min", "10s", "quickack", "1", "congctl", "reno")
 
 @dataclass(frozen=True, slots=True)
 class TunCell:
-    """A running cell. places: the namespaces of the hub (HUB) and of each station, by name."""
+    """A running cell. places: the namespaces of the hub (HUB) and of each station, by name. relay:
+    the process that carries packets between them.
+    """
 
     cell: Cell
     places: dict[str, str]
-    _relay: subprocess.Popen[str]
+    relay: subprocess.Popen[str]
 
     kind = "TUN devices in network namespaces"
     hub_host = address(0)
@@ -50,10 +52,10 @@ class TunCell:
 
         Raises NamespacesError if the relay has ended.
         """
-        assert self._relay.stdout is not None
+        assert self.relay.stdout is not None
         self._send_line("counters")
-        if not (line := self._relay.stdout.readline()):
-            raise NamespacesError(f"the cell's relay has ended, status {self._relay.wait()}")
+        if not (line := self.relay.stdout.readline()):
+            raise NamespacesError(f"the cell's relay has ended, status {self.relay.wait()}")
         return {(name, way): Counters(**values) for name, way, values in json.loads(line)}
 
     def cut(self, station: str, directions: Sequence[Direction]) -> None:
@@ -66,9 +68,9 @@ class TunCell:
             self._send_line(f"mend {station} {direction}")
 
     def _send_line(self, line: str) -> None:
-        assert self._relay.stdin is not None
+        assert self.relay.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            print(line, file=self._relay.stdin, flush=True)
+            print(line, file=self.relay.stdin, flush=True)
 
 
 @contextlib.contextmanager

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import resource
 import signal
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 
-from bench.gateway.meshes import started
+from bench.harness.fleet import Setup, fleet
+from bench.harness.report import Findings
 
 # Joined from parts, so that no source file contains the word itself.
 CANARY: Final = "".join(("kestrel", "-", "0d7e", "91", "b4"))
-_MODEL: Final = ("--model", "toy:1")
 _LIMIT_S: Final = 120.0
 _COMPLETIONS: Final = "/completions"
 _CHAT: Final = "/chat/completions"
@@ -30,33 +27,26 @@ _SHOWN: Final = ("/", "/metrics", "/api/status")
 
 
 @dataclass(slots=True)
-class Search:
-    """Findings. num_files, num_pages, num_bytes: searched items. found: places with the word."""
+class Search(Findings):
+    """Findings: the places with the word. num_files, num_pages, num_bytes: searched items."""
 
     num_requests: int = 0
     num_processes: int = 0
     num_files: int = 0
     num_pages: int = 0
     num_bytes: int = 0
-    core_files: list[str] = field(default_factory=list)
-    found: list[str] = field(default_factory=list)
 
-    @property
-    def faults(self) -> list[str]:
-        return [*self.found, *(f"a core dump: {name}" for name in self.core_files)]
-
-    def __str__(self) -> str:
-        return (
+    def summary(self) -> list[str]:
+        return [
             f"{self.num_requests} requests; searched command lines and environments of "
             f"{self.num_processes} processes, {self.num_pages} pages and {self.num_files} files "
-            f"({self.num_bytes} bytes): "
-            f"{len(self.faults)} faults{''.join(f'{chr(10)}  {f}' for f in self.faults)}"
-        )
+            f"({self.num_bytes} bytes)"
+        ]
 
     def look(self, name: str, content: bytes) -> None:
         self.num_bytes += len(content)
         if CANARY.encode() in content:
-            self.found.append(name)
+            self.faults.append(name)
 
 
 def requests() -> list[tuple[str, dict[str, Any]]]:
@@ -87,24 +77,36 @@ def requests() -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def run_canary(model: tuple[str, ...] = _MODEL, draft: str = "toy:0.8") -> Search:
-    """Search the traces of a mesh with the most detailed logs.
+async def run_canary(target: str = "toy:1", draft: str = "toy:0.8") -> Search:
+    """Search the traces of a mesh with the most detailed logs. target, draft: models.
 
     The mesh gets all kinds of requests, some of them aborted. Then each process is crashed.
     """
     search = Search()
-    with tempfile.TemporaryDirectory() as name, _core_dumps_allowed():
-        folder = Path(name)
-        (folder / "tmp").mkdir()
-        with _mesh(folder, model, draft) as (url, processes):
-            asyncio.run(_ask_all(url, search))
-            _look_at_processes(folder, search)
+    with tempfile.TemporaryDirectory() as temporary, _core_dumps_allowed():
+        setup = Setup(
+            num_targets=1,
+            num_drafts=1,
+            num_gateways=1,
+            target_model=target,
+            draft_model=draft,
+            environ={"TMPDIR": temporary},
+            fresh=True,
+        )
+        async with fleet(setup, starts=()) as mesh:
+            for name in mesh.roles:
+                await mesh.start(name, "-v", "-v")
+            await mesh.is_ready("gateway-0", _LIMIT_S)
+            await _ask_all(mesh.url("gateway-0"), search)
+            _look_at_processes(temporary, search)
             # Crash all processes, so that anything written at a crash is searched, too.
-            for process in processes:
-                os.kill(process.pid, signal.SIGABRT)
-            for process in processes:
-                process.wait(_LIMIT_S)
-        _look_at_files(folder, search)
+            for name in reversed(mesh.roles):
+                mesh.expect_end(name)
+                mesh.process(name).signal(signal.SIGABRT)
+            for name in mesh.roles:
+                await mesh.process(name).ended.wait()
+            for folder in (mesh.folder, Path(temporary)):
+                _look_at_files(folder, search)
     return search
 
 
@@ -117,40 +119,6 @@ def _core_dumps_allowed() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, before)
-
-
-@contextlib.contextmanager
-def _mesh(
-    folder: Path, model: tuple[str, ...], draft: str
-) -> Iterator[tuple[str, list[subprocess.Popen[str]]]]:
-    """Run four processes that write logs, keys and temporary files into the folder."""
-    keys, environ = folder / "keys", {"TMPDIR": str(folder / "tmp")}
-    with contextlib.ExitStack() as stack:
-
-        def start(role: str, *arguments: str) -> subprocess.Popen[str]:
-            log = folder / f"{role}.log"
-            arguments = (*arguments, "-v", "-v")
-            made = started(role, *arguments, keys=keys, log=log, folder=folder, environ=environ)
-            return stack.enter_context(made)
-
-        coordinator = start("coordinator", "--listen", "tcp://127.0.0.1:*")
-        assert coordinator.stdout is not None
-        endpoint = coordinator.stdout.readline().removeprefix("listening on ").strip()
-        target = start("target", "--connect", endpoint, *model)
-        drafter = start("draft", "--connect", endpoint, "--model", draft)
-        gateway = start("gateway", "--connect", endpoint, "--listen", "127.0.0.1:0")
-        assert gateway.stdout is not None
-        url = gateway.stdout.readline().removeprefix("OpenAI API at ").strip()
-        give_up_at = time.monotonic() + _LIMIT_S
-        while not _is_ready(url):
-            if time.monotonic() > give_up_at:
-                raise RuntimeError(f"the mesh is not ready after {_LIMIT_S:g} s")
-            time.sleep(0.05)
-        yield url, [gateway, drafter, target, coordinator]
-
-
-def _is_ready(url: str) -> bool:
-    return httpx.get(url.removesuffix("/v1") + "/readyz").status_code == 200
 
 
 async def _ask_all(url: str, search: Search) -> None:
@@ -178,23 +146,22 @@ async def _ask_all(url: str, search: Search) -> None:
             search.look(path, answer.content)
 
 
-def _look_at_processes(folder: Path, search: Search) -> None:
-    """Search the mesh's processes, which are found by its folder's name in their environments."""
-    mark = str(folder).encode()
+def _look_at_processes(mark: str, search: Search) -> None:
+    """Search the processes that have a mark in their environments."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             environ = (process / "environ").read_bytes()
-            if mark in environ:
+            if mark.encode() in environ:
                 search.num_processes += 1
                 search.look(f"{process}/environ", environ)
                 search.look(f"{process}/cmdline", (process / "cmdline").read_bytes())
 
 
 def _look_at_files(folder: Path, search: Search) -> None:
-    """Search logs, keys, leftover temporary files, and core dumps."""
+    """Search logs, keys, leftover temporary files, and core dumps, which must not be."""
     for path in folder.rglob("*"):
         if path.is_file():
             search.num_files += 1
             search.look(str(path), path.read_bytes())
             if path.parent == folder and path.name.startswith("core"):
-                search.core_files.append(str(path))
+                search.faults.append(f"a core dump: {path}")

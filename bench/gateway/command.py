@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import sys
+import asyncio
 
 import click
+
+from bench.harness.report import conclude
 
 
 @click.group("gateway")
@@ -30,9 +32,7 @@ def fuzz(examples: int) -> None:
     """
     from bench.gateway.fuzz import run_fuzz
 
-    findings = run_fuzz(examples)
-    click.echo(str(findings))
-    sys.exit(1 if findings.faults else 0)
+    conclude(run_fuzz(examples))
 
 
 @gateway.command("idle")
@@ -49,60 +49,6 @@ def idle(streams: int) -> None:
     from bench.gateway.idle import run_idle
 
     click.echo(str(run_idle(streams)))
-
-
-@gateway.command("cost")
-@click.option("--streams", default="1,16", show_default=True, help="Stream counts.")
-@click.option("--tokens", default=4_000, show_default=True, help="Tokens of each measurement.")
-def cost(streams: str, tokens: int) -> None:
-    """Measure the gateway's processor time per token.
-
-    \b
-    Example:
-      python -m bench gateway cost --streams 16
-    """
-    from bench.gateway.cost import run_cost
-
-    for part in streams.split(","):
-        click.echo(str(run_cost(int(part), tokens)))
-
-
-@gateway.command("disconnect")
-@click.option("--clients", default=1_000, show_default=True)
-@click.option("--pair", is_flag=True, help="Use the default pair of models, not toy models.")
-def disconnect(clients: int, *, pair: bool) -> None:
-    """Check that streams of disconnected clients are freed.
-
-    Clients disconnect at random points. No node may keep a stream or a cell of theirs.
-
-    \b
-    Example:
-      python -m bench gateway disconnect --clients 200
-    """
-    from bench.gateway.disconnect import run_disconnect
-    from bench.gateway.meshes import TOYS
-
-    leaks = run_disconnect(clients, arguments=() if pair else TOYS)
-    click.echo(str(leaks))
-    sys.exit(1 if leaks.faults else 0)
-
-
-@gateway.command("schema")
-@click.option("--texts", default=100, show_default=True)
-def schema(texts: int) -> None:
-    """Check that answers match a requested JSON schema.
-
-    The default pair generates texts at temperature 1.
-
-    \b
-    Example:
-      python -m bench gateway schema --texts 20
-    """
-    from bench.gateway.schemas import run_schema
-
-    found = run_schema(texts)
-    click.echo(str(found))
-    sys.exit(1 if found.faults else 0)
 
 
 @gateway.command("overhead")
@@ -147,8 +93,7 @@ def canary(*, pair: bool) -> None:
       python -m bench gateway canary --pair
     """
     from bench.gateway.canary import run_canary
-    from nodes.catalog import DEFAULT_DRAFT
+    from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 
-    search = run_canary((), DEFAULT_DRAFT) if pair else run_canary()
-    click.echo(str(search))
-    sys.exit(1 if search.faults else 0)
+    models = (DEFAULT_TARGET, DEFAULT_DRAFT) if pair else ()
+    conclude(asyncio.run(run_canary(*models)))

@@ -10,30 +10,29 @@ import httpx
 from hypothesis import HealthCheck, given, settings
 
 from bench.gateway.bodies import fault_of, requests
-from bench.gateway.meshes import TOYS, up
+from bench.harness.report import Findings
+from bench.harness.up import TOYS, up
 
 _HANG_S = 20.0
 
 
 @dataclass(slots=True)
-class Findings:
-    """Counts of answers by status, faults, and the longest time of a request."""
+class Fuzzed(Findings):
+    """Counts of answers by status, and the longest time of a request."""
 
     statuses: Counter[int] = field(default_factory=Counter)
-    faults: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
 
-    def __str__(self) -> str:
-        counts = ", ".join(f"{status}: {count}" for status, count in sorted(self.statuses.items()))
-        total = self.statuses.total()
-        return (
-            f"{total} requests ({counts}), slowest {self.slowest_s:.3f} s, "
-            f"{len(self.faults)} faults{''.join(f'{chr(10)}  {f}' for f in self.faults[:20])}"
+    def summary(self) -> list[str]:
+        by_status = ", ".join(
+            f"{status}: {count}" for status, count in sorted(self.statuses.items())
         )
+        total = self.statuses.total()
+        return [f"{total} requests ({by_status}), slowest {self.slowest_s:.3f} s"]
 
 
-def run_fuzz(num_examples: int) -> Findings:
-    findings = Findings()
+def run_fuzz(num_examples: int) -> Fuzzed:
+    findings = Fuzzed()
     # Texts are short, because bodies are tested here.
     with (
         up(*TOYS, AIRDRAFT_LIMITS__MAX_TOKENS="8") as mesh,
@@ -68,6 +67,5 @@ def run_fuzz(num_examples: int) -> Findings:
                 findings.faults.append(f"{fault} of {body!r}")
 
         ask()
-        if mesh.process.poll() is not None:
-            findings.faults.append(f"the gateway ended with code {mesh.process.returncode}")
+    findings.faults += mesh.faults
     return findings

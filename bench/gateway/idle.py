@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.gateway.process import resident_bytes, steady_gateway, stream_request
+from bench.harness.http import COMPLETIONS, port_of, request_of
+from bench.harness.processes import resident_bytes
 from bench.live.pairs import Ratio, paired_ratio
 from nodes.service.runtime import raise_file_limit
 
 _AT_A_TIME = 100
 # Each side of a pair is the median of this many requests.
 _TRIES = 20
+
+
+@contextlib.contextmanager
+def steady_gateway() -> Iterator[tuple[int, int]]:
+    """Run a gateway before a fake mesh (server_process.py); yield its port and process id."""
+    command = [sys.executable, "-m", "bench.gateway.server_process"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield port_of(process.stdout.readline()), process.pid
+        finally:
+            process.kill()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +55,7 @@ class Idle:
 def run_idle(num_streams: int, num_pairs: int = 15) -> Idle:
     """Measure a gateway with the streams beside an empty one."""
     raise_file_limit()
-    with steady_gateway(0.0, 2) as (empty, _pid), steady_gateway(0.0, 2) as (port, pid):
+    with steady_gateway() as (empty, _pid), steady_gateway() as (port, pid):
         return asyncio.run(_measure(num_streams, num_pairs, empty, port, pid))
 
 
@@ -65,7 +82,8 @@ async def _measure(num_streams: int, num_pairs: int, empty: int, port: int, pid:
 async def _open(port: int, prompt: str) -> asyncio.StreamWriter:
     """Open a stream and wait for its first token."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=4096)
-    writer.write(stream_request(prompt))
+    body = {"prompt": prompt, "stream": True, "max_tokens": 32768}
+    writer.write(request_of(COMPLETIONS, body))
     await reader.readuntil(b'"text":" token"')
     return writer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.bare import BareLoop
-from bench.gateway.meshes import up
+from bench.harness.http import COMPLETIONS, request_of
+from bench.harness.up import up
 from bench.live.pairs import Ratio, paired_ratio
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.config.settings import environment
@@ -70,8 +70,7 @@ def run_overhead(
     bare = BareLoop(path)
     try:
         with up("--draft", "none") as mesh:
-            port = int(mesh.url.rsplit(":", 1)[1].split("/")[0])
-            bench = _Bench(bare, port, num_pairs, max_tokens)
+            bench = _Bench(bare, mesh.port, num_pairs, max_tokens)
             for count in counts:
                 report(asyncio.run(bench.rates(count)))
             for length in prompt_lengths:
@@ -132,21 +131,15 @@ class _Bench:
     async def _ask(self, num_prompt_tokens: int, max_tokens: int) -> list[float]:
         """Send a request; return the time of each event with a token's text."""
         prompt = [self._source.choice(_TOKEN_IDS) for _ in range(num_prompt_tokens)]
-        body = json.dumps(
-            {
-                "prompt": prompt,
-                "max_tokens": max_tokens,
-                "temperature": 0,
-                "ignore_eos": True,
-                "stream": True,
-            }
-        ).encode()
+        body = {
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+        }
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        head = (
-            "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\n\r\n"
-        )
-        writer.write(head.encode() + body)
+        writer.write(request_of(COMPLETIONS, body))
         times: list[float] = []
         while (line := await reader.readline()) and line != b"data: [DONE]\n":
             if b'"finish_reason":null' in line:

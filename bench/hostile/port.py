@@ -1,19 +1,18 @@
-"""Connect unknown, silent and garbage-sending peers to a coordinator, and many authorized ones."""
+"""Connect unknown and garbage-sending peers to a coordinator, and many authorized ones."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import zmq
 
-from bench.hostile.live import Live, asking, live_coordinator, new_pairs
+from bench.harness.processes import ended
+from bench.hostile.live import Live, asking, busy, live_coordinator, new_pairs
+from bench.load.processes import cpu_s
 from mesh.codec import decode, encode
 from mesh.errors import BackpressureError
 from mesh.keys import ClientKeys, KeyPair
@@ -56,63 +55,32 @@ class Found:
 
 async def garbage(count: int) -> Found:
     """Open `count` connections that send garbage while a client is served."""
-    raise_file_limit()
-    with tempfile.TemporaryDirectory() as folder:
-        async with live_coordinator(Path(folder), new_pairs(1)) as live, asking(live) as asked:
-            before_mb, cpu_s = live.rss_mb(), live.cpu_s()
-            asked.times_s.clear()
-            started = time.perf_counter()
-            gate = asyncio.Semaphore(_AT_ONCE)
-            for first in range(0, count, _AT_ONCE):
-                numbers = range(first, min(count, first + _AT_ONCE))
-                await asyncio.gather(*(_connection(live, n, gate) for n in numbers))
-            seconds = time.perf_counter() - started
-            text = (
-                f"{count} garbage connections in {seconds:.0f} s, {_AT_ONCE} at a time: {asked}; "
-                f"coordinator {before_mb:.0f} to {live.rss_mb():.0f} MB, "
-                f"{live.cpu_s() - cpu_s:.1f} s of processor time"
-            )
-            return Found(text, num_answers=len(asked.times_s))
+    async with live_coordinator() as live, asking(live) as asked:
+        before_mb, before_s = live.rss_mb(), cpu_s([live.pid])
+        asked.times_s.clear()
+        started = time.perf_counter()
+        for first in range(0, count, _AT_ONCE):
+            numbers = range(first, min(count, first + _AT_ONCE))
+            await asyncio.gather(*(_connection(live, number) for number in numbers))
+        seconds = time.perf_counter() - started
+        text = (
+            f"{count} garbage connections in {seconds:.0f} s, {_AT_ONCE} at a time: {asked}; "
+            f"coordinator {before_mb:.0f} to {live.rss_mb():.0f} MB, "
+            f"{cpu_s([live.pid]) - before_s:.1f} s of processor time"
+        )
+        return Found(text, num_answers=len(asked.times_s))
 
 
-async def _connection(live: Live, number: int, gate: asyncio.Semaphore) -> None:
-    async with gate:
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(2.0):
-                _, writer = await asyncio.open_connection("127.0.0.1", live.port)
-                try:
-                    writer.write(OPENINGS[number % len(OPENINGS)])
-                    await writer.drain()
-                    await asyncio.sleep(0.01)
-                finally:
-                    writer.close()
-
-
-async def silent(count: int, max_files: int) -> Found:
-    """Open silent connections to a coordinator with few file descriptors; then a client joins."""
-    raise_file_limit()
-    with tempfile.TemporaryDirectory() as folder:
-        async with live_coordinator(Path(folder), new_pairs(1), max_files) as live:
-            sockets = []
+async def _connection(live: Live, number: int) -> None:
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(2.0):
+            _, writer = await asyncio.open_connection("127.0.0.1", live.port)
             try:
-                for _ in range(count):
-                    quiet = socket.socket()
-                    quiet.setblocking(False)
-                    quiet.connect_ex(("127.0.0.1", live.port))
-                    sockets.append(quiet)
-                cpu_s, started = live.cpu_s(), time.perf_counter()
-                async with asking(live) as asked:
-                    joined_s = asked.joined_s
-                    await asyncio.sleep(1.0)
-                cpu = (live.cpu_s() - cpu_s) / (time.perf_counter() - started)
+                writer.write(OPENINGS[number % len(OPENINGS)])
+                await writer.drain()
+                await asyncio.sleep(0.01)
             finally:
-                for quiet in sockets:
-                    quiet.close()
-    text = (
-        f"{count} silent connections, {max_files} file descriptors: a client joined after "
-        f"{joined_s:.2f} s; the coordinator takes {cpu:.0%} of a core meanwhile"
-    )
-    return Found(text, num_answers=len(asked.times_s))
+                writer.close()
 
 
 async def unknown(count: int) -> Found:
@@ -224,30 +192,25 @@ class _Peer:
 
 async def crowd(count: int, seconds: float) -> Found:
     """Connect `count` authorized peers at once, each with a key of its own."""
-    raise_file_limit()
-    pairs = new_pairs(count + 1)
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        async with live_coordinator(Path(folder), pairs) as live:
+    pairs = new_pairs(count)
+    async with live_coordinator(pairs) as live:
+        with contextlib.ExitStack() as stack:
             contexts = [
                 stack.enter_context(ZmqContext()) for _ in range(-(-count // _PEERS_A_CONTEXT))
             ]
             started = time.perf_counter()
             peers = [
                 _Peer(_connected(contexts[number // _PEERS_A_CONTEXT], live, pair), number)
-                for number, pair in enumerate(pairs[1:])
+                for number, pair in enumerate(pairs)
             ]
             tasks = [asyncio.create_task(peer.run()) for peer in peers]
             await asyncio.gather(*(peer.joined.wait() for peer in peers))
             joined_s = time.perf_counter() - started
             async with asking(live) as asked:
-                cpu_s = live.cpu_s()
-                await asyncio.sleep(seconds)
-                cpu = (live.cpu_s() - cpu_s) / seconds
+                cpu = await busy(live.pid, seconds)
             rss_mb = live.rss_mb()
             num_dead = await _num_dead(peers, tasks)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(tasks)
     text = (
         f"{count} peers with keys of their own: registered in {joined_s:.1f} s, coordinator "
         f"{rss_mb:.0f} MB and {cpu:.0%} of a core with heartbeats of 0.5 s, {num_dead} lost; "
@@ -258,16 +221,16 @@ async def crowd(count: int, seconds: float) -> Found:
 
 async def _num_dead(peers: list[_Peer], tasks: list[asyncio.Task[None]]) -> int:
     """Return the number of peers that are no longer members, and thus not pinged again."""
-    now = asked_at = time.perf_counter()
-    while now < asked_at + _PING_LIMIT_S:
-        pairs = zip(peers, tasks, strict=True)
-        if all(task.done() or peer.pinged_at > asked_at for peer, task in pairs):
-            break
+    asked_at = time.perf_counter()
+    while True:
+        num_ended = sum(task.done() for task in tasks)
+        num_silent = sum(
+            not task.done() and peer.pinged_at <= asked_at
+            for peer, task in zip(peers, tasks, strict=True)
+        )
+        if not num_silent or time.perf_counter() > asked_at + _PING_LIMIT_S:
+            return num_ended + num_silent
         await asyncio.sleep(_POLL_S)
-        now = time.perf_counter()
-    return sum(
-        task.done() or peer.pinged_at <= asked_at for peer, task in zip(peers, tasks, strict=True)
-    )
 
 
 def _connected(context: ZmqContext, live: Live, own: KeyPair) -> ZmqClient:

@@ -9,13 +9,17 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.chaos.up import running_up
-from bench.chaos.up_asking import Upheaval
+import httpx
+
+from bench.harness.processes import resident_bytes
+from bench.harness.report import Findings
+from bench.harness.up import up
+from bench.load.processes import tree
 
 # The command prefix that limits the address space of each process.
 LIMITED: Final = ("prlimit", f"--as={4 << 30}", "--")
@@ -39,8 +43,8 @@ SCHEMAS: Final[dict[str, Any]] = {
 }
 
 
-@dataclass
-class Found:
+@dataclass(slots=True)
+class Found(Findings):
     """Results. codes: counts by HTTP status. memory_mb: of all processes, before and after.
 
     slowest_ratio: longest time of an answer relative to reading as many tokens, at least 1 s.
@@ -51,16 +55,18 @@ class Found:
     slowest_ratio: float = 0.0
     num_chats: int = 0
     memory_mb: tuple[float, float] = (0.0, 0.0)
-    faults: list[str] = field(default_factory=list)
 
-    def lines(self) -> Iterator[str]:
-        counts = ", ".join(f"{num} x {code}" for code, num in sorted(self.codes.items()))
-        yield f"{self.codes.total()} requests by HTTP status: {counts}"
-        yield f"slowest refusal {self.slowest_refusal_s:.1f} s"
-        yield f"slowest answer {self.slowest_ratio:.2f} x the time to read as many tokens"
-        yield f"{self.num_chats} ordinary chats between them were answered"
-        yield "memory of all processes {:.0f} MB before, {:.0f} MB after".format(*self.memory_mb)
-        yield from (f"FAULT: {fault}" for fault in self.faults)
+    def by_status(self) -> str:
+        return ", ".join(f"{num} x {code}" for code, num in sorted(self.codes.items()))
+
+    def summary(self) -> list[str]:
+        return [
+            f"{self.codes.total()} requests by HTTP status: {self.by_status()}",
+            f"slowest refusal {self.slowest_refusal_s:.1f} s",
+            f"slowest answer {self.slowest_ratio:.2f} x the time to read as many tokens",
+            f"{self.num_chats} ordinary chats between them were answered",
+            "memory of all processes {:.0f} MB before, {:.0f} MB after".format(*self.memory_mb),
+        ]
 
 
 def generated_schemas(num: int) -> list[Any]:
@@ -139,15 +145,12 @@ def bodies(schemas: Sequence[Any], num_vocab: int, context: int) -> list[tuple[s
 
 async def run_hostile(num_schemas: int, note: Callable[[str], None]) -> Found:
     """Send all hostile requests to one mesh on loopback. note: called with lines of progress."""
-    import httpx
-
-    found, upheaval = Found(), Upheaval()
-    limits = httpx.Timeout(ANSWER_LIMIT_S)
-    async with running_up((), upheaval, LIMITED) as (process, url):
-        async with httpx.AsyncClient(base_url=url, timeout=limits) as client:
+    found = Found()
+    with up(prefix=LIMITED) as mesh:
+        async with httpx.AsyncClient(base_url=mesh.url, timeout=ANSWER_LIMIT_S) as client:
             await chat(client, found)
             await ask(client, found, "warm", "/chat/completions", bodies((), 9, 9)[0][2], 1.0)
-            pids, before = processes(process.pid)
+            pids, before = processes(mesh.process.pid)
             reading_s = await seconds_of_reading(client)
             asked = bodies(generated_schemas(num_schemas), 49_152, 8192)
             for number, (name, path, body) in enumerate(asked, 1):
@@ -155,17 +158,19 @@ async def run_hostile(num_schemas: int, note: Callable[[str], None]) -> Found:
                 await chat(client, found)
                 if number % 20 == 0:
                     note(f"{number} of {len(asked)}")
-            pids_after, after = processes(process.pid)
+            pids_after, after = processes(mesh.process.pid)
         found.memory_mb = (before, after)
         if after - before > _MEMORY_LIMIT_MB:
             found.faults.append(f"memory grew by {after - before:.0f} MB")
         if not pids <= pids_after:
             found.faults.append("a node or the coordinator has ended or was restarted")
-    found.faults += upheaval.faults
+    found.faults += mesh.faults
     return found
 
 
-async def ask(client: Any, found: Found, name: str, path: str, body: Any, reading_s: float) -> None:
+async def ask(
+    client: httpx.AsyncClient, found: Found, name: str, path: str, body: Any, reading_s: float
+) -> None:
     """Send one request and check its answer. reading_s: seconds that reading a token takes."""
     begin = time.perf_counter()
     try:
@@ -193,7 +198,7 @@ async def ask(client: Any, found: Found, name: str, path: str, body: Any, readin
         found.faults.append(f"{name}: status {code}")
 
 
-async def chat(client: Any, found: Found) -> None:
+async def chat(client: httpx.AsyncClient, found: Found) -> None:
     """Send an ordinary chat, which must be answered."""
     body = {"messages": [{"role": "user", "content": "Name a colour."}], "max_tokens": 4}
     try:
@@ -207,7 +212,7 @@ async def chat(client: Any, found: Found) -> None:
         found.faults.append(f"an ordinary chat: status {answer.status_code}")
 
 
-async def seconds_of_reading(client: Any, num_tokens: int = 2000) -> float:
+async def seconds_of_reading(client: httpx.AsyncClient, num_tokens: int = 2000) -> float:
     """Return the seconds per token that reading an ordinary prompt of num_tokens takes."""
     begin = time.perf_counter()
     token_ids = [100 + random.randrange(20_000) for _ in range(num_tokens)]
@@ -221,17 +226,5 @@ def processes(pid: int) -> tuple[set[int], float]:
 
     pid: the process of `airdraft up`. Processes that its children start may come and go.
     """
-    below = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    all_of_them = [pid, *below]
-    for child in below:
-        path = Path(f"/proc/{child}/task/{child}/children")
-        all_of_them += [int(p) for p in path.read_text().split()]
-    return {pid, *below}, sum(map(_resident_mb, all_of_them))
-
-
-def _resident_mb(pid: int) -> float:
-    try:
-        text = Path(f"/proc/{pid}/statm").read_text()
-    except OSError:
-        return 0.0
-    return int(text.split()[1]) * 4096 / 1e6
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return {pid, *children}, sum(map(resident_bytes, tree(pid))) / 1e6

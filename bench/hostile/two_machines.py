@@ -11,14 +11,14 @@ import contextlib
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.netns import NamespacesError, inside, ip, namespaces
 
@@ -26,53 +26,41 @@ HERE, THERE = "10.99.7.1", "10.99.7.2"
 _START_LIMIT_S = 120.0
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Machine:
-    """One namespace that stands for a machine. command: runs `airdraft` in it."""
+    """One namespace that stands for a machine. command: runs `airdraft` in it.
+
+    ends: ends what was started.
+    """
 
     name: str
     command: Sequence[str]
     keys: Path
-    _running: list[subprocess.Popen[str]] = field(default_factory=list)
+    ends: contextlib.ExitStack
 
-    def _argv(self, arguments: Sequence[str]) -> list[str]:
-        return inside(self.name, [*self.command, *arguments])
-
-    def _environment(self) -> dict[str, str]:
-        return {**os.environ, "AIRDRAFT_KEYS": str(self.keys)}
+    def _settings(self, arguments: Sequence[str]) -> dict[str, Any]:
+        return {
+            "args": inside(self.name, [*self.command, *arguments]),
+            "env": {**os.environ, "AIRDRAFT_KEYS": str(self.keys)},
+            "stdin": subprocess.DEVNULL,
+            "text": True,
+        }
 
     def run(self, *arguments: str) -> str:
         """Run a command to its end and return its output. Raises NamespacesError if it fails."""
-        done = subprocess.run(
-            self._argv(arguments), env=self._environment(), stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        done = subprocess.run(**self._settings(arguments), capture_output=True, timeout=120)
         if done.returncode:
             raise NamespacesError(f"airdraft {arguments[0]}: {done.stderr.strip()}")
-        return done.stdout.strip()
+        return str(done.stdout.strip())
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command that runs until `stop`."""
+        """Start a command that runs until the end."""
         process = subprocess.Popen(
-            self._argv(arguments), env=self._environment(), stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        )  # fmt: skip
-        self._running.append(process)
+            **self._settings(arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self.ends.enter_context(process)
+        self.ends.callback(process.terminate)
         return process
-
-    def stop(self) -> None:
-        """End all started commands by SIGTERM, and by SIGKILL after 5 s."""
-        for process in self._running:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-        for process in self._running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=5)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
 
 
 _SNIFF = """
@@ -129,19 +117,19 @@ def mesh_by_invitation(
     run fails.
     """
     prompt = f"The heron {secrets.token_hex(8)} waits beside the water because"
-    with tempfile.TemporaryDirectory() as folder, cabled() as (here, there, cable):
-        hub = Machine(here, command, Path(folder) / "hub")
-        nano = Machine(there, command, Path(folder) / "nano")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        cabled() as (here, there, cable),
+        contextlib.ExitStack() as ends,
+    ):
+        hub = Machine(here, command, Path(folder) / "hub", ends)
+        nano = Machine(there, command, Path(folder) / "nano", ends)
         control = Sniffer(here, cable, Path(folder))
-        _send_in_the_clear(there, here, prompt)
+        _send_in_the_clear(there, prompt)
         if prompt.encode() not in control.stop():
             raise NamespacesError("the listener did not find a message sent in the clear")
-        try:
-            sniffer = Sniffer(here, cable, Path(folder))
-            return _serve(hub, nano, sniffer, prompt, target, draft, max_tokens)
-        finally:
-            nano.stop()
-            hub.stop()
+        sniffer = Sniffer(here, cable, Path(folder))
+        return _serve(hub, nano, sniffer, prompt, target, draft, max_tokens)
 
 
 def _serve(
@@ -193,27 +181,10 @@ def _pieces(prompt: str, text: str) -> list[bytes]:
     return sorted(out)
 
 
-def _send_in_the_clear(sender: str, receiver: str, text: str) -> None:
+def _send_in_the_clear(sender: str, text: str) -> None:
+    """Send a datagram, which need not be received to be seen."""
     script = (
-        "import socket,sys; s=socket.create_server((sys.argv[1],7400)); print('up',flush=True); "
-        "c,_=s.accept(); c.recv(4096)"
+        "import socket,sys; socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
+        ".sendto(sys.argv[2].encode(), (sys.argv[1], 7400))"
     )
-    listening = subprocess.Popen(
-        inside(receiver, [sys.executable, "-c", script, HERE]),
-        stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert listening.stdout is not None
-        listening.stdout.readline()
-        script = (
-            "import socket,sys; socket.create_connection((sys.argv[1],7400),5)"
-            ".sendall(sys.argv[2].encode())"
-        )
-        command = inside(sender, [sys.executable, "-c", script, HERE, text])
-        subprocess.run(command, check=True, timeout=10)
-        listening.wait(timeout=10)
-    finally:
-        listening.kill()
-        listening.wait()
-        if listening.stdout is not None:
-            listening.stdout.close()
+    subprocess.run(inside(sender, [sys.executable, "-c", script, HERE, text]), check=True)

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench.chaos.up import running_up
-from bench.chaos.up_asking import Upheaval
+import httpx
+
+from bench.harness.report import Findings
+from bench.harness.up import up
 from bench.hostile.gguf_copies import copy_with
 from bench.hostile.requests import (
     ANSWER_LIMIT_S,
@@ -36,44 +38,37 @@ minimax-m2
 """
 
 
-async def ask_words(model: Path, note: Callable[[str], None]) -> list[str]:
-    """Send each word to a mesh with each pre-tokenizer; return the faults.
+async def ask_words(model: Path, note: Callable[[str], None]) -> Findings:
+    """Send each word to a mesh with each pre-tokenizer.
 
     model: a GGUF file, of which copies with other pre-tokenizers are made. note: called with a line
-    for each of them. Raises RuntimeError if a mesh does not start.
+    for each of them. Raises NotStartedError if a mesh does not start.
     """
-    import httpx
-
-    faults: list[str] = []
+    all_found = Findings()
     for pre in _PRE_TOKENIZERS.split():
-        found, upheaval = Found(), Upheaval()
+        found = Found()
         with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder:
             path = Path(folder) / "copy.gguf"
             copy_with(model, path, "tokenizer.ggml.pre", pre)
             if not _is_known(path):
                 note(f"{pre}: not known to this build")
                 continue
-            arguments = ("--model", str(path), "--draft", "none")
-            async with (
-                running_up(arguments, upheaval, LIMITED) as (process, url),
-                httpx.AsyncClient(base_url=url, timeout=ANSWER_LIMIT_S) as client,
-            ):
-                await chat(client, found)
-                pids, _ = processes(process.pid)
-                reading_s = await seconds_of_reading(client)
-                for char in _CHARS:
-                    messages = [{"role": "user", "content": char * WORD_CHARS}]
-                    body = {"messages": messages, "max_tokens": 1}
-                    await ask(
-                        client, found, f"a word of {char!r}", "/chat/completions", body, reading_s
-                    )
-                await chat(client, found)
-                if not pids <= processes(process.pid)[0]:
-                    found.faults.append("a node has ended or was restarted")
-        counts = ", ".join(f"{num} x {code}" for code, num in sorted(found.codes.items()))
-        note(f"{pre}: {counts}, slowest refusal {found.slowest_refusal_s:.1f} s")
-        faults += [f"{pre}: {fault}" for fault in [*found.faults, *upheaval.faults]]
-    return faults
+            with up("--model", str(path), "--draft", "none", prefix=LIMITED) as mesh:
+                async with httpx.AsyncClient(base_url=mesh.url, timeout=ANSWER_LIMIT_S) as client:
+                    await chat(client, found)
+                    pids, _ = processes(mesh.process.pid)
+                    reading_s = await seconds_of_reading(client)
+                    for char in _CHARS:
+                        messages = [{"role": "user", "content": char * WORD_CHARS}]
+                        body = {"messages": messages, "max_tokens": 1}
+                        name = f"a word of {char!r}"
+                        await ask(client, found, name, "/chat/completions", body, reading_s)
+                    await chat(client, found)
+                    if not pids <= processes(mesh.process.pid)[0]:
+                        found.faults.append("a node has ended or was restarted")
+        note(f"{pre}: {found.by_status()}, slowest refusal {found.slowest_refusal_s:.1f} s")
+        all_found.faults += [f"{pre}: {fault}" for fault in [*found.faults, *mesh.faults]]
+    return all_found
 
 
 def _is_known(path: Path) -> bool:

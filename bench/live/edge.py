@@ -8,20 +8,17 @@ Coordinator, nodes, keys, messages and TCP are real.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.emulate.cell import Station
-from bench.emulate.open import LiveCell, Means, open_cell
-from bench.emulate.tun import HUB
+from bench.emulate.open import Means, open_cell
+from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
+from bench.harness.places import HUB
 from bench.live.edge_hub import Figures, Task
-from bench.live.edge_report import row
+from bench.live.edge_report import row_of
 from bench.live.edge_setting import (
     AIR,
     ALPHAS,
@@ -35,14 +32,10 @@ from bench.live.edge_setting import (
     Setting,
 )
 from bench.live.turns import together
-from mesh.authorized import Entry
-from mesh.keys import KnownCoordinator
 from nodes.engine.recording import read_recording
-from nodes.keys.keyring import Keyring
-from nodes.messages.access import ROLES
 
-PORT = 7411
 _HUB_LIMIT_S = 60.0
+_TARGET, _HUB = "target-0", "clients"
 
 
 async def run_setting(
@@ -59,136 +52,86 @@ async def run_setting(
     """
     found: dict[str, Figures] = {}
     turns: dict[str, list[Figures]] = {policy: [] for policy in policies}
+    guesses, low, high = ALPHAS[setting.alpha]
     with tempfile.TemporaryDirectory(prefix="airdraft-edge-") as folder:
-        async with open_cell(setting.cell(), means=means) as (live, kind):
+        setup = Setup(
+            num_targets=1,
+            num_drafts=NUM_DRAFTS,
+            target_model=_emulated(Path(folder) / "target.toml", "", *TARGET),
+            draft_model=_emulated(Path(folder) / "draft.toml", guesses, *DRAFT),
+            max_streams=32,
+            environ={"AIRDRAFT_JOIN_TIMEOUT_S": "60"},
+        )
+        async with (
+            open_cell(setting.cell(), means=means) as (live, kind),
+            fleet(setup, places=live, starts=()) as mesh,
+        ):
             report(f"{setting.place}: {kind}")
-            made = _Files(Path(folder), setting, live)
-            async with _nodes(live, made, setting):
-                for turn in range(num_turns):
-                    for policy in reversed(turns) if (num_turns - 1 - turn) % 2 else turns:
-                        turns[policy].append(await _run_policy(live, made, setting, policy))
-                        if turn + 1 == num_turns:
-                            found[policy] = together(turns[policy])
-                            report(row(setting, policy, found))
+            await _start_nodes(mesh, setting)
+            recording = read_recording(RECORDING)
+            wanted = recording.texts_with(guesses, low, high)
+            texts = [k for k, text in enumerate(recording.texts) if text in wanted]
+            for turn in range(num_turns):
+                for policy in reversed(turns) if (num_turns - 1 - turn) % 2 else turns:
+                    turns[policy].append(await _run_policy(mesh, texts, setting, policy))
+                    if turn + 1 == num_turns:
+                        found[policy] = together(turns[policy])
+                        report(row_of(setting, policy, found))
     return {policy: found[policy] for policy in policies}
 
 
-class _Files:
-    """Keys and settings files of all machines of a cell."""
+def _emulated(path: Path, draft: str, device: str, model: str) -> str:
+    """Describe an emulated device in a file, and return it as a model. draft: "" for a target."""
+    profiles = BENCH / "profiles"
+    lines = [
+        f'recording = "{RECORDING}"',
+        f'models = "{profiles / "models.toml"}"',
+        *([f'draft = "{draft}"'] if draft else []),
+        "[costs]",
+        f'device = "{profiles / device}"',
+        f'model = "{model}"',
+        "used_cells = 2000",
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return f"replay:{path}"
 
-    def __init__(self, folder: Path, setting: Setting, live: LiveCell) -> None:
-        self._folder, self._live = folder, live
-        guesses, low, high = ALPHAS[setting.alpha]
-        recording = read_recording(RECORDING)
-        wanted = recording.texts_with(guesses, low, high)
-        self.texts = [k for k, text in enumerate(recording.texts) if text in wanted]
-        self.endpoint = f"tcp://{live.hub_host}:{PORT}"
-        self.hub = Keyring(folder / "hub")
-        own = self.hub.make_own()
-        self._server = self.hub.make_coordinator_pair().public
-        self.hub.authorized().add(Entry(own.public, "hub", ROLES))
-        self.target = self._emulated("target", "", *TARGET)
-        self.draft = self._emulated("draft", guesses, *DRAFT)
 
-    def _emulated(self, name: str, draft: str, device: str, model: str) -> Path:
-        profiles = BENCH / "profiles"
-        lines = [
-            f'recording = "{RECORDING}"',
-            f'models = "{profiles / "models.toml"}"',
-            *([f'draft = "{draft}"'] if draft else []),
-            "[costs]",
-            f'device = "{profiles / device}"',
-            f'model = "{model}"',
-            "used_cells = 2000",
-        ]
-        path = self._folder / f"{name}.toml"
-        path.write_text("\n".join(lines) + "\n")
-        return path
-
-    async def station(self, station: Station) -> list[str]:
-        """Authorize the node at a station, write its settings, and return its role and options."""
-        role = "target" if station.name == TARGET_STATION else "draft"
-        ring = Keyring(self._folder / station.name)
-        self.hub.authorized().add(Entry(ring.make_own().public, station.name, frozenset({role})))
-        host, port = await self._live.dial(station.name, PORT)
-        endpoint = f"tcp://{host}:{port}"
-        ring.keep_coordinator(KnownCoordinator(endpoint, self._server))
-        config = self._folder / f"{station.name}.toml"
+async def _start_nodes(mesh: Fleet, setting: Setting) -> None:
+    """Start the target, at the hub or a station, and draft nodes at the other stations."""
+    stations = setting.cell().stations
+    names = [f"draft-{number}" for number in range(NUM_DRAFTS)]
+    if setting.is_target_on_air:
+        names.append(_TARGET)
+        assert stations[-1].name == TARGET_STATION
+    else:
+        await mesh.start(_TARGET)
+    for name, station in zip(names, stations, strict=True):
+        config = mesh.folder / f"{name}.toml"
         config.write_text(
-            f'name = "{station.name}"\n[link]\nair = "{AIR}"\n'
-            f"rate_kbps = {station.rate_bps / 1e3}\nframe_ms = {FRAME_S * 1e3}\n"
+            f'[link]\nair = "{AIR}"\nrate_kbps = {station.rate_bps / 1e3}\n'
+            f"frame_ms = {FRAME_S * 1e3}\n"
         )
-        engine = self.target if role == "target" else self.draft
-        model = ["--model", f"replay:{engine}", "--max-streams", "32"]
-        return [
-            role,
-            "--config",
-            str(config),
-            "--keys",
-            str(ring.directory),
-            "--connect",
-            endpoint,
-            *model,
-        ]
+        await mesh.start(name, "--config", str(config), place=station.name)
 
 
-@contextlib.asynccontextmanager
-async def _nodes(live: LiveCell, made: _Files, setting: Setting) -> AsyncIterator[None]:
-    """Run the target, at the hub or a station, and draft nodes at the other stations."""
-    limit = {"AIRDRAFT_JOIN_TIMEOUT_S": "60"}
-    async with contextlib.AsyncExitStack() as stack:
-        if not setting.is_target_on_air:
-            model = ["--model", f"replay:{made.target}", "--max-streams", "32"]
-            keys = ["--keys", str(made.hub.directory), "--connect", made.endpoint]
-            await stack.enter_async_context(_node(live, HUB, ["target", *model, *keys], limit))
-        for station in setting.cell().stations:
-            node = await made.station(station)
-            await stack.enter_async_context(_node(live, station.name, node, limit))
-        yield
-
-
-@contextlib.asynccontextmanager
-async def _node(
-    live: LiveCell, place: str, arguments: list[str], environ: dict[str, str]
-) -> AsyncIterator[None]:
-    argv = live.command(place, [sys.executable, "-m", "nodes.cli", *arguments])
-    process = await asyncio.create_subprocess_exec(*argv, env={**os.environ, **environ})
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), 5.0)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-
-
-async def _run_policy(live: LiveCell, made: _Files, setting: Setting, policy: str) -> Figures:
+async def _run_policy(mesh: Fleet, texts: list[int], setting: Setting, policy: str) -> Figures:
     task = Task(
         policy=policy,
-        listen=made.endpoint,
-        keys=str(made.hub.directory),
-        recording=str(RECORDING),
-        texts=made.texts,
+        coordinator=str(mesh.keys(COORDINATOR)),
+        texts=texts,
         num_streams=setting.num_streams,
         num_nodes=1 + NUM_DRAFTS,
         warm_up_s=setting.warm_up_s,
         seconds=setting.seconds,
     )
-    argv = live.command(HUB, [sys.executable, "-m", "bench.live.edge_hub"])
-    process = await asyncio.create_subprocess_exec(
-        *argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
+    module = "bench.live.edge_hub"
+    process = await mesh.start_module(_HUB, HUB, module, json.dumps(asdict(task)))
+    mesh.expect_end(_HUB)
     try:
-        limit_s = _HUB_LIMIT_S + setting.warm_up_s + setting.seconds
-        task_line = (json.dumps(asdict(task)) + "\n").encode()
-        out, _ = await asyncio.wait_for(process.communicate(task_line), limit_s)
+        async with asyncio.timeout(_HUB_LIMIT_S + setting.warm_up_s + setting.seconds):
+            await process.ended.wait()
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-    if process.returncode:
-        raise RuntimeError(f"the hub ended with code {process.returncode}; see its message above")
-    return Figures(**json.loads(out))
+        await process.kill()
+    if process.code:
+        raise FleetError(f"the hub ended with code {process.code}: {mesh.last_words(_HUB)}")
+    return Figures(**json.loads(mesh.log(_HUB).read_text().splitlines()[-1]))

@@ -1,9 +1,9 @@
 """The hub of the edge cell, in a process of its own: a coordinator in some mode, and clients.
 
-It reads one JSON object, a Task, from standard input and prints one, a Figures. Clients form a
-closed loop: each stream requests its next text as soon as it has one. First texts have unequal
-lengths. Otherwise all streams would end together in waves, and a short run would measure an
-arbitrary part of one. All tokens are compared with the recording.
+Its arguments are endpoint, keys of the clients, and one JSON object, a Task. It prints another one,
+a Figures. Clients form a closed loop: each stream requests its next text as soon as it has one.
+First texts have unequal lengths. Otherwise all streams would end together in waves, and a short run
+would measure an arbitrary part of one. All tokens are compared with the recording.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bench.live.edge_setting import first_length
+from bench.live.edge_setting import RECORDING, first_length
 from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
@@ -34,12 +34,12 @@ _JOIN_LIMIT_S = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One run. texts: indices in the recording, used in turns. num_nodes: target and drafts."""
+    """One run. coordinator: directory of its keys. texts: indices in the recording, used in turns.
+    num_nodes: target and drafts.
+    """
 
     policy: str
-    listen: str
-    keys: str
-    recording: str
+    coordinator: str
     texts: list[int]
     num_streams: int
     num_nodes: int
@@ -118,20 +118,20 @@ class _Loop:
             made.reasons[reason] = made.reasons.get(reason, 0) + 1
 
 
-async def serve(task: Task) -> Figures:
+async def serve(endpoint: str, keys: str, task: Task) -> Figures:
     """Run one policy for the task's time and return its figures."""
-    recording = read_recording(Path(task.recording))
+    recording = read_recording(RECORDING)
     texts = [recording.texts[place] for place in task.texts]
-    ring = Keyring(Path(task.keys))
+    ring = Keyring(Path(task.coordinator))
     with ZmqContext() as context, ZmqContext() as clients:
         coordinator = Coordinator(
-            context.bind(task.listen, ring.server_keys(task.listen)),
+            context.bind(endpoint, ring.server_keys(endpoint)),
             authorized=ring.authorized,
             heartbeat_timeout_s=5.0,
             mode=MODES[task.policy],
         )
-        keys = ring.client_keys(task.listen)
-        client = Client(clients.connect(task.listen, keys), endpoint=task.listen)
+        own = Keyring(Path(keys)).client_keys(endpoint)
+        client = Client(clients.connect(endpoint, own), endpoint=endpoint)
         serving = [asyncio.create_task(coordinator.run()), asyncio.create_task(client.run())]
         try:
             async with asyncio.timeout(_START_LIMIT_S):
@@ -181,8 +181,8 @@ async def _measured(
 
 
 def main() -> None:
-    task = Task(**json.loads(sys.stdin.readline()))
-    figures = asyncio.run(serve(task))
+    endpoint, keys, task = sys.argv[1:]
+    figures = asyncio.run(serve(endpoint, keys, Task(**json.loads(task))))
     print(json.dumps(asdict(figures)), flush=True)
 
 

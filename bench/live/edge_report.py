@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from math import isnan
 from statistics import median
 
+from bench.harness.report import head, row
 from bench.live.edge_hub import Figures
 from bench.live.edge_setting import Setting
 from bench.live.turns import rate_of, to_best
 
-HEAD = (
-    "| cell kbit/s | alpha | policy | tokens/s | ms a token | to plain | price seen / predicted "
-    "| passes with guesses | accepted | bytes a token "
-    "| plan error | pass error | wrong texts |\n" + "|---" * 13 + "|"
+HEAD = head(
+    *("cell kbit/s", "alpha", "policy", "tokens/s", "ms a token", "to plain"),
+    *("price seen / predicted", "passes with guesses", "accepted", "bytes a token"),
+    *("plan error", "pass error", "wrong texts"),
 )
 
 
-def row(setting: Setting, policy: str, found: dict[str, Figures]) -> str:
+def row_of(setting: Setting, policy: str, found: dict[str, Figures]) -> str:
     figures = found[policy]
     to_plain = (
         figures.tokens_per_s / found["plain"].tokens_per_s if "plain" in found else float("nan")
@@ -25,13 +26,20 @@ def row(setting: Setting, policy: str, found: dict[str, Figures]) -> str:
     errors = figures.errors or {}
     plan, each = errors.get("plan", (0.0, 0.0, 0)), errors.get("pass", (0.0, 0.0, 0))
     tokens = figures.num_rounds + figures.num_plain_steps + figures.num_accepted
-    return (
-        f"| {setting.rate_bps / 1e3:g} | {setting.alpha} | {policy} "
-        f"| {rate_of(figures)} | {figures.token_s * 1e3:.1f} | {to_plain:.2f} "
-        f"| {price_ratio(figures)} "
-        f"| {figures.guessing_share:.2f} | {figures.acceptance:.2f} "
-        f"| {figures.wire_bytes / max(1, tokens):.1f} | {plan[0]:.2f}, p95 {plan[1]:.2f} "
-        f"| {each[0]:.2f}, p95 {each[1]:.2f} | {figures.num_wrong} of {figures.num_texts} |"
+    return row(
+        f"{setting.rate_bps / 1e3:g}",
+        setting.alpha,
+        policy,
+        rate_of(figures),
+        f"{figures.token_s * 1e3:.1f}",
+        f"{to_plain:.2f}",
+        price_ratio(figures),
+        f"{figures.guessing_share:.2f}",
+        f"{figures.acceptance:.2f}",
+        f"{figures.wire_bytes / max(1, tokens):.1f}",
+        f"{plan[0]:.2f}, p95 {plan[1]:.2f}",
+        f"{each[0]:.2f}, p95 {each[1]:.2f}",
+        f"{figures.num_wrong} of {figures.num_texts}",
     )
 
 

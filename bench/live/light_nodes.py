@@ -1,10 +1,10 @@
 """Nodes without models: real processes on real sockets that look tokens up in a table.
 
-    python -m bench.live.light_nodes target|draft ENDPOINT NAME PASS_MS MOST_STREAMS
+    python -m bench.live.light_nodes ENDPOINT KEYS target|draft NAME PASS_MS MOST_STREAMS
 
 As law 1 requires, a token depends only on the stream's prompt, seed, choice and position. It costs
 one index into a table, so messages are most of the work and the coordinator is the limit. A pass
-takes PASS_MS.
+takes PASS_MS. The links have no keys.
 """
 
 from __future__ import annotations
@@ -313,7 +313,7 @@ async def run(role: str, endpoint: str, name: str, pass_s: float, num_streams: i
 
 
 def main() -> None:
-    role, endpoint, name, pass_ms, num_streams = sys.argv[1:]
+    endpoint, _, role, name, pass_ms, num_streams = sys.argv[1:]
     with contextlib.suppress(KeyboardInterrupt, LostCoordinatorError):
         asyncio.run(run(role, endpoint, name, float(pass_ms) / 1e3, int(num_streams)))
 

@@ -12,6 +12,7 @@ from statistics import median
 from bench.bare import BareLoop
 from bench.cores import wait_for_cores
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
+from bench.harness.report import head, row
 from bench.live.answers import Together, ask_together
 from bench.live.bad_draft import write_bad_draft
 from bench.live.pairs import Ratio, paired_ratio
@@ -24,8 +25,6 @@ from nodes.messages import StartedNotice
 from nodes.service.local import local_mesh
 from nodes.telemetry.status import ErrorStatus
 
-TARGETS = ("Q8_0", "Q4_0", "F16")
-DRAFTS = ("good", "bad", "lookup", "none")
 # Tokens decoded before a row of pairs: draft nodes read their first texts, and estimates settle.
 _WARM_UP_TOKENS = 48
 
@@ -54,10 +53,17 @@ class Cell:
         reason, count = (made.reasons.most_common(1) or [("-", 0)])[0]
         times = f" ({count} of {made.reasons.total()})" if count else ""
         short = f"; {self.num_short} pairs on fewer cores" if self.num_short else ""
-        return (
-            f"| {self.target} | {self.draft} | {self.num_streams} | {self.bare_tokens_per_s:.1f} "
-            f"| {self.ratio} | {made.guessing_share:.2f} | {accepted} | {self._error('pass')} "
-            f"| {self._error('plan')} | {reason}{times}{short} |"
+        return row(
+            self.target,
+            self.draft,
+            self.num_streams,
+            f"{self.bare_tokens_per_s:.1f}",
+            self.ratio,
+            f"{made.guessing_share:.2f}",
+            accepted,
+            self._error("pass"),
+            self._error("plan"),
+            f"{reason}{times}{short}",
         )
 
     def _error(self, stage: str) -> str:
@@ -65,10 +71,9 @@ class Cell:
         return f"{error.median:.2f}, p95 {error.p95:.2f}" if error and error.num_seen else "-"
 
 
-HEAD = (
-    "| target | draft | streams | bare tokens/s | mesh / bare (95 %) | passes with guesses | "
-    "accepted | pass error | plan error | why plain, most often |\n"
-    "|---|---|---|---|---|---|---|---|---|---|"
+HEAD = head(
+    *("target", "draft", "streams", "bare tokens/s", "mesh / bare (95 %)", "passes with guesses"),
+    *("accepted", "pass error", "plan error", "why plain, most often"),
 )
 
 

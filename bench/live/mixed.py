@@ -6,21 +6,18 @@ Nodes run toy models whose passes take given times: the processes are real, the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from bench.live.scale import running, until_joined
-from mesh.zmq_transport import ZmqContext
+from bench.harness.fleet import COORDINATOR, Setup, fleet
+from bench.harness.report import Findings, head, row
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.messages import FinishedNotice, TokensNotice
 
-_START_LIMIT_S: Final = 60.0
 # A target that takes 40 ms for a pass, as an 8B model does on an AGX Orin; a draft node with a high
 # acceptance, and a quicker one with a lower acceptance.
 TARGET: Final = "toy:1@40ms"
@@ -44,9 +41,8 @@ MESHES: Final = (
     MixedMesh("two targets, one good draft node for both", 2, (GOOD,)),
     MixedMesh("two targets, both draft nodes", 2, (GOOD, QUICK)),
 )
-HEAD: Final = (
-    "| mesh (emulated devices) | tokens/s | to no draft node | guesses taken | "
-    "same texts |\n|---|---|---|---|---|"
+HEAD: Final = head(
+    "mesh (emulated devices)", "tokens/s", "to no draft node", "guesses taken", "same texts"
 )
 
 
@@ -61,8 +57,12 @@ class Run:
 
 async def run_mixed(
     num_streams: int, max_tokens: int, num_turns: int, report: Callable[[str], None]
-) -> None:
-    """Report a row for each mesh. Every turn runs all meshes, so that drift affects all alike."""
+) -> Findings:
+    """Report a row for each mesh. Every turn runs all meshes, so that drift affects all alike.
+
+    Texts that differ from those without draft nodes are faults.
+    """
+    judged = Findings()
     found: dict[str, list[Run]] = {mesh.name: [] for mesh in MESHES}
     for turn in range(num_turns):
         for mesh in MESHES if turn % 2 == 0 else MESHES[::-1]:
@@ -82,40 +82,39 @@ async def run_mixed(
         )
         guesses = f"{median(run.num_guesses for run in runs):.0f} guesses" if mesh.drafts else "-"
         report(
-            f"| {mesh.name} | {median(run.tokens_per_s for run in runs):.0f} | "
-            f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {guesses} | "
-            f"{same} of {num_streams * num_turns} |"
+            row(
+                mesh.name,
+                f"{median(run.tokens_per_s for run in runs):.0f}",
+                f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                guesses,
+                f"{same} of {num_streams * num_turns}",
+            )
         )
+        if num_wrong := num_streams * num_turns - same:
+            judged.faults.append(f"{mesh.name}: {num_wrong} other texts")
+    return judged
 
 
 def _without_drafts(mesh: MixedMesh) -> MixedMesh:
     return next(m for m in MESHES if m.num_targets == mesh.num_targets and not m.drafts)
 
 
-async def _run(mesh: MixedMesh, num_streams: int, max_tokens: int) -> Run:
-    with tempfile.TemporaryDirectory(prefix="airdraft-mixed-") as folder:
-        endpoint = f"ipc://{folder}/mesh.sock"
-        async with contextlib.AsyncExitStack() as stack:
-            targets = [_node("target", k, TARGET, endpoint) for k in range(mesh.num_targets)]
-            drafts = [_node("draft", k, model, endpoint) for k, model in enumerate(mesh.drafts)]
-            for arguments in (("coordinator", "--listen", endpoint), *targets, *drafts):
-                await stack.enter_async_context(running("nodes.cli", *arguments))
-            context = stack.enter_context(ZmqContext())
-            connection = context.connect(endpoint)
-            client = Client(connection, endpoint=endpoint, join_timeout_s=_START_LIMIT_S)
-            async with asyncio.TaskGroup() as group:
-                serving = group.create_task(client.run())
-                await until_joined(client, mesh.num_targets + len(mesh.drafts))
-                # In a first round, which does not count, the coordinator measures draft nodes.
-                await _ask_all(client, num_streams, max_tokens // 4)
-                made = await _ask_all(client, num_streams, max_tokens)
-                serving.cancel()
-            return made
-
-
-def _node(role: str, number: int, model: str, endpoint: str) -> Sequence[str]:
-    named = "--name", f"{role}-{number}", "--model", model, "--max-streams", "64"
-    return (role, "--connect", endpoint, *named)
+async def _run(mixed: MixedMesh, num_streams: int, max_tokens: int) -> Run:
+    setup = Setup(
+        num_targets=mixed.num_targets,
+        num_drafts=len(mixed.drafts),
+        target_model=TARGET,
+        max_streams=64,
+        over="ipc",
+    )
+    targets = [name for name, role in setup.roles.items() if role == "target"]
+    async with fleet(setup, starts=[COORDINATOR, *targets]) as mesh, mesh.clients(1) as (client,):
+        for number, model in enumerate(mixed.drafts):
+            await mesh.start(f"draft-{number}", "--model", model)
+        await mesh.wait_for(client)
+        # In a first round, which does not count, the coordinator measures draft nodes.
+        await _ask_all(client, num_streams, max_tokens // 4)
+        return await _ask_all(client, num_streams, max_tokens)
 
 
 async def _ask_all(client: Client, num_streams: int, max_tokens: int) -> Run:

@@ -1,7 +1,8 @@
 """A process that sends Pings to a coordinator and measures the delay of each reply.
 
-It is separate from the clients of a measurement, and has priority on its core if the system permits
-it. So it measures only the coordinator's own delay and the round trip.
+Its arguments are endpoint, keys (unused) and seconds. It is separate from the clients of a
+measurement, and has priority on its core if the system permits it. So it measures only the
+coordinator's own delay and the round trip.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 
@@ -32,10 +34,11 @@ def first_in_line() -> bool:
 
 
 async def _main(endpoint: str, seconds: float) -> None:
-    """Print a line when ready; after a line of input, ping for `seconds` and print JSON."""
+    """Print a line when ready; after SIGUSR1, ping for `seconds` and print JSON."""
     is_first = first_in_line()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     print(flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
+    signal.sigwait({signal.SIGUSR1})
     with ZmqContext() as context:
         transport = context.connect(endpoint)
         welcome = await _joined(transport)
@@ -72,4 +75,4 @@ async def _delays(transport: ClientTransport, welcome: Welcome, seconds: float) 
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], float(sys.argv[2])))
+    asyncio.run(_main(sys.argv[1], float(sys.argv[3])))

@@ -9,10 +9,14 @@ The probe asks the relay for an echo every 10 ms, as `bench.live.probe` asks a c
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import os
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from heapq import heapify, heapreplace
 
@@ -49,6 +53,40 @@ class Traffic:
             yield self.pass_s, f"target-{k}", "client", reply
             yield self.pass_s, f"target-{k}", f"draft-{k}", notice
             yield self.pass_s / 2, f"draft-{k}", f"target-{k}", guesses
+
+
+async def relayed(core: int, traffic: Traffic, seconds: float) -> list[float]:
+    """Returns the delays of a bare relay on the core under this traffic, in seconds."""
+    numbers = traffic.num_targets, traffic.num_streams, traffic.gamma, traffic.pass_s
+    with tempfile.TemporaryDirectory(prefix="airdraft-relay-") as folder:
+        endpoint = f"ipc://{folder}/relay.sock"
+        async with contextlib.AsyncExitStack() as stack:
+            bare = await stack.enter_async_context(_running("relay", endpoint))
+            os.sched_setaffinity(bare.pid, {core})
+            await stack.enter_async_context(_running("traffic", endpoint, *map(str, numbers)))
+            asking = _running("probe", endpoint, str(seconds), waits=False)
+            probing = await stack.enter_async_context(asking)
+            found, _ = await probing.communicate()
+    return list(json.loads(found)["delays_s"])
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    *arguments: str, waits: bool = True
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run this module as a process. waits: for its first line."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.live.relay", *arguments), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        if waits:
+            await process.stdout.readline()
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
 
 
 def relay(endpoint: str) -> None:

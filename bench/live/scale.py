@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
-import tempfile
+import signal
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import numpy as np
-
+from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
+from bench.harness.places import HUB
+from bench.harness.report import quantiles
 from bench.live.light_nodes import key_of, token_at
-from bench.live.relay import Traffic
-from mesh.zmq_transport import ZmqContext
+from bench.live.relay import Traffic, relayed
+from bench.load.processes import cpu_s
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.messages import TokensNotice
@@ -28,7 +27,6 @@ _MAX_TOKENS = 16_000
 _POLL_S = 0.05
 _START_LIMIT_S = 120.0
 _SETTLE_S = 2.0
-_LONGEST_LINE = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,92 +72,30 @@ async def measure(
     """
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, set(cores[1:]) or set(cores))
+    num_targets = -(-num_streams // per_target)
+    # A fresh process has its core before it starts threads.
+    setup = Setup(num_targets=0, num_drafts=0, over="ipc", fresh=True)
     try:
-        num_targets = -(-num_streams // per_target)
-        limits = num_streams, per_target
-        return await _beside(cores[0], num_targets, limits, seconds, gamma, pass_ms)
-    finally:
-        os.sched_setaffinity(0, set(cores))
-
-
-async def _beside(
-    core: int,
-    num_targets: int,
-    limits: tuple[int, int],
-    seconds: float,
-    gamma: int,
-    pass_ms: float,
-) -> Carried:
-    """Run the coordinator on a core, and its nodes and clients on this process's cores.
-
-    limits: number of all streams, and most streams of a target or draft node.
-    """
-    num_streams, per_target = limits
-    with tempfile.TemporaryDirectory(prefix="airdraft-scale-") as folder:
-        endpoint = f"ipc://{folder}/mesh.sock"
-        async with contextlib.AsyncExitStack() as stack:
-            coordinator = await stack.enter_async_context(
-                running("nodes.cli", "coordinator", "--listen", endpoint, core=core)
-            )
+        async with fleet(setup) as mesh:
+            coordinator = mesh.process(COORDINATOR).pid
+            os.sched_setaffinity(coordinator, {cores[0]})
             # The probe starts before the load, because starting beside it takes long.
-            probing = "bench.live.probe", endpoint, str(seconds)
-            probe = await stack.enter_async_context(running(*probing, piped=True))
+            await mesh.start_module("probe", HUB, "bench.live.probe", str(seconds))
             for number in range(num_targets):
                 for role, ms in (("target", pass_ms), ("draft", pass_ms / 2)):
-                    arguments = role, endpoint, f"{role}-{number}", str(ms), str(per_target)
-                    await stack.enter_async_context(running("bench.live.light_nodes", *arguments))
-            context = stack.enter_context(ZmqContext())
-            all_streams = _streams(
-                context, endpoint, 2 * num_targets, num_streams, gamma, min(_CHOICES, per_target)
-            )
-            counts = await stack.enter_async_context(all_streams)
-            carried = await _measure(counts, num_streams, probe, coordinator.pid)
+                    name = f"{role}-{number}"
+                    arguments = role, name, str(ms), str(per_target)
+                    await mesh.start_module(name, HUB, "bench.live.light_nodes", *arguments)
+            async with mesh.clients(1) as (client,):
+                most_choices = min(_CHOICES, per_target)
+                streams = _streams(client, 2 * num_targets, num_streams, gamma, most_choices)
+                async with streams as counts:
+                    carried = await _measure(counts, num_streams, mesh)
         traffic = Traffic(num_targets, min(per_target, num_streams), gamma, pass_ms / 1e3)
-        relay_s = await _relayed(core, f"ipc://{folder}/relay.sock", traffic, seconds)
-        return replace(carried, relay_s=relay_s)
-
-
-async def _relayed(
-    core: int, endpoint: str, traffic: Traffic, seconds: float
-) -> tuple[float, float, float]:
-    """Returns p50, p99 and the greatest delay of a bare relay on the core under this traffic."""
-    numbers = traffic.num_targets, traffic.num_streams, traffic.gamma, traffic.pass_s
-    module = "bench.live.relay"
-    async with contextlib.AsyncExitStack() as stack:
-        for arguments in (["relay", endpoint], ["traffic", endpoint, *map(str, numbers)]):
-            is_relay = arguments[0] == "relay"
-            process = await stack.enter_async_context(
-                running(module, *arguments, core=core if is_relay else None, piped=True)
-            )
-            assert process.stdout is not None
-            await process.stdout.readline()
-        probe = await stack.enter_async_context(
-            running(module, "probe", endpoint, str(seconds), piped=True)
-        )
-        assert probe.stdout is not None
-        return _quantiles(json.loads(await probe.stdout.readline())["delays_s"])
-
-
-@contextlib.asynccontextmanager
-async def running(
-    module: str, *arguments: str, core: int | None = None, piped: bool = False
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a module as a process. piped: connect its standard input and output to pipes."""
-    pipe = asyncio.subprocess.PIPE if piped else None
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, *arguments),
-        stdin=pipe,
-        stdout=pipe or asyncio.subprocess.DEVNULL,
-        limit=_LONGEST_LINE,
-    )
-    if core is not None:
-        os.sched_setaffinity(process.pid, {core})
-    try:
-        yield process
+        delays_s = await relayed(cores[0], traffic, seconds)
+        return replace(carried, relay_s=quantiles(delays_s))
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
+        os.sched_setaffinity(0, set(cores))
 
 
 @dataclass(slots=True)
@@ -173,12 +109,7 @@ class _Counts:
 
 @contextlib.asynccontextmanager
 async def _streams(
-    context: ZmqContext,
-    endpoint: str,
-    num_nodes: int,
-    num_streams: int,
-    gamma: int,
-    most_choices: int,
+    client: Client, num_nodes: int, num_streams: int, gamma: int, most_choices: int
 ) -> AsyncIterator[_Counts]:
     """Run streams until the end of the block, which begins once all have begun and settled.
 
@@ -186,7 +117,6 @@ async def _streams(
     """
     counts = _Counts()
     begun: set[tuple[int, int]] = set()
-    client = Client(context.connect(endpoint), endpoint=endpoint, join_timeout_s=_START_LIMIT_S)
     all_begun = asyncio.Event()
 
     async def ask(number: int, num_choices: int) -> None:
@@ -211,59 +141,42 @@ async def _streams(
                 if len(begun) == num_streams:
                     all_begun.set()
 
-    async with asyncio.TaskGroup() as group:
-        serving = [group.create_task(client.run())]
-        await until_joined(client, num_nodes)
-        for number in range(-(-num_streams // most_choices)):
-            some = min(most_choices, num_streams - number * most_choices)
-            serving.append(group.create_task(ask(number, some)))
-        async with asyncio.timeout(_START_LIMIT_S):
-            await all_begun.wait()
-        await asyncio.sleep(_SETTLE_S)
-        yield counts
-        for task in serving:
-            task.cancel()
-
-
-async def _measure(
-    counts: _Counts, num_streams: int, probe: asyncio.subprocess.Process, coordinator: int
-) -> Carried:
-    assert probe.stdin is not None
-    assert probe.stdout is not None
-    await probe.stdout.readline()
-    before, busy_s, started = replace(counts), _cpu_s(coordinator), time.perf_counter()
-    probe.stdin.write(b"\n")
-    probed = json.loads(await probe.stdout.readline())
-    took_s = time.perf_counter() - started
-    busy_s = _cpu_s(coordinator) - busy_s
-    return Carried(
-        num_streams,
-        (counts.passes - before.passes) / took_s,
-        (counts.tokens - before.tokens) / took_s,
-        _quantiles(probed["delays_s"]),
-        (0.0, 0.0, 0.0),
-        busy_s / took_s,
-        counts.wrong,
-        is_probe_first=probed["is_first"],
-    )
-
-
-def _quantiles(delays_s: list[float]) -> tuple[float, float, float]:
-    """Returns p50, p99 and the greatest."""
-    p50, p99, most = np.quantile(delays_s, [0.5, 0.99, 1.0])
-    return float(p50), float(p99), float(most)
-
-
-async def until_joined(client: Client, num_nodes: int) -> None:
-    """Wait until num_nodes nodes are in the mesh. Raises TimeoutError."""
     async with asyncio.timeout(_START_LIMIT_S):
         present = 0
         while present < num_nodes:
             await asyncio.sleep(_POLL_S)
             present = len((await client.nodes()).nodes)
+    async with asyncio.TaskGroup() as group:
+        asking = []
+        for number in range(-(-num_streams // most_choices)):
+            some = min(most_choices, num_streams - number * most_choices)
+            asking.append(group.create_task(ask(number, some)))
+        async with asyncio.timeout(_START_LIMIT_S):
+            await all_begun.wait()
+        await asyncio.sleep(_SETTLE_S)
+        yield counts
+        for task in asking:
+            task.cancel()
 
 
-def _cpu_s(pid: int) -> float:
-    """Return the seconds of processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+async def _measure(counts: _Counts, num_streams: int, mesh: Fleet) -> Carried:
+    log, coordinator = mesh.log("probe"), mesh.process(COORDINATOR).pid
+    what = "the probe has not started"
+    await mesh.until(lambda: (log.exists() and log.stat().st_size) or None, _START_LIMIT_S, what)
+    before, busy_s, started = replace(counts), cpu_s([coordinator]), time.perf_counter()
+    mesh.expect_end("probe")
+    mesh.process("probe").signal(signal.SIGUSR1)
+    await mesh.process("probe").ended.wait()
+    took_s = time.perf_counter() - started
+    busy_s = cpu_s([coordinator]) - busy_s
+    probed = json.loads(log.read_text().splitlines()[-1])
+    return Carried(
+        num_streams,
+        (counts.passes - before.passes) / took_s,
+        (counts.tokens - before.tokens) / took_s,
+        quantiles(probed["delays_s"]),
+        (0.0, 0.0, 0.0),
+        busy_s / took_s,
+        counts.wrong,
+        is_probe_first=probed["is_first"],
+    )

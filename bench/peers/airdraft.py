@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.gateway.meshes import up
+from bench.harness.up import up
 from bench.load.asking import Endpoint
 from bench.peers.peer import PeerError, Running, Setup
 from nodes.cli.version import distribution_version

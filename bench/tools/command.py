@@ -29,7 +29,7 @@ def tools_command(model: str, num_calls: int, streams: int, native: Path | None)
     Example:
       python -m bench tools --calls 50
     """
-    from bench.gateway.meshes import up
+    from bench.harness.up import up
     from nodes.catalog import Catalog, default_cache_dir
     from nodes.config.settings import environment
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.gateway.meshes import started
+from bench.harness.up import started
 from bench.load.asking import Endpoint, ask
 from bench.load.processes import cpu_s
 from bench.load.workloads import Workload

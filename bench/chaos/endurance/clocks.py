@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import struct
@@ -11,24 +10,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from bench.chaos.fleet.keys import free_port
-from mesh.zmq_transport import ZmqContext
-from nodes.client.client import Client, RequestFailedError
+from bench.harness.fleet import COORDINATOR, Setup, fleet
+from bench.harness.report import Findings
+from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.messages import TokensNotice
 
 DAY_S: Final = 86_400
 _LIMIT_S: Final = 60.0
-_POLL_S: Final = 0.02
 _FRESH_S: Final = 0.6
 _SOURCE: Final = Path(__file__).with_name("wall_clock.c")
 _OPTIONS: Final = GenerateOptions(max_tokens=200, ignore_eog=True, chat=False, gamma=4)
 _PROMPTS: Final = tuple(f"what the clock says, {number}" for number in range(4))
+_SMALL: Final = Setup(num_targets=1, num_drafts=1, over="tcp", draft_model="toy:0.9")
 
 
 class NoClocksError(Exception):
@@ -36,17 +35,11 @@ class NoClocksError(Exception):
 
 
 @dataclass(slots=True)
-class Clocked:
+class Clocked(Findings):
     """Results. texts: of each round of requests. num_accepted: accepted guesses of draft nodes."""
 
-    lines: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
     texts: list[tuple[str, ...]] = field(default_factory=list)
     num_accepted: int = 0
-
-    def __str__(self) -> str:
-        faults = "".join(f"\n  {fault}" for fault in self.faults)
-        return "\n".join(self.lines) + f"\n{len(self.faults)} faults{faults}"
 
     def check(self) -> None:
         """Add faults if texts differ or no guess was accepted."""
@@ -75,15 +68,19 @@ async def other_monotonic_clocks(num_rounds: int = 3) -> Clocked:
     Raises NoClocksError.
     """
     prefixes = {
-        "coordinator": [],
-        "target": in_time_namespace(DAY_S),
-        "draft": in_time_namespace(10 * DAY_S),
+        COORDINATOR: [],
+        "target-0": in_time_namespace(DAY_S),
+        "draft-0": in_time_namespace(10 * DAY_S),
     }
     found = Clocked()
-    async with _mesh(prefixes, {}) as client:
+    async with fleet(_SMALL, starts=()) as mesh, mesh.clients(1) as (client,):
+        for name, prefix in prefixes.items():
+            await mesh.start(name, prefix=prefix)
+        await mesh.wait_for(client)
         for _ in range(num_rounds):
             await _round(client, found)
         ages = [node.joined_s for node in (await client.status()).nodes]
+        found.faults += mesh.accidents
     if any(age > _LIMIT_S for age in ages):
         found.faults.append(f"status reports a node that joined {max(ages):.0f} s ago")
     found.lines.append(
@@ -105,27 +102,30 @@ async def jumping_wall_clocks(
         offset.write_bytes(struct.pack("=q", 0))
         environ = {"LD_PRELOAD": str(library), "AIRDRAFT_BENCH_WALL_OFFSET": str(offset)}
         _check_preloaded(environ, offset)
-        async with _mesh({role: [] for role in ("coordinator", "target", "draft")}, environ) as c:
-            await _round(c, found)
-            members = [(n.name, n.state) for n in (await c.status()).nodes]
+        setup = replace(_SMALL, environ=environ, fresh=True)
+        async with fleet(setup) as mesh, mesh.clients(1) as (client,):
+            await mesh.wait_for(client)
+            await _round(client, found)
+            members = [(n.name, n.state) for n in (await client.status()).nodes]
             looked_at = time.monotonic()
             # A coordinator repeats its last status for half a second.
             await asyncio.sleep(_FRESH_S)
             for jump_s in jumps_s:
-                asked = asyncio.create_task(_round(c, found))
+                asked = asyncio.create_task(_round(client, found))
                 # Jump while the requests are under way.
                 await asyncio.sleep(0.05)
                 with offset.open("r+b") as file:
                     file.write(struct.pack("=q", jump_s))
                 await asked
-                await _round(c, found)
-            status = await c.status()
+                await _round(client, found)
+            status = await client.status()
             if [(n.name, n.state) for n in status.nodes] != members:
                 found.faults.append(f"members have changed: {status.nodes}")
             if any(n.joined_s < time.monotonic() - looked_at for n in status.nodes):
                 found.faults.append("a node has left and come back")
             if status.uptime_s > _LIMIT_S * len(jumps_s):
                 found.faults.append(f"status reports an uptime of {status.uptime_s:.0f} s")
+            found.faults += mesh.accidents
     days = ", ".join(f"{jump_s / DAY_S:+.0f}" for jump_s in jumps_s)
     found.lines.append(
         f"wall clocks that jump during requests to {days} days: {len(found.texts)} rounds of the "
@@ -161,69 +161,6 @@ def _check_preloaded(environ: Mapping[str, str], offset: Path) -> None:
     seen = [int(word) for word in done.stdout.split()]
     if not seen or any(abs(second - time.time() - DAY_S) > _LIMIT_S for second in seen):
         raise NoClocksError(f"LD_PRELOAD does not shift the wall clock: {done.stderr.strip()}")
-
-
-@contextlib.asynccontextmanager
-async def _mesh(
-    prefixes: Mapping[str, Sequence[str]], environ: Mapping[str, str]
-) -> AsyncIterator[Client]:
-    """Run a coordinator, a target and a draft node on loopback without keys; yield a client.
-
-    prefixes: command prefix of each role. environ: added to the environment of all of them.
-    """
-    endpoint = f"tcp://127.0.0.1:{free_port()}"
-    arguments = {
-        "coordinator": ("--listen", endpoint),
-        "target": ("--connect", endpoint, "--model", "toy:1"),
-        "draft": ("--connect", endpoint, "--model", "toy:0.9"),
-    }
-    with tempfile.TemporaryDirectory(prefix="airdraft-clocks-") as folder, ZmqContext() as context:
-        everybody = {**os.environ, "AIRDRAFT_KEYS": folder, "AIRDRAFT_JOIN_TIMEOUT_S": "60"}
-        processes = _started(prefixes, arguments, {**everybody, **environ})
-        client = Client(
-            context.connect(endpoint), endpoint=endpoint, join_timeout_s=_LIMIT_S, rejoins=True
-        )
-        running = asyncio.create_task(client.run())
-        try:
-            await _until_whole(client)
-            yield client
-            ended = [p.args for p in processes if p.poll() is not None]
-            assert not ended, f"ended by itself: {ended}"
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            # unshare ignores other signals; its child ends with it.
-            for process in processes:
-                process.kill()
-            for process in processes:
-                process.wait(_LIMIT_S)
-
-
-def _started(
-    prefixes: Mapping[str, Sequence[str]],
-    arguments: Mapping[str, Sequence[str]],
-    environ: Mapping[str, str],
-) -> list[subprocess.Popen[bytes]]:
-    return [
-        subprocess.Popen(
-            [*prefixes[role], sys.executable, "-m", "nodes.cli", role, *given],
-            cwd=_SOURCE.parents[3],
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for role, given in arguments.items()
-    ]
-
-
-async def _until_whole(client: Client) -> None:
-    async with asyncio.timeout(_LIMIT_S):
-        roles: set[str] = set()
-        while roles != {"target", "draft"}:
-            with contextlib.suppress(RequestFailedError):
-                roles = {node.role for node in (await client.nodes()).nodes}
-            await asyncio.sleep(_POLL_S)
 
 
 async def _round(client: Client, found: Clocked) -> None:

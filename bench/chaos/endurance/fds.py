@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
-from bench.chaos.fleet.fleet import Fleet, Setup, fleet
-from bench.chaos.http import Connection
-from bench.gateway.process import cpu_s
-from bench.hostile.live import Asked, Live, asking, live_coordinator, new_pairs
+import httpx
+
+from bench.harness.fleet import COORDINATOR, Setup, fleet
+from bench.harness.http import COMPLETIONS, http_client, request_of
+from bench.harness.processes import ended
+from bench.harness.report import Findings, counts
+from bench.hostile.live import Live, asking, busy, live_coordinator, new_pairs
 from mesh.keys import KeyPair
 from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client
@@ -31,7 +30,7 @@ _FULL: Final = {"prompt": "of whom files are scarce", "temperature": 0, "ignore_
 
 
 @dataclass(slots=True)
-class Starved:
+class Starved(Findings):
     """Results.
 
     num_answers, num_joined: answers to the client beside the crowds, and members of the crowds that
@@ -39,16 +38,10 @@ class Starved:
     a new client was served.
     """
 
-    lines: list[str] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
     num_answers: int = 0
     num_joined: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     recovered_s: list[float] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        faults = "".join(f"\n  {fault}" for fault in self.faults)
-        return "\n".join(self.lines) + f"\n{len(self.faults)} faults{faults}"
 
     def judge(self, cpu: float, recovered_s: float, who: str) -> None:
         """Add faults for too much processor time or too slow a recovery. cpu: part of a core."""
@@ -64,45 +57,30 @@ class Starved:
 
 async def coordinator_starved(max_files: int, seconds: float) -> Starved:
     """Open silent connections, then members, twice as many as files, beside a busy client."""
-    raise_file_limit()
     found = Starved()
-    pairs = new_pairs(1 + 2 * max_files)
-    with tempfile.TemporaryDirectory() as folder:
-        async with live_coordinator(Path(folder), pairs, max_files) as live, asking(live) as asked:
-            crowds = {
-                "silent connections": _silent(live, 2 * max_files),
-                "members": _members(live, pairs[1:]),
-            }
-            for who, crowd in crowds.items():
-                await _coordinator_with(live, asked, found, who, crowd, seconds)
+    pairs = new_pairs(2 * max_files)
+    async with live_coordinator(pairs, max_files) as live, asking(live) as asked:
+        crowds = {
+            "silent connections": _silent(live, 2 * max_files),
+            "members": _members(live, pairs),
+        }
+        for who, crowd in crowds.items():
+            async with crowd as num_in:
+                asked.times_s.clear()
+                cpu = await busy(live.pid, seconds)
+                answers, num_joined = str(asked), num_in()
+                found.num_answers += len(asked.times_s)
+                if not asked.times_s:
+                    found.faults.append(f"beside {who} the client got no answer")
+                found.num_joined += num_joined
+            recovered_s = await _until(lambda: _newcomer(live))
+            found.lines.append(
+                f"coordinator, twice as many {who} as files: {num_joined} of them joined, "
+                f"{cpu:.0%} of a core; a client beside them: {answers}; a new client joined "
+                f"{recovered_s:.2f} s after they left"
+            )
+            found.judge(cpu, recovered_s, "coordinator")
     return found
-
-
-async def _coordinator_with(
-    live: Live,
-    asked: Asked,
-    found: Starved,
-    who: str,
-    crowd: contextlib.AbstractAsyncContextManager[Callable[[], int]],
-    seconds: float,
-) -> None:
-    async with crowd as num_in:
-        asked.times_s.clear()
-        before_s, began = live.cpu_s(), time.monotonic()
-        await asyncio.sleep(seconds)
-        cpu = (live.cpu_s() - before_s) / (time.monotonic() - began)
-        answers, num_joined = str(asked), num_in()
-        found.num_answers += len(asked.times_s)
-        if not asked.times_s:
-            found.faults.append(f"beside {who} the client got no answer")
-        found.num_joined += num_joined
-    recovered_s = await _until(lambda: _newcomer(live))
-    found.lines.append(
-        f"coordinator, twice as many {who} as files: {num_joined} of them joined, {cpu:.0%} of a "
-        f"core; a client beside them: {answers}; a new client joined {recovered_s:.2f} s after "
-        f"they left"
-    )
-    found.judge(cpu, recovered_s, "coordinator")
 
 
 @contextlib.asynccontextmanager
@@ -127,7 +105,7 @@ async def _silent(live: Live, count: int) -> AsyncIterator[Callable[[], int]]:
     try:
         yield lambda: 0
     finally:
-        await _end(tasks)
+        await ended(tasks)
 
 
 @contextlib.asynccontextmanager
@@ -149,7 +127,7 @@ async def _members(live: Live, pairs: Sequence[KeyPair]) -> AsyncIterator[Callab
         finally:
             for client in clients:
                 client.close()
-            await _end(tasks)
+            await ended(tasks)
 
 
 async def _newcomer(live: Live) -> bool:
@@ -165,17 +143,15 @@ async def gateway_starved(max_files: int, num_callers: int, seconds: float) -> S
     raise_file_limit()
     found = Starved()
     setup = Setup(num_targets=1, num_drafts=0, num_gateways=1)
-    async with fleet(setup) as mesh, mesh.clients(1) as (client,):
-        await mesh.wait_for(client)
-        # Start the gateway again with a limit of files; it needs the keys of the first start.
-        await mesh.kill("gateway-0")
-        async with _gateway(mesh, max_files) as (port, pid):
-            await _until(lambda: _is_served(port))
-            async with _streaming(port) as num_read:
-                cpu = await _gateway_with(port, pid, found, num_callers, seconds, num_read)
-            recovered_s = await _until(lambda: _is_served(port))
-            found.judge(cpu, recovered_s, "gateway")
-            found.lines.append(f"a new request was served {recovered_s:.2f} s after they left")
+    async with fleet(setup, starts=(COORDINATOR, "target-0")) as mesh:
+        process = await mesh.start("gateway-0", max_files=max_files)
+        port = await mesh.is_ready("gateway-0")
+        async with _streaming(port) as num_read:
+            cpu = await _gateway_with(port, process.pid, found, num_callers, seconds, num_read)
+        recovered_s = await _until(lambda: _is_served(port))
+        found.judge(cpu, recovered_s, "gateway")
+        found.lines.append(f"a new request was served {recovered_s:.2f} s after they left")
+        found.faults += mesh.accidents
     return found
 
 
@@ -188,12 +164,12 @@ async def _gateway_with(
     num_read: Callable[[], int],
 ) -> float:
     """Return the part of a core that the callers take, beyond what the stream takes."""
-    calm = await _busy(pid, seconds)
-    callers = [Connection(port) for _ in range(num_callers + 1)]
+    calm = await busy(pid, seconds)
+    callers = [http_client(port, _LIMIT_S) for _ in range(num_callers + 1)]
     try:
         found.statuses.update(await asyncio.gather(*map(_outcome, callers[1:])))
         before = num_read()
-        cpu = await _busy(pid, seconds)
+        cpu = await busy(pid, seconds)
         # On a busy machine the stream may need longer.
         with contextlib.suppress(TimeoutError):
             await _until(lambda: _has_more(num_read, before))
@@ -201,58 +177,27 @@ async def _gateway_with(
         one_more = await _outcome(callers[0])
     finally:
         for caller in callers:
-            await caller.close()
-    counts = ", ".join(f"{count} {what}" for what, count in sorted(found.statuses.items()))
+            await caller.aclose()
+    said = counts(found.statuses)
     found.lines.append(
-        f"gateway, {num_callers} connections: {counts}; one more: {one_more}; {cpu:.0%} of a core; "
+        f"gateway, {num_callers} connections: {said}; one more: {one_more}; {cpu:.0%} of a core; "
         f"a stream opened before received {more} bytes meanwhile"
     )
     if not more:
         found.faults.append("the stream opened before received nothing")
     if found.statuses["200"] + found.statuses["503 with Retry-After"] < 2:
-        found.faults.append(f"fewer than 2 connections were answered: {counts}")
+        found.faults.append(f"fewer than 2 connections were answered: {said}")
     if found.statuses["never answered"]:
-        found.faults.append(f"some connections were never answered: {counts}")
+        found.faults.append(f"some connections were never answered: {said}")
     return max(0.0, cpu - calm)
-
-
-async def _busy(pid: int, seconds: float) -> float:
-    """Return the part of a core that a process takes during the next seconds."""
-    before_s, began = cpu_s(pid), time.monotonic()
-    await asyncio.sleep(seconds)
-    return (cpu_s(pid) - before_s) / (time.monotonic() - began)
-
-
-@contextlib.asynccontextmanager
-async def _gateway(mesh: Fleet, max_files: int) -> AsyncIterator[tuple[int, int]]:
-    argv = ["gateway", "--connect", mesh.endpoint, "--keys", str(mesh.keys("gateway-0"))]
-    script = f'ulimit -n {max_files}; exec "$@"'
-    process = await asyncio.create_subprocess_exec(
-        *("sh", "-c", script, "sh", sys.executable, "-m", "nodes.cli", *argv),
-        *("--listen", "127.0.0.1:0"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), _LIMIT_S)
-        yield int(line.decode().rsplit(":", 1)[1].split("/")[0]), process.pid
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
 
 
 @contextlib.asynccontextmanager
 async def _streaming(port: int) -> AsyncIterator[Callable[[], int]]:
     """Run streams on one connection, one after another; yield a count of received bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    body = json.dumps({**_FULL, "max_tokens": 8000, "stream": True}).encode()
-    head = (
-        "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(body)}\r\n\r\n"
-    )
-    writer.write(head.encode() + body)
+    request = request_of(COMPLETIONS, {**_FULL, "max_tokens": 8000, "stream": True})
+    writer.write(request)
     num_read = len(await reader.readuntil(b"data: "))
 
     async def read() -> None:
@@ -260,39 +205,34 @@ async def _streaming(port: int) -> AsyncIterator[Callable[[], int]]:
         while line := await reader.readline():
             num_read += len(line)
             if line == b"data: [DONE]\n":
-                writer.write(head.encode() + body)
+                writer.write(request)
 
     reading = asyncio.create_task(read())
     try:
         yield lambda: num_read
     finally:
-        await _end([reading])
+        await ended([reading])
         writer.transport.abort()
 
 
-async def _outcome(connection: Connection) -> str:
+async def _outcome(http: httpx.AsyncClient) -> str:
     """Return the outcome of a request; the connection stays open if the gateway keeps it."""
     try:
-        async with asyncio.timeout(_LIMIT_S):
-            answer = await connection.ask("GET", "/healthz")
-    except (OSError, EOFError):
-        return "closed"
-    except TimeoutError:
+        answer = await http.get("/healthz")
+    except httpx.TimeoutException:
         return "never answered"
+    except httpx.HTTPError:
+        return "closed"
     retry = " with Retry-After" if "retry-after" in answer.headers else ""
-    return f"{answer.status}{retry}"
+    return f"{answer.status_code}{retry}"
 
 
 async def _is_served(port: int) -> bool:
-    connection = Connection(port)
-    try:
-        async with asyncio.timeout(_LIMIT_S):
-            body = json.dumps({**_FULL, "max_tokens": 4}).encode()
-            return (await connection.ask("POST", "/v1/completions", body)).status == 200
-    except (OSError, EOFError):
-        return False
-    finally:
-        await connection.close()
+    async with http_client(port, _LIMIT_S) as http:
+        with contextlib.suppress(httpx.HTTPError):
+            answer = await http.post(COMPLETIONS, json={**_FULL, "max_tokens": 4})
+            return answer.status_code == 200
+    return False
 
 
 async def _until(is_so: Callable[[], Awaitable[bool]]) -> float:
@@ -307,9 +247,3 @@ async def _until(is_so: Callable[[], Awaitable[bool]]) -> float:
 
 async def _has_more(num_read: Callable[[], int], before: int) -> bool:
     return num_read() > before
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

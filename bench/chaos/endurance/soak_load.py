@@ -7,14 +7,16 @@ import contextlib
 import itertools
 import json
 import random
-import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from bench.chaos.fleet.fleet import Fleet
-from bench.chaos.http import Connection
+import httpx
+
+from bench.harness.fleet import Fleet
+from bench.harness.http import COMPLETIONS, http_client, leave, request_of
+from bench.harness.work import Load
 from nodes.client.client import Client, Event, RequestFailedError
 from nodes.client.generation import GenerateOptions
 from nodes.engine.rules import Grammar, LogitRules
@@ -30,24 +32,25 @@ _GOOD_GRAMMAR: Final = LogitRules(grammar=Grammar("gbnf", 'root ::= (" " [1-9] [
 _OPTIONS: Final = GenerateOptions(max_tokens=8, ignore_eog=True, chat=False, user="soak")
 
 
-class Load:
+class Requests:
     """Requests of all kinds. Equal requests must get equal texts.
 
     outcomes: counts of requests. faults: at most _MOST_FAULTS descriptions.
     """
 
-    def __init__(self, mesh: Fleet, clients: list[Client], port: int, seed: int) -> None:
+    def __init__(self, mesh: Fleet, clients: list[Client], seed: int) -> None:
         self.outcomes = Counter[str]()
         self.faults: list[str] = []
         self._mesh = mesh
+        self._port = mesh.port("gateway-0")
         self._clients = itertools.cycle(clients)
-        self._port = port
+        self._http: httpx.AsyncClient
         self._seed = seed
+        self._numbers = itertools.count()
         self._texts: dict[tuple[int, int], str] = {}
         # Weights of the kinds.
-        self._kinds: dict[Callable[[random.Random, Connection], Awaitable[str]], int] = {
-            self._http_whole: 160,
-            self._http_stream: 160,
+        self._kinds: dict[Callable[[random.Random], Awaitable[str]], int] = {
+            self._http_answered: 320,
             self._http_left: 60,
             self._http_refused: 60,
             self._wire: 340,
@@ -58,25 +61,27 @@ class Load:
             self._looked: 6,
         }
 
-    async def work(self, numbers: Iterator[int], *, says: bool) -> None:
-        """Run one request for each number. says: print progress."""
-        connection = Connection(self._port)
-        kinds, weights = list(self._kinds), list(self._kinds.values())
-        for number in numbers:
-            source = random.Random(self._seed * 1_000_003 + number)
-            (kind,) = source.choices(kinds, weights)
-            try:
-                async with asyncio.timeout(_LIMIT_S):
-                    outcome = await kind(source, connection)
-            except (OSError, RequestFailedError, TimeoutError, AssertionError, EOFError) as error:
-                outcome = "failed"
-                name = kind.__name__.strip("_")
-                self._fault(f"request {number} ({name}): {type(error).__name__} {error}")
-                await connection.close()
-            self.outcomes[outcome] += 1
-            if says and number % 1000 == 0:
-                print(f"{number} requests", file=sys.stderr, flush=True)
-        await connection.close()
+    async def run(self, num_requests: int, at_once: int) -> None:
+        """Run the next requests, at_once at a time, and close the connections of this process."""
+        async with http_client(self._port, _LIMIT_S) as self._http:
+            await Load(self._ask, at_once, num_requests).run()
+
+    async def _ask(self, _stream: int, _number: int) -> bool:
+        number = next(self._numbers)
+        source = random.Random(self._seed * 1_000_003 + number)
+        (kind,) = source.choices(list(self._kinds), list(self._kinds.values()))
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                outcome = await kind(source)
+        except (
+            *(OSError, TimeoutError, AssertionError),
+            *(RequestFailedError, httpx.HTTPError),
+        ) as error:
+            outcome = "failed"
+            name = kind.__name__.strip("_")
+            self._fault(f"request {number} ({name}): {type(error).__name__} {error}")
+        self.outcomes[outcome] += 1
+        return True
 
     def _fault(self, text: str) -> None:
         if len(self.faults) < _MOST_FAULTS:
@@ -88,53 +93,58 @@ class Load:
 
     # -- over HTTP ---------------------------------------------------------------------------------
 
-    async def _http_whole(self, source: random.Random, connection: Connection) -> str:
+    async def _http_answered(self, source: random.Random) -> str:
         prompt, length = _drawn(source)
-        answer = await connection.ask("POST", "/v1/completions", _body(prompt, length))
-        assert answer.status == 200, answer
-        self._same(prompt, length, answer.json()["choices"][0]["text"])
-        return "whole"
+        is_stream = source.random() < 0.5
+        body = _body(prompt, length, stream=is_stream)
+        answer = (await self._http.post(COMPLETIONS, json=body)).raise_for_status()
+        parts = [answer.text]
+        if is_stream:
+            *parts, end = (line[6:] for line in answer.text.splitlines() if line[:6] == "data: ")
+            assert end == "[DONE]", end
+        text = "".join(json.loads(part)["choices"][0]["text"] for part in parts)
+        self._same(prompt, length, text)
+        return "streamed" if is_stream else "whole"
 
-    async def _http_stream(self, source: random.Random, connection: Connection) -> str:
-        prompt, length = _drawn(source)
-        body = _body(prompt, length, stream=True)
-        answer = await connection.ask("POST", "/v1/completions", body)
-        assert answer.status == 200, answer
-        self._same(prompt, length, "".join(e["choices"][0]["text"] for e in answer.events()))
-        return "streamed"
-
-    async def _http_left(self, source: random.Random, connection: Connection) -> str:
+    async def _http_left(self, source: random.Random) -> str:
         is_stream = source.random() < 0.8
         body = _body(source.randrange(_NUM_PROMPTS), 2000, stream=is_stream)
-        # Leave before the first token or after some. A whole answer sends nothing until its end.
-        num_bytes = source.choice((0, 100, 1000, 4000)) if is_stream else 0
-        await connection.leave("/v1/completions", body, num_bytes, source.random() / 5)
+        request, num_bytes = request_of(COMPLETIONS, body), 0
+        if source.random() < 0.2:
+            # Leave within head or body.
+            request = request[: source.randrange(1, len(request))]
+        elif is_stream:
+            # Leave before the first token or after some. A whole answer sends nothing until its
+            # end.
+            num_bytes = source.choice((0, 100, 1000, 4000))
+        await leave(self._port, request, num_bytes, source.random() / 5)
         return "left"
 
-    async def _http_refused(self, source: random.Random, connection: Connection) -> str:
+    async def _http_refused(self, source: random.Random) -> str:
         path, body, status = source.choice(
             (
-                ("/v1/completions", b"{", 400),
-                ("/v1/completions", b'{"prompt": 1.5}', 400),
-                ("/v1/completions", _body(1, 4, model="nobody"), 404),
-                ("/v1/completions", _body(1, _TOO_MANY_TOKENS), 400),
+                (COMPLETIONS, b"{", 400),
+                (COMPLETIONS, b'{"prompt": 1.5}', 400),
+                (COMPLETIONS, json.dumps(_body(1, 4, model="nobody")).encode(), 404),
+                (COMPLETIONS, json.dumps(_body(1, _TOO_MANY_TOKENS)).encode(), 400),
                 ("/v1/nothing", b"{}", 404),
             )
         )
-        answer = await connection.ask("POST", path, body)
-        assert answer.status == status, answer
+        headers = {"content-type": "application/json"}
+        answer = await self._http.post(path, content=body, headers=headers)
+        assert answer.status_code == status, answer
         return "refused"
 
     # -- over the wire -----------------------------------------------------------------------------
 
-    async def _wire(self, source: random.Random, _connection: Connection) -> str:
+    async def _wire(self, source: random.Random) -> str:
         prompt, length = _drawn(source)
         gamma = source.choice((None, None, None, 0, 4))
         options = replace(_OPTIONS, max_tokens=length, gamma=gamma)
         self._same(prompt, length, await _text(next(self._clients), _prompt(prompt), options))
         return "whole"
 
-    async def _wire_left(self, source: random.Random, _connection: Connection) -> str:
+    async def _wire_left(self, source: random.Random) -> str:
         options = replace(_OPTIONS, max_tokens=2000, num_choices=source.choice((1, 1, 3)))
         events = next(self._clients).generate(_prompt(source.randrange(_NUM_PROMPTS)), options)
         # Generators of nodes.client.client have aclose, which cancels the request.
@@ -143,7 +153,7 @@ class Load:
                 await anext(open_events)
         return "left"
 
-    async def _wire_refused(self, source: random.Random, _connection: Connection) -> str:
+    async def _wire_refused(self, source: random.Random) -> str:
         changes: dict[str, Any] = source.choice(
             (
                 {"max_tokens": _TOO_MANY_TOKENS},
@@ -160,7 +170,7 @@ class Load:
         assert code in ("bad_request", "not_found"), f"{changes}: {code or 'not refused'}"
         return "refused"
 
-    async def _wire_odd(self, source: random.Random, _connection: Connection) -> str:
+    async def _wire_odd(self, source: random.Random) -> str:
         """Send an unusual request: long prompts, choices, scores, rules, token ids, stops."""
         changes: dict[str, Any] = source.choice(
             (
@@ -178,12 +188,12 @@ class Load:
         await _text(next(self._clients), prompt, replace(_OPTIONS, **changes))
         return "whole"
 
-    async def _newcomer(self, source: random.Random, _connection: Connection) -> str:
+    async def _newcomer(self, source: random.Random) -> str:
         async with self._mesh.clients(1) as (client,):
             await _text(client, _prompt(source.randrange(_NUM_PROMPTS)), _OPTIONS)
         return "whole"
 
-    async def _looked(self, source: random.Random, connection: Connection) -> str:
+    async def _looked(self, source: random.Random) -> str:
         """Request status, a trace or metrics instead of text."""
         client = next(self._clients)
         match source.randrange(4):
@@ -192,9 +202,9 @@ class Load:
             case 1:
                 await client.trace(-1)
             case 2:
-                assert (await connection.ask("GET", "/metrics")).status == 200
+                (await self._http.get("/metrics")).raise_for_status()
             case _:
-                assert (await connection.ask("GET", "/api/status")).status == 200
+                (await self._http.get("/api/status")).raise_for_status()
         return "looked"
 
 
@@ -206,8 +216,8 @@ def _prompt(number: int) -> str:
     return f"prompt {number} of the soak"
 
 
-def _body(prompt: int, length: int, *, stream: bool = False, **changes: object) -> bytes:
-    asked = {
+def _body(prompt: int, length: int, *, stream: bool = False, **changes: object) -> dict[str, Any]:
+    return {
         "prompt": _prompt(prompt),
         "max_tokens": length,
         "temperature": 0,
@@ -215,7 +225,6 @@ def _body(prompt: int, length: int, *, stream: bool = False, **changes: object) 
         "stream": stream,
         **changes,
     }
-    return json.dumps(asked).encode()
 
 
 async def _text(client: Client, prompt: str | tuple[int, ...], options: GenerateOptions) -> str:

@@ -4,18 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 
-from bench.chaos.cases import Case
-from bench.chaos.fleet.fleet import Fleet, Setup, fleet
-from bench.chaos.fleet.stale import Stale
-from bench.chaos.report import Tally
-from bench.chaos.work import Load
-from nodes.client.client import Client
+from bench.harness.cases import Case
+from bench.harness.fleet import Fleet, Setup, fleet
+from bench.harness.processes import ended
+from bench.harness.tally import Tally
+from bench.harness.work import Load, ask
+from nodes.client.client import Client, RequestFailedError
+from nodes.telemetry.status import Status
 
 _STREAMS_A_CLIENT = 8
+_LOOK_EVERY_S = 0.5
+_ASK_LIMIT_S = 2.0
+_QUIET_LIMIT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What all runs under faults have in common.
+
+    num_requests: the load ends after so many; None for never. deadline_s: of each request. folder:
+    directory for the history of a wrong request. tell: called with lines about the progress.
+    """
+
+    seed: int
+    num_streams: int = 8
+    num_requests: int | None = None
+    deadline_s: float = 60.0
+    setup: Setup = field(default_factory=Setup)
+    folder: Path = Path()
+    tell: Callable[[str], None] = lambda _line: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,54 +47,44 @@ class Backdrop:
     fleet: Fleet
     load: Load
     looking: Client
-    stale: Stale
+    tally: Tally
 
 
 @contextlib.asynccontextmanager
-async def backdrop(
-    setup: Setup,
-    cases: Sequence[Case],
-    tally: Tally,
-    *,
-    num_streams: int,
-    deadline_s: float,
-    num_requests: int | None = None,
-) -> AsyncIterator[Backdrop]:
+async def backdrop(run: Run, cases: Sequence[Case]) -> AsyncIterator[Backdrop]:
     """Run streams until the end of the block, and let the last requests end after it.
 
     Then every process must be back, no stream may be left, and no process may have ended by itself.
     Anything else is added to the faults of the tally.
     """
-    num_clients = -(-num_streams // _STREAMS_A_CLIENT)
-    loop = asyncio.get_running_loop()
+    tally, random = Tally(seed=run.seed, folder=run.folder), Random(run.seed + 1)
+    num_clients = -(-run.num_streams // _STREAMS_A_CLIENT)
     async with (
-        fleet(setup) as made,
+        fleet(run.setup) as made,
         made.clients(1, "admin") as (looking,),
         made.clients(num_clients) as clients,
     ):
         await made.wait_for(looking)
-        load = Load(
-            clients,
-            cases,
-            Random(tally.seed + 1),
-            num_streams=num_streams,
-            deadline_s=deadline_s,
-            on_end=tally.add,
-            num_requests=num_requests,
-        )
-        stale, started = Stale(looking), loop.time()
+
+        async def one(stream: int, number: int) -> bool:
+            case, client = random.choice(cases), clients[stream % num_clients]
+            record = await ask(client, number, case, run.deadline_s)
+            tally.add(record)
+            return record.end == "finished"
+
+        load = Load(one, run.num_streams, run.num_requests)
+        stale, started = _Stale(looking), made.now()
         watching = asyncio.create_task(stale.run())
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(load.run())
                 try:
-                    yield Backdrop(made, load, looking, stale)
+                    yield Backdrop(made, load, looking, tally)
                 finally:
                     load.stop()
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-        tally.took_s = loop.time() - started
+            await ended([watching])
+        tally.took_s = made.now() - started
         await made.wait_for(looking)
         if left := await stale.left_behind():
             tally.wrong("left behind", left)
@@ -80,4 +92,45 @@ async def backdrop(
             tally.wrong("accident", accident)
         if not tally.ends["finished"]:
             tally.wrong("nothing shown", "no request finished")
-        tally.num_stale, tally.num_dropped = stale.num_stale, stale.num_dropped
+        tally.num_stale, tally.num_dropped = map(sum, zip(*stale.counts.values(), strict=True))
+
+
+class _Stale:
+    """Polls the status for the counts of stale and dropped messages of all coordinators of a run.
+
+    Counts that a coordinator made after the last poll are lost with it.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.counts: dict[str, tuple[int, int]] = {"": (0, 0)}
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            await self._look()
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _look(self) -> Status | None:
+        with contextlib.suppress(RequestFailedError, TimeoutError):
+            async with asyncio.timeout(_ASK_LIMIT_S):
+                status = await self._client.status()
+            self.counts[status.epoch] = (status.totals.num_stale, status.totals.num_dropped)
+            return status
+        return None
+
+    async def left_behind(self) -> str:
+        """Wait until no stream is left after all requests have ended.
+
+        Returns "" if none is left within the limit, otherwise a description of the rest.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_at, found = loop.time() + _QUIET_LIMIT_S, "no status"
+        while found and loop.time() < give_up_at:
+            if (status := await self._look()) is not None:
+                waiting = status.waiting.num_streams + status.waiting.num_tokenizing
+                found = f"{status.num_streams} streams, {waiting} waiting"
+                if not status.num_streams and not waiting:
+                    found = ""
+            await asyncio.sleep(_LOOK_EVERY_S)
+        return found

@@ -6,14 +6,12 @@ import asyncio
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
-from bench.chaos.cases import toy_cases
-from bench.chaos.fleet.fleet import Setup
-from bench.chaos.fleet.keys import COORDINATOR
-from bench.chaos.kills.backdrop import Backdrop, backdrop
-from bench.chaos.report import Tally
+from bench.chaos.kills.backdrop import Backdrop, Run, backdrop
+from bench.harness.cases import toy_cases
+from bench.harness.fleet import COORDINATOR
+from bench.harness.tally import Tally
 from mesh.failpoints import ENGINE_PASS, VARIABLE
 from nodes.service.runtime import EXIT_CONFIG
 
@@ -73,44 +71,31 @@ def points_of(roles: Sequence[str]) -> list[Point]:
 
 
 async def run_points(
-    seed: int,
-    points: Sequence[Point],
-    repeats: int,
-    *,
-    num_streams: int = 8,
-    deadline_s: float = 60.0,
-    actions: Sequence[str] = ACTIONS,
-    folder: Path = Path(),
-    tell: Callable[[str], None] = lambda _line: None,
+    run: Run, points: Sequence[Point], repeats: int, actions: Sequence[str] = ACTIONS
 ) -> Tally:
     """Run each point `repeats` times, with the actions in turn.
 
     Every request is checked. A point that is not reached is a fault, too.
     """
-    random = Random(seed)
-    tally = Tally(seed, folder)
-    cases = toy_cases(random, _NUM_CASES)
-    behind = backdrop(Setup(), cases, tally, num_streams=num_streams, deadline_s=deadline_s)
-    async with behind as scene:
+    random = Random(run.seed)
+    async with backdrop(run, toy_cases(random, _NUM_CASES)) as scene:
+        tally = scene.tally
         for point in points:
             for cycle in range(repeats):
-                action = actions[cycle % len(actions)]
-                await _fail_once(scene, point, action, random, tally)
-            tell(f"{point.who} {point.place}, {tally.num_requests} requests: {tally.verdict()}")
+                await _fail_once(scene, point, actions[cycle % len(actions)], random)
+            run.tell(f"{point.who} {point.place}, {tally.num_requests} requests: {tally.verdict()}")
     return tally
 
 
-async def _fail_once(
-    scene: Backdrop, point: Point, action: str, random: Random, tally: Tally
-) -> None:
-    fleet, who = scene.fleet, point.who
+async def _fail_once(scene: Backdrop, point: Point, action: str, random: Random) -> None:
+    fleet, tally, who = scene.fleet, scene.tally, point.who
     value = f"{point.place}:{action}:{random.randint(1, point.most)}"
     is_client = who == "client"
     if is_client:
-        process = await fleet.start_command(who, *_ASKING, **{VARIABLE: value})
+        process = await fleet.start_command(who, *_ASKING, environ={VARIABLE: value})
     else:
         await fleet.kill(who)
-        process = await fleet.start(who, **{VARIABLE: value})
+        process = await fleet.start(who, environ={VARIABLE: value})
     ends = action in ("kill", "error")
     if ends or is_client:
         fleet.expect_end(who)

@@ -1,81 +1,103 @@
-"""Run requests while processes are killed and stopped at random."""
+"""Kill and stop the processes of a fleet at random while requests run."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 
-from bench.chaos.cases import Case
-from bench.chaos.fleet.fleet import Setup
-from bench.chaos.kills.backdrop import backdrop
-from bench.chaos.kills.torment import Torment
-from bench.chaos.report import Tally
+from bench.chaos.kills.backdrop import Backdrop, Run, backdrop
+from bench.harness.cases import Case
+from bench.harness.processes import ended
+from bench.harness.tally import Tally
 
+_STOP_S = (0.1, 6.0)
+_PAUSE_S = (0.05, 0.5)
 _TELL_EVERY_S = 10.0
-_NO_LIMIT = 1 << 60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Storm:
-    """Parameters of a run, which ends after num_kills or num_requests, whichever is given.
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """One kill or stop of a process.
 
-    roles: roles whose processes are killed. stop_share: share of blows that begin with SIGSTOP.
-    deadline_s: deadline of each request. folder: directory for the history of a wrong request.
+    after_s: time since the last blow. stop_s: duration of SIGSTOP, 0.0 for an immediate kill.
+    goes_on: SIGCONT instead of a kill. pause_s: time from the kill to the next start.
     """
 
-    seed: int
-    num_streams: int
-    num_kills: int | None = None
-    num_requests: int | None = None
-    roles: tuple[str, ...] = ("draft", "target", "coordinator")
-    mean_gap_s: float = 0.25
-    stop_share: float = 0.2
-    deadline_s: float = 60.0
-    setup: Setup = field(default_factory=Setup)
-    folder: Path = Path()
+    name: str
+    after_s: float
+    stop_s: float
+    goes_on: bool
+    pause_s: float
 
 
-async def weather(
-    storm: Storm, cases: Sequence[Case], tell: Callable[[str], None] = lambda _line: None
+def draw(random: Random, names: Sequence[str], mean_gap_s: float, stop_share: float) -> Blow:
+    """Draw the next blow, always with the same number of draws, so that a seed repeats them."""
+    after_s = random.expovariate(1 / mean_gap_s)
+    name = random.choice(names)
+    is_stop, stop_s = random.random() < stop_share, random.uniform(*_STOP_S)
+    goes_on, pause_s = random.random() < 0.5, random.uniform(*_PAUSE_S)
+    return Blow(name, after_s, stop_s if is_stop else 0.0, is_stop and goes_on, pause_s)
+
+
+async def run_storm(
+    run: Run,
+    cases: Sequence[Case],
+    *,
+    num_kills: float = float("inf"),
+    roles: Sequence[str] = ("draft", "target", "coordinator"),
+    mean_gap_s: float = 0.25,
+    stop_share: float = 0.2,
 ) -> Tally:
-    """Run a storm to its end; `tell` is called with lines about its progress."""
-    tally = Tally(storm.seed, storm.folder)
-    behind = backdrop(
-        storm.setup,
-        cases,
-        tally,
-        num_streams=storm.num_streams,
-        deadline_s=storm.deadline_s,
-        num_requests=storm.num_requests,
-    )
-    async with behind as scene:
-        torment = Torment(
-            scene.fleet,
-            Random(storm.seed),
-            storm.roles,
-            mean_gap_s=storm.mean_gap_s,
-            stop_share=storm.stop_share,
-            counts=tally.disturbances,
-        )
-        scene.load.on_done = torment.stop
+    """Kill processes of some roles until num_kills were killed or the requests of the run ended.
 
-        def progress() -> None:
-            done = f"{torment.num_kills} kills, {tally.num_requests} requests"
-            tell(f"{done}: {tally.verdict()}")
-
-        telling = asyncio.create_task(_repeat(progress))
+    stop_share: share of blows that begin with SIGSTOP.
+    """
+    random = Random(run.seed)
+    async with backdrop(run, cases) as scene:
+        names = [name for name, role in scene.fleet.roles.items() if role in roles]
+        busy: set[str] = set()
+        is_over = asyncio.Event()
+        scene.load.on_done = is_over.set
+        dealt = 0
+        telling = asyncio.create_task(_tell(run, scene))
         try:
-            await torment.run(_NO_LIMIT if storm.num_kills is None else storm.num_kills)
+            async with asyncio.TaskGroup() as group:
+                while dealt < num_kills and not is_over.is_set():
+                    blow = draw(random, names, mean_gap_s, stop_share)
+                    await asyncio.sleep(blow.after_s)
+                    # A process that has not recovered from a blow is left alone.
+                    if blow.name not in busy and not is_over.is_set():
+                        busy.add(blow.name)
+                        dealt += not blow.goes_on
+                        group.create_task(_deal(scene, blow, busy))
         finally:
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
-    return tally
+            await ended([telling])
+    return scene.tally
 
 
-async def _repeat(tell: Callable[[], None]) -> None:
+async def _deal(scene: Backdrop, blow: Blow, busy: set[str]) -> None:
+    """Deal a blow; returns when the process runs again."""
+    fleet, name, counts = scene.fleet, blow.name, scene.tally.disturbances
+    role = fleet.roles[name]
+    if blow.stop_s:
+        fleet.stop(name)
+        await asyncio.sleep(blow.stop_s)
+    if blow.goes_on:
+        counts[f"{role} stopped for a while"] += 1
+        fleet.go_on(name)
+    else:
+        counts[f"{role} stopped, then killed" if blow.stop_s else f"{role} killed"] += 1
+        await fleet.kill(name)
+        await asyncio.sleep(blow.pause_s)
+        await fleet.start(name)
+    busy.discard(name)
+
+
+async def _tell(run: Run, scene: Backdrop) -> None:
     while True:
         await asyncio.sleep(_TELL_EVERY_S)
-        tell()
+        tally = scene.tally
+        num_kills = sum(n for what, n in tally.disturbances.items() if what.endswith("killed"))
+        run.tell(f"{num_kills} kills, {tally.num_requests} requests: {tally.verdict()}")

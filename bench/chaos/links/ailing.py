@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 from dataclasses import dataclass, field
 
 from bench.chaos.links.clients import Heard
 from bench.chaos.links.mesh import LinkMesh, link_mesh
-from bench.chaos.quantiles import quantiles
 from bench.emulate.toxics import HEALTHY, Toxic, ToxicCell, toxic_cell
-from bench.emulate.tun import HUB
+from bench.harness.fleet import COORDINATOR, FleetError
+from bench.harness.places import HUB
+from bench.harness.processes import num_files, num_threads
+from bench.harness.report import head, row
 
 _FAR = "far"
-_NODE = "draft-0"
+_TARGET, _NODE = "target-0", "draft-0"
 _STREAMS = 4
 _TURN_S = 8.0
 # The coordinator plans every second once there are guesses. The first plan starts a thread, which
 # must be counted before the toxic.
 _PLAN_S = 3.0
 _SETTLE_LIMIT_S = 120.0
-_POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Held:
 
     @classmethod
     def of(cls, pid: int) -> Held:
-        return cls(len(os.listdir(f"/proc/{pid}/task")), len(os.listdir(f"/proc/{pid}/fd")))
+        return cls(num_threads(pid), num_files(pid))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ class AilingFigures:
         if num_wrong := self.near.num_wrong + self.far.num_wrong:
             found.append(f"{num_wrong} wrong texts")
         if self.near.failures:
-            found.append(f"requests at the hub failed: {self.near.failures}")
+            found.append(f"requests at the hub failed: {dict(self.near.failures)}")
         if not self.near.num_texts:
             found.append("no text was finished at the hub, so the run shows nothing")
         before, after = self.held
@@ -66,23 +67,23 @@ class AilingFigures:
         return [f"{self.toxic.name}: {fault}" for fault in found]
 
     def row(self) -> str:
-        near, far = (
-            " ".join(f"{s * 1e3:.0f}" for s in quantiles(heard.between_s))
-            for heard in (self.near, self.far)
-        )
         heard = self.near, self.far
         before, after = self.held
-        return (
-            f"| {self.toxic.name} | {sum(h.num_wrong for h in heard)}, "
-            f"{sum(h.num_texts for h in heard)}, {sum(h.num_failed for h in heard)} "
-            f"| {self.num_left} | {self.num_resets} | {near} | {far} "
-            f"| {after.threads - before.threads:+}, {after.descriptors - before.descriptors:+} |"
+        return row(
+            self.toxic.name,
+            f"{sum(h.num_wrong for h in heard)}, {sum(h.num_texts for h in heard)}, "
+            f"{sum(h.num_failed for h in heard)}",
+            self.num_left,
+            self.num_resets,
+            self.near.between_ms(),
+            self.far.between_ms(),
+            f"{after.threads - before.threads:+}, {after.descriptors - before.descriptors:+}",
         )
 
 
-HEAD = (
-    "| toxic | texts wrong, complete, failed | nodes that left | resets | near: ms between tokens, "
-    "p50 p99 max | far | growth of threads, descriptors |\n|" + "---|" * 7
+HEAD = head(
+    *("toxic", "texts wrong, complete, failed", "nodes that left", "resets"),
+    *("near: ms between tokens, p50 p99 max", "far", "growth of threads, descriptors"),
 )
 
 
@@ -92,28 +93,28 @@ async def run_toxic(toxic: Toxic, seconds: float, seed: int) -> AilingFigures:
     With a toxic that delays ends of connections, the draft node is restarted every few seconds.
     """
     async with toxic_cell(HEALTHY, seed) as cell, link_mesh(cell) as mesh:
-        await mesh.start_node("target", "target", HUB)
-        await mesh.start_node("draft", _NODE, _FAR)
-        await mesh.are_in(["target", _NODE])
+        await mesh.start_node(_TARGET)
+        await mesh.start_node(_NODE, _FAR)
+        await mesh.fleet.are_in(_TARGET, _NODE)
         near = await mesh.start_clients("near", HUB, _STREAMS, 0)
-        far = await mesh.start_clients("clients", _FAR, _STREAMS, _STREAMS)
+        far = await mesh.start_clients("far", _FAR, _STREAMS, _STREAMS)
         await near.until_guesses()
         await asyncio.sleep(_PLAN_S)
-        before = Held.of(mesh.pid("coordinator"))
-        began = mesh.now()
+        coordinator = mesh.fleet.process(COORDINATOR).pid
+        before, began = Held.of(coordinator), mesh.fleet.now()
         await _change(cell, toxic)
         await _endure(mesh, toxic, seconds)
-        heard = await near.heard(), await far.heard()
-        took_s = mesh.now() - began
-        num_left = sum(change.has_left for change in mesh.log.changes if change.at >= began)
+        near_heard, far_heard = near.heard(), far.heard()
+        took_s = mesh.fleet.now() - began
+        num_left = len(mesh.fleet.log_of_members.left(began, mesh.fleet.now()))
         await _change(cell, HEALTHY)
         notes = [] if await _settled(mesh, before) else ["the mesh did not recover after it"]
         return AilingFigures(
             toxic=toxic,
             seconds=took_s,
-            near=heard[0],
-            far=heard[1],
-            held=(before, Held.of(mesh.pid("coordinator"))),
+            near=near_heard,
+            far=far_heard,
+            held=(before, Held.of(coordinator)),
             num_left=num_left,
             num_resets=cell.num_resets,
             notes=notes,
@@ -127,12 +128,12 @@ async def _change(cell: ToxicCell, toxic: Toxic) -> None:
 
 
 async def _endure(mesh: LinkMesh, toxic: Toxic, seconds: float) -> None:
-    end = mesh.now() + seconds
-    while (left_s := end - mesh.now()) > 0.0:
+    end = mesh.fleet.now() + seconds
+    while (left_s := end - mesh.fleet.now()) > 0.0:
         await asyncio.sleep(min(_TURN_S, left_s))
-        if toxic.close_s and mesh.now() < end:
-            await mesh.kill(_NODE)
-            await mesh.start_node("draft", _NODE, _FAR)
+        if toxic.close_s and mesh.fleet.now() < end:
+            await mesh.fleet.kill(_NODE)
+            await mesh.start_node(_NODE, _FAR)
 
 
 async def _settled(mesh: LinkMesh, before: Held) -> bool:
@@ -140,11 +141,13 @@ async def _settled(mesh: LinkMesh, before: Held) -> bool:
 
     Returns whether both came true within the limit.
     """
-    give_up_at = mesh.now() + _SETTLE_LIMIT_S
-    while mesh.now() < give_up_at:
-        held = Held.of(mesh.pid("coordinator"))
+    coordinator = mesh.fleet.process(COORDINATOR).pid
+
+    def is_settled() -> bool | None:
+        held = Held.of(coordinator)
         is_small = held.threads <= before.threads and held.descriptors <= before.descriptors
-        if is_small and mesh.log.is_in(_NODE):
-            return True
-        await asyncio.sleep(_POLL_S)
+        return (is_small and mesh.fleet.log_of_members.is_in(_NODE)) or None
+
+    with contextlib.suppress(FleetError):
+        return await mesh.fleet.until(is_settled, _SETTLE_LIMIT_S, "the mesh has not settled")
     return False

@@ -1,10 +1,8 @@
-"""The client process of one place: streams that send one request after another, and results.
+"""The clients of one place: a process whose streams print what they receive, and its reader.
 
-    python -m bench.chaos.links.clients ENDPOINT KEYS RECORDING NUM_STREAMS FIRST_TEXT
+    python -m bench.chaos.links.clients ENDPOINT KEYS NUM_STREAMS FIRST_TEXT
 
-All tokens are compared with the recording, which is the undisturbed run. The process prints
-`joined`. It answers each line on standard input with a line of JSON: what the streams received
-since the last one. It ends with its input.
+All tokens are compared with the recording, which is the undisturbed run.
 """
 
 from __future__ import annotations
@@ -12,18 +10,24 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
-from mesh.errors import MeshError
+from bench.harness.cases import Case, Expected
+from bench.harness.history import Record, faults_of
+from bench.harness.processes import ended
+from bench.harness.report import quantiles
+from bench.harness.work import ask
 from mesh.zmq_transport import ZmqContext
-from nodes.client.client import Client, RequestFailedError
+from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
-from nodes.engine.recording import RecordedText, read_recording
+from nodes.engine.recording import Recording, read_recording
 from nodes.keys.keyring import Keyring
-from nodes.messages import FinishedNotice, StreamFigures, TokensNotice
 
+EMULATED: Final = Path(__file__).parents[2] / "emulate"
+RECORDING: Final = EMULATED / "recordings" / "smollm2-135m.json.z"
 _RETRY_S = 0.2
 
 
@@ -46,28 +50,28 @@ class Heard:
     num_wrong: int = 0
     num_rounds: int = 0
     num_plain: int = 0
-    failures: dict[str, int] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
     gaps_s: list[tuple[float, float, int]] = field(default_factory=list)
     tokens_at: list[tuple[float, int]] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
 
     @property
     def num_failed(self) -> int:
-        return sum(self.failures.values())
+        return self.failures.total()
 
     def faults(self) -> list[str]:
         """Return faults that no link excuses: wrong texts and failed requests."""
         found = [f"{self.num_wrong} wrong texts"] if self.num_wrong else []
-        return found + ([f"requests failed: {self.failures}"] if self.failures else [])
+        return found + ([f"requests failed: {dict(self.failures)}"] if self.failures else [])
 
     def tokens_per_s(self, since: float, until: float) -> float:
         """Return the rate of all streams together between two times."""
         came = sum(count for at, count in self.tokens_at if since < at <= until)
         return came / (until - since)
 
-    @property
-    def between_s(self) -> list[float]:
-        return [gap_s for _, gap_s, _ in self.gaps_s]
+    def between_ms(self) -> str:
+        """Return quantiles of the milliseconds between two notices, for a row of a table."""
+        return " ".join(f"{s * 1e3:.0f}" for s in quantiles([gap_s for _, gap_s, _ in self.gaps_s]))
 
     @property
     def guessing_share(self) -> float:
@@ -76,115 +80,121 @@ class Heard:
 
     def add(self, other: Heard) -> None:
         """Add what the same streams received later."""
-        for name in ("num_tokens", "num_texts", "num_wrong", "num_rounds", "num_plain"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for reason, count in other.failures.items():
-            self.failures[reason] = self.failures.get(reason, 0) + count
+        self.num_tokens += other.num_tokens
+        self.num_texts += other.num_texts
+        self.num_wrong += other.num_wrong
+        self.num_rounds += other.num_rounds
+        self.num_plain += other.num_plain
+        self.failures += other.failures
         self.gaps_s += other.gaps_s
         self.tokens_at += other.tokens_at
         self.waits_s = other.waits_s
 
 
-class Streams:
-    """The streams of one client, and what they receive."""
+class Hearing:
+    """Reads the lines that streams have printed. path: file in which they are."""
 
-    def __init__(self, client: Client, texts: Sequence[RecordedText]) -> None:
-        self._client, self._texts = client, texts
-        self._heard = Heard()
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._num_read = 0
         self._last_at: dict[int, float] = {}
+        # Time of the last tokens of the present text, or of the one before if that failed.
+        self._tokens_at: dict[int, float] = {}
 
-    def take(self) -> Heard:
-        """Return what was received since the last call."""
-        heard, self._heard = self._heard, Heard()
-        now = asyncio.get_running_loop().time()
+    @property
+    def has_begun(self) -> bool:
+        return self._path.exists() and self._path.stat().st_size > 0
+
+    def take(self, now: float) -> Heard:
+        """Return what was received since the last call. now: on the clock of the lines."""
+        with self._path.open("rb") as file:
+            file.seek(self._num_read)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._num_read += len(whole + end)
+        heard = Heard()
+        for line in whole.splitlines():
+            # Warnings about lost coordinators are there, too.
+            if line.startswith(b"{"):
+                self._take(json.loads(line), heard)
         heard.waits_s = [now - at for at in self._last_at.values()]
         return heard
 
-    async def stream(self, first: int, step: int) -> None:
-        """Request every step-th text from `first` on, for ever."""
-        turn = first
-        # Time of the last tokens of this text, or of the one before if that failed.
-        heard_at: float | None = None
-        self._last_at[first] = asyncio.get_running_loop().time()
-        while True:
-            text = self._texts[turn % len(self._texts)]
-            turn += step
-            got: list[int] = []
-            is_right = True
-            options = GenerateOptions(max_tokens=len(text.output_ids), ignore_eog=True)
-            try:
-                async for event in self._client.generate(text.prompt_ids, options):
-                    self._last_at[first] = asyncio.get_running_loop().time()
-                    if isinstance(event, TokensNotice) and event.token_ids:
-                        is_right &= event.position == len(got)
-                        length = len(text.prompt_ids) + len(got)
-                        got += event.token_ids
-                        heard_at = self._tokens(len(event.token_ids), length, heard_at)
-                    elif isinstance(event, FinishedNotice):
-                        self._finished(event.figures)
-                        is_right &= len(got) == len(text.output_ids)
-                        heard_at = None
-            except RequestFailedError as error:
-                failures, reason = self._heard.failures, str(error)
-                failures[reason] = failures.get(reason, 0) + 1
-                self._last_at[first] = asyncio.get_running_loop().time()
-                await asyncio.sleep(_RETRY_S)
-            is_right &= got == list(text.output_ids[: len(got)])
-            self._heard.num_wrong += not is_right
-
-    def _finished(self, figures: StreamFigures) -> None:
-        self._heard.num_texts += 1
-        self._heard.num_rounds += figures.num_rounds
-        self._heard.num_plain += figures.num_plain_steps
-
-    def _tokens(self, count: int, length: int, heard_at: float | None) -> float:
-        now = asyncio.get_running_loop().time()
-        self._heard.num_tokens += count
-        self._heard.tokens_at.append((now, count))
-        if heard_at is not None:
-            self._heard.gaps_s.append((now, now - heard_at, length))
-        return now
+    def _take(self, line: dict[str, Any], heard: Heard) -> None:
+        stream, at = line["stream"], line["at"]
+        self._last_at[stream] = at
+        if count := line.get("tokens"):
+            heard.num_tokens += count
+            heard.tokens_at.append((at, count))
+            if (before := self._tokens_at.get(stream)) is not None:
+                heard.gaps_s.append((at, at - before, line["length"]))
+            self._tokens_at[stream] = at
+        elif "end" in line:
+            heard.num_wrong += line["is_wrong"]
+            if line["end"] == "finished":
+                heard.num_texts += 1
+                heard.num_rounds += line["rounds"]
+                heard.num_plain += line["plain"]
+                self._tokens_at.pop(stream, None)
+            else:
+                heard.failures[line["reason"]] += 1
 
 
-async def run(endpoint: str, keys: str, recording: str, num_streams: int, first: int) -> None:
-    texts = read_recording(Path(recording)).texts
-    reader = asyncio.StreamReader()
-    protocol = asyncio.StreamReaderProtocol(reader)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+def cases_of(recording: Recording) -> list[Case]:
+    """Return the recorded texts as requests."""
+    cases = []
+    for text in recording.texts:
+        whole = b"".join(recording.pieces[token_id] for token_id in text.output_ids)
+        options = GenerateOptions(max_tokens=len(text.output_ids), ignore_eog=True)
+        cases.append(Case(text.prompt_ids, options, (Expected(text.output_ids, whole, "length"),)))
+    return cases
+
+
+async def stream(client: Client, cases: list[Case], first: int, step: int) -> None:
+    """Request every step-th text from `first` on, for ever, and print what comes."""
+
+    def say(at: float, **fields: Any) -> None:
+        print(json.dumps({"stream": first, "at": at, **fields}), flush=True)
+
+    def seen(record: Record) -> None:
+        event = record.events[-1]
+        length = len(record.case.prompt) + event.position
+        say(event.at_s, tokens=len(event.token_ids), length=length)
+
+    turn = first
+    say(asyncio.get_running_loop().time())
+    while True:
+        record = await ask(client, turn, cases[turn % len(cases)], None, seen)
+        last = record.events[-1] if record.events else None
+        say(
+            record.ended_at_s,
+            end=record.end,
+            reason=record.reason,
+            is_wrong=bool(faults_of(record)),
+            rounds=last.num_rounds if last is not None else 0,
+            plain=last.num_plain_steps if last is not None else 0,
+        )
+        turn += step
+        if record.end != "finished":
+            await asyncio.sleep(_RETRY_S)
+
+
+async def run(endpoint: str, keys: str, num_streams: int, first: int) -> None:
+    cases = cases_of(read_recording(RECORDING))
+    own = Keyring(Path(keys)).client_keys(endpoint)
     with ZmqContext() as context:
-        own = Keyring(Path(keys)).client_keys(endpoint)
         transport = context.connect(endpoint, own)
         client = Client(transport, endpoint=endpoint, join_timeout_s=None, rejoins=True)
-        streams = Streams(client, texts)
         serving = asyncio.create_task(client.run())
         try:
             await client.nodes()
-            print("joined", flush=True)
-            asking = [
-                asyncio.create_task(streams.stream(first + number, num_streams))
-                for number in range(num_streams)
-            ]
-            while await reader.readline():
-                for task in (serving, *asking):
-                    if task.done():
-                        task.result()
-                print(json.dumps(asdict(streams.take())), flush=True)
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
+            async with asyncio.TaskGroup() as group:
+                for number in range(num_streams):
+                    group.create_task(stream(client, cases, first + number, num_streams))
         finally:
             client.close()
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
-
-
-def main() -> None:
-    endpoint, keys, recording, num_streams, first = sys.argv[1:]
-    try:
-        asyncio.run(run(endpoint, keys, recording, int(num_streams), int(first)))
-    except MeshError as error:
-        sys.exit(f"error: {error}")
+            await ended([serving])
 
 
 if __name__ == "__main__":
-    main()
+    endpoint_, keys_, num_streams_, first_ = sys.argv[1:]
+    asyncio.run(run(endpoint_, keys_, int(num_streams_), int(first_)))

@@ -12,19 +12,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.chaos.links.clients import Heard
-from bench.chaos.links.mesh import Clients, LinkMesh, beside, link_mesh
+from bench.chaos.links.mesh import Clients, LinkMesh, link_mesh
 from bench.chaos.links.weather import Weather
-from bench.chaos.quantiles import quantiles
 from bench.emulate.cell import CountersOf
 from bench.emulate.open import Means, open_cell
 from bench.emulate.profiles import GOOD, LinkProfile, cell_of
-from bench.emulate.tun import HUB
+from bench.harness.places import HUB
+from bench.harness.processes import ended
+from bench.harness.report import head, row
 
 DRAFTS, CLIENTS, REFUGE = "drafts", "clients", "refuge"
 LEAST_RATIO = 0.95
+NOTICED_WITHIN_S = 3.0
 HEALED_WITHIN_S = 5.0
 STUCK_S = 5.0
-_NODES = ("draft-0", "draft-1")
+_TARGET, _NODES = "target-0", ("draft-0", "draft-1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +87,14 @@ class LinkFigures:
             found.append(f"{len(self.deaths)} false deaths: {', '.join(sorted(set(self.deaths)))}")
         if self.ratio < LEAST_RATIO:
             found.append(f"{self.ratio:.2f} of the speed of the target alone")
+        # A node that moves is noticed when it comes back, if not before.
+        is_cut = self.profile.outage is not None and not self.profile.outage.moves
+        if is_cut and (latest_s := max(self.noticed_s, default=0.0)) > NOTICED_WITHIN_S:
+            found.append(f"an outage was noticed after {latest_s:.1f} s")
         if (slowest_s := max(self.healed_s, default=0.0)) > HEALED_WITHIN_S:
             found.append(f"a node was back after {slowest_s:.1f} s")
         if self.near.failures:
-            found.append(f"requests at the hub failed: {self.near.failures}")
+            found.append(f"requests at the hub failed: {dict(self.near.failures)}")
         if (waits_s := max(self.near.waits_s, default=0.0)) > STUCK_S:
             found.append(f"a stream at the hub has waited for {waits_s:.1f} s")
         return [f"{self.profile.name}: {fault}" for fault in found]
@@ -101,77 +107,67 @@ async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> L
     """
     links = {DRAFTS: profile, CLIENTS: profile, REFUGE: GOOD}
     cell = cell_of(links, setting.seed)
-    async with open_cell(cell, means=means) as (live, kind), link_mesh(live) as mesh:
-        await mesh.start_node("target", "target", HUB)
-        await mesh.are_in(["target"])
+    async with open_cell(cell, means=means) as (live, kind), link_mesh(live, live) as mesh:
+        await mesh.start_node(_TARGET)
+        await mesh.fleet.are_in(_TARGET)
         near = await mesh.start_clients("near", HUB, setting.near, 0)
         far = await mesh.start_clients("far", CLIENTS, setting.far, setting.near)
-        weather = Weather(mesh, live, profile.outage, (DRAFTS, CLIENTS), _NODES, REFUGE)
-        async with beside(weather.run()):
+        weather = Weather(mesh, profile.outage, (DRAFTS, CLIENTS), _NODES, REFUGE)
+        raining = asyncio.create_task(weather.run())
+        try:
             # Plain decoding is measured before and after, because the machine's speed drifts.
             plain, plain_s = await _plainly(mesh, near, setting)
             for name in _NODES:
-                await mesh.start_node("draft", name, weather.place)
-            await mesh.are_in(list(_NODES))
+                await mesh.start_node(name, weather.place)
+            await mesh.fleet.are_in(*_NODES)
             await asyncio.sleep(setting.warm_up_s)
-            await near.heard()
-            await far.heard()
-            before, began = live.counters(), mesh.now()
+            near.heard()
+            far.heard()
+            before, began = live.counters(), mesh.fleet.now()
             await asyncio.sleep(setting.seconds)
-            end = mesh.now()
-            heard = await near.heard(), await far.heard()
+            end = mesh.fleet.now()
+            near_heard, far_heard = near.heard(), far.heard()
             share = lost_share(live.counters(), before)
             await weather.release()
             for name in _NODES:
-                await mesh.kill(name)
+                await mesh.fleet.kill(name)
             later, later_s = await _plainly(mesh, near, setting)
             plain.add(later)
-            plain_s += later_s
-    return _figures(profile, kind, mesh, weather, (plain, *heard), plain_s, (began, end), share)
+            if raining.done():
+                raining.result()
+        finally:
+            await ended([raining])
+        darks = [dark for dark in weather.darks if began <= dark.begin and dark.over < end]
+        log = mesh.fleet.log_of_members
+        deaths = log.false_deaths(weather.darks, began, end)
+        return LinkFigures(
+            profile=profile,
+            kind=kind,
+            seconds=end - began,
+            plain=plain,
+            plain_s=plain_s + later_s,
+            near=near_heard,
+            far=far_heard,
+            deaths=[f"{change.node} {change.reason}" for change in deaths],
+            noticed_s=[s for dark in darks for s in log.noticed_s(dark)],
+            healed_s=[s for dark in darks for s in log.healed_s(dark)],
+            far_healed_s=[
+                at - dark.mended
+                for dark in darks
+                for at, gap_s, _ in far_heard.gaps_s
+                if at - gap_s < dark.mended <= at and gap_s > 1.0
+            ],
+            lost_share=share,
+        )
 
 
 async def _plainly(mesh: LinkMesh, near: Clients, setting: Setting) -> tuple[Heard, float]:
     """Return what the near streams receive in a quarter of the time, and its duration."""
     await asyncio.sleep(setting.warm_up_s)
-    await near.heard()
-    began = mesh.now()
+    near.heard()
+    began = mesh.fleet.now()
     await asyncio.sleep(setting.seconds / 4)
-    return await near.heard(), mesh.now() - began
-
-
-def _figures(
-    profile: LinkProfile,
-    kind: str,
-    mesh: LinkMesh,
-    weather: Weather,
-    heard: tuple[Heard, Heard, Heard],
-    plain_s: float,
-    during: tuple[float, float],
-    share: float,
-) -> LinkFigures:
-    began, end = during
-    darks = [dark for dark in weather.darks if began <= dark.begin and dark.over < end]
-    plain, near, far = heard
-    deaths = mesh.log.false_deaths(weather.darks, began, end)
-    return LinkFigures(
-        profile=profile,
-        kind=kind,
-        seconds=end - began,
-        plain=plain,
-        plain_s=plain_s,
-        near=near,
-        far=far,
-        deaths=[f"{change.node} {change.reason}" for change in deaths],
-        noticed_s=[s for dark in darks for s in mesh.log.noticed_s(dark)],
-        healed_s=[s for dark in darks for s in mesh.log.healed_s(dark)],
-        far_healed_s=[
-            at - dark.mended
-            for dark in darks
-            for at, gap_s, _ in far.gaps_s
-            if at - gap_s < dark.mended <= at and gap_s > 1.0
-        ],
-        lost_share=share,
-    )
+    return near.heard(), mesh.fleet.now() - began
 
 
 def lost_share(after: CountersOf, before: CountersOf) -> float:
@@ -181,33 +177,33 @@ def lost_share(after: CountersOf, before: CountersOf) -> float:
     return lost / max(1, lost + sum(c.num_frames for c in used))
 
 
-HEAD = (
-    "| link | packets lost | texts wrong, complete, failed | false deaths "
-    "| outages: noticed s, max | nodes back s, max | far streams back s, max "
-    "| near: ms between tokens, p50 p99 max "
-    "| far | near: passes with guesses, tokens/s, ratio to target alone |\n|" + "---|" * 10
+HEAD = head(
+    *("link", "packets lost", "texts wrong, complete, failed", "false deaths"),
+    *("outages: noticed s, max", "nodes back s, max", "far streams back s, max"),
+    *("near: ms between tokens, p50 p99 max", "far"),
+    "near: passes with guesses, tokens/s, ratio to target alone",
 )
 
 
-def row(figures: LinkFigures) -> str:
+def row_of(figures: LinkFigures) -> str:
     """Return the row of a profile below HEAD."""
-    wrong, whole, failed = (
-        sum(heard.num_wrong for heard in figures.heard),
-        sum(heard.num_texts for heard in figures.heard),
-        sum(heard.num_failed for heard in figures.heard),
-    )
+    wrong = sum(heard.num_wrong for heard in figures.heard)
+    whole = sum(heard.num_texts for heard in figures.heard)
+    failed = sum(heard.num_failed for heard in figures.heard)
     rate = figures.near.num_tokens / figures.seconds
-    return (
-        f"| {figures.profile.name} | {figures.lost_share:.1%} | {wrong}, {whole}, {failed} "
-        f"| {len(figures.deaths)} | {_most(figures.noticed_s)} | {_most(figures.healed_s)} "
-        f"| {_most(figures.far_healed_s)} | {_gaps(figures.near)} | {_gaps(figures.far)} "
-        f"| {figures.near.guessing_share:.2f}, {rate:.1f}, {figures.ratio:.2f} |"
+    return row(
+        figures.profile.name,
+        f"{figures.lost_share:.1%}",
+        f"{wrong}, {whole}, {failed}",
+        len(figures.deaths),
+        _most(figures.noticed_s),
+        _most(figures.healed_s),
+        _most(figures.far_healed_s),
+        figures.near.between_ms(),
+        figures.far.between_ms(),
+        f"{figures.near.guessing_share:.2f}, {rate:.1f}, {figures.ratio:.2f}",
     )
 
 
 def _most(seconds: Sequence[float]) -> str:
     return f"{max(seconds):.1f}" if seconds else "-"
-
-
-def _gaps(heard: Heard) -> str:
-    return " ".join(f"{s * 1e3:.0f}" for s in quantiles(heard.between_s))

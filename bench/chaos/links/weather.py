@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from bench.chaos.links.log import Dark
-from bench.chaos.links.mesh import START_LIMIT_S, LinkMesh, until
-from bench.emulate.cell import UP
-from bench.emulate.open import LiveCell
+from bench.chaos.links.mesh import LinkMesh
 from bench.emulate.profiles import Outage
+from bench.harness.members import Dark
 
 # A node may be taken for dead this long after an outage, because TCP sends data again at growing
 # intervals.
@@ -26,14 +24,13 @@ class Weather:
     def __init__(
         self,
         mesh: LinkMesh,
-        live: LiveCell,
         outage: Outage | None,
         stations: Sequence[str],
         movers: Sequence[str],
         refuge: str,
     ) -> None:
         self.darks: list[Dark] = []
-        self._mesh, self._live = mesh, live
+        self._mesh = mesh
         self._outage = outage
         self._stations = list(stations)
         self._movers = list(movers)
@@ -42,7 +39,7 @@ class Weather:
 
     async def release(self) -> None:
         """Stop moving nodes; returns when the present outage is over."""
-        del self._movers[:]
+        self._movers.clear()
         async with self._is_dark:
             pass
 
@@ -59,44 +56,22 @@ class Weather:
 
     async def darken(self, outage: Outage) -> Dark:
         """Cause one outage and return it when it ends, before its `over`."""
+        cell, now = self._mesh.cell, self._mesh.fleet.now
         async with self._is_dark:
-            return await self._darken(outage)
-
-    async def _darken(self, outage: Outage) -> Dark:
-        live, now = self._live, self._mesh.now
-        stations = self._stations[:1] if outage.moves else self._stations
-        begin = mended = now()
-        # The list must hold the outage while it lasts, too.
-        place = len(self.darks)
-        self.darks.append(Dark(begin, float("inf"), float("inf")))
-        for station in stations:
-            live.cut(station, outage.directions)
-        if outage.moves:
-            mended = await self._move()
-        await asyncio.sleep(max(0.0, begin + outage.lasts_s - now()))
-        for station in stations:
-            live.mend(station, outage.directions)
-        end = now()
-        self.darks[place] = Dark(begin, mended if outage.moves else end, end + AFTER_S)
-        return self.darks[place]
-
-    async def _move(self) -> float:
-        """Restart the running movers at the other station; return the time when they have sent."""
-        movers = [name for name in self._movers if self._mesh.has_process(name)]
-        for name in movers:
-            # The cut link swallows the packets by which the kernel ends the connections.
-            await self._mesh.kill(name)
-        self._stations[0], self._refuge = self._refuge, self._stations[0]
-        live = self._live
-        before = num_sent(live, self.place)
-        for name in movers:
-            await self._mesh.start_node("draft", name, self._stations[0])
-        if movers:
-            what = f"{', '.join(movers)} have sent nothing from {self.place}"
-            await until(lambda: num_sent(live, self.place) > before or None, START_LIMIT_S, what)
-        return self._mesh.now()
-
-
-def num_sent(live: LiveCell, place: str) -> int:
-    """Return how many packets of a station have arrived at the hub so far."""
-    return live.counters()[place, UP].num_frames
+            stations = self._stations[:1] if outage.moves else self._stations[:]
+            begin = moved = now()
+            # The list must hold the outage while it lasts, too.
+            place = len(self.darks)
+            self.darks.append(Dark(begin, float("inf"), float("inf")))
+            for station in stations:
+                cell.cut(station, outage.directions)
+            if outage.moves:
+                self._stations[0], self._refuge = self._refuge, self._stations[0]
+                running = [name for name in self._movers if self._mesh.fleet.is_up(name)]
+                moved = await self._mesh.move(running, self.place)
+            await asyncio.sleep(max(0.0, begin + outage.lasts_s - now()))
+            for station in stations:
+                cell.mend(station, outage.directions)
+            end = now()
+            self.darks[place] = Dark(begin, moved if outage.moves else end, end + AFTER_S)
+            return self.darks[place]

@@ -1,7 +1,4 @@
-"""A client that continues a request at another gateway.
-
-It sends the same Idempotency-Key and the id of the last event that it has received.
-"""
+"""A client that continues a request at another gateway."""
 
 from __future__ import annotations
 
@@ -9,11 +6,13 @@ import asyncio
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import httpx
+
+from bench.harness.report import counts
 
 # HTTP statuses after which a request may be repeated.
 _PASSING: Final = frozenset({409, 429, 503, 504})
@@ -41,100 +40,82 @@ class Answer:
 
 
 class Reader:
-    """Sends requests, streamed or whole, until answered. urls: returns the gateways' URLs."""
+    """One request, which is sent to gateways until one has answered it whole.
 
-    def __init__(
-        self, http: httpx.AsyncClient, urls: Callable[[], list[str]], deadline_s: float
-    ) -> None:
-        self._http = http
-        self._urls = urls
-        self._deadline_s = deadline_s
+    It keeps its Idempotency-Key and names the last event that it has received.
+    """
 
-    async def ask(self, body: dict[str, Any], first: int) -> Answer:
-        """Send a request until it is answered. Raises GivenUpError.
-
-        first: index of the gateway that is tried first.
-        """
-        answer = Answer()
-        asking = _Asking(self._http, body, answer)
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                while True:
-                    urls = self._urls()
-                    url = urls[(first + answer.num_tries) % len(urls)]
-                    answer.num_tries += 1
-                    if await asking.is_done_by(url):
-                        return answer
-                    await asyncio.sleep(_BETWEEN_TRIES_S)
-        except TimeoutError:
-            tries = ", ".join(f"{count} x {what}" for what, count in answer.outcomes.items())
-            reason = f"no whole answer within {self._deadline_s:g} s: {tries}"
-            raise GivenUpError(reason) from None
-
-
-class _Asking:
-    """One request, which may be sent several times."""
-
-    def __init__(self, http: httpx.AsyncClient, body: dict[str, Any], answer: Answer) -> None:
+    def __init__(self, http: httpx.AsyncClient, body: dict[str, Any]) -> None:
         self._http = http
         self._body = json.dumps(body).encode()
         self._streams = bool(body.get("stream"))
-        self._answer = answer
         self._headers = {
             "content-type": "application/json",
             "idempotency-key": str(uuid.uuid4()),
         }
         self._heard_at = asyncio.get_running_loop().time()
+        self.answer = Answer()
 
-    async def is_done_by(self, url: str) -> bool:
-        """Send the request once; return whether the answer is complete.
+    async def read(self, urls: Sequence[str], first: int, deadline_s: float) -> Answer:
+        """Send the request until it is answered. Raises GivenUpError.
+
+        urls: of the gateways. first: index of the one that is tried first.
+        """
+        answer = self.answer
+        try:
+            async with asyncio.timeout(deadline_s):
+                while True:
+                    url = urls[(first + answer.num_tries) % len(urls)]
+                    answer.num_tries += 1
+                    if not (outcome := await self._try(url)):
+                        return answer
+                    answer.outcomes[outcome] += 1
+                    await asyncio.sleep(_BETWEEN_TRIES_S)
+        except TimeoutError:
+            reason = f"no whole answer within {deadline_s:g} s: {counts(answer.outcomes)}"
+            raise GivenUpError(reason) from None
+
+    async def _try(self, url: str) -> str:
+        """Send the request once; return "" if the answer is complete, otherwise what happened.
 
         Raises GivenUpError for an error that a repetition cannot solve.
         """
-        answer = self._answer
-        last = self._headers.get("last-event-id", "")
-        answer.was_resumed |= bool(last)
-        outcome = "broken connection"
+        self.answer.was_resumed |= "last-event-id" in self._headers
         try:
             async with self._http.stream(
                 "POST", f"{url}/completions", content=self._body, headers=self._headers
             ) as response:
                 if response.status_code in _PASSING:
-                    outcome = f"status {response.status_code}"
-                elif response.status_code != 200:
+                    return f"status {response.status_code}"
+                if response.status_code != 200:
                     text = (await response.aread()).decode(errors="replace")
                     raise GivenUpError(f"status {response.status_code} {text}")
-                elif self._streams:
-                    if await self._read_events(response):
-                        return True
-                    outcome = "error event"
-                else:
-                    self._take(json.loads(await response.aread()))
-                    return True
+                if self._streams:
+                    return await self._read_events(response)
+                self._take(json.loads(await response.aread()))
+                return ""
         except httpx.TransportError:
-            pass
-        answer.outcomes[outcome] += 1
-        return False
+            return "broken connection"
 
-    async def _read_events(self, response: httpx.Response) -> bool:
-        """Return whether the stream reached its end; an error event ends it early."""
+    async def _read_events(self, response: httpx.Response) -> str:
+        """Return "" at the end of the stream, or what ended it early."""
         event_id = ""
         async for line in response.aiter_lines():
             if line.startswith("id: "):
                 event_id = line.removeprefix("id: ")
             elif line == "data: [DONE]":
-                return True
+                return ""
             elif line.startswith("data: "):
                 event = json.loads(line.removeprefix("data: "))
                 if "error" in event:
-                    return False
+                    return "error event"
                 self._take(event)
                 self._headers["last-event-id"] = event_id
         raise GivenUpError("a stream ended without [DONE] and without an error")
 
     def _take(self, body: dict[str, Any]) -> None:
         now = asyncio.get_running_loop().time()
-        answer = self._answer
+        answer = self.answer
         if self._streams:
             answer.longest_wait_s = max(answer.longest_wait_s, now - self._heard_at)
             self._heard_at = now

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
+from typing import Literal
 
-from bench.chaos.detect import FAULTS, KEYED, MEMBERS, detect_coordinator, detect_members, rows
+import pytest
+
+from bench.chaos.detect import HEAD, LIMITS_S, detect
 
 
-def test_dead_members_are_noticed_and_come_back(tmp_path: Path) -> None:
-    found = asyncio.run(detect_members(KEYED, tmp_path, FAULTS, 1))
-    assert set(found) == {(role, fault) for role in MEMBERS for fault in FAULTS}
-    for times in found.values():
+@pytest.mark.parametrize(
+    ("who", "over", "roles"),
+    [("members", "tcp-keys", {"target", "draft"}), ("coordinator", "ipc", {"coordinator"})],
+)
+async def test_who_dies_is_noticed_and_comes_back(
+    who: str, over: Literal["tcp-keys", "ipc"], roles: set[str]
+) -> None:
+    found = await detect(who, over, list(LIMITS_S), 1)
+    assert set(found.times) == {(role, fault) for role in roles for fault in LIMITS_S}
+    for times in found.times.values():
         assert [len(times.noticed_s), len(times.back_s)] == [1, 1]
         assert min(times.noticed_s) > 0.0
-    assert len(rows(found)) == len(found)
-
-
-def test_a_dead_coordinator_is_noticed_and_found_again(tmp_path: Path) -> None:
-    found = asyncio.run(detect_coordinator("ipc", tmp_path, ("killed", "stopped"), 1))
-    assert set(found) == {("coordinator", "killed"), ("coordinator", "stopped")}
-    for times in found.values():
-        assert [len(times.noticed_s), len(times.back_s)] == [1, 1]
+    assert {line.count("|") for line in found.lines} == {HEAD.splitlines()[0].count("|")}
+    # How long something takes is not for tests.
+    assert all("was noticed after" in fault for fault in found.faults)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 import pytest
 
-from bench.chaos.rolling.command import ROLES
-from bench.chaos.rolling.reader import GivenUpError, Reader
+from bench.chaos.command import RESTARTED
+from bench.chaos.rolling.reader import Answer, GivenUpError, Reader
 from bench.chaos.rolling.rounds import Rolled, run_rolling
 
 BODY = {"prompt": "hi", "stream": True}
 
 
-def test_restarts_of_every_role_cost_no_answer() -> None:
-    rolled = run_rolling(1, ROLES, seed=3, num_streams=4)
+async def test_restarts_of_every_role_cost_no_answer() -> None:
+    rolled = await run_rolling(1, RESTARTED, seed=3, num_streams=4)
     assert rolled.faults == []
-    assert rolled.turns == dict.fromkeys(ROLES, 1)
+    assert rolled.turns == dict.fromkeys(RESTARTED, 1)
     assert rolled.num_requests > 0
     assert "0 faults" in str(rolled)
 
@@ -54,10 +53,9 @@ async def _parts(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-async def ask(gateways: Gateways, deadline_s: float = 5.0, body: Any = BODY) -> Any:
+async def ask(gateways: Gateways, deadline_s: float = 5.0) -> Answer:
     async with httpx.AsyncClient(transport=gateways) as http:
-        reader = Reader(http, lambda: ["http://a/v1", "http://b/v1"], deadline_s)
-        return await reader.ask(body, 0)
+        return await Reader(http, BODY).read(["http://a/v1", "http://b/v1"], 0, deadline_s)
 
 
 async def test_a_client_goes_on_at_the_other_gateway() -> None:
@@ -92,13 +90,13 @@ async def test_what_must_not_be_is_a_fault(answers: list[int | bytes]) -> None:
 
 
 async def test_a_request_without_an_answer_is_a_fault() -> None:
-    with pytest.raises(GivenUpError, match=r"within 0.05 s: .* x status 503"):
+    with pytest.raises(GivenUpError, match=r"within 0.05 s: .* status 503"):
         await ask(Gateways(*[503] * 1000), 0.05)
 
 
-def test_faults_are_shown() -> None:
-    rolled = Rolled(1, 8)
-    rolled.waits_s["draft"].append(0.5)
-    rolled.faults.append("under draft: another text than undisturbed")
-    assert "another text" in str(rolled)
+def test_a_text_that_differs_is_a_fault_of_the_role_that_was_restarted() -> None:
+    rolled = Rolled(seed=1)
+    rolled.add("draft", Answer({0: "one"}, {0: "stop"}, longest_wait_s=0.5), Answer({0: "two"}))
+    assert rolled.faults == ["under draft: the text differs from the undisturbed one"]
+    assert "draft p50 0.50 s" in str(rolled)
     assert "1 faults" in str(rolled)

@@ -6,25 +6,29 @@ from random import Random
 
 import pytest
 
-from bench.chaos.up import TOYS, run_up
-from bench.chaos.up_asking import Upheaval, simple_toy_cases
+from bench.chaos.up import run_up
+from bench.harness.cases import plain_toy_cases
+from bench.harness.up import TOYS, NotStartedError, up
 
 
 @pytest.mark.timeout(300)
 async def test_a_target_that_is_killed_costs_no_answer() -> None:
     notes: list[str] = []
-    cases = simple_toy_cases(Random(1), 6)
-    upheaval = await run_up(
+    cases = plain_toy_cases(Random(1), 6)
+    found = await run_up(
         TOYS, cases, num_kills=1, gap_s=0.0, num_streams=2, seed=1, note=notes.append
     )
-    assert upheaval.faults == []
-    told = [line for line in upheaval.lines if "WARNING" not in line]
+    assert found.faults == []
+    told = [line for line in found.told if "WARNING" not in line]
     assert told == ["the target node ended (SIGKILL): starting it again"]
-    assert set(upheaval.answers) == {"streamed", "whole"}
-    assert (len(upheaval.ready_s), len(notes)) == (1, 1)
+    assert set(found.answers) == {"streamed", "whole"}
+    assert (len(found.ready_s), len(notes)) == (1, 1)
+    assert str(found).endswith("\n0 faults")
 
 
-def test_what_is_wrong_is_shown() -> None:
-    upheaval = Upheaval(faults=["a text"])
-    assert "WRONG: 1\na text" in str(upheaval)
-    assert "0 wrong" in str(Upheaval())
+def test_a_mesh_that_cannot_start_says_why() -> None:
+    with (
+        pytest.raises(NotStartedError, match=r"did not start: .*no-such-model"),
+        up("--model", "no-such-model"),
+    ):
+        pass

@@ -35,21 +35,6 @@ def test_turns_take_the_air_of_all_one_after_the_other(load: Load) -> None:
     assert stations == sorted(stations)
 
 
-@given(loads, st.permutations(NAMES))
-def test_turns_in_a_given_order(load: Load, order: list[str]) -> None:
-    rates, messages = load
-    names = [name for name in order if name in NAMES[: len(rates)]]
-    cell = cell_of(rates, Turns(tuple(names)))
-    medium = Medium(cell)
-    # One frame of the first holds the medium until the others' are queued.
-    assert medium.offer(names[0], UP, 1400, None, 0.0)
-    for station, frames in zip(cell.stations, messages, strict=True):
-        for num_bytes in frames:
-            medium.offer(station.name, UP, num_bytes, None, 0.0)
-    finished = [d.station for d in run_out(medium)]
-    assert list(dict.fromkeys(finished)) == names
-
-
 @given(loads)
 def test_batch_shares_finish_together(load: Load) -> None:
     rates, messages = load
@@ -77,14 +62,6 @@ def test_equal_reserved_slots_last_n_times_the_longest(load: Load) -> None:
     cell = cell_of(rates, Shares((1 / len(rates),) * len(rates)))
     last_s = max(finished_s(send_all(cell, messages)).values())
     assert last_s == pytest.approx(equal_share_time_s(alone_s(cell, messages)))
-
-
-@given(loads)
-def test_shares_that_are_not_reserved_waste_nothing(load: Load) -> None:
-    rates, messages = load
-    cell = cell_of(rates, Shares((0.1,) * len(rates), reserved=False))
-    last_s = max(finished_s(send_all(cell, messages)).values())
-    assert last_s == pytest.approx(sum(alone_s(cell, messages)))
 
 
 @given(loads, st.integers(0, 1000))

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import math
 import os
-import statistics
 from dataclasses import replace
 
 import pytest
 
-from bench.emulate import prediction
-from bench.emulate.cell import DOWN, UP, Cell, Contention, Counters, Shares, Turns
-from bench.emulate.check import BATCH_BYTES, Outcome, measure, narrow_cell, report, schemes
+from bench.emulate.cell import DOWN, UP, Cell, Counters, Shares, Turns
+from bench.emulate.check import (
+    BATCH_BYTES,
+    Outcome,
+    load_of,
+    measure,
+    narrow_cell,
+    order,
+    report,
+    schemes,
+    turns_s,
+)
 from bench.emulate.medium import Medium
 from bench.emulate.open import open_cell
-from bench.emulate.pacing import Pacer
 from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES
 from bench.netns import NamespacesError
-from policies.airtime import (
-    airtime_s,
-    batch_shares,
-    batch_time_s,
-    equal_share_time_s,
-    weighted_shares,
-)
+from policies.airtime import batch_shares, batch_time_s, equal_share_time_s
 from tests.bench.emulate.test_tun import why_not
 
 CELL = narrow_cell(50e3, 0.002)
-LOAD = prediction.load(CELL, BATCH_BYTES)
+LOAD = load_of(CELL, BATCH_BYTES)
 
 
 def batch_s(cell: Cell) -> float:
@@ -49,94 +50,22 @@ def batch_s(cell: Cell) -> float:
 
 
 def test_shares_and_slots_are_predicted_exactly() -> None:
-    shares = Shares(tuple(float(share) for share in prediction.shares(LOAD)))
-    assert batch_s(replace(CELL, access=shares)) == pytest.approx(prediction.shares_s(LOAD))
+    shares = Shares(tuple(float(share) for share in batch_shares(LOAD.until_arrived_s)))
+    assert batch_s(replace(CELL, access=shares)) == pytest.approx(
+        batch_time_s(LOAD.until_arrived_s)
+    )
     equal = replace(CELL, access=Shares((1 / 3,) * 3))
-    predicted_s = prediction.slots_s(LOAD).max()
-    assert batch_s(equal) == pytest.approx(predicted_s)
-    assert predicted_s == pytest.approx(equal_share_time_s(LOAD.until_arrived_s))
-
-
-def paced_s(cell: Cell, rates_bps: list[float], num_bytes: list[int]) -> dict[str, float]:
-    """When the batch of each station is there, whose segments keep to a rate."""
-    medium = Medium(cell)
-    leaving: list[tuple[float, str, int]] = []
-    for station, rate_bps, size in zip(cell.stations, rates_bps, num_bytes, strict=True):
-        pacer = Pacer()
-        for start in range(0, size, SEGMENT_BYTES):
-            segment = min(SEGMENT_BYTES, size - start)
-            leaving.append((pacer.send_at(segment, rate_bps, 0.0), station.name, segment))
-    leaving.sort()
-    arrived: dict[str, float] = {}
-    now = 0.0
-    while leaving or medium.next_event_s() < math.inf:
-        next_s = medium.next_event_s()
-        if leaving and leaving[0][0] <= next_s:
-            now, name, segment = leaving.pop(0)
-            medium.offer(name, UP, segment, None, now)
-        else:
-            now = next_s
-        for departure in medium.advance(now):
-            arrived[departure.station] = departure.arrives_s
-    return arrived
-
-
-@pytest.mark.parametrize("access", [Turns(), Contention()])
-def test_senders_that_keep_to_shares_arrive_as_closed_forms_say(access: Turns | Contention) -> None:
-    """On a medium that enforces nothing; batches of twenty frames, one of which may go ahead."""
-    cell = replace(narrow_cell(50e3, 0.002), access=access)
-    num_bytes = [20 * SEGMENT_BYTES] * 3
-    rates = [station.rate_bps for station in cell.stations]
-    alone_s = airtime_s([8 * size for size in num_bytes], [20] * 3, rates, cell.frame_s)
-    # (i): all together.
-    shares = batch_shares(alone_s)
-    paced = [8 * n * phi / s for n, phi, s in zip(num_bytes, shares, alone_s, strict=True)]
-    arrived = paced_s(cell, paced, num_bytes)
-    for at in arrived.values():
-        assert at == pytest.approx(batch_time_s(alone_s), rel=0.05)
-    # (ii): each when its own share brings it.
-    weights = [1.0, 2.0, 3.0]
-    shares = weighted_shares(alone_s, weights)
-    paced = [8 * n * phi / s for n, phi, s in zip(num_bytes, shares, alone_s, strict=True)]
-    arrived = paced_s(cell, paced, num_bytes)
-    for station, phi, s in zip(cell.stations, shares, alone_s, strict=True):
-        assert arrived[station.name] == pytest.approx(s / phi, rel=0.05)
-
-
-def test_contention_is_predicted_on_average() -> None:
-    runs = [batch_s(replace(CELL, access=Contention(), seed=seed)) for seed in range(300)]
-    predicted_s = prediction.contention_s(LOAD, CELL.window)
-    assert statistics.mean(runs) == pytest.approx(predicted_s, rel=0.03)
-    # What collisions add is no small part of it, or there would be nothing to see.
-    assert predicted_s > 1.05 * prediction.shares_s(LOAD)
-
-
-def test_grants_leave_few_collisions() -> None:
-    turns_s = float(prediction.turns_s(LOAD).max())
-    granted_s = prediction.granted_contention_s(LOAD, CELL.window)
-    assert turns_s < granted_s < prediction.contention_s(LOAD, CELL.window)
-    assert prediction.granted_contention_s(LOAD, 1 << 14) == pytest.approx(turns_s, rel=0.02)
-
-
-def test_a_wide_window_has_no_collisions_to_predict() -> None:
-    all_air_s = float((LOAD.data_s + LOAD.num_segments * LOAD.ack_s).sum())
-    assert LOAD.data_s.sum() < prediction.contention_s(LOAD, 1 << 14) < all_air_s
+    assert batch_s(equal) == pytest.approx(equal_share_time_s(LOAD.until_arrived_s))
 
 
 def test_turns_are_in_order_of_air() -> None:
-    assert prediction.order(LOAD) == (2, 1, 0)
-    arrivals_s = prediction.turns_s(LOAD)
+    assert order(LOAD) == (2, 1, 0)
+    arrivals_s = turns_s(LOAD)
     assert arrivals_s[2] < arrivals_s[1] < arrivals_s[0]
     # The slowest's own batch comes last, after all that the others and the grants took.
     others_s = (LOAD.data_s + 7 * LOAD.ack_s + LOAD.grant_s)[1:].sum()
     own_s = (LOAD.grant_s + 5 * LOAD.ack_s + LOAD.data_s)[0]
     assert arrivals_s[0] == pytest.approx(others_s + own_s)
-
-
-@pytest.mark.parametrize("batch_bytes", [0, SEGMENT_BYTES + 1, 11 * SEGMENT_BYTES])
-def test_batches_whose_frames_cannot_be_counted_are_refused(batch_bytes: int) -> None:
-    with pytest.raises(ValueError, match="1 to 10 segments"):
-        prediction.load(CELL, batch_bytes)
 
 
 @pytest.mark.parametrize(
@@ -154,8 +83,7 @@ async def test_the_frames_of_each_scheme_are_those_predicted(means: str) -> None
             assert up.num_frames == 2 * (6 + bool(scheme.grants))
             assert up.num_bytes == 2 * (BATCH_BYTES + (6 + bool(scheme.grants)) * HEADER_BYTES)
             assert down.num_frames == 2 * (6 + bool(scheme.grants))
-            if scheme.cell.access != Contention():
-                assert (up.num_collided, down.num_collided) == (0, 0)
+            assert (up.num_collided, down.num_collided) == (0, 0)
 
 
 def _names(cell: Cell) -> list[str]:

@@ -23,16 +23,16 @@ from bench.emulate.medium import Medium
 from bench.emulate.path import Path
 from tests.bench.air_cells import FRAME_S, Load, cell_of, loads, run_out, send_all
 
-accesses = st.sampled_from([Contention(), Turns(), "reserved", "shared"])
+accesses = st.sampled_from([Contention(), Turns(), None])
 
 
 @given(loads, accesses, st.integers(0, 1000), st.floats(0.0, 0.6), st.data())
 def test_order_and_counts_whatever_is_lost(
-    load: Load, how: Access | str, seed: int, loss: float, data: st.DataObject
+    load: Load, how: Access | None, seed: int, loss: float, data: st.DataObject
 ) -> None:
     rates, messages = load
-    shares = Shares((1 / len(rates),) * len(rates), reserved=how == "reserved")
-    cell = cell_of(rates, shares if isinstance(how, str) else how, seed=seed, max_tries=3)
+    access = how or Shares((1 / len(rates),) * len(rates))
+    cell = cell_of(rates, access, seed=seed, max_tries=3)
     stations = tuple(
         replace(s, loss=loss, delay_s=data.draw(st.floats(0, 1))) for s in cell.stations
     )

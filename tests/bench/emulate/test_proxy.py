@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-from collections.abc import AsyncIterator
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 
 from bench.emulate.cell import DOWN, UP, Access, Cell, Contention, Counters, Shares, Station, Turns
 from bench.emulate.path import Path
-from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, ProxyCell, _Segment, proxy_cell
+from bench.emulate.proxies import Proxies
+from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, proxy_cell
+from bench.emulate.toxics import toxic_cell
 
 Received = asyncio.Queue[bytes]
 
@@ -28,7 +32,7 @@ async def hub_of(answer: bytes) -> AsyncIterator[tuple[int, Received]]:
     received: Received = asyncio.Queue()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer):
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
             received.put_nowait(await reader.read())
             writer.write(answer)
 
@@ -37,7 +41,7 @@ async def hub_of(answer: bytes) -> AsyncIterator[tuple[int, Received]]:
         yield server.sockets[0].getsockname()[1], received
 
 
-async def say(live: ProxyCell, station: str, port: int, message: bytes) -> bytes:
+async def say(live: Proxies, station: str, port: int, message: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(*await live.dial(station, port))
     with contextlib.closing(writer):
         writer.write(message)
@@ -85,10 +89,17 @@ async def test_a_full_queue_holds_the_sender_back_and_drops_nothing() -> None:
         assert live.counters()["a", UP].num_dropped == 0
 
 
-async def test_a_hub_that_is_not_there_ends_the_connection() -> None:
+Opens = Callable[[], AbstractAsyncContextManager[Proxies]]
+both = pytest.mark.parametrize(
+    "opens", [lambda: proxy_cell(cell_of(Turns())), toxic_cell], ids=["medium", "toxics"]
+)
+
+
+@both
+async def test_a_hub_that_is_not_there_ends_the_connection(opens: Opens) -> None:
     async with hub_of(b"") as (port, _):
         pass
-    async with proxy_cell(cell_of(Turns())) as live:
+    async with opens() as live:
         with contextlib.suppress(ConnectionError):
             assert await say(live, "a", port, b"anybody?") == b""
 
@@ -103,23 +114,24 @@ async def test_a_connection_in_use_ends_with_the_cell() -> None:
             assert await reader.read() == b""
 
 
-async def test_an_end_for_who_has_reset_hurts_nobody_else() -> None:
-    class Reset:
-        def is_closing(self) -> bool:
-            return False
-
-        def write_eof(self) -> None:
-            raise OSError(errno.ENOTCONN, "not connected")
-
-    async with hub_of(b"ok") as (port, _), proxy_cell(cell_of(Turns())) as live:
-        end = _Segment(b"", Reset())  # type: ignore[arg-type]
-        await live._send("a", UP, end)
-        await end.has_arrived.wait()
+async def test_an_end_for_who_has_reset_hurts_nobody_else(eventually) -> None:
+    async with hub_of(b"ok") as (port, received), proxy_cell(cell_of(Turns())) as live:
+        _, writer = await asyncio.open_connection(*await live.dial("a", port))
+        writer.write(b"gone")
+        writer.write_eof()
+        # Closing sends a reset, while the answer and its end are under way.
+        link = writer.get_extra_info("socket")
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        await eventually(lambda: not received.empty())
+        assert received.get_nowait() == b"gone"
         assert await say(live, "b", port, b"all the same") == b"ok"
+        await eventually(lambda: live.num_connections == 0)
 
 
-async def test_a_port_of_the_hub_has_one_address_a_station() -> None:
-    async with proxy_cell(cell_of(Turns())) as live:
+@both
+async def test_a_port_of_the_hub_has_one_address_a_station(opens: Opens) -> None:
+    async with opens() as live:
         first, again = await live.dial("a", 7400), await live.dial("a", 7400)
         assert first == again
         assert len({first, await live.dial("b", 7400), await live.dial("a", 7401)}) == 3

@@ -4,38 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from random import Random
 
 import pytest
 
-from bench.emulate.toxics import HEALTHY, TOXICS, Toxic, ToxicCell, ToxicState, toxic_cell
+from bench.emulate.toxics import HEALTHY, TOXICS, Toxic, ToxicState, toxic_cell
+from tests.bench.emulate.test_proxy import hub_of, say
 
 MESSAGE = bytes(range(256)) * 8
-
-
-@contextlib.asynccontextmanager
-async def hub() -> AsyncIterator[tuple[int, list[bytes]]]:
-    """Says back what it is told, and keeps each piece as it came."""
-    pieces: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
-            while data := await reader.read(1 << 16):
-                pieces.append(data)
-                writer.write(data)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1], pieces
-
-
-async def say(cell: ToxicCell, port: int, message: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection(*await cell.dial("far", port))
-    with contextlib.closing(writer):
-        writer.write(message)
-        writer.write_eof()
-        return await reader.read()
 
 
 QUICK = [
@@ -49,52 +25,42 @@ QUICK = [
 
 @pytest.mark.parametrize("toxic", QUICK, ids=lambda toxic: toxic.name)
 async def test_all_bytes_come_through_in_order(toxic: Toxic) -> None:
-    async with hub() as (port, pieces), toxic_cell(toxic) as cell:
-        assert await say(cell, port, MESSAGE) == MESSAGE
-    assert b"".join(pieces) == MESSAGE
+    async with hub_of(MESSAGE[::-1]) as (port, received), toxic_cell(toxic) as cell:
+        assert await say(cell, "far", port, MESSAGE) == MESSAGE[::-1]
+        assert received.get_nowait() == MESSAGE
     assert cell.num_connections == 0
 
 
 async def test_a_reset_comes_in_the_middle_and_is_an_error_to_both() -> None:
-    async with hub() as (port, pieces), toxic_cell(Toxic(name="r", reset_bytes=100.0)) as cell:
+    toxic = Toxic(name="r", reset_bytes=100.0)
+    async with hub_of(MESSAGE) as (port, received), toxic_cell(toxic) as cell:
         for _ in range(20):
             with contextlib.suppress(ConnectionError):
-                assert len(await say(cell, port, MESSAGE)) < len(MESSAGE)
+                assert len(await say(cell, "far", port, MESSAGE)) < len(MESSAGE)
         assert cell.num_resets >= 20
-    assert len(b"".join(pieces)) < 20 * len(MESSAGE)
+        assert received.empty()
 
 
 async def test_a_toxic_holds_for_new_connections_and_old_ones_can_be_ended(eventually) -> None:
-    async with hub() as (port, _), toxic_cell() as cell:
+    async with hub_of(b"ok") as (port, received), toxic_cell() as cell:
         reader, writer = await asyncio.open_connection(*await cell.dial("far", port))
         with contextlib.closing(writer):
             writer.write(b"one")
-            assert await reader.read(10) == b"one"
+            await eventually(lambda: cell.num_connections == 1)
             cell.toxic = Toxic(name="r", reset_bytes=1e-9)
-            writer.write(b"two")
-            assert await reader.read(10) == b"two"
-            await cell.end_connections()
             with contextlib.suppress(ConnectionError):
-                assert await reader.read() == b""
-        with contextlib.suppress(ConnectionError):
-            assert len(await say(cell, port, MESSAGE)) < len(MESSAGE)
+                assert await say(cell, "far", port, MESSAGE) == b""
+            writer.write(b"two")
+            writer.write_eof()
+            assert await reader.read() == b"ok"
+            assert received.get_nowait() == b"onetwo"
+        cell.toxic = HEALTHY
+        reader, writer = await asyncio.open_connection(*await cell.dial("far", port))
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            await eventually(lambda: cell.num_connections == 1)
+            await cell.end_connections()
+            assert await reader.read() == b""
         await eventually(lambda: cell.num_connections == 0)
-
-
-async def test_a_hub_that_is_not_there_ends_the_connection() -> None:
-    async with hub() as (port, _):
-        pass
-    async with toxic_cell() as cell:
-        with contextlib.suppress(ConnectionError):
-            assert await say(cell, port, b"anybody?") == b""
-
-
-async def test_a_port_of_the_hub_has_one_address_a_station() -> None:
-    async with toxic_cell() as cell:
-        first, again = await cell.dial("a", 7400), await cell.dial("a", 7400)
-        assert first == again
-        assert len({first, await cell.dial("b", 7400), await cell.dial("a", 7401)}) == 3
-        assert cell.command("a", ["echo"]) == ["echo"]
 
 
 def test_a_cap_lets_pass_its_rate() -> None:
@@ -125,9 +91,3 @@ def test_a_reset_comes_after_as_many_bytes_as_asked_on_average() -> None:
 def test_the_table_has_what_the_guide_says() -> None:
     assert set(TOXICS) == {"stall", "slow-close", "reset", "drip", "cap"}
     assert TOXICS["drip"].piece_bytes == 1
-
-
-@pytest.mark.parametrize("fields", [{"rate": -1.0}, {"stalls_s": 5.0, "every_s": 5.0}])
-def test_what_cannot_be_is_said(fields: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="toxic t: "):
-        Toxic(name="t", **fields)  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import shutil
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from bench.emulate.cell import DOWN, UP, Cell, Station, Turns
-from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.emulate.tun import HUB, TunCell, tun_cell
 from bench.netns import NamespacesError, ip
 from tests.cli.commands import wait_until
@@ -114,66 +112,10 @@ def test_nothing_is_left_when_a_user_fails() -> None:
 
 def test_a_relay_that_ended_is_said() -> None:
     with tun_cell(CELL) as live:
-        live._relay.kill()
+        live.relay.kill()
         with pytest.raises(NamespacesError, match="relay has ended, status -9"):
             live.counters()
     assert not set(live.places.values()) & there()
-
-
-ECHO = """
-import socket, sys
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
-    link.bind((sys.argv[1], 7401))
-    print("up", flush=True)
-    while True:
-        data, sender = link.recvfrom(100)
-        link.sendto(data, sender)
-"""
-ASK = """
-import socket, sys
-with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
-    link.connect((sys.argv[1], 7401))
-    link.settimeout(0.02)
-    for line in sys.stdin:
-        link.send(line.encode())
-        try:
-            # Answers may come late: each names what it is of.
-            while link.recv(100).decode() != line:
-                pass
-            print(True, flush=True)
-        except TimeoutError:
-            print(False, flush=True)
-"""
-
-
-def test_a_cut_link_carries_no_packet_and_a_mended_one_does() -> None:
-    cell = cell_of({"far": GOOD}, seed=1)
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with tun_cell(cell) as live, contextlib.ExitStack() as stack:
-
-        def start(place: str, program: str) -> subprocess.Popen[str]:
-            argv = live.command(place, [sys.executable, "-c", program, live.hub_host])
-            process = stack.enter_context(subprocess.Popen(argv, **pipes))
-            stack.callback(process.kill)
-            return process
-
-        echo, ask = start(HUB, ECHO), start("far", ASK)
-        assert echo.stdout.readline() == "up\n"
-
-        def comes_back(number: int) -> bool:
-            print(number, file=ask.stdin, flush=True)
-            return ask.stdout.readline() == "True\n"
-
-        # The first packets may wait for a program that is just starting.
-        assert any(comes_back(number) for number in range(100))
-        for number, directions in enumerate([(UP,), (DOWN,), BOTH], 100):
-            live.cut("far", directions)
-            live.counters()  # answered after the cut
-            before = live.counters()["far", directions[0]].num_vanished
-            assert not comes_back(number)
-            assert live.counters()["far", directions[0]].num_vanished > before
-            live.mend("far", directions)
-            assert any(comes_back(1000 * number + again) for again in range(100))
 
 
 USER = """

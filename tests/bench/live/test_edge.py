@@ -8,7 +8,7 @@ import pytest
 
 from bench.live.edge import run_setting
 from bench.live.edge_hub import Figures
-from bench.live.edge_report import HEAD, row, verdict
+from bench.live.edge_report import HEAD, row_of, verdict
 from bench.live.edge_setting import ALPHAS, Setting, first_length
 from bench.live.turns import to_best, together
 
@@ -55,13 +55,13 @@ def test_turns_are_compared_one_by_one() -> None:
     assert "1000 kbit/s, alpha 0.8: auto to plain 1.625 ± 0.025" in text
     assert not is_good
     (setting,) = found
-    assert "| auto | 73.0 ± 7.0 |" in row(setting, "auto", found[setting])
+    assert "| auto | 73.0 ± 7.0 |" in row_of(setting, "auto", found[setting])
 
 
 def test_a_row_has_all_columns_and_no_price_where_none_was_predicted() -> None:
     setting = Setting(rate_bps=1e6, alpha=0.8)
     plain = Figures(tokens_per_s=50.0, token_s=0.02, num_plain_steps=10)
-    shown = row(setting, "plain", {"plain": plain})
+    shown = row_of(setting, "plain", {"plain": plain})
     assert shown.count("|") == HEAD.splitlines()[0].count("|") == HEAD.splitlines()[1].count("|")
     assert "| plain | 50.0 | 20.0 | 1.00 | - |" in shown
 

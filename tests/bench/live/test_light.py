@@ -71,19 +71,14 @@ def test_texts_differ_by_choice_and_drafts_are_mostly_right() -> None:
 
 
 def test_a_lease_is_run_out_token_by_token() -> None:
-    target = opened()
+    target = opened(num_leased=1)
+    assert run_pass(target)[0].token_ids == law(0, 2, 1)
     assert not target.has_work
-    target.hear(LeaseRequest((LeaseEntry(7, 1, 2, 2),)))
-    for position in (2, 3):
+    target.hear(LeaseRequest((LeaseEntry(7, 1, 3, 2),)))
+    for position in (3, 4):
         reply, entry = run_pass(target)
         assert reply.token_ids == law(0, position, 1)
         assert entry.prefix_len == position
-    assert not target.has_work
-
-
-def test_a_stream_begins_with_what_it_was_leased_when_it_was_opened() -> None:
-    target = opened(num_leased=1)
-    assert run_pass(target)[0].token_ids == law(0, 2, 1)
     assert not target.has_work
 
 
@@ -116,12 +111,6 @@ def test_a_text_ends_with_its_last_token() -> None:
     target.hear(guesses(law(0, 2, 3)))
     _, entry = run_pass(target)
     assert (entry.num_tokens, entry.num_accepted_tokens, entry.finish_reason) == (2, 2, "length")
-    assert not target.has_work
-
-
-def test_a_stream_that_is_closed_is_forgotten() -> None:
-    target = opened(num_leased=9)
-    target.hear(CloseStreamNotice(7, 1))
     assert not target.has_work
 
 
@@ -172,11 +161,14 @@ def test_a_draft_node_goes_on_after_right_guesses_and_goes_back_after_wrong_ones
     assert all(notice.parts[0].chain not in chains for notice in (first, *rest))
 
 
-def test_a_draft_node_forgets_a_stream_that_is_closed() -> None:
-    draft = LightDraft()
+def test_a_stream_that_is_closed_is_forgotten() -> None:
+    target, draft = opened(num_leased=9), LightDraft()
     draft.hear(open_one())
-    draft.hear(CloseStreamNotice(7, 1))
-    assert not draft.has_work
+    assert target.has_work
+    assert draft.has_work
+    for node in (target, draft):
+        node.hear(CloseStreamNotice(7, 1))
+        assert not node.has_work
 
 
 def test_a_profile_says_what_passes_take_and_that_nothing_is_real() -> None:

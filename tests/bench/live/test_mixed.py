@@ -9,7 +9,8 @@ from bench.live.mixed import MESHES, run_mixed
 
 async def test_every_mesh_has_a_row_and_the_texts_of_plain_decoding() -> None:
     rows: list[str] = []
-    await run_mixed(2, 24, 1, rows.append)
+    found = await run_mixed(2, 24, 1, rows.append)
+    assert found.faults == []
     assert len(rows) == 1 + len(MESHES)
     for mesh, row in zip(MESHES, rows[1:], strict=True):
         assert row.startswith(f"| {mesh.name} |")

@@ -1,1 +1,0 @@
-"""Meshes of real processes: start, kill and stop them, and measure what they hold."""

@@ -1,0 +1,60 @@
+"""TCP proxies between the stations of a cell and its hub, all of which are this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from abc import ABC, abstractmethod
+
+from bench.harness.places import OneMachine
+
+LOOPBACK = OneMachine.hub_host
+
+
+class Proxies(OneMachine, ABC):
+    """A server for each station and port of the hub. `_connect` serves each of its connections."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._servers: dict[tuple[str, int], asyncio.Server] = {}
+        self._connections: set[asyncio.Task[None]] = set()
+
+    @property
+    def num_connections(self) -> int:
+        return len(self._connections)
+
+    async def dial(self, station: str, port: int) -> tuple[str, int]:
+        """Return host and port at which a station reaches a port of the hub through its proxy."""
+
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._connections.add(task)
+            # Only end_connections() cancels it; asyncio would log a cancelled handler as failed.
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._connect(station, port, reader, writer)
+            self._connections.discard(task)
+
+        if (station, port) not in self._servers:
+            server = await asyncio.start_server(connected, LOOPBACK, 0)
+            self._servers[station, port] = server
+        host, own_port = self._servers[station, port].sockets[0].getsockname()
+        return host, own_port
+
+    async def end_connections(self) -> None:
+        """End all present connections; new ones may be made."""
+        ended = list(self._connections)
+        for task in ended:
+            task.cancel()
+        await asyncio.gather(*ended, return_exceptions=True)
+
+    async def close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+        await self.end_connections()
+
+    @abstractmethod
+    async def _connect(
+        self, station: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Serve one connection until both directions have ended or either side has closed it."""

@@ -1,0 +1,1 @@
+"""What all suites share: starting processes, asking, judging texts, and reporting."""

@@ -1,0 +1,224 @@
+"""Requests of many kinds, each with its undisturbed text.
+
+The undisturbed text comes from one sequence alone in an engine, with one token per pass.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from bench.prompts import make_prompts
+from nodes.catalog import DEFAULT_TARGET
+from nodes.client.generation import GenerateOptions, Prompt
+from nodes.config.settings import EngineSettings
+from nodes.engine.protocol import Model, Span
+from nodes.engine.rules import NO_RULES, LogitBias, LogitRules
+from nodes.engine.sampler import Sampler
+from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.worker.engines import open_engine, tokenizer_of
+
+# The same model as `--model toy:1`; see nodes.service.roles.
+_TOY = ToyConfig()
+_REFERENCE_CELLS = 1 << 14
+# The first prompts of each hundred are long, and a run would spend all its time reading them.
+_NUM_LONG = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The undisturbed result of one choice of a request."""
+
+    token_ids: tuple[int, ...]
+    text: bytes
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A request and the undisturbed result of each of its choices."""
+
+    prompt: Prompt
+    options: GenerateOptions
+    expected: tuple[Expected, ...]
+
+
+def undisturbed(
+    model: Model,
+    piece: Callable[[int], bytes],
+    prompt: Sequence[int],
+    sampling: Sampling,
+    *,
+    max_tokens: int,
+    stops: Sequence[str] = (),
+) -> Expected:
+    """Decode one stream plainly on an engine that holds nothing else, and empty the engine again.
+
+    piece: returns the text of a token id.
+    """
+    info = model.info
+    for start in range(0, len(prompt) - 1, info.max_batch_tokens):
+        model.forward([Span(0, start, list(prompt[:-1][start : start + info.max_batch_tokens]))])
+    sampler = Sampler(
+        sampling, num_vocab=info.num_vocab, token_ids=prompt, num_prompt_tokens=len(prompt)
+    )
+    made, text, reason = list(prompt), b"", "length"
+    while reason == "length" and len(made) - len(prompt) < max_tokens:
+        row = model.forward([Span(0, len(made) - 1, [made[-1]], 1)])[0]
+        token_id = sampler.sample(row, len(made))
+        if token_id in info.eog_token_ids:
+            reason = "stop"
+            break
+        sampler.push(token_id)
+        made.append(token_id)
+        text += piece(token_id)
+        if (length := stopped_at(text, stops)) is not None:
+            text, reason = text[:length], "stop"
+    model.truncate(0, 0)
+    return Expected(tuple(made[len(prompt) :]), text, reason)
+
+
+def stopped_at(text: bytes, stops: Sequence[str]) -> int | None:
+    """Return the length of a text that ends before a stop string; None if it contains none.
+
+    The result is as if the text came byte by byte: the first complete stop string counts, and of
+    several that are complete at the same byte the longest.
+    """
+    encoded = [stop.encode() for stop in stops]
+    ends = [text.find(stop) + len(stop) for stop in encoded if stop in text]
+    if not ends:
+        return None
+    whole = text[: min(ends)]
+    return min(len(whole) - len(stop) for stop in encoded if whole.endswith(stop))
+
+
+def toy_cases(random: Random, count: int, mean_tokens: float = 80.0) -> list[Case]:
+    """Draw requests of all kinds: greedy and sampled, with rules, stop strings, several choices."""
+    model = _toy()
+    return [_toy_case(random, model, mean_tokens) for _ in range(count)]
+
+
+def _toy() -> ToyModel:
+    return ToyModel(ToyConfig(num_cells=_REFERENCE_CELLS, max_sequences=1))
+
+
+def _toy_case(random: Random, model: ToyModel, mean_tokens: float) -> Case:
+    tokenizer = ToyTokenizer(_TOY.num_vocab)
+    num_prompt = 1 + min(600, int(random.expovariate(1 / 40)))
+    prompt: Prompt
+    if random.random() < 0.5:
+        prompt = tuple(random.randrange(1, _TOY.num_vocab) for _ in range(num_prompt))
+        ids = list(prompt)
+    else:
+        prompt = "".join(random.choices(string.ascii_letters + " ", k=num_prompt))
+        ids = tokenizer.encode(prompt)
+    return _case(model, tokenizer.piece, prompt, ids, _options(random, mean_tokens))
+
+
+def _case(
+    model: Model,
+    piece: Callable[[int], bytes],
+    prompt: Prompt,
+    ids: Sequence[int],
+    options: GenerateOptions,
+) -> Case:
+    expected = tuple(
+        undisturbed(
+            model,
+            piece,
+            ids,
+            sampling_of(options, choice),
+            max_tokens=options.max_tokens,
+            stops=options.stops,
+        )
+        for choice in range(options.num_choices)
+    )
+    return Case(prompt, options, expected)
+
+
+def plain_toy_cases(random: Random, count: int) -> list[Case]:
+    """Draw requests of a toy model that any API can express: token ids, one choice, no rules."""
+    prompts = [[random.randrange(1, _TOY.num_vocab) for _ in range(20)] for _ in range(count)]
+    piece = ToyTokenizer(_TOY.num_vocab).piece
+    return _plain_cases(random, _toy(), piece, prompts, range(24, 400))
+
+
+def real_cases(random: Random, count: int) -> list[Case]:
+    """Draw such requests of the default target, which is opened as a target node opens it.
+
+    The engine runs in this process and is closed again.
+    """
+    texts = make_prompts(_NUM_LONG + count, seed=random.randrange(1 << 30))[_NUM_LONG:]
+    opened = open_engine(EngineSettings(model=DEFAULT_TARGET))
+    tokenizer = tokenizer_of(opened)
+    try:
+        prompts = [tokenizer.encode(text) for text in texts]
+        return _plain_cases(random, opened.model, tokenizer.piece, prompts, range(24, 96))
+    finally:
+        opened.model.close()
+
+
+def _plain_cases(
+    random: Random,
+    model: Model,
+    piece: Callable[[int], bytes],
+    prompts: Sequence[Sequence[int]],
+    lengths: range,
+) -> list[Case]:
+    cases = []
+    for ids in prompts:
+        is_sampled = random.random() < 0.5
+        options = GenerateOptions(
+            max_tokens=random.choice(lengths),
+            temperature=0.8 if is_sampled else 0.0,
+            top_k=40 if is_sampled else 0,
+            top_p=0.95 if is_sampled else 1.0,
+            seed=random.randrange(1 << 40),
+        )
+        cases.append(_case(model, piece, tuple(ids), ids, options))
+    return cases
+
+
+def _options(random: Random, mean_tokens: float) -> GenerateOptions:
+    is_sampled = random.random() < 0.6
+    return GenerateOptions(
+        max_tokens=1 + min(int(6 * mean_tokens), int(random.expovariate(1 / mean_tokens))),
+        temperature=random.choice((0.5, 0.8, 1.0, 1.3)) if is_sampled else 0.0,
+        top_k=random.choice((0, 0, 20)),
+        top_p=random.choice((1.0, 1.0, 0.9)),
+        min_p=random.choice((0.0, 0.0, 0.02)),
+        seed=random.randrange(1 << 40),
+        # None leaves gamma to the plan; the rest are values that a user may set.
+        gamma=random.choice((None, None, None, 0, 3, 8)),
+        priority=random.choice((5, 5, 5, 1, 10)),
+        num_choices=random.choice((1, 1, 1, 1, 2, 3)),
+        stops=random.choice(((), (), (f" {random.randrange(90)}", "7 7"), ("5 1", "3", "9 9 9"))),
+        chat=random.random() < 0.5,
+        rules=_rules(random),
+    )
+
+
+def _rules(random: Random) -> LogitRules:
+    if random.random() < 0.6:
+        return NO_RULES
+    biases = tuple(
+        LogitBias(random.randrange(1, _TOY.num_vocab), random.uniform(-4.0, 4.0))
+        for _ in range(random.randrange(3))
+    )
+    return LogitRules(biases, random.choice((0.0, 0.5, 1.5)), random.choice((0.0, 0.3)))
+
+
+def sampling_of(options: GenerateOptions, choice: int) -> Sampling:
+    """Return the sampling parameters that fix the tokens of a choice (law 1)."""
+    return Sampling(
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        min_p=options.min_p,
+        seed=options.seed or 0,
+        choice=choice,
+        rules=options.rules,
+    )

@@ -1,0 +1,398 @@
+"""A whole mesh of real processes that can be started, killed and stopped by name."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal, TypeVar
+
+from bench.harness.http import until_ready
+from bench.harness.members import MemberLog
+from bench.harness.places import HUB, OneMachine, Places
+from bench.harness.processes import ROOT, Nursery, Process, ended, nursery
+from mesh.authorized import Entry
+from mesh.keys import KnownCoordinator
+from mesh.zmq_transport import ZmqContext
+from nodes.client.client import Client, RequestFailedError
+from nodes.keys.keyring import Keyring
+from nodes.messages.access import CLIENT_ROLES
+
+T = TypeVar("T")
+
+COORDINATOR: Final = "coordinator"
+CLIENT: Final = "client"
+UP_LIMIT_S: Final = 60.0
+_STOP_LIMIT_S: Final = 120.0
+_POLL_S: Final = 0.02
+_LOOK_EVERY_S: Final = 0.002
+_LAST_LINES: Final = 3
+# These ports lie below the range from which the kernel takes the local ports of connections. A
+# connection to a port of that range on which no process listens may get this very port as its
+# local one. It is then connected to itself, and no process can bind the port.
+_PORTS: Final = range(20_000, 32_000)
+
+
+class FleetError(RuntimeError):
+    """A process ended by itself, or an expected event did not happen; the text names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """Which processes a fleet has, and how they are started.
+
+    environ: settings for all of them. fresh: run each in an interpreter of its own, to measure
+    memory and for engines that do not survive a fork. over: TCP with or without keys, or a socket
+    of this machine. Nodes wait an hour for a coordinator.
+    """
+
+    num_targets: int = 2
+    num_drafts: int = 2
+    num_gateways: int = 0
+    target_model: str = "toy:1"
+    draft_model: str = "toy:0.8"
+    cells: int = 8192
+    max_streams: int = 16
+    environ: Mapping[str, str] = field(default_factory=dict)
+    fresh: bool = False
+    over: Literal["tcp-keys", "tcp", "ipc"] = "tcp-keys"
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """The role of each member by name, without the coordinator."""
+        counts = {
+            "target": self.num_targets,
+            "draft": self.num_drafts,
+            "gateway": self.num_gateways,
+        }
+        return {f"{role}-{k}": role for role, count in counts.items() for k in range(count)}
+
+
+class Fleet:
+    """The processes of one mesh by name: coordinator, target-0, draft-0, gateway-0 and so on.
+
+    accidents: processes that ended unexpectedly, each with its last log lines. log_of_members: what
+    the coordinator says of targets and draft nodes.
+    """
+
+    def __init__(
+        self, nest: Nursery, folder: Path, setup: Setup, places: Places | None = None
+    ) -> None:
+        self.folder = folder
+        self.setup = setup
+        self.roles = {COORDINATOR: COORDINATOR, **setup.roles}
+        self.accidents: list[str] = []
+        self._nest = nest
+        self._places = places or OneMachine()
+        self._port = free_port()
+        self._gateways = {name: free_port() for name, r in setup.roles.items() if r == "gateway"}
+        self._processes: dict[str, Process] = {}
+        self._awaited: set[Process] = set()
+        nest.on_end = self._ended
+        self.endpoint = f"tcp://{self._places.hub_host}:{self._port}"
+        if setup.over == "ipc":
+            self.endpoint = f"ipc://{folder}/mesh.sock"
+        ahead_s = time.time() - asyncio.get_running_loop().time()
+        self.log_of_members = MemberLog(self.log(COORDINATOR), ahead_s)
+        if self.has_keys:
+            make_keys(folder, self.endpoint, setup.roles)
+
+    @property
+    def has_keys(self) -> bool:
+        return self.setup.over == "tcp-keys"
+
+    def keys(self, name: str) -> Path:
+        """Return the directory of a member's keys; all clients share that of `client`."""
+        return self.folder / name
+
+    def log(self, name: str) -> Path:
+        """Return the file with the output of all processes of a name, in order of their starts."""
+        return self.folder / f"{name}.log"
+
+    def process(self, name: str) -> Process:
+        """Return the present process of a name, or the last one."""
+        return self._processes[name]
+
+    def port(self, gateway: str) -> int:
+        """Return the port of a gateway's API, which it keeps when it is restarted."""
+        return self._gateways[gateway]
+
+    def url(self, gateway: str) -> str:
+        return f"http://127.0.0.1:{self.port(gateway)}/v1"
+
+    def is_up(self, name: str) -> bool:
+        """Return whether the process exists; one that SIGSTOP has stopped counts."""
+        process = self._processes.get(name)
+        return process is not None and process.code is None
+
+    async def start(
+        self,
+        name: str,
+        *arguments: str,
+        place: str = HUB,
+        prefix: Sequence[str] = (),
+        max_files: int = 0,
+        environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> Process:
+        """Start a process (again), with arguments and environment added to those of the setup.
+
+        place: of the fleet's places. prefix: command that runs the process. max_files: limit of
+        its open files.
+        """
+        argv = [*await self._argv(name, place), *arguments]
+        return await self._start(name, argv, place, prefix, max_files, environ)
+
+    async def start_command(self, name: str, *argv: str, environ: Mapping[str, str]) -> Process:
+        """Run a client command such as `generate` with the keys and endpoint of this mesh."""
+        link = ("--keys", str(self.keys(CLIENT)), "--connect", self.endpoint)
+        return await self._start(name, [*argv, *link], HUB, (), 0, environ)
+
+    async def start_module(self, name: str, place: str, module: str, *arguments: str) -> Process:
+        """Run a module of the bench as a client, with endpoint and keys as first arguments."""
+        link = await self._endpoint(CLIENT, place), str(self.keys(CLIENT))
+        argv = [sys.executable, "-m", module, *link, *arguments]
+        return await self._start(name, argv, place, (), 0, {}, is_module=True)
+
+    async def _start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        place: str,
+        prefix: Sequence[str],
+        max_files: int,
+        environ: Mapping[str, str],
+        *,
+        is_module: bool = False,
+    ) -> Process:
+        assert not self.is_up(name), f"{name} runs already"
+        whole = argv if is_module else [sys.executable, "-m", "nodes.cli", *argv]
+        command = self._places.command(place, [*prefix, *whole])
+        executes = self.setup.fresh or is_module or len(command) > len(whole)
+        process = await self._nest.start(
+            command if executes else argv,
+            {
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "AIRDRAFT_JOIN_TIMEOUT_S": "3600",
+                # The keys of whoever runs this must not matter.
+                "AIRDRAFT_KEYS": str(self.folder / "none"),
+                **self.setup.environ,
+                **environ,
+            },
+            self.log(name),
+            executes=executes,
+            max_files=max_files,
+        )
+        self._processes[name] = process
+        return process
+
+    async def _argv(self, name: str, place: str) -> list[str]:
+        role, setup = self.roles[name], self.setup
+        argv = [role, "-v", *(["--keys", str(self.keys(name))] if self.has_keys else [])]
+        if role == COORDINATOR:
+            return [*argv, "--listen", self.endpoint]
+        argv += ["--connect", await self._endpoint(name, place)]
+        if role == "gateway":
+            return [*argv, "--listen", f"127.0.0.1:{self.port(name)}"]
+        model = setup.target_model if role == "target" else setup.draft_model
+        sizes = ("--cells", str(setup.cells), "--max-streams", str(setup.max_streams))
+        return [*argv, "--name", name, "--model", model, *sizes]
+
+    async def _endpoint(self, name: str, place: str) -> str:
+        """Return the coordinator's endpoint as seen from a place, where the member may go there."""
+        if place == HUB:
+            return self.endpoint
+        host, port = await self._places.dial(place, self._port)
+        endpoint = f"tcp://{host}:{port}"
+        server = Keyring(self.keys(COORDINATOR)).coordinator_pair()
+        assert server is not None
+        Keyring(self.keys(name)).keep_coordinator(KnownCoordinator(endpoint, server.public))
+        return endpoint
+
+    def node(self, name: str) -> str:
+        """Return a node's name in the mesh: with keys, the name of its key and a slash before."""
+        return f"{name}/{name}" if self.has_keys else name
+
+    async def kill(self, name: str) -> float:
+        """Send SIGKILL, which also ends a stopped process, wait for its end, and return the time.
+
+        The time is that of the signal, on the clock of the event loop.
+        """
+        at = self.now()
+        await self.process(name).kill()
+        return at
+
+    async def terminate(self, name: str) -> int:
+        """Send SIGTERM, as a supervisor does; return the exit code. Raises FleetError if late."""
+        self.expect_end(name)
+        process = self.process(name)
+        process.signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(_STOP_LIMIT_S):
+                await process.ended.wait()
+        except TimeoutError:
+            await process.kill()
+            raise FleetError(f"{name} did not end within {_STOP_LIMIT_S:g} s") from None
+        assert process.code is not None
+        return process.code
+
+    def stop(self, name: str) -> None:
+        """Send SIGSTOP."""
+        self.process(name).signal(signal.SIGSTOP)
+
+    def go_on(self, name: str) -> None:
+        """Send SIGCONT."""
+        self.process(name).signal(signal.SIGCONT)
+
+    def expect_end(self, name: str) -> None:
+        """Allow the present process of a name to end by itself, for instance at a fail point."""
+        self._awaited.add(self.process(name))
+
+    def _ended(self, process: Process) -> None:
+        was_killed = process.was_killed and process.code == -signal.SIGKILL
+        if was_killed or process in self._awaited:
+            self._awaited.discard(process)
+            return
+        name = next((n for n, known in self._processes.items() if known is process), "a process")
+        code = process.code or 0
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        self.accidents.append(f"{name} ended by itself ({how}): {self.last_words(name)}")
+
+    def last_words(self, name: str) -> str:
+        """Return the last lines of a name's log."""
+        path = self.log(name)
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return " / ".join(lines[-_LAST_LINES:])
+
+    def now(self) -> float:
+        """Return the time on the machine's monotonic clock."""
+        return asyncio.get_running_loop().time()
+
+    @contextlib.asynccontextmanager
+    async def clients(self, count: int, role: str = CLIENT) -> AsyncIterator[list[Client]]:
+        """Open clients in this process, which rejoin when the coordinator is back."""
+        keys = Keyring(self.keys(CLIENT)).client_keys(self.endpoint) if self.has_keys else None
+        with ZmqContext() as context:
+            made = [
+                Client(
+                    context.connect(self.endpoint, keys),
+                    endpoint=self.endpoint,
+                    join_timeout_s=None,
+                    rejoins=True,
+                    role=role,
+                )
+                for _ in range(count)
+            ]
+            running = [asyncio.create_task(client.run()) for client in made]
+            try:
+                yield made
+            finally:
+                for client in made:
+                    client.close()
+                await ended(running)
+
+    async def wait_for(self, client: Client, *names: str, limit_s: float = UP_LIMIT_S) -> None:
+        """Wait until these nodes are members, all nodes if none is named. Raises TimeoutError."""
+        roles = self.setup.roles
+        wanted = {self.node(n) for n in names or roles if self.roles[n] != "gateway"}
+        async with asyncio.timeout(limit_s):
+            present: set[str] = set()
+            while not wanted <= present:
+                await asyncio.sleep(_POLL_S)
+                with contextlib.suppress(RequestFailedError):
+                    present = {n.node for n in (await client.nodes()).nodes}
+
+    async def is_ready(self, gateway: str, limit_s: float = UP_LIMIT_S) -> int:
+        """Wait until a gateway can serve and return its port. Raises FleetError."""
+        if not await until_ready(self.port(gateway), limit_s):
+            raise FleetError(f"{gateway} is not ready within {limit_s:g} s")
+        return self.port(gateway)
+
+    async def until(self, found: Callable[[], T | None], limit_s: float, what: str) -> T:
+        """Poll until `found` returns a value, and return it.
+
+        Raises FleetError with text `what` after the limit, or if a process has ended by itself.
+        """
+        give_up_at = self.now() + limit_s
+        while (value := found()) is None:
+            self.check()
+            if self.now() > give_up_at:
+                raise FleetError(f"{what} within {limit_s:g} s")
+            await asyncio.sleep(_LOOK_EVERY_S)
+        return value
+
+    def check(self) -> None:
+        """Raise FleetError if a process has ended by itself."""
+        if self.accidents:
+            raise FleetError(self.accidents[0])
+
+    async def has_changed(
+        self, name: str, since: float, *, has_left: bool, limit_s: float = UP_LIMIT_S
+    ) -> float:
+        """Wait until a node has left or joined at `since` or later, and return when.
+
+        Raises FleetError.
+        """
+        log = self.log_of_members
+        what = f"{name} has not {'left' if has_left else 'joined'}"
+        found = await self.until(lambda: log.first(name, since, has_left=has_left), limit_s, what)
+        return found.at
+
+    async def are_in(self, *names: str, limit_s: float = UP_LIMIT_S) -> None:
+        """Wait until these nodes are members by the coordinator's log. Raises FleetError."""
+        what = f"{', '.join(names)} have not all joined"
+        await self.until(lambda: all(map(self.log_of_members.is_in, names)) or None, limit_s, what)
+
+
+def make_keys(folder: Path, endpoint: str, roles: Mapping[str, str]) -> None:
+    """Create key directories below `folder` for the coordinator, each member and the client.
+
+    roles: the role of each member, by name. They are as `airdraft keys` and `join` write them.
+    """
+    server = Keyring(folder / COORDINATOR)
+    pair = server.make_coordinator_pair()
+    authorized = server.authorized()
+    members = {name: frozenset({role}) for name, role in roles.items()} | {CLIENT: CLIENT_ROLES}
+    for name, allowed in members.items():
+        ring = Keyring(folder / name)
+        authorized.add(Entry(ring.make_own().public, name, allowed))
+        ring.keep_coordinator(KnownCoordinator(endpoint, pair.public))
+
+
+def free_port() -> int:
+    """Return a free loopback port that stays free while the coordinator restarts."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+@contextlib.asynccontextmanager
+async def fleet(
+    setup: Setup | None = None, *, places: Places | None = None, starts: Sequence[str] | None = None
+) -> AsyncIterator[Fleet]:
+    """Open a fleet; at the end all its processes are ended and its folder is removed.
+
+    starts: names of the processes that are started at once; by default all.
+    """
+    with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder:
+        async with nursery() as nest:
+            made = Fleet(nest, Path(folder), setup or Setup(), places)
+            for name in made.roles if starts is None else starts:
+                await made.start(name)
+            yield made

@@ -1,0 +1,176 @@
+"""The history of each request, and the check for events that a client must never see."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bench.harness.cases import Case, Expected
+from nodes.client.client import Event
+from nodes.messages import FinishedNotice, StartedNotice, TokensNotice
+
+# A request may end this long after its deadline.
+GRACE_S = 1.0
+# Beginnings of the error texts by which nodes.client.client rejects inconsistent messages.
+_UNBELIEVED = ("the request cannot go on", "the answer is not whole")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One event. what: started, tokens or finished.
+
+    num_tokens, num_rounds, num_plain_steps: the counts in FinishedNotice.
+    """
+
+    at_s: float
+    what: str
+    choice: int = 0
+    position: int = 0
+    token_ids: tuple[int, ...] = ()
+    text: bytes = b""
+    num_tokens: int = 0
+    reason: str = ""
+    num_rounds: int = 0
+    num_plain_steps: int = 0
+
+
+@dataclass(slots=True)
+class Record:
+    """One request. end: finished, failed (see code and reason) or late; "" while it runs."""
+
+    number: int
+    case: Case
+    asked_at_s: float
+    deadline_s: float | None
+    events: list[Seen] = field(default_factory=list)
+    end: str = ""
+    code: str = ""
+    reason: str = ""
+    ended_at_s: float = 0.0
+
+    def see(self, event: Event, at_s: float) -> None:
+        """Append an event that the client received."""
+        match event:
+            case StartedNotice():
+                self.events.append(Seen(at_s, "started"))
+            case TokensNotice(choice=choice, position=position, token_ids=ids, text=text):
+                self.events.append(Seen(at_s, "tokens", choice, position, ids, text))
+            case FinishedNotice(choice=choice, num_tokens=count, figures=figures):
+                finished = Seen(
+                    at_s,
+                    "finished",
+                    choice,
+                    num_tokens=count,
+                    reason=event.finish_reason,
+                    num_rounds=figures.num_rounds,
+                    num_plain_steps=figures.num_plain_steps,
+                )
+                self.events.append(finished)
+
+    def stalls_s(self) -> Iterator[float]:
+        """Yield the longest time between two events of each choice."""
+        for choice in range(self.case.options.num_choices):
+            times = [e.at_s for e in self.events if e.what == "started" or e.choice == choice]
+            gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+            if gaps:
+                yield max(gaps)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault of one request. kind: lost, repeated, changed, fake finish, no end or late."""
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}"
+
+
+def faults_of(record: Record) -> list[Fault]:
+    """Return the faults of a request that has ended; a failure reported in time is no fault."""
+    found = _of_the_whole(record)
+    for choice, expected in enumerate(record.case.expected):
+        events = [e for e in record.events if e.what != "started" and e.choice == choice]
+        found += _of_choice(choice, events, expected, has_ended=record.end == "finished")
+    return found
+
+
+def _of_the_whole(record: Record) -> list[Fault]:
+    found = []
+    starts = [e for e in record.events if e.what == "started"]
+    if len(starts) > 1:
+        found.append(Fault("repeated", f"it started {len(starts)} times"))
+    if starts and record.events[0] is not starts[0]:
+        found.append(Fault("repeated", "an event came before its start"))
+    # A client that rejects messages as inconsistent has received wrong ones.
+    if record.end == "failed" and record.reason.startswith(_UNBELIEVED):
+        found.append(Fault("changed", record.reason))
+    if any(e.choice >= len(record.case.expected) for e in record.events):
+        found.append(Fault("changed", "a choice that was not requested"))
+    took_s = record.ended_at_s - record.asked_at_s
+    if record.deadline_s is None:
+        return found
+    if record.end in ("", "late"):
+        found.append(Fault("no end", f"no end within {record.deadline_s:g} s"))
+    elif took_s > record.deadline_s + GRACE_S:
+        found.append(Fault("late", f"ended after {took_s:.2f} s of {record.deadline_s:g} s"))
+    return found
+
+
+def _of_choice(
+    choice: int, events: list[Seen], expected: Expected, *, has_ended: bool
+) -> Iterator[Fault]:
+    length, text, is_whole = 0, b"", True
+    end: Seen | None = None
+    for event in events:
+        where = f"choice {choice} at {event.position}"
+        if end is not None:
+            yield Fault("repeated", f"choice {choice}: {event.what} after its end")
+            return
+        if event.what == "finished":
+            end = event
+            continue
+        if event.position != length:
+            is_whole = False
+            kind = "lost" if event.position > length else "repeated"
+            yield Fault(kind, f"{where}, where {length} was next")
+        wanted = expected.token_ids[event.position : event.position + len(event.token_ids)]
+        if event.token_ids != wanted:
+            yield Fault("changed", f"{where}: {event.token_ids} instead of {wanted}")
+        length = max(length, event.position + len(event.token_ids))
+        text += event.text
+    if is_whole and not expected.text.startswith(text):
+        yield Fault("changed", f"choice {choice}: the text differs from the undisturbed one")
+    if end is not None:
+        yield from _of_end(choice, length, text if is_whole else None, end, expected)
+    elif has_ended:
+        yield Fault("no end", f"choice {choice} has no end, but its request has")
+
+
+def _of_end(
+    choice: int, length: int, text: bytes | None, end: Seen, expected: Expected
+) -> Iterator[Fault]:
+    if length < len(expected.token_ids):
+        of = f"{length} of {len(expected.token_ids)} tokens"
+        yield Fault("fake finish", f"choice {choice}: {end.reason} after {of}")
+    elif text is not None and text != expected.text:
+        yield Fault("fake finish", f"choice {choice}: {len(text)} of {len(expected.text)} bytes")
+    if end.num_tokens != length:
+        yield Fault("lost", f"choice {choice}: {length} of {end.num_tokens} tokens were received")
+    if end.reason != expected.finish_reason:
+        what = f"{end.reason} instead of {expected.finish_reason}"
+        yield Fault("fake finish", f"choice {choice}: {what}")
+
+
+def write_history(path: Path, seed: int, record: Record, faults: list[Fault]) -> None:
+    """Write a request, its events and its faults as JSON, for finding the cause."""
+    found = {"seed": seed, "faults": [str(fault) for fault in faults], **asdict(record)}
+    path.write_text(json.dumps(found, indent=1, default=_readable))
+
+
+def _readable(value: object) -> str:
+    return value.decode("latin1") if isinstance(value, bytes) else str(value)

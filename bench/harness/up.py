@@ -1,0 +1,115 @@
+"""Single commands of airdraft as processes, and `airdraft up`: a whole mesh with its API."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from bench.harness.http import port_of
+from bench.harness.processes import ROOT
+from bench.load.processes import tree
+
+# Fields of a body that switch a model's default filters off, so that only the temperature counts.
+ALL_TOKENS: Final = {"top_k": 0, "top_p": 1, "min_p": 0}
+TOYS: Final = ("--model", "toy:1", "--draft", "toy:0.8")
+_STOP_LIMIT_S: Final = 30.0
+
+
+class NotStartedError(RuntimeError):
+    """A command has ended instead of starting; the text is its last error line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """A running mesh. endpoint: that of the coordinator. url: base of the API, which the same
+    process serves. keys: directory of keys. log: file with its standard error. faults: filled at
+    the end: an exit code that is not 0, and nodes that still run then."""
+
+    endpoint: str
+    url: str
+    keys: Path
+    log: Path
+    process: subprocess.Popen[str]
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return port_of(self.url)
+
+
+@contextlib.contextmanager
+def started(
+    command: str,
+    *arguments: str,
+    keys: Path,
+    log: Path | None = None,
+    prefix: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    module: Sequence[str] = ("nodes.cli",),
+) -> Iterator[subprocess.Popen[str]]:
+    """Run an airdraft command until the end of the block.
+
+    log: file for its standard error. prefix: command that runs it. module: the module to run, with
+    its arguments before the command.
+    """
+    with contextlib.ExitStack() as stack:
+        errors = stack.enter_context(log.open("w")) if log is not None else None
+        process = subprocess.Popen(
+            [*prefix, sys.executable, "-m", *module, command, *arguments],
+            env={
+                **os.environ,
+                "AIRDRAFT_KEYS": str(keys),
+                "PYTHONPATH": str(ROOT),
+                **(environ or {}),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        assert process.stdout is not None
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(_STOP_LIMIT_S)
+            process.stdout.close()
+
+
+@contextlib.contextmanager
+def up(
+    *arguments: str,
+    keys: Path | None = None,
+    log: Path | None = None,
+    prefix: Sequence[str] = (),
+    **environ: str,
+) -> Iterator[Up]:
+    """Run a mesh with its API, with the default pair unless arguments name other models.
+
+    keys: directory of keys, empty by default. Raises NotStartedError.
+    """
+    fixed = ("--listen", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0")
+    with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder:
+        log, keys = log or Path(folder) / "log", keys or Path(folder) / "keys"
+        with started(
+            "up", *arguments, *fixed, keys=keys, log=log, prefix=prefix, environ=environ
+        ) as process:
+            assert process.stdout is not None
+            endpoint, url = (process.stdout.readline() for _ in range(2))
+            if not url:
+                said = log.read_text(errors="replace").splitlines() or ["it said nothing"]
+                raise NotStartedError(f"airdraft up did not start: {said[-1]}")
+            mesh = Up(endpoint.split()[-1], url.split()[-1], keys, log, process)
+            yield mesh
+            nodes = tree(process.pid)[1:]
+        if process.returncode:
+            mesh.faults.append(f"airdraft up ended with exit code {process.returncode}")
+        if left := [pid for pid in nodes if Path(f"/proc/{pid}").exists()]:
+            mesh.faults.append(f"{len(left)} of its nodes still run after its end")

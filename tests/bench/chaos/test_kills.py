@@ -1,0 +1,133 @@
+"""Short forms of `python -m bench chaos kills`, `many`, `zombies`, `points`, and their options."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from bench.chaos import command
+from bench.chaos.command import SEEDS, chaos
+from bench.chaos.kills.backdrop import Run
+from bench.chaos.kills.points import POINTS, points_of, run_points
+from bench.chaos.kills.storm import draw, run_storm
+from bench.chaos.kills.zombies import HEARTBEATS, run_zombies
+from bench.harness.cases import toy_cases
+from bench.harness.fleet import COORDINATOR, Setup
+from mesh.failpoints import parse
+from mesh.messages import MAX_TAG, spec_of_tag
+from nodes.messages import CommitReply
+
+
+def test_one_seed_draws_the_same_blows() -> None:
+    def blows(seed: int) -> list[object]:
+        random = Random(seed)
+        return [draw(random, ("a", "b"), 0.5, 0.2) for _ in range(300)]
+
+    assert blows(1) == blows(1)
+    assert blows(1) != blows(2)
+    stops = [blow for blow in blows(1) if blow.stop_s]
+    assert 30 < len(stops) < 90
+    assert all(0.1 <= blow.stop_s <= 6.0 for blow in stops)
+    assert {blow.goes_on for blow in stops} == {True, False}
+
+
+@pytest.mark.timeout(1800)
+async def test_nothing_is_lost_under_kills_of_every_role(tmp_path: Path) -> None:
+    run = Run(seed=8, folder=tmp_path)
+    tally = await run_storm(run, toy_cases(Random(10), 64), num_kills=80, mean_gap_s=0.15)
+    assert tally.faults == [], str(tally)
+    assert tally.ends["finished"] > 20
+    killed = sum(n for what, n in tally.disturbances.items() if what.endswith("killed"))
+    assert killed >= 80
+
+
+async def test_many_short_requests_end_in_time(tmp_path: Path) -> None:
+    run = Run(seed=9, num_streams=16, num_requests=300, deadline_s=30.0, folder=tmp_path)
+    tally = await run_storm(run, toy_cases(Random(11), 64, mean_tokens=4.0), mean_gap_s=0.5)
+    assert tally.faults == [], str(tally)
+    assert tally.num_requests == 300
+
+
+async def test_who_wakes_up_after_being_given_up_changes_nothing(tmp_path: Path) -> None:
+    run = Run(seed=3, num_streams=4, setup=Setup(environ=HEARTBEATS), folder=tmp_path)
+    tally = await run_zombies(run, 6, ["target-0", "draft-0", COORDINATOR])
+    assert tally.faults == [], str(tally)
+    assert tally.num_stale + tally.num_dropped > 0
+    roles = ("target", "draft", "coordinator")
+    assert tally.disturbances == {f"{role} taken for dead, then awake": 2 for role in roles}
+
+
+def test_every_point_is_one_that_a_process_knows() -> None:
+    assert CommitReply
+    specs = [spec_of_tag(tag) for tag in range(1, MAX_TAG + 1)]
+    names = {spec.layout.cls.__name__ for spec in specs if spec is not None}
+    for point in POINTS:
+        parse(f"{point.place}:kill:{point.most}", names)
+    assert {point.who for point in points_of(("client", "draft"))} == {"client", "draft-0"}
+
+
+async def test_processes_that_fail_at_a_point_cost_no_token(tmp_path: Path) -> None:
+    wanted = (
+        "target-0 send.CommitReply",
+        "draft-0 send.GuessNotice",
+        "client send.Credit",
+        "coordinator send.TokensNotice",
+    )
+    points = [p for p in POINTS if f"{p.who} {p.place}" in wanted]
+    assert len(points) == 4
+    actions = ("kill", "error", "stop", "block:0.3")
+    tally = await run_points(Run(seed=5, num_streams=4, folder=tmp_path), points, 4, actions)
+    assert tally.faults == [], str(tally)
+    assert tally.disturbances.total() == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["kills", "--roles", "draft,boss"], "accepted are draft, target, coordinator"),
+        (["kills", "--kills", "0"], "--kills"),
+        (["points", "--points", "send.Nothing"], "unknown point 'send.Nothing'"),
+        (["detect", "--over", "smoke"], "accepted are tcp-keys, tcp, ipc"),
+    ],
+)
+def test_what_is_not_accepted_is_said(arguments: list[str], says: str) -> None:
+    result = CliRunner().invoke(chaos, arguments)
+    assert result.exit_code == 2
+    assert says in result.output
+
+
+def test_every_seed_is_of_a_command_that_there_is() -> None:
+    runs: Sequence[dict[str, Any]] = tomllib.loads(SEEDS.read_text())["seed"]
+    assert runs
+    for run in runs:
+        name, *arguments = run["command"]
+        # Parsed, not run.
+        context = chaos.commands[name].make_context(name, arguments)
+        assert context.params["seed"] is not None
+        assert run["was"].endswith(".")
+
+
+def test_what_goes_wrong_again_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = click.Group("chaos", commands={"seeds": chaos.commands["seeds"]})
+
+    @group.command("run")
+    @click.option("--seed", type=int)
+    def run(seed: int) -> None:
+        raise SystemExit(seed)
+
+    table = "".join(
+        f'[[seed]]\ncommand = ["run", "--seed", "{seed}"]\nwas = "{was}."\n'
+        for seed, was in ((0, "A"), (1, "B"), (0, "C"))
+    )
+    (tmp_path / "seeds.toml").write_text(table)
+    monkeypatch.setattr(command, "SEEDS", tmp_path / "seeds.toml")
+    result = CliRunner().invoke(group, ["seeds"])
+    assert result.exit_code == 1
+    assert result.output.endswith("1 go wrong again\nWRONG: run --seed 1\n  B.\n")
