@@ -215,6 +215,9 @@ def classes(requests: int, max_tokens: int, at_once: int) -> None:
 )
 @click.option("--texts", type=click.IntRange(10, 250), default=80, show_default=True)
 @click.option(
+    "--workloads", default="", help="Record so many texts of each of these workloads instead."
+)
+@click.option(
     "--max-tokens",
     type=click.IntRange(1),
     default=192,
@@ -222,7 +225,14 @@ def classes(requests: int, max_tokens: int, at_once: int) -> None:
     help="Largest length of a text in tokens.",
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
-def record(target: str, drafts: tuple[str, ...], texts: int, max_tokens: int, out: Path) -> None:
+def record(
+    target: str,
+    drafts: tuple[str, ...],
+    texts: int,
+    workloads: str,
+    max_tokens: int,
+    out: Path,
+) -> None:
     """Record texts of a target and the guesses of its drafts.
 
     Nodes can replay the recording.
@@ -231,12 +241,17 @@ def record(target: str, drafts: tuple[str, ...], texts: int, max_tokens: int, ou
     Example:
       python -m bench record --out bench/emulate/recordings/smollm2-135m.json.z
     """
-    from bench.emulate.record_command import record_models
+    from bench.emulate.record_command import prompts_of_workloads, prompts_to_record, record_models
+    from bench.load.workloads import PLAIN_NAMES
     from nodes.catalog import CatalogError
     from nodes.engine.protocol import EngineError
 
+    names = workloads.split(",") if workloads else []
+    if unknown := set(names) - set(PLAIN_NAMES):
+        raise click.UsageError(f"--workloads: unknown: {', '.join(sorted(unknown))}")
+    prompts = prompts_of_workloads(names, texts) if names else prompts_to_record(texts)
     try:
-        click.echo(record_models(target, drafts, out, num_texts=texts, max_tokens=max_tokens))
+        click.echo(record_models(target, drafts, out, prompts, max_tokens))
     except (CatalogError, EngineError, OSError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -35,8 +35,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Models by name or file. draft: "" for the catalogue's, "none" for none. weights: those of
-    the draft, as in EngineSettings."""
+    """Models by name or file, or replay:FILE of an emulated device. draft: "" for the catalogue's,
+    "none" for none. weights: those of the draft, as in EngineSettings."""
 
     target: str = DEFAULT_TARGET
     draft: str = ""
@@ -45,6 +45,10 @@ class Pair:
 
     def settings(self) -> tuple[EngineSettings, EngineSettings | None]:
         """Return the settings of target and draft (or None), with one thread each."""
+        if self.target.startswith("replay:"):
+            emulated = EngineSettings(model=self.target, max_streams=16)
+            has_draft = self.draft != "none"
+            return emulated, replace(emulated, model=self.draft) if has_draft else None
         catalog = Catalog(default_cache_dir(environment()))
         path = str(Path(catalog.ensure(self.target)).resolve())
         target = EngineSettings(model=path, max_streams=16, threads=1)

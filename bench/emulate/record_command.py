@@ -11,6 +11,7 @@ from bench.distill.report import Reporter
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.emulate.record import PromptToRecord, add_guesses, dense_recording, record_texts
 from bench.harness.report import head, row
+from bench.load.workloads import workload
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.config.settings import environment
 from nodes.engine.llama import LlamaConfig, LlamaModel, Profile
@@ -18,7 +19,7 @@ from nodes.engine.protocol import EngineError
 from nodes.engine.recording import RecordedModel, Recording, to_bytes
 from policies.acceptance import CALIBRATION_KEY
 
-_CELLS = 2048
+_CELLS = 8192
 # Bounds of the columns in the table of texts by acceptance.
 _EDGES = (0.0, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 1.01)
 
@@ -48,8 +49,21 @@ def _spread(texts: Sequence[str], count: int) -> list[str]:
     return [texts[index * len(texts) // count] for index in range(count)]
 
 
+def prompts_of_workloads(names: Sequence[str], count: int) -> list[PromptToRecord]:
+    """Return the prompts that `bench speed --prompts COUNT` has of these workloads."""
+    return [
+        PromptToRecord(name, text, chat=True)
+        for name in names
+        for text in dict.fromkeys(workload(name, count).prompts)
+    ]
+
+
 def record_models(
-    target: str, drafts: Sequence[str], out: Path, *, num_texts: int, max_tokens: int
+    target: str,
+    drafts: Sequence[str],
+    out: Path,
+    prompts: Sequence[PromptToRecord],
+    max_tokens: int,
 ) -> str:
     """Record models of the catalogue into the file `out`; returns tables of acceptance.
 
@@ -57,7 +71,6 @@ def record_models(
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with Reporter() as reporter, _opened(target, "exact") as model:
-        prompts = prompts_to_record(num_texts)
         texts = record_texts(model, model.vocabulary, prompts, max_tokens, reporter)
         described = []
         for name in drafts:
