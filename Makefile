@@ -1,7 +1,8 @@
 # Two commands do all the set-up: `make demo` and `make test`.
 #   make demo    virtual environment, install, models, then the main job on them; GPU=cuda or vulkan builds
 #                llama.cpp for a graphics processor
-#   make test    the same set-up, then the tests
+#   make test    the same set-up, then the tests; COVERAGE=1 also holds each module to its coverage so far, and
+#                WRITE=1 keeps what was measured as the new floors
 #   make quick   for every save: the tests that start no process and need no model, under 2 minutes
 #   make check   what CI does, for every push: the tests and `make lint`
 #   make fix     let ruff put right what it can
@@ -48,7 +49,8 @@ demo: $(VENV)/installed models
 	@$(BIN)/airdraft run --prompt "$(PROMPT)" --max-tokens 64
 
 test: $(VENV)/installed-dev models
-	$(PYTEST)
+	$(PYTEST) $(if $(COVERAGE),--cov --cov-report=json:build/coverage.json)
+	$(if $(COVERAGE),$(BIN)/python tests/coverage_floors.py build/coverage.json $(if $(WRITE),--write))
 
 quick: $(VENV)/installed-dev
 	$(PYTEST) -m "not slow"

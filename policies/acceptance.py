@@ -11,7 +11,6 @@ from __future__ import annotations
 import bisect
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -76,10 +75,10 @@ class AcceptanceEstimate:
 # The key of the calibration in a draft's model file.
 CALIBRATION_KEY = "airdraft.calibration"
 MAX_BINS = 64
-# Shipped rates have the weight of this many guesses of a bin.
-_TRUST = 100.0
-# The weight of a compared guess falls by this factor with each later one of its bin.
-_BIN_MEMORY = 0.998
+# What was known before has the weight of this many guesses.
+TRUST = 100.0
+# The weight of a compared guess falls by this factor with each later one.
+GUESS_MEMORY = 0.998
 
 
 @dataclass(slots=True)
@@ -92,7 +91,7 @@ class Calibration:
 
     edges: tuple[float, ...]
     rates: tuple[float, ...]
-    trust: float = _TRUST
+    trust: float = TRUST
     _hits: list[float] = field(init=False)
     _tries: list[float] = field(init=False)
 
@@ -118,8 +117,8 @@ class Calibration:
     def observe(self, confidence: float, *, accepted: bool) -> None:
         """Learn whether a guess was accepted; those before it must have been accepted."""
         bin_index = bisect.bisect_right(self.edges, confidence)
-        self._hits[bin_index] = _BIN_MEMORY * self._hits[bin_index] + accepted
-        self._tries[bin_index] = _BIN_MEMORY * self._tries[bin_index] + 1.0
+        self._hits[bin_index] = GUESS_MEMORY * self._hits[bin_index] + accepted
+        self._tries[bin_index] = GUESS_MEMORY * self._tries[bin_index] + 1.0
 
 
 _EDGES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -163,37 +162,3 @@ def _floats(values: Any) -> tuple[float, ...]:
     if not isinstance(values, list) or any(type(v) not in (int, float) for v in values):
         raise ValueError("not a calibration: arrays of numbers are expected")
     return tuple(float(value) for value in values)
-
-
-@dataclass(frozen=True, slots=True)
-class Binned:
-    """Compared guesses in the default bins: (b,) rates accepted, (b,) shares of all guesses."""
-
-    rates: tuple[float, ...]
-    shares: tuple[float, ...]
-
-
-def binned(confidences: Sequence[float], accepted: Sequence[bool]) -> Binned:
-    """Count guesses by bins. Rates of bins with few guesses are drawn towards the default rates."""
-    hits = [_LITTLE_TRUST * rate for rate in _DEFAULT_RATES]
-    tries = [0] * len(_DEFAULT_RATES)
-    for confidence, flag in zip(confidences, accepted, strict=True):
-        bin_index = bisect.bisect_right(_EDGES, confidence)
-        hits[bin_index] += flag
-        tries[bin_index] += 1
-    return Binned(
-        tuple(hit / (_LITTLE_TRUST + count) for hit, count in zip(hits, tries, strict=True)),
-        tuple(count / max(1, sum(tries)) for count in tries),
-    )
-
-
-def calibration_json(greedy: Binned, sampled: Binned) -> str:
-    """Returns the line of JSON that draft files carry; the shares are only for human readers."""
-    table = {
-        "edges": list(_EDGES),
-        "greedy": [round(rate, 4) for rate in greedy.rates],
-        "sampled": [round(rate, 4) for rate in sampled.rates],
-        "greedy_shares": [round(share, 5) for share in greedy.shares],
-        "sampled_shares": [round(share, 5) for share in sampled.shares],
-    }
-    return json.dumps(table)

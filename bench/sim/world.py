@@ -140,7 +140,7 @@ class World:
         self._scheduler = Scheduler(
             scenario.target, Drafts(), mode=mode, looks_up=scenario.looks_up
         )
-        self._scheduler.target_link(scenario.target_link or Link(rtt_s=2 * scenario.target_delay_s))
+        self._scheduler.link = scenario.target_link or Link(rtt_s=2 * scenario.target_delay_s)
 
     def run(self) -> Result:
         scenario, clock = self._scenario, self._clock

@@ -352,7 +352,7 @@ class CoordinatorState:
         self._reporting.node_in(node)
         if node.role == "target":
             node.scheduler = self._scheduler_for(node)
-            node.scheduler.target_link(node.target_link())
+            node.scheduler.link = node.target_link()
             for draft in self._roster.nodes("draft"):
                 if draft.can_draft_for(node):
                     draft.draft_for(node.scheduler)

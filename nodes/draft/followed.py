@@ -9,12 +9,8 @@ from typing import Final
 from nodes.engine.sampler import Sampler
 from nodes.worker.cells import cells_soon
 from nodes.worker.stream import StreamId, StreamSpec
+from policies.acceptance import GUESS_MEMORY, TRUST
 
-# The guesses of a stream correct the calibration of the draft model, which has the weight of this
-# many guesses.
-_PRIOR_GUESSES: Final = 50.0
-# The weight of a compared guess falls by this factor with each later one.
-_MEMORY: Final = 0.99
 # No guess counts as certain, however easy the text is.
 _MOST_CHANCE: Final = 0.99
 
@@ -95,13 +91,13 @@ class Followed:
 
     def corrected(self, chance: float) -> float:
         """Returns the chance of a guess of this stream, given the calibrated chance."""
-        factor = (self._right + _PRIOR_GUESSES) / (self._expected + _PRIOR_GUESSES)
+        factor = (self._right + TRUST) / (self._expected + TRUST)
         return min(_MOST_CHANCE, chance * factor)
 
     def judged(self, chance: float, *, is_right: bool) -> None:
         """Learn from a guess that was compared. chance: its chance by the present calibration."""
-        self._expected = _MEMORY * self._expected + chance
-        self._right = _MEMORY * self._right + is_right
+        self._expected = GUESS_MEMORY * self._expected + chance
+        self._right = GUESS_MEMORY * self._right + is_right
 
     def add(self, token_id: int, confidence: float, chance: float) -> None:
         """Append a guess."""

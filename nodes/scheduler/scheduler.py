@@ -280,9 +280,6 @@ class Scheduler:
 
     # -- the target --------------------------------------------------------------------------------
 
-    def target_link(self, link: Link) -> None:
-        self.link = link
-
     def target_ready(
         self,
         stream_id: StreamId,

@@ -7,6 +7,7 @@ that followed there. It needs no message and no model.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,16 +23,25 @@ _MAX_TOKENS: Final = 1 << 16
 # Ended texts of an owner that are searched besides the open ones. Each adds up to three look-ups a
 # stream and pass.
 _MAX_ENDED: Final = 8
-# Bins of the number of matching tokens before a guess, and the share of right guesses in each bin,
-# from the answers that the default draft was trained on. The bins are refitted for this target.
-_EDGES: Final = (2.5, 3.5, 4.5, 6.5, 9.5, 13.5, 20.5)
-_GREEDY: Final = (0.56, 0.67, 0.74, 0.77, 0.84, 0.90, 0.93, 0.97)
-_SAMPLED: Final = (0.41, 0.49, 0.65, 0.70, 0.80, 0.85, 0.88, 0.93)
+# Bins of the number of matching tokens before a guess: the first number above the bin, and the
+# share of right guesses in it, greedy and sampled, from the answers that the default draft was
+# trained on. The bins are refitted for this target.
+_BINS: Final = (
+    (2.5, 0.56, 0.41),
+    (3.5, 0.67, 0.49),
+    (4.5, 0.74, 0.65),
+    (6.5, 0.77, 0.70),
+    (9.5, 0.84, 0.80),
+    (13.5, 0.90, 0.85),
+    (20.5, 0.93, 0.88),
+    (math.inf, 0.97, 0.93),
+)
 
 
 def lookup_calibration() -> DraftCalibration:
     """Returns the map from the number of matching tokens to the chance of a guess."""
-    return DraftCalibration(Calibration(_EDGES, _GREEDY), Calibration(_EDGES, _SAMPLED))
+    above, greedy, sampled = zip(*_BINS, strict=True)
+    return DraftCalibration(Calibration(above[:-1], greedy), Calibration(above[:-1], sampled))
 
 
 @dataclass(frozen=True, slots=True)

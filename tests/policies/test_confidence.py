@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.distill.training.bins import binned, calibration_json
 from policies.acceptance import (
     Calibration,
     DraftCalibration,
-    binned,
-    calibration_json,
 )
 
 

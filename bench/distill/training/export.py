@@ -10,12 +10,12 @@ import numpy as np
 from bench.distill.measuring.evaluate import Guesses, guess, open_alone
 from bench.distill.report import Progress, Reporter
 from bench.distill.sampling.answers import AnswerFile
+from bench.distill.training.bins import Binned, binned, calibration_json
 from bench.distill.training.data import split_answers
 from bench.distill.training.gguf_files import quantise_draft, write_draft
 from bench.distill.training.train import load_draft
 from nodes.engine.llama_abi import hash_file
 from nodes.engine.protocol import EngineError
-from policies.acceptance import Binned, binned, calibration_json
 
 _MAX_ANSWERS = 160
 

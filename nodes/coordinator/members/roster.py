@@ -325,7 +325,7 @@ class Roster:
             if pong.seq == PROOF:
                 node.proved_at = now
         if node is not None and node.scheduler is not None and node.heartbeat.rtt_s is not None:
-            node.scheduler.target_link(node.target_link())
+            node.scheduler.link = node.target_link()
         if node is not None and node.role == "draft" and node.heartbeat.rtt_s is not None:
             for _, scheduler in self.schedulers():
                 scheduler.draft_link(node.name, node.measured_link())

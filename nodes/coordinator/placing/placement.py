@@ -20,7 +20,7 @@ from nodes.coordinator.placing.stranded import Stranded
 from nodes.coordinator.placing.waiting import Kind, Waiting
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.messages import EngineProfile
-from nodes.scheduler import forecast
+from nodes.scheduler import passes
 from nodes.scheduler.stream import Stream
 
 
@@ -194,9 +194,9 @@ class Placement:
             # A prompt that another choice has brought here is not read again.
             if any(other.target == target.name for other in request.choices.values()):
                 num_unread -= stream.spec.num_prompt_tokens
-            reading_s = forecast.reading_s(target.scheduler, num_unread)
+            reading_s = passes.reading_s(target.scheduler, num_unread)
             here = target.scheduler.streams.values()
-            token_s = forecast.token_s(target.scheduler, here, [stream], now)
+            token_s = passes.token_s(target.scheduler, here, [stream], now)
             return token_s + reading_s / max(1, stream.tokens_left)
 
         return min(targets, key=lambda n: (price_s(n), n.used_cells))

@@ -10,7 +10,7 @@ from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.room import has_room, is_of_kind, kind_of
 from nodes.coordinator.placing.waiting import Kind
 from nodes.coordinator.requests.request import Choice, Request
-from nodes.scheduler import forecast
+from nodes.scheduler import passes
 from nodes.scheduler.stream import Opening, Stream
 from nodes.worker.stream import StreamId
 
@@ -85,7 +85,7 @@ class Rebalancing:
         assert target.scheduler is not None
         waited_s = now - self._looked_at[target.name]
         overdue_s = waited_s if waited_s > _LONGEST_S else 0.0
-        return overdue_s, forecast.plain_s(target.scheduler, (), now) * waited_s
+        return overdue_s, passes.plain_s(target.scheduler, (), now) * waited_s
 
     def _moves(
         self,
@@ -122,7 +122,7 @@ def _moves_of(
     """Return the moves of a request's streams to the best candidates that save time."""
     assert source.scheduler is not None
     ids = [stream.spec.stream_id for stream in streams]
-    here_s = forecast.token_s(source.scheduler, streams, (), now)
+    here_s = passes.token_s(source.scheduler, streams, (), now)
     # Rates are means over the streams, which go on side by side.
     left = _num_left(streams) / len(streams)
     prompt = streams[0].spec.num_prompt_tokens
@@ -131,8 +131,8 @@ def _moves_of(
     for target in sorted(able, key=lambda n: _plain_s(n, streams, now))[:_CANDIDATES]:
         assert target.scheduler is not None
         present = target.scheduler.streams.values()
-        there_s = forecast.token_s(target.scheduler, present, streams, now)
-        gain_s = (here_s - there_s) * left - forecast.reading_s(target.scheduler, num_unread)
+        there_s = passes.token_s(target.scheduler, present, streams, now)
+        gain_s = (here_s - there_s) * left - passes.reading_s(target.scheduler, num_unread)
         if here_s > _OVERLOAD * there_s and gain_s > 0:
             choices = tuple(request.choices[stream_id] for stream_id in ids)
             moves.append(Move(request, choices, target, gain_s))
@@ -141,7 +141,7 @@ def _moves_of(
 
 def _plain_s(target: NodeRecord, newcomers: Sequence[Stream], now: float) -> float:
     assert target.scheduler is not None
-    return forecast.plain_s(target.scheduler, newcomers, now)
+    return passes.plain_s(target.scheduler, newcomers, now)
 
 
 def _num_left(streams: Iterable[Stream]) -> int:

@@ -363,7 +363,7 @@ def test_answers_of_many_streams_fill_a_narrow_cell_until_the_target_is_gone(
     num_streams: int,
 ) -> None:
     scheduler, drafts = on_air(num_streams)
-    scheduler.target_link(Link(50_000.0, 0.002, "cell", 0.0005))
+    scheduler.link = Link(50_000.0, 0.002, "cell", 0.0005)
     scheduler.tick(1.0)
     assert drafts.is_full("cell") == bool(num_streams)
     assert not drafts.is_full("other")

@@ -1,0 +1,45 @@
+"""The calibration that a draft's file carries, from compared guesses of held-out answers."""
+
+from __future__ import annotations
+
+import bisect
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from policies.acceptance import unknown_calibration
+
+
+@dataclass(frozen=True, slots=True)
+class Binned:
+    """Compared guesses in the default bins: (b,) rates accepted, (b,) shares of all guesses."""
+
+    rates: tuple[float, ...]
+    shares: tuple[float, ...]
+
+
+def binned(confidences: Sequence[float], accepted: Sequence[bool]) -> Binned:
+    """Count guesses by bins. Rates of bins with few guesses are drawn towards the default rates."""
+    prior = unknown_calibration()
+    hits = [prior.trust * rate for rate in prior.rates]
+    tries = [0] * len(prior.rates)
+    for confidence, flag in zip(confidences, accepted, strict=True):
+        bin_index = bisect.bisect_right(prior.edges, confidence)
+        hits[bin_index] += flag
+        tries[bin_index] += 1
+    return Binned(
+        tuple(hit / (prior.trust + count) for hit, count in zip(hits, tries, strict=True)),
+        tuple(count / max(1, sum(tries)) for count in tries),
+    )
+
+
+def calibration_json(greedy: Binned, sampled: Binned) -> str:
+    """Returns the line of JSON that draft files carry; the shares are only for human readers."""
+    table = {
+        "edges": list(unknown_calibration().edges),
+        "greedy": [round(rate, 4) for rate in greedy.rates],
+        "sampled": [round(rate, 4) for rate in sampled.rates],
+        "greedy_shares": [round(share, 5) for share in greedy.shares],
+        "sampled_shares": [round(share, 5) for share in sampled.shares],
+    }
+    return json.dumps(table)
