@@ -127,7 +127,7 @@ def test_the_edge_is_said_to_be_emulated_and_has_auto_beside_each_other_mode() -
 
 
 def test_scale_says_what_its_nodes_do() -> None:
-    row = Carried(16, 100.0, 400.0, (0.001, 0.002, 0.003), 0.5, 2)
+    row = Carried(16, 100.0, 400.0, (0.001, 0.002, 0.003), (0.001,) * 3, 0.5, 2)
     (made,) = scale_cells([row], "32 a target")
     assert "emulated" in made.suite
     assert made.place == "16 streams, 32 a target"

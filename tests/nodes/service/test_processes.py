@@ -85,7 +85,11 @@ class Machine:
             if listening is not None:
                 os.dup2(listening.fileno(), 3)
 
-        with FakeManager(self.folder / f"notify-{unit}") as manager:
+        # The path of a socket may not be long.
+        with (
+            tempfile.TemporaryDirectory(prefix="airdraft-") as short,
+            FakeManager(Path(short) / "notify") as manager,
+        ):
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-c", passing + running, *self._arguments_of(unit)),
                 cwd=ROOT,
