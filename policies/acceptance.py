@@ -53,10 +53,12 @@ class AcceptanceEstimate:
     """A running estimate of alpha with exponential forgetting.
 
     It begins with a prior of three guesses and alpha 0.7, which is usual for draft models.
+    memory: the share of what was known that a commit leaves.
     """
 
     successes: float = 2.1
     failures: float = 0.9
+    memory: float = _MEMORY
 
     @property
     def alpha(self) -> float:
@@ -68,8 +70,8 @@ class AcceptanceEstimate:
         num_right: how many of num_compared were right. Without a compared guess nothing changes.
         """
         if num_compared:
-            self.successes = max(_LEAST, _MEMORY * self.successes + num_right)
-            self.failures = max(_LEAST, _MEMORY * self.failures + num_compared - num_right)
+            self.successes = max(_LEAST, self.memory * self.successes + num_right)
+            self.failures = max(_LEAST, self.memory * self.failures + num_compared - num_right)
 
 
 # The key of the calibration in a draft's model file.

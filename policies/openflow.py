@@ -14,10 +14,15 @@ from collections import Counter
 from typing import Final
 
 from policies.acceptance import expected_tokens
-from policies.plan import ENTRY_BITS, HEADER_BITS, DraftView, Observation, StreamView
+from policies.plan import (
+    ENTRY_BITS,
+    HEADER_BITS,
+    MAX_AUTO_GAMMA,
+    DraftView,
+    Observation,
+    StreamView,
+)
 
-# The limits on guesses of a stream in a pass that are tried.
-_CAPS: Final = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 _NUM_ITERATIONS: Final = 4
 
 
@@ -46,7 +51,7 @@ def open_price_s(observation: Observation) -> float:
         return _flow(view.alpha, node, num, longest_s, cap, observation.token_bits)
 
     best = math.inf
-    for cap in _CAPS:
+    for cap in range(2 * MAX_AUTO_GAMMA + 1):
         longest_s = pass_s(num_streams)
         for _ in range(_NUM_ITERATIONS):
             flows = [flow(view, longest_s, cap) for view in observation.streams]
@@ -65,7 +70,7 @@ def tokens_a_pass(
 ) -> float:
     """Mean tokens that a pass commits to a stream whose guesses are right with the chance alpha, if
     the node follows so many streams and the target takes all its guesses, within limits."""
-    return _flow(alpha, node, num_followed, pass_s, _CAPS[-1], token_bits)[0]
+    return _flow(alpha, node, num_followed, pass_s, 2 * MAX_AUTO_GAMMA, token_bits)[0]
 
 
 def _flow(

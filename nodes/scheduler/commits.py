@@ -16,7 +16,7 @@ from nodes.scheduler.instructions import Emit, Finish, Instruction, ToDraft
 from nodes.scheduler.stream import Opening, Running, Stream
 from nodes.telemetry.counts import Plain
 from nodes.worker.stream import StreamId
-from policies.acceptance import AcceptanceEstimate
+from policies.acceptance import GUESS_MEMORY, AcceptanceEstimate
 
 if TYPE_CHECKING:
     from nodes.scheduler.scheduler import Scheduler
@@ -80,7 +80,9 @@ def commit(
         scheduler.untold.setdefault(follow.node, {})[stream.spec.stream_id] = None
         if entry.num_compared:
             follow.compared_at = len(stream.token_ids)
-            seen = scheduler.alphas.setdefault(follow.node, AcceptanceEstimate())
+            # Of many commits, because a stream that moves has its text read again.
+            estimate = AcceptanceEstimate(memory=GUESS_MEMORY)
+            seen = scheduler.alphas.setdefault(follow.node, estimate)
             seen.observe(entry.num_compared, entry.num_right)
     if token_ids or entry.text:
         # An accepted end-of-text guess is not a token of the text.

@@ -48,13 +48,13 @@ def find_follower(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
     if stream.num_draft_losses >= _MOST_DRAFT_LOSSES:
         stream.plain_reason = "draft off: its draft nodes died while they followed this text"
         return []
-    wanted = _wanted(scheduler, stream)
-    node = scheduler.drafts.best_for(wanted)
+    wanted, drafts = _wanted(scheduler, stream), scheduler.drafts
+    node = drafts.best_for(wanted)
     if node is None:
         # A reason that was set when a draft node refused or lost the stream is kept.
         if not scheduler.usable:
             stream.plain_reason = "draft off: there is no draft node"
-        elif _has_no_air(scheduler):
+        elif all(drafts.is_full(drafts[name].link.medium) for name in scheduler.usable):
             stream.plain_reason = "draft off: the answers of targets fill the shared medium"
         elif not wanted.refused or not stream.plain_reason:
             stream.plain_reason = "draft off: no draft node has room for this text"
@@ -66,11 +66,6 @@ def _wanted(scheduler: Scheduler, stream: Stream) -> Wanted:
     length = len(stream.token_ids)
     names = scheduler.usable, stream.backoff.at(length)
     return Wanted(*names, length, stream.tokens_left, scheduler.pass_s, scheduler.alphas)
-
-
-def _has_no_air(scheduler: Scheduler) -> bool:
-    nodes = [scheduler.drafts[name] for name in scheduler.usable]
-    return all(scheduler.drafts.is_full(node.link.medium) for node in nodes)
 
 
 def leave_full(scheduler: Scheduler) -> list[Instruction]:
