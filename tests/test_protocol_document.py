@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import nodes.messages
-from mesh.messages import MAX_TAG, MessageSpec, spec_of_tag
+from mesh.messages import MAX_TAG, PROTOCOL_VERSION, MessageSpec, spec_of_tag
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "protocol.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -40,6 +40,10 @@ def name_of(spec: MessageSpec) -> str:
 
 def number(text: str) -> int:
     return int(text.replace(",", "") or "0")
+
+
+def test_the_page_has_the_version() -> None:
+    assert f"The protocol has version {PROTOCOL_VERSION}." in TEXT
 
 
 def test_the_page_has_the_messages_that_there_are() -> None:

@@ -26,17 +26,19 @@ if TYPE_CHECKING:
 LEASE_TOKENS: Final = 64
 
 
-def plain_label(stream: Stream, num_offered: int, speculation: Speculation) -> Plain:
+def plain_label(scheduler: Scheduler, stream: Stream, num_offered: int) -> Plain:
     """Returns the reason why a pass took no guesses of a stream.
 
-    num_offered: guesses of the stream that were present. speculation: the target's.
+    num_offered: guesses of the stream that were present.
     """
     if stream.fixed_gamma == 0:
         return "asked"
     if stream.tokens_left <= 1:
         return "last_token"
-    if speculation is Speculation.OFF:
-        return "slower"
+    if not scheduler.mode.has_guesses:
+        return "policy"
+    if scheduler.speculation is not Speculation.ON:
+        return "slower" if scheduler.speculation is Speculation.OFF else "measuring"
     if stream.follow is None:
         return "refused" if stream.backoff.at(len(stream.token_ids)) else "no_draft"
     if not stream.follow.is_ready:
@@ -61,7 +63,7 @@ def commit(
         if entry.prefix_len > length:
             return scheduler.reopen(stream, "messages with tokens of the target were lost")
         return []
-    plain = plain_label(stream, entry.num_offered, scheduler.speculation)
+    plain = plain_label(scheduler, stream, entry.num_offered)
     scheduler.counts.committed(entry, entry.num_tokens, plain)
     if len(token_ids) > stream.tokens_left:
         return scheduler.abort(stream, "the target committed more tokens than max_tokens allows")

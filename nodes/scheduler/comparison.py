@@ -91,7 +91,7 @@ class Comparison:
     # Before the first pause this holds the calibrated rate of plain decoding: one token a pass.
     _plain: _Seen = field(default_factory=_Seen)
     # Passes until the next change.
-    _num_left: float = _TRIAL_PASSES
+    num_left: float = _TRIAL_PASSES
     # Comparisons in a row that draft nodes have lost.
     _num_lost: int = 0
     _is_first: bool = True
@@ -107,26 +107,26 @@ class Comparison:
         tokens: the average number that a stream got. passes: its seconds, divided by the calibrated
         seconds of a pass without guesses. may_pause: whether a pause may begin now.
         """
-        self._num_left -= 1
+        self.num_left -= 1
         match self.speculation:
             case Speculation.ON:
                 self._guesses.add(tokens, passes)
-                if self._num_left <= 0 and may_pause:
+                if self.num_left <= 0 and may_pause:
                     self._pause()
             case Speculation.PAUSED:
-                if self._num_left < _PAUSE_PASSES - _LEFT_OUT_PASSES:
+                if self.num_left < _PAUSE_PASSES - _LEFT_OUT_PASSES:
                     self._plain.add(tokens, passes)
-                if self._num_left <= 0:
+                if self.num_left <= 0:
                     self._decide()
             case Speculation.OFF:
                 self._plain.add(tokens, passes)
-                if self._num_left <= 0:
+                if self.num_left <= 0:
                     self._set(Speculation.ON, _TRIAL_PASSES)
 
     def _pause(self) -> None:
         """Begin a pause, but delay the first one where guesses seem to gain much."""
         if self._is_first and self.gain > 1.0:
-            self._num_left = _PAUSE_PASSES * (self.gain - 1.0) / _MOST_TRIAL_COST
+            self.num_left = _PAUSE_PASSES * (self.gain - 1.0) / _MOST_TRIAL_COST
         else:
             self._set(Speculation.PAUSED, _PAUSE_PASSES)
         self._is_first = False
@@ -144,4 +144,4 @@ class Comparison:
             self._set(Speculation.ON, _PAUSE_PASSES * loss / _MOST_TRIAL_COST)
 
     def _set(self, speculation: Speculation, num_passes: float) -> None:
-        self.speculation, self._num_left = speculation, num_passes
+        self.speculation, self.num_left = speculation, num_passes

@@ -40,6 +40,8 @@ def find_follower(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
     """Assign a draft node to a stream that wants one and has none, or set its plain_reason."""
     if stream.fixed_gamma == 0:
         stream.plain_reason = "draft off: the request sets gamma to 0"
+    if not scheduler.mode.has_guesses:
+        stream.plain_reason = "draft off: the coordinator's policy is plain decoding"
     if stream.follow is not None or not (scheduler.mode.has_guesses and stream.wants_follower):
         return []
     if scheduler.speculation is not Speculation.ON:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nodes.scheduler.commits import plain_label
+from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.stream import Opening, Stream
 
 if TYPE_CHECKING:
@@ -18,18 +19,27 @@ def plain(scheduler: Scheduler, stream: Stream) -> str:
     """
     if stream.last_pass.num_guesses or isinstance(stream.phase, Opening):
         return ""
-    return plain_label(stream, stream.last_pass.num_offered, scheduler.speculation)
+    return plain_label(scheduler, stream, stream.last_pass.num_offered)
 
 
 def why_plain(scheduler: Scheduler, stream: Stream) -> str:
     """Returns the reason in one line, with the figures that decided it."""
     if stream.fixed_gamma == 0:
         return "draft off: the request sets gamma to 0"
+    if scheduler.speculation is Speculation.OFF:
+        comparison = scheduler.comparisons.of(len(scheduler.streams))
+        return (
+            f"draft off: tokens came at {comparison.gain:.2f} of the speed without guesses; they "
+            f"are tried again in {comparison.num_left:.0f} passes"
+        )
     if stream.plain_reason or stream.follow is None:
         return stream.plain_reason
     last = stream.last_pass
     if not last.num_offered:
-        return f"plain: no guess of {stream.follow.node} had arrived when the pass began"
+        return (
+            f"plain: no guess of {stream.follow.node} was there when the pass began; its guesses "
+            f"are right with a chance of {stream.acceptance.alpha:.2f}"
+        )
     chance = f"plain: the best guess had a chance of {last.best_chance:.2f}"
     target, num, used = scheduler.target, len(scheduler.streams), scheduler.used_cells
     if target is None or not num:

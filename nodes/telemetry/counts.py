@@ -23,7 +23,16 @@ RATIO_BOUNDS: Final = (0.5, 0.67, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0
 MAX_SPANS: Final = 320
 
 Plain = Literal[
-    "asked", "last_token", "no_draft", "slower", "refused", "reading", "none_there", "not_worth"
+    "asked",
+    "last_token",
+    "policy",
+    "measuring",
+    "no_draft",
+    "slower",
+    "refused",
+    "reading",
+    "none_there",
+    "not_worth",
 ]
 # The reasons why a pass took no guesses of a stream (docs/reference/metrics-and-status.md).
 PLAIN_LABELS: Final[tuple[Plain, ...]] = get_args(Plain)

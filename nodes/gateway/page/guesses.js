@@ -13,6 +13,8 @@ const PLAIN = {
   refused: "refused by draft nodes",
   reading: "the draft node is reading the text",
   last_token: "only one token is left",
+  policy: "plain decoding was asked for",
+  measuring: "speed without guesses is measured",
   none_there: "no guess arrived in time",
   not_worth: "guesses would not save time",
 };

@@ -58,7 +58,8 @@ def test_a_stream_that_no_guess_reached_in_time_says_whose() -> None:
     commit(scheduler, 5)
     assert why(scheduler) == (
         "none_there",
-        "plain: no guess of d had arrived when the pass began",
+        "plain: no guess of d was there when the pass began; its guesses are right with a "
+        "chance of 0.70",
     )
 
 
@@ -153,3 +154,11 @@ def test_costs_are_those_seen_since_the_calibration() -> None:
     assert scheduler.target is not None
     costs = scheduler.target.now()
     assert costs.decode.at(1) > 1.5 * TARGET_COSTS.decode.at(1)
+
+
+def test_who_measures_and_who_forbids_guesses_has_a_label() -> None:
+    scheduler = make_scheduler("d", mode=MODES["plain"])
+    admit(scheduler)
+    ready(scheduler)
+    commit(scheduler, 5)
+    assert why(scheduler) == ("policy", "draft off: the coordinator's policy is plain decoding")
