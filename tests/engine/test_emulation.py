@@ -99,5 +99,5 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_shipped_nodes_open(path):
     node = open_replay(path, num_cells=8192, max_sequences=16)
     assert 1e-4 < node.costs.decode.at(1) < 1
-    recording = read_recording(SHIPPED / "recordings" / "smollm2-135m.json.z")
-    assert node.model.config.recording == recording
+    recordings = [read_recording(each) for each in (SHIPPED / "recordings").glob("*.json.z")]
+    assert node.model.config.recording in recordings
