@@ -126,6 +126,7 @@ def test_a_mesh_that_runs_there_is_named_before_models_are_looked_for(
         done = commands.run("up", "--model", "nothing", *options)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("error: a mesh already runs on this machine")
+        stopped(process)
 
 
 def test_an_address_that_is_taken_is_named_before_models_are_looked_for(
