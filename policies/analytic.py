@@ -139,18 +139,6 @@ def pass_flops(shape: TransformerShape, tokens: Counts, contexts: Counts, num_lo
     return _flops(shape, float(new.sum()), attended, num_logits)
 
 
-def decode_flops(
-    shape: TransformerShape, num_tokens: int, context: Counts, num_logits: int
-) -> float:
-    """FLOPs of a pass with one token for each of num_tokens sequences of `context` cells."""
-    return pass_flops(shape, np.ones(num_tokens, dtype=np.int64), context, num_logits)
-
-
-def prefill_flops(shape: TransformerShape, num_tokens: int, start: int) -> float:
-    """FLOPs of a causal chunk of one prompt after `start` cells, without logits."""
-    return pass_flops(shape, num_tokens, start, 0)
-
-
 def pass_bytes(shape: TransformerShape, tokens: Counts, contexts: Counts, num_logits: int) -> float:
     """Bytes that a pass moves: it reads all weights and cells once and writes new cells.
 

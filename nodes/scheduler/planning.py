@@ -114,8 +114,8 @@ def promises(made: Made) -> bool:
     return _LEAST_PROMISE * made.grouped_s < made.open_s
 
 
-def has_guesses(scheduler: Scheduler) -> bool:
-    """Whether there are guesses that streams could wait for."""
+def has_ready_followers(scheduler: Scheduler) -> bool:
+    """Whether a draft node guesses for any stream that decodes, so that streams could wait."""
     return scheduler.speculation is Speculation.ON and any(
         isinstance(s.phase, Running) and s.is_guessed_for for s in scheduler.streams.values()
     )

@@ -42,7 +42,7 @@ from nodes.scheduler.planning import (
     Mode,
     Planning,
     Wait,
-    has_guesses,
+    has_ready_followers,
     observation_of,
     observed_price_s,
     promises,
@@ -398,7 +398,7 @@ class Scheduler:
         if now < self._plan_at:
             return out
         passes.take_air(self, now)
-        if self.waits and not has_guesses(self):
+        if self.waits and not has_ready_followers(self):
             # No plan is made without guesses, so the waits of the last plan end here.
             self.plan = OPEN_FLOW_PLAN
             out += wait(self, {})
@@ -438,7 +438,9 @@ class Scheduler:
         if now < self._plan_at:
             return None
         self._plan_at = now + _PLAN_EVERY_S
-        return Planning(observation_of(self, now), self.mode.policy) if has_guesses(self) else None
+        if not has_ready_followers(self):
+            return None
+        return Planning(observation_of(self, now), self.mode.policy)
 
     def take_plan(self, made: Made, now: float) -> list[Instruction]:
         """Put a plan in force, even if streams have changed since it was begun."""

@@ -19,11 +19,10 @@ from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.ledger import OUTCOMES
 from nodes.coordinator.serving import Serving
-from nodes.coordinator.status import parts
+from nodes.coordinator.status import parts, reasons
 from nodes.coordinator.status.recent import WINDOW_S, Recent
 from nodes.coordinator.status.traffic import Traffic
 from nodes.messages import StatusReply, StatusRequest
-from nodes.scheduler import report
 from nodes.scheduler.drafts import Drafts
 from nodes.telemetry.counts import RATIO_BOUNDS, Counts
 from nodes.telemetry.status import (
@@ -187,9 +186,9 @@ class Reporting:
                 if len(waiting) < _MAX_STREAMS:
                     waiting.append(parts.stream_status(request, choice, aliases, age_s, None))
                 continue
-            plain = report.plain(scheduler, stream)
+            plain = reasons.plain(scheduler, stream)
             # Building the line is most of the work, so only the first streams get one.
-            reason = report.why_plain(scheduler, stream) if plain and len(found) < _MAX_WHY else ""
+            reason = reasons.why_plain(scheduler, stream) if plain and len(found) < _MAX_WHY else ""
             rate = self._recent.rate(stream_id, len(stream.token_ids), now)
             placed = parts.Placed(stream, rate, (plain, reason))
             found.append(parts.stream_status(request, choice, aliases, age_s, placed))

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from nodes.coordinator.status import reasons
 from nodes.messages import CommitEntry, CommitNotice, CommitReply, OpenStreamRequest
-from nodes.scheduler import report
 from nodes.scheduler.comparison import Comparison, Speculation
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.scheduler.planning import MODES
@@ -84,11 +84,13 @@ class Watched:
         """Label and line of the reason why the stream has no guesses."""
         stream = self.scheduler.streams.get(ONE)
         assert stream is not None
-        return report.plain(self.scheduler, stream), report.why_plain(self.scheduler, stream)
+        return reasons.plain(self.scheduler, stream), reasons.why_plain(self.scheduler, stream)
 
     @property
     def is_paused(self) -> bool:
-        return "is being measured" in self.why[1]
+        label, line = self.why
+        assert (label == "measuring") == ("is being measured" in line)
+        return label == "measuring"
 
     @property
     def is_guessed_for(self) -> bool:
@@ -110,7 +112,7 @@ def test_a_draft_node_that_costs_more_than_it_gives_is_told_nothing_more() -> No
     assert mesh.told == []
     label, line = mesh.why
     assert label == "slower"
-    assert line.startswith("draft off: tokens came at 0.")
+    assert line.startswith("draft off: with guesses tokens came at 0.")
     # Nor is it told of streams that come later.
     assert not [i for i in admit(mesh.scheduler, 2) if isinstance(i, ToDraft)]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from nodes.coordinator.status import reasons
 from nodes.messages import (
     ChainPart,
     CloseStreamNotice,
@@ -13,7 +14,7 @@ from nodes.messages import (
     GuessNotice,
     OpenStreamRequest,
 )
-from nodes.scheduler import Scheduler, report
+from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import DraftRecord, Drafts
 from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction
 from nodes.scheduler.planning import MODES
@@ -64,7 +65,7 @@ def notices(out: list[Instruction]) -> list[CommitNotice]:
 
 def why_plain(scheduler: Scheduler) -> str:
     (stream,) = scheduler.streams.values()
-    return report.why_plain(scheduler, stream)
+    return reasons.why_plain(scheduler, stream)
 
 
 # -- following ------------------------------------------------------------------------------------

@@ -1,15 +1,11 @@
-"""Says why a stream is decoded without guesses, for the status, metrics and traces."""
+"""Says why a stream is decoded without guesses, as a label and as a line with figures. Pure."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from nodes.scheduler import Scheduler
 from nodes.scheduler.commits import plain_label
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.stream import Opening, Stream
-
-if TYPE_CHECKING:
-    from nodes.scheduler.scheduler import Scheduler
 
 
 def plain(scheduler: Scheduler, stream: Stream) -> str:
@@ -29,8 +25,8 @@ def why_plain(scheduler: Scheduler, stream: Stream) -> str:
     if scheduler.speculation is Speculation.OFF:
         comparison = scheduler.comparisons.of(len(scheduler.streams))
         return (
-            f"draft off: tokens came at {comparison.gain:.2f} of the speed without guesses; they "
-            f"are tried again in {comparison.num_left:.0f} passes"
+            f"draft off: with guesses tokens came at {comparison.gain:.2f} of the speed without; "
+            f"they are tried again in {comparison.num_left:.0f} passes"
         )
     if stream.plain_reason or stream.follow is None:
         return stream.plain_reason

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.scheduler import Scheduler, report
+from nodes.coordinator.status import reasons
+from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.planning import MODES, observed_price_s, predicted_price_s
 from nodes.scheduler.stream import Stream
@@ -31,7 +32,7 @@ def only(scheduler: Scheduler) -> Stream:
 def why(scheduler: Scheduler) -> tuple[str, str]:
     """Label and line of the only stream."""
     stream = only(scheduler)
-    return report.plain(scheduler, stream), report.why_plain(scheduler, stream)
+    return reasons.plain(scheduler, stream), reasons.why_plain(scheduler, stream)
 
 
 def test_what_a_guess_would_have_cost_is_told_beside_its_chance() -> None:
@@ -96,11 +97,11 @@ def test_why_a_draft_node_was_given_up_is_told_until_another_one_follows() -> No
 def test_a_stream_that_had_guesses_needs_no_reason() -> None:
     scheduler = decoding("d")
     commit(scheduler, 5, 6, num_draft_tokens=2, num_accepted_tokens=1, num_offered=2)
-    assert report.plain(scheduler, only(scheduler)) == ""
+    assert reasons.plain(scheduler, only(scheduler)) == ""
     assert only(scheduler).last_pass.num_guesses == 2
     # Nor one whose text the target still reads.
     scheduler.target_parked(ONE, 1)
-    assert report.plain(scheduler, only(scheduler)) == ""
+    assert reasons.plain(scheduler, only(scheduler)) == ""
 
 
 def test_prices_of_both_ways_are_known_once_a_plan_was_made() -> None:
@@ -156,7 +157,7 @@ def test_costs_are_those_seen_since_the_calibration() -> None:
     assert costs.decode.at(1) > 1.5 * TARGET_COSTS.decode.at(1)
 
 
-def test_who_measures_and_who_forbids_guesses_has_a_label() -> None:
+def test_a_policy_without_guesses_is_the_reason() -> None:
     scheduler = make_scheduler("d", mode=MODES["plain"])
     admit(scheduler)
     ready(scheduler)
