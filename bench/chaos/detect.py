@@ -90,6 +90,9 @@ async def detect(
 async def _strike(
     mesh: Fleet, clients: Sequence[Client], name: str, fault: str, times: Times
 ) -> None:
+    if name != COORDINATOR:
+        # On a busy machine it may have left for silence by itself, and could not leave again.
+        await mesh.are_in(name)
     struck_at = mesh.now()
     process = mesh.process(name)
     if fault == "blocked":

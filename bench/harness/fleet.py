@@ -102,8 +102,8 @@ class Fleet:
         self.endpoint = f"tcp://{self._places.hub_host}:{self._port}"
         if setup.over == "ipc":
             self.endpoint = f"ipc://{folder}/mesh.sock"
-        ahead_s = time.time() - asyncio.get_running_loop().time()
-        self.log_of_members = MemberLog(self.log(COORDINATOR), ahead_s)
+        now = asyncio.get_running_loop().time
+        self.log_of_members = MemberLog(self.log(COORDINATOR), lambda: time.time() - now())
         if self.has_keys:
             make_keys(folder, self.endpoint, setup.roles)
 

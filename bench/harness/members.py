@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -41,10 +41,12 @@ class Dark:
 class MemberLog:
     """All changes of membership so far, in order of time.
 
-    ahead_s: how far the clock of the log, which is that of the wall, is ahead of the reader's.
+    ahead_s: returns how far the clock of the log, which is that of the wall, is ahead of the
+    reader's. It is asked whenever lines are read, because the wall's clock is adjusted meanwhile,
+    and a death that seems to come before its cause would not be found.
     """
 
-    def __init__(self, path: Path, ahead_s: float) -> None:
+    def __init__(self, path: Path, ahead_s: Callable[[], float]) -> None:
         self._path = path
         self._ahead_s = ahead_s
         self._num_read = 0
@@ -57,15 +59,9 @@ class MemberLog:
                 file.seek(self._num_read)
                 whole, end, _ = file.read().rpartition(b"\n")
             self._num_read += len(whole + end)
-            self._changes += map(self._change, _LINE.finditer(whole))
+            ahead_s = self._ahead_s()
+            self._changes += [_change(line, ahead_s) for line in _LINE.finditer(whole)]
         return self._changes
-
-    def _change(self, line: re.Match[bytes]) -> Change:
-        at, node, joined, _, reason = (part.decode() if part else "" for part in line.groups())
-        # With keys, a node's name is the key's name, a slash, and its own name.
-        name = node.rpartition("/")[2]
-        wall_s = datetime.strptime(at, _FORMAT).timestamp()
-        return Change(wall_s + _CUT_S - self._ahead_s, name, not joined, reason)
 
     def first(self, node: str, since: float, *, has_left: bool) -> Change | None:
         """Return the first change of this kind of a node at `since` or later."""
@@ -105,3 +101,11 @@ class MemberLog:
     def left(self, begin: float, end: float) -> list[Change]:
         """Return the departures between two times."""
         return [c for c in self.changes if c.has_left and begin <= c.at < end]
+
+
+def _change(line: re.Match[bytes], ahead_s: float) -> Change:
+    at, node, joined, _, reason = (part.decode() if part else "" for part in line.groups())
+    # With keys, a node's name is the key's name, a slash, and its own name.
+    name = node.rpartition("/")[2]
+    wall_s = datetime.strptime(at, _FORMAT).timestamp()
+    return Change(wall_s + _CUT_S - ahead_s, name, not joined, reason)

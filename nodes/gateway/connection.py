@@ -33,7 +33,7 @@ _REFUSAL_S: Final = 1.0
 # Bytes kept of requests that arrived while an earlier one was still being answered.
 _MOST_AHEAD_BYTES: Final = 65_536
 # The interval between log lines while connections are being refused.
-_LOG_INTERVAL_S: Final = 10.0
+LOG_INTERVAL_S: Final = 10.0
 
 
 _TIMED_OUT: Final = ApiError(
@@ -113,9 +113,9 @@ class Connection(H11Protocol):
             self._deadline = self.loop.call_later(_REFUSAL_S, self.transport.abort)
 
     def say_refused(self) -> None:
-        """Log that there are too many connections, at most once in _LOG_INTERVAL_S."""
+        """Log that there are too many connections, at most once in LOG_INTERVAL_S."""
         cls, now = type(self), self.loop.time()
-        if now - cls._logged_at >= _LOG_INTERVAL_S:
+        if now - cls._logged_at >= LOG_INTERVAL_S:
             cls._logged_at = now
             logger.warning("refusing connections: the limit is %d", self.max_connections)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import resource
 import socket
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from nodes.config.settings import ConfigError
 from nodes.gateway.address import admits_anybody, bound_to, is_at_home, keys_of, listen_errors
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayConfig, address_of, names
-from nodes.gateway.connection import Connection
+from nodes.gateway.connection import LOG_INTERVAL_S, Connection
 from nodes.gateway.errors import stopping
 from nodes.gateway.guard import Guard
 from nodes.gateway.models import Mesh
@@ -121,7 +122,7 @@ class HttpServer:
         Raises ListenError.
         """
         server = self._server = _Server(self._uvicorn)
-        asyncio.get_running_loop().set_exception_handler(_on_fault)
+        asyncio.get_running_loop().set_exception_handler(_Faults())
         host, port = self._address
         with self._given or bound_to(host, port) as bound:
             with listen_errors(host, port):
@@ -163,9 +164,15 @@ def connections_allowed(wanted: int) -> int:
     return allowed
 
 
-def _on_fault(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Handle an exception outside any task: a lack of file descriptors is logged in one line."""
-    if context.get("message") == _NO_FILES:
-        logger.warning("new connections have to wait: %s", context.get("exception"))
-    else:
-        loop.default_exception_handler(context)
+class _Faults:
+    """Handles exceptions outside any task. A lack of files is logged once in an interval."""
+
+    def __init__(self) -> None:
+        self._logged_at = -math.inf
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if context.get("message") != _NO_FILES:
+            loop.default_exception_handler(context)
+        elif loop.time() - self._logged_at >= LOG_INTERVAL_S:
+            self._logged_at = loop.time()
+            logger.warning("new connections have to wait: %s", context.get("exception"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -194,25 +195,33 @@ async def _gateway_with(
 
 @contextlib.asynccontextmanager
 async def _streaming(port: int) -> AsyncIterator[Callable[[], int]]:
-    """Run streams on one connection, one after another; yield a count of received bytes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    """Run streams on one connection, one after another; yield a count of received bytes.
+
+    They are read in a thread: opening hundreds of connections blocks this process's event loop for
+    so long that the gateway would drop a stream because of its slow reader.
+    """
+    connection = socket.create_connection(("127.0.0.1", port))
     request = request_of(COMPLETIONS, {**_FULL, "max_tokens": 8000, "stream": True})
-    writer.write(request)
-    num_read = len(await reader.readuntil(b"data: "))
+    connection.sendall(request)
+    num_read = 0
 
-    async def read() -> None:
+    def read() -> None:
         nonlocal num_read
-        while line := await reader.readline():
-            num_read += len(line)
-            if line == b"data: [DONE]\n":
-                writer.write(request)
+        with contextlib.suppress(ConnectionResetError), connection.makefile("rb") as lines:
+            for line in lines:
+                num_read += len(line)
+                if line == b"data: [DONE]\n":
+                    connection.sendall(request)
 
-    reading = asyncio.create_task(read())
+    reading = asyncio.create_task(asyncio.to_thread(read))
     try:
+        await _until(lambda: _has_more(lambda: num_read, 0))
         yield lambda: num_read
     finally:
-        await ended([reading])
-        writer.transport.abort()
+        # Its reader sees the end.
+        connection.shutdown(socket.SHUT_RDWR)
+        await reading
+        connection.close()
 
 
 async def _outcome(http: httpx.AsyncClient) -> str:

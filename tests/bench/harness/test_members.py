@@ -22,7 +22,7 @@ class Log:
         self.folder = folder
         self._path = folder / "log"
         # A time is logged without what is less than a millisecond.
-        self.read = MemberLog(self._path, BEGAN.timestamp() + 0.001)
+        self.read = MemberLog(self._path, lambda: BEGAN.timestamp() + 0.001)
 
     def write(self, at_s: float, said: str, end: str = "\n") -> None:
         at = datetime.fromtimestamp(BEGAN.timestamp() + at_s)
