@@ -35,7 +35,7 @@ __all__ = [
     "struct",
 ]
 
-PROTOCOL_VERSION: Final = 4
+PROTOCOL_VERSION: Final = 5
 MAX_TAG: Final = 255
 MAX_MESSAGE_BYTES: Final = 2**20
 MAX_PROFILE_BYTES: Final = 65536

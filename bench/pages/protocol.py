@@ -43,6 +43,7 @@ _TAKERS: Final[dict[type, str]] = {
         (
             of_nodes.StartedNotice,
             of_nodes.TokensNotice,
+            of_nodes.OutputNotice,
             of_nodes.FinishedNotice,
             of_nodes.RequestFailedNotice,
             of_nodes.NodesReply,

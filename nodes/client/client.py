@@ -29,6 +29,7 @@ from nodes.messages import (
     NodeCommandRequest,
     NodesReply,
     NodesRequest,
+    OutputNotice,
     ReadNotice,
     StartedNotice,
     StatusReply,
@@ -37,6 +38,7 @@ from nodes.messages import (
     TraceReply,
     TraceRequest,
     UploadGrant,
+    notices_of,
 )
 from nodes.telemetry.status import Status, decode_status
 from nodes.worker.link import Link
@@ -116,6 +118,13 @@ class Client:
 
     def on_message(self, message: Any) -> None:
         self._cancellations.send_again()
+        if isinstance(message, OutputNotice):
+            for notice in notices_of(message):
+                self._deliver(notice)
+        else:
+            self._deliver(message)
+
+    def _deliver(self, message: Any) -> None:
         queue = self._inbox.queues.get(getattr(message, "request_id", 0))
         if queue is not None:
             if isinstance(message, UploadGrant):

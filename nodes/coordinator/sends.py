@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nodes.messages import GuessNotice
+from nodes.messages import GuessNotice, OutputNotice, TokensNotice, notices_of, output_of
 from nodes.worker.stream import StreamId
 
 
@@ -26,3 +27,28 @@ def streams_of(message: Any) -> tuple[StreamId, ...]:
     if entries is not None:
         return tuple(StreamId(entry.stream_id) for entry in entries)
     return (StreamId(message.stream_id),)
+
+
+def coalesced(sends: Sequence[Send]) -> list[Send]:
+    """Put all tokens for a client into one message, in the place of the first of them.
+
+    So they come before the end of any of these texts, as they have to.
+    """
+    tokens: dict[bytes, list[TokensNotice]] = {}
+    for send in sends:
+        if isinstance(send.message, TokensNotice):
+            tokens.setdefault(send.peer, []).append(send.message)
+    out: list[Send] = []
+    for send in sends:
+        if not isinstance(send.message, TokensNotice):
+            out.append(send)
+        elif notices := tokens.pop(send.peer, None):
+            out.append(send if len(notices) == 1 else Send(send.peer, output_of(notices)))
+    return out
+
+
+def separated(output: Send) -> Iterator[Send]:
+    """Yield a message for each choice of one that coalesced() has made."""
+    assert isinstance(output.message, OutputNotice)
+    for notice in notices_of(output.message):
+        yield Send(output.peer, notice)

@@ -39,9 +39,9 @@ from nodes.coordinator.fallback import with_fallback
 from nodes.coordinator.members.authentication import Authentication
 from nodes.coordinator.members.rate_limits import RateLimits, cost_of
 from nodes.coordinator.members.rotation import Rotation
-from nodes.coordinator.sends import Send
+from nodes.coordinator.sends import Send, coalesced, separated
 from nodes.coordinator.state import CoordinatorState, DuePlan
-from nodes.messages import NodesReply, StatusReply, TraceReply
+from nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply
 from nodes.messages.access import ForbiddenError
 from nodes.scheduler.planning import MODES, Made, Mode
 
@@ -299,7 +299,8 @@ class Coordinator:
     def _hand_over(self, sends: Sequence[Send]) -> None:
         now = self._clock()
         # Nodes come first: they can start work, while clients only read.
-        pending = sorted(sends, key=lambda send: self.state.role_of(send.peer) not in _NODE_ROLES)
+        pending = coalesced(sends)
+        pending.sort(key=lambda send: self.state.role_of(send.peer) not in _NODE_ROLES)
         while pending:
             send = pending.pop(0)
             failpoints.sending(send.message)
@@ -314,6 +315,9 @@ class Coordinator:
                     raise BackpressureError(send.peer)
                 self._transport.send(send.peer, frames)
             except LocalProtocolError as error:
+                if isinstance(send.message, OutputNotice):
+                    pending[:0] = separated(send)
+                    continue
                 # A valid message of a peer may be too large to pass on: its requests end.
                 pending += self.state.undeliverable(send, str(error), now)
             except (PeerGoneError, BackpressureError) as error:

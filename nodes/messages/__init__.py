@@ -10,6 +10,8 @@ from nodes.messages.clients import (
     WANTS,
     CancelRequest,
     FinishedNotice,
+    OutputEntry,
+    OutputNotice,
     PromptLogprobsNotice,
     ReadNotice,
     RequestFailedNotice,
@@ -17,6 +19,8 @@ from nodes.messages.clients import (
     StreamFigures,
     SubmitRequest,
     TokensNotice,
+    notices_of,
+    output_of,
 )
 from nodes.messages.fields import (
     DEFAULT_PRIORITY,
@@ -148,6 +152,8 @@ __all__ = [
     "NodesRequest",
     "NumLogprobs",
     "OpenStreamRequest",
+    "OutputEntry",
+    "OutputNotice",
     "Piece",
     "Position",
     "ProbeReply",
@@ -178,5 +184,7 @@ __all__ = [
     "UploadGrant",
     "UploadOffer",
     "UploadPiece",
+    "notices_of",
+    "output_of",
     "parts_of",
 ]

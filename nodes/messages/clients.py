@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Final
 
 from mesh.messages import MaxLen, Range, TokenIds, message, struct
@@ -135,6 +136,64 @@ class TokensNotice:
     num_accepted_tokens: Gamma = 0
     scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_GAMMA + 1)] = ()
     is_last: bool = False
+
+
+@struct
+class OutputEntry:
+    """A TokensNotice within an OutputNotice. num_tokens: how many of the token ids are its own."""
+
+    request_id: Id
+    choice: Count
+    position: Position
+    text: Text
+    num_tokens: Count
+    num_draft_tokens: Gamma
+    num_accepted_tokens: Gamma
+    scores: Annotated[tuple[TokenScores, ...], MaxLen(MAX_GAMMA + 1)]
+    is_last: bool
+
+
+@message(53, max_bytes=1 << 20, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
+class OutputNotice:
+    """What one pass of a target added to several choices of a client.
+
+    A message for each of them would cost the coordinator half of its time. token_ids: of all
+    entries in order.
+    """
+
+    entries: Annotated[tuple[OutputEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]
+    token_ids: TokenIds
+
+
+def output_of(notices: Sequence[TokensNotice]) -> OutputNotice:
+    """Return one message with these notices."""
+    entries = tuple(
+        OutputEntry(
+            n.request_id,
+            n.choice,
+            n.position,
+            n.text,
+            len(n.token_ids),
+            n.num_draft_tokens,
+            n.num_accepted_tokens,
+            n.scores,
+            n.is_last,
+        )
+        for n in notices
+    )
+    return OutputNotice(entries, tuple(token_id for n in notices for token_id in n.token_ids))
+
+
+def notices_of(output: OutputNotice) -> Iterator[TokensNotice]:
+    """Yield the notices of one message, with fewer tokens if the sender sent too few ids."""
+    offset = 0
+    for e in output.entries:
+        token_ids = output.token_ids[offset : offset + e.num_tokens]
+        offset += e.num_tokens
+        counts = e.num_draft_tokens, e.num_accepted_tokens
+        yield TokensNotice(
+            e.request_id, e.choice, e.position, e.text, token_ids, *counts, e.scores, e.is_last
+        )
 
 
 @struct

@@ -51,7 +51,8 @@ POINTS = (
     Point("target-0", "send.CommitReply", 40),
     Point("target-0", ENGINE_PASS, 40),
     Point("client", "send.SubmitRequest"),
-    Point("client", "receive.TokensNotice", 40),
+    Point("client", "receive.TokensNotice", 4),
+    Point("client", "receive.OutputNotice", 4),
     Point("client", "send.Credit"),
     Point(COORDINATOR, "receive.Hello", 4),
     Point(COORDINATOR, "send.Welcome", 4),
@@ -60,7 +61,8 @@ POINTS = (
     Point(COORDINATOR, "send.OpenStreamRequest", 8),
     Point(COORDINATOR, "receive.GuessNotice", 40),
     Point(COORDINATOR, "receive.CommitReply", 40),
-    Point(COORDINATOR, "send.TokensNotice", 40),
+    Point(COORDINATOR, "send.TokensNotice", 4),
+    Point(COORDINATOR, "send.OutputNotice", 20),
     Point(COORDINATOR, "send.FinishedNotice", 4),
 )
 

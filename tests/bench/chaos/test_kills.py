@@ -78,7 +78,7 @@ async def test_processes_that_fail_at_a_point_cost_no_token(tmp_path: Path) -> N
         "target-0 send.CommitReply",
         "draft-0 send.GuessNotice",
         "client send.Credit",
-        "coordinator send.TokensNotice",
+        "coordinator send.OutputNotice",
     )
     points = [p for p in POINTS if f"{p.who} {p.place}" in wanted]
     assert len(points) == 4

@@ -49,6 +49,7 @@ MESSAGES: tuple[Any, ...] = (
     nodes.ReadNotice(1, "t", "model", (1, 2), b"ab", b"1234"),
     nodes.StartedNotice(1, 1, 3, True, "t", "d", False, "class", "model", "prompt", 60.0),
     nodes.TokensNotice(1, 0, 0, b"x", (1,), is_last=True),
+    nodes.OutputNotice((nodes.OutputEntry(1, 0, 0, b"x", 1, 0, 0, (), True),), (1,)),
     nodes.FinishedNotice(1, 0, 1, "stop", nodes.StreamFigures(0, 0, 0, 0, 0, 0, "")),
     nodes.RequestFailedNotice(1, "internal", "x"),
     nodes.NodesRequest(1),

@@ -31,10 +31,12 @@ from nodes.messages import (
     FinishedNotice,
     LeaseEntry,
     LeaseRequest,
+    OutputNotice,
     RequestFailedNotice,
     StatusReply,
     StreamFigures,
     TokensNotice,
+    notices_of,
 )
 from nodes.scheduler.planning import Planning
 from policies.plan import Observation, Plan
@@ -62,6 +64,27 @@ async def test_nodes_are_told_before_clients(monkeypatch: pytest.MonkeyPatch) ->
     sends = [(CLIENT_A, failed), (NODE_A, close), (CLIENT_B, failed), (NODE_B, close)]
     found = (await members()).say(monkeypatch, [Send(*each) for each in sends])
     assert [peer for peer, _ in found] == [NODE_A, NODE_B, CLIENT_A, CLIENT_B]
+
+
+async def test_tokens_for_a_client_are_one_message_before_the_ends_of_their_texts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    a0, a1, a2 = (TokensNotice(7, n, 5, b"ab", (5, 6)[:n], 4, 1, (), n == 1) for n in range(3))
+    b = TokensNotice(8, 0, 0, b"c", (9,))
+    over = FinishedNotice(7, 1, 6, "stop", StreamFigures(0, 0, 0, 0, 0, 0, ""))
+    sends = [Send(CLIENT_A, m) for m in (a0, a1, over, a2)] + [Send(CLIENT_B, b)]
+    (_, joined), *others = (await members()).say(monkeypatch, sends)
+    assert isinstance(joined, OutputNotice)
+    assert list(notices_of(joined)) == [a0, a1, a2]
+    assert others == [(CLIENT_A, over), (CLIENT_B, b)]
+
+
+async def test_tokens_too_many_for_a_message_are_sent_in_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokens = [TokensNotice(1, n, 0, b"x" * 8192, (5,)) for n in range(200)]
+    told = (await members()).say(monkeypatch, [Send(CLIENT_A, each) for each in tokens])
+    assert [message for _, message in told] == tokens
 
 
 @pytest.mark.parametrize("pads", [False, True])

@@ -15,6 +15,7 @@ from nodes.messages import (
     FinishedNotice,
     LinkFields,
     NodeCommandReply,
+    OutputNotice,
     PromptLogprobsNotice,
     RequestFailedNotice,
     StartedNotice,
@@ -23,6 +24,7 @@ from nodes.messages import (
     TokensNotice,
     TraceReply,
     UploadGrant,
+    notices_of,
 )
 from tests.nodes.machine.network import Network
 from tests.nodes.machine.process import Process
@@ -188,7 +190,13 @@ class ClientProcess(Process):
     def on_message(self, message: Any) -> None:
         if isinstance(message, NodeCommandReply | TraceReply):
             self.replies.append(message)
-            return
+        elif isinstance(message, OutputNotice):
+            for notice in notices_of(message):
+                self._take(notice)
+        else:
+            self._take(message)
+
+    def _take(self, message: Any) -> None:
         asked = self.asked[message.request_id]
         is_lenient = self._is_lenient()
         if asked.failure is not None or asked.is_cancelled or (is_lenient and asked.is_over):
