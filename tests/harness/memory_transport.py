@@ -91,12 +91,12 @@ class _Endpoint:
         self.bytes_sent = self.bytes_received = 0
         self.messages_sent = self.messages_received = self.messages_rejected = 0
         self._hub = hub
-        self._inbox = _Inbox(hub.max_messages)
+        self.inbox = _Inbox(hub.max_messages)
         self.losses = _Losses()
 
     async def _get(self) -> Received:
         while True:
-            received = await self._inbox.get()
+            received = await self.inbox.get()
             frames = received.frames
             if 1 <= len(frames) <= MAX_FRAMES:
                 break
@@ -106,7 +106,7 @@ class _Endpoint:
         return received
 
     def _put(self, inbox: _Inbox, peer: bytes, frames: Frames) -> None:
-        if self._inbox.closed:
+        if self.inbox.closed:
             raise LocalProtocolError("the transport is closed")
         if inbox.closed or inbox.is_full:
             raise BackpressureError(peer)
@@ -134,12 +134,12 @@ class MemoryServer(_Endpoint):
 
     def send(self, peer: bytes, frames: Frames) -> None:
         client = self._hub.client_of(self, peer)
-        if client is None and not self._inbox.closed:
+        if client is None and not self.inbox.closed:
             raise PeerGoneError(peer)
-        self._put(client._inbox if client else self._inbox, peer, frames)
+        self._put(client.inbox if client else self.inbox, peer, frames)
 
     def close(self) -> None:
-        self._inbox.close()
+        self.inbox.close()
         self.losses.close()
         self._hub.server_closed(self)
 
@@ -165,10 +165,10 @@ class MemoryClient(_Endpoint):
 
     def send(self, frames: Frames) -> None:
         connection = self._hub.connection_of(self)
-        if connection is None and not self._inbox.closed:
+        if connection is None and not self.inbox.closed:
             raise BackpressureError
         peer, server = connection or (b"", self)
-        self._put(server._inbox, peer, frames)
+        self._put(server.inbox, peer, frames)
 
     def expect_key(self, next_key: str) -> None:
         """There is no handshake here that would need it."""
@@ -177,7 +177,7 @@ class MemoryClient(_Endpoint):
         """Nothing is ever refused here."""
 
     def close(self) -> None:
-        self._inbox.close()
+        self.inbox.close()
         self.losses.close()
         self._hub.client_closed(self)
 
@@ -238,7 +238,7 @@ class MemoryHub:
     async def server_inbox(self) -> _Inbox:
         while self._server is None:
             await self._server_up.wait()
-        return self._server._inbox
+        return self._server.inbox
 
     def server_closed(self, server: MemoryServer) -> None:
         if server is self._server:

@@ -224,19 +224,19 @@ class World:
             yield self._coordinator_takes, connection
         if self.planning is not None:
             # A thread makes it, while anything may come in.
-            yield World._take_plan, self
+            yield World.take_plan, self
         elif self.coordinator.state.is_plan_due:
-            yield World._begin_plan, self
+            yield World.begin_plan, self
         for process in self.processes:
             if process.can_read():
                 yield type(process).read, process
             if isinstance(process, NodeProcess) and process.can_step():
                 yield NodeProcess.step, process
 
-    def _begin_plan(self) -> None:
+    def begin_plan(self) -> None:
         self.planning = self.coordinator.begin_plan()
 
-    def _take_plan(self) -> None:
+    def take_plan(self) -> None:
         due, self.planning = self.planning, None
         assert due is not None
         self.coordinator.take_plan(due, due.planning.make())
