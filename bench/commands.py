@@ -1,4 +1,4 @@
-"""`python -m bench engine|cost|planner|law1|speed|bound`: parts of airdraft, pairs of models."""
+"""`python -m bench engine|cost|planner|law1|speed|first|bound`: parts, and pairs of models."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bench.load.workloads import NAMES
+from bench.load.workloads import NAMES, PLAIN_NAMES
 from bench.results.options import COUNTS, keep, listed, out_option, quick_option
 
 
@@ -222,6 +222,36 @@ def speed_command(
     run_speed(streams, workloads, pair, **options, report=click.echo)
 
 
+@click.command("first")
+@click.option("--lengths", type=COUNTS, default="32,256,1024", show_default=True)
+@click.option("--repeats", default=5, show_default=True, help="Prompts of each length and kind.")
+@_max_tokens
+@click.option(
+    "--workloads",
+    type=listed(accepted=lambda: PLAIN_NAMES),
+    default="chat,code",
+    show_default=True,
+    help="Kinds of prompts whose gaps between tokens are measured.",
+)
+@_target
+@click.option("--draft", default="", help='Draft model, or "none". Default: that of the catalogue.')
+def first_command(
+    lengths: list[int], workloads: list[str], target: str, draft: str, **options: Any
+) -> None:
+    """Measure the time to the first token, and the gaps between tokens.
+
+    The first token is compared with a bare llama.cpp loop that reads as long a prompt.
+
+    \b
+    Example:
+      python -m bench first --target big.gguf --draft small.gguf --lengths 64,1024
+    """
+    from bench.first import run_first
+    from bench.speed import Pair
+
+    run_first(Pair(target, draft), lengths, workloads, **options, report=click.echo)
+
+
 @click.command("bound")
 @click.option(
     "--prompts", "num_prompts", default=10, show_default=True, help="Prompts of each kind."
@@ -259,5 +289,6 @@ COMMANDS = (
     planner_command,
     law1_command,
     speed_command,
+    first_command,
     bound_command,
 )

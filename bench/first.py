@@ -1,0 +1,120 @@
+"""Time to the first token beside a bare prefill of the same length, and the gaps after it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from bench.bare import BareLoop
+from bench.harness.report import head, quantiles, row
+from bench.load.workloads import workload
+from bench.speed import Pair, stranger
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions, Prompt
+from nodes.messages import ChatMessage, TokensNotice
+from nodes.service.local import local_mesh
+
+FIRST_HEAD = head(
+    "prompt tokens", "guesses", "bare prefill ms", "first token ms", "1.1 x prefill + 15 ms"
+)
+GAPS_HEAD = head("prompts", "guesses", "gap p50 ms", "p99 ms", "longest ms")
+# All vocabularies have these ids; what a text of them means takes no part in its time.
+_IDS = range(1_000, 30_000)
+
+
+def run_first(
+    pair: Pair,
+    lengths: Sequence[int],
+    kinds: Sequence[str],
+    *,
+    repeats: int,
+    max_tokens: int,
+    report: Callable[[str], None],
+) -> None:
+    """Report the two tables at one stream, rows as they come.
+
+    lengths: of prompts, in tokens; `repeats` new prompts of each are read, in turn by the bare
+    loop, with guesses and without. kinds: of prompts whose gaps are measured, `repeats` of each.
+    """
+    asyncio.run(_run(pair, lengths, kinds, repeats, max_tokens, report))
+
+
+async def _run(
+    pair: Pair,
+    lengths: Sequence[int],
+    kinds: Sequence[str],
+    repeats: int,
+    max_tokens: int,
+    report: Callable[[str], None],
+) -> None:
+    target, draft = pair.settings()
+    bare = BareLoop(Path(target.model))
+    try:
+        async with local_mesh(target, draft, lookup=pair.looks_up) as (mesh, client):
+            await mesh.beside(_times(client, (1, 2, 3), None, 24))
+            report(FIRST_HEAD)
+            for length in lengths:
+                for line in await mesh.beside(_first_rows(client, bare, length, repeats)):
+                    report(line)
+            report(GAPS_HEAD)
+            for kind in kinds:
+                for line in await mesh.beside(_gap_rows(client, kind, repeats, max_tokens)):
+                    report(line)
+    finally:
+        bare.close()
+
+
+async def _first_rows(client: Client, bare: BareLoop, length: int, repeats: int) -> list[str]:
+    random = Random(length)
+    bare_s: list[float] = []
+    first_s: dict[int | None, list[float]] = {0: [], None: []}
+    for _ in range(repeats):
+        bare_s.append(await asyncio.to_thread(bare.prefill_s, length))
+        for gamma, found in first_s.items():
+            prompt = tuple(random.choice(_IDS) for _ in range(length))
+            found.append((await _times(client, prompt, gamma, 8))[0])
+    prefill_s = quantiles(bare_s)[0]
+    lines = []
+    for gamma, found in first_s.items():
+        median_s = quantiles(found)[0]
+        limit_s = 1.1 * prefill_s + 0.015
+        lines.append(
+            row(
+                *(length, _named(gamma), f"{prefill_s * 1e3:.0f}", f"{median_s * 1e3:.0f}"),
+                f"{'kept' if median_s <= limit_s else 'missed'}: {limit_s * 1e3:.0f}",
+            )
+        )
+    return lines
+
+
+async def _gap_rows(client: Client, kind: str, repeats: int, max_tokens: int) -> list[str]:
+    gaps_s: dict[int | None, list[float]] = {0: [], None: []}
+    for text in workload(kind, repeats).prompts:
+        for gamma, found in gaps_s.items():
+            prompt = (ChatMessage("user", text),)
+            found += (await _times(client, prompt, gamma, max_tokens))[1:]
+    return [
+        row(kind, _named(gamma), *(f"{seconds * 1e3:.0f}" for seconds in quantiles(found)))
+        for gamma, found in gaps_s.items()
+    ]
+
+
+def _named(gamma: int | None) -> str:
+    return "as planned" if gamma is None else "none"
+
+
+async def _times(client: Client, prompt: Prompt, gamma: int | None, max_tokens: int) -> list[float]:
+    """Return the seconds to the first tokens of an answer and then between any two arrivals."""
+    options = GenerateOptions(max_tokens=max_tokens, gamma=gamma, ignore_eog=True)
+    times_s: list[float] = []
+    before = time.perf_counter()
+    async for event in client.generate(prompt, stranger(replace(options, seed=1))):
+        if isinstance(event, TokensNotice):
+            now = time.perf_counter()
+            times_s.append(now - before)
+            before = now
+    return times_s
