@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.bare import BareLoop
-from bench.harness.http import COMPLETIONS, request_of
+from bench.harness.http import COMPLETIONS, port_of, request_of
 from bench.harness.up import up
 from bench.live.pairs import Ratio, paired_ratio
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
@@ -70,7 +70,7 @@ def run_overhead(
     bare = BareLoop(path)
     try:
         with up("--draft", "none") as mesh:
-            bench = _Bench(bare, mesh.port, num_pairs, max_tokens)
+            bench = _Bench(bare, port_of(mesh.url), num_pairs, max_tokens)
             for count in counts:
                 report(asyncio.run(bench.rates(count)))
             for length in prompt_lengths:

@@ -2,7 +2,8 @@
 
 One runs a coordinator and a target, the other a draft node and a client; only documented commands
 start them. The listener must not find prompt or answer on the cable. A message in the clear shows
-first that it would find them. Needs root and `ip`.
+first that it would find them. The other machine's monotonic clocks are a day ahead, because no two
+machines agree on them. Needs root, `ip` and `unshare`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from typing import Any
 from bench.netns import NamespacesError, inside, ip, namespaces
 
 HERE, THERE = "10.99.7.1", "10.99.7.2"
+_A_DAY_AHEAD = (
+    *("unshare", "--time", "--monotonic=86400", "--boottime=86400"),
+    *("--fork", "--kill-child=SIGKILL"),
+)
 _START_LIMIT_S = 120.0
 
 
@@ -59,7 +64,7 @@ class Machine:
             **self._settings(arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         self.ends.enter_context(process)
-        self.ends.callback(process.terminate)
+        self.ends.callback(process.kill)
         return process
 
 
@@ -123,7 +128,7 @@ def mesh_by_invitation(
         contextlib.ExitStack() as ends,
     ):
         hub = Machine(here, command, Path(folder) / "hub", ends)
-        nano = Machine(there, command, Path(folder) / "nano", ends)
+        nano = Machine(there, [*_A_DAY_AHEAD, *command], Path(folder) / "nano", ends)
         control = Sniffer(here, cable, Path(folder))
         _send_in_the_clear(there, prompt)
         if prompt.encode() not in control.stop():

@@ -1,8 +1,9 @@
-"""Bodies of every kind; `python -m bench gateway fuzz` sends many more to a real mesh."""
+"""Bodies of every kind."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def script(_prompt: Prompt, options: GenerateOptions) -> Sequence[Step]:
     return steps
 
 
-@settings(max_examples=150)
+@settings(max_examples=int(os.environ.get("AIRDRAFT_FUZZ_BODIES", "150")))
 @given(requests)
 def test_no_body_is_a_fault_of_ours(request: tuple[str, bytes]) -> None:
     mesh = FakeMesh(script)
