@@ -114,8 +114,7 @@ def hostile_requests(schemas: int) -> None:
 @click.option("--airdraft", default="", help="Command to test. Default: that of this installation.")
 @click.option("--target", default="", help="Target model. Default: that of the catalogue.")
 @click.option("--draft", default="", help="Draft model. Default: that of the catalogue.")
-@click.option("--max-tokens", default=48, show_default=True)
-def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> None:
+def two_machines(airdraft: str, target: str, draft: str) -> None:
     """Make a mesh of two network namespaces by invitation.
 
     The traffic between them is recorded and searched. This needs root.
@@ -130,8 +129,7 @@ def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> Non
 
     command = [airdraft] if airdraft else [sys.executable, "-m", "nodes.cli"]
     try:
-        models = target or DEFAULT_TARGET, draft or DEFAULT_DRAFT
-        click.echo(mesh_by_invitation(command, *models, max_tokens))
+        click.echo(mesh_by_invitation(command, target or DEFAULT_TARGET, draft or DEFAULT_DRAFT))
     except NamespacesError as error:
         raise click.ClickException(str(error)) from error
 

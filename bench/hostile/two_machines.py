@@ -29,6 +29,7 @@ _A_DAY_AHEAD = (
     *("--fork", "--kill-child=SIGKILL"),
 )
 _START_LIMIT_S = 120.0
+_MAX_TOKENS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +114,7 @@ def cabled() -> Iterator[tuple[str, str, str]]:
         yield here, there, cable
 
 
-def mesh_by_invitation(
-    command: Sequence[str], target: str, draft: str, max_tokens: int = 48
-) -> str:
+def mesh_by_invitation(command: Sequence[str], target: str, draft: str) -> str:
     """Start the mesh, send requests from the other machine, and search the cable for the texts.
 
     Returns a report. Raises AssertionError if a part of a text was found, NamespacesError if the
@@ -134,11 +133,11 @@ def mesh_by_invitation(
         if prompt.encode() not in control.stop():
             raise NamespacesError("the listener did not find a message sent in the clear")
         sniffer = Sniffer(here, cable, Path(folder))
-        return _serve(hub, nano, sniffer, prompt, target, draft, max_tokens)
+        return _serve(hub, nano, sniffer, prompt, target, draft)
 
 
 def _serve(
-    hub: Machine, nano: Machine, sniffer: Sniffer, prompt: str, target: str, draft: str, count: int
+    hub: Machine, nano: Machine, sniffer: Sniffer, prompt: str, target: str, draft: str
 ) -> str:
     endpoint = f"tcp://{HERE}:7411"
     hub.run("keys", "init", "--name", "hub")
@@ -150,7 +149,8 @@ def _serve(
     joined = nano.run("join", token, "--name", "nano")
     hub.start("target", "--connect", endpoint, "--model", target)
     nano.start("draft", "--model", draft)
-    ask = ("generate", "--raw", "--prompt", prompt, "--max-tokens", str(count), "--gamma", "3")
+    length = ("--max-tokens", str(_MAX_TOKENS))
+    ask = ("generate", "--raw", "--prompt", prompt, *length, "--gamma", "3", "--json")
     text, figures = "", ""
     give_up_at = time.monotonic() + _START_LIMIT_S
     # The first tries fail or have no guesses while the nodes load their models.
@@ -158,17 +158,16 @@ def _serve(
         if time.monotonic() > give_up_at:
             raise NamespacesError(f"no pass with guesses within {_START_LIMIT_S:g} s")
         with contextlib.suppress(NamespacesError):
-            answer = nano.run(*ask, "--json")
-            text, figures = _read(answer)
+            text, figures = _read(nano.run(*ask))
         time.sleep(0.3)
     data, pieces = sniffer.stop(), _pieces(prompt, text)
     found = [part for part in pieces if part in data]
     if found:
         raise AssertionError(f"{len(found)} pieces of the texts were on the cable")
     return (
-        f"{joined}; {count} tokens requested from the other machine, {figures}; {len(data)} bytes "
-        f"on the cable hold none of {len(pieces)} pieces of prompt and answer (the listener found "
-        f"the prompt when it was sent in the clear)"
+        f"{joined}; {_MAX_TOKENS} tokens requested from the other machine, {figures}; {len(data)} "
+        f"bytes on the cable hold none of {len(pieces)} pieces of prompt and answer (the listener "
+        f"found the prompt when it was sent in the clear)"
     )
 
 

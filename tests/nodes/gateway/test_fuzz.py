@@ -9,10 +9,10 @@ from pathlib import Path
 
 from hypothesis import given, settings
 
-from bench.gateway.bodies import fault_of, requests
 from nodes.client.generation import GenerateOptions, Prompt
 from tests.nodes.gateway.calls import gateway_of, open_app, post
 from tests.nodes.gateway.fake_mesh import FakeMesh, Step, finished, started, tokens
+from tests.nodes.gateway.strange_bodies import fault_of, requests
 
 
 def script(_prompt: Prompt, options: GenerateOptions) -> Sequence[Step]:
