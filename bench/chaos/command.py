@@ -12,6 +12,7 @@ import click
 from bench.chaos.links.command import links_command, stalls_command
 from bench.harness.options import Decorator, at_least, names_option, seed_option
 from bench.harness.report import conclude, note
+from bench.results.options import listed
 
 ROLES = ("draft", "target", "coordinator")
 RESTARTED = ("draft", "target", "gateway", "coordinator")
@@ -33,6 +34,12 @@ def _deadline(default: float) -> Decorator:
     return click.option(
         "--deadline-s", default=default, show_default=True, help="Deadline of each request."
     )
+
+
+def _places() -> list[str]:
+    from bench.chaos.kills.points import POINTS
+
+    return sorted({point.place for point in POINTS})
 
 
 @chaos.command("kills")
@@ -101,8 +108,16 @@ def kills_command(
 
 @chaos.command("points")
 @at_least("--repeats", 20, "Runs of each point.")
-@click.option("--points", "places", default="", help="Only these points, separated by commas.")
-@click.option("--actions", default="", help="Only some of kill, error, stop, block:SECONDS.")
+@click.option(
+    "--points",
+    "places",
+    type=listed(accepted=_places),
+    default="",
+    help="Only these points, separated by commas.",
+)
+@click.option(
+    "--actions", type=listed(), default="", help="Only some of kill, error, stop, block:SECONDS."
+)
 @at_least("--streams", 8)
 @seed_option
 @names_option(
@@ -113,8 +128,8 @@ def kills_command(
 @_deadline(60.0)
 def points_command(
     repeats: int,
-    places: str,
-    actions: str,
+    places: list[str],
+    actions: list[str],
     streams: int,
     seed: int,
     roles: list[str],
@@ -129,17 +144,9 @@ def points_command(
     from bench.chaos.kills.backdrop import Run
     from bench.chaos.kills.points import ACTIONS, points_of, run_points
 
-    points = points_of(roles)
-    if places:
-        wanted = places.split(",")
-        if unknown := set(wanted) - {point.place for point in points}:
-            known = ", ".join(sorted({point.place for point in points}))
-            names = ", ".join(sorted(unknown))
-            raise click.UsageError(f"--points: unknown point {names!r}; accepted are {known}")
-        points = [point for point in points if point.place in wanted]
+    points = [point for point in points_of(roles) if not places or point.place in places]
     run = Run(seed=seed, num_streams=streams, deadline_s=deadline_s, tell=note)
-    chosen = actions.split(",") if actions else ACTIONS
-    conclude(asyncio.run(run_points(run, points, repeats, chosen)))
+    conclude(asyncio.run(run_points(run, points, repeats, actions or ACTIONS)))
 
 
 @chaos.command("rolling")

@@ -75,9 +75,9 @@ async def test_processes_that_fail_at_a_point_cost_no_token(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["kills", "--roles", "draft,boss"], "accepted are draft, target, coordinator"),
+        (["kills", "--roles", "draft,boss"], "unknown: boss; use draft, target, coordinator"),
         (["kills", "--kills", "0"], "--kills"),
-        (["points", "--points", "send.Nothing"], "unknown point 'send.Nothing'"),
+        (["points", "--points", "send.Nothing"], "unknown: send.Nothing; use "),
         (["kills", "--requests", "0"], "--requests"),
     ],
 )

@@ -317,4 +317,4 @@ def test_without_namespaces_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatc
 def test_an_unknown_name_is_a_usage_error(which: Any, option: str) -> None:
     result = invoke(which, option, "gale")
     assert result.exit_code == 2
-    assert f"'{option}': unknown 'gale'; accepted are " in result.output
+    assert f"'{option}': unknown: gale; use " in result.output
