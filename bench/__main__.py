@@ -10,8 +10,6 @@ from pathlib import Path
 import click
 
 from bench.chaos.command import chaos
-from bench.chaos.endurance.command import COMMANDS as ENDURANCE
-from bench.chaos.links.command import COMMANDS as LINK_COMMANDS
 from bench.clients.command import clients_command
 from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
@@ -24,7 +22,6 @@ from bench.peers.command import peers_command
 from bench.results.command import COMMANDS as RESULTS
 from bench.results.options import COUNTS
 from bench.sim.command import COMMANDS as SIMULATED
-from bench.tools.command import tools_command
 from bench.where.command import where_command
 from nodes.service.runtime import set_engine_environment
 
@@ -44,47 +41,16 @@ def bench() -> None:
 @bench.command()
 @click.option("--frames", default=10_000_000, show_default=True, help="Frames to decode.")
 @click.option("--seed", default=1, show_default=True)
-@click.option(
-    "--connections",
-    default=100_000,
-    show_default=True,
-    help="Connections that send garbage to the port.",
-)
-@click.option(
-    "--unknown",
-    "strangers",
-    default=10_000,
-    show_default=True,
-    help="Messages from peers with unknown keys.",
-)
-@click.option("--peers", default=1_000, show_default=True, help="Peers, each with its own key.")
-@click.option(
-    "--seconds", default=10.0, show_default=True, help="Time with all peers connected, in seconds."
-)
-def hostile(
-    frames: int, seed: int, connections: int, strangers: int, peers: int, seconds: float
-) -> None:
-    """Attack a coordinator as strangers or broken peers can.
-
-    A count of 0 skips a part.
+def hostile(frames: int, seed: int) -> None:
+    """Decode messages as strangers or broken peers can send them.
 
     \b
     Example:
-      python -m bench hostile --frames 100000 --connections 1000
+      python -m bench hostile --frames 100000
     """
-    import asyncio
+    from bench.hostile.frames import decode_hostile
 
-    from bench.hostile import frames as decoder
-    from bench.hostile import port
-
-    if strangers:
-        click.echo(asyncio.run(port.unknown(strangers)))
-    if connections:
-        click.echo(asyncio.run(port.garbage(connections)))
-    if peers:
-        click.echo(asyncio.run(port.crowd(peers, seconds)))
-    if frames:
-        click.echo(str(decoder.decode_hostile(frames, seed)))
+    click.echo(str(decode_hostile(frames, seed)))
 
 
 @bench.command("kernels")
@@ -127,41 +93,28 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
 
 @bench.command("hostile-requests")
 @click.option("--schemas", default=200, show_default=True, help="Generated JSON schemas.")
-@click.option(
-    "--words/--no-words",
-    default=True,
-    help="Also send words of 60,000 letters, for all vocabularies.",
-)
-def hostile_requests(schemas: int, words: bool) -> None:
+def hostile_requests(schemas: int) -> None:
     """Send harmful requests to a mesh with limited memory.
 
     Each process has 4 GB of address space.
 
     \b
     Example:
-      python -m bench hostile-requests --schemas 20 --no-words
+      python -m bench hostile-requests --schemas 20
     """
     import asyncio
 
     from bench.harness.report import conclude, note
     from bench.hostile.requests import run_hostile
-    from bench.hostile.words import ask_words
-    from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
-    from nodes.config.settings import environment
 
-    found = []
-    if words:
-        model = Catalog(default_cache_dir(environment())).ensure(DEFAULT_DRAFT)
-        found.append(asyncio.run(ask_words(model, click.echo)))
-    conclude(*found, asyncio.run(run_hostile(schemas, note)))
+    conclude(asyncio.run(run_hostile(schemas, note)))
 
 
 @bench.command("two-machines")
 @click.option("--airdraft", default="", help="Command to test. Default: that of this installation.")
 @click.option("--target", default="", help="Target model. Default: that of the catalogue.")
 @click.option("--draft", default="", help="Draft model. Default: that of the catalogue.")
-@click.option("--max-tokens", default=48, show_default=True)
-def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> None:
+def two_machines(airdraft: str, target: str, draft: str) -> None:
     """Make a mesh of two network namespaces by invitation.
 
     The traffic between them is recorded and searched. This needs root.
@@ -176,8 +129,7 @@ def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> Non
 
     command = [airdraft] if airdraft else [sys.executable, "-m", "nodes.cli"]
     try:
-        models = target or DEFAULT_TARGET, draft or DEFAULT_DRAFT
-        click.echo(mesh_by_invitation(command, *models, max_tokens))
+        click.echo(mesh_by_invitation(command, target or DEFAULT_TARGET, draft or DEFAULT_DRAFT))
     except NamespacesError as error:
         raise click.ClickException(str(error)) from error
 
@@ -320,8 +272,6 @@ def memory() -> None:
 
 
 bench.add_command(chaos)
-for chaos_command in (*LINK_COMMANDS, *ENDURANCE):
-    chaos.add_command(chaos_command)
 bench.add_command(distill)
 bench.add_command(live)
 bench.add_command(gateway)
@@ -329,7 +279,6 @@ bench.add_command(paper_command, "paper")
 bench.add_command(air_command)
 bench.add_command(where_command)
 bench.add_command(clients_command)
-bench.add_command(tools_command)
 bench.add_command(pages_command)
 for _command in (*PARTS, *SIMULATED, *RESULTS, peers_command):
     bench.add_command(_command)

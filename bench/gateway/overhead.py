@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 from bench.bare import BareLoop
-from bench.harness.http import COMPLETIONS, request_of
+from bench.harness.http import COMPLETIONS, port_of, request_of
 from bench.harness.up import up
 from bench.live.pairs import Ratio, paired_ratio
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
@@ -70,7 +71,7 @@ def run_overhead(
     bare = BareLoop(path)
     try:
         with up("--draft", "none") as mesh:
-            bench = _Bench(bare, mesh.port, num_pairs, max_tokens)
+            bench = _Bench(bare, port_of(mesh.url), num_pairs, max_tokens)
             for count in counts:
                 report(asyncio.run(bench.rates(count)))
             for length in prompt_lengths:
@@ -89,20 +90,33 @@ class _Bench:
         self._source = random.Random(1)
 
     async def rates(self, num_streams: int) -> Rates:
-        await self._gateway_rate(num_streams)
-        pairs = []
-        for turn in range(self._num_pairs):
-            found = {}
-            for side in ("bare", "gateway") if turn % 2 else ("gateway", "bare"):
-                if side == "bare":
-                    found[side] = await asyncio.to_thread(
-                        self._bare.measure, num_streams, self._max_tokens, _PROMPT_TOKENS
-                    )
-                else:
-                    found[side] = await self._gateway_rate(num_streams)
-            pairs.append((found["bare"], found["gateway"]))
-        bare, gateway = (median(side) for side in zip(*pairs, strict=True))
+        pairs = await self._pairs(
+            partial(self._bare.measure, num_streams, self._max_tokens, _PROMPT_TOKENS),
+            partial(self._gateway_rate, num_streams),
+        )
+        bare, gateway = map(median, zip(*pairs, strict=True))
         return Rates(num_streams, (bare, gateway), paired_ratio(pairs))
+
+    async def first_token(self, num_tokens: int) -> FirstToken:
+        pairs = await self._pairs(
+            partial(self._bare.prefill_s, num_tokens), partial(self._gateway_first_s, num_tokens)
+        )
+        prefill_s, first_s = map(median, zip(*pairs, strict=True))
+        added_s = median(first - prefill for prefill, first in pairs)
+        return FirstToken(num_tokens, prefill_s, first_s, added_s)
+
+    async def _pairs(
+        self, bare: Callable[[], float], gateway: Callable[[], Awaitable[float]]
+    ) -> list[tuple[float, float]]:
+        """Measure both sides in changing order; the first pair warms up and does not count."""
+        pairs = []
+        for turn in range(1 + self._num_pairs):
+            if turn % 2:
+                bare_value, gateway_value = await asyncio.to_thread(bare), await gateway()
+            else:
+                gateway_value, bare_value = await gateway(), await asyncio.to_thread(bare)
+            pairs.append((bare_value, gateway_value))
+        return pairs[1:]
 
     async def _gateway_rate(self, num_streams: int) -> float:
         """Return all streams' tokens/s from when the last one begins to when the first one ends."""
@@ -112,21 +126,10 @@ class _Bench:
         began, ended = max(t[0] for t in times), min(t[-1] for t in times)
         return sum(sum(began < at <= ended for at in t) for t in times) / (ended - began)
 
-    async def first_token(self, num_tokens: int) -> FirstToken:
-        prefills: list[float] = []
-        firsts: list[float] = []
-        for turn in range(1 + self._num_pairs):
-            sides = [("bare", prefills), ("gateway", firsts)]
-            for side, found in sides if turn % 2 else sides[::-1]:
-                if side == "bare":
-                    found.append(await asyncio.to_thread(self._bare.prefill_s, num_tokens))
-                else:
-                    sent_at = time.perf_counter()
-                    (first,) = await self._ask(num_tokens, 1)
-                    found.append(first - sent_at)
-        # The first pair warms up.
-        added = median(b - a for a, b in list(zip(prefills, firsts, strict=True))[1:])
-        return FirstToken(num_tokens, median(prefills[1:]), median(firsts[1:]), added)
+    async def _gateway_first_s(self, num_tokens: int) -> float:
+        sent_at = time.perf_counter()
+        (first_at,) = await self._ask(num_tokens, 1)
+        return first_at - sent_at
 
     async def _ask(self, num_prompt_tokens: int, max_tokens: int) -> list[float]:
         """Send a request; return the time of each event with a token's text."""

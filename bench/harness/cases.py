@@ -97,12 +97,8 @@ def stopped_at(text: bytes, stops: Sequence[str]) -> int | None:
 
 def toy_cases(random: Random, count: int, mean_tokens: float = 80.0) -> list[Case]:
     """Draw requests of all kinds: greedy and sampled, with rules, stop strings, several choices."""
-    model = _toy()
+    model = ToyModel(ToyConfig(num_cells=_REFERENCE_CELLS, max_sequences=1))
     return [_toy_case(random, model, mean_tokens) for _ in range(count)]
-
-
-def _toy() -> ToyModel:
-    return ToyModel(ToyConfig(num_cells=_REFERENCE_CELLS, max_sequences=1))
 
 
 def _toy_case(random: Random, model: ToyModel, mean_tokens: float) -> Case:
@@ -139,15 +135,8 @@ def _case(
     return Case(prompt, options, expected)
 
 
-def plain_toy_cases(random: Random, count: int) -> list[Case]:
-    """Draw requests of a toy model that any API can express: token ids, one choice, no rules."""
-    prompts = [[random.randrange(1, _TOY.num_vocab) for _ in range(20)] for _ in range(count)]
-    piece = ToyTokenizer(_TOY.num_vocab).piece
-    return _plain_cases(random, _toy(), piece, prompts, range(24, 400))
-
-
 def real_cases(random: Random, count: int) -> list[Case]:
-    """Draw such requests of the default target, which is opened as a target node opens it.
+    """Draw plain requests of the default target, which is opened as a target node opens it.
 
     The engine runs in this process and is closed again.
     """
@@ -155,31 +144,23 @@ def real_cases(random: Random, count: int) -> list[Case]:
     opened = open_engine(EngineSettings(model=DEFAULT_TARGET))
     tokenizer = tokenizer_of(opened)
     try:
-        prompts = [tokenizer.encode(text) for text in texts]
-        return _plain_cases(random, opened.model, tokenizer.piece, prompts, range(24, 96))
+        return [
+            _case(opened.model, tokenizer.piece, tuple(ids), ids, _plain_options(random))
+            for ids in map(tokenizer.encode, texts)
+        ]
     finally:
         opened.model.close()
 
 
-def _plain_cases(
-    random: Random,
-    model: Model,
-    piece: Callable[[int], bytes],
-    prompts: Sequence[Sequence[int]],
-    lengths: range,
-) -> list[Case]:
-    cases = []
-    for ids in prompts:
-        is_sampled = random.random() < 0.5
-        options = GenerateOptions(
-            max_tokens=random.choice(lengths),
-            temperature=0.8 if is_sampled else 0.0,
-            top_k=40 if is_sampled else 0,
-            top_p=0.95 if is_sampled else 1.0,
-            seed=random.randrange(1 << 40),
-        )
-        cases.append(_case(model, piece, tuple(ids), ids, options))
-    return cases
+def _plain_options(random: Random) -> GenerateOptions:
+    is_sampled = random.random() < 0.5
+    return GenerateOptions(
+        max_tokens=random.choice(range(24, 96)),
+        temperature=0.8 if is_sampled else 0.0,
+        top_k=40 if is_sampled else 0,
+        top_p=0.95 if is_sampled else 1.0,
+        seed=random.randrange(1 << 40),
+    )
 
 
 def _options(random: Random, mean_tokens: float) -> GenerateOptions:

@@ -9,33 +9,15 @@ from typing import Any
 import click
 
 from bench.harness.report import note
+from bench.results.options import listed
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class Names(click.ParamType[list[str]]):
-    """Names of a set, separated by commas."""
-
-    name = "names"
-
-    def __init__(self, known: Collection[str]) -> None:
-        self._known = list(known)
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[str]:
-        if not isinstance(value, str):
-            return list(value)
-        chosen = value.split(",")
-        if unknown := [name for name in chosen if name not in self._known]:
-            self.fail(f"unknown {unknown[0]!r}; accepted are {', '.join(self._known)}", param, ctx)
-        return chosen
-
-
-def names_option(flag: str, known: Collection[str], help: str, **more: Any) -> Decorator:
+def names_option(flag: str, known: Collection[str], help: str) -> Decorator:
     """Return an option with some names of a set; by default all of them."""
-    settings = {"default": ",".join(known), "show_default": True, **more}
-    return click.option(flag, type=Names(known), help=help, **settings)
+    names, default = listed(accepted=lambda: known), ",".join(known)
+    return click.option(flag, type=names, default=default, show_default=True, help=help)
 
 
 def _drawn(_context: click.Context, _parameter: click.Parameter, seed: int | None) -> int:

@@ -29,8 +29,6 @@ class Tally(Findings):
     disturbances: Counter[str] = field(default_factory=Counter)
     stalls_s: list[float] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
-    num_stale: int = 0
-    num_dropped: int = 0
     took_s: float = 0.0
 
     @property
@@ -71,7 +69,6 @@ class Tally(Findings):
             f"{self.num_requests} requests ({counts(self.ends)}), {self.num_tokens} tokens",
             f"longest gaps between events: {spread(self.stalls_s)}; waits for the first event: "
             f"{spread(self.waits_s)}",
-            f"{self.num_stale} messages were stale, {self.num_dropped} dropped",
             *(f"failed {count} x {why}" for why, count in reasons),
         ]
         if self.history.exists():

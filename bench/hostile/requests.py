@@ -22,14 +22,14 @@ from bench.harness.up import up
 from bench.load.processes import tree
 
 # The command prefix that limits the address space of each process.
-LIMITED: Final = ("prlimit", f"--as={4 << 30}", "--")
-REFUSAL_LIMIT_S: Final = 5.0
-ANSWER_LIMIT_S: Final = 300.0
+_LIMITED: Final = ("prlimit", f"--as={4 << 30}", "--")
+_REFUSAL_LIMIT_S: Final = 5.0
+_ANSWER_LIMIT_S: Final = 300.0
 _MEMORY_LIMIT_MB: Final = 200
 _PREFILL_FACTOR: Final = 1.5
-WORD_CHARS: Final = 60_000
+_WORD_CHARS: Final = 60_000
 # Schemas that a review found to be harmful, and similar ones.
-SCHEMAS: Final[dict[str, Any]] = {
+_SCHEMAS: Final[dict[str, Any]] = {
     "multipleOf 4999999": {"type": "integer", "multipleOf": 4_999_999},
     "multipleOf 999983": {"type": "integer", "multipleOf": 999_983},
     "eight of 99991": {"properties": {f"a{i}": {"multipleOf": 99_991 - i} for i in range(8)}},
@@ -56,12 +56,10 @@ class Found(Findings):
     num_chats: int = 0
     memory_mb: tuple[float, float] = (0.0, 0.0)
 
-    def by_status(self) -> str:
-        return ", ".join(f"{num} x {code}" for code, num in sorted(self.codes.items()))
-
     def summary(self) -> list[str]:
+        by_status = ", ".join(f"{num} x {code}" for code, num in sorted(self.codes.items()))
         return [
-            f"{self.codes.total()} requests by HTTP status: {self.by_status()}",
+            f"{self.codes.total()} requests by HTTP status: {by_status}",
             f"slowest refusal {self.slowest_refusal_s:.1f} s",
             f"slowest answer {self.slowest_ratio:.2f} x the time to read as many tokens",
             f"{self.num_chats} ordinary chats between them were answered",
@@ -69,7 +67,7 @@ class Found(Findings):
         ]
 
 
-def generated_schemas(num: int) -> list[Any]:
+def _generated_schemas(num: int) -> list[Any]:
     """Generate JSON schemas of all kinds, with numbers of all sizes."""
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import strategies as st
@@ -120,17 +118,18 @@ def generated_schemas(num: int) -> list[Any]:
     return made[:num]
 
 
-def bodies(schemas: Sequence[Any], num_vocab: int, context: int) -> list[tuple[str, str, Any]]:
+def _bodies(schemas: Sequence[Any], num_vocab: int, context: int) -> list[tuple[str, str, Any]]:
     """Return the hostile requests in random order, each as name, path and body."""
     chat = "/chat/completions"
     found: list[tuple[str, str, Any]] = []
-    for name, schema in [*SCHEMAS.items(), *((f"generated {i}", s) for i, s in enumerate(schemas))]:
+    generated = {f"generated {number}": schema for number, schema in enumerate(schemas)}
+    for name, schema in {**_SCHEMAS, **generated}.items():
         response_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
         messages = [{"role": "user", "content": "Answer."}]
         body: Any = {"messages": messages, "max_tokens": 8, "response_format": response_format}
         found.append((name, chat, body))
     for letter in "a!é \n0":
-        messages = [{"role": "user", "content": letter * WORD_CHARS}]
+        messages = [{"role": "user", "content": letter * _WORD_CHARS}]
         found.append((f"a word of {letter!r}", chat, {"messages": messages, "max_tokens": 1}))
     for length in (1, context - 1, context, 131_071, 131_072, 131_073):
         body = {"prompt": [5] * length, "max_tokens": 1}
@@ -146,19 +145,19 @@ def bodies(schemas: Sequence[Any], num_vocab: int, context: int) -> list[tuple[s
 async def run_hostile(num_schemas: int, note: Callable[[str], None]) -> Found:
     """Send all hostile requests to one mesh on loopback. note: called with lines of progress."""
     found = Found()
-    with up(prefix=LIMITED) as mesh:
-        async with httpx.AsyncClient(base_url=mesh.url, timeout=ANSWER_LIMIT_S) as client:
-            await chat(client, found)
-            await ask(client, found, "warm", "/chat/completions", bodies((), 9, 9)[0][2], 1.0)
-            pids, before = processes(mesh.process.pid)
-            reading_s = await seconds_of_reading(client)
-            asked = bodies(generated_schemas(num_schemas), 49_152, 8192)
+    with up(prefix=_LIMITED) as mesh:
+        async with httpx.AsyncClient(base_url=mesh.url, timeout=_ANSWER_LIMIT_S) as client:
+            await _chat(client, found)
+            await _ask(client, found, "warm", "/chat/completions", _bodies((), 9, 9)[0][2], 1.0)
+            pids, before = _processes(mesh.process.pid)
+            reading_s = await _seconds_of_reading(client)
+            asked = _bodies(_generated_schemas(num_schemas), 49_152, 8192)
             for number, (name, path, body) in enumerate(asked, 1):
-                await ask(client, found, name, path, body, reading_s)
-                await chat(client, found)
+                await _ask(client, found, name, path, body, reading_s)
+                await _chat(client, found)
                 if number % 20 == 0:
                     note(f"{number} of {len(asked)}")
-            pids_after, after = processes(mesh.process.pid)
+            pids_after, after = _processes(mesh.process.pid)
         found.memory_mb = (before, after)
         if after - before > _MEMORY_LIMIT_MB:
             found.faults.append(f"memory grew by {after - before:.0f} MB")
@@ -168,7 +167,7 @@ async def run_hostile(num_schemas: int, note: Callable[[str], None]) -> Found:
     return found
 
 
-async def ask(
+async def _ask(
     client: httpx.AsyncClient, found: Found, name: str, path: str, body: Any, reading_s: float
 ) -> None:
     """Send one request and check its answer. reading_s: seconds that reading a token takes."""
@@ -183,22 +182,22 @@ async def ask(
     found.codes[code] += 1
     if 400 <= code < 500:
         found.slowest_refusal_s = max(found.slowest_refusal_s, took_s)
-        if took_s > REFUSAL_LIMIT_S:
+        if took_s > _REFUSAL_LIMIT_S:
             found.faults.append(f"{name}: refused after {took_s:.1f} s")
     elif code == 200:
         num_tokens = answer.json()["usage"]["prompt_tokens"]
         usual_s = max(1.0, reading_s * num_tokens)
-        if took_s > _PREFILL_FACTOR * usual_s + REFUSAL_LIMIT_S:
+        if took_s > _PREFILL_FACTOR * usual_s + _REFUSAL_LIMIT_S:
             # Tokens of a longer prompt take longer, because each attends to more keys.
-            usual_s = num_tokens * await seconds_of_reading(client, num_tokens)
+            usual_s = num_tokens * await _seconds_of_reading(client, num_tokens)
         found.slowest_ratio = max(found.slowest_ratio, took_s / usual_s)
-        if took_s > _PREFILL_FACTOR * usual_s + REFUSAL_LIMIT_S:
+        if took_s > _PREFILL_FACTOR * usual_s + _REFUSAL_LIMIT_S:
             found.faults.append(f"{name}: answered after {took_s:.1f} s, usual: {usual_s:.1f} s")
     else:
         found.faults.append(f"{name}: status {code}")
 
 
-async def chat(client: httpx.AsyncClient, found: Found) -> None:
+async def _chat(client: httpx.AsyncClient, found: Found) -> None:
     """Send an ordinary chat, which must be answered."""
     body = {"messages": [{"role": "user", "content": "Name a colour."}], "max_tokens": 4}
     try:
@@ -212,7 +211,7 @@ async def chat(client: httpx.AsyncClient, found: Found) -> None:
         found.faults.append(f"an ordinary chat: status {answer.status_code}")
 
 
-async def seconds_of_reading(client: httpx.AsyncClient, num_tokens: int = 2000) -> float:
+async def _seconds_of_reading(client: httpx.AsyncClient, num_tokens: int = 2000) -> float:
     """Return the seconds per token that reading an ordinary prompt of num_tokens takes."""
     begin = time.perf_counter()
     token_ids = [100 + random.randrange(20_000) for _ in range(num_tokens)]
@@ -221,7 +220,7 @@ async def seconds_of_reading(client: httpx.AsyncClient, num_tokens: int = 2000) 
     return (time.perf_counter() - begin) / num_tokens
 
 
-def processes(pid: int) -> tuple[set[int], float]:
+def _processes(pid: int) -> tuple[set[int], float]:
     """Return the ids of processes that must not end, and the resident memory of all, in MB.
 
     pid: the process of `airdraft up`. Processes that its children start may come and go.

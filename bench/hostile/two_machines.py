@@ -2,7 +2,8 @@
 
 One runs a coordinator and a target, the other a draft node and a client; only documented commands
 start them. The listener must not find prompt or answer on the cable. A message in the clear shows
-first that it would find them. Needs root and `ip`.
+first that it would find them. The other machine's monotonic clocks are a day ahead, because no two
+machines agree on them. Needs root, `ip` and `unshare`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ from typing import Any
 from bench.netns import NamespacesError, inside, ip, namespaces
 
 HERE, THERE = "10.99.7.1", "10.99.7.2"
+_A_DAY_AHEAD = (
+    *("unshare", "--time", "--monotonic=86400", "--boottime=86400"),
+    *("--fork", "--kill-child=SIGKILL"),
+)
 _START_LIMIT_S = 120.0
+_MAX_TOKENS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ class Machine:
             **self._settings(arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         self.ends.enter_context(process)
-        self.ends.callback(process.terminate)
+        self.ends.callback(process.kill)
         return process
 
 
@@ -108,9 +114,7 @@ def cabled() -> Iterator[tuple[str, str, str]]:
         yield here, there, cable
 
 
-def mesh_by_invitation(
-    command: Sequence[str], target: str, draft: str, max_tokens: int = 48
-) -> str:
+def mesh_by_invitation(command: Sequence[str], target: str, draft: str) -> str:
     """Start the mesh, send requests from the other machine, and search the cable for the texts.
 
     Returns a report. Raises AssertionError if a part of a text was found, NamespacesError if the
@@ -123,17 +127,17 @@ def mesh_by_invitation(
         contextlib.ExitStack() as ends,
     ):
         hub = Machine(here, command, Path(folder) / "hub", ends)
-        nano = Machine(there, command, Path(folder) / "nano", ends)
+        nano = Machine(there, [*_A_DAY_AHEAD, *command], Path(folder) / "nano", ends)
         control = Sniffer(here, cable, Path(folder))
         _send_in_the_clear(there, prompt)
         if prompt.encode() not in control.stop():
             raise NamespacesError("the listener did not find a message sent in the clear")
         sniffer = Sniffer(here, cable, Path(folder))
-        return _serve(hub, nano, sniffer, prompt, target, draft, max_tokens)
+        return _serve(hub, nano, sniffer, prompt, target, draft)
 
 
 def _serve(
-    hub: Machine, nano: Machine, sniffer: Sniffer, prompt: str, target: str, draft: str, count: int
+    hub: Machine, nano: Machine, sniffer: Sniffer, prompt: str, target: str, draft: str
 ) -> str:
     endpoint = f"tcp://{HERE}:7411"
     hub.run("keys", "init", "--name", "hub")
@@ -145,7 +149,8 @@ def _serve(
     joined = nano.run("join", token, "--name", "nano")
     hub.start("target", "--connect", endpoint, "--model", target)
     nano.start("draft", "--model", draft)
-    ask = ("generate", "--raw", "--prompt", prompt, "--max-tokens", str(count), "--gamma", "3")
+    length = ("--max-tokens", str(_MAX_TOKENS))
+    ask = ("generate", "--raw", "--prompt", prompt, *length, "--gamma", "3", "--json")
     text, figures = "", ""
     give_up_at = time.monotonic() + _START_LIMIT_S
     # The first tries fail or have no guesses while the nodes load their models.
@@ -153,17 +158,16 @@ def _serve(
         if time.monotonic() > give_up_at:
             raise NamespacesError(f"no pass with guesses within {_START_LIMIT_S:g} s")
         with contextlib.suppress(NamespacesError):
-            answer = nano.run(*ask, "--json")
-            text, figures = _read(answer)
+            text, figures = _read(nano.run(*ask))
         time.sleep(0.3)
     data, pieces = sniffer.stop(), _pieces(prompt, text)
     found = [part for part in pieces if part in data]
     if found:
         raise AssertionError(f"{len(found)} pieces of the texts were on the cable")
     return (
-        f"{joined}; {count} tokens requested from the other machine, {figures}; {len(data)} bytes "
-        f"on the cable hold none of {len(pieces)} pieces of prompt and answer (the listener found "
-        f"the prompt when it was sent in the clear)"
+        f"{joined}; {_MAX_TOKENS} tokens requested from the other machine, {figures}; {len(data)} "
+        f"bytes on the cable hold none of {len(pieces)} pieces of prompt and answer (the listener "
+        f"found the prompt when it was sent in the clear)"
     )
 
 

@@ -1,44 +1,124 @@
-"""Short forms of `python -m bench gateway`."""
+"""A short form of `python -m bench gateway overhead`, and what requests leave behind in a mesh."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from bench.gateway.canary import CANARY, Search, requests, run_canary
-from bench.gateway.fuzz import run_fuzz
-from bench.gateway.idle import run_idle
 from bench.gateway.overhead import FirstToken, Rates, run_overhead
+from bench.harness.fleet import Setup, fleet
+from bench.harness.http import COMPLETIONS, http_client, leave, request_of
+from bench.harness.processes import resident_bytes
+from bench.load.processes import tree
+
+CHAT = "/v1/chat/completions"
+CANARY = "kestrel-0d7e91b4"
+LIMIT_S = 120.0
+MESSAGE = {"role": "user", "content": f"Say {CANARY}."}
+SCHEMA = {"type": "object", "properties": {CANARY: {"const": CANARY}}, "required": [CANARY]}
+OF_SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+TOOL = {"type": "function", "function": {"name": CANARY}}
+# Valid and invalid ones, with the word wherever a text is possible.
+ASKED: list[tuple[str, dict[str, Any]]] = [
+    (COMPLETIONS, {}),
+    (COMPLETIONS, {"stream": True, "user": CANARY}),
+    (COMPLETIONS, {"prompt": [CANARY, CANARY * 2], "n": 2, "stop": [CANARY]}),
+    (COMPLETIONS, {"echo": True, "logprobs": 2, "max_tokens": 0}),
+    (COMPLETIONS, {"grammar": f'root ::= "{CANARY}"', "max_tokens": 40}),
+    (COMPLETIONS, {"max_tokens": 30_000}),
+    (COMPLETIONS, {"model": CANARY}),
+    (COMPLETIONS, {"grammar": f"root ::= ( {CANARY}"}),
+    (COMPLETIONS, {CANARY: 1}),
+    (COMPLETIONS, {"prompt": {CANARY: CANARY}}),
+    (CHAT, {}),
+    (CHAT, {"messages": [{"role": "system", "content": CANARY}, MESSAGE], "n": 3}),
+    (CHAT, {"stream": True, "logprobs": True, "top_logprobs": 1}),
+    (CHAT, {"response_format": OF_SCHEMA, "max_tokens": 80}),
+    (CHAT, {"response_format": {"type": CANARY}}),
+    (CHAT, {"messages": [{"role": CANARY, "content": "x"}]}),
+    (CHAT, {"tools": [TOOL]}),
+]
+DEFAULTS: dict[str, dict[str, Any]] = {
+    COMPLETIONS: {"prompt": f"{CANARY} and so on", "max_tokens": 8},
+    CHAT: {"messages": [MESSAGE], "max_tokens": 8},
+}
 
 
-def test_no_body_makes_a_500_or_a_hang() -> None:
-    findings = run_fuzz(40)
-    assert findings.faults == []
-    assert findings.statuses[400] > 0
-    assert "0 faults" in str(findings)
+def read(path: str) -> bytes:
+    """Return what a file holds; nothing if its process has ended, or if it is a folder."""
+    with contextlib.suppress(OSError):
+        return Path(path).read_bytes()
+    return b""
 
 
-def test_idle_streams_cost_little() -> None:
-    found = run_idle(200, num_pairs=2)
-    # What Python's allocator takes in large pieces counts, too, and more so with few streams.
-    assert found.bytes_each < 64 * 1024
-    assert "200 idle streams" in str(found)
+async def test_a_word_of_prompts_is_found_nowhere(tmp_path: Path) -> None:
+    setup = Setup(
+        num_targets=1, num_drafts=1, num_gateways=1, environ={"TMPDIR": str(tmp_path)}, fresh=True
+    )
+    async with fleet(setup, starts=()) as mesh:
+        for name in mesh.roles:
+            await mesh.start(name, "-v", "-v")
+        port = await mesh.is_ready("gateway-0", LIMIT_S)
+        async with http_client(port, LIMIT_S) as http:
+            bodies = [(path, {**DEFAULTS[path], **changes}) for path, changes in ASKED]
+            answers = await asyncio.gather(*(http.post(path, json=body) for path, body in bodies))
+            # Sent one after the other, they find the prompts that the target has kept.
+            answers += [await http.post(path, json=body) for path, body in bodies]
+            assert {answer.status_code for answer in answers} >= {200, 400, 404}
+            long = {"prompt": CANARY, "max_tokens": 3000, "stream": True, "ignore_eos": True}
+            for _ in range(5):
+                await leave(port, request_of(COMPLETIONS, long), 100, 0.0)
+            pages = ("/", "/metrics", "/api/status")
+            shown = {page: (await http.get(page)).raise_for_status().content for page in pages}
+        roles = [mesh.process(name).pid for name in mesh.roles]
+        for pid in (pid for role in roles for pid in tree(role)):
+            for path in (f"/proc/{pid}/cmdline", f"/proc/{pid}/environ"):
+                shown[path] = read(path)
+        logs = [mesh.log(name) for name in mesh.roles]
+        assert all(path.stat().st_size for path in logs)
+        files = [path for folder in (mesh.folder, tmp_path) for path in folder.rglob("*")]
+        shown |= {str(path): read(str(path)) for path in files}
+        assert [place for place, content in shown.items() if CANARY.encode() in content] == []
+        # A core dump would hold prompts, so no process may leave one.
+        for pid in roles:
+            lines = read(f"/proc/{pid}/limits").decode().splitlines()
+            (line,) = (line for line in lines if line.startswith("Max core file size"))
+            assert line.split()[4:6] == ["0", "0"]
 
 
-async def test_a_word_of_prompts_is_found_nowhere() -> None:
-    search = await run_canary()
-    assert search.faults == []
-    assert search.num_processes == 4
-    assert search.num_files >= 4
-    assert search.num_pages == 3
-    assert search.num_requests > 2 * len(requests())
-
-
-def test_a_word_is_found_where_it_is() -> None:
-    search = Search()
-    search.look("here", b"..." + CANARY.encode() + b"...")
-    search.look("there", b"...")
-    assert search.faults == ["here"]
-    assert "1 faults" in str(search)
+async def test_idle_streams_cost_little() -> None:
+    count = 200
+    limits = {f"AIRDRAFT_LIMITS__MAX_CONCURRENT{of}": "1000" for of in ("", "_PER_KEY")}
+    setup = Setup(
+        num_targets=1,
+        num_drafts=0,
+        num_gateways=1,
+        # Its streams get a token a second, and most of the others have to wait for their turn.
+        target_model="toy:1@1000ms",
+        environ=limits,
+        fresh=True,
+    )
+    request = request_of(COMPLETIONS, {"prompt": "idle", "stream": True, "max_tokens": 3000})
+    writers = []
+    async with fleet(setup) as mesh, mesh.clients(1, "admin") as (client,):
+        port, pid = await mesh.is_ready("gateway-0", LIMIT_S), mesh.process("gateway-0").pid
+        before_bytes, num_streams = resident_bytes(pid), 0
+        for _ in range(count):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request)
+            writers.append(writer)
+        async with asyncio.timeout(LIMIT_S):
+            while num_streams < count:
+                status = await client.status()
+                num_streams = status.num_streams + status.waiting.num_streams
+        # What Python's allocator takes in large pieces counts, too.
+        assert resident_bytes(pid) - before_bytes < count * 64 * 1024
+        for writer in writers:
+            writer.transport.abort()
 
 
 @pytest.mark.model

@@ -11,15 +11,12 @@ from random import Random
 
 from bench.harness.cases import Case
 from bench.harness.fleet import Fleet, Setup, fleet
-from bench.harness.processes import ended
 from bench.harness.tally import Tally
 from bench.harness.work import Load, ask
 from nodes.client.client import Client, RequestFailedError
-from nodes.telemetry.status import Status
 
 _STREAMS_A_CLIENT = 8
 _LOOK_EVERY_S = 0.5
-_ASK_LIMIT_S = 2.0
 _QUIET_LIMIT_S = 120.0
 
 
@@ -73,64 +70,36 @@ async def backdrop(run: Run, cases: Sequence[Case]) -> AsyncIterator[Backdrop]:
             return record.end == "finished"
 
         load = Load(one, run.num_streams, run.num_requests)
-        stale, started = _Stale(looking), made.now()
-        watching = asyncio.create_task(stale.run())
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(load.run())
-                try:
-                    yield Backdrop(made, load, looking, tally)
-                finally:
-                    load.stop()
-        finally:
-            await ended([watching])
+        started = made.now()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load.run())
+            try:
+                yield Backdrop(made, load, looking, tally)
+            finally:
+                load.stop()
         tally.took_s = made.now() - started
         await made.wait_for(looking)
-        if left := await stale.left_behind():
+        if left := await _left_behind(looking):
             tally.wrong("left behind", left)
         for accident in made.accidents:
             tally.wrong("accident", accident)
         if not tally.ends["finished"]:
             tally.wrong("nothing shown", "no request finished")
-        tally.num_stale, tally.num_dropped = map(sum, zip(*stale.counts.values(), strict=True))
 
 
-class _Stale:
-    """Polls the status for the counts of stale and dropped messages of all coordinators of a run.
+async def _left_behind(client: Client) -> str:
+    """Wait until no stream is left after all requests have ended.
 
-    Counts that a coordinator made after the last poll are lost with it.
+    Returns "" if none is left within the limit, otherwise a description of the rest.
     """
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self.counts: dict[str, tuple[int, int]] = {"": (0, 0)}
-
-    async def run(self) -> None:
-        """Poll until cancelled."""
-        while True:
-            await self._look()
-            await asyncio.sleep(_LOOK_EVERY_S)
-
-    async def _look(self) -> Status | None:
-        with contextlib.suppress(RequestFailedError, TimeoutError):
-            async with asyncio.timeout(_ASK_LIMIT_S):
-                status = await self._client.status()
-            self.counts[status.epoch] = (status.totals.num_stale, status.totals.num_dropped)
-            return status
-        return None
-
-    async def left_behind(self) -> str:
-        """Wait until no stream is left after all requests have ended.
-
-        Returns "" if none is left within the limit, otherwise a description of the rest.
-        """
-        loop = asyncio.get_running_loop()
-        give_up_at, found = loop.time() + _QUIET_LIMIT_S, "no status"
-        while found and loop.time() < give_up_at:
-            if (status := await self._look()) is not None:
-                waiting = status.waiting.num_streams + status.waiting.num_tokenizing
-                found = f"{status.num_streams} streams, {waiting} waiting"
-                if not status.num_streams and not waiting:
-                    found = ""
-            await asyncio.sleep(_LOOK_EVERY_S)
-        return found
+    found = "no status"
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_QUIET_LIMIT_S):
+            while found:
+                await asyncio.sleep(_LOOK_EVERY_S)
+                with contextlib.suppress(RequestFailedError):
+                    status = await client.status()
+                    waiting = status.waiting.num_streams + status.waiting.num_tokenizing
+                    is_left = status.num_streams or waiting
+                    found = f"{status.num_streams} streams, {waiting} waiting" if is_left else ""
+    return found

@@ -1,25 +1,18 @@
-"""Short forms of `python -m bench chaos kills`, `many`, `zombies`, `points`, and their options."""
+"""Short forms of `python -m bench chaos kills` and `points`, and their options."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
 
-import click
 import pytest
 from click.testing import CliRunner
 
-from bench.chaos import command
-from bench.chaos.command import SEEDS, chaos
+from bench.chaos.command import chaos
 from bench.chaos.kills.backdrop import Run
 from bench.chaos.kills.points import POINTS, points_of, run_points
 from bench.chaos.kills.storm import draw, run_storm
-from bench.chaos.kills.zombies import HEARTBEATS, run_zombies
 from bench.harness.cases import toy_cases
-from bench.harness.fleet import COORDINATOR, Setup
 from mesh.failpoints import parse
 from mesh.messages import MAX_TAG, spec_of_tag
 from nodes.messages import CommitReply
@@ -55,15 +48,6 @@ async def test_many_short_requests_end_in_time(tmp_path: Path) -> None:
     assert tally.num_requests == 300
 
 
-async def test_who_wakes_up_after_being_given_up_changes_nothing(tmp_path: Path) -> None:
-    run = Run(seed=3, num_streams=4, setup=Setup(environ=HEARTBEATS), folder=tmp_path)
-    tally = await run_zombies(run, 6, ["target-0", "draft-0", COORDINATOR])
-    assert tally.faults == [], str(tally)
-    assert tally.num_stale + tally.num_dropped > 0
-    roles = ("target", "draft", "coordinator")
-    assert tally.disturbances == {f"{role} taken for dead, then awake": 2 for role in roles}
-
-
 def test_every_point_is_one_that_a_process_knows() -> None:
     assert CommitReply
     specs = [spec_of_tag(tag) for tag in range(1, MAX_TAG + 1)]
@@ -91,43 +75,13 @@ async def test_processes_that_fail_at_a_point_cost_no_token(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["kills", "--roles", "draft,boss"], "accepted are draft, target, coordinator"),
+        (["kills", "--roles", "draft,boss"], "unknown: boss; use draft, target, coordinator"),
         (["kills", "--kills", "0"], "--kills"),
-        (["points", "--points", "send.Nothing"], "unknown point 'send.Nothing'"),
-        (["detect", "--over", "smoke"], "accepted are tcp-keys, tcp, ipc"),
+        (["points", "--points", "send.Nothing"], "unknown: send.Nothing; use "),
+        (["kills", "--requests", "0"], "--requests"),
     ],
 )
 def test_what_is_not_accepted_is_said(arguments: list[str], says: str) -> None:
     result = CliRunner().invoke(chaos, arguments)
     assert result.exit_code == 2
     assert says in result.output
-
-
-def test_every_seed_is_of_a_command_that_there_is() -> None:
-    runs: Sequence[dict[str, Any]] = tomllib.loads(SEEDS.read_text())["seed"]
-    assert runs
-    for run in runs:
-        name, *arguments = run["command"]
-        # Parsed, not run.
-        context = chaos.commands[name].make_context(name, arguments)
-        assert context.params["seed"] is not None
-        assert run["was"].endswith(".")
-
-
-def test_what_goes_wrong_again_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = click.Group("chaos", commands={"seeds": chaos.commands["seeds"]})
-
-    @group.command("run")
-    @click.option("--seed", type=int)
-    def run(seed: int) -> None:
-        raise SystemExit(seed)
-
-    table = "".join(
-        f'[[seed]]\ncommand = ["run", "--seed", "{seed}"]\nwas = "{was}."\n'
-        for seed, was in ((0, "A"), (1, "B"), (0, "C"))
-    )
-    (tmp_path / "seeds.toml").write_text(table)
-    monkeypatch.setattr(command, "SEEDS", tmp_path / "seeds.toml")
-    result = CliRunner().invoke(group, ["seeds"])
-    assert result.exit_code == 1
-    assert result.output.endswith("1 go wrong again\nWRONG: run --seed 1\n  B.\n")

@@ -13,24 +13,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bench.chaos.links import ailing, command, losses, profiles
-from bench.chaos.links.ailing import AilingFigures, Held, run_toxic
+from bench.chaos.links import command, profiles, stalls
 from bench.chaos.links.clients import Heard, Hearing, cases_of
-from bench.chaos.links.losses import (
-    DraftlessFigures,
-    Loss,
-    StallFigures,
-    loss_of,
-    run_draftless,
-    run_stalls,
-)
 from bench.chaos.links.mesh import link_mesh
 from bench.chaos.links.profiles import LinkFigures, Setting, lost_share, row_of, run_profile
+from bench.chaos.links.stalls import StallFigures, run_stalls
 from bench.chaos.links.weather import Weather
 from bench.emulate.cell import DOWN, UP, Counters
 from bench.emulate.open import open_cell
 from bench.emulate.profiles import BOTH, GOOD, PROFILES, Outage, cell_of
-from bench.emulate.toxics import TOXICS, Toxic
 from bench.harness.places import HUB
 from bench.harness.processes import ended
 from bench.netns import NamespacesError
@@ -61,7 +52,6 @@ def test_whole_texts_are_counted_with_the_gaps_inside_them(tmp_path: Path) -> No
     assert heard.gaps_s == [(1.5, 0.5, 4)]
     assert heard.waits_s == [6.0]
     assert heard.guessing_share == pytest.approx(1 / 3)
-    assert heard.tokens_per_s(0.0, 2.0) == 2.0
     assert Heard().guessing_share == 0.0
 
 
@@ -152,34 +142,6 @@ def test_each_fault_of_a_link_is_said(made: LinkFigures, fault: str) -> None:
     assert fault in "".join(said)
 
 
-AILING = AilingFigures(
-    toxic=TOXICS["reset"],
-    seconds=10.0,
-    near=Heard(num_texts=3, gaps_s=[(1.0, 0.05, 9)]),
-    far=Heard(num_texts=2, failures=Counter({"lost": 1})),
-    held=(Held(5, 30), Held(5, 30)),
-    num_left=2,
-    num_resets=7,
-)
-
-
-def test_each_fault_of_a_toxic_is_said() -> None:
-    assert AILING.faults() == []
-    bad = replace(
-        AILING,
-        near=Heard(num_wrong=1, failures=Counter({"x": 1})),
-        held=(Held(5, 30), Held(5, 31)),
-        notes=["no recovery"],
-    )
-    assert bad.faults() == [
-        "reset: no recovery",
-        "reset: 1 wrong texts",
-        "reset: requests at the hub failed: {'x': 1}",
-        "reset: no text was finished at the hub, so the run shows nothing",
-        f"reset: the coordinator held {Held(5, 30)} before and {Held(5, 31)} after",
-    ]
-
-
 def test_a_stall_is_what_is_left_of_a_gap_after_the_loss() -> None:
     gaps = [(9.0, 5.0, 9), (12.0, 2.5, 100), (13.0, 3.5, 300), (10.2, 0.3, 9), (22.0, 2.5, 200)]
     found = StallFigures("kill", 4, 0.001, [10.0, 20.0], Heard(gaps_s=gaps))
@@ -200,31 +162,6 @@ def test_a_stall_is_what_is_left_of_a_gap_after_the_loss() -> None:
     assert "shows nothing" in StallFigures("cut", 4, 0.001, [10.0]).faults()[0]
 
 
-FINE = Loss(guessing=150.0, after=98.0, plain=100.0, gap_s=0.1, stall_s=(0.2, 0.3, 0.4))
-
-
-def test_speed_counts_from_a_gap_after_the_loss_and_beside_what_is_plain_later() -> None:
-    # Two streams: 4 tokens each half a second, then 1 each quarter of one, but for a while without.
-    before = [(96.0 + 0.5 * step, 4) for step in range(1, 9)]
-    after = [(101.5 + 0.25 * step, 1) for step in range(60)]
-    gaps = [(at, 0.5, 9) for at, _ in before] + [(101.5, 1.5, 9), (101.75, 1.75, 9)]
-    loss = loss_of(Heard(tokens_at=before + after, gaps_s=gaps), 100.0)
-    assert loss.guessing == 8.0
-    assert loss.gap_s == 0.5
-    # 3 s of the 4 from 100.5 on have tokens.
-    assert (loss.after, loss.plain) == (3.25, 4.0)
-    assert loss.stall_s == (1.5, 1.75)
-    assert DraftlessFigures("kill", 101.0, [FINE]).faults() == []
-    slow = Loss(guessing=105.0, after=90.0, plain=100.0, gap_s=0.1, stall_s=())
-    heard = Heard(num_wrong=2, failures=Counter({"gone": 1}))
-    assert DraftlessFigures("cut", 101.0, [slow], heard).faults() == [
-        "cut: after the loss 0.90 of the speed of plain decoding",
-        "cut: with guesses only 1.05 of the speed of plain decoding, so the run shows nothing",
-        "cut: 2 wrong texts",
-        "cut: requests failed: {'gone': 1}",
-    ]
-
-
 @pytest.mark.parametrize(
     ("head", "row", "shown"),
     [
@@ -235,23 +172,12 @@ def test_speed_counts_from_a_gap_after_the_loss_and_beside_what_is_plain_later()
             "| 0.25, 100.0, 1.00 |",
         ),
         (
-            ailing.HEAD,
-            AILING.row(),
-            "| reset | 0, 5, 1 | 2 | 7 | 50 50 50 | nan nan nan | +0, +0 |",
-        ),
-        (
-            losses.STALLS_HEAD,
+            stalls.HEAD,
             StallFigures("kill", 4, 0.001, [10.0], Heard(gaps_s=[(12.0, 2.5, 100)])).row(),
             "| kill | 1 | 1 of 4 | 2.00 2.00 2.00 | 0.10 0.10 0.10 | 1.90 1.90 1.90 | 0 | 0 |",
         ),
-        (
-            losses.DRAFTLESS_HEAD,
-            DraftlessFigures("kill", 101.0, [FINE]).row(),
-            "| kill | 1 | 101 | 150 | 98 | 100 | 0.980 (0.980 to 0.980) | 0.10 "
-            "| 0.30 0.40 0.40 | 0 | 0 |",
-        ),
     ],
-    ids=["links", "toxics", "stalls", "draftless"],
+    ids=["links", "stalls"],
 )
 def test_a_row_has_every_figure_of_its_head(head: str, row: str, shown: str) -> None:
     assert row == shown
@@ -284,7 +210,7 @@ async def test_texts_are_as_undisturbed_over_a_lossy_link() -> None:
 
 async def test_outages_are_noticed_and_heal() -> None:
     cell = cell_of({"here": GOOD, "there": GOOD}, seed=1)
-    async with open_cell(cell) as (live, _), link_mesh(live, live) as mesh:
+    async with open_cell(cell) as (live, _), link_mesh(live) as mesh:
         await mesh.start_node("target-0")
         await mesh.start_node("draft-0", "here")
         await mesh.fleet.are_in("target-0", "draft-0")
@@ -318,26 +244,12 @@ async def test_outages_come_one_after_the_other_and_are_known_while_they_last(
 ) -> None:
     cell = cell_of({"here": GOOD}, seed=1)
     outage = Outage(directions=BOTH, lasts_s=0.001, every_s=0.002)
-    async with open_cell(cell, means="proxy") as (live, _), link_mesh(live, live) as mesh:
+    async with open_cell(cell, means="proxy") as (live, _), link_mesh(live) as mesh:
         weather = Weather(mesh, outage, ("here",), (), "here")
         raining = asyncio.create_task(weather.run())
         await eventually(lambda: len(weather.darks) >= 3)
         await ended([raining])
         assert all(math.isfinite(dark.over) for dark in weather.darks[:-1])
-
-
-@pytest.mark.parametrize(
-    "toxic",
-    [Toxic(name="reset", reset_bytes=5_000.0), TOXICS["drip"]],
-    ids=lambda toxic: toxic.name,
-)
-async def test_texts_are_as_undisturbed_over_a_toxic_and_nothing_is_left(toxic: Toxic) -> None:
-    found = await run_toxic(toxic, 6.0, 1)
-    assert found.near.num_wrong == found.far.num_wrong == 0
-    assert found.near.failures == {}
-    assert found.near.num_tokens > 0
-    assert found.notes == []
-    assert (found.num_resets > 0) == (toxic.name == "reset")
 
 
 async def test_streams_of_a_lost_target_go_on_at_the_other() -> None:
@@ -351,20 +263,6 @@ async def test_streams_of_a_lost_target_go_on_at_the_other() -> None:
     assert found.heard.num_wrong == 0
     assert found.heard.failures == {}
     assert max(found.heard.waits_s) < 20.0
-    assert lines[0].startswith("*emulated* (T")
-
-
-async def test_streams_go_on_without_any_draft_node() -> None:
-    lines: list[str] = []
-    (found,) = await run_draftless(["kill"], 1, 4, 1, "auto", lines.append)
-    (loss,) = found.losses
-    # How fast that is says more of the machine. Only guesses bring several tokens at a time.
-    assert min(loss.guessing, loss.after, loss.plain) > 0
-    counts = [count for _, count in sorted(found.heard.tokens_at)]
-    last_guessed = max(place for place, count in enumerate(counts) if count > 1)
-    assert len(counts) - last_guessed > 4
-    assert found.heard.num_wrong == 0
-    assert found.heard.failures == {}
     assert lines[0].startswith("*emulated* (T")
 
 
@@ -400,7 +298,7 @@ def test_without_namespaces_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatc
     async def run_stalls(*_arguments: Any) -> Any:
         raise NamespacesError("network namespaces need root and `ip`")
 
-    monkeypatch.setattr(losses, "run_stalls", run_stalls)
+    monkeypatch.setattr(command, "run_stalls", run_stalls)
     result = invoke(command.stalls_command)
     assert result.exit_code == 1
     assert result.output == (
@@ -414,11 +312,9 @@ def test_without_namespaces_it_is_said_what_to_do(monkeypatch: pytest.MonkeyPatc
     [
         (command.links_command, "--profiles"),
         (command.stalls_command, "--hows"),
-        (command.draftless_command, "--hows"),
-        (command.toxics_command, "--toxics"),
     ],
 )
 def test_an_unknown_name_is_a_usage_error(which: Any, option: str) -> None:
     result = invoke(which, option, "gale")
     assert result.exit_code == 2
-    assert f"'{option}': unknown 'gale'; accepted are " in result.output
+    assert f"'{option}': unknown: gale; use " in result.output

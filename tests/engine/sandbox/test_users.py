@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from bench.hostile.gguf_copies import copy_with
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.llama_abi import library, load_model
@@ -17,6 +16,7 @@ from nodes.engine.protocol import InvalidInputError
 from nodes.engine.rules import Grammar
 from nodes.engine.sandbox.process import GrammarCheck, SandboxedTokenizer
 from nodes.engine.vocab import LlamaTokenizer
+from tests.engine.sandbox.gguf_copies import copy_with
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 

@@ -1,17 +1,18 @@
-"""Bodies of every kind; `python -m bench gateway fuzz` sends many more to a real mesh."""
+"""Bodies of every kind."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from hypothesis import given, settings
 
-from bench.gateway.bodies import fault_of, requests
 from nodes.client.generation import GenerateOptions, Prompt
 from tests.nodes.gateway.calls import gateway_of, open_app, post
 from tests.nodes.gateway.fake_mesh import FakeMesh, Step, finished, started, tokens
+from tests.nodes.gateway.strange_bodies import fault_of, requests
 
 
 def script(_prompt: Prompt, options: GenerateOptions) -> Sequence[Step]:
@@ -22,7 +23,7 @@ def script(_prompt: Prompt, options: GenerateOptions) -> Sequence[Step]:
     return steps
 
 
-@settings(max_examples=150)
+@settings(max_examples=int(os.environ.get("AIRDRAFT_FUZZ_BODIES", "150")))
 @given(requests)
 def test_no_body_is_a_fault_of_ours(request: tuple[str, bytes]) -> None:
     mesh = FakeMesh(script)
