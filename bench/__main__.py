@@ -41,16 +41,47 @@ def bench() -> None:
 @bench.command()
 @click.option("--frames", default=10_000_000, show_default=True, help="Frames to decode.")
 @click.option("--seed", default=1, show_default=True)
-def hostile(frames: int, seed: int) -> None:
-    """Decode messages as strangers or broken peers can send them.
+@click.option(
+    "--connections",
+    default=100_000,
+    show_default=True,
+    help="Connections that send garbage to the port.",
+)
+@click.option(
+    "--unknown",
+    "strangers",
+    default=10_000,
+    show_default=True,
+    help="Messages from peers with unknown keys.",
+)
+@click.option("--peers", default=1_000, show_default=True, help="Peers, each with its own key.")
+@click.option(
+    "--seconds", default=10.0, show_default=True, help="Time with all peers connected, in seconds."
+)
+def hostile(
+    frames: int, seed: int, connections: int, strangers: int, peers: int, seconds: float
+) -> None:
+    """Attack a coordinator as strangers or broken peers can.
+
+    A count of 0 skips a part.
 
     \b
     Example:
-      python -m bench hostile --frames 100000
+      python -m bench hostile --frames 100000 --connections 1000
     """
-    from bench.hostile.frames import decode_hostile
+    import asyncio
 
-    click.echo(str(decode_hostile(frames, seed)))
+    from bench.hostile import frames as decoder
+    from bench.hostile import port
+
+    if strangers:
+        click.echo(asyncio.run(port.unknown(strangers)))
+    if connections:
+        click.echo(asyncio.run(port.garbage(connections)))
+    if peers:
+        click.echo(asyncio.run(port.crowd(peers, seconds)))
+    if frames:
+        click.echo(str(decoder.decode_hostile(frames, seed)))
 
 
 @bench.command("kernels")

@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from bench.chaos.links.command import links_command, stalls_command
+from bench.chaos.endurance.command import COMMANDS as ENDURANCE
+from bench.chaos.links.command import links_command, stalls_command, toxics_command
 from bench.harness.options import Decorator, at_least, names_option, seed_option
-from bench.harness.report import conclude, note
+from bench.harness.report import Findings, conclude, note
 from bench.results.options import listed
 
 ROLES = ("draft", "target", "coordinator")
@@ -196,5 +197,33 @@ def soak_command(requests: int, first: int, at_once: int, seed: int) -> None:
     conclude(asyncio.run(run_soak(requests, first, at_once=at_once, seed=seed, tell=note)))
 
 
-chaos.add_command(links_command)
-chaos.add_command(stalls_command)
+@chaos.command("detect")
+@at_least("--repeats", 20)
+@names_option(
+    "--over",
+    ("tcp-keys", "ipc", "tcp"),
+    "Transports; tcp has no keys.",
+)
+@names_option("--faults", ("killed", "stopped", "blocked"), "What happens to processes.")
+@names_option("--who", ("members", "coordinator"), "Processes that suffer faults.")
+def detect_command(repeats: int, over: list[Any], faults: list[str], who: list[str]) -> None:
+    """Measure how soon a dead member or coordinator is noticed, and how soon it is back.
+
+    \b
+    Example:
+      python -m bench chaos detect --repeats 3 --over ipc --faults killed
+    """
+    from bench.chaos.detect import HEAD, detect
+
+    all_found = Findings()
+    for link in over:
+        click.echo(f"{link}\n{HEAD}")
+        for side in who:
+            found = asyncio.run(detect(side, link, faults, repeats))
+            click.echo("\n".join(found.lines))
+            all_found.faults += found.faults
+    conclude(all_found)
+
+
+for _command in (links_command, stalls_command, toxics_command, *ENDURANCE):
+    chaos.add_command(_command)

@@ -17,9 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, TypeVar
 
-import httpx
-
-from bench.harness.http import http_client
+from bench.harness.http import until_ready
 from bench.harness.members import MemberLog
 from bench.harness.places import HUB, OneMachine, Places
 from bench.harness.processes import ROOT, Nursery, Process, ended, nursery
@@ -36,7 +34,6 @@ COORDINATOR: Final = "coordinator"
 CLIENT: Final = "client"
 UP_LIMIT_S: Final = 60.0
 _STOP_LIMIT_S: Final = 120.0
-_ANSWER_LIMIT_S: Final = 5.0
 _POLL_S: Final = 0.02
 _LOOK_EVERY_S: Final = 0.002
 _LAST_LINES: Final = 3
@@ -55,8 +52,8 @@ class Setup:
     """Which processes a fleet has, and how they are started.
 
     environ: settings for all of them. fresh: run each in an interpreter of its own, to measure
-    memory and for engines that do not survive a fork. over: TCP with keys, or a socket of this
-    machine without. Nodes wait an hour for a coordinator.
+    memory and for engines that do not survive a fork. over: TCP with or without keys, or a socket
+    of this machine. Nodes wait an hour for a coordinator.
     """
 
     num_targets: int = 2
@@ -68,7 +65,7 @@ class Setup:
     max_streams: int = 16
     environ: Mapping[str, str] = field(default_factory=dict)
     fresh: bool = False
-    over: Literal["tcp-keys", "ipc"] = "tcp-keys"
+    over: Literal["tcp-keys", "tcp", "ipc"] = "tcp-keys"
 
     @property
     def roles(self) -> dict[str, str]:
@@ -143,38 +140,43 @@ class Fleet:
         name: str,
         *arguments: str,
         place: str = HUB,
+        prefix: Sequence[str] = (),
+        max_files: int = 0,
         environ: Mapping[str, str] = MappingProxyType({}),
     ) -> Process:
         """Start a process (again), with arguments and environment added to those of the setup.
 
-        place: of the fleet's places.
+        place: of the fleet's places. prefix: command that runs the process. max_files: limit of
+        its open files.
         """
         argv = [*await self._argv(name, place), *arguments]
-        return await self._start(name, argv, place, environ)
+        return await self._start(name, argv, place, prefix, max_files, environ)
 
     async def start_command(self, name: str, *argv: str, environ: Mapping[str, str]) -> Process:
         """Run a client command such as `generate` with the keys and endpoint of this mesh."""
         link = ("--keys", str(self.keys(CLIENT)), "--connect", self.endpoint)
-        return await self._start(name, [*argv, *link], HUB, environ)
+        return await self._start(name, [*argv, *link], HUB, (), 0, environ)
 
     async def start_module(self, name: str, place: str, module: str, *arguments: str) -> Process:
         """Run a module of the bench as a client, with endpoint and keys as first arguments."""
         link = await self._endpoint(CLIENT, place), str(self.keys(CLIENT))
         argv = [sys.executable, "-m", module, *link, *arguments]
-        return await self._start(name, argv, place, {}, is_module=True)
+        return await self._start(name, argv, place, (), 0, {}, is_module=True)
 
     async def _start(
         self,
         name: str,
         argv: Sequence[str],
         place: str,
+        prefix: Sequence[str],
+        max_files: int,
         environ: Mapping[str, str],
         *,
         is_module: bool = False,
     ) -> Process:
         assert not self.is_up(name), f"{name} runs already"
         whole = argv if is_module else [sys.executable, "-m", "nodes.cli", *argv]
-        command = self._places.command(place, whole)
+        command = self._places.command(place, [*prefix, *whole])
         executes = self.setup.fresh or is_module or len(command) > len(whole)
         process = await self._nest.start(
             command if executes else argv,
@@ -189,6 +191,7 @@ class Fleet:
             },
             self.log(name),
             executes=executes,
+            max_files=max_files,
         )
         self._processes[name] = process
         return process
@@ -311,14 +314,9 @@ class Fleet:
 
     async def is_ready(self, gateway: str, limit_s: float = UP_LIMIT_S) -> int:
         """Wait until a gateway can serve and return its port. Raises FleetError."""
-        port, give_up_at = self.port(gateway), self.now() + limit_s
-        async with http_client(port, _ANSWER_LIMIT_S) as http:
-            while self.now() < give_up_at:
-                with contextlib.suppress(httpx.HTTPError):
-                    if (await http.get("/readyz")).status_code == 200:
-                        return port
-                await asyncio.sleep(_POLL_S)
-        raise FleetError(f"{gateway} is not ready within {limit_s:g} s")
+        if not await until_ready(self.port(gateway), limit_s):
+            raise FleetError(f"{gateway} is not ready within {limit_s:g} s")
+        return self.port(gateway)
 
     async def until(self, found: Callable[[], T | None], limit_s: float, what: str) -> T:
         """Poll until `found` returns a value, and return it.

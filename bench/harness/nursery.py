@@ -12,13 +12,15 @@ import contextlib
 import ctypes
 import json
 import os
+import resource
 import selectors
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 
-from bench.harness.processes import Wanted
+from bench.harness.processes import BLOCK_S, Wanted
 from nodes.cli.main import main as airdraft
 
 _PR_SET_PDEATHSIG = 1
@@ -107,6 +109,7 @@ def _become(wanted: Wanted, parent: int) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGUSR2, lambda *_: time.sleep(BLOCK_S))
     nothing = os.open(os.devnull, os.O_RDONLY)
     output = os.open(wanted["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(nothing, 0)
@@ -116,6 +119,8 @@ def _become(wanted: Wanted, parent: int) -> None:
     os.chdir(Path(wanted["log"]).parent)
     os.environ.clear()
     os.environ.update(wanted["environ"])
+    if max_files := wanted["max_files"]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
 
 
 def _run(argv: list[str]) -> int:

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Final, TypedDict
 
 ROOT: Final = Path(__file__).parents[2]
+# How long SIGUSR2 blocks the event loop of a forked process: the mesh notices it within 2.5 s, and
+# later if the coordinator has to wait for a processor.
+BLOCK_S: Final = 6.0
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _END_LIMIT_S = 5.0
 _OVER = "the nursery of processes has ended"
@@ -21,13 +24,14 @@ _OVER = "the nursery of processes has ended"
 
 class Wanted(TypedDict):
     """A process to start. argv: of airdraft, or of any program if it is to be executed. log: file
-    for its output, in whose directory it works.
+    for its output, in whose directory it works. max_files: limit of open files; 0 for the present.
     """
 
     argv: list[str]
     executes: bool
     environ: dict[str, str]
     log: str
+    max_files: int
 
 
 class Process:
@@ -91,16 +95,23 @@ class Nursery:
         log: Path,
         *,
         executes: bool = False,
+        max_files: int = 0,
     ) -> Process:
         """Run `airdraft ARGV` and append its output to `log`. Raises OSError after the end.
 
-        executes: run the program argv instead.
+        executes: run the program argv instead. max_files: limit of its open files; 0 for none.
         """
         if self._is_over:
             raise OSError(_OVER)
         asked: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
         self._asked.append(asked)
-        wanted = Wanted(argv=[*argv], executes=executes, environ={**environ}, log=str(log))
+        wanted = Wanted(
+            argv=[*argv],
+            executes=executes,
+            environ={**environ},
+            log=str(log),
+            max_files=max_files,
+        )
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(wanted).encode() + b"\n")
         return await asked

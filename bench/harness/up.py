@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from bench.harness.http import port_of
 from bench.harness.processes import ROOT
 from bench.load.processes import tree
 
 # Fields of a body that switch a model's default filters off, so that only the temperature counts.
 ALL_TOKENS: Final = {"top_k": 0, "top_p": 1, "min_p": 0}
+TOYS: Final = ("--model", "toy:1", "--draft", "toy:0.8")
 _STOP_LIMIT_S: Final = 30.0
 
 
@@ -26,12 +28,20 @@ class NotStartedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """A running mesh. url: base of the API, which the process of the coordinator serves. faults:
-    filled at the end: an exit code that is not 0, and nodes that still run then."""
+    """A running mesh. endpoint: that of the coordinator. url: base of the API, which the same
+    process serves. keys: directory of keys. log: file with its standard error. faults: filled at
+    the end: an exit code that is not 0, and nodes that still run then."""
 
+    endpoint: str
     url: str
+    keys: Path
+    log: Path
     process: subprocess.Popen[str]
     faults: list[str] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        return port_of(self.url)
 
 
 @contextlib.contextmanager
@@ -74,23 +84,29 @@ def started(
 
 
 @contextlib.contextmanager
-def up(*arguments: str, prefix: Sequence[str] = (), **environ: str) -> Iterator[Up]:
+def up(
+    *arguments: str,
+    keys: Path | None = None,
+    log: Path | None = None,
+    prefix: Sequence[str] = (),
+    **environ: str,
+) -> Iterator[Up]:
     """Run a mesh with its API, with the default pair unless arguments name other models.
 
-    prefix: command that runs it. Raises NotStartedError.
+    keys: directory of keys, empty by default. Raises NotStartedError.
     """
     fixed = ("--listen", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0")
     with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder:
-        log, keys = Path(folder) / "log", Path(folder) / "keys"
+        log, keys = log or Path(folder) / "log", keys or Path(folder) / "keys"
         with started(
             "up", *arguments, *fixed, keys=keys, log=log, prefix=prefix, environ=environ
         ) as process:
             assert process.stdout is not None
-            _endpoint, url = (process.stdout.readline() for _ in range(2))
+            endpoint, url = (process.stdout.readline() for _ in range(2))
             if not url:
                 said = log.read_text(errors="replace").splitlines() or ["it said nothing"]
                 raise NotStartedError(f"airdraft up did not start: {said[-1]}")
-            mesh = Up(url.split()[-1], process)
+            mesh = Up(endpoint.split()[-1], url.split()[-1], keys, log, process)
             yield mesh
             nodes = tree(process.pid)[1:]
         if process.returncode:

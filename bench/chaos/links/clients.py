@@ -41,7 +41,8 @@ class Heard:
 
     gaps_s: for two successive notices with tokens of one text (or of a failed text and the next):
     time of the later notice, seconds since the earlier one, and tokens of prompt and text until
-    then. waits_s: for each stream, the seconds since its last event or error.
+    then. tokens_at: times at which tokens came, and how many. waits_s: for each stream, the seconds
+    since its last event or error.
     """
 
     num_tokens: int = 0
@@ -51,6 +52,7 @@ class Heard:
     num_plain: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     gaps_s: list[tuple[float, float, int]] = field(default_factory=list)
+    tokens_at: list[tuple[float, int]] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
 
     @property
@@ -61,6 +63,11 @@ class Heard:
         """Return faults that no link excuses: wrong texts and failed requests."""
         found = [f"{self.num_wrong} wrong texts"] if self.num_wrong else []
         return found + ([f"requests failed: {dict(self.failures)}"] if self.failures else [])
+
+    def tokens_per_s(self, since: float, until: float) -> float:
+        """Return the rate of all streams together between two times."""
+        came = sum(count for at, count in self.tokens_at if since < at <= until)
+        return came / (until - since)
 
     def between_ms(self) -> str:
         """Return quantiles of the milliseconds between two notices, for a row of a table."""
@@ -80,6 +87,7 @@ class Heard:
         self.num_plain += other.num_plain
         self.failures += other.failures
         self.gaps_s += other.gaps_s
+        self.tokens_at += other.tokens_at
         self.waits_s = other.waits_s
 
 
@@ -116,6 +124,7 @@ class Hearing:
         self._last_at[stream] = at
         if count := line.get("tokens"):
             heard.num_tokens += count
+            heard.tokens_at.append((at, count))
             if (before := self._tokens_at.get(stream)) is not None:
                 heard.gaps_s.append((at, at - before, line["length"]))
             self._tokens_at[stream] = at

@@ -1,4 +1,4 @@
-"""`python -m bench chaos links|stalls`: run meshes over bad links."""
+"""`python -m bench chaos links|stalls|toxics`: run meshes over bad links."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from bench.chaos.links import ailing
 from bench.chaos.links.mesh import HOWS
 from bench.chaos.links.profiles import HEAD, Setting, row_of, run_profile
 from bench.chaos.links.stalls import run_stalls
 from bench.emulate.open import Means
 from bench.emulate.profiles import PROFILES
+from bench.emulate.toxics import TOXICS, ToxicCell
 from bench.harness.fleet import FleetError
 from bench.harness.options import at_least, names_option
 from bench.harness.report import Findings, conclude
@@ -72,6 +74,26 @@ def stalls_command(hows: list[str], times: int, streams: int, seed: int, means: 
     """
     figures = _run(run_stalls(hows, times, streams, seed, means, click.echo))
     conclude(Findings(faults=[fault for each in figures for fault in each.faults()]))
+
+
+@click.command("toxics")
+@names_option("--toxics", TOXICS, "Kinds of faults.")
+@click.option("--seconds", default=60.0, show_default=True, help="Duration of each toxic.")
+@_seed
+def toxics_command(toxics: list[str], seconds: float, seed: int) -> None:
+    """EMULATED devices: run them over a TCP proxy that stalls, drips, caps, resets, closes late.
+
+    \b
+    Example:
+      python -m bench chaos toxics --toxics reset --seconds 20
+    """
+    click.echo(f"*emulated* devices ({ToxicCell.kind}), seed {seed}\n\n{ailing.HEAD}")
+    found = Findings()
+    for name in toxics:
+        figures = _run(ailing.run_toxic(TOXICS[name], seconds, seed))
+        click.echo(figures.row())
+        found.faults += figures.faults()
+    conclude(found)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

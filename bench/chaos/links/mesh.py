@@ -6,6 +6,7 @@ long as on other devices. The recording is the undisturbed run with which texts 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
@@ -15,7 +16,7 @@ from bench.emulate.cell import UP
 from bench.emulate.open import LiveCell
 from bench.emulate.profiles import BOTH
 from bench.harness.fleet import COORDINATOR, UP_LIMIT_S, Fleet, Setup, fleet
-from bench.harness.places import HUB
+from bench.harness.places import HUB, Places
 
 TARGET: Final = EMULATED / "nodes" / "agx-orin-llama-3.1-8b.toml"
 _DRAFT: Final = EMULATED / "nodes" / "orin-nano-qwen2.5-0.5b.toml"
@@ -28,16 +29,17 @@ _SETUP: Final = Setup(
     environ={"AIRDRAFT_JOIN_TIMEOUT_S": "60", "AIRDRAFT_PROMPT_LOOKUP": "false"},
 )
 _LOSS_LIMIT_S = 120.0
+_GUESSES_POLL_S = 0.2
 # Ways to lose a node.
 HOWS: Final = ("kill", "cut")
 
 
 class LinkMesh:
-    """A fleet at the places of a cell, and the clients of a place."""
+    """A fleet at places, and the clients of a place."""
 
-    def __init__(self, made: Fleet, cell: LiveCell) -> None:
+    def __init__(self, made: Fleet, cell: LiveCell | None) -> None:
         self.fleet = made
-        self.cell = cell
+        self._cell = cell
 
     async def start_node(self, name: str, place: str = HUB) -> float:
         """Start a target or draft node without waiting until it joins; return the time."""
@@ -54,24 +56,34 @@ class LinkMesh:
         await self.fleet.until(lambda: clients.hearing.has_begun or None, UP_LIMIT_S, what)
         return clients
 
-    async def lose(self, how: str, name: str) -> float:
-        """Kill a node, or cut the link of the station of its name; return when it began."""
+    @property
+    def cell(self) -> LiveCell:
+        assert self._cell is not None
+        return self._cell
+
+    async def lose(self, how: str, *names: str) -> float:
+        """Kill nodes, or cut the links of the stations of their names; return when it began."""
         at = self.fleet.now()
-        if how == "kill":
-            await self.fleet.kill(name)
-        else:
-            self.cell.cut(name, BOTH)
+        for name in names:
+            if how == "kill":
+                await self.fleet.kill(name)
+            else:
+                self.cell.cut(name, BOTH)
         return at
 
-    async def bring_back(self, how: str, name: str) -> None:
-        """Undo a loss, and wait until the node is a member again."""
+    async def bring_back(self, how: str, *names: str) -> None:
+        """Undo a loss, and wait until the nodes are members again."""
         at = self.fleet.now()
+        for name in names:
+            if how == "kill":
+                await self.start_node(name, name)
+            else:
+                self.cell.mend(name, BOTH)
         if how == "kill":
-            await self.start_node(name, name)
-            await self.fleet.has_changed(name, at, has_left=False, limit_s=_LOSS_LIMIT_S)
+            for name in names:
+                await self.fleet.has_changed(name, at, has_left=False, limit_s=_LOSS_LIMIT_S)
         else:
-            self.cell.mend(name, BOTH)
-            await self.fleet.are_in(name, limit_s=_LOSS_LIMIT_S)
+            await self.fleet.are_in(*names, limit_s=_LOSS_LIMIT_S)
 
     async def move(self, names: Sequence[str], place: str) -> float:
         """Restart draft nodes at another place; return when the first one has sent from there.
@@ -105,13 +117,21 @@ class Clients:
         self._fleet.check()
         return self.hearing.take(self._fleet.now())
 
+    async def until_guesses(self) -> None:
+        """Wait until several tokens come at a time, which only accepted guesses cause."""
+        async with asyncio.timeout(_LOSS_LIMIT_S):
+            counts: set[int] = set()
+            while not counts - {1}:
+                await asyncio.sleep(_GUESSES_POLL_S)
+                counts = {count for _, count in self.heard().tokens_at}
+
 
 @contextlib.asynccontextmanager
-async def link_mesh(cell: LiveCell) -> AsyncIterator[LinkMesh]:
+async def link_mesh(places: Places, cell: LiveCell | None = None) -> AsyncIterator[LinkMesh]:
     """Open a mesh and start its coordinator; all of its processes end with the block.
 
-    Raises FleetError if a process ended by itself.
+    cell: that of the places, if it can be cut. Raises FleetError if a process ended by itself.
     """
-    async with fleet(_SETUP, places=cell, starts=[COORDINATOR]) as made:
+    async with fleet(_SETUP, places=places, starts=[COORDINATOR]) as made:
         yield LinkMesh(made, cell)
         made.check()

@@ -107,7 +107,7 @@ async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> L
     """
     links = {DRAFTS: profile, CLIENTS: profile, REFUGE: GOOD}
     cell = cell_of(links, setting.seed)
-    async with open_cell(cell, means=means) as (live, kind), link_mesh(live) as mesh:
+    async with open_cell(cell, means=means) as (live, kind), link_mesh(live, live) as mesh:
         await mesh.start_node(_TARGET)
         await mesh.fleet.are_in(_TARGET)
         near = await mesh.start_clients("near", HUB, setting.near, 0)

@@ -101,7 +101,7 @@ async def run_stalls(
     random = Random(seed)
     found = []
     cell = cell_of(dict.fromkeys(_TARGETS, GOOD), seed)
-    async with open_cell(cell, means=means) as (live, kind), link_mesh(live) as mesh:
+    async with open_cell(cell, means=means) as (live, kind), link_mesh(live, live) as mesh:
         report(f"*emulated* ({kind}), seed {seed}, {streams} streams\n\n{HEAD}")
         for name in _TARGETS:
             await mesh.start_node(name, name)

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.chaos.links import command, profiles, stalls
+from bench.chaos.links.ailing import AilingFigures, Held, run_toxic
 from bench.chaos.links.clients import Heard, Hearing, cases_of
 from bench.chaos.links.mesh import link_mesh
 from bench.chaos.links.profiles import LinkFigures, Setting, lost_share, row_of, run_profile
@@ -22,6 +23,7 @@ from bench.chaos.links.weather import Weather
 from bench.emulate.cell import DOWN, UP, Counters
 from bench.emulate.open import open_cell
 from bench.emulate.profiles import BOTH, GOOD, PROFILES, Outage, cell_of
+from bench.emulate.toxics import TOXICS, Toxic
 from bench.harness.places import HUB
 from bench.harness.processes import ended
 from bench.netns import NamespacesError
@@ -210,7 +212,7 @@ async def test_texts_are_as_undisturbed_over_a_lossy_link() -> None:
 
 async def test_outages_are_noticed_and_heal() -> None:
     cell = cell_of({"here": GOOD, "there": GOOD}, seed=1)
-    async with open_cell(cell) as (live, _), link_mesh(live) as mesh:
+    async with open_cell(cell) as (live, _), link_mesh(live, live) as mesh:
         await mesh.start_node("target-0")
         await mesh.start_node("draft-0", "here")
         await mesh.fleet.are_in("target-0", "draft-0")
@@ -244,7 +246,7 @@ async def test_outages_come_one_after_the_other_and_are_known_while_they_last(
 ) -> None:
     cell = cell_of({"here": GOOD}, seed=1)
     outage = Outage(directions=BOTH, lasts_s=0.001, every_s=0.002)
-    async with open_cell(cell, means="proxy") as (live, _), link_mesh(live) as mesh:
+    async with open_cell(cell, means="proxy") as (live, _), link_mesh(live, live) as mesh:
         weather = Weather(mesh, outage, ("here",), (), "here")
         raining = asyncio.create_task(weather.run())
         await eventually(lambda: len(weather.darks) >= 3)
@@ -318,3 +320,47 @@ def test_an_unknown_name_is_a_usage_error(which: Any, option: str) -> None:
     result = invoke(which, option, "gale")
     assert result.exit_code == 2
     assert f"'{option}': unknown: gale; use " in result.output
+
+
+# -- a proxy that harms connections ----------------------------------------------------------------
+
+AILING = AilingFigures(
+    toxic=TOXICS["reset"],
+    seconds=10.0,
+    near=Heard(num_texts=3, gaps_s=[(1.0, 0.05, 9)]),
+    far=Heard(num_texts=2, failures=Counter({"lost": 1})),
+    held=(Held(5, 30), Held(5, 30)),
+    num_left=2,
+    num_resets=7,
+)
+
+
+def test_each_fault_of_a_toxic_is_said() -> None:
+    assert AILING.faults() == []
+    bad = replace(
+        AILING,
+        near=Heard(num_wrong=1, failures=Counter({"x": 1})),
+        held=(Held(5, 30), Held(5, 31)),
+        notes=["no recovery"],
+    )
+    assert bad.faults() == [
+        "reset: no recovery",
+        "reset: 1 wrong texts",
+        "reset: requests at the hub failed: {'x': 1}",
+        "reset: no text was finished at the hub, so the run shows nothing",
+        f"reset: the coordinator held {Held(5, 30)} before and {Held(5, 31)} after",
+    ]
+
+
+@pytest.mark.parametrize(
+    "toxic",
+    [Toxic(name="reset", reset_bytes=5_000.0), TOXICS["drip"]],
+    ids=lambda toxic: toxic.name,
+)
+async def test_texts_are_as_undisturbed_over_a_toxic_and_nothing_is_left(toxic: Toxic) -> None:
+    found = await run_toxic(toxic, 6.0, 1)
+    assert found.near.num_wrong == found.far.num_wrong == 0
+    assert found.near.failures == {}
+    assert found.near.num_tokens > 0
+    assert found.notes == []
+    assert (found.num_resets > 0) == (toxic.name == "reset")

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -20,7 +21,6 @@ from bench.harness.fleet import (
     make_keys,
 )
 from bench.harness.processes import nursery
-from bench.harness.up import NotStartedError, up
 from mesh.failpoints import VARIABLE
 from nodes.client.generation import GenerateOptions
 from nodes.keys.keyring import Keyring
@@ -48,13 +48,15 @@ async def test_a_nursery_runs_commands_and_tells_how_they_ended(tmp_path: Path) 
         await bad.ended.wait()
         program = await nest.start(["echo", "hi"], {**os.environ}, log, executes=True)
         await program.ended.wait()
-        place = await nest.start(["pwd"], {**os.environ}, log, executes=True)
-        await place.ended.wait()
-    assert (good.code, bad.code, program.code, place.code) == (0, 2, 0, 0)
+        limits = await nest.start(
+            ["sh", "-c", "ulimit -n; pwd"], {**os.environ}, log, executes=True, max_files=64
+        )
+        await limits.ended.wait()
+    assert (good.code, bad.code, program.code, limits.code) == (0, 2, 0, 0)
     text = log.read_text()
     assert "pyzmq" in text
     assert "error: " in text
-    assert text.endswith(f"hi\n{tmp_path}\n")
+    assert text.endswith(f"hi\n64\n{tmp_path}\n")
     assert not good.signal(signal.SIGKILL)
 
 
@@ -113,19 +115,12 @@ async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually
     assert not folder.exists()
 
 
-async def test_a_fleet_without_keys_serves_too() -> None:
-    setup = Setup(num_targets=1, num_drafts=0, num_gateways=1, over="ipc")
+@pytest.mark.parametrize("over", ["tcp", "ipc"])
+async def test_a_fleet_without_keys_serves_too(over: Literal["tcp", "ipc"]) -> None:
+    setup = Setup(num_targets=1, num_drafts=0, num_gateways=1, over=over)
     async with fleet(setup) as made:
         await made.are_in("target-0")
         assert await made.is_ready("gateway-0") == made.port("gateway-0")
-
-
-def test_a_mesh_that_cannot_start_says_why() -> None:
-    with (
-        pytest.raises(NotStartedError, match=r"did not start: .*no-such-model"),
-        up("--model", "no-such-model"),
-    ):
-        pass
 
 
 async def test_who_ends_without_being_told_is_an_accident(eventually: Eventually) -> None:

@@ -1,0 +1,126 @@
+"""Measure how soon the mesh notices that a process is dead, and that it is back.
+
+Processes are killed, stopped, or their event loop is blocked. What becomes of members is read in
+the coordinator's log, what becomes of a coordinator is asked of clients in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Final, Literal
+
+from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
+from bench.harness.processes import BLOCK_S
+from bench.harness.report import Findings, head, row
+from nodes.client.client import Client
+
+# Limits for the time until each fault is noticed.
+LIMITS_S: Final = {"killed": 0.2, "stopped": 2.5, "blocked": 2.5}
+_WAIT_LIMIT_S = 60.0
+_NUM_CLIENTS = 3
+HEAD: Final = head(
+    *("role", "fault", "times", "noticed p50 s", "max s", "limit s", "back p50 s", "max s")
+)
+
+
+@dataclass(slots=True)
+class Times:
+    """Times of one process and fault.
+
+    noticed_s: from the fault until it was noticed. back_s: from recovery until it was a member.
+    """
+
+    noticed_s: list[float] = field(default_factory=list)
+    back_s: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Detected(Findings):
+    """Results. times: by role and fault."""
+
+    times: dict[tuple[str, str], Times] = field(default_factory=dict)
+
+
+async def detect(
+    who: str,
+    over: Literal["tcp-keys", "tcp", "ipc"],
+    faults: Sequence[str],
+    repeats: int,
+) -> Detected:
+    """Measure members, which all suffer each fault at once, or the coordinator.
+
+    Raises FleetError if a fault is not noticed.
+    """
+    found = Detected()
+    async with (
+        fleet(Setup(num_targets=1, num_drafts=1, over=over)) as mesh,
+        mesh.clients(_NUM_CLIENTS) as clients,
+    ):
+        names = [COORDINATOR] if who == COORDINATOR else list(mesh.setup.roles)
+        await mesh.wait_for(clients[0])
+        for _ in range(repeats):
+            for fault in faults:
+                times = [
+                    found.times.setdefault((mesh.roles[name], fault), Times()) for name in names
+                ]
+                work = zip(names, times, strict=True)
+                await asyncio.gather(
+                    *(_strike(mesh, clients, name, fault, each) for name, each in work)
+                )
+    for (role, fault), each in found.times.items():
+        limit_s, most_s = LIMITS_S[fault], max(each.noticed_s)
+        found.lines.append(
+            row(
+                *(role, fault, len(each.noticed_s)),
+                *(f"{median(each.noticed_s):.3f}", f"{most_s:.3f}", limit_s),
+                *(f"{median(each.back_s):.2f}", f"{max(each.back_s):.2f}"),
+            )
+        )
+        if most_s > limit_s:
+            found.faults.append(
+                f"{over}: a {role} that was {fault} was noticed after {most_s:.2f} s"
+            )
+    return found
+
+
+async def _strike(
+    mesh: Fleet, clients: Sequence[Client], name: str, fault: str, times: Times
+) -> None:
+    if name != COORDINATOR:
+        # On a busy machine it may have left for silence by itself, and could not leave again.
+        await mesh.are_in(name)
+    struck_at = mesh.now()
+    process = mesh.process(name)
+    if fault == "blocked":
+        process.signal(signal.SIGUSR2)
+    else:
+        process.signal(signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
+    times.noticed_s.append(await _seen(mesh, clients, name, struck_at, is_in=False) - struck_at)
+    if fault == "killed":
+        await process.ended.wait()
+        await mesh.start(name)
+    elif fault == "stopped":
+        mesh.go_on(name)
+    else:
+        await asyncio.sleep(struck_at + BLOCK_S - mesh.now())
+    there_at = mesh.now()
+    times.back_s.append(await _seen(mesh, clients, name, struck_at, is_in=True) - there_at)
+
+
+async def _seen(
+    mesh: Fleet, clients: Sequence[Client], name: str, since: float, *, is_in: bool
+) -> float:
+    """Return when a process was in or out; of the clients of a coordinator the last one counts."""
+    if name != COORDINATOR:
+        return await mesh.has_changed(name, since, has_left=not is_in, limit_s=_WAIT_LIMIT_S)
+    what = f"the coordinator was not {'found again' if is_in else 'missed'}"
+    everybody = {is_in}
+    return await mesh.until(
+        lambda: mesh.now() if {client.is_joined for client in clients} == everybody else None,
+        _WAIT_LIMIT_S,
+        what,
+    )

@@ -1,0 +1,287 @@
+"""Check what a mesh writes and serves while its disk is full or read-only.
+
+The scenes run in a mount namespace of their own, so no mount is left on this machine. This module
+is the program that runs them: its arguments are names of scenes, and it prints what was found as a
+line of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from bench.harness.processes import ROOT
+from bench.harness.report import Findings
+from bench.harness.up import TOYS, Up, up
+from mesh.authorized import Entry
+from mesh.keys import ClientKeys
+from mesh.security import new_key_pair
+from nodes.cli.main import main as airdraft
+from nodes.keys.enrol import EnrolError, Invitation, enrol
+from nodes.keys.keyring import Keyring
+
+_LIMIT_S: Final = 120.0
+_ALL_LIMIT_S: Final = 600.0
+_MOST_RECOVERY_S: Final = 1.0
+_BALLAST, _LOG = "ballast", "log"
+_ASKED: Final = {"prompt": "on a small disk", "max_tokens": 12, "temperature": 0}
+
+
+class NoDiskError(Exception):
+    """Test disks cannot be mounted on this machine, or the scenes failed; the text says why."""
+
+
+@dataclass(slots=True)
+class DiskFound(Findings):
+    """Results. refused: error line by command. recovered_s: from free space until all works."""
+
+    refused: dict[str, str] = field(default_factory=dict)
+    recovered_s: list[float] = field(default_factory=list)
+
+    def summary(self) -> list[str]:
+        return [*self.lines, *(f"  {name}: {line}" for name, line in self.refused.items())]
+
+
+def run_disk(*scenes: str) -> DiskFound:
+    """Run some scenes, all if none is named. Raises NoDiskError."""
+    if shutil.which("unshare") is None:
+        raise NoDiskError("a test disk cannot be mounted: the command `unshare` is missing")
+    mounting = _unshared("sh", "-c", "mount -t tmpfs -o size=1m tmpfs /mnt")
+    if mounting.returncode:
+        raise NoDiskError(f"a test disk cannot be mounted: {mounting.stderr.strip()}")
+    done = _unshared(sys.executable, "-m", "bench.chaos.endurance.disk", *(scenes or _SCENES))
+    if done.returncode:
+        raise NoDiskError(f"the scenes failed: {done.stderr[-2000:]}")
+    return DiskFound(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def _unshared(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["unshare", "--mount", *command],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_ALL_LIMIT_S,
+        check=False,
+    )
+
+
+def _text(mesh: Up, api_key: str) -> str:
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    url = f"{mesh.url}/completions"
+    answer = httpx.post(url, json=_ASKED, headers=headers, timeout=_LIMIT_S).raise_for_status()
+    return str(answer.json()["choices"][0]["text"])
+
+
+def _invitation(mesh: Up) -> Invitation:
+    ring, pair = Keyring(mesh.keys), new_key_pair()
+    until = int(time.time()) + 600
+    ring.authorized().invite(Entry(pair.public, "", frozenset({"draft"}), until))
+    server = ring.coordinator_pair()
+    assert server is not None
+    return Invitation(mesh.endpoint, server.public, pair)
+
+
+def main(scenes: list[str]) -> None:
+    found = DiskFound()
+    for name in scenes:
+        with _small_disk() as disk:
+            _SCENES[name](disk, found)
+    print(json.dumps(asdict(found)))
+
+
+@contextlib.contextmanager
+def _small_disk() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="airdraft-disk-") as folder:
+        disk = Path(folder) / "disk"
+        disk.mkdir()
+        _run("mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(disk))
+        try:
+            yield disk
+        finally:
+            _run("umount", "--lazy", str(disk))
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+# -- a disk that takes nothing ---------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _full(disk: Path) -> Iterator[None]:
+    """Fill the disk to the last byte inside the block."""
+    ballast = disk / _BALLAST
+    with ballast.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+@contextlib.contextmanager
+def _read_only(disk: Path) -> Iterator[None]:
+    """Forbid opening files of the disk for writing inside the block; open files stay writable."""
+    _run("mount", "--bind", str(disk), str(disk))
+    _run("mount", "-o", "remount,bind,ro", str(disk))
+    try:
+        yield
+    finally:
+        _run("umount", "--lazy", str(disk))
+
+
+def _state_on(
+    disk: Path,
+    found: DiskFound,
+    kind: str,
+    starve: Callable[[Path], contextlib.AbstractContextManager[None]],
+) -> None:
+    keys = disk / "keys"
+    _airdraft("keys", "init", "--keys", str(keys), "--name", "hub")
+    api_key = _airdraft("apikeys", "add", "web", "--keys", str(keys)).split()[-1]
+    with up(*TOYS, "-v", keys=keys, log=disk / _LOG) as mesh:
+        before_text, invitation = _text(mesh, api_key), _invitation(mesh)
+        state = _state_of(disk)
+        with starve(disk):
+            served = _text(mesh, api_key) == before_text
+            for name, argv in _writers(mesh, disk, 1).items():
+                refusal = _refusal(argv)
+                found.refused[f"{kind}: {name}"] = refusal
+                if not refusal.startswith("error: ") or "\n" in refusal:
+                    found.faults.append(
+                        f"{kind}: {name} does not print one error line: {refusal!r}"
+                    )
+            with contextlib.suppress(EnrolError):
+                asyncio.run(_joined(invitation))
+                found.faults.append(f"{kind}: a key was authorized that could not be stored")
+            if changes := _changes(state, disk):
+                found.faults.append(f"{kind}: files have changed: {changes}")
+            served = served and _text(mesh, api_key) == before_text
+        began = time.monotonic()
+        # Use the invitation that could not be used before.
+        asyncio.run(_joined(invitation))
+        served = served and _text(mesh, api_key) == before_text
+        recovered_s = time.monotonic() - began
+        found.recovered_s.append(recovered_s)
+        if not served:
+            found.faults.append(f"{kind}: the text of a request differs from before")
+        if recovered_s > _MOST_RECOVERY_S:
+            found.faults.append(f"{kind}: writing works {recovered_s:.2f} s after space was freed")
+        writers = _writers(mesh, disk, 2)
+        for name, argv in writers.items():
+            if refusal := _refusal(argv):
+                found.faults.append(f"{kind}: with free space again {name}: {refusal}")
+        found.lines.append(
+            f"{kind} disk: requests {'served' if served else 'NOT served'} throughout, "
+            f"{len(writers)} commands that write refused, no file changed; an invitation worked "
+            f"{recovered_s:.2f} s after"
+        )
+    found.faults += [f"{kind}: {fault}" for fault in mesh.faults]
+
+
+def _writers(mesh: Up, disk: Path, attempt: int) -> dict[str, list[str]]:
+    """Return commands that write to the disk, by name."""
+    keys = ("--keys", str(mesh.keys))
+    name = f"machine-{attempt}"
+    public = new_key_pair().public
+    return {
+        "keys add": ["keys", "add", "--name", name, "--role", "client", *keys, "--", public],
+        "keys invite": ["keys", "invite", "--role", "draft", "--endpoint", mesh.endpoint, *keys],
+        "keys rotate-coordinator": ["keys", "rotate-coordinator", *keys],
+        "keys init elsewhere": ["keys", "init", "--keys", str(disk / name)],
+        "apikeys add": ["apikeys", "add", name, *keys],
+        "trace": [
+            *("trace", "--connect", mesh.endpoint, "--seconds", "0.1", *keys),
+            *("--output", str(disk / f"{name}.json")),
+        ],
+    }
+
+
+def _airdraft(*argv: str) -> str:
+    """Run a command that must succeed; return its output."""
+    code, output, errors = _done(argv)
+    assert code == 0, errors
+    return output
+
+
+def _refusal(argv: Sequence[str]) -> str:
+    """Run a command; return its error output, or "" if it succeeds."""
+    code, _, errors = _done(argv)
+    return (errors.strip() or f"no error output, exit code {code}") if code else ""
+
+
+def _done(argv: Sequence[str]) -> tuple[int, str, str]:
+    """Run a command in this process, which is fast; return exit code, output and error output."""
+    output, errors, code = io.StringIO(), io.StringIO(), 0
+    sys.argv = ["airdraft", *argv]
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            airdraft()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
+    return code, output.getvalue(), errors.getvalue()
+
+
+async def _joined(invitation: Invitation) -> None:
+    """Have a new key authorized, which the coordinator stores. Raises EnrolError."""
+    keys = ClientKeys(invitation.pair, invitation.server_key)
+    await enrol(invitation.endpoint, keys, new_key_pair().public, "newcomer")
+
+
+def _state_of(disk: Path) -> dict[str, str]:
+    """Return the hashes of the files on a disk, without log and ballast."""
+    files = (p for p in disk.rglob("*") if p.is_file() and p.name not in (_BALLAST, _LOG))
+    return {str(p.relative_to(disk)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def _changes(before: dict[str, str], disk: Path) -> str:
+    after = _state_of(disk)
+    return ", ".join(
+        sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
+    )
+
+
+# -- standard error that takes nothing -------------------------------------------------------------
+
+
+def _no_standard_error(disk: Path, found: DiskFound) -> None:
+    for how in ("2>/dev/full", "2>&-"):
+        prefix = ("sh", "-c", f'exec "$@" {how}', "sh")
+        with up(*TOYS, "-v", keys=disk / "keys", prefix=prefix) as mesh:
+            is_served = _text(mesh, "") == _text(mesh, "")
+        code = mesh.process.returncode
+        found.lines.append(f"{how}: served {is_served}, exit code {code}")
+        # Without handling, Python would end with exit code 120.
+        if not is_served or code != 0:
+            found.faults.append(f"{how}: served {is_served}, exit code {code}")
+
+
+_SCENES: Final[dict[str, Callable[[Path, DiskFound], Any]]] = {
+    "full": partial(_state_on, kind="full", starve=_full),
+    "read-only": partial(_state_on, kind="read-only", starve=_read_only),
+    "stderr": _no_standard_error,
+}
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,237 @@
+"""Connect unknown and garbage-sending peers to a coordinator, and many authorized ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import zmq
+
+from bench.harness.processes import ended
+from bench.hostile.live import Live, asking, busy, live_coordinator, new_pairs
+from bench.load.processes import cpu_s
+from mesh.codec import decode, encode
+from mesh.errors import BackpressureError
+from mesh.keys import ClientKeys, KeyPair
+from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
+from mesh.security import ServerKeys, client_options, server_options
+from mesh.zmq_sockets import ZmqClient, ZmqServer
+from mesh.zmq_transport import ZmqContext
+from nodes.service.runtime import raise_file_limit
+
+_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00"
+# Other protocols, cut greetings, the wrong mechanism, a hello of zeros; b"" sends nothing.
+OPENINGS = (
+    b"",
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32),
+    _GREETING,
+    _GREETING + b"NULL".ljust(20, b"\0") + bytes(32) + b"\x04\x19\x05READY",
+    _GREETING + b"CURVE".ljust(20, b"\0") + bytes(32) + b"\x04\xc8" + b"\x05HELLO" + bytes(194),
+    b"\xff" * 2048,
+)
+_AT_ONCE = 200
+_QUEUE = 1_000
+_SETTLE_S = 1.5
+_PING_LIMIT_S, _POLL_S = 30.0, 0.1
+_PEERS_A_CONTEXT = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The report of a run, and numbers that a test can check."""
+
+    text: str
+    num_answers: int = 0
+    num_delivered: int = 0
+    num_lost: int = 0
+
+    def __str__(self) -> str:
+        return self.text
+
+
+async def garbage(count: int) -> Found:
+    """Open `count` connections that send garbage while a client is served."""
+    async with live_coordinator() as live, asking(live) as asked:
+        before_mb, before_s = live.rss_mb(), cpu_s([live.pid])
+        asked.times_s.clear()
+        started = time.perf_counter()
+        for first in range(0, count, _AT_ONCE):
+            numbers = range(first, min(count, first + _AT_ONCE))
+            await asyncio.gather(*(_connection(live, number) for number in numbers))
+        seconds = time.perf_counter() - started
+        text = (
+            f"{count} garbage connections in {seconds:.0f} s, {_AT_ONCE} at a time: {asked}; "
+            f"coordinator {before_mb:.0f} to {live.rss_mb():.0f} MB, "
+            f"{cpu_s([live.pid]) - before_s:.1f} s of processor time"
+        )
+        return Found(text, num_answers=len(asked.times_s))
+
+
+async def _connection(live: Live, number: int) -> None:
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(2.0):
+            _, writer = await asyncio.open_connection("127.0.0.1", live.port)
+            try:
+                writer.write(OPENINGS[number % len(OPENINGS)])
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            finally:
+                writer.close()
+
+
+async def unknown(count: int) -> Found:
+    """Send messages with unknown keys to sockets in this process and count what is delivered."""
+    raise_file_limit()
+    server_pair, known = new_pairs(2)
+    server_keys = ServerKeys(server_pair, {known.public}.__contains__)
+    with ZmqContext() as context:
+        server = context.bind("tcp://127.0.0.1:0", server_keys)
+        with _unknown_peers(server.endpoint, server_pair.public, count) as queued:
+            await asyncio.sleep(_SETTLE_S)
+            heard = await _heard(server)
+        # A message with a known key must arrive, or the count above would show nothing.
+        authorized = context.connect(server.endpoint, ClientKeys(known, server_pair.public))
+        await authorized.writable()
+        authorized.send([b"hello"])
+        num_known = await _heard(server)
+    # The same options without an authentication handler, as if the handler had died.
+    alone = zmq.Context()
+    socket_ = alone.socket(zmq.ROUTER)
+    try:
+        for option, value in server_options(server_keys).items():
+            socket_.setsockopt(option, value)
+        port = socket_.bind_to_random_port("tcp://127.0.0.1")
+        heard_without = 0
+        with _unknown_peers(f"tcp://127.0.0.1:{port}", server_pair.public, count) as more:
+            queued += more
+            await asyncio.sleep(_SETTLE_S)
+            while socket_.poll(0):
+                socket_.recv_multipart()
+                heard_without += 1
+    finally:
+        socket_.close(linger=0)
+        alone.term()
+    text = (
+        f"{queued} messages with unknown keys: {heard + heard_without} were delivered, "
+        f"{heard_without} of them without an authentication handler; {num_known} of 1 message with "
+        f"a known key was delivered"
+    )
+    return Found(text, num_answers=num_known, num_delivered=heard + heard_without)
+
+
+@contextlib.contextmanager
+def _unknown_peers(endpoint: str, server_key: str, count: int) -> Iterator[int]:
+    """Open sockets with unknown keys and queue messages; yield how many were queued.
+
+    The messages are queued without waiting for a handshake.
+    """
+    context = zmq.Context()
+    sockets: list[zmq.Socket[bytes]] = []
+    num_queued = 0
+    try:
+        for pair in new_pairs(max(1, count // _QUEUE)):
+            left = min(count, _QUEUE)
+            while left:
+                socket_ = context.socket(zmq.DEALER)
+                sockets.append(socket_)
+                socket_.setsockopt(zmq.SNDHWM, 2 * _QUEUE)
+                for option, value in client_options(ClientKeys(pair, server_key)).items():
+                    socket_.setsockopt(option, value)
+                socket_.connect(endpoint)
+                # A peer may be refused, and its connection closed, while messages are queued.
+                with contextlib.suppress(zmq.Again):
+                    for _ in range(left):
+                        socket_.send(b"secret", zmq.DONTWAIT)
+                        left -= 1
+                        num_queued += 1
+        yield num_queued
+    finally:
+        for socket_ in sockets:
+            socket_.close(linger=0)
+        context.term()
+
+
+async def _heard(server: ZmqServer) -> int:
+    count = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SETTLE_S):
+            while True:
+                await server.recv()
+                count += 1
+    return count
+
+
+class _Peer:
+    """A member that answers heartbeats."""
+
+    def __init__(self, transport: ZmqClient, number: int) -> None:
+        self.transport = transport
+        self._hello = encode(Hello(f"c{number}", "client", number + 1, PROTOCOL_VERSION, b""))
+        self.joined = asyncio.Event()
+        self.pinged_at = 0.0
+
+    async def run(self) -> None:
+        await self.transport.writable()
+        self.transport.send(self._hello)
+        welcome: Welcome | None = None
+        while True:
+            message = decode(await self.transport.recv()).message
+            if isinstance(message, Welcome):
+                welcome = message
+                self.joined.set()
+            elif isinstance(message, Ping) and welcome is not None:
+                pong = Pong(message.seq, 0)
+                self.pinged_at = time.perf_counter()
+                with contextlib.suppress(BackpressureError):
+                    self.transport.send(encode(pong, cluster=welcome.cluster, epoch=welcome.epoch))
+
+
+async def crowd(count: int, seconds: float) -> Found:
+    """Connect `count` authorized peers at once, each with a key of its own."""
+    pairs = new_pairs(count)
+    async with live_coordinator(pairs) as live:
+        with contextlib.ExitStack() as stack:
+            contexts = [
+                stack.enter_context(ZmqContext()) for _ in range(-(-count // _PEERS_A_CONTEXT))
+            ]
+            started = time.perf_counter()
+            peers = [
+                _Peer(_connected(contexts[number // _PEERS_A_CONTEXT], live, pair), number)
+                for number, pair in enumerate(pairs)
+            ]
+            tasks = [asyncio.create_task(peer.run()) for peer in peers]
+            await asyncio.gather(*(peer.joined.wait() for peer in peers))
+            joined_s = time.perf_counter() - started
+            async with asking(live) as asked:
+                cpu = await busy(live.pid, seconds)
+            rss_mb = live.rss_mb()
+            num_dead = await _num_dead(peers, tasks)
+            await ended(tasks)
+    text = (
+        f"{count} peers with keys of their own: registered in {joined_s:.1f} s, coordinator "
+        f"{rss_mb:.0f} MB and {cpu:.0%} of a core with heartbeats of 0.5 s, {num_dead} lost; "
+        f"one more client: {asked}"
+    )
+    return Found(text, num_answers=len(asked.times_s), num_lost=num_dead)
+
+
+async def _num_dead(peers: list[_Peer], tasks: list[asyncio.Task[None]]) -> int:
+    """Return the number of peers that are no longer members, and thus not pinged again."""
+    asked_at = time.perf_counter()
+    while True:
+        num_ended = sum(task.done() for task in tasks)
+        num_silent = sum(
+            not task.done() and peer.pinged_at <= asked_at
+            for peer, task in zip(peers, tasks, strict=True)
+        )
+        if not num_silent or time.perf_counter() > asked_at + _PING_LIMIT_S:
+            return num_ended + num_silent
+        await asyncio.sleep(_POLL_S)
+
+
+def _connected(context: ZmqContext, live: Live, own: KeyPair) -> ZmqClient:
+    return context.connect(live.endpoint, ClientKeys(own, live.server_key))
