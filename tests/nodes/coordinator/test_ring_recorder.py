@@ -1,4 +1,4 @@
-"""What is recorded: of single steps of a scheduler, and of whole runs."""
+"""What is recorded of single steps of a scheduler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from nodes.telemetry.trace.records import (
 )
 from nodes.telemetry.trace.ring import Ring
 from tests.nodes.scheduler.watched import (
-    DRAFT_COSTS,
     ONE,
     PASS_S,
     admit,
@@ -48,9 +47,6 @@ def follows(ring: Ring) -> list[tuple[float, int, str, str]]:
     ]
 
 
-# -- single steps ---------------------------------------------------------------------------------
-
-
 def test_a_message_with_guesses_and_the_pass_that_took_some() -> None:
     scheduler = decoding("d")
     ring = recorded(scheduler)
@@ -66,11 +62,6 @@ def test_a_message_with_guesses_and_the_pass_that_took_some() -> None:
     assert verified.streams == (part,)
 
 
-def test_who_follows_at_the_beginning_is_told_first() -> None:
-    scheduler = decoding("d")
-    assert follows(recorded(scheduler, 5.0)) == [(5.0, 1, "d", "")]
-
-
 def test_a_draft_node_follows_once_it_has_read_the_text() -> None:
     scheduler = make_scheduler("d")
     ring = recorded(scheduler)
@@ -83,32 +74,10 @@ def test_a_draft_node_follows_once_it_has_read_the_text() -> None:
     assert follows(ring) == [(2.0, 1, "d", "")]
 
 
-def test_a_draft_node_that_gives_up_is_told_with_its_reason() -> None:
+@pytest.mark.parametrize("way", ["finish", "cancel", "release", "fail", "die"])
+def test_who_followed_is_told_first_and_that_it_does_no_longer(way: str) -> None:
     scheduler = decoding("d")
-    ring = recorded(scheduler)
-    fail(scheduler, "d", "full")
-    scheduler.tick(3.0)
-    (_, (at_s, stream_id, node, reason)) = follows(ring)
-    assert (at_s, stream_id, node) == (3.0, 1, "")
-    assert "full" in reason
-
-
-def test_a_draft_node_that_dies_follows_nobody_until_another_one_does() -> None:
-    scheduler = decoding("d")
-    scheduler.draft_joined("e", DRAFT_COSTS)
-    ring = recorded(scheduler)
-    scheduler.draft_lost("d")
-    scheduler.tick(3.0)
-    ready(scheduler)
-    scheduler.tick(4.0)
-    told = [(at_s, node) for at_s, _, node, _ in follows(ring)]
-    assert told == [(0.0, "d"), (3.0, ""), (4.0, "e")]
-
-
-@pytest.mark.parametrize("way", ["finish", "cancel", "release"])
-def test_who_followed_a_stream_that_ended_follows_it_no_longer(way: str) -> None:
-    scheduler = decoding("d")
-    ring = recorded(scheduler)
+    ring = recorded(scheduler, 1.0)
     match way:
         case "finish":
             commit(scheduler, 5, now=3.0, finish_reason="stop")
@@ -116,8 +85,14 @@ def test_who_followed_a_stream_that_ended_follows_it_no_longer(way: str) -> None
             scheduler.cancel(ONE)
         case "release":
             scheduler.release(ONE)
+        case "fail":
+            fail(scheduler, "d", "full")
+        case "die":
+            scheduler.draft_lost("d")
     scheduler.tick(3.0)
-    assert follows(ring)[-1][:3] == (3.0, 1, "")
+    first, last = follows(ring)
+    assert (first, last[:3]) == ((1.0, 1, "d", ""), (3.0, 1, ""))
+    assert ("full" in last[3]) == (way == "fail")
 
 
 def test_a_plan_is_told_with_what_open_flow_would_take() -> None:
