@@ -11,7 +11,7 @@ from mesh.messages import Ping, Pong
 from nodes.coordinator.sends import Send
 from nodes.messages import OpenStreamRequest, ProbeReply, ProbeRequest, StartedNotice
 from tests.nodes.builders import make_profile
-from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, opened, said
+from tests.nodes.coordinator.script import CLIENT, EPOCH, OTHER, TARGET, Mesh, opened, said
 
 CLASS = "class"
 RIGHT, WRONG = "ab" * 32, "cd" * 32
@@ -54,25 +54,36 @@ def test_targets_of_one_class_are_asked_the_same_and_others_are_not(mesh: Mesh) 
     assert probe_of(mesh, OTHER) == first
     assert probe_of(mesh, b"model", model_hash="another") != first
     assert probe_of(mesh, b"class", numerics_class="another") != first
+    # The epoch, which is drawn when a coordinator starts, decides it: nobody knows it before.
+    assert probe_of(Mesh(), TARGET) == first
+    assert probe_of(Mesh(epoch=EPOCH + 1), TARGET) != first
 
 
-def test_equal_answers_are_one_class(mesh: Mesh, caplog: pytest.LogCaptureFixture) -> None:
-    answer(mesh, TARGET)
-    answer(mesh, OTHER)
-    assert classes_of(mesh) == {"target": CLASS, "other": CLASS}
-    assert not caplog.records
-
-
-def test_who_answers_otherwise_is_of_another_class_is_named_and_shown(
-    mesh: Mesh, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("has_left", [False, True])
+@pytest.mark.parametrize(
+    ("digest", "exact", "is_apart"),
+    [(RIGHT, True, False), (WRONG, True, True), (WRONG, False, False)],
+    ids=["equal", "other bits", "promises nothing"],
+)
+def test_who_answers_otherwise_than_the_first_is_of_another_class_is_named_and_shown(
+    mesh: Mesh,
+    caplog: pytest.LogCaptureFixture,
+    digest: str,
+    exact: bool,
+    is_apart: bool,
+    has_left: bool,
 ) -> None:
+    answer(mesh, TARGET, exact=exact)
+    if has_left:
+        mesh.bye(TARGET)
     with caplog.at_level(logging.WARNING):
-        answer(mesh, TARGET)
-        answer(mesh, OTHER, WRONG)
-    assert classes_of(mesh) == {"target": CLASS, "other": f"{CLASS}~cdcdcdcd"}
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert "target other computes other bits than target" in line
-    assert f"{CLASS}~cdcdcdcd" in line
+        answer(mesh, OTHER, digest, exact=exact)
+    its_class = f"{CLASS}~cdcdcdcd" if is_apart else CLASS
+    assert classes_of(mesh) == {"target": CLASS, "other": its_class}
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == is_apart
+    assert all("target other computes other bits than target" in line for line in lines)
+    assert all(its_class in line for line in lines)
 
 
 def test_streams_do_not_go_on_where_other_bits_are_computed(mesh: Mesh) -> None:
@@ -83,19 +94,6 @@ def test_streams_do_not_go_on_where_other_bits_are_computed(mesh: Mesh) -> None:
     answer(mesh, OTHER, WRONG)
     assert opened(mesh.gone(TARGET, 1.0), OTHER) == []
     assert opened(answer(mesh, b"third"), b"third") == opened(sends)
-
-
-def test_the_first_answer_is_kept_when_its_target_has_left(mesh: Mesh) -> None:
-    answer(mesh, TARGET)
-    mesh.bye(TARGET)
-    answer(mesh, OTHER, WRONG)
-    assert classes_of(mesh)["other"] == f"{CLASS}~cdcdcdcd"
-
-
-def test_targets_that_promise_no_equal_bits_are_let_in_whatever_they_answer(mesh: Mesh) -> None:
-    for peer, digest in ((TARGET, RIGHT), (OTHER, WRONG)):
-        answer(mesh, peer, digest, exact=False)
-    assert classes_of(mesh) == {"target": CLASS, "other": CLASS}
 
 
 @pytest.mark.parametrize("seed_off", [1, 0], ids=["another seed", "the same answer again"])
@@ -132,10 +130,3 @@ def test_a_target_that_never_answers_is_sent_away(mesh: Mesh) -> None:
     assert mesh.state.role_of(TARGET) == "target"
     mesh.state.tick(60.5)
     assert mesh.state.role_of(TARGET) == ""
-
-
-def test_what_is_asked_is_not_known_before_the_coordinator_has_started() -> None:
-    """The epoch, which is drawn then, decides it."""
-    meshes = [Mesh(epoch=epoch) for epoch in (1, 1, 2)]
-    first, same, other = [probe_of(mesh, TARGET).seed for mesh in meshes]
-    assert first == same != other

@@ -56,43 +56,34 @@ def has_left(mesh: Mesh, now: float) -> bool:
     return bool(byes) and TARGET not in mesh.state.peers()
 
 
-def test_streams_of_a_drained_target_go_on_elsewhere_and_it_leaves() -> None:
+@pytest.mark.parametrize("joins_first", [True, False])
+def test_streams_of_a_drained_target_go_on_elsewhere_and_it_leaves(joins_first: bool) -> None:
     mesh = drained_mesh()
-    mesh.join(OTHER, "target", make_profile())
+    if joins_first:
+        mesh.join(OTHER, "target", make_profile())
     sends = mesh.command("drain", "target")
     assert reply(sends) == NodeCommandReply(4, "", 1)
+    if not joins_first:
+        assert opened(mesh.join(OTHER, "target", make_profile()), OTHER) == []
+        sends = mesh.tick(0.1)
     assert to(TARGET, sends)[0] == CloseStreamNotice(1, 1)
     (there,) = said(sends, OpenStreamRequest, OTHER)
     assert (there.generation, there.token_ids) == (2, (*PROMPT, 9))
-    assert has_left(mesh, 0.1)
     assert to(CLIENT, sends) == []
+    assert not joins_first or has_left(mesh, 0.1)
+    assert TARGET not in mesh.state.peers()
 
 
-def test_a_stream_that_can_go_nowhere_ends_on_the_drained_target() -> None:
-    mesh = drained_mesh()
+def test_a_request_that_can_go_nowhere_ends_on_the_drained_target() -> None:
+    """It has room for one choice at a time, and the other target is of another class."""
+    mesh = make_mesh(max_streams=1)
+    mesh.submit(num_choices=2)
     mesh.join(OTHER, "target", make_profile(numerics_class="another"))
     mesh.command("drain", "target")
-    assert not has_left(mesh, 0.1)
     # What is new goes to the other one.
-    assert opened(mesh.submit(2), OTHER) == [2]
-    (_, finished) = to(CLIENT, mesh.finish(1, 4))
-    assert finished.num_tokens == 2
-    assert has_left(mesh, 0.2)
-
-
-def test_a_stream_goes_as_soon_as_there_is_room() -> None:
-    mesh = drained_mesh()
-    mesh.command("drain", "target")
-    assert opened(mesh.join(OTHER, "target", make_profile()), OTHER) == []
-    assert opened(mesh.tick(1.0), OTHER) == [1]
-
-
-def test_choices_that_wait_behind_their_own_request_end_with_it() -> None:
-    """The target has room for one at a time, and there is no other of its class."""
-    mesh = drained_mesh(begins=False, max_streams=1)
-    mesh.submit(num_choices=2)
-    mesh.command("drain", "target")
-    assert opened(mesh.finish(1)) == [2]
+    assert opened(mesh.submit(2), OTHER) == [3]
+    sends = mesh.finish(1)
+    assert (len(to(CLIENT, sends)), opened(sends)) == (2, [2])
     assert not has_left(mesh, 0.1)
     mesh.finish(2)
     assert has_left(mesh, 0.2)

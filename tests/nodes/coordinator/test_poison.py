@@ -221,23 +221,15 @@ def test_a_target_that_had_not_heard_of_a_suspect_did_not_die_of_it() -> None:
         mesh.hear(T[0], Pong(1, 1), NOW + k + 0.1)
 
 
-def test_suspects_of_one_model_keep_no_room_of_another() -> None:
-    mesh = make_mesh(1)
-    mesh.join(b"other", "target", make_profile(model="other", model_hash="else", max_streams=1))
-    for number in (1, 2, 3):
-        mesh.submit(number, NOW, model="toy-1")
-    die(mesh, T[0], NOW)
-    assert placed(join(mesh, T[0], NOW, max_streams=1)) == [("t0", 1)]
-    assert opened(mesh.submit(4, NOW + 4, model="other"), b"other") == [4]
-
-
-def test_suspects_of_one_target_do_not_keep_others_from_another() -> None:
+@pytest.mark.parametrize("model", ["toy-1", "other"])
+def test_suspects_of_one_target_do_not_keep_others_from_another(model: str) -> None:
     mesh = make_mesh(1, 2)
     die(mesh, T[0], NOW)
-    join(mesh, T[1], NOW + 1, max_streams=1)
+    content = {} if model == "toy-1" else {"model": model, "model_hash": "else"}
+    join(mesh, T[1], NOW + 1, max_streams=1, **content)
     # They wait for room on the one that has died, where one of them is tried.
     assert placed(join(mesh, T[0], NOW + 1, max_streams=1)) == [("t0", 1)]
-    assert opened(mesh.submit(3, NOW + 2), T[1]) == [3]
+    assert opened(mesh.submit(3, NOW + 2, model=model), T[1]) == [3]
 
 
 def test_one_choice_that_ends_targets_ends_its_request() -> None:

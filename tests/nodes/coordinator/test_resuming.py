@@ -22,6 +22,7 @@ from tests.nodes.coordinator.script import (
     opened,
     said,
     to,
+    where,
 )
 from tests.nodes.coordinator.test_requests import KIND, resumed
 
@@ -49,12 +50,6 @@ def test_it_goes_on_where_its_client_is(mesh: Mesh) -> None:
     assert mesh.num_under_way() == 0
 
 
-def test_an_end_without_more_tokens_counts_those_that_are_known(mesh: Mesh) -> None:
-    mesh.submit(**resumed(2, committed=(8, 9)))
-    (finished,) = to(CLIENT, mesh.finish(1, 5, token_ids=()))
-    assert finished.num_tokens == 2
-
-
 def test_it_waits_for_targets_to_come_back_while_new_ones_are_refused() -> None:
     mesh = make_mesh(with_target=False)
     assert mesh.submit(1, **resumed(1, committed=(8,))) == []
@@ -76,9 +71,6 @@ def test_it_does_not_wait_for_ever() -> None:
     mesh.submit(2, **resumed(1, prompt="hi", prompt_token_ids=(8,)))
     mesh.submit(3, **resumed(1, committed=(8,)))
     mesh.cancel(3)
-    # Of another kind: it is of no use to them.
-    mesh.join(OTHER, "target", make_profile(model_hash="other"))
-    mesh.join(b"class", "target", make_profile(numerics_class="other"))
     assert to(CLIENT, mesh.tick(STRANDED_LIMIT_S - 0.1)) == []
     sends = mesh.tick(STRANDED_LIMIT_S)
     assert failures(sends) == [(1, "unavailable"), (2, "unavailable")]
@@ -88,39 +80,32 @@ def test_it_does_not_wait_for_ever() -> None:
     assert opened(mesh.join(TARGET, "target", make_profile())) == []
 
 
-def test_it_stays_in_its_class_and_exact_if_it_was_so() -> None:
+@pytest.mark.parametrize(
+    ("asked", "changes", "does"),
+    [
+        (resumed(0), {"numerics_class": "other"}, False),
+        (resumed(0), {"model_hash": "other"}, False),
+        (resumed(0, numerics_class=""), {"model_hash": "other"}, False),
+        (resumed(0, numerics_class=""), {"numerics_class": "other"}, True),
+        (resumed(0, numerics_class="", **TEXT_PROMPT), {"numerics_class": "other"}, True),
+        (resumed(0, is_exact=True), {"exact": False}, False),
+        (resumed(0), {"exact": False}, True),
+        (resumed(1, committed=(8,)), {"num_cells": 20, "context_length": 20}, False),
+    ],
+    ids=[
+        *("another class", "another model", "no class and another model", "any class"),
+        *("any class for a text", "no longer exact", "was not exact", "too small"),
+    ],
+)
+def test_it_waits_for_a_target_that_gives_the_same_text(
+    asked: dict[str, Any], changes: dict[str, Any], does: bool
+) -> None:
     mesh = make_mesh(with_target=False)
-    mesh.join(OTHER, "target", make_profile(exact=False))
-    assert opened(mesh.submit(1, **resumed(0, is_exact=True)), OTHER) == []
-    assert opened(mesh.join(TARGET, "target", make_profile())) == [1]
-    # What was not exact may become so.
-    assert opened(mesh.submit(2, **resumed(0)), OTHER) == [2]
-
-
-def test_before_its_first_token_it_still_stays_where_it_was_told_to_be(mesh: Mesh) -> None:
-    mesh.submit(**resumed(0))
-    mesh.gone(TARGET)
-    assert opened(mesh.join(OTHER, "target", make_profile(numerics_class="x")), OTHER) == []
-    assert opened(mesh.join(TARGET, "target", make_profile())) == [1]
-
-
-def test_of_what_nothing_has_come_any_class_will_do() -> None:
-    mesh = make_mesh(with_target=False)
-    mesh.submit(1, **resumed(0, numerics_class=""))
-    mesh.submit(2, **resumed(0, numerics_class="", **TEXT_PROMPT))
-    sends = mesh.join(OTHER, "target", make_profile(numerics_class="x"))
-    assert opened(sends, OTHER) == [1]
-    assert [m.prompt for m in said(sends, TokenizeRequest, OTHER)] == ["hi"]
-    # Of another model, it would be another text.
-    mesh.submit(3, **resumed(0, numerics_class="", model_hash="other"))
-    assert opened(mesh.tick(0.1), OTHER) == []
-
-
-def test_a_target_that_is_too_small_for_it_is_not_the_last_word() -> None:
-    mesh = make_mesh(with_target=False)
-    mesh.join(OTHER, "target", make_profile(num_cells=20, context_length=20))
-    assert to(CLIENT, mesh.submit(**resumed(1, committed=(8,)))) == []
-    assert opened(mesh.join(TARGET, "target", make_profile())) == [1]
+    mesh.join(OTHER, "target", make_profile(**changes))
+    sends = mesh.submit(**asked)
+    assert where(sends) + where(sends, TokenizeRequest) == (["other"] if does else [])
+    sends = mesh.join(TARGET, "target", make_profile())
+    assert where(sends) == ([] if does else ["target"])
 
 
 def test_a_target_that_is_being_drained_does_for_what_began_on_its_kind(mesh: Mesh) -> None:
@@ -170,17 +155,22 @@ def test_limits_are_those_of_others() -> None:
 # -- the time that requests have -------------------------------------------------------------------
 
 
-def test_a_request_ends_by_its_deadline_with_a_code_of_its_own(mesh: Mesh) -> None:
-    mesh.submit(1, 5.0, deadline_s=10.0)
-    mesh.submit(2, 5.0)
-    mesh.submit(3, 5.0, deadline_s=4.0)
-    mesh.finish(3)
+def test_a_request_ends_by_its_deadline_with_a_code_of_its_own_and_makes_room() -> None:
+    mesh = make_mesh(max_streams=1)
+    mesh.submit(1, 5.0, deadline_s=4.0)
+    mesh.finish(1)
+    mesh.submit(2, 5.0, deadline_s=10.0)
+    mesh.submit(3, 5.0, deadline_s=10.0)
+    mesh.submit(4, 5.0)
     assert to(CLIENT, mesh.tick(14.9)) == []
     sends = mesh.tick(15.0)
-    assert failure(sends) == ("deadline", "the request was not done within its 10 s")
+    for failed in said(sends, RequestFailedNotice):
+        assert failed.code == "deadline"
+        assert failed.reason == "the request was not done within its 10 s"
+    assert opened(sends)[-1] == 4
     status = mesh.status(15.0)
-    assert [stream.stream_id for stream in status.streams] == [2]
-    assert status.totals.requests["deadline"] == 1
+    assert [stream.stream_id for stream in status.streams] == [4]
+    assert status.totals.requests["deadline"] == 2
 
 
 def test_nobody_gets_more_time_than_the_coordinator_gives() -> None:
@@ -191,16 +181,6 @@ def test_nobody_gets_more_time_than_the_coordinator_gives() -> None:
     mesh.submit(2, **TEXT_PROMPT)
     assert failures(mesh.tick(20.0)) == [(1, "deadline"), (2, "deadline")]
     assert mesh.num_under_way(20.0) == 0
-
-
-def test_one_whose_time_is_over_makes_room() -> None:
-    mesh = make_mesh(max_streams=1)
-    mesh.submit(1, deadline_s=1.0)
-    mesh.submit(2, deadline_s=1.0)
-    mesh.submit(3)
-    sends = mesh.tick(1.0)
-    assert failures(sends) == [(1, "deadline"), (2, "deadline")]
-    assert 3 in opened(sends)
 
 
 @pytest.mark.parametrize("how", ["deadline", "unavailable"])

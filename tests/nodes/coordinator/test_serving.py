@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     CloseStreamNotice,
@@ -71,14 +73,6 @@ def test_a_target_that_comes_back_gets_its_streams_back_as_new_ones(mesh: Mesh) 
     assert opened(mesh.commit(peer=b"again", generation=2), b"again") == [2]
 
 
-def test_a_request_that_waits_for_a_target_can_be_cancelled(mesh: Mesh) -> None:
-    mesh.submit()
-    mesh.gone(TARGET)
-    mesh.cancel(1)
-    assert opened(mesh.join(OTHER, "target", make_profile()), OTHER) == []
-    assert mesh.num_under_way() == 0
-
-
 def test_a_client_and_its_target_may_fall_silent_together() -> None:
     """Whoever of them joined first."""
     mesh = Mesh()
@@ -106,23 +100,21 @@ def score(
     return mesh.hear(TARGET, notice)
 
 
-def test_the_other_choices_begin_when_the_client_has_all_scores_of_their_prompt(mesh: Mesh) -> None:
+@pytest.mark.parametrize("num_too_many", [0, 3])
+def test_the_other_choices_begin_when_the_client_has_all_scores_of_their_prompt(
+    mesh: Mesh, num_too_many: int
+) -> None:
     assert opened(mesh.submit(num_choices=3, scores_prompt=True)) == [1]
     assert score(mesh, 1, 1) == [Send(CLIENT, PromptLogprobsNotice(1, 1, scores(1)))]
-    sends = score(mesh, 2, 1)
-    assert [type(m) for m in to(CLIENT, sends)] == [PromptLogprobsNotice]
+    sends = score(mesh, 2, 1 + num_too_many)
+    assert to(CLIENT, sends) == [PromptLogprobsNotice(1, 2, scores(1))]
     assert opened(sends) == [2, 3]
     # Told again, and of a stream that is not there.
     assert score(mesh, 1, 2) == score(mesh, 1, 2, 7) == score(mesh, 1, 2, generation=2) == []
     assert mesh.state.num_stale == 2
-
-
-def test_scores_of_more_than_the_prompt_are_nobodys(mesh: Mesh) -> None:
-    mesh.submit(num_choices=2, scores_prompt=True)
-    told, opening = score(mesh, 1, 5)
-    assert len(told.message.scores) == 2
-    assert isinstance(opening.message, OpenStreamRequest)
-    assert score(mesh, 3, 1) == []
+    # One token has no scores to wait for.
+    asked = {"num_choices": 2, "scores_prompt": True, "prompt_token_ids": (9,)}
+    assert opened(mesh.submit(2, **asked)) == [4, 5]
 
 
 def test_scores_that_nobody_asked_for_place_nobody_anew() -> None:
@@ -133,22 +125,11 @@ def test_scores_that_nobody_asked_for_place_nobody_anew() -> None:
     assert opened(mesh.finish()) == [2]
 
 
-def test_a_prompt_of_one_token_has_no_scores_to_wait_for() -> None:
-    sends = make_mesh().submit(num_choices=2, scores_prompt=True, prompt_token_ids=(9,))
-    assert opened(sends) == [1, 2]
-
-
 def test_scores_that_were_lost_are_asked_for_anew(mesh: Mesh) -> None:
     mesh.submit(num_choices=2, scores_prompt=True)
     sends = score(mesh, 2, 1)
     assert failure(sends) == ("left", "scores of the prompt were lost on the way")
     assert to(TARGET, sends) == [CloseStreamNotice(1, 1)]
-    assert mesh.num_under_way() == 0
-
-
-def test_choices_that_wait_for_scores_can_be_cancelled(mesh: Mesh) -> None:
-    mesh.submit(num_choices=2, scores_prompt=True)
-    assert to(TARGET, mesh.cancel(1)) == [CloseStreamNotice(1, 1)]
     assert mesh.num_under_way() == 0
 
 

@@ -125,27 +125,11 @@ def test_a_message_that_breaks_the_limits_of_the_wire_ends_its_request_only(mesh
     assert to(CLIENT, mesh.finish(2))
 
 
-def test_a_client_that_falls_silent_is_told_of_an_error_not_of_an_end(mesh: Mesh) -> None:
-    mesh.submit()
-    out = mesh.tick(8.1, CLIENT)
-    assert [type(message) for message in to(CLIENT, out)] == [RequestFailedNotice]
-
-
 # -- draft nodes ----------------------------------------------------------------------------------
 
 
 def part(stream_id: int, start: int = len(PROMPT)) -> ChainPart:
     return ChainPart(stream_id, 1, 1, start, b"\xf0")
-
-
-def running(*stream_ids: int) -> Mesh:
-    """Streams that a draft node and the target have read."""
-    mesh = make_mesh(with_draft=True)
-    for stream_id in stream_ids:
-        mesh.submit(stream_id)
-        for peer in (DRAFT, TARGET):
-            mesh.ready(stream_id, peer=peer)
-    return mesh
 
 
 def test_a_target_that_cannot_roll_back_gets_no_draft() -> None:
@@ -173,20 +157,18 @@ def test_a_draft_that_left_a_mesh_without_targets_comes_back_as_what_it_is_then(
     assert told == [[1], [2], []]
 
 
-def test_guesses_are_passed_on_and_charged_to_the_streams_they_are_of() -> None:
-    mesh = running(1, 2)
-    notice = GuessNotice((part(1), part(2)), (8, 9))
-    assert mesh.hear(DRAFT, notice, num_bytes=40) == [Send(TARGET, notice, (1, 2))]
+def test_guesses_are_passed_on_and_charged_to_the_streams_that_are_not_over() -> None:
+    mesh = make_mesh(with_draft=True)
+    for stream_id in (1, 2, 3):
+        mesh.submit(stream_id)
+        for peer in (DRAFT, TARGET):
+            mesh.ready(stream_id, peer=peer)
+    assert CloseStreamNotice(3, 1) in to(DRAFT, mesh.cancel(3))
+    sends = mesh.hear(DRAFT, GuessNotice((part(1), part(2), part(3)), (8, 9, 10)), num_bytes=60)
+    assert sends == [Send(TARGET, GuessNotice((part(1), part(2)), (8, 9)), (1, 2))]
+    assert mesh.hear(DRAFT, GuessNotice((part(3),), (8,))) == []
     (*_, finished) = to(CLIENT, mesh.finish())
     assert finished.figures.draft_wire_bytes == 20
-
-
-def test_guesses_of_a_cancelled_stream_are_dropped_and_those_of_others_are_not() -> None:
-    mesh = running(1, 2)
-    assert CloseStreamNotice(1, 1) in to(DRAFT, mesh.cancel(1))
-    sends = mesh.hear(DRAFT, GuessNotice((part(1), part(2)), (8, 9)))
-    assert to(TARGET, sends) == [GuessNotice((part(2),), (9,))]
-    assert mesh.hear(DRAFT, GuessNotice((part(1),), (8,))) == []
 
 
 def test_a_draft_that_refuses_a_stream_is_told_in_the_figures() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +11,17 @@ import pytest
 from mesh.codec import encode
 from mesh.padding import SIZES, pad
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
-from nodes.coordinator.status.recent import WINDOW_S, Recent
 from nodes.messages import (
     MAX_GAMMA,
     MAX_STATUS_BYTES,
+    MAX_TRACE_BYTES,
     ChainPart,
     GuessNotice,
     LinkFields,
     StatusReply,
     StatusRequest,
     StreamParkedNotice,
+    TraceReply,
 )
 from nodes.scheduler.planning import MODES, Mode
 from nodes.telemetry.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
@@ -80,15 +82,6 @@ def node(status: Status, name: bytes) -> NodeStatus:
 def only_stream(status: Status) -> StreamStatus:
     (stream,) = status.streams
     return stream
-
-
-def test_an_empty_mesh_has_a_status() -> None:
-    mesh = Mesh(version="1.2.3")
-    mesh.join(CLIENT, "client")
-    status = ask(mesh)
-    assert (status.cluster, status.epoch, status.version) == (CLUSTER, str(EPOCH), "1.2.3")
-    assert (status.nodes, status.streams, status.targets) == ((), (), ())
-    assert set(status.totals.requests.values()) == {0}
 
 
 def test_a_target_that_did_nothing_yet_has_every_counter_and_no_prices() -> None:
@@ -193,18 +186,8 @@ def test_rates_are_of_the_last_seconds() -> None:
     assert status.uptime_s == 4.0
     # Spans are of the last ten seconds.
     assert {span.end_s for span in ask(mesh, 13.0).targets[0].spans} == {3.5}
-
-
-def test_a_rate_is_over_what_was_kept_lately() -> None:
-    recent = Recent()
-    assert recent.rate("x", 5.0, 1.0) == recent.rate("x", 5.0, 0.0) == 0.0
-    # A total that grows by 3 a second.
-    for second in range(101):
-        recent.keep({"x": 3.0 * second}, float(second))
-    assert recent.rate("x", 330.0, 100.5) == pytest.approx(60.0 / WINDOW_S, rel=0.1)
-    # What is new, what began anew, and what was last kept long ago has no rate.
-    assert recent.rate("y", 5.0, 101.0) == recent.rate("x", 0.0, 101.0) == 0.0
-    assert recent.rate("x", 1000.0, 160.0) == 0.0
+    # What was last looked at long ago has no rate.
+    assert ask(mesh, 100.0).targets[0].observed.tokens_per_s == 0.0
 
 
 def test_what_draft_nodes_did_and_what_became_of_it() -> None:
@@ -333,10 +316,26 @@ def test_counts_of_a_target_outlive_it() -> None:
 
 
 def test_the_document_is_not_made_anew_for_each_who_asks() -> None:
-    mesh = plain_mesh()
+    mesh = Mesh(version="1.2.3")
+    mesh.join(CLIENT, "client")
     first = data(mesh, 1.0)
     assert data(mesh, 1.1) is first
     assert data(mesh, 1.6) is not first
+    status = decode_status(first)
+    assert (status.cluster, status.epoch, status.version) == (CLUSTER, str(EPOCH), "1.2.3")
+    assert (status.nodes, status.streams, status.targets) == ((), (), ())
+
+
+LARGEST = [
+    StatusReply(2**63 - 1, b"x" * MAX_STATUS_BYTES),
+    TraceReply(2**63 - 1, 2**63 - 1, 2**63 - 1, True, b"x" * MAX_TRACE_BYTES),
+]
+
+
+@pytest.mark.parametrize("reply", LARGEST, ids=lambda reply: type(reply).__name__)
+def test_the_largest_reply_fits_a_message_even_a_padded_one(reply: Any) -> None:
+    (frame,) = pad(encode(reply, cluster="c" * 64, epoch=2**63 - 1))
+    assert len(frame) in SIZES
 
 
 def test_no_status_holds_tokens_texts_or_names_of_who_asks() -> None:
@@ -356,12 +355,6 @@ def test_no_status_holds_tokens_texts_or_names_of_who_asks() -> None:
     mesh.submit(3, user="other", **asked)
     users = [s.user for s in ask(mesh, 5.0).streams]
     assert users[0] == users[1] != users[2]
-
-
-def test_the_largest_status_fits_a_message_even_a_padded_one() -> None:
-    reply = StatusReply(2**63 - 1, b"x" * MAX_STATUS_BYTES)
-    (frame,) = pad(encode(reply, cluster="c" * 64, epoch=2**63 - 1))
-    assert len(frame) in SIZES
 
 
 def test_nothing_a_peer_says_makes_a_status_that_is_no_json() -> None:

@@ -93,20 +93,6 @@ def test_old_deaths_are_forgotten_some_day(deaths: Deaths) -> None:
     assert deaths.rate_hz([], 1, 400.0) >= 4096 / 400
 
 
-def test_only_deaths_that_it_was_alone_with_count_against_a_suspect() -> None:
-    suspicion = Suspicion(["a"], [0.0])
-    assert suspicion.verdict(1 / DAY_S) is None
-    for name in ("b", "c", "d"):
-        suspicion.lost(name, 0.5, 1.0, is_alone=False)
-    assert suspicion.verdict(1 / DAY_S) is None
-    suspicion.lost("e", 0.5, 1.0, is_alone=True)
-    assert suspicion.verdict(1 / DAY_S) == (
-        "internal",
-        "this request ended target nodes 2 times (a, e): it is not tried again",
-    )
-    assert suspicion.verdict(1.0) is None
-
-
 def test_a_line_names_some_of_the_targets() -> None:
     suspicion = Suspicion(["t0"], [0.0])
     for number in range(1, 20):

@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mesh.codec import encode
-from mesh.padding import SIZES, pad
 from nodes.coordinator.tracing import LINGER_S
 from nodes.messages import MAX_TRACE_BYTES, TraceReply, TraceRequest
 from tests.nodes.builders import make_profile
@@ -86,17 +84,9 @@ def test_two_clients_are_told_the_same_each_from_its_own_beginning() -> None:
     go_on(mesh, 4)
     assert kinds(ask(mesh, two.last, peer=OTHER)) == ["pass"]
     assert kinds(ask(mesh, one.last)) == ["pass", "plan", "follow", "pass"]
-
-
-def test_who_begins_again_and_again_fills_the_ring_with_no_plans() -> None:
-    mesh = busy_mesh()
-    first = ask(mesh, -1)
-    go_on(mesh, 3, 0.5)
-    for _ in range(100):
-        again = ask(mesh, -1, 0.9)
-        assert kinds(again) == ["plan", "follow", "pass"]
-    assert again.last == first.last + 1
-    assert kinds(ask(mesh, -1, 1.0)) == ["plan", "follow"]
+    # Whoever begins again and again fills the ring with no plans.
+    again = {ask(mesh, -1, 1.1 + number / 1e3).last for number in range(100)}
+    assert len(again) == 1
 
 
 def test_targets_that_join_later_are_recorded_too() -> None:
@@ -120,12 +110,6 @@ def test_no_record_holds_tokens_texts_or_owners() -> None:
     assert b'"kind":"pass"' in text
     for canary in (*map(str, CANARY), "canary", CLIENT.hex()):
         assert canary.encode() not in text
-
-
-def test_the_largest_reply_fits_a_message_even_a_padded_one() -> None:
-    reply = TraceReply(2**63 - 1, 2**63 - 1, 2**63 - 1, True, b"x" * MAX_TRACE_BYTES)
-    (frame,) = pad(encode(reply, cluster="c" * 64, epoch=2**63 - 1))
-    assert len(frame) in SIZES[:-1]
 
 
 def test_long_traces_come_in_parts() -> None:

@@ -77,16 +77,6 @@ def test_pieces_take_a_moment_each_and_the_next_is_granted_while_one_is_sent(lin
     assert len(line.grants(0.1)) == 1
 
 
-def test_the_last_piece_gives_the_frames(line: Uploads) -> None:
-    line.offered(A, offer(num_bytes=3000, num_head_bytes=2500), 0.0)
-    send(line, A, 1, 0, 1904, 0.1)
-    frames, _ = line.arrived(A, UploadPiece(1, 1904, b"y" * 1096), 0.2)
-    assert frames == [b"x" * 1904 + b"y" * 596, b"y" * 500]
-    assert line.num_under_way == 0
-    assert line.grants(1.0) == []
-    assert line.next_deadline is None
-
-
 def test_pieces_go_into_the_gaps_between_turns_and_are_as_long() -> None:
     air = Air()
     medium = air["cell-a"]
@@ -127,16 +117,18 @@ def test_the_least_rest_for_its_weight_comes_first(line: Uploads) -> None:
     assert [number for number, _ in itertools.groupby(order)] == [1, 4, 3, 1, 2]
 
 
-def test_media_have_lines_of_their_own(line: Uploads) -> None:
-    line.offered(A, offer(), 0.0)
-    other = LinkFields("cell-b", 800e3, 0.0)
-    ((_, grant),) = grants(line.offered(B, offer(link=other), 0.0))
-    assert grant.num_bytes > 0
-
-
 def test_who_does_not_send_is_passed_by_and_forgotten_at_last(line: Uploads) -> None:
     line.offered(A, offer(1), 0.0)
     line.offered(B, offer(2, 9000), 0.0)
+    # Another medium has a line of its own.
+    ((_, grant),) = grants(line.offered(B, offer(link=LinkFields("cell-b", 8e5, 0.0)), 0.0))
+    assert grant.num_bytes > 0
+    # Clients that cancel or leave leave nothing.
+    line.forget(B, 1)
+    line.forget(B, 9)
+    line.offered(b"c", offer(), 0.0)
+    line.gone(b"c")
+    assert line.num_under_way == 2
     due = line.next_deadline
     assert [peer for peer, _ in grants(line.grants(due))] == [A]
     assert [peer for peer, _ in grants(line.grants(1.5))] == [B]
@@ -221,17 +213,6 @@ def test_a_piece_that_does_not_follow_ends_its_upload() -> None:
         assert line.arrived(A, wrong, 0.0) == (None, False)
         assert line.num_under_way == 0
     assert make_uploads().arrived(A, UploadPiece(1, 0, b"x"), 0.0) == (None, False)
-
-
-def test_clients_that_leave_or_cancel_leave_nothing(line: Uploads) -> None:
-    for number in (1, 2):
-        line.offered(A, offer(number), 0.0)
-    line.offered(B, offer(1), 0.0)
-    line.forget(A, 1)
-    line.forget(A, 9)
-    assert line.num_under_way == 2
-    line.gone(A)
-    assert line.num_under_way == 1
 
 
 def test_no_piece_is_smaller_than_the_least_unless_it_is_the_last(line: Uploads) -> None:
