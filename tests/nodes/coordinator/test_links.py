@@ -122,19 +122,14 @@ def test_heartbeats_take_a_small_part_of_a_narrow_link(
     assert gaps(mesh, looks) == pytest.approx([interval_s] * 2, abs=0.11)
 
 
-def test_a_very_narrow_link_is_pinged_often_enough_to_see_progress() -> None:
+def test_heartbeats_of_a_link_count_padding_and_are_often_enough_to_see_progress() -> None:
+    link = LinkFields("cell-a", 200e3, 0.0)
+    periods = [OneNode(link, pads=pads).node.heartbeat.period_s for pads in (False, True)]
+    # Of 200 kbit/s a fiftieth is for Pings.
+    assert periods == pytest.approx([2 * 8 * 111 / 4e3, 2 * 8 * 609 / 4e3])
     node = OneNode(LinkFields("cell-a", 1e3, 0.0)).node
     # Ping and Pong take 1.8 s there.
     assert node.heartbeat.period_s == pytest.approx(node.progress_timeout_s / 4)
-
-
-def test_what_padding_adds_to_a_ping_is_counted() -> None:
-    periods = [
-        OneNode(LinkFields("cell-a", 200e3, 0.0), pads=pads).node.heartbeat.period_s
-        for pads in (False, True)
-    ]
-    # Of 200 kbit/s a fiftieth is for Pings.
-    assert periods == pytest.approx([2 * 8 * 111 / 4e3, 2 * 8 * 609 / 4e3])
 
 
 @pytest.mark.parametrize("role", ["target", "draft"])

@@ -12,7 +12,7 @@ from nodes.coordinator.placing.rebalancing import LOOK_S
 from nodes.coordinator.sends import Send
 from nodes.messages import CloseStreamNotice, OpenStreamRequest
 from tests.nodes.builders import PROMPT
-from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, opened, to, where
+from tests.nodes.coordinator.script import OTHER, TARGET, Mesh, where
 from tests.nodes.coordinator.test_placement import make_mesh, profile
 
 THIRD = b"third"
@@ -36,10 +36,10 @@ def look(mesh: Mesh, now: float) -> list[Send]:
 def test_streams_move_to_a_target_that_joins_one_request_at_a_time() -> None:
     mesh = crowded()
     mesh.join(OTHER, "target", profile(10))
-    (moved,) = look(mesh, LOOK_S)
-    assert moved.peer == OTHER
+    close, moved = mesh.tick(LOOK_S)
     there = moved.message
-    assert (there.generation, there.num_prompt_tokens) == (2, 3)
+    assert (close.peer, close.message) == (TARGET, CloseStreamNotice(there.stream_id, 1))
+    assert (moved.peer, there.generation, there.num_prompt_tokens) == (OTHER, 2, 3)
     # Prompt and what has been committed.
     assert there.token_ids == (*PROMPT, 9)
     assert look(mesh, LOOK_S + 0.1) == []
@@ -82,18 +82,6 @@ def test_a_target_that_joins_has_time_to_read_each_text_that_moves_there() -> No
     at = [step for step in range(1, 33) if look(mesh, step * LOOK_S / 8 + 1e-6)]
     assert len(at) > 2
     assert all(later - sooner >= 8 for sooner, later in itertools.pairwise(at))
-
-
-def test_what_the_old_target_still_says_is_dropped_and_the_client_sees_no_seam() -> None:
-    mesh = crowded()
-    mesh.join(OTHER, "target", profile(10))
-    sends = mesh.tick(LOOK_S)
-    (stream_id,) = opened(sends, OTHER)
-    assert CloseStreamNotice(stream_id, 1) in to(TARGET, sends)
-    assert to(CLIENT, mesh.commit(stream_id, 4)) == []
-    mesh.ready(stream_id, 2, OTHER)
-    (tokens,) = to(CLIENT, mesh.commit(stream_id, 4, peer=OTHER, generation=2))
-    assert (tokens.position, tokens.text) == (1, b"a")
 
 
 def test_a_target_that_proves_slow_loses_streams() -> None:

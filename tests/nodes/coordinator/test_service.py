@@ -171,18 +171,33 @@ async def test_all_members_are_told_the_next_key_once_and_that_the_coordinator_s
     assert shell.since(before) == [(peer, Bye("coordinator stops")) for peer in shell.peers]
 
 
+def looked(shell: Shell, seconds: float) -> None:
+    """The coordinator looks at the time as often as it does."""
+    for _ in range(round(seconds / 0.05)):
+        shell.now += 0.05
+        shell.tick()
+
+
 async def test_who_is_in_the_middle_of_a_message_is_not_silent() -> None:
     shell = Shell(heartbeat_timeout_s=5.0)
     await shell.join(CLIENT_A)
     shell.quiet_s_of_all = 0.5
-    for _ in range(1000):
-        shell.now += 0.05
-        shell.tick()
+    looked(shell, 50.0)
     assert shell.peers == [CLIENT_A]
     shell.quiet_s_of_all = 7.0
-    for _ in range(200):
-        shell.now += 0.05
-        shell.tick()
+    looked(shell, 10.0)
+    assert shell.peers == []
+
+
+async def test_a_coordinator_that_stood_still_takes_nobody_for_silent() -> None:
+    shell = Shell(heartbeat_timeout_s=5.0)
+    await shell.join(CLIENT_A)
+    shell.tick()
+    shell.now += 60.0
+    looked(shell, 1.0)
+    assert shell.peers == [CLIENT_A]
+    # Silence is noticed none the less.
+    looked(shell, 10.0)
     assert shell.peers == []
 
 
@@ -226,13 +241,10 @@ async def test_epochs_do_not_come_from_a_clock(monkeypatch: pytest.MonkeyPatch) 
 
 
 @contextlib.asynccontextmanager
-async def serving(
-    hub: MemoryHub, interval_s: float = 1e4, timeout_s: float = 8e4
-) -> AsyncIterator[tuple[Coordinator, MemoryServer]]:
-    """A coordinator that runs; unless told otherwise it does not look at times."""
-    times = {"heartbeat_interval_s": interval_s, "heartbeat_timeout_s": timeout_s}
+async def serving(hub: MemoryHub) -> AsyncIterator[tuple[Coordinator, MemoryServer]]:
+    """A coordinator that runs, and takes nobody for silent."""
     with contextlib.closing(hub.server()) as server:
-        coordinator = Coordinator(server, **times)
+        coordinator = Coordinator(server, heartbeat_interval_s=1e4, heartbeat_timeout_s=8e4)
         task = asyncio.create_task(coordinator.run())
         try:
             yield coordinator, server
@@ -271,24 +283,6 @@ async def test_who_closes_the_connection_is_gone_at_once(eventually: Eventually)
         first_seq = (await hear(second, Ping)).message.seq
         assert (await hear(second, Ping)).message.seq > first_seq
         assert coordinator.state.peers() == [peer]
-
-
-@pytest.mark.slow
-async def test_a_coordinator_that_stood_still_takes_nobody_for_silent(
-    eventually: Eventually,
-) -> None:
-    hub = MemoryHub()
-    async with serving(hub, interval_s=0.05, timeout_s=2.0) as (coordinator, _):
-        client, welcome = await join(hub, "a")
-        where = {"cluster": welcome.cluster, "epoch": welcome.epoch}
-        await hear(client, Ping)
-        time.sleep(4.0)  # noqa: ASYNC251 - the event loop stands still: that is the matter
-        for _ in range(4):
-            ping = (await hear(client, Ping)).message
-            client.send(encode(Pong(ping.seq, 0), **where))
-            assert len(coordinator.state.peers()) == 1
-        # Silence is noticed none the less.
-        await eventually(lambda: not coordinator.state.peers())
 
 
 class SlowPolicy:

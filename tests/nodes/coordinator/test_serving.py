@@ -50,15 +50,6 @@ def test_a_stream_of_a_lost_target_goes_on_from_its_journal() -> None:
     assert mesh.num_under_way() == 0
 
 
-def test_streams_of_a_lost_target_find_room_on_the_others_and_the_rest_waits() -> None:
-    mesh = make_mesh(max_streams=2)
-    for number in (1, 2):
-        mesh.submit(number)
-    mesh.join(OTHER, "target", make_profile(max_streams=1))
-    assert opened(mesh.bye(TARGET), OTHER) == [1]
-    assert opened(mesh.finish(1, peer=OTHER, generation=2), OTHER) == [2]
-
-
 def test_a_target_that_comes_back_gets_its_streams_back_as_new_ones(mesh: Mesh) -> None:
     mesh.submit(num_choices=2)
     mesh.gone(TARGET)

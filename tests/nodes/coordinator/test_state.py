@@ -137,15 +137,6 @@ def test_a_target_that_cannot_roll_back_gets_no_draft() -> None:
     assert (len(opened(sends)), opened(sends, DRAFT)) == (1, [])
 
 
-def test_a_draft_that_joins_late_is_used_and_one_that_leaves_is_done_without(mesh: Mesh) -> None:
-    mesh.submit(max_tokens=100)
-    mesh.ready()
-    assert opened(mesh.join(DRAFT, "draft", make_profile(0.8)), DRAFT) == [1]
-    mesh.ready(peer=DRAFT)
-    assert mesh.gone(DRAFT) == []
-    assert to(CLIENT, mesh.finish())
-
-
 def test_a_draft_that_left_a_mesh_without_targets_comes_back_as_what_it_is_then(mesh: Mesh) -> None:
     mesh.join(DRAFT, "draft", make_profile(0.8, max_streams=1))
     mesh.gone(TARGET)

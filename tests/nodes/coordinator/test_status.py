@@ -204,14 +204,8 @@ def test_what_draft_nodes_did_and_what_became_of_it() -> None:
     assert (stream.num_rounds, stream.num_draft_tokens, stream.num_accepted_tokens) == (1, 2, 1)
     draft = node(status, DRAFT)
     assert (draft.busy_s, draft.num_streams) == (0.25, 1)
-    message, verified = target.spans
-    assert (message.stage, message.node, message.num_guesses) == ("guesses", "draft", 2)
-    assert (verified.stage, verified.node, verified.num_guesses) == ("pass", "target", 2)
-    assert message.start_s == message.end_s < verified.end_s
-    counts = target.counts
-    assert counts.guesses == {"taken": 2, "not_chosen": 0, "late": 0, "looked_up": 0}
-    assert (counts.num_compared, counts.num_right, counts.num_messages) == (2, 1, 1)
-    assert (counts.tokens["accepted"], counts.tokens["corrected"]) == (1, 1)
+    assert [span.stage for span in target.spans] == ["guesses", "pass"]
+    assert target.counts.guesses == {"taken": 2, "not_chosen": 0, "late": 0, "looked_up": 0}
 
 
 def together(_: Observation) -> Plan:

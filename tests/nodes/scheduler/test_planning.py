@@ -88,15 +88,10 @@ def held(instructions: list[Instruction]) -> dict[int, HoldEntry]:
     return {entry.stream_id: entry for hold in holds for entry in hold.entries}
 
 
-def test_streams_of_a_group_wait_for_their_guesses() -> None:
-    holds = held(decoding(d=2).tick(1.0))
-    # One and a half times the round without its pass.
-    assert holds == {s: HoldEntry(s, 1, 1, 4, 300_000) for s in (ONE, TWO)}
-
-
-def test_only_streams_that_wait_for_something_else_are_told() -> None:
+def test_streams_of_a_group_wait_for_their_guesses_and_are_told_once() -> None:
     scheduler = decoding(d=2)
-    scheduler.tick(1.0)
+    # One and a half times the round without its pass.
+    assert held(scheduler.tick(1.0)) == {s: HoldEntry(s, 1, 1, 4, 300_000) for s in (ONE, TWO)}
     assert held(scheduler.tick(2.1)) == {}
 
 

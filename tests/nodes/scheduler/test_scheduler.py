@@ -79,10 +79,6 @@ def test_a_stream_is_opened_on_the_target_and_followed_at_once() -> None:
     assert on_target.num_leased > 0
 
 
-def test_nobody_follows_where_the_client_wants_no_guesses() -> None:
-    assert followers(admit(make(d=0.005), gamma=0)) == []
-
-
 def test_the_draft_node_that_answers_sooner_follows_until_it_has_too_many() -> None:
     scheduler = make(slow=0.006)
     join(scheduler, "quick", 0.005, max_streams=1)
@@ -114,10 +110,14 @@ def test_it_stays_where_little_is_left_to_gain() -> None:
     assert not join(scheduler, "quick")
 
 
-def test_when_its_draft_node_is_lost_another_one_takes_over_under_a_higher_number() -> None:
+@pytest.mark.parametrize("is_lost", [True, False], ids=["lost", "full"])
+def test_when_its_draft_node_gives_up_another_one_takes_over_under_a_higher_number(
+    is_lost: bool,
+) -> None:
     scheduler = make(a=0.001, b=0.005)
     assert followers(admit(scheduler)) == [("a", 1)]
-    assert followers(scheduler.draft_lost("a")) == [("b", 2)]
+    out = scheduler.draft_lost("a") if is_lost else fail(scheduler, "a", "full")
+    assert followers(out) == [("b", 2)]
 
 
 def test_a_text_with_which_draft_nodes_die_goes_without() -> None:
@@ -128,12 +128,6 @@ def test_a_text_with_which_draft_nodes_die_goes_without() -> None:
         out = scheduler.draft_lost(node)
     assert followers(out) == []
     assert "its draft nodes died" in why_plain(scheduler)
-
-
-def test_a_refused_stream_is_not_offered_to_that_node_again_soon() -> None:
-    scheduler = make(a=0.001, b=0.005)
-    admit(scheduler)
-    assert followers(fail(scheduler, "a", "full")) == [("b", 2)]
 
 
 def test_a_request_that_is_invalid_for_a_draft_node_is_never_offered_to_it_again() -> None:
@@ -172,15 +166,6 @@ def test_guesses_of_who_follows_go_to_the_target_and_no_others() -> None:
     assert to_target(out, GuessNotice) == [GuessNotice((good,), (4, 5))]
     assert scheduler.guessed("other", [(good, (4, 5))], 0.0) == []
     assert scheduler.num_stale == 3
-
-
-def test_commits_go_to_the_client_and_to_who_follows() -> None:
-    scheduler = decoding(make(d=0.005))
-    out = commit(scheduler, 8, 9, num_draft_tokens=3, num_accepted_tokens=1, text=b"x")
-    (emit,) = (i for i in out if isinstance(i, Emit))
-    assert (emit.position, emit.token_ids, emit.text) == (0, (8, 9), b"x")
-    (notice,) = notices(out)
-    assert notice.new_token_ids == (8, 9)
 
 
 def narrow(rate_bps: float) -> Scheduler:
@@ -291,16 +276,6 @@ def test_silence_of_the_target_about_a_stream_ends() -> None:
     out = [each for second in range(2000) for each in scheduler.tick(float(second))]
     assert to_target(out, OpenStreamRequest)
     assert any(isinstance(i, Abort) for i in out)
-
-
-def test_a_stream_goes_on_with_its_journal_on_another_target() -> None:
-    scheduler = decoding(make(d=0.005))
-    commit(scheduler, 5)
-    stream, out = scheduler.release(ONE)
-    assert to_target(out, CloseStreamNotice)
-    (request,) = to_target(make(d=0.005).adopt(stream), OpenStreamRequest)
-    assert request.token_ids == (*PROMPT, 5)
-    assert request.generation == 2
 
 
 # -- the air --------------------------------------------------------------------------------------
