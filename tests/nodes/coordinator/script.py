@@ -7,6 +7,7 @@ from typing import Any
 
 from mesh.codec import encode_struct
 from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong
+from nodes.config.settings import LimitSettings
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState
 from nodes.messages import (
@@ -82,6 +83,12 @@ class Mesh:
         self, number: int = 1, now: float = 0.0, peer: bytes = CLIENT, **changes: Any
     ) -> list[Send]:
         return self.hear(peer, make_submit(number, **changes), now)
+
+    def begin(self, number: int = 1, peer: bytes = TARGET, **changes: Any) -> None:
+        """A request whose stream, the first of a mesh or of that number, has one token."""
+        self.submit(number, **changes)
+        self.ready(number, peer=peer)
+        self.commit(number, peer=peer)
 
     def cancel(self, number: int = 1, now: float = 0.0, peer: bytes = CLIENT) -> list[Send]:
         return self.hear(peer, CancelRequest(number), now)
@@ -165,12 +172,27 @@ class Mesh:
         return status.num_streams + status.waiting.num_tokenizing
 
 
-def make_mesh(*, with_draft: bool = False, mode: Mode = MODES["auto"], **changes: Any) -> Mesh:
+def make_mesh(
+    *,
+    with_draft: bool = False,
+    mode: Mode = MODES["auto"],
+    limits: LimitSettings | None = None,
+    **changes: Any,
+) -> Mesh:
     """One target (changes are fields of its profile), perhaps a draft, one client."""
-    mesh = Mesh(mode)
+    mesh = Mesh(mode, limits=limits)
     mesh.join(TARGET, "target", make_profile(**changes))
     if with_draft:
         mesh.join(DRAFT, "draft", make_profile(0.8))
+    mesh.join(CLIENT, "client")
+    return mesh
+
+
+def mesh_of(**targets: EngineProfile) -> Mesh:
+    """Targets by name, in the order of joining, and a client."""
+    mesh = Mesh()
+    for name, profile in targets.items():
+        mesh.join(name.encode(), "target", profile)
     mesh.join(CLIENT, "client")
     return mesh
 

@@ -14,7 +14,6 @@ from nodes.messages import (
     NodeCommandReply,
     OpenStreamRequest,
     RequestFailedNotice,
-    TokenizeRequest,
 )
 from tests.nodes.builders import PROMPT, make_profile
 from tests.nodes.coordinator.script import (
@@ -23,7 +22,6 @@ from tests.nodes.coordinator.script import (
     DRAFT,
     OTHER,
     TARGET,
-    TEXT_PROMPT,
     Mesh,
     failure,
     make_mesh,
@@ -38,9 +36,7 @@ def drained_mesh(*, begins: bool = True, **changes: Any) -> Mesh:
     """begins: with one stream that has one token."""
     mesh = make_mesh(**changes)
     if begins:
-        mesh.submit()
-        mesh.ready()
-        mesh.commit()
+        mesh.begin()
     return mesh
 
 
@@ -111,18 +107,6 @@ def test_a_target_that_is_taken_back_serves_again() -> None:
     assert reply(mesh.command("undrain", "target")).error == ""
     assert opened(mesh.finish(1, 4)) == [2]
     assert "is not being drained" in reply(mesh.command("undrain", "target")).error
-
-
-def test_texts_wait_for_a_target_that_is_taken_back() -> None:
-    mesh = drained_mesh(begins=False)
-    mesh.join(OTHER, "target", make_profile())
-    mesh.submit(1)
-    mesh.command("drain", "other")
-    mesh.submit(2, **TEXT_PROMPT)
-    mesh.command("drain", "target")
-    mesh.gone(TARGET)
-    assert said(mesh.command("undrain", "other"), TokenizeRequest, OTHER)
-    assert opened(mesh.tokenized(1, 4, 5, peer=OTHER), OTHER) == [2]
 
 
 def test_a_drained_draft_node_leaves_at_once_and_its_streams_find_another() -> None:

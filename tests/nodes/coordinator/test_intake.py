@@ -23,10 +23,11 @@ from tests.nodes.coordinator.script import (
     CLUSTER,
     EPOCH,
     OTHER,
-    TARGET,
     TEXT_PROMPT,
     Mesh,
     failure,
+    make_mesh,
+    mesh_of,
     opened,
     said,
     to,
@@ -38,24 +39,17 @@ LARGE = {"model": "large.gguf", "model_hash": "l", "numerics_class": "l"}
 AS_LONG_AS_FITS = {"prompt_token_ids": (5,) * (MAX_PROMPT_TOKENS - 8)}
 
 
-def make_mesh(limits: LimitSettings | None = None, **changes: Any) -> Mesh:
-    """One target, a client and a gateway."""
-    mesh = Mesh(limits=limits)
-    mesh.join(TARGET, "target", make_profile(**changes))
-    mesh.join(CLIENT, "client")
+def with_gateway(**changes: Any) -> Mesh:
+    mesh = make_mesh(**changes)
     mesh.join(GATEWAY, "gateway")
     return mesh
 
 
 def two_models() -> Mesh:
     """Two targets of a small model, one of a large one that has more cells than both."""
-    mesh = Mesh()
-    small = {"model": "small.gguf", "model_hash": "s", "numerics_class": "s", "num_cells": 512}
-    for peer in (b"small", b"small2"):
-        mesh.join(peer, "target", make_profile(**small))
-    mesh.join(b"large", "target", make_profile(**LARGE))
-    mesh.join(CLIENT, "client")
-    return mesh
+    fields = {"model": "small.gguf", "model_hash": "s", "numerics_class": "s", "num_cells": 512}
+    small = make_profile(**fields)
+    return mesh_of(small=small, small2=small, large=make_profile(**LARGE))
 
 
 # -- models ----------------------------------------------------------------------------------------
@@ -81,7 +75,7 @@ def test_a_request_is_served_by_targets_of_its_model(model: str, names: list[str
 
 
 def test_a_name_that_is_shown_is_taken_however_long_the_model_is_called() -> None:
-    mesh = make_mesh(model="m" * 200)
+    mesh = with_gateway(model="m" * 200)
     shown = mesh.nodes()[0].model
     assert len(shown) < 200
     assert opened(mesh.submit(model=shown)) == [1]
@@ -104,11 +98,9 @@ def test_a_model_that_is_away_is_waited_for_where_it_is_expected_back() -> None:
 
 
 def test_what_waits_for_one_model_does_not_keep_out_another() -> None:
-    mesh = Mesh()
-    for name in ("a", "b"):
-        profile = make_profile(model=name, model_hash=name, max_streams=1)
-        mesh.join(name.encode(), "target", profile)
-    mesh.join(CLIENT, "client")
+    mesh = mesh_of(
+        **{name: make_profile(model=name, model_hash=name, max_streams=1) for name in ("a", "b")}
+    )
     for number in range(1, 4):
         mesh.submit(number, model="a")
     # Toys of all models call their numerics alike.
@@ -119,7 +111,7 @@ def test_what_waits_for_one_model_does_not_keep_out_another() -> None:
 
 
 def test_prefixes_are_shared_by_what_one_key_or_connection_asks_for_one_user() -> None:
-    mesh = make_mesh()
+    mesh = with_gateway()
     mesh.join(OTHER, "gateway")
     owners = []
     for number, (peer, key, user) in enumerate(
@@ -161,7 +153,7 @@ def test_prefixes_are_shared_by_what_one_key_or_connection_asks_for_one_user() -
     ],
 )
 def test_whose_turn_it_is(asked: list[tuple[bytes, str]], order: list[int]) -> None:
-    mesh = make_mesh(max_streams=1)
+    mesh = with_gateway(max_streams=1)
     mesh.join(OTHER, "client")
     found: list[int] = []
     for number, (peer, user) in enumerate(asked, 1):
@@ -175,7 +167,8 @@ def test_whose_turn_it_is(asked: list[tuple[bytes, str]], order: list[int]) -> N
 
 
 def test_gateways_may_have_more_under_way_than_clients() -> None:
-    mesh = make_mesh(LimitSettings(max_requests=2, max_gateway_requests=3), max_streams=1)
+    limits = LimitSettings(max_requests=2, max_gateway_requests=3)
+    mesh = with_gateway(limits=limits, max_streams=1)
     for peer, role, limit in ((CLIENT, "client", 2), (GATEWAY, "gateway", 3)):
         for number in range(limit):
             mesh.submit(number, peer=peer)
@@ -187,7 +180,7 @@ def test_gateways_may_have_more_under_way_than_clients() -> None:
 
 def test_what_waits_of_gateways_keeps_no_client_out() -> None:
     limits = LimitSettings(max_waiting=1, max_gateway_waiting=2)
-    mesh = make_mesh(limits, max_streams=1)
+    mesh = with_gateway(limits=limits, max_streams=1)
     for number in range(3):
         mesh.submit(number, peer=GATEWAY)
     overloaded = "overloaded", "2 streams are waiting already: try later"
@@ -198,7 +191,7 @@ def test_what_waits_of_gateways_keeps_no_client_out() -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_streams_of_a_gateway_may_wait_and_end_with_it() -> None:
-    mesh = make_mesh(max_streams=1)
+    mesh = with_gateway(max_streams=1)
     for number in range(10_001):
         mesh.submit(number, peer=GATEWAY, user=f"u{number % 50}")
     assert mesh.status().waiting.num_streams == 10_000
@@ -219,7 +212,7 @@ def test_what_clients_have_sent_is_bounded_until_it_is_over(
     whose: str, most: int, num_peers: int, num_users: int
 ) -> None:
     """Prompts of token ids, which wait for a target that may come back."""
-    mesh = make_mesh()
+    mesh = with_gateway()
     for number in range(num_peers):
         mesh.join(b"%d" % number, "gateway")
 
@@ -239,7 +232,7 @@ def test_what_clients_have_sent_is_bounded_until_it_is_over(
 
 
 def test_texts_of_one_connection_are_bounded_together() -> None:
-    mesh = make_mesh()
+    mesh = with_gateway()
     messages = (ChatMessage("user", "x" * (1 << 18)),) * 4
     for number in range(MAX_OF_CONNECTION >> 20):
         user = f"u{number % 8}"
@@ -252,6 +245,6 @@ def test_texts_of_one_connection_are_bounded_together() -> None:
 
 
 def test_a_request_that_goes_on_is_refused_where_its_model_can_never_hold_it() -> None:
-    code, reason = failure(make_mesh().submit(resume_from=(0,), **AS_LONG_AS_FITS))
+    code, reason = failure(with_gateway().submit(resume_from=(0,), **AS_LONG_AS_FITS))
     assert code == "bad_request"
     assert "context overflow" in reason

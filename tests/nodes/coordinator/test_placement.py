@@ -20,14 +20,14 @@ from tests.nodes.coordinator.script import (
     CLIENT,
     OTHER,
     TARGET,
-    Mesh,
     failure,
+    make_mesh,
+    mesh_of,
     opened,
     said,
     to,
     where,
 )
-from tests.nodes.coordinator.script import make_mesh as one_target
 
 
 def profile(pass_ms: float, **changes: Any) -> EngineProfile:
@@ -38,24 +38,15 @@ def profile(pass_ms: float, **changes: Any) -> EngineProfile:
     return replace(made, decode=decode, prefill=replace(made.prefill, seconds=(pass_s,)))
 
 
-def make_mesh(**targets: EngineProfile) -> Mesh:
-    """Targets by name, in the order of joining, and a client."""
-    mesh = Mesh()
-    for name, its_profile in targets.items():
-        mesh.join(name.encode(), "target", its_profile)
-    mesh.join(CLIENT, "client")
-    return mesh
-
-
 def test_streams_go_where_a_token_takes_the_least() -> None:
-    mesh = make_mesh(slow=profile(20), fast=profile(10))
+    mesh = mesh_of(slow=profile(20), fast=profile(10))
     placed = [where(mesh.submit(n, max_tokens=200))[0] for n in range(1, 9)]
     # 2 ms more for each stream: a sixth one makes it as slow as the other with its first.
     assert placed == [*["fast"] * 5, "slow", "fast", "fast"]
 
 
 def test_equal_targets_take_turns() -> None:
-    mesh = make_mesh(target=profile(10), other=profile(10))
+    mesh = mesh_of(target=profile(10), other=profile(10))
     placed = [where(mesh.submit(n))[0] for n in range(1, 5)]
     assert sorted(placed[:2]) == sorted(placed[2:]) == ["other", "target"]
 
@@ -64,13 +55,13 @@ def test_a_short_answer_to_a_long_prompt_goes_where_the_prompt_is_read_sooner() 
     reads_fast = profile(12)
     reads_fast = replace(reads_fast, prefill=replace(reads_fast.prefill, seconds=(1e-3,)))
     for max_tokens, wanted in ((10, "reads"), (1000, "decodes")):
-        mesh = make_mesh(decodes=profile(10), reads=reads_fast)
+        mesh = mesh_of(decodes=profile(10), reads=reads_fast)
         sends = mesh.submit(max_tokens=max_tokens, prompt_token_ids=(5,) * 1000)
         assert where(sends) == [wanted]
 
 
 def test_choices_of_a_request_stay_where_their_prompt_is_read() -> None:
-    mesh = make_mesh(target=profile(10), other=profile(10))
+    mesh = mesh_of(target=profile(10), other=profile(10))
     sends = mesh.submit(num_choices=2, max_tokens=20, prompt_token_ids=(5,) * 2000)
     assert len(set(where(sends))) == 1
 
@@ -89,7 +80,7 @@ def test_only_a_request_without_any_token_may_change_its_class(
     was_exact: bool, is_exact: bool, has_begun: bool, changes: bool
 ) -> None:
     first = profile(10, numerics_class="a", exact=was_exact)
-    mesh = make_mesh(a=first)
+    mesh = mesh_of(a=first)
     assert where(mesh.submit()) == ["a"]
     mesh.join(b"b", "target", profile(30, numerics_class="b", exact=is_exact))
     mesh.ready(peer=b"a")
@@ -104,14 +95,14 @@ def test_only_a_request_without_any_token_may_change_its_class(
 
 
 def test_the_longest_text_that_any_target_of_the_model_holds_is_taken() -> None:
-    mesh = make_mesh(small=profile(10, num_cells=100), large=profile(20, num_cells=600))
+    mesh = mesh_of(small=profile(10, num_cells=100), large=profile(20, num_cells=600))
     assert where(mesh.submit(max_tokens=500)) == ["large"]
 
 
 def test_what_is_to_fit_fits_on_all_targets_that_leave_room_for_an_answer() -> None:
     """So that any of them can take it over."""
     cells = {"tiny": 900, "small": 2000, "large": 8000}
-    mesh = make_mesh(**{name: profile(10, num_cells=n) for name, n in cells.items()})
+    mesh = mesh_of(**{name: profile(10, num_cells=n) for name, n in cells.items()})
     for number, (prompt, expected) in enumerate(((100, 2000), (1500, 8000)), 1):
         sends = mesh.submit(number, max_tokens=9000, prompt_token_ids=(5,) * prompt, fits=True)
         (request,) = said(sends, OpenStreamRequest)
@@ -129,7 +120,7 @@ def test_what_is_to_fit_fits_on_all_targets_that_leave_room_for_an_answer() -> N
 
 def test_output_that_is_yet_to_come_keeps_nobody_waiting() -> None:
     # 3 tokens, 64 of growth and 16 guesses each, though each may come to 519 cells.
-    mesh = one_target(num_cells=600)
+    mesh = make_mesh(num_cells=600)
     assert opened(mesh.submit(max_tokens=500, num_choices=8)) == [1, 2, 3, 4, 5, 6, 7]
     # The eighth waits for room: one that ends makes it, one that goes on does not.
     assert opened(mesh.commit(token_ids=(9, 9))) == []
@@ -137,7 +128,7 @@ def test_output_that_is_yet_to_come_keeps_nobody_waiting() -> None:
 
 
 def test_cancelling_frees_the_place_for_who_waits() -> None:
-    mesh = one_target(max_streams=1)
+    mesh = make_mesh(max_streams=1)
     mesh.submit(1)
     mesh.submit(2)
     sends = mesh.cancel(1)
@@ -154,7 +145,7 @@ def test_cancelling_frees_the_place_for_who_waits() -> None:
 
 @pytest.mark.parametrize("how", ["cancel", "deadline", "bye"])
 def test_who_stood_behind_one_that_left_the_line_gets_the_room_that_there_is(how: str) -> None:
-    mesh = one_target(num_cells=100)
+    mesh = make_mesh(num_cells=100)
     mesh.join(OTHER, "client")
     assert opened(mesh.submit(1, max_tokens=1)) == [1]
     # It needs 99 of the 100 cells, and nobody overtakes it.
@@ -171,7 +162,7 @@ def test_who_stood_behind_one_that_left_the_line_gets_the_room_that_there_is(how
 
 @pytest.mark.parametrize("how", ["bye", "gone", "silent"])
 def test_a_client_that_leaves_cancels_its_requests(how: str) -> None:
-    mesh = one_target(max_streams=2)
+    mesh = make_mesh(max_streams=2)
     mesh.submit(num_choices=3)
     if how == "bye":
         sends = mesh.bye(CLIENT)
@@ -190,7 +181,7 @@ def test_a_client_that_leaves_cancels_its_requests(how: str) -> None:
 
 def test_a_client_that_leaves_ends_all_its_requests_whatever_ends_with_them() -> None:
     """A target comes back smaller: one waiting request has none that could serve it."""
-    mesh = one_target(max_streams=1, num_cells=8192)
+    mesh = make_mesh(max_streams=1, num_cells=8192)
     for number, max_tokens in ((1, 8), (2, 8), (3, 2000), (4, 8)):
         mesh.submit(number, max_tokens=max_tokens)
     mesh.join(TARGET, "target", make_profile(max_streams=1, num_cells=200), incarnation=99)

@@ -19,6 +19,7 @@ from tests.nodes.coordinator.script import (
     Mesh,
     failure,
     failures,
+    mesh_of,
     opened,
     said,
     to,
@@ -31,10 +32,7 @@ T = [b"t%d" % number for number in range(9)]
 
 def make_mesh(num_targets: int = 1, num_requests: int = 0, **changes: Any) -> Mesh:
     """Of a client and some targets; nothing happens in it for two days, but for some requests."""
-    mesh = Mesh()
-    mesh.join(CLIENT, "client")
-    for peer in T[:num_targets]:
-        mesh.join(peer, "target", make_profile())
+    mesh = mesh_of(**{peer.decode(): make_profile() for peer in T[:num_targets]})
     for number in range(1, num_requests + 1):
         mesh.submit(number, NOW, **changes)
     return mesh
@@ -199,16 +197,6 @@ def test_suspects_are_tried_one_at_a_time_and_new_requests_need_not_wait() -> No
     assert opened(mesh.commit(1, generation=2, peer=T[0]), T[0]) == [2]
     # One that ends makes way as well.
     assert 3 in opened(mesh.finish(2, generation=2, peer=T[0]), T[0])
-
-
-def test_who_was_beside_others_that_were_new_is_not_accused() -> None:
-    mesh = make_mesh(1, 1)
-    die(mesh, T[0], NOW)
-    for k in range(1, 6):
-        assert where(join(mesh, T[0], NOW + k - 0.9)) != []
-        # Another one has come meanwhile: one of them did it.
-        mesh.submit(10 + k, NOW + k - 0.5)
-        assert failures(die(mesh, T[0], NOW + k)) == []
 
 
 def test_a_target_that_had_not_heard_of_a_suspect_did_not_die_of_it() -> None:

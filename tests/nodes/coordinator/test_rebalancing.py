@@ -12,19 +12,17 @@ from nodes.coordinator.placing.rebalancing import LOOK_S
 from nodes.coordinator.sends import Send
 from nodes.messages import CloseStreamNotice, OpenStreamRequest
 from tests.nodes.builders import PROMPT
-from tests.nodes.coordinator.script import OTHER, TARGET, Mesh, where
-from tests.nodes.coordinator.test_placement import make_mesh, profile
+from tests.nodes.coordinator.script import OTHER, TARGET, Mesh, mesh_of, where
+from tests.nodes.coordinator.test_placement import profile
 
 THIRD = b"third"
 
 
 def crowded(num_streams: int = 4, max_tokens: int = 500) -> Mesh:
     """Streams on a target, which are under way."""
-    mesh = make_mesh(target=profile(10))
+    mesh = mesh_of(target=profile(10))
     for number in range(1, num_streams + 1):
-        mesh.submit(number, max_tokens=max_tokens)
-        mesh.ready(number)
-        mesh.commit(number)
+        mesh.begin(number, max_tokens=max_tokens)
     return mesh
 
 
@@ -63,7 +61,7 @@ def test_nobody_moves_to_where_its_text_would_change_or_not_fit(changes: dict[st
 def test_no_target_is_left_out_for_slower_ones() -> None:
     """Two slow ones of a model take turns; the streams of a fast one of another move, too."""
     of_small = {"model": "small", "model_hash": "small", "numerics_class": "small"}
-    mesh = make_mesh(target=profile(200), other=profile(200), small=profile(2, **of_small))
+    mesh = mesh_of(target=profile(200), other=profile(200), small=profile(2, **of_small))
     for number in range(1, 5):
         model = "small" if number > 2 else ""
         (name,) = where(mesh.submit(number, max_tokens=1500, model=model))
@@ -85,7 +83,7 @@ def test_a_target_that_joins_has_time_to_read_each_text_that_moves_there() -> No
 
 
 def test_a_target_that_proves_slow_loses_streams() -> None:
-    mesh = make_mesh(target=profile(10), other=profile(10))
+    mesh = mesh_of(target=profile(10), other=profile(10))
     for number in (1, 2):
         (name,) = where(mesh.submit(number, max_tokens=1500))
         mesh.ready(number, peer=name.encode())
@@ -116,7 +114,7 @@ def test_one_that_fits_nowhere_keeps_nobody_from_moving() -> None:
 
 
 def test_all_choices_of_a_request_move_together() -> None:
-    mesh = make_mesh(target=profile(30))
+    mesh = mesh_of(target=profile(30))
     mesh.submit(num_choices=3, max_tokens=500)
     for stream_id in (1, 2, 3):
         mesh.ready(stream_id)

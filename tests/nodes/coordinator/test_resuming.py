@@ -19,21 +19,14 @@ from tests.nodes.coordinator.script import (
     Mesh,
     failure,
     failures,
+    make_mesh,
+    mesh_of,
     opened,
     said,
     to,
     where,
 )
 from tests.nodes.coordinator.test_requests import KIND, resumed
-
-
-def make_mesh(*, with_target: bool = True, role: str = "client", **changes: Any) -> Mesh:
-    """changes: of the target's profile."""
-    mesh = Mesh()
-    mesh.join(CLIENT, role)
-    if with_target:
-        mesh.join(TARGET, "target", make_profile(**changes))
-    return mesh
 
 
 def test_it_goes_on_where_its_client_is(mesh: Mesh) -> None:
@@ -51,7 +44,7 @@ def test_it_goes_on_where_its_client_is(mesh: Mesh) -> None:
 
 
 def test_it_waits_for_targets_to_come_back_while_new_ones_are_refused() -> None:
-    mesh = make_mesh(with_target=False)
+    mesh = mesh_of()
     assert mesh.submit(1, **resumed(1, committed=(8,))) == []
     assert mesh.submit(2, **resumed(2, prompt="hi", prompt_token_ids=(8, 9))) == []
     assert failure(mesh.submit(3))[0] == "unavailable"
@@ -66,7 +59,7 @@ def test_it_waits_for_targets_to_come_back_while_new_ones_are_refused() -> None:
 
 
 def test_it_does_not_wait_for_ever() -> None:
-    mesh = make_mesh(with_target=False)
+    mesh = mesh_of()
     mesh.submit(1, **resumed(1, committed=(8,)))
     mesh.submit(2, **resumed(1, prompt="hi", prompt_token_ids=(8,)))
     mesh.submit(3, **resumed(1, committed=(8,)))
@@ -100,7 +93,7 @@ def test_it_does_not_wait_for_ever() -> None:
 def test_it_waits_for_a_target_that_gives_the_same_text(
     asked: dict[str, Any], changes: dict[str, Any], does: bool
 ) -> None:
-    mesh = make_mesh(with_target=False)
+    mesh = mesh_of()
     mesh.join(OTHER, "target", make_profile(**changes))
     sends = mesh.submit(**asked)
     assert where(sends) + where(sends, TokenizeRequest) == (["other"] if does else [])
@@ -133,7 +126,9 @@ def test_a_text_that_reads_otherwise_by_now_is_not_gone_on_with(mesh: Mesh) -> N
 def test_the_word_of_a_client_is_no_place_in_the_line_that_of_a_gateway_is(
     role: str, order: list[int]
 ) -> None:
-    mesh = make_mesh(role=role, max_streams=1)
+    mesh = Mesh()
+    mesh.join(CLIENT, role)
+    mesh.join(TARGET, "target", make_profile(max_streams=1))
     mesh.submit(1)
     mesh.submit(2, 1.0)
     mesh.submit(3, 2.0, **resumed(1, committed=(8,)))
@@ -174,9 +169,7 @@ def test_a_request_ends_by_its_deadline_with_a_code_of_its_own_and_makes_room() 
 
 
 def test_nobody_gets_more_time_than_the_coordinator_gives() -> None:
-    mesh = Mesh(limits=LimitSettings(max_request_s=20.0))
-    mesh.join(CLIENT, "client")
-    mesh.join(TARGET, "target", make_profile())
+    mesh = make_mesh(limits=LimitSettings(max_request_s=20.0))
     assert to(CLIENT, mesh.submit(1, deadline_s=1000.0))[0].limit_s == 20.0
     mesh.submit(2, **TEXT_PROMPT)
     assert failures(mesh.tick(20.0)) == [(1, "deadline"), (2, "deadline")]

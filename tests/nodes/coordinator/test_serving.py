@@ -50,32 +50,6 @@ def test_a_stream_of_a_lost_target_goes_on_from_its_journal() -> None:
     assert mesh.num_under_way() == 0
 
 
-def test_a_target_that_comes_back_gets_its_streams_back_as_new_ones(mesh: Mesh) -> None:
-    mesh.submit(num_choices=2)
-    mesh.gone(TARGET)
-    sends = mesh.join(b"again", "target", make_profile(), name="target")
-    # One of them may be what it died of: the other one comes later.
-    assert opened(sends, b"again") == [1]
-    # What it says of the old ones is of another generation.
-    (scheduler,) = mesh.state.schedulers
-    assert mesh.ready(1, 1, b"again") == []
-    assert scheduler.num_stale == 1
-    mesh.ready(1, 2, b"again")
-    assert opened(mesh.commit(peer=b"again", generation=2), b"again") == [2]
-
-
-def test_a_client_and_its_target_may_fall_silent_together() -> None:
-    """Whoever of them joined first."""
-    mesh = Mesh()
-    mesh.join(CLIENT, "client")
-    mesh.join(TARGET, "target", make_profile())
-    mesh.submit()
-    mesh.ready()
-    mesh.state.tick(100.0)
-    assert mesh.state.roles() == {}
-    assert mesh.num_under_way(100.0) == 0
-
-
 # -- scores ----------------------------------------------------------------------------------------
 
 
