@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from mesh.messages import Ping, Pong
-from nodes.coordinator.sends import Send
 from nodes.messages import OpenStreamRequest, ProbeReply, ProbeRequest, StartedNotice
 from tests.nodes.builders import make_profile
-from tests.nodes.coordinator.script import CLIENT, EPOCH, OTHER, TARGET, Mesh, opened, said
+from tests.nodes.coordinator.script import CLIENT, EPOCH, OTHER, TARGET, Mesh, Sends
 
 CLASS = "class"
 RIGHT, WRONG = "ab" * 32, "cd" * 32
@@ -27,11 +26,11 @@ def mesh() -> Mesh:
 def probe_of(mesh: Mesh, peer: bytes, **changes: Any) -> ProbeRequest:
     """What a target is asked when it says Hello."""
     profile = make_profile(**{"numerics_class": CLASS, **changes})
-    (probe,) = said(mesh.greet(peer, "target", profile), ProbeRequest, peer)
+    (probe,) = mesh.greet(peer, "target", profile).said(ProbeRequest, peer)
     return probe
 
 
-def answer(mesh: Mesh, peer: bytes, digest: str = RIGHT, **changes: Any) -> list[Send]:
+def answer(mesh: Mesh, peer: bytes, digest: str = RIGHT, **changes: Any) -> Sends:
     return mesh.hear(peer, ProbeReply(probe_of(mesh, peer, **changes).seed, digest))
 
 
@@ -44,9 +43,9 @@ def classes_of(mesh: Mesh) -> dict[str, str]:
 
 def test_a_target_gets_no_streams_before_it_has_answered(mesh: Mesh) -> None:
     probe = probe_of(mesh, TARGET)
-    assert opened(mesh.submit()) == []
-    assert opened(mesh.tick(1.0)) == []
-    assert len(opened(mesh.hear(TARGET, ProbeReply(probe.seed, RIGHT)))) == 1
+    assert mesh.submit().opened() == []
+    assert mesh.tick(1.0).opened() == []
+    assert len(mesh.hear(TARGET, ProbeReply(probe.seed, RIGHT)).opened()) == 1
 
 
 def test_targets_of_one_class_are_asked_the_same_and_others_are_not(mesh: Mesh) -> None:
@@ -89,11 +88,11 @@ def test_who_answers_otherwise_than_the_first_is_of_another_class_is_named_and_s
 def test_streams_do_not_go_on_where_other_bits_are_computed(mesh: Mesh) -> None:
     answer(mesh, TARGET)
     sends = mesh.submit(max_tokens=9)
-    assert [m.numerics_class for m in said(sends, StartedNotice)] == [CLASS]
+    assert [m.numerics_class for m in sends.said(StartedNotice)] == [CLASS]
     mesh.commit()
     answer(mesh, OTHER, WRONG)
-    assert opened(mesh.gone(TARGET, 1.0), OTHER) == []
-    assert opened(answer(mesh, b"third"), b"third") == opened(sends)
+    assert mesh.gone(TARGET, 1.0).opened(OTHER) == []
+    assert answer(mesh, b"third").opened(b"third") == sends.opened()
 
 
 @pytest.mark.parametrize("seed_off", [1, 0], ids=["another seed", "the same answer again"])
@@ -106,11 +105,11 @@ def test_an_answer_that_nobody_asked_for_changes_nothing(mesh: Mesh, seed_off: i
     assert classes_of(mesh) == {"target": CLASS}
 
 
-def heartbeats(mesh: Mesh, until_s: int) -> list[Send]:
+def heartbeats(mesh: Mesh, until_s: int) -> Sends:
     """Ticks, in which everybody answers every Ping, and does nothing else."""
-    found = []
+    found = Sends()
     for second in range(1, until_s):
-        found += mesh.state.tick(float(second))
+        found += mesh.due(float(second))
         for send in [send for send in found if isinstance(send.message, Ping)]:
             mesh.hear(send.peer, Pong(send.message.seq, 0), float(second))
     return found
@@ -118,15 +117,15 @@ def heartbeats(mesh: Mesh, until_s: int) -> list[Send]:
 
 def test_a_target_is_asked_again_and_its_late_answer_counts(mesh: Mesh) -> None:
     probe = probe_of(mesh, TARGET)
-    assert said(heartbeats(mesh, 12), ProbeRequest) == [probe, probe]
+    assert heartbeats(mesh, 12).said(ProbeRequest) == [probe, probe]
     mesh.hear(TARGET, ProbeReply(probe.seed, RIGHT), 12.0)
-    assert said(heartbeats(mesh, 30), ProbeRequest) == []
-    assert len(said(mesh.submit(now=30.0), OpenStreamRequest)) == 1
+    assert heartbeats(mesh, 30).said(ProbeRequest) == []
+    assert len(mesh.submit(now=30.0).said(OpenStreamRequest)) == 1
 
 
 def test_a_target_that_never_answers_is_sent_away(mesh: Mesh) -> None:
     probe_of(mesh, TARGET)
     heartbeats(mesh, 60)
     assert mesh.state.role_of(TARGET) == "target"
-    mesh.state.tick(60.5)
+    mesh.due(60.5)
     assert mesh.state.role_of(TARGET) == ""

@@ -8,7 +8,6 @@ import pytest
 
 from mesh.messages import DISMISSED, Bye, Refuse, Welcome
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
-from nodes.coordinator.sends import Send
 from nodes.messages import (
     CloseStreamNotice,
     NodeCommandReply,
@@ -23,12 +22,8 @@ from tests.nodes.coordinator.script import (
     OTHER,
     TARGET,
     Mesh,
-    failure,
+    Sends,
     make_mesh,
-    opened,
-    said,
-    to,
-    where,
 )
 
 
@@ -40,14 +35,14 @@ def drained_mesh(*, begins: bool = True, **changes: Any) -> Mesh:
     return mesh
 
 
-def reply(sends: list[Send]) -> NodeCommandReply:
-    (found,) = said(sends, NodeCommandReply, ADMIN)
+def reply(sends: Sends) -> NodeCommandReply:
+    (found,) = sends.said(NodeCommandReply, ADMIN)
     return found
 
 
 def has_left(mesh: Mesh, now: float) -> bool:
     """Whether the target is sent a Bye by now."""
-    byes = said(mesh.tick(now), Bye, TARGET)
+    byes = mesh.tick(now).said(Bye, TARGET)
     assert all(bye.reason.startswith("drained by an operator") for bye in byes)
     return bool(byes) and TARGET not in mesh.state.peers()
 
@@ -60,12 +55,12 @@ def test_streams_of_a_drained_target_go_on_elsewhere_and_it_leaves(joins_first: 
     sends = mesh.command("drain", "target")
     assert reply(sends) == NodeCommandReply(4, "", 1)
     if not joins_first:
-        assert opened(mesh.join(OTHER, "target", make_profile()), OTHER) == []
+        assert mesh.join(OTHER, "target", make_profile()).opened(OTHER) == []
         sends = mesh.tick(0.1)
-    assert to(TARGET, sends)[0] == CloseStreamNotice(1, 1)
-    (there,) = said(sends, OpenStreamRequest, OTHER)
+    assert sends.to(TARGET)[0] == CloseStreamNotice(1, 1)
+    (there,) = sends.said(OpenStreamRequest, OTHER)
     assert (there.generation, there.token_ids) == (2, (*PROMPT, 9))
-    assert to(CLIENT, sends) == []
+    assert sends.to(CLIENT) == []
     assert not joins_first or has_left(mesh, 0.1)
     assert TARGET not in mesh.state.peers()
 
@@ -77,9 +72,9 @@ def test_a_request_that_can_go_nowhere_ends_on_the_drained_target() -> None:
     mesh.join(OTHER, "target", make_profile(numerics_class="another"))
     mesh.command("drain", "target")
     # What is new goes to the other one.
-    assert opened(mesh.submit(2), OTHER) == [3]
+    assert mesh.submit(2).opened(OTHER) == [3]
     sends = mesh.finish(1)
-    assert (len(to(CLIENT, sends)), opened(sends)) == (2, [2])
+    assert (len(sends.to(CLIENT)), sends.opened()) == (2, [2])
     assert not has_left(mesh, 0.1)
     mesh.finish(2)
     assert has_left(mesh, 0.2)
@@ -89,15 +84,15 @@ def test_without_another_target_new_requests_are_refused_and_those_in_line_given
     mesh = drained_mesh(max_streams=1)
     mesh.submit(2)
     mesh.command("drain", "target")
-    assert failure(mesh.submit(3)) == (
+    assert mesh.submit(3).failure() == (
         "unavailable",
         "all target nodes are draining: start another one, or undrain one",
     )
-    (failed,) = said(mesh.tick(STRANDED_LIMIT_S), RequestFailedNotice)
+    (failed,) = mesh.tick(STRANDED_LIMIT_S).said(RequestFailedNotice)
     reason = "all targets that could serve this request are draining; no other"
     assert failed.reason.startswith(reason)
     # The one that is under way goes on.
-    assert len(to(CLIENT, mesh.finish(1, 4))) == 2
+    assert len(mesh.finish(1, 4).to(CLIENT)) == 2
 
 
 def test_a_target_that_is_taken_back_serves_again() -> None:
@@ -105,18 +100,18 @@ def test_a_target_that_is_taken_back_serves_again() -> None:
     mesh.submit(2)
     mesh.command("drain", "target")
     assert reply(mesh.command("undrain", "target")).error == ""
-    assert opened(mesh.finish(1, 4)) == [2]
+    assert mesh.finish(1, 4).opened() == [2]
     assert "is not being drained" in reply(mesh.command("undrain", "target")).error
 
 
 def test_a_drained_draft_node_leaves_at_once_and_its_streams_find_another() -> None:
     mesh = drained_mesh(begins=False, with_draft=True)
     mesh.join(b"d2", "draft", make_profile(0.8))
-    (holder,) = {name.encode() for name in where(mesh.submit())} - {TARGET}
+    (holder,) = {name.encode() for name in mesh.submit().where()} - {TARGET}
     (other,) = {DRAFT, b"d2"} - {holder}
     sends = mesh.command("drain", holder.decode())
-    assert isinstance(to(holder, sends)[0], Bye)
-    assert [type(m) for m in to(other, sends)] == [OpenStreamRequest]
+    assert isinstance(sends.to(holder)[0], Bye)
+    assert [type(m) for m in sends.to(other)] == [OpenStreamRequest]
     assert holder not in mesh.state.peers()
 
 
@@ -124,14 +119,14 @@ def test_a_dropped_target_is_out_at_once_and_its_process_stays_out() -> None:
     mesh = drained_mesh()
     mesh.join(OTHER, "target", make_profile())
     sends = mesh.command("drop", "target")
-    assert isinstance(to(TARGET, sends)[0], Bye)
-    assert [m.token_ids for m in said(sends, OpenStreamRequest, OTHER)] == [(*PROMPT, 9)]
+    assert isinstance(sends.to(TARGET)[0], Bye)
+    assert [m.token_ids for m in sends.said(OpenStreamRequest, OTHER)] == [(*PROMPT, 9)]
     # The process comes back over a new connection, then another process under the name.
     again = {"profile": make_profile(), "name": "target"}
     (refusal,) = mesh.greet(b"again", "target", incarnation=hash(TARGET) % 2**60, **again)
     reason = "dropped by an operator: restart the node to bring it back"
     assert refusal.message == Refuse(reason, DISMISSED)
-    assert said(mesh.greet(b"new", "target", incarnation=77, **again), Welcome)
+    assert mesh.greet(b"new", "target", incarnation=77, **again).said(Welcome)
 
 
 def test_a_drained_target_whose_connection_breaks_has_left() -> None:

@@ -18,21 +18,7 @@ from nodes.messages import (
 )
 from nodes.messages.access import ANYBODY, Caller
 from tests.nodes.builders import make_profile, make_submit
-from tests.nodes.coordinator.script import (
-    CLIENT,
-    CLUSTER,
-    EPOCH,
-    OTHER,
-    TEXT_PROMPT,
-    Mesh,
-    failure,
-    make_mesh,
-    mesh_of,
-    opened,
-    said,
-    to,
-    where,
-)
+from tests.nodes.coordinator.script import CLIENT, OTHER, TEXT_PROMPT, Mesh, make_mesh, mesh_of
 
 GATEWAY = b"gateway"
 LARGE = {"model": "large.gguf", "model_hash": "l", "numerics_class": "l"}
@@ -67,18 +53,18 @@ def two_models() -> Mesh:
 )
 def test_a_request_is_served_by_targets_of_its_model(model: str, names: list[str]) -> None:
     mesh = two_models()
-    found = [name for n in (1, 2) for name in where(mesh.submit(n, model=model))]
+    found = [name for n in (1, 2) for name in mesh.submit(n, model=model).where()]
     assert sorted(found) == names
     # A text is tokenized by one of them as well.
-    (name,) = where(mesh.submit(3, model=model, **TEXT_PROMPT), TokenizeRequest)
-    assert {name, *where(mesh.tokenized(1, 5, peer=name.encode()))} <= set(names)
+    (name,) = mesh.submit(3, model=model, **TEXT_PROMPT).where(TokenizeRequest)
+    assert {name, *mesh.tokenized(1, 5, peer=name.encode()).where()} <= set(names)
 
 
 def test_a_name_that_is_shown_is_taken_however_long_the_model_is_called() -> None:
     mesh = with_gateway(model="m" * 200)
     shown = mesh.nodes()[0].model
     assert len(shown) < 200
-    assert opened(mesh.submit(model=shown)) == [1]
+    assert mesh.submit(model=shown).opened() == [1]
 
 
 def test_a_model_that_is_away_is_waited_for_where_it_is_expected_back() -> None:
@@ -88,10 +74,10 @@ def test_a_model_that_is_away_is_waited_for_where_it_is_expected_back() -> None:
     assert mesh.bye(b"large") == []
     mesh.submit(3, STRANDED_LIMIT_S - 0.1, model="large")
     sends = mesh.join(b"large2", "target", make_profile(**LARGE))
-    assert where(sends) == ["large2", "large2"]
-    assert where(sends, TokenizeRequest) == ["large2"]
+    assert sends.where() == ["large2", "large2"]
+    assert sends.where(TokenizeRequest) == ["large2"]
     mesh.bye(b"large2", STRANDED_LIMIT_S)
-    assert failure(mesh.submit(4, 2 * STRANDED_LIMIT_S, model="large")) == (
+    assert mesh.submit(4, 2 * STRANDED_LIMIT_S, model="large").failure() == (
         "unavailable",
         "no target of model 'large' is present: try later",
     )
@@ -104,7 +90,7 @@ def test_what_waits_for_one_model_does_not_keep_out_another() -> None:
     for number in range(1, 4):
         mesh.submit(number, model="a")
     # Toys of all models call their numerics alike.
-    assert where(mesh.submit(4, model="b")) == ["b"]
+    assert mesh.submit(4, model="b").where() == ["b"]
 
 
 # -- users -----------------------------------------------------------------------------------------
@@ -128,8 +114,8 @@ def test_prefixes_are_shared_by_what_one_key_or_connection_asks_for_one_user() -
     ):
         caller = Caller(key, frozenset({"client", "gateway"})) if key else ANYBODY
         submit = make_submit(number, user=user)
-        sends = mesh.state.on_message(peer, CLUSTER, EPOCH, submit, 10, 0.0, caller)
-        owners += [message.owner for message in said(sends, OpenStreamRequest)]
+        sends = mesh.hear(peer, submit, caller=caller)
+        owners += [message.owner for message in sends.said(OpenStreamRequest)]
     assert owners[0] == owners[1]
     assert len(set(owners)) == 7
     # The key of whoever names no user, or the connection where there are no keys.
@@ -157,9 +143,9 @@ def test_whose_turn_it_is(asked: list[tuple[bytes, str]], order: list[int]) -> N
     mesh.join(OTHER, "client")
     found: list[int] = []
     for number, (peer, user) in enumerate(asked, 1):
-        found += opened(mesh.submit(number, float(number), peer, user=user))
+        found += mesh.submit(number, float(number), peer, user=user).opened()
     for now in range(5):
-        found += opened(mesh.finish(found[-1], now=100.0 + now))
+        found += mesh.finish(found[-1], now=100.0 + now).opened()
     assert found == order
 
 
@@ -173,9 +159,9 @@ def test_gateways_may_have_more_under_way_than_clients() -> None:
         for number in range(limit):
             mesh.submit(number, peer=peer)
         reason = f"{limit} requests of this {role} are under way"
-        assert failure(mesh.submit(limit, peer=peer), peer) == ("overloaded", reason)
+        assert mesh.submit(limit, peer=peer).failure(peer) == ("overloaded", reason)
         mesh.cancel(limit - 1, peer=peer)
-        assert to(peer, mesh.submit(limit, peer=peer)) == []
+        assert mesh.submit(limit, peer=peer).to(peer) == []
 
 
 def test_what_waits_of_gateways_keeps_no_client_out() -> None:
@@ -184,9 +170,9 @@ def test_what_waits_of_gateways_keeps_no_client_out() -> None:
     for number in range(3):
         mesh.submit(number, peer=GATEWAY)
     overloaded = "overloaded", "2 streams are waiting already: try later"
-    assert failure(mesh.submit(3, peer=GATEWAY), GATEWAY) == overloaded
+    assert mesh.submit(3, peer=GATEWAY).failure(GATEWAY) == overloaded
     assert mesh.submit(1) == []
-    assert failure(mesh.submit(2))[0] == "overloaded"
+    assert mesh.submit(2).failure()[0] == "overloaded"
 
 
 @pytest.mark.slow
@@ -196,7 +182,7 @@ def test_ten_thousand_streams_of_a_gateway_may_wait_and_end_with_it() -> None:
         mesh.submit(number, peer=GATEWAY, user=f"u{number % 50}")
     assert mesh.status().waiting.num_streams == 10_000
     # None of those that wait gets a place for a moment.
-    assert opened(mesh.gone(GATEWAY)) == []
+    assert mesh.gone(GATEWAY).opened() == []
     assert mesh.num_under_way(1.0) == 0
 
 
@@ -219,7 +205,7 @@ def test_what_clients_have_sent_is_bounded_until_it_is_over(
     def submit(number: int) -> list[RequestFailedNotice]:
         peer, user = b"%d" % (number % num_peers), f"u{number % num_users}"
         asked = {"resume_from": (0,), "model": "elsewhere", **AS_LONG_AS_FITS}
-        return said(mesh.submit(number, peer=peer, user=user, **asked), RequestFailedNotice)
+        return mesh.submit(number, peer=peer, user=user, **asked).said(RequestFailedNotice)
 
     number = 0
     while not (failed := submit(number)):
@@ -237,14 +223,14 @@ def test_texts_of_one_connection_are_bounded_together() -> None:
     for number in range(MAX_OF_CONNECTION >> 20):
         user = f"u{number % 8}"
         mesh.submit(number, peer=GATEWAY, user=user, messages=messages, prompt_token_ids=())
-    code, reason = failure(mesh.submit(99, peer=GATEWAY, **TEXT_PROMPT), GATEWAY)
+    code, reason = mesh.submit(99, peer=GATEWAY, **TEXT_PROMPT).failure(GATEWAY)
     assert (code, reason.partition(" has ")[0]) == ("overloaded", "this gateway")
     # A text that has become ids is kept no longer.
     mesh.tokenized(1, 5, 6)
-    assert to(GATEWAY, mesh.submit(99, peer=GATEWAY, **TEXT_PROMPT)) == []
+    assert mesh.submit(99, peer=GATEWAY, **TEXT_PROMPT).to(GATEWAY) == []
 
 
 def test_a_request_that_goes_on_is_refused_where_its_model_can_never_hold_it() -> None:
-    code, reason = failure(with_gateway().submit(resume_from=(0,), **AS_LONG_AS_FITS))
+    code, reason = with_gateway().submit(resume_from=(0,), **AS_LONG_AS_FITS).failure()
     assert code == "bad_request"
     assert "context overflow" in reason

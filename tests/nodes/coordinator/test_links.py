@@ -16,7 +16,7 @@ from nodes.messages import CloseStreamNotice, LinkFields
 from nodes.scheduler.instructions import open_request
 from policies.plan import Link
 from tests.nodes.builders import make_profile, make_spec
-from tests.nodes.coordinator.script import DRAFT, TARGET, Mesh, make_mesh, said
+from tests.nodes.coordinator.script import DRAFT, TARGET, Mesh, make_mesh
 
 RTT_S = 0.02
 UNDECLARED = LinkFields("", 0.0, 0.0)
@@ -81,7 +81,7 @@ def test_what_a_target_declares_is_the_way_to_it(declared: LinkFields, known: Li
 
 def test_plans_of_a_target_know_the_ways_to_it_and_to_the_draft_nodes() -> None:
     mesh = make_mesh(with_draft=True)
-    (ping,) = said(mesh.state.tick(1.0), Ping, DRAFT)
+    (ping,) = mesh.due(1.0).said(Ping, DRAFT)
     mesh.hear(DRAFT, Pong(ping.seq, 0), 1.0 + RTT_S)
     # This one joins when the way to the draft node has been measured.
     second, link = b"second", LinkFields("", 0.0, 0.0, rtt_s=0.3)
@@ -99,7 +99,7 @@ def test_plans_of_a_target_know_the_ways_to_it_and_to_the_draft_nodes() -> None:
 
 def gaps(mesh: Mesh, looks: Sequence[float]) -> list[float]:
     """Seconds between the Pings that the draft node is sent."""
-    sent_at = [now for now in looks if said(mesh.state.tick(now), Ping, DRAFT)]
+    sent_at = [now for now in looks if mesh.due(now).said(Ping, DRAFT)]
     return [later - sooner for sooner, later in itertools.pairwise(sent_at)]
 
 

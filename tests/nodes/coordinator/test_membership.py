@@ -92,7 +92,7 @@ def test_messages_of_strangers_and_of_another_cluster_or_epoch_are_counted(mesh:
 
 
 def test_heartbeats_go_both_ways_and_the_silent_leave(mesh: Mesh) -> None:
-    sends = mesh.state.tick(0.0)
+    sends = mesh.due(0.0)
     assert {send.peer for send in sends} == {TARGET, CLIENT}
     assert all(isinstance(send.message, Ping) for send in sends)
     assert mesh.hear(CLIENT, Ping(3, 0)) == [Send(CLIENT, Pong(3, 0))]
@@ -109,13 +109,13 @@ def test_members_that_may_be_gone_are_sent_a_ping_and_others_are_not(mesh: Mesh)
 
 
 def test_while_the_coordinator_did_not_run_nobody_was_silent(mesh: Mesh) -> None:
-    mesh.state.tick(0.0)
+    mesh.due(0.0)
     mesh.state.paused(59.9, 60.0)
-    mesh.state.tick(60.0)
+    mesh.due(60.0)
     assert len(mesh.state.peers()) == 2
     assert mesh.state.silent(66.0) == [TARGET, CLIENT]
     mesh.state.heard_of(CLIENT, 65.0)
-    mesh.state.tick(66.0)
+    mesh.due(66.0)
     assert mesh.state.peers() == [CLIENT]
 
 
@@ -128,7 +128,7 @@ def gone_after_s(profile: EngineProfile, *, is_busy: bool = True) -> int | None:
     for second in range(1, 200):
         for peer in (TARGET, CLIENT):
             mesh.hear(peer, Pong(0, 7), float(second))
-        mesh.state.tick(float(second))
+        mesh.due(float(second))
         if mesh.state.role_of(TARGET) == "":
             (node,) = mesh.status(float(second)).nodes
             assert node.reason == f"no progress for {second - 1:.1f} s"

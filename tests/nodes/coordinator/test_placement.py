@@ -16,18 +16,7 @@ from nodes.messages import (
     StartedNotice,
 )
 from tests.nodes.builders import make_profile
-from tests.nodes.coordinator.script import (
-    CLIENT,
-    OTHER,
-    TARGET,
-    failure,
-    make_mesh,
-    mesh_of,
-    opened,
-    said,
-    to,
-    where,
-)
+from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, make_mesh, mesh_of
 
 
 def profile(pass_ms: float, **changes: Any) -> EngineProfile:
@@ -40,14 +29,14 @@ def profile(pass_ms: float, **changes: Any) -> EngineProfile:
 
 def test_streams_go_where_a_token_takes_the_least() -> None:
     mesh = mesh_of(slow=profile(20), fast=profile(10))
-    placed = [where(mesh.submit(n, max_tokens=200))[0] for n in range(1, 9)]
+    placed = [mesh.submit(n, max_tokens=200).where()[0] for n in range(1, 9)]
     # 2 ms more for each stream: a sixth one makes it as slow as the other with its first.
     assert placed == [*["fast"] * 5, "slow", "fast", "fast"]
 
 
 def test_equal_targets_take_turns() -> None:
     mesh = mesh_of(target=profile(10), other=profile(10))
-    placed = [where(mesh.submit(n))[0] for n in range(1, 5)]
+    placed = [mesh.submit(n).where()[0] for n in range(1, 5)]
     assert sorted(placed[:2]) == sorted(placed[2:]) == ["other", "target"]
 
 
@@ -57,13 +46,13 @@ def test_a_short_answer_to_a_long_prompt_goes_where_the_prompt_is_read_sooner() 
     for max_tokens, wanted in ((10, "reads"), (1000, "decodes")):
         mesh = mesh_of(decodes=profile(10), reads=reads_fast)
         sends = mesh.submit(max_tokens=max_tokens, prompt_token_ids=(5,) * 1000)
-        assert where(sends) == [wanted]
+        assert sends.where() == [wanted]
 
 
 def test_choices_of_a_request_stay_where_their_prompt_is_read() -> None:
     mesh = mesh_of(target=profile(10), other=profile(10))
     sends = mesh.submit(num_choices=2, max_tokens=20, prompt_token_ids=(5,) * 2000)
-    assert len(set(where(sends))) == 1
+    assert len(set(sends.where())) == 1
 
 
 @pytest.mark.parametrize(
@@ -81,22 +70,22 @@ def test_only_a_request_without_any_token_may_change_its_class(
 ) -> None:
     first = profile(10, numerics_class="a", exact=was_exact)
     mesh = mesh_of(a=first)
-    assert where(mesh.submit()) == ["a"]
+    assert mesh.submit().where() == ["a"]
     mesh.join(b"b", "target", profile(30, numerics_class="b", exact=is_exact))
     mesh.ready(peer=b"a")
     if has_begun:
         mesh.commit(peer=b"a")
     sends = mesh.bye(b"a")
-    assert where(sends) == (["b"] if changes else [])
+    assert sends.where() == (["b"] if changes else [])
     # The client is told of another class, which holds should it go on with another coordinator.
-    told = [(m.numerics_class, m.exact) for m in said(sends, StartedNotice, CLIENT)]
+    told = [(m.numerics_class, m.exact) for m in sends.said(StartedNotice, CLIENT)]
     assert told == ([("b", is_exact)] if changes else [])
-    assert where(mesh.join(b"a2", "target", first)) == ([] if changes else ["a2"])
+    assert mesh.join(b"a2", "target", first).where() == ([] if changes else ["a2"])
 
 
 def test_the_longest_text_that_any_target_of_the_model_holds_is_taken() -> None:
     mesh = mesh_of(small=profile(10, num_cells=100), large=profile(20, num_cells=600))
-    assert where(mesh.submit(max_tokens=500)) == ["large"]
+    assert mesh.submit(max_tokens=500).where() == ["large"]
 
 
 def test_what_is_to_fit_fits_on_all_targets_that_leave_room_for_an_answer() -> None:
@@ -105,14 +94,14 @@ def test_what_is_to_fit_fits_on_all_targets_that_leave_room_for_an_answer() -> N
     mesh = mesh_of(**{name: profile(10, num_cells=n) for name, n in cells.items()})
     for number, (prompt, expected) in enumerate(((100, 2000), (1500, 8000)), 1):
         sends = mesh.submit(number, max_tokens=9000, prompt_token_ids=(5,) * prompt, fits=True)
-        (request,) = said(sends, OpenStreamRequest)
+        (request,) = sends.said(OpenStreamRequest)
         longest = min(expected - MAX_GAMMA, make_profile().context_length)
         assert request.max_tokens == longest - prompt
-    (request,) = said(mesh.submit(3, max_tokens=7, fits=True), OpenStreamRequest)
+    (request,) = mesh.submit(3, max_tokens=7, fits=True).said(OpenStreamRequest)
     assert request.max_tokens == 7
     # A prompt that leaves no room at all is an error all the same.
     sends = mesh.submit(4, prompt_token_ids=(5,) * 5000, fits=True)
-    assert failure(sends)[0] == "bad_request"
+    assert sends.failure()[0] == "bad_request"
 
 
 # -- who waits -------------------------------------------------------------------------------------
@@ -121,10 +110,10 @@ def test_what_is_to_fit_fits_on_all_targets_that_leave_room_for_an_answer() -> N
 def test_output_that_is_yet_to_come_keeps_nobody_waiting() -> None:
     # 3 tokens, 64 of growth and 16 guesses each, though each may come to 519 cells.
     mesh = make_mesh(num_cells=600)
-    assert opened(mesh.submit(max_tokens=500, num_choices=8)) == [1, 2, 3, 4, 5, 6, 7]
+    assert mesh.submit(max_tokens=500, num_choices=8).opened() == [1, 2, 3, 4, 5, 6, 7]
     # The eighth waits for room: one that ends makes it, one that goes on does not.
-    assert opened(mesh.commit(token_ids=(9, 9))) == []
-    assert opened(mesh.finish(2)) == [8]
+    assert mesh.commit(token_ids=(9, 9)).opened() == []
+    assert mesh.finish(2).opened() == [8]
 
 
 def test_cancelling_frees_the_place_for_who_waits() -> None:
@@ -132,22 +121,22 @@ def test_cancelling_frees_the_place_for_who_waits() -> None:
     mesh.submit(1)
     mesh.submit(2)
     sends = mesh.cancel(1)
-    assert to(TARGET, sends)[0] == CloseStreamNotice(1, 1)
-    assert opened(sends) == [2]
-    (finished, _) = to(CLIENT, sends)
+    assert sends.to(TARGET)[0] == CloseStreamNotice(1, 1)
+    assert sends.opened() == [2]
+    (finished, _) = sends.to(CLIENT)
     assert finished.finish_reason == "cancelled"
     assert mesh.cancel(1) == []
     # A waiting one goes without a trace.
     mesh.submit(3)
     mesh.cancel(3)
-    assert opened(mesh.finish(2)) == []
+    assert mesh.finish(2).opened() == []
 
 
 @pytest.mark.parametrize("how", ["cancel", "deadline", "bye"])
 def test_who_stood_behind_one_that_left_the_line_gets_the_room_that_there_is(how: str) -> None:
     mesh = make_mesh(num_cells=100)
     mesh.join(OTHER, "client")
-    assert opened(mesh.submit(1, max_tokens=1)) == [1]
+    assert mesh.submit(1, max_tokens=1).opened() == [1]
     # It needs 99 of the 100 cells, and nobody overtakes it.
     assert mesh.submit(1, peer=OTHER, max_tokens=80, deadline_s=1.0) == []
     assert mesh.submit(2, max_tokens=1) == []
@@ -156,8 +145,8 @@ def test_who_stood_behind_one_that_left_the_line_gets_the_room_that_there_is(how
     elif how == "bye":
         mesh.bye(OTHER, 0.1)
     now = 1.1 if how == "deadline" else 0.1
-    assert opened(mesh.tick(now)) == [3]
-    assert opened(mesh.tick(now)) == []
+    assert mesh.tick(now).opened() == [3]
+    assert mesh.tick(now).opened() == []
 
 
 @pytest.mark.parametrize("how", ["bye", "gone", "silent"])
@@ -171,12 +160,12 @@ def test_a_client_that_leaves_cancels_its_requests(how: str) -> None:
     else:
         sends = mesh.tick(6.0, CLIENT)
         # It may hear again: of an error, not of an end.
-        assert [type(message) for message in to(CLIENT, sends)] == [RequestFailedNotice]
-    closed = {m.stream_id for m in said(sends, CloseStreamNotice, TARGET)}
+        assert [type(message) for message in sends.to(CLIENT)] == [RequestFailedNotice]
+    closed = {m.stream_id for m in sends.said(CloseStreamNotice, TARGET)}
     assert closed >= {1, 2}
-    assert closed == {1, 2} | set(opened(sends))
+    assert closed == {1, 2} | set(sends.opened())
     mesh.join(OTHER, "client")
-    assert len(opened(mesh.submit(peer=OTHER, num_choices=2))) == 2
+    assert len(mesh.submit(peer=OTHER, num_choices=2).opened()) == 2
 
 
 def test_a_client_that_leaves_ends_all_its_requests_whatever_ends_with_them() -> None:
@@ -186,7 +175,7 @@ def test_a_client_that_leaves_ends_all_its_requests_whatever_ends_with_them() ->
         mesh.submit(number, max_tokens=max_tokens)
     mesh.join(TARGET, "target", make_profile(max_streams=1, num_cells=200), incarnation=99)
     # Those that can be served do not wait behind it.
-    assert opened(mesh.finish(1, generation=2)) == [2]
-    assert opened(mesh.finish(2)) == [4]
+    assert mesh.finish(1, generation=2).opened() == [2]
+    assert mesh.finish(2).opened() == [4]
     mesh.bye(CLIENT)
     assert mesh.num_under_way() == 0

@@ -12,7 +12,7 @@ from nodes.coordinator.placing.rebalancing import LOOK_S
 from nodes.coordinator.sends import Send
 from nodes.messages import CloseStreamNotice, OpenStreamRequest
 from tests.nodes.builders import PROMPT
-from tests.nodes.coordinator.script import OTHER, TARGET, Mesh, mesh_of, where
+from tests.nodes.coordinator.script import OTHER, TARGET, Mesh, mesh_of
 from tests.nodes.coordinator.test_placement import profile
 
 THIRD = b"third"
@@ -64,7 +64,7 @@ def test_no_target_is_left_out_for_slower_ones() -> None:
     mesh = mesh_of(target=profile(200), other=profile(200), small=profile(2, **of_small))
     for number in range(1, 5):
         model = "small" if number > 2 else ""
-        (name,) = where(mesh.submit(number, max_tokens=1500, model=model))
+        (name,) = mesh.submit(number, max_tokens=1500, model=model).where()
         mesh.ready(number, peer=name.encode())
         mesh.commit(number, peer=name.encode())
         assert (name == "small") == (number > 2)
@@ -85,7 +85,7 @@ def test_a_target_that_joins_has_time_to_read_each_text_that_moves_there() -> No
 def test_a_target_that_proves_slow_loses_streams() -> None:
     mesh = mesh_of(target=profile(10), other=profile(10))
     for number in (1, 2):
-        (name,) = where(mesh.submit(number, max_tokens=1500))
+        (name,) = mesh.submit(number, max_tokens=1500).where()
         mesh.ready(number, peer=name.encode())
         if name == "target":
             mine = number

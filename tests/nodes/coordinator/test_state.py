@@ -26,11 +26,7 @@ from tests.nodes.coordinator.script import (
     TARGET,
     TEXT_PROMPT,
     Mesh,
-    failure,
     make_mesh,
-    opened,
-    said,
-    to,
 )
 
 
@@ -39,8 +35,8 @@ def test_a_request_runs_from_submit_to_finish() -> None:
     sends = mesh.submit(gamma=0)
     kind = "integers", "toy-0-1", prompt_hash(PROMPT)
     started = StartedNotice(1, 7, 3, True, "toy-1", "toy-0.8", True, *kind, limit_s=3600.0)
-    assert to(CLIENT, sends) == [started]
-    assert opened(sends) == [1]
+    assert sends.to(CLIENT) == [started]
+    assert sends.opened() == [1]
     for send in sends:
         mesh.state.sent(send, 100, 0.0)
     (lease,) = mesh.ready()
@@ -55,19 +51,19 @@ def test_a_request_runs_from_submit_to_finish() -> None:
     assert (figures.target_wire_bytes, figures.draft_wire_bytes) == (150, 0)
     assert figures.plain_reason == "draft off: the request sets gamma to 0"
     # The id is free again.
-    assert opened(mesh.submit()) == [2]
+    assert mesh.submit().opened() == [2]
 
 
 def test_a_request_id_in_use_is_refused_and_the_first_request_goes_on(mesh: Mesh) -> None:
     mesh.submit()
-    assert failure(mesh.submit()) == ("bad_request", "request id 1 is in use")
+    assert mesh.submit().failure() == ("bad_request", "request id 1 is in use")
     assert isinstance(mesh.ready()[0].message, LeaseRequest)
 
 
 def test_without_a_target_a_request_is_refused() -> None:
     mesh = Mesh()
     mesh.join(CLIENT, "client")
-    assert failure(mesh.submit()) == ("unavailable", "no target node has joined: start one")
+    assert mesh.submit().failure() == ("unavailable", "no target node has joined: start one")
 
 
 def test_what_a_target_reads_of_prompts_beside_its_streams_counts_as_its_load(mesh: Mesh) -> None:
@@ -86,9 +82,9 @@ def test_without_any_target_requests_wait_for_a_while_and_then_fail_with_its_nam
     mesh.submit(1)
     mesh.submit(2, **TEXT_PROMPT)
     mesh.submit(3)
-    assert to(CLIENT, mesh.gone(TARGET, 1.0)) == []
-    assert said(mesh.tick(30.9), RequestFailedNotice) == []
-    failed = said(mesh.tick(31.0), RequestFailedNotice)
+    assert mesh.gone(TARGET, 1.0).to(CLIENT) == []
+    assert mesh.tick(30.9).said(RequestFailedNotice) == []
+    failed = mesh.tick(31.0).said(RequestFailedNotice)
     assert {notice.code for notice in failed} == {"unavailable"}
     # Those placed there, those it tokenized for, and those that only waited for it.
     assert {notice.request_id: notice.reason for notice in failed} == {
@@ -100,7 +96,7 @@ def test_without_any_target_requests_wait_for_a_while_and_then_fail_with_its_nam
     }
     assert mesh.num_under_way(31.0) == 0
     # A new target starts with nothing.
-    assert opened(mesh.join(OTHER, "target", make_profile())) == []
+    assert mesh.join(OTHER, "target", make_profile()).opened() == []
 
 
 @pytest.mark.parametrize(
@@ -112,17 +108,17 @@ def test_a_stream_that_a_target_refuses_fails_its_request_as_what_the_target_may
     mesh = make_mesh()
     mesh.submit(num_choices=2)
     sends = mesh.hear(TARGET, StreamFailedNotice(1, 1, "no", code))
-    assert failure(sends) == (told, "no")
+    assert sends.failure() == (told, "no")
     # All that there is of the request ends.
-    assert to(TARGET, sends) == [CloseStreamNotice(2, 1)]
+    assert sends.to(TARGET) == [CloseStreamNotice(2, 1)]
 
 
 def test_a_message_that_breaks_the_limits_of_the_wire_ends_its_request_only(mesh: Mesh) -> None:
     (sent,) = [s for s in mesh.submit() if isinstance(s.message, OpenStreamRequest)]
     mesh.submit(2)
-    out = mesh.state.undeliverable(sent, "9000 bytes, at most 8192", 0.0)
-    assert failure(out)[0] == "internal"
-    assert to(CLIENT, mesh.finish(2))
+    out = mesh.undeliverable(sent, "9000 bytes, at most 8192")
+    assert out.failure()[0] == "internal"
+    assert mesh.finish(2).to(CLIENT)
 
 
 # -- draft nodes ----------------------------------------------------------------------------------
@@ -134,7 +130,7 @@ def part(stream_id: int, start: int = len(PROMPT)) -> ChainPart:
 
 def test_a_target_that_cannot_roll_back_gets_no_draft() -> None:
     sends = make_mesh(with_draft=True, can_roll_back=False).submit()
-    assert (len(opened(sends)), opened(sends, DRAFT)) == (1, [])
+    assert (len(sends.opened()), sends.opened(DRAFT)) == (1, [])
 
 
 def test_a_draft_that_left_a_mesh_without_targets_comes_back_as_what_it_is_then(mesh: Mesh) -> None:
@@ -144,7 +140,7 @@ def test_a_draft_that_left_a_mesh_without_targets_comes_back_as_what_it_is_then(
     mesh.join(b"another target", "target", make_profile())
     mesh.join(b"another draft", "draft", make_profile(0.8, max_streams=2), DRAFT.decode())
     # No more texts are told a draft node than it holds by now.
-    told = [opened(mesh.submit(number), b"another draft") for number in (1, 2, 3)]
+    told = [mesh.submit(number).opened(b"another draft") for number in (1, 2, 3)]
     assert told == [[1], [2], []]
 
 
@@ -154,11 +150,11 @@ def test_guesses_are_passed_on_and_charged_to_the_streams_that_are_not_over() ->
         mesh.submit(stream_id)
         for peer in (DRAFT, TARGET):
             mesh.ready(stream_id, peer=peer)
-    assert CloseStreamNotice(3, 1) in to(DRAFT, mesh.cancel(3))
+    assert CloseStreamNotice(3, 1) in mesh.cancel(3).to(DRAFT)
     sends = mesh.hear(DRAFT, GuessNotice((part(1), part(2), part(3)), (8, 9, 10)), num_bytes=60)
     assert sends == [Send(TARGET, GuessNotice((part(1), part(2)), (8, 9)), (1, 2))]
     assert mesh.hear(DRAFT, GuessNotice((part(3),), (8,))) == []
-    (*_, finished) = to(CLIENT, mesh.finish())
+    (*_, finished) = mesh.finish().to(CLIENT)
     assert finished.figures.draft_wire_bytes == 20
 
 
@@ -167,5 +163,5 @@ def test_a_draft_that_refuses_a_stream_is_told_in_the_figures() -> None:
     mesh.submit()
     mesh.hear(DRAFT, StreamFailedNotice(1, 1, "toy-0.8 is full"))
     mesh.ready()
-    (*_, finished) = to(CLIENT, mesh.finish())
+    (*_, finished) = mesh.finish().to(CLIENT)
     assert finished.figures.plain_reason == "draft off: toy-0.8 is full"

@@ -38,7 +38,6 @@ from tests.nodes.coordinator.script import (
     TARGET,
     Mesh,
     make_mesh,
-    said,
 )
 
 CANARY = (41_417, 42_428, 43_439)
@@ -66,7 +65,7 @@ def go_on(mesh: Mesh, position: int, now: float = 0.0) -> None:
 
 
 def data(mesh: Mesh, now: float = 0.0) -> bytes:
-    (reply,) = said(mesh.hear(CLIENT, StatusRequest(9), now), StatusReply, CLIENT)
+    (reply,) = mesh.hear(CLIENT, StatusRequest(9), now).said(StatusReply, CLIENT)
     assert reply.request_id == 9
     return bytes(reply.status)
 
@@ -122,7 +121,7 @@ def test_nodes_are_told_with_what_is_known_of_them() -> None:
 
 def test_nodes_fall_silent_leave_and_come_back() -> None:
     mesh = make_mesh(with_draft=True)
-    mesh.state.tick(0.0)
+    mesh.due(0.0)
     mesh.tick(3.0, DRAFT)
     silent = node(ask(mesh, 3.0), DRAFT)
     assert (silent.state, silent.silent_s) == ("silent", 3.0)
@@ -353,7 +352,7 @@ def test_no_status_holds_tokens_texts_or_names_of_who_asks() -> None:
 
 def test_nothing_a_peer_says_makes_a_status_that_is_no_json() -> None:
     mesh = plain_mesh()
-    mesh.state.tick(0.0)
+    mesh.due(0.0)
     for position, pass_s in enumerate((86_400.0, 86_400.0, 0.0), 3):
         mesh.commit(1, position, pass_s=pass_s, now=0.5)
     status = ask(mesh, 1.0)

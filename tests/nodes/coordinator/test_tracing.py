@@ -33,7 +33,7 @@ def busy_mesh() -> Mesh:
     mesh.submit(prompt_token_ids=CANARY, max_tokens=100)
     for peer in (DRAFT, TARGET):
         mesh.ready(peer=peer)
-    mesh.state.tick(0.0)
+    mesh.due(0.0)
     return mesh
 
 

@@ -27,7 +27,7 @@ from nodes.messages import (
 )
 from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_submit
-from tests.nodes.coordinator.script import CLIENT, CLUSTER, EPOCH, Mesh, said
+from tests.nodes.coordinator.script import CLIENT, CLUSTER, EPOCH, Mesh
 
 # 100 kB/s: a byte takes 10 us.
 LINK = LinkFields("cell-a", 800e3, 0.0)
@@ -237,7 +237,7 @@ def upload(mesh: Mesh, message: object, request_id: int = 1) -> list[Send]:
     now = 0.0
     while not sender.is_over:
         # With or without a grant: nobody is bound by them.
-        given = [grant.num_bytes for grant in said(out, UploadGrant)]
+        given = [grant.num_bytes for grant in out.said(UploadGrant)]
         now += 0.05
         out = mesh.hear(CLIENT, sender.piece(max(given, default=100)), now)
     return out
@@ -245,7 +245,7 @@ def upload(mesh: Mesh, message: object, request_id: int = 1) -> list[Send]:
 
 def test_an_uploaded_request_is_served_as_any_other(mesh: Mesh) -> None:
     out = upload(mesh, make_submit(1, prompt_token_ids=LONG))
-    (request,) = said(out, OpenStreamRequest)
+    (request,) = out.said(OpenStreamRequest)
     assert request.token_ids == LONG
     assert mesh.state.num_stale == 0
 
@@ -262,7 +262,7 @@ def test_a_request_that_comes_whole_ends_its_upload(mesh: Mesh) -> None:
     sender = Upload(1, encode(submit, cluster=CLUSTER, epoch=EPOCH))
     mesh.hear(CLIENT, sender.offer(5, LINK))
     assert mesh.state.next_deadline() is not None
-    assert said(mesh.hear(CLIENT, submit), OpenStreamRequest)
+    assert mesh.hear(CLIENT, submit).said(OpenStreamRequest)
     mesh.hear(CLIENT, sender.piece(500))
     assert mesh.state.num_stale == 1
     assert mesh.hear(CLIENT, sender.offer(5, LINK))
@@ -277,5 +277,5 @@ def test_nonsense_that_is_uploaded_takes_no_grant_from_others(mesh: Mesh) -> Non
     mesh.hear(B, UploadOffer(1, 50_000, 500, 5, LINK))
     with pytest.raises(DecodeError):
         mesh.hear(CLIENT, UploadPiece(1, 0, b"\xc1" * 100), 0.1)
-    given = [grant.num_bytes for grant in said(mesh.tick(0.15), UploadGrant, B)]
+    given = [grant.num_bytes for grant in mesh.tick(0.15).said(UploadGrant, B)]
     assert sum(given) > 0
