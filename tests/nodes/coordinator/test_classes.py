@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -114,19 +114,22 @@ def test_all_turns_of_a_conversation_are_the_same() -> None:
     )
 
 
-def test_of_a_text_and_of_token_ids_the_beginning_counts() -> None:
-    for size, prompts in (
-        (256, [make_submit(prompt=letter, prompt_token_ids=()) for letter in "xy"]),
-        (64, [make_submit(prompt_token_ids=(number,)) for number in (1, 2)]),
-    ):
+def of_text(prompt: str) -> bytes:
+    return conversation_of(make_submit(prompt=prompt, prompt_token_ids=()), ())
 
-        def found(*parts: tuple[int, int], made: Sequence[SubmitRequest] = prompts) -> bytes:
-            prompt = "".join(made[which].prompt * count for which, count in parts)
-            ids = [i for which, count in parts for i in made[which].prompt_token_ids * count]
-            return conversation_of(replace(made[0], prompt=prompt), ids)
 
-        assert found((0, size), (1, 9)) == found((0, size))
-        assert found((0, size - 1), (1, 9)) != found((0, size))
+def of_ids(ids: tuple[int, ...]) -> bytes:
+    return conversation_of(make_submit(prompt_token_ids=ids), ids)
+
+
+@pytest.mark.parametrize(
+    ("of", "size", "one", "other"), [(of_text, 256, "x", "y"), (of_ids, 64, (1,), (2,))]
+)
+def test_of_a_text_and_of_token_ids_the_beginning_counts(
+    of: Callable[[Any], bytes], size: int, one: Any, other: Any
+) -> None:
+    assert of(one * size + other * 9) == of(one * size)
+    assert of(one * (size - 1) + other * 9) != of(one * size)
 
 
 # -- a mesh ----------------------------------------------------------------------------------------

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from mesh.codec import encode, encode_struct
 from mesh.messages import (
     NOT_ALLOWED,
@@ -13,7 +11,6 @@ from mesh.messages import (
     PROTOCOL_VERSION,
     UNSUITABLE,
     Hello,
-    Ping,
     Pong,
     Refuse,
     Welcome,
@@ -21,7 +18,6 @@ from mesh.messages import (
 from nodes.coordinator.members.record import PROGRESS_TIMEOUT_S
 from nodes.coordinator.sends import Send
 from nodes.messages import EngineProfile, LinkFields, NodesReply
-from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import CLIENT, CLUSTER, EPOCH, OTHER, TARGET, Mesh, make_mesh
 
@@ -81,42 +77,9 @@ def test_messages_of_strangers_and_of_another_cluster_or_epoch_are_counted(mesh:
     assert mesh.state.on_message(CLIENT, "other", EPOCH, make_submit(), 9, 0.0) == []
     assert mesh.state.on_message(CLIENT, CLUSTER, EPOCH - 1, make_submit(), 9, 0.0) == []
     assert mesh.state.num_stale == 3
-    # Neither side may say what only the other one says.
-    with pytest.raises(ForbiddenError, match="may not send"):
-        mesh.commit(peer=CLIENT)
-    with pytest.raises(ForbiddenError, match="may not send"):
-        mesh.submit(peer=TARGET)
 
 
 # -- silence ---------------------------------------------------------------------------------------
-
-
-def test_heartbeats_go_both_ways_and_the_silent_leave(mesh: Mesh) -> None:
-    sends = mesh.due(0.0)
-    assert {send.peer for send in sends} == {TARGET, CLIENT}
-    assert all(isinstance(send.message, Ping) for send in sends)
-    assert mesh.hear(CLIENT, Ping(3, 0)) == [Send(CLIENT, Pong(3, 0))]
-    for now in (2.0, 4.0, 6.0):
-        mesh.tick(now, CLIENT)
-    assert mesh.state.peers() == [TARGET]
-
-
-def test_members_that_may_be_gone_are_sent_a_ping_and_others_are_not(mesh: Mesh) -> None:
-    sends = mesh.state.probe([TARGET, OTHER, CLIENT], 0.1)
-    assert [send.peer for send in sends] == [TARGET, CLIENT]
-    assert all(isinstance(send.message, Ping) for send in sends)
-    assert len(mesh.state.peers()) == 2, "a Ping is no verdict"
-
-
-def test_while_the_coordinator_did_not_run_nobody_was_silent(mesh: Mesh) -> None:
-    mesh.due(0.0)
-    mesh.state.paused(59.9, 60.0)
-    mesh.due(60.0)
-    assert len(mesh.state.peers()) == 2
-    assert mesh.state.silent(66.0) == [TARGET, CLIENT]
-    mesh.state.heard_of(CLIENT, 65.0)
-    mesh.due(66.0)
-    assert mesh.state.peers() == [CLIENT]
 
 
 def gone_after_s(profile: EngineProfile, *, is_busy: bool = True) -> int | None:

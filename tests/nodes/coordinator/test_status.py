@@ -22,6 +22,7 @@ from nodes.messages import (
     StatusRequest,
     StreamParkedNotice,
     TraceReply,
+    TraceRequest,
 )
 from nodes.scheduler.planning import MODES, Mode
 from nodes.telemetry.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
@@ -215,35 +216,27 @@ def together(_: Observation) -> Plan:
     return Plan((batch,), policy="joint", prediction=made)
 
 
-def test_the_plan_in_force_is_told_with_its_groups_their_times_and_the_prices_of_both_ways() -> (
-    None
-):
-    mesh = guessing_mesh(Mode(together, is_grouped=True), gamma=4)
+@pytest.mark.parametrize("is_grouped", [True, False])
+def test_the_plan_in_force_is_told_with_the_prices_of_both_ways(is_grouped: bool) -> None:
+    mesh = guessing_mesh(Mode(together, is_grouped=is_grouped), gamma=4)
     for number in range(3):
         go_on(mesh, 3 + number, number / 4)
     mesh.tick(1.0)
     (target,) = ask(mesh, 1.0).targets
     plan, observed = target.plan, target.observed
-    (batch,) = plan.batches
-    assert (batch.stream_ids, batch.gammas, batch.num_tokens) == ((1,), (4,), 5)
-    assert (batch.draft_s, batch.air_s, batch.verify_s, batch.round_s) == (0.01, 0.002, 0.03, 0.042)
-    assert (plan.policy, plan.bound, plan.tokens_per_s) == ("joint", "target", 50.0)
     assert plan.grouped_price_s == 0.1
     assert plan.open_price_s > 0.0
     # A token every quarter of a second.
     assert observed.price_s == pytest.approx(0.25)
     assert observed.errors["plan"].num_seen > 0
-
-
-@pytest.mark.parametrize("has_groups", [False, True])
-def test_in_open_flow_groups_that_there_are_have_a_price(has_groups: bool) -> None:
-    mode = Mode(together if has_groups else lambda _: Plan(policy="none"), is_grouped=False)
-    mesh = guessing_mesh(mode)
-    mesh.tick(1.0)
-    plan = ask(mesh, 1.0).targets[0].plan
-    assert (plan.policy, plan.batches, plan.tokens_per_s) == ("flow", (), 0.0)
-    assert plan.open_price_s > 0.0
-    assert plan.grouped_price_s == (0.1 if has_groups else 0.0)
+    if is_grouped:
+        (batch,) = plan.batches
+        assert (batch.stream_ids, batch.gammas, batch.num_tokens) == ((1,), (4,), 5)
+        times = batch.draft_s, batch.air_s, batch.verify_s, batch.round_s
+        assert times == (0.01, 0.002, 0.03, 0.042)
+        assert (plan.policy, plan.bound, plan.tokens_per_s) == ("joint", "target", 50.0)
+    else:
+        assert (plan.policy, plan.batches, plan.tokens_per_s) == ("flow", (), 0.0)
 
 
 def test_bytes_are_counted_by_node_and_by_kind(mesh: Mesh) -> None:
@@ -331,18 +324,21 @@ def test_the_largest_reply_fits_a_message_even_a_padded_one(reply: Any) -> None:
     assert len(frame) in SIZES
 
 
-def test_no_status_holds_tokens_texts_or_names_of_who_asks() -> None:
+def test_no_status_and_no_record_holds_tokens_texts_or_names_of_who_asks() -> None:
     mesh = make_mesh(num_vocab=50_000)
     asked = {"prompt_token_ids": CANARY, "max_tokens": 100}
     mesh.submit(1, user="canary-user", **asked)
     mesh.ready()
+    (began,) = mesh.hear(CLIENT, TraceRequest(1, -1)).said(TraceReply)
     go_on(mesh, 3)
-    text = data(mesh)
-    stream = only_stream(decode_status(text))
+    (recorded,) = mesh.hear(CLIENT, TraceRequest(1, began.last)).said(TraceReply)
+    assert b'"kind":"pass"' in recorded.records
+    status = data(mesh)
+    stream = only_stream(decode_status(status))
     assert stream.client.startswith("c-")
     assert stream.user.startswith("u-")
     for canary in (*map(str, CANARY), "canary", CLIENT.hex()):
-        assert canary.encode() not in text
+        assert canary.encode() not in status + began.records + recorded.records
     # The same user is recognised, another is not taken for it.
     mesh.submit(2, user="canary-user", **asked)
     mesh.submit(3, user="other", **asked)

