@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mesh.messages import Ping, Pong
-from nodes.messages import OpenStreamRequest, ProbeReply, ProbeRequest, StartedNotice
+from nodes.messages import ProbeReply, ProbeRequest, StartedNotice
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.script import CLIENT, EPOCH, OTHER, TARGET, Mesh, Sends
 
@@ -39,13 +39,6 @@ def classes_of(mesh: Mesh) -> dict[str, str]:
     found = {node.name: node.numerics_class for node in mesh.status().nodes}
     assert {node.node: node.numerics_class for node in mesh.nodes()}.items() <= found.items()
     return found
-
-
-def test_a_target_gets_no_streams_before_it_has_answered(mesh: Mesh) -> None:
-    probe = probe_of(mesh, TARGET)
-    assert mesh.submit().opened() == []
-    assert mesh.tick(1.0).opened() == []
-    assert len(mesh.hear(TARGET, ProbeReply(probe.seed, RIGHT)).opened()) == 1
 
 
 def test_targets_of_one_class_are_asked_the_same_and_others_are_not(mesh: Mesh) -> None:
@@ -115,12 +108,14 @@ def heartbeats(mesh: Mesh, until_s: int) -> Sends:
     return found
 
 
-def test_a_target_is_asked_again_and_its_late_answer_counts(mesh: Mesh) -> None:
+def test_a_target_gets_no_streams_before_it_has_answered_and_is_asked_again(mesh: Mesh) -> None:
     probe = probe_of(mesh, TARGET)
-    assert heartbeats(mesh, 12).said(ProbeRequest) == [probe, probe]
-    mesh.hear(TARGET, ProbeReply(probe.seed, RIGHT), 12.0)
+    assert mesh.submit().opened() == []
+    asked = heartbeats(mesh, 12)
+    assert (asked.said(ProbeRequest), asked.opened()) == ([probe, probe], [])
+    # Its late answer counts.
+    assert len(mesh.hear(TARGET, ProbeReply(probe.seed, RIGHT), 12.0).opened()) == 1
     assert heartbeats(mesh, 30).said(ProbeRequest) == []
-    assert len(mesh.submit(now=30.0).said(OpenStreamRequest)) == 1
 
 
 def test_a_target_that_never_answers_is_sent_away(mesh: Mesh) -> None:

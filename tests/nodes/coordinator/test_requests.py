@@ -59,13 +59,6 @@ def test_twice_the_priority_weighs_twice_as_much() -> None:
     assert weights == [0.2, 1.0, 2.0]
 
 
-def test_the_prompt_of_all_choices_is_scored_once(mesh: Mesh) -> None:
-    asked = {"num_choices": 3, "max_tokens": 0, "scores_prompt": True, "num_logprobs": 4}
-    # The others begin when all scores of it have come.
-    (stream,) = mesh.submit(**asked).said(OpenStreamRequest)
-    assert (stream.scores_prompt, stream.num_logprobs) == (True, 4)
-
-
 @pytest.mark.parametrize("emulated", [(), ("target",), ("draft",)])
 def test_an_answer_is_called_emulated_if_one_of_its_nodes_is(emulated: tuple[str, ...]) -> None:
     mesh = Mesh()

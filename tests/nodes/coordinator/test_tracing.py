@@ -9,7 +9,7 @@ import pytest
 
 from nodes.coordinator.ring_recorder import RingRecorder
 from nodes.coordinator.tracing import LINGER_S
-from nodes.messages import MAX_TRACE_BYTES, TraceReply, TraceRequest
+from nodes.messages import TraceReply, TraceRequest
 from nodes.scheduler import Scheduler
 from nodes.scheduler.planning import MODES, predicted_price_s
 from nodes.telemetry.trace.records import (
@@ -125,24 +125,6 @@ def test_targets_that_join_later_are_recorded_too() -> None:
     mesh.ready(2, peer=OTHER)
     mesh.commit(2, peer=OTHER, pass_s=0.01)
     assert "second" in {record["target"] for record in records(ask(mesh, last))}
-
-
-def test_long_traces_come_in_parts() -> None:
-    mesh = busy_mesh()
-    reply = ask(mesh, -1)
-    last = reply.last
-    for position in range(3, 95):
-        go_on(mesh, position)
-        for _ in range(10):
-            # Repeated ones commit nothing, but are passes.
-            go_on(mesh, position)
-    parts = [ask(mesh, last)]
-    while parts[-1].has_more:
-        parts.append(ask(mesh, parts[-1].last))
-    assert len(parts) > 1
-    assert all(len(part.records) <= MAX_TRACE_BYTES for part in parts)
-    numbers = [record["number"] for part in parts for record in records(part)]
-    assert numbers == list(range(last + 1, parts[-1].last + 1))
 
 
 # -- steps of a scheduler -------------------------------------------------------------------------
