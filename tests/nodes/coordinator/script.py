@@ -229,6 +229,15 @@ def make_mesh(
     return mesh
 
 
+def guessing_mesh(mode: Mode = MODES["auto"], **changes: Any) -> Mesh:
+    """One stream that a draft node follows; changes are fields of its request."""
+    mesh = make_mesh(with_draft=True, mode=mode)
+    mesh.submit(**{"max_tokens": 100, **changes})
+    for peer in (DRAFT, TARGET):
+        mesh.ready(peer=peer)
+    return mesh
+
+
 def mesh_of(**targets: EngineProfile) -> Mesh:
     """Targets by name, in the order of joining, and a client."""
     mesh = Mesh()

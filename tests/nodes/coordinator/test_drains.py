@@ -27,11 +27,10 @@ from tests.nodes.coordinator.script import (
 )
 
 
-def drained_mesh(*, begins: bool = True, **changes: Any) -> Mesh:
-    """begins: with one stream that has one token."""
+def begun_mesh(**changes: Any) -> Mesh:
+    """With one stream that has one token."""
     mesh = make_mesh(**changes)
-    if begins:
-        mesh.begin()
+    mesh.begin()
     return mesh
 
 
@@ -49,7 +48,7 @@ def has_left(mesh: Mesh, now: float) -> bool:
 
 @pytest.mark.parametrize("joins_first", [True, False])
 def test_streams_of_a_drained_target_go_on_elsewhere_and_it_leaves(joins_first: bool) -> None:
-    mesh = drained_mesh()
+    mesh = begun_mesh()
     if joins_first:
         mesh.join(OTHER, "target", make_profile())
     sends = mesh.command("drain", "target")
@@ -81,7 +80,7 @@ def test_a_request_that_can_go_nowhere_ends_on_the_drained_target() -> None:
 
 
 def test_without_another_target_new_requests_are_refused_and_those_in_line_given_up() -> None:
-    mesh = drained_mesh(max_streams=1)
+    mesh = begun_mesh(max_streams=1)
     mesh.submit(2)
     mesh.command("drain", "target")
     assert mesh.submit(3).failure() == (
@@ -96,7 +95,7 @@ def test_without_another_target_new_requests_are_refused_and_those_in_line_given
 
 
 def test_a_target_that_is_taken_back_serves_again() -> None:
-    mesh = drained_mesh(max_streams=1)
+    mesh = begun_mesh(max_streams=1)
     mesh.submit(2)
     mesh.command("drain", "target")
     assert reply(mesh.command("undrain", "target")).error == ""
@@ -105,7 +104,7 @@ def test_a_target_that_is_taken_back_serves_again() -> None:
 
 
 def test_a_drained_draft_node_leaves_at_once_and_its_streams_find_another() -> None:
-    mesh = drained_mesh(begins=False, with_draft=True)
+    mesh = make_mesh(with_draft=True)
     mesh.join(b"d2", "draft", make_profile(0.8))
     (holder,) = {name.encode() for name in mesh.submit().where()} - {TARGET}
     (other,) = {DRAFT, b"d2"} - {holder}
@@ -116,7 +115,7 @@ def test_a_drained_draft_node_leaves_at_once_and_its_streams_find_another() -> N
 
 
 def test_a_dropped_target_is_out_at_once_and_its_process_stays_out() -> None:
-    mesh = drained_mesh()
+    mesh = begun_mesh()
     mesh.join(OTHER, "target", make_profile())
     sends = mesh.command("drop", "target")
     assert isinstance(sends.to(TARGET)[0], Bye)
@@ -130,7 +129,7 @@ def test_a_dropped_target_is_out_at_once_and_its_process_stays_out() -> None:
 
 
 def test_a_drained_target_whose_connection_breaks_has_left() -> None:
-    mesh = drained_mesh()
+    mesh = begun_mesh()
     mesh.command("drain", "target")
     mesh.gone(TARGET)
     (refusal,) = mesh.greet(TARGET, "target", make_profile())
@@ -146,4 +145,4 @@ def test_a_drained_target_whose_connection_breaks_has_left() -> None:
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(command: str, node: str, error: str) -> None:
-    assert reply(drained_mesh().command(command, node)).error == error
+    assert reply(begun_mesh().command(command, node)).error == error

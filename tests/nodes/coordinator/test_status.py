@@ -24,7 +24,7 @@ from nodes.messages import (
     TraceReply,
     TraceRequest,
 )
-from nodes.scheduler.planning import MODES, Mode
+from nodes.scheduler.planning import Mode
 from nodes.telemetry.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
 from nodes.telemetry.stage_errors import STAGES
 from nodes.telemetry.status import NodeStatus, Status, StreamStatus, decode_status
@@ -38,6 +38,7 @@ from tests.nodes.coordinator.script import (
     OTHER,
     TARGET,
     Mesh,
+    guessing_mesh,
     make_mesh,
 )
 
@@ -49,15 +50,6 @@ def plain_mesh() -> Mesh:
     mesh = make_mesh(num_vocab=50_000)
     mesh.submit(prompt_token_ids=CANARY, max_tokens=100)
     mesh.ready()
-    return mesh
-
-
-def guessing_mesh(mode: Mode = MODES["auto"], gamma: int = -1) -> Mesh:
-    """One stream that a draft node follows."""
-    mesh = make_mesh(with_draft=True, mode=mode)
-    mesh.submit(max_tokens=100, gamma=gamma)
-    for peer in (DRAFT, TARGET):
-        mesh.ready(peer=peer)
     return mesh
 
 

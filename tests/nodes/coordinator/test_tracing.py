@@ -22,7 +22,7 @@ from nodes.telemetry.trace.records import (
 )
 from nodes.telemetry.trace.ring import Ring
 from tests.nodes.builders import make_profile
-from tests.nodes.coordinator.script import CLIENT, DRAFT, OTHER, TARGET, Mesh, make_mesh
+from tests.nodes.coordinator.script import CLIENT, OTHER, Mesh, guessing_mesh
 from tests.nodes.scheduler.watched import (
     ONE,
     PASS_S,
@@ -34,8 +34,6 @@ from tests.nodes.scheduler.watched import (
     make_scheduler,
     ready,
 )
-
-CANARY = (41_417, 42_428, 43_439)
 
 
 def ask(mesh: Mesh, after: int, now: float = 0.0, peer: bytes = CLIENT) -> TraceReply:
@@ -54,18 +52,14 @@ def kinds(reply: TraceReply) -> list[str]:
 
 
 def busy_mesh() -> Mesh:
-    """One stream that a draft node follows, and a plan for it; its tokens are canaries."""
-    mesh = make_mesh(num_vocab=50_000)
-    mesh.join(DRAFT, "draft", make_profile(0.8, num_vocab=50_000))
-    mesh.submit(prompt_token_ids=CANARY, max_tokens=100)
-    for peer in (DRAFT, TARGET):
-        mesh.ready(peer=peer)
+    """One stream that a draft node follows, and a plan for it."""
+    mesh = guessing_mesh()
     mesh.due(0.0)
     return mesh
 
 
 def go_on(mesh: Mesh, position: int, now: float = 0.0) -> None:
-    mesh.commit(1, position, text=b"canary", token_ids=CANARY[:1], pass_s=0.01, now=now)
+    mesh.commit(1, position, pass_s=0.01, now=now)
 
 
 def test_recording_begins_with_the_first_request_the_plan_in_force_and_who_follows() -> None:
