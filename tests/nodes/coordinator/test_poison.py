@@ -78,16 +78,19 @@ def test_where_its_target_does_not_return_it_ends_and_the_others_never_see_it(ho
     assert sends.where() == []
 
 
-def test_who_asks_again_is_known() -> None:
+@pytest.mark.parametrize("how", ["given up", "cancelled"])
+def test_who_asks_again_is_known(how: str) -> None:
     """Clients do so by themselves, a moment after a request has failed."""
     mesh, first = make_served(3)
+    if how == "cancelled":
+        mesh.cancel(1, NOW + 0.1)
     die(mesh, first, NOW + 1)
-    assert mesh.tick(NOW + 32).failures() != []
+    assert bool(mesh.tick(NOW + 32).failures()) == (how == "given up")
     # Nobody knows yet what the target died of; another seed makes no difference.
     assert mesh.submit(2, NOW + 33, seed=99).where() == []
     # Others are served.
     assert mesh.submit(3, NOW + 34, prompt_token_ids=(8, 9)).where() != []
-    assert join(mesh, first, NOW + 35).where() == [first.decode()]
+    assert placed(join(mesh, first, NOW + 35)) == [(first.decode(), 2)]
     assert die(mesh, first, NOW + 36).failure()[0] == "internal"
     code, reason = mesh.submit(4, NOW + 37).failure()
     assert (code, reason.partition(" (")[0]) == (
@@ -97,14 +100,6 @@ def test_who_asks_again_is_known() -> None:
     # Some day it may be another build that reads it.
     mesh.tick(NOW + 36 + PROVEN_S)
     assert mesh.submit(5, NOW + 36 + PROVEN_S).where() != []
-
-
-def test_a_request_that_was_cancelled_while_it_was_read_is_known_when_it_comes_again() -> None:
-    mesh, first = make_served(2)
-    mesh.cancel(1, NOW + 0.1)
-    die(mesh, first, NOW + 0.5)
-    assert mesh.submit(2, NOW + 1).where() == []
-    assert placed(join(mesh, first, NOW + 2)) == [(first.decode(), 2)]
 
 
 def test_a_target_whose_process_is_there_again_did_not_die_but_one_that_is_replaced_did() -> None:
