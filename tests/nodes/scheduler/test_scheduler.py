@@ -16,7 +16,7 @@ from nodes.messages import (
 )
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import DraftRecord, Drafts
-from nodes.scheduler.instructions import Abort, Instruction
+from nodes.scheduler.instructions import Abort, Emit, Instruction
 from nodes.scheduler.planning import MODES
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
@@ -221,6 +221,14 @@ def test_a_commit_that_is_missing_makes_it_open_the_stream_anew() -> None:
     while len(scheduler.streams):
         out = commit(scheduler, 5, prefix_len=9)
     assert any(isinstance(i, Abort) for i in out)
+
+
+def test_a_commit_that_comes_twice_is_taken_once() -> None:
+    scheduler = decoding(make())
+    commit(scheduler, 5)
+    assert commit(scheduler, 5, prefix_len=len(PROMPT)) == []
+    (emit,) = (i for i in commit(scheduler, 6, prefix_len=4) if isinstance(i, Emit))
+    assert (emit.position, emit.token_ids) == (1, (6,))
 
 
 def test_silence_of_the_target_about_a_stream_ends() -> None:
