@@ -13,6 +13,7 @@ from nodes.messages import (
     NodeCommandReply,
     OpenStreamRequest,
     RequestFailedNotice,
+    TokenizeRequest,
 )
 from tests.nodes.builders import PROMPT, make_profile
 from tests.nodes.coordinator.script import (
@@ -21,6 +22,7 @@ from tests.nodes.coordinator.script import (
     DRAFT,
     OTHER,
     TARGET,
+    TEXT_PROMPT,
     Mesh,
     Sends,
     make_mesh,
@@ -101,6 +103,18 @@ def test_a_target_that_is_taken_back_serves_again() -> None:
     assert reply(mesh.command("undrain", "target")).error == ""
     assert mesh.finish(1, 4).opened() == [2]
     assert "is not being drained" in reply(mesh.command("undrain", "target")).error
+
+
+def test_texts_wait_for_a_target_that_is_taken_back() -> None:
+    mesh = make_mesh()
+    mesh.join(OTHER, "target", make_profile())
+    mesh.submit(1)
+    mesh.command("drain", "other")
+    mesh.submit(2, **TEXT_PROMPT)
+    mesh.command("drain", "target")
+    mesh.gone(TARGET)
+    assert mesh.command("undrain", "other").said(TokenizeRequest, OTHER)
+    assert mesh.tokenized(1, 4, 5, peer=OTHER).opened(OTHER) == [2]
 
 
 def test_a_drained_draft_node_leaves_at_once_and_its_streams_find_another() -> None:
