@@ -11,6 +11,7 @@ import pytest
 from mesh.codec import encode
 from mesh.padding import SIZES, pad
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
+from nodes.coordinator.status.recent import WINDOW_S, Recent
 from nodes.messages import (
     MAX_GAMMA,
     MAX_STATUS_BYTES,
@@ -178,8 +179,18 @@ def test_rates_are_of_the_last_seconds() -> None:
     assert status.uptime_s == 4.0
     # Spans are of the last ten seconds.
     assert {span.end_s for span in ask(mesh, 13.0).targets[0].spans} == {3.5}
-    # What was last looked at long ago has no rate.
-    assert ask(mesh, 100.0).targets[0].observed.tokens_per_s == 0.0
+
+
+def test_a_rate_is_over_what_was_kept_lately() -> None:
+    recent = Recent()
+    assert recent.rate("x", 5.0, 1.0) == recent.rate("x", 5.0, 0.0) == 0.0
+    # A total that grows by 3 a second.
+    for second in range(101):
+        recent.keep({"x": 3.0 * second}, float(second))
+    assert recent.rate("x", 330.0, 100.5) == pytest.approx(60.0 / WINDOW_S, rel=0.1)
+    # What is new, what began anew, and what was last kept long ago has no rate.
+    assert recent.rate("y", 5.0, 101.0) == recent.rate("x", 0.0, 101.0) == 0.0
+    assert recent.rate("x", 1000.0, 160.0) == 0.0
 
 
 def test_what_draft_nodes_did_and_what_became_of_it() -> None:

@@ -320,4 +320,5 @@ def test_commits_wait_for_the_share_of_the_air_that_they_have_and_merge() -> Non
     air_s = node.message_s(1, len(PROMPT)) + node.message_s(1, 1)
     assert deadline == pytest.approx(1.0 + air_s / node.share_down)
     (notice,) = notices(scheduler.tick(deadline))
+    assert notice.entries[0].prefix_len == len(PROMPT) + 1
     assert notice.new_token_ids == (8, 9)
