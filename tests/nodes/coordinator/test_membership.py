@@ -11,6 +11,7 @@ from mesh.messages import (
     PROTOCOL_VERSION,
     UNSUITABLE,
     Hello,
+    Ping,
     Pong,
     Refuse,
     Welcome,
@@ -80,6 +81,15 @@ def test_messages_of_strangers_and_of_another_cluster_or_epoch_are_counted(mesh:
 
 
 # -- silence ---------------------------------------------------------------------------------------
+
+
+def test_heartbeats_go_both_ways_and_the_silent_leave(mesh: Mesh) -> None:
+    sends = mesh.due(0.0)
+    assert [(send.peer, type(send.message)) for send in sends] == [(TARGET, Ping), (CLIENT, Ping)]
+    assert mesh.hear(CLIENT, Ping(3, 0)) == [Send(CLIENT, Pong(3, 0))]
+    for now in (2.0, 4.0, 6.0):
+        mesh.tick(now, CLIENT)
+    assert mesh.state.peers() == [TARGET]
 
 
 def gone_after_s(profile: EngineProfile, *, is_busy: bool = True) -> int | None:
