@@ -223,8 +223,9 @@ def test_a_commit_that_is_missing_makes_it_open_the_stream_anew() -> None:
     assert any(isinstance(i, Abort) for i in out)
 
 
-def test_a_commit_that_comes_twice_is_taken_once() -> None:
+def test_what_a_target_says_twice_is_taken_once() -> None:
     scheduler = decoding(make())
+    assert scheduler.target_ready(ONE, 1) == []
     commit(scheduler, 5)
     assert commit(scheduler, 5, prefix_len=len(PROMPT)) == []
     (emit,) = (i for i in commit(scheduler, 6, prefix_len=4) if isinstance(i, Emit))
