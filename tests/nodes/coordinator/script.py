@@ -48,8 +48,12 @@ class Sends(list[Send]):
         """The messages of one kind, to this peer or to anybody."""
         return [s.message for s in self if isinstance(s.message, kind) and peer in (None, s.peer)]
 
+    def openings(self, peer: bytes | None = None) -> list[OpenStreamRequest]:
+        """Whatever is to be opened at this peer, or anywhere."""
+        return self.said(OpenStreamRequest, peer)
+
     def opened(self, peer: bytes = TARGET) -> list[int]:
-        return [message.stream_id for message in self.said(OpenStreamRequest, peer)]
+        return [message.stream_id for message in self.openings(peer)]
 
     def where(self, kind: type = OpenStreamRequest) -> list[str]:
         """The names of those that messages of a kind go to, in order."""

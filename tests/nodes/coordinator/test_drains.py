@@ -59,7 +59,7 @@ def test_streams_of_a_drained_target_go_on_elsewhere_and_it_leaves(joins_first: 
         assert mesh.join(OTHER, "target", make_profile()).opened(OTHER) == []
         sends = mesh.tick(0.1)
     assert sends.to(TARGET)[0] == CloseStreamNotice(1, 1)
-    (there,) = sends.said(OpenStreamRequest, OTHER)
+    (there,) = sends.openings(OTHER)
     assert (there.generation, there.token_ids) == (2, (*PROMPT, 9))
     assert sends.to(CLIENT) == []
     assert not joins_first or has_left(mesh, 0.1)
@@ -133,7 +133,7 @@ def test_a_dropped_target_is_out_at_once_and_its_process_stays_out() -> None:
     mesh.join(OTHER, "target", make_profile())
     sends = mesh.command("drop", "target")
     assert isinstance(sends.to(TARGET)[0], Bye)
-    assert [m.token_ids for m in sends.said(OpenStreamRequest, OTHER)] == [(*PROMPT, 9)]
+    assert [m.token_ids for m in sends.openings(OTHER)] == [(*PROMPT, 9)]
     # The process comes back over a new connection, then another process under the name.
     again = {"profile": make_profile(), "name": "target"}
     (refusal,) = mesh.greet(b"again", "target", incarnation=hash(TARGET) % 2**60, **again)

@@ -9,13 +9,7 @@ import pytest
 from nodes.config.settings import LimitSettings
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.requests.holdings import MAX_OF_ALL, MAX_OF_CONNECTION, MAX_OF_TENANT
-from nodes.messages import (
-    MAX_PROMPT_TOKENS,
-    ChatMessage,
-    OpenStreamRequest,
-    RequestFailedNotice,
-    TokenizeRequest,
-)
+from nodes.messages import MAX_PROMPT_TOKENS, ChatMessage, RequestFailedNotice, TokenizeRequest
 from nodes.messages.access import ANYBODY, Caller
 from tests.nodes.builders import make_profile, make_submit
 from tests.nodes.coordinator.script import CLIENT, OTHER, TEXT_PROMPT, Mesh, make_mesh, mesh_of
@@ -115,7 +109,7 @@ def test_prefixes_are_shared_by_what_one_key_or_connection_asks_for_one_user() -
         caller = Caller(key, frozenset({"client", "gateway"})) if key else ANYBODY
         submit = make_submit(number, user=user)
         sends = mesh.hear(peer, submit, caller=caller)
-        owners += [message.owner for message in sends.said(OpenStreamRequest)]
+        owners += [message.owner for message in sends.openings()]
     assert owners[0] == owners[1]
     assert len(set(owners)) == 7
     # The key of whoever names no user, or the connection where there are no keys.

@@ -11,7 +11,6 @@ from nodes.messages import (
     MAX_GAMMA,
     CloseStreamNotice,
     EngineProfile,
-    OpenStreamRequest,
     RequestFailedNotice,
     StartedNotice,
 )
@@ -94,10 +93,10 @@ def test_what_is_to_fit_fits_on_all_targets_that_leave_room_for_an_answer() -> N
     mesh = mesh_of(**{name: profile(10, num_cells=n) for name, n in cells.items()})
     for number, (prompt, expected) in enumerate(((100, 2000), (1500, 8000)), 1):
         sends = mesh.submit(number, max_tokens=9000, prompt_token_ids=(5,) * prompt, fits=True)
-        (request,) = sends.said(OpenStreamRequest)
+        (request,) = sends.openings()
         longest = min(expected - MAX_GAMMA, make_profile().context_length)
         assert request.max_tokens == longest - prompt
-    (request,) = mesh.submit(3, max_tokens=7, fits=True).said(OpenStreamRequest)
+    (request,) = mesh.submit(3, max_tokens=7, fits=True).openings()
     assert request.max_tokens == 7
     # A prompt that leaves no room at all is an error all the same.
     sends = mesh.submit(4, prompt_token_ids=(5,) * 5000, fits=True)

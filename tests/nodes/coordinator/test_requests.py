@@ -27,7 +27,7 @@ def resumed(*resume_from: int, committed: tuple[int, ...] = (), **changes: Any) 
 
 
 def streams_of(asked: dict[str, Any]) -> list[OpenStreamRequest]:
-    return make_mesh().submit(**asked).said(OpenStreamRequest)
+    return make_mesh().submit(**asked).openings()
 
 
 def test_the_choices_of_a_request_are_streams_that_differ_in_their_noise_only() -> None:
@@ -46,7 +46,7 @@ def test_a_request_without_a_seed_draws_one_and_tells_it(mesh: Mesh) -> None:
     seeds = []
     for number in range(5):
         sends = mesh.submit(number, seed=-1)
-        (started,), (stream,) = sends.said(StartedNotice), sends.said(OpenStreamRequest)
+        (started,), (stream,) = sends.said(StartedNotice), sends.openings()
         assert started.seed == stream.sampling.seed
         seeds.append(started.seed)
     assert len(set(seeds)) > 1

@@ -9,7 +9,7 @@ import pytest
 from nodes.config.settings import LimitSettings
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.requests.resuming import prompt_hash
-from nodes.messages import OpenStreamRequest, RequestFailedNotice, TokenizeRequest, TokensNotice
+from nodes.messages import RequestFailedNotice, TokenizeRequest, TokensNotice
 from tests.nodes.builders import PROMPT, make_profile
 from tests.nodes.coordinator.script import (
     CLIENT,
@@ -25,7 +25,7 @@ from tests.nodes.coordinator.test_requests import KIND, resumed
 
 def test_it_goes_on_where_its_client_is(mesh: Mesh) -> None:
     sends = mesh.submit(**resumed(2, committed=(8, 9)))
-    (there,) = sends.said(OpenStreamRequest)
+    (there,) = sends.openings()
     assert (there.token_ids, there.num_prompt_tokens) == ((*PROMPT, 8, 9), 3)
     started = sends.to(CLIENT)[0]
     told = started.num_prompt_tokens, started.numerics_class, started.model_hash
@@ -43,11 +43,11 @@ def test_it_waits_for_targets_to_come_back_while_new_ones_are_refused() -> None:
     assert mesh.submit(2, **resumed(2, prompt="hi", prompt_token_ids=(8, 9))) == []
     assert mesh.submit(3).failure()[0] == "unavailable"
     sends = mesh.join(TARGET, "target", make_profile())
-    assert [m.token_ids for m in sends.said(OpenStreamRequest)] == [(*PROMPT, 8)]
+    assert [m.token_ids for m in sends.openings()] == [(*PROMPT, 8)]
     (question,) = sends.said(TokenizeRequest, TARGET)
     assert question.prompt == "hi"
     sends = mesh.tokenized(question.request_id, 4)
-    assert [m.token_ids for m in sends.said(OpenStreamRequest)] == [(4, 8, 9)]
+    assert [m.token_ids for m in sends.openings()] == [(4, 8, 9)]
     assert mesh.tick(STRANDED_LIMIT_S + 1.0).to(CLIENT) == []
     assert mesh.num_under_way(STRANDED_LIMIT_S + 1.0) == 2
 

@@ -58,45 +58,39 @@ async def members() -> Shell:
     return shell
 
 
-async def test_nodes_are_told_before_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nodes_are_told_before_clients() -> None:
     failed = RequestFailedNotice(1, "internal", "x")
     close = CloseStreamNotice(1, 1)
     sends = [(CLIENT_A, failed), (NODE_A, close), (CLIENT_B, failed), (NODE_B, close)]
-    found = (await members()).say(monkeypatch, [Send(*each) for each in sends])
+    found = (await members()).say([Send(*each) for each in sends])
     assert [peer for peer, _ in found] == [NODE_A, NODE_B, CLIENT_A, CLIENT_B]
 
 
-async def test_tokens_for_a_client_are_one_message_before_the_ends_of_their_texts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_tokens_for_a_client_are_one_message_before_the_ends_of_their_texts() -> None:
     a0, a1, a2 = (TokensNotice(7, n, 5, b"ab", (5, 6)[:n], 4, 1, (), n == 1) for n in range(3))
     b = TokensNotice(8, 0, 0, b"c", (9,))
     over = FinishedNotice(7, 1, 6, "stop", StreamFigures(0, 0, 0, 0, 0, 0, ""))
     sends = [Send(CLIENT_A, m) for m in (a0, a1, over, a2)] + [Send(CLIENT_B, b)]
-    (_, joined), *others = (await members()).say(monkeypatch, sends)
+    (_, joined), *others = (await members()).say(sends)
     assert isinstance(joined, OutputNotice)
     assert list(notices_of(joined)) == [a0, a1, a2]
     assert others == [(CLIENT_A, over), (CLIENT_B, b)]
 
 
-async def test_tokens_too_many_for_a_message_are_sent_in_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_tokens_too_many_for_a_message_are_sent_in_many() -> None:
     tokens = [TokensNotice(1, n, 0, b"x" * 8192, (5,)) for n in range(200)]
-    told = (await members()).say(monkeypatch, [Send(CLIENT_A, each) for each in tokens])
+    told = (await members()).say([Send(CLIENT_A, each) for each in tokens])
     assert [message for _, message in told] == tokens
 
 
 @pytest.mark.parametrize("pads", [False, True])
-async def test_every_message_to_a_member_is_one_frame(
-    monkeypatch: pytest.MonkeyPatch, pads: bool
-) -> None:
+async def test_every_message_to_a_member_is_one_frame(pads: bool) -> None:
     """Of two ZeroMQ may take the second away, and abort who has read the first."""
     shell = Shell(pads=pads)
     await shell.join(b"node")
     lease = LeaseRequest((LeaseEntry(1, 1, 3, 2),))
     sends = [Send(b"node", lease), Send(b"node", CloseStreamNotice(1, 1))]
-    assert shell.say(monkeypatch, sends)[0] == (b"node", lease)
+    assert shell.say(sends)[0] == (b"node", lease)
     assert [len(frames) for _, frames in shell.frames] == [1, 1, 1]
 
 
@@ -109,27 +103,23 @@ async def test_who_is_out_of_credit_is_told_no_end_of_a_text_of_which_a_part_is_
     monkeypatch.setattr(shell.coordinator.state, "peer_gone", lambda _peer, _now: gone.pop(0))
     tokens = [TokensNotice(1, 0, n, b"x", (5,), 0, 0, ()) for n in range(WINDOW_MESSAGES)]
     finished = FinishedNotice(1, 0, len(tokens), "stop", StreamFigures(0, 0, 0, 0, 0, 0, ""))
-    told = shell.say(monkeypatch, [Send(CLIENT_A, m) for m in (*tokens, finished)])
+    told = shell.say([Send(CLIENT_A, m) for m in (*tokens, finished)])
     # The Welcome took one message's place.
     assert [message for _, message in told] == [*tokens[:-1], failed.message]
 
 
-async def test_who_asks_and_does_not_read_is_out_of_credit_soon(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_who_asks_and_does_not_read_is_out_of_credit_soon() -> None:
     shell = await members()
     status = StatusReply(1, b"x" * MAX_STATUS_BYTES)
-    told = shell.say(monkeypatch, [Send(CLIENT_A, status)] * 20)
+    told = shell.say([Send(CLIENT_A, status)] * 20)
     assert CLIENT_A not in shell.peers
     assert MAX_ANSWER_BYTES / 2 < len(told) * MAX_STATUS_BYTES < MAX_ANSWER_BYTES
 
 
-async def test_what_is_too_large_for_a_message_ends_nothing_else(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_what_is_too_large_for_a_message_ends_nothing_else() -> None:
     shell = await members()
     large = Send(CLIENT_A, StatusReply(1, b"x" * (MAX_STATUS_BYTES + 1)))
-    assert shell.say(monkeypatch, [large, Send(CLIENT_A, Pong(1, 0))]) == [(CLIENT_A, Pong(1, 0))]
+    assert shell.say([large, Send(CLIENT_A, Pong(1, 0))]) == [(CLIENT_A, Pong(1, 0))]
 
 
 async def test_all_members_are_told_the_next_key_once_and_that_the_coordinator_stops(

@@ -184,9 +184,9 @@ def test_a_stream_of_a_lost_target_goes_on_from_its_journal() -> None:
     assert sends.to(DRAFT) == [CloseStreamNotice(1, 1)]
     assert sends.to(CLIENT) == []
     sends = mesh.join(OTHER, "target", make_profile())
-    (there,) = sends.said(OpenStreamRequest, OTHER)
+    (there,) = sends.openings(OTHER)
     assert (there.generation, there.num_prompt_tokens, there.token_ids) == (2, 3, (*PROMPT, 9))
-    assert [m.generation for m in sends.said(OpenStreamRequest, DRAFT)] == [2]
+    assert [m.generation for m in sends.openings(DRAFT)] == [2]
     mesh.ready(1, 2, OTHER)
     tokens, finished = mesh.finish(1, 4, peer=OTHER, generation=2).to(CLIENT)
     assert tokens == TokensNotice(1, 0, 1, b"a", (9,), is_last=True)

@@ -17,7 +17,6 @@ from nodes.messages import (
     TOKENS,
     ChatMessage,
     NodeCommandReply,
-    OpenStreamRequest,
     RequestFailedNotice,
     StreamFailedNotice,
     TokenizeReply,
@@ -46,7 +45,7 @@ def asked(sends: Sends, peer: bytes = TARGET) -> list[int]:
 def test_a_text_is_tokenized_by_the_target_first(mesh: Mesh) -> None:
     (send,) = mesh.submit(messages=HELLO, prompt_token_ids=())
     assert send == Send(TARGET, TokenizeRequest(1, "", HELLO))
-    (request,) = mesh.tokenized(1, 4, 5).said(OpenStreamRequest)
+    (request,) = mesh.tokenized(1, 4, 5).openings()
     assert request.token_ids == (4, 5)
     assert mesh.tokenized(1, 4, 5) == []
     assert mesh.state.num_stale == 1
@@ -67,7 +66,7 @@ def test_only_the_target_that_was_asked_says_what_a_text_is(mesh: Mesh) -> None:
     assert mesh.tokenized(number, 7, 7, peer=OTHER) == []
     assert mesh.tokenized(number, peer=OTHER, error="no") == []
     assert mesh.state.num_stale == 2
-    (opening,) = mesh.tokenized(number, 5, 6).said(OpenStreamRequest)
+    (opening,) = mesh.tokenized(number, 5, 6).openings()
     assert opening.token_ids == (5, 6)
 
 

@@ -20,7 +20,6 @@ from nodes.messages import (
     MAX_UPLOAD_BYTES,
     LinkFields,
     NodesRequest,
-    OpenStreamRequest,
     UploadGrant,
     UploadOffer,
     UploadPiece,
@@ -245,7 +244,7 @@ def upload(mesh: Mesh, message: object, request_id: int = 1) -> list[Send]:
 
 def test_an_uploaded_request_is_served_as_any_other(mesh: Mesh) -> None:
     out = upload(mesh, make_submit(1, prompt_token_ids=LONG))
-    (request,) = out.said(OpenStreamRequest)
+    (request,) = out.openings()
     assert request.token_ids == LONG
     assert mesh.state.num_stale == 0
 
@@ -262,7 +261,7 @@ def test_a_request_that_comes_whole_ends_its_upload(mesh: Mesh) -> None:
     sender = Upload(1, encode(submit, cluster=CLUSTER, epoch=EPOCH))
     mesh.hear(CLIENT, sender.offer(5, LINK))
     assert mesh.state.next_deadline() is not None
-    assert mesh.hear(CLIENT, submit).said(OpenStreamRequest)
+    assert mesh.hear(CLIENT, submit).openings()
     mesh.hear(CLIENT, sender.piece(500))
     assert mesh.state.num_stale == 1
     assert mesh.hear(CLIENT, sender.offer(5, LINK))
