@@ -63,10 +63,10 @@ class Shell:
         for _ in range(num_times):
             self.coordinator.tick()
 
-    def say(self, patch: pytest.MonkeyPatch, sends: Sequence[Send]) -> list[tuple[bytes, Any]]:
+    def say(self, sends: Sequence[Send]) -> list[tuple[bytes, Any]]:
         """What is sent where the state says this at its next look at the time."""
         before = len(self.frames)
-        with patch.context() as patched:
+        with pytest.MonkeyPatch.context() as patched:
             patched.setattr(self.coordinator.state, "tick", lambda _now: list(sends))
             self.tick()
         return self.since(before)

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from mesh.messages import Ping, Pong
-from nodes.coordinator.sends import Send
-from nodes.messages import OpenStreamRequest, ProbeReply, ProbeRequest, StartedNotice
+from nodes.messages import ProbeReply, ProbeRequest, StartedNotice
 from tests.nodes.builders import make_profile
-from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, opened, said
+from tests.nodes.coordinator.script import CLIENT, EPOCH, OTHER, TARGET, Mesh, Sends
 
 CLASS = "class"
 RIGHT, WRONG = "ab" * 32, "cd" * 32
@@ -27,11 +26,11 @@ def mesh() -> Mesh:
 def probe_of(mesh: Mesh, peer: bytes, **changes: Any) -> ProbeRequest:
     """What a target is asked when it says Hello."""
     profile = make_profile(**{"numerics_class": CLASS, **changes})
-    (probe,) = said(mesh.greet(peer, "target", profile), ProbeRequest, peer)
+    (probe,) = mesh.greet(peer, "target", profile).said(ProbeRequest, peer)
     return probe
 
 
-def answer(mesh: Mesh, peer: bytes, digest: str = RIGHT, **changes: Any) -> list[Send]:
+def answer(mesh: Mesh, peer: bytes, digest: str = RIGHT, **changes: Any) -> Sends:
     return mesh.hear(peer, ProbeReply(probe_of(mesh, peer, **changes).seed, digest))
 
 
@@ -42,60 +41,51 @@ def classes_of(mesh: Mesh) -> dict[str, str]:
     return found
 
 
-def test_a_target_gets_no_streams_before_it_has_answered(mesh: Mesh) -> None:
-    probe = probe_of(mesh, TARGET)
-    assert opened(mesh.submit()) == []
-    assert opened(mesh.tick(1.0)) == []
-    assert len(opened(mesh.hear(TARGET, ProbeReply(probe.seed, RIGHT)))) == 1
-
-
 def test_targets_of_one_class_are_asked_the_same_and_others_are_not(mesh: Mesh) -> None:
     first = probe_of(mesh, TARGET)
     assert probe_of(mesh, OTHER) == first
     assert probe_of(mesh, b"model", model_hash="another") != first
     assert probe_of(mesh, b"class", numerics_class="another") != first
+    # The epoch, which is drawn when a coordinator starts, decides it: nobody knows it before.
+    assert probe_of(Mesh(), TARGET) == first
+    assert probe_of(Mesh(epoch=EPOCH + 1), TARGET) != first
 
 
-def test_equal_answers_are_one_class(mesh: Mesh, caplog: pytest.LogCaptureFixture) -> None:
-    answer(mesh, TARGET)
-    answer(mesh, OTHER)
-    assert classes_of(mesh) == {"target": CLASS, "other": CLASS}
-    assert not caplog.records
-
-
-def test_who_answers_otherwise_is_of_another_class_is_named_and_shown(
-    mesh: Mesh, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("has_left", [False, True])
+@pytest.mark.parametrize(
+    ("digest", "exact", "is_apart"),
+    [(RIGHT, True, False), (WRONG, True, True), (WRONG, False, False)],
+    ids=["equal", "other bits", "promises nothing"],
+)
+def test_who_answers_otherwise_than_the_first_is_of_another_class_is_named_and_shown(
+    mesh: Mesh,
+    caplog: pytest.LogCaptureFixture,
+    digest: str,
+    exact: bool,
+    is_apart: bool,
+    has_left: bool,
 ) -> None:
+    answer(mesh, TARGET, exact=exact)
+    if has_left:
+        mesh.bye(TARGET)
     with caplog.at_level(logging.WARNING):
-        answer(mesh, TARGET)
-        answer(mesh, OTHER, WRONG)
-    assert classes_of(mesh) == {"target": CLASS, "other": f"{CLASS}~cdcdcdcd"}
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert "target other computes other bits than target" in line
-    assert f"{CLASS}~cdcdcdcd" in line
+        answer(mesh, OTHER, digest, exact=exact)
+    its_class = f"{CLASS}~cdcdcdcd" if is_apart else CLASS
+    assert classes_of(mesh) == {"target": CLASS, "other": its_class}
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == is_apart
+    assert all("target other computes other bits than target" in line for line in lines)
+    assert all(its_class in line for line in lines)
 
 
 def test_streams_do_not_go_on_where_other_bits_are_computed(mesh: Mesh) -> None:
     answer(mesh, TARGET)
     sends = mesh.submit(max_tokens=9)
-    assert [m.numerics_class for m in said(sends, StartedNotice)] == [CLASS]
+    assert [m.numerics_class for m in sends.said(StartedNotice)] == [CLASS]
     mesh.commit()
     answer(mesh, OTHER, WRONG)
-    assert opened(mesh.gone(TARGET, 1.0), OTHER) == []
-    assert opened(answer(mesh, b"third"), b"third") == opened(sends)
-
-
-def test_the_first_answer_is_kept_when_its_target_has_left(mesh: Mesh) -> None:
-    answer(mesh, TARGET)
-    mesh.bye(TARGET)
-    answer(mesh, OTHER, WRONG)
-    assert classes_of(mesh)["other"] == f"{CLASS}~cdcdcdcd"
-
-
-def test_targets_that_promise_no_equal_bits_are_let_in_whatever_they_answer(mesh: Mesh) -> None:
-    for peer, digest in ((TARGET, RIGHT), (OTHER, WRONG)):
-        answer(mesh, peer, digest, exact=False)
-    assert classes_of(mesh) == {"target": CLASS, "other": CLASS}
+    assert mesh.gone(TARGET, 1.0).opened(OTHER) == []
+    assert answer(mesh, b"third").opened(b"third") == sends.opened()
 
 
 @pytest.mark.parametrize("seed_off", [1, 0], ids=["another seed", "the same answer again"])
@@ -108,34 +98,29 @@ def test_an_answer_that_nobody_asked_for_changes_nothing(mesh: Mesh, seed_off: i
     assert classes_of(mesh) == {"target": CLASS}
 
 
-def heartbeats(mesh: Mesh, until_s: int) -> list[Send]:
+def heartbeats(mesh: Mesh, until_s: int) -> Sends:
     """Ticks, in which everybody answers every Ping, and does nothing else."""
-    found = []
+    found = Sends()
     for second in range(1, until_s):
-        found += mesh.state.tick(float(second))
+        found += mesh.due(float(second))
         for send in [send for send in found if isinstance(send.message, Ping)]:
             mesh.hear(send.peer, Pong(send.message.seq, 0), float(second))
     return found
 
 
-def test_a_target_is_asked_again_and_its_late_answer_counts(mesh: Mesh) -> None:
+def test_a_target_gets_no_streams_before_it_has_answered_and_is_asked_again(mesh: Mesh) -> None:
     probe = probe_of(mesh, TARGET)
-    assert said(heartbeats(mesh, 12), ProbeRequest) == [probe, probe]
-    mesh.hear(TARGET, ProbeReply(probe.seed, RIGHT), 12.0)
-    assert said(heartbeats(mesh, 30), ProbeRequest) == []
-    assert len(said(mesh.submit(now=30.0), OpenStreamRequest)) == 1
+    assert mesh.submit().opened() == []
+    asked = heartbeats(mesh, 12)
+    assert (asked.said(ProbeRequest), asked.opened()) == ([probe, probe], [])
+    # Its late answer counts.
+    assert len(mesh.hear(TARGET, ProbeReply(probe.seed, RIGHT), 12.0).opened()) == 1
+    assert heartbeats(mesh, 30).said(ProbeRequest) == []
 
 
 def test_a_target_that_never_answers_is_sent_away(mesh: Mesh) -> None:
     probe_of(mesh, TARGET)
     heartbeats(mesh, 60)
     assert mesh.state.role_of(TARGET) == "target"
-    mesh.state.tick(60.5)
+    mesh.due(60.5)
     assert mesh.state.role_of(TARGET) == ""
-
-
-def test_what_is_asked_is_not_known_before_the_coordinator_has_started() -> None:
-    """The epoch, which is drawn then, decides it."""
-    meshes = [Mesh(epoch=epoch) for epoch in (1, 1, 2)]
-    first, same, other = [probe_of(mesh, TARGET).seed for mesh in meshes]
-    assert first == same != other

@@ -8,18 +8,11 @@ import pytest
 
 from nodes.coordinator.fallback import REASON, with_fallback
 from nodes.scheduler.planning import Planning, promises
-from policies.joint import joint_plan
 from policies.plan import Observation, Plan, StreamView
-from tests.policies.instances import observation
 
 
 def failing(_: Observation) -> Plan:
     raise IndexError("index 203 is out of bounds")
-
-
-def test_a_plan_that_is_made_is_passed_on() -> None:
-    planning = Planning(observation(3, 5), joint_plan)
-    assert with_fallback()(planning) == planning.make()
 
 
 def test_a_policy_that_fails_leaves_all_plain(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ from mesh.messages import Hello, Pong
 from nodes.messages import StartedNotice
 from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_profile, make_submit
-from tests.nodes.coordinator.script import Mesh, said
+from tests.nodes.coordinator.script import Mesh
 
 ROLES = {b"t1": "target", b"t2": "target", b"d1": "draft", b"d2": "draft", b"c": "client"}
 STEPS = int(os.environ.get("AIRDRAFT_HOSTILE_STEPS", "4000"))
@@ -41,7 +41,7 @@ def test_no_message_of_a_member_ends_the_coordinator() -> None:
         for other in ROLES:
             if choice.random() < 0.3:
                 mesh.hear(other, Pong(0, step), now)
-        mesh.state.tick(now)
+        mesh.due(now)
     assert num_taken > STEPS // 20
     # It still serves, at the latest when those are gone who do not answer what they were asked.
     mesh.join(b"t9", "target", make_profile(), "t9", now=now)
@@ -49,9 +49,9 @@ def test_no_message_of_a_member_ends_the_coordinator() -> None:
     # What members died of may be asked again by nobody for a while.
     sends = mesh.submit(1, now, b"c9", prompt_token_ids=(9, 8, 7))
     give_up_at = now + 60.0
-    while not said(sends, StartedNotice, b"c9"):
+    while not sends.said(StartedNotice, b"c9"):
         now += 0.2
         assert now < give_up_at
         for peer in (b"t9", b"c9"):
             mesh.hear(peer, Pong(0, round(5 * now)), now)
-        sends = mesh.state.tick(now)
+        sends = mesh.due(now)

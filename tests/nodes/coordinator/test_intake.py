@@ -9,53 +9,27 @@ import pytest
 from nodes.config.settings import LimitSettings
 from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.requests.holdings import MAX_OF_ALL, MAX_OF_CONNECTION, MAX_OF_TENANT
-from nodes.messages import (
-    MAX_PROMPT_TOKENS,
-    ChatMessage,
-    OpenStreamRequest,
-    RequestFailedNotice,
-    TokenizeRequest,
-)
+from nodes.messages import MAX_PROMPT_TOKENS, ChatMessage, RequestFailedNotice, TokenizeRequest
 from nodes.messages.access import ANYBODY, Caller
 from tests.nodes.builders import make_profile, make_submit
-from tests.nodes.coordinator.script import (
-    CLIENT,
-    CLUSTER,
-    EPOCH,
-    OTHER,
-    TARGET,
-    TEXT_PROMPT,
-    Mesh,
-    failure,
-    opened,
-    said,
-    to,
-    where,
-)
+from tests.nodes.coordinator.script import CLIENT, OTHER, TEXT_PROMPT, Mesh, make_mesh, mesh_of
 
 GATEWAY = b"gateway"
 LARGE = {"model": "large.gguf", "model_hash": "l", "numerics_class": "l"}
 AS_LONG_AS_FITS = {"prompt_token_ids": (5,) * (MAX_PROMPT_TOKENS - 8)}
 
 
-def make_mesh(limits: LimitSettings | None = None, **changes: Any) -> Mesh:
-    """One target, a client and a gateway."""
-    mesh = Mesh(limits=limits)
-    mesh.join(TARGET, "target", make_profile(**changes))
-    mesh.join(CLIENT, "client")
+def with_gateway(**changes: Any) -> Mesh:
+    mesh = make_mesh(**changes)
     mesh.join(GATEWAY, "gateway")
     return mesh
 
 
 def two_models() -> Mesh:
     """Two targets of a small model, one of a large one that has more cells than both."""
-    mesh = Mesh()
-    small = {"model": "small.gguf", "model_hash": "s", "numerics_class": "s", "num_cells": 512}
-    for peer in (b"small", b"small2"):
-        mesh.join(peer, "target", make_profile(**small))
-    mesh.join(b"large", "target", make_profile(**LARGE))
-    mesh.join(CLIENT, "client")
-    return mesh
+    fields = {"model": "small.gguf", "model_hash": "s", "numerics_class": "s", "num_cells": 512}
+    small = make_profile(**fields)
+    return mesh_of(small=small, small2=small, large=make_profile(**LARGE))
 
 
 # -- models ----------------------------------------------------------------------------------------
@@ -73,71 +47,51 @@ def two_models() -> Mesh:
 )
 def test_a_request_is_served_by_targets_of_its_model(model: str, names: list[str]) -> None:
     mesh = two_models()
-    found = [name for n in (1, 2) for name in where(mesh.submit(n, model=model))]
+    found = [name for n in (1, 2) for name in mesh.submit(n, model=model).where()]
     assert sorted(found) == names
     # A text is tokenized by one of them as well.
-    (name,) = where(mesh.submit(3, model=model, **TEXT_PROMPT), TokenizeRequest)
-    assert {name, *where(mesh.tokenized(1, 5, peer=name.encode()))} <= set(names)
+    (name,) = mesh.submit(3, model=model, **TEXT_PROMPT).where(TokenizeRequest)
+    assert {name, *mesh.tokenized(1, 5, peer=name.encode()).where()} <= set(names)
 
 
 def test_a_name_that_is_shown_is_taken_however_long_the_model_is_called() -> None:
-    mesh = make_mesh(model="m" * 200)
+    mesh = with_gateway(model="m" * 200)
     shown = mesh.nodes()[0].model
     assert len(shown) < 200
-    assert opened(mesh.submit(model=shown)) == [1]
+    assert mesh.submit(model=shown).opened() == [1]
 
 
-def test_a_model_that_nobody_has_is_not_found() -> None:
-    mesh = two_models()
-    assert failure(mesh.submit(model="none")) == (
-        "not_found",
-        "no target has model 'none'; present models: large.gguf, small.gguf",
-    )
-    assert mesh.num_under_way() == 0
-
-
-def test_who_waits_for_a_model_that_is_away_goes_to_no_other_and_new_ones_wait_as_well() -> None:
+def test_a_model_that_is_away_is_waited_for_where_it_is_expected_back() -> None:
     mesh = two_models()
     mesh.submit(1, model="large")
     mesh.submit(2, model="large", **TEXT_PROMPT)
     assert mesh.bye(b"large") == []
-    assert mesh.submit(3, model="large") == mesh.submit(4, model="large", **TEXT_PROMPT) == []
+    mesh.submit(3, STRANDED_LIMIT_S - 0.1, model="large")
     sends = mesh.join(b"large2", "target", make_profile(**LARGE))
-    assert where(sends) == where(sends, TokenizeRequest) == ["large2", "large2"]
-
-
-def test_a_new_request_is_refused_where_no_target_is_expected_back() -> None:
-    mesh = two_models()
-    mesh.gone(b"large")
-    assert mesh.submit(1, STRANDED_LIMIT_S - 0.1, model="large") == []
-    assert failure(mesh.submit(2, STRANDED_LIMIT_S, model="large")) == (
+    assert sends.where() == ["large2", "large2"]
+    assert sends.where(TokenizeRequest) == ["large2"]
+    mesh.bye(b"large2", STRANDED_LIMIT_S)
+    assert mesh.submit(4, 2 * STRANDED_LIMIT_S, model="large").failure() == (
         "unavailable",
         "no target of model 'large' is present: try later",
-    )
-    (given_up,) = said(mesh.tick(2 * STRANDED_LIMIT_S), RequestFailedNotice)
-    assert (given_up.request_id, given_up.code) == (1, "unavailable")
-    assert given_up.reason == (
-        "the target of this request has left; no other suitable target joined within 30 s"
     )
 
 
 def test_what_waits_for_one_model_does_not_keep_out_another() -> None:
-    mesh = Mesh()
-    for name in ("a", "b"):
-        profile = make_profile(model=name, model_hash=name, max_streams=1)
-        mesh.join(name.encode(), "target", profile)
-    mesh.join(CLIENT, "client")
+    mesh = mesh_of(
+        **{name: make_profile(model=name, model_hash=name, max_streams=1) for name in ("a", "b")}
+    )
     for number in range(1, 4):
         mesh.submit(number, model="a")
     # Toys of all models call their numerics alike.
-    assert where(mesh.submit(4, model="b")) == ["b"]
+    assert mesh.submit(4, model="b").where() == ["b"]
 
 
 # -- users -----------------------------------------------------------------------------------------
 
 
 def test_prefixes_are_shared_by_what_one_key_or_connection_asks_for_one_user() -> None:
-    mesh = make_mesh()
+    mesh = with_gateway()
     mesh.join(OTHER, "gateway")
     owners = []
     for number, (peer, key, user) in enumerate(
@@ -154,8 +108,8 @@ def test_prefixes_are_shared_by_what_one_key_or_connection_asks_for_one_user() -
     ):
         caller = Caller(key, frozenset({"client", "gateway"})) if key else ANYBODY
         submit = make_submit(number, user=user)
-        sends = mesh.state.on_message(peer, CLUSTER, EPOCH, submit, 10, 0.0, caller)
-        owners += [message.owner for message in said(sends, OpenStreamRequest)]
+        sends = mesh.hear(peer, submit, caller=caller)
+        owners += [message.owner for message in sends.openings()]
     assert owners[0] == owners[1]
     assert len(set(owners)) == 7
     # The key of whoever names no user, or the connection where there are no keys.
@@ -166,17 +120,26 @@ def test_prefixes_are_shared_by_what_one_key_or_connection_asks_for_one_user() -
 
 
 @pytest.mark.parametrize(
-    ("peer", "order"),
-    [(GATEWAY, [1, 2, 5, 3, 6, 4]), (CLIENT, [1, 2, 3, 4, 5, 6])],
-    ids=["users of a gateway take turns", "a client gets no more turns by inventing users"],
+    ("asked", "order"),
+    [
+        ([(GATEWAY, user) for user in "aaaabb"], [1, 2, 5, 3, 6, 4]),
+        ([(CLIENT, user) for user in "aaaabb"], [1, 2, 3, 4, 5, 6]),
+        ([(peer, "") for peer in (*[CLIENT] * 4, OTHER, OTHER)], [1, 2, 5, 3, 6, 4]),
+    ],
+    ids=[
+        "users of a gateway take turns",
+        "a client gets no more turns by inventing users",
+        "clients take turns",
+    ],
 )
-def test_whose_turn_it_is(peer: bytes, order: list[int]) -> None:
-    mesh = make_mesh(max_streams=1)
+def test_whose_turn_it_is(asked: list[tuple[bytes, str]], order: list[int]) -> None:
+    mesh = with_gateway(max_streams=1)
+    mesh.join(OTHER, "client")
     found: list[int] = []
-    for number, user in enumerate("aaaabb"):
-        found += opened(mesh.submit(number + 1, float(number), peer, user=user))
+    for number, (peer, user) in enumerate(asked, 1):
+        found += mesh.submit(number, float(number), peer, user=user).opened()
     for now in range(5):
-        found += opened(mesh.finish(found[-1], now=100.0 + now))
+        found += mesh.finish(found[-1], now=100.0 + now).opened()
     assert found == order
 
 
@@ -184,35 +147,36 @@ def test_whose_turn_it_is(peer: bytes, order: list[int]) -> None:
 
 
 def test_gateways_may_have_more_under_way_than_clients() -> None:
-    mesh = make_mesh(LimitSettings(max_requests=2, max_gateway_requests=3), max_streams=1)
+    limits = LimitSettings(max_requests=2, max_gateway_requests=3)
+    mesh = with_gateway(limits=limits, max_streams=1)
     for peer, role, limit in ((CLIENT, "client", 2), (GATEWAY, "gateway", 3)):
         for number in range(limit):
             mesh.submit(number, peer=peer)
         reason = f"{limit} requests of this {role} are under way"
-        assert failure(mesh.submit(limit, peer=peer), peer) == ("overloaded", reason)
+        assert mesh.submit(limit, peer=peer).failure(peer) == ("overloaded", reason)
         mesh.cancel(limit - 1, peer=peer)
-        assert to(peer, mesh.submit(limit, peer=peer)) == []
+        assert mesh.submit(limit, peer=peer).to(peer) == []
 
 
 def test_what_waits_of_gateways_keeps_no_client_out() -> None:
     limits = LimitSettings(max_waiting=1, max_gateway_waiting=2)
-    mesh = make_mesh(limits, max_streams=1)
+    mesh = with_gateway(limits=limits, max_streams=1)
     for number in range(3):
         mesh.submit(number, peer=GATEWAY)
     overloaded = "overloaded", "2 streams are waiting already: try later"
-    assert failure(mesh.submit(3, peer=GATEWAY), GATEWAY) == overloaded
+    assert mesh.submit(3, peer=GATEWAY).failure(GATEWAY) == overloaded
     assert mesh.submit(1) == []
-    assert failure(mesh.submit(2))[0] == "overloaded"
+    assert mesh.submit(2).failure()[0] == "overloaded"
 
 
 @pytest.mark.slow
 def test_ten_thousand_streams_of_a_gateway_may_wait_and_end_with_it() -> None:
-    mesh = make_mesh(max_streams=1)
+    mesh = with_gateway(max_streams=1)
     for number in range(10_001):
         mesh.submit(number, peer=GATEWAY, user=f"u{number % 50}")
     assert mesh.status().waiting.num_streams == 10_000
     # None of those that wait gets a place for a moment.
-    assert opened(mesh.gone(GATEWAY)) == []
+    assert mesh.gone(GATEWAY).opened() == []
     assert mesh.num_under_way(1.0) == 0
 
 
@@ -228,14 +192,14 @@ def test_what_clients_have_sent_is_bounded_until_it_is_over(
     whose: str, most: int, num_peers: int, num_users: int
 ) -> None:
     """Prompts of token ids, which wait for a target that may come back."""
-    mesh = make_mesh()
+    mesh = with_gateway()
     for number in range(num_peers):
         mesh.join(b"%d" % number, "gateway")
 
     def submit(number: int) -> list[RequestFailedNotice]:
         peer, user = b"%d" % (number % num_peers), f"u{number % num_users}"
         asked = {"resume_from": (0,), "model": "elsewhere", **AS_LONG_AS_FITS}
-        return said(mesh.submit(number, peer=peer, user=user, **asked), RequestFailedNotice)
+        return mesh.submit(number, peer=peer, user=user, **asked).said(RequestFailedNotice)
 
     number = 0
     while not (failed := submit(number)):
@@ -248,19 +212,19 @@ def test_what_clients_have_sent_is_bounded_until_it_is_over(
 
 
 def test_texts_of_one_connection_are_bounded_together() -> None:
-    mesh = make_mesh()
+    mesh = with_gateway()
     messages = (ChatMessage("user", "x" * (1 << 18)),) * 4
     for number in range(MAX_OF_CONNECTION >> 20):
         user = f"u{number % 8}"
         mesh.submit(number, peer=GATEWAY, user=user, messages=messages, prompt_token_ids=())
-    code, reason = failure(mesh.submit(99, peer=GATEWAY, **TEXT_PROMPT), GATEWAY)
+    code, reason = mesh.submit(99, peer=GATEWAY, **TEXT_PROMPT).failure(GATEWAY)
     assert (code, reason.partition(" has ")[0]) == ("overloaded", "this gateway")
     # A text that has become ids is kept no longer.
     mesh.tokenized(1, 5, 6)
-    assert to(GATEWAY, mesh.submit(99, peer=GATEWAY, **TEXT_PROMPT)) == []
+    assert mesh.submit(99, peer=GATEWAY, **TEXT_PROMPT).to(GATEWAY) == []
 
 
 def test_a_request_that_goes_on_is_refused_where_its_model_can_never_hold_it() -> None:
-    code, reason = failure(make_mesh().submit(resume_from=(0,), **AS_LONG_AS_FITS))
+    code, reason = with_gateway().submit(resume_from=(0,), **AS_LONG_AS_FITS).failure()
     assert code == "bad_request"
     assert "context overflow" in reason

@@ -103,6 +103,13 @@ def test_who_names_a_class_gets_it_or_nothing() -> None:
         fleet.submit(number, model_hash=parts[0], numerics_class=parts[1])
         fleet.answer_all(random.Random(0))
         assert fleet.found(number).fingerprint == (long_hash, long_name)
+    # It is waited for.
+    fleet.submit(3, **OF_B)
+    fleet.lose("b1")
+    assert (fleet.opened, fleet.failed) == ([], {})
+    fleet.join("b1", profile("b", 11))
+    fleet.answer_all(random.Random(0))
+    assert fleet.found(3).fingerprint == ("content", "b")
     fleet.lose("b1")
     fleet.now += STRANDED_LIMIT_S
     absent = "unavailable", "no target with fingerprint fp_content_b is present: try later"
@@ -123,15 +130,6 @@ def test_a_name_and_a_class_of_another_model_contradict_each_other() -> None:
     assert refusal(fleet.submit(2, model="c", **of_a))[0] == "not_found"
 
 
-def test_what_asked_for_a_class_waits_for_it_when_its_target_is_lost() -> None:
-    fleet = two_classes()
-    fleet.submit(1, **OF_B)
-    fleet.lose("b1")
-    assert (fleet.opened, fleet.failed) == ([], {})
-    fleet.join("b2", profile("b", 90))
-    assert [peer for peer, _ in fleet.opened] == [b"b2"]
-
-
 def test_a_text_that_does_not_fit_into_a_class_goes_to_the_next_or_is_refused() -> None:
     fleet = Fleet()
     fleet.join("a1", profile("a", 10, num_cells=300))
@@ -141,12 +139,3 @@ def test_a_text_that_does_not_fit_into_a_class_goes_to_the_next_or_is_refused() 
     for number, max_tokens in ((2, 500), (3, 50)):
         fleet.submit(number, max_tokens=max_tokens)
     assert [fleet.started[number].numerics_class for number in (2, 3)] == ["b", "a"]
-
-
-def test_what_was_not_exact_may_begin_anew_with_what_is() -> None:
-    fleet = Fleet()
-    fleet.join("a1", profile("a", exact=False))
-    fleet.submit(1)
-    fleet.join("b1", profile("b"))
-    fleet.lose("a1")
-    assert (fleet.started[1].numerics_class, fleet.started[1].exact) == ("b", True)

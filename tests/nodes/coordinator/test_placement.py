@@ -11,22 +11,11 @@ from nodes.messages import (
     MAX_GAMMA,
     CloseStreamNotice,
     EngineProfile,
-    OpenStreamRequest,
+    RequestFailedNotice,
     StartedNotice,
 )
 from tests.nodes.builders import make_profile
-from tests.nodes.coordinator.script import (
-    CLIENT,
-    OTHER,
-    TARGET,
-    Mesh,
-    failure,
-    opened,
-    said,
-    to,
-    where,
-)
-from tests.nodes.coordinator.script import make_mesh as one_target
+from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, make_mesh, mesh_of
 
 
 def profile(pass_ms: float, **changes: Any) -> EngineProfile:
@@ -37,25 +26,16 @@ def profile(pass_ms: float, **changes: Any) -> EngineProfile:
     return replace(made, decode=decode, prefill=replace(made.prefill, seconds=(pass_s,)))
 
 
-def make_mesh(**targets: EngineProfile) -> Mesh:
-    """Targets by name, in the order of joining, and a client."""
-    mesh = Mesh()
-    for name, its_profile in targets.items():
-        mesh.join(name.encode(), "target", its_profile)
-    mesh.join(CLIENT, "client")
-    return mesh
-
-
 def test_streams_go_where_a_token_takes_the_least() -> None:
-    mesh = make_mesh(slow=profile(20), fast=profile(10))
-    placed = [where(mesh.submit(n, max_tokens=200))[0] for n in range(1, 9)]
+    mesh = mesh_of(slow=profile(20), fast=profile(10))
+    placed = [mesh.submit(n, max_tokens=200).where()[0] for n in range(1, 9)]
     # 2 ms more for each stream: a sixth one makes it as slow as the other with its first.
     assert placed == [*["fast"] * 5, "slow", "fast", "fast"]
 
 
 def test_equal_targets_take_turns() -> None:
-    mesh = make_mesh(target=profile(10), other=profile(10))
-    placed = [where(mesh.submit(n))[0] for n in range(1, 5)]
+    mesh = mesh_of(target=profile(10), other=profile(10))
+    placed = [mesh.submit(n).where()[0] for n in range(1, 5)]
     assert sorted(placed[:2]) == sorted(placed[2:]) == ["other", "target"]
 
 
@@ -63,134 +43,99 @@ def test_a_short_answer_to_a_long_prompt_goes_where_the_prompt_is_read_sooner() 
     reads_fast = profile(12)
     reads_fast = replace(reads_fast, prefill=replace(reads_fast.prefill, seconds=(1e-3,)))
     for max_tokens, wanted in ((10, "reads"), (1000, "decodes")):
-        mesh = make_mesh(decodes=profile(10), reads=reads_fast)
+        mesh = mesh_of(decodes=profile(10), reads=reads_fast)
         sends = mesh.submit(max_tokens=max_tokens, prompt_token_ids=(5,) * 1000)
-        assert where(sends) == [wanted]
+        assert sends.where() == [wanted]
 
 
 def test_choices_of_a_request_stay_where_their_prompt_is_read() -> None:
-    mesh = make_mesh(target=profile(10), other=profile(10))
+    mesh = mesh_of(target=profile(10), other=profile(10))
     sends = mesh.submit(num_choices=2, max_tokens=20, prompt_token_ids=(5,) * 2000)
-    assert len(set(where(sends))) == 1
+    assert len(set(sends.where())) == 1
 
 
-def test_a_request_goes_to_one_class_of_its_model_and_stays_in_it() -> None:
-    first = profile(10, numerics_class="a", max_streams=1)
-    mesh = make_mesh(a=first, b=profile(30, numerics_class="b"), c=profile(10, model_hash="else"))
-    # The second choice waits for the class of the first, and so does everybody else.
-    assert where(mesh.submit(1, num_choices=2)) == ["a"]
-    assert where(mesh.submit(2)) == []
-    mesh.ready(peer=b"a")
-    assert where(mesh.finish(peer=b"a")) == ["a"]
-
-
-@pytest.mark.parametrize("has_begun", [False, True])
-def test_only_a_request_without_any_token_may_change_its_class(has_begun: bool) -> None:
-    mesh = make_mesh(a=profile(10, numerics_class="a"), b=profile(30, numerics_class="b"))
-    assert where(mesh.submit()) == ["a"]
+@pytest.mark.parametrize(
+    ("was_exact", "is_exact", "has_begun", "changes"),
+    [
+        (True, True, False, True),
+        (False, True, False, True),
+        (True, False, False, False),
+        (True, True, True, False),
+    ],
+    ids=["nothing of it has come", "it becomes exact", "it was exact", "it has begun"],
+)
+def test_only_a_request_without_any_token_may_change_its_class(
+    was_exact: bool, is_exact: bool, has_begun: bool, changes: bool
+) -> None:
+    first = profile(10, numerics_class="a", exact=was_exact)
+    mesh = mesh_of(a=first)
+    assert mesh.submit().where() == ["a"]
+    mesh.join(b"b", "target", profile(30, numerics_class="b", exact=is_exact))
     mesh.ready(peer=b"a")
     if has_begun:
         mesh.commit(peer=b"a")
     sends = mesh.bye(b"a")
-    assert where(sends) == ([] if has_begun else ["b"])
+    assert sends.where() == (["b"] if changes else [])
     # The client is told of another class, which holds should it go on with another coordinator.
-    told = [m.numerics_class for m in said(sends, StartedNotice, CLIENT)]
-    assert told == ([] if has_begun else ["b"])
-    sends = mesh.join(b"a2", "target", profile(10, numerics_class="a"))
-    assert where(sends) == (["a2"] if has_begun else [])
-
-
-def test_what_was_said_to_be_exact_stays_so() -> None:
-    mesh = make_mesh(a=profile(10, numerics_class="a"))
-    mesh.join(b"b", "target", profile(30, numerics_class="b", exact=False))
-    assert where(mesh.submit()) == ["a"]
-    assert where(mesh.gone(b"a")) == []
+    told = [(m.numerics_class, m.exact) for m in sends.said(StartedNotice, CLIENT)]
+    assert told == ([("b", is_exact)] if changes else [])
+    assert mesh.join(b"a2", "target", first).where() == ([] if changes else ["a2"])
 
 
 def test_the_longest_text_that_any_target_of_the_model_holds_is_taken() -> None:
-    mesh = make_mesh(small=profile(10, num_cells=100), large=profile(20, num_cells=600))
-    assert where(mesh.submit(max_tokens=500)) == ["large"]
+    mesh = mesh_of(small=profile(10, num_cells=100), large=profile(20, num_cells=600))
+    assert mesh.submit(max_tokens=500).where() == ["large"]
 
 
 def test_what_is_to_fit_fits_on_all_targets_that_leave_room_for_an_answer() -> None:
     """So that any of them can take it over."""
     cells = {"tiny": 900, "small": 2000, "large": 8000}
-    mesh = make_mesh(**{name: profile(10, num_cells=n) for name, n in cells.items()})
+    mesh = mesh_of(**{name: profile(10, num_cells=n) for name, n in cells.items()})
     for number, (prompt, expected) in enumerate(((100, 2000), (1500, 8000)), 1):
         sends = mesh.submit(number, max_tokens=9000, prompt_token_ids=(5,) * prompt, fits=True)
-        (request,) = said(sends, OpenStreamRequest)
+        (request,) = sends.openings()
         longest = min(expected - MAX_GAMMA, make_profile().context_length)
         assert request.max_tokens == longest - prompt
-    (request,) = said(mesh.submit(3, max_tokens=7, fits=True), OpenStreamRequest)
+    (request,) = mesh.submit(3, max_tokens=7, fits=True).openings()
     assert request.max_tokens == 7
     # A prompt that leaves no room at all is an error all the same.
     sends = mesh.submit(4, prompt_token_ids=(5,) * 5000, fits=True)
-    assert failure(sends)[0] == "bad_request"
+    assert sends.failure()[0] == "bad_request"
 
 
 # -- who waits -------------------------------------------------------------------------------------
 
 
-def test_higher_priorities_go_first_and_nobody_waits_for_ever() -> None:
-    mesh = one_target(max_streams=1)
-    mesh.submit(1)
-    mesh.submit(2, priority=1)
-    for number, now in ((3, 0.5), (4, 44.9), (5, 45.1)):
-        mesh.submit(number, now, priority=10)
-    served = [1]
-    for _ in range(4):
-        served += opened(mesh.finish(served[-1], now=46.0))
-    assert served == [1, 3, 4, 2, 5]
-
-
-def test_streams_wait_for_sequences_and_clients_take_turns() -> None:
-    mesh = one_target(max_streams=2)
-    mesh.join(OTHER, "client")
-    assert opened(mesh.submit(num_choices=3)) == [1, 2]
-    assert mesh.submit(peer=OTHER) == []
-    sends = mesh.finish(2)
-    assert opened(sends) == [4]
-    assert isinstance(to(OTHER, sends)[0], StartedNotice)
-    assert opened(mesh.finish(1)) == [3]
-
-
-def test_a_stream_that_waits_for_cells_is_not_overtaken_by_a_smaller_one() -> None:
-    mesh = one_target(num_cells=100)
-    assert opened(mesh.submit(1, max_tokens=40)) == [1]
-    assert mesh.submit(2, max_tokens=40) == mesh.submit(3, max_tokens=1) == []
-    assert opened(mesh.finish(1)) == [2, 3]
-
-
 def test_output_that_is_yet_to_come_keeps_nobody_waiting() -> None:
     # 3 tokens, 64 of growth and 16 guesses each, though each may come to 519 cells.
-    mesh = one_target(num_cells=600)
-    assert opened(mesh.submit(max_tokens=500, num_choices=8)) == [1, 2, 3, 4, 5, 6, 7]
+    mesh = make_mesh(num_cells=600)
+    assert mesh.submit(max_tokens=500, num_choices=8).opened() == [1, 2, 3, 4, 5, 6, 7]
     # The eighth waits for room: one that ends makes it, one that goes on does not.
-    assert opened(mesh.commit(token_ids=(9, 9))) == []
-    assert opened(mesh.finish(2)) == [8]
+    assert mesh.commit(token_ids=(9, 9)).opened() == []
+    assert mesh.finish(2).opened() == [8]
 
 
 def test_cancelling_frees_the_place_for_who_waits() -> None:
-    mesh = one_target(max_streams=1)
+    mesh = make_mesh(max_streams=1)
     mesh.submit(1)
     mesh.submit(2)
     sends = mesh.cancel(1)
-    assert to(TARGET, sends)[0] == CloseStreamNotice(1, 1)
-    assert opened(sends) == [2]
-    (finished, _) = to(CLIENT, sends)
+    assert sends.to(TARGET)[0] == CloseStreamNotice(1, 1)
+    assert sends.opened() == [2]
+    (finished, _) = sends.to(CLIENT)
     assert finished.finish_reason == "cancelled"
     assert mesh.cancel(1) == []
     # A waiting one goes without a trace.
     mesh.submit(3)
     mesh.cancel(3)
-    assert opened(mesh.finish(2)) == []
+    assert mesh.finish(2).opened() == []
 
 
 @pytest.mark.parametrize("how", ["cancel", "deadline", "bye"])
 def test_who_stood_behind_one_that_left_the_line_gets_the_room_that_there_is(how: str) -> None:
-    mesh = one_target(num_cells=100)
+    mesh = make_mesh(num_cells=100)
     mesh.join(OTHER, "client")
-    assert opened(mesh.submit(1, max_tokens=1)) == [1]
+    assert mesh.submit(1, max_tokens=1).opened() == [1]
     # It needs 99 of the 100 cells, and nobody overtakes it.
     assert mesh.submit(1, peer=OTHER, max_tokens=80, deadline_s=1.0) == []
     assert mesh.submit(2, max_tokens=1) == []
@@ -199,13 +144,13 @@ def test_who_stood_behind_one_that_left_the_line_gets_the_room_that_there_is(how
     elif how == "bye":
         mesh.bye(OTHER, 0.1)
     now = 1.1 if how == "deadline" else 0.1
-    assert opened(mesh.tick(now)) == [3]
-    assert opened(mesh.tick(now)) == []
+    assert mesh.tick(now).opened() == [3]
+    assert mesh.tick(now).opened() == []
 
 
 @pytest.mark.parametrize("how", ["bye", "gone", "silent"])
 def test_a_client_that_leaves_cancels_its_requests(how: str) -> None:
-    mesh = one_target(max_streams=2)
+    mesh = make_mesh(max_streams=2)
     mesh.submit(num_choices=3)
     if how == "bye":
         sends = mesh.bye(CLIENT)
@@ -213,21 +158,23 @@ def test_a_client_that_leaves_cancels_its_requests(how: str) -> None:
         sends = mesh.gone(CLIENT)
     else:
         sends = mesh.tick(6.0, CLIENT)
-    closed = {m.stream_id for m in said(sends, CloseStreamNotice, TARGET)}
+        # It may hear again: of an error, not of an end.
+        assert [type(message) for message in sends.to(CLIENT)] == [RequestFailedNotice]
+    closed = {m.stream_id for m in sends.said(CloseStreamNotice, TARGET)}
     assert closed >= {1, 2}
-    assert closed == {1, 2} | set(opened(sends))
+    assert closed == {1, 2} | set(sends.opened())
     mesh.join(OTHER, "client")
-    assert len(opened(mesh.submit(peer=OTHER, num_choices=2))) == 2
+    assert len(mesh.submit(peer=OTHER, num_choices=2).opened()) == 2
 
 
 def test_a_client_that_leaves_ends_all_its_requests_whatever_ends_with_them() -> None:
     """A target comes back smaller: one waiting request has none that could serve it."""
-    mesh = one_target(max_streams=1, num_cells=8192)
+    mesh = make_mesh(max_streams=1, num_cells=8192)
     for number, max_tokens in ((1, 8), (2, 8), (3, 2000), (4, 8)):
         mesh.submit(number, max_tokens=max_tokens)
     mesh.join(TARGET, "target", make_profile(max_streams=1, num_cells=200), incarnation=99)
     # Those that can be served do not wait behind it.
-    assert opened(mesh.finish(1, generation=2)) == [2]
-    assert opened(mesh.finish(2)) == [4]
+    assert mesh.finish(1, generation=2).opened() == [2]
+    assert mesh.finish(2).opened() == [4]
     mesh.bye(CLIENT)
     assert mesh.num_under_way() == 0

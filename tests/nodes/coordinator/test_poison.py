@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,20 +9,9 @@ import pytest
 from mesh.messages import Ping, Pong
 from nodes.coordinator.placing.remembered import PROVEN_S
 from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
-from nodes.coordinator.sends import Send
 from nodes.messages import OpenStreamRequest, RequestFailedNotice, TokenizeRequest
 from tests.nodes.builders import make_profile
-from tests.nodes.coordinator.script import (
-    CLIENT,
-    TEXT_PROMPT,
-    Mesh,
-    failure,
-    failures,
-    opened,
-    said,
-    to,
-    where,
-)
+from tests.nodes.coordinator.script import CLIENT, TEXT_PROMPT, Mesh, Sends, mesh_of
 
 NOW = 2 * 86_400.0
 T = [b"t%d" % number for number in range(9)]
@@ -31,10 +19,7 @@ T = [b"t%d" % number for number in range(9)]
 
 def make_mesh(num_targets: int = 1, num_requests: int = 0, **changes: Any) -> Mesh:
     """Of a client and some targets; nothing happens in it for two days, but for some requests."""
-    mesh = Mesh()
-    mesh.join(CLIENT, "client")
-    for peer in T[:num_targets]:
-        mesh.join(peer, "target", make_profile())
+    mesh = mesh_of(**{peer.decode(): make_profile() for peer in T[:num_targets]})
     for number in range(1, num_requests + 1):
         mesh.submit(number, NOW, **changes)
     return mesh
@@ -43,24 +28,24 @@ def make_mesh(num_targets: int = 1, num_requests: int = 0, **changes: Any) -> Me
 def make_served(num_targets: int, **changes: Any) -> tuple[Mesh, bytes]:
     """A mesh with one request, and the target that serves it."""
     mesh = make_mesh(num_targets)
-    (name,) = where(mesh.submit(1, NOW, **changes))
+    (name,) = mesh.submit(1, NOW, **changes).where()
     return mesh, name.encode()
 
 
-def join(mesh: Mesh, peer: bytes, now: float, **changes: Any) -> list[Send]:
+def join(mesh: Mesh, peer: bytes, now: float, **changes: Any) -> Sends:
     """A new process joins, by the name of the one before."""
     incarnation = round(1000 * now) + 1
     return mesh.join(peer, "target", make_profile(**changes), now=now, incarnation=incarnation)
 
 
-def die(mesh: Mesh, peer: bytes, now: float, *, is_heard: bool = True) -> list[Send]:
+def die(mesh: Mesh, peer: bytes, now: float, *, is_heard: bool = True) -> Sends:
     """A target's process ends. is_heard: it has answered the Ping before what it died of."""
     if is_heard:
         mesh.hear(peer, Pong(2**62, 1), now - 0.01)
     return mesh.gone(peer, now)
 
 
-def placed(sends: Sequence[Send]) -> list[tuple[str, int]]:
+def placed(sends: Sends) -> list[tuple[str, int]]:
     opening = [send for send in sends if isinstance(send.message, OpenStreamRequest)]
     return [(send.peer.decode(), send.message.stream_id) for send in opening]
 
@@ -70,8 +55,8 @@ def test_a_request_that_ends_its_target_reaches_no_other_and_is_tried_there_once
     assert die(mesh, first, NOW + 1) == []
     sends = join(mesh, first, NOW + 3)
     # A Ping goes before it, whose answer tells that the target was there.
-    assert [type(m) for m in to(first, sends)[1:]] == [Ping, OpenStreamRequest]
-    assert failure(die(mesh, first, NOW + 4)) == (
+    assert [type(m) for m in sends.to(first)[1:]] == [Ping, OpenStreamRequest]
+    assert die(mesh, first, NOW + 4).failure() == (
         "internal",
         f"this request ended target nodes 2 times ({first.decode()}): it is not tried again",
     )
@@ -85,41 +70,36 @@ def test_where_its_target_does_not_return_it_ends_and_the_others_never_see_it(ho
     if how == "gone":
         die(mesh, first, NOW + 1)
     else:
-        assert where(mesh.tick(NOW + 6, first)) == []
+        assert mesh.tick(NOW + 6, first).where() == []
     sends = mesh.tick(NOW + 37)
-    (told,) = said(sends, RequestFailedNotice)
+    (told,) = sends.said(RequestFailedNotice)
     assert told.code == "unavailable"
     assert "perhaps because of this request" in told.reason
-    assert where(sends) == []
+    assert sends.where() == []
 
 
-def test_who_asks_again_is_known() -> None:
+@pytest.mark.parametrize("how", ["given up", "cancelled"])
+def test_who_asks_again_is_known(how: str) -> None:
     """Clients do so by themselves, a moment after a request has failed."""
     mesh, first = make_served(3)
+    if how == "cancelled":
+        mesh.cancel(1, NOW + 0.1)
     die(mesh, first, NOW + 1)
-    assert failures(mesh.tick(NOW + 32)) != []
+    assert bool(mesh.tick(NOW + 32).failures()) == (how == "given up")
     # Nobody knows yet what the target died of; another seed makes no difference.
-    assert where(mesh.submit(2, NOW + 33, seed=99)) == []
+    assert mesh.submit(2, NOW + 33, seed=99).where() == []
     # Others are served.
-    assert where(mesh.submit(3, NOW + 34, prompt_token_ids=(8, 9))) != []
-    assert where(join(mesh, first, NOW + 35)) == [first.decode()]
-    assert failure(die(mesh, first, NOW + 36))[0] == "internal"
-    code, reason = failure(mesh.submit(4, NOW + 37))
+    assert mesh.submit(3, NOW + 34, prompt_token_ids=(8, 9)).where() != []
+    assert placed(join(mesh, first, NOW + 35)) == [(first.decode(), 2)]
+    assert die(mesh, first, NOW + 36).failure()[0] == "internal"
+    code, reason = mesh.submit(4, NOW + 37).failure()
     assert (code, reason.partition(" (")[0]) == (
         "bad_request",
         "the same request ended target nodes before",
     )
     # Some day it may be another build that reads it.
     mesh.tick(NOW + 36 + PROVEN_S)
-    assert where(mesh.submit(5, NOW + 36 + PROVEN_S)) != []
-
-
-def test_a_request_that_was_cancelled_while_it_was_read_is_known_when_it_comes_again() -> None:
-    mesh, first = make_served(2)
-    mesh.cancel(1, NOW + 0.1)
-    die(mesh, first, NOW + 0.5)
-    assert where(mesh.submit(2, NOW + 1)) == []
-    assert placed(join(mesh, first, NOW + 2)) == [(first.decode(), 2)]
+    assert mesh.submit(5, NOW + 36 + PROVEN_S).where() != []
 
 
 def test_a_target_whose_process_is_there_again_did_not_die_but_one_that_is_replaced_did() -> None:
@@ -127,12 +107,12 @@ def test_a_target_whose_process_is_there_again_did_not_die_but_one_that_is_repla
     # Its connection was cut.
     mesh.gone(first, NOW + 1)
     sends = mesh.join(first, "target", make_profile(), now=NOW + 5)
-    (name,) = where(sends)
+    (name,) = sends.where()
     # A Ping would go before what may have ended it.
-    assert said(sends, Ping) == []
+    assert sends.said(Ping) == []
     sends = join(mesh, name.encode(), NOW + 6)
-    assert where(sends) == [name]
-    assert said(sends, Ping) != []
+    assert sends.where() == [name]
+    assert sends.said(Ping) != []
 
 
 @pytest.mark.parametrize("how", ["bye", "drop"])
@@ -145,7 +125,7 @@ def test_targets_that_say_bye_or_are_told_to_go_did_not_die(how: str) -> None:
             mesh.command("drop", T[k - 1].decode(), NOW + k)
         # Not even suspected: no Ping goes before it.
         sends = join(mesh, T[k], NOW + k)
-        assert (said(sends, Ping, T[k]), opened(sends, T[k])) == ([], [1])
+        assert (sends.said(Ping, T[k]), sends.opened(T[k])) == ([], [1])
 
 
 def test_a_verdict_clears_those_who_were_there_with_the_culprit() -> None:
@@ -156,7 +136,7 @@ def test_a_verdict_clears_those_who_were_there_with_the_culprit() -> None:
     join(mesh, T[1], NOW + 1)
     assert placed(join(mesh, T[0], NOW + 2)) == [("t0", 1)]
     sends = die(mesh, T[0], NOW + 3)
-    assert failures(sends) == [(1, "internal")]
+    assert sends.failures() == [(1, "internal")]
     # Now another target may have them.
     assert placed(sends) == [("t1", 2), ("t1", 3)]
 
@@ -167,7 +147,7 @@ def test_in_a_young_mesh_it_takes_more_of_them() -> None:
     num, failed = 0, []
     while not failed:
         num += 1
-        failed = failures(die(mesh, T[0], 1.0 + num))
+        failed = die(mesh, T[0], 1.0 + num).failures()
         join(mesh, T[0], 1.5 + num)
     assert failed == [(1, "internal")]
     assert 3 <= num <= 12
@@ -184,75 +164,57 @@ def test_a_text_that_has_begun_goes_on_elsewhere_and_a_token_there_clears_it() -
         ((name, _),) = placed(sends)
         peer = name.encode()
         mesh.ready(1, k + 2, peer, now)
-        assert to(CLIENT, mesh.commit(1, 4 + k, generation=k + 2, peer=peer, now=now))
+        assert mesh.commit(1, 4 + k, generation=k + 2, peer=peer, now=now).to(CLIENT)
 
 
 def test_suspects_are_tried_one_at_a_time_and_new_requests_need_not_wait() -> None:
     mesh = make_mesh(1, 3)
-    assert where(die(mesh, T[0], NOW)) == []
+    assert die(mesh, T[0], NOW).where() == []
     assert placed(join(mesh, T[0], NOW + 1, max_streams=5)) == [("t0", 1)]
     # There is room for the other suspects and one more.
-    assert opened(mesh.submit(4, NOW + 4), T[0]) == [4]
-    assert opened(mesh.submit(5, NOW + 5), T[0]) == [5]
-    assert opened(mesh.submit(6, NOW + 6), T[0]) == []
+    assert mesh.submit(4, NOW + 4).opened(T[0]) == [4]
+    assert mesh.submit(5, NOW + 5).opened(T[0]) == [5]
+    assert mesh.submit(6, NOW + 6).opened(T[0]) == []
     mesh.ready(1, 2, T[0])
-    assert opened(mesh.commit(1, generation=2, peer=T[0]), T[0]) == [2]
+    assert mesh.commit(1, generation=2, peer=T[0]).opened(T[0]) == [2]
     # One that ends makes way as well.
-    assert 3 in opened(mesh.finish(2, generation=2, peer=T[0]), T[0])
-
-
-def test_who_was_beside_others_that_were_new_is_not_accused() -> None:
-    mesh = make_mesh(1, 1)
-    die(mesh, T[0], NOW)
-    for k in range(1, 6):
-        assert where(join(mesh, T[0], NOW + k - 0.9)) != []
-        # Another one has come meanwhile: one of them did it.
-        mesh.submit(10 + k, NOW + k - 0.5)
-        assert failures(die(mesh, T[0], NOW + k)) == []
+    assert 3 in mesh.finish(2, generation=2, peer=T[0]).opened(T[0])
 
 
 def test_a_target_that_had_not_heard_of_a_suspect_did_not_die_of_it() -> None:
     """A switch is off: one after the other is found to be gone."""
     mesh = make_mesh(1, 1)
     for k in range(1, 8):
-        assert failures(die(mesh, T[0], NOW + k, is_heard=False)) == []
-        assert where(join(mesh, T[0], NOW + k)) == ["t0"]
+        assert die(mesh, T[0], NOW + k, is_heard=False).failures() == []
+        assert join(mesh, T[0], NOW + k).where() == ["t0"]
         # What was on its way already proves nothing.
         mesh.hear(T[0], Pong(1, 1), NOW + k + 0.1)
 
 
-def test_suspects_of_one_model_keep_no_room_of_another() -> None:
-    mesh = make_mesh(1)
-    mesh.join(b"other", "target", make_profile(model="other", model_hash="else", max_streams=1))
-    for number in (1, 2, 3):
-        mesh.submit(number, NOW, model="toy-1")
-    die(mesh, T[0], NOW)
-    assert placed(join(mesh, T[0], NOW, max_streams=1)) == [("t0", 1)]
-    assert opened(mesh.submit(4, NOW + 4, model="other"), b"other") == [4]
-
-
-def test_suspects_of_one_target_do_not_keep_others_from_another() -> None:
+@pytest.mark.parametrize("model", ["toy-1", "other"])
+def test_suspects_of_one_target_do_not_keep_others_from_another(model: str) -> None:
     mesh = make_mesh(1, 2)
     die(mesh, T[0], NOW)
-    join(mesh, T[1], NOW + 1, max_streams=1)
+    content = {} if model == "toy-1" else {"model": model, "model_hash": "else"}
+    join(mesh, T[1], NOW + 1, max_streams=1, **content)
     # They wait for room on the one that has died, where one of them is tried.
     assert placed(join(mesh, T[0], NOW + 1, max_streams=1)) == [("t0", 1)]
-    assert opened(mesh.submit(3, NOW + 2), T[1]) == [3]
+    assert mesh.submit(3, NOW + 2, model=model).opened(T[1]) == [3]
 
 
 def test_one_choice_that_ends_targets_ends_its_request() -> None:
     """The second of three: the others go on until it is opened."""
     mesh = make_mesh(1, 1, num_choices=3, max_tokens=50)
-    assert failures(die(mesh, T[0], NOW + 1)) == []
+    assert die(mesh, T[0], NOW + 1).failures() == []
     sends = join(mesh, T[0], NOW + 1)
     while placed(sends) != [("t0", 2)]:
         ((_, stream_id),) = placed(sends)
         mesh.ready(stream_id, 2, T[0], NOW + 1)
         sends = mesh.commit(stream_id, generation=2, peer=T[0], now=NOW + 1)
-    assert failures(die(mesh, T[0], NOW + 2)) == [(1, "internal")]
+    assert die(mesh, T[0], NOW + 2).failures() == [(1, "internal")]
 
 
 def test_texts_are_no_suspects_for_a_process_of_their_own_reads_them() -> None:
     mesh = make_mesh(1, 5, **TEXT_PROMPT)
     die(mesh, T[0], NOW + 1)
-    assert len(said(join(mesh, T[1], NOW + 1), TokenizeRequest, T[1])) == MAX_AT_ONCE
+    assert len(join(mesh, T[1], NOW + 1).said(TokenizeRequest, T[1])) == MAX_AT_ONCE

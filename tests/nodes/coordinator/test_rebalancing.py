@@ -12,19 +12,17 @@ from nodes.coordinator.placing.rebalancing import LOOK_S
 from nodes.coordinator.sends import Send
 from nodes.messages import CloseStreamNotice, OpenStreamRequest
 from tests.nodes.builders import PROMPT
-from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, Mesh, opened, to, where
-from tests.nodes.coordinator.test_placement import make_mesh, profile
+from tests.nodes.coordinator.script import OTHER, TARGET, Mesh, mesh_of
+from tests.nodes.coordinator.test_placement import profile
 
 THIRD = b"third"
 
 
 def crowded(num_streams: int = 4, max_tokens: int = 500) -> Mesh:
     """Streams on a target, which are under way."""
-    mesh = make_mesh(target=profile(10))
+    mesh = mesh_of(target=profile(10))
     for number in range(1, num_streams + 1):
-        mesh.submit(number, max_tokens=max_tokens)
-        mesh.ready(number)
-        mesh.commit(number)
+        mesh.begin(number, max_tokens=max_tokens)
     return mesh
 
 
@@ -36,10 +34,10 @@ def look(mesh: Mesh, now: float) -> list[Send]:
 def test_streams_move_to_a_target_that_joins_one_request_at_a_time() -> None:
     mesh = crowded()
     mesh.join(OTHER, "target", profile(10))
-    (moved,) = look(mesh, LOOK_S)
-    assert moved.peer == OTHER
+    close, moved = mesh.tick(LOOK_S)
     there = moved.message
-    assert (there.generation, there.num_prompt_tokens) == (2, 3)
+    assert (close.peer, close.message) == (TARGET, CloseStreamNotice(there.stream_id, 1))
+    assert (moved.peer, there.generation, there.num_prompt_tokens) == (OTHER, 2, 3)
     # Prompt and what has been committed.
     assert there.token_ids == (*PROMPT, 9)
     assert look(mesh, LOOK_S + 0.1) == []
@@ -63,10 +61,10 @@ def test_nobody_moves_to_where_its_text_would_change_or_not_fit(changes: dict[st
 def test_no_target_is_left_out_for_slower_ones() -> None:
     """Two slow ones of a model take turns; the streams of a fast one of another move, too."""
     of_small = {"model": "small", "model_hash": "small", "numerics_class": "small"}
-    mesh = make_mesh(target=profile(200), other=profile(200), small=profile(2, **of_small))
+    mesh = mesh_of(target=profile(200), other=profile(200), small=profile(2, **of_small))
     for number in range(1, 5):
         model = "small" if number > 2 else ""
-        (name,) = where(mesh.submit(number, max_tokens=1500, model=model))
+        (name,) = mesh.submit(number, max_tokens=1500, model=model).where()
         mesh.ready(number, peer=name.encode())
         mesh.commit(number, peer=name.encode())
         assert (name == "small") == (number > 2)
@@ -84,22 +82,10 @@ def test_a_target_that_joins_has_time_to_read_each_text_that_moves_there() -> No
     assert all(later - sooner >= 8 for sooner, later in itertools.pairwise(at))
 
 
-def test_what_the_old_target_still_says_is_dropped_and_the_client_sees_no_seam() -> None:
-    mesh = crowded()
-    mesh.join(OTHER, "target", profile(10))
-    sends = mesh.tick(LOOK_S)
-    (stream_id,) = opened(sends, OTHER)
-    assert CloseStreamNotice(stream_id, 1) in to(TARGET, sends)
-    assert to(CLIENT, mesh.commit(stream_id, 4)) == []
-    mesh.ready(stream_id, 2, OTHER)
-    (tokens,) = to(CLIENT, mesh.commit(stream_id, 4, peer=OTHER, generation=2))
-    assert (tokens.position, tokens.text) == (1, b"a")
-
-
 def test_a_target_that_proves_slow_loses_streams() -> None:
-    mesh = make_mesh(target=profile(10), other=profile(10))
+    mesh = mesh_of(target=profile(10), other=profile(10))
     for number in (1, 2):
-        (name,) = where(mesh.submit(number, max_tokens=1500))
+        (name,) = mesh.submit(number, max_tokens=1500).where()
         mesh.ready(number, peer=name.encode())
         if name == "target":
             mine = number
@@ -128,7 +114,7 @@ def test_one_that_fits_nowhere_keeps_nobody_from_moving() -> None:
 
 
 def test_all_choices_of_a_request_move_together() -> None:
-    mesh = make_mesh(target=profile(30))
+    mesh = mesh_of(target=profile(30))
     mesh.submit(num_choices=3, max_tokens=500)
     for stream_id in (1, 2, 3):
         mesh.ready(stream_id)

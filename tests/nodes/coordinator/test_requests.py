@@ -10,16 +10,7 @@ from nodes.engine.rules import LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.messages import OpenStreamRequest, StartedNotice
 from tests.nodes.builders import PROMPT, make_profile
-from tests.nodes.coordinator.script import (
-    CLIENT,
-    DRAFT,
-    TARGET,
-    Mesh,
-    failure,
-    make_mesh,
-    opened,
-    said,
-)
+from tests.nodes.coordinator.script import CLIENT, DRAFT, TARGET, Mesh, make_mesh
 
 KIND = {"numerics_class": "integers", "model_hash": "toy-0-1"}
 
@@ -36,7 +27,7 @@ def resumed(*resume_from: int, committed: tuple[int, ...] = (), **changes: Any) 
 
 
 def streams_of(asked: dict[str, Any]) -> list[OpenStreamRequest]:
-    return said(make_mesh().submit(**asked), OpenStreamRequest)
+    return make_mesh().submit(**asked).openings()
 
 
 def test_the_choices_of_a_request_are_streams_that_differ_in_their_noise_only() -> None:
@@ -55,7 +46,7 @@ def test_a_request_without_a_seed_draws_one_and_tells_it(mesh: Mesh) -> None:
     seeds = []
     for number in range(5):
         sends = mesh.submit(number, seed=-1)
-        (started,), (stream,) = said(sends, StartedNotice), said(sends, OpenStreamRequest)
+        (started,), (stream,) = sends.said(StartedNotice), sends.openings()
         assert started.seed == stream.sampling.seed
         seeds.append(started.seed)
     assert len(set(seeds)) > 1
@@ -68,20 +59,13 @@ def test_twice_the_priority_weighs_twice_as_much() -> None:
     assert weights == [0.2, 1.0, 2.0]
 
 
-def test_the_prompt_of_all_choices_is_scored_once(mesh: Mesh) -> None:
-    asked = {"num_choices": 3, "max_tokens": 0, "scores_prompt": True, "num_logprobs": 4}
-    # The others begin when all scores of it have come.
-    (stream,) = said(mesh.submit(**asked), OpenStreamRequest)
-    assert (stream.scores_prompt, stream.num_logprobs) == (True, 4)
-
-
 @pytest.mark.parametrize("emulated", [(), ("target",), ("draft",)])
 def test_an_answer_is_called_emulated_if_one_of_its_nodes_is(emulated: tuple[str, ...]) -> None:
     mesh = Mesh()
     for peer, role in ((TARGET, "target"), (DRAFT, "draft")):
         mesh.join(peer, role, make_profile(emulated=role in emulated))
     mesh.join(CLIENT, "client")
-    (started,) = said(mesh.submit(), StartedNotice)
+    (started,) = mesh.submit().said(StartedNotice)
     assert started.emulated == bool(emulated)
 
 
@@ -126,17 +110,17 @@ def test_bad_requests_are_refused_with_a_line_and_leave_nothing(
     changes: dict[str, Any], reason: str
 ) -> None:
     mesh = make_mesh()
-    assert failure(mesh.submit(**changes)) == ("bad_request", reason)
-    assert opened(mesh.submit(max_tokens=1)) != []
+    assert mesh.submit(**changes).failure() == ("bad_request", reason)
+    assert mesh.submit(max_tokens=1).opened() != []
 
 
 def test_what_fits_no_message_or_no_target_is_refused_with_the_numbers() -> None:
     long = {"prompt_token_ids": (9,) * 131_072}
     mesh = make_mesh(context_length=1 << 18, num_cells=1 << 18)
-    _, reason = failure(mesh.submit(**long))
+    _, reason = mesh.submit(**long).failure()
     overflow = "context overflow: 131072 prompt tokens + 8 to generate exceed the 131072 tokens"
     assert reason == f"{overflow} of a message: {SHORTER}"
-    _, reason = failure(make_mesh(num_cells=26).submit())
+    _, reason = make_mesh(num_cells=26).submit().failure()
     overflow = "3 prompt tokens + 8 to generate + 16 guesses exceed the 26 cells of toy-1"
     assert reason.startswith(f"context overflow: {overflow}: ")
 

@@ -58,45 +58,39 @@ async def members() -> Shell:
     return shell
 
 
-async def test_nodes_are_told_before_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nodes_are_told_before_clients() -> None:
     failed = RequestFailedNotice(1, "internal", "x")
     close = CloseStreamNotice(1, 1)
     sends = [(CLIENT_A, failed), (NODE_A, close), (CLIENT_B, failed), (NODE_B, close)]
-    found = (await members()).say(monkeypatch, [Send(*each) for each in sends])
+    found = (await members()).say([Send(*each) for each in sends])
     assert [peer for peer, _ in found] == [NODE_A, NODE_B, CLIENT_A, CLIENT_B]
 
 
-async def test_tokens_for_a_client_are_one_message_before_the_ends_of_their_texts(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_tokens_for_a_client_are_one_message_before_the_ends_of_their_texts() -> None:
     a0, a1, a2 = (TokensNotice(7, n, 5, b"ab", (5, 6)[:n], 4, 1, (), n == 1) for n in range(3))
     b = TokensNotice(8, 0, 0, b"c", (9,))
     over = FinishedNotice(7, 1, 6, "stop", StreamFigures(0, 0, 0, 0, 0, 0, ""))
     sends = [Send(CLIENT_A, m) for m in (a0, a1, over, a2)] + [Send(CLIENT_B, b)]
-    (_, joined), *others = (await members()).say(monkeypatch, sends)
+    (_, joined), *others = (await members()).say(sends)
     assert isinstance(joined, OutputNotice)
     assert list(notices_of(joined)) == [a0, a1, a2]
     assert others == [(CLIENT_A, over), (CLIENT_B, b)]
 
 
-async def test_tokens_too_many_for_a_message_are_sent_in_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_tokens_too_many_for_a_message_are_sent_in_many() -> None:
     tokens = [TokensNotice(1, n, 0, b"x" * 8192, (5,)) for n in range(200)]
-    told = (await members()).say(monkeypatch, [Send(CLIENT_A, each) for each in tokens])
+    told = (await members()).say([Send(CLIENT_A, each) for each in tokens])
     assert [message for _, message in told] == tokens
 
 
 @pytest.mark.parametrize("pads", [False, True])
-async def test_every_message_to_a_member_is_one_frame(
-    monkeypatch: pytest.MonkeyPatch, pads: bool
-) -> None:
+async def test_every_message_to_a_member_is_one_frame(pads: bool) -> None:
     """Of two ZeroMQ may take the second away, and abort who has read the first."""
     shell = Shell(pads=pads)
     await shell.join(b"node")
     lease = LeaseRequest((LeaseEntry(1, 1, 3, 2),))
     sends = [Send(b"node", lease), Send(b"node", CloseStreamNotice(1, 1))]
-    assert shell.say(monkeypatch, sends)[0] == (b"node", lease)
+    assert shell.say(sends)[0] == (b"node", lease)
     assert [len(frames) for _, frames in shell.frames] == [1, 1, 1]
 
 
@@ -109,27 +103,23 @@ async def test_who_is_out_of_credit_is_told_no_end_of_a_text_of_which_a_part_is_
     monkeypatch.setattr(shell.coordinator.state, "peer_gone", lambda _peer, _now: gone.pop(0))
     tokens = [TokensNotice(1, 0, n, b"x", (5,), 0, 0, ()) for n in range(WINDOW_MESSAGES)]
     finished = FinishedNotice(1, 0, len(tokens), "stop", StreamFigures(0, 0, 0, 0, 0, 0, ""))
-    told = shell.say(monkeypatch, [Send(CLIENT_A, m) for m in (*tokens, finished)])
+    told = shell.say([Send(CLIENT_A, m) for m in (*tokens, finished)])
     # The Welcome took one message's place.
     assert [message for _, message in told] == [*tokens[:-1], failed.message]
 
 
-async def test_who_asks_and_does_not_read_is_out_of_credit_soon(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_who_asks_and_does_not_read_is_out_of_credit_soon() -> None:
     shell = await members()
     status = StatusReply(1, b"x" * MAX_STATUS_BYTES)
-    told = shell.say(monkeypatch, [Send(CLIENT_A, status)] * 20)
+    told = shell.say([Send(CLIENT_A, status)] * 20)
     assert CLIENT_A not in shell.peers
     assert MAX_ANSWER_BYTES / 2 < len(told) * MAX_STATUS_BYTES < MAX_ANSWER_BYTES
 
 
-async def test_what_is_too_large_for_a_message_ends_nothing_else(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_what_is_too_large_for_a_message_ends_nothing_else() -> None:
     shell = await members()
     large = Send(CLIENT_A, StatusReply(1, b"x" * (MAX_STATUS_BYTES + 1)))
-    assert shell.say(monkeypatch, [large, Send(CLIENT_A, Pong(1, 0))]) == [(CLIENT_A, Pong(1, 0))]
+    assert shell.say([large, Send(CLIENT_A, Pong(1, 0))]) == [(CLIENT_A, Pong(1, 0))]
 
 
 async def test_all_members_are_told_the_next_key_once_and_that_the_coordinator_stops(
@@ -171,18 +161,33 @@ async def test_all_members_are_told_the_next_key_once_and_that_the_coordinator_s
     assert shell.since(before) == [(peer, Bye("coordinator stops")) for peer in shell.peers]
 
 
+def looked(shell: Shell, seconds: float) -> None:
+    """The coordinator looks at the time as often as it does."""
+    for _ in range(round(seconds / 0.05)):
+        shell.now += 0.05
+        shell.tick()
+
+
 async def test_who_is_in_the_middle_of_a_message_is_not_silent() -> None:
     shell = Shell(heartbeat_timeout_s=5.0)
     await shell.join(CLIENT_A)
     shell.quiet_s_of_all = 0.5
-    for _ in range(1000):
-        shell.now += 0.05
-        shell.tick()
+    looked(shell, 50.0)
     assert shell.peers == [CLIENT_A]
     shell.quiet_s_of_all = 7.0
-    for _ in range(200):
-        shell.now += 0.05
-        shell.tick()
+    looked(shell, 10.0)
+    assert shell.peers == []
+
+
+async def test_a_coordinator_that_stood_still_takes_nobody_for_silent() -> None:
+    shell = Shell(heartbeat_timeout_s=5.0)
+    await shell.join(CLIENT_A)
+    shell.tick()
+    shell.now += 60.0
+    looked(shell, 1.0)
+    assert shell.peers == [CLIENT_A]
+    # Silence is noticed none the less.
+    looked(shell, 10.0)
     assert shell.peers == []
 
 
@@ -226,13 +231,10 @@ async def test_epochs_do_not_come_from_a_clock(monkeypatch: pytest.MonkeyPatch) 
 
 
 @contextlib.asynccontextmanager
-async def serving(
-    hub: MemoryHub, interval_s: float = 1e4, timeout_s: float = 8e4
-) -> AsyncIterator[tuple[Coordinator, MemoryServer]]:
-    """A coordinator that runs; unless told otherwise it does not look at times."""
-    times = {"heartbeat_interval_s": interval_s, "heartbeat_timeout_s": timeout_s}
+async def serving(hub: MemoryHub) -> AsyncIterator[tuple[Coordinator, MemoryServer]]:
+    """A coordinator that runs, and takes nobody for silent."""
     with contextlib.closing(hub.server()) as server:
-        coordinator = Coordinator(server, **times)
+        coordinator = Coordinator(server, heartbeat_interval_s=1e4, heartbeat_timeout_s=8e4)
         task = asyncio.create_task(coordinator.run())
         try:
             yield coordinator, server
@@ -271,24 +273,6 @@ async def test_who_closes_the_connection_is_gone_at_once(eventually: Eventually)
         first_seq = (await hear(second, Ping)).message.seq
         assert (await hear(second, Ping)).message.seq > first_seq
         assert coordinator.state.peers() == [peer]
-
-
-@pytest.mark.slow
-async def test_a_coordinator_that_stood_still_takes_nobody_for_silent(
-    eventually: Eventually,
-) -> None:
-    hub = MemoryHub()
-    async with serving(hub, interval_s=0.05, timeout_s=2.0) as (coordinator, _):
-        client, welcome = await join(hub, "a")
-        where = {"cluster": welcome.cluster, "epoch": welcome.epoch}
-        await hear(client, Ping)
-        time.sleep(4.0)  # noqa: ASYNC251 - the event loop stands still: that is the matter
-        for _ in range(4):
-            ping = (await hear(client, Ping)).message
-            client.send(encode(Pong(ping.seq, 0), **where))
-            assert len(coordinator.state.peers()) == 1
-        # Silence is noticed none the less.
-        await eventually(lambda: not coordinator.state.peers())
 
 
 class SlowPolicy:

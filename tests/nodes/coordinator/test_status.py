@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,17 @@ from nodes.coordinator.status.recent import WINDOW_S, Recent
 from nodes.messages import (
     MAX_GAMMA,
     MAX_STATUS_BYTES,
+    MAX_TRACE_BYTES,
     ChainPart,
     GuessNotice,
     LinkFields,
     StatusReply,
     StatusRequest,
     StreamParkedNotice,
+    TraceReply,
+    TraceRequest,
 )
-from nodes.scheduler.planning import MODES, Mode
+from nodes.scheduler.planning import Mode
 from nodes.telemetry.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
 from nodes.telemetry.stage_errors import STAGES
 from nodes.telemetry.status import NodeStatus, Status, StreamStatus, decode_status
@@ -35,8 +39,8 @@ from tests.nodes.coordinator.script import (
     OTHER,
     TARGET,
     Mesh,
+    guessing_mesh,
     make_mesh,
-    said,
 )
 
 CANARY = (41_417, 42_428, 43_439)
@@ -50,21 +54,12 @@ def plain_mesh() -> Mesh:
     return mesh
 
 
-def guessing_mesh(mode: Mode = MODES["auto"], gamma: int = -1) -> Mesh:
-    """One stream that a draft node follows."""
-    mesh = make_mesh(with_draft=True, mode=mode)
-    mesh.submit(max_tokens=100, gamma=gamma)
-    for peer in (DRAFT, TARGET):
-        mesh.ready(peer=peer)
-    return mesh
-
-
 def go_on(mesh: Mesh, position: int, now: float = 0.0) -> None:
     mesh.commit(1, position, text=b"canary", token_ids=CANARY[:1], pass_s=0.01, now=now)
 
 
 def data(mesh: Mesh, now: float = 0.0) -> bytes:
-    (reply,) = said(mesh.hear(CLIENT, StatusRequest(9), now), StatusReply, CLIENT)
+    (reply,) = mesh.hear(CLIENT, StatusRequest(9), now).said(StatusReply, CLIENT)
     assert reply.request_id == 9
     return bytes(reply.status)
 
@@ -80,15 +75,6 @@ def node(status: Status, name: bytes) -> NodeStatus:
 def only_stream(status: Status) -> StreamStatus:
     (stream,) = status.streams
     return stream
-
-
-def test_an_empty_mesh_has_a_status() -> None:
-    mesh = Mesh(version="1.2.3")
-    mesh.join(CLIENT, "client")
-    status = ask(mesh)
-    assert (status.cluster, status.epoch, status.version) == (CLUSTER, str(EPOCH), "1.2.3")
-    assert (status.nodes, status.streams, status.targets) == ((), (), ())
-    assert set(status.totals.requests.values()) == {0}
 
 
 def test_a_target_that_did_nothing_yet_has_every_counter_and_no_prices() -> None:
@@ -129,7 +115,7 @@ def test_nodes_are_told_with_what_is_known_of_them() -> None:
 
 def test_nodes_fall_silent_leave_and_come_back() -> None:
     mesh = make_mesh(with_draft=True)
-    mesh.state.tick(0.0)
+    mesh.due(0.0)
     mesh.tick(3.0, DRAFT)
     silent = node(ask(mesh, 3.0), DRAFT)
     assert (silent.state, silent.silent_s) == ("silent", 3.0)
@@ -221,14 +207,8 @@ def test_what_draft_nodes_did_and_what_became_of_it() -> None:
     assert (stream.num_rounds, stream.num_draft_tokens, stream.num_accepted_tokens) == (1, 2, 1)
     draft = node(status, DRAFT)
     assert (draft.busy_s, draft.num_streams) == (0.25, 1)
-    message, verified = target.spans
-    assert (message.stage, message.node, message.num_guesses) == ("guesses", "draft", 2)
-    assert (verified.stage, verified.node, verified.num_guesses) == ("pass", "target", 2)
-    assert message.start_s == message.end_s < verified.end_s
-    counts = target.counts
-    assert counts.guesses == {"taken": 2, "not_chosen": 0, "late": 0, "looked_up": 0}
-    assert (counts.num_compared, counts.num_right, counts.num_messages) == (2, 1, 1)
-    assert (counts.tokens["accepted"], counts.tokens["corrected"]) == (1, 1)
+    assert [span.stage for span in target.spans] == ["guesses", "pass"]
+    assert target.counts.guesses == {"taken": 2, "not_chosen": 0, "late": 0, "looked_up": 0}
 
 
 def together(_: Observation) -> Plan:
@@ -239,35 +219,27 @@ def together(_: Observation) -> Plan:
     return Plan((batch,), policy="joint", prediction=made)
 
 
-def test_the_plan_in_force_is_told_with_its_groups_their_times_and_the_prices_of_both_ways() -> (
-    None
-):
-    mesh = guessing_mesh(Mode(together, is_grouped=True), gamma=4)
+@pytest.mark.parametrize("is_grouped", [True, False])
+def test_the_plan_in_force_is_told_with_the_prices_of_both_ways(is_grouped: bool) -> None:
+    mesh = guessing_mesh(Mode(together, is_grouped=is_grouped), gamma=4)
     for number in range(3):
         go_on(mesh, 3 + number, number / 4)
     mesh.tick(1.0)
     (target,) = ask(mesh, 1.0).targets
     plan, observed = target.plan, target.observed
-    (batch,) = plan.batches
-    assert (batch.stream_ids, batch.gammas, batch.num_tokens) == ((1,), (4,), 5)
-    assert (batch.draft_s, batch.air_s, batch.verify_s, batch.round_s) == (0.01, 0.002, 0.03, 0.042)
-    assert (plan.policy, plan.bound, plan.tokens_per_s) == ("joint", "target", 50.0)
     assert plan.grouped_price_s == 0.1
     assert plan.open_price_s > 0.0
     # A token every quarter of a second.
     assert observed.price_s == pytest.approx(0.25)
     assert observed.errors["plan"].num_seen > 0
-
-
-@pytest.mark.parametrize("has_groups", [False, True])
-def test_in_open_flow_groups_that_there_are_have_a_price(has_groups: bool) -> None:
-    mode = Mode(together if has_groups else lambda _: Plan(policy="none"), is_grouped=False)
-    mesh = guessing_mesh(mode)
-    mesh.tick(1.0)
-    plan = ask(mesh, 1.0).targets[0].plan
-    assert (plan.policy, plan.batches, plan.tokens_per_s) == ("flow", (), 0.0)
-    assert plan.open_price_s > 0.0
-    assert plan.grouped_price_s == (0.1 if has_groups else 0.0)
+    if is_grouped:
+        (batch,) = plan.batches
+        assert (batch.stream_ids, batch.gammas, batch.num_tokens) == ((1,), (4,), 5)
+        times = batch.draft_s, batch.air_s, batch.verify_s, batch.round_s
+        assert times == (0.01, 0.002, 0.03, 0.042)
+        assert (plan.policy, plan.bound, plan.tokens_per_s) == ("joint", "target", 50.0)
+    else:
+        assert (plan.policy, plan.batches, plan.tokens_per_s) == ("flow", (), 0.0)
 
 
 def test_bytes_are_counted_by_node_and_by_kind(mesh: Mesh) -> None:
@@ -333,24 +305,43 @@ def test_counts_of_a_target_outlive_it() -> None:
 
 
 def test_the_document_is_not_made_anew_for_each_who_asks() -> None:
-    mesh = plain_mesh()
+    mesh = Mesh(version="1.2.3")
+    mesh.join(CLIENT, "client")
     first = data(mesh, 1.0)
     assert data(mesh, 1.1) is first
     assert data(mesh, 1.6) is not first
+    status = decode_status(first)
+    assert (status.cluster, status.epoch, status.version) == (CLUSTER, str(EPOCH), "1.2.3")
+    assert (status.nodes, status.streams, status.targets) == ((), (), ())
 
 
-def test_no_status_holds_tokens_texts_or_names_of_who_asks() -> None:
+LARGEST = [
+    StatusReply(2**63 - 1, b"x" * MAX_STATUS_BYTES),
+    TraceReply(2**63 - 1, 2**63 - 1, 2**63 - 1, True, b"x" * MAX_TRACE_BYTES),
+]
+
+
+@pytest.mark.parametrize("reply", LARGEST, ids=lambda reply: type(reply).__name__)
+def test_the_largest_reply_fits_a_message_even_a_padded_one(reply: Any) -> None:
+    (frame,) = pad(encode(reply, cluster="c" * 64, epoch=2**63 - 1))
+    assert len(frame) in SIZES
+
+
+def test_no_status_and_no_record_holds_tokens_texts_or_names_of_who_asks() -> None:
     mesh = make_mesh(num_vocab=50_000)
     asked = {"prompt_token_ids": CANARY, "max_tokens": 100}
     mesh.submit(1, user="canary-user", **asked)
     mesh.ready()
+    (began,) = mesh.hear(CLIENT, TraceRequest(1, -1)).said(TraceReply)
     go_on(mesh, 3)
-    text = data(mesh)
-    stream = only_stream(decode_status(text))
+    (recorded,) = mesh.hear(CLIENT, TraceRequest(1, began.last)).said(TraceReply)
+    assert b'"kind":"pass"' in recorded.records
+    status = data(mesh)
+    stream = only_stream(decode_status(status))
     assert stream.client.startswith("c-")
     assert stream.user.startswith("u-")
     for canary in (*map(str, CANARY), "canary", CLIENT.hex()):
-        assert canary.encode() not in text
+        assert canary.encode() not in status + began.records + recorded.records
     # The same user is recognised, another is not taken for it.
     mesh.submit(2, user="canary-user", **asked)
     mesh.submit(3, user="other", **asked)
@@ -358,15 +349,9 @@ def test_no_status_holds_tokens_texts_or_names_of_who_asks() -> None:
     assert users[0] == users[1] != users[2]
 
 
-def test_the_largest_status_fits_a_message_even_a_padded_one() -> None:
-    reply = StatusReply(2**63 - 1, b"x" * MAX_STATUS_BYTES)
-    (frame,) = pad(encode(reply, cluster="c" * 64, epoch=2**63 - 1))
-    assert len(frame) in SIZES
-
-
 def test_nothing_a_peer_says_makes_a_status_that_is_no_json() -> None:
     mesh = plain_mesh()
-    mesh.state.tick(0.0)
+    mesh.due(0.0)
     for position, pass_s in enumerate((86_400.0, 86_400.0, 0.0), 3):
         mesh.commit(1, position, pass_s=pass_s, now=0.5)
     status = ask(mesh, 1.0)

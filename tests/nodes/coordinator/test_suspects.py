@@ -54,26 +54,19 @@ def test_innocents_are_hardly_ever_accused(mean_s: float) -> None:
     assert wrong <= 3 + days / 1000 * 3
 
 
-def test_the_rate_is_that_of_others_and_of_the_worst_of_late() -> None:
-    deaths = Deaths()
+def test_the_rate_is_that_of_others_and_of_the_worst_of_late(deaths: Deaths) -> None:
+    """Each was noted at some time; its own say nothing of others."""
+    own = [5000.0, 5010.0, 5020.0]
+    for at in (*own, 5048.0, 5057.0, 5058.0):
+        before = deaths.rate_hz(own, 1, at)
+        deaths.note(at)
+        assert (deaths.rate_hz(own, 1, at) > before) == (at not in own)
+    # Two within 3 s is the most; they count in time that is longer and longer.
+    rates = [deaths.rate_hz(own, 1, at) for at in (5060.0, 5600.0, 15_000.0)]
+    assert rates[0] == pytest.approx(2 / 3)
+    assert rates == sorted(rates, reverse=True)
     # Before any target nothing is known.
-    assert deaths.rate_hz([], 1, 50.0) == 100.0
-    deaths.begin(1000.0)
-    deaths.begin(5000.0)
-    # Nothing has happened: one death more than were seen, in all the time that it could have.
-    assert deaths.rate_hz([], 2, 1100.0) == pytest.approx(1 / (100.0 * 2))
-    assert deaths.rate_hz([], 2, 1000.0 + 3 * DAY_S) == 1 / DAY_S
-    own = [5000.0 + 10 * k for k in range(3)]
-    for at in own:
-        deaths.note(at)
-    assert deaths.rate_hz(own, 1, 5020.0) == pytest.approx(1 / 4020)
-    # Three of others, 2, 3 and 12 s ago: two within 3 s is the most.
-    for at in (5048.0, 5057.0, 5058.0):
-        deaths.note(at)
-    assert deaths.rate_hz(own, 1, 5060.0) == pytest.approx(2 / 3)
-    assert deaths.rate_hz(own, 0, 5060.0) == pytest.approx(2 / 3)
-    # In time that counts for less and less.
-    assert deaths.rate_hz(own, 1, 15_000.0) == pytest.approx(3 / 9952)
+    assert Deaths().rate_hz([], 1, 50.0) == 100.0
 
 
 def test_what_dies_at_the_same_time_has_a_cause_of_its_own(deaths: Deaths) -> None:
@@ -91,20 +84,6 @@ def test_old_deaths_are_forgotten_some_day(deaths: Deaths) -> None:
             sizes.append(sum(1 for _ in reachable([deaths])))
     assert sizes[1] < 1.5 * sizes[0]
     assert deaths.rate_hz([], 1, 400.0) >= 4096 / 400
-
-
-def test_only_deaths_that_it_was_alone_with_count_against_a_suspect() -> None:
-    suspicion = Suspicion(["a"], [0.0])
-    assert suspicion.verdict(1 / DAY_S) is None
-    for name in ("b", "c", "d"):
-        suspicion.lost(name, 0.5, 1.0, is_alone=False)
-    assert suspicion.verdict(1 / DAY_S) is None
-    suspicion.lost("e", 0.5, 1.0, is_alone=True)
-    assert suspicion.verdict(1 / DAY_S) == (
-        "internal",
-        "this request ended target nodes 2 times (a, e): it is not tried again",
-    )
-    assert suspicion.verdict(1.0) is None
 
 
 def test_a_line_names_some_of_the_targets() -> None:

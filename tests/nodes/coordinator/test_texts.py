@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from nodes.messages import (
     TOKENS,
     ChatMessage,
     NodeCommandReply,
-    OpenStreamRequest,
     RequestFailedNotice,
     StreamFailedNotice,
     TokenizeReply,
@@ -31,27 +29,23 @@ from tests.nodes.coordinator.script import (
     TARGET,
     TEXT_PROMPT,
     Mesh,
-    failure,
-    failures,
+    Sends,
     make_mesh,
-    opened,
-    said,
-    to,
 )
 
 HELLO = (ChatMessage("user", "hi"),)
 GATEWAY = b"gateway"
 
 
-def asked(sends: Sequence[Send], peer: bytes = TARGET) -> list[int]:
+def asked(sends: Sends, peer: bytes = TARGET) -> list[int]:
     """The numbers of texts that a target is to tokenize."""
-    return [message.request_id for message in said(sends, TokenizeRequest, peer)]
+    return [message.request_id for message in sends.said(TokenizeRequest, peer)]
 
 
 def test_a_text_is_tokenized_by_the_target_first(mesh: Mesh) -> None:
     (send,) = mesh.submit(messages=HELLO, prompt_token_ids=())
     assert send == Send(TARGET, TokenizeRequest(1, "", HELLO))
-    (request,) = said(mesh.tokenized(1, 4, 5), OpenStreamRequest)
+    (request,) = mesh.tokenized(1, 4, 5).openings()
     assert request.token_ids == (4, 5)
     assert mesh.tokenized(1, 4, 5) == []
     assert mesh.state.num_stale == 1
@@ -60,17 +54,10 @@ def test_a_text_is_tokenized_by_the_target_first(mesh: Mesh) -> None:
 def test_a_text_that_cannot_be_tokenized_is_the_clients_error(mesh: Mesh) -> None:
     mesh.submit(**TEXT_PROMPT)
     failed = mesh.tokenized(1, error="the model has no chat template")
-    assert failure(failed) == ("bad_request", "the model has no chat template")
+    assert failed.failure() == ("bad_request", "the model has no chat template")
     mesh.submit(**TEXT_PROMPT)
     empty = "the prompt is empty: give some text or token ids"
-    assert failure(mesh.tokenized(2)) == ("bad_request", empty)
-
-
-def test_texts_without_end_are_refused(mesh: Mesh) -> None:
-    for number in range(64):
-        assert to(CLIENT, mesh.submit(number, **TEXT_PROMPT)) == []
-    overloaded = "overloaded", "64 requests of this client are under way"
-    assert failure(mesh.submit(64, **TEXT_PROMPT)) == overloaded
+    assert mesh.tokenized(2).failure() == ("bad_request", empty)
 
 
 def test_only_the_target_that_was_asked_says_what_a_text_is(mesh: Mesh) -> None:
@@ -79,14 +66,14 @@ def test_only_the_target_that_was_asked_says_what_a_text_is(mesh: Mesh) -> None:
     assert mesh.tokenized(number, 7, 7, peer=OTHER) == []
     assert mesh.tokenized(number, peer=OTHER, error="no") == []
     assert mesh.state.num_stale == 2
-    (opening,) = said(mesh.tokenized(number, 5, 6), OpenStreamRequest)
+    (opening,) = mesh.tokenized(number, 5, 6).openings()
     assert opening.token_ids == (5, 6)
 
 
 def test_what_clients_and_targets_may_say_can_be_passed_on(mesh: Mesh) -> None:
     messages = tuple(ChatMessage("user", "x" * 1000) for _ in range(300))
     for number, prompt in ((1, {"prompt": "\u00e9" * 150_000}), (2, {"messages": messages})):
-        (passed_on,) = to(TARGET, mesh.submit(number, prompt_token_ids=(), **prompt))
+        (passed_on,) = mesh.submit(number, prompt_token_ids=(), **prompt).to(TARGET)
         encode(passed_on)
     reason = "\U0001f600" * 1024
     for message in (
@@ -101,16 +88,7 @@ def test_what_clients_and_targets_may_say_can_be_passed_on(mesh: Mesh) -> None:
 def test_texts_that_cannot_be_sent_keep_no_place_at_their_target(mesh: Mesh) -> None:
     for number in range(2 * MAX_AT_ONCE):
         (sent,) = mesh.submit(number, **TEXT_PROMPT)
-        assert failure(mesh.state.undeliverable(sent, "too large", 0.0))[0] == "internal"
-
-
-def test_a_target_that_comes_back_is_welcomed_before_it_is_asked_for_texts_again(
-    mesh: Mesh,
-) -> None:
-    assert asked(mesh.submit(**TEXT_PROMPT)) == [1]
-    # Before its old connection is known to be gone.
-    back = mesh.join(OTHER, "target", make_profile(), name="target")
-    assert [type(m) for m in to(OTHER, back)] == [Welcome, TokenizeRequest]
+        assert mesh.undeliverable(sent, "too large").failure()[0] == "internal"
 
 
 # -- a few at a time -------------------------------------------------------------------------------
@@ -152,7 +130,7 @@ def test_who_cancels_frees_its_place_when_the_target_has_answered() -> None:
     assert mesh.cancel(MAX_AT_ONCE + 1) == []
     # The target has it still; its answer is for nobody, and so another one can be asked for.
     sends = mesh.tokenized(1, 4)
-    assert (to(CLIENT, sends), asked(sends)) == ([], [MAX_AT_ONCE + 2])
+    assert (sends.to(CLIENT), asked(sends)) == ([], [MAX_AT_ONCE + 2])
     assert mesh.state.num_stale == 1
 
 
@@ -166,7 +144,7 @@ def test_a_text_of_which_nothing_is_heard_is_asked_for_again_and_not_for_ever(me
             # Others are answered all the time.
             (number,) = asked(mesh.submit(2 + second, float(second), **TEXT_PROMPT))
             mesh.tokenized(number, error="no")
-        if failed := failures(sends):
+        if failed := sends.failures():
             break
     assert failed == [(1, "unavailable")]
     first, second, third = again
@@ -180,7 +158,7 @@ def test_who_cancels_what_a_target_never_had_gets_its_place_back() -> None:
     for number in range(1, MAX_AT_ONCE + 1):
         mesh.cancel(number)
     assert asked(mesh.submit(9, **TEXT_PROMPT)) == []
-    sends = [send for second in range(30) for send in mesh.tick(float(second))]
+    sends = Sends(send for second in range(30) for send in mesh.tick(float(second)))
     assert asked(sends)[0] == MAX_AT_ONCE + 1
 
 
@@ -189,12 +167,12 @@ def test_a_text_that_goes_to_another_target_is_asked_for_there_as_often(mesh: Me
     num_asked, second = 1, 0
     while num_asked < 4:
         second += 1
-        sends = mesh.tick(float(second))
-        num_asked += len(asked(sends))
-    mesh.join(OTHER, "target", make_profile(), now=float(second))
-    assert asked(mesh.gone(TARGET, float(second)), OTHER) == [1]
+        num_asked += len(asked(mesh.tick(float(second))))
+    # Before its old connection is known to be gone: it is welcomed first.
+    back = mesh.join(OTHER, "target", make_profile(), name="target", now=float(second))
+    assert [type(m) for m in back.to(OTHER)] == [Welcome, TokenizeRequest]
     # It is not given up for what the first one did not answer.
-    sends = []
+    sends = Sends()
     while not sends:
         second += 1
         sends = mesh.tick(float(second))
@@ -204,14 +182,14 @@ def test_a_text_that_goes_to_another_target_is_asked_for_there_as_often(mesh: Me
 # -- requests that are only read -------------------------------------------------------------------
 
 
-def read(mesh: Mesh, number: int, wants: str, **changes: Any) -> list[Send]:
+def read(mesh: Mesh, number: int, wants: str, **changes: Any) -> Sends:
     """Submit a request of which only the prompt is to be read."""
     return mesh.submit(number, wants=wants, max_tokens=0, **{**TEXT_PROMPT, **changes})
 
 
 def test_what_is_only_read_ends_with_what_the_target_says_of_it(mesh: Mesh) -> None:
     (number,) = asked(read(mesh, 1, TOKENS))
-    (notice,) = to(CLIENT, mesh.tokenized(number, 5, 6))
+    (notice,) = mesh.tokenized(number, 5, 6).to(CLIENT)
     assert (notice.request_id, notice.prompt_token_ids) == (1, (5, 6))
     assert mesh.num_under_way() == 0
     # Its number may be used again.
@@ -219,10 +197,10 @@ def test_what_is_only_read_ends_with_what_the_target_says_of_it(mesh: Mesh) -> N
 
 
 def test_the_text_of_token_ids_is_asked_of_a_target(mesh: Mesh) -> None:
-    (question,) = to(TARGET, read(mesh, 1, TEXT, prompt="", prompt_token_ids=(5, 6)))
+    (question,) = read(mesh, 1, TEXT, prompt="", prompt_token_ids=(5, 6)).to(TARGET)
     assert (question.token_ids, question.wants) == ((5, 6), TEXT)
     reply = TokenizeReply(question.request_id, "", (5, 6), b"ab")
-    (notice,) = to(CLIENT, mesh.hear(TARGET, reply))
+    (notice,) = mesh.hear(TARGET, reply).to(CLIENT)
     assert notice.text == b"ab"
 
 
@@ -238,7 +216,7 @@ def test_the_text_of_token_ids_is_asked_of_a_target(mesh: Mesh) -> None:
 def test_what_cannot_be_read_is_refused(
     wants: str, changes: dict[str, Any], code: str, reason: str
 ) -> None:
-    found = failure(read(make_mesh(), 1, wants, **changes))
+    found = read(make_mesh(), 1, wants, **changes).failure()
     assert (found[0], found[1][: len(reason)]) == (code, reason)
 
 
@@ -246,10 +224,10 @@ def test_texts_and_vectors_go_to_targets_that_make_them(mesh: Mesh) -> None:
     embeds = make_profile(model="e", model_hash="ee", traits=ModelTraits(embeds=True))
     mesh.join(OTHER, "target", embeds)
     (number,) = asked(read(mesh, 1, EMBEDDING), OTHER)
-    (notice,) = to(CLIENT, mesh.hear(OTHER, TokenizeReply(number, "", (5,), b"", b"1234")))
+    (notice,) = mesh.hear(OTHER, TokenizeReply(number, "", (5,), b"", b"1234")).to(CLIENT)
     assert (notice.embedding, notice.model) == (b"1234", "e")
     (number,) = asked(mesh.submit(2, **TEXT_PROMPT))
-    assert opened(mesh.tokenized(number, 5)) == [1]
+    assert mesh.tokenized(number, 5).opened() == [1]
     for sends, reason in (
         (mesh.submit(3, model="e", **TEXT_PROMPT), "model 'e' produces embeddings and no text"),
         (
@@ -257,4 +235,4 @@ def test_texts_and_vectors_go_to_targets_that_make_them(mesh: Mesh) -> None:
             "model 'toy-1' produces text and no embeddings",
         ),
     ):
-        assert failure(sends) == ("bad_request", reason)
+        assert sends.failure() == ("bad_request", reason)

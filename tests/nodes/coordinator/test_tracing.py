@@ -1,16 +1,39 @@
+"""What is recorded of a mesh for those who ask, and of single steps of a scheduler."""
+
 from __future__ import annotations
 
 import json
 from typing import Any
 
-from mesh.codec import encode
-from mesh.padding import SIZES, pad
-from nodes.coordinator.tracing import LINGER_S
-from nodes.messages import MAX_TRACE_BYTES, TraceReply, TraceRequest
-from tests.nodes.builders import make_profile
-from tests.nodes.coordinator.script import CLIENT, DRAFT, OTHER, TARGET, Mesh, make_mesh
+import pytest
 
-CANARY = (41_417, 42_428, 43_439)
+from nodes.coordinator.ring_recorder import RingRecorder
+from nodes.coordinator.tracing import LINGER_S
+from nodes.messages import TraceReply, TraceRequest
+from nodes.scheduler import Scheduler
+from nodes.scheduler.planning import MODES, predicted_price_s
+from nodes.telemetry.trace.records import (
+    FollowRecord,
+    GuessRecord,
+    PassStream,
+    PlanRecord,
+    Record,
+    from_line,
+)
+from nodes.telemetry.trace.ring import Ring
+from tests.nodes.builders import make_profile
+from tests.nodes.coordinator.script import CLIENT, OTHER, Mesh, guessing_mesh
+from tests.nodes.scheduler.watched import (
+    ONE,
+    PASS_S,
+    admit,
+    commit,
+    decoding,
+    fail,
+    guess,
+    make_scheduler,
+    ready,
+)
 
 
 def ask(mesh: Mesh, after: int, now: float = 0.0, peer: bytes = CLIENT) -> TraceReply:
@@ -29,18 +52,14 @@ def kinds(reply: TraceReply) -> list[str]:
 
 
 def busy_mesh() -> Mesh:
-    """One stream that a draft node follows, and a plan for it; its tokens are canaries."""
-    mesh = make_mesh(num_vocab=50_000)
-    mesh.join(DRAFT, "draft", make_profile(0.8, num_vocab=50_000))
-    mesh.submit(prompt_token_ids=CANARY, max_tokens=100)
-    for peer in (DRAFT, TARGET):
-        mesh.ready(peer=peer)
-    mesh.state.tick(0.0)
+    """One stream that a draft node follows, and a plan for it."""
+    mesh = guessing_mesh()
+    mesh.due(0.0)
     return mesh
 
 
 def go_on(mesh: Mesh, position: int, now: float = 0.0) -> None:
-    mesh.commit(1, position, text=b"canary", token_ids=CANARY[:1], pass_s=0.01, now=now)
+    mesh.commit(1, position, pass_s=0.01, now=now)
 
 
 def test_recording_begins_with_the_first_request_the_plan_in_force_and_who_follows() -> None:
@@ -86,17 +105,9 @@ def test_two_clients_are_told_the_same_each_from_its_own_beginning() -> None:
     go_on(mesh, 4)
     assert kinds(ask(mesh, two.last, peer=OTHER)) == ["pass"]
     assert kinds(ask(mesh, one.last)) == ["pass", "plan", "follow", "pass"]
-
-
-def test_who_begins_again_and_again_fills_the_ring_with_no_plans() -> None:
-    mesh = busy_mesh()
-    first = ask(mesh, -1)
-    go_on(mesh, 3, 0.5)
-    for _ in range(100):
-        again = ask(mesh, -1, 0.9)
-        assert kinds(again) == ["plan", "follow", "pass"]
-    assert again.last == first.last + 1
-    assert kinds(ask(mesh, -1, 1.0)) == ["plan", "follow"]
+    # Whoever begins again and again fills the ring with no plans.
+    again = {ask(mesh, -1, 1.1 + number / 1e3).last for number in range(100)}
+    assert len(again) == 1
 
 
 def test_targets_that_join_later_are_recorded_too() -> None:
@@ -110,37 +121,100 @@ def test_targets_that_join_later_are_recorded_too() -> None:
     assert "second" in {record["target"] for record in records(ask(mesh, last))}
 
 
-def test_no_record_holds_tokens_texts_or_owners() -> None:
-    mesh = busy_mesh()
-    found = ask(mesh, -1)
-    text = found.records
-    for position in range(3, 50):
-        go_on(mesh, position)
-    text += ask(mesh, found.last).records
-    assert b'"kind":"pass"' in text
-    for canary in (*map(str, CANARY), "canary", CLIENT.hex()):
-        assert canary.encode() not in text
+# -- steps of a scheduler -------------------------------------------------------------------------
 
 
-def test_the_largest_reply_fits_a_message_even_a_padded_one() -> None:
-    reply = TraceReply(2**63 - 1, 2**63 - 1, 2**63 - 1, True, b"x" * MAX_TRACE_BYTES)
-    (frame,) = pad(encode(reply, cluster="c" * 64, epoch=2**63 - 1))
-    assert len(frame) in SIZES[:-1]
+def recorded(scheduler: Scheduler, now: float = 0.0) -> Ring:
+    ring = Ring()
+    scheduler.record(RingRecorder(ring, "t", lambda: 0.002), now)
+    return ring
 
 
-def test_long_traces_come_in_parts() -> None:
-    mesh = busy_mesh()
-    reply = ask(mesh, -1)
-    last = reply.last
-    for position in range(3, 95):
-        go_on(mesh, position)
-        for _ in range(10):
-            # Repeated ones commit nothing, but are passes.
-            go_on(mesh, position)
-    parts = [ask(mesh, last)]
-    while parts[-1].has_more:
-        parts.append(ask(mesh, parts[-1].last))
-    assert len(parts) > 1
-    assert all(len(part.records) <= MAX_TRACE_BYTES for part in parts)
-    numbers = [record["number"] for part in parts for record in records(part)]
-    assert numbers == list(range(last + 1, parts[-1].last + 1))
+def lines_of(ring: Ring) -> list[Record]:
+    return [from_line(line) for line in ring.after(0, 10**9).lines.splitlines()]
+
+
+def follows(ring: Ring) -> list[tuple[float, int, str, str]]:
+    return [
+        (record.at_s, record.stream_id, record.node, record.reason)
+        for record in lines_of(ring)
+        if isinstance(record, FollowRecord)
+    ]
+
+
+def test_a_message_with_guesses_and_the_pass_that_took_some() -> None:
+    scheduler = decoding("d")
+    ring = recorded(scheduler)
+    guess(scheduler, "d", 4, now=1.0)
+    told = {"num_offered": 4, "num_late": 1, "best_percent": 77}
+    commit(scheduler, 5, 6, now=2.0, num_draft_tokens=3, num_accepted_tokens=1, **told)
+    _, message, verified = lines_of(ring)
+    assert message == GuessRecord(1.0, "t", "d", 1, 4)
+    assert (verified.at_s, verified.pass_s, verified.rtt_s) == (2.0, PASS_S, 0.002)
+    # A pass of four tokens by the tables.
+    assert verified.predicted_s == pytest.approx(0.046)
+    part = PassStream(1, 2, 3, 1, num_offered=4, num_late=1, best_percent=77)
+    assert verified.streams == (part,)
+
+
+def test_a_draft_node_follows_once_it_has_read_the_text() -> None:
+    scheduler = make_scheduler("d")
+    ring = recorded(scheduler)
+    admit(scheduler)
+    # What is of a following before is none.
+    scheduler.draft_ready("d", ONE, 99)
+    assert follows(ring) == []
+    ready(scheduler)
+    scheduler.tick(2.0)
+    assert follows(ring) == [(2.0, 1, "d", "")]
+
+
+@pytest.mark.parametrize("way", ["finish", "cancel", "release", "fail", "die"])
+def test_who_followed_is_told_first_and_that_it_does_no_longer(way: str) -> None:
+    scheduler = decoding("d")
+    ring = recorded(scheduler, 1.0)
+    match way:
+        case "finish":
+            commit(scheduler, 5, now=3.0, finish_reason="stop")
+        case "cancel":
+            scheduler.cancel(ONE)
+        case "release":
+            scheduler.release(ONE)
+        case "fail":
+            fail(scheduler, "d", "full")
+        case "die":
+            scheduler.draft_lost("d")
+    scheduler.tick(3.0)
+    first, last = follows(ring)
+    assert (first, last[:3]) == ((1.0, 1, "d", ""), (3.0, 1, ""))
+    assert ("full" in last[3]) == (way == "fail")
+
+
+def test_a_plan_is_told_with_what_open_flow_would_take() -> None:
+    scheduler = make_scheduler("d", mode=MODES["grouped"])
+    ring = recorded(scheduler)
+    admit(scheduler)
+    ready(scheduler)
+    assert predicted_price_s(scheduler) == 0.0
+    scheduler.tick(1.0)
+    (plan,) = (record for record in lines_of(ring) if isinstance(record, PlanRecord))
+    assert (plan.at_s, plan.is_grouped) == (1.0, True)
+    assert plan.batches == scheduler.plan.batches
+    made = scheduler.last_made
+    assert made is not None
+    assert plan.open_price_s == made.open_s
+    assert plan.prediction is not None
+    assert plan.prediction.price_s == made.grouped_s == predicted_price_s(scheduler)
+    # Whoever begins later is told the same first.
+    again = lines_of(recorded(scheduler, 2.0))[0]
+    assert (again.at_s, again.batches) == (2.0, plan.batches)
+
+
+def test_nothing_is_told_once_recording_is_over() -> None:
+    scheduler = decoding("d")
+    ring = recorded(scheduler)
+    scheduler.record(None, 0.0)
+    before = ring.last
+    guess(scheduler, "d", 4)
+    commit(scheduler, 5)
+    assert ring.last == before

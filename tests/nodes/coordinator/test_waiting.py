@@ -98,13 +98,6 @@ def test_one_that_goes_before_all_others_of_its_tenant_again_and_again(line: Lin
     assert line.order() == [*range(500, 0, -1)]
 
 
-def test_of_one_priority_who_came_first_is_first(line: Line) -> None:
-    for arrived_at in (1.0, 0.5, 1.0):
-        line.add(arrived_at)
-    assert line.order() == [2, 1, 3]
-    assert len(line.waiting) == 0
-
-
 def test_a_higher_priority_goes_before_those_that_came_a_little_earlier(line: Line) -> None:
     line.add(0.0, priority=4)
     line.add(STEP_S - 0.1, priority=5)
@@ -112,40 +105,7 @@ def test_a_higher_priority_goes_before_those_that_came_a_little_earlier(line: Li
     assert line.order() == [2, 1, 3]
 
 
-def test_who_is_taken_out_leaves_the_others_in_order(line: Line) -> None:
-    requests = [line.add(0.0, priority) for priority in (3, 9, 5)]
-    stream_id = choice_of(requests[1]).spec.stream_id
-    assert stream_id in line.waiting
-    line.remove(requests[1])
-    assert stream_id not in line.waiting
-    with pytest.raises(KeyError):
-        line.remove(requests[1])
-    assert line.order() == [3, 1]
-
-
 # -- tenants take turns ----------------------------------------------------------------------------
-
-
-def test_many_streams_of_one_tenant_do_not_keep_out_another(line: Line) -> None:
-    for _ in range(1000):
-        line.add(0.0, tenant="m")
-    line.serve(1.0)
-    line.add(2.0, tenant="f")
-    line.add(2.0, tenant="f")
-    # The first one had come before; from there on they take turns.
-    assert line.tenants([2.0, 3.0, 4.0, 5.0, 6.0]) == "mfmfm"
-    assert (line.waiting.num_of("gateway"), line.waiting.num_of("client")) == (996, 0)
-
-
-def test_a_tenant_that_was_away_has_no_turns_in_store(line: Line) -> None:
-    line.add(0.0, tenant="a")
-    line.serve(0.0)
-    for _ in range(3):
-        line.add(5.0, tenant="b")
-    line.serve(6.0)
-    line.add(7.0, tenant="a")
-    line.add(7.0, tenant="a")
-    assert line.tenants([8.0, 9.0, 10.0, 11.0]) == "baba"
 
 
 def test_priority_goes_before_turns_within_its_lead(line: Line) -> None:
@@ -185,63 +145,34 @@ def test_suspects_have_lines_of_their_own(line: Line) -> None:
     assert line.heads() == line.order() == [1, 2, 3, 4]
 
 
-def test_who_may_be_served_elsewhere_changes_lines_and_keeps_its_place(line: Line) -> None:
-    requests = [line.add(float(n)) for n in range(3)]
-    for request in (requests[2], requests[0]):
-        line.waiting.change(choice_of(request), OTHER)
-    assert line.heads() == [1, 2]
-    assert line.order() == [1, 2, 3]
-
-
-def test_one_that_comes_back_may_be_as_it_was(line: Line) -> None:
-    """What is left of it in a line that it went out of is of a tenant that is forgotten."""
-    line.add(0.0, tenant="a")
-    second = line.add(1.0, tenant="b")
-    choice = choice_of(second)
-    line.waiting.change(choice, ONE | OTHER)
-    line.waiting.serve(second, choice, 2.0)
-    line.waiting.add(second, choice, ONE)
-    assert line.order() == [1, 2]
-
-
 # -- any order of events ---------------------------------------------------------------------------
 
 
 class Lines(RuleBasedStateMachine):
-    """Streams come at equal priority, a second apart."""
+    """Streams come at equal priority, a second apart. They go, are served, may go to other targets
+    from now on, and come back as they were."""
 
     def __init__(self) -> None:
         super().__init__()
         self.line = Line()
         self.now = 0.0
         self.requests: list[Request] = []
+        self.served: list[Request] = []
+        # Those that were served before, by their numbers.
+        self.returned: set[int] = set()
+        # By tenant: its last turn.
+        self.served_at: dict[str, float] = {}
 
     @rule(tenant=st.sampled_from("abcde"), count=st.integers(1, 6))
     def come(self, tenant: str, count: int) -> None:
         self.now += 1
         self.requests += [self.line.add(self.now, tenant=tenant) for _ in range(count)]
 
-    def serve_one(self) -> Request:
-        self.now += 1
-        request = self.line.serve(self.now)
-        self.requests.remove(request)
-        return request
-
-    @invariant()
-    def all_are_there(self) -> None:
-        heads = self.line.waiting.heads()
-        assert len(list(self.line.waiting)) == len(self.line.waiting) == len(self.requests)
-        assert {id(head.request) for head in heads} <= {id(each) for each in self.requests}
-        assert bool(heads) == bool(self.requests)
-
-
-class Turns(Lines):
-    """They go and are served."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        # By tenant: its last turn.
-        self.served_at: dict[str, float] = {}
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data(), kinds=st.sampled_from([ONE, OTHER, ONE | OTHER]))
+    def change(self, data: st.DataObject, kinds: frozenset[Kind]) -> None:
+        request = data.draw(st.sampled_from(self.requests))
+        self.line.waiting.change(choice_of(request), kinds)
 
     @precondition(lambda self: self.requests)
     @rule(data=st.data())
@@ -254,35 +185,19 @@ class Turns(Lines):
     @precondition(lambda self: self.requests)
     @rule()
     def serve(self) -> None:
-        before = list(self.requests)
-        request = self.serve_one()
-        mine = [other for other in before if other.tenant == request.tenant]
-        assert request is mine[0], "its own streams are served as they came"
+        self.now += 1
+        request = self.line.serve(self.now)
+        mine = [other for other in self.requests if other.tenant == request.tenant]
+        first = min(mine, key=lambda other: (other.arrived_at, other.request_id))
+        assert request is first, "its own streams are served as they came"
         last = self.served_at.get(request.tenant, 0.0)
-        for other in before:
+        for other in self.requests if request.request_id not in self.returned else ():
             # Whoever has waited since this tenant's last turn has had one meanwhile.
             if other.tenant != request.tenant and other.arrived_at < last:
                 assert self.served_at.get(other.tenant, 0.0) > last, "two turns to another's none"
         self.served_at[request.tenant] = self.now
-
-
-class Kinds(Lines):
-    """They may go to other targets from now on, and some come back as they were."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.served: list[Request] = []
-
-    @precondition(lambda self: self.requests)
-    @rule(data=st.data(), kinds=st.sampled_from([ONE, OTHER, ONE | OTHER]))
-    def change(self, data: st.DataObject, kinds: frozenset[Kind]) -> None:
-        request = data.draw(st.sampled_from(self.requests))
-        self.line.waiting.change(choice_of(request), kinds)
-
-    @precondition(lambda self: self.requests)
-    @rule()
-    def serve(self) -> None:
-        self.served.append(self.serve_one())
+        self.requests.remove(request)
+        self.served.append(request)
 
     @precondition(lambda self: self.served)
     @rule(data=st.data(), kinds=st.sampled_from([ONE, OTHER]))
@@ -291,8 +206,18 @@ class Kinds(Lines):
         request = data.draw(st.sampled_from(self.served))
         self.served.remove(request)
         self.requests.append(request)
+        self.returned.add(request.request_id)
         self.line.waiting.add(request, choice_of(request), kinds)
 
+    @invariant()
+    def all_are_there(self) -> None:
+        heads = self.line.waiting.heads()
+        assert len(list(self.line.waiting)) == len(self.line.waiting) == len(self.requests)
+        assert self.line.waiting.num_of("gateway") == len(self.requests)
+        assert all(choice_of(each).spec.stream_id in self.line.waiting for each in self.requests)
+        assert {id(head.request) for head in heads} <= {id(each) for each in self.requests}
+        assert bool(heads) == bool(self.requests)
 
-TestTurns, TestKinds = Turns.TestCase, Kinds.TestCase
-TestTurns.settings = TestKinds.settings = settings(max_examples=100, stateful_step_count=40)
+
+TestLines = Lines.TestCase
+TestLines.settings = settings(max_examples=200, stateful_step_count=40)

@@ -2,78 +2,48 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
 from nodes.messages import HoldEntry, HoldNotice
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.planning import Made, Mode, Planning, promises, waits_of
+from nodes.scheduler.planning import Made, Mode, promises
 from nodes.worker.stream import StreamId
-from policies.joint import joint_plan
-from policies.latency import CostTable, NodeCosts
-from policies.plan import (
-    Batch,
-    BatchTimes,
-    DraftView,
-    Link,
-    Observation,
-    Plan,
-    Prediction,
-    StreamView,
-)
+from policies.plan import Batch, BatchTimes, Observation, Plan, Policy, Prediction, StreamView
 from tests.nodes.scheduler.watched import ONE, TARGET_COSTS, admit, ready, to_target
-
-
-def costs(first_s: float, per_token_s: float = 0.0) -> NodeCosts:
-    table = CostTable((1, 101), (first_s, first_s + 100 * per_token_s))
-    return NodeCosts(table, table)
-
-
-def seen(alpha: float = 0.8, draft_s: float = 0.002, rtt_s: float = 0.001) -> Observation:
-    streams = tuple(StreamView(k, alpha, 1000, draft="d") for k in (1, 2))
-    draft = DraftView("d", costs(draft_s), Link(rtt_s=rtt_s))
-    return Observation(streams, costs(0.05, 0.0005), (draft,))
-
-
-def test_what_streams_wait_for_is_what_the_program_says() -> None:
-    planned = Planning(seen(), joint_plan).make()
-    assert planned.grouped.batches
-    waits = waits_of(planned.grouped)
-    for number, batch in enumerate(planned.grouped.batches, 1):
-        for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True):
-            assert (waits[stream_id].group, waits[stream_id].num_guesses) == (number, gamma)
-            assert 0.0 < waits[stream_id].most_s < 1.0
-
-
-def test_a_plan_without_guesses_is_no_alternative() -> None:
-    assert Planning(seen(draft_s=0.5), joint_plan).make().grouped_s == math.inf
 
 
 @pytest.mark.parametrize(("grouped_s", "is_worth_it"), [(0.95, False), (0.5, True)])
 def test_nobody_waits_where_that_promises_little(grouped_s: float, is_worth_it: bool) -> None:
-    assert promises(Made(seen(), Plan(), grouped_s, 1.0)) is is_worth_it
+    assert promises(Made(Observation(()), Plan(), grouped_s, 1.0)) is is_worth_it
 
-
-# -- what a target is told of it -----------------------------------------------------------------
 
 TWO = StreamId(2)
 
 
 def together(observation: Observation) -> Plan:
     """All streams in one batch that waits for four guesses of each that is guessed for."""
-    streams = observation.streams
-    gammas = tuple(4 if stream.draft is not None else 0 for stream in streams)
+    return planned(tuple(observation.streams))
+
+
+def apart(observation: Observation) -> Plan:
+    """Each stream in a batch of its own."""
+    return planned(*((stream,) for stream in observation.streams))
+
+
+def planned(*groups: tuple[StreamView, ...]) -> Plan:
+    batches = tuple(
+        Batch(tuple(s.stream_id for s in group), tuple(4 * (s.draft is not None) for s in group))
+        for group in groups
+    )
     times = BatchTimes(0.1, 0.0, 0.1, 0.3, 10)
-    prediction = Prediction(0.3, "", 1e9, 100.0, (times,))
-    return Plan((Batch(tuple(s.stream_id for s in streams), gammas),), prediction=prediction)
+    return Plan(batches, prediction=Prediction(0.3, "", 1e9, 100.0, (times,) * len(groups)))
 
 
-def decoding(**drafts: int) -> Scheduler:
+def decoding(policy: Policy = together, **drafts: int) -> Scheduler:
     """Two streams; drafts: by name, how many streams each may follow."""
-    scheduler = Scheduler(TARGET_COSTS, Drafts(), mode=Mode(together, is_grouped=True))
+    scheduler = Scheduler(TARGET_COSTS, Drafts(), mode=Mode(policy, is_grouped=True))
     for name, max_streams in drafts.items():
         scheduler.draft_joined(name, TARGET_COSTS, max_streams=max_streams)
     for stream_id in (ONE, TWO):
@@ -88,15 +58,14 @@ def held(instructions: list[Instruction]) -> dict[int, HoldEntry]:
     return {entry.stream_id: entry for hold in holds for entry in hold.entries}
 
 
-def test_streams_of_a_group_wait_for_their_guesses() -> None:
-    holds = held(decoding(d=2).tick(1.0))
+@pytest.mark.parametrize(("policy", "groups"), [(together, (1, 1)), (apart, (1, 2))])
+def test_streams_of_a_group_wait_for_their_guesses_and_are_told_once(
+    policy: Policy, groups: tuple[int, int]
+) -> None:
+    scheduler = decoding(policy, d=2)
     # One and a half times the round without its pass.
-    assert holds == {s: HoldEntry(s, 1, 1, 4, 300_000) for s in (ONE, TWO)}
-
-
-def test_only_streams_that_wait_for_something_else_are_told() -> None:
-    scheduler = decoding(d=2)
-    scheduler.tick(1.0)
+    expected = [HoldEntry(s, 1, group, 4, 300_000) for s, group in zip((1, 2), groups, strict=True)]
+    assert list(held(scheduler.tick(1.0)).values()) == expected
     assert held(scheduler.tick(2.1)) == {}
 
 

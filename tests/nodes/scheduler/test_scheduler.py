@@ -16,7 +16,7 @@ from nodes.messages import (
 )
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import DraftRecord, Drafts
-from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction
+from nodes.scheduler.instructions import Abort, Emit, Instruction
 from nodes.scheduler.planning import MODES
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
@@ -71,18 +71,6 @@ def why_plain(scheduler: Scheduler) -> str:
 # -- following ------------------------------------------------------------------------------------
 
 
-def test_a_stream_is_opened_on_the_target_and_followed_at_once() -> None:
-    out = admit(make(d=0.005))
-    (on_target,) = to_target(out, OpenStreamRequest)
-    ((_, on_draft),) = to_draft(out, OpenStreamRequest)
-    assert on_target.token_ids == on_draft.token_ids == PROMPT
-    assert on_target.num_leased > 0
-
-
-def test_nobody_follows_where_the_client_wants_no_guesses() -> None:
-    assert followers(admit(make(d=0.005), gamma=0)) == []
-
-
 def test_the_draft_node_that_answers_sooner_follows_until_it_has_too_many() -> None:
     scheduler = make(slow=0.006)
     join(scheduler, "quick", 0.005, max_streams=1)
@@ -114,10 +102,14 @@ def test_it_stays_where_little_is_left_to_gain() -> None:
     assert not join(scheduler, "quick")
 
 
-def test_when_its_draft_node_is_lost_another_one_takes_over_under_a_higher_number() -> None:
+@pytest.mark.parametrize("is_lost", [True, False], ids=["lost", "full"])
+def test_when_its_draft_node_gives_up_another_one_takes_over_under_a_higher_number(
+    is_lost: bool,
+) -> None:
     scheduler = make(a=0.001, b=0.005)
     assert followers(admit(scheduler)) == [("a", 1)]
-    assert followers(scheduler.draft_lost("a")) == [("b", 2)]
+    out = scheduler.draft_lost("a") if is_lost else fail(scheduler, "a", "full")
+    assert followers(out) == [("b", 2)]
 
 
 def test_a_text_with_which_draft_nodes_die_goes_without() -> None:
@@ -128,12 +120,6 @@ def test_a_text_with_which_draft_nodes_die_goes_without() -> None:
         out = scheduler.draft_lost(node)
     assert followers(out) == []
     assert "its draft nodes died" in why_plain(scheduler)
-
-
-def test_a_refused_stream_is_not_offered_to_that_node_again_soon() -> None:
-    scheduler = make(a=0.001, b=0.005)
-    admit(scheduler)
-    assert followers(fail(scheduler, "a", "full")) == [("b", 2)]
 
 
 def test_a_request_that_is_invalid_for_a_draft_node_is_never_offered_to_it_again() -> None:
@@ -174,32 +160,11 @@ def test_guesses_of_who_follows_go_to_the_target_and_no_others() -> None:
     assert scheduler.num_stale == 3
 
 
-def test_commits_go_to_the_client_and_to_who_follows() -> None:
-    scheduler = decoding(make(d=0.005))
-    out = commit(scheduler, 8, 9, num_draft_tokens=3, num_accepted_tokens=1, text=b"x")
-    (emit,) = (i for i in out if isinstance(i, Emit))
-    assert (emit.position, emit.token_ids, emit.text) == (0, (8, 9), b"x")
-    (notice,) = notices(out)
-    assert notice.new_token_ids == (8, 9)
-
-
 def narrow(rate_bps: float) -> Scheduler:
     """With a draft node behind a slow link."""
     scheduler = make()
     join(scheduler, "d", link=Link(rate_bps=rate_bps))
     return scheduler
-
-
-def test_commits_that_wait_for_a_busy_link_go_together() -> None:
-    """10 kbit/s: what a message takes is longer than a pass."""
-    scheduler = decoding(narrow(10e3))
-    assert notices(commit(scheduler, 4, now=10.0))
-    assert not notices(commit(scheduler, 5, now=10.01))
-    assert not notices(commit(scheduler, 6, now=10.02))
-    at = scheduler.next_deadline()
-    (notice,) = notices(scheduler.tick(at))
-    assert notice.new_token_ids == (5, 6)
-    assert notice.entries[0].prefix_len == len(PROMPT) + 1
 
 
 def test_a_long_text_goes_in_pieces_with_gaps_between_them() -> None:
@@ -233,7 +198,8 @@ def test_a_long_text_on_a_slow_link_does_not_keep_commits_from_others() -> None:
 
 def test_the_target_is_told_to_go_on_long_before_it_would_stop() -> None:
     scheduler = make()
-    admit(scheduler, max_tokens=1000)
+    (opened,) = to_target(admit(scheduler, max_tokens=1000), OpenStreamRequest)
+    assert opened.num_leased > 0
     leases = leases_of(scheduler.target_ready(ONE, 1))
     for _ in range(200):
         leases += leases_of(commit(scheduler, 5))
@@ -244,16 +210,6 @@ def test_the_target_is_told_to_go_on_long_before_it_would_stop() -> None:
 
 
 # -- ends and errors ------------------------------------------------------------------------------
-
-
-def test_a_text_that_ends_is_closed_at_its_draft_node() -> None:
-    scheduler = decoding(make(d=0.005))
-    out = commit(scheduler, 5, finish_reason="stop", num_draft_tokens=2, num_accepted_tokens=1)
-    assert [i.reason for i in out if isinstance(i, Finish)] == ["stop"]
-    assert to_draft(out, CloseStreamNotice)
-    figures, _ = scheduler.take_figures(ONE)
-    assert (figures.num_draft_tokens, figures.num_accepted_tokens) == (2, 1)
-    assert len(scheduler.streams) == 0
 
 
 def test_a_commit_that_is_missing_makes_it_open_the_stream_anew() -> None:
@@ -267,23 +223,13 @@ def test_a_commit_that_is_missing_makes_it_open_the_stream_anew() -> None:
     assert any(isinstance(i, Abort) for i in out)
 
 
-def test_a_commit_that_comes_twice_is_taken_once() -> None:
+def test_what_a_target_says_twice_is_taken_once() -> None:
     scheduler = decoding(make())
+    assert scheduler.target_ready(ONE, 1) == []
     commit(scheduler, 5)
     assert commit(scheduler, 5, prefix_len=len(PROMPT)) == []
     (emit,) = (i for i in commit(scheduler, 6, prefix_len=4) if isinstance(i, Emit))
     assert (emit.position, emit.token_ids) == (1, (6,))
-
-
-def test_a_parked_stream_goes_on_when_it_is_ready_again() -> None:
-    scheduler = decoding(make(d=0.005))
-    assert scheduler.target_parked(ONE, 1) == []
-    assert scheduler.target_ready(ONE, 1) == []
-    out = scheduler.target_ready(ONE, 2)
-    assert leases_of(out)
-    # Its draft node has followed all the time.
-    assert followers(out) == []
-    assert notices(commit(scheduler, 5))
 
 
 def test_silence_of_the_target_about_a_stream_ends() -> None:
@@ -291,16 +237,6 @@ def test_silence_of_the_target_about_a_stream_ends() -> None:
     out = [each for second in range(2000) for each in scheduler.tick(float(second))]
     assert to_target(out, OpenStreamRequest)
     assert any(isinstance(i, Abort) for i in out)
-
-
-def test_a_stream_goes_on_with_its_journal_on_another_target() -> None:
-    scheduler = decoding(make(d=0.005))
-    commit(scheduler, 5)
-    stream, out = scheduler.release(ONE)
-    assert to_target(out, CloseStreamNotice)
-    (request,) = to_target(make(d=0.005).adopt(stream), OpenStreamRequest)
-    assert request.token_ids == (*PROMPT, 5)
-    assert request.generation == 2
 
 
 # -- the air --------------------------------------------------------------------------------------
@@ -385,4 +321,5 @@ def test_commits_wait_for_the_share_of_the_air_that_they_have_and_merge() -> Non
     air_s = node.message_s(1, len(PROMPT)) + node.message_s(1, 1)
     assert deadline == pytest.approx(1.0 + air_s / node.share_down)
     (notice,) = notices(scheduler.tick(deadline))
+    assert notice.entries[0].prefix_len == len(PROMPT) + 1
     assert notice.new_token_ids == (8, 9)
