@@ -30,8 +30,8 @@ from nodes.messages import (
     UploadOffer,
     UploadPiece,
 )
+from tests.harness.desk import EPOCH, Desk
 from tests.harness.memory_transport import MemoryHub
-from tests.nodes.worker.test_link import EPOCH, Desk
 
 Eventually = Callable[..., "asyncio.Future[None]"]
 FIGURES = StreamFigures(0, 0, 0, 0, 0, 0, "")
