@@ -115,21 +115,6 @@ def test_acceptance_in_a_mesh_is_that_of_the_recording(index: int, gamma: int) -
         assert accepted == num_accepted(text, index, place, made)
 
 
-def test_real_texts_come_out_and_are_accepted_as_recorded() -> None:
-    recording = read_recording(SHIPPED)
-    for index, described in enumerate(recording.drafts):
-        world = ReplayWorld(make_setup(float(index)), recording)
-        texts = recording.texts_with(described.name, 0.35, 0.75)[:4]
-        for gamma, text in enumerate(texts, start=1):
-            world.ask(text, gamma=gamma)
-        world.settle()
-        assert all(asked.is_whole for asked in world.client.asked.values())
-        made, accepted = (sum(r[i] for r in world.rounds) for i in (2, 3))
-        assert accepted == sum(num_accepted(r[0], index, *r[1:3]) for r in world.rounds)
-        assert 0.2 * made < accepted < made
-        assert len(world.client.asked) == 4
-
-
 def test_a_recording_has_texts_of_all_kinds() -> None:
     """Streams of an acceptance of 0.4, 0.5, ... 0.9 can be put together, each of two texts."""
     recording = read_recording(SHIPPED)

@@ -92,15 +92,6 @@ def test_guesses_of_a_draft_with_the_same_rules_are_accepted() -> None:
     assert (commit.token_ids, commit.finish_reason) == (alone(spec).token_ids, "stop")
 
 
-def test_a_bad_grammar_is_the_fault_of_the_request() -> None:
-    state, _ = make_state()
-    (failed,) = state.open(spec_with(BAD))
-    assert isinstance(failed, Failed)
-    assert failed.code == "bad_request"
-    assert failed.reason.startswith("the grammar is not valid: Expected ')'")
-    assert state.num_streams == 0
-
-
 def test_a_text_that_cannot_go_on_fails_its_stream_and_leaves_the_others() -> None:
     state, model = make_state()
     state.open(spec_with(DEAD))
@@ -238,15 +229,6 @@ def test_a_prompt_is_scored_in_pieces_while_it_is_read() -> None:
     check_prompt_scores(events, spec)
     assert events[-1] == Ready(ONE, 1, 89)
     assert max(s.num_outputs for spans in model.passes for s in spans) == 32
-
-
-def test_prompts_that_are_scored_share_the_rows_of_a_pass() -> None:
-    state, model = make_state()
-    specs = [make_spec(n, prompt=LONG[n:], scores_prompt=True) for n in (1, 2, 3)]
-    events = [event for spec in specs for event in state.open(spec)] + steps(state)
-    for spec in specs:
-        check_prompt_scores(events, spec)
-    assert max(sum(s.num_outputs for s in spans) for spans in model.passes) == 32
 
 
 def test_a_prompt_that_others_have_in_the_cache_is_read_anew_and_then_serves_them() -> None:

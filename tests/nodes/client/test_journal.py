@@ -61,22 +61,6 @@ def test_the_first_request_is_the_one_that_was_made_and_the_second_is_not_new() 
     assert journal.is_resubmitted
 
 
-def test_the_next_request_goes_on_where_each_choice_is() -> None:
-    journal = started(num_choices=3)
-    for event in (tokens(0, b"ab", 8, 9), tokens(0, b"c", 4, choice=1), tokens(2, b"", 6)):
-        assert journal.take(event) == (event,)
-    assert journal.take(finished(1, choice=1))
-    submit = journal.request(2, 5.0)
-    assert submit.resume_from == (3, -1, 0)
-    assert submit.prompt_token_ids == (*PROMPT, 8, 9, 6)
-    assert (submit.numerics_class, submit.model_hash, submit.prompt_hash) == (
-        "class",
-        "hash",
-        "prompt",
-    )
-    assert (submit.is_exact, submit.deadline_s, submit.seed) == (True, 5.0, 7)
-
-
 def test_what_was_asked_for_stays_asked_for() -> None:
     journal = Journal(make_submit(model_hash="short", numerics_class="pinned"))
     asked = [journal.request(number, 0.0) for number in (1, 2)]
@@ -85,8 +69,10 @@ def test_what_was_asked_for_stays_asked_for() -> None:
     submit = journal.request(3, 0.0)
     assert (submit.model_hash, submit.numerics_class) == ("hash", "pinned")
     journal.take(tokens(0, b"a", 8))
-    submit = journal.request(4, 0.0)
+    submit = journal.request(4, 5.0)
     assert (submit.model_hash, submit.numerics_class) == ("hash", "class")
+    assert (submit.prompt_hash, submit.is_exact) == ("prompt", True)
+    assert (submit.deadline_s, submit.seed) == (5.0, 7)
 
     # A text stays one, and its tokens follow nothing.
     journal = started(prompt="hi", prompt_token_ids=())
