@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
+from mesh.codec import encode
 from nodes.draft.state import DraftState
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
-from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS
+from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS, CommitReply
 from nodes.target.events import Event, PromptScored
-from nodes.target.state import TargetState
+from nodes.target.node import commit_entry
 from nodes.worker.events import Failed, Ready
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import Calibration, DraftCalibration
@@ -181,41 +182,21 @@ def test_a_draft_whose_grammar_cannot_go_on_leaves_the_others_their_guesses() ->
 # -- log-probabilities -----------------------------------------------------------------------------
 
 
-def test_a_pass_makes_so_many_scores_that_they_fit_a_message_and_starves_nobody() -> None:
-    state, model = make_state(max_sequences=64, max_batch_tokens=2000)
-    num_scores = MAX_TOP_LOGPROBS + 1
-    # If all of their guesses were scored it would be too much.
-    num_streams = 12_000 // ((MAX_GAMMA + 1) * num_scores) + 3
-    open_scored(state, num_streams)
-    for number in range(1, num_streams + 1):
-        verify(state, StreamId(number), 1, 3, (1,) * MAX_GAMMA)
-    model.passes.clear()
-    commits = commits_in(state.step())
-    assert {commit.stream_id for commit in commits} == ids_to(num_streams)
-    (spans,) = model.passes
-    assert num_streams < sum(span.num_outputs for span in spans) <= 12_000 // num_scores
-
-
-def test_streams_whose_scores_fit_no_pass_go_into_the_next_one() -> None:
-    num_streams = 12_000 // (MAX_TOP_LOGPROBS + 1) + 3
-    state, _ = make_state(max_sequences=num_streams, max_batch_tokens=2000, num_cells=100_000)
-    open_scored(state, num_streams)
-    for number in range(1, num_streams + 1):
-        state.lease(StreamId(number), 1, 3, 9)
-    first, second = (commits_in(state.step()) for _ in range(2))
-    assert len(first) == num_streams - 3
-    assert {c.stream_id for c in [*first, *second]} == ids_to(num_streams)
-
-
-def open_scored(state: TargetState, num_streams: int) -> None:
+def test_the_scores_of_a_pass_fit_a_message_and_every_stream_has_some() -> None:
+    """If all guesses of so many streams were scored, and they are right, it would be too much."""
+    num_streams = 255
+    state, _ = make_state(max_sequences=num_streams, max_batch_tokens=5000, num_cells=100_000)
     for number in range(1, num_streams + 1):
         spec = make_spec(number, max_tokens=90, num_logprobs=MAX_TOP_LOGPROBS)
         state.open(replace(spec, owner="one"))
     run(state)
-
-
-def ids_to(number: int) -> set[StreamId]:
-    return {StreamId(n) for n in range(1, number + 1)}
+    right = alone(spec).token_ids[:MAX_GAMMA]
+    for number in range(1, num_streams + 1):
+        verify(state, StreamId(number), 1, 3, right)
+    commits = commits_in(state.step())
+    assert {commit.stream_id for commit in commits} == set(range(1, num_streams + 1))
+    token_ids = tuple(t for commit in commits for t in commit.token_ids)
+    assert encode(CommitReply(0.1, tuple(map(commit_entry, commits)), token_ids))
 
 
 # -- prompts ---------------------------------------------------------------------------------------
