@@ -189,6 +189,8 @@ def test_endpoints_of_all_kinds_of_sockets(tmp_path):
         bound.bind(str(tmp_path / "mesh.sock"))
         bound.listen()
         assert endpoint_of(bound.fileno()) == f"ipc://{tmp_path}/mesh.sock"
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        assert endpoint_of(bound.fileno()) == f"tcp://127.0.0.1:{bound.getsockname()[1]}"
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as bound:
         assert endpoint_of(bound.fileno()) == f"tcp://[::1]:{bound.getsockname()[1]}"
 
