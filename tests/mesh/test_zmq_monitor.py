@@ -1,9 +1,11 @@
 """Connections that close are told, whatever closes them; two real sockets in every test."""
 
 import asyncio
+import functools
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -115,6 +117,29 @@ async def test_a_client_is_told_that_its_server_went(contexts, endpoint):
     assert not losses.done()
     server.close()
     await losses
+
+
+async def test_how_long_the_other_side_was_quiet_is_known_of_watched_connections(
+    contexts, eventually
+):
+    server, losses, client, peer = await met(contexts, "tcp://127.0.0.1:0")
+    losing = asyncio.ensure_future(client.lost())
+    await asyncio.sleep(0)
+    assert server.quiet_s(b"nobody") is client.quiet_s() is None
+    server.send(peer, [b"there"])
+    await client.recv()
+    for quiet_s, send in (
+        (functools.partial(server.quiet_s, peer), client.send),
+        (client.quiet_s, functools.partial(server.send, peer)),
+    ):
+        await eventually(lambda quiet_s=quiet_s: quiet_s() > 0.5)
+        again_at = time.monotonic()
+        send([b"again"])
+        # All but the half second before, however long this process then had to wait.
+        await eventually(lambda q=quiet_s, at=again_at: q() < time.monotonic() - at + 0.2)
+    client.close()
+    assert await losses == [peer]
+    await asyncio.gather(losing, return_exceptions=True)
 
 
 async def test_cancelled_waits_lose_nothing(contexts, endpoint):
