@@ -116,6 +116,13 @@ async def test_an_upload_whose_coordinator_is_lost_begins_anew() -> None:
         await made.next_coordinator()
         second = await made.desk.hear(UploadOffer)
         assert second.request_id != first.request_id
-        made.say(UploadGrant(second.request_id, 1000, 0))
-        piece = await made.desk.hear(UploadPiece)
-        assert (piece.request_id, piece.offset, len(piece.data)) == (second.request_id, 0, 1000)
+        pieces = []
+        for num_bytes in (1000, MAX_PIECE_BYTES):
+            made.say(UploadGrant(second.request_id, num_bytes, 0))
+            pieces.append(await made.desk.hear(UploadPiece))
+        assert [(piece.request_id, piece.offset) for piece in pieces] == [
+            (second.request_id, 0),
+            (second.request_id, 1000),
+        ]
+        # All of it was sent, so that nothing more is.
+        assert sum(len(piece.data) for piece in pieces) == second.num_bytes
