@@ -124,6 +124,16 @@ def test_a_missing_or_larger_file_is_an_error(tmp_path: Path) -> None:
         fetched(FileSource(tmp_path / "source.gguf"), tmp_path, size_bytes=100)
 
 
+def test_a_disk_that_is_full_is_no_fault_of_the_source(tmp_path: Path) -> None:
+    def fill(*_step: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    source = tmp_path / "source.gguf"
+    source.write_bytes(CONTENT)
+    with pytest.raises(OSError, match="No space left"):
+        fetch(FileSource(source), Begun(tmp_path / "model.part"), tmp_path, len(CONTENT), fill)
+
+
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize("size_bytes", [len(CONTENT), None])
 def test_a_file_comes_over_http_though_its_size_may_not_be_known(
