@@ -20,7 +20,6 @@ ALLOWED: Final = (
     # A network stack or rights that containers lack.
     r"no IPv6 here",
     r"raw sockets are not allowed here",
-    r"no right to mount a file system",
     r"network namespaces need root",
     r"(time namespace|disk of our own) cannot be m",
     r"/dev/net/tun|Operation not permitted|Permission denied",

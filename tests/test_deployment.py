@@ -3,9 +3,7 @@
 import os
 import re
 import shlex
-import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -13,10 +11,10 @@ import click
 import pytest
 
 from nodes.cli.main import cli
-from nodes.service.units import SYSTEM, files_for
+from tests.nodes.service.test_units import needs_systemd, units, verified
 from tests.packaged import PACKAGING, build_deb, debian
 
-__all__ = ["build_deb", "debian"]
+__all__ = ["build_deb", "debian", "units"]
 
 ROOT = Path(__file__).parents[1]
 GUIDES = ROOT / "docs" / "guides"
@@ -124,26 +122,18 @@ def test_units_that_the_guide_names_are_shipped():
         assert whole in shipped or template in shipped, name
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
-def test_drop_ins_of_the_guide_are_what_systemd_knows(tmp_path):
+@needs_systemd
+def test_drop_ins_of_the_guide_are_what_systemd_knows(units):
     """Each with the unit that it changes."""
     form = r"cat >/etc/systemd/system/([\w@.-]+)\.d/([\w-]+\.conf) <<'END'\n(.*?)\nEND\n"
     found = re.findall(form, "\n".join(code_lines(TEXT)) + "\n", flags=re.DOTALL)
     assert len(found) >= 4
-    command = str(Path(sys.executable).with_name("airdraft"))
-    for shipped in files_for(SYSTEM, command):
-        if shipped.path.parent == SYSTEM.units:
-            (tmp_path / shipped.path.name).write_text(shipped.text)
     for unit, name, text in found:
-        assert (tmp_path / unit).exists()
-        folder = tmp_path / f"{unit}.d"
+        assert (units / unit).exists()
+        folder = units / f"{unit}.d"
         folder.mkdir(exist_ok=True)
         (folder / name).write_text(text)
-    units = [str(tmp_path / unit.replace("@.", "@one.")) for unit in {row[0] for row in found}]
-    options = "--man=no", "--recursive-errors=no"
-    made = subprocess.run(
-        ["systemd-analyze", "verify", *options, *units], capture_output=True, text=True, timeout=120
-    )
+    made = verified(units, {unit for unit, *_ in found})
     assert (made.returncode, made.stderr) == (0, "")
 
 

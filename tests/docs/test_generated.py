@@ -11,6 +11,7 @@ import nodes.gateway
 from bench.pages.command import FOLDER, outdated
 from bench.pages.markdown import PageError, with_parts
 from bench.pages.settings import ROLES, settings_of
+from mesh.messages import PROTOCOL_VERSION
 from nodes.service import runtime
 from nodes.telemetry.counts import FATES, PLAIN_LABELS
 
@@ -24,6 +25,11 @@ def rows(page: str) -> set[str]:
 def test_no_page_is_out_of_date() -> None:
     found = [path.name for path, _ in outdated()]
     assert not found, "run `python -m bench pages`"
+
+
+def test_the_page_of_the_protocol_has_its_version() -> None:
+    text = (FOLDER / "protocol.md").read_text(encoding="utf-8")
+    assert f"The protocol has version {PROTOCOL_VERSION}." in text
 
 
 def test_a_part_is_written_between_its_markers_and_nowhere_else() -> None:

@@ -14,6 +14,8 @@ def endpoint(request, tmp_path):
 def context():
     with ZmqContext() as context:
         yield context
+    # Closing twice is once.
+    context.close()
 
 
 @pytest.fixture

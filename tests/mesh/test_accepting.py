@@ -50,36 +50,21 @@ async def listening(server: ZmqServer):
         await asyncio.gather(reading, return_exceptions=True)
 
 
-def test_files_left_are_counted() -> None:
-    before = files_left()
-    with open(os.devnull) as one, open(os.devnull) as other:
-        assert not one.closed
-        assert not other.closed
-        assert files_left() == before - 2
-
-
-async def test_the_listening_socket_is_found(endpoint: str, eventually: Eventually) -> None:
-    with ZmqContext() as context:
-        server = context.bind(endpoint)
-        await eventually(lambda: Watch.of(server.endpoint))
-        found = Watch.of(server.endpoint)
-        assert found is not None
-        assert found.is_on
-        assert Watch.of("tcp://127.0.0.1:1") is None
-        found.set(0)
-        assert not found.is_on
-        found.set(1)
-        assert found.is_on
-
-
-async def test_with_files_enough_the_door_is_open(endpoint: str, eventually: Eventually) -> None:
-    with ZmqContext() as context:
-        server = context.bind(endpoint)
-        await eventually(lambda: Watch.of(server.endpoint))
-        gate = AcceptGate(server.endpoint)
-        for now in range(3):
-            gate.check(float(now))
-        assert gate.door is Door.OPEN
+async def test_the_listening_socket_is_found_and_its_door_is_open_with_files_enough(
+    context: ZmqContext, endpoint: str, eventually: Eventually
+) -> None:
+    server = context.bind(endpoint)
+    await eventually(lambda: Watch.of(server.endpoint))
+    found = Watch.of(server.endpoint)
+    assert found is not None
+    for event_mask, is_on in ((0, False), (1, True)):
+        found.set(event_mask)
+        assert found.is_on == is_on
+    assert Watch.of("tcp://127.0.0.1:1") is None
+    gate = AcceptGate(server.endpoint)
+    for now in range(3):
+        gate.check(float(now))
+    assert gate.door is Door.OPEN
 
 
 async def test_who_connects_waits_for_files_and_who_is_in_stays(

@@ -102,6 +102,10 @@ def test_machines_of_one_host_name_are_numbered(store):
     hosts = ("ubuntu", "ubuntu", "ubuntu", "u" * 32, "u" * 32)
     names = [store.enrol(invite(store), key(), host).name for host in hosts]
     assert names == ["ubuntu", "ubuntu-2", "ubuntu-3", "u" * 32, "u" * 28 + "-2"]
+    # Who invites may choose the name.
+    assert store.enrol(invite(store, "given"), key(), "ubuntu").name == "given"
+    with pytest.raises(KeysError, match="name given is taken"):
+        store.invite(Entry(key(), "given", DRAFT, 1060))
 
 
 def test_who_was_let_in_and_not_told_gets_in_with_the_next_invitation(store):
@@ -157,12 +161,6 @@ def test_a_list_that_others_can_change_authorizes_nobody(store, tmp_path):
             store.nodes()
     path.chmod(0o644)
     assert len(store.nodes()) == 1
-
-
-def test_who_invites_may_choose_the_name(store):
-    assert store.enrol(invite(store, "given"), key(), "chosen").name == "given"
-    with pytest.raises(KeysError, match="name given is taken"):
-        store.invite(Entry(key(), "given", DRAFT, 1060))
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "x" * 33, "a\nb", 'a"b'])

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh import codec
 from mesh.codec import Envelope, decode, decode_struct, encode, encode_struct
 from mesh.errors import DecodeError, LocalProtocolError, VersionError
 from mesh.messages import (
@@ -88,18 +87,14 @@ def decodes_or_blames_the_peer(frames):
 
 def test_frame_0_is_version_and_tagged_array():
     frames = encode(Guess(a=5, token_ids=(1, 65535)), cluster="home", epoch=3)
-    assert frames[0][0] == codec.PROTOCOL_VERSION == 4
+    assert frames[0][0] == PROTOCOL_VERSION
     assert msgpack.unpackb(frames[0][1:]) == [241, "home", 3, 2, 5, 0, 0, 0, 0, 0, 0, 0]
     assert frames[1] == b"\x01\x00\xff\xff"
     assert len(encode(Ping(seq=1, progress=2))) == 1
-
-
-@pytest.mark.parametrize(
-    ("token_ids", "raw"),
-    [((), b""), ((65535,), b"\xff\xff"), ((1, 65536), struct.pack("<2I", 1, 65536))],
-)
-def test_token_width_is_the_smallest(token_ids, raw):
-    assert encode(Guess(token_ids=token_ids))[1] == raw
+    # Ids are as wide as the largest of them needs.
+    wide = struct.pack("<2I", 1, 65536)
+    for token_ids, raw in (((), b""), ((65535,), b"\xff\xff"), ((1, 65536), wide)):
+        assert encode(Guess(token_ids=token_ids))[1] == raw
 
 
 PING = [4, "", 0, 0, 1, 2]
@@ -214,6 +209,8 @@ def test_unregistered_classes_are_our_bug():
 
 
 def test_error_text_never_shows_what_was_sent():
+    with pytest.raises(LocalProtocolError, match=r"Everything\.names.*: length 6 above 5"):
+        encode(dataclasses.replace(EVERYTHING, names=("abcdef",)))
     secret = "my secret prompt"
     for bad in (secret, secret.encode() + b"\xff"):
         with pytest.raises(DecodeError) as caught:

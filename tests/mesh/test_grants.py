@@ -9,19 +9,12 @@ from hypothesis import strategies as st
 from mesh.grants import Air, Medium, Turn
 
 
-def test_media_have_nothing_to_do_with_one_another():
+def test_media_have_nothing_to_do_with_one_another_and_each_adds_up():
     air = Air()
-    air["a"].reserve(0.0, 0.0, 9.0)
+    assert air["a"].reserve(0.0, 0.0, 9.0) == Turn(0.0, 9.0)
     assert air["b"].reserve(0.0, 0.0, 1.0) == Turn(0.0, 1.0)
-    assert air["a"].reserve(0.0, 0.0, 1.0) == Turn(9.0, 10.0)
-
-
-def test_what_was_reserved_adds_up_by_medium():
-    air = Air()
-    air["a"].reserve(0.0, 0.0, 0.5)
-    air["a"].reserve(9.0, 9.0, 0.25)
-    air["b"].reserve(0.0, 0.0, 1.0)
-    assert air.reserved_s() == [("a", 0.75), ("b", 1.0)]
+    assert air["a"].reserve(0.0, 0.0, 0.25) == Turn(9.0, 9.25)
+    assert air.reserved_s() == [("a", 9.25), ("b", 1.0)]
 
 
 wishes = st.lists(

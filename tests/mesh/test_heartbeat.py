@@ -107,22 +107,6 @@ def test_pings_that_waited_behind_other_messages_do_not_make_the_way_longer(stat
     assert state.clear_rtt_s == pytest.approx(0.2)
 
 
-def test_two_sides_keep_each_other_alive_until_one_stops():
-    a, b = HeartbeatState(1, 3), HeartbeatState(1, 3)
-    for tenth in range(100):
-        now = tenth / 10
-        for one, other in ((a, b), (b, a)):
-            if ping := one.due(now):
-                other.on_any(now)
-                one.on_pong(Pong(seq=ping.seq, progress=other.progress), now + 0.02)
-        assert not a.expired(now)
-        assert not b.expired(now)
-    assert a.rtt_s == pytest.approx(0.02)
-    for _ in range(100):
-        assert b.due(50) is None or b.expired(50)
-    assert a.expired(50)
-
-
 def test_unanswered_pings_are_not_kept_for_ever(state):
     for second in range(1000):
         state.due(second)

@@ -6,9 +6,9 @@ from typing import Annotated
 import pytest
 
 from mesh.errors import LocalProtocolError
-from mesh.messages import MaxLen, Range, TokenIds, struct
-from mesh.schema import InvalidValueError, Layout, converter_for, struct_layout
-from tests.mesh.wire_examples import Everything, Link
+from mesh.messages import Range, TokenIds, struct
+from mesh.schema import converter_for
+from tests.mesh.wire_examples import Everything
 
 
 @pytest.mark.parametrize(
@@ -56,17 +56,3 @@ def test_structs_are_frozen_slotted_and_without_token_ids(declare, reason):
     declared = declare()
     with pytest.raises(LocalProtocolError, match=reason):
         struct(declared)
-
-
-def test_containers_are_bounded_by_the_layout():
-    layout = Layout(Everything)
-    assert layout.token_field == "token_ids"
-    assert layout.max_str_bytes == 4 * 1024
-    assert layout.max_bin_len == 8
-    assert struct_layout(Link).num_fields == 3
-
-
-def test_errors_name_the_field_and_hide_the_value():
-    converter = converter_for(Annotated[str, MaxLen(3)], "Bye.reason")
-    with pytest.raises(InvalidValueError, match=r"Bye\.reason: length 6 above 3"):
-        converter.to_wire("secret")

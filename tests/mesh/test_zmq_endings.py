@@ -2,23 +2,13 @@
 
 import asyncio
 import contextlib
-import os
 import time
 
 import pytest
 
 from mesh.errors import BackpressureError, LocalProtocolError, PeerGoneError
 from mesh.zmq_transport import ZmqContext
-from tests.mesh.zmq_pairs import is_gone, joined
-
-
-async def test_unknown_and_departed_peers_are_gone(context, endpoint, eventually):
-    server, client, peer = await joined(context, endpoint)
-    with pytest.raises(PeerGoneError) as caught:
-        server.send(b"nobody", [b"x"])
-    assert caught.value.peer == b"nobody"
-    client.close()
-    await eventually(lambda: is_gone(server, peer))
+from tests.mesh.zmq_pairs import joined
 
 
 async def test_client_finds_a_restarted_server_as_a_new_peer(context, tmp_path):
@@ -41,18 +31,23 @@ async def test_client_finds_a_restarted_server_as_a_new_peer(context, tmp_path):
     assert await client.recv() == [b"y"]
 
 
-async def test_closing_under_a_reader_is_loud(context, endpoint):
+@pytest.mark.parametrize("what", ["messages", "losses"])
+async def test_two_who_wait_are_a_bug_and_closing_under_one_is_loud(context, endpoint, what):
     server, client, _ = await joined(context, endpoint)
-    readers = [asyncio.ensure_future(server.recv()), asyncio.ensure_future(client.recv())]
+    waits = {"messages": (server.recv, client.recv), "losses": (server.lost_peers, client.lost)}
+    waiting = [asyncio.ensure_future(wait()) for wait in waits[what]]
     await asyncio.sleep(0)
+    for wait in waits[what]:
+        with pytest.raises(LocalProtocolError, match="two tasks"):
+            await wait()
     server.close()
     client.close()
-    results = await asyncio.gather(*readers, return_exceptions=True)
-    assert [type(r) for r in results] == [LocalProtocolError, LocalProtocolError]
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [LocalProtocolError, LocalProtocolError]
     with pytest.raises(LocalProtocolError):
         client.send([b"x"])
     with pytest.raises(LocalProtocolError):
-        await server.recv()
+        await waits[what][0]()
     server.close()
 
 
@@ -88,14 +83,3 @@ async def test_closing_with_an_unread_queue_has_a_limit(tmp_path):
             start = time.perf_counter()
         # What is queued was not read: it lingered, and came to an end.
         assert time.perf_counter() - start > 0.4
-
-
-def test_context_closes_twice_and_leaves_no_descriptors(tmp_path):
-    with ZmqContext() as warm_up:
-        warm_up.connect(warm_up.bind("tcp://127.0.0.1:0").endpoint)
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(20):
-        with ZmqContext() as context:
-            context.connect(context.bind(f"ipc://{tmp_path}/mesh.sock").endpoint)
-        context.close()
-    assert len(os.listdir("/proc/self/fd")) <= before

@@ -1,18 +1,18 @@
 """Connections that close are told, whatever closes them; two real sockets in every test."""
 
 import asyncio
-import logging
+import functools
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from mesh.errors import LocalProtocolError
+from mesh.errors import PeerGoneError
 from mesh.security import ServerKeys, new_key_pair
-from mesh.zmq_transport import ZmqContext
-from tests.mesh.zmq_pairs import is_gone
+from tests.mesh.zmq_pairs import greeted, is_gone
 
 ROOT = Path(__file__).parents[2]
 # Connects, says hello, and waits to be killed.
@@ -40,18 +40,11 @@ async def watched(server):
     return task
 
 
-async def greeted(server, client):
-    await client.writable()
-    client.send([b"hello"])
-    return (await server.recv()).peer
-
-
 async def met(contexts, endpoint):
     """A server, a task that waits for its losses, a client that it has heard, and its peer id."""
     server = contexts[0].bind(endpoint)
     losses = await watched(server)
-    client = contexts[1].connect(server.endpoint)
-    return server, losses, client, await greeted(server, client)
+    return server, losses, *await greeted(server, contexts[1])
 
 
 async def test_only_the_peer_that_left_is_told_and_a_send_to_it_fails(
@@ -59,11 +52,13 @@ async def test_only_the_peer_that_left_is_told_and_a_send_to_it_fails(
 ):
     server = contexts[0].bind(endpoint)
     losses = await watched(server)
-    clients = [contexts[1].connect(server.endpoint) for _ in range(3)]
-    peers = [await greeted(server, client) for client in clients]
+    clients, peers = zip(*[await greeted(server, contexts[1]) for _ in range(3)], strict=True)
     clients[1].close()
     assert await losses == [peers[1]]
     await eventually(lambda: is_gone(server, peers[1]))
+    with pytest.raises(PeerGoneError) as caught:
+        server.send(b"nobody", [b"x"])
+    assert caught.value.peer == b"nobody"
     losses = await watched(server)
     server.send(peers[0], [b"still"])
     assert await clients[0].recv() == [b"still"]
@@ -116,12 +111,35 @@ async def test_a_flood_of_strangers_stops_nothing_though_nobody_reads_of_them(co
 
 async def test_a_client_is_told_that_its_server_went(contexts, endpoint):
     server = contexts[0].bind(endpoint)
-    client = contexts[1].connect(server.endpoint)
+    client, _ = await greeted(server, contexts[1])
     losses = asyncio.ensure_future(client.lost())
-    await greeted(server, client)
+    await asyncio.sleep(0)
     assert not losses.done()
     server.close()
     await losses
+
+
+async def test_how_long_the_other_side_was_quiet_is_known_of_watched_connections(
+    contexts, eventually
+):
+    server, losses, client, peer = await met(contexts, "tcp://127.0.0.1:0")
+    losing = asyncio.ensure_future(client.lost())
+    await asyncio.sleep(0)
+    assert server.quiet_s(b"nobody") is client.quiet_s() is None
+    server.send(peer, [b"there"])
+    await client.recv()
+    for quiet_s, send in (
+        (functools.partial(server.quiet_s, peer), client.send),
+        (client.quiet_s, functools.partial(server.send, peer)),
+    ):
+        await eventually(lambda quiet_s=quiet_s: quiet_s() > 0.5)
+        again_at = time.monotonic()
+        send([b"again"])
+        # All but the half second before, however long this process then had to wait.
+        await eventually(lambda q=quiet_s, at=again_at: q() < time.monotonic() - at + 0.2)
+    client.close()
+    assert await losses == [peer]
+    await asyncio.gather(losing, return_exceptions=True)
 
 
 async def test_cancelled_waits_lose_nothing(contexts, endpoint):
@@ -130,36 +148,6 @@ async def test_cancelled_waits_lose_nothing(contexts, endpoint):
     await asyncio.gather(losses, return_exceptions=True)
     client.close()
     assert await server.lost_peers() == [peer]
-
-
-async def test_two_waiting_tasks_are_a_bug_and_closing_under_one_is_loud(contexts, endpoint):
-    server = contexts[0].bind(endpoint)
-    client = contexts[1].connect(server.endpoint)
-    waiting = [await watched(server), asyncio.ensure_future(client.lost())]
-    await asyncio.sleep(0)
-    with pytest.raises(LocalProtocolError, match="two tasks"):
-        await server.lost_peers()
-    server.close()
-    client.close()
-    results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [type(result) for result in results] == [LocalProtocolError, LocalProtocolError]
-    with pytest.raises(LocalProtocolError):
-        await server.lost_peers()
-
-
-async def test_contexts_end_with_monitors_open(tmp_path, caplog):
-    """A context never ends while a monitor of one of its sockets is open."""
-    caplog.set_level(logging.WARNING)
-    for _ in range(10):
-        with ZmqContext() as at_server, ZmqContext() as at_client:
-            server = at_server.bind(f"ipc://{tmp_path}/mesh.sock")
-            client = at_client.connect(server.endpoint)
-            waiting = [await watched(server), asyncio.ensure_future(client.lost())]
-            await greeted(server, client)
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-    assert caplog.records == []
 
 
 def _knock(endpoint):

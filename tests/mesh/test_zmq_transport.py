@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from mesh.errors import BackpressureError, LocalProtocolError
+from mesh.errors import BackpressureError
 from tests.mesh.zmq_pairs import echo, is_gone, joined, running, send_when_room
 
 
@@ -163,11 +163,3 @@ async def test_oversized_message_costs_the_sender_its_connection(context, endpoi
     client.send([b"x" * (2**20 + 1)])
     await eventually(lambda: is_gone(server, peer))
     assert server.messages_received == 1
-
-
-async def test_two_readers_are_a_bug(context, endpoint):
-    server, _client, _ = await joined(context, endpoint)
-    async with running(server.recv()):
-        await asyncio.sleep(0)
-        with pytest.raises(LocalProtocolError):
-            await server.recv()

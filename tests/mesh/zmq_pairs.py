@@ -28,12 +28,17 @@ async def echo(server):
 async def joined(context, endpoint):
     """A server, a client, and the client's peer id there."""
     server = context.bind(endpoint)
+    return server, *await greeted(server, context)
+
+
+async def greeted(server, context):
+    """Another client of a server, which it has heard, and its peer id."""
     client = context.connect(server.endpoint)
     await client.writable()
     client.send([b"hello"])
     peer, frames, _ = await server.recv()
     assert frames == [b"hello"]
-    return server, client, peer
+    return client, peer
 
 
 async def send_when_room(send, frames):

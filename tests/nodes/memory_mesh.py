@@ -10,7 +10,6 @@ from typing import Any
 
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions, Prompt
-from nodes.config.class_weights import parsed_weights
 from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
 from nodes.draft.state import DraftState
@@ -27,8 +26,6 @@ from tests.nodes.reference import reference
 
 PROMPT = "several devices"
 Eventually = Callable[..., "asyncio.Future[None]"]
-# What is between a member and its connection.
-Through = Callable[[Any], Any]
 
 
 @dataclass(slots=True)
@@ -39,16 +36,6 @@ class Answer:
     text: bytes = b""
     finish_reason: str = ""
     figures: StreamFigures | None = None
-
-
-class Wrapped:
-    """A transport; what wraps it overrides what it does otherwise."""
-
-    def __init__(self, transport: Any) -> None:
-        self.transport = transport
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.transport, name)
 
 
 class Passing(ToyModel):
@@ -77,27 +64,17 @@ class Members:
         self.clients: dict[str, Client] = {}
         self.server: MemoryServer | None = None
 
-    def start_coordinator(self, weights: str = "", timeout_s: float = 60.0) -> None:
-        """weights: of numerics classes."""
+    def start_coordinator(self) -> None:
         self.server = self.hub.server()
-        coordinator = Coordinator(
-            self.server,
-            heartbeat_interval_s=0.05,
-            heartbeat_timeout_s=timeout_s,
-            class_weights=parsed_weights(weights),
-        )
+        times = {"heartbeat_interval_s": 0.05, "heartbeat_timeout_s": 60.0}
+        coordinator = Coordinator(self.server, **times)
         self.tasks["coordinator"] = asyncio.create_task(coordinator.run())
 
-    def start_target(
-        self,
-        name: str = "target",
-        model: ToyModel | None = None,
-        through: Through = lambda transport: transport,
-    ) -> None:
+    def start_target(self, name: str = "target", model: ToyModel | None = None) -> None:
         """model: what it computes; otherwise that of the mesh."""
         self.nodes.add(name)
         target = TargetNode(
-            self.connect(name, through),
+            self.connect(name),
             model or self.model,
             ToyTokenizer(self.config.num_vocab),
             TOY_COSTS,
@@ -133,8 +110,8 @@ class Members:
         """Whether its target holds nothing of any text."""
         return self.model.free_cells() == self.config.num_cells
 
-    def connect(self, name: str, through: Through = lambda transport: transport) -> Any:
-        self.transports[name] = through(self.hub.client())
+    def connect(self, name: str) -> Any:
+        self.transports[name] = self.hub.client()
         return self.transports[name]
 
     async def kill(self, name: str) -> None:
@@ -168,16 +145,11 @@ class Members:
 
 
 @contextlib.asynccontextmanager
-async def mesh(
-    *drafts: float,
-    through: Through = lambda transport: transport,
-    timeout_s: float = 60.0,
-    **changes: Any,
-) -> AsyncIterator[Members]:
-    """drafts: how often each agrees. through: of the target. changes: of the toy."""
+async def mesh(*drafts: float, **changes: Any) -> AsyncIterator[Members]:
+    """drafts: how often each agrees. changes: of the toy."""
     made = Members(ToyConfig(**changes))
-    made.start_coordinator(timeout_s=timeout_s)
-    made.start_target(through=through)
+    made.start_coordinator()
+    made.start_target()
     for index, agreement in enumerate(drafts):
         made.start_draft(f"draft-{index}", agreement)
     try:
@@ -223,14 +195,6 @@ async def status_once(client: Client, is_so: Callable[[Status], bool]) -> Status
         await asyncio.sleep(0.02)
         status = await client.status()
     return status
-
-
-async def begun(client: Client, options: GenerateOptions) -> asyncio.Task[list[Answer]]:
-    """A request of which the first tokens have come."""
-    seen = asyncio.Event()
-    asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
-    await seen.wait()
-    return asking
 
 
 def check(answers: Sequence[Answer], options: GenerateOptions, prompt: Any, **toy: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nodes.coordinator.requests.ledger import OUTCOMES
 from nodes.messages import MAX_GAMMA
 from nodes.telemetry.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
@@ -52,15 +54,13 @@ TARGET_NODE = NodeStatus(
     model_hash="a7" * 32,
     numerics_class="3fa9c1d277bc0011",
 )
-DRAFT_NODE = NodeStatus(
+DRAFT_NODE = replace(
+    TARGET_NODE,
     name="small",
     role="draft",
     model="smollm2-draft",
-    engine="llama",
-    exact=True,
     emulated=True,
     state="silent",
-    reason="",
     silent_s=2.0,
     joined_s=50.0,
     rtt_s=0.004,
@@ -68,9 +68,7 @@ DRAFT_NODE = NodeStatus(
     rate_is="declared",
     medium="cell-a",
     num_streams=1,
-    max_streams=16,
     used_cells=0,
-    num_cells=4096,
     busy=0.4,
     busy_s=18.0,
     bytes_in=9_000,
@@ -100,15 +98,12 @@ GUESSING = StreamStatus(
     num_draft_tokens=44,
     num_accepted_tokens=28,
 )
-PLAIN = StreamStatus(
+PLAIN = replace(
+    GUESSING,
     stream_id=8,
-    client="c-01234567",
     user="u-89abcdef",
     priority=9,
-    target="big",
     draft="",
-    phase="decoding",
-    num_prompt_tokens=30,
     num_tokens=4,
     max_tokens=64,
     gamma=0,

@@ -11,10 +11,10 @@ from nodes.catalog import DEFAULT_TARGET
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings
-from nodes.messages import TokensNotice
 from nodes.service.local import local_mesh
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 from tests.engine.llama_texts import needs_model
+from tests.nodes.memory_mesh import ask
 
 # So many that a draft node has time to read the text and guess some.
 _NUM_TOKENS = 400
@@ -30,13 +30,8 @@ async def _answer(client: Client, prompt: str, temperature: float, gamma: int | 
         chat=False,
         ignore_eog=True,
     )
-    text, seen = b"", 0
-    async for event in client.generate(prompt, options):
-        if isinstance(event, TokensNotice):
-            text += event.text
-            seen += event.num_draft_tokens
-    assert gamma != 0 or not seen
-    return text
+    (answer,) = await ask(client, options, prompt)
+    return answer.text
 
 
 async def _num_compared(client: Client) -> int:

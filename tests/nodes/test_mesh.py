@@ -1,19 +1,20 @@
-"""A whole mesh in one process: every text and score is what it would be alone."""
+"""A whole mesh in one process, over connections in memory."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import pytest
 
+from mesh.codec import decode
+from mesh.errors import BackpressureError
+from mesh.messages import Bye
 from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions
-from nodes.engine.protocol import Logits, Span
-from nodes.engine.toy import ToyModel, ToyTokenizer
-from nodes.messages import APART, ChatMessage
-from tests.nodes.memory_mesh import PROMPT, ask, check, mesh, status_once
+from nodes.engine.toy import ToyModel
+from nodes.worker.link import STOPS
+from tests.nodes.memory_mesh import PROMPT, Eventually, ask, check, mesh, status_once
 
 
 async def test_many_requests_of_two_clients_become_what_they_would_alone() -> None:
@@ -35,25 +36,6 @@ async def test_many_requests_of_two_clients_become_what_they_would_alone() -> No
         for (prompt, options), answers in zip(requests, await asyncio.gather(*jobs), strict=True):
             check(answers, options, prompt, **toy)
         assert made.is_empty()
-
-
-async def test_a_gateway_asks_for_its_users_with_conversations_and_by_model() -> None:
-    async with mesh(0.8) as made:
-        client = await made.join("gateway")
-        messages = (
-            ChatMessage("system", "Be brief."),
-            ChatMessage("user", "Why?"),
-            ChatMessage("assistant", "So."),
-            ChatMessage("user", "Oh."),
-        )
-        pairs = [(message.role, message.content) for message in messages]
-        ids = tuple(ToyTokenizer(made.config.num_vocab).encode_chat(pairs))
-        for user in ("ann", "bob"):
-            options = GenerateOptions(max_tokens=12, user=user, model=made.model.info.model)
-            check(await ask(client, options, messages), options, ids)
-        with pytest.raises(RequestFailedError, match="present models: toy-1") as caught:
-            await ask(client, GenerateOptions(model="other"), messages)
-        assert caught.value.code == "not_found"
 
 
 async def test_streams_that_outgrow_the_cache_are_parked_and_end_as_they_would_alone(
@@ -93,26 +75,52 @@ async def test_guesses_save_passes_and_are_counted() -> None:
         assert {wire.direction for wire in status.totals.wire} == {"in", "out"}
 
 
-class OtherBits(ToyModel):
-    """It says that it is of the toy's class, and is not."""
-
-    def forward(self, spans: Sequence[Span]) -> Logits:
-        rows = super().forward(spans)
-        rows[:, 3:] += np.float32(1 / 512)
-        return rows
-
-
-async def test_a_target_that_computes_other_bits_is_told_apart() -> None:
+@pytest.mark.parametrize("rejoins", [False, True])
+async def test_a_request_that_cannot_be_sent_fails_or_is_tried_again_by_who_rejoins(
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually, rejoins: bool
+) -> None:
     async with mesh() as made:
+        client = made.start_client("client", rejoins=rejoins)
+        await made.wait_for(client, {"target"})
+        num_tries = 0
+
+        def full(_frames: object) -> None:
+            nonlocal num_tries
+            num_tries += 1
+            raise BackpressureError
+
+        options = GenerateOptions(max_tokens=4)
+        with monkeypatch.context() as patch:
+            patch.setattr(made.transports["client"], "send", full)
+            asking = asyncio.create_task(ask(client, options))
+            if rejoins:
+                await eventually(lambda: num_tries > 2)
+            else:
+                with pytest.raises(RequestFailedError, match="takes no more") as caught:
+                    await asking
+                assert caught.value.code == "unavailable"
+        check(await (asking if rejoins else ask(client, options)), options, PROMPT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["target", "draft-0"])
+async def test_a_node_that_stops_says_so_behind_all_that_it_has_done(name: str) -> None:
+    async with mesh(0.8) as made:
         client = await made.join()
-        # The first answer of the class is there when a request is served.
-        await ask(client, GenerateOptions(max_tokens=4))
-        made.start_target("liar", OtherBits(made.config))
-        made.start_target("twin", ToyModel(made.config))
-        nodes: dict[str, bool] = {}
-        async with asyncio.timeout(60):
-            while not (len(nodes) == 3 and nodes["liar"]):
-                await asyncio.sleep(0.005)
-                found = (await client.nodes()).nodes
-                nodes = {node.node: APART in node.numerics_class for node in found}
-        assert nodes == {"target": False, "liar": True, "twin": False}
+        options = GenerateOptions(max_tokens=900, gamma=4, num_choices=2, seed=3)
+        seen = asyncio.Event()
+        asking = asyncio.create_task(ask(client, options, on_tokens=seen.set))
+        await seen.wait()
+        transport = made.transports[name]
+        send, sent = transport.send, list[Any]()
+        transport.send = lambda frames: (sent.append(decode(frames).message), send(frames))
+        while not sent:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await made.stop(name)
+        assert isinstance(sent[-1], Bye)
+        assert sent[-1].reason == STOPS
+        assert not any(isinstance(message, Bye) for message in sent[:-1])
+        if name == "target":
+            made.model = ToyModel(made.config)
+            made.start_target()
+        check(await asking, options, PROMPT)

@@ -23,16 +23,11 @@ def model_file(folder: Path, name: str = "x.gguf") -> Path:
     return folder / name
 
 
-def test_a_file_comes_with_its_hash(tmp_path: Path) -> None:
+def test_a_file_comes_with_its_hash_and_must_be_the_one_it_should_be(tmp_path: Path) -> None:
     path = model_file(tmp_path)
-    settings = EngineSettings(model=str(path))
-    assert checked_model(settings, tmp_path / "cache") == (path, SHA256)
-
-
-def test_a_file_must_be_the_one_it_should_be(tmp_path: Path) -> None:
-    path = model_file(tmp_path)
-    good = EngineSettings(model=str(path), model_sha256=SHA256.upper())
-    assert checked_model(good, tmp_path)[1] == SHA256
+    for wanted in ("", SHA256.upper()):
+        good = EngineSettings(model=str(path), model_sha256=wanted)
+        assert checked_model(good, tmp_path / "cache") == (path, SHA256)
     with pytest.raises(CatalogError, match=f"SHA-256 {SHA256} instead of {'0' * 64}"):
         checked_model(EngineSettings(model=str(path), model_sha256="0" * 64), tmp_path)
     with pytest.raises(ConfigError, match="64 hexadecimal digits"):

@@ -9,13 +9,11 @@ import pytest
 
 from mesh.codec import decode
 from mesh.transport import Frames
-from nodes.client.generation import GenerateOptions
 from nodes.config.settings import ConfigError, DraftConfig, EngineSettings, TargetConfig
 from nodes.engine.recording import RecordedText, Recording, read_recording, to_bytes
 from nodes.engine.replay import ReplayConfig, ReplayModel, ReplayTokenizer
 from nodes.engine.toy import ToyConfig
-from nodes.messages import MAX_GAMMA, CommitReply, OpenStreamRequest, SubmitRequest
-from nodes.service.local import local_mesh
+from nodes.messages import CommitReply, OpenStreamRequest, SubmitRequest
 from nodes.service.roles import run_draft, run_target
 from nodes.worker.engines import calibration_of
 from policies.acceptance import DraftCalibration
@@ -24,7 +22,6 @@ from tests.nodes.builders import make_submit
 from tests.nodes.machine.network import Connection
 from tests.nodes.machine.setup import Setup, draft
 from tests.nodes.machine.world import World
-from tests.nodes.memory_mesh import ask
 from tests.nodes.pure_node import PureNode
 from tests.nodes.reference import Reference
 
@@ -118,21 +115,6 @@ def test_acceptance_in_a_mesh_is_that_of_the_recording(index: int, gamma: int) -
         assert accepted == num_accepted(text, index, place, made)
 
 
-def test_real_texts_come_out_and_are_accepted_as_recorded() -> None:
-    recording = read_recording(SHIPPED)
-    for index, described in enumerate(recording.drafts):
-        world = ReplayWorld(make_setup(float(index)), recording)
-        texts = recording.texts_with(described.name, 0.35, 0.75)[:4]
-        for gamma, text in enumerate(texts, start=1):
-            world.ask(text, gamma=gamma)
-        world.settle()
-        assert all(asked.is_whole for asked in world.client.asked.values())
-        made, accepted = (sum(r[i] for r in world.rounds) for i in (2, 3))
-        assert accepted == sum(num_accepted(r[0], index, *r[1:3]) for r in world.rounds)
-        assert 0.2 * made < accepted < made
-        assert len(world.client.asked) == 4
-
-
 def test_a_recording_has_texts_of_all_kinds() -> None:
     """Streams of an acceptance of 0.4, 0.5, ... 0.9 can be put together, each of two texts."""
     recording = read_recording(SHIPPED)
@@ -158,30 +140,6 @@ def node_files(tmp_path: Path) -> Path:
     (tmp_path / "target.toml").write_text(NODE.format(draft="", pass_s=3e-3))
     (tmp_path / "draft.toml").write_text(NODE.format(draft='draft = "draft-1"', pass_s=1e-4))
     return tmp_path
-
-
-@pytest.mark.slow
-async def test_processes_give_recorded_texts(node_files: Path) -> None:
-    target, draft = (
-        EngineSettings(model=f"replay:{node_files / name}")
-        for name in ("target.toml", "draft.toml")
-    )
-    async with local_mesh(target, draft, lookup=False) as (mesh, client):
-        nodes = (await client.nodes()).nodes
-        assert [n.emulated for n in nodes if n.role != "client"] == [True, True]
-        num_accepted = dict.fromkeys((None, 0, 1, 4, MAX_GAMMA), 0)
-        for gamma in num_accepted:
-            for text in TOYS.texts:
-                options = GenerateOptions(max_tokens=len(text.output_ids), gamma=gamma)
-                (answer,) = await mesh.beside(ask(client, options, text.prompt))
-                ended = text.output_ids[-1] in TOYS.eog_ids
-                assert tuple(answer.token_ids) == text.output_ids[: -1 if ended else None]
-                pieces = [TOYS.pieces[token_id] for token_id in answer.token_ids]
-                assert answer.text == b"".join(pieces)
-                assert answer.figures is not None
-                num_accepted[gamma] += answer.figures.num_accepted_tokens
-        assert num_accepted.pop(0) == 0
-        assert all(num_accepted.values())
 
 
 async def test_nodes_refuse_files_of_the_other_role(node_files: Path) -> None:

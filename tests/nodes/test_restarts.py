@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from mesh.zmq_transport import ZmqContext
+from mesh.zmq_transport import ZmqClient
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings
 from nodes.service import local
 from nodes.service.local import LocalMesh, NodeFailedError, local_mesh
 from nodes.service.restarting import MOST_FAILED_STARTS, WAITS_S
-from tests.nodes.memory_mesh import PROMPT, Answer, Wrapped, ask, check
+from tests.nodes.memory_mesh import PROMPT, Answer, ask, check
 
 # Processes are started: a passing test needs a few seconds of a fast machine.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -191,31 +191,23 @@ async def test_a_mesh_ends_while_a_node_is_waited_for(
             os.kill(pid, 0)
 
 
-class _Deaf(Wrapped):
-    """A transport of a client that hears nothing while `is_deaf`."""
-
-    is_deaf = False
-
-    async def recv(self) -> Any:
-        while True:
-            frames = await self.transport.recv()
-            if not _Deaf.is_deaf:
-                return frames
-
-
-class _DeafContext(ZmqContext):
-    def connect(self, *arguments: Any, **options: Any) -> Any:
-        return _Deaf(super().connect(*arguments, **options))
-
-
 async def test_a_mesh_that_stays_does_not_end_because_its_own_client_heard_nothing_for_a_while(
     monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
     """On a machine that is too busy the client of `airdraft up` may give its coordinator up."""
-    monkeypatch.setattr(local, "ZmqContext", _DeafContext)
-    options = GenerateOptions(max_tokens=20)
+    options, hear = GenerateOptions(max_tokens=20), ZmqClient.recv
+
+    async def hear_if_not_deaf(transport: ZmqClient) -> Any:
+        while True:
+            frames = await hear(transport)
+            if not is_deaf:
+                return frames
+
+    is_deaf = False
+    # The only client of this process.
+    monkeypatch.setattr(ZmqClient, "recv", hear_if_not_deaf)
     async with local_mesh(TOY, None, restarts=True) as (mesh, client):
-        monkeypatch.setattr(_Deaf, "is_deaf", True)
+        is_deaf = True
         await mesh.beside(eventually(lambda: not client.is_joined, LIMIT_S))
-        monkeypatch.setattr(_Deaf, "is_deaf", False)
+        is_deaf = False
         check(await mesh.beside(ask(client, options)), options, PROMPT)

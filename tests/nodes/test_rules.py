@@ -1,4 +1,4 @@
-"""Streams with rules and scores on target and draft; tests/nodes/test_law1.py has the long run."""
+"""Rules and scores on target and draft; tests/nodes/test_law1.py has texts of many more."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
+from mesh.codec import encode
 from nodes.draft.state import DraftState
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
-from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS
-from nodes.target.events import Committed, Event, PromptScored
-from nodes.target.state import TargetState
+from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS, CommitReply
+from nodes.target.events import Event, PromptScored
+from nodes.target.node import commit_entry
 from nodes.worker.events import Failed, Ready
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import Calibration, DraftCalibration
-from tests.nodes.builders import PROMPT, make_spec
+from tests.nodes.builders import make_spec
 from tests.nodes.draft.script import guessed_of
 from tests.nodes.draft.script import run as run_draft
 from tests.nodes.reference import toy_grammars
@@ -27,8 +28,6 @@ from tests.nodes.target.script import (
     TWO,
     alone,
     commits_in,
-    guess,
-    make_desk,
     make_state,
     run,
     steps,
@@ -76,20 +75,6 @@ def check_prompt_scores(events: list[Event], spec: StreamSpec) -> None:
 # -- grammars --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ignore_eog", [False, True])
-def test_a_text_ends_where_its_grammar_does(ignore_eog: bool) -> None:
-    state, model = make_state()
-    spec = spec_with(ENDING, max_tokens=20, ignore_eog=ignore_eog)
-    state.open(spec)
-    run(state)
-    state.lease(ONE, 1, 3, 20)
-    commits = run(state)
-    assert tokens_of(commits) == alone(spec).token_ids
-    assert (len(tokens_of(commits)), tokens_of(commits)[-1]) == (5, 3)
-    assert commits[-1].finish_reason == "stop"
-    assert model.free_cells() == model.config.num_cells
-
-
 def test_guesses_of_a_draft_with_the_same_rules_are_accepted() -> None:
     rules = LogitRules((LogitBias(2, 1.5),), 0.4, 0.3, ENDING)
     sampling = Sampling(temperature=1.0, seed=3, rules=rules)
@@ -106,15 +91,6 @@ def test_guesses_of_a_draft_with_the_same_rules_are_accepted() -> None:
     (commit,) = run(state)
     assert commit.num_accepted_tokens == commit.num_draft_tokens == len(guesses)
     assert (commit.token_ids, commit.finish_reason) == (alone(spec).token_ids, "stop")
-
-
-def test_a_bad_grammar_is_the_fault_of_the_request() -> None:
-    state, _ = make_state()
-    (failed,) = state.open(spec_with(BAD))
-    assert isinstance(failed, Failed)
-    assert failed.code == "bad_request"
-    assert failed.reason.startswith("the grammar is not valid: Expected ')'")
-    assert state.num_streams == 0
 
 
 def test_a_text_that_cannot_go_on_fails_its_stream_and_leaves_the_others() -> None:
@@ -206,53 +182,21 @@ def test_a_draft_whose_grammar_cannot_go_on_leaves_the_others_their_guesses() ->
 # -- log-probabilities -----------------------------------------------------------------------------
 
 
-def test_scores_end_where_the_text_does_and_an_end_token_has_none() -> None:
-    state, _ = make_state(eog_rate=0.2)
-    for number in range(1, 12):
-        spec = make_spec(number, prompt=(number,), max_tokens=30, num_logprobs=0)
-        state.open(spec)
-        run(state)
-        state.lease(spec.stream_id, 1, 1, 30)
-        last = run(state)[-1]
-        assert last.finish_reason in ("stop", "length")
-        assert len(last.scores) == len(last.token_ids)
-
-
-def test_a_pass_makes_so_many_scores_that_they_fit_a_message_and_starves_nobody() -> None:
-    state, model = make_state(max_sequences=64, max_batch_tokens=2000)
-    num_scores = MAX_TOP_LOGPROBS + 1
-    # If all of their guesses were scored it would be too much.
-    num_streams = 12_000 // ((MAX_GAMMA + 1) * num_scores) + 3
-    open_scored(state, num_streams)
-    for number in range(1, num_streams + 1):
-        verify(state, StreamId(number), 1, 3, (1,) * MAX_GAMMA)
-    model.passes.clear()
-    commits = commits_in(state.step())
-    assert {commit.stream_id for commit in commits} == ids_to(num_streams)
-    (spans,) = model.passes
-    assert num_streams < sum(span.num_outputs for span in spans) <= 12_000 // num_scores
-
-
-def test_streams_whose_scores_fit_no_pass_go_into_the_next_one() -> None:
-    num_streams = 12_000 // (MAX_TOP_LOGPROBS + 1) + 3
-    state, _ = make_state(max_sequences=num_streams, max_batch_tokens=2000, num_cells=100_000)
-    open_scored(state, num_streams)
-    for number in range(1, num_streams + 1):
-        state.lease(StreamId(number), 1, 3, 9)
-    first, second = (commits_in(state.step()) for _ in range(2))
-    assert len(first) == num_streams - 3
-    assert {c.stream_id for c in [*first, *second]} == ids_to(num_streams)
-
-
-def open_scored(state: TargetState, num_streams: int) -> None:
+def test_the_scores_of_a_pass_fit_a_message_and_every_stream_has_some() -> None:
+    """If all guesses of so many streams were scored, and they are right, it would be too much."""
+    num_streams = 255
+    state, _ = make_state(max_sequences=num_streams, max_batch_tokens=5000, num_cells=100_000)
     for number in range(1, num_streams + 1):
         spec = make_spec(number, max_tokens=90, num_logprobs=MAX_TOP_LOGPROBS)
         state.open(replace(spec, owner="one"))
     run(state)
-
-
-def ids_to(number: int) -> set[StreamId]:
-    return {StreamId(n) for n in range(1, number + 1)}
+    right = alone(spec).token_ids[:MAX_GAMMA]
+    for number in range(1, num_streams + 1):
+        verify(state, StreamId(number), 1, 3, right)
+    commits = commits_in(state.step())
+    assert {commit.stream_id for commit in commits} == set(range(1, num_streams + 1))
+    token_ids = tuple(t for commit in commits for t in commit.token_ids)
+    assert encode(CommitReply(0.1, tuple(map(commit_entry, commits)), token_ids))
 
 
 # -- prompts ---------------------------------------------------------------------------------------
@@ -266,34 +210,6 @@ def test_a_prompt_is_scored_in_pieces_while_it_is_read() -> None:
     check_prompt_scores(events, spec)
     assert events[-1] == Ready(ONE, 1, 89)
     assert max(s.num_outputs for spans in model.passes for s in spans) == 32
-
-
-def test_prompts_that_are_scored_share_the_rows_of_a_pass() -> None:
-    state, model = make_state()
-    specs = [make_spec(n, prompt=LONG[n:], scores_prompt=True) for n in (1, 2, 3)]
-    events = [event for spec in specs for event in state.open(spec)] + steps(state)
-    for spec in specs:
-        check_prompt_scores(events, spec)
-    assert max(sum(s.num_outputs for s in spans) for spans in model.passes) == 32
-
-
-@pytest.mark.parametrize("length", [1, 2])
-def test_the_first_token_of_a_prompt_has_no_score(length: int) -> None:
-    state, _ = make_state()
-    spec = make_spec(prompt=LONG[:length], scores_prompt=True)
-    events = [*state.open(spec), *steps(state)]
-    assert scores_of(events) == [(1, 1)] * (length - 1)
-    assert events[-1] == Ready(ONE, 1, length - 1)
-
-
-@pytest.mark.parametrize("length", [1, 40])
-def test_where_only_the_prompt_is_wanted_nothing_is_decoded(length: int) -> None:
-    state, model = make_state()
-    spec = make_spec(prompt=LONG[:length], max_tokens=0, scores_prompt=True)
-    events = [*state.open(spec), *steps(state)]
-    check_prompt_scores(events, spec)
-    assert events[-1] == Committed(ONE, 1, length, (), 0, 0, "length", b"")
-    assert (state.num_streams, model.free_cells()) == (0, model.config.num_cells)
 
 
 def test_a_prompt_that_others_have_in_the_cache_is_read_anew_and_then_serves_them() -> None:
@@ -317,32 +233,3 @@ def test_choices_of_a_prompt_that_is_scored_are_read_once() -> None:
     check_prompt_scores(events, scored)
     assert events[-2:] == [Ready(ONE, 1, 89), Ready(TWO, 1, 0)]
     assert sum(len(s.token_ids) for spans in model.passes for s in spans) == 89
-
-
-@pytest.mark.parametrize("prefix_cache_bytes", [0, 100_000])
-def test_a_prompt_that_is_parked_while_it_is_scored_goes_on_where_it_was(
-    prefix_cache_bytes: int,
-) -> None:
-    """A decoding stream, whose guesses are right, takes the cells of the one that still reads."""
-    desk, model = make_desk(prefix_cache_bytes, num_cells=420, max_batch_tokens=40)
-    old = make_spec(1, prompt=(7,), max_tokens=250, ignore_eog=True)
-    spec = make_spec(2, prompt=LONG * 3, max_tokens=9, num_logprobs=1, scores_prompt=True)
-    desk.open(old, spec)
-    while TWO not in desk.ready:
-        length = desk.lengths[ONE]
-        guess(desk.state, ONE, length, alone(old).token_ids[length - 1 :][:MAX_GAMMA])
-        desk.step(1)
-    in_passes = [[span.seq_id for span in spans] for spans in model.passes]
-    # It has begun, then the other one goes on alone.
-    assert in_passes[0] == [0, 1]
-    assert [0] in in_passes
-    events = desk.run()
-    check_prompt_scores(events, spec)
-    assert tokens_of(events, TWO) == alone(spec).token_ids
-    assert tokens_of(events, ONE) == alone(old).token_ids
-
-
-def test_a_stream_that_has_shown_some_text_elsewhere_has_told_its_scores() -> None:
-    state, _ = make_state()
-    spec = make_spec(prompt=(*PROMPT, 9), num_prompt_tokens=3, scores_prompt=True, num_logprobs=0)
-    assert scores_of([*state.open(spec), *steps(state)]) == []

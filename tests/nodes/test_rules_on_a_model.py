@@ -1,13 +1,11 @@
-"""Rules and scores on a real model and vocabulary."""
+"""Rules on a real model and vocabulary."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
 from nodes.catalog import Catalog, default_cache_dir
@@ -17,7 +15,7 @@ from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Span
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
-from nodes.target.events import Committed, PromptScored
+from nodes.target.events import Committed
 from nodes.target.state import TargetState
 from nodes.worker.stream import StreamId, StreamSpec
 from tests.nodes.builders import make_spec
@@ -39,7 +37,6 @@ SCHEMA = {
 }
 GRAMMAR = Grammar("json_schema", json.dumps(SCHEMA))
 PROMPT = "A city, its people and sizes, as JSON: "
-TEXT = "The quick brown fox jumps over the lazy dog, and then it sleeps. " * 4
 
 
 @pytest.fixture(scope="module")
@@ -96,22 +93,16 @@ def check_json(text: bytes) -> None:
     assert set(found["sizes"]) <= {"small", "large"}
 
 
-def test_what_a_schema_asks_for_is_what_comes(model: LlamaModel, grammars: Grammars) -> None:
-    texts = set()
-    for spec in make_specs(model, 6):
-        token_ids = plain_loop(model, spec, grammars)
-        text = b"".join(map(model.vocabulary.piece, token_ids))
-        check_json(text)
-        texts.add(text)
-    assert len(texts) == 6
-
-
-def test_guesses_change_no_token_of_a_text_with_rules(
+def test_a_schema_gets_what_it_asks_for_and_guesses_change_no_token(
     model: LlamaModel, grammars: Grammars
 ) -> None:
     """The model drafts for itself, with its own grammars; each third pass gets a wrong guess."""
-    (spec,) = make_specs(model, 1)
-    expected = plain_loop(model, spec, grammars)
+    specs = make_specs(model, 3)
+    plain = [plain_loop(model, spec, grammars) for spec in specs]
+    assert len(set(plain)) == 3
+    for token_ids in plain:
+        check_json(b"".join(map(model.vocabulary.piece, token_ids)))
+    spec, expected = specs[0], plain[0]
     path = model.config.path
     other = LlamaModel(LlamaConfig(path=path, num_cells=512, max_sequences=1, repack=False))
     try:
@@ -137,39 +128,9 @@ def test_guesses_change_no_token_of_a_text_with_rules(
             commits.append(commit)
             drafter.committed(ONE, 1, length, commit.token_ids)
             length += len(commit.token_ids)
-        token_ids = tuple(t for c in commits for t in c.token_ids)
-        assert token_ids == expected
+        assert tuple(t for c in commits for t in c.token_ids) == expected
         assert commits[-1].finish_reason == "stop"
-        check_json(b"".join(c.text for c in commits))
         num_drafted = sum(c.num_draft_tokens for c in commits)
         assert sum(c.num_accepted_tokens for c in commits) > num_drafted / 2
     finally:
         other.close()
-
-
-def test_scores_of_a_prompt_are_those_of_the_bare_engine(model: LlamaModel) -> None:
-    token_ids = model.vocabulary.encode(TEXT)
-    expected = []
-    for position, token_id in enumerate(token_ids[:-1]):
-        (row,) = model.forward([Span(0, position, [token_id], 1)])
-        logits = row.astype(np.longdouble)
-        logprobs = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
-        best = sorted(range(len(row)), key=lambda i: (-row[i], i))[:3]
-        expected.append((logprobs[token_ids[position + 1]], best, [logprobs[i] for i in best]))
-    model.truncate(0, 0)
-    spec = make_spec(prompt=tuple(token_ids), max_tokens=0, scores_prompt=True, num_logprobs=3)
-    state = TargetState(model, model.vocabulary)
-    events = list(state.open(spec))
-    while state.has_work():
-        events += state.step()
-    scores = [s for e in events if isinstance(e, PromptScored) for s in e.scores]
-    assert len(scores) == len(token_ids) - 1 > 40
-    for scored, token_id, (logprob, best, best_logprobs) in zip(
-        scores, token_ids[1:], expected, strict=True
-    ):
-        assert scored.chosen.token_id == token_id
-        assert scored.chosen.piece == model.vocabulary.piece(token_id)
-        assert math.isclose(scored.chosen.logprob, logprob, abs_tol=1e-5)
-        assert [s.token_id for s in scored.top] == best
-        for score, wanted in zip(scored.top, best_logprobs, strict=True):
-            assert math.isclose(score.logprob, wanted, abs_tol=1e-5)

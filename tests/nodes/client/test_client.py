@@ -30,8 +30,8 @@ from nodes.messages import (
     UploadOffer,
     UploadPiece,
 )
+from tests.harness.desk import EPOCH, Desk
 from tests.harness.memory_transport import MemoryHub
-from tests.nodes.worker.test_link import EPOCH, Desk
 
 Eventually = Callable[..., "asyncio.Future[None]"]
 FIGURES = StreamFigures(0, 0, 0, 0, 0, 0, "")
@@ -42,16 +42,16 @@ class Scripted:
     """A client, and its coordinators by hand, one after the other."""
 
     def __init__(self, *, prompt: tuple[int, ...] = PROMPT, **changes: Any) -> None:
-        hub = MemoryHub()
+        self.hub = MemoryHub()
         self._prompt = prompt
         self.num_waits = 0
         self.client = Client(
-            hub.client(),
+            self.hub.client(),
             endpoint="memory",
             on_waiting=self._waits,
             **{"rejoins": True, **changes},
         )
-        self.desk = Desk(hub.server())
+        self.desk = Desk(self.hub.server())
         self.epoch = EPOCH - 1
         self.events: list[Event] = []
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from itertools import accumulate, cycle, islice, zip_longest
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.client.journal import Event, ForeignAnswerError, GapError, Journal
-from nodes.engine.toy import TOY_EOG, ToyTokenizer
 from nodes.messages import (
     FinishedNotice,
     PromptLogprobsNotice,
@@ -22,14 +22,10 @@ from nodes.messages import (
     TokenScores,
     TokensNotice,
 )
-from nodes.target.stream import TargetStream
-from nodes.worker.stream import StopMatcher
-from tests.nodes.builders import PROMPT, make_spec, make_submit
+from tests.nodes.builders import PROMPT, make_submit
 
 STARTED = StartedNotice(1, 7, 3, True, "big", "small", False, "class", "hash", "prompt", 60.0)
 FIGURES = StreamFigures(1, 2, 3, 2, 50, 60, "slow")
-# Characters of one to four bytes, and what may begin a stop string.
-ALPHABET = "abé€😀"
 
 
 def tokens(position: int, text: bytes, *ids: int, choice: int = 0, **changes: Any) -> TokensNotice:
@@ -61,22 +57,6 @@ def test_the_first_request_is_the_one_that_was_made_and_the_second_is_not_new() 
     assert journal.is_resubmitted
 
 
-def test_the_next_request_goes_on_where_each_choice_is() -> None:
-    journal = started(num_choices=3)
-    for event in (tokens(0, b"ab", 8, 9), tokens(0, b"c", 4, choice=1), tokens(2, b"", 6)):
-        assert journal.take(event) == (event,)
-    assert journal.take(finished(1, choice=1))
-    submit = journal.request(2, 5.0)
-    assert submit.resume_from == (3, -1, 0)
-    assert submit.prompt_token_ids == (*PROMPT, 8, 9, 6)
-    assert (submit.numerics_class, submit.model_hash, submit.prompt_hash) == (
-        "class",
-        "hash",
-        "prompt",
-    )
-    assert (submit.is_exact, submit.deadline_s, submit.seed) == (True, 5.0, 7)
-
-
 def test_what_was_asked_for_stays_asked_for() -> None:
     journal = Journal(make_submit(model_hash="short", numerics_class="pinned"))
     asked = [journal.request(number, 0.0) for number in (1, 2)]
@@ -85,8 +65,10 @@ def test_what_was_asked_for_stays_asked_for() -> None:
     submit = journal.request(3, 0.0)
     assert (submit.model_hash, submit.numerics_class) == ("hash", "pinned")
     journal.take(tokens(0, b"a", 8))
-    submit = journal.request(4, 0.0)
+    submit = journal.request(4, 5.0)
     assert (submit.model_hash, submit.numerics_class) == ("hash", "class")
+    assert (submit.prompt_hash, submit.is_exact) == ("prompt", True)
+    assert (submit.deadline_s, submit.seed) == (5.0, 7)
 
     # A text stays one, and its tokens follow nothing.
     journal = started(prompt="hi", prompt_token_ids=())
@@ -210,138 +192,90 @@ def test_scores_that_are_missing_before_a_token_or_the_end_are_noticed(event: Ev
 
 # -- any text, cut and lost anywhere ---------------------------------------------------------------
 
-
-@dataclass(frozen=True)
-class Pieces:
-    """A tokenizer of which only the pieces matter."""
-
-    pieces: tuple[bytes, ...]
-
-    def piece(self, token_id: int) -> bytes:
-        return b"" if token_id == TOY_EOG else self.pieces[token_id - 1]
+WHOLE = bytes(range(256))
 
 
 @dataclass(frozen=True)
-class Texts:
-    """What each choice becomes, an end token or max_tokens behind it."""
+class Choice:
+    """What a choice becomes, and how much of its text is shown with its first 0, 1, ... tokens and
+    at its end: what may begin a stop string is held back."""
 
-    tokenizer: Pieces
-    token_ids: tuple[tuple[int, ...], ...]
-    max_tokens: int
-    stops: tuple[str, ...]
+    token_ids: tuple[int, ...]
+    num_shown: tuple[int, ...]
 
-    def submit(self) -> SubmitRequest:
-        return make_submit(
-            num_choices=len(self.token_ids), max_tokens=self.max_tokens, stops=self.stops
-        )
-
-    def served(self, submit: SubmitRequest, sizes: Iterator[int]) -> Iterator[Event]:
-        """What a coordinator sends for a request whose passes commit so many tokens each."""
-        yield STARTED
-        counts = submit.resume_from or (0,) * submit.num_choices
-        committed = list(submit.prompt_token_ids[len(PROMPT) :])
-        streams: dict[int, TargetStream] = {}
-        for choice, count in enumerate(counts):
-            if count < 0:
-                continue
-            assert tuple(committed[:count]) == self.token_ids[choice][:count]
-            streams[choice] = self._stream(committed[:count])
-            del committed[:count]
-        assert not committed
-        while streams:
-            choice = next(sizes) % submit.num_choices
-            if choice in streams:
-                yield from self._pass(choice, streams, next(sizes))
-
-    def _stream(self, committed: Sequence[int]) -> TargetStream:
-        """As TargetState opens one."""
-        token_ids = (*PROMPT, *committed)
-        spec = make_spec(max_tokens=self.max_tokens, stops=self.stops, token_ids=token_ids)
-        stops = StopMatcher(self.stops)
-        for token_id in committed:
-            stops.push(self.tokenizer.piece(token_id))
-        return TargetStream(spec, 1, 1, list(token_ids), stops, cast(Any, None))
-
-    def _pass(
-        self, choice: int, streams: dict[int, TargetStream], size: int
-    ) -> Iterator[TokensNotice | FinishedNotice]:
-        stream = streams[choice]
-        position = stream.num_output
-        ahead = [*self.token_ids[choice][position : position + size], TOY_EOG][:size]
-        tokenizer = cast(ToyTokenizer, self.tokenizer)
-        kept, text, reason = stream.until_end(ahead, frozenset({TOY_EOG}), tokenizer)
-        stream.token_ids += kept
-        if kept or text:
-            yield tokens(position, text, *kept, choice=choice, is_last=bool(reason))
-        if reason:
-            del streams[choice]
-            yield finished(stream.num_output, choice, reason)
+    def passes(self, choice: int, start: int, sizes: Iterator[int]) -> Iterator[Event]:
+        """What a coordinator sends from a token on, as passes commit so many tokens each."""
+        end, last = start, len(self.num_shown) - 1
+        while end < last:
+            start, end = end, min(end + next(sizes), last)
+            ids = self.token_ids[start:end]
+            text = WHOLE[self.num_shown[start] : self.num_shown[end]]
+            if ids or text:
+                yield tokens(start, text, *ids, choice=choice, is_last=end == last)
+        yield finished(len(self.token_ids), choice)
 
 
 @st.composite
-def texts(draw: st.DrawFn) -> Texts:
-    whole = draw(st.text(ALPHABET, min_size=4, max_size=12)).encode()
-    cuts = sorted(draw(st.sets(st.integers(1, len(whole) - 1), max_size=6)))
-    pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    ids = st.integers(1, len(pieces))
-    max_tokens = draw(st.integers(1, 20))
-    choices = st.lists(ids, max_size=max_tokens).map(tuple)
-    return Texts(
-        Pieces(tuple(pieces)),
-        tuple(draw(st.lists(choices, min_size=1, max_size=3))),
-        max_tokens,
-        tuple(draw(st.lists(st.text(ALPHABET, min_size=1, max_size=4), max_size=3))),
-    )
+def choices(draw: st.DrawFn) -> Choice:
+    token_ids = draw(st.lists(st.integers(1, 99), max_size=20).map(tuple))
+    steps = [draw(st.integers(0, 4)) for _ in range(len(token_ids) + 1)]
+    return Choice(token_ids, tuple(accumulate(steps, initial=0)))
 
 
-def endless(sizes: Sequence[int]) -> Iterator[int]:
-    while True:
-        yield from sizes
-        yield from range(1, 5)
+def served(made: list[Choice], submit: SubmitRequest, sizes: Iterator[int]) -> Iterator[Event]:
+    """What a coordinator sends for a request, of one choice after the other in turn."""
+    committed = list(submit.prompt_token_ids[len(PROMPT) :])
+    parts: list[Iterator[Event]] = []
+    for number, count in enumerate(submit.resume_from or (0,) * len(made)):
+        if count >= 0:
+            assert tuple(committed[:count]) == made[number].token_ids[:count]
+            del committed[:count]
+            parts.append(made[number].passes(number, count, sizes))
+    assert not committed
+    yield STARTED
+    for events in zip_longest(*parts):
+        yield from (event for event in events if event is not None)
 
 
 @dataclass
 class Seen:
     token_ids: tuple[int, ...] = ()
     text: bytes = b""
-    reason: str = ""
+    is_over: bool = False
 
-    def add(self, event: Event) -> None:
-        assert not self.reason, "something after the end"
+    def add(self, event: TokensNotice | FinishedNotice) -> None:
+        assert not self.is_over, "something after the end"
         if isinstance(event, TokensNotice):
             assert event.position == len(self.token_ids)
             self.token_ids += event.token_ids
             self.text += event.text
-        elif isinstance(event, FinishedNotice):
+        else:
             assert event.num_tokens == len(self.token_ids)
-            self.reason = event.finish_reason
+            self.is_over = True
 
 
 @given(
-    case=texts(),
-    sizes=st.lists(st.integers(1, 6), max_size=20),
+    made=st.lists(choices(), min_size=1, max_size=3),
+    sizes=st.lists(st.integers(1, 6), min_size=1, max_size=20),
     losses=st.lists(st.integers(0, 12), max_size=6),
     repeats=st.lists(st.booleans(), max_size=20),
     room=st.sampled_from([10_000, 10_000, 5, 12]),
 )
 def test_a_client_sees_what_it_would_have_seen_undisturbed(
-    case: Texts, sizes: list[int], losses: list[int], repeats: list[bool], room: int
+    made: list[Choice], sizes: list[int], losses: list[int], repeats: list[bool], room: int
 ) -> None:
     """losses: after how many messages each coordinator is lost; the last one stays."""
-    alone = [Seen() for _ in case.token_ids]
-    for event in case.served(case.submit(), endless([1])):
-        if isinstance(event, TokensNotice | FinishedNotice):
-            alone[event.choice].add(event)
-    journal, seen = Journal(case.submit()), [Seen() for _ in case.token_ids]
+    submit = make_submit(num_choices=len(made), max_tokens=20)
+    journal, seen = Journal(submit), [Seen() for _ in made]
     num_started = 0
-    passes, again = endless(sizes), iter(repeats)
+    passes, again = cycle(sizes), iter(repeats)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nodes.client.journal.MAX_PROMPT_TOKENS", room)
         for number, loss in enumerate([*losses, 10_000]):
             if journal.is_over:
                 break
-            served = case.served(journal.request(number, 0.0), passes)
-            for event, _ in zip(served, range(loss), strict=False):
+            events = served(made, journal.request(number, 0.0), passes)
+            for event in islice(events, loss):
                 for _ in range(1 + next(again, False)):
                     for fresh in journal.take(event):
                         if isinstance(fresh, TokensNotice | FinishedNotice):
@@ -349,5 +283,5 @@ def test_a_client_sees_what_it_would_have_seen_undisturbed(
                         else:
                             num_started += 1
     assert journal.is_over
-    assert seen == alone
+    assert seen == [Seen(each.token_ids, WHOLE[: each.num_shown[-1]], True) for each in made]
     assert num_started == 1

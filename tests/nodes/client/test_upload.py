@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from mesh.codec import decode
 from mesh.errors import BackpressureError
+from mesh.messages import Bye
 from mesh.transport import Frames
-from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.client.upload import Granted, Upload, is_worth_offering
 from nodes.messages import (
@@ -24,7 +21,7 @@ from nodes.messages import (
     UploadOffer,
     UploadPiece,
 )
-from tests.nodes.memory_mesh import Members, ask, check, mesh
+from tests.nodes.client.test_client import scripted
 
 AIR = LinkFields("cell-a", 2e6, 0.0)
 OPTIONS = GenerateOptions(max_tokens=10)
@@ -70,98 +67,62 @@ def test_a_delay_counts_from_when_the_grant_came() -> None:
     assert Granted(UploadGrant(1, 256, 1500), 10.0).send_at == pytest.approx(10.0015)
 
 
-class OnAir:
-    """A client on a shared medium, and what goes to and fro."""
-
-    def __init__(self, members: Members, *, rejoins: bool = False) -> None:
-        self._heard: list[Any] = []
-        # The kind of which the next one does not leave, and kinds that are lost on their way.
-        self.stuck: type | None = None
-        self.lost: tuple[type, ...] = ()
-        members.hub.drop = self._is_dropped
-        transport = members.hub.client()
-        self.client = Client(transport, endpoint="memory", declared=AIR, rejoins=rejoins)
-        members.tasks["client"] = asyncio.create_task(self.client.run())
-
-    def _is_dropped(self, frames: Frames) -> bool:
-        message = decode(frames).message
-        self._heard.append(message)
-        if self.stuck is not None and isinstance(message, self.stuck):
-            self.stuck = None
-            raise BackpressureError
-        return isinstance(message, self.lost)
-
-    def of(self, kind: type) -> list[Any]:
-        return [message for message in self._heard if isinstance(message, kind)]
-
-
-@contextlib.asynccontextmanager
-async def on_air(*drafts: float, rejoins: bool = False) -> AsyncIterator[tuple[Members, OnAir]]:
-    async with mesh(*drafts) as members:
-        made = OnAir(members, rejoins=rejoins)
-        names = {"target", *(f"draft-{index}" for index in range(len(drafts)))}
-        await members.wait_for(made.client, names)
-        yield members, made
-
-
-async def check_answer(made: OnAir, prompt: tuple[int, ...] = LONG) -> None:
-    check(await ask(made.client, OPTIONS, prompt), OPTIONS, prompt)
-
-
-async def test_a_long_prompt_goes_in_pieces_and_is_answered() -> None:
-    async with on_air(0.8) as (_, made):
-        await check_answer(made)
-        assert len(made.of(UploadOffer)) == 1
-        # 5 kB in each 20 ms; the first is as large as any.
-        assert len(made.of(UploadPiece)) >= 2 * len(LONG) // 5000 + 1
-        assert made.of(SubmitRequest) == []
-        await check_answer(made, LONG[:50])
-        assert len(made.of(SubmitRequest)) == 1
-
-
 @pytest.mark.parametrize("kind", [UploadOffer, UploadPiece])
 async def test_a_part_that_does_not_leave_is_noticed_at_once(kind: type) -> None:
-    async with on_air(rejoins=True) as (_, made):
-        made.stuck = kind
-        await check_answer(made)
-        # The whole request was made anew, and none of it sent again for want of an answer.
-        assert len(made.of(UploadOffer)) == 2
-        assert made.of(SubmitRequest) == []
+    """The whole request is made anew, and none of it sent again for want of an answer."""
+    num_stuck = 0
+
+    def stick(frames: Frames) -> bool:
+        nonlocal num_stuck
+        if isinstance(decode(frames).message, kind) and not num_stuck:
+            num_stuck += 1
+            raise BackpressureError
+        return False
+
+    async with scripted(OPTIONS, prompt=LONG, declared=AIR) as (made, _):
+        made.hub.drop = stick
+        offer = await made.desk.hear(UploadOffer, SubmitRequest)
+        if kind is UploadPiece:
+            made.say(UploadGrant(offer.request_id, 256, 0))
+            first, offer = offer, await made.desk.hear(UploadOffer, SubmitRequest)
+            assert offer.request_id != first.request_id
+        assert isinstance(offer, UploadOffer)
+        assert num_stuck == 1
 
 
-async def test_a_coordinator_that_knows_no_offers_is_sent_the_whole() -> None:
-    async with on_air() as (_, made):
-        made.lost = (UploadOffer,)
-        for _ in range(2):
-            await check_answer(made)
-        # It is not asked again.
-        assert len(made.of(UploadOffer)) == 1
-        assert len(made.of(SubmitRequest)) == 2
-
-
-async def test_a_request_that_is_given_up_while_it_is_sent_leaves_nothing(
-    eventually: Any,
-) -> None:
-    async with on_air() as (_, made):
-        made.lost = (UploadGrant,)
-        asking = asyncio.create_task(check_answer(made))
-        await eventually(lambda: made.of(UploadOffer))
+async def test_a_coordinator_that_knows_no_offers_is_sent_the_whole_and_not_asked_again() -> None:
+    async with scripted(OPTIONS, prompt=LONG, declared=AIR) as (made, _):
+        await made.desk.hear(UploadOffer)
+        assert (await made.desk.hear(SubmitRequest)).prompt_token_ids == LONG
+        asking = asyncio.create_task(made.read(OPTIONS))
+        assert isinstance(await made.desk.hear(UploadOffer, SubmitRequest), SubmitRequest)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-        assert [message.request_id for message in made.of(CancelRequest)] == [
-            message.request_id for message in made.of(UploadOffer)
+
+
+async def test_a_request_that_is_given_up_while_it_is_sent_leaves_nothing() -> None:
+    async with scripted(OPTIONS, prompt=LONG, declared=AIR) as (made, reading):
+        offer = await made.desk.hear(UploadOffer)
+        reading.cancel()
+        assert (await made.desk.hear(CancelRequest)).request_id == offer.request_id
+
+
+async def test_an_upload_whose_coordinator_is_lost_begins_anew() -> None:
+    async with scripted(OPTIONS, prompt=LONG, declared=AIR) as (made, _):
+        first = await made.desk.hear(UploadOffer)
+        made.say(UploadGrant(first.request_id, 256, 0))
+        await made.desk.hear(UploadPiece)
+        made.say(Bye("restart"))
+        await made.next_coordinator()
+        second = await made.desk.hear(UploadOffer)
+        assert second.request_id != first.request_id
+        pieces = []
+        for num_bytes in (1000, MAX_PIECE_BYTES):
+            made.say(UploadGrant(second.request_id, num_bytes, 0))
+            pieces.append(await made.desk.hear(UploadPiece))
+        assert [(piece.request_id, piece.offset) for piece in pieces] == [
+            (second.request_id, 0),
+            (second.request_id, 1000),
         ]
-
-
-async def test_an_upload_whose_coordinator_is_lost_begins_anew(eventually: Any) -> None:
-    async with on_air(0.8, rejoins=True) as (members, made):
-        made.lost = (UploadGrant,)
-        asking = asyncio.create_task(check_answer(made))
-        await eventually(lambda: made.of(UploadOffer))
-        await members.kill("coordinator")
-        made.lost = ()
-        members.start_coordinator()
-        await asking
-        first, second = made.of(UploadOffer)
-        assert first.request_id != second.request_id
-        assert {piece.request_id for piece in made.of(UploadPiece)} == {second.request_id}
+        # All of it was sent, so that nothing more is.
+        assert sum(len(piece.data) for piece in pieces) == second.num_bytes

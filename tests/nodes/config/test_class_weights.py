@@ -44,11 +44,3 @@ def test_what_is_malformed_or_ambiguous_is_an_error_of_the_configuration(
     with pytest.raises(ConfigError) as caught:
         load(CoordinatorConfig, path, {}, {})
     assert str(caught.value) == f"classes.weights = {text!r}: {reason}"
-
-
-def test_weights_come_from_a_file_or_the_environment(tmp_path: Path) -> None:
-    path = tmp_path / "coordinator.toml"
-    path.write_text('[classes]\nweights = "a=1"\n')
-    assert load(CoordinatorConfig, path, {}, {}).classes.weights == "a=1"
-    environ = {"AIRDRAFT_CLASSES__WEIGHTS": "b=2"}
-    assert load(CoordinatorConfig, path, {}, environ).classes.weights == "b=2"

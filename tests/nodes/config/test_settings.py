@@ -98,14 +98,12 @@ def test_an_unknown_key_is_told_with_its_path_and_the_nearest(toml, text, key, n
 
 
 def test_an_unknown_key_like_no_other_is_told_with_all_that_are_known(toml):
+    # Those of another role are none of them.
+    for key in ("zzzz", "join_timeout_s"):
+        text = refused(CoordinatorConfig, toml(f"{key} = 1\n"), {}, {})
+        assert f"unknown key {key}" in text
     text = refused(CoordinatorConfig, toml("zzzz = 1\n"), {}, {})
     assert "unknown key zzzz; known: listen, cluster, heartbeat_interval_s" in text
-
-
-def test_keys_of_another_role_are_unknown(toml):
-    assert "unknown key join_timeout_s" in refused(
-        CoordinatorConfig, toml("join_timeout_s = 1\n"), {}, {}
-    )
 
 
 @pytest.mark.parametrize(
@@ -195,17 +193,6 @@ def test_a_link_is_declared_in_a_section_of_its_own(toml, config_class):
         text = refused(config_class, toml(f"[link]\n{key} = -1\n"), {}, {})
         assert text.startswith(f"link.{key} = -1.0: 0 to")
     assert "64 characters" in refused(config_class, None, {"link.air": "x" * 65}, {})
-
-
-def test_limits_of_the_coordinator_have_a_section_of_their_own(toml):
-    path = toml("[limits]\nmax_requests = 8\nmax_waiting = 9\n")
-    environ = {"AIRDRAFT_LIMITS__MAX_WAITING": "10", "AIRDRAFT_LIMITS__MAX_GATEWAY_REQUESTS": "11"}
-    limits = load(CoordinatorConfig, path, {"limits.max_gateway_requests": 12}, environ).limits
-    assert (limits.max_requests, limits.max_waiting) == (8, 10)
-    assert (limits.max_gateway_requests, limits.max_gateway_waiting) == (12, 16_384)
-    assert limits.max_request_s == 3600.0
-    environ = {"AIRDRAFT_LIMITS__MAX_REQUEST_S": "60"}
-    assert load(CoordinatorConfig, None, {}, environ).limits.max_request_s == 60.0
 
 
 def test_every_mode_of_planning_has_a_name_in_the_settings(toml):

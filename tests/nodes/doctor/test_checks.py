@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from nodes.config.settings import CoordinatorConfig
 from nodes.doctor import checks
 from nodes.doctor.checks import Asked, all_local
 from nodes.doctor.finding import Level
+from nodes.doctor.settings import check_config, check_environment
 from nodes.engine.protocol import EngineError
 from nodes.keys.keyring import Keyring
 
@@ -42,13 +44,6 @@ def test_a_machine_on_which_all_is_well(
         assert part in text
 
 
-def test_settings_of_a_gateway_mean_something(tmp_path: Path, root: Path) -> None:
-    environ = {"AIRDRAFT_LIMITS__MAX_CHOICES": "4", "AIRDRAFT_APIKEYS": "keys.toml"}
-    found = all_local(asked(tmp_path, root, AIRDRAFT_LISTEM="x", **environ))
-    nothing = [f.what for f in found if "has no effect" in f.what]
-    assert nothing == ["AIRDRAFT_LISTEM in the environment has no effect"]
-
-
 def test_every_subject_can_fail_beside_the_others(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,3 +58,29 @@ def test_every_subject_can_fail_beside_the_others(
     failed = [f.what for f in all_local(wrong) if f.level is Level.FAIL]
     for part in ("no libgomp", "cache directory", "nothing.gguf", "configuration of a coordinator"):
         assert any(part in what for what in failed), part
+
+
+def test_a_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('listen = "tcp://127.0.0.1:1"\n')
+    finding, config = check_config("coordinator", path, {})
+    assert finding.level is Level.OK
+    assert isinstance(config, CoordinatorConfig)
+    assert config.listen == "tcp://127.0.0.1:1"
+    path.write_text('listem = "x"\n')
+    finding, config = check_config("coordinator", path, {})
+    assert (finding.level, config) == (Level.FAIL, None)
+    assert "did you mean listen?" in finding.what
+    assert check_config("target", None, {"AIRDRAFT_ENGINE__CELLS": "x"})[0].level is Level.FAIL
+
+
+def test_names_in_the_environment_that_mean_nothing(tmp_path: Path, root: Path) -> None:
+    environ = {"AIRDRAFT_LISTEM": "x", "AIRDRAFT_QQQQ": "x", "AIRDRAFT_KEYS": "x", "HOME": "x"}
+    found = check_environment(environ, frozenset({"listen"}))
+    assert [f.mend for f in found] == ["did you mean AIRDRAFT_LISTEN?", "unset it"]
+    assert all(f.level is Level.WARN for f in found)
+    # Settings of a gateway mean something, of whichever roles the machine has.
+    environ = {"AIRDRAFT_LIMITS__MAX_CHOICES": "4", "AIRDRAFT_APIKEYS": "keys.toml"}
+    found = all_local(asked(tmp_path, root, AIRDRAFT_LISTEM="x", **environ))
+    nothing = [f.what for f in found if "has no effect" in f.what]
+    assert nothing == ["AIRDRAFT_LISTEM in the environment has no effect"]

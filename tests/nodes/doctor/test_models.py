@@ -10,7 +10,6 @@ import pytest
 from nodes.catalog import Catalog
 from nodes.config.settings import EngineSettings
 from nodes.doctor import models
-from nodes.doctor import models as calibration
 from nodes.doctor.finding import Level
 from nodes.doctor.models import Kept
 from nodes.engine.calibrate import about, store
@@ -71,7 +70,7 @@ def test_model_files(tmp_path: Path) -> None:
     ],
 )
 def test_calibrations(kept: list[Kept], level: Level, says: str) -> None:
-    finding = calibration.check_calibration("m", KEPT, kept)
+    finding = models.check_calibration("m", KEPT, kept)
     assert (finding.level, says in finding.what) == (level, True)
 
 
@@ -81,6 +80,6 @@ def test_what_is_kept_says_what_it_is_of(tmp_path: Path) -> None:
     store(tmp_path, "older", SelfTest(True, ""), TOY_COSTS)
     (tmp_path / "damaged.json").write_text("{")
     (tmp_path / "strange.json").write_text(json.dumps({"about": {"x": 1}, "exact": True}))
-    (kept,) = calibration.read_kept(tmp_path)
+    (kept,) = models.read_kept(tmp_path)
     assert (kept.model_hash, kept.build, kept.threads, kept.profile) == ("hash", "build", 2, "fast")
-    assert calibration.read_kept(tmp_path / "none") == []
+    assert models.read_kept(tmp_path / "none") == []

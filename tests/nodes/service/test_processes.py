@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -112,35 +112,37 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-async def test_a_coordinator_serves_on_the_socket_that_it_is_handed(machine: Machine) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        machine.connects_to(f"tcp://127.0.0.1:{listening.getsockname()[1]}")
-        async with machine.started(
-            "airdraft-coordinator.service", listening, MESH, 2.0
-        ) as coordinator:
-            await coordinator.until("READY=1")
-            await coordinator.until("WATCHDOG=1")
-            async with machine.started("airdraft-target@.service", watchdog_s=2.0) as target:
-                await target.until("READY=1")
-                await target.until("WATCHDOG=1")
-                assert await target.ended() == 0
-            assert await coordinator.ended() == 0
-
-
-async def test_services_of_a_user_meet_at_the_socket_that_nobody_else_reaches(
-    machine: Machine,
-) -> None:
+@contextlib.contextmanager
+def listening(machine: Machine, *, is_users: bool) -> Iterator[socket.socket]:
+    """What a socket unit of the system or of a user listens at, where nodes of the machine look."""
+    if not is_users:
+        with socket.create_server(("127.0.0.1", 0)) as bound:
+            machine.connects_to(f"tcp://127.0.0.1:{bound.getsockname()[1]}")
+            yield bound
+        return
     with tempfile.TemporaryDirectory(prefix="run-") as runtime, socket.socket(socket.AF_UNIX) as at:
         machine.environ["XDG_RUNTIME_DIR"] = runtime
         endpoint = private_endpoint(machine.environ)
         make_private(endpoint)
-        # As the socket unit of a user's manager does.
         at.bind(endpoint.removeprefix("ipc://"))
         at.listen()
-        async with machine.started("airdraft-coordinator.service", at, MESH) as coordinator:
+        yield at
+
+
+@pytest.mark.parametrize("is_users", [False, True], ids=["the system's", "a user's"])
+async def test_a_coordinator_serves_on_the_socket_that_it_is_handed(
+    machine: Machine, is_users: bool
+) -> None:
+    watchdog_s = 2.0
+    with listening(machine, is_users=is_users) as at:
+        started = machine.started("airdraft-coordinator.service", at, MESH, watchdog_s)
+        async with started as coordinator:
             await coordinator.until("READY=1")
-            async with machine.started("airdraft-target@.service") as target:
+            await coordinator.until("WATCHDOG=1")
+            started = machine.started("airdraft-target@.service", watchdog_s=watchdog_s)
+            async with started as target:
                 await target.until("READY=1")
+                await target.until("WATCHDOG=1")
                 assert await target.ended() == 0
             assert await coordinator.ended() == 0
 
@@ -148,21 +150,20 @@ async def test_services_of_a_user_meet_at_the_socket_that_nobody_else_reaches(
 async def test_a_node_is_ready_when_it_has_joined_and_asks_for_time_until_then(
     machine: Machine,
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        machine.connects_to(f"tcp://127.0.0.1:{listening.getsockname()[1]}")
+    with listening(machine, is_users=False) as at:
         async with machine.started("airdraft-draft@.service") as draft:
             await draft.until("STATUS=joining the mesh")
             await draft.until("EXTEND_TIMEOUT_USEC=30000000")
             assert "READY=1" not in draft.manager.lines
-            async with machine.started("airdraft-coordinator.service", listening, MESH):
+            async with machine.started("airdraft-coordinator.service", at, MESH):
                 await draft.until("READY=1")
                 assert await draft.ended() == 0
 
 
 async def test_a_gateway_serves_on_the_socket_that_it_is_handed(machine: Machine) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        async with machine.started("airdraft-gateway.service", listening, HTTP, 2.0) as gateway:
+    with socket.create_server(("127.0.0.1", 0)) as at:
+        port = at.getsockname()[1]
+        async with machine.started("airdraft-gateway.service", at, HTTP, 2.0) as gateway:
             await gateway.until("READY=1")
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

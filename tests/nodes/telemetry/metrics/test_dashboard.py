@@ -1,4 +1,4 @@
-"""docs/grafana.json and the page of metrics against what is really exposed."""
+"""docs/grafana.json against what is really exposed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from nodes.telemetry.metrics import gateway, mesh
-from nodes.telemetry.metrics.families import Metric
 from tests.nodes.telemetry.metrics.exposed import everything
 
 DOCS = Path(__file__).parents[4] / "docs"
@@ -88,14 +87,3 @@ def test_panels_have_numbers_titles_and_places_of_their_own() -> None:
         }
         assert not cells & taken, panel["title"]
         taken |= cells
-
-
-def row(metric: Metric) -> str:
-    labels = ", ".join(f"`{label}`" for label in metric.labels)
-    return f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |"
-
-
-def test_the_table_in_the_docs_is_that_of_the_code() -> None:
-    page = (DOCS / "reference" / "metrics-and-status.md").read_text()
-    rows = [line for line in page.splitlines() if "| `air" in line]
-    assert rows == [row(metric) for metric in METRICS]
