@@ -21,13 +21,10 @@ from nodes.coordinator.members.drains import Drains
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import (
     ClientOut,
-    Dismissed,
     NodeIn,
     NodeOut,
-    Rejected,
     Roster,
     RosterEvent,
-    Welcomed,
 )
 from nodes.coordinator.node_messages import NodeMessages
 from nodes.coordinator.requests.intake import Intake
@@ -49,7 +46,6 @@ from nodes.messages import (
 from nodes.messages.access import ANYBODY, ROLES, Caller, ForbiddenError
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.planning import Made, Mode, Planning
 from nodes.worker.profile import token_bits
 
@@ -107,14 +103,16 @@ class CoordinatorState:
         self.epoch = epoch
         self._mode = mode
         self._has_lookup = lookup
-        self._roster = Roster(heartbeat_interval_s, heartbeat_timeout_s, pads=pads)
-        self._serving = Serving(self._roster, class_weights or {})
-        self._intake = Intake(self._roster, self._serving, limits or LimitSettings())
-        self._drains = Drains(self._roster, self._serving)
+        self.roster = Roster(
+            Welcome("", cluster, epoch, heartbeat_interval_s, heartbeat_timeout_s, pads)
+        )
+        self._serving = Serving(self.roster, class_weights or {})
+        self._intake = Intake(self.roster, self._serving, limits or LimitSettings())
+        self._drains = Drains(self.roster, self._serving)
         self._challenges = Challenges(epoch)
         # Draft nodes serve all targets.
         self._air = Air()
-        self._uploads = Uploads(self._air, self._roster.client_rtt_s, pads=pads)
+        self._uploads = Uploads(self._air, self.roster.client_rtt_s, pads=pads)
         self._drafts = Drafts()
         self._tracing = Tracing()
         self._num_stale = 0
@@ -124,12 +122,12 @@ class CoordinatorState:
             cluster=cluster,
             epoch=epoch,
             version=version,
-            roster=self._roster,
+            roster=self.roster,
             serving=self._serving,
             air=self._air,
             drafts=self._drafts,
         )
-        self._node_messages = NodeMessages(self._roster, self._serving, self._intake)
+        self._node_messages = NodeMessages(self.roster, self._serving, self._intake)
         self._client_messages = ClientMessages(
             self._serving, self._intake, self._uploads, self._reporting
         )
@@ -161,26 +159,26 @@ class CoordinatorState:
             if not caller.may_join_as(message.role):
                 return [Send(peer, Refuse(_refusal_of(caller, message.role), NOT_ALLOWED))]
             hello = replace(message, node=caller.node_name(message.node))
-            return self._on_roster(self._roster.hello(peer, hello, now), now)
-        role = self._roster.role_of(peer)
+            return self._on_roster(self.roster.hello(peer, hello, now), now)
+        role = self.roster.role_of(peer)
         if role and not caller.may_send(role, message):
             raise ForbiddenError(f"a {role} may not send {type(message).__name__}")
-        member = self._roster.message(peer, now)
+        member = self.roster.message(peer, now)
         if member is None or (cluster, epoch) != (self.cluster, self.epoch):
             self._num_stale += 1
             return []
         match message:
             case Bye(reason=reason):
-                return self._on_roster(self._roster.bye(peer, reason, now), now)
+                return self._on_roster(self.roster.bye(peer, reason, now), now)
             case Pong():
-                self._roster.pong(member, message, now)
+                self.roster.pong(member, message, now)
                 return []
             case Ping(seq=seq):
                 return [Send(peer, Pong(seq, 0))]
             case Credit():
                 # The shell counts the messages in flight and has handled it.
                 return []
-        node = self._roster.node_of(member)
+        node = self.roster.node_of(member)
         if node is not None:
             node.traffic.bytes_in += num_bytes
             if isinstance(message, ProbeReply):
@@ -192,7 +190,7 @@ class CoordinatorState:
         return self._on_question(peer, message, now) if answer is None else answer
 
     def peer_gone(self, peer: bytes, now: float) -> list[Send]:
-        return self._on_roster(self._roster.gone(peer, now), now)
+        return self._on_roster(self.roster.gone(peer, now), now)
 
     def undeliverable(self, send: Send, error: str, now: float) -> list[Send]:
         """End the requests of a message that exceeds the limits of the wire."""
@@ -208,44 +206,21 @@ class CoordinatorState:
             out += self._serving.fail(request, "internal", reason, now)
         return [*out, *self._intake.ask_tokenizers()]
 
-    def probe(self, peers: Sequence[bytes], now: float) -> list[Send]:
-        """Return a Ping for each member whose connection seems to have closed.
-
-        Sending it fails if the member is gone.
-        """
-        return [Send(peer, ping) for peer, ping in self._roster.probes(peers, now)]
-
-    def paused(self, seconds: float, now: float) -> None:
-        """Discount the seconds until now in which the caller's event loop did not run.
-
-        They do not count as silence of the members.
-        """
-        self._roster.paused(seconds, now)
-
-    def silent(self, now: float) -> list[bytes]:
-        """Return the members that the next tick removes for silence, unless heard_of() is called
-        for them before."""
-        return self._roster.silent(now)
-
-    def heard_of(self, peer: bytes, at: float) -> None:
-        """Note that part of a message arrived from a peer, or at it, at that time."""
-        self._roster.message(peer, at)
-
     def tick(self, now: float) -> list[Send]:
         """Send heartbeats, remove silent members and do what is due; call it about 20 times a
         second."""
-        out = self._on_roster(self._roster.tick(now), now)
-        out += [Send(peer, ping) for peer, ping in self._roster.pings(now)]
-        for node, scheduler in self._roster.schedulers():
-            out += self._carry_out(node, scheduler.tick(now), now)
-        self._tracing.tick(self._roster.schedulers(), now)
+        out = self._on_roster(self.roster.tick(now), now)
+        out += self.roster.pings(now)
+        for node, scheduler in self.roster.schedulers():
+            out += self._serving.carry_out(node, scheduler.tick(now), now)
+        self._tracing.tick(self.roster.schedulers(), now)
         self._reporting.tick(now)
         out += self._uploads.grants(now) + self._serving.tick(now)
         out += self._intake.ask_tokenizers()
         moved, events = self._drains.tick(now)
-        for node in self._challenges.overdue(self._roster.nodes(), now):
-            events += self._roster.expel(node, "its probe is not answered", now)
-        moved += self._challenges.due(self._roster.nodes(), now)
+        for node in self._challenges.overdue(self.roster.nodes(), now):
+            events += self.roster.expel(node, "its probe is not answered", now)
+        moved += self._challenges.due(self.roster.nodes(), now)
         return [*out, *moved, *self._on_roster(events, now)]
 
     @property
@@ -266,7 +241,7 @@ class CoordinatorState:
         while self._plans_due:
             name = next(iter(self._plans_due))
             del self._plans_due[name]
-            node = self._roster.node(name)
+            node = self.roster.node(name)
             if node is None or node.scheduler is None:
                 continue
             planning = node.scheduler.begin_plan(now)
@@ -276,33 +251,16 @@ class CoordinatorState:
 
     def take_plan(self, due: DuePlan, made: Made, now: float) -> list[Send]:
         """Put a plan in force and return what it starts; nothing if its target has left."""
-        node = self._roster.node(due.target)
+        node = self.roster.node(due.target)
         if node is None or node.scheduler is not due.scheduler:
             return []
-        return self._carry_out(node, due.scheduler.take_plan(made, now), now)
+        return self._serving.carry_out(node, due.scheduler.take_plan(made, now), now)
 
     def next_deadline(self) -> float | None:
         """Return when a scheduler or an upload next needs a tick, or None."""
-        deadlines = [scheduler.next_deadline() for _, scheduler in self._roster.schedulers()]
+        deadlines = [scheduler.next_deadline() for _, scheduler in self.roster.schedulers()]
         deadlines.append(self._uploads.next_deadline)
         return min((d for d in deadlines if d is not None), default=None)
-
-    @property
-    def schedulers(self) -> list[Scheduler]:
-        """The schedulers of all targets."""
-        return [scheduler for _, scheduler in self._roster.schedulers()]
-
-    def roles(self) -> dict[bytes, str]:
-        """Return the role of each member, by peer."""
-        return self._roster.roles()
-
-    def role_of(self, peer: bytes) -> str:
-        """Return the role a peer joined in; "" if it is no member."""
-        return self._roster.role_of(peer)
-
-    def peers(self) -> list[bytes]:
-        """Return all members, nodes and clients."""
-        return self._roster.peers()
 
     def sent(self, send: Send, num_bytes: int, now: float) -> list[Send]:
         """Charge a sent message's bytes to its streams; return what must be sent right after it."""
@@ -310,10 +268,10 @@ class CoordinatorState:
         self._reporting.traffic.sent(type(send.message), num_bytes)
         is_ping = isinstance(send.message, Ping)
         if isinstance(send.message, OpenStreamRequest):
-            node = self._roster.node_at(send.peer)
+            node = self.roster.node_at(send.peer)
             if node is not None:
                 node.text_sent(num_bytes, self._air, now)
-        ping = self._roster.sent(send.peer, num_bytes, now, is_ping=is_ping)
+        ping = self.roster.sent(send.peer, num_bytes, now, is_ping=is_ping)
         return [Send(send.peer, ping)] if ping is not None else []
 
     # -- membership changes --------------------------------------------------------------------
@@ -322,12 +280,8 @@ class CoordinatorState:
         out: list[Send] = []
         for event in events:
             match event:
-                case Welcomed(peer=peer, node=name):
-                    out.append(Send(peer, self._welcome(name)))
-                case Rejected(peer=peer, reason=reason, code=code):
-                    out.append(Send(peer, Refuse(reason, code)))
-                case Dismissed(peer=peer, reason=reason):
-                    out.append(Send(peer, Bye(reason)))
+                case Send():
+                    out.append(event)
                 case NodeIn(record=node):
                     out += self._on_node_in(node, now)
                 case NodeOut():
@@ -337,23 +291,12 @@ class CoordinatorState:
                     out += self._serving.client_gone(peer, now)
         return out
 
-    def _welcome(self, name: str) -> Welcome:
-        roster = self._roster
-        return Welcome(
-            name,
-            self.cluster,
-            self.epoch,
-            roster.heartbeat_interval_s,
-            roster.heartbeat_timeout_s,
-            self.pads,
-        )
-
     def _on_node_in(self, node: NodeRecord, now: float) -> list[Send]:
         self._reporting.node_in(node)
         if node.role == "target":
             node.scheduler = self._scheduler_for(node)
             node.scheduler.link = node.target_link()
-            for draft in self._roster.nodes("draft"):
+            for draft in self.roster.nodes("draft"):
                 if draft.can_draft_for(node):
                     draft.draft_for(node.scheduler)
             self._tracing.target_joined(node, node.scheduler, now)
@@ -363,9 +306,9 @@ class CoordinatorState:
             taken_up = self._intake.take_up(now)
             return [self._challenges.ask(node, now), *taken_up, *self._intake.ask_tokenizers()]
         out: list[Send] = []
-        for target, scheduler in self._roster.schedulers():
+        for target, scheduler in self.roster.schedulers():
             if node.can_draft_for(target):
-                out += self._carry_out(target, node.draft_for(scheduler), now)
+                out += self._serving.carry_out(target, node.draft_for(scheduler), now)
         return out
 
     def _scheduler_for(self, node: NodeRecord) -> Scheduler:
@@ -399,28 +342,23 @@ class CoordinatorState:
         if node.role == "draft":
             # Schedulers remove it too, but there may be no target.
             self._drafts.remove(node.name)
-            for target, scheduler in self._roster.schedulers():
+            for target, scheduler in self.roster.schedulers():
                 lost = scheduler.draft_lost(node.name, has_died=event.has_died)
-                out += self._carry_out(target, lost, now)
+                out += self._serving.carry_out(target, lost, now)
             return out
         return [*self._serving.target_gone(event, now), *self._intake.ask_tokenizers()]
-
-    def _carry_out(
-        self, target: NodeRecord, instructions: Sequence[Instruction], now: float
-    ) -> list[Send]:
-        return self._serving.carry_out(target, instructions, now)
 
     # -- queries and commands ----------------------------------------------------------------------
 
     def _on_question(self, peer: bytes, message: Any, now: float) -> list[Send]:
         match message:
             case NodesRequest(request_id=request_id):
-                return [Send(peer, NodesReply(request_id, self._roster.fields()))]
+                return [Send(peer, NodesReply(request_id, self.roster.fields()))]
             case StatusRequest():
                 dropped = self.num_stale, self.num_dropped
                 return [Send(peer, self._reporting.answer(message, *dropped, now))]
             case TraceRequest():
-                schedulers = self._roster.schedulers()
+                schedulers = self.roster.schedulers()
                 return [Send(peer, self._tracing.answer(message, schedulers, now))]
             case NodeCommandRequest():
                 reply, events, moved = self._drains.command(message, now)

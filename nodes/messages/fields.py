@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, NewType
 
 from mesh.messages import MaxLen, Range, struct
 from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, Grammar, LogitBias, LogitRules
@@ -33,6 +33,7 @@ MAX_PRIORITY: Final = 10
 DEFAULT_PRIORITY: Final = 5
 
 Id = Annotated[int, Range(0, 2**63 - 1)]
+StreamId = NewType("StreamId", int)
 Count = Annotated[int, Range(0, 2**31 - 1)]
 Position = Annotated[int, Range(0, 2**31 - 1)]
 Gamma = Annotated[int, Range(0, MAX_GAMMA)]

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nodes.messages import TokenScores
-from nodes.worker.events import Failed, Ready
+from nodes.messages import (
+    ProbeReply,
+    PromptScoresNotice,
+    StreamFailedNotice,
+    StreamParkedNotice,
+    StreamReadyNotice,
+    TokenScores,
+)
 from nodes.worker.stream import StreamId
-
-
-@dataclass(frozen=True, slots=True)
-class PromptScored:
-    """Scores of consecutive tokens of a prompt; fields as in PromptScoresNotice."""
-
-    stream_id: StreamId
-    generation: int
-    position: int
-    scores: tuple[TokenScores, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
-    """A stream was taken out of the cache. It continues with the next generation when Ready."""
-
-    stream_id: StreamId
-    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +43,8 @@ class ReadBeside:
     num_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
-    """The answer to a probe; fields as in ProbeReply."""
-
-    seed: int
-    digest: str
-
-
-Event = Ready | Failed | Parked | PromptScored | Committed | ReadBeside | Probed
+# What is sent to the coordinator as it is.
+Notice = (
+    StreamReadyNotice | StreamFailedNotice | StreamParkedNotice | PromptScoresNotice | ProbeReply
+)
+Event = Notice | Committed | ReadBeside

@@ -32,7 +32,7 @@ from tests.mesh.wire_examples import Everything, Guess, Link
 MESSAGES = [Hello, Welcome, Refuse, Ping, Pong, Credit, Bye, Everything, Guess]
 any_message = st.one_of([instances(cls) for cls in MESSAGES])
 LINK = Link("n", 1.0, ((1, 2), ()))
-EVERYTHING = Everything("r", (1, 2), True, 0.5, None, b"", (), LINK, (LINK,), 7)
+EVERYTHING = Everything("r", (1, 2), True, 0.5, b"", (), LINK, (LINK,), 7)
 
 
 VERSION = bytes([PROTOCOL_VERSION])
@@ -88,7 +88,7 @@ def decodes_or_blames_the_peer(frames):
 
 def test_frame_0_is_version_and_tagged_array():
     frames = encode(Guess(a=5, token_ids=(1, 65535)), cluster="home", epoch=3)
-    assert frames[0][0] == codec.PROTOCOL_VERSION == 4
+    assert frames[0][0] == codec.PROTOCOL_VERSION
     assert msgpack.unpackb(frames[0][1:]) == [241, "home", 3, 2, 5, 0, 0, 0, 0, 0, 0, 0]
     assert frames[1] == b"\x01\x00\xff\xff"
     assert len(encode(Ping(seq=1, progress=2))) == 1
@@ -173,7 +173,6 @@ def test_malformed_frames_are_decode_errors(frames):
         {"share": math.nan},
         {"share": 1.5},
         {"share": "0"},
-        {"maybe": 2**63},
         {"raw": b"123456789"},
         {"names": ["a"]},
         {"names": ("a",) * 4},

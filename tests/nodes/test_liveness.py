@@ -131,7 +131,7 @@ async def test_a_process_that_was_stopped_finds_out_and_its_old_messages_change_
         state = coordinator.state
 
         def is_in() -> bool:
-            return "target" in state.roles().values()
+            return "target" in state.roster.roles().values()
 
         process = await asyncio.create_subprocess_exec(
             *node_command("target", coordinator.endpoint, EngineSettings(model="toy:1")),
@@ -168,20 +168,20 @@ async def test_who_comes_over_another_connection_is_let_in_though_the_first_is_b
     async with serving(timeout_s=100.0) as coordinator, Wire(coordinator.endpoint) as wire:
         with ZmqContext() as context:
             first, joined = await join(context, wire.endpoint)
-            (old_peer,) = coordinator.state.peers()
+            (old_peer,) = coordinator.state.roster.peers()
             mend = wire.cut()
             second, rejoined = await join(context, wire.endpoint)
             assert isinstance(rejoined.message, Welcome)
-            (new_peer,) = coordinator.state.peers()
+            (new_peer,) = coordinator.state.roster.peers()
             assert new_peer != old_peer
             # What the first one had still to say comes too late.
             num_stale = coordinator.state.num_stale
             first.send(encode(Pong(0, 0), cluster=joined.cluster, epoch=joined.epoch))
             mend()
             await eventually(lambda: coordinator.state.num_stale > num_stale)
-            assert coordinator.state.peers() == [new_peer]
+            assert coordinator.state.roster.peers() == [new_peer]
             second.close()
-            await eventually(lambda: not coordinator.state.peers())
+            await eventually(lambda: not coordinator.state.roster.peers())
 
 
 async def test_a_member_leaves_a_connection_that_nothing_comes_over(
@@ -193,7 +193,7 @@ async def test_a_member_leaves_a_connection_that_nothing_comes_over(
                 wire.cut()
                 await eventually(lambda: not node.link.is_joined)
                 await eventually(lambda: node.num_joins >= 2)
-                await eventually(lambda: len(coordinator.state.peers()) == 1)
+                await eventually(lambda: len(coordinator.state.roster.peers()) == 1)
 
 
 async def test_who_sends_a_large_message_over_a_slow_link_is_not_silent(

@@ -17,9 +17,10 @@ from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Span
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
-from nodes.target.events import Committed, PromptScored
+from nodes.messages import PromptScoresNotice
+from nodes.target.events import Committed
 from nodes.target.state import TargetState
-from nodes.worker.stream import StreamId, StreamSpec
+from nodes.worker.stream import StreamId, StreamSpec, sampler_of
 from tests.nodes.builders import make_spec
 from tests.nodes.draft.script import parts_of, run
 from tests.nodes.target.script import FLAT, verify
@@ -58,7 +59,7 @@ def grammars(model: LlamaModel) -> Grammars:
 
 def plain_loop(model: LlamaModel, spec: StreamSpec, grammars: Grammars) -> tuple[int, ...]:
     """One sequence, one token a pass."""
-    sampler = spec.sampler(model.info.num_vocab, grammars)
+    sampler = sampler_of(spec, model.info.num_vocab, grammars)
     token_ids = list(spec.token_ids)
     model.forward([Span(0, 0, token_ids[:-1])])
     while len(token_ids) - len(spec.token_ids) < spec.max_tokens:
@@ -162,7 +163,7 @@ def test_scores_of_a_prompt_are_those_of_the_bare_engine(model: LlamaModel) -> N
     events = list(state.open(spec))
     while state.has_work():
         events += state.step()
-    scores = [s for e in events if isinstance(e, PromptScored) for s in e.scores]
+    scores = [s for e in events if isinstance(e, PromptScoresNotice) for s in e.scores]
     assert len(scores) == len(token_ids) - 1 > 40
     for scored, token_id, (logprob, best, best_logprobs) in zip(
         scores, token_ids[1:], expected, strict=True

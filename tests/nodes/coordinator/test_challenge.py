@@ -129,9 +129,9 @@ def test_a_target_is_asked_again_and_its_late_answer_counts(mesh: Mesh) -> None:
 def test_a_target_that_never_answers_is_sent_away(mesh: Mesh) -> None:
     probe_of(mesh, TARGET)
     heartbeats(mesh, 60)
-    assert mesh.state.role_of(TARGET) == "target"
+    assert mesh.state.roster.role_of(TARGET) == "target"
     mesh.state.tick(60.5)
-    assert mesh.state.role_of(TARGET) == ""
+    assert mesh.state.roster.role_of(TARGET) == ""
 
 
 def test_what_is_asked_is_not_known_before_the_coordinator_has_started() -> None:

@@ -53,7 +53,7 @@ def has_left(mesh: Mesh, now: float) -> bool:
     """Whether the target is sent a Bye by now."""
     byes = said(mesh.tick(now), Bye, TARGET)
     assert all(bye.reason.startswith("drained by an operator") for bye in byes)
-    return bool(byes) and TARGET not in mesh.state.peers()
+    return bool(byes) and TARGET not in mesh.state.roster.peers()
 
 
 def test_streams_of_a_drained_target_go_on_elsewhere_and_it_leaves() -> None:
@@ -142,7 +142,7 @@ def test_a_drained_draft_node_leaves_at_once_and_its_streams_find_another() -> N
     sends = mesh.command("drain", holder.decode())
     assert isinstance(to(holder, sends)[0], Bye)
     assert [type(m) for m in to(other, sends)] == [OpenStreamRequest]
-    assert holder not in mesh.state.peers()
+    assert holder not in mesh.state.roster.peers()
 
 
 def test_a_dropped_target_is_out_at_once_and_its_process_stays_out() -> None:

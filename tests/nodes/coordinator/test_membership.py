@@ -31,7 +31,7 @@ def test_nodes_and_clients_are_welcomed_again_if_they_say_hello_again() -> None:
     for peer, role, profile in ((TARGET, "target", make_profile()), (CLIENT, "client", None)):
         welcome = Send(peer, Welcome(peer.decode(), CLUSTER, EPOCH, 0.5, 5.0, False))
         assert mesh.join(peer, role, profile) == mesh.join(peer, role, profile) == [welcome]
-    assert mesh.state.peers() == [TARGET, CLIENT]
+    assert mesh.state.roster.peers() == [TARGET, CLIENT]
 
 
 def test_who_cannot_be_a_member_is_refused_in_a_line() -> None:
@@ -51,7 +51,7 @@ def test_who_cannot_be_a_member_is_refused_in_a_line() -> None:
         data = profile if isinstance(profile, bytes) else encode_struct(profile)
         (send,) = mesh.hear(OTHER, Hello("x", role, 1, version, data))
         assert (send.message.reason[: len(reason)], send.message.code) == (reason, code)
-    assert mesh.state.peers() == []
+    assert mesh.state.roster.peers() == []
 
 
 def test_a_draft_whose_vocabulary_differs_is_refused_with_both_names() -> None:
@@ -73,7 +73,7 @@ def test_no_draft_keeps_a_target_out() -> None:
     # The draft goes: it would wait for ever.
     assert (refusal.peer, type(refusal.message)) == (OTHER, Refuse)
     assert "draft model small cannot work with target model big" in refusal.message.reason
-    assert mesh.state.peers() == [TARGET]
+    assert mesh.state.roster.peers() == [TARGET]
 
 
 def test_messages_of_strangers_and_of_another_cluster_or_epoch_are_counted(mesh: Mesh) -> None:
@@ -98,25 +98,25 @@ def test_heartbeats_go_both_ways_and_the_silent_leave(mesh: Mesh) -> None:
     assert mesh.hear(CLIENT, Ping(3, 0)) == [Send(CLIENT, Pong(3, 0))]
     for now in (2.0, 4.0, 6.0):
         mesh.tick(now, CLIENT)
-    assert mesh.state.peers() == [TARGET]
+    assert mesh.state.roster.peers() == [TARGET]
 
 
 def test_members_that_may_be_gone_are_sent_a_ping_and_others_are_not(mesh: Mesh) -> None:
-    sends = mesh.state.probe([TARGET, OTHER, CLIENT], 0.1)
+    sends = mesh.state.roster.probes([TARGET, OTHER, CLIENT], 0.1)
     assert [send.peer for send in sends] == [TARGET, CLIENT]
     assert all(isinstance(send.message, Ping) for send in sends)
-    assert len(mesh.state.peers()) == 2, "a Ping is no verdict"
+    assert len(mesh.state.roster.peers()) == 2, "a Ping is no verdict"
 
 
 def test_while_the_coordinator_did_not_run_nobody_was_silent(mesh: Mesh) -> None:
     mesh.state.tick(0.0)
-    mesh.state.paused(59.9, 60.0)
+    mesh.state.roster.paused(59.9, 60.0)
     mesh.state.tick(60.0)
-    assert len(mesh.state.peers()) == 2
-    assert mesh.state.silent(66.0) == [TARGET, CLIENT]
-    mesh.state.heard_of(CLIENT, 65.0)
+    assert len(mesh.state.roster.peers()) == 2
+    assert mesh.state.roster.silent(66.0) == [TARGET, CLIENT]
+    mesh.state.roster.message(CLIENT, 65.0)
     mesh.state.tick(66.0)
-    assert mesh.state.peers() == [CLIENT]
+    assert mesh.state.roster.peers() == [CLIENT]
 
 
 def gone_after_s(profile: EngineProfile, *, is_busy: bool = True) -> int | None:
@@ -129,7 +129,7 @@ def gone_after_s(profile: EngineProfile, *, is_busy: bool = True) -> int | None:
         for peer in (TARGET, CLIENT):
             mesh.hear(peer, Pong(0, 7), float(second))
         mesh.state.tick(float(second))
-        if mesh.state.role_of(TARGET) == "":
+        if mesh.state.roster.role_of(TARGET) == "":
             (node,) = mesh.status(float(second)).nodes
             assert node.reason == f"no progress for {second - 1:.1f} s"
             return second

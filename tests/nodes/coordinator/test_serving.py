@@ -64,7 +64,7 @@ def test_a_target_that_comes_back_gets_its_streams_back_as_new_ones(mesh: Mesh) 
     # One of them may be what it died of: the other one comes later.
     assert opened(sends, b"again") == [1]
     # What it says of the old ones is of another generation.
-    (scheduler,) = mesh.state.schedulers
+    ((_, scheduler),) = mesh.state.roster.schedulers()
     assert mesh.ready(1, 1, b"again") == []
     assert scheduler.num_stale == 1
     mesh.ready(1, 2, b"again")
@@ -87,7 +87,7 @@ def test_a_client_and_its_target_may_fall_silent_together() -> None:
     mesh.submit()
     mesh.ready()
     mesh.state.tick(100.0)
-    assert mesh.state.roles() == {}
+    assert mesh.state.roster.roles() == {}
     assert mesh.num_under_way(100.0) == 0
 
 

@@ -71,7 +71,7 @@ def test_without_a_target_a_request_is_refused() -> None:
 
 
 def test_what_a_target_reads_of_prompts_beside_its_streams_counts_as_its_load(mesh: Mesh) -> None:
-    (scheduler,) = mesh.state.schedulers
+    ((_, scheduler),) = mesh.state.roster.schedulers()
     mesh.submit()
     mesh.hear(TARGET, StreamReadyNotice(1, 1, 3), 1.0)
     shares = []

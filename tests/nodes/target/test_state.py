@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.messages import MAX_GAMMA
+from nodes.messages import MAX_GAMMA, StreamFailedNotice, StreamReadyNotice
 from nodes.target.events import Committed
-from nodes.worker.events import Failed, Ready
 from nodes.worker.stream import StreamId, StreamSpec
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.target.script import ONE, TWO, alone, make_state, run, text_of, tokens_of, verify
@@ -14,10 +13,10 @@ from tests.nodes.target.script import ONE, TWO, alone, make_state, run, text_of,
 
 def test_a_stream_is_ready_once_its_prefix_is_in_the_cache() -> None:
     state, model = make_state(max_batch_tokens=20)
-    assert state.open(make_spec(1, prompt=(9,))) == [Ready(ONE, 1)]
+    assert state.open(make_spec(1, prompt=(9,))) == [StreamReadyNotice(ONE, 1)]
     assert not state.has_work()
     assert state.open(make_spec(2, prompt=(9,) * 50)) == []
-    assert [state.step(), state.step(), state.step()] == [[], [], [Ready(TWO, 1, 49)]]
+    assert [state.step(), state.step(), state.step()] == [[], [], [StreamReadyNotice(TWO, 1, 49)]]
     assert [sum(len(s.token_ids) for s in spans) for spans in model.passes] == [20, 20, 9]
     assert not state.has_work()
     assert state.step() == []
@@ -29,7 +28,7 @@ def test_an_older_or_equal_generation_is_counted_and_a_newer_one_replaces() -> N
     assert state.open(make_spec(generation=3)) == state.open(make_spec(generation=2)) == []
     assert (state.num_stale, state.num_streams) == (2, 1)
     newer = make_spec(generation=4, token_ids=(9,), num_prompt_tokens=1)
-    assert state.open(newer) == [Ready(ONE, 4)]
+    assert state.open(newer) == [StreamReadyNotice(ONE, 4)]
     assert state.num_streams == 1
 
 
@@ -139,7 +138,7 @@ def test_guesses_outside_the_vocabulary_are_wrong_not_fatal() -> None:
 )
 def test_what_cannot_be_served_is_refused_with_the_reason(spec: StreamSpec, reason: str) -> None:
     state, _ = make_state(num_cells=200)
-    assert state.open(spec) == [Failed(ONE, 1, reason)]
+    assert state.open(spec) == [StreamFailedNotice(ONE, 1, reason)]
     assert state.num_streams == 0
 
 
@@ -148,7 +147,7 @@ def test_sequences_and_cells_come_back_when_a_stream_is_closed() -> None:
     full = "all 2 sequences of toy-1 are taken"
     state.open(make_spec(1, prompt=(1,), max_tokens=10))
     state.open(make_spec(2, prompt=(1,), max_tokens=10))
-    assert state.open(make_spec(3)) == [Failed(StreamId(3), 1, full)]
+    assert state.open(make_spec(3)) == [StreamFailedNotice(StreamId(3), 1, full)]
     state.close(ONE, 1)
     state.open(make_spec(3, max_tokens=14))
     assert state.num_streams == 2
