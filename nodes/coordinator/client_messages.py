@@ -15,8 +15,6 @@ from nodes.messages.access import ForbiddenError
 
 
 class ClientMessages:
-    """num_stale: received pieces of uploads that are unknown or over."""
-
     def __init__(
         self, serving: Serving, intake: Intake, uploads: Uploads, reporting: Reporting
     ) -> None:
@@ -24,7 +22,6 @@ class ClientMessages:
         self._intake = intake
         self._uploads = uploads
         self._reporting = reporting
-        self.num_stale = 0
 
     def take(
         self, peer: bytes, role: str, sender: str, message: Any, now: float
@@ -61,7 +58,7 @@ class ClientMessages:
         Raises DecodeError or ForbiddenError if the whole is no request.
         """
         frames, is_known = self._uploads.arrived(peer, piece, now)
-        self.num_stale += not is_known
+        self._reporting.num_stale += not is_known
         if frames is None:
             return self._uploads.grants(now)
         # If this raises, the next tick grants the medium that is free now, so others do not wait.

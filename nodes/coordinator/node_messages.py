@@ -10,6 +10,7 @@ from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.intake import Intake
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
+from nodes.coordinator.status.document import Reporting
 from nodes.messages import (
     ChainPart,
     CommitReply,
@@ -28,13 +29,13 @@ _CODES_OF_TARGETS = frozenset({"bad_request", "internal"})
 
 
 class NodeMessages:
-    """num_stale: messages about streams or requests that are over."""
-
-    def __init__(self, roster: Roster, serving: Serving, intake: Intake) -> None:
+    def __init__(
+        self, roster: Roster, serving: Serving, intake: Intake, reporting: Reporting
+    ) -> None:
         self._roster = roster
         self._serving = serving
         self._intake = intake
-        self.num_stale = 0
+        self._reporting = reporting
 
     def take(self, node: NodeRecord, message: Any, num_bytes: int, now: float) -> list[Send]:
         """Return the messages to send in response; stale messages are counted and dropped."""
@@ -67,7 +68,7 @@ class NodeMessages:
                 return self._on_tokenized(node, message, now)
             case GuessNotice() | StreamReadyNotice() | StreamFailedNotice():
                 return self._on_draft_message(node, message, num_bytes, now)
-        self.num_stale += 1
+        self._reporting.num_stale += 1
         return []
 
     def _on_draft_message(
@@ -115,7 +116,7 @@ class NodeMessages:
         request, was_asked = self._serving.ledger.tokenizing.answered(node.name, reply.request_id)
         out = self._intake.ask_tokenizers() if was_asked else []
         if request is None:
-            self.num_stale += 1
+            self._reporting.num_stale += 1
             return out
         if reply.error:
             return [*out, *self._serving.fail(request, "bad_request", reply.error, now)]

@@ -126,7 +126,7 @@ class Coordinator:
     @property
     def num_dropped(self) -> int:
         """Messages that were dropped before they reached the state."""
-        return self.state.num_dropped
+        return self.state.reporting.num_dropped
 
     @property
     def endpoint(self) -> str:
@@ -179,7 +179,7 @@ class Coordinator:
         """Pass a message to the state if its sender is authorized. Raises ForbiddenError."""
         caller, message = self._authentication.caller(peer, key), envelope.message
         if caller is None:
-            self.state.num_dropped += 1
+            self.state.reporting.num_dropped += 1
             self._send_all(self.state.peer_gone(peer, now))
             return
         if isinstance(message, EnrolRequest):
@@ -221,7 +221,7 @@ class Coordinator:
             self._transport.send(peer, encode(refusal, version=error.version))
 
     def _offence(self, peer: bytes, reason: str, now: float) -> None:
-        self.state.num_dropped += 1
+        self.state.reporting.num_dropped += 1
         self._rate_limits.offended(peer)
         if self._rate_limits.is_banned(peer):
             logger.warning("messages of peer %s are ignored from now on: %s", peer.hex(), reason)

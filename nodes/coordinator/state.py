@@ -69,8 +69,7 @@ def _refusal_of(caller: Caller, role: str) -> str:
 class DuePlan:
     """A plan that is being made for a target."""
 
-    target: str
-    scheduler: Scheduler
+    target: NodeRecord
     planning: Planning
 
 
@@ -115,10 +114,7 @@ class CoordinatorState:
         self._uploads = Uploads(self._air, self.roster.client_rtt_s, pads=pads)
         self._drafts = Drafts()
         self._tracing = Tracing()
-        self._num_stale = 0
-        # Messages that the shell dropped before they reached this state.
-        self.num_dropped = 0
-        self._reporting = Reporting(
+        self.reporting = Reporting(
             cluster=cluster,
             epoch=epoch,
             version=version,
@@ -127,16 +123,10 @@ class CoordinatorState:
             air=self._air,
             drafts=self._drafts,
         )
-        self._node_messages = NodeMessages(self.roster, self._serving, self._intake)
+        self._node_messages = NodeMessages(self.roster, self._serving, self._intake, self.reporting)
         self._client_messages = ClientMessages(
-            self._serving, self._intake, self._uploads, self._reporting
+            self._serving, self._intake, self._uploads, self.reporting
         )
-
-    @property
-    def num_stale(self) -> int:
-        """Messages of another cluster or epoch, and those about streams or requests that ended."""
-        of_parts = self._node_messages.num_stale + self._client_messages.num_stale
-        return self._num_stale + of_parts
 
     # -- incoming events ---------------------------------------------------------------------
 
@@ -154,7 +144,7 @@ class CoordinatorState:
 
         Raises ForbiddenError, and changes nothing, if the sender may not send this message.
         """
-        self._reporting.traffic.received(type(message), num_bytes)
+        self.reporting.traffic.note("in", type(message), num_bytes)
         if isinstance(message, Hello):
             if not caller.may_join_as(message.role):
                 return [Send(peer, Refuse(_refusal_of(caller, message.role), NOT_ALLOWED))]
@@ -165,7 +155,7 @@ class CoordinatorState:
             raise ForbiddenError(f"a {role} may not send {type(message).__name__}")
         member = self.roster.message(peer, now)
         if member is None or (cluster, epoch) != (self.cluster, self.epoch):
-            self._num_stale += 1
+            self.reporting.num_stale += 1
             return []
         match message:
             case Bye(reason=reason):
@@ -180,7 +170,7 @@ class CoordinatorState:
                 return []
         node = self.roster.node_of(member)
         if node is not None:
-            node.traffic.bytes_in += num_bytes
+            node.bytes_in += num_bytes
             if isinstance(message, ProbeReply):
                 return self._on_probed(node, message, now)
             return self._node_messages.take(node, message, num_bytes, now)
@@ -214,7 +204,7 @@ class CoordinatorState:
         for node, scheduler in self.roster.schedulers():
             out += self._serving.carry_out(node, scheduler.tick(now), now)
         self._tracing.tick(self.roster.schedulers(), now)
-        self._reporting.tick(now)
+        self.reporting.tick(now)
         out += self._uploads.grants(now) + self._serving.tick(now)
         out += self._intake.ask_tokenizers()
         moved, events = self._drains.tick(now)
@@ -226,11 +216,6 @@ class CoordinatorState:
     @property
     def is_plan_due(self) -> bool:
         return bool(self._plans_due)
-
-    def plan_anew(self, now: float) -> list[Send]:
-        """Plan for the target that has waited longest, if any; return what the plan starts."""
-        due = self.begin_plan(now)
-        return [] if due is None else self.take_plan(due, due.planning.make(), now)
 
     def begin_plan(self, now: float) -> DuePlan | None:
         """Return the plan that has been due for longest, if one is due.
@@ -246,15 +231,15 @@ class CoordinatorState:
                 continue
             planning = node.scheduler.begin_plan(now)
             if planning is not None:
-                return DuePlan(name, node.scheduler, planning)
+                return DuePlan(node, planning)
         return None
 
     def take_plan(self, due: DuePlan, made: Made, now: float) -> list[Send]:
         """Put a plan in force and return what it starts; nothing if its target has left."""
-        node = self.roster.node(due.target)
-        if node is None or node.scheduler is not due.scheduler:
+        target = due.target
+        if self.roster.node(target.name) is not target or target.scheduler is None:
             return []
-        return self._serving.carry_out(node, due.scheduler.take_plan(made, now), now)
+        return self._serving.carry_out(target, target.scheduler.take_plan(made, now), now)
 
     def next_deadline(self) -> float | None:
         """Return when a scheduler or an upload next needs a tick, or None."""
@@ -265,7 +250,7 @@ class CoordinatorState:
     def sent(self, send: Send, num_bytes: int, now: float) -> list[Send]:
         """Charge a sent message's bytes to its streams; return what must be sent right after it."""
         self._serving.ledger.charge(send.streams, num_bytes, to_draft=send.to_draft)
-        self._reporting.traffic.sent(type(send.message), num_bytes)
+        self.reporting.traffic.note("out", type(send.message), num_bytes)
         is_ping = isinstance(send.message, Ping)
         if isinstance(send.message, OpenStreamRequest):
             node = self.roster.node_at(send.peer)
@@ -292,7 +277,7 @@ class CoordinatorState:
         return out
 
     def _on_node_in(self, node: NodeRecord, now: float) -> list[Send]:
-        self._reporting.node_in(node)
+        self.reporting.node_in(node)
         if node.role == "target":
             node.scheduler = self._scheduler_for(node)
             node.scheduler.link = node.target_link()
@@ -320,7 +305,7 @@ class CoordinatorState:
             # A target that cannot roll back guesses decodes without them.
             looks_up=self._has_lookup and node.profile.can_roll_back,
             name=node.name,
-            counts=self._reporting.counts_of(node.name),
+            counts=self.reporting.counts_of(node.name),
             mode=self._mode,
             plans_later=due if self._plans_later else None,
         )
@@ -328,7 +313,7 @@ class CoordinatorState:
     def _on_probed(self, node: NodeRecord, reply: ProbeReply, now: float) -> list[Send]:
         """Let streams go to a target that answered its probe, by the class that it has proven."""
         if not self._challenges.answered(node, reply):
-            self._num_stale += 1
+            self.reporting.num_stale += 1
             return []
         self._serving.targets_changed(now)
         taken_up = self._intake.take_up(now)
@@ -338,7 +323,7 @@ class CoordinatorState:
     def _on_node_out(self, event: NodeOut, now: float) -> list[Send]:
         out: list[Send] = []
         node = event.record
-        self._reporting.node_out(node, event.reason, now)
+        self.reporting.node_out(node, event.reason, now)
         if node.role == "draft":
             # Schedulers remove it too, but there may be no target.
             self._drafts.remove(node.name)
@@ -355,8 +340,7 @@ class CoordinatorState:
             case NodesRequest(request_id=request_id):
                 return [Send(peer, NodesReply(request_id, self.roster.fields()))]
             case StatusRequest():
-                dropped = self.num_stale, self.num_dropped
-                return [Send(peer, self._reporting.answer(message, *dropped, now))]
+                return [Send(peer, self.reporting.answer(message, now))]
             case TraceRequest():
                 schedulers = self.roster.schedulers()
                 return [Send(peer, self._tracing.answer(message, schedulers, now))]
@@ -364,5 +348,5 @@ class CoordinatorState:
                 reply, events, moved = self._drains.command(message, now)
                 moved += [*self._on_roster(events, now), *self._intake.take_up(now)]
                 return [Send(peer, reply), *moved, *self._intake.ask_tokenizers()]
-        self._num_stale += 1
+        self.reporting.num_stale += 1
         return []

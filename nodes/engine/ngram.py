@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 _LONGEST = 4
 _SHORTEST = 2
 # A match is not followed back further, because longer ones are not more often right.
-MAX_MATCH = 32
+_MAX_MATCH = 32
 
 
 class NgramIndex:
@@ -41,8 +41,8 @@ class NgramIndex:
         """Find the longest run of at most 4 last tokens of `tail` that this text contains.
 
         tail: The end of this text or of another one. Returns the index of the token after the run,
-        and how many tokens before it equal the end of the tail, MAX_MATCH at most; None if there is
-        no such run.
+        and how many tokens before it equal the end of the tail, at most _MAX_MATCH; None if there
+        is no such run.
         """
         for length in range(min(_LONGEST, len(tail)), _SHORTEST - 1, -1):
             start = self._followers[length].get(tuple(tail[-length:]))
@@ -50,22 +50,10 @@ class NgramIndex:
                 return start, self._match(tail, start, length)
         return None
 
-    def propose(self, gamma: int) -> Iterator[tuple[int, int]]:
-        """Yield up to gamma tokens that followed an earlier occurrence of the text's last tokens.
-
-        With each comes the number of tokens before it that match, MAX_MATCH at most.
-        """
-        found = self.find(self._token_ids)
-        if found is None:
-            return
-        start, match = found
-        for place in range(start, min(start + gamma, len(self._token_ids))):
-            yield self._token_ids[place], min(MAX_MATCH, match + place - start)
-
     def _match(self, tail: Sequence[int], start: int, length: int) -> int:
         """Return how many of the tail's last tokens also precede `start`; at least `length` do."""
         tokens = self._token_ids
-        most = min(start, len(tail), MAX_MATCH)
+        most = min(start, len(tail), _MAX_MATCH)
         while length < most and tokens[start - 1 - length] == tail[-1 - length]:
             length += 1
         return length

@@ -29,12 +29,12 @@ def test_what_a_stopped_target_says_when_it_wakes_up_is_refused(seed: int) -> No
     assert status is not None
     assert [n.state for n in status.nodes if n.name == zombie.name] == ["left"]
     # It does what it was asked to do, and says so.
-    num_stale = world.coordinator.state.num_stale
+    num_stale = world.coordinator.state.reporting.num_stale
     zombie.is_stopped = False
     for _ in range(10):
         zombie.step()
     world.settle()
-    assert world.coordinator.state.num_stale >= num_stale + 10
+    assert world.coordinator.state.reporting.num_stale >= num_stale + 10
     assert all(asked.is_whole for asked in client.asked.values())
 
 

@@ -145,11 +145,11 @@ async def test_a_process_that_was_stopped_finds_out_and_its_old_messages_change_
                 await status_once(client, lambda s: [n.rtt_s for n in s.nodes if n.rtt_s] != [])
                 process.send_signal(signal.SIGSTOP)
                 await eventually(lambda: not is_in())
-                num_stale = state.num_stale
+                num_stale = state.reporting.num_stale
                 process.send_signal(signal.SIGCONT)
                 await eventually(is_in)
                 # It answered Pings of a membership that was over, and then learnt that it was.
-                assert state.num_stale > num_stale
+                assert state.reporting.num_stale > num_stale
                 process.send_signal(signal.SIGKILL)
                 await eventually(lambda: not is_in())
             finally:
@@ -175,10 +175,10 @@ async def test_who_comes_over_another_connection_is_let_in_though_the_first_is_b
             (new_peer,) = coordinator.state.roster.peers()
             assert new_peer != old_peer
             # What the first one had still to say comes too late.
-            num_stale = coordinator.state.num_stale
+            num_stale = coordinator.state.reporting.num_stale
             first.send(encode(Pong(0, 0), cluster=joined.cluster, epoch=joined.epoch))
             mend()
-            await eventually(lambda: coordinator.state.num_stale > num_stale)
+            await eventually(lambda: coordinator.state.reporting.num_stale > num_stale)
             assert coordinator.state.roster.peers() == [new_peer]
             second.close()
             await eventually(lambda: not coordinator.state.roster.peers())

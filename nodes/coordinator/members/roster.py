@@ -288,7 +288,7 @@ class Roster:
         node = self.node_at(peer)
         if node is None:
             return None
-        node.traffic.bytes_out += num_bytes
+        node.bytes_out += num_bytes
         if not is_ping:
             node.heartbeat.said(now)
         if node.profile.link.rate_bps > 0:

@@ -65,10 +65,13 @@ class Reporting:
         self._drafts = drafts
         self.traffic = Traffic()
         self.num_submitted = 0
+        # Messages of another cluster or epoch, and those about streams or requests that are over.
+        self.num_stale = 0
+        # Messages that were dropped before they reached the state.
+        self.num_dropped = 0
         self._counts: dict[str, Counts] = {}
         # Nodes that left, as they were then, and when that was.
         self._left: dict[str, tuple[NodeStatus, float]] = {}
-        self._num_stale_before = 0
         self._recent = Recent()
         self._started_at: float | None = None
         self._made: tuple[float, bytes] | None = None
@@ -92,7 +95,7 @@ class Reporting:
 
     def node_out(self, node: NodeRecord, reason: str, now: float) -> None:
         if node.scheduler is not None:
-            self._num_stale_before += node.scheduler.num_stale
+            self.num_stale += node.scheduler.num_stale
         self._left.pop(node.name, None)
         self._left[node.name] = parts.node_status(node, state="left", reason=reason), now
         if len(self._left) > _MAX_LEFT:
@@ -119,15 +122,12 @@ class Reporting:
 
     # -- answers -----------------------------------------------------------------------------------
 
-    def answer(
-        self, request: StatusRequest, num_stale: int, num_dropped: int, now: float
-    ) -> StatusReply:
-        """Return the document. num_stale, num_dropped: messages the coordinator itself dropped."""
+    def answer(self, request: StatusRequest, now: float) -> StatusReply:
         if self._made is None or now - self._made[0] >= _FRESH_S:
-            self._made = now, encode_status(self.status(num_stale, num_dropped, now))
+            self._made = now, encode_status(self.status(now))
         return StatusReply(request.request_id, self._made[1])
 
-    def status(self, num_stale: int, num_dropped: int, now: float) -> Status:
+    def status(self, now: float) -> Status:
         streams = self._streams(now)
         return Status(
             cluster=self._cluster,
@@ -145,7 +145,7 @@ class Reporting:
             waiting=self._waiting(now),
             targets=tuple(self._targets(now)),
             media=tuple(self._media(now)),
-            totals=self._all(num_stale, num_dropped),
+            totals=self._all(),
         )
 
     def _nodes(self, now: float) -> Iterator[NodeStatus]:
@@ -239,14 +239,14 @@ class Reporting:
             busy = min(1.0, self._recent.rate(("air", name), reserved_s, now))
             yield MediumStatus(parts.cut(name), parts.number(reserved_s, 6), parts.number(busy, 4))
 
-    def _all(self, num_stale: int, num_dropped: int) -> Totals:
+    def _all(self) -> Totals:
         schedulers = [scheduler for _, scheduler in self._roster.schedulers()]
         late = sum(scheduler.num_stale for scheduler in schedulers)
         return Totals(
             requests={outcome: self._serving.ledger.outcomes[outcome] for outcome in OUTCOMES},
             num_submitted=self.num_submitted,
             num_moved=self._serving.num_moved,
-            num_stale=num_stale + late + self._num_stale_before,
-            num_dropped=num_dropped,
+            num_stale=self.num_stale + late,
+            num_dropped=self.num_dropped,
             wire=tuple(self.traffic.totals()),
         )

@@ -104,7 +104,7 @@ def test_an_answer_that_nobody_asked_for_changes_nothing(mesh: Mesh, seed_off: i
     if not seed_off:
         mesh.hear(TARGET, ProbeReply(seed, RIGHT))
     assert mesh.hear(TARGET, ProbeReply(seed ^ seed_off, WRONG)) == []
-    assert mesh.state.num_stale == 1
+    assert mesh.state.reporting.num_stale == 1
     assert classes_of(mesh) == {"target": CLASS}
 
 

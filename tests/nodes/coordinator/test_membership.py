@@ -80,7 +80,7 @@ def test_messages_of_strangers_and_of_another_cluster_or_epoch_are_counted(mesh:
     assert mesh.submit(peer=OTHER) == []
     assert mesh.state.on_message(CLIENT, "other", EPOCH, make_submit(), 9, 0.0) == []
     assert mesh.state.on_message(CLIENT, CLUSTER, EPOCH - 1, make_submit(), 9, 0.0) == []
-    assert mesh.state.num_stale == 3
+    assert mesh.state.reporting.num_stale == 3
     # Neither side may say what only the other one says.
     with pytest.raises(ForbiddenError, match="may not send"):
         mesh.commit(peer=CLIENT)

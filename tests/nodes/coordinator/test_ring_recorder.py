@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.coordinator.ring_recorder import RingRecorder
+from nodes.coordinator.tracing import RingRecorder
 from nodes.scheduler import Scheduler
 from nodes.scheduler.planning import MODES
 from nodes.telemetry.trace.records import (

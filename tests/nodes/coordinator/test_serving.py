@@ -114,7 +114,7 @@ def test_the_other_choices_begin_when_the_client_has_all_scores_of_their_prompt(
     assert opened(sends) == [2, 3]
     # Told again, and of a stream that is not there.
     assert score(mesh, 1, 2) == score(mesh, 1, 2, 7) == score(mesh, 1, 2, generation=2) == []
-    assert mesh.state.num_stale == 2
+    assert mesh.state.reporting.num_stale == 2
 
 
 def test_scores_of_more_than_the_prompt_are_nobodys(mesh: Mesh) -> None:
@@ -129,7 +129,7 @@ def test_scores_that_nobody_asked_for_place_nobody_anew() -> None:
     mesh = make_mesh(max_streams=1)
     mesh.submit(num_choices=2)
     assert score(mesh, 1, 1) == score(mesh, 2, 1) == []
-    assert mesh.state.num_stale == 2
+    assert mesh.state.reporting.num_stale == 2
     assert opened(mesh.finish()) == [2]
 
 

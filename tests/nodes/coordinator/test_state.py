@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.coordinator.requests.resuming import prompt_hash
+from nodes.coordinator.requests.conversation import prompt_hash
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     ChainPart,

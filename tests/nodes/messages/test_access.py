@@ -54,7 +54,7 @@ def seen(mesh: Mesh) -> Any:
     status = mesh.status(1.0)
     streams = [replace(stream, client="") for stream in status.streams]
     totals = replace(status.totals, wire=())
-    return mesh.state.num_stale, replace(status, streams=tuple(streams), totals=totals)
+    return mesh.state.reporting.num_stale, replace(status, streams=tuple(streams), totals=totals)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from nodes.coordinator.ring_recorder import RingRecorder
+from nodes.coordinator.tracing import RingRecorder
 from nodes.telemetry.stage_errors import ErrorFigures, StageErrors, errors_of, errors_text
 from nodes.telemetry.trace.records import from_line
 from nodes.telemetry.trace.ring import Ring
