@@ -23,10 +23,9 @@ from nodes.messages import (
     TokenizeRequest,
     parts_of,
 )
-from nodes.target.composing import Hold
 from nodes.target.events import Committed, Event, ReadBeside
 from nodes.target.state import TargetState
-from nodes.target.stream import midway_tokens
+from nodes.target.stream import Hold, midway_tokens
 from nodes.target.text_reader import TextReader, tokenize
 from nodes.worker.engine_thread import EngineThread
 from nodes.worker.node import Node

@@ -14,27 +14,16 @@ from nodes.engine.selftest import probe_digest
 from nodes.messages import (
     MAX_TOP_LOGPROBS,
     ProbeReply,
-    PromptScoresNotice,
     StreamFailedNotice,
     StreamParkedNotice,
     StreamReadyNotice,
-    TokenScores,
 )
-from nodes.target.composing import (
-    NOTHING,
-    Chosen,
-    Hold,
-    compose,
-    note_commit,
-    patience_s,
-    waiting_groups,
-)
+from nodes.target.composing import compose, patience_s, waiting_groups
 from nodes.target.events import Committed, Event, ReadBeside
 from nodes.target.lookup import Lookup
 from nodes.target.reading import Reading, is_decoded, num_prompt_tokens
 from nodes.target.residents import Residents
-from nodes.target.scoring import score_rows
-from nodes.target.stream import Seen, TargetStream
+from nodes.target.stream import NOTHING, Chosen, Hold, TargetStream
 from nodes.worker.cells import cells_needed
 from nodes.worker.stream import (
     PROMPT_PIECE_TOKENS,
@@ -404,7 +393,7 @@ class TargetState:
                 done.append((stream, known, event))
                 ready.append(self._ready(stream, event))
             elif span.num_outputs:
-                scored.append(self._score(stream, rows))
+                scored.append(stream.score(rows, self._tokenizer))
         for stream, known, event in done:
             if isinstance(event, StreamFailedNotice):
                 self._forget(stream, num_valid=known)
@@ -445,48 +434,9 @@ class TargetState:
     def _commit(
         self, stream: TargetStream, logits: Logits, guesses: Sequence[int]
     ) -> Committed | StreamFailedNotice:
-        """Verify guesses against the rows of logits, and append the tokens that follow."""
-        spec = stream.spec
-        prefix_len = len(stream.token_ids)
-        try:
-            token_ids, num_accepted = stream.sampler.verify(logits, prefix_len, guesses)
-        except StreamError as error:
-            return failed_by(spec.stream_id, stream.generation, error)
         eog = self._model.info.eog_token_ids
-        kept, text, reason = stream.until_end(token_ids, eog, self._tokenizer)
-        scores: tuple[TokenScores, ...] = ()
-        if spec.num_logprobs >= 0:
-            scores = score_rows(logits, kept, spec.num_logprobs, self._tokenizer.piece)
-        chosen, stream.chosen = stream.chosen or NOTHING, None
-        stream.token_ids += kept
-        self._lookup.committed(spec.stream_id, kept)
-        note_commit(stream, len(kept))
-        self._in_pass.append(spec.stream_id)
-        stream.buffer.compare(stream.token_ids)
-        seen, stream.buffer.seen = stream.buffer.seen, Seen()
-        return Committed(
-            spec.stream_id,
-            stream.generation,
-            prefix_len,
-            tuple(kept),
-            len(guesses),
-            num_accepted,
-            reason,
-            text,
-            scores,
-            seen.num_compared,
-            seen.num_right,
-            seen.num_late,
-            len(guesses) if chosen.is_looked_up else 0,
-            chosen.num_offered,
-            chosen.best_chance,
-        )
-
-    def _score(self, stream: TargetStream, logits: Logits) -> PromptScoresNotice:
-        """Score prompt tokens. logits: (n, num_vocab), from the next unscored position on."""
-        spec, position = stream.spec, stream.next_score
-        token_ids = stream.token_ids[position : position + len(logits)]
-        stream.next_score += len(logits)
-        num_top = max(0, spec.num_logprobs)
-        scores = score_rows(logits, token_ids, num_top, self._tokenizer.piece)
-        return PromptScoresNotice(spec.stream_id, stream.generation, position, scores)
+        event = stream.commit(logits, guesses, eog, self._tokenizer)
+        if isinstance(event, Committed):
+            self._lookup.committed(event.stream_id, event.token_ids)
+            self._in_pass.append(event.stream_id)
+        return event

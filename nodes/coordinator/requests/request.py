@@ -33,12 +33,25 @@ from nodes.scheduler.stream import Figures, Stream
 from nodes.worker.cells import cells_needed
 from nodes.worker.stream import StreamId, StreamSpec
 
+_MAX_REASON = 1024
 # Output tokens that a choice has already; None for a choice that is over.
 Committed = tuple[int, ...] | None
 
 
-class BadRequestError(Exception):
-    """The request can never be served as it is; the message is one line for its sender."""
+class RefusedRequestError(Exception):
+    """A request is refused. The message is one line for its sender; code: as in
+    RequestFailedNotice."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason[:_MAX_REASON])
+        self.code = code
+
+
+class BadRequestError(RefusedRequestError):
+    """The request can never be served as it is."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("bad_request", reason)
 
 
 @dataclass(slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.target.composing import Hold
 from nodes.target.state import TargetState
+from nodes.target.stream import Hold
 from nodes.worker.stream import StreamId
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.target.script import ONE, THREE, TWO, alone, commits_in, guess, make_state
