@@ -15,7 +15,7 @@ from typing import Any
 from mesh.grants import Air
 from mesh.messages import NOT_ALLOWED, Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from nodes.config.settings import LimitSettings
-from nodes.coordinator.client_messages import ClientMessages
+from nodes.coordinator.member_messages import MemberMessages
 from nodes.coordinator.members.challenge import Challenges
 from nodes.coordinator.members.drains import Drains
 from nodes.coordinator.members.record import NodeRecord
@@ -26,7 +26,6 @@ from nodes.coordinator.members.roster import (
     Roster,
     RosterEvent,
 )
-from nodes.coordinator.node_messages import NodeMessages
 from nodes.coordinator.requests.intake import Intake
 from nodes.coordinator.requests.uploads import Uploads
 from nodes.coordinator.sends import Send
@@ -123,9 +122,8 @@ class CoordinatorState:
             air=self._air,
             drafts=self._drafts,
         )
-        self._node_messages = NodeMessages(self.roster, self._serving, self._intake, self.reporting)
-        self._client_messages = ClientMessages(
-            self._serving, self._intake, self._uploads, self.reporting
+        self._messages = MemberMessages(
+            self.roster, self._serving, self._intake, self._uploads, self.reporting
         )
 
     # -- incoming events ---------------------------------------------------------------------
@@ -173,10 +171,10 @@ class CoordinatorState:
             node.bytes_in += num_bytes
             if isinstance(message, ProbeReply):
                 return self._on_probed(node, message, now)
-            return self._node_messages.take(node, message, num_bytes, now)
+            return self._messages.from_node(node, message, num_bytes, now)
         # Requests of one key and user share prefixes, whichever connection they arrive on.
         sender = caller.name or peer.hex()
-        answer = self._client_messages.take(peer, role, sender, message, now)
+        answer = self._messages.from_client(peer, role, sender, message, now)
         return self._on_question(peer, message, now) if answer is None else answer
 
     def peer_gone(self, peer: bytes, now: float) -> list[Send]:

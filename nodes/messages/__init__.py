@@ -35,8 +35,11 @@ from nodes.messages.fields import MAX_TOP_LOGPROBS as MAX_TOP_LOGPROBS
 from nodes.messages.fields import MAX_WINDOW as MAX_WINDOW
 from nodes.messages.fields import ChatMessage as ChatMessage
 from nodes.messages.fields import Code as Code
+from nodes.messages.fields import CostFields as CostFields
 from nodes.messages.fields import Count as Count
+from nodes.messages.fields import EngineProfile as EngineProfile
 from nodes.messages.fields import Gamma as Gamma
+from nodes.messages.fields import LinkFields as LinkFields
 from nodes.messages.fields import Name as Name
 from nodes.messages.fields import Piece as Piece
 from nodes.messages.fields import Position as Position
@@ -79,9 +82,6 @@ from nodes.messages.operators import StatusReply as StatusReply
 from nodes.messages.operators import StatusRequest as StatusRequest
 from nodes.messages.operators import TraceReply as TraceReply
 from nodes.messages.operators import TraceRequest as TraceRequest
-from nodes.messages.profiles import CostFields as CostFields
-from nodes.messages.profiles import EngineProfile as EngineProfile
-from nodes.messages.profiles import LinkFields as LinkFields
 from nodes.messages.uploads import MAX_PIECE_BYTES as MAX_PIECE_BYTES
 from nodes.messages.uploads import MAX_UPLOAD_BYTES as MAX_UPLOAD_BYTES
 from nodes.messages.uploads import UploadGrant as UploadGrant

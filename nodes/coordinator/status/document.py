@@ -1,7 +1,7 @@
 """Builds the status document of the coordinator. Pure; building it changes nothing observed.
 
 Events are counted where they happen: by schedulers (`scheduler/counts.py`), with requests
-(`requests/ledger.py`) and with bytes (`traffic.py`). This module combines the counts.
+(`requests/ledger.py`) and with bytes (`totals.py`). This module combines the counts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.ledger import OUTCOMES
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.status import parts, reasons
-from nodes.coordinator.status.recent import WINDOW_S, Recent
-from nodes.coordinator.status.traffic import Traffic
+from nodes.coordinator.status.totals import WINDOW_S, Recent, Traffic
 from nodes.messages import StatusReply, StatusRequest
 from nodes.scheduler.drafts import Drafts
 from nodes.telemetry.counts import RATIO_BOUNDS, Counts

@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nodes.config.settings import CoordinatorConfig
+from nodes.doctor.checks import check_config, check_environment
 from nodes.doctor.finding import Level
-from nodes.doctor.settings import check_config, check_environment
 
 
 def test_a_configuration(tmp_path: Path) -> None:

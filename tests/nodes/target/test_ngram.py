@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.engine.ngram import NgramIndex
+from nodes.target.lookup import NgramIndex
 
 
 def proposed(index, gamma):
