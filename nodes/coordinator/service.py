@@ -36,9 +36,8 @@ from mesh.pauses import PauseState
 from mesh.transport import Received, ServerTransport
 from nodes.config.settings import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
 from nodes.coordinator.fallback import with_fallback
-from nodes.coordinator.members.authentication import Authentication
+from nodes.coordinator.members.authentication import Authentication, Rotation
 from nodes.coordinator.members.rate_limits import RateLimits, cost_of
-from nodes.coordinator.members.rotation import Rotation
 from nodes.coordinator.sends import Send, coalesced, separated
 from nodes.coordinator.state import CoordinatorState, DuePlan
 from nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply

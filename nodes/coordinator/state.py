@@ -205,11 +205,11 @@ class CoordinatorState:
         self.reporting.tick(now)
         out += self._uploads.grants(now) + self._serving.tick(now)
         out += self._intake.ask_tokenizers()
-        moved, events = self._drains.tick(now)
+        events = self._drains.tick(now)
         for node in self._challenges.overdue(self.roster.nodes(), now):
             events += self.roster.expel(node, "its probe is not answered", now)
-        moved += self._challenges.due(self.roster.nodes(), now)
-        return [*out, *moved, *self._on_roster(events, now)]
+        events += self._challenges.due(self.roster.nodes(), now)
+        return [*out, *self._on_roster(events, now)]
 
     @property
     def is_plan_due(self) -> bool:
@@ -343,8 +343,8 @@ class CoordinatorState:
                 schedulers = self.roster.schedulers()
                 return [Send(peer, self._tracing.answer(message, schedulers, now))]
             case NodeCommandRequest():
-                reply, events, moved = self._drains.command(message, now)
-                moved += [*self._on_roster(events, now), *self._intake.take_up(now)]
-                return [Send(peer, reply), *moved, *self._intake.ask_tokenizers()]
+                reply, events = self._drains.command(message, now)
+                out = [Send(peer, reply), *self._on_roster(events, now)]
+                return [*out, *self._intake.take_up(now), *self._intake.ask_tokenizers()]
         self.reporting.num_stale += 1
         return []
