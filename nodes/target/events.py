@@ -5,35 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nodes.messages import (
+    CommitEntry,
     ProbeReply,
     PromptScoresNotice,
     StreamFailedNotice,
     StreamParkedNotice,
     StreamReadyNotice,
-    TokenScores,
 )
-from nodes.worker.stream import StreamId
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Tokens that a pass added to a stream after prefix_len tokens; fields as in CommitEntry."""
+    """What a pass added to a stream: its entry of the CommitReply, and the tokens."""
 
-    stream_id: StreamId
-    generation: int
-    prefix_len: int
+    entry: CommitEntry
     token_ids: tuple[int, ...]
-    num_draft_tokens: int
-    num_accepted_tokens: int
-    finish_reason: str
-    text: bytes
-    scores: tuple[TokenScores, ...] = ()
-    num_compared: int = 0
-    num_right: int = 0
-    num_late: int = 0
-    num_looked_up: int = 0
-    num_offered: int = 0
-    best_chance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

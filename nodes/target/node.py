@@ -12,7 +12,6 @@ from nodes.engine.protocol import Model, Tokenizer
 from nodes.messages import (
     CHANCE_STEPS,
     CloseStreamNotice,
-    CommitEntry,
     CommitReply,
     GuessNotice,
     HoldNotice,
@@ -138,26 +137,7 @@ def messages_of(events: Sequence[object], seconds: float) -> list[Any]:
     num_read = sum(event.num_tokens for event in events if isinstance(event, ReadBeside))
     out = [event for event in events if not isinstance(event, Committed | ReadBeside)]
     if commits:
+        entries = tuple(commit.entry for commit in commits)
         token_ids = tuple(token_id for commit in commits for token_id in commit.token_ids)
-        out.append(CommitReply(seconds, tuple(map(commit_entry, commits)), token_ids, num_read))
+        out.append(CommitReply(seconds, entries, token_ids, num_read))
     return out
-
-
-def commit_entry(event: Committed) -> CommitEntry:
-    return CommitEntry(
-        stream_id=event.stream_id,
-        generation=event.generation,
-        prefix_len=event.prefix_len,
-        num_tokens=len(event.token_ids),
-        num_draft_tokens=event.num_draft_tokens,
-        num_accepted_tokens=event.num_accepted_tokens,
-        finish_reason=event.finish_reason,
-        text=event.text,
-        scores=event.scores,
-        num_compared=event.num_compared,
-        num_right=event.num_right,
-        num_late=event.num_late,
-        num_looked_up=event.num_looked_up,
-        num_offered=event.num_offered,
-        best_percent=round(100 * event.best_chance),
-    )

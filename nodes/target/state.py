@@ -13,6 +13,7 @@ from nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
 from nodes.engine.selftest import probe_digest
 from nodes.messages import (
     MAX_TOP_LOGPROBS,
+    CommitEntry,
     ProbeReply,
     StreamFailedNotice,
     StreamParkedNotice,
@@ -397,8 +398,8 @@ class TargetState:
         for stream, known, event in done:
             if isinstance(event, StreamFailedNotice):
                 self._forget(stream, num_valid=known)
-            elif event.finish_reason:
-                right = known + event.num_accepted_tokens
+            elif event.entry.finish_reason:
+                right = known + event.entry.num_accepted_tokens
                 self._forget(stream, num_valid=min(right, len(stream.token_ids)))
             else:
                 assert stream.seq_id is not None
@@ -416,7 +417,8 @@ class TargetState:
         if stream.is_over:
             self._forget(stream)
             length = len(stream.token_ids)
-            return [Committed(spec.stream_id, stream.generation, length, (), 0, 0, "length", b"")]
+            ended = spec.stream_id, stream.generation, length
+            return [Committed(CommitEntry(*ended, 0, 0, 0, "length", b""), ())]
         if stream.announced or self._residents.missing(stream):
             return []
         return [self._ready(stream)]
@@ -437,6 +439,6 @@ class TargetState:
         eog = self._model.info.eog_token_ids
         event = stream.commit(logits, guesses, eog, self._tokenizer)
         if isinstance(event, Committed):
-            self._lookup.committed(event.stream_id, event.token_ids)
-            self._in_pass.append(event.stream_id)
+            self._lookup.committed(stream.spec.stream_id, event.token_ids)
+            self._in_pass.append(stream.spec.stream_id)
         return event

@@ -9,7 +9,13 @@ from typing import Final
 
 from nodes.engine.protocol import Logits, StreamError, Tokenizer
 from nodes.engine.sampler import Sampler
-from nodes.messages import MAX_WINDOW, PromptScoresNotice, StreamFailedNotice, TokenScores
+from nodes.messages import (
+    MAX_WINDOW,
+    CommitEntry,
+    PromptScoresNotice,
+    StreamFailedNotice,
+    TokenScores,
+)
 from nodes.target.events import Committed
 from nodes.target.scoring import score_rows
 from nodes.worker.cells import cells_soon
@@ -240,23 +246,24 @@ class TargetStream:
         self.tokens_a_pass += PASS_RATE * (len(kept) - self.tokens_a_pass)
         self.buffer.compare(self.token_ids)
         seen, self.buffer.seen = self.buffer.seen, Seen()
-        return Committed(
-            spec.stream_id,
-            self.generation,
-            prefix_len,
-            tuple(kept),
-            len(guesses),
-            num_accepted,
-            reason,
-            text,
-            scores,
-            seen.num_compared,
-            seen.num_right,
-            seen.num_late,
-            len(guesses) if chosen.is_looked_up else 0,
-            chosen.num_offered,
-            chosen.best_chance,
+        entry = CommitEntry(
+            stream_id=spec.stream_id,
+            generation=self.generation,
+            prefix_len=prefix_len,
+            num_tokens=len(kept),
+            num_draft_tokens=len(guesses),
+            num_accepted_tokens=num_accepted,
+            finish_reason=reason,
+            text=text,
+            scores=scores,
+            num_compared=seen.num_compared,
+            num_right=seen.num_right,
+            num_late=seen.num_late,
+            num_looked_up=len(guesses) if chosen.is_looked_up else 0,
+            num_offered=chosen.num_offered,
+            best_percent=round(100 * chosen.best_chance),
         )
+        return Committed(entry, tuple(kept))
 
     def score(self, logits: Logits, tokenizer: Tokenizer) -> PromptScoresNotice:
         """Score prompt tokens. logits: (n, num_vocab), from the next unscored position on."""

@@ -15,6 +15,7 @@ from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.messages import (
     MAX_GAMMA,
     MAX_TOP_LOGPROBS,
+    CommitEntry,
     PromptScoresNotice,
     StreamFailedNotice,
     StreamReadyNotice,
@@ -91,7 +92,7 @@ def test_a_text_ends_where_its_grammar_does(ignore_eog: bool) -> None:
     commits = run(state)
     assert tokens_of(commits) == alone(spec).token_ids
     assert (len(tokens_of(commits)), tokens_of(commits)[-1]) == (5, 3)
-    assert commits[-1].finish_reason == "stop"
+    assert commits[-1].entry.finish_reason == "stop"
     assert model.free_cells() == model.config.num_cells
 
 
@@ -109,8 +110,8 @@ def test_guesses_of_a_draft_with_the_same_rules_are_accepted() -> None:
     assert guesses == (*alone(spec).token_ids, 0)
     verify(state, ONE, 1, 3, guesses)
     (commit,) = run(state)
-    assert commit.num_accepted_tokens == commit.num_draft_tokens == len(guesses)
-    assert (commit.token_ids, commit.finish_reason) == (alone(spec).token_ids, "stop")
+    assert commit.entry.num_accepted_tokens == commit.entry.num_draft_tokens == len(guesses)
+    assert (commit.token_ids, commit.entry.finish_reason) == (alone(spec).token_ids, "stop")
 
 
 def test_a_bad_grammar_is_the_fault_of_the_request() -> None:
@@ -148,7 +149,7 @@ def test_a_stop_string_before_a_dead_end_ends_the_text_whoever_guessed(
     run(state)
     verify(state, ONE, 1, 3, guesses)
     (commit,) = commits_in(steps(state))
-    assert (commit.token_ids, commit.finish_reason, commit.text) == ((7,), "stop", b" ")
+    assert (commit.token_ids, commit.entry.finish_reason, commit.entry.text) == ((7,), "stop", b" ")
     assert (state.num_streams, model.free_cells()) == (0, model.config.num_cells)
 
 
@@ -158,7 +159,8 @@ def test_guesses_before_a_dead_end_are_committed_before_it_is_told() -> None:
     run(state)
     verify(state, ONE, 1, 3, (7,))
     (commit,) = commits_in(steps(state))
-    assert (commit.token_ids, commit.num_accepted_tokens, commit.finish_reason) == ((7,), 1, "")
+    assert commit.token_ids == (7,)
+    assert (commit.entry.num_accepted_tokens, commit.entry.finish_reason) == (1, "")
     state.lease(ONE, 1, 4, 1)
     (failed,) = steps(state)
     assert isinstance(failed, StreamFailedNotice)
@@ -219,8 +221,8 @@ def test_scores_end_where_the_text_does_and_an_end_token_has_none() -> None:
         run(state)
         state.lease(spec.stream_id, 1, 1, 30)
         last = run(state)[-1]
-        assert last.finish_reason in ("stop", "length")
-        assert len(last.scores) == len(last.token_ids)
+        assert last.entry.finish_reason in ("stop", "length")
+        assert len(last.entry.scores) == len(last.token_ids)
 
 
 def test_a_pass_makes_so_many_scores_that_they_fit_a_message_and_starves_nobody() -> None:
@@ -233,7 +235,7 @@ def test_a_pass_makes_so_many_scores_that_they_fit_a_message_and_starves_nobody(
         verify(state, StreamId(number), 1, 3, (1,) * MAX_GAMMA)
     model.passes.clear()
     commits = commits_in(state.step())
-    assert {commit.stream_id for commit in commits} == ids_to(num_streams)
+    assert {commit.entry.stream_id for commit in commits} == ids_to(num_streams)
     (spans,) = model.passes
     assert num_streams < sum(span.num_outputs for span in spans) <= 12_000 // num_scores
 
@@ -246,7 +248,7 @@ def test_streams_whose_scores_fit_no_pass_go_into_the_next_one() -> None:
         state.lease(StreamId(number), 1, 3, 9)
     first, second = (commits_in(state.step()) for _ in range(2))
     assert len(first) == num_streams - 3
-    assert {c.stream_id for c in [*first, *second]} == ids_to(num_streams)
+    assert {c.entry.stream_id for c in [*first, *second]} == ids_to(num_streams)
 
 
 def open_scored(state: TargetState, num_streams: int) -> None:
@@ -297,7 +299,7 @@ def test_where_only_the_prompt_is_wanted_nothing_is_decoded(length: int) -> None
     spec = make_spec(prompt=LONG[:length], max_tokens=0, scores_prompt=True)
     events = [*state.open(spec), *steps(state)]
     check_prompt_scores(events, spec)
-    assert events[-1] == Committed(ONE, 1, length, (), 0, 0, "length", b"")
+    assert events[-1] == Committed(CommitEntry(ONE, 1, length, 0, 0, 0, "length", b""), ())
     assert (state.num_streams, model.free_cells()) == (0, model.config.num_cells)
 
 

@@ -127,7 +127,7 @@ def test_guesses_change_no_token_of_a_text_with_rules(
         commits: list[Committed] = []
         # By position.
         guessed: dict[int, int] = {}
-        while not (commits and commits[-1].finish_reason):
+        while not (commits and commits[-1].entry.finish_reason):
             for part in parts_of(run(drafter)):
                 guessed.update(enumerate(part.token_ids, part.start))
             guesses = [guessed[p] for p in range(length, length + 4) if p in guessed]
@@ -140,10 +140,10 @@ def test_guesses_change_no_token_of_a_text_with_rules(
             length += len(commit.token_ids)
         token_ids = tuple(t for c in commits for t in c.token_ids)
         assert token_ids == expected
-        assert commits[-1].finish_reason == "stop"
-        check_json(b"".join(c.text for c in commits))
-        num_drafted = sum(c.num_draft_tokens for c in commits)
-        assert sum(c.num_accepted_tokens for c in commits) > num_drafted / 2
+        assert commits[-1].entry.finish_reason == "stop"
+        check_json(b"".join(c.entry.text for c in commits))
+        num_drafted = sum(c.entry.num_draft_tokens for c in commits)
+        assert sum(c.entry.num_accepted_tokens for c in commits) > num_drafted / 2
     finally:
         other.close()
 

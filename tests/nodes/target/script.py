@@ -95,7 +95,9 @@ def run(state: TargetState) -> list[Committed]:
 
 
 def tokens_of(events: Sequence[Event], stream_id: StreamId = ONE) -> tuple[int, ...]:
-    return tuple(t for c in commits_in(events) if c.stream_id == stream_id for t in c.token_ids)
+    return tuple(
+        t for c in commits_in(events) if c.entry.stream_id == stream_id for t in c.token_ids
+    )
 
 
 def pieces_of(model: RecordingModel) -> list[dict[int, int]]:
@@ -147,9 +149,10 @@ class Desk:
             match event:
                 case StreamReadyNotice(stream_id=stream_id, generation=generation):
                     self.ready[stream_id] = generation
-                case Committed(stream_id=stream_id):
+                case Committed(entry=entry):
+                    stream_id = StreamId(entry.stream_id)
                     self.lengths[stream_id] += len(event.token_ids)
-                    if event.finish_reason:
+                    if entry.finish_reason:
                         self.ready.pop(stream_id, None)
                 case StreamParkedNotice(stream_id=stream_id):
                     del self.ready[stream_id]

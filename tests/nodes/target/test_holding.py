@@ -25,7 +25,7 @@ def make(num_streams: int, *held: StreamId, num_guesses: int = 2) -> TargetState
 
 
 def going(state: TargetState) -> set[int]:
-    return {commit.stream_id for commit in commits_in(state.step())}
+    return {commit.entry.stream_id for commit in commits_in(state.step())}
 
 
 def guessed(state: TargetState, stream_id: StreamId, num_guesses: int) -> None:

@@ -56,7 +56,7 @@ def test_the_youngest_is_parked_and_goes_on_exactly_once_there_is_room(
     events = desk.run()
     for spec in DO_NOT_FIT:
         assert tokens_of(events, spec.stream_id) == alone(spec).token_ids
-    before = [commit for commit in commits_in(events) if commit.generation == 1]
+    before = [commit for commit in commits_in(events) if commit.entry.generation == 1]
     read_again = 0 if prefix_cache_bytes else 79 + len(tokens_of(before, TWO))
     back = StreamReadyNotice(TWO, 2, read_again)
     others = [
@@ -70,8 +70,8 @@ def test_the_youngest_is_parked_and_goes_on_exactly_once_there_is_room(
     ]
     # It came back when the first had ended, and not before.
     meanwhile = commits_in(events[events.index(StreamParkedNotice(TWO, 1)) : events.index(back)])
-    assert {commit.stream_id for commit in meanwhile} == {ONE}
-    assert meanwhile[-1].finish_reason
+    assert {commit.entry.stream_id for commit in meanwhile} == {ONE}
+    assert meanwhile[-1].entry.finish_reason
     assert model.num_read() == 2 * 79 + read_again
     assert model.free_cells() == 400
 
@@ -88,7 +88,7 @@ def test_what_was_sent_before_the_parking_was_known_is_void() -> None:
     assert steps(state) == [StreamReadyNotice(TWO, 2)]
     state.lease(TWO, 2, length, 1)
     (commit,) = run(state)
-    assert (commit.prefix_len, len(commit.token_ids)) == (length, 1)
+    assert (commit.entry.prefix_len, len(commit.token_ids)) == (length, 1)
 
 
 @pytest.mark.parametrize("generation", [1, 2])

@@ -90,7 +90,7 @@ def test_the_first_token_comes_with_the_end_of_the_prompt() -> None:
     ready, committed = events[:2]
     assert ready == StreamReadyNotice(ONE, 1, 39, has_begun=True)
     assert isinstance(committed, Committed)
-    assert (committed.prefix_len, committed.token_ids) == (40, alone(spec).token_ids[:1])
+    assert (committed.entry.prefix_len, committed.token_ids) == (40, alone(spec).token_ids[:1])
     # Of the pass, 39 tokens were read: the last is there to be decoded.
     assert events[2:] == [ReadBeside(39)]
     assert not state.has_work()
@@ -104,7 +104,7 @@ def test_a_text_may_end_with_its_first_token() -> None:
     ready, committed, _read = state.step()
     assert ready == StreamReadyNotice(ONE, 1, 2, has_begun=True)
     assert isinstance(committed, Committed)
-    assert committed.finish_reason == "length"
+    assert committed.entry.finish_reason == "length"
     assert state.num_streams == 0
 
 

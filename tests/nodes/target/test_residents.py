@@ -148,7 +148,7 @@ def test_guesses_that_were_rejected_at_the_end_are_not_saved() -> None:
     run(state)
     verify(state, ONE, 1, len(TEXT), (*whole[:5], 1 + whole[5] % 90, 7))
     (commit,) = run(state)
-    assert (commit.token_ids, commit.finish_reason) == (whole[:6], "stop")
+    assert (commit.token_ids, commit.entry.finish_reason) == (whole[:6], "stop")
     prompt = (*TEXT, *whole[:6], 4)
     second = make_spec(2, prompt=prompt, owner="me", max_tokens=20, num_leased=20)
     state.open(second)

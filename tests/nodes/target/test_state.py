@@ -5,10 +5,19 @@ from __future__ import annotations
 import pytest
 
 from nodes.messages import MAX_GAMMA, StreamFailedNotice, StreamReadyNotice
-from nodes.target.events import Committed
 from nodes.worker.stream import StreamId, StreamSpec
 from tests.nodes.builders import PROMPT, make_spec
-from tests.nodes.target.script import ONE, TWO, alone, make_state, run, text_of, tokens_of, verify
+from tests.nodes.target.script import (
+    ONE,
+    TWO,
+    alone,
+    commits_in,
+    make_state,
+    run,
+    text_of,
+    tokens_of,
+    verify,
+)
 
 
 def test_a_stream_is_ready_once_its_prefix_is_in_the_cache() -> None:
@@ -77,9 +86,10 @@ def test_right_guesses_and_one_more_token_come_of_one_pass() -> None:
     passes = model.num_forward_passes
     verify(state, ONE, 1, 3, expected[:4])
     (commit,) = run(state)
-    assert (commit.token_ids, commit.text) == (expected[:5], text_of(expected[:5]))
-    assert (commit.num_draft_tokens, commit.num_accepted_tokens) == (4, 4)
-    assert (commit.num_compared, commit.num_right, commit.num_offered) == (4, 4, 4)
+    assert (commit.token_ids, commit.entry.text) == (expected[:5], text_of(expected[:5]))
+    assert (commit.entry.num_draft_tokens, commit.entry.num_accepted_tokens) == (4, 4)
+    entry = commit.entry
+    assert (entry.num_compared, entry.num_right, entry.num_offered) == (4, 4, 4)
     assert model.num_forward_passes == passes + 1
     assert model.length(0) == len(PROMPT) + 4
 
@@ -93,9 +103,9 @@ def test_guesses_are_taken_up_to_the_first_wrong_one() -> None:
     wrong = 1 + expected[2] % 90
     verify(state, ONE, 1, 3, (*expected[:2], wrong, *expected[3:5]))
     (commit,) = run(state)
-    assert (commit.token_ids, commit.text) == (expected[:3], text_of(expected[:3]))
-    assert (commit.num_draft_tokens, commit.num_accepted_tokens) == (5, 2)
-    assert (commit.num_compared, commit.num_right) == (3, 2)
+    assert (commit.token_ids, commit.entry.text) == (expected[:3], text_of(expected[:3]))
+    assert (commit.entry.num_draft_tokens, commit.entry.num_accepted_tokens) == (5, 2)
+    assert (commit.entry.num_compared, commit.entry.num_right) == (3, 2)
     assert model.length(0) == len(PROMPT) + 2
     state.lease(ONE, 1, 6, 1)
     assert tokens_of(run(state)) == expected[3:4]
@@ -112,7 +122,7 @@ def test_guesses_that_do_not_follow_are_counted_and_not_used() -> None:
     assert not state.has_work()
     state.lease(ONE, 1, 3, 1)
     (commit,) = run(state)
-    assert (commit.token_ids, commit.num_draft_tokens) == (alone(spec).token_ids[:1], 0)
+    assert (commit.token_ids, commit.entry.num_draft_tokens) == (alone(spec).token_ids[:1], 0)
 
 
 def test_guesses_outside_the_vocabulary_are_wrong_not_fatal() -> None:
@@ -124,7 +134,7 @@ def test_guesses_outside_the_vocabulary_are_wrong_not_fatal() -> None:
     verify(state, ONE, 1, 3, (right, model.info.num_vocab, right))
     (commit,) = run(state)
     assert commit.token_ids == alone(spec).token_ids[:2]
-    assert (commit.num_draft_tokens, commit.num_accepted_tokens) == (1, 1)
+    assert (commit.entry.num_draft_tokens, commit.entry.num_accepted_tokens) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -164,5 +174,5 @@ def test_a_pass_too_small_for_all_starves_nobody() -> None:
     run(state)
     for stream_id in (1, 2, 3):
         verify(state, StreamId(stream_id), 1, 3, (1,) * 8)
-    served = [e.stream_id for _ in range(3) for e in state.step() if isinstance(e, Committed)]
+    served = [c.entry.stream_id for _ in range(3) for c in commits_in(state.step())]
     assert sorted(served) == [1, 2, 3]
