@@ -18,10 +18,9 @@ from nodes.coordinator.placing.accusing import (
 from nodes.coordinator.placing.placement import Placed, Placement
 from nodes.coordinator.placing.rebalancing import Move, Rebalancing
 from nodes.coordinator.placing.remembered import Remembered
-from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.placing.suspects import Deaths
 from nodes.coordinator.requests.conversation import prompt_hash
-from nodes.coordinator.requests.ledger import Ledger
+from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S, Ledger
 from nodes.coordinator.requests.request import (
     BadRequestError,
     Choice,
@@ -48,7 +47,7 @@ class Serving:
 
     def __init__(self, roster: Roster, class_weights: Mapping[str, int]) -> None:
         self.ledger = Ledger()
-        self.placement = Placement(roster, class_weights)
+        self.placement = Placement(roster, class_weights, self.ledger)
         self.choosing = self.placement.choosing
         self._rebalancing = Rebalancing(roster)
         self._roster = roster
@@ -64,11 +63,6 @@ class Serving:
         """Return the streams without a place, and the requests that wait for tokenization or for a
         target to return, of clients that joined in a role."""
         return self.placement.waiting.num_of(role) + self.ledger.num_unread(role)
-
-    def _forget(self, request: Request, outcome: str) -> None:
-        """Remove a request that has ended; its streams are removed by the caller."""
-        self.ledger.forget(request, outcome)
-        self.placement.stranded.forget(request)
 
     def open(
         self, request: Request, target: NodeRecord, prompt: tuple[int, ...], now: float
@@ -101,7 +95,7 @@ class Serving:
 
     def was_read(self, request: Request, target: NodeRecord, reply: TokenizeReply) -> Send:
         """End a request that only wants its prompt tokenized, decoded or embedded."""
-        self._forget(request, "done")
+        self.ledger.forget(request, "done")
         notice = ReadNotice(
             request.request_id,
             target.profile.model[:MAX_MODEL_CHARS],
@@ -266,7 +260,7 @@ class Serving:
 
         lost = self.ledger.tokenizing.targets_changed(tokenizer_of, gone)
         for request, name in self.ledger.tokenizing:
-            self.placement.stranded.note(request, is_able=bool(name), now=now)
+            self.ledger.note_targets(request, is_able=bool(name), now=now)
         self.placement.targets_changed(now)
         return lost
 
@@ -288,7 +282,7 @@ class Serving:
             wanted = fingerprint(request.model_hash, request.numerics_class)
             request.last_loss = f"no target with fingerprint {wanted} is present"
         self.ledger.wait_for_return(request)
-        self.placement.stranded.note(request, is_able=False, now=now)
+        self.ledger.note_targets(request, is_able=False, now=now)
 
     def tick(self, now: float) -> list[Send]:
         """Move a request if one is due; fail requests past their deadline, and those that have
@@ -301,7 +295,7 @@ class Serving:
         why = f"; no other suitable target joined within {STRANDED_LIMIT_S:.0f} s"
         unread = "no target has tokenized the text of this request after several attempts"
         hopeless = [(request, unread) for request in self.ledger.tokenizing.overdue(now)]
-        stranded = [(r, r.last_loss + why) for r in self.placement.stranded.due(now)]
+        stranded = [(r, r.last_loss + why) for r in self.ledger.stranded(now)]
         given_up = ((r, "unavailable", reason) for r, reason in (*hopeless, *stranded))
         out += self._fail_all(given_up, now)
         # Admission happens here rather than where streams leave the line: when a client is gone,
@@ -361,7 +355,7 @@ class Serving:
         choice = request.choices.pop(stream_id)
         self.placement.over(choice)
         if not request.choices:
-            self._forget(request, "cancelled" if reason == "cancelled" else "done")
+            self.ledger.forget(request, "cancelled" if reason == "cancelled" else "done")
             logger.info("request %d finished: %s", request.request_id, reason)
         figures, plain_reason = target.scheduler.take_figures(stream_id)
         notice = finished_notice(request, choice, reason, figures, plain_reason)
@@ -376,13 +370,13 @@ class Serving:
                 out += self.carry_out(target, target.scheduler.cancel(stream_id), now)
             else:
                 self._forget_stream(request, stream_id)
-        self._forget(request, "cancelled")
+        self.ledger.forget(request, "cancelled")
         return out
 
     def fail(self, request: Request, code: str, reason: str, now: float) -> list[Send]:
         """End a whole request with an error and close its streams."""
         self._remember(request, now, is_proven=code == "internal")
-        self._forget(request, code)
+        self.ledger.forget(request, code)
         out: list[Send] = []
         choices = dict(request.choices)
         for stream_id in choices:

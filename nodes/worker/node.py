@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import logging
 from collections.abc import Callable
@@ -26,10 +27,11 @@ class Engine(Part, Protocol):
     def is_stuck(self, limit_s: float) -> bool: ...
 
 
-class Node:
+class Node(abc.ABC):
     """Runs the parts of a node beside its link. A subclass handles the messages.
 
-    profile: the encoded EngineProfile. progress: returns the finished pieces of work.
+    It is made on the event loop. profile: the encoded EngineProfile. progress: returns the finished
+    pieces of work.
     """
 
     def __init__(
@@ -84,9 +86,9 @@ class Node:
         logger.info("joined cluster %s as %s", welcome.cluster, welcome.node)
         self.forget_all()
 
+    @abc.abstractmethod
     def forget_all(self) -> None:
         """Drop all work of an earlier membership, of which the coordinator knows nothing."""
-        raise NotImplementedError
 
     def on_message(self, message: Any) -> None:
         logger.warning(

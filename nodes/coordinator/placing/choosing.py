@@ -17,7 +17,7 @@ from nodes.config.class_weights import weight_of
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import DRAINED, DROPPED, NodeOut, Roster
 from nodes.coordinator.placing.room import is_meant_by, is_of_kind
-from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
+from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
 from nodes.coordinator.requests.models import hashes_in_order, suits
 from nodes.coordinator.requests.request import Request
 from nodes.messages import EngineProfile

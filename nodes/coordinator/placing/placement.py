@@ -16,8 +16,8 @@ from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.choosing import Choosing
 from nodes.coordinator.placing.rebalancing import Move
 from nodes.coordinator.placing.room import can_hold, cells_of, has_room, is_of_kind, kind_of
-from nodes.coordinator.placing.stranded import Stranded
 from nodes.coordinator.placing.waiting import Kind, Waiting
+from nodes.coordinator.requests.ledger import Ledger
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.messages import EngineProfile
 from nodes.scheduler import passes
@@ -59,10 +59,10 @@ def _journal_of(request: Request, choice: Choice) -> Stream:
 class Placement:
     """Keeps the waiting streams and chooses targets for them."""
 
-    def __init__(self, roster: Roster, class_weights: Mapping[str, int]) -> None:
+    def __init__(self, roster: Roster, class_weights: Mapping[str, int], ledger: Ledger) -> None:
         self.choosing = Choosing(roster, class_weights)
         self.waiting = Waiting()
-        self.stranded = Stranded()
+        self._ledger = ledger
         self._roster = roster
         # The last suspect that was opened on each target.
         self._tried: dict[str, Choice] = {}
@@ -88,7 +88,7 @@ class Placement:
     def wait(self, request: Request, choice: Choice, now: float) -> None:
         kinds = _kinds(choice, self._able(request, choice, now))
         self.waiting.add(request, choice, kinds)
-        self.stranded.note(request, is_able=bool(kinds), now=now)
+        self._ledger.note_targets(request, is_able=bool(kinds), now=now)
 
     def serve(self, placed: Placed, now: float) -> None:
         """Take a placed stream off the line, and bind its request to the target's class."""
@@ -103,7 +103,7 @@ class Placement:
         for request, choice in self.waiting:
             kinds = _kinds(choice, self._able(request, choice, now))
             self.waiting.change(choice, kinds)
-            self.stranded.note(request, is_able=bool(kinds), now=now)
+            self._ledger.note_targets(request, is_able=bool(kinds), now=now)
 
     def next_placed(self, now: float) -> Placed | None:
         """Return the first waiting stream for which there is room, with its best target.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -17,8 +18,10 @@ OUTCOMES: Final = (
     *("done", "cancelled", "left"),
     *("bad_request", "not_found", "overloaded", "unavailable", "deadline", "internal"),
 )
+# A request that no target can serve is kept for this long, because a target may restart.
+STRANDED_LIMIT_S: Final = 30.0
 # Requests ended at a time, because a client takes only so many messages at once.
-_MAX_OVERDUE: Final = 256
+_MAX_AT_ONCE: Final = 256
 
 
 class Ledger:
@@ -34,6 +37,8 @@ class Ledger:
         # Requests with token ids that wait for a target; those with text wait in Tokenizing.
         self._returning: dict[tuple[bytes, int], Request] = {}
         self._num_returning_of_role = Counter[str]()
+        # Requests that no present target can serve, in the order in which they lost the last one.
+        self._stranded: dict[tuple[bytes, int], Request] = {}
         # No request's deadline passes before this time.
         self._earliest = math.inf
 
@@ -55,14 +60,14 @@ class Ledger:
         self.holdings.charge(request, num_held_by(request))
 
     def overdue(self, now: float) -> list[Request]:
-        """Return requests whose deadline has passed, at most _MAX_OVERDUE of them."""
+        """Return requests whose deadline has passed, at most _MAX_AT_ONCE of them."""
         if now < self._earliest:
             return []
         over = [request for request in self.requests.values() if request.ends_at <= now]
-        if len(over) <= _MAX_OVERDUE:
+        if len(over) <= _MAX_AT_ONCE:
             left = (r.ends_at for r in self.requests.values() if r.ends_at > now)
             self._earliest = min(left, default=math.inf)
-        return over[:_MAX_OVERDUE]
+        return over[:_MAX_AT_ONCE]
 
     def wait_for_return(self, request: Request) -> None:
         """Queue a request until a target returns that can serve it."""
@@ -81,6 +86,25 @@ class Ledger:
         if self._returning.pop((request.client, request.request_id), None) is not None:
             self._num_returning_of_role[request.role] -= request.submit.num_choices
 
+    def note_targets(self, request: Request, *, is_able: bool, now: float) -> None:
+        """Note whether there is a target that could serve a request."""
+        key = request.client, request.request_id
+        if is_able:
+            request.stranded_at = None
+            self._stranded.pop(key, None)
+        elif request.stranded_at is None:
+            request.stranded_at = now
+            self._stranded[key] = request
+
+    def stranded(self, now: float) -> list[Request]:
+        """Return requests that no target could serve for too long, at most _MAX_AT_ONCE of them."""
+        long_ago = now - STRANDED_LIMIT_S
+        over = itertools.takewhile(
+            lambda request: request.stranded_at is not None and request.stranded_at <= long_ago,
+            self._stranded.values(),
+        )
+        return list(itertools.islice(over, _MAX_AT_ONCE))
+
     def holds(self, request: Request) -> bool:
         """Whether this request is not over; a later request may have the same number."""
         return self.requests.get((request.client, request.request_id)) is request
@@ -89,6 +113,7 @@ class Ledger:
         """Remove a request that has ended; its streams are removed by the caller."""
         self.tokenizing.drop(request)
         self.has_returned(request)
+        self._stranded.pop((request.client, request.request_id), None)
         self.holdings.forget(request)
         if self.requests.pop((request.client, request.request_id), None) is not None:
             self.outcomes[outcome] += 1

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mesh.messages import DISMISSED, Bye, Refuse, Welcome
-from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
+from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     CloseStreamNotice,
