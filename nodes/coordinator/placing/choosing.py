@@ -16,7 +16,7 @@ from typing import TypeAlias
 from nodes.config.class_weights import weight_of
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import DRAINED, DROPPED, NodeOut, Roster
-from nodes.coordinator.placing.room import is_meant_by, is_of_kind
+from nodes.coordinator.placing.room import is_of_kind
 from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
 from nodes.coordinator.requests.models import hashes_in_order, suits
 from nodes.coordinator.requests.request import Request
@@ -168,7 +168,7 @@ class Choosing:
             left.profile
             for left in self._left.values()
             if left.is_expected and now - left.at < STRANDED_LIMIT_S
-            if is_meant_by(request, left.profile)
+            if is_of_kind(left.profile, request)
         ]
         return bool(hashes_in_order(expected, request.submit.model))
 
@@ -197,7 +197,7 @@ class Choosing:
     def reader_of(self, request: Request, now: float) -> NodeRecord | None:
         """Returns the target that reads the prompt of a request, if there is one."""
         # A target without a scheduler yet replaces one of its name whose loss is being handled.
-        able = [n for n, _ in self._roster.schedulers() if is_of_kind(n, request)]
+        able = [n for n, _ in self._roster.schedulers() if is_of_kind(n.profile, request)]
         staying = [n for n in able if not n.is_draining]
         if request.is_resumed and request.model_hash:
             # It must continue with the model it began with, for which a draining target will do.

@@ -77,8 +77,8 @@ class Placement:
         Targets without room for an answer of usual length are left out.
         """
         model = target.profile.model_hash
-        able = [n for n in self._targets() if not n.is_draining and is_of_kind(n, request)]
-        kin = [n.profile for n in able if n.profile.model_hash == model]
+        staying = [n.profile for n in self._roster.nodes("target") if not n.is_draining]
+        kin = [p for p in staying if is_of_kind(p, request) and p.model_hash == model]
         if request.submit.fits:
             least = num_prompt_tokens + _USUAL_ANSWER
             if roomy := [profile for profile in kin if _room(profile) >= least]:
@@ -161,9 +161,6 @@ class Placement:
             return False
         return target.scheduler.streams.get(choice.spec.stream_id) is not None
 
-    def _targets(self) -> list[NodeRecord]:
-        return self._roster.nodes("target")
-
     def _able(self, request: Request, choice: Choice, now: float) -> list[NodeRecord]:
         """Return the targets, full ones too, that may serve a stream without changing its text.
 
@@ -171,8 +168,8 @@ class Placement:
         """
         able = [
             n
-            for n in self._targets()
-            if is_of_kind(n, request)
+            for n in self._roster.nodes("target")
+            if is_of_kind(n.profile, request)
             and can_hold(n, choice.spec)
             and (choice.suspicion is None or choice.suspicion.may_go_to(n.name))
         ]

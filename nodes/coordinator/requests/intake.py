@@ -155,7 +155,9 @@ class Intake:
     def _not_pinned(self, request: Request, targets: list[NodeRecord]) -> RefusedRequestError:
         """Return the error for a model and class that no present target has."""
         wanted = fingerprint(request.model_hash, request.numerics_class)
-        if any(is_of_kind(target, request) and not target.is_draining for target in targets):
+        if any(
+            is_of_kind(target.profile, request) and not target.is_draining for target in targets
+        ):
             model = request.submit.model
             reason = f"fingerprint {wanted} does not belong to model {model!r}: omit one of them"
             return BadRequestError(reason)
