@@ -14,17 +14,6 @@ from mesh.padding import unpad
 from mesh.schema import INT_MAX, Layout, Reader, struct_layout
 from mesh.shared_numbers import shared
 
-__all__ = [
-    "MAX_CLUSTER_CHARS",
-    "MAX_STRUCT_BYTES",
-    "PROTOCOL_VERSION",
-    "Envelope",
-    "decode",
-    "decode_struct",
-    "encode",
-    "encode_struct",
-]
-
 MAX_CLUSTER_CHARS: Final = 64
 MAX_STRUCT_BYTES: Final = 65536
 _NUM_HEADER_FIELDS: Final = 4

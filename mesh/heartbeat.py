@@ -1,4 +1,4 @@
-"""Application heartbeats of one connection, for either side. Pure."""
+"""The coordinator's heartbeats over one connection. Pure."""
 
 import math
 from collections import deque
@@ -15,20 +15,17 @@ _MAX_PINGS_UNDERWAY: Final = 16
 
 
 class HeartbeatState:
-    """Decides when to send a Ping and when the other side counts as gone; measures round trips.
+    """Decides when to send a Ping, and measures round trips.
 
-    progress: finished pieces of work on this side; its owner increases it, every Ping carries it.
     rtt_s: smoothed round trip, None before the first Pong. rate: bit/s in this side's sending
     direction. interval_s: silence in either direction after which a Ping is sent. period_s: longest
     time between two Pings while other messages prove both sides alive.
     """
 
-    def __init__(self, interval_s: float, timeout_s: float) -> None:
-        self.progress = 0
+    def __init__(self, interval_s: float) -> None:
         self.rtt_s: float | None = None
         self.interval_s = interval_s
         self.period_s = interval_s
-        self._timeout_s = timeout_s
         self._next_seq = 0
         self._pinged_at: float | None = None
         self._last_heard_at: float | None = None
@@ -50,7 +47,7 @@ class HeartbeatState:
         return min(self._recent, default=None)
 
     def due(self, now: float) -> Ping | None:
-        """Return the Ping to send now, if any. The first call starts the clock of expired()."""
+        """Return the Ping to send now, if any."""
         if self._last_heard_at is None:
             self._last_heard_at = now
         if self._pinged_at is not None:
@@ -74,7 +71,7 @@ class HeartbeatState:
         return self._ping(now)
 
     def _ping(self, now: float) -> Ping:
-        ping = Ping(seq=self._next_seq, progress=self.progress)
+        ping = Ping(seq=self._next_seq, progress=0)
         self._next_seq += 1
         self._underway.append((ping.seq, now))
         return ping
@@ -106,7 +103,3 @@ class HeartbeatState:
     def on_any(self, now: float) -> None:
         """Note a received message, which proves the other side alive."""
         self._last_heard_at = now if self._last_heard_at is None else max(self._last_heard_at, now)
-
-    def expired(self, now: float) -> bool:
-        """Whether the other side has been silent for longer than the timeout."""
-        return self._last_heard_at is not None and now - self._last_heard_at > self._timeout_s

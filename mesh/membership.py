@@ -1,12 +1,13 @@
 """The members of the mesh. Pure.
 
-A peer is a connection, a node is a name, and generations count the joins of a name.
+A peer is a connection, and a node is a name.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
-from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, UNSUITABLE, Hello
+from mesh.heartbeat import HeartbeatState
+from mesh.messages import OTHER_PROTOCOL, PROTOCOL_VERSION, UNSUITABLE, Hello, Pong
 
 REPLACED: Final = "replaced"
 _MAX_SUPERSEDED: Final = 16
@@ -21,12 +22,11 @@ class Member:
     role: str
     peer: bytes
     incarnation: int
-    generation: int
-    profile: bytes
     joined_at: float
     last_seen: float
-    progress: int
-    progress_at: float
+    heartbeat: HeartbeatState
+    progress: int = 0
+    progress_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,17 @@ class Left:
 class Refused:
     """A node was refused and must be sent a Refuse."""
 
-    peer: bytes
-    node: str
     reason: str
     code: str = ""
 
 
 @dataclass(slots=True)
 class _History:
-    """Data of a name that outlives a membership: its joins, and its last process.
+    """The last process of a name, which outlives a membership.
 
     superseded: incarnations of earlier processes.
     """
 
-    generation: int = 0
     incarnation: int | None = None
     # A tuple, because it is empty for most of thousands of names and then takes no memory.
     superseded: tuple[int, ...] = ()
@@ -70,13 +67,13 @@ class _History:
 class MembershipState:
     """Takes events and `now`, and returns joins, leaves and refusals.
 
-    heartbeat_timeout_s: silence after which a member has left.
-    progress_timeout_s: time without progress after which a busy member has left.
+    heartbeat_interval_s: interval of the Pings to a member. heartbeat_timeout_s: silence after
+    which it has left.
     """
 
-    def __init__(self, heartbeat_timeout_s: float, progress_timeout_s: float) -> None:
+    def __init__(self, heartbeat_interval_s: float, heartbeat_timeout_s: float) -> None:
+        self._heartbeat_interval_s = heartbeat_interval_s
         self._heartbeat_timeout_s = heartbeat_timeout_s
-        self._progress_timeout_s = progress_timeout_s
         self._by_peer: dict[bytes, Member] = {}
         self._by_node: dict[str, Member] = {}
         self._history: dict[str, _History] = {}
@@ -87,17 +84,17 @@ class MembershipState:
         history = self._history.get(hello.node, _History())
         if hello.protocol != PROTOCOL_VERSION:
             reason = f"protocol {hello.protocol}, but this side speaks {PROTOCOL_VERSION}"
-            return [Refused(peer, hello.node, reason, OTHER_PROTOCOL)]
+            return [Refused(reason, OTHER_PROTOCOL)]
         if not hello.node or not hello.role:
-            return [Refused(peer, hello.node, "a node needs a name and a role")]
+            return [Refused("a node needs a name and a role")]
         if here is not None and here.node != hello.node:
-            return [Refused(peer, hello.node, f"this connection joined as {here.node!r}")]
+            return [Refused(f"this connection joined as {here.node!r}")]
         if hello.incarnation in history.superseded:
             # Otherwise two live processes with one name would replace each other forever.
             reason = "a later process joined under this name: give one of them another --name"
-            return [Refused(peer, hello.node, reason, UNSUITABLE)]
+            return [Refused(reason, UNSUITABLE)]
         if hello.node not in self._history and not self._has_room_for_a_name():
-            return [Refused(peer, hello.node, "too many nodes are members")]
+            return [Refused("too many nodes are members")]
         if here is not None and here.incarnation == hello.incarnation:
             here.last_seen = now
             return []
@@ -110,18 +107,15 @@ class MembershipState:
                 known = (*history.superseded, history.incarnation)
                 history.superseded = known[-_MAX_SUPERSEDED:]
             history.incarnation = hello.incarnation
-        history.generation += 1
         self._history[hello.node] = history
         member = Member(
             node=hello.node,
             role=hello.role,
             peer=peer,
             incarnation=hello.incarnation,
-            generation=history.generation,
-            profile=hello.profile,
             joined_at=now,
             last_seen=now,
-            progress=0,
+            heartbeat=HeartbeatState(self._heartbeat_interval_s),
             progress_at=now,
         )
         self._by_peer[peer] = self._by_node[member.node] = member
@@ -148,15 +142,17 @@ class MembershipState:
         member = self._by_peer.get(peer)
         if member is not None:
             member.last_seen = max(member.last_seen, now)
+            member.heartbeat.on_any(now)
         return member
 
-    def on_pong(self, peer: bytes, progress: int, busy: bool, now: float) -> Member | None:
+    def on_pong(self, peer: bytes, pong: Pong, busy: bool, now: float) -> None:
         """Note a Pong. busy: the member has work in progress, so its progress should advance."""
         member = self.on_message(peer, now)
-        if member is not None and (progress != member.progress or not busy):
-            member.progress = progress
-            member.progress_at = now
-        return member
+        if member is None:
+            return
+        member.heartbeat.on_pong(pong, now)
+        if pong.progress != member.progress or not busy:
+            member.progress, member.progress_at = pong.progress, now
 
     def on_bye(self, peer: bytes, reason: str, now: float) -> list[Left]:
         """End the membership of a node that sent a Bye."""
@@ -182,23 +178,16 @@ class MembershipState:
         return [m.peer for m in self.members() if now - m.last_seen > self._heartbeat_timeout_s]
 
     def tick(self, now: float) -> list[Left]:
-        """End the memberships of members that are silent or make no progress for too long."""
-        events = []
-        for member in self.members():
-            silent_s = now - member.last_seen
-            stuck_s = now - member.progress_at
-            if silent_s > self._heartbeat_timeout_s:
-                events.append(self._remove(member, f"silent for {silent_s:.1f} s"))
-            elif stuck_s > self._progress_timeout_s:
-                events.append(self._remove(member, f"no progress for {stuck_s:.1f} s"))
-        return events
+        """End the memberships of members that are silent for too long."""
+        silent = (self._by_peer[peer] for peer in self.silent(now))
+        return [self._remove(m, f"silent for {now - m.last_seen:.1f} s") for m in silent]
 
     def by_peer(self, peer: bytes) -> Member | None:
         return self._by_peer.get(peer)
 
-    def members(self, role: str | None = None) -> list[Member]:
+    def members(self) -> list[Member]:
         """Return the members in order of joining."""
-        return [m for m in self._by_node.values() if role is None or m.role == role]
+        return list(self._by_node.values())
 
     def _remove(self, member: Member, reason: str) -> Left:
         del self._by_peer[member.peer]

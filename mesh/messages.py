@@ -5,35 +5,11 @@ from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Final, TypeVar, dataclass_transform
 
 from mesh.errors import LocalProtocolError
-from mesh.schema import TOKEN_IDS, Layout, MaxLen, Range, TokenIds, register_struct
-
-__all__ = [
-    "DISMISSED",
-    "MAX_PROFILE_BYTES",
-    "NOT_ALLOWED",
-    "OTHER_PROTOCOL",
-    "PROTOCOL_VERSION",
-    "TOKEN_IDS",
-    "UNSUITABLE",
-    "Bye",
-    "Credit",
-    "EnrolReply",
-    "EnrolRequest",
-    "Hello",
-    "KeyNotice",
-    "MaxLen",
-    "MessageSpec",
-    "Ping",
-    "Pong",
-    "Range",
-    "Refuse",
-    "TokenIds",
-    "Welcome",
-    "message",
-    "spec_of_class",
-    "spec_of_tag",
-    "struct",
-]
+from mesh.schema import TOKEN_IDS as TOKEN_IDS
+from mesh.schema import Layout, register_struct
+from mesh.schema import MaxLen as MaxLen
+from mesh.schema import Range as Range
+from mesh.schema import TokenIds as TokenIds
 
 PROTOCOL_VERSION: Final = 5
 MAX_TAG: Final = 255

@@ -1,7 +1,6 @@
 """Compiles the type hints of message fields, once, into converters that check values."""
 
 import math
-import types
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, fields, is_dataclass
 from operator import attrgetter
@@ -12,7 +11,6 @@ from typing import (
     NewType,
     Protocol,
     TypeAlias,
-    Union,
     get_args,
     get_origin,
 )
@@ -87,8 +85,6 @@ class Converter:
     read: Read
     max_str_bytes: int = 0
     max_bin_len: int = 0
-    # Set for a field that is a single value and not an array.
-    check: Convert | None = None
 
 
 class Layout:
@@ -122,10 +118,6 @@ class Layout:
         self.max_bin_len = max((c.max_bin_len for c in converters), default=0)
         self._to_wire = [(attrgetter(n), c.to_wire) for n, c in zip(names, converters, strict=True)]
         self._read = [c.read for c in converters]
-        # With keyword-only fields the order of __init__ differs from that of the declaration.
-        self._keywords = (
-            [f.name for f in fields(cls)] if any(f.kw_only for f in fields(cls)) else None
-        )
 
     def to_wire(self, obj: Any) -> list[Any]:
         """Return the checked values of all fields but the token ids."""
@@ -136,9 +128,7 @@ class Layout:
         args = [read(reader) for read in self._read]
         if self.token_field is not None:
             args.insert(self._token_index, token_ids)
-        if self._keywords is None:
-            return self.cls(*args)
-        return self.cls(**dict(zip(self._keywords, args, strict=True)))
+        return self.cls(*args)
 
 
 _struct_layouts: dict[type, Layout] = {}
@@ -191,8 +181,6 @@ def converter_for(hint: Any, where: str) -> Converter:
         cap = MAX_BYTES_LEN if max_len is None else max_len
         return _scalar(_sized(bytes, cap, where), max_bin_len=cap)
     origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType) and len(args) == 2 and types.NoneType in args:
-        return _optional(converter_for(args[args[0] is types.NoneType], where))
     if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
         cap = MAX_TUPLE_ITEMS if max_len is None else max_len
         return _tuple(converter_for(args[0], where), cap, where)
@@ -209,7 +197,7 @@ def _scalar(
     max_bin_len: int = 0,
 ) -> Converter:
     return Converter(
-        to_wire or check, lambda reader: check(reader.unpack()), max_str_bytes, max_bin_len, check
+        to_wire or check, lambda reader: check(reader.unpack()), max_str_bytes, max_bin_len
     )
 
 
@@ -267,31 +255,6 @@ def _sized(cls: type[Sized], cap: int, where: str) -> Convert:
         return value
 
     return check
-
-
-def _optional(inner: Converter) -> Converter:
-    check = inner.check
-
-    def read_value(reader: Reader) -> Any:
-        value = reader.unpack()
-        return None if value is None or check is None else check(value)
-
-    def read_array(reader: Reader) -> Any:
-        at = reader.tell()
-        try:
-            return inner.read(reader)
-        except ValueError:
-            # A reader that found no array has not advanced.
-            if reader.tell() == at and reader.unpack() is None:
-                return None
-            raise
-
-    return Converter(
-        lambda value: None if value is None else inner.to_wire(value),
-        read_array if check is None else read_value,
-        inner.max_str_bytes,
-        inner.max_bin_len,
-    )
 
 
 def _tuple(item: Converter, cap: int, where: str) -> Converter:

@@ -73,7 +73,6 @@ class ZapHandler:
         self._on_death = on_death
         self._stopping = threading.Event()
         self._last_error = ""
-        self.num_refused = 0
         self._socket = context.socket(zmq.REP)
         self._socket.setsockopt(zmq.LINGER, 0)
         try:
@@ -105,7 +104,6 @@ class ZapHandler:
         request_id = request[1] if len(request) > 1 else b""
         user = self._user(request)
         if not user:
-            self.num_refused += 1
             return [_VERSION, request_id, b"400", b"not authorized", b"", b""]
         return [_VERSION, request_id, b"200", b"OK", user.encode(), b""]
 

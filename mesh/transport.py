@@ -8,16 +8,6 @@ MAX_FRAMES: Final = 3
 MAX_QUEUED_MESSAGES: Final = 1000
 
 
-class Counters(Protocol):
-    """Traffic so far. Bytes are the sum of the frames' lengths, without framing."""
-
-    bytes_sent: int
-    bytes_received: int
-    messages_sent: int
-    messages_received: int
-    messages_rejected: int  # received and dropped, for having no frame or more than MAX_FRAMES
-
-
 class Received(NamedTuple):
     """A message and its sender. key: the sender's proven public key, "" on links without keys."""
 
@@ -26,7 +16,7 @@ class Received(NamedTuple):
     key: str = ""
 
 
-class ServerTransport(Counters, Protocol):
+class ServerTransport(Protocol):
     """The side that binds. Peers are ids that the transport has made up."""
 
     endpoint: str  # as bound, with a wildcard port resolved
@@ -57,7 +47,7 @@ class ServerTransport(Counters, Protocol):
         """Release the endpoint. A task waiting in recv gets LocalProtocolError."""
 
 
-class ClientTransport(Counters, Protocol):
+class ClientTransport(Protocol):
     """The side that connects. It reconnects automatically after a loss."""
 
     async def recv(self) -> Frames:

@@ -35,8 +35,6 @@ _READS_PER_TURN: Final = 32
 
 class ZmqEndpoint:
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        self.bytes_sent = self.bytes_received = 0
-        self.messages_sent = self.messages_received = self.messages_rejected = 0
         self._socket = socket
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = _get_int(socket, zmq.FD)
@@ -103,19 +101,15 @@ class ZmqEndpoint:
                 if num_parts <= max_parts:
                     parts.append(part)
             self._wake_waiters()
-            payload = parts[max_parts - MAX_FRAMES :]
-            if num_parts > max_parts or not payload:
-                self.messages_rejected += 1
-                continue
-            self.messages_received += 1
-            self.bytes_received += sum(map(len, payload))
-            return parts, key
+            # A message without a frame, or with too many, is dropped.
+            if max_parts - MAX_FRAMES < num_parts <= max_parts:
+                return parts, key
 
     def _sender_of(self, first: zmq.Frame) -> str:
         """Note the sender of a message; return the key that it has proven, "" without keys."""
         return ""
 
-    def _send(self, parts: list[bytes], frames: Frames) -> None:
+    def _send(self, parts: list[bytes]) -> None:
         self._check_open()
         last = len(parts) - 1
         error: zmq.ZMQError | None = None
@@ -131,8 +125,6 @@ class ZmqEndpoint:
         self._wake_waiters()
         if error is not None:
             raise error
-        self.messages_sent += 1
-        self.bytes_sent += sum(map(len, frames))
 
     async def _wait_for(self, event: int) -> None:
         """Wait until the socket has the event, even if another call consumes the edge."""
@@ -232,7 +224,7 @@ class ZmqServer(ZmqEndpoint):
 
     def send(self, peer: bytes, frames: Frames) -> None:
         try:
-            self._send([peer, *frames], frames)
+            self._send([peer, *frames])
         except zmq.Again as error:
             raise BackpressureError(peer) from error
         except zmq.ZMQError as error:
@@ -307,7 +299,7 @@ class ZmqClient(ZmqEndpoint):
 
     def send(self, frames: Frames) -> None:
         try:
-            self._send(frames, frames)
+            self._send(frames)
         except zmq.Again as error:
             raise BackpressureError from error
 

@@ -109,7 +109,6 @@ SHELLS = {
     "nodes/coordinator/service.py",
     # Files of authorized keys are read at each message.
     "nodes/coordinator/members/authentication.py",
-    "nodes/coordinator/members/rotation.py",
     "nodes/target/node.py",
     "nodes/target/embedding.py",
     "nodes/target/text_reader.py",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 import time
 import tracemalloc
-import types
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Any, NewType, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NewType, get_args, get_origin, get_type_hints
 
 import msgpack
 
@@ -183,8 +182,6 @@ class Generator:
         if hint is bytes:
             return self._random.randbytes(count)
         origin, args = get_origin(hint), get_args(hint)
-        if origin in (Union, types.UnionType):
-            return None if self._random.random() < 0.5 else self._of(args[0], max_tokens)
         if origin is tuple:
             return tuple(self._of(args[0], max_tokens) for _ in range(min(count, 4)))
         assert is_dataclass(hint), hint

@@ -162,7 +162,7 @@ async def _measured(
         for running in serving:
             if running.done():
                 running.result()
-        for scheduler in coordinator.state.schedulers:
+        for _, scheduler in coordinator.state.roster.schedulers():
             observed_s, predicted_s = observed_price_s(scheduler), predicted_price_s(scheduler)
             if predicted_s and observed_s:
                 promised.append(observed_s / predicted_s)
@@ -174,7 +174,7 @@ async def _measured(
     figures.promised = sum(promised) / len(promised) if promised else 0.0
     figures.errors = {
         stage: (error.median, error.p95, error.num_seen)
-        for scheduler in coordinator.state.schedulers
+        for _, scheduler in coordinator.state.roster.schedulers()
         for stage, error in scheduler.stage_errors.figures().items()
     }
     return figures

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 from collections.abc import Iterator
-from typing import Annotated, Any, Final, NewType, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, NewType, get_args, get_origin, get_type_hints
 
 import nodes.messages as of_nodes
 from bench.pages.markdown import code, item, number, table
@@ -129,9 +128,6 @@ def _kind(hint: Any, structs: dict[type, None]) -> str:
             return "token frame"
         bounds, hint = hint.__metadata__[0], hint.__origin__
     origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        inner = next(each for each in arguments if each is not types.NoneType)
-        return f"{_kind(inner, structs)} or none"
     if origin is tuple:
         most = f" of at most {number(bounds.n)}" if isinstance(bounds, MaxLen) else ""
         return f"list{most} ({_kind(arguments[0], structs)})"

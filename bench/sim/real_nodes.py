@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from bench.sim.devices import Engine
 from bench.sim.scripted import Work
 from nodes.messages import (
-    CloseStreamNotice,
     CommitNotice,
     CommitReply,
     GuessNotice,
@@ -17,10 +16,7 @@ from nodes.messages import (
     LeaseRequest,
     OpenStreamRequest,
 )
-from nodes.target.events import Committed, ReadBeside
-from nodes.target.node import commit_entry, take_guesses, take_holds
 from nodes.target.state import TargetState
-from nodes.worker.stream import StreamId, spec_of
 from policies.plan import ENTRY_BITS, TEXT_BITS
 
 _TOKEN_BITS = 32
@@ -98,33 +94,6 @@ class SimNode:
         for message in waiting:
             self._take(message)
         self._begin()
-
-
-def reply_of(events: Sequence[object], seconds: float) -> CommitReply | None:
-    """Return a target's reply after a pass; None if the pass committed nothing."""
-    commits = [event for event in events if isinstance(event, Committed)]
-    if not commits:
-        return None
-    token_ids = tuple(token_id for commit in commits for token_id in commit.token_ids)
-    num_read = sum(event.num_tokens for event in events if isinstance(event, ReadBeside))
-    return CommitReply(seconds, tuple(map(commit_entry, commits)), token_ids, num_read)
-
-
-def to_target(state: TargetState, message: Any) -> Sequence[object]:
-    """Apply a message to a target's state and return the events."""
-    match message:
-        case OpenStreamRequest():
-            return state.open(spec_of(message))
-        case CloseStreamNotice(stream_id=stream_id, generation=generation):
-            state.close(StreamId(stream_id), generation)
-        case LeaseRequest(entries=entries):
-            for e in entries:
-                state.lease(StreamId(e.stream_id), e.generation, e.prefix_len, e.num_tokens)
-        case GuessNotice():
-            take_guesses(state, message)
-        case HoldNotice():
-            take_holds(state, message)
-    return ()
 
 
 def bits_of(message: Any) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from bench.sim.clients import ClientFigures, Clients, Request
 from bench.sim.devices import Engine, Text
 from bench.sim.events import Clock, Medium
-from bench.sim.real_nodes import SimNode, bits_of, reply_of, to_target
+from bench.sim.real_nodes import SimNode, bits_of
 from bench.sim.scenario import Scenario, SimDraftNode
 from bench.sim.scripted import (
     NUM_DIGITS,
@@ -22,16 +22,16 @@ from bench.sim.scripted import (
     guesses_of,
     prompt_of,
 )
-from nodes.draft.node import guess_notice, take_commits
+from nodes.draft import node as draft_node
 from nodes.draft.outbox import Outbox
 from nodes.draft.state import DraftState, Guessed
 from nodes.engine.sampling import Sampling
 from nodes.messages import (
-    CloseStreamNotice,
     CommitNotice,
     CommitReply,
     GuessNotice,
     OpenStreamRequest,
+    StreamFailedNotice,
     StreamReadyNotice,
     parts_of,
 )
@@ -41,10 +41,10 @@ from nodes.scheduler.instructions import Abort, Emit, Finish, Instruction, ToDra
 from nodes.scheduler.planning import MODES, Mode, observed_price_s, predicted_price_s
 from nodes.scheduler.scheduler import Scheduler
 from nodes.scheduler.stream import Figures
+from nodes.target import node as target_node
 from nodes.target.state import TargetState
 from nodes.telemetry.stage_errors import ErrorFigures, Stage
-from nodes.worker.events import Failed, Ready
-from nodes.worker.stream import StreamId, StreamSpec, spec_of
+from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import Calibration, DraftCalibration
 from policies.plan import HEADER_BITS, Link
 
@@ -134,7 +134,7 @@ class World:
             self._starts, answers=self._answers, num_vocab=max(NUM_VOCAB, num_vocab)
         )
         state = TargetState(model, ScriptedTokenizer(), _PREFIX_CACHE_BYTES, costs=scenario.target)
-        self._target = SimNode(engine, model, state, to_target, self._from_target)
+        self._target = SimNode(engine, model, state, target_node.apply, self._from_target)
         self._drafts: dict[str, SimNode] = {}
         self._deadline: float | None = None
         self._scheduler = Scheduler(
@@ -202,7 +202,7 @@ class World:
 
         def flush() -> None:
             if outbox and outbox.free_at <= self._clock.now:
-                notice = guess_notice(outbox.take())
+                notice = draft_node.guess_notice(outbox.take())
                 send(notice)
                 outbox.sent(HEADER_BITS + bits_of(notice), self._clock.now)
                 self._clock.at(outbox.free_at, flush)
@@ -212,9 +212,9 @@ class World:
                 match event:
                     case Guessed(parts=parts):
                         outbox.add(parts)
-                    case Ready(stream_id=s, generation=g):
-                        send(StreamReadyNotice(s, g))
-                    case Failed(reason=reason):
+                    case StreamReadyNotice():
+                        send(event)
+                    case StreamFailedNotice(reason=reason):
                         raise AssertionError(reason)
             flush()
 
@@ -222,17 +222,13 @@ class World:
             match message:
                 case OpenStreamRequest():
                     self._note_committed(model, message)
-                    return state.open(spec_of(message))
-                case CloseStreamNotice(stream_id=stream_id, generation=generation):
-                    state.close(StreamId(stream_id), generation)
                 case CommitNotice(entries=entries):
                     if message.rate_bps:
                         outbox.allot(message.rate_bps)
                     for e in entries:
                         text_id = self._text_ids[e.stream_id]
                         model.committed[text_id] = e.prefix_len + e.num_tokens
-                    return take_commits(state, message)
-            return ()
+            return draft_node.apply(state, message)
 
         self._drafts[name] = SimNode(engine, model, state, apply, deliver)
         joined = self._scheduler.draft_joined(name, believed, link)
@@ -310,16 +306,14 @@ class World:
     # -- messages ------------------------------------------------------------------------------
 
     def _from_target(self, events: Sequence[object], seconds: float) -> None:
-        for event in events:
-            match event:
-                case Ready(stream_id=s, generation=g):
-                    notice = StreamReadyNotice(s, g, event.num_read, event.has_begun)
-                    self._at_target(notice, partial(self._on_ready, notice))
-                case Failed(reason=reason):
+        for message in target_node.messages_of(events, seconds):
+            match message:
+                case StreamReadyNotice():
+                    self._at_target(message, partial(self._on_ready, message))
+                case CommitReply():
+                    self._at_target(message, partial(self._on_committed, message))
+                case StreamFailedNotice(reason=reason):
                     raise AssertionError(reason)
-        reply = reply_of(events, seconds)
-        if reply is not None:
-            self._at_target(reply, partial(self._on_committed, reply))
 
     def _at_target(self, message: Any, action: Callable[[], None]) -> None:
         """Carry a message to or from the target; action runs when it arrives."""

@@ -17,9 +17,8 @@ from nodes.cli.options import connect_option, keys_option
 from nodes.client.client import RequestFailedError
 from nodes.config.settings import LOOPBACK_ENDPOINT, environment
 from nodes.doctor import hops, machine
-from nodes.doctor.checks import Asked, all_local
+from nodes.doctor.checks import ROLES, Asked, all_local
 from nodes.doctor.finding import Finding, Level, fail, has_failed
-from nodes.doctor.settings import ROLES
 from nodes.service.roles import keyring
 from nodes.service.runtime import first_cause, set_up_logging
 

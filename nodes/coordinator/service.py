@@ -36,9 +36,8 @@ from mesh.pauses import PauseState
 from mesh.transport import Received, ServerTransport
 from nodes.config.settings import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
 from nodes.coordinator.fallback import with_fallback
-from nodes.coordinator.members.authentication import Authentication
+from nodes.coordinator.members.authentication import Authentication, Rotation
 from nodes.coordinator.members.rate_limits import RateLimits, cost_of
-from nodes.coordinator.members.rotation import Rotation
 from nodes.coordinator.sends import Send, coalesced, separated
 from nodes.coordinator.state import CoordinatorState, DuePlan
 from nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply
@@ -126,7 +125,7 @@ class Coordinator:
     @property
     def num_dropped(self) -> int:
         """Messages that were dropped before they reached the state."""
-        return self.state.num_dropped
+        return self.state.reporting.num_dropped
 
     @property
     def endpoint(self) -> str:
@@ -145,7 +144,7 @@ class Coordinator:
             suspects = await self._transport.lost_peers()
             for wait_s in _PROBES_AFTER_S:
                 await asyncio.sleep(wait_s)
-                self._send_all(self.state.probe(suspects, self._clock()))
+                self._send_all(self.state.roster.probes(suspects, self._clock()))
 
     async def _read(self, group: asyncio.TaskGroup) -> None:
         while True:
@@ -155,7 +154,7 @@ class Coordinator:
         """Handle one message. group: runs work that the message starts and that takes time."""
         peer, frames, key = received
         now = self._clock()
-        if not self._rate_limits.may_speak(peer, now, cost_of(self.state.role_of(peer))):
+        if not self._rate_limits.may_speak(peer, now, cost_of(self.state.roster.role_of(peer))):
             self._send_all(self.state.peer_gone(peer, now))
             return
         try:
@@ -179,7 +178,7 @@ class Coordinator:
         """Pass a message to the state if its sender is authorized. Raises ForbiddenError."""
         caller, message = self._authentication.caller(peer, key), envelope.message
         if caller is None:
-            self.state.num_dropped += 1
+            self.state.reporting.num_dropped += 1
             self._send_all(self.state.peer_gone(peer, now))
             return
         if isinstance(message, EnrolRequest):
@@ -197,7 +196,7 @@ class Coordinator:
         self._send_all(self.state.on_message(peer, cluster, epoch, message, num_bytes, now, caller))
 
     def _may_join(self, peer: bytes, key: str, now: float) -> bool:
-        roles = self.state.roles()
+        roles = self.state.roster.roles()
         if peer not in roles and self._authentication.is_crowded(key, roles):
             self._send_all([Send(peer, Refuse("too many members use this key"))])
             return False
@@ -208,7 +207,7 @@ class Coordinator:
 
         The message counts as an offence.
         """
-        if not error.is_hello or self.state.role_of(peer):
+        if not error.is_hello or self.state.roster.role_of(peer):
             self._offence(peer, str(error), now)
             return
         reason = (
@@ -221,7 +220,7 @@ class Coordinator:
             self._transport.send(peer, encode(refusal, version=error.version))
 
     def _offence(self, peer: bytes, reason: str, now: float) -> None:
-        self.state.num_dropped += 1
+        self.state.reporting.num_dropped += 1
         self._rate_limits.offended(peer)
         if self._rate_limits.is_banned(peer):
             logger.warning("messages of peer %s are ignored from now on: %s", peer.hex(), reason)
@@ -273,7 +272,7 @@ class Coordinator:
         """Do what is due at this time without any message."""
         now = self._clock()
         self._look_at_silence(self._pauses.looked(now, _TICK_S), now)
-        roles = self.state.roles()
+        roles = self.state.roster.roles()
         for peer in self._authentication.revoked(roles):
             self._send_all(self.state.peer_gone(peer, now))
         if notice := self._rotation.changed(now):
@@ -284,11 +283,11 @@ class Coordinator:
 
     def _look_at_silence(self, paused_s: float, now: float) -> None:
         if paused_s > 0.0:
-            self.state.paused(paused_s, now)
-        for peer in self.state.silent(now):
+            self.state.roster.paused(paused_s, now)
+        for peer in self.state.roster.silent(now):
             quiet_s = self._transport.quiet_s(peer)
             if quiet_s is not None:
-                self.state.heard_of(peer, now - quiet_s)
+                self.state.roster.message(peer, now - quiet_s)
 
     def _send_all(self, sends: Sequence[Send]) -> None:
         """Send the messages, then wake the planner if a plan is due: no token waits for a plan."""
@@ -300,7 +299,7 @@ class Coordinator:
         now = self._clock()
         # Nodes come first: they can start work, while clients only read.
         pending = coalesced(sends)
-        pending.sort(key=lambda send: self.state.role_of(send.peer) not in _NODE_ROLES)
+        pending.sort(key=lambda send: self.state.roster.role_of(send.peer) not in _NODE_ROLES)
         while pending:
             send = pending.pop(0)
             failpoints.sending(send.message)
@@ -334,4 +333,4 @@ class Coordinator:
 
     def say_bye(self) -> None:
         """Send every member a Bye."""
-        self._send_all([Send(peer, Bye("coordinator stops")) for peer in self.state.peers()])
+        self._send_all([Send(peer, Bye("coordinator stops")) for peer in self.state.roster.peers()])

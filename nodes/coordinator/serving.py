@@ -18,9 +18,9 @@ from nodes.coordinator.placing.accusing import (
 from nodes.coordinator.placing.placement import Placed, Placement
 from nodes.coordinator.placing.rebalancing import Move, Rebalancing
 from nodes.coordinator.placing.remembered import Remembered
-from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
 from nodes.coordinator.placing.suspects import Deaths
-from nodes.coordinator.requests.ledger import Ledger
+from nodes.coordinator.requests.conversation import prompt_hash
+from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S, Ledger
 from nodes.coordinator.requests.request import (
     BadRequestError,
     Choice,
@@ -30,7 +30,6 @@ from nodes.coordinator.requests.request import (
     started_notice,
     tokens_notice,
 )
-from nodes.coordinator.requests.resuming import prompt_hash
 from nodes.coordinator.sends import Send, streams_of
 from nodes.messages import PromptScoresNotice, ReadNotice, RequestFailedNotice, TokenizeReply
 from nodes.messages.fingerprint import fingerprint
@@ -48,7 +47,7 @@ class Serving:
 
     def __init__(self, roster: Roster, class_weights: Mapping[str, int]) -> None:
         self.ledger = Ledger()
-        self.placement = Placement(roster, class_weights)
+        self.placement = Placement(roster, class_weights, self.ledger)
         self.choosing = self.placement.choosing
         self._rebalancing = Rebalancing(roster)
         self._roster = roster
@@ -64,11 +63,6 @@ class Serving:
         """Return the streams without a place, and the requests that wait for tokenization or for a
         target to return, of clients that joined in a role."""
         return self.placement.waiting.num_of(role) + self.ledger.num_unread(role)
-
-    def _forget(self, request: Request, outcome: str) -> None:
-        """Remove a request that has ended; its streams are removed by the caller."""
-        self.ledger.forget(request, outcome)
-        self.placement.stranded.forget(request)
 
     def open(
         self, request: Request, target: NodeRecord, prompt: tuple[int, ...], now: float
@@ -101,7 +95,7 @@ class Serving:
 
     def was_read(self, request: Request, target: NodeRecord, reply: TokenizeReply) -> Send:
         """End a request that only wants its prompt tokenized, decoded or embedded."""
-        self._forget(request, "done")
+        self.ledger.forget(request, "done")
         notice = ReadNotice(
             request.request_id,
             target.profile.model[:MAX_MODEL_CHARS],
@@ -227,9 +221,7 @@ class Serving:
             request.last_loss = f"target {target.name} left: {gone.reason}"
             if request.is_confined:
                 request.last_loss += ", perhaps because of this request: it is tried on no other"
-        for request, _, (code, line) in accused:
-            if self.ledger.holds(request):
-                out += self.fail(request, code, line, now)
+        out += self._fail_all(((request, *verdict) for request, _, verdict in accused), now)
         return [*out, *self.admit_waiting(now)]
 
     def target_came(self, target: NodeRecord, now: float) -> None:
@@ -268,17 +260,17 @@ class Serving:
 
         lost = self.ledger.tokenizing.targets_changed(tokenizer_of, gone)
         for request, name in self.ledger.tokenizing:
-            self.placement.stranded.note(request, is_able=bool(name), now=now)
+            self.ledger.note_targets(request, is_able=bool(name), now=now)
         self.placement.targets_changed(now)
         return lost
 
     def returned(self, now: float) -> list[tuple[Request, NodeRecord]]:
         """Return the requests that waited for a target to return, each with its target now."""
-        waiting = self.ledger.returning
+        waiting = self.ledger.returning()
         found = [(request, self.choosing.reader_of(request, now)) for request in waiting]
         out = [(request, target) for request, target in found if target is not None]
         for request, _ in out:
-            self.ledger.returning.drop(request)
+            self.ledger.has_returned(request)
         return out
 
     def wait_for_return(self, request: Request, now: float) -> None:
@@ -289,38 +281,34 @@ class Serving:
         elif request.is_pinned:
             wanted = fingerprint(request.model_hash, request.numerics_class)
             request.last_loss = f"no target with fingerprint {wanted} is present"
-        if request.prompt:
-            self.ledger.returning.add(request)
-        else:
-            self.ledger.tokenizing.add(request, "")
-        self.placement.stranded.note(request, is_able=False, now=now)
+        self.ledger.wait_for_return(request)
+        self.ledger.note_targets(request, is_able=False, now=now)
 
     def tick(self, now: float) -> list[Send]:
         """Move a request if one is due; fail requests past their deadline, and those that have
         waited too long for a target."""
-        out: list[Send] = []
-        for request in self.ledger.deadlines.due(now):
-            # A failure frees room, which may end other requests of this list before their turn.
-            if self.ledger.holds(request):
-                reason = f"the request was not done within its {round(request.limit_s, 2):g} s"
-                out += self.fail(request, "deadline", reason, now)
+        late = "the request was not done within its"
+        overdue = [(r, f"{late} {round(r.limit_s, 2):g} s") for r in self.ledger.overdue(now)]
+        out = self._fail_all(((r, "deadline", reason) for r, reason in overdue), now)
         move = self._rebalancing.next_move(self.ledger.streams, now)
         out += [] if move is None else self._move(move, now)
-        stranded = self.placement.stranded.due(now)
         why = f"; no other suitable target joined within {STRANDED_LIMIT_S:.0f} s"
-        for request in self.ledger.tokenizing.overdue(now):
-            reason = "no target has tokenized the text of this request after several attempts"
-            out += self.fail(request, "unavailable", reason, now)
-        out += self._give_up(stranded, why, now)
+        unread = "no target has tokenized the text of this request after several attempts"
+        hopeless = [(request, unread) for request in self.ledger.tokenizing.overdue(now)]
+        stranded = [(r, r.last_loss + why) for r in self.ledger.stranded(now)]
+        given_up = ((r, "unavailable", reason) for r, reason in (*hopeless, *stranded))
+        out += self._fail_all(given_up, now)
         # Admission happens here rather than where streams leave the line: when a client is gone,
         # all of its streams leave, and none of them may get a place in between.
         return [*out, *self.admit_waiting(now)] if self._has_line_moved else out
 
-    def _give_up(self, requests: Iterable[Request], why: str, now: float) -> list[Send]:
+    def _fail_all(self, failures: Iterable[tuple[Request, str, str]], now: float) -> list[Send]:
+        """End requests, each with its code and reason, unless they have ended already: a failure
+        frees room, which may end other requests before their turn."""
         out: list[Send] = []
-        for request in requests:
+        for request, code, reason in failures:
             if self.ledger.holds(request):
-                out += self.fail(request, "unavailable", request.last_loss + why, now)
+                out += self.fail(request, code, reason, now)
         return out
 
     def carry_out(
@@ -367,7 +355,7 @@ class Serving:
         choice = request.choices.pop(stream_id)
         self.placement.over(choice)
         if not request.choices:
-            self._forget(request, "cancelled" if reason == "cancelled" else "done")
+            self.ledger.forget(request, "cancelled" if reason == "cancelled" else "done")
             logger.info("request %d finished: %s", request.request_id, reason)
         figures, plain_reason = target.scheduler.take_figures(stream_id)
         notice = finished_notice(request, choice, reason, figures, plain_reason)
@@ -382,13 +370,13 @@ class Serving:
                 out += self.carry_out(target, target.scheduler.cancel(stream_id), now)
             else:
                 self._forget_stream(request, stream_id)
-        self._forget(request, "cancelled")
+        self.ledger.forget(request, "cancelled")
         return out
 
     def fail(self, request: Request, code: str, reason: str, now: float) -> list[Send]:
         """End a whole request with an error and close its streams."""
         self._remember(request, now, is_proven=code == "internal")
-        self._forget(request, code)
+        self.ledger.forget(request, code)
         out: list[Send] = []
         choices = dict(request.choices)
         for stream_id in choices:
@@ -399,12 +387,8 @@ class Serving:
                 # The stream is forgotten already, so its Finish sends nothing to the client.
                 out += self.carry_out(target, target.scheduler.cancel(stream_id), now)
                 target.scheduler.take_figures(stream_id)
-        out.append(
-            Send(
-                request.client, RequestFailedNotice(request.request_id, code, reason[:_MAX_REASON])
-            )
-        )
-        return out
+        notice = RequestFailedNotice(request.request_id, code, reason[:_MAX_REASON])
+        return [*out, Send(request.client, notice)]
 
     def _remember(self, request: Request, now: float, *, is_proven: bool = False) -> None:
         """Remember of a request that ends early which deaths of targets it may cause.
@@ -423,12 +407,7 @@ class Serving:
         reason = "the client left or was silent"
         requests = self.ledger.of_client(client)
         requests.sort(key=lambda r: any(choice.target for choice in r.choices.values()))
-        out: list[Send] = []
-        for request in requests:
-            # A failure frees room, which may end other requests of this list before their turn.
-            if self.ledger.holds(request):
-                out += self.fail(request, "left", reason, now)
-        return out
+        return self._fail_all(((request, "left", reason) for request in requests), now)
 
     def _forget_stream(self, request: Request, stream_id: StreamId) -> None:
         choice = request.choices.pop(stream_id, None)

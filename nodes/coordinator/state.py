@@ -15,21 +15,17 @@ from typing import Any
 from mesh.grants import Air
 from mesh.messages import NOT_ALLOWED, Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from nodes.config.settings import LimitSettings
-from nodes.coordinator.client_messages import ClientMessages
+from nodes.coordinator.member_messages import MemberMessages
 from nodes.coordinator.members.challenge import Challenges
 from nodes.coordinator.members.drains import Drains
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import (
     ClientOut,
-    Dismissed,
     NodeIn,
     NodeOut,
-    Rejected,
     Roster,
     RosterEvent,
-    Welcomed,
 )
-from nodes.coordinator.node_messages import NodeMessages
 from nodes.coordinator.requests.intake import Intake
 from nodes.coordinator.requests.uploads import Uploads
 from nodes.coordinator.sends import Send
@@ -49,7 +45,6 @@ from nodes.messages import (
 from nodes.messages.access import ANYBODY, ROLES, Caller, ForbiddenError
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.planning import Made, Mode, Planning
 from nodes.worker.profile import token_bits
 
@@ -73,8 +68,7 @@ def _refusal_of(caller: Caller, role: str) -> str:
 class DuePlan:
     """A plan that is being made for a target."""
 
-    target: str
-    scheduler: Scheduler
+    target: NodeRecord
     planning: Planning
 
 
@@ -107,38 +101,30 @@ class CoordinatorState:
         self.epoch = epoch
         self._mode = mode
         self._has_lookup = lookup
-        self._roster = Roster(heartbeat_interval_s, heartbeat_timeout_s, pads=pads)
-        self._serving = Serving(self._roster, class_weights or {})
-        self._intake = Intake(self._roster, self._serving, limits or LimitSettings())
-        self._drains = Drains(self._roster, self._serving)
+        self.roster = Roster(
+            Welcome("", cluster, epoch, heartbeat_interval_s, heartbeat_timeout_s, pads)
+        )
+        self._serving = Serving(self.roster, class_weights or {})
+        self._intake = Intake(self.roster, self._serving, limits or LimitSettings())
+        self._drains = Drains(self.roster, self._serving)
         self._challenges = Challenges(epoch)
         # Draft nodes serve all targets.
         self._air = Air()
-        self._uploads = Uploads(self._air, self._roster.client_rtt_s, pads=pads)
+        self._uploads = Uploads(self._air, self.roster.client_rtt_s, pads=pads)
         self._drafts = Drafts()
         self._tracing = Tracing()
-        self._num_stale = 0
-        # Messages that the shell dropped before they reached this state.
-        self.num_dropped = 0
-        self._reporting = Reporting(
+        self.reporting = Reporting(
             cluster=cluster,
             epoch=epoch,
             version=version,
-            roster=self._roster,
+            roster=self.roster,
             serving=self._serving,
             air=self._air,
             drafts=self._drafts,
         )
-        self._node_messages = NodeMessages(self._roster, self._serving, self._intake)
-        self._client_messages = ClientMessages(
-            self._serving, self._intake, self._uploads, self._reporting
+        self._messages = MemberMessages(
+            self.roster, self._serving, self._intake, self._uploads, self.reporting
         )
-
-    @property
-    def num_stale(self) -> int:
-        """Messages of another cluster or epoch, and those about streams or requests that ended."""
-        of_parts = self._node_messages.num_stale + self._client_messages.num_stale
-        return self._num_stale + of_parts
 
     # -- incoming events ---------------------------------------------------------------------
 
@@ -156,43 +142,43 @@ class CoordinatorState:
 
         Raises ForbiddenError, and changes nothing, if the sender may not send this message.
         """
-        self._reporting.traffic.received(type(message), num_bytes)
+        self.reporting.traffic.note("in", type(message), num_bytes)
         if isinstance(message, Hello):
             if not caller.may_join_as(message.role):
                 return [Send(peer, Refuse(_refusal_of(caller, message.role), NOT_ALLOWED))]
             hello = replace(message, node=caller.node_name(message.node))
-            return self._on_roster(self._roster.hello(peer, hello, now), now)
-        role = self._roster.role_of(peer)
+            return self._on_roster(self.roster.hello(peer, hello, now), now)
+        role = self.roster.role_of(peer)
         if role and not caller.may_send(role, message):
             raise ForbiddenError(f"a {role} may not send {type(message).__name__}")
-        member = self._roster.message(peer, now)
+        member = self.roster.message(peer, now)
         if member is None or (cluster, epoch) != (self.cluster, self.epoch):
-            self._num_stale += 1
+            self.reporting.num_stale += 1
             return []
         match message:
             case Bye(reason=reason):
-                return self._on_roster(self._roster.bye(peer, reason, now), now)
+                return self._on_roster(self.roster.bye(peer, reason, now), now)
             case Pong():
-                self._roster.pong(member, message, now)
+                self.roster.pong(member, message, now)
                 return []
             case Ping(seq=seq):
                 return [Send(peer, Pong(seq, 0))]
             case Credit():
                 # The shell counts the messages in flight and has handled it.
                 return []
-        node = self._roster.node_of(member)
+        node = self.roster.node_of(member)
         if node is not None:
-            node.traffic.bytes_in += num_bytes
+            node.bytes_in += num_bytes
             if isinstance(message, ProbeReply):
                 return self._on_probed(node, message, now)
-            return self._node_messages.take(node, message, num_bytes, now)
+            return self._messages.from_node(node, message, num_bytes, now)
         # Requests of one key and user share prefixes, whichever connection they arrive on.
         sender = caller.name or peer.hex()
-        answer = self._client_messages.take(peer, role, sender, message, now)
+        answer = self._messages.from_client(peer, role, sender, message, now)
         return self._on_question(peer, message, now) if answer is None else answer
 
     def peer_gone(self, peer: bytes, now: float) -> list[Send]:
-        return self._on_roster(self._roster.gone(peer, now), now)
+        return self._on_roster(self.roster.gone(peer, now), now)
 
     def undeliverable(self, send: Send, error: str, now: float) -> list[Send]:
         """End the requests of a message that exceeds the limits of the wire."""
@@ -208,54 +194,26 @@ class CoordinatorState:
             out += self._serving.fail(request, "internal", reason, now)
         return [*out, *self._intake.ask_tokenizers()]
 
-    def probe(self, peers: Sequence[bytes], now: float) -> list[Send]:
-        """Return a Ping for each member whose connection seems to have closed.
-
-        Sending it fails if the member is gone.
-        """
-        return [Send(peer, ping) for peer, ping in self._roster.probes(peers, now)]
-
-    def paused(self, seconds: float, now: float) -> None:
-        """Discount the seconds until now in which the caller's event loop did not run.
-
-        They do not count as silence of the members.
-        """
-        self._roster.paused(seconds, now)
-
-    def silent(self, now: float) -> list[bytes]:
-        """Return the members that the next tick removes for silence, unless heard_of() is called
-        for them before."""
-        return self._roster.silent(now)
-
-    def heard_of(self, peer: bytes, at: float) -> None:
-        """Note that part of a message arrived from a peer, or at it, at that time."""
-        self._roster.message(peer, at)
-
     def tick(self, now: float) -> list[Send]:
         """Send heartbeats, remove silent members and do what is due; call it about 20 times a
         second."""
-        out = self._on_roster(self._roster.tick(now), now)
-        out += [Send(peer, ping) for peer, ping in self._roster.pings(now)]
-        for node, scheduler in self._roster.schedulers():
-            out += self._carry_out(node, scheduler.tick(now), now)
-        self._tracing.tick(self._roster.schedulers(), now)
-        self._reporting.tick(now)
+        out = self._on_roster(self.roster.tick(now), now)
+        out += self.roster.pings(now)
+        for node, scheduler in self.roster.schedulers():
+            out += self._serving.carry_out(node, scheduler.tick(now), now)
+        self._tracing.tick(self.roster.schedulers(), now)
+        self.reporting.tick(now)
         out += self._uploads.grants(now) + self._serving.tick(now)
         out += self._intake.ask_tokenizers()
-        moved, events = self._drains.tick(now)
-        for node in self._challenges.overdue(self._roster.nodes(), now):
-            events += self._roster.expel(node, "its probe is not answered", now)
-        moved += self._challenges.due(self._roster.nodes(), now)
-        return [*out, *moved, *self._on_roster(events, now)]
+        events = self._drains.tick(now)
+        for node in self._challenges.overdue(self.roster.nodes(), now):
+            events += self.roster.expel(node, "its probe is not answered", now)
+        events += self._challenges.due(self.roster.nodes(), now)
+        return [*out, *self._on_roster(events, now)]
 
     @property
     def is_plan_due(self) -> bool:
         return bool(self._plans_due)
-
-    def plan_anew(self, now: float) -> list[Send]:
-        """Plan for the target that has waited longest, if any; return what the plan starts."""
-        due = self.begin_plan(now)
-        return [] if due is None else self.take_plan(due, due.planning.make(), now)
 
     def begin_plan(self, now: float) -> DuePlan | None:
         """Return the plan that has been due for longest, if one is due.
@@ -266,54 +224,37 @@ class CoordinatorState:
         while self._plans_due:
             name = next(iter(self._plans_due))
             del self._plans_due[name]
-            node = self._roster.node(name)
+            node = self.roster.node(name)
             if node is None or node.scheduler is None:
                 continue
             planning = node.scheduler.begin_plan(now)
             if planning is not None:
-                return DuePlan(name, node.scheduler, planning)
+                return DuePlan(node, planning)
         return None
 
     def take_plan(self, due: DuePlan, made: Made, now: float) -> list[Send]:
         """Put a plan in force and return what it starts; nothing if its target has left."""
-        node = self._roster.node(due.target)
-        if node is None or node.scheduler is not due.scheduler:
+        target = due.target
+        if self.roster.node(target.name) is not target or target.scheduler is None:
             return []
-        return self._carry_out(node, due.scheduler.take_plan(made, now), now)
+        return self._serving.carry_out(target, target.scheduler.take_plan(made, now), now)
 
     def next_deadline(self) -> float | None:
         """Return when a scheduler or an upload next needs a tick, or None."""
-        deadlines = [scheduler.next_deadline() for _, scheduler in self._roster.schedulers()]
+        deadlines = [scheduler.next_deadline() for _, scheduler in self.roster.schedulers()]
         deadlines.append(self._uploads.next_deadline)
         return min((d for d in deadlines if d is not None), default=None)
-
-    @property
-    def schedulers(self) -> list[Scheduler]:
-        """The schedulers of all targets."""
-        return [scheduler for _, scheduler in self._roster.schedulers()]
-
-    def roles(self) -> dict[bytes, str]:
-        """Return the role of each member, by peer."""
-        return self._roster.roles()
-
-    def role_of(self, peer: bytes) -> str:
-        """Return the role a peer joined in; "" if it is no member."""
-        return self._roster.role_of(peer)
-
-    def peers(self) -> list[bytes]:
-        """Return all members, nodes and clients."""
-        return self._roster.peers()
 
     def sent(self, send: Send, num_bytes: int, now: float) -> list[Send]:
         """Charge a sent message's bytes to its streams; return what must be sent right after it."""
         self._serving.ledger.charge(send.streams, num_bytes, to_draft=send.to_draft)
-        self._reporting.traffic.sent(type(send.message), num_bytes)
+        self.reporting.traffic.note("out", type(send.message), num_bytes)
         is_ping = isinstance(send.message, Ping)
         if isinstance(send.message, OpenStreamRequest):
-            node = self._roster.node_at(send.peer)
+            node = self.roster.node_at(send.peer)
             if node is not None:
                 node.text_sent(num_bytes, self._air, now)
-        ping = self._roster.sent(send.peer, num_bytes, now, is_ping=is_ping)
+        ping = self.roster.sent(send.peer, num_bytes, now, is_ping=is_ping)
         return [Send(send.peer, ping)] if ping is not None else []
 
     # -- membership changes --------------------------------------------------------------------
@@ -322,12 +263,8 @@ class CoordinatorState:
         out: list[Send] = []
         for event in events:
             match event:
-                case Welcomed(peer=peer, node=name):
-                    out.append(Send(peer, self._welcome(name)))
-                case Rejected(peer=peer, reason=reason, code=code):
-                    out.append(Send(peer, Refuse(reason, code)))
-                case Dismissed(peer=peer, reason=reason):
-                    out.append(Send(peer, Bye(reason)))
+                case Send():
+                    out.append(event)
                 case NodeIn(record=node):
                     out += self._on_node_in(node, now)
                 case NodeOut():
@@ -337,23 +274,12 @@ class CoordinatorState:
                     out += self._serving.client_gone(peer, now)
         return out
 
-    def _welcome(self, name: str) -> Welcome:
-        roster = self._roster
-        return Welcome(
-            name,
-            self.cluster,
-            self.epoch,
-            roster.heartbeat_interval_s,
-            roster.heartbeat_timeout_s,
-            self.pads,
-        )
-
     def _on_node_in(self, node: NodeRecord, now: float) -> list[Send]:
-        self._reporting.node_in(node)
+        self.reporting.node_in(node)
         if node.role == "target":
             node.scheduler = self._scheduler_for(node)
             node.scheduler.link = node.target_link()
-            for draft in self._roster.nodes("draft"):
+            for draft in self.roster.nodes("draft"):
                 if draft.can_draft_for(node):
                     draft.draft_for(node.scheduler)
             self._tracing.target_joined(node, node.scheduler, now)
@@ -363,9 +289,9 @@ class CoordinatorState:
             taken_up = self._intake.take_up(now)
             return [self._challenges.ask(node, now), *taken_up, *self._intake.ask_tokenizers()]
         out: list[Send] = []
-        for target, scheduler in self._roster.schedulers():
+        for target, scheduler in self.roster.schedulers():
             if node.can_draft_for(target):
-                out += self._carry_out(target, node.draft_for(scheduler), now)
+                out += self._serving.carry_out(target, node.draft_for(scheduler), now)
         return out
 
     def _scheduler_for(self, node: NodeRecord) -> Scheduler:
@@ -377,7 +303,7 @@ class CoordinatorState:
             # A target that cannot roll back guesses decodes without them.
             looks_up=self._has_lookup and node.profile.can_roll_back,
             name=node.name,
-            counts=self._reporting.counts_of(node.name),
+            counts=self.reporting.counts_of(node.name),
             mode=self._mode,
             plans_later=due if self._plans_later else None,
         )
@@ -385,7 +311,7 @@ class CoordinatorState:
     def _on_probed(self, node: NodeRecord, reply: ProbeReply, now: float) -> list[Send]:
         """Let streams go to a target that answered its probe, by the class that it has proven."""
         if not self._challenges.answered(node, reply):
-            self._num_stale += 1
+            self.reporting.num_stale += 1
             return []
         self._serving.targets_changed(now)
         taken_up = self._intake.take_up(now)
@@ -395,36 +321,30 @@ class CoordinatorState:
     def _on_node_out(self, event: NodeOut, now: float) -> list[Send]:
         out: list[Send] = []
         node = event.record
-        self._reporting.node_out(node, event.reason, now)
+        self.reporting.node_out(node, event.reason, now)
         if node.role == "draft":
             # Schedulers remove it too, but there may be no target.
             self._drafts.remove(node.name)
-            for target, scheduler in self._roster.schedulers():
+            for target, scheduler in self.roster.schedulers():
                 lost = scheduler.draft_lost(node.name, has_died=event.has_died)
-                out += self._carry_out(target, lost, now)
+                out += self._serving.carry_out(target, lost, now)
             return out
         return [*self._serving.target_gone(event, now), *self._intake.ask_tokenizers()]
-
-    def _carry_out(
-        self, target: NodeRecord, instructions: Sequence[Instruction], now: float
-    ) -> list[Send]:
-        return self._serving.carry_out(target, instructions, now)
 
     # -- queries and commands ----------------------------------------------------------------------
 
     def _on_question(self, peer: bytes, message: Any, now: float) -> list[Send]:
         match message:
             case NodesRequest(request_id=request_id):
-                return [Send(peer, NodesReply(request_id, self._roster.fields()))]
+                return [Send(peer, NodesReply(request_id, self.roster.fields()))]
             case StatusRequest():
-                dropped = self.num_stale, self.num_dropped
-                return [Send(peer, self._reporting.answer(message, *dropped, now))]
+                return [Send(peer, self.reporting.answer(message, now))]
             case TraceRequest():
-                schedulers = self._roster.schedulers()
+                schedulers = self.roster.schedulers()
                 return [Send(peer, self._tracing.answer(message, schedulers, now))]
             case NodeCommandRequest():
-                reply, events, moved = self._drains.command(message, now)
-                moved += [*self._on_roster(events, now), *self._intake.take_up(now)]
-                return [Send(peer, reply), *moved, *self._intake.ask_tokenizers()]
-        self._num_stale += 1
+                reply, events = self._drains.command(message, now)
+                out = [Send(peer, reply), *self._on_roster(events, now)]
+                return [*out, *self._intake.take_up(now), *self._intake.ask_tokenizers()]
+        self.reporting.num_stale += 1
         return []

@@ -1,7 +1,8 @@
-"""Runs all checks of this machine, in the order in which a user reads them."""
+"""Runs all checks of this machine in the order in which a user reads them; checks its settings."""
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import os
 import platform
@@ -13,15 +14,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodes.catalog import Catalog, default_cache_dir
-from nodes.config.settings import CoordinatorConfig, known_keys
-from nodes.doctor import keys, machine, models, settings, software
-from nodes.doctor.finding import Finding
-from nodes.doctor.settings import Config
+from nodes.config.settings import (
+    ConfigError,
+    CoordinatorConfig,
+    DraftConfig,
+    TargetConfig,
+    known_keys,
+    load,
+)
+from nodes.doctor import keys, machine, models, software
+from nodes.doctor.finding import Finding, fail, ok, warn
 from nodes.engine.calibrate import about
 from nodes.engine.cores import read, usable_cores
 from nodes.engine.llama_abi import build_name, kernels
 from nodes.gateway.config import GatewayConfig
 from nodes.keys.keyring import Keyring
+
+Config = CoordinatorConfig | TargetConfig | DraftConfig
+ROLES: Mapping[str, type[Config]] = {
+    "target": TargetConfig,
+    "draft": DraftConfig,
+    "coordinator": CoordinatorConfig,
+}
+# Variables that are not settings of a role.
+_OTHERS = ("AIRDRAFT_CACHE", "AIRDRAFT_KERNELS", "AIRDRAFT_KEYS", "AIRDRAFT_LAW1_CASES")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +52,15 @@ class Asked:
 
 def all_local(asked: Asked) -> list[Finding]:
     """Run all checks except those of the mesh."""
-    checked = [settings.check_config(r, p, asked.environ) for r, p in asked.configs.items()]
+    checked = [check_config(r, p, asked.environ) for r, p in asked.configs.items()]
     configs = [config for _, config in checked if config is not None]
-    roles = (*settings.ROLES.values(), GatewayConfig)
+    roles = (*ROLES.values(), GatewayConfig)
     known = frozenset(key for role in roles for key in known_keys(role))
     libraries, build = _software(asked)
     return [
         *libraries,
         *[finding for finding, _ in checked],
-        *settings.check_environment(asked.environ, known),
+        *check_environment(asked.environ, known),
         *_models(configs, build, asked),
         *_machine(asked.root),
         *keys.check_keys(asked.ring),
@@ -114,3 +130,29 @@ def _machine(root: Path) -> list[Finding]:
 def _ports(configs: list[Config], asked: Asked) -> list[Finding]:
     listening = [asked.ring.listen(c.listen) for c in configs if isinstance(c, CoordinatorConfig)]
     return [machine.check_port(endpoint, asked.root) for endpoint in listening]
+
+
+def check_config(
+    role: str, path: Path | None, environ: Mapping[str, str]
+) -> tuple[Finding, Config | None]:
+    """Return the finding, and the configuration if it is valid. path: None for no file."""
+    where = str(path) if path is not None else "environment and defaults"
+    try:
+        config = load(ROLES[role], path, {}, environ)
+    except ConfigError as error:
+        return fail(f"configuration of a {role}: {error}", "correct that key"), None
+    return ok(f"configuration of a {role} from {where}"), config
+
+
+def check_environment(environ: Mapping[str, str], known: frozenset[str]) -> list[Finding]:
+    """Report unknown variables AIRDRAFT_... . known: the dotted keys of all roles."""
+    names = {"AIRDRAFT_" + key.upper().replace(".", "__") for key in known} | set(_OTHERS)
+    findings = []
+    for name in sorted(environ):
+        if name.startswith("AIRDRAFT_") and name not in names:
+            # The common prefix would make all names similar, so it is not compared.
+            ends = {known.removeprefix("AIRDRAFT_"): known for known in names}
+            near = difflib.get_close_matches(name.removeprefix("AIRDRAFT_"), ends, n=1)
+            mend = f"did you mean {ends[near[0]]}?" if near else "unset it"
+            findings.append(warn(f"{name} in the environment has no effect", mend))
+    return findings

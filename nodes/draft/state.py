@@ -13,8 +13,14 @@ from nodes.draft.reading import Reading
 from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import Sequences, Span, StreamError
 from nodes.engine.sampling import probability
-from nodes.worker.events import Failed, Ready, failed_by
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec
+from nodes.messages import StreamFailedNotice, StreamReadyNotice
+from nodes.worker.stream import (
+    PROMPT_PIECE_TOKENS,
+    StreamId,
+    StreamSpec,
+    failed_by,
+    sampler_of,
+)
 from policies.acceptance import DraftCalibration
 from policies.guesses import Ahead, extended
 
@@ -26,7 +32,7 @@ class Guessed:
     parts: tuple[Guesses, ...]
 
 
-Event = Ready | Failed | Guessed
+Event = StreamReadyNotice | StreamFailedNotice | Guessed
 
 
 class DraftState:
@@ -57,7 +63,7 @@ class DraftState:
     # -- streams and commits -------------------------------------------------------------------
 
     def open(self, spec: StreamSpec) -> list[Event]:
-        """Follow a stream, or return Failed with the reason. An older following is replaced."""
+        """Follow a stream, or return the reason why it fails. An older following is replaced."""
         known = self._streams.get(spec.stream_id)
         if known is not None:
             if known.spec.generation >= spec.generation:
@@ -66,11 +72,11 @@ class DraftState:
             self._forget(known)
         reason, code = self._refusal(spec)
         if reason:
-            return [Failed(spec.stream_id, spec.generation, reason, code)]
+            return [StreamFailedNotice(spec.stream_id, spec.generation, reason, code)]
         try:
-            sampler = spec.sampler(self._model.info.num_vocab, self.grammars)
+            sampler = sampler_of(spec, self._model.info.num_vocab, self.grammars)
         except StreamError as error:
-            return [failed_by(spec, spec.generation, error)]
+            return [failed_by(spec.stream_id, spec.generation, error)]
         stream = Followed(spec, self._free_seqs.pop(), list(spec.token_ids), sampler)
         self._streams[spec.stream_id] = stream
         return self._announce(stream)
@@ -130,7 +136,7 @@ class DraftState:
             stream.advance(new)
         except StreamError as error:
             self._forget(stream)
-            return [failed_by(stream.spec, follow, error)]
+            return [failed_by(stream_id, follow, error)]
         if self._model.length(stream.seq_id) > len(stream.cached):
             self._model.truncate(stream.seq_id, len(stream.cached))
         return []
@@ -152,7 +158,7 @@ class DraftState:
 
     def _give_up(self, stream: Followed, reason: str) -> list[Event]:
         self._forget(stream)
-        return [Failed(stream.spec.stream_id, stream.spec.generation, reason)]
+        return [StreamFailedNotice(stream.spec.stream_id, stream.spec.generation, reason)]
 
     def _forget(self, stream: Followed) -> None:
         del self._streams[stream.spec.stream_id]
@@ -160,6 +166,13 @@ class DraftState:
         self._free_seqs.append(stream.seq_id)
 
     # -- passes --------------------------------------------------------------------------------
+
+    def patience_s(self, now: float) -> float:
+        """Returns 0.0: each pass begins at once."""
+        return 0.0
+
+    def passed(self, seconds: float, now: float) -> None:
+        """Note that a pass has ended, which changes nothing here."""
 
     def has_work(self) -> bool:
         return any(s.is_behind or self._may_guess(s) for s in self._streams.values()) or any(
@@ -268,7 +281,8 @@ class DraftState:
                 stream.add(token_id, confidence, chance)
             except StreamError as error:
                 self._forget(stream)
-                events.append(failed_by(stream.spec, stream.spec.generation, error))
+                spec = stream.spec
+                events.append(failed_by(spec.stream_id, spec.generation, error))
             row += 1
         streams = self._streams.values()
         parts = tuple(part for s in streams if (part := s.unsent()) is not None)
@@ -279,4 +293,4 @@ class DraftState:
         if stream.announced or stream.is_behind or not stream.is_known or not is_alive:
             return []
         stream.announced = True
-        return [Ready(stream.spec.stream_id, stream.spec.generation)]
+        return [StreamReadyNotice(stream.spec.stream_id, stream.spec.generation)]

@@ -32,6 +32,7 @@ from nodes.messages.fields import (
     ReadText,
     Reason,
     Stops,
+    StreamId,
     Text,
     TokenScores,
 )
@@ -69,7 +70,9 @@ class TokenizeReply:
 class OpenStreamRequest:
     """Open a stream on a target or draft node.
 
-    token_ids: num_prompt_tokens tokens of the prompt, then the committed ones. num_logprobs: number
+    generation: raised each time the stream is placed anew, so that messages about an earlier
+    placement can be dropped. token_ids: num_prompt_tokens tokens of the prompt, then the committed
+    ones. num_logprobs: number
     of alternatives reported, with log-probabilities, beside each committed token's own; -1 for no
     log-probabilities. scores_prompt: report those of the prompt's tokens too. num_leased: tokens
     that a target may decode once it has read token_ids. num_known: tokens that the stream has, if
@@ -78,7 +81,7 @@ class OpenStreamRequest:
     -1 for as many as pay. looks_up: a target also takes guesses from this and its owner's texts.
     """
 
-    stream_id: Id
+    stream_id: Annotated[StreamId, Range(0, 2**63 - 1)]
     generation: Id
     owner: Name
     sampling: Sampling
@@ -94,6 +97,15 @@ class OpenStreamRequest:
     weight: float = 1.0
     num_guesses: Annotated[int, Range(-1, MAX_GAMMA)] = -1
     looks_up: bool = False
+
+    @property
+    def num_committed(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def ends_at_eog(self) -> bool:
+        """Whether an end-of-text token ends it; always so with a grammar, which sets the end."""
+        return not self.ignore_eog or bool(self.sampling.rules.grammar.kind)
 
 
 @message(19)

@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from mesh.messages import MaxLen, Range, message
-from nodes.messages.fields import MAX_PRIORITY, MAX_PROMPT_TOKENS, MAX_SUBMIT_BYTES, Count, Id
-from nodes.messages.profiles import LinkFields
+from nodes.messages.fields import (
+    MAX_PRIORITY,
+    MAX_PROMPT_TOKENS,
+    MAX_SUBMIT_BYTES,
+    Count,
+    Id,
+    LinkFields,
+)
 
 # Both frames of a SubmitRequest.
 MAX_UPLOAD_BYTES: Final = MAX_SUBMIT_BYTES + 4 * MAX_PROMPT_TOKENS

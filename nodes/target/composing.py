@@ -6,33 +6,13 @@ import itertools
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
 
 from nodes.messages import MAX_GAMMA
 from nodes.target.lookup import Lookup
-from nodes.target.stream import TargetStream
+from nodes.target.stream import Chosen, TargetStream
 from policies.guesses import Offer, composed
-from policies.latency import PASS_RATE, CostTable
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """Guesses of a stream in a pass.
-
-    chances: (g,) stated chance of each if those before it are right. is_looked_up: they come from
-    prompt lookup and not from a draft node. num_offered: guesses of the draft node that were
-    present. best_chance: chance of the first present guess, whether taken or not.
-    """
-
-    token_ids: tuple[int, ...] = ()
-    chances: tuple[float, ...] = ()
-    is_looked_up: bool = False
-    num_offered: int = 0
-    best_chance: float = 0.0
-
-
-NOTHING: Final = Chosen()
+from policies.latency import CostTable
 
 
 def compose(
@@ -104,24 +84,6 @@ def _best(stream: TargetStream, lookup: Lookup, most: int) -> tuple[Chosen, list
 def _likely(chances: Sequence[float]) -> list[float]:
     """Returns for each guess the chance that it and all before it are right."""
     return list(itertools.accumulate(chances, operator.mul))
-
-
-def note_commit(stream: TargetStream, num_tokens: int) -> None:
-    """Add the tokens of a pass to a stream's average."""
-    stream.tokens_a_pass += PASS_RATE * (num_tokens - stream.tokens_a_pass)
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """What a stream waits for.
-
-    group: number of the group whose streams are verified together. num_guesses: guesses that it
-    waits for. most_s: seconds after its last token at which its wait ends at the latest.
-    """
-
-    group: int
-    num_guesses: int
-    most_s: float
 
 
 def ready_at(stream: TargetStream) -> float:

@@ -4,48 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nodes.messages import TokenScores
-from nodes.worker.events import Failed, Ready
-from nodes.worker.stream import StreamId
-
-
-@dataclass(frozen=True, slots=True)
-class PromptScored:
-    """Scores of consecutive tokens of a prompt; fields as in PromptScoresNotice."""
-
-    stream_id: StreamId
-    generation: int
-    position: int
-    scores: tuple[TokenScores, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
-    """A stream was taken out of the cache. It continues with the next generation when Ready."""
-
-    stream_id: StreamId
-    generation: int
+from nodes.messages import (
+    CommitEntry,
+    ProbeReply,
+    PromptScoresNotice,
+    StreamFailedNotice,
+    StreamParkedNotice,
+    StreamReadyNotice,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Tokens that a pass added to a stream after prefix_len tokens; fields as in CommitEntry."""
+    """What a pass added to a stream: its entry of the CommitReply, and the tokens."""
 
-    stream_id: StreamId
-    generation: int
-    prefix_len: int
+    entry: CommitEntry
     token_ids: tuple[int, ...]
-    num_draft_tokens: int
-    num_accepted_tokens: int
-    finish_reason: str
-    text: bytes
-    scores: tuple[TokenScores, ...] = ()
-    num_compared: int = 0
-    num_right: int = 0
-    num_late: int = 0
-    num_looked_up: int = 0
-    num_offered: int = 0
-    best_chance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +29,8 @@ class ReadBeside:
     num_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Probed:
-    """The answer to a probe; fields as in ProbeReply."""
-
-    seed: int
-    digest: str
-
-
-Event = Ready | Failed | Parked | PromptScored | Committed | ReadBeside | Probed
+# What is sent to the coordinator as it is.
+Notice = (
+    StreamReadyNotice | StreamFailedNotice | StreamParkedNotice | PromptScoresNotice | ProbeReply
+)
+Event = Notice | Committed | ReadBeside

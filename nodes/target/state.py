@@ -11,25 +11,29 @@ from collections.abc import Sequence
 from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
 from nodes.engine.selftest import probe_digest
-from nodes.messages import MAX_TOP_LOGPROBS, TokenScores
-from nodes.target.composing import (
-    NOTHING,
-    Chosen,
-    Hold,
-    compose,
-    note_commit,
-    patience_s,
-    waiting_groups,
+from nodes.messages import (
+    MAX_TOP_LOGPROBS,
+    CommitEntry,
+    ProbeReply,
+    StreamFailedNotice,
+    StreamParkedNotice,
+    StreamReadyNotice,
 )
-from nodes.target.events import Committed, Event, Parked, Probed, PromptScored, ReadBeside
+from nodes.target.composing import compose, patience_s, waiting_groups
+from nodes.target.events import Committed, Event, ReadBeside
 from nodes.target.lookup import Lookup
 from nodes.target.reading import Reading, is_decoded, num_prompt_tokens
 from nodes.target.residents import Residents
-from nodes.target.scoring import score_rows
-from nodes.target.stream import Seen, TargetStream
+from nodes.target.stream import NOTHING, Chosen, Hold, TargetStream
 from nodes.worker.cells import cells_needed
-from nodes.worker.events import Failed, Ready, failed_by
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamId, StreamSpec
+from nodes.worker.stream import (
+    PROMPT_PIECE_TOKENS,
+    StopMatcher,
+    StreamId,
+    StreamSpec,
+    failed_by,
+    sampler_of,
+)
 from policies.latency import NodeCosts, TableRefit
 
 # A score takes some 30 bytes, so a pass's commits stay well below the limit of a frame.
@@ -79,7 +83,7 @@ class TargetState:
         return len(self._streams)
 
     def open(self, spec: StreamSpec) -> list[Event]:
-        """Add a stream, or return Failed with the reason. An older generation is replaced."""
+        """Add a stream, or return the reason why it fails. An older generation is replaced."""
         known = self._streams.get(spec.stream_id)
         if known is not None:
             if known.generation >= spec.generation:
@@ -88,11 +92,11 @@ class TargetState:
             self._forget(known)
         reason = self._refusal(spec)
         if reason:
-            return [Failed(spec.stream_id, spec.generation, reason)]
+            return [StreamFailedNotice(spec.stream_id, spec.generation, reason)]
         try:
-            sampler = spec.sampler(self._model.info.num_vocab, self._grammars)
+            sampler = sampler_of(spec, self._model.info.num_vocab, self._grammars)
         except StreamError as error:
-            return [failed_by(spec, spec.generation, error)]
+            return [failed_by(spec.stream_id, spec.generation, error)]
         self._num_opened += 1
         stream = TargetStream(
             spec,
@@ -138,7 +142,7 @@ class TargetState:
 
         Where streams are open, the request is a duplicate and is ignored.
         """
-        return [] if self._streams else [Probed(seed, probe_digest(self._model, seed))]
+        return [] if self._streams else [ProbeReply(seed, probe_digest(self._model, seed))]
 
     def forget_all(self) -> None:
         """Drop every stream and saved prefix, because the node has joined anew.
@@ -176,7 +180,7 @@ class TargetState:
         while len(self._residents) > 1 and self._residents.shortage() > 0:
             youngest = self._residents.by_age()[-1]
             if youngest.announced:
-                events.append(Parked(youngest.spec.stream_id, youngest.generation))
+                events.append(StreamParkedNotice(youngest.spec.stream_id, youngest.generation))
             self._residents.leave(youngest)
             youngest.park()
         return events
@@ -371,7 +375,7 @@ class TargetState:
         """Run one pass over the spans of decoding streams, followed by those of reading streams."""
         logits = self._model.forward(spans)
         # The second item is the stream's length before the pass.
-        done: list[tuple[TargetStream, int, Committed | Failed]] = []
+        done: list[tuple[TargetStream, int, Committed | StreamFailedNotice]] = []
         scored: list[Event] = []
         ready: list[Event] = []
         row = 0
@@ -390,12 +394,12 @@ class TargetState:
                 done.append((stream, known, event))
                 ready.append(self._ready(stream, event))
             elif span.num_outputs:
-                scored.append(self._score(stream, rows))
+                scored.append(stream.score(rows, self._tokenizer))
         for stream, known, event in done:
-            if isinstance(event, Failed):
+            if isinstance(event, StreamFailedNotice):
                 self._forget(stream, num_valid=known)
-            elif event.finish_reason:
-                right = known + event.num_accepted_tokens
+            elif event.entry.finish_reason:
+                right = known + event.entry.num_accepted_tokens
                 self._forget(stream, num_valid=min(right, len(stream.token_ids)))
             else:
                 assert stream.seq_id is not None
@@ -413,65 +417,28 @@ class TargetState:
         if stream.is_over:
             self._forget(stream)
             length = len(stream.token_ids)
-            return [Committed(spec.stream_id, stream.generation, length, (), 0, 0, "length", b"")]
+            ended = spec.stream_id, stream.generation, length
+            return [Committed(CommitEntry(*ended, 0, 0, 0, "length", b""), ())]
         if stream.announced or self._residents.missing(stream):
             return []
         return [self._ready(stream)]
 
-    def _ready(self, stream: TargetStream, event: Committed | Failed | None = None) -> Ready:
+    def _ready(self, stream: TargetStream, event: Event | None = None) -> StreamReadyNotice:
         """Mark a stream as announced. event: its result in the pass that read its last tokens."""
         stream.announced = True
         has_begun = isinstance(event, Committed)
         if not has_begun:
             # The coordinator sends a new lease when it receives the notice.
             stream.lease = 0
-        return Ready(stream.spec.stream_id, stream.generation, stream.num_read, has_begun)
+        stream_id = stream.spec.stream_id
+        return StreamReadyNotice(stream_id, stream.generation, stream.num_read, has_begun)
 
     def _commit(
         self, stream: TargetStream, logits: Logits, guesses: Sequence[int]
-    ) -> Committed | Failed:
-        """Verify guesses against the rows of logits, and append the tokens that follow."""
-        spec = stream.spec
-        prefix_len = len(stream.token_ids)
-        try:
-            token_ids, num_accepted = stream.sampler.verify(logits, prefix_len, guesses)
-        except StreamError as error:
-            return failed_by(spec, stream.generation, error)
+    ) -> Committed | StreamFailedNotice:
         eog = self._model.info.eog_token_ids
-        kept, text, reason = stream.until_end(token_ids, eog, self._tokenizer)
-        scores: tuple[TokenScores, ...] = ()
-        if spec.num_logprobs >= 0:
-            scores = score_rows(logits, kept, spec.num_logprobs, self._tokenizer.piece)
-        chosen, stream.chosen = stream.chosen or NOTHING, None
-        stream.token_ids += kept
-        self._lookup.committed(spec.stream_id, kept)
-        note_commit(stream, len(kept))
-        self._in_pass.append(spec.stream_id)
-        stream.buffer.compare(stream.token_ids)
-        seen, stream.buffer.seen = stream.buffer.seen, Seen()
-        return Committed(
-            spec.stream_id,
-            stream.generation,
-            prefix_len,
-            tuple(kept),
-            len(guesses),
-            num_accepted,
-            reason,
-            text,
-            scores,
-            seen.num_compared,
-            seen.num_right,
-            seen.num_late,
-            len(guesses) if chosen.is_looked_up else 0,
-            chosen.num_offered,
-            chosen.best_chance,
-        )
-
-    def _score(self, stream: TargetStream, logits: Logits) -> PromptScored:
-        """Score prompt tokens. logits: (n, num_vocab), from the next unscored position on."""
-        spec, position = stream.spec, stream.next_score
-        token_ids = stream.token_ids[position : position + len(logits)]
-        stream.next_score += len(logits)
-        num_top = max(0, spec.num_logprobs)
-        scores = score_rows(logits, token_ids, num_top, self._tokenizer.piece)
-        return PromptScored(spec.stream_id, stream.generation, position, scores)
+        event = stream.commit(logits, guesses, eog, self._tokenizer)
+        if isinstance(event, Committed):
+            self._lookup.committed(stream.spec.stream_id, event.token_ids)
+            self._in_pass.append(stream.spec.stream_id)
+        return event

@@ -1,21 +1,26 @@
-"""One stream on the target and the cells that it needs."""
+"""One stream on the target: the guesses for it, and what a pass commits to it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Final
 
-from nodes.engine.protocol import Tokenizer
+from nodes.engine.protocol import Logits, StreamError, Tokenizer
 from nodes.engine.sampler import Sampler
-from nodes.messages import MAX_WINDOW
+from nodes.messages import (
+    MAX_WINDOW,
+    CommitEntry,
+    PromptScoresNotice,
+    StreamFailedNotice,
+    TokenScores,
+)
+from nodes.target.events import Committed
+from nodes.target.scoring import score_rows
 from nodes.worker.cells import cells_soon
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamSpec
-from policies.latency import CostTable
-
-if TYPE_CHECKING:
-    from nodes.target.composing import Chosen, Hold
+from nodes.worker.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamSpec, failed_by
+from policies.latency import PASS_RATE, CostTable
 
 
 @dataclass(slots=True)
@@ -101,6 +106,38 @@ class GuessBuffer:
         self.token_ids, self.chances, self.is_broken = [], [], True
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Guesses of a stream in a pass.
+
+    chances: (g,) stated chance of each if those before it are right. is_looked_up: they come from
+    prompt lookup and not from a draft node. num_offered: guesses of the draft node that were
+    present. best_chance: chance of the first present guess, whether taken or not.
+    """
+
+    token_ids: tuple[int, ...] = ()
+    chances: tuple[float, ...] = ()
+    is_looked_up: bool = False
+    num_offered: int = 0
+    best_chance: float = 0.0
+
+
+NOTHING: Final = Chosen()
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a stream waits for.
+
+    group: number of the group whose streams are verified together. num_guesses: guesses that it
+    waits for. most_s: seconds after its last token at which its wait ends at the latest.
+    """
+
+    group: int
+    num_guesses: int
+    most_s: float
+
+
 # Limits for reading the text of an answer that has already begun: pieces a pass, and seconds a
 # pass. Its reader waits in the middle of a sentence, so the text is read in few large passes, and
 # the other streams wait longer for their next token.
@@ -128,7 +165,7 @@ class TargetStream:
     lease: int = 0
     # Guesses of draft nodes for it, and the guesses that are in the current pass.
     buffer: GuessBuffer = field(default_factory=GuessBuffer)
-    chosen: Chosen | None = None
+    chosen: Chosen = NOTHING
     # What it waits for (None: nothing), and when its last token was committed.
     hold: Hold | None = None
     last_commit_at: float = -math.inf
@@ -190,6 +227,51 @@ class TargetStream:
             self.lease = 0
             self.announced = False
             self.generation += 1
+
+    def commit(
+        self, logits: Logits, guesses: Sequence[int], eog: Set[int], tokenizer: Tokenizer
+    ) -> Committed | StreamFailedNotice:
+        """Verify guesses against the rows of logits, and append the tokens that follow."""
+        spec, prefix_len = self.spec, len(self.token_ids)
+        try:
+            token_ids, num_accepted = self.sampler.verify(logits, prefix_len, guesses)
+        except StreamError as error:
+            return failed_by(spec.stream_id, self.generation, error)
+        kept, text, reason = self.until_end(token_ids, eog, tokenizer)
+        scores: tuple[TokenScores, ...] = ()
+        if spec.num_logprobs >= 0:
+            scores = score_rows(logits, kept, spec.num_logprobs, tokenizer.piece)
+        chosen, self.chosen = self.chosen, NOTHING
+        self.token_ids += kept
+        self.tokens_a_pass += PASS_RATE * (len(kept) - self.tokens_a_pass)
+        self.buffer.compare(self.token_ids)
+        seen, self.buffer.seen = self.buffer.seen, Seen()
+        entry = CommitEntry(
+            stream_id=spec.stream_id,
+            generation=self.generation,
+            prefix_len=prefix_len,
+            num_tokens=len(kept),
+            num_draft_tokens=len(guesses),
+            num_accepted_tokens=num_accepted,
+            finish_reason=reason,
+            text=text,
+            scores=scores,
+            num_compared=seen.num_compared,
+            num_right=seen.num_right,
+            num_late=seen.num_late,
+            num_looked_up=len(guesses) if chosen.is_looked_up else 0,
+            num_offered=chosen.num_offered,
+            best_percent=round(100 * chosen.best_chance),
+        )
+        return Committed(entry, tuple(kept))
+
+    def score(self, logits: Logits, tokenizer: Tokenizer) -> PromptScoresNotice:
+        """Score prompt tokens. logits: (n, num_vocab), from the next unscored position on."""
+        spec, position = self.spec, self.next_score
+        token_ids = self.token_ids[position : position + len(logits)]
+        self.next_score += len(logits)
+        scores = score_rows(logits, token_ids, max(0, spec.num_logprobs), tokenizer.piece)
+        return PromptScoresNotice(spec.stream_id, self.generation, position, scores)
 
     def until_end(
         self, token_ids: list[int], eog: Set[int], tokenizer: Tokenizer

@@ -10,61 +10,39 @@ from typing import Generic, Protocol, TypeVar
 
 from mesh import failpoints
 
-E = TypeVar("E", covariant=True)
 
-
-class Worker(Protocol[E]):
+class Worker(Protocol):
     """A pure state around an engine: TargetState or DraftState."""
 
     def has_work(self) -> bool: ...
 
-    def step(self) -> Sequence[E]: ...
-
-
-W = TypeVar("W", bound=Worker[object])
-W_contra = TypeVar("W_contra", bound=Worker[object], contravariant=True)
-Command = Callable[[W], Sequence[object]]
-
-
-class Pace(Protocol[W_contra]):
-    """Decides when passes begin. It is called on the engine's thread with the event loop's time."""
-
-    def patience_s(self, worker: W_contra, now: float) -> float:
+    def patience_s(self, now: float) -> float:
         """Returns the seconds that the next pass may wait for a command; 0.0 if it begins at once.
 
         It is called again after this time.
         """
 
-    def passed(self, worker: W_contra, now: float, seconds: float) -> None:
-        """A pass has ended at `now`, after `seconds`."""
+    def step(self) -> Sequence[object]: ...
+
+    def passed(self, seconds: float, now: float) -> None:
+        """Note that a pass has ended at `now`, after `seconds`."""
 
 
-class AtOnce:
-    """Begins a pass as soon as there is work."""
-
-    def patience_s(self, worker: Worker[object], now: float) -> float:
-        return 0.0
-
-    def passed(self, worker: Worker[object], now: float, seconds: float) -> None:
-        pass
+W = TypeVar("W", bound=Worker)
+# A command that causes no events may return None.
+Command = Callable[[W], Sequence[object] | None]
 
 
 class EngineThread(Generic[W]):
     """Runs a worker's passes one after the other, and commands between them.
 
-    deliver: called on the event loop with the events of a command or pass, and its seconds.
-    pace: decides when passes begin.
+    It is made on the event loop. deliver: called there with the events of a command or pass, and
+    its seconds.
     """
 
-    def __init__(
-        self,
-        worker: W,
-        deliver: Callable[[Sequence[object], float], None],
-        pace: Pace[W] | None = None,
-    ) -> None:
+    def __init__(self, worker: W, deliver: Callable[[Sequence[object], float], None]) -> None:
         self._worker = worker
         self._deliver = deliver
-        self._pace: Pace[W] = pace or AtOnce()
         self._commands: queue.SimpleQueue[Command[W] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -89,7 +67,7 @@ class EngineThread(Generic[W]):
         self._era += 1
         era = self._era
 
-        def begin(worker: W) -> Sequence[object]:
+        def begin(worker: W) -> Sequence[object] | None:
             self._era_reached = era
             return command(worker)
 
@@ -138,7 +116,7 @@ class EngineThread(Generic[W]):
                 return False
             self._began_at = self._loop.time()
             era = self._era_reached
-            made = command(self._worker)
+            made = command(self._worker) or ()
             events = [*events, *made] if era == self._era_reached else list(made)
             may_run = self._worker.has_work()
             wait_s = self._patience_s() if may_run else 0.0
@@ -154,7 +132,7 @@ class EngineThread(Generic[W]):
         return True
 
     def _patience_s(self) -> float:
-        return self._pace.patience_s(self._worker, self._loop.time())
+        return self._worker.patience_s(self._loop.time())
 
     def _pass(self) -> tuple[Sequence[object], float]:
         self._began_at = start = self._loop.time()
@@ -162,7 +140,7 @@ class EngineThread(Generic[W]):
         failpoints.reached(failpoints.ENGINE_PASS)
         self.num_passes += 1
         now = self._loop.time()
-        self._pace.passed(self._worker, now, now - start)
+        self._worker.passed(now - start, now)
         return made, now - start
 
     def _hand_over(self, events: Sequence[object], seconds: float) -> None:

@@ -1,86 +1,36 @@
-"""The description of a stream that all nodes share, and the search for its stop strings."""
+"""What target and draft nodes share of a stream: its description, sampler and stop strings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NewType
+from typing import TypeAlias
 
 from nodes.engine.grammar import Grammars
+from nodes.engine.protocol import StreamError
 from nodes.engine.sampler import Sampler
-from nodes.engine.sampling import Sampling
-from nodes.messages import OpenStreamRequest
+from nodes.messages import OpenStreamRequest, StreamFailedNotice
+from nodes.messages import StreamId as StreamId
 
-StreamId = NewType("StreamId", int)
+# Everything that a node needs to serve a stream from some position on.
+StreamSpec: TypeAlias = OpenStreamRequest
 
 # A target reads prompts in pieces of this size beside decoding, which they delay only a little.
 PROMPT_PIECE_TOKENS = 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamSpec:
-    """Everything that a node needs to serve a stream from some position on.
-
-    token_ids: prompt and committed tokens. generation: raised each time the stream is placed anew,
-    so that messages about an earlier placement can be dropped. num_logprobs, scores_prompt,
-    num_leased, num_known, weight, num_guesses, looks_up: as in OpenStreamRequest.
-    """
-
-    stream_id: StreamId
-    generation: int
-    owner: str
-    sampling: Sampling
-    max_tokens: int
-    stops: tuple[str, ...]
-    ignore_eog: bool
-    num_prompt_tokens: int
-    token_ids: tuple[int, ...]
-    num_logprobs: int = -1
-    scores_prompt: bool = False
-    num_leased: int = 0
-    num_known: int = 0
-    weight: float = 1.0
-    num_guesses: int = -1
-    looks_up: bool = False
-
-    @property
-    def num_committed(self) -> int:
-        return len(self.token_ids) - self.num_prompt_tokens
-
-    @property
-    def ends_at_eog(self) -> bool:
-        """Whether an end-of-text token ends it; always so with a grammar, which sets the end."""
-        return not self.ignore_eog or bool(self.sampling.rules.grammar.kind)
-
-    def sampler(self, num_vocab: int, grammars: Grammars | None) -> Sampler:
-        """Returns a sampler for the stream's next token. Raises GrammarError."""
-        return Sampler(
-            self.sampling,
-            num_vocab=num_vocab,
-            token_ids=self.token_ids,
-            num_prompt_tokens=self.num_prompt_tokens,
-            grammars=grammars,
-        )
-
-
-def spec_of(request: OpenStreamRequest) -> StreamSpec:
-    return StreamSpec(
-        stream_id=StreamId(request.stream_id),
-        generation=request.generation,
-        owner=request.owner,
-        sampling=request.sampling,
-        max_tokens=request.max_tokens,
-        stops=request.stops,
-        ignore_eog=request.ignore_eog,
-        num_prompt_tokens=request.num_prompt_tokens,
-        token_ids=request.token_ids,
-        num_logprobs=request.num_logprobs,
-        scores_prompt=request.scores_prompt,
-        num_leased=request.num_leased,
-        num_known=request.num_known,
-        weight=request.weight,
-        num_guesses=request.num_guesses,
-        looks_up=request.looks_up,
+def sampler_of(spec: StreamSpec, num_vocab: int, grammars: Grammars | None) -> Sampler:
+    """Returns a sampler for the stream's next token. Raises GrammarError."""
+    return Sampler(
+        spec.sampling,
+        num_vocab=num_vocab,
+        token_ids=spec.token_ids,
+        num_prompt_tokens=spec.num_prompt_tokens,
+        grammars=grammars,
     )
+
+
+def failed_by(stream_id: StreamId, generation: int, error: StreamError) -> StreamFailedNotice:
+    """Returns the notice of a stream that an error has ended, such as one of its grammar."""
+    return StreamFailedNotice(stream_id, generation, str(error)[:1024], error.code)
 
 
 class StopMatcher:

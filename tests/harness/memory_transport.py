@@ -88,8 +88,6 @@ class _Losses:
 class _Endpoint:
     def __init__(self, hub: "MemoryHub", key: str = "") -> None:
         self.key = key
-        self.bytes_sent = self.bytes_received = 0
-        self.messages_sent = self.messages_received = self.messages_rejected = 0
         self._hub = hub
         self.inbox = _Inbox(hub.max_messages)
         self.losses = _Losses()
@@ -97,21 +95,14 @@ class _Endpoint:
     async def _get(self) -> Received:
         while True:
             received = await self.inbox.get()
-            frames = received.frames
-            if 1 <= len(frames) <= MAX_FRAMES:
-                break
-            self.messages_rejected += 1
-        self.messages_received += 1
-        self.bytes_received += sum(map(len, frames))
-        return received
+            if 1 <= len(received.frames) <= MAX_FRAMES:
+                return received
 
     def _put(self, inbox: _Inbox, peer: bytes, frames: Frames) -> None:
         if self.inbox.closed:
             raise LocalProtocolError("the transport is closed")
         if inbox.closed or inbox.is_full:
             raise BackpressureError(peer)
-        self.messages_sent += 1
-        self.bytes_sent += sum(map(len, frames))
         if self._hub.drop is None or not self._hub.drop(frames):
             inbox.put(Received(peer, list(frames), self.key))
 

@@ -75,7 +75,6 @@ async def test_messages_that_are_dropped_or_malformed_are_not_received():
     for frames in ([b"bad"], [b"x"] * 4, [], [b"good"]):
         client.send(frames)
     assert (await server.recv()).frames == [b"good"]
-    assert server.messages_rejected == 2
 
 
 async def test_misuse_is_loud_and_a_cancelled_receive_loses_nothing():

@@ -1,8 +1,7 @@
 """Hypothesis strategies made from the type hints of messages and structs."""
 
 import dataclasses
-import types
-from typing import Annotated, NewType, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, NewType, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
@@ -46,8 +45,6 @@ def values(hint):
     if hint is bytes:
         return st.binary(max_size=max_len)
     args = get_args(hint)
-    if get_origin(hint) in (Union, types.UnionType):
-        return st.none() | values(next(a for a in args if a is not types.NoneType))
     if get_origin(hint) is tuple:
         return st.lists(values(args[0]), max_size=min(max_len, 5)).map(tuple)
     return instances(hint)

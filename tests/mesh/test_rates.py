@@ -11,7 +11,7 @@ RTT_S = 0.02
 
 def beating():
     """Heartbeats of a link whose round trip is known."""
-    state = HeartbeatState(0.5, 5.0)
+    state = HeartbeatState(0.5)
     ping = state.due(0.0)
     state.on_pong(Pong(ping.seq, 0), RTT_S)
     return state
@@ -31,7 +31,7 @@ def test_a_large_message_tells_the_rate_by_the_ping_behind_it():
 def test_small_messages_and_unknown_round_trips_tell_nothing():
     state = beating()
     assert state.sent(100, 1.0) is None
-    assert HeartbeatState(0.5, 5.0).sent(5000, 1.0) is None
+    assert HeartbeatState(0.5).sent(5000, 1.0) is None
     # One at a time: the second would be behind both messages.
     assert state.sent(5000, 1.0) is not None
     assert state.sent(5000, 1.001) is None

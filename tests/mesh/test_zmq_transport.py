@@ -9,16 +9,11 @@ from mesh.errors import BackpressureError
 from tests.mesh.zmq_pairs import echo, is_gone, joined, running, send_when_room
 
 
-async def test_echo_keeps_frames_and_counts_them(context, endpoint):
-    server, client, peer = await joined(context, endpoint)
+async def test_echo_keeps_frames(context, endpoint):
+    server, client, _ = await joined(context, endpoint)
     async with running(echo(server)):
         client.send([b"one", b"", b"three"])
         assert await client.recv() == [b"one", b"", b"three"]
-    assert (client.messages_sent, client.bytes_sent) == (2, 5 + 8)
-    assert (client.messages_received, client.bytes_received) == (1, 8)
-    assert (server.messages_received, server.bytes_received) == (2, 13)
-    assert (server.messages_sent, server.bytes_sent) == (1, 8)
-    assert peer
 
 
 async def test_round_trip_waits_for_no_poll(context, endpoint, monkeypatch):
@@ -122,16 +117,19 @@ async def test_full_queues_push_back(context, endpoint):
     frames = [b"x" * 65536]
 
     def flood(send):
-        for _ in range(20_000):
-            send()
+        """Send until there is no room; return the number of messages and the error."""
+        for num_sent in range(20_000):
+            try:
+                send()
+            except BackpressureError as error:
+                return num_sent, error
+        pytest.fail("there is room for 20,000 messages")
 
-    with pytest.raises(BackpressureError) as caught:
-        flood(lambda: server.send(peer, frames))
-    assert caught.value.peer == peer
-    with pytest.raises(BackpressureError):
-        flood(lambda: client.send(frames))
+    num_sent, error = flood(lambda: server.send(peer, frames))
+    assert error.peer == peer
+    flood(lambda: client.send(frames))
     # Reading makes room again, and what was taken is all there.
-    for _ in range(server.messages_sent):
+    for _ in range(num_sent):
         assert await client.recv() == frames
     server.send(peer, [b"last"])
     assert await client.recv() == [b"last"]
@@ -146,20 +144,21 @@ async def test_without_a_connection_there_is_no_room(context, tmp_path):
             await client.writable()
 
 
-async def test_too_many_frames_are_rejected_and_counted(context, endpoint):
+async def test_messages_of_too_many_frames_are_dropped(context, endpoint):
     server, client, peer = await joined(context, endpoint)
     client.send([b"1", b"2", b"3", b"4"])
     client.send([b"good"])
     assert await server.recv() == (peer, [b"good"], "")
-    assert server.messages_rejected == 1
     server.send(peer, [b"x"] * 9)
     server.send(peer, [b"good"])
     assert await client.recv() == [b"good"]
-    assert client.messages_rejected == 1
 
 
 async def test_oversized_message_costs_the_sender_its_connection(context, endpoint, eventually):
     server, client, peer = await joined(context, endpoint)
     client.send([b"x" * (2**20 + 1)])
     await eventually(lambda: is_gone(server, peer))
-    assert server.messages_received == 1
+    other = context.connect(server.endpoint)
+    await other.writable()
+    other.send([b"next"])
+    assert (await server.recv()).frames == [b"next"]

@@ -21,19 +21,17 @@ class Everything:
     token_ids: TokenIds
     flag: bool
     share: Annotated[float, Range(0, 1)]
-    maybe: int | None
     raw: Annotated[bytes, MaxLen(8)]
     names: Annotated[tuple[Annotated[str, MaxLen(5)], ...], MaxLen(3)]
     link: Link
     links: tuple[Link, ...]
     seed: Annotated[int, Range(0, 2**64 - 1)]
-    spare: Link | None = None
 
 
 @message(241, max_tokens=64)
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Guess:
-    """As long as a draft's answer, and keyword-only."""
+    """As long as a draft's answer, and a dataclass already."""
 
     a: int = 0
     b: int = 0

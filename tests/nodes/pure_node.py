@@ -5,32 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nodes.draft.node import guess_notice, take_commits
+from nodes.draft import node as draft_node
 from nodes.draft.state import DraftState, Guessed
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.protocol import Model, Tokenizer
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.messages import (
-    CloseStreamNotice,
-    CommitNotice,
-    CommitReply,
-    GuessNotice,
-    HoldNotice,
-    LeaseRequest,
-    OpenStreamRequest,
-    ProbeReply,
-    ProbeRequest,
-    PromptScoresNotice,
-    StreamParkedNotice,
-    StreamReadyNotice,
-    TokenizeReply,
-    TokenizeRequest,
-)
-from nodes.target.events import Committed, Parked, Probed, PromptScored
-from nodes.target.node import commit_entry, take_guesses, take_holds
+from nodes.messages import TokenizeReply, TokenizeRequest
+from nodes.target import node as target_node
 from nodes.target.state import TargetState
-from nodes.worker.events import Failed, Ready, failed_notice
-from nodes.worker.stream import StreamId, spec_of
 from tests.nodes.reference import toy_grammars
 
 
@@ -89,30 +71,11 @@ class PureNode:
         self.engine.forget_all()
 
     def take(self, message: Any) -> list[Any]:
-        engine: Any = self.engine
-        events: Sequence[object] = ()
-        match message:
-            case TokenizeRequest(request_id=number, prompt=text):
-                return [TokenizeReply(number, "", self._tokenize(text))]
-            case ProbeRequest(seed=seed):
-                events = engine.probe(seed)
-            case OpenStreamRequest():
-                events = engine.open(spec_of(message))
-            case CloseStreamNotice(stream_id=s, generation=g):
-                engine.close(StreamId(s), g)
-            case LeaseRequest(entries=leases):
-                for e in leases:
-                    told = e.generation, e.prefix_len, e.num_tokens
-                    engine.lease(StreamId(e.stream_id), *told)
-            case GuessNotice():
-                take_guesses(engine, message)
-            case HoldNotice():
-                take_holds(engine, message)
-            case CommitNotice():
-                events = take_commits(engine, message)
-            case _:
-                raise AssertionError(f"unexpected {message}")
-        return self._told(events)
+        if isinstance(message, TokenizeRequest):
+            return [TokenizeReply(message.request_id, "", self._tokenize(message.prompt))]
+        if isinstance(self.engine, TargetState):
+            return self._told(target_node.apply(self.engine, message))
+        return self._told(draft_node.apply(self.engine, message))
 
     def step(self, now: float) -> list[Any]:
         """One pass. What comes of it is told when it begins; those of a target take their time."""
@@ -125,27 +88,9 @@ class PureNode:
         return self._told(events, seconds)
 
     def _told(self, events: Sequence[object], pass_s: float = 0.0) -> list[Any]:
-        told = notices(events)
-        told += [guess_notice(event.parts) for event in events if isinstance(event, Guessed)]
-        commits = [event for event in events if isinstance(event, Committed)]
-        if commits:
-            token_ids = tuple(t for commit in commits for t in commit.token_ids)
-            told.append(CommitReply(pass_s, tuple(map(commit_entry, commits)), token_ids))
-        return told
-
-
-def notices(events: Sequence[object]) -> list[Any]:
-    notices: list[Any] = []
-    for event in events:
-        match event:
-            case Ready(stream_id=s, generation=g):
-                notices.append(StreamReadyNotice(s, g, event.num_read, event.has_begun))
-            case Failed():
-                notices.append(failed_notice(event))
-            case PromptScored(stream_id=s, generation=g, position=position, scores=scores):
-                notices.append(PromptScoresNotice(s, g, position, scores))
-            case Parked(stream_id=s, generation=g):
-                notices.append(StreamParkedNotice(s, g))
-            case Probed(seed=seed, digest=digest):
-                notices.append(ProbeReply(seed, digest))
-    return notices
+        if isinstance(self.engine, TargetState):
+            return target_node.messages_of(events, pass_s)
+        return [
+            draft_node.guess_notice(event.parts) if isinstance(event, Guessed) else event
+            for event in events
+        ]

@@ -13,10 +13,15 @@ from nodes.draft.state import DraftState
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel
-from nodes.messages import MAX_GAMMA, MAX_TOP_LOGPROBS, CommitReply
-from nodes.target.events import Event, PromptScored
-from nodes.target.node import commit_entry
-from nodes.worker.events import Failed, Ready
+from nodes.messages import (
+    MAX_GAMMA,
+    MAX_TOP_LOGPROBS,
+    CommitReply,
+    PromptScoresNotice,
+    StreamFailedNotice,
+    StreamReadyNotice,
+)
+from nodes.target.events import Event
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import Calibration, DraftCalibration
 from tests.nodes.builders import make_spec
@@ -56,14 +61,14 @@ def scores_of(events: list[Event], stream_id: StreamId = ONE) -> list[tuple[int,
     return [
         (e.position, len(e.scores))
         for e in events
-        if isinstance(e, PromptScored) and e.stream_id == stream_id
+        if isinstance(e, PromptScoresNotice) and e.stream_id == stream_id
     ]
 
 
 def check_prompt_scores(events: list[Event], spec: StreamSpec) -> None:
     """Each position once, in order, and before the stream is ready or has output."""
     mine = [e for e in events if getattr(e, "stream_id", None) == spec.stream_id]
-    scored = [e for e in mine if isinstance(e, PromptScored)]
+    scored = [e for e in mine if isinstance(e, PromptScoresNotice)]
     assert mine[: len(scored)] == scored
     position = 1
     for event in scored:
@@ -89,8 +94,8 @@ def test_guesses_of_a_draft_with_the_same_rules_are_accepted() -> None:
     assert guesses == (*alone(spec).token_ids, 0)
     verify(state, ONE, 1, 3, guesses)
     (commit,) = run(state)
-    assert commit.num_accepted_tokens == commit.num_draft_tokens == len(guesses)
-    assert (commit.token_ids, commit.finish_reason) == (alone(spec).token_ids, "stop")
+    assert commit.entry.num_accepted_tokens == commit.entry.num_draft_tokens == len(guesses)
+    assert (commit.token_ids, commit.entry.finish_reason) == (alone(spec).token_ids, "stop")
 
 
 def test_a_text_that_cannot_go_on_fails_its_stream_and_leaves_the_others() -> None:
@@ -102,8 +107,8 @@ def test_a_text_that_cannot_go_on_fails_its_stream_and_leaves_the_others() -> No
     state.lease(ONE, 1, 3, 5)
     state.lease(TWO, 1, 3, 100)
     events = steps(state)
-    (failed,) = [e for e in events if isinstance(e, Failed)]
-    assert isinstance(failed, Failed)
+    (failed,) = [e for e in events if isinstance(e, StreamFailedNotice)]
+    assert isinstance(failed, StreamFailedNotice)
     assert (failed.stream_id, failed.code) == (ONE, "bad_request")
     assert "no token of the model's vocabulary can come next" in failed.reason
     assert tokens_of(events, TWO) == alone(other).token_ids
@@ -119,7 +124,7 @@ def test_a_stop_string_before_a_dead_end_ends_the_text_whoever_guessed(
     run(state)
     verify(state, ONE, 1, 3, guesses)
     (commit,) = commits_in(steps(state))
-    assert (commit.token_ids, commit.finish_reason, commit.text) == ((7,), "stop", b" ")
+    assert (commit.token_ids, commit.entry.finish_reason, commit.entry.text) == ((7,), "stop", b" ")
     assert (state.num_streams, model.free_cells()) == (0, model.config.num_cells)
 
 
@@ -129,10 +134,11 @@ def test_guesses_before_a_dead_end_are_committed_before_it_is_told() -> None:
     run(state)
     verify(state, ONE, 1, 3, (7,))
     (commit,) = commits_in(steps(state))
-    assert (commit.token_ids, commit.num_accepted_tokens, commit.finish_reason) == ((7,), 1, "")
+    assert commit.token_ids == (7,)
+    assert (commit.entry.num_accepted_tokens, commit.entry.finish_reason) == (1, "")
     state.lease(ONE, 1, 4, 1)
     (failed,) = steps(state)
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, StreamFailedNotice)
     assert failed.code == "bad_request"
 
 
@@ -142,7 +148,7 @@ def test_without_the_library_only_streams_with_grammars_fail(
     monkeypatch.setitem(sys.modules, "llguidance", None)
     state, _ = make_state()
     reason = "this node has no grammars: install airdraft[grammar]"
-    assert state.open(spec_with(ENDING)) == [Failed(ONE, 1, reason, "unavailable")]
+    assert state.open(spec_with(ENDING)) == [StreamFailedNotice(ONE, 1, reason, "unavailable")]
     state.open(make_spec(2))
     assert run(state) == []
     assert state.num_streams == 1
@@ -151,8 +157,8 @@ def test_without_the_library_only_streams_with_grammars_fail(
 def test_a_draft_without_grammars_refuses_the_stream_and_keeps_its_room() -> None:
     drafter = DraftState(ToyModel(ToyConfig(max_sequences=1)))
     reason = "this engine has no grammars"
-    assert drafter.open(spec_with(ENDING)) == [Failed(ONE, 1, reason, "unavailable")]
-    assert drafter.open(make_spec(2, prompt=(9,))) == [Ready(TWO, 1)]
+    assert drafter.open(spec_with(ENDING)) == [StreamFailedNotice(ONE, 1, reason, "unavailable")]
+    assert drafter.open(make_spec(2, prompt=(9,))) == [StreamReadyNotice(TWO, 1)]
 
 
 def test_a_draft_that_was_told_of_another_text_gives_the_stream_up() -> None:
@@ -160,7 +166,7 @@ def test_a_draft_that_was_told_of_another_text_gives_the_stream_up() -> None:
     drafter.open(spec_with(ENDING))
     run_draft(drafter)
     (failed,) = drafter.committed(ONE, 1, 3, (50,))
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, StreamFailedNotice)
     assert failed.reason.startswith("the grammar cannot go on")
     assert drafter.num_streams == 0
 
@@ -173,7 +179,7 @@ def test_a_draft_whose_grammar_cannot_go_on_leaves_the_others_their_guesses() ->
     other = make_spec(2)
     drafter.open(other)
     events = run_draft(drafter)
-    (failed,) = [event for event in events if isinstance(event, Failed)]
+    (failed,) = [event for event in events if isinstance(event, StreamFailedNotice)]
     assert failed.stream_id == ONE
     # All but the last token, which is never guessed.
     assert guessed_of(events, TWO) == alone(other).token_ids[:-1]
@@ -194,9 +200,9 @@ def test_the_scores_of_a_pass_fit_a_message_and_every_stream_has_some() -> None:
     for number in range(1, num_streams + 1):
         verify(state, StreamId(number), 1, 3, right)
     commits = commits_in(state.step())
-    assert {commit.stream_id for commit in commits} == set(range(1, num_streams + 1))
+    assert {commit.entry.stream_id for commit in commits} == set(range(1, num_streams + 1))
     token_ids = tuple(t for commit in commits for t in commit.token_ids)
-    assert encode(CommitReply(0.1, tuple(map(commit_entry, commits)), token_ids))
+    assert encode(CommitReply(0.1, tuple(commit.entry for commit in commits), token_ids))
 
 
 # -- prompts ---------------------------------------------------------------------------------------
@@ -208,7 +214,7 @@ def test_a_prompt_is_scored_in_pieces_while_it_is_read() -> None:
     events = [*state.open(spec), *steps(state)]
     assert scores_of(events) == [(1, 32), (33, 32), (65, 25)]
     check_prompt_scores(events, spec)
-    assert events[-1] == Ready(ONE, 1, 89)
+    assert events[-1] == StreamReadyNotice(ONE, 1, 89)
     assert max(s.num_outputs for spans in model.passes for s in spans) == 32
 
 
@@ -221,8 +227,8 @@ def test_a_prompt_that_others_have_in_the_cache_is_read_anew_and_then_serves_the
     copied = make_spec(3, prompt=LONG, owner="me")
     events = [*state.open(scored), *state.open(copied), *steps(state)]
     check_prompt_scores(events, scored)
-    assert Ready(TWO, 1, 89) in events
-    assert Ready(StreamId(3), 1, 0) in events
+    assert StreamReadyNotice(TWO, 1, 89) in events
+    assert StreamReadyNotice(StreamId(3), 1, 0) in events
 
 
 def test_choices_of_a_prompt_that_is_scored_are_read_once() -> None:
@@ -231,5 +237,5 @@ def test_choices_of_a_prompt_that_is_scored_are_read_once() -> None:
     copied = make_spec(2, prompt=LONG, owner="me")
     events = [*state.open(scored), *state.open(copied), *steps(state)]
     check_prompt_scores(events, scored)
-    assert events[-2:] == [Ready(ONE, 1, 89), Ready(TWO, 1, 0)]
+    assert events[-2:] == [StreamReadyNotice(ONE, 1, 89), StreamReadyNotice(TWO, 1, 0)]
     assert sum(len(s.token_ids) for spans in model.passes for s in spans) == 89

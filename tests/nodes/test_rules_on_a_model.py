@@ -17,7 +17,7 @@ from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.target.events import Committed
 from nodes.target.state import TargetState
-from nodes.worker.stream import StreamId, StreamSpec
+from nodes.worker.stream import StreamId, StreamSpec, sampler_of
 from tests.nodes.builders import make_spec
 from tests.nodes.draft.script import parts_of, run
 from tests.nodes.target.script import FLAT, verify
@@ -55,7 +55,7 @@ def grammars(model: LlamaModel) -> Grammars:
 
 def plain_loop(model: LlamaModel, spec: StreamSpec, grammars: Grammars) -> tuple[int, ...]:
     """One sequence, one token a pass."""
-    sampler = spec.sampler(model.info.num_vocab, grammars)
+    sampler = sampler_of(spec, model.info.num_vocab, grammars)
     token_ids = list(spec.token_ids)
     model.forward([Span(0, 0, token_ids[:-1])])
     while len(token_ids) - len(spec.token_ids) < spec.max_tokens:
@@ -117,7 +117,7 @@ def test_a_schema_gets_what_it_asks_for_and_guesses_change_no_token(
         commits: list[Committed] = []
         # By position.
         guessed: dict[int, int] = {}
-        while not (commits and commits[-1].finish_reason):
+        while not (commits and commits[-1].entry.finish_reason):
             for part in parts_of(run(drafter)):
                 guessed.update(enumerate(part.token_ids, part.start))
             guesses = [guessed[p] for p in range(length, length + 4) if p in guessed]

@@ -54,7 +54,7 @@ def test_records_of_a_run_add_up(seed: int) -> None:
             assert part.num_draft_tokens - part.num_looked_up <= part.num_offered
     assert committed == {1: 60, 2: 60, 3: 60}
     assert taken[3] == 0 < accepted[1]
-    (scheduler,) = world.coordinator.state.schedulers
+    ((_, scheduler),) = world.coordinator.state.roster.schedulers()
     counts = scheduler.counts
     assert (counts.num_tokens, counts.guesses["taken"]) == (180, taken.total())
     messages = [record for record in records if isinstance(record, GuessRecord)]

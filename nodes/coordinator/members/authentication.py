@@ -1,4 +1,5 @@
-"""Looks up the owner of a message's key, and replaces invitations by machines' own keys."""
+"""Keys: looks up the owner of a message's key, replaces invitations by machines' own keys, and
+announces the coordinator's next key to every member before the change."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Callable, Collection
 
 from mesh.authorized import AuthorizedNodes, Entries
 from mesh.errors import KeysError
-from mesh.messages import EnrolReply, EnrolRequest
+from mesh.messages import EnrolReply, EnrolRequest, KeyNotice
 from nodes.messages.access import ANYBODY, GUEST, Caller
 
 logger = logging.getLogger(__name__)
@@ -17,6 +18,7 @@ _MAX_LEFT_PEERS = 64
 # Nodes and clients of one machine.
 _MAX_MEMBERS_OF_KEY = 256
 _NOBODY: Entries = {}
+_POLL_S = 1.0
 
 
 class Authentication:
@@ -103,3 +105,39 @@ class Authentication:
             return EnrolReply(str(error)[:_MAX_REASON], "", ())
         logger.info("%s is authorized with a new key", entry.name)
         return EnrolReply("", entry.name, tuple(sorted(entry.roles)))
+
+
+class Rotation:
+    """read_next: returns the next public key, "" if there is none; None without keys."""
+
+    def __init__(self, read_next: Callable[[], str] | None) -> None:
+        self._read_next = read_next
+        self._next_key = ""
+        self._last_error = ""
+        self._looked_at = float("-inf")
+
+    def notice(self, now: float) -> KeyNotice | None:
+        """Return the notice for a member that has just been welcomed."""
+        if self._read_next is None:
+            return None
+        if self._looked_at < 0:
+            # This is the first member, so no other one needs the notice.
+            self.changed(now)
+        return KeyNotice(self._next_key)
+
+    def changed(self, now: float) -> KeyNotice | None:
+        """Return the notice for all members if the next key has changed; reads once a second."""
+        if self._read_next is None or now < self._looked_at + _POLL_S:
+            return None
+        self._looked_at = now
+        try:
+            found = self._read_next()
+        except KeysError as error:
+            if str(error) != self._last_error:
+                self._last_error = str(error)
+                logger.error("the coordinator's next key cannot be announced: %s", error)
+            return None
+        if found == self._next_key:
+            return None
+        self._next_key = found
+        return KeyNotice(found)

@@ -34,26 +34,26 @@ class Drains:
 
     def command(
         self, request: NodeCommandRequest, now: float
-    ) -> tuple[NodeCommandReply, Sequence[RosterEvent], list[Send]]:
-        """Return the reply, the membership events, and the messages to other members."""
+    ) -> tuple[NodeCommandReply, Sequence[RosterEvent]]:
+        """Return the reply, and the membership events and messages to other members."""
         record = self._roster.node(request.node)
         if record is None:
-            return self._error(request, self._no_such(request.node)), (), []
+            return self._error(request, self._no_such(request.node)), ()
         num_streams = len(record.scheduler.streams) if record.scheduler is not None else 0
         done = NodeCommandReply(request.request_id, "", num_streams)
         match request.command:
             case "drop":
-                return done, self._roster.dismiss(record, DROPPED, now), []
+                return done, self._roster.dismiss(record, DROPPED, now)
             case "drain" if record.role == "draft":
-                return done, self._roster.dismiss(record, DRAINED, now), []
+                return done, self._roster.dismiss(record, DRAINED, now)
             case "drain":
-                return done, (), self._drain(record, now)
+                return done, self._drain(record, now)
             case "undrain":
                 if not record.is_draining:
-                    return self._error(request, f"{record.name} is not being drained"), (), []
-                return done, (), self._undrain(record, now)
+                    return self._error(request, f"{record.name} is not being drained"), ()
+                return done, self._undrain(record, now)
         accepted = "drain, undrain and drop are accepted"
-        return self._error(request, f"command {request.command!r}: {accepted}"), (), []
+        return self._error(request, f"command {request.command!r}: {accepted}"), ()
 
     def _drain(self, record: NodeRecord, now: float) -> list[Send]:
         if not record.is_draining:
@@ -75,18 +75,17 @@ class Drains:
             if request.stranded_at is not None and not request.num_losses:
                 request.last_loss = "all targets that could serve this request are draining"
 
-    def tick(self, now: float) -> tuple[list[Send], list[RosterEvent]]:
+    def tick(self, now: float) -> list[RosterEvent]:
         """Move streams off drained targets, and dismiss those that have become empty."""
         draining = [n for n in self._roster.nodes("target") if n.is_draining]
-        moved: list[Send] = []
+        events: list[RosterEvent] = []
         if draining and now >= self._next_look:
             self._next_look = now + _LOOK_S
-            moved = self._serving.evacuate(now)
-        events: list[RosterEvent] = []
+            events += self._serving.evacuate(now)
         for record in draining:
             if record.scheduler is not None and len(record.scheduler.streams) == 0:
                 events += self._roster.dismiss(record, DRAINED, now)
-        return moved, events
+        return events
 
     def _no_such(self, name: str) -> str:
         names = [record.name for record in self._roster.nodes()]

@@ -42,8 +42,6 @@ class RateLimits:
     def __init__(self) -> None:
         self._records: OrderedDict[bytes, _Record] = OrderedDict()
         self._joins: OrderedDict[str | bytes, tuple[float, float]] = OrderedDict()
-        self.num_banned = 0
-        self.num_ignored = 0
 
     def may_join(self, key_or_peer: str | bytes, now: float) -> bool:
         """Count a Hello of a key or peer; False if it must be ignored. The peer may retry."""
@@ -65,28 +63,19 @@ class RateLimits:
         else:
             self._records.move_to_end(peer)
         if record.is_banned:
-            self.num_ignored += 1
             return False
         record.allowance += MESSAGES_PER_S * max(0.0, now - record.seen_at)
         record.allowance = min(BURST_MESSAGES, record.allowance) - cost
         record.seen_at = now
-        if record.allowance < 0.0:
-            self._ban(record)
-            return False
-        return True
+        record.is_banned = record.allowance < 0.0
+        return not record.is_banned
 
     def offended(self, peer: bytes) -> None:
         """Count a malformed or forbidden message of a peer."""
         record = self._records.get(peer)
         if record is not None:
             record.num_offences += 1
-            if record.num_offences >= MAX_OFFENCES:
-                self._ban(record)
-
-    def _ban(self, record: _Record) -> None:
-        if not record.is_banned:
-            record.is_banned = True
-            self.num_banned += 1
+            record.is_banned |= record.num_offences >= MAX_OFFENCES
 
     def is_banned(self, peer: bytes) -> bool:
         record = self._records.get(peer)

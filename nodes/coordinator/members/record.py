@@ -9,7 +9,6 @@ from mesh.grants import Air
 from mesh.heartbeat import HeartbeatState
 from mesh.padding import SIZES
 from nodes.config.settings import LEAST_INTERVALS
-from nodes.coordinator.status.traffic import NodeTraffic
 from nodes.messages import EngineProfile
 from nodes.scheduler import Scheduler
 from nodes.scheduler.instructions import Instruction
@@ -49,7 +48,9 @@ class NodeRecord:
     ping_bits: int = 0
     # Seconds of work that the node has reported.
     busy_s: float = 0.0
-    traffic: NodeTraffic = field(default_factory=NodeTraffic)
+    # Bytes that the coordinator received from the node, and those that it sent.
+    bytes_in: int = 0
+    bytes_out: int = 0
     incarnation: int = 0
     # A draining target takes no new streams, and leaves when it has none left.
     is_draining: bool = False

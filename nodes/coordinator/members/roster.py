@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from mesh.errors import DecodeError
-from mesh.heartbeat import HeartbeatState
 from mesh.membership import Joined, Left, Member, MembershipState, Refused
-from mesh.messages import DISMISSED, OTHER_PROTOCOL, UNSUITABLE, Hello, Ping, Pong
+from mesh.messages import (
+    DISMISSED,
+    OTHER_PROTOCOL,
+    UNSUITABLE,
+    Bye,
+    Hello,
+    Ping,
+    Pong,
+    Refuse,
+    Welcome,
+)
 from nodes.coordinator.members.record import NodeRecord, ping_bits
+from nodes.coordinator.sends import Send
 from nodes.messages import EngineProfile, NodeFields
 from nodes.messages.access import CLIENT_ROLES
 from nodes.scheduler import Scheduler
@@ -31,23 +40,6 @@ DROPPED = "dropped by an operator: restart the node to bring it back"
 # The seq of a Ping that is sent before a suspect stream; heartbeats use lower ones. Its Pong proves
 # that the target was alive when it received the stream.
 PROOF = 2**62
-
-
-@dataclass(frozen=True, slots=True)
-class Welcomed:
-    """The peer is a member (again) and must be sent a Welcome."""
-
-    peer: bytes
-    node: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """The peer must be sent a Refuse. code: as in Refuse."""
-
-    peer: bytes
-    reason: str
-    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,30 +63,23 @@ class ClientOut:
     peer: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Dismissed:
-    """A node must be sent a Bye."""
-
-    peer: bytes
-    reason: str
+RosterEvent = Send | NodeIn | NodeOut | ClientOut
 
 
-RosterEvent = Welcomed | Rejected | NodeIn | NodeOut | ClientOut | Dismissed
+def _refusal(peer: bytes, reason: str, code: str = "") -> Send:
+    return Send(peer, Refuse(reason[:_MAX_REASON], code))
 
 
 class Roster:
     """Keeps the members with their roles, records and heartbeats."""
 
-    def __init__(
-        self, heartbeat_interval_s: float, heartbeat_timeout_s: float, *, pads: bool = False
-    ) -> None:
-        """pads: messages are padded to a few sizes."""
-        self._pads = pads
-        self.heartbeat_interval_s = heartbeat_interval_s
-        self.heartbeat_timeout_s = heartbeat_timeout_s
-        self._membership = MembershipState(heartbeat_timeout_s, math.inf)
+    def __init__(self, welcome: Welcome) -> None:
+        """welcome: what is sent to each member, with its name."""
+        self._welcome = welcome
+        self._membership = MembershipState(
+            welcome.heartbeat_interval_s, welcome.heartbeat_timeout_s
+        )
         self._nodes: dict[str, NodeRecord] = {}
-        self._clients: dict[bytes, HeartbeatState] = {}
         # Why a process, by name and incarnation, may not join again.
         self._dismissed: OrderedDict[tuple[str, int], str] = OrderedDict()
 
@@ -163,42 +148,41 @@ class Roster:
     def hello(self, peer: bytes, hello: Hello, now: float) -> list[RosterEvent]:
         profile = None
         if reason := self._dismissed.get((hello.node, hello.incarnation), ""):
-            return [Rejected(peer, reason, DISMISSED)]
+            return [_refusal(peer, reason, DISMISSED)]
         if hello.role in ("target", "draft"):
             try:
                 profile = decode_profile(hello.profile)
                 costs = costs_of(profile)
                 link = link_of(profile)
             except (DecodeError, ValueError) as error:
-                reason = f"malformed profile: {error}"[:_MAX_REASON]
-                return [Rejected(peer, reason, OTHER_PROTOCOL)]
+                return [_refusal(peer, f"malformed profile: {error}", OTHER_PROTOCOL)]
             reason = self._mismatch(profile) if hello.role == "draft" else ""
             if reason:
-                return [Rejected(peer, reason[:_MAX_REASON], UNSUITABLE)]
+                return [_refusal(peer, reason, UNSUITABLE)]
         elif hello.role in CLIENT_ROLES and hello.profile:
-            return [Rejected(peer, f"a {hello.role} has no profile")]
+            return [_refusal(peer, f"a {hello.role} has no profile")]
         elif hello.role not in CLIENT_ROLES:
-            return [Rejected(peer, f"unknown role {hello.role}"[:_MAX_REASON])]
+            return [_refusal(peer, f"unknown role {hello.role}")]
         events = self._membership.on_hello(peer, hello, now)
         # The same incarnation is a process that reconnects; another one replaces a dead process.
         out = self._left(
             [event for event in events if isinstance(event, Left)],
             has_died=lambda member: member.incarnation != hello.incarnation,
         )
+        welcome = Send(peer, replace(self._welcome, node=hello.node))
         for event in events:
             if isinstance(event, Refused):
-                out.append(Rejected(peer, event.reason[:_MAX_REASON], event.code))
+                out.append(_refusal(peer, event.reason, event.code))
             elif isinstance(event, Joined):
-                out.append(Welcomed(peer, hello.node))
-                heartbeat = HeartbeatState(self.heartbeat_interval_s, self.heartbeat_timeout_s)
+                out.append(welcome)
                 if profile is None:
-                    self._clients[peer] = heartbeat
                     continue
                 logger.info("%s %s joined with %s", hello.role, hello.node, profile.model)
+                heartbeat = event.member.heartbeat
                 record = NodeRecord(hello.node, hello.role, peer, profile, costs, heartbeat)
                 record.link = link
-                record.ping_bits = ping_bits(pads=self._pads)
-                record.pace_heartbeats(self.heartbeat_interval_s, self.heartbeat_timeout_s)
+                record.ping_bits = ping_bits(pads=self._welcome.pads)
+                self._pace(record)
                 record.incarnation = hello.incarnation
                 self._nodes[hello.node] = record
                 out.append(NodeIn(record))
@@ -206,8 +190,12 @@ class Roster:
                     out += self._dismiss_drafts(now)
         if not events:
             # The first Welcome was lost, or a repeated Hello crossed it.
-            out.append(Welcomed(peer, hello.node))
+            out.append(welcome)
         return out
+
+    def _pace(self, node: NodeRecord) -> None:
+        welcome = self._welcome
+        node.pace_heartbeats(welcome.heartbeat_interval_s, welcome.heartbeat_timeout_s)
 
     def _dismiss_drafts(self, now: float) -> list[RosterEvent]:
         """Dismiss draft nodes that fit no target, now that a target has joined.
@@ -218,7 +206,7 @@ class Roster:
         for draft in self.nodes("draft"):
             reason = self._mismatch(draft.profile)
             if reason:
-                out.append(Rejected(draft.peer, reason[:_MAX_REASON], UNSUITABLE))
+                out.append(_refusal(draft.peer, reason, UNSUITABLE))
                 out += self.bye(draft.peer, reason, now)
         return out
 
@@ -235,12 +223,8 @@ class Roster:
         )
 
     def message(self, peer: bytes, now: float) -> Member | None:
-        """Note that a peer has sent something; None if it is no member."""
-        member = self._membership.on_message(peer, now)
-        heartbeat = self._heartbeat_of(member) if member is not None else None
-        if heartbeat is not None:
-            heartbeat.on_any(now)
-        return member
+        """Note that a peer has sent a message, or part of one; None if it is no member."""
+        return self._membership.on_message(peer, now)
 
     def bye(self, peer: bytes, reason: str, now: float) -> list[RosterEvent]:
         return self._left(self._membership.on_bye(peer, reason, now), has_died=lambda _: False)
@@ -250,7 +234,7 @@ class Roster:
         self._forbid(record, reason)
         events = self._membership.on_gone(record.peer, now)
         left = [replace(event, reason=reason) for event in events]
-        return [Dismissed(record.peer, reason), *self._left(left, has_died=lambda _: False)]
+        return [Send(record.peer, Bye(reason)), *self._left(left, has_died=lambda _: False)]
 
     def _forbid(self, record: NodeRecord, reason: str) -> None:
         self._dismissed[record.name, record.incarnation] = reason[:_MAX_REASON]
@@ -261,9 +245,15 @@ class Roster:
         return self._left(self._membership.on_gone(peer, now))
 
     def paused(self, seconds: float, now: float) -> None:
+        """Discount the seconds until now in which the caller's event loop did not run.
+
+        They do not count as silence of the members.
+        """
         self._membership.paused(seconds, now)
 
     def silent(self, now: float) -> list[bytes]:
+        """Return the members that the next tick removes for silence, unless message() is called
+        for them before."""
         return self._membership.silent(now)
 
     def tick(self, now: float) -> list[RosterEvent]:
@@ -280,28 +270,25 @@ class Roster:
         events = self._membership.on_gone(record.peer, now)
         return self._left([replace(event, reason=reason) for event in events])
 
-    def pings(self, now: float) -> list[tuple[bytes, Ping]]:
+    def pings(self, now: float) -> list[Send]:
         """Return the Pings that are due now."""
-        beats = [(node.peer, node.heartbeat) for node in self._nodes.values()]
-        due = [(peer, beat.due(now)) for peer, beat in [*beats, *self._clients.items()]]
-        return [(peer, ping) for peer, ping in due if ping is not None]
+        due = [(m.peer, m.heartbeat.due(now)) for m in self._membership.members()]
+        return [Send(peer, ping) for peer, ping in due if ping is not None]
 
-    def probes(self, peers: Sequence[bytes], now: float) -> list[tuple[bytes, Ping]]:
-        """Return a Ping for each of these peers that is a member."""
+    def probes(self, peers: Sequence[bytes], now: float) -> list[Send]:
+        """Return a Ping for each member among these peers, whose connections seem to have closed.
+
+        Sending it fails if the member is gone.
+        """
         members = [self._membership.by_peer(peer) for peer in peers]
-        beats = [(m.peer, self._heartbeat_of(m)) for m in members if m is not None]
-        return [(peer, beat.probe(now)) for peer, beat in beats if beat is not None]
-
-    def _heartbeat_of(self, member: Member) -> HeartbeatState | None:
-        node = self.node_of(member)
-        return node.heartbeat if node is not None else self._clients.get(member.peer)
+        return [Send(m.peer, m.heartbeat.probe(now)) for m in members if m is not None]
 
     def sent(self, peer: bytes, num_bytes: int, now: float, *, is_ping: bool) -> Ping | None:
         """Note a message to a peer; return a Ping to send after it if that measures the rate."""
         node = self.node_at(peer)
         if node is None:
             return None
-        node.traffic.bytes_out += num_bytes
+        node.bytes_out += num_bytes
         if not is_ping:
             node.heartbeat.said(now)
         if node.profile.link.rate_bps > 0:
@@ -310,23 +297,23 @@ class Roster:
 
     def client_rtt_s(self, peer: bytes) -> float:
         """Return the round trip to a client; 0 while it is unknown."""
-        heartbeat = self._clients.get(peer)
-        return heartbeat.rtt_s or 0.0 if heartbeat is not None else 0.0
+        member = self._membership.by_peer(peer)
+        return member.heartbeat.rtt_s or 0.0 if member is not None else 0.0
 
     def pong(self, member: Member, pong: Pong, now: float) -> None:
         node = self.node_of(member)
         busy = node is not None and node.scheduler is not None and bool(node.scheduler.streams)
-        self._membership.on_pong(member.peer, pong.progress, busy, now)
-        heartbeat = self._heartbeat_of(member)
-        if heartbeat is not None:
-            heartbeat.on_pong(pong, now)
-        if node is not None:
-            node.pace_heartbeats(self.heartbeat_interval_s, self.heartbeat_timeout_s)
-            if pong.seq == PROOF:
-                node.proved_at = now
-        if node is not None and node.scheduler is not None and node.heartbeat.rtt_s is not None:
+        self._membership.on_pong(member.peer, pong, busy, now)
+        if node is None:
+            return
+        self._pace(node)
+        if pong.seq == PROOF:
+            node.proved_at = now
+        if node.heartbeat.rtt_s is None:
+            return
+        if node.scheduler is not None:
             node.scheduler.link = node.target_link()
-        if node is not None and node.role == "draft" and node.heartbeat.rtt_s is not None:
+        if node.role == "draft":
             for _, scheduler in self.schedulers():
                 scheduler.draft_link(node.name, node.measured_link())
 
@@ -343,6 +330,6 @@ class Roster:
                     self._forbid(record, DRAINED)
                 member = event.member
                 out.append(NodeOut(record, event.reason, has_died(member), member.last_seen))
-            elif self._clients.pop(event.member.peer, None) is not None:
+            else:
                 out.append(ClientOut(event.member.peer))
         return out

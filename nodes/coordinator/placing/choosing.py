@@ -1,33 +1,110 @@
 """Chooses the model and the numerics class that a request goes to. Pure.
 
-The choice does not depend on load, because texts must not depend on it.
+The choice follows from the present targets and from the request, never from load, because a text
+depends on its class. A repeated request, or the next turn of a conversation, gets the same class.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
 
+from nodes.config.class_weights import weight_of
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import DRAINED, DROPPED, NodeOut, Roster
-from nodes.coordinator.placing.classes import (
-    Standings,
-    ambiguous,
-    classes_in_order,
-    standings_of,
-)
-from nodes.coordinator.placing.room import is_meant_by, is_of_kind
-from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
+from nodes.coordinator.placing.room import is_of_kind
+from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
 from nodes.coordinator.requests.models import hashes_in_order, suits
 from nodes.coordinator.requests.request import Request
 from nodes.messages import EngineProfile
+from nodes.worker.profile import costs_of
 
 logger = logging.getLogger(__name__)
 
 # A target that left counts as present for this long, because it may only be restarting.
 LATELY_S = 300.0
 _MOST_LEFT = 256
+_TICKET_BYTES = 8
+# The scores of a waiting request are needed each time that a target joins or leaves. The cache
+# holds those of the waiting requests of some gateways, with a few classes each.
+_MOST_REMEMBERED = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the targets of a class declared. is_exact: all of them are exact. pass_s: calibrated
+    seconds of a pass of one token on the fastest of them."""
+
+    is_exact: bool
+    pass_s: float
+
+
+# By model hash and name of the class.
+Standings: TypeAlias = dict[str, dict[str, Standing]]
+
+
+def standings_of(profiles: Iterable[EngineProfile]) -> Standings:
+    """Returns the standing of each class of each model in these profiles."""
+    found: Standings = {}
+    for profile in profiles:
+        mine = Standing(profile.exact, costs_of(profile).decode.at(1))
+        classes = found.setdefault(profile.model_hash, {})
+        other = classes.get(profile.numerics_class, mine)
+        pass_s = min(mine.pass_s, other.pass_s)
+        classes[profile.numerics_class] = Standing(mine.is_exact and other.is_exact, pass_s)
+    return found
+
+
+def classes_in_order(
+    standings: Standings, model_hash: str, conversation: bytes, weights: Mapping[str, int]
+) -> list[str]:
+    """Returns the numerics classes of a model in the order in which a request tries them.
+
+    conversation: as conversation_of() returns it. weights: by prefixes of names. Classes with a
+    weight go first, by score. The others follow: exact ones first, then by pass_s, then by name.
+    """
+    classes = standings[model_hash]
+
+    def place(name: str) -> tuple[int, bool, float, str]:
+        weight, standing = weight_of(name, weights), classes[name]
+        score = score_of(weight, model_hash, conversation, name) if weight else 0
+        return -score, not standing.is_exact, standing.pass_s, name
+
+    return sorted(classes, key=place)
+
+
+@lru_cache(maxsize=_MOST_REMEMBERED)
+def score_of(weight: int, model_hash: str, conversation: bytes, numerics_class: str) -> int:
+    """Returns the highest of `weight` tickets of a class; a ticket is a hash above 0.
+
+    Each class has the highest ticket for a share of the conversations that equals its share of all
+    weights. A class that appears or disappears does not change the order of the others. This is
+    rendezvous hashing with integers alone: weighted rendezvous hashing usually needs logarithms,
+    whose last bit differs between machines, so that coordinators would disagree.
+    """
+    drawn = hashlib.blake2b(digest_size=_TICKET_BYTES)
+    for part in (model_hash.encode(), conversation, numerics_class.encode()):
+        # The length of each part makes sure that no two lists of parts give the same bytes.
+        drawn.update(len(part).to_bytes(4, "little") + part)
+    highest = 0
+    for number in range(weight):
+        ticket = drawn.copy()
+        ticket.update(number.to_bytes(4, "little"))
+        highest = max(highest, int.from_bytes(ticket.digest(), "little"))
+    return 1 + highest
+
+
+def ambiguous(names: Sequence[str], weights: Mapping[str, int]) -> dict[str, list[str]]:
+    """Returns the prefixes that match several of these classes, with the names of the classes."""
+    found = {
+        beginning: sorted(name for name in set(names) if name.startswith(beginning))
+        for beginning in weights
+    }
+    return {beginning: several for beginning, several in found.items() if len(several) > 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +168,7 @@ class Choosing:
             left.profile
             for left in self._left.values()
             if left.is_expected and now - left.at < STRANDED_LIMIT_S
-            if is_meant_by(request, left.profile)
+            if is_of_kind(left.profile, request)
         ]
         return bool(hashes_in_order(expected, request.submit.model))
 
@@ -120,7 +197,7 @@ class Choosing:
     def reader_of(self, request: Request, now: float) -> NodeRecord | None:
         """Returns the target that reads the prompt of a request, if there is one."""
         # A target without a scheduler yet replaces one of its name whose loss is being handled.
-        able = [n for n, _ in self._roster.schedulers() if is_of_kind(n, request)]
+        able = [n for n, _ in self._roster.schedulers() if is_of_kind(n.profile, request)]
         staying = [n for n in able if not n.is_draining]
         if request.is_resumed and request.model_hash:
             # It must continue with the model it began with, for which a draining target will do.

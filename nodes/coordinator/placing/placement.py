@@ -16,8 +16,8 @@ from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.choosing import Choosing
 from nodes.coordinator.placing.rebalancing import Move
 from nodes.coordinator.placing.room import can_hold, cells_of, has_room, is_of_kind, kind_of
-from nodes.coordinator.placing.stranded import Stranded
 from nodes.coordinator.placing.waiting import Kind, Waiting
+from nodes.coordinator.requests.ledger import Ledger
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.messages import EngineProfile
 from nodes.scheduler import passes
@@ -59,10 +59,10 @@ def _journal_of(request: Request, choice: Choice) -> Stream:
 class Placement:
     """Keeps the waiting streams and chooses targets for them."""
 
-    def __init__(self, roster: Roster, class_weights: Mapping[str, int]) -> None:
+    def __init__(self, roster: Roster, class_weights: Mapping[str, int], ledger: Ledger) -> None:
         self.choosing = Choosing(roster, class_weights)
         self.waiting = Waiting()
-        self.stranded = Stranded()
+        self._ledger = ledger
         self._roster = roster
         # The last suspect that was opened on each target.
         self._tried: dict[str, Choice] = {}
@@ -77,8 +77,8 @@ class Placement:
         Targets without room for an answer of usual length are left out.
         """
         model = target.profile.model_hash
-        able = [n for n in self._targets() if not n.is_draining and is_of_kind(n, request)]
-        kin = [n.profile for n in able if n.profile.model_hash == model]
+        staying = [n.profile for n in self._roster.nodes("target") if not n.is_draining]
+        kin = [p for p in staying if is_of_kind(p, request) and p.model_hash == model]
         if request.submit.fits:
             least = num_prompt_tokens + _USUAL_ANSWER
             if roomy := [profile for profile in kin if _room(profile) >= least]:
@@ -88,7 +88,7 @@ class Placement:
     def wait(self, request: Request, choice: Choice, now: float) -> None:
         kinds = _kinds(choice, self._able(request, choice, now))
         self.waiting.add(request, choice, kinds)
-        self.stranded.note(request, is_able=bool(kinds), now=now)
+        self._ledger.note_targets(request, is_able=bool(kinds), now=now)
 
     def serve(self, placed: Placed, now: float) -> None:
         """Take a placed stream off the line, and bind its request to the target's class."""
@@ -103,7 +103,7 @@ class Placement:
         for request, choice in self.waiting:
             kinds = _kinds(choice, self._able(request, choice, now))
             self.waiting.change(choice, kinds)
-            self.stranded.note(request, is_able=bool(kinds), now=now)
+            self._ledger.note_targets(request, is_able=bool(kinds), now=now)
 
     def next_placed(self, now: float) -> Placed | None:
         """Return the first waiting stream for which there is room, with its best target.
@@ -161,9 +161,6 @@ class Placement:
             return False
         return target.scheduler.streams.get(choice.spec.stream_id) is not None
 
-    def _targets(self) -> list[NodeRecord]:
-        return self._roster.nodes("target")
-
     def _able(self, request: Request, choice: Choice, now: float) -> list[NodeRecord]:
         """Return the targets, full ones too, that may serve a stream without changing its text.
 
@@ -171,8 +168,8 @@ class Placement:
         """
         able = [
             n
-            for n in self._targets()
-            if is_of_kind(n, request)
+            for n in self._roster.nodes("target")
+            if is_of_kind(n.profile, request)
             and can_hold(n, choice.spec)
             and (choice.suspicion is None or choice.suspicion.may_go_to(n.name))
         ]

@@ -105,7 +105,7 @@ class Rebalancing:
         # Counting room takes time per stream, so stop at the first request that fits elsewhere.
         for request, streams in units:
             # A target of its class may be inexact although the client was notified of exactness.
-            suited = [target for target in others if is_of_kind(target, request)]
+            suited = [target for target in others if is_of_kind(target.profile, request)]
             if able := [target for target in suited if has_room(target, streams)]:
                 request.looked_at = now
                 return _moves_of(request, streams, source, able, now)

@@ -20,14 +20,9 @@ def can_hold(target: NodeRecord, spec: StreamSpec) -> bool:
     return fits and cells_needed(spec) <= profile.num_cells
 
 
-def is_of_kind(target: NodeRecord, request: Request) -> bool:
-    """Returns whether a target has the model and class that a request names or began with, and is
-    as exact as its StartedNotice said."""
-    return is_meant_by(request, target.profile)
-
-
-def is_meant_by(request: Request, profile: EngineProfile) -> bool:
-    """Like is_of_kind(), for a target with this profile."""
+def is_of_kind(profile: EngineProfile, request: Request) -> bool:
+    """Returns whether a target with this profile has the model and class that a request names or
+    began with, and is as exact as its StartedNotice said."""
     is_same = is_meant(request.model_hash, profile.model_hash)
     is_same = is_same and is_meant(request.numerics_class, profile.numerics_class)
     # Any model can tokenize a text.

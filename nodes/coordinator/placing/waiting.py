@@ -27,15 +27,6 @@ _Key: TypeAlias = tuple[bool, float, int, StreamId]
 _LineKey: TypeAlias = tuple[frozenset[Kind], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The first of the streams that wait for targets of the same kinds."""
-
-    kinds: frozenset[Kind]
-    request: Request
-    choice: Choice
-
-
 @dataclass(slots=True, eq=False)
 class _Tenant:
     """A tenant that takes turns with others for the targets of a model.
@@ -99,7 +90,9 @@ class _Line:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
+    """A waiting stream. kinds: those of the targets that may serve it."""
+
     request: Request
     choice: Choice
     tenant: _Tenant
@@ -125,7 +118,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._lines: dict[_LineKey, _Line] = {}
-        self._entries: dict[StreamId, _Entry] = {}
+        self._entries: dict[StreamId, Entry] = {}
         self._tenants: dict[tuple[str, str], _Tenant] = {}
         self._num_of_role: Counter[str] = Counter()
         self._num_turns = 0
@@ -152,7 +145,7 @@ class Waiting:
         tenant = self._tenant(request)
         tenant.num_waiting += 1
         place, is_suspect = _place(request, choice), choice.suspicion is not None
-        entry = _Entry(request, choice, tenant, kinds, place, is_suspect)
+        entry = Entry(request, choice, tenant, kinds, place, is_suspect)
         self._entries[stream_id] = entry
         self._num_of_role[request.role] += 1
         self._lines.setdefault(entry.line, _Line()).add(tenant, entry.place)
@@ -190,17 +183,16 @@ class Waiting:
         self._entries[choice.spec.stream_id] = moved
         self._lines.setdefault(moved.line, _Line()).add(entry.tenant, entry.place)
 
-    def _leave_line(self, entry: _Entry) -> None:
+    def _leave_line(self, entry: Entry) -> None:
         line = self._lines[entry.line]
         line.remove(entry.tenant, entry.place)
         if not line:
             del self._lines[entry.line]
 
-    def heads(self) -> list[Head]:
+    def heads(self) -> list[Entry]:
         """Return the first stream of each line in order, without those that no target may serve."""
         firsts = sorted(line.first() for (kinds, _), line in self._lines.items() if kinds)
-        found = [self._entries[key[-1]] for key in firsts]
-        return [Head(entry.kinds, entry.request, entry.choice) for entry in found]
+        return [self._entries[key[-1]] for key in firsts]
 
 
 def _place(request: Request, choice: Choice) -> _Place:

@@ -1,8 +1,9 @@
-"""Identifies a conversation by the part that all of its turns share. Pure."""
+"""Identifies a conversation by the part that all of its turns share, and a prompt. Pure."""
 
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Sequence
 
 from nodes.messages import SubmitRequest
@@ -31,3 +32,11 @@ def conversation_of(submit: SubmitRequest, prompt: Sequence[int]) -> bytes:
     for token_id in prompt[:_NUM_IDS]:
         digest.update(token_id.to_bytes(4, "little"))
     return digest.digest()
+
+
+def prompt_hash(prompt: Sequence[int]) -> str:
+    """Return a digest of a prompt's token ids, which tells whether a resumed text still has them.
+
+    They may change with time, for example when a chat template includes the date.
+    """
+    return hashlib.blake2b(array("I", prompt).tobytes(), digest_size=_DIGEST_BYTES).hexdigest()

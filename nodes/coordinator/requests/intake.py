@@ -11,23 +11,19 @@ from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.room import is_of_kind
 from nodes.coordinator.requests.holdings import num_held_by
 from nodes.coordinator.requests.models import KnownModels, shown_ids, suits
-from nodes.coordinator.requests.request import BadRequestError, Request, new_request
+from nodes.coordinator.requests.request import (
+    BadRequestError,
+    RefusedRequestError,
+    Request,
+    new_request,
+)
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
 from nodes.messages import EMBEDDING, RequestFailedNotice, SubmitRequest
 from nodes.messages.access import GATEWAY
 from nodes.messages.fingerprint import fingerprint
 
-_MAX_REASON = 1024
 _DIGEST_BYTES = 16
-
-
-class RefusedRequestError(Exception):
-    """A request is refused; code as in RequestFailedNotice."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason[:_MAX_REASON])
-        self.code = code
 
 
 def owner_of(sender: str, user: str) -> str:
@@ -94,7 +90,7 @@ class Intake:
         """
         serving, limits = self._serving, self._limits
         if (client, submit.request_id) in serving.ledger.requests:
-            raise RefusedRequestError("bad_request", f"request id {submit.request_id} is in use")
+            raise BadRequestError(f"request id {submit.request_id} is in use")
         is_gateway = role == GATEWAY
         num_waiting = serving.num_waiting(role)
         max_waiting = limits.max_gateway_waiting if is_gateway else limits.max_waiting
@@ -107,10 +103,7 @@ class Intake:
             raise RefusedRequestError(
                 "overloaded", f"{max_requests} requests of this {role} are under way"
             )
-        try:
-            request = new_request(client, submit)
-        except BadRequestError as error:
-            raise RefusedRequestError("bad_request", str(error)) from error
+        request = new_request(client, submit)
         request.arrived_at, request.role = now, role
         request.limit_s = min(submit.deadline_s or math.inf, limits.max_request_s)
         request.ends_at = now + request.limit_s
@@ -118,7 +111,7 @@ class Intake:
         # A client can invent users, so only a gateway's users count as separate tenants.
         request.tenant = request.owner if is_gateway else sender
         if verdict := serving.remembered.verdict(request.digest, now):
-            raise RefusedRequestError("bad_request", verdict)
+            raise BadRequestError(verdict)
         request.suspicion = serving.remembered.suspicion(request.digest, now)
         if full := serving.ledger.holdings.what_is_full(request, num_held_by(request)):
             raise RefusedRequestError("overloaded", f"{full}: try later")
@@ -135,7 +128,7 @@ class Intake:
         meant = suits(targets, [target.profile for target in targets], model) if model else []
         if meant and meant[0].profile.traits.embeds != wants_embedding:
             makes = "text and no embeddings" if wants_embedding else "embeddings and no text"
-            raise RefusedRequestError("bad_request", f"model {model!r} produces {makes}")
+            raise BadRequestError(f"model {model!r} produces {makes}")
         if not any(target.profile.traits.embeds == wants_embedding for target in targets):
             if targets and wants_embedding:
                 reason = "no target serves an embedding model: start one"
@@ -162,10 +155,12 @@ class Intake:
     def _not_pinned(self, request: Request, targets: list[NodeRecord]) -> RefusedRequestError:
         """Return the error for a model and class that no present target has."""
         wanted = fingerprint(request.model_hash, request.numerics_class)
-        if any(is_of_kind(target, request) and not target.is_draining for target in targets):
+        if any(
+            is_of_kind(target.profile, request) and not target.is_draining for target in targets
+        ):
             model = request.submit.model
             reason = f"fingerprint {wanted} does not belong to model {model!r}: omit one of them"
-            return RefusedRequestError("bad_request", reason)
+            return BadRequestError(reason)
         return RefusedRequestError(
             "unavailable", f"no target with fingerprint {wanted} is present: try later"
         )

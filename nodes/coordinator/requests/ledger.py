@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from nodes.coordinator.requests.deadlines import Deadlines
 from nodes.coordinator.requests.holdings import Holdings, num_held_by
 from nodes.coordinator.requests.request import Request
-from nodes.coordinator.requests.resuming import Returning
 from nodes.coordinator.requests.tokenizing import Tokenizing
 from nodes.worker.stream import StreamId
 
@@ -18,6 +18,10 @@ OUTCOMES: Final = (
     *("done", "cancelled", "left"),
     *("bad_request", "not_found", "overloaded", "unavailable", "deadline", "internal"),
 )
+# A request that no target can serve is kept for this long, because a target may restart.
+STRANDED_LIMIT_S: Final = 30.0
+# Requests ended at a time, because a client takes only so many messages at once.
+_MAX_AT_ONCE: Final = 256
 
 
 class Ledger:
@@ -27,16 +31,21 @@ class Ledger:
         self.requests: dict[tuple[bytes, int], Request] = {}
         self.streams: dict[StreamId, Request] = {}
         self.tokenizing = Tokenizing()
-        self.returning = Returning()
-        self.deadlines = Deadlines()
         self.holdings = Holdings()
         self.outcomes = Counter[str]()
         self._ids_of_client: dict[bytes, set[int]] = {}
+        # Requests with token ids that wait for a target; those with text wait in Tokenizing.
+        self._returning: dict[tuple[bytes, int], Request] = {}
+        self._num_returning_of_role = Counter[str]()
+        # Requests that no present target can serve, in the order in which they lost the last one.
+        self._stranded: dict[tuple[bytes, int], Request] = {}
+        # No request's deadline passes before this time.
+        self._earliest = math.inf
 
     def num_unread(self, role: str) -> int:
         """Return the requests that wait for tokenization or for a target to return, of clients that
         joined in a role."""
-        return self.tokenizing.num_of(role) + self.returning.num_of(role)
+        return self.tokenizing.num_of(role) + self._num_returning_of_role[role]
 
     def num_requests(self, client: bytes) -> int:
         return len(self._ids_of_client.get(client, ()))
@@ -47,8 +56,54 @@ class Ledger:
     def take_in(self, request: Request) -> None:
         self.requests[request.client, request.request_id] = request
         self._ids_of_client.setdefault(request.client, set()).add(request.request_id)
-        self.deadlines.add(request)
+        self._earliest = min(self._earliest, request.ends_at)
         self.holdings.charge(request, num_held_by(request))
+
+    def overdue(self, now: float) -> list[Request]:
+        """Return requests whose deadline has passed, at most _MAX_AT_ONCE of them."""
+        if now < self._earliest:
+            return []
+        over = [request for request in self.requests.values() if request.ends_at <= now]
+        if len(over) <= _MAX_AT_ONCE:
+            left = (r.ends_at for r in self.requests.values() if r.ends_at > now)
+            self._earliest = min(left, default=math.inf)
+        return over[:_MAX_AT_ONCE]
+
+    def wait_for_return(self, request: Request) -> None:
+        """Queue a request until a target returns that can serve it."""
+        if request.prompt:
+            self._returning[request.client, request.request_id] = request
+            self._num_returning_of_role[request.role] += request.submit.num_choices
+        else:
+            self.tokenizing.add(request, "")
+
+    def returning(self) -> list[Request]:
+        """Return the requests with token ids that wait for a target."""
+        return list(self._returning.values())
+
+    def has_returned(self, request: Request) -> None:
+        """Note that a request waits no longer: it has a target, or it has ended."""
+        if self._returning.pop((request.client, request.request_id), None) is not None:
+            self._num_returning_of_role[request.role] -= request.submit.num_choices
+
+    def note_targets(self, request: Request, *, is_able: bool, now: float) -> None:
+        """Note whether there is a target that could serve a request."""
+        key = request.client, request.request_id
+        if is_able:
+            request.stranded_at = None
+            self._stranded.pop(key, None)
+        elif request.stranded_at is None:
+            request.stranded_at = now
+            self._stranded[key] = request
+
+    def stranded(self, now: float) -> list[Request]:
+        """Return requests that no target could serve for too long, at most _MAX_AT_ONCE of them."""
+        long_ago = now - STRANDED_LIMIT_S
+        over = itertools.takewhile(
+            lambda request: request.stranded_at is not None and request.stranded_at <= long_ago,
+            self._stranded.values(),
+        )
+        return list(itertools.islice(over, _MAX_AT_ONCE))
 
     def holds(self, request: Request) -> bool:
         """Whether this request is not over; a later request may have the same number."""
@@ -57,8 +112,8 @@ class Ledger:
     def forget(self, request: Request, outcome: str) -> None:
         """Remove a request that has ended; its streams are removed by the caller."""
         self.tokenizing.drop(request)
-        self.returning.drop(request)
-        self.deadlines.forget(request)
+        self.has_returned(request)
+        self._stranded.pop((request.client, request.request_id), None)
         self.holdings.forget(request)
         if self.requests.pop((request.client, request.request_id), None) is not None:
             self.outcomes[outcome] += 1

@@ -33,12 +33,25 @@ from nodes.scheduler.stream import Figures, Stream
 from nodes.worker.cells import cells_needed
 from nodes.worker.stream import StreamId, StreamSpec
 
+_MAX_REASON = 1024
 # Output tokens that a choice has already; None for a choice that is over.
 Committed = tuple[int, ...] | None
 
 
-class BadRequestError(Exception):
-    """The request can never be served as it is; the message is one line for its sender."""
+class RefusedRequestError(Exception):
+    """A request is refused. The message is one line for its sender; code: as in
+    RequestFailedNotice."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason[:_MAX_REASON])
+        self.code = code
+
+
+class BadRequestError(RefusedRequestError):
+    """The request can never be served as it is."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("bad_request", reason)
 
 
 @dataclass(slots=True)
@@ -119,7 +132,7 @@ class Request:
     # Targets that left while they served it.
     num_losses: int = 0
     last_loss: str = "all targets that could serve this request left"
-    # When it lost the last target that could serve it; stranded.py sets it.
+    # When it lost the last target that could serve it; the ledger sets it.
     stranded_at: float | None = None
     # Position of the next prompt token whose score must be sent to the client.
     next_score: int = 1

@@ -1,7 +1,7 @@
 """Builds the status document of the coordinator. Pure; building it changes nothing observed.
 
 Events are counted where they happen: by schedulers (`scheduler/counts.py`), with requests
-(`requests/ledger.py`) and with bytes (`traffic.py`). This module combines the counts.
+(`requests/ledger.py`) and with bytes (`totals.py`). This module combines the counts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.ledger import OUTCOMES
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.status import parts, reasons
-from nodes.coordinator.status.recent import WINDOW_S, Recent
-from nodes.coordinator.status.traffic import Traffic
+from nodes.coordinator.status.totals import WINDOW_S, Recent, Traffic
 from nodes.messages import StatusReply, StatusRequest
 from nodes.scheduler.drafts import Drafts
 from nodes.telemetry.counts import RATIO_BOUNDS, Counts
@@ -65,10 +64,13 @@ class Reporting:
         self._drafts = drafts
         self.traffic = Traffic()
         self.num_submitted = 0
+        # Messages of another cluster or epoch, and those about streams or requests that are over.
+        self.num_stale = 0
+        # Messages that were dropped before they reached the state.
+        self.num_dropped = 0
         self._counts: dict[str, Counts] = {}
         # Nodes that left, as they were then, and when that was.
         self._left: dict[str, tuple[NodeStatus, float]] = {}
-        self._num_stale_before = 0
         self._recent = Recent()
         self._started_at: float | None = None
         self._made: tuple[float, bytes] | None = None
@@ -92,7 +94,7 @@ class Reporting:
 
     def node_out(self, node: NodeRecord, reason: str, now: float) -> None:
         if node.scheduler is not None:
-            self._num_stale_before += node.scheduler.num_stale
+            self.num_stale += node.scheduler.num_stale
         self._left.pop(node.name, None)
         self._left[node.name] = parts.node_status(node, state="left", reason=reason), now
         if len(self._left) > _MAX_LEFT:
@@ -119,15 +121,12 @@ class Reporting:
 
     # -- answers -----------------------------------------------------------------------------------
 
-    def answer(
-        self, request: StatusRequest, num_stale: int, num_dropped: int, now: float
-    ) -> StatusReply:
-        """Return the document. num_stale, num_dropped: messages the coordinator itself dropped."""
+    def answer(self, request: StatusRequest, now: float) -> StatusReply:
         if self._made is None or now - self._made[0] >= _FRESH_S:
-            self._made = now, encode_status(self.status(num_stale, num_dropped, now))
+            self._made = now, encode_status(self.status(now))
         return StatusReply(request.request_id, self._made[1])
 
-    def status(self, num_stale: int, num_dropped: int, now: float) -> Status:
+    def status(self, now: float) -> Status:
         streams = self._streams(now)
         return Status(
             cluster=self._cluster,
@@ -145,7 +144,7 @@ class Reporting:
             waiting=self._waiting(now),
             targets=tuple(self._targets(now)),
             media=tuple(self._media(now)),
-            totals=self._all(num_stale, num_dropped),
+            totals=self._all(),
         )
 
     def _nodes(self, now: float) -> Iterator[NodeStatus]:
@@ -239,14 +238,14 @@ class Reporting:
             busy = min(1.0, self._recent.rate(("air", name), reserved_s, now))
             yield MediumStatus(parts.cut(name), parts.number(reserved_s, 6), parts.number(busy, 4))
 
-    def _all(self, num_stale: int, num_dropped: int) -> Totals:
+    def _all(self) -> Totals:
         schedulers = [scheduler for _, scheduler in self._roster.schedulers()]
         late = sum(scheduler.num_stale for scheduler in schedulers)
         return Totals(
             requests={outcome: self._serving.ledger.outcomes[outcome] for outcome in OUTCOMES},
             num_submitted=self.num_submitted,
             num_moved=self._serving.num_moved,
-            num_stale=num_stale + late + self._num_stale_before,
-            num_dropped=num_dropped,
+            num_stale=self.num_stale + late,
+            num_dropped=self.num_dropped,
             wire=tuple(self.traffic.totals()),
         )

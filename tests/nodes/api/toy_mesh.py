@@ -53,7 +53,8 @@ class ToyMesh:
     model: ToyModel
 
     def num_streams(self) -> int:
-        return sum(len(scheduler.streams) for scheduler in self.coordinator.state.schedulers)
+        schedulers = self.coordinator.state.roster.schedulers()
+        return sum(len(scheduler.streams) for _, scheduler in schedulers)
 
     def say_bye(self) -> None:
         """The coordinator stops, as its members see it."""
@@ -63,7 +64,7 @@ class ToyMesh:
         """The coordinator lets none of its members in any more."""
         state = self.coordinator.state
         refusal = encode(Refuse(reason), cluster=state.cluster, epoch=state.epoch)
-        for peer in state.peers():
+        for peer in state.roster.peers():
             self.loop.call_soon_threadsafe(self.transport.send, peer, refusal)
 
     async def num_received(self, kind: str) -> int:
@@ -116,7 +117,7 @@ def toy_mesh(num_targets: int = 1, **changes: Any) -> Iterator[ToyMesh]:
             )
             nodes["draft"] = asyncio.create_task(draft.run())
             async with asyncio.timeout(60):
-                while len(coordinator.state.peers()) < num_targets + 1:  # noqa: ASYNC110
+                while len(coordinator.state.roster.peers()) < num_targets + 1:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)
             loop = asyncio.get_running_loop()
             made = ToyMesh(endpoint, transport, coordinator, loop, nodes, models[0])

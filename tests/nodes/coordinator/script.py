@@ -200,7 +200,7 @@ class Mesh:
     def tick(self, now: float, *silent: bytes) -> Sends:
         """Everybody but the silent ones is heard of, and what is due by now is done; without the
         Pings."""
-        for peer in self.state.peers():
+        for peer in self.state.roster.peers():
             if peer not in silent:
                 self.hear(peer, Pong(0, round(1e3 * now)), now)
         return Sends(send for send in self.state.tick(now) if not isinstance(send.message, Ping))

@@ -40,7 +40,7 @@ class Shell:
 
     @property
     def peers(self) -> list[bytes]:
-        return self.coordinator.state.peers()
+        return self.coordinator.state.roster.peers()
 
     async def hear_frames(self, peer: bytes, frames: Frames) -> None:
         """Take a message and do all that it starts."""

@@ -94,7 +94,7 @@ def test_an_answer_that_nobody_asked_for_changes_nothing(mesh: Mesh, seed_off: i
     if not seed_off:
         mesh.hear(TARGET, ProbeReply(seed, RIGHT))
     assert mesh.hear(TARGET, ProbeReply(seed ^ seed_off, WRONG)) == []
-    assert mesh.state.num_stale == 1
+    assert mesh.state.reporting.num_stale == 1
     assert classes_of(mesh) == {"target": CLASS}
 
 
@@ -121,6 +121,6 @@ def test_a_target_gets_no_streams_before_it_has_answered_and_is_asked_again(mesh
 def test_a_target_that_never_answers_is_sent_away(mesh: Mesh) -> None:
     probe_of(mesh, TARGET)
     heartbeats(mesh, 60)
-    assert mesh.state.role_of(TARGET) == "target"
+    assert mesh.state.roster.role_of(TARGET) == "target"
     mesh.due(60.5)
-    assert mesh.state.role_of(TARGET) == ""
+    assert mesh.state.roster.role_of(TARGET) == ""

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from nodes.coordinator.placing.choosing import LATELY_S
-from nodes.coordinator.placing.classes import classes_in_order, score_of, standings_of
+from nodes.coordinator.placing.choosing import LATELY_S, classes_in_order, score_of, standings_of
 from nodes.coordinator.requests.conversation import conversation_of
 from nodes.messages import ChatMessage, EngineProfile, SubmitRequest
 from tests.nodes.builders import make_submit

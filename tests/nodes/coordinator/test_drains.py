@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mesh.messages import DISMISSED, Bye, Refuse, Welcome
-from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
+from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
 from nodes.messages import (
     CloseStreamNotice,
     NodeCommandReply,
@@ -45,7 +45,7 @@ def has_left(mesh: Mesh, now: float) -> bool:
     """Whether the target is sent a Bye by now."""
     byes = mesh.tick(now).said(Bye, TARGET)
     assert all(bye.reason.startswith("drained by an operator") for bye in byes)
-    return bool(byes) and TARGET not in mesh.state.peers()
+    return bool(byes) and TARGET not in mesh.state.roster.peers()
 
 
 @pytest.mark.parametrize("joins_first", [True, False])
@@ -63,7 +63,7 @@ def test_streams_of_a_drained_target_go_on_elsewhere_and_it_leaves(joins_first: 
     assert (there.generation, there.token_ids) == (2, (*PROMPT, 9))
     assert sends.to(CLIENT) == []
     assert not joins_first or has_left(mesh, 0.1)
-    assert TARGET not in mesh.state.peers()
+    assert TARGET not in mesh.state.roster.peers()
 
 
 def test_a_request_that_can_go_nowhere_ends_on_the_drained_target() -> None:
@@ -125,7 +125,7 @@ def test_a_drained_draft_node_leaves_at_once_and_its_streams_find_another() -> N
     sends = mesh.command("drain", holder.decode())
     assert isinstance(sends.to(holder)[0], Bye)
     assert [type(m) for m in sends.to(other)] == [OpenStreamRequest]
-    assert holder not in mesh.state.peers()
+    assert holder not in mesh.state.roster.peers()
 
 
 def test_a_dropped_target_is_out_at_once_and_its_process_stays_out() -> None:

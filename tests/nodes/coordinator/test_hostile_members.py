@@ -27,7 +27,7 @@ def test_no_message_of_a_member_ends_the_coordinator() -> None:
     for step in range(STEPS):
         now += choice.choice((0.0, 0.01, 0.2))
         peer = choice.choice(list(ROLES))
-        if mesh.state.roles().get(peer) is None:
+        if mesh.state.roster.roles().get(peer) is None:
             profile = None if peer == b"c" else make_profile(num_cells=choice.choice((300, 8192)))
             mesh.join(peer, ROLES[peer], profile, f"{peer.decode()}{step}")
         message = decode(generator.valid()).message

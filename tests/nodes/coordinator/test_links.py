@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from mesh.codec import encode_struct
-from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong
+from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.sends import Send
 from nodes.messages import CloseStreamNotice, LinkFields
@@ -27,12 +27,12 @@ class OneNode:
     def __init__(
         self, declared: LinkFields = UNDECLARED, role: str = "draft", *, pads: bool = False
     ) -> None:
-        self.roster = Roster(0.05, 5.0, pads=pads)
+        self.roster = Roster(Welcome("", "c", 1, 0.05, 5.0, pads))
         profile = encode_struct(replace(make_profile(0.8), link=declared))
         self.roster.hello(DRAFT, Hello("n", role, 1, PROTOCOL_VERSION, profile), 0.0)
         (self.node,) = self.roster.nodes()
-        ((_, ping),) = self.roster.pings(1.0)
-        self.answer(ping, 1.0 + RTT_S)
+        (send,) = self.roster.pings(1.0)
+        self.answer(send.message, 1.0 + RTT_S)
 
     def answer(self, ping: Ping, now: float) -> None:
         member = self.roster.message(DRAFT, now)
@@ -88,7 +88,7 @@ def test_plans_of_a_target_know_the_ways_to_it_and_to_the_draft_nodes() -> None:
     mesh.submit(now=2.0, max_tokens=50)
     for peer in (DRAFT, second):
         mesh.ready(peer=peer, now=2.0)
-    (scheduler,) = mesh.state.schedulers
+    ((_, scheduler),) = mesh.state.roster.schedulers()
     planning = scheduler.begin_plan(2.0)
     (draft,) = planning.observation.drafts
     assert draft.link.rtt_s == pytest.approx(RTT_S + 0.3)

@@ -28,7 +28,7 @@ def test_nodes_and_clients_are_welcomed_again_if_they_say_hello_again() -> None:
     for peer, role, profile in ((TARGET, "target", make_profile()), (CLIENT, "client", None)):
         welcome = Send(peer, Welcome(peer.decode(), CLUSTER, EPOCH, 0.5, 5.0, False))
         assert mesh.join(peer, role, profile) == mesh.join(peer, role, profile) == [welcome]
-    assert mesh.state.peers() == [TARGET, CLIENT]
+    assert mesh.state.roster.peers() == [TARGET, CLIENT]
 
 
 def test_who_cannot_be_a_member_is_refused_in_a_line() -> None:
@@ -48,7 +48,7 @@ def test_who_cannot_be_a_member_is_refused_in_a_line() -> None:
         data = profile if isinstance(profile, bytes) else encode_struct(profile)
         (send,) = mesh.hear(OTHER, Hello("x", role, 1, version, data))
         assert (send.message.reason[: len(reason)], send.message.code) == (reason, code)
-    assert mesh.state.peers() == []
+    assert mesh.state.roster.peers() == []
 
 
 def test_a_draft_whose_vocabulary_differs_is_refused_with_both_names() -> None:
@@ -70,14 +70,14 @@ def test_no_draft_keeps_a_target_out() -> None:
     # The draft goes: it would wait for ever.
     assert (refusal.peer, type(refusal.message)) == (OTHER, Refuse)
     assert "draft model small cannot work with target model big" in refusal.message.reason
-    assert mesh.state.peers() == [TARGET]
+    assert mesh.state.roster.peers() == [TARGET]
 
 
 def test_messages_of_strangers_and_of_another_cluster_or_epoch_are_counted(mesh: Mesh) -> None:
     assert mesh.submit(peer=OTHER) == []
     assert mesh.state.on_message(CLIENT, "other", EPOCH, make_submit(), 9, 0.0) == []
     assert mesh.state.on_message(CLIENT, CLUSTER, EPOCH - 1, make_submit(), 9, 0.0) == []
-    assert mesh.state.num_stale == 3
+    assert mesh.state.reporting.num_stale == 3
 
 
 # -- silence ---------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def test_heartbeats_go_both_ways_and_the_silent_leave(mesh: Mesh) -> None:
     assert mesh.hear(CLIENT, Ping(3, 0)) == [Send(CLIENT, Pong(3, 0))]
     for now in (2.0, 4.0, 6.0):
         mesh.tick(now, CLIENT)
-    assert mesh.state.peers() == [TARGET]
+    assert mesh.state.roster.peers() == [TARGET]
 
 
 def gone_after_s(profile: EngineProfile, *, is_busy: bool = True) -> int | None:
@@ -102,7 +102,7 @@ def gone_after_s(profile: EngineProfile, *, is_busy: bool = True) -> int | None:
         for peer in (TARGET, CLIENT):
             mesh.hear(peer, Pong(0, 7), float(second))
         mesh.due(float(second))
-        if mesh.state.role_of(TARGET) == "":
+        if mesh.state.roster.role_of(TARGET) == "":
             (node,) = mesh.status(float(second)).nodes
             assert node.reason == f"no progress for {second - 1:.1f} s"
             return second

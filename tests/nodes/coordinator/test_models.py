@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
+from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
 from nodes.messages import RequestFailedNotice, StartedNotice
 from tests.nodes.coordinator.fleet import Answer, Fleet, ask_thrice, cases, profile, two_classes
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from nodes.config.settings import LimitSettings
-from nodes.coordinator.placing.stranded import STRANDED_LIMIT_S
-from nodes.coordinator.requests.resuming import prompt_hash
+from nodes.coordinator.requests.conversation import prompt_hash
+from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
 from nodes.messages import RequestFailedNotice, TokenizeRequest, TokensNotice
 from tests.nodes.builders import PROMPT, make_profile
 from tests.nodes.coordinator.script import (

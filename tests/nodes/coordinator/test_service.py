@@ -264,15 +264,15 @@ async def test_who_closes_the_connection_is_gone_at_once(eventually: Eventually)
     async with serving(hub) as (coordinator, server):
         first, _ = await join(hub, "a")
         second, _ = await join(hub, "b")
-        (gone, peer) = coordinator.state.peers()
+        (gone, peer) = coordinator.state.roster.peers()
         first.close()
-        await eventually(lambda: gone not in coordinator.state.peers())
+        await eventually(lambda: gone not in coordinator.state.roster.peers())
         # What closed was of no member, or is there again: one more Ping, and nobody leaves.
         server.losses.put(b"nobody")
         server.losses.put(peer)
         first_seq = (await hear(second, Ping)).message.seq
         assert (await hear(second, Ping)).message.seq > first_seq
-        assert coordinator.state.peers() == [peer]
+        assert coordinator.state.roster.peers() == [peer]
 
 
 class SlowPolicy:
@@ -304,7 +304,7 @@ async def test_messages_are_dealt_with_while_a_plan_is_made(
         target, welcome = await join(hub, "t", "target", encode_struct(make_profile()))
         client, _ = await join(hub, "a")
         ping = encode(Ping(0, 0), cluster=welcome.message.cluster, epoch=welcome.message.epoch)
-        (scheduler,) = coordinator.state.schedulers
+        ((_, scheduler),) = coordinator.state.roster.schedulers()
         # Each tick finds that one is due.
         monkeypatch.setattr(scheduler, "begin_plan", lambda _: Planning(Observation(()), slow))
         await eventually(lambda: slow.num_begun == 1)
@@ -317,7 +317,7 @@ async def test_messages_are_dealt_with_while_a_plan_is_made(
         await hear(client, Pong)
         assert slow.num_begun == 1
         target.close()
-        await eventually(lambda: len(coordinator.state.peers()) == 1)
+        await eventually(lambda: len(coordinator.state.roster.peers()) == 1)
         slow.may_go_on.set()
         # Its target has left: the plan is for nobody, and the coordinator goes on.
         await eventually(lambda: not coordinator.state.is_plan_due)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.coordinator.requests.resuming import prompt_hash
+from nodes.coordinator.requests.conversation import prompt_hash
 from nodes.coordinator.sends import Send
 from nodes.messages import (
     ChainPart,
@@ -73,7 +73,7 @@ def test_without_a_target_a_request_is_refused() -> None:
 
 
 def test_what_a_target_reads_of_prompts_beside_its_streams_counts_as_its_load(mesh: Mesh) -> None:
-    (scheduler,) = mesh.state.schedulers
+    ((_, scheduler),) = mesh.state.roster.schedulers()
     mesh.submit()
     mesh.hear(TARGET, StreamReadyNotice(1, 1, 3), 1.0)
     shares = []
@@ -219,7 +219,7 @@ def test_the_other_choices_begin_when_the_client_has_all_scores_of_their_prompt(
     assert sends.opened() == [2, 3]
     # Told again, and of a stream that is not there.
     assert score(mesh, 1, 2) == score(mesh, 1, 2, 7) == score(mesh, 1, 2, generation=2) == []
-    assert mesh.state.num_stale == 2
+    assert mesh.state.reporting.num_stale == 2
     # One token has no scores to wait for.
     asked = {"num_choices": 2, "scores_prompt": True, "prompt_token_ids": (9,)}
     assert mesh.submit(2, **asked).opened() == [4, 5]
@@ -229,7 +229,7 @@ def test_scores_that_nobody_asked_for_place_nobody_anew() -> None:
     mesh = make_mesh(max_streams=1)
     mesh.submit(num_choices=2)
     assert score(mesh, 1, 1) == score(mesh, 2, 1) == []
-    assert mesh.state.num_stale == 2
+    assert mesh.state.reporting.num_stale == 2
     assert mesh.finish().opened() == [2]
 
 

@@ -48,7 +48,7 @@ def test_a_text_is_tokenized_by_the_target_first(mesh: Mesh) -> None:
     (request,) = mesh.tokenized(1, 4, 5).openings()
     assert request.token_ids == (4, 5)
     assert mesh.tokenized(1, 4, 5) == []
-    assert mesh.state.num_stale == 1
+    assert mesh.state.reporting.num_stale == 1
 
 
 def test_a_text_that_cannot_be_tokenized_is_the_clients_error(mesh: Mesh) -> None:
@@ -65,7 +65,7 @@ def test_only_the_target_that_was_asked_says_what_a_text_is(mesh: Mesh) -> None:
     (number,) = asked(mesh.submit(**TEXT_PROMPT))
     assert mesh.tokenized(number, 7, 7, peer=OTHER) == []
     assert mesh.tokenized(number, peer=OTHER, error="no") == []
-    assert mesh.state.num_stale == 2
+    assert mesh.state.reporting.num_stale == 2
     (opening,) = mesh.tokenized(number, 5, 6).openings()
     assert opening.token_ids == (5, 6)
 
@@ -131,7 +131,7 @@ def test_who_cancels_frees_its_place_when_the_target_has_answered() -> None:
     # The target has it still; its answer is for nobody, and so another one can be asked for.
     sends = mesh.tokenized(1, 4)
     assert (sends.to(CLIENT), asked(sends)) == ([], [MAX_AT_ONCE + 2])
-    assert mesh.state.num_stale == 1
+    assert mesh.state.reporting.num_stale == 1
 
 
 def test_a_text_of_which_nothing_is_heard_is_asked_for_again_and_not_for_ever(mesh: Mesh) -> None:

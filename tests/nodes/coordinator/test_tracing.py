@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from nodes.coordinator.ring_recorder import RingRecorder
-from nodes.coordinator.tracing import LINGER_S
+from nodes.coordinator.tracing import LINGER_S, RingRecorder
 from nodes.messages import TraceReply, TraceRequest
 from nodes.scheduler import Scheduler
 from nodes.scheduler.planning import MODES, predicted_price_s

@@ -246,7 +246,7 @@ def test_an_uploaded_request_is_served_as_any_other(mesh: Mesh) -> None:
     out = upload(mesh, make_submit(1, prompt_token_ids=LONG))
     (request,) = out.openings()
     assert request.token_ids == LONG
-    assert mesh.state.num_stale == 0
+    assert mesh.state.reporting.num_stale == 0
 
 
 def test_only_the_offered_request_can_be_uploaded(mesh: Mesh) -> None:
@@ -263,11 +263,11 @@ def test_a_request_that_comes_whole_ends_its_upload(mesh: Mesh) -> None:
     assert mesh.state.next_deadline() is not None
     assert mesh.hear(CLIENT, submit).openings()
     mesh.hear(CLIENT, sender.piece(500))
-    assert mesh.state.num_stale == 1
+    assert mesh.state.reporting.num_stale == 1
     assert mesh.hear(CLIENT, sender.offer(5, LINK))
     mesh.cancel(1)
     mesh.hear(CLIENT, sender.piece(500))
-    assert mesh.state.num_stale == 2
+    assert mesh.state.reporting.num_stale == 2
 
 
 def test_nonsense_that_is_uploaded_takes_no_grant_from_others(mesh: Mesh) -> None:

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from nodes.draft.state import Event
-from nodes.worker.events import Failed, Ready
+from nodes.messages import StreamFailedNotice, StreamReadyNotice
 from nodes.worker.stream import StreamId
 from tests.nodes.builders import make_spec
 from tests.nodes.draft.script import ONE, SAMPLED, TWO, guessed_of, make_draft, run, text_of
@@ -21,18 +21,18 @@ def test_texts_take_the_cells_that_they_need_soon_not_all_that_they_might() -> N
         assert draft.open(make_spec(number, max_tokens=300)) == []
     # 83 cells each: the prompt, 64 tokens more and guesses.
     reason = "toy-1 is full: 4 streams, 83 cells needed"
-    assert draft.open(make_spec(5, max_tokens=300)) == [Failed(StreamId(5), 1, reason)]
+    assert draft.open(make_spec(5, max_tokens=300)) == [StreamFailedNotice(StreamId(5), 1, reason)]
     run(draft)
     failed: list[Event] = []
     length = 3
     while not failed:
         for number in range(1, 5):
             draft.committed(StreamId(number), 1, length, (5,) * 20)
-        failed = [event for event in run(draft) if isinstance(event, Failed)]
+        failed = [event for event in run(draft) if isinstance(event, StreamFailedNotice)]
         length += 20
     # Who came last goes, and the others go on.
     full = "toy-1 is full: 3 other streams, no cells left"
-    assert failed == [Failed(StreamId(4), 1, full)]
+    assert failed == [StreamFailedNotice(StreamId(4), 1, full)]
     assert 4 * (length - 20) <= 400 < 4 * (length + 3)
     draft.committed(ONE, 1, length, (6,))
     assert guessed_of(run(draft))
@@ -42,12 +42,12 @@ def test_a_text_that_does_not_fit_is_refused_for_good_and_pushes_nobody_out() ->
     draft, _ = make_draft(num_cells=400)
     reason = "toy-1 has 400 cells, this text needs 419"
     too_long = make_spec(1, max_tokens=400, num_known=350)
-    assert draft.open(too_long) == [Failed(ONE, 1, reason, "bad_request")]
+    assert draft.open(too_long) == [StreamFailedNotice(ONE, 1, reason, "bad_request")]
     # Of one that is told in pieces all counts that there is.
     draft.open(make_spec(2, max_tokens=300))
     told = make_spec(3, max_tokens=300, num_known=250)
     (failed,) = draft.open(told)
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, StreamFailedNotice)
     assert (failed.code, failed.reason) == (
         "unavailable",
         "toy-1 is full: 1 streams, 319 cells needed",
@@ -68,7 +68,7 @@ def test_whatever_is_asked_no_pass_is_too_large_and_nobody_is_given_up_without_n
     def told(events: Sequence[Event]) -> None:
         nonlocal num_given_up
         for event in events:
-            if isinstance(event, Failed):
+            if isinstance(event, StreamFailedNotice):
                 texts.pop(event.stream_id, None)
                 num_given_up += "no cells left" in event.reason
 
@@ -115,7 +115,7 @@ def test_guesses_go_before_any_stream() -> None:
     assert model.free_cells() < 26
     draft.committed(TWO, 1, 2, (6,) * 27)
     events = run(draft)
-    assert not [event for event in events if isinstance(event, Failed)]
+    assert not [event for event in events if isinstance(event, StreamFailedNotice)]
     assert draft.num_streams == 2
 
 
@@ -126,12 +126,14 @@ def test_a_short_text_does_not_wait_for_a_long_one() -> None:
     events: list[Event] = []
     for _ in range(3):
         events += draft.step()
-    assert [event for event in events if isinstance(event, Ready)] == [Ready(TWO, 1)]
+    assert [event for event in events if isinstance(event, StreamReadyNotice)] == [
+        StreamReadyNotice(TWO, 1)
+    ]
     # Nor does the long one wait for any number of short ones.
     ready_at = 0
     for number in range(3, 203):
         draft.open(make_spec(number, prompt=(9,) * 9))
-        if Ready(ONE, 1) in draft.step():
+        if StreamReadyNotice(ONE, 1) in draft.step():
             ready_at = number
             break
         draft.close(StreamId(number - 1), 1)
@@ -149,7 +151,7 @@ def test_what_texts_of_one_owner_have_in_common_is_read_once(owner: str, num_run
     # Of which no guess is wanted: what is run is read.
     draft.open(make_spec(1, prompt=whole, owner="one", max_tokens=1))
     draft.open(make_spec(2, prompt=(*LONG, 8, 9), owner=owner, max_tokens=1))
-    assert set(run(draft)) == {Ready(ONE, 1), Ready(TWO, 1)}
+    assert set(run(draft)) == {StreamReadyNotice(ONE, 1), StreamReadyNotice(TWO, 1)}
     # The last token of a prompt waits for its first guess.
     assert sum(map(sum, model.sizes)) == num_run
 
@@ -172,7 +174,7 @@ def test_what_is_copied_is_not_run_before_a_guess() -> None:
     draft.open(make_spec(1, prompt=(7, *LONG), owner="one", sampling=SAMPLED, max_tokens=1))
     run(draft)
     own = make_spec(2, prompt=(7,), owner="one", sampling=SAMPLED, max_tokens=104)
-    assert draft.open(own) == [Ready(TWO, 1)]
+    assert draft.open(own) == [StreamReadyNotice(TWO, 1)]
     draft.committed(TWO, 1, 1, LONG)
     del model.sizes[:]
     guessed = guessed_of(run(draft), TWO)
@@ -186,7 +188,7 @@ def test_a_text_that_another_one_is_the_beginning_of_is_ready_without_a_pass() -
     run(draft)
     del model.sizes[:]
     draft.open(make_spec(2, prompt=LONG, owner="one", max_tokens=1))
-    assert run(draft) == [Ready(TWO, 1)]
+    assert run(draft) == [StreamReadyNotice(TWO, 1)]
     assert model.sizes == []
 
 
@@ -194,13 +196,15 @@ def test_what_does_not_fit_is_refused_with_the_reason() -> None:
     draft, model = make_draft(num_cells=60, max_sequences=2)
     draft.open(make_spec(1))
     assert draft.open(make_spec(2, max_tokens=15)) == [
-        Failed(TWO, 1, "toy-1 is full: 1 streams, 34 cells needed")
+        StreamFailedNotice(TWO, 1, "toy-1 is full: 1 streams, 34 cells needed")
     ]
-    outside = Failed(TWO, 1, "token ids outside the vocabulary of toy-1")
+    outside = StreamFailedNotice(TWO, 1, "token ids outside the vocabulary of toy-1")
     assert draft.open(make_spec(2, prompt=(96,))) == [outside]
     draft.open(make_spec(2))
     refused = draft.open(make_spec(3))
-    assert refused == [Failed(StreamId(3), 1, "toy-1 is full: 2 streams, 27 cells needed")]
+    assert refused == [
+        StreamFailedNotice(StreamId(3), 1, "toy-1 is full: 2 streams, 27 cells needed")
+    ]
     run(draft)
     draft.close(ONE, 1)
     draft.close(TWO, 1)

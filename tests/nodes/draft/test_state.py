@@ -10,8 +10,7 @@ from nodes.draft.followed import Guesses
 from nodes.draft.outbox import Outbox
 from nodes.draft.state import DraftState, Event
 from nodes.engine.toy import ToyConfig, ToyModel
-from nodes.messages import MAX_WINDOW
-from nodes.worker.events import Ready
+from nodes.messages import MAX_WINDOW, StreamReadyNotice
 from nodes.worker.stream import PROMPT_PIECE_TOKENS
 from policies.acceptance import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT, make_spec
@@ -90,7 +89,7 @@ def test_a_text_in_pieces_is_not_guessed_after_before_all_of_it_is_there() -> No
     text = text_of()
     state.committed(ONE, 1, len(PROMPT), text[:3])
     events = run(state)
-    assert any(isinstance(event, Ready) for event in events)
+    assert any(isinstance(event, StreamReadyNotice) for event in events)
     assert parts_of(events)[0].start == len(PROMPT) + 3
 
 
@@ -101,7 +100,7 @@ def test_long_texts_are_read_in_pieces_beside_the_guesses_of_others() -> None:
     state.open(make_spec(2, prompt=long, sampling=SAMPLED, max_tokens=50, ignore_eog=True))
     text = text_of()
     num_steps = 0
-    while not any(isinstance(e, Ready) and e.stream_id == TWO for e in state.step()):
+    while not any(isinstance(e, StreamReadyNotice) and e.stream_id == TWO for e in state.step()):
         num_steps += 1
         state.committed(ONE, 1, len(PROMPT) + num_steps - 1, text[num_steps - 1 : num_steps])
     assert num_steps < 199 / PROMPT_PIECE_TOKENS + 2

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from types import FunctionType, ModuleType
 
+from nodes.messages import OpenStreamRequest
 from nodes.telemetry.status import Status
 
 # Where what is made for a request, and is of no use after it, has its classes.
@@ -48,7 +49,7 @@ def left_of_requests(*roots: object) -> set[str]:
     return {
         f"{type(item).__module__}.{type(item).__name__}"
         for item in reachable(roots)
-        if type(item).__module__ in _OF_REQUESTS
+        if type(item).__module__ in _OF_REQUESTS or isinstance(item, OpenStreamRequest)
     }
 
 

@@ -142,10 +142,10 @@ def test_a_session_of_another_epoch_is_not_answered_and_changes_no_text() -> Non
     assert client.open_requests()
     state, connections = world.coordinator.state, _connections(world)
     on_their_way = [list(connection.queues["down"]) for connection in connections.values()]
-    num_stale = state.num_stale
+    num_stale = state.reporting.num_stale
     for key, frames in session:
         world.hand_in(connections[key].peer, frames)
-    assert state.num_stale == num_stale + len(session)
+    assert state.reporting.num_stale == num_stale + len(session)
     assert [list(c.queues["down"]) for c in connections.values()] == on_their_way
     world.settle()
     assert all(asked.is_whole for asked in client.asked.values())

@@ -54,7 +54,7 @@ def seen(mesh: Mesh) -> Any:
     status = mesh.status(1.0)
     streams = [replace(stream, client="") for stream in status.streams]
     totals = replace(status.totals, wire=())
-    return mesh.state.num_stale, replace(status, streams=tuple(streams), totals=totals)
+    return mesh.state.reporting.num_stale, replace(status, streams=tuple(streams), totals=totals)
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_a_key_joins_only_in_its_roles(role: str, wanted: str) -> None:
         # Its name in the mesh begins with that of its key.
         assert isinstance(send.message, Welcome)
         assert send.message.node == "nano/one"
-        assert mesh.state.roles() == {b"p": role}
+        assert mesh.state.roster.roles() == {b"p": role}
     else:
         assert isinstance(send.message, Refuse)
-        assert mesh.state.roles() == {}
+        assert mesh.state.roster.roles() == {}
 
 
 @pytest.mark.parametrize("roles", [("client",), ("admin", "gateway")])
@@ -104,7 +104,7 @@ def test_no_key_can_throw_out_anothers_node() -> None:
     for number, name in enumerate(("a", "b")):
         caller = Caller(name, frozenset({"client"}))
         mesh.state.on_message(b"%d" % number, "", 0, hello, 10, 0.0, caller)
-    assert len(mesh.state.peers()) == 2
+    assert len(mesh.state.roster.peers()) == 2
 
 
 def may_send(role: str, message: type, *roles: str) -> bool:

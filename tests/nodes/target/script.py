@@ -8,9 +8,9 @@ from typing import Any
 
 from nodes.engine.protocol import Logits, Model, Span, Tokenizer
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.target.events import Committed, Event, Parked
+from nodes.messages import StreamParkedNotice, StreamReadyNotice
+from nodes.target.events import Committed, Event
 from nodes.target.state import TargetState
-from nodes.worker.events import Ready
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.reference import Reference, reference
@@ -95,7 +95,9 @@ def run(state: TargetState) -> list[Committed]:
 
 
 def tokens_of(events: Sequence[Event], stream_id: StreamId = ONE) -> tuple[int, ...]:
-    return tuple(t for c in commits_in(events) if c.stream_id == stream_id for t in c.token_ids)
+    return tuple(
+        t for c in commits_in(events) if c.entry.stream_id == stream_id for t in c.token_ids
+    )
 
 
 def pieces_of(model: RecordingModel) -> list[dict[int, int]]:
@@ -139,19 +141,20 @@ class Desk:
         return self.events
 
     def until_parked(self) -> None:
-        while not any(isinstance(event, Parked) for event in self.step()):
+        while not any(isinstance(event, StreamParkedNotice) for event in self.step()):
             pass
 
     def _take(self, events: Sequence[Event]) -> list[Event]:
         for event in events:
             match event:
-                case Ready(stream_id=stream_id, generation=generation):
+                case StreamReadyNotice(stream_id=stream_id, generation=generation):
                     self.ready[stream_id] = generation
-                case Committed(stream_id=stream_id):
+                case Committed(entry=entry):
+                    stream_id = StreamId(entry.stream_id)
                     self.lengths[stream_id] += len(event.token_ids)
-                    if event.finish_reason:
+                    if entry.finish_reason:
                         self.ready.pop(stream_id, None)
-                case Parked(stream_id=stream_id):
+                case StreamParkedNotice(stream_id=stream_id):
                     del self.ready[stream_id]
         self.events += events
         return list(events)

@@ -44,14 +44,14 @@ def test_where_a_token_costs_a_pass_guesses_stay_out_and_are_judged_all_the_same
     state, text = begun(STEEP)
     guess(state, ONE, START, text[1:6])
     commit = commit_of(state)
-    assert (commit.token_ids, commit.num_draft_tokens) == (text[1:2], 0)
-    assert (commit.num_compared, commit.num_right) == (1, 1)
+    assert (commit.token_ids, commit.entry.num_draft_tokens) == (text[1:2], 0)
+    assert (commit.entry.num_compared, commit.entry.num_right) == (1, 1)
 
 
 def test_a_client_that_chose_a_number_gets_that_many_whatever_they_cost() -> None:
     state, text = begun(STEEP, num_guesses=3)
     guess(state, ONE, START, text[1:6])
-    assert commit_of(state).num_draft_tokens == 3
+    assert commit_of(state).entry.num_draft_tokens == 3
 
 
 def test_guesses_of_several_passes_go_on_from_one_to_the_next() -> None:
@@ -59,8 +59,8 @@ def test_guesses_of_several_passes_go_on_from_one_to_the_next() -> None:
     state, text = begun(max_tokens=60)
     guess(state, ONE, START, text[1:31], sure=1.0)
     first, second = commit_of(state), commit_of(state)
-    assert first.num_draft_tokens == MAX_GAMMA
-    assert second.num_draft_tokens == 30 - (MAX_GAMMA + 1)
+    assert first.entry.num_draft_tokens == MAX_GAMMA
+    assert second.entry.num_draft_tokens == 30 - (MAX_GAMMA + 1)
     assert first.token_ids + second.token_ids == text[1:32]
 
 
@@ -73,7 +73,7 @@ def test_guesses_take_free_cells_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(commits_in(state.step())) == 2
     monkeypatch.setattr(model, "free_cells", lambda: 3)
     guess(state, ONE, START, alone(specs[0]).token_ids[1:9])
-    found = {c.stream_id: c.num_draft_tokens for c in commits_in(state.step())}
+    found = {c.entry.stream_id: c.entry.num_draft_tokens for c in commits_in(state.step())}
     assert found == {ONE: 1, TWO: 0}
 
 
@@ -86,8 +86,8 @@ def test_a_target_learns_what_its_passes_take() -> None:
     for _ in range(120):
         guess(state, ONE, len(PROMPT) + length, (text[length],), sure=0.5)
         commit = commit_of(state)
-        taken.append(commit.num_draft_tokens)
-        state.passed(0.010 * (1 + commit.num_draft_tokens))
+        taken.append(commit.entry.num_draft_tokens)
+        state.passed(0.010 * (1 + commit.entry.num_draft_tokens))
         length += len(commit.token_ids)
     assert taken[0] == 1
     assert taken[-1] == 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.target.composing import Hold
 from nodes.target.state import TargetState
+from nodes.target.stream import Hold
 from nodes.worker.stream import StreamId
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.target.script import ONE, THREE, TWO, alone, commits_in, guess, make_state
@@ -25,7 +25,7 @@ def make(num_streams: int, *held: StreamId, num_guesses: int = 2) -> TargetState
 
 
 def going(state: TargetState) -> set[int]:
-    return {commit.stream_id for commit in commits_in(state.step())}
+    return {commit.entry.stream_id for commit in commits_in(state.step())}
 
 
 def guessed(state: TargetState, stream_id: StreamId, num_guesses: int) -> None:

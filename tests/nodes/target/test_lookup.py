@@ -94,6 +94,6 @@ def test_a_target_takes_what_it_looked_up_and_the_text_is_that_of_plain_decoding
     commits += run(state)
     expected = alone(first).token_ids
     assert tokens_of(commits, ONE) == tokens_of(commits, TWO) == expected
-    of_second = [c for c in commits if c.stream_id == TWO]
-    assert sum(c.num_accepted_tokens for c in of_second) > 40
-    assert all(c.num_looked_up == c.num_draft_tokens for c in of_second)
+    of_second = [c for c in commits if c.entry.stream_id == TWO]
+    assert sum(c.entry.num_accepted_tokens for c in of_second) > 40
+    assert all(c.entry.num_looked_up == c.entry.num_draft_tokens for c in of_second)

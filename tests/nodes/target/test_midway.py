@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from nodes.messages import StreamReadyNotice
 from nodes.target.state import TargetState
 from nodes.target.stream import midway_tokens
-from nodes.worker.events import Ready
 from policies.latency import CostTable
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
@@ -37,7 +37,7 @@ def test_an_answer_that_has_begun_is_read_in_larger_pieces() -> None:
     state.open(make_spec(2, prompt=LONG[:301], num_prompt_tokens=200, max_tokens=200))
     events = [state.step() for _ in range(3)]
     assert [sum(piece.values()) for piece in pieces_of(model)] == [128, 128, 44]
-    assert Ready(TWO, 1, 300) in events[2]
+    assert StreamReadyNotice(TWO, 1, 300) in events[2]
     # Nobody else stood still.
     assert all(commits_in(of_pass) for of_pass in events)
 

@@ -9,8 +9,8 @@ import numpy as np
 from nodes.draft.state import DraftState
 from nodes.engine.protocol import Logits, Span
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.messages import StreamFailedNotice
 from nodes.target.state import TargetState
-from nodes.worker.events import Failed
 from tests.nodes.builders import make_spec
 from tests.nodes.draft.script import guessed_of
 from tests.nodes.draft.script import run as run_draft
@@ -44,7 +44,7 @@ def test_a_target_goes_on_with_the_other_streams() -> None:
     for spec in (bad, good):
         state.open(spec)
     events = steps(state)
-    (failed,) = [event for event in events if isinstance(event, Failed)]
+    (failed,) = [event for event in events if isinstance(event, StreamFailedNotice)]
     assert (failed.stream_id, failed.code) == (ONE, "internal")
     assert "not numbers" in failed.reason
     assert tokens_of(events, TWO) == alone(good).token_ids
@@ -56,7 +56,7 @@ def test_a_draft_goes_on_with_the_other_streams() -> None:
     drafter.open(make_spec(1, (BAD_TOKEN, 6, 7)))
     drafter.open(make_spec(2))
     events = run_draft(drafter)
-    assert [event.stream_id for event in events if isinstance(event, Failed)] == [ONE]
+    assert [event.stream_id for event in events if isinstance(event, StreamFailedNotice)] == [ONE]
     assert guessed_of(events, ONE) == ()
     guessed = guessed_of(events, TWO)
     assert guessed

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.sampling import Sampling
-from nodes.target.events import Parked
+from nodes.messages import StreamFailedNotice, StreamParkedNotice, StreamReadyNotice
 from nodes.worker.cells import cells_needed
-from nodes.worker.events import Failed, Ready
 from nodes.worker.stream import StreamId, StreamSpec
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
@@ -57,15 +56,22 @@ def test_the_youngest_is_parked_and_goes_on_exactly_once_there_is_room(
     events = desk.run()
     for spec in DO_NOT_FIT:
         assert tokens_of(events, spec.stream_id) == alone(spec).token_ids
-    before = [commit for commit in commits_in(events) if commit.generation == 1]
+    before = [commit for commit in commits_in(events) if commit.entry.generation == 1]
     read_again = 0 if prefix_cache_bytes else 79 + len(tokens_of(before, TWO))
-    back = Ready(TWO, 2, read_again)
-    others = [event for event in events if isinstance(event, Ready | Parked)]
-    assert others == [Ready(ONE, 1, 79), Ready(TWO, 1, 79), Parked(TWO, 1), back]
+    back = StreamReadyNotice(TWO, 2, read_again)
+    others = [
+        event for event in events if isinstance(event, StreamReadyNotice | StreamParkedNotice)
+    ]
+    assert others == [
+        StreamReadyNotice(ONE, 1, 79),
+        StreamReadyNotice(TWO, 1, 79),
+        StreamParkedNotice(TWO, 1),
+        back,
+    ]
     # It came back when the first had ended, and not before.
-    meanwhile = commits_in(events[events.index(Parked(TWO, 1)) : events.index(back)])
-    assert {commit.stream_id for commit in meanwhile} == {ONE}
-    assert meanwhile[-1].finish_reason
+    meanwhile = commits_in(events[events.index(StreamParkedNotice(TWO, 1)) : events.index(back)])
+    assert {commit.entry.stream_id for commit in meanwhile} == {ONE}
+    assert meanwhile[-1].entry.finish_reason
     assert model.num_read() == 2 * 79 + read_again
     assert model.free_cells() == 400
 
@@ -79,10 +85,10 @@ def test_what_was_sent_before_the_parking_was_known_is_void() -> None:
     assert state.num_stale == stale + 1
     state.close(ONE, 1)
     # Its old lease would have let it decode: it is asked to anew.
-    assert steps(state) == [Ready(TWO, 2)]
+    assert steps(state) == [StreamReadyNotice(TWO, 2)]
     state.lease(TWO, 2, length, 1)
     (commit,) = run(state)
-    assert (commit.prefix_len, len(commit.token_ids)) == (length, 1)
+    assert (commit.entry.prefix_len, len(commit.token_ids)) == (length, 1)
 
 
 @pytest.mark.parametrize("generation", [1, 2])
@@ -107,10 +113,10 @@ def test_who_does_not_fit_yet_waits_and_is_not_overtaken() -> None:
     large = make_spec(2, prompt=LONG * 2, max_tokens=100)
     small = make_spec(3, max_tokens=5)
     desk.open(first, large, small)
-    assert desk.step() == [Ready(ONE, 1, 79)]
+    assert desk.step() == [StreamReadyNotice(ONE, 1, 79)]
     events = desk.run()
     # Small and large fit together, and the small prompt is read sooner.
-    assert [e.stream_id for e in events if isinstance(e, Ready)] == [ONE, THREE, TWO]
+    assert [e.stream_id for e in events if isinstance(e, StreamReadyNotice)] == [ONE, THREE, TWO]
     for spec in (first, large, small):
         assert tokens_of(events, spec.stream_id) == alone(spec).token_ids
 
@@ -119,7 +125,7 @@ def test_nobody_waits_for_output_that_may_never_come() -> None:
     state, _ = make_state(num_cells=1000)
     for stream_id in range(1, 9):
         spec = make_spec(stream_id, max_tokens=900)
-        assert state.open(spec) + state.step() == [Ready(spec.stream_id, 1, 2)]
+        assert state.open(spec) + state.step() == [StreamReadyNotice(spec.stream_id, 1, 2)]
 
 
 def test_a_waiting_stream_of_one_token_is_ready_as_soon_as_there_is_room() -> None:
@@ -127,11 +133,11 @@ def test_a_waiting_stream_of_one_token_is_ready_as_soon_as_there_is_room() -> No
     state.open(make_spec(1, max_tokens=90))
     assert state.open(make_spec(2, prompt=(4,), max_tokens=90)) == []
     state.close(ONE, 1)
-    assert state.step() == [Ready(TWO, 1)]
+    assert state.step() == [StreamReadyNotice(TWO, 1)]
     state.open(make_spec(3, prompt=(4,), max_tokens=90))
     state.close(TWO, 1)
     # Another that is opened makes who waited enter as well.
-    assert state.open(make_spec(4, prompt=(4,), max_tokens=90)) == [Ready(THREE, 1)]
+    assert state.open(make_spec(4, prompt=(4,), max_tokens=90)) == [StreamReadyNotice(THREE, 1)]
 
 
 def test_a_newer_generation_of_a_parked_stream_replaces_it() -> None:
@@ -141,7 +147,7 @@ def test_a_newer_generation_of_a_parked_stream_replaces_it() -> None:
     assert state.open(make_spec(2, max_tokens=90, generation=2)) == []
     assert (state.num_streams, state.num_stale) == (2, 0)
     state.close(ONE, 1)
-    assert state.step() == [Ready(TWO, 2, 2)]
+    assert state.step() == [StreamReadyNotice(TWO, 2, 2)]
 
 
 streams = st.builds(
@@ -184,10 +190,10 @@ def test_with_few_cells_all_streams_end_as_they_would_alone(
         assert len(desk.events) < 20_000, "the streams do not end"
     for spec in specs:
         assert tokens_of(desk.events, spec.stream_id) == expected[spec.stream_id].token_ids
-    assert not any(isinstance(event, Failed) for event in desk.events)
+    assert not any(isinstance(event, StreamFailedNotice) for event in desk.events)
     # Nobody comes back only to be parked again: each time, some other stream has ended or grown
     # by a margin.
-    num_parked = sum(isinstance(event, Parked) for event in desk.events)
+    num_parked = sum(isinstance(event, StreamParkedNotice) for event in desk.events)
     assert num_parked <= len(specs) * len(specs)
     assert model.free_cells() == toy["num_cells"]
 
@@ -210,5 +216,5 @@ def test_a_real_models_text_is_the_same_whether_it_was_parked_or_not(
             desk.open(*together)
             events = desk.run()
             texts += [tokens_of(events, spec.stream_id) for spec in together]
-        assert Parked(TWO, 1) in events
+        assert StreamParkedNotice(TWO, 1) in events
         assert texts[:2] == texts[2:]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from nodes.messages import StreamReadyNotice
 from nodes.target.events import Committed, Event, ReadBeside
 from nodes.target.state import TargetState
-from nodes.worker.events import Ready
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
     ONE,
@@ -40,14 +40,14 @@ def test_a_long_prompt_goes_in_small_pieces_beside_a_decoding_stream() -> None:
     assert beside == [[32], [32], [25]]
     # Every pass gave the decoding stream its token, and the last made the other one ready.
     assert [len(tokens_of(of_pass)) for of_pass in events] == [1] * 3
-    assert events[2][-1] == Ready(TWO, 1, 89)
+    assert events[2][-1] == StreamReadyNotice(TWO, 1, 89)
 
 
 def test_a_long_prompt_stalls_others_by_a_piece_a_pass() -> None:
     state, model = decoding()
     state.open(make_spec(2, prompt=tuple(range(1, 81)) * 50))
     events: list[Event] = []
-    while Ready(TWO, 1, 3999) not in events:
+    while StreamReadyNotice(TWO, 1, 3999) not in events:
         events += state.step()
     assert max(sum(len(s.token_ids) for s in spans) for spans in model.passes) == 1 + 32
     # Each pass went on with the stream that decodes.
@@ -60,7 +60,7 @@ def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
     state.open(make_spec(2, prompt=tuple(range(1, 81)) * 50))
     state.step()
     state.open(make_spec(3, prompt=tuple(range(1, 61))))
-    ready = [Ready(THREE, 1, 59) in state.step() for _ in range(4)]
+    ready = [StreamReadyNotice(THREE, 1, 59) in state.step() for _ in range(4)]
     # Two pieces of its own, each after one of the long prompt's.
     assert ready == [False, False, False, True]
 
@@ -71,7 +71,7 @@ def test_a_long_prompt_gets_on_however_many_short_ones_come() -> None:
     for stream_id in range(3, 43):
         events = state.open(make_spec(stream_id, prompt=tuple(range(1, 34))))
         for event in [*events, *state.step()]:
-            if isinstance(event, Ready) and event.stream_id > TWO:
+            if isinstance(event, StreamReadyNotice) and event.stream_id > TWO:
                 state.close(event.stream_id, 1)
     pieces = pieces_of(model)
     assert sum(piece.get(1, 0) for piece in pieces) >= 40 // 2 * 32
@@ -88,9 +88,9 @@ def test_the_first_token_comes_with_the_end_of_the_prompt() -> None:
     events = state.step()
     assert [len(span.token_ids) for span in model.passes[0]] == [40]
     ready, committed = events[:2]
-    assert ready == Ready(ONE, 1, 39, has_begun=True)
+    assert ready == StreamReadyNotice(ONE, 1, 39, has_begun=True)
     assert isinstance(committed, Committed)
-    assert (committed.prefix_len, committed.token_ids) == (40, alone(spec).token_ids[:1])
+    assert (committed.entry.prefix_len, committed.token_ids) == (40, alone(spec).token_ids[:1])
     # Of the pass, 39 tokens were read: the last is there to be decoded.
     assert events[2:] == [ReadBeside(39)]
     assert not state.has_work()
@@ -102,9 +102,9 @@ def test_a_text_may_end_with_its_first_token() -> None:
     state, _ = make_state()
     state.open(make_spec(max_tokens=1, num_leased=1))
     ready, committed, _read = state.step()
-    assert ready == Ready(ONE, 1, 2, has_begun=True)
+    assert ready == StreamReadyNotice(ONE, 1, 2, has_begun=True)
     assert isinstance(committed, Committed)
-    assert committed.finish_reason == "length"
+    assert committed.entry.finish_reason == "length"
     assert state.num_streams == 0
 
 
@@ -114,7 +114,10 @@ def test_choices_of_a_prompt_that_was_read_begin_with_one_token_each() -> None:
     for number in (1, 2):
         state.open(make_spec(number, prompt=prompt, owner="x", num_leased=1))
     events = [event for _ in range(2) for event in state.step()]
-    assert {e.stream_id for e in events if isinstance(e, Ready) and e.has_begun} == {ONE, TWO}
+    assert {e.stream_id for e in events if isinstance(e, StreamReadyNotice) and e.has_begun} == {
+        ONE,
+        TWO,
+    }
     assert sum(len(span.token_ids) for spans in model.passes for span in spans) == 60 + 1
 
 
@@ -122,7 +125,7 @@ def test_a_lease_from_the_start_ends_where_the_pass_is_full() -> None:
     state, model = make_state(max_batch_tokens=20)
     state.open(make_spec(prompt=tuple(range(1, 22)), num_leased=1))
     # 20 tokens are read, and there is no room for the last one.
-    assert state.step() == [Ready(ONE, 1, 20)]
+    assert state.step() == [StreamReadyNotice(ONE, 1, 20)]
     assert not state.has_work()
     assert len(model.passes) == 1
 
@@ -130,11 +133,11 @@ def test_a_lease_from_the_start_ends_where_the_pass_is_full() -> None:
 def test_who_is_parked_before_it_was_read_keeps_its_first_token() -> None:
     state, _ = make_state(num_cells=100, max_sequences=2)
     state.open(make_spec(1, prompt=(1, 2, 3), max_tokens=60))
-    assert Ready(ONE, 1, 2) in state.step()
+    assert StreamReadyNotice(ONE, 1, 2) in state.step()
     state.lease(ONE, 1, 3, 60)
     late = make_spec(2, prompt=tuple(range(1, 31)), max_tokens=8, num_leased=1)
     state.open(late)
     events = steps(state)
-    (ready,) = [e for e in events if isinstance(e, Ready) and e.stream_id == TWO]
+    (ready,) = [e for e in events if isinstance(e, StreamReadyNotice) and e.stream_id == TWO]
     assert ready.has_begun
     assert tokens_of(events, TWO) == alone(late).token_ids[:1]

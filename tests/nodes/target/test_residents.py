@@ -9,8 +9,8 @@ import pytest
 
 from nodes.engine.protocol import EngineInfo, SavedPrefix
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
+from nodes.messages import StreamReadyNotice
 from nodes.target.state import TargetState
-from nodes.worker.events import Ready
 from nodes.worker.stream import PROMPT_PIECE_TOKENS as PIECE
 from nodes.worker.stream import StreamId
 from tests.nodes.builders import make_spec
@@ -35,7 +35,7 @@ PLENTY = 1_000_000
 def read(state: TargetState, stream_id: int, prompt: Sequence[int], owner: str = "me") -> int:
     """Open a stream; returns how many tokens of its prompt are read."""
     events = state.open(make_spec(stream_id, prompt=tuple(prompt), owner=owner)) + steps(state)
-    (ready,) = [e for e in events if isinstance(e, Ready) and e.stream_id == stream_id]
+    (ready,) = [e for e in events if isinstance(e, StreamReadyNotice) and e.stream_id == stream_id]
     return ready.num_read
 
 
@@ -120,7 +120,7 @@ def test_what_several_prompts_have_in_common_is_read_once() -> None:
     prompts = TEXT, (*TEXT[:60], 7, 8, 9), (*TEXT[:60], 7, 8, 10)
     for number, prompt in enumerate(prompts, start=1):
         state.open(make_spec(number, prompt=prompt, owner="me"))
-    read = {e.stream_id: e.num_read for e in steps(state) if isinstance(e, Ready)}
+    read = {e.stream_id: e.num_read for e in steps(state) if isinstance(e, StreamReadyNotice)}
     assert read == {1: 88, 2: 2, 3: 0}
     assert model.num_read() == 90
 
@@ -148,7 +148,7 @@ def test_guesses_that_were_rejected_at_the_end_are_not_saved() -> None:
     run(state)
     verify(state, ONE, 1, len(TEXT), (*whole[:5], 1 + whole[5] % 90, 7))
     (commit,) = run(state)
-    assert (commit.token_ids, commit.finish_reason) == (whole[:6], "stop")
+    assert (commit.token_ids, commit.entry.finish_reason) == (whole[:6], "stop")
     prompt = (*TEXT, *whole[:6], 4)
     second = make_spec(2, prompt=prompt, owner="me", max_tokens=20, num_leased=20)
     state.open(second)

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.messages import MAX_GAMMA
-from nodes.target.events import Committed
-from nodes.worker.events import Failed, Ready
+from nodes.messages import MAX_GAMMA, StreamFailedNotice, StreamReadyNotice
 from nodes.worker.stream import StreamId, StreamSpec
 from tests.nodes.builders import PROMPT, make_spec
-from tests.nodes.target.script import ONE, TWO, alone, make_state, run, text_of, tokens_of, verify
+from tests.nodes.target.script import (
+    ONE,
+    TWO,
+    alone,
+    commits_in,
+    make_state,
+    run,
+    text_of,
+    tokens_of,
+    verify,
+)
 
 
 def test_a_stream_is_ready_once_its_prefix_is_in_the_cache() -> None:
     state, model = make_state(max_batch_tokens=20)
-    assert state.open(make_spec(1, prompt=(9,))) == [Ready(ONE, 1)]
+    assert state.open(make_spec(1, prompt=(9,))) == [StreamReadyNotice(ONE, 1)]
     assert not state.has_work()
     assert state.open(make_spec(2, prompt=(9,) * 50)) == []
-    assert [state.step(), state.step(), state.step()] == [[], [], [Ready(TWO, 1, 49)]]
+    assert [state.step(), state.step(), state.step()] == [[], [], [StreamReadyNotice(TWO, 1, 49)]]
     assert [sum(len(s.token_ids) for s in spans) for spans in model.passes] == [20, 20, 9]
     assert not state.has_work()
     assert state.step() == []
@@ -29,7 +37,7 @@ def test_an_older_or_equal_generation_is_counted_and_a_newer_one_replaces() -> N
     assert state.open(make_spec(generation=3)) == state.open(make_spec(generation=2)) == []
     assert (state.num_stale, state.num_streams) == (2, 1)
     newer = make_spec(generation=4, token_ids=(9,), num_prompt_tokens=1)
-    assert state.open(newer) == [Ready(ONE, 4)]
+    assert state.open(newer) == [StreamReadyNotice(ONE, 4)]
     assert state.num_streams == 1
 
 
@@ -78,9 +86,10 @@ def test_right_guesses_and_one_more_token_come_of_one_pass() -> None:
     passes = model.num_forward_passes
     verify(state, ONE, 1, 3, expected[:4])
     (commit,) = run(state)
-    assert (commit.token_ids, commit.text) == (expected[:5], text_of(expected[:5]))
-    assert (commit.num_draft_tokens, commit.num_accepted_tokens) == (4, 4)
-    assert (commit.num_compared, commit.num_right, commit.num_offered) == (4, 4, 4)
+    assert (commit.token_ids, commit.entry.text) == (expected[:5], text_of(expected[:5]))
+    assert (commit.entry.num_draft_tokens, commit.entry.num_accepted_tokens) == (4, 4)
+    entry = commit.entry
+    assert (entry.num_compared, entry.num_right, entry.num_offered) == (4, 4, 4)
     assert model.num_forward_passes == passes + 1
     assert model.length(0) == len(PROMPT) + 4
 
@@ -94,9 +103,9 @@ def test_guesses_are_taken_up_to_the_first_wrong_one() -> None:
     wrong = 1 + expected[2] % 90
     verify(state, ONE, 1, 3, (*expected[:2], wrong, *expected[3:5]))
     (commit,) = run(state)
-    assert (commit.token_ids, commit.text) == (expected[:3], text_of(expected[:3]))
-    assert (commit.num_draft_tokens, commit.num_accepted_tokens) == (5, 2)
-    assert (commit.num_compared, commit.num_right) == (3, 2)
+    assert (commit.token_ids, commit.entry.text) == (expected[:3], text_of(expected[:3]))
+    assert (commit.entry.num_draft_tokens, commit.entry.num_accepted_tokens) == (5, 2)
+    assert (commit.entry.num_compared, commit.entry.num_right) == (3, 2)
     assert model.length(0) == len(PROMPT) + 2
     state.lease(ONE, 1, 6, 1)
     assert tokens_of(run(state)) == expected[3:4]
@@ -113,7 +122,7 @@ def test_guesses_that_do_not_follow_are_counted_and_not_used() -> None:
     assert not state.has_work()
     state.lease(ONE, 1, 3, 1)
     (commit,) = run(state)
-    assert (commit.token_ids, commit.num_draft_tokens) == (alone(spec).token_ids[:1], 0)
+    assert (commit.token_ids, commit.entry.num_draft_tokens) == (alone(spec).token_ids[:1], 0)
 
 
 def test_guesses_outside_the_vocabulary_are_wrong_not_fatal() -> None:
@@ -125,7 +134,7 @@ def test_guesses_outside_the_vocabulary_are_wrong_not_fatal() -> None:
     verify(state, ONE, 1, 3, (right, model.info.num_vocab, right))
     (commit,) = run(state)
     assert commit.token_ids == alone(spec).token_ids[:2]
-    assert (commit.num_draft_tokens, commit.num_accepted_tokens) == (1, 1)
+    assert (commit.entry.num_draft_tokens, commit.entry.num_accepted_tokens) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +148,7 @@ def test_guesses_outside_the_vocabulary_are_wrong_not_fatal() -> None:
 )
 def test_what_cannot_be_served_is_refused_with_the_reason(spec: StreamSpec, reason: str) -> None:
     state, _ = make_state(num_cells=200)
-    assert state.open(spec) == [Failed(ONE, 1, reason)]
+    assert state.open(spec) == [StreamFailedNotice(ONE, 1, reason)]
     assert state.num_streams == 0
 
 
@@ -148,7 +157,7 @@ def test_sequences_and_cells_come_back_when_a_stream_is_closed() -> None:
     full = "all 2 sequences of toy-1 are taken"
     state.open(make_spec(1, prompt=(1,), max_tokens=10))
     state.open(make_spec(2, prompt=(1,), max_tokens=10))
-    assert state.open(make_spec(3)) == [Failed(StreamId(3), 1, full)]
+    assert state.open(make_spec(3)) == [StreamFailedNotice(StreamId(3), 1, full)]
     state.close(ONE, 1)
     state.open(make_spec(3, max_tokens=14))
     assert state.num_streams == 2
@@ -165,5 +174,5 @@ def test_a_pass_too_small_for_all_starves_nobody() -> None:
     run(state)
     for stream_id in (1, 2, 3):
         verify(state, StreamId(stream_id), 1, 3, (1,) * 8)
-    served = [e.stream_id for _ in range(3) for e in state.step() if isinstance(e, Committed)]
+    served = [c.entry.stream_id for _ in range(3) for c in commits_in(state.step())]
     assert sorted(served) == [1, 2, 3]

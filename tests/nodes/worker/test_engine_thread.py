@@ -7,15 +7,22 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from nodes.worker.engine_thread import EngineThread, Pace
+from nodes.worker.engine_thread import EngineThread
 
 Eventually = Callable[..., "asyncio.Future[None]"]
 
 
 class Counter:
-    """A worker that counts down what it was given."""
+    """A worker that counts down what it was given.
 
-    def __init__(self) -> None:
+    waits_s: how long it waits while one thing is left to do, one wait after the other. ended: the
+    seconds of its passes.
+    """
+
+    def __init__(self, *waits_s: float) -> None:
+        self.waits_s = list(waits_s)
+        self.ended: list[float] = []
+        self._until = 0.0
         self.left = 0
         self.threads: set[str] = set()
         self.gate = threading.Event()
@@ -30,19 +37,33 @@ class Counter:
         self.left -= 1
         return [f"{self.left} left"]
 
+    def patience_s(self, now: float) -> float:
+        if self.left != 1:
+            return 0.0
+        if now >= self._until and self.waits_s:
+            self._until = now + self.waits_s.pop(0)
+        return max(0.0, self._until - now)
+
+    def passed(self, seconds: float, now: float) -> None:
+        assert now >= seconds >= 0.0
+        self.ended.append(seconds)
+
     def add(self, count: int) -> Sequence[object]:
         self.left += count
         return [f"added {count}"]
+
+    def add_quietly(self, count: int) -> None:
+        self.left += count
 
 
 class Running:
     """An engine thread, its worker and what it delivered."""
 
-    def __init__(self, pace: Pace[Counter] | None = None) -> None:
-        self.worker = Counter()
+    def __init__(self, *waits_s: float) -> None:
+        self.worker = Counter(*waits_s)
         self.events: list[object] = []
         self.threads: set[str] = set()
-        self.engine = EngineThread(self.worker, self._deliver, pace)
+        self.engine = EngineThread(self.worker, self._deliver)
         self.task = asyncio.create_task(self.engine.run())
 
     def _deliver(self, events: Sequence[object], seconds: float) -> None:
@@ -55,8 +76,8 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(pace: Pace[Counter] | None = None) -> AsyncIterator[Running]:
-    thread = Running(pace)
+async def running(*waits_s: float) -> AsyncIterator[Running]:
+    thread = Running(*waits_s)
     try:
         yield thread
     finally:
@@ -105,40 +126,13 @@ async def test_an_engine_without_work_waits_for_commands(eventually: Eventually)
         assert thread.engine.num_passes == 0
 
 
-class Patient:
-    """Waits for so long while there is one thing to do, one wait after the other. ended: what is
-    told of passes."""
-
-    def __init__(self, *waits_s: float) -> None:
-        self.waits_s = list(waits_s)
-        self.ended: list[float] = []
-        self._until = 0.0
-
-    def patience_s(self, worker: Counter, now: float) -> float:
-        if worker.left != 1:
-            return 0.0
-        if now >= self._until and self.waits_s:
-            self._until = now + self.waits_s.pop(0)
-        return max(0.0, self._until - now)
-
-    def passed(self, worker: Counter, now: float, seconds: float) -> None:
-        assert now >= seconds >= 0.0
-        self.ended.append(seconds)
-
-
-def quietly(worker: Counter) -> Sequence[object]:
-    worker.add(1)
-    return ()
-
-
 @pytest.mark.parametrize("with_events", [False, True])
 async def test_a_pass_waits_for_another_command_as_long_as_it_has_patience(
     eventually: Eventually, with_events: bool
 ) -> None:
-    pace = Patient(60.0)
     # What waits does not keep it from ending.
-    async with running(pace) as thread:
-        thread.engine.post(quietly)
+    async with running(60.0) as thread:
+        thread.engine.post(lambda worker: worker.add_quietly(1))
         await eventually(lambda: thread.worker.left == 1)
         await asyncio.sleep(0.05)
         assert thread.engine.num_passes == 0
@@ -148,8 +142,8 @@ async def test_a_pass_waits_for_another_command_as_long_as_it_has_patience(
             thread.add(0)
             await eventually(lambda: thread.events == ["added 0"])
             assert thread.engine.num_passes == 0
-        thread.engine.post(quietly)
-        await eventually(lambda: bool(pace.ended))
+        thread.engine.post(lambda worker: worker.add_quietly(1))
+        await eventually(lambda: bool(thread.worker.ended))
         await eventually(lambda: thread.events[-1] == "1 left")
         assert thread.worker.left == 1
 
@@ -159,11 +153,10 @@ async def test_a_pass_begins_when_its_patience_is_over(
     eventually: Eventually, waits_s: tuple[float, ...]
 ) -> None:
     """There may be something else to wait for by then."""
-    pace = Patient(*waits_s)
-    async with running(pace) as thread:
-        thread.engine.post(quietly)
+    async with running(*waits_s) as thread:
+        thread.engine.post(lambda worker: worker.add_quietly(1))
         await eventually(lambda: thread.events == ["0 left"])
-        assert pace.waits_s == []
+        assert thread.worker.waits_s == []
 
 
 def fail(_worker: Counter) -> Sequence[object]:

@@ -1,16 +1,20 @@
-"""Passes nodes' messages about streams to the schedulers and requests that they concern."""
+"""Handles members' messages about streams and requests, whole or uploaded in pieces."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
+from mesh.codec import decode
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.intake import Intake
+from nodes.coordinator.requests.uploads import Uploads
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
+from nodes.coordinator.status.document import Reporting
 from nodes.messages import (
+    CancelRequest,
     ChainPart,
     CommitReply,
     GuessNotice,
@@ -18,25 +22,35 @@ from nodes.messages import (
     StreamFailedNotice,
     StreamParkedNotice,
     StreamReadyNotice,
+    SubmitRequest,
     TokenizeReply,
+    UploadOffer,
+    UploadPiece,
     parts_of,
 )
+from nodes.messages.access import ForbiddenError
 from nodes.worker.stream import StreamId
 
 # Error codes taken from targets. Any other means only that the target cannot serve the stream.
 _CODES_OF_TARGETS = frozenset({"bad_request", "internal"})
 
 
-class NodeMessages:
-    """num_stale: messages about streams or requests that are over."""
-
-    def __init__(self, roster: Roster, serving: Serving, intake: Intake) -> None:
+class MemberMessages:
+    def __init__(
+        self,
+        roster: Roster,
+        serving: Serving,
+        intake: Intake,
+        uploads: Uploads,
+        reporting: Reporting,
+    ) -> None:
         self._roster = roster
         self._serving = serving
         self._intake = intake
-        self.num_stale = 0
+        self._uploads = uploads
+        self._reporting = reporting
 
-    def take(self, node: NodeRecord, message: Any, num_bytes: int, now: float) -> list[Send]:
+    def from_node(self, node: NodeRecord, message: Any, num_bytes: int, now: float) -> list[Send]:
         """Return the messages to send in response; stale messages are counted and dropped."""
         match message:
             case CommitReply() if node.scheduler is not None:
@@ -67,7 +81,7 @@ class NodeMessages:
                 return self._on_tokenized(node, message, now)
             case GuessNotice() | StreamReadyNotice() | StreamFailedNotice():
                 return self._on_draft_message(node, message, num_bytes, now)
-        self.num_stale += 1
+        self._reporting.num_stale += 1
         return []
 
     def _on_draft_message(
@@ -115,10 +129,57 @@ class NodeMessages:
         request, was_asked = self._serving.ledger.tokenizing.answered(node.name, reply.request_id)
         out = self._intake.ask_tokenizers() if was_asked else []
         if request is None:
-            self.num_stale += 1
+            self._reporting.num_stale += 1
             return out
         if reply.error:
             return [*out, *self._serving.fail(request, "bad_request", reply.error, now)]
         if request.submit.wants:
             return [*out, self._serving.was_read(request, node, reply)]
         return [*out, *self._serving.open(request, node, reply.prompt_token_ids, now)]
+
+    def from_client(
+        self, peer: bytes, role: str, sender: str, message: Any, now: float
+    ) -> list[Send] | None:
+        """Return the messages to send in response; None if the message is not about requests.
+
+        sender: the name under which requests share prefixes. Raises DecodeError or ForbiddenError.
+        """
+        match message:
+            case SubmitRequest():
+                self._uploads.forget(peer, message.request_id)
+                return self._submit(peer, role, sender, message, now)
+            case UploadOffer():
+                return self._uploads.offered(peer, message, now)
+            case UploadPiece():
+                return self._uploaded(peer, role, sender, message, now)
+            case CancelRequest(request_id=request_id):
+                self._uploads.forget(peer, request_id)
+                request = self._serving.ledger.requests.get((peer, request_id))
+                return self._serving.cancel(request, now) if request is not None else []
+        return None
+
+    def _submit(
+        self, peer: bytes, role: str, sender: str, submit: SubmitRequest, now: float
+    ) -> list[Send]:
+        self._reporting.num_submitted += 1
+        return self._intake.submit(peer, role, sender, submit, now)
+
+    def _uploaded(
+        self, peer: bytes, role: str, sender: str, piece: UploadPiece, now: float
+    ) -> list[Send]:
+        """Take a piece of a large request.
+
+        Raises DecodeError or ForbiddenError if the whole is no request.
+        """
+        frames, is_known = self._uploads.arrived(peer, piece, now)
+        self._reporting.num_stale += not is_known
+        if frames is None:
+            return self._uploads.grants(now)
+        # If this raises, the next tick grants the medium that is free now, so others do not wait.
+        whole = decode(frames)
+        if not isinstance(whole.message, SubmitRequest):
+            kind = type(whole.message).__name__
+            raise ForbiddenError(f"only requests may be uploaded, not {kind}")
+        if whole.message.request_id != piece.request_id:
+            raise ForbiddenError("an upload has another request id than its offer")
+        return [*self._uploads.grants(now), *self._submit(peer, role, sender, whole.message, now)]
