@@ -155,10 +155,6 @@ def test_ties_stay_in_order_and_weight_0_comes_last():
     assert order.tolist() == [4, 0, 3, 1, 2]
 
 
-def test_turn_times_stand_at_their_links():
-    assert turn_times_s([5.0, 1.0, 2.0], [1, 2, 0]).tolist() == [8.0, 1.0, 3.0]
-
-
 @pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
 @pytest.mark.parametrize(
     ("what", "call"),

@@ -151,12 +151,6 @@ def test_parameters_are_the_published_ones(name):
     assert model(name).num_parameters == pytest.approx(published, rel=0.005)
 
 
-def test_weights_are_as_large_as_the_file():
-    file_bytes = 144_811_072  # of the Q8_0 in our own catalogue, the vocabulary's texts included
-    size = model("smollm2-135m", bits_per_weight=8.5).weight_bytes
-    assert 0.97 * file_bytes < size < file_bytes
-
-
 def test_a_pass_takes_the_longer_of_computing_and_reading():
     flops, moved = pass_flops(TINY, 4, 2, 4), pass_bytes(TINY, 4, 2, 4)
     compute_s, memory_s = flops / 0.5e6, moved / 0.8e5

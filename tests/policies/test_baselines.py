@@ -103,10 +103,13 @@ def test_greedy_verifies_as_many_at_once_as_makes_a_token_cheapest():
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_policy_answers_with_all_streams_and_a_true_prediction(name):
-    for seed in range(40):
-        seen = observation(seed, 1 + seed % 9)
+    for seed in range(60):
+        seen = observation(seed, 1 + seed % 20, target_on_air=seed % 3 == 0)
         plan = POLICIES[name](seen)
         assert plan.policy == name
+        if name in ("uniform-air", "no-overlap"):
+            joint = joint_plan(seen)
+            assert (plan.batches, plan.plain) == (joint.batches, joint.plain)
         assert (plan.equal_shares, plan.overlap) == (name == "uniform-air", name != "no-overlap")
         slow, batches = SlowCycle(seen), batches_of(plan)
         for stream_id, gamma in (pair for batch in batches for pair in batch):
@@ -118,20 +121,6 @@ def test_every_policy_answers_with_all_streams_and_a_true_prediction(name):
         assert plan.prediction is not None
         assert plan.prediction.price_s == pytest.approx(price.price_s, rel=1e-9)
         assert plan.prediction.cycle_s == pytest.approx(price.cycle_s, rel=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["uniform-air", "no-overlap"])
-def test_a_handicap_never_makes_the_joint_plan_cheaper(name):
-    dearer = 0
-    for seed in range(100):
-        seen = observation(seed, 2 + seed % 9)
-        plan, joint = POLICIES[name](seen), joint_plan(seen)
-        cuts = [[(b.stream_ids, b.gammas) for b in p.batches] for p in (plan, joint)]
-        assert (cuts[0], plan.plain) == (cuts[1], joint.plain)
-        assert plan.prediction.cycle_s >= joint.prediction.cycle_s * (1 - 1e-12)
-        dearer += plan.prediction.cycle_s > 1.01 * joint.prediction.cycle_s
-    assert dearer > 0
 
 
 @pytest.mark.parametrize("name", POLICIES)

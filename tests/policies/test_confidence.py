@@ -9,10 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.distill.training.bins import binned, calibration_json
-from policies.acceptance import (
-    Calibration,
-    DraftCalibration,
-)
+from policies.acceptance import Calibration, DraftCalibration
 
 
 @pytest.mark.parametrize(
@@ -64,8 +61,9 @@ GOOD = {
 
 
 @pytest.mark.parametrize(
-    "changes",
+    "content",
     [
+        *("", "{", "[]", "7", "null", '{"edges": [1]}', "[" * 5000),
         {"edges": []},
         {"edges": [0.5, 0.5], "greedy": [0.1] * 3, "sampled": [0.1] * 3},
         {"edges": [float("nan")]},
@@ -77,13 +75,8 @@ GOOD = {
         {"edges": list(range(99)), "greedy": [0.1] * 100, "sampled": [0.1] * 100},
     ],
 )
-def test_what_no_measurement_gives_is_refused(changes):
+def test_a_file_that_no_measurement_gives_is_refused(content):
     DraftCalibration.from_json(json.dumps(GOOD))
-    with pytest.raises(ValueError, match=r"."):
-        DraftCalibration.from_json(json.dumps(GOOD | changes))
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", "null", '{"edges": [1]}', "[" * 5000])
-def test_a_file_that_says_anything_else_is_refused(text):
+    text = content if isinstance(content, str) else json.dumps(GOOD | content)
     with pytest.raises(ValueError, match=r"."):
         DraftCalibration.from_json(text)

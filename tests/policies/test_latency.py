@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.latency import CostTable, Load, NodeCosts, TableRefit, median
+from policies.latency import CostTable, Load, NodeCosts, TableRefit
 
 TABLE = CostTable((1, 4, 8), (10.0, 13.0, 25.0))
 
@@ -63,12 +63,6 @@ def test_costs_that_rise_give_costs_that_rise(seconds, data):
 def test_tables_that_no_measurement_gives_are_refused(sizes, seconds, per_cell_s, reason):
     with pytest.raises(ValueError, match=reason):
         CostTable(sizes, seconds, per_cell_s)
-
-
-def test_median():
-    assert median([5.0]) == 5.0
-    assert median([9.0, 1.0, 2.0]) == 2.0
-    assert median([4.0, 1.0]) == 2.5
 
 
 COSTS = NodeCosts(CostTable((1, 4, 8), (0.010, 0.013, 0.025), 1e-6), CostTable((32,), (0.2,)))

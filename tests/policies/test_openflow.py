@@ -61,18 +61,14 @@ def test_a_stream_gets_what_one_that_is_played_gets(alpha: float, draft_s: float
     assert open_price_s(seen(alpha, draft_s)) == pytest.approx(played_s(alpha, draft_s), rel=0.04)
 
 
-def test_without_guesses_a_token_takes_a_pass() -> None:
+def test_without_guesses_that_pay_a_token_takes_a_pass() -> None:
     nobody = replace(seen(), streams=(StreamView(1, 0.8, 99),))
     asked = replace(seen(), streams=(StreamView(1, 0.8, 99, fixed_gamma=0, draft="d"),))
     slower = seen(draft_s=2 * PASS_S)
-    for each in (nobody, asked, slower):
-        assert open_price_s(each) == pytest.approx(PASS_S)
-
-
-def test_guesses_never_make_it_dearer_than_going_without() -> None:
     steep = CostTable((1, 64), (PASS_S, 64 * PASS_S))
     dear = replace(seen(alpha=0.3), target=NodeCosts(steep, steep))
-    assert open_price_s(dear) == pytest.approx(PASS_S)
+    for each in (nobody, asked, slower, dear):
+        assert open_price_s(each) == pytest.approx(PASS_S)
 
 
 def test_better_guesses_quicker_ones_and_nearer_ones_make_tokens_cheaper() -> None:
