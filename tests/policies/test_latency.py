@@ -1,6 +1,5 @@
 """Cost tables: points, lines between, no negative slope beyond; and how they follow the truth."""
 
-import itertools
 import math
 import random
 
@@ -35,17 +34,6 @@ def test_cells_of_its_own_sequence_cost_a_token_more(num_tokens):
     assert table.with_own(250.0).at(num_tokens, 500) == pytest.approx(expected)
     assert table.scaled(2.0).at(num_tokens, 500, 250.0) == pytest.approx(2 * expected)
     assert table.with_own(0.0) is table
-
-
-@given(st.lists(st.floats(1e-6, 10), min_size=1, max_size=6), st.data())
-def test_costs_that_rise_give_costs_that_rise(seconds, data):
-    sizes = sorted(
-        data.draw(st.sets(st.integers(1, 64), min_size=len(seconds), max_size=len(seconds)))
-    )
-    table = CostTable(tuple(sizes), tuple(sorted(seconds)))
-    costs = [table.at(n) for n in range(1, 100)]
-    assert all(b >= a * (1 - 1e-12) for a, b in itertools.pairwise(costs))
-    assert [table.at(n) for n in sizes] == pytest.approx(sorted(seconds))
 
 
 @pytest.mark.parametrize(

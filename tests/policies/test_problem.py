@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from random import Random
 
 import pytest
 
@@ -11,7 +10,6 @@ from policies.joint import best_plan
 from policies.latency import CostTable, NodeCosts
 from policies.plan import DraftView, Link, Observation, StreamView
 from policies.problem import problem_of, seconds_upto
-from tests.policies.instances import observation
 
 COSTS = NodeCosts(CostTable((1, 8), (0.01, 0.08)), CostTable((1,), (0.01,)))
 
@@ -19,20 +17,6 @@ COSTS = NodeCosts(CostTable((1, 8), (0.01, 0.08)), CostTable((1,), (0.01,)))
 def one(view, *drafts):
     """The problem of one stream, and its only row of everything."""
     return problem_of(Observation((view,), COSTS, drafts or (DraftView("a", COSTS),)))
-
-
-def test_streams_are_sorted_by_acceptance_whatever_their_order():
-    for seed in range(50):
-        seen = observation(seed, 9)
-        views = list(seen.streams)
-        Random(seed).shuffle(views)
-        first, second = problem_of(seen), problem_of(replace(seen, streams=tuple(views)))
-        by_alpha = sorted(views, key=lambda view: (view.alpha, view.stream_id))
-        assert first.stream_ids == second.stream_ids == tuple(v.stream_id for v in by_alpha)
-        assert first.alphas.tolist() == second.alphas.tolist() == [v.alpha for v in by_alpha]
-        assert first.weights.tolist() == second.weights.tolist() == [v.weight for v in by_alpha]
-        for column in ("earned", "least", "most", "nodes"):
-            assert getattr(first, column).tolist() == getattr(second, column).tolist()
 
 
 @pytest.mark.parametrize(

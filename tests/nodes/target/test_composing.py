@@ -12,14 +12,7 @@ from nodes.target.events import Committed
 from nodes.target.state import TargetState
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import PROMPT, make_spec
-from tests.nodes.target.script import (
-    ONE,
-    TWO,
-    alone,
-    commits_in,
-    guess,
-    make_state,
-)
+from tests.nodes.target.script import ONE, TWO, alone, commits_in, guess, make_state
 
 FLAT = NodeCosts(CostTable((1, 64), (0.010, 0.011)), CostTable((32,), (0.01,)))
 STEEP = NodeCosts(CostTable((1, 64), (0.010, 0.640)), CostTable((32,), (0.01,)))

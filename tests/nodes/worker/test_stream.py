@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from nodes.worker.stream import StopMatcher
 
+EURO = "€".encode()
 letters = st.text("ab", min_size=1, max_size=4)
 
 
@@ -69,13 +70,10 @@ def test_holds_back_only_what_may_begin_a_stop(cut, stops):
         (["stop"], [b"say st"], ([b"say ", b"st"], False)),
         (["aab"], [b"aa", b"ab"], ([b"", b"a"], True)),
         (["x", "a"], [b"bax"], ([b"b"], True)),
+        # A stop may be cut inside a character.
+        (["€"], [b"5 " + EURO[:2], EURO[2:]], ([b"5 ", b""], True)),
+        (["€"], [b"5 " + EURO[:2], b"\x80"], ([b"5 ", EURO[:2] + b"\x80", b""], False)),
     ],
 )
 def test_pieces_and_what_is_shown_of_them(stops, pieces, expected):
     assert show(stops, pieces) == expected
-
-
-def test_a_stop_may_be_cut_inside_a_character():
-    euro = "€".encode()
-    assert show(["€"], [b"5 " + euro[:2], euro[2:]]) == ([b"5 ", b""], True)
-    assert show(["€"], [b"5 " + euro[:2], b"\x80"]) == ([b"5 ", euro[:2] + b"\x80", b""], False)
