@@ -106,11 +106,6 @@ def test_shares_are_parts_of_one(airtimes, data):
         assert shares.sum() == pytest.approx(1.0)
 
 
-def test_a_weight_of_0_gets_no_share():
-    assert weighted_shares([4.0, 1.0, 9.0], [1.0, 0.0, 1.0]) == pytest.approx([0.4, 0.0, 0.6])
-    assert weighted_time_s([4.0, 1.0, 9.0], [1.0, 0.0, 1.0]) == pytest.approx(25.0)
-
-
 @given(SOME_AIRTIMES)
 def test_equal_shares_never_finish_sooner(airtimes):
     slowest_s = max(size / (1 / len(airtimes)) for size in airtimes)
@@ -171,7 +166,9 @@ def test_amounts_that_cannot_be_are_refused(what, call, bad):
         call(bad)
 
 
-def test_nothing_to_send_needs_no_share_and_no_time():
+def test_nothing_to_send_or_no_weight_needs_no_share_and_no_time():
+    assert weighted_shares([4.0, 1.0, 9.0], [1.0, 0.0, 1.0]) == pytest.approx([0.4, 0.0, 0.6])
+    assert weighted_time_s([4.0, 1.0, 9.0], [1.0, 0.0, 1.0]) == pytest.approx(25.0)
     assert batch_shares([0.0, 0.0]).tolist() == [0.0, 0.0]
     assert weighted_shares([1.0, 2.0], [0.0, 0.0]).tolist() == [0.0, 0.0]
     assert (batch_time_s([]), equal_share_time_s([]), batch_shares([]).size) == (0.0, 0.0, 0)

@@ -12,14 +12,7 @@ from policies.cycle import CyclePlan
 from policies.describe import describe
 from policies.joint import joint_plan
 from policies.latency import CostTable, NodeCosts
-from policies.plan import (
-    Batch,
-    DraftView,
-    Link,
-    Observation,
-    Plan,
-    StreamView,
-)
+from policies.plan import Batch, DraftView, Link, Observation, Plan, StreamView
 from policies.priced import price_of
 from policies.problem import problem_of
 from tests.policies.instances import batches_of, observation, random_plan
