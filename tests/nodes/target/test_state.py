@@ -12,17 +12,6 @@ from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.target.script import ONE, TWO, alone, make_state, run, text_of, tokens_of, verify
 
 
-def test_a_stream_is_ready_once_its_prefix_is_in_the_cache() -> None:
-    state, model = make_state(max_batch_tokens=20)
-    assert state.open(make_spec(1, prompt=(9,))) == [Ready(ONE, 1)]
-    assert not state.has_work()
-    assert state.open(make_spec(2, prompt=(9,) * 50)) == []
-    assert [state.step(), state.step(), state.step()] == [[], [], [Ready(TWO, 1, 49)]]
-    assert [sum(len(s.token_ids) for s in spans) for spans in model.passes] == [20, 20, 9]
-    assert not state.has_work()
-    assert state.step() == []
-
-
 def test_an_older_or_equal_generation_is_counted_and_a_newer_one_replaces() -> None:
     state, _ = make_state()
     state.open(make_spec(generation=3))
