@@ -135,11 +135,7 @@ def test_what_is_measured_comes_back_from_a_file():
         assert read.of(0.8).chance(confidence) == 0.5
 
 
-GOOD = {
-    "edges": [0.5],
-    "greedy": [0.1, 0.9],
-    "sampled": [0.1, 0.8],
-}
+GOOD = {"edges": [0.5], "greedy": [0.1, 0.9], "sampled": [0.1, 0.8]}
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,7 @@ from policies.analytic import (
 )
 
 PROFILES = Path(__file__).parents[2] / "bench" / "profiles"
-DEVICES = (
-    "desktop-gpu",
-    "jetson-agx-orin",
-    "jetson-orin-nano",
-    "mini-pc",
-    "raspberry-pi-5",
-)
+DEVICES = ("desktop-gpu", "jetson-agx-orin", "jetson-orin-nano", "mini-pc", "raspberry-pi-5")
 TINY = TransformerShape(
     layers=3, hidden_size=10, heads=4, kv_heads=2, head_dim=3, ffn_size=7, vocab_size=11
 )
@@ -222,12 +216,7 @@ def test_every_model_has_a_source():
         (device_from, BOX, {"bytes_per_s": math.inf}, "device.bytes_per_s = inf"),
         (device_from, BOX, {"compute_efficiency": 1.5}, "= 1.5: more than 0, up to 1, is accepted"),
         (device_from, BOX, {"overlap": -0.1}, "overlap = -0.1: 0 or more, up to 1, is accepted"),
-        (
-            device_from,
-            BOX,
-            {"layer_overhead_s": -1},
-            "_overhead_s = -1: 0 or more is accepted",
-        ),
+        (device_from, BOX, {"layer_overhead_s": -1}, "_overhead_s = -1: 0 or more is accepted"),
         (device_from, BOX, {"bytes_per_s": "fast"}, "bytes_per_s = 'fast': a value of type float"),
         (device_from, BOX, {"kind": "toaster"}, "one of cpu, integrated gpu, gpu is accepted"),
         (device_from, BOX, {"memory_byte": 1}, "unknown key, did you mean memory_bytes?"),
