@@ -166,11 +166,19 @@ def fail(_worker: Counter) -> Sequence[object]:
     raise ValueError("broken")
 
 
-async def test_what_the_engine_raises_ends_run() -> None:
+def undeliverable(_events: Sequence[object], _seconds: float) -> None:
+    raise OSError("nobody to tell")
+
+
+async def test_what_the_engine_or_the_delivery_raises_ends_run() -> None:
     thread = Running()
     thread.engine.post(fail)
     with pytest.raises(ValueError, match="broken"):
         await thread.task
+    engine = EngineThread(Counter(), undeliverable)
+    engine.post(lambda worker: worker.add(1))
+    with pytest.raises(OSError, match="nobody to tell"):
+        await engine.run()
 
 
 async def test_cancelling_waits_for_the_pass_under_way_and_what_it_did_is_told(
@@ -203,13 +211,3 @@ async def test_an_engine_that_is_at_one_thing_for_long_is_stuck(eventually: Even
         assert not thread.engine.is_stuck(60.0)
         thread.worker.gate.set()
         await eventually(lambda: not thread.engine.is_stuck(0.0))
-
-
-async def test_events_that_cannot_be_told_end_run() -> None:
-    def deliver(_events: Sequence[object], _seconds: float) -> None:
-        raise OSError("nobody to tell")
-
-    engine = EngineThread(Counter(), deliver)
-    engine.post(lambda worker: worker.add(1))
-    with pytest.raises(OSError, match="nobody to tell"):
-        await engine.run()
