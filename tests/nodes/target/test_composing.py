@@ -33,18 +33,16 @@ def commit_of(state: TargetState) -> Committed:
     return commit
 
 
-def test_where_a_token_costs_a_pass_guesses_stay_out_and_are_judged_all_the_same() -> None:
-    state, text = begun(STEEP)
+@pytest.mark.parametrize(("chosen", "num_taken"), [(-1, 0), (3, 3)])
+def test_where_a_token_costs_a_pass_only_guesses_that_a_client_chose_go_in_and_all_are_judged(
+    chosen: int, num_taken: int
+) -> None:
+    state, text = begun(STEEP, num_guesses=chosen)
     guess(state, ONE, START, text[1:6])
     commit = commit_of(state)
-    assert (commit.token_ids, commit.num_draft_tokens) == (text[1:2], 0)
-    assert (commit.num_compared, commit.num_right) == (1, 1)
-
-
-def test_a_client_that_chose_a_number_gets_that_many_whatever_they_cost() -> None:
-    state, text = begun(STEEP, num_guesses=3)
-    guess(state, ONE, START, text[1:6])
-    assert commit_of(state).num_draft_tokens == 3
+    assert commit.num_draft_tokens == num_taken
+    assert commit.token_ids == text[1 : 2 + num_taken]
+    assert (commit.num_compared, commit.num_right) == (1 + num_taken, 1 + num_taken)
 
 
 def test_guesses_of_several_passes_go_on_from_one_to_the_next() -> None:
