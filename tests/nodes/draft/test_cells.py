@@ -159,7 +159,7 @@ def test_what_is_copied_is_not_run_before_a_guess() -> None:
     own = make_spec(2, prompt=(7,), owner="one", sampling=SAMPLED, max_tokens=104)
     assert draft.open(own) == [Ready(TWO, 1)]
     draft.committed(TWO, 1, 1, LONG)
-    del model.sizes[:]
+    model.passes.clear()
     guessed = guessed_of(run(draft), TWO)
     assert guessed == text_of((7, *LONG))[: len(guessed)]
     assert model.sizes == [[1]] * len(guessed)
@@ -169,7 +169,7 @@ def test_a_text_that_another_one_is_the_beginning_of_is_ready_without_a_pass() -
     draft, model = make_draft()
     draft.open(make_spec(1, prompt=(*LONG, 7), owner="one", max_tokens=1))
     run(draft)
-    del model.sizes[:]
+    model.passes.clear()
     draft.open(make_spec(2, prompt=LONG, owner="one", max_tokens=1))
     assert run(draft) == [Ready(TWO, 1)]
     assert model.sizes == []

@@ -50,6 +50,11 @@ class RecordingModel(ToyModel):
         self.passes.append(list(spans))
         return super().forward(spans)
 
+    @property
+    def sizes(self) -> list[list[int]]:
+        """Tokens of each span of each pass."""
+        return [[len(span.token_ids) for span in spans] for spans in self.passes]
+
     def num_read(self) -> int:
         """Tokens of prompts that were run."""
         return sum(sum(piece.values()) for piece in pieces_of(self))
