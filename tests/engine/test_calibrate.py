@@ -7,12 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from nodes.engine import calibrate as calibrate_module
-from nodes.engine.calibrate import (
-    cache_key,
-    calibrate,
-    load_cached,
-    store,
-)
+from nodes.engine.calibrate import cache_key, calibrate, load_cached, store
 from nodes.engine.selftest import SelfTest
 from nodes.engine.toy import ToyConfig, ToyModel
 from policies.latency import CostTable, NodeCosts
@@ -89,33 +84,26 @@ def test_a_stored_result_comes_back_equal(tmp_path):
     assert load_cached(directory, "other") is None
 
 
-def damaged_copies():
-    yield b""
-    yield b"\xff\xfe"
-    yield b"[1, 2]"
-    yield b"null"
-    table = {"sizes": [1, 2], "seconds": [1.0, 2.0], "per_cell_s": 0.0, "per_own_cell_s": 0.0}
-    changes = [
-        ("exact", "false"),
-        ("failure", 7),
-        ("decode", table | {"sizes": [2, 1]}),
-        ("decode", table | {"seconds": [1.0]}),
-        ("decode", table | {"sizes": [], "seconds": []}),
-        ("decode", table | {"seconds": ["1", 1.0]}),
-        ("decode", table | {"seconds": [1.0, float("nan")]}),
-        ("prefill", table | {"per_cell_s": "0"}),
-        ("prefill", table | {"per_own_cell_s": -1.0}),
-        ("prefill", {"sizes": [1], "seconds": [1.0]}),
-    ]
-    good = {"exact": True, "failure": "", "digest": "a1", "decode": table, "prefill": table}
-    for name, value in changes:
-        yield json.dumps(good | {name: value}).encode()
-    yield json.dumps(good).encode()[:-10]
+TABLE = {"sizes": [1, 2], "seconds": [1.0, 2.0], "per_cell_s": 0.0, "per_own_cell_s": 0.0}
+GOOD = {"exact": True, "failure": "", "digest": "a1", "decode": TABLE, "prefill": TABLE}
 
 
-@pytest.mark.parametrize("content", list(damaged_copies()))
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\xff\xfe", b"[1, 2]", b"null", json.dumps(GOOD).encode()[:-10]),
+        {"exact": "false"},
+        {"failure": 7},
+        {"decode": TABLE | {"sizes": [2, 1]}},
+        {"decode": TABLE | {"seconds": ["1", 1.0]}},
+        {"prefill": TABLE | {"per_cell_s": "0"}},
+        {"prefill": TABLE | {"per_own_cell_s": -1.0}},
+        {"prefill": {"sizes": [1], "seconds": [1.0]}},
+    ],
+)
 def test_a_damaged_file_counts_as_none(tmp_path, content):
-    (tmp_path / "key.json").write_bytes(content)
+    data = content if isinstance(content, bytes) else json.dumps(GOOD | content).encode()
+    (tmp_path / "key.json").write_bytes(data)
     assert load_cached(tmp_path, "key") is None
 
 

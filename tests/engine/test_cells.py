@@ -137,25 +137,6 @@ TestCellLog = CellLogMachine.TestCase
 TestCellLog.settings = settings(max_examples=60, stateful_step_count=40)
 
 
-def test_shared_cells_stay_taken_while_the_other_sequence_lives():
-    log = CellLog(100, 2)
-    log.append(0, 10)
-    log.share(0, 1, 6)
-    assert log.used == 10
-    assert not log.truncate(0, 0)
-    assert log.used == 10
-
-
-def test_buried_cells_are_not_free_once_their_sharer_leaves():
-    log = CellLog(100, 3)
-    log.append(2, 5)
-    log.append(0, 10)
-    log.share(0, 1, 10)
-    assert not log.truncate(0, 0)
-    assert not log.truncate(1, 0)
-    assert log.used == 15
-
-
 def test_compaction_is_due_once_garbage_was_read_often_enough():
     log = CellLog(1000, 2, queries_per_cell=10)
     log.append(0, 100)

@@ -1,4 +1,4 @@
-"""Physical cores, as the kernel describes them."""
+"""Physical cores, as the kernel describes them, and what tells a device from another."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from nodes.engine.cores import FreeCores, usable_cores, used_seconds
+from nodes.engine.cores import (
+    FreeCores,
+    describe_device,
+    this_device,
+    usable_cores,
+    used_seconds,
+)
 
 
 def machine(root: Path, siblings: list[str], quota: str = "") -> Path:
@@ -86,3 +92,81 @@ def test_used_seconds_are_those_of_our_cpus(tmp_path: Path) -> None:
     used, own = used_seconds(tmp_path, frozenset({0}))
     assert used == pytest.approx(160 / os.sysconf("SC_CLK_TCK"))
     assert own > 0
+
+
+PI_CORE = """processor\t: {n}
+BogoMIPS\t: 108.00
+Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp lrcpc dcpop asimddp
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x4
+CPU part\t: 0xd0b
+CPU revision\t: 1
+"""
+PI_5 = (
+    "\n".join(PI_CORE.format(n=n) for n in range(4))
+    + """
+Revision\t: c04170
+Serial\t\t: 0123456789abcdef
+Model\t\t: Raspberry Pi 5 Model B Rev 1.0
+"""
+)
+PI_BOARD = "Raspberry Pi 5 Model B Rev 1.0\0"
+X86_CORE = """processor\t: {n}
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 1
+model name\t: AMD EPYC
+stepping\t: 1
+microcode\t: 0x1000065
+cpu MHz\t\t: 2445.{n}32
+fpu\t\t: yes
+flags\t\t: fpu vme de sse sse2 avx f16c avx2 fma vaes
+bugs\t\t: sysret_ss_attrs null_seg
+bogomips\t: 4890.86
+"""
+X86 = "\n".join(X86_CORE.format(n=n) for n in range(2)) + "\n"
+DEVICES = {"pi": (PI_5, PI_BOARD, 4), "x86": (X86, "", 2)}
+
+
+def test_a_device_is_told_by_its_board_its_cores_and_their_number() -> None:
+    line = describe_device(*DEVICES["pi"])
+    assert line.startswith("Raspberry Pi 5 Model B Rev 1.0; 4 x CPU implementer 0x41, ")
+    assert "CPU part 0xd0b" in line
+    assert line.endswith("; 4 CPUs")
+    assert "model name AMD EPYC" in describe_device(*DEVICES["x86"])
+    assert describe_device("", "", 3) == "3 CPUs"
+    little = PI_CORE.format(n=4).replace("0xd0b", "0xd05")
+    line = describe_device(PI_CORE.format(n=0) + "\n" + little, "", 2)
+    assert all(part in line for part in ("1 x ", "0xd0b", "0xd05"))
+    assert this_device() == this_device() != ""
+
+
+@pytest.mark.parametrize(
+    ("device", "old", "new"),
+    [
+        ("pi", "0xd0b", "0xd08"),
+        ("pi", "CPU revision\t: 1", "CPU revision\t: 2"),
+        ("pi", "CPU variant\t: 0x4", "CPU variant\t: 0x1"),
+        ("pi", " asimddp", ""),
+        ("pi", "0x41", "0x4e"),
+        ("x86", " avx2", " avx2 avx512f"),
+        ("x86", "stepping\t: 1", "stepping\t: 2"),
+        # What changes while it runs, or is of one piece alone, makes no other device.
+        ("same pi", "0123456789abcdef", "fedcba9876543210"),
+        ("same x86", "2445.", "1500."),
+        ("same x86", "fpu vme de", "de vme fpu"),
+        ("same pi", "108.00", "31.25"),
+    ],
+)
+def test_another_cpu_is_another_device(device: str, old: str, new: str) -> None:
+    cpuinfo, board, num_cpus = DEVICES[device.removeprefix("same ")]
+    assert old in cpuinfo
+    other = describe_device(cpuinfo.replace(old, new), board, num_cpus)
+    is_same = other == describe_device(cpuinfo, board, num_cpus)
+    assert is_same == device.startswith("same ")
+
+
+def test_another_board_or_number_of_cpus_is_another_device() -> None:
+    boards = [(PI_BOARD, 4), ("Raspberry Pi Compute Module 5\0", 4), (PI_BOARD, 2)]
+    assert len({describe_device(PI_5, *board) for board in boards}) == 3

@@ -12,21 +12,14 @@ import pytest
 from nodes.engine.grammar import GrammarError, Grammars, GrammarState
 from nodes.engine.rules import Grammar
 from nodes.engine.toy import ToyConfig, ToyModel
+from tests.engine.words import Words
 
 # Two end tokens, a control token, and bytes alone and together.
 PIECES = [b"", b"", b"", *(bytes([b]) for b in range(1, 128)), b'{"', b'":', b'"a"', b"ab", b"abc"]
 EOG = frozenset({0, 1})
 INFO = replace(ToyModel(ToyConfig()).info, num_vocab=len(PIECES), eog_token_ids=EOG)
-
-
-class Pieces:
-    """A tokenizer of PIECES; its end tokens have text, which must not count."""
-
-    def encode(self, text: str, *, chat: bool) -> list[int]:
-        raise NotImplementedError
-
-    def piece(self, token_id: int) -> bytes:
-        return b"a" if token_id in EOG else PIECES[token_id]
+# End tokens have text, which must not count.
+TOKENIZER = Words([b"a", b"a", *PIECES[2:]])
 
 
 def gbnf(text: str) -> Grammar:
@@ -34,7 +27,7 @@ def gbnf(text: str) -> Grammar:
 
 
 def begin(grammar: Grammar) -> GrammarState:
-    return Grammars(Pieces(), INFO).begin(grammar)
+    return Grammars(TOKENIZER, INFO).begin(grammar)
 
 
 def pieces(state: GrammarState) -> set[bytes]:
@@ -55,6 +48,8 @@ def test_every_spelling_of_what_may_come_is_allowed_and_nothing_else() -> None:
     assert pieces(state) == {b"a", b"ab", b"abc", b"b"}
     push(state, b"a")
     assert pieces(state) == {b"b"}
+    with pytest.raises(GrammarError, match="the grammar cannot go on: Parser Error"):
+        push(state, b"c")
 
 
 def test_the_end_is_allowed_where_the_text_may_end_and_alone_where_it_must() -> None:
@@ -66,9 +61,6 @@ def test_the_end_is_allowed_where_the_text_may_end_and_alone_where_it_must() -> 
     assert pieces(state) == {b""}
     push(state, b"")
     assert pieces(state) == {b""}
-
-
-def test_an_empty_text_may_be_what_a_grammar_wants() -> None:
     assert pieces(begin(gbnf('root ::= ""'))) == {b""}
 
 
@@ -85,7 +77,7 @@ def test_tokens_can_be_taken_back_across_the_end(num_after_end: int) -> None:
 
 
 def test_states_of_one_grammar_know_nothing_of_each_other() -> None:
-    grammars = Grammars(Pieces(), INFO)
+    grammars = Grammars(TOKENIZER, INFO)
     one, other = (grammars.begin(gbnf('root ::= "a" "b"')) for _ in range(2))
     push(one, b"a")
     assert (pieces(one), pieces(other)) == ({b"b"}, {b"a", b"ab"})
@@ -136,7 +128,7 @@ def test_a_schema_cannot_loosen_the_whitespace_by_itself() -> None:
 def test_what_is_no_grammar_is_told_in_one_line_and_again_without_another_try(
     grammar: Grammar, reason: str
 ) -> None:
-    grammars = Grammars(Pieces(), INFO)
+    grammars = Grammars(TOKENIZER, INFO)
     for _ in range(2):
         with pytest.raises(GrammarError, match=reason) as failed:
             grammars.compile(grammar)
@@ -153,14 +145,8 @@ def test_the_work_of_a_token_is_bounded() -> None:
         push(state, b"{")
 
 
-def test_a_token_that_does_not_follow_is_an_error() -> None:
-    state = begin(gbnf('root ::= "a" "b"'))
-    with pytest.raises(GrammarError, match="the grammar cannot go on: Parser Error"):
-        push(state, b"c")
-
-
 def test_a_vocabulary_without_an_end_cannot_end_a_text() -> None:
-    grammars = Grammars(Pieces(), replace(INFO, eog_token_ids=frozenset()))
+    grammars = Grammars(TOKENIZER, replace(INFO, eog_token_ids=frozenset()))
     state = grammars.begin(gbnf('root ::= "c"'))
     push(state, b"c")
     with pytest.raises(GrammarError, match="no token to end a text"):
@@ -169,7 +155,7 @@ def test_a_vocabulary_without_an_end_cannot_end_a_text() -> None:
 
 def test_a_node_without_the_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    grammars = Grammars(Pieces(), INFO)
+    grammars = Grammars(TOKENIZER, INFO)
     with pytest.raises(GrammarError) as failed:
         grammars.begin(gbnf('root ::= "a"'))
     assert str(failed.value) == "this node has no grammars: install airdraft[grammar]"
@@ -185,18 +171,10 @@ def test_grammars_are_kept_by_what_they_take_the_last_ones_used() -> None:
         asked.append(grammar.text)
         return 15 << 20
 
-    grammars = Grammars(Pieces(), INFO, check)
+    grammars = Grammars(TOKENIZER, INFO, check)
     texts = [gbnf(f'root ::= "a"{{{i}}}') for i in range(1, 8)]
     for text in texts:
         grammars.compile(text)
         grammars.compile(texts[0])
     assert asked == [text.text for text in texts]
     assert [grammars.knows(text) for text in texts] == [True, *[False] * 3, *[True] * 3]
-
-
-def test_what_a_check_refuses_is_not_compiled() -> None:
-    def check(grammar: Grammar) -> int:
-        raise GrammarError("the grammar takes too much")
-
-    with pytest.raises(GrammarError, match="takes too much"):
-        Grammars(Pieces(), INFO, check).compile(gbnf('root ::= "a"'))

@@ -80,25 +80,22 @@ def test_rows_come_in_the_order_of_spans_and_only_for_outputs(engine):
     assert np.array_equal(rows, np.stack(expected))
 
 
-def test_a_copied_prefix_goes_on_and_leaves_its_source_alone(make):
-    model = make()
-    model.forward([Span(0, 0, TEXT[: NUM + 4])])
-    for target, length in ((1, NUM + 2), (2, 3)):
-        model.copy_prefix(0, target, length)
-        assert model.length(target) == length
-        assert np.array_equal(row_after(model, target, NUM + 3), row_after(make(), 0, NUM + 3))
-    assert model.length(0) == NUM + 4
-
-
-def test_a_saved_prefix_goes_on_whatever_became_of_its_sequence(make):
+@pytest.mark.parametrize("is_saved", [False, True], ids=["copied", "saved"])
+def test_a_prefix_goes_on_and_leaves_its_source_alone(make, is_saved):
     model = make()
     model.forward([Span(0, 0, TEXT[: NUM + 4])])
     saved = model.save(0)
     assert (saved.length, model.length(0)) == (NUM + 4, NUM + 4)
-    model.truncate(0, 0)
-    for target, length in ((1, NUM + 2), (2, NUM + 4)):
-        model.restore(target, saved, length)
+    if is_saved:
+        model.truncate(0, 0)
+    for target, length in ((1, NUM + 2), (2, 3), (3, NUM + 4)):
+        if is_saved:
+            model.restore(target, saved, length)
+        else:
+            model.copy_prefix(0, target, length)
+        assert model.length(target) == length
         assert np.array_equal(row_after(model, target, NUM + 5), row_after(make(), 0, NUM + 5))
+    assert model.length(0) == (0 if is_saved else NUM + 4)
 
 
 def test_a_full_cache_says_so_and_can_be_used_again(make):

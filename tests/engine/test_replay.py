@@ -82,6 +82,10 @@ def test_a_pass_sleeps_what_is_left_of_its_time():
     assert clock.naps == pytest.approx(
         [COSTS.prefill.at(len(PROMPT)) - 1e-4, COSTS.decode.at(2) - 2e-4]
     )
+    # One that computed too long does not sleep.
+    clock = Clock(step_s=1.0)
+    replay(clock).forward([Span(0, 0, PROMPT)])
+    assert clock.naps == []
 
 
 @pytest.mark.parametrize(("late_s", "made_up_s"), [(3e-4, 3e-4), (0.2, 5e-4), (-1e-4, 0.0)])
@@ -93,12 +97,6 @@ def test_a_pass_makes_up_for_the_sleep_before_but_not_for_stalls(late_s, made_up
         model.forward([Span(0, len(PROMPT) + place, (token_id,), 1)])
     one_s = COSTS.decode.at(1)
     assert clock.naps[1:] == pytest.approx([one_s - made_up_s] * 5)
-
-
-def test_a_pass_that_computed_too_long_does_not_sleep():
-    clock = Clock(step_s=1.0)
-    replay(clock).forward([Span(0, 0, PROMPT)])
-    assert clock.naps == []
 
 
 def test_costs_are_those_of_tokens_used_cells_and_cells_of_their_own():

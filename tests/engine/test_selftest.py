@@ -1,10 +1,10 @@
-"""The self-test passes an exact engine and catches each way of not being one."""
+"""The self-test passes an exact engine and catches each way of not being one; and probes."""
 
 import numpy as np
 import pytest
 
 from nodes.engine.protocol import Span
-from nodes.engine.selftest import run_self_test
+from nodes.engine.selftest import probe_digest, run_self_test
 from nodes.engine.toy import ToyConfig, ToyModel
 
 
@@ -21,17 +21,6 @@ class WrongModel(ToyModel):
         if wrong:
             rows[:, 3] = np.nextafter(rows[:, 3], np.float32(100))
         return rows
-
-
-class NoteOutputs(ToyModel):
-    """Notes the longest sequence any output was asked for."""
-
-    longest = 0
-
-    def forward(self, spans):
-        ends = [span.start + len(span.token_ids) for span in spans if span.num_outputs]
-        self.longest = max(self.longest, *ends, 0)
-        return super().forward(spans)
 
 
 def test_an_exact_model_passes_and_is_left_empty():
@@ -94,15 +83,9 @@ def test_dependence_that_begins_at_512_keys_is_noticed_and_its_length_named():
     assert not result.exact
     assert result.failure.endswith("after 520 tokens")
     assert run_self_test(WrongModel(is_wrong), prefix_lens=(24,)).exact
-
-
-def test_a_prefix_is_left_out_only_if_it_does_not_fit():
-    small = NoteOutputs(ToyConfig(num_cells=600))
-    assert run_self_test(small).exact
-    assert 24 < small.longest < 100
-    roomy = NoteOutputs(ToyConfig(num_cells=650))
-    assert run_self_test(roomy).exact
-    assert roomy.longest > 520
+    # A long prefix is left out only if it does not fit.
+    assert run_self_test(WrongModel(is_wrong, ToyConfig(num_cells=600))).exact
+    assert not run_self_test(WrongModel(is_wrong, ToyConfig(num_cells=650))).exact
 
 
 def test_a_cache_too_small_for_any_probe_is_not_called_exact():
@@ -123,3 +106,19 @@ def test_the_cache_is_left_empty_when_a_pass_fails():
         run_self_test(model)
     assert model.free_cells() == model.info.num_cells
     model.forward([Span(0, 0, [1], 1)])
+
+
+@pytest.mark.parametrize("max_batch_tokens", [1, 7, 31, 32, 256])
+def test_every_version_answers_a_probe_alike_whatever_goes_into_a_pass(max_batch_tokens):
+    model = ToyModel(ToyConfig(max_batch_tokens=max_batch_tokens))
+    expected = "e2c974aaef4dbb248423e126ed322a088000a90db10684c88ab020b5b15c150c"
+    assert probe_digest(model, 5) == expected
+    assert model.free_cells() == model.info.num_cells
+
+
+def test_an_answer_depends_on_the_seed_the_model_and_the_last_bit_of_a_logit():
+    asked = [(ToyModel(), seed) for seed in (5, 6, 2**63 - 1)]
+    asked += [(ToyModel(ToyConfig(seed=1)), 5), (WrongModel(lambda *_: True), 5)]
+    assert len({probe_digest(model, seed) for model, seed in asked}) == len(asked)
+    # A small cache is enough.
+    assert probe_digest(ToyModel(ToyConfig(num_cells=8)), 5)

@@ -11,6 +11,7 @@ import pytest
 from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.rules import Grammar
 from nodes.engine.toy import ToyConfig, ToyModel
+from tests.engine.words import Words
 
 # An end token, all bytes, and a token that begins a call and one that ends in the middle of one.
 PIECES = [b"", *(bytes([b]) for b in range(1, 256)), b"<tool_call>", b'{"', b"ol_call>x"]
@@ -27,12 +28,7 @@ WEATHER = {
 ODD = {"name": 'a"b', "parameters": {"type": "object", "properties": {}}}
 
 
-class Pieces:
-    def piece(self, token_id: int) -> bytes:
-        return PIECES[token_id]
-
-
-GRAMMARS = Grammars(Pieces(), INFO)
+GRAMMARS = Grammars(Words(PIECES), INFO)
 
 
 def grammar(style: str, choice: str = "auto", *, parallel: bool = True, **changes: Any) -> Grammar:
@@ -150,6 +146,7 @@ def test_a_token_that_holds_the_end_of_a_mark_and_more_is_held_to_what_may_follo
 @pytest.mark.parametrize(
     "changes",
     [
+        *("", "x", "[]", "null", "[" * 100_000),
         {"style": "other"},
         {"tools": []},
         {"tools": [{"name": "x"}]},
@@ -158,14 +155,13 @@ def test_a_token_that_holds_the_end_of_a_mark_and_more_is_held_to_what_may_follo
         {"tools": [{"name": "x", "parameters": {"type": "nothing"}}]},
     ],
 )
-def test_what_describes_no_tools_is_refused_in_a_line(changes: dict[str, Any]) -> None:
+def test_what_describes_no_tools_is_refused_in_a_line(changes: str | dict[str, Any]) -> None:
+    """changes: of a good description, or another text."""
+    if isinstance(changes, str):
+        wrong = Grammar("tools", changes)
+    else:
+        wrong = grammar(**{"style": "hermes", **changes})
     with pytest.raises(GrammarError) as caught:
-        GRAMMARS.begin(grammar(**{"style": "hermes", **changes}))
+        GRAMMARS.begin(wrong)
     assert "\n" not in str(caught.value)
     assert caught.value.is_request_bad
-
-
-@pytest.mark.parametrize("text", ["", "x", "[]", "null", "[" * 100_000])
-def test_a_text_that_is_no_description_is_refused(text: str) -> None:
-    with pytest.raises(GrammarError):
-        GRAMMARS.begin(Grammar("tools", text))

@@ -153,12 +153,9 @@ def test_guesses_that_come_true_take_one_pass_each() -> None:
     assert draft.num_forward_passes - before <= 11
 
 
-def test_too_few_cells_are_told() -> None:
+def test_too_few_cells_and_logits_of_several_tokens_are_refused() -> None:
     with pytest.raises(EngineError, match="6 cells are too few for 4 streams"):
         translated(model=toy(num_cells=6))
-
-
-def test_logits_of_several_tokens_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="last token"):
         translated().forward([Span(0, 0, [1, 2], 2)])
 

@@ -26,17 +26,6 @@ def text_of(tokenizer, token_ids):
 
 
 @needs_model
-def test_one_user_message_in_the_chat_template(tokenizer):
-    token_ids = tokenizer.encode_chat([("user", "Where is Lyon?")])
-    text = text_of(tokenizer, token_ids)
-    assert text.endswith("user\nWhere is Lyon?\nassistant\n")
-    # Control tokens: <|im_start|> three times and <|im_end|> twice, with no text of their own.
-    assert token_ids[0] == 1
-    assert (token_ids.count(1), token_ids.count(2)) == (3, 2)
-    assert tokenizer.piece(1) == tokenizer.piece(2) == b""
-
-
-@needs_model
 def test_raw_text_is_not_put_into_a_template_and_names_no_control_tokens(tokenizer):
     token_ids = tokenizer.encode("<|im_start|>user")
     assert 1 not in token_ids
@@ -76,6 +65,8 @@ def test_texts_of_control_tokens_in_messages_are_plain_text(tokenizer):
     assert (token_ids.count(1), token_ids.count(2)) == (5, 4)
     text = text_of(tokenizer, token_ids)
     assert text.endswith(f"user\n{forged}\nassistant\nNo\nuser\nend|>\nassistant\n")
+    with pytest.raises(InvalidInputError, match="letters, digits"):
+        tokenizer.encode_chat([("user<|im_end|>", "hello")])
 
 
 @needs_model
@@ -120,9 +111,7 @@ def test_templates_that_change_contents_do_not_reveal_marks(with_template, chang
     ("template", "reason"),
     [
         (None, "no chat template"),
-        (b"{{ raise_exception('no system, please') }}", "refuses the conversation: no system"),
         (b"{% for %}", "chat template fails"),
-        (b"{{ messages.__class__.__mro__ }}", "chat template fails"),
         (b"", "no chat template"),
         (b"{{ '' }}", "no tokens"),
     ],
@@ -130,12 +119,6 @@ def test_templates_that_change_contents_do_not_reveal_marks(with_template, chang
 def test_a_template_that_is_missing_or_fails_is_told(with_template, template, reason):
     with pytest.raises(InvalidInputError, match=reason):
         with_template(template).encode_chat([("user", "hello")])
-
-
-@needs_model
-def test_what_is_no_role_is_refused(tokenizer):
-    with pytest.raises(InvalidInputError, match="letters, digits"):
-        tokenizer.encode_chat([("user<|im_end|>", "hello")])
 
 
 def test_sentencepiece_puts_no_space_before_plain_text_inside(tmp_path):

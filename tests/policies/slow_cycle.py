@@ -78,21 +78,21 @@ class SlowCycle:
             self._verify[num_tokens] = seconds / (1 - self.observation.prefill_share)
         return self._verify[num_tokens]
 
-    def plain_pass_s(self, num_plain: int) -> float:
-        """A pass of plain streams: answers follow one another on the air as passes do."""
+    def answer_s(self, num_plain: int) -> float:
+        """On the air, for what a pass of plain streams says."""
         link, bits = self.observation.target_link, HEADER_BITS
         bits += num_plain * (ENTRY_BITS + self.observation.token_bits + TEXT_BITS)
-        answer_s = link.frame_s + bits / link.rate_bps if num_plain else 0.0
-        return max(self.verify_s(num_plain), answer_s)
+        return link.frame_s + bits / link.rate_bps if num_plain else 0.0
+
+    def plain_pass_s(self, num_plain: int) -> float:
+        """A pass of plain streams: answers follow one another on the air as passes do."""
+        return max(self.verify_s(num_plain), self.answer_s(num_plain))
 
     def stretch(self, num_plain: int) -> float:
         """How many times as long messages on the target's medium take beside plain answers."""
         if not num_plain:
             return 1.0
-        link, bits = self.observation.target_link, HEADER_BITS
-        bits += num_plain * (ENTRY_BITS + self.observation.token_bits + TEXT_BITS)
-        answer_s = link.frame_s + bits / link.rate_bps
-        return 1 / (1 - min(0.9, answer_s / self.plain_pass_s(num_plain)))
+        return 1 / (1 - min(0.9, self.answer_s(num_plain) / self.plain_pass_s(num_plain)))
 
     def step_s(self, draft: DraftView, num_tokens: int) -> float:
         """A pass of a draft node."""

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from policies.analytic import (
     Device,
@@ -26,13 +24,7 @@ from policies.analytic import (
 )
 
 PROFILES = Path(__file__).parents[2] / "bench" / "profiles"
-DEVICES = (
-    "desktop-gpu",
-    "jetson-agx-orin",
-    "jetson-orin-nano",
-    "mini-pc",
-    "raspberry-pi-5",
-)
+DEVICES = ("desktop-gpu", "jetson-agx-orin", "jetson-orin-nano", "mini-pc", "raspberry-pi-5")
 TINY = TransformerShape(
     layers=3, hidden_size=10, heads=4, kv_heads=2, head_dim=3, ffn_size=7, vocab_size=11
 )
@@ -151,12 +143,6 @@ def test_parameters_are_the_published_ones(name):
     assert model(name).num_parameters == pytest.approx(published, rel=0.005)
 
 
-def test_weights_are_as_large_as_the_file():
-    file_bytes = 144_811_072  # of the Q8_0 in our own catalogue, the vocabulary's texts included
-    size = model("smollm2-135m", bits_per_weight=8.5).weight_bytes
-    assert 0.97 * file_bytes < size < file_bytes
-
-
 def test_a_pass_takes_the_longer_of_computing_and_reading():
     flops, moved = pass_flops(TINY, 4, 2, 4), pass_bytes(TINY, 4, 2, 4)
     compute_s, memory_s = flops / 0.5e6, moved / 0.8e5
@@ -167,23 +153,6 @@ def test_a_pass_takes_the_longer_of_computing_and_reading():
     assert pass_seconds(TINY, summed, 4, 2, 4) == pytest.approx(seconds + compute_s)
     half = dataclasses.replace(BOX, overlap=0.5)
     assert pass_seconds(TINY, half, 4, 2, 4) == pytest.approx(seconds + compute_s / 2)
-
-
-@given(st.integers(1, 300), st.integers(0, 5000), st.floats(0, 1), st.sampled_from(sorted(MODELS)))
-def test_more_work_never_takes_less_time(tokens, held, overlap, name):
-    shape = model(name)
-    device = dataclasses.replace(device_from(profile("mini-pc")["device"]), overlap=overlap)
-    base = pass_seconds(shape, device, tokens, held, tokens)
-    assert pass_seconds(shape, device, tokens + 1, held, tokens) > base
-    assert pass_seconds(shape, device, tokens, held + 1, tokens) > base
-    assert pass_seconds(shape, device, [tokens, 1], [held, 0], tokens) > base
-    assert pass_seconds(shape, device, tokens, held, tokens - 1) <= base
-    for key in ("layers", "hidden_size", "head_dim", "ffn_size", "vocab_size", "bits_per_weight"):
-        larger = dataclasses.replace(shape, **{key: getattr(shape, key) * 2})
-        assert pass_seconds(larger, device, tokens, held, tokens) >= base
-    for key in ("flops_per_s", "bytes_per_s", "compute_efficiency", "memory_efficiency"):
-        slower = dataclasses.replace(device, **{key: getattr(device, key) / 2})
-        assert pass_seconds(shape, slower, tokens, held, tokens) >= base
 
 
 @pytest.mark.parametrize("used_cells", [0, 3000])
@@ -247,12 +216,7 @@ def test_every_model_has_a_source():
         (device_from, BOX, {"bytes_per_s": math.inf}, "device.bytes_per_s = inf"),
         (device_from, BOX, {"compute_efficiency": 1.5}, "= 1.5: more than 0, up to 1, is accepted"),
         (device_from, BOX, {"overlap": -0.1}, "overlap = -0.1: 0 or more, up to 1, is accepted"),
-        (
-            device_from,
-            BOX,
-            {"layer_overhead_s": -1},
-            "_overhead_s = -1: 0 or more is accepted",
-        ),
+        (device_from, BOX, {"layer_overhead_s": -1}, "_overhead_s = -1: 0 or more is accepted"),
         (device_from, BOX, {"bytes_per_s": "fast"}, "bytes_per_s = 'fast': a value of type float"),
         (device_from, BOX, {"kind": "toaster"}, "one of cpu, integrated gpu, gpu is accepted"),
         (device_from, BOX, {"memory_byte": 1}, "unknown key, did you mean memory_bytes?"),

@@ -1,4 +1,4 @@
-"""The schemes by their definitions in plain loops; and no joint plan predicted worse than any."""
+"""The schemes by their definitions; and no joint plan is predicted worse than any of them."""
 
 import os
 from random import Random
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from policies.baselines import POLICIES, SCHEMES
-from policies.cycle import evaluate
+from policies.cycle import CyclePlan, evaluate
 from policies.joint import best_plan, joint_plan
 from policies.plan import Observation
 from policies.problem import problem_of
@@ -22,70 +22,42 @@ MAX_SINGLES = 48
 MARGIN = 0.05
 
 
-class Slowly:
-    """The schemes once more: prices of batches by the plain-Python reference."""
-
-    def __init__(self, seen):
-        self.slow = SlowCycle(seen)
-        self.views = sorted(seen.streams, key=lambda view: (view.alpha, view.stream_id))
-
-    def gamma_of(self, view, gamma):
-        least, most = self.slow.bounds_of(view)
-        return min(max(gamma, least), most)
-
-    def price_s(self, sizes, gamma):
-        views = iter(self.views)
-        batches = []
-        for size in sizes:
-            batch = [next(views) for _ in range(size)]
-            batches.append([(view.stream_id, self.gamma_of(view, gamma)) for view in batch])
-        return self.slow.price(batches).price_s
-
-    def halves(self):
-        n = len(self.views)
-        return [n // 2, n - n // 2] if n > 1 else [1]
-
-    def best(self, sizes):
-        return min(self.price_s(sizes, gamma) for gamma in range(9))
-
-    def prices(self):
-        n = len(self.views)
-        return {
-            "ad": self.price_s([n], 0),
-            "fixed-gamma": self.price_s([n], 4),
-            "fixed-gamma-alternating": self.price_s(self.halves(), 4),
-            "max-batch": self.best([n]),
-            "single-stream": self.best([1] * n),
-            "alternating": self.best(self.halves()),
-        }
-
-    def greedy_cost(self, size, gamma):
-        """What the target spends on a token where `size` streams are verified at once."""
-        earned = [self.slow.earned(view.stream_id, gamma) for view in self.views]
-        return self.slow.verify_s(size * (gamma + 1)) / (size * sum(earned) / len(earned))
-
-
 def test_schemes_are_what_they_are_named():
+    """With one number of guesses for all: a fixed one, or the cheapest of eight."""
     for seed in range(60):
-        seen = observation(seed, 1 + seed % 9)
-        problem, slowly = problem_of(seen), Slowly(seen)
-        for name, price_s in slowly.prices().items():
-            found = evaluate(problem, SCHEMES[name](problem)).price_s
-            assert found == pytest.approx(price_s, rel=1e-9), (name, seed)
+        problem = problem_of(observation(seed, 1 + seed % 9))
+        n = problem.num_streams
+        whole, halves = (0, n), (0, n // 2, n) if n > 1 else (0, 1)
+        gammas_and_bounds = {
+            "ad": ([0], whole),
+            "fixed-gamma": ([4], whole),
+            "fixed-gamma-alternating": ([4], halves),
+            "max-batch": (range(9), whole),
+            "single-stream": (range(9), tuple(range(n + 1))),
+            "alternating": (range(9), halves),
+        }
+        for name, (gammas, bounds) in gammas_and_bounds.items():
+            held = [np.clip(gamma, problem.least, problem.most) for gamma in gammas]
+            prices = [evaluate(problem, CyclePlan(bounds, each)).price_s for each in held]
+            plan = SCHEMES[name](problem)
+            assert plan.bounds == bounds
+            assert plan.gammas.tolist() in [each.tolist() for each in held]
+            assert evaluate(problem, plan).price_s == min(prices), (name, seed)
 
 
 def test_greedy_verifies_as_many_at_once_as_makes_a_token_cheapest():
     sizes_seen = set()
     for seed in range(80):
         seen = observation(seed, 1 + seed % 9)
-        problem, slowly = problem_of(seen), Slowly(seen)
+        problem, slow = problem_of(seen), SlowCycle(seen)
         plan = SCHEMES["greedy"](problem)
         n = problem.num_streams
-        costs = {
-            (size, gamma): slowly.greedy_cost(size, gamma)
-            for size in range(1, n + 1)
-            for gamma in range(min(8, problem.max_gamma) + 1)
-        }
+        costs = {}
+        for gamma in range(min(8, problem.max_gamma) + 1):
+            earned = [slow.earned(view.stream_id, gamma) for view in seen.streams]
+            for size in range(1, n + 1):
+                seconds = slow.verify_s(size * (gamma + 1))
+                costs[size, gamma] = seconds / (size * sum(earned) / n)
         num_batches = len(plan.bounds) - 1
         cheapest = min(costs.values())
         fitting = {
@@ -103,10 +75,13 @@ def test_greedy_verifies_as_many_at_once_as_makes_a_token_cheapest():
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_policy_answers_with_all_streams_and_a_true_prediction(name):
-    for seed in range(40):
-        seen = observation(seed, 1 + seed % 9)
+    for seed in range(60):
+        seen = observation(seed, 1 + seed % 20, target_on_air=seed % 3 == 0)
         plan = POLICIES[name](seen)
         assert plan.policy == name
+        if name in ("uniform-air", "no-overlap"):
+            joint = joint_plan(seen)
+            assert (plan.batches, plan.plain) == (joint.batches, joint.plain)
         assert (plan.equal_shares, plan.overlap) == (name == "uniform-air", name != "no-overlap")
         slow, batches = SlowCycle(seen), batches_of(plan)
         for stream_id, gamma in (pair for batch in batches for pair in batch):
@@ -118,20 +93,6 @@ def test_every_policy_answers_with_all_streams_and_a_true_prediction(name):
         assert plan.prediction is not None
         assert plan.prediction.price_s == pytest.approx(price.price_s, rel=1e-9)
         assert plan.prediction.cycle_s == pytest.approx(price.cycle_s, rel=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["uniform-air", "no-overlap"])
-def test_a_handicap_never_makes_the_joint_plan_cheaper(name):
-    dearer = 0
-    for seed in range(100):
-        seen = observation(seed, 2 + seed % 9)
-        plan, joint = POLICIES[name](seen), joint_plan(seen)
-        cuts = [[(b.stream_ids, b.gammas) for b in p.batches] for p in (plan, joint)]
-        assert (cuts[0], plan.plain) == (cuts[1], joint.plain)
-        assert plan.prediction.cycle_s >= joint.prediction.cycle_s * (1 - 1e-12)
-        dearer += plan.prediction.cycle_s > 1.01 * joint.prediction.cycle_s
-    assert dearer > 0
 
 
 @pytest.mark.parametrize("name", POLICIES)

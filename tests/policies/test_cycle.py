@@ -1,13 +1,12 @@
-"""The price of a cycle against its definition in plain Python, and what may never raise it."""
+"""The price of a cycle against its definition in plain Python."""
 
 from random import Random
 
-import numpy as np
 import pytest
 
 from policies.cycle import evaluate
 from policies.problem import problem_of
-from tests.policies.instances import BETTER, better, cut_of, observation, random_plan
+from tests.policies.instances import cut_of, observation, random_plan
 from tests.policies.slow_cycle import SlowCycle
 
 
@@ -42,24 +41,3 @@ def test_a_plan_costs_what_its_definition_says(target_on_air, equal_shares, over
             assert cost.round_s[m] == pytest.approx(batch[4], rel=1e-9)
             assert cost.stages.num_tokens[m] == pytest.approx(batch[5], rel=1e-9)
     assert longer > 20
-
-
-@pytest.mark.parametrize("change", BETTER)
-def test_nothing_better_raises_the_price_of_any_plan(change):
-    """With the plan held fixed: its streams, their order, their guesses."""
-    lower = 0
-    for seed in range(150):
-        random = Random(f"{seed} {change}")
-        seen = observation(seed, random.randint(1, 8))
-        problem = problem_of(seen)
-        improved = problem_of(better(random, seen, change))
-        # Acceptance sorts streams: the same one is compared, wherever it stands.
-        place = {stream_id: k for k, stream_id in enumerate(improved.stream_ids)}
-        improved = improved.in_order(np.array([place[k] for k in problem.stream_ids]))
-        plan = random_plan(random, problem)
-        kind = {"equal_shares": random.random() < 0.3, "overlap": random.random() < 0.7}
-        before = evaluate(problem, plan, **kind).price_s
-        after = evaluate(improved, plan, **kind).price_s
-        assert after <= before * (1 + 1e-12), seed
-        lower += after < before * (1 - 1e-9)
-    assert lower > 10

@@ -12,14 +12,7 @@ from policies.cycle import CyclePlan
 from policies.describe import describe
 from policies.joint import joint_plan
 from policies.latency import CostTable, NodeCosts
-from policies.plan import (
-    Batch,
-    DraftView,
-    Link,
-    Observation,
-    Plan,
-    StreamView,
-)
+from policies.plan import Batch, DraftView, Link, Observation, Plan, StreamView
 from policies.priced import price_of
 from policies.problem import problem_of
 from tests.policies.instances import batches_of, observation, random_plan
@@ -228,12 +221,3 @@ def test_the_order_of_streams_in_an_observation_changes_nothing():
         )
         assert replace(one, reasons={}) == replace(two, reasons={}) == replace(three, reasons={})
         assert dict(one.reasons) == dict(two.reasons)
-
-
-def test_a_gamma_that_a_client_asked_for_is_kept_though_it_does_not_pay():
-    slow = NodeCosts(CostTable((1,), (1.0,)), CostTable((1,), (1.0,)))
-    costs = NodeCosts(CostTable((1, 2), (0.1, 0.2)), CostTable((1,), (0.1,)))
-    views = (StreamView(1, 0.1, 99, 3, "a"), StreamView(2, 0.1, 99, None, "a"))
-    plan = joint_plan(Observation(views, costs, (DraftView("a", slow),)))
-    assert plan.batches == (Batch((1,), (3,)),)
-    assert plan.plain == (2,)

@@ -1,6 +1,5 @@
 """Cost tables: points, lines between, no negative slope beyond; and how they follow the truth."""
 
-import itertools
 import math
 import random
 
@@ -8,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.latency import CostTable, Load, NodeCosts, TableRefit, median
+from policies.latency import CostTable, Load, NodeCosts, TableRefit
 
 TABLE = CostTable((1, 4, 8), (10.0, 13.0, 25.0))
 
@@ -37,17 +36,6 @@ def test_cells_of_its_own_sequence_cost_a_token_more(num_tokens):
     assert table.with_own(0.0) is table
 
 
-@given(st.lists(st.floats(1e-6, 10), min_size=1, max_size=6), st.data())
-def test_costs_that_rise_give_costs_that_rise(seconds, data):
-    sizes = sorted(
-        data.draw(st.sets(st.integers(1, 64), min_size=len(seconds), max_size=len(seconds)))
-    )
-    table = CostTable(tuple(sizes), tuple(sorted(seconds)))
-    costs = [table.at(n) for n in range(1, 100)]
-    assert all(b >= a * (1 - 1e-12) for a, b in itertools.pairwise(costs))
-    assert [table.at(n) for n in sizes] == pytest.approx(sorted(seconds))
-
-
 @pytest.mark.parametrize(
     ("sizes", "seconds", "per_cell_s", "reason"),
     [
@@ -63,12 +51,6 @@ def test_costs_that_rise_give_costs_that_rise(seconds, data):
 def test_tables_that_no_measurement_gives_are_refused(sizes, seconds, per_cell_s, reason):
     with pytest.raises(ValueError, match=reason):
         CostTable(sizes, seconds, per_cell_s)
-
-
-def test_median():
-    assert median([5.0]) == 5.0
-    assert median([9.0, 1.0, 2.0]) == 2.0
-    assert median([4.0, 1.0]) == 2.5
 
 
 COSTS = NodeCosts(CostTable((1, 4, 8), (0.010, 0.013, 0.025), 1e-6), CostTable((32,), (0.2,)))

@@ -61,38 +61,27 @@ def test_a_stream_gets_what_one_that_is_played_gets(alpha: float, draft_s: float
     assert open_price_s(seen(alpha, draft_s)) == pytest.approx(played_s(alpha, draft_s), rel=0.04)
 
 
-def test_without_guesses_a_token_takes_a_pass() -> None:
+def test_without_guesses_that_pay_a_token_takes_a_pass() -> None:
     nobody = replace(seen(), streams=(StreamView(1, 0.8, 99),))
     asked = replace(seen(), streams=(StreamView(1, 0.8, 99, fixed_gamma=0, draft="d"),))
     slower = seen(draft_s=2 * PASS_S)
-    for each in (nobody, asked, slower):
+    steep = CostTable((1, 64), (PASS_S, 64 * PASS_S))
+    dear = replace(seen(alpha=0.3), target=NodeCosts(steep, steep))
+    for each in (nobody, asked, slower, dear):
         assert open_price_s(each) == pytest.approx(PASS_S)
 
 
-def test_guesses_never_make_it_dearer_than_going_without() -> None:
-    steep = CostTable((1, 64), (PASS_S, 64 * PASS_S))
-    dear = replace(seen(alpha=0.3), target=NodeCosts(steep, steep))
-    assert open_price_s(dear) == pytest.approx(PASS_S)
-
-
 def test_better_guesses_quicker_ones_and_nearer_ones_make_tokens_cheaper() -> None:
+    """And a larger share of the medium, on which guesses are late otherwise."""
+    narrow = seen(0.9, 0.01, SLOW_LINK)
+    shared = [replace(narrow.drafts[0], share_up=up, share_down=0.3) for up in (0.05, 0.2, 0.6)]
     by_chance = [open_price_s(seen(alpha)) for alpha in (0.3, 0.6, 0.9)]
     by_speed = [open_price_s(seen(draft_s=each)) for each in (0.08, 0.04, 0.01)]
     by_way = [open_price_s(seen(link=Link(rtt_s=each))) for each in (0.5, 0.1, 0.0)]
-    for prices in (by_chance, by_speed, by_way):
+    by_share = [open_price_s(replace(narrow, drafts=(each,))) for each in shared]
+    for prices in (by_chance, by_speed, by_way, by_share):
         assert prices == sorted(prices, reverse=True)
         assert prices[-1] < 0.9 * prices[0]
-
-
-def test_a_small_share_of_the_medium_makes_guesses_late() -> None:
-    observation = seen(0.9, 0.01, SLOW_LINK)
-    (draft,) = observation.drafts
-    prices = [
-        open_price_s(replace(observation, drafts=(replace(draft, share_up=up, share_down=0.3),)))
-        for up in (0.05, 0.2, 0.6)
-    ]
-    assert prices == sorted(prices, reverse=True)
-    assert prices[-1] < 0.9 * prices[0]
 
 
 def test_the_price_is_the_weighted_sum_over_streams() -> None:

@@ -9,7 +9,7 @@ import pytest
 from policies.latency import CostTable, NodeCosts
 from policies.paper import paper_plan
 from policies.plan import DraftView, Link, Observation, StreamView
-from tests.policies.instances import observation, table
+from tests.policies.instances import table
 
 ALPHA = 0.8
 
@@ -66,24 +66,3 @@ def test_batches_stay_until_their_last_stream_has_ended():
     plan = paper_plan(seen)
     assert set(plan.batches[0].stream_ids) == {0, 1, 2}
     assert {s for batch in plan.batches[1:] for s in batch.stream_ids} == {3, 4, 5}
-
-
-def test_every_stream_is_in_one_batch_or_plain():
-    for seed in range(200):
-        seen = observation(Random(seed), 1 + seed % 9)
-        plan = paper_plan(seen)
-        found = [s for batch in plan.batches for s in batch.stream_ids] + [*plan.plain]
-        assert sorted(found) == sorted(view.stream_id for view in seen.streams)
-
-
-def test_a_client_keeps_the_number_of_guesses_that_it_asked_for():
-    flat = CostTable((1, 64), (0.01, 0.011))
-    seen = seen_of(flat, flat, 3)
-    asked = replace(seen.streams[1], fixed_gamma=2)
-    plan = paper_plan(replace(seen, streams=(seen.streams[0], asked, seen.streams[2])))
-    gammas = {
-        stream_id: gamma
-        for batch in plan.batches
-        for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True)
-    }
-    assert gammas[1] == 2

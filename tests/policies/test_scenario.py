@@ -19,7 +19,6 @@ from policies.scenario import ScenarioError, files_named, read, scenario_from
 from tests.policies.scenarios import ANALYTIC, DEVICE, GOOD, SHAPE, scenario
 
 FOLDER = Path(__file__).parents[2] / "bench" / "scenarios"
-SHIPPED = ("two-boxes-wifi", "narrow-cell", "jetson-cluster")
 
 
 def shipped(name):
@@ -85,26 +84,13 @@ def test_the_example_of_the_documentation_is_a_scenario():
     assert shown == known - {"prefill"}
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_scenarios_cost_what_their_profiles_say(name):
-    mapping, files = shipped(name)
-    found = scenario_from(mapping, source=name, files=files)
-    models = {item["name"]: item["shape"] for item in files[mapping["models"]]["model"]}
-    nodes = [(mapping["target"], found.target.costs)]
-    nodes += [(t, d.costs) for t, d in zip(mapping["draft"], found.drafts, strict=True)]
-    for table, costs in nodes:
-        device = device_from(files[table["device"]]["device"])
-        shape = shape_from(models[table["model"]])
-        assert costs == node_costs(shape, device, used_cells=table["used_cells"])
-    assert len(found.observation().streams) == sum(g.get("count", 1) for g in mapping["streams"])
-
-
 def test_tables_in_the_scenario_itself_need_no_files():
     in_files, mapping = scenario(ANALYTIC), tomllib.loads(ANALYTIC)
     del mapping["models"]
     mapping["target"] |= {"device": DEVICE, "model": SHAPE}
     assert list(files_named(mapping)) == []
     assert scenario_from(mapping, source="x") == in_files
+    assert in_files.target.costs == node_costs(shape_from(SHAPE), device_from(DEVICE))
 
 
 def test_files_are_named_with_their_keys():

@@ -45,7 +45,7 @@ BAD = [
     (
         "count = 2",
         "count = 1023",
-        ["streams = [{", "...: up to 1024 in all are accepted, not 1025"],
+        ["streams = [{", "...: up to 1024 in all are accepted, not"],
     ),
     ("tokens_left = 90", "tokens_left = 0", ["streams[0].tokens_left = 0: a whole number from 1"]),
     ("gamma = 3", "gamma = 17", ["streams[0].gamma = 17: a whole number from 0 to 16"]),

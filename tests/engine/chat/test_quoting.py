@@ -43,11 +43,8 @@ def test_marks_of_one_conversation_mean_nothing_in_another() -> None:
     assert Quotes(CONTROLS).split(mark) == [Piece(mark, False)]
 
 
-def test_a_text_at_the_end_is_no_longer_than_it_is() -> None:
+def test_control_texts_are_found_up_to_the_end_and_there_may_be_none() -> None:
     assert ControlTexts(["<s>", "<|end|>"]).spans("a<s>") == [(1, 4)]
-
-
-def test_a_vocabulary_without_control_tokens_quotes_nothing() -> None:
     assert ControlTexts([]).spans("<s> a") == []
 
 

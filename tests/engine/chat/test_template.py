@@ -62,6 +62,7 @@ def test_what_templates_expect(template: str, text: str) -> None:
         ("{% include 'x' %}", "fails: "),
         ("{% for _ in range(99) %}{{ messages[0].content * 20000 }}{% endfor %}",
          "its output is longer than 1048576 characters"),
+        ("{% for %}", "chat template fails"),
     ],
 )  # fmt: skip
 def test_what_a_template_objects_to_and_how_it_fails_is_one_line(template: str, error: str) -> None:
@@ -83,11 +84,6 @@ def test_after_a_failure_the_next_conversation_is_rendered() -> None:
     with pytest.raises(InvalidInputError, match="refuses the conversation: RefusalError"):
         template.render(dicts(USER * 2), DAY)
     assert template.render(dicts(USER), DAY) == "ok"
-
-
-def test_a_template_that_cannot_be_compiled_is_told() -> None:
-    with pytest.raises(InvalidInputError, match="chat template fails"):
-        ChatTemplate("{% for %}", {})
 
 
 def test_what_a_template_writes_that_is_no_text_is_made_one() -> None:

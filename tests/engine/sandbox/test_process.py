@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from nodes.engine.protocol import InvalidInputError
 from nodes.engine.sandbox.process import EndedError, SandboxProcess
+from tests.cli.commands import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -51,13 +51,6 @@ def is_running(process: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
-def wait_until(condition: Callable[[], object], limit_s: float = 60.0) -> None:
-    give_up_at = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.01)
-
-
 def worker_of(process: SandboxProcess) -> int:
     """The id of its process, which has answered a question."""
     before = children_of(os.getpid())
@@ -84,11 +77,6 @@ def test_a_question_that_takes_too_much_is_ended_and_the_next_is_answered(make: 
     with pytest.raises(EndedError):
         process.ask(COSTLY)
     assert process.ask(SIMPLE)["num_bytes"] > 0
-
-
-def test_what_is_wrong_with_a_question_is_told(make: Make) -> None:
-    with pytest.raises(InvalidInputError, match="Invalid type: foo"):
-        make().ask({"kind": "json_schema", "text": '{"type": "foo"}'})
 
 
 def test_a_setup_that_is_wrong_is_told_each_time(make: Make, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A draft node's state on a toy model that keeps the sizes of its passes."""
+"""A draft node's state on a toy model that keeps its passes."""
 
 from __future__ import annotations
 
@@ -7,29 +7,17 @@ from typing import Any
 
 from nodes.draft.followed import Guesses
 from nodes.draft.state import DraftState, Event, Guessed
-from nodes.engine.protocol import Logits, Span
 from nodes.engine.sampling import Sampling
-from nodes.engine.toy import ToyConfig, ToyModel
+from nodes.engine.toy import ToyConfig
 from nodes.worker.stream import StreamId
 from policies.acceptance import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT
 from tests.nodes.reference import reference
+from tests.nodes.target.script import RecordingModel
 
 ONE = StreamId(1)
 TWO = StreamId(2)
 SAMPLED = Sampling(temperature=1.0, top_k=20, seed=3)
-
-
-class RecordingModel(ToyModel):
-    """Keeps the number of tokens of every pass."""
-
-    def __init__(self, config: ToyConfig) -> None:
-        super().__init__(config)
-        self.sizes: list[list[int]] = []
-
-    def forward(self, spans: Sequence[Span]) -> Logits:
-        self.sizes.append([len(s.token_ids) for s in spans])
-        return super().forward(spans)
 
 
 def make_draft(**changes: Any) -> tuple[DraftState, RecordingModel]:

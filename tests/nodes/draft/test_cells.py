@@ -104,21 +104,6 @@ def test_whatever_is_asked_no_pass_is_too_large_and_nobody_is_given_up_without_n
     assert (draft.num_streams, model.free_cells()) == (0, num_cells)
 
 
-def test_guesses_go_before_any_stream() -> None:
-    draft, model = make_draft(num_cells=170)
-    draft.open(make_spec(1, prompt=(7,) * 40, max_tokens=100))
-    draft.open(make_spec(2, prompt=(8, 9), max_tokens=30))
-    run(draft)
-    draft.committed(ONE, 1, 40, (5,) * 80)
-    run(draft)
-    # Text and guesses of the first one leave fewer cells than the second one needs.
-    assert model.free_cells() < 26
-    draft.committed(TWO, 1, 2, (6,) * 27)
-    events = run(draft)
-    assert not [event for event in events if isinstance(event, StreamFailedNotice)]
-    assert draft.num_streams == 2
-
-
 def test_a_short_text_does_not_wait_for_a_long_one() -> None:
     draft, _ = make_draft(max_batch_tokens=8)
     draft.open(make_spec(1, prompt=(7,) * 400))
@@ -176,7 +161,7 @@ def test_what_is_copied_is_not_run_before_a_guess() -> None:
     own = make_spec(2, prompt=(7,), owner="one", sampling=SAMPLED, max_tokens=104)
     assert draft.open(own) == [StreamReadyNotice(TWO, 1)]
     draft.committed(TWO, 1, 1, LONG)
-    del model.sizes[:]
+    model.passes.clear()
     guessed = guessed_of(run(draft), TWO)
     assert guessed == text_of((7, *LONG))[: len(guessed)]
     assert model.sizes == [[1]] * len(guessed)
@@ -186,26 +171,16 @@ def test_a_text_that_another_one_is_the_beginning_of_is_ready_without_a_pass() -
     draft, model = make_draft()
     draft.open(make_spec(1, prompt=(*LONG, 7), owner="one", max_tokens=1))
     run(draft)
-    del model.sizes[:]
+    model.passes.clear()
     draft.open(make_spec(2, prompt=LONG, owner="one", max_tokens=1))
     assert run(draft) == [StreamReadyNotice(TWO, 1)]
     assert model.sizes == []
 
 
-def test_what_does_not_fit_is_refused_with_the_reason() -> None:
-    draft, model = make_draft(num_cells=60, max_sequences=2)
-    draft.open(make_spec(1))
-    assert draft.open(make_spec(2, max_tokens=15)) == [
-        StreamFailedNotice(TWO, 1, "toy-1 is full: 1 streams, 34 cells needed")
-    ]
+def test_what_cannot_be_followed_is_refused_with_the_reason() -> None:
+    draft, _ = make_draft(max_sequences=1)
     outside = StreamFailedNotice(TWO, 1, "token ids outside the vocabulary of toy-1")
     assert draft.open(make_spec(2, prompt=(96,))) == [outside]
-    draft.open(make_spec(2))
-    refused = draft.open(make_spec(3))
-    assert refused == [
-        StreamFailedNotice(StreamId(3), 1, "toy-1 is full: 2 streams, 27 cells needed")
-    ]
-    run(draft)
-    draft.close(ONE, 1)
-    draft.close(TWO, 1)
-    assert (draft.num_streams, model.free_cells()) == (0, 60)
+    draft.open(make_spec(1))
+    full = StreamFailedNotice(TWO, 1, "toy-1 is full: 1 streams, 27 cells needed")
+    assert draft.open(make_spec(2)) == [full]

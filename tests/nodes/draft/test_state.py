@@ -58,6 +58,9 @@ def test_what_is_committed_as_guessed_lets_it_go_on_in_the_same_chain() -> None:
     guessed = tokens_in(events)
     assert len(guessed) >= 4
     assert guessed == text[num_ahead : num_ahead + len(guessed)]
+    # Tokens that are told again change nothing.
+    assert state.committed(ONE, 1, len(PROMPT), text[:3]) == []
+    assert not state.has_work()
 
 
 def test_where_it_was_wrong_it_goes_back_and_begins_a_new_chain() -> None:
@@ -70,16 +73,6 @@ def test_where_it_was_wrong_it_goes_back_and_begins_a_new_chain() -> None:
     assert {part.chain for part in parts_of(events)} == {2}
     assert parts_of(events)[0].start == len(PROMPT) + 2
     assert tokens_in(events)[:5] == text_of((*PROMPT, *other), num_tokens=5)
-
-
-def test_tokens_that_are_told_again_change_nothing() -> None:
-    state = make()
-    follow(state)
-    text = text_of()
-    state.committed(ONE, 1, len(PROMPT), text[:4])
-    run(state)
-    assert state.committed(ONE, 1, len(PROMPT), text[:3]) == []
-    assert not state.has_work()
 
 
 def test_a_text_in_pieces_is_not_guessed_after_before_all_of_it_is_there() -> None:

@@ -13,6 +13,7 @@ from nodes.target.events import Committed, Event
 from nodes.target.state import TargetState
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.latency import CostTable, NodeCosts
+from tests.nodes.builders import make_spec
 from tests.nodes.reference import Reference, reference
 
 ONE = StreamId(1)
@@ -48,6 +49,11 @@ class RecordingModel(ToyModel):
     def forward(self, spans: Sequence[Span]) -> Logits:
         self.passes.append(list(spans))
         return super().forward(spans)
+
+    @property
+    def sizes(self) -> list[list[int]]:
+        """Tokens of each span of each pass."""
+        return [[len(span.token_ids) for span in spans] for spans in self.passes]
 
     def num_read(self) -> int:
         """Tokens of prompts that were run."""
@@ -98,6 +104,16 @@ def tokens_of(events: Sequence[Event], stream_id: StreamId = ONE) -> tuple[int, 
     return tuple(
         t for c in commits_in(events) if c.entry.stream_id == stream_id for t in c.token_ids
     )
+
+
+def decoding(midway: int = 32) -> tuple[TargetState, RecordingModel]:
+    """A target on which one stream decodes."""
+    state, model = make_state(midway=midway, num_cells=8192)
+    state.open(make_spec(max_tokens=300))
+    run(state)
+    state.lease(ONE, 1, 3, 300)
+    model.passes.clear()
+    return state, model
 
 
 def pieces_of(model: RecordingModel) -> list[dict[int, int]]:

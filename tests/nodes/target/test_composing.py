@@ -12,14 +12,7 @@ from nodes.target.events import Committed
 from nodes.target.state import TargetState
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import PROMPT, make_spec
-from tests.nodes.target.script import (
-    ONE,
-    TWO,
-    alone,
-    commits_in,
-    guess,
-    make_state,
-)
+from tests.nodes.target.script import ONE, TWO, alone, commits_in, guess, make_state
 
 FLAT = NodeCosts(CostTable((1, 64), (0.010, 0.011)), CostTable((32,), (0.01,)))
 STEEP = NodeCosts(CostTable((1, 64), (0.010, 0.640)), CostTable((32,), (0.01,)))
@@ -40,18 +33,16 @@ def commit_of(state: TargetState) -> Committed:
     return commit
 
 
-def test_where_a_token_costs_a_pass_guesses_stay_out_and_are_judged_all_the_same() -> None:
-    state, text = begun(STEEP)
+@pytest.mark.parametrize(("chosen", "num_taken"), [(-1, 0), (3, 3)])
+def test_where_a_token_costs_a_pass_only_guesses_that_a_client_chose_go_in_and_all_are_judged(
+    chosen: int, num_taken: int
+) -> None:
+    state, text = begun(STEEP, num_guesses=chosen)
     guess(state, ONE, START, text[1:6])
     commit = commit_of(state)
-    assert (commit.token_ids, commit.entry.num_draft_tokens) == (text[1:2], 0)
-    assert (commit.entry.num_compared, commit.entry.num_right) == (1, 1)
-
-
-def test_a_client_that_chose_a_number_gets_that_many_whatever_they_cost() -> None:
-    state, text = begun(STEEP, num_guesses=3)
-    guess(state, ONE, START, text[1:6])
-    assert commit_of(state).entry.num_draft_tokens == 3
+    assert commit.entry.num_draft_tokens == num_taken
+    assert commit.token_ids == text[1 : 2 + num_taken]
+    assert (commit.entry.num_compared, commit.entry.num_right) == (1 + num_taken, 1 + num_taken)
 
 
 def test_guesses_of_several_passes_go_on_from_one_to_the_next() -> None:

@@ -20,15 +20,12 @@ def taken(
     return buffer
 
 
-def test_a_gap_ends_a_chain_until_a_newer_one_begins() -> None:
+def test_a_gap_ends_a_chain_until_a_newer_one_begins_and_an_older_one_is_not_heard() -> None:
     buffer = taken(((1, 1), 3, [7]), ((1, 1), 5, [9]))
     assert buffer.after(3)[0] == []
     assert not buffer.take((1, 1), 4, [8], [0.5], TEXT)
     assert buffer.take((1, 2), 3, [8], [0.5], TEXT)
     assert buffer.after(3) == ([8], [0.5])
-
-
-def test_an_older_chain_is_not_listened_to() -> None:
     buffer = taken(((2, 1), 3, [7]))
     assert not buffer.take((1, 9), 3, [8], [0.5], TEXT)
     assert not buffer.take((2, 0), 3, [8], [0.5], TEXT)

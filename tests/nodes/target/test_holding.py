@@ -42,11 +42,18 @@ def test_a_stream_waits_for_its_guesses_and_no_longer_than_it_may() -> None:
     assert going(state) == {ONE}
 
 
-def test_it_goes_as_soon_as_they_are_there() -> None:
+def test_it_waits_no_more_once_they_are_there_or_the_hold_is_gone() -> None:
     state = make(1, ONE)
     guessed(state, ONE, 2)
     assert state.patience_s(10.1) == 0.0
     assert going(state) == {ONE}
+    state = make(1, ONE)
+    state.hold(ONE, 1, None)
+    assert state.patience_s(10.1) == 0.0
+    # A hold of another placement is stale.
+    state.hold(ONE, 7, Hold(1, 2, 0.5))
+    assert state.patience_s(10.1) == 0.0
+    assert state.num_stale == 1
 
 
 def test_those_of_a_group_go_together_and_nobody_else_waits_for_them() -> None:
@@ -58,21 +65,8 @@ def test_those_of_a_group_go_together_and_nobody_else_waits_for_them() -> None:
     assert going(state) == {ONE, TWO, THREE}
 
 
-def test_without_a_hold_it_waits_for_nothing_any_more() -> None:
-    state = make(1, ONE)
-    state.hold(ONE, 1, None)
-    assert state.patience_s(10.1) == 0.0
-
-
 def test_prompts_are_read_while_others_wait() -> None:
     state = make(1, ONE)
     state.open(make_spec(2, prompt=tuple(range(1, 80)), max_tokens=5))
     assert state.patience_s(10.1) == 0.0
     assert going(state) == set()
-
-
-def test_a_hold_of_another_placement_is_stale() -> None:
-    state = make(1)
-    state.hold(ONE, 7, Hold(1, 2, 0.5))
-    assert state.patience_s(10.1) == 0.0
-    assert state.num_stale == 1

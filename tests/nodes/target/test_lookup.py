@@ -33,9 +33,12 @@ def test_the_longest_run_decides_and_longer_ones_are_surer() -> None:
 
 
 def test_another_text_of_the_owner_is_looked_into_and_a_strangers_is_not() -> None:
-    for owner, expected in (("me", [15, 16]), ("other", [])):
+    for owner, is_cleared, expected in (("me", 0, [15, 16]), ("other", 0, []), ("me", 1, [])):
         lookup = opened(A, owner=owner)
         lookup.ended(ONE)
+        # Nothing is left when another coordinator comes.
+        if is_cleared:
+            lookup.clear()
         lookup.open(make_spec(2, prompt=(5, *A[:4]), owner="me"))
         assert lookup.propose(TWO, 2).token_ids == expected
 
@@ -74,14 +77,6 @@ def test_texts_take_no_more_memory_than_they_may() -> None:
             lookup.ended(StreamId(number))
     lookup.open(make_spec(100, prompt=(*A, 1, *A[:3]), owner="me"))
     assert lookup.propose(StreamId(100), 2).token_ids == [14, 15]
-
-
-def test_nothing_is_left_when_another_coordinator_comes() -> None:
-    lookup = opened(A)
-    lookup.ended(ONE)
-    lookup.clear()
-    lookup.open(make_spec(2, prompt=A[:4], owner="me"))
-    assert lookup.propose(TWO, 2).token_ids == []
 
 
 def test_a_target_takes_what_it_looked_up_and_the_text_is_that_of_plain_decoding() -> None:

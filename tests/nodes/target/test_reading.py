@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from nodes.messages import StreamReadyNotice
-from nodes.target.events import Committed, Event, ReadBeside
-from nodes.target.state import TargetState
+from nodes.target.events import Committed, ReadBeside
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
     ONE,
     THREE,
     TWO,
-    RecordingModel,
     alone,
+    decoding,
     make_state,
     pieces_of,
     run,
     steps,
     tokens_of,
 )
-
-
-def decoding() -> tuple[TargetState, RecordingModel]:
-    """A target on which one stream decodes."""
-    state, model = make_state(num_cells=8192)
-    state.open(make_spec(max_tokens=300))
-    run(state)
-    state.lease(ONE, 1, 3, 300)
-    model.passes.clear()
-    return state, model
 
 
 def test_a_long_prompt_goes_in_small_pieces_beside_a_decoding_stream() -> None:
@@ -41,18 +30,6 @@ def test_a_long_prompt_goes_in_small_pieces_beside_a_decoding_stream() -> None:
     # Every pass gave the decoding stream its token, and the last made the other one ready.
     assert [len(tokens_of(of_pass)) for of_pass in events] == [1] * 3
     assert events[2][-1] == StreamReadyNotice(TWO, 1, 89)
-
-
-def test_a_long_prompt_stalls_others_by_a_piece_a_pass() -> None:
-    state, model = decoding()
-    state.open(make_spec(2, prompt=tuple(range(1, 81)) * 50))
-    events: list[Event] = []
-    while StreamReadyNotice(TWO, 1, 3999) not in events:
-        events += state.step()
-    assert max(sum(len(s.token_ids) for s in spans) for spans in model.passes) == 1 + 32
-    # Each pass went on with the stream that decodes.
-    assert len(model.passes) == 125
-    assert tokens_of(events) == alone(make_spec(max_tokens=300)).token_ids[:125]
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
@@ -86,7 +63,7 @@ def test_the_first_token_comes_with_the_end_of_the_prompt() -> None:
     spec = make_spec(prompt=tuple(range(1, 41)), num_leased=1)
     state.open(spec)
     events = state.step()
-    assert [len(span.token_ids) for span in model.passes[0]] == [40]
+    assert model.sizes[0] == [40]
     ready, committed = events[:2]
     assert ready == StreamReadyNotice(ONE, 1, 39, has_begun=True)
     assert isinstance(committed, Committed)
@@ -118,7 +95,7 @@ def test_choices_of_a_prompt_that_was_read_begin_with_one_token_each() -> None:
         ONE,
         TWO,
     }
-    assert sum(len(span.token_ids) for spans in model.passes for span in spans) == 60 + 1
+    assert sum(map(sum, model.sizes)) == 60 + 1
 
 
 def test_a_lease_from_the_start_ends_where_the_pass_is_full() -> None:

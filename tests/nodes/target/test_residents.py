@@ -80,17 +80,6 @@ def test_what_a_living_stream_has_is_there_for_others_of_its_owner(
     assert read(state, 2, (*TEXT[:88], 7, 8), owner) == num_read
 
 
-@pytest.mark.parametrize(
-    ("prefix_cache_bytes", "num_read"), [(0, 88), (8 * len(TEXT) - 1, 88), (8 * len(TEXT), 0)]
-)
-def test_without_a_budget_or_over_it_nothing_is_saved(
-    prefix_cache_bytes: int, num_read: int
-) -> None:
-    state, _ = make_state(prefix_cache_bytes)
-    left(state, TEXT)
-    assert read(state, 2, TEXT) == num_read
-
-
 def test_a_new_coordinator_finds_nothing_saved() -> None:
     state, _ = make_state(PLENTY)
     left(state, TEXT)

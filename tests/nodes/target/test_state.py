@@ -20,17 +20,6 @@ from tests.nodes.target.script import (
 )
 
 
-def test_a_stream_is_ready_once_its_prefix_is_in_the_cache() -> None:
-    state, model = make_state(max_batch_tokens=20)
-    assert state.open(make_spec(1, prompt=(9,))) == [StreamReadyNotice(ONE, 1)]
-    assert not state.has_work()
-    assert state.open(make_spec(2, prompt=(9,) * 50)) == []
-    assert [state.step(), state.step(), state.step()] == [[], [], [StreamReadyNotice(TWO, 1, 49)]]
-    assert [sum(len(s.token_ids) for s in spans) for spans in model.passes] == [20, 20, 9]
-    assert not state.has_work()
-    assert state.step() == []
-
-
 def test_an_older_or_equal_generation_is_counted_and_a_newer_one_replaces() -> None:
     state, _ = make_state()
     state.open(make_spec(generation=3))
@@ -46,9 +35,11 @@ def test_messages_of_another_generation_or_stream_change_nothing() -> None:
     state.open(make_spec(generation=2))
     run(state)
     state.lease(ONE, 1, 3, 5)
+    # A lease from beyond the stream.
+    state.lease(ONE, 2, 9, 4)
     state.close(ONE, 1)
     state.close(TWO, 1)
-    assert state.num_stale == 3
+    assert state.num_stale == 4
     assert state.num_streams == 1
     assert not state.has_work()
 
@@ -68,47 +59,28 @@ def test_a_lease_counts_by_position_so_a_repeated_one_adds_nothing() -> None:
     assert state.num_stale == 0
 
 
-def test_a_lease_from_beyond_the_stream_is_counted() -> None:
-    state, _ = make_state()
-    state.open(make_spec())
-    run(state)
-    state.lease(ONE, 1, 9, 4)
-    assert state.num_stale == 1
-    assert not state.has_work()
-
-
-def test_right_guesses_and_one_more_token_come_of_one_pass() -> None:
+@pytest.mark.parametrize("num_right", [2, 4])
+def test_guesses_up_to_the_first_wrong_one_and_one_more_token_come_of_one_pass(
+    num_right: int,
+) -> None:
     state, model = make_state()
     spec = make_spec(max_tokens=20)
     expected = alone(spec).token_ids
     state.open(spec)
     run(state)
     passes = model.num_forward_passes
-    verify(state, ONE, 1, 3, expected[:4])
+    guesses = [*expected[:num_right], 1 + expected[num_right] % 90, *expected[3:]][:4]
+    verify(state, ONE, 1, 3, guesses)
     (commit,) = run(state)
-    assert (commit.token_ids, commit.entry.text) == (expected[:5], text_of(expected[:5]))
-    assert (commit.entry.num_draft_tokens, commit.entry.num_accepted_tokens) == (4, 4)
-    entry = commit.entry
-    assert (entry.num_compared, entry.num_right, entry.num_offered) == (4, 4, 4)
+    end = num_right + 1
+    assert (commit.token_ids, commit.entry.text) == (expected[:end], text_of(expected[:end]))
+    assert (commit.entry.num_draft_tokens, commit.entry.num_accepted_tokens) == (4, num_right)
+    assert (commit.entry.num_compared, commit.entry.num_right) == (min(4, end), num_right)
+    assert commit.entry.num_offered == 4
     assert model.num_forward_passes == passes + 1
-    assert model.length(0) == len(PROMPT) + 4
-
-
-def test_guesses_are_taken_up_to_the_first_wrong_one() -> None:
-    state, model = make_state()
-    spec = make_spec(max_tokens=20)
-    expected = alone(spec).token_ids
-    state.open(spec)
-    run(state)
-    wrong = 1 + expected[2] % 90
-    verify(state, ONE, 1, 3, (*expected[:2], wrong, *expected[3:5]))
-    (commit,) = run(state)
-    assert (commit.token_ids, commit.entry.text) == (expected[:3], text_of(expected[:3]))
-    assert (commit.entry.num_draft_tokens, commit.entry.num_accepted_tokens) == (5, 2)
-    assert (commit.entry.num_compared, commit.entry.num_right) == (3, 2)
-    assert model.length(0) == len(PROMPT) + 2
-    state.lease(ONE, 1, 6, 1)
-    assert tokens_of(run(state)) == expected[3:4]
+    assert model.length(0) == len(PROMPT) + num_right
+    state.lease(ONE, 1, 3 + end, 1)
+    assert tokens_of(run(state)) == expected[end : end + 1]
 
 
 def test_guesses_that_do_not_follow_are_counted_and_not_used() -> None:

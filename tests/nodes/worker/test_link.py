@@ -105,6 +105,9 @@ async def test_a_node_says_hello_until_it_is_welcomed(eventually: Eventually) ->
         await eventually(lambda: node.messages == [NodesRequest(7)])
         # The second Welcome is of the same membership.
         assert len(node.welcomes) == 1
+        # A ping is answered with the progress.
+        desk.say(Ping(3, 0))
+        assert await desk.hear(Pong) == Pong(3, 42)
 
 
 async def test_hellos_that_have_left_are_given_time_to_be_answered() -> None:
@@ -160,37 +163,26 @@ async def test_nobody_at_the_endpoint_is_an_error_that_names_it() -> None:
     assert "no coordinator answered at memory://hub within 0.05 s" in str(error)
 
 
-async def test_pings_are_answered_with_the_progress() -> None:
-    async with joined() as (_, desk):
-        desk.say(Ping(3, 0))
-        assert await desk.hear(Pong) == Pong(3, 42)
-
-
-async def test_messages_of_another_cluster_or_epoch_are_counted(eventually: Eventually) -> None:
-    async with joined() as (node, desk):
-        desk.say(NodesRequest(1), cluster="other")
-        desk.say(NodesRequest(2), epoch=EPOCH - 1)
-        desk.server.send(desk.peer, [b"\xc1"])
-        desk.say(NodesRequest(3))
-        await eventually(lambda: node.messages == [NodesRequest(3)])
-        assert node.link.num_dropped == 3
-
-
-async def test_without_a_membership_nothing_is_sent_or_taken(eventually: Eventually) -> None:
+async def test_what_is_of_no_membership_or_does_not_go_out_is_dropped_and_counted(
+    eventually: Eventually,
+) -> None:
     async with started() as (node, desk):
         node.link.send(CloseStreamNotice(1, 1))
         assert node.link.num_dropped == 1
         await desk.hear(Hello)
         desk.say(NodesRequest(1))
         await eventually(lambda: node.link.num_dropped == 2)
-        assert node.messages == []
-
-
-async def test_what_does_not_go_out_is_counted_and_not_waited_for() -> None:
-    async with joined() as (node, desk):
+        desk.welcome()
+        await node.is_joined.wait()
+        desk.say(NodesRequest(2), cluster="other")
+        desk.say(NodesRequest(3), epoch=EPOCH - 1)
+        desk.server.send(desk.peer, [b"\xc1"])
+        desk.say(NodesRequest(4))
+        await eventually(lambda: node.messages == [NodesRequest(4)])
+        assert node.link.num_dropped == 5
         desk.server.close()
         node.link.send(CloseStreamNotice(1, 1))
-        assert node.link.num_dropped == 1
+        assert node.link.num_dropped == 6
 
 
 async def test_a_silent_coordinator_is_greeted_anew(eventually: Eventually) -> None:

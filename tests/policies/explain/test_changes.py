@@ -2,11 +2,9 @@
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from policies.baselines import POLICIES
 from policies.explain import explain
-from policies.explain.explanation import ranges
 from policies.plan import DraftView, Link, Observation, StreamView
 from tests.policies.explain.cases import (
     LINK,
@@ -166,14 +164,3 @@ def test_expected_tokens_of_each_batch():
     observation = Observation((stream(1, 0.5), stream(2, 0.8, 3)), flat(0.04), (NODE,))
     found = explain(observation, "max-batch")
     assert found.expected_tokens == pytest.approx((1.75 + 1 + 0.8 + 0.64 + 0.512,))
-
-
-@given(st.sets(st.integers(0, 60)))
-def test_ranges_hold_every_number_once(numbers):
-    text = ranges(numbers)
-    back = []
-    for piece in filter(None, text.split(",")):
-        first, _, last = piece.partition("-")
-        back += range(int(first), int(last or first) + 1)
-    assert back == sorted(numbers)
-    assert len(text.split(",")) == max(1, sum(n - 1 not in numbers for n in numbers))

@@ -11,15 +11,7 @@ from policies.explain import as_object, explain, text_of
 from policies.explain.drawing import lane_text, timeline_lines
 from policies.explain.timeline import Lane, Span, Timeline
 from policies.plan import Observation, StreamView
-from tests.policies.explain.cases import (
-    NAMES,
-    NODE,
-    flat,
-    free,
-    line,
-    observations,
-    stream,
-)
+from tests.policies.explain.cases import NAMES, NODE, flat, free, line, observations, stream
 
 
 def test_a_row_shows_who_holds_most_of_a_column():
