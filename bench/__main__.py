@@ -37,7 +37,7 @@ def bench() -> None:
 
     \b
     Example:
-      python -m bench cost --streams 1,4,16
+      python -m bench speed --streams 1 --prompts 8
     """
 
 
@@ -180,27 +180,6 @@ def two_machines(airdraft: str, target: str, draft: str, max_tokens: int) -> Non
         click.echo(mesh_by_invitation(command, *models, max_tokens))
     except NamespacesError as error:
         raise click.ClickException(str(error)) from error
-
-
-@bench.command()
-@click.option("--requests", type=click.IntRange(3), default=200, show_default=True)
-@click.option("--max-tokens", type=click.IntRange(2), default=32, show_default=True)
-@click.option("--at-once", type=click.IntRange(1), default=24, show_default=True)
-def classes(requests: int, max_tokens: int, at_once: int) -> None:
-    """Check that a request gets one text from all targets.
-
-    Seeded requests are sent three times each, to targets of two numerics classes and with two model
-    files of one name.
-
-    \b
-    Example:
-      python -m bench classes --requests 30 --max-tokens 16
-    """
-    from bench.classes import run_classes
-
-    found = run_classes(requests, max_tokens, at_once, lambda line: click.echo(line, err=True))
-    click.echo(found.table())
-    sys.exit(1 if found.num_wrong else 0)
 
 
 @bench.command()
