@@ -15,7 +15,6 @@ from bench.chaos.links.command import COMMANDS as LINK_COMMANDS
 from bench.clients.command import clients_command
 from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
-from bench.emulate.command import air_command
 from bench.gateway.command import gateway
 from bench.live.command import live
 from bench.pages.command import pages_command
@@ -305,7 +304,6 @@ bench.add_command(distill)
 bench.add_command(live)
 bench.add_command(gateway)
 bench.add_command(paper_command, "paper")
-bench.add_command(air_command)
 bench.add_command(where_command)
 bench.add_command(clients_command)
 bench.add_command(tools_command)
