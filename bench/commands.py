@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import Any
 
@@ -94,7 +95,7 @@ def speed_command(
     from bench.speed import Pair, run_speed
 
     pair = Pair(target, draft, looks_up, weights)
-    run_speed(streams, workloads, pair, **options, report=click.echo)
+    asyncio.run(run_speed(streams, workloads, pair, **options, report=click.echo))
 
 
 @click.command("first")
@@ -124,7 +125,8 @@ def first_command(
     from bench.first import run_first
     from bench.speed import Pair
 
-    run_first(Pair(target, draft), lengths, workloads, **options, report=click.echo)
+    pair = Pair(target, draft)
+    asyncio.run(run_first(pair, lengths, workloads, **options, report=click.echo))
 
 
 @click.command("bound")
