@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from bench.harness.report import head, row
 from bench.results.options import COUNTS, NUMBERS, listed
 
 
@@ -69,9 +70,7 @@ def copies_command(streams: list[int], rtts_ms: list[float], seeds: int) -> None
     """
     from bench.sim.copies import TABLES, TEXTS, Copies, gain
 
-    columns = " | ".join(f"{count} streams" for count in streams)
-    click.echo(f"| passes | rtt, ms | text | {columns} |")
-    click.echo("|---|---|---|" + "---|" * len(streams))
+    click.echo(head("passes", "rtt, ms", "text", *(f"{count} streams" for count in streams)))
     for table in TABLES:
         for rtt_ms in rtts_ms:
             for text in TEXTS:
@@ -82,8 +81,7 @@ def copies_command(streams: list[int], rtts_ms: list[float], seeds: int) -> None
                     )
                     for count in streams
                 ]
-                shown = " | ".join(f"{each:.2f}" for each in gains)
-                click.echo(f"| {table} | {rtt_ms:g} | {text} | {shown} |")
+                click.echo(row(table, f"{rtt_ms:g}", text, *(f"{each:.2f}" for each in gains)))
 
 
 COMMANDS = (sim_command, copies_command)
