@@ -199,8 +199,8 @@ def table(found: Sequence[PassBytes], num_vocab: int) -> str:
             is_commit = message.name.startswith("Commit")
             each = message.on_link / (one.num_committed if is_commit else one.num_guesses)
             shown = f"({each:.1f})" if is_commit else f"{each:.1f}"
-            sizes = message.encoded, f"{message.on_link:.0f}"
-            lines.append(row(one.num_streams, message.name, *sizes, shown))
+            on_link = f"{message.on_link:.0f}"
+            lines.append(row(one.num_streams, message.name, message.encoded, on_link, shown))
     others = num_vocab * _FLOAT_BYTES
     lines += [
         "",
@@ -215,7 +215,7 @@ def table(found: Sequence[PassBytes], num_vocab: int) -> str:
     ]
     for one in found:
         guess = one.drafting() / one.num_guesses
-        each = (one.drafting() / one.num_committed, one.whole() / one.num_committed)
-        shown = (f"{size:.1f}" for size in (guess, *each))
-        lines.append(row(one.num_streams, f"{one.alpha:g}", *shown, f"{others / guess:,.0f}"))
+        sizes = guess, one.drafting() / one.num_committed, one.whole() / one.num_committed
+        bytes_each = (f"{size:.1f}" for size in sizes)
+        lines.append(row(one.num_streams, f"{one.alpha:g}", *bytes_each, f"{others / guess:,.0f}"))
     return "\n".join(lines)
