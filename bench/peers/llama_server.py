@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.load.asking import Endpoint
 from bench.peers.peer import PeerError, Running, Setup, stop
@@ -42,36 +43,45 @@ class LlamaServer:
 
     @contextlib.contextmanager
     def started(self, setup: Setup) -> Iterator[Running]:
-        if self.mode == "draft" and setup.draft is None:
+        draft = str(setup.draft) if setup.draft is not None and self.mode == "draft" else ""
+        if self.mode == "draft" and not draft:
             raise PeerError(f"{self.name}: needs a draft model")
-        settings = {
-            "mode": self.mode,
-            "target": str(setup.target),
-            "draft": str(setup.draft),
-            "num_slots": setup.num_slots,
-            "num_cells": setup.num_slots * setup.cells_a_slot,
-            "num_threads": setup.num_threads,
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench.peers.llama_server", json.dumps(settings)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            # The library prints other lines, too.
-            lines = (line.split()[1] for line in process.stdout if line[:8] == b"address ")
-            url = next(lines, b"").decode()
-            if not url:
-                raise PeerError(f"{self.name}: exited with code {process.wait(10)} while starting")
+        with llama_server(self.name, setup, self.mode, setup.target, draft) as (url, process):
             extra = (("cache_prompt", False),)
             yield Running(Endpoint(url=url + "/v1", model="model", extra=extra), (process.pid,))
-        finally:
-            process.stdin.close()
-            stop(process)
-            process.stdout.close()
+
+
+@contextlib.contextmanager
+def llama_server(
+    name: str, setup: Setup, mode: str, model: Path, draft: str = ""
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run a server with a model; yields its address and process. Raises PeerError."""
+    settings = {
+        "mode": mode,
+        "target": str(model),
+        "draft": draft,
+        "num_slots": setup.num_slots,
+        "num_cells": setup.num_slots * setup.cells_a_slot,
+        "num_threads": setup.num_threads,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.peers.llama_server", json.dumps(settings)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        # The library prints other lines, too; the address is in the line that begins "address ".
+        url = next((line.split()[1] for line in process.stdout if line[:8] == b"address "), b"")
+        if not url:
+            raise PeerError(f"{name}: exited with code {process.wait(10)} while starting")
+        yield url.decode(), process
+    finally:
+        process.stdin.close()
+        stop(process)
+        process.stdout.close()
 
 
 def main(settings: dict[str, object]) -> None:

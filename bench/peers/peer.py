@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,13 +61,16 @@ class Peer(Protocol):
 
 
 @contextlib.contextmanager
-def serving(name: str, command: Sequence[str], port: int, limit_s: float) -> Iterator[int]:
+def serving(
+    name: str, command: Sequence[str], port: int, limit_s: float, environ: Mapping[str, str] = {}
+) -> Iterator[int]:
     """Run a command that listens on a port until the end of the block; yields its process id.
 
-    Raises PeerError.
+    environ: added to that of this process. Raises PeerError.
     """
     process = subprocess.Popen(
         command,
+        env={**os.environ, **environ},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

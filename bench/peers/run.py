@@ -13,9 +13,11 @@ from bench.load.loops import arrivals
 from bench.load.versus import Load, Side, in_turns
 from bench.load.workloads import workload
 from bench.peers.airdraft import Airdraft
+from bench.peers.llama_cpp_python import LlamaCppPython
 from bench.peers.llama_server import MODES, LlamaServer
 from bench.peers.native_server import NativeServer
 from bench.peers.peer import Peer, PeerError, Setup
+from bench.peers.tightwad import Tightwad
 from bench.results.cells import cells_of
 from bench.results.making import result_of
 from bench.results.schema import Cell, Results, System
@@ -30,16 +32,17 @@ _OURS = (OWN.name, FAST.name)
 
 
 def all_peers(*, is_quick: bool = False, native: Path | None = None) -> list[Peer]:
-    """Return airdraft and then its peers. is_quick: leave out airdraft's fast profile. native:
-    llama.cpp's server, compiled on this machine, instead of the prebuilt one; airdraft then also
-    runs on llama.cpp's kernels.
+    """Return airdraft and then its peers. is_quick: leave out airdraft's fast profile, and the peer
+    that takes minutes for a turn. native: llama.cpp's server, compiled on this machine, instead of
+    the prebuilt one; airdraft then also runs on llama.cpp's kernels.
     """
     servers: list[Peer] = [LlamaServer(mode) for mode in MODES]
     if native is not None:
         servers = [NativeServer(native, mode) for mode in MODES]
         servers += [Airdraft("none", profile, True) for profile in ("exact", "fast")]
-    own = [OWN] if is_quick else [OWN, FAST]
-    return [*own, Airdraft(drafts="none"), *servers]
+    bare = [LlamaCppPython("plain"), LlamaCppPython("lookup")]
+    found: list[Peer] = [OWN, Airdraft(drafts="none"), *servers, *bare]
+    return found if is_quick else [OWN, FAST, *found[1:], Tightwad()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,20 +3,22 @@
 import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from bench.peers.llama_server import LlamaServer
-from bench.peers.native_server import NativeServer
+from bench.peers.llama_cpp_python import LlamaCppPython
 from bench.peers.peer import PeerError, Setup, free_port, wait_until_open
 from bench.peers.run import OWN, all_peers
+
+
+def make_setup(path, **changes):
+    return Setup(**{"target": path, "draft": None, "num_slots": 1, "num_threads": 1, **changes})
 
 
 def test_whoever_is_not_installed_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     others = [peer for peer in all_peers() if "airdraft" not in peer.name]
-    assert len(others) == 3
+    assert len(others) == 6
     for peer in others:
         assert "pip install" in peer.missing()
     assert OWN.missing() == ""
@@ -27,29 +29,28 @@ def test_names_differ():
     assert len(set(names)) == len(names)
 
 
-def test_a_quick_run_leaves_out_the_fast_profile():
-    left_out = {p.name for p in all_peers()} - {p.name for p in all_peers(is_quick=True)}
-    assert left_out == {"airdraft, as planned, fast"}
+def test_a_quick_run_leaves_out_what_takes_minutes():
+    assert {p.name for p in all_peers()} - {p.name for p in all_peers(is_quick=True)} == {
+        "airdraft, as planned, fast",
+        "tightwad",
+    }
 
 
-@pytest.mark.parametrize(
-    "peer",
-    [OWN, LlamaServer("draft"), NativeServer(Path("llama-server"), "draft")],
-    ids=lambda peer: peer.name,
-)
-def test_whoever_needs_a_draft_says_so(peer, tmp_path):
-    setup = Setup(target=tmp_path, draft=None, num_slots=1, num_threads=1)
-    with pytest.raises(PeerError, match="needs a draft model"), peer.started(setup):
-        pass
-
-
-def test_a_model_that_is_not_there_ends_its_server(tmp_path):
-    setup = Setup(target=tmp_path / "none.gguf", draft=None, num_slots=1, num_threads=1)
+def test_what_a_peer_cannot_do_is_an_error(tmp_path):
+    one = LlamaCppPython("plain")
     with (
-        pytest.raises(PeerError, match="exited with code"),
-        LlamaServer("plain").started(setup),
+        pytest.raises(PeerError, match="one request at a time"),
+        one.started(make_setup(tmp_path, num_slots=4)),
     ):
         pass
+    needing = [peer for peer in all_peers() if peer.name in ("tightwad", "llama.cpp server, draft")]
+    assert len(needing) == 2
+    for peer in needing:
+        with (
+            pytest.raises(PeerError, match="needs a draft model"),
+            peer.started(make_setup(tmp_path)),
+        ):
+            pass
 
 
 def test_a_process_that_ends_or_never_listens_is_an_error():
@@ -65,3 +66,15 @@ def test_a_process_that_ends_or_never_listens_is_an_error():
         assert waiting.stdin is not None
         waiting.stdin.close()
         waiting.wait()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("sse_starlette") is None, reason="its server is not installed"
+)
+def test_a_model_that_is_not_there_ends_its_server(tmp_path):
+    one = LlamaCppPython("plain")
+    with (
+        pytest.raises(PeerError, match="exited with code"),
+        one.started(make_setup(tmp_path / "none.gguf")),
+    ):
+        pass

@@ -180,3 +180,8 @@ def _likelier(random: Random, view: StreamView) -> StreamView:
     share = random.random()
     alphas = tuple(alpha + share * (1 - alpha) for alpha in view.alphas)
     return replace(view, alpha=view.alpha + share * (1 - view.alpha), alphas=alphas)
+
+
+def plain_price_s(problem: CycleProblem) -> float:
+    """Price of decoding everything plainly: every stream a token a pass."""
+    return float(problem.weights.sum() * problem.plain_pass_s(problem.num_streams))

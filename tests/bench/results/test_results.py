@@ -53,7 +53,7 @@ def results(*cells, **changes):
         machine=MACHINE,
         systems=(System(name="ours", version="1", settings="1 thread"),),
         cells=cells,
-        skipped=("another: not installed",),
+        skipped=("tightwad: not installed",),
     )
     return dataclasses.replace(made, **changes)
 
@@ -132,7 +132,7 @@ def test_a_report_names_machine_systems_cells_and_what_was_not_run():
     turns = [[figures(20.0), figures(10.0)]] * 2
     cells = cells_of("peers", "here", ["ours", "theirs"], turns, ["ours"])
     text = markdown(results(*cells))
-    for part in ("2 cores of a processor", "ours (1): 1 thread", "another: not"):
+    for part in ("2 cores of a processor", "ours (1): 1 thread", "tightwad: not"):
         assert part in text
     assert "| here | ours | 20.0 | 20.0 | 50 ms | 50 ms |" in text
     assert "| here | ours | theirs | 2.00 (2.00 to 2.00) |" in text
