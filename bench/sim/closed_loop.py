@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from bench.sim.random_scenarios import (
     random_scenario,
+    steady,
     with_acceptance_off_by,
     with_draft_costs_off_by,
     with_learnt_acceptance,
@@ -94,6 +95,21 @@ def run_many(
     with ProcessPoolExecutor(processes) as pool:
         many = len(seeds)
         yield from pool.map(run_seed, seeds, [num_passes] * many, [modes] * many)
+
+
+def steady_report(seeds: Sequence[int], num_passes: int) -> str:
+    """Return how close simulated prices are to predictions if no stream or node comes or goes."""
+    worlds = (World(steady(random_scenario(seed, num_passes))) for seed in seeds)
+    results = [world.run() for world in worlds]
+    lines = [f"{len(results)} simulated steady meshes, simulated over predicted price"]
+    for name, wanted in (("plain", False), ("with guesses", True)):
+        ratios = sorted(r.promised for r in results if r.promised and (r.num_guesses > 0) is wanted)
+        if ratios:
+            lines.append(
+                f"  {name:14} {len(ratios)}: median {statistics.median(ratios):.3f}, "
+                f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
+            )
+    return "\n".join(lines)
 
 
 def report(outcomes: Sequence[Outcome]) -> str:

@@ -1,4 +1,4 @@
-"""`python -m bench sim|copies`: simulate meshes with the live scheduler."""
+"""`python -m bench sim|steady|edge|copies`: simulate meshes with the live scheduler."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ def _modes() -> tuple[str, ...]:
     from bench.sim.closed_loop import COMPARED
 
     return COMPARED
+
+
+def _alphas() -> list[float]:
+    from bench.live.edge_setting import ALPHAS
+
+    return list(ALPHAS)
 
 
 @click.command("sim")
@@ -51,6 +57,93 @@ def sim_command(
     click.echo(report(outcomes))
 
 
+@click.command("steady")
+@click.option("--scenarios", default=100, show_default=True, help="Random scenarios.")
+@click.option("--passes", default=400, show_default=True, help="Length of a scenario in passes.")
+def steady_command(scenarios: int, passes: int) -> None:
+    """Compare predicted and simulated prices.
+
+    In these simulated meshes no stream or node comes or goes.
+
+    \b
+    Example:
+      python -m bench steady --scenarios 20
+    """
+    from bench.sim.closed_loop import steady_report
+
+    click.echo(steady_report(range(scenarios), passes))
+
+
+@click.command("edge")
+@click.option(
+    "--rates-kbps",
+    type=NUMBERS,
+    default="200,2000,20000",
+    show_default=True,
+    help="Rates of the radio cell in kbit/s.",
+)
+@click.option(
+    "--alphas",
+    type=listed(float, _alphas),
+    default="0.4,0.6,0.7,0.8,0.9",
+    show_default=True,
+)
+@click.option(
+    "--policies",
+    type=listed(accepted=_modes),
+    default="",
+    help="Planning modes. Default: plain and every other.",
+)
+@click.option(
+    "--seconds", default=32.0, show_default=True, help="Virtual seconds of each policy's turn."
+)
+@click.option(
+    "--turns", default=3, show_default=True, help="Turns of each policy, each with other texts."
+)
+@click.option("--processes", default=1, show_default=True)
+@click.option("--target-on-air", is_flag=True, help="Make the target a station of the cell, too.")
+def edge_command(
+    rates_kbps: list[float],
+    alphas: list[float],
+    policies: list[str],
+    seconds: float,
+    turns: int,
+    processes: int,
+    target_on_air: bool,
+) -> None:
+    """Simulate the cell of `live edge` in virtual time.
+
+    Nodes and air are simulated, and texts are recorded.
+
+    \b
+    Example:
+      python -m bench edge --rates-kbps 2000 --alphas 0.8 --policies plain,auto
+    """
+    from bench.live.edge_report import standing
+    from bench.live.edge_setting import Setting
+    from bench.sim.edge import HEAD, row, run_edge
+
+    names = policies or ["plain", *(name for name in _modes() if name != "plain")]
+    settings = [
+        Setting(
+            rate_bps=rate * 1e3,
+            alpha=alpha,
+            seconds=seconds,
+            is_target_on_air=target_on_air,
+        )
+        for rate in rates_kbps
+        for alpha in alphas
+    ]
+    where = ", the target on it" if target_on_air else ""
+    click.echo(f"simulated devices, simulated air{where}\n{HEAD}")
+    found = {}
+    for setting, by_policy in run_edge(settings, names, turns, processes):
+        found[setting] = by_policy
+        for policy in names:
+            click.echo(row(setting, policy, by_policy))
+    click.echo("\n".join(standing(found)))
+
+
 @click.command("copies")
 @click.option("--streams", type=COUNTS, default="1,2,4,8,16", show_default=True)
 @click.option(
@@ -84,4 +177,4 @@ def copies_command(streams: list[int], rtts_ms: list[float], seeds: int) -> None
                 click.echo(row(table, f"{rtt_ms:g}", text, *(f"{each:.2f}" for each in gains)))
 
 
-COMMANDS = (sim_command, copies_command)
+COMMANDS = (sim_command, steady_command, edge_command, copies_command)

@@ -7,7 +7,7 @@ with log-normal noise.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from bench.sim.events import Clock
@@ -23,6 +23,8 @@ class Text:
     law 1 the luck, like the text, is the same for every mode of planning. chances: (max_tokens,),
     the chance of each output token if some are harder than others and the draft model knows it; ()
     if all are alike. believed: the draft model's own estimate of alphas; () if it has none.
+    num_prompt_tokens: length of the text's own prompt; 0 if the client sets it. prompt: number of
+    the prompt, by which targets keep prompts that they have read; None if it has no number.
     token_ids: the tokens of prompt and output, which only a target without draft nodes can have; ()
     if all are alike.
     """
@@ -31,7 +33,13 @@ class Text:
     luck: tuple[float, ...]
     chances: tuple[float, ...] = ()
     believed: tuple[float, ...] = ()
+    num_prompt_tokens: int = 0
+    prompt: int | None = None
     token_ids: tuple[int, ...] = ()
+
+    def cut(self, num_tokens: int) -> Text:
+        """Return the same text with num_tokens tokens of output."""
+        return replace(self, luck=self.luck[:num_tokens], chances=self.chances[:num_tokens])
 
 
 class Engine:

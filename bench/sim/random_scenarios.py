@@ -125,3 +125,13 @@ def with_uneven_tokens(scenario: Scenario) -> Scenario:
     """Return the scenario with tokens of different chances, as in real drafts, and no beliefs."""
     clients = tuple(replace(client, believed=None, evenness=1.0) for client in scenario.clients)
     return replace(scenario, clients=clients)
+
+
+def steady(scenario: Scenario) -> Scenario:
+    """Return the same mesh with no stream or node coming or going, as a plan assumes."""
+    clients = tuple(
+        replace(client, max_tokens=(100_000, 100_000), think_s=0.0, starts_at=0.0)
+        for client in scenario.clients
+    )
+    drafts = tuple(replace(draft, away=None) for draft in scenario.drafts)
+    return replace(scenario, clients=clients, drafts=drafts)

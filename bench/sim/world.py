@@ -116,6 +116,7 @@ class World:
         self._requests: dict[int, Request] = {}
         self._num_requests = 0
         self._texts: dict[int, Text] = {}
+        self._text_ids: dict[int, int] = {}
         self._starts: dict[int, int] = {}
         self._answers: dict[int, tuple[int, ...]] = {}
         self._num_guesses = self._num_accepted = self._num_finished = self._num_messages = 0
@@ -220,8 +221,7 @@ class World:
         def apply(state: DraftState, message: Any) -> Sequence[object]:
             match message:
                 case OpenStreamRequest():
-                    num_known = max(len(message.token_ids), message.num_known)
-                    model.committed[message.stream_id] = num_known
+                    self._note_committed(model, message)
                     return state.open(spec_of(message))
                 case CloseStreamNotice(stream_id=stream_id, generation=generation):
                     state.close(StreamId(stream_id), generation)
@@ -229,13 +229,18 @@ class World:
                     if message.rate_bps:
                         outbox.allot(message.rate_bps)
                     for e in entries:
-                        model.committed[e.stream_id] = e.prefix_len + e.num_tokens
+                        text_id = self._text_ids[e.stream_id]
+                        model.committed[text_id] = e.prefix_len + e.num_tokens
                     return take_commits(state, message)
             return ()
 
         self._drafts[name] = SimNode(engine, model, state, apply, deliver)
         joined = self._scheduler.draft_joined(name, believed, link)
         self._carry_out(joined)
+
+    def _note_committed(self, model: ScriptedModel, message: OpenStreamRequest) -> None:
+        text_id = self._text_ids[message.stream_id]
+        model.committed[text_id] = max(len(message.token_ids), message.num_known)
 
     def _leave(self, name: str) -> None:
         self._drafts.pop(name).is_alive = False
@@ -249,30 +254,35 @@ class World:
         stream_id = StreamId(self._num_requests)
         text = self._clients.next_text(number)
         self._requests[stream_id] = Request(number, len(text.luck))
-        num_prompt_tokens = max(NUM_DIGITS, client.num_prompt_tokens)
-        # A stream's text has the stream's id.
-        self._texts[stream_id] = text
-        self._starts[stream_id] = num_prompt_tokens
+        text_id = stream_id if text.prompt is None else text.prompt
+        num_prompt_tokens = max(NUM_DIGITS, text.num_prompt_tokens or client.num_prompt_tokens)
+        # Another request may have the same text cut to fewer tokens; keep the longer one.
+        known = self._texts.get(text_id)
+        if known is None or len(known.luck) < len(text.luck):
+            self._texts[text_id] = text
+        self._starts[text_id] = num_prompt_tokens
+        self._text_ids[stream_id] = text_id
         if text.token_ids:
-            self._answers[stream_id] = text.token_ids
+            self._answers[text_id] = text.token_ids
         spec = StreamSpec(
             stream_id=stream_id,
             generation=1,
-            owner=f"client-{number}",
+            owner=f"client-{number}" if text.prompt is None else "all",
             sampling=Sampling(),
             max_tokens=len(text.luck),
             stops=(),
             ignore_eog=True,
             num_prompt_tokens=num_prompt_tokens,
-            token_ids=prompt_of(stream_id, num_prompt_tokens, text.token_ids),
+            token_ids=prompt_of(text_id, num_prompt_tokens, text.token_ids),
         )
         self._carry_out(self._scheduler.admit(spec, None, client.weight))
 
     def _emitted(self, stream_id: StreamId, position: int, token_ids: Sequence[int]) -> None:
         request, num_tokens = self._requests[stream_id], len(token_ids)
         assert position == request.num_sent
-        if answer := self._answers.get(stream_id):
-            first = self._starts[stream_id] + position
+        text_id = self._text_ids[stream_id]
+        if answer := self._answers.get(text_id):
+            first = self._starts[text_id] + position
             assert tuple(token_ids) == answer[first : first + num_tokens]
         request.num_sent += num_tokens
         if self._clock.now >= self._scenario.warm_up_s:

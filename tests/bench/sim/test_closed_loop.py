@@ -9,6 +9,7 @@ from bench.sim.closed_loop import (
     report,
     run_many,
     run_seed,
+    steady_report,
 )
 
 
@@ -47,3 +48,11 @@ def test_every_mode_runs_a_random_scenario() -> None:
     assert made.to_best <= 1.0
     assert made.to_plain == made.prices_s["plain"] / made.prices_s["auto"]
     assert list(run_many([2], 30, 1)) == [made]
+
+
+def test_steady_meshes_have_their_prices_beside_the_predicted_ones() -> None:
+    lines = steady_report(range(2, 5), 120).splitlines()
+    assert lines[0].startswith("3 simulated steady meshes")
+    counts = [int(line.split(":")[0].split()[-1]) for line in lines[1:]]
+    assert sum(counts) == 3
+    assert any(line.startswith("  with guesses") for line in lines)

@@ -8,6 +8,7 @@ import pytest
 
 from bench.sim.random_scenarios import (
     random_scenario,
+    steady,
     with_acceptance_off_by,
     with_draft_costs_off_by,
     with_learnt_acceptance,
@@ -57,3 +58,11 @@ def test_what_is_believed_of_acceptance_makes_a_difference() -> None:
     results = [World(each).run() for each in (*runs, with_uneven_tokens(scenario))]
     assert min(result.num_accepted for result in results) > 0
     assert len({result.price_s for result in results}) == len(results)
+
+
+def test_nobody_comes_or_goes_in_a_steady_mesh() -> None:
+    scenario = steady(next(s for s in map(random_scenario, range(99)) if s.drafts[0].away))
+    assert all(node.away is None for node in scenario.drafts)
+    result = World(replace(scenario, duration_s=scenario.duration_s / 20)).run()
+    assert result.num_finished == 0
+    assert result.num_passes > 0

@@ -107,13 +107,8 @@ def test_a_prompt_is_read_in_pieces_beside_who_decodes() -> None:
 # -- where guesses do not pay ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("rate_bps", "target_on_air"),
-    [(50e3, False), (200e3, False), (1000e3, False), (200e3, True), (1000e3, True)],
-)
-def test_guesses_on_a_narrow_cell_never_make_streams_slower(
-    rate_bps: float, target_on_air: bool
-) -> None:
+@pytest.mark.parametrize("rate_bps", [50e3, 200e3, 1000e3])
+def test_guesses_on_a_narrow_cell_never_make_streams_slower(rate_bps: float) -> None:
     """Four draft nodes of unequal rates on one medium, a target that is flat up to 32 tokens."""
     nodes = tuple(
         SimDraftNode(
@@ -125,7 +120,6 @@ def test_guesses_on_a_narrow_cell_never_make_streams_slower(
         make_scenario([make_client()] * 16),
         target=node_costs(0.04, 32, 0.02),
         drafts=nodes,
-        target_link=Link(rate_bps, 2e-3, "cell", 0.5e-3) if target_on_air else None,
     )
     auto, plain = run(scenario), run(scenario, "plain")
     assert auto.price_s < 1.02 * plain.price_s
