@@ -13,7 +13,6 @@ from bench.chaos.command import chaos
 from bench.clients.command import clients_command
 from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
-from bench.emulate.command import air_command
 from bench.gateway.command import gateway
 from bench.live.command import live
 from bench.pages.command import pages_command
@@ -34,7 +33,7 @@ def bench() -> None:
 
     \b
     Example:
-      python -m bench cost --streams 1,4,16
+      python -m bench speed --streams 1 --prompts 8
     """
 
 
@@ -166,27 +165,6 @@ def two_machines(airdraft: str, target: str, draft: str) -> None:
 
 
 @bench.command()
-@click.option("--requests", type=click.IntRange(3), default=200, show_default=True)
-@click.option("--max-tokens", type=click.IntRange(2), default=32, show_default=True)
-@click.option("--at-once", type=click.IntRange(1), default=24, show_default=True)
-def classes(requests: int, max_tokens: int, at_once: int) -> None:
-    """Check that a request gets one text from all targets.
-
-    Seeded requests are sent three times each, to targets of two numerics classes and with two model
-    files of one name.
-
-    \b
-    Example:
-      python -m bench classes --requests 30 --max-tokens 16
-    """
-    from bench.classes import run_classes
-
-    found = run_classes(requests, max_tokens, at_once, lambda line: click.echo(line, err=True))
-    click.echo(found.table())
-    sys.exit(1 if found.num_wrong else 0)
-
-
-@bench.command()
 @click.option("--target", default="smollm2-135m", show_default=True, help="Name or path.")
 @click.option(
     "--draft",
@@ -307,7 +285,6 @@ bench.add_command(distill)
 bench.add_command(live)
 bench.add_command(gateway)
 bench.add_command(paper_command, "paper")
-bench.add_command(air_command)
 bench.add_command(where_command)
 bench.add_command(clients_command)
 bench.add_command(pages_command)

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from bench.harness.report import head, row
 from bench.live.pairs import paired_ratio
 from bench.load.workloads import workload
 from bench.speed import Answer, Pair, ask_one, rate, rules_of
@@ -96,9 +97,9 @@ def bound_rate(right: Sequence[bool], costs: Costs) -> float:
     return len(right) / sum(run_s(*run, costs) for run in runs_of(right))
 
 
-HEAD: Final = (
-    "| prompts | plain tokens/s | with guesses | right | bound | of the bound, median "
-    "(95 % interval) | bound of two such machines | of a free draft |\n|" + "---|" * 8
+HEAD: Final = head(
+    *("prompts", "plain tokens/s", "with guesses", "right", "bound"),
+    *("of the bound, median (95 % interval)", "bound of two such machines", "of a free draft"),
 )
 
 
@@ -132,13 +133,14 @@ def _row(
     free = replace(alone, step_s=0.0)
     bounds = [bound_rate(each, beside) for each in right]
     pairs = [(bound, text.auto_rate) for text, bound in zip(texts, bounds, strict=True)]
-    return (
-        f"| {kind} | {median(text.plain_rate for text in texts):.1f} "
-        f"| {median(text.auto_rate for text in texts):.1f} "
-        f"| {np.mean([one for each in right for one in each]):.2f} | {median(bounds):.1f} "
-        f"| {paired_ratio(pairs)} | {median(bound_rate(each, alone) for each in right):.1f} "
-        f"| {median(bound_rate(each, free) for each in right):.1f} |"
+    numbers = (
+        f"{median(text.plain_rate for text in texts):.1f}",
+        f"{median(text.auto_rate for text in texts):.1f}",
+        f"{np.mean([one for each in right for one in each]):.2f}",
+        f"{median(bounds):.1f}",
     )
+    others = (median(bound_rate(each, costs) for each in right) for costs in (alone, free))
+    return row(kind, *numbers, paired_ratio(pairs), *(f"{other:.1f}" for other in others))
 
 
 async def _texts(

@@ -26,7 +26,7 @@ GAPS_HEAD = head("prompts", "guesses", "gap p50 ms", "p99 ms", "longest ms")
 _IDS = range(1_000, 30_000)
 
 
-def run_first(
+async def run_first(
     pair: Pair,
     lengths: Sequence[int],
     kinds: Sequence[str],
@@ -40,17 +40,6 @@ def run_first(
     lengths: of prompts, in tokens; `repeats` new prompts of each are read, in turn by the bare
     loop, with guesses and without. kinds: of prompts whose gaps are measured, `repeats` of each.
     """
-    asyncio.run(_run(pair, lengths, kinds, repeats, max_tokens, report))
-
-
-async def _run(
-    pair: Pair,
-    lengths: Sequence[int],
-    kinds: Sequence[str],
-    repeats: int,
-    max_tokens: int,
-    report: Callable[[str], None],
-) -> None:
     target, draft = pair.settings()
     bare = BareLoop(Path(target.model))
     try:

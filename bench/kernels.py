@@ -19,6 +19,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from bench.harness.report import head, row
+
 SIZES: Final = (1, 2, 4, 8, 16, 32)
 # Tokens of a pass that reads a prompt, as in nodes.
 _CHUNK: Final = 256
@@ -98,20 +100,15 @@ def _in_child(system: str, asked: Asked, out: Path) -> dict[str, Any]:
 
 
 def _passes(found: dict[str, dict[str, Any]]) -> list[str]:
-    header = " | ".join(f"{size}" for size in SIZES)
-    lines = [
-        f"| ms a pass | {header} | prompt, ms a token |",
-        "|---" * (len(SIZES) + 2) + "|",
-    ]
+    lines = [head("ms a pass", *map(str, SIZES), "prompt, ms a token")]
     for system, figures in found.items():
         times = figures["passes_ms"]
-        cells = " | ".join(f"{t:.1f} ({t / times[0]:.2f})" for t in times)
-        lines.append(f"| {system} | {cells} | {figures['prompt_ms']:.2f} |")
+        cells = (f"{t:.1f} ({t / times[0]:.2f})" for t in times)
+        lines.append(row(system, *cells, f"{figures['prompt_ms']:.2f}"))
     ours, stock = (found[system] for system in SYSTEMS)
     ratios = [s / o for o, s in zip(ours["passes_ms"], stock["passes_ms"], strict=True)]
-    shown = " | ".join(f"{ratio:.2f}" for ratio in ratios)
-    lines.append(f"| stock to ours | {shown} | {stock['prompt_ms'] / ours['prompt_ms']:.2f} |")
-    return lines
+    ratios.append(stock["prompt_ms"] / ours["prompt_ms"])
+    return [*lines, row("stock to ours", *(f"{ratio:.2f}" for ratio in ratios))]
 
 
 def _predictions(folder: Path) -> Predictions:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import sys
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from bench.harness.report import head, note, row
 from bench.speed import ask_one
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client.client import Client
@@ -53,9 +53,8 @@ def run_law1(
     draft_path = str(catalog.ensure(draft or catalog.draft_of(target)))
     started = time.perf_counter()
     prompts, references = _references(path, texts, max_tokens)
-    _note(f"reference: {time.perf_counter() - started:.0f} s")
-    rows = ["| streams | threads | gamma | T | texts | differ | guesses | accepted |"]
-    rows.append("|---|---|---|---|---|---|---|---|")
+    note(f"reference: {time.perf_counter() - started:.0f} s")
+    rows = [head("streams", "threads", "gamma", "T", "texts", "differ", "guesses", "accepted")]
     num_wrong = 0
     for num_streams, threads in itertools.product(stream_counts, thread_counts):
         began = time.perf_counter()
@@ -67,19 +66,12 @@ def run_law1(
         ]
         tallies = {kind: _Tally() for kind in kinds}
         asyncio.run(_serve_all(path, draft_path, work, tallies, max_tokens, num_streams, threads))
-        _note(f"{num_streams} streams, {threads} threads: {time.perf_counter() - began:.0f} s")
+        note(f"{num_streams} streams, {threads} threads: {time.perf_counter() - began:.0f} s")
         for kind, tally in tallies.items():
             num_wrong += tally.num_wrong
-            rows.append(
-                f"| {num_streams} | {threads} | {kind[0]} | {kind[1]} | {tally.num_texts} "
-                f"| {tally.num_wrong} | {tally.num_draft_tokens} | {tally.num_accepted_tokens} |"
-            )
-            _note(rows[-1])
+            rows.append(row(num_streams, threads, *kind, *astuple(tally)))
+            note(rows[-1])
     return "\n".join(rows), num_wrong
-
-
-def _note(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _options(temperature: float, max_tokens: int, gamma: int) -> GenerateOptions:
@@ -182,4 +174,4 @@ async def _one_text(client: Client, item: _Work, max_tokens: int, tally: _Tally)
         tally.num_wrong += 1
         pairs = zip(answer.token_ids, item.reference, strict=False)
         first = next((i for i, (a, b) in enumerate(pairs) if a != b), len(item.reference))
-        _note(f"{item.kind}: differs at output token {first}, prompt of {len(item.prompt)}")
+        note(f"{item.kind}: differs at output token {first}, prompt of {len(item.prompt)}")

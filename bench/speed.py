@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from bench.harness.report import head, row
 from bench.live.pairs import paired_ratio
 from bench.load.workloads import Workload, turns_of, workload
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
@@ -60,13 +61,13 @@ class Pair:
         return target, replace(fast, vocabulary=path, weights=self.weights)
 
 
-HEAD = (
-    "| prompts | streams | plain tokens/s | auto / plain, median (95 % interval) | tokens a pass "
-    "with guesses | accepted | same texts |\n|---|---|---|---|---|---|---|"
+HEAD = head(
+    *("prompts", "streams", "plain tokens/s", "auto / plain, median (95 % interval)"),
+    *("tokens a pass with guesses", "accepted", "same texts"),
 )
 
 
-def run_speed(
+async def run_speed(
     counts: Sequence[int],
     kinds: Sequence[str],
     pair: Pair,
@@ -83,17 +84,6 @@ def run_speed(
     """
     options = GenerateOptions(max_tokens=max_tokens, temperature=temperature, seed=1, top_p=0.95)
     report(HEAD)
-    asyncio.run(_run(counts, kinds, pair, num_prompts, options, report))
-
-
-async def _run(
-    counts: Sequence[int],
-    kinds: Sequence[str],
-    pair: Pair,
-    num_prompts: int,
-    options: GenerateOptions,
-    report: Callable[[str], None],
-) -> None:
     target, draft = pair.settings()
     async with local_mesh(target, draft, lookup=pair.looks_up) as (mesh, client):
         for kind in kinds:
@@ -138,11 +128,10 @@ async def _row(
             num_accepted += figures.num_accepted_tokens
     tokens = (num_rounds + num_accepted) / max(1, num_rounds)
     accepted = f"{num_accepted / num_guesses:.2f} of {num_guesses}" if num_guesses else "-"
-    return (
-        f"| {kind} | {count} | {median(plain for plain, _ in rates):.1f} | "
-        f"{paired_ratio(rates)} | {tokens:.2f} in "
-        f"{num_rounds / max(1, num_rounds + num_steps):.2f} of passes | {accepted} "
-        f"| {equal} of {num_texts} |"
+    share = num_rounds / max(1, num_rounds + num_steps)
+    return row(
+        *(kind, count, f"{median(plain for plain, _ in rates):.1f}", paired_ratio(rates)),
+        *(f"{tokens:.2f} in {share:.2f} of passes", accepted, f"{equal} of {num_texts}"),
     )
 
 
@@ -167,7 +156,7 @@ async def _converse(client: Client, prompt: str, options: GenerateOptions) -> An
     made: list[Answer] = []
     for turn in turns_of(prompt):
         messages.append(ChatMessage("user", turn))
-        made.append(await _ask(client, tuple(messages), options))
+        made.append(await ask(client, tuple(messages), options))
         messages.append(ChatMessage("assistant", made[-1].text))
     return Answer(
         tuple(token_id for answer in made for token_id in answer.token_ids),
@@ -186,10 +175,11 @@ def stranger(options: GenerateOptions) -> GenerateOptions:
 
 async def ask_one(client: Client, prompt: Prompt, options: GenerateOptions) -> Answer:
     """Send one request with an owner of its own, and return its answer."""
-    return await _ask(client, prompt, stranger(options))
+    return await ask(client, prompt, stranger(options))
 
 
-async def _ask(client: Client, prompt: Prompt, options: GenerateOptions) -> Answer:
+async def ask(client: Client, prompt: Prompt, options: GenerateOptions) -> Answer:
+    """Send one request, and return its answer."""
     token_ids: list[int] = []
     text = b""
     first = last = 0.0

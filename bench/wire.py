@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from bench.harness.report import head, row
 from mesh.codec import encode
 from mesh.keys import ClientKeys
 from mesh.messages import Ping
@@ -189,20 +190,17 @@ def table(found: Sequence[PassBytes], num_vocab: int) -> str:
 
     The second compares them with sending probabilities.
     """
-    lines = [
-        "| streams | message | bytes | with ZeroMQ and CURVE | per guess (per committed token) |",
-        "|---|---|---|---|---|",
-    ]
+    columns = "message", "bytes", "with ZeroMQ and CURVE", "per guess (per committed token)"
+    lines = [head("streams", *columns)]
     alphas = sorted({one.alpha for one in found})
     middle = alphas[len(alphas) // 2]
     for one in found:
         for message in one.messages if one.alpha == middle else ():
             is_commit = message.name.startswith("Commit")
             each = message.on_link / (one.num_committed if is_commit else one.num_guesses)
-            lines.append(
-                f"| {one.num_streams} | {message.name} | {message.encoded} "
-                f"| {message.on_link:.0f} | {f'({each:.1f})' if is_commit else f'{each:.1f}'} |"
-            )
+            shown = f"({each:.1f})" if is_commit else f"{each:.1f}"
+            on_link = f"{message.on_link:.0f}"
+            lines.append(row(one.num_streams, message.name, message.encoded, on_link, shown))
     others = num_vocab * _FLOAT_BYTES
     lines += [
         "",
@@ -210,15 +208,14 @@ def table(found: Sequence[PassBytes], num_vocab: int) -> str:
         f"directions. A vector of probabilities for a guess, as msgpack's float64, would be "
         f"{others:,} bytes.",
         "",
-        "| streams | acceptance | draft node's link, per guess | per committed token "
-        "| both links, per committed token | probabilities / ours, per guess |",
-        "|---|---|---|---|---|---|",
+        head(
+            *("streams", "acceptance", "draft node's link, per guess", "per committed token"),
+            *("both links, per committed token", "probabilities / ours, per guess"),
+        ),
     ]
     for one in found:
         guess = one.drafting() / one.num_guesses
-        lines.append(
-            f"| {one.num_streams} | {one.alpha:g} | {guess:.1f} "
-            f"| {one.drafting() / one.num_committed:.1f} | {one.whole() / one.num_committed:.1f} "
-            f"| {others / guess:,.0f} |"
-        )
+        sizes = guess, one.drafting() / one.num_committed, one.whole() / one.num_committed
+        bytes_each = (f"{size:.1f}" for size in sizes)
+        lines.append(row(one.num_streams, f"{one.alpha:g}", *bytes_each, f"{others / guess:,.0f}"))
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Decide which stations send next: by contention, turns or shares."""
+"""Decide which stations send next: by contention or by constant shares."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Protocol
 
-from bench.emulate.cell import UP, Cell, Contention, Shares, Turns
+from bench.emulate.cell import UP, Cell, Contention, Shares
 from bench.emulate.flows import Flow, Frame, Sending
 
 # 802.11 doubles its window up to 1,024 slots.
@@ -19,9 +19,6 @@ class Discipline(Protocol):
     def starts(self, flows: Sequence[Flow], on_air: Sequence[Sending], now: float) -> list[Sending]:
         """Return the frames that start now; none if all have to wait."""
 
-    def set_rates(self, on_air: Sequence[Sending]) -> None:
-        """Set the part of the medium that each frame on the air has from now on."""
-
     def pause_s(self, frame: Frame) -> float:
         """Return how long a frame that failed must wait before `starts` may choose it again."""
 
@@ -31,8 +28,6 @@ def discipline(cell: Cell, random: Random) -> Discipline:
     match cell.access:
         case Contention():
             return _Contention(cell, random)
-        case Turns():
-            return _Turns(cell, random)
         case Shares():
             return _Shares(cell, cell.access, random)
 
@@ -41,19 +36,11 @@ def _slots(cell: Cell, random: Random, tries: int) -> int:
     return random.randrange(cell.window << min(tries, _MOST_DOUBLINGS))
 
 
-class _OneAtATime:
+class _Contention:
     def __init__(self, cell: Cell, random: Random) -> None:
         self._cell = cell
         self._random = random
 
-    def set_rates(self, on_air: Sequence[Sending]) -> None:
-        del on_air  # Frames that collide take as long as they would alone.
-
-    def pause_s(self, frame: Frame) -> float:
-        return _slots(self._cell, self._random, frame.tries) * self._cell.slot_s
-
-
-class _Contention(_OneAtATime):
     def starts(self, flows: Sequence[Flow], on_air: Sequence[Sending], now: float) -> list[Sending]:
         if on_air:
             return []
@@ -68,6 +55,7 @@ class _Contention(_OneAtATime):
         fewest = min(drawn)
         first = [flow for flow, slots in zip(contenders, drawn, strict=True) if slots == fewest]
         wait_s = fewest * self._cell.slot_s
+        # Frames that collide take as long as they would alone.
         return [
             Sending(flow=flow, left_s=wait_s + flow.queue[0].air_s, collides=len(first) > 1)
             for flow in first
@@ -76,31 +64,6 @@ class _Contention(_OneAtATime):
     def pause_s(self, frame: Frame) -> float:
         del frame  # The next draw in `starts` is the back-off.
         return 0.0
-
-
-class _Turns(_OneAtATime):
-    def __init__(self, cell: Cell, random: Random) -> None:
-        super().__init__(cell, random)
-        self._holder = ""
-        self._last: Flow | None = None
-
-    def starts(self, flows: Sequence[Flow], on_air: Sequence[Sending], now: float) -> list[Sending]:
-        if on_air:
-            return []
-        waiting = [flow for flow in flows if flow.queue]
-        if not waiting:
-            return []
-        if all(flow.station.name != self._holder for flow in waiting):
-            self._holder = min(waiting, key=lambda flow: flow.queue[0].order).station.name
-        ready = [
-            flow
-            for flow in waiting
-            if flow.station.name == self._holder and flow.waits_until <= now
-        ]
-        if not ready:
-            return []
-        self._last = _alternate(ready, self._last)
-        return [Sending(flow=self._last, left_s=self._last.queue[0].air_s)]
 
 
 class _Shares:
@@ -118,20 +81,14 @@ class _Shares:
             if flow.queue and flow.waits_until <= now and flow.station.name not in busy:
                 ready.setdefault(flow.station.name, []).append(flow)
         for name, choice in ready.items():
-            self._last[name] = _alternate(choice, self._last.get(name))
+            # The other direction comes first, so that acknowledgements overtake data.
+            others = [flow for flow in choice if flow is not self._last.get(name)]
+            self._last[name] = min(others or choice, key=lambda flow: flow.queue[0].order)
         return [
-            Sending(flow=self._last[name], left_s=self._last[name].queue[0].air_s) for name in ready
+            Sending(flow=flow, left_s=flow.queue[0].air_s, rate=self._share[name])
+            for name in ready
+            for flow in (self._last[name],)
         ]
-
-    def set_rates(self, on_air: Sequence[Sending]) -> None:
-        for sending in on_air:
-            sending.rate = self._share[sending.flow.station.name]
 
     def pause_s(self, frame: Frame) -> float:
         return _slots(self._cell, self._random, frame.tries) * self._cell.slot_s
-
-
-def _alternate(ready: list[Flow], last: Flow | None) -> Flow:
-    """Return the next flow: the other direction first, so that acknowledgements overtake data."""
-    others = [flow for flow in ready if flow is not last]
-    return min(others or ready, key=lambda flow: flow.queue[0].order)

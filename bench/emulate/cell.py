@@ -40,14 +40,6 @@ class Contention:
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
-    """A station keeps the medium until neither it nor the hub has frames left on its link.
-
-    The station whose frame has waited longest comes next.
-    """
-
-
-@dataclass(frozen=True, slots=True)
 class Shares:
     """Each station has a constant share of the medium, for both directions of its link.
 
@@ -58,10 +50,8 @@ class Shares:
     shares: tuple[float, ...]
 
 
-Access = Contention | Turns | Shares
-_ACCESSES: dict[str, type[Contention | Turns | Shares]] = {
-    kind.__name__: kind for kind in (Contention, Turns, Shares)
-}
+Access = Contention | Shares
+_ACCESSES: dict[str, type[Access]] = {kind.__name__: kind for kind in (Contention, Shares)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -187,6 +187,4 @@ class Medium:
         self._num_sent += 1
 
     def _start(self) -> None:
-        started = self._discipline.starts(self._all, self._on_air, self._now)
-        self._on_air += started
-        self._discipline.set_rates(self._on_air)
+        self._on_air += self._discipline.starts(self._all, self._on_air, self._now)

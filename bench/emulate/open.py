@@ -26,18 +26,17 @@ class LiveCell(Places, Protocol):
 
 
 @contextlib.asynccontextmanager
-async def open_cell(
-    cell: Cell, *, means: Means = "auto", calm: bool = False
-) -> AsyncIterator[tuple[LiveCell, str]]:
+async def open_cell(cell: Cell, *, means: Means = "auto") -> AsyncIterator[tuple[LiveCell, str]]:
     """Open a cell; yield it and a text about its means.
 
-    means: auto takes TUN devices if they are allowed, and the proxy otherwise. calm: see tun_cell.
-    Raises NamespacesError if means is tun and TUN devices are not allowed.
+    means: auto takes TUN devices if they are allowed, and the proxy otherwise. Raises
+    NamespacesError if means is tun and TUN devices are not allowed.
     """
     async with contextlib.AsyncExitStack() as stack:
+        why_not = ""
         if means != "proxy":
             try:
-                live = stack.enter_context(tun_cell(cell, calm=calm))
+                live = stack.enter_context(tun_cell(cell))
             except NamespacesError as error:
                 if means == "tun":
                     raise
@@ -45,7 +44,5 @@ async def open_cell(
             else:
                 yield live, live.kind
                 return
-        else:
-            why_not = ""
         proxy = await stack.enter_async_context(proxy_cell(cell))
         yield proxy, proxy.kind + why_not

@@ -20,9 +20,6 @@ from bench.netns import NamespacesError, inside, ip, namespaces
 MTU = 1400
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 _STOP_LIMIT_S = 5.0
-# Options of a route so that frames can be counted: TCP sends no segment twice on suspicion and
-# acknowledges each one.
-_CALM = ("rto_min", "10s", "quickack", "1", "congctl", "reno")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +71,10 @@ class TunCell:
 
 
 @contextlib.contextmanager
-def tun_cell(cell: Cell, *, calm: bool = False) -> Iterator[TunCell]:
+def tun_cell(cell: Cell) -> Iterator[TunCell]:
     """Make namespaces, devices and the relay; all are removed at the end, and after a SIGKILL.
 
-    calm: TCP without retransmissions on suspicion and without delayed acknowledgements, for
-    measurements that count frames. Raises NamespacesError if namespaces or devices cannot be made.
+    Raises NamespacesError if namespaces or devices cannot be made.
     """
     with contextlib.ExitStack() as stack:
         names = stack.enter_context(namespaces(len(cell.stations) + 1))
@@ -86,7 +82,7 @@ def tun_cell(cell: Cell, *, calm: bool = False) -> Iterator[TunCell]:
         for place, name in enumerate(names):
             fds.append(_open_tun(name))
             stack.callback(os.close, fds[-1])
-            _set_up(name, place, calm=calm)
+            _set_up(name, place)
         relay = _start_relay(cell, names, fds)
         stack.callback(_stop_relay, relay)
         assert relay.stdout is not None
@@ -110,16 +106,11 @@ def _open_tun(name: str) -> int:
     return fd
 
 
-def _set_up(name: str, place: int, *, calm: bool) -> None:
+def _set_up(name: str, place: int) -> None:
     """Move the device into the namespace of its name; its file descriptor stays valid."""
     ip("link", "set", name, "netns", name)
     ip("-n", name, "addr", "add", f"{address(place)}/24", "dev", name)
     ip("-n", name, "link", "set", name, "mtu", str(MTU), "up")
-    if calm:
-        route = ("10.77.0.0/24", "dev", name, "src", address(place))
-        ip("-n", name, "route", "replace", *route, *_CALM)
-        no_tail_probes = "echo 0 > /proc/sys/net/ipv4/tcp_early_retrans"
-        ip("netns", "exec", name, "sh", "-c", no_tail_probes)
 
 
 def _start_relay(cell: Cell, names: list[str], fds: list[int]) -> subprocess.Popen[str]:

@@ -22,7 +22,6 @@ class Together:
     num_plain_steps: passes of streams with and without guesses, as in StreamFigures."""
 
     tokens_per_s: float = 0.0
-    token_ids: list[tuple[int, ...]] = field(default_factory=list)
     num_rounds: int = 0
     num_plain_steps: int = 0
     num_guesses: int = 0
@@ -30,7 +29,7 @@ class Together:
     reasons: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Together) -> None:
-        """Add the counts of another run; its texts and rate are left out."""
+        """Add the counts of another run; its rate is left out."""
         self.num_rounds += other.num_rounds
         self.num_plain_steps += other.num_plain_steps
         self.num_guesses += other.num_guesses
@@ -48,7 +47,6 @@ async def ask_together(
 ) -> Together:
     """Send all prompts at once; the rate counts from when all have begun to the first one's end."""
     counts = [0] * len(prompts)
-    texts: list[list[int]] = [[] for _ in prompts]
     made = Together()
     began = ended = 0.0
     at_begin = at_end = 0
@@ -66,7 +64,6 @@ async def ask_together(
                     made.reasons[figures.plain_reason] += 1
             if not isinstance(event, TokensNotice):
                 continue
-            texts[index] += event.token_ids
             counts[index] += len(event.token_ids)
             now = time.perf_counter()
             if not began and min(counts) >= SKIPPED_TOKENS:
@@ -76,5 +73,4 @@ async def ask_together(
 
     await asyncio.gather(*(one(index) for index in range(len(prompts))))
     made.tokens_per_s = (at_end - at_begin) / max(1e-9, ended - began)
-    made.token_ids = [tuple(text) for text in texts]
     return made

@@ -29,7 +29,6 @@ from nodes.service.runtime import set_engine_environment
 
 _START_LIMIT_S = 120.0
 _POLL_S = 0.1
-_JOIN_LIMIT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +65,6 @@ class Figures:
     num_wrong: int = 0
     wire_bytes: int = 0
     errors: dict[str, tuple[float, float, int]] | None = None
-    reasons: dict[str, int] = field(default_factory=dict)
     # Tokens/s of each turn, if the figures are those of several turns.
     by_turn: list[float] = field(default_factory=list)
 
@@ -114,8 +112,6 @@ class _Loop:
         made.num_guesses += of_stream.num_draft_tokens
         made.num_accepted += of_stream.num_accepted_tokens
         made.wire_bytes += of_stream.draft_wire_bytes
-        if reason := of_stream.plain_reason:
-            made.reasons[reason] = made.reasons.get(reason, 0) + 1
 
 
 async def serve(endpoint: str, keys: str, task: Task) -> Figures:

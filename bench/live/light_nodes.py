@@ -278,19 +278,17 @@ class LightNode:
                 self._has_work.clear()
 
 
-def light_profile(
-    role: str, pass_s: float, family: str = "light", num_streams: int = _STREAMS
-) -> bytes:
+def light_profile(role: str, pass_s: float, num_streams: int = _STREAMS) -> bytes:
     """Return the encoded profile of such a node, with the same cost for all passes.
 
-    family: family of models; only nodes of one family work together. num_streams: most streams.
+    num_streams: most streams.
     """
     seconds = max(_LEAST_PASS_S, pass_s)
     info = EngineInfo(
         engine="light",
-        model=f"{family}-{role}",
-        model_hash=f"{family}-{role}",
-        vocab_hash=family,
+        model=f"light-{role}",
+        model_hash=f"light-{role}",
+        vocab_hash="light",
         num_vocab=_NUM_VOCAB,
         num_cells=_STREAMS * _CONTEXT // 64,
         max_sequences=num_streams,
@@ -298,7 +296,7 @@ def light_profile(
         context_length=_CONTEXT,
         eog_token_ids=frozenset(),
         exact=True,
-        numerics_class=family,
+        numerics_class="light",
         can_roll_back=True,
         emulated=True,
     )

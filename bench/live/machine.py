@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -15,7 +14,7 @@ from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.harness.report import head, row
 from bench.live.answers import Together, ask_together
 from bench.live.bad_draft import write_bad_draft
-from bench.live.pairs import Ratio, paired_ratio
+from bench.live.pairs import paired_ratio
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.catalog.fetch import quantize_in_child
 from nodes.client.client import Client
@@ -23,52 +22,9 @@ from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings, environment
 from nodes.messages import StartedNotice
 from nodes.service.local import local_mesh
-from nodes.telemetry.status import ErrorStatus
 
 # Tokens decoded before a row of pairs: draft nodes read their first texts, and estimates settle.
 _WARM_UP_TOKENS = 48
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One target, draft and number of streams. Rates are medians. ratio: mesh to bare loop.
-
-    num_short: pairs that began while other guests of the machine used some of its cores. errors:
-    errors of predicted times, by stage, over the last 1,000 of each.
-    """
-
-    target: str
-    draft: str
-    num_streams: int
-    bare_tokens_per_s: float
-    mesh_tokens_per_s: float
-    ratio: Ratio
-    figures: Together
-    num_short: int = 0
-    errors: Mapping[str, ErrorStatus] = field(default_factory=dict)
-
-    def row(self) -> str:
-        made = self.figures
-        accepted = f"{made.num_accepted / made.num_guesses:.2f}" if made.num_guesses else "-"
-        reason, count = (made.reasons.most_common(1) or [("-", 0)])[0]
-        times = f" ({count} of {made.reasons.total()})" if count else ""
-        short = f"; {self.num_short} pairs on fewer cores" if self.num_short else ""
-        return row(
-            self.target,
-            self.draft,
-            self.num_streams,
-            f"{self.bare_tokens_per_s:.1f}",
-            self.ratio,
-            f"{made.guessing_share:.2f}",
-            accepted,
-            self._error("pass"),
-            self._error("plan"),
-            f"{reason}{times}{short}",
-        )
-
-    def _error(self, stage: str) -> str:
-        error = self.errors.get(stage)
-        return f"{error.median:.2f}, p95 {error.p95:.2f}" if error and error.num_seen else "-"
 
 
 HEAD = head(
@@ -85,19 +41,14 @@ def run_machine(
     num_pairs: int,
     max_tokens: int,
     report: Callable[[str], None],
-) -> list[Cell]:
+) -> None:
     """Measure every cell. report: receives each row as soon as it is measured."""
     report(HEAD)
     with tempfile.TemporaryDirectory(prefix="airdraft-live-") as folder:
         files = TargetFiles(Path(folder))
-        cells = []
         for target in targets:
             for draft in drafts:
-                made = asyncio.run(
-                    _cells(files, target, draft, counts, num_pairs, max_tokens, report)
-                )
-                cells += made
-    return cells
+                asyncio.run(_rows(files, target, draft, counts, num_pairs, max_tokens, report))
 
 
 class TargetFiles:
@@ -125,7 +76,7 @@ class TargetFiles:
         return good if name == "good" else None
 
 
-async def _cells(
+async def _rows(
     files: TargetFiles,
     target_name: str,
     draft_name: str,
@@ -133,7 +84,7 @@ async def _cells(
     num_pairs: int,
     max_tokens: int,
     report: Callable[[str], None],
-) -> list[Cell]:
+) -> None:
     path, draft_path = files.target(target_name), files.draft(draft_name)
     target = EngineSettings(model=str(path), max_streams=16, threads=1)
     draft = None
@@ -141,34 +92,26 @@ async def _cells(
         draft = EngineSettings(model=str(draft_path), max_streams=16, profile="fast", threads=1)
     prompts = HeldOutPrompts(64, COPYING if draft_name == "lookup" else HELD_OUT).texts()
     options = GenerateOptions(max_tokens=max_tokens, ignore_eog=True, seed=1)
-    cells = []
     bare = await asyncio.to_thread(BareLoop, path)
     try:
         async with local_mesh(target, draft, lookup=draft_name == "lookup") as (mesh, client):
             for count in counts:
-                cell = await mesh.beside(_cell(client, bare, prompts, options, num_pairs, count))
-                errors = await _errors(client)
-                made = Cell(target_name, draft_name, count, *cell, errors)
-                report(made.row())
-                cells.append(made)
+                shown = await mesh.beside(_shown(client, bare, prompts, options, num_pairs, count))
+                report(row(target_name, draft_name, count, *shown))
     finally:
         bare.close()
-    return cells
 
 
-async def _errors(client: Client) -> Mapping[str, ErrorStatus]:
-    observed = [target.observed for target in (await client.status()).targets]
-    return next((seen.errors for seen in observed if seen is not None), {})
-
-
-async def _cell(
+async def _shown(
     client: Client,
     bare: BareLoop,
     prompts: Sequence[str],
     options: GenerateOptions,
     num_pairs: int,
     count: int,
-) -> tuple[float, float, Ratio, Together, int]:
+) -> list[object]:
+    """Measure pairs with `count` streams; return the columns from the bare loop's rate on."""
+
     def some(turn: int) -> list[str]:
         return [prompts[(turn * count + k) % len(prompts)] for k in range(count)]
 
@@ -192,8 +135,27 @@ async def _cell(
                 rates[side] = made.tokens_per_s
                 figures.add(made)
         pairs.append((rates["bare"], rates["mesh"]))
-    bare_rate, mesh_rate = (median(rates) for rates in zip(*pairs, strict=True))
-    return bare_rate, mesh_rate, paired_ratio(pairs), figures, num_short
+    reason, times = (figures.reasons.most_common(1) or [("-", 0)])[0]
+    why = f"{reason} ({times} of {figures.reasons.total()})" if times else reason
+    # Pairs that began while other guests of the machine used some of its cores.
+    short = f"; {num_short} pairs on fewer cores" if num_short else ""
+    accepted = f"{figures.num_accepted / figures.num_guesses:.2f}" if figures.num_guesses else "-"
+    return [
+        f"{median(rate for rate, _ in pairs):.1f}",
+        paired_ratio(pairs),
+        f"{figures.guessing_share:.2f}",
+        accepted,
+        *await _errors(client),
+        f"{why}{short}",
+    ]
+
+
+async def _errors(client: Client) -> Iterator[str]:
+    """Return the errors of predicted times, of passes and plans, over the last 1,000 of each."""
+    observed = [target.observed for target in (await client.status()).targets]
+    errors = next((seen.errors for seen in observed if seen is not None), {})
+    found = (errors.get(stage) for stage in ("pass", "plan"))
+    return (f"{e.median:.2f}, p95 {e.p95:.2f}" if e and e.num_seen else "-" for e in found)
 
 
 async def _read(client: Client, prompt: str) -> int:

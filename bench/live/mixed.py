@@ -14,9 +14,9 @@ from typing import Final
 
 from bench.harness.fleet import COORDINATOR, Setup, fleet
 from bench.harness.report import Findings, head, row
+from bench.speed import Answer, ask
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
-from nodes.messages import FinishedNotice, TokensNotice
 
 # A target that takes 40 ms for a pass, as an 8B model does on an AGX Orin; a draft node with a high
 # acceptance, and a quicker one with a lower acceptance.
@@ -119,22 +119,15 @@ async def _run(mixed: MixedMesh, num_streams: int, max_tokens: int) -> Run:
 
 async def _ask_all(client: Client, num_streams: int, max_tokens: int) -> Run:
     began = time.perf_counter()
-    answers = await asyncio.gather(*(_ask(client, k, max_tokens) for k in range(num_streams)))
+    answers = await asyncio.gather(*(_answer(client, k, max_tokens) for k in range(num_streams)))
     seconds = time.perf_counter() - began
-    texts = tuple(text for text, _ in answers)
-    return Run(sum(map(len, texts)) / seconds, texts, sum(guesses for _, guesses in answers))
+    texts = tuple(answer.token_ids for answer in answers)
+    num_guesses = sum(each.num_draft_tokens for answer in answers for each in answer.figures)
+    return Run(sum(map(len, texts)) / seconds, texts, num_guesses)
 
 
-async def _ask(client: Client, number: int, max_tokens: int) -> tuple[tuple[int, ...], int]:
-    """Send a request; return the answer's token ids and the number of guesses in its passes."""
+async def _answer(client: Client, number: int, max_tokens: int) -> Answer:
     options = GenerateOptions(
         max_tokens=max_tokens, temperature=0.8, seed=number, ignore_eog=True, user=f"user-{number}"
     )
-    token_ids: list[int] = []
-    num_guesses = 0
-    async for event in client.generate((5 + number,), options):
-        if isinstance(event, TokensNotice):
-            token_ids += event.token_ids
-        elif isinstance(event, FinishedNotice):
-            num_guesses = event.figures.num_draft_tokens
-    return tuple(token_ids), num_guesses
+    return await ask(client, (5 + number,), options)

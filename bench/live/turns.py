@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from statistics import fmean, median, stdev
@@ -18,9 +17,6 @@ def together(turns: Sequence[Figures]) -> Figures:
     turns: at least one.
     """
     stages = sorted({stage for turn in turns for stage in turn.errors or {}})
-    reasons = Counter[str]()
-    for turn in turns:
-        reasons.update(turn.reasons)
     return Figures(
         tokens_per_s=fmean(turn.tokens_per_s for turn in turns),
         promised=fmean(turn.promised for turn in turns),
@@ -36,7 +32,6 @@ def together(turns: Sequence[Figures]) -> Figures:
             stage: _error([turn.errors[stage] for turn in turns if stage in (turn.errors or {})])  # type: ignore[index]
             for stage in stages
         },
-        reasons=dict(reasons),
         by_turn=[turn.tokens_per_s for turn in turns],
     )
 

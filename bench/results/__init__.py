@@ -1,1 +1,1 @@
-"""Results of the bench as files: their schema, reports from them, and one compared with another."""
+"""Results of `peers` as files: their schema, and reports from them."""

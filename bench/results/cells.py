@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
-from bench.live.pairs import Ratio, paired_ratio
+from bench.live.pairs import paired_ratio
 from bench.load.figures import Figures
 from bench.results.schema import Cell, Value
 
@@ -59,22 +59,13 @@ def cells_of(
     return cells
 
 
-def of_turns(metric: str, unit: str, found: Sequence[float]) -> Value:
-    """Return the median over turns, and the range if there are several turns."""
-    low, high = (min(found), max(found)) if len(found) > 1 else (None, None)
-    return Value(metric=metric, unit=unit, value=median(found), low=low, high=high)
-
-
-def ratio_value(metric: str, ratio: Ratio) -> Value:
-    return Value(metric=metric, unit="x", value=ratio.median, low=ratio.low, high=ratio.high)
-
-
 def _values(figures: Sequence[Figures]) -> Iterator[Value]:
     for metric, unit, of in _METRICS:
         found = [of(each) for each in figures]
         known = [value for value in found if math.isfinite(value) and value > 0]
         if known:
-            yield of_turns(metric, unit, known)
+            low, high = (min(known), max(known)) if len(known) > 1 else (None, None)
+            yield Value(metric=metric, unit=unit, value=median(known), low=low, high=high)
 
 
 def _ratios(reference: Sequence[Figures | None], own: Sequence[Figures | None]) -> Iterator[Value]:
@@ -85,7 +76,8 @@ def _ratios(reference: Sequence[Figures | None], own: Sequence[Figures | None]) 
         pairs = [(of(a), of(b)) for a, b in both]
         pairs = [pair for pair in pairs if min(pair) > 0]
         if pairs:
-            yield ratio_value(metric, paired_ratio(pairs))
+            found = paired_ratio(pairs)
+            yield Value(metric=metric, unit="x", value=found.median, low=found.low, high=found.high)
 
 
 def _turns(present: Sequence[Figures], figures: Sequence[Figures | None]) -> str:

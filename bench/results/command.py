@@ -1,22 +1,12 @@
-"""`python -m bench report|compare|benchmarks`: what was measured, as Markdown."""
+"""`python -m bench report|benchmarks`: what was measured, as Markdown."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
-from bench.results.schema import ResultError, Results, from_json
-
-
-def _read(path: Path) -> Results:
-    try:
-        return from_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise click.ClickException(f"{path}: {error.strerror}") from None
-    except ResultError as error:
-        raise click.ClickException(f"{path}: {error}") from None
+from bench.results.schema import ResultError, from_json
 
 
 @click.command("report")
@@ -30,27 +20,13 @@ def report_command(result: Path) -> None:
     """
     from bench.results.report import markdown
 
-    click.echo(markdown(_read(result)), nl=False)
-
-
-@click.command("compare")
-@click.argument("old", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
-def compare_command(old: Path, new: Path) -> None:
-    """Show which cases became slower between two results.
-
-    They are judged by the ratios within each result. The exit code is 1 if a case became slower or
-    is missing in the new result.
-
-    \b
-    Example:
-      python -m bench compare before.json after.json
-    """
-    from bench.results.comparing import compare, table
-
-    found = compare(_read(old), _read(new))
-    click.echo(table(found))
-    sys.exit(1 if found.num_worse or found.missing else 0)
+    try:
+        read = from_json(result.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise click.ClickException(f"{result}: {error.strerror}") from None
+    except ResultError as error:
+        raise click.ClickException(f"{result}: {error}") from None
+    click.echo(markdown(read), nl=False)
 
 
 @click.command("benchmarks")
@@ -76,4 +52,4 @@ def benchmarks_command(check: bool) -> None:
         raise click.ClickException(f"{PAGE.name} is out of date: run python -m bench benchmarks")
 
 
-COMMANDS = (report_command, compare_command, benchmarks_command)
+COMMANDS = (report_command, benchmarks_command)

@@ -1,4 +1,4 @@
-"""Results of this machine from a suite's cells."""
+"""Results of this machine from cells."""
 
 from __future__ import annotations
 
@@ -12,33 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.results.schema import SCHEMA, Cell, Machine, Results, System
-from nodes.cli.version import distribution_version
 
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm")
 _ROOT = Path(__file__).parents[2]
-_LIBRARY = "llama-cpp-python"
-# Name of the reference in `bench/bare.py`.
-BARE = "bare llama.cpp loop"
-
-
-def airdraft_system(settings: str = "") -> System:
-    """Return airdraft of this source tree as a system of a result."""
-    version = f"airdraft {distribution_version('airdraft')}"
-    return System(name="airdraft", version=version, settings=settings)
-
-
-def bare_system(settings: str = "") -> System:
-    version = f"libllama of {_LIBRARY} {distribution_version(_LIBRARY)}"
-    return System(name=BARE, version=version, settings=settings)
 
 
 def result_of(
     cells: Sequence[Cell],
     *,
-    systems: Sequence[System] = (),
-    skipped: Sequence[str] = (),
-    is_quick: bool = False,
-    cores_at_once: float | None = None,
+    systems: Sequence[System],
+    skipped: Sequence[str],
+    is_quick: bool,
+    cores_at_once: float,
 ) -> Results:
     """Return the result of this command with the current time, machine and commit."""
     return Results(

@@ -1,4 +1,4 @@
-"""Options that several commands have in common: lists, `--out` and `--quick`."""
+"""Lists as options of several commands, and the option `--out` of `peers`."""
 
 from __future__ import annotations
 
@@ -49,11 +49,6 @@ out_option = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     callback=_in_a_folder,
     help="Write the result to this file as JSON.",
-)
-quick_option = click.option(
-    "--quick",
-    is_flag=True,
-    help="Measure a few small cases in less than a minute; overrides other options.",
 )
 
 

@@ -51,9 +51,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=_CLOSED)
 class Cell:
-    """One system in one place of a table. ratios: ratios to `reference` from paired runs, by which
-    regressions are judged.
-    """
+    """One system in one place of a table. ratios: ratios to `reference` from paired runs."""
 
     suite: str
     place: str

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
-from bench.live.pairs import paired_ratio
-from bench.results.cells import ratio_value
-from bench.results.schema import Cell
 from bench.sim.random_scenarios import (
     random_scenario,
     steady,
@@ -154,21 +151,3 @@ def report(outcomes: Sequence[Outcome]) -> str:
             f"to plain {statistics.geometric_mean(plain):.3f}  least {min(plain):.3f}"
         )
     return "\n".join(lines)
-
-
-def cells(outcomes: Sequence[Outcome]) -> Iterator[Cell]:
-    """Yield ratios of auto to every other mode, with each scenario as a pair. They compare the
-    inverse of the mean price, in tokens a second.
-    """
-    for policy in outcomes[0].prices_s if outcomes else ():
-        if policy == "auto":
-            continue
-        rates = [(1 / o.prices_s[policy], 1 / o.prices_s["auto"]) for o in outcomes]
-        yield Cell(
-            suite="sim (simulated)",
-            place="random scenarios",
-            system="auto",
-            reference=policy,
-            ratios=(ratio_value("tokens/s", paired_ratio(rates)),),
-            note=f"{len(outcomes)} scenarios",
-        )

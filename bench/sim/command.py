@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
-from bench.results.options import COUNTS, NUMBERS, keep, listed, out_option, quick_option
+from bench.harness.report import head, row
+from bench.results.options import COUNTS, NUMBERS, listed
 
 
 def _modes() -> tuple[str, ...]:
@@ -32,16 +31,8 @@ def _alphas() -> list[float]:
     default="",
     help="Modes to run beside auto and plain. Default: every mode.",
 )
-@quick_option
-@out_option
 def sim_command(
-    scenarios: int,
-    first_seed: int,
-    passes: int,
-    processes: int,
-    modes: list[str],
-    quick: bool,
-    out: Path | None,
+    scenarios: int, first_seed: int, passes: int, processes: int, modes: list[str]
 ) -> None:
     """Simulate the live scheduler in random meshes.
 
@@ -51,13 +42,12 @@ def sim_command(
     Example:
       python -m bench sim --scenarios 10 --passes 300
     """
-    from bench.results.making import airdraft_system, result_of
-    from bench.sim.closed_loop import COMPARED, cells, report, run_many
+    from bench.sim.closed_loop import COMPARED, report, run_many
 
     wanted = tuple(modes) or COMPARED
     outcomes = []
-    seeds = range(first_seed, first_seed + (4 if quick else scenarios))
-    for outcome in run_many(seeds, 100 if quick else passes, processes, wanted):
+    seeds = range(first_seed, first_seed + scenarios)
+    for outcome in run_many(seeds, passes, processes, wanted):
         outcomes.append(outcome)
         click.echo(
             f"seed {outcome.seed}: {outcome.num_clients} clients, {outcome.num_drafts} draft "
@@ -65,7 +55,6 @@ def sim_command(
             err=True,
         )
     click.echo(report(outcomes))
-    keep(result_of(list(cells(outcomes)), systems=[airdraft_system()], is_quick=quick), out)
 
 
 @click.command("steady")
@@ -174,9 +163,7 @@ def copies_command(streams: list[int], rtts_ms: list[float], seeds: int) -> None
     """
     from bench.sim.copies import TABLES, TEXTS, Copies, gain
 
-    columns = " | ".join(f"{count} streams" for count in streams)
-    click.echo(f"| passes | rtt, ms | text | {columns} |")
-    click.echo("|---|---|---|" + "---|" * len(streams))
+    click.echo(head("passes", "rtt, ms", "text", *(f"{count} streams" for count in streams)))
     for table in TABLES:
         for rtt_ms in rtts_ms:
             for text in TEXTS:
@@ -187,8 +174,7 @@ def copies_command(streams: list[int], rtts_ms: list[float], seeds: int) -> None
                     )
                     for count in streams
                 ]
-                shown = " | ".join(f"{each:.2f}" for each in gains)
-                click.echo(f"| {table} | {rtt_ms:g} | {text} | {shown} |")
+                click.echo(row(table, f"{rtt_ms:g}", text, *(f"{each:.2f}" for each in gains)))
 
 
 COMMANDS = (sim_command, steady_command, edge_command, copies_command)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bench.harness.report import head, row
 from bench.where.node import STEP
 from bench.where.run import Clock, Window
 
@@ -107,10 +108,9 @@ def _name(window: Window) -> str:
 
 def table(windows: Sequence[Window]) -> str:
     """Return a table with a column for each window, in ms per token unless a row says otherwise."""
-    lines = ["| streams | " + " | ".join(map(_name, windows)) + " |"]
-    lines.append("|---" * (len(windows) + 1) + "|")
-    for row in _ROWS:
-        values = [row.value(window) for window in windows]
-        shown = ["-" if value is None else row.form.format(value) for value in values]
-        lines.append(f"| {row.label} | " + " | ".join(shown) + " |")
+    lines = [head("streams", *map(_name, windows))]
+    for each in _ROWS:
+        values = [each.value(window) for window in windows]
+        shown = ["-" if value is None else each.form.format(value) for value in values]
+        lines.append(row(each.label, *shown))
     return "\n".join(lines)

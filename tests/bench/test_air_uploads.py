@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from bench.emulate.cell import DOWN, UP, Cell, Contention, Direction, Station, Turns
+from bench.emulate.cell import DOWN, UP, Cell, Contention, Direction, Shares, Station
 from bench.emulate.medium import Medium
 from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, proxy_cell
 from bench.live.light_nodes import LightDraft, LightTarget, light_profile
@@ -49,11 +49,9 @@ class AirWorld:
     """A coordinator, its target beside it, a draft node and a client on one cell."""
 
     def __init__(self) -> None:
-        stations = tuple(
-            Station(name=name, rate_bps=RATE_BPS, queue_bytes=1 << 20)
-            for name in ("draft", "client")
-        )
-        self.medium = Medium(Cell(stations=stations, access=Turns(), frame_s=FRAME_S))
+        # Both are behind one radio, whose queue keeps the order.
+        radio = Station(name="radio", rate_bps=RATE_BPS, queue_bytes=1 << 20)
+        self.medium = Medium(Cell(stations=(radio,), access=Shares((1.0,)), frame_s=FRAME_S))
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -103,14 +101,14 @@ class AirWorld:
     def at(self, time_s: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._events, (time_s, next(self._order), action))
 
-    def over(self, station: str, way: Direction, message: Any, arrived: Callable[[], None]) -> None:
+    def over(self, way: Direction, message: Any, arrived: Callable[[], None]) -> None:
         """Bring a message over the cell, in segments."""
         left = ZMTP_BYTES + sum(map(len, encode(message, cluster=CLUSTER, epoch=EPOCH)))
         while left > 0:
             size = min(left, SEGMENT_BYTES)
             left -= size
             payload = arrived if left == 0 else None
-            assert self.medium.offer(station, way, HEADER_BYTES + size, payload, self.now)
+            assert self.medium.offer("radio", way, HEADER_BYTES + size, payload, self.now)
 
     def hear(self, peer: str, message: Any) -> None:
         if isinstance(message, GuessNotice):
@@ -125,9 +123,9 @@ class AirWorld:
             if peer == "target":
                 self.at(self.now, lambda m=message: self.to_node("target", m))
             elif peer == "draft":
-                self.over("draft", DOWN, message, lambda m=message: self.to_node("draft", m))
+                self.over(DOWN, message, lambda m=message: self.to_node("draft", m))
             elif peer == "client" and isinstance(message, UploadGrant):
-                self.over("client", DOWN, message, lambda m=message: self.granted(m))
+                self.over(DOWN, message, lambda m=message: self.granted(m))
 
     # -- the nodes -----------------------------------------------------------------------------
 
@@ -138,7 +136,7 @@ class AirWorld:
 
     def from_node(self, name: str, message: Any) -> None:
         if name == "draft":
-            self.over("draft", UP, message, lambda: self.hear("draft", message))
+            self.over(UP, message, lambda: self.hear("draft", message))
         else:
             self.at(self.now, lambda: self.hear(name, message))
 
@@ -157,7 +155,7 @@ class AirWorld:
     def offer(self, message: Any) -> None:
         self.sender = Upload(1, encode(message, cluster=CLUSTER, epoch=EPOCH))
         offer = self.sender.offer(5, AIR)
-        self.over("client", UP, offer, lambda: self.hear("client", offer))
+        self.over(UP, offer, lambda: self.hear("client", offer))
 
     def granted(self, grant: UploadGrant) -> None:
         if grant.num_bytes:
@@ -167,7 +165,7 @@ class AirWorld:
         assert self.sender is not None
         piece = self.sender.piece(num_bytes)
         is_last = self.sender.is_over
-        self.over("client", UP, piece, lambda: self.sent(piece, is_last))
+        self.over(UP, piece, lambda: self.sent(piece, is_last))
 
     def sent(self, piece: UploadPiece, is_last: bool) -> None:
         if is_last:
@@ -179,7 +177,7 @@ class AirWorld:
         def arrived() -> None:
             self.uploaded_at = self.now
 
-        self.over("client", UP, message, arrived)
+        self.over(UP, message, arrived)
 
 
 def guesses(begin: Callable[[AirWorld], None] | None) -> tuple[list[float], float]:

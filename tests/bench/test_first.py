@@ -8,9 +8,9 @@ from bench.speed import Pair
 
 @pytest.mark.model
 @pytest.mark.timeout(600)
-def test_first_tokens_and_gaps_are_measured_with_guesses_and_without() -> None:
+async def test_first_tokens_and_gaps_are_measured_with_guesses_and_without() -> None:
     said: list[str] = []
-    run_first(Pair(), [16, 40], ["chat"], repeats=2, max_tokens=12, report=said.append)
+    await run_first(Pair(), [16, 40], ["chat"], repeats=2, max_tokens=12, report=said.append)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said if line]
     rows = [cells for cells in rows if cells[1] in ("none", "as planned")]
     lengths = [(k, g) for k in ("16", "40", "chat") for g in ("none", "as planned")]

@@ -61,7 +61,7 @@ def test_a_mesh_without_a_draft_has_no_figures_of_one() -> None:
 @pytest.mark.model
 @pytest.mark.timeout(300)
 def test_the_default_pair_is_measured() -> None:
-    command = [sys.executable, "-m", "bench", "where", "--streams", "1", "--max-tokens", "16"]
+    command = [sys.executable, "-m", "bench", "where", "--streams", "1", "--max-tokens", "48"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| ")]
     figures = {row[1].strip(): [cell.strip() for cell in row[2:-1]] for row in rows}

@@ -1,4 +1,4 @@
-"""Contention, turns and shares in virtual time, against the closed forms of the air."""
+"""Contention and shares in virtual time, against the closed forms of the air."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.emulate.cell import DOWN, UP, Cell, Contention, Shares, Station, Turns
+from bench.emulate.cell import DOWN, UP, Cell, Contention, Shares, Station
 from bench.emulate.medium import Medium
-from policies.airtime import batch_shares, batch_time_s, equal_share_time_s, turn_times_s
+from policies.airtime import batch_shares, batch_time_s, equal_share_time_s
 from tests.bench.air_cells import (
     FRAME_S,
     NAMES,
@@ -20,19 +20,6 @@ from tests.bench.air_cells import (
     run_out,
     send_all,
 )
-
-
-@given(loads)
-def test_turns_take_the_air_of_all_one_after_the_other(load: Load) -> None:
-    rates, messages = load
-    cell = cell_of(rates, Turns())
-    departures = send_all(cell, messages)
-    airs = alone_s(cell, messages)
-    expected = turn_times_s(airs, range(len(airs)))
-    assert list(finished_s(departures).values()) == pytest.approx(list(expected))
-    # Whole messages: no station's frames between those of another.
-    stations = [d.station for d in departures]
-    assert stations == sorted(stations)
 
 
 @given(loads)
@@ -82,7 +69,7 @@ def test_contention_takes_all_air_and_its_collisions(load: Load, seed: int) -> N
 
 
 def test_both_directions_share_one_medium_in_turn() -> None:
-    cell = cell_of([1e6], Turns())
+    cell = cell_of([1e6], Shares((1.0,)))
     medium = Medium(cell)
     for way in (UP, UP, UP, DOWN, DOWN):
         medium.offer("a", way, 1000, None, 0.0)
@@ -99,9 +86,9 @@ def test_the_hub_is_one_contender_with_a_queue_in_order_of_arrival() -> None:
     assert not any(c.num_collided for c in medium.counters().values())
 
 
-def test_a_frame_backs_off_while_the_other_direction_has_the_turn() -> None:
+def test_a_frame_backs_off_while_the_other_direction_is_sent() -> None:
     station = Station(name="a", rate_bps=1e6, loss=0.9)
-    cell = Cell(stations=(station,), access=Turns(), slot_s=1.0, max_tries=2, window=64)
+    cell = Cell(stations=(station,), access=Shares((1.0,)), slot_s=1.0, max_tries=2, window=64)
     medium = Medium(cell)
     medium.offer("a", UP, 125, "up", 0.0)
     medium.offer("a", DOWN, 125, "down", 0.0)
@@ -111,19 +98,11 @@ def test_a_frame_backs_off_while_the_other_direction_has_the_turn() -> None:
     assert [c.num_lost + c.num_frames for c in counters.values()] == [1, 1]
 
 
-def test_a_turn_lasts_until_the_station_has_nothing_left() -> None:
-    medium = Medium(cell_of([1e6, 1e6], Turns()))
-    for name, now in (("a", 0.0), ("b", 0.001), ("a", 0.002)):
-        medium.offer(name, UP, 1000, None, now)
-    assert [d.station for d in run_out(medium, 0.002)] == ["a", "a", "b"]
-
-
-@pytest.mark.parametrize("access", [Turns(), Shares((1.0,))])
-def test_a_failed_frame_is_tried_again_after_whole_slots(access: Turns | Shares) -> None:
+def test_a_failed_frame_is_tried_again_after_whole_slots() -> None:
     station = Station(name="a", rate_bps=1e6, loss=0.9)
     pauses = []
     for seed in range(20):
-        cell = Cell(stations=(station,), access=access, slot_s=1.0, max_tries=2, seed=seed)
+        cell = Cell(stations=(station,), access=Shares((1.0,)), slot_s=1.0, max_tries=2, seed=seed)
         medium = Medium(cell)
         medium.offer("a", UP, 125, None, 0.0)
         while medium.counters()["a", UP].air_s < 0.002 and medium.next_event_s() < 1e9:

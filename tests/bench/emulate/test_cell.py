@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bench.emulate.cell import Access, Cell, Contention, Counters, Shares, Station, Turns
+from bench.emulate.cell import Access, Cell, Contention, Counters, Shares, Station
 from bench.emulate.path import Path
 
 STATIONS = (
@@ -15,7 +15,7 @@ STATIONS = (
 )
 
 
-@pytest.mark.parametrize("access", [Contention(), Turns(), Shares((0.25, 0.5))])
+@pytest.mark.parametrize("access", [Contention(), Shares((0.25, 0.5))])
 def test_a_cell_survives_json(access: Access) -> None:
     cell = Cell(stations=STATIONS, access=access, frame_s=0.002, window=8, seed=5)
     assert Cell.from_fields(json.loads(json.dumps(cell.as_fields()))) == cell

@@ -17,13 +17,14 @@ from bench.emulate.cell import (
     Direction,
     Shares,
     Station,
-    Turns,
 )
 from bench.emulate.medium import Medium
 from bench.emulate.path import Path
 from tests.bench.air_cells import FRAME_S, Load, cell_of, loads, run_out, send_all
 
-accesses = st.sampled_from([Contention(), Turns(), None])
+# One station has the whole medium.
+ALONE = Shares((1.0,))
+accesses = st.sampled_from([Contention(), None])
 
 
 @given(loads, accesses, st.integers(0, 1000), st.floats(0.0, 0.6), st.data())
@@ -80,7 +81,7 @@ def test_the_same_seed_gives_the_same_departures() -> None:
 
 def test_a_lost_frame_takes_its_air_and_is_sent_again() -> None:
     station = Station(name="a", rate_bps=1e5, loss=0.5, queue_bytes=1 << 20)
-    medium = Medium(Cell(stations=(station,), access=Turns(), frame_s=FRAME_S, slot_s=0.0))
+    medium = Medium(Cell(stations=(station,), access=ALONE, frame_s=FRAME_S, slot_s=0.0))
     for _ in range(50):
         medium.offer("a", UP, 1000, None, 0.0)
     last_s = run_out(medium)[-1].arrives_s
@@ -93,7 +94,7 @@ def test_a_lost_frame_takes_its_air_and_is_sent_again() -> None:
 
 def test_a_frame_that_fails_too_often_is_given_up_and_the_next_one_tried() -> None:
     station = Station(name="a", rate_bps=1e6, loss=0.7)
-    medium = Medium(Cell(stations=(station,), access=Turns(), max_tries=1, seed=4))
+    medium = Medium(Cell(stations=(station,), access=ALONE, max_tries=1, seed=4))
     for place in range(40):
         medium.offer("a", UP, 100, place, 0.0)
     passed = len(run_out(medium))
@@ -103,7 +104,7 @@ def test_a_frame_that_fails_too_often_is_given_up_and_the_next_one_tried() -> No
 
 def test_a_full_queue_drops() -> None:
     station = Station(name="a", rate_bps=1e6, queue_bytes=3000)
-    medium = Medium(Cell(stations=(station,), access=Turns()))
+    medium = Medium(Cell(stations=(station,), access=ALONE))
     assert [medium.offer("a", UP, 1400, n, 0.0) for n in range(3)] == [True, True, False]
     assert not medium.has_room("a", UP, 1400)
     assert medium.has_room("a", DOWN, 1400)
@@ -114,7 +115,7 @@ def test_a_full_queue_drops() -> None:
 
 def test_propagation_comes_after_the_air() -> None:
     station = Station(name="a", rate_bps=1e6, delay_s=0.5)
-    medium = Medium(Cell(stations=(station,), access=Turns()))
+    medium = Medium(Cell(stations=(station,), access=ALONE))
     medium.offer("a", UP, 1000, None, 1.0)
     medium.offer("a", UP, 1000, None, 1.0)
     assert medium.advance(1.5) == []
@@ -122,7 +123,7 @@ def test_propagation_comes_after_the_air() -> None:
 
 
 def test_time_does_not_go_backwards() -> None:
-    medium = Medium(cell_of([1e6], Turns()))
+    medium = Medium(cell_of([1e6], ALONE))
     medium.advance(2.0)
     with pytest.raises(ValueError, match="backwards"):
         medium.offer("a", UP, 100, None, 1.0)
@@ -132,7 +133,7 @@ LOSSY = Station(name="a", rate_bps=1e6, path=Path(loss=0.3), queue_bytes=1 << 20
 
 
 def test_what_its_path_loses_has_had_its_air_and_is_gone() -> None:
-    medium = Medium(Cell(stations=(LOSSY,), access=Turns(), seed=5))
+    medium = Medium(Cell(stations=(LOSSY,), access=ALONE, seed=5))
     for place in range(200):
         medium.offer("a", UP, 125, place, 0.0)
     departures = run_out(medium)
@@ -146,7 +147,7 @@ def test_what_its_path_loses_has_had_its_air_and_is_gone() -> None:
 
 def test_losses_of_one_direction_do_not_depend_on_the_other() -> None:
     def lost(*ways: Direction) -> list[int]:
-        medium = Medium(Cell(stations=(LOSSY,), access=Turns(), seed=6))
+        medium = Medium(Cell(stations=(LOSSY,), access=ALONE, seed=6))
         for place in range(100):
             for way in ways:
                 medium.offer("a", way, 125, place, 0.0)
@@ -157,7 +158,7 @@ def test_losses_of_one_direction_do_not_depend_on_the_other() -> None:
     assert lost(UP)
 
 
-@pytest.mark.parametrize("access", [Contention(), Turns(), Shares((1.0,))])
+@pytest.mark.parametrize("access", [Contention(), Shares((1.0,))])
 def test_in_a_stream_what_is_lost_only_comes_later(access: Access) -> None:
     station = replace(LOSSY, path=Path(loss=0.5))
     medium = Medium(Cell(stations=(station,), access=access, seed=2), resend_s=0.2)
@@ -170,11 +171,11 @@ def test_in_a_stream_what_is_lost_only_comes_later(access: Access) -> None:
 
 
 def test_a_cut_direction_carries_nothing_until_it_is_mended() -> None:
-    medium = Medium(cell_of([1e6, 1e6], Turns()))
+    medium = Medium(cell_of([2e6, 2e6], Shares((0.5, 0.5))))
     medium.cut("a", UP, 1.0)
     for name, way in (("a", UP), ("a", DOWN), ("b", UP)):
         medium.offer(name, way, 125, (name, way), 1.0)
-    assert [d.payload for d in run_out(medium, 1.0)] == [("a", DOWN), ("b", UP)]
+    assert [d.payload for d in run_out(medium, 1.0)] == [("b", UP), ("a", DOWN)]
     assert medium.counters()["a", UP].num_vanished == 1
     medium.mend("a", UP, 2.0)
     medium.offer("a", UP, 125, "again", 2.0)
@@ -183,7 +184,7 @@ def test_a_cut_direction_carries_nothing_until_it_is_mended() -> None:
 
 def test_a_stream_over_a_cut_waits_twice_as_long_each_time() -> None:
     station = Station(name="a", rate_bps=1e9)
-    medium = Medium(Cell(stations=(station,), access=Shares((1.0,))), resend_s=0.2)
+    medium = Medium(Cell(stations=(station,), access=ALONE), resend_s=0.2)
     medium.cut("a", UP, 0.0)
     medium.offer("a", UP, 125, None, 0.0)
     assert medium.advance(1.3) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -12,13 +13,16 @@ from typing import Any
 
 import pytest
 
-from bench.emulate.cell import DOWN, UP, Access, Cell, Contention, Counters, Shares, Station, Turns
+from bench.emulate.cell import DOWN, UP, Access, Cell, Contention, Counters, Shares, Station
+from bench.emulate.open import open_cell
 from bench.emulate.path import Path
 from bench.emulate.proxies import Proxies
 from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, proxy_cell
 from bench.emulate.toxics import toxic_cell
+from bench.netns import NamespacesError
 
 Received = asyncio.Queue[bytes]
+HALVES = Shares((0.5, 0.5))
 
 
 def cell_of(access: Access, **fields: Any) -> Cell:
@@ -49,7 +53,7 @@ async def say(live: Proxies, station: str, port: int, message: bytes) -> bytes:
         return await reader.read()
 
 
-@pytest.mark.parametrize("access", [Contention(), Turns(), Shares((0.5, 0.5))])
+@pytest.mark.parametrize("access", [Contention(), Shares((0.5, 0.5))])
 async def test_bytes_arrive_in_order_over_a_lossy_cell(access: Access) -> None:
     message, answer = bytes(range(256)) * 60, bytes(reversed(range(256))) * 20
     async with (
@@ -66,7 +70,7 @@ async def test_bytes_arrive_in_order_over_a_lossy_cell(access: Access) -> None:
 
 async def test_every_segment_is_counted_and_acknowledged(eventually) -> None:
     message = bytes(3 * SEGMENT_BYTES)
-    async with hub_of(b"") as (port, _), proxy_cell(cell_of(Turns())) as live:
+    async with hub_of(b"") as (port, _), proxy_cell(cell_of(HALVES)) as live:
         assert await say(live, "a", port, message) == b""
         # Three and the end of each direction, each acknowledged.
         await eventually(lambda: live.counters()["a", UP].num_frames == 5)
@@ -82,7 +86,7 @@ async def test_a_full_queue_holds_the_sender_back_and_drops_nothing() -> None:
     message = bytes(200_000)
     async with (
         hub_of(b"ok") as (port, received),
-        proxy_cell(cell_of(Turns(), queue_bytes=3000)) as live,
+        proxy_cell(cell_of(HALVES, queue_bytes=3000)) as live,
     ):
         assert await say(live, "a", port, message) == b"ok"
         assert received.get_nowait() == message
@@ -91,7 +95,7 @@ async def test_a_full_queue_holds_the_sender_back_and_drops_nothing() -> None:
 
 Opens = Callable[[], AbstractAsyncContextManager[Proxies]]
 both = pytest.mark.parametrize(
-    "opens", [lambda: proxy_cell(cell_of(Turns())), toxic_cell], ids=["medium", "toxics"]
+    "opens", [lambda: proxy_cell(cell_of(HALVES)), toxic_cell], ids=["medium", "toxics"]
 )
 
 
@@ -106,7 +110,7 @@ async def test_a_hub_that_is_not_there_ends_the_connection(opens: Opens) -> None
 
 async def test_a_connection_in_use_ends_with_the_cell() -> None:
     async with hub_of(b"") as (port, _):
-        async with proxy_cell(cell_of(Turns())) as live:
+        async with proxy_cell(cell_of(HALVES)) as live:
             reader, writer = await asyncio.open_connection(*await live.dial("a", port))
             writer.write(b"not the end")
             await live.dial("b", port)
@@ -115,7 +119,7 @@ async def test_a_connection_in_use_ends_with_the_cell() -> None:
 
 
 async def test_an_end_for_who_has_reset_hurts_nobody_else(eventually) -> None:
-    async with hub_of(b"ok") as (port, received), proxy_cell(cell_of(Turns())) as live:
+    async with hub_of(b"ok") as (port, received), proxy_cell(cell_of(HALVES)) as live:
         _, writer = await asyncio.open_connection(*await live.dial("a", port))
         writer.write(b"gone")
         writer.write_eof()
@@ -139,7 +143,7 @@ async def test_a_port_of_the_hub_has_one_address_a_station(opens: Opens) -> None
 
 
 async def test_a_cut_holds_bytes_back_until_it_is_mended(eventually) -> None:
-    cell = cell_of(Shares((0.5, 0.5)))
+    cell = cell_of(HALVES)
     async with hub_of(b"ok") as (port, received), proxy_cell(cell) as live:
         live.cut("a", [UP])
         saying = asyncio.create_task(say(live, "a", port, b"held"))
@@ -154,8 +158,20 @@ async def test_a_cut_holds_bytes_back_until_it_is_mended(eventually) -> None:
 
 async def test_what_a_path_loses_arrives_all_the_same() -> None:
     message = bytes(range(256)) * 40
-    cell = cell_of(Shares((0.5, 0.5)), path=Path(loss=0.2))
+    cell = cell_of(HALVES, path=Path(loss=0.2))
     async with hub_of(b"ok") as (port, received), proxy_cell(cell) as live:
         assert await say(live, "a", port, message) == b"ok"
         assert received.get_nowait() == message
         assert sum(c.num_vanished for c in live.counters().values()) > 0
+
+
+async def test_without_privileges_the_proxy_is_used_and_the_reason_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    async with open_cell(cell_of(HALVES)) as (live, kind):
+        assert live.kind == "TCP proxy"
+        assert kind == "TCP proxy (network namespaces need root and `ip`)"
+    with pytest.raises(NamespacesError, match="need root"):
+        async with open_cell(cell_of(HALVES), means="tun"):
+            pass

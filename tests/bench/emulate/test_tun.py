@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.emulate.cell import DOWN, UP, Cell, Station, Turns
+from bench.emulate.cell import DOWN, UP, Cell, Shares, Station
 from bench.emulate.tun import HUB, TunCell, tun_cell
 from bench.netns import NamespacesError, ip
 from tests.cli.commands import wait_until
@@ -30,7 +30,7 @@ pytestmark = [
 
 CELL = Cell(
     stations=(Station(name="far", rate_bps=1e6), Station(name="near", rate_bps=1e7)),
-    access=Turns(),
+    access=Shares((0.5, 0.5)),
     frame_s=0.001,
 )
 LISTEN = """
@@ -71,7 +71,7 @@ def sent(live: TunCell, station: str) -> int:
 
 
 def test_stations_reach_the_hub_and_their_air_is_counted() -> None:
-    with tun_cell(CELL, calm=True) as live:
+    with tun_cell(CELL) as live:
         argv = live.command(HUB, [sys.executable, "-c", LISTEN, live.hub_host])
         with subprocess.Popen(argv, stdout=subprocess.PIPE) as hub:
             assert hub.stdout is not None

@@ -49,8 +49,6 @@ async def test_streams_asked_together_have_one_rate_and_all_their_figures() -> N
             # A draft node may come too late for one text.
             again = await mesh.beside(ask_together(client, ["one"], options))
         made = await mesh.beside(ask_together(client, ["one", "two", "three"], options))
-    assert [len(ids) for ids in made.token_ids] == [400, 400, 400]
-    assert again.token_ids[0] == made.token_ids[0]
     assert made.tokens_per_s > 0
     assert made.num_accepted == made.num_guesses > 0
     assert 0.0 < made.guessing_share <= 1.0

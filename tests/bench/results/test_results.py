@@ -1,16 +1,17 @@
-"""Results as files, reports of them, and one beside another."""
+"""Results as files, and reports of them."""
 
 import dataclasses
 import json
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from bench.load.figures import Asked, Slo, figures_of
 from bench.results.cells import cells_of
-from bench.results.command import compare_command, report_command
-from bench.results.comparing import compare, table
+from bench.results.command import report_command
 from bench.results.making import this_machine, typed_command
+from bench.results.options import keep, listed, out_option
 from bench.results.report import markdown, section
 from bench.results.schema import (
     SCHEMA,
@@ -34,18 +35,13 @@ MACHINE = Machine(
 )
 
 
-def ratio(value, low=None, high=None, metric="tokens/s"):
-    return Value(metric=metric, unit="x", value=value, low=low, high=high)
-
-
-def cell(value, place="Q8_0, chat, 1 stream", **interval):
-    return Cell(
-        suite="peers",
-        place=place,
-        system="ours",
-        reference="theirs",
-        ratios=(ratio(value, **interval),),
-    )
+CELL = Cell(
+    suite="peers",
+    place="Q8_0, chat, 1 stream",
+    system="ours",
+    reference="theirs",
+    ratios=(Value(metric="tokens/s", unit="x", value=1.2, low=1.1, high=1.3),),
+)
 
 
 def results(*cells, **changes):
@@ -63,7 +59,7 @@ def results(*cells, **changes):
 
 
 def test_a_result_is_the_same_after_it_was_written_and_read():
-    made = results(cell(1.2, low=1.1, high=1.3))
+    made = results(CELL)
     assert from_json(to_json(made)) == made
 
 
@@ -81,7 +77,7 @@ def test_a_result_is_the_same_after_it_was_written_and_read():
     ],
 )
 def test_what_is_no_result_is_refused_with_the_place(change, says):
-    data = json.loads(to_json(results(cell(1.0))))
+    data = json.loads(to_json(results(CELL)))
     change(data)
     with pytest.raises(ResultError) as error:
         from_json(json.dumps(data))
@@ -92,41 +88,6 @@ def test_what_is_no_result_is_refused_with_the_place(change, says):
 def test_what_is_no_json_of_ours_is_refused(text):
     with pytest.raises(ResultError):
         from_json(text)
-
-
-def test_a_ratio_that_fell_beyond_tolerance_and_interval_is_worse():
-    old = results(cell(1.0, low=0.98, high=1.02), cell(1.0, place="noisy", low=0.8, high=1.2))
-    new = results(cell(0.9), cell(0.9, place="noisy"))
-    found = compare(old, new)
-    assert [change.is_worse for change in found.changes] == [True, False]
-    assert found.num_worse == 1
-    assert "worse" in table(found).splitlines()[2]
-
-
-def test_a_ratio_that_stayed_or_rose_is_not_worse():
-    found = compare(results(cell(1.0)), results(cell(0.96)))
-    assert found.num_worse == 0
-    assert compare(results(cell(1.0)), results(cell(2.0))).num_worse == 0
-
-
-def test_cells_that_are_gone_and_machines_that_differ_are_told():
-    other = dataclasses.replace(MACHINE, num_cores=8)
-    found = compare(results(cell(1.0)), results(machine=other, is_quick=True))
-    assert found.missing == ("peers: Q8_0, chat, 1 stream: ours to theirs",)
-    assert len(found.notes) == 2
-    # All requests failed: there is no ratio left to be worse.
-    empty = dataclasses.replace(cell(1.0), ratios=())
-    assert len(compare(results(cell(1.0)), results(empty)).missing) == 1
-
-
-def test_the_command_ends_with_1_if_a_case_became_slower(tmp_path):
-    paths = []
-    for name, value in (("old", 1.0), ("new", 0.9)):
-        paths.append(str(tmp_path / f"{name}.json"))
-        (tmp_path / f"{name}.json").write_text(to_json(results(cell(value))))
-    ran = CliRunner().invoke(compare_command, paths)
-    assert (ran.exit_code, "| 0.900 | worse |" in ran.output) == (1, True)
-    assert CliRunner().invoke(compare_command, paths[::-1]).exit_code == 0
 
 
 def figures(rate):
@@ -171,8 +132,9 @@ def test_a_report_names_machine_systems_cells_and_what_was_not_run():
     turns = [[figures(20.0), figures(10.0)]] * 2
     cells = cells_of("peers", "here", ["ours", "theirs"], turns, ["ours"])
     text = markdown(results(*cells))
-    for part in ("2 cores of a processor", "ours (1): 1 thread", "## peers", "tightwad: not"):
+    for part in ("2 cores of a processor", "ours (1): 1 thread", "tightwad: not"):
         assert part in text
+    assert "| here | ours | 20.0 | 20.0 | 50 ms | 50 ms |" in text
     assert "| here | ours | theirs | 2.00 (2.00 to 2.00) |" in text
 
 
@@ -185,7 +147,7 @@ def test_a_section_has_a_row_a_place_and_a_column_for_each_other_system() -> Non
     # One did not run at one of the places.
     made = [cell for cell in made if (cell.place, cell.reference) != ("there", "another")]
     text = section(results(*made))
-    assert "| ours: decode tokens/s | | to theirs | to another |\n|---|---|---|---|\n" in text
+    assert "| ours: decode tokens/s |  | to theirs | to another |\n|---|---|---|---|\n" in text
     assert "| here | 20.0 | 2.00 (2.00 to 2.00) | 4.00 (4.00 to 4.00) |\n" in text
     assert "| there | 20.0 | 2.00 (2.00 to 2.00) | - |\n" in text
     assert "has all rows" not in text
@@ -220,7 +182,41 @@ def test_a_result_that_is_none_is_refused(tmp_path):
         done = CliRunner().invoke(report_command, [str(path)])
         assert done.exit_code == 1
         assert says in done.output
-    path.write_text(to_json(results(cell(1.0))))
+    path.write_text(to_json(results(CELL)))
     done = CliRunner().invoke(report_command, [str(path)])
     assert done.exit_code == 0
-    assert "## peers" in done.output
+    assert "| Q8_0, chat, 1 stream | ours | theirs |" in done.output
+
+
+def test_a_result_is_kept_where_it_is_wanted(tmp_path):
+    made = results(CELL)
+    keep(made, None)
+    keep(made, tmp_path / "result.json")
+    assert from_json((tmp_path / "result.json").read_text()) == made
+    with pytest.raises(click.ClickException, match="Is a directory"):
+        keep(made, tmp_path)
+
+
+def test_a_folder_that_is_missing_is_told_before_anything_is_measured(tmp_path):
+    @click.command()
+    @out_option
+    def measure(out):
+        click.echo(f"measured for {out}")
+
+    wrong = CliRunner().invoke(measure, ["--out", str(tmp_path / "none" / "result.json")])
+    assert wrong.exit_code == 2
+    assert "is not an existing folder" in wrong.output
+    assert "measured" not in wrong.output
+    assert CliRunner().invoke(measure, ["--out", str(tmp_path / "result.json")]).exit_code == 0
+    assert CliRunner().invoke(measure, []).output == "measured for None\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("1,x", "'1,x' is not a list of numbers"), ("1,3,4", "unknown: 3, 4; use 1, 2")],
+)
+def test_a_list_that_cannot_be_is_refused_with_the_reason(text, says):
+    values = listed(int, lambda: (1, 2))
+    with pytest.raises(click.BadParameter, match=says):
+        values(text)
+    assert values("1,2,") == [1, 2]

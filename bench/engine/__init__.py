@@ -1,1 +1,0 @@
-"""An engine's costs on this machine, one model at a time."""
