@@ -53,6 +53,7 @@ CASES = [
     ("plan {folder}/none.toml", 2, "none.toml not found"),
     ("plan {folder}", 2, "cannot be read: Is a directory"),
     ("plan {folder}/none.toml --no-such-option", 2, "--no-such-option"),
+    ("plan x.toml --policy jont", 2, "'jont' is not one of 'joint'"),
     ("serve toy:1 -m toy:0.5", 2, "toy:1 and toy:0.5: give one of MODEL, --model and --hf-repo"),
     ("serve nothing", 2, "unknown model 'nothing'"),
     ("keys list", 78, "has no coordinator's key"),

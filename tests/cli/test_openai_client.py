@@ -89,38 +89,29 @@ def check_weather(arguments: str) -> None:
 
 
 async def test_chat(client: Client) -> None:
-    whole = await value(client.chat.completions.create(**CHAT))
-    message, usage = whole.choices[0].message, whole.usage
-    assert message.role == "assistant"
+    whole = await value(client.chat.completions.create(**CHAT, logprobs=True, top_logprobs=3))
+    choice, usage = whole.choices[0], whole.usage
+    assert choice.message.role == "assistant"
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    scores = choice.logprobs.content
+    assert "".join(entry.token for entry in scores) == choice.message.content
+    assert all(len(entry.top_logprobs) == 3 and entry.logprob <= 0 for entry in scores)
     options = {"include_usage": True}
     *found, last = await events(
         client.chat.completions.create(**CHAT, stream=True, stream_options=options)
     )
     text = "".join(chunk.choices[0].delta.content or "" for chunk in found)
-    assert text == message.content
+    assert text == choice.message.content
     assert (last.choices, last.usage.completion_tokens) == ([], usage.completion_tokens)
 
 
-async def test_logprobs(client: Client) -> None:
-    found = await value(client.chat.completions.create(**CHAT, logprobs=True, top_logprobs=3))
-    content = found.choices[0].logprobs.content
-    assert "".join(entry.token for entry in content) == found.choices[0].message.content
-    assert all(len(entry.top_logprobs) == 3 and entry.logprob <= 0 for entry in content)
-
-
-async def test_parsed_by_a_class(client: Client) -> None:
+async def test_answers_parsed_by_a_class(client: Client) -> None:
     asked = {**CHAT, "max_tokens": 300}
     found = await value(client.chat.completions.parse(**asked, response_format=City))
     assert isinstance(found.choices[0].message.parsed, City)
-
-
-async def test_tools_by_choice_of_the_model_and_none(client: Client) -> None:
-    found = await value(client.chat.completions.create(**TOOLS, tool_choice="auto"))
-    message = found.choices[0].message
-    assert message.content or message.tool_calls
-    found = await value(client.chat.completions.create(**TOOLS, tool_choice="none"))
-    assert found.choices[0].message.tool_calls is None
+    asked = {"model": MODEL, "input": "A city, please.", "max_output_tokens": 300}
+    found = await value(client.responses.parse(**asked, text_format=City))
+    assert isinstance(found.output_parsed, City)
 
 
 async def test_tools_required(client: Client) -> None:
@@ -138,13 +129,6 @@ async def test_tools_required(client: Client) -> None:
     assert "".join(part.function.arguments or "" for part in parts) == call.function.arguments
 
 
-async def test_several_calls_at_once(client: Client) -> None:
-    asked = {**TOOLS, "parallel_tool_calls": True, "max_tokens": 200}
-    found = await value(client.chat.completions.create(**asked, tool_choice="required"))
-    calls = found.choices[0].message.tool_calls
-    assert len({call.id for call in calls}) == len(calls) >= 1
-
-
 async def test_a_tool_by_name_and_what_it_returned(client: Client) -> None:
     named = {"type": "function", "function": {"name": "weather"}}
     first = await value(client.chat.completions.create(**TOOLS, tool_choice=named))
@@ -156,15 +140,13 @@ async def test_a_tool_by_name_and_what_it_returned(client: Client) -> None:
     asked = {**CHAT, "messages": [USER, answer, result], "tools": [WEATHER]}
     found = await value(client.chat.completions.create(**asked, tool_choice="none"))
     assert found.choices[0].message.content
+    assert found.choices[0].message.tool_calls is None
 
 
-async def test_a_completion(client: Client) -> None:
+async def test_a_completion_and_a_scored_prompt(client: Client) -> None:
     whole = await value(client.completions.create(**TEXT))
     found = await events(client.completions.create(**TEXT, stream=True))
     assert "".join(chunk.choices[0].text for chunk in found) == whole.choices[0].text
-
-
-async def test_a_scored_prompt(client: Client) -> None:
     asked = {**TEXT, "max_tokens": 0, "echo": True, "logprobs": 1}
     found = await value(client.completions.create(**asked))
     scores = found.choices[0].logprobs.token_logprobs
@@ -179,41 +161,24 @@ async def test_models(client: Client) -> None:
 
 
 async def test_a_response(client: Client) -> None:
-    asked = {"model": MODEL, "input": "Name a colour.", "max_output_tokens": 12}
-    found = await value(client.responses.create(**asked, instructions="Be brief.", store=False))
-    assert found.output_text
-    assert found.usage.output_tokens <= 12
-
-
-async def test_a_response_streamed(client: Client) -> None:
     asked = {"model": MODEL, "input": [USER], "max_output_tokens": 12, "temperature": 0}
-    whole = await value(client.responses.create(**asked))
-    found = await events(client.responses.create(**asked, stream=True))
+    whole = await value(client.responses.create(**asked, instructions="Be brief.", store=False))
+    found = await events(client.responses.create(**asked, instructions="Be brief.", stream=True))
     text = "".join(e.delta for e in found if e.type == "response.output_text.delta")
     assert text == whole.output_text == found[-1].response.output_text
+    assert 0 < whole.usage.output_tokens <= 12
 
 
 async def test_a_response_with_a_tool(client: Client) -> None:
-    asked = {
-        "model": MODEL,
-        "tools": [FUNCTION],
-        "tool_choice": "required",
-        "max_output_tokens": 99,
-    }
-    asked |= {"parallel_tool_calls": False}
-    first = await value(client.responses.create(**asked, input=[USER]))
+    asked: Any = {"model": MODEL, "tools": [FUNCTION], "parallel_tool_calls": False}
+    asking = {"tool_choice": "required", "max_output_tokens": 99, "input": [USER]}
+    first = await value(client.responses.create(**asked, **asking))
     (call,) = first.output
     check_weather(call.arguments)
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "Sunny."}
     told = [USER, *first.output, result]
-    second = {**asked, "tool_choice": "none", "max_output_tokens": 12}
-    assert (await value(client.responses.create(**second, input=told))).output_text
-
-
-async def test_a_response_parsed_by_a_class(client: Client) -> None:
-    asked = {"model": MODEL, "input": "A city, please.", "max_output_tokens": 300}
-    found = await value(client.responses.parse(**asked, text_format=City))
-    assert isinstance(found.output_parsed, City)
+    second = {"tool_choice": "none", "max_output_tokens": 12, "input": told}
+    assert (await value(client.responses.create(**asked, **second))).output_text
 
 
 @pytest.fixture(scope="module")
