@@ -12,10 +12,8 @@ from nodes.api import open_client
 from nodes.cli.main import cli
 from nodes.cli.trace import Recording, poll
 from nodes.messages import TraceReply
-from nodes.telemetry.trace.records import PassRecord, PlanRecord, from_line, to_line
-from policies.baselines import POLICIES
+from nodes.telemetry.trace.records import PassRecord, PlanRecord, from_line
 from tests.cli.commands import LIMIT_S, Commands, error_line, stopped
-from tests.nodes.telemetry.trace.examples import FLOW, guessing, plan_record
 
 CANARY = "zebra-4711"
 
@@ -68,16 +66,6 @@ def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
 def replan(*arguments: str | Path) -> Result:
     words = ["trace", "replan", *map(str, arguments)]
     return CliRunner().invoke(cli, words, catch_exceptions=False)
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-def test_every_policy_plans_a_recording(tmp_path: Path, policy: str) -> None:
-    file = tmp_path / "trace.jsonl"
-    records = [*FLOW, plan_record(guessing(3), 11.0)]
-    file.write_bytes(b"".join(to_line(n, record) for n, record in enumerate(records)))
-    result = replan(file, "--policy", policy)
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert f"{policy} to recorded, 2 plans: prices " in result.stdout
 
 
 class FakeClient:
