@@ -13,7 +13,6 @@ import pytest
 from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.answers import Usage
-from nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.calls import Call, app_of, ask, call, gateway_of, open_app, post
 from tests.nodes.gateway.fake_mesh import (
     FINGERPRINT,
@@ -36,19 +35,6 @@ STREAM = {**ASK, "stream": True}
 WITH_USAGE = {**STREAM, "stream_options": {"include_usage": True}}
 TALK = {"messages": [{"role": "user", "content": "hi"}]}
 BEGUN: list[Step] = [started(), tokens("a", 0)]
-
-
-async def test_a_whole_answer() -> None:
-    mesh = FakeMesh(text_answer("one ", "two", reason="length"))
-    found = await ask(mesh, COMPLETIONS, ASK)
-    assert found.status == 200
-    assert found.json["choices"][0]["text"] == "one two"
-    assert found.json["choices"][0]["finish_reason"] == "length"
-    assert found.json["usage"]["total_tokens"] == 5
-    assert found.json["usage"]["airdraft"]["seed"] == 4
-    assert found.headers["x-airdraft-seed"] == "4"
-    assert found.headers["x-request-id"] == found.json["id"]
-    assert (mesh.num_open, mesh.num_cancelled) == (0, 0)
 
 
 async def test_every_batch_of_tokens_is_sent_when_it_comes(eventually: Eventually) -> None:
@@ -129,16 +115,6 @@ async def test_who_names_a_fingerprint_asks_for_that_class(path: str, body: Any)
         found = await ask(mesh, path, {**body, "system_fingerprint": wrong})
         assert (found.status, found.json["error"]["param"]) == (400, "system_fingerprint")
     assert (await ask(mesh, path, {**body, "system_fingerprint": None})).status == 200
-
-
-async def test_scoring() -> None:
-    scores = PromptLogprobsNotice(1, 1, (scored("b", -1.0, ("b", -1.0)), scored("c", -3.0)))
-    mesh = FakeMesh([started(), scores, finished(0, "length")])
-    body = {"prompt": [7, 8, 9], "echo": True, "logprobs": 1, "max_tokens": 0, "temperature": 0}
-    found = (await ask(mesh, COMPLETIONS, body)).json["choices"][0]["logprobs"]
-    assert found["token_logprobs"] == [None, -1.0, -3.0]
-    assert found["tokens"][1:] == ["b", "c"]
-    assert mesh.asked[0][0] == (7, 8, 9)
 
 
 @pytest.mark.parametrize("stream", [False, True])

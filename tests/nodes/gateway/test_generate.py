@@ -180,15 +180,6 @@ async def test_nothing_is_sent_before_there_is_something_new(eventually: Eventua
     assert [e["choices"][0]["finish_reason"] for e in call.events[:-1]] == ["stop"]
 
 
-async def test_another_text_than_before_is_a_412() -> None:
-    first = await ask(FakeMesh(text_answer("a", "b")), COMPLETIONS, STREAM, **KEY)
-    mesh = FakeMesh(text_answer("x", "b"))
-    headers = {**KEY, "last-event-id": first.marked_events[0][0]}
-    call = await ask(mesh, COMPLETIONS, STREAM, **headers)
-    assert (call.status, call.json["error"]["code"]) == (412, "text_differs")
-    assert mesh.num_cancelled == 1
-
-
 @pytest.mark.parametrize(
     ("changes", "headers"),
     [

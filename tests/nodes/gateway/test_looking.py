@@ -97,7 +97,9 @@ async def test_it_is_for_keys_with_the_scope_admin(tmp_path: Path) -> None:
     app = keyed_app(mesh, tmp_path, max_concurrent=9)
     for path in ("/api/status", "/metrics"):
         assert (await get(app, path)).status == 401
-        assert (await get(app, path, authorization="Bearer ad-guest")).status == 403
+        refused = await get(app, path, authorization="Bearer ad-guest")
+        assert refused.status == 403
+        assert "this API key lacks the scope 'admin'" in refused.json["error"]["message"]
     assert mesh.num_status_requests == 0
     call = await get(app, "/api/status", authorization="Bearer ad-looker")
     assert call.headers["content-type"] == "application/json"
