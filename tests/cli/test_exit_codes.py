@@ -55,6 +55,6 @@ def test_a_node_that_an_operator_sent_away_is_not_to_be_started_again(
             _, errors = node.communicate(timeout=LIMIT_S)
             assert node.returncode == 79
             ready, line = errors.splitlines()
-            assert " is ready" in ready
+            assert ready.endswith(f" is ready: it joined the mesh at {endpoint}")
             assert "by an operator" in line
         stopped(coordinator)

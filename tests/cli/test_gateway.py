@@ -38,7 +38,9 @@ def started(commands: Commands, *arguments: str) -> Iterator[tuple[subprocess.Po
 
 
 def test_a_gateway_of_its_own_with_keys(commands: Commands, mesh: Serving) -> None:
-    key = commands.printed("apikeys", "add", "laptop")
+    limits = ("--max-concurrent", "4", "--scope", "infer")
+    key = commands.printed("apikeys", "add", "laptop", *limits)
+    assert commands.printed("apikeys", "list") == "laptop  infer  concurrent <= 4"
     with started(commands, "--coordinator", mesh.endpoint) as (process, url):
         wait_until(lambda: get(f"{url}/models").status_code == 401)
         root = url.removesuffix("/v1")
@@ -49,7 +51,7 @@ def test_a_gateway_of_its_own_with_keys(commands: Commands, mesh: Serving) -> No
                 model="toy-1", prompt="hi", max_tokens=5, temperature=0
             )
             assert found.choices[0].text == alone("hi", 5).text.decode()
-            commands.run("apikeys", "remove", "laptop")
+            commands.printed("apikeys", "remove", "laptop")
             with pytest.raises(openai.AuthenticationError):
                 client.models.list()
         assert get(f"{root}/healthz").status_code == 200

@@ -136,18 +136,3 @@ def test_tokens_that_are_parts_of_a_character() -> None:
     found = CompletionLogprobs().of(pieces)
     assert found["tokens"] == ["bytes:\\xe2\\x82", "bytes:\\xac", "x"]
     assert found["text_offset"] == [0, 0, 1]
-
-
-def test_tokens_are_told_beside_the_choices() -> None:
-    told = (
-        ScoredToken(scored('a"', -0.123456), kind="accepted"),
-        ScoredToken(scored(b"\xe2\x82", -1.0), kind="corrected"),
-        ScoredToken(scored("b", 0.0), is_first=True, kind="prompt"),
-    )
-    asked = {"prompt": "hi", "stream": True, "airdraft": {"tokens": True}}
-    found = event(FIELDS.shape(FIELDS.job(asked)).chunks(HEAD, Delta(0, "a", told, True)))
-    assert found["airdraft"]["tokens"] == [
-        ['a"', "accepted", -0.1235],
-        [[0xE2, 0x82], "corrected", -1.0],
-        ["b", "prompt", None],
-    ]

@@ -13,6 +13,7 @@ import pytest
 from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.answers import Usage
+from nodes.gateway.exchange import Outbox, SlowReaderError
 from tests.nodes.gateway.calls import Call, app_of, ask, call, gateway_of, open_app, post
 from tests.nodes.gateway.fake_mesh import (
     FINGERPRINT,
@@ -275,12 +276,14 @@ async def test_a_stream_that_is_over_never_ends_its_connection(
 
 @pytest.mark.parametrize(("path", "body"), [(COMPLETIONS, ASK), (CHAT, TALK)])
 async def test_tokens_are_told_to_who_asks(path: str, body: Any) -> None:
-    made = tokens("abc", 0, 0, 2, (scored("ab", -0.5), scored("c", -1.5)), drafted=3, accepted=1)
+    made = tokens(
+        "abc", 0, 0, 2, (scored("ab", -0.123456), scored(b"\xe2\x82", -1.5)), drafted=3, accepted=1
+    )
     mesh = FakeMesh([started(), made, finished(2, drafted=3, accepted=1)])
     asked = {**body, "airdraft": {"tokens": True}}
     found = await ask(mesh, path, {**asked, "stream": True})
     told = [event["airdraft"] for event in found.events[:-1] if "airdraft" in event]
-    assert told == [{"tokens": [["ab", "accepted", -0.5], ["c", "corrected", -1.5]]}]
+    assert told == [{"tokens": [["ab", "accepted", -0.1235], [[0xE2, 0x82], "corrected", -1.5]]}]
     # For the pieces alone: log-probabilities in OpenAI's shape were not asked for.
     assert mesh.asked[0][1].num_logprobs == 0
     choices = [event["choices"][0] for event in found.events[:-1]]
@@ -291,3 +294,24 @@ async def test_tokens_are_told_to_who_asks(path: str, body: Any) -> None:
     assert unknown.headers["warning"] == '299 airdraft "ignored: airdraft.token"'
     plain = await ask(mesh, path, {**body, "stream": True, "airdraft": {"tokens": False}})
     assert b"airdraft" not in plain.body
+
+
+@pytest.mark.parametrize(("sizes", "is_dropped"), [((60, 60, 60), True), ((50_000, 100), False)])
+async def test_too_much_is_dropped_but_one_large_event_is_not_too_much(
+    sizes: tuple[int, ...], is_dropped: bool
+) -> None:
+    outbox = Outbox(100)
+    *events, last = sizes
+    for size in events:
+        outbox.put(b"x" * size)
+    if is_dropped:
+        with pytest.raises(SlowReaderError):
+            outbox.put(b"x" * last)
+    else:
+        outbox.put(b"x" * last)
+        outbox.close()
+    assert outbox.was_dropped is is_dropped
+    taken = 0
+    while part := await outbox.take():
+        taken += len(part)
+    assert taken == (0 if is_dropped else sum(sizes))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -144,7 +146,9 @@ async def test_after_every_event_a_stream_goes_on_to_the_same_end(
             continue
         # By another gateway, and in other pieces.
         headers = {**KEY, "last-event-id": event_id}
-        second = await ask(FakeMesh(pieces(3, 3, 6)), path, body, **headers)
+        cuts = [0, *sorted(random.Random(number).sample(range(1, 12), 3)), 12]
+        others = pieces(*(high - low for low, high in itertools.pairwise(cuts)))
+        second = await ask(FakeMesh(others), path, body, **headers)
         assert second.status == 200
         known = [event for _, event in marked[: number + 1]]
         assert told_by(path, [*known, *second.events]) == expected
