@@ -90,13 +90,6 @@ def everything_others_see(commands: Commands) -> Iterator[str]:
             yield Path(f"/proc/{pid}/{name}").read_text(errors="replace")
 
 
-def test_a_token_may_come_by_standard_input(commands: Commands, there: Path) -> None:
-    done = commands.run("join", "-", "--keys", str(there))
-    assert done.returncode == 78
-    assert "this is not an invitation" in error_line(done)
-    assert not there.exists()
-
-
 # A dozen commands, each a process.
 @pytest.mark.timeout(240)
 def test_a_client_may_not_observe_the_mesh_until_it_is_invited_as_admin(
@@ -158,23 +151,20 @@ def test_keys_change_hands_by_hand_too(commands: Commands, here: Path, start: st
     assert "nano" not in commands.printed("keys", "list", *ring)
 
 
-def test_a_machine_changes_its_key(commands: Commands, here: Path) -> None:
-    before = read_key_pair(here / "node.key")
-    with coordinator(commands, here) as endpoint:
-        commands.printed("keys", "rotate", "--keys", str(here), "--connect", endpoint)
-    after = read_key_pair(here / "node.key")
-    assert before is not None
-    assert after is not None
-    listed = commands.printed("keys", "list", "--keys", str(here))
-    assert (after.public in listed, before.public in listed) == (True, False)
-
-
-def test_the_coordinator_changes_its_key_under_running_nodes(
+def test_machine_and_coordinator_change_their_keys_under_running_nodes(
     commands: Commands, here: Path, there: Path
 ) -> None:
     rotate = ("keys", "rotate-coordinator", "--keys", str(here))
     with contextlib.ExitStack() as stack:
         with coordinator(commands, here) as endpoint:
+            # A machine changes its own.
+            before = read_key_pair(here / "node.key")
+            commands.printed("keys", "rotate", "--keys", str(here), "--connect", endpoint)
+            after = read_key_pair(here / "node.key")
+            assert before is not None
+            assert after is not None
+            listed = commands.printed("keys", "list", "--keys", str(here))
+            assert (after.public in listed, before.public in listed) == (True, False)
             join(commands, here, there, endpoint, "target", "client")
             target = commands.started("target", "--model", "toy:1", "--keys", str(there))
             stack.enter_context(target)

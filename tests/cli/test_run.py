@@ -200,32 +200,9 @@ def test_a_draft_that_is_killed_costs_no_token(commands: Commands) -> None:
         assert "exact: true" in errors
 
 
-def test_a_target_that_is_killed_ends_the_run_with_a_line(commands: Commands) -> None:
-    with commands.started(*LONG_RUN) as process:
-        begin(process)
-        os.kill(one_pid(commands, "target"), signal.SIGKILL)
-        _, errors = process.communicate(timeout=LIMIT_S)
-        assert process.returncode == 1
-        # Its link breaks and its process ends at the same time: whichever is seen first.
-        assert errors in (
-            "error: the target node ended (SIGKILL)\n",
-            "error: target target left: connection gone\n",
-        )
-
-
 # -- nodes that stay -------------------------------------------------------------------------------
 
 UP = ("up", *TOYS, "--listen", "tcp://127.0.0.1:*", "--http", "off")
-
-
-def test_a_mesh_that_is_up_refuses_with_a_line(commands: Commands) -> None:
-    with commands.listening(*UP) as (process, endpoint):
-        ask = ("generate", "--connect", endpoint, "--prompt", "hi", "--max-tokens")
-        assert "context overflow" in error_line(commands.run(*ask, "9999"))
-        # Of 900 tokens the toy needs more time than that.
-        late = commands.run(*ask, "900", "--streams", "16", "--timeout", "0.01")
-        assert error_line(late) == "the request was not done within its 0.01 s"
-        stopped(process, signal.SIGINT, 130)
 
 
 def test_a_second_signal_ends_the_nodes_at_once_and_leaves_nothing(commands: Commands) -> None:

@@ -24,18 +24,6 @@ async def test_models() -> None:
     assert (await get(app, "/v1/models/dir/a")).json["id"] == "dir/a"
 
 
-async def test_health_and_readiness() -> None:
-    mesh = FakeMesh(models=[])
-    app = app_of(mesh)
-    assert (await get(app, "/healthz")).status == 200
-    assert (await get(app, "/readyz")).status == 503
-    mesh.models.append(MODEL)
-    assert (await get(app, "/readyz")).status == 200
-    mesh.is_joined = False
-    found = await get(app, "/readyz")
-    assert (found.status, found.headers["retry-after"]) == (503, "2")
-
-
 async def test_a_body_must_be_json_and_not_too_large() -> None:
     mesh = FakeMesh(text_answer("a"))
     app = app_of(mesh, max_body_bytes=2000)

@@ -53,6 +53,8 @@ async def exposed(app: Any, **headers: str) -> Exposed:
     ("method", "path", "route", "status"),
     [
         ("GET", "/", "/", 200),
+        ("GET", "/healthz", "/healthz", 200),
+        ("GET", "/readyz", "/readyz", 200),
         ("GET", "/v1/models", "/v1/models", 200),
         ("POST", "/v1/models", "/v1/models", 405),
         ("GET", "/v1/models/", "/v1/models/{id}", 404),

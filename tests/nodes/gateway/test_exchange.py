@@ -233,20 +233,6 @@ async def test_a_request_is_cancelled_by_the_id_it_shows(
     assert (await call(app, "DELETE", f"{COMPLETIONS}/{request_id}")).status == 404
 
 
-async def test_a_whole_answer_that_is_cancelled_is_a_410(eventually: Eventually) -> None:
-    """Its id follows from its key: nothing has been told yet."""
-    mesh = FakeMesh([*BEGUN, asyncio.Event()])
-    app = app_of(mesh)
-    key = {"idempotency-key": "k-1"}
-    request_id = (await ask(FakeMesh(text_answer("a")), COMPLETIONS, ASK, **key)).json["id"]
-    whole = Call(app, "POST", COMPLETIONS, ASK, key)
-    running = whole.start()
-    await eventually(lambda: mesh.num_open == 1)
-    assert (await call(app, "DELETE", f"{COMPLETIONS}/{request_id}")).status == 200
-    await running
-    assert (whole.status, whole.json["error"]["code"]) == (410, "cancelled")
-
-
 @pytest.mark.parametrize("has_begun", [False, True])
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_stream_that_is_over_never_ends_its_connection(

@@ -10,7 +10,6 @@ import pytest
 from nodes.gateway.chat import CHAT
 from nodes.gateway.errors import ApiError
 from nodes.gateway.tools import in_style
-from nodes.messages import ChatMessage
 from tests.nodes.gateway.calls import ask
 from tests.nodes.gateway.fake_mesh import FakeMesh, text_answer
 from tests.nodes.gateway.jobs import Jobs
@@ -73,19 +72,6 @@ def test_an_answer_without_calls_follows_the_format() -> None:
     assert job.tools is not None
     with pytest.raises(ApiError, match="look like JSON"):
         in_style(job.options, job.tools, "llama3")
-
-
-def test_the_template_is_told_of_tools_calls_and_results() -> None:
-    function = {"name": "weather", "arguments": '{"city": "Köln"}'}
-    calls = [{"id": "call_1", "type": "function", "function": function}]
-    answer = {"role": "assistant", "content": None, "tool_calls": calls}
-    result = {"role": "tool", "tool_call_id": "call_1", "content": "21"}
-    job = Jobs(CHAT).job(body(messages=[USER, answer, result]))
-    told = json.loads(job.options.tools)
-    assert told["tools"] == [WEATHER, MAIL]
-    assert told["messages"]["1"]["tool_calls"][0]["function"]["arguments"] == {"city": "Köln"}
-    assert told["messages"]["2"] == {"tool_call_id": "call_1"}
-    assert job.prompts[0][1:] == (ChatMessage("assistant", ""), ChatMessage("tool", "21"))
 
 
 @pytest.mark.parametrize(
