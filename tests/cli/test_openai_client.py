@@ -9,15 +9,12 @@ import math
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import httpx
 import openai
 import pydantic
 import pytest
 
-from tests.cli.commands import wait_until
 from tests.cli.default_pair import NEEDS_PAIR
 from tests.cli.serving import Serving, serving
-from tests.engine.kernels.tiny_models import SHAPES, write_model
 
 pytestmark = NEEDS_PAIR
 
@@ -40,7 +37,6 @@ WEATHER: Any = {
 CLOCK: Any = {"type": "function", "function": {"name": "clock", "description": "The time"}}
 TOOLS: Any = {**CHAT, "tools": [WEATHER, CLOCK], "max_tokens": 80, "parallel_tool_calls": False}
 FUNCTION: Any = {"type": "function", "name": "weather", "parameters": PARAMETERS, "strict": True}
-EMBEDDER = "tiny-embed"
 
 Client = Any
 
@@ -179,27 +175,6 @@ async def test_a_response_with_a_tool(client: Client) -> None:
     told = [USER, *first.output, result]
     second = {"tool_choice": "none", "max_output_tokens": 12, "input": told}
     assert (await value(client.responses.create(**asked, **second))).output_text
-
-
-@pytest.fixture(scope="module")
-def embedder(started: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A second target, which makes vectors."""
-    path = tmp_path_factory.mktemp("model") / f"{EMBEDDER}.gguf"
-    write_model(path, SHAPES["width 512"], "Q8_0", pooling=1)
-    with started.commands.started(
-        "target", "--connect", started.endpoint, "--model", str(path), "--name", "embedder"
-    ):
-        with httpx.Client(base_url=started.url, timeout=60) as http:
-            body = {"model": EMBEDDER, "input": "word1"}
-            wait_until(lambda: http.post("/embeddings", json=body).status_code == 200)
-        yield
-
-
-@pytest.mark.usefixtures("embedder")
-async def test_embeddings(client: Client) -> None:
-    found = await value(client.embeddings.create(model=EMBEDDER, input=["word1", "word2 word3"]))
-    lengths = [math.sqrt(sum(x * x for x in entry.embedding)) for entry in found.data]
-    assert lengths == [pytest.approx(1.0, abs=1e-5)] * 2
 
 
 async def test_errors_of_their_own_classes(client: Client) -> None:

@@ -16,13 +16,11 @@ import pytest
 from nodes.client.client import Client
 from nodes.config.settings import LinkSettings
 from nodes.engine.toy import ToyConfig
-from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.role import run_gateway
 from tests.nodes.api.toy_mesh import alone, toy_mesh
 from tests.nodes.gateway.fake_mesh import Eventually
 from tests.nodes.gateway.served import serving
-from tests.nodes.held import held
 from tests.nodes.memory_mesh import Members, Passing, mesh
 
 Body = dict[str, Any]
@@ -131,22 +129,6 @@ async def test_a_stream_goes_on_at_another_gateway(tmp_path: Path, num_read: int
         texts = [first.texts.get(c, "") + second.texts[c] for c in range(2)]
     sampling = {"temperature": 1.0, "seed": first.seed, "ignore_eog": True}
     assert texts == [text_alone(120, **sampling, choice=c) for c in range(2)]
-
-
-async def test_requests_have_the_owner_that_their_key_and_user_make(tmp_path: Path) -> None:
-    ApiKeys(tmp_path / "apikeys.toml").add(ApiKey(name="ann", sha256=digest("ad-1")))
-    async with gateway(tmp_path) as asked:
-        admin = asked.members.start_client("admin", role="admin")
-        body = {"prompt": PROMPT, "max_tokens": 30, "user": "bob"}
-        with held(asked.members.model):
-            asking = asyncio.create_task(asked.answer(body, authorization="Bearer ad-1"))
-            while not (streams := (await admin.status()).streams):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-            users = {stream.user for stream in streams}
-        await asking
-        # A digest: nobody in the mesh has a use for names.
-        assert len(users) == 1
-        assert not users & {"", "ann", "bob", "ann/bob"}
 
 
 def start_first_class(members: Members) -> None:
