@@ -49,6 +49,7 @@ CASES = [
     ("plan x.toml --policy jont", 2, "'jont' is not one of 'joint'"),
     ("serve toy:1 -m toy:0.5", 2, "toy:1 and toy:0.5: give one of MODEL, --model and --hf-repo"),
     ("serve nothing", 2, "unknown model 'nothing'"),
+    ("install-units --root {folder}/text.gguf", 1, "cannot be written"),
     ("keys list", 78, "has no coordinator's key"),
     ("keys rotate", 78, "needs no key"),
     ("keys rotate-coordinator", 78, "keys init` first"),

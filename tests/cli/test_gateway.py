@@ -8,7 +8,6 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import httpx
 import openai
@@ -92,28 +91,6 @@ def refuses(url: str) -> bool:
         return post(f"{url}/completions", json={"prompt": "hi"}).status_code == 503
     except httpx.HTTPError:
         return True
-
-
-def test_a_key_that_is_no_gateways_is_refused_in_one_line(
-    commands: Commands, tmp_path: Path
-) -> None:
-    here, there = ("--keys", str(tmp_path / "here")), str(tmp_path / "there")
-    commands.printed("keys", "init", *here)
-    with commands.listening("coordinator", "--listen", "tcp://127.0.0.1:0", *here) as (_, endpoint):
-        for role, is_let_in in (("client", False), ("gateway", True)):
-            keys = ("--keys", f"{there}-{role}")
-            invite = ("keys", "invite", "--role", role, "--endpoint", endpoint)
-            commands.printed("join", commands.printed(*invite, *here), *keys, "--name", "box")
-            with started(commands, *keys) as (process, url):
-                if is_let_in:
-                    models = f"{url}/models"
-                    wait_until(lambda url=models: get(url).status_code == 200)
-                    stopped(process)
-                else:
-                    _, errors = process.communicate(timeout=LIMIT_S)
-                    assert process.returncode == 77
-                    (line,) = errors.splitlines()
-                    assert "lacks the role 'gateway' (it has client)" in line
 
 
 def test_the_coordinator_of_up_has_limits(mesh: Serving) -> None:

@@ -92,19 +92,20 @@ def everything_others_see(commands: Commands) -> Iterator[str]:
 
 # A dozen commands, each a process.
 @pytest.mark.timeout(240)
-def test_a_client_may_not_observe_the_mesh_until_it_is_invited_as_admin(
+def test_a_client_may_neither_observe_nor_serve_until_it_is_invited_to(
     commands: Commands, here: Path, there: Path
 ) -> None:
     raw = str(there.with_name("raw"))
     observing = (("top", "--json"), ("trace", "--seconds", "0.1", "--raw", raw))
+    serving = ("gateway", "--listen", "127.0.0.1:0")
     with coordinator(commands, here) as endpoint:
         join(commands, here, there, endpoint, "client")
-        for command in observing:
+        for role, command in (*(("admin", each) for each in observing), ("gateway", serving)):
             done = commands.run(*command, "--keys", str(there))
             assert done.returncode == 77
-            line = error_line(done)
-            assert "the key of nano lacks the role 'admin' (it has client)" in line
-            assert "`airdraft keys invite --role admin --endpoint ...`" in line
+            (line,) = done.stderr.splitlines()
+            assert f"the key of nano lacks the role '{role}' (it has client)" in line
+            assert f"`airdraft keys invite --role {role} --endpoint ...`" in line
         join(commands, here, there, endpoint, "admin")
         for command in observing:
             assert commands.run(*command, "--keys", str(there)).returncode == 0
