@@ -1,12 +1,10 @@
-"""What everyday programs ask with OpenAI's official client, sync and async, call by call."""
+"""What everyday programs ask with OpenAI's official client, call by call."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -38,8 +36,6 @@ CLOCK: Any = {"type": "function", "function": {"name": "clock", "description": "
 TOOLS: Any = {**CHAT, "tools": [WEATHER, CLOCK], "max_tokens": 80, "parallel_tool_calls": False}
 FUNCTION: Any = {"type": "function", "name": "weather", "parameters": PARAMETERS, "strict": True}
 
-Client = Any
-
 
 class City(pydantic.BaseModel):
     name: str = pydantic.Field(max_length=12)
@@ -54,27 +50,10 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     assert CANARY not in made.log.read_text()
 
 
-@pytest.fixture(params=["sync", "async"])
-async def client(request: pytest.FixtureRequest, started: Serving) -> AsyncIterator[Client]:
-    kinds: dict[str, Any] = {"sync": openai.OpenAI, "async": openai.AsyncOpenAI}
-    made = kinds[request.param](base_url=started.url, api_key="none", max_retries=0)
-    yield made
-    # The client leaves the ends of its streams to the loop.
-    await asyncio.sleep(0.01)
-    await value(made.close())
-
-
-async def value(found: Any) -> Any:
-    """What a call of either client gives."""
-    return await found if inspect.isawaitable(found) else found
-
-
-async def events(found: Any) -> list[Any]:
-    """All that a stream of either client gives."""
-    stream = await value(found)
-    if hasattr(stream, "__aiter__"):
-        return [event async for event in stream]
-    return list(stream)
+@pytest.fixture
+def client(started: Serving) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=started.url, api_key="none", max_retries=0) as made:
+        yield made
 
 
 def check_weather(arguments: str) -> None:
@@ -84,8 +63,8 @@ def check_weather(arguments: str) -> None:
     assert found["days"] in (1, 2, 3)
 
 
-async def test_chat(client: Client) -> None:
-    whole = await value(client.chat.completions.create(**CHAT, logprobs=True, top_logprobs=3))
+def test_chat(client: openai.OpenAI) -> None:
+    whole = client.chat.completions.create(**CHAT, logprobs=True, top_logprobs=3)
     choice, usage = whole.choices[0], whole.usage
     assert choice.message.role == "assistant"
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
@@ -93,92 +72,90 @@ async def test_chat(client: Client) -> None:
     assert "".join(entry.token for entry in scores) == choice.message.content
     assert all(len(entry.top_logprobs) == 3 and entry.logprob <= 0 for entry in scores)
     options = {"include_usage": True}
-    *found, last = await events(
-        client.chat.completions.create(**CHAT, stream=True, stream_options=options)
-    )
+    *found, last = list(client.chat.completions.create(**CHAT, stream=True, stream_options=options))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in found)
     assert text == choice.message.content
     assert (last.choices, last.usage.completion_tokens) == ([], usage.completion_tokens)
 
 
-async def test_answers_parsed_by_a_class(client: Client) -> None:
+def test_answers_parsed_by_a_class(client: openai.OpenAI) -> None:
     asked = {**CHAT, "max_tokens": 300}
-    found = await value(client.chat.completions.parse(**asked, response_format=City))
+    found = client.chat.completions.parse(**asked, response_format=City)
     assert isinstance(found.choices[0].message.parsed, City)
     asked = {"model": MODEL, "input": "A city, please.", "max_output_tokens": 300}
-    found = await value(client.responses.parse(**asked, text_format=City))
+    found = client.responses.parse(**asked, text_format=City)
     assert isinstance(found.output_parsed, City)
 
 
-async def test_tools_required(client: Client) -> None:
+def test_tools_required(client: openai.OpenAI) -> None:
     asked = {**TOOLS, "tool_choice": "required", "temperature": 0.8}
-    whole = await value(client.chat.completions.create(**asked))
+    whole = client.chat.completions.create(**asked)
     (call,) = whole.choices[0].message.tool_calls
     assert whole.choices[0].finish_reason == "tool_calls"
     if call.function.name == "weather":
         check_weather(call.function.arguments)
     else:
         assert (call.function.name, json.loads(call.function.arguments)) == ("clock", {})
-    found = await events(client.chat.completions.create(**asked, stream=True))
+    found = list(client.chat.completions.create(**asked, stream=True))
     parts = [part for chunk in found for part in chunk.choices[0].delta.tool_calls or ()]
     assert "".join(part.function.name or "" for part in parts) == call.function.name
     assert "".join(part.function.arguments or "" for part in parts) == call.function.arguments
 
 
-async def test_a_tool_by_name_and_what_it_returned(client: Client) -> None:
+def test_a_tool_by_name_and_what_it_returned(client: openai.OpenAI) -> None:
     named = {"type": "function", "function": {"name": "weather"}}
-    first = await value(client.chat.completions.create(**TOOLS, tool_choice=named))
+    first = client.chat.completions.create(**TOOLS, tool_choice=named)
     answer = first.choices[0].message
     (call,) = answer.tool_calls
     assert call.function.name == "weather"
     check_weather(call.function.arguments)
     result = {"role": "tool", "tool_call_id": call.id, "content": f"Sunny, {CANARY}."}
     asked = {**CHAT, "messages": [USER, answer, result], "tools": [WEATHER]}
-    found = await value(client.chat.completions.create(**asked, tool_choice="none"))
+    found = client.chat.completions.create(**asked, tool_choice="none")
     assert found.choices[0].message.content
     assert found.choices[0].message.tool_calls is None
 
 
-async def test_a_completion_and_a_scored_prompt(client: Client) -> None:
-    whole = await value(client.completions.create(**TEXT))
-    found = await events(client.completions.create(**TEXT, stream=True))
+def test_a_completion_and_a_scored_prompt(client: openai.OpenAI) -> None:
+    whole = client.completions.create(**TEXT)
+    found = list(client.completions.create(**TEXT, stream=True))
     assert "".join(chunk.choices[0].text for chunk in found) == whole.choices[0].text
     asked = {**TEXT, "max_tokens": 0, "echo": True, "logprobs": 1}
-    found = await value(client.completions.create(**asked))
+    found = client.completions.create(**asked)
     scores = found.choices[0].logprobs.token_logprobs
     assert scores[0] is None
     assert all(math.isfinite(score) for score in scores[1:])
 
 
-async def test_models(client: Client) -> None:
-    found = await events(client.models.list())
+def test_models(client: openai.OpenAI) -> None:
+    found = list(client.models.list())
     assert MODEL in {model.id.removesuffix(".gguf") for model in found}
-    assert (await value(client.models.retrieve(MODEL))).object == "model"
+    assert client.models.retrieve(MODEL).object == "model"
 
 
-async def test_a_response(client: Client) -> None:
+def test_a_response(client: openai.OpenAI) -> None:
     asked = {"model": MODEL, "input": [USER], "max_output_tokens": 12, "temperature": 0}
-    whole = await value(client.responses.create(**asked, instructions="Be brief.", store=False))
-    found = await events(client.responses.create(**asked, instructions="Be brief.", stream=True))
+    whole = client.responses.create(**asked, instructions="Be brief.", store=False)
+    found = list(client.responses.create(**asked, instructions="Be brief.", stream=True))
     text = "".join(e.delta for e in found if e.type == "response.output_text.delta")
     assert text == whole.output_text == found[-1].response.output_text
     assert 0 < whole.usage.output_tokens <= 12
 
 
-async def test_a_response_with_a_tool(client: Client) -> None:
+def test_a_response_with_a_tool(client: openai.OpenAI) -> None:
     asked: Any = {"model": MODEL, "tools": [FUNCTION], "parallel_tool_calls": False}
     asking = {"tool_choice": "required", "max_output_tokens": 99, "input": [USER]}
-    first = await value(client.responses.create(**asked, **asking))
+    first = client.responses.create(**asked, **asking)
     (call,) = first.output
     check_weather(call.arguments)
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "Sunny."}
     told = [USER, *first.output, result]
     second = {"tool_choice": "none", "max_output_tokens": 12, "input": told}
-    assert (await value(client.responses.create(**asked, **second))).output_text
+    assert client.responses.create(**asked, **second).output_text
 
 
-async def test_errors_of_their_own_classes(client: Client) -> None:
+def test_errors_of_their_own_classes(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
-        await value(client.chat.completions.create(**{**CHAT, "model": "other"}))
+        client.chat.completions.create(**{**CHAT, "model": "other"})
     with pytest.raises(openai.BadRequestError, match="temperature"):
-        await value(client.chat.completions.create(**CHAT, temperature=9))
+        client.chat.completions.create(**CHAT, temperature=9)

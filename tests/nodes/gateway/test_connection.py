@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh, started, text_answer, tokens
+from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh, started, text_answer
 from tests.nodes.gateway.served import connected, reading_nothing, request, serving, talking
 
 BODY = json.dumps({"prompt": "hi"}).encode()
@@ -135,7 +135,7 @@ async def test_who_is_refused_and_says_nothing_does_not_stay(
 async def test_who_hangs_up_having_said_more_frees_the_request(
     tmp_path: Path, eventually: Eventually, body: bytes, more: bytes, is_in_one: bool
 ) -> None:
-    mesh = FakeMesh([started(), tokens("a", 0), asyncio.Event()])
+    mesh = FakeMesh([started(), asyncio.Event()])
     async with serving(mesh, tmp_path) as server:
         async with connected(server) as raw:
             await raw.send(request(body) + (more if is_in_one else b""))

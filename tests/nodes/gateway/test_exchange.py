@@ -14,7 +14,7 @@ from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.answers import Usage
 from nodes.gateway.exchange import Outbox, SlowReaderError
-from tests.nodes.gateway.calls import Call, app_of, ask, call, gateway_of, open_app, post
+from tests.nodes.gateway.calls import Call, app_of, ask, call, post
 from tests.nodes.gateway.fake_mesh import (
     FINGERPRINT,
     MODEL_HASH,
@@ -196,21 +196,6 @@ async def test_a_fault_after_the_last_token_is_no_end(monkeypatch: pytest.Monkey
     found = await ask(FakeMesh(text_answer("a")), COMPLETIONS, WITH_USAGE)
     assert "[DONE]" not in found.body.decode()
     assert (found.is_complete, found.is_aborted) == (False, True)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("has_begun", [False, True])
-async def test_who_leaves_frees_the_request_at_once(
-    eventually: Eventually, stream: bool, has_begun: bool
-) -> None:
-    mesh = FakeMesh([*(BEGUN if has_begun else []), asyncio.Event()])
-    gateway = gateway_of(mesh)
-    leaving = Call(open_app(gateway), "POST", COMPLETIONS, {**ASK, "stream": stream})
-    running = leaving.start()
-    await eventually(lambda: mesh.num_open == 1)
-    leaving.leave()
-    await running
-    assert (mesh.num_open, mesh.num_cancelled, len(gateway.running)) == (0, 1, 0)
 
 
 @pytest.mark.parametrize("headers", [{}, {"idempotency-key": "k-1"}])
