@@ -336,13 +336,6 @@ def test_the_keyboard_reaches_everything_and_everything_has_a_name(page: Page) -
         ".filter((field) => !field.labels.length).map((field) => field.id)"
     )
     assert unnamed == []
-    sections = page.run(
-        "return [...document.querySelectorAll('main section')].filter((part) =>"
-        " !part.getAttribute('aria-label')"
-        " && !document.getElementById(part.getAttribute('aria-labelledby'))).length"
-    )
-    assert sections == 0
-    assert page.run("return document.querySelectorAll('header, main, nav').length") == 3
 
 
 def test_without_motion_nothing_moves(page: Page) -> None:

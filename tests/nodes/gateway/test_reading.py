@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from nodes.engine.traits import SamplingDefaults
+from nodes.engine.traits import ModelTraits, SamplingDefaults
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.reading import ThinkingReader
 from tests.nodes.gateway.calls import ask, open_app, post
 from tests.nodes.gateway.fake_mesh import (
+    THINKING,
     FakeMesh,
     finished,
     scored,
@@ -59,7 +60,7 @@ async def message(mesh: FakeMesh, **body: Any) -> dict[str, Any]:
 
 
 async def test_what_a_grammar_holds_does_not_think() -> None:
-    mesh = FakeMesh(text_answer('{"a": 1}'), thinking="opened")
+    mesh = FakeMesh(text_answer('{"a": 1}'), traits=ModelTraits("hermes", "opened"))
     wanted = {"response_format": {"type": "json_object"}}
     tool = {"type": "function", "function": {"name": "f"}}
     for body in (wanted, {**wanted, "tools": [tool]}, {"grammar": 'root ::= "x"'}):
@@ -68,23 +69,10 @@ async def test_what_a_grammar_holds_does_not_think() -> None:
         assert "reasoning_content" not in found
 
 
-async def test_models_that_think_in_several_forms_have_to_be_named() -> None:
-    mesh = FakeMesh(
-        text_answer("Yes."),
-        models=["a", "b"],
-        hashes={"target-1": "ff" * 8},
-        thoughts={"target-1": "opened"},
-    )
-    call = await ask(mesh, PATH, ASK)
-    assert (call.status, call.json["error"]["param"]) == (400, "model")
-    assert (await message(mesh, model="a"))["content"] == "Yes."
-    assert (await ask(mesh, "/v1/completions", {"prompt": "hi"})).status == 200
-
-
 async def test_chats_have_thoughts_in_a_field_of_their_own() -> None:
     pieces = ["<think>", "hm", "</think>", "\n\nYes", "."]
     batches = [tokens(p, n, scores=(scored(p, -0.5),)) for n, p in enumerate(pieces)]
-    mesh = FakeMesh([started(), *batches, finished(len(pieces))], thinking="marked")
+    mesh = FakeMesh([started(), *batches, finished(len(pieces))], traits=THINKING)
     found = await message(mesh)
     assert (found["reasoning_content"], found["content"]) == ("hm", "Yes.")
     call = await ask(mesh, PATH, {**ASK, "stream": True, "logprobs": True}, **KEY)
@@ -100,7 +88,8 @@ async def test_chats_have_thoughts_in_a_field_of_their_own() -> None:
 
 
 async def test_what_is_left_open_is_as_the_model_has_it() -> None:
-    mesh = FakeMesh(text_answer("Yes."), sampling=SamplingDefaults(0.25, 7, 0.5, 0.125))
+    traits = ModelTraits(sampling=SamplingDefaults(0.25, 7, 0.5, 0.125))
+    mesh = FakeMesh(text_answer("Yes."), traits=traits)
     app = open_app(Gateway(mesh, GatewayLimits()))
     found = (await post(app, PATH, {**ASK, "top_k": 9})).json
     options = mesh.asked[0][1]

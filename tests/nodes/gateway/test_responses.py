@@ -15,7 +15,7 @@ from nodes.gateway.fields import Job
 from nodes.gateway.responses import RESPONSES
 from nodes.messages import ChatMessage
 from tests.nodes.gateway.calls import Call, ask, named_events
-from tests.nodes.gateway.fake_mesh import FakeMesh, started, text_answer, tokens
+from tests.nodes.gateway.fake_mesh import THINKING, FakeMesh, started, text_answer, tokens
 from tests.nodes.gateway.jobs import Jobs
 
 PATH = "/v1/responses"
@@ -92,7 +92,7 @@ def test_formats_become_grammars() -> None:
 
 async def test_an_answer_goes_back_as_it_came() -> None:
     """Thoughts, text and a call: the next turn is read as it was, but for the thoughts."""
-    mesh = FakeMesh(text_answer("<think>hm</think>So: ", CALL), thinking="marked")
+    mesh = FakeMesh(text_answer("<think>hm</think>So: ", CALL), traits=THINKING)
     first = await answer(mesh, tools=[WEATHER])
     result = {"type": "function_call_output", "call_id": "x", "output": "21"}
     told = [{"role": "user", "content": "hi"}, *first["output"], result]
@@ -187,7 +187,7 @@ async def test_an_answer_that_ends_for_length_is_incomplete(body: dict[str, Any]
 
 @pytest.mark.parametrize("body", [{}, {"stream": True}], ids=["whole", "streamed"])
 async def test_what_a_model_thinks_is_an_item_of_its_own(body: dict[str, Any]) -> None:
-    mesh = FakeMesh(text_answer("<think>", "hm", "</think>\n\n", "Yes."), thinking="marked")
+    mesh = FakeMesh(text_answer("<think>", "hm", "</think>\n\n", "Yes."), traits=THINKING)
     thoughts, message = (await answer(mesh, **body))["output"]
     assert (thoughts["type"], thoughts["content"][0]["text"]) == ("reasoning", "hm")
     assert message["content"][0]["text"] == "Yes."

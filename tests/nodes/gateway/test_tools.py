@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from nodes.engine.traits import ModelTraits
 from nodes.gateway.chat import CHAT
 from nodes.gateway.errors import ApiError
 from nodes.gateway.tools import in_style
@@ -171,19 +172,21 @@ async def test_a_call_that_is_cut_off_ends_for_length(stream: bool) -> None:
 
 
 async def test_the_style_is_that_of_the_model() -> None:
-    mesh = FakeMesh(text_answer(f"[{CALL}]"), tool_styles={"target-0": "mistral"})
+    mesh = FakeMesh(text_answer(f"[{CALL}]"), traits=ModelTraits("mistral"))
     call = await ask(mesh, PATH, body())
     assert call.json["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "weather"
-    mesh.tool_styles = {"target-0": ""}
+    mesh.traits = ModelTraits()
     call = await ask(mesh, PATH, body())
     assert (call.status, call.json["error"]["param"]) == (400, "tools")
-    # Models of several styles have to be named.
-    mesh = FakeMesh(
-        text_answer("Yes"),
-        models=["a", "b"],
-        tool_styles={"target-1": "llama3"},
-        hashes={"target-1": "ff" * 8},
-    )
+
+
+@pytest.mark.parametrize("other", [ModelTraits("llama3"), ModelTraits("hermes", "opened")])
+async def test_models_that_call_or_think_in_several_forms_have_to_be_named(
+    other: ModelTraits,
+) -> None:
+    others, hashes = {"target-1": other}, {"target-1": "ff" * 8}
+    mesh = FakeMesh(text_answer("Yes"), models=["a", "b"], others=others, hashes=hashes)
     call = await ask(mesh, PATH, body())
     assert (call.status, call.json["error"]["param"]) == (400, "model")
     assert (await ask(mesh, PATH, body(model="b"))).status == 200
+    assert (await ask(mesh, "/v1/completions", {"prompt": "hi"})).status == 200
