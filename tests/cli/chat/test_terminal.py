@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +74,16 @@ def test_without_a_mesh_the_error_goes_on() -> None:
 class Broken:
     """A client whose answers break off."""
 
-    def __init__(self, error: BaseException) -> None:
+    def __init__(self, error: BaseException, begin: Callable[[], None] = lambda: None) -> None:
         self.error = error
+        self.begin = begin
         self.is_closed = False
-        self.completion = None
 
-    def stream_chat(self, _messages: Any, **_options: Any) -> Broken:
-        return self
+    def stream_chat(self, _messages: Any, **_options: Any) -> AbstractContextManager[Any]:
+        return nullcontext(self.pieces())
 
-    def __enter__(self) -> Broken:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        pass
-
-    def __iter__(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[Piece]:
+        self.begin()
         yield Piece("half\x1b[2J")
         raise self.error
 
@@ -117,14 +113,10 @@ def test_a_lost_connection_is_made_anew_with_the_next_line() -> None:
 
 
 def test_an_answer_that_has_to_wait_for_the_coordinator_says_so() -> None:
-    class Waiting(Broken):
-        def __iter__(self) -> Iterator[Piece]:
-            terminal.waits()
-            return super().__iter__()
-
     err = io.StringIO()
     streams: Any = {"stdin": io.StringIO("hello\n"), "stdout": io.StringIO(), "stderr": err}
-    terminal = Terminal(Conversation({}), lambda: Waiting(KeyboardInterrupt()), **streams)
+    terminal = Terminal(Conversation({}), lambda: waiting, **streams)
+    waiting: Any = Broken(KeyboardInterrupt(), terminal.waits)
     assert terminal.run() == 0
     assert err.getvalue().strip() == (
         "[the coordinator was lost: the answer continues when it is back; Ctrl-C stops it]"

@@ -16,6 +16,11 @@ from nodes.gateway.guard import Guard
 from tests.nodes.gateway.fake_mesh import FakeMesh
 
 JSON = {"content-type": "application/json"}
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+ASK: dict[str, Any] = {"prompt": "hi"}
+STREAM: dict[str, Any] = {**ASK, "stream": True}
+TALK: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+KEY = {"idempotency-key": "k-1"}
 
 
 class Call:

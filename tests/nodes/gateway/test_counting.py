@@ -13,7 +13,7 @@ from nodes.gateway.exposition import CONTENT_TYPE, exposition, render_metrics
 from nodes.telemetry.metrics.families import Family, Metric
 from nodes.telemetry.metrics.gateway import GatewayMetrics
 from nodes.telemetry.status import Status
-from tests.nodes.gateway.calls import Call, app_of, call, get, keyed_app, post
+from tests.nodes.gateway.calls import CHAT, TALK, Call, app_of, call, get, keyed_app, post
 from tests.nodes.gateway.fake_mesh import (
     Eventually,
     FakeMesh,
@@ -24,10 +24,6 @@ from tests.nodes.gateway.fake_mesh import (
 )
 from tests.nodes.status_examples import STATUS
 from tests.nodes.telemetry.metrics.exposed import samples_of
-
-CHAT = "/v1/chat/completions"
-ASK = {"messages": [{"role": "user", "content": "hi"}]}
-STREAM = {**ASK, "stream": True}
 
 
 class Exposed:
@@ -78,7 +74,7 @@ async def test_routes(method: str, path: str, route: str, status: int) -> None:
 async def test_the_mesh_and_the_gateway_in_one_answer() -> None:
     mesh = FakeMesh(text_answer("a", "b", "c"))
     app = app_of(mesh)
-    await post(app, CHAT, ASK)
+    await post(app, CHAT, TALK)
     found = await exposed(app)
     assert found("coordinator_up") == 1
     assert found.requests(CHAT, 200) == 1
@@ -120,7 +116,7 @@ def test_labels_are_quoted() -> None:
 async def test_what_is_refused_is_counted_too(tmp_path: Path) -> None:
     app = keyed_app(FakeMesh(), tmp_path)
     bearer = {"authorization": "Bearer ad-boss"}
-    await post(app, CHAT, ASK)
+    await post(app, CHAT, TALK)
     await get(app, "/v1/models", host="elsewhere.example")
     await get(app, "/made/up/1", **bearer)
     await get(app, "/made/up/2", **bearer)
@@ -138,7 +134,7 @@ async def test_a_stream_is_open_until_it_ends_and_counts_as_it_ended(
     fault = RequestFailedError("unavailable", "the coordinator was lost")
     rest = [fault] if end == "fails" else [tokens("b", 1), finished(2)]
     app = app_of(FakeMesh([started(), tokens("a", 0), gate, *rest]))
-    stream = Call(app, "POST", CHAT, STREAM)
+    stream = Call(app, "POST", CHAT, {**TALK, "stream": True})
     running = stream.start()
     await eventually(lambda: stream.parts)
     found = await exposed(app)

@@ -14,7 +14,18 @@ from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.answers import Usage
 from nodes.gateway.exchange import Outbox, SlowReaderError
-from tests.nodes.gateway.calls import Call, app_of, ask, call, post
+from tests.nodes.gateway.calls import (
+    ASK,
+    CHAT,
+    COMPLETIONS,
+    STREAM,
+    TALK,
+    Call,
+    app_of,
+    ask,
+    call,
+    post,
+)
 from tests.nodes.gateway.fake_mesh import (
     FINGERPRINT,
     MODEL_HASH,
@@ -29,12 +40,7 @@ from tests.nodes.gateway.fake_mesh import (
     tokens,
 )
 
-COMPLETIONS = "/v1/completions"
-CHAT = "/v1/chat/completions"
-ASK = {"prompt": "hi", "seed": 4}
-STREAM = {**ASK, "stream": True}
 WITH_USAGE = {**STREAM, "stream_options": {"include_usage": True}}
-TALK = {"messages": [{"role": "user", "content": "hi"}]}
 BEGUN: list[Step] = [started(), tokens("a", 0)]
 
 

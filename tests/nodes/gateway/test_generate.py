@@ -11,7 +11,19 @@ from typing import Any
 
 import pytest
 
-from tests.nodes.gateway.calls import Call, app_of, ask, keyed_app, post
+from tests.nodes.gateway.calls import (
+    ASK,
+    CHAT,
+    COMPLETIONS,
+    KEY,
+    STREAM,
+    TALK,
+    Call,
+    app_of,
+    ask,
+    keyed_app,
+    post,
+)
 from tests.nodes.gateway.fake_mesh import (
     Eventually,
     FakeMesh,
@@ -22,13 +34,6 @@ from tests.nodes.gateway.fake_mesh import (
     text_answer,
     tokens,
 )
-
-COMPLETIONS = "/v1/completions"
-CHAT = "/v1/chat/completions"
-ASK: dict[str, Any] = {"prompt": "hi"}
-STREAM: dict[str, Any] = {**ASK, "stream": True}
-TALK: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
-KEY = {"idempotency-key": "k-1"}
 
 
 def _untimed(mark: tuple[str, Any]) -> tuple[str, Any]:

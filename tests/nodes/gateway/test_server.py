@@ -167,25 +167,3 @@ async def test_stopping_ends_streams_that_do_not_end(
         assert b"\r\nretry-after: 2\r\n" in answer
         await asyncio.wait({stopping})
         assert mesh.num_cancelled == 2
-
-
-async def test_who_hangs_up_may_ask_again_with_the_same_key(
-    tmp_path: Path, eventually: Eventually
-) -> None:
-    gate = asyncio.Event()
-    script = text_answer("a", "b")
-    mesh = FakeMesh([*script[:2], gate, *script[2:]])
-    head = b"POST /v1/completions HTTP/1.1\r\n"
-    keyed = request(STREAM).replace(head, head + b"idempotency-key: k-1\r\n")
-    async with talking(mesh, tmp_path) as (server, second):
-        async with connected(server) as first:
-            await first.send(keyed)
-            told = await first.until(b'"text":"a"')
-            (line,) = [line for line in told.split(b"\n") if line.startswith(b"id: ")]
-        last = b"last-event-id: " + line.removeprefix(b"id: ") + b"\r\n"
-        await second.send(keyed.replace(head, head + last))
-        await eventually(lambda: mesh.num_cancelled == 1 and mesh.num_open == 1)
-        gate.set()
-        rest = await second.until(b"[DONE]")
-        assert b"HTTP/1.1 200 " in rest
-        assert (b'"text":"a"' in rest, b'"text":"b"' in rest) == (False, True)

@@ -11,12 +11,11 @@ from nodes.engine.traits import ModelTraits
 from nodes.gateway.chat import CHAT
 from nodes.gateway.errors import ApiError
 from nodes.gateway.tools import in_style
-from tests.nodes.gateway.calls import ask
+from tests.nodes.gateway.calls import CHAT as PATH
+from tests.nodes.gateway.calls import KEY, ask
 from tests.nodes.gateway.fake_mesh import FakeMesh, text_answer
 from tests.nodes.gateway.jobs import Jobs
 
-KEY = {"idempotency-key": "0123456789abcdef"}
-PATH = "/v1/chat/completions"
 USER = {"role": "user", "content": "Is it warm in Köln?"}
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {
