@@ -77,3 +77,12 @@ def test_who_drains_is_told_that_somebody_took_it_back(
     assert ended.value.code == 1
     reason = "target-0 takes streams again: its drain was cancelled"
     assert capsys.readouterr().err == f"error: {reason}\n"
+
+
+def test_a_node_says_when_it_is_ready(commands: Commands) -> None:
+    with toy_mesh() as mesh:
+        options = ("--model", "toy:1", "--name", "extra", "--connect", mesh.endpoint)
+        with commands.started("target", *options) as process:
+            assert process.stderr is not None
+            said = process.stderr.readline()
+            assert said == f"extra is ready: it joined the mesh at {mesh.endpoint}\n"

@@ -47,12 +47,6 @@ def test_nothing_is_left_of_one_that_ends_while_a_node_starts_again(
         wait_until(lambda: commands.alive() == {})
 
 
-def test_a_mistake_in_a_setting_of_a_node_ends_it_at_once(commands: Commands) -> None:
-    done = commands.run("up", *TOYS, "--http", "off", AIRDRAFT_LINK__FRAME_MS="-1")
-    assert without_warnings(done.stderr) == ["error: link.frame_ms = -1.0: 0 to 1000 is accepted"]
-    assert (done.returncode, done.stdout) == (1, "")
-
-
 def test_serve_takes_the_options_that_other_servers_have(commands: Commands) -> None:
     options = ("-md", "toy:0.8", "-c", "4096", "-t", "1", "-ngl", "0", "--port", "0")
     listen = ("--listen", "tcp://127.0.0.1:*")

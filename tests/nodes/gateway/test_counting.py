@@ -80,9 +80,6 @@ async def test_the_mesh_and_the_gateway_in_one_answer() -> None:
     assert found.requests(CHAT, 200) == 1
     assert found("gateway_open_requests", route=CHAT) == 0
     assert found("gateway_open_requests", route="/metrics") == 1
-    for name in ("time_to_first_token", "time_per_output_token", "queue_wait"):
-        assert found(f"gateway_{name}_seconds_count") == 1
-    assert found("gateway_tokens_total", kind="prompt") == 3
     assert found("gateway_tokens_total", kind="completion") == 3
     mesh.is_joined = False
     found = await exposed(app)
