@@ -53,7 +53,6 @@ def test_a_gateway_of_its_own_with_keys(commands: Commands, mesh: Serving) -> No
             commands.printed("apikeys", "remove", "laptop")
             with pytest.raises(openai.AuthenticationError):
                 client.models.list()
-        assert get(f"{root}/healthz").status_code == 200
         stopped(process)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nodes.api import ConnectError, ConnectionLostError, Piece, SyncClient, open_client
+from nodes.api import ConnectionLostError, Piece, open_client
 from nodes.api.answers import Choice, Completion, Usage
 from nodes.cli.chat.conversation import Conversation
 from nodes.cli.chat.terminal import Terminal, figures_line
@@ -61,14 +61,6 @@ def test_from_a_pipe_each_line_is_a_turn(
     assert [m.content for m in talk.messages[::2]] == questions
     assert err.startswith(says)
     assert bool(err) is bool(says)
-
-
-def test_without_a_mesh_the_error_goes_on() -> None:
-    def nobody() -> SyncClient:
-        raise ConnectError("nobody")
-
-    with pytest.raises(ConnectError):
-        run(io.StringIO("hello\n"), nobody)
 
 
 class Broken:

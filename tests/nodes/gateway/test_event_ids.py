@@ -46,13 +46,10 @@ def test_an_id_tells_what_the_text_was_made_by() -> None:
     "found",
     [
         b"",
-        b"7",
-        b"0123456789ab",
         b"0123456789ab:",
         b"0123456789ab:1.0.06b9df6f,-",
         b"0123456789ac:1.0.06b9df6f",
         b"0123456789ab:1.0.06b9df6",
-        b"0123456789ab:1.0.06b9df6f.ended",
         b"0123456789ab:-1.0.06b9df6f",
         b"0123456789ab@fp_a:1.0.06b9df6f",
         b"0123456789ab@x:1.0.06b9df6f",

@@ -17,14 +17,6 @@ from tests.nodes.gateway.fake_mesh import Clock, FakeMesh
 from tests.nodes.status_examples import STATUS
 
 
-async def test_models_are_those_of_targets() -> None:
-    mesh = FakeMesh(models=["b", "a", "b"])
-    served = await Models(mesh).served()
-    assert [(entry.id, entry.num_targets) for entry in served] == [("a", 1), ("b", 2)]
-    found = served[1].as_json(7)
-    assert (found["id"], found["object"], found["created"]) == ("b", "model", 7)
-
-
 async def test_files_that_are_called_alike_are_told_apart() -> None:
     mesh = FakeMesh(models=["a.gguf", "b.gguf", "b.gguf"], hashes={"target-2": "ff" * 32})
     made = Models(mesh)

@@ -54,7 +54,6 @@ class Streamed:
     """An answer that is read by events."""
 
     def __init__(self, answer: httpx.Response) -> None:
-        self.seed = int(answer.headers["x-airdraft-seed"])
         self.texts: dict[int, str] = {}
         self.fingerprints: set[str] = set()
         self.last_id = ""

