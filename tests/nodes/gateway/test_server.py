@@ -167,3 +167,19 @@ async def test_stopping_ends_streams_that_do_not_end(
         assert b"\r\nretry-after: 2\r\n" in answer
         await asyncio.wait({stopping})
         assert mesh.num_cancelled == 2
+
+
+async def test_who_goes_on_over_another_connection_takes_over(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    mesh = FakeMesh([started(), tokens("a", 0), asyncio.Event()])
+    head = b"POST /v1/completions HTTP/1.1\r\n"
+    keyed = request(STREAM).replace(head, head + b"idempotency-key: k-1\r\n")
+    async with talking(mesh, tmp_path) as (server, second), connected(server) as first:
+        await first.send(keyed)
+        told = await first.until(b'"text":"a"')
+        (line,) = [line for line in told.split(b"\n") if line.startswith(b"id: ")]
+        last = b"last-event-id: " + line.removeprefix(b"id: ") + b"\r\n"
+        await second.send(keyed.replace(head, head + last))
+        await eventually(lambda: mesh.num_cancelled == 1 and mesh.num_open == 1)
+        assert b"[DONE]" not in await first.rest()
