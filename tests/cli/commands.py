@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).parents[2]
 # Of commands that take a second on an idle machine. Only a test that fails waits as long.
@@ -57,7 +58,9 @@ class Commands:
         return done.stdout.strip()
 
     @contextlib.contextmanager
-    def started(self, *arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    def started(
+        self, *arguments: str, stderr: IO[str] | int = subprocess.PIPE, **environ: str
+    ) -> Iterator[subprocess.Popen[str]]:
         """A running command; killed at the end if it still runs.
 
         The pipe of its output is small: who writes a long text waits until it is read.
@@ -68,7 +71,7 @@ class Commands:
             env=self.environment(environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             pipesize=4096,
         ) as process:

@@ -90,28 +90,22 @@ def everything_others_see(commands: Commands) -> Iterator[str]:
             yield Path(f"/proc/{pid}/{name}").read_text(errors="replace")
 
 
-def test_a_token_may_come_by_standard_input(commands: Commands, there: Path) -> None:
-    done = commands.run("join", "-", "--keys", str(there))
-    assert done.returncode == 78
-    assert "this is not an invitation" in error_line(done)
-    assert not there.exists()
-
-
 # A dozen commands, each a process.
 @pytest.mark.timeout(240)
-def test_a_client_may_not_observe_the_mesh_until_it_is_invited_as_admin(
+def test_a_client_may_neither_observe_nor_serve_until_it_is_invited_to(
     commands: Commands, here: Path, there: Path
 ) -> None:
     raw = str(there.with_name("raw"))
     observing = (("top", "--json"), ("trace", "--seconds", "0.1", "--raw", raw))
+    serving = ("gateway", "--listen", "127.0.0.1:0")
     with coordinator(commands, here) as endpoint:
         join(commands, here, there, endpoint, "client")
-        for command in observing:
+        for role, command in (*(("admin", each) for each in observing), ("gateway", serving)):
             done = commands.run(*command, "--keys", str(there))
             assert done.returncode == 77
-            line = error_line(done)
-            assert "the key of nano lacks the role 'admin' (it has client)" in line
-            assert "`airdraft keys invite --role admin --endpoint ...`" in line
+            (line,) = done.stderr.splitlines()
+            assert f"the key of nano lacks the role '{role}' (it has client)" in line
+            assert f"`airdraft keys invite --role {role} --endpoint ...`" in line
         join(commands, here, there, endpoint, "admin")
         for command in observing:
             assert commands.run(*command, "--keys", str(there)).returncode == 0
@@ -158,23 +152,20 @@ def test_keys_change_hands_by_hand_too(commands: Commands, here: Path, start: st
     assert "nano" not in commands.printed("keys", "list", *ring)
 
 
-def test_a_machine_changes_its_key(commands: Commands, here: Path) -> None:
-    before = read_key_pair(here / "node.key")
-    with coordinator(commands, here) as endpoint:
-        commands.printed("keys", "rotate", "--keys", str(here), "--connect", endpoint)
-    after = read_key_pair(here / "node.key")
-    assert before is not None
-    assert after is not None
-    listed = commands.printed("keys", "list", "--keys", str(here))
-    assert (after.public in listed, before.public in listed) == (True, False)
-
-
-def test_the_coordinator_changes_its_key_under_running_nodes(
+def test_machine_and_coordinator_change_their_keys_under_running_nodes(
     commands: Commands, here: Path, there: Path
 ) -> None:
     rotate = ("keys", "rotate-coordinator", "--keys", str(here))
     with contextlib.ExitStack() as stack:
         with coordinator(commands, here) as endpoint:
+            # A machine changes its own.
+            before = read_key_pair(here / "node.key")
+            commands.printed("keys", "rotate", "--keys", str(here), "--connect", endpoint)
+            after = read_key_pair(here / "node.key")
+            assert before is not None
+            assert after is not None
+            listed = commands.printed("keys", "list", "--keys", str(here))
+            assert (after.public in listed, before.public in listed) == (True, False)
             join(commands, here, there, endpoint, "target", "client")
             target = commands.started("target", "--model", "toy:1", "--keys", str(there))
             stack.enter_context(target)

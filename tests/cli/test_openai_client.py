@@ -1,23 +1,18 @@
-"""What everyday programs ask with OpenAI's official client, sync and async, call by call."""
+"""What everyday programs ask with OpenAI's official client, call by call."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import openai
 import pydantic
 import pytest
 
-from tests.cli.commands import wait_until
 from tests.cli.default_pair import NEEDS_PAIR
 from tests.cli.serving import Serving, serving
-from tests.engine.kernels.tiny_models import SHAPES, write_model
 
 pytestmark = NEEDS_PAIR
 
@@ -37,12 +32,8 @@ WEATHER: Any = {
     "type": "function",
     "function": {"name": "weather", "description": "Of a city", "parameters": PARAMETERS},
 }
-CLOCK: Any = {"type": "function", "function": {"name": "clock", "description": "The time"}}
-TOOLS: Any = {**CHAT, "tools": [WEATHER, CLOCK], "max_tokens": 80, "parallel_tool_calls": False}
+TOOLS: Any = {**CHAT, "tools": [WEATHER], "max_tokens": 80, "parallel_tool_calls": False}
 FUNCTION: Any = {"type": "function", "name": "weather", "parameters": PARAMETERS, "strict": True}
-EMBEDDER = "tiny-embed"
-
-Client = Any
 
 
 class City(pydantic.BaseModel):
@@ -58,27 +49,10 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     assert CANARY not in made.log.read_text()
 
 
-@pytest.fixture(params=["sync", "async"])
-async def client(request: pytest.FixtureRequest, started: Serving) -> AsyncIterator[Client]:
-    kinds: dict[str, Any] = {"sync": openai.OpenAI, "async": openai.AsyncOpenAI}
-    made = kinds[request.param](base_url=started.url, api_key="none", max_retries=0)
-    yield made
-    # The client leaves the ends of its streams to the loop.
-    await asyncio.sleep(0.01)
-    await value(made.close())
-
-
-async def value(found: Any) -> Any:
-    """What a call of either client gives."""
-    return await found if inspect.isawaitable(found) else found
-
-
-async def events(found: Any) -> list[Any]:
-    """All that a stream of either client gives."""
-    stream = await value(found)
-    if hasattr(stream, "__aiter__"):
-        return [event async for event in stream]
-    return list(stream)
+@pytest.fixture
+def client(started: Serving) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=started.url, api_key="none", max_retries=0) as made:
+        yield made
 
 
 def check_weather(arguments: str) -> None:
@@ -88,157 +62,96 @@ def check_weather(arguments: str) -> None:
     assert found["days"] in (1, 2, 3)
 
 
-async def test_chat(client: Client) -> None:
-    whole = await value(client.chat.completions.create(**CHAT))
-    message, usage = whole.choices[0].message, whole.usage
-    assert message.role == "assistant"
+def test_chat(client: openai.OpenAI) -> None:
+    whole = client.chat.completions.create(**CHAT, logprobs=True, top_logprobs=3)
+    choice, usage = whole.choices[0], whole.usage
+    assert choice.message.role == "assistant"
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    scores = choice.logprobs.content
+    assert "".join(entry.token for entry in scores) == choice.message.content
+    assert all(len(entry.top_logprobs) == 3 and entry.logprob <= 0 for entry in scores)
     options = {"include_usage": True}
-    *found, last = await events(
-        client.chat.completions.create(**CHAT, stream=True, stream_options=options)
-    )
+    *found, last = list(client.chat.completions.create(**CHAT, stream=True, stream_options=options))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in found)
-    assert text == message.content
+    assert text == choice.message.content
     assert (last.choices, last.usage.completion_tokens) == ([], usage.completion_tokens)
 
 
-async def test_logprobs(client: Client) -> None:
-    found = await value(client.chat.completions.create(**CHAT, logprobs=True, top_logprobs=3))
-    content = found.choices[0].logprobs.content
-    assert "".join(entry.token for entry in content) == found.choices[0].message.content
-    assert all(len(entry.top_logprobs) == 3 and entry.logprob <= 0 for entry in content)
-
-
-async def test_parsed_by_a_class(client: Client) -> None:
+def test_answers_parsed_by_a_class(client: openai.OpenAI) -> None:
     asked = {**CHAT, "max_tokens": 300}
-    found = await value(client.chat.completions.parse(**asked, response_format=City))
+    found = client.chat.completions.parse(**asked, response_format=City)
     assert isinstance(found.choices[0].message.parsed, City)
+    asked = {"model": MODEL, "input": "A city, please.", "max_output_tokens": 300}
+    found = client.responses.parse(**asked, text_format=City)
+    assert isinstance(found.output_parsed, City)
 
 
-async def test_tools_by_choice_of_the_model_and_none(client: Client) -> None:
-    found = await value(client.chat.completions.create(**TOOLS, tool_choice="auto"))
-    message = found.choices[0].message
-    assert message.content or message.tool_calls
-    found = await value(client.chat.completions.create(**TOOLS, tool_choice="none"))
-    assert found.choices[0].message.tool_calls is None
-
-
-async def test_tools_required(client: Client) -> None:
+def test_tools_required(client: openai.OpenAI) -> None:
     asked = {**TOOLS, "tool_choice": "required", "temperature": 0.8}
-    whole = await value(client.chat.completions.create(**asked))
+    whole = client.chat.completions.create(**asked)
     (call,) = whole.choices[0].message.tool_calls
     assert whole.choices[0].finish_reason == "tool_calls"
-    if call.function.name == "weather":
-        check_weather(call.function.arguments)
-    else:
-        assert (call.function.name, json.loads(call.function.arguments)) == ("clock", {})
-    found = await events(client.chat.completions.create(**asked, stream=True))
+    check_weather(call.function.arguments)
+    found = list(client.chat.completions.create(**asked, stream=True))
     parts = [part for chunk in found for part in chunk.choices[0].delta.tool_calls or ()]
     assert "".join(part.function.name or "" for part in parts) == call.function.name
     assert "".join(part.function.arguments or "" for part in parts) == call.function.arguments
 
 
-async def test_several_calls_at_once(client: Client) -> None:
-    asked = {**TOOLS, "parallel_tool_calls": True, "max_tokens": 200}
-    found = await value(client.chat.completions.create(**asked, tool_choice="required"))
-    calls = found.choices[0].message.tool_calls
-    assert len({call.id for call in calls}) == len(calls) >= 1
-
-
-async def test_a_tool_by_name_and_what_it_returned(client: Client) -> None:
+def test_a_tool_by_name_and_what_it_returned(client: openai.OpenAI) -> None:
     named = {"type": "function", "function": {"name": "weather"}}
-    first = await value(client.chat.completions.create(**TOOLS, tool_choice=named))
+    first = client.chat.completions.create(**TOOLS, tool_choice=named)
     answer = first.choices[0].message
     (call,) = answer.tool_calls
     assert call.function.name == "weather"
     check_weather(call.function.arguments)
     result = {"role": "tool", "tool_call_id": call.id, "content": f"Sunny, {CANARY}."}
     asked = {**CHAT, "messages": [USER, answer, result], "tools": [WEATHER]}
-    found = await value(client.chat.completions.create(**asked, tool_choice="none"))
+    found = client.chat.completions.create(**asked, tool_choice="none")
     assert found.choices[0].message.content
+    assert found.choices[0].message.tool_calls is None
 
 
-async def test_a_completion(client: Client) -> None:
-    whole = await value(client.completions.create(**TEXT))
-    found = await events(client.completions.create(**TEXT, stream=True))
+def test_a_completion_and_a_scored_prompt(client: openai.OpenAI) -> None:
+    whole = client.completions.create(**TEXT)
+    found = list(client.completions.create(**TEXT, stream=True))
     assert "".join(chunk.choices[0].text for chunk in found) == whole.choices[0].text
-
-
-async def test_a_scored_prompt(client: Client) -> None:
     asked = {**TEXT, "max_tokens": 0, "echo": True, "logprobs": 1}
-    found = await value(client.completions.create(**asked))
+    found = client.completions.create(**asked)
     scores = found.choices[0].logprobs.token_logprobs
     assert scores[0] is None
     assert all(math.isfinite(score) for score in scores[1:])
 
 
-async def test_models(client: Client) -> None:
-    found = await events(client.models.list())
+def test_models(client: openai.OpenAI) -> None:
+    found = list(client.models.list())
     assert MODEL in {model.id.removesuffix(".gguf") for model in found}
-    assert (await value(client.models.retrieve(MODEL))).object == "model"
+    assert client.models.retrieve(MODEL).object == "model"
 
 
-async def test_a_response(client: Client) -> None:
-    asked = {"model": MODEL, "input": "Name a colour.", "max_output_tokens": 12}
-    found = await value(client.responses.create(**asked, instructions="Be brief.", store=False))
-    assert found.output_text
-    assert found.usage.output_tokens <= 12
-
-
-async def test_a_response_streamed(client: Client) -> None:
+def test_a_response(client: openai.OpenAI) -> None:
     asked = {"model": MODEL, "input": [USER], "max_output_tokens": 12, "temperature": 0}
-    whole = await value(client.responses.create(**asked))
-    found = await events(client.responses.create(**asked, stream=True))
+    whole = client.responses.create(**asked, instructions="Be brief.", store=False)
+    found = list(client.responses.create(**asked, instructions="Be brief.", stream=True))
     text = "".join(e.delta for e in found if e.type == "response.output_text.delta")
     assert text == whole.output_text == found[-1].response.output_text
+    assert 0 < whole.usage.output_tokens <= 12
 
 
-async def test_a_response_with_a_tool(client: Client) -> None:
-    asked = {
-        "model": MODEL,
-        "tools": [FUNCTION],
-        "tool_choice": "required",
-        "max_output_tokens": 99,
-    }
-    asked |= {"parallel_tool_calls": False}
-    first = await value(client.responses.create(**asked, input=[USER]))
+def test_a_response_with_a_tool(client: openai.OpenAI) -> None:
+    asked: Any = {"model": MODEL, "tools": [FUNCTION], "parallel_tool_calls": False}
+    asking = {"tool_choice": "required", "max_output_tokens": 99, "input": [USER]}
+    first = client.responses.create(**asked, **asking)
     (call,) = first.output
     check_weather(call.arguments)
     result = {"type": "function_call_output", "call_id": call.call_id, "output": "Sunny."}
     told = [USER, *first.output, result]
-    second = {**asked, "tool_choice": "none", "max_output_tokens": 12}
-    assert (await value(client.responses.create(**second, input=told))).output_text
+    second = {"tool_choice": "none", "max_output_tokens": 12, "input": told}
+    assert client.responses.create(**asked, **second).output_text
 
 
-async def test_a_response_parsed_by_a_class(client: Client) -> None:
-    asked = {"model": MODEL, "input": "A city, please.", "max_output_tokens": 300}
-    found = await value(client.responses.parse(**asked, text_format=City))
-    assert isinstance(found.output_parsed, City)
-
-
-@pytest.fixture(scope="module")
-def embedder(started: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A second target, which makes vectors."""
-    path = tmp_path_factory.mktemp("model") / f"{EMBEDDER}.gguf"
-    write_model(path, SHAPES["width 512"], "Q8_0", pooling=1)
-    with started.commands.started(
-        "target", "--connect", started.endpoint, "--model", str(path), "--name", "embedder"
-    ):
-        with httpx.Client(base_url=started.url, timeout=60) as http:
-            body = {"model": EMBEDDER, "input": "word1"}
-            wait_until(lambda: http.post("/embeddings", json=body).status_code == 200)
-        yield
-
-
-@pytest.mark.usefixtures("embedder")
-async def test_embeddings(client: Client) -> None:
-    found = await value(client.embeddings.create(model=EMBEDDER, input=["word1", "word2 word3"]))
-    lengths = [math.sqrt(sum(x * x for x in entry.embedding)) for entry in found.data]
-    assert lengths == [pytest.approx(1.0, abs=1e-5)] * 2
-
-
-async def test_errors_of_their_own_classes(client: Client) -> None:
+def test_errors_of_their_own_classes(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
-        await value(client.chat.completions.create(**{**CHAT, "model": "other"}))
+        client.chat.completions.create(**{**CHAT, "model": "other"})
     with pytest.raises(openai.BadRequestError, match="temperature"):
-        await value(client.chat.completions.create(**CHAT, temperature=9))
+        client.chat.completions.create(**CHAT, temperature=9)

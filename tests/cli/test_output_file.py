@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from nodes.cli.chat.conversation import CommandError, Conversation
 from nodes.cli.output_file import write_output
 
 
@@ -33,19 +32,16 @@ def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:
     assert pipe.is_fifo()
 
 
-def test_a_conversation_that_cannot_be_saved_leaves_the_one_before(
+def test_what_cannot_be_written_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "talk.json"
-    talk = Conversation({})
-    talk.command(f"/save {path}")
-    before = path.read_bytes()
+    path = tmp_path / "a"
+    write_output(path, b"before")
 
     def full(*_args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    talk.command("/system be brief")
-    with pytest.raises(CommandError, match="No space left"):
-        talk.command(f"/save {path}")
-    assert path.read_bytes() == before
+    with pytest.raises(OSError, match="No space left"):
+        write_output(path, b"after")
+    assert path.read_bytes() == b"before"

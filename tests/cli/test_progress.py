@@ -42,7 +42,12 @@ def test_of_bytes_the_rate_and_the_time_left_are_told() -> None:
         progress("downloading m", 200_000_000, 1_000_000_000)
         clock.now_s = 10.0
         progress("downloading m", 400_000_000, 1_000_000_000)
+        # A new label starts anew.
+        progress("two", 1, 9)
+        clock.now_s = 10.5
+        progress("two", 2, 9)
     assert "400 of 1000 MB  20.0 MB/s  30 s left" in terminal.getvalue()
+    assert "two" not in terminal.getvalue()
 
 
 def test_a_wait_of_unknown_length_is_shown_at_once() -> None:
@@ -51,18 +56,6 @@ def test_a_wait_of_unknown_length_is_shown_at_once() -> None:
         progress("waiting", 0, None)
         progress("waiting", 0, None)
     assert terminal.getvalue() == "\r\x1b[Kwaiting ...\r\x1b[K"
-
-
-def test_a_new_label_starts_anew() -> None:
-    terminal, clock = Terminal(), Clock()
-    with Progress(terminal, clock) as progress:
-        progress("one", 0, 9)
-        clock.now_s = 2.0
-        progress("one", 1, 9)
-        progress("two", 1, 9)
-        clock.now_s = 2.5
-        progress("two", 2, 9)
-    assert "two" not in terminal.getvalue()
 
 
 def test_silent_where_there_is_no_terminal() -> None:

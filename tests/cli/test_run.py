@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from dataclasses import asdict
@@ -69,8 +69,6 @@ def test_several_streams_are_the_choices_of_one_seed(commands: Commands) -> None
         expected = alone("hi", 40, **left_open, seed=5, choice=choice)
         assert tuple(stream["token_ids"]) == expected.token_ids
         assert stream["text"].encode() == expected.text
-    one = answer(commands, *TOYS, *options, "--gamma", "0")
-    assert one["token_ids"] == found["streams"][0]["token_ids"]
     assert found["num_rounds"] == sum(s["num_rounds"] for s in found["streams"])
 
 
@@ -94,35 +92,16 @@ def test_a_text_is_printed_as_it_comes_and_figures_go_to_stderr(commands: Comman
     text = alone("hi", 20).text.decode()
     assert done.stdout == text[: text.index("15")] + "\n"
     assert "exact: true, emulated, seed 3" in done.stderr
-    done = commands.run(*arguments, "--streams", "2")
-    assert done.stdout == f"--- 0\n{text}\n--- 1\n{text}\n"
 
 
 @pytest.mark.model
 @pytest.mark.skipif(default_target() is None, reason="the default target is not installed")
-def test_models_that_do_not_fit_or_are_cut_short_are_refused(
-    commands: Commands, tmp_path: Path
-) -> None:
+def test_models_that_do_not_fit_are_refused(commands: Commands) -> None:
     done = commands.run("run", "--draft", "toy:0.8", "--prompt", "hi", "--max-tokens", "4")
     line = error_line(done)
     assert line.startswith("vocabularies differ: ")
     assert "toy-0.8" in line
     assert "SmolLM2" in line or DEFAULT_TARGET in line
-    path = default_target()
-    assert path is not None
-    half = tmp_path / "half.gguf"
-    with path.open("rb") as file:
-        half.write_bytes(file.read(3_000_000))
-    assert "half.gguf" in error_line(commands.run("run", "--model", str(half), "--prompt", "hi"))
-
-
-def test_a_port_in_use_is_named(commands: Commands) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        endpoint = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
-        for arguments in (("coordinator",), ("up", *TOYS, "--http", "off")):
-            assert endpoint in error_line(commands.run(*arguments, "--listen", endpoint))
 
 
 @pytest.mark.timeout(240)
@@ -180,12 +159,21 @@ def one_pid(commands: Commands, role: str) -> int:
 LONG_RUN = ("run", *TOYS, *GREEDY, "--prompt", "hi", "--max-tokens", str(LONG), "--gamma", "4")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_all_processes_of_a_run(commands: Commands, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_a_signal_ends_all_processes_of_a_run(
+    commands: Commands, number: signal.Signals, code: int
+) -> None:
     with commands.started(*LONG_RUN) as process:
         begin(process)
         assert sorted(commands.alive().values()) == ["draft", "run", "target"]
-        assert stopped(process, number, 128 + number) == ""
+        assert stopped(process, number, code) == ""
+        wait_until(lambda: not commands.alive())
+    if number == signal.SIGKILL:
+        # A killed process cannot remove its socket's folder.
+        for folder in commands.tmp.iterdir():
+            shutil.rmtree(folder)
 
 
 def test_a_draft_that_is_killed_costs_no_token(commands: Commands) -> None:
@@ -200,55 +188,9 @@ def test_a_draft_that_is_killed_costs_no_token(commands: Commands) -> None:
         assert "exact: true" in errors
 
 
-def test_a_target_that_is_killed_ends_the_run_with_a_line(commands: Commands) -> None:
-    with commands.started(*LONG_RUN) as process:
-        begin(process)
-        os.kill(one_pid(commands, "target"), signal.SIGKILL)
-        _, errors = process.communicate(timeout=LIMIT_S)
-        assert process.returncode == 1
-        # Its link breaks and its process ends at the same time: whichever is seen first.
-        assert errors in (
-            "error: the target node ended (SIGKILL)\n",
-            "error: target target left: connection gone\n",
-        )
-
-
-def test_the_nodes_of_a_run_that_is_killed_end_by_themselves(commands: Commands) -> None:
-    with commands.started(*LONG_RUN) as process:
-        begin(process)
-        process.kill()
-        process.communicate(timeout=LIMIT_S)
-        wait_until(lambda: not commands.alive())
-    # A killed process cannot remove its socket's folder.
-    for folder in commands.tmp.iterdir():
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-
-
 # -- nodes that stay -------------------------------------------------------------------------------
 
 UP = ("up", *TOYS, "--listen", "tcp://127.0.0.1:*", "--http", "off")
-
-
-def generate(commands: Commands, endpoint: str, *arguments: str) -> dict[str, Any]:
-    asked = ("generate", "--connect", endpoint, "--json", *GREEDY, *arguments)
-    found: dict[str, Any] = json.loads(commands.printed(*asked))
-    return found
-
-
-def test_a_mesh_that_is_up_answers_one_client_after_the_other(commands: Commands) -> None:
-    with commands.listening(*UP) as (process, endpoint):
-        for prompt, gamma in (("hi", "4"), ("ho", "0")):
-            options = ("--prompt", prompt, "--max-tokens", "30", "--gamma", gamma)
-            found = generate(commands, endpoint, *options)
-            assert tuple(found["token_ids"]) == alone(prompt, 30).token_ids
-        ask = ("generate", "--connect", endpoint, "--prompt", "hi", "--max-tokens")
-        assert "context overflow" in error_line(commands.run(*ask, "9999"))
-        # Of 900 tokens the toy needs more time than that.
-        late = commands.run(*ask, "900", "--streams", "16", "--timeout", "0.01")
-        assert error_line(late) == "the request was not done within its 0.01 s"
-        stopped(process, signal.SIGINT, 130)
 
 
 def test_a_second_signal_ends_the_nodes_at_once_and_leaves_nothing(commands: Commands) -> None:
@@ -280,8 +222,9 @@ def test_three_nodes_with_config_files(commands: Commands, tmp_path: Path) -> No
             for node, name in ((target, "my-target"), (draft, "my-draft")):
                 assert node.stderr is not None
                 assert f"joined cluster home as {name}" in node.stderr.readline()
-            options = ("--prompt", "hi", "--max-tokens", "400", "--gamma", "4")
-            found = generate(commands, endpoint, *options)
+            asked = ("--prompt", "hi", "--max-tokens", "400", "--gamma", "4", "--json")
+            said = commands.printed("generate", "--connect", endpoint, *GREEDY, *asked)
+            found = json.loads(said)
             assert tuple(found["token_ids"]) == alone("hi", 400).token_ids
             assert found["num_rounds"] > 0
             for process in (draft, target, coordinator):

@@ -37,29 +37,26 @@ def shown_until(terminal: int, wanted: bytes) -> bytes:
     return shown
 
 
-async def test_it_is_taken_and_given_back_after_an_error(terminal: tuple[int, int]) -> None:
+async def test_it_hears_keys_and_sizes_and_is_given_back_after_an_error(
+    terminal: tuple[int, int],
+) -> None:
     ours, its = terminal
     before = termios.tcgetattr(its)
-    with contextlib.suppress(KeyError), screen_of(its).taken(its):
+    screen = screen_of(its)
+    with contextlib.suppress(KeyError), screen.taken(its):
         assert termios.tcgetattr(its)[3] & termios.ICANON == 0
         assert shown_until(ours, b"\x1b[?1049h").startswith(b"\x1b[?1049h")
+        os.write(ours, b"q")
+        assert await screen.wait(30.0) == "q"
+        os.kill(os.getpid(), signal.SIGWINCH)
+        assert await screen.wait(30.0) == ""
+        assert await screen.wait(0.0) == ""
         raise KeyError
     assert termios.tcgetattr(its) == before
     shown_until(ours, b"\x1b[?1049l")
     loop = asyncio.get_running_loop()
     assert not loop.remove_reader(its)
     assert not loop.remove_signal_handler(signal.SIGWINCH)
-
-
-async def test_keys_and_sizes_end_the_wait(terminal: tuple[int, int]) -> None:
-    ours, its = terminal
-    screen = screen_of(its)
-    with screen.taken(its):
-        os.write(ours, b"q")
-        assert await screen.wait(30.0) == "q"
-        os.kill(os.getpid(), signal.SIGWINCH)
-        assert await screen.wait(30.0) == ""
-        assert await screen.wait(0.0) == ""
 
 
 async def test_a_terminal_that_is_gone_is_as_good_as_q() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 
 from nodes.telemetry.status import decode_status
 from tests.cli.at_terminal import at_terminal
@@ -37,11 +36,6 @@ def test_live_it_resizes_and_leaves_the_terminal_as_it_was(commands: Commands) -
             terminal.type("q")
             terminal.wait_for("\x1b[?1049l")
             terminal.ends_with(0)
-        with at_terminal(commands, *top) as terminal:
-            terminal.wait_for("STREAM ")
-            terminal.process.send_signal(signal.SIGINT)
-            terminal.wait_for("\x1b[?1049l")
-            terminal.ends_with(130)
         # A coordinator that stops ends it with a line.
         with at_terminal(commands, *top) as terminal:
             terminal.wait_for("STREAM ")

@@ -12,10 +12,8 @@ from nodes.api import open_client
 from nodes.cli.main import cli
 from nodes.cli.trace import Recording, poll
 from nodes.messages import TraceReply
-from nodes.telemetry.trace.records import PassRecord, PlanRecord, from_line, to_line
-from policies.baselines import POLICIES
+from nodes.telemetry.trace.records import PlanRecord, from_line
 from tests.cli.commands import LIMIT_S, Commands, error_line, stopped
-from tests.nodes.telemetry.trace.examples import FLOW, guessing, plan_record
 
 CANARY = "zebra-4711"
 
@@ -47,16 +45,9 @@ def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
     records = [from_line(line) for line in raw.read_bytes().splitlines()]
     kinds = {type(record).__name__ for record in records}
     assert kinds == {"PlanRecord", "FollowRecord", "GuessRecord", "PassRecord"}
-    # Targets say how long passes took, and which guesses they had.
-    passes = [record for record in records if isinstance(record, PassRecord)]
-    assert all(record.pass_s > 0 for record in passes)
-    assert any(stream.num_draft_tokens for record in passes for stream in record.streams)
     trace = json.loads(output.read_text())
     threads = {e["args"]["name"] for e in trace["traceEvents"] if e["name"] == "thread_name"}
     assert {"plan in force", "guesses", "pass"} <= threads
-    assert any(thread.startswith("stream ") for thread in threads)
-    spans = [e for e in trace["traceEvents"] if e["ph"] == "X"]
-    assert all(span["dur"] >= 0 for span in spans)
     for file in (output, raw):
         assert CANARY not in file.read_text()
     plans = [r for r in records if isinstance(r, PlanRecord) and r.observation.streams]
@@ -68,16 +59,6 @@ def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
 def replan(*arguments: str | Path) -> Result:
     words = ["trace", "replan", *map(str, arguments)]
     return CliRunner().invoke(cli, words, catch_exceptions=False)
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-def test_every_policy_plans_a_recording(tmp_path: Path, policy: str) -> None:
-    file = tmp_path / "trace.jsonl"
-    records = [*FLOW, plan_record(guessing(3), 11.0)]
-    file.write_bytes(b"".join(to_line(n, record) for n, record in enumerate(records)))
-    result = replan(file, "--policy", policy)
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert f"{policy} to recorded, 2 plans: prices " in result.stdout
 
 
 class FakeClient:

@@ -41,11 +41,3 @@ def test_choices_are_put_together_apart_and_figures_summed() -> None:
     assert (usage.num_prompt_tokens, usage.num_tokens, usage.num_draft_tokens) == (3, 3, 8)
     assert (usage.acceptance_rate, usage.tokens_per_s) == (0.75, 1.5)
     assert (answer.seed, answer.target, answer.plain_reason) == (7, "big", "draft off: slow")
-
-
-def test_without_guesses_there_is_no_acceptance_rate() -> None:
-    assembly = Assembly(1)
-    assembly.take(STARTED)
-    assembly.take(FinishedNotice(1, 0, 0, "stop", StreamFigures(0, 0, 0, 0, 0, 0, "")))
-    assert assembly.completion(0.0).usage.acceptance_rate is None
-    assert assembly.completion(0.0).usage.tokens_per_s == 0.0

@@ -16,6 +16,11 @@ from nodes.gateway.guard import Guard
 from tests.nodes.gateway.fake_mesh import FakeMesh
 
 JSON = {"content-type": "application/json"}
+COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+ASK: dict[str, Any] = {"prompt": "hi"}
+STREAM: dict[str, Any] = {**ASK, "stream": True}
+TALK: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+KEY = {"idempotency-key": "k-1"}
 
 
 class Call:
@@ -117,27 +122,26 @@ class Call:
     @property
     def marked_events(self) -> list[tuple[str, Any]]:
         """Events with their ids, "" where they have none."""
-        found = []
-        for event in self.body.decode().split("\n\n")[:-1]:
-            *lines, data = event.split("\n")
-            assert len(lines) <= 1
-            assert all(line.startswith("id: ") for line in lines)
-            assert data.startswith("data: ")
-            text = data.removeprefix("data: ")
-            event_id = lines[0].removeprefix("id: ") if lines else ""
-            found.append((event_id, text if text == "[DONE]" else json.loads(text)))
-        return found
+        return events_of(self.body, "id: ")
+
+
+def events_of(body: bytes, mark: str) -> list[tuple[str, Any]]:
+    """The events of a stream, each with the rest of its line that begins like that, or ""."""
+    found = []
+    for event in body.decode().split("\n\n")[:-1]:
+        *lines, data = event.split("\n")
+        assert len(lines) <= 1
+        assert all(line.startswith(mark) for line in lines)
+        assert data.startswith("data: ")
+        text = data.removeprefix("data: ")
+        marked = lines[0].removeprefix(mark) if lines else ""
+        found.append((marked, text if text == "[DONE]" else json.loads(text)))
+    return found
 
 
 def named_events(call: Call) -> list[tuple[str, Any]]:
     """Events of a stream whose events have names."""
-    found = []
-    for event in call.body.decode().split("\n\n")[:-1]:
-        name, data = event.split("\n")
-        assert name.startswith("event: ")
-        assert data.startswith("data: ")
-        found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
-    return found
+    return events_of(call.body, "event: ")
 
 
 def gateway_of(mesh: FakeMesh, **limits: Any) -> Gateway:

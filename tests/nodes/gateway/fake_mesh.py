@@ -10,7 +10,7 @@ import numpy as np
 
 from nodes.client.client import Event, RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
-from nodes.engine.traits import ModelTraits, SamplingDefaults
+from nodes.engine.traits import ModelTraits
 from nodes.messages import (
     EMBEDDING,
     TEXT,
@@ -29,6 +29,7 @@ from nodes.telemetry.status import Status
 from tests.nodes.status_examples import STATUS
 
 MODEL, MODEL_HASH, NUMERICS = "toy-1", "0123456789abcdef", "fedcba9876543210"
+THINKING = ModelTraits("hermes", "marked")
 FINGERPRINT = "fp_01234567_fedcba98"
 # What a script may hold: events, errors to raise, and things to wait for.
 Step = Event | Exception | asyncio.Event
@@ -91,19 +92,17 @@ class Clock:
 class FakeMesh:
     """script: the steps of the answer to a prompt with options. models: those of its targets.
 
-    hashes, tool_styles, thoughts: of targets that have another than the others. failures: what goes
-    wrong with some texts that are only read. read_gate: what all of those wait for. asked: what was
-    asked for. num_open: requests that have neither ended nor been given up.
+    hashes, others: of targets that have another than the others, or other traits. failures: what
+    goes wrong with some texts that are only read. read_gate: what all of those wait for. asked:
+    what was asked for. num_open: requests that have neither ended nor been given up.
     """
 
     script: Sequence[Step] | Callable[[Prompt, GenerateOptions], Sequence[Step]] = ()
     models: list[str] = field(default_factory=lambda: [MODEL])
     draining: set[str] = field(default_factory=set)
     hashes: dict[str, str] = field(default_factory=dict)
-    tool_styles: dict[str, str] = field(default_factory=dict)
-    thoughts: dict[str, str] = field(default_factory=dict)
-    thinking: str = ""
-    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    traits: ModelTraits = field(default_factory=lambda: ModelTraits("hermes"))
+    others: dict[str, ModelTraits] = field(default_factory=dict)
     failures: dict[str, Exception] = field(default_factory=dict)
     read_gate: asyncio.Event | None = None
     is_joined: bool = True
@@ -166,8 +165,7 @@ class FakeMesh:
         targets = []
         for number, model in enumerate(self.models):
             name = f"target-{number}"
-            style = self.tool_styles.get(name, "hermes")
-            traits = ModelTraits(style, self.thoughts.get(name, self.thinking), self.sampling)
+            traits = self.others.get(name, self.traits)
             model_hash = self.hashes.get(name, MODEL_HASH)
             known = {"model_hash": model_hash, "numerics_class": NUMERICS, "traits": traits}
             is_draining = model in self.draining

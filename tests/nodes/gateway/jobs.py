@@ -27,12 +27,17 @@ class Jobs:
         options = with_sampling(job.options, job.sampling, OPENAI_SAMPLING)
         return replace(job, options=options)
 
-    def refused(self, value: dict[str, Any]) -> str | None:
-        """The field whose value the client is told is wrong."""
+    def error(self, value: dict[str, Any]) -> ApiError:
+        """What the client is told that is wrong."""
         with pytest.raises(ApiError) as caught:
             self.job(value)
         assert caught.value.status == 400
-        return caught.value.param
+        assert caught.value.content()
+        return caught.value
+
+    def refused(self, value: dict[str, Any]) -> str | None:
+        """The field whose value the client is told is wrong."""
+        return self.error(value).param
 
     def shape(self, job: Job) -> Shape:
         return self.api.shape(job)

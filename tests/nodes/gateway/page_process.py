@@ -1,4 +1,4 @@
-"""Gateways before meshes of several kinds, in a process of their own, for a browser to look at.
+"""Gateways before made-up meshes of several kinds, in a process of their own, for a browser.
 
 Prints a line `name url` for each and then `ready`. Ends with its input.
 """
@@ -9,19 +9,15 @@ import asyncio
 import contextlib
 import sys
 import tempfile
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nodes.client.client import Client, RequestFailedError
-from nodes.client.generation import GenerateOptions
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.gateway.connection import Connection
 from nodes.telemetry.status import Status, WaitingStatus
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, scored, started, tokens
 from tests.nodes.gateway.served import serving
-from tests.nodes.memory_mesh import PROMPT, mesh
 from tests.nodes.status_examples import DRAFT_NODE, GUESSING, PLAIN, STATUS, TARGET_NODE
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
@@ -92,30 +88,6 @@ class Changing(FakeMesh):
         return replace(status, at_s=status.at_s + self.num_status_requests)
 
 
-async def _ask_for_ever(client: Client) -> None:
-    options = GenerateOptions(max_tokens=2000, ignore_eog=True, temperature=0.8)
-    while True:
-        with contextlib.suppress(RequestFailedError):
-            async for _ in client.generate(PROMPT, options):
-                # Some hundred tokens a second, as of a device.
-                await asyncio.sleep(0.005)
-
-
-@contextlib.asynccontextmanager
-async def live(folder: Path) -> AsyncIterator[str]:
-    """A real mesh of toy models with a stream under way."""
-    async with mesh(0.8, 0.6) as made:
-        client = made.start_client("client")
-        await made.wait_for(client, {"target", "draft-0", "draft-1"})
-        asking = asyncio.create_task(_ask_for_ever(client))
-        try:
-            async with serving(client, folder) as server:
-                yield server.http.url
-        finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
-
-
 def recorded_connections() -> list[Connection]:
     """All connections that gateways of this process get from now on."""
     connections: list[Connection] = []
@@ -134,6 +106,7 @@ async def main() -> None:
         "marked": marked_mesh(),
         "keys": marked_mesh(),
         "held": held_mesh(),
+        "live": Changing(),
         "lost": Changing(),
     }
     for name, status in {"hostile": hostile(), "many": many(), "empty": empty()}.items():
@@ -148,8 +121,6 @@ async def main() -> None:
         for name, made in meshes.items():
             server = await stack.enter_async_context(serving(made, folder / name))
             print(name, server.http.url.removesuffix("v1"), flush=True)
-        url = await stack.enter_async_context(live(folder / "live"))
-        print("live", url.removesuffix("v1"), flush=True)
         print("ready", flush=True)
         # A line that names a mesh loses its coordinator; `cut` aborts all connections.
         while line := await asyncio.to_thread(sys.stdin.readline):

@@ -12,7 +12,7 @@ from nodes.gateway.config import GatewayLimits
 from nodes.gateway.fields import Job
 from nodes.messages import ChatMessage
 from tests.nodes.gateway.calls import ask, named_events
-from tests.nodes.gateway.fake_mesh import FakeMesh, finished, started, text_answer, tokens
+from tests.nodes.gateway.fake_mesh import THINKING, FakeMesh, finished, started, text_answer, tokens
 from tests.nodes.gateway.jobs import Jobs
 
 PATH = "/v1/messages"
@@ -169,7 +169,7 @@ async def test_an_answer_that_is_short_or_empty(stream: bool) -> None:
 
 
 async def test_what_a_model_thinks_is_a_block_of_its_own() -> None:
-    mesh = FakeMesh(text_answer("<think>", "hm", "</think>\n\n", "Yes."), thinking="marked")
+    mesh = FakeMesh(text_answer("<think>", "hm", "</think>\n\n", "Yes."), traits=THINKING)
     thoughts, text = (await ask(mesh, PATH, body())).json["content"]
     assert (thoughts["type"], thoughts["thinking"]) == ("thinking", "hm")
     assert (text["type"], text["text"]) == ("text", "Yes.")

@@ -9,7 +9,7 @@ import pytest
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayLimits
-from tests.nodes.gateway.calls import app_of, ask, call, get, keyed_app, open_app, post
+from tests.nodes.gateway.calls import app_of, ask, get, keyed_app, open_app, post
 from tests.nodes.gateway.fake_mesh import MODEL, FakeMesh, text_answer
 
 PATH = "/v1/chat/completions"
@@ -22,36 +22,6 @@ async def test_models() -> None:
     assert [entry["id"] for entry in found["data"]] == ["b", "dir/a"]
     assert found["data"][0]["airdraft"]["tool_style"] == "hermes"
     assert (await get(app, "/v1/models/dir/a")).json["id"] == "dir/a"
-
-
-async def test_health_and_readiness() -> None:
-    mesh = FakeMesh(models=[])
-    app = app_of(mesh)
-    assert (await get(app, "/healthz")).status == 200
-    assert (await get(app, "/readyz")).status == 503
-    mesh.models.append(MODEL)
-    assert (await get(app, "/readyz")).status == 200
-    mesh.is_joined = False
-    found = await get(app, "/readyz")
-    assert (found.status, found.headers["retry-after"]) == (503, "2")
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [
-        ("GET", "/v1", 404),
-        ("GET", "/v1/completions", 405),
-        ("POST", "/v1/models", 405),
-        ("PUT", "/v1/completions", 405),
-        ("POST", "/v1/images", 404),
-        ("GET", "/v1/models/", 404),
-        ("GET", "/v1/models/none", 404),
-    ],
-)
-async def test_what_is_not_there(method: str, path: str, status: int) -> None:
-    found = await call(app_of(FakeMesh()), method, path)
-    assert found.status == status
-    assert found.json["error"]["type"] == "invalid_request_error"
 
 
 async def test_a_body_must_be_json_and_not_too_large() -> None:

@@ -1,3 +1,5 @@
+"""Bodies of /v1/chat/completions as jobs, with what all bodies have in common, and chunks."""
+
 from __future__ import annotations
 
 import json
@@ -5,33 +7,40 @@ from typing import Any
 
 import pytest
 
+from nodes.client.generation import GenerateOptions
+from nodes.engine.rules import Grammar, LogitBias
 from nodes.gateway.answers import Delta, ScoredToken
+from nodes.gateway.bodies import Hint, parse_json
 from nodes.gateway.chat import CHAT
 from nodes.gateway.config import GatewayLimits
+from nodes.gateway.errors import ApiError
 from nodes.gateway.fields import Job
 from nodes.gateway.shape import Head
 from nodes.messages import ChatMessage
 from tests.nodes.gateway.fake_mesh import scored
 from tests.nodes.gateway.jobs import Jobs
 
-FIELDS = Jobs(CHAT, GatewayLimits(max_prompt_chars=50, max_messages=4, max_tokens=99))
+LIMITS = GatewayLimits(max_prompt_chars=50, max_messages=4, max_tokens=99)
+FIELDS, LENIENT = Jobs(CHAT, LIMITS), Jobs(CHAT, LIMITS, strict_fields=False)
 HEAD = Head("chatcmpl-1", 5, "toy", "fp_a_b")
 USER = {"role": "user", "content": "hi"}
 CALL = {"function": {"name": "f", "arguments": "{}"}}
+ANSWER = "response_format"
 
 
 def job(*messages: Any, **body: Any) -> Job:
-    return FIELDS.job({"messages": list(messages), **body})
+    return FIELDS.job({"messages": list(messages) or [USER], **body})
+
+
+def options(**body: Any) -> GenerateOptions:
+    return job(**body).options
 
 
 def test_a_conversation_is_one_prompt() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     answer = {"role": "assistant", "content": "yes", "refusal": None, "tool_calls": None}
     found = job(
-        {"role": "developer", "content": "be brief"},
-        USER,
-        answer,
-        {"role": "user", "content": parts},
+        {"role": "developer", "content": "be brief"}, USER, answer, {**USER, "content": parts}
     )
     assert found.prompts == (
         (
@@ -43,46 +52,37 @@ def test_a_conversation_is_one_prompt() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("message", "param"),
-    [
-        ({"role": "robot"}, "messages[0].role"),
-        ({"role": None}, "messages[0].role"),
-        ({"content": None}, "messages[0].content"),
-        ({"content": 1}, "messages[0].content"),
-        ({"content": []}, "messages[0].content"),
-        ({"content": ["x"]}, "messages[0].content[0]"),
-        ({"content": [{"type": "image_url"}]}, "messages[0].content[0].type"),
-        ({"content": [{"type": "text"}]}, "messages[0].content[0].text"),
-        ({"content": "x" * 51}, "messages[0].content"),
-        ({"name": "bob"}, "messages[0].name"),
-        ({"role": "assistant", "tool_calls": [{}]}, "messages[0].tool_calls[0].function"),
-        ({"tool_calls": [CALL]}, "messages[0].tool_calls"),
-        ({"other": 1}, "messages[0].other"),
-    ],
-)
-def test_messages_that_are_refused(message: dict[str, Any], param: str) -> None:
-    assert FIELDS.refused({"messages": [{**USER, **message}]}) == param
+def test_defaults_are_those_of_openai() -> None:
+    found = options(temperature=None)
+    assert (found.temperature, found.top_p, found.num_choices, found.stops) == (1.0, 1.0, 1, ())
+    assert found.rules.grammar == Grammar()
+    seeds = {options().seed for _ in range(4)}
+    assert len(seeds) == 4
+    assert all(seed is not None and 0 <= seed < 2**53 for seed in seeds)
 
 
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        ({"messages": []}, "messages"),
-        ({"messages": None}, "messages"),
-        ({"messages": ["hi"]}, "messages[0]"),
-        ({"messages": [USER] * 5}, "messages"),
-        ({"messages": [{"role": "user", "content": "x" * 30}] * 2}, "messages"),
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": 100}, "max_tokens"),
-        ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
-        ({"top_logprobs": 2}, "top_logprobs"),
-        ({"logprobs": 2}, "logprobs"),
-        ({"prompt": "x"}, "prompt"),
-    ],
-)
-def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
-    assert FIELDS.refused({"messages": [USER], **body}) == param
+def test_every_field_reaches_the_mesh() -> None:
+    found = options(
+        n=3,
+        seed=5,
+        stop=["a", "b"],
+        temperature=0.5,
+        top_p=0.9,
+        top_k=4,
+        min_p=0.1,
+        presence_penalty=-1,
+        frequency_penalty=2,
+        logit_bias={"7": -100, "3": 1.5},
+        ignore_eos=True,
+        priority=9,
+        model="m",
+    )
+    assert (found.num_choices, found.seed, found.stops) == (3, 5, ("a", "b"))
+    assert (found.temperature, found.top_p, found.top_k, found.min_p) == (0.5, 0.9, 4, 0.1)
+    assert (found.rules.presence_penalty, found.rules.frequency_penalty) == (-1.0, 2.0)
+    assert found.rules.logit_bias == (LogitBias(3, 1.5), LogitBias(7, -100.0))
+    assert (found.ignore_eog, found.priority, found.model) == (True, 9, "m")
+    found.rules.check()
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,150 @@ def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
     ],
 )
 def test_how_many_tokens_and_logprobs(body: dict[str, Any], expected: tuple[Any, ...]) -> None:
-    options = job(USER, **body).options
-    assert (options.max_tokens, options.fits, options.num_logprobs) == expected
+    found = options(**body)
+    assert (found.max_tokens, found.fits, found.num_logprobs) == expected
+
+
+def test_what_means_the_same_is_the_same() -> None:
+    assert options(stop="\n").stops == ("\n",)
+    assert options(temperature=1e-9).temperature == 0.0
+    assert 0 < options(top_p=0).top_p < 1e-6
+    # What asks for nothing is accepted.
+    options(tools=[], tool_choice="none", modalities=["text"], functions=[])
+    options(tools=None, audio=None, stream_options=None, unknown=None)
+
+
+def test_formats_become_grammars() -> None:
+    schema = {"type": "object", "properties": {"b": {}, "a": {}}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    text = '{"type":"object","properties":{"b":{},"a":{}}}'
+    assert options(response_format=wanted).rules.grammar == Grammar("json_schema", text)
+    found = options(response_format={"type": "json_object"}).rules.grammar
+    assert found == Grammar("json_schema", '{"type":"object"}')
+    assert options(response_format={"type": "text"}).rules.grammar == Grammar()
+    assert options(grammar='root ::= "x"').rules.grammar == Grammar("gbnf", 'root ::= "x"')
+
+
+def schema(value: Any) -> dict[str, Any]:
+    return {ANSWER: {"type": "json_schema", "json_schema": {"schema": value}}}
+
+
+def said(**message: Any) -> dict[str, Any]:
+    return {"messages": [{**USER, **message}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (said(role="robot"), "messages[0].role"),
+        (said(content=None), "messages[0].content"),
+        (said(content=[]), "messages[0].content"),
+        (said(content=["x"]), "messages[0].content[0]"),
+        (said(content=[{"type": "image_url"}]), "messages[0].content[0].type"),
+        (said(content=[{"type": "text"}]), "messages[0].content[0].text"),
+        (said(content="x" * 51), "messages[0].content"),
+        (said(name="bob"), "messages[0].name"),
+        (said(role="assistant", tool_calls=[{}]), "messages[0].tool_calls[0].function"),
+        (said(tool_calls=[CALL]), "messages[0].tool_calls"),
+        ({"messages": []}, "messages"),
+        ({"messages": ["hi"]}, "messages[0]"),
+        ({"messages": [USER] * 5}, "messages"),
+        ({"messages": [{**USER, "content": "x" * 30}] * 2}, "messages"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 100}, "max_tokens"),
+        ({"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"stop": ""}, "stop"),
+        ({"stop": ["x"] * 9}, "stop"),
+        ({ANSWER: {"type": "json_schema"}}, "response_format.json_schema"),
+        ({ANSWER: {"type": "text", "json_schema": {"schema": {}}}}, f"{ANSWER}.json_schema"),
+        ({ANSWER: {"type": "json_object"}, "grammar": "x"}, "grammar"),
+        (schema([]), "response_format.json_schema.schema"),
+        (schema({"a": "\ud800"}), "response_format.json_schema.schema"),
+        ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"logit_bias": {"1": 101}}, "logit_bias.1"),
+        ({"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias"),
+        ({"n": 17}, "n"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+    ],
+)
+def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
+    assert FIELDS.refused({"messages": [USER], **body}) == param
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "param"),
+    [
+        ("invalid_type", {"n": True}, "n"),
+        ("invalid_type", {"messages": None}, "messages"),
+        ("invalid_type", {"n": 1.0}, "n"),
+        ("invalid_type", {"logprobs": 2}, "logprobs"),
+        ("invalid_type", {"user": 1}, "user"),
+        ("invalid_type", {"stop": ["x", 1]}, "stop[1]"),
+        ("invalid_type", {ANSWER: 1}, "response_format"),
+        ("invalid_value", {"temperature": 2.1}, "temperature"),
+        ("invalid_value", {"stop": "\ud800"}, "stop"),
+        ("invalid_value", {ANSWER: {"type": []}}, "response_format.type"),
+        ("missing_required_parameter", {ANSWER: {}}, "response_format.type"),
+        ("unsupported_parameter", {"functions": [{}]}, "functions"),
+        ("unsupported_parameter", {"modalities": 0}, "modalities"),
+        ("unsupported_parameter", {"audio": {}}, "audio"),
+        ("unsupported_parameter", {"store": True}, "store"),
+        ("unknown_parameter", said(other=1), "messages[0].other"),
+        ("unknown_parameter", {"prompt": "x"}, "prompt"),
+    ],
+)
+def test_errors_have_codes(code: str, body: dict[str, Any], param: str) -> None:
+    error = FIELDS.error({"messages": [USER], **body})
+    assert (error.param, error.code) == (param, code)
+
+
+def test_hints_change_nothing_and_are_told() -> None:
+    body = {"metadata": {"a": "b"}, "store": True, "prompt_cache_key": "x", "keep_alive": "5m"}
+    found = LENIENT.job({**said(name="nobody", cached=1), **body})
+    assert found.prompts == ((ChatMessage("user", "hi"),),)
+    assert set(found.ignored) == {
+        Hint("metadata", is_known=True),
+        Hint("store", is_known=True),
+        Hint("prompt_cache_key", is_known=True),
+        Hint("keep_alive", is_known=False),
+        Hint("messages[0].name", is_known=True),
+        Hint("messages[0].cached", is_known=False),
+    }
+    # What a text would depend on is refused all the same.
+    tool = {"tools": [{"type": "function"}]}
+    assert LENIENT.refused({"messages": [USER], **tool}) == "tools[0].function"
+    # Only the first hints are kept.
+    found = LENIENT.job({"messages": [USER], **{f"x{number}": 1 for number in range(1000)}})
+    assert len(found.ignored) == 16
+
+
+def test_a_wrong_name_is_told_the_right_one_and_nothing_is_repeated_at_length() -> None:
+    def told(body: dict[str, Any]) -> str:
+        return FIELDS.error({"messages": [USER], **body}).message
+
+    assert "temprature: unknown field, did you mean temperature" in told({"temprature": 1})
+    assert len(told({"\ud800" + "x" * 10_000: 1})) < 200
+    for value in ("secret", ["secret"]):
+        for name in ("n", ANSWER, "logit_bias", "logprobs"):
+            assert "secret" not in told({name: value})
+
+
+LONG = b'{"a":' + b"1" * 10_000 + b"}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[1]", b"1", b'{"a":NaN}', b'{"a":Infinity}', b"\xff", b"[" * 100_000, LONG],
+    ids=lambda body: repr(body[:20]),
+)
+def test_what_is_no_json_object_is_refused_without_being_repeated(body: bytes) -> None:
+    with pytest.raises(ApiError, match="the body") as caught:
+        parse_json(body)
+    assert caught.value.status == 400
 
 
 def events(data: bytes) -> list[Any]:
@@ -105,7 +247,7 @@ def events(data: bytes) -> list[Any]:
 
 
 def test_the_role_comes_first_and_the_reason_last() -> None:
-    shape = FIELDS.shape(job(USER, stream=True))
+    shape = FIELDS.shape(job(stream=True))
     first = events(shape.chunks(HEAD, Delta(0, "a", (), True)))
     assert [e["choices"][0]["delta"] for e in first] == [
         {"role": "assistant", "content": ""},
@@ -114,20 +256,18 @@ def test_the_role_comes_first_and_the_reason_last() -> None:
     assert {e["object"] for e in first} == {"chat.completion.chunk"}
     assert "usage" not in first[0]
     (last,) = events(shape.chunks(HEAD, Delta(0, "", (), False, "length")))
-    assert last["choices"][0] == {
-        "index": 0,
-        "delta": {},
-        "logprobs": None,
-        "finish_reason": "length",
-    }
+    choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "length"}
+    assert last["choices"] == [choice]
     empty = events(shape.chunks(HEAD, Delta(1, "", (), True, "stop")))
     assert [e["choices"][0]["finish_reason"] for e in empty] == [None, "stop"]
 
 
 def test_logprobs_come_with_their_tokens() -> None:
-    shape = FIELDS.shape(job(USER, logprobs=True, top_logprobs=1))
-    token = ScoredToken(scored("a", -0.5, ("a", -0.5)))
-    (found,) = events(shape.chunks(HEAD, Delta(0, "", (token,), False)))
-    (entry,) = found["choices"][0]["logprobs"]["content"]
-    assert (entry["token"], entry["logprob"], entry["bytes"]) == ("a", -0.5, [97])
-    assert entry["top_logprobs"] == [{"token": "a", "logprob": -0.5, "bytes": [97]}]
+    shape = FIELDS.shape(job(logprobs=True, top_logprobs=1))
+    told = ScoredToken(scored("a", -0.5, ("a", -0.5))), ScoredToken(scored(b"\xe2\x82", -1.0))
+    (found,) = events(shape.chunks(HEAD, Delta(0, "", told, False)))
+    whole, part = found["choices"][0]["logprobs"]["content"]
+    assert (whole["token"], whole["logprob"], whole["bytes"]) == ("a", -0.5, [97])
+    assert whole["top_logprobs"] == [{"token": "a", "logprob": -0.5, "bytes": [97]}]
+    # A part of a character.
+    assert (part["token"], part["bytes"]) == ("\ufffd", [0xE2, 0x82])

@@ -1,19 +1,11 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 
-from nodes.config.settings import ConfigError, load
+from nodes.config.settings import ConfigError
 from nodes.gateway.config import GatewayConfig, GatewayLimits, address_of, names
-
-
-def test_an_unknown_limit_is_told_the_right_name(tmp_path: Path) -> None:
-    path = tmp_path / "gateway.toml"
-    path.write_text("[limits]\nmax_choice = 2\n")
-    with pytest.raises(ConfigError, match=r"did you mean limits\.max_choices"):
-        load(GatewayConfig, path, {}, {})
 
 
 @pytest.mark.parametrize("limit", [item.name for item in fields(GatewayLimits)])

@@ -13,8 +13,20 @@ import pytest
 from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.answers import Usage
+from nodes.gateway.exchange import Outbox, SlowReaderError
 from nodes.messages import PromptLogprobsNotice
-from tests.nodes.gateway.calls import Call, app_of, ask, call, gateway_of, open_app, post
+from tests.nodes.gateway.calls import (
+    ASK,
+    CHAT,
+    COMPLETIONS,
+    STREAM,
+    TALK,
+    Call,
+    app_of,
+    ask,
+    call,
+    post,
+)
 from tests.nodes.gateway.fake_mesh import (
     FINGERPRINT,
     MODEL_HASH,
@@ -29,26 +41,8 @@ from tests.nodes.gateway.fake_mesh import (
     tokens,
 )
 
-COMPLETIONS = "/v1/completions"
-CHAT = "/v1/chat/completions"
-ASK = {"prompt": "hi", "seed": 4}
-STREAM = {**ASK, "stream": True}
 WITH_USAGE = {**STREAM, "stream_options": {"include_usage": True}}
-TALK = {"messages": [{"role": "user", "content": "hi"}]}
 BEGUN: list[Step] = [started(), tokens("a", 0)]
-
-
-async def test_a_whole_answer() -> None:
-    mesh = FakeMesh(text_answer("one ", "two", reason="length"))
-    found = await ask(mesh, COMPLETIONS, ASK)
-    assert found.status == 200
-    assert found.json["choices"][0]["text"] == "one two"
-    assert found.json["choices"][0]["finish_reason"] == "length"
-    assert found.json["usage"]["total_tokens"] == 5
-    assert found.json["usage"]["airdraft"]["seed"] == 4
-    assert found.headers["x-airdraft-seed"] == "4"
-    assert found.headers["x-request-id"] == found.json["id"]
-    assert (mesh.num_open, mesh.num_cancelled) == (0, 0)
 
 
 async def test_every_batch_of_tokens_is_sent_when_it_comes(eventually: Eventually) -> None:
@@ -221,21 +215,6 @@ async def test_a_fault_after_the_last_token_is_no_end(monkeypatch: pytest.Monkey
     assert (found.is_complete, found.is_aborted) == (False, True)
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("has_begun", [False, True])
-async def test_who_leaves_frees_the_request_at_once(
-    eventually: Eventually, stream: bool, has_begun: bool
-) -> None:
-    mesh = FakeMesh([*(BEGUN if has_begun else []), asyncio.Event()])
-    gateway = gateway_of(mesh)
-    leaving = Call(open_app(gateway), "POST", COMPLETIONS, {**ASK, "stream": stream})
-    running = leaving.start()
-    await eventually(lambda: mesh.num_open == 1)
-    leaving.leave()
-    await running
-    assert (mesh.num_open, mesh.num_cancelled, len(gateway.running)) == (0, 1, 0)
-
-
 @pytest.mark.parametrize("headers", [{}, {"idempotency-key": "k-1"}])
 async def test_a_request_is_cancelled_by_the_id_it_shows(
     eventually: Eventually, headers: dict[str, str]
@@ -254,20 +233,6 @@ async def test_a_request_is_cancelled_by_the_id_it_shows(
     assert "[DONE]" not in stream.events
     assert stream.is_last
     assert (await call(app, "DELETE", f"{COMPLETIONS}/{request_id}")).status == 404
-
-
-async def test_a_whole_answer_that_is_cancelled_is_a_410(eventually: Eventually) -> None:
-    """Its id follows from its key: nothing has been told yet."""
-    mesh = FakeMesh([*BEGUN, asyncio.Event()])
-    app = app_of(mesh)
-    key = {"idempotency-key": "k-1"}
-    request_id = (await ask(FakeMesh(text_answer("a")), COMPLETIONS, ASK, **key)).json["id"]
-    whole = Call(app, "POST", COMPLETIONS, ASK, key)
-    running = whole.start()
-    await eventually(lambda: mesh.num_open == 1)
-    assert (await call(app, "DELETE", f"{COMPLETIONS}/{request_id}")).status == 200
-    await running
-    assert (whole.status, whole.json["error"]["code"]) == (410, "cancelled")
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
@@ -299,12 +264,14 @@ async def test_a_stream_that_is_over_never_ends_its_connection(
 
 @pytest.mark.parametrize(("path", "body"), [(COMPLETIONS, ASK), (CHAT, TALK)])
 async def test_tokens_are_told_to_who_asks(path: str, body: Any) -> None:
-    made = tokens("abc", 0, 0, 2, (scored("ab", -0.5), scored("c", -1.5)), drafted=3, accepted=1)
+    made = tokens(
+        "abc", 0, 0, 2, (scored("ab", -0.123456), scored(b"\xe2\x82", -1.5)), drafted=3, accepted=1
+    )
     mesh = FakeMesh([started(), made, finished(2, drafted=3, accepted=1)])
     asked = {**body, "airdraft": {"tokens": True}}
     found = await ask(mesh, path, {**asked, "stream": True})
     told = [event["airdraft"] for event in found.events[:-1] if "airdraft" in event]
-    assert told == [{"tokens": [["ab", "accepted", -0.5], ["c", "corrected", -1.5]]}]
+    assert told == [{"tokens": [["ab", "accepted", -0.1235], [[0xE2, 0x82], "corrected", -1.5]]}]
     # For the pieces alone: log-probabilities in OpenAI's shape were not asked for.
     assert mesh.asked[0][1].num_logprobs == 0
     choices = [event["choices"][0] for event in found.events[:-1]]
@@ -315,3 +282,24 @@ async def test_tokens_are_told_to_who_asks(path: str, body: Any) -> None:
     assert unknown.headers["warning"] == '299 airdraft "ignored: airdraft.token"'
     plain = await ask(mesh, path, {**body, "stream": True, "airdraft": {"tokens": False}})
     assert b"airdraft" not in plain.body
+
+
+@pytest.mark.parametrize(("sizes", "is_dropped"), [((60, 60, 60), True), ((50_000, 100), False)])
+async def test_too_much_is_dropped_but_one_large_event_is_not_too_much(
+    sizes: tuple[int, ...], is_dropped: bool
+) -> None:
+    outbox = Outbox(100)
+    *events, last = sizes
+    for size in events:
+        outbox.put(b"x" * size)
+    if is_dropped:
+        with pytest.raises(SlowReaderError):
+            outbox.put(b"x" * last)
+    else:
+        outbox.put(b"x" * last)
+        outbox.close()
+    assert outbox.was_dropped is is_dropped
+    taken = 0
+    while part := await outbox.take():
+        taken += len(part)
+    assert taken == (0 if is_dropped else sum(sizes))

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from nodes.gateway.apikeys import ANYBODY, ApiKey, ApiKeys, digest
 from nodes.gateway.errors import ApiError
-from nodes.gateway.guard import Guard, key_of
+from nodes.gateway.guard import Guard
 from nodes.telemetry.metrics.gateway import GatewayMetrics
 from tests.nodes.gateway.calls import Call, call, get
 
@@ -149,12 +149,3 @@ async def test_a_fault_is_a_500_without_its_text_and_with_the_security_headers(
     # Where it was, is.
     assert "ValueError" in caplog.text
     assert "test_guard.py" in caplog.text
-
-
-async def test_a_scope_that_a_key_lacks() -> None:
-    entry = ApiKey(name="a", sha256="0" * 64, scopes=("infer",))
-    scope: dict[str, Any] = {"state": {"key": entry}}
-    assert key_of(scope, "infer") == entry
-    with pytest.raises(ApiError, match="this API key lacks the scope 'admin'") as caught:
-        key_of(scope, "admin")
-    assert caught.value.status == 403

@@ -26,11 +26,8 @@ def test_only_visible_characters_are_a_key(found: list[bytes]) -> None:
     assert of_headers([]) is None
 
 
-def test_what_follows_from_a_key_is_the_same_everywhere() -> None:
-    again = Keyed("ann", "k")
-    assert again.seed == KEYED.seed < 2**SEED_BITS
-    assert again.request_id("cmpl") == KEYED.request_id("cmpl")
-    assert again.tag(PATH, b"{}") == KEYED.tag(PATH, b"{}")
+def test_a_seed_follows_from_a_key() -> None:
+    assert KEYED.seed < 2**SEED_BITS
     # Pinned: gateways of two versions must agree.
     assert Keyed("anybody", "k-1").seed == 5067787793619004
 

@@ -1,4 +1,4 @@
-"""The page as headless Chromium shows it, before real meshes and made-up ones."""
+"""The page as headless Chromium shows it, before meshes that are made up."""
 
 from __future__ import annotations
 
@@ -152,21 +152,14 @@ def page(chromium: Any, gateways: Gateways) -> Iterator[Page]:
     chromium.get("about:blank")
 
 
-def test_a_live_mesh(page: Page) -> None:
+def test_a_mesh_at_work(page: Page) -> None:
     page.show("live")
-    assert "target" in page.text("targets")
-    assert "draft-0" in page.text("drafts")
-    page.until_text("streams-table", "decoding")
     page.until(lambda: page.run("return document.querySelectorAll('#timeline rect').length"))
     page.until(lambda: page.run("return document.querySelectorAll('#speed-chart path').length"))
-    links = page.run("return document.querySelectorAll('#links path[d]').length")
-    assert links == 2 * (3 + 1)
-    page.element("max-tokens").clear()
-    page.element("max-tokens").send_keys("30")
-    page.ask("several devices")
-    page.until_text("outcome", "30 tokens")
-    assert "tokens/s" in page.text("outcome")
-    assert len(page.driver.find_elements(By.CSS_SELECTOR, "#answer .tok")) == 30
+    assert "big" in page.text("targets")
+    assert "small" in page.text("drafts")
+    page.until_text("streams-table", "decoding")
+    assert page.run("return document.querySelectorAll('#links path[d]').length") == 2 * (2 + 1)
     assert page.complaints() == []
 
 
@@ -174,6 +167,7 @@ def test_tokens_say_what_made_them(page: Page) -> None:
     page.show("marked")
     page.ask()
     page.until_text("outcome", "3 of 5 guesses accepted")
+    assert "tokens/s" in page.text("outcome")
     assert page.text("answer").replace("\n", "") == "Guesses are checked.<b>So</b> it goes"
     rows = page.run(
         "return [...document.querySelectorAll('#answer .tok')].map((token) =>"
@@ -336,13 +330,6 @@ def test_the_keyboard_reaches_everything_and_everything_has_a_name(page: Page) -
         ".filter((field) => !field.labels.length).map((field) => field.id)"
     )
     assert unnamed == []
-    sections = page.run(
-        "return [...document.querySelectorAll('main section')].filter((part) =>"
-        " !part.getAttribute('aria-label')"
-        " && !document.getElementById(part.getAttribute('aria-labelledby'))).length"
-    )
-    assert sections == 0
-    assert page.run("return document.querySelectorAll('header, main, nav').length") == 3
 
 
 def test_without_motion_nothing_moves(page: Page) -> None:

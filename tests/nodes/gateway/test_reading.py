@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from nodes.engine.traits import SamplingDefaults
+from nodes.engine.traits import ModelTraits, SamplingDefaults
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.reading import ThinkingReader
-from tests.nodes.gateway.calls import ask, open_app, post
+from tests.nodes.gateway.calls import CHAT, KEY, TALK, ask, open_app, post
 from tests.nodes.gateway.fake_mesh import (
+    THINKING,
     FakeMesh,
     finished,
     scored,
@@ -20,10 +21,6 @@ from tests.nodes.gateway.fake_mesh import (
     text_answer,
     tokens,
 )
-
-PATH = "/v1/chat/completions"
-ASK = {"messages": [{"role": "user", "content": "hi"}]}
-KEY = {"idempotency-key": "0123456789abcdef"}
 
 
 @pytest.mark.parametrize(
@@ -54,12 +51,12 @@ def test_thoughts_are_told_apart_wherever_the_text_is_cut(
 
 
 async def message(mesh: FakeMesh, **body: Any) -> dict[str, Any]:
-    found: dict[str, Any] = (await ask(mesh, PATH, {**ASK, **body})).json["choices"][0]["message"]
+    found: dict[str, Any] = (await ask(mesh, CHAT, {**TALK, **body})).json["choices"][0]["message"]
     return found
 
 
 async def test_what_a_grammar_holds_does_not_think() -> None:
-    mesh = FakeMesh(text_answer('{"a": 1}'), thinking="opened")
+    mesh = FakeMesh(text_answer('{"a": 1}'), traits=ModelTraits("hermes", "opened"))
     wanted = {"response_format": {"type": "json_object"}}
     tool = {"type": "function", "function": {"name": "f"}}
     for body in (wanted, {**wanted, "tools": [tool]}, {"grammar": 'root ::= "x"'}):
@@ -68,26 +65,13 @@ async def test_what_a_grammar_holds_does_not_think() -> None:
         assert "reasoning_content" not in found
 
 
-async def test_models_that_think_in_several_forms_have_to_be_named() -> None:
-    mesh = FakeMesh(
-        text_answer("Yes."),
-        models=["a", "b"],
-        hashes={"target-1": "ff" * 8},
-        thoughts={"target-1": "opened"},
-    )
-    call = await ask(mesh, PATH, ASK)
-    assert (call.status, call.json["error"]["param"]) == (400, "model")
-    assert (await message(mesh, model="a"))["content"] == "Yes."
-    assert (await ask(mesh, "/v1/completions", {"prompt": "hi"})).status == 200
-
-
 async def test_chats_have_thoughts_in_a_field_of_their_own() -> None:
     pieces = ["<think>", "hm", "</think>", "\n\nYes", "."]
     batches = [tokens(p, n, scores=(scored(p, -0.5),)) for n, p in enumerate(pieces)]
-    mesh = FakeMesh([started(), *batches, finished(len(pieces))], thinking="marked")
+    mesh = FakeMesh([started(), *batches, finished(len(pieces))], traits=THINKING)
     found = await message(mesh)
     assert (found["reasoning_content"], found["content"]) == ("hm", "Yes.")
-    call = await ask(mesh, PATH, {**ASK, "stream": True, "logprobs": True}, **KEY)
+    call = await ask(mesh, CHAT, {**TALK, "stream": True, "logprobs": True}, **KEY)
     choices = [event["choices"][0] for event in call.events[:-1]]
     deltas = [choice["delta"] for choice in choices]
     assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "hm"
@@ -100,16 +84,12 @@ async def test_chats_have_thoughts_in_a_field_of_their_own() -> None:
 
 
 async def test_what_is_left_open_is_as_the_model_has_it() -> None:
-    mesh = FakeMesh(text_answer("Yes."), sampling=SamplingDefaults(0.25, 7, 0.5, 0.125))
+    traits = ModelTraits(sampling=SamplingDefaults(0.25, 7, 0.5, 0.125))
+    mesh = FakeMesh(text_answer("Yes."), traits=traits)
     app = open_app(Gateway(mesh, GatewayLimits()))
-    found = (await post(app, PATH, {**ASK, "top_k": 9})).json
+    found = (await post(app, CHAT, {**TALK, "top_k": 9})).json
     options = mesh.asked[0][1]
     assert (options.temperature, options.top_k, options.top_p) == (0.25, 9, 0.5)
-    assert found["usage"]["airdraft"]["sampling"] == {
-        "temperature": 0.25,
-        "top_k": 9,
-        "top_p": 0.5,
-        "min_p": 0.125,
-    }
-    await ask(mesh, PATH, ASK)
+    assert found["usage"]["airdraft"]["sampling"]["min_p"] == 0.125
+    await ask(mesh, CHAT, TALK)
     assert (mesh.asked[1][1].temperature, mesh.asked[1][1].top_k) == (1.0, 0)

@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from nodes.gateway.errors import ApiError, unavailable
+from nodes.gateway.errors import ApiError
 from nodes.gateway.running import Running
 
 
@@ -48,18 +48,3 @@ async def test_a_request_is_cancelled_by_its_key_only_whatever_its_id_has_become
         assert run.ended_by is not None
         assert run.ended_by.status == 410
     assert not running.cancel("derived", "one")
-
-
-async def test_stopping_refuses_what_is_new_and_ends_what_is_left() -> None:
-    running = Running(3)
-    running.check_open()
-    with running.entered("a", "one", 2) as run:
-        running.refuse_new(unavailable("stopping"))
-        with pytest.raises(ApiError, match="stopping"), running.entered("b", "one", 2):
-            pass
-        with pytest.raises(ApiError, match="stopping"):
-            running.check_open()
-        await running.until_idle(0.01)
-        assert run.ended_by is not None
-        assert run.ended_by.status == 503
-    await running.until_idle(0.0)

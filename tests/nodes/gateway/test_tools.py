@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 
+from nodes.engine.traits import ModelTraits
 from nodes.gateway.chat import CHAT
 from nodes.gateway.errors import ApiError
 from nodes.gateway.tools import in_style
-from nodes.messages import ChatMessage
-from tests.nodes.gateway.calls import ask
+from tests.nodes.gateway.calls import CHAT as PATH
+from tests.nodes.gateway.calls import KEY, ask
 from tests.nodes.gateway.fake_mesh import FakeMesh, text_answer
 from tests.nodes.gateway.jobs import Jobs
 
-KEY = {"idempotency-key": "0123456789abcdef"}
-PATH = "/v1/chat/completions"
 USER = {"role": "user", "content": "Is it warm in Köln?"}
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {
@@ -73,19 +72,6 @@ def test_an_answer_without_calls_follows_the_format() -> None:
     assert job.tools is not None
     with pytest.raises(ApiError, match="look like JSON"):
         in_style(job.options, job.tools, "llama3")
-
-
-def test_the_template_is_told_of_tools_calls_and_results() -> None:
-    function = {"name": "weather", "arguments": '{"city": "Köln"}'}
-    calls = [{"id": "call_1", "type": "function", "function": function}]
-    answer = {"role": "assistant", "content": None, "tool_calls": calls}
-    result = {"role": "tool", "tool_call_id": "call_1", "content": "21"}
-    job = Jobs(CHAT).job(body(messages=[USER, answer, result]))
-    told = json.loads(job.options.tools)
-    assert told["tools"] == [WEATHER, MAIL]
-    assert told["messages"]["1"]["tool_calls"][0]["function"]["arguments"] == {"city": "Köln"}
-    assert told["messages"]["2"] == {"tool_call_id": "call_1"}
-    assert job.prompts[0][1:] == (ChatMessage("assistant", ""), ChatMessage("tool", "21"))
 
 
 @pytest.mark.parametrize(
@@ -185,19 +171,21 @@ async def test_a_call_that_is_cut_off_ends_for_length(stream: bool) -> None:
 
 
 async def test_the_style_is_that_of_the_model() -> None:
-    mesh = FakeMesh(text_answer(f"[{CALL}]"), tool_styles={"target-0": "mistral"})
+    mesh = FakeMesh(text_answer(f"[{CALL}]"), traits=ModelTraits("mistral"))
     call = await ask(mesh, PATH, body())
     assert call.json["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "weather"
-    mesh.tool_styles = {"target-0": ""}
+    mesh.traits = ModelTraits()
     call = await ask(mesh, PATH, body())
     assert (call.status, call.json["error"]["param"]) == (400, "tools")
-    # Models of several styles have to be named.
-    mesh = FakeMesh(
-        text_answer("Yes"),
-        models=["a", "b"],
-        tool_styles={"target-1": "llama3"},
-        hashes={"target-1": "ff" * 8},
-    )
+
+
+@pytest.mark.parametrize("other", [ModelTraits("llama3"), ModelTraits("hermes", "opened")])
+async def test_models_that_call_or_think_in_several_forms_have_to_be_named(
+    other: ModelTraits,
+) -> None:
+    others, hashes = {"target-1": other}, {"target-1": "ff" * 8}
+    mesh = FakeMesh(text_answer("Yes"), models=["a", "b"], others=others, hashes=hashes)
     call = await ask(mesh, PATH, body())
     assert (call.status, call.json["error"]["param"]) == (400, "model")
     assert (await ask(mesh, PATH, body(model="b"))).status == 200
+    assert (await ask(mesh, "/v1/completions", {"prompt": "hi"})).status == 200
