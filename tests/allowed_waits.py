@@ -18,7 +18,6 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/coordinator/service.py Coordinator._keep_planning await self._plan_due.wait",
         "nodes/coordinator/service.py Coordinator._read await self._transport.recv",
         "nodes/worker/engine_thread.py EngineThread.run await asyncio.shield",
-        "nodes/gateway/role.py run_gateway await asyncio.wait",
         "nodes/gateway/server.py HttpServer.serve await asyncio.shield",
         "nodes/worker/link.py Link._read await self._transport.recv",
         "nodes/worker/opening.py Opening.run await self._is_asked.wait",
@@ -34,14 +33,10 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "A task that has ended or was cancelled just before: only its clean-up is waited for.": (
         "nodes/api/blocking.py SyncStream._end await asyncio.wait",
-        "nodes/api/client.py connect await asyncio.gather",
-        "nodes/cli/connection.py beside await asyncio.gather",
-        "nodes/cli/connection.py beside await working",
         "nodes/gateway/running.py started await asyncio.gather",
         "nodes/gateway/models.py Looking.stop await asyncio.gather",
-        "nodes/gateway/role.py run_gateway await asyncio.gather",
-        "nodes/service/local.py LocalMesh.beside await asyncio.gather",
-        "nodes/service/local.py LocalMesh.beside await task",
+        "nodes/service/runtime.py beside await asyncio.gather",
+        "nodes/service/runtime.py beside await task",
         "nodes/service/local.py local_mesh await asyncio.gather",
         "nodes/service/roles.py _serve await asyncio.gather",
         "nodes/service/supervision.py parent_gone await asyncio.gather",
@@ -49,10 +44,9 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/service/systemd.py Manager.patient await asyncio.gather",
     ),
     "It ends with the connection to the coordinator, which heartbeats end.": (
-        "nodes/cli/connection.py beside await asyncio.wait",
         "nodes/gateway/exchange.py Exchange._ask async for events",
         "nodes/gateway/exchange.py Exchange._ask async with contextlib.aclosing",
-        "nodes/service/local.py LocalMesh.beside await asyncio.wait",
+        "nodes/service/runtime.py beside await asyncio.wait",
     ),
     "What is waited for has a limit itself.": (
         # Pending.within_limit().

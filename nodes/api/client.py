@@ -24,7 +24,7 @@ from nodes.client.client import Client, Event, RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.config.settings import ConfigError, LinkSettings, environment
 from nodes.keys.keyring import keyring_of
-from nodes.messages import ChatMessage, LinkFields, NodeFields
+from nodes.messages import ChatMessage, NodeFields
 from nodes.messages.fingerprint import parts_of
 
 # Messages as ChatMessage, as (role, content), or as mappings with these two keys.
@@ -269,10 +269,7 @@ def link_keys(
         if isinstance(key, ClientKeys):
             check_connect(endpoint)
             return endpoint, key
-        ring = keyring_of("" if key is None else os.fspath(key), environment())
-        endpoint = ring.endpoint(endpoint)
-        check_connect(endpoint)
-        return endpoint, ring.client_keys(endpoint)
+        return keyring_of("" if key is None else os.fspath(key), environment()).link(endpoint)
     except MeshError as error:
         raise ConnectError(str(error)) from error
 
@@ -309,11 +306,10 @@ async def connect(
             endpoint=endpoint,
             join_timeout_s=timeout_s,
             rejoins=True,
-            declared=LinkFields(link.air, link.rate_kbps * 1e3, 0.0),
+            declared=link.declared(),
             on_waiting=on_waiting,
         )
-        serving = asyncio.create_task(client.run())
-        try:
+        async with client.running() as serving:
             try:
                 await client.nodes()
             except RequestFailedError as error:
@@ -322,10 +318,6 @@ async def connect(
                     raise ConnectError(_text_of(over)) from over or error
                 raise request_error(error.code, str(error)) from error
             yield MeshClient(client, serving)
-        finally:
-            client.close()
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
 
 
 def _why_over(serving: asyncio.Task[None]) -> BaseException | None:

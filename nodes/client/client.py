@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import secrets
@@ -56,7 +57,7 @@ _NO_OFFERS_S = 60.0
 
 
 class Client:
-    """One connection to a coordinator, for any number of requests; a task must run run()."""
+    """One connection to a coordinator, for any number of requests, while run() runs."""
 
     def __init__(
         self,
@@ -100,6 +101,17 @@ class Client:
             await self._link.run()
         finally:
             self._inbox.end()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
+        """Run the connection in a task beside the block, and close it at the end."""
+        task = asyncio.create_task(self.run())
+        try:
+            yield task
+        finally:
+            self.close()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     @property
     def is_joined(self) -> bool:

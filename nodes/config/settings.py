@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 from nodes.config.class_weights import parsed_weights
+from nodes.messages import LinkFields
 
 T = TypeVar("T")
 
@@ -105,6 +106,11 @@ class LinkSettings:
         _in_range("link.rate_kbps", self.rate_kbps, 0, 1e9)
         _in_range("link.frame_ms", self.frame_ms, 0, 1000)
         _in_range("link.rtt_ms", self.rtt_ms, 0, 10_000)
+
+    def declared(self) -> LinkFields:
+        """Return the fields in which a node declares its link."""
+        times = self.frame_ms * 1e-3, self.rtt_ms * 1e-3
+        return LinkFields(self.air, self.rate_kbps * 1e3, *times)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from typing import NoReturn
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from typing import Any, NoReturn, TypeVar
 
 from mesh import failpoints
 from mesh.errors import EndpointError, InsecureEndpointError, KeysError, MeshError
@@ -33,6 +33,8 @@ from nodes.service.systemd import JournalFormatter, Manager, is_journal
 from nodes.worker.link import LostCoordinatorError, NoCoordinatorError, RefusedError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Codes from 64 to 78 are those of sysexits.h. docs/reference/exit-codes.md has a supervisor's
 # reactions.
@@ -230,6 +232,22 @@ def _line_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
+
+
+async def beside(serving: Collection[asyncio.Task[Any]], work: Awaitable[T]) -> T:
+    """Await `work`, but raise the error of a task of `serving` at once."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            running = [other for other in serving if not other.done()]
+            await asyncio.wait([task, *running], return_when=asyncio.FIRST_COMPLETED)
+            for other in serving:
+                if other.done():
+                    other.result()
+        return await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def first_cause(error: BaseException) -> BaseException:
