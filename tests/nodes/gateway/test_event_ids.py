@@ -58,8 +58,7 @@ def test_after_any_event_the_rest_of_other_pieces_makes_the_same_text(
     last = data.draw(st.integers(0, len(first) - 1))
     known = "".join(delta.text for delta in first[: last + 1])
     resumed = Told.of_header(event_id(lines[last]), TAG, 1)
-    rest = resumed.rest()
-    second = [rest.of(delta) for delta in cut(text, data.draw(points), 4)]
+    second = [resumed.rest(delta) for delta in cut(text, data.draw(points), 4)]
     assert known + "".join(delta.text for delta in second) == text
     assert sum(len(delta.tokens) for delta in second) == 0
     assert sum(len(delta.told_tokens) for delta in second) == 4
@@ -76,11 +75,11 @@ def test_choices_have_positions_of_their_own() -> None:
     begins, more = told.line(1, "ab", 2), told.line(0, "c", ends=True)
     assert event_id(begins) == b"0123456789ab:-,2.2.9e83486d,-"
     assert event_id(more) == b"0123456789ab:1.0.06b9df6f.end,2.2.9e83486d,-"
-    rest = Told.of_header(event_id(more), TAG, 3).rest()
-    assert rest.of(Delta(0, "c", (), True, "stop")).is_empty
+    resumed = Told.of_header(event_id(more), TAG, 3)
+    assert resumed.rest(Delta(0, "c", (), True, "stop")).is_empty
     new = Delta(2, "z", (), True)
-    assert rest.of(new) == new
-    assert rest.of(Delta(1, "abd", (TOKEN,) * 3, True)) == Delta(
+    assert resumed.rest(new) == new
+    assert resumed.rest(Delta(1, "abd", (TOKEN,) * 3, True)) == Delta(
         1, "d", (TOKEN,), False, None, (TOKEN,) * 2
     )
 
@@ -136,7 +135,7 @@ def test_another_text_is_noticed_before_any_of_it_is_told(
     deltas: list[Delta], has_ended: bool
 ) -> None:
     line = Told(TAG, 1).line(0, "ab", ends=has_ended)
-    rest = Told.of_header(event_id(line), TAG, 1).rest()
+    resumed = Told.of_header(event_id(line), TAG, 1)
     with pytest.raises(ApiError, match="cannot be generated again") as caught:
-        [rest.of(delta) for delta in deltas]
+        [resumed.rest(delta) for delta in deltas]
     assert (caught.value.status, caught.value.code) == (412, "text_differs")
