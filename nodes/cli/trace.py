@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import click
 
 from nodes.cli.connection import run_to_result, with_client
-from nodes.cli.options import connect_option, keys_option, verbose_option
+from nodes.cli.options import mesh_options, verbose_option
 from nodes.cli.output_file import write_output
 from nodes.cli.plan import policy_option
 from nodes.config.settings import ConfigError
@@ -52,8 +52,7 @@ class Recording:
     metavar="FILE.jsonl",
     help="Write the records, one JSON object per line, for `airdraft trace replan`.",
 )
-@connect_option
-@keys_option
+@mesh_options
 @verbose_option
 @click.pass_context
 def trace_group(context: click.Context, /, **values: Any) -> None:
