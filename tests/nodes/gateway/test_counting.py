@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from nodes.client.client import RequestFailedError
-from nodes.gateway.exposition import CONTENT_TYPE, exposition, render_metrics
-from nodes.telemetry.metrics.families import Family, Metric
+from nodes.gateway.exposition import CONTENT_TYPE, render_metrics
 from nodes.telemetry.metrics.gateway import GatewayMetrics
 from nodes.telemetry.status import Status
 from tests.nodes.gateway.calls import Call, app_of, get, keyed_app, post
@@ -100,13 +99,6 @@ async def test_a_coordinator_that_cannot_be_asked_leaves_the_gateways_own() -> N
         names = {name for name, _ in found.samples}
         assert {name for name in names if "gateway" not in name} == {"airdraft_coordinator_up"}
         assert any("gateway" in name for name in names)
-
-
-def test_labels_are_quoted() -> None:
-    family = Family(Metric("airdraft_x", "gauge", "X.", ("node",)))
-    name = 'a"b\\c\nd'
-    family.add(1.5, name)
-    assert Exposed(exposition([family]))("x", node=name) == 1.5
 
 
 async def test_what_is_refused_is_counted_too(tmp_path: Path) -> None:
