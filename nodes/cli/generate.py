@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +44,13 @@ def generate_command(**values: Any) -> None:
     prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
     given = {key: values[key] for key in ("connect", "keys")}
     config = load(ClientConfig, values["config"], given)
-    run_to_end(lambda: _ask(config, prompt, values))
-
-
-async def _ask(config: ClientConfig, prompt: str, values: Mapping[str, Any]) -> None:
-    await with_client(
-        config.connect,
-        config.keys,
-        lambda client: print_request(client, prompt, values),
-        link=config.link,
-        rejoins=True,
-        on_waiting=lambda: click.echo(_WAITING, err=True),
+    run_to_end(
+        lambda: with_client(
+            config.connect,
+            config.keys,
+            lambda client: print_request(client, prompt, values),
+            link=config.link,
+            rejoins=True,
+            on_waiting=lambda: click.echo(_WAITING, err=True),
+        )
     )
