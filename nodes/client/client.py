@@ -118,6 +118,8 @@ class Client:
         """Whether the coordinator is connected; without it, new requests wait for it."""
         return self._link.is_joined
 
+    # -- what the link reports ---------------------------------------------------------------------
+
     def on_joined(self, _welcome: Welcome) -> None:
         self._inbox.joined()
         self._is_lost = False
@@ -142,6 +144,8 @@ class Client:
             if isinstance(message, UploadGrant):
                 message = Granted(message, asyncio.get_running_loop().time())
             queue.put_nowait(message)
+
+    # -- questions ---------------------------------------------------------------------------------
 
     async def nodes(self) -> NodesReply:
         """Return the nodes in the mesh."""
@@ -185,6 +189,8 @@ class Client:
             reply = await pending.next()
             assert isinstance(reply, kind)
             return reply
+
+    # -- requests ----------------------------------------------------------------------------------
 
     async def read(self, prompt: Prompt, options: GenerateOptions, wants: str) -> ReadNotice:
         """Let a target read a prompt without generating. wants: one of messages.WANTS. Only the

@@ -55,6 +55,11 @@ def check_ranges(settings: Any, prefix: str = "") -> None:
             raise ConfigError(f"{prefix}{item.name} = {value}: {low} to {high} is accepted")
 
 
+def _one_of(key: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise ConfigError(f"{key} = {value!r}: one of {', '.join(accepted)} is accepted")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """How a node runs its model."""
@@ -263,11 +268,6 @@ class ClientConfig:
     link: LinkSettings = field(default_factory=LinkSettings)
 
 
-def _one_of(key: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise ConfigError(f"{key} = {value!r}: one of {', '.join(accepted)} is accepted")
-
-
 def load(
     config_class: type[T],
     path: Path | None,
@@ -334,6 +334,7 @@ def _merge_table(
     schema: dict[str, Any],
     where: str,
 ) -> None:
+    """Add the settings of a table and of those in it to `values`, by their dotted keys."""
     for name, value in table.items():
         key = prefix + name
         if isinstance(value, dict) and any(k.startswith(key + ".") for k in schema):
@@ -347,6 +348,7 @@ def _merge_table(
 
 
 def _checked(where: str, key: str, value: Any, kind: Any) -> Any:
+    """Return a value of a TOML file. Raises ConfigError if it has another type than the setting."""
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if type(value) is int and float in kinds:
         return float(value)
@@ -360,6 +362,7 @@ def _type_name(kind: Any) -> str:
 
 
 def _parse(name: str, text: str, kind: Any) -> Any:
+    """Return the value of an environment variable as the type of its setting."""
     try:
         return _BOOLEANS[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):
