@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -17,7 +19,6 @@ from nodes.gateway.chat import CHAT
 from nodes.gateway.completions import COMPLETIONS
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.errors import ApiError, no_such_model, of_failure
-from nodes.gateway.exposition import CONTENT_TYPE, render_metrics
 from nodes.gateway.generate import Generate, Shared
 from nodes.gateway.guard import key_of
 from nodes.gateway.idempotency import KeyedRequests
@@ -28,6 +29,9 @@ from nodes.gateway.running import Running
 from nodes.gateway.shape import VERSION, Api, now_unix
 from nodes.gateway.text_routes import READINGS, Read, Reading
 from nodes.telemetry.metrics.gateway import GatewayMetrics
+from nodes.telemetry.metrics.mesh import MeshMetrics
+
+logger = logging.getLogger(__name__)
 
 APIS: Final = {
     "/v1/completions": COMPLETIONS,
@@ -120,9 +124,16 @@ class Gateway:
         return Response(content, media_type="text/html", headers=headers)
 
     async def _metrics(self, request: Request) -> Response:
+        """Without an answer from the coordinator, airdraft_coordinator_up is 0 and the metrics of
+        the mesh are missing."""
         key_of(request.scope, "admin")
-        content = await render_metrics(self.looking.status, self.metrics)
-        return Response(content, headers={"content-type": CONTENT_TYPE})
+        try:
+            status = await self.looking.status()
+        except RequestFailedError as error:
+            logger.debug("no status for metrics: %s", error)
+            status = None
+        content = generate_latest(MeshMetrics(status)) + generate_latest(self.metrics.registry)
+        return Response(content, headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def _status(self, request: Request) -> Response:
         key_of(request.scope, "admin")
