@@ -1,6 +1,5 @@
 """A process in front of a service manager: starting, serving, stuck, stopping, and without one."""
 
-import asyncio
 import os
 import socket
 import time
