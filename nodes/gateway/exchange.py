@@ -142,8 +142,8 @@ class Exchange:
 
         def on_filled(_asking: asyncio.Task[None]) -> None:
             outbox.close()
-            # Until now the outbox's bound detected slow readers. After a failure everything may
-            # have been sent before this call, and the connection may serve another request.
+            # Until now the outbox's bound detected slow readers. If sending has failed or its task
+            # was cancelled, it has ended before this call.
             if not is_over:
                 timers.append(loop.call_later(limits.write_timeout_s, self._connection.abort))
 
