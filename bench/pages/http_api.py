@@ -11,7 +11,7 @@ from bench.pages.markdown import code, item, number, table, wrapped
 from nodes.gateway import anthropic, chat, completions, fields, responses, text_routes
 from nodes.gateway.app import Gateway
 from nodes.gateway.bodies import Body
-from nodes.gateway.config import GatewayLimits
+from nodes.gateway.config import GatewayConfig
 from nodes.gateway.models import Mesh
 
 _OPENAPI: Final = "/openapi.json"
@@ -20,7 +20,7 @@ _OPENAPI: Final = "/openapi.json"
 def openapi() -> dict[str, Any]:
     """The document, as a client gets it."""
     # Nothing is asked of a mesh for it.
-    app = Gateway(cast(Mesh, None), GatewayLimits()).router()
+    app = Gateway(cast(Mesh, None), GatewayConfig()).router()
     parts: list[bytes] = []
 
     async def receive() -> MutableMapping[str, Any]:

@@ -24,7 +24,7 @@ from nodes.client.client import Client, Event, RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.config.settings import ConfigError, LinkSettings, environment
 from nodes.keys.keyring import keyring_of
-from nodes.messages import ChatMessage, LinkFields, NodeFields
+from nodes.messages import ChatMessage, NodeFields
 from nodes.messages.fingerprint import parts_of
 
 # Messages as ChatMessage, as (role, content), or as mappings with these two keys.
@@ -136,13 +136,13 @@ class MeshClient:
     def _ask(
         self, prompt: Prompt, timeout_s: float | None, *, is_chat: bool, options: Options
     ) -> Stream:
-        wanted = _wanted(options, chat=is_chat, timeout_s=timeout_s)
+        wanted = _options_of(options, chat=is_chat, timeout_s=timeout_s)
         return Stream(self, self._client.generate(prompt, wanted), wanted.num_choices, timeout_s)
 
     def _error(self, error: RequestFailedError) -> Exception:
         """The public exception for a failed request, or for the lost connection that caused it."""
         if self._serving.done():
-            return ConnectionLostError(_text_of(_why_over(self._serving)))
+            return ConnectionLostError(_reason_of(_error_of(self._serving)))
         return request_error(error.code, str(error))
 
 
@@ -230,7 +230,7 @@ class Stream(AsyncIterator[Piece]):
         await self.aclose()
 
 
-def _wanted(options: Options, *, chat: bool, timeout_s: float | None) -> GenerateOptions:
+def _options_of(options: Options, *, chat: bool, timeout_s: float | None) -> GenerateOptions:
     """Translate the options. Raises InvalidRequestError for an invalid fingerprint."""
     given = dict(options)
     try:
@@ -269,10 +269,7 @@ def link_keys(
         if isinstance(key, ClientKeys):
             check_connect(endpoint)
             return endpoint, key
-        ring = keyring_of("" if key is None else os.fspath(key), environment())
-        endpoint = ring.endpoint(endpoint)
-        check_connect(endpoint)
-        return endpoint, ring.client_keys(endpoint)
+        return keyring_of("" if key is None else os.fspath(key), environment()).link(endpoint)
     except MeshError as error:
         raise ConnectError(str(error)) from error
 
@@ -309,31 +306,27 @@ async def connect(
             endpoint=endpoint,
             join_timeout_s=timeout_s,
             rejoins=True,
-            declared=LinkFields(link.air, link.rate_kbps * 1e3, 0.0),
+            declared=link.declared(),
             on_waiting=on_waiting,
         )
-        serving = asyncio.create_task(client.run())
-        try:
+        async with client.running() as serving:
             try:
                 await client.nodes()
             except RequestFailedError as error:
                 if serving.done():
-                    over = _why_over(serving)
-                    raise ConnectError(_text_of(over)) from over or error
+                    cause = _error_of(serving)
+                    raise ConnectError(_reason_of(cause)) from cause or error
                 raise request_error(error.code, str(error)) from error
             yield MeshClient(client, serving)
-        finally:
-            client.close()
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
 
 
-def _why_over(serving: asyncio.Task[None]) -> BaseException | None:
+def _error_of(serving: asyncio.Task[None]) -> BaseException | None:
+    """Why a connection has ended; None if this program closed it."""
     error = None if serving.cancelled() else serving.exception()
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-def _text_of(over: BaseException | None) -> str:
-    return "the client was closed" if over is None else str(over)
+def _reason_of(error: BaseException | None) -> str:
+    return "the client was closed" if error is None else str(error)

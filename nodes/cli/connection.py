@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -10,9 +9,10 @@ from typing import Any, TypeVar
 from mesh.errors import KeysError
 from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client
+from nodes.config.settings import LinkSettings
 from nodes.keys.keyring import Keyring
-from nodes.service.roles import keyring, link_of
-from nodes.service.runtime import run
+from nodes.service.roles import keyring
+from nodes.service.runtime import beside, run
 
 T = TypeVar("T")
 
@@ -40,29 +40,21 @@ async def with_client(
     work: Callable[[Client], Awaitable[T]],
     *,
     role: str = "client",
+    link: LinkSettings | None = None,
+    **options: Any,
 ) -> T:
-    """Run `work` and return its result. An error that ends the connection is raised at once."""
-    endpoint, client_keys = link_of(connect or "", keys or "")
+    """Run `work` and return its result. An error that ends the connection is raised at once.
+
+    link: What is known of it, if anything. options: As in Client.
+    """
+    link = link or LinkSettings()
+    endpoint, client_keys = keyring(keys or "").link(connect or "")
     with ZmqContext() as context:
-        client = Client(context.connect(endpoint, client_keys), endpoint=endpoint, role=role)
-        return await beside(client, work(client))
-
-
-async def beside(client: Client, work: Awaitable[T]) -> T:
-    """Return the result of `work`, during which the client runs, and close the client."""
-    serving = asyncio.create_task(client.run())
-    working = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait([serving, working], return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            serving.result()
-        return await working
-    finally:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
-        client.close()
-        serving.cancel()
-        await asyncio.gather(serving, return_exceptions=True)
+        transport = context.connect(endpoint, client_keys, interactive=bool(link.air))
+        declared = link.declared()
+        client = Client(transport, endpoint=endpoint, role=role, declared=declared, **options)
+        async with client.running() as running:
+            return await beside([running], work(client))
 
 
 def coordinator_keyring(keys: str | None) -> Keyring:

@@ -13,7 +13,7 @@ import click
 from mesh.errors import MeshError
 from nodes.cli.cells import shown
 from nodes.cli.connection import with_client
-from nodes.cli.options import connect_option, keys_option
+from nodes.cli.options import mesh_options
 from nodes.client.client import RequestFailedError
 from nodes.config.settings import LOOPBACK_ENDPOINT, environment
 from nodes.doctor import hops, machine
@@ -40,8 +40,7 @@ _HOP_LIMIT_S = 30.0
 @click.option("--local", is_flag=True, help="Do not check the coordinator and its nodes.")
 @click.option("-v", "--verbose", is_flag=True, help="Also show checks that passed.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of all findings.")
-@connect_option
-@keys_option
+@mesh_options
 def doctor_command(
     config: Path | None,
     role: str | None,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from mesh.zmq_transport import ZmqContext
-from nodes.cli.connection import beside, run_to_end
+from nodes.cli.connection import run_to_end, with_client
 from nodes.cli.options import (
     connect_option,
     generate_options,
@@ -18,9 +16,7 @@ from nodes.cli.options import (
     verbose_option,
 )
 from nodes.cli.output import print_request
-from nodes.client.client import Client
 from nodes.config.settings import ClientConfig, load
-from nodes.service.roles import declared, link_of
 from nodes.service.runtime import set_up_logging
 
 _WAITING = "[the coordinator was lost: the answer continues when it is back]"
@@ -48,18 +44,13 @@ def generate_command(**values: Any) -> None:
     prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
     given = {key: values[key] for key in ("connect", "keys")}
     config = load(ClientConfig, values["config"], given)
-    run_to_end(lambda: _ask(config, prompt, values))
-
-
-async def _ask(config: ClientConfig, prompt: str, values: Mapping[str, Any]) -> None:
-    endpoint, keys = link_of(config.connect, config.keys)
-    with ZmqContext() as context:
-        transport = context.connect(endpoint, keys, interactive=bool(config.link.air))
-        client = Client(
-            transport,
-            endpoint=endpoint,
+    run_to_end(
+        lambda: with_client(
+            config.connect,
+            config.keys,
+            lambda client: print_request(client, prompt, values),
+            link=config.link,
             rejoins=True,
-            declared=declared(config.link),
             on_waiting=lambda: click.echo(_WAITING, err=True),
         )
-        await beside(client, print_request(client, prompt, values))
+    )

@@ -11,7 +11,7 @@ import click
 
 from nodes.cli.cells import Column, table
 from nodes.cli.connection import run_to_result, with_client
-from nodes.cli.options import connect_option, keys_option
+from nodes.cli.options import mesh_options
 from nodes.client.client import Client, RequestFailedError
 from nodes.messages import APART, NodeFields
 from nodes.messages.fingerprint import model_ids
@@ -38,8 +38,7 @@ def nodes_group() -> None:
 
 
 @nodes_group.command("list")
-@connect_option
-@keys_option
+@mesh_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 def list_command(connect: str | None, keys: str | None, as_json: bool) -> None:
     """List the nodes in the mesh.
@@ -89,8 +88,7 @@ def _row(node: NodeFields, model: str) -> tuple[str, ...]:
 @nodes_group.command("drain")
 @click.argument("name")
 @click.option("--wait/--no-wait", default=True, help="Wait until the node has left.")
-@connect_option
-@keys_option
+@mesh_options
 def drain_command(name: str, wait: bool, connect: str | None, keys: str | None) -> None:
     """Remove a node without disturbing requests.
 
@@ -130,8 +128,7 @@ def _streams(number: int) -> str:
 
 @nodes_group.command("undrain")
 @click.argument("name")
-@connect_option
-@keys_option
+@mesh_options
 def undrain_command(name: str, connect: str | None, keys: str | None) -> None:
     """Cancel the drain of a node that has not left yet.
 
@@ -145,8 +142,7 @@ def undrain_command(name: str, connect: str | None, keys: str | None) -> None:
 
 @nodes_group.command("drop")
 @click.argument("name")
-@connect_option
-@keys_option
+@mesh_options
 def drop_command(name: str, connect: str | None, keys: str | None) -> None:
     """Remove a node at once, as if it had died: its streams pause until another node has them.
 

@@ -45,6 +45,7 @@ keys_option = click.option(
     metavar="DIR",
     help="Directory of key files.  [default: AIRDRAFT_KEYS, or airdraft/keys in the user's config]",
 )
+mesh_options = adds(connect_option, keys_option)
 verbose_option = click.option("-v", "--verbose", count=True, help="Log more.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,22 +126,15 @@ def run_command(**values: Any) -> None:
     set_up_logging(values["verbose"])
     prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
     target, draft, lookup = settings_of(values, max_streams=max(16, values["streams"]))
-    run_to_end(lambda: _run(prompt, values, target, draft, lookup=lookup))
 
+    async def generate() -> None:
+        with Progress() as progress:
+            local = local_mesh(target, draft, lookup=lookup, status=status_of(progress))
+            async with local as (mesh, client):
+                progress.clear()
+                await mesh.beside(print_request(client, prompt, values))
 
-async def _run(
-    prompt: str,
-    values: Mapping[str, Any],
-    target: EngineSettings,
-    draft: EngineSettings | None,
-    *,
-    lookup: bool,
-) -> None:
-    with Progress() as progress:
-        local = local_mesh(target, draft, lookup=lookup, status=status_of(progress))
-        async with local as (mesh, client):
-            progress.clear()
-            await mesh.beside(print_request(client, prompt, values))
+    run_to_end(generate)
 
 
 def status_of(progress: Progress) -> Any:

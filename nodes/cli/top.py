@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from nodes.cli.connection import run_to_end, with_client
-from nodes.cli.options import connect_option, keys_option, verbose_option
+from nodes.cli.options import mesh_options, verbose_option
 from nodes.cli.screen import Screen, keyboard
 from nodes.cli.top_view import frame
 from nodes.client.client import Client
@@ -29,8 +29,7 @@ Work = Callable[[Client], Awaitable[None]]
 @click.command("top")
 @click.option("--once", is_flag=True, help="Print one frame and exit; for scripts.")
 @click.option("--json", "as_json", is_flag=True, help="Print the status document and exit.")
-@connect_option
-@keys_option
+@mesh_options
 @verbose_option
 def top_command(**values: Any) -> None:
     """Show nodes, streams, plans and their results live; q quits.

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import click
 
 from nodes.cli.connection import run_to_result, with_client
-from nodes.cli.options import connect_option, keys_option, verbose_option
+from nodes.cli.options import mesh_options, verbose_option
 from nodes.cli.output_file import write_output
 from nodes.cli.plan import policy_option
+from nodes.client.client import Client
 from nodes.config.settings import ConfigError
-from nodes.messages import TraceReply
 from nodes.service.runtime import set_up_logging
 from nodes.telemetry.stage_errors import errors_of, errors_text
 from nodes.telemetry.trace.chrome import chrome_trace
@@ -24,12 +23,6 @@ from nodes.telemetry.trace.replan import replan, table_of
 from policies.baselines import POLICIES
 
 _POLL_S = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    lines: tuple[bytes, ...]
-    num_lost: int
 
 
 @click.group("trace", invoke_without_command=True)
@@ -52,8 +45,7 @@ class Recording:
     metavar="FILE.jsonl",
     help="Write the records, one JSON object per line, for `airdraft trace replan`.",
 )
-@connect_option
-@keys_option
+@mesh_options
 @verbose_option
 @click.pass_context
 def trace_group(context: click.Context, /, **values: Any) -> None:
@@ -81,15 +73,15 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
         if path is not None and not path.parent.is_dir():
             raise click.UsageError(f"{path}: there is no directory {path.parent}: create it")
     connect, keys, seconds = values["connect"], values["keys"], values["seconds"]
-    recording = run_to_result(
+    lines, num_lost = run_to_result(
         lambda: with_client(connect, keys, lambda client: poll(client, seconds), role="admin")
     )
-    records = _records(recording)
+    records = _records(lines)
     if raw is not None:
-        _write(raw, b"".join(recording.lines))
+        _write(raw, lines)
     if output is not None:
         _write(output, json.dumps(chrome_trace(records), allow_nan=False).encode())
-    click.echo(_summary(records, recording.num_lost), err=True)
+    click.echo(_summary(records, num_lost), err=True)
     if text := errors_text(errors_of(records)):
         click.echo(text, err=True)
 
@@ -102,9 +94,9 @@ def _write(path: Path, data: bytes) -> None:
         raise click.ClickException(f"{why}: give another path") from error
 
 
-def _records(recording: Recording) -> list[Record]:
+def _records(lines: bytes) -> list[Record]:
     try:
-        return [from_line(line) for line in recording.lines]
+        return [from_line(line) for line in lines.splitlines()]
     except ValueError as error:
         says = "use the version of airdraft that the coordinator has"
         raise click.ClickException(f"a record cannot be read: {error}; {says}") from None
@@ -120,14 +112,8 @@ def _summary(records: list[Record], num_lost: int) -> str:
     return f"{text}; {num_lost} lost" if num_lost else text
 
 
-class Asked(Protocol):
-    """The part of a client that poll() needs."""
-
-    async def trace(self, after: int) -> TraceReply: ...
-
-
-async def poll(client: Asked, seconds: float) -> Recording:
-    """Fetch the records of the next `seconds` seconds."""
+async def poll(client: Client, seconds: float) -> tuple[bytes, int]:
+    """Fetch the records of the next `seconds` seconds: their lines, and the number of lost ones."""
     loop = asyncio.get_running_loop()
     parts: list[bytes] = []
     reply = await client.trace(-1)
@@ -143,7 +129,7 @@ async def poll(client: Asked, seconds: float) -> Recording:
                 break
             await asyncio.sleep(min(_POLL_S, max(0.0, ends_at - loop.time())))
         reply = await client.trace(reply.last)
-    return Recording(tuple(b"".join(parts).splitlines(keepends=True)), num_lost)
+    return b"".join(parts), num_lost
 
 
 @trace_group.command("replan")

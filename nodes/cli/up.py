@@ -23,7 +23,7 @@ from nodes.cli.options import adds
 from nodes.cli.progress import Progress
 from nodes.cli.run import engine_options, settings_of, status_of
 from nodes.client.client import Client
-from nodes.config.settings import EngineSettings, LimitSettings, environment
+from nodes.config.settings import LimitSettings, environment
 from nodes.keys.keyring import default_keyring
 from nodes.messages.access import GATEWAY
 from nodes.service.local import local_mesh
@@ -152,19 +152,33 @@ def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
 
         bound = reserve(http, keyring(http.keys).directory)
     target, draft, lookup = settings_of(values, values["max_streams"])
-    run_to_end(
-        lambda: _up(
-            target,
-            draft,
-            lookup=lookup,
-            listen=values["listen"],
-            limits=limits,
-            http=http,
-            bound=bound,
-        ),
-        is_service=True,
-        stop_limit_s=stop_limit_s(http),
-    )
+
+    async def serve() -> None:
+        with Progress() as progress:
+
+            def tell(line: str) -> None:
+                progress.clear()
+                # A closed standard error must not end the mesh.
+                with contextlib.suppress(OSError):
+                    click.echo(line, err=True)
+
+            local = local_mesh(
+                target,
+                draft,
+                lookup=lookup,
+                listen=endpoint_to_bind(default_keyring(environment()), values["listen"]),
+                limits=limits,
+                role="client" if http is None else GATEWAY,
+                status=status_of(progress),
+                restarts=True,
+                tell=tell,
+            )
+            async with local as (mesh, client):
+                progress.clear()
+                announce(mesh.endpoint)
+                await mesh.beside(_served(client, http, bound))
+
+    run_to_end(serve, is_service=True, stop_limit_s=stop_limit_s(http))
 
 
 def _check_free(listen: str) -> None:
@@ -182,41 +196,6 @@ def _http_config(listen: str | None, api_key: str | None) -> GatewayConfig | Non
     if listen == "off" or (listen is None and not is_installed()):
         return None
     return gateway_config(None, {"listen": listen or _HTTP, "api_key": api_key})
-
-
-async def _up(
-    target: EngineSettings,
-    draft: EngineSettings | None,
-    *,
-    lookup: bool,
-    listen: str,
-    limits: LimitSettings,
-    http: GatewayConfig | None,
-    bound: socket.socket | None,
-) -> None:
-    with Progress() as progress:
-
-        def tell(line: str) -> None:
-            progress.clear()
-            # A closed standard error must not end the mesh.
-            with contextlib.suppress(OSError):
-                click.echo(line, err=True)
-
-        local = local_mesh(
-            target,
-            draft,
-            lookup=lookup,
-            listen=endpoint_to_bind(default_keyring(environment()), listen),
-            limits=limits,
-            role="client" if http is None else GATEWAY,
-            status=status_of(progress),
-            restarts=True,
-            tell=tell,
-        )
-        async with local as (mesh, client):
-            progress.clear()
-            announce(mesh.endpoint)
-            await mesh.beside(_served(client, http, bound))
 
 
 async def _served(client: Client, http: GatewayConfig | None, bound: socket.socket | None) -> None:

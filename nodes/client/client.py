@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import secrets
@@ -56,7 +57,7 @@ _NO_OFFERS_S = 60.0
 
 
 class Client:
-    """One connection to a coordinator, for any number of requests; a task must run run()."""
+    """One connection to a coordinator, for any number of requests, while run() runs."""
 
     def __init__(
         self,
@@ -101,10 +102,23 @@ class Client:
         finally:
             self._inbox.end()
 
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
+        """Run the connection in a task beside the block, and close it at the end."""
+        task = asyncio.create_task(self.run())
+        try:
+            yield task
+        finally:
+            self.close()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
     @property
     def is_joined(self) -> bool:
         """Whether the coordinator is connected; without it, new requests wait for it."""
         return self._link.is_joined
+
+    # -- what the link reports ---------------------------------------------------------------------
 
     def on_joined(self, _welcome: Welcome) -> None:
         self._inbox.joined()
@@ -130,6 +144,8 @@ class Client:
             if isinstance(message, UploadGrant):
                 message = Granted(message, asyncio.get_running_loop().time())
             queue.put_nowait(message)
+
+    # -- questions ---------------------------------------------------------------------------------
 
     async def nodes(self) -> NodesReply:
         """Return the nodes in the mesh."""
@@ -173,6 +189,8 @@ class Client:
             reply = await pending.next()
             assert isinstance(reply, kind)
             return reply
+
+    # -- requests ----------------------------------------------------------------------------------
 
     async def read(self, prompt: Prompt, options: GenerateOptions, wants: str) -> ReadNotice:
         """Let a target read a prompt without generating. wants: one of messages.WANTS. Only the

@@ -19,8 +19,10 @@ from typing import Any, Final, TypeVar
 
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 from nodes.config.class_weights import parsed_weights
+from nodes.messages import LinkFields
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 # The endpoint of a mesh that several users of one machine share: services, or users with keys.
 LOOPBACK_ENDPOINT = "tcp://127.0.0.1:7411"
@@ -38,6 +40,26 @@ class ConfigError(Exception):
     """A setting is unknown or out of range. The message names key, value and accepted values."""
 
 
+def ranged(default: N, low: float, high: float) -> N:
+    """A number with its default, and the smallest and the largest value that are accepted."""
+    return field(default=default, metadata={"accepted": (low, high)})
+
+
+def check_ranges(settings: Any, prefix: str = "") -> None:
+    """Raise ConfigError for a number outside its range. prefix: Of the settings' dotted keys."""
+    for item in dataclasses.fields(settings):
+        if "accepted" not in item.metadata:
+            continue
+        (low, high), value = item.metadata["accepted"], getattr(settings, item.name)
+        if not low <= value <= high:
+            raise ConfigError(f"{prefix}{item.name} = {value}: {low} to {high} is accepted")
+
+
+def _one_of(key: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise ConfigError(f"{key} = {value!r}: one of {', '.join(accepted)} is accepted")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSettings:
     """How a node runs its model."""
@@ -53,16 +75,17 @@ class EngineSettings:
     #: `exact` computes the same bits in every batch; `fast` may be faster and promises no equal
     #: texts.
     profile: str = "exact"
-    cells: int = 8192  #: The number of tokens that the KV cache holds.
-    max_streams: int = 16  #: The number of streams that the node serves at the same time.
+    cells: int = ranged(8192, 256, 1 << 22)  #: The number of tokens that the KV cache holds.
+    #: The number of streams that the node serves at the same time.
+    max_streams: int = ranged(16, 1, 255)
     #: The number of engine threads. 0 takes one for each physical core that the node may use.
-    threads: int = 0
+    threads: int = ranged(0, 0, 512)
     #: The number of layers that run on a GPU. -1 takes all of them where libllama has a backend for
     #: a GPU.
-    gpu_layers: int = -1
+    gpu_layers: int = ranged(-1, -1, 1 << 16)
     #: The host memory, in MB, in which a target keeps prompts that have left its KV cache. 0 keeps
     #: none.
-    prefix_cache_mb: int = 256
+    prefix_cache_mb: int = ranged(256, 0, 1 << 20)
     #: The name or file of a model in whose tokens a draft node guesses, where the targets have
     #: other tokens than the draft model. Empty means the draft model's own tokens.
     vocabulary: str = ""
@@ -77,11 +100,7 @@ class EngineSettings:
             )
         _one_of("engine.profile", self.profile, ("exact", "fast"))
         _one_of("engine.weights", self.weights, ("auto", "as-stored"))
-        _in_range("engine.cells", self.cells, 256, 1 << 22)
-        _in_range("engine.max_streams", self.max_streams, 1, 255)
-        _in_range("engine.threads", self.threads, 0, 512)
-        _in_range("engine.gpu_layers", self.gpu_layers, -1, 1 << 16)
-        _in_range("engine.prefix_cache_mb", self.prefix_cache_mb, 0, 1 << 20)
+        check_ranges(self, "engine.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,18 +112,21 @@ class LinkSettings:
     air: str = ""
     #: The rate of the link, in kbit/s, while no other node uses the medium. 0 means that the
     #: coordinator measures it.
-    rate_kbps: float = 0.0
+    rate_kbps: float = ranged(0.0, 0, 1e9)
     #: The least time, in ms, that a message takes of the medium, whatever its size.
-    frame_ms: float = 0.0
+    frame_ms: float = ranged(0.0, 0, 1000)
     #: The round trip, in ms, of a small message. 0 means that the coordinator measures it.
-    rtt_ms: float = 0.0
+    rtt_ms: float = ranged(0.0, 0, 10_000)
 
     def __post_init__(self) -> None:
         if len(self.air) > 64:
             raise ConfigError(f"link.air = {self.air!r}: 64 characters at most are accepted")
-        _in_range("link.rate_kbps", self.rate_kbps, 0, 1e9)
-        _in_range("link.frame_ms", self.frame_ms, 0, 1000)
-        _in_range("link.rtt_ms", self.rtt_ms, 0, 10_000)
+        check_ranges(self, "link.")
+
+    def declared(self) -> LinkFields:
+        """Return the fields in which a node declares its link."""
+        times = self.frame_ms * 1e-3, self.rtt_ms * 1e-3
+        return LinkFields(self.air, self.rate_kbps * 1e3, *times)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,20 +134,19 @@ class LimitSettings:
     """How much the coordinator takes in. It refuses further requests as overloaded."""
 
     #: The number of requests that one connection of a client may have under way.
-    max_requests: int = 64
+    max_requests: int = ranged(64, 1, 1 << 20)
     #: The number of streams of all clients together that may wait for a place.
-    max_waiting: int = 1024
+    max_waiting: int = ranged(1024, 1, 1 << 20)
     #: The number of requests that one connection of a gateway may have under way.
-    max_gateway_requests: int = 16_384
+    max_gateway_requests: int = ranged(16_384, 1, 1 << 20)
     #: The number of streams of all gateways together that may wait for a place.
-    max_gateway_waiting: int = 16_384
+    max_gateway_waiting: int = ranged(16_384, 1, 1 << 20)
     #: The time, in seconds, from the arrival of a request to its last token. A request that is not
     #: done by then is ended.
-    max_request_s: float = 3600.0
+    max_request_s: float = ranged(3600.0, 1, 1 << 20)
 
     def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):
-            _in_range(f"limits.{item.name}", getattr(self, item.name), 1, 1 << 20)
+        check_ranges(self, "limits.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,10 +194,10 @@ class CoordinatorConfig:
     listen: str = ""
     cluster: str = "airdraft"  #: The name of the mesh.
     #: The time, in seconds, between two Pings to a member.
-    heartbeat_interval_s: float = HEARTBEAT_INTERVAL_S
+    heartbeat_interval_s: float = ranged(HEARTBEAT_INTERVAL_S, 0.05, 60)
     #: The time, in seconds, after which a silent member counts as gone. It is at least three times
     #: `heartbeat_interval_s`, because one lost packet must not end a membership.
-    heartbeat_timeout_s: float = HEARTBEAT_TIMEOUT_S
+    heartbeat_timeout_s: float = ranged(HEARTBEAT_TIMEOUT_S, 0.2, 600)
     #: Whether targets also guess from the texts that the streams already have, where that is worth
     #: more than a draft model.
     prompt_lookup: bool = True
@@ -191,8 +212,7 @@ class CoordinatorConfig:
     plan: PlanSettings = field(default_factory=PlanSettings)
 
     def __post_init__(self) -> None:
-        _in_range("heartbeat_interval_s", self.heartbeat_interval_s, 0.05, 60)
-        _in_range("heartbeat_timeout_s", self.heartbeat_timeout_s, 0.2, 600)
+        check_ranges(self)
         if self.heartbeat_timeout_s < LEAST_INTERVALS * self.heartbeat_interval_s:
             raise ConfigError(
                 f"heartbeat_timeout_s = {self.heartbeat_timeout_s}: at least three times "
@@ -211,12 +231,12 @@ class NodeConfig:
     name: str  #: The node's name in the mesh.
     keys: str = ""  #: The directory of key files. Empty means the usual one.
     #: The time, in seconds, that the node waits for the coordinator to let it in.
-    join_timeout_s: float = 10.0
+    join_timeout_s: float = ranged(10.0, 0.1, 3600)
     link: LinkSettings = field(default_factory=LinkSettings)
     engine: EngineSettings
 
     def __post_init__(self) -> None:
-        _in_range("join_timeout_s", self.join_timeout_s, 0.1, 3600)
+        check_ranges(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,16 +266,6 @@ class ClientConfig:
     connect: str = ""
     keys: str = ""  #: The directory of key files. Empty means the usual one.
     link: LinkSettings = field(default_factory=LinkSettings)
-
-
-def _one_of(key: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise ConfigError(f"{key} = {value!r}: one of {', '.join(accepted)} is accepted")
-
-
-def _in_range(key: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{key} = {value}: {low} to {high} is accepted")
 
 
 def load(
@@ -324,6 +334,7 @@ def _merge_table(
     schema: dict[str, Any],
     where: str,
 ) -> None:
+    """Add the settings of a table and of those in it to `values`, by their dotted keys."""
     for name, value in table.items():
         key = prefix + name
         if isinstance(value, dict) and any(k.startswith(key + ".") for k in schema):
@@ -337,6 +348,7 @@ def _merge_table(
 
 
 def _checked(where: str, key: str, value: Any, kind: Any) -> Any:
+    """Return a value of a TOML file. Raises ConfigError if it has another type than the setting."""
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if type(value) is int and float in kinds:
         return float(value)
@@ -350,6 +362,7 @@ def _type_name(kind: Any) -> str:
 
 
 def _parse(name: str, text: str, kind: Any) -> Any:
+    """Return the value of an environment variable as the type of its setting."""
     try:
         return _BOOLEANS[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):

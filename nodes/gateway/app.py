@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,9 +17,8 @@ from nodes.client.client import RequestFailedError
 from nodes.gateway.anthropic import MESSAGES
 from nodes.gateway.chat import CHAT
 from nodes.gateway.completions import COMPLETIONS
-from nodes.gateway.config import GatewayLimits
+from nodes.gateway.config import GatewayConfig
 from nodes.gateway.errors import ApiError, no_such_model, of_failure
-from nodes.gateway.exposition import CONTENT_TYPE, render_metrics
 from nodes.gateway.generate import Generate, Shared
 from nodes.gateway.guard import key_of
 from nodes.gateway.idempotency import KeyedRequests
@@ -28,6 +29,9 @@ from nodes.gateway.running import Running
 from nodes.gateway.shape import VERSION, Api, now_unix
 from nodes.gateway.text_routes import READINGS, Read, Reading
 from nodes.telemetry.metrics.gateway import GatewayMetrics
+from nodes.telemetry.metrics.mesh import MeshMetrics
+
+logger = logging.getLogger(__name__)
 
 APIS: Final = {
     "/v1/completions": COMPLETIONS,
@@ -58,29 +62,13 @@ _READY_MAX_AGE_S: Final = 0.25
 class Gateway:
     """The routes and the state that they share."""
 
-    def __init__(
-        self,
-        mesh: Mesh,
-        limits: GatewayLimits,
-        *,
-        strict_fields: bool = False,
-        openai_defaults: bool = False,
-    ) -> None:
-        self.mesh = mesh
-        self.limits = limits
-        self.models = Models(mesh)
-        self.running = Running(limits.max_concurrent)
+    def __init__(self, mesh: Mesh, config: GatewayConfig) -> None:
+        self.running = Running(config.limits.max_concurrent)
         self.looking = Looking(mesh)
+        self._models = Models(mesh)
+        self._max_requests = config.limits.max_concurrent
         self._started_unix = now_unix()
-        shared = Shared(
-            mesh,
-            limits,
-            self.models,
-            self.running,
-            KeyedRequests(),
-            strict_fields=strict_fields,
-            openai_defaults=openai_defaults,
-        )
+        shared = Shared(mesh, config, self._models, self.running, KeyedRequests())
         self._routes = self._all_routes(shared)
         self.metrics = GatewayMetrics([route.path for route in self._routes])
 
@@ -90,7 +78,7 @@ class Gateway:
             "/readyz": (self._readyz, "Whether a target accepts requests"),
             "/metrics": (self._metrics, "Metrics in Prometheus' text format"),
             "/api/status": (self._status, "The status of the mesh, as the status page shows it"),
-            "/v1/models": (self._models, "The models that are served at present"),
+            "/v1/models": (self._served, "The models that are served at present"),
         }
         specification = document(
             {path: summary for path, (_, summary) in gets.items()}, {**APIS, **READINGS}
@@ -127,7 +115,7 @@ class Gateway:
 
     async def _readyz(self, _request: Request) -> JSONResponse:
         self.running.check_open()
-        await self.models.check_ready(_READY_MAX_AGE_S)
+        await self._models.check_ready(_READY_MAX_AGE_S)
         return JSONResponse({"status": "ready"})
 
     async def _page(self, _request: Request) -> Response:
@@ -136,16 +124,23 @@ class Gateway:
         return Response(content, media_type="text/html", headers=headers)
 
     async def _metrics(self, request: Request) -> Response:
+        """Without an answer from the coordinator, airdraft_coordinator_up is 0 and the metrics of
+        the mesh are missing."""
         key_of(request.scope, "admin")
-        content = await render_metrics(self.looking.status, self.metrics)
-        return Response(content, headers={"content-type": CONTENT_TYPE})
+        try:
+            status = await self.looking.status()
+        except RequestFailedError as error:
+            logger.debug("no status for metrics: %s", error)
+            status = None
+        content = generate_latest(MeshMetrics(status)) + generate_latest(self.metrics.registry)
+        return Response(content, headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def _status(self, request: Request) -> Response:
         key_of(request.scope, "admin")
         own: dict[str, object] = {
             "version": VERSION,
             "num_requests": len(self.running),
-            "max_requests": self.limits.max_concurrent,
+            "max_requests": self._max_requests,
             "num_streams": self.metrics.num_streams,
         }
         try:
@@ -154,14 +149,14 @@ class Gateway:
             raise of_failure(error) from error
         return Response(content, media_type="application/json")
 
-    async def _models(self, request: Request) -> JSONResponse:
+    async def _served(self, request: Request) -> JSONResponse:
         key_of(request.scope, "infer")
-        data = [model.as_json(self._started_unix) for model in await self.models.served()]
+        data = [model.as_json(self._started_unix) for model in await self._models.served()]
         return JSONResponse({"object": "list", "data": data})
 
     async def _model(self, request: Request) -> JSONResponse:
         key_of(request.scope, "infer")
-        found = await self.models.find(request.path_params["name"])
+        found = await self._models.find(request.path_params["name"])
         if found is None:
             raise no_such_model()
         return JSONResponse(found.as_json(self._started_unix))

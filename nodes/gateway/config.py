@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Final
 
-from nodes.config.settings import ConfigError, LinkSettings
+from nodes.config.settings import ConfigError, LinkSettings, check_ranges, ranged
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
-
-# Key -> smallest and largest accepted value.
-_ACCEPTED: Final[dict[str, tuple[float, float]]] = {
-    "max_body_bytes": (1024, 1 << 26),
-    "max_header_bytes": (1024, 1 << 20),
-    "max_prompt_chars": (1, 1 << 18),
-    "max_prompt_tokens": (1, 131_072),
-    "max_messages": (1, 1024),
-    "max_choices": (1, 64),
-    "max_prompts": (1, 256),
-    "max_tokens": (1, 1 << 20),
-    "max_concurrent": (1, 1 << 20),
-    "max_concurrent_per_key": (1, 1 << 20),
-    "max_connections": (1, 1 << 20),
-    "max_unsent_bytes": (8192, 1 << 26),
-    "header_timeout_s": (0.1, 600),
-    "body_timeout_s": (0.1, 600),
-    "write_timeout_s": (0.1, 600),
-    "keep_alive_s": (1, 3600),
-    "stop_timeout_s": (0, 3600),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,30 +38,26 @@ class GatewayLimits:
         stops. A supervisor must wait 10 s longer before it kills the process.
     """
 
-    max_body_bytes: int = 1 << 21
-    max_header_bytes: int = 16_384
-    max_prompt_chars: int = 1 << 18
-    max_prompt_tokens: int = 131_072
-    max_messages: int = 1024
-    max_choices: int = 16
-    max_prompts: int = 64
-    max_tokens: int = 32_768
-    max_concurrent: int = 256
-    max_concurrent_per_key: int = 64
-    max_connections: int = 16_384
-    max_unsent_bytes: int = 65_536
-    header_timeout_s: float = 10.0
-    body_timeout_s: float = 10.0
-    write_timeout_s: float = 30.0
-    keep_alive_s: int = 30
-    stop_timeout_s: float = 5.0
+    max_body_bytes: int = ranged(1 << 21, 1024, 1 << 26)
+    max_header_bytes: int = ranged(16_384, 1024, 1 << 20)
+    max_prompt_chars: int = ranged(1 << 18, 1, 1 << 18)
+    max_prompt_tokens: int = ranged(131_072, 1, 131_072)
+    max_messages: int = ranged(1024, 1, 1024)
+    max_choices: int = ranged(16, 1, 64)
+    max_prompts: int = ranged(64, 1, 256)
+    max_tokens: int = ranged(32_768, 1, 1 << 20)
+    max_concurrent: int = ranged(256, 1, 1 << 20)
+    max_concurrent_per_key: int = ranged(64, 1, 1 << 20)
+    max_connections: int = ranged(16_384, 1, 1 << 20)
+    max_unsent_bytes: int = ranged(65_536, 8192, 1 << 26)
+    header_timeout_s: float = ranged(10.0, 0.1, 600)
+    body_timeout_s: float = ranged(10.0, 0.1, 600)
+    write_timeout_s: float = ranged(30.0, 0.1, 600)
+    keep_alive_s: int = ranged(30, 1, 3600)
+    stop_timeout_s: float = ranged(5.0, 0, 3600)
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            low, high = _ACCEPTED[item.name]
-            value = getattr(self, item.name)
-            if not low <= value <= high:
-                raise ConfigError(f"limits.{item.name} = {value}: {low} to {high} is accepted")
+        check_ranges(self, "limits.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

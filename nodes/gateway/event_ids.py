@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -61,6 +60,9 @@ class Told:
         self._tag = tag
         self.fingerprint = ""
         self._positions = [_Position() for _ in range(num_choices)]
+        # What the reader had when it resumed the stream, and how much of that has come again.
+        self._had = [_Position() for _ in range(num_choices)]
+        self._again = [_Position() for _ in range(num_choices)]
         self.has_usage = False
 
     @classmethod
@@ -76,7 +78,7 @@ class Told:
         is_known = not told.fingerprint or is_fingerprint(told.fingerprint)
         if of != tag or not is_known or len(known) != len(positions) or len(known) != num_choices:
             raise _refused("this is not the id of an event of this request")
-        told._positions = known
+        told._positions, told._had = known, [replace(position) for position in known]
         return told
 
     def line(self, index: int, text: str = "", num_tokens: int = 0, *, ends: bool = False) -> bytes:
@@ -94,21 +96,12 @@ class Told:
         whose = f"{self._tag}@{self.fingerprint}" if self.fingerprint else self._tag
         return f"id: {whose}:{','.join(map(str, self._positions))}{more}\n".encode()
 
-    def rest(self) -> Rest:
-        """A filter that returns only the part of the answer after this position."""
-        return Rest(self._positions)
+    def rest(self, delta: Delta) -> Delta:
+        """The part of a delta that the reader does not have. The answer comes from its beginning.
 
-
-class Rest:
-    """Takes an answer from its beginning and returns the part that was not sent before."""
-
-    def __init__(self, positions: Sequence[_Position]) -> None:
-        self._told = [replace(position) for position in positions]
-        self._seen = [_Position() for _ in positions]
-
-    def of(self, delta: Delta) -> Delta:
-        """The new part of a delta. Raises ApiError if the text differs from the one begun."""
-        told, seen = self._told[delta.index], self._seen[delta.index]
+        Raises ApiError if the text differs from the one that was begun.
+        """
+        told, seen = self._had[delta.index], self._again[delta.index]
         if not told.has_begun:
             return delta
         num_chars = min(len(delta.text), told.num_chars - seen.num_chars)

@@ -43,7 +43,6 @@ class Outbox:
         self._largest = 0
         self._ready = asyncio.Event()
         self._is_closed = False
-        self._failure: ApiError | None = None
         self.has_begun = False
         self.was_dropped = False
 
@@ -59,23 +58,13 @@ class Outbox:
         self._parts += event
         self._ready.set()
 
-    def fail(self, error: ApiError, event: bytes) -> None:
-        """End with an error: as a status, or as this event if the stream has begun."""
-        if not self.has_begun:
-            self._failure = error
-        else:
-            self._parts += event
-        self.close()
-
     def close(self) -> None:
         self._is_closed = True
         self._ready.set()
 
     async def take(self) -> bytes:
-        """Wait for bytes to send; b"" at the end. Raises ApiError on a failure before any byte."""
+        """Wait for bytes to send; b"" at the end."""
         await self._ready.wait()
-        if self._failure is not None:
-            raise self._failure
         taken = bytes(self._parts[:_WRITE_BYTES])
         del self._parts[:_WRITE_BYTES]
         if not self._parts and not self._is_closed:
@@ -102,7 +91,6 @@ class Exchange:
         self._metrics = metrics_of(scope)
         self._connection = connection_of(scope)
         self._told = told
-        self._rest = None if told is None else told.rest()
         # Indices of prompts that a target has started.
         self._placed: set[int] = set()
         self.answers = Answers(job)
@@ -154,8 +142,8 @@ class Exchange:
 
         def on_filled(_asking: asyncio.Task[None]) -> None:
             outbox.close()
-            # Until now the outbox's bound detected slow readers. After a failure everything may
-            # have been sent before this call, and the connection may serve another request.
+            # Until now the outbox's bound detected slow readers. If sending has failed or its task
+            # was cancelled, it has ended before this call.
             if not is_over:
                 timers.append(loop.call_later(limits.write_timeout_s, self._connection.abort))
 
@@ -173,8 +161,8 @@ class Exchange:
             delta = self.answers.on_event(prompt_index, event)
             if delta is None:
                 return
-            if self._told is not None and self._rest is not None:
-                delta = self._rest.of(delta)
+            if self._told is not None:
+                delta = self._told.rest(delta)
                 self._told.fingerprint = self.answers.fingerprint
             # The content is empty if the reader already has this part.
             if content := self._shape.chunks(self._head(), delta, self._told):
@@ -184,7 +172,9 @@ class Exchange:
         try:
             await self._ask_all_or_fail(on_event)
             if self.failure is not None:
-                outbox.fail(self.failure, self._shape.failed(self.failure))
+                # Before the first event the failure becomes the status.
+                if outbox.has_begun:
+                    outbox.put(self._shape.failed(self.failure))
                 return
             usage = self.answers.usage.as_json(self._job.options)
             outbox.put(self._shape.end(self._head(), usage, self._told))
@@ -194,7 +184,7 @@ class Exchange:
     async def _send(self, outbox: Outbox, send: Send, asking: asyncio.Task[None]) -> None:
         part = await outbox.take()
         if not part:
-            raise self._run.ended_by or ClientLeftError()
+            raise self.failure or self._run.ended_by or ClientLeftError()
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *self.headers()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         self._metrics.stream_opened()

@@ -16,7 +16,7 @@ from nodes.engine.traits import OPENAI_SAMPLING, ModelTraits
 from nodes.gateway import event_ids, idempotency
 from nodes.gateway.apikeys import ApiKey
 from nodes.gateway.bodies import Hint, parse_json, read
-from nodes.gateway.config import GatewayLimits
+from nodes.gateway.config import GatewayConfig, GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.exchange import Exchange
@@ -35,16 +35,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all requests of a gateway share. strict_fields: a field without effect is an error.
-    openai_defaults: sampling that a body leaves open is OpenAI's instead of the model's."""
+    """What all requests of a gateway share."""
 
     mesh: Mesh
-    limits: GatewayLimits
+    config: GatewayConfig
     models: Models
     running: Running
     keyed: KeyedRequests
-    strict_fields: bool = False
-    openai_defaults: bool = False
 
 
 class Generate:
@@ -71,7 +68,7 @@ class Generate:
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, key: ApiKey, record: _Record
     ) -> None:
-        shared, limits = self._shared, limits_of(self._shared.limits, key)
+        shared, limits = self._shared, limits_of(self._shared.config.limits, key)
         keyed, connection = _keyed(scope, key), connection_of(scope)
         async with contextlib.AsyncExitStack() as stack:
             # This comes first, so that the limit of requests also bounds the memory of bodies.
@@ -82,7 +79,7 @@ class Generate:
             content = await body_of(Request(scope, receive), limits.max_body_bytes)
             body = parse_json(content)
             api = self._api
-            asked, ignored = read(api.body, body, strict_fields=shared.strict_fields)
+            asked, ignored = read(api.body, body, strict_fields=shared.config.strict_fields)
             job = api.job(asked, ignored, limits)
             owner = f"{key.name}/{job.user}" if job.user else key.name
             job = _for_model(job.with_options(user=owner), await self._traits(job))
@@ -124,7 +121,7 @@ class Generate:
             raise ApiError(400, f"model: {reason}", param="model", code="invalid_value")
         # If the body names no model, use the traits of the first that may answer.
         traits = found[0] if found else ModelTraits(HERMES)
-        usual = OPENAI_SAMPLING if self._shared.openai_defaults else common_sampling(found)
+        usual = OPENAI_SAMPLING if self._shared.config.openai_defaults else common_sampling(found)
         return replace(traits, sampling=usual)
 
 

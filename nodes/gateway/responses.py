@@ -36,6 +36,7 @@ from nodes.messages import MAX_MESSAGES
 _IN_PROGRESS: Final = "in_progress"
 _COMPLETED: Final = "completed"
 _INCOMPLETE: Final = "incomplete"
+# The fields that an item of each type needs.
 _NEEDED: Final = {
     "message": ("role", "content"),
     "function_call": ("call_id", "name", "arguments"),
@@ -44,7 +45,12 @@ _NEEDED: Final = {
 }
 
 
+# -- the body --------------------------------------------------------------------------------------
+
+
 class ResponsesPart(Body):
+    """A part of a message, of thoughts, or of the result of a function."""
+
     hints: ClassVar = frozenset({"annotations", "logprobs", "prompt_cache_breakpoint", "refusal"})
 
     type: Literal["input_text", "output_text", "text", "reasoning_text", "refusal"]
@@ -141,6 +147,9 @@ class ResponsesBody(Sampling):
     parallel_tool_calls: bool | None = None
 
 
+# -- from the body to a job ------------------------------------------------------------------------
+
+
 # Paths of the chat body -> paths of the body that the client sent, for errors.
 _NAMES: Final = (
     (r"^messages.*", "input"),
@@ -232,7 +241,12 @@ def _echoed(body: ResponsesBody) -> dict[str, Any]:
     }
 
 
+# -- from an answer's items to events and a document -----------------------------------------------
+
+
 class ResponsesShape(ItemShape):
+    """Writes an answer; its events are numbered."""
+
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self._num_events = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,8 +13,8 @@ from nodes.config.settings import ConfigError, environment
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.server import HttpServer
 from nodes.messages.access import GATEWAY
-from nodes.service.roles import declared, keyring, link_of
-from nodes.service.runtime import raise_file_limit
+from nodes.service.roles import keyring
+from nodes.service.runtime import beside, raise_file_limit
 from nodes.service.systemd import Manager, endpoint_of, inherited
 
 # Equals FileDescriptorName= in the gateway's socket unit.
@@ -32,7 +31,8 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
     bound = _inherited()
     if bound is not None:
         config = replace(config, listen=_listen_of(bound))
-    endpoint, keys = link_of(config.connect, config.keys)
+    ring = keyring(config.keys)
+    endpoint, keys = ring.link(config.connect)
     with ZmqContext() as context:
         client = Client(
             context.connect(endpoint, keys, interactive=bool(config.link.air)),
@@ -40,24 +40,15 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
             join_timeout_s=None,
             rejoins=True,
             role=GATEWAY,
-            declared=declared(config.link),
+            declared=config.link.declared(),
         )
-        server = HttpServer(client, config, keyring(config.keys).directory, bound)
-        linking = asyncio.create_task(client.run())
-        serving = asyncio.create_task(server.serve(lambda: on_started(server.url)))
-        async with Manager(environment()).attending(lambda: bool(server.url)):
-            try:
-                await asyncio.wait({linking, serving}, return_when=asyncio.FIRST_COMPLETED)
-                for task in (linking, serving):
-                    if task.done():
-                        task.result()
-            finally:
-                # The link stays open until the last streams have ended.
-                serving.cancel()
-                await asyncio.gather(serving, return_exceptions=True)
-                client.close()
-                linking.cancel()
-                await asyncio.gather(linking, return_exceptions=True)
+        server = HttpServer(client, config, ring.directory, bound)
+        async with (
+            Manager(environment()).attending(lambda: bool(server.url)),
+            # The link stays open until the last streams have ended.
+            client.running() as running,
+        ):
+            await beside([running], server.serve(lambda: on_started(server.url)))
 
 
 def _inherited() -> socket.socket | None:

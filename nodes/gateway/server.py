@@ -64,12 +64,7 @@ class HttpServer:
         is_open = admits_anybody(keys, config, at_home=at_home)
         self._limits = config.limits
         self.max_connections = connections_allowed(config.limits.max_connections)
-        self.gateway = Gateway(
-            mesh,
-            config.limits,
-            strict_fields=config.strict_fields,
-            openai_defaults=config.openai_defaults,
-        )
+        self.gateway = Gateway(mesh, config)
         hosts = names(config.allowed_hosts.lower())
         if at_home:
             hosts = (*hosts, *_LOOPBACK_NAMES, host.lower())

@@ -190,7 +190,7 @@ class Read:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key, shared = key_of(scope, "infer"), self._shared
-        limits = limits_of(shared.limits, key)
+        limits = limits_of(shared.config.limits, key)
         request_id = new_id("read")
         entered = shared.running.entered(request_id, key.name, limits.max_concurrent_per_key)
         with entered as run:
@@ -199,7 +199,7 @@ class Read:
             except ClientDisconnect:
                 return
             value = parse_json(content)
-            body, _ = read(self._reading.body, value, strict_fields=shared.strict_fields)
+            body, _ = read(self._reading.body, value, strict_fields=shared.config.strict_fields)
             await shared.models.served()
             asking = Asking(limits, key.name, shared.mesh.read)
             async with started(run, self._answer(body, asking), receive) as task:

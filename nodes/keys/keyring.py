@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mesh import keys
 from mesh.authorized import AuthorizedNodes
-from mesh.endpoints import check_secure, ipc_path, is_loopback, listens
+from mesh.endpoints import check_connect, check_secure, ipc_path, is_loopback, listens
 from mesh.errors import KeysError
 from mesh.keys import ClientKeys, CoordinatorPublic, KeyPair, KnownCoordinator
 from mesh.security import ServerKeys, new_key_pair
@@ -237,6 +237,15 @@ class Keyring:
             return ClientKeys(own, known.key, known.next_key, self._keeper(known.endpoint))
         check_secure(endpoint)
         return None
+
+    def link(self, wanted: str) -> tuple[str, ClientKeys | None]:
+        """Return the endpoint to which a node or client connects, and its keys, if any.
+
+        Raises EndpointError, InsecureEndpointError or KeysError.
+        """
+        endpoint = self.endpoint(wanted)
+        check_connect(endpoint)
+        return endpoint, self.client_keys(endpoint)
 
     def server_keys(self, endpoint: str) -> ServerKeys | None:
         """Return the keys of a coordinator's endpoint; None if it has none and needs none.

@@ -22,7 +22,7 @@ from nodes.coordinator.service import Coordinator
 from nodes.keys.keyring import default_keyring
 from nodes.service.restarting import Restarts
 from nodes.service.roles import warn_of_others
-from nodes.service.runtime import last_act
+from nodes.service.runtime import beside, last_act
 from nodes.service.supervision import Child, node_command, start_child
 
 logger = logging.getLogger(__name__)
@@ -115,18 +115,7 @@ class LocalMesh:
 
     async def beside(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`, but raise an error that ends the mesh at once."""
-        task = asyncio.ensure_future(work)
-        try:
-            while not task.done():
-                running = [other for other in self.serving if not other.done()]
-                await asyncio.wait([task, *running], return_when=asyncio.FIRST_COMPLETED)
-                for other in self.serving:
-                    if other.done():
-                        other.result()
-            return await task
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        return await beside(self.serving, work)
 
     def kill(self) -> None:
         """Kill the nodes and all that they have started."""

@@ -11,17 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mesh.endpoints import check_connect, ipc_path
+from mesh.endpoints import ipc_path
 from mesh.errors import KeysError
-from mesh.keys import ClientKeys
-from mesh.transport import ClientTransport
 from mesh.zmq_transport import ZmqContext
 from nodes.config.class_weights import parsed_weights
 from nodes.config.settings import (
     ConfigError,
     CoordinatorConfig,
     DraftConfig,
-    LinkSettings,
     NodeConfig,
     TargetConfig,
     environment,
@@ -29,12 +26,11 @@ from nodes.config.settings import (
 from nodes.engine.calibrate import Progress
 from nodes.engine.embedding import EmbeddingModel
 from nodes.engine.llama_abi import hash_file
-from nodes.engine.load import OpenedModel
+from nodes.engine.load import OpenedModel, OpenedToy
 from nodes.engine.replay import OpenedReplay
 from nodes.engine.sandbox.process import GrammarCheck
 from nodes.keys.home import make_private
 from nodes.keys.keyring import Keyring, keyring_of
-from nodes.messages import LinkFields
 from nodes.service.runtime import end_at_once, raise_file_limit
 from nodes.service.supervision import Parent, parent_gone
 from nodes.service.systemd import Manager, endpoint_of, inherited
@@ -51,9 +47,12 @@ if TYPE_CHECKING:
     from nodes.target.embedding import EmbeddingNode
     from nodes.target.node import TargetNode
 
+    Node = TargetNode | EmbeddingNode | DraftNode
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Opened = OpenedModel | OpenedToy | OpenedReplay
 
 NGRAM = "ngram"
 _POLL_S = 0.02
@@ -144,47 +143,43 @@ async def run_target(
 
     on_ready: gets the coordinator's endpoint once the node without a parent has joined.
     """
-    from nodes.engine.grammar import Grammars
-    from nodes.target.embedding import EmbeddingNode
-    from nodes.target.node import TargetNode
-
     if config.engine.vocabulary:
         raise ConfigError(
             "engine.vocabulary is a setting of draft nodes: a target uses its own tokens"
         )
-    endpoint, keys = link_of(config.connect, config.keys)
-    hash_of = hash_file if parent is None else parent.hash_file
-    async with parent_gone(parent) as gone:
-        opened = await _opened(partial(open_target, config.engine, progress, hash_of), gone)
-        with contextlib.ExitStack() as stack:
-            if isinstance(opened, EmbeddingModel):
-                opened.tokenizer.start()
-                stack.enter_context(contextlib.closing(opened))
-                transport = _connected(stack, config, endpoint, keys)
-                embedding = EmbeddingNode(transport, opened, **_joining(config, endpoint))
-                await _serve(embedding, parent, gone, lambda: on_ready(endpoint))
-                return
-            if isinstance(opened, OpenedReplay) and opened.model.config.draft:
-                raise ConfigError(
-                    f"engine.model = {config.engine.model!r}: for a target the file must not have "
-                    f"the key draft"
-                )
-            tokenizer = tokenizer_of(opened)
-            if isinstance(opened, OpenedModel):
-                opened.model.tokenizer.start()
-            check = GrammarCheck(tokenizer, opened.model.info)
-            stack.enter_context(contextlib.closing(opened.model))
-            stack.enter_context(contextlib.closing(check))
-            node = TargetNode(
-                _connected(stack, config, endpoint, keys),
-                opened.model,
-                tokenizer,
-                opened.costs,
-                prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
-                grammars=Grammars(tokenizer, opened.model.info, check),
-                **_joining(config, endpoint),
-            )
-            await _serve(node, parent, gone, lambda: on_ready(endpoint))
+    load = partial(open_target, config.engine, progress)
+    await _run_node(config, load, _target_node, parent, on_ready)
+
+
+def _target_node(
+    config: NodeConfig, opened: Opened | EmbeddingModel, stack: contextlib.ExitStack
+) -> Callable[..., Node]:
+    from nodes.engine.grammar import Grammars
+    from nodes.target.embedding import EmbeddingNode
+    from nodes.target.node import TargetNode
+
+    if isinstance(opened, EmbeddingModel):
+        opened.tokenizer.start()
+        stack.enter_context(contextlib.closing(opened))
+        return partial(EmbeddingNode, model=opened)
+    if isinstance(opened, OpenedReplay) and opened.model.config.draft:
+        raise ConfigError(
+            f"engine.model = {config.engine.model!r}: for a target the file must not have "
+            f"the key draft"
+        )
+    tokenizer = tokenizer_of(opened)
+    if isinstance(opened, OpenedModel):
+        opened.model.tokenizer.start()
+    stack.enter_context(contextlib.closing(opened.model))
+    check = stack.enter_context(contextlib.closing(GrammarCheck(tokenizer, opened.model.info)))
+    return partial(
+        TargetNode,
+        model=opened.model,
+        tokenizer=tokenizer,
+        costs=opened.costs,
+        prefix_cache_bytes=config.engine.prefix_cache_mb * 1_000_000,
+        grammars=Grammars(tokenizer, opened.model.info, check),
+    )
 
 
 async def run_draft(
@@ -194,77 +189,66 @@ async def run_draft(
     progress: Progress | None = None,
     on_ready: Callable[[str], None] = lambda _endpoint: None,
 ) -> None:
-    """Load the model, join and serve until cancelled or until the parent is gone.
-
-    on_ready: gets the coordinator's endpoint once the node without a parent has joined.
-    """
-    from nodes.draft.node import DraftNode
-    from nodes.draft.state import DraftState
-    from nodes.engine.grammar import Grammars
-
+    """Do what run_target() does, for a draft node."""
     if config.engine.model == NGRAM:
         raise ConfigError(
             f"engine.model = {NGRAM!r}: targets do prompt lookup themselves, no node is needed"
         )
-    endpoint, keys = link_of(config.connect, config.keys)
+    load = partial(open_engine, config.engine, progress, is_draft=True)
+    await _run_node(config, load, _draft_node, parent, on_ready)
+
+
+def _draft_node(
+    config: NodeConfig, opened: Opened, stack: contextlib.ExitStack
+) -> Callable[..., Node]:
+    from nodes.draft.node import DraftNode
+    from nodes.draft.state import DraftState
+    from nodes.engine.grammar import Grammars
+
+    if isinstance(opened, OpenedReplay) and not opened.model.config.draft:
+        raise ConfigError(
+            f"engine.model = {config.engine.model!r}: for a draft node the file needs the key draft"
+        )
+    calibration = calibration_of(opened.model)
+    model, pieces = in_tokens_of_targets(opened, config.engine)
+    stack.enter_context(contextlib.closing(opened.model))
+    check = stack.enter_context(contextlib.closing(GrammarCheck(pieces, model.info)))
+    state = DraftState(model, calibration, Grammars(pieces, model.info, check))
+    return partial(DraftNode, state=state, info=model.info, costs=opened.costs)
+
+
+async def _run_node(
+    config: NodeConfig,
+    load: Callable[..., T],
+    build: Callable[[NodeConfig, T, contextlib.ExitStack], Callable[..., Node]],
+    parent: Parent | None,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Load an engine, connect, and run its node.
+
+    build: Opens what the node needs besides, on the stack; returns what makes the node of a
+    transport. parent, on_ready: As in run_target().
+    """
+    endpoint, keys = keyring(config.keys).link(config.connect)
     hash_of = hash_file if parent is None else parent.hash_file
-    load = partial(open_engine, config.engine, progress, hash_of, is_draft=True)
+    on_joined = partial(on_ready, endpoint) if parent is None else parent.joined
     async with parent_gone(parent) as gone:
-        opened = await _opened(load, gone)
-        if isinstance(opened, OpenedReplay) and not opened.model.config.draft:
-            raise ConfigError(
-                f"engine.model = {config.engine.model!r}: for a draft node the file needs the key "
-                f"draft"
-            )
-        calibration = calibration_of(opened.model)
-        model, pieces = in_tokens_of_targets(opened, config.engine)
+        opened = await _opened(partial(load, hash_of=hash_of), gone)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(contextlib.closing(opened.model))
-            check = stack.enter_context(contextlib.closing(GrammarCheck(pieces, model.info)))
-            grammars = Grammars(pieces, model.info, check)
-            state = DraftState(model, calibration, grammars)
-            transport = _connected(stack, config, endpoint, keys)
-            joining = _joining(config, endpoint)
-            node = DraftNode(transport, state, model.info, opened.costs, **joining)
-            await _serve(node, parent, gone, lambda: on_ready(endpoint))
-
-
-def _connected(
-    stack: contextlib.ExitStack, config: NodeConfig, endpoint: str, keys: ClientKeys | None
-) -> ClientTransport:
-    context = stack.enter_context(ZmqContext())
-    return context.connect(endpoint, keys, interactive=bool(config.link.air))
-
-
-def _joining(config: NodeConfig, endpoint: str) -> dict[str, Any]:
-    """Return the arguments with which every node joins the mesh."""
-    return {
-        "endpoint": endpoint,
-        "node": config.name,
-        "join_timeout_s": config.join_timeout_s,
-        "declared": declared(config.link),
-    }
+            make = build(config, opened, stack)
+            context = stack.enter_context(ZmqContext())
+            node = make(
+                context.connect(endpoint, keys, interactive=bool(config.link.air)),
+                endpoint=endpoint,
+                node=config.name,
+                join_timeout_s=config.join_timeout_s,
+                declared=config.link.declared(),
+            )
+            await _serve(node, gone, on_joined)
 
 
 def keyring(directory: str) -> Keyring:
     return keyring_of(directory, environment())
-
-
-def link_of(connect: str, directory: str) -> tuple[str, ClientKeys | None]:
-    """Return the endpoint to which a node or client connects, and its keys, if any.
-
-    Raises EndpointError, InsecureEndpointError or KeysError.
-    """
-    ring = keyring(directory)
-    endpoint = ring.endpoint(connect)
-    check_connect(endpoint)
-    return endpoint, ring.client_keys(endpoint)
-
-
-def declared(link: LinkSettings) -> LinkFields:
-    """Return the fields in which a node declares its link."""
-    times = link.frame_ms * 1e-3, link.rtt_ms * 1e-3
-    return LinkFields(link.air, link.rate_kbps * 1e3, *times)
 
 
 async def _opened(work: Callable[[], T], gone: asyncio.Future[Any]) -> T:
@@ -284,15 +268,9 @@ async def _opened(work: Callable[[], T], gone: asyncio.Future[Any]) -> T:
         return loading.result()
 
 
-async def _serve(
-    node: TargetNode | EmbeddingNode | DraftNode,
-    parent: Parent | None,
-    gone: asyncio.Future[Any],
-    on_ready: Callable[[], None],
-) -> None:
+async def _serve(node: Node, gone: asyncio.Future[Any], on_joined: Callable[[], None]) -> None:
     """Run a node until it ends or its parent is gone."""
     serving = asyncio.ensure_future(node.run())
-    on_joined = on_ready if parent is None else parent.joined
     tasks = [serving, asyncio.ensure_future(_report_joined(node, on_joined))]
     try:
         async with Manager(environment()).attending(lambda: node.is_joined, node.is_well):
@@ -305,9 +283,7 @@ async def _serve(
         serving.result()
 
 
-async def _report_joined(
-    node: TargetNode | EmbeddingNode | DraftNode, on_joined: Callable[[], None]
-) -> None:
+async def _report_joined(node: Node, on_joined: Callable[[], None]) -> None:
     is_joined = node.is_joined
     while not is_joined:
         await asyncio.sleep(_POLL_S)

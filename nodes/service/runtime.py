@@ -11,8 +11,8 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from typing import NoReturn
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from typing import Any, NoReturn, TypeVar
 
 from mesh import failpoints
 from mesh.errors import EndpointError, InsecureEndpointError, KeysError, MeshError
@@ -33,6 +33,8 @@ from nodes.service.systemd import JournalFormatter, Manager, is_journal
 from nodes.worker.link import LostCoordinatorError, NoCoordinatorError, RefusedError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Codes from 64 to 78 are those of sysexits.h. docs/reference/exit-codes.md has a supervisor's
 # reactions.
@@ -66,6 +68,9 @@ _EXPECTED = (
 
 # Actions that must run even if there is no time for the stop phase.
 _last_acts: list[Callable[[], None]] = []
+
+
+# -- the process -----------------------------------------------------------------------------------
 
 
 class StoppedError(Exception):
@@ -138,6 +143,9 @@ def set_up_logging(verbose: int) -> None:
     logging.basicConfig(level=level, handlers=[handler])
 
 
+# -- running to an end -----------------------------------------------------------------------------
+
+
 def run(
     main: Callable[[], Awaitable[None]],
     *,
@@ -163,80 +171,6 @@ def run(
             return 0
         return report(error)
     return 0
-
-
-def arm_fail_point() -> None:
-    """Set the fail point that the environment names, for tests. Raises ConfigError."""
-    value = environment().get(failpoints.VARIABLE, "")
-    if not value:
-        return
-    specs = [spec_of_tag(tag) for tag in range(1, MAX_TAG + 1)]
-    try:
-        failpoints.arm(value, {spec.layout.cls.__name__ for spec in specs if spec is not None})
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    logger.warning("the fail point %s is on: this process will fail on purpose", value)
-
-
-@contextlib.contextmanager
-def last_act(act: Callable[[], None]) -> Iterator[None]:
-    """Call `act`, which must not block for long, if end_at_once() is called inside the block."""
-    _last_acts.append(act)
-    try:
-        yield
-    finally:
-        _last_acts.remove(act)
-
-
-def end_at_once(code: int) -> NoReturn:
-    """End the process without a stop phase, after the actions of last_act()."""
-    for act in reversed(_last_acts):
-        with contextlib.suppress(Exception):
-            act()
-    os._exit(code)
-
-
-def report(error: BaseException) -> int:
-    """Print an error as one line, or a traceback if it is a bug; returns the exit code."""
-    cause = first_cause(error)
-    if isinstance(cause, StoppedError):
-        return cause.exit_code
-    if isinstance(cause, _EXPECTED):
-        # If standard error is closed, only the exit code shows the error.
-        with contextlib.suppress(OSError):
-            print(f"error: {_line_of(cause)}", file=sys.stderr)
-        return _exit_code(cause)
-    logger.error("internal error", exc_info=error)
-    return EXIT_FAILURE
-
-
-def _exit_code(error: Exception) -> int:
-    match error:
-        case ConfigError() | EndpointError() | InsecureEndpointError() | KeysError():
-            return EXIT_CONFIG
-        case ModelNameError():
-            return EXIT_USAGE
-        case RefusedError():
-            return _REFUSALS.get(error.code, EXIT_FAILURE)
-        case NoCoordinatorError() | LostCoordinatorError():
-            return EXIT_UNAVAILABLE
-        case ConnectError(__cause__=Exception() as cause):
-            return _exit_code(cause)
-    return EXIT_FAILURE
-
-
-def _line_of(error: BaseException) -> str:
-    """Return the message of an error; an error of the operating system names the file's path."""
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
-
-
-def first_cause(error: BaseException) -> BaseException:
-    """Return the first exception inside nested exception groups."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _freeze_imports() -> None:
@@ -301,3 +235,96 @@ def _print_figures() -> None:
             file=sys.stderr,
             flush=True,
         )
+
+
+def arm_fail_point() -> None:
+    """Set the fail point that the environment names, for tests. Raises ConfigError."""
+    value = environment().get(failpoints.VARIABLE, "")
+    if not value:
+        return
+    specs = [spec_of_tag(tag) for tag in range(1, MAX_TAG + 1)]
+    try:
+        failpoints.arm(value, {spec.layout.cls.__name__ for spec in specs if spec is not None})
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    logger.warning("the fail point %s is on: this process will fail on purpose", value)
+
+
+@contextlib.contextmanager
+def last_act(act: Callable[[], None]) -> Iterator[None]:
+    """Call `act`, which must not block for long, if end_at_once() is called inside the block."""
+    _last_acts.append(act)
+    try:
+        yield
+    finally:
+        _last_acts.remove(act)
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End the process without a stop phase, after the actions of last_act()."""
+    for act in reversed(_last_acts):
+        with contextlib.suppress(Exception):
+            act()
+    os._exit(code)
+
+
+async def beside(serving: Collection[asyncio.Task[Any]], work: Awaitable[T]) -> T:
+    """Await `work`, but raise the error of a task of `serving` at once."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            running = [other for other in serving if not other.done()]
+            await asyncio.wait([task, *running], return_when=asyncio.FIRST_COMPLETED)
+            for other in serving:
+                if other.done():
+                    other.result()
+        return await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+# -- errors as lines and exit codes ----------------------------------------------------------------
+
+
+def report(error: BaseException) -> int:
+    """Print an error as one line, or a traceback if it is a bug; returns the exit code."""
+    cause = first_cause(error)
+    if isinstance(cause, StoppedError):
+        return cause.exit_code
+    if isinstance(cause, _EXPECTED):
+        # If standard error is closed, only the exit code shows the error.
+        with contextlib.suppress(OSError):
+            print(f"error: {_line_of(cause)}", file=sys.stderr)
+        return _exit_code(cause)
+    logger.error("internal error", exc_info=error)
+    return EXIT_FAILURE
+
+
+def _exit_code(error: Exception) -> int:
+    match error:
+        case ConfigError() | EndpointError() | InsecureEndpointError() | KeysError():
+            return EXIT_CONFIG
+        case ModelNameError():
+            return EXIT_USAGE
+        case RefusedError():
+            return _REFUSALS.get(error.code, EXIT_FAILURE)
+        case NoCoordinatorError() | LostCoordinatorError():
+            return EXIT_UNAVAILABLE
+        case ConnectError(__cause__=Exception() as cause):
+            return _exit_code(cause)
+    return EXIT_FAILURE
+
+
+def _line_of(error: BaseException) -> str:
+    """Return the message of an error; an error of the operating system names the file's path."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Return the first exception inside nested exception groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -31,39 +31,76 @@ _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), 
 _DEBUG = 7
 
 
-class Notifier:
-    """Sends the state of this process to the service manager: the protocol of sd_notify(3).
+class Manager:
+    """The service manager that started this process, if there is one; otherwise does nothing.
 
-    environ: The variables NOTIFY_SOCKET, and WATCHDOG_USEC and WATCHDOG_PID of
-    sd_watchdog_enabled(3).
+    Reports go by the protocol of sd_notify(3). environ: The variables NOTIFY_SOCKET, and
+    WATCHDOG_USEC and WATCHDOG_PID of sd_watchdog_enabled(3).
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
-        self.watchdog_s = _watchdog_s(environ)
+        self._watchdog_s = _watchdog_s(environ)
 
-    @property
-    def is_on(self) -> bool:
-        """Whether there is a manager."""
-        return bool(self._address)
+    @contextlib.asynccontextmanager
+    async def patient(self, doing: str) -> AsyncIterator[None]:
+        """Extend the manager's timeout while the block runs, for an hour at most."""
+        extending = asyncio.create_task(self._extend_timeout(doing))
+        try:
+            yield
+        finally:
+            extending.cancel()
+            await asyncio.gather(extending, return_exceptions=True)
 
-    def ready(self) -> None:
-        """Report that the process serves from now on."""
+    async def _extend_timeout(self, doing: str) -> None:
+        self._send(f"STATUS={doing}")
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _LONGEST_S
+        while self._address and loop.time() < until:
+            self._extend(_STEP_S)
+            await asyncio.sleep(_STEP_S / 3)
+
+    @contextlib.asynccontextmanager
+    async def attending(
+        self, is_ready: Callable[[], bool], is_well: Callable[[float], bool] = lambda _limit_s: True
+    ) -> AsyncIterator[None]:
+        """Report readiness, then send a ping in each period of the watchdog while all is well.
+
+        is_well: Whether no work has been stuck for more than the given seconds. A blocked event
+        loop also stops the pings. If reporting fails, the error is logged when the block ends.
+        """
+        task = asyncio.create_task(self._attend(is_ready, is_well))
+        try:
+            yield
+        finally:
+            task.cancel()
+            (error,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(error, Exception):
+                logger.error("the reports to the service manager ended", exc_info=error)
+
+    async def _attend(self, is_ready: Callable[[], bool], is_well: Callable[[float], bool]) -> None:
+        if not self._address:
+            return
+        async with self.patient("joining the mesh"):
+            is_there = is_ready()
+            while not is_there:
+                await asyncio.sleep(_POLL_S)
+                is_there = is_ready()
         self._send("READY=1")
+        self._send("STATUS=serving")
+        # Half of the period is the limit of is_well, and half passes until a ping is missed.
+        half_s = self._watchdog_s / 2
+        while half_s:
+            if is_well(half_s):
+                self._send("WATCHDOG=1")
+            await asyncio.sleep(half_s / 2)
 
-    def stopping(self) -> None:
-        """Report that the process is stopping."""
+    def stopping(self, limit_s: float) -> None:
+        """Report that the process stops, and extend the manager's timeout beyond its own limit."""
         self._send("STOPPING=1")
+        self._extend(limit_s + _STOP_MARGIN_S)
 
-    def status(self, text: str) -> None:
-        """Send one line for `systemctl status`."""
-        self._send("STATUS=" + " ".join(text.split()))
-
-    def alive(self) -> None:
-        """Send a ping, which the watchdog needs in each of its periods."""
-        self._send("WATCHDOG=1")
-
-    def extend(self, seconds: float) -> None:
+    def _extend(self, seconds: float) -> None:
         """Extend the timeout for starting or stopping to so many seconds from now."""
         self._send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
@@ -94,77 +131,6 @@ def _watchdog_s(environ: Mapping[str, str]) -> float:
     except ValueError:
         return 0.0
     return period_us / 1e6 if period_us > 0 and meant_for == os.getpid() else 0.0
-
-
-class Manager:
-    """The service manager that started this process, if there is one; otherwise does nothing."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._notifier = Notifier(environ)
-
-    @contextlib.asynccontextmanager
-    async def patient(self, doing: str) -> AsyncIterator[None]:
-        """Extend the manager's timeout while the block runs, for an hour at most."""
-        extending = asyncio.create_task(self._extend_timeout(doing))
-        try:
-            yield
-        finally:
-            extending.cancel()
-            await asyncio.gather(extending, return_exceptions=True)
-
-    async def _extend_timeout(self, doing: str) -> None:
-        self._notifier.status(doing)
-        if not self._notifier.is_on:
-            return
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _LONGEST_S
-        while loop.time() < until:
-            self._notifier.extend(_STEP_S)
-            await asyncio.sleep(_STEP_S / 3)
-
-    @contextlib.asynccontextmanager
-    async def attending(
-        self, is_ready: Callable[[], bool], is_well: Callable[[float], bool] = lambda _limit_s: True
-    ) -> AsyncIterator[None]:
-        """Run attend() beside the block. If it fails, the error is logged when the block ends."""
-        task = asyncio.create_task(self.attend(is_ready, is_well))
-        try:
-            yield
-        finally:
-            task.cancel()
-            (error,) = await asyncio.gather(task, return_exceptions=True)
-            if isinstance(error, Exception):
-                logger.error("the reports to the service manager ended", exc_info=error)
-
-    async def attend(
-        self, is_ready: Callable[[], bool], is_well: Callable[[float], bool] = lambda _limit_s: True
-    ) -> None:
-        """Report readiness, then send a ping in each period of the watchdog while all is well.
-
-        is_well: Whether no work has been stuck for more than the given seconds. Without a manager
-        attend() returns at once. A blocked event loop also stops the pings.
-        """
-        notifier = self._notifier
-        if not notifier.is_on:
-            return
-        async with self.patient("joining the mesh"):
-            is_there = is_ready()
-            while not is_there:
-                await asyncio.sleep(_POLL_S)
-                is_there = is_ready()
-        notifier.ready()
-        notifier.status("serving")
-        # Half of the period is the limit of is_well, and half passes until a ping is missed.
-        half_s = notifier.watchdog_s / 2
-        while half_s:
-            if is_well(half_s):
-                notifier.alive()
-            await asyncio.sleep(half_s / 2)
-
-    def stopping(self, limit_s: float) -> None:
-        """Report that the process stops, and extend the manager's timeout beyond its own limit."""
-        self._notifier.stopping()
-        self._notifier.extend(limit_s + _STOP_MARGIN_S)
 
 
 def inherited(environ: Mapping[str, str], name: str) -> int | None:

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from nodes.api import open_client
 from nodes.cli.main import cli
-from nodes.cli.trace import Recording, poll
+from nodes.cli.trace import poll
 from nodes.messages import TraceReply
 from nodes.telemetry.trace.records import PlanRecord, from_line
 from tests.cli.commands import LIMIT_S, Commands, error_line, stopped
@@ -81,4 +81,4 @@ async def test_a_recording_ends_with_what_is_there_at_its_end() -> None:
     )
     recording = await poll(client, seconds=0.0)
     assert client.asked == [-1, 3, 5]
-    assert recording == Recording((b"a\n", b"b\n", b"c\n", b"d\n"), 3)
+    assert recording == (b"a\nb\nc\nd\n", 3)

@@ -10,7 +10,7 @@ import click
 from nodes.api import Options, SyncClient
 from nodes.cli.chat.conversation import CommandError, Conversation
 from nodes.cli.chat.terminal import Terminal, use_readline
-from nodes.cli.options import GammaType, connect_option, keys_option, sampling_options
+from nodes.cli.options import GammaType, mesh_options, sampling_options
 from nodes.service.runtime import set_up_logging
 
 _MAX_TOKENS = 512
@@ -40,8 +40,7 @@ _MAX_TOKENS = 512
     help="Maximum number of guesses per pass.",
 )
 @click.option("--stats", is_flag=True, help="Show speed and acceptance after each answer.")
-@connect_option
-@keys_option
+@mesh_options
 def chat_command(**values: Any) -> None:
     """Chat with the model of a running mesh.
 

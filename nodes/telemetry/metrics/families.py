@@ -1,13 +1,23 @@
-"""Metrics with their names, labels and values. Pure, and independent of any metrics library."""
+"""Declares metrics, and makes the objects of prometheus_client that hold their values."""
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
+
 Kind = Literal["counter", "gauge", "histogram"]
+
+# The library would add a sample with the time of its start to each counter and histogram.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,35 +29,11 @@ class Metric:
     help: str
     labels: tuple[str, ...] = ()
 
+    def counter(self, registry: CollectorRegistry) -> Counter:
+        return Counter(self.name, self.help, self.labels, registry=registry)
 
-@dataclass(slots=True)
-class Distribution:
-    """A histogram: the counts up to each bound and above the last one, and the sum of values."""
+    def gauge(self, registry: CollectorRegistry) -> Gauge:
+        return Gauge(self.name, self.help, self.labels, registry=registry)
 
-    bounds: tuple[float, ...]
-    counts: list[int] = field(default_factory=list)
-    total: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.counts = self.counts or [0] * (len(self.bounds) + 1)
-
-    def observe(self, value: float) -> None:
-        self.counts[bisect.bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    @classmethod
-    def of(cls, bounds: Sequence[float], counts: Sequence[int], total: float) -> Distribution:
-        return cls(tuple(bounds), list(counts), total)
-
-
-@dataclass(slots=True)
-class Family:
-    """A metric with its values by the values of its labels, in the order of its labels."""
-
-    metric: Metric
-    values: dict[tuple[str, ...], float | Distribution] = field(default_factory=dict)
-
-    def add(self, value: float | Distribution, *labels: str) -> None:
-        assert len(labels) == len(self.metric.labels), self.metric.name
-        # Shortened names may be equal. A scrape must not have the same label values twice.
-        self.values[labels] = value
+    def histogram(self, registry: CollectorRegistry, bounds: Sequence[float]) -> Histogram:
+        return Histogram(self.name, self.help, self.labels, registry=registry, buckets=bounds)

@@ -6,12 +6,13 @@ No label comes from a client: routes and kinds are from fixed sets.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
-from nodes.telemetry.metrics.families import Distribution, Family, Metric
+from prometheus_client import CollectorRegistry
+
+from nodes.telemetry.metrics.families import Metric
 
 OTHER: Final = "other"
 _UP_TO_60_S: Final = (
@@ -51,7 +52,6 @@ DURATION: Final = Metric(
     "airdraft_gateway_request_seconds", "histogram", "Time from arrival to end.", ("route",)
 )
 METRICS: Final = (REQUESTS, TOKENS, OPEN, STREAMS, TTFT, TPOT, QUEUE, DURATION)
-TOKEN_KINDS: Final = ("prompt", "completion")
 
 
 @dataclass(slots=True)
@@ -65,7 +65,7 @@ class _Choice:
 
 
 class GatewayMetrics:
-    """The metrics of one gateway.
+    """The metrics of one gateway, in a registry of its own.
 
     routes: The paths that it serves, in Starlette's form. A part in braces matches any text and is
     counted as {id}. Requests for other paths are counted together.
@@ -77,18 +77,22 @@ class GatewayMetrics:
         self._routes = frozenset(route for route in routes if "{" not in route)
         self._prefixes = tuple(route.partition("{")[0] for route in routes if "{" in route)
         self.clock = clock
-        self.requests = Counter[tuple[str, int]]()
-        self.open = Counter[str]()
-        self.tokens = Counter[str](dict.fromkeys(TOKEN_KINDS, 0))
         self.num_streams = 0
-        self.ttft, self.tpot = Distribution(_UP_TO_60_S), Distribution(_A_TOKEN)
-        self.queue = Distribution(_UP_TO_60_S)
-        self.durations: dict[str, Distribution] = {}
+        registry = self.registry = CollectorRegistry()
+        self._requests = REQUESTS.counter(registry)
+        tokens = TOKENS.counter(registry)
+        self.prompt_tokens, self.tokens = tokens.labels("prompt"), tokens.labels("completion")
+        self._open = OPEN.gauge(registry)
+        STREAMS.gauge(registry).set_function(lambda: self.num_streams)
+        self.ttft = TTFT.histogram(registry, _UP_TO_60_S)
+        self.tpot = TPOT.histogram(registry, _A_TOKEN)
+        self.queue = QUEUE.histogram(registry, _UP_TO_60_S)
+        self._durations = DURATION.histogram(registry, _UP_TO_600_S)
 
     def request_started(self, path: str) -> RequestMetrics:
         """Count a request that has arrived; its finished() must be called in every case."""
         route = self._route_of(path)
-        self.open[route] += 1
+        self._open.labels(route).inc()
         return RequestMetrics(self, route, self.clock())
 
     def _route_of(self, path: str) -> str:
@@ -98,27 +102,10 @@ class GatewayMetrics:
         return OTHER if found is None else found + "{id}"
 
     def request_over(self, route: str, status: int, seconds: float) -> None:
-        self.open[route] -= 1
+        self._open.labels(route).dec()
         # An invalid status counts as 500, so that a bug cannot make labels without limit.
-        self.requests[route, status if 100 <= status <= 599 else 500] += 1
-        self.durations.setdefault(route, Distribution(_UP_TO_600_S)).observe(seconds)
-
-    def families(self) -> list[Family]:
-        found = [Family(metric) for metric in METRICS]
-        requests, tokens, open_, streams, ttft, tpot, queue, duration = found
-        for (route, status), count in self.requests.items():
-            requests.add(count, route, str(status))
-        for kind, count in self.tokens.items():
-            tokens.add(count, kind)
-        for route, count in self.open.items():
-            open_.add(count, route)
-        streams.add(self.num_streams)
-        ttft.add(self.ttft)
-        tpot.add(self.tpot)
-        queue.add(self.queue)
-        for route, distribution in self.durations.items():
-            duration.add(distribution, route)
-        return found
+        self._requests.labels(route, status if 100 <= status <= 599 else 500).inc()
+        self._durations.labels(route).observe(seconds)
 
 
 @dataclass(slots=True)
@@ -138,7 +125,7 @@ class RequestMetrics:
 
         If a request has several prompts, the first one ends its waiting time.
         """
-        self._of.tokens["prompt"] += num_prompt_tokens
+        self._of.prompt_tokens.inc(num_prompt_tokens)
         if not self._has_place:
             self._has_place = True
             self._of.queue.observe(self._of.clock() - self._arrived_at)
@@ -154,7 +141,7 @@ class RequestMetrics:
         if num_tokens <= 0:
             return
         now = self._of.clock()
-        self._of.tokens["completion"] += num_tokens
+        self._of.tokens.inc(num_tokens)
         if not self._choices:
             self._of.ttft.observe(now - self._arrived_at)
         seen = self._choices.get(choice)

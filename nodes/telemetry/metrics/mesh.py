@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Final
 
-from nodes.telemetry.metrics.families import Distribution, Family, Metric
-from nodes.telemetry.status import NodeStatus, Status, TargetStatus
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
+from prometheus_client.registry import Collector
+
+from nodes.telemetry.metrics.families import Metric
+from nodes.telemetry.status import NodeStatus, RatioStatus, Status, TargetStatus
 
 STATES: Final = ("ok", "silent", "left")
 PHASES: Final = ("waiting", "reading", "decoding", "parked")
@@ -105,21 +110,48 @@ METRICS: Final[tuple[Metric, ...]] = tuple(
 )
 
 
-def families(status: Status | None) -> list[Family]:
-    """Return all families in a fixed order. status: None if the coordinator does not answer."""
-    found = {metric.name: Family(metric) for metric in METRICS}
+class MeshMetrics(Collector):
+    """The metrics of one status. status: None if the coordinator does not answer."""
 
-    def add(metric: Metric, value: float | Distribution | None, *labels: str) -> None:
-        if value is not None:
-            found[metric.name].add(value, *labels)
+    def __init__(self, status: Status | None) -> None:
+        self._status = status
 
-    add(UP, int(status is not None))
-    for metric, value, labels in _values(status) if status is not None else ():
-        add(metric, value, *labels)
-    return list(found.values())
+    def collect(self) -> Iterator[Family]:
+        """Yield all metrics in a fixed order, those without a value too."""
+        found = {metric: dict[tuple[str, ...], float | RatioStatus]() for metric in METRICS}
+        found[UP][()] = int(self._status is not None)
+        bounds: tuple[float, ...] = ()
+        if self._status is not None:
+            bounds = self._status.ratio_bounds
+            for metric, value, labels in _values(self._status):
+                assert len(labels) == len(metric.labels), metric.name
+                if value is not None:
+                    # Shortened names may be equal. A scrape must not have the same labels twice.
+                    found[metric][labels] = value
+        for metric, values in found.items():
+            yield _family(metric, values, bounds)
 
 
-_Value = tuple[Metric, float | Distribution | None, tuple[str, ...]]
+def _family(
+    metric: Metric, values: Mapping[tuple[str, ...], float | RatioStatus], bounds: Sequence[float]
+) -> Family:
+    if metric.kind == "histogram":
+        histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+        for labels, ratio in values.items():
+            assert isinstance(ratio, RatioStatus)
+            sums = accumulate(map(float, ratio.counts))
+            buckets = list(zip([*map(str, bounds), "+Inf"], sums, strict=True))
+            histogram.add_metric(labels, buckets, ratio.total)
+        return histogram
+    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    family = kind(metric.name, metric.help, labels=metric.labels)
+    for labels, value in values.items():
+        assert not isinstance(value, RatioStatus)
+        family.add_metric(labels, value)
+    return family
+
+
+_Value = tuple[Metric, float | RatioStatus | None, tuple[str, ...]]
 
 
 def _values(status: Status) -> Iterator[_Value]:
@@ -128,7 +160,7 @@ def _values(status: Status) -> Iterator[_Value]:
     for node in status.nodes:
         yield from _of_node(node)
     for target in status.targets:
-        yield from _of_target(target, status.ratio_bounds)
+        yield from _of_target(target)
     for medium in status.media:
         yield AIR_S, medium.reserved_s, (medium.name,)
         yield AIR_BUSY, medium.busy, (medium.name,)
@@ -171,7 +203,7 @@ def _of_node(node: NodeStatus) -> Iterator[_Value]:
     yield NODE_BYTES, node.bytes_out, (*labels, "out")
 
 
-def _of_target(target: TargetStatus, ratio_bounds: tuple[float, ...]) -> Iterator[_Value]:
+def _of_target(target: TargetStatus) -> Iterator[_Value]:
     name, counts = (target.name,), target.counts
     for kind, count in counts.tokens.items():
         yield TOKENS, count, (*name, kind)
@@ -197,7 +229,7 @@ def _of_target(target: TargetStatus, ratio_bounds: tuple[float, ...]) -> Iterato
     yield PASSES, counts.num_passes, name
     yield PASS_S, counts.pass_s, name
     for stage, ratio in counts.ratios.items():
-        yield RATIO, Distribution.of(ratio_bounds, ratio.counts, ratio.total), (*name, stage)
+        yield RATIO, ratio, (*name, stage)
     if target.plan is not None and target.observed is not None:
         yield BATCHES, len(target.plan.batches), name
         yield PRICE, target.plan.open_price_s, (*name, "open")

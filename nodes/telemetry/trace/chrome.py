@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from nodes.telemetry.trace.records import FollowRecord, GuessRecord, PassRecord, PlanRecord, Record
 from policies.plan import Batch
@@ -25,8 +25,7 @@ _ABOUT: Final = (
 Event = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
+class Track(NamedTuple):
     """A line of the drawing, `thread`, in the group `process`."""
 
     process: str
@@ -35,7 +34,8 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span of time on a track; a moment if start and end are equal."""
+    """A span of time on a track, or a moment if start and end are equal. The spans of one track do
+    not overlap."""
 
     track: Track
     name: str
@@ -161,8 +161,7 @@ def chrome_trace(records: Sequence[Record]) -> dict[str, Any]:
     spans = spans_of(records)
     origin_s = min((span.start_s for span in spans), default=0.0)
     drawing = _Drawing(origin_s)
-    # Of spans that begin together the longest comes first, so that the others are drawn inside it.
-    for span in sorted(spans, key=lambda span: (span.start_s, -span.end_s)):
+    for span in sorted(spans, key=lambda span: span.start_s):
         drawing.add(span)
     events = list(drawing.events)
     for target in dict.fromkeys(record.target for record in records):
@@ -173,17 +172,16 @@ def chrome_trace(records: Sequence[Record]) -> dict[str, Any]:
 
 
 class _Drawing:
-    """Numbers tracks, and puts spans of one track that overlap on separate lanes."""
+    """Numbers the tracks, and turns spans into events on them."""
 
     def __init__(self, origin_s: float) -> None:
         self.events: list[Event] = []
         self._origin_s = origin_s
         self._processes: dict[str, int] = {}
-        self._threads: dict[tuple[str, str], int] = {}
-        self._lane_ends: dict[Track, list[float]] = {}
+        self._threads: dict[Track, int] = {}
 
     def add(self, span: Span) -> None:
-        place = self._lane(span)
+        place = self._place(span.track)
         event = {"name": span.name, "cat": "airdraft", "ts": self._us(span.start_s), **place}
         if span.end_s > span.start_s:
             event |= {"ph": "X", "dur": self._us(span.end_s) - event["ts"]}
@@ -197,22 +195,9 @@ class _Drawing:
         # Rounded to whole microseconds, so that adjacent spans stay adjacent in the file.
         return max(0, round((at_s - self._origin_s) * 1e6))
 
-    def _lane(self, span: Span) -> Event:
-        ends = self._lane_ends.setdefault(span.track, [])
-        if span.end_s <= span.start_s:
-            # A moment has no length and overlaps with no span.
-            return self._place(span.track.process, span.track.thread)
-        lane = next((k for k, end_s in enumerate(ends) if end_s <= span.start_s), len(ends))
-        if lane == len(ends):
-            ends.append(span.end_s)
-        else:
-            ends[lane] = span.end_s
-        thread = span.track.thread if lane == 0 else f"{span.track.thread} ({lane + 1})"
-        return self._place(span.track.process, thread)
-
-    def _place(self, process: str, thread: str) -> Event:
-        pid = self._processes.setdefault(process, len(self._processes) + 1)
-        tid = self._threads.setdefault((process, thread), len(self._threads) + 1)
+    def _place(self, track: Track) -> Event:
+        pid = self._processes.setdefault(track.process, len(self._processes) + 1)
+        tid = self._threads.setdefault(track, len(self._threads) + 1)
         return {"pid": pid, "tid": tid}
 
     def names(self) -> list[Event]:
@@ -242,7 +227,7 @@ class _Drawing:
             sums[step] = tokens, guesses, accepted
         if not sums:
             return []
-        place = self._place(coordinator_track(target, "").process, "plan in force")
+        place = self._place(coordinator_track(target, "plan in force"))
         events: list[Event] = []
         for step in range(min(sums), max(sums) + 2):
             tokens, guesses, accepted = sums.get(step, (0, 0, 0))

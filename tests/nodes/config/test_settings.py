@@ -13,7 +13,6 @@ from nodes.config.settings import (
     load,
 )
 from nodes.scheduler.planning import MODES
-from nodes.service.roles import declared
 
 
 @pytest.fixture
@@ -187,7 +186,7 @@ def test_a_file_that_is_no_toml_is_told(tmp_path, content):
 @pytest.mark.parametrize("config_class", [DraftConfig, ClientConfig])
 def test_a_link_is_declared_in_a_section_of_its_own(toml, config_class):
     path = toml('[link]\nair = "cell-a"\nrate_kbps = 6000\n')
-    fields = declared(load(config_class, path, {"connect": None}, {}).link)
+    fields = load(config_class, path, {"connect": None}, {}).link.declared()
     assert (fields.air, fields.rate_bps, fields.frame_s) == ("cell-a", 6e6, 0.0)
     for key in ("rate_kbps", "rtt_ms"):
         text = refused(config_class, toml(f"[link]\n{key} = -1\n"), {}, {})

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message
 
 from nodes.gateway.apikeys import SCOPES, ApiKey, ApiKeys, digest
 from nodes.gateway.app import Gateway
-from nodes.gateway.config import GatewayLimits
+from nodes.gateway.config import GatewayConfig, GatewayLimits
 from nodes.gateway.guard import Guard
 from tests.nodes.gateway.fake_mesh import FakeMesh
 
@@ -146,7 +146,7 @@ def named_events(call: Call) -> list[tuple[str, Any]]:
 
 def gateway_of(mesh: FakeMesh, **limits: Any) -> Gateway:
     """What bodies leave open of sampling is as OpenAI has it."""
-    return Gateway(mesh, GatewayLimits(**limits), openai_defaults=True)
+    return Gateway(mesh, GatewayConfig(limits=GatewayLimits(**limits), openai_defaults=True))
 
 
 def open_app(gateway: Gateway, folder: Path = Path("/nonexistent"), **changes: Any) -> ASGIApp:

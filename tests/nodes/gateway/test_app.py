@@ -8,7 +8,7 @@ import pytest
 
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.gateway.app import Gateway
-from nodes.gateway.config import GatewayLimits
+from nodes.gateway.config import GatewayConfig
 from tests.nodes.gateway.calls import app_of, ask, get, keyed_app, open_app, post
 from tests.nodes.gateway.fake_mesh import MODEL, FakeMesh, text_answer
 
@@ -81,7 +81,7 @@ async def test_ignored_fields_are_told_or_refused_where_that_is_wanted() -> None
     warning = '299 airdraft "ignored: store, \\u00fcber\\n"'
     assert (found.status, found.headers["warning"]) == (200, warning)
     assert "warning" not in (await ask(mesh, PATH, CHAT)).headers
-    strict = open_app(Gateway(mesh, GatewayLimits(), strict_fields=True))
+    strict = open_app(Gateway(mesh, GatewayConfig(strict_fields=True)))
     found = await post(strict, PATH, body)
     assert (found.status, found.json["error"]["param"]) == (400, "store")
 

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from nodes.client.client import RequestFailedError
-from nodes.gateway.exposition import CONTENT_TYPE, exposition, render_metrics
-from nodes.telemetry.metrics.families import Family, Metric
-from nodes.telemetry.metrics.gateway import GatewayMetrics
 from nodes.telemetry.status import Status
 from tests.nodes.gateway.calls import CHAT, TALK, Call, app_of, call, get, keyed_app, post
 from tests.nodes.gateway.fake_mesh import (
@@ -22,7 +20,6 @@ from tests.nodes.gateway.fake_mesh import (
     text_answer,
     tokens,
 )
-from tests.nodes.status_examples import STATUS
 from tests.nodes.telemetry.metrics.exposed import samples_of
 
 
@@ -41,7 +38,7 @@ class Exposed:
 
 async def exposed(app: Any, **headers: str) -> Exposed:
     found = await get(app, "/metrics", **headers)
-    assert found.headers["content-type"] == CONTENT_TYPE
+    assert found.headers["content-type"] == CONTENT_TYPE_LATEST
     return Exposed(found.body)
 
 
@@ -86,28 +83,19 @@ async def test_the_mesh_and_the_gateway_in_one_answer() -> None:
     assert (found("coordinator_up"), found("gateway_open_streams")) == (0, 0)
 
 
-async def test_a_coordinator_that_cannot_be_asked_leaves_the_gateways_own() -> None:
-    async def never() -> Status:
-        await asyncio.Event().wait()
-        return STATUS
+@pytest.mark.parametrize("fault", [pytest.param("mute", marks=pytest.mark.slow), "lost"])
+async def test_a_coordinator_that_cannot_be_asked_leaves_the_gateways_own(fault: str) -> None:
+    class Faulty(FakeMesh):
+        async def status(self) -> Status:
+            if fault == "mute":
+                await asyncio.Event().wait()
+            raise RequestFailedError("unavailable", "the coordinator was lost and came back")
 
-    async def lost() -> Status:
-        raise RequestFailedError("unavailable", "the coordinator was lost and came back")
-
-    gateway = GatewayMetrics(["/x"])
-    for status in (never, lost):
-        found = Exposed(await render_metrics(status, gateway, limit_s=0.01))
-        assert found("coordinator_up") == 0
-        names = {name for name, _ in found.samples}
-        assert {name for name in names if "gateway" not in name} == {"airdraft_coordinator_up"}
-        assert any("gateway" in name for name in names)
-
-
-def test_labels_are_quoted() -> None:
-    family = Family(Metric("airdraft_x", "gauge", "X.", ("node",)))
-    name = 'a"b\\c\nd'
-    family.add(1.5, name)
-    assert Exposed(exposition([family]))("x", node=name) == 1.5
+    found = await exposed(app_of(Faulty()))
+    assert found("coordinator_up") == 0
+    names = {name for name, _ in found.samples}
+    assert {name for name in names if "gateway" not in name} == {"airdraft_coordinator_up"}
+    assert any("gateway" in name for name in names)
 
 
 async def test_what_is_refused_is_counted_too(tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ def test_choices_have_positions_of_their_own() -> None:
     begins, more = told.line(1, "ab", 2), told.line(0, "c", ends=True)
     assert event_id(begins) == b"0123456789ab:-,2.2.9e83486d,-"
     assert event_id(more) == b"0123456789ab:1.0.06b9df6f.end,2.2.9e83486d,-"
-    rest = Told.of_header(event_id(more), TAG, 3).rest()
-    assert rest.of(Delta(0, "c", (), True, "stop")).is_empty
+    resumed = Told.of_header(event_id(more), TAG, 3)
+    assert resumed.rest(Delta(0, "c", (), True, "stop")).is_empty
     new = Delta(2, "z", (), True)
-    assert rest.of(new) == new
-    assert rest.of(Delta(1, "abd", (TOKEN,) * 3, True)) == Delta(
+    assert resumed.rest(new) == new
+    assert resumed.rest(Delta(1, "abd", (TOKEN,) * 3, True)) == Delta(
         1, "d", (TOKEN,), False, None, (TOKEN,) * 2
     )
 
@@ -81,7 +81,7 @@ def test_another_text_is_noticed_before_any_of_it_is_told(
     deltas: list[Delta], has_ended: bool
 ) -> None:
     line = Told(TAG, 1).line(0, "ab", ends=has_ended)
-    rest = Told.of_header(event_id(line), TAG, 1).rest()
+    resumed = Told.of_header(event_id(line), TAG, 1)
     with pytest.raises(ApiError, match="cannot be generated again") as caught:
-        [rest.of(delta) for delta in deltas]
+        [resumed.rest(delta) for delta in deltas]
     assert (caught.value.status, caught.value.code) == (412, "text_differs")

@@ -179,7 +179,9 @@ async def test_a_gateway_joins_as_one_who_asks_for_many(
             listen="127.0.0.1:0", connect=mesh.endpoint, keys=str(tmp_path), link=link
         )
         running = asyncio.create_task(run_gateway(config, urls.append))
-        await eventually(lambda: urls and "gateway" in mesh.coordinator.state.roster.roles().values())
+        await eventually(
+            lambda: urls and "gateway" in mesh.coordinator.state.roster.roles().values()
+        )
         async with httpx.AsyncClient(base_url=urls[0], timeout=60) as http:
             answer = await http.post("/completions", json=asked)
         assert answer.json()["usage"]["completion_tokens"] == 2

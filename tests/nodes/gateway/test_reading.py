@@ -9,7 +9,7 @@ import pytest
 
 from nodes.engine.traits import ModelTraits, SamplingDefaults
 from nodes.gateway.app import Gateway
-from nodes.gateway.config import GatewayLimits
+from nodes.gateway.config import GatewayConfig
 from nodes.gateway.reading import ThinkingReader
 from tests.nodes.gateway.calls import CHAT, KEY, TALK, ask, open_app, post
 from tests.nodes.gateway.fake_mesh import (
@@ -86,7 +86,7 @@ async def test_chats_have_thoughts_in_a_field_of_their_own() -> None:
 async def test_what_is_left_open_is_as_the_model_has_it() -> None:
     traits = ModelTraits(sampling=SamplingDefaults(0.25, 7, 0.5, 0.125))
     mesh = FakeMesh(text_answer("Yes."), traits=traits)
-    app = open_app(Gateway(mesh, GatewayLimits()))
+    app = open_app(Gateway(mesh, GatewayConfig()))
     found = (await post(app, CHAT, {**TALK, "top_k": 9})).json
     options = mesh.asked[0][1]
     assert (options.temperature, options.top_k, options.top_p) == (0.25, 9, 0.5)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from nodes.gateway.exposition import exposition
-from nodes.telemetry.metrics import mesh
 from nodes.telemetry.metrics.gateway import GatewayMetrics
+from nodes.telemetry.metrics.mesh import MeshMetrics
 from tests.nodes.status_examples import STATUS
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -30,4 +30,4 @@ def everything() -> Samples:
     request.tokens_came(0, 1)
     request.finished(200)
     gateway.request_started("/v1/completions")
-    return samples_of(exposition([*mesh.families(STATUS), *gateway.families()]))
+    return samples_of(generate_latest(MeshMetrics(STATUS)) + generate_latest(gateway.registry))

@@ -3,27 +3,10 @@ from __future__ import annotations
 import pytest
 
 from nodes.telemetry.metrics import gateway, mesh
-from nodes.telemetry.metrics.families import Distribution, Family, Metric
+from nodes.telemetry.metrics.families import Metric
 
 METRICS = (*mesh.METRICS, *gateway.METRICS)
 UNITS = ("seconds", "bytes", "ratio", "per_second", "total")
-
-
-def test_values_fall_below_their_bound_or_above_all() -> None:
-    found = Distribution((1.0, 2.0))
-    for value in (0.5, 1.0, 1.5, 9.0):
-        found.observe(value)
-    assert (found.counts, found.total) == ([2, 1, 1], 12.0)
-    assert Distribution.of([1.0], [3, 4], 5.0) == Distribution((1.0,), [3, 4], 5.0)
-
-
-def test_the_same_labels_twice_are_one_value() -> None:
-    family = Family(Metric("airdraft_x", "gauge", "X.", ("node",)))
-    family.add(1, "a")
-    family.add(2, "a")
-    assert family.values == {("a",): 2}
-    with pytest.raises(AssertionError):
-        family.add(1)
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from prometheus_client import generate_latest
 
-from nodes.gateway.exposition import exposition
 from nodes.telemetry.counts import FATES
-from nodes.telemetry.metrics import mesh
+from nodes.telemetry.metrics.mesh import MeshMetrics
 from nodes.telemetry.status import Status
 from tests.nodes.status_examples import COUNTS, STATUS
 from tests.nodes.telemetry.metrics.exposed import samples_of
 
 
 def value(status: Status | None, name: str, **labels: str) -> float | None:
-    found = samples_of(exposition(mesh.families(status)))
+    found = samples_of(generate_latest(MeshMetrics(status)))
     return found.get((name, frozenset(labels.items())))
 
 
@@ -71,6 +71,13 @@ def test_a_target_that_left_keeps_its_counters_only() -> None:
 
 
 def test_without_a_status_there_is_only_that() -> None:
-    assert samples_of(exposition(mesh.families(None))) == {
+    assert samples_of(generate_latest(MeshMetrics(None))) == {
         ("airdraft_coordinator_up", frozenset()): 0.0
     }
+
+
+def test_names_of_nodes_are_quoted_and_the_same_one_twice_is_one() -> None:
+    name = 'a"b\\c\nd'
+    node = replace(STATUS.nodes[0], name=name, silent_s=1.5)
+    twins = replace(STATUS, nodes=(replace(node, silent_s=0.5), node))
+    assert value(twins, "airdraft_node_silent_seconds", node=name, role=node.role) == 1.5
