@@ -72,7 +72,8 @@ CASES = [
     ("run --model replay:{folder}/none --draft none --prompt hi", 1, "none: no such file"),
     ("run {toys} --prompt hi --cells 256 --max-tokens 5000", 1, "overflow: 2 prompt tokens"),
     ("run {toys} --prompt hi --cells 256 --max-tokens 240", 1, "16 guesses exceed the 256 cells"),
-    ("run {toys} --prompt hi --max-tokens 900 --timeout 0.01", 1, "not done within its 0.01 s"),
+    # It has said nothing by then.
+    ("run --model toy:1@500ms --draft toy:0.8 --prompt hi --timeout 0.01", 1, "within its 0.01 s"),
     ("run {toys} --prompt ''", 2, "the prompt is empty"),
     ("run {toys} --prompt hi --priority 11", 2, "11 is not in the range 1<=x<=10"),
     ("run {toys} --prompt hi --gamma 17", 2, "17 is not in the range 0 to 16"),

@@ -129,8 +129,8 @@ def test_a_schema_gets_what_it_asks_for_and_guesses_change_no_token(
             drafter.committed(ONE, 1, length, commit.token_ids)
             length += len(commit.token_ids)
         assert tuple(t for c in commits for t in c.token_ids) == expected
-        assert commits[-1].finish_reason == "stop"
-        num_drafted = sum(c.num_draft_tokens for c in commits)
-        assert sum(c.num_accepted_tokens for c in commits) > num_drafted / 2
+        assert commits[-1].entry.finish_reason == "stop"
+        num_drafted = sum(c.entry.num_draft_tokens for c in commits)
+        assert sum(c.entry.num_accepted_tokens for c in commits) > num_drafted / 2
     finally:
         other.close()

@@ -207,7 +207,7 @@ async def _streaming(port: int) -> AsyncIterator[Callable[[], int]]:
 
     def read() -> None:
         nonlocal num_read
-        with contextlib.suppress(ConnectionResetError), connection.makefile("rb") as lines:
+        with contextlib.suppress(ConnectionError), connection.makefile("rb") as lines:
             for line in lines:
                 num_read += len(line)
                 if line == b"data: [DONE]\n":

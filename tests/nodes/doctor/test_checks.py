@@ -3,11 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from nodes.doctor.settings import check_config, check_environment
 
 from nodes.config.settings import CoordinatorConfig
 from nodes.doctor import checks
-from nodes.doctor.checks import Asked, all_local
+from nodes.doctor.checks import Asked, all_local, check_config, check_environment
 from nodes.doctor.finding import Level
 from nodes.engine.protocol import EngineError
 from nodes.keys.keyring import Keyring

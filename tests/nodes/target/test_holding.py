@@ -53,7 +53,7 @@ def test_it_waits_no_more_once_they_are_there_or_the_hold_is_gone() -> None:
     # A hold of another placement is stale.
     state.hold(ONE, 7, Hold(1, 2, 0.5))
     assert state.patience_s(10.1) == 0.0
-    assert state.reporting.num_stale == 1
+    assert state.num_stale == 1
 
 
 def test_those_of_a_group_go_together_and_nobody_else_waits_for_them() -> None:

@@ -24,7 +24,7 @@ def test_an_older_or_equal_generation_is_counted_and_a_newer_one_replaces() -> N
     state, _ = make_state()
     state.open(make_spec(generation=3))
     assert state.open(make_spec(generation=3)) == state.open(make_spec(generation=2)) == []
-    assert (state.reporting.num_stale, state.num_streams) == (2, 1)
+    assert (state.num_stale, state.num_streams) == (2, 1)
     newer = make_spec(generation=4, token_ids=(9,), num_prompt_tokens=1)
     assert state.open(newer) == [StreamReadyNotice(ONE, 4)]
     assert state.num_streams == 1
@@ -39,7 +39,7 @@ def test_messages_of_another_generation_or_stream_change_nothing() -> None:
     state.lease(ONE, 2, 9, 4)
     state.close(ONE, 1)
     state.close(TWO, 1)
-    assert state.reporting.num_stale == 4
+    assert state.num_stale == 4
     assert state.num_streams == 1
     assert not state.has_work()
 
@@ -56,7 +56,7 @@ def test_a_lease_counts_by_position_so_a_repeated_one_adds_nothing() -> None:
     assert not state.has_work()
     state.lease(ONE, 1, 3, 6)
     assert tokens_of(run(state)) == alone(spec).token_ids[4:6]
-    assert state.reporting.num_stale == 0
+    assert state.num_stale == 0
 
 
 @pytest.mark.parametrize("num_right", [2, 4])
@@ -90,7 +90,7 @@ def test_guesses_that_do_not_follow_are_counted_and_not_used() -> None:
     run(state)
     state.guess(ONE, (1, 1), 4, (1,), (0.9,))
     state.guess(ONE, (1, 2), 2, (1,), (0.9,))
-    assert state.reporting.num_stale == 2
+    assert state.num_stale == 2
     assert not state.has_work()
     state.lease(ONE, 1, 3, 1)
     (commit,) = run(state)

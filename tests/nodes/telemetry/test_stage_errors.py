@@ -3,8 +3,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from nodes.coordinator.ring_recorder import RingRecorder
 
+from nodes.coordinator.tracing import RingRecorder
 from nodes.telemetry.stage_errors import (
     STAGES,
     ErrorFigures,
