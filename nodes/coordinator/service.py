@@ -7,6 +7,7 @@ import contextlib
 import importlib.metadata
 import logging
 import secrets
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -54,6 +55,9 @@ _PROBES_AFTER_S = (0.01, 0.05)
 # Turns of the event loop after which it has noticed a readable socket and the reader has read it.
 _TURNS_TO_READ = 3
 _MAX_ENROLLING = 8
+# Seconds after which the thread that plans lets go of the interpreter if a message waits for it.
+# With Python's 5 ms the p99 of a Ping beside 64 streams was 2.1 to 3.8 ms, with this 1.4 to 2.1 ms.
+_SWITCH_S = 0.0005
 _NODE_ROLES = frozenset({"target", "draft"})
 # Replies, some of them large, that every member may request repeatedly.
 _ANSWERS = (NodesReply, StatusReply, TraceReply)
@@ -246,6 +250,7 @@ class Coordinator:
     async def _keep_planning(self) -> None:
         """Make due plans one after another, each after all messages received so far were read."""
         loop, make = asyncio.get_running_loop(), with_fallback()
+        sys.setswitchinterval(_SWITCH_S)
         # The thread is used for plans alone, so that tasks waiting for files cannot delay them.
         with ThreadPoolExecutor(1, thread_name_prefix="plans") as thread:
             while True:

@@ -155,10 +155,9 @@ class OutputEntry:
 
 @message(53, max_bytes=1 << 20, max_tokens=(MAX_GAMMA + 1) * MAX_STREAMS_PER_MESSAGE)
 class OutputNotice:
-    """What one pass of a target added to several choices of a client.
+    """What one pass of a target adds to several choices of a client.
 
-    A message for each of them would cost the coordinator half of its time. token_ids: of all
-    entries in order.
+    token_ids: of all entries in order.
     """
 
     entries: Annotated[tuple[OutputEntry, ...], MaxLen(MAX_STREAMS_PER_MESSAGE)]

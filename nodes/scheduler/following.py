@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from nodes.messages import CloseStreamNotice
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.drafts import DraftRecord, Wanted
-from nodes.scheduler.instructions import Instruction, ToDraft, open_request
+from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.scheduler.stream import SILENT_TOKENS, Follow, Stream
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _follow(scheduler: Scheduler, stream: Stream, node: DraftRecord) -> list[Ins
         token_ids=tuple(stream.token_ids[:num_sent]),
         num_known=length if num_sent < length else 0,
     )
-    return [ToDraft(node.name, open_request(spec))]
+    return [ToDraft(node.name, spec)]
 
 
 def unfollow(scheduler: Scheduler, stream: Stream) -> list[Instruction]:

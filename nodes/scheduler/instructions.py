@@ -13,7 +13,7 @@ from nodes.messages import (
     OpenStreamRequest,
     TokenScores,
 )
-from nodes.worker.stream import StreamId, StreamSpec
+from nodes.worker.stream import StreamId
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +62,3 @@ class Abort:
 
 
 Instruction = ToTarget | ToDraft | Emit | Finish | Abort
-
-
-def open_request(spec: StreamSpec) -> OpenStreamRequest:
-    return OpenStreamRequest(
-        stream_id=spec.stream_id,
-        generation=spec.generation,
-        owner=spec.owner,
-        sampling=spec.sampling,
-        max_tokens=spec.max_tokens,
-        stops=spec.stops,
-        ignore_eog=spec.ignore_eog,
-        num_prompt_tokens=spec.num_prompt_tokens,
-        token_ids=spec.token_ids,
-        num_logprobs=spec.num_logprobs,
-        scores_prompt=spec.scores_prompt,
-        num_leased=spec.num_leased,
-        num_known=spec.num_known,
-        weight=spec.weight,
-        num_guesses=spec.num_guesses,
-        looks_up=spec.looks_up,
-    )

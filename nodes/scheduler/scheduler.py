@@ -32,7 +32,6 @@ from nodes.scheduler.instructions import (
     Finish,
     Instruction,
     ToTarget,
-    open_request,
 )
 from nodes.scheduler.passes import TargetCosts
 from nodes.scheduler.planning import (
@@ -158,8 +157,7 @@ class Scheduler:
 
     def _open(self, stream: Stream) -> list[Instruction]:
         """Open a stream on the target with a lease, so that it decodes once the text is read."""
-        request = open_request(replace(stream.spec, num_leased=LEASE_TOKENS))
-        return [ToTarget(request)]
+        return [ToTarget(replace(stream.spec, num_leased=LEASE_TOKENS))]
 
     def release(self, stream_id: StreamId) -> tuple[Stream, list[Instruction]]:
         """Remove a stream and return it with its journal, for another target. Raises KeyError."""

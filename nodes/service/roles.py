@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -61,11 +60,6 @@ _POLL_S = 0.02
 SOCKET_NAME = "mesh"
 
 
-# Seconds after which the thread that plans must let go of the interpreter while a message waits for
-# it. Python's 5 ms made one message of 50 wait for milliseconds with 64 streams.
-_SWITCH_S = 0.0005
-
-
 async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], None]) -> None:
     """Bind and serve until cancelled. A socket of the service manager replaces config.listen.
 
@@ -75,7 +69,6 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
     from nodes.scheduler.planning import MODES
 
     raise_file_limit()
-    sys.setswitchinterval(_SWITCH_S)
     ring = keyring(config.keys)
     fd = inherited(environment(), SOCKET_NAME)
     listen = endpoint_to_bind(ring, config.listen) if fd is None else endpoint_of(fd)

@@ -10,7 +10,6 @@ from mesh.codec import decode, encode
 from nodes.client.generation import GenerateOptions, submit_of
 from nodes.engine.rules import GRAMMAR_KINDS, MAX_GRAMMAR_CHARS, Grammar, LogitRules
 from nodes.messages import ChatMessage, TokenizeRequest
-from nodes.scheduler.instructions import open_request
 from tests.nodes.builders import make_spec
 
 HI = (ChatMessage("user", "hi"),)
@@ -22,7 +21,7 @@ def test_the_longest_grammar(kind: str) -> None:
     submit = submit_of(HI, GenerateOptions(rules=rules), 1)
     assert decode(encode(submit)).message == submit
     spec = make_spec(1)
-    opened = open_request(replace(spec, sampling=replace(spec.sampling, rules=rules)))
+    opened = replace(spec, sampling=replace(spec.sampling, rules=rules))
     assert decode(encode(opened)).message == opened
 
 

@@ -12,7 +12,6 @@ from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.sends import Send
 from nodes.messages import CloseStreamNotice, LinkFields
-from nodes.scheduler.instructions import open_request
 from policies.plan import Link
 from tests.nodes.builders import make_profile, make_spec
 from tests.nodes.coordinator.script import DRAFT, TARGET, Mesh, make_mesh
@@ -132,7 +131,7 @@ def test_others_have_turns_after_a_text_that_is_on_its_way(role: str) -> None:
     link = LinkFields("cell-a", 200e3, 0.001)
     mesh.join(peer, role, replace(make_profile(0.8), link=link))
     # Nothing but texts is reserved for when it is sent.
-    for message in (open_request(make_spec(1, prompt=(5,) * 500)), CloseStreamNotice(1, 1)):
+    for message in (make_spec(1, prompt=(5,) * 500), CloseStreamNotice(1, 1)):
         mesh.state.sent(Send(peer, message), 2000, 1.0)
     (medium,) = mesh.status(1.0).media
     assert medium.name == "cell-a"

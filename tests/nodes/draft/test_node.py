@@ -19,7 +19,6 @@ from nodes.messages import (
     StreamReadyNotice,
     parts_of,
 )
-from nodes.scheduler.instructions import open_request
 from nodes.worker.profile import decode_profile
 from tests.harness.desk import Desk
 from tests.harness.memory_transport import MemoryHub
@@ -55,7 +54,7 @@ async def serving(declared: LinkFields | None = NARROW) -> AsyncIterator[Desk]:
 
 def opening(**changes: Any) -> Any:
     spec = make_spec(sampling=SAMPLED, max_tokens=200, ignore_eog=True, **changes)
-    return open_request(spec)
+    return spec
 
 
 async def test_it_guesses_what_the_target_will_say_without_being_asked() -> None:

@@ -23,7 +23,7 @@ from tests.nodes.machine.client import ClientProcess
 from tests.nodes.machine.network import Connection, Disorder
 from tests.nodes.machine.process import Process
 from tests.nodes.machine.setup import Setup, draft
-from tests.nodes.machine.world import World
+from tests.nodes.machine.world import TIMEOUT_S, World
 
 NUM_SEEDS = int(os.environ.get("AIRDRAFT_DISORDER_SEEDS", "12"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 10 * NUM_SEEDS)]
@@ -202,3 +202,26 @@ def test_what_was_said_in_an_earlier_membership_makes_no_text_wrong() -> None:
         world.check()
         num_whole += _give_up(world, client)
     assert num_whole > NUM_SEEDS
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_a_stopped_target_says_when_it_wakes_up_is_refused(seed: int) -> None:
+    world = World(Setup(target_cells=(600, 600), drafts=(draft(0.9),), seed=seed))
+    client = world.join()
+    for number in range(1, 7):
+        world.submit(client, make_submit(number, max_tokens=100, ignore_eog=True))
+    world.go_on(200)
+    zombie = next(node for node in world.nodes("target") if node.node.num_streams)
+    zombie.is_stopped = True
+    world.pass_by(2 * TIMEOUT_S)
+    status = world.status()
+    assert status is not None
+    assert [n.state for n in status.nodes if n.name == zombie.name] == ["left"]
+    # It does what it was asked to do, and says so.
+    num_stale = world.coordinator.state.reporting.num_stale
+    zombie.is_stopped = False
+    for _ in range(10):
+        zombie.step()
+    world.settle()
+    assert world.coordinator.state.reporting.num_stale >= num_stale + 10
+    assert all(asked.is_whole for asked in client.asked.values())

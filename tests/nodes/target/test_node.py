@@ -10,7 +10,6 @@ from mesh.messages import Hello
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import CommitReply, PromptScoresNotice
-from nodes.scheduler.instructions import open_request
 from nodes.target.node import TargetNode
 from tests.harness.desk import Desk
 from tests.harness.memory_transport import MemoryHub
@@ -44,8 +43,8 @@ async def serving() -> AsyncIterator[Desk]:
 async def test_a_pass_tells_what_it_committed_and_what_it_read_besides() -> None:
     async with serving() as desk:
         first = make_spec(1, max_tokens=400, ignore_eog=True, num_leased=400)
-        desk.say(open_request(first))
-        desk.say(open_request(make_spec(2, prompt=LONG)))
+        desk.say(first)
+        desk.say(make_spec(2, prompt=LONG))
         token_ids: tuple[int, ...] = ()
         num_read = 0
         while num_read < len(LONG) - 1:
@@ -59,7 +58,7 @@ async def test_a_pass_tells_what_it_committed_and_what_it_read_besides() -> None
 async def test_scores_of_a_prompt_go_out_before_what_follows_it() -> None:
     spec = make_spec(prompt=LONG, max_tokens=0, scores_prompt=True, num_logprobs=0)
     async with serving() as desk:
-        desk.say(open_request(spec))
+        desk.say(spec)
         notices = [await desk.hear(PromptScoresNotice, CommitReply) for _ in range(3)]
     assert sum((notice.scores for notice in notices[:2]), ()) == alone(spec).prompt_scores
     assert notices[2].entries[0].finish_reason == "length"
