@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -143,7 +142,9 @@ async def gateway_starved(max_files: int, num_callers: int, seconds: float) -> S
     """Open more HTTP connections than files, beside one stream that continues."""
     raise_file_limit()
     found = Starved()
-    setup = Setup(num_targets=1, num_drafts=0, num_gateways=1)
+    # A toy without a pause makes 64 KiB of events in milliseconds. If this process, which opens
+    # hundreds of connections, does not read for as long, the gateway drops the stream.
+    setup = Setup(num_targets=1, num_drafts=0, num_gateways=1, target_model="toy:1@5ms")
     async with fleet(setup, starts=(COORDINATOR, "target-0")) as mesh:
         process = await mesh.start("gateway-0", max_files=max_files)
         port = await mesh.is_ready("gateway-0")
@@ -195,33 +196,25 @@ async def _gateway_with(
 
 @contextlib.asynccontextmanager
 async def _streaming(port: int) -> AsyncIterator[Callable[[], int]]:
-    """Run streams on one connection, one after another; yield a count of received bytes.
-
-    They are read in a thread: opening hundreds of connections blocks this process's event loop for
-    so long that the gateway would drop a stream because of its slow reader.
-    """
-    connection = socket.create_connection(("127.0.0.1", port))
+    """Run streams on one connection, one after another; yield a count of received bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     request = request_of(COMPLETIONS, {**_FULL, "max_tokens": 8000, "stream": True})
-    connection.sendall(request)
-    num_read = 0
+    writer.write(request)
+    num_read = len(await reader.readuntil(b"data: "))
 
-    def read() -> None:
+    async def read() -> None:
         nonlocal num_read
-        with contextlib.suppress(ConnectionError), connection.makefile("rb") as lines:
-            for line in lines:
-                num_read += len(line)
-                if line == b"data: [DONE]\n":
-                    connection.sendall(request)
+        while line := await reader.readline():
+            num_read += len(line)
+            if line == b"data: [DONE]\n":
+                writer.write(request)
 
-    reading = asyncio.create_task(asyncio.to_thread(read))
+    reading = asyncio.create_task(read())
     try:
-        await _until(lambda: _has_more(lambda: num_read, 0))
         yield lambda: num_read
     finally:
-        # Its reader sees the end.
-        connection.shutdown(socket.SHUT_RDWR)
-        await reading
-        connection.close()
+        await ended([reading])
+        writer.transport.abort()
 
 
 async def _outcome(http: httpx.AsyncClient) -> str:
