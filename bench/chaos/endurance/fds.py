@@ -110,7 +110,14 @@ async def _silent(live: Live, count: int) -> AsyncIterator[Callable[[], int]]:
 
 @contextlib.asynccontextmanager
 async def _members(live: Live, pairs: Sequence[KeyPair]) -> AsyncIterator[Callable[[], int]]:
-    """Run clients, each with a key of its own; yield a function that counts the joined ones."""
+    """Run clients, each with a key of its own, until the first of them has joined.
+
+    Yields a function that counts the joined ones. Raises TimeoutError.
+    """
+
+    async def have_begun() -> bool:
+        return any(client.is_joined for client in clients)
+
     with ZmqContext() as context:
         clients = [
             Client(
@@ -123,6 +130,7 @@ async def _members(live: Live, pairs: Sequence[KeyPair]) -> AsyncIterator[Callab
         ]
         tasks = [asyncio.create_task(client.run()) for client in clients]
         try:
+            await _until(have_begun)
             yield lambda: sum(client.is_joined for client in clients)
         finally:
             for client in clients:
