@@ -12,7 +12,7 @@ from nodes.coordinator.members.roster import MAX_MODEL_CHARS, PROOF, NodeOut, Ro
 from nodes.coordinator.placing.accusing import (
     Held,
     accuse,
-    cleared_by_return,
+    cleared_by_life,
     cleared_by_verdict,
 )
 from nodes.coordinator.placing.placement import Placed, Placement
@@ -224,9 +224,9 @@ class Serving:
         out += self._fail_all(((request, *verdict) for request, _, verdict in accused), now)
         return [*out, *self.admit_waiting(now)]
 
-    def target_came(self, target: NodeRecord, now: float) -> None:
-        """Clear the suspects of a target's death if its old process is back."""
-        self._clear(cleared_by_return(self.placement.waiting, target), now)
+    def target_lives(self, name: str, incarnation: int, now: float) -> None:
+        """Clear the suspects of a death that did not happen: the process has asked to join."""
+        self._clear(cleared_by_life(self.placement.waiting, name, incarnation), now)
 
     def _clear(self, held: Iterable[Held], now: float) -> None:
         """Remove the suspicion from waiting streams."""

@@ -22,6 +22,7 @@ from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import (
     ClientOut,
     NodeIn,
+    NodeLives,
     NodeOut,
     Roster,
     RosterEvent,
@@ -272,6 +273,9 @@ class CoordinatorState:
                 case ClientOut(peer=peer):
                     self._uploads.gone(peer)
                     out += self._serving.client_gone(peer, now)
+                case NodeLives(name=name, incarnation=incarnation):
+                    self._serving.target_lives(name, incarnation, now)
+                    out += self._serving.admit_waiting(now)
         return out
 
     def _on_node_in(self, node: NodeRecord, now: float) -> list[Send]:
@@ -284,7 +288,7 @@ class CoordinatorState:
                     draft.draft_for(node.scheduler)
             self._tracing.target_joined(node, node.scheduler, now)
             self._intake.target_came(node)
-            self._serving.target_came(node, now)
+            self._serving.target_lives(node.name, node.incarnation, now)
             self._serving.targets_changed(now)
             taken_up = self._intake.take_up(now)
             return [self._challenges.ask(node, now), *taken_up, *self._intake.ask_tokenizers()]

@@ -63,7 +63,15 @@ class ClientOut:
     peer: bytes
 
 
-RosterEvent = Send | NodeIn | NodeOut | ClientOut
+@dataclass(frozen=True, slots=True)
+class NodeLives:
+    """A process that may not join has asked to join, so it has not died."""
+
+    name: str
+    incarnation: int
+
+
+RosterEvent = Send | NodeIn | NodeOut | ClientOut | NodeLives
 
 
 def _refusal(peer: bytes, reason: str, code: str = "") -> Send:
@@ -148,7 +156,8 @@ class Roster:
     def hello(self, peer: bytes, hello: Hello, now: float) -> list[RosterEvent]:
         profile = None
         if reason := self._dismissed.get((hello.node, hello.incarnation), ""):
-            return [_refusal(peer, reason, DISMISSED)]
+            lives = NodeLives(hello.node, hello.incarnation)
+            return [_refusal(peer, reason, DISMISSED), lives]
         if hello.role in ("target", "draft"):
             try:
                 profile = decode_profile(hello.profile)

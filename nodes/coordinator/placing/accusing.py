@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import NodeOut
 from nodes.coordinator.placing.suspects import Deaths, Suspicion
 from nodes.coordinator.requests.request import Choice, Request
@@ -44,13 +43,13 @@ def accuse(
     return accused
 
 
-def cleared_by_return(waiting: Iterable[Held], target: NodeRecord) -> list[Held]:
-    """Return the suspects of a death that did not happen: the target's process is back."""
+def cleared_by_life(waiting: Iterable[Held], name: str, incarnation: int) -> list[Held]:
+    """Return the suspects of the death of a process that lives."""
     return [
         (request, choice)
         for request, choice in waiting
         if choice.suspicion is not None
-        and choice.suspicion.new_on.get(target.name) == target.incarnation
+        and choice.suspicion.new_on.get(name) == incarnation
     ]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mesh.messages import Ping, Pong
+from mesh.messages import Ping, Pong, Refuse
 from nodes.coordinator.placing.remembered import PROVEN_S
 from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
 from nodes.messages import OpenStreamRequest, RequestFailedNotice, TokenizeRequest
@@ -113,6 +113,17 @@ def test_a_target_whose_process_is_there_again_did_not_die_but_one_that_is_repla
     sends = join(mesh, name.encode(), NOW + 6)
     assert sends.where() == [name]
     assert sends.said(Ping) != []
+
+
+def test_a_drained_target_that_asks_to_join_again_did_not_die() -> None:
+    mesh, first = make_served(1)
+    mesh.command("drain", first.decode(), NOW + 1)
+    mesh.gone(first, NOW + 1)
+    (other,) = (peer for peer in T[:2] if peer != first)
+    assert placed(join(mesh, other, NOW + 2)) == []
+    sends = mesh.greet(first, "target", make_profile(), now=NOW + 3)
+    assert [type(m) for m in sends.to(first)] == [Refuse]
+    assert placed(sends) == [(other.decode(), 1)]
 
 
 @pytest.mark.parametrize("how", ["bye", "drop"])
