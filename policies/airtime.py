@@ -59,19 +59,6 @@ def amounts(what: str, values: npt.ArrayLike) -> Floats:
     return array
 
 
-def batch_shares(airtime_s: npt.ArrayLike) -> Floats:
-    """Shares that let all links of a batch finish together and earliest: phi_k = s_k / sum(s).
-
-    airtime_s: (n,). Returns (n,) shares that sum to 1.
-    """
-    return _normalised(amounts("airtimes", airtime_s))
-
-
-def batch_time_s(airtime_s: npt.ArrayLike) -> float:
-    """Seconds until a batch has arrived, with batch_shares() or in turns: sum(s)."""
-    return float(amounts("airtimes", airtime_s).sum())
-
-
 def weighted_shares(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
     """Shares with the least weighted sum of times: phi_k = sqrt(w_k s_k) / sum_j sqrt(w_j s_j).
 
@@ -81,11 +68,6 @@ def weighted_shares(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
     return _normalised(_weighted_roots(airtime_s, weights))
 
 
-def weighted_time_s(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> float:
-    """The weighted sum of times that weighted_shares reaches: (sum sqrt(w s))^2."""
-    return float(_weighted_roots(airtime_s, weights).sum() ** 2)
-
-
 def _weighted_roots(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
     return np.sqrt(amounts("airtimes", airtime_s)) * np.sqrt(amounts("weights", weights))
 
@@ -93,12 +75,6 @@ def _weighted_roots(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
 def _normalised(values: Floats) -> Floats:
     total = values.sum()
     return values / total if total > 0.0 else np.zeros_like(values)
-
-
-def equal_share_time_s(airtime_s: npt.ArrayLike) -> float:
-    """Seconds until the slowest of n links has finished with a share of 1/n each: n max(s)."""
-    airtimes = amounts("airtimes", airtime_s)
-    return float(airtimes.size * airtimes.max(initial=0.0))
 
 
 def grant_order(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> npt.NDArray[np.intp]:
@@ -112,12 +88,3 @@ def grant_order(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> npt.NDArray
     ratios = np.full(airtimes.shape, np.inf)
     np.divide(airtimes, importance, out=ratios, where=importance > 0.0)
     return np.argsort(ratios, kind="stable")
-
-
-def turn_times_s(airtime_s: npt.ArrayLike, order: npt.ArrayLike) -> Floats:
-    """(n,) seconds until each link has finished, if they send one after the other in this order."""
-    airtimes = amounts("airtimes", airtime_s)
-    turns = np.asarray(order, dtype=np.intp)
-    finished = np.zeros(airtimes.shape)
-    finished[turns] = np.cumsum(airtimes[turns])
-    return finished

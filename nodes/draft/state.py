@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nodes.draft.followed import Followed, Guesses, cells_of
+from nodes.draft.output_limit import OutputLimit
 from nodes.draft.reading import Reading
 from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import Sequences, Span, StreamError
@@ -38,8 +39,8 @@ Event = StreamReadyNotice | StreamFailedNotice | Guessed
 class DraftState:
     """Follows streams with a small model; each pass extends those whose guesses are likely enough.
 
-    grammars: None if it has none; streams with a grammar
-    then fail here.
+    grammars: None if it has none; streams with a grammar then fail here. limit: is told the tokens
+    that are committed, or None.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class DraftState:
         model: Sequences,
         calibration: DraftCalibration | None = None,
         grammars: Grammars | None = None,
+        limit: OutputLimit | None = None,
     ) -> None:
         self._model = model
+        self._limit = limit
         self._calibration = calibration or DraftCalibration()
         self.grammars = grammars
         self._streams: dict[StreamId, Followed] = {}
@@ -132,6 +135,8 @@ class DraftState:
         if max(new) >= self._model.info.num_vocab:
             return self._give_up(stream, f"a token outside the vocabulary of {self._model_name}")
         self._learn(stream, new)
+        if self._limit is not None:
+            self._limit.committed(new)
         try:
             stream.advance(new)
         except StreamError as error:

@@ -15,8 +15,9 @@ portable_math.py. Other versions and implementations must follow the same steps:
   Of these, min-p keeps those with (best logit - logit) / T <= -log(min_p), the portable logarithm.
 - The token is the remaining one with the largest logit / T + noise; ties go to the lowest id.
 
-numpy's exponentials and logarithms are only used to skip tokens that cannot win. For this they
-must be right to one part in 10^10, which is a million times the error that any of them has.
+numpy's exponentials and logarithms are only used to skip tokens that cannot win, and sums that
+cannot matter. For this they must be right to one part in 10^10, which is a million times the error
+that any of them has; those of float32 to one part in 10^5.
 """
 
 from __future__ import annotations
@@ -29,17 +30,25 @@ import numpy as np
 import numpy.typing as npt
 
 from nodes.engine import portable_math
-from nodes.engine.noise import gumbel_of_bits, hash_bits, position_key, rough_gumbel_of_bits
+from nodes.engine.noise import (
+    gumbel_of_bits,
+    hash_bits,
+    position_key,
+    rough_gumbel_of_bits,
+    shifted_key,
+)
 from nodes.engine.protocol import Logits, StreamError
 from nodes.engine.rules import NO_RULES, LogitRules
 
-_BLOCK = 64
+_TOP_BLOCK = 64
 # In units of T: a token further below the best logit is a candidate only if its noise is extreme.
 _BULK_GAP = 8.0
 # Top-p first sorts this many of the best tokens, and sorts all tokens only if these are too few.
 _NUCLEUS_SIZE = 1024
-# Weights are computed and summed in blocks of this many tokens, so that memory is reused.
-_SUM_BLOCK = 16_384
+# Weights and hashes are computed in blocks of this many tokens, which stay in a core's cache: a
+# sample of 151,936 tokens at T = 1 took 0.5 instead of 1.6 ms.
+_BLOCK = 16_384
+_FIRST_IDS = np.arange(_BLOCK, dtype=np.uint64)
 # Below this temperature logits / T may be infinite or imprecise.
 _LEAST_TEMPERATURE = 1e-6
 # To be raised with every change of the steps above: nodes of two versions make different texts.
@@ -91,20 +100,20 @@ def top_k_ids(logits: Logits, k: int) -> npt.NDArray[np.int64]:
     but about k blocks of 64 are skipped.
     """
     num_vocab = logits.shape[0]
-    num_blocks = num_vocab // _BLOCK
+    num_blocks = num_vocab // _TOP_BLOCK
     if k >= num_vocab:
         candidates = np.arange(num_vocab)
     elif num_blocks <= k:
         candidates = np.flatnonzero(logits >= np.partition(logits, -k)[-k])
     else:
-        head = logits[: num_blocks * _BLOCK].reshape(num_blocks, _BLOCK)
+        head = logits[: num_blocks * _TOP_BLOCK].reshape(num_blocks, _TOP_BLOCK)
         maxima = head.max(axis=1)
         threshold = np.partition(maxima, num_blocks - k)[num_blocks - k]
         blocks = np.flatnonzero(maxima >= threshold)
         rows, columns = np.nonzero(head[blocks] >= threshold)
-        candidates = blocks[rows] * _BLOCK + columns
-        rest = np.flatnonzero(logits[num_blocks * _BLOCK :] >= threshold)
-        candidates = np.concatenate([candidates, rest + num_blocks * _BLOCK])
+        candidates = blocks[rows] * _TOP_BLOCK + columns
+        rest = np.flatnonzero(logits[num_blocks * _TOP_BLOCK :] >= threshold)
+        candidates = np.concatenate([candidates, rest + num_blocks * _TOP_BLOCK])
     # The candidates are in ascending order of ids, so a stable sort puts the lowest id first.
     order = np.argsort(-logits[candidates], kind="stable")[:k]
     chosen: npt.NDArray[np.int64] = candidates[order]
@@ -174,23 +183,61 @@ def _nucleus_ids(logits: Logits, best_logit: float, sampling: Sampling) -> npt.N
     Only values are sorted, which is many times faster than sorting ids. This works because equal
     logits have equal weights.
     """
-    temperature = sampling.temperature
-    total = 0
-    for start in range(0, len(logits), _SUM_BLOCK):
-        block = logits[start : start + _SUM_BLOCK]
-        total += int(_weights(block, best_logit, temperature).sum())
-    wanted = _share(sampling.top_p, total)
-    for size in (min(_NUCLEUS_SIZE, len(logits)), len(logits)):
-        best = np.sort(np.partition(logits, -size)[-size:])[::-1]
-        keep = _num_reaching(_weights(best, best_logit, temperature), wanted)
-        if keep <= size:
-            break
+    best = _best(logits, min(_NUCLEUS_SIZE, len(logits)))
+    weights = _weights(best, best_logit, sampling.temperature)
+    keep = _rough_nucleus(logits, best, weights, sampling)
+    if keep is None:
+        total = 0
+        for start in range(0, len(logits), _BLOCK):
+            block = logits[start : start + _BLOCK]
+            total += int(_weights(block, best_logit, sampling.temperature).sum())
+        wanted = _share(sampling.top_p, total)
+        keep = _num_reaching(weights, wanted)
+        if keep > len(best):
+            best = _best(logits, len(logits))
+            keep = _num_reaching(_weights(best, best_logit, sampling.temperature), wanted)
     last = best[keep - 1]
     ids = np.flatnonzero(logits >= last)
     if len(ids) > keep:
         # Of the tokens that tie for the last place, those with the lowest ids stay.
         ids = np.delete(ids, np.flatnonzero(logits[ids] == last)[keep - len(ids) :])
     return ids
+
+
+def _best(logits: Logits, size: int) -> Logits:
+    """Return the largest logits in descending order."""
+    return np.sort(np.partition(logits, -size)[-size:])[::-1]
+
+
+def _rough_nucleus(
+    logits: Logits, best: Logits, weights: npt.NDArray[np.int64], sampling: Sampling
+) -> int | None:
+    """Return how many of the best logits top-p keeps; None if only exact sums can tell.
+
+    best: (size,) the largest logits in descending order. weights: (size,) their weights. The sum of
+    all other weights is computed with numpy's exponentials of float32. It decides only where an
+    error of one in 10,000 of it, and of two units for each token, makes no difference.
+    """
+    scale = 1.0 / sampling.temperature
+    rest = _rough_sum(logits, best[0], scale) - _rough_sum(best, best[0], scale)
+    rest = 2.0**portable_math.POWER_BITS * max(0.0, rest)
+    doubt = 1e-4 * rest + 2.0 * len(logits)
+    known = int(weights.sum())
+    least, most = (
+        _num_reaching(weights, _share(sampling.top_p, known + max(0, round(others))))
+        for others in (rest - doubt, rest + doubt)
+    )
+    return least if least == most <= len(best) else None
+
+
+def _rough_sum(logits: Logits, best_logit: np.float32, scale: float) -> float:
+    """Return the sum of e^((logit - best logit) * scale), with exponentials of float32."""
+    total = 0.0
+    for start in range(0, len(logits), _BLOCK):
+        gaps = logits[start : start + _BLOCK] - best_logit
+        gaps *= np.float32(scale)
+        total += float(np.exp(gaps, out=gaps).sum(dtype=np.float64))
+    return total
 
 
 def _noisy_argmax(logits: Logits, best_logit: float, sampling: Sampling, position: int) -> int:
@@ -211,11 +258,21 @@ def _noisy_argmax(logits: Logits, best_logit: float, sampling: Sampling, positio
     # it can win. The exponentials have relative errors below 1e-10, and the bound's is below 1e-9.
     needed = least_score - float(floor) / temperature
     bound = math.exp(-math.exp(-needed)) - 1e-9 if needed > -3.0 else 0.0
-    bits = hash_bits(key, np.arange(logits.shape[0], dtype=np.uint64))
-    far = np.flatnonzero(bits >= np.uint64(max(0.0, bound) * 2.0**52))
+    far = _ids_with_hashes_from(key, np.uint64(max(0.0, bound) * 2.0**52), len(logits))
     far = far[logits[far] < floor]
     ids = np.concatenate([near[scores >= least_score], far])
-    return int(ids[0]) if len(ids) == 1 else _winner(logits, ids, bits[ids], temperature)
+    if len(ids) == 1:
+        return int(ids[0])
+    return _winner(logits, ids, hash_bits(key, ids.astype(np.uint64)), temperature)
+
+
+def _ids_with_hashes_from(key: int, least: np.uint64, num_ids: int) -> npt.NDArray[np.int64]:
+    """Return the ids below num_ids whose hashes are at least `least`, in ascending order."""
+    found = []
+    for start in range(0, num_ids, _BLOCK):
+        bits = hash_bits(shifted_key(key, start), _FIRST_IDS[: num_ids - start])
+        found.append(np.flatnonzero(bits >= least) + start)
+    return np.concatenate(found)
 
 
 def _least_rough_score(scores: npt.NDArray[np.float64]) -> float:
@@ -273,4 +330,4 @@ def sample(logits: Logits, sampling: Sampling, position: int) -> int:
 def probability(logits: Logits, token_id: int) -> float:
     """Return the model's own probability of a token: the softmax of (num_vocab,) logits."""
     best = logits.max()
-    return float(np.exp(logits[token_id] - best) / np.exp(logits - best).sum())
+    return float(np.exp(logits[token_id] - best)) / _rough_sum(logits, best, 1.0)

@@ -195,8 +195,10 @@ def _draft_node(
     config: NodeConfig, opened: Opened, stack: contextlib.ExitStack
 ) -> Callable[..., Node]:
     from nodes.draft.node import DraftNode
+    from nodes.draft.output_limit import OutputLimit
     from nodes.draft.state import DraftState
     from nodes.engine.grammar import Grammars
+    from nodes.engine.kernels.library import limit_output
 
     if isinstance(opened, OpenedReplay) and not opened.model.config.draft:
         raise ConfigError(
@@ -206,7 +208,10 @@ def _draft_node(
     model, pieces = in_tokens_of_targets(opened, config.engine)
     stack.enter_context(contextlib.closing(opened.model))
     check = stack.enter_context(contextlib.closing(GrammarCheck(pieces, model.info)))
-    state = DraftState(model, calibration, Grammars(pieces, model.info, check))
+    # A foreign draft has token ids of its own.
+    has_limit = isinstance(opened, OpenedModel) and model is opened.model
+    limit = OutputLimit(model.info.num_vocab, limit_output) if has_limit else None
+    state = DraftState(model, calibration, Grammars(pieces, model.info, check), limit)
     return partial(DraftNode, state=state, info=model.info, costs=opened.costs)
 
 

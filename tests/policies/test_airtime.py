@@ -11,26 +11,13 @@ from hypothesis import strategies as st
 from policies.airtime import (
     DeadLinkError,
     airtime_s,
-    batch_shares,
-    batch_time_s,
-    equal_share_time_s,
     grant_order,
-    turn_times_s,
     weighted_shares,
-    weighted_time_s,
 )
 
-NUM_INSTANCES = 1000
 # Zero, or a size between a nanosecond and half a year.
 AIRTIMES = st.one_of(st.just(0.0), st.floats(1e-9, 1e7))
 WEIGHTS = st.floats(1e-6, 1e6)
-SOME_AIRTIMES = st.lists(AIRTIMES, min_size=1, max_size=6).filter(any)
-
-
-def random_airtimes(seed, max_links=6):
-    rng = np.random.default_rng(seed)
-    for _ in range(NUM_INSTANCES):
-        yield rng, 10 ** rng.uniform(-3, 1, rng.integers(2, max_links + 1))
 
 
 def test_airtime_is_the_cost_of_frames_and_of_bits():
@@ -56,44 +43,18 @@ def test_a_link_that_sends_nothing_is_refused_by_its_name_or_place(rate_bps, nam
 
 
 @given(st.lists(st.tuples(AIRTIMES, WEIGHTS, WEIGHTS), min_size=1, max_size=6))
-def test_no_other_shares_finish_sooner_or_cost_less(links):
+def test_no_other_shares_cost_less(links):
     airtimes, weights, others = np.array(links).T
     used = airtimes > 0
     assume(used.any())
 
-    def times(shares):
-        return airtimes[used] / shares[used]
-
     def cost(shares):
-        return np.sum(weights[used] * times(shares))
+        return np.sum(weights[used] * airtimes[used] / shares[used])
 
-    together, weighted = batch_shares(airtimes), weighted_shares(airtimes, weights)
-    for shares in (together, weighted):
-        assert np.all(shares >= 0.0)
-        assert shares.sum() == pytest.approx(1.0)
-    others = others / others.sum()
-    assert times(together) == pytest.approx(batch_time_s(airtimes))
-    assert batch_time_s(airtimes) <= times(others).max() * (1 + 1e-9)
-    assert weighted_time_s(airtimes, weights) == pytest.approx(cost(weighted))
-    assert cost(weighted) <= cost(others) * (1 + 1e-9)
-
-
-@given(SOME_AIRTIMES)
-def test_equal_shares_never_finish_sooner(airtimes):
-    slowest_s = max(size / (1 / len(airtimes)) for size in airtimes)
-    assert equal_share_time_s(airtimes) == pytest.approx(slowest_s)
-    assert equal_share_time_s(airtimes) >= batch_time_s(airtimes) * (1 - 1e-12)
-
-
-def test_turns_beat_the_best_constant_shares():
-    ratios = []
-    for rng, airtimes in random_airtimes(4, max_links=16):
-        weights = 10 ** rng.uniform(-2, 2, len(airtimes))
-        turns = turn_times_s(airtimes, grant_order(airtimes, weights))
-        assert turns.max() == pytest.approx(batch_time_s(airtimes))
-        ratios.append(weighted_time_s(airtimes, weights) / np.sum(weights * turns))
-    assert min(ratios) >= 1.0
-    assert max(ratios) > 1.5
+    shares = weighted_shares(airtimes, weights)
+    assert np.all(shares >= 0.0)
+    assert shares.sum() == pytest.approx(1.0)
+    assert cost(shares) <= cost(others / others.sum()) * (1 + 1e-9)
 
 
 @given(
@@ -114,7 +75,6 @@ def test_no_other_order_of_turns_is_cheaper(links):
     assert sorted(order) == list(range(len(links)))
     cheapest = min(cost(permuted) for permuted in itertools.permutations(links))
     assert cost([links[k] for k in order]) == pytest.approx(cheapest)
-    assert np.sum(weights * turn_times_s(airtimes, order)) == pytest.approx(cheapest)
 
 
 def test_ties_stay_in_order_and_weight_0_comes_last():
@@ -129,7 +89,7 @@ def test_ties_stay_in_order_and_weight_0_comes_last():
         ("bits", lambda bad: airtime_s([1, bad], [1, 1], [1, 1], 0)),
         ("frames", lambda bad: airtime_s([1, 1], [1, bad], [1, 1], 0)),
         ("seconds a frame", lambda bad: airtime_s([1, 1], [1, 1], [1, 1], bad)),
-        ("airtimes", lambda bad: batch_shares([1, bad])),
+        ("airtimes", lambda bad: weighted_shares([1, bad], [1, 1])),
         ("weights", lambda bad: weighted_shares([1, 1], [1, bad])),
     ],
 )
@@ -138,9 +98,7 @@ def test_amounts_that_cannot_be_are_refused(what, call, bad):
         call(bad)
 
 
-def test_nothing_to_send_or_no_weight_needs_no_share_and_no_time():
+def test_nothing_to_send_or_no_weight_needs_no_share():
     assert weighted_shares([4.0, 1.0, 9.0], [1.0, 0.0, 1.0]) == pytest.approx([0.4, 0.0, 0.6])
-    assert weighted_time_s([4.0, 1.0, 9.0], [1.0, 0.0, 1.0]) == pytest.approx(25.0)
-    assert batch_shares([0.0, 0.0]).tolist() == [0.0, 0.0]
     assert weighted_shares([1.0, 2.0], [0.0, 0.0]).tolist() == [0.0, 0.0]
-    assert (batch_time_s([]), equal_share_time_s([]), batch_shares([]).size) == (0.0, 0.0, 0)
+    assert weighted_shares([], []).size == 0

@@ -48,8 +48,7 @@ def cleared_by_life(waiting: Iterable[Held], name: str, incarnation: int) -> lis
     return [
         (request, choice)
         for request, choice in waiting
-        if choice.suspicion is not None
-        and choice.suspicion.new_on.get(name) == incarnation
+        if choice.suspicion is not None and choice.suspicion.new_on.get(name) == incarnation
     ]
 
 

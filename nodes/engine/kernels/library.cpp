@@ -6,6 +6,7 @@
 #include <link.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -99,6 +100,17 @@ void pack_activations(const Kernels & kernels, const Product & product, const Ac
     }
 }
 
+// The rows of the output layer that are computed; 0 for all. A draft node leaves out those of tokens that hardly occur.
+std::atomic<int> output_rows{0};
+// The logit of a token that is left out. It is finite, because a grammar may allow such tokens only.
+constexpr float LEFT_OUT = -1e30f;
+
+// Whether a product is that with the output layer. Some files have none: it is their embedding, which is in no other
+// product.
+bool is_output_layer(const ggml_tensor * weights) {
+    return !strcmp(weights->name, "output.weight") || !strcmp(weights->name, "token_embd.weight");
+}
+
 class Products : public ggml::cpu::tensor_traits {
     bool work_size(int, const ggml_tensor * op, size_t & size) override {
         const Activations s = activations_of(op);
@@ -110,7 +122,8 @@ class Products : public ggml::cpu::tensor_traits {
         const ggml_tensor *w = op->src[0], *x = op->src[1];
         const Activations s = activations_of(op);
         const Product & product = product_of(*chosen, w);
-        const int rows = (int) w->ne[1], groups = (rows + ROWS - 1) / ROWS;
+        const int rows = (int) w->ne[1], limit = is_output_layer(w) ? output_rows.load() : 0;
+        const int groups = ((limit ? std::min(limit, rows) : rows) + ROWS - 1) / ROWS;
         auto * packed = (int32_t *) params->wdata;
 
         const int64_t all = s.tokens * s.blocks;
@@ -120,8 +133,13 @@ class Products : public ggml::cpu::tensor_traits {
                              return (const float *) ((const char *) x->data + i1 * x->nb[1] +
                                                      rest % x->ne[2] * x->nb[2] + rest / x->ne[2] * x->nb[3]);
                          });
+        const int64_t stride = op->nb[1] / sizeof(float);
         if (params->ith == 0) {
             called.chunk_set(params->threadpool, params->nth);
+            for (int64_t token = 0; token < s.tokens && groups * ROWS < rows; token++) {
+                float * out = (float *) op->data + token * stride;
+                std::fill(out + groups * ROWS, out + rows, LEFT_OUT);
+            }
         }
         called.barrier(params->threadpool);
 
@@ -129,7 +147,7 @@ class Products : public ggml::cpu::tensor_traits {
         const int chunk = params->nth == 1 ? groups : std::max(1, groups / (8 * params->nth));
         for (int at = params->ith; at * chunk < groups; at = called.chunk_add(params->threadpool, 1)) {
             product.multiply(w->data, at * chunk, std::min(groups, (at + 1) * chunk), s.blocks, packed, (int) s.tokens,
-                             (float *) op->data, op->nb[1] / sizeof(float), rows);
+                             (float *) op->data, stride, rows);
         }
         return true;
     }
@@ -529,6 +547,9 @@ EXPORT const char * airdraft_register(const char * kernels, bool keeps_others) {
     }
     return chosen->name;
 }
+
+// Lets later passes of this process compute only the first rows of the output layer; 0 for all.
+EXPORT void airdraft_limit_output(int rows) { output_rows = rows; }
 
 // Returns the version of llama-cpp-python whose headers this file was compiled with.
 EXPORT const char * airdraft_built_for() { return AIRDRAFT_LLAMA; }

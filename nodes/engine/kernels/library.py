@@ -39,7 +39,18 @@ def library() -> ctypes.CDLL | None:
     found.airdraft_built_for.restype = ctypes.c_char_p
     found.airdraft_register.restype = ctypes.c_char_p
     found.airdraft_register.argtypes = [ctypes.c_char_p, ctypes.c_bool]
+    found.airdraft_limit_output.argtypes = [ctypes.c_int]
     return found
+
+
+def limit_output(num_tokens: int) -> None:
+    """Let later passes of this process compute the logits of the first num_tokens tokens only.
+
+    0 stands for all tokens. The logits of the others become -1e30.
+    """
+    found = library()
+    if found is not None:
+        found.airdraft_limit_output(num_tokens)
 
 
 def built_for() -> str:

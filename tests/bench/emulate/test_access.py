@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from bench.emulate.cell import DOWN, UP, Cell, Contention, Shares, Station
 from bench.emulate.medium import Medium
-from policies.airtime import batch_shares, batch_time_s, equal_share_time_s
 from tests.bench.air_cells import (
     FRAME_S,
     NAMES,
@@ -23,12 +22,12 @@ from tests.bench.air_cells import (
 
 
 @given(loads)
-def test_batch_shares_finish_together(load: Load) -> None:
+def test_shares_by_need_finish_together(load: Load) -> None:
     rates, messages = load
     airs = alone_s(cell_of(rates, Contention()), messages)
-    shares = tuple(float(phi) for phi in batch_shares(airs))
+    shares = tuple(air_s / sum(airs) for air_s in airs)
     departures = send_all(cell_of(rates, Shares(shares)), messages)
-    expected = [batch_time_s(airs)] * len(airs)
+    expected = [sum(airs)] * len(airs)
     assert list(finished_s(departures).values()) == pytest.approx(expected)
 
 
@@ -48,7 +47,7 @@ def test_equal_reserved_slots_last_n_times_the_longest(load: Load) -> None:
     rates, messages = load
     cell = cell_of(rates, Shares((1 / len(rates),) * len(rates)))
     last_s = max(finished_s(send_all(cell, messages)).values())
-    assert last_s == pytest.approx(equal_share_time_s(alone_s(cell, messages)))
+    assert last_s == pytest.approx(len(rates) * max(alone_s(cell, messages)))
 
 
 @given(loads, st.integers(0, 1000))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nodes.engine.kernels.library import limit_output
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.noise import drawn_ids
 from nodes.engine.protocol import Span
@@ -57,6 +58,23 @@ def test_its_predictions_are_those_of_ggmls_own_products(path: Path) -> None:
     assert divergence.mean() < 2e-4
     chosen = np.arange(len(token_ids) - 1), token_ids[1:]
     assert abs((log_p[chosen] - log_q[chosen]).mean()) < 5e-3
+
+
+def test_unlikely_tokens_can_be_left_out_and_the_others_keep_their_bits(path: Path) -> None:
+    span = Span(0, 0, (5, 6, 7), 2)
+    with opened(path) as model:
+        whole = model.forward([span]).copy()
+        model.truncate(0, 0)
+        limit_output(32)
+        try:
+            part = model.forward([span]).copy()
+        finally:
+            limit_output(0)
+        model.truncate(0, 0)
+        again = model.forward([span])
+        assert np.array_equal(part[:, :32], whole[:, :32])
+        assert (part[:, 32:] == np.float32(-1e30)).all()
+        assert np.array_equal(again, whole)
 
 
 def _log_probabilities(model: LlamaModel, token_ids: list[int]) -> np.ndarray:
