@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from nodes.engine.noise import drawn_ids, gumbel_noise, gumbel_of_bits
 from nodes.engine.portable_math import power_of_half
 from nodes.engine.protocol import EngineError
-from nodes.engine.sampling import Sampling, sample, top_k_ids
+from nodes.engine.sampling import Sampling, probability, sample, top_k_ids
 from tests.engine.plain_law1 import kept_by_top_p, plain_hash, plain_log, plain_noise, plain_steps
 
 
@@ -231,9 +231,9 @@ def test_top_k_takes_positive_and_negative_zero_as_equal():
     assert top_k_ids(logits, 100).tolist() == expected[:100]
 
 
-def sampled(logits, **filters):
+def sampled(logits, temperature=1.0, **filters):
     """Tokens of a few likely ones that remain after filters: each is sampled sooner or later."""
-    sampling = Sampling(temperature=1.0, **filters)
+    sampling = Sampling(temperature=temperature, **filters)
     return {sample(logits, sampling, position) for position in range(400)}
 
 
@@ -245,6 +245,21 @@ def test_the_share_of_top_p_is_of_exact_sums_and_of_equals_the_lowest_ids_come_f
         assert sampled(equal, top_p=tenths / 10 + 1e-9) == set(range(tenths + 1))
     # Of two that top-k leaves, 0.4 takes one; of ten, it would take four.
     assert sampled(equal, top_k=2, top_p=0.4) == {0}
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_top_p_counts_thousands_of_unlikely_tokens_as_well(temperature):
+    """Ten tokens have 0.07 each. The sum of seven of them is below one half of all."""
+    weights = np.array([0.07] * 10 + [0.3 / 20_000] * 20_000)
+    logits = (temperature * np.log(weights)).astype(np.float32)
+    assert sampled(logits, temperature=temperature, top_p=0.5) == set(range(8))
+
+
+def test_the_probability_of_a_token_is_that_of_the_softmax():
+    logits = make_logits(3, 40_000)
+    expected = probabilities(logits, Sampling(temperature=1.0))
+    for token_id in (0, int(logits.argmax()), 39_999):
+        assert probability(logits, token_id) == pytest.approx(expected[token_id], rel=1e-5)
 
 
 def test_greedy_takes_the_best_and_ties_go_to_the_lowest_id():
