@@ -97,16 +97,21 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Planning:
-    """The inputs of a plan. make() reads nothing else, so any thread may call it."""
+    """The inputs of a plan. make() reads nothing else, so any thread may call it.
+
+    open_factor: what open flow has cost so far, divided by its prediction.
+    """
 
     observation: Observation
     policy: Policy
+    open_factor: float = 1.0
 
     def make(self) -> Made:
         plan = self.policy(self.observation)
         made = plan.prediction
         grouped_s = made.price_s if made is not None and plan.batches else math.inf
-        return Made(self.observation, plan, grouped_s, open_price_s(self.observation))
+        open_s = self.open_factor * open_price_s(self.observation)
+        return Made(self.observation, plan, grouped_s, open_s)
 
 
 def promises(made: Made) -> bool:
