@@ -10,17 +10,15 @@ from pathlib import Path
 import pytest
 
 from nodes.config.settings import ConfigError, EngineSettings, TargetConfig
-from nodes.engine.load import TOY_COSTS, OpenedToy
+from nodes.engine.load import TOY_COSTS, Opened
 from nodes.service.roles import run_target
 from nodes.worker.engines import open_engine
 
 Eventually = Callable[..., Awaitable[None]]
 
 
-def opened(model: str) -> OpenedToy:
-    found = open_engine(EngineSettings(model=model, cells=512, max_streams=3))
-    assert isinstance(found, OpenedToy)
-    return found
+def opened(model: str) -> Opened:
+    return open_engine(EngineSettings(model=model, cells=512, max_streams=3))
 
 
 def test_a_toy_has_an_agreement_and_the_room_that_it_is_given() -> None:

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from nodes.engine.protocol import ModelFileError
-from nodes.engine.recording import (
+from bench.emulate.recording import (
     RecordedGuesses,
     RecordedModel,
     RecordedText,
@@ -15,7 +14,8 @@ from nodes.engine.recording import (
     read_recording,
     to_bytes,
 )
-from tests.engine.recordings import toy_recording
+from nodes.engine.protocol import ModelFileError
+from tests.bench.emulate.recordings import toy_recording
 
 
 def two_texts():
