@@ -89,11 +89,23 @@ def open_target(
 
 
 def _open_toy(settings: EngineSettings, *, is_draft: bool) -> Opened:
-    agreement, pass_s = _toy(settings.model)
+    """Opens `toy:AGREEMENT` or `toy:AGREEMENT@NUMBERms`. Raises ConfigError."""
+    share, has_time, pass_time = settings.model.removeprefix(_TOY).partition("@")
+    try:
+        agreement = float(share)
+        pass_ms = float(pass_time.removesuffix("ms")) if has_time else 0.0
+    except ValueError:
+        agreement, pass_ms = -1.0, 0.0
+    is_time = pass_time.endswith("ms") and 0.0 < pass_ms <= _SLOWEST_TOY_MS if has_time else True
+    if not (0.0 <= agreement <= 1.0 and is_time):
+        raise ConfigError(
+            f"engine.model = {settings.model!r}: toy:0 to toy:1 is accepted, alone or with the "
+            f"time of a pass, up to {_SLOWEST_TOY_MS:g} ms: toy:0.8@5ms"
+        )
     return open_toy(
         ToyConfig(
             agreement=agreement,
-            pass_s=pass_s,
+            pass_s=pass_ms / 1e3,
             max_sequences=settings.max_streams,
             num_cells=settings.cells,
         )
@@ -108,23 +120,6 @@ def opener_of(model: str) -> Opener | None:
     """Returns what opens a model that is not a file; None for a file or a catalogue name."""
     found = (opener for prefix, opener in OPENERS.items() if model.startswith(prefix))
     return next(found, None)
-
-
-def _toy(model: str) -> tuple[float, float]:
-    """Returns the agreement of a toy, and the least seconds that each of its passes takes."""
-    share, has_time, pass_time = model.removeprefix(_TOY).partition("@")
-    try:
-        agreement = float(share)
-        pass_ms = float(pass_time.removesuffix("ms")) if has_time else 0.0
-    except ValueError:
-        agreement, pass_ms = -1.0, 0.0
-    is_time = pass_time.endswith("ms") and 0.0 < pass_ms <= _SLOWEST_TOY_MS if has_time else True
-    if not (0.0 <= agreement <= 1.0 and is_time):
-        raise ConfigError(
-            f"engine.model = {model!r}: toy:0 to toy:1 is accepted, alone or with the "
-            f"time of a pass, up to {_SLOWEST_TOY_MS:g} ms: toy:0.8@5ms"
-        )
-    return agreement, pass_ms / 1e3
 
 
 def model_path(catalog: Catalog, name: str, model_dir: str) -> Path:
