@@ -210,27 +210,11 @@ def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None])
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
-    loop.add_signal_handler(signal.SIGUSR1, _print_figures)
     try:
         yield
     finally:
-        for number in (*numbers, signal.SIGUSR1):
+        for number in numbers:
             loop.remove_signal_handler(number)
-
-
-def _print_figures() -> None:
-    """Print one line with counts that grow if something leaks."""
-    gc.collect()
-    tasks, threads = len(asyncio.all_tasks()), threading.enumerate()
-    # The event loop's own pool may grow up to its limit without a leak, so it has its own count.
-    num_pooled = sum(thread.name.startswith("asyncio_") for thread in threads)
-    with contextlib.suppress(OSError):
-        print(
-            f"figures: {tasks} tasks, {num_pooled} threads of the pool, "
-            f"{len(gc.get_objects())} objects",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 @contextlib.contextmanager
