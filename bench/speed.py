@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from bench.emulate.replay import PREFIX
+from bench.harness.airdraft import register
 from bench.harness.report import head, row
 from bench.live.pairs import paired_ratio
 from bench.load.workloads import Workload, turns_of, workload
@@ -45,8 +47,12 @@ class Pair:
     weights: str = "auto"
 
     def settings(self) -> tuple[EngineSettings, EngineSettings | None]:
-        """Return the settings of target and draft (or None), with one thread each."""
-        if self.target.startswith("replay:"):
+        """Return the settings of target and draft (or None), with one thread each.
+
+        If they are emulated, nodes that this process starts can open them from now on.
+        """
+        if self.target.startswith(PREFIX):
+            register()
             emulated = EngineSettings(model=self.target, max_streams=16)
             has_draft = self.draft != "none"
             return emulated, replace(emulated, model=self.draft) if has_draft else None

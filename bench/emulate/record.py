@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from bench.emulate.recording import RecordedGuesses, RecordedModel, RecordedText, Recording
 from nodes.engine.protocol import Model, Span, Tokenizer
-from nodes.engine.recording import RecordedGuesses, RecordedModel, RecordedText, Recording
 from nodes.engine.sampling import Sampling, probability, sample
 
 _GREEDY = Sampling()

@@ -10,13 +10,13 @@ from pathlib import Path
 from bench.distill.report import Reporter
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.emulate.record import PromptToRecord, add_guesses, dense_recording, record_texts
+from bench.emulate.recording import RecordedModel, Recording, to_bytes
 from bench.harness.report import head, row
 from bench.load.workloads import workload
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.config.settings import environment
 from nodes.engine.llama import LlamaConfig, LlamaModel, Profile
 from nodes.engine.protocol import EngineError
-from nodes.engine.recording import RecordedModel, Recording, to_bytes
 from policies.acceptance import CALIBRATION_KEY
 
 _CELLS = 8192

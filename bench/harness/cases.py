@@ -19,7 +19,7 @@ from nodes.engine.rules import NO_RULES, LogitBias, LogitRules
 from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.worker.engines import open_engine, tokenizer_of
+from nodes.worker.engines import open_engine
 
 # The same model as `--model toy:1`; see nodes.service.roles.
 _TOY = ToyConfig()
@@ -142,7 +142,7 @@ def real_cases(random: Random, count: int) -> list[Case]:
     """
     texts = make_prompts(_NUM_LONG + count, seed=random.randrange(1 << 30))[_NUM_LONG:]
     opened = open_engine(EngineSettings(model=DEFAULT_TARGET))
-    tokenizer = tokenizer_of(opened)
+    tokenizer = opened.tokenizer
     try:
         return [
             _case(opened.model, tokenizer.piece, tuple(ids), ids, _plain_options(random))

@@ -175,7 +175,7 @@ class Fleet:
         is_module: bool = False,
     ) -> Process:
         assert not self.is_up(name), f"{name} runs already"
-        whole = argv if is_module else [sys.executable, "-m", "nodes.cli", *argv]
+        whole = argv if is_module else [sys.executable, "-m", "bench.harness.airdraft", *argv]
         command = self._places.command(place, [*prefix, *whole])
         executes = self.setup.fresh or is_module or len(command) > len(whole)
         process = await self._nest.start(

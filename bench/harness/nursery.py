@@ -20,8 +20,8 @@ import time
 import traceback
 from pathlib import Path
 
+from bench.harness.airdraft import main as airdraft
 from bench.harness.processes import BLOCK_S, Wanted
-from nodes.cli.main import main as airdraft
 
 _PR_SET_PDEATHSIG = 1
 _MOST_FDS = 4096

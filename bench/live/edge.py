@@ -1,7 +1,7 @@
 """The emulated edge cell: a strong target and four small draft nodes on one narrow radio cell.
 
 Models answer from a recording of a real pair, with the times of other devices
-(`nodes/engine/replay.py`), and packets pass through an emulated medium (`bench/emulate/`).
+(`bench/emulate/replay.py`), and packets pass through an emulated medium (`bench/emulate/`).
 Coordinator, nodes, keys, messages and TCP are real.
 """
 
@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.emulate.open import Means, open_cell
+from bench.emulate.recording import read_recording
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
 from bench.harness.places import HUB
 from bench.live.edge_hub import Figures, Task
@@ -32,7 +33,6 @@ from bench.live.edge_setting import (
     Setting,
 )
 from bench.live.turns import together
-from nodes.engine.recording import read_recording
 
 _HUB_LIMIT_S = 60.0
 _TARGET, _HUB = "target-0", "clients"

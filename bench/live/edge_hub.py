@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from bench.emulate.recording import RecordedText, read_recording
 from bench.live.edge_setting import RECORDING, first_length
 from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.coordinator.service import Coordinator
-from nodes.engine.recording import RecordedText, read_recording
 from nodes.keys.keyring import Keyring
 from nodes.messages import FinishedNotice, TokensNotice
 from nodes.scheduler.planning import MODES, observed_price_s, predicted_price_s

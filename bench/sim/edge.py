@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 
+from bench.emulate.recording import RecordedText, read_recording
 from bench.live.edge_hub import Figures
 from bench.live.edge_report import price_ratio
 from bench.live.edge_setting import (
@@ -30,7 +31,6 @@ from bench.live.turns import rate_of, together
 from bench.sim.devices import Text
 from bench.sim.scenario import Scenario, SimClient, SimDraftNode
 from bench.sim.world import World
-from nodes.engine.recording import RecordedText, read_recording
 from nodes.scheduler.planning import MODES
 from policies.acceptance import Calibration, unknown_calibration
 from policies.latency import NodeCosts

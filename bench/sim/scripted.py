@@ -192,6 +192,9 @@ class ScriptedModel:
     def free_cells(self) -> int:
         return self._info.num_cells - self._used
 
+    def metadata(self, key: str) -> str:
+        return ""
+
     def close(self) -> None:
         pass
 

@@ -32,7 +32,7 @@ _engine_overrides = adds(
     click.option(
         "--model",
         metavar="NAME|PATH",
-        help="Catalogue name or GGUF file; replay:FILE.toml for an emulated node.",
+        help="Catalogue name or GGUF file.",
     ),
     click.option("--model-dir", metavar="DIR", help="Directory that the model file must be in."),
     click.option("--model-sha256", metavar="HEX", help="Hash that the model file must have."),

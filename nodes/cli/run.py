@@ -18,7 +18,7 @@ from nodes.engine.cores import usable_cores
 from nodes.service.local import local_mesh
 from nodes.service.roles import NGRAM
 from nodes.service.runtime import set_up_logging
-from nodes.worker.engines import EMULATED
+from nodes.worker.engines import opener_of
 
 # The models of a mesh and how they run.
 engine_options = adds(
@@ -85,7 +85,7 @@ def settings_of(
 
     def settings(name: str, profile: str) -> EngineSettings:
         sha256 = None
-        if not name.startswith(EMULATED):
+        if not opener_of(name):
             with Progress() as progress:
                 path = catalog.ensure(name, progress)
             sha256 = catalog.sha256(name)
@@ -106,8 +106,8 @@ def settings_of(
     target = settings(values["model"], values["profile"])
     if not has_model:
         return target, None, draft != "none"
-    is_emulated = target.model.startswith(EMULATED) or draft.startswith(EMULATED)
-    vocabulary = "" if is_emulated else target.model
+    are_files = not opener_of(target.model) and not opener_of(draft)
+    vocabulary = target.model if are_files else ""
     return target, replace(settings(draft, "fast"), vocabulary=vocabulary), True
 
 

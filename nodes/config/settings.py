@@ -64,8 +64,7 @@ def _one_of(key: str, value: str, accepted: tuple[str, ...]) -> None:
 class EngineSettings:
     """How a node runs its model."""
 
-    #: The model that the node runs: a name of the catalogue, a GGUF file, or `replay:FILE.toml` for
-    #: an emulated node.
+    #: The model that the node runs: a name of the catalogue or a GGUF file.
     model: str
     #: The folder in which model files outside the catalogue must lie. Empty means that they may lie
     #: anywhere.

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from mesh import failpoints
 from mesh.authorized import AuthorizedNodes
 from mesh.codec import Envelope, decode, encode
 from mesh.credits import Credits
@@ -163,7 +162,6 @@ class Coordinator:
             return
         try:
             envelope = decode(frames)
-            failpoints.received(envelope.message)
             self._check_in(group, peer, key, envelope, sum(map(len, frames)), now)
         except VersionError as error:
             self._other_version(peer, error, now)
@@ -307,7 +305,6 @@ class Coordinator:
         pending.sort(key=lambda send: self.state.roster.role_of(send.peer) not in _NODE_ROLES)
         while pending:
             send = pending.pop(0)
-            failpoints.sending(send.message)
             try:
                 frames = encode(send.message, cluster=self.state.cluster, epoch=self.state.epoch)
                 frames = join(pad(frames) if self.state.pads else frames)

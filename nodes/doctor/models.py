@@ -14,6 +14,7 @@ from nodes.config.settings import EngineSettings
 from nodes.doctor.finding import Finding, fail, note, ok, warn
 from nodes.doctor.machine import sizes_in
 from nodes.engine.llama_abi import hash_file
+from nodes.worker.engines import opener_of
 
 # Memory besides the model file: the KV cache, buffers and this program.
 _OVERHEAD_BYTES = 300_000_000
@@ -41,7 +42,7 @@ def check_cache(directory: Path) -> Finding:
 def check_model(settings: EngineSettings, catalog: Catalog) -> tuple[Finding, Path | None, str]:
     """Return the finding, and the file and its SHA-256 if it is valid."""
     name = settings.model
-    if name.startswith(("toy:", "replay:")):
+    if opener_of(name):
         return note(f"model {name} is emulated and has no file"), None, ""
     try:
         path = catalog.path(name)

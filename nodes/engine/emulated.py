@@ -75,5 +75,8 @@ class EmulatedModel:
     def free_cells(self) -> int:
         return self.info.num_cells - sum(len(sequence) for sequence in self._sequences)
 
+    def metadata(self, key: str) -> str:
+        return ""
+
     def close(self) -> None:
         self._sequences = [()] * self.info.max_sequences

@@ -12,7 +12,7 @@ from nodes.engine.golden import software_digest
 from nodes.engine.grammar import Pieces
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import build_name, library, library_hash, load_model
-from nodes.engine.protocol import EngineError, Sequences
+from nodes.engine.protocol import EngineError, Model, Sequences, Tokenizer
 from nodes.engine.selftest import (
     PREFIX_LENS,
     PREFIX_LENS_OF_KERNELS,
@@ -32,20 +32,23 @@ TOY_COSTS = NodeCosts(CostTable((1, 32), (1e-4, 1e-3)), CostTable((32,), (1e-3,)
 
 
 @dataclass(frozen=True, slots=True)
-class OpenedModel:
-    model: LlamaModel
-    self_test: SelfTest
+class Opened:
+    """A model that a node can run. costs: What its passes take."""
+
+    model: Model
+    tokenizer: Tokenizer
     costs: NodeCosts
 
 
 @dataclass(frozen=True, slots=True)
-class OpenedToy:
-    model: ToyModel
-    tokenizer: ToyTokenizer
-    costs: NodeCosts
+class OpenedModel(Opened):
+    """The model of a file."""
+
+    model: LlamaModel
+    self_test: SelfTest
 
 
-def open_toy(config: ToyConfig) -> OpenedToy:
+def open_toy(config: ToyConfig) -> Opened:
     """Open a toy model; the costs of its passes are very low, or follow from its pass_s."""
     costs = TOY_COSTS
     if slow_s := config.pass_s:
@@ -53,7 +56,7 @@ def open_toy(config: ToyConfig) -> OpenedToy:
             CostTable((1, 32), (slow_s + 1e-4, slow_s + 1e-3)),
             CostTable((32, 256), (slow_s + 1e-3, slow_s + 8e-3)),
         )
-    return OpenedToy(ToyModel(config), ToyTokenizer(config.num_vocab), costs)
+    return Opened(ToyModel(config), ToyTokenizer(config.num_vocab), costs)
 
 
 def open_model(
@@ -146,7 +149,7 @@ def _open_once(
     # It is not kept with the results, because it depends on the packages of this process.
     software = software_digest()
     model.set_tested(exact=self_test.exact, digest=self_test.digest, software=software)
-    return OpenedModel(model, self_test, costs)
+    return OpenedModel(model, model.tokenizer, costs, self_test)
 
 
 def _measure(

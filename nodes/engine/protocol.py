@@ -145,6 +145,9 @@ class Model(Sequences, Protocol):
         takes cells for a moment. Raises CacheFullError when there are too few of them.
         """
 
+    def metadata(self, key: str) -> str:
+        """Return a text of the model file's metadata; "" if there is none."""
+
 
 class Tokenizer(Protocol):
     """Converts text to token ids and back. It is thread-safe."""

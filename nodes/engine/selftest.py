@@ -145,7 +145,7 @@ def probe_digest(model: Model, seed: int) -> str:
             digest.update(rows.astype("<f4").tobytes())
             sampled += [sample(row, sampling, start + place + 1) for place, row in enumerate(rows)]
     except InvalidInputError:
-        # A replay accepts recorded texts only. Its own hashes identify its answers.
+        # The model does not accept every text. Its own hashes identify its answers.
         digest.update(repr((seed, info.model_hash, info.numerics_class)).encode())
     finally:
         model.truncate(0, 0)

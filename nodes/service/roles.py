@@ -25,8 +25,7 @@ from nodes.config.settings import (
 from nodes.engine.calibrate import Progress
 from nodes.engine.embedding import EmbeddingModel
 from nodes.engine.llama_abi import hash_file
-from nodes.engine.load import OpenedModel, OpenedToy
-from nodes.engine.replay import OpenedReplay
+from nodes.engine.load import Opened, OpenedModel
 from nodes.engine.sandbox.process import GrammarCheck
 from nodes.keys.home import make_private
 from nodes.keys.keyring import Keyring, keyring_of
@@ -38,7 +37,6 @@ from nodes.worker.engines import (
     in_tokens_of_targets,
     open_engine,
     open_target,
-    tokenizer_of,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +49,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Opened = OpenedModel | OpenedToy | OpenedReplay
 
 NGRAM = "ngram"
 _POLL_S = 0.02
@@ -155,15 +152,10 @@ def _target_node(
         opened.tokenizer.start()
         stack.enter_context(contextlib.closing(opened))
         return partial(EmbeddingNode, model=opened)
-    if isinstance(opened, OpenedReplay) and opened.model.config.draft:
-        raise ConfigError(
-            f"engine.model = {config.engine.model!r}: for a target the file must not have "
-            f"the key draft"
-        )
-    tokenizer = tokenizer_of(opened)
     if isinstance(opened, OpenedModel):
         opened.model.tokenizer.start()
     stack.enter_context(contextlib.closing(opened.model))
+    tokenizer = opened.tokenizer
     check = stack.enter_context(contextlib.closing(GrammarCheck(tokenizer, opened.model.info)))
     return partial(
         TargetNode,
@@ -200,10 +192,6 @@ def _draft_node(
     from nodes.engine.grammar import Grammars
     from nodes.engine.kernels.library import limit_output
 
-    if isinstance(opened, OpenedReplay) and not opened.model.config.draft:
-        raise ConfigError(
-            f"engine.model = {config.engine.model!r}: for a draft node the file needs the key draft"
-        )
     calibration = calibration_of(opened.model)
     model, pieces = in_tokens_of_targets(opened, config.engine)
     stack.enter_context(contextlib.closing(opened.model))

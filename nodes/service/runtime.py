@@ -14,15 +14,12 @@ import threading
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Any, NoReturn, TypeVar
 
-from mesh import failpoints
 from mesh.errors import EndpointError, InsecureEndpointError, KeysError, MeshError
 from mesh.messages import (
     DISMISSED,
-    MAX_TAG,
     NOT_ALLOWED,
     OTHER_PROTOCOL,
     UNSUITABLE,
-    spec_of_tag,
 )
 from nodes.api.errors import AirdraftError, ConnectError
 from nodes.catalog import CatalogError, ModelNameError
@@ -159,7 +156,6 @@ def run(
     """
     forbid_core_dumps()
     try:
-        arm_fail_point()
         if is_service:
             _freeze_imports()
         asyncio.run(_until_signal(main, stop_limit_s))
@@ -214,40 +210,11 @@ def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None])
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
-    loop.add_signal_handler(signal.SIGUSR1, _print_figures)
     try:
         yield
     finally:
-        for number in (*numbers, signal.SIGUSR1):
+        for number in numbers:
             loop.remove_signal_handler(number)
-
-
-def _print_figures() -> None:
-    """Print one line with counts that grow if something leaks."""
-    gc.collect()
-    tasks, threads = len(asyncio.all_tasks()), threading.enumerate()
-    # The event loop's own pool may grow up to its limit without a leak, so it has its own count.
-    num_pooled = sum(thread.name.startswith("asyncio_") for thread in threads)
-    with contextlib.suppress(OSError):
-        print(
-            f"figures: {tasks} tasks, {num_pooled} threads of the pool, "
-            f"{len(gc.get_objects())} objects",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def arm_fail_point() -> None:
-    """Set the fail point that the environment names, for tests. Raises ConfigError."""
-    value = environment().get(failpoints.VARIABLE, "")
-    if not value:
-        return
-    specs = [spec_of_tag(tag) for tag in range(1, MAX_TAG + 1)]
-    try:
-        failpoints.arm(value, {spec.layout.cls.__name__ for spec in specs if spec is not None})
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    logger.warning("the fail point %s is on: this process will fail on purpose", value)
 
 
 @contextlib.contextmanager

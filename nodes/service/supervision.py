@@ -101,13 +101,17 @@ async def _stdin_closed() -> None:
 
 # -- the parent's side -----------------------------------------------------------------------------
 
+# The module that supervised nodes run as their program. A program that adds to the command line
+# puts its own name here.
+program = "nodes.cli"
+
 
 def node_command(role: str, endpoint: str, engine: EngineSettings, hashed: str = "") -> list[str]:
     """Return the command line that starts a supervised node of this installation.
 
     With -P Python ignores modules in the current folder. hashed: As in Parent.
     """
-    command = [sys.executable, "-P", "-m", "nodes.cli", role, "--supervised", "--connect", endpoint]
+    command = [sys.executable, "-P", "-m", program, role, "--supervised", "--connect", endpoint]
     if hashed:
         command += ["--hashed", hashed]
     return command + engine_options(engine)

@@ -8,8 +8,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from mesh import failpoints
-
 
 class Worker(Protocol):
     """A pure state around an engine: TargetState or DraftState."""
@@ -137,7 +135,6 @@ class EngineThread(Generic[W]):
     def _pass(self) -> tuple[Sequence[object], float]:
         self._began_at = start = self._loop.time()
         made = self._worker.step()
-        failpoints.reached(failpoints.ENGINE_PASS)
         self.num_passes += 1
         now = self._loop.time()
         self._worker.passed(now - start, now)

@@ -1,10 +1,11 @@
-"""Opens engines by their names in the settings: model files, toys, and emulated nodes."""
+"""Opens engines by their names in the settings: model files, and models of other kinds."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from nodes.catalog import Catalog, CatalogError, default_cache_dir
 from nodes.catalog.compact import Copy, compact_copy
@@ -14,21 +15,23 @@ from nodes.engine.calibrate import Progress
 from nodes.engine.cores import usable_cores
 from nodes.engine.embedding import MOST_EMBEDDED_TOKENS, EmbeddingModel
 from nodes.engine.grammar import Pieces
-from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.engine.llama import LlamaConfig
 from nodes.engine.llama_abi import hash_file
-from nodes.engine.load import OpenedModel, OpenedToy, in_tokens_of, open_model, open_toy
-from nodes.engine.protocol import Sequences, Tokenizer
-from nodes.engine.replay import OpenedReplay, ReplayModel, open_replay
-from nodes.engine.toy import ToyConfig, ToyModel
+from nodes.engine.load import Opened, OpenedModel, in_tokens_of, open_model, open_toy
+from nodes.engine.protocol import Model, Sequences
+from nodes.engine.toy import ToyConfig
 from policies.acceptance import CALIBRATION_KEY, DraftCalibration
 
 logger = logging.getLogger(__name__)
 
 _TOY = "toy:"
 _SLOWEST_TOY_MS = 10_000.0
-_REPLAY = "replay:"
-# Prefixes of names that do not mean a model file.
-EMULATED = (_TOY, _REPLAY)
+
+
+class Opener(Protocol):
+    """Opens the engine of a node by its settings. is_draft: for a draft node."""
+
+    def __call__(self, settings: EngineSettings, *, is_draft: bool) -> Opened: ...
 
 
 def open_engine(
@@ -37,29 +40,15 @@ def open_engine(
     hash_of: Callable[[Path], str] = hash_file,
     *,
     is_draft: bool = False,
-) -> OpenedModel | OpenedToy | OpenedReplay:
-    """Open the engine that the settings name: a catalogue model, a GGUF path, `replay:FILE.toml`
-    for an emulated node, or `toy:AGREEMENT` or `toy:AGREEMENT@NUMBERms` for tests.
+) -> Opened:
+    """Open the engine that the settings name: a catalogue model, a GGUF path, or `toy:AGREEMENT` or
+    `toy:AGREEMENT@NUMBERms` for tests.
 
     hash_of: returns the SHA-256 of a file. is_draft: a compact copy of the file may be used. Raises
-    ConfigError for a wrong toy, and what checked_model(), open_model() and open_replay() raise.
+    ConfigError for a wrong toy, and what checked_model(), open_model() and other OPENERS raise.
     """
-    if settings.model.startswith(_TOY):
-        agreement, pass_s = _toy(settings.model)
-        return open_toy(
-            ToyConfig(
-                agreement=agreement,
-                pass_s=pass_s,
-                max_sequences=settings.max_streams,
-                num_cells=settings.cells,
-            )
-        )
-    if settings.model.startswith(_REPLAY):
-        return open_replay(
-            Path(settings.model.removeprefix(_REPLAY)),
-            num_cells=settings.cells,
-            max_sequences=settings.max_streams,
-        )
+    if opener := opener_of(settings.model):
+        return opener(settings, is_draft=is_draft)
     cache = default_cache_dir(environment())
     file = Copy(*checked_model(settings, cache, hash_of))
     if is_draft and settings.weights == "auto":
@@ -79,12 +68,12 @@ def open_target(
     settings: EngineSettings,
     progress: Progress | None = None,
     hash_of: Callable[[Path], str] = hash_file,
-) -> OpenedModel | OpenedToy | OpenedReplay | EmbeddingModel:
+) -> Opened | EmbeddingModel:
     """Open the engine of a target, whose model may be an embedding model.
 
     Raises what open_engine raises.
     """
-    if settings.model.startswith(EMULATED):
+    if opener_of(settings.model):
         return open_engine(settings, progress, hash_of)
     path, model_hash = checked_model(settings, default_cache_dir(environment()), hash_of)
     if not traits_of_file(path).embeds:
@@ -99,9 +88,9 @@ def open_target(
     )
 
 
-def _toy(model: str) -> tuple[float, float]:
-    """Returns the agreement of a toy, and the least seconds that each of its passes takes."""
-    share, has_time, pass_time = model.removeprefix(_TOY).partition("@")
+def _open_toy(settings: EngineSettings, *, is_draft: bool) -> Opened:
+    """Opens `toy:AGREEMENT` or `toy:AGREEMENT@NUMBERms`. Raises ConfigError."""
+    share, has_time, pass_time = settings.model.removeprefix(_TOY).partition("@")
     try:
         agreement = float(share)
         pass_ms = float(pass_time.removesuffix("ms")) if has_time else 0.0
@@ -110,10 +99,27 @@ def _toy(model: str) -> tuple[float, float]:
     is_time = pass_time.endswith("ms") and 0.0 < pass_ms <= _SLOWEST_TOY_MS if has_time else True
     if not (0.0 <= agreement <= 1.0 and is_time):
         raise ConfigError(
-            f"engine.model = {model!r}: toy:0 to toy:1 is accepted, alone or with the "
+            f"engine.model = {settings.model!r}: toy:0 to toy:1 is accepted, alone or with the "
             f"time of a pass, up to {_SLOWEST_TOY_MS:g} ms: toy:0.8@5ms"
         )
-    return agreement, pass_ms / 1e3
+    return open_toy(
+        ToyConfig(
+            agreement=agreement,
+            pass_s=pass_ms / 1e3,
+            max_sequences=settings.max_streams,
+            num_cells=settings.cells,
+        )
+    )
+
+
+# By the prefixes of names that do not mean a model file.
+OPENERS: dict[str, Opener] = {_TOY: _open_toy}
+
+
+def opener_of(model: str) -> Opener | None:
+    """Returns what opens a model that is not a file; None for a file or a catalogue name."""
+    found = (opener for prefix, opener in OPENERS.items() if model.startswith(prefix))
+    return next(found, None)
 
 
 def model_path(catalog: Catalog, name: str, model_dir: str) -> Path:
@@ -147,16 +153,9 @@ def checked_model(
     return path, found
 
 
-def tokenizer_of(opened: OpenedModel | OpenedToy | OpenedReplay) -> Tokenizer:
-    return opened.model.tokenizer if isinstance(opened, OpenedModel) else opened.tokenizer
-
-
-def calibration_of(model: LlamaModel | ToyModel | ReplayModel) -> DraftCalibration:
+def calibration_of(model: Model) -> DraftCalibration:
     """Returns the calibration that a draft's file carries, or the default one."""
-    if isinstance(model, ReplayModel):
-        text = model.calibration
-    else:
-        text = model.metadata(CALIBRATION_KEY) if isinstance(model, LlamaModel) else ""
+    text = model.metadata(CALIBRATION_KEY)
     if not text:
         return DraftCalibration()
     try:
@@ -166,9 +165,7 @@ def calibration_of(model: LlamaModel | ToyModel | ReplayModel) -> DraftCalibrati
         return DraftCalibration()
 
 
-def in_tokens_of_targets(
-    opened: OpenedModel | OpenedToy | OpenedReplay, settings: EngineSettings
-) -> tuple[Sequences, Pieces]:
+def in_tokens_of_targets(opened: Opened, settings: EngineSettings) -> tuple[Sequences, Pieces]:
     """Returns a draft's model and the pieces of its tokens, in the vocabulary of its targets.
 
     Without engine.vocabulary this is the draft's own vocabulary. Raises ConfigError, CatalogError
@@ -176,7 +173,7 @@ def in_tokens_of_targets(
     """
     name = settings.vocabulary
     if not name:
-        return opened.model, tokenizer_of(opened)
+        return opened.model, opened.tokenizer
     if not isinstance(opened, OpenedModel):
         raise ConfigError(
             f"engine.vocabulary = {name!r}: this is accepted only if engine.model is a model file"

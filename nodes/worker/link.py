@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from mesh import failpoints
 from mesh.codec import decode, encode
 from mesh.credits import Meter
 from mesh.errors import BackpressureError, DecodeError, MeshError
@@ -134,7 +133,6 @@ class Link:
         if welcome is None:
             self.num_dropped += 1
             return False
-        failpoints.sending(message)
         try:
             frames = encode(message, cluster=welcome.cluster, epoch=welcome.epoch)
             self._transport.send(pad(frames) if welcome.pads else frames)
@@ -182,7 +180,6 @@ class Link:
             self._on_envelope(envelope.cluster, envelope.epoch, envelope.message)
 
     def _on_envelope(self, cluster: str, epoch: int, message: Any) -> None:
-        failpoints.received(message)
         match message:
             case Welcome():
                 if self._welcome is None:
@@ -226,7 +223,6 @@ class Link:
             limit = self._join_timeout_s
             if not has_joined and limit is not None and now - started > limit:
                 raise NoCoordinatorError(self._endpoint, limit)
-            failpoints.sending(self._hello)
             try:
                 self._transport.send(encode(self._hello))
                 unconnected_since = now

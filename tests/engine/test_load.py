@@ -12,7 +12,7 @@ from nodes.engine.llama import LlamaConfig
 from nodes.engine.load import open_model
 from nodes.engine.protocol import EngineError
 from nodes.engine.selftest import SelfTest
-from nodes.engine.toy import ToyModel
+from nodes.engine.toy import ToyModel, ToyTokenizer
 from policies.latency import CostTable, NodeCosts
 
 COSTS = NodeCosts(CostTable((1, 8), (0.01, 0.02)), CostTable((32,), (0.1,)))
@@ -23,6 +23,7 @@ class FakeLlama(ToyModel):
 
     def __init__(self, config, *, model_hash=None):
         super().__init__()
+        self.tokenizer = ToyTokenizer(self.info.num_vocab)
         self.llama_config = config
         self.has_kernels = config.repack
         self.model_hash = model_hash

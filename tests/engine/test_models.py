@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bench.emulate.replay import ReplayConfig, ReplayModel
 from nodes.engine.protocol import CacheFullError, InvalidInputError, Span
-from nodes.engine.replay import ReplayConfig, ReplayModel
 from nodes.engine.toy import ToyConfig, ToyModel
-from tests.engine.recordings import COSTS, toy_recording
+from tests.bench.emulate.recordings import COSTS, toy_recording
 
 RECORDING = toy_recording(num_texts=1)
 (RECORDED,) = RECORDING.texts

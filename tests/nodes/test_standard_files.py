@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
-
-from nodes.service import runtime
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,25 +39,3 @@ def test_a_log_that_cannot_be_written_does_not_change_the_exit_code() -> None:
     assert run_python(script, "2>/dev/full").returncode == 7
     done = run_python(script)
     assert (done.returncode, done.stderr) == (7, "x\n")
-
-
-def test_figures_are_told_on_a_signal(capsys: pytest.CaptureFixture[str]) -> None:
-    said = ""
-
-    async def main() -> None:
-        nonlocal said
-        waiting = asyncio.create_task(asyncio.Event().wait())
-        os.kill(os.getpid(), signal.SIGUSR1)
-        while not said:
-            await asyncio.sleep(0)
-            said = capsys.readouterr().err
-        waiting.cancel()
-
-    before = signal.getsignal(signal.SIGUSR1)
-    assert runtime.run(main) == 0
-    assert signal.getsignal(signal.SIGUSR1) == before
-    words = said.split()
-    # Of the runtime itself, of main, and the one that waits.
-    assert (words[0], words[1:3]) == ("figures:", ["3", "tasks,"])
-    assert words[4:7] == ["threads", "of", "the"]
-    assert (int(words[3]), int(words[8]) > 1000) == (0, True)

@@ -24,7 +24,7 @@ _NUM_CLIENTS = 4
 _LIMIT_S = 120.0
 _SETTLE_S = 1.0
 _POLL_S = 0.05
-# The line that a process logs after SIGUSR1, once it has collected its garbage.
+# The line that a process prints after SIGUSR1, once it has collected its garbage.
 _LINE = re.compile(r"figures: (\d+) tasks, (\d+) threads of the pool, (\d+) objects")
 
 

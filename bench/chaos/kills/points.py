@@ -10,9 +10,9 @@ from random import Random
 
 from bench.chaos.kills.backdrop import Backdrop, Run, backdrop
 from bench.harness.cases import toy_cases
+from bench.harness.failpoints import ENGINE_PASS, VARIABLE
 from bench.harness.fleet import COORDINATOR
 from bench.harness.tally import Tally
-from mesh.failpoints import ENGINE_PASS, VARIABLE
 from nodes.service.runtime import EXIT_CONFIG
 
 _NUM_CASES = 128

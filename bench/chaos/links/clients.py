@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from bench.emulate.recording import Recording, read_recording
 from bench.harness.cases import Case, Expected
 from bench.harness.history import Record, faults_of
 from bench.harness.processes import ended
@@ -23,7 +24,6 @@ from bench.harness.work import ask
 from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
-from nodes.engine.recording import Recording, read_recording
 from nodes.keys.keyring import Keyring
 
 EMULATED: Final = Path(__file__).parents[2] / "emulate"

@@ -1,6 +1,6 @@
 """A mesh with its members at the places of an emulated cell, and clients that compare all tokens.
 
-Processes, keys and TCP are real. Models are replayed (`nodes/engine/replay.py`), so passes take as
+Processes, keys and TCP are real. Models are replayed (`bench/emulate/replay.py`), so passes take as
 long as on other devices. The recording is the undisturbed run with which texts are compared.
 """
 

@@ -11,9 +11,9 @@ from bench.chaos.links.clients import Heard
 from bench.chaos.links.mesh import TARGET, link_mesh
 from bench.emulate.open import Means, open_cell
 from bench.emulate.profiles import GOOD, cell_of
+from bench.emulate.replay import read_config
 from bench.harness.places import HUB
 from bench.harness.report import head, quantiles, row
-from nodes.engine.replay import open_replay
 
 STALL_WITHIN_S = 3.0
 _TARGETS = ("target-0", "target-1")
@@ -124,5 +124,4 @@ async def run_stalls(
 
 def _reading_s() -> float:
     """Return the emulated target's time to read one token of a long batch."""
-    opened = open_replay(TARGET, num_cells=_MANY_TOKENS, max_sequences=1)
-    return opened.costs.prefill.at(_MANY_TOKENS) / _MANY_TOKENS
+    return read_config(TARGET).costs.prefill.at(_MANY_TOKENS) / _MANY_TOKENS

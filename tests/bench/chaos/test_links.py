@@ -27,7 +27,7 @@ from bench.emulate.toxics import TOXICS, Toxic
 from bench.harness.places import HUB
 from bench.harness.processes import ended
 from bench.netns import NamespacesError
-from tests.engine.recordings import toy_recording
+from tests.bench.emulate.recordings import toy_recording
 
 # -- what streams count ----------------------------------------------------------------------------
 

@@ -6,12 +6,12 @@ from click.testing import CliRunner
 from bench.__main__ import bench
 from bench.emulate.record import PromptToRecord, record_texts
 from bench.emulate.record_command import acceptance_tables, prompts_to_record
+from bench.emulate.recording import read_recording
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 from nodes.engine.protocol import Span
-from nodes.engine.recording import read_recording
 from nodes.engine.sampling import Sampling, probability
 from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
-from tests.engine.recordings import toy_recording
+from tests.bench.emulate.recordings import toy_recording
 from tests.nodes.reference import reference
 
 GREEDY = Sampling()

@@ -11,6 +11,7 @@ from typing import Literal
 
 import pytest
 
+from bench.harness.failpoints import VARIABLE
 from bench.harness.fleet import (
     CLIENT,
     COORDINATOR,
@@ -21,7 +22,6 @@ from bench.harness.fleet import (
     make_keys,
 )
 from bench.harness.processes import nursery
-from mesh.failpoints import VARIABLE
 from nodes.client.generation import GenerateOptions
 from nodes.keys.keyring import Keyring
 from nodes.messages import TokensNotice

@@ -7,10 +7,10 @@ from dataclasses import replace
 from click.testing import CliRunner
 
 from bench.__main__ import bench
+from bench.emulate.recording import read_recording
 from bench.live.edge_hub import Figures
 from bench.live.edge_setting import ALPHAS, RECORDING, Setting, first_length
 from bench.sim.edge import HEAD, calibrated, edge_scenario, row, run_edge
-from nodes.engine.recording import read_recording
 
 WIDE = Setting(rate_bps=2e6, alpha=0.9, warm_up_s=4.0, seconds=6.0)
 

@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 
 from nodes.config.settings import ConfigError, EngineSettings, TargetConfig
-from nodes.engine.load import TOY_COSTS, OpenedToy
+from nodes.engine.load import TOY_COSTS, Opened
 from nodes.service.roles import run_target
-from nodes.worker.engines import open_engine
+from nodes.worker.engines import calibration_of, open_engine
+from policies.acceptance import DraftCalibration
 
 Eventually = Callable[..., Awaitable[None]]
 
 
-def opened(model: str) -> OpenedToy:
-    found = open_engine(EngineSettings(model=model, cells=512, max_streams=3))
-    assert isinstance(found, OpenedToy)
-    return found
+def opened(model: str) -> Opened:
+    return open_engine(EngineSettings(model=model, cells=512, max_streams=3))
 
 
 def test_a_toy_has_an_agreement_and_the_room_that_it_is_given() -> None:
@@ -29,6 +28,7 @@ def test_a_toy_has_an_agreement_and_the_room_that_it_is_given() -> None:
     assert (config.agreement, config.pass_s) == (0.8, 0.0)
     assert (config.num_cells, config.max_sequences) == (512, 3)
     assert toy.costs == TOY_COSTS
+    assert calibration_of(toy.model) == DraftCalibration()
 
 
 def test_a_toy_with_a_pace_says_what_its_passes_cost_and_is_the_same_model() -> None:

@@ -4,50 +4,34 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from mesh import failpoints
-from mesh.failpoints import ENGINE_PASS, FailPointError
-from mesh.messages import Hello, Ping
-
-MESSAGES = {"Ping", "Hello"}
+from bench.harness.failpoints import ENGINE_PASS, FailPointError, parse
 
 
-@pytest.fixture(autouse=True)
-def _off_again() -> Iterator[None]:
-    yield
-    failpoints.disarm()
-
-
-def test_an_error_is_raised_at_the_place_that_is_named_and_once() -> None:
-    # Nothing fails unless it is told to.
-    failpoints.reached(ENGINE_PASS)
-    failpoints.sending(Ping(1, 0))
-    failpoints.received(Ping(1, 0))
-    failpoints.arm("send.Ping:error", MESSAGES)
-    failpoints.reached(ENGINE_PASS)
-    failpoints.received(Ping(1, 0))
-    failpoints.sending(Hello("n", "target", 1, 1, b""))
+def test_it_fails_at_the_place_that_is_named_and_once() -> None:
+    point = parse("send.Ping:error")
+    for place in (ENGINE_PASS, "receive.Ping", "send.Hello"):
+        point.reached(place)
     with pytest.raises(FailPointError):
-        failpoints.sending(Ping(1, 0))
-    failpoints.sending(Ping(2, 0))
+        point.reached("send.Ping")
+    point.reached("send.Ping")
     # A count says at which time.
-    failpoints.arm("receive.Ping:error:2", MESSAGES)
-    failpoints.received(Ping(1, 0))
+    point = parse("receive.Ping:error:2")
+    point.reached("receive.Ping")
     with pytest.raises(FailPointError):
-        failpoints.received(Ping(2, 0))
+        point.reached("receive.Ping")
 
 
 def test_a_probability_is_drawn_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     draws = iter((0.5, 0.2, 0.9, 0.1))
     monkeypatch.setattr(random, "random", lambda: next(draws))
-    failpoints.arm("engine.pass:error:0.25", MESSAGES)
+    point = parse("engine.pass:error:0.25")
     raised = []
     for index in range(4):
         try:
-            failpoints.reached(ENGINE_PASS)
+            point.reached(ENGINE_PASS)
         except FailPointError:
             raised.append(index)
     assert raised == [1, 3]
@@ -59,19 +43,19 @@ def test_signals_are_to_the_process_itself(
 ) -> None:
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda pid, signal_number: sent.append((pid, signal_number)))
-    failpoints.arm(f"engine.pass:{action}", MESSAGES)
-    failpoints.reached(ENGINE_PASS)
+    point = parse(f"engine.pass:{action}")
+    point.reached(ENGINE_PASS)
     assert sent == [(os.getpid(), number)]
 
 
 def test_a_block_sleeps_on_the_thread_that_comes_by(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    failpoints.arm("engine.pass:block:2.5:2", MESSAGES)
-    failpoints.reached(ENGINE_PASS)
+    point = parse("engine.pass:block:2.5:2")
+    point.reached(ENGINE_PASS)
     assert slept == []
-    failpoints.reached(ENGINE_PASS)
-    failpoints.reached(ENGINE_PASS)
+    point.reached(ENGINE_PASS)
+    point.reached(ENGINE_PASS)
     assert slept == [2.5]
 
 
@@ -92,6 +76,6 @@ def test_a_block_sleeps_on_the_thread_that_comes_by(monkeypatch: pytest.MonkeyPa
 )
 def test_what_cannot_be_understood_is_said_in_one_line(value: str, why: str) -> None:
     with pytest.raises(ValueError, match="AIRDRAFT_FAILPOINT") as caught:
-        failpoints.arm(value, MESSAGES)
+        parse(value)
     assert why in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
+from bench.emulate.recording import RecordedText, Recording, read_recording, to_bytes
+from bench.emulate.replay import PREFIX, ReplayConfig, ReplayModel, ReplayTokenizer, open_engine
 from mesh.codec import decode
 from mesh.transport import Frames
 from nodes.config.settings import ConfigError, DraftConfig, EngineSettings, TargetConfig
-from nodes.engine.recording import RecordedText, Recording, read_recording, to_bytes
-from nodes.engine.replay import ReplayConfig, ReplayModel, ReplayTokenizer
 from nodes.engine.toy import ToyConfig
 from nodes.messages import CommitReply, OpenStreamRequest, SubmitRequest
 from nodes.service.roles import run_draft, run_target
-from nodes.worker.engines import calibration_of
+from nodes.worker.engines import OPENERS, calibration_of
 from policies.acceptance import DraftCalibration
-from tests.engine.recordings import COSTS, toy_recording
+from tests.bench.emulate.recordings import COSTS, toy_recording
 from tests.nodes.builders import make_submit
 from tests.nodes.machine.network import Connection
 from tests.nodes.machine.setup import Setup, draft
@@ -25,7 +25,7 @@ from tests.nodes.machine.world import World
 from tests.nodes.pure_node import PureNode
 from tests.nodes.reference import Reference
 
-SHIPPED = Path(__file__).parents[2] / "bench" / "emulate" / "recordings" / "smollm2-135m.json.z"
+SHIPPED = Path(__file__).parents[3] / "bench" / "emulate" / "recordings" / "smollm2-135m.json.z"
 TOYS = toy_recording(0.5, 0.9, num_texts=5, max_tokens=50, eog_rate=0.02)
 
 
@@ -142,7 +142,10 @@ def node_files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_nodes_refuse_files_of_the_other_role(node_files: Path) -> None:
+async def test_nodes_refuse_files_of_the_other_role(
+    node_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OPENERS, PREFIX, open_engine)
     draft = EngineSettings(model=f"replay:{node_files / 'draft.toml'}")
     with pytest.raises(ConfigError, match=r"draft\.toml': for a target the file must not"):
         await run_target(TargetConfig(connect="ipc:///nobody", engine=draft))

@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from bench.emulate.recording import read_recording, to_bytes
+from bench.emulate.replay import open_engine, read_config
+from nodes.config.settings import EngineSettings
 from nodes.engine.protocol import ModelFileError, Span
-from nodes.engine.recording import read_recording, to_bytes
-from nodes.engine.replay import open_replay
 from policies.analytic import device_from, node_costs, shape_from
 from policies.latency import CostTable, NodeCosts
-from tests.engine.recordings import toy_recording
+from tests.bench.emulate.recordings import toy_recording
 from tests.policies.scenarios import DEVICE, SHAPE
 
-SHIPPED = Path(__file__).parents[2] / "bench" / "emulate"
+SHIPPED = Path(__file__).parents[3] / "bench" / "emulate"
 RECORDING = toy_recording(0.5, num_texts=2, max_tokens=8)
 MEASURED = "[costs]\ndecode = {sizes = [1, 8], seconds = [0.01, 0.02]}"
 
@@ -30,10 +31,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def opened(folder, text):
+def opened(folder, text, *, is_draft=False):
     path = folder / "node.toml"
     path.write_text(text)
-    return open_replay(path, num_cells=500, max_sequences=3)
+    settings = EngineSettings(model=f"replay:{path}", cells=500, max_streams=3)
+    return open_engine(settings, is_draft=is_draft)
 
 
 def test_measured_costs(folder):
@@ -51,7 +53,7 @@ def test_measured_costs(folder):
 def test_costs_of_a_device_and_a_model(folder):
     costs = '[costs]\ndevice = "device.toml"\nmodel = "m"\nused_cells = 100'
     head = 'recording = "r"\ndraft = "draft-0"\nmodels = "models.toml"'
-    node = opened(folder, f"{head}\n{costs}")
+    node = opened(folder, f"{head}\n{costs}", is_draft=True)
     assert node.costs == node_costs(shape_from(SHAPE), device_from(DEVICE), used_cells=100)
     assert node.model.config.draft == "draft-0"
 
@@ -92,12 +94,12 @@ def test_what_is_wrong_is_said_in_one_line(folder, text, says):
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ModelFileError, match=r"emulated node .*x\.toml: no such file"):
-        open_replay(tmp_path / "x.toml", num_cells=500, max_sequences=3)
+        read_config(tmp_path / "x.toml")
 
 
 @pytest.mark.parametrize("path", sorted((SHIPPED / "nodes").glob("*.toml")), ids=lambda p: p.stem)
 def test_shipped_nodes_open(path):
-    node = open_replay(path, num_cells=8192, max_sequences=16)
+    node = read_config(path)
     assert 1e-4 < node.costs.decode.at(1) < 1
     recordings = [read_recording(each) for each in (SHIPPED / "recordings").glob("*.json.z")]
-    assert node.model.config.recording in recordings
+    assert node.recording in recordings

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.emulate.recording import RecordedText, Recording
 from nodes.engine.protocol import InvalidInputError, Logits, Span
-from nodes.engine.recording import RecordedText, Recording
 
 # This logit is so far above the others that no sampling noise matters at any temperature.
 _CERTAIN = 1e4

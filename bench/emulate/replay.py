@@ -23,11 +23,15 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from bench.emulate.recording import Recording, read_recording
+from bench.emulate.script import Passage, Script
+from nodes.config.settings import ConfigError, EngineSettings
 from nodes.engine.emulated import EmulatedModel
+from nodes.engine.load import Opened
 from nodes.engine.protocol import (
     EngineInfo,
     InvalidInputError,
@@ -37,12 +41,12 @@ from nodes.engine.protocol import (
     SavedPrefix,
     Span,
 )
-from nodes.engine.recording import Recording, read_recording
-from nodes.engine.script import Passage, Script
+from policies.acceptance import CALIBRATION_KEY
 from policies.latency import NodeCosts
 from policies.scenario.costs import COST_KEYS, Files, costs_of
 from policies.scenario.fields import ScenarioError, Table
 
+PREFIX: Final = "replay:"
 # A sleep ends a little late, and the next pass is shorter by that much. Longer delays, which are
 # stalls of this machine, are not made up for.
 _MOST_OVERSLEPT_S = 5e-4
@@ -108,10 +112,11 @@ class ReplayModel(EmulatedModel):
         )
         super().__init__(info)
 
-    @property
-    def calibration(self) -> str:
-        """The calibration of a draft's confidence from its model file; "" if there is none."""
-        return "" if self._draft is None else self.config.recording.drafts[self._draft].calibration
+    def metadata(self, key: str) -> str:
+        """Return the calibration of a draft's confidence; nothing else of its file is recorded."""
+        if key != CALIBRATION_KEY or self._draft is None:
+            return ""
+        return self.config.recording.drafts[self._draft].calibration
 
     def forward(self, spans: Sequence[Span]) -> Logits:
         began = self._now()
@@ -196,15 +201,23 @@ def pass_seconds(costs: NodeCosts, spans: Sequence[Span], used_cells: int) -> fl
     return table.at(num_tokens, used_cells, own_cells)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedReplay:
-    model: ReplayModel
-    tokenizer: ReplayTokenizer
-    costs: NodeCosts
+def open_engine(settings: EngineSettings, *, is_draft: bool) -> Opened:
+    """Open the emulated node that the settings name, `replay:FILE.toml`.
+
+    Raises ModelFileError, or ConfigError for a file of the other role; both are one line.
+    """
+    path = Path(settings.model.removeprefix(PREFIX))
+    config = replace(
+        read_config(path), num_cells=settings.cells, max_sequences=settings.max_streams
+    )
+    if is_draft != bool(config.draft):
+        wanted = "a draft node the file needs" if is_draft else "a target the file must not have"
+        raise ConfigError(f"engine.model = {settings.model!r}: for {wanted} the key draft")
+    return Opened(ReplayModel(config), ReplayTokenizer(config.recording), config.costs)
 
 
-def open_replay(path: Path, *, num_cells: int, max_sequences: int) -> OpenedReplay:
-    """Open the emulated node of a TOML file. Raises ModelFileError, one line."""
+def read_config(path: Path) -> ReplayConfig:
+    """Read the TOML file of an emulated node. Raises ModelFileError, one line."""
     values = _toml(path, f"emulated node {path}")
     try:
         root = Table(str(path), "", values, ("recording", "draft", "models", "costs"))
@@ -216,15 +229,7 @@ def open_replay(path: Path, *, num_cells: int, max_sequences: int) -> OpenedRepl
             raise root.error("draft", f"a draft of the recording is accepted: {known}")
     except ScenarioError as error:
         raise ModelFileError(str(error)) from None
-    config = ReplayConfig(
-        name=path.stem,
-        recording=recording,
-        costs=costs,
-        draft=draft,
-        num_cells=num_cells,
-        max_sequences=max_sequences,
-    )
-    return OpenedReplay(ReplayModel(config), ReplayTokenizer(recording), costs)
+    return ReplayConfig(name=path.stem, recording=recording, costs=costs, draft=draft)
 
 
 def _costs(root: Table, files: Files) -> NodeCosts:

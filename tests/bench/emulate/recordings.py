@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.emulate.record import PromptToRecord, add_guesses, dense_recording, record_texts
-from nodes.engine.recording import RecordedModel, Recording
+from bench.emulate.recording import RecordedModel, Recording
 from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
 from policies.latency import CostTable, NodeCosts
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.emulate.recording import RecordedGuesses, RecordedModel, RecordedText, Recording
+from bench.emulate.script import Passage, Script, logit_of
 from nodes.engine.protocol import InvalidInputError, Span
-from nodes.engine.recording import RecordedGuesses, RecordedModel, RecordedText, Recording
 from nodes.engine.sampling import Sampling, probability, sample
-from nodes.engine.script import Passage, Script, logit_of
 
 # Prompts 1 2 and 2 2 2. Of the first one the draft guesses the second token wrong: 5, not 4.
 FIRST = RecordedText(

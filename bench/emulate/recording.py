@@ -174,32 +174,25 @@ def _from_object(data: Any) -> Recording:
 
     Raises ValueError, TypeError, KeyError or AttributeError for any other object.
     """
-    target, *drafts = (RecordedModel(*map(_text, model)) for model in data["models"])
-    pieces = tuple(_text(piece).encode("latin-1") for piece in data["pieces"])
-    num_vocab = len(pieces)
-    texts = tuple(_text_from(item, len(drafts), num_vocab) for item in data["texts"])
-    eog_ids = _ids(data["eog_ids"], num_vocab)
-    if not texts or not eog_ids:
-        raise ValueError("a recording needs a text and a token that ends texts")
+    target, *drafts = (RecordedModel(*model) for model in data["models"])
+    pieces = tuple(piece.encode("latin-1") for piece in data["pieces"])
+    texts = tuple(_text_from(item) for item in data["texts"])
+    if not texts:
+        raise ValueError("it has no texts")
     _check_prompts([text.prompt_ids for text in texts])
-    return Recording(target, tuple(drafts), pieces, eog_ids, texts)
+    return Recording(target, tuple(drafts), pieces, tuple(data["eog_ids"]), texts)
 
 
-def _text_from(item: Any, num_drafts: int, num_vocab: int) -> RecordedText:
-    prompt_ids, output_ids = (_ids(item[key], num_vocab) for key in ("prompt_ids", "output_ids"))
-    guesses = tuple(
-        RecordedGuesses(_ids(ids, num_vocab), _probabilities(each))
-        for ids, each in zip(item["guess_ids"], item["probabilities"], strict=True)
+def _text_from(item: Any) -> RecordedText:
+    columns = zip(item["guess_ids"], item["probabilities"], strict=True)
+    return RecordedText(
+        kind=item["kind"],
+        prompt=item["prompt"],
+        chat=item["chat"],
+        prompt_ids=tuple(item["prompt_ids"]),
+        output_ids=tuple(item["output_ids"]),
+        guesses=tuple(RecordedGuesses(tuple(ids), tuple(shares)) for ids, shares in columns),
     )
-    lengths = {len(column) for g in guesses for column in (g.token_ids, g.probabilities)}
-    if not prompt_ids or not output_ids:
-        raise ValueError("a text needs a prompt and an output")
-    if len(guesses) != num_drafts or not lengths <= {len(output_ids)}:
-        raise ValueError("each draft needs one guess for each position of a text")
-    if type(item["chat"]) is not bool:
-        raise ValueError("chat must be true or false")
-    kind, prompt = _text(item["kind"]), _text(item["prompt"])
-    return RecordedText(kind, prompt, item["chat"], prompt_ids, output_ids, guesses)
 
 
 def _check_prompts(prompts: Sequence[tuple[int, ...]]) -> None:
@@ -211,22 +204,3 @@ def _check_prompts(prompts: Sequence[tuple[int, ...]]) -> None:
     for prompt in prompts:
         if any(prompt[:length] in known for length in lengths if length < len(prompt)):
             raise ValueError("a prompt begins with another one")
-
-
-def _text(value: Any) -> str:
-    if type(value) is not str:
-        raise ValueError(f"{str(value)[:40]!r} is not a text")
-    return value
-
-
-def _ids(values: Any, num_vocab: int) -> tuple[int, ...]:
-    if not all(type(value) is int and 0 <= value < num_vocab for value in values):
-        raise ValueError(f"a token id outside 0..{num_vocab - 1}")
-    return tuple(values)
-
-
-def _probabilities(values: Any) -> tuple[float, ...]:
-    # A small probability may have been rounded to 0. NaN is refused, too.
-    if not all(type(value) in (int, float) and 0.0 <= value <= 1.0 for value in values):
-        raise ValueError("a probability outside 0..1")
-    return tuple(map(float, values))

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from bench.emulate.recording import RecordedModel
+from bench.emulate.replay import ReplayConfig, ReplayModel, ReplayTokenizer, pass_seconds
 from nodes.engine.protocol import InvalidInputError, ModelFileError, Span
-from nodes.engine.recording import RecordedModel
-from nodes.engine.replay import ReplayConfig, ReplayModel, ReplayTokenizer, pass_seconds
 from nodes.engine.sampling import probability
+from policies.acceptance import CALIBRATION_KEY
 from policies.latency import CostTable, NodeCosts
-from tests.engine.recordings import COSTS, toy_recording
+from tests.bench.emulate.recordings import COSTS, toy_recording
 
 RECORDING = toy_recording(0.7)
 TEXT = RECORDING.texts[0]
@@ -44,7 +45,7 @@ def test_a_target_says_its_texts_and_a_draft_guesses_as_recorded():
     recording = replace(RECORDING, drafts=drafts)
     for draft, token_ids, how in (("", TEXT.output_ids, ""), ("draft-0", guesses.token_ids, "how")):
         model = replay(recording=recording, draft=draft)
-        assert model.calibration == how
+        assert model.metadata(CALIBRATION_KEY) == how
         fed = (*PROMPT, *TEXT.output_ids[:-1])
         rows = model.forward([Span(0, 0, fed, len(TEXT.output_ids))])
         assert tuple(rows.argmax(axis=1)) == token_ids
