@@ -49,41 +49,30 @@ mesh_options = adds(connect_option, keys_option)
 verbose_option = click.option("-v", "--verbose", count=True, help="Log more.")
 
 
-class AutoType(click.ParamType[int]):
+class AutoType(click.ParamType[int | None]):
     """A number, or the word auto, which becomes the value `auto`."""
 
     name = "auto|N"
 
-    def __init__(self, auto: int, least: int, most: int) -> None:
+    def __init__(self, auto: int | None, least: int, most: int) -> None:
         self._auto, self._range = auto, click.IntRange(least, most)
 
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> int:
-        if str(value) in (str(self._auto), "auto"):
+    ) -> int | None:
+        if str(value) in ("auto", str(self._auto)):
             return self._auto
-        return int(self._range.convert(value, param, context))
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor auto", param, context)
+        return int(self._range.convert(number, param, context))
 
 
 THREADS = AutoType(0, 1, 512)
 GPU_LAYERS = AutoType(-1, 0, 1 << 16)
-
-
-class GammaType(click.ParamType[int | None]):
-    """The maximum number of guesses per pass, or auto (None)."""
-
-    name = "N|auto"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | None:
-        if value is None or value == "auto":
-            return None
-        try:
-            gamma = int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
-        if not 0 <= gamma <= MAX_GAMMA:
-            self.fail(f"{gamma} is not in the range 0 to {MAX_GAMMA}", param, ctx)
-        return gamma
+# The maximum number of guesses per pass.
+GAMMA = AutoType(None, 0, MAX_GAMMA)
 
 
 # An option that is not given is None and left to the model.
@@ -139,7 +128,7 @@ generate_options = adds(
     ),
     click.option(
         "--gamma",
-        type=GammaType(),
+        type=GAMMA,
         default="auto",
         show_default=True,
         help=f"Maximum number of guesses per pass, 0 to {MAX_GAMMA}; auto chooses the fastest.",
