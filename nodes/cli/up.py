@@ -135,8 +135,6 @@ def serve_command(
         raise click.UsageError(f"{' and '.join(given)}: give one of MODEL, --model and --hf-repo")
     if given:
         values["model"] = name_of(hf_repo) if hf_repo else given[0]
-    if not is_installed():
-        raise click.ClickException("the HTTP API is not installed: pip install 'airdraft[gateway]'")
     shown = f"[{host}]" if ":" in host else host
     _run_mesh(values, _http_config(f"{shown}:{port}", values["api_key"]))
 
