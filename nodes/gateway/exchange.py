@@ -98,15 +98,15 @@ class Exchange:
         self.has_told = False
         self.failure: ApiError | None = None
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    def headers(self) -> dict[str, str]:
         """Headers of every answer; a stream without usage reports the seed only here."""
-        found = [
-            (b"x-request-id", self._run.request_id.encode()),
-            (b"x-airdraft-seed", str(self._job.options.seed).encode()),
-        ]
+        found = {
+            "x-request-id": self._run.request_id,
+            "x-airdraft-seed": str(self._job.options.seed),
+        }
         if names := ", ".join(hint.path for hint in self._job.ignored):
             # Names of fields may hold any characters: JSON escapes them to those a header may have.
-            found.append((b"warning", f"299 airdraft {json.dumps(f'ignored: {names}')}".encode()))
+            found["warning"] = f"299 airdraft {json.dumps(f'ignored: {names}')}"
         return found
 
     async def whole(self, receive: Receive) -> bytes:
@@ -185,7 +185,8 @@ class Exchange:
         part = await outbox.take()
         if not part:
             raise self.failure or self._run.ended_by or ClientLeftError()
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *self.headers()]
+        found = {"content-type": "text/event-stream; charset=utf-8", **self.headers()}
+        headers = [(name.encode(), value.encode()) for name, value in found.items()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         self._metrics.stream_opened()
         while part:
