@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -26,6 +26,9 @@ def adds(*options: Callable[[F], F]) -> Callable[[F], F]:
 
     return added
 
+
+# A file that a command reads itself; settings are read by nodes.config.
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 config_option = click.option(
     "--config",
@@ -110,7 +113,8 @@ generate_options = adds(
     click.option("--prompt", metavar="TEXT", help="Prompt text."),
     click.option(
         "--prompt-file",
-        type=click.Path(dir_okay=False, allow_dash=True),
+        type=click.File(encoding="utf-8"),
+        metavar="FILE",
         help="File with the prompt; - means standard input.",
     ),
     click.option(
@@ -166,22 +170,18 @@ generate_options = adds(
 )
 
 
-def read_prompt(source: str | None, prompt: str | None, prompt_file: str | None) -> str:
+def read_prompt(source: str | None, prompt: str | None, prompt_file: TextIO | None) -> str:
     """Return the prompt from its one source. Raises UsageError if none or several are given."""
     if source not in (None, "-"):
         raise click.UsageError(f"unexpected argument {source!r}: give the prompt with --prompt")
     if sum(way is not None for way in (source, prompt, prompt_file)) != 1:
         raise click.UsageError("give the prompt with --prompt TEXT, --prompt-file FILE or -")
-    prompt_file = source or prompt_file
-    if prompt_file is not None:
+    if prompt is None:
+        file = prompt_file or click.open_file("-", encoding="utf-8")
         try:
-            with click.open_file(prompt_file, encoding="utf-8") as file:
-                prompt = file.read()
-        except OSError as error:
-            raise click.UsageError(f"prompt file {prompt_file}: {error.strerror}") from error
+            prompt = file.read()
         except UnicodeDecodeError as error:
-            raise click.UsageError(f"prompt file {prompt_file} is not UTF-8 text") from error
-    assert prompt is not None
+            raise click.UsageError(f"prompt file {file.name} is not UTF-8 text") from error
     if not prompt.strip():
         raise click.UsageError("the prompt is empty: give some text")
     return prompt

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from nodes.cli.connection import run_to_result, with_client
-from nodes.cli.options import mesh_options, verbose_option
+from nodes.cli.options import FILE, mesh_options, verbose_option
 from nodes.cli.output_file import write_output
 from nodes.cli.plan import policy_option
 from nodes.client.client import Client
@@ -133,7 +133,7 @@ async def poll(client: Client, seconds: float) -> tuple[bytes, int]:
 
 
 @trace_group.command("replan")
-@click.argument("path", metavar="FILE.jsonl", type=click.Path(path_type=Path))
+@click.argument("path", metavar="FILE.jsonl", type=FILE)
 @policy_option
 def replan_command(path: Path, policy: str) -> None:
     """Plan recorded observations again, and compare the result with the recorded plans.
@@ -153,14 +153,8 @@ def replan_command(path: Path, policy: str) -> None:
 
 
 def _plans_of(path: Path) -> list[PlanRecord]:
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        raise click.UsageError(f"trace file {path} not found") from None
-    except OSError as error:
-        raise click.UsageError(f"trace file {path} cannot be read: {error.strerror}") from None
     plans = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             record = from_line(line)
         except ValueError as error:
