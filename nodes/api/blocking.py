@@ -81,19 +81,11 @@ class SyncClient:
 
     def stream(self, prompt: str | Iterable[int], **options: Unpack[Options]) -> SyncStream:
         """Send the request of complete() and return the answer piece by piece."""
-
-        async def ask() -> Stream:
-            return self._client.stream(prompt, **options)
-
-        return SyncStream(self, self._wait(ask()))
+        return SyncStream(self, self._client.stream(prompt, **options))
 
     def stream_chat(self, messages: str | Conversation, **options: Unpack[Options]) -> SyncStream:
         """Send the request of chat() and return the answer piece by piece."""
-
-        async def ask() -> Stream:
-            return self._client.stream_chat(messages, **options)
-
-        return SyncStream(self, self._wait(ask()))
+        return SyncStream(self, self._client.stream_chat(messages, **options))
 
     def nodes(self) -> tuple[NodeFields, ...]:
         """Return the nodes in the mesh."""

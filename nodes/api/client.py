@@ -77,6 +77,7 @@ class MeshClient:
     def __init__(self, client: Client, serving: asyncio.Task[None]) -> None:
         self._client = client
         self._serving = serving
+        self._loop = asyncio.get_running_loop()
 
     async def complete(self, prompt: str | Iterable[int], **options: Unpack[Options]) -> Completion:
         """Continue a text, or token ids.
@@ -136,7 +137,7 @@ class Stream(AsyncIterator[Piece]):
         self._events = events
         self._assembly = Assembly(options.num_choices)
         self._timeout_s = options.timeout_s
-        self._loop = asyncio.get_running_loop()
+        self._loop = client._loop
         self._asked_at = self._loop.time()
         self._completion: Completion | None = None
 
