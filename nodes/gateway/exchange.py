@@ -98,15 +98,15 @@ class Exchange:
         self.has_told = False
         self.failure: ApiError | None = None
 
-    def headers(self) -> dict[str, str]:
+    def headers(self) -> list[tuple[bytes, bytes]]:
         """Headers of every answer; a stream without usage reports the seed only here."""
-        found = {
-            "x-request-id": self._run.request_id,
-            "x-airdraft-seed": str(self._job.options.seed),
-        }
+        found = [
+            (b"x-request-id", self._run.request_id.encode()),
+            (b"x-airdraft-seed", str(self._job.options.seed).encode()),
+        ]
         if names := ", ".join(hint.path for hint in self._job.ignored):
             # Names of fields may hold any characters: JSON escapes them to those a header may have.
-            found["warning"] = f"299 airdraft {json.dumps(f'ignored: {names}')}"
+            found.append((b"warning", f"299 airdraft {json.dumps(f'ignored: {names}')}".encode()))
         return found
 
     async def whole(self, receive: Receive) -> bytes:
@@ -185,8 +185,7 @@ class Exchange:
         part = await outbox.take()
         if not part:
             raise self.failure or self._run.ended_by or ClientLeftError()
-        found = {"content-type": "text/event-stream; charset=utf-8", **self.headers()}
-        headers = [(name.encode(), value.encode()) for name, value in found.items()]
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *self.headers()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         self._metrics.stream_opened()
         while part:

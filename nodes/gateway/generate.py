@@ -21,7 +21,7 @@ from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.exchange import Exchange
 from nodes.gateway.fields import Job, with_sampling
-from nodes.gateway.guard import CLIENT_LEFT, connection_of, json_response, key_of, metrics_of
+from nodes.gateway.guard import CLIENT_LEFT, connection_of, key_of, metrics_of, send_json
 from nodes.gateway.idempotency import Keyed, KeyedRequests
 from nodes.gateway.models import Mesh, Models
 from nodes.gateway.running import ClientLeftError, Running
@@ -109,8 +109,7 @@ class Generate:
             if job.stream:
                 await exchange.stream(receive, send, limits)
             else:
-                response = json_response(await exchange.whole(receive), exchange.headers())
-                await response(scope, receive, send)
+                await send_json(await exchange.whole(receive), send, exchange.headers())
         record.status = 200 if exchange.failure is None else exchange.failure.status
 
     async def _traits(self, job: Job) -> ModelTraits:

@@ -4,11 +4,10 @@ errors."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mesh.errors import KeysError
@@ -83,15 +82,14 @@ class Guard:
         try:
             self._check_host(scope, headers)
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
-                preflight = self._preflight(origin, headers)
-                await preflight(scope, receive, sending)
+                await self._preflight(origin, headers, sending)
                 return
             state["key"] = self._key_of(scope, headers)
             await self._app(scope, receive, sending)
         except Exception as error:  # noqa: BLE001 - the server behind it would log users' texts
             answer = _answer_to(error)
             if status == CLIENT_LEFT:
-                await send_error(answer, scope, receive, sending)
+                await send_error(answer, sending)
             else:
                 connection_of(scope).abort()
         finally:
@@ -141,18 +139,18 @@ class Guard:
             (b"access-control-expose-headers", exposed),
         ]
 
-    def _preflight(self, origin: bytes, headers: dict[bytes, bytes]) -> Response:
+    async def _preflight(self, origin: bytes, headers: dict[bytes, bytes], send: Send) -> None:
         if origin not in self._allowed_origins:
             raise ApiError(
                 403, "pages of this origin may not use the gateway: see its setting cors_origins"
             )
-        asked = headers.get(b"access-control-request-headers", b"").decode("latin-1")
-        allowed = {
-            "access-control-allow-methods": "GET, POST, DELETE",
-            "access-control-allow-headers": asked,
-            "access-control-max-age": "600",
-        }
-        return Response(status_code=204, headers=allowed)
+        allowed = [
+            (b"access-control-allow-methods", b"GET, POST, DELETE"),
+            (b"access-control-allow-headers", headers.get(b"access-control-request-headers", b"")),
+            (b"access-control-max-age", b"600"),
+        ]
+        await send({"type": "http.response.start", "status": 204, "headers": allowed})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def _answer_to(error: Exception) -> ApiError:
@@ -168,14 +166,22 @@ def _answer_to(error: Exception) -> ApiError:
             return internal(error)
 
 
-async def send_error(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    more = {"www-authenticate": "Bearer"} if error.status == 401 else {}
-    response = json_response(error.content(), error.headers() | more, error.status)
-    await response(scope, receive, send)
+async def send_json(content: bytes, send: Send, more: Headers, status: int = 200) -> None:
+    """Send a JSON answer with additional headers."""
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+        *more,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
 
 
-def json_response(content: bytes, headers: Mapping[str, str], status: int = 200) -> Response:
-    return Response(content, status, headers, media_type="application/json")
+async def send_error(error: ApiError, send: Send) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in error.headers().items()]
+    if error.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send_json(error.content(), send, headers, error.status)
 
 
 def key_of(scope: Scope, wanted: str) -> ApiKey:

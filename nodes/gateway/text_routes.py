@@ -21,7 +21,7 @@ from nodes.gateway.completions import Prompts, TokenIds, prompts_of
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import of_exception
 from nodes.gateway.generate import Shared, body_of, limits_of
-from nodes.gateway.guard import json_response, key_of
+from nodes.gateway.guard import key_of, send_json
 from nodes.gateway.running import started
 from nodes.gateway.shape import new_id
 from nodes.gateway.tools import ToolList
@@ -208,8 +208,7 @@ class Read:
                 if run.ended_by is not None:
                     raise run.ended_by
                 return
-            response = json_response(task.result(), {"x-request-id": request_id})
-            await response(scope, receive, send)
+            await send_json(task.result(), send, [(b"x-request-id", request_id.encode())])
 
     async def _answer(self, body: Body, asking: Asking) -> bytes:
         """Raises ApiError."""
