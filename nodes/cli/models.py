@@ -110,8 +110,8 @@ def list_files(repository: str) -> None:
     Example:
       airdraft models files Qwen/Qwen2.5-0.5B-Instruct-GGUF
     """
-    for file in files_of(repository):
-        click.echo(f"{file.size_bytes / 1e6:10.1f} MB  hf:{repository}/{file.name}")
+    for name, size_bytes in files_of(repository).items():
+        click.echo(f"{size_bytes / 1e6:10.1f} MB  hf:{repository}/{name}")
 
 
 @models.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +104,9 @@ def _records(lines: bytes) -> list[Record]:
 
 
 def _summary(records: list[Record], num_lost: int) -> str:
-    names = {cls: name for name, cls in KINDS.items()}
-    counts = dict.fromkeys(("plan", "guesses", "pass"), 0)
-    for record in records:
-        if (name := names[type(record)]) in counts:
-            counts[name] += 1
-    text = f"{len(records)} records: " + ", ".join(f"{n} of {kind}" for kind, n in counts.items())
+    counts = Counter(map(type, records))
+    shown = (f"{counts[KINDS[kind]]} of {kind}" for kind in ("plan", "guesses", "pass"))
+    text = f"{len(records)} records: {', '.join(shown)}"
     return f"{text}; {num_lost} lost" if num_lost else text
 
 
