@@ -65,7 +65,6 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/api/blocking.py SyncStream._next await anext",
         "nodes/api/client.py Stream.completed async for self",
         "nodes/api/client.py Stream.completed async with self",
-        "nodes/cli/top.py _live await screen.wait",
         "nodes/gateway/exchange.py Exchange.whole await asyncio.wait",
         # The first prompt is placed, or its request ends.
         "nodes/gateway/exchange.py Exchange._ask_all await asyncio.wait",

@@ -11,7 +11,7 @@ import nodes.api
 from bench.pages.dataclass_docs import meanings_of, summary_of
 from bench.pages.markdown import code, item, wrapped
 
-_CALLS: Final = ("open_client", "connect", "SyncClient", "MeshClient", "SyncStream", "Stream")
+_CALLS: Final = ("connect", "SyncClient", "MeshClient", "SyncStream", "Stream")
 _ANSWERS: Final = ("Completion", "Choice", "Usage", "Piece", "ChatMessage")
 _WIDTH: Final = 100
 

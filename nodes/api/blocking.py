@@ -23,7 +23,10 @@ _CLOSE_LIMIT_S = 5.0
 
 
 class SyncClient:
-    """A connection to a mesh, usable from any thread; a `with` block or close() ends it."""
+    """A connection to a mesh, usable from any thread; a `with` block or close() ends it.
+
+    It is made by open_client(), with the arguments of connect().
+    """
 
     def __init__(
         self,
@@ -35,10 +38,7 @@ class SyncClient:
         air: str = "",
         rate_kbps: float = 0.0,
     ) -> None:
-        """Wait until it is connected. Arguments and errors are those of connect().
-
-        on_waiting is called in another thread.
-        """
+        """Wait until it is connected. on_waiting is called in another thread."""
         connecting = connect(
             endpoint,
             key=key,
@@ -71,53 +71,21 @@ class SyncClient:
             if not self._started.done():
                 self._started.set_exception(error)
 
-    def complete(
-        self,
-        prompt: str | Iterable[int],
-        *,
-        timeout_s: float | None = None,
-        **options: Unpack[Options],
-    ) -> Completion:
+    def complete(self, prompt: str | Iterable[int], **options: Unpack[Options]) -> Completion:
         """Continue a text, or token ids, as MeshClient.complete() does."""
-        return self._wait(self._client.complete(prompt, timeout_s=timeout_s, **options))
+        return self._wait(self._client.complete(prompt, **options))
 
-    def chat(
-        self,
-        messages: str | Conversation,
-        *,
-        timeout_s: float | None = None,
-        **options: Unpack[Options],
-    ) -> Completion:
+    def chat(self, messages: str | Conversation, **options: Unpack[Options]) -> Completion:
         """Answer a conversation, as MeshClient.chat() does."""
-        return self._wait(self._client.chat(messages, timeout_s=timeout_s, **options))
+        return self._wait(self._client.chat(messages, **options))
 
-    def stream(
-        self,
-        prompt: str | Iterable[int],
-        *,
-        timeout_s: float | None = None,
-        **options: Unpack[Options],
-    ) -> SyncStream:
+    def stream(self, prompt: str | Iterable[int], **options: Unpack[Options]) -> SyncStream:
         """Send the request of complete() and return the answer piece by piece."""
+        return SyncStream(self, self._client.stream(prompt, **options))
 
-        async def ask() -> Stream:
-            return self._client.stream(prompt, timeout_s=timeout_s, **options)
-
-        return SyncStream(self, self._wait(ask()))
-
-    def stream_chat(
-        self,
-        messages: str | Conversation,
-        *,
-        timeout_s: float | None = None,
-        **options: Unpack[Options],
-    ) -> SyncStream:
+    def stream_chat(self, messages: str | Conversation, **options: Unpack[Options]) -> SyncStream:
         """Send the request of chat() and return the answer piece by piece."""
-
-        async def ask() -> Stream:
-            return self._client.stream_chat(messages, timeout_s=timeout_s, **options)
-
-        return SyncStream(self, self._wait(ask()))
+        return SyncStream(self, self._client.stream_chat(messages, **options))
 
     def nodes(self) -> tuple[NodeFields, ...]:
         """Return the nodes in the mesh."""
@@ -208,21 +176,5 @@ class SyncStream(Iterator[Piece]):
             loop.call_soon_threadsafe(lambda: loop.create_task(self._end()))
 
 
-def open_client(
-    endpoint: str = "",
-    *,
-    key: str | os.PathLike[str] | ClientKeys | None = None,
-    timeout_s: float = 10.0,
-    on_waiting: Callable[[], object] = lambda: None,
-    air: str = "",
-    rate_kbps: float = 0.0,
-) -> SyncClient:
-    """Connect without asyncio: `with open_client() as client:`, with the arguments of connect()."""
-    return SyncClient(
-        endpoint,
-        key=key,
-        timeout_s=timeout_s,
-        on_waiting=on_waiting,
-        air=air,
-        rate_kbps=rate_kbps,
-    )
+# The same as a verb, beside connect(): `with open_client() as client:`.
+open_client = SyncClient

@@ -50,6 +50,8 @@ class Options(TypedDict, total=False):
         requests of one owner.
     fingerprint: The fingerprint of an earlier answer. Only a target that has it serves this
         request; without one the request fails.
+    timeout_s: The limit, in seconds, of the time of the whole answer, waiting included. None leaves
+        it to the coordinator.
     """
 
     max_tokens: int
@@ -66,6 +68,7 @@ class Options(TypedDict, total=False):
     model: str
     user: str
     fingerprint: str
+    timeout_s: float | None
 
 
 class MeshClient:
@@ -74,57 +77,33 @@ class MeshClient:
     def __init__(self, client: Client, serving: asyncio.Task[None]) -> None:
         self._client = client
         self._serving = serving
+        self._loop = asyncio.get_running_loop()
 
-    async def complete(
-        self,
-        prompt: str | Iterable[int],
-        *,
-        timeout_s: float | None = None,
-        **options: Unpack[Options],
-    ) -> Completion:
+    async def complete(self, prompt: str | Iterable[int], **options: Unpack[Options]) -> Completion:
         """Continue a text, or token ids.
 
-        timeout_s limits the time of the whole answer, waiting included. Raises RequestError,
-        AnswerTimeoutError or ConnectionLostError.
+        Raises RequestError, AnswerTimeoutError or ConnectionLostError.
         """
-        return await self.stream(prompt, timeout_s=timeout_s, **options).completed()
+        return await self.stream(prompt, **options).completed()
 
-    async def chat(
-        self,
-        messages: str | Conversation,
-        *,
-        timeout_s: float | None = None,
-        **options: Unpack[Options],
-    ) -> Completion:
+    async def chat(self, messages: str | Conversation, **options: Unpack[Options]) -> Completion:
         """Answer a conversation with the model's chat template; a text is one user message.
 
         Raises what complete() raises.
         """
-        return await self.stream_chat(messages, timeout_s=timeout_s, **options).completed()
+        return await self.stream_chat(messages, **options).completed()
 
-    def stream(
-        self,
-        prompt: str | Iterable[int],
-        *,
-        timeout_s: float | None = None,
-        **options: Unpack[Options],
-    ) -> Stream:
+    def stream(self, prompt: str | Iterable[int], **options: Unpack[Options]) -> Stream:
         """Send the request of complete() and return the answer piece by piece."""
         text = prompt if isinstance(prompt, str) else tuple(prompt)
-        return self._ask(text, timeout_s, is_chat=False, options=options)
+        return self._ask(text, options, is_chat=False)
 
-    def stream_chat(
-        self,
-        messages: str | Conversation,
-        *,
-        timeout_s: float | None = None,
-        **options: Unpack[Options],
-    ) -> Stream:
+    def stream_chat(self, messages: str | Conversation, **options: Unpack[Options]) -> Stream:
         """Send the request of chat() and return the answer piece by piece."""
         if isinstance(messages, str):
             messages = (ChatMessage("user", messages),)
         conversation = tuple(_message(item) for item in messages)
-        return self._ask(conversation, timeout_s, is_chat=True, options=options)
+        return self._ask(conversation, options, is_chat=True)
 
     async def nodes(self) -> tuple[NodeFields, ...]:
         """Return the nodes in the mesh."""
@@ -133,11 +112,9 @@ class MeshClient:
         except RequestFailedError as error:
             raise self._error(error) from error
 
-    def _ask(
-        self, prompt: Prompt, timeout_s: float | None, *, is_chat: bool, options: Options
-    ) -> Stream:
-        wanted = _options_of(options, chat=is_chat, timeout_s=timeout_s)
-        return Stream(self, self._client.generate(prompt, wanted), wanted.num_choices, timeout_s)
+    def _ask(self, prompt: Prompt, options: Options, *, is_chat: bool) -> Stream:
+        wanted = _options_of(options, chat=is_chat)
+        return Stream(self, self._client.generate(prompt, wanted), wanted)
 
     def _error(self, error: RequestFailedError) -> Exception:
         """The public exception for a failed request, or for the lost connection that caused it."""
@@ -154,17 +131,13 @@ class Stream(AsyncIterator[Piece]):
     """
 
     def __init__(
-        self,
-        client: MeshClient,
-        events: AsyncIterator[Event],
-        num_choices: int,
-        timeout_s: float | None,
+        self, client: MeshClient, events: AsyncIterator[Event], options: GenerateOptions
     ) -> None:
         self._client = client
         self._events = events
-        self._assembly = Assembly(num_choices)
-        self._timeout_s = timeout_s
-        self._loop = asyncio.get_running_loop()
+        self._assembly = Assembly(options.num_choices)
+        self._timeout_s = options.timeout_s
+        self._loop = client._loop
         self._asked_at = self._loop.time()
         self._completion: Completion | None = None
 
@@ -230,7 +203,7 @@ class Stream(AsyncIterator[Piece]):
         await self.aclose()
 
 
-def _options_of(options: Options, *, chat: bool, timeout_s: float | None) -> GenerateOptions:
+def _options_of(options: Options, *, chat: bool) -> GenerateOptions:
     """Translate the options. Raises InvalidRequestError for an invalid fingerprint."""
     given = dict(options)
     try:
@@ -240,7 +213,6 @@ def _options_of(options: Options, *, chat: bool, timeout_s: float | None) -> Gen
         raise InvalidRequestError(f"fingerprint = {given_fingerprint!r}: {error}") from None
     return GenerateOptions(
         chat=chat,
-        timeout_s=timeout_s,
         model_hash=model_hash,
         numerics_class=numerics_class,
         **given,  # type: ignore[arg-type]

@@ -11,7 +11,6 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
 from typing import Any, Final
 
 from nodes.catalog.entries import hub_url
@@ -26,14 +25,8 @@ _USUAL: Final = ("Q4_K_M", "Q8_0", "Q4_0")
 _NO_MODEL: Final = re.compile(r"-\d{5}-of-\d{5}\.gguf$|(^|/)mmproj[^/]*$", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class HubFile:
-    name: str
-    size_bytes: int
-
-
-def files_of(repo: str) -> list[HubFile]:
-    """Return a repository's GGUF files, ordered by name.
+def files_of(repo: str) -> dict[str, int]:
+    """Return the sizes in bytes of a repository's GGUF files, ordered by name.
 
     Raises ModelNameError or CatalogError.
     """
@@ -44,11 +37,11 @@ def files_of(repo: str) -> list[HubFile]:
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:
             found: Any = json.loads(reply.read(_MAX_ANSWER_BYTES))
-        files = [
-            HubFile(item["path"], int(item["size"]))
+        files = {
+            item["path"]: int(item["size"])
             for item in found
             if item["type"] == "file" and item["path"].endswith(".gguf")
-        ]
+        }
     except urllib.error.HTTPError as error:
         error.close()
         if error.code in (401, 404):
@@ -59,7 +52,7 @@ def files_of(repo: str) -> list[HubFile]:
         raise CatalogError(f"cannot list {repo}: {reason}: check the network") from error
     except (ValueError, TypeError, KeyError) as error:
         raise CatalogError(f"cannot list {repo}: the answer has an unknown form") from error
-    return sorted(files, key=lambda file: file.name)
+    return dict(sorted(files.items()))
 
 
 def name_of(wanted: str) -> str:
@@ -70,7 +63,7 @@ def name_of(wanted: str) -> str:
     """
     repo, _, quant = wanted.removeprefix("hf:").partition(":")
     files = files_of(repo)
-    whole = [file.name for file in files if not _NO_MODEL.search(file.name)]
+    whole = [name for name in files if not _NO_MODEL.search(name)]
     if not whole:
         what = "no GGUF file of a whole model: split files are not supported"
         raise ModelNameError(f"{repo} has {what if files else 'no GGUF file'}")

@@ -66,7 +66,6 @@ def doctor_command(
     roles = [role] if role is not None else list(ROLES)
     asked = Asked(dict.fromkeys(roles, config), environment(), keyring(keys or ""))
     findings = all_local(asked)
-    findings.append(hops.check_clock())
     if not local:
         findings += _mesh(connect, keys)
     if as_json:

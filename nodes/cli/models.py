@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -16,7 +14,6 @@ from nodes.catalog import (
     DEFAULT_TARGET,
     Catalog,
     CatalogError,
-    ModelNameError,
     TermsError,
     default_cache_dir,
 )
@@ -100,9 +97,8 @@ def pull(catalog: Catalog, names: tuple[str, ...], accept_terms: bool) -> None:
       airdraft models pull hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF/qwen2.5-0.5b-instruct-q4_k_m.gguf
     """
     signal.signal(signal.SIGTERM, _stop)  # unwinding removes partial downloads
-    with _errors_as_one_line():
-        for name in names or (DEFAULT_TARGET, DEFAULT_DRAFT):
-            _pull(catalog, name, accept_terms)
+    for name in names or (DEFAULT_TARGET, DEFAULT_DRAFT):
+        _pull(catalog, name, accept_terms)
 
 
 @models.command("files")
@@ -114,9 +110,8 @@ def list_files(repository: str) -> None:
     Example:
       airdraft models files Qwen/Qwen2.5-0.5B-Instruct-GGUF
     """
-    with _errors_as_one_line():
-        for file in files_of(repository):
-            click.echo(f"{file.size_bytes / 1e6:10.1f} MB  hf:{repository}/{file.name}")
+    for name, size_bytes in files_of(repository).items():
+        click.echo(f"{size_bytes / 1e6:10.1f} MB  hf:{repository}/{name}")
 
 
 @models.command()
@@ -130,11 +125,10 @@ def path(catalog: Catalog, name: str, verify: bool) -> None:
     Example:
       airdraft models path smollm2-135m --verify
     """
-    with _errors_as_one_line():
-        found = catalog.path(name)
-        if verify and catalog.sha256(name):
-            catalog.verify(name)
-        click.echo(found)
+    found = catalog.path(name)
+    if verify and catalog.sha256(name):
+        catalog.verify(name)
+    click.echo(found)
 
 
 @models.command()
@@ -151,18 +145,17 @@ def vocabulary(catalog: Catalog, name: str, output: Path) -> None:
     Example:
       airdraft models vocabulary qwen2.5-coder-1.5b qwen-vocabulary.gguf
     """
-    with _errors_as_one_line():
-        found = catalog.path(name)
-        try:
-            data = vocabulary_of(found)
-        except GgufError as error:
-            raise CatalogError(f"model file {found} {error}") from error
-        except OSError as error:
-            raise CatalogError(f"model file {found}: {error.strerror}") from error
-        try:
-            write_output(output, data)
-        except OSError as error:
-            raise CatalogError(f"{output} cannot be written: {error.strerror}") from error
+    found = catalog.path(name)
+    try:
+        data = vocabulary_of(found)
+    except GgufError as error:
+        raise CatalogError(f"model file {found} {error}") from error
+    except OSError as error:
+        raise CatalogError(f"model file {found}: {error.strerror}") from error
+    try:
+        write_output(output, data)
+    except OSError as error:
+        raise CatalogError(f"{output} cannot be written: {error.strerror}") from error
 
 
 @models.command("rm")
@@ -175,9 +168,8 @@ def remove(catalog: Catalog, names: tuple[str, ...]) -> None:
     Example:
       airdraft models rm gemma-3-270m
     """
-    with _errors_as_one_line():
-        for name in names:
-            catalog.remove(name)
+    for name in names:
+        catalog.remove(name)
 
 
 def _pull(catalog: Catalog, name: str, accept_terms: bool) -> None:
@@ -197,16 +189,6 @@ def _pull(catalog: Catalog, name: str, accept_terms: bool) -> None:
     if is_new:
         click.echo(f"{name}: licence {entry.licence}", err=True)
     click.echo(found)
-
-
-@contextmanager
-def _errors_as_one_line() -> Iterator[None]:
-    """Print a CatalogError in one line and exit: code 2 for a wrong name, otherwise code 1."""
-    try:
-        yield
-    except CatalogError as error:
-        click.echo(f"error: {error}", err=True)
-        raise SystemExit(2 if isinstance(error, ModelNameError) else 1) from error
 
 
 def _stop(signal_number: int, _frame: FrameType | None) -> None:

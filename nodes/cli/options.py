@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -26,6 +26,9 @@ def adds(*options: Callable[[F], F]) -> Callable[[F], F]:
 
     return added
 
+
+# A file that a command reads itself; settings are read by nodes.config.
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 config_option = click.option(
     "--config",
@@ -49,41 +52,30 @@ mesh_options = adds(connect_option, keys_option)
 verbose_option = click.option("-v", "--verbose", count=True, help="Log more.")
 
 
-class AutoType(click.ParamType[int]):
+class AutoType(click.ParamType[int | None]):
     """A number, or the word auto, which becomes the value `auto`."""
 
     name = "auto|N"
 
-    def __init__(self, auto: int, least: int, most: int) -> None:
+    def __init__(self, auto: int | None, least: int, most: int) -> None:
         self._auto, self._range = auto, click.IntRange(least, most)
 
     def convert(
         self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> int:
-        if str(value) in (str(self._auto), "auto"):
+    ) -> int | None:
+        if str(value) in ("auto", str(self._auto)):
             return self._auto
-        return int(self._range.convert(value, param, context))
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor auto", param, context)
+        return int(self._range.convert(number, param, context))
 
 
 THREADS = AutoType(0, 1, 512)
 GPU_LAYERS = AutoType(-1, 0, 1 << 16)
-
-
-class GammaType(click.ParamType[int | None]):
-    """The maximum number of guesses per pass, or auto (None)."""
-
-    name = "N|auto"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int | None:
-        if value is None or value == "auto":
-            return None
-        try:
-            gamma = int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
-        if not 0 <= gamma <= MAX_GAMMA:
-            self.fail(f"{gamma} is not in the range 0 to {MAX_GAMMA}", param, ctx)
-        return gamma
+# The maximum number of guesses per pass.
+GAMMA = AutoType(None, 0, MAX_GAMMA)
 
 
 # An option that is not given is None and left to the model.
@@ -121,7 +113,8 @@ generate_options = adds(
     click.option("--prompt", metavar="TEXT", help="Prompt text."),
     click.option(
         "--prompt-file",
-        type=click.Path(dir_okay=False, allow_dash=True),
+        type=click.File(encoding="utf-8"),
+        metavar="FILE",
         help="File with the prompt; - means standard input.",
     ),
     click.option(
@@ -139,7 +132,7 @@ generate_options = adds(
     ),
     click.option(
         "--gamma",
-        type=GammaType(),
+        type=GAMMA,
         default="auto",
         show_default=True,
         help=f"Maximum number of guesses per pass, 0 to {MAX_GAMMA}; auto chooses the fastest.",
@@ -177,22 +170,18 @@ generate_options = adds(
 )
 
 
-def read_prompt(source: str | None, prompt: str | None, prompt_file: str | None) -> str:
+def read_prompt(source: str | None, prompt: str | None, prompt_file: TextIO | None) -> str:
     """Return the prompt from its one source. Raises UsageError if none or several are given."""
     if source not in (None, "-"):
         raise click.UsageError(f"unexpected argument {source!r}: give the prompt with --prompt")
     if sum(way is not None for way in (source, prompt, prompt_file)) != 1:
         raise click.UsageError("give the prompt with --prompt TEXT, --prompt-file FILE or -")
-    prompt_file = source or prompt_file
-    if prompt_file is not None:
+    if prompt is None:
+        file = prompt_file or click.open_file("-", encoding="utf-8")
         try:
-            with click.open_file(prompt_file, encoding="utf-8") as file:
-                prompt = file.read()
-        except OSError as error:
-            raise click.UsageError(f"prompt file {prompt_file}: {error.strerror}") from error
+            prompt = file.read()
         except UnicodeDecodeError as error:
-            raise click.UsageError(f"prompt file {prompt_file} is not UTF-8 text") from error
-    assert prompt is not None
+            raise click.UsageError(f"prompt file {file.name} is not UTF-8 text") from error
     if not prompt.strip():
         raise click.UsageError("the prompt is empty: give some text")
     return prompt

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from nodes.cli.options import FILE
 from nodes.config.settings import ConfigError
 from policies.baselines import POLICIES
 from policies.explain import as_object, explain, text_of
@@ -25,7 +26,7 @@ policy_option = click.option(
 
 
 @click.command("plan")
-@click.argument("path", metavar="SCENARIO.toml", type=click.Path(path_type=Path))
+@click.argument("path", metavar="SCENARIO.toml", type=FILE)
 @policy_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan_command(path: Path, policy: str, as_json: bool) -> None:
@@ -38,7 +39,10 @@ def plan_command(path: Path, policy: str, as_json: bool) -> None:
       airdraft plan bench/scenarios/two-boxes-wifi.toml
       airdraft plan bench/scenarios/narrow-cell.toml --policy max-batch --json
     """
-    mapping = _scenario_file(path)
+    try:
+        mapping = _toml(path)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
     files = {name: _named_file(path, key, name) for key, name in files_named(mapping)}
     try:
         scenario = scenario_from(mapping, source=str(path), files=files)
@@ -50,17 +54,6 @@ def plan_command(path: Path, policy: str, as_json: bool) -> None:
         click.echo(json.dumps(found, allow_nan=False))
     else:
         click.echo(text_of(explanation, scenario.name or path.name))
-
-
-def _scenario_file(path: Path) -> dict[str, Any]:
-    try:
-        return _toml(path)
-    except FileNotFoundError:
-        raise click.UsageError(f"scenario file {path} not found") from None
-    except OSError as error:
-        raise click.UsageError(f"scenario file {path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
 
 def _named_file(scenario: Path, key: str, name: str) -> dict[str, Any]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import curses
 import shutil
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
 import click
 
+from nodes.cli.cells import filled
 from nodes.cli.connection import run_to_end, with_client
 from nodes.cli.options import mesh_options, verbose_option
-from nodes.cli.screen import Screen, keyboard
 from nodes.cli.top_view import frame
 from nodes.client.client import Client
 from nodes.service.runtime import set_up_logging
@@ -20,6 +22,7 @@ from nodes.telemetry.history import History
 from nodes.telemetry.status import encode_status
 
 _REFRESH_S: Final = 1.0
+_POLL_S: Final = 0.05
 # Columns and lines of a frame for a file or a pipe.
 _WIDE, _LONG = 160, 10_000
 
@@ -48,6 +51,13 @@ def top_command(**values: Any) -> None:
     work: Work = _json if values["as_json"] else _once if values["once"] else _live
     if work is _live and not sys.stdout.isatty():
         raise click.UsageError("standard output is not a terminal: give --once or --json")
+    if work is _live:
+        try:
+            curses.setupterm()
+        except curses.error:
+            raise click.UsageError(
+                "the type of this terminal (TERM) is not known: give --once or --json"
+            ) from None
     connect, keys = values["connect"], values["keys"]
     run_to_end(lambda: with_client(connect, keys, work, role="admin"))
 
@@ -66,15 +76,49 @@ async def _live(client: Client) -> None:
     loop = asyncio.get_running_loop()
     # Wait for the coordinator before taking the screen: there is nothing to show until then.
     status = await client.status()
-    screen, history = Screen(sys.stdout), History()
+    history = History()
     history.add(status)
-    with screen.taken(keyboard()):
+    with _screen() as screen:
         due = loop.time() + _REFRESH_S
-        while True:
-            screen.draw(frame(status, *screen.size(), list(history)))
-            if "q" in await screen.wait(max(0.0, due - loop.time())):
-                return
+        key = curses.KEY_RESIZE
+        while key != ord("q"):
             if loop.time() >= due:
                 status = await client.status()
                 history.add(status)
                 due = loop.time() + _REFRESH_S
+                key = curses.KEY_RESIZE
+            if key == curses.KEY_RESIZE:
+                lines, columns = screen.getmaxyx()
+                _draw(screen, frame(status, columns, lines, list(history)), columns)
+            await asyncio.sleep(_POLL_S)
+            key = screen.getch()
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[curses.window]:
+    """Take over the terminal for full-screen output and single keys, and restore it afterwards."""
+    screen = curses.initscr()
+    try:
+        # It also serves without a keyboard, and where the cursor cannot be hidden.
+        with contextlib.suppress(curses.error):
+            curses.noecho()
+            curses.cbreak()
+            curses.curs_set(0)
+        screen.nodelay(True)
+        screen.keypad(True)
+        yield screen
+    finally:
+        curses.endwin()
+
+
+def _draw(screen: curses.window, lines: Sequence[str], columns: int) -> None:
+    """Draw a frame over the last one, with its first line as a title."""
+    screen.erase()
+    for row, line in enumerate(lines):
+        # The last cell of the screen is written, and then its cursor has no place.
+        with contextlib.suppress(curses.error):
+            if row == 0:
+                screen.addstr(row, 0, filled(line, columns), curses.A_REVERSE)
+            else:
+                screen.addstr(row, 0, line)
+    screen.refresh()

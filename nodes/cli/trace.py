@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nodes.cli.connection import run_to_result, with_client
-from nodes.cli.options import mesh_options, verbose_option
+from nodes.cli.options import FILE, mesh_options, verbose_option
 from nodes.cli.output_file import write_output
 from nodes.cli.plan import policy_option
 from nodes.client.client import Client
@@ -103,12 +104,9 @@ def _records(lines: bytes) -> list[Record]:
 
 
 def _summary(records: list[Record], num_lost: int) -> str:
-    names = {cls: name for name, cls in KINDS.items()}
-    counts = dict.fromkeys(("plan", "guesses", "pass"), 0)
-    for record in records:
-        if (name := names[type(record)]) in counts:
-            counts[name] += 1
-    text = f"{len(records)} records: " + ", ".join(f"{n} of {kind}" for kind, n in counts.items())
+    counts = Counter(map(type, records))
+    shown = (f"{counts[KINDS[kind]]} of {kind}" for kind in ("plan", "guesses", "pass"))
+    text = f"{len(records)} records: {', '.join(shown)}"
     return f"{text}; {num_lost} lost" if num_lost else text
 
 
@@ -133,7 +131,7 @@ async def poll(client: Client, seconds: float) -> tuple[bytes, int]:
 
 
 @trace_group.command("replan")
-@click.argument("path", metavar="FILE.jsonl", type=click.Path(path_type=Path))
+@click.argument("path", metavar="FILE.jsonl", type=FILE)
 @policy_option
 def replan_command(path: Path, policy: str) -> None:
     """Plan recorded observations again, and compare the result with the recorded plans.
@@ -153,14 +151,8 @@ def replan_command(path: Path, policy: str) -> None:
 
 
 def _plans_of(path: Path) -> list[PlanRecord]:
-    try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        raise click.UsageError(f"trace file {path} not found") from None
-    except OSError as error:
-        raise click.UsageError(f"trace file {path} cannot be read: {error.strerror}") from None
     plans = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             record = from_line(line)
         except ValueError as error:

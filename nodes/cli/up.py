@@ -19,7 +19,7 @@ from nodes.cli.connection import run_to_end
 from nodes.cli.gateway import announce as announce_api
 from nodes.cli.gateway import api_key_option, gateway_config, is_installed, stop_limit_s
 from nodes.cli.node import LISTEN_HELP, announce, limit_options, limits_of
-from nodes.cli.options import adds
+from nodes.cli.options import FILE, adds
 from nodes.cli.progress import Progress
 from nodes.cli.run import engine_options, settings_of, status_of
 from nodes.client.client import Client
@@ -42,8 +42,6 @@ def _with_defaults(context: click.Context, _option: click.Parameter, path: Path 
         return
     try:
         found = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise click.BadParameter(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{path}: {error}") from error
     known = {str(parameter.name) for parameter in context.command.params} - {"config", "name"}
@@ -64,7 +62,7 @@ def _with_defaults(context: click.Context, _option: click.Parameter, path: Path 
 _mesh_options = adds(
     click.option(
         "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=FILE,
         metavar="FILE.toml",
         is_eager=True,
         expose_value=False,
@@ -135,8 +133,6 @@ def serve_command(
         raise click.UsageError(f"{' and '.join(given)}: give one of MODEL, --model and --hf-repo")
     if given:
         values["model"] = name_of(hf_repo) if hf_repo else given[0]
-    if not is_installed():
-        raise click.ClickException("the HTTP API is not installed: pip install 'airdraft[gateway]'")
     shown = f"[{host}]" if ":" in host else host
     _run_mesh(values, _http_config(f"{shown}:{port}", values["api_key"]))
 

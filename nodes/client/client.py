@@ -15,9 +15,8 @@ from typing import Any, TypeVar
 from mesh.errors import LocalProtocolError
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
-from nodes.client.cancellations import Cancellations
 from nodes.client.generation import SEED_BITS, GenerateOptions, Prompt, submit_of
-from nodes.client.inbox import Inbox, LostRequestError, Pending
+from nodes.client.inbox import Cancellations, Inbox, LostRequestError, Pending
 from nodes.client.inbox import RequestFailedError as RequestFailedError
 from nodes.client.journal import Event as Event
 from nodes.client.journal import ForeignAnswerError, GapError, Journal

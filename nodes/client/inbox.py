@@ -1,15 +1,16 @@
-"""Waits for what a coordinator sends about each request, with a limit for every wait."""
+"""Waits for what a coordinator sends about each request, with a limit for every wait, and cancels
+requests."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from nodes.client.retry import QUESTION_LIMIT_S, TimeLimit
-from nodes.messages import RequestFailedNotice
+from nodes.messages import CancelRequest, RequestFailedNotice
 
 _OVER = "the connection to the coordinator has ended"
 _LOST = "the coordinator was lost"
@@ -118,3 +119,25 @@ class Pending:
                 raise LostRequestError(message.reason)
             raise RequestFailedError(message.code, message.reason)
         return message
+
+
+class Cancellations:
+    """Sends cancellations at once, or once the link takes messages again, so that the mesh does not
+    generate for no reader. send: returns whether a message was sent."""
+
+    def __init__(self, send: Callable[[Any], bool]) -> None:
+        self._send = send
+        self._unsent: dict[int, None] = {}
+
+    def cancel(self, request_id: int) -> None:
+        self._unsent[request_id] = None
+        self.send_again()
+
+    def send_again(self) -> None:
+        """Retry. To be called when the link is back, and at each message: while the mesh works on a
+        request, messages arrive."""
+        while self._unsent:
+            request_id = next(iter(self._unsent))
+            if not self._send(CancelRequest(request_id)):
+                return
+            del self._unsent[request_id]

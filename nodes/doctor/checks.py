@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import importlib.metadata
 import os
 import platform
 import resource
-import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,18 +66,8 @@ def all_local(asked: Asked) -> list[Finding]:
 
 
 def _software(asked: Asked) -> tuple[list[Finding], str]:
-    try:
-        importlib.metadata.version("llama-cpp-python")
-        is_built = True
-    except importlib.metadata.PackageNotFoundError:
-        is_built = False
     library, build = software.check_library(build_name)
-    findings = [
-        software.check_python(sys.version_info[:3]),
-        software.check_compiler(shutil.which, is_built=is_built),
-        software.check_cmake(shutil.which, is_built=is_built),
-        library,
-    ]
+    findings = [library]
     if build:
         flags = _cpu_flags(asked.root)
         findings.append(software.check_isa(build, flags, platform.machine()))
@@ -113,9 +100,7 @@ def _models(configs: list[Config], build: str, asked: Asked) -> list[Finding]:
             as_kept = models.Kept(**runs, exact=False)  # type: ignore[arg-type]
             findings.append(models.check_calibration(what, as_kept, kept))
     memory = models.memory_of(read(asked.root / "proc/meminfo"))
-    soft = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
-    findings.append(models.check_memory(num_bytes, *memory))
-    return [*findings, machine.check_memlock(soft, num_bytes)]
+    return [*findings, models.check_memory(num_bytes, *memory)]
 
 
 def _machine(root: Path) -> list[Finding]:

@@ -87,10 +87,3 @@ def check_nodes(nodes: Sequence[NodeFields]) -> list[Finding]:
         else:
             findings.append(ok(text))
     return findings
-
-
-def check_clock() -> Finding:
-    return ok(
-        "clocks need not agree: messages carry durations, and only the coordinator's clock "
-        "expires keys"
-    )

@@ -67,13 +67,6 @@ def check_files(soft: int, hard: int) -> Finding:
     return ok(f"open files: {soft}, can be raised to {hard if hard >= 0 else 'any number'}")
 
 
-def check_memlock(soft: int, model_bytes: int) -> Finding:
-    """Check the limit of locked memory. It matters only if models are locked; they are mapped."""
-    if soft < 0 or soft >= model_bytes:
-        return ok("locked memory: enough for the models")
-    return note(f"locked memory: {soft >> 20} MiB; models are mapped and can be paged out")
-
-
 def check_thermal(zones: Sequence[Zone]) -> Finding:
     if not zones:
         return note("no temperatures can be read here")

@@ -1,4 +1,4 @@
-"""Checks the software that airdraft is built and run with: Python, a compiler, libllama, OpenMP."""
+"""Checks the software that airdraft runs with: libllama, its own kernels, OpenMP."""
 
 from __future__ import annotations
 
@@ -8,37 +8,12 @@ from nodes.doctor.finding import Finding, fail, note, ok, warn
 from nodes.engine.kernels.library import Kernels
 from nodes.engine.protocol import EngineError
 
-_LEAST_PYTHON = (3, 11)
-_COMPILERS = ("c++", "g++", "clang++")
-_REINSTALL = "pip install --force-reinstall --no-cache-dir llama-cpp-python==VERSION rebuilds it"
+_REINSTALL = (
+    "pip install --force-reinstall --no-cache-dir llama-cpp-python==VERSION builds it again, which "
+    "needs a C++ compiler (sudo apt-get install g++)"
+)
 # CPU features that make small passes fast.
 _WANTED = {"x86_64": ("AVX2", "FMA", "F16C"), "aarch64": ("NEON", "DOTPROD")}
-
-
-def check_python(version: tuple[int, int, int]) -> Finding:
-    text = "Python " + ".".join(map(str, version))
-    if version[:2] < _LEAST_PYTHON:
-        return fail(text, "install Python 3.11 or newer, and airdraft with it")
-    return ok(text)
-
-
-def check_compiler(which: Callable[[str], str | None], *, is_built: bool) -> Finding:
-    """Look for a compiler, which only the build of llama.cpp needs. is_built: it is installed."""
-    found = next((name for name in _COMPILERS if which(name)), None)
-    if found is not None:
-        return ok(f"C++ compiler {found}")
-    mend = "sudo apt-get install g++"
-    if is_built:
-        return note("no C++ compiler; it is needed only to rebuild llama.cpp", mend)
-    return fail("no C++ compiler, and llama-cpp-python is not installed", mend)
-
-
-def check_cmake(which: Callable[[str], str | None], *, is_built: bool) -> Finding:
-    if which("cmake"):
-        return ok("CMake")
-    if is_built:
-        return note("no CMake; it is needed only to rebuild llama.cpp, whose build can fetch it")
-    return note("no CMake: the build of llama.cpp fetches one", "sudo apt-get install cmake")
 
 
 def check_library(build: Callable[[], str]) -> tuple[Finding, str]:

@@ -16,7 +16,9 @@ from pydantic import Field
 from nodes.gateway.bodies import (
     Body,
     Hint,
+    Items,
     Object,
+    SomeItems,
     Text,
     TextOr,
     compact,
@@ -32,7 +34,6 @@ from nodes.gateway.fields import Job, Sampling
 from nodes.gateway.reading import CALL, CONTENT, Item, ItemShape, Step, num_calls
 from nodes.gateway.shape import Api, Head, call_id, finish_reason, named_event
 from nodes.gateway.tools import call_json, named_json, tool_json
-from nodes.messages import MAX_MESSAGES
 
 _STOP_REASONS: Final = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 _CHOICES: Final = {"auto": "auto", "none": "none", "any": "required"}
@@ -55,7 +56,7 @@ class InnerBlock(Body):
     text: Text
 
 
-_InnerContent = TextOr[Annotated[list[InnerBlock], Field(max_length=MAX_MESSAGES, fail_fast=True)]]
+_InnerContent = TextOr[Items[InnerBlock]]
 
 
 class AnthropicBlock(Body):
@@ -75,11 +76,7 @@ class AnthropicBlock(Body):
 
 class AnthropicMessage(Body):
     role: Literal["user", "assistant"]
-    content: TextOr[
-        Annotated[
-            list[AnthropicBlock], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
-        ]
-    ]
+    content: TextOr[SomeItems[AnthropicBlock]]
 
 
 class AnthropicTool(Body):
@@ -106,9 +103,7 @@ class MessagesBody(Sampling):
 
     # Clients must send a number and often send a very large one: it is lowered to what fits.
     max_tokens: Annotated[int, Field(ge=1)]
-    messages: Annotated[
-        list[AnthropicMessage], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
-    ]
+    messages: SomeItems[AnthropicMessage]
     system: _InnerContent | None = None
     stop_sequences: list[Text] | None = None
     tools: Annotated[list[AnthropicTool], Field(max_length=128, fail_fast=True)] | None = None

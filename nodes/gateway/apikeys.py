@@ -13,13 +13,14 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from mesh.errors import KeysError
 from mesh.keys import is_name, read_toml, write_private
+from nodes.telemetry.trace.json_form import from_object
 
 FILE_NAME: Final = "apikeys.toml"
 SCOPES: Final = ("infer", "admin")
@@ -53,6 +54,13 @@ class ApiKey:
         for name in ("max_concurrent", "max_tokens", "max_choices"):
             if not 0 <= getattr(self, name) <= 1 << 20:
                 raise KeysError(f"API key {self.name}: {name} must be 0 to {1 << 20}")
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """The tables of a file of keys."""
+
+    key: tuple[ApiKey, ...] = ()
 
 
 # The key of requests that need none.
@@ -178,30 +186,14 @@ def _parsed(path: Path) -> tuple[ApiKey, ...]:
         content = read_toml(path)
     except FileNotFoundError:
         return ()
-    rows = content.get("key", [])
-    if set(content) - {"key"} or not isinstance(rows, list) or len(rows) > _MAX_KEYS:
-        raise KeysError(f"{path}: only tables [[key]] are accepted, at most {_MAX_KEYS}")
-    entries = tuple(_entry(row, path) for row in rows)
+    if set(content) - {"key"}:
+        raise KeysError(f"{path}: only tables [[key]] are accepted")
+    try:
+        entries = from_object(_File, content).key
+    except ValueError as error:
+        raise KeysError(f"{path}: {error}") from None
+    if len(entries) > _MAX_KEYS:
+        raise KeysError(f"{path} has {len(entries)} keys, at most {_MAX_KEYS} are accepted")
     if len({entry.name for entry in entries}) < len(entries):
         raise KeysError(f"{path}: two keys have the same name")
     return entries
-
-
-def _entry(row: Any, path: Path) -> ApiKey:
-    kinds: Mapping[str, type] = {
-        "name": str,
-        "sha256": str,
-        "scopes": list,
-        "max_concurrent": int,
-        "max_tokens": int,
-        "max_choices": int,
-    }
-    if not isinstance(row, dict) or set(row) - set(kinds) or not {"name", "sha256"} <= set(row):
-        raise KeysError(f"{path}: a [[key]] needs name and sha256 and accepts {', '.join(kinds)}")
-    for name, value in row.items():
-        if type(value) is not kinds[name]:
-            raise KeysError(f"{path}: {name} is not of type {kinds[name].__name__}")
-    scopes = tuple(row.get("scopes", ["infer"]))
-    if not all(isinstance(scope, str) for scope in scopes):
-        raise KeysError(f"{path}: scopes must be strings")
-    return ApiKey(**{**row, "scopes": scopes})

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Protocol, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError, ValidationError
 
 from nodes.gateway.errors import ApiError
+from nodes.messages import MAX_MESSAGES
 
 # A client may send thousands of ignored fields; a few are enough for the warning.
 _MOST_HINTS: Final = 16
@@ -152,6 +153,9 @@ def _plain_or_object(value: object) -> str:
 
 Text = Annotated[str, AfterValidator(_encodable)]
 Object = Annotated[dict[str, Any], AfterValidator(readable)]
+# A list of at most as many items as a conversation may have messages, and one that is not empty.
+Items = Annotated[list[L], Field(max_length=MAX_MESSAGES, fail_fast=True)]
+SomeItems = Annotated[list[L], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
 # A text, or a list of type L.
 TextOr = Annotated[
     Annotated[Text, Tag(PLAIN)] | Annotated[L, Tag(LIST)], Discriminator(_plain_or_list)

@@ -10,7 +10,18 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import Field
 
 from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.bodies import Body, ChoiceOr, Hint, Text, TextOr, read, renamed, text_of, wrong
+from nodes.gateway.bodies import (
+    Body,
+    ChoiceOr,
+    Hint,
+    SomeItems,
+    Text,
+    TextOr,
+    read,
+    renamed,
+    text_of,
+    wrong,
+)
 from nodes.gateway.calls import Part
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
@@ -27,7 +38,7 @@ from nodes.gateway.tools import (
     for_template,
     tools_of,
 )
-from nodes.messages import MAX_MESSAGES, MAX_TOP_LOGPROBS, ChatMessage, Score
+from nodes.messages import MAX_TOP_LOGPROBS, ChatMessage, Score
 
 _KIND: Final = "chat.completion"
 
@@ -35,11 +46,6 @@ _KIND: Final = "chat.completion"
 class TextPart(Body):
     type: Literal["text"]
     text: Text
-
-
-Content = TextOr[
-    Annotated[list[TextPart], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
-]
 
 
 class MessageBody(Body):
@@ -50,7 +56,7 @@ class MessageBody(Body):
     hints: ClassVar = frozenset({"reasoning_content"})
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Content | None = None
+    content: TextOr[SomeItems[TextPart]] | None = None
     name: Annotated[Text, Field(max_length=256)] | None = None
     tool_call_id: Annotated[Text, Field(max_length=256)] | None = None
     tool_calls: CallList | None = None
@@ -75,9 +81,7 @@ class ChatBody(OpenAiBody):
     }
     hints: ClassVar = OpenAiBody.hints | {"prediction", "safety_identifier", "prompt_cache_key"}
 
-    messages: Annotated[
-        list[MessageBody], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
-    ]
+    messages: SomeItems[MessageBody]
     tools: ToolList | None = None
     tool_choice: ChoiceOr[NamedTool] | None = None
     parallel_tool_calls: bool | None = None

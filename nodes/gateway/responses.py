@@ -15,7 +15,9 @@ from nodes.gateway.bodies import (
     Body,
     ChoiceOr,
     Hint,
+    Items,
     Object,
+    SomeItems,
     Text,
     TextOr,
     declared,
@@ -31,7 +33,6 @@ from nodes.gateway.fields import Job, Sampling
 from nodes.gateway.reading import CALL, CONTENT, Item, ItemShape, Step
 from nodes.gateway.shape import Api, Head, call_id, named_event
 from nodes.gateway.tools import call_json, named_json, tool_json
-from nodes.messages import MAX_MESSAGES
 
 _IN_PROGRESS: Final = "in_progress"
 _COMPLETED: Final = "completed"
@@ -57,7 +58,7 @@ class ResponsesPart(Body):
     text: Text = ""
 
 
-_Content = TextOr[Annotated[list[ResponsesPart], Field(max_length=MAX_MESSAGES, fail_fast=True)]]
+_Content = TextOr[Items[ResponsesPart]]
 
 
 class InputItem(Body):
@@ -135,9 +136,7 @@ class ResponsesBody(Sampling):
         }
     )
 
-    input: TextOr[
-        Annotated[list[InputItem], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
-    ]
+    input: TextOr[SomeItems[InputItem]]
     previous_response_id: Annotated[str, AfterValidator(_not_stored)] | None = None
     instructions: Text | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None

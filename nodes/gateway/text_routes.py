@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.anthropic import MESSAGES, MessagesBody
-from nodes.gateway.bodies import Body, Text, compact, parse_json, read, wrong
+from nodes.gateway.bodies import Body, SomeItems, Text, compact, parse_json, read, wrong
 from nodes.gateway.chat import ChatBody, MessageBody, job_of_chat
 from nodes.gateway.completions import Prompts, TokenIds, prompts_of
 from nodes.gateway.config import GatewayLimits
@@ -25,7 +25,7 @@ from nodes.gateway.guard import key_of, send_json
 from nodes.gateway.running import started
 from nodes.gateway.shape import new_id
 from nodes.gateway.tools import ToolList
-from nodes.messages import EMBEDDING, MAX_MESSAGES, TEXT, TOKENS, ReadNotice
+from nodes.messages import EMBEDDING, TEXT, TOKENS, ReadNotice
 
 # The limit of OpenAI's API.
 _MAX_INPUTS: Final = 2048
@@ -58,10 +58,7 @@ class TokenizeBody(Body):
 
     content: Text | None = None
     prompt: Text | None = None
-    messages: (
-        Annotated[list[MessageBody], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
-        | None
-    ) = None
+    messages: SomeItems[MessageBody] | None = None
     tools: ToolList | None = None
     model: _Model | None = None
 

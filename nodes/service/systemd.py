@@ -27,7 +27,7 @@ _STOP_MARGIN_S = 5.0
 # The first of the descriptors that are passed to a process, from sd_listen_fds(3).
 _FIRST_FD = 3
 # syslog(3).
-_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+_PRIORITIES = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6}
 _DEBUG = 7
 
 
@@ -200,8 +200,5 @@ class JournalFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return f"<{_priority(record.levelno)}>{json.dumps(fields, ensure_ascii=False)}"
-
-
-def _priority(level: int) -> int:
-    return next((priority for least, priority in _PRIORITIES if level >= least), _DEBUG)
+        priority = _PRIORITIES.get(record.levelno, _DEBUG)
+        return f"<{priority}>{json.dumps(fields, ensure_ascii=False)}"

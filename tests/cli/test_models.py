@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import io
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -12,6 +16,7 @@ from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog
 from nodes.catalog.entries import FileSource
 from nodes.catalog.gguf import check_gguf
 from nodes.cli import models as module
+from nodes.cli.main import main
 from tests.nodes.catalog.fakes import entry, gguf_bytes
 
 CONTENT = gguf_bytes()
@@ -31,8 +36,16 @@ def _fake_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     signal.signal(signal.SIGTERM, before)
 
 
+class Airdraft(click.Command):
+    """The whole command, as its script starts it."""
+
+    def main(self, args: Sequence[str] = (), *_others: Any, **_more: Any) -> Any:  # type: ignore[override]
+        with patch.object(sys, "argv", ["airdraft", *args]):
+            main()
+
+
 def airdraft_models(*arguments: str, stdin: io.BytesIO | None = None) -> Result:
-    return CliRunner().invoke(module.models, arguments, input=stdin)
+    return CliRunner().invoke(Airdraft("airdraft"), ("models", *arguments), input=stdin)
 
 
 def test_pull_without_a_name_brings_the_defaults(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def test_live_it_resizes_and_leaves_the_terminal_as_it_was(commands: Commands) -
             assert "IN/OUT" not in terminal.wait_for("STREAM ")
             terminal.resize(30, 150)
             terminal.wait_for("IN/OUT")
-            terminal.wait_for("airdraft up")
+            # Each second the clock in the first line is drawn again.
+            terminal.wait_for("\x1b[1;")
             terminal.type("q")
             terminal.wait_for("\x1b[?1049l")
             terminal.ends_with(0)
@@ -43,3 +44,9 @@ def test_live_it_resizes_and_leaves_the_terminal_as_it_was(commands: Commands) -
             terminal.wait_for("\x1b[?1049l")
             assert "Traceback" not in terminal.wait_for("error: the coordinator at ")
             terminal.ends_with(69)
+
+
+def test_a_terminal_of_an_unknown_type_is_refused_with_a_line(commands: Commands) -> None:
+    with at_terminal(commands, "top", term="no-such-terminal") as terminal:
+        terminal.wait_for("error: the type of this terminal (TERM) is not known: give --once")
+        terminal.ends_with(2)

@@ -10,7 +10,7 @@ import click
 from nodes.api import Options, SyncClient
 from nodes.cli.chat.conversation import CommandError, Conversation
 from nodes.cli.chat.terminal import Terminal, use_readline
-from nodes.cli.options import GammaType, mesh_options, sampling_options
+from nodes.cli.options import GAMMA, mesh_options, sampling_options
 from nodes.service.runtime import set_up_logging
 
 _MAX_TOKENS = 512
@@ -34,7 +34,7 @@ _MAX_TOKENS = 512
 )
 @click.option(
     "--gamma",
-    type=GammaType(),
+    type=GAMMA,
     default="auto",
     show_default=True,
     help="Maximum number of guesses per pass.",

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nodes.api import ChatMessage, Options
 from nodes.cli.output_file import write_output
+from nodes.telemetry.trace.json_form import as_object, from_object
 
 _MAX_FILE_BYTES = 16 << 20
 _ROLES = ("system", "user", "assistant")
@@ -29,6 +29,14 @@ Ctrl-C stops an answer. To begin a message with /, write //."""
 
 class CommandError(Exception):
     """A /command is invalid; the text says what is accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """The content of a file that /save writes."""
+
+    messages: tuple[ChatMessage, ...]
+    system: str = ""
 
 
 @dataclass(slots=True)
@@ -72,14 +80,14 @@ class Conversation:
 
     def _save(self, rest: str) -> str:
         path = _path(rest, "save")
-        saved = [{"role": m.role, "content": m.content} for m in self.messages]
-        text = json.dumps({"system": self.system, "messages": saved}, ensure_ascii=False, indent=1)
+        saved = as_object(_Saved(tuple(self.messages), self.system))
+        text = json.dumps(saved, ensure_ascii=False, indent=1)
         try:
             # Other users must not be able to read the conversation.
             write_output(path, f"{text}\n".encode(), 0o600)
         except OSError as error:
             raise CommandError(f"{path} cannot be written: {error.strerror}") from None
-        return f"{len(saved)} messages in {path}"
+        return f"{len(self.messages)} messages in {path}"
 
     def load(self, rest: str) -> str:
         path = _path(rest, "load")
@@ -91,9 +99,14 @@ class Conversation:
             raise CommandError(f"{path} cannot be read: {error.strerror}") from None
         except (ValueError, RecursionError):
             raise CommandError(f"{path} is not a JSON file that /save wrote") from None
-        system, messages = _checked_content(found, path)
-        self.system, self.messages = system, messages
-        return f"{len(messages)} messages from {path}"
+        try:
+            saved = from_object(_Saved, found)
+        except ValueError:
+            saved = None
+        if saved is None or any(message.role not in _ROLES for message in saved.messages):
+            raise CommandError(f"{path} does not contain a conversation that /save wrote")
+        self.system, self.messages = saved.system, list(saved.messages)
+        return f"{len(self.messages)} messages from {path}"
 
     def _stats(self, _rest: str) -> str:
         self.has_stats = not self.has_stats
@@ -143,20 +156,3 @@ def _path(text: str, command: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise CommandError(f"{text}: this machine has no such user") from error
-
-
-def _checked_content(found: Any, path: Path) -> tuple[str, list[ChatMessage]]:
-    """Check the content of a file; return its system message and messages. Raises CommandError."""
-    wrong = CommandError(f"{path} does not contain a conversation that /save wrote")
-    if not isinstance(found, dict) or not isinstance(found.get("messages"), list):
-        raise wrong
-    system, messages = found.get("system", ""), []
-    for item in found["messages"]:
-        role = item.get("role") if isinstance(item, dict) else None
-        content = item.get("content") if isinstance(item, dict) else None
-        if role not in _ROLES or not isinstance(content, str):
-            raise wrong
-        messages.append(ChatMessage(role, content))
-    if not isinstance(system, str):
-        raise wrong
-    return system, messages

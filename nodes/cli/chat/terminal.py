@@ -105,7 +105,8 @@ class Terminal:
             self._write(" [stopped]")
         except AirdraftError as error:
             is_fine = False
-            self._end_line(parts)
+            if parts:
+                self._write("\n")
             self._tell(f"error: {error}")
             if isinstance(error, ConnectionLostError) and self._client is not None:
                 # The conversation is kept, and the next line connects again.
@@ -121,10 +122,6 @@ class Terminal:
     def waits(self) -> None:
         """Report that an answer waits for the coordinator; may be called in any thread."""
         self._tell(f"\n{_WAITING}")
-
-    def _end_line(self, parts: list[str]) -> None:
-        if parts:
-            self._write("\n")
 
     def _write(self, text: str) -> None:
         if self._out.isatty():

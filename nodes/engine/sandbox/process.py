@@ -82,10 +82,12 @@ class SandboxProcess:
         without an answer, and OSError or RuntimeError if it cannot be started.
         """
         with self._lock:
-            answer = self._answer(question)
+            self._ensure_started()
+            answer = self._ask(question, ANSWER_LIMIT_S)
             if answer.get("ended") == signal.SIGKILL:
                 # The kernel or a user ended it, for example for lack of memory. Try once more.
-                answer = self._answer(question)
+                self._ensure_started()
+                answer = self._ask(question, ANSWER_LIMIT_S)
         if "ended" in answer:
             raise EndedError(answer["ended"])
         if "error" in answer:
@@ -100,10 +102,6 @@ class SandboxProcess:
             child.kill()
         with self._lock:
             self._stop()
-
-    def _answer(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        self._ensure_started()
-        return self._ask(question, ANSWER_LIMIT_S)
 
     def _ensure_started(self) -> None:
         if self._is_closed:

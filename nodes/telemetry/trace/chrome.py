@@ -1,16 +1,16 @@
 """Writes a trace in Chrome's JSON format for Perfetto (ui.perfetto.dev) and chrome://tracing.
 
-Records become spans of time on tracks, and these become events. All times are the coordinator's.
-The work of a node is placed before its answer by half the round trip of its link, but between the
-end of its previous pass and the arrival of its report. The place is an estimate. The length is the
-time that the node reports, as far as it fits there.
+All times are the coordinator's. The work of a node is placed before its answer by half the round
+trip of its link, but between the end of its previous pass and the arrival of its report. The place
+is an estimate. The length is the time that the node reports, as far as it fits there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from nodes.telemetry.trace.records import FollowRecord, GuessRecord, PassRecord, PlanRecord, Record
 from policies.plan import Batch
@@ -25,40 +25,40 @@ _ABOUT: Final = (
 Event = dict[str, Any]
 
 
-class Track(NamedTuple):
-    """A line of the drawing, `thread`, in the group `process`."""
+def chrome_trace(records: Sequence[Record]) -> dict[str, Any]:
+    """Return a trace with counters, and tracks of passes, guesses, plans and followed streams.
 
-    process: str
-    thread: str
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A span of time on a track, or a moment if start and end are equal. The spans of one track do
-    not overlap."""
-
-    track: Track
-    name: str
-    start_s: float
-    end_s: float
-    notes: Mapping[str, Any] = field(default_factory=dict)
-
-
-def coordinator_track(target: str, thread: str) -> Track:
-    return Track(f"coordinator, for {target}", thread)
-
-
-def spans_of(records: Iterable[Record]) -> list[Span]:
-    """Return the spans of records, which must be in the order in which they were made."""
-    builder = _Builder()
+    records: In the order in which they were made.
+    """
+    drawing = _Drawing()
     for record in records:
-        builder.add(record)
-    return builder.finished()
+        drawing.add(record)
+    drawing.end()
+    events = sorted(drawing.events, key=lambda event: event["ts"])
+    for target in dict.fromkeys(record.target for record in records):
+        passes = [r for r in records if isinstance(r, PassRecord) and r.target == target]
+        events += drawing.counters(target, passes)
+    # Rounded to whole microseconds, so that adjacent spans stay adjacent in the file.
+    for event in events:
+        end_s = event["ts"] + event.pop("dur", 0.0)
+        event["ts"] = drawing.us(event["ts"])
+        if event["ph"] == "X":
+            event["dur"] = drawing.us(end_s) - event["ts"]
+    return {
+        "traceEvents": drawing.names() + events,
+        "displayTimeUnit": "ms",
+        "otherData": {"about": _ABOUT},
+    }
 
 
-class _Builder:
+class _Drawing:
+    """Turns records into events, whose times are in seconds at first, and numbers their tracks."""
+
     def __init__(self) -> None:
-        self._spans: list[Span] = []
+        self.events: list[Event] = []
+        self._origin_s = math.inf
+        self._processes: dict[str, int] = {}
+        self._threads: dict[tuple[str, str], int] = {}
         self._plans: dict[str, PlanRecord] = {}
         # The current follower of each stream of a target, with the time since when.
         self._following: dict[tuple[str, int], FollowRecord] = {}
@@ -75,20 +75,46 @@ class _Builder:
                 self._end_following(target, stream_id, record.reason)
                 if record.node:
                     self._following[target, stream_id] = record
-            case GuessRecord():
+            case GuessRecord(at_s=at_s):
                 notes = {"streams": record.num_streams, "for": record.target}
-                track = Track(f"draft node {record.node}", "guesses")
-                name = f"{record.num_tokens} guesses"
-                self._spans.append(Span(track, name, record.at_s, record.at_s, notes))
+                place = self._place(f"draft node {record.node}", "guesses")
+                self._span(place, f"{record.num_tokens} guesses", at_s, at_s, notes)
             case PassRecord():
                 self._pass(record)
 
-    def finished(self) -> list[Span]:
+    def end(self) -> None:
+        """Draw what lasts until the end of the records."""
         for target in list(self._plans):
             self._end_plan(target)
         for target, stream_id in list(self._following):
             self._end_following(target, stream_id, "")
-        return self._spans
+
+    def us(self, at_s: float) -> int:
+        return max(0, round((at_s - self._origin_s) * 1e6))
+
+    def _place(self, process: str, thread: str) -> Event:
+        """Return the numbers of a track: a line of the drawing, in a group."""
+        pid = self._processes.setdefault(process, len(self._processes) + 1)
+        tid = self._threads.setdefault((process, thread), len(self._threads) + 1)
+        return {"pid": pid, "tid": tid}
+
+    def _of_coordinator(self, target: str, thread: str) -> Event:
+        return self._place(f"coordinator, for {target}", thread)
+
+    def _span(
+        self, place: Event, name: str, start_s: float, end_s: float, notes: Mapping[str, Any]
+    ) -> None:
+        """Draw a span of time, or a moment if start and end are equal. Spans of a track do not
+        overlap."""
+        self._origin_s = min(self._origin_s, start_s)
+        event = {"name": name, "cat": "airdraft", "ts": start_s, **place}
+        if end_s > start_s:
+            event |= {"ph": "X", "dur": end_s - start_s}
+        else:
+            event |= {"ph": "i", "s": "t"}
+        if notes:
+            event["args"] = dict(notes)
+        self.events.append(event)
 
     def _end_plan(self, target: str) -> None:
         record = self._plans.pop(target, None)
@@ -110,17 +136,16 @@ class _Builder:
         name = "open flow"
         if record.is_grouped:
             name = f"groups: {' | '.join(map(_gammas, record.batches)) or 'none'}"
-        track = coordinator_track(target, "plan in force")
-        self._spans.append(Span(track, name, record.at_s, self._last_s, notes))
+        place = self._of_coordinator(target, "plan in force")
+        self._span(place, name, record.at_s, self._last_s, notes)
 
     def _end_following(self, target: str, stream_id: int, reason: str) -> None:
         record = self._following.pop((target, stream_id), None)
         if record is None:
             return
-        track = coordinator_track(target, f"stream {stream_id}")
-        name = f"followed by {record.node}"
+        place = self._of_coordinator(target, f"stream {stream_id}")
         notes = {"until": reason} if reason else {}
-        self._spans.append(Span(track, name, record.at_s, self._last_s, notes))
+        self._span(place, f"followed by {record.node}", record.at_s, self._last_s, notes)
 
     def _pass(self, record: PassRecord) -> None:
         streams = record.streams
@@ -143,62 +168,8 @@ class _Builder:
         start_s = max(record.at_s - record.rtt_s / 2 - record.pass_s, earliest_s)
         end_s = max(start_s, min(record.at_s, start_s + record.pass_s))
         self._pass_ends[record.target] = end_s
-        track = Track(f"target {record.target}", "pass")
-        name = f"{num_tokens + record.num_read} tokens"
-        self._spans.append(Span(track, name, start_s, end_s, notes))
-
-
-def _gammas(batch: Batch) -> str:
-    return " ".join(map(str, batch.gammas))
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1e3, 3)
-
-
-def chrome_trace(records: Sequence[Record]) -> dict[str, Any]:
-    """Return a trace with counters, and tracks of passes, guesses, plans and followed streams."""
-    spans = spans_of(records)
-    origin_s = min((span.start_s for span in spans), default=0.0)
-    drawing = _Drawing(origin_s)
-    for span in sorted(spans, key=lambda span: span.start_s):
-        drawing.add(span)
-    events = list(drawing.events)
-    for target in dict.fromkeys(record.target for record in records):
-        passes = [r for r in records if isinstance(r, PassRecord) and r.target == target]
-        events += drawing.counters(target, passes)
-    events = drawing.names() + events
-    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"about": _ABOUT}}
-
-
-class _Drawing:
-    """Numbers the tracks, and turns spans into events on them."""
-
-    def __init__(self, origin_s: float) -> None:
-        self.events: list[Event] = []
-        self._origin_s = origin_s
-        self._processes: dict[str, int] = {}
-        self._threads: dict[Track, int] = {}
-
-    def add(self, span: Span) -> None:
-        place = self._place(span.track)
-        event = {"name": span.name, "cat": "airdraft", "ts": self._us(span.start_s), **place}
-        if span.end_s > span.start_s:
-            event |= {"ph": "X", "dur": self._us(span.end_s) - event["ts"]}
-        else:
-            event |= {"ph": "i", "s": "t"}
-        if span.notes:
-            event["args"] = dict(span.notes)
-        self.events.append(event)
-
-    def _us(self, at_s: float) -> int:
-        # Rounded to whole microseconds, so that adjacent spans stay adjacent in the file.
-        return max(0, round((at_s - self._origin_s) * 1e6))
-
-    def _place(self, track: Track) -> Event:
-        pid = self._processes.setdefault(track.process, len(self._processes) + 1)
-        tid = self._threads.setdefault(track, len(self._threads) + 1)
-        return {"pid": pid, "tid": tid}
+        place = self._place(f"target {record.target}", "pass")
+        self._span(place, f"{num_tokens + record.num_read} tokens", start_s, end_s, notes)
 
     def names(self) -> list[Event]:
         """Return the names of tracks, ordered: the coordinator, draft nodes, the target."""
@@ -214,27 +185,32 @@ class _Drawing:
             events.append({"name": "thread_name", "args": {"name": thread}, **common})
         return events
 
-    def counters(self, target: str, passes: Iterable[PassRecord]) -> list[Event]:
+    def counters(self, target: str, passes: Sequence[PassRecord]) -> list[Event]:
         """Return counters of tokens a second and of the acceptance rate, in steps of 0.25 s."""
-        sums: dict[int, tuple[int, int, int]] = {}
+        sums: dict[int, Counter[str]] = defaultdict(Counter)
         for record in passes:
             step = int((record.at_s - self._origin_s) / _COUNTER_S)
-            tokens, guesses, accepted = sums.get(step, (0, 0, 0))
             for stream in record.streams:
-                tokens += stream.num_tokens
-                guesses += stream.num_draft_tokens
-                accepted += stream.num_accepted_tokens
-            sums[step] = tokens, guesses, accepted
-        if not sums:
-            return []
-        place = self._place(coordinator_track(target, "plan in force"))
+                sums[step].update(
+                    tokens=stream.num_tokens,
+                    guesses=stream.num_draft_tokens,
+                    accepted=stream.num_accepted_tokens,
+                )
         events: list[Event] = []
-        for step in range(min(sums), max(sums) + 2):
-            tokens, guesses, accepted = sums.get(step, (0, 0, 0))
-            common = {"ph": "C", "ts": round(step * _COUNTER_S * 1e6), **place}
-            rate = {"tokens/s": tokens / _COUNTER_S}
+        for step in range(min(sums), max(sums) + 2) if sums else ():
+            place = self._of_coordinator(target, "plan in force")
+            common = {"ph": "C", "ts": self._origin_s + step * _COUNTER_S, **place}
+            rate = {"tokens/s": sums[step]["tokens"] / _COUNTER_S}
             events.append({"name": "tokens/s", "args": rate, **common})
-            if guesses:
-                share = {"acceptance": accepted / guesses}
+            if guesses := sums[step]["guesses"]:
+                share = {"acceptance": sums[step]["accepted"] / guesses}
                 events.append({"name": "acceptance", "args": share, **common})
         return events
+
+
+def _gammas(batch: Batch) -> str:
+    return " ".join(map(str, batch.gammas))
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1e3, 3)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from nodes.client.cancellations import Cancellations
+from nodes.client.inbox import Cancellations
 from nodes.messages import CancelRequest
 
 

@@ -7,7 +7,7 @@ import pytest
 from nodes.client.client import Event, RequestFailedError
 from nodes.client.generation import GenerateOptions
 from nodes.doctor.finding import Level
-from nodes.doctor.hops import Hop, check_absent, check_clock, check_hop, check_nodes, measure
+from nodes.doctor.hops import Hop, check_absent, check_hop, check_nodes, measure
 from nodes.messages import NodeFields, NodesReply
 
 TARGET = NodeFields("target", "target", "big", True, False, 1, False, 2000)
@@ -62,6 +62,5 @@ def test_nodes_as_the_coordinator_sees_them() -> None:
     assert (finding.level, finding.mend) == (Level.NOTE, "airdraft nodes undrain target")
 
 
-def test_what_need_not_be() -> None:
+def test_a_coordinator_need_not_run() -> None:
     assert check_absent("tcp://x:1").level is Level.NOTE
-    assert check_clock().level is Level.OK

@@ -22,8 +22,6 @@ HZ = 2_000_000
         (machine.check_files(1024, 1024), Level.WARN),
         (machine.check_files(1024, 1 << 20), Level.OK),
         (machine.check_files(-1, -1), Level.OK),
-        (machine.check_memlock(8 << 20, 1 << 30), Level.NOTE),
-        (machine.check_memlock(-1, 1 << 30), Level.OK),
         (machine.check_thermal([]), Level.NOTE),
         (machine.check_thermal([Zone("cpu", 50, None)]), Level.OK),
         (machine.check_thermal([Zone("cpu", 90, None)]), Level.WARN),
