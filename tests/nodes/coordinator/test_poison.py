@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from nodes.coordinator.placing.remembered import PROVEN_S
 from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
 from nodes.messages import OpenStreamRequest, RequestFailedNotice, TokenizeRequest
 from tests.nodes.builders import make_profile
+from tests.nodes.coordinator.fleet import Fleet, profile
 from tests.nodes.coordinator.script import CLIENT, TEXT_PROMPT, Mesh, Sends, mesh_of
 
 NOW = 2 * 86_400.0
@@ -229,3 +231,49 @@ def test_texts_are_no_suspects_for_a_process_of_their_own_reads_them() -> None:
     mesh = make_mesh(1, 5, **TEXT_PROMPT)
     die(mesh, T[0], NOW + 1)
     assert len(join(mesh, T[1], NOW + 1).said(TokenizeRequest, T[1])) == MAX_AT_ONCE
+
+
+# -- many requests ---------------------------------------------------------------------------------
+
+POISON = (66, 66, 66)
+
+
+def crowded(prompts: list[tuple[int, ...]], now: float) -> Fleet:
+    """A fleet of three targets that is asked for all of these."""
+    fleet = Fleet()
+    for name in ("t0", "t1", "t2"):
+        fleet.join(name, profile("a"))
+    fleet.now = now
+    for number, prompt in enumerate(prompts):
+        fleet.submit(number, prompt_token_ids=prompt, max_tokens=20)
+    return fleet
+
+
+@pytest.mark.parametrize("place", range(0, 17, 4))
+def test_a_poison_request_ends_few_targets_and_no_other_request(place: int) -> None:
+    prompts = [POISON if number == place else (1 + number, 2, 3) for number in range(17)]
+    fleet, order = crowded(prompts, NOW), random.Random(place)
+    while fleet.opened:
+        fleet.now += 0.05
+        index = order.randrange(len(fleet.opened))
+        peer, opened = fleet.opened[index]
+        if opened.token_ids == POISON:
+            fleet.die(peer.decode())
+        else:
+            fleet.answer(index)
+    assert {number: failed.code for number, failed in fleet.failed.items()} == {place: "internal"}
+    assert fleet.finished == {*range(17)} - {place}
+    assert fleet.num_deaths <= 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_where_targets_die_at_random_no_request_is_accused(seed: int) -> None:
+    fleet, order = crowded([(1 + number, 2, 3) for number in range(60)], 100.0), random.Random(seed)
+    while fleet.opened:
+        fleet.now += 0.2
+        if order.random() < 0.3:
+            fleet.die(order.choice(("t0", "t1", "t2")))
+        else:
+            fleet.answer(order.randrange(len(fleet.opened)))
+    assert fleet.num_deaths > 10
+    assert (fleet.failed, fleet.finished) == ({}, {*range(60)})

@@ -13,8 +13,7 @@ from nodes.telemetry.status import Status
 # Where what is made for a request, and is of no use after it, has its classes.
 _OF_REQUESTS = (
     *("nodes.coordinator.requests.request", "nodes.scheduler.stream", "nodes.worker.stream"),
-    *("nodes.target.stream", "nodes.target.stream", "nodes.target.composing"),
-    "nodes.draft.followed",
+    *("nodes.target.stream", "nodes.draft.followed"),
 )
 
 

@@ -72,7 +72,7 @@ class World:
         # Whether what failed, and came again, may be the reason of what fails.
         self.is_lenient = False
         self._num_moves = 0
-        self._num_started = setup.first_incarnation - 1
+        self._num_started = 0
         self._ticked_at = self.now
         for index in range(len(setup.target_cells)):
             self.start_node("target", index)
