@@ -1,9 +1,12 @@
-"""Stop strings are found however the text is cut, and nothing of them is ever shown."""
+"""Stop strings are found however the text is cut, and failures are told in a line."""
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nodes.worker.stream import StopMatcher
+from nodes.engine.grammar import GrammarError
+from nodes.messages import StreamFailedNotice
+from nodes.worker.stream import StopMatcher, StreamId, failed_by
 
 stop_strings = st.lists(st.text("ab", max_size=4), max_size=3)
 
@@ -48,3 +51,12 @@ def test_shows_the_text_before_the_stop_that_ends_first_however_it_is_cut(cut, s
     shown, stopped = show(stops, pieces)
     assert stopped == bool(found)
     assert b"".join(shown) == text[:start]
+
+
+@pytest.mark.parametrize(
+    ("is_request_bad", "code"), [(True, "bad_request"), (False, "unavailable")]
+)
+def test_a_failure_says_whose_it_is_in_a_line_that_fits(is_request_bad: bool, code: str) -> None:
+    """A bad grammar is the client's fault, a missing library that of the node."""
+    error = GrammarError("x" * 2000, is_request_bad=is_request_bad)
+    assert failed_by(StreamId(1), 2, error) == StreamFailedNotice(1, 2, "x" * 1024, code)
