@@ -125,7 +125,7 @@ def test_the_key_changes_with_all_that_changes_the_costs():
     assert key() == keys[0]
 
 
-def test_of_a_slow_model_less_is_measured(monkeypatch):
+def test_less_is_measured_of_a_slow_model(monkeypatch):
     model = PricedModel()
     passes = 0
 

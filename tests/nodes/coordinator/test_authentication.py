@@ -95,7 +95,7 @@ async def test_an_invited_key_can_bring_another_once_and_nothing_else(scene: Sce
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-async def test_of_an_invited_key_only_its_new_key_is_heard_and_of_an_unknown_one_nothing(
+async def test_an_invited_key_may_only_enrol_and_an_unknown_key_is_not_heard(
     scene: Scene, message: Any
 ) -> None:
     """Only a race could bring an unknown one past the handshake: it was revoked just then."""

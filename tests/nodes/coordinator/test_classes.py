@@ -81,7 +81,7 @@ SCORES = [
 ]
 
 
-def test_it_is_said_when_a_weight_was_meant_for_another_class(
+def test_a_weight_whose_prefix_fits_two_classes_is_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     mesh = Mesh(class_weights={"a": 1, "b": 1})
@@ -124,7 +124,7 @@ def of_ids(ids: tuple[int, ...]) -> bytes:
 @pytest.mark.parametrize(
     ("of", "size", "one", "other"), [(of_text, 256, "x", "y"), (of_ids, 64, (1,), (2,))]
 )
-def test_of_a_text_and_of_token_ids_the_beginning_counts(
+def test_a_conversation_is_told_by_the_beginning_of_its_text_or_token_ids(
     of: Callable[[Any], bytes], size: int, one: Any, other: Any
 ) -> None:
     assert of(one * size + other * 9) == of(one * size)

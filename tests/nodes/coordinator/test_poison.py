@@ -81,7 +81,7 @@ def test_where_its_target_does_not_return_it_ends_and_the_others_never_see_it(ho
 
 
 @pytest.mark.parametrize("how", ["given up", "cancelled"])
-def test_who_asks_again_is_known(how: str) -> None:
+def test_a_request_that_is_asked_again_is_recognised(how: str) -> None:
     """Clients do so by themselves, a moment after a request has failed."""
     mesh, first = make_served(3)
     if how == "cancelled":
@@ -227,7 +227,7 @@ def test_one_choice_that_ends_targets_ends_its_request() -> None:
     assert die(mesh, T[0], NOW + 2).failures() == [(1, "internal")]
 
 
-def test_texts_are_no_suspects_for_a_process_of_their_own_reads_them() -> None:
+def test_texts_to_be_tokenized_are_no_suspects() -> None:
     mesh = make_mesh(1, 5, **TEXT_PROMPT)
     die(mesh, T[0], NOW + 1)
     assert len(join(mesh, T[1], NOW + 1).said(TokenizeRequest, T[1])) == MAX_AT_ONCE

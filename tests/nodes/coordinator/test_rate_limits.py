@@ -54,7 +54,7 @@ def test_nobody_joins_without_end(limits: RateLimits) -> None:
     assert sum(limits.may_join("key", 99.0) for _ in range(1000)) == BURST_JOINS
 
 
-def test_of_very_many_peers_the_first_are_forgotten_with_what_they_did(limits: RateLimits) -> None:
+def test_the_oldest_of_very_many_peers_are_forgotten(limits: RateLimits) -> None:
     while limits.may_join("key", 0.0):
         pass
     while limits.may_speak(BAD, 0.0):

@@ -95,7 +95,7 @@ def test_a_line_names_some_of_the_targets() -> None:
     assert "target nodes 20 times (t0, t1, t2, t3, t4, t5, t6, t7)" in line
 
 
-def test_who_never_gets_a_token_is_not_tried_for_ever() -> None:
+def test_a_stream_that_never_gets_a_token_is_not_tried_for_ever() -> None:
     suspicion = Suspicion(["a"], [0.0])
     for _ in range(MOST_LOSSES - 2):
         suspicion.lost("b", 9.0, 1.0, is_alone=False)

@@ -124,7 +124,7 @@ def test_users_of_a_gateway_take_turns(mesh: Mesh) -> None:
     assert turns == [[5], [51], [6], [52]]
 
 
-def test_who_cancels_frees_its_place_when_the_target_has_answered() -> None:
+def test_a_cancelled_text_frees_its_place_when_the_target_has_answered() -> None:
     mesh = full_mesh(2)
     assert mesh.cancel(1) == []
     assert mesh.cancel(MAX_AT_ONCE + 1) == []
@@ -153,7 +153,7 @@ def test_a_text_of_which_nothing_is_heard_is_asked_for_again_and_not_for_ever(me
     assert sum(len(asked(mesh.submit(300 + k, **TEXT_PROMPT))) for k in range(9)) == MAX_AT_ONCE
 
 
-def test_who_cancels_what_a_target_never_had_gets_its_place_back() -> None:
+def test_cancelled_texts_that_a_target_never_answers_free_their_places() -> None:
     mesh = full_mesh()
     for number in range(1, MAX_AT_ONCE + 1):
         mesh.cancel(number)

@@ -169,7 +169,9 @@ def test_a_draft_node_follows_once_it_has_read_the_text() -> None:
 
 
 @pytest.mark.parametrize("way", ["finish", "cancel", "release", "fail", "die"])
-def test_who_followed_is_told_first_and_that_it_does_no_longer(way: str) -> None:
+def test_a_recording_begins_with_the_draft_node_that_follows_and_tells_when_it_stops(
+    way: str,
+) -> None:
     scheduler = decoding("d")
     ring = recorded(scheduler, 1.0)
     match way:

@@ -116,7 +116,7 @@ def test_the_least_rest_for_its_weight_comes_first(line: Uploads) -> None:
     assert [number for number, _ in itertools.groupby(order)] == [1, 4, 3, 1, 2]
 
 
-def test_who_does_not_send_is_passed_by_and_forgotten_at_last(line: Uploads) -> None:
+def test_a_client_that_does_not_send_loses_its_turn_and_is_forgotten_at_last(line: Uploads) -> None:
     line.offered(A, offer(1), 0.0)
     line.offered(B, offer(2, 9000), 0.0)
     # Another medium has a line of its own.
@@ -139,7 +139,7 @@ def test_who_does_not_send_is_passed_by_and_forgotten_at_last(line: Uploads) -> 
     assert line.num_under_way == 0
 
 
-def test_who_waits_is_told_so_again(line: Uploads) -> None:
+def test_a_client_that_waits_is_told_so_again(line: Uploads) -> None:
     line.offered(A, offer(1, 600_000), 0.0)
     line.offered(B, offer(2, 700_000), 0.0)
     told, sent, now = [], 0, 0.0

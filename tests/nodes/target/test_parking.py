@@ -102,7 +102,7 @@ def test_a_parked_stream_is_closed_by_who_does_not_know_it_yet_and_by_who_does(
     assert model.free_cells() == 400
 
 
-def test_who_does_not_fit_yet_waits_and_is_not_overtaken() -> None:
+def test_a_stream_that_does_not_fit_yet_waits_and_is_not_overtaken() -> None:
     desk, _ = make_desk(num_cells=300)
     first = make_spec(1, prompt=LONG, max_tokens=100)
     large = make_spec(2, prompt=LONG * 2, max_tokens=100)

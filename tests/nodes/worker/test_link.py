@@ -163,7 +163,7 @@ async def test_nobody_at_the_endpoint_is_an_error_that_names_it() -> None:
     assert "no coordinator answered at memory://hub within 0.05 s" in str(error)
 
 
-async def test_what_is_of_no_membership_or_does_not_go_out_is_dropped_and_counted(
+async def test_messages_of_no_membership_and_unsent_ones_are_dropped_and_counted(
     eventually: Eventually,
 ) -> None:
     async with started() as (node, desk):
@@ -275,7 +275,7 @@ async def test_a_bye_of_the_coordinator_is_a_loss_and_is_answered_with_a_new_hel
         ("has been silent", False, False),
     ],
 )
-async def test_who_does_not_rejoin_ends_when_the_coordinator_is_lost(
+async def test_a_link_that_does_not_rejoin_ends_when_the_coordinator_is_lost(
     way: str, says_bye: bool, closes: bool
 ) -> None:
     async with joined(0.1 if way == "has been silent" else 60.0, rejoins=False) as (node, desk):
