@@ -19,7 +19,6 @@ from nodes.engine.protocol import EngineInfo
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 from nodes.target.node import TargetNode
-from nodes.telemetry.status import Status
 from tests.harness.memory_transport import MemoryHub, MemoryServer
 from tests.nodes.machine.setup import alone
 
@@ -185,15 +184,6 @@ async def ask(
                 answers[choice].figures = event.figures
     assert len(started) == 1
     return answers
-
-
-async def status_once(client: Client, is_so: Callable[[Status], bool]) -> Status:
-    """The status document as soon as it says so; it is at most half a second old."""
-    status = await client.status()
-    while not is_so(status):
-        await asyncio.sleep(0.02)
-        status = await client.status()
-    return status
 
 
 def check(answers: Sequence[Answer], options: GenerateOptions, prompt: Any, **toy: Any) -> None:

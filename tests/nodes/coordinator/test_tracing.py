@@ -209,13 +209,3 @@ def test_a_plan_is_told_with_what_open_flow_would_take() -> None:
     # Whoever begins later is told the same first.
     again = lines_of(recorded(scheduler, 2.0))[0]
     assert (again.at_s, again.batches) == (2.0, plan.batches)
-
-
-def test_nothing_is_told_once_recording_is_over() -> None:
-    scheduler = decoding("d")
-    ring = recorded(scheduler)
-    scheduler.record(None, 0.0)
-    before = ring.last
-    guess(scheduler, "d", 4)
-    commit(scheduler, 5)
-    assert ring.last == before
