@@ -40,7 +40,7 @@ class FakeLlama(ToyModel):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """What was called, and which forms are exact here."""
+    """A machine that notes its calls; exact_with says which forms of weights are exact on it."""
 
     machine = SimpleNamespace(exact_with={True: True, False: True}, calls=[])
     FakeLlama.opened = []
@@ -143,7 +143,7 @@ def test_one_sequence_alone_is_measured_with_room_for_two(machine, tmp_path):
     assert opened.model is last
     assert last.model_hash == first.info.model_hash
     assert machine.calls == ["self-test", "calibrate"]
-    # What is kept is that of any number.
+    # The cached result serves any number of sequences.
     open_model(config(tmp_path, max_sequences=1), tmp_path / "cache")
     assert len(FakeLlama.opened) == 4
 

@@ -1,4 +1,4 @@
-"""Connections are taken while there are files for them, and wait while there are not."""
+"""Connections are accepted while there are file descriptors left, and wait while there are none."""
 
 from __future__ import annotations
 

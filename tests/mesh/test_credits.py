@@ -1,4 +1,4 @@
-"""Nobody is sent more than a window ahead of what it has read."""
+"""No peer is sent more than a window ahead of what it has read."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""CURVE links: who is not authorized is not heard, whatever fails."""
+"""CURVE links: a peer that is not authorized is not heard, whatever fails."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Attention: what a token sees decides, not where it lies or what lies between."""
+"""Attention depends on the cells that a token sees, not on where they lie or what lies between."""
 
 from __future__ import annotations
 

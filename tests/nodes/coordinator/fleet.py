@@ -1,4 +1,4 @@
-"""A coordinator whose targets answer when a test wants it, and requests to ask it thrice."""
+"""A coordinator whose targets answer when a test tells them to, and requests for it."""
 
 from __future__ import annotations
 
@@ -145,7 +145,8 @@ def cases(num: int) -> list[SubmitRequest]:
 
 
 def ask_thrice(fleet: Fleet, asked: Sequence[SubmitRequest], first: int = 0) -> list[set[Answer]]:
-    """What three of each are answered, in other orders, each time among others under way."""
+    """Ask for everything three times, each time in another order and among other requests. Returns
+    the answers to each request."""
     found: list[set[Answer]] = [set() for _ in asked]
     number = first
     for attempt in range(3):

@@ -1,4 +1,4 @@
-"""What a coordinator is told and what it sends, in few words; for its tests."""
+"""A coordinator for tests: what it is told and what it sends, in few words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One request, one numerics class: which one follows from the request and from who is there."""
+"""Each request has one numerics class, which follows from the request and the present targets."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_a_class_that_is_full_is_waited_for() -> None:
     fleet.submit(2)
     assert [peer for peer, _ in fleet.opened] == [b"a1"]
     fleet.drain("a1")
-    # What had not begun need not wait for one that takes nothing new; the second choice does.
+    # A request that has not begun does not wait for a draining target; a second choice does.
     assert [peer for peer, _ in fleet.opened] == [b"a1", b"b1"]
     fleet.answer_all(random.Random(0))
     assert [fleet.found(n).text for n in (1, 2)] == [b"a!", b"b!"]

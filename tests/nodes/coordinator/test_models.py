@@ -1,4 +1,4 @@
-"""A model is the content of a file, whatever that is called; who names it and a class gets both."""
+"""A model is the content of a file, whatever its name. A request may name a model and a class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is served where, by predicted seconds a token, and who waits for a place."""
+"""Streams go where a token is predicted to take the least time, or wait for a place."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_client_that_leaves_cancels_its_requests(how: str) -> None:
         sends = mesh.gone(CLIENT)
     else:
         sends = mesh.tick(6.0, CLIENT)
-        # It may hear again: of an error, not of an end.
+        # It may be listening again: it is told an error, and not an end.
         assert [type(message) for message in sends.to(CLIENT)] == [RequestFailedNotice]
     closed = {m.stream_id for m in sends.said(CloseStreamNotice, TARGET)}
     assert closed >= {1, 2}

@@ -1,4 +1,4 @@
-"""Requests that end the nodes which serve them, among others that do not."""
+"""Requests that kill the targets which serve them, among requests that do not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = [b"t%d" % number for number in range(9)]
 
 
 def make_mesh(num_targets: int = 1, num_requests: int = 0, **changes: Any) -> Mesh:
-    """Of a client and some targets; nothing happens in it for two days, but for some requests."""
+    """A mesh of a client and some targets, in which two days pass before the first request."""
     mesh = mesh_of(**{peer.decode(): make_profile() for peer in T[:num_targets]})
     for number in range(1, num_requests + 1):
         mesh.submit(number, NOW, **changes)
@@ -41,7 +41,7 @@ def join(mesh: Mesh, peer: bytes, now: float, **changes: Any) -> Sends:
 
 
 def die(mesh: Mesh, peer: bytes, now: float, *, is_heard: bool = True) -> Sends:
-    """A target's process ends. is_heard: it has answered the Ping before what it died of."""
+    """A target's process ends. is_heard: it has answered the Ping that preceded the request."""
     if is_heard:
         mesh.hear(peer, Pong(2**62, 1), now - 0.01)
     return mesh.gone(peer, now)
@@ -99,7 +99,7 @@ def test_a_request_that_is_asked_again_is_recognised(how: str) -> None:
         "bad_request",
         "the same request ended target nodes before",
     )
-    # Some day it may be another build that reads it.
+    # It is tried again some day, because another build may read it by then.
     mesh.tick(NOW + 36 + PROVEN_S)
     assert mesh.submit(5, NOW + 36 + PROVEN_S).where() != []
 
@@ -195,12 +195,12 @@ def test_suspects_are_tried_one_at_a_time_and_new_requests_need_not_wait() -> No
 
 
 def test_a_target_that_had_not_heard_of_a_suspect_did_not_die_of_it() -> None:
-    """A switch is off: one after the other is found to be gone."""
+    """A network switch is off: one target after the other is found to be gone."""
     mesh = make_mesh(1, 1)
     for k in range(1, 8):
         assert die(mesh, T[0], NOW + k, is_heard=False).failures() == []
         assert join(mesh, T[0], NOW + k).where() == ["t0"]
-        # What was on its way already proves nothing.
+        # An answer that was on its way already proves nothing.
         mesh.hear(T[0], Pong(1, 1), NOW + k + 0.1)
 
 

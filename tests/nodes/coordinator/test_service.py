@@ -1,4 +1,4 @@
-"""In which order the coordinator's shell does what its state says."""
+"""The coordinator's shell sends what its state says, in the right order and within the credit."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_tokens_too_many_for_a_message_are_sent_in_many() -> None:
 
 @pytest.mark.parametrize("pads", [False, True])
 async def test_every_message_to_a_member_is_one_frame(pads: bool) -> None:
-    """Of two ZeroMQ may take the second away, and abort who has read the first."""
+    """Of two frames, ZeroMQ may drop the second and abort the process that has read the first."""
     shell = Shell(pads=pads)
     await shell.join(b"node")
     lease = LeaseRequest((LeaseEntry(1, 1, 3, 2),))

@@ -1,4 +1,4 @@
-"""The status document of a coordinator whose members say what the tests make them say."""
+"""The status document that a coordinator makes of what its members say."""
 
 from __future__ import annotations
 

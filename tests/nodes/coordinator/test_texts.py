@@ -117,7 +117,7 @@ def test_users_of_a_gateway_take_turns(mesh: Mesh) -> None:
         mesh.submit(number, peer=GATEWAY, user="many", **TEXT_PROMPT)
     for number in (51, 52):
         mesh.submit(number, peer=GATEWAY, user="few", **TEXT_PROMPT)
-    # Who asks and cancels has no turn.
+    # A user that cancels loses its turn.
     mesh.submit(53, peer=GATEWAY, user="restless", **TEXT_PROMPT)
     mesh.cancel(53, peer=GATEWAY)
     turns = [asked(mesh.tokenized(number, error="no")) for number in range(1, 5)]

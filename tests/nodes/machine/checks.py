@@ -1,4 +1,4 @@
-"""What always holds of a mesh, as its coordinator tells it, and what must be left of requests."""
+"""Checks of a mesh: what its coordinator tells is consistent, and nothing is left of requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guesses that a target keeps of a stream: which are of use, and what becomes of them."""
+"""The guesses that a target keeps for a stream: which it offers, and how it counts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a prompt is in the engine or saved already is not read again, if its owner left it."""
+"""A part of a prompt that the same owner has in the engine or saved is not read again."""
 
 from __future__ import annotations
 
