@@ -228,10 +228,10 @@ def test_no_piece_is_smaller_than_the_least_unless_it_is_the_last(line: Uploads)
 # -- in the coordinator --------------------------------------------------------------------------
 
 
-def upload(mesh: Mesh, message: object, request_id: int = 1) -> list[Send]:
+def upload(mesh: Mesh, message: object) -> list[Send]:
     """Offer a message and send what is granted; all that the last piece is answered with."""
     frames = encode(message, cluster=CLUSTER, epoch=EPOCH)
-    sender = Upload(request_id, frames if len(frames) > 1 else [*frames, b""])
+    sender = Upload(1, frames if len(frames) > 1 else [*frames, b""])
     out = mesh.hear(CLIENT, sender.offer(5, LINK))
     now = 0.0
     while not sender.is_over:

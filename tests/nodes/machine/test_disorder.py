@@ -17,15 +17,13 @@ from mesh.transport import Frames
 from tests.nodes.builders import make_submit
 from tests.nodes.machine.client import ClientProcess
 from tests.nodes.machine.network import Connection, Disorder
-from tests.nodes.machine.process import Process
+from tests.nodes.machine.process import NodeProcess, Process
 from tests.nodes.machine.setup import Setup, draft
 from tests.nodes.machine.world import World
 
 NUM_SEEDS = int(os.environ.get("AIRDRAFT_DISORDER_SEEDS", "12"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 10 * NUM_SEEDS)]
 _PROMPTS = ((5, 6, 7), tuple(range(1, 50)), tuple(range(1, 70)))
-# What is said of a membership itself is of no epoch, or ends it.
-_OF_MEMBERSHIPS = (Hello, Welcome, Refuse, Bye)
 
 
 def _world(seed: int, disorder: Disorder | None = None) -> tuple[World, ClientProcess]:
@@ -93,29 +91,18 @@ def test_messages_that_are_repeated_and_out_of_order_make_no_text_wrong() -> Non
     assert num_whole > NUM_SEEDS
 
 
-class _Session:
-    """All that has arrived in a world, but for what is said of memberships: whose, and which way.
+def _heard(world: World) -> list[tuple[Process, str, Frames]]:
+    """Whatever arrives from now on: by whose connection, and on which way. What is said of a
+    membership itself is left out, because it is of no epoch, or ends it."""
+    heard: list[tuple[Process, str, Frames]] = []
 
-    Clients are all alike.
-    """
+    def took(connection: Connection, way: str, frames: Frames) -> None:
+        if not isinstance(decode(frames).message, Hello | Welcome | Refuse | Bye):
+            owner = next(p for p in world.processes if p.connection is connection)
+            heard.append((owner, way, frames))
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.messages: list[tuple[str, str, Frames]] = []
-        world.network.took = self._took
-
-    def _took(self, connection: Connection, way: str, frames: Frames) -> None:
-        owner = next(p for p in self._world.processes if p.connection is connection)
-        if not isinstance(decode(frames).message, _OF_MEMBERSHIPS):
-            self.messages.append((_key(owner), way, frames))
-
-
-def _key(process: Process) -> str:
-    return process.role if isinstance(process, ClientProcess) else process.name
-
-
-def _connections(world: World) -> dict[str, Connection]:
-    return {_key(process): process.connection for process in world.processes}
+    world.network.took = took
+    return heard
 
 
 def test_what_was_said_in_an_earlier_membership_makes_no_text_wrong() -> None:
@@ -123,18 +110,16 @@ def test_what_was_said_in_an_earlier_membership_makes_no_text_wrong() -> None:
     num_whole = 0
     for seed in range(NUM_SEEDS):
         world, client = _world(seed)
-        session = _Session(world)
+        heard = _heard(world)
         _ask(world, client)
         world.go_on(40 * (1 + seed % 5))
         for target in world.nodes("target")[: 1 + seed % 2]:
             world.break_connection(target, notice_s=0.0, away_s=0.1)
         world.go_on(300)
-        old, session.messages = session.messages, []
         world.is_lenient = True
-        connections = _connections(world)
-        for key, way, frames in old:
-            if way == "up" or key.startswith(("target", "draft")):
-                connections[key].send(way, frames, world.now)
+        for process, way, frames in list(heard):
+            if way == "up" or isinstance(process, NodeProcess):
+                process.connection.send(way, frames, world.now)
         _ask(world, client)
         world.pass_by(6.0)
         world.check()

@@ -242,11 +242,9 @@ class World:
         self.coordinator.take_plan(due, due.planning.make())
 
     def _coordinator_takes(self, connection: Connection) -> None:
-        self.hand_in(connection.peer, self.network.take(connection, "up"))
-
-    def hand_in(self, peer: bytes, frames: Any) -> None:
+        received = Received(connection.peer, self.network.take(connection, "up"))
         # Enrolments, which would take time, do not occur here.
-        self.coordinator.take(Received(peer, frames), None)  # type: ignore[arg-type]
+        self.coordinator.take(received, None)  # type: ignore[arg-type]
 
     def _tick_due(self) -> float:
         deadline = self.coordinator.state.next_deadline()

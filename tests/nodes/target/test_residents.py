@@ -39,9 +39,9 @@ def read(state: TargetState, stream_id: int, prompt: Sequence[int], owner: str =
     return ready.num_read
 
 
-def left(state: TargetState, prompt: Sequence[int], owner: str = "me") -> None:
+def left(state: TargetState, prompt: Sequence[int]) -> None:
     """A stream that has ended; of its prompt all but the last token was read."""
-    read(state, 1, (*prompt, 90), owner)
+    read(state, 1, (*prompt, 90))
     state.close(ONE, 1)
 
 
