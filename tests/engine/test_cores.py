@@ -45,6 +45,10 @@ def test_cores_that_are_worth_a_thread(
     assert usable_cores(machine(tmp_path, siblings, quota), frozenset(cpus)) == cores
 
 
+def test_this_machine_has_some() -> None:
+    assert usable_cores() >= 1
+
+
 class Machine:
     """Two cores, on which others work a share of the time."""
 

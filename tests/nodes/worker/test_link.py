@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from mesh.codec import decode, encode
+from mesh.credits import WINDOW_MESSAGES
 from mesh.messages import (
     PROTOCOL_VERSION,
     UNSUITABLE,
     Bye,
+    Credit,
     Hello,
     KeyNotice,
     Ping,
@@ -146,6 +148,16 @@ async def test_where_the_coordinator_pads_so_do_its_members(eventually: Eventual
         assert [len(frame) for frame in frames] == [SIZES[0]]
         desk.server.send(desk.peer, pad(encode(NodesRequest(8), cluster=CLUSTER, epoch=EPOCH)))
         await eventually(lambda: node.messages == [NodesRequest(8)])
+
+
+async def test_a_member_grants_credit_for_what_it_has_read() -> None:
+    async with joined() as (_, desk):
+        for number in range(WINDOW_MESSAGES):
+            desk.say(NodesRequest(number))
+            # The member reads meanwhile.
+            await asyncio.sleep(0)
+        granted = await desk.hear(Credit)
+        assert 0 < granted.num_messages <= WINDOW_MESSAGES
 
 
 async def test_a_refusal_ends_the_link_with_its_reason() -> None:
