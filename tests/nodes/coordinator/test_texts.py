@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from mesh.codec import encode
+from mesh.codec import decode, encode
 from mesh.messages import Welcome
 from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
 from nodes.coordinator.sends import Send
+from nodes.engine.rules import GRAMMAR_KINDS, MAX_GRAMMAR_CHARS, Grammar, LogitRules
+from nodes.engine.sampling import Sampling
 from nodes.engine.traits import ModelTraits
 from nodes.messages import (
     EMBEDDING,
@@ -22,7 +24,7 @@ from nodes.messages import (
     TokenizeReply,
     TokenizeRequest,
 )
-from tests.nodes.builders import make_profile
+from tests.nodes.builders import make_profile, make_spec, make_submit
 from tests.nodes.coordinator.script import (
     CLIENT,
     OTHER,
@@ -83,6 +85,19 @@ def test_what_clients_and_targets_may_say_can_be_passed_on(mesh: Mesh) -> None:
         NodeCommandReply(1, reason, 0),
     ):
         encode(message)
+
+
+@pytest.mark.parametrize("kind", GRAMMAR_KINDS)
+def test_the_longest_grammars_and_tools_fit_their_messages(kind: str) -> None:
+    rules = LogitRules(grammar=Grammar(kind, "\u00f6" * MAX_GRAMMAR_CHARS))
+    tools = "x" * 200_000
+    for message in (
+        make_submit(messages=HELLO, rules=rules),
+        make_spec(sampling=Sampling(rules=rules)),
+        make_submit(messages=HELLO, tools=tools),
+        TokenizeRequest(1, "", HELLO, tools=tools),
+    ):
+        assert decode(encode(message)).message == message
 
 
 def test_texts_that_cannot_be_sent_keep_no_place_at_their_target(mesh: Mesh) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from nodes.messages import StreamReadyNotice
 from nodes.target.events import Committed, ReadBeside
+from nodes.target.node import messages_of
 from nodes.target.stream import midway_tokens
 from policies.latency import CostTable
 from tests.nodes.builders import make_spec
@@ -36,6 +37,14 @@ def test_a_long_prompt_goes_in_small_pieces_beside_a_decoding_stream() -> None:
     # Every pass gave the decoding stream its token, and the last made the other one ready.
     assert [len(tokens_of(of_pass)) for of_pass in events] == [1] * 3
     assert events[2][-1] == StreamReadyNotice(TWO, 1, 89)
+
+
+def test_a_pass_is_told_with_its_seconds_its_tokens_and_what_it_read_besides() -> None:
+    state, _ = decoding()
+    first = alone(make_spec(max_tokens=300)).token_ids
+    state.open(make_spec(2, prompt=tuple(range(1, 91))))
+    (reply,) = messages_of(state.step(), 0.25)
+    assert (reply.pass_s, reply.token_ids, reply.num_read_tokens) == (0.25, first[:1], 32)
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
