@@ -81,7 +81,7 @@ SCORES = [
 ]
 
 
-def test_a_weight_whose_prefix_fits_two_classes_is_warned_of(
+def test_a_weight_that_is_a_prefix_of_two_classes_is_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     mesh = Mesh(class_weights={"a": 1, "b": 1})
