@@ -20,8 +20,8 @@ COSTS = NodeCosts(
 class PricedModel(ToyModel):
     """Passes take 1 ms, 0.1 ms a token, and for each token 1 us a used cell and 9 an own one."""
 
-    def __init__(self, config=None):
-        super().__init__(config)
+    def __init__(self):
+        super().__init__()
         self.now_s = 0.0
 
     def forward(self, spans):
@@ -125,7 +125,7 @@ def test_the_key_changes_with_all_that_changes_the_costs():
     assert key() == keys[0]
 
 
-def test_of_a_slow_model_less_is_measured(monkeypatch):
+def test_less_is_measured_of_a_slow_model(monkeypatch):
     model = PricedModel()
     passes = 0
 

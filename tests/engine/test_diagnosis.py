@@ -1,4 +1,4 @@
-"""Which operation depends on the batch, asked of ggml's own kernels, of which some do."""
+"""The diagnosis names the operation that depends on the batch, as some of ggml's kernels do."""
 
 from __future__ import annotations
 

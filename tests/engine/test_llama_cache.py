@@ -1,4 +1,7 @@
-"""The llama.cpp engine's cache: full, compacted, shared or restored, it changes no bit."""
+"""The llama.cpp engine gives the same bits when its cache is cut, full, compacted, shared or
+restored, and on other threads."""
+
+import contextlib
 
 import numpy as np
 import pytest
@@ -17,6 +20,30 @@ from tests.engine.llama_texts import (
 )
 
 pytestmark = pytest.mark.model
+
+
+def test_rolled_back_guesses_leave_no_trace(model, alone):
+    feed(model, (0, PROMPT))
+    for index, token_id in enumerate(TEXT):
+        wrong = FOREIGN[index : index + index % 5]
+        row = step(model, 0, [token_id, *wrong])[0]
+        model.truncate(0, len(PROMPT) + index + 1)
+        assert np.array_equal(row, alone[index])
+
+
+def test_a_sequence_does_not_refill_the_hole_its_neighbour_left(model, alone):
+    """llama.cpp would put the new cells below the sequence's own, and the bits would change."""
+    feed(model, (1, FOREIGN[:30]), (0, PROMPT))
+    model.truncate(1, 0)
+    assert np.array_equal(steps(model, 0, TEXT), alone)
+
+
+def test_other_threads_in_the_middle_of_a_text_change_no_bit(model, alone):
+    with contextlib.ExitStack() as stack:
+        stack.callback(model.set_threads, 1)
+        feed(model, (0, PROMPT))
+        model.set_threads(2)
+        assert np.array_equal(step(model, 0, TEXT), alone)
 
 
 def test_a_forced_compaction_keeps_the_bits(model, alone, monkeypatch):

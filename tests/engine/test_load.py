@@ -1,12 +1,9 @@
 """open_model: the fastest exact form, tested and timed once; with an engine that costs nothing."""
 
-import contextlib
 from types import SimpleNamespace
 
 import pytest
 
-from nodes.catalog import Catalog, default_cache_dir
-from nodes.config.settings import environment
 from nodes.engine import llama_abi, load
 from nodes.engine.llama import LlamaConfig
 from nodes.engine.load import open_model
@@ -44,7 +41,7 @@ class FakeLlama(ToyModel):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """What was called, and which forms are exact here."""
+    """A machine that notes its calls; exact_with says which forms of weights are exact on it."""
 
     machine = SimpleNamespace(exact_with={True: True, False: True}, calls=[])
     FakeLlama.opened = []
@@ -147,19 +144,9 @@ def test_one_sequence_alone_is_measured_with_room_for_two(machine, tmp_path):
     assert opened.model is last
     assert last.model_hash == first.info.model_hash
     assert machine.calls == ["self-test", "calibrate"]
-    # What is kept is that of any number.
+    # The cached result serves any number of sequences.
     open_model(config(tmp_path, max_sequences=1), tmp_path / "cache")
     assert len(FakeLlama.opened) == 4
-
-
-@pytest.mark.model
-def test_a_real_model_of_one_sequence_opens_on_a_machine_that_has_not_seen_it(tmp_path):
-    path = Catalog(default_cache_dir(environment())).ensure("smollm2-135m-q4_0")
-    found = LlamaConfig(path=path, num_cells=512, max_sequences=1, profile="fast")
-    opened = open_model(found, tmp_path)
-    with contextlib.closing(opened.model):
-        assert opened.costs.decode.at(1) > 0
-        assert opened.model.info.max_sequences == 1
 
 
 def test_builds_that_differ_in_a_file_have_other_hashes(monkeypatch, tmp_path):

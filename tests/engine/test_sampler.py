@@ -142,12 +142,6 @@ def test_biases_of_tokens_that_a_vocabulary_lacks_are_left_out() -> None:
     assert make_sampler(twice).sample(row, 0) == 7
 
 
-def test_an_engine_without_grammars_has_none_and_says_so() -> None:
-    with pytest.raises(GrammarError, match="this engine has no grammars") as failed:
-        Sampler(Sampling(rules=LogitRules(grammar=GRAMMAR)), num_vocab=NUM_VOCAB)
-    assert not failed.value.is_request_bad
-
-
 @given(
     st.integers(0, 1000),
     st.integers(0, 6),

@@ -285,48 +285,11 @@ def test_drawn_ids_are_hashes_of_the_seed():
         assert drawn_ids(seed, 40, 49_152) == expected
 
 
-def test_noise_is_standard_gumbel():
-    """Mean, variance and the largest gap to the distribution function, of 200,000 fixed values."""
-    num = 200_000
-    noise = np.sort(
-        np.concatenate([gumbel_noise(3, 0, p, np.arange(num // 50)) for p in range(50)])
-    )
-    euler = 0.5772156649015329
-    # Standard errors: of the mean pi / sqrt(6 n); of the variance, of kurtosis 5.4, sqrt(4.4 / n).
-    assert abs(noise.mean() - euler) < 4 * math.pi / math.sqrt(6 * num)
-    assert abs(noise.var() - math.pi**2 / 6) < 4 * math.pi**2 / 6 * math.sqrt(4.4 / num)
-    expected = np.exp(-np.exp(-noise))
-    above = np.arange(1, num + 1) / num - expected
-    # Kolmogorov and Smirnov: 1.95 / sqrt(n) is exceeded by one sample in a thousand.
-    assert max(above.max(), 1 / num - above.min()) < 1.95 / math.sqrt(num)
-
-
 def test_noise_is_finite_at_both_ends_of_the_hash():
     noise = gumbel_of_bits(np.array([0, 2**52 - 1], dtype=np.uint64))
     assert np.isfinite(noise).all()
     assert noise[0] < -3.5
     assert noise[1] > 36.0
-
-
-@pytest.mark.parametrize("distance", [0.3, 1.0])
-def test_shared_noise_accepts_at_least_what_gumbel_coupling_promises(distance):
-    """P(same token) >= (1 - d) / (1 + d) for total variation d: Daliri, Musco, Suresh 2024."""
-    num_samples = 8000
-    target = make_logits(6, 60)
-    draft = target + make_logits(7, 60, distance)
-    sampling = Sampling(temperature=1.0, seed=11)
-    p, q = probabilities(target, sampling), probabilities(draft, sampling)
-    total_variation = np.abs(p - q).sum() / 2
-    accepted = sum(
-        sample(target, sampling, i) == sample(draft, sampling, i) for i in range(num_samples)
-    )
-    rate = accepted / num_samples
-    tolerance = 4.0 * math.sqrt(0.25 / num_samples)
-    assert 0.05 < total_variation < 0.6
-    assert rate >= (1 - total_variation) / (1 + total_variation) - tolerance
-    # No coupling can exceed 1 - d, and without a shared noise sum(p q) is all there is.
-    assert rate <= 1 - total_variation + tolerance
-    assert rate > (p * q).sum() + 0.2
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The self-test passes an exact engine and catches each way of not being one; and probes."""
+"""The self-test passes exact engines and catches every kind of inexact one; probes are answered."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Connections are taken while there are files for them, and wait while there are not."""
+"""Connections are accepted while there are file descriptors left, and wait while there are none."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_the_listening_socket_is_found_and_its_door_is_open_with_files_eno
     assert gate.door is Door.OPEN
 
 
-async def test_who_connects_waits_for_files_and_who_is_in_stays(
+async def test_new_connections_wait_for_files_and_present_ones_stay(
     eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ZmqContext() as context, contextlib.ExitStack() as sockets:

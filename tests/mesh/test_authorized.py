@@ -108,7 +108,7 @@ def test_machines_of_one_host_name_are_numbered(store):
         store.invite(Entry(key(), "given", DRAFT, 1060))
 
 
-def test_who_was_let_in_and_not_told_gets_in_with_the_next_invitation(store):
+def test_a_node_that_was_enrolled_without_hearing_of_it_can_use_another_invitation(store):
     mine = key()
     for roles in (DRAFT, frozenset({"client"})):
         entry = store.enrol(invite(store, roles=roles), mine, "nano")

@@ -37,8 +37,8 @@ EVERYTHING = Everything("r", (1, 2), True, 0.5, b"", (), LINK, (LINK,), 7)
 VERSION = bytes([PROTOCOL_VERSION])
 
 
-def frame(*values, version=PROTOCOL_VERSION):
-    return bytes([version]) + msgpack.packb(list(values))
+def frame(*values):
+    return VERSION + msgpack.packb(list(values))
 
 
 @given(any_message, st.text(max_size=64), st.integers(0, 2**63 - 1))

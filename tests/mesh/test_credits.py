@@ -1,4 +1,4 @@
-"""Nobody is sent more than a window ahead of what it has read."""
+"""No peer is sent more than a window ahead of what it has read."""
 
 import random
 
@@ -38,7 +38,7 @@ def test_no_grant_is_worth_more_than_the_window():
     assert num_taken(credits) == WINDOW
 
 
-def test_who_is_no_member_has_no_window():
+def test_a_peer_that_is_no_member_has_no_window():
     credits = Credits()
     credits.grant(PEER, 5)
     assert num_taken(credits) == 10**6
@@ -81,7 +81,7 @@ def test_large_answers_that_nobody_reads_are_few():
     assert num_taken(credits, 2**30) == 1
 
 
-def test_who_reads_large_answers_may_ask_for_ever():
+def test_a_member_that_reads_large_answers_may_ask_for_ever():
     credits, meter = opened(), Meter()
     for size in (400_000, 3_000, 524_288, 70_000) * 2000:
         assert credits.take(PEER, size)

@@ -54,7 +54,7 @@ def test_a_gap_is_filled_as_far_as_it_goes():
     assert medium.reserve_gap(0.0, 0.0, 0.5, 2.0) == Turn(0.5, 1.0)
 
 
-def test_of_many_media_those_that_were_used_last_are_known():
+def test_only_the_media_used_last_are_remembered():
     air = Air()
     air["kept"].reserve(0.0, 50.0, 1.0)
     for number in range(2000):

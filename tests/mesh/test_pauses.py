@@ -1,7 +1,7 @@
 from mesh.pauses import PauseState
 
 
-def test_who_looks_when_it_was_to_did_not_pause():
+def test_a_look_at_the_expected_time_is_no_pause():
     pauses = PauseState()
     assert pauses.looked(100.0, 0.5) == 0.0, "nothing to compare with"
     assert pauses.looked(100.5, 0.5) == 0.0

@@ -1,4 +1,4 @@
-"""CURVE links: who is not authorized is not heard, whatever fails."""
+"""CURVE links: a peer that is not authorized is not heard, whatever fails."""
 
 import asyncio
 import contextlib
@@ -239,7 +239,7 @@ async def test_a_client_follows_the_other_side_to_its_next_key(contexts):
     await client.writable()
 
 
-async def test_who_waits_for_the_change_finds_the_present_key_again(contexts):
+async def test_a_client_that_expects_the_next_key_still_finds_the_present_one(contexts):
     first, second, own = new_key_pair(), new_key_pair(), new_key_pair()
     server, _ = served(contexts[0], own, pair=first)
     client = contexts[1].connect(server.endpoint, ClientKeys(own, second.public, first.public))

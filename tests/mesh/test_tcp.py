@@ -54,7 +54,7 @@ def test_retransmissions_that_do_not_become_rare_are_asked_for(pair):
     assert not client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr")
 
 
-def test_of_what_is_no_tcp_connection_nothing_is_known():
+def test_nothing_is_known_of_what_is_no_tcp_connection():
     one, other = socket.socketpair()
     with one, other:
         assert quiet_s(one.fileno()) is None

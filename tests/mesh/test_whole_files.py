@@ -1,4 +1,4 @@
-"""A file is there whole or not at all, whatever fails on the way."""
+"""A file is written whole or not at all, whatever fails on the way."""
 
 from __future__ import annotations
 

@@ -9,20 +9,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nodes.client.client import Client
-from nodes.client.generation import GenerateOptions, Prompt
+from nodes.client.generation import GenerateOptions, Prompt, submit_of
 from nodes.coordinator.service import Coordinator
 from nodes.draft.node import DraftNode
 from nodes.draft.state import DraftState
 from nodes.engine.grammar import Grammars
 from nodes.engine.load import TOY_COSTS
 from nodes.engine.protocol import EngineInfo
-from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 from nodes.target.node import TargetNode
-from nodes.telemetry.status import Status
 from tests.harness.memory_transport import MemoryHub, MemoryServer
-from tests.nodes.reference import reference
+from tests.nodes.machine.setup import alone
 
 PROMPT = "several devices"
 Eventually = Callable[..., "asyncio.Future[None]"]
@@ -188,36 +186,12 @@ async def ask(
     return answers
 
 
-async def status_once(client: Client, is_so: Callable[[Status], bool]) -> Status:
-    """The status document as soon as it says so; it is at most half a second old."""
-    status = await client.status()
-    while not is_so(status):
-        await asyncio.sleep(0.02)
-        status = await client.status()
-    return status
-
-
 def check(answers: Sequence[Answer], options: GenerateOptions, prompt: Any, **toy: Any) -> None:
     """Every choice is what it would be alone."""
     config = ToyConfig(**toy)
     ids = ToyTokenizer(config.num_vocab).encode(prompt) if isinstance(prompt, str) else prompt
+    submit = submit_of(tuple(ids), options, options.seed or 0)
     for choice, answer in enumerate(answers):
-        sampling = Sampling(
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-            min_p=options.min_p,
-            seed=options.seed or 0,
-            choice=choice,
-            rules=options.rules,
-        )
-        alone = reference(
-            config,
-            ids,
-            sampling,
-            max_tokens=options.max_tokens,
-            stops=options.stops,
-            ignore_eog=options.ignore_eog,
-        )
-        assert tuple(answer.token_ids) == alone.token_ids
-        assert (answer.text, answer.finish_reason) == (alone.text, alone.finish_reason)
+        expected = alone(config, submit, choice)
+        assert tuple(answer.token_ids) == expected.token_ids
+        assert (answer.text, answer.finish_reason) == (expected.text, expected.finish_reason)

@@ -18,10 +18,10 @@ from tests.nodes.memory_mesh import ask
 
 # So many that a draft node has time to read the text and guess some.
 _NUM_TOKENS = 400
-_PROMPTS = ("One, two, three, four", "def add(a, b):\n    return", "été")
+_PROMPT = "One, two: été"
 
 
-async def _answer(client: Client, prompt: str, temperature: float, gamma: int | None) -> bytes:
+async def _answer(client: Client, temperature: float, gamma: int | None) -> bytes:
     options = GenerateOptions(
         max_tokens=_NUM_TOKENS,
         temperature=temperature,
@@ -30,7 +30,7 @@ async def _answer(client: Client, prompt: str, temperature: float, gamma: int | 
         chat=False,
         ignore_eog=True,
     )
-    (answer,) = await ask(client, options, prompt)
+    (answer,) = await ask(client, options, _PROMPT)
     return answer.text
 
 
@@ -55,13 +55,10 @@ async def test_texts_are_those_of_the_target_alone(tmp_path: Path) -> None:
         vocabulary=str(path),
     )
     async with local_mesh(target, draft, lookup=False) as (mesh, client), asyncio.timeout(120):
-        for prompt in _PROMPTS:
-            for temperature in (0.0, 0.8):
-                texts = [
-                    await mesh.beside(_answer(client, prompt, temperature, gamma))
-                    for gamma in (0, 4, None)
-                ]
-                assert texts[0] == texts[1] == texts[2], prompt
+        for temperature in (0.0, 0.8):
+            gammas = (0, 4, None)
+            texts = [await mesh.beside(_answer(client, temperature, gamma)) for gamma in gammas]
+            assert texts[0] == texts[1] == texts[2]
         # The target is quicker: guesses come when they do, most of them too late to be verified.
         while not await _num_compared(client):
-            assert await mesh.beside(_answer(client, prompt, temperature, 4)) == texts[0]
+            assert await mesh.beside(_answer(client, temperature, 4)) == texts[0]

@@ -171,7 +171,7 @@ def test_a_few_runs_in_which_every_stream_becomes_what_it_would_alone(case: Case
 
 
 def test_guesses_are_taken_where_passes_take_longer_than_they() -> None:
-    """Or the tests above would say little."""
+    """Otherwise the tests above would say little."""
     world = World(Setup(target_cells=(1000,), drafts=(draft(0.9, num_cells=1000),)))
     client = world.join()
     for number in (1, 2):

@@ -14,7 +14,7 @@ from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions
 from nodes.engine.toy import ToyModel
 from nodes.worker.link import STOPS
-from tests.nodes.memory_mesh import PROMPT, Eventually, ask, check, mesh, status_once
+from tests.nodes.memory_mesh import PROMPT, Eventually, ask, check, mesh
 
 
 async def test_many_requests_of_two_clients_become_what_they_would_alone() -> None:
@@ -38,22 +38,7 @@ async def test_many_requests_of_two_clients_become_what_they_would_alone() -> No
         assert made.is_empty()
 
 
-async def test_streams_that_outgrow_the_cache_are_parked_and_end_as_they_would_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with mesh(0.8, num_cells=500, max_sequences=4) as made:
-        restored: list[int] = []
-        restore = made.model.restore
-        monkeypatch.setattr(made.model, "restore", lambda *a: (restored.append(a[2]), restore(*a)))
-        client = await made.join()
-        options = GenerateOptions(max_tokens=300, num_choices=5, seed=1, temperature=1.0)
-        check(await ask(client, options), options, PROMPT)
-        # Four of 300 tokens are more than the cache holds: some came back from host memory.
-        assert restored
-        assert made.is_empty()
-
-
-async def test_guesses_save_passes_and_are_counted() -> None:
+async def test_guesses_save_passes() -> None:
     # Slow enough for the draft node to have read the text before much of it is there.
     async with mesh(1.0, pass_s=0.01) as made:
         client = await made.join()
@@ -67,12 +52,6 @@ async def test_guesses_save_passes_and_are_counted() -> None:
         assert figures.draft_wire_bytes > 0
         assert figures.target_wire_bytes > 0
         assert figures.plain_reason == ""
-        status = await status_once(client, lambda status: status.totals.requests["done"] > 0)
-        assert {node.name for node in status.nodes} == {"target", "draft-0"}
-        (target,) = status.targets
-        assert sum(target.counts.tokens.values()) == 200
-        assert status.streams == ()
-        assert {wire.direction for wire in status.totals.wire} == {"in", "out"}
 
 
 @pytest.mark.parametrize("rejoins", [False, True])

@@ -91,17 +91,24 @@ async def test_the_next_node_need_not_read_the_whole_model_file_again(
 
 
 @pytest.mark.parametrize(
-    ("code", "num_starts"), [(1, MOST_FAILED_STARTS), (69, MOST_FAILED_STARTS), (78, 1), (2, 1)]
+    ("code", "restarts", "num_starts"),
+    [
+        (1, True, MOST_FAILED_STARTS),
+        (69, True, MOST_FAILED_STARTS),
+        (78, True, 1),
+        (2, True, 1),
+        (1, False, 1),
+    ],
 )
 async def test_a_mesh_that_never_comes_up_ends_with_its_nodes_own_last_line(
-    monkeypatch: pytest.MonkeyPatch, code: int, num_starts: int
+    monkeypatch: pytest.MonkeyPatch, code: int, restarts: bool, num_starts: int
 ) -> None:
     lines: list[str] = []
     says = f"import sys; print('error: no luck', file=sys.stderr); sys.exit({code})"
     monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", says])
     monkeypatch.setattr("nodes.service.restarting.WAITS_S", (0.0, 0.25))
     with pytest.raises(NodeFailedError, match=r"^no luck$"):
-        async with local_mesh(TOY, None, restarts=True, tell=lines.append):
+        async with local_mesh(TOY, None, restarts=restarts, tell=lines.append):
             pytest.fail("it cannot be up")
     assert len(lines) == num_starts - 1
     if lines:
@@ -131,16 +138,6 @@ async def test_what_a_node_has_started_does_not_keep_the_next_node_from_starting
     await asyncio.gather(keeping, return_exceptions=True)
     os.kill(int(said[0]), signal.SIGKILL)
     await mesh.stop()
-
-
-async def test_without_restarts_the_first_failed_start_ends_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    killed = "import os; os.kill(os.getpid(), 9)"
-    monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", killed])
-    with pytest.raises(NodeFailedError, match=r"^the target node ended \(SIGKILL\)$"):
-        async with local_mesh(TOY, None):
-            pytest.fail("it cannot be up")
 
 
 async def test_a_mesh_that_was_up_starts_a_node_again_however_often_it_fails(

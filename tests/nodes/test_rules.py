@@ -56,15 +56,6 @@ def make_draft() -> DraftState:
     return DraftState(ToyModel(ToyConfig()), DraftCalibration(sure, sure), toy_grammars(96))
 
 
-def scores_of(events: list[Event], stream_id: StreamId = ONE) -> list[tuple[int, int]]:
-    """Where the scores of a prompt began, and how many there were."""
-    return [
-        (e.position, len(e.scores))
-        for e in events
-        if isinstance(e, PromptScoresNotice) and e.stream_id == stream_id
-    ]
-
-
 def check_prompt_scores(events: list[Event], spec: StreamSpec) -> None:
     """Each position once, in order, and before the stream is ready or has output."""
     mine = [e for e in events if getattr(e, "stream_id", None) == spec.stream_id]
@@ -212,7 +203,8 @@ def test_a_prompt_is_scored_in_pieces_while_it_is_read() -> None:
     state, model = make_state()
     spec = make_spec(prompt=LONG, num_logprobs=2, scores_prompt=True)
     events = [*state.open(spec), *steps(state)]
-    assert scores_of(events) == [(1, 32), (33, 32), (65, 25)]
+    pieces = [(e.position, len(e.scores)) for e in events if isinstance(e, PromptScoresNotice)]
+    assert pieces == [(1, 32), (33, 32), (65, 25)]
     check_prompt_scores(events, spec)
     assert events[-1] == StreamReadyNotice(ONE, 1, 89)
     assert max(s.num_outputs for spans in model.passes for s in spans) == 32

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 
 from nodes.catalog import Catalog, default_cache_dir
-from nodes.draft.state import DraftState
 from nodes.engine.grammar import Grammars
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Span
@@ -17,14 +16,12 @@ from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.target.events import Committed
 from nodes.target.state import TargetState
-from nodes.worker.stream import StreamId, StreamSpec, sampler_of
+from nodes.worker.stream import StreamSpec, sampler_of
 from tests.nodes.builders import make_spec
-from tests.nodes.draft.script import parts_of, run
-from tests.nodes.target.script import FLAT, verify
+from tests.nodes.target.script import FLAT, ONE, run, tokens_of, verify
 
 pytestmark = pytest.mark.model
 
-ONE = StreamId(1)
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -96,41 +93,26 @@ def check_json(text: bytes) -> None:
 def test_a_schema_gets_what_it_asks_for_and_guesses_change_no_token(
     model: LlamaModel, grammars: Grammars
 ) -> None:
-    """The model drafts for itself, with its own grammars; each third pass gets a wrong guess."""
+    """All guesses are right, except that each third pass gets a wrong one."""
     specs = make_specs(model, 3)
     plain = [plain_loop(model, spec, grammars) for spec in specs]
     assert len(set(plain)) == 3
     for token_ids in plain:
         check_json(b"".join(map(model.vocabulary.piece, token_ids)))
     spec, expected = specs[0], plain[0]
-    path = model.config.path
-    other = LlamaModel(LlamaConfig(path=path, num_cells=512, max_sequences=1, repack=False))
-    try:
-        own = Grammars(other.tokenizer, other.info)
-        drafter = DraftState(other, grammars=own)
-        state = TargetState(model, model.vocabulary, grammars=grammars, costs=FLAT)
-        for node in (drafter, state):
-            node.open(spec)
-        while state.has_work():
-            state.step()
-        length = len(spec.token_ids)
-        commits: list[Committed] = []
-        # By position.
-        guessed: dict[int, int] = {}
-        while not (commits and commits[-1].entry.finish_reason):
-            for part in parts_of(run(drafter)):
-                guessed.update(enumerate(part.token_ids, part.start))
-            guesses = [guessed[p] for p in range(length, length + 4) if p in guessed]
-            if len(commits) % 3 == 2:
-                guesses[2:] = [9]
-            verify(state, ONE, 1, length, guesses)
-            (commit,) = [e for e in state.step() if isinstance(e, Committed)]
-            commits.append(commit)
-            drafter.committed(ONE, 1, length, commit.token_ids)
-            length += len(commit.token_ids)
-        assert tuple(t for c in commits for t in c.token_ids) == expected
-        assert commits[-1].entry.finish_reason == "stop"
-        num_drafted = sum(c.entry.num_draft_tokens for c in commits)
-        assert sum(c.entry.num_accepted_tokens for c in commits) > num_drafted / 2
-    finally:
-        other.close()
+    state = TargetState(model, model.vocabulary, grammars=grammars, costs=FLAT)
+    state.open(spec)
+    run(state)
+    start = len(spec.token_ids)
+    commits: list[Committed] = []
+    while not (commits and commits[-1].entry.finish_reason):
+        known = tokens_of(commits)
+        guesses = list(expected[len(known) : len(known) + 4])
+        if len(commits) % 3 == 2:
+            guesses[2:] = [9]
+        verify(state, ONE, 1, start + len(known), guesses)
+        commits += run(state)
+    assert tokens_of(commits) == expected
+    assert commits[-1].entry.finish_reason == "stop"
+    num_guesses = sum(c.entry.num_draft_tokens for c in commits)
+    assert sum(c.entry.num_accepted_tokens for c in commits) > num_guesses / 2

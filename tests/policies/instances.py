@@ -1,6 +1,6 @@
 """Random observations for tests of the planners: tables, links and streams of every kind."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
 
@@ -81,20 +81,12 @@ def stream(random: Random, stream_id: int, names: list[str], traits: Traits) -> 
     )
 
 
-def observation(
-    seed: int,
-    num_streams: int,
-    max_drafts: int = 4,
-    *,
-    target_on_air: bool = False,
-) -> Observation:
-    """num_streams streams on up to max_drafts draft nodes; stream ids in no order.
-
-    target_on_air: the target may be.
-    """
-    random = Random(f"{seed} {num_streams} {max_drafts}")
+def observation(seed: int, num_streams: int, *, target_on_air: bool = False) -> Observation:
+    """num_streams streams on up to four draft nodes, their ids in no order. target_on_air: the
+    target may be on the air too."""
+    random = Random(f"{seed} {num_streams} 4")
     first_s = 10 ** random.uniform(-2.3, -0.7)
-    names = [f"draft-{j}" for j in range(random.randint(1, max_drafts))]
+    names = [f"draft-{j}" for j in range(random.randint(1, 4))]
     if random.random() < 0.03:
         names = []
     traits = Traits(*(random.random() < chance for chance in (0.25, 0.25, 0.4, 0.4)))
@@ -132,56 +124,3 @@ def cut_of(problem: CycleProblem, plan: CyclePlan) -> list[list[tuple[int, int]]
     """The same of a cycle that is not described."""
     members = list(zip(problem.stream_ids, plan.gammas.tolist(), strict=True))
     return [members[first:end] for first, end in pairwise(plan.bounds)]
-
-
-BETTER = ("bandwidth", "frame", "rtt", "target", "draft", "target entry", "draft entry", "alpha")
-
-
-def better(random: Random, seen: Observation, change: str) -> Observation:
-    """The same with one thing improved on: never a reason for a higher price."""
-    less = random.uniform(0.3, 0.99)
-    if change == "alpha":
-        return replace(seen, streams=tuple(_likelier(random, view) for view in seen.streams))
-    if change.startswith("target"):
-        assert seen.target is not None
-        return replace(seen, target=_faster(random, seen.target, less, change.endswith("entry")))
-    if not seen.drafts:
-        return seen
-    drafts = list(seen.drafts)
-    number = random.randrange(len(drafts))
-    old = drafts[number]
-    changes = {"bandwidth": {"rate_bps": old.link.rate_bps / less}}
-    changes["rtt"] = {"rtt_s": old.link.rtt_s * less}
-    changes["frame"] = {"frame_s": old.link.frame_s * less}
-    if change in changes:
-        drafts[number] = replace(old, link=replace(old.link, **changes[change]))
-    else:
-        costs = _faster(random, old.costs, less, change.endswith("entry"))
-        drafts[number] = replace(old, costs=costs)
-    return replace(seen, drafts=tuple(drafts))
-
-
-def _faster(random: Random, costs: NodeCosts, less: float, one_entry: bool) -> NodeCosts:
-    """All times of a node scaled, or one of a table lowered and those before it with it."""
-    if not one_entry:
-        return NodeCosts(costs.decode.scaled(less), costs.prefill)
-    table = costs.decode
-    seconds = list(table.seconds)
-    # The last two entries give the slope beyond: the last but one alone would make it steeper.
-    entry = random.choice([i for i in range(len(seconds)) if i != len(seconds) - 2])
-    seconds[entry] *= less
-    seconds = [min(seconds[i:]) for i in range(len(seconds))]
-    return NodeCosts(replace(table, seconds=tuple(seconds)), costs.prefill)
-
-
-def _likelier(random: Random, view: StreamView) -> StreamView:
-    if random.random() < 0.5:
-        return view
-    share = random.random()
-    alphas = tuple(alpha + share * (1 - alpha) for alpha in view.alphas)
-    return replace(view, alpha=view.alpha + share * (1 - view.alpha), alphas=alphas)
-
-
-def plain_price_s(problem: CycleProblem) -> float:
-    """Price of decoding everything plainly: every stream a token a pass."""
-    return float(problem.weights.sum() * problem.plain_pass_s(problem.num_streams))

@@ -45,7 +45,9 @@ def test_cells_of_its_own_sequence_cost_a_token_more(num_tokens):
         ((0, 1), (1.0, 1.0), 0.0, "must be at least 1"),
         ((1,), (0.0,), 0.0, "positive and finite"),
         ((1,), (math.inf,), 0.0, "positive and finite"),
+        ((1,), (math.nan,), 0.0, "positive and finite"),
         ((1,), (1.0,), -1.0, "the seconds of a cell"),
+        ((1,), (1.0,), math.nan, "the seconds of a cell"),
     ],
 )
 def test_tables_that_no_measurement_gives_are_refused(sizes, seconds, per_cell_s, reason):

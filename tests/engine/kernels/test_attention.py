@@ -1,4 +1,4 @@
-"""Attention: what a token sees decides, not where it lies or what lies between."""
+"""Attention depends on the cells that a token sees, not on where they lie or what lies between."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check(q: Floats, k: Floats, v: Floats, mask: Floats, scale: float, atol: flo
 @pytest.mark.parametrize("size", [32, 64, 96, 128, 256])
 @pytest.mark.parametrize("heads", [1, 2, 3, 4, 6, 7])
 @pytest.mark.parametrize("cells", [1, 63, 64, 65, 700])
-def test_it_is_attention(size: int, heads: int, cells: int) -> None:
+def test_it_computes_attention(size: int, heads: int, cells: int) -> None:
     check(*drawn(heads, cells, size), np.zeros(cells), float(np.float32(size**-0.5)))
 
 

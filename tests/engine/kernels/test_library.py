@@ -15,7 +15,7 @@ _ASK = "from nodes.engine.llama_abi import kernels; print([kernels().name, kerne
 
 
 def given(wanted: str) -> str:
-    """Of a process of its own, for the first call decides."""
+    """Returns what a new process gets: within one process the first call decides."""
     environ = {**os.environ, VARIABLE: wanted}
     command = [sys.executable, "-c", _ASK]
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""Small models of random weights, in any format: what a catalogue's models have not."""
+"""Writes small models of random weights in any format, including those no catalogue model has."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_model(path: Path, shape: Shape, file_type: str, *, pooling: int = 0) -
 
     pooling: how it makes vectors of texts, as llama.h numbers it; 0 for a model that does not.
     """
-    # Where they are registered after a model was loaded, libllama crashes in loading the next one.
+    # libllama crashes in loading a model if the kernels are registered after another was loaded.
     kernels()
     plain = path.with_suffix(".f32")
     metadata = _metadata(shape)

@@ -53,9 +53,9 @@ def grammars() -> Iterator[Grammars]:
     [
         # The compiler would take gigabytes, and end the process for lack of them.
         '{"type": "integer", "multipleOf": 4999999}',
-        # Each is harmless; what both allow is not.
+        # Each part is harmless, but their combination is not.
         '{"allOf": [{"type": "integer", "multipleOf": 9973}, {"multipleOf": 9967}]}',
-        # Many that are harmless each.
+        # Each of the many parts is harmless.
         json.dumps({"properties": {f"a{i}": {"multipleOf": 99_991 - i} for i in range(8)}}),
     ],
 )

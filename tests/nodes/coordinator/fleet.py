@@ -1,4 +1,4 @@
-"""A coordinator whose targets answer when a test wants it, and requests to ask it thrice."""
+"""A coordinator whose targets answer when a test tells them to, and requests for it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mesh.messages import Pong
 from nodes.config.settings import LimitSettings
 from nodes.coordinator.sends import Send
 from nodes.messages import (
@@ -52,17 +53,31 @@ class Fleet:
         self.finished: set[int] = set()
         self.texts: dict[int, bytes] = {}
         self.now = 0.0
+        self.num_deaths = 0
         self.mesh.join(CLIENT, "client")
 
     def join(self, name: str, its_profile: EngineProfile) -> None:
         self.profiles[name.encode()] = its_profile
         self.take(self.mesh.join(name.encode(), "target", its_profile, now=self.now))
 
-    def lose(self, name: str) -> None:
-        """A target stops in good order: nothing that it had is to blame."""
+    def _without(self, name: str) -> bytes:
         peer = name.encode()
         self.opened = [(at, message) for at, message in self.opened if at != peer]
-        self.take(self.mesh.bye(peer, self.now))
+        return peer
+
+    def lose(self, name: str) -> None:
+        """A target stops in good order: nothing that it had is to blame."""
+        self.take(self.mesh.bye(self._without(name), self.now))
+
+    def die(self, name: str) -> None:
+        """A target's process ends after it has answered a Ping, and its next process joins."""
+        peer = self._without(name)
+        self.num_deaths += 1
+        self.mesh.hear(peer, Pong(2**62, 1), self.now)
+        self.take(self.mesh.gone(peer, self.now))
+        profile = self.profiles[peer]
+        process = self.num_deaths
+        self.take(self.mesh.join(peer, "target", profile, now=self.now, incarnation=process))
 
     def drain(self, name: str) -> None:
         self.take(self.mesh.command("drain", name, self.now))
@@ -130,7 +145,8 @@ def cases(num: int) -> list[SubmitRequest]:
 
 
 def ask_thrice(fleet: Fleet, asked: Sequence[SubmitRequest], first: int = 0) -> list[set[Answer]]:
-    """What three of each are answered, in other orders, each time among others under way."""
+    """Ask for everything three times, each time in another order and among other requests. Returns
+    the answers to each request."""
     found: list[set[Answer]] = [set() for _ in asked]
     number = first
     for attempt in range(3):

@@ -1,4 +1,4 @@
-"""What a coordinator is told and what it sends, in few words; for its tests."""
+"""A coordinator for tests: what it is told and what it sends, in few words."""
 
 from __future__ import annotations
 
@@ -122,11 +122,11 @@ class Mesh:
     ) -> Sends:
         return self.hear(peer, make_submit(number, **changes), now)
 
-    def begin(self, number: int = 1, peer: bytes = TARGET, **changes: Any) -> None:
+    def begin(self, number: int = 1, **changes: Any) -> None:
         """A request whose stream, the first of a mesh or of that number, has one token."""
         self.submit(number, **changes)
-        self.ready(number, peer=peer)
-        self.commit(number, peer=peer)
+        self.ready(number)
+        self.commit(number)
 
     def cancel(self, number: int = 1, now: float = 0.0, peer: bytes = CLIENT) -> Sends:
         return self.hear(peer, CancelRequest(number), now)

@@ -1,4 +1,4 @@
-"""A coordinator with keys: what a revoked one, an invited one and one of garbage can still do."""
+"""What a coordinator with keys lets a revoked key, an invited one and a sender of garbage do."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ async def test_an_invited_key_can_bring_another_once_and_nothing_else(scene: Sce
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
-async def test_of_an_invited_key_only_its_new_key_is_heard_and_of_an_unknown_one_nothing(
+async def test_an_invited_key_may_only_enrol_and_an_unknown_key_is_not_heard(
     scene: Scene, message: Any
 ) -> None:
-    """Only a race could bring an unknown one past the handshake: it was revoked just then."""
+    """An unknown key passes the handshake only if it is revoked at that very moment."""
     scene.keys[b"stranger"] = new_key_pair().public
     await scene.hear(GUEST, message)
     assert await scene.hear(b"stranger", message) == []
@@ -121,7 +121,7 @@ async def test_a_member_can_change_its_key_and_ask_again_where_the_answer_was_lo
 async def test_one_key_has_some_members_and_not_all_there_may_be(scene: Scene) -> None:
     told: list[Any] = []
     while not any(isinstance(message, Refuse) for message in told):
-        # So many a second may join with one key.
+        # The number of joins a second is limited for each key.
         scene.now += 1.0
         peer = b"first %d" % scene.now
         scene.keys[peer] = scene.keys[FIRST]

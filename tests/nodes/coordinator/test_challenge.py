@@ -57,7 +57,7 @@ def test_targets_of_one_class_are_asked_the_same_and_others_are_not(mesh: Mesh) 
     [(RIGHT, True, False), (WRONG, True, True), (WRONG, False, False)],
     ids=["equal", "other bits", "promises nothing"],
 )
-def test_who_answers_otherwise_than_the_first_is_of_another_class_is_named_and_shown(
+def test_a_target_whose_answer_differs_from_the_first_gets_a_class_of_its_own_and_is_named(
     mesh: Mesh,
     caplog: pytest.LogCaptureFixture,
     digest: str,

@@ -1,4 +1,4 @@
-"""One request, one numerics class: which one follows from the request and from who is there."""
+"""Each request has one numerics class, which follows from the request and the present targets."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ SCORES = [
 ]
 
 
-def test_it_is_said_when_a_weight_was_meant_for_another_class(
+def test_a_weight_that_is_a_prefix_of_two_classes_is_warned_of(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     mesh = Mesh(class_weights={"a": 1, "b": 1})
@@ -124,7 +124,7 @@ def of_ids(ids: tuple[int, ...]) -> bytes:
 @pytest.mark.parametrize(
     ("of", "size", "one", "other"), [(of_text, 256, "x", "y"), (of_ids, 64, (1,), (2,))]
 )
-def test_of_a_text_and_of_token_ids_the_beginning_counts(
+def test_a_conversation_is_told_by_the_beginning_of_its_text_or_token_ids(
     of: Callable[[Any], bytes], size: int, one: Any, other: Any
 ) -> None:
     assert of(one * size + other * 9) == of(one * size)
@@ -201,7 +201,7 @@ def test_a_class_that_is_full_is_waited_for() -> None:
     fleet.submit(2)
     assert [peer for peer, _ in fleet.opened] == [b"a1"]
     fleet.drain("a1")
-    # What had not begun need not wait for one that takes nothing new; the second choice does.
+    # A request that has not begun does not wait for a draining target; a second choice does.
     assert [peer for peer, _ in fleet.opened] == [b"a1", b"b1"]
     fleet.answer_all(random.Random(0))
     assert [fleet.found(n).text for n in (1, 2)] == [b"a!", b"b!"]

@@ -1,4 +1,4 @@
-"""A planner that fails: no stream waits for another, and the log says why once."""
+"""If the planner fails, all streams are decoded plainly, and the log says why once."""
 
 from __future__ import annotations
 

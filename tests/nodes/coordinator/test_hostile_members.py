@@ -1,4 +1,4 @@
-"""Members that say anything their schema allows, in any order: the coordinator goes on."""
+"""The coordinator goes on whatever its members say, as long as the schema allows it."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def test_no_message_of_a_member_ends_the_coordinator() -> None:
                 mesh.hear(other, Pong(0, step), now)
         mesh.due(now)
     assert num_taken > STEPS // 20
-    # It still serves, at the latest when those are gone who do not answer what they were asked.
+    # It still serves, at the latest when the members that do not answer are gone.
     mesh.join(b"t9", "target", make_profile(), "t9", now=now)
     mesh.join(b"c9", "client", now=now)
-    # What members died of may be asked again by nobody for a while.
+    # A prompt that members may have died of is refused for a while, so this is another one.
     sends = mesh.submit(1, now, b"c9", prompt_token_ids=(9, 8, 7))
     give_up_at = now + 60.0
     while not sends.said(StartedNotice, b"c9"):

@@ -132,7 +132,9 @@ def test_prefixes_are_shared_by_what_one_key_or_connection_asks_for_one_user() -
         "clients take turns",
     ],
 )
-def test_whose_turn_it_is(asked: list[tuple[bytes, str]], order: list[int]) -> None:
+def test_waiting_requests_are_served_in_turns(
+    asked: list[tuple[bytes, str]], order: list[int]
+) -> None:
     mesh = with_gateway(max_streams=1)
     mesh.join(OTHER, "client")
     found: list[int] = []

@@ -126,7 +126,7 @@ def test_heartbeats_of_a_link_count_padding_and_are_often_enough_to_see_progress
 
 
 @pytest.mark.parametrize("role", ["target", "draft"])
-def test_others_have_turns_after_a_text_that_is_on_its_way(role: str) -> None:
+def test_the_air_is_reserved_for_a_text_that_is_being_sent(role: str) -> None:
     mesh, peer = make_mesh(), b"node"
     link = LinkFields("cell-a", 200e3, 0.001)
     mesh.join(peer, role, replace(make_profile(0.8), link=link))

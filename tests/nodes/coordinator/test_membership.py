@@ -31,7 +31,7 @@ def test_nodes_and_clients_are_welcomed_again_if_they_say_hello_again() -> None:
     assert mesh.state.roster.peers() == [TARGET, CLIENT]
 
 
-def test_who_cannot_be_a_member_is_refused_in_a_line() -> None:
+def test_a_peer_that_cannot_be_a_member_is_refused_in_one_line() -> None:
     mesh, made, theirs = Mesh(), make_profile(), PROTOCOL_VERSION + 1
     no_costs = replace(made, decode=replace(made.decode, seconds=(0.0, 1.0)))
     no_rate = replace(made, link=LinkFields("", 1e-300, 0.0))
@@ -115,7 +115,7 @@ def test_a_target_that_is_asked_for_something_and_does_nothing_is_gone() -> None
     assert second is not None
     assert PROGRESS_TIMEOUT_S < second <= PROGRESS_TIMEOUT_S + 3
     assert gone_after_s(profile, is_busy=False) is None
-    # One whose passes take long is given the time.
+    # A target with long passes is given more time.
     seconds = (*profile.prefill.seconds[:-1], 20.0)
     slow = replace(profile, prefill=replace(profile.prefill, seconds=seconds))
     assert (gone_after_s(slow) or 0) > 8 * 20
@@ -132,7 +132,7 @@ def test_a_list_of_many_nodes_with_long_names_is_a_message_and_has_those_that_dr
         mesh.join(b"%d" % number, "target", profile, f"{number:02}" + face * 60)
     mesh.join(CLIENT, "client")
     mesh.submit(num_choices=100)
-    # Who drains a node waits for it to be gone from here.
+    # `airdraft nodes drain` waits until the node is gone from this list.
     last = f"69{face * 60}"
     mesh.command("drain", last)
     nodes = mesh.nodes()

@@ -1,4 +1,4 @@
-"""A model is the content of a file, whatever that is called; who names it and a class gets both."""
+"""A model is the content of a file, whatever its name. A request may name a model and a class."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def test_a_name_means_the_same_file_while_one_of_its_targets_restarts() -> None:
     assert model_of(fleet.submit(5, model="a")) == ONE
 
 
-def test_who_asks_for_what_is_not_there_is_told_the_files_apart() -> None:
+def test_a_refusal_tells_files_of_one_name_apart() -> None:
     _, reason = refusal(two_files().submit(1, model="b"))
     assert reason == "no target has model 'b'; present models: a.gguf@11111111, a.gguf@22222222"
 
 
 @pytest.mark.parametrize("order", [(ONE, TWO), (TWO, ONE)])
-def test_of_equal_cells_the_lower_hash_goes_first(order: tuple[str, str]) -> None:
+def test_among_models_of_equal_cells_the_lower_hash_goes_first(order: tuple[str, str]) -> None:
     fleet = Fleet()
     for name in order:
         fleet.join(name, replace(profile(name, model="a"), model_hash=name))
@@ -92,7 +92,7 @@ OF_B = {"model_hash": "content", "numerics_class": "b"}
 
 
 @pytest.mark.timeout(300)
-def test_who_names_a_class_gets_it_or_nothing() -> None:
+def test_a_request_that_names_a_class_gets_that_class_or_nothing() -> None:
     fleet = two_classes()
     long_hash, long_name = "0123456789abcdef" * 4, "3fa9c1d277bc0011"
     fleet.join("c1", replace(profile(long_name, 90), model_hash=long_hash))

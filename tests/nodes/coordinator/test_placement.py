@@ -1,4 +1,4 @@
-"""Who is served where, by predicted seconds a token, and who waits for a place."""
+"""Streams go where a token is predicted to take the least time, or wait for a place."""
 
 from __future__ import annotations
 
@@ -82,11 +82,6 @@ def test_only_a_request_without_any_token_may_change_its_class(
     assert mesh.join(b"a2", "target", first).where() == ([] if changes else ["a2"])
 
 
-def test_the_longest_text_that_any_target_of_the_model_holds_is_taken() -> None:
-    mesh = mesh_of(small=profile(10, num_cells=100), large=profile(20, num_cells=600))
-    assert mesh.submit(max_tokens=500).where() == ["large"]
-
-
 def test_what_is_to_fit_fits_on_all_targets_that_leave_room_for_an_answer() -> None:
     """So that any of them can take it over."""
     cells = {"tiny": 900, "small": 2000, "large": 8000}
@@ -132,7 +127,7 @@ def test_cancelling_frees_the_place_for_who_waits() -> None:
 
 
 @pytest.mark.parametrize("how", ["cancel", "deadline", "bye"])
-def test_who_stood_behind_one_that_left_the_line_gets_the_room_that_there_is(how: str) -> None:
+def test_when_a_waiting_request_leaves_the_next_one_gets_the_room(how: str) -> None:
     mesh = make_mesh(num_cells=100)
     mesh.join(OTHER, "client")
     assert mesh.submit(1, max_tokens=1).opened() == [1]
@@ -158,7 +153,7 @@ def test_a_client_that_leaves_cancels_its_requests(how: str) -> None:
         sends = mesh.gone(CLIENT)
     else:
         sends = mesh.tick(6.0, CLIENT)
-        # It may hear again: of an error, not of an end.
+        # It may be listening again: it is told an error, and not an end.
         assert [type(message) for message in sends.to(CLIENT)] == [RequestFailedNotice]
     closed = {m.stream_id for m in sends.said(CloseStreamNotice, TARGET)}
     assert closed >= {1, 2}

@@ -1,7 +1,8 @@
-"""Requests that end the nodes which serve them, among others that do not."""
+"""Requests that kill the targets which serve them, among requests that do not."""
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from nodes.coordinator.placing.remembered import PROVEN_S
 from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
 from nodes.messages import OpenStreamRequest, RequestFailedNotice, TokenizeRequest
 from tests.nodes.builders import make_profile
+from tests.nodes.coordinator.fleet import Fleet, profile
 from tests.nodes.coordinator.script import CLIENT, TEXT_PROMPT, Mesh, Sends, mesh_of
 
 NOW = 2 * 86_400.0
@@ -18,7 +20,7 @@ T = [b"t%d" % number for number in range(9)]
 
 
 def make_mesh(num_targets: int = 1, num_requests: int = 0, **changes: Any) -> Mesh:
-    """Of a client and some targets; nothing happens in it for two days, but for some requests."""
+    """A mesh of a client and some targets, in which two days pass before the first request."""
     mesh = mesh_of(**{peer.decode(): make_profile() for peer in T[:num_targets]})
     for number in range(1, num_requests + 1):
         mesh.submit(number, NOW, **changes)
@@ -39,7 +41,7 @@ def join(mesh: Mesh, peer: bytes, now: float, **changes: Any) -> Sends:
 
 
 def die(mesh: Mesh, peer: bytes, now: float, *, is_heard: bool = True) -> Sends:
-    """A target's process ends. is_heard: it has answered the Ping before what it died of."""
+    """A target's process ends. is_heard: it has answered the Ping that preceded the request."""
     if is_heard:
         mesh.hear(peer, Pong(2**62, 1), now - 0.01)
     return mesh.gone(peer, now)
@@ -79,7 +81,7 @@ def test_where_its_target_does_not_return_it_ends_and_the_others_never_see_it(ho
 
 
 @pytest.mark.parametrize("how", ["given up", "cancelled"])
-def test_who_asks_again_is_known(how: str) -> None:
+def test_a_request_that_is_asked_again_is_recognised(how: str) -> None:
     """Clients do so by themselves, a moment after a request has failed."""
     mesh, first = make_served(3)
     if how == "cancelled":
@@ -97,7 +99,7 @@ def test_who_asks_again_is_known(how: str) -> None:
         "bad_request",
         "the same request ended target nodes before",
     )
-    # Some day it may be another build that reads it.
+    # It is tried again some day, because another build may read it by then.
     mesh.tick(NOW + 36 + PROVEN_S)
     assert mesh.submit(5, NOW + 36 + PROVEN_S).where() != []
 
@@ -193,12 +195,12 @@ def test_suspects_are_tried_one_at_a_time_and_new_requests_need_not_wait() -> No
 
 
 def test_a_target_that_had_not_heard_of_a_suspect_did_not_die_of_it() -> None:
-    """A switch is off: one after the other is found to be gone."""
+    """A network switch is off: one target after the other is found to be gone."""
     mesh = make_mesh(1, 1)
     for k in range(1, 8):
         assert die(mesh, T[0], NOW + k, is_heard=False).failures() == []
         assert join(mesh, T[0], NOW + k).where() == ["t0"]
-        # What was on its way already proves nothing.
+        # An answer that was on its way already proves nothing.
         mesh.hear(T[0], Pong(1, 1), NOW + k + 0.1)
 
 
@@ -225,7 +227,53 @@ def test_one_choice_that_ends_targets_ends_its_request() -> None:
     assert die(mesh, T[0], NOW + 2).failures() == [(1, "internal")]
 
 
-def test_texts_are_no_suspects_for_a_process_of_their_own_reads_them() -> None:
+def test_texts_to_be_tokenized_are_no_suspects() -> None:
     mesh = make_mesh(1, 5, **TEXT_PROMPT)
     die(mesh, T[0], NOW + 1)
     assert len(join(mesh, T[1], NOW + 1).said(TokenizeRequest, T[1])) == MAX_AT_ONCE
+
+
+# -- many requests ---------------------------------------------------------------------------------
+
+POISON = (66, 66, 66)
+
+
+def crowded(prompts: list[tuple[int, ...]], now: float) -> Fleet:
+    """A fleet of three targets that is asked for all of these."""
+    fleet = Fleet()
+    for name in ("t0", "t1", "t2"):
+        fleet.join(name, profile("a"))
+    fleet.now = now
+    for number, prompt in enumerate(prompts):
+        fleet.submit(number, prompt_token_ids=prompt, max_tokens=20)
+    return fleet
+
+
+@pytest.mark.parametrize("place", range(0, 17, 4))
+def test_a_poison_request_ends_few_targets_and_no_other_request(place: int) -> None:
+    prompts = [POISON if number == place else (1 + number, 2, 3) for number in range(17)]
+    fleet, order = crowded(prompts, NOW), random.Random(place)
+    while fleet.opened:
+        fleet.now += 0.05
+        index = order.randrange(len(fleet.opened))
+        peer, opened = fleet.opened[index]
+        if opened.token_ids == POISON:
+            fleet.die(peer.decode())
+        else:
+            fleet.answer(index)
+    assert {number: failed.code for number, failed in fleet.failed.items()} == {place: "internal"}
+    assert fleet.finished == {*range(17)} - {place}
+    assert fleet.num_deaths <= 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_where_targets_die_at_random_no_request_is_accused(seed: int) -> None:
+    fleet, order = crowded([(1 + number, 2, 3) for number in range(60)], 100.0), random.Random(seed)
+    while fleet.opened:
+        fleet.now += 0.2
+        if order.random() < 0.3:
+            fleet.die(order.choice(("t0", "t1", "t2")))
+        else:
+            fleet.answer(order.randrange(len(fleet.opened)))
+    assert fleet.num_deaths > 10
+    assert (fleet.failed, fleet.finished) == ({}, {*range(60)})

@@ -1,4 +1,4 @@
-"""Who sends garbage or floods is not listened to any more; nobody else notices."""
+"""A peer that sends garbage or floods is ignored from then on; the others do not notice."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_clients_may_say_less_than_nodes_and_gateways_come_back_with_all_users(
     heard = sum(limits.may_speak(BAD, 0.0, cost_of("client")) for _ in range(20_000))
     assert heard == BURST_MESSAGES / cost_of("client")
     assert all(limits.may_speak(GOOD, 0.0, cost_of("gateway")) for _ in range(40_000))
-    # Who has not said what it is counts as a client.
+    # A peer that has not told its role counts as a client.
     assert cost_of("") == cost_of("client") > cost_of("target") == cost_of("draft")
 
 
@@ -54,7 +54,7 @@ def test_nobody_joins_without_end(limits: RateLimits) -> None:
     assert sum(limits.may_join("key", 99.0) for _ in range(1000)) == BURST_JOINS
 
 
-def test_of_very_many_peers_the_first_are_forgotten_with_what_they_did(limits: RateLimits) -> None:
+def test_the_oldest_of_very_many_peers_are_forgotten(limits: RateLimits) -> None:
     while limits.may_join("key", 0.0):
         pass
     while limits.may_speak(BAD, 0.0):

@@ -105,7 +105,7 @@ def test_why_a_draft_node_was_given_up_is_told_until_another_one_follows() -> No
         commit(scheduler, 5)
     told = "refused", "draft off: d sent no guesses in time"
     assert why(scheduler) == told
-    # It goes on looking for one meanwhile.
+    # It looks for another draft node meanwhile.
     for second in range(10):
         scheduler.tick(float(second))
     assert why(scheduler) == told
@@ -123,7 +123,7 @@ def test_a_stream_that_had_guesses_needs_no_reason() -> None:
 
 
 def test_what_a_plan_would_cost_for_ever_is_no_error_of_it() -> None:
-    """Groups are asked for where guesses are never worth it: no plan has any."""
+    """Groups are wanted where guesses are never worth their cost, so no plan has any."""
     scheduler = make_scheduler(mode=MODES["grouped"])
     slow = CostTable((1,), (9.0,))
     scheduler.draft_joined("d", NodeCosts(slow, slow))

@@ -135,7 +135,7 @@ def test_streams_of_a_request_that_goes_on_are_those_that_are_not_over() -> None
     assert {s.num_prompt_tokens for s in streams} == {3}
 
 
-def test_of_a_prompt_that_has_tokens_after_it_nothing_is_scored_again() -> None:
+def test_a_prompt_with_tokens_after_it_is_not_scored_again() -> None:
     streams = streams_of(resumed(1, 0, committed=(8,), scores_prompt=True))
     assert [s.scores_prompt for s in streams] == [False, False]
     (stream,) = streams_of(resumed(-1, 0, scores_prompt=True))

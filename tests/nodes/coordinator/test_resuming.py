@@ -171,7 +171,7 @@ def test_nobody_gets_more_time_than_the_coordinator_gives() -> None:
 
 
 @pytest.mark.parametrize("how", ["deadline", "unavailable"])
-def test_of_many_that_end_at_once_some_are_told_at_a_time(how: str) -> None:
+def test_requests_that_end_together_are_told_a_few_at_a_time(how: str) -> None:
     """A client takes only so many messages."""
     mesh = Mesh(limits=LimitSettings(max_requests=1000, max_waiting=1000))
     mesh.join(CLIENT, "client")

@@ -1,4 +1,4 @@
-"""In which order the coordinator's shell does what its state says."""
+"""The coordinator's shell sends what its state says, in the right order and within the credit."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_tokens_too_many_for_a_message_are_sent_in_many() -> None:
 
 @pytest.mark.parametrize("pads", [False, True])
 async def test_every_message_to_a_member_is_one_frame(pads: bool) -> None:
-    """Of two ZeroMQ may take the second away, and abort who has read the first."""
+    """Of two frames, ZeroMQ may drop the second and abort the process that has read the first."""
     shell = Shell(pads=pads)
     await shell.join(b"node")
     lease = LeaseRequest((LeaseEntry(1, 1, 3, 2),))
@@ -94,7 +94,7 @@ async def test_every_message_to_a_member_is_one_frame(pads: bool) -> None:
     assert [len(frames) for _, frames in shell.frames] == [1, 1, 1]
 
 
-async def test_who_is_out_of_credit_is_told_no_end_of_a_text_of_which_a_part_is_missing(
+async def test_a_client_out_of_credit_is_not_told_the_end_of_a_text_that_lacks_a_part(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shell = await members()
@@ -108,7 +108,7 @@ async def test_who_is_out_of_credit_is_told_no_end_of_a_text_of_which_a_part_is_
     assert [message for _, message in told] == [*tokens[:-1], failed.message]
 
 
-async def test_who_asks_and_does_not_read_is_out_of_credit_soon() -> None:
+async def test_a_member_that_asks_and_does_not_read_is_soon_out_of_credit() -> None:
     shell = await members()
     status = StatusReply(1, b"x" * MAX_STATUS_BYTES)
     told = shell.say([Send(CLIENT_A, status)] * 20)
@@ -168,7 +168,7 @@ def looked(shell: Shell, seconds: float) -> None:
         shell.tick()
 
 
-async def test_who_is_in_the_middle_of_a_message_is_not_silent() -> None:
+async def test_a_member_whose_message_is_still_arriving_is_not_silent() -> None:
     shell = Shell(heartbeat_timeout_s=5.0)
     await shell.join(CLIENT_A)
     shell.quiet_s_of_all = 0.5
@@ -192,7 +192,7 @@ async def test_a_coordinator_that_stood_still_takes_nobody_for_silent() -> None:
 
 
 @pytest.mark.parametrize("version", [PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1])
-async def test_who_speaks_another_protocol_is_told_so_in_its_own(
+async def test_a_peer_of_another_protocol_is_told_so_in_its_own_version(
     version: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     shell = Shell()
@@ -259,7 +259,7 @@ async def join(
     return client, await hear(client, Welcome)
 
 
-async def test_who_closes_the_connection_is_gone_at_once(eventually: Eventually) -> None:
+async def test_a_member_that_closes_its_connection_is_gone_at_once(eventually: Eventually) -> None:
     hub = MemoryHub()
     async with serving(hub) as (coordinator, server):
         first, _ = await join(hub, "a")

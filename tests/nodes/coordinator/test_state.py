@@ -115,7 +115,7 @@ def test_a_stream_that_a_target_refuses_fails_its_request_as_what_the_target_may
     mesh.submit(num_choices=2)
     sends = mesh.hear(TARGET, StreamFailedNotice(1, 1, "no", code))
     assert sends.failure() == (told, "no")
-    # All that there is of the request ends.
+    # The other choice of the request ends too.
     assert sends.to(TARGET) == [CloseStreamNotice(2, 1)]
 
 
@@ -190,7 +190,7 @@ def test_a_stream_of_a_lost_target_goes_on_from_its_journal() -> None:
     mesh.ready(1, 2, OTHER)
     tokens, finished = mesh.finish(1, 4, peer=OTHER, generation=2).to(CLIENT)
     assert tokens == TokensNotice(1, 0, 1, b"a", (9,), is_last=True)
-    # What it did on both.
+    # The figures count what it did on both targets.
     assert (finished.num_tokens, finished.figures.num_plain_steps) == (2, 2)
     assert mesh.num_under_way() == 0
 
@@ -217,7 +217,7 @@ def test_the_other_choices_begin_when_the_client_has_all_scores_of_their_prompt(
     sends = score(mesh, 2, 1 + num_too_many)
     assert sends.to(CLIENT) == [PromptLogprobsNotice(1, 2, scores(1))]
     assert sends.opened() == [2, 3]
-    # Told again, and of a stream that is not there.
+    # Repeated scores, and those of a stream that is not there, are dropped.
     assert score(mesh, 1, 2) == score(mesh, 1, 2, 7) == score(mesh, 1, 2, generation=2) == []
     assert mesh.state.reporting.num_stale == 2
     # One token has no scores to wait for.

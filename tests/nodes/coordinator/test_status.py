@@ -1,4 +1,4 @@
-"""The status document of a coordinator whose members say what the tests make them say."""
+"""The status document that a coordinator makes of what its members say."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_a_stream_is_followed_through_its_phases(mesh: Mesh) -> None:
     assert only_stream(ask(mesh, 3.0)).phase == "decoding"
 
 
-def test_who_waits_is_told_by_priority() -> None:
+def test_the_status_counts_waiting_streams_by_priority() -> None:
     mesh = make_mesh(max_streams=1)
     for number, priority in enumerate((5, 5, 2)):
         mesh.submit(number, float(number), priority=priority)

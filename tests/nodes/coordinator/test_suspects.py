@@ -1,4 +1,4 @@
-"""How many deaths of targets prove that a request ends them, where they die by themselves too."""
+"""How many deaths of targets prove that a request causes them, although targets die by chance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def deaths() -> Deaths:
 
 
 def num_wanted(each_dies_every_s: float, exposed_s: float) -> int:
-    """Deaths after which a stream ends of which each target dies, so long after it got it."""
+    """How many targets die of a stream, each this long after it got the stream, before it ends."""
     is_proven = [not is_chance([exposed_s] * num, 1 / each_dies_every_s) for num in range(20)]
     return 1 + is_proven.index(True)
 
@@ -55,13 +55,13 @@ def test_innocents_are_hardly_ever_accused(mean_s: float) -> None:
 
 
 def test_the_rate_is_that_of_others_and_of_the_worst_of_late(deaths: Deaths) -> None:
-    """Each was noted at some time; its own say nothing of others."""
+    """Deaths under the suspect itself say nothing of how often others die."""
     own = [5000.0, 5010.0, 5020.0]
     for at in (*own, 5048.0, 5057.0, 5058.0):
         before = deaths.rate_hz(own, 1, at)
         deaths.note(at)
         assert (deaths.rate_hz(own, 1, at) > before) == (at not in own)
-    # Two within 3 s is the most; they count in time that is longer and longer.
+    # Two within 3 s are the worst; the time over which they count grows.
     rates = [deaths.rate_hz(own, 1, at) for at in (5060.0, 5600.0, 15_000.0)]
     assert rates[0] == pytest.approx(2 / 3)
     assert rates == sorted(rates, reverse=True)
@@ -95,7 +95,7 @@ def test_a_line_names_some_of_the_targets() -> None:
     assert "target nodes 20 times (t0, t1, t2, t3, t4, t5, t6, t7)" in line
 
 
-def test_who_never_gets_a_token_is_not_tried_for_ever() -> None:
+def test_a_stream_that_never_gets_a_token_is_not_tried_for_ever() -> None:
     suspicion = Suspicion(["a"], [0.0])
     for _ in range(MOST_LOSSES - 2):
         suspicion.lost("b", 9.0, 1.0, is_alone=False)

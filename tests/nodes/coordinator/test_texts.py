@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from mesh.codec import encode
+from mesh.codec import decode, encode
 from mesh.messages import Welcome
 from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
 from nodes.coordinator.sends import Send
+from nodes.engine.rules import GRAMMAR_KINDS, MAX_GRAMMAR_CHARS, Grammar, LogitRules
+from nodes.engine.sampling import Sampling
 from nodes.engine.traits import ModelTraits
 from nodes.messages import (
     EMBEDDING,
@@ -22,7 +24,7 @@ from nodes.messages import (
     TokenizeReply,
     TokenizeRequest,
 )
-from tests.nodes.builders import make_profile
+from tests.nodes.builders import make_profile, make_spec, make_submit
 from tests.nodes.coordinator.script import (
     CLIENT,
     OTHER,
@@ -85,6 +87,19 @@ def test_what_clients_and_targets_may_say_can_be_passed_on(mesh: Mesh) -> None:
         encode(message)
 
 
+@pytest.mark.parametrize("kind", GRAMMAR_KINDS)
+def test_the_longest_grammars_and_tools_fit_their_messages(kind: str) -> None:
+    rules = LogitRules(grammar=Grammar(kind, "\u00f6" * MAX_GRAMMAR_CHARS))
+    tools = "x" * 200_000
+    for message in (
+        make_submit(messages=HELLO, rules=rules),
+        make_spec(sampling=Sampling(rules=rules)),
+        make_submit(messages=HELLO, tools=tools),
+        TokenizeRequest(1, "", HELLO, tools=tools),
+    ):
+        assert decode(encode(message)).message == message
+
+
 def test_texts_that_cannot_be_sent_keep_no_place_at_their_target(mesh: Mesh) -> None:
     for number in range(2 * MAX_AT_ONCE):
         (sent,) = mesh.submit(number, **TEXT_PROMPT)
@@ -117,14 +132,14 @@ def test_users_of_a_gateway_take_turns(mesh: Mesh) -> None:
         mesh.submit(number, peer=GATEWAY, user="many", **TEXT_PROMPT)
     for number in (51, 52):
         mesh.submit(number, peer=GATEWAY, user="few", **TEXT_PROMPT)
-    # Who asks and cancels has no turn.
+    # A user that cancels loses its turn.
     mesh.submit(53, peer=GATEWAY, user="restless", **TEXT_PROMPT)
     mesh.cancel(53, peer=GATEWAY)
     turns = [asked(mesh.tokenized(number, error="no")) for number in range(1, 5)]
     assert turns == [[5], [51], [6], [52]]
 
 
-def test_who_cancels_frees_its_place_when_the_target_has_answered() -> None:
+def test_a_cancelled_text_frees_its_place_when_the_target_has_answered() -> None:
     mesh = full_mesh(2)
     assert mesh.cancel(1) == []
     assert mesh.cancel(MAX_AT_ONCE + 1) == []
@@ -153,7 +168,7 @@ def test_a_text_of_which_nothing_is_heard_is_asked_for_again_and_not_for_ever(me
     assert sum(len(asked(mesh.submit(300 + k, **TEXT_PROMPT))) for k in range(9)) == MAX_AT_ONCE
 
 
-def test_who_cancels_what_a_target_never_had_gets_its_place_back() -> None:
+def test_cancelled_texts_that_a_target_never_answers_free_their_places() -> None:
     mesh = full_mesh()
     for number in range(1, MAX_AT_ONCE + 1):
         mesh.cancel(number)

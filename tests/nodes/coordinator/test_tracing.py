@@ -169,7 +169,9 @@ def test_a_draft_node_follows_once_it_has_read_the_text() -> None:
 
 
 @pytest.mark.parametrize("way", ["finish", "cancel", "release", "fail", "die"])
-def test_who_followed_is_told_first_and_that_it_does_no_longer(way: str) -> None:
+def test_a_recording_begins_with_the_draft_node_that_follows_and_tells_when_it_stops(
+    way: str,
+) -> None:
     scheduler = decoding("d")
     ring = recorded(scheduler, 1.0)
     match way:
@@ -207,13 +209,3 @@ def test_a_plan_is_told_with_what_open_flow_would_take() -> None:
     # Whoever begins later is told the same first.
     again = lines_of(recorded(scheduler, 2.0))[0]
     assert (again.at_s, again.batches) == (2.0, plan.batches)
-
-
-def test_nothing_is_told_once_recording_is_over() -> None:
-    scheduler = decoding("d")
-    ring = recorded(scheduler)
-    scheduler.record(None, 0.0)
-    before = ring.last
-    guess(scheduler, "d", 4)
-    commit(scheduler, 5)
-    assert ring.last == before

@@ -116,7 +116,7 @@ def test_the_least_rest_for_its_weight_comes_first(line: Uploads) -> None:
     assert [number for number, _ in itertools.groupby(order)] == [1, 4, 3, 1, 2]
 
 
-def test_who_does_not_send_is_passed_by_and_forgotten_at_last(line: Uploads) -> None:
+def test_a_client_that_does_not_send_loses_its_turn_and_is_forgotten_at_last(line: Uploads) -> None:
     line.offered(A, offer(1), 0.0)
     line.offered(B, offer(2, 9000), 0.0)
     # Another medium has a line of its own.
@@ -139,7 +139,7 @@ def test_who_does_not_send_is_passed_by_and_forgotten_at_last(line: Uploads) -> 
     assert line.num_under_way == 0
 
 
-def test_who_waits_is_told_so_again(line: Uploads) -> None:
+def test_a_client_that_waits_is_told_so_again(line: Uploads) -> None:
     line.offered(A, offer(1, 600_000), 0.0)
     line.offered(B, offer(2, 700_000), 0.0)
     told, sent, now = [], 0, 0.0
@@ -228,10 +228,10 @@ def test_no_piece_is_smaller_than_the_least_unless_it_is_the_last(line: Uploads)
 # -- in the coordinator --------------------------------------------------------------------------
 
 
-def upload(mesh: Mesh, message: object, request_id: int = 1) -> list[Send]:
+def upload(mesh: Mesh, message: object) -> list[Send]:
     """Offer a message and send what is granted; all that the last piece is answered with."""
     frames = encode(message, cluster=CLUSTER, epoch=EPOCH)
-    sender = Upload(request_id, frames if len(frames) > 1 else [*frames, b""])
+    sender = Upload(1, frames if len(frames) > 1 else [*frames, b""])
     out = mesh.hear(CLIENT, sender.offer(5, LINK))
     now = 0.0
     while not sender.is_over:

@@ -88,7 +88,7 @@ def test_entries_behind_one_that_waits_for_long_do_not_pile_up(line: Line) -> No
     assert line.size() < 3 * before
 
 
-def test_one_that_goes_before_all_others_of_its_tenant_again_and_again(line: Line) -> None:
+def test_streams_that_go_before_all_others_of_their_tenant_take_no_more_memory(line: Line) -> None:
     for second in range(500):
         line.add(1000.0 - second, tenant="crowd")
     in_order = Line()
@@ -116,7 +116,7 @@ def test_priority_goes_before_turns_within_its_lead(line: Line) -> None:
     assert line.tenants([10.0, 30.0, 31.0]) == "aab"
 
 
-def test_whose_text_has_begun_waits_for_no_turns_and_no_priorities(line: Line) -> None:
+def test_a_text_that_has_begun_waits_for_no_turns_and_no_priorities(line: Line) -> None:
     line.add(0.0, tenant="b", priority=10)
     for _ in range(2):
         line.add(9.0, tenant="a", num_tokens=1, priority=1)

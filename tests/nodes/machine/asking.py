@@ -1,4 +1,4 @@
-"""What clients of the machine ask for: texts of all kinds, some with a beginning in common."""
+"""Requests of the machine's clients: texts of all kinds, some with a common beginning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What always holds of a mesh, as its coordinator tells it, and what must be left of requests."""
+"""Checks of a mesh: what its coordinator tells is consistent, and nothing is left of requests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from nodes.telemetry.status import Status
 # Where what is made for a request, and is of no use after it, has its classes.
 _OF_REQUESTS = (
     *("nodes.coordinator.requests.request", "nodes.scheduler.stream", "nodes.worker.stream"),
-    *("nodes.target.stream", "nodes.target.stream", "nodes.target.composing"),
-    "nodes.draft.followed",
+    *("nodes.target.stream", "nodes.draft.followed"),
 )
 
 

@@ -22,7 +22,6 @@ from nodes.messages import (
     SubmitRequest,
     TokenScores,
     TokensNotice,
-    TraceReply,
     UploadGrant,
     notices_of,
 )
@@ -134,8 +133,6 @@ class ClientProcess(Process):
     ) -> None:
         super().__init__(network, clock, hello, rejoins=rejoins)
         self.asked: dict[int, Asked] = {}
-        # What came that is of no request.
-        self.replies: list[Any] = []
         self._on_failure = on_failure
         self._is_lenient = is_lenient
 
@@ -188,12 +185,10 @@ class ClientProcess(Process):
             asked.upload = None
 
     def on_message(self, message: Any) -> None:
-        if isinstance(message, NodeCommandReply | TraceReply):
-            self.replies.append(message)
-        elif isinstance(message, OutputNotice):
+        if isinstance(message, OutputNotice):
             for notice in notices_of(message):
                 self._take(notice)
-        else:
+        elif not isinstance(message, NodeCommandReply):
             self._take(message)
 
     def _take(self, message: Any) -> None:

@@ -34,7 +34,6 @@ class Setup:
     has_lookup: bool = False
     prefix_cache_bytes: int = 0
     seed: int = 0
-    first_incarnation: int = 1
 
 
 def draft(agreement: float, **changes: int) -> ToyConfig:

@@ -1,4 +1,4 @@
-"""Messages that come several times, in another order, or again in another life.
+"""Messages that come several times, in another order, or again in a later membership.
 
 ZeroMQ does none of this within a connection. Whatever does, no text may become wrong by it.
 AIRDRAFT_DISORDER_SEEDS=200 pytest tests/nodes/machine runs the long form.
@@ -6,35 +6,27 @@ AIRDRAFT_DISORDER_SEEDS=200 pytest tests/nodes/machine runs the long form.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
-from typing import Any
 
 import pytest
 
-from mesh.codec import decode, encode
+from mesh.codec import decode
 from mesh.messages import Bye, Hello, Refuse, Welcome
 from mesh.transport import Frames
-from nodes.worker.link import Link
-from tests.harness.memory_transport import MemoryHub
 from tests.nodes.builders import make_submit
 from tests.nodes.machine.client import ClientProcess
 from tests.nodes.machine.network import Connection, Disorder
-from tests.nodes.machine.process import Process
+from tests.nodes.machine.process import NodeProcess, Process
 from tests.nodes.machine.setup import Setup, draft
-from tests.nodes.machine.world import TIMEOUT_S, World
+from tests.nodes.machine.world import World
 
 NUM_SEEDS = int(os.environ.get("AIRDRAFT_DISORDER_SEEDS", "12"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 10 * NUM_SEEDS)]
 _PROMPTS = ((5, 6, 7), tuple(range(1, 50)), tuple(range(1, 70)))
-# What is said of a membership itself is of no epoch, or ends it.
-_OF_MEMBERSHIPS = (Hello, Welcome, Refuse, Bye)
 
 
-def _world(
-    seed: int, disorder: Disorder | None = None, **changes: Any
-) -> tuple[World, ClientProcess]:
+def _world(seed: int, disorder: Disorder | None = None) -> tuple[World, ClientProcess]:
     setup = Setup(
         target_cells=((200, 200), (130,), (600, 150, 150))[seed % 3],
         drafts=((draft(1.0),), (draft(0.8), draft(0.8)))[seed % 2],
@@ -42,7 +34,6 @@ def _world(
         has_lookup=seed % 8 > 3,
         has_wild_policy=seed % 5 == 0,
         seed=seed,
-        **changes,
     )
     world = World(setup, disorder)
     client = world.join()
@@ -100,84 +91,18 @@ def test_messages_that_are_repeated_and_out_of_order_make_no_text_wrong() -> Non
     assert num_whole > NUM_SEEDS
 
 
-class _Session:
-    """All that has arrived in a world, but for what is said of memberships: whose, and which way.
+def _heard(world: World) -> list[tuple[Process, str, Frames]]:
+    """Whatever arrives from now on: by whose connection, and on which way. What is said of a
+    membership itself is left out, because it is of no epoch, or ends it."""
+    heard: list[tuple[Process, str, Frames]] = []
 
-    Clients are all alike.
-    """
+    def took(connection: Connection, way: str, frames: Frames) -> None:
+        if not isinstance(decode(frames).message, Hello | Welcome | Refuse | Bye):
+            owner = next(p for p in world.processes if p.connection is connection)
+            heard.append((owner, way, frames))
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.messages: list[tuple[str, str, Frames]] = []
-        world.network.took = self._took
-
-    def _took(self, connection: Connection, way: str, frames: Frames) -> None:
-        owner = next(p for p in self._world.processes if p.connection is connection)
-        if not isinstance(decode(frames).message, _OF_MEMBERSHIPS):
-            self.messages.append((_key(owner), way, frames))
-
-
-def _key(process: Process) -> str:
-    return process.role if isinstance(process, ClientProcess) else process.name
-
-
-def _connections(world: World) -> dict[str, Connection]:
-    return {_key(process): process.connection for process in world.processes}
-
-
-def _old_session() -> list[tuple[str, str, Frames]]:
-    world, client = _world(0)
-    session = _Session(world)
-    _ask(world, client)
-    world.settle()
-    assert all(asked.is_whole for asked in client.asked.values())
-    return session.messages
-
-
-def test_a_session_of_another_epoch_is_not_answered_and_changes_no_text() -> None:
-    session = [(key, frames) for key, way, frames in _old_session() if way == "up"]
-    world, client = _world(0, first_incarnation=1000)
-    _ask(world, client)
-    world.go_on(60)
-    assert client.open_requests()
-    state, connections = world.coordinator.state, _connections(world)
-    on_their_way = [list(connection.queues["down"]) for connection in connections.values()]
-    num_stale = state.reporting.num_stale
-    for key, frames in session:
-        world.hand_in(connections[key].peer, frames)
-    assert state.reporting.num_stale == num_stale + len(session)
-    assert [list(c.queues["down"]) for c in connections.values()] == on_their_way
-    world.settle()
-    assert all(asked.is_whole for asked in client.asked.values())
-
-
-async def test_a_session_of_another_epoch_is_not_heard_by_a_node(eventually: Any) -> None:
-    class Handler:
-        def __init__(self) -> None:
-            self.is_joined = False
-            self.heard: list[object] = []
-
-        def on_joined(self, _welcome: Welcome) -> None:
-            self.is_joined = True
-
-        def on_message(self, message: Any) -> None:
-            self.heard.append(message)
-
-    hub, handler = MemoryHub(), Handler()
-    server = hub.server()
-    link = Link(hub.client(), handler, endpoint="memory", node="target-0", role="target")
-    running = asyncio.create_task(link.run())
-    peer = (await server.recv()).peer
-    server.send(peer, encode(Welcome("target-0", "virtual", 5, 0.5, 60.0, False)))
-    await eventually(lambda: handler.is_joined)
-    session = [frames for key, way, frames in _old_session() if (key, way) == ("target-0", "down")]
-    assert session
-    for frames in session:
-        server.send(peer, frames)
-    await eventually(lambda: link.num_dropped == len(session))
-    assert handler.heard == []
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    world.network.took = took
+    return heard
 
 
 def test_what_was_said_in_an_earlier_membership_makes_no_text_wrong() -> None:
@@ -185,43 +110,18 @@ def test_what_was_said_in_an_earlier_membership_makes_no_text_wrong() -> None:
     num_whole = 0
     for seed in range(NUM_SEEDS):
         world, client = _world(seed)
-        session = _Session(world)
+        heard = _heard(world)
         _ask(world, client)
         world.go_on(40 * (1 + seed % 5))
         for target in world.nodes("target")[: 1 + seed % 2]:
             world.break_connection(target, notice_s=0.0, away_s=0.1)
         world.go_on(300)
-        old, session.messages = session.messages, []
         world.is_lenient = True
-        connections = _connections(world)
-        for key, way, frames in old:
-            if way == "up" or key.startswith(("target", "draft")):
-                connections[key].send(way, frames, world.now)
+        for process, way, frames in list(heard):
+            if way == "up" or isinstance(process, NodeProcess):
+                process.connection.send(way, frames, world.now)
         _ask(world, client)
         world.pass_by(6.0)
         world.check()
         num_whole += _give_up(world, client)
     assert num_whole > NUM_SEEDS
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_what_a_stopped_target_says_when_it_wakes_up_is_refused(seed: int) -> None:
-    world = World(Setup(target_cells=(600, 600), drafts=(draft(0.9),), seed=seed))
-    client = world.join()
-    for number in range(1, 7):
-        world.submit(client, make_submit(number, max_tokens=100, ignore_eog=True))
-    world.go_on(200)
-    zombie = next(node for node in world.nodes("target") if node.node.num_streams)
-    zombie.is_stopped = True
-    world.pass_by(2 * TIMEOUT_S)
-    status = world.status()
-    assert status is not None
-    assert [n.state for n in status.nodes if n.name == zombie.name] == ["left"]
-    # It does what it was asked to do, and says so.
-    num_stale = world.coordinator.state.reporting.num_stale
-    zombie.is_stopped = False
-    for _ in range(10):
-        zombie.step()
-    world.settle()
-    assert world.coordinator.state.reporting.num_stale >= num_stale + 10
-    assert all(asked.is_whole for asked in client.asked.values())

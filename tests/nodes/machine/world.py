@@ -72,7 +72,7 @@ class World:
         # Whether what failed, and came again, may be the reason of what fails.
         self.is_lenient = False
         self._num_moves = 0
-        self._num_started = setup.first_incarnation - 1
+        self._num_started = 0
         self._ticked_at = self.now
         for index in range(len(setup.target_cells)):
             self.start_node("target", index)
@@ -242,11 +242,9 @@ class World:
         self.coordinator.take_plan(due, due.planning.make())
 
     def _coordinator_takes(self, connection: Connection) -> None:
-        self.hand_in(connection.peer, self.network.take(connection, "up"))
-
-    def hand_in(self, peer: bytes, frames: Any) -> None:
+        received = Received(connection.peer, self.network.take(connection, "up"))
         # Enrolments, which would take time, do not occur here.
-        self.coordinator.take(Received(peer, frames), None)  # type: ignore[arg-type]
+        self.coordinator.take(received, None)  # type: ignore[arg-type]
 
     def _tick_due(self) -> float:
         deadline = self.coordinator.state.next_deadline()

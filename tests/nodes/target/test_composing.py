@@ -1,4 +1,4 @@
-"""A target that takes guesses into its passes by what these cost."""
+"""A target takes guesses into a pass if they are worth what they cost."""
 
 from __future__ import annotations
 

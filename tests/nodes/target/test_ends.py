@@ -1,4 +1,4 @@
-"""Where a text ends, whatever was guessed, held back or committed elsewhere."""
+"""A text ends at the same place, whatever was guessed, held back or committed elsewhere."""
 
 from __future__ import annotations
 

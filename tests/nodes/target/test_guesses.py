@@ -1,4 +1,4 @@
-"""The guesses that a target keeps of a stream: which are of use, and what becomes of them."""
+"""The guesses that a target keeps for a stream: which it offers, and how it counts them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from nodes.target.stream import GuessBuffer, Seen
 TEXT = (1, 2, 3)
 
 
-def taken(
-    *parts: tuple[tuple[int, int], int, list[int]], committed: tuple[int, ...] = TEXT
-) -> GuessBuffer:
+def taken(*parts: tuple[tuple[int, int], int, list[int]]) -> GuessBuffer:
     buffer = GuessBuffer()
     for number, start, token_ids in parts:
-        buffer.take(number, start, token_ids, [0.5] * len(token_ids), committed)
+        buffer.take(number, start, token_ids, [0.5] * len(token_ids), TEXT)
     return buffer
 
 

@@ -65,6 +65,19 @@ def test_those_of_a_group_go_together_and_nobody_else_waits_for_them() -> None:
     assert going(state) == {ONE, TWO, THREE}
 
 
+def test_a_parked_stream_comes_back_while_others_wait() -> None:
+    state, _ = make_state(num_cells=300)
+    state.open(make_spec(1, prompt=tuple(range(1, 81)), max_tokens=100))
+    state.open(make_spec(2, max_tokens=5, num_leased=5))
+    state.open(make_spec(3, prompt=tuple(range(1, 81)) * 2, max_tokens=100))
+    state.step()
+    state.passed(0.01, 10.0)
+    state.hold(TWO, 1, Hold(1, 2, 0.5))
+    assert state.patience_s(10.1) == pytest.approx(0.4)
+    state.close(ONE, 1)
+    assert state.patience_s(10.1) == 0.0
+
+
 def test_prompts_are_read_while_others_wait() -> None:
     state = make(1, ONE)
     state.open(make_spec(2, prompt=tuple(range(1, 80)), max_tokens=5))

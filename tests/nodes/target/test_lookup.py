@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from nodes.target.lookup import Lookup
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodes.target.lookup import Lookup, NgramIndex
 from nodes.worker.stream import StreamId
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import ONE, TWO, alone, make_state, run, tokens_of
@@ -92,3 +96,52 @@ def test_a_target_takes_what_it_looked_up_and_the_text_is_that_of_plain_decoding
     of_second = [c for c in commits if c.entry.stream_id == TWO]
     assert sum(c.entry.num_accepted_tokens for c in of_second) > 40
     assert all(c.entry.num_looked_up == c.entry.num_draft_tokens for c in of_second)
+
+
+# -- the index of runs -----------------------------------------------------------------------------
+
+
+def proposed(index: NgramIndex, gamma: int) -> tuple[list[int], int]:
+    """The tokens that followed the longest run, and how many tokens matched before the first."""
+    start, match = index.find(index.token_ids) or (len(index), 0)
+    return index.token_ids[start : start + gamma], match
+
+
+def search(tokens: list[int], gamma: int) -> list[int]:
+    """The longest run of 4 to 2 last tokens, where it last stood before, and what followed."""
+    for length in (4, 3, 2):
+        for start in range(len(tokens) - length - 1, -1, -1):
+            if len(tokens) > length and tokens[start : start + length] == tokens[-length:]:
+                return tokens[start + length :][:gamma]
+    return []
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=6), max_size=12), st.integers(0, 9))
+def test_an_index_proposes_what_a_search_of_the_whole_past_finds_however_tokens_arrive(
+    chunks: list[list[int]], gamma: int
+) -> None:
+    index = NgramIndex()
+    tokens: list[int] = []
+    for chunk in chunks:
+        index.extend(chunk)
+        tokens += chunk
+        assert len(index) == len(tokens)
+        assert proposed(index, gamma)[0] == search(tokens, gamma)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "match"),
+    [
+        ([1, 2, 9, 1, 2], 2),
+        ([7, 1, 2, 9, 8, 1, 2], 2),
+        ([7, 1, 2, 9, 7, 1, 2], 3),
+        ([*range(50), *range(40)], 32),
+        ([*range(30), *range(10, 16)], 6),
+    ],
+)
+def test_a_run_comes_with_how_much_before_its_end_is_the_same(
+    tokens: list[int], match: int
+) -> None:
+    index = NgramIndex()
+    index.extend(tokens)
+    assert proposed(index, 3)[1] == match

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes.catalog import Catalog, default_cache_dir
-from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.sampling import Sampling
 from nodes.messages import StreamFailedNotice, StreamParkedNotice, StreamReadyNotice
 from nodes.worker.cells import cells_needed
@@ -107,7 +102,7 @@ def test_a_parked_stream_is_closed_by_who_does_not_know_it_yet_and_by_who_does(
     assert model.free_cells() == 400
 
 
-def test_who_does_not_fit_yet_waits_and_is_not_overtaken() -> None:
+def test_a_stream_that_does_not_fit_yet_waits_and_is_not_overtaken() -> None:
     desk, _ = make_desk(num_cells=300)
     first = make_spec(1, prompt=LONG, max_tokens=100)
     large = make_spec(2, prompt=LONG * 2, max_tokens=100)
@@ -196,25 +191,3 @@ def test_with_few_cells_all_streams_end_as_they_would_alone(
     num_parked = sum(isinstance(event, StreamParkedNotice) for event in desk.events)
     assert num_parked <= len(specs) * len(specs)
     assert model.free_cells() == toy["num_cells"]
-
-
-@pytest.mark.model
-@pytest.mark.parametrize("prefix_cache_bytes", [0, 100_000_000])
-def test_a_real_models_text_is_the_same_whether_it_was_parked_or_not(
-    prefix_cache_bytes: int,
-) -> None:
-    path = Catalog(default_cache_dir(os.environ)).ensure("smollm2-135m")
-    config = LlamaConfig(path=path, num_cells=256, max_sequences=2, repack=False)
-    prompt = tuple(int(i) for i in np.random.default_rng(1).integers(3, 49_000, 46))
-    specs = [
-        make_spec(i, prompt=prompt[i:], max_tokens=90, ignore_eog=True, owner="me") for i in (1, 2)
-    ]
-    with contextlib.closing(LlamaModel(config)) as model:
-        texts = []
-        for together in (specs[:1], specs[1:], specs):
-            desk = Desk(model, model.vocabulary, prefix_cache_bytes)
-            desk.open(*together)
-            events = desk.run()
-            texts += [tokens_of(events, spec.stream_id) for spec in together]
-        assert StreamParkedNotice(TWO, 1) in events
-        assert texts[:2] == texts[2:]

@@ -21,7 +21,7 @@ def put(store: PrefixStore, owner: str, *token_ids: int) -> SavedPrefix:
     return prefix
 
 
-def test_of_equal_prefixes_the_shortest_entry_is_found_and_none_of_another_owner() -> None:
+def test_the_shortest_entry_with_the_longest_prefix_is_found_and_none_of_another_owner() -> None:
     store = PrefixStore(100)
     long = put(store, "me", 1, 2, 3, 4, 5, 6)
     short = put(store, "me", 1, 2, 3, 4, 7)

@@ -1,4 +1,4 @@
-"""What of a prompt is in the engine or saved already is not read again, if its owner left it."""
+"""A part of a prompt that the same owner has in the engine or saved is not read again."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def read(state: TargetState, stream_id: int, prompt: Sequence[int], owner: str =
     return ready.num_read
 
 
-def left(state: TargetState, prompt: Sequence[int], owner: str = "me") -> None:
+def left(state: TargetState, prompt: Sequence[int]) -> None:
     """A stream that has ended; of its prompt all but the last token was read."""
-    read(state, 1, (*prompt, 90), owner)
+    read(state, 1, (*prompt, 90))
     state.close(ONE, 1)
 
 

@@ -1,4 +1,4 @@
-"""Streams of a target: which messages count, what leases and guesses commit, and who is refused."""
+"""Streams of a target: which messages count, what leases and guesses commit, what is refused."""
 
 from __future__ import annotations
 

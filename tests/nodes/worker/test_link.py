@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from mesh.codec import decode, encode
+from mesh.credits import WINDOW_MESSAGES
 from mesh.messages import (
     PROTOCOL_VERSION,
     UNSUITABLE,
     Bye,
+    Credit,
     Hello,
     KeyNotice,
     Ping,
@@ -148,6 +150,16 @@ async def test_where_the_coordinator_pads_so_do_its_members(eventually: Eventual
         await eventually(lambda: node.messages == [NodesRequest(8)])
 
 
+async def test_a_member_grants_credit_for_what_it_has_read() -> None:
+    async with joined() as (_, desk):
+        for number in range(WINDOW_MESSAGES):
+            desk.say(NodesRequest(number))
+            # The member reads meanwhile.
+            await asyncio.sleep(0)
+        granted = await desk.hear(Credit)
+        assert 0 < granted.num_messages <= WINDOW_MESSAGES
+
+
 async def test_a_refusal_ends_the_link_with_its_reason() -> None:
     async with started() as (node, desk):
         await desk.hear(Hello)
@@ -163,7 +175,7 @@ async def test_nobody_at_the_endpoint_is_an_error_that_names_it() -> None:
     assert "no coordinator answered at memory://hub within 0.05 s" in str(error)
 
 
-async def test_what_is_of_no_membership_or_does_not_go_out_is_dropped_and_counted(
+async def test_messages_of_no_membership_and_unsent_ones_are_dropped_and_counted(
     eventually: Eventually,
 ) -> None:
     async with started() as (node, desk):
@@ -275,7 +287,7 @@ async def test_a_bye_of_the_coordinator_is_a_loss_and_is_answered_with_a_new_hel
         ("has been silent", False, False),
     ],
 )
-async def test_who_does_not_rejoin_ends_when_the_coordinator_is_lost(
+async def test_a_link_that_does_not_rejoin_ends_when_the_coordinator_is_lost(
     way: str, says_bye: bool, closes: bool
 ) -> None:
     async with joined(0.1 if way == "has been silent" else 60.0, rejoins=False) as (node, desk):

@@ -62,7 +62,9 @@ class Setting:
         await asyncio.gather(self.running, return_exceptions=True)
 
 
-async def test_who_has_a_grammar_waits_for_it_and_others_do_not(eventually: Eventually) -> None:
+async def test_a_stream_with_a_grammar_waits_for_it_and_others_do_not(
+    eventually: Eventually,
+) -> None:
     async with Setting() as setting:
         setting.opening.open(request(1, "slow"))
         setting.opening.open(request(2))
@@ -83,7 +85,7 @@ async def test_a_bad_grammar_is_left_to_the_engines_state_to_tell(eventually: Ev
         await eventually(lambda: setting.opened == [(1, 1), (2, 1)])
 
 
-async def test_who_was_closed_or_replaced_meanwhile_is_not_opened(eventually: Eventually) -> None:
+async def test_a_stream_closed_or_replaced_meanwhile_is_not_opened(eventually: Eventually) -> None:
     async with Setting() as setting:
         for stream_id in (1, 2, 3):
             setting.opening.open(request(stream_id, f"slow {stream_id}"))
@@ -97,7 +99,9 @@ async def test_who_was_closed_or_replaced_meanwhile_is_not_opened(eventually: Ev
         assert setting.opened == [(2, 1), (3, 2)]
 
 
-async def test_who_is_closed_before_its_turn_is_not_kept(eventually: Eventually) -> None:
+async def test_a_grammar_whose_stream_is_closed_before_its_turn_is_not_compiled(
+    eventually: Eventually,
+) -> None:
     async with Setting() as setting:
         setting.opening.open(request(0, "slow"))
         await eventually(lambda: setting.grammars.num_begun == 1)
@@ -137,7 +141,7 @@ async def test_an_engine_without_grammars_is_asked_at_once() -> None:
     assert len(opened) == 1
 
 
-async def test_who_is_stopped_ends_after_what_is_being_compiled(eventually: Eventually) -> None:
+async def test_a_stop_waits_for_the_grammar_that_is_being_compiled(eventually: Eventually) -> None:
     async with Setting() as setting:
         setting.opening.open(request(1, "bad"))
         await eventually(lambda: setting.grammars.num_begun == 1)

@@ -1,13 +1,14 @@
-"""Stop strings are found however the text is cut, and nothing of them is ever shown."""
+"""Stop strings are found however the text is cut, and failures are told in a line."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nodes.worker.stream import StopMatcher
+from nodes.engine.grammar import GrammarError
+from nodes.messages import StreamFailedNotice
+from nodes.worker.stream import StopMatcher, StreamId, failed_by
 
-EURO = "€".encode()
-letters = st.text("ab", min_size=1, max_size=4)
+stop_strings = st.lists(st.text("ab", max_size=4), max_size=3)
 
 
 @st.composite
@@ -37,10 +38,12 @@ def show(stops, pieces):
     return [*shown, matcher.flush()], False
 
 
-@given(cut_texts(), st.lists(letters, max_size=3))
+@given(cut_texts(), stop_strings)
+@example(("5 €".encode(), [b"5 \xe2", b"\x82", b"\xac"]), ["€"])
 def test_shows_the_text_before_the_stop_that_ends_first_however_it_is_cut(cut, stops):
+    """An empty stop string means nothing."""
     text, pieces = cut
-    found = [stop.encode() for stop in stops if stop.encode() in text]
+    found = [stop.encode() for stop in stops if stop and stop.encode() in text]
     _, start = min(
         ((text.find(stop) + len(stop), text.find(stop)) for stop in found),
         default=(0, len(text)),
@@ -51,20 +54,9 @@ def test_shows_the_text_before_the_stop_that_ends_first_however_it_is_cut(cut, s
 
 
 @pytest.mark.parametrize(
-    ("stops", "pieces", "expected"),
-    [
-        ([], [b"ab", b"c"], ([b"ab", b"c", b""], False)),
-        ([""], [b"ab"], ([b"ab", b""], False)),
-        (["\n\n"], [b"a\n", b"b\n", b"\nc"], ([b"a", b"\nb", b""], True)),
-        (["stop"], [b"say st", b"op now"], ([b"say ", b""], True)),
-        (["stop"], [b"say st", b"ay"], ([b"say ", b"stay", b""], False)),
-        (["stop"], [b"say st"], ([b"say ", b"st"], False)),
-        (["aab"], [b"aa", b"ab"], ([b"", b"a"], True)),
-        (["x", "a"], [b"bax"], ([b"b"], True)),
-        # A stop may be cut inside a character.
-        (["€"], [b"5 " + EURO[:2], EURO[2:]], ([b"5 ", b""], True)),
-        (["€"], [b"5 " + EURO[:2], b"\x80"], ([b"5 ", EURO[:2] + b"\x80", b""], False)),
-    ],
+    ("is_request_bad", "code"), [(True, "bad_request"), (False, "unavailable")]
 )
-def test_pieces_and_what_is_shown_of_them(stops, pieces, expected):
-    assert show(stops, pieces) == expected
+def test_a_failure_says_whose_it_is_in_a_line_that_fits(is_request_bad: bool, code: str) -> None:
+    """A bad grammar is the client's fault, a missing library that of the node."""
+    error = GrammarError("x" * 2000, is_request_bad=is_request_bad)
+    assert failed_by(StreamId(1), 2, error) == StreamFailedNotice(1, 2, "x" * 1024, code)
