@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,13 +14,14 @@ from bench.chaos.command import chaos
 from bench.clients.command import clients_command
 from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
-from bench.gateway.command import gateway
+from bench.harness.report import conclude, note
 from bench.live.command import live
+from bench.load.workloads import PLAIN_NAMES
 from bench.pages.command import pages_command
 from bench.paper.command import paper_command
 from bench.peers.command import peers_command
 from bench.results.command import COMMANDS as RESULTS
-from bench.results.options import COUNTS
+from bench.results.options import COUNTS, listed
 from bench.sim.command import COMMANDS as SIMULATED
 from bench.where.command import where_command
 from nodes.service.runtime import set_engine_environment
@@ -134,7 +136,6 @@ def hostile_requests(schemas: int) -> None:
     """
     import asyncio
 
-    from bench.harness.report import conclude, note
     from bench.hostile.requests import run_hostile
 
     conclude(asyncio.run(run_hostile(schemas, note)))
@@ -176,7 +177,11 @@ def two_machines(airdraft: str, target: str, draft: str) -> None:
 )
 @click.option("--texts", type=click.IntRange(10, 250), default=80, show_default=True)
 @click.option(
-    "--workloads", default="", help="Record so many texts of each of these workloads instead."
+    "--workloads",
+    "kinds",
+    type=listed(accepted=lambda: PLAIN_NAMES),
+    default="",
+    help="Record so many texts of each of these workloads instead.",
 )
 @click.option(
     "--max-tokens",
@@ -186,14 +191,7 @@ def two_machines(airdraft: str, target: str, draft: str) -> None:
     help="Largest length of a text in tokens.",
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
-def record(
-    target: str,
-    drafts: tuple[str, ...],
-    texts: int,
-    workloads: str,
-    max_tokens: int,
-    out: Path,
-) -> None:
+def record(kinds: list[str], texts: int, **options: Any) -> None:
     """Record texts of a target and the guesses of its drafts.
 
     Nodes can replay the recording.
@@ -203,16 +201,12 @@ def record(
       python -m bench record --out bench/emulate/recordings/smollm2-135m.json.z
     """
     from bench.emulate.record_command import prompts_of_workloads, prompts_to_record, record_models
-    from bench.load.workloads import PLAIN_NAMES
     from nodes.catalog import CatalogError
     from nodes.engine.protocol import EngineError
 
-    names = workloads.split(",") if workloads else []
-    if unknown := set(names) - set(PLAIN_NAMES):
-        raise click.UsageError(f"--workloads: unknown: {', '.join(sorted(unknown))}")
-    prompts = prompts_of_workloads(names, texts) if names else prompts_to_record(texts)
+    prompts = prompts_of_workloads(kinds, texts) if kinds else prompts_to_record(texts)
     try:
-        click.echo(record_models(target, drafts, out, prompts, max_tokens))
+        click.echo(record_models(prompts=prompts, **options))
     except (CatalogError, EngineError, OSError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -232,14 +226,9 @@ def portable(arm_root: Path | None) -> None:
     Example:
       python -m bench portable
     """
-    from bench.portable import PortableError, run_portable
+    from bench.portable import run_portable
 
-    try:
-        text, is_equal = run_portable(arm_root)
-    except PortableError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(text)
-    sys.exit(0 if is_equal else 1)
+    conclude(run_portable(arm_root))
 
 
 @bench.command("portable-kernels")
@@ -253,14 +242,9 @@ def portable_kernels(arm_compiler: str) -> None:
     Example:
       python -m bench portable-kernels
     """
-    from bench.portable import PortableError, run_portable_kernels
+    from bench.portable import run_portable_kernels
 
-    try:
-        text, is_equal = run_portable_kernels(arm_compiler)
-    except PortableError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(text)
-    sys.exit(0 if is_equal else 1)
+    conclude(run_portable_kernels(arm_compiler))
 
 
 @bench.command()
@@ -275,20 +259,13 @@ def memory() -> None:
     """
     from bench.memory import run_memory
 
-    text, is_within = run_memory()
-    click.echo(text)
-    sys.exit(0 if is_within else 1)
+    conclude(run_memory())
 
 
-bench.add_command(chaos)
-bench.add_command(distill)
-bench.add_command(live)
-bench.add_command(gateway)
-bench.add_command(paper_command, "paper")
-bench.add_command(where_command)
-bench.add_command(clients_command)
-bench.add_command(pages_command)
-for _command in (*PARTS, *SIMULATED, *RESULTS, peers_command):
+for _command in (
+    *(chaos, distill, live, paper_command, where_command, clients_command, pages_command),
+    *(*PARTS, *SIMULATED, *RESULTS, peers_command),
+):
     bench.add_command(_command)
 
 

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from bench.harness.options import Decorator
+from bench.harness.report import conclude
 from bench.load.workloads import NAMES, PLAIN_NAMES
 from bench.results.options import COUNTS, listed
+
+
+def _workloads(names: Sequence[str], default: str, help: str) -> Decorator:
+    kinds = listed(accepted=lambda: names)
+    return click.option("--workloads", type=kinds, default=default, show_default=True, help=help)
+
+
+_target = click.option(
+    "--target", default="smollm2-135m", show_default=True, help="A name or a GGUF file."
+)
+_draft = click.option(
+    "--draft", default="", help='Draft model, or "none". Default: that of the catalogue.'
+)
+_max_tokens = click.option("--max-tokens", default=128, show_default=True)
 
 
 @click.command("law1")
@@ -26,8 +42,8 @@ from bench.results.options import COUNTS, listed
     help="Engine threads of the target.",
 )
 @click.option("--longest", default=1500, show_default=True, help="Tokens of the longest prompt.")
-@click.option("--target", default="smollm2-135m", show_default=True)
-@click.option("--draft", default=None, help="Draft model. Default: that of the catalogue.")
+@_target
+@_draft
 def law1_command(prompts: int, longest: int, **options: Any) -> None:
     """Check that a real pair's texts equal those of a loop.
 
@@ -40,15 +56,7 @@ def law1_command(prompts: int, longest: int, **options: Any) -> None:
     from bench.law1 import run_law1
     from bench.prompts import make_prompts
 
-    text, num_wrong = run_law1(texts=make_prompts(prompts, longest=longest), **options)
-    click.echo(text)
-    sys.exit(1 if num_wrong else 0)
-
-
-_target = click.option(
-    "--target", default="smollm2-135m", show_default=True, help="A name or a GGUF file."
-)
-_max_tokens = click.option("--max-tokens", default=128, show_default=True)
+    conclude(run_law1(texts=make_prompts(prompts, longest=longest), **options))
 
 
 @click.command("speed")
@@ -58,15 +66,9 @@ _max_tokens = click.option("--max-tokens", default=128, show_default=True)
 )
 @_max_tokens
 @click.option("--temperature", default=0.0, show_default=True)
-@click.option(
-    "--workloads",
-    type=listed(accepted=lambda: NAMES),
-    default="chat,copy",
-    show_default=True,
-    help="Kinds of prompts: chat, copy, code, code-edit, json, agentic, ...",
-)
+@_workloads(NAMES, "chat,copy", "Kinds of prompts: chat, copy, code, code-edit, json, agentic, ...")
 @_target
-@click.option("--draft", default="", help='Draft model, or "none". Default: that of the catalogue.')
+@_draft
 @click.option(
     "--lookup/--no-lookup",
     "looks_up",
@@ -92,7 +94,8 @@ def speed_command(
       python -m bench speed --streams 1 --prompts 8
       python -m bench speed --target big.gguf --draft small.gguf --workloads code,json
     """
-    from bench.speed import Pair, run_speed
+    from bench.asking import Pair
+    from bench.speed import run_speed
 
     pair = Pair(target, draft, looks_up, weights)
     asyncio.run(run_speed(streams, workloads, pair, **options, report=click.echo))
@@ -102,15 +105,9 @@ def speed_command(
 @click.option("--lengths", type=COUNTS, default="32,256,1024", show_default=True)
 @click.option("--repeats", default=5, show_default=True, help="Prompts of each length and kind.")
 @_max_tokens
-@click.option(
-    "--workloads",
-    type=listed(accepted=lambda: PLAIN_NAMES),
-    default="chat,code",
-    show_default=True,
-    help="Kinds of prompts whose gaps between tokens are measured.",
-)
+@_workloads(PLAIN_NAMES, "chat,code", "Kinds of prompts whose gaps between tokens are measured.")
 @_target
-@click.option("--draft", default="", help='Draft model, or "none". Default: that of the catalogue.')
+@_draft
 def first_command(
     lengths: list[int], workloads: list[str], target: str, draft: str, **options: Any
 ) -> None:
@@ -122,8 +119,8 @@ def first_command(
     Example:
       python -m bench first --target big.gguf --draft small.gguf --lengths 64,1024
     """
+    from bench.asking import Pair
     from bench.first import run_first
-    from bench.speed import Pair
 
     pair = Pair(target, draft)
     asyncio.run(run_first(pair, lengths, workloads, **options, report=click.echo))
@@ -134,15 +131,9 @@ def first_command(
     "--prompts", "num_prompts", default=10, show_default=True, help="Prompts of each kind."
 )
 @_max_tokens
-@click.option(
-    "--workloads",
-    type=listed(accepted=lambda: NAMES),
-    default="chat,copy",
-    show_default=True,
-    help="Kinds of prompts with one turn: chat, copy, code, code-edit, json, ...",
-)
+@_workloads(NAMES, "chat,copy", "Kinds of prompts with one turn: chat, copy, code, json, ...")
 @_target
-@click.option("--draft", default="", help="Draft model. Default: that of the catalogue.")
+@_draft
 def bound_command(workloads: list[str], target: str, draft: str, **options: Any) -> None:
     """Compare one stream's speed with its draft's bound.
 
@@ -152,8 +143,8 @@ def bound_command(workloads: list[str], target: str, draft: str, **options: Any)
     Example:
       python -m bench bound --target big.gguf --draft small.gguf --workloads code,json
     """
+    from bench.asking import Pair
     from bench.bound import run_bound
-    from bench.speed import Pair
 
     if draft == "none":
         raise click.ClickException("--draft none: the bound is that of a draft; name a model")

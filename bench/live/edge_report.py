@@ -11,41 +11,49 @@ from bench.live.edge_hub import Figures
 from bench.live.edge_setting import Setting
 from bench.live.turns import rate_of, to_best
 
-HEAD = head(
+_COLUMNS = (
     *("cell kbit/s", "alpha", "policy", "tokens/s", "ms a token", "to plain"),
-    *("price seen / predicted", "passes with guesses", "accepted", "bytes a token"),
+    *("price seen / predicted", "accepted"),
+)
+HEAD = head(
+    *(*_COLUMNS, "passes with guesses", "bytes a token"),
     *("plan error", "pass error", "wrong texts"),
 )
+SIMULATED_HEAD = head(*_COLUMNS)
 
 
-def row_of(setting: Setting, policy: str, found: dict[str, Figures]) -> str:
+def row_of(setting: Setting, policy: str, found: Mapping[str, Figures]) -> str:
     figures = found[policy]
-    to_plain = (
-        figures.tokens_per_s / found["plain"].tokens_per_s if "plain" in found else float("nan")
-    )
-    errors = figures.errors or {}
-    plan, each = errors.get("plan", (0.0, 0.0, 0)), errors.get("pass", (0.0, 0.0, 0))
     tokens = figures.num_rounds + figures.num_plain_steps + figures.num_accepted
+    errors = (figures.errors.get(stage, (0.0, 0.0, 0)) for stage in ("plan", "pass"))
     return row(
-        f"{setting.rate_bps / 1e3:g}",
-        setting.alpha,
-        policy,
-        rate_of(figures),
-        f"{figures.token_s * 1e3:.1f}",
-        f"{to_plain:.2f}",
-        price_ratio(figures),
+        *_cells(setting, policy, found),
         f"{figures.guessing_share:.2f}",
-        f"{figures.acceptance:.2f}",
         f"{figures.wire_bytes / max(1, tokens):.1f}",
-        f"{plan[0]:.2f}, p95 {plan[1]:.2f}",
-        f"{each[0]:.2f}, p95 {each[1]:.2f}",
+        *(f"{middle:.2f}, p95 {p95:.2f}" for middle, p95, _ in errors),
         f"{figures.num_wrong} of {figures.num_texts}",
     )
 
 
-def price_ratio(figures: Figures) -> str:
-    """Return the observed price over the predicted one, or "-" if none was predicted."""
-    return f"{figures.promised:.2f}" if figures.promised else "-"
+def simulated_row_of(setting: Setting, policy: str, found: Mapping[str, Figures]) -> str:
+    """Return the row of a simulated cell, whose messages and passes are not measured."""
+    return row(*_cells(setting, policy, found))
+
+
+def _cells(setting: Setting, policy: str, found: Mapping[str, Figures]) -> list[object]:
+    figures = found[policy]
+    plain = found["plain"].tokens_per_s if "plain" in found else float("nan")
+    return [
+        f"{setting.rate_bps / 1e3:g}",
+        setting.alpha,
+        policy,
+        rate_of(figures),
+        f"{figures.token_s * 1e3:.2f}",
+        f"{figures.tokens_per_s / plain:.3f}",
+        # Without guesses no price is predicted.
+        f"{figures.promised:.2f}" if figures.promised else "-",
+        f"{figures.acceptance:.2f}",
+    ]
 
 
 def standing(found: Mapping[Setting, Mapping[str, Figures]]) -> list[str]:

@@ -9,6 +9,10 @@ from statistics import fmean, median, stdev
 from bench.live.edge_hub import Figures
 
 Error = tuple[float, float, int]
+_COUNTS = (
+    *("num_rounds", "num_plain_steps", "num_guesses", "num_accepted"),
+    *("num_texts", "num_wrong", "wire_bytes"),
+)
 
 
 def together(turns: Sequence[Figures]) -> Figures:
@@ -16,20 +20,19 @@ def together(turns: Sequence[Figures]) -> Figures:
 
     turns: at least one.
     """
-    stages = sorted({stage for turn in turns for stage in turn.errors or {}})
+
+    def mean(name: str) -> float:
+        return fmean(getattr(turn, name) for turn in turns)
+
+    def total(name: str) -> int:
+        return sum(getattr(turn, name) for turn in turns)
+
+    stages = sorted({stage for turn in turns for stage in turn.errors})
     return Figures(
-        tokens_per_s=fmean(turn.tokens_per_s for turn in turns),
-        promised=fmean(turn.promised for turn in turns),
-        token_s=fmean(turn.token_s for turn in turns),
-        num_rounds=sum(turn.num_rounds for turn in turns),
-        num_plain_steps=sum(turn.num_plain_steps for turn in turns),
-        num_guesses=sum(turn.num_guesses for turn in turns),
-        num_accepted=sum(turn.num_accepted for turn in turns),
-        num_texts=sum(turn.num_texts for turn in turns),
-        num_wrong=sum(turn.num_wrong for turn in turns),
-        wire_bytes=sum(turn.wire_bytes for turn in turns),
+        **{name: mean(name) for name in ("tokens_per_s", "promised", "token_s")},
+        **{name: total(name) for name in _COUNTS},
         errors={
-            stage: _error([turn.errors[stage] for turn in turns if stage in (turn.errors or {})])  # type: ignore[index]
+            stage: _error([turn.errors[stage] for turn in turns if stage in turn.errors])
             for stage in stages
         },
         by_turn=[turn.tokens_per_s for turn in turns],

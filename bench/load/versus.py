@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+from bench import pairs
 from bench.load.asking import Endpoint, ask
 from bench.load.figures import Asked, Figures, Slo, figures_of
 from bench.load.loops import closed_loop, open_loop
@@ -65,7 +67,9 @@ async def run_once(side: Side, load: Load, turn: int) -> Figures:
     return figures_of(requests, SLO, side.cpu_s() - before)
 
 
-async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[list[Figures | None]]:
+async def in_turns(
+    sides: Sequence[Side], load: Load, num_turns: int
+) -> list[tuple[Figures | None, ...]]:
     """Return the figures of each turn, in the order of the sides; None if a side had no turn.
 
     Each side first warms up with one more turn, with other prompts if the workload has enough. A
@@ -78,14 +82,13 @@ async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[li
             slow.add(side.name)
         else:
             await run_once(side, load, -1)
-    found: list[list[Figures | None]] = []
-    for turn in range(num_turns):
-        made: dict[str, Figures] = {}
-        for side in sides if turn % 2 else sides[::-1]:
-            if turn and side.name in slow:
-                continue
-            made[side.name] = await run_once(side, load, turn)
-            # Work that one system does after its answers must not slow the next one.
-            await asyncio.sleep(0.2)
-        found.append([made.get(side.name) for side in sides])
-    return found
+
+    async def one(side: Side, turn: int) -> Figures | None:
+        if turn and side.name in slow:
+            return None
+        figures = await run_once(side, load, turn)
+        # Work that one system does after its answers must not slow the next one.
+        await asyncio.sleep(0.2)
+        return figures
+
+    return await pairs.in_turns(num_turns, *(partial(one, side) for side in sides))

@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 
 from bench.live.edge_hub import Figures
-from bench.live.edge_report import price_ratio
 from bench.live.edge_setting import (
     AIR,
     ALPHAS,
@@ -26,7 +25,7 @@ from bench.live.edge_setting import (
     Setting,
     first_length,
 )
-from bench.live.turns import rate_of, together
+from bench.live.turns import together
 from bench.sim.devices import Text
 from bench.sim.scenario import Scenario, SimClient, SimDraftNode
 from bench.sim.world import World
@@ -48,11 +47,6 @@ _USED_CELLS = 2000
 _TEXTS_APART = 7
 
 _Job = tuple[Setting, str, int]
-
-HEAD = (
-    "| cell kbit/s | alpha | policy | tokens/s | ms a token | to plain | price seen / predicted "
-    "| accepted |\n" + "|---" * 8 + "|"
-)
 
 
 def edge_scenario(setting: Setting, turn: int) -> Scenario:
@@ -104,18 +98,6 @@ def run_edge(
         for setting in settings:
             made = {policy: [next(results) for _ in range(num_turns)] for policy in policies}
             yield setting, {policy: together(turns) for policy, turns in made.items()}
-
-
-def row(setting: Setting, policy: str, found: dict[str, Figures]) -> str:
-    figures = found[policy]
-    to_plain = (
-        figures.tokens_per_s / found["plain"].tokens_per_s if "plain" in found else float("nan")
-    )
-    return (
-        f"| {setting.rate_bps / 1e3:g} | {setting.alpha} | {policy} "
-        f"| {rate_of(figures)} | {figures.token_s * 1e3:.2f} | {to_plain:.3f} "
-        f"| {price_ratio(figures)} | {figures.acceptance:.2f} |"
-    )
 
 
 def _run(job: _Job) -> Figures:

@@ -29,9 +29,10 @@ def where_command(
     Example:
       python -m bench where --streams 1,4
     """
+    from bench.asking import Pair
+    from bench.harness.fleet import FleetError
     from bench.load.workloads import workload
-    from bench.speed import Pair
-    from bench.where.run import WhereError, Window, windows
+    from bench.where.run import Window, windows
     from bench.where.table import table
     from nodes.catalog import DEFAULT_TARGET
 
@@ -49,6 +50,6 @@ def where_command(
 
     try:
         found = asyncio.run(measured())
-    except WhereError as error:
+    except FleetError as error:
         raise click.ClickException(str(error)) from error
     click.echo(table(found))

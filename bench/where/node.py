@@ -1,6 +1,7 @@
-"""A target or draft node with clocks: `python -m bench.where.node FILE ROLE OPTIONS`.
+"""A target or draft node with clocks: `python -m bench.where.node ENDPOINT KEYS FILE ROLE OPTIONS`.
 
 At SIGUSR2 it appends a line of JSON with the values of its clocks to FILE, for bench/where/run.py.
+Its link has no keys.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from nodes.service.runtime import set_engine_environment
 STEP = "step"
 
 
-def main(file: Path, role: str, options: list[str]) -> None:
+def main(endpoint: str, _keys: str, log: str, role: str, *options: str) -> None:
     # This must precede every import that loads llama.cpp.
     set_engine_environment()
     import nodes.target.state as target_state
@@ -60,11 +61,11 @@ def main(file: Path, role: str, options: list[str]) -> None:
             "engine_cpu_s": _thread_cpu_s(clocks.thread_id),
             "cpu_s": time.process_time(),
         }
-        with file.open("a") as out:
+        with Path(log).open("a") as out:
             out.write(json.dumps(values) + "\n")
 
     signal.signal(signal.SIGUSR2, write_clocks)
-    sys.argv = [sys.argv[0], role, *options]
+    sys.argv = [sys.argv[0], role, "--connect", endpoint, "--name", f"{role}-0", *options]
     airdraft()
 
 
@@ -75,4 +76,4 @@ def _thread_cpu_s(thread_id: int) -> float:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    main(*sys.argv[1:])
