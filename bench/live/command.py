@@ -73,8 +73,13 @@ def gateway(streams: list[int], pairs: int, max_tokens: int, prompts: list[int])
     """
     from bench.live.gateway import run_gateway
 
-    measured = {"num_pairs": pairs, "max_tokens": max_tokens, "prompt_lengths": prompts}
-    run_gateway(streams, **measured, report=click.echo)
+    run_gateway(
+        streams,
+        num_pairs=pairs,
+        max_tokens=max_tokens,
+        prompt_lengths=prompts,
+        report=click.echo,
+    )
 
 
 @live.command("scale")

@@ -21,16 +21,15 @@ def together(turns: Sequence[Figures]) -> Figures:
     turns: at least one.
     """
 
-    def mean(name: str) -> float:
-        return fmean(getattr(turn, name) for turn in turns)
-
     def total(name: str) -> int:
         return sum(getattr(turn, name) for turn in turns)
 
     stages = sorted({stage for turn in turns for stage in turn.errors})
     return Figures(
-        **{name: mean(name) for name in ("tokens_per_s", "promised", "token_s")},
         **{name: total(name) for name in _COUNTS},
+        tokens_per_s=fmean(turn.tokens_per_s for turn in turns),
+        promised=fmean(turn.promised for turn in turns),
+        token_s=fmean(turn.token_s for turn in turns),
         errors={
             stage: _error([turn.errors[stage] for turn in turns if stage in turn.errors])
             for stage in stages

@@ -135,5 +135,6 @@ async def _window(
             {node.role: node.rtt_us * 1e-6 for node in (await client.nodes()).nodes},
         )
 
-    window, *_ = await asyncio.gather(observed(), *(stream(number) for number in range(count)))
+    streams = asyncio.gather(*(stream(number) for number in range(count)))
+    window, _ = await asyncio.gather(observed(), streams)
     return window
