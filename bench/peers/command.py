@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from bench.load.workloads import PLAIN_NAMES
-from bench.results.options import COUNTS, NUMBERS, keep, listed, out_option
+from bench.results.options import COUNTS, NUMBERS, listed
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 
 _PAIRS = {
@@ -17,6 +17,15 @@ _PAIRS = {
     "Q4_0": ("smollm2-135m-q4_0", DEFAULT_DRAFT),
     "1.5B Q4_K_M": ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"),
 }
+
+
+def _in_a_folder(
+    _context: click.Context, _parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    """Refuse a path outside an existing folder before hours of measuring, not after them."""
+    if path is not None and not path.parent.is_dir():
+        raise click.BadParameter(f"{path.parent} is not an existing folder")
+    return path
 
 
 @click.command("peers")
@@ -56,7 +65,12 @@ _PAIRS = {
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="llama.cpp's server, compiled here (bench/METHODOLOGY.md), instead of the prebuilt one.",
 )
-@out_option
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_in_a_folder,
+    help="Write the result to this file as JSON.",
+)
 def peers_command(
     quick: bool,
     targets: list[str],
@@ -78,6 +92,7 @@ def peers_command(
       python -m bench peers --quick --out quick.json
     """
     from bench.peers.run import Plan, Target, all_peers, run_peers
+    from bench.results.schema import to_json
     from nodes.catalog import Catalog, default_cache_dir
     from nodes.config.settings import environment
 
@@ -104,7 +119,8 @@ def peers_command(
             f"--systems: no name contains {', '.join(systems)}; systems: {names}"
         )
     results = asyncio.run(run_peers(plan, peers, click.echo))
-    keep(results, out)
+    if out is not None:
+        out.write_text(to_json(results), encoding="utf-8")
     if any("failed" in cell.note for cell in results.cells):
         click.echo("some requests failed: see the lines above", err=True)
         sys.exit(1)
