@@ -120,7 +120,10 @@ def peers_command(
         )
     results = asyncio.run(run_peers(plan, peers, click.echo))
     if out is not None:
-        out.write_text(to_json(results), encoding="utf-8")
+        try:
+            out.write_text(to_json(results), encoding="utf-8")
+        except OSError as error:
+            raise click.ClickException(f"{out}: {error.strerror}") from None
     if any("failed" in cell.note for cell in results.cells):
         click.echo("some requests failed: see the lines above", err=True)
         sys.exit(1)

@@ -38,12 +38,10 @@ class Medium:
 
     def __init__(self) -> None:
         self.free_at = 0.0
-        self.busy_s = 0.0
 
     def send(self, clock: Clock, link: Link, bits: int, action: Callable[[], None]) -> None:
         """Carry a message over a link; action runs when it arrives."""
         air_s = link.airtime_s(HEADER_BITS + bits, 1)
         start = max(clock.now, self.free_at)
         self.free_at = start + air_s
-        self.busy_s += air_s
         clock.at(start + air_s + link.rtt_s / 2, action)
