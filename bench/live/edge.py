@@ -18,7 +18,7 @@ from bench.emulate.open import Means, open_cell
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
 from bench.harness.places import HUB
 from bench.live.edge_hub import Figures, Task
-from bench.live.edge_report import row_of
+from bench.live.edge_report import row_of, together
 from bench.live.edge_setting import (
     AIR,
     ALPHAS,
@@ -31,7 +31,6 @@ from bench.live.edge_setting import (
     TARGET_STATION,
     Setting,
 )
-from bench.live.turns import together
 from nodes.engine.recording import read_recording
 
 _HUB_LIMIT_S = 60.0

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 from bench.asking import Answer, Pair, ask_one, taken_of
 from bench.bare import SKIPPED_STEPS, BareLoop
 from bench.cores import wait_for_cores
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.harness.report import head, row
-from bench.live.bad_draft import write_bad_draft
 from bench.load.figures import joint_rate
 from bench.pairs import in_turns, paired_ratio
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.catalog.fetch import quantize_in_child
+from nodes.catalog.gguf import Header
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import environment
@@ -75,6 +78,27 @@ class TargetFiles:
         if not made.exists():
             write_bad_draft(self._catalog.ensure(DEFAULT_DRAFT), made)
         return str(made)
+
+
+def write_bad_draft(source: Path, made: Path, seed: int = 1) -> None:
+    """Copy a draft's GGUF and shuffle the blocks of weights inside each matrix. The copy is wrong,
+    but as fast and confident as the draft: plans must cope with it.
+
+    Blocks of quantised weights stay whole, so that all weights keep plausible values.
+    """
+    made.write_bytes(source.read_bytes())
+    random = np.random.default_rng(seed)
+    with made.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
+        header = Header(data)
+        header.file_bytes()
+        for tensor in header.tensors():
+            # Norms stay as they are.
+            if not tensor.name.endswith("weight") or "norm" in tensor.name:
+                continue
+            end = tensor.offset + tensor.num_blocks * tensor.block_bytes
+            blocks = np.frombuffer(data[tensor.offset : end], dtype=np.uint8)
+            blocks = blocks.reshape(tensor.num_blocks, tensor.block_bytes)
+            data[tensor.offset : end] = blocks[random.permutation(tensor.num_blocks)].tobytes()
 
 
 async def _rows(

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cores import cores_at_once
-from bench.load.loops import arrivals
-from bench.load.versus import Load, in_turns
+from bench.load.versus import Load, arrivals, in_turns
 from bench.load.workloads import workload
 from bench.peers.airdraft import Airdraft
 from bench.peers.llama_cpp_python import LlamaCppPython

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from bench.live.edge_hub import Figures
+from bench.live.edge_report import together
 from bench.live.edge_setting import (
     AIR,
     ALPHAS,
@@ -25,7 +26,6 @@ from bench.live.edge_setting import (
     Setting,
     first_length,
 )
-from bench.live.turns import together
 from bench.sim.devices import Text
 from bench.sim.scenario import Scenario, SimClient, SimDraftNode
 from bench.sim.world import World

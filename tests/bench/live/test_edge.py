@@ -8,9 +8,8 @@ import pytest
 
 from bench.live.edge import run_setting
 from bench.live.edge_hub import Figures
-from bench.live.edge_report import HEAD, row_of, verdict
+from bench.live.edge_report import HEAD, row_of, to_best, together, verdict
 from bench.live.edge_setting import ALPHAS, Setting, first_length
-from bench.live.turns import to_best, together
 
 
 def figures(tokens_per_s: float, token_s: float = 0.1, **changes: int) -> Figures:

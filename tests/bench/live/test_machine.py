@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.asking import Answer, Taken, ask_one, taken_of
-from bench.live.bad_draft import write_bad_draft
+from bench.live.machine import write_bad_draft
 from bench.live.scale import measure
 from bench.load.figures import joint_rate
 from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
