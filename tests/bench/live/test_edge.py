@@ -9,7 +9,7 @@ import pytest
 from bench.live.edge import run_setting
 from bench.live.edge_hub import Figures
 from bench.live.edge_report import HEAD, row_of, to_best, together, verdict
-from bench.live.edge_setting import ALPHAS, Setting, first_length
+from bench.live.edge_setting import Setting, first_length
 
 
 def figures(tokens_per_s: float, token_s: float = 0.1, **changes: int) -> Figures:
@@ -63,12 +63,6 @@ def test_a_row_has_all_columns_and_no_price_where_none_was_predicted() -> None:
     shown = row_of(setting, "plain", {"plain": plain})
     assert {line.count("|") for line in (shown, *HEAD.splitlines())} == {14}
     assert "| plain | 50.0 | 20.00 | 1.000 | - |" in shown
-
-
-def test_a_setting_is_a_cell_of_unequal_stations() -> None:
-    cell = Setting(rate_bps=1e6, alpha=0.8).cell()
-    assert [station.rate_bps for station in cell.stations] == [250e3, 500e3, 1e6, 1e6]
-    assert sorted(ALPHAS) == [0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
 
 def test_streams_that_begin_together_end_apart() -> None:
