@@ -29,7 +29,7 @@ from nodes.service.runtime import set_engine_environment
 set_engine_environment()
 
 
-@click.group()
+@click.group(context_settings={"show_default": True})
 def bench() -> None:
     """Measure airdraft on this machine. Compare figures only within one run.
 
@@ -40,25 +40,17 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--frames", default=10_000_000, show_default=True, help="Frames to decode.")
-@click.option("--seed", default=1, show_default=True)
-@click.option(
-    "--connections",
-    default=100_000,
-    show_default=True,
-    help="Connections that send garbage to the port.",
-)
+@click.option("--frames", default=10_000_000, help="Frames to decode.")
+@click.option("--seed", default=1)
+@click.option("--connections", default=100_000, help="Connections that send garbage to the port.")
 @click.option(
     "--unknown",
     "strangers",
     default=10_000,
-    show_default=True,
     help="Messages from peers with unknown keys.",
 )
-@click.option("--peers", default=1_000, show_default=True, help="Peers, each with its own key.")
-@click.option(
-    "--seconds", default=10.0, show_default=True, help="Time with all peers connected, in seconds."
-)
+@click.option("--peers", default=1_000, help="Peers, each with its own key.")
+@click.option("--seconds", default=10.0, help="Time with all peers connected, in seconds.")
 def hostile(
     frames: int, seed: int, connections: int, strangers: int, peers: int, seconds: float
 ) -> None:
@@ -86,20 +78,18 @@ def hostile(
 
 
 @bench.command("kernels")
-@click.option("--model", default="smollm2-135m", show_default=True, help="Name or path.")
-@click.option("--threads", type=click.IntRange(1), multiple=True, default=(1, 2), show_default=True)
+@click.option("--model", default="smollm2-135m", help="Name or path.")
+@click.option("--threads", type=click.IntRange(1), multiple=True, default=(1, 2))
 @click.option(
     "--cells",
     type=click.IntRange(16),
     default=256,
-    show_default=True,
     help="Cache cells in use when a pass is timed.",
 )
 @click.option(
     "--tokens",
     type=click.IntRange(0),
     default=2000,
-    show_default=True,
     help="Tokens of the text whose perplexity is compared; 0 skips the comparison.",
 )
 def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: int) -> None:
@@ -124,7 +114,7 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
 
 
 @bench.command("hostile-requests")
-@click.option("--schemas", default=200, show_default=True, help="Generated JSON schemas.")
+@click.option("--schemas", default=200, help="Generated JSON schemas.")
 def hostile_requests(schemas: int) -> None:
     """Send harmful requests to a mesh with limited memory.
 
@@ -142,10 +132,10 @@ def hostile_requests(schemas: int) -> None:
 
 
 @bench.command("two-machines")
-@click.option("--airdraft", default="", help="Command to test. Default: that of this installation.")
-@click.option("--target", default="", help="Target model. Default: that of the catalogue.")
-@click.option("--draft", default="", help="Draft model. Default: that of the catalogue.")
-def two_machines(airdraft: str, target: str, draft: str) -> None:
+@click.option("--airdraft", help="Command to test. Default: that of this installation.")
+@click.option("--target", help="Target model. Default: that of the catalogue.")
+@click.option("--draft", help="Draft model. Default: that of the catalogue.")
+def two_machines(airdraft: str | None, target: str | None, draft: str | None) -> None:
     """Make a mesh of two network namespaces by invitation.
 
     The traffic between them is recorded and searched. This needs root.
@@ -166,28 +156,27 @@ def two_machines(airdraft: str, target: str, draft: str) -> None:
 
 
 @bench.command()
-@click.option("--target", default="smollm2-135m", show_default=True, help="Name or path.")
+@click.option("--target", default="smollm2-135m", help="Name or path.")
 @click.option(
     "--draft",
     "drafts",
     multiple=True,
     default=("smollm2-draft", "smollm2-135m-q4_0"),
-    show_default=True,
     help="Name or path. Can be repeated.",
 )
-@click.option("--texts", type=click.IntRange(10, 250), default=80, show_default=True)
+@click.option("--texts", type=click.IntRange(10, 250), default=80)
 @click.option(
     "--workloads",
     "kinds",
     type=listed(accepted=lambda: PLAIN_NAMES),
     default="",
+    show_default="none",
     help="Record so many texts of each of these workloads instead.",
 )
 @click.option(
     "--max-tokens",
     type=click.IntRange(1),
     default=192,
-    show_default=True,
     help="Largest length of a text in tokens.",
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
@@ -232,7 +221,7 @@ def portable(arm_root: Path | None) -> None:
 
 
 @bench.command("portable-kernels")
-@click.option("--arm-compiler", default="aarch64-linux-gnu-g++", show_default=True)
+@click.option("--arm-compiler", default="aarch64-linux-gnu-g++")
 def portable_kernels(arm_compiler: str) -> None:
     """Check that kernels give the same bits on arm64.
 
@@ -270,11 +259,9 @@ for _command in (
 
 
 @bench.command()
-@click.option(
-    "--streams", type=COUNTS, default="1,4,16", show_default=True, help="Streams of a pass."
-)
-@click.option("--gamma", default=4, show_default=True, type=click.IntRange(1, 16))
-@click.option("--vocab", default=49_152, show_default=True, help="Tokens of the vocabulary.")
+@click.option("--streams", type=COUNTS, default="1,4,16", help="Streams of a pass.")
+@click.option("--gamma", default=4, type=click.IntRange(1, 16))
+@click.option("--vocab", default=49_152, help="Tokens of the vocabulary.")
 def wire(streams: list[int], gamma: int, vocab: int) -> None:
     """Count the bytes that a pass sends over links.
 

@@ -16,34 +16,31 @@ from bench.results.options import COUNTS, listed
 
 def _workloads(names: Sequence[str], default: str, help: str) -> Decorator:
     kinds = listed(accepted=lambda: names)
-    return click.option("--workloads", type=kinds, default=default, show_default=True, help=help)
+    return click.option("--workloads", type=kinds, default=default, help=help)
 
 
-_target = click.option(
-    "--target", default="smollm2-135m", show_default=True, help="A name or a GGUF file."
+target_option = click.option("--target", default="smollm2-135m", help="A name or a GGUF file.")
+draft_option = click.option(
+    "--draft", default="", show_default="the catalogue's", help='Draft model, or "none".'
 )
-_draft = click.option(
-    "--draft", default="", help='Draft model, or "none". Default: that of the catalogue.'
-)
-_max_tokens = click.option("--max-tokens", default=128, show_default=True)
+_max_tokens = click.option("--max-tokens", default=128)
 
 
 @click.command("law1")
-@click.option("--prompts", default=100, show_default=True)
-@click.option("--max-tokens", default=64, show_default=True)
-@click.option("--gammas", type=COUNTS, default="0,1,3,8", show_default=True)
-@click.option("--streams", "stream_counts", type=COUNTS, default="1,4,8", show_default=True)
+@click.option("--prompts", default=100)
+@click.option("--max-tokens", default=64)
+@click.option("--gammas", type=COUNTS, default="0,1,3,8")
+@click.option("--streams", "stream_counts", type=COUNTS, default="1,4,8")
 @click.option(
     "--threads",
     "thread_counts",
     type=COUNTS,
     default="1,2",
-    show_default=True,
     help="Engine threads of the target.",
 )
-@click.option("--longest", default=1500, show_default=True, help="Tokens of the longest prompt.")
-@_target
-@_draft
+@click.option("--longest", default=1500, help="Tokens of the longest prompt.")
+@target_option
+@draft_option
 def law1_command(prompts: int, longest: int, **options: Any) -> None:
     """Check that a real pair's texts equal those of a loop.
 
@@ -60,15 +57,13 @@ def law1_command(prompts: int, longest: int, **options: Any) -> None:
 
 
 @click.command("speed")
-@click.option("--streams", type=COUNTS, default="1,4", show_default=True, help="Stream counts.")
-@click.option(
-    "--prompts", "num_prompts", default=16, show_default=True, help="Prompts of each kind."
-)
+@click.option("--streams", type=COUNTS, default="1,4", help="Stream counts.")
+@click.option("--prompts", "num_prompts", default=16, help="Prompts of each kind.")
 @_max_tokens
-@click.option("--temperature", default=0.0, show_default=True)
+@click.option("--temperature", default=0.0)
 @_workloads(NAMES, "chat,copy", "Kinds of prompts: chat, copy, code, code-edit, json, agentic, ...")
-@_target
-@_draft
+@target_option
+@draft_option
 @click.option(
     "--lookup/--no-lookup",
     "looks_up",
@@ -102,12 +97,12 @@ def speed_command(
 
 
 @click.command("first")
-@click.option("--lengths", type=COUNTS, default="32,256,1024", show_default=True)
-@click.option("--repeats", default=5, show_default=True, help="Prompts of each length and kind.")
+@click.option("--lengths", type=COUNTS, default="32,256,1024")
+@click.option("--repeats", default=5, help="Prompts of each length and kind.")
 @_max_tokens
 @_workloads(PLAIN_NAMES, "chat,code", "Kinds of prompts whose gaps between tokens are measured.")
-@_target
-@_draft
+@target_option
+@draft_option
 def first_command(
     lengths: list[int], workloads: list[str], target: str, draft: str, **options: Any
 ) -> None:
@@ -127,13 +122,11 @@ def first_command(
 
 
 @click.command("bound")
-@click.option(
-    "--prompts", "num_prompts", default=10, show_default=True, help="Prompts of each kind."
-)
+@click.option("--prompts", "num_prompts", default=10, help="Prompts of each kind.")
 @_max_tokens
 @_workloads(NAMES, "chat,copy", "Kinds of prompts with one turn: chat, copy, code, json, ...")
-@_target
-@_draft
+@target_option
+@draft_option
 def bound_command(workloads: list[str], target: str, draft: str, **options: Any) -> None:
     """Compare one stream's speed with its draft's bound.
 

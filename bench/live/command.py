@@ -32,9 +32,9 @@ def live() -> None:
 @live.command("machine")
 @names_option("--targets", ("Q8_0", "Q4_0", "F16"), "Quantizations of the target.")
 @names_option("--drafts", ("good", "bad", "lookup", "none"), "Kinds of guesses.")
-@click.option("--streams", type=COUNTS, default="1,4,16", show_default=True, help="Stream counts.")
-@click.option("--pairs", default=9, show_default=True, help="Pairs of runs, A B then B A.")
-@click.option("--max-tokens", default=128, show_default=True)
+@click.option("--streams", type=COUNTS, default="1,4,16", help="Stream counts.")
+@click.option("--pairs", default=9, help="Pairs of runs, A B then B A.")
+@click.option("--max-tokens", default=128)
 def machine(
     targets: list[str], drafts: list[str], streams: list[int], pairs: int, max_tokens: int
 ) -> None:
@@ -52,14 +52,13 @@ def machine(
 
 
 @live.command("gateway")
-@click.option("--streams", type=COUNTS, default="1,16", show_default=True, help="Stream counts.")
-@click.option("--pairs", default=9, show_default=True, help="Pairs of runs, A B then B A.")
-@click.option("--max-tokens", default=128, show_default=True)
+@click.option("--streams", type=COUNTS, default="1,16", help="Stream counts.")
+@click.option("--pairs", default=9, help="Pairs of runs, A B then B A.")
+@click.option("--max-tokens", default=128)
 @click.option(
     "--prompts",
     type=COUNTS,
     default="32,256",
-    show_default=True,
     help="Prompt lengths in tokens for the time to the first token.",
 )
 def gateway(streams: list[int], pairs: int, max_tokens: int, prompts: list[int]) -> None:
@@ -83,15 +82,11 @@ def gateway(streams: list[int], pairs: int, max_tokens: int, prompts: list[int])
 
 
 @live.command("scale")
-@click.option(
-    "--streams", type=COUNTS, default="16,64,256", show_default=True, help="Stream counts."
-)
-@click.option("--seconds", default=10.0, show_default=True)
-@click.option("--gamma", default=4, show_default=True, type=click.IntRange(1, 16))
-@click.option(
-    "--pass-ms", default=40.0, show_default=True, help="Duration of a target's pass in ms."
-)
-@click.option("--per-target", default=32, show_default=True, help="Streams of each target.")
+@click.option("--streams", type=COUNTS, default="16,64,256", help="Stream counts.")
+@click.option("--seconds", default=10.0)
+@click.option("--gamma", default=4, type=click.IntRange(1, 16))
+@click.option("--pass-ms", default=40.0, help="Duration of a target's pass in ms.")
+@click.option("--per-target", default=32, help="Streams of each target.")
 def scale(streams: list[int], seconds: float, gamma: int, pass_ms: float, per_target: int) -> None:
     """Measure one coordinator's load on one core.
 
@@ -120,19 +115,18 @@ def edge_options(command: F) -> F:
             "--policies",
             type=listed(accepted=lambda: MODES),
             default=",".join(dict.fromkeys(("plain", "auto", *MODES))),
-            help="Planning modes. Default: all.",
+            show_default="all",
+            help="Planning modes.",
         ),
         click.option(
             "--alphas",
             type=listed(float, lambda: ALPHAS),
             default="0.4,0.6,0.7,0.8,0.9",
-            show_default=True,
         ),
         click.option(
             "--rates-kbps",
             type=NUMBERS,
             default="200,2000,20000",
-            show_default=True,
             help="Rates of the radio cell in kbit/s.",
         ),
     ):
@@ -153,16 +147,10 @@ def edge_settings(
 
 @live.command("edge")
 @edge_options
-@click.option("--streams", default=16, show_default=True)
-@click.option(
-    "--seconds", default=16.0, show_default=True, help="Measured seconds of each policy's turn."
-)
-@click.option(
-    "--warm-up", default=8.0, show_default=True, help="Seconds of a turn before measuring begins."
-)
-@click.option(
-    "--turns", default=1, show_default=True, help="Turns of each policy; several show the noise."
-)
+@click.option("--streams", default=16)
+@click.option("--seconds", default=16.0, help="Measured seconds of each policy's turn.")
+@click.option("--warm-up", default=8.0, help="Seconds of a turn before measuring begins.")
+@click.option("--turns", default=1, help="Turns of each policy; several show the noise.")
 @click.option("--means", type=click.Choice(["auto", "tun", "proxy"]), default="auto")
 def edge(
     policies: list[str],
@@ -197,9 +185,9 @@ def edge(
 
 
 @live.command("mixed")
-@click.option("--streams", default=8, show_default=True)
-@click.option("--max-tokens", default=128, show_default=True)
-@click.option("--turns", default=3, show_default=True)
+@click.option("--streams", default=8)
+@click.option("--max-tokens", default=128)
+@click.option("--turns", default=3)
 def mixed(streams: int, max_tokens: int, turns: int) -> None:
     """EMULATED: measure meshes of unequal draft nodes.
 

@@ -34,30 +34,28 @@ def _in_a_folder(
     "--targets",
     type=listed(accepted=lambda: _PAIRS),
     default="Q8_0,Q4_0",
-    show_default=True,
     help='Also "1.5B Q4_K_M", a real pair.',
 )
 @click.option(
     "--workloads",
     type=listed(accepted=lambda: (*PLAIN_NAMES, "json")),
     default="chat,copy,code-edit",
-    show_default=True,
 )
-@click.option("--streams", type=COUNTS, default="1,4,16", show_default=True, help="Stream counts.")
+@click.option("--streams", type=COUNTS, default="1,4,16", help="Stream counts.")
 @click.option(
     "--rates",
     type=NUMBERS,
     default="",
+    show_default="none",
     help="Also run open loops with these request rates per second.",
 )
-@click.option(
-    "--turns", default=9, show_default=True, help="Turns of all systems, in changing order."
-)
-@click.option("--threads", default=1, show_default=True, help="Engine threads of each system.")
+@click.option("--turns", default=9, help="Turns of all systems, in changing order.")
+@click.option("--threads", default=1, help="Engine threads of each system.")
 @click.option(
     "--systems",
     type=listed(),
     default="",
+    show_default="all",
     help="Run only systems whose names contain one of these parts.",
 )
 @click.option(

@@ -13,15 +13,16 @@ from nodes.scheduler.planning import MODES
 
 
 @click.command("sim")
-@click.option("--scenarios", default=250, show_default=True, help="Random scenarios.")
-@click.option("--first-seed", default=0, show_default=True)
-@click.option("--passes", default=600, show_default=True, help="Length of a scenario in passes.")
-@click.option("--processes", default=1, show_default=True)
+@click.option("--scenarios", default=250, help="Random scenarios.")
+@click.option("--first-seed", default=0)
+@click.option("--passes", default=600, help="Length of a scenario in passes.")
+@click.option("--processes", default=1)
 @click.option(
     "--modes",
     type=listed(accepted=lambda: MODES),
     default="",
-    help="Modes to run beside auto and plain. Default: every mode.",
+    show_default="all",
+    help="Modes to run beside auto and plain.",
 )
 def sim_command(
     scenarios: int, first_seed: int, passes: int, processes: int, modes: list[str]
@@ -50,8 +51,8 @@ def sim_command(
 
 
 @click.command("steady")
-@click.option("--scenarios", default=100, show_default=True, help="Random scenarios.")
-@click.option("--passes", default=400, show_default=True, help="Length of a scenario in passes.")
+@click.option("--scenarios", default=100, help="Random scenarios.")
+@click.option("--passes", default=400, help="Length of a scenario in passes.")
 def steady_command(scenarios: int, passes: int) -> None:
     """Compare predicted and simulated prices.
 
@@ -68,13 +69,9 @@ def steady_command(scenarios: int, passes: int) -> None:
 
 @click.command("edge")
 @edge_options
-@click.option(
-    "--seconds", default=32.0, show_default=True, help="Virtual seconds of each policy's turn."
-)
-@click.option(
-    "--turns", default=3, show_default=True, help="Turns of each policy, each with other texts."
-)
-@click.option("--processes", default=1, show_default=True)
+@click.option("--seconds", default=32.0, help="Virtual seconds of each policy's turn.")
+@click.option("--turns", default=3, help="Turns of each policy, each with other texts.")
+@click.option("--processes", default=1)
 def edge_command(
     policies: list[str], seconds: float, turns: int, processes: int, **cells: Any
 ) -> None:
@@ -101,15 +98,14 @@ def edge_command(
 
 
 @click.command("copies")
-@click.option("--streams", type=COUNTS, default="1,2,4,8,16", show_default=True)
+@click.option("--streams", type=COUNTS, default="1,2,4,8,16")
 @click.option(
     "--rtts-ms",
     type=NUMBERS,
     default="0.3,3",
-    show_default=True,
     help="Round-trip times to the target in ms.",
 )
-@click.option("--seeds", default=3, show_default=True, help="Texts of each kind.")
+@click.option("--seeds", default=3, help="Texts of each kind.")
 def copies_command(streams: list[int], rtts_ms: list[float], seeds: int) -> None:
     """Simulate the gain of lookup on repetitive texts.
 
