@@ -26,8 +26,7 @@ from bench.live.edge_setting import (
     Setting,
     first_length,
 )
-from bench.sim.devices import Text
-from bench.sim.scenario import Scenario, SimClient, SimDraftNode
+from bench.sim.scenario import Scenario, SimClient, SimDraftNode, Text
 from bench.sim.world import World
 from nodes.engine.recording import RecordedText, read_recording
 from nodes.scheduler.planning import MODES
