@@ -14,9 +14,11 @@ from bench.chaos.command import chaos
 from bench.clients.command import clients_command
 from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
+from bench.harness.fleet import FleetError
 from bench.harness.report import conclude, note
 from bench.live.command import live
 from bench.load.workloads import PLAIN_NAMES
+from bench.netns import NamespacesError
 from bench.pages.command import pages_command
 from bench.paper.command import paper_command
 from bench.peers.command import peers_command
@@ -24,12 +26,24 @@ from bench.results.command import COMMANDS as RESULTS
 from bench.results.options import COUNTS, listed
 from bench.sim.command import COMMANDS as SIMULATED
 from bench.where.command import where_command
+from nodes.catalog import CatalogError
+from nodes.engine.protocol import EngineError
 from nodes.service.runtime import set_engine_environment
 
 set_engine_environment()
 
 
-@click.group(context_settings={"show_default": True})
+class _Bench(click.Group):
+    """Says in one line why something cannot be measured here."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (CatalogError, EngineError, FleetError, NamespacesError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Bench, context_settings={"show_default": True})
 def bench() -> None:
     """Measure airdraft on this machine. Compare figures only within one run.
 
@@ -145,14 +159,10 @@ def two_machines(airdraft: str | None, target: str | None, draft: str | None) ->
       python -m bench two-machines --airdraft /opt/airdraft/bin/airdraft
     """
     from bench.hostile.two_machines import mesh_by_invitation
-    from bench.netns import NamespacesError
     from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 
     command = [airdraft] if airdraft else [sys.executable, "-m", "nodes.cli"]
-    try:
-        click.echo(mesh_by_invitation(command, target or DEFAULT_TARGET, draft or DEFAULT_DRAFT))
-    except NamespacesError as error:
-        raise click.ClickException(str(error)) from error
+    click.echo(mesh_by_invitation(command, target or DEFAULT_TARGET, draft or DEFAULT_DRAFT))
 
 
 @bench.command()
@@ -190,13 +200,11 @@ def record(kinds: list[str], texts: int, **options: Any) -> None:
       python -m bench record --out bench/emulate/recordings/smollm2-135m.json.z
     """
     from bench.emulate.record_command import prompts_of_workloads, prompts_to_record, record_models
-    from nodes.catalog import CatalogError
-    from nodes.engine.protocol import EngineError
 
     prompts = prompts_of_workloads(kinds, texts) if kinds else prompts_to_record(texts)
     try:
         click.echo(record_models(prompts=prompts, **options))
-    except (CatalogError, EngineError, OSError) as error:
+    except OSError as error:
         raise click.ClickException(str(error)) from error
 
 

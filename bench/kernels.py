@@ -175,12 +175,12 @@ def _work(system: str, asked: Asked) -> tuple[Times, Logits]:
     times = Times(prompt_ms, [_pass_ms(model, size, asked.cells) for size in SIZES])
     model.truncate(0, 0)
     losses, kept = [np.zeros(0)], [np.zeros((0, model.info.num_vocab), dtype=np.float32)]
-    ids: list[int] = []
+    text_ids: list[int] = []
     if asked.tokens:
         predicted = asked.text.read_text() if asked.text is not None else text()
-        ids = list(model.vocabulary.encode(predicted))[: asked.tokens]
-    for start in range(0, len(ids) - 1, _CHUNK):
-        part = ids[start : start + _CHUNK + 1]
+        text_ids = list(model.vocabulary.encode(predicted))[: asked.tokens]
+    for start in range(0, len(text_ids) - 1, _CHUNK):
+        part = text_ids[start : start + _CHUNK + 1]
         logits = model.forward([Span(0, 0, part[:-1], len(part) - 1)])
         rows = _log_probabilities(logits)
         losses.append(-rows[np.arange(len(part) - 1), part[1:]])
