@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,21 +14,36 @@ from bench.chaos.command import chaos
 from bench.clients.command import clients_command
 from bench.commands import COMMANDS as PARTS
 from bench.distill.commands import distill
-from bench.gateway.command import gateway
+from bench.harness.fleet import FleetError
+from bench.harness.report import conclude, note
 from bench.live.command import live
+from bench.load.workloads import PLAIN_NAMES
+from bench.netns import NamespacesError
 from bench.pages.command import pages_command
 from bench.paper.command import paper_command
 from bench.peers.command import peers_command
 from bench.results.command import COMMANDS as RESULTS
-from bench.results.options import COUNTS
+from bench.results.options import COUNTS, listed
 from bench.sim.command import COMMANDS as SIMULATED
 from bench.where.command import where_command
+from nodes.catalog import CatalogError
+from nodes.engine.protocol import EngineError
 from nodes.service.runtime import set_engine_environment
 
 set_engine_environment()
 
 
-@click.group()
+class _Bench(click.Group):
+    """Says in one line why something cannot be measured here."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except (CatalogError, EngineError, FleetError, NamespacesError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Bench, context_settings={"show_default": True})
 def bench() -> None:
     """Measure airdraft on this machine. Compare figures only within one run.
 
@@ -38,25 +54,17 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--frames", default=10_000_000, show_default=True, help="Frames to decode.")
-@click.option("--seed", default=1, show_default=True)
-@click.option(
-    "--connections",
-    default=100_000,
-    show_default=True,
-    help="Connections that send garbage to the port.",
-)
+@click.option("--frames", default=10_000_000, help="Frames to decode.")
+@click.option("--seed", default=1)
+@click.option("--connections", default=100_000, help="Connections that send garbage to the port.")
 @click.option(
     "--unknown",
     "strangers",
     default=10_000,
-    show_default=True,
     help="Messages from peers with unknown keys.",
 )
-@click.option("--peers", default=1_000, show_default=True, help="Peers, each with its own key.")
-@click.option(
-    "--seconds", default=10.0, show_default=True, help="Time with all peers connected, in seconds."
-)
+@click.option("--peers", default=1_000, help="Peers, each with its own key.")
+@click.option("--seconds", default=10.0, help="Time with all peers connected, in seconds.")
 def hostile(
     frames: int, seed: int, connections: int, strangers: int, peers: int, seconds: float
 ) -> None:
@@ -84,20 +92,18 @@ def hostile(
 
 
 @bench.command("kernels")
-@click.option("--model", default="smollm2-135m", show_default=True, help="Name or path.")
-@click.option("--threads", type=click.IntRange(1), multiple=True, default=(1, 2), show_default=True)
+@click.option("--model", default="smollm2-135m", help="Name or path.")
+@click.option("--threads", type=click.IntRange(1), multiple=True, default=(1, 2))
 @click.option(
     "--cells",
     type=click.IntRange(16),
     default=256,
-    show_default=True,
     help="Cache cells in use when a pass is timed.",
 )
 @click.option(
     "--tokens",
     type=click.IntRange(0),
     default=2000,
-    show_default=True,
     help="Tokens of the text whose perplexity is compared; 0 skips the comparison.",
 )
 def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: int) -> None:
@@ -122,7 +128,7 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
 
 
 @bench.command("hostile-requests")
-@click.option("--schemas", default=200, show_default=True, help="Generated JSON schemas.")
+@click.option("--schemas", default=200, help="Generated JSON schemas.")
 def hostile_requests(schemas: int) -> None:
     """Send harmful requests to a mesh with limited memory.
 
@@ -134,17 +140,16 @@ def hostile_requests(schemas: int) -> None:
     """
     import asyncio
 
-    from bench.harness.report import conclude, note
     from bench.hostile.requests import run_hostile
 
     conclude(asyncio.run(run_hostile(schemas, note)))
 
 
 @bench.command("two-machines")
-@click.option("--airdraft", default="", help="Command to test. Default: that of this installation.")
-@click.option("--target", default="", help="Target model. Default: that of the catalogue.")
-@click.option("--draft", default="", help="Draft model. Default: that of the catalogue.")
-def two_machines(airdraft: str, target: str, draft: str) -> None:
+@click.option("--airdraft", help="Command to test. Default: that of this installation.")
+@click.option("--target", help="Target model. Default: that of the catalogue.")
+@click.option("--draft", help="Draft model. Default: that of the catalogue.")
+def two_machines(airdraft: str | None, target: str | None, draft: str | None) -> None:
     """Make a mesh of two network namespaces by invitation.
 
     The traffic between them is recorded and searched. This needs root.
@@ -154,46 +159,38 @@ def two_machines(airdraft: str, target: str, draft: str) -> None:
       python -m bench two-machines --airdraft /opt/airdraft/bin/airdraft
     """
     from bench.hostile.two_machines import mesh_by_invitation
-    from bench.netns import NamespacesError
     from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 
     command = [airdraft] if airdraft else [sys.executable, "-m", "nodes.cli"]
-    try:
-        click.echo(mesh_by_invitation(command, target or DEFAULT_TARGET, draft or DEFAULT_DRAFT))
-    except NamespacesError as error:
-        raise click.ClickException(str(error)) from error
+    click.echo(mesh_by_invitation(command, target or DEFAULT_TARGET, draft or DEFAULT_DRAFT))
 
 
 @bench.command()
-@click.option("--target", default="smollm2-135m", show_default=True, help="Name or path.")
+@click.option("--target", default="smollm2-135m", help="Name or path.")
 @click.option(
     "--draft",
     "drafts",
     multiple=True,
     default=("smollm2-draft", "smollm2-135m-q4_0"),
-    show_default=True,
     help="Name or path. Can be repeated.",
 )
-@click.option("--texts", type=click.IntRange(10, 250), default=80, show_default=True)
+@click.option("--texts", type=click.IntRange(10, 250), default=80)
 @click.option(
-    "--workloads", default="", help="Record so many texts of each of these workloads instead."
+    "--workloads",
+    "kinds",
+    type=listed(accepted=lambda: PLAIN_NAMES),
+    default="",
+    show_default="none",
+    help="Record so many texts of each of these workloads instead.",
 )
 @click.option(
     "--max-tokens",
     type=click.IntRange(1),
     default=192,
-    show_default=True,
     help="Largest length of a text in tokens.",
 )
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
-def record(
-    target: str,
-    drafts: tuple[str, ...],
-    texts: int,
-    workloads: str,
-    max_tokens: int,
-    out: Path,
-) -> None:
+def record(kinds: list[str], texts: int, **options: Any) -> None:
     """Record texts of a target and the guesses of its drafts.
 
     Nodes can replay the recording.
@@ -203,17 +200,11 @@ def record(
       python -m bench record --out bench/emulate/recordings/smollm2-135m.json.z
     """
     from bench.emulate.record_command import prompts_of_workloads, prompts_to_record, record_models
-    from bench.load.workloads import PLAIN_NAMES
-    from nodes.catalog import CatalogError
-    from nodes.engine.protocol import EngineError
 
-    names = workloads.split(",") if workloads else []
-    if unknown := set(names) - set(PLAIN_NAMES):
-        raise click.UsageError(f"--workloads: unknown: {', '.join(sorted(unknown))}")
-    prompts = prompts_of_workloads(names, texts) if names else prompts_to_record(texts)
+    prompts = prompts_of_workloads(kinds, texts) if kinds else prompts_to_record(texts)
     try:
-        click.echo(record_models(target, drafts, out, prompts, max_tokens))
-    except (CatalogError, EngineError, OSError) as error:
+        click.echo(record_models(prompts=prompts, **options))
+    except OSError as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -232,18 +223,13 @@ def portable(arm_root: Path | None) -> None:
     Example:
       python -m bench portable
     """
-    from bench.portable import PortableError, run_portable
+    from bench.portable import run_portable
 
-    try:
-        text, is_equal = run_portable(arm_root)
-    except PortableError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(text)
-    sys.exit(0 if is_equal else 1)
+    conclude(run_portable(arm_root))
 
 
 @bench.command("portable-kernels")
-@click.option("--arm-compiler", default="aarch64-linux-gnu-g++", show_default=True)
+@click.option("--arm-compiler", default="aarch64-linux-gnu-g++")
 def portable_kernels(arm_compiler: str) -> None:
     """Check that kernels give the same bits on arm64.
 
@@ -253,14 +239,9 @@ def portable_kernels(arm_compiler: str) -> None:
     Example:
       python -m bench portable-kernels
     """
-    from bench.portable import PortableError, run_portable_kernels
+    from bench.portable import run_portable_kernels
 
-    try:
-        text, is_equal = run_portable_kernels(arm_compiler)
-    except PortableError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(text)
-    sys.exit(0 if is_equal else 1)
+    conclude(run_portable_kernels(arm_compiler))
 
 
 @bench.command()
@@ -275,29 +256,20 @@ def memory() -> None:
     """
     from bench.memory import run_memory
 
-    text, is_within = run_memory()
-    click.echo(text)
-    sys.exit(0 if is_within else 1)
+    conclude(run_memory())
 
 
-bench.add_command(chaos)
-bench.add_command(distill)
-bench.add_command(live)
-bench.add_command(gateway)
-bench.add_command(paper_command, "paper")
-bench.add_command(where_command)
-bench.add_command(clients_command)
-bench.add_command(pages_command)
-for _command in (*PARTS, *SIMULATED, *RESULTS, peers_command):
+for _command in (
+    *(chaos, distill, live, paper_command, where_command, clients_command, pages_command),
+    *(*PARTS, *SIMULATED, *RESULTS, peers_command),
+):
     bench.add_command(_command)
 
 
 @bench.command()
-@click.option(
-    "--streams", type=COUNTS, default="1,4,16", show_default=True, help="Streams of a pass."
-)
-@click.option("--gamma", default=4, show_default=True, type=click.IntRange(1, 16))
-@click.option("--vocab", default=49_152, show_default=True, help="Tokens of the vocabulary.")
+@click.option("--streams", type=COUNTS, default="1,4,16", help="Streams of a pass.")
+@click.option("--gamma", default=4, type=click.IntRange(1, 16))
+@click.option("--vocab", default=49_152, help="Tokens of the vocabulary.")
 def wire(streams: list[int], gamma: int, vocab: int) -> None:
     """Count the bytes that a pass sends over links.
 

@@ -15,15 +15,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any, Final
 
 import numpy as np
 
+from bench.asking import Answer, Pair, ask_one, rate, rules_of
 from bench.harness.report import head, row
-from bench.live.pairs import paired_ratio
 from bench.load.workloads import workload
-from bench.speed import Answer, Pair, ask_one, rate, rules_of
+from bench.pairs import in_turns, paired_ratio
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings
 from nodes.engine.rules import LogitRules
@@ -34,6 +35,7 @@ PASS_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16)
 # Length of a timing: enough for a few dozen passes of each size with a 1.5B model on one core.
 _TIMED_S: Final = 20.0
 _PIECE: Final = 256
+Requests = Sequence[tuple[str, GenerateOptions]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,22 +155,27 @@ async def _texts(
     """Answer each prompt in a mesh, plainly and with guesses, in alternating order."""
     found: dict[str, list[Text]] = {}
     async with local_mesh(target, draft, lookup=False) as (mesh, client):
+
+        async def answer(requests: Requests, gamma: int | None, turn: int) -> Answer:
+            prompt, asked = requests[turn]
+            return await mesh.beside(ask_one(client, prompt, replace(asked, gamma=gamma)))
+
         for kind in kinds:
             made = workload(kind, num_prompts)
+            requests = [
+                (prompt, replace(options, rules=rules_of(made, k)))
+                for k, prompt in enumerate(made.prompts)
+            ]
+            warm_up = [(prompt, replace(asked, max_tokens=24)) for prompt, asked in requests[:1]]
+            await answer(warm_up, None, 0)
+            sides = (partial(answer, requests, gamma) for gamma in (0, None))
+            turns = await in_turns(len(requests), *sides)
             texts = found.setdefault(kind, [])
-            for k, prompt in enumerate(made.prompts):
-                own_options = replace(options, rules=rules_of(made, k))
-                if not texts:
-                    await mesh.beside(ask_one(client, prompt, replace(own_options, max_tokens=24)))
-                answers: dict[int | None, Answer] = {}
-                for gamma in (None, 0) if k % 2 else (0, None):
-                    work = ask_one(client, prompt, replace(own_options, gamma=gamma))
-                    answers[gamma] = await mesh.beside(work)
-                auto, plain = answers[None], answers[0]
+            for (prompt, asked), (plain, auto) in zip(requests, turns, strict=True):
                 assert auto.token_ids == plain.token_ids, "guesses changed a text"
-                read = await mesh.beside(client.read(prompt, own_options, "tokens"))
+                read = await mesh.beside(client.read(prompt, asked, "tokens"))
                 if len(auto.token_ids) > 1:
-                    known = read.prompt_token_ids, auto.token_ids, own_options.rules
+                    known = read.prompt_token_ids, auto.token_ids, asked.rules
                     texts.append(Text(*known, rate([plain]), rate([auto])))
     return found
 

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from bench.harness.options import Decorator
+from bench.harness.report import conclude
 from bench.load.workloads import NAMES, PLAIN_NAMES
 from bench.results.options import COUNTS, listed
 
 
+def _workloads(names: Sequence[str], default: str, help: str) -> Decorator:
+    kinds = listed(accepted=lambda: names)
+    return click.option("--workloads", type=kinds, default=default, help=help)
+
+
+target_option = click.option("--target", default="smollm2-135m", help="A name or a GGUF file.")
+draft_option = click.option(
+    "--draft", default="", show_default="the catalogue's", help='Draft model, or "none".'
+)
+_max_tokens = click.option("--max-tokens", default=128)
+
+
 @click.command("law1")
-@click.option("--prompts", default=100, show_default=True)
-@click.option("--max-tokens", default=64, show_default=True)
-@click.option("--gammas", type=COUNTS, default="0,1,3,8", show_default=True)
-@click.option("--streams", "stream_counts", type=COUNTS, default="1,4,8", show_default=True)
+@click.option("--prompts", default=100)
+@click.option("--max-tokens", default=64)
+@click.option("--gammas", type=COUNTS, default="0,1,3,8")
+@click.option("--streams", "stream_counts", type=COUNTS, default="1,4,8")
 @click.option(
     "--threads",
     "thread_counts",
     type=COUNTS,
     default="1,2",
-    show_default=True,
     help="Engine threads of the target.",
 )
-@click.option("--longest", default=1500, show_default=True, help="Tokens of the longest prompt.")
-@click.option("--target", default="smollm2-135m", show_default=True)
-@click.option("--draft", default=None, help="Draft model. Default: that of the catalogue.")
+@click.option("--longest", default=1500, help="Tokens of the longest prompt.")
+@target_option
+@draft_option
 def law1_command(prompts: int, longest: int, **options: Any) -> None:
     """Check that a real pair's texts equal those of a loop.
 
@@ -40,33 +53,17 @@ def law1_command(prompts: int, longest: int, **options: Any) -> None:
     from bench.law1 import run_law1
     from bench.prompts import make_prompts
 
-    text, num_wrong = run_law1(texts=make_prompts(prompts, longest=longest), **options)
-    click.echo(text)
-    sys.exit(1 if num_wrong else 0)
-
-
-_target = click.option(
-    "--target", default="smollm2-135m", show_default=True, help="A name or a GGUF file."
-)
-_max_tokens = click.option("--max-tokens", default=128, show_default=True)
+    conclude(run_law1(texts=make_prompts(prompts, longest=longest), **options))
 
 
 @click.command("speed")
-@click.option("--streams", type=COUNTS, default="1,4", show_default=True, help="Stream counts.")
-@click.option(
-    "--prompts", "num_prompts", default=16, show_default=True, help="Prompts of each kind."
-)
+@click.option("--streams", type=COUNTS, default="1,4", help="Stream counts.")
+@click.option("--prompts", "num_prompts", default=16, help="Prompts of each kind.")
 @_max_tokens
-@click.option("--temperature", default=0.0, show_default=True)
-@click.option(
-    "--workloads",
-    type=listed(accepted=lambda: NAMES),
-    default="chat,copy",
-    show_default=True,
-    help="Kinds of prompts: chat, copy, code, code-edit, json, agentic, ...",
-)
-@_target
-@click.option("--draft", default="", help='Draft model, or "none". Default: that of the catalogue.')
+@click.option("--temperature", default=0.0)
+@_workloads(NAMES, "chat,copy", "Kinds of prompts: chat, copy, code, code-edit, json, agentic, ...")
+@target_option
+@draft_option
 @click.option(
     "--lookup/--no-lookup",
     "looks_up",
@@ -92,25 +89,20 @@ def speed_command(
       python -m bench speed --streams 1 --prompts 8
       python -m bench speed --target big.gguf --draft small.gguf --workloads code,json
     """
-    from bench.speed import Pair, run_speed
+    from bench.asking import Pair
+    from bench.speed import run_speed
 
     pair = Pair(target, draft, looks_up, weights)
     asyncio.run(run_speed(streams, workloads, pair, **options, report=click.echo))
 
 
 @click.command("first")
-@click.option("--lengths", type=COUNTS, default="32,256,1024", show_default=True)
-@click.option("--repeats", default=5, show_default=True, help="Prompts of each length and kind.")
+@click.option("--lengths", type=COUNTS, default="32,256,1024")
+@click.option("--repeats", default=5, help="Prompts of each length and kind.")
 @_max_tokens
-@click.option(
-    "--workloads",
-    type=listed(accepted=lambda: PLAIN_NAMES),
-    default="chat,code",
-    show_default=True,
-    help="Kinds of prompts whose gaps between tokens are measured.",
-)
-@_target
-@click.option("--draft", default="", help='Draft model, or "none". Default: that of the catalogue.')
+@_workloads(PLAIN_NAMES, "chat,code", "Kinds of prompts whose gaps between tokens are measured.")
+@target_option
+@draft_option
 def first_command(
     lengths: list[int], workloads: list[str], target: str, draft: str, **options: Any
 ) -> None:
@@ -122,27 +114,19 @@ def first_command(
     Example:
       python -m bench first --target big.gguf --draft small.gguf --lengths 64,1024
     """
+    from bench.asking import Pair
     from bench.first import run_first
-    from bench.speed import Pair
 
     pair = Pair(target, draft)
     asyncio.run(run_first(pair, lengths, workloads, **options, report=click.echo))
 
 
 @click.command("bound")
-@click.option(
-    "--prompts", "num_prompts", default=10, show_default=True, help="Prompts of each kind."
-)
+@click.option("--prompts", "num_prompts", default=10, help="Prompts of each kind.")
 @_max_tokens
-@click.option(
-    "--workloads",
-    type=listed(accepted=lambda: NAMES),
-    default="chat,copy",
-    show_default=True,
-    help="Kinds of prompts with one turn: chat, copy, code, code-edit, json, ...",
-)
-@_target
-@click.option("--draft", default="", help="Draft model. Default: that of the catalogue.")
+@_workloads(NAMES, "chat,copy", "Kinds of prompts with one turn: chat, copy, code, json, ...")
+@target_option
+@draft_option
 def bound_command(workloads: list[str], target: str, draft: str, **options: Any) -> None:
     """Compare one stream's speed with its draft's bound.
 
@@ -152,8 +136,8 @@ def bound_command(workloads: list[str], target: str, draft: str, **options: Any)
     Example:
       python -m bench bound --target big.gguf --draft small.gguf --workloads code,json
     """
+    from bench.asking import Pair
     from bench.bound import run_bound
-    from bench.speed import Pair
 
     if draft == "none":
         raise click.ClickException("--draft none: the bound is that of a draft; name a model")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
+from bench.asking import Pair, ask_one
 from bench.bare import BareLoop
 from bench.harness.report import head, quantiles, row
 from bench.load.workloads import workload
-from bench.speed import Pair, stranger
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions, Prompt
-from nodes.messages import ChatMessage, TokensNotice
+from nodes.messages import ChatMessage
 from nodes.service.local import local_mesh
 
 FIRST_HEAD = head(
@@ -98,12 +97,8 @@ def _named(gamma: int | None) -> str:
 
 async def _times(client: Client, prompt: Prompt, gamma: int | None, max_tokens: int) -> list[float]:
     """Return the seconds to the first tokens of an answer and then between any two arrivals."""
-    options = GenerateOptions(max_tokens=max_tokens, gamma=gamma, ignore_eog=True)
-    times_s: list[float] = []
-    before = time.perf_counter()
-    async for event in client.generate(prompt, stranger(replace(options, seed=1))):
-        if isinstance(event, TokensNotice):
-            now = time.perf_counter()
-            times_s.append(now - before)
-            before = now
-    return times_s
+    options = GenerateOptions(max_tokens=max_tokens, gamma=gamma, ignore_eog=True, seed=1)
+    answer = await ask_one(client, prompt, options)
+    # Tokens that arrive together have the same time.
+    times_s = dict.fromkeys((answer.asked_s, *answer.token_s))
+    return [after - before for before, after in pairwise(times_s)]

@@ -7,12 +7,10 @@ its own, because a process chooses its kernels only once.
 from __future__ import annotations
 
 import hashlib
-import json
-import subprocess
-import sys
-import tempfile
+import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.harness.report import head, row
+from nodes.service.runtime import set_engine_environment
 
 SIZES: Final = (1, 2, 4, 8, 16, 32)
 # Tokens of a pass that reads a prompt, as in nodes.
@@ -49,6 +48,22 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """prompt_ms: a token of a prompt. passes_ms: a pass of each of SIZES."""
+
+    prompt_ms: float
+    passes_ms: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """losses: of each token, in nats. kept: the logits of one position in _KEPT_EVERY."""
+
+    losses: Any
+    kept: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Predictions:
     """Predictions of the same tokens by two systems. ours, stock: mean loss of a token in nats.
     difference: ours less stock. error: its standard error. divergence: mean KL of ours from stock.
@@ -65,7 +80,7 @@ class Predictions:
 
 
 def compare(asked: Asked, note: Callable[[str], None]) -> str:
-    """Return tables of both systems. Raises CalledProcessError if one cannot run the model."""
+    """Return tables of both systems. Raises EngineError if one cannot run the model."""
     figures, found = measure(asked, note)
     lines = _passes(figures)
     if found is not None:
@@ -81,49 +96,41 @@ def compare(asked: Asked, note: Callable[[str], None]) -> str:
 
 def measure(
     asked: Asked, note: Callable[[str], None]
-) -> tuple[dict[str, dict[str, Any]], Predictions | None]:
+) -> tuple[dict[str, Times], Predictions | None]:
     """Measure times of both systems, and predictions if asked.tokens > 0. Raises as compare()."""
-    with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder:
-        found = {}
-        for system in SYSTEMS:
-            note(f"{system}, {asked.threads} thread(s)")
-            found[system] = _in_child(system, asked, Path(folder) / system)
-        return found, _predictions(Path(folder)) if asked.tokens else None
+    times, logits = {}, {}
+    for system in SYSTEMS:
+        note(f"{system}, {asked.threads} thread(s)")
+        spawning = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, spawning, set_engine_environment) as process:
+            times[system], logits[system] = process.submit(_work, system, asked).result()
+    return times, _predictions(logits) if asked.tokens else None
 
 
-def _in_child(system: str, asked: Asked, out: Path) -> dict[str, Any]:
-    given = [system, asked.model, asked.threads, asked.cells, asked.tokens, asked.text or "", out]
-    command = [sys.executable, "-m", "bench.kernels", *map(str, given)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def _passes(found: dict[str, dict[str, Any]]) -> list[str]:
+def _passes(found: dict[str, Times]) -> list[str]:
     lines = [head("ms a pass", *map(str, SIZES), "prompt, ms a token")]
-    for system, figures in found.items():
-        times = figures["passes_ms"]
-        cells = (f"{t:.1f} ({t / times[0]:.2f})" for t in times)
-        lines.append(row(system, *cells, f"{figures['prompt_ms']:.2f}"))
+    for system, times in found.items():
+        first = times.passes_ms[0]
+        cells = (f"{t:.1f} ({t / first:.2f})" for t in times.passes_ms)
+        lines.append(row(system, *cells, f"{times.prompt_ms:.2f}"))
     ours, stock = (found[system] for system in SYSTEMS)
-    ratios = [s / o for o, s in zip(ours["passes_ms"], stock["passes_ms"], strict=True)]
-    ratios.append(stock["prompt_ms"] / ours["prompt_ms"])
+    ratios = [s / o for o, s in zip(ours.passes_ms, stock.passes_ms, strict=True)]
+    ratios.append(stock.prompt_ms / ours.prompt_ms)
     return [*lines, row("stock to ours", *(f"{ratio:.2f}" for ratio in ratios))]
 
 
-def _predictions(folder: Path) -> Predictions:
-    losses = {system: np.load(folder / f"{system}.losses.npy") for system in SYSTEMS}
-    kept = {system: np.load(folder / f"{system}.kept.npy", mmap_mode="r") for system in SYSTEMS}
-    difference = losses["ours"] - losses["stock"]
-    ours, stock = (_log_probabilities(np.asarray(kept[system])) for system in SYSTEMS)
+def _predictions(found: dict[str, Logits]) -> Predictions:
+    ours, stock = (found[system] for system in SYSTEMS)
+    difference = ours.losses - stock.losses
+    log_ours, log_stock = _log_probabilities(ours.kept), _log_probabilities(stock.kept)
     return Predictions(
         num_tokens=len(difference),
-        ours=float(losses["ours"].mean()),
-        stock=float(losses["stock"].mean()),
+        ours=float(ours.losses.mean()),
+        stock=float(stock.losses.mean()),
         difference=float(difference.mean()),
         error=float(difference.std() / np.sqrt(len(difference))),
-        divergence=float((np.exp(stock) * (stock - ours)).sum(axis=1).mean()),
-        largest=float(abs(kept["ours"] - kept["stock"]).max()),
+        divergence=float((np.exp(log_stock) * (log_stock - log_ours)).sum(axis=1).mean()),
+        largest=float(abs(ours.kept - stock.kept).max()),
     )
 
 
@@ -142,7 +149,7 @@ def text() -> str:
     return found
 
 
-def _work(system: str, asked: Asked, out: Path) -> dict[str, Any]:
+def _work(system: str, asked: Asked) -> tuple[Times, Logits]:
     """Run one system in this process."""
     from nodes.cli.version import distribution_version
     from nodes.engine.kernels.library import register
@@ -164,26 +171,23 @@ def _work(system: str, asked: Asked, out: Path) -> dict[str, Any]:
     begin = time.perf_counter()
     for start in range(0, asked.cells, _CHUNK):
         model.forward([Span(0, start, ids[start : start + _CHUNK])])
-    figures: dict[str, Any] = {
-        "prompt_ms": (time.perf_counter() - begin) / asked.cells * 1e3,
-        "passes_ms": [_pass_ms(model, size, asked.cells) for size in SIZES],
-    }
+    prompt_ms = (time.perf_counter() - begin) / asked.cells * 1e3
+    times = Times(prompt_ms, [_pass_ms(model, size, asked.cells) for size in SIZES])
     model.truncate(0, 0)
+    losses, kept = [np.zeros(0)], [np.zeros((0, model.info.num_vocab), dtype=np.float32)]
+    text_ids: list[int] = []
     if asked.tokens:
         predicted = asked.text.read_text() if asked.text is not None else text()
-        ids = list(model.vocabulary.encode(predicted))[: asked.tokens]
-        losses, kept = [], []
-        for start in range(0, len(ids) - 1, _CHUNK):
-            part = ids[start : start + _CHUNK + 1]
-            logits = model.forward([Span(0, 0, part[:-1], len(part) - 1)])
-            rows = _log_probabilities(logits)
-            losses.append(-rows[np.arange(len(part) - 1), part[1:]])
-            kept.append(logits[::_KEPT_EVERY].copy())
-            model.truncate(0, 0)
-        np.save(f"{out}.losses.npy", np.concatenate(losses))
-        np.save(f"{out}.kept.npy", np.concatenate(kept))
+        text_ids = list(model.vocabulary.encode(predicted))[: asked.tokens]
+    for start in range(0, len(text_ids) - 1, _CHUNK):
+        part = text_ids[start : start + _CHUNK + 1]
+        logits = model.forward([Span(0, 0, part[:-1], len(part) - 1)])
+        rows = _log_probabilities(logits)
+        losses.append(-rows[np.arange(len(part) - 1), part[1:]])
+        kept.append(logits[::_KEPT_EVERY].copy())
+        model.truncate(0, 0)
     model.close()
-    return figures
+    return times, Logits(np.concatenate(losses), np.concatenate(kept))
 
 
 def _pass_ms(model: Any, size: int, cells: int) -> float:
@@ -196,19 +200,3 @@ def _pass_ms(model: Any, size: int, cells: int) -> float:
         times.append(time.perf_counter() - begin)
         model.truncate(0, cells)
     return float(np.median(times)) * 1e3
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Run one system as a child process and print its figures as JSON."""
-
-    from nodes.service.runtime import set_engine_environment
-
-    set_engine_environment()
-    system, model, threads, cells, tokens, text_path, out = arguments
-    text_file = Path(text_path) if text_path else None
-    asked = Asked(Path(model), int(threads), int(cells), int(tokens), text_file)
-    print(json.dumps(_work(system, asked, Path(out))))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

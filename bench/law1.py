@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from bench.harness.report import head, note, row
-from bench.speed import ask_one
+from bench.asking import ask_one, taken_of
+from bench.harness.cases import sampling_of, undisturbed
+from bench.harness.report import Findings, head, note, row
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings, environment
 from nodes.engine.llama import LlamaConfig, LlamaModel
-from nodes.engine.protocol import Span
-from nodes.engine.sampler import Sampler
-from nodes.engine.sampling import Sampling
 from nodes.service.local import local_mesh
 
 _CELLS = 16_384
 _SEED = 7
+_TEMPERATURES = (0.0, 0.8)
 
 
 @dataclass(slots=True)
@@ -39,23 +39,26 @@ def run_law1(
     gammas: list[int],
     stream_counts: list[int],
     thread_counts: list[int],
-    draft: str | None = None,
+    draft: str = "",
     target: str = DEFAULT_TARGET,
-) -> tuple[str, int]:
-    """Return a table of differing texts by configuration, and the number of texts that differ.
+) -> Findings:
+    """Return a table of differing texts by configuration. A configuration in which texts differ is
+    a fault.
 
     The reference is one sequence alone in a fresh engine, one token per pass, on one thread. In the
     mesh the cache also holds the sequences of other streams. thread_counts: engine threads of the
-    target, each combined with each number of streams. draft: default is the catalogue's draft.
+    target, each combined with each number of streams. draft: "" for that of the catalogue,
+    "none" for none.
     """
     catalog = Catalog(default_cache_dir(environment()))
     path = catalog.ensure(target)
-    draft_path = str(catalog.ensure(draft or catalog.draft_of(target)))
+    draft_path = "" if draft == "none" else str(catalog.ensure(draft or catalog.draft_of(target)))
     started = time.perf_counter()
     prompts, references = _references(path, texts, max_tokens)
     note(f"reference: {time.perf_counter() - started:.0f} s")
-    rows = [head("streams", "threads", "gamma", "T", "texts", "differ", "guesses", "accepted")]
-    num_wrong = 0
+    found = Findings(
+        [head("streams", "threads", "gamma", "T", "texts", "differ", "guesses", "accepted")]
+    )
     for num_streams, threads in itertools.product(stream_counts, thread_counts):
         began = time.perf_counter()
         kinds = list(itertools.product(gammas, references))
@@ -68,10 +71,12 @@ def run_law1(
         asyncio.run(_serve_all(path, draft_path, work, tallies, max_tokens, num_streams, threads))
         note(f"{num_streams} streams, {threads} threads: {time.perf_counter() - began:.0f} s")
         for kind, tally in tallies.items():
-            num_wrong += tally.num_wrong
-            rows.append(row(num_streams, threads, *kind, *astuple(tally)))
-            note(rows[-1])
-    return "\n".join(rows), num_wrong
+            found.lines.append(row(num_streams, threads, *kind, *astuple(tally)))
+            note(found.lines[-1])
+            if tally.num_wrong:
+                place = f"{num_streams} streams, {threads} threads, gamma {kind[0]}, T {kind[1]}"
+                found.faults.append(f"{place}: {tally.num_wrong} texts differ")
+    return found
 
 
 def _options(temperature: float, max_tokens: int, gamma: int) -> GenerateOptions:
@@ -89,47 +94,16 @@ def _references(
     path: Path, texts: list[str], max_tokens: int
 ) -> tuple[list[tuple[int, ...]], dict[float, list[tuple[int, ...]]]]:
     """Return prompt ids, and for each temperature the token ids of the plain loop."""
-    model = LlamaModel(LlamaConfig(path=path, num_cells=4096, max_sequences=1))
-    try:
+    with closing(LlamaModel(LlamaConfig(path=path, num_cells=4096, max_sequences=1))) as model:
+        piece = model.vocabulary.piece
+
+        def alone(prompt: tuple[int, ...], temperature: float) -> tuple[int, ...]:
+            sampling = sampling_of(_options(temperature, max_tokens, 0), 0)
+            return undisturbed(model, piece, prompt, sampling, max_tokens=max_tokens).token_ids
+
         prompts = [tuple(model.vocabulary.encode(text)) for text in texts]
-        references: dict[float, list[tuple[int, ...]]] = {0.0: [], 0.8: []}
-        for prompt in prompts:
-            for start in range(0, len(prompt) - 1, 256):
-                piece = prompt[:-1][start : start + 256]
-                model.forward([Span(0, start, piece)])
-            for temperature, outputs in references.items():
-                model.truncate(0, len(prompt) - 1)
-                options = _options(temperature, max_tokens, 0)
-                outputs.append(plain_loop(model, prompt, options))
-            model.truncate(0, 0)
+        references = {t: [alone(prompt, t) for prompt in prompts] for t in _TEMPERATURES}
         return prompts, references
-    finally:
-        model.close()
-
-
-def plain_loop(
-    model: LlamaModel, prompt: tuple[int, ...], options: GenerateOptions
-) -> tuple[int, ...]:
-    """Decode one sequence, one token per pass, and return its token ids.
-
-    All prompt tokens but the last are already in the cache.
-    """
-    sampling = Sampling(
-        temperature=options.temperature,
-        top_k=options.top_k,
-        top_p=options.top_p,
-        seed=options.seed or 0,
-    )
-    sampler = Sampler(sampling)
-    token_ids = list(prompt)
-    while len(token_ids) - len(prompt) < options.max_tokens:
-        position = len(token_ids) - 1
-        logits = model.forward([Span(0, position, [token_ids[-1]], 1)])
-        token_id = sampler.sample(logits[0], len(token_ids))
-        if token_id in model.info.eog_token_ids:
-            break
-        token_ids.append(token_id)
-    return tuple(token_ids[len(prompt) :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +128,7 @@ async def _serve_all(
     target = EngineSettings(model=str(path), cells=_CELLS, threads=threads)
     draft = EngineSettings(model=draft_path, cells=_CELLS, profile="fast", threads=1)
     todo = iter(work)
-    async with local_mesh(target, draft) as (mesh, client):
+    async with local_mesh(target, draft if draft_path else None) as (mesh, client):
 
         async def worker() -> None:
             for item in todo:
@@ -166,10 +140,10 @@ async def _serve_all(
 async def _one_text(client: Client, item: _Work, max_tokens: int, tally: _Tally) -> None:
     gamma, temperature = item.kind
     answer = await ask_one(client, item.prompt, _options(temperature, max_tokens, gamma))
+    taken = taken_of([answer])
     tally.num_texts += 1
-    for figures in answer.figures:
-        tally.num_draft_tokens += figures.num_draft_tokens
-        tally.num_accepted_tokens += figures.num_accepted_tokens
+    tally.num_draft_tokens += taken.num_guesses
+    tally.num_accepted_tokens += taken.num_accepted
     if answer.token_ids != item.reference:
         tally.num_wrong += 1
         pairs = zip(answer.token_ids, item.reference, strict=False)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 from bench.harness.processes import resident_bytes
+from bench.harness.report import Findings, head, row
+from bench.harness.up import started
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings, environment
@@ -20,14 +21,17 @@ _CELLS = 8192
 _OUTPUT_ROWS = 256
 
 
-def run_memory() -> tuple[str, bool]:
-    """Return a table of measured and allowed MiB, and whether all processes are within budget."""
-    target, allowed = asyncio.run(_target())
-    coordinator = _coordinator()
-    rows = [("target", target, allowed), ("coordinator", coordinator, _COORDINATOR_BYTES)]
-    table = ["| process | RSS MiB | allowed MiB |", "|---|---|---|"]
-    table += [f"| {n} | {rss / _MIB:.0f} | {limit / _MIB:.0f} |" for n, rss, limit in rows]
-    return "\n".join(table), all(rss <= limit for _, rss, limit in rows)
+def run_memory() -> Findings:
+    """Return a table of measured and allowed MiB. A process beyond its budget is a fault."""
+    found = Findings([head("process", "RSS MiB", "allowed MiB")])
+    for name, rss, limit in (
+        ("target", *asyncio.run(_target())),
+        ("coordinator", _coordinator(), _COORDINATOR_BYTES),
+    ):
+        found.lines.append(row(name, f"{rss / _MIB:.0f}", f"{limit / _MIB:.0f}"))
+        if rss > limit:
+            found.faults.append(f"{name}: more memory than allowed")
+    return found
 
 
 async def _target() -> tuple[int, int]:
@@ -55,15 +59,11 @@ def _allowed(path: Path) -> int:
 
 
 def _coordinator() -> int:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nodes.cli", "coordinator", "--listen", "tcp://127.0.0.1:0"],
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
+    listen = ("--listen", "tcp://127.0.0.1:0")
+    with (
+        tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder,
+        started("coordinator", *listen, keys=Path(folder)) as process,
+    ):
+        assert process.stdout is not None
         process.stdout.readline()
         return resident_bytes(process.pid)
-    finally:
-        process.terminate()
-        process.wait(10)
-        process.stdout.close()

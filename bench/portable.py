@@ -15,8 +15,10 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
+import click
 import numpy as np
 
+from bench.harness.report import Findings, head, row
 from nodes.engine.golden import sampling_digest
 from nodes.engine.kernels.build import BuildError, build
 
@@ -27,19 +29,21 @@ _DRIVER = Path(__file__).with_name("portable_kernels.cpp")
 _LIMIT_S = 600.0
 
 
-class PortableError(Exception):
+class PortableError(click.ClickException):
     """A CPU cannot be emulated. The text is one line."""
 
 
-def run_portable(arm_root: Path | None) -> tuple[str, bool]:
-    """Return a table of digests and whether all are equal. arm_root: see `emulated_arm`."""
+def run_portable(arm_root: Path | None) -> Findings:
+    """Return a table of digests. Different ones are a fault. arm_root: see `emulated_arm`."""
     digests = {f"this one, {platform.machine()}": sampling_digest()}
     if platform.machine() == "x86_64":
         digests |= {f"x86_64, QEMU's {cpu}": emulated_x86(cpu) for cpu in X86_CPUS}
     if arm_root is not None:
         digests["aarch64, QEMU's max"] = emulated_arm(arm_root)
-    rows = ["| CPU | digest |", "|---|---|", *(f"| {cpu} | {d} |" for cpu, d in digests.items())]
-    return "\n".join(rows), len(set(digests.values())) == 1
+    found = Findings([head("CPU", "digest"), *(row(*item) for item in digests.items())])
+    if len(set(digests.values())) > 1:
+        found.faults.append("the digests differ")
+    return found
 
 
 def emulated_x86(cpu: str) -> str:
@@ -79,8 +83,8 @@ def _digest(command: list[str], packages: Path) -> str:
     return shown.stdout.strip()
 
 
-def run_portable_kernels(arm_compiler: str) -> tuple[str, bool]:
-    """Return a table of digests, and whether they agree in each row. Raises PortableError."""
+def run_portable_kernels(arm_compiler: str) -> Findings:
+    """Return a table of digests. Different ones in a row are a fault. Raises PortableError."""
     machines: dict[str, tuple[str, tuple[str, ...]]] = {platform.machine(): ("c++", ())}
     if platform.machine() != "aarch64":
         # The folder with the libraries has the name with which the compiler's begins.
@@ -91,13 +95,12 @@ def run_portable_kernels(arm_compiler: str) -> tuple[str, bool]:
         for line in _digests(machine, compiler, emulator):
             what, name, digest = line.split()
             found[what][f"{name}, {machine}"] = digest
-    columns = next(iter(found.values()))
-    rows = [
-        f"| | {' | '.join(columns)} |",
-        "|---" * (len(columns) + 1) + "|",
-        *(f"| {what} | {' | '.join(digests.values())} |" for what, digests in found.items()),
-    ]
-    return "\n".join(rows), all(len(set(digests.values())) == 1 for digests in found.values())
+    table = Findings([head("", *next(iter(found.values())))])
+    for what, digests in found.items():
+        table.lines.append(row(what, *digests.values()))
+        if len(set(digests.values())) > 1:
+            table.faults.append(f"{what}: the digests differ")
+    return table
 
 
 def _digests(machine: str, compiler: str, emulator: tuple[str, ...]) -> list[str]:

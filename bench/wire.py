@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from bench.emulate.proxies import LOOPBACK, Proxies
 from bench.harness.report import head, row
 from mesh.codec import encode
 from mesh.keys import ClientKeys
@@ -127,15 +128,14 @@ async def measure(
 async def _sized(messages: Sequence[Any]) -> list[Sized]:
     server_pair, client_pair = new_key_pair(), new_key_pair()
     found = []
+    relay = _Relay()
     with ZmqContext() as context:
         keys = ServerKeys(server_pair, {client_pair.public}.__contains__)
         server = context.bind("tcp://127.0.0.1:0", keys)
-        port = int(server.endpoint.rpartition(":")[2])
-        relay = _Relay(port)
-        listening = await asyncio.start_server(relay.pump, "127.0.0.1", 0)
-        with closing(server), closing(listening):
-            address = f"tcp://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-            client = context.connect(address, ClientKeys(client_pair, server_pair.public))
+        with closing(server):
+            host, port = await relay.dial("", int(server.endpoint.rpartition(":")[2]))
+            client_keys = ClientKeys(client_pair, server_pair.public)
+            client = context.connect(f"tcp://{host}:{port}", client_keys)
             with closing(client):
                 await client.writable()
                 # The handshake is over once a message has arrived.
@@ -150,39 +150,33 @@ async def _sized(messages: Sequence[Any]) -> list[Sized]:
                     on_link = (relay.num_bytes - before) / _TIMES
                     encoded = sum(map(len, frames))
                     found.append(Sized(type(message).__name__, encoded, on_link))
-        await relay.end()
+        await relay.close()
     return found
 
 
-@dataclass(slots=True)
-class _Relay:
+class _Relay(Proxies):
     """Forwards connections to a port and counts the bytes sent to it."""
 
-    port: int
-    num_bytes: int = 0
-    _pumps: set[asyncio.Task[Any]] = field(default_factory=set)
+    num_bytes = 0
 
-    async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port)
-        copies = [self._copy(reader, far_writer, counts=True), self._copy(far_reader, writer)]
-        pumps = {asyncio.create_task(copy) for copy in copies}
-        self._pumps |= pumps
-        with closing(writer), closing(far_writer):
-            await asyncio.wait(pumps)
+    async def _connect(
+        self, station: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        del station
+        hub_reader, hub_writer = await asyncio.open_connection(LOOPBACK, port)
+        with closing(writer), closing(hub_writer):
+            async with asyncio.TaskGroup() as pumps:
+                pumps.create_task(self._copy(reader, hub_writer, counts=True))
+                pumps.create_task(self._copy(hub_reader, writer, counts=False))
 
     async def _copy(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counts: bool = False
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counts: bool
     ) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(1 << 16):
                 self.num_bytes += len(data) if counts else 0
                 writer.write(data)
                 await writer.drain()
-
-    async def end(self) -> None:
-        for pump in self._pumps:
-            pump.cancel()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
 
 
 def table(found: Sequence[PassBytes], num_vocab: int) -> str:

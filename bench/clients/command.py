@@ -41,7 +41,7 @@ _PLACES: Final = tuple(dict.fromkeys(client.place for client in _CLIENTS))
 
 
 @click.command("clients")
-@click.option("--model", default="qwen2.5-coder-1.5b", show_default=True, help="Of the mesh.")
+@click.option("--model", default="qwen2.5-coder-1.5b", help="Of the mesh.")
 @click.option(
     "--environment",
     type=click.Path(file_okay=False, path_type=Path),

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-from bench.emulate.access import discipline
+from bench.emulate.access import Flow, Frame, Sending, discipline
 from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Direction
-from bench.emulate.flows import Flow, Frame, Sending
 from bench.emulate.path import PathState
 
 # Limit for doubling the timeout of a retransmission.

@@ -22,16 +22,6 @@ class Path:
     loss_inside: float = 0.0
     jitter_s: float = 0.0
 
-    @property
-    def bad_share(self) -> float:
-        """The share of packets in the bad state, in the long run."""
-        return self.enter / (self.enter + self.leave) if self.enter else 0.0
-
-    @property
-    def mean_loss(self) -> float:
-        """The share of packets that are lost, in the long run."""
-        return self.bad_share * self.loss_inside + (1.0 - self.bad_share) * self.loss
-
 
 class PathState:
     """The state of one path, to which packets come in order."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from bench.emulate.open import Means
 from bench.harness.options import names_option
 from bench.harness.report import conclude
-from bench.live.edge_setting import ALPHAS
+from bench.live.edge_setting import ALPHAS, Setting
 from bench.results.options import COUNTS, NUMBERS, listed
 from nodes.scheduler.planning import MODES
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.group("live")
@@ -28,9 +32,9 @@ def live() -> None:
 @live.command("machine")
 @names_option("--targets", ("Q8_0", "Q4_0", "F16"), "Quantizations of the target.")
 @names_option("--drafts", ("good", "bad", "lookup", "none"), "Kinds of guesses.")
-@click.option("--streams", type=COUNTS, default="1,4,16", show_default=True, help="Stream counts.")
-@click.option("--pairs", default=9, show_default=True, help="Pairs of runs, A B then B A.")
-@click.option("--max-tokens", default=128, show_default=True)
+@click.option("--streams", type=COUNTS, default="1,4,16", help="Stream counts.")
+@click.option("--pairs", default=9, help="Pairs of runs, A B then B A.")
+@click.option("--max-tokens", default=128)
 def machine(
     targets: list[str], drafts: list[str], streams: list[int], pairs: int, max_tokens: int
 ) -> None:
@@ -47,16 +51,42 @@ def machine(
     run_machine(targets, drafts, streams, num_pairs=pairs, max_tokens=max_tokens, report=click.echo)
 
 
+@live.command("gateway")
+@click.option("--streams", type=COUNTS, default="1,16", help="Stream counts.")
+@click.option("--pairs", default=9, help="Pairs of runs, A B then B A.")
+@click.option("--max-tokens", default=128)
+@click.option(
+    "--prompts",
+    type=COUNTS,
+    default="32,256",
+    help="Prompt lengths in tokens for the time to the first token.",
+)
+def gateway(streams: list[int], pairs: int, max_tokens: int, prompts: list[int]) -> None:
+    """Compare gateway and mesh with a bare llama.cpp loop.
+
+    Tokens/s and the time to the first token are compared.
+
+    \b
+    Example:
+      python -m bench live gateway --streams 1 --pairs 3
+    """
+    from bench.live.gateway import run_gateway
+
+    run_gateway(
+        streams,
+        num_pairs=pairs,
+        max_tokens=max_tokens,
+        prompt_lengths=prompts,
+        report=click.echo,
+    )
+
+
 @live.command("scale")
-@click.option(
-    "--streams", type=COUNTS, default="16,64,256", show_default=True, help="Stream counts."
-)
-@click.option("--seconds", default=10.0, show_default=True)
-@click.option("--gamma", default=4, show_default=True, type=click.IntRange(1, 16))
-@click.option(
-    "--pass-ms", default=40.0, show_default=True, help="Duration of a target's pass in ms."
-)
-@click.option("--per-target", default=32, show_default=True, help="Streams of each target.")
+@click.option("--streams", type=COUNTS, default="16,64,256", help="Stream counts.")
+@click.option("--seconds", default=10.0)
+@click.option("--gamma", default=4, type=click.IntRange(1, 16))
+@click.option("--pass-ms", default=40.0, help="Duration of a target's pass in ms.")
+@click.option("--per-target", default=32, help="Streams of each target.")
 def scale(streams: list[int], seconds: float, gamma: int, pass_ms: float, per_target: int) -> None:
     """Measure one coordinator's load on one core.
 
@@ -77,48 +107,59 @@ def scale(streams: list[int], seconds: float, gamma: int, pass_ms: float, per_ta
     sys.exit(1 if num_wrong else 0)
 
 
+def edge_options(command: F) -> F:
+    """Add the options of a radio cell, which may be emulated or simulated."""
+    for option in (
+        click.option("--target-on-air", is_flag=True, help="Make the target a station, too."),
+        click.option(
+            "--policies",
+            type=listed(accepted=lambda: MODES),
+            default=",".join(dict.fromkeys(("plain", "auto", *MODES))),
+            show_default="all",
+            help="Planning modes.",
+        ),
+        click.option(
+            "--alphas",
+            type=listed(float, lambda: ALPHAS),
+            default="0.4,0.6,0.7,0.8,0.9",
+        ),
+        click.option(
+            "--rates-kbps",
+            type=NUMBERS,
+            default="200,2000,20000",
+            help="Rates of the radio cell in kbit/s.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def edge_settings(
+    rates_kbps: list[float], alphas: list[float], *, target_on_air: bool, **fields: Any
+) -> list[Setting]:
+    """Return the cells of these options, with further fields."""
+    return [
+        Setting(rate_bps=rate * 1e3, alpha=alpha, is_target_on_air=target_on_air, **fields)
+        for rate in rates_kbps
+        for alpha in alphas
+    ]
+
+
 @live.command("edge")
-@click.option(
-    "--rates-kbps",
-    type=NUMBERS,
-    default="200,2000,20000",
-    show_default=True,
-    help="Rates of the radio cell in kbit/s.",
-)
-@click.option(
-    "--alphas",
-    type=listed(float, lambda: ALPHAS),
-    default="0.4,0.6,0.7,0.8,0.9",
-    show_default=True,
-)
-@click.option(
-    "--policies",
-    type=listed(accepted=lambda: MODES),
-    default="",
-    help="Planning modes. Default: plain and every other.",
-)
-@click.option("--streams", default=16, show_default=True)
-@click.option(
-    "--seconds", default=16.0, show_default=True, help="Measured seconds of each policy's turn."
-)
-@click.option(
-    "--warm-up", default=8.0, show_default=True, help="Seconds of a turn before measuring begins."
-)
-@click.option(
-    "--turns", default=1, show_default=True, help="Turns of each policy; several show the noise."
-)
+@edge_options
+@click.option("--streams", default=16)
+@click.option("--seconds", default=16.0, help="Measured seconds of each policy's turn.")
+@click.option("--warm-up", default=8.0, help="Seconds of a turn before measuring begins.")
+@click.option("--turns", default=1, help="Turns of each policy; several show the noise.")
 @click.option("--means", type=click.Choice(["auto", "tun", "proxy"]), default="auto")
-@click.option("--target-on-air", is_flag=True, help="Make the target a station of the cell, too.")
 def edge(
-    rates_kbps: list[float],
-    alphas: list[float],
     policies: list[str],
     streams: int,
     seconds: float,
     warm_up: float,
     turns: int,
     means: Means,
-    target_on_air: bool,
+    **cells: Any,
 ) -> None:
     """EMULATED: measure a mesh on one radio cell.
 
@@ -130,26 +171,12 @@ def edge(
     """
     from bench.live.edge import run_setting
     from bench.live.edge_report import HEAD, verdict
-    from bench.live.edge_setting import Setting
-    from bench.sim.closed_loop import COMPARED
 
-    names = policies or ["plain", *(name for name in COMPARED if name != "plain")]
-    where = ", the target on it" if target_on_air else ""
+    settings = edge_settings(**cells, num_streams=streams, warm_up_s=warm_up, seconds=seconds)
+    where = ", the target on it" if cells["target_on_air"] else ""
     click.echo(f"emulated devices, emulated air{where}\n{HEAD}")
-    settings = [
-        Setting(
-            rate_bps=rate * 1e3,
-            alpha=alpha,
-            num_streams=streams,
-            warm_up_s=warm_up,
-            seconds=seconds,
-            is_target_on_air=target_on_air,
-        )
-        for rate in rates_kbps
-        for alpha in alphas
-    ]
     found = {
-        setting: asyncio.run(run_setting(setting, names, means, click.echo, turns))
+        setting: asyncio.run(run_setting(setting, policies, means, click.echo, turns))
         for setting in settings
     }
     text, is_good = verdict(found)
@@ -158,9 +185,9 @@ def edge(
 
 
 @live.command("mixed")
-@click.option("--streams", default=8, show_default=True)
-@click.option("--max-tokens", default=128, show_default=True)
-@click.option("--turns", default=3, show_default=True)
+@click.option("--streams", default=8)
+@click.option("--max-tokens", default=128)
+@click.option("--turns", default=3)
 def mixed(streams: int, max_tokens: int, turns: int) -> None:
     """EMULATED: measure meshes of unequal draft nodes.
 

@@ -19,7 +19,7 @@ from bench.emulate.recording import read_recording
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
 from bench.harness.places import HUB
 from bench.live.edge_hub import Figures, Task
-from bench.live.edge_report import row_of
+from bench.live.edge_report import row_of, together
 from bench.live.edge_setting import (
     AIR,
     ALPHAS,
@@ -32,7 +32,6 @@ from bench.live.edge_setting import (
     TARGET_STATION,
     Setting,
 )
-from bench.live.turns import together
 
 _HUB_LIMIT_S = 60.0
 _TARGET, _HUB = "target-0", "clients"

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from bench.asking import Taken
 from bench.emulate.recording import RecordedText, read_recording
 from bench.live.edge_setting import RECORDING, first_length
 from mesh.zmq_transport import ZmqContext
@@ -47,34 +48,21 @@ class Task:
 
 
 @dataclass(slots=True)
-class Figures:
+class Figures(Taken):
     """Figures of a run. tokens_per_s: rate of all streams. promised: observed price over the
     predicted price of the plan in force. token_s: mean over streams of seconds a token, which plans
-    minimise. num_rounds, num_plain_steps: passes of streams with and without guesses, as in
-    StreamFigures. errors: by stage, median and p95 of errors of predicted times, and their number.
+    minimise. errors: by stage, median and p95 of errors of predicted times, and their number.
     """
 
     tokens_per_s: float = 0.0
     promised: float = 0.0
     token_s: float = 0.0
-    num_rounds: int = 0
-    num_plain_steps: int = 0
-    num_guesses: int = 0
-    num_accepted: int = 0
     num_texts: int = 0
     num_wrong: int = 0
     wire_bytes: int = 0
-    errors: dict[str, tuple[float, float, int]] | None = None
+    errors: dict[str, tuple[float, float, int]] = field(default_factory=dict)
     # Tokens/s of each turn, if the figures are those of several turns.
     by_turn: list[float] = field(default_factory=list)
-
-    @property
-    def guessing_share(self) -> float:
-        return self.num_rounds / max(1, self.num_rounds + self.num_plain_steps)
-
-    @property
-    def acceptance(self) -> float:
-        return self.num_accepted / max(1, self.num_guesses)
 
 
 class _Loop:
@@ -101,17 +89,10 @@ class _Loop:
                     got += event.token_ids
                     self.num_tokens[number] += len(event.token_ids)
                 elif isinstance(event, FinishedNotice):
-                    self._finished(event)
+                    self.figures.add(event.figures)
+                    self.figures.wire_bytes += event.figures.draft_wire_bytes
             self.figures.num_texts += 1
             self.figures.num_wrong += got != list(expected)
-
-    def _finished(self, event: FinishedNotice) -> None:
-        made, of_stream = self.figures, event.figures
-        made.num_rounds += of_stream.num_rounds
-        made.num_plain_steps += of_stream.num_plain_steps
-        made.num_guesses += of_stream.num_draft_tokens
-        made.num_accepted += of_stream.num_accepted_tokens
-        made.wire_bytes += of_stream.draft_wire_bytes
 
 
 async def serve(endpoint: str, keys: str, task: Task) -> Figures:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-from bench.bare import BareLoop
+import numpy as np
+
+from bench.asking import Answer, Pair, ask_one, taken_of
+from bench.bare import SKIPPED_STEPS, BareLoop
 from bench.cores import wait_for_cores
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.harness.report import head, row
-from bench.live.answers import Together, ask_together
-from bench.live.bad_draft import write_bad_draft
-from bench.live.pairs import paired_ratio
+from bench.load.figures import joint_rate
+from bench.pairs import in_turns, paired_ratio
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.catalog.fetch import quantize_in_child
+from nodes.catalog.gguf import Header
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
-from nodes.config.settings import EngineSettings, environment
+from nodes.config.settings import environment
 from nodes.messages import StartedNotice
 from nodes.service.local import local_mesh
 
@@ -66,14 +71,34 @@ class TargetFiles:
             return made
         return self._catalog.ensure({"Q8_0": DEFAULT_TARGET, "Q4_0": "smollm2-135m-q4_0"}[name])
 
-    def draft(self, name: str) -> Path | None:
-        good = self._catalog.ensure(DEFAULT_DRAFT)
-        if name == "bad":
-            made = self._folder / "bad.gguf"
-            if not made.exists():
-                write_bad_draft(good, made)
-            return made
-        return good if name == "good" else None
+    def draft(self, name: str) -> str:
+        if name != "bad":
+            return DEFAULT_DRAFT if name == "good" else "none"
+        made = self._folder / "bad.gguf"
+        if not made.exists():
+            write_bad_draft(self._catalog.ensure(DEFAULT_DRAFT), made)
+        return str(made)
+
+
+def write_bad_draft(source: Path, made: Path, seed: int = 1) -> None:
+    """Copy a draft's GGUF and shuffle the blocks of weights inside each matrix. The copy is wrong,
+    but as fast and confident as the draft: plans must cope with it.
+
+    Blocks of quantised weights stay whole, so that all weights keep plausible values.
+    """
+    made.write_bytes(source.read_bytes())
+    random = np.random.default_rng(seed)
+    with made.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
+        header = Header(data)
+        header.file_bytes()
+        for tensor in header.tensors():
+            # Norms stay as they are.
+            if not tensor.name.endswith("weight") or "norm" in tensor.name:
+                continue
+            end = tensor.offset + tensor.num_blocks * tensor.block_bytes
+            blocks = np.frombuffer(data[tensor.offset : end], dtype=np.uint8)
+            blocks = blocks.reshape(tensor.num_blocks, tensor.block_bytes)
+            data[tensor.offset : end] = blocks[random.permutation(tensor.num_blocks)].tobytes()
 
 
 async def _rows(
@@ -85,16 +110,13 @@ async def _rows(
     max_tokens: int,
     report: Callable[[str], None],
 ) -> None:
-    path, draft_path = files.target(target_name), files.draft(draft_name)
-    target = EngineSettings(model=str(path), max_streams=16, threads=1)
-    draft = None
-    if draft_path is not None:
-        draft = EngineSettings(model=str(draft_path), max_streams=16, profile="fast", threads=1)
-    prompts = HeldOutPrompts(64, COPYING if draft_name == "lookup" else HELD_OUT).texts()
+    path, looks_up = files.target(target_name), draft_name == "lookup"
+    target, draft = Pair(str(path), files.draft(draft_name)).settings()
+    prompts = HeldOutPrompts(64, COPYING if looks_up else HELD_OUT).texts()
     options = GenerateOptions(max_tokens=max_tokens, ignore_eog=True, seed=1)
     bare = await asyncio.to_thread(BareLoop, path)
     try:
-        async with local_mesh(target, draft, lookup=draft_name == "lookup") as (mesh, client):
+        async with local_mesh(target, draft, lookup=looks_up) as (mesh, client):
             for count in counts:
                 shown = await mesh.beside(_shown(client, bare, prompts, options, num_pairs, count))
                 report(row(target_name, draft_name, count, *shown))
@@ -111,43 +133,60 @@ async def _shown(
     count: int,
 ) -> list[object]:
     """Measure pairs with `count` streams; return the columns from the bare loop's rate on."""
+    answers: list[Answer] = []
+    lengths: list[int] = []
+    are_free: list[bool] = []
 
     def some(turn: int) -> list[str]:
         return [prompts[(turn * count + k) % len(prompts)] for k in range(count)]
 
-    warm_up = GenerateOptions(max_tokens=_WARM_UP_TOKENS, ignore_eog=True, seed=2)
-    await ask_together(client, some(num_pairs), warm_up)
-    await asyncio.to_thread(bare.measure, count, _WARM_UP_TOKENS)
-    pairs, figures, num_short = [], Together(), 0
-    for turn in range(num_pairs):
-        group = some(turn)
+    async def prepare(turn: int) -> None:
         # The target reads all prompts beforehand, so that all streams then decode together.
-        length = round(median(await asyncio.gather(*(_read(client, text) for text in group))))
-        num_short += not await asyncio.to_thread(wait_for_cores)
-        rates = {}
-        for side in ("bare", "mesh") if turn % 2 else ("mesh", "bare"):
-            if side == "bare":
-                rates[side] = await asyncio.to_thread(
-                    bare.measure, count, options.max_tokens, length
-                )
-            else:
-                made = await ask_together(client, group, options)
-                rates[side] = made.tokens_per_s
-                figures.add(made)
-        pairs.append((rates["bare"], rates["mesh"]))
-    reason, times = (figures.reasons.most_common(1) or [("-", 0)])[0]
-    why = f"{reason} ({times} of {figures.reasons.total()})" if times else reason
-    # Pairs that began while other guests of the machine used some of its cores.
-    short = f"; {num_short} pairs on fewer cores" if num_short else ""
-    accepted = f"{figures.num_accepted / figures.num_guesses:.2f}" if figures.num_guesses else "-"
+        read = await asyncio.gather(*(_read(client, text) for text in some(turn)))
+        lengths.append(round(median(read)))
+        are_free.append(await asyncio.to_thread(wait_for_cores))
+
+    async def of_mesh(turn: int) -> float:
+        made = await asyncio.gather(*(ask_one(client, text, options) for text in some(turn)))
+        answers.extend(made)
+        return joint_rate([each.token_s for each in made], SKIPPED_STEPS, ends_early=True)
+
+    async def of_bare(turn: int) -> float:
+        return await asyncio.to_thread(bare.measure, count, options.max_tokens, lengths[turn])
+
+    warm_up = GenerateOptions(max_tokens=_WARM_UP_TOKENS, ignore_eog=True, seed=2)
+    await asyncio.gather(*(ask_one(client, text, warm_up) for text in some(num_pairs)))
+    await asyncio.to_thread(bare.measure, count, _WARM_UP_TOKENS)
+    pairs = [(of, to) for to, of in await in_turns(num_pairs, of_mesh, of_bare, before=prepare)]
+    taken = taken_of(answers)
     return [
         f"{median(rate for rate, _ in pairs):.1f}",
         paired_ratio(pairs),
-        f"{figures.guessing_share:.2f}",
-        accepted,
+        f"{taken.guessing_share:.2f}",
+        f"{taken.acceptance:.2f}" if taken.num_guesses else "-",
         *await _errors(client),
-        f"{why}{short}",
+        _why_plain(answers) + _short(are_free),
     ]
+
+
+def _why_plain(answers: Sequence[Answer]) -> str:
+    """Return the most frequent reason for plain decoding."""
+    reasons = Counter(
+        figures.plain_reason
+        for answer in answers
+        for figures in answer.figures
+        if figures.plain_reason and "one token is left" not in figures.plain_reason
+    )
+    if not reasons:
+        return "-"
+    ((reason, times),) = reasons.most_common(1)
+    return f"{reason} ({times} of {reasons.total()})"
+
+
+def _short(are_free: Sequence[bool]) -> str:
+    """Return how many pairs began while other guests of the machine used some of its cores."""
+    num_short = are_free.count(False)
+    return f"; {num_short} pairs on fewer cores" if num_short else ""
 
 
 async def _errors(client: Client) -> Iterator[str]:

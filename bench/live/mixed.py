@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final
 
+from bench.asking import ask, taken_of
 from bench.harness.fleet import COORDINATOR, Setup, fleet
 from bench.harness.report import Findings, head, row
-from bench.speed import Answer, ask
+from bench.pairs import in_turns
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 
@@ -63,14 +64,11 @@ async def run_mixed(
     Texts that differ from those without draft nodes are faults.
     """
     judged = Findings()
-    found: dict[str, list[Run]] = {mesh.name: [] for mesh in MESHES}
-    for turn in range(num_turns):
-        for mesh in MESHES if turn % 2 == 0 else MESHES[::-1]:
-            found[mesh.name].append(await _run(mesh, num_streams, max_tokens))
+    sides = [lambda _turn, mesh=mesh: _run(mesh, num_streams, max_tokens) for mesh in MESHES]
+    found = dict(zip(MESHES, zip(*await in_turns(num_turns, *sides), strict=True), strict=True))
     report(HEAD)
-    for mesh in MESHES:
-        runs = found[mesh.name]
-        plain = found[_without_drafts(mesh).name]
+    for mesh, runs in found.items():
+        plain = found[_without_drafts(mesh)]
         ratios = [
             ours.tokens_per_s / theirs.tokens_per_s
             for ours, theirs in zip(runs, plain, strict=True)
@@ -118,16 +116,14 @@ async def _run(mixed: MixedMesh, num_streams: int, max_tokens: int) -> Run:
 
 
 async def _ask_all(client: Client, num_streams: int, max_tokens: int) -> Run:
+    options = GenerateOptions(max_tokens=max_tokens, temperature=0.8, ignore_eog=True)
     began = time.perf_counter()
-    answers = await asyncio.gather(*(_answer(client, k, max_tokens) for k in range(num_streams)))
+    answers = await asyncio.gather(
+        *(
+            ask(client, (5 + k,), replace(options, seed=k, user=f"user-{k}"))
+            for k in range(num_streams)
+        )
+    )
     seconds = time.perf_counter() - began
     texts = tuple(answer.token_ids for answer in answers)
-    num_guesses = sum(each.num_draft_tokens for answer in answers for each in answer.figures)
-    return Run(sum(map(len, texts)) / seconds, texts, num_guesses)
-
-
-async def _answer(client: Client, number: int, max_tokens: int) -> Answer:
-    options = GenerateOptions(
-        max_tokens=max_tokens, temperature=0.8, seed=number, ignore_eog=True, user=f"user-{number}"
-    )
-    return await ask(client, (5 + number,), options)
+    return Run(sum(map(len, texts)) / seconds, texts, taken_of(answers).num_guesses)

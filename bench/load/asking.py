@@ -1,4 +1,4 @@
-"""One streamed chat completion over HTTP, requested as any client of the OpenAI API would."""
+"""One streamed answer over HTTP, requested as any client of the OpenAI API would."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,7 +36,7 @@ class Endpoint:
 
 async def ask(
     endpoint: Endpoint,
-    prompt: str,
+    prompt: str | Sequence[int],
     *,
     max_tokens: int,
     temperature: float,
@@ -46,13 +46,13 @@ async def ask(
 ) -> Asked:
     """Request exactly max_tokens tokens. The result contains any failure; nothing is raised.
 
-    schema: JSON schema that the answer has to follow; the answer may then be shorter. heard: called
-    whenever text arrives. Every request has a new user, so that no earlier text helps it.
+    prompt: the message of a chat, or token ids to continue. schema: JSON schema that the answer has
+    to follow; the answer may then be shorter. heard: called whenever text arrives. Every request
+    has a new user, so that no earlier text helps it.
     """
     began = time.perf_counter()
     body = {
         "model": endpoint.model,
-        "messages": [{"role": "user", "content": prompt}],
         "max_tokens": max_tokens,
         "temperature": temperature,
         "seed": seed,
@@ -62,6 +62,10 @@ async def ask(
         "stream_options": {"include_usage": True},
         **dict(endpoint.extra),
     }
+    if isinstance(prompt, str):
+        body["messages"] = [{"role": "user", "content": prompt}]
+    else:
+        body["prompt"] = list(prompt)
     if schema:
         named = {"name": "answer", "schema": json.loads(schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": named}
@@ -111,8 +115,9 @@ async def _stream(
     reader, writer = await asyncio.open_connection(parts.hostname, port, limit=1 << 20)
     try:
         data = json.dumps(body).encode()
+        route = "chat/completions" if "messages" in body else "completions"
         head = [
-            f"POST {parts.path.rstrip('/')}/chat/completions HTTP/1.1",
+            f"POST {parts.path.rstrip('/')}/{route} HTTP/1.1",
             f"Host: {parts.hostname}:{port}",
             "Content-Type: application/json",
             f"Content-Length: {len(data)}",

@@ -86,9 +86,8 @@ def delays(seconds: Sequence[float]) -> Delays:
 def figures_of(requests: Sequence[Asked], slo: Slo, cpu_s: float = 0.0) -> Figures:
     """Return the figures of at least one request.
 
-    tokens_per_s counts from the first request to the last token. decode_tokens_per_s counts from
-    the time when all requests have their first token until the first of them has its last one. In a
-    closed loop with one request per stream it is comparable with the rate of a bare engine loop.
+    tokens_per_s counts from the first request to the last token. In a closed loop with one request
+    per stream, decode_tokens_per_s is comparable with the rate of a bare engine loop.
     """
     whole = [r for r in requests if r.token_s and not r.error]
     times = [at for r in requests for at in r.token_s]
@@ -101,7 +100,7 @@ def figures_of(requests: Sequence[Asked], slo: Slo, cpu_s: float = 0.0) -> Figur
         num_tokens=num_tokens,
         seconds=seconds,
         tokens_per_s=num_tokens / seconds if seconds > 0 else 0.0,
-        decode_tokens_per_s=_decode_rate(whole),
+        decode_tokens_per_s=joint_rate([r.token_s for r in whole]),
         first_token=delays([r.first_token_s for r in whole]),
         each_token=delays([r.each_token_s for r in whole if len(r.token_s) > 1]),
         goodput_per_s=sum(map(slo.is_met, requests)) / seconds if seconds > 0 else 0.0,
@@ -109,12 +108,19 @@ def figures_of(requests: Sequence[Asked], slo: Slo, cpu_s: float = 0.0) -> Figur
     )
 
 
-def _decode_rate(requests: Sequence[Asked]) -> float:
-    several = [r for r in requests if len(r.token_s) > 1]
-    if not several:
-        return 0.0
-    began = max(r.token_s[0] for r in several)
-    ended = min(r.token_s[-1] for r in several)
+def joint_rate(
+    token_s: Sequence[Sequence[float]], num_skipped: int = 1, *, ends_early: bool = False
+) -> float:
+    """Return the tokens/s of all streams while all decode; 0.0 if they never do.
+
+    token_s: times of each stream's tokens; a stream of num_skipped tokens or fewer does not count.
+    The time begins when each other stream has num_skipped tokens, and ends with a stream's last.
+    ends_early: a stream that ends before all others have begun does not end the time.
+    """
+    several = [times for times in token_s if len(times) > num_skipped]
+    began = max((times[num_skipped - 1] for times in several), default=0.0)
+    ends = (times[-1] for times in several if times[-1] > began or not ends_early)
+    ended = min(ends, default=0.0)
     if ended <= began:
         return 0.0
-    return sum(began < at <= ended for r in several for at in r.token_s) / (ended - began)
+    return sum(began < at <= ended for times in several for at in times) / (ended - began)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+from bench import pairs
 from bench.load.asking import Endpoint, ask
 from bench.load.figures import Asked, Figures, Slo, figures_of
-from bench.load.loops import closed_loop, open_loop
 from bench.load.processes import cpu_s, tree
 from bench.load.workloads import Workload
 
@@ -16,6 +19,7 @@ from bench.load.workloads import Workload
 SLO = Slo(first_token_s=2.0, each_token_s=0.1)
 # Longest request in seconds; a slower system would take hours for all turns of a table.
 SLOW_S = 10.0
+Ask = Callable[[str, int], Awaitable[Asked]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,9 @@ async def run_once(side: Side, load: Load, turn: int) -> Figures:
     return figures_of(requests, SLO, side.cpu_s() - before)
 
 
-async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[list[Figures | None]]:
+async def in_turns(
+    sides: Sequence[Side], load: Load, num_turns: int
+) -> list[tuple[Figures | None, ...]]:
     """Return the figures of each turn, in the order of the sides; None if a side had no turn.
 
     Each side first warms up with one more turn, with other prompts if the workload has enough. A
@@ -78,14 +84,57 @@ async def in_turns(sides: Sequence[Side], load: Load, num_turns: int) -> list[li
             slow.add(side.name)
         else:
             await run_once(side, load, -1)
-    found: list[list[Figures | None]] = []
-    for turn in range(num_turns):
-        made: dict[str, Figures] = {}
-        for side in sides if turn % 2 else sides[::-1]:
-            if turn and side.name in slow:
-                continue
-            made[side.name] = await run_once(side, load, turn)
-            # Work that one system does after its answers must not slow the next one.
-            await asyncio.sleep(0.2)
-        found.append([made.get(side.name) for side in sides])
-    return found
+
+    async def one(side: Side, turn: int) -> Figures | None:
+        if turn and side.name in slow:
+            return None
+        figures = await run_once(side, load, turn)
+        # Work that one system does after its answers must not slow the next one.
+        await asyncio.sleep(0.2)
+        return figures
+
+    return await pairs.in_turns(num_turns, *(partial(one, side) for side in sides))
+
+
+# -- when requests are sent -----------------------------------------------------------------------
+
+
+async def closed_loop(
+    ask: Ask, prompts: Sequence[str], num_streams: int, num_each: int
+) -> list[Asked]:
+    """Run num_streams users; each sends num_each requests, one after the other.
+
+    ask: takes a prompt and a seed and sends the request.
+    """
+
+    async def user(number: int) -> list[Asked]:
+        answers = []
+        for turn in range(num_each):
+            index = turn * num_streams + number
+            answers.append(await ask(prompts[index % len(prompts)], index))
+        return answers
+
+    each = await asyncio.gather(*(user(number) for number in range(num_streams)))
+    return [answer for answers in each for answer in answers]
+
+
+def arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float]:
+    """Return times of a Poisson process from 0 on; a seed gives every system the same times."""
+    source = random.Random(seed)
+    times: list[float] = []
+    at = source.expovariate(rate_per_s)
+    while at < seconds:
+        times.append(at)
+        at += source.expovariate(rate_per_s)
+    return times
+
+
+async def open_loop(ask: Ask, prompts: Sequence[str], times: Sequence[float]) -> list[Asked]:
+    """Send requests at the given times, however many are still being answered."""
+    began = time.perf_counter()
+
+    async def one(index: int, at: float) -> Asked:
+        await asyncio.sleep(max(0.0, at - (time.perf_counter() - began)))
+        return await ask(prompts[index % len(prompts)], index)
+
+    return list(await asyncio.gather(*(one(index, at) for index, at in enumerate(times))))

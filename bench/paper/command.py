@@ -12,7 +12,6 @@ import click
 @click.option(
     "--out",
     default="build/paper",
-    show_default=True,
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for report and CSV files.",
 )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from bench.harness.up import up
 from bench.load.asking import Endpoint
-from bench.peers.peer import PeerError, Running, Setup
+from bench.load.versus import Side
+from bench.peers.peer import Setup, draft_of
 from nodes.cli.version import distribution_version
 
 
@@ -36,14 +37,12 @@ class Airdraft:
         return ""
 
     @contextlib.contextmanager
-    def started(self, setup: Setup) -> Iterator[Running]:
-        if self.drafts == "model" and setup.draft is None:
-            raise PeerError(f"{self.name}: needs a draft model")
-        draft = {"model": str(setup.draft), "lookup": "ngram", "none": "none"}[self.drafts]
+    def started(self, setup: Setup) -> Iterator[Side]:
+        draft = {"lookup": "ngram", "none": "none"}.get(self.drafts) or draft_of(setup, self.name)
         arguments = [
             *("--model", str(setup.target), "--draft", draft),
             *("--max-streams", str(setup.num_slots), "--threads", str(setup.num_threads)),
             *("--cells", str(setup.num_slots * setup.cells_a_slot), "--profile", self.profile),
         ]
         with up(*arguments, AIRDRAFT_KERNELS="none" if self.stock_kernels else "") as mesh:
-            yield Running(Endpoint(url=mesh.url, model=""), (mesh.process.pid,))
+            yield Side(self.name, Endpoint(url=mesh.url, model=""), (mesh.process.pid,))

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from bench.load.workloads import PLAIN_NAMES
-from bench.results.options import COUNTS, NUMBERS, keep, listed, out_option
+from bench.results.options import COUNTS, NUMBERS, listed
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 
 _PAIRS = {
@@ -19,36 +19,43 @@ _PAIRS = {
 }
 
 
+def _in_a_folder(
+    _context: click.Context, _parameter: click.Parameter, path: Path | None
+) -> Path | None:
+    """Refuse a path outside an existing folder before hours of measuring, not after them."""
+    if path is not None and not path.parent.is_dir():
+        raise click.BadParameter(f"{path.parent} is not an existing folder")
+    return path
+
+
 @click.command("peers")
 @click.option("--quick", is_flag=True, help="Run two turns of a few cases, for about 3 minutes.")
 @click.option(
     "--targets",
     type=listed(accepted=lambda: _PAIRS),
     default="Q8_0,Q4_0",
-    show_default=True,
     help='Also "1.5B Q4_K_M", a real pair.',
 )
 @click.option(
     "--workloads",
     type=listed(accepted=lambda: (*PLAIN_NAMES, "json")),
     default="chat,copy,code-edit",
-    show_default=True,
 )
-@click.option("--streams", type=COUNTS, default="1,4,16", show_default=True, help="Stream counts.")
+@click.option("--streams", type=COUNTS, default="1,4,16", help="Stream counts.")
 @click.option(
     "--rates",
     type=NUMBERS,
     default="",
+    show_default="none",
     help="Also run open loops with these request rates per second.",
 )
-@click.option(
-    "--turns", default=9, show_default=True, help="Turns of all systems, in changing order."
-)
-@click.option("--threads", default=1, show_default=True, help="Engine threads of each system.")
+@click.option("--turns", default=9, help="Turns of all systems, in changing order.")
+@click.option("--threads", default=1, help="Engine threads of each system.")
 @click.option(
     "--systems",
     type=listed(),
     default="",
+    show_default="all",
     help="Run only systems whose names contain one of these parts.",
 )
 @click.option(
@@ -56,7 +63,12 @@ _PAIRS = {
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="llama.cpp's server, compiled here (bench/METHODOLOGY.md), instead of the prebuilt one.",
 )
-@out_option
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_in_a_folder,
+    help="Write the result to this file as JSON.",
+)
 def peers_command(
     quick: bool,
     targets: list[str],
@@ -78,6 +90,7 @@ def peers_command(
       python -m bench peers --quick --out quick.json
     """
     from bench.peers.run import Plan, Target, all_peers, run_peers
+    from bench.results.schema import to_json
     from nodes.catalog import Catalog, default_cache_dir
     from nodes.config.settings import environment
 
@@ -104,7 +117,11 @@ def peers_command(
             f"--systems: no name contains {', '.join(systems)}; systems: {names}"
         )
     results = asyncio.run(run_peers(plan, peers, click.echo))
-    keep(results, out)
+    if out is not None:
+        try:
+            out.write_text(to_json(results), encoding="utf-8")
+        except OSError as error:
+            raise click.ClickException(f"{out}: {error.strerror}") from None
     if any("failed" in cell.note for cell in results.cells):
         click.echo("some requests failed: see the lines above", err=True)
         sys.exit(1)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.load.asking import Endpoint
-from bench.peers.peer import PeerError, Running, Setup, free_port, serving
+from bench.load.versus import Side
+from bench.peers.peer import NUM_GUESSES, PeerError, Setup, free_port, not_installed, serving
 from bench.peers.tokens import ends_of
 
 _START_LIMIT_S = 60.0
-_NUM_GUESSES = 4
 # The server has no ignore_eos. This bias makes end-of-text tokens impossible, with the same effect.
 _NEVER = -100
 
@@ -34,12 +33,10 @@ class LlamaCppPython:
         return f"llama-cpp-python {importlib.metadata.version('llama-cpp-python')}"
 
     def missing(self) -> str:
-        if importlib.util.find_spec("sse_starlette") is None:
-            return f"{self.name}: its server is not installed: pip install '.[bench]'"
-        return ""
+        return not_installed("sse_starlette", "its server")
 
     @contextlib.contextmanager
-    def started(self, setup: Setup) -> Iterator[Running]:
+    def started(self, setup: Setup) -> Iterator[Side]:
         if setup.num_slots > 1:
             raise PeerError(f"{self.name}: serves one request at a time")
         port = free_port()
@@ -54,7 +51,7 @@ class LlamaCppPython:
         }
         if self.mode == "lookup":
             options["draft_model"] = "prompt-lookup-decoding"
-            options["draft_model_num_pred_tokens"] = _NUM_GUESSES
+            options["draft_model_num_pred_tokens"] = NUM_GUESSES
             # Without this, long outputs with drafts crash the server.
             options["logits_all"] = True
         arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
@@ -63,4 +60,4 @@ class LlamaCppPython:
             bias = {str(token_id): _NEVER for token_id in ends_of(setup.target)}
             extra = (("logit_bias", bias),)
             endpoint = Endpoint(url=f"http://127.0.0.1:{port}/v1", model="model", extra=extra)
-            yield Running(endpoint, (pid,))
+            yield Side(self.name, endpoint, (pid,))

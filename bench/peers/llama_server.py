@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.load.asking import Endpoint
-from bench.peers.peer import PeerError, Running, Setup, stop
+from bench.load.versus import Side
+from bench.peers.peer import NUM_GUESSES, PeerError, Setup, draft_of, not_installed, stop
 
 _MODULE = "xllamacpp"
 MODES = ("plain", "draft", "ngram")
-_NUM_GUESSES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +36,14 @@ class LlamaServer:
         return "" if self.missing() else f"{_MODULE} {importlib.metadata.version(_MODULE)}"
 
     def missing(self) -> str:
-        if importlib.util.find_spec(_MODULE) is None:
-            return "xllamacpp is not installed: pip install '.[bench]'"
-        return ""
+        return not_installed(_MODULE, _MODULE)
 
     @contextlib.contextmanager
-    def started(self, setup: Setup) -> Iterator[Running]:
-        draft = str(setup.draft) if setup.draft is not None and self.mode == "draft" else ""
-        if self.mode == "draft" and not draft:
-            raise PeerError(f"{self.name}: needs a draft model")
+    def started(self, setup: Setup) -> Iterator[Side]:
+        draft = draft_of(setup, self.name) if self.mode == "draft" else ""
         with llama_server(self.name, setup, self.mode, setup.target, draft) as (url, process):
-            extra = (("cache_prompt", False),)
-            yield Running(Endpoint(url=url + "/v1", model="model", extra=extra), (process.pid,))
+            endpoint = Endpoint(url=url + "/v1", model="model", extra=(("cache_prompt", False),))
+            yield Side(self.name, endpoint, (process.pid,))
 
 
 @contextlib.contextmanager
@@ -100,7 +95,7 @@ def main(settings: dict[str, object]) -> None:
     kinds = xllamacpp.common_speculative_type
     if settings["mode"] == "draft":
         params.speculative.draft.mparams.path = settings["draft"]
-        params.speculative.draft.n_max = _NUM_GUESSES
+        params.speculative.draft.n_max = NUM_GUESSES
         params.speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
     elif settings["mode"] == "ngram":
         params.speculative.types = [kinds.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]

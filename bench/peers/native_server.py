@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http import HTTPStatus
-from http.client import HTTPConnection
 from pathlib import Path
 
 from bench.load.asking import Endpoint
-from bench.peers.peer import PeerError, Running, Setup, free_port, serving
+from bench.load.versus import Side
+from bench.peers.peer import NUM_GUESSES, Setup, draft_of, free_port, serving
 
 _START_LIMIT_S = 120.0
-_NUM_GUESSES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +36,7 @@ class NativeServer:
         return ""
 
     @contextlib.contextmanager
-    def started(self, setup: Setup) -> Iterator[Running]:
-        if self.mode == "draft" and setup.draft is None:
-            raise PeerError(f"{self.name}: needs a draft model")
+    def started(self, setup: Setup) -> Iterator[Side]:
         port = free_port()
         options = {
             "--model": str(setup.target),
@@ -56,23 +51,11 @@ class NativeServer:
             options["--spec-type"] = "ngram-simple"
         if self.mode == "draft":
             options |= {
-                "--model-draft": str(setup.draft),
+                "--model-draft": draft_of(setup, self.name),
                 "--spec-type": "draft-simple",
-                "--spec-draft-n-max": _NUM_GUESSES,
+                "--spec-draft-n-max": NUM_GUESSES,
             }
         command = [str(self.binary), *(str(part) for item in options.items() for part in item)]
-        with serving(self.name, command, port, _START_LIMIT_S) as pid:
-            # The server listens before the model is loaded.
-            give_up_at = time.monotonic() + _START_LIMIT_S
-            while _health(port) != HTTPStatus.OK:
-                if time.monotonic() > give_up_at:
-                    raise PeerError(f"{self.name}: not ready within {_START_LIMIT_S:.0f} s")
-                time.sleep(0.1)
-            yield Running(Endpoint(url=f"http://127.0.0.1:{port}/v1", model="model"), (pid,))
-
-
-def _health(port: int) -> int:
-    """Return the HTTP status of the server's health check."""
-    with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=_START_LIMIT_S)) as asking:
-        asking.request("GET", "/health")
-        return asking.getresponse().status
+        with serving(self.name, command, port, _START_LIMIT_S, health="/health") as pid:
+            endpoint = Endpoint(url=f"http://127.0.0.1:{port}/v1", model="model")
+            yield Side(self.name, endpoint, (pid,))

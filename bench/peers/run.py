@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cores import cores_at_once
-from bench.load.loops import arrivals
-from bench.load.versus import Load, Side, in_turns
+from bench.load.versus import Load, arrivals, in_turns
 from bench.load.workloads import workload
 from bench.peers.airdraft import Airdraft
 from bench.peers.llama_cpp_python import LlamaCppPython
@@ -19,8 +19,8 @@ from bench.peers.native_server import NativeServer
 from bench.peers.peer import Peer, PeerError, Setup
 from bench.peers.tightwad import Tightwad
 from bench.results.cells import cells_of
-from bench.results.making import result_of
-from bench.results.schema import Cell, Results, System
+from bench.results.making import this_commit, this_machine, typed_command
+from bench.results.schema import SCHEMA, Cell, Results, System
 
 SUITE = "peers"
 # Seconds of each open loop.
@@ -76,17 +76,16 @@ async def run_peers(plan: Plan, peers: Sequence[Peer], report: Callable[[str], N
     for target in plan.targets:
         for count in plan.streams:
             cells += await _cells(plan, present, target, count, skipped, at_once, report)
-    systems = [
-        System(
-            name=peer.name, version=peer.version, settings=f"{plan.num_threads} engine thread(s)"
-        )
-        for peer in present
-    ]
-    reasons = tuple(dict.fromkeys(skipped))
-    return result_of(
-        cells,
-        systems=systems,
-        skipped=reasons,
+    threads = f"{plan.num_threads} engine thread(s)"
+    return Results(
+        schema=SCHEMA,
+        made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=typed_command(),
+        commit=this_commit(),
+        machine=this_machine(),
+        systems=tuple(System(name=p.name, version=p.version, settings=threads) for p in present),
+        cells=tuple(cells),
+        skipped=tuple(dict.fromkeys(skipped)),
         is_quick=plan.is_quick,
         cores_at_once=min(at_once),
     )
@@ -109,11 +108,9 @@ async def _cells(
         sides = []
         for peer in peers:
             try:
-                running = await asyncio.to_thread(stack.enter_context, peer.started(setup))
+                sides.append(await asyncio.to_thread(stack.enter_context, peer.started(setup)))
             except PeerError as error:
                 skipped.append(str(error))
-                continue
-            sides.append(Side(peer.name, running.endpoint, running.pids))
         for kind, load in _loads(plan, count):
             place = f"{target.name}, {kind}, {count} stream{'s' if count > 1 else ''}"
             report(f"{place}: {', '.join(side.name for side in sides)}")

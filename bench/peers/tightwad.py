@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from bench.load.asking import Endpoint
+from bench.load.versus import Side
 from bench.peers.llama_server import LlamaServer, llama_server
-from bench.peers.peer import PeerError, Running, Setup, free_port, serving
+from bench.peers.peer import Setup, draft_of, free_port, not_installed, serving
 from bench.peers.tokens import token_counter
 
 _MODULE = "tightwad"
@@ -32,18 +33,15 @@ class Tightwad:
         return "" if self.missing() else f"{_MODULE} {importlib.metadata.version(_MODULE)}"
 
     def missing(self) -> str:
-        if importlib.util.find_spec(_MODULE) is None:
-            return "tightwad is not installed: pip install '.[bench]'"
-        return LlamaServer("plain").missing()
+        return not_installed(_MODULE, self.name) or LlamaServer("plain").missing()
 
     @contextlib.contextmanager
-    def started(self, setup: Setup) -> Iterator[Running]:
-        if setup.draft is None:
-            raise PeerError(f"{self.name}: needs a draft model")
+    def started(self, setup: Setup) -> Iterator[Side]:
+        draft_model = Path(draft_of(setup, self.name))
         # Its loop uses only slot 0 of the target for all requests; the draft also gets one slot.
         one = replace(setup, num_slots=1)
         with contextlib.ExitStack() as stack:
-            draft = stack.enter_context(llama_server(self.name, one, "plain", setup.draft))
+            draft = stack.enter_context(llama_server(self.name, one, "plain", draft_model))
             target = stack.enter_context(llama_server(self.name, setup, "plain", setup.target))
             port = free_port()
             environ = {
@@ -55,7 +53,7 @@ class Tightwad:
                 "TIGHTWAD_PORT": str(port),
             }
             command = [sys.executable, "-m", "bench.peers.tightwad"]
-            running = serving(self.name, command, port, _START_LIMIT_S, environ)
+            running = serving(self.name, command, port, _START_LIMIT_S, environ=environ)
             pid = stack.enter_context(running)
             # It counts words as tokens, and stops at an end-of-text token despite ignore_eos.
             endpoint = Endpoint(
@@ -64,7 +62,7 @@ class Tightwad:
                 count=token_counter(setup.target),
                 may_end_early=True,
             )
-            yield Running(endpoint, (pid, draft[1].pid, target[1].pid))
+            yield Side(self.name, endpoint, (pid, draft[1].pid, target[1].pid))
 
 
 def main() -> None:

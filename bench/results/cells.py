@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 
-from bench.live.pairs import paired_ratio
 from bench.load.figures import Figures
+from bench.pairs import paired_ratio
 from bench.results.schema import Cell, Value
 
 _METRICS: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (

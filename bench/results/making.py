@@ -1,43 +1,18 @@
-"""Results of this machine from cells."""
+"""What a result says of its run: the machine, the commit, the command."""
 
 from __future__ import annotations
 
-import datetime
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from bench.results.schema import SCHEMA, Cell, Machine, Results, System
+from bench.results.schema import Machine
 
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimddp", "i8mm")
 _ROOT = Path(__file__).parents[2]
-
-
-def result_of(
-    cells: Sequence[Cell],
-    *,
-    systems: Sequence[System],
-    skipped: Sequence[str],
-    is_quick: bool,
-    cores_at_once: float,
-) -> Results:
-    """Return the result of this command with the current time, machine and commit."""
-    return Results(
-        schema=SCHEMA,
-        made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        command=typed_command(),
-        commit=this_commit(),
-        machine=this_machine(),
-        systems=tuple(systems),
-        cells=tuple(cells),
-        skipped=tuple(skipped),
-        is_quick=is_quick,
-        cores_at_once=cores_at_once,
-    )
 
 
 def this_machine() -> Machine:

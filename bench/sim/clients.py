@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from bench.sim.devices import Text
-from bench.sim.scenario import Scenario
+from bench.sim.scenario import Scenario, Text
 
 
 @dataclass(slots=True)

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from bench.harness.report import head, row
+from bench.live.command import edge_options, edge_settings
 from bench.results.options import COUNTS, NUMBERS, listed
-
-
-def _modes() -> tuple[str, ...]:
-    from bench.sim.closed_loop import COMPARED
-
-    return COMPARED
-
-
-def _alphas() -> list[float]:
-    from bench.live.edge_setting import ALPHAS
-
-    return list(ALPHAS)
+from nodes.scheduler.planning import MODES
 
 
 @click.command("sim")
-@click.option("--scenarios", default=250, show_default=True, help="Random scenarios.")
-@click.option("--first-seed", default=0, show_default=True)
-@click.option("--passes", default=600, show_default=True, help="Length of a scenario in passes.")
-@click.option("--processes", default=1, show_default=True)
+@click.option("--scenarios", default=250, help="Random scenarios.")
+@click.option("--first-seed", default=0)
+@click.option("--passes", default=600, help="Length of a scenario in passes.")
+@click.option("--processes", default=1)
 @click.option(
     "--modes",
-    type=listed(accepted=_modes),
+    type=listed(accepted=lambda: MODES),
     default="",
-    help="Modes to run beside auto and plain. Default: every mode.",
+    show_default="all",
+    help="Modes to run beside auto and plain.",
 )
 def sim_command(
     scenarios: int, first_seed: int, passes: int, processes: int, modes: list[str]
@@ -58,8 +51,8 @@ def sim_command(
 
 
 @click.command("steady")
-@click.option("--scenarios", default=100, show_default=True, help="Random scenarios.")
-@click.option("--passes", default=400, show_default=True, help="Length of a scenario in passes.")
+@click.option("--scenarios", default=100, help="Random scenarios.")
+@click.option("--passes", default=400, help="Length of a scenario in passes.")
 def steady_command(scenarios: int, passes: int) -> None:
     """Compare predicted and simulated prices.
 
@@ -75,41 +68,12 @@ def steady_command(scenarios: int, passes: int) -> None:
 
 
 @click.command("edge")
-@click.option(
-    "--rates-kbps",
-    type=NUMBERS,
-    default="200,2000,20000",
-    show_default=True,
-    help="Rates of the radio cell in kbit/s.",
-)
-@click.option(
-    "--alphas",
-    type=listed(float, _alphas),
-    default="0.4,0.6,0.7,0.8,0.9",
-    show_default=True,
-)
-@click.option(
-    "--policies",
-    type=listed(accepted=_modes),
-    default="",
-    help="Planning modes. Default: plain and every other.",
-)
-@click.option(
-    "--seconds", default=32.0, show_default=True, help="Virtual seconds of each policy's turn."
-)
-@click.option(
-    "--turns", default=3, show_default=True, help="Turns of each policy, each with other texts."
-)
-@click.option("--processes", default=1, show_default=True)
-@click.option("--target-on-air", is_flag=True, help="Make the target a station of the cell, too.")
+@edge_options
+@click.option("--seconds", default=32.0, help="Virtual seconds of each policy's turn.")
+@click.option("--turns", default=3, help="Turns of each policy, each with other texts.")
+@click.option("--processes", default=1)
 def edge_command(
-    rates_kbps: list[float],
-    alphas: list[float],
-    policies: list[str],
-    seconds: float,
-    turns: int,
-    processes: int,
-    target_on_air: bool,
+    policies: list[str], seconds: float, turns: int, processes: int, **cells: Any
 ) -> None:
     """Simulate the cell of `live edge` in virtual time.
 
@@ -119,41 +83,29 @@ def edge_command(
     Example:
       python -m bench edge --rates-kbps 2000 --alphas 0.8 --policies plain,auto
     """
-    from bench.live.edge_report import standing
-    from bench.live.edge_setting import Setting
-    from bench.sim.edge import HEAD, row, run_edge
+    from bench.live.edge_report import SIMULATED_HEAD, simulated_row_of, standing
+    from bench.sim.edge import run_edge
 
-    names = policies or ["plain", *(name for name in _modes() if name != "plain")]
-    settings = [
-        Setting(
-            rate_bps=rate * 1e3,
-            alpha=alpha,
-            seconds=seconds,
-            is_target_on_air=target_on_air,
-        )
-        for rate in rates_kbps
-        for alpha in alphas
-    ]
-    where = ", the target on it" if target_on_air else ""
-    click.echo(f"simulated devices, simulated air{where}\n{HEAD}")
+    settings = edge_settings(**cells, seconds=seconds)
+    where = ", the target on it" if cells["target_on_air"] else ""
+    click.echo(f"simulated devices, simulated air{where}\n{SIMULATED_HEAD}")
     found = {}
-    for setting, by_policy in run_edge(settings, names, turns, processes):
+    for setting, by_policy in run_edge(settings, policies, turns, processes):
         found[setting] = by_policy
-        for policy in names:
-            click.echo(row(setting, policy, by_policy))
+        for policy in policies:
+            click.echo(simulated_row_of(setting, policy, by_policy))
     click.echo("\n".join(standing(found)))
 
 
 @click.command("copies")
-@click.option("--streams", type=COUNTS, default="1,2,4,8,16", show_default=True)
+@click.option("--streams", type=COUNTS, default="1,2,4,8,16")
 @click.option(
     "--rtts-ms",
     type=NUMBERS,
     default="0.3,3",
-    show_default=True,
     help="Round-trip times to the target in ms.",
 )
-@click.option("--seeds", default=3, show_default=True, help="Texts of each kind.")
+@click.option("--seeds", default=3, help="Texts of each kind.")
 def copies_command(streams: list[int], rtts_ms: list[float], seeds: int) -> None:
     """Simulate the gain of lookup on repetitive texts.
 

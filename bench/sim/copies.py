@@ -12,8 +12,7 @@ from random import Random
 from statistics import fmean
 from typing import Final
 
-from bench.sim.devices import Text
-from bench.sim.scenario import Scenario, SimClient
+from bench.sim.scenario import Scenario, SimClient, Text
 from bench.sim.world import World
 from nodes.scheduler.planning import MODES
 from policies.latency import CostTable, NodeCosts

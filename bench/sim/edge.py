@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.emulate.recording import RecordedText, read_recording
 from bench.live.edge_hub import Figures
-from bench.live.edge_report import price_ratio
+from bench.live.edge_report import together
 from bench.live.edge_setting import (
     AIR,
     ALPHAS,
@@ -27,9 +27,7 @@ from bench.live.edge_setting import (
     Setting,
     first_length,
 )
-from bench.live.turns import rate_of, together
-from bench.sim.devices import Text
-from bench.sim.scenario import Scenario, SimClient, SimDraftNode
+from bench.sim.scenario import Scenario, SimClient, SimDraftNode, Text
 from bench.sim.world import World
 from nodes.scheduler.planning import MODES
 from policies.acceptance import Calibration, unknown_calibration
@@ -48,11 +46,6 @@ _USED_CELLS = 2000
 _TEXTS_APART = 7
 
 _Job = tuple[Setting, str, int]
-
-HEAD = (
-    "| cell kbit/s | alpha | policy | tokens/s | ms a token | to plain | price seen / predicted "
-    "| accepted |\n" + "|---" * 8 + "|"
-)
 
 
 def edge_scenario(setting: Setting, turn: int) -> Scenario:
@@ -104,18 +97,6 @@ def run_edge(
         for setting in settings:
             made = {policy: [next(results) for _ in range(num_turns)] for policy in policies}
             yield setting, {policy: together(turns) for policy, turns in made.items()}
-
-
-def row(setting: Setting, policy: str, found: dict[str, Figures]) -> str:
-    figures = found[policy]
-    to_plain = (
-        figures.tokens_per_s / found["plain"].tokens_per_s if "plain" in found else float("nan")
-    )
-    return (
-        f"| {setting.rate_bps / 1e3:g} | {setting.alpha} | {policy} "
-        f"| {rate_of(figures)} | {figures.token_s * 1e3:.2f} | {to_plain:.3f} "
-        f"| {price_ratio(figures)} | {figures.acceptance:.2f} |"
-    )
 
 
 def _run(job: _Job) -> Figures:

@@ -1,11 +1,13 @@
-"""Virtual time: a queue of events, and media that delay messages."""
+"""Virtual time: a queue of events, media that delay messages, and devices that run passes."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
 from collections.abc import Callable
+from random import Random
 
+from policies.latency import NodeCosts
 from policies.plan import HEADER_BITS, Link
 
 
@@ -38,12 +40,33 @@ class Medium:
 
     def __init__(self) -> None:
         self.free_at = 0.0
-        self.busy_s = 0.0
 
     def send(self, clock: Clock, link: Link, bits: int, action: Callable[[], None]) -> None:
         """Carry a message over a link; action runs when it arrives."""
         air_s = link.airtime_s(HEADER_BITS + bits, 1)
         start = max(clock.now, self.free_at)
         self.free_at = start + air_s
-        self.busy_s += air_s
         clock.at(start + air_s + link.rtt_s / 2, action)
+
+
+class Engine:
+    """One device. It runs one pass at a time, for as long as the scenario's true cost tables say,
+    which the scheduler need not know, with log-normal noise."""
+
+    def __init__(self, clock: Clock, costs: NodeCosts, noise: float, random: Random) -> None:
+        self.clock, self.costs, self.noise, self.random = clock, costs, noise, random
+        self.busy_s = 0.0
+        self.is_busy = False
+
+    def run_pass(
+        self, num_decode: int, num_prefill: int, cells: int, done: Callable[[], None]
+    ) -> None:
+        # A token costs the same whichever sequence of the pass it belongs to.
+        if num_decode:
+            seconds = self.costs.decode.at(num_decode + num_prefill, cells)
+        else:
+            seconds = self.costs.prefill.at(num_prefill, cells)
+        seconds *= self.random.lognormvariate(0.0, self.noise)
+        self.busy_s += seconds
+        self.is_busy = True
+        self.clock.after(seconds, done)

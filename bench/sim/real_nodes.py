@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from bench.sim.devices import Engine
+from bench.sim.events import Engine
 from bench.sim.scripted import Work
 from nodes.messages import (
     CommitNotice,

@@ -1,12 +1,39 @@
-"""Description of a simulated mesh: its devices, links and users."""
+"""Description of a simulated mesh: its devices, links, users, and the texts that they want."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bench.sim.devices import Text
 from policies.latency import NodeCosts
 from policies.plan import Link
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """How hard a stream's tokens are to guess.
+
+    alphas: chance of a guess by its place after the last committed token. luck: (max_tokens,), a
+    number in [0, 1) for each output token; a guess of it is right if this is below its chance. By
+    law 1 the luck, like the text, is the same for every mode of planning. chances: (max_tokens,),
+    the chance of each output token if some are harder than others and the draft model knows it; ()
+    if all are alike. believed: the draft model's own estimate of alphas; () if it has none.
+    num_prompt_tokens: length of the text's own prompt; 0 if the client sets it. prompt: number of
+    the prompt, by which targets keep prompts that they have read; None if it has no number.
+    token_ids: the tokens of prompt and output, which only a target without draft nodes can have; ()
+    if all are alike.
+    """
+
+    alphas: tuple[float, ...]
+    luck: tuple[float, ...]
+    chances: tuple[float, ...] = ()
+    believed: tuple[float, ...] = ()
+    num_prompt_tokens: int = 0
+    prompt: int | None = None
+    token_ids: tuple[int, ...] = ()
+
+    def cut(self, num_tokens: int) -> Text:
+        """Return the same text with num_tokens tokens of output."""
+        return replace(self, luck=self.luck[:num_tokens], chances=self.chances[:num_tokens])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

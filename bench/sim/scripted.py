@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from bench.sim.devices import Text
+from bench.sim.scenario import Text
 from nodes.engine.protocol import EngineInfo, Logits, SavedPrefix, Span
 
 RIGHT: Final = 0

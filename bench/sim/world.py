@@ -10,10 +10,9 @@ from statistics import fmean
 from typing import Any
 
 from bench.sim.clients import ClientFigures, Clients, Request
-from bench.sim.devices import Engine, Text
-from bench.sim.events import Clock, Medium
+from bench.sim.events import Clock, Engine, Medium
 from bench.sim.real_nodes import SimNode, bits_of
-from bench.sim.scenario import Scenario, SimDraftNode
+from bench.sim.scenario import Scenario, SimDraftNode, Text
 from bench.sim.scripted import (
     NUM_DIGITS,
     NUM_VOCAB,

@@ -6,21 +6,18 @@ import asyncio
 
 import click
 
+from bench.commands import draft_option, target_option
 from bench.load.workloads import PLAIN_NAMES
 from bench.results.options import COUNTS
 
 
 @click.command("where")
-@click.option("--target", help="Name or file of a model. Default: that of the catalogue.")
-@click.option(
-    "--draft", default="", help='Name or file of a model, or "none". Default: the target\'s draft.'
-)
+@target_option
+@draft_option
 @click.option("--workload", "kind", type=click.Choice(PLAIN_NAMES), default="code")
-@click.option("--streams", type=COUNTS, default="1,4,16", show_default=True)
-@click.option("--max-tokens", type=click.IntRange(16), default=192, show_default=True)
-def where_command(
-    target: str | None, draft: str, kind: str, streams: list[int], max_tokens: int
-) -> None:
+@click.option("--streams", type=COUNTS, default="1,4,16")
+@click.option("--max-tokens", type=click.IntRange(16), default=192)
+def where_command(target: str, draft: str, kind: str, streams: list[int], max_tokens: int) -> None:
     """Measure where the time of a token goes.
 
     Each role is a process of its own. Those of target and draft have clocks inside.
@@ -29,13 +26,12 @@ def where_command(
     Example:
       python -m bench where --streams 1,4
     """
+    from bench.asking import Pair
     from bench.load.workloads import workload
-    from bench.speed import Pair
-    from bench.where.run import WhereError, Window, windows
+    from bench.where.run import Window, windows
     from bench.where.table import table
-    from nodes.catalog import DEFAULT_TARGET
 
-    pair = Pair(target or DEFAULT_TARGET, draft)
+    pair = Pair(target, draft)
     made = workload(kind, max(streams))
 
     async def measured() -> list[Window]:
@@ -47,8 +43,4 @@ def where_command(
             )
         return sorted(found, key=lambda window: window.num_streams)
 
-    try:
-        found = asyncio.run(measured())
-    except WhereError as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(table(found))
+    click.echo(table(asyncio.run(measured())))

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import signal
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from bench.harness.up import started
+from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
+from bench.harness.places import HUB
 from bench.load.asking import Endpoint, ask
 from bench.load.processes import cpu_s
 from bench.load.workloads import Workload
-from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client
 from nodes.config.settings import EngineSettings
 from nodes.service.supervision import engine_options
 
 _STARTS_WITHIN_S = 300.0
 _TELLS_WITHIN_S = 5.0
-_POLL_S = 0.01
-_CLOCKLESS = ("coordinator", "gateway")
-
-
-class WhereError(RuntimeError):
-    """The mesh does not serve; the text is one line."""
-
+_CLOCKLESS = (COORDINATOR, "gateway-0")
 
 # Values of a node's clocks by name, as node.py writes them.
 Clock = Mapping[str, float]
@@ -53,40 +43,19 @@ class Window:
     rtt_s: dict[str, float]
 
 
-@dataclass(frozen=True, slots=True)
-class _Mesh:
-    """Processes by role, with access to the clocks of target and draft node. folder: of logs."""
+async def _clock(mesh: Fleet, role: str) -> Clock:
+    """Return the current values of a node's clocks."""
+    log = mesh.folder / f"{role}.clocks"
+    length = log.stat().st_size if log.exists() else 0
+    mesh.process(f"{role}-0").signal(signal.SIGUSR2)
 
-    endpoint: str
-    url: str
-    processes: Mapping[str, subprocess.Popen[str]]
-    folder: Path
+    def line() -> bytes | None:
+        written = log.read_bytes()[length:] if log.exists() else b""
+        return written if written.endswith(b"\n") else None
 
-    def ended(self) -> str:
-        """Return the role of a process that has ended; "" if all run."""
-        gone = (role for role, process in self.processes.items() if process.poll() is not None)
-        return next(gone, "")
-
-    async def clock(self, role: str) -> Clock | None:
-        """Return the current values of a node's clocks; None if there is no such node."""
-        if role not in self.processes:
-            return None
-        log = log_of(self.folder, role)
-        length = log.stat().st_size if log.exists() else 0
-        self.processes[role].send_signal(signal.SIGUSR2)
-        async with asyncio.timeout(_TELLS_WITHIN_S):
-            # A file's growth has no event to wait for.
-            while not (log.exists() and log.read_bytes()[length:].endswith(b"\n")):  # noqa: ASYNC110
-                await asyncio.sleep(_POLL_S)
-        found: dict[str, float] = json.loads(log.read_bytes()[length:])
-        return found
-
-    def cpu_s(self) -> dict[str, float]:
-        return {role: cpu_s([self.processes[role].pid]) for role in _CLOCKLESS}
-
-
-def log_of(folder: Path, role: str) -> Path:
-    return folder / f"{role}.clocks"
+    what = f"the {role} has not told its clocks"
+    found: dict[str, float] = json.loads(await mesh.until(line, _TELLS_WITHIN_S, what))
+    return found
 
 
 async def windows(
@@ -99,80 +68,39 @@ async def windows(
 ) -> list[Window]:
     """Measure a window for each number of streams. draft: None to decode plainly.
 
-    Raises WhereError if the mesh does not serve.
+    Raises FleetError if the mesh does not serve.
     """
     engines = {"target": target} | ({"draft": draft} if draft is not None else {})
+    setup = Setup(
+        num_targets=1, num_drafts=len(engines) - 1, num_gateways=1, over="ipc", fresh=True
+    )
     found = []
-    with (
-        tempfile.TemporaryDirectory(prefix="airdraft-where-") as name,
-        ZmqContext() as context,
-        _processes(engines, Path(name)) as mesh,
-    ):
-        client = Client(context.connect(mesh.endpoint, None), endpoint=mesh.endpoint)
-        task = asyncio.create_task(client.run())
-        try:
-            await _until_joined(mesh, client, set(engines))
-            for count in counts:
-                note(f"{count} streams{'' if draft is not None else ', plainly'}")
-                found.append(await _window(mesh, client, made, count, max_tokens))
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+    async with fleet(setup, starts=()) as mesh, mesh.clients(1) as (client,):
+        looks_up = str(draft is not None).lower()
+        await mesh.start(COORDINATOR, environ={"AIRDRAFT_PROMPT_LOOKUP": looks_up})
+        for role, engine in engines.items():
+            options = str(mesh.folder / f"{role}.clocks"), role, *engine_options(engine)
+            await mesh.start_module(f"{role}-0", HUB, "bench.where.node", *options)
+        await mesh.start("gateway-0")
+        await mesh.are_in(*(f"{role}-0" for role in engines), limit_s=_STARTS_WITHIN_S)
+        await mesh.is_ready("gateway-0", _STARTS_WITHIN_S)
+        for count in counts:
+            note(f"{count} streams{'' if draft is not None else ', plainly'}")
+            found.append(await _window(mesh, client, made, count, max_tokens, list(engines)))
     return found
 
 
-@contextlib.contextmanager
-def _processes(engines: dict[str, EngineSettings], folder: Path) -> Iterator[_Mesh]:
-    with contextlib.ExitStack() as stack:
-
-        def start(role: str, *options: str, **environ: str) -> str:
-            """Start a process; return the address that it prints, or "" for a node."""
-            module: tuple[str, ...] = ("nodes.cli",)
-            if role in engines:
-                module = ("bench.where.node", str(log_of(folder, role)))
-            process = stack.enter_context(
-                started(role, *options, keys=folder, environ=environ, module=module)
-            )
-            processes[role] = process
-            assert process.stdout is not None
-            line = "" if role in engines else process.stdout.readline().strip()
-            return line.rpartition(" ")[2]
-
-        processes: dict[str, subprocess.Popen[str]] = {}
-        looks_up = str("draft" in engines).lower()
-        listen = f"ipc://{folder}/mesh"
-        endpoint = start("coordinator", "--listen", listen, AIRDRAFT_PROMPT_LOOKUP=looks_up)
-        for role, engine in engines.items():
-            start(role, "--connect", endpoint, *engine_options(engine))
-        url = start("gateway", "--connect", endpoint, "--listen", "127.0.0.1:0")
-        yield _Mesh(endpoint, url, processes, folder)
-
-
-async def _until_joined(mesh: _Mesh, client: Client, wanted: set[str]) -> None:
-    try:
-        async with asyncio.timeout(_STARTS_WITHIN_S):
-            while not client.is_joined or not wanted <= set(await _rtt_s(client)):
-                if role := mesh.ended():
-                    raise WhereError(f"the {role} process has ended; see its message above")
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        raise WhereError(f"nodes did not join within {_STARTS_WITHIN_S:g} s") from None
-
-
-async def _rtt_s(client: Client) -> dict[str, float]:
-    return {node.role: node.rtt_us * 1e-6 for node in (await client.nodes()).nodes}
-
-
 async def _window(
-    mesh: _Mesh, client: Client, made: Workload, count: int, max_tokens: int
+    mesh: Fleet, client: Client, made: Workload, count: int, max_tokens: int, roles: Sequence[str]
 ) -> Window:
-    endpoint = Endpoint(url=mesh.url, model="")
+    endpoint = Endpoint(url=mesh.url("gateway-0"), model="")
     prompts = [made.prompts[k % len(made.prompts)] for k in range(count)]
+    clockless = {name.removesuffix("-0"): mesh.process(name).pid for name in _CLOCKLESS}
 
     async def request(prompt: str, length: int, heard: Callable[[], None]) -> None:
         found = await ask(endpoint, prompt, max_tokens=length, temperature=0.0, seed=1, heard=heard)
         if found.error:
-            raise WhereError(f"a request failed: {found.error}")
+            raise FleetError(f"a request failed: {found.error}")
 
     # The target reads the prompts beforehand, so that only decoding is timed.
     for prompt in dict.fromkeys(prompts):
@@ -191,27 +119,22 @@ async def _window(
 
     async def observed() -> Window:
         await all_decode.wait()
-        target, draft = await mesh.clock("target"), await mesh.clock("draft")
-        before = mesh.cpu_s()
+        before = {role: await _clock(mesh, role) for role in roles}
+        cpu_before = {role: cpu_s([pid]) for role, pid in clockless.items()}
         began = time.perf_counter()
         await one_is_done.wait()
-        cpu = {role: s - before[role] for role, s in mesh.cpu_s().items()}
+        cpu = {role: cpu_s([pid]) - cpu_before[role] for role, pid in clockless.items()}
         seconds = time.perf_counter() - began
-        target_after, draft_after = await mesh.clock("target"), await mesh.clock("draft")
-        assert target is not None
-        assert target_after is not None
-        found = since(target, target_after)
+        found = {role: since(clock, await _clock(mesh, role)) for role, clock in before.items()}
         return Window(
             count,
-            found,
-            since(draft, draft_after) if draft is not None and draft_after is not None else None,
+            found["target"],
+            found.get("draft"),
             # Scaled to the time between the two readings of the target's clocks.
-            {role: s * found["at"] / seconds for role, s in cpu.items()},
-            await _rtt_s(client),
+            {role: s * found["target"]["at"] / seconds for role, s in cpu.items()},
+            {node.role: node.rtt_us * 1e-6 for node in (await client.nodes()).nodes},
         )
 
-    async with asyncio.TaskGroup() as group:
-        window = group.create_task(observed())
-        for number in range(count):
-            group.create_task(stream(number))
-    return window.result()
+    streams = asyncio.gather(*(stream(number) for number in range(count)))
+    window, _ = await asyncio.gather(observed(), streams)
+    return window

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import heapq
 import itertools
 import math
@@ -11,27 +9,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from bench.emulate.cell import DOWN, UP, Cell, Contention, Direction, Shares, Station
+from bench.emulate.cell import DOWN, UP, Cell, Direction, Shares, Station
 from bench.emulate.medium import Medium
-from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, proxy_cell
+from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES
 from bench.live.light_nodes import LightDraft, LightTarget, light_profile
 from mesh.codec import encode, encode_struct
 from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Welcome
-from mesh.zmq_transport import ZmqContext
-from nodes.client.client import Client
-from nodes.client.generation import GenerateOptions
 from nodes.client.upload import Upload
 from nodes.coordinator.requests.uploads import PIECE_S
 from nodes.coordinator.sends import Send
-from nodes.coordinator.service import Coordinator
 from nodes.coordinator.state import CoordinatorState
-from nodes.draft.node import DraftNode
-from nodes.draft.state import DraftState
-from nodes.engine.load import TOY_COSTS
-from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.messages import GuessNotice, LinkFields, TokensNotice, UploadGrant, UploadPiece
+from nodes.messages import GuessNotice, LinkFields, UploadGrant, UploadPiece
 from nodes.scheduler.planning import MODES
-from nodes.target.node import TargetNode
 from nodes.worker.profile import decode_profile
 from tests.nodes.builders import make_submit
 
@@ -207,89 +196,3 @@ def test_guesses_are_not_delayed_by_an_upload_that_is_granted() -> None:
     assert math.isfinite(whole_at)
     assert max(whole) > max(alone) + 8 * PIECE_S
     assert len(whole) < len(granted)
-
-
-async def test_guesses_go_on_between_the_pieces_of_an_upload(eventually: Any) -> None:
-    """Real sockets: draft node and client on a cell of proxies, which count nothing but order."""
-    stations = tuple(Station(name=name, rate_bps=RATE_BPS) for name in ("draft", "client"))
-    cell = Cell(stations=stations, access=Contention(), frame_s=FRAME_S)
-    heard: list[str] = []
-    # Room for the whole prompt beside the other stream: an upload of many pieces.
-    config = ToyConfig(num_cells=16384)
-    # The draft is quicker than the target, or no guess would be in time.
-    model = ToyModel(replace(config, pass_s=0.01))
-    drafter = DraftState(ToyModel(replace(config, agreement=0.9)))
-    async with contextlib.AsyncExitStack() as stack:
-        # Ends after all that uses it.
-        context = stack.enter_context(ZmqContext())
-        live = await stack.enter_async_context(proxy_cell(cell))
-        coordinator = Coordinator(context.bind("tcp://127.0.0.1:0"))
-        on_message = coordinator.state.on_message
-
-        def noting(peer: bytes, cluster: str, epoch: int, message: Any, *rest: Any) -> list[Send]:
-            heard.append(type(message).__name__)
-            return on_message(peer, cluster, epoch, message, *rest)
-
-        coordinator.state.on_message = noting  # type: ignore[method-assign]
-        endpoint = coordinator.endpoint
-        port = int(endpoint.rpartition(":")[2])
-        over = {
-            name: "tcp://{}:{}".format(*await live.dial(name, port)) for name in ("draft", "client")
-        }
-        target = TargetNode(
-            context.connect(endpoint),
-            model,
-            ToyTokenizer(config.num_vocab),
-            TOY_COSTS,
-            endpoint=endpoint,
-            node="target",
-        )
-        draft = DraftNode(
-            context.connect(over["draft"]),
-            drafter,
-            model.info,
-            TOY_COSTS,
-            endpoint=over["draft"],
-            node="draft",
-            declared=AIR,
-        )
-        user = Client(context.connect(endpoint), endpoint=endpoint)
-        client = Client(context.connect(over["client"]), endpoint=over["client"], declared=AIR)
-        serving: list[asyncio.Task[Any]] = [
-            asyncio.create_task(member.run())
-            for member in (coordinator, target, draft, user, client)
-        ]
-        try:
-            present: set[str] = set()
-            while present != {"target", "draft"}:
-                await asyncio.sleep(0.01)
-                present = {node.node for node in (await user.nodes()).nodes}
-            endless = GenerateOptions(max_tokens=3000, gamma=4, ignore_eog=True)
-            serving.append(asyncio.create_task(_count(user, (5, 6), endless, enough=1 << 30)))
-            await eventually(lambda: heard.count("GuessNotice") >= 5)
-            assert await _count(client, LONG, GenerateOptions(max_tokens=2), enough=1) >= 1
-        finally:
-            for task in serving:
-                task.cancel()
-            await asyncio.gather(*serving, return_exceptions=True)
-    first, last = heard.index("UploadPiece"), _last(heard, "UploadPiece")
-    assert heard.count("UploadPiece") >= 2 * len(LONG) / (PIECE_S * RATE_BPS / 8)
-    assert heard[first:last].count("GuessNotice") >= 3
-    assert heard[first:last].count("CommitReply") >= 3
-
-
-def _last(names: list[str], name: str) -> int:
-    return len(names) - 1 - names[::-1].index(name)
-
-
-async def _count(
-    client: Client, prompt: tuple[int, ...], options: GenerateOptions, enough: int
-) -> int:
-    """Tokens of an answer, up to so many."""
-    num_tokens = 0
-    async for event in client.generate(prompt, options):
-        if isinstance(event, TokensNotice):
-            num_tokens += len(event.token_ids)
-            if num_tokens >= enough:
-                break
-    return num_tokens

@@ -2,8 +2,8 @@
 
 import pytest
 
+from bench.asking import Pair
 from bench.first import FIRST_HEAD, GAPS_HEAD, run_first
-from bench.speed import Pair
 
 
 @pytest.mark.model

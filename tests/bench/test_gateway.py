@@ -1,18 +1,19 @@
-"""A short form of `python -m bench gateway overhead`, and what requests leave behind in a mesh."""
+"""A short form of `python -m bench live gateway`, and what requests leave behind in a mesh."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.gateway.overhead import FirstToken, Rates, run_overhead
 from bench.harness.fleet import Setup, fleet
 from bench.harness.http import COMPLETIONS, http_client, leave, request_of
 from bench.harness.processes import resident_bytes
+from bench.live.gateway import run_gateway
 from bench.load.processes import tree
 
 CHAT = "/v1/chat/completions"
@@ -123,12 +124,12 @@ async def test_idle_streams_cost_little() -> None:
 
 @pytest.mark.model
 def test_the_gateway_is_measured_beside_a_bare_loop() -> None:
-    found: list[object] = []
-    run_overhead([2], num_pairs=2, max_tokens=24, prompt_lengths=[40], report=found.append)
-    rates, first = found
-    assert isinstance(rates, Rates)
-    assert isinstance(first, FirstToken)
-    assert min(rates.tokens_per_s) > 0
-    assert min(first.prefill_s, first.first_token_s) > 0
-    assert "2 streams" in str(rates)
-    assert "prompt of 40 tokens" in str(first)
+    said: list[str] = []
+    run_gateway([2], num_pairs=2, max_tokens=24, prompt_lengths=[40], report=said.append)
+    rates, first = said
+    found = re.match(r"2 streams: (.*) tokens/s through the gateway, (.*) of the bare loop", rates)
+    assert found is not None, rates
+    assert min(map(float, found.groups())) > 0
+    found = re.match(r"prompt of 40 tokens: first token after (.*) ms, (.*) ms in the bare", first)
+    assert found is not None, first
+    assert min(map(float, found.groups())) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.config.settings import environment
 
 _TEXT = Path(__file__).parents[2] / "LICENSE"
+# It lives as long as this process, and so is no leak of the test that first needs it.
+resource_tracker.ensure_running()
 _CATALOG = Catalog(default_cache_dir(environment()))
 
 

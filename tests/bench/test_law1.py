@@ -11,12 +11,12 @@ from bench.prompts import make_prompts
 def test_the_real_pair_gives_the_tokens_of_a_plain_loop() -> None:
     # One prompt of some 650 tokens, past the length where attention changes its kernel.
     texts = make_prompts(8)[3:]
-    table, num_wrong = run_law1(
+    found = run_law1(
         texts=texts, max_tokens=16, gammas=[0, 3], stream_counts=[4], thread_counts=[1]
     )
-    assert num_wrong == 0, table
-    guessing = [row for row in table.splitlines() if row.startswith("| 4 | 1 | 3 |")]
-    assert len(guessing) == 2, table
+    assert found.faults == []
+    guessing = [row for row in found.lines if row.startswith("| 4 | 1 | 3 |")]
+    assert len(guessing) == 2, found.lines
     # A run in which nothing was guessed and nothing rejected would prove nothing.
     for row in guessing:
         num_texts, _, num_guesses, num_accepted = (int(c) for c in row.split("|")[5:9])

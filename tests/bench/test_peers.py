@@ -24,11 +24,6 @@ def test_whoever_is_not_installed_says_how_to_get_it(monkeypatch):
     assert OWN.missing() == ""
 
 
-def test_names_differ():
-    names = [peer.name for peer in all_peers()]
-    assert len(set(names)) == len(names)
-
-
 def test_a_quick_run_leaves_out_what_takes_minutes():
     assert {p.name for p in all_peers()} - {p.name for p in all_peers(is_quick=True)} == {
         "airdraft, as planned, fast",

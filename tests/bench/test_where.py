@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bench.where.clock import Clocks
+from bench.where.node import Clocks
 from bench.where.run import Clock, Window
 from bench.where.table import parts_ms, table
 

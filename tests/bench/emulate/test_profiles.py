@@ -6,23 +6,8 @@ import pytest
 
 from bench.emulate.cell import DOWN, UP
 from bench.emulate.medium import Medium
-from bench.emulate.profiles import BOTH, GOOD, PROFILES, LinkProfile, Outage, cell_of
+from bench.emulate.profiles import GOOD, PROFILES, LinkProfile, cell_of
 from tests.bench.air_cells import run_out
-
-
-def test_the_table_is_what_the_guide_says() -> None:
-    said = {name: (p.rtt_s, p.path.mean_loss, p.outage) for name, p in PROFILES.items()}
-    assert said == {
-        "good": (0.005, 0.0, None),
-        "wifi": (0.020, 0.02, None),
-        "burst": (0.020, pytest.approx(0.0238, abs=1e-4), None),
-        "bad": (0.060, pytest.approx(0.1333, abs=1e-4), None),
-        "blackout": (0.005, 0.0, Outage(directions=BOTH, lasts_s=3.0, every_s=20.0)),
-        "one-way": (0.005, 0.0, Outage(directions=(UP,), lasts_s=8.0, every_s=20.0)),
-        "one-way-back": (0.005, 0.0, Outage(directions=(DOWN,), lasts_s=8.0, every_s=20.0)),
-        "half-open": (0.005, 0.0, Outage(directions=BOTH, lasts_s=8.0, every_s=20.0, moves=True)),
-    }
-    assert [name for name, p in PROFILES.items() if p.may_lose_nodes] == ["bad"]
 
 
 @pytest.mark.parametrize("name", PROFILES)

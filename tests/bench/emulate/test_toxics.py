@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from bench.emulate.toxics import HEALTHY, TOXICS, Toxic, ToxicState, toxic_cell
+from bench.emulate.toxics import HEALTHY, Toxic, ToxicState, toxic_cell
 from tests.bench.emulate.test_proxy import hub_of, say
 
 MESSAGE = bytes(range(256)) * 8
@@ -86,8 +86,3 @@ def test_a_reset_comes_after_as_many_bytes_as_asked_on_average() -> None:
         passed.append(count + allowed)
     assert sum(passed) / len(passed) == pytest.approx(500.0, rel=0.1)
     assert min(passed) >= 1
-
-
-def test_the_table_has_what_the_guide_says() -> None:
-    assert set(TOXICS) == {"stall", "slow-close", "reset", "drip", "cap"}
-    assert TOXICS["drip"].piece_bytes == 1

@@ -96,20 +96,6 @@ def test_stations_reach_the_hub_and_their_air_is_counted() -> None:
     assert not set(live.places.values()) & there()
 
 
-def test_nothing_is_left_when_a_user_fails() -> None:
-    lives: list[TunCell] = []
-
-    def fail() -> None:
-        with tun_cell(CELL) as live:
-            lives.append(live)
-            raise KeyError("a user's failure")
-
-    with pytest.raises(KeyError):
-        fail()
-    assert set(lives[0].places) == {HUB, "far", "near"}
-    assert not set(lives[0].places.values()) & there()
-
-
 def test_a_relay_that_ended_is_said() -> None:
     with tun_cell(CELL) as live:
         live.relay.kill()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from bench.live.light_nodes import (
     LightDraft,
     LightTarget,
     guess_at,
     key_of,
-    light_profile,
     token_at,
 )
 from nodes.engine.sampling import Sampling
@@ -28,7 +29,6 @@ from nodes.messages import (
     StreamReadyNotice,
     parts_of,
 )
-from nodes.worker.profile import costs_of, decode_profile
 
 PROMPT = (5, 6)
 
@@ -63,55 +63,39 @@ def run_pass(target: LightTarget) -> tuple[CommitReply, CommitEntry]:
     return reply, entry
 
 
-def test_texts_differ_by_choice_and_drafts_are_mostly_right() -> None:
-    assert law(0, 2, 20) != law(1, 2, 20)
-    key = key_of(PROMPT, 3, 0)
-    right = sum(guess_at(key, k) == token_at(key, k) for k in range(2000))
-    assert 1600 < right < 1950
-
-
 def test_a_lease_is_run_out_token_by_token() -> None:
     target = opened(num_leased=1)
     assert run_pass(target)[0].token_ids == law(0, 2, 1)
     assert not target.has_work
     target.hear(LeaseRequest((LeaseEntry(7, 1, 3, 2),)))
-    for position in (3, 4):
-        reply, entry = run_pass(target)
-        assert reply.token_ids == law(0, position, 1)
-        assert entry.prefix_len == position
+    assert [run_pass(target)[0].token_ids for _ in range(2)] == [law(0, 3, 1), law(0, 4, 1)]
     assert not target.has_work
 
 
-def test_guesses_are_kept_as_far_as_they_are_right() -> None:
-    target = opened(num_leased=9)
+@pytest.mark.parametrize(
+    ("changes", "num_taken", "num_accepted", "num_tokens"),
+    [
+        # The third guess is wrong.
+        ({}, 3, 2, 3),
+        ({"num_guesses": 1}, 1, 1, 2),
+        ({"max_tokens": 2}, 3, 2, 2),
+    ],
+    ids=["right guesses are kept", "the client wants one", "the text ends"],
+)
+def test_a_pass_keeps_guesses_as_far_as_they_are_right(
+    changes: dict[str, int], num_taken: int, num_accepted: int, num_tokens: int
+) -> None:
+    target = opened(num_leased=9, **changes)
     first, second, third = law(0, 2, 3)
     target.hear(guesses((first, second, (third + 1) % 1000)))
     # A stream that it does not have is nothing to it.
     target.hear(guesses((first,), stream_id=9))
     reply, entry = run_pass(target)
-    assert reply.token_ids == (first, second, third)
-    assert (entry.num_draft_tokens, entry.num_accepted_tokens) == (3, 2)
-    # The wrong guess is no use to the next pass.
-    reply, entry = run_pass(target)
-    assert reply.token_ids == law(0, 5, 1)
-    assert (entry.prefix_len, entry.num_draft_tokens) == (5, 0)
-
-
-def test_a_pass_takes_as_many_guesses_as_the_client_asked_for() -> None:
-    target = opened(num_leased=9, num_guesses=1)
-    target.hear(guesses(law(0, 2, 3)))
-    for start in (2, 4):
-        reply, entry = run_pass(target)
-        assert reply.token_ids == law(0, start, 2)
-        assert entry.num_draft_tokens == 1
-
-
-def test_a_text_ends_with_its_last_token() -> None:
-    target = opened(max_tokens=2, num_leased=9)
-    target.hear(guesses(law(0, 2, 3)))
-    _, entry = run_pass(target)
-    assert (entry.num_tokens, entry.num_accepted_tokens, entry.finish_reason) == (2, 2, "length")
-    assert not target.has_work
+    assert reply.token_ids == law(0, 2, num_tokens)
+    assert (entry.num_draft_tokens, entry.num_accepted_tokens) == (num_taken, num_accepted)
+    is_over = "max_tokens" in changes
+    assert entry.finish_reason == ("length" if is_over else "")
+    assert target.has_work != is_over
 
 
 def told(draft: LightDraft, prefix_len: int, num_tokens: int) -> None:
@@ -128,33 +112,24 @@ def run_out(draft: LightDraft) -> list[GuessNotice]:
     return made
 
 
-def test_a_draft_node_guesses_ahead_without_being_asked() -> None:
-    draft = LightDraft()
-    assert draft.hear(open_one()) == [StreamReadyNotice(7, 1, 2)]
-    notices = run_out(draft)
-    assert notices
-    key = key_of(PROMPT, 3, 0)
-    for place, notice in enumerate(notices):
-        ((part, token_ids),) = parts_of(notice)
-        assert (part.stream_id, part.start) == (7, 2 + place)
-        assert token_ids == (guess_at(key, 2 + place),)
-        assert notice.draft_us == 2000
-
-
-def test_a_draft_node_goes_on_after_right_guesses_and_goes_back_after_wrong_ones() -> None:
+def test_a_draft_node_guesses_ahead_and_goes_back_after_wrong_guesses() -> None:
     key = key_of(PROMPT, 3, 0)
     first_wrong = next(k for k in range(2, 1000) if guess_at(key, k) != token_at(key, k))
     draft = LightDraft()
-    draft.hear(open_one())
-    end = 2 + len(run_out(draft))
-    chains = set()
-    for length in range(2, first_wrong):
-        told(draft, length, 1)
-        (notice,) = run_out(draft)
-        assert notice.parts[0].start == end
-        end += 1
-        chains.add(notice.parts[0].chain)
-    assert len(chains) <= 1
+    assert draft.hear(open_one()) == [StreamReadyNotice(7, 1, 2)]
+    end, chains = 2, set()
+    for length in range(1, first_wrong):
+        if length > 1:
+            told(draft, length, 1)
+        notices = run_out(draft)
+        assert notices
+        for notice in notices:
+            ((part, token_ids),) = parts_of(notice)
+            assert (part.stream_id, part.start) == (7, end)
+            assert token_ids == (guess_at(key, end),)
+            chains.add(part.chain)
+            end += 1
+    assert len(chains) == 1
     told(draft, first_wrong, 1)
     first, *rest = run_out(draft)
     assert first.parts[0].start == first_wrong + 1
@@ -169,9 +144,3 @@ def test_a_stream_that_is_closed_is_forgotten() -> None:
     for node in (target, draft):
         node.hear(CloseStreamNotice(7, 1))
         assert not node.has_work
-
-
-def test_a_profile_says_what_passes_take_and_that_nothing_is_real() -> None:
-    profile = decode_profile(light_profile("target", 0.02))
-    assert profile.emulated
-    assert costs_of(profile).decode.at(100, 0, 0) == 0.02

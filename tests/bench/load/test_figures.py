@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bench.load.figures import Asked, Slo, delays, figures_of
+from bench.load.figures import Asked, Slo, delays, figures_of, joint_rate
 
 SLO = Slo(first_token_s=1.0, each_token_s=0.5)
 
@@ -41,6 +41,10 @@ def test_goodput_counts_requests_that_were_good_enough():
 def test_requests_that_never_ran_together_have_no_common_rate():
     requests = [Asked(0.0, (1.0, 2.0)), Asked(0.0, (3.0, 4.0))]
     assert figures_of(requests, SLO).decode_tokens_per_s == 0.0
+    # The first one has ended, so that the second one alone counts.
+    assert joint_rate([(1.0, 2.0), (3.0, 4.0, 4.5)], ends_early=True) == pytest.approx(2 / 1.5)
+    # A stream of two tokens does not count, and two of the other's are skipped.
+    assert joint_rate([(1.0, 2.0), (0.5, 1.5, 4.0)], 2) == pytest.approx(1 / 2.5)
 
 
 def test_nothing_but_failures_is_told_as_such():

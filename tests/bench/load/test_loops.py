@@ -3,7 +3,7 @@
 import asyncio
 
 from bench.load.figures import Asked
-from bench.load.loops import arrivals, closed_loop, open_loop
+from bench.load.versus import arrivals, closed_loop, open_loop
 from bench.load.workloads import NAMES, workload
 
 

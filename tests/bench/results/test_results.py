@@ -8,10 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from bench.load.figures import Asked, Slo, figures_of
+from bench.peers.command import peers_command
 from bench.results.cells import cells_of
 from bench.results.command import report_command
 from bench.results.making import this_machine, typed_command
-from bench.results.options import keep, listed, out_option
+from bench.results.options import listed
 from bench.results.report import markdown, section
 from bench.results.schema import (
     SCHEMA,
@@ -188,27 +189,11 @@ def test_a_result_that_is_none_is_refused(tmp_path):
     assert "| Q8_0, chat, 1 stream | ours | theirs |" in done.output
 
 
-def test_a_result_is_kept_where_it_is_wanted(tmp_path):
-    made = results(CELL)
-    keep(made, None)
-    keep(made, tmp_path / "result.json")
-    assert from_json((tmp_path / "result.json").read_text()) == made
-    with pytest.raises(click.ClickException, match="Is a directory"):
-        keep(made, tmp_path)
-
-
 def test_a_folder_that_is_missing_is_told_before_anything_is_measured(tmp_path):
-    @click.command()
-    @out_option
-    def measure(out):
-        click.echo(f"measured for {out}")
-
-    wrong = CliRunner().invoke(measure, ["--out", str(tmp_path / "none" / "result.json")])
+    out = tmp_path / "none" / "result.json"
+    wrong = CliRunner().invoke(peers_command, ["--quick", "--out", str(out)])
     assert wrong.exit_code == 2
     assert "is not an existing folder" in wrong.output
-    assert "measured" not in wrong.output
-    assert CliRunner().invoke(measure, ["--out", str(tmp_path / "result.json")]).exit_code == 0
-    assert CliRunner().invoke(measure, []).output == "measured for None\n"
 
 
 @pytest.mark.parametrize(

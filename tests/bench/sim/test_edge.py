@@ -9,8 +9,9 @@ from click.testing import CliRunner
 from bench.__main__ import bench
 from bench.emulate.recording import read_recording
 from bench.live.edge_hub import Figures
+from bench.live.edge_report import SIMULATED_HEAD, simulated_row_of
 from bench.live.edge_setting import ALPHAS, RECORDING, Setting, first_length
-from bench.sim.edge import HEAD, calibrated, edge_scenario, row, run_edge
+from bench.sim.edge import calibrated, edge_scenario, run_edge
 
 WIDE = Setting(rate_bps=2e6, alpha=0.9, warm_up_s=4.0, seconds=6.0)
 
@@ -63,9 +64,9 @@ def test_a_narrow_cell_and_a_target_on_the_cell_gain_less_and_lose_nothing() -> 
 def test_a_row_has_all_columns() -> None:
     found = {"auto": Figures(tokens_per_s=60.0, promised=1.2), "plain": Figures(tokens_per_s=50.0)}
     for mode, shown in (("auto", "| 1.200 | 1.20 |"), ("plain", "| 1.000 | - |")):
-        line = row(WIDE, mode, found)
+        line = simulated_row_of(WIDE, mode, found)
         assert shown in line
-        assert line.count("|") == HEAD.splitlines()[0].count("|") == HEAD.splitlines()[1].count("|")
+        assert {each.count("|") for each in (line, *SIMULATED_HEAD.splitlines())} == {9}
 
 
 def test_the_command_says_how_auto_stands() -> None:

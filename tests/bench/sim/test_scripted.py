@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.sim.devices import Text
+from bench.sim.scenario import Text
 from bench.sim.scripted import NUM_DIGITS, RIGHT, ScriptedModel, guesses_of, prompt_of
 from nodes.engine.protocol import Span
 from nodes.engine.sampling import probability

@@ -1,13 +1,34 @@
-"""Ratios of paired runs, A B then B A: a machine's speed drifts less within a pair."""
+"""Runs in turns, A B then B A, and ratios of their pairs: a machine drifts less within a turn."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _NUM_SAMPLES = 4000
+
+
+async def in_turns(
+    num_turns: int,
+    *sides: Callable[[int], Awaitable[T]],
+    before: Callable[[int], Awaitable[None]] | None = None,
+) -> list[tuple[T, ...]]:
+    """Return what the sides return in each turn. The first turn has their order, the next one the
+    reverse, and so on. Sides are called with the number of the turn. before: called first in each
+    turn."""
+    found = []
+    for turn in range(num_turns):
+        if before is not None:
+            await before(turn)
+        numbers = range(len(sides))
+        made = {k: await sides[k](turn) for k in (numbers[::-1] if turn % 2 else numbers)}
+        found.append(tuple(made[k] for k in numbers))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

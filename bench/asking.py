@@ -1,0 +1,167 @@
+"""A pair of models in a mesh of its own, and requests to it through airdraft's own client."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.emulate.replay import PREFIX
+from bench.harness.airdraft import register
+from bench.load.workloads import Workload, turns_of
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
+from nodes.client.client import Client
+from nodes.client.generation import GenerateOptions, Prompt
+from nodes.config.settings import EngineSettings, environment
+from nodes.engine.rules import NO_RULES, Grammar, LogitRules
+from nodes.messages import ChatMessage, FinishedNotice, StreamFigures, TokensNotice
+
+_USERS = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Models by name or file, or replay:FILE of an emulated device. draft: "" for the catalogue's,
+    "none" for none. weights: those of the draft, as in EngineSettings."""
+
+    target: str = DEFAULT_TARGET
+    draft: str = ""
+    looks_up: bool = True
+    weights: str = "auto"
+
+    def settings(self) -> tuple[EngineSettings, EngineSettings | None]:
+        """Return the settings of target and draft (or None), with one thread each.
+
+        If they are emulated, nodes that this process starts can open them from now on.
+        """
+        if self.target.startswith(PREFIX):
+            register()
+            emulated = EngineSettings(model=self.target, max_streams=16)
+            has_draft = self.draft != "none"
+            return emulated, replace(emulated, model=self.draft) if has_draft else None
+        catalog = Catalog(default_cache_dir(environment()))
+        path = str(Path(catalog.ensure(self.target)).resolve())
+        target = EngineSettings(model=path, max_streams=16, threads=1)
+        name = self.draft or catalog.draft_of(self.target) or DEFAULT_DRAFT
+        if name == "none":
+            return target, None
+        draft = str(Path(catalog.ensure(name)).resolve())
+        fast = replace(target, model=draft, profile="fast")
+        return target, replace(fast, vocabulary=path, weights=self.weights)
+
+
+@dataclass(slots=True)
+class Taken:
+    """What passes took. num_rounds, num_plain_steps: passes of streams with and without guesses, as
+    in StreamFigures."""
+
+    num_rounds: int = 0
+    num_plain_steps: int = 0
+    num_guesses: int = 0
+    num_accepted: int = 0
+
+    def add(self, figures: StreamFigures) -> None:
+        """Add the figures of a stream."""
+        self.num_rounds += figures.num_rounds
+        self.num_plain_steps += figures.num_plain_steps
+        self.num_guesses += figures.num_draft_tokens
+        self.num_accepted += figures.num_accepted_tokens
+
+    @property
+    def guessing_share(self) -> float:
+        """Share of the streams' passes that took guesses."""
+        return self.num_rounds / max(1, self.num_rounds + self.num_plain_steps)
+
+    @property
+    def acceptance(self) -> float:
+        return self.num_accepted / max(1, self.num_guesses)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Answer to a request, or to all those of a conversation. token_s: time of each token, where
+    tokens that arrive together have the same time. seconds: from a request's first to its last
+    token."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    figures: tuple[StreamFigures, ...]
+    asked_s: float
+    token_s: tuple[float, ...]
+    seconds: float
+
+
+def taken_of(answers: Iterable[Answer]) -> Taken:
+    """Return what the passes of these answers took."""
+    taken = Taken()
+    for answer in answers:
+        for figures in answer.figures:
+            taken.add(figures)
+    return taken
+
+
+def rules_of(made: Workload, index: int) -> LogitRules:
+    """Return the rules that the answer to a workload's prompt has to follow."""
+    if not made.schemas:
+        return NO_RULES
+    return LogitRules(grammar=Grammar("json_schema", made.schemas[index]))
+
+
+def stranger(options: GenerateOptions) -> GenerateOptions:
+    """Return options with an owner that has sent no request before.
+
+    Otherwise a text requested twice would be guessed from its first answer.
+    """
+    return replace(options, user=f"user-{next(_USERS)}")
+
+
+async def ask_one(client: Client, prompt: Prompt, options: GenerateOptions) -> Answer:
+    """Send one request with an owner of its own, and return its answer."""
+    return await ask(client, prompt, stranger(options))
+
+
+async def ask(client: Client, prompt: Prompt, options: GenerateOptions) -> Answer:
+    """Send one request, and return its answer."""
+    token_ids: list[int] = []
+    times: list[float] = []
+    text = b""
+    figures = None
+    asked_s = time.perf_counter()
+    async for event in client.generate(prompt, options):
+        if isinstance(event, TokensNotice):
+            times += [time.perf_counter()] * len(event.token_ids)
+            token_ids += event.token_ids
+            text += event.text
+        elif isinstance(event, FinishedNotice):
+            figures = event.figures
+    assert figures is not None
+    seconds = max(1e-9, times[-1] - times[0]) if times else 1e-9
+    decoded = text.decode("utf-8", "replace")
+    return Answer(tuple(token_ids), decoded, (figures,), asked_s, tuple(times), seconds)
+
+
+async def converse(client: Client, prompt: str, options: GenerateOptions) -> Answer:
+    """Send all turns of a user, each with those before it; return their answers joined into one."""
+    options = stranger(options)
+    messages: list[ChatMessage] = []
+    made: list[Answer] = []
+    for turn in turns_of(prompt):
+        messages.append(ChatMessage("user", turn))
+        made.append(await ask(client, tuple(messages), options))
+        messages.append(ChatMessage("assistant", made[-1].text))
+    return Answer(
+        tuple(token_id for answer in made for token_id in answer.token_ids),
+        made[-1].text,
+        tuple(figures for answer in made for figures in answer.figures),
+        made[0].asked_s,
+        tuple(at for answer in made for at in answer.token_s),
+        sum(answer.seconds for answer in made),
+    )
+
+
+def rate(answers: Iterable[Answer]) -> float:
+    """Return all answers' tokens/s: tokens after each first one, over the longest answer's time."""
+    counts, seconds = zip(*((len(a.token_ids) - 1, a.seconds) for a in answers), strict=True)
+    return float(sum(counts) / max(seconds))

@@ -1,1 +1,0 @@
-"""Tests of the gateway with odd requests and with many clients, and its costs."""
