@@ -1,31 +1,31 @@
 """Check what a mesh writes and serves while its disk is full or read-only.
 
-The scenes run in a mount namespace of their own, so no mount is left on this machine. This module
-is the program that runs them: its arguments are names of scenes, and it prints what was found as a
-line of JSON.
+The scenes run in a process with a mount namespace of its own, so no mount is left on this machine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import hashlib
 import io
-import json
-import shutil
+import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import click
 import httpx
 
-from bench.harness.processes import ROOT
 from bench.harness.report import Findings
 from bench.harness.up import TOYS, Up, up
 from mesh.authorized import Entry
@@ -36,14 +36,10 @@ from nodes.keys.enrol import EnrolError, Invitation, enrol
 from nodes.keys.keyring import Keyring
 
 _LIMIT_S: Final = 120.0
-_ALL_LIMIT_S: Final = 600.0
+_CLONE_NEWNS: Final = 0x20000
 _MOST_RECOVERY_S: Final = 1.0
 _BALLAST, _LOG = "ballast", "log"
 _ASKED: Final = {"prompt": "on a small disk", "max_tokens": 12, "temperature": 0}
-
-
-class NoDiskError(Exception):
-    """Test disks cannot be mounted on this machine, or the scenes failed; the text says why."""
 
 
 @dataclass(slots=True)
@@ -57,29 +53,21 @@ class DiskFound(Findings):
         return [*self.lines, *(f"  {name}: {line}" for name, line in self.refused.items())]
 
 
-def run_disk(*scenes: str) -> DiskFound:
-    """Run some scenes, all if none is named. Raises NoDiskError."""
-    if shutil.which("unshare") is None:
-        raise NoDiskError("a test disk cannot be mounted: the command `unshare` is missing")
-    mounting = _unshared("sh", "-c", "mount -t tmpfs -o size=1m tmpfs /mnt")
-    if mounting.returncode:
-        raise NoDiskError(f"a test disk cannot be mounted: {mounting.stderr.strip()}")
-    done = _unshared(sys.executable, "-m", "bench.chaos.endurance.disk", *(scenes or _SCENES))
-    if done.returncode:
-        raise NoDiskError(f"the scenes failed: {done.stderr[-2000:]}")
-    return DiskFound(**json.loads(done.stdout.splitlines()[-1]))
+def run_disk(scene: str) -> DiskFound:
+    """Run a scene. Raises ClickException if test disks cannot be mounted on this machine."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_run_scene, scene).result()
 
 
-def _unshared(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["unshare", "--mount", *command],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_ALL_LIMIT_S,
-        check=False,
-    )
+def _run_scene(scene: str) -> DiskFound:
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS):
+        why = os.strerror(ctypes.get_errno())
+        raise click.ClickException(f"a test disk cannot be mounted: {why}")
+    _run("mount", "--make-rprivate", "/")
+    found = DiskFound()
+    with _small_disk() as disk:
+        _SCENES[scene](disk, found)
+    return found
 
 
 def _text(mesh: Up, api_key: str) -> str:
@@ -96,14 +84,6 @@ def _invitation(mesh: Up) -> Invitation:
     server = ring.coordinator_pair()
     assert server is not None
     return Invitation(mesh.endpoint, server.public, pair)
-
-
-def main(scenes: list[str]) -> None:
-    found = DiskFound()
-    for name in scenes:
-        with _small_disk() as disk:
-            _SCENES[name](disk, found)
-    print(json.dumps(asdict(found)))
 
 
 @contextlib.contextmanager
@@ -282,6 +262,3 @@ _SCENES: Final[dict[str, Callable[[Path, DiskFound], Any]]] = {
     "read-only": partial(_state_on, kind="read-only", starve=_read_only),
     "stderr": _no_standard_error,
 }
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
