@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bench.chaos.endurance.soak_load import Requests
+from bench.chaos.kills.backdrop import left_behind
 from bench.harness.fleet import Fleet, Setup, fleet
 from bench.harness.processes import num_files, num_threads, resident_bytes
 from bench.harness.report import Findings, counts, head, row
 from bench.load.processes import cpu_s
-from nodes.client.client import Client
 
 # Growth allowed from the first measurement to the last; bounded caches are full at the first.
 _MOST_MORE: Final = {"rss_kib": 2048, "files": 0, "threads": 0, "tasks": 0}
@@ -24,7 +24,6 @@ _SHOWN: Final = ("rss_kib", "files", "threads", "tasks", "objects")
 _NUM_CLIENTS = 4
 _LIMIT_S = 120.0
 _SETTLE_S = 1.0
-_POLL_S = 0.05
 # The line that a process logs after SIGUSR1, once it has collected its garbage.
 _LINE = re.compile(r"figures: (\d+) tasks, (\d+) threads of the pool, (\d+) objects")
 
@@ -92,26 +91,15 @@ async def run_soak(
         found.outcomes, found.faults = asking.outcomes, asking.faults
         for mark in [*range(first, num_requests, first), num_requests]:
             await asking.run(mark - found.outcomes.total(), at_once)
-            await _quiet(clients[0])
+            if left := await left_behind(clients[0], is_cache_off=True):
+                found.faults.append(f"after the requests there is left: {left}")
+            await asyncio.sleep(_SETTLE_S)
             found.figures[mark] = {name: await _figures_of(mesh, name) for name in mesh.roles}
             found.seconds = time.monotonic() - began
             tell(str(found))
         found.faults += mesh.accidents
     found.check()
     return found
-
-
-async def _quiet(client: Client) -> None:
-    """Wait until no stream and no used cell is left, and a moment longer. Raises TimeoutError."""
-    async with asyncio.timeout(_LIMIT_S):
-        while True:
-            status = await client.status()
-            waiting = status.waiting.num_streams + status.waiting.num_tokenizing
-            used = sum(node.num_streams + node.used_cells for node in status.nodes)
-            if not (status.num_streams or waiting or used):
-                break
-            await asyncio.sleep(_POLL_S)
-    await asyncio.sleep(_SETTLE_S)
 
 
 async def _figures_of(mesh: Fleet, name: str) -> Figures:

@@ -13,6 +13,7 @@ from random import Random
 from bench.harness.cases import Case
 from bench.harness.fleet import Fleet, FleetError, Setup, fleet
 from bench.harness.history import Record
+from bench.harness.report import counts
 from bench.harness.tally import Tally
 from bench.harness.work import Load, ask
 from nodes.client.client import Client, RequestFailedError
@@ -103,7 +104,7 @@ async def backdrop(
                     load.stop()
             tally.took_s = made.now() - started
         await made.wait_for(looking)
-        if left := await _left_behind(looking):
+        if left := await left_behind(looking):
             tally.wrong("left behind", left)
         for name in reversed(made.roles):
             await scene.end(name)
@@ -113,8 +114,8 @@ async def backdrop(
             tally.wrong("nothing shown", "no request finished")
 
 
-async def _left_behind(client: Client) -> str:
-    """Wait until no stream is left after all requests have ended.
+async def left_behind(client: Client, *, is_cache_off: bool = False) -> str:
+    """Wait until no stream is left after all requests have ended, and without a cache no used cell.
 
     Returns "" if none is left within the limit, otherwise a description of the rest.
     """
@@ -125,7 +126,13 @@ async def _left_behind(client: Client) -> str:
                 await asyncio.sleep(_LOOK_EVERY_S)
                 with contextlib.suppress(RequestFailedError):
                     status = await client.status()
-                    waiting = status.waiting.num_streams + status.waiting.num_tokenizing
-                    is_left = status.num_streams or waiting
-                    found = f"{status.num_streams} streams, {waiting} waiting" if is_left else ""
+                    rest = {
+                        "streams": status.num_streams,
+                        "waiting": status.waiting.num_streams + status.waiting.num_tokenizing,
+                    }
+                    if is_cache_off:
+                        rest["cells and streams of nodes"] = sum(
+                            node.num_streams + node.used_cells for node in status.nodes
+                        )
+                    found = counts({what: count for what, count in rest.items() if count}, "")
     return found

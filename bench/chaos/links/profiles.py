@@ -181,14 +181,13 @@ async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> L
             end = mesh.now()
             near_heard, far_heard = near.heard(), far.heard()
             share = lost_share(live.counters(), before)
-            await weather.release()
-            for name in DRAFT_NODES:
-                await mesh.kill(name)
-            later, later_s = await _plainly(mesh, near, setting)
             if raining.done():
                 raining.result()
         finally:
             await ended([raining])
+        for name in DRAFT_NODES:
+            await mesh.kill(name)
+        later, later_s = await _plainly(mesh, near, setting)
         darks = [dark for dark in weather.darks if began <= dark.begin and dark.over < end]
         log = mesh.log_of_members
         deaths = log.false_deaths(weather.darks, began, end)

@@ -35,15 +35,8 @@ class Weather:
         self._mesh = mesh
         self._cell = cell
         self._stations = list(stations)
-        self._movers = list(movers)
+        self._movers = movers
         self._refuge = refuge
-        self._is_dark = asyncio.Lock()
-
-    async def release(self) -> None:
-        """Stop moving nodes; returns when the present outage is over."""
-        self._movers.clear()
-        async with self._is_dark:
-            pass
 
     @property
     def place(self) -> str:
@@ -59,23 +52,22 @@ class Weather:
     async def darken(self, outage: Outage) -> Dark:
         """Cause one outage and return it when it ends, before its `over`."""
         cell, now = self._cell, self._mesh.now
-        async with self._is_dark:
-            stations = self._stations[:1] if outage.moves else self._stations[:]
-            begin = moved = now()
-            # The list must hold the outage while it lasts, too.
-            place = len(self.darks)
-            self.darks.append(Dark(begin, float("inf"), float("inf")))
-            for station in stations:
-                cell.cut(station, outage.directions)
-            if outage.moves:
-                self._stations[0], self._refuge = self._refuge, self._stations[0]
-                moved = await self._move()
-            await asyncio.sleep(max(0.0, begin + outage.lasts_s - now()))
-            for station in stations:
-                cell.mend(station, outage.directions)
-            end = now()
-            self.darks[place] = Dark(begin, moved if outage.moves else end, end + AFTER_S)
-            return self.darks[place]
+        stations = self._stations[:1] if outage.moves else self._stations[:]
+        begin = moved = now()
+        # The list must hold the outage while it lasts, too.
+        place = len(self.darks)
+        self.darks.append(Dark(begin, float("inf"), float("inf")))
+        for station in stations:
+            cell.cut(station, outage.directions)
+        if outage.moves:
+            self._stations[0], self._refuge = self._refuge, self._stations[0]
+            moved = await self._move()
+        await asyncio.sleep(max(0.0, begin + outage.lasts_s - now()))
+        for station in stations:
+            cell.mend(station, outage.directions)
+        end = now()
+        self.darks[place] = Dark(begin, moved if outage.moves else end, end + AFTER_S)
+        return self.darks[place]
 
     async def _move(self) -> float:
         """Restart the movers at their new place; return when the first one has sent from there.
