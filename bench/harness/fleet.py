@@ -291,7 +291,8 @@ class Fleet:
         """
         keys = Keyring(self.keys(CLIENT)).client_keys(self.endpoint) if self.has_keys else None
         owners = [keys] * count
-        if keys is not None and pairs:
+        if pairs:
+            assert keys is not None
             owners = [replace(keys, own=pair) for pair in pairs]
         with ZmqContext() as context:
             made = [

@@ -99,7 +99,7 @@ async def crowd_of(
     Raises FleetError if they do not join.
     """
 
-    async with mesh.clients(0, pairs=pairs) as clients:
+    async with mesh.clients(len(pairs), pairs=pairs) as clients:
 
         def have_joined() -> bool | None:
             return sum(client.is_joined for client in clients) >= least or None

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -33,29 +32,28 @@ _OPTIONS: Final = GenerateOptions(max_tokens=200, ignore_eog=True, chat=False, g
 _PROMPTS: Final = tuple(f"what the clock says, {number}" for number in range(4))
 
 
-@dataclass(slots=True)
-class Clocked(Findings):
-    """Results. texts: of each round of requests. num_accepted: accepted guesses of draft nodes."""
+# The texts of a round of requests, and how many guesses of draft nodes were accepted in it.
+Round = tuple[tuple[str, ...], int]
 
-    texts: list[tuple[str, ...]] = field(default_factory=list)
-    num_accepted: int = 0
 
-    def check(self) -> None:
-        """Add faults if texts differ or no guess was accepted."""
-        if len(set(self.texts)) != 1:
-            self.faults.append("texts differ from round to round")
-        if not self.num_accepted:
-            self.faults.append("no guess of the draft node was accepted")
+def faults_of(rounds: Sequence[Round]) -> list[str]:
+    """Return faults if texts differ or no guess was accepted."""
+    faults = []
+    if len({texts for texts, _ in rounds}) != 1:
+        faults.append("texts differ from round to round")
+    if not any(num_accepted for _, num_accepted in rounds):
+        faults.append("no guess of the draft node was accepted")
+    return faults
 
 
 async def run_clocks(
     jumps_s: Sequence[int] = (DAY_S, -DAY_S, 0, 400 * DAY_S, -400 * DAY_S),
-) -> Clocked:
+) -> Findings:
     """Let the wall clocks of all processes jump while they work, each with its monotonic clock.
 
     Raises ClickException if clocks of processes cannot be changed on this machine.
     """
-    found = Clocked()
+    found, rounds = Findings(), list[Round]()
     with tempfile.TemporaryDirectory(prefix="airdraft-clocks-") as folder:
         offset = Path(folder) / "offset"
         environ = _with_wall_clock(Path(folder) / "wall_clock.so", offset)
@@ -66,18 +64,17 @@ async def run_clocks(
             for name, ahead_s in _AHEAD_S.items():
                 await mesh.start(name, prefix=_in_time_namespace(ahead_s))
             await mesh.wait_for(client)
-            await _round(client, found)
+            rounds.append(await _round(client))
             members = [(n.name, n.state) for n in (await client.status()).nodes]
             looked_at = time.monotonic()
             # A coordinator repeats its last status for half a second.
             await asyncio.sleep(_FRESH_S)
             for jump_s in jumps_s:
-                asked = asyncio.create_task(_round(client, found))
+                asked = asyncio.create_task(_round(client))
                 # Jump while the requests are under way.
                 await asyncio.sleep(0.05)
                 _shift(offset, jump_s)
-                await asked
-                await _round(client, found)
+                rounds += [await asked, await _round(client)]
             status, limit_s = await client.status(), _LIMIT_S * (1 + len(jumps_s))
             if [(n.name, n.state) for n in status.nodes] != members:
                 found.faults.append(f"members have changed: {status.nodes}")
@@ -90,10 +87,10 @@ async def run_clocks(
     days = ", ".join(f"{jump_s / DAY_S:+.0f}" for jump_s in jumps_s)
     found.lines.append(
         f"monotonic clocks of target and draft node 1 and 10 days ahead, wall clocks that jump "
-        f"during requests to {days} days: {len(found.texts)} rounds of the same {len(_PROMPTS)} "
-        f"texts, {found.num_accepted} guesses accepted"
+        f"during requests to {days} days: {len(rounds)} rounds of the same {len(_PROMPTS)} "
+        f"texts, {sum(num_accepted for _, num_accepted in rounds)} guesses accepted"
     )
-    found.check()
+    found.faults += faults_of(rounds)
     return found
 
 
@@ -137,16 +134,17 @@ def _run(command: list[str], problem: str, environ: Mapping[str, str] | None = N
     return done.stdout
 
 
-async def _round(client: Client, found: Clocked) -> None:
+async def _round(client: Client) -> Round:
     async with asyncio.timeout(_LIMIT_S):
-        texts = await asyncio.gather(*(_text(client, prompt, found) for prompt in _PROMPTS))
-    found.texts.append(tuple(texts))
+        answers = await asyncio.gather(*(_text(client, prompt) for prompt in _PROMPTS))
+    return tuple(text for text, _ in answers), sum(num_accepted for _, num_accepted in answers)
 
 
-async def _text(client: Client, prompt: str, found: Clocked) -> str:
-    text = b""
+async def _text(client: Client, prompt: str) -> tuple[str, int]:
+    """Return the text, and how many guesses were accepted."""
+    text, num_accepted = b"", 0
     async for event in client.generate(prompt, _OPTIONS):
         if isinstance(event, TokensNotice):
             text += event.text
-            found.num_accepted += event.num_accepted_tokens
-    return text.decode()
+            num_accepted += event.num_accepted_tokens
+    return text.decode(), num_accepted

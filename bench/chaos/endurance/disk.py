@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -42,29 +41,18 @@ _BALLAST, _LOG = "ballast", "log"
 _ASKED: Final = {"prompt": "on a small disk", "max_tokens": 12, "temperature": 0}
 
 
-@dataclass(slots=True)
-class DiskFound(Findings):
-    """Results. refused: error line by command. recovered_s: from free space until all works."""
-
-    refused: dict[str, str] = field(default_factory=dict)
-    recovered_s: list[float] = field(default_factory=list)
-
-    def summary(self) -> list[str]:
-        return [*self.lines, *(f"  {name}: {line}" for name, line in self.refused.items())]
-
-
-def run_disk(scene: str) -> DiskFound:
+def run_disk(scene: str) -> Findings:
     """Run a scene. Raises ClickException if test disks cannot be mounted on this machine."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_run_scene, scene).result()
 
 
-def _run_scene(scene: str) -> DiskFound:
+def _run_scene(scene: str) -> Findings:
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS):
         why = os.strerror(ctypes.get_errno())
         raise click.ClickException(f"a test disk cannot be mounted: {why}")
     _run("mount", "--make-rprivate", "/")
-    found = DiskFound()
+    found = Findings()
     with _small_disk() as disk:
         _SCENES[scene](disk, found)
     return found
@@ -133,7 +121,7 @@ def _read_only(disk: Path) -> Iterator[None]:
 
 def _state_on(
     disk: Path,
-    found: DiskFound,
+    found: Findings,
     kind: str,
     starve: Callable[[Path], contextlib.AbstractContextManager[None]],
 ) -> None:
@@ -147,7 +135,7 @@ def _state_on(
             served = _text(mesh, api_key) == before_text
             for name, argv in _writers(mesh, disk, 1).items():
                 refusal = _refusal(argv)
-                found.refused[f"{kind}: {name}"] = refusal
+                found.lines.append(f"{kind} disk: {name}: {refusal}")
                 if not refusal.startswith("error: ") or "\n" in refusal:
                     found.faults.append(
                         f"{kind}: {name} does not print one error line: {refusal!r}"
@@ -163,7 +151,6 @@ def _state_on(
         asyncio.run(_joined(invitation))
         served = served and _text(mesh, api_key) == before_text
         recovered_s = time.monotonic() - began
-        found.recovered_s.append(recovered_s)
         if not served:
             found.faults.append(f"{kind}: the text of a request differs from before")
         if recovered_s > _MOST_RECOVERY_S:
@@ -245,7 +232,7 @@ def _changes(before: dict[str, str], disk: Path) -> str:
 # -- standard error that takes nothing -------------------------------------------------------------
 
 
-def _no_standard_error(disk: Path, found: DiskFound) -> None:
+def _no_standard_error(disk: Path, found: Findings) -> None:
     for how in ("2>/dev/full", "2>&-"):
         prefix = ("sh", "-c", f'exec "$@" {how}', "sh")
         with up(*TOYS, "-v", keys=disk / "keys", prefix=prefix) as mesh:
@@ -257,7 +244,7 @@ def _no_standard_error(disk: Path, found: DiskFound) -> None:
             found.faults.append(f"{how}: served {is_served}, exit code {code}")
 
 
-_SCENES: Final[dict[str, Callable[[Path, DiskFound], Any]]] = {
+_SCENES: Final[dict[str, Callable[[Path, Findings], Any]]] = {
     "full": partial(_state_on, kind="full", starve=_full),
     "read-only": partial(_state_on, kind="read-only", starve=_read_only),
     "stderr": _no_standard_error,

@@ -137,7 +137,7 @@ class LinkFigures:
 
 
 HEAD = head(
-    *("link", "packets lost, connections reset", "texts wrong, complete, failed", "false deaths"),
+    *("link", "packets lost, connections reset", "texts wrong, complete, failed", "nodes lost"),
     *("outages: noticed s, max", "nodes back s, max", "far streams back s, max"),
     *("near: ms between tokens, p50 p99 max", "far"),
     *("near: passes with guesses, tokens/s, ratio to target alone", "threads, descriptors kept"),
