@@ -1,6 +1,8 @@
 """Check what a mesh writes and serves while its disk is full or read-only.
 
-The scenes run in a process with a mount namespace of its own, so no mount is left on this machine.
+A scene runs in a process with a mount namespace of its own, so no mount is left on this machine.
+This module is the program that runs it: its argument is the name of the scene, and it prints what
+was found as a line of JSON.
 """
 
 from __future__ import annotations
@@ -10,14 +12,14 @@ import contextlib
 import ctypes
 import hashlib
 import io
-import multiprocessing
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +27,7 @@ from typing import Any, Final
 import click
 import httpx
 
+from bench.harness.processes import ROOT
 from bench.harness.report import Findings
 from bench.harness.up import TOYS, Up, up
 from mesh.authorized import Entry
@@ -35,6 +38,7 @@ from nodes.keys.enrol import EnrolError, Invitation, enrol
 from nodes.keys.keyring import Keyring
 
 _LIMIT_S: Final = 120.0
+_ALL_LIMIT_S: Final = 600.0
 _CLONE_NEWNS: Final = 0x20000
 _MOST_RECOVERY_S: Final = 1.0
 _BALLAST, _LOG = "ballast", "log"
@@ -42,20 +46,29 @@ _ASKED: Final = {"prompt": "on a small disk", "max_tokens": 12, "temperature": 0
 
 
 def run_disk(scene: str) -> Findings:
-    """Run a scene. Raises ClickException if test disks cannot be mounted on this machine."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_run_scene, scene).result()
+    """Run a scene. Raises ClickException if it fails, or test disks cannot be mounted here."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.chaos.endurance.disk", scene],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_ALL_LIMIT_S,
+        check=False,
+    )
+    if done.returncode:
+        raise click.ClickException(f"{scene}: {done.stderr.strip()[-2000:]}")
+    return Findings(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _run_scene(scene: str) -> Findings:
+def main(scene: str) -> None:
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS):
-        why = os.strerror(ctypes.get_errno())
-        raise click.ClickException(f"a test disk cannot be mounted: {why}")
+        sys.exit(f"a test disk cannot be mounted: {os.strerror(ctypes.get_errno())}")
     _run("mount", "--make-rprivate", "/")
     found = Findings()
     with _small_disk() as disk:
         _SCENES[scene](disk, found)
-    return found
+    print(json.dumps(asdict(found)))
 
 
 def _text(mesh: Up, api_key: str) -> str:
@@ -249,3 +262,6 @@ _SCENES: Final[dict[str, Callable[[Path, Findings], Any]]] = {
     "read-only": partial(_state_on, kind="read-only", starve=_read_only),
     "stderr": _no_standard_error,
 }
+
+if __name__ == "__main__":
+    main(sys.argv[1])
