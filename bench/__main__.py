@@ -78,17 +78,20 @@ def hostile(
     """
     import asyncio
 
+    from bench.harness.report import conclude
     from bench.hostile import frames as decoder
     from bench.hostile import port
 
-    if strangers:
-        click.echo(asyncio.run(port.unknown(strangers)))
-    if connections:
-        click.echo(asyncio.run(port.garbage(connections)))
-    if peers:
-        click.echo(asyncio.run(port.crowd(peers, seconds)))
     if frames:
         click.echo(str(decoder.decode_hostile(frames, seed)))
+    found = []
+    if strangers:
+        found.append(asyncio.run(port.unknown(strangers)))
+    if connections:
+        found.append(asyncio.run(port.garbage(connections)))
+    if peers:
+        found.append(asyncio.run(port.crowd(peers, seconds)))
+    conclude(*found)
 
 
 @bench.command("kernels")

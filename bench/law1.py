@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from bench.asking import ask_one, taken_of
-from bench.harness.cases import sampling_of, undisturbed
+from bench.harness.cases import undisturbed
 from bench.harness.report import Findings, head, note, row
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client.client import Client
@@ -98,8 +98,8 @@ def _references(
         piece = model.vocabulary.piece
 
         def alone(prompt: tuple[int, ...], temperature: float) -> tuple[int, ...]:
-            sampling = sampling_of(_options(temperature, max_tokens, 0), 0)
-            return undisturbed(model, piece, prompt, sampling, max_tokens=max_tokens).token_ids
+            options = _options(temperature, max_tokens, 0)
+            return undisturbed(model, piece, prompt, options, 0).token_ids
 
         prompts = [tuple(model.vocabulary.encode(text)) for text in texts]
         references = {t: [alone(prompt, t) for prompt in prompts] for t in _TEMPERATURES}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -28,21 +29,12 @@ HEAD: Final = head(
 
 
 @dataclass(slots=True)
-class Times:
-    """Times of one process and fault.
-
-    noticed_s: from the fault until it was noticed. back_s: from recovery until it was a member.
-    """
-
-    noticed_s: list[float] = field(default_factory=list)
-    back_s: list[float] = field(default_factory=list)
-
-
-@dataclass(slots=True)
 class Detected(Findings):
-    """Results. times: by role and fault."""
+    """Results. noticed_s: by role and fault, from the fault until it was noticed. back_s: from
+    recovery until the process was a member."""
 
-    times: dict[tuple[str, str], Times] = field(default_factory=dict)
+    noticed_s: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    back_s: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
 async def detect(
@@ -64,20 +56,15 @@ async def detect(
         await mesh.wait_for(clients[0])
         for _ in range(repeats):
             for fault in faults:
-                times = [
-                    found.times.setdefault((mesh.roles[name], fault), Times()) for name in names
-                ]
-                work = zip(names, times, strict=True)
-                await asyncio.gather(
-                    *(_strike(mesh, clients, name, fault, each) for name, each in work)
-                )
-    for (role, fault), each in found.times.items():
-        limit_s, most_s = LIMITS_S[fault], max(each.noticed_s)
+                work = (_strike(mesh, clients, name, fault, found) for name in names)
+                await asyncio.gather(*work)
+    for (role, fault), noticed_s in found.noticed_s.items():
+        back_s, limit_s, most_s = found.back_s[role, fault], LIMITS_S[fault], max(noticed_s)
         found.lines.append(
             row(
-                *(role, fault, len(each.noticed_s)),
-                *(f"{median(each.noticed_s):.3f}", f"{most_s:.3f}", limit_s),
-                *(f"{median(each.back_s):.2f}", f"{max(each.back_s):.2f}"),
+                *(role, fault, len(noticed_s)),
+                *(f"{median(noticed_s):.3f}", f"{most_s:.3f}", limit_s),
+                *(f"{median(back_s):.2f}", f"{max(back_s):.2f}"),
             )
         )
         if most_s > limit_s:
@@ -88,7 +75,7 @@ async def detect(
 
 
 async def _strike(
-    mesh: Fleet, clients: Sequence[Client], name: str, fault: str, times: Times
+    mesh: Fleet, clients: Sequence[Client], name: str, fault: str, found: Detected
 ) -> None:
     if name != COORDINATOR:
         # On a busy machine it may have left for silence by itself, and could not leave again.
@@ -99,7 +86,9 @@ async def _strike(
         process.signal(signal.SIGUSR2)
     else:
         process.signal(signal.SIGKILL if fault == "killed" else signal.SIGSTOP)
-    times.noticed_s.append(await _seen(mesh, clients, name, struck_at, is_in=False) - struck_at)
+    what = mesh.roles[name], fault
+    noticed_at = await _seen(mesh, clients, name, struck_at, is_in=False)
+    found.noticed_s[what].append(noticed_at - struck_at)
     if fault == "killed":
         await process.ended.wait()
         await mesh.start(name)
@@ -108,7 +97,7 @@ async def _strike(
     else:
         await asyncio.sleep(struck_at + BLOCK_S - mesh.now())
     there_at = mesh.now()
-    times.back_s.append(await _seen(mesh, clients, name, struck_at, is_in=True) - there_at)
+    found.back_s[what].append(await _seen(mesh, clients, name, struck_at, is_in=True) - there_at)
 
 
 async def _seen(

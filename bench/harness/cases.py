@@ -50,10 +50,8 @@ def undisturbed(
     model: Model,
     piece: Callable[[int], bytes],
     prompt: Sequence[int],
-    sampling: Sampling,
-    *,
-    max_tokens: int,
-    stops: Sequence[str] = (),
+    options: GenerateOptions,
+    choice: int,
 ) -> Expected:
     """Decode one stream plainly on an engine that holds nothing else, and empty the engine again.
 
@@ -63,10 +61,13 @@ def undisturbed(
     for start in range(0, len(prompt) - 1, info.max_batch_tokens):
         model.forward([Span(0, start, list(prompt[:-1][start : start + info.max_batch_tokens]))])
     sampler = Sampler(
-        sampling, num_vocab=info.num_vocab, token_ids=prompt, num_prompt_tokens=len(prompt)
+        sampling_of(options, choice),
+        num_vocab=info.num_vocab,
+        token_ids=prompt,
+        num_prompt_tokens=len(prompt),
     )
     made, text, reason = list(prompt), b"", "length"
-    while reason == "length" and len(made) - len(prompt) < max_tokens:
+    while reason == "length" and len(made) - len(prompt) < options.max_tokens:
         row = model.forward([Span(0, len(made) - 1, [made[-1]], 1)])[0]
         token_id = sampler.sample(row, len(made))
         if token_id in info.eog_token_ids:
@@ -75,7 +76,7 @@ def undisturbed(
         sampler.push(token_id)
         made.append(token_id)
         text += piece(token_id)
-        if (length := stopped_at(text, stops)) is not None:
+        if (length := stopped_at(text, options.stops)) is not None:
             text, reason = text[:length], "stop"
     model.truncate(0, 0)
     return Expected(tuple(made[len(prompt) :]), text, reason)
@@ -121,17 +122,8 @@ def _case(
     ids: Sequence[int],
     options: GenerateOptions,
 ) -> Case:
-    expected = tuple(
-        undisturbed(
-            model,
-            piece,
-            ids,
-            sampling_of(options, choice),
-            max_tokens=options.max_tokens,
-            stops=options.stops,
-        )
-        for choice in range(options.num_choices)
-    )
+    choices = range(options.num_choices)
+    expected = tuple(undisturbed(model, piece, ids, options, choice) for choice in choices)
     return Case(prompt, options, expected)
 
 

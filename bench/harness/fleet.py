@@ -12,17 +12,19 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, TypeVar
 
-from bench.harness.http import until_ready
+import httpx
+
+from bench.harness.http import http_client
 from bench.harness.members import MemberLog
 from bench.harness.places import HUB, OneMachine, Places
 from bench.harness.processes import ROOT, Nursery, Process, ended, nursery
 from mesh.authorized import Entry
-from mesh.keys import KnownCoordinator
+from mesh.keys import KeyPair, KnownCoordinator
 from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client, RequestFailedError
 from nodes.keys.keyring import Keyring
@@ -35,6 +37,7 @@ CLIENT: Final = "client"
 UP_LIMIT_S: Final = 60.0
 _STOP_LIMIT_S: Final = 120.0
 _POLL_S: Final = 0.02
+_ANSWER_LIMIT_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.002
 _LAST_LINES: Final = 3
 # These ports lie below the range from which the kernel takes the local ports of connections. A
@@ -279,19 +282,28 @@ class Fleet:
         return asyncio.get_running_loop().time()
 
     @contextlib.asynccontextmanager
-    async def clients(self, count: int, role: str = CLIENT) -> AsyncIterator[list[Client]]:
-        """Open clients in this process, which rejoin when the coordinator is back."""
+    async def clients(
+        self, count: int, role: str = CLIENT, pairs: Sequence[KeyPair] = ()
+    ) -> AsyncIterator[list[Client]]:
+        """Open clients in this process, which rejoin when the coordinator is back.
+
+        pairs: a key pair for each of them, instead of that of `client`.
+        """
         keys = Keyring(self.keys(CLIENT)).client_keys(self.endpoint) if self.has_keys else None
+        owners = [keys] * count
+        if pairs:
+            assert keys is not None
+            owners = [replace(keys, own=pair) for pair in pairs]
         with ZmqContext() as context:
             made = [
                 Client(
-                    context.connect(self.endpoint, keys),
+                    context.connect(self.endpoint, own),
                     endpoint=self.endpoint,
                     join_timeout_s=None,
                     rejoins=True,
                     role=role,
                 )
-                for _ in range(count)
+                for own in owners
             ]
             running = [asyncio.create_task(client.run()) for client in made]
             try:
@@ -314,9 +326,15 @@ class Fleet:
 
     async def is_ready(self, gateway: str, limit_s: float = UP_LIMIT_S) -> int:
         """Wait until a gateway can serve and return its port. Raises FleetError."""
-        if not await until_ready(self.port(gateway), limit_s):
-            raise FleetError(f"{gateway} is not ready within {limit_s:g} s")
-        return self.port(gateway)
+        give_up_at = self.now() + limit_s
+        async with http_client(self.port(gateway), _ANSWER_LIMIT_S) as http:
+            while self.now() < give_up_at:
+                # It does not listen yet, or has ended within the answer.
+                with contextlib.suppress(httpx.HTTPError):
+                    if (await http.get("/readyz")).status_code == 200:
+                        return self.port(gateway)
+                await asyncio.sleep(_POLL_S)
+        raise FleetError(f"{gateway} is not ready within {limit_s:g} s")
 
     async def until(self, found: Callable[[], T | None], limit_s: float, what: str) -> T:
         """Poll until `found` returns a value, and return it.

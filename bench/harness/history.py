@@ -39,7 +39,10 @@ class Seen:
 
 @dataclass(slots=True)
 class Record:
-    """One request. end: finished, failed (see code and reason) or late; "" while it runs."""
+    """One request. end: finished, failed (see code and reason) or late; "" while it runs.
+
+    has_token_ids: False for an answer over HTTP, of which only texts and reasons are judged.
+    """
 
     number: int
     case: Case
@@ -50,6 +53,7 @@ class Record:
     code: str = ""
     reason: str = ""
     ended_at_s: float = 0.0
+    has_token_ids: bool = True
 
     def see(self, event: Event, at_s: float) -> None:
         """Append an event that the client received."""
@@ -75,7 +79,8 @@ class Record:
         for choice in range(self.case.options.num_choices):
             times = [e.at_s for e in self.events if e.what == "started" or e.choice == choice]
             gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-            if gaps:
+            # The parts of a whole answer come at once.
+            if any(gaps):
                 yield max(gaps)
 
 
@@ -95,7 +100,7 @@ def faults_of(record: Record) -> list[Fault]:
     found = _of_the_whole(record)
     for choice, expected in enumerate(record.case.expected):
         events = [e for e in record.events if e.what != "started" and e.choice == choice]
-        found += _of_choice(choice, events, expected, has_ended=record.end == "finished")
+        found += _of_choice(choice, events, expected, record)
     return found
 
 
@@ -122,7 +127,7 @@ def _of_the_whole(record: Record) -> list[Fault]:
 
 
 def _of_choice(
-    choice: int, events: list[Seen], expected: Expected, *, has_ended: bool
+    choice: int, events: list[Seen], expected: Expected, record: Record
 ) -> Iterator[Fault]:
     length, text, is_whole = 0, b"", True
     end: Seen | None = None
@@ -146,20 +151,21 @@ def _of_choice(
     if is_whole and not expected.text.startswith(text):
         yield Fault("changed", f"choice {choice}: the text differs from the undisturbed one")
     if end is not None:
-        yield from _of_end(choice, length, text if is_whole else None, end, expected)
-    elif has_ended:
+        num_tokens = length if record.has_token_ids else None
+        yield from _of_end(choice, num_tokens, text if is_whole else None, end, expected)
+    elif record.end == "finished":
         yield Fault("no end", f"choice {choice} has no end, but its request has")
 
 
 def _of_end(
-    choice: int, length: int, text: bytes | None, end: Seen, expected: Expected
+    choice: int, length: int | None, text: bytes | None, end: Seen, expected: Expected
 ) -> Iterator[Fault]:
-    if length < len(expected.token_ids):
+    if length is not None and length < len(expected.token_ids):
         of = f"{length} of {len(expected.token_ids)} tokens"
         yield Fault("fake finish", f"choice {choice}: {end.reason} after {of}")
     elif text is not None and text != expected.text:
         yield Fault("fake finish", f"choice {choice}: {len(text)} of {len(expected.text)} bytes")
-    if end.num_tokens != length:
+    if length is not None and end.num_tokens != length:
         yield Fault("lost", f"choice {choice}: {length} of {end.num_tokens} tokens were received")
     if end.reason != expected.finish_reason:
         what = f"{end.reason} instead of {expected.finish_reason}"

@@ -1,17 +1,14 @@
-"""Requests to a gateway: their bytes, for who hangs up within them, and whether it can serve."""
+"""Requests to a gateway: their bytes, and clients that hang up within them."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import time
 from typing import Any, Final
 
 import httpx
 
 COMPLETIONS: Final = "/v1/completions"
-_LOOK_EVERY_S = 0.02
-_ANSWER_LIMIT_S = 5.0
 
 
 def request_of(path: str, body: Any) -> bytes:
@@ -51,19 +48,3 @@ async def leave(port: int, request: bytes, num_bytes: int, after_s: float) -> No
         await asyncio.sleep(after_s)
     finally:
         writer.transport.abort()
-
-
-async def until_ready(port: int, limit_s: float, *, is_ready: bool = True) -> bool:
-    """Wait until a gateway can serve, or no longer can; return whether that was so in time."""
-    give_up_at = time.monotonic() + limit_s
-    async with http_client(port, _ANSWER_LIMIT_S) as http:
-        while time.monotonic() < give_up_at:
-            try:
-                found = (await http.get("/readyz")).status_code == 200
-            except httpx.HTTPError:
-                # It does not listen yet, or has ended within the answer.
-                found = False
-            if found == is_ready:
-                return True
-            await asyncio.sleep(_LOOK_EVERY_S)
-    return False

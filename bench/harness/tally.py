@@ -66,9 +66,12 @@ class Tally(Findings):
         reasons = self.reasons.most_common(_MOST_REASONS)
         lines = [
             f"seed {self.seed}, {self.took_s:.0f} s: " + counts(self.disturbances, "undisturbed"),
-            f"{self.num_requests} requests ({counts(self.ends)}), {self.num_tokens} tokens",
+            f"{self.num_requests} requests ({counts(self.ends)})"
+            # Answers over HTTP have no token ids.
+            + (f", {self.num_tokens} tokens" if self.num_tokens else ""),
             f"longest gaps between events: {spread(self.stalls_s)}; waits for the first event: "
             f"{spread(self.waits_s)}",
+            *self.lines,
             *(f"failed {count} x {why}" for why, count in reasons),
         ]
         if self.history.exists():

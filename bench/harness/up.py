@@ -22,10 +22,6 @@ TOYS: Final = ("--model", "toy:1", "--draft", "toy:0.8")
 _STOP_LIMIT_S: Final = 30.0
 
 
-class NotStartedError(RuntimeError):
-    """A command has ended instead of starting; the text is its last error line."""
-
-
 @dataclass(frozen=True, slots=True)
 class Up:
     """A running mesh. endpoint: that of the coordinator. url: base of the API, which the same
@@ -93,7 +89,8 @@ def up(
 ) -> Iterator[Up]:
     """Run a mesh with its API, with the default pair unless arguments name other models.
 
-    keys: directory of keys, empty by default. Raises NotStartedError.
+    keys: directory of keys, empty by default. Raises RuntimeError with its last
+    error line if it ends instead of starting.
     """
     fixed = ("--listen", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0")
     with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder:
@@ -105,7 +102,7 @@ def up(
             endpoint, url = (process.stdout.readline() for _ in range(2))
             if not url:
                 said = log.read_text(errors="replace").splitlines() or ["it said nothing"]
-                raise NotStartedError(f"airdraft up did not start: {said[-1]}")
+                raise RuntimeError(f"airdraft up did not start: {said[-1]}")
             mesh = Up(endpoint.split()[-1], url.split()[-1], keys, log, process)
             yield mesh
             nodes = tree(process.pid)[1:]

@@ -6,51 +6,26 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
-from bench.harness.http import port_of
-from bench.harness.processes import ended, resident_bytes
+from bench.harness.processes import ended
 from bench.harness.report import quantiles
 from bench.load.processes import cpu_s
-from mesh.keys import AUTHORIZED_FILE, ClientKeys, KeyPair, write_private
+from mesh.keys import AUTHORIZED_FILE, KeyPair, write_private
 from mesh.security import new_key_pair
+from nodes.client.client import Client
 from nodes.keys.keyring import Keyring
 from nodes.service.runtime import raise_file_limit
 
 _ASK_EVERY_S = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """A running coordinator."""
-
-    mesh: Fleet
-    server_key: str
-
-    @property
-    def endpoint(self) -> str:
-        return self.mesh.endpoint
-
-    @property
-    def pid(self) -> int:
-        return self.mesh.process(COORDINATOR).pid
-
-    @property
-    def port(self) -> int:
-        return port_of(self.endpoint)
-
-    def keys(self, own: KeyPair) -> ClientKeys:
-        return ClientKeys(own, self.server_key)
-
-    def rss_mb(self) -> float:
-        return resident_bytes(self.pid) / 2**20
+_LIMIT_S = 120.0
 
 
 @contextlib.asynccontextmanager
 async def live_coordinator(
     pairs: Sequence[KeyPair] = (), max_files: int = 0
-) -> AsyncIterator[Live]:
+) -> AsyncIterator[Fleet]:
     """Run a coordinator on loopback with keys, without limit for the files of this process.
 
     pairs: key pairs that it lets in beside those of a fleet's clients. max_files: limit of its open
@@ -66,14 +41,13 @@ async def live_coordinator(
             for number, pair in enumerate(pairs)
         ]
         write_private(path, path.read_text() + "".join(entries))
-        server = ring.coordinator_pair()
-        assert server is not None
         await mesh.start(COORDINATOR, max_files=max_files)
-        yield Live(mesh, server.public)
+        yield mesh
 
 
-async def busy(pid: int, seconds: float) -> float:
+async def busy(mesh: Fleet, seconds: float, name: str = COORDINATOR) -> float:
     """Return the part of a core that a process takes during the next seconds."""
+    pid = mesh.process(name).pid
     before_s, began = cpu_s([pid]), time.monotonic()
     await asyncio.sleep(seconds)
     return (cpu_s([pid]) - before_s) / (time.monotonic() - began)
@@ -81,10 +55,9 @@ async def busy(pid: int, seconds: float) -> float:
 
 @dataclass(slots=True)
 class Asked:
-    """Round trips of the client, and the time that it took to join."""
+    """Round trips of the client."""
 
-    times_s: list[float]
-    joined_s: float = 0.0
+    times_s: list[float] = field(default_factory=list)
 
     def __str__(self) -> str:
         if not self.times_s:
@@ -97,12 +70,11 @@ class Asked:
 
 
 @contextlib.asynccontextmanager
-async def asking(live: Live) -> AsyncIterator[Asked]:
+async def asking(mesh: Fleet) -> AsyncIterator[Asked]:
     """Run an authorized client that sends requests during the block; it joins before it."""
-    asked, started = Asked([]), time.perf_counter()
-    async with live.mesh.clients(1) as (client,):
+    asked = Asked()
+    async with mesh.clients(1) as (client,):
         await client.nodes()
-        asked.joined_s = time.perf_counter() - started
 
         async def ask() -> None:
             while True:
@@ -116,6 +88,24 @@ async def asking(live: Live) -> AsyncIterator[Asked]:
             yield asked
         finally:
             await ended([task])
+
+
+@contextlib.asynccontextmanager
+async def crowd_of(
+    mesh: Fleet, pairs: Sequence[KeyPair], least: int
+) -> AsyncIterator[list[Client]]:
+    """Run a client for each key pair; the block begins when at least so many have joined.
+
+    Raises FleetError if they do not join.
+    """
+
+    async with mesh.clients(len(pairs), pairs=pairs) as clients:
+
+        def have_joined() -> bool | None:
+            return sum(client.is_joined for client in clients) >= least or None
+
+        await mesh.until(have_joined, _LIMIT_S, "the clients have not joined")
+        yield clients
 
 
 def new_pairs(count: int) -> list[KeyPair]:

@@ -6,19 +6,18 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import zmq
 
-from bench.harness.processes import ended
-from bench.hostile.live import Live, asking, busy, live_coordinator, new_pairs
+from bench.harness.fleet import COORDINATOR
+from bench.harness.http import port_of
+from bench.harness.processes import resident_bytes
+from bench.harness.report import Findings
+from bench.hostile.live import asking, busy, crowd_of, live_coordinator, new_pairs
 from bench.load.processes import cpu_s
-from mesh.codec import decode, encode
-from mesh.errors import BackpressureError
-from mesh.keys import ClientKeys, KeyPair
-from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
+from mesh.keys import ClientKeys
 from mesh.security import ServerKeys, client_options, server_options
-from mesh.zmq_sockets import ZmqClient, ZmqServer
+from mesh.zmq_sockets import ZmqServer
 from mesh.zmq_transport import ZmqContext
 from nodes.service.runtime import raise_file_limit
 
@@ -36,45 +35,32 @@ OPENINGS = (
 _AT_ONCE = 200
 _QUEUE = 1_000
 _SETTLE_S = 1.5
-_PING_LIMIT_S, _POLL_S = 30.0, 0.1
-_PEERS_A_CONTEXT = 250
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The report of a run, and numbers that a test can check."""
-
-    text: str
-    num_answers: int = 0
-    num_delivered: int = 0
-    num_lost: int = 0
-
-    def __str__(self) -> str:
-        return self.text
-
-
-async def garbage(count: int) -> Found:
+async def garbage(count: int) -> Findings:
     """Open `count` connections that send garbage while a client is served."""
-    async with live_coordinator() as live, asking(live) as asked:
-        before_mb, before_s = live.rss_mb(), cpu_s([live.pid])
+    async with live_coordinator() as mesh, asking(mesh) as asked:
+        pid = mesh.process(COORDINATOR).pid
+        before_mb, before_s = resident_bytes(pid) / 2**20, cpu_s([pid])
         asked.times_s.clear()
         started = time.perf_counter()
         for first in range(0, count, _AT_ONCE):
             numbers = range(first, min(count, first + _AT_ONCE))
-            await asyncio.gather(*(_connection(live, number) for number in numbers))
+            port = port_of(mesh.endpoint)
+            await asyncio.gather(*(_connection(port, number) for number in numbers))
         seconds = time.perf_counter() - started
         text = (
             f"{count} garbage connections in {seconds:.0f} s, {_AT_ONCE} at a time: {asked}; "
-            f"coordinator {before_mb:.0f} to {live.rss_mb():.0f} MB, "
-            f"{cpu_s([live.pid]) - before_s:.1f} s of processor time"
+            f"coordinator {before_mb:.0f} to {resident_bytes(pid) / 2**20:.0f} MB, "
+            f"{cpu_s([pid]) - before_s:.1f} s of processor time"
         )
-        return Found(text, num_answers=len(asked.times_s))
+        return Findings([text], [] if asked.times_s else ["beside garbage nothing was answered"])
 
 
-async def _connection(live: Live, number: int) -> None:
+async def _connection(port: int, number: int) -> None:
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(2.0):
-            _, writer = await asyncio.open_connection("127.0.0.1", live.port)
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(OPENINGS[number % len(OPENINGS)])
                 await writer.drain()
@@ -83,7 +69,7 @@ async def _connection(live: Live, number: int) -> None:
                 writer.close()
 
 
-async def unknown(count: int) -> Found:
+async def unknown(count: int) -> Findings:
     """Send messages with unknown keys to sockets in this process and count what is delivered."""
     raise_file_limit()
     server_pair, known = new_pairs(2)
@@ -120,7 +106,10 @@ async def unknown(count: int) -> Found:
         f"{heard_without} of them without an authentication handler; {num_known} of 1 message with "
         f"a known key was delivered"
     )
-    return Found(text, num_answers=num_known, num_delivered=heard + heard_without)
+    faults = [] if num_known == 1 else ["a message with a known key was not delivered"]
+    if heard + heard_without:
+        faults.append(f"{heard + heard_without} messages with unknown keys were delivered")
+    return Findings([text], faults)
 
 
 @contextlib.contextmanager
@@ -165,73 +154,24 @@ async def _heard(server: ZmqServer) -> int:
     return count
 
 
-class _Peer:
-    """A member that answers heartbeats."""
-
-    def __init__(self, transport: ZmqClient, number: int) -> None:
-        self.transport = transport
-        self._hello = encode(Hello(f"c{number}", "client", number + 1, PROTOCOL_VERSION, b""))
-        self.joined = asyncio.Event()
-        self.pinged_at = 0.0
-
-    async def run(self) -> None:
-        await self.transport.writable()
-        self.transport.send(self._hello)
-        welcome: Welcome | None = None
-        while True:
-            message = decode(await self.transport.recv()).message
-            if isinstance(message, Welcome):
-                welcome = message
-                self.joined.set()
-            elif isinstance(message, Ping) and welcome is not None:
-                pong = Pong(message.seq, 0)
-                self.pinged_at = time.perf_counter()
-                with contextlib.suppress(BackpressureError):
-                    self.transport.send(encode(pong, cluster=welcome.cluster, epoch=welcome.epoch))
-
-
-async def crowd(count: int, seconds: float) -> Found:
+async def crowd(count: int, seconds: float) -> Findings:
     """Connect `count` authorized peers at once, each with a key of its own."""
     pairs = new_pairs(count)
-    async with live_coordinator(pairs) as live:
-        with contextlib.ExitStack() as stack:
-            contexts = [
-                stack.enter_context(ZmqContext()) for _ in range(-(-count // _PEERS_A_CONTEXT))
-            ]
-            started = time.perf_counter()
-            peers = [
-                _Peer(_connected(contexts[number // _PEERS_A_CONTEXT], live, pair), number)
-                for number, pair in enumerate(pairs)
-            ]
-            tasks = [asyncio.create_task(peer.run()) for peer in peers]
-            await asyncio.gather(*(peer.joined.wait() for peer in peers))
+    async with live_coordinator(pairs) as mesh:
+        started = time.perf_counter()
+        async with crowd_of(mesh, pairs, count) as clients:
             joined_s = time.perf_counter() - started
-            async with asking(live) as asked:
-                cpu = await busy(live.pid, seconds)
-            rss_mb = live.rss_mb()
-            num_dead = await _num_dead(peers, tasks)
-            await ended(tasks)
+            async with asking(mesh) as asked:
+                cpu = await busy(mesh, seconds)
+            rss_mb = resident_bytes(mesh.process(COORDINATOR).pid) / 2**20
+            num_lost = sum(not client.is_joined for client in clients)
+            await asyncio.gather(*(client.nodes() for client in clients if client.is_joined))
     text = (
         f"{count} peers with keys of their own: registered in {joined_s:.1f} s, coordinator "
-        f"{rss_mb:.0f} MB and {cpu:.0%} of a core with heartbeats of 0.5 s, {num_dead} lost; "
+        f"{rss_mb:.0f} MB and {cpu:.0%} of a core with heartbeats of 0.5 s, {num_lost} lost; "
         f"one more client: {asked}"
     )
-    return Found(text, num_answers=len(asked.times_s), num_lost=num_dead)
-
-
-async def _num_dead(peers: list[_Peer], tasks: list[asyncio.Task[None]]) -> int:
-    """Return the number of peers that are no longer members, and thus not pinged again."""
-    asked_at = time.perf_counter()
-    while True:
-        num_ended = sum(task.done() for task in tasks)
-        num_silent = sum(
-            not task.done() and peer.pinged_at <= asked_at
-            for peer, task in zip(peers, tasks, strict=True)
-        )
-        if not num_silent or time.perf_counter() > asked_at + _PING_LIMIT_S:
-            return num_ended + num_silent
-        await asyncio.sleep(_POLL_S)
-
-
-def _connected(context: ZmqContext, live: Live, own: KeyPair) -> ZmqClient:
-    return context.connect(live.endpoint, ClientKeys(own, live.server_key))
+    faults = [f"{num_lost} peers were lost"] if num_lost else []
+    if not asked.times_s:
+        faults.append("beside them nothing was answered")
+    return Findings([text], faults)

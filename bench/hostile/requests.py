@@ -6,12 +6,12 @@ may die, and memory use must afterwards be about the same as before.
 
 from __future__ import annotations
 
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 import httpx
@@ -67,55 +67,33 @@ class Found(Findings):
         ]
 
 
-def _generated_schemas(num: int) -> list[Any]:
-    """Generate JSON schemas of all kinds, with numbers of all sizes."""
-    from hypothesis import HealthCheck, Phase, given, settings
-    from hypothesis import strategies as st
-
-    size = st.integers(0, 10**7) | st.integers(0, 100)
-    kinds = st.sampled_from(["string", "integer", "number", "boolean", "null", "array", "object"])
-    pattern = st.sampled_from(["^a{0,%d}$", "(a|b|ab){%d}", "^.{%d}x", "[^a]{0,%d}b"])
-    leaf = st.one_of(
-        st.fixed_dictionaries({"type": kinds}),
-        st.fixed_dictionaries({"type": st.just("integer"), "multipleOf": size}),
-        st.fixed_dictionaries({"type": st.just("number"), "multipleOf": st.floats(1e-9, 1e9)}),
-        st.fixed_dictionaries({"minimum": size, "maximum": size, "type": st.just("integer")}),
-        st.fixed_dictionaries({"type": st.just("string"), "minLength": size, "maxLength": size}),
-        st.builds(lambda p, n: {"type": "string", "pattern": p % n}, pattern, size),
-        st.fixed_dictionaries({"enum": st.lists(st.text(max_size=20) | size, max_size=50)}),
-        st.fixed_dictionaries({"type": st.just("string"), "format": st.sampled_from(
-            ["date-time", "uri", "email", "uuid", "ipv6"])}),
-    )  # fmt: skip
-
-    def wider(child: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-        several = st.lists(child, min_size=1, max_size=6)
-        return st.one_of(
-            st.builds(lambda c: {"allOf": c}, several),
-            st.builds(lambda c: {"anyOf": c}, several),
-            st.builds(lambda c: {"oneOf": c}, several),
-            st.builds(lambda c, n: {"type": "array", "items": c, "maxItems": n}, child, size),
-            st.builds(
-                lambda c: {"type": "object", "properties": {f"p{i}": s for i, s in enumerate(c)}},
-                several,
-            ),
-        )
-
-    made: list[Any] = []
-
-    @settings(
-        max_examples=num,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+def _schema(random: Random, depth: int = 3) -> Any:
+    """Draw a JSON schema of any kind, with numbers of all sizes."""
+    kinds = ("string", "integer", "number", "boolean", "null", "array", "object")
+    patterns = ("^a{0,%d}$", "(a|b|ab){%d}", "^.{%d}x", "[^a]{0,%d}b")
+    formats = ("date-time", "uri", "email", "uuid", "ipv6")
+    low, high = (random.choice((random.randint(0, 100), random.randint(0, 10**7))) for _ in "12")
+    words = ["".join(random.choices("aé\n漢", k=random.randint(0, 20))) for _ in range(low % 50)]
+    leaves = (
+        {"type": random.choice(kinds)},
+        {"type": "integer", "multipleOf": low},
+        {"type": "number", "multipleOf": 10 ** random.uniform(-9, 9)},
+        {"type": "integer", "minimum": low, "maximum": high},
+        {"type": "string", "minLength": low, "maxLength": high},
+        {"type": "string", "pattern": random.choice(patterns) % low},
+        {"type": "string", "format": random.choice(formats)},
+        {"enum": [*words, low]},
     )
-    @given(st.recursive(leaf, wider, max_leaves=12))
-    def draw(schema: Any) -> None:
-        made.append(schema)
-
-    draw()
-    return made[:num]
+    if not depth or random.random() < 0.3:
+        return random.choice(leaves)
+    parts = [_schema(random, depth - 1) for _ in range(random.randint(1, 6 if depth > 2 else 2))]
+    return random.choice(
+        (
+            {random.choice(("allOf", "anyOf", "oneOf")): parts},
+            {"type": "array", "items": parts[0], "maxItems": low},
+            {"type": "object", "properties": {f"p{i}": part for i, part in enumerate(parts)}},
+        )
+    )
 
 
 def _bodies(schemas: Sequence[Any], num_vocab: int, context: int) -> list[tuple[str, str, Any]]:
@@ -138,7 +116,7 @@ def _bodies(schemas: Sequence[Any], num_vocab: int, context: int) -> list[tuple[
         (f"token id {token_id}", "/completions", {"prompt": [token_id] * 9})
         for token_id in (num_vocab - 1, num_vocab, 2**31 - 1, 2**32, -1)
     ]
-    random.Random(1).shuffle(found)
+    Random(1).shuffle(found)
     return found
 
 
@@ -151,7 +129,9 @@ async def run_hostile(num_schemas: int, note: Callable[[str], None]) -> Found:
             await _ask(client, found, "warm", "/chat/completions", _bodies((), 9, 9)[0][2], 1.0)
             pids, before = _processes(mesh.process.pid)
             reading_s = await _seconds_of_reading(client)
-            asked = _bodies(_generated_schemas(num_schemas), 49_152, 8192)
+            source = Random(1)
+            schemas = [_schema(source) for _ in range(num_schemas)]
+            asked = _bodies(schemas, 49_152, 8192)
             for number, (name, path, body) in enumerate(asked, 1):
                 await _ask(client, found, name, path, body, reading_s)
                 await _chat(client, found)
@@ -214,7 +194,8 @@ async def _chat(client: httpx.AsyncClient, found: Found) -> None:
 async def _seconds_of_reading(client: httpx.AsyncClient, num_tokens: int = 2000) -> float:
     """Return the seconds per token that reading an ordinary prompt of num_tokens takes."""
     begin = time.perf_counter()
-    token_ids = [100 + random.randrange(20_000) for _ in range(num_tokens)]
+    source = Random()
+    token_ids = [100 + source.randrange(20_000) for _ in range(num_tokens)]
     body = {"prompt": token_ids, "max_tokens": 1}
     (await client.post("/completions", json=body)).raise_for_status()
     return (time.perf_counter() - begin) / num_tokens

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,26 +80,25 @@ with open(sys.argv[2], "wb", buffering=0) as out:
 """
 
 
-class Sniffer:
-    """Records every packet of an interface of one namespace in a file."""
+@contextlib.contextmanager
+def sniffing(namespace: str, interface: str, folder: Path) -> Iterator[Callable[[], bytes]]:
+    """Record every packet of an interface; yield a function that returns the bytes so far."""
+    path = folder / f"packets-{secrets.token_hex(4)}"
+    with subprocess.Popen(
+        inside(namespace, [sys.executable, "-c", _SNIFF, interface, str(path)]),
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
 
-    def __init__(self, namespace: str, interface: str, folder: Path) -> None:
-        self._path = folder / f"packets-{secrets.token_hex(4)}"
-        self._process = subprocess.Popen(
-            inside(namespace, [sys.executable, "-c", _SNIFF, interface, str(self._path)]),
-            stdout=subprocess.PIPE,
-        )
-        assert self._process.stdout is not None
-        self._process.stdout.readline()
+        def recorded() -> bytes:
+            time.sleep(0.3)
+            return path.read_bytes()
 
-    def stop(self) -> bytes:
-        """Stop recording and return all recorded bytes."""
-        time.sleep(0.3)
-        self._process.kill()
-        self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        return self._path.read_bytes()
+        try:
+            yield recorded
+        finally:
+            process.kill()
 
 
 @contextlib.contextmanager
@@ -128,16 +127,16 @@ def mesh_by_invitation(command: Sequence[str], target: str, draft: str) -> str:
     ):
         hub = Machine(here, command, Path(folder) / "hub", ends)
         nano = Machine(there, [*_A_DAY_AHEAD, *command], Path(folder) / "nano", ends)
-        control = Sniffer(here, cable, Path(folder))
-        _send_in_the_clear(there, prompt)
-        if prompt.encode() not in control.stop():
-            raise NamespacesError("the listener did not find a message sent in the clear")
-        sniffer = Sniffer(here, cable, Path(folder))
-        return _serve(hub, nano, sniffer, prompt, target, draft)
+        with sniffing(here, cable, Path(folder)) as recorded:
+            _send_in_the_clear(there, prompt)
+            if prompt.encode() not in recorded():
+                raise NamespacesError("the listener did not find a message sent in the clear")
+        with sniffing(here, cable, Path(folder)) as recorded:
+            return _serve(hub, nano, recorded, prompt, target, draft)
 
 
 def _serve(
-    hub: Machine, nano: Machine, sniffer: Sniffer, prompt: str, target: str, draft: str
+    hub: Machine, nano: Machine, recorded: Callable[[], bytes], prompt: str, target: str, draft: str
 ) -> str:
     endpoint = f"tcp://{HERE}:7411"
     hub.run("keys", "init", "--name", "hub")
@@ -160,7 +159,7 @@ def _serve(
         with contextlib.suppress(NamespacesError):
             text, figures = _read(nano.run(*ask))
         time.sleep(0.3)
-    data, pieces = sniffer.stop(), _pieces(prompt, text)
+    data, pieces = recorded(), _pieces(prompt, text)
     found = [part for part in pieces if part in data]
     if found:
         raise AssertionError(f"{len(found)} pieces of the texts were on the cable")

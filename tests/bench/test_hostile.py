@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import sys
@@ -32,21 +31,20 @@ def test_the_generator_makes_messages_of_every_type() -> None:
     assert kinds >= {type(message) for message in MESSAGES}
 
 
-def test_messages_of_unknown_keys_are_never_delivered() -> None:
-    found = asyncio.run(port.unknown(10_000))
-    assert found.text.startswith("20000 messages")
-    assert (found.num_delivered, found.num_answers) == (0, 1)
+async def test_messages_of_unknown_keys_are_never_delivered() -> None:
+    found = await port.unknown(10_000)
+    assert found.faults == []
+    assert found.lines[0].startswith("20000 messages")
 
 
-def test_a_client_is_served_beside_garbage() -> None:
-    assert asyncio.run(port.garbage(1_000)).num_answers > 3
+async def test_a_client_is_served_beside_garbage() -> None:
+    assert (await port.garbage(1_000)).faults == []
 
 
-def test_many_peers_with_keys_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_peers_with_keys_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     # All of them are in this one process, which may have to wait for the machine.
     monkeypatch.setenv("AIRDRAFT_HEARTBEAT_TIMEOUT_S", "120")
-    found = asyncio.run(port.crowd(300, 1.0))
-    assert (found.num_lost, found.num_answers > 0) == (0, True)
+    assert (await port.crowd(300, 1.0)).faults == []
 
 
 @pytest.mark.skipif(not HAS_NAMESPACES, reason="network namespaces need root and `ip`")

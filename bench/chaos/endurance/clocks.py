@@ -1,4 +1,4 @@
-"""Run meshes whose processes have different monotonic clocks or wall clocks that jump."""
+"""Run a mesh whose processes have different monotonic clocks, and wall clocks that jump."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
+
+import click
 
 from bench.harness.fleet import COORDINATOR, Setup, fleet
 from bench.harness.report import Findings
@@ -22,157 +23,128 @@ from nodes.client.generation import GenerateOptions
 from nodes.messages import TokensNotice
 
 DAY_S: Final = 86_400
+# How far the monotonic clock of each process is ahead.
+_AHEAD_S: Final = {COORDINATOR: 0, "target-0": DAY_S, "draft-0": 10 * DAY_S}
 _LIMIT_S: Final = 60.0
 _FRESH_S: Final = 0.6
 _SOURCE: Final = Path(__file__).with_name("wall_clock.c")
 _OPTIONS: Final = GenerateOptions(max_tokens=200, ignore_eog=True, chat=False, gamma=4)
 _PROMPTS: Final = tuple(f"what the clock says, {number}" for number in range(4))
-_SMALL: Final = Setup(num_targets=1, num_drafts=1, over="tcp", draft_model="toy:0.9")
 
 
-class NoClocksError(Exception):
-    """Clocks of processes cannot be changed on this machine; the text says why."""
+# The texts of a round of requests, and how many guesses of draft nodes were accepted in it.
+Round = tuple[tuple[str, ...], int]
 
 
-@dataclass(slots=True)
-class Clocked(Findings):
-    """Results. texts: of each round of requests. num_accepted: accepted guesses of draft nodes."""
-
-    texts: list[tuple[str, ...]] = field(default_factory=list)
-    num_accepted: int = 0
-
-    def check(self) -> None:
-        """Add faults if texts differ or no guess was accepted."""
-        if len(set(self.texts)) != 1:
-            self.faults.append("texts differ from round to round")
-        if not self.num_accepted:
-            self.faults.append("no guess of the draft node was accepted")
+def faults_of(rounds: Sequence[Round]) -> list[str]:
+    """Return faults if texts differ or no guess was accepted."""
+    faults = []
+    if len({texts for texts, _ in rounds}) != 1:
+        faults.append("texts differ from round to round")
+    if not any(num_accepted for _, num_accepted in rounds):
+        faults.append("no guess of the draft node was accepted")
+    return faults
 
 
-def in_time_namespace(offset_s: int) -> list[str]:
-    """Return a command prefix that sets monotonic clocks offset_s ahead. Raises NoClocksError."""
-    if shutil.which("unshare") is None:
-        raise NoClocksError("the command `unshare` is missing")
-    # A time namespace applies only to children, hence --fork. They end with the signalled process.
-    offsets = [f"--monotonic={offset_s}", f"--boottime={offset_s}"]
-    prefix = ["unshare", "--time", *offsets, "--fork", "--kill-child=SIGKILL"]
-    done = subprocess.run([*prefix, "true"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NoClocksError(f"a time namespace cannot be made: {done.stderr.strip()}")
-    return prefix
-
-
-async def other_monotonic_clocks(num_rounds: int = 3) -> Clocked:
-    """Run a target a day and a draft node ten days ahead of the coordinator.
-
-    Raises NoClocksError.
-    """
-    prefixes = {
-        COORDINATOR: [],
-        "target-0": in_time_namespace(DAY_S),
-        "draft-0": in_time_namespace(10 * DAY_S),
-    }
-    found = Clocked()
-    async with fleet(_SMALL, starts=()) as mesh, mesh.clients(1) as (client,):
-        for name, prefix in prefixes.items():
-            await mesh.start(name, prefix=prefix)
-        await mesh.wait_for(client)
-        for _ in range(num_rounds):
-            await _round(client, found)
-        ages = [node.joined_s for node in (await client.status()).nodes]
-        found.faults += mesh.accidents
-    if any(age > _LIMIT_S for age in ages):
-        found.faults.append(f"status reports a node that joined {max(ages):.0f} s ago")
-    found.lines.append(
-        f"a target a day ahead and a draft node ten days ahead by their monotonic clocks: "
-        f"{num_rounds} rounds of the same {len(_PROMPTS)} texts, {found.num_accepted} guesses "
-        f"accepted"
-    )
-    found.check()
-    return found
-
-
-async def jumping_wall_clocks(
+async def run_clocks(
     jumps_s: Sequence[int] = (DAY_S, -DAY_S, 0, 400 * DAY_S, -400 * DAY_S),
-) -> Clocked:
-    """Let the wall clocks of all processes jump while they work. Raises NoClocksError."""
-    found = Clocked()
+) -> Findings:
+    """Let the wall clocks of all processes jump while they work, each with its monotonic clock.
+
+    Raises ClickException if clocks of processes cannot be changed on this machine.
+    """
+    found, rounds = Findings(), list[Round]()
     with tempfile.TemporaryDirectory(prefix="airdraft-clocks-") as folder:
-        library, offset = _compiled(Path(folder)), Path(folder) / "offset"
-        offset.write_bytes(struct.pack("=q", 0))
-        environ = {"LD_PRELOAD": str(library), "AIRDRAFT_BENCH_WALL_OFFSET": str(offset)}
-        _check_preloaded(environ, offset)
-        setup = replace(_SMALL, environ=environ, fresh=True)
-        async with fleet(setup) as mesh, mesh.clients(1) as (client,):
+        offset = Path(folder) / "offset"
+        environ = _with_wall_clock(Path(folder) / "wall_clock.so", offset)
+        setup = Setup(
+            num_targets=1, num_drafts=1, over="tcp", draft_model="toy:0.9", environ=environ
+        )
+        async with fleet(setup, starts=()) as mesh, mesh.clients(1) as (client,):
+            for name, ahead_s in _AHEAD_S.items():
+                await mesh.start(name, prefix=_in_time_namespace(ahead_s))
             await mesh.wait_for(client)
-            await _round(client, found)
+            rounds.append(await _round(client))
             members = [(n.name, n.state) for n in (await client.status()).nodes]
             looked_at = time.monotonic()
             # A coordinator repeats its last status for half a second.
             await asyncio.sleep(_FRESH_S)
             for jump_s in jumps_s:
-                asked = asyncio.create_task(_round(client, found))
+                asked = asyncio.create_task(_round(client))
                 # Jump while the requests are under way.
                 await asyncio.sleep(0.05)
-                with offset.open("r+b") as file:
-                    file.write(struct.pack("=q", jump_s))
-                await asked
-                await _round(client, found)
-            status = await client.status()
+                _shift(offset, jump_s)
+                rounds += [await asked, await _round(client)]
+            status, limit_s = await client.status(), _LIMIT_S * (1 + len(jumps_s))
             if [(n.name, n.state) for n in status.nodes] != members:
                 found.faults.append(f"members have changed: {status.nodes}")
-            if any(n.joined_s < time.monotonic() - looked_at for n in status.nodes):
-                found.faults.append("a node has left and come back")
-            if status.uptime_s > _LIMIT_S * len(jumps_s):
+            for node in status.nodes:
+                if not time.monotonic() - looked_at <= node.joined_s <= limit_s:
+                    found.faults.append(f"{node.name} seems to have joined {node.joined_s} s ago")
+            if status.uptime_s > limit_s:
                 found.faults.append(f"status reports an uptime of {status.uptime_s:.0f} s")
             found.faults += mesh.accidents
     days = ", ".join(f"{jump_s / DAY_S:+.0f}" for jump_s in jumps_s)
     found.lines.append(
-        f"wall clocks that jump during requests to {days} days: {len(found.texts)} rounds of the "
-        f"same {len(_PROMPTS)} texts, {found.num_accepted} guesses accepted"
+        f"monotonic clocks of target and draft node 1 and 10 days ahead, wall clocks that jump "
+        f"during requests to {days} days: {len(rounds)} rounds of the same {len(_PROMPTS)} "
+        f"texts, {sum(num_accepted for _, num_accepted in rounds)} guesses accepted"
     )
-    found.check()
+    found.faults += faults_of(rounds)
     return found
 
 
-def _compiled(folder: Path) -> Path:
-    compiler = shutil.which("cc")
-    if compiler is None or sys.platform != "linux":
-        raise NoClocksError("shifting wall clocks needs Linux and the command `cc`")
-    library = folder / "wall_clock.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(_SOURCE), "-ldl"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _in_time_namespace(ahead_s: int) -> list[str]:
+    """Return a command prefix that sets monotonic clocks ahead."""
+    # A time namespace applies only to children, hence --fork. They end with the signalled process.
+    offsets = [f"--monotonic={ahead_s}", f"--boottime={ahead_s}"]
+    prefix = ["unshare", "--time", *offsets, "--fork", "--kill-child=SIGKILL"]
+    _run([*prefix, "true"], "a time namespace cannot be made")
+    return prefix
+
+
+def _with_wall_clock(library: Path, offset: Path) -> dict[str, str]:
+    """Return an environment whose processes see the wall clock shifted by the file's seconds."""
+    command = ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(_SOURCE), "-ldl"]
+    _run(command, f"{_SOURCE.name} cannot be compiled")
+    environ = {"LD_PRELOAD": str(library), "AIRDRAFT_BENCH_WALL_OFFSET": str(offset)}
+    offset.write_bytes(bytes(8))
+    _shift(offset, DAY_S)
+    script = "import time; print(time.time_ns() // 10**9, int(time.time()))"
+    seen = _run([sys.executable, "-c", script], "LD_PRELOAD cannot be used", environ)
+    _shift(offset, 0)
+    if any(abs(int(second) - time.time() - DAY_S) > _LIMIT_S for second in seen.split()):
+        raise click.ClickException("LD_PRELOAD does not shift the wall clock")
+    return environ
+
+
+def _shift(offset: Path, seconds: int) -> None:
+    with offset.open("r+b") as file:
+        file.write(struct.pack("=q", seconds))
+
+
+def _run(command: list[str], problem: str, environ: Mapping[str, str] | None = None) -> str:
+    """Run a command and return its output. Raises ClickException with this problem if it fails."""
+    if shutil.which(command[0]) is None:
+        raise click.ClickException(f"{problem}: the command `{command[0]}` is missing")
+    env = {**os.environ, **(environ or {})}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise NoClocksError(f"{_SOURCE.name} cannot be compiled: {done.stderr.strip()[-300:]}")
-    return library
+        raise click.ClickException(f"{problem}: {done.stderr.strip()[-300:]}")
+    return done.stdout
 
 
-def _check_preloaded(environ: Mapping[str, str], offset: Path) -> None:
-    """Raise NoClocksError unless a process really sees the shifted time."""
-    offset.write_bytes(struct.pack("=q", DAY_S))
-    done = subprocess.run(
-        [sys.executable, "-c", "import time; print(time.time_ns() // 10**9, int(time.time()))"],
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    offset.write_bytes(struct.pack("=q", 0))
-    seen = [int(word) for word in done.stdout.split()]
-    if not seen or any(abs(second - time.time() - DAY_S) > _LIMIT_S for second in seen):
-        raise NoClocksError(f"LD_PRELOAD does not shift the wall clock: {done.stderr.strip()}")
-
-
-async def _round(client: Client, found: Clocked) -> None:
+async def _round(client: Client) -> Round:
     async with asyncio.timeout(_LIMIT_S):
-        texts = await asyncio.gather(*(_text(client, prompt, found) for prompt in _PROMPTS))
-    found.texts.append(tuple(texts))
+        answers = await asyncio.gather(*(_text(client, prompt) for prompt in _PROMPTS))
+    return tuple(text for text, _ in answers), sum(num_accepted for _, num_accepted in answers)
 
 
-async def _text(client: Client, prompt: str, found: Clocked) -> str:
-    text = b""
+async def _text(client: Client, prompt: str) -> tuple[str, int]:
+    """Return the text, and how many guesses were accepted."""
+    text, num_accepted = b"", 0
     async for event in client.generate(prompt, _OPTIONS):
         if isinstance(event, TokensNotice):
             text += event.text
-            found.num_accepted += event.num_accepted_tokens
-    return text.decode()
+            num_accepted += event.num_accepted_tokens
+    return text.decode(), num_accepted

@@ -1,28 +1,30 @@
 """Check what a mesh writes and serves while its disk is full or read-only.
 
-The scenes run in a mount namespace of their own, so no mount is left on this machine. This module
-is the program that runs them: its arguments are names of scenes, and it prints what was found as a
-line of JSON.
+A scene runs in a process with a mount namespace of its own, so no mount is left on this machine.
+This module is the program that runs it: its argument is the name of the scene, and it prints what
+was found as a line of JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import hashlib
 import io
 import json
-import shutil
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import click
 import httpx
 
 from bench.harness.processes import ROOT
@@ -37,42 +39,16 @@ from nodes.keys.keyring import Keyring
 
 _LIMIT_S: Final = 120.0
 _ALL_LIMIT_S: Final = 600.0
+_CLONE_NEWNS: Final = 0x20000
 _MOST_RECOVERY_S: Final = 1.0
 _BALLAST, _LOG = "ballast", "log"
 _ASKED: Final = {"prompt": "on a small disk", "max_tokens": 12, "temperature": 0}
 
 
-class NoDiskError(Exception):
-    """Test disks cannot be mounted on this machine, or the scenes failed; the text says why."""
-
-
-@dataclass(slots=True)
-class DiskFound(Findings):
-    """Results. refused: error line by command. recovered_s: from free space until all works."""
-
-    refused: dict[str, str] = field(default_factory=dict)
-    recovered_s: list[float] = field(default_factory=list)
-
-    def summary(self) -> list[str]:
-        return [*self.lines, *(f"  {name}: {line}" for name, line in self.refused.items())]
-
-
-def run_disk(*scenes: str) -> DiskFound:
-    """Run some scenes, all if none is named. Raises NoDiskError."""
-    if shutil.which("unshare") is None:
-        raise NoDiskError("a test disk cannot be mounted: the command `unshare` is missing")
-    mounting = _unshared("sh", "-c", "mount -t tmpfs -o size=1m tmpfs /mnt")
-    if mounting.returncode:
-        raise NoDiskError(f"a test disk cannot be mounted: {mounting.stderr.strip()}")
-    done = _unshared(sys.executable, "-m", "bench.chaos.endurance.disk", *(scenes or _SCENES))
-    if done.returncode:
-        raise NoDiskError(f"the scenes failed: {done.stderr[-2000:]}")
-    return DiskFound(**json.loads(done.stdout.splitlines()[-1]))
-
-
-def _unshared(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["unshare", "--mount", *command],
+def run_disk(scene: str) -> Findings:
+    """Run a scene. Raises ClickException if it fails, or test disks cannot be mounted here."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.chaos.endurance.disk", scene],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -80,6 +56,19 @@ def _unshared(*command: str) -> subprocess.CompletedProcess[str]:
         timeout=_ALL_LIMIT_S,
         check=False,
     )
+    if done.returncode:
+        raise click.ClickException(f"{scene}: {done.stderr.strip()[-2000:]}")
+    return Findings(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def main(scene: str) -> None:
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS):
+        sys.exit(f"a test disk cannot be mounted: {os.strerror(ctypes.get_errno())}")
+    _run("mount", "--make-rprivate", "/")
+    found = Findings()
+    with _small_disk() as disk:
+        _SCENES[scene](disk, found)
+    print(json.dumps(asdict(found)))
 
 
 def _text(mesh: Up, api_key: str) -> str:
@@ -96,14 +85,6 @@ def _invitation(mesh: Up) -> Invitation:
     server = ring.coordinator_pair()
     assert server is not None
     return Invitation(mesh.endpoint, server.public, pair)
-
-
-def main(scenes: list[str]) -> None:
-    found = DiskFound()
-    for name in scenes:
-        with _small_disk() as disk:
-            _SCENES[name](disk, found)
-    print(json.dumps(asdict(found)))
 
 
 @contextlib.contextmanager
@@ -153,7 +134,7 @@ def _read_only(disk: Path) -> Iterator[None]:
 
 def _state_on(
     disk: Path,
-    found: DiskFound,
+    found: Findings,
     kind: str,
     starve: Callable[[Path], contextlib.AbstractContextManager[None]],
 ) -> None:
@@ -167,7 +148,7 @@ def _state_on(
             served = _text(mesh, api_key) == before_text
             for name, argv in _writers(mesh, disk, 1).items():
                 refusal = _refusal(argv)
-                found.refused[f"{kind}: {name}"] = refusal
+                found.lines.append(f"{kind} disk: {name}: {refusal}")
                 if not refusal.startswith("error: ") or "\n" in refusal:
                     found.faults.append(
                         f"{kind}: {name} does not print one error line: {refusal!r}"
@@ -183,7 +164,6 @@ def _state_on(
         asyncio.run(_joined(invitation))
         served = served and _text(mesh, api_key) == before_text
         recovered_s = time.monotonic() - began
-        found.recovered_s.append(recovered_s)
         if not served:
             found.faults.append(f"{kind}: the text of a request differs from before")
         if recovered_s > _MOST_RECOVERY_S:
@@ -265,7 +245,7 @@ def _changes(before: dict[str, str], disk: Path) -> str:
 # -- standard error that takes nothing -------------------------------------------------------------
 
 
-def _no_standard_error(disk: Path, found: DiskFound) -> None:
+def _no_standard_error(disk: Path, found: Findings) -> None:
     for how in ("2>/dev/full", "2>&-"):
         prefix = ("sh", "-c", f'exec "$@" {how}', "sh")
         with up(*TOYS, "-v", keys=disk / "keys", prefix=prefix) as mesh:
@@ -277,11 +257,11 @@ def _no_standard_error(disk: Path, found: DiskFound) -> None:
             found.faults.append(f"{how}: served {is_served}, exit code {code}")
 
 
-_SCENES: Final[dict[str, Callable[[Path, DiskFound], Any]]] = {
+_SCENES: Final[dict[str, Callable[[Path, Findings], Any]]] = {
     "full": partial(_state_on, kind="full", starve=_full),
     "read-only": partial(_state_on, kind="read-only", starve=_read_only),
     "stderr": _no_standard_error,
 }
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1])

@@ -4,96 +4,79 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import httpx
 
-from bench.harness.fleet import COORDINATOR, Setup, fleet
-from bench.harness.http import COMPLETIONS, http_client, request_of
+from bench.harness.fleet import COORDINATOR, FleetError, Setup, fleet
+from bench.harness.http import COMPLETIONS, http_client, port_of, request_of
 from bench.harness.processes import ended
 from bench.harness.report import Findings, counts
-from bench.hostile.live import Live, asking, busy, live_coordinator, new_pairs
-from mesh.keys import KeyPair
-from mesh.zmq_transport import ZmqContext
+from bench.hostile.live import asking, busy, crowd_of, live_coordinator, new_pairs
 from nodes.client.client import Client
 from nodes.service.runtime import raise_file_limit
 
 _LIMIT_S: Final = 120.0
-_POLL_S: Final = 0.02
 _MOST_CPU: Final = 0.3
 _MOST_RECOVERY_S: Final = 1.0
 _FULL: Final = {"prompt": "of whom files are scarce", "temperature": 0, "ignore_eos": True}
 
 
-@dataclass(slots=True)
-class Starved(Findings):
-    """Results.
+def judge(found: Findings, cpu: float, recovered_s: float, who: str) -> None:
+    """Add faults for too much processor time or too slow a recovery.
 
-    num_answers, num_joined: answers to the client beside the crowds, and members of the crowds that
-    joined. statuses: outcomes of HTTP requests. recovered_s: times from the end of the crowd until
-    a new client was served.
+    cpu: part of a core. recovered_s: from the end of the crowd until a new client was served.
     """
-
-    num_answers: int = 0
-    num_joined: int = 0
-    statuses: Counter[str] = field(default_factory=Counter)
-    recovered_s: list[float] = field(default_factory=list)
-
-    def judge(self, cpu: float, recovered_s: float, who: str) -> None:
-        """Add faults for too much processor time or too slow a recovery. cpu: part of a core."""
-        self.recovered_s.append(recovered_s)
-        if cpu > _MOST_CPU:
-            self.faults.append(f"the {who} took {cpu:.0%} of a core without any free file")
-        if recovered_s > _MOST_RECOVERY_S:
-            self.faults.append(f"the {who} served a new client after {recovered_s:.2f} s")
+    if cpu > _MOST_CPU:
+        found.faults.append(f"the {who} took {cpu:.0%} of a core without any free file")
+    if recovered_s > _MOST_RECOVERY_S:
+        found.faults.append(f"the {who} served a new client after {recovered_s:.2f} s")
 
 
 # -- the coordinator -------------------------------------------------------------------------------
 
 
-async def coordinator_starved(max_files: int, seconds: float) -> Starved:
+async def coordinator_starved(max_files: int, seconds: float) -> Findings:
     """Open silent connections, then members, twice as many as files, beside a busy client."""
-    found = Starved()
+    found = Findings()
     pairs = new_pairs(2 * max_files)
-    async with live_coordinator(pairs, max_files) as live, asking(live) as asked:
+    async with live_coordinator(pairs, max_files) as mesh, asking(mesh) as asked:
         crowds = {
-            "silent connections": _silent(live, 2 * max_files),
-            "members": _members(live, pairs),
+            "silent connections": _silent(port_of(mesh.endpoint), 2 * max_files),
+            "members": crowd_of(mesh, pairs, 1),
         }
         for who, crowd in crowds.items():
-            async with crowd as num_in:
+            async with crowd as clients:
                 asked.times_s.clear()
-                cpu = await busy(live.pid, seconds)
-                answers, num_joined = str(asked), num_in()
-                found.num_answers += len(asked.times_s)
+                cpu = await busy(mesh, seconds)
+                answers, num_joined = str(asked), sum(client.is_joined for client in clients)
                 if not asked.times_s:
                     found.faults.append(f"beside {who} the client got no answer")
-                found.num_joined += num_joined
-            recovered_s = await _until(lambda: _newcomer(live))
+                # Some of them, but not as many as there are files.
+                if who == "members" and not 0 < num_joined < max_files:
+                    found.faults.append(f"{num_joined} of the members have joined")
+            began = mesh.now()
+            async with asyncio.timeout(_LIMIT_S), asking(mesh):
+                recovered_s = mesh.now() - began
             found.lines.append(
                 f"coordinator, twice as many {who} as files: {num_joined} of them joined, "
                 f"{cpu:.0%} of a core; a client beside them: {answers}; a new client joined "
                 f"{recovered_s:.2f} s after they left"
             )
-            found.judge(cpu, recovered_s, "coordinator")
+            judge(found, cpu, recovered_s, "coordinator")
     return found
 
 
 @contextlib.asynccontextmanager
-async def _silent(live: Live, count: int) -> AsyncIterator[Callable[[], int]]:
-    """Open connections that send nothing and are reopened when closed; yield a count of members.
-
-    None of them ever is a member.
-    """
+async def _silent(port: int, count: int) -> AsyncIterator[list[Client]]:
+    """Open connections that send nothing and are reopened when closed; they are no clients."""
 
     async def stay() -> None:
         while True:
             with contextlib.suppress(OSError):
-                reader, writer = await asyncio.open_connection("127.0.0.1", live.port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 try:
                     while await reader.read(1024):
                         pass
@@ -103,103 +86,59 @@ async def _silent(live: Live, count: int) -> AsyncIterator[Callable[[], int]]:
 
     tasks = [asyncio.create_task(stay()) for _ in range(count)]
     try:
-        yield lambda: 0
+        yield []
     finally:
         await ended(tasks)
-
-
-@contextlib.asynccontextmanager
-async def _members(live: Live, pairs: Sequence[KeyPair]) -> AsyncIterator[Callable[[], int]]:
-    """Run clients, each with a key of its own, until the first of them has joined.
-
-    Yields a function that counts the joined ones. Raises TimeoutError.
-    """
-
-    async def have_begun() -> bool:
-        return any(client.is_joined for client in clients)
-
-    with ZmqContext() as context:
-        clients = [
-            Client(
-                context.connect(live.endpoint, live.keys(pair)),
-                endpoint=live.endpoint,
-                join_timeout_s=None,
-                rejoins=True,
-            )
-            for pair in pairs
-        ]
-        tasks = [asyncio.create_task(client.run()) for client in clients]
-        try:
-            await _until(have_begun)
-            yield lambda: sum(client.is_joined for client in clients)
-        finally:
-            for client in clients:
-                client.close()
-            await ended(tasks)
-
-
-async def _newcomer(live: Live) -> bool:
-    async with asking(live):
-        return True
 
 
 # -- the gateway -----------------------------------------------------------------------------------
 
 
-async def gateway_starved(max_files: int, num_callers: int, seconds: float) -> Starved:
+async def gateway_starved(max_files: int, num_callers: int, seconds: float) -> Findings:
     """Open more HTTP connections than files, beside one stream that continues."""
     raise_file_limit()
-    found = Starved()
+    found = Findings()
     # A toy without a pause makes 64 KiB of events in milliseconds. If this process, which opens
     # hundreds of connections, does not read for as long, the gateway drops the stream.
     setup = Setup(num_targets=1, num_drafts=0, num_gateways=1, target_model="toy:1@5ms")
     async with fleet(setup, starts=(COORDINATOR, "target-0")) as mesh:
-        process = await mesh.start("gateway-0", max_files=max_files)
+        await mesh.start("gateway-0", max_files=max_files)
         port = await mesh.is_ready("gateway-0")
-        async with _streaming(port) as num_read:
-            cpu = await _gateway_with(port, process.pid, found, num_callers, seconds, num_read)
-        recovered_s = await _until(lambda: _is_served(port))
-        found.judge(cpu, recovered_s, "gateway")
-        found.lines.append(f"a new request was served {recovered_s:.2f} s after they left")
+        async with _streaming(port) as num_read, contextlib.AsyncExitStack() as stack:
+            calm = await busy(mesh, seconds, "gateway-0")
+            first, *callers = (http_client(port, _LIMIT_S) for _ in range(num_callers + 1))
+            for caller in (first, *callers):
+                stack.push_async_callback(caller.aclose)
+            statuses = Counter(await asyncio.gather(*map(_outcome, callers)))
+            before = num_read()
+            cpu = max(0.0, await busy(mesh, seconds, "gateway-0") - calm)
+            # On a busy machine the stream may need longer.
+            with contextlib.suppress(FleetError):
+                await mesh.until(lambda: num_read() > before or None, _LIMIT_S, "nothing was read")
+            more, one_more = num_read() - before, await _outcome(first)
+        began = mesh.now()
+        async with asyncio.timeout(_LIMIT_S):
+            while not await _is_served(port):
+                mesh.check()
+        recovered_s = mesh.now() - began
+        judge(found, cpu, recovered_s, "gateway")
+        said = counts(statuses)
+        found.lines += [
+            f"gateway, {num_callers} connections: {said}; one more: {one_more}; {cpu:.0%} of a "
+            f"core more than before; a stream opened before received {more} bytes meanwhile",
+            f"a new request was served {recovered_s:.2f} s after they left",
+        ]
+        if not more:
+            found.faults.append("the stream opened before received nothing")
+        if not (statuses["200"] and statuses["503 with Retry-After"]):
+            found.faults.append(f"not all kinds of answers were given: {said}")
+        # The gateway keeps 64 files back, and the stream has one.
+        if statuses["200"] >= max_files - 64:
+            found.faults.append(f"more connections were served than there are files: {said}")
+        if statuses["never answered"]:
+            found.faults.append(f"some connections were never answered: {said}")
         found.faults += mesh.accidents
     return found
-
-
-async def _gateway_with(
-    port: int,
-    pid: int,
-    found: Starved,
-    num_callers: int,
-    seconds: float,
-    num_read: Callable[[], int],
-) -> float:
-    """Return the part of a core that the callers take, beyond what the stream takes."""
-    calm = await busy(pid, seconds)
-    callers = [http_client(port, _LIMIT_S) for _ in range(num_callers + 1)]
-    try:
-        found.statuses.update(await asyncio.gather(*map(_outcome, callers[1:])))
-        before = num_read()
-        cpu = await busy(pid, seconds)
-        # On a busy machine the stream may need longer.
-        with contextlib.suppress(TimeoutError):
-            await _until(lambda: _has_more(num_read, before))
-        more = num_read() - before
-        one_more = await _outcome(callers[0])
-    finally:
-        for caller in callers:
-            await caller.aclose()
-    said = counts(found.statuses)
-    found.lines.append(
-        f"gateway, {num_callers} connections: {said}; one more: {one_more}; {cpu:.0%} of a core; "
-        f"a stream opened before received {more} bytes meanwhile"
-    )
-    if not more:
-        found.faults.append("the stream opened before received nothing")
-    if found.statuses["200"] + found.statuses["503 with Retry-After"] < 2:
-        found.faults.append(f"fewer than 2 connections were answered: {said}")
-    if found.statuses["never answered"]:
-        found.faults.append(f"some connections were never answered: {said}")
-    return max(0.0, cpu - calm)
 
 
 @contextlib.asynccontextmanager
@@ -243,17 +182,3 @@ async def _is_served(port: int) -> bool:
             answer = await http.post(COMPLETIONS, json={**_FULL, "max_tokens": 4})
             return answer.status_code == 200
     return False
-
-
-async def _until(is_so: Callable[[], Awaitable[bool]]) -> float:
-    """Wait until the condition is true and return the seconds it took. Raises TimeoutError."""
-    began = time.monotonic()
-    async with asyncio.timeout(_LIMIT_S):
-        while True:
-            if await is_so():
-                return time.monotonic() - began
-            await asyncio.sleep(_POLL_S)
-
-
-async def _has_more(num_read: Callable[[], int], before: int) -> bool:
-    return num_read() > before

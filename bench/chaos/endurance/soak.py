@@ -8,40 +8,30 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bench.chaos.endurance.soak_load import Requests
+from bench.chaos.kills.backdrop import left_behind
 from bench.harness.fleet import Fleet, Setup, fleet
 from bench.harness.processes import num_files, num_threads, resident_bytes
 from bench.harness.report import Findings, counts, head, row
 from bench.load.processes import cpu_s
-from nodes.client.client import Client
 
 # Growth allowed from the first measurement to the last; bounded caches are full at the first.
 _MOST_MORE: Final = {"rss_kib": 2048, "files": 0, "threads": 0, "tasks": 0}
+_SHOWN: Final = ("rss_kib", "files", "threads", "tasks", "objects")
 _NUM_CLIENTS = 4
 _LIMIT_S = 120.0
 _SETTLE_S = 1.0
-_POLL_S = 0.05
 # The line that a process prints after SIGUSR1, once it has collected its garbage.
 _LINE = re.compile(r"figures: (\d+) tasks, (\d+) threads of the pool, (\d+) objects")
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What one process holds.
-
-    threads: all threads of the process, libraries included, without the event loop's pool, whose
-    size is bounded. objects: objects that Python's garbage collector tracks.
-    """
-
-    rss_kib: int
-    files: int
-    threads: int
-    tasks: int
-    objects: int
-    cpu_s: float
+# What one process holds: rss_kib, files, threads, tasks, objects and cpu_s. Threads are all of the
+# process, libraries included, without the event loop's pool, whose size is bounded. Objects are
+# those that Python's garbage collector tracks.
+Figures = dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -52,42 +42,24 @@ class Soak(Findings):
     outcomes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
-    @property
-    def first(self) -> int:
-        return min(self.figures)
-
-    @property
-    def last(self) -> int:
-        return max(self.figures)
-
-    def growth(self, name: str) -> dict[str, Any]:
-        """Return the growth of each figure of a process from the first measurement to the last."""
-        before, after = (asdict(self.figures[k][name]) for k in (self.first, self.last))
-        return {what: after[what] - before[what] for what in before}
-
     def check(self) -> None:
         """Add a fault for each figure that has grown too much."""
-        for name in self.figures[self.last]:
-            for what, more in self.growth(name).items():
-                if what in _MOST_MORE and more > _MOST_MORE[what]:
-                    self.faults.append(f"{name}: {more} more {what}, {_MOST_MORE[what]} allowed")
+        first, last = self.figures[min(self.figures)], self.figures[max(self.figures)]
+        for name, after in last.items():
+            for what, most in _MOST_MORE.items():
+                if (more := after[what] - first[name][what]) > most:
+                    self.faults.append(f"{name}: {more} more {what}, {most} allowed")
 
     def summary(self) -> list[str]:
+        first, last = min(self.figures), max(self.figures)
         lines = [
-            f"{self.last} requests in {self.seconds:.0f} s: {counts(self.outcomes)}",
-            head(
-                *("process", f"RSS KiB after {self.first}", f"after {self.last}", "growth"),
-                *("files", "threads", "tasks", "objects", "processor s"),
-            ),
+            f"{last} requests in {self.seconds:.0f} s: {counts(self.outcomes)}",
+            head("process", *(f"{what} after {first}, growth" for what in _SHOWN), "processor s"),
         ]
-        for name, after in self.figures[self.last].items():
-            before, more = asdict(self.figures[self.first][name]), self.growth(name)
-            rest = [
-                f"{before[what]} {more[what]:+d}"
-                for what in ("files", "threads", "tasks", "objects")
-            ]
-            rss = before["rss_kib"], after.rss_kib, f"{more['rss_kib']:+d}"
-            lines.append(row(name, *rss, *rest, after.cpu_s))
+        for name, after in self.figures[last].items():
+            before = self.figures[first][name]
+            grown = [f"{before[what]} {after[what] - before[what]:+d}" for what in _SHOWN]
+            lines.append(row(name, *grown, after["cpu_s"]))
         return lines
 
 
@@ -119,26 +91,15 @@ async def run_soak(
         found.outcomes, found.faults = asking.outcomes, asking.faults
         for mark in [*range(first, num_requests, first), num_requests]:
             await asking.run(mark - found.outcomes.total(), at_once)
-            await _quiet(clients[0])
+            if left := await left_behind(clients[0], is_cache_off=True):
+                found.faults.append(f"after the requests there is left: {left}")
+            await asyncio.sleep(_SETTLE_S)
             found.figures[mark] = {name: await _figures_of(mesh, name) for name in mesh.roles}
             found.seconds = time.monotonic() - began
             tell(str(found))
         found.faults += mesh.accidents
     found.check()
     return found
-
-
-async def _quiet(client: Client) -> None:
-    """Wait until no stream and no used cell is left, and a moment longer. Raises TimeoutError."""
-    async with asyncio.timeout(_LIMIT_S):
-        while True:
-            status = await client.status()
-            waiting = status.waiting.num_streams + status.waiting.num_tokenizing
-            used = sum(node.num_streams + node.used_cells for node in status.nodes)
-            if not (status.num_streams or waiting or used):
-                break
-            await asyncio.sleep(_POLL_S)
-    await asyncio.sleep(_SETTLE_S)
 
 
 async def _figures_of(mesh: Fleet, name: str) -> Figures:
@@ -154,6 +115,11 @@ async def _figures_of(mesh: Fleet, name: str) -> Figures:
     line = await mesh.until(lambda: next(iter(said()[num_seen:]), None), _LIMIT_S, what)
     tasks, num_pooled, objects = map(int, line)
     pid = process.pid
-    threads = num_threads(pid) - num_pooled
-    cpu = round(cpu_s([pid]), 1)
-    return Figures(resident_bytes(pid) // 1024, num_files(pid), threads, tasks, objects, cpu)
+    return {
+        "rss_kib": resident_bytes(pid) // 1024,
+        "files": num_files(pid),
+        "threads": num_threads(pid) - num_pooled,
+        "tasks": tasks,
+        "objects": objects,
+        "cpu_s": round(cpu_s([pid]), 1),
+    }

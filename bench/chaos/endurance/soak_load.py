@@ -14,26 +14,29 @@ from typing import Any, Final
 
 import httpx
 
+from bench.chaos.kills.resuming import body_of
+from bench.harness.cases import toy_cases
 from bench.harness.fleet import Fleet
+from bench.harness.history import faults_of
 from bench.harness.http import COMPLETIONS, http_client, leave, request_of
-from bench.harness.work import Load
-from nodes.client.client import Client, Event, RequestFailedError
+from bench.harness.work import Load, ask
+from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions
-from nodes.engine.rules import Grammar, LogitRules
-from nodes.messages import TokensNotice
+from nodes.engine.rules import NO_RULES, Grammar, LogitRules
 
 _LIMIT_S: Final = 60.0
 _MOST_FAULTS: Final = 20
-_NUM_PROMPTS: Final = 32
-_LENGTHS: Final = (2, 5, 8, 12)
+_NUM_CASES: Final = 128
+_MEAN_TOKENS: Final = 6.0
 _TOO_MANY_TOKENS: Final = 1 << 19
 _BAD_GRAMMAR: Final = LogitRules(grammar=Grammar("gbnf", "root ::= ("))
 _GOOD_GRAMMAR: Final = LogitRules(grammar=Grammar("gbnf", 'root ::= (" " [1-9] [0-9]?){2,8}'))
+_PROMPT: Final = "the prompt of the soak"
 _OPTIONS: Final = GenerateOptions(max_tokens=8, ignore_eog=True, chat=False, user="soak")
 
 
 class Requests:
-    """Requests of all kinds. Equal requests must get equal texts.
+    """Requests of all kinds. Whole answers must have the undisturbed texts.
 
     outcomes: counts of requests. faults: at most _MOST_FAULTS descriptions.
     """
@@ -47,7 +50,8 @@ class Requests:
         self._http: httpx.AsyncClient
         self._seed = seed
         self._numbers = itertools.count()
-        self._texts: dict[tuple[int, int], str] = {}
+        self._cases = toy_cases(random.Random(seed), _NUM_CASES, _MEAN_TOKENS)
+        self._plain_cases = [case for case in self._cases if case.options.rules == NO_RULES]
         # Weights of the kinds.
         self._kinds: dict[Callable[[random.Random], Awaitable[str]], int] = {
             self._http_answered: 320,
@@ -87,28 +91,26 @@ class Requests:
         if len(self.faults) < _MOST_FAULTS:
             self.faults.append(text[:300])
 
-    def _same(self, prompt: int, length: int, text: str) -> None:
-        known = self._texts.setdefault((prompt, length), text)
-        assert known == text, f"prompt {prompt}, {length} tokens: the text differs from before"
-
     # -- over HTTP ---------------------------------------------------------------------------------
 
     async def _http_answered(self, source: random.Random) -> str:
-        prompt, length = _drawn(source)
-        is_stream = source.random() < 0.5
-        body = _body(prompt, length, stream=is_stream)
+        case, is_stream = source.choice(self._plain_cases), source.random() < 0.5
+        body = body_of(case, is_stream=is_stream)
         answer = (await self._http.post(COMPLETIONS, json=body)).raise_for_status()
         parts = [answer.text]
         if is_stream:
             *parts, end = (line[6:] for line in answer.text.splitlines() if line[:6] == "data: ")
             assert end == "[DONE]", end
-        text = "".join(json.loads(part)["choices"][0]["text"] for part in parts)
-        self._same(prompt, length, text)
+        texts = [""] * len(case.expected)
+        for part in parts:
+            for choice in json.loads(part)["choices"]:
+                texts[choice["index"]] += choice["text"]
+        assert texts == [expected.text.decode() for expected in case.expected], "a wrong text"
         return "streamed" if is_stream else "whole"
 
     async def _http_left(self, source: random.Random) -> str:
         is_stream = source.random() < 0.8
-        body = _body(source.randrange(_NUM_PROMPTS), 2000, stream=is_stream)
+        body = _body(2000, stream=is_stream)
         request, num_bytes = request_of(COMPLETIONS, body), 0
         if source.random() < 0.2:
             # Leave within head or body.
@@ -125,8 +127,8 @@ class Requests:
             (
                 (COMPLETIONS, b"{", 400),
                 (COMPLETIONS, b'{"prompt": 1.5}', 400),
-                (COMPLETIONS, json.dumps(_body(1, 4, model="nobody")).encode(), 404),
-                (COMPLETIONS, json.dumps(_body(1, _TOO_MANY_TOKENS)).encode(), 400),
+                (COMPLETIONS, json.dumps(_body(4, model="nobody")).encode(), 404),
+                (COMPLETIONS, json.dumps(_body(_TOO_MANY_TOKENS)).encode(), 400),
                 ("/v1/nothing", b"{}", 404),
             )
         )
@@ -138,15 +140,14 @@ class Requests:
     # -- over the wire -----------------------------------------------------------------------------
 
     async def _wire(self, source: random.Random) -> str:
-        prompt, length = _drawn(source)
-        gamma = source.choice((None, None, None, 0, 4))
-        options = replace(_OPTIONS, max_tokens=length, gamma=gamma)
-        self._same(prompt, length, await _text(next(self._clients), _prompt(prompt), options))
+        record = await ask(next(self._clients), 0, source.choice(self._cases), _LIMIT_S)
+        assert record.end == "finished", record.reason
+        assert not (faults := faults_of(record)), faults[0]
         return "whole"
 
     async def _wire_left(self, source: random.Random) -> str:
         options = replace(_OPTIONS, max_tokens=2000, num_choices=source.choice((1, 1, 3)))
-        events = next(self._clients).generate(_prompt(source.randrange(_NUM_PROMPTS)), options)
+        events = next(self._clients).generate(_PROMPT, options)
         # Generators of nodes.client.client have aclose, which cancels the request.
         async with contextlib.aclosing(events) as open_events:  # type: ignore[type-var]
             for _ in range(source.choice((1, 1, 1, 2, 10, 40))):
@@ -164,33 +165,29 @@ class Requests:
         )
         code = ""
         try:
-            await _text(next(self._clients), _prompt(0), replace(_OPTIONS, **changes))
+            await _run(next(self._clients), replace(_OPTIONS, **changes))
         except RequestFailedError as error:
             code = error.code
         assert code in ("bad_request", "not_found"), f"{changes}: {code or 'not refused'}"
         return "refused"
 
     async def _wire_odd(self, source: random.Random) -> str:
-        """Send an unusual request: long prompts, choices, scores, rules, token ids, stops."""
+        """Send an unusual request: scores, grammars, users, long prompts."""
         changes: dict[str, Any] = source.choice(
             (
-                {"num_choices": 3, "temperature": 1.0, "seed": source.randrange(1000)},
                 {"num_logprobs": 2},
                 {"scores_prompt": True, "num_logprobs": 0},
                 {"rules": _GOOD_GRAMMAR},
-                {"stops": (" 1", "2 3")},
                 {"user": f"user {source.randrange(50)}", "priority": source.randint(1, 10)},
-                {"chat": True},
             )
         )
-        long = _prompt(source.randrange(_NUM_PROMPTS)) * source.choice((1, 4, 12))
-        prompt = tuple(range(1, 60)) if source.random() < 0.2 else long
-        await _text(next(self._clients), prompt, replace(_OPTIONS, **changes))
+        options = replace(_OPTIONS, **changes)
+        await _run(next(self._clients), options, _PROMPT * source.choice((1, 4, 12)))
         return "whole"
 
-    async def _newcomer(self, source: random.Random) -> str:
+    async def _newcomer(self, _source: random.Random) -> str:
         async with self._mesh.clients(1) as (client,):
-            await _text(client, _prompt(source.randrange(_NUM_PROMPTS)), _OPTIONS)
+            await _run(client, _OPTIONS)
         return "whole"
 
     async def _looked(self, source: random.Random) -> str:
@@ -208,17 +205,9 @@ class Requests:
         return "looked"
 
 
-def _drawn(source: random.Random) -> tuple[int, int]:
-    return source.randrange(_NUM_PROMPTS), source.choice(_LENGTHS)
-
-
-def _prompt(number: int) -> str:
-    return f"prompt {number} of the soak"
-
-
-def _body(prompt: int, length: int, *, stream: bool = False, **changes: object) -> dict[str, Any]:
+def _body(length: int, *, stream: bool = False, **changes: object) -> dict[str, Any]:
     return {
-        "prompt": _prompt(prompt),
+        "prompt": _PROMPT,
         "max_tokens": length,
         "temperature": 0,
         "ignore_eos": True,
@@ -227,11 +216,6 @@ def _body(prompt: int, length: int, *, stream: bool = False, **changes: object) 
     }
 
 
-async def _text(client: Client, prompt: str | tuple[int, ...], options: GenerateOptions) -> str:
-    """Return the text of the first choice."""
-    text = b""
-    event: Event
-    async for event in client.generate(prompt, options):
-        if isinstance(event, TokensNotice) and event.choice == 0:
-            text += event.text
-    return text.decode("utf-8", "replace")
+async def _run(client: Client, options: GenerateOptions, prompt: str = _PROMPT) -> None:
+    async for _ in client.generate(prompt, options):
+        pass

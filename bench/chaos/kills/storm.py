@@ -9,12 +9,11 @@ from random import Random
 
 from bench.chaos.kills.backdrop import Backdrop, Run, backdrop
 from bench.harness.cases import Case
-from bench.harness.processes import ended
 from bench.harness.tally import Tally
 
 _STOP_S = (0.1, 6.0)
 _PAUSE_S = (0.05, 0.5)
-_TELL_EVERY_S = 10.0
+_TELL_EVERY = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +59,19 @@ async def run_storm(
         busy: set[str] = set()
         is_over = asyncio.Event()
         scene.load.on_done = is_over.set
-        dealt = 0
-        telling = asyncio.create_task(_tell(run, scene))
-        try:
-            async with asyncio.TaskGroup() as group:
-                while dealt < num_kills and not is_over.is_set():
-                    blow = draw(random, names, mean_gap_s, stop_share)
-                    await asyncio.sleep(blow.after_s)
-                    # A process that has not recovered from a blow is left alone.
-                    if blow.name not in busy and not is_over.is_set():
-                        busy.add(blow.name)
-                        dealt += not blow.goes_on
-                        group.create_task(_deal(scene, blow, busy))
-        finally:
-            await ended([telling])
+        dealt = num_told = 0
+        async with asyncio.TaskGroup() as group:
+            while dealt < num_kills and not is_over.is_set():
+                blow = draw(random, names, mean_gap_s, stop_share)
+                await asyncio.sleep(blow.after_s)
+                # A process that has not recovered from a blow is left alone.
+                if blow.name not in busy and not is_over.is_set():
+                    busy.add(blow.name)
+                    dealt += not blow.goes_on
+                    group.create_task(_deal(scene, blow, busy))
+                if dealt >= num_told + _TELL_EVERY:
+                    num_told, tally = dealt, scene.tally
+                    run.tell(f"{dealt} kills, {tally.num_requests} requests: {tally.verdict()}")
     return scene.tally
 
 
@@ -93,11 +91,3 @@ async def _deal(scene: Backdrop, blow: Blow, busy: set[str]) -> None:
         await asyncio.sleep(blow.pause_s)
         await fleet.start(name)
     busy.discard(name)
-
-
-async def _tell(run: Run, scene: Backdrop) -> None:
-    while True:
-        await asyncio.sleep(_TELL_EVERY_S)
-        tally = scene.tally
-        num_kills = sum(n for what, n in tally.disturbances.items() if what.endswith("killed"))
-        run.tell(f"{num_kills} kills, {tally.num_requests} requests: {tally.verdict()}")

@@ -11,6 +11,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +19,6 @@ from typing import Any, Final
 from bench.emulate.recording import Recording, read_recording
 from bench.harness.cases import Case, Expected
 from bench.harness.history import Record, faults_of
-from bench.harness.processes import ended
 from bench.harness.report import quantiles
 from bench.harness.work import ask
 from mesh.zmq_transport import ZmqContext
@@ -45,7 +45,6 @@ class Heard:
     since its last event or error.
     """
 
-    num_tokens: int = 0
     num_texts: int = 0
     num_wrong: int = 0
     num_rounds: int = 0
@@ -56,57 +55,41 @@ class Heard:
     waits_s: list[float] = field(default_factory=list)
 
     @property
-    def num_failed(self) -> int:
-        return self.failures.total()
+    def num_tokens(self) -> int:
+        return sum(count for _, count in self.tokens_at)
 
     def faults(self) -> list[str]:
         """Return faults that no link excuses: wrong texts and failed requests."""
         found = [f"{self.num_wrong} wrong texts"] if self.num_wrong else []
         return found + ([f"requests failed: {dict(self.failures)}"] if self.failures else [])
 
-    def tokens_per_s(self, since: float, until: float) -> float:
-        """Return the rate of all streams together between two times."""
-        came = sum(count for at, count in self.tokens_at if since < at <= until)
-        return came / (until - since)
-
     def between_ms(self) -> str:
         """Return quantiles of the milliseconds between two notices, for a row of a table."""
         return " ".join(f"{s * 1e3:.0f}" for s in quantiles([gap_s for _, gap_s, _ in self.gaps_s]))
 
-    @property
-    def guessing_share(self) -> float:
-        """Share of the passes of complete texts that had guesses."""
-        return self.num_rounds / max(1, self.num_rounds + self.num_plain)
 
-    def add(self, other: Heard) -> None:
-        """Add what the same streams received later."""
-        self.num_tokens += other.num_tokens
-        self.num_texts += other.num_texts
-        self.num_wrong += other.num_wrong
-        self.num_rounds += other.num_rounds
-        self.num_plain += other.num_plain
-        self.failures += other.failures
-        self.gaps_s += other.gaps_s
-        self.tokens_at += other.tokens_at
-        self.waits_s = other.waits_s
+def counted(heard: Sequence[Heard]) -> str:
+    """Return how many texts were wrong, complete and failed, for a row of a table."""
+    wrong, whole = (sum(n) for n in zip(*((h.num_wrong, h.num_texts) for h in heard), strict=True))
+    return f"{wrong}, {whole}, {sum(each.failures.total() for each in heard)}"
 
 
 class Hearing:
-    """Reads the lines that streams have printed. path: file in which they are."""
+    """Reads the lines that streams have printed.
 
-    def __init__(self, path: Path) -> None:
+    path: file in which they are. now: returns the time on the clock of the lines.
+    """
+
+    def __init__(self, path: Path, now: Callable[[], float]) -> None:
         self._path = path
+        self._now = now
         self._num_read = 0
         self._last_at: dict[int, float] = {}
         # Time of the last tokens of the present text, or of the one before if that failed.
         self._tokens_at: dict[int, float] = {}
 
-    @property
-    def has_begun(self) -> bool:
-        return self._path.exists() and self._path.stat().st_size > 0
-
-    def take(self, now: float) -> Heard:
-        """Return what was received since the last call. now: on the clock of the lines."""
+    def heard(self) -> Heard:
+        """Return what was received since the last call."""
         with self._path.open("rb") as file:
             file.seek(self._num_read)
             whole, end, _ = file.read().rpartition(b"\n")
@@ -116,6 +99,7 @@ class Hearing:
             # Warnings about lost coordinators are there, too.
             if line.startswith(b"{"):
                 self._take(json.loads(line), heard)
+        now = self._now()
         heard.waits_s = [now - at for at in self._last_at.values()]
         return heard
 
@@ -123,7 +107,6 @@ class Hearing:
         stream, at = line["stream"], line["at"]
         self._last_at[stream] = at
         if count := line.get("tokens"):
-            heard.num_tokens += count
             heard.tokens_at.append((at, count))
             if (before := self._tokens_at.get(stream)) is not None:
                 heard.gaps_s.append((at, at - before, line["length"]))
@@ -184,15 +167,11 @@ async def run(endpoint: str, keys: str, num_streams: int, first: int) -> None:
     with ZmqContext() as context:
         transport = context.connect(endpoint, own)
         client = Client(transport, endpoint=endpoint, join_timeout_s=None, rejoins=True)
-        serving = asyncio.create_task(client.run())
-        try:
+        async with client.running():
             await client.nodes()
             async with asyncio.TaskGroup() as group:
                 for number in range(num_streams):
                     group.create_task(stream(client, cases, first + number, num_streams))
-        finally:
-            client.close()
-            await ended([serving])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Short forms of `python -m bench chaos kills` and `points`, and their options."""
+"""Short forms of `python -m bench chaos kills`, `points` and `rolling`, and their options."""
 
 from __future__ import annotations
 
@@ -75,6 +75,9 @@ async def test_processes_that_fail_at_a_point_cost_no_token(tmp_path: Path) -> N
         (["kills", "--kills", "0"], "--kills"),
         (["points", "--points", "send.Nothing"], "unknown: send.Nothing; use "),
         (["kills", "--requests", "0"], "--requests"),
+        (["links", "--profiles", "gale"], "'--profiles': unknown: gale; use "),
+        (["stalls", "--hows", "gale"], "'--hows': unknown: gale; use kill, cut"),
+        (["scarce", "--scenes", "gale"], "'--scenes': unknown: gale; use full, "),
     ],
 )
 def test_what_is_not_accepted_is_said(arguments: list[str], says: str) -> None:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from bench.chaos.command import RESTARTED
-from bench.chaos.rolling.reader import Answer, GivenUpError, Reader
-from bench.chaos.rolling.rounds import Rolled, run_rolling
+from bench.chaos.kills.backdrop import Run
+from bench.chaos.kills.resuming import Reader
+from bench.chaos.kills.rolling import run_rolling
+from bench.harness.cases import Case, Expected
+from bench.harness.history import Record, faults_of
+from nodes.client.generation import GenerateOptions
 
-BODY = {"prompt": "hi", "stream": True}
+CASE = Case("hi", GenerateOptions(), (Expected((1, 2, 3), b"one two three", "stop"),))
 
 
-async def test_restarts_of_every_role_cost_no_answer() -> None:
-    rolled = await run_rolling(1, RESTARTED, seed=3, num_streams=4)
-    assert rolled.faults == []
-    assert rolled.turns == dict.fromkeys(RESTARTED, 1)
-    assert rolled.num_requests > 0
-    assert "0 faults" in str(rolled)
+async def test_restarts_of_every_role_cost_no_answer(tmp_path: Path) -> None:
+    tally = await run_rolling(Run(seed=3, num_streams=4, folder=tmp_path), 1, RESTARTED)
+    assert tally.faults == [], str(tally)
+    assert {f"{role} restarted" for role in RESTARTED} <= tally.disturbances.keys()
+    assert tally.num_requests > 0
+    assert "by restarted role: " in str(tally)
 
 
 def event(text: str, event_id: str, reason: str | None = None) -> bytes:
@@ -53,9 +58,10 @@ async def _parts(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-async def ask(gateways: Gateways, deadline_s: float = 5.0) -> Answer:
+async def ask(gateways: Gateways, deadline_s: float = 5.0) -> tuple[Record, Reader]:
     async with httpx.AsyncClient(transport=gateways) as http:
-        return await Reader(http, BODY).read(["http://a/v1", "http://b/v1"], 0, deadline_s)
+        reader = Reader(http, 1, CASE, deadline_s, is_stream=True)
+        return await reader.read(["http://a/v1", "http://b/v1"], 0), reader
 
 
 async def test_a_client_goes_on_at_the_other_gateway() -> None:
@@ -65,10 +71,10 @@ async def test_a_client_goes_on_at_the_other_gateway() -> None:
         503,
         event("three", "x:3", "stop") + DONE,
     )
-    answer = await ask(gateways)
-    assert (answer.texts, answer.reasons) == ({0: "one two three"}, {0: "stop"})
-    assert answer.was_resumed
-    assert answer.outcomes == {"error event": 1, "broken connection": 1, "status 503": 1}
+    record, reader = await ask(gateways)
+    assert (record.end, faults_of(record)) == ("finished", [])
+    assert reader.was_resumed
+    assert reader.outcomes == {"error event": 1, "broken connection": 1, "status 503": 1}
     hosts = [request.url.host for request in gateways.asked]
     assert hosts == ["a", "b", "a", "b"]
     assert len({request.headers["idempotency-key"] for request in gateways.asked}) == 1
@@ -77,26 +83,36 @@ async def test_a_client_goes_on_at_the_other_gateway() -> None:
 
 
 @pytest.mark.parametrize(
-    "answers",
+    ("answers", "end", "kinds"),
     [
-        [422],
-        [event("one ", "x:1")],
-        [event("one ", "x:1", "stop") + event("two", "x:2") + DONE],
+        ([422], "failed", []),
+        ([event("one ", "x:1")], "failed", []),
+        ([event("one ", "x:1", "stop") + DONE], "finished", ["fake finish"]),
+        ([event("one two three", "x:1") + DONE], "finished", ["no end"]),
+        ([event("two ", "x:1", "stop") + DONE], "finished", ["changed", "fake finish"]),
+        (
+            [event("one two three", "x:1", "stop") + event("four", "x:2") + DONE],
+            "finished",
+            ["repeated"],
+        ),
+    ],
+    ids=[
+        "refused",
+        "cut without a word",
+        "too short",
+        "no end",
+        "changed",
+        "goes on after its end",
     ],
 )
-async def test_what_must_not_be_is_a_fault(answers: list[int | bytes]) -> None:
-    with pytest.raises(GivenUpError):
-        await ask(Gateways(*answers))
+async def test_what_must_not_be_is_a_fault(
+    answers: list[int | bytes | Exception], end: str, kinds: list[str]
+) -> None:
+    record, _ = await ask(Gateways(*answers))
+    assert (record.end, [fault.kind for fault in faults_of(record)]) == (end, kinds)
 
 
 async def test_a_request_without_an_answer_is_a_fault() -> None:
-    with pytest.raises(GivenUpError, match=r"within 0.05 s: .* status 503"):
-        await ask(Gateways(*[503] * 1000), 0.05)
-
-
-def test_a_text_that_differs_is_a_fault_of_the_role_that_was_restarted() -> None:
-    rolled = Rolled(seed=1)
-    rolled.add("draft", Answer({0: "one"}, {0: "stop"}, longest_wait_s=0.5), Answer({0: "two"}))
-    assert rolled.faults == ["under draft: the text differs from the undisturbed one"]
-    assert "draft p50 0.50 s" in str(rolled)
-    assert "1 faults" in str(rolled)
+    record, reader = await ask(Gateways(*[503] * 1000), 0.05)
+    assert [fault.kind for fault in faults_of(record)] == ["no end"]
+    assert reader.outcomes.keys() == {"status 503"}

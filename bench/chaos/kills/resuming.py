@@ -1,0 +1,138 @@
+"""A client over HTTP that continues a request at another gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import httpx
+
+from bench.harness.cases import Case
+from bench.harness.history import Record, Seen
+
+# HTTP statuses after which a request may be repeated.
+_PASSING: Final = frozenset({409, 429, 503, 504})
+_BETWEEN_TRIES_S: Final = 0.05
+
+
+class _GivenUpError(Exception):
+    """The answer is wrong, or an error that a repetition cannot solve; the text says why."""
+
+
+def body_of(case: Case, *, is_stream: bool) -> dict[str, Any]:
+    """Return a request without rules as the body of a completion."""
+    options = case.options
+    return {
+        "prompt": case.prompt,
+        "max_tokens": options.max_tokens,
+        "temperature": options.temperature,
+        "top_k": options.top_k,
+        "top_p": options.top_p,
+        "min_p": options.min_p,
+        "seed": options.seed,
+        "n": options.num_choices,
+        "stop": options.stops,
+        "stream": is_stream,
+    }
+
+
+class Reader:
+    """One request, which is sent to gateways until one has answered it whole.
+
+    It keeps its Idempotency-Key and names the last event that it has received. outcomes: counts of
+    tries that failed. longest_wait_s: of a stream, for its first or next event.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        number: int,
+        case: Case,
+        deadline_s: float,
+        *,
+        is_stream: bool,
+    ) -> None:
+        self.was_resumed = False
+        self.outcomes = Counter[str]()
+        self.longest_wait_s = 0.0
+        self._http = http
+        self._is_stream = is_stream
+        self._body = json.dumps(body_of(case, is_stream=is_stream)).encode()
+        self._headers = {
+            "content-type": "application/json",
+            "idempotency-key": str(uuid.uuid4()),
+        }
+        self._now = asyncio.get_running_loop().time
+        self._record = Record(number, case, self._now(), deadline_s, has_token_ids=False)
+        self._heard_at = self._record.asked_at_s
+
+    async def read(self, urls: Sequence[str], first: int) -> Record:
+        """Send the request until it is answered or its deadline is over.
+
+        urls: of the gateways. first: index of the one that is tried first.
+        """
+        record = self._record
+        try:
+            async with asyncio.timeout(record.deadline_s):
+                for turn in range(first, 1 << 30):
+                    if not (outcome := await self._try(urls[turn % len(urls)])):
+                        break
+                    self.outcomes[outcome] += 1
+                    await asyncio.sleep(_BETWEEN_TRIES_S)
+            record.end = "finished"
+        except TimeoutError:
+            record.end = "late"
+        except _GivenUpError as error:
+            record.end, record.reason = "failed", str(error)
+        record.ended_at_s = self._now()
+        return record
+
+    async def _try(self, url: str) -> str:
+        """Send the request once; return "" if the answer is complete, otherwise what happened."""
+        self.was_resumed |= "last-event-id" in self._headers
+        try:
+            async with self._http.stream(
+                "POST", f"{url}/completions", content=self._body, headers=self._headers
+            ) as response:
+                if response.status_code in _PASSING:
+                    return f"status {response.status_code}"
+                if response.status_code != 200:
+                    text = (await response.aread()).decode(errors="replace")
+                    raise _GivenUpError(f"status {response.status_code} {text}")
+                if self._is_stream:
+                    return await self._read_events(response)
+                self._take(json.loads(await response.aread()))
+                return ""
+        except httpx.TransportError:
+            return "broken connection"
+
+    async def _read_events(self, response: httpx.Response) -> str:
+        """Return "" at the end of the stream, or what ended it early."""
+        event_id = ""
+        async for line in response.aiter_lines():
+            if line.startswith("id: "):
+                event_id = line.removeprefix("id: ")
+            elif line == "data: [DONE]":
+                return ""
+            elif line.startswith("data: "):
+                event = json.loads(line.removeprefix("data: "))
+                if "error" in event:
+                    return "error event"
+                now = self._now()
+                self.longest_wait_s = max(self.longest_wait_s, now - self._heard_at)
+                self._heard_at = now
+                self._take(event)
+                self._headers["last-event-id"] = event_id
+        raise _GivenUpError("a stream ended without [DONE] and without an error")
+
+    def _take(self, body: dict[str, Any]) -> None:
+        now, events = self._now(), self._record.events
+        for choice in body["choices"]:
+            index, reason = choice["index"], choice["finish_reason"]
+            events.append(Seen(now, "tokens", index, text=choice["text"].encode()))
+            if reason is not None:
+                events.append(Seen(now, "finished", index, reason=reason))

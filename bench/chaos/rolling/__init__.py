@@ -1,1 +1,0 @@
-"""Restart every role in turn, while clients that can resume their requests send them."""
