@@ -25,6 +25,8 @@ from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.target.node import TargetNode
 from tests.nodes.reference import Reference, reference
 
+TOY = ToyConfig()
+
 
 def alone(
     prompt: str,
@@ -32,10 +34,10 @@ def alone(
     *,
     stops: Sequence[str] = (),
     ignore_eog: bool = False,
+    config: ToyConfig = TOY,
     **sampling: Any,
 ) -> Reference:
     """What the target of a toy mesh answers; greedily, if nothing is said of sampling."""
-    config = ToyConfig()
     ids = ToyTokenizer(config.num_vocab).encode(prompt)
     asked = {"max_tokens": max_tokens, "stops": stops, "ignore_eog": ignore_eog}
     return reference(config, ids, Sampling(**sampling), **asked)
