@@ -160,11 +160,15 @@ def app_of(mesh: FakeMesh, **limits: Any) -> ASGIApp:
     return open_app(gateway_of(mesh, **limits))
 
 
-def keyed_app(mesh: FakeMesh, folder: Path, **limits: Any) -> ASGIApp:
-    """An application for those who have a key: ad-boss with all scopes, ad-guest, ad-looker."""
-    keys = ApiKeys(folder / "apikeys.toml")
+def add_keys(keys: ApiKeys) -> None:
+    """ad-boss has all scopes; ad-guest and ad-looker have one."""
     for name, scopes in (("boss", SCOPES), ("guest", ("infer",)), ("looker", ("admin",))):
         keys.add(ApiKey(name=name, sha256=digest(f"ad-{name}"), scopes=scopes))
+
+
+def keyed_app(mesh: FakeMesh, folder: Path, **limits: Any) -> ASGIApp:
+    """An application for those who have one of these keys."""
+    add_keys(ApiKeys(folder / "apikeys.toml"))
     return open_app(gateway_of(mesh, **limits), folder, is_open=False)
 
 
