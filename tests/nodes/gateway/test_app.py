@@ -16,14 +16,6 @@ PATH = "/v1/chat/completions"
 CHAT = {"messages": [{"role": "user", "content": "CANARY hi"}], "seed": 4}
 
 
-async def test_models() -> None:
-    app = app_of(FakeMesh(models=["dir/a", "b"]))
-    found = (await get(app, "/v1/models")).json
-    assert [entry["id"] for entry in found["data"]] == ["b", "dir/a"]
-    assert found["data"][0]["airdraft"]["tool_style"] == "hermes"
-    assert (await get(app, "/v1/models/dir/a")).json["id"] == "dir/a"
-
-
 async def test_a_body_must_be_json_and_not_too_large() -> None:
     mesh = FakeMesh(text_answer("a"))
     app = app_of(mesh, max_body_bytes=2000)

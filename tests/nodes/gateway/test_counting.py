@@ -49,6 +49,7 @@ async def exposed(app: Any, **headers: str) -> Exposed:
         ("GET", "/healthz", "/healthz", 200),
         ("GET", "/readyz", "/readyz", 200),
         ("GET", "/v1/models", "/v1/models", 200),
+        ("GET", "/v1/models/toy-1", "/v1/models/{id}", 200),
         ("POST", "/v1/models", "/v1/models", 405),
         ("GET", "/v1/models/", "/v1/models/{id}", 404),
         ("GET", "/v1/models/dir/a", "/v1/models/{id}", 404),

@@ -22,6 +22,11 @@ def samples_of(text: bytes) -> Samples:
     return found
 
 
+def value_of(text: bytes, name: str, **labels: str) -> float | None:
+    """The sample airdraft_NAME with these labels, None if there is none."""
+    return samples_of(text).get((f"airdraft_{name}", frozenset(labels.items())))
+
+
 def everything() -> Samples:
     """Of a mesh and a gateway that have done something."""
     gateway = GatewayMetrics(["/v1/completions"])
