@@ -1,5 +1,5 @@
-"""A toy mesh on loopback in a thread of its own, for those who connect to one, and what its target
-answers alone."""
+"""A mesh of toy models on loopback, in a thread of its own, and the text that its target gives
+without a mesh."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def alone(
     config: ToyConfig = TOY,
     **sampling: Any,
 ) -> Reference:
-    """What the target of a toy mesh answers; greedily, if nothing is said of sampling."""
+    """What the target of a toy mesh answers; it decodes greedily unless sampling says otherwise."""
     ids = ToyTokenizer(config.num_vocab).encode(prompt)
     asked = {"max_tokens": max_tokens, "stops": stops, "ignore_eog": ignore_eog}
     return reference(config, ids, Sampling(**sampling), **asked)

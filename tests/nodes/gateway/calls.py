@@ -24,7 +24,7 @@ KEY = {"idempotency-key": "k-1"}
 
 
 class Call:
-    """One request. reads: cleared while the reader takes nothing."""
+    """One request. reads: an event that a test clears while the client reads nothing."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Call:
         self.reads.set()
 
     def abort(self) -> None:
-        """As of the server's connection."""
+        """Abort the connection, as the server's own class does."""
         self.is_aborted = True
         self.leave()
 
@@ -126,7 +126,7 @@ class Call:
 
 
 def events_of(body: bytes, mark: str) -> list[tuple[str, Any]]:
-    """The events of a stream, each with the rest of its line that begins like that, or ""."""
+    """The events of a stream, each with the rest of its line that begins with the mark, or ""."""
     found = []
     for event in body.decode().split("\n\n")[:-1]:
         *lines, data = event.split("\n")
@@ -145,7 +145,7 @@ def named_events(call: Call) -> list[tuple[str, Any]]:
 
 
 def gateway_of(mesh: FakeMesh, **limits: Any) -> Gateway:
-    """What bodies leave open of sampling is as OpenAI has it."""
+    """A gateway with OpenAI's values for sampling parameters that a body does not name."""
     return Gateway(mesh, GatewayConfig(limits=GatewayLimits(**limits), openai_defaults=True))
 
 
@@ -188,5 +188,5 @@ async def get(app: ASGIApp, path: str, **headers: str) -> Call:
 
 
 async def ask(mesh: FakeMesh, path: str, body: Any, **headers: str) -> Call:
-    """What a new gateway answers."""
+    """The answer of a new gateway in front of this mesh."""
     return await post(app_of(mesh), path, body, **headers)

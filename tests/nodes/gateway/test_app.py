@@ -52,7 +52,7 @@ async def test_who_asked_owns_the_request(tmp_path: Path) -> None:
     assert (await get(app, "/v1/models", authorization="Bearer ad-looker")).status == 403
 
 
-async def test_a_line_in_the_log_without_any_text(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_has_a_line_a_request_and_no_text(caplog: pytest.LogCaptureFixture) -> None:
     app = app_of(FakeMesh(text_answer("CANARY", "b")))
     with caplog.at_level(logging.DEBUG):
         found = await post(app, PATH, CHAT)
@@ -78,7 +78,7 @@ async def test_ignored_fields_are_told_or_refused_where_that_is_wanted() -> None
     assert (found.status, found.json["error"]["param"]) == (400, "store")
 
 
-async def test_a_model_that_is_not_served() -> None:
+async def test_a_model_that_is_not_served_is_a_404() -> None:
     mesh = FakeMesh(text_answer("a"))
     found = await ask(mesh, PATH, {**CHAT, "model": "other"})
     assert (found.status, found.json["error"]["code"]) == (404, "model_not_found")

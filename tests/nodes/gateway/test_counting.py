@@ -69,7 +69,7 @@ async def test_routes(method: str, path: str, route: str, status: int) -> None:
     assert (await exposed(app)).requests(route, status) == 1
 
 
-async def test_the_mesh_and_the_gateway_in_one_answer() -> None:
+async def test_metrics_of_the_mesh_and_of_the_gateway_come_together() -> None:
     mesh = FakeMesh(text_answer("a", "b", "c"))
     app = app_of(mesh)
     await post(app, CHAT, TALK)
