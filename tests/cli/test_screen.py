@@ -1,7 +1,5 @@
 """A terminal that is a pty: taken, drawn on, and given back as it was."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import io

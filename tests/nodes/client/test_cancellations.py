@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from nodes.client.cancellations import Cancellations
 from nodes.messages import CancelRequest
 
