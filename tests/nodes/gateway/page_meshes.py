@@ -103,18 +103,21 @@ class Gateways:
 
 
 def made_meshes() -> dict[str, FakeMesh]:
-    changing = ("live", "lost", "hostile", "many", "empty")
-    meshes: dict[str, FakeMesh] = {name: Changing() for name in changing}
-    meshes["hostile"].shown, meshes["many"].shown, meshes["empty"].shown = (
-        hostile(),
-        many(),
-        empty(),
-    )
-    return meshes | {"marked": marked_mesh(), "keys": marked_mesh(), "held": held_mesh()}
+    return {
+        "live": Changing(),
+        "lost": Changing(),
+        "hostile": Changing(shown=hostile()),
+        "many": Changing(shown=many()),
+        "empty": Changing(shown=empty()),
+        "marked": marked_mesh(),
+        "keys": marked_mesh(),
+        "held": held_mesh(),
+    }
 
 
 @contextlib.contextmanager
 def gateways_in_a_thread(folder: Path) -> Iterator[Gateways]:
+    """Serve all meshes; their keys and settings lie in the folder."""
     ready: Future[Gateways] = Future()
     meshes, connections = made_meshes(), list[Connection]()
     connection_made = Connection.connection_made
@@ -137,7 +140,7 @@ def gateways_in_a_thread(folder: Path) -> Iterator[Gateways]:
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
         patch.setattr(Connection, "connection_made", recorded)
         served = pool.submit(asyncio.run, serve())
-        served.add_done_callback(lambda done: ready.cancel())
+        served.add_done_callback(lambda end: ready.done() or ready.set_exception(end.exception()))
         made = ready.result()
         try:
             yield made
