@@ -12,6 +12,7 @@ from nodes.client.client import RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.answers import Usage
 from nodes.gateway.exchange import Outbox, SlowReaderError
+from nodes.messages import PromptLogprobsNotice
 from tests.nodes.gateway.calls import (
     ASK,
     CHAT,
@@ -120,6 +121,16 @@ async def test_who_names_a_fingerprint_asks_for_that_class(path: str, body: Any)
         found = await ask(mesh, path, {**body, "system_fingerprint": wrong})
         assert (found.status, found.json["error"]["param"]) == (400, "system_fingerprint")
     assert (await ask(mesh, path, {**body, "system_fingerprint": None})).status == 200
+
+
+async def test_a_prompt_is_scored_without_a_new_token() -> None:
+    scores = PromptLogprobsNotice(1, 1, (scored("b", -1.0, ("b", -1.0)), scored("c", -3.0)))
+    mesh = FakeMesh([started(), scores, finished(0, "length")])
+    body = {"prompt": [7, 8, 9], "echo": True, "logprobs": 1, "max_tokens": 0, "temperature": 0}
+    found = (await ask(mesh, COMPLETIONS, body)).json["choices"][0]["logprobs"]
+    assert found["token_logprobs"] == [None, -1.0, -3.0]
+    assert found["tokens"][1:] == ["b", "c"]
+    assert mesh.asked[0][0] == (7, 8, 9)
 
 
 @pytest.mark.parametrize("stream", [False, True])
