@@ -1,7 +1,5 @@
 """Whatever a user gets wrong is one line that says what, and an exit code that is not 0."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,11 +24,7 @@ CASES = [
     ("gateway --connect tcp://10.0.0.1:7411", 78, "keys"),
     ("coordinator --listen tcp://0.0.0.0:7411", 78, "run `airdraft keys init`"),
     ("coordinator --max-gateway-requests 0", 78, "1 to 1048576 is accepted"),
-    (
-        "coordinator --config {folder}/coordinator.toml",
-        78,
-        "unknown key lisen, did you mean listen",
-    ),
+    ("coordinator --config {folder}/coordinator.toml", 78, "unknown key lisen, did you mean lis"),
     ("target --config {folder}/target.toml", 78, "unknown key conect, did you mean connect?"),
     ("draft --connect tcp://10.0.0.1:7411", 78, "`airdraft join` on others"),
     ("generate --prompt x --connect tcp://h:1", 78, "tcp://h:1 is not loopback"),

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 import signal
 import sys
@@ -52,12 +50,9 @@ def test_pull_without_a_name_brings_the_defaults(tmp_path: Path) -> None:
     result = airdraft_models("pull")
     folder = tmp_path / "cache" / "models"
     assert result.exit_code == 0
-    assert result.stdout.split() == [
-        str(folder / f"{name}.gguf") for name in (DEFAULT_TARGET, DEFAULT_DRAFT)
-    ]
-    assert result.stderr == "".join(
-        f"{name}: licence MIT\n" for name in (DEFAULT_TARGET, DEFAULT_DRAFT)
-    )
+    names = (DEFAULT_TARGET, DEFAULT_DRAFT)
+    assert result.stdout.split() == [str(folder / f"{name}.gguf") for name in names]
+    assert result.stderr == "".join(f"{name}: licence MIT\n" for name in names)
     assert airdraft_models("pull").stderr == ""
 
 

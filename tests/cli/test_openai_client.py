@@ -1,7 +1,5 @@
 """What everyday programs ask with OpenAI's official client, call by call."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator
@@ -62,7 +60,7 @@ def check_weather(arguments: str) -> None:
     assert found["days"] in (1, 2, 3)
 
 
-def test_chat(client: openai.OpenAI) -> None:
+def test_a_chat_is_the_same_whole_and_streamed(client: openai.OpenAI) -> None:
     whole = client.chat.completions.create(**CHAT, logprobs=True, top_logprobs=3)
     choice, usage = whole.choices[0], whole.usage
     assert choice.message.role == "assistant"
@@ -77,7 +75,7 @@ def test_chat(client: openai.OpenAI) -> None:
     assert (last.choices, last.usage.completion_tokens) == ([], usage.completion_tokens)
 
 
-def test_answers_parsed_by_a_class(client: openai.OpenAI) -> None:
+def test_answers_are_parsed_by_a_class(client: openai.OpenAI) -> None:
     asked = {**CHAT, "max_tokens": 300}
     found = client.chat.completions.parse(**asked, response_format=City)
     assert isinstance(found.choices[0].message.parsed, City)
@@ -86,7 +84,7 @@ def test_answers_parsed_by_a_class(client: openai.OpenAI) -> None:
     assert isinstance(found.output_parsed, City)
 
 
-def test_tools_required(client: openai.OpenAI) -> None:
+def test_a_required_tool_is_called(client: openai.OpenAI) -> None:
     asked = {**TOOLS, "tool_choice": "required", "temperature": 0.8}
     whole = client.chat.completions.create(**asked)
     (call,) = whole.choices[0].message.tool_calls
@@ -98,7 +96,7 @@ def test_tools_required(client: openai.OpenAI) -> None:
     assert "".join(part.function.arguments or "" for part in parts) == call.function.arguments
 
 
-def test_a_tool_by_name_and_what_it_returned(client: openai.OpenAI) -> None:
+def test_a_named_tool_is_called_and_its_result_read(client: openai.OpenAI) -> None:
     named = {"type": "function", "function": {"name": "weather"}}
     first = client.chat.completions.create(**TOOLS, tool_choice=named)
     answer = first.choices[0].message
@@ -112,7 +110,7 @@ def test_a_tool_by_name_and_what_it_returned(client: openai.OpenAI) -> None:
     assert found.choices[0].message.tool_calls is None
 
 
-def test_a_completion_and_a_scored_prompt(client: openai.OpenAI) -> None:
+def test_a_completion_is_streamed_and_a_prompt_scored(client: openai.OpenAI) -> None:
     whole = client.completions.create(**TEXT)
     found = list(client.completions.create(**TEXT, stream=True))
     assert "".join(chunk.choices[0].text for chunk in found) == whole.choices[0].text
@@ -123,13 +121,13 @@ def test_a_completion_and_a_scored_prompt(client: openai.OpenAI) -> None:
     assert all(math.isfinite(score) for score in scores[1:])
 
 
-def test_models(client: openai.OpenAI) -> None:
+def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
     found = list(client.models.list())
     assert MODEL in {model.id.removesuffix(".gguf") for model in found}
     assert client.models.retrieve(MODEL).object == "model"
 
 
-def test_a_response(client: openai.OpenAI) -> None:
+def test_a_response_is_the_same_whole_and_streamed(client: openai.OpenAI) -> None:
     asked = {"model": MODEL, "input": [USER], "max_output_tokens": 12, "temperature": 0}
     whole = client.responses.create(**asked, instructions="Be brief.", store=False)
     found = list(client.responses.create(**asked, instructions="Be brief.", stream=True))
@@ -138,7 +136,7 @@ def test_a_response(client: openai.OpenAI) -> None:
     assert 0 < whole.usage.output_tokens <= 12
 
 
-def test_a_response_with_a_tool(client: openai.OpenAI) -> None:
+def test_a_response_calls_a_tool_and_goes_on_with_its_result(client: openai.OpenAI) -> None:
     asked: Any = {"model": MODEL, "tools": [FUNCTION], "parallel_tool_calls": False}
     asking = {"tool_choice": "required", "max_output_tokens": 99, "input": [USER]}
     first = client.responses.create(**asked, **asking)
@@ -150,7 +148,7 @@ def test_a_response_with_a_tool(client: openai.OpenAI) -> None:
     assert client.responses.create(**asked, **second).output_text
 
 
-def test_errors_of_their_own_classes(client: openai.OpenAI) -> None:
+def test_errors_have_classes_of_their_own(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(**{**CHAT, "model": "other"})
     with pytest.raises(openai.BadRequestError, match="temperature"):

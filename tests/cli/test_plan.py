@@ -1,7 +1,5 @@
 """`airdraft plan`: what it prints, and one line for each file that cannot be read."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -65,11 +63,7 @@ def test_a_scenario_without_a_name_goes_by_its_file_and_names_files_beside_it(
         ("a = " + "9" * 5000, " is not valid TOML: Exceeds the limit"),
         ("a = " + "[" * 100_000, " is not valid TOML: "),
         ("", ": target is missing: a table is accepted"),
-        (
-            'target.device = "none.toml"',
-            ": target.device = 'none.toml': no such file or directory; the path of a TOML file,"
-            " relative to the scenario, is accepted",
-        ),
+        ('target.device = "none.toml"', ": target.device = 'none.toml': no such file or directory"),
         ('target.device = "."', ": target.device = '.': is a directory; the path of a TOML"),
         ('target.device = "broken.toml"', ": target.device = 'broken.toml': not valid TOML: Inv"),
         ('target.device = "\\u0000"', ": target.device = '\\x00': not valid TOML: embedded null"),

@@ -1,7 +1,5 @@
 """Frames of `airdraft top`, drawn of a status that is made here."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 
@@ -47,12 +45,7 @@ def test_a_small_terminal_shows_all_kinds_of_things() -> None:
     assert "200k d" in text(STATUS)
 
 
-@given(
-    width=st.integers(1, 200),
-    height=st.integers(1, 60),
-    num_streams=st.integers(0, 40),
-    num_nodes=st.integers(0, 20),
-)
+@given(st.integers(1, 200), st.integers(1, 60), st.integers(0, 40), st.integers(0, 20))
 def test_no_frame_is_larger_than_its_terminal(
     width: int, height: int, num_streams: int, num_nodes: int
 ) -> None:
@@ -63,9 +56,8 @@ def test_no_frame_is_larger_than_its_terminal(
 
 
 def test_in_a_crowd_everything_keeps_some_lines() -> None:
-    status = replace(
-        STATUS, streams=(GUESSING, PLAIN) * 100, num_streams=200, nodes=(DRAFT_NODE,) * 30
-    )
+    streams, nodes = (GUESSING, PLAIN) * 100, (DRAFT_NODE,) * 30
+    status = replace(STATUS, streams=streams, num_streams=len(streams), nodes=nodes)
     found = frame(status, 80, 24)
     assert len(found) == 24
     for title in ("NODE ", "PLAN ", "STREAM "):

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -115,7 +113,7 @@ def test_an_answer_that_has_to_wait_for_the_coordinator_says_so() -> None:
     )
 
 
-def test_figures() -> None:
+def test_figures_of_an_answer_are_one_line() -> None:
     def line(drafted: int, accepted: int, finish: str = "stop", why: str = "") -> str:
         usage = Usage(3, 10, drafted, accepted, 2, 2.0)
         answer = Completion((Choice("", (), finish),), 7, usage, "t", True, why, "hash", "class")

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,15 +44,9 @@ async def test_pieces_make_the_text(mesh: ToyMesh) -> None:
 
 async def test_messages_may_have_several_forms(mesh: ToyMesh) -> None:
     async with connect(mesh.endpoint) as client:
-        answers = [
-            await client.chat(messages, max_tokens=5)
-            for messages in (
-                "hi",
-                [ChatMessage("user", "hi")],
-                [("user", "hi")],
-                [{"role": "user", "content": "hi"}],
-            )
-        ]
+        message = {"role": "user", "content": "hi"}
+        forms: list[Any] = ["hi", [ChatMessage(**message)], [("user", "hi")], [message]]
+        answers = [await client.chat(form, max_tokens=5) for form in forms]
         assert len({answer.text for answer in answers}) == 1
         for wrong in ([{"role": "user"}], [("user", 3)], ["x"]):
             with pytest.raises((TypeError, ValueError)):
@@ -74,24 +66,18 @@ async def test_who_leaves_a_stream_cancels_it(mesh: ToyMesh, eventually: Eventua
 
 async def test_time_is_bounded(mesh: ToyMesh, eventually: Eventually) -> None:
     async with connect(mesh.endpoint) as client:
-        with (
-            held(mesh.model),
-            pytest.raises(AnswerTimeoutError, match=r"no whole answer within 0\.001 s"),
-        ):
+        too_late = pytest.raises(AnswerTimeoutError, match=r"no whole answer within 0\.001 s")
+        with held(mesh.model), too_late:
             await client.complete("hi", max_tokens=4000, timeout_s=0.001)
         await eventually(lambda: mesh.num_streams() == 0)
 
 
 async def test_wrong_requests_are_the_callers(mesh: ToyMesh) -> None:
     async with connect(mesh.endpoint) as client:
-        for options in (
-            {"temperature": -1.0},
-            {"max_tokens": -1},
-            {"max_tokens": 1 << 19},
-            {"model": "other"},
-        ):
+        wrong: list[dict[str, Any]] = [{"temperature": -1.0}, {"max_tokens": -1}]
+        for options in (*wrong, {"max_tokens": 1 << 19}, {"model": "other"}):
             with pytest.raises(InvalidRequestError):
-                await client.complete("hi", **options)  # type: ignore[arg-type]
+                await client.complete("hi", **options)
         with pytest.raises(InvalidRequestError, match="the prompt is empty"):
             await client.complete("")
         # The connection is as good as before.

@@ -1,7 +1,5 @@
-"""A toy mesh on loopback in a thread of its own, for those who connect to one, and what its target
-answers alone."""
-
-from __future__ import annotations
+"""A mesh of toy models on loopback, in a thread of its own, and the text that its target gives
+without a mesh."""
 
 import asyncio
 import concurrent.futures
@@ -25,6 +23,8 @@ from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.target.node import TargetNode
 from tests.nodes.reference import Reference, reference
 
+TOY = ToyConfig()
+
 
 def alone(
     prompt: str,
@@ -32,10 +32,10 @@ def alone(
     *,
     stops: Sequence[str] = (),
     ignore_eog: bool = False,
+    config: ToyConfig = TOY,
     **sampling: Any,
 ) -> Reference:
-    """What the target of a toy mesh answers; greedily, if nothing is said of sampling."""
-    config = ToyConfig()
+    """What the target of a toy mesh answers; it decodes greedily unless sampling says otherwise."""
     ids = ToyTokenizer(config.num_vocab).encode(prompt)
     asked = {"max_tokens": max_tokens, "stops": stops, "ignore_eog": ignore_eog}
     return reference(config, ids, Sampling(**sampling), **asked)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import errno
 import os
 import shutil
@@ -65,6 +63,10 @@ def left(root: Path) -> set[str]:
 
 def test_a_pull_stores_the_file_once_until_it_is_removed(catalog: Catalog, root: Path) -> None:
     assert catalog.installed() == ()
+    # What a process has left that died.
+    leftover = root / "models" / "tmp-1-dead"
+    leftover.mkdir(parents=True)
+    (leftover / "half.gguf").write_bytes(b"half")
     steps: list[str] = []
     path = catalog.pull("fake-base", lambda label, *_: steps.append(label))
     assert path.read_bytes() == BASE
@@ -120,6 +122,10 @@ def test_a_damaged_file_is_seen_and_pulled_again(catalog: Catalog, root: Path) -
     path.write_bytes(b"X" * len(BASE))
     with pytest.raises(CatalogError, match="its SHA-256 has changed"):
         catalog.verify("fake-base")
+    # Nothing is made of it.
+    with pytest.raises(CatalogError, match="fake-base is damaged, because its SHA-256 has changed"):
+        catalog.pull("fake-small")
+    assert left(root) == {"fake-base.gguf", "fake-base.json"}
     (root / "models" / "fake-base.json").write_text("[]")
     assert catalog.installed() == ()
 
@@ -174,21 +180,6 @@ def test_what_goes_wrong_leaves_nothing(
     assert left(root) == (set() if name == "fake-wrong" else {"fake-base.gguf", "fake-base.json"})
 
 
-def test_of_a_base_that_was_damaged_nothing_is_made(catalog: Catalog, root: Path) -> None:
-    catalog.pull("fake-base").write_bytes(BASE[:-1] + b"!")
-    with pytest.raises(CatalogError, match="fake-base is damaged, because its SHA-256 has changed"):
-        catalog.pull("fake-small")
-    assert left(root) == {"fake-base.gguf", "fake-base.json"}
-
-
-def test_leftovers_of_dead_processes_go(catalog: Catalog, root: Path) -> None:
-    leftover = root / "models" / "tmp-1-dead"
-    leftover.mkdir(parents=True)
-    (leftover / "half.gguf").write_bytes(b"half")
-    catalog.pull("fake-base")
-    assert left(root) == {"fake-base.gguf", "fake-base.json"}
-
-
 def test_two_pulls_at_once_do_the_work_once(root: Path, entries: dict[str, Entry]) -> None:
     is_waiting, calls = threading.Event(), []
 
@@ -227,9 +218,7 @@ def test_a_full_disk_is_told_before_the_work_or_as_soon_as_it_is_met(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     has_left(500_000)
-    with pytest.raises(
-        CatalogError, match=r"disk full: .* needs 1\.1 MB in .*, but 0\.5 MB are free"
-    ):
+    with pytest.raises(CatalogError, match=r"full: .* needs 1\.1 MB in .*, but 0\.5 MB are free"):
         Catalog(root, entries).pull("fake-base")
     assert left(root) == set()
     # The library gives no reason where it cannot write.
@@ -289,9 +278,7 @@ def test_any_file_of_hugging_face_has_a_name(
         begun.path.write_bytes(gguf_bytes())
 
     monkeypatch.setattr(store, "fetch", fake)
-    with pytest.raises(
-        ModelNameError, match=f"not on this machine yet: run `airdraft models pull {HF}`"
-    ):
+    with pytest.raises(ModelNameError, match=f"machine yet: run `airdraft models pull {HF}`"):
         catalog.path(HF)
     path = catalog.pull(HF)
     assert path == root / "models" / "hf--owner--name--folder--model-Q4_K_M.gguf"
@@ -301,11 +288,6 @@ def test_any_file_of_hugging_face_has_a_name(
     catalog.verify(HF)
     catalog.remove(HF)
     assert not path.exists()
-    for wrong in (
-        "hf:owner/name",
-        "hf:owner/name/a.bin",
-        "hf:owner/../a/b.gguf",
-        "hf:a/b/../c.gguf",
-    ):
+    for wrong in ("owner/name", "owner/name/a.bin", "owner/../a/b.gguf", "a/b/../c.gguf"):
         with pytest.raises(ModelNameError):
-            catalog.pull(wrong)
+            catalog.pull(f"hf:{wrong}")

@@ -1,7 +1,5 @@
 """What a client does while there is no coordinator; the rest is tested on a mesh."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
@@ -45,12 +43,8 @@ class Scripted:
         self.hub = MemoryHub()
         self._prompt = prompt
         self.num_waits = 0
-        self.client = Client(
-            self.hub.client(),
-            endpoint="memory",
-            on_waiting=self._waits,
-            **{"rejoins": True, **changes},
-        )
+        changes = {"endpoint": "memory", "on_waiting": self._waits, "rejoins": True, **changes}
+        self.client = Client(self.hub.client(), **changes)
         self.desk = Desk(self.hub.server())
         self.epoch = EPOCH - 1
         self.events: list[Event] = []
@@ -175,12 +169,8 @@ async def test_a_request_goes_on_with_the_next_coordinator(eventually: Eventuall
         )
         await reading
         assert made.text == b"ab"
-        assert [type(e).__name__ for e in made.events] == [
-            "StartedNotice",
-            "TokensNotice",
-            "TokensNotice",
-            "FinishedNotice",
-        ]
+        kinds = [StartedNotice, TokensNotice, TokensNotice, FinishedNotice]
+        assert [type(event) for event in made.events] == kinds
         assert made.num_waits == 1
 
 
@@ -235,14 +225,6 @@ async def test_who_waits_for_nodes_does_not_wait_for_ever() -> None:
         await asyncio.gather(refusing, return_exceptions=True)
 
 
-async def test_what_is_new_and_refused_ends_at_once() -> None:
-    async with scripted() as (made, reading):
-        submit = await made.desk.hear(SubmitRequest)
-        made.say(RequestFailedNotice(submit.request_id, "unavailable", "no target"))
-        code, reason = await why_ended(reading)
-        assert (code, "no target" in reason) == ("unavailable", True)
-
-
 async def test_another_text_ends_it() -> None:
     async with scripted(GenerateOptions(seed=3)) as (made, reading):
         submit = await made.desk.hear(SubmitRequest)
@@ -266,17 +248,24 @@ async def test_who_is_forgotten_in_line_sends_the_rest() -> None:
         assert (len(first.data), len(rest.data)) == (256, offer.num_bytes - 256)
 
 
-@pytest.mark.parametrize("is_silent", [False, True])
-async def test_who_does_not_rejoin_is_told_of_the_loss(is_silent: bool) -> None:
-    async with scripted(rejoins=False) as (made, reading):
+@pytest.mark.parametrize(
+    ("rejoins", "end", "why"),
+    [
+        (True, ("unavailable", "no target"), "no target"),
+        (False, ("left", "the client was silent"), "client was silent"),
+        (False, None, "connection to the coordinator has ended"),
+    ],
+    ids=["refused at once", "silent", "lost"],
+)
+async def test_a_request_that_nobody_can_go_on_with_ends(
+    rejoins: bool, end: tuple[str, str] | None, why: str
+) -> None:
+    async with scripted(rejoins=rejoins) as (made, reading):
         submit = await made.desk.hear(SubmitRequest)
-        made.begin(submit)
-        if is_silent:
-            made.say(RequestFailedNotice(submit.request_id, "left", "the client was silent"))
-        else:
-            made.say(Bye("over"))
+        if not rejoins:
+            made.begin(submit)
+        made.say(RequestFailedNotice(submit.request_id, *end) if end else Bye("over"))
         code, reason = await why_ended(reading)
-        why = "client was silent" if is_silent else "connection to the coordinator has ended"
         assert (code, why in reason) == ("unavailable", True)
 
 

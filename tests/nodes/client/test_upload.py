@@ -1,7 +1,5 @@
 """A large request in pieces, from the client's side."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest
@@ -120,9 +118,8 @@ async def test_an_upload_whose_coordinator_is_lost_begins_anew() -> None:
         for num_bytes in (1000, MAX_PIECE_BYTES):
             made.say(UploadGrant(second.request_id, num_bytes, 0))
             pieces.append(await made.desk.hear(UploadPiece))
-        assert [(piece.request_id, piece.offset) for piece in pieces] == [
-            (second.request_id, 0),
-            (second.request_id, 1000),
+        assert [(p.request_id, p.offset) for p in pieces] == [
+            (second.request_id, offset) for offset in (0, 1000)
         ]
         # All of it was sent, so that nothing more is.
         assert sum(len(piece.data) for piece in pieces) == second.num_bytes

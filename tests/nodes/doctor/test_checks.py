@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -59,7 +57,7 @@ def test_every_subject_can_fail_beside_the_others(
         assert any(part in what for what in failed), part
 
 
-def test_a_configuration(tmp_path: Path) -> None:
+def test_a_configuration_is_loaded_or_its_fault_is_named(tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text('listen = "tcp://127.0.0.1:1"\n')
     finding, config = check_config("coordinator", path, {})
@@ -73,7 +71,7 @@ def test_a_configuration(tmp_path: Path) -> None:
     assert check_config("target", None, {"AIRDRAFT_ENGINE__CELLS": "x"})[0].level is Level.FAIL
 
 
-def test_names_in_the_environment_that_mean_nothing(tmp_path: Path, root: Path) -> None:
+def test_variables_of_the_environment_without_effect_are_named(tmp_path: Path, root: Path) -> None:
     environ = {"AIRDRAFT_LISTEM": "x", "AIRDRAFT_QQQQ": "x", "AIRDRAFT_KEYS": "x", "HOME": "x"}
     found = check_environment(environ, frozenset({"listen"}))
     assert [f.mend for f in found] == ["did you mean AIRDRAFT_LISTEN?", "unset it"]

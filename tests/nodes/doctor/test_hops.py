@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 
 import pytest
@@ -39,7 +37,7 @@ async def test_a_hop_is_measured_with_what_is_refused() -> None:
         await measure(Fake("unavailable"))
 
 
-def test_fast_and_slow_hops() -> None:
+def test_a_slow_hop_is_a_warning() -> None:
     rtt, rate = check_hop(Hop(0.01, 200_000, 0.11, ()), "tcp://x:1")
     assert (rtt.level, rate.what) == (
         Level.OK,
@@ -62,5 +60,5 @@ def test_nodes_as_the_coordinator_sees_them() -> None:
     assert (finding.level, finding.mend) == (Level.NOTE, "airdraft nodes undrain target")
 
 
-def test_a_coordinator_need_not_run() -> None:
+def test_an_absent_coordinator_is_a_note() -> None:
     assert check_absent("tcp://x:1").level is Level.NOTE

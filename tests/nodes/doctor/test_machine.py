@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import socket
 from pathlib import Path
 
@@ -38,7 +36,7 @@ def test_what_the_machine_says_is_judged(found: Finding, level: Level) -> None:
     assert found.level is level
 
 
-def test_what_sysfs_says(tmp_path: Path) -> None:
+def test_zones_and_cores_are_read_from_sysfs(tmp_path: Path) -> None:
     zone, cpu = "class/thermal/thermal_zone0", "devices/system/cpu"
     files = {
         f"{zone}/temp": "51500\n",
@@ -88,7 +86,7 @@ def proc(root: Path, state: str = "0A", command: bytes = b"") -> None:
         (b"", Level.WARN, "a process of another user listens"),
     ],
 )
-def test_who_listens(tmp_path: Path, command: bytes, level: Level, says: str) -> None:
+def test_it_is_said_who_listens(tmp_path: Path, command: bytes, level: Level, says: str) -> None:
     proc(tmp_path, command=command)
     finding = check_port(ENDPOINT, tmp_path)
     assert (finding.level, says in finding.what) == (level, True)
@@ -107,7 +105,7 @@ def test_a_real_listener_is_found() -> None:
         assert not is_free(endpoint)
 
 
-def test_socket_files(tmp_path: Path) -> None:
+def test_a_socket_file_is_free_if_nobody_listens(tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/x"
     assert check_port(endpoint).what == f"{endpoint}: no process listens"
     assert is_free(endpoint)

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import replace
@@ -39,7 +37,7 @@ def test_a_cache_directory_is_made_where_one_can_be(tmp_path: Path) -> None:
     assert "AIRDRAFT_CACHE" in finding.mend
 
 
-def test_model_files(tmp_path: Path) -> None:
+def test_a_model_file_and_its_hash_are_checked(tmp_path: Path) -> None:
     catalog = Catalog(tmp_path)
     path = tmp_path / "m.gguf"
     path.write_bytes(gguf_bytes())
@@ -69,7 +67,9 @@ def test_model_files(tmp_path: Path) -> None:
         ([KEPT], Level.OK, "calibrated for this device"),
     ],
 )
-def test_calibrations(kept: list[Kept], level: Level, says: str) -> None:
+def test_a_calibration_is_of_one_model_and_machine(
+    kept: list[Kept], level: Level, says: str
+) -> None:
     finding = models.check_calibration("m", KEPT, kept)
     assert (finding.level, says in finding.what) == (level, True)
 

@@ -1,7 +1,5 @@
 """Requests to an ASGI application without a server: every message is seen when it is sent."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from pathlib import Path
@@ -24,7 +22,7 @@ KEY = {"idempotency-key": "k-1"}
 
 
 class Call:
-    """One request. reads: cleared while the reader takes nothing."""
+    """One request. reads: an event that a test clears while the client reads nothing."""
 
     def __init__(
         self,
@@ -77,7 +75,7 @@ class Call:
         self.reads.set()
 
     def abort(self) -> None:
-        """As of the server's connection."""
+        """Abort the connection, as the server's own class does."""
         self.is_aborted = True
         self.leave()
 
@@ -126,7 +124,7 @@ class Call:
 
 
 def events_of(body: bytes, mark: str) -> list[tuple[str, Any]]:
-    """The events of a stream, each with the rest of its line that begins like that, or ""."""
+    """The events of a stream, each with the rest of its line that begins with the mark, or ""."""
     found = []
     for event in body.decode().split("\n\n")[:-1]:
         *lines, data = event.split("\n")
@@ -145,7 +143,7 @@ def named_events(call: Call) -> list[tuple[str, Any]]:
 
 
 def gateway_of(mesh: FakeMesh, **limits: Any) -> Gateway:
-    """What bodies leave open of sampling is as OpenAI has it."""
+    """A gateway with OpenAI's values for sampling parameters that a body does not name."""
     return Gateway(mesh, GatewayConfig(limits=GatewayLimits(**limits), openai_defaults=True))
 
 
@@ -160,11 +158,15 @@ def app_of(mesh: FakeMesh, **limits: Any) -> ASGIApp:
     return open_app(gateway_of(mesh, **limits))
 
 
-def keyed_app(mesh: FakeMesh, folder: Path, **limits: Any) -> ASGIApp:
-    """An application for those who have a key: ad-boss with all scopes, ad-guest, ad-looker."""
-    keys = ApiKeys(folder / "apikeys.toml")
+def add_keys(keys: ApiKeys) -> None:
+    """ad-boss has all scopes; ad-guest and ad-looker have one."""
     for name, scopes in (("boss", SCOPES), ("guest", ("infer",)), ("looker", ("admin",))):
         keys.add(ApiKey(name=name, sha256=digest(f"ad-{name}"), scopes=scopes))
+
+
+def keyed_app(mesh: FakeMesh, folder: Path, **limits: Any) -> ASGIApp:
+    """An application for those who have one of these keys."""
+    add_keys(ApiKeys(folder / "apikeys.toml"))
     return open_app(gateway_of(mesh, **limits), folder, is_open=False)
 
 
@@ -184,5 +186,5 @@ async def get(app: ASGIApp, path: str, **headers: str) -> Call:
 
 
 async def ask(mesh: FakeMesh, path: str, body: Any, **headers: str) -> Call:
-    """What a new gateway answers."""
+    """The answer of a new gateway in front of this mesh."""
     return await post(app_of(mesh), path, body, **headers)

@@ -1,7 +1,5 @@
 """A mesh whose answers a test writes down."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -92,8 +90,8 @@ class Clock:
 class FakeMesh:
     """script: the steps of the answer to a prompt with options. models: those of its targets.
 
-    hashes, others: of targets that have another than the others, or other traits. failures: what
-    goes wrong with some texts that are only read. read_gate: what all of those wait for. asked:
+    hashes, others: model hashes and traits of single targets, by their names. failures: the errors
+    with which reading some texts fails. read_gate: an event that all such reading waits for. asked:
     what was asked for. num_open: requests that have neither ended nor been given up.
     """
 

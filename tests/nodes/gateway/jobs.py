@@ -1,6 +1,4 @@
-"""Bodies as jobs, without a gateway: what they leave open of sampling is as OpenAI has it."""
-
-from __future__ import annotations
+"""Turns bodies into jobs without a gateway, with OpenAI's values for what they do not name."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,7 +26,7 @@ class Jobs:
         return replace(job, options=options)
 
     def error(self, value: dict[str, Any]) -> ApiError:
-        """What the client is told that is wrong."""
+        """The error that the client gets for a body."""
         with pytest.raises(ApiError) as caught:
             self.job(value)
         assert caught.value.status == 400
@@ -36,7 +34,7 @@ class Jobs:
         return caught.value
 
     def refused(self, value: dict[str, Any]) -> str | None:
-        """The field whose value the client is told is wrong."""
+        """The field that the error for a body names."""
         return self.error(value).param
 
     def shape(self, job: Job) -> Shape:

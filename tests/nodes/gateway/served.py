@@ -1,4 +1,4 @@
-"""The gateway's HTTP server in this process, on a port of the kernel's."""
+"""Runs the gateway's HTTP server in this process, on a port that the kernel chooses."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class RawConnection:
         return await self.reader.readuntil(data)
 
     async def rest(self) -> bytes:
-        """All until the server closes; what was on its way is lost where it does so hard."""
+        """Everything until the server closes; what is under way is lost if it aborts."""
         found = b""
         with contextlib.suppress(ConnectionError):
             while part := await self.reader.read(65_536):
@@ -88,7 +88,7 @@ async def connected(server: Served, **options: Any) -> AsyncIterator[RawConnecti
 
 @contextlib.asynccontextmanager
 async def reading_nothing(server: Served, data: bytes) -> AsyncIterator[None]:
-    """Who has asked and reads nothing, with a small buffer."""
+    """A client with a small buffer sends this and reads nothing."""
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.setblocking(False)

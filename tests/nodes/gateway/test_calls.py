@@ -1,7 +1,5 @@
 """An answer's text read as content and calls, however it is cut into pieces."""
 
-from __future__ import annotations
-
 import json
 import random
 

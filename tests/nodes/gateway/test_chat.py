@@ -1,7 +1,5 @@
 """Bodies of /v1/chat/completions as jobs, with what all bodies have in common, and chunks."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -42,14 +40,10 @@ def test_a_conversation_is_one_prompt() -> None:
     found = job(
         {"role": "developer", "content": "be brief"}, USER, answer, {**USER, "content": parts}
     )
-    assert found.prompts == (
-        (
-            ChatMessage("system", "be brief"),
-            ChatMessage("user", "hi"),
-            ChatMessage("assistant", "yes"),
-            ChatMessage("user", "ab"),
-        ),
-    )
+    (prompt,) = found.prompts
+    assert [(message.role, message.content) for message in prompt] == [
+        *(("system", "be brief"), ("user", "hi"), ("assistant", "yes"), ("user", "ab")),
+    ]
 
 
 def test_defaults_are_those_of_openai() -> None:
@@ -174,10 +168,8 @@ def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
     ("code", "body", "param"),
     [
         ("invalid_type", {"n": True}, "n"),
-        ("invalid_type", {"messages": None}, "messages"),
         ("invalid_type", {"n": 1.0}, "n"),
-        ("invalid_type", {"logprobs": 2}, "logprobs"),
-        ("invalid_type", {"user": 1}, "user"),
+        ("invalid_type", {"messages": None}, "messages"),
         ("invalid_type", {"stop": ["x", 1]}, "stop[1]"),
         ("invalid_type", {ANSWER: 1}, "response_format"),
         ("invalid_value", {"temperature": 2.1}, "temperature"),
@@ -186,7 +178,6 @@ def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
         ("missing_required_parameter", {ANSWER: {}}, "response_format.type"),
         ("unsupported_parameter", {"functions": [{}]}, "functions"),
         ("unsupported_parameter", {"modalities": 0}, "modalities"),
-        ("unsupported_parameter", {"audio": {}}, "audio"),
         ("unsupported_parameter", {"store": True}, "store"),
         ("unknown_parameter", said(other=1), "messages[0].other"),
         ("unknown_parameter", {"prompt": "x"}, "prompt"),

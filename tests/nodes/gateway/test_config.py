@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import fields
 
 import pytest
@@ -16,17 +14,17 @@ def test_every_limit_has_bounds(limit: str) -> None:
 
 
 @pytest.mark.parametrize("listen", ["", "8080", ":8080", "a:b", "a:70000", "a:-1"])
-def test_addresses_that_are_none(listen: str) -> None:
+def test_what_is_no_address_is_refused(listen: str) -> None:
     with pytest.raises(ConfigError, match="HOST:PORT"):
         GatewayConfig(listen=listen)
 
 
-def test_addresses() -> None:
+def test_an_address_is_a_host_and_a_port() -> None:
     assert address_of("localhost:0") == ("localhost", 0)
     assert address_of("[::1]:80") == ("::1", 80)
 
 
-def test_half_a_certificate_and_origins_that_are_none() -> None:
+def test_half_a_certificate_and_wrong_origins_are_refused() -> None:
     with pytest.raises(ConfigError, match="both or neither"):
         GatewayConfig(tls_cert="x")
     for origin in ("example.org", "https://a/", "*"):

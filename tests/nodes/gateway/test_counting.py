@@ -1,7 +1,5 @@
 """What /metrics says of requests and of the mesh, with a coordinator and without."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any
@@ -49,6 +47,7 @@ async def exposed(app: Any, **headers: str) -> Exposed:
         ("GET", "/healthz", "/healthz", 200),
         ("GET", "/readyz", "/readyz", 200),
         ("GET", "/v1/models", "/v1/models", 200),
+        ("GET", "/v1/models/toy-1", "/v1/models/{id}", 200),
         ("POST", "/v1/models", "/v1/models", 405),
         ("GET", "/v1/models/", "/v1/models/{id}", 404),
         ("GET", "/v1/models/dir/a", "/v1/models/{id}", 404),
@@ -68,7 +67,7 @@ async def test_routes(method: str, path: str, route: str, status: int) -> None:
     assert (await exposed(app)).requests(route, status) == 1
 
 
-async def test_the_mesh_and_the_gateway_in_one_answer() -> None:
+async def test_metrics_of_the_mesh_and_of_the_gateway_come_together() -> None:
     mesh = FakeMesh(text_answer("a", "b", "c"))
     app = app_of(mesh)
     await post(app, CHAT, TALK)

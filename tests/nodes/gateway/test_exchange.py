@@ -1,7 +1,5 @@
 """Answers while they are made: what is sent when, faults, and readers that leave or are slow."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Sequence
@@ -125,7 +123,7 @@ async def test_who_names_a_fingerprint_asks_for_that_class(path: str, body: Any)
     assert (await ask(mesh, path, {**body, "system_fingerprint": None})).status == 200
 
 
-async def test_scoring() -> None:
+async def test_a_prompt_is_scored_without_a_new_token() -> None:
     scores = PromptLogprobsNotice(1, 1, (scored("b", -1.0, ("b", -1.0)), scored("c", -3.0)))
     mesh = FakeMesh([started(), scores, finished(0, "length")])
     body = {"prompt": [7, 8, 9], "echo": True, "logprobs": 1, "max_tokens": 0, "temperature": 0}

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import asyncio
 import json
 from dataclasses import replace
@@ -22,7 +20,8 @@ async def test_files_that_are_called_alike_are_told_apart() -> None:
     made = Models(mesh)
     served = {entry.id: entry for entry in await made.served()}
     assert set(served) == {"a.gguf", "b.gguf@01234567", "b.gguf@ffffffff"}
-    assert served["b.gguf@ffffffff"].as_json(7)["airdraft"]["model_hash"] == "ff" * 32
+    shown = served["b.gguf@ffffffff"].as_json(7)["airdraft"]
+    assert (shown["model_hash"], shown["tool_style"]) == ("ff" * 32, "hermes")
     for name in ("b.gguf@ffffffff", "b@FFFFFFFFFF", "b@" + "ff" * 32):
         assert await made.find(name) == served["b.gguf@ffffffff"]
     assert await made.find("a") == await made.find("a.gguf@01234567") == served["a.gguf"]

@@ -1,13 +1,8 @@
 """The page as headless Chromium shows it, before meshes that are made up."""
 
-from __future__ import annotations
-
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +11,14 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not in
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
+from tests.nodes.gateway.page_meshes import Gateways, gateways_in_a_thread  # noqa: E402
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
 LIMIT_S = 60.0
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         not (CHROMIUM and DRIVER),
         reason="no browser: apt-get install chromium chromium-driver",
@@ -28,40 +26,10 @@ pytestmark = [
 ]
 
 
-class Gateways:
-    """url: by the names of page_process."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.url: dict[str, str] = {}
-        assert process.stdout is not None
-        while (line := process.stdout.readline().strip()) != "ready":
-            assert line, "the gateways did not start"
-            name, self.url[name] = line.split()
-
-    def say(self, line: str) -> None:
-        """A name loses the coordinator behind that gateway, `cut` all connections of all."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
-
-
 @pytest.fixture(scope="module")
-def gateways() -> Iterator[Gateways]:
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.nodes.gateway.page_process"],
-        cwd=Path(__file__).parents[3],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield Gateways(process)
-            assert process.stdin is not None
-            process.stdin.close()
-            assert process.wait(LIMIT_S) == 0
-        finally:
-            process.kill()
+def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
+    with gateways_in_a_thread(tmp_path_factory.mktemp("gateways")) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +61,6 @@ class Page:
         self._urls = urls
 
     def open(self, name: str) -> None:
-        """The page of a gateway."""
         self.driver.get(self._urls[name])
 
     def show(self, name: str) -> None:
@@ -150,6 +117,7 @@ def page(chromium: Any, gateways: Gateways) -> Iterator[Page]:
     # What the page stores is of one test, and polls end.
     made.run("try { sessionStorage.clear(); localStorage.clear(); } catch {}")
     chromium.get("about:blank")
+    gateways.cut()
 
 
 def test_a_mesh_at_work(page: Page) -> None:
@@ -203,7 +171,7 @@ def test_an_answer_that_is_stopped_or_breaks_off_says_so(page: Page, gateways: G
     assert page.complaints() == []
     page.element("go").click()
     page.until_text("answer", "so far")
-    gateways.say("cut")
+    gateways.cut()
     page.until_text("outcome", "ended too early")
     assert page.element("go").is_enabled()
     page.until_text("state", "live")
@@ -211,16 +179,8 @@ def test_an_answer_that_is_stopped_or_breaks_off_says_so(page: Page, gateways: G
 
 def test_names_are_never_markup(page: Page) -> None:
     page.open("hostile")
-    for part in [
-        "targets",
-        "drafts",
-        "streams-table",
-        "plan-notes",
-        "timeline",
-        "air",
-        "cluster",
-        "tiles",
-    ]:
+    tables = ("targets", "drafts", "streams-table", "plan-notes")
+    for part in (*tables, "timeline", "air", "cluster", "tiles"):
         page.until_text(part, "<img src=x")
     assert page.run("return document.querySelectorAll('img').length") == 0
     assert page.driver.title == "airdraft"
@@ -256,7 +216,7 @@ def test_an_empty_mesh_says_so_and_a_large_one_is_shown_whole(page: Page) -> Non
 
 def test_a_coordinator_that_is_lost(page: Page, gateways: Gateways) -> None:
     page.show("lost")
-    gateways.say("lost")
+    gateways.meshes["lost"].is_joined = False
     page.until_text("state", "coordinator lost")
     assert "The figures below are" in page.text("notice")
     assert "big" in page.text("targets")

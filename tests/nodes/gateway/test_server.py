@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import asyncio
 import errno
 import json
@@ -109,7 +107,7 @@ async def test_accepts_without_files_are_one_line(
         assert "something else" in caplog.text
 
 
-async def test_an_address_that_is_taken(tmp_path: Path) -> None:
+async def test_an_address_that_is_taken_is_an_error(tmp_path: Path) -> None:
     async with serving(FakeMesh(), tmp_path) as server:
         with pytest.raises(ListenError, match="Address already in use"):
             await make(tmp_path, listen=f"127.0.0.1:{port_of(server)}").serve()

@@ -1,7 +1,5 @@
 """Tokens of texts, texts of tokens, vectors of texts, and what is told of all routes."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 from typing import Any
@@ -35,7 +33,7 @@ async def test_tokens_of_a_text_and_back(app: ASGIApp) -> None:
     assert call.json == {"input_tokens": len("Be brief.hi")}
 
 
-async def test_vectors(app: ASGIApp) -> None:
+async def test_vectors_come_as_numbers_or_base64(app: ASGIApp) -> None:
     async def asked(**body: Any) -> Call:
         return await post(app, "/v1/embeddings", body)
 

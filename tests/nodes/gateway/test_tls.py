@@ -1,7 +1,5 @@
 """TLS: who is served, and how little those get who only connect."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import ssl
@@ -22,7 +20,7 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"
 LONGER_THAN_A_TEST_S = 300.0
 
 
-def test_files_that_are_no_certificate(tmp_path: Path) -> None:
+def test_files_that_are_no_certificate_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("x")
     for name in ("x", "none"):
         file = str(tmp_path / name)

@@ -10,13 +10,7 @@ import time
 import pytest
 
 from nodes.config.settings import ConfigError
-from nodes.service.systemd import (
-    JournalFormatter,
-    Manager,
-    endpoint_of,
-    inherited,
-    is_journal,
-)
+from nodes.service.systemd import JournalFormatter, Manager, endpoint_of, inherited, is_journal
 from tests.nodes.service.fake_manager import FakeManager
 
 
@@ -160,18 +154,15 @@ def test_what_is_not_meant_is_left_alone(environ):
     assert inherited({"LISTEN_PID": str(os.getpid())} | environ, "mesh") is None
 
 
-def test_endpoints_of_all_kinds_of_sockets(tmp_path):
+def test_a_listening_socket_has_an_endpoint_and_any_other_is_an_error(tmp_path):
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(tmp_path / "mesh.sock"))
         bound.listen()
         assert endpoint_of(bound.fileno()) == f"ipc://{tmp_path}/mesh.sock"
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        assert endpoint_of(bound.fileno()) == f"tcp://127.0.0.1:{bound.getsockname()[1]}"
-    with socket.create_server(("::1", 0), family=socket.AF_INET6) as bound:
-        assert endpoint_of(bound.fileno()) == f"tcp://[::1]:{bound.getsockname()[1]}"
-
-
-def test_what_does_not_listen_is_an_error():
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.create_server((host, 0), family=family) as bound:
+            shown = f"[{host}]" if ":" in host else host
+            assert endpoint_of(bound.fileno()) == f"tcp://{shown}:{bound.getsockname()[1]}"
     with socket.socket() as silent, pytest.raises(OSError, match="not a listening"):
         endpoint_of(silent.fileno())
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
@@ -199,11 +190,8 @@ def test_a_line_begins_with_its_priority(level, priority):
 def test_a_record_is_one_line_of_json_whatever_it_says_with_its_traceback():
     line = JournalFormatter().format(record(message='two\nlines "quoted" é', args=()))
     said = json.loads(line[3:])
-    assert said == {
-        "level": "warning",
-        "logger": "nodes.x",
-        "message": 'two\nlines "quoted" é',
-    }
+    message = 'two\nlines "quoted" é'
+    assert said == {"level": "warning", "logger": "nodes.x", "message": message}
     try:
         raise ValueError("why")
     except ValueError:

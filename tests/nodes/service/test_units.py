@@ -16,7 +16,13 @@ from nodes.service.units import SYSTEM, files_for, of_user, shipped_directory, u
 SHIPPED = shipped_directory()
 COMMAND = str(Path(sys.executable).with_name("airdraft"))
 SERVICES = sorted(path.name for path in SHIPPED.glob("*.service"))
-ROLES = ("coordinator", "gateway", "target", "draft")
+CONFIGS = {
+    "coordinator": CoordinatorConfig,
+    "gateway": GatewayConfig,
+    "target": TargetConfig,
+    "draft": DraftConfig,
+}
+ROLES = tuple(CONFIGS)
 # Exposure in tenths, as `systemd-analyze security --threshold` counts: issue figures of the design.
 MOST_EXPOSED = {
     "airdraft-coordinator.service": 5,
@@ -40,23 +46,14 @@ def units(tmp_path):
 
 
 def analyze(*arguments):
-    return subprocess.run(
-        ["systemd-analyze", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
-def verified(units, names):
-    paths = [str(units / name.replace("@.", "@one.")) for name in names]
-    return analyze("verify", "--man=no", "--recursive-errors=no", *paths)
+    command = ["systemd-analyze", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 @needs_systemd
 def test_systemd_finds_nothing_to_say_about_the_units(units):
-    made = verified(units, [*SERVICES, "airdraft.target"])
+    paths = [str(units / name.replace("@.", "@one.")) for name in (*SERVICES, "airdraft.target")]
+    made = analyze("verify", "--man=no", "--recursive-errors=no", *paths)
     assert (made.returncode, made.stderr) == (0, "")
 
 
@@ -111,9 +108,8 @@ def test_a_role_has_a_user_and_directories_that_the_others_do_not_see(role):
     assert own["User"] == own["Group"] == [f"airdraft-{role}"]
     assert own["StateDirectory"] == [f"airdraft/{role}"]
     assert own["StateDirectoryMode"] == ["0700"]
-    made = {
-        words[1]: words[2:4] for words in rules_of("tmpfiles.d/airdraft.conf") if words[0] == "d"
-    }
+    rules = rules_of("tmpfiles.d/airdraft.conf")
+    made = {words[1]: words[2:4] for words in rules if words[0] == "d"}
     mine = [f"/var/lib/airdraft/{role}"]
     mine += [f"/var/cache/{name}" for name in own.get("CacheDirectory", [])]
     for directory in mine:
@@ -135,14 +131,6 @@ def test_nodes_see_what_their_processor_is_and_look_for_models_where_they_may_ke
     assert f"AIRDRAFT_CACHE=%C/{own['CacheDirectory'][0]}" in own["Environment"]
 
 
-CONFIGS = {
-    "coordinator": CoordinatorConfig,
-    "gateway": GatewayConfig,
-    "target": TargetConfig,
-    "draft": DraftConfig,
-}
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_samples_of_settings_load_and_so_would_what_they_leave_out(name, tmp_path):
     """Every commented setting is one that exists."""
@@ -153,6 +141,7 @@ def test_samples_of_settings_load_and_so_would_what_they_leave_out(name, tmp_pat
     path = tmp_path / "all.toml"
     path.write_text("\n".join(shown))
     load(CONFIGS[name], path, {}, environ={})
+    assert {path.stem for path in sample.parent.glob("*.toml")} == set(CONFIGS)
 
 
 def is_setting(line):
@@ -161,10 +150,6 @@ def is_setting(line):
         return line.startswith("# ") and bool(tomllib.loads(inner))
     except tomllib.TOMLDecodeError:
         return False
-
-
-def test_every_sample_has_a_role():
-    assert {path.stem for path in (SHIPPED / "etc").glob("*.toml")} == set(CONFIGS)
 
 
 def test_units_start_the_command_that_installs_them():
@@ -193,23 +178,19 @@ def test_units_of_a_user_need_no_privileges():
         assert "network-online.target" not in shipped.text
 
 
-def test_a_user_s_mesh_is_where_his_commands_look_and_nobody_else_gets():
+def test_a_mesh_of_a_user_starts_with_the_session_where_only_the_user_s_commands_look():
     text = (SHIPPED / "airdraft-coordinator.socket").read_text()
     lines = unit_for(text, COMMAND, is_user=True).splitlines()
     endpoint = private_endpoint({"XDG_RUNTIME_DIR": "/run/user/1000"})
     streams = [line.partition("=")[2] for line in lines if line.startswith("ListenStream=")]
     assert [f"ipc://{s.replace('%t', '/run/user/1000')}" for s in streams] == [endpoint]
     assert {"DirectoryMode=0700", "SocketMode=0600"} <= set(lines)
-
-
-def test_a_user_s_target_is_wanted_by_the_default_one():
-    made = unit_for((SHIPPED / "airdraft.target").read_text(), COMMAND, is_user=True)
-    assert "WantedBy=default.target" in made.splitlines()
+    target = unit_for((SHIPPED / "airdraft.target").read_text(), COMMAND, is_user=True)
+    assert "WantedBy=default.target" in target.splitlines()
 
 
 def test_settings_of_a_user_lie_where_xdg_says():
     places = of_user(PurePosixPath("/home/somebody"), "/home/somebody/conf")
     assert places.settings == PurePosixPath("/home/somebody/conf/airdraft")
-    assert of_user(PurePosixPath("/h"), "relative").units == PurePosixPath(
-        "/h/.config/systemd/user"
-    )
+    relative = of_user(PurePosixPath("/h"), "relative").units
+    assert relative == PurePosixPath("/h/.config/systemd/user")

@@ -1,7 +1,5 @@
 """A real exposition of everything, read back by the library's own parser."""
 
-from __future__ import annotations
-
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -20,6 +18,11 @@ def samples_of(text: bytes) -> Samples:
             assert key not in found, f"{key} twice"
             found[key] = sample.value
     return found
+
+
+def value_of(text: bytes, name: str, **labels: str) -> float | None:
+    """The sample airdraft_NAME with these labels, None if there is none."""
+    return samples_of(text).get((f"airdraft_{name}", frozenset(labels.items())))
 
 
 def everything() -> Samples:

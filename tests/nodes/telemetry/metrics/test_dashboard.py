@@ -1,7 +1,5 @@
 """docs/grafana.json against what is really exposed."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator
@@ -72,18 +70,14 @@ def test_every_metric_is_drawn_somewhere_but_those_that_only_tell_what_runs() ->
 
 def test_panels_have_numbers_titles_and_places_of_their_own() -> None:
     panels: list[dict[str, Any]] = DASHBOARD["panels"]
-    assert len({panel["id"] for panel in panels}) == len(panels)
-    assert len({panel["title"] for panel in panels if panel["type"] != "row"}) == sum(
-        panel["type"] != "row" for panel in panels
-    )
-    taken: set[tuple[int, int]] = set()
-    for panel in panels:
-        place = panel["gridPos"]
-        assert place["x"] + place["w"] <= 24
-        cells = {
-            (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
-        }
-        assert not cells & taken, panel["title"]
-        taken |= cells
+    titles = [panel["title"] for panel in panels if panel["type"] != "row"]
+    places = [panel["gridPos"] for panel in panels]
+    cells = [
+        (x, y)
+        for place in places
+        for x in range(place["x"], place["x"] + place["w"])
+        for y in range(place["y"], place["y"] + place["h"])
+    ]
+    for each in (titles, [panel["id"] for panel in panels], cells):
+        assert len(set(each)) == len(each)
+    assert all(place["x"] + place["w"] <= 24 for place in places)

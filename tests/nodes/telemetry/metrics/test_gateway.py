@@ -1,24 +1,13 @@
 """What a gateway observes, on a clock that the tests move."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 import pytest
 from prometheus_client import generate_latest
 
 from nodes.telemetry.metrics.gateway import GatewayMetrics
-from tests.nodes.telemetry.metrics.exposed import samples_of
+from tests.nodes.gateway.fake_mesh import Clock
+from tests.nodes.telemetry.metrics.exposed import value_of
 
 ROUTE = "/v1/completions"
-
-
-@dataclass(slots=True)
-class Clock:
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -32,15 +21,16 @@ def metrics(clock: Clock) -> GatewayMetrics:
 
 
 def value(metrics: GatewayMetrics, name: str, **labels: str) -> float | None:
-    found = samples_of(generate_latest(metrics.registry))
-    return found.get((f"airdraft_gateway_{name}", frozenset(labels.items())))
+    return value_of(generate_latest(metrics.registry), f"gateway_{name}", **labels)
 
 
 def test_a_request_from_arrival_to_end(metrics: GatewayMetrics, clock: Clock) -> None:
     request = metrics.request_started(ROUTE)
     request.stream_opened()
     clock.now = 0.2
-    request.started(7)
+    request.started(3)
+    # The second of its prompts.
+    request.started(4)
     clock.now = 0.7
     request.tokens_came(0, 3)
     assert value(metrics, "open_requests", route=ROUTE) == 1
@@ -53,6 +43,7 @@ def test_a_request_from_arrival_to_end(metrics: GatewayMetrics, clock: Clock) ->
     assert value(metrics, "open_streams") == 0
     assert value(metrics, "tokens_total", kind="prompt") == 7
     assert value(metrics, "tokens_total", kind="completion") == 13
+    assert value(metrics, "queue_wait_seconds_count") == 1
     assert value(metrics, "queue_wait_seconds_sum") == pytest.approx(0.2)
     assert value(metrics, "time_to_first_token_seconds_sum") == pytest.approx(0.7)
     assert value(metrics, "time_per_output_token_seconds_sum") == pytest.approx(0.1)
@@ -95,11 +86,3 @@ def test_labels_are_never_what_a_client_says(metrics: GatewayMetrics) -> None:
     assert value(metrics, "requests_total", route="other", status="404") == 50
     assert value(metrics, "requests_total", route=ROUTE, status="500") == 50
     assert b"secret" not in generate_latest(metrics.registry)
-
-
-def test_several_prompts_wait_once(metrics: GatewayMetrics) -> None:
-    request = metrics.request_started(ROUTE)
-    request.started(2)
-    request.started(3)
-    assert value(metrics, "queue_wait_seconds_count") == 1
-    assert value(metrics, "tokens_total", kind="prompt") == 5

@@ -1,7 +1,5 @@
 """Metrics of a status document, as a scrape finds them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -11,12 +9,11 @@ from nodes.telemetry.counts import FATES
 from nodes.telemetry.metrics.mesh import MeshMetrics
 from nodes.telemetry.status import Status
 from tests.nodes.status_examples import COUNTS, STATUS
-from tests.nodes.telemetry.metrics.exposed import samples_of
+from tests.nodes.telemetry.metrics.exposed import samples_of, value_of
 
 
 def value(status: Status | None, name: str, **labels: str) -> float | None:
-    found = samples_of(generate_latest(MeshMetrics(status)))
-    return found.get((name, frozenset(labels.items())))
+    return value_of(generate_latest(MeshMetrics(status)), name, **labels)
 
 
 @pytest.mark.parametrize(
@@ -60,14 +57,14 @@ def value(status: Status | None, name: str, **labels: str) -> float | None:
 def test_what_the_coordinator_knows_is_what_is_scraped(
     name: str, labels: dict[str, str], expected: float | None
 ) -> None:
-    assert value(STATUS, f"airdraft_{name}", **labels) == expected
+    assert value(STATUS, name, **labels) == expected
 
 
 def test_a_target_that_left_keeps_its_counters_only() -> None:
     target = replace(STATUS.targets[0], plan=None, observed=None)
     left = replace(STATUS, targets=(target,))
-    assert value(left, "airdraft_passes_total", target="big") == 15
-    assert value(left, "airdraft_plan_groups", target="big") is None
+    assert value(left, "passes_total", target="big") == 15
+    assert value(left, "plan_groups", target="big") is None
 
 
 def test_without_a_status_there_is_only_that() -> None:
@@ -80,4 +77,4 @@ def test_names_of_nodes_are_quoted_and_the_same_one_twice_is_one() -> None:
     name = 'a"b\\c\nd'
     node = replace(STATUS.nodes[0], name=name, silent_s=1.5)
     twins = replace(STATUS, nodes=(replace(node, silent_s=0.5), node))
-    assert value(twins, "airdraft_node_silent_seconds", node=name, role=node.role) == 1.5
+    assert value(twins, "node_silent_seconds", node=name, role=node.role) == 1.5

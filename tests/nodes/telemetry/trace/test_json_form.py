@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass
@@ -60,18 +58,11 @@ def test_objects_by_name_come_back_equal() -> None:
     value = Outer(StreamId(1), counts={"a": Inner(2), "b": Inner(3)})
     assert as_object(value)["counts"] == {"a": {"count": 2}, "b": {"count": 3}}
     assert from_object(Outer, through_text(value)) == value
-    with pytest.raises(ValueError, match=r"counts is not an object"):
-        from_object(Outer, {"stream_id": 1, "counts": []})
-    with pytest.raises(ValueError, match=r"counts\.a\.count is not of type int"):
-        from_object(Outer, {"stream_id": 1, "counts": {"a": {"count": "x"}}})
 
 
-def test_infinity_is_a_text() -> None:
+def test_infinity_is_a_text_and_whole_numbers_are_read_where_others_may_stand() -> None:
     assert as_object(Inner(1, math.inf)) == {"count": 1, "share": "inf"}
     assert from_object(Inner, {"count": 1, "share": "inf"}) == Inner(1, math.inf)
-
-
-def test_whole_numbers_are_read_where_others_may_stand() -> None:
     share = from_object(Inner, {"count": 1, "share": 2}).share
     assert (share, type(share)) == (2.0, float)
 
@@ -93,6 +84,8 @@ COSTS = {"sizes": [1], "seconds": [0.1]}
         (Outer, {"stream_id": 1, "items": {}}, "items is not a list"),
         (Outer, {"stream_id": 1, "items": [{"count": 1}, 2]}, "items[1] is not an object"),
         (Outer, {"stream_id": 1, "one": {"count": None}}, "one.count is not of type int"),
+        (Outer, {"stream_id": 1, "counts": []}, "counts is not an object"),
+        (Outer, {"stream_id": 1, "counts": {"a": {"count": "x"}}}, "counts.a.count is not of type"),
         (CostTable, {"sizes": [2, 1], "seconds": [1, 1]}, "CostTable: sizes (2, 1) are not"),
         (NodeCosts, {"decode": COSTS, "prefill": {"sizes": [], "seconds": []}}, "prefill: a cost"),
         (

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest
@@ -12,13 +10,6 @@ from policies.priced import price_of
 from tests.nodes.telemetry.trace.examples import guessing, plan_record
 
 
-def test_the_same_policy_plans_the_same() -> None:
-    records = [plan_record(guessing(n), float(n)) for n in (1, 4, 9)]
-    found = replan(records, POLICIES["joint"])
-    assert [item.ratio for item in found] == [1.0, 1.0, 1.0]
-    assert [item.plan.batches for item in found] == [record.batches for record in records]
-
-
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_policy_is_priced_beside_the_recorded_plan(name: str) -> None:
     record = plan_record(guessing(5))
@@ -26,6 +17,9 @@ def test_every_policy_is_priced_beside_the_recorded_plan(name: str) -> None:
     assert record.prediction is not None
     assert item.planned.price_s == pytest.approx(price_of(record.observation, item.plan))
     assert item.ratio == pytest.approx(item.planned.price_s / record.prediction.price_s)
+    # The policy of the recording makes the same plan again, and no other one a better plan.
+    if name == record.policy:
+        assert (item.ratio, item.plan.batches) == (1.0, record.batches)
     assert item.ratio >= 1.0 - 1e-9
     table = table_of([item], name)
     assert f"{name} to recorded, 1 plans: prices {item.ratio:.3f} on average" in table

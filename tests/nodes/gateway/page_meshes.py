@@ -1,21 +1,19 @@
-"""Gateways before made-up meshes of several kinds, in a process of their own, for a browser.
-
-Prints a line `name url` for each and then `ready`. Ends with its input.
-"""
-
-from __future__ import annotations
+"""Gateways before made-up meshes of several kinds, in a thread of their own, for a browser."""
 
 import asyncio
 import contextlib
-import sys
-import tempfile
-from dataclasses import replace
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
+import pytest
+
+from nodes.gateway.apikeys import ApiKeys
 from nodes.gateway.connection import Connection
 from nodes.telemetry.status import Status, WaitingStatus
+from tests.nodes.gateway.calls import add_keys
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, scored, started, tokens
 from tests.nodes.gateway.served import serving
 from tests.nodes.status_examples import DRAFT_NODE, GUESSING, PLAIN, STATUS, TARGET_NODE
@@ -88,48 +86,64 @@ class Changing(FakeMesh):
         return replace(status, at_s=status.at_s + self.num_status_requests)
 
 
-def recorded_connections() -> list[Connection]:
-    """All connections that gateways of this process get from now on."""
-    connections: list[Connection] = []
+@dataclass(frozen=True, slots=True)
+class Gateways:
+    """url: of each page, by the name of its mesh. connections: all that there have been."""
+
+    meshes: dict[str, FakeMesh]
+    url: dict[str, str]
+    connections: list[Connection]
+    loop: asyncio.AbstractEventLoop
+    stop: asyncio.Event
+
+    def cut(self) -> None:
+        """Abort all connections of all gateways."""
+        for connection in self.connections:
+            self.loop.call_soon_threadsafe(connection.abort)
+
+
+def made_meshes() -> dict[str, FakeMesh]:
+    return {
+        "live": Changing(),
+        "lost": Changing(),
+        "hostile": Changing(shown=hostile()),
+        "many": Changing(shown=many()),
+        "empty": Changing(shown=empty()),
+        "marked": marked_mesh(),
+        "keys": marked_mesh(),
+        "held": held_mesh(),
+    }
+
+
+@contextlib.contextmanager
+def gateways_in_a_thread(folder: Path) -> Iterator[Gateways]:
+    """Serve all meshes; their keys and settings lie in the folder."""
+    ready: Future[Gateways] = Future()
+    meshes, connections = made_meshes(), list[Connection]()
     connection_made = Connection.connection_made
+    add_keys(ApiKeys(folder / "keys" / "apikeys.toml"))
 
     def recorded(connection: Connection, transport: asyncio.Transport) -> None:
         connections.append(connection)
         connection_made(connection, transport)
 
-    setattr(Connection, "connection_made", recorded)  # noqa: B010 - to another method
-    return connections
+    async def serve() -> None:
+        stop, url = asyncio.Event(), dict[str, str]()
+        async with contextlib.AsyncExitStack() as stack:
+            for name, mesh in meshes.items():
+                server = await stack.enter_async_context(serving(mesh, folder / name))
+                url[name] = server.http.url.removesuffix("v1")
+            loop = asyncio.get_running_loop()
+            ready.set_result(Gateways(meshes, url, connections, loop, stop))
+            await stop.wait()
 
-
-async def main() -> None:
-    meshes = {
-        "marked": marked_mesh(),
-        "keys": marked_mesh(),
-        "held": held_mesh(),
-        "live": Changing(),
-        "lost": Changing(),
-    }
-    for name, status in {"hostile": hostile(), "many": many(), "empty": empty()}.items():
-        meshes[name] = Changing()
-        meshes[name].shown = status
-    connections = recorded_connections()
-    async with contextlib.AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        keys = ApiKeys(folder / "keys" / "apikeys.toml")
-        for name, scopes in (("boss", ("infer", "admin")), ("guest", ("infer",))):
-            keys.add(ApiKey(name=name, sha256=digest(f"ad-{name}"), scopes=scopes))
-        for name, made in meshes.items():
-            server = await stack.enter_async_context(serving(made, folder / name))
-            print(name, server.http.url.removesuffix("v1"), flush=True)
-        print("ready", flush=True)
-        # A line that names a mesh loses its coordinator; `cut` aborts all connections.
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            if line.strip() == "cut":
-                for connection in connections:
-                    connection.abort()
-            else:
-                meshes[line.strip()].is_joined = False
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
+        patch.setattr(Connection, "connection_made", recorded)
+        served = pool.submit(asyncio.run, serve())
+        served.add_done_callback(lambda end: ready.done() or ready.set_exception(end.exception()))
+        made = ready.result()
+        try:
+            yield made
+        finally:
+            made.loop.call_soon_threadsafe(made.stop.set)
+        served.result()
