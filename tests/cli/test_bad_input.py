@@ -1,5 +1,7 @@
 """Whatever a user gets wrong is one line that says what, and an exit code that is not 0."""
 
+from __future__ import annotations
+
 import shlex
 from collections.abc import Iterator
 from pathlib import Path

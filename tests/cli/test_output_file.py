@@ -1,5 +1,7 @@
 """Files that a user asked for: whole, or the one before stays; what is no file is written to."""
 
+from __future__ import annotations
+
 import errno
 import os
 import threading

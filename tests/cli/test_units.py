@@ -1,5 +1,7 @@
 """`airdraft install-units` as somebody types it."""
 
+from __future__ import annotations
+
 import shutil
 import subprocess
 from pathlib import Path

@@ -1,5 +1,7 @@
 """A compact copy of a draft's file is made once, where it is a gain, and is never in the way."""
 
+from __future__ import annotations
+
 import logging
 import os
 from pathlib import Path

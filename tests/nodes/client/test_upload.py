@@ -1,5 +1,7 @@
 """A large request in pieces, from the client's side."""
 
+from __future__ import annotations
+
 import asyncio
 
 import pytest

@@ -1,5 +1,7 @@
 """Toolchain and engine."""
 
+from __future__ import annotations
+
 import pytest
 
 from nodes.doctor import software

@@ -1,5 +1,7 @@
 """Requests to an ASGI application without a server: every message is seen when it is sent."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 from pathlib import Path

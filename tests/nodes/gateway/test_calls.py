@@ -1,5 +1,7 @@
 """An answer's text read as content and calls, however it is cut into pieces."""
 
+from __future__ import annotations
+
 import json
 import random
 

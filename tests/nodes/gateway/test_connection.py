@@ -1,5 +1,7 @@
 """The server over raw sockets: what half a request, and half a reader, can do."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import json

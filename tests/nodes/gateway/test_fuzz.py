@@ -1,5 +1,7 @@
 """Bodies of every kind, drawn from the schemas that the gateway publishes of them."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import os

@@ -1,5 +1,7 @@
 """What a model thinks is told from what it answers, wherever its text is cut."""
 
+from __future__ import annotations
+
 import itertools
 from typing import Any
 

@@ -1,5 +1,7 @@
 """A user's own mesh: where its socket is, and that nobody else gets to it."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

@@ -1,5 +1,7 @@
 """Which keys a link needs, and that it does not come to be without them."""
 
+from __future__ import annotations
+
 import os
 import socket
 import stat

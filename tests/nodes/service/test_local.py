@@ -1,5 +1,7 @@
 """Nodes that are started for one mesh, and its end."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 import signal

@@ -1,5 +1,7 @@
 """When a node that ended is started again."""
 
+from __future__ import annotations
+
 import pytest
 
 from nodes.service.restarting import DISMISSED, HEALTHY_S, MOST_FAILED_STARTS, WAITS_S, Restarts

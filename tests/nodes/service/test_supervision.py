@@ -1,5 +1,7 @@
 """A node and the process that started it."""
 
+from __future__ import annotations
+
 import errno
 import hashlib
 import os

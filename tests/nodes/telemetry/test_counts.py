@@ -1,5 +1,7 @@
 """What is counted of passes and guesses, against what is known of them one by one."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

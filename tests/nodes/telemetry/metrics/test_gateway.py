@@ -1,5 +1,7 @@
 """What a gateway observes, on a clock that the tests move."""
 
+from __future__ import annotations
+
 import pytest
 from prometheus_client import generate_latest
 

@@ -1,5 +1,7 @@
 """Metrics of a status document, as a scrape finds them."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import pytest

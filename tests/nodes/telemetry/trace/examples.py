@@ -1,5 +1,7 @@
 """Records of each kind: of two streams that one draft node follows, and of what came besides."""
 
+from __future__ import annotations
+
 from nodes.telemetry.trace.records import (
     FollowRecord,
     GuessRecord,

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import json
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints

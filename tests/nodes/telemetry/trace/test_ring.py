@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from nodes.telemetry.trace.records import GuessRecord, from_line, num_entries, to_line
 from nodes.telemetry.trace.ring import Part, Ring
 from tests.nodes.telemetry.trace.examples import guessing, plan_record
