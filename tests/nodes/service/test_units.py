@@ -50,10 +50,14 @@ def analyze(*arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
+def verified(units, names):
+    paths = [str(units / name.replace("@.", "@one.")) for name in names]
+    return analyze("verify", "--man=no", "--recursive-errors=no", *paths)
+
+
 @needs_systemd
 def test_systemd_finds_nothing_to_say_about_the_units(units):
-    paths = [str(units / name.replace("@.", "@one.")) for name in (*SERVICES, "airdraft.target")]
-    made = analyze("verify", "--man=no", "--recursive-errors=no", *paths)
+    made = verified(units, [*SERVICES, "airdraft.target"])
     assert (made.returncode, made.stderr) == (0, "")
 
 
