@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -161,7 +161,14 @@ async def converse(client: Client, prompt: str, options: GenerateOptions) -> Ans
     )
 
 
-def rate(answers: Iterable[Answer]) -> float:
-    """Return all answers' tokens/s: tokens after each first one, over the longest answer's time."""
-    counts, seconds = zip(*((len(a.token_ids) - 1, a.seconds) for a in answers), strict=True)
-    return float(sum(counts) / max(seconds))
+def rate(answers: Sequence[Answer]) -> float:
+    """Return the tokens/s of answers that were asked for at once.
+
+    The tokens after each first one count, over the time from the first token of any answer to the
+    last token of all. For a single answer this is its `seconds`, which leave out what a
+    conversation's later turns wait for their first tokens.
+    """
+    seconds = answers[0].seconds
+    if len(answers) > 1:
+        seconds = max(a.token_s[-1] for a in answers) - min(a.token_s[0] for a in answers)
+    return sum(len(answer.token_ids) - 1 for answer in answers) / seconds

@@ -58,6 +58,11 @@ class _Seen:
         self.tokens = kept * self.tokens + tokens
         self.passes = kept * self.passes + passes
 
+    def fade(self, passes: float) -> None:
+        """Give what was seen the weight of no more than so many passes."""
+        kept = min(1.0, passes / self.passes)
+        self.tokens, self.passes = kept * self.tokens, kept * self.passes
+
     @property
     def rate(self) -> float:
         return self.tokens / self.passes
@@ -135,6 +140,8 @@ class Comparison:
             case Speculation.OFF:
                 self._plain.add(tokens, passes)
                 if self.num_left <= 0:
+                    # A trial weighs as much as all before it, because other texts may have come.
+                    self._guesses.fade(self.trial_passes)
                     self._is_trial = True
                     self._set(Speculation.ON, self.trial_passes)
 

@@ -99,19 +99,20 @@ class Made:
 class Planning:
     """The inputs of a plan. make() reads nothing else, so any thread may call it.
 
-    open_factor: what open flow has cost so far, divided by its prediction.
+    factor: what was in force has cost so far, divided by its prediction. Both prices have it, so it
+    does not decide between them.
     """
 
     observation: Observation
     policy: Policy
-    open_factor: float = 1.0
+    factor: float = 1.0
 
     def make(self) -> Made:
         plan = self.policy(self.observation)
         made = plan.prediction
         grouped_s = made.price_s if made is not None and plan.batches else math.inf
-        open_s = self.open_factor * open_price_s(self.observation)
-        return Made(self.observation, plan, grouped_s, open_s)
+        open_s = open_price_s(self.observation)
+        return Made(self.observation, plan, self.factor * grouped_s, self.factor * open_s)
 
 
 def promises(made: Made) -> bool:

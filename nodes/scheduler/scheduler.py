@@ -10,6 +10,7 @@ takes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -61,7 +62,7 @@ from policies.latency import NodeCosts
 from policies.plan import Link
 
 _PLAN_EVERY_S: Final = 1.0
-# How fast the prediction of open flow is corrected by what is observed: by half in some six plans.
+# How fast predicted prices are corrected by observed ones: by half in some six plans.
 _FACTOR_RATE: Final = 0.1
 # Assumed before a pass was seen. By the time of a pass without guesses streams would choose the
 # quickest draft node first: in a simulated cell of 200 kbit/s that cost 4 % of all tokens.
@@ -121,7 +122,7 @@ class Scheduler:
         self._looks_up = looks_up and mode.has_guesses
         self._plans_later, self._plan_at = plans_later, 0.0
         self._is_grouped = bool(mode.is_grouped)
-        self._open_factor = 1.0
+        self._price_factor = 1.0
         # By stream: the draft node that was last reported to the recorder.
         self._recorded: dict[StreamId, str] = {}
         self.ended: dict[StreamId, tuple[Figures, str]] = {}
@@ -441,15 +442,15 @@ class Scheduler:
         self._plan_at = now + _PLAN_EVERY_S
         if not has_ready_followers(self):
             return None
-        return Planning(observation_of(self, now), self.mode.policy, self._open_factor)
+        return Planning(observation_of(self, now), self.mode.policy, self._price_factor)
 
     def take_plan(self, made: Made, now: float) -> list[Instruction]:
         """Put a plan in force, even if streams have changed since it was begun."""
         predicted_s = made.grouped_s if self._is_grouped else made.open_s
         observed_s = observed_price_s(self)
         self.observe("plan", observed_s, predicted_s)
-        if observed_s and not self._is_grouped:
-            self._open_factor *= (observed_s / predicted_s) ** _FACTOR_RATE
+        if observed_s and predicted_s < math.inf:
+            self._price_factor *= (observed_s / predicted_s) ** _FACTOR_RATE
         if self.mode.is_grouped is None:
             self._is_grouped = promises(made)
         self.last_made = made
