@@ -72,6 +72,27 @@ def test_one_process_is_started_ahead_answers_and_is_replaced_if_it_was_ended(ma
     assert process.ask(SIMPLE)["num_bytes"] > 0
 
 
+_ANSWER = """
+from nodes.engine.sandbox import jail
+from nodes.engine.sandbox.worker import Worker
+class Duty:
+    memory_bytes, cpu_s, forks = 1 << 28, 2, False
+    def answer(self, question):
+        return {}
+worker, before = Worker(Duty()), jail.address_space_bytes()
+worker.answer(b"{}")
+print(jail.address_space_bytes() - before)
+"""
+
+
+def test_the_stack_of_a_question_is_free_when_it_is_answered() -> None:
+    """Once it was freed later, and on a busy core 6 of 4,000 prompts found no memory."""
+    command = [sys.executable, "-c", _ANSWER]
+    more = int(subprocess.run(command, capture_output=True, check=True).stdout)
+    # A stack has 256 MiB. malloc reserves 64 MiB for a thread.
+    assert more < 200 << 20
+
+
 def test_a_question_that_takes_too_much_is_ended_and_the_next_is_answered(make: Make) -> None:
     process = make()
     with pytest.raises(EndedError):
