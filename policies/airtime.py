@@ -65,16 +65,9 @@ def weighted_shares(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
     airtime_s, weights: (n,). Returns (n,) shares that sum to 1; a link of weight 0 gets none and
     never finishes. Stationary point of sum(w_k s_k / phi_k) on the simplex.
     """
-    return _normalised(_weighted_roots(airtime_s, weights))
-
-
-def _weighted_roots(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
-    return np.sqrt(amounts("airtimes", airtime_s)) * np.sqrt(amounts("weights", weights))
-
-
-def _normalised(values: Floats) -> Floats:
-    total = values.sum()
-    return values / total if total > 0.0 else np.zeros_like(values)
+    roots = np.sqrt(amounts("airtimes", airtime_s)) * np.sqrt(amounts("weights", weights))
+    total = roots.sum()
+    return roots / total if total > 0.0 else np.zeros_like(roots)
 
 
 def grant_order(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> npt.NDArray[np.intp]:

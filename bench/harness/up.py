@@ -48,17 +48,15 @@ def started(
     log: Path | None = None,
     prefix: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
-    module: Sequence[str] = ("nodes.cli",),
 ) -> Iterator[subprocess.Popen[str]]:
     """Run an airdraft command until the end of the block.
 
-    log: file for its standard error. prefix: command that runs it. module: the module to run, with
-    its arguments before the command.
+    log: file for its standard error. prefix: command that runs it.
     """
     with contextlib.ExitStack() as stack:
         errors = stack.enter_context(log.open("w")) if log is not None else None
         process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", *module, command, *arguments],
+            [*prefix, sys.executable, "-m", "nodes.cli", command, *arguments],
             env={
                 **os.environ,
                 "AIRDRAFT_KEYS": str(keys),

@@ -13,14 +13,15 @@ from typing import Final
 import numpy as np
 
 _NUM_PARTS: Final = 16
-# The share of the committed tokens that may be left out. With the real pair and code, leaving out
-# 2 % of them (57 % of the vocabulary) gave 1.10 times the tokens a second of a whole vocabulary in
-# two runs of 8 prompts, and 5 % (78 %) 0.95 times.
+# The share of the committed tokens that may be left out. With the real pair and code, at one and at
+# four streams, leaving out 2 % of them (57 % of the vocabulary) gave 1.11 times the tokens a second
+# of a whole vocabulary on average of two runs of 8 prompts, and 5 % (78 %) 0.98 times.
 _LEFT_OUT: Final = 0.02
-# Committed tokens that count. Texts of another language so have their tokens after some fifty.
+# Committed tokens that count. So a text of another language has the tokens that it needs after some
+# fifty of its own.
 _MEMORY: Final = 2000.0
-# Tokens that every part is taken to have had at first, so that 100 tokens leave out half.
-_HAD: Final = 0.25
+# Tokens that each part counts as having had at first: the first 100 leave out no more than half.
+_PRIOR: Final = 0.25
 
 
 class OutputLimit:
@@ -29,7 +30,7 @@ class OutputLimit:
     def __init__(self, num_vocab: int, set_limit: Callable[[int], None]) -> None:
         """set_limit: is told that only tokens with ids below its argument are guessed."""
         self._part_size = -(-num_vocab // _NUM_PARTS)
-        self._counts = np.full(_NUM_PARTS, _HAD)
+        self._counts = np.full(_NUM_PARTS, _PRIOR)
         self._num_parts = _NUM_PARTS
         self._set_limit = set_limit
 

@@ -20,7 +20,7 @@ from typing import Final
 
 from mesh.errors import KeysError
 from mesh.keys import is_name, read_toml, write_private
-from nodes.telemetry.trace.json_form import from_object
+from nodes.telemetry.json_form import from_object
 
 FILE_NAME: Final = "apikeys.toml"
 SCOPES: Final = ("infer", "admin")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nodes.messages import MAX_STATUS_BYTES
-from nodes.telemetry.trace.json_form import from_object
+from nodes.telemetry.json_form import from_object
 
 Labels = dict[str, int]
 
