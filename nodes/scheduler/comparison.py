@@ -16,10 +16,8 @@ from typing import Final
 _PAUSE_PASSES: Final = 24
 _LEFT_OUT_PASSES: Final = 8
 # Passes with draft nodes before the first comparison, and before each later one that follows a time
-# without them: for one stream, and at least. For several streams they are divided by their number,
-# because such passes say as much more.
+# without them.
 _TRIAL_PASSES: Final = 32
-_LEAST_TRIAL_PASSES: Final = 8
 # Trials of the mode that seems slower may cost this share of all tokens.
 _MOST_TRIAL_COST: Final = 0.01
 # The share after the first comparison that draft nodes lose, for one stream. It is halved after
@@ -58,11 +56,6 @@ class _Seen:
         self.tokens = kept * self.tokens + tokens
         self.passes = kept * self.passes + passes
 
-    def fade(self, passes: float) -> None:
-        """Give what was seen the weight of no more than so many passes."""
-        kept = min(1.0, passes / self.passes)
-        self.tokens, self.passes = kept * self.tokens, kept * self.passes
-
     @property
     def rate(self) -> float:
         return self.tokens / self.passes
@@ -81,36 +74,27 @@ class Comparisons:
     def of(self, num_streams: int) -> Comparison:
         """Returns the comparison for this number of streams."""
         # The last pass of the last stream is reported when there is none any more.
-        num = max(1, num_streams)
-        return self._found.setdefault(
-            num_streams.bit_length(),
-            Comparison(_FIRST_TRIAL_COST / num, max(_LEAST_TRIAL_PASSES, _TRIAL_PASSES // num)),
-        )
+        cost = _FIRST_TRIAL_COST / max(1, num_streams)
+        return self._found.setdefault(num_streams.bit_length(), Comparison(first_trial_cost=cost))
 
 
 @dataclass(slots=True)
 class Comparison:
     """Decides whether draft nodes guess, for one range of stream counts.
 
-    first_trial_cost: of the trial after the first comparison that they lose. trial_passes: of a
-    trial.
+    first_trial_cost: of the trial after the first comparison that they lose.
     """
 
     first_trial_cost: float = _FIRST_TRIAL_COST
-    trial_passes: int = _TRIAL_PASSES
     speculation: Speculation = Speculation.ON
     _guesses: _Seen = field(default_factory=_Seen)
     # Before the first pause this holds the calibrated rate of plain decoding: one token a pass.
     _plain: _Seen = field(default_factory=_Seen)
     # Passes until the next change.
-    num_left: float = field(init=False)
+    num_left: float = _TRIAL_PASSES
     # Comparisons in a row that draft nodes have lost.
     _num_lost: int = 0
     _is_first: bool = True
-    _is_trial: bool = True
-
-    def __post_init__(self) -> None:
-        self.num_left = self.trial_passes
 
     @property
     def gain(self) -> float:
@@ -123,9 +107,6 @@ class Comparison:
         tokens: the average number that a stream got. passes: its seconds, divided by the calibrated
         seconds of a pass without guesses. may_pause: whether a pause may begin now.
         """
-        if self._is_trial and not may_pause:
-            # Draft nodes read texts at the beginning of a trial, and only then guess.
-            return
         self.num_left -= 1
         match self.speculation:
             case Speculation.ON:
@@ -140,10 +121,7 @@ class Comparison:
             case Speculation.OFF:
                 self._plain.add(tokens, passes)
                 if self.num_left <= 0:
-                    # A trial weighs as much as all before it, because other texts may have come.
-                    self._guesses.fade(self.trial_passes)
-                    self._is_trial = True
-                    self._set(Speculation.ON, self.trial_passes)
+                    self._set(Speculation.ON, _TRIAL_PASSES)
 
     def _pause(self) -> None:
         """Begin a pause, but delay the first one where guesses seem to gain much."""
@@ -151,7 +129,7 @@ class Comparison:
             self.num_left = _PAUSE_PASSES * (self.gain - 1.0) / _MOST_TRIAL_COST
         else:
             self._set(Speculation.PAUSED, _PAUSE_PASSES)
-        self._is_first = self._is_trial = False
+        self._is_first = False
 
     def _decide(self) -> None:
         """After a pause, choose the faster mode and the passes until the other is tried again."""
@@ -160,7 +138,7 @@ class Comparison:
         if self.gain < 1.0:
             cost = max(_MOST_TRIAL_COST, self.first_trial_cost / 2**self._num_lost)
             self._num_lost += 1
-            self._set(Speculation.OFF, self.trial_passes * loss / cost)
+            self._set(Speculation.OFF, _TRIAL_PASSES * loss / cost)
         else:
             self._num_lost = 0
             self._set(Speculation.ON, _PAUSE_PASSES * loss / _MOST_TRIAL_COST)
