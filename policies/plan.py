@@ -11,8 +11,9 @@ from policies.latency import NodeCosts
 
 # A plan gives no stream more guesses than this. Clients may ask for more, up to the wire's limit.
 MAX_AUTO_GAMMA = 8
-# Bits that a message adds on a link: its envelope with ZeroMQ and CURVE (101 bytes, counted by
-# `bench wire`), and TCP and IP (52 bytes). Each stream in it adds an entry.
+# Bits that a message adds on a link: its envelope with ZeroMQ and CURVE (some 100 bytes by the
+# first table of `bench wire`: a CommitReply of one stream less what a second stream adds), and TCP
+# and IP (52 bytes). Each stream in it adds an entry.
 HEADER_BITS = 8 * 153
 ENTRY_BITS = 8 * 10
 # Mean bits of the text that is sent with a committed token.
