@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
-from bench.bound import Costs, bound_rate, run_s, runs_of
+from bench.bound import Costs, bound_rate, open_flow_rate, run_s, runs_of
 
 # A pass takes 10 s and 1 s more for each guess.
 COSTS = Costs(step_s=4.0, pass_s={1: 10.0, 16: 25.0})
@@ -49,3 +50,23 @@ def test_a_draft_that_is_always_right_is_waited_for_at_most() -> None:
     # Passes with two guesses and three tokens take as long as three steps do.
     costs = Costs(4.0, {1: 12.0, 16: 12.0})
     assert bound_rate([True] * 300, costs) == pytest.approx(0.25, rel=0.05)
+
+
+def test_open_flow_without_right_guesses_is_plain_decoding() -> None:
+    assert open_flow_rate([False] * 8, COSTS) == pytest.approx(0.1)
+
+
+def test_open_flow_takes_the_guesses_that_were_made_during_the_last_pass() -> None:
+    # The first pass has no guesses. The draft made four in its 12 s, of which the first is for the
+    # token that this pass brought; so the second pass has three, and brings four tokens.
+    costs = Costs(3.0, {1: 12.0, 16: 12.0})
+    assert open_flow_rate([True] * 5, costs) == pytest.approx(5 / 24)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_open_flow_is_at_most_the_bound(seed: int) -> None:
+    source = random.Random(seed)
+    chance = source.uniform(0.2, 1.0)
+    right = [source.random() < chance for _ in range(60)]
+    costs = Costs(source.choice([1.0, 3.0, 9.0, 30.0]), COSTS.pass_s)
+    assert 0 < open_flow_rate(right, costs) <= bound_rate(right, costs) * (1 + 1e-9)
