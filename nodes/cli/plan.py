@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nodes.cli.options import FILE
-from nodes.config.settings import ConfigError
+from nodes.config.settings import ConfigError, read_toml
 from policies.baselines import POLICIES
 from policies.explain import as_object, explain, text_of
 from policies.scenario import ScenarioError, files_named, scenario_from
@@ -39,10 +38,7 @@ def plan_command(path: Path, policy: str, as_json: bool) -> None:
       airdraft plan bench/scenarios/two-boxes-wifi.toml
       airdraft plan bench/scenarios/narrow-cell.toml --policy max-batch --json
     """
-    try:
-        mapping = _toml(path)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    mapping = read_toml(path, "scenario")
     files = {name: _named_file(path, key, name) for key, name in files_named(mapping)}
     try:
         scenario = scenario_from(mapping, source=str(path), files=files)
@@ -58,18 +54,8 @@ def plan_command(path: Path, policy: str, as_json: bool) -> None:
 
 def _named_file(scenario: Path, key: str, name: str) -> dict[str, Any]:
     """Read a file whose path the scenario gives relative to itself."""
-    where = f"{scenario}: {key} = {name!r}"
     try:
-        return _toml(scenario.parent / name)
-    except OSError as error:
-        reason = (error.strerror or "cannot be read").lower()
-        says = "the path of a TOML file, relative to the scenario, is accepted"
-        raise ConfigError(f"{where}: {reason}; {says}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not valid TOML: {error}") from None
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    # Callers catch ValueError: tomllib's own, invalid UTF-8, too long numbers and NUL in a path.
-    with path.open("rb") as file:
-        return tomllib.load(file)
+        return read_toml(scenario.parent / name, "file")
+    except ConfigError as error:
+        says = "a TOML file, by its path relative to the scenario, is accepted"
+        raise ConfigError(f"{scenario}: {key} = {name!r}: {error}; {says}") from None

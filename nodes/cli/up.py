@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import difflib
 import socket
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from nodes.cli.options import FILE, adds
 from nodes.cli.progress import Progress
 from nodes.cli.run import engine_options, settings_of, status_of
 from nodes.client.client import Client
-from nodes.config.settings import LimitSettings, environment
+from nodes.config.settings import LimitSettings, environment, read_toml
 from nodes.keys.keyring import default_keyring
 from nodes.messages.access import GATEWAY
 from nodes.service.local import local_mesh
@@ -40,10 +39,7 @@ def _with_defaults(context: click.Context, _option: click.Parameter, path: Path 
     """Use the options in a file as the defaults of the command line."""
     if path is None:
         return
-    try:
-        found = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"{path}: {error}") from error
+    found = read_toml(path)
     known = {str(parameter.name) for parameter in context.command.params} - {"config", "name"}
     defaults = {}
     for name, value in found.items():

@@ -10,7 +10,6 @@ import difflib
 import os
 import re
 import tomllib
-import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -281,7 +280,7 @@ def load(
     values: dict[str, Any] = {}
     schema = _schema(config_class)
     if path is not None:
-        _merge_table(values, _read_toml(path), "", schema, str(path))
+        _merge_table(values, read_toml(path), "", schema, str(path))
     for key, kind in schema.items():
         name = "AIRDRAFT_" + key.upper().replace(".", "__")
         text = (os.environ if environ is None else environ).get(name)
@@ -301,16 +300,18 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, what: str = "config file") -> dict[str, Any]:
+    """Return the content of a file. Raises ConfigError, which begins with `what`."""
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
     except FileNotFoundError:
-        raise ConfigError(f"config file {path} not found") from None
+        raise ConfigError(f"{what} {path} not found") from None
     except OSError as error:
-        raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file {path} is not valid TOML: {error}") from error
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        # Invalid TOML or UTF-8, too long numbers, too deep tables, and NUL in the path.
+        raise ConfigError(f"{what} {path} is not valid TOML: {error}") from error
 
 
 def _schema(config_class: type, prefix: str = "") -> dict[str, Any]:
@@ -348,16 +349,11 @@ def _merge_table(
 
 def _checked(where: str, key: str, value: Any, kind: Any) -> Any:
     """Return a value of a TOML file. Raises ConfigError if it has another type than the setting."""
-    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if type(value) is int and float in kinds:
+    if type(value) is int and kind is float:
         return float(value)
-    if type(value) not in kinds:
-        raise ConfigError(f"{where}: {key} = {value!r} is not of type {_type_name(kind)}")
+    if type(value) is not kind:
+        raise ConfigError(f"{where}: {key} = {value!r} is not of type {kind.__name__}")
     return value
-
-
-def _type_name(kind: Any) -> str:
-    return getattr(kind, "__name__", str(kind))
 
 
 def _parse(name: str, text: str, kind: Any) -> Any:
@@ -365,7 +361,7 @@ def _parse(name: str, text: str, kind: Any) -> Any:
     try:
         return _BOOLEANS[text.lower()] if kind is bool else kind(text)
     except (ValueError, KeyError):
-        raise ConfigError(f"{name} = {text!r} is not of type {_type_name(kind)}") from None
+        raise ConfigError(f"{name} = {text!r} is not of type {kind.__name__}") from None
 
 
 def _build(config_class: type[T], values: Mapping[str, Any]) -> T:

@@ -60,16 +60,16 @@ def test_a_scenario_without_a_name_goes_by_its_file_and_names_files_beside_it(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a = 1\nb = = 2\n", " is not valid TOML: Invalid value (at line 2, column 5)"),
-        (b"\xff\xfe", " is not valid TOML: 'utf-8' codec"),
-        ("a = " + "9" * 5000, " is not valid TOML: Exceeds the limit"),
-        ("a = " + "[" * 100_000, " is not valid TOML: "),
-        ("", ": target is missing: a table is accepted"),
-        ('target.device = "none.toml"', ": target.device = 'none.toml': no such file or directory"),
-        ('target.device = "."', ": target.device = '.': is a directory; the path of a TOML"),
-        ('target.device = "broken.toml"', ": target.device = 'broken.toml': not valid TOML: Inv"),
-        ('target.device = "\\u0000"', ": target.device = '\\x00': not valid TOML: embedded null"),
-        ('target.device = "empty.toml"', ": target.device = 'empty.toml': a table, or the path"),
+        ("a = 1\nb = = 2\n", "scenario {path} is not valid TOML: Invalid value (at line 2"),
+        (b"\xff\xfe", "scenario {path} is not valid TOML: 'utf-8' codec"),
+        ("a = " + "9" * 5000, "scenario {path} is not valid TOML: Exceeds the limit"),
+        ("a = " + "[" * 100_000, "scenario {path} is not valid TOML: "),
+        ("", "{path}: target is missing: a table is accepted"),
+        ('target.device = "none.toml"', "{path}: target.device = 'none.toml': file {folder}/none"),
+        ('target.device = "."', "{path}: target.device = '.': file {folder} cannot be read: Is a"),
+        ('target.device = "broken.toml"', "{path}: target.device = 'broken.toml': file {folder}/"),
+        ('target.device = "\\u0000"', "{path}: target.device = '\\x00': file {folder}/\x00 is not"),
+        ('target.device = "empty.toml"', "{path}: target.device = 'empty.toml': a table, or the "),
     ],
     ids=lambda value: repr(value[:30]),
 )
@@ -90,4 +90,4 @@ def test_a_bad_file_is_one_line(
     assert caught.value.code == 78
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith(f"error: {path}{message}")
+    assert err.startswith("error: " + message.format(path=path, folder=tmp_path))
