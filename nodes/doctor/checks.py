@@ -97,8 +97,7 @@ def _models(configs: list[Config], build: str, asked: Asked) -> list[Finding]:
         if path is not None:
             num_bytes += path.stat().st_size
             runs = about(sha256, build, num_threads, wanted.profile)
-            as_kept = models.Kept(**runs, exact=False)  # type: ignore[arg-type]
-            findings.append(models.check_calibration(what, as_kept, kept))
+            findings.append(models.check_calibration(what, runs, kept))
     memory = models.memory_of(read(asked.root / "proc/meminfo"))
     return [*findings, models.check_memory(num_bytes, *memory)]
 

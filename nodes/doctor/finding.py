@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -30,7 +29,3 @@ ok = functools.partial(Finding, Level.OK)
 note = functools.partial(Finding, Level.NOTE)
 warn = functools.partial(Finding, Level.WARN)
 fail = functools.partial(Finding, Level.FAIL)
-
-
-def has_failed(findings: Iterable[Finding]) -> bool:
-    return any(finding.level is Level.FAIL for finding in findings)

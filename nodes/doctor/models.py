@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nodes.catalog import Catalog, CatalogError
@@ -85,40 +85,33 @@ def memory_of(meminfo: str) -> tuple[int, int]:
     return sizes["MemAvailable"], sizes["MemTotal"]
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """The conditions under which a stored calibration was made."""
+def read_kept(directory: Path) -> list[dict[str, object]]:
+    """Read what the stored calibrations are of, and whether they are exact.
 
-    model_hash: str
-    build: str
-    device: str
-    threads: int
-    profile: str
-    exact: bool
-
-
-def read_kept(directory: Path) -> list[Kept]:
-    """Read the stored calibrations; damaged files and older formats are skipped."""
+    Damaged files are skipped. Older formats lack some or all keys.
+    """
     found = []
     for path in sorted(directory.glob("*.json")):
-        try:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             data = json.loads(path.read_text(encoding="utf-8"))
-            about = data["about"]
-            found.append(Kept(**about, exact=data["exact"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+            found.append({**data["about"], "exact": data["exact"]})
     return found
 
 
-def check_calibration(name: str, wanted: Kept, kept: Sequence[Kept]) -> Finding:
+def check_calibration(
+    name: str, wanted: Mapping[str, object], kept: Sequence[Mapping[str, object]]
+) -> Finding:
     """Look for a calibration. name: the model's, to show. wanted: how it runs here. kept: all."""
-    threads, profile = wanted.threads, wanted.profile
-    mine = [k for k in kept if k.model_hash == wanted.model_hash]
-    here = [k for k in mine if (k.device, k.build) == (wanted.device, wanted.build)]
-    fits = [k for k in here if (k.threads, k.profile) == (threads, profile)]
+
+    def alike(those: Sequence[Mapping[str, object]], *keys: str) -> Sequence[Mapping[str, object]]:
+        return [one for one in those if all(one.get(key) == wanted[key] for key in keys)]
+
+    mine = alike(kept, "model_hash")
+    here = alike(mine, "device", "build")
+    fits = alike(here, "threads", "profile")
     later = "nothing to do: the node calibrates when it starts, which takes a few seconds"
     if fits:
-        if profile == "exact" and not any(k.exact for k in fits):
+        if wanted["profile"] == "exact" and not any(one["exact"] for one in fits):
             return warn(
                 f"{name}: this device failed the self-test, so its texts are not exact",
                 "run it with --threads 1, or accept `exact: false`",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nodes.doctor import software
-from nodes.doctor.finding import Finding, Level, fail, has_failed, note, warn
+from nodes.doctor.finding import Finding, Level
 from nodes.engine.kernels.library import Kernels
 from nodes.engine.protocol import EngineError
 
@@ -58,11 +58,6 @@ def test_what_is_installed_is_judged(found: Finding, level: Level, what: str, me
     assert found.level is level
     assert what in found.what
     assert mend in found.mend
-
-
-def test_only_a_fail_fails() -> None:
-    assert not has_failed([note("a"), warn("b", "c")])
-    assert has_failed([note("a"), fail("b", "c")])
 
 
 def test_the_library_says_what_it_was_built_for() -> None:
