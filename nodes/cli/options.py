@@ -74,37 +74,56 @@ class AutoType(click.ParamType[int | None]):
 
 THREADS = AutoType(0, 1, 512)
 GPU_LAYERS = AutoType(-1, 0, 1 << 16)
-# The maximum number of guesses per pass.
-GAMMA = AutoType(None, 0, MAX_GAMMA)
 
 
-# An option that is not given is None and left to the model.
-sampling_options = adds(
-    click.option(
-        "--temperature",
-        type=click.FloatRange(0, 100),
-        help="Sampling temperature; 0 always takes the likeliest token.  "
-        "[default: from the model's file, else 0.8]",
-    ),
-    click.option(
-        "--top-p",
-        type=click.FloatRange(0, 1, min_open=True),
-        help="Keep the likeliest tokens that reach this total probability.  "
-        "[default: from the model's file, else 0.95]",
-    ),
-    click.option(
-        "--top-k",
-        type=click.IntRange(0),
-        help="Keep this many of the likeliest tokens; 0 keeps all.  "
-        "[default: from the model's file, else 40]",
-    ),
-    click.option(
-        "--min-p",
-        type=click.FloatRange(0, 1),
-        help="Keep tokens of at least this probability, relative to the likeliest token's.  "
-        "[default: from the model's file, else 0.05]",
-    ),
-)
+def sampling_options(max_tokens: int) -> Callable[[F], F]:
+    """The options of how a text is made. max_tokens: the default of that option."""
+    # A sampling option that is not given is None and left to the model.
+    return adds(
+        click.option(
+            "--max-tokens",
+            type=click.IntRange(1, 1 << 20),
+            default=max_tokens,
+            show_default=True,
+            help="Maximum number of tokens to generate.",
+        ),
+        click.option(
+            "--temperature",
+            type=click.FloatRange(0, 100),
+            help="Sampling temperature; 0 always takes the likeliest token.  "
+            "[default: from the model's file, else 0.8]",
+        ),
+        click.option(
+            "--top-p",
+            type=click.FloatRange(0, 1, min_open=True),
+            help="Keep the likeliest tokens that reach this total probability.  "
+            "[default: from the model's file, else 0.95]",
+        ),
+        click.option(
+            "--top-k",
+            type=click.IntRange(0),
+            help="Keep this many of the likeliest tokens; 0 keeps all.  "
+            "[default: from the model's file, else 40]",
+        ),
+        click.option(
+            "--min-p",
+            type=click.FloatRange(0, 1),
+            help="Keep tokens of at least this probability, relative to the likeliest token's.  "
+            "[default: from the model's file, else 0.05]",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(0, (1 << 63) - 1),
+            help="Seed of sampling; the same seed repeats a text.  [default: random]",
+        ),
+        click.option(
+            "--gamma",
+            type=AutoType(None, 0, MAX_GAMMA),
+            default="auto",
+            show_default=True,
+            help=f"Maximum number of guesses per pass, 0 to {MAX_GAMMA}; auto chooses the fastest.",
+        ),
+    )
 
 
 # What to generate and how to print it.
@@ -117,26 +136,7 @@ generate_options = adds(
         metavar="FILE",
         help="File with the prompt; - means standard input.",
     ),
-    click.option(
-        "--max-tokens",
-        type=click.IntRange(1, 1 << 20),
-        default=_DEFAULTS.max_tokens,
-        show_default=True,
-        help="Maximum number of tokens to generate.",
-    ),
-    sampling_options,
-    click.option(
-        "--seed",
-        type=click.IntRange(0, (1 << 63) - 1),
-        help="Seed of sampling; the same seed repeats a text.  [default: random]",
-    ),
-    click.option(
-        "--gamma",
-        type=GAMMA,
-        default="auto",
-        show_default=True,
-        help=f"Maximum number of guesses per pass, 0 to {MAX_GAMMA}; auto chooses the fastest.",
-    ),
+    sampling_options(_DEFAULTS.max_tokens),
     click.option(
         "--priority",
         type=click.IntRange(1, MAX_PRIORITY),

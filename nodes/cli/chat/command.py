@@ -10,35 +10,14 @@ import click
 from nodes.api import Options, SyncClient
 from nodes.cli.chat.conversation import CommandError, Conversation
 from nodes.cli.chat.terminal import Terminal, use_readline
-from nodes.cli.options import GAMMA, mesh_options, sampling_options
+from nodes.cli.options import mesh_options, sampling_options
 from nodes.service.runtime import set_up_logging
-
-_MAX_TOKENS = 512
 
 
 @click.command("chat")
 @click.option("--system", default="", metavar="TEXT", help="System message for the model.")
 @click.option("--load", metavar="FILE", help="Continue a conversation that /save wrote.")
-@click.option(
-    "--max-tokens",
-    type=click.IntRange(1, 1 << 20),
-    default=_MAX_TOKENS,
-    show_default=True,
-    help="Maximum number of tokens of an answer.",
-)
-@sampling_options
-@click.option(
-    "--seed",
-    type=click.IntRange(0, (1 << 63) - 1),
-    help="Seed of sampling; the same seed repeats a text.",
-)
-@click.option(
-    "--gamma",
-    type=GAMMA,
-    default="auto",
-    show_default=True,
-    help="Maximum number of guesses per pass.",
-)
+@sampling_options(512)
 @click.option("--stats", is_flag=True, help="Show speed and acceptance after each answer.")
 @mesh_options
 def chat_command(**values: Any) -> None:
