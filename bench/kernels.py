@@ -151,7 +151,7 @@ def text() -> str:
 
 def _work(system: str, asked: Asked) -> tuple[Times, Logits]:
     """Run one system in this process."""
-    from nodes.cli.version import distribution_version
+    from nodes.cli.main import distribution_version
     from nodes.engine.kernels.library import register
     from nodes.engine.llama import LlamaConfig, LlamaModel
     from nodes.engine.protocol import Span

@@ -10,7 +10,7 @@ from bench.harness.up import up
 from bench.load.asking import Endpoint
 from bench.load.versus import Side
 from bench.peers.peer import Setup, draft_of
-from nodes.cli.version import distribution_version
+from nodes.cli.main import distribution_version
 
 
 @dataclass(frozen=True, slots=True)

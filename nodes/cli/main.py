@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 import sys
-from collections import UserDict
-from collections.abc import Iterator
 from importlib import import_module
 from typing import Final
 
 import click
 from click.shell_completion import get_completion_class
 
-from nodes.cli.version import version_option
+from mesh.zmq_transport import libzmq_version
+from nodes.engine.kernels.library import built_for
 from nodes.service.runtime import (
     hold_standard_files,
     let_go_of_stderr,
@@ -45,29 +46,62 @@ _PLACES: Final = {
 }
 
 
-class _Commands(UserDict[str, click.Command]):
-    """The commands by name, each imported when it is looked up."""
+class _Lazy(click.Group):
+    """Imports a command's module when the command is looked up."""
 
-    def __getitem__(self, name: str) -> click.Command:
-        if name not in self.data:
-            module, _, variable = _PLACES[name].rpartition(".")
-            command = getattr(import_module(f"nodes.cli.{module}"), variable)
-            assert isinstance(command, click.Command)
-            self.data[name] = command
-        return self.data[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_PLACES)
-
-    def __len__(self) -> int:
-        return len(_PLACES)
-
-    def __contains__(self, name: object) -> bool:
-        return name in _PLACES
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in _PLACES:
+            return None
+        module, _, variable = _PLACES[name].rpartition(".")
+        command = getattr(import_module(f"nodes.cli.{module}"), variable)
+        assert isinstance(command, click.Command)
+        return command
 
 
-@click.group(commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"]})
-@version_option
+# llama-cpp-python contains libllama; reading its version does not load the library.
+_LIBRARIES = ("pyzmq", "msgpack", "numpy", "llama-cpp-python")
+
+
+def distribution_version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _show_version(context: click.Context, _parameter: click.Parameter, is_wanted: bool) -> None:
+    if not is_wanted or context.resilient_parsing:
+        return
+    versions = {name: distribution_version(name) for name in _LIBRARIES}
+    versions["pyzmq"] += f" (libzmq {libzmq_version()})"
+    kernels = built_for()
+    click.echo(
+        f"airdraft {distribution_version('airdraft')}\n"
+        f"Python {platform.python_version()}, {platform.system()} {platform.release()}, "
+        f"{platform.machine()}"
+    )
+    for name, version in versions.items():
+        click.echo(f"{name} {version}")
+    click.echo(
+        f"airdraft's kernels: {f'for llama-cpp-python {kernels}' if kernels else 'not built'}"
+    )
+    context.exit()
+
+
+# Click lists and suggests the names of `commands`; the class imports the commands themselves.
+@click.group(
+    cls=_Lazy,
+    commands=dict.fromkeys(_PLACES, click.Command(None)),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the versions of airdraft and its libraries.",
+)
 def cli() -> None:
     """Turn several edge devices into one private LLM endpoint.
 
