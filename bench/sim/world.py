@@ -42,7 +42,8 @@ from nodes.scheduler.scheduler import Scheduler
 from nodes.scheduler.stream import Figures
 from nodes.target import node as target_node
 from nodes.target.state import TargetState
-from nodes.telemetry.stage_errors import ErrorFigures, Stage
+from nodes.telemetry.stage_errors import Stage
+from nodes.telemetry.status import ErrorStatus
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import Calibration, DraftCalibration
 from policies.plan import HEADER_BITS, Link
@@ -70,7 +71,7 @@ class Result:
     num_messages: int = 0
     promised: float = 0.0
     longest_gap_s: float = 0.0
-    errors: Mapping[Stage, ErrorFigures] = field(default_factory=dict)
+    errors: Mapping[Stage, ErrorStatus] = field(default_factory=dict)
 
     @property
     def price_s(self) -> float:

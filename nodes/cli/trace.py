@@ -17,7 +17,7 @@ from nodes.cli.plan import policy_option
 from nodes.client.client import Client
 from nodes.config.settings import ConfigError
 from nodes.service.runtime import set_up_logging
-from nodes.telemetry.stage_errors import errors_of, errors_text
+from nodes.telemetry.stage_errors import errors_of
 from nodes.telemetry.trace.chrome import chrome_trace
 from nodes.telemetry.trace.records import KINDS, PlanRecord, Record, from_line
 from nodes.telemetry.trace.replan import replan, table_of
@@ -83,8 +83,6 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
     if output is not None:
         _write(output, json.dumps(chrome_trace(records), allow_nan=False).encode())
     click.echo(_summary(records, num_lost), err=True)
-    if text := errors_text(errors_of(records)):
-        click.echo(text, err=True)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -107,7 +105,11 @@ def _summary(records: list[Record], num_lost: int) -> str:
     counts = Counter(map(type, records))
     shown = (f"{counts[KINDS[kind]]} of {kind}" for kind in ("plan", "guesses", "pass"))
     text = f"{len(records)} records: {', '.join(shown)}"
-    return f"{text}; {num_lost} lost" if num_lost else text
+    text += f"; {num_lost} lost" if num_lost else ""
+    if (errors := errors_of(records)).num_seen:
+        text += f"\nerrors of {errors.num_seen} predicted passes: median {errors.median:.1%}, "
+        text += f"95th percentile {errors.p95:.1%}"
+    return text
 
 
 async def poll(client: Client, seconds: float) -> tuple[bytes, int]:

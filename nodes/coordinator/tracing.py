@@ -53,8 +53,7 @@ class Tracing:
         if after < 0:
             after = self._start
         self._until = now + LINGER_S
-        part = self._ring.after(after, MAX_TRACE_BYTES)
-        return TraceReply(request.request_id, part.last, part.num_lost, part.has_more, part.lines)
+        return self._ring.after(after, MAX_TRACE_BYTES, request.request_id)
 
     def target_joined(self, target: NodeRecord, scheduler: Scheduler, now: float) -> None:
         if self._until is not None:

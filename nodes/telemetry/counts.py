@@ -12,10 +12,11 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Final, Literal, get_args
 
 from nodes.messages import MAX_GAMMA, CommitEntry
 from nodes.telemetry.stage_errors import STAGES, Stage
+from nodes.telemetry.status import SpanStatus
 
 # The upper bounds of the histograms of observed / predicted times.
 RATIO_BOUNDS: Final = (0.5, 0.67, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0)
@@ -41,20 +42,6 @@ Fate = Literal["taken", "not_chosen", "late", "looked_up"]
 # What became of guesses: a pass took them; they were there when a pass began, but it did not take
 # them; they came after the pass that could have used them; the target found them by prompt lookup.
 FATES: Final[tuple[Fate, ...]] = get_args(Fate)
-
-
-class Span(NamedTuple):
-    """A pass of the target, or a message with guesses, whose start and end are the same.
-
-    num_guesses: The number of tokens in it that were guessed.
-    """
-
-    stage: Literal["guesses", "pass"]
-    node: str
-    start: float
-    end: float
-    num_tokens: int
-    num_guesses: int
 
 
 @dataclass(slots=True)
@@ -107,7 +94,7 @@ class Counts:
     num_passes: int = 0
     pass_s: float = 0.0
     ratios: dict[Stage, Ratios] = field(default_factory=lambda: {s: Ratios() for s in STAGES})
-    spans: deque[Span] = field(default_factory=lambda: deque(maxlen=MAX_SPANS))
+    spans: deque[SpanStatus] = field(default_factory=lambda: deque(maxlen=MAX_SPANS))
 
     @property
     def num_tokens(self) -> int:
@@ -116,7 +103,7 @@ class Counts:
     def guessed(self, node: str, num_tokens: int, now: float) -> None:
         """Count a message with guesses of a draft node."""
         self.num_messages += 1
-        self.spans.append(Span("guesses", node, now, now, num_tokens, num_tokens))
+        self.spans.append(SpanStatus("guesses", node, now, now, num_tokens, num_tokens))
 
     def committed(self, entry: CommitEntry, num_tokens: int, plain: Plain) -> None:
         """Count the result of a pass for a stream. plain: Why it took no guesses, if it did not."""
@@ -154,7 +141,7 @@ class Counts:
         """Count a pass of the target."""
         self.num_passes += 1
         self.pass_s += pass_s
-        self.spans.append(Span("pass", target, now - pass_s, now, num_tokens, num_guesses))
+        self.spans.append(SpanStatus("pass", target, now - pass_s, now, num_tokens, num_guesses))
 
     def text_read(self, num_read: int, length: int) -> None:
         """Count a prompt that the target has read; the rest of it was in its caches."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 
+from nodes.telemetry.status import ErrorStatus
 from nodes.telemetry.trace.records import PassRecord, Record
 
 # pass: the seconds of a pass of the target. plan: the weighted sum over streams of seconds a token,
@@ -18,18 +18,6 @@ Stage = Literal["pass", "plan"]
 STAGES: Final[tuple[Stage, ...]] = ("pass", "plan")
 # Enough cases for a 95th percentile, and little memory for each target.
 _MEMORY: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorFigures:
-    """|observed - predicted| / predicted of one stage, over the last 1,000 cases at most.
-
-    num_seen: The cases since the start. median, p95: 0.0 while there are no cases.
-    """
-
-    num_seen: int = 0
-    median: float = 0.0
-    p95: float = 0.0
 
 
 class StageErrors:
@@ -45,34 +33,21 @@ class StageErrors:
             self._errors[stage].append(abs(observed_s - predicted_s) / predicted_s)
             self._num_seen[stage] += 1
 
-    def figures(self) -> Mapping[Stage, ErrorFigures]:
+    def figures(self) -> Mapping[Stage, ErrorStatus]:
         return {stage: self._figures(stage) for stage in STAGES}
 
-    def _figures(self, stage: Stage) -> ErrorFigures:
+    def _figures(self, stage: Stage) -> ErrorStatus:
         errors = self._errors[stage]
         if not errors:
-            return ErrorFigures()
+            return ErrorStatus(0, 0.0, 0.0)
         median, p95 = np.quantile(np.array(errors), (0.5, 0.95))
-        return ErrorFigures(self._num_seen[stage], float(median), float(p95))
+        return ErrorStatus(self._num_seen[stage], float(median), float(p95))
 
 
-def errors_of(records: Iterable[Record]) -> StageErrors:
+def errors_of(records: Iterable[Record]) -> ErrorStatus:
     """Return the errors of passes; records do not have the observed prices of plans."""
     errors = StageErrors()
     for record in records:
         if isinstance(record, PassRecord):
             errors.observe("pass", record.pass_s, record.predicted_s)
-    return errors
-
-
-def errors_text(errors: StageErrors) -> str:
-    """Return a table with a row for each stage that has cases; "" if there are none."""
-    figures = errors.figures()
-    rows = [
-        f"{stage:<6}{figures[stage].num_seen:>8}{figures[stage].median:>10.1%}"
-        f"{figures[stage].p95:>10.1%}"
-        for stage in STAGES
-        if figures[stage].num_seen
-    ]
-    head = f"{'stage':<6}{'number':>8}{'median':>10}{'p95':>10}  errors of predicted times"
-    return "\n".join([head, *rows]) if rows else ""
+    return errors.figures()["pass"]

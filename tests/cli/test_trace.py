@@ -36,6 +36,7 @@ def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
             _, summary = process.communicate(timeout=LIMIT_S)
             assert process.returncode == 0
         assert " records: " in summary
+        assert "predicted passes: median " in summary
         # No text is another for being recorded.
         assert len(texts) == 1
         full = ("--seconds", "0.1", "--output", "/dev/full")

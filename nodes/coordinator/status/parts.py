@@ -238,11 +238,11 @@ def spans_of(counts: Counts, now: float) -> tuple[SpanStatus, ...]:
         SpanStatus(
             span.stage,
             cut(span.node),
-            number(span.start, 6),
-            number(span.end, 6),
+            number(span.start_s, 6),
+            number(span.end_s, 6),
             span.num_tokens,
             span.num_guesses,
         )
         for span in counts.spans
-        if span.end >= now - _SPANS_S
+        if span.end_s >= now - _SPANS_S
     )

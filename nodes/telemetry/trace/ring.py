@@ -6,20 +6,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from nodes.messages import TraceReply
 from nodes.telemetry.trace.records import Record, num_entries, to_line
 
 # Some 5 to 10 MB: a minute of 100 passes a second with 4 streams each.
 MAX_ENTRIES: Final = 32_768
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Records as lines. last: The number to continue after. Other fields: As in TraceReply."""
-
-    last: int
-    num_lost: int
-    has_more: bool
-    lines: bytes
 
 
 @dataclass(slots=True)
@@ -56,7 +47,7 @@ class Ring:
         self._records.clear()
         self._num_entries = 0
 
-    def after(self, number: int, max_bytes: int) -> Part:
+    def after(self, number: int, max_bytes: int, request_id: int = 0) -> TraceReply:
         """Return the records after a number that fit max_bytes, without any larger than that."""
         first = self.last - len(self._records) + 1
         at = min(max(number + 1, first), self.last + 1)
@@ -73,7 +64,7 @@ class Ring:
                 lines.append(line)
                 num_bytes += len(line)
             at += 1
-        return Part(at - 1, num_lost, at <= self.last, b"".join(lines))
+        return TraceReply(request_id, at - 1, num_lost, at <= self.last, b"".join(lines))
 
     def _line(self, number: int, kept: _Kept) -> bytes:
         if not isinstance(kept.record, bytes):

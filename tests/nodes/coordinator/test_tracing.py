@@ -130,7 +130,7 @@ def recorded(scheduler: Scheduler, now: float = 0.0) -> Ring:
 
 
 def lines_of(ring: Ring) -> list[Record]:
-    return [from_line(line) for line in ring.after(0, 10**9).lines.splitlines()]
+    return [from_line(line) for line in ring.after(0, 10**9).records.splitlines()]
 
 
 def follows(ring: Ring) -> list[tuple[float, int, str, str]]:

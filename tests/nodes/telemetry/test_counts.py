@@ -134,10 +134,11 @@ def test_a_message_and_the_pass_that_took_its_guesses_leave_spans() -> None:
     commit(scheduler, 5, 6, 9, num_draft_tokens=4, num_accepted_tokens=2, now=2.0)
     counts = scheduler.counts
     message, verified = counts.spans
-    assert (message.stage, message.node, message.start, message.end) == ("guesses", "d", 1.0, 1.0)
+    assert (message.stage, message.node) == ("guesses", "d")
+    assert (message.start_s, message.end_s) == (1.0, 1.0)
     assert (message.num_tokens, message.num_guesses) == (4, 4)
     assert (verified.stage, verified.node) == ("pass", "big")
-    assert (verified.start, verified.end) == (2.0 - PASS_S, 2.0)
+    assert (verified.start_s, verified.end_s) == (2.0 - PASS_S, 2.0)
     assert (verified.num_tokens, verified.num_guesses) == (5, 4)
     assert (counts.num_messages, counts.num_passes, counts.pass_s) == (1, 1, PASS_S)
     assert counts.by_position()[2][:3] == (1, 1, 0)

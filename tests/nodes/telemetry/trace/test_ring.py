@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+from nodes.messages import TraceReply
 from nodes.telemetry.trace.records import GuessRecord, from_line, num_entries, to_line
-from nodes.telemetry.trace.ring import Part, Ring
+from nodes.telemetry.trace.ring import Ring
 from tests.nodes.telemetry.trace.examples import guessing, plan_record
 
 ALL = 10**9
@@ -19,8 +20,8 @@ def filled(count: int, max_entries: int = 100) -> Ring:
     return ring
 
 
-def numbers(part: Part) -> list[int]:
-    found = [from_line(line) for line in part.lines.splitlines()]
+def numbers(part: TraceReply) -> list[int]:
+    found = [from_line(line) for line in part.records.splitlines()]
     return [record.num_tokens for record in found if isinstance(record, GuessRecord)]
 
 
@@ -30,12 +31,12 @@ def test_records_are_numbered_from_1_and_asked_for_by_number() -> None:
     assert numbers(ring.after(0, ALL)) == [1, 2, 3, 4, 5]
     assert numbers(ring.after(3, ALL)) == [4, 5]
     assert ring.after(3, ALL).last == 5
-    assert ring.after(5, ALL) == Part(5, 0, False, b"")
+    assert ring.after(5, ALL) == TraceReply(0, 5, 0, False, b"")
     # Twice the same.
     assert ring.after(3, ALL) == ring.after(3, ALL)
     # A number that was not given yet.
-    assert ring.after(99, ALL) == Part(5, 0, False, b"")
-    assert Ring().after(0, ALL) == Part(0, 0, False, b"")
+    assert ring.after(99, ALL) == TraceReply(0, 5, 0, False, b"")
+    assert Ring().after(0, ALL) == TraceReply(0, 0, 0, False, b"")
 
 
 def test_the_oldest_are_forgotten_and_counted() -> None:
@@ -50,7 +51,7 @@ def test_the_oldest_are_forgotten_and_counted() -> None:
     assert len(ring) == 3
     ring.add(plan_record(guessing(20)))
     assert len(ring) == 0
-    assert ring.after(0, ALL) == Part(27, 27, False, b"")
+    assert ring.after(0, ALL) == TraceReply(0, 27, 27, False, b"")
 
 
 def test_a_part_holds_whole_records_up_to_a_size() -> None:
@@ -62,7 +63,7 @@ def test_a_part_holds_whole_records_up_to_a_size() -> None:
     assert not ring.after(3, 2 * size).has_more
     found: list[int] = []
     part = ring.after(0, size)
-    while part.lines:
+    while part.records:
         found += numbers(part)
         part = ring.after(part.last, size)
     assert found == [1, 2, 3, 4, 5]
