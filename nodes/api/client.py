@@ -241,7 +241,7 @@ def link_keys(
         if isinstance(key, ClientKeys):
             check_connect(endpoint)
             return endpoint, key
-        return keyring_of("" if key is None else os.fspath(key), environment()).link(endpoint)
+        return keyring_of(None if key is None else os.fspath(key), environment()).link(endpoint)
     except MeshError as error:
         raise ConnectError(str(error)) from error
 

@@ -23,7 +23,7 @@ _file_option = click.option(
 
 
 def _store(path: str | None, keys: str | None) -> ApiKeys:
-    return ApiKeys(Path(path) if path else keyring(keys or "").directory / FILE_NAME)
+    return ApiKeys(Path(path) if path else keyring(keys).directory / FILE_NAME)
 
 
 def _limit(name: str, what: str) -> Callable[[F], F]:

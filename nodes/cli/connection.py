@@ -48,7 +48,7 @@ async def with_client(
     link: What is known of it, if anything. options: As in Client.
     """
     link = link or LinkSettings()
-    endpoint, client_keys = keyring(keys or "").link(connect or "")
+    endpoint, client_keys = keyring(keys).link(connect or "")
     with ZmqContext() as context:
         transport = context.connect(endpoint, client_keys, interactive=bool(link.air))
         declared = link.declared()
@@ -62,7 +62,7 @@ def coordinator_keyring(keys: str | None) -> Keyring:
 
     Raises KeysError if there are none.
     """
-    ring = keyring(keys or "")
+    ring = keyring(keys)
     if ring.coordinator_public() is None:
         raise KeysError(
             f"{ring.directory} has no coordinator's key: run `airdraft keys init` first"

@@ -64,7 +64,7 @@ def doctor_command(
     if config is not None and role is None:
         raise click.UsageError(f"--config needs --role: {', '.join(ROLES)}")
     roles = [role] if role is not None else list(ROLES)
-    asked = Asked(dict.fromkeys(roles, config), environment(), keyring(keys or ""))
+    asked = Asked(dict.fromkeys(roles, config), environment(), keyring(keys))
     findings = all_local(asked)
     if not local:
         findings += _mesh(connect, keys)
@@ -79,7 +79,7 @@ def doctor_command(
 
 def _mesh(connect: str | None, keys: str | None) -> list[Finding]:
     try:
-        ring = keyring(keys or "")
+        ring = keyring(keys)
         endpoint = ring.endpoint(connect or "")
     except MeshError:
         # The checks of the keys report this.

@@ -66,7 +66,7 @@ def init_command(keys: str | None, name: str | None) -> None:
     Example:
       airdraft keys init
     """
-    ring = keyring(keys or "")
+    ring = keyring(keys)
     if (public := ring.coordinator_public()) is not None:
         raise KeysError(f"{ring.directory} already has a coordinator's key: {public.key}")
     own, authorized = ring.make_own(), ring.authorized()
@@ -86,7 +86,7 @@ def show_public_command(keys: str | None) -> None:
     Example:
       airdraft keys show-public
     """
-    ring = keyring(keys or "")
+    ring = keyring(keys)
     click.echo(f"node {ring.make_own().public}")
     public = ring.coordinator_public()
     if public is not None:
@@ -210,7 +210,7 @@ def join_command(token: str, name: str | None, keys: str | None) -> None:
         # Bytes that are not UTF-8 are replaced; such a token is refused later.
         token = sys.stdin.buffer.readline().decode(errors="replace")
     invitation = Invitation.from_token(token)
-    ring = keyring(keys or "")
+    ring = keyring(keys)
     own = ring.make_own()
     # The invitation works only once, so check first that the result can be stored.
     ring.check_room()

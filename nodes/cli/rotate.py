@@ -27,7 +27,7 @@ def rotate_command(keys: str | None, connect: str) -> None:
     Example:
       airdraft keys rotate
     """
-    ring = keyring(keys or "")
+    ring = keyring(keys)
     endpoint = ring.endpoint(connect)
     old = ring.client_keys(endpoint)
     if old is None:

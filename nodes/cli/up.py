@@ -22,8 +22,7 @@ from nodes.cli.options import FILE, adds
 from nodes.cli.progress import Progress
 from nodes.cli.run import engine_options, settings_of, status_of
 from nodes.client.client import Client
-from nodes.config.settings import LimitSettings, environment, read_toml
-from nodes.keys.keyring import default_keyring
+from nodes.config.settings import LimitSettings, read_toml
 from nodes.messages.access import GATEWAY
 from nodes.service.local import local_mesh
 from nodes.service.roles import endpoint_to_bind, keyring
@@ -137,7 +136,7 @@ def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
     set_up_logging(values["verbose"])
     limits = LimitSettings(**limits_of(values))
     # Fetching and loading models takes long, so a taken address is reported before.
-    _check_free(default_keyring(environment()).listen(values["listen"]))
+    _check_free(keyring().listen(values["listen"]))
     bound = None
     if http is not None:
         from nodes.gateway.address import reserve
@@ -158,7 +157,7 @@ def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
                 target,
                 draft,
                 lookup=lookup,
-                listen=endpoint_to_bind(default_keyring(environment()), values["listen"]),
+                listen=endpoint_to_bind(keyring(), values["listen"]),
                 limits=limits,
                 role="client" if http is None else GATEWAY,
                 status=status_of(progress),

@@ -63,31 +63,24 @@ class Keyring:
     def keep_coordinator(self, known: KnownCoordinator) -> None:
         keys.write_coordinator(self.directory / keys.COORDINATOR_FILE, known)
 
-    def keep_own(self, pair: KeyPair) -> None:
-        self._keep_pair(keys.OWN_KEY_FILE, pair)
+    def make_own(self) -> KeyPair:
+        """Return this machine's pair; a new one is drawn if there is none."""
+        return self._drawn(keys.OWN_KEY_FILE)
 
     def make_next(self) -> KeyPair:
         """Return the pair that will replace this machine's own; it is stored before it is used."""
         return self._drawn(keys.NEXT_KEY_FILE)
 
     def _drawn(self, name: str) -> KeyPair:
-        pair = keys.read_key_pair(self.directory / name)
+        pair = self._pair(name)
         if pair is None:
             pair = new_key_pair()
             keys.write_key_pair(self.directory / name, pair)
         return pair
 
     def adopt_next(self, pair: KeyPair) -> None:
-        self.keep_own(pair)
+        self._keep_pair(keys.OWN_KEY_FILE, pair)
         (self.directory / keys.NEXT_KEY_FILE).unlink(missing_ok=True)
-
-    def make_own(self) -> KeyPair:
-        """Return this machine's pair; a new one is drawn if there is none."""
-        pair = self.own()
-        if pair is None:
-            pair = new_key_pair()
-            self.keep_own(pair)
-        return pair
 
     def make_coordinator_pair(self) -> KeyPair:
         pair = new_key_pair()
@@ -272,19 +265,18 @@ class Keyring:
         )
 
 
-def keyring_of(directory: str, environ: Mapping[str, str]) -> Keyring:
-    """Return the keyring of a directory, or of the environment if that is ""."""
+def keyring_of(directory: str | None, environ: Mapping[str, str]) -> Keyring:
+    """Return the keyring of a directory or, without one, that of the environment.
+
+    The environment has systemd's credentials, and a default directory.
+    """
+    private = private_endpoint(environ)
     if directory:
-        return Keyring(Path(directory), private=private_endpoint(environ))
-    return default_keyring(environ)
-
-
-def default_keyring(environ: Mapping[str, str]) -> Keyring:
-    """Return the keyring of the environment: systemd's credentials, then the default directory."""
+        return Keyring(Path(directory), private=private)
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     return Keyring(
         default_keys_dir(environ),
         Path(credentials) if credentials else None,
         default_public_dir(environ),
-        private_endpoint(environ),
+        private,
     )

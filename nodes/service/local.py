@@ -12,17 +12,22 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from mesh.endpoints import on_this_machine
 from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client
-from nodes.config.settings import CoordinatorConfig, EngineSettings, LimitSettings, environment
-from nodes.coordinator.service import Coordinator
-from nodes.keys.keyring import default_keyring
-from nodes.service.restarting import Restarts
-from nodes.service.roles import warn_of_others
-from nodes.service.runtime import beside, last_act
+from nodes.config.settings import CoordinatorConfig, EngineSettings, LimitSettings
+from nodes.service.roles import bound_coordinator, keyring
+from nodes.service.runtime import (
+    EXIT_CONFIG,
+    EXIT_DISMISSED,
+    EXIT_NO_PERMISSION,
+    EXIT_PROTOCOL,
+    EXIT_USAGE,
+    beside,
+    last_act,
+)
 from nodes.service.supervision import Child, node_command, start_child
 
 logger = logging.getLogger(__name__)
@@ -34,8 +39,51 @@ _LAST_WORDS_S = 1.0
 _POLL_S = 0.02
 
 
+# The pauses before the first, second, ... restart in a row; the last one holds for all later ones.
+WAITS_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 5.0)
+# After so many seconds in the mesh a node counts as healthy, and its next end as the first one. A
+# cause that persists, such as a request that is sent again, ends a serving node within seconds.
+HEALTHY_S: Final = 5.0
+# Until the mesh is ready, a user waits for it and has to see the error.
+MOST_FAILED_STARTS: Final = 5
+# The exit codes after which a restart would end in the same way (docs/reference/exit-codes.md).
+_MISTAKES: Final = {EXIT_USAGE, EXIT_PROTOCOL, EXIT_NO_PERMISSION, EXIT_CONFIG}
+
+
 class NodeFailedError(OSError):
     """A node of the private mesh ended. The message is the node's last error line."""
+
+
+class Restarts:
+    """Decides when a node is restarted after it has ended. Times are monotonic, in seconds.
+
+    The first restart is immediate, because most causes of an end are gone at the next start. A node
+    that ends again and again gets longer pauses, so that it does not take the CPU from the others
+    by loading its model all the time.
+    """
+
+    def __init__(self) -> None:
+        self._num_in_a_row = 0
+        self._joined_at: float | None = None
+
+    def joined(self, now: float) -> None:
+        """Record that the node that was started last has joined the mesh."""
+        self._joined_at = now
+
+    def ended(self, exit_code: int, now: float, *, was_ready: bool) -> float | None:
+        """Return the seconds to wait until the next start; None if the node is not restarted.
+
+        exit_code: Negative for a signal. was_ready: Whether the whole mesh has ever been ready.
+        """
+        joined_at, self._joined_at = self._joined_at, None
+        if joined_at is not None and now - joined_at >= HEALTHY_S:
+            self._num_in_a_row = 0
+        self._num_in_a_row += 1
+        if exit_code == EXIT_DISMISSED:
+            return None
+        if not was_ready and (exit_code in _MISTAKES or self._num_in_a_row >= MOST_FAILED_STARTS):
+            return None
+        return WAITS_S[min(self._num_in_a_row, len(WAITS_S)) - 1]
 
 
 class LocalMesh:
@@ -163,29 +211,18 @@ async def local_mesh(
     socket file in a private directory. limits: Those of the coordinator. role: The client's
     role. status, restarts, tell: As in LocalMesh. Raises NodeFailedError if a node never joins.
     """
-    ring = default_keyring(environment())
+    ring = keyring()
     with contextlib.ExitStack() as stack:
         endpoint = listen or f"ipc://{stack.enter_context(_folder()) / secrets.token_hex(4)}"
         context = stack.enter_context(ZmqContext())
-        secured = ring.server_keys(endpoint)
-        coordinator = Coordinator(
-            context.bind(endpoint, secured),
-            heartbeat_timeout_s=CoordinatorConfig().heartbeat_timeout_s,
-            lookup=lookup,
-            authorized=ring.authorized if secured is not None else None,
-            next_key=ring.next_key_reader(secured),
-            limits=limits,
-        )
-        if secured is None:
-            # After the bind: if that fails, the error is the only line.
-            warn_of_others(coordinator.endpoint)
+        config = CoordinatorConfig(prompt_lookup=lookup, limits=limits or LimitSettings())
+        coordinator = bound_coordinator(context, ring, endpoint, config)
         mesh = LocalMesh(
             on_this_machine(coordinator.endpoint), restarts=restarts, tell=tell, status=status
         )
-        keys = ring.client_keys(mesh.endpoint) if secured is not None else None
         # A mesh that must stay up must not end because its own event loop was late once.
         client = Client(
-            context.connect(mesh.endpoint, keys),
+            context.connect(mesh.endpoint, ring.client_keys(mesh.endpoint)),
             endpoint=mesh.endpoint,
             role=role,
             rejoins=restarts,

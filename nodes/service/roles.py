@@ -40,6 +40,7 @@ from nodes.worker.engines import (
 )
 
 if TYPE_CHECKING:
+    from nodes.coordinator.service import Coordinator
     from nodes.draft.node import DraftNode
     from nodes.target.embedding import EmbeddingNode
     from nodes.target.node import TargetNode
@@ -51,7 +52,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 NGRAM = "ngram"
-_POLL_S = 0.02
 
 # FileDescriptorName= of the coordinator's socket unit.
 SOCKET_NAME = "mesh"
@@ -62,32 +62,17 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
 
     on_bound: Gets the endpoint, with the port that a wildcard was resolved to.
     """
-    from nodes.coordinator.service import Coordinator
-    from nodes.scheduler.planning import MODES
-
     raise_file_limit()
     ring = keyring(config.keys)
     fd = inherited(environment(), SOCKET_NAME)
     listen = endpoint_to_bind(ring, config.listen) if fd is None else endpoint_of(fd)
-    secured = ring.server_keys(listen)
-    _publish(ring)
+    try:
+        # For the nodes of this machine.
+        ring.publish()
+    except (KeysError, OSError) as error:
+        logger.warning("the coordinator's key cannot be published on this machine: %s", error)
     with ZmqContext() as context:
-        coordinator = Coordinator(
-            context.bind(listen, secured, interactive=config.mark_air, fd=fd),
-            cluster=config.cluster,
-            heartbeat_interval_s=config.heartbeat_interval_s,
-            heartbeat_timeout_s=config.heartbeat_timeout_s,
-            lookup=config.prompt_lookup,
-            authorized=ring.authorized if secured is not None else None,
-            next_key=ring.next_key_reader(secured),
-            pads=config.pad_messages,
-            limits=config.limits,
-            class_weights=parsed_weights(config.classes.weights),
-            mode=MODES[config.plan.policy],
-        )
-        if secured is None:
-            # After the bind: if that fails, the error is the only line.
-            warn_of_others(coordinator.endpoint)
+        coordinator = bound_coordinator(context, ring, listen, config, fd)
         on_bound(coordinator.endpoint)
         async with Manager(environment()).attending(lambda: True):
             try:
@@ -96,30 +81,50 @@ async def run_coordinator(config: CoordinatorConfig, on_bound: Callable[[str], N
                 coordinator.say_bye()
 
 
+def bound_coordinator(
+    context: ZmqContext,
+    ring: Keyring,
+    listen: str,
+    config: CoordinatorConfig,
+    fd: int | None = None,
+) -> Coordinator:
+    """Return a coordinator that is bound to an endpoint, or to the socket of a descriptor.
+
+    Warns if other users than its own may join it.
+    """
+    from nodes.coordinator.service import Coordinator
+    from nodes.scheduler.planning import MODES
+
+    secured = ring.server_keys(listen)
+    coordinator = Coordinator(
+        context.bind(listen, secured, interactive=config.mark_air, fd=fd),
+        cluster=config.cluster,
+        heartbeat_interval_s=config.heartbeat_interval_s,
+        heartbeat_timeout_s=config.heartbeat_timeout_s,
+        lookup=config.prompt_lookup,
+        authorized=ring.authorized if secured is not None else None,
+        next_key=ring.next_key_reader(secured),
+        pads=config.pad_messages,
+        limits=config.limits,
+        class_weights=parsed_weights(config.classes.weights),
+        mode=MODES[config.plan.policy],
+    )
+    # After the bind: if that fails, the error is the only line.
+    if secured is None and ipc_path(coordinator.endpoint) is None:
+        logger.warning(
+            "every user of this machine may join the mesh at %s, as a node or as its admin: "
+            "run `airdraft keys init`, or use a private socket (no --listen)",
+            coordinator.endpoint,
+        )
+    return coordinator
+
+
 def endpoint_to_bind(ring: Keyring, wanted: str) -> str:
     """Return the coordinator's endpoint and make its folder. Raises EndpointError or KeysError."""
     listen = ring.listen(wanted)
     if listen == ring.private:
         make_private(listen)
     return listen
-
-
-def warn_of_others(listen: str) -> None:
-    """Warn if other users than its own may join a coordinator without keys."""
-    if ipc_path(listen) is None:
-        logger.warning(
-            "every user of this machine may join the mesh at %s, as a node or as its admin: "
-            "run `airdraft keys init`, or use a private socket (no --listen)",
-            listen,
-        )
-
-
-def _publish(ring: Keyring) -> None:
-    """Publish the coordinator's current key for the nodes of this machine."""
-    try:
-        ring.publish()
-    except (KeysError, OSError) as error:
-        logger.warning("the coordinator's key cannot be published on this machine: %s", error)
 
 
 async def run_target(
@@ -233,7 +238,8 @@ async def _run_node(
             await _serve(node, gone, on_joined)
 
 
-def keyring(directory: str) -> Keyring:
+def keyring(directory: str | None = None) -> Keyring:
+    """Return the keyring of a directory or, without one, that of the environment."""
     return keyring_of(directory, environment())
 
 
@@ -257,21 +263,12 @@ async def _opened(work: Callable[[], T], gone: asyncio.Future[Any]) -> T:
 async def _serve(node: Node, gone: asyncio.Future[Any], on_joined: Callable[[], None]) -> None:
     """Run a node until it ends or its parent is gone."""
     serving = asyncio.ensure_future(node.run())
-    tasks = [serving, asyncio.ensure_future(_report_joined(node, on_joined))]
+    manager = Manager(environment())
     try:
-        async with Manager(environment()).attending(lambda: node.is_joined, node.is_well):
+        async with manager.attending(lambda: node.is_joined, node.is_well, on_joined):
             await asyncio.wait({serving, gone}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
     if not serving.cancelled():
         serving.result()
-
-
-async def _report_joined(node: Node, on_joined: Callable[[], None]) -> None:
-    is_joined = node.is_joined
-    while not is_joined:
-        await asyncio.sleep(_POLL_S)
-        is_joined = node.is_joined
-    on_joined()

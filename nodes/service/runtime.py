@@ -157,7 +157,10 @@ def run(
     forbid_core_dumps()
     try:
         if is_service:
-            _freeze_imports()
+            # All objects that exist after the imports are excluded from garbage collection. A full
+            # collection takes 10 to 20 ms for these 40,000 alone, and no message is read meanwhile.
+            gc.collect()
+            gc.freeze()
         asyncio.run(_until_signal(main, stop_limit_s))
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -167,16 +170,6 @@ def run(
             return 0
         return report(error)
     return 0
-
-
-def _freeze_imports() -> None:
-    """Exclude all objects that exist after the imports from garbage collection.
-
-    A full collection takes 10 to 20 ms for these 40,000 objects alone. Meanwhile no message is
-    read.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 async def _until_signal(main: Callable[[], Awaitable[None]], stop_limit_s: float) -> None:
@@ -196,25 +189,15 @@ async def _until_signal(main: Callable[[], Awaitable[None]], stop_limit_s: float
         timer.daemon = True
         timer.start()
 
-    with _handlers(loop, on_signal):
-        try:
-            await task
-        except asyncio.CancelledError:
-            if stopped:
-                raise StoppedError(stopped[0]) from None
-            raise
-
-
-@contextlib.contextmanager
-def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[int], None]) -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in numbers:
+    # The loop removes the handlers when it is closed.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal, number)
     try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+        await task
+    except asyncio.CancelledError:
+        if stopped:
+            raise StoppedError(stopped[0]) from None
+        raise
 
 
 @contextlib.contextmanager

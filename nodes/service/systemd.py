@@ -19,7 +19,7 @@ from nodes.config.settings import ConfigError
 logger = logging.getLogger(__name__)
 
 # The time between two checks whether a starting process is ready.
-_POLL_S = 0.1
+_POLL_S = 0.02
 # The extension of the timeout that a starting process requests repeatedly.
 _STEP_S = 30.0
 _LONGEST_S = 3600.0
@@ -62,14 +62,18 @@ class Manager:
 
     @contextlib.asynccontextmanager
     async def attending(
-        self, is_ready: Callable[[], bool], is_well: Callable[[float], bool] = lambda _limit_s: True
+        self,
+        is_ready: Callable[[], bool],
+        is_well: Callable[[float], bool] = lambda _limit_s: True,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[None]:
         """Report readiness, then send a ping in each period of the watchdog while all is well.
 
         is_well: Whether no work has been stuck for more than the given seconds. A blocked event
-        loop also stops the pings. If reporting fails, the error is logged when the block ends.
+        loop also stops the pings. on_ready: Called when the process is ready, with or without a
+        manager. If reporting fails, the error is logged when the block ends.
         """
-        task = asyncio.create_task(self._attend(is_ready, is_well))
+        task = asyncio.create_task(self._attend(is_ready, is_well, on_ready))
         try:
             yield
         finally:
@@ -78,14 +82,18 @@ class Manager:
             if isinstance(error, Exception):
                 logger.error("the reports to the service manager ended", exc_info=error)
 
-    async def _attend(self, is_ready: Callable[[], bool], is_well: Callable[[float], bool]) -> None:
-        if not self._address:
-            return
+    async def _attend(
+        self,
+        is_ready: Callable[[], bool],
+        is_well: Callable[[float], bool],
+        on_ready: Callable[[], None],
+    ) -> None:
         async with self.patient("joining the mesh"):
             is_there = is_ready()
             while not is_there:
                 await asyncio.sleep(_POLL_S)
                 is_there = is_ready()
+        on_ready()
         self._send("READY=1")
         self._send("STATUS=serving")
         # Half of the period is the limit of is_well, and half passes until a ping is missed.

@@ -16,8 +16,13 @@ from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings
 from nodes.service import local
-from nodes.service.local import LocalMesh, NodeFailedError, local_mesh
-from nodes.service.restarting import MOST_FAILED_STARTS, WAITS_S
+from nodes.service.local import (
+    MOST_FAILED_STARTS,
+    WAITS_S,
+    LocalMesh,
+    NodeFailedError,
+    local_mesh,
+)
 from tests.nodes.memory_mesh import PROMPT, Answer, ask, check
 
 # Processes are started: a passing test needs a few seconds of a fast machine.
@@ -83,7 +88,7 @@ async def test_the_next_node_need_not_read_the_whole_model_file_again(
         return [sys.executable, "-c", code]
 
     monkeypatch.setattr(local, "node_command", command)
-    monkeypatch.setattr("nodes.service.restarting.WAITS_S", (0.0,))
+    monkeypatch.setattr("nodes.service.local.WAITS_S", (0.0,))
     with pytest.raises(NodeFailedError):
         await LocalMesh("nowhere", restarts=True).keep("target", TOY)
     # The second one has the code of a mistake.
@@ -106,7 +111,7 @@ async def test_a_mesh_that_never_comes_up_ends_with_its_nodes_own_last_line(
     lines: list[str] = []
     says = f"import sys; print('error: no luck', file=sys.stderr); sys.exit({code})"
     monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", says])
-    monkeypatch.setattr("nodes.service.restarting.WAITS_S", (0.0, 0.25))
+    monkeypatch.setattr("nodes.service.local.WAITS_S", (0.0, 0.25))
     with pytest.raises(NodeFailedError, match=r"^no luck$"):
         async with local_mesh(TOY, None, restarts=restarts, tell=lines.append):
             pytest.fail("it cannot be up")
@@ -127,7 +132,7 @@ async def test_what_a_node_has_started_does_not_keep_the_next_node_from_starting
         "sys.exit(1)\n"
     )
     monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", code])
-    monkeypatch.setattr("nodes.service.restarting.WAITS_S", (3600.0,))
+    monkeypatch.setattr("nodes.service.local.WAITS_S", (3600.0,))
     said: list[str] = []
     lines: list[str] = []
     mesh = LocalMesh("nowhere", restarts=True, tell=lines.append, status=said.append)
@@ -145,7 +150,7 @@ async def test_a_mesh_that_was_up_starts_a_node_again_however_often_it_fails(
 ) -> None:
     """Its model file may be on a disk that comes back."""
     lines: list[str] = []
-    monkeypatch.setattr("nodes.service.restarting.WAITS_S", (0.0,))
+    monkeypatch.setattr("nodes.service.local.WAITS_S", (0.0,))
     async with local_mesh(TOY, None, restarts=True, tell=lines.append) as (mesh, client):
         command = local.node_command
         mistake = [sys.executable, "-c", "raise SystemExit(78)"]
@@ -177,7 +182,7 @@ async def test_a_mesh_ends_while_a_node_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
     lines: list[str] = []
-    monkeypatch.setattr("nodes.service.restarting.WAITS_S", (3600.0,))
+    monkeypatch.setattr("nodes.service.local.WAITS_S", (3600.0,))
     async with local_mesh(TOY, DRAFT, restarts=True, tell=lines.append) as (mesh, _client):
         pids = [mesh.pid(role) for role in ("target", "draft")]
         os.kill(pids[0], signal.SIGKILL)

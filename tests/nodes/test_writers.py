@@ -41,7 +41,7 @@ WRITERS: dict[str, Writer] = {
     "invitation": lambda ring: ring.authorized().invite(
         Entry(new_key_pair().public, "", CLIENT, int(time.time()) + 60)
     ),
-    "own": lambda ring: ring.keep_own(new_key_pair()),
+    "own": lambda ring: ring.adopt_next(new_key_pair()),
     "coordinator": lambda ring: ring.make_coordinator_pair(),
     "next": lambda ring: ring.make_next_coordinator_pair(),
     "known": lambda ring: ring.keep_coordinator(KnownCoordinator(ENDPOINT, new_key_pair().public)),

@@ -17,7 +17,7 @@ from mesh.security import new_key_pair
 from nodes.config.settings import LOOPBACK_ENDPOINT
 from nodes.keys.enrol import Invitation
 from nodes.keys.home import default_keys_dir, make_private
-from nodes.keys.keyring import Keyring, default_keyring, keyring_of
+from nodes.keys.keyring import Keyring, keyring_of
 from nodes.messages.access import ROLES
 
 LOOPBACK, WIFI, IPC = "tcp://127.0.0.1:7411", "tcp://10.0.0.1:7411", "ipc:///tmp/x.sock"
@@ -103,11 +103,11 @@ def test_a_mesh_without_keys_is_its_users_alone(tmp_path: Path) -> None:
     """Of several users of a machine each has its own; keys are for what they share."""
     environ = {"XDG_CONFIG_HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
     private = f"ipc://{tmp_path}/airdraft/mesh.sock"
-    for ring in (default_keyring(environ), keyring_of(str(tmp_path / "other"), environ)):
+    for ring in (keyring_of(None, environ), keyring_of(str(tmp_path / "other"), environ)):
         assert ring.endpoint("") == ring.listen("") == private
         assert ring.endpoint(LOOPBACK) == ring.listen(LOOPBACK) == LOOPBACK
     # Services are several users.
-    service = default_keyring({**environ, "STATE_DIRECTORY": str(tmp_path)})
+    service = keyring_of(None, {**environ, "STATE_DIRECTORY": str(tmp_path)})
     assert service.endpoint("") == service.listen("") == LOOPBACK_ENDPOINT
     # With keys others may join, and the link is safe from those who may not.
     ring.make_own()
@@ -128,7 +128,7 @@ def services(tmp_path: Path) -> Callable[[str], Keyring]:
     (tmp_path / "public").mkdir()
 
     def ring(role: str) -> Keyring:
-        return default_keyring({"STATE_DIRECTORY": str(tmp_path / role)})
+        return keyring_of(None, {"STATE_DIRECTORY": str(tmp_path / role)})
 
     return ring
 
@@ -295,7 +295,7 @@ def test_credentials_of_a_service_go_before_its_directory(tmp_path: Path) -> Non
     path = given / "node.key"
     # As systemd makes it for a service with a user of its own: an ACL, shown as the group's mode.
     path.chmod(0o440)
-    ring = default_keyring({"STATE_DIRECTORY": str(tmp_path), "CREDENTIALS_DIRECTORY": str(given)})
+    ring = keyring_of(None, {"STATE_DIRECTORY": str(tmp_path), "CREDENTIALS_DIRECTORY": str(given)})
     assert ring.directory == tmp_path / "keys"
     ring = Keyring(state, given)
     assert ring.own() == pair
