@@ -83,7 +83,7 @@ def compact_copy(
 def _is_worth_it(path: Path) -> bool:
     """Whether a step with a copy would read far fewer bytes."""
     with opened(path) as (header, _):
-        tensors = header.tensors()
+        tensors = header.tensors
     names = {tensor.name for tensor in tensors}
     # A step reads one row of the embedding, unless the same tensor is the output matrix.
     skipped = {"token_embd.weight"} if "output.weight" in names else set()

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from mesh.whole_files import write_whole
+
 
 @contextmanager
 def locked(folder: Path, report: Callable[[str, int, None], None]) -> Iterator[None]:
@@ -48,7 +50,7 @@ def existing(path: Path) -> Path:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or folder is written to the disk."""
+    """Wait until a file is written to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -98,9 +100,8 @@ class Begun:
 
     def note(self, source: str, kept: int, tag: str = "") -> None:
         """Note the source and the tag. kept: The number of valid bytes; -1 for all bytes."""
-        made = self._note.with_name(self._note.name + ".new")
-        made.write_text(json.dumps({"source": source, "kept": kept, "tag": tag}))
-        os.replace(made, self._note)
+        note = json.dumps({"source": source, "kept": kept, "tag": tag})
+        write_whole(self._note, note.encode(), 0o644)
 
     def discard(self) -> None:
         for path in (self._note, self.path):

@@ -78,15 +78,14 @@ def opened(path: Path) -> Iterator[tuple[Header, mmap.mmap]]:
         if file.read(4) != b"GGUF":
             raise GgufError("is not a GGUF file")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            header = Header(data)
             try:
-                num_bytes = header.file_bytes()
+                header = Header(data)
             except (struct.error, IndexError) as error:
                 raise GgufError(
                     f"is truncated: its header does not end in {len(data)} B"
                 ) from error
-            if len(data) < num_bytes:
-                raise GgufError(f"is truncated: {len(data)} of {num_bytes} B")
+            if len(data) < header.num_bytes:
+                raise GgufError(f"is truncated: {len(data)} of {header.num_bytes} B")
             yield header, data
 
 
@@ -126,19 +125,16 @@ class Tensor:
 
 
 class Header:
-    """Reads forward through a header; raises struct.error or IndexError at the end of the file."""
+    """Reads forward through a header; raises struct.error or IndexError at the end of the file.
+
+    num_bytes: The size that the file must have. keys_end: The end of the keys. texts: The values of
+    keys that are numbers or texts, without long ones.
+    """
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
         self._at = _AT_VERSION
-        # file_bytes() sets these: the end of the keys, and the values of keys that are numbers or
-        # texts, without long ones.
-        self.keys_end = 0
         self.texts: dict[str, str] = {}
-        self._tensors: list[Tensor] = []
-
-    def file_bytes(self) -> int:
-        """Read the header; returns the size that the file must have."""
         version = self._u32()
         if version not in (2, 3):
             raise GgufError(f"is GGUF version {version}, but only 2 and 3 are supported")
@@ -157,16 +153,13 @@ class Header:
             if text := self._text(value_type, start):
                 self.texts[key.decode("utf-8", "replace")] = text
         self.keys_end = self._at
-        self._tensors = [self._tensor() for _ in range(num_tensors)]
-        end = max((t.offset + t.num_blocks * t.block_bytes for t in self._tensors), default=0)
+        tensors = [self._tensor() for _ in range(num_tensors)]
         if alignment == 0 or alignment & (alignment - 1):
             raise GgufError(f"is damaged: alignment {alignment} is not a power of two")
-        self._tensor_data = -(-self._at // alignment) * alignment
-        return self._tensor_data + end if num_tensors else self._at
-
-    def tensors(self) -> list[Tensor]:
-        """Return all tensors; file_bytes() must be called first."""
-        return [replace(t, offset=t.offset + self._tensor_data) for t in self._tensors]
+        start = -(-self._at // alignment) * alignment
+        self.tensors = [replace(tensor, offset=start + tensor.offset) for tensor in tensors]
+        ends = (each.offset + each.num_blocks * each.block_bytes for each in self.tensors)
+        self.num_bytes = max(ends, default=self._at)
 
     def _u32(self) -> int:
         return self._next(_U32)

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mesh.whole_files import sync_directory, write_whole
 from nodes.catalog import disk
 from nodes.catalog.entries import (
     DEFAULT_ENTRIES,
@@ -265,14 +266,12 @@ class Catalog:
             check_gguf(made)
         except GgufError as error:
             raise CatalogError(f"model {entry.name} {error}: deleted, try again") from error
-        manifest = made.with_suffix(".json")
         content = asdict(_Manifest(sha256=sha256, size_bytes=made.stat().st_size))
-        manifest.write_text(json.dumps(content) + "\n")
-        for path in (made, manifest):
-            disk.sync(path)
-        os.replace(manifest, self._file(entry.name, ".json"))
+        disk.sync(made)
+        manifest = f"{json.dumps(content)}\n".encode()
+        write_whole(self._file(entry.name, ".json"), manifest, 0o644)
         os.replace(made, self._file(entry.name))
-        disk.sync(self._folder)
+        sync_directory(self._folder)
 
     def _check_room(self, entry: Entry) -> None:
         here = self._begun(entry.name).num_bytes

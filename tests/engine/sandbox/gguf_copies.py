@@ -24,8 +24,7 @@ def copy_with(source: Path, to: Path, key: str, text: str) -> None:
     """Write `source` to `to` with `text` as the value of `key`. Raises KeyError if it has none."""
     with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         header = _MeasuredHeader(data)
-        header.file_bytes()
-        tensors_from = min(tensor.offset for tensor in header.tensors())
+        tensors_from = min(tensor.offset for tensor in header.tensors)
         head = data[: header.end]
         name = key.encode()
         wanted = struct.pack("<Q", len(name)) + name + struct.pack("<I", _STRING)
