@@ -152,7 +152,7 @@ async def _measured(
     figures.errors = {
         stage: (error.median, error.p95, error.num_seen)
         for _, scheduler in coordinator.state.roster.schedulers()
-        for stage, error in scheduler.stage_errors.figures().items()
+        for stage, error in scheduler.counts.errors().items()
     }
     return figures
 

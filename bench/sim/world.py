@@ -42,7 +42,7 @@ from nodes.scheduler.scheduler import Scheduler
 from nodes.scheduler.stream import Figures
 from nodes.target import node as target_node
 from nodes.target.state import TargetState
-from nodes.telemetry.stage_errors import Stage
+from nodes.telemetry.counts import Stage
 from nodes.telemetry.status import ErrorStatus
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import Calibration, DraftCalibration
@@ -171,7 +171,7 @@ class World:
             num_messages=self._num_messages,
             promised=fmean(self._promised) if self._promised else 0.0,
             longest_gap_s=self._longest_gap_s,
-            errors=self._scheduler.stage_errors.figures(),
+            errors=self._scheduler.counts.errors(),
         )
 
     def _tick(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from nodes.cli.plan import policy_option
 from nodes.client.client import Client
 from nodes.config.settings import ConfigError
 from nodes.service.runtime import set_up_logging
-from nodes.telemetry.stage_errors import errors_of
+from nodes.telemetry.counts import Ratios
 from nodes.telemetry.trace.chrome import chrome_trace
-from nodes.telemetry.trace.records import KINDS, PlanRecord, Record, from_line
+from nodes.telemetry.trace.records import KINDS, PassRecord, PlanRecord, Record, from_line
 from nodes.telemetry.trace.replan import replan, table_of
 from policies.baselines import POLICIES
 
@@ -82,7 +83,7 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
         _write(raw, lines)
     if output is not None:
         _write(output, json.dumps(chrome_trace(records), allow_nan=False).encode())
-    click.echo(_summary(records, num_lost), err=True)
+    click.echo(summary(records, num_lost), err=True)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -101,12 +102,17 @@ def _records(lines: bytes) -> list[Record]:
         raise click.ClickException(f"a record cannot be read: {error}; {says}") from None
 
 
-def _summary(records: list[Record], num_lost: int) -> str:
+def summary(records: Sequence[Record], num_lost: int) -> str:
     counts = Counter(map(type, records))
     shown = (f"{counts[KINDS[kind]]} of {kind}" for kind in ("plan", "guesses", "pass"))
     text = f"{len(records)} records: {', '.join(shown)}"
     text += f"; {num_lost} lost" if num_lost else ""
-    if (errors := errors_of(records)).num_seen:
+    # Records do not have the observed prices of plans.
+    ratios = Ratios()
+    for record in records:
+        if isinstance(record, PassRecord):
+            ratios.observe(record.pass_s, record.predicted_s)
+    if (errors := ratios.errors()).num_seen:
         text += f"\nerrors of {errors.num_seen} predicted passes: median {errors.median:.1%}, "
         text += f"95th percentile {errors.p95:.1%}"
     return text

@@ -53,8 +53,7 @@ from nodes.scheduler.planning import (
 from nodes.scheduler.recorder import Recorder
 from nodes.scheduler.silences import Silences
 from nodes.scheduler.stream import Figures, Opening, Running, Stream
-from nodes.telemetry.counts import Counts
-from nodes.telemetry.stage_errors import Stage, StageErrors
+from nodes.telemetry.counts import Counts, Stage
 from nodes.worker.cells import cells_soon
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import AcceptanceEstimate
@@ -114,7 +113,6 @@ class Scheduler:
         # The mean seconds of a pass without prompts.
         self.pass_s = _UNSEEN_PASS_S
         self.num_stale = 0
-        self.stage_errors = StageErrors()
         self.plan, self.waits = OPEN_FLOW_PLAN, dict[int, Wait]()
         # The last plan that was made, whether it was put in force or not.
         self.last_made: Made | None = None
@@ -463,7 +461,6 @@ class Scheduler:
 
     def observe(self, stage: Stage, observed_s: float, predicted_s: float) -> None:
         """Record what a prediction was and what happened."""
-        self.stage_errors.observe(stage, observed_s, predicted_s)
         self.counts.ratios[stage].observe(observed_s, predicted_s)
 
     def record(self, recorder: Recorder | None, now: float) -> None:

@@ -14,12 +14,19 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final, Literal, get_args
 
-from nodes.messages import MAX_GAMMA, CommitEntry
-from nodes.telemetry.stage_errors import STAGES, Stage
-from nodes.telemetry.status import SpanStatus
+import numpy as np
 
+from nodes.messages import MAX_GAMMA, CommitEntry
+from nodes.telemetry.status import ErrorStatus, SpanStatus
+
+# pass: the seconds of a pass of the target. plan: the weighted sum over streams of seconds a token,
+# by which plans are compared.
+Stage = Literal["pass", "plan"]
+STAGES: Final[tuple[Stage, ...]] = ("pass", "plan")
 # The upper bounds of the histograms of observed / predicted times.
 RATIO_BOUNDS: Final = (0.5, 0.67, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.5, 2.0, 4.0)
+# Enough cases for a 95th percentile of errors, and little memory for each target.
+_MOST_ERRORS: Final = 1000
 # Enough for some seconds of passes and guesses in a timeline.
 MAX_SPANS: Final = 320
 
@@ -46,20 +53,29 @@ FATES: Final[tuple[Fate, ...]] = get_args(Fate)
 
 @dataclass(slots=True)
 class Ratios:
-    """A histogram of observed / predicted times of one stage.
+    """Observed / predicted times of one stage.
 
     counts: The cases up to each of RATIO_BOUNDS, and those above the last one. total: The sum of
-    the ratios.
+    the ratios. last: The last of them.
     """
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(RATIO_BOUNDS) + 1))
     total: float = 0.0
+    last: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_ERRORS))
 
     def observe(self, observed_s: float, predicted_s: float) -> None:
+        """Record a case. Predictions that are not positive and finite count as unknown."""
         if observed_s > 0.0 and 0.0 < predicted_s < math.inf:
             ratio = observed_s / predicted_s
             self.counts[bisect.bisect_left(RATIO_BOUNDS, ratio)] += 1
             self.total += ratio
+            self.last.append(ratio)
+
+    def errors(self) -> ErrorStatus:
+        """Return |observed - predicted| / predicted; 0.0 while there are no cases."""
+        errors = np.abs(np.array(self.last or (1.0,)) - 1.0)
+        median, p95 = np.quantile(errors, (0.5, 0.95))
+        return ErrorStatus(sum(self.counts), float(median), float(p95))
 
 
 def _zeros() -> list[int]:
@@ -99,6 +115,9 @@ class Counts:
     @property
     def num_tokens(self) -> int:
         return self.tokens.total()
+
+    def errors(self) -> dict[Stage, ErrorStatus]:
+        return {stage: ratios.errors() for stage, ratios in self.ratios.items()}
 
     def guessed(self, node: str, num_tokens: int, now: float) -> None:
         """Count a message with guesses of a draft node."""

@@ -10,10 +10,11 @@ from click.testing import CliRunner, Result
 
 from nodes.api import open_client
 from nodes.cli.main import cli
-from nodes.cli.trace import poll
+from nodes.cli.trace import poll, summary
 from nodes.messages import TraceReply
 from nodes.telemetry.trace.records import PlanRecord, from_line
 from tests.cli.commands import LIMIT_S, Commands, error_line, stopped
+from tests.nodes.telemetry.trace.examples import FLOW, OTHERS
 
 CANARY = "zebra-4711"
 
@@ -55,6 +56,14 @@ def test_a_mesh_at_work_is_recorded_drawn_and_planned_anew(
     found = replan(raw, "--policy", "ad")
     assert found.exit_code == 0
     assert f"ad to recorded, {len(plans)} plans: prices " in found.stdout
+
+
+def test_a_summary_tells_how_far_predictions_were_off() -> None:
+    # 60 ms for 50; of the other pass nothing was predicted.
+    assert summary((*FLOW, *OTHERS), 2).splitlines() == [
+        "7 records: 1 of plan, 1 of guesses, 2 of pass; 2 lost",
+        "errors of 1 predicted passes: median 20.0%, 95th percentile 20.0%",
+    ]
 
 
 def replan(*arguments: str | Path) -> Result:

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from nodes.coordinator.requests.ledger import OUTCOMES
 from nodes.messages import MAX_GAMMA
-from nodes.telemetry.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
-from nodes.telemetry.stage_errors import STAGES
+from nodes.telemetry.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, STAGES, TOKEN_KINDS
 from nodes.telemetry.status import (
     BatchStatus,
     CostPoint,

@@ -198,7 +198,7 @@ def observed_status(
 ) -> ObservedStatus:
     errors = {
         str(stage): ErrorStatus(found.num_seen, number(found.median, 4), number(found.p95, 4))
-        for stage, found in scheduler.stage_errors.figures().items()
+        for stage, found in scheduler.counts.errors().items()
     }
     rates = number(tokens_per_s, 3), number(passes_per_s, 3)
     return ObservedStatus(*rates, number(observed_price_s(scheduler), 6), errors)

@@ -26,8 +26,7 @@ from nodes.messages import (
     TraceRequest,
 )
 from nodes.scheduler.planning import Mode
-from nodes.telemetry.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, TOKEN_KINDS
-from nodes.telemetry.stage_errors import STAGES
+from nodes.telemetry.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, STAGES, TOKEN_KINDS
 from nodes.telemetry.status import NodeStatus, Status, StreamStatus, decode_status
 from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
 from tests.nodes.builders import make_profile, make_submit

@@ -20,6 +20,7 @@ from nodes.telemetry.counts import (
     Counts,
     Ratios,
 )
+from nodes.telemetry.status import ErrorStatus
 from nodes.worker.stream import StreamId
 from tests.nodes.builders import PROMPT
 from tests.nodes.scheduler.watched import (
@@ -114,6 +115,22 @@ def test_ratios_are_sorted_by_their_bounds() -> None:
     for observed_s, predicted_s in ((0.0, 1.0), (1.0, 0.0), (1.0, float("inf"))):
         ratios.observe(observed_s, predicted_s)
     assert sum(ratios.counts) == 5
+
+
+def test_errors_are_of_the_last_thousand_whichever_way() -> None:
+    ratios = Ratios()
+    assert ratios.errors() == ErrorStatus(0, 0.0, 0.0)
+    for observed_s in (1.0, 3.0, 2.5):
+        ratios.observe(observed_s, 2.0)
+    # 0.5, 0.5 and 0.25: as far below as above is as wrong.
+    assert ratios.errors() == ErrorStatus(3, 0.5, 0.5)
+    for _ in range(1000):
+        ratios.observe(1.5, 1.0)
+    assert ratios.errors() == ErrorStatus(1003, 0.5, 0.5)
+    ratios = Ratios()
+    for number in range(101):
+        ratios.observe(1.0 + number / 100, 1.0)
+    assert ratios.errors().p95 == pytest.approx(0.95)
 
 
 def test_spans_do_not_grow_for_ever() -> None:
