@@ -17,7 +17,8 @@ _CLEAR = "\r\x1b[K"
 
 
 class Progress:
-    """Call it with (label, done, total or None). Leaving the `with` block removes the line.
+    """Call it with (label, done, total or None). Leaving the `with` block removes the line, and so
+    does an empty label.
 
     Nothing is drawn in the first second of a label, nor if the stream (default: standard error) or
     standard output is not a terminal.
@@ -45,7 +46,9 @@ class Progress:
         self.clear()
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
-        if not self._on_terminal:
+        if not label:
+            self.clear()
+        if not label or not self._on_terminal:
             return
         now_s = self._clock()
         if label != self._label:

@@ -129,25 +129,9 @@ def run_command(**values: Any) -> None:
 
     async def generate() -> None:
         with Progress() as progress:
-            local = local_mesh(target, draft, lookup=lookup, status=status_of(progress))
+            local = local_mesh(target, draft, lookup=lookup, progress=progress)
             async with local as (mesh, client):
                 progress.clear()
                 await mesh.beside(print_request(client, prompt, values))
 
     run_to_end(generate)
-
-
-def status_of(progress: Progress) -> Any:
-    """Return a function that shows a node's progress line, `label done total`; "" clears it.
-
-    An unknown total is "-".
-    """
-
-    def show(line: str) -> None:
-        if not line:
-            progress.clear()
-            return
-        label, done, total = line.rsplit(" ", 2)
-        progress(label, int(done), None if total == "-" else int(total))
-
-    return show

@@ -20,7 +20,7 @@ from nodes.cli.gateway import api_key_option, gateway_config, is_installed, stop
 from nodes.cli.node import LISTEN_HELP, announce, limit_options, limits_of
 from nodes.cli.options import FILE, adds
 from nodes.cli.progress import Progress
-from nodes.cli.run import engine_options, settings_of, status_of
+from nodes.cli.run import engine_options, settings_of
 from nodes.client.client import Client
 from nodes.config.settings import LimitSettings, read_toml
 from nodes.messages.access import GATEWAY
@@ -160,7 +160,7 @@ def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
                 listen=endpoint_to_bind(keyring(), values["listen"]),
                 limits=limits,
                 role="client" if http is None else GATEWAY,
-                status=status_of(progress),
+                progress=progress,
                 restarts=True,
                 tell=tell,
             )

@@ -18,6 +18,7 @@ from mesh.endpoints import on_this_machine
 from mesh.zmq_transport import ZmqContext
 from nodes.client.client import Client
 from nodes.config.settings import CoordinatorConfig, EngineSettings, LimitSettings
+from nodes.engine.calibrate import Progress
 from nodes.service.roles import bound_coordinator, keyring
 from nodes.service.runtime import (
     EXIT_CONFIG,
@@ -90,7 +91,7 @@ class LocalMesh:
     """The coordinator of this process and the nodes that it started.
 
     restarts: Whether nodes that end are restarted. tell: Gets a line about each node that ended.
-    status: Gets the nodes' progress, and "" when a node has joined.
+    progress: Gets the nodes' progress, and the label "" when a node has joined.
     """
 
     def __init__(
@@ -99,14 +100,14 @@ class LocalMesh:
         *,
         restarts: bool = False,
         tell: Callable[[str], None] = logger.warning,
-        status: Callable[[str], None] = lambda _line: None,
+        progress: Progress = lambda *_: None,
     ) -> None:
         self.endpoint = endpoint
         self.serving: list[asyncio.Task[None]] = []
         self.is_up = False
         self._restarts = restarts
         self._tell = tell
-        self._status = status
+        self._progress = progress
         self._children: dict[str, Child] = {}
         # The readers of all nodes that were started and whose standard error is still open.
         self._readers: set[asyncio.Task[None]] = set()
@@ -125,7 +126,7 @@ class LocalMesh:
     ) -> Child:
         """Start the node of a role. hashed: That of the previous Child. on_joined: As in Child."""
         command = node_command(role, self.endpoint, engine, hashed)
-        child = await start_child(role, command, self._status, on_joined)
+        child = await start_child(role, command, self._progress, on_joined)
         self._children[role] = child
         self._readers.add(child.reader)
         child.reader.add_done_callback(self._readers.discard)
@@ -201,7 +202,7 @@ async def local_mesh(
     listen: str | None = None,
     limits: LimitSettings | None = None,
     role: str = "client",
-    status: Callable[[str], None] = lambda _line: None,
+    progress: Progress = lambda *_: None,
     restarts: bool = False,
     tell: Callable[[str], None] = logger.warning,
 ) -> AsyncIterator[tuple[LocalMesh, Client]]:
@@ -209,7 +210,7 @@ async def local_mesh(
 
     lookup: Whether targets also guess by prompt lookup. listen: The endpoint to bind; None binds a
     socket file in a private directory. limits: Those of the coordinator. role: The client's
-    role. status, restarts, tell: As in LocalMesh. Raises NodeFailedError if a node never joins.
+    role. progress, restarts, tell: As in LocalMesh. Raises NodeFailedError if a node never joins.
     """
     ring = keyring()
     with contextlib.ExitStack() as stack:
@@ -218,7 +219,7 @@ async def local_mesh(
         config = CoordinatorConfig(prompt_lookup=lookup, limits=limits or LimitSettings())
         coordinator = bound_coordinator(context, ring, endpoint, config)
         mesh = LocalMesh(
-            on_this_machine(coordinator.endpoint), restarts=restarts, tell=tell, status=status
+            on_this_machine(coordinator.endpoint), restarts=restarts, tell=tell, progress=progress
         )
         # A mesh that must stay up must not end because its own event loop was late once.
         client = Client(

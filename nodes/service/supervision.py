@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nodes.config.settings import EngineSettings
+from nodes.engine.calibrate import Progress
 from nodes.engine.llama_abi import hash_file
 
 logger = logging.getLogger(__name__)
@@ -127,22 +128,22 @@ def engine_options(engine: EngineSettings) -> list[str]:
 class Child:
     """One process of a node. The constructor starts a task that reads its lines.
 
-    status: Gets its progress, and "" when it has joined. on_joined: Called when the node has joined
-    the mesh. hashed: The node's report about its model file, for the next process. reader: The
-    task, which ends when no process has the node's standard error open.
+    progress: Gets its progress, and the label "" when it has joined. on_joined: Called when the
+    node has joined the mesh. hashed: The node's report about its model file, for the next process.
+    reader: The task, which ends when no process has the node's standard error open.
     """
 
     def __init__(
         self,
         role: str,
         process: asyncio.subprocess.Process,
-        status: Callable[[str], None],
+        progress: Progress,
         on_joined: Callable[[], None],
     ) -> None:
         self.role = role
         self.hashed = ""
         self._process = process
-        self._status = status
+        self._progress = progress
         self._on_joined = on_joined
         self._lines: list[str] = []
         self.reader = asyncio.create_task(self._read())
@@ -162,11 +163,12 @@ class Child:
         async for raw in self._process.stderr:
             line = raw.decode("utf-8", "replace").rstrip()
             if line.startswith(PROGRESS):
-                self._status(line.removeprefix(PROGRESS))
+                label, done, total = line.removeprefix(PROGRESS).rsplit(" ", 2)
+                self._progress(label, int(done), None if total == "-" else int(total))
             elif line.startswith(HASHED):
                 self.hashed = line.removeprefix(HASHED)
             elif line == JOINED:
-                self._status("")
+                self._progress("", 0, None)
                 self._on_joined()
             elif line:
                 self._lines.append(line)
@@ -224,8 +226,8 @@ class Child:
 async def start_child(
     role: str,
     command: list[str],
-    status: Callable[[str], None] = lambda _line: None,
-    on_joined: Callable[[], None] = lambda: None,
+    progress: Progress,
+    on_joined: Callable[[], None],
 ) -> Child:
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -235,4 +237,4 @@ async def start_child(
         # Ctrl-C in a terminal reaches all foreground processes, but this process stops the nodes.
         start_new_session=True,
     )
-    return Child(role, process, status, on_joined)
+    return Child(role, process, progress, on_joined)

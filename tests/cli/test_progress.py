@@ -55,6 +55,9 @@ def test_a_wait_of_unknown_length_is_shown_at_once() -> None:
     with Progress(terminal, Clock()) as progress:
         progress("waiting", 0, None)
         progress("waiting", 0, None)
+        # It goes when a node has joined.
+        progress("", 0, None)
+        assert terminal.getvalue().endswith("\r\x1b[K")
     assert terminal.getvalue() == "\r\x1b[Kwaiting ...\r\x1b[K"
 
 

@@ -128,20 +128,22 @@ async def test_what_a_node_has_started_does_not_keep_the_next_node_from_starting
     code = (
         "import subprocess, sys\n"
         "child = subprocess.Popen(['sleep', '600'])\n"
-        "print('progress:', child.pid, file=sys.stderr, flush=True)\n"
+        "print('progress: loading', child.pid, '-', file=sys.stderr, flush=True)\n"
         "sys.exit(1)\n"
     )
     monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", code])
     monkeypatch.setattr("nodes.service.local.WAITS_S", (3600.0,))
-    said: list[str] = []
+    said: list[tuple[str, int, int | None]] = []
     lines: list[str] = []
-    mesh = LocalMesh("nowhere", restarts=True, tell=lines.append, status=said.append)
+    mesh = LocalMesh(
+        "nowhere", restarts=True, tell=lines.append, progress=lambda *step: said.append(step)
+    )
     keeping = asyncio.create_task(mesh.keep("target", TOY))
     await eventually(lambda: lines, LIMIT_S)
     assert lines == ["the target node ended (exit code 1): starting it again in 3600 s"]
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
-    os.kill(int(said[0]), signal.SIGKILL)
+    os.kill(said[0][1], signal.SIGKILL)
     await mesh.stop()
 
 

@@ -25,17 +25,17 @@ async def test_what_a_node_has_started_does_not_keep_its_mesh_from_ending(
     code = (
         "import subprocess, sys\n"
         "child = subprocess.Popen(['sleep', '60'])\n"
-        "print('progress:', child.pid, file=sys.stderr, flush=True)\n"
+        "print('progress: loading', child.pid, '-', file=sys.stderr, flush=True)\n"
         "sys.stdin.read()\n"
     )
     monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", code])
-    said: list[str] = []
-    mesh = LocalMesh("nowhere", status=said.append)
+    said: list[tuple[str, int, int | None]] = []
+    mesh = LocalMesh("nowhere", progress=lambda *step: said.append(step))
     child = await mesh.start("target", EngineSettings(model="toy:1"))
     await eventually(lambda: said)
     await mesh.stop()
     assert child.reader.done()
-    os.kill(int(said[0]), signal.SIGKILL)
+    os.kill(said[0][1], signal.SIGKILL)
     # Its end closes what it held open.
     await eventually(child.is_silent)
     await asyncio.sleep(0)
