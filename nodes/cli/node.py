@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
 import click
 
 from nodes.cli.connection import run_to_end
-from nodes.cli.options import GPU_LAYERS, THREADS, adds, config_option, keys_option, verbose_option
+from nodes.cli.options import (
+    GPU_LAYERS,
+    THREADS,
+    adds,
+    config_option,
+    keys_option,
+    mesh_options,
+    verbose_option,
+)
 from nodes.cli.progress import Progress
 from nodes.config.settings import (
     LOOPBACK_ENDPOINT,
@@ -20,14 +27,13 @@ from nodes.config.settings import (
     TargetConfig,
     load,
 )
-from nodes.service.roles import run_coordinator, run_draft, run_target
+from nodes.service.roles import run_coordinator, run_node
 from nodes.service.runtime import set_up_logging
 from nodes.service.supervision import Parent
 
 _engine_overrides = adds(
     config_option,
-    click.option("--connect", metavar="ENDPOINT", help="The coordinator's endpoint."),
-    keys_option,
+    mesh_options,
     click.option("--name", help="The node's name in the mesh."),
     click.option(
         "--model",
@@ -76,11 +82,7 @@ def _overrides(values: dict[str, Any]) -> dict[str, Any]:
     return overrides | {key: values[key] for key in ("connect", "keys", "name")}
 
 
-def _start(
-    config_class: type[TargetConfig | DraftConfig],
-    values: dict[str, Any],
-    serve: Callable[..., Any],
-) -> None:
+def _start(config_class: type[TargetConfig | DraftConfig], values: dict[str, Any]) -> None:
     """Load a node's config and run it; a supervised node reports progress as lines."""
     set_up_logging(values["verbose"])
     config = load(config_class, values["config"], _overrides(values))
@@ -95,7 +97,7 @@ def _start(
                 click.echo(f"{config.name} is ready: it joined the mesh at {endpoint}", err=True)
 
         run_to_end(
-            lambda: serve(config, parent=parent, progress=progress, on_ready=on_ready),
+            lambda: run_node(config, parent=parent, progress=progress, on_ready=on_ready),
             is_service=True,
         )
 
@@ -109,7 +111,7 @@ def target_command(**values: Any) -> None:
     Example:
       airdraft target --model smollm2-135m
     """
-    _start(TargetConfig, values, run_target)
+    _start(TargetConfig, values)
 
 
 @click.command("draft")
@@ -121,7 +123,7 @@ def draft_command(**values: Any) -> None:
     Example:
       airdraft draft --model smollm2-draft
     """
-    _start(DraftConfig, values, run_draft)
+    _start(DraftConfig, values)
 
 
 LISTEN_HELP = (

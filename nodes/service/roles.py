@@ -127,8 +127,8 @@ def endpoint_to_bind(ring: Keyring, wanted: str) -> str:
     return listen
 
 
-async def run_target(
-    config: TargetConfig,
+async def run_node(
+    config: TargetConfig | DraftConfig,
     *,
     parent: Parent | None = None,
     progress: Progress | None = None,
@@ -138,17 +138,41 @@ async def run_target(
 
     on_ready: gets the coordinator's endpoint once the node without a parent has joined.
     """
-    if config.engine.vocabulary:
-        raise ConfigError(
-            "engine.vocabulary is a setting of draft nodes: a target uses its own tokens"
-        )
-    load = partial(open_target, config.engine, progress)
-    await _run_node(config, load, _target_node, parent, on_ready)
+    load: Callable[..., Any]
+    if isinstance(config, DraftConfig):
+        if config.engine.model == NGRAM:
+            raise ConfigError(
+                f"engine.model = {NGRAM!r}: targets do prompt lookup themselves, no node is needed"
+            )
+        load, build = partial(open_engine, is_draft=True), _draft_node
+    else:
+        if config.engine.vocabulary:
+            raise ConfigError(
+                "engine.vocabulary is a setting of draft nodes: a target uses its own tokens"
+            )
+        load, build = open_target, _target_node
+    endpoint, keys = keyring(config.keys).link(config.connect)
+    hash_of = hash_file if parent is None else parent.hash_file
+    on_joined = partial(on_ready, endpoint) if parent is None else parent.joined
+    async with parent_gone(parent) as gone:
+        opened: Any = await _opened(partial(load, config.engine, progress, hash_of=hash_of), gone)
+        with contextlib.ExitStack() as stack:
+            make = build(config, opened, stack)
+            context = stack.enter_context(ZmqContext())
+            node = make(
+                context.connect(endpoint, keys, interactive=bool(config.link.air)),
+                endpoint=endpoint,
+                node=config.name,
+                join_timeout_s=config.join_timeout_s,
+                declared=config.link.declared(),
+            )
+            await _serve(node, gone, on_joined)
 
 
 def _target_node(
     config: NodeConfig, opened: Opened | EmbeddingModel, stack: contextlib.ExitStack
 ) -> Callable[..., Node]:
+    """Open what a node needs besides, on the stack; returns what makes the node of a transport."""
     from nodes.engine.grammar import Grammars
     from nodes.target.embedding import EmbeddingNode
     from nodes.target.node import TargetNode
@@ -172,25 +196,10 @@ def _target_node(
     )
 
 
-async def run_draft(
-    config: DraftConfig,
-    *,
-    parent: Parent | None = None,
-    progress: Progress | None = None,
-    on_ready: Callable[[str], None] = lambda _endpoint: None,
-) -> None:
-    """Do what run_target() does, for a draft node."""
-    if config.engine.model == NGRAM:
-        raise ConfigError(
-            f"engine.model = {NGRAM!r}: targets do prompt lookup themselves, no node is needed"
-        )
-    load = partial(open_engine, config.engine, progress, is_draft=True)
-    await _run_node(config, load, _draft_node, parent, on_ready)
-
-
 def _draft_node(
     config: NodeConfig, opened: Opened, stack: contextlib.ExitStack
 ) -> Callable[..., Node]:
+    """Do what _target_node() does, for a draft node."""
     from nodes.draft.node import DraftNode
     from nodes.draft.output_limit import OutputLimit
     from nodes.draft.state import DraftState
@@ -206,36 +215,6 @@ def _draft_node(
     limit = OutputLimit(model.info.num_vocab, limit_output) if has_limit else None
     state = DraftState(model, calibration, Grammars(pieces, model.info, check), limit)
     return partial(DraftNode, state=state, info=model.info, costs=opened.costs)
-
-
-async def _run_node(
-    config: NodeConfig,
-    load: Callable[..., T],
-    build: Callable[[NodeConfig, T, contextlib.ExitStack], Callable[..., Node]],
-    parent: Parent | None,
-    on_ready: Callable[[str], None],
-) -> None:
-    """Load an engine, connect, and run its node.
-
-    build: Opens what the node needs besides, on the stack; returns what makes the node of a
-    transport. parent, on_ready: As in run_target().
-    """
-    endpoint, keys = keyring(config.keys).link(config.connect)
-    hash_of = hash_file if parent is None else parent.hash_file
-    on_joined = partial(on_ready, endpoint) if parent is None else parent.joined
-    async with parent_gone(parent) as gone:
-        opened = await _opened(partial(load, hash_of=hash_of), gone)
-        with contextlib.ExitStack() as stack:
-            make = build(config, opened, stack)
-            context = stack.enter_context(ZmqContext())
-            node = make(
-                context.connect(endpoint, keys, interactive=bool(config.link.air)),
-                endpoint=endpoint,
-                node=config.name,
-                join_timeout_s=config.join_timeout_s,
-                declared=config.link.declared(),
-            )
-            await _serve(node, gone, on_joined)
 
 
 def keyring(directory: str | None = None) -> Keyring:

@@ -14,7 +14,7 @@ from mesh.transport import Frames
 from nodes.config.settings import ConfigError, DraftConfig, EngineSettings, TargetConfig
 from nodes.engine.toy import ToyConfig
 from nodes.messages import CommitReply, OpenStreamRequest, SubmitRequest
-from nodes.service.roles import run_draft, run_target
+from nodes.service.roles import run_node
 from nodes.worker.engines import OPENERS, calibration_of
 from policies.acceptance import DraftCalibration
 from tests.bench.emulate.recordings import COSTS, toy_recording
@@ -148,10 +148,10 @@ async def test_nodes_refuse_files_of_the_other_role(
     monkeypatch.setitem(OPENERS, PREFIX, open_engine)
     draft = EngineSettings(model=f"replay:{node_files / 'draft.toml'}")
     with pytest.raises(ConfigError, match=r"draft\.toml': for a target the file must not"):
-        await run_target(TargetConfig(connect="ipc:///nobody", engine=draft))
+        await run_node(TargetConfig(connect="ipc:///nobody", engine=draft))
     target = EngineSettings(model=f"replay:{node_files / 'target.toml'}")
     with pytest.raises(ConfigError, match=r"target\.toml': for a draft node the file needs"):
-        await run_draft(DraftConfig(connect="ipc:///nobody", engine=target))
+        await run_node(DraftConfig(connect="ipc:///nobody", engine=target))
 
 
 def test_a_draft_is_read_by_its_recorded_calibration() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from nodes.config.settings import ConfigError, EngineSettings, TargetConfig
 from nodes.engine.load import TOY_COSTS, Opened
-from nodes.service.roles import run_target
+from nodes.service.roles import run_node
 from nodes.worker.engines import calibration_of, open_engine
 from policies.acceptance import DraftCalibration
 
@@ -64,7 +64,7 @@ async def test_the_thread_that_loads_a_model_ends_with_it(
     """Helpers that libgomp gave it for passes would make those of the engine's thread sleep."""
     config = TargetConfig(connect=f"ipc://{tmp_path}/nobody", engine=EngineSettings(model="toy:1"))
     before = {thread.name for thread in threading.enumerate()}
-    serving = asyncio.create_task(run_target(config))
+    serving = asyncio.create_task(run_node(config))
 
     def added() -> set[str]:
         return {thread.name for thread in threading.enumerate()} - before
