@@ -3,9 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from nodes.api import ChatMessage
 from nodes.cli.chat.conversation import CommandError, Conversation
+from nodes.cli.main import cli
 
 
 def talk() -> Conversation:
@@ -100,3 +102,9 @@ def test_other_files_change_nothing(tmp_path: Path, content: str) -> None:
     with pytest.raises(CommandError):
         made.command(f"/load {path}")
     assert made.asked("x") == talk().asked("x")
+
+
+def test_a_conversation_that_cannot_be_loaded_ends_the_command() -> None:
+    result = CliRunner().invoke(cli, ["chat", "--load", "/nonexistent/x"])
+    assert result.exit_code == 2
+    assert "--load: /nonexistent/x cannot be read" in result.stderr
