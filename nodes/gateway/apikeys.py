@@ -6,28 +6,22 @@ for passwords that people choose.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import hmac
-import os
 import re
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from mesh.errors import KeysError
-from mesh.keys import is_name, read_toml, write_private
-from nodes.telemetry.json_form import from_object
+from mesh.keys import is_name
+from mesh.private_rows import RowFile, locked
 
 FILE_NAME: Final = "apikeys.toml"
 SCOPES: Final = ("infer", "admin")
 KEY_PREFIX: Final = "ad-"
-_MAX_KEYS: Final = 1000
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_HEADER: Final = "# Hashes of API keys; `airdraft apikeys` changes this file.\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +50,6 @@ class ApiKey:
                 raise KeysError(f"API key {self.name}: {name} must be 0 to {1 << 20}")
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    """The tables of a file of keys."""
-
-    key: tuple[ApiKey, ...] = ()
-
-
 # The key of requests that need none.
 ANYBODY: Final = ApiKey(name="anybody", sha256="0" * 64, scopes=SCOPES)
 
@@ -83,8 +70,8 @@ class ApiKeys:
         self._given: tuple[ApiKey, ...] = ()
         if given:
             self._given = (ApiKey(name="given", sha256=digest(given), scopes=SCOPES),)
-        self._stamp: tuple[int, ...] | None = None
-        self._keys: tuple[ApiKey, ...] = ()
+        self._lock = path.with_name(".apikeys.lock")
+        self._file = RowFile(path, "key", ApiKey, ("name",), refused_mode=0o077)
 
     def are_needed(self) -> bool:
         """Whether a key was given or the file exists, readable or not. Raises KeysError if that
@@ -101,13 +88,7 @@ class ApiKeys:
 
     def all(self) -> tuple[ApiKey, ...]:
         """The keys of the file. Raises KeysError for an invalid file; no key is accepted then."""
-        stamp = _stamp(self.path)
-        if stamp is None or stamp != self._stamp:
-            self._stamp, self._keys = None, ()
-            if stamp is not None:
-                self._keys = _parsed(self.path)
-            self._stamp = stamp
-        return self._keys
+        return tuple(self._file.rows().values())
 
     def find(self, key: str) -> ApiKey | None:
         """Find a key, or return None. All keys are compared, each in constant time."""
@@ -123,77 +104,15 @@ class ApiKeys:
         return not (self._given or self.all())
 
     def add(self, entry: ApiKey) -> None:
-        """Add a key to the file. Raises KeysError if the name is taken or the file is full."""
-        with self._lock():
-            entries = self.all()
-            if any(other.name == entry.name for other in entries):
+        """Add a key to the file. Raises KeysError if the name is taken."""
+        with locked(self._lock):
+            if entry.name in self._file.rows():
                 raise KeysError(f"an API key {entry.name} exists already: remove it first")
-            if len(entries) >= _MAX_KEYS:
-                raise KeysError(
-                    f"{self.path} has {_MAX_KEYS} keys, which is the maximum: remove one"
-                )
-            self._write((*entries, entry))
+            self._file.write([*self.all(), entry])
 
     def remove(self, name: str) -> None:
         """Remove a key from the file. Raises KeysError if no key has this name."""
-        with self._lock():
-            entries = self.all()
-            rest = tuple(entry for entry in entries if entry.name != name)
-            if len(rest) == len(entries):
+        with locked(self._lock):
+            if name not in self._file.rows():
                 raise KeysError(f"{self.path} has no API key {name!r}")
-            self._write(rest)
-
-    def _write(self, entries: tuple[ApiKey, ...]) -> None:
-        write_private(self.path, _HEADER + "".join(_row(entry) for entry in entries))
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self.path.parent / ".apikeys.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise KeysError(f"{self.path} cannot be written: {error.strerror}") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    try:
-        info = path.stat()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise KeysError(f"{path}: {error.strerror}") from error
-    if info.st_mode & 0o077:
-        raise KeysError(f"{path} can be read by others (mode {info.st_mode & 0o777:o}): chmod 600")
-    return (info.st_mtime_ns, info.st_ino, info.st_size, info.st_mode)
-
-
-def _row(entry: ApiKey) -> str:
-    scopes = ", ".join(f'"{scope}"' for scope in entry.scopes)
-    return (
-        f'\n[[key]]\nname = "{entry.name}"\nsha256 = "{entry.sha256}"\nscopes = [{scopes}]\n'
-        f"max_concurrent = {entry.max_concurrent}\nmax_tokens = {entry.max_tokens}\n"
-        f"max_choices = {entry.max_choices}\n"
-    )
-
-
-def _parsed(path: Path) -> tuple[ApiKey, ...]:
-    try:
-        content = read_toml(path)
-    except FileNotFoundError:
-        return ()
-    if set(content) - {"key"}:
-        raise KeysError(f"{path}: only tables [[key]] are accepted")
-    try:
-        entries = from_object(_File, content).key
-    except ValueError as error:
-        raise KeysError(f"{path}: {error}") from None
-    if len(entries) > _MAX_KEYS:
-        raise KeysError(f"{path} has {len(entries)} keys, at most {_MAX_KEYS} are accepted")
-    if len({entry.name for entry in entries}) < len(entries):
-        raise KeysError(f"{path}: two keys have the same name")
-    return entries
+            self._file.write(entry for entry in self.all() if entry.name != name)

@@ -12,8 +12,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mesh.json_form import from_object
 from nodes.messages import MAX_STATUS_BYTES
-from nodes.telemetry.json_form import from_object
 
 Labels = dict[str, int]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mesh.json_form import as_object, from_object
 from nodes.api import ChatMessage, Options
 from nodes.cli.output_file import write_output
-from nodes.telemetry.json_form import as_object, from_object
 
 _MAX_FILE_BYTES = 16 << 20
 _ROLES = ("system", "user", "assistant")

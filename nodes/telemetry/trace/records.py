@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nodes.telemetry.json_form import as_object, from_object
+from mesh.json_form import as_object, from_object
 from policies.plan import Batch, Observation, Prediction
 
 

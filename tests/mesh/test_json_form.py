@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.telemetry.json_form import as_object, from_object
+from mesh.json_form import as_object, from_object
 from nodes.worker.stream import StreamId
 from policies.latency import CostTable, NodeCosts
 from policies.plan import DraftView, Link, Observation, StreamView

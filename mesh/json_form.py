@@ -14,13 +14,16 @@ T = TypeVar("T")
 
 
 def as_object(value: Any) -> Any:
-    """Convert a dataclass, tuple, dict with text keys, number, text or None for json.dumps."""
+    """Convert a dataclass, tuple, set of texts, dict with text keys, number, text or None for
+    json.dumps."""
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, tuple):
         return [as_object(item) for item in value]
+    if isinstance(value, frozenset):
+        return sorted(value)
     if isinstance(value, dict):
         return {name: as_object(item) for name, item in value.items()}
     found = {}
@@ -70,10 +73,10 @@ def _read(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise _wrong(where, "an object")
         return {name: _read(args[1], item, f"{where}.{name}") for name, item in value.items()}
-    if origin is tuple:
+    if origin in (tuple, frozenset):
         if not isinstance(value, list):
             raise _wrong(where, "a list")
-        return tuple(_read(args[0], item, f"{where}[{k}]") for k, item in enumerate(value))
+        return origin(_read(args[0], item, f"{where}[{k}]") for k, item in enumerate(value))
     assert is_dataclass(hint), f"{where}: {hint!r} has no place in a record"
     return from_object(cast(type, hint), value, where)
 
