@@ -34,7 +34,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
     "A task that has ended or was cancelled just before: only its clean-up is waited for.": (
         "nodes/api/blocking.py SyncStream._end await asyncio.wait",
         "nodes/gateway/running.py started await asyncio.gather",
-        "nodes/gateway/models.py Looking.stop await asyncio.gather",
+        "nodes/gateway/models.py Fresh.stop await asyncio.gather",
         "nodes/service/runtime.py beside await asyncio.gather",
         "nodes/service/runtime.py beside await task",
         "nodes/service/local.py local_mesh await asyncio.gather",
@@ -71,7 +71,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         # A context of ours, whose waits are looked at there.
         "nodes/gateway/generate.py Generate._answer async with contextlib.AsyncExitStack",
         "nodes/gateway/generate.py Generate._answer await stack.enter_async_context",
-        "nodes/gateway/models.py Looking.status await asyncio.shield",
+        "nodes/gateway/models.py Fresh.latest await asyncio.shield",
         # Until the task that fills it ends.
         "nodes/gateway/exchange.py Exchange._send await outbox.take",
         "nodes/gateway/exchange.py Outbox.take await self._ready.wait",

@@ -13,12 +13,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nodes.client.client import RequestFailedError
 from nodes.gateway.anthropic import MESSAGES
 from nodes.gateway.chat import CHAT
 from nodes.gateway.completions import COMPLETIONS
 from nodes.gateway.config import GatewayConfig
-from nodes.gateway.errors import ApiError, no_such_model, of_failure
+from nodes.gateway.errors import ApiError, no_such_model
 from nodes.gateway.generate import Generate, Shared
 from nodes.gateway.guard import key_of
 from nodes.gateway.idempotency import KeyedRequests
@@ -65,10 +64,10 @@ class Gateway:
     def __init__(self, mesh: Mesh, config: GatewayConfig) -> None:
         self.running = Running(config.limits.max_concurrent)
         self.looking = Looking(mesh)
-        self._models = Models(mesh)
+        self.models = Models(mesh)
         self._max_requests = config.limits.max_concurrent
         self._started_unix = now_unix()
-        shared = Shared(mesh, config, self._models, self.running, KeyedRequests())
+        shared = Shared(mesh, config, self.models, self.running, KeyedRequests())
         self._routes = self._all_routes(shared)
         self.metrics = GatewayMetrics([route.path for route in self._routes])
 
@@ -115,7 +114,7 @@ class Gateway:
 
     async def _readyz(self, _request: Request) -> JSONResponse:
         self.running.check_open()
-        await self._models.check_ready(_READY_MAX_AGE_S)
+        await self.models.check_ready(_READY_MAX_AGE_S)
         return JSONResponse({"status": "ready"})
 
     async def _page(self, _request: Request) -> Response:
@@ -128,8 +127,8 @@ class Gateway:
         the mesh are missing."""
         key_of(request.scope, "admin")
         try:
-            status = await self.looking.status()
-        except RequestFailedError as error:
+            status = await self.looking.status.latest()
+        except ApiError as error:
             logger.debug("no status for metrics: %s", error)
             status = None
         content = generate_latest(MeshMetrics(status)) + generate_latest(self.metrics.registry)
@@ -143,20 +142,16 @@ class Gateway:
             "max_requests": self._max_requests,
             "num_streams": self.metrics.num_streams,
         }
-        try:
-            content = await self.looking.document(own)
-        except RequestFailedError as error:
-            raise of_failure(error) from error
-        return Response(content, media_type="application/json")
+        return Response(await self.looking.document(own), media_type="application/json")
 
     async def _served(self, request: Request) -> JSONResponse:
         key_of(request.scope, "infer")
-        data = [model.as_json(self._started_unix) for model in await self._models.served()]
+        data = [model.as_json(self._started_unix) for model in await self.models.served()]
         return JSONResponse({"object": "list", "data": data})
 
     async def _model(self, request: Request) -> JSONResponse:
         key_of(request.scope, "infer")
-        found = await self._models.find(request.path_params["name"])
+        found = await self.models.find(request.path_params["name"])
         if found is None:
             raise no_such_model()
         return JSONResponse(found.as_json(self._started_unix))

@@ -6,9 +6,9 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from nodes.client.client import Event, RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt, traits_of_nodes
@@ -21,6 +21,8 @@ from nodes.telemetry.status import Status, encode_status
 
 _ASK_LIMIT_S: Final = 2.0
 _MAX_AGE_S: Final = 1.0
+
+T = TypeVar("T")
 
 
 class Mesh(Protocol):
@@ -76,21 +78,72 @@ class ServedModel:
         }
 
 
+class Fresh(Generic[T]):
+    """A reply of the mesh, fetched on demand and again when it is too old.
+
+    All who wait for it at the same time share one request.
+    """
+
+    def __init__(
+        self, mesh: Mesh, ask: Callable[[], Awaitable[T]], clock: Callable[[], float]
+    ) -> None:
+        self._mesh = mesh
+        self._ask = ask
+        self._clock = clock
+        self._asking: asyncio.Task[T] | None = None
+        self._known: T | None = None
+        self._known_at = -math.inf
+
+    async def latest(self, max_age_s: float = _MAX_AGE_S) -> T:
+        """A reply of at most this age. Raises ApiError if the coordinator is unreachable."""
+        if not self._mesh.is_joined:
+            # The next coordinator has other targets, at first none, and a status of its own.
+            self._known = None
+            raise unavailable("the coordinator cannot be reached: try again when it is back")
+        if self._known is not None and self._clock() - self._known_at < max_age_s:
+            return self._known
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._asked())
+            self._asking.add_done_callback(self._end)
+        # A caller that is cancelled must not cancel the request that others wait for.
+        return await asyncio.shield(self._asking)
+
+    def forget(self) -> None:
+        self._known = None
+
+    async def _asked(self) -> T:
+        try:
+            async with asyncio.timeout(_ASK_LIMIT_S):
+                self._known = await self._ask()
+        except TimeoutError:
+            raise unavailable("the coordinator does not answer: try again later") from None
+        except RequestFailedError as error:
+            raise of_failure(error) from error
+        self._known_at = self._clock()
+        return self._known
+
+    def _end(self, asking: asyncio.Task[T]) -> None:
+        self._asking = None
+        if not asking.cancelled():
+            # Mark the exception as retrieved, even if every caller has left.
+            asking.exception()
+
+    async def stop(self) -> None:
+        """Cancel the request under way."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+
 class Models:
-    """The models of a mesh; the list is fetched again when it is a second old."""
+    """The models of a mesh. All methods raise ApiError if the coordinator is unreachable."""
 
     def __init__(self, mesh: Mesh, clock: Callable[[], float] = time.monotonic) -> None:
-        self._mesh = mesh
-        self._clock = clock
-        # Targets that are not being drained.
-        self._known: Sequence[NodeFields] = ()
-        self._has_targets = False
-        self._asked_at = -math.inf
+        self.nodes = Fresh(mesh, lambda: mesh.nodes(), clock)
 
     async def served(self) -> list[ServedModel]:
-        """The models that have a target which is not being drained, sorted by id. Raises ApiError
-        if the coordinator is unreachable."""
-        targets = await self._targets(_MAX_AGE_S)
+        """The models that have a target which is not being drained, sorted by id."""
+        targets = _targets(await self.nodes.latest())
         ids = model_ids(map(_model_of, targets))
         found = [
             _served(name, [node for node in targets if _model_of(node) == model])
@@ -99,11 +152,8 @@ class Models:
         return sorted(found, key=lambda served: served.id)
 
     async def find(self, name: str) -> ServedModel | None:
-        """The model of a name, by the coordinator's rules; several files with it become one.
-
-        Raises ApiError if the coordinator is unreachable.
-        """
-        targets = await self._targets(_MAX_AGE_S)
+        """The model of a name, by the coordinator's rules; several files with it become one."""
+        targets = _targets(await self.nodes.latest())
         ids = model_ids(map(_model_of, targets))
         named = [node for node in targets if is_named(name, _model_of(node))]
         known = {ids[_model_of(node)] for node in named}
@@ -111,101 +161,46 @@ class Models:
 
     async def traits(self, name: str) -> list[ModelTraits]:
         """The traits of all models that generate text and match a name; "" matches any. The list
-        may be empty: the coordinator decides whether to wait for such a model.
-
-        Raises ApiError if the coordinator is unreachable.
-        """
-        return traits_of_nodes(await self._targets(_MAX_AGE_S), name)
-
-    async def _targets(self, max_age_s: float) -> Sequence[NodeFields]:
-        """The targets that are not being drained. max_age_s: how old the list may be."""
-        if not self._mesh.is_joined:
-            # The next coordinator has other targets, at first none.
-            self._asked_at = -math.inf
-            raise unavailable("the coordinator cannot be reached: try again when it is back")
-        if self._clock() - self._asked_at < max_age_s:
-            return self._known
-        try:
-            async with asyncio.timeout(_ASK_LIMIT_S):
-                reply = await self._mesh.nodes()
-        except TimeoutError:
-            raise unavailable("the coordinator does not answer: try again later") from None
-        except RequestFailedError as error:
-            raise of_failure(error) from error
-        targets = [node for node in reply.nodes if node.role == "target"]
-        self._known = [node for node in targets if not node.is_draining]
-        self._has_targets, self._asked_at = bool(targets), self._clock()
-        return self._known
+        may be empty: the coordinator decides whether to wait for such a model."""
+        return traits_of_nodes(_targets(await self.nodes.latest()), name)
 
     async def check_ready(self, max_age_s: float = _MAX_AGE_S) -> None:
         """Raises ApiError if no target takes requests for any model."""
-        if not await self._targets(max_age_s):
+        reply = await self.nodes.latest(max_age_s)
+        if not _targets(reply):
             # A target may join at any time, so the next call fetches the list again.
-            self._asked_at = -math.inf
-            what = (
-                "all targets are being drained" if self._has_targets else "the mesh has no target"
-            )
+            self.nodes.forget()
+            has_targets = any(node.role == "target" for node in reply.nodes)
+            what = "all targets are being drained" if has_targets else "the mesh has no target"
             raise unavailable(f"{what}: start one, or try again when it is back")
 
 
 class Looking:
-    """Fetches the status at most once a second, however many clients want it, and only on demand.
-
-    The history has one point for each status.
-    """
+    """The status of the mesh. The history has one point for each status that was fetched."""
 
     def __init__(self, mesh: Mesh, clock: Callable[[], float] = time.monotonic) -> None:
         self._mesh = mesh
-        self._clock = clock
-        self._asking: asyncio.Task[Status] | None = None
-        self._known: Status | None = None
-        self._known_at = -math.inf
+        self.status = Fresh(mesh, self._ask, clock)
         self._document = b""
         self.history = History()
 
-    async def status(self) -> Status:
-        """A status at most a second old. Raises RequestFailedError without a coordinator."""
-        if not self._mesh.is_joined:
-            # The next coordinator has a status of its own.
-            self._known = None
-            raise RequestFailedError("unavailable", "the coordinator cannot be reached")
-        if self._known is not None and self._clock() - self._known_at < _MAX_AGE_S:
-            return self._known
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
-            self._asking.add_done_callback(self._asked)
-        # A caller that is cancelled must not cancel the request that others wait for.
-        return await asyncio.shield(self._asking)
-
     async def document(self, gateway: dict[str, object]) -> bytes:
         """JSON for the page: status, history and `gateway`, the gateway's own figures."""
-        await self.status()
+        await self.status.latest()
         points = [[p.at_s, p.tokens_per_s, p.acceptance] for p in self.history]
         own = json.dumps({"gateway": gateway, "history": points}, separators=(",", ":"))
         return b'{"status":' + self._document + b"," + own.encode()[1:]
 
-    def _asked(self, asking: asyncio.Task[Status]) -> None:
-        self._asking = None
-        if not asking.cancelled():
-            # Mark the exception as retrieved, even if every caller has left.
-            asking.exception()
-
     async def _ask(self) -> Status:
-        try:
-            async with asyncio.timeout(_ASK_LIMIT_S):
-                status = await self._mesh.status()
-        except TimeoutError:
-            raise RequestFailedError("unavailable", "the coordinator does not answer") from None
-        self._known, self._known_at = status, self._clock()
+        status = await self._mesh.status()
         self._document = encode_status(status)
         self.history.add(status)
         return status
 
-    async def stop(self) -> None:
-        """Cancel the request under way."""
-        if self._asking is not None:
-            self._asking.cancel()
-            await asyncio.gather(self._asking, return_exceptions=True)
+
+def _targets(reply: NodesReply) -> list[NodeFields]:
+    """The targets that are not being drained."""
+    return [node for node in reply.nodes if node.role == "target" and not node.is_draining]
 
 
 def _model_of(node: NodeFields) -> Model:

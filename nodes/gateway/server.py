@@ -139,7 +139,8 @@ class HttpServer:
         await self.gateway.running.until_idle(self._limits.stop_timeout_s)
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
-        await self.gateway.looking.stop()
+        await self.gateway.looking.status.stop()
+        await self.gateway.models.nodes.stop()
 
 
 def connections_allowed(wanted: int) -> int:

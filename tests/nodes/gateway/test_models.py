@@ -114,54 +114,56 @@ class Held(FakeMesh):
 async def test_all_who_look_are_shown_one_status() -> None:
     mesh, clock = FakeMesh(), Clock()
     looking = Looking(mesh, clock)
-    assert await asyncio.gather(*(looking.status() for _ in range(20))) == [STATUS] * 20
+    assert await asyncio.gather(*(looking.status.latest() for _ in range(20))) == [STATUS] * 20
     clock.now = 0.99
-    await looking.status()
+    await looking.status.latest()
     assert mesh.num_status_requests == 1
     clock.now = 1.0
-    await asyncio.gather(looking.status(), looking.document({}))
+    await asyncio.gather(looking.status.latest(), looking.document({}))
     assert mesh.num_status_requests == 2
 
 
 async def test_who_leaves_takes_it_from_nobody_and_nothing_is_left_when_it_stops() -> None:
     mesh = Held()
     looking = Looking(mesh)
-    first, second = (asyncio.create_task(looking.status()) for _ in range(2))
+    first, second = (asyncio.create_task(looking.status.latest()) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
     mesh.gate.set()
     assert await second == STATUS
     looking = Looking(Held())
-    asking = asyncio.create_task(looking.status())
+    asking = asyncio.create_task(looking.status.latest())
     await asyncio.sleep(0)
-    await looking.stop()
+    await looking.status.stop()
     await asyncio.gather(asking, return_exceptions=True)
     assert asking.cancelled()
-    await looking.stop()
+    await looking.status.stop()
 
 
 async def test_without_a_coordinator_there_is_none_at_all() -> None:
     mesh, clock = FakeMesh(), Clock()
     looking = Looking(mesh, clock)
-    await looking.status()
+    await looking.status.latest()
     mesh.is_joined = False
-    for ask in (looking.status(), looking.document({})):
-        with pytest.raises(RequestFailedError, match="cannot be reached"):
+    for ask in (looking.status.latest(), looking.document({})):
+        with pytest.raises(ApiError, match="cannot be reached"):
             await ask
     # The next coordinator's is another.
     mesh.is_joined = True
-    await looking.status()
+    await looking.status.latest()
     assert mesh.num_status_requests == 2
 
 
 async def test_a_fault_is_told_to_all_and_asked_for_again() -> None:
     mesh = FakeMesh(shown=RequestFailedError("internal", "not understood"))
     looking = Looking(mesh)
-    found = await asyncio.gather(looking.status(), looking.status(), return_exceptions=True)
-    assert found == [mesh.shown] * 2
+    found = await asyncio.gather(
+        looking.status.latest(), looking.status.latest(), return_exceptions=True
+    )
+    assert [(type(each), str(each)) for each in found] == [(ApiError, "not understood")] * 2
     mesh.shown = STATUS
-    assert await looking.status() == STATUS
+    assert await looking.status.latest() == STATUS
 
 
 async def test_the_document_has_the_last_minutes() -> None:
