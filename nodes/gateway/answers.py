@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from nodes.client.client import Event, RequestFailedError
@@ -56,6 +56,13 @@ class Delta:
     def is_empty(self) -> bool:
         """Whether it contains nothing to send."""
         return not (self.begins or self.text or self.tokens or self.finish_reason)
+
+
+def joined(deltas: Sequence[Delta]) -> Delta:
+    """All deltas of one choice as one."""
+    text = "".join(delta.text for delta in deltas)
+    tokens = tuple(token for delta in deltas for token in delta.tokens)
+    return replace(deltas[0], text=text, tokens=tokens, finish_reason=deltas[-1].finish_reason)
 
 
 @dataclass(slots=True)

@@ -28,7 +28,7 @@ from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
 from nodes.gateway.reading import CALL, CONTENT, REASONING, PartReader, items_of
-from nodes.gateway.shape import Api, ChunkWriter, Head, Whole, call_id, finish_reason, whole_body
+from nodes.gateway.shape import Api, ChunkWriter, Head, call_id, finish_reason, whole_body
 from nodes.gateway.tools import (
     CallList,
     NamedTool,
@@ -224,24 +224,24 @@ class ChatShape(ChunkWriter):
         }
         return self.choice(head, choice, tokens)
 
-    def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes:
+    def whole(self, head: Head, choices: Sequence[Delta], usage: dict[str, Any]) -> bytes:
         has_logprobs = self._job.has_logprobs
         written = [
             {
-                "index": index,
-                **self._message(head, index, choice),
+                "index": choice.index,
+                **self._message(head, choice),
                 "logprobs": chat_logprobs(choice.tokens) if has_logprobs else None,
             }
-            for index, choice in enumerate(choices)
+            for choice in choices
         ]
         return whole_body(head, _KIND, written, usage)
 
-    def _message(self, head: Head, index: int, choice: Whole) -> dict[str, Any]:
-        items = items_of(self._job, choice.as_delta())
+    def _message(self, head: Head, choice: Delta) -> dict[str, Any]:
+        items = items_of(self._job, choice)
         content = "".join(item.text for item in items if item.kind == CONTENT)
         reasoning = "".join(item.text for item in items if item.kind == REASONING)
         calls = [
-            call_json(call_id(head, index, item.number), item.name, item.text)
+            call_json(call_id(head, choice.index, item.number), item.name, item.text)
             for item in items
             if item.kind == CALL
         ]

@@ -15,7 +15,7 @@ from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Hint, Text, 
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
-from nodes.gateway.shape import Api, ChunkWriter, Head, Whole, whole_body
+from nodes.gateway.shape import Api, ChunkWriter, Head, whole_body
 from nodes.messages import MAX_PROMPT_TOKENS, MAX_TOP_LOGPROBS
 
 _KIND: Final = "text_completion"
@@ -173,27 +173,24 @@ class CompletionShape(ChunkWriter):
                 logprobs = of_choice.of(delta.tokens)
         if delta.is_empty:
             return b""
-        choice = _choice(delta.index, delta.text, logprobs, delta.finish_reason)
-        event = self.choice(head, choice, delta.tokens)
+        event = self.choice(head, _choice(delta, logprobs), delta.tokens)
         if told is None:
             return event
         ends = delta.finish_reason is not None
         return told.line(delta.index, delta.text, len(delta.tokens), ends=ends) + event
 
-    def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes:
-        written = list[dict[str, Any]]()
-        for index, choice in enumerate(choices):
-            logprobs = None
-            if self._job.has_logprobs:
-                logprobs = CompletionLogprobs().of(choice.tokens)
-            written.append(_choice(index, "".join(choice.texts), logprobs, choice.finish_reason))
+    def whole(self, head: Head, choices: Sequence[Delta], usage: dict[str, Any]) -> bytes:
+        has_logprobs = self._job.has_logprobs
+        written = [
+            _choice(each, CompletionLogprobs().of(each.tokens) if has_logprobs else None)
+            for each in choices
+        ]
         return whole_body(head, _KIND, written, usage)
 
 
-def _choice(
-    index: int, text: str, logprobs: dict[str, Any] | None, reason: str | None
-) -> dict[str, Any]:
-    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+def _choice(delta: Delta, logprobs: dict[str, Any] | None) -> dict[str, Any]:
+    fields = {"index": delta.index, "text": delta.text}
+    return {**fields, "logprobs": logprobs, "finish_reason": delta.finish_reason}
 
 
 COMPLETIONS: Final = Api("cmpl", CompletionBody, "Continue a prompt", _job, CompletionShape)

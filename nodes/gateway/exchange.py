@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import Any, Final, cast
@@ -13,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from nodes.client.client import Event
 from nodes.client.generation import GenerateOptions, Prompt
-from nodes.gateway.answers import Answers
+from nodes.gateway.answers import Answers, Delta, joined
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError, of_exception, unavailable
 from nodes.gateway.event_ids import Told
@@ -21,7 +22,7 @@ from nodes.gateway.fields import Job
 from nodes.gateway.guard import connection_of, metrics_of
 from nodes.gateway.models import Mesh
 from nodes.gateway.running import ClientLeftError, Run, started
-from nodes.gateway.shape import Head, Shape, Whole, now_unix
+from nodes.gateway.shape import Head, Shape, now_unix
 from nodes.messages import StartedNotice, TokensNotice
 from nodes.service.runtime import first_cause
 
@@ -111,12 +112,12 @@ class Exchange:
 
     async def whole(self, receive: Receive) -> bytes:
         """Return the body of an answer. Raises ApiError or ClientLeftError."""
-        choices = [Whole() for _ in range(len(self._job.prompts) * self._job.options.num_choices)]
+        deltas = defaultdict[int, list[Delta]](list)
 
         def on_event(prompt_index: int, event: Event) -> None:
             delta = self.answers.on_event(prompt_index, event)
             if delta is not None:
-                choices[delta.index].add(delta)
+                deltas[delta.index].append(delta)
 
         async with started(self._run, self._ask_all_or_fail(on_event), receive) as asking:
             await asyncio.wait({asking})
@@ -125,9 +126,9 @@ class Exchange:
         if self.failure is not None:
             raise self.failure
         self.has_told = True
-        return self._shape.whole(
-            self._head(), choices, self.answers.usage.as_json(self._job.options)
-        )
+        choices = [joined(deltas[index]) for index in sorted(deltas)]
+        usage = self.answers.usage.as_json(self._job.options)
+        return self._shape.whole(self._head(), choices, usage)
 
     async def stream(self, receive: Receive, send: Send, limits: GatewayLimits) -> None:
         """Send events as they arrive. Raises ApiError before the first event, and ClientLeftError.

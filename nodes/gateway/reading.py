@@ -15,7 +15,7 @@ from nodes.gateway.calls import CallReader, Part, until
 from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
-from nodes.gateway.shape import Head, Whole
+from nodes.gateway.shape import Head
 
 REASONING: Final = "reasoning"
 CONTENT: Final = "content"
@@ -87,9 +87,9 @@ class ItemShape(ABC):
     def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
         return self.ended(head, self._reader.items, self._finish_reason, usage)
 
-    def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes:
+    def whole(self, head: Head, choices: Sequence[Delta], usage: dict[str, Any]) -> bytes:
         (choice,) = choices
-        items = items_of(self._job, choice.as_delta())
+        items = items_of(self._job, choice)
         return compact(self.document(head, items, choice.finish_reason, usage)).encode()
 
     @abstractmethod

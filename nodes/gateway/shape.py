@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final, Protocol
 
@@ -72,24 +72,6 @@ def finish_reason(reason: str | None, num_calls: int) -> str | None:
     return "tool_calls" if reason == "stop" and num_calls else reason
 
 
-@dataclass(slots=True)
-class Whole:
-    """Collects all parts of one choice."""
-
-    texts: list[str] = field(default_factory=list)
-    tokens: list[ScoredToken] = field(default_factory=list)
-    finish_reason: str | None = None
-
-    def add(self, delta: Delta) -> None:
-        self.texts.append(delta.text)
-        self.tokens += delta.tokens
-        self.finish_reason = delta.finish_reason
-
-    def as_delta(self) -> Delta:
-        """The choice as one delta."""
-        return Delta(0, "".join(self.texts), (), begins=True, finish_reason=self.finish_reason)
-
-
 class Shape(Protocol):
     """How one API writes an answer."""
 
@@ -105,7 +87,8 @@ class Shape(Protocol):
     def failed(self, error: ApiError) -> bytes:
         """The last event of a stream that fails after it has begun."""
 
-    def whole(self, head: Head, choices: Sequence[Whole], usage: dict[str, Any]) -> bytes: ...
+    def whole(self, head: Head, choices: Sequence[Delta], usage: dict[str, Any]) -> bytes:
+        """The answer at once. choices: each as one delta."""
 
 
 @dataclass(frozen=True, slots=True)
