@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from nodes.gateway.config import GatewayLimits
-from nodes.gateway.errors import ApiError
+from nodes.gateway.errors import ApiError, unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +39,8 @@ LOG_INTERVAL_S: Final = 10.0
 _TIMED_OUT: Final = ApiError(
     408, "the request did not arrive in time", code="request_timeout", closes=True
 )
-_TOO_MANY: Final = ApiError(
-    503,
-    "all connections of the gateway are in use: try again later",
-    kind="server_error",
-    code="unavailable",
-    retry_after_s=1,
-    closes=True,
+_TOO_MANY: Final = unavailable(
+    "all connections of the gateway are in use: try again later", closes=True
 )
 
 

@@ -76,10 +76,13 @@ class ApiError(Exception):
 
 def of_failure(error: RequestFailedError) -> ApiError:
     """Translate a failure that the mesh reported."""
-    if error.code == "not_found":
-        return no_such_model()
-    status, kind, retry_after_s = _FAILURES.get(error.code, _FAILURES["internal"])
-    return ApiError(status, str(error), kind=kind, code=error.code, retry_after_s=retry_after_s)
+    return no_such_model() if error.code == "not_found" else failed(error.code, str(error))
+
+
+def failed(code: str, message: str) -> ApiError:
+    """The error for a code of RequestFailedError."""
+    status, kind, retry_after_s = _FAILURES.get(code, _FAILURES["internal"])
+    return ApiError(status, message, kind=kind, code=code, retry_after_s=retry_after_s)
 
 
 def of_exception(error: BaseException) -> ApiError:
@@ -105,18 +108,10 @@ def no_such_model() -> ApiError:
     )
 
 
-def unavailable(message: str) -> ApiError:
-    return of_failure(RequestFailedError("unavailable", message))
-
-
-def stopping() -> ApiError:
-    error = unavailable("the gateway is stopping: try again later")
-    error.closes = True
+def unavailable(message: str, *, closes: bool = False) -> ApiError:
+    error = failed("unavailable", message)
+    error.closes = closes
     return error
-
-
-def overloaded(message: str) -> ApiError:
-    return of_failure(RequestFailedError("overloaded", message))
 
 
 def internal(error: BaseException) -> ApiError:
@@ -127,4 +122,4 @@ def internal(error: BaseException) -> ApiError:
     frames = traceback.extract_tb(error.__traceback__)[-5:]
     where = " < ".join(f"{f.name} ({f.filename}:{f.lineno})" for f in reversed(frames))
     logger.error("internal error: %s in %s", type(error).__name__, where)
-    return of_failure(RequestFailedError("internal", "internal error: see the log of the gateway"))
+    return failed("internal", "internal error: see the log of the gateway")

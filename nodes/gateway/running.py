@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from starlette.types import Receive
 
-from nodes.gateway.errors import ApiError, overloaded
+from nodes.gateway.errors import ApiError, failed
 
 CANCELLED: Final = "cancelled"
 T = TypeVar("T")
@@ -91,11 +91,11 @@ class Running:
     def entered(self, request_id: str, key: str, max_of_key: int) -> Iterator[Run]:
         self.check_open()
         if len(self._runs) >= self._max_concurrent:
-            raise overloaded(f"{self._max_concurrent} requests are under way: try again later")
+            reason = f"{self._max_concurrent} requests are under way: try again later"
+            raise failed("overloaded", reason)
         if self._of_key[key] >= max_of_key:
-            raise overloaded(
-                f"{max_of_key} requests of this key are under way: wait for one to end"
-            )
+            reason = f"{max_of_key} requests of this key are under way: wait for one to end"
+            raise failed("overloaded", reason)
         run = self._runs[request_id] = Run(request_id, key)
         self._of_key[key] += 1
         self._idle.clear()

@@ -19,7 +19,7 @@ from nodes.gateway.address import admits_anybody, bound_to, is_at_home, keys_of,
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayConfig, address_of, names
 from nodes.gateway.connection import LOG_INTERVAL_S, Connection
-from nodes.gateway.errors import stopping
+from nodes.gateway.errors import unavailable
 from nodes.gateway.guard import Guard
 from nodes.gateway.models import Mesh
 from nodes.gateway.tls import Handshake, tls_context
@@ -134,7 +134,8 @@ class HttpServer:
 
     async def _stop(self, server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
         """Refuse new requests, wait for those under way, and only then close the address."""
-        self.gateway.running.refuse_new(stopping())
+        reason = "the gateway is stopping: try again later"
+        self.gateway.running.refuse_new(unavailable(reason, closes=True))
         logger.info("stopping: %d requests are under way", len(self.gateway.running))
         await self.gateway.running.until_idle(self._limits.stop_timeout_s)
         server.should_exit = True

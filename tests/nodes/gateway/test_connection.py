@@ -101,7 +101,7 @@ async def test_there_are_only_so_many_connections(tmp_path: Path) -> None:
                 await second.send(asked)
                 answer = await second.rest()
                 assert answer.startswith(b"HTTP/1.1 503 ")
-                assert b"\r\nretry-after: 1\r\n" in answer
+                assert b"\r\nretry-after: 2\r\n" in answer
                 assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "unavailable"
         # Who is in is served on.
         await first.send(HEALTH)
