@@ -77,7 +77,7 @@ class Told:
         known = [position for position in positions if position is not None]
         is_known = not told.fingerprint or is_fingerprint(told.fingerprint)
         if of != tag or not is_known or len(known) != len(positions) or len(known) != num_choices:
-            raise _refused("this is not the id of an event of this request")
+            raise refused("this is not the id of an event of this request")
         told._positions, told._had = known, [replace(position) for position in known]
         return told
 
@@ -137,18 +137,8 @@ def _parsed(field: str) -> _Position | None:
     return _Position(True, int(num_chars), int(num_tokens), int(crc, 16), end is not None)
 
 
-def _refused(reason: str) -> ApiError:
+def refused(reason: str) -> ApiError:
     return ApiError(400, f"{HEADER}: {reason}", param=HEADER, code="invalid_value")
-
-
-def check(*, has_key: bool, streams: bool, num_choices: int) -> None:
-    """Raises ApiError if a request with a Last-Event-ID cannot be resumed."""
-    if not has_key:
-        raise _refused("this needs the Idempotency-Key of the stream")
-    if not streams:
-        raise _refused("this needs stream: true")
-    if num_choices > MAX_CHOICES:
-        raise _refused(f"streams of more than {MAX_CHOICES} choices have no event ids")
 
 
 def _differs() -> ApiError:

@@ -157,12 +157,12 @@ def _sent_before(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) ->
     """What the reader of a stream has received so far; None if its events have no ids."""
     num_choices = len(job.prompts) * job.options.num_choices
     last = _values(scope, event_ids.HEADER)
-    if last:
-        has_key = keyed is not None
-        event_ids.check(has_key=has_key, streams=job.stream, num_choices=num_choices)
-        if not job.has_ids:
-            raise ApiError(400, f"{event_ids.HEADER}: the events of this answer have no ids")
     if keyed is None or not job.stream or num_choices > event_ids.MAX_CHOICES or not job.has_ids:
+        if last:
+            raise event_ids.refused(
+                "this needs stream: true, the Idempotency-Key of the stream, and an answer without "
+                f"calls and thoughts of at most {event_ids.MAX_CHOICES} choices"
+            )
         return None
     tag = keyed.tag(scope["path"], content)
     return Told.of_header(last[0], tag, num_choices) if last else Told(tag, num_choices)
