@@ -15,7 +15,6 @@ from pydantic import Field
 
 from nodes.gateway.bodies import (
     Body,
-    Hint,
     Items,
     Object,
     SomeItems,
@@ -119,8 +118,8 @@ _NAMES: Final = (
 )
 
 
-def _job(body: MessagesBody, ignored: tuple[Hint, ...], limits: GatewayLimits) -> Job:
-    return job_as_chat(_as_chat(body), ignored, limits, _NAMES, fits=True)
+def _job(body: MessagesBody, limits: GatewayLimits) -> Job:
+    return job_as_chat(_as_chat(body), limits, _NAMES, fits=True)
 
 
 def _as_chat(body: MessagesBody) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.bodies import (
     Body,
     ChoiceOr,
-    Hint,
     SomeItems,
     Text,
     TextOr,
@@ -91,9 +90,7 @@ class ChatBody(OpenAiBody):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 
-def job_of_chat(
-    body: ChatBody, ignored: tuple[Hint, ...], limits: GatewayLimits, *, fits: bool = False
-) -> Job:
+def job_of_chat(body: ChatBody, limits: GatewayLimits, *, fits: bool = False) -> Job:
     """Turn a chat body into a job.
 
     fits: max_tokens is lowered to what fits beside the prompt, as it is if the body names none.
@@ -126,7 +123,6 @@ def job_of_chat(
     options = options_of(body, limits, max_tokens, num_logprobs)
     return job_of(
         body,
-        ignored,
         (tuple(messages),),
         replace(options, tools=tools_text, fits=fits or given is None),
         tools=tools,
@@ -136,7 +132,6 @@ def job_of_chat(
 
 def job_as_chat(
     asked: dict[str, Any],
-    ignored: tuple[Hint, ...],
     limits: GatewayLimits,
     names: Sequence[tuple[str, str]],
     *,
@@ -150,7 +145,7 @@ def job_as_chat(
     """
     try:
         body, _ = read(ChatBody, asked)
-        job = job_of_chat(body, ignored, limits, fits=fits)
+        job = job_of_chat(body, limits, fits=fits)
     except ApiError as error:
         raise renamed(error, names) from error
     return replace(job, has_ids=False, echoed=echoed or {})

@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag
 from mesh.shared_numbers import shared
 from nodes.client.generation import Prompt
 from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Hint, Text, wrong
+from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Text, wrong
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
@@ -64,7 +64,7 @@ class CompletionBody(OpenAiBody):
     echo: bool | None = None
 
 
-def _job(body: CompletionBody, ignored: tuple[Hint, ...], limits: GatewayLimits) -> Job:
+def _job(body: CompletionBody, limits: GatewayLimits) -> Job:
     max_tokens = _DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     max_tokens = min(max_tokens, limits.max_tokens)
     echo = bool(body.echo)
@@ -77,9 +77,7 @@ def _job(body: CompletionBody, ignored: tuple[Hint, ...], limits: GatewayLimits)
     )
     num_logprobs = 0 if scores_prompt and body.logprobs is None else body.logprobs
     options = options_of(body, limits, max_tokens, num_logprobs, scores_prompt=scores_prompt)
-    return job_of(
-        body, ignored, prompts, options, echo=echo, has_logprobs=body.logprobs is not None
-    )
+    return job_of(body, prompts, options, echo=echo, has_logprobs=body.logprobs is not None)
 
 
 def prompts_of(

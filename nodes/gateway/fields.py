@@ -231,7 +231,6 @@ def with_sampling(
 
 def job_of(
     body: OpenAiBody,
-    ignored: tuple[Hint, ...],
     prompts: tuple[Prompt, ...],
     options: GenerateOptions,
     **changes: Any,
@@ -249,7 +248,6 @@ def job_of(
         include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
         user=body.user or "",
         tells_tokens=body.tells_tokens,
-        ignored=ignored,
         sampling={
             name: value for name in SAMPLING_NAMES if (value := getattr(body, name)) is not None
         },

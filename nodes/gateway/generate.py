@@ -79,8 +79,8 @@ class Generate:
             content = await body_of(Request(scope, receive), limits.max_body_bytes)
             body = parse_json(content)
             api = self._api
-            asked, ignored = read(api.body, body, strict_fields=shared.config.strict_fields)
-            job = api.job(asked, ignored, limits)
+            asked, record.ignored = read(api.body, body, strict_fields=shared.config.strict_fields)
+            job = replace(api.job(asked, limits), ignored=record.ignored)
             owner = f"{key.name}/{job.user}" if job.user else key.name
             job = _for_model(job.with_options(user=owner), await self._traits(job))
             if keyed is not None and body.get("seed") is None:
@@ -99,7 +99,6 @@ class Generate:
                 record.request_id = keyed.request_id(self._api.prefix)
                 shared.running.rename(run, record.request_id)
                 job = _pinned(job, told, shared.keyed.fingerprint_of(keyed))
-            record.ignored = job.ignored
             # Free the memory of the body before the answer is generated.
             del body, content
             exchange = Exchange(shared.mesh, job, api.shape(job), run, scope, told)

@@ -14,7 +14,6 @@ from pydantic import AfterValidator, Field
 from nodes.gateway.bodies import (
     Body,
     ChoiceOr,
-    Hint,
     Items,
     Object,
     SomeItems,
@@ -158,8 +157,8 @@ _NAMES: Final = (
 )
 
 
-def _job(body: ResponsesBody, ignored: tuple[Hint, ...], limits: GatewayLimits) -> Job:
-    return job_as_chat(_as_chat(body), ignored, limits, _NAMES, echoed=_echoed(body))
+def _job(body: ResponsesBody, limits: GatewayLimits) -> Job:
+    return job_as_chat(_as_chat(body), limits, _NAMES, echoed=_echoed(body))
 
 
 def _as_chat(body: ResponsesBody) -> dict[str, Any]:

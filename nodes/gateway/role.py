@@ -28,7 +28,9 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
     coordinator does not admit this gateway.
     """
     raise_file_limit()
-    bound = _inherited()
+    # The socket that the service manager opened for this process.
+    fd = inherited(environment(), SOCKET_NAME)
+    bound = None if fd is None else socket.socket(fileno=fd)
     if bound is not None:
         config = replace(config, listen=_listen_of(bound))
     ring = keyring(config.keys)
@@ -49,12 +51,6 @@ async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) 
             client.running() as running,
         ):
             await beside([running], server.serve(lambda: on_started(server.url)))
-
-
-def _inherited() -> socket.socket | None:
-    """The socket that the service manager opened for this process, or None."""
-    fd = inherited(environment(), SOCKET_NAME)
-    return None if fd is None else socket.socket(fileno=fd)
 
 
 def _listen_of(bound: socket.socket) -> str:

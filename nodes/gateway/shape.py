@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any, Final, Protocol
 
 from nodes.gateway.answers import Delta, ScoredToken
-from nodes.gateway.bodies import Body, Hint
+from nodes.gateway.bodies import Body
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
@@ -103,7 +103,7 @@ class Api:
     prefix: str
     body: type[Body]
     summary: str
-    job: Callable[[Any, tuple[Hint, ...], GatewayLimits], Job]
+    job: Callable[[Any, GatewayLimits], Job]
     shape: Callable[[Job], Shape]
 
 

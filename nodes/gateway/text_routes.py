@@ -136,7 +136,7 @@ async def _tokenize(body: TokenizeBody, asking: Asking) -> dict[str, Any]:
         raise wrong("content", "give one of content, prompt and messages")
     options = asking.options(body.model)
     if body.messages is not None:
-        job = job_of_chat(ChatBody(messages=body.messages, tools=body.tools), (), asking.limits)
+        job = job_of_chat(ChatBody(messages=body.messages, tools=body.tools), asking.limits)
         prompt, options = job.prompts[0], replace(options, tools=job.options.tools)
     else:
         (prompt,) = prompts_of(body.content or body.prompt or "", given[0], asking.limits)
@@ -153,7 +153,7 @@ async def _detokenize(body: DetokenizeBody, asking: Asking) -> dict[str, Any]:
 
 
 async def _count_tokens(body: CountTokensBody, asking: Asking) -> dict[str, Any]:
-    job = MESSAGES.job(body, (), asking.limits)
+    job = MESSAGES.job(body, asking.limits)
     options = replace(asking.options(job.options.model), tools=job.options.tools)
     found = await asking.read(job.prompts[0], options, TOKENS)
     return {"input_tokens": len(found.prompt_token_ids)}
