@@ -233,19 +233,6 @@ def _message(item: Any) -> ChatMessage:
     return ChatMessage(role, content)
 
 
-def link_keys(
-    endpoint: str, key: str | os.PathLike[str] | ClientKeys | None
-) -> tuple[str, ClientKeys | None]:
-    """Return the endpoint and keys to connect with. Raises ConnectError."""
-    try:
-        if isinstance(key, ClientKeys):
-            check_connect(endpoint)
-            return endpoint, key
-        return keyring_of(None if key is None else os.fspath(key), environment()).link(endpoint)
-    except MeshError as error:
-        raise ConnectError(str(error)) from error
-
-
 @contextlib.asynccontextmanager
 async def connect(
     endpoint: str = "",
@@ -267,10 +254,16 @@ async def connect(
     and rate_kbps is its rate for this machine alone; 0 means that it is measured. Raises
     ConnectError.
     """
-    endpoint, keys = link_keys(endpoint, key)
+    keys: ClientKeys | None
     try:
         link = LinkSettings(air=air, rate_kbps=rate_kbps)
-    except ConfigError as error:
+        if isinstance(key, ClientKeys):
+            check_connect(endpoint)
+            keys = key
+        else:
+            ring = keyring_of(None if key is None else os.fspath(key), environment())
+            endpoint, keys = ring.link(endpoint)
+    except (ConfigError, MeshError) as error:
         raise ConnectError(str(error)) from error
     with ZmqContext() as context:
         client = Client(

@@ -105,7 +105,6 @@ class Usage:
 @dataclass(slots=True)
 class _Choice:
     decoder: codecs.IncrementalDecoder = field(default_factory=lambda: _utf8_decoder("replace"))
-    num_tokens: int = 0
     has_begun: bool = False
     has_ended: bool = False
 
@@ -127,11 +126,6 @@ class Answers:
     def fingerprint(self) -> str:
         """The fingerprint of the model and class that answer; "" while they are unknown."""
         return fingerprint(self.usage.model_hash, self.usage.numerics_class)
-
-    @property
-    def num_tokens(self) -> int:
-        """The number of tokens that have arrived."""
-        return sum(choice.num_tokens for choice in self._choices)
 
     @property
     def is_whole(self) -> bool:
@@ -172,9 +166,8 @@ class Answers:
 
     def _on_tokens(self, prompt_index: int, event: TokensNotice) -> Delta | None:
         index = prompt_index * self._num_choices + event.choice
-        choice = self._choices[index]
-        choice.num_tokens += len(event.token_ids)
-        text = choice.decoder.decode(event.text)
+        self.usage.num_tokens += len(event.token_ids)
+        text = self._choices[index].decoder.decode(event.text)
         if not text and not event.scores:
             return None
         kinds = kinds_of(len(event.scores), event.num_draft_tokens, event.num_accepted_tokens)
@@ -188,7 +181,6 @@ class Answers:
         choice = self._choices[index]
         choice.has_ended = True
         usage = self.usage
-        usage.num_tokens += event.num_tokens
         usage.num_draft_tokens += event.figures.num_draft_tokens
         usage.num_accepted_tokens += event.figures.num_accepted_tokens
         text = choice.decoder.decode(b"", final=True)

@@ -65,10 +65,6 @@ class ApiError(Exception):
     def content(self) -> bytes:
         return json.dumps(self.body()).encode()
 
-    def event(self) -> bytes:
-        """The server-sent event that reports the error in a stream that has begun."""
-        return b"data: " + self.content() + b"\n\n"
-
     def headers(self) -> dict[str, str]:
         found = {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
         return {**found, "connection": "close"} if self.closes else found

@@ -134,7 +134,7 @@ class ChunkWriter:
         return line + self._event(head, [], usage=usage) + DONE
 
     def failed(self, error: ApiError) -> bytes:
-        return error.event()
+        return b"data: " + error.content() + b"\n\n"
 
     def _event(self, head: Head, choices: list[dict[str, Any]], **more: Any) -> bytes:
         if not self._head:
