@@ -69,7 +69,7 @@ class Generate:
         self, scope: Scope, receive: Receive, send: Send, key: ApiKey, record: _Record
     ) -> None:
         shared, limits = self._shared, limits_of(self._shared.config.limits, key)
-        keyed, connection = _keyed(scope, key), connection_of(scope)
+        keyed = _keyed(scope, key)
         async with contextlib.AsyncExitStack() as stack:
             # This comes first, so that the limit of requests also bounds the memory of bodies.
             entered = shared.running.entered(
@@ -91,8 +91,7 @@ class Generate:
                     keyed,
                     scope["path"],
                     content,
-                    lambda: connection.is_closing,
-                    end=connection.abort,
+                    connection_of(scope),
                     takes_over=bool(_values(scope, event_ids.HEADER)),
                 )
                 await stack.enter_async_context(under_way)

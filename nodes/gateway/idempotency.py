@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from nodes.client.generation import SEED_BITS
 from nodes.gateway.errors import ApiError
@@ -72,14 +72,13 @@ class Keyed:
         return self._derived("event", 6, path.encode(), body).hex()
 
 
-class _Entry:
-    """A request under way. is_gone: whether its client has closed the connection. end: closes that
-    connection, which may be dead although no close was received.
-    """
+class Reader(Protocol):
+    """The connection of a request, which may be dead although no close was received."""
 
-    def __init__(self, is_gone: Callable[[], bool], end: Callable[[], None]) -> None:
-        self.is_gone, self.end = is_gone, end
-        self.has_ended = asyncio.Event()
+    @property
+    def is_closing(self) -> bool: ...
+
+    def abort(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -99,46 +98,40 @@ class KeyedRequests:
     ) -> None:
         self._max_remembered = max_remembered
         self._clock = clock
-        self._under_way: dict[Keyed, _Entry] = {}
+        self._under_way: dict[Keyed, tuple[Reader, asyncio.Event]] = {}
         self._remembered: OrderedDict[Keyed, _Remembered] = OrderedDict()
         # Without this secret a digest reveals nothing about a body.
         self._secret = secrets.token_bytes(32)
 
     @contextlib.asynccontextmanager
     async def entered(
-        self,
-        keyed: Keyed,
-        path: str,
-        body: bytes,
-        is_gone: Callable[[], bool],
-        *,
-        end: Callable[[], None] = lambda: None,
-        takes_over: bool = False,
+        self, keyed: Keyed, path: str, body: bytes, reader: Reader, *, takes_over: bool = False
     ) -> AsyncIterator[None]:
         """Hold the key for one request. Raises ApiError: 422 if the key was used with another body,
         409 while a request with it is under way.
 
-        is_gone, end: as in _Entry. takes_over: the client resumes the stream under way, so that one
-        has lost its reader and is ended.
+        takes_over: the client resumes the stream under way, so that one has lost its reader and is
+        ended.
         """
         self._check_body(keyed, path, body)
         while (other := self._under_way.get(keyed)) is not None:
             if takes_over:
-                other.end()
-            await self._ended(other)
-        entry = self._under_way[keyed] = _Entry(is_gone, end)
+                other[0].abort()
+            await self._ended(*other)
+        has_ended = asyncio.Event()
+        self._under_way[keyed] = reader, has_ended
         try:
             yield
         finally:
             del self._under_way[keyed]
-            entry.has_ended.set()
+            has_ended.set()
 
-    async def _ended(self, entry: _Entry) -> None:
+    async def _ended(self, reader: Reader, has_ended: asyncio.Event) -> None:
         """Wait for a request whose client has left to end. Raises ApiError if it has not left."""
-        if entry.is_gone():
+        if reader.is_closing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_ENDING_LIMIT_S):
-                    await entry.has_ended.wait()
+                    await has_ended.wait()
                     return
         raise ApiError(
             409,

@@ -212,10 +212,3 @@ async def test_an_id_that_is_not_of_this_request_is_a_400(
     call = await post(app, COMPLETIONS, {**STREAM, **changes}, **given)
     assert (call.status, call.json["error"]["param"]) == (400, "Last-Event-ID")
     assert mesh.asked == []
-
-
-async def test_streams_of_very_many_choices_have_no_ids() -> None:
-    app = app_of(FakeMesh(text_answer("a")), max_prompts=65)
-    call = await post(app, COMPLETIONS, {"prompt": ["p"] * 65, "stream": True}, **KEY)
-    assert call.status == 200
-    assert not any(event_id for event_id, _ in call.marked_events)

@@ -43,12 +43,22 @@ def test_nothing_else_has_the_same() -> None:
     assert len(tags | {each.tag(PATH, b"{}") for each in others}) == 3 + len(others)
 
 
-def never() -> bool:
-    return False
+class Connection:
+    """Open until its client leaves it or it is aborted."""
+
+    def __init__(self) -> None:
+        self.has_left = asyncio.Event()
+
+    @property
+    def is_closing(self) -> bool:
+        return self.has_left.is_set()
+
+    def abort(self) -> None:
+        self.has_left.set()
 
 
 async def use(requests: KeyedRequests, body: bytes, path: str = PATH, key: str = "k") -> None:
-    async with requests.entered(Keyed("ann", key), path, body, never):
+    async with requests.entered(Keyed("ann", key), path, body, Connection()):
         pass
 
 
@@ -81,7 +91,7 @@ async def test_so_many_bodies_are_remembered_and_no_more() -> None:
 
 async def test_a_second_one_while_the_first_is_under_way_is_refused() -> None:
     requests = KeyedRequests()
-    async with requests.entered(KEYED, PATH, b"a", never):
+    async with requests.entered(KEYED, PATH, b"a", Connection()):
         with pytest.raises(ApiError, match="under way") as caught:
             await use(requests, b"a")
         assert (caught.value.status, caught.value.code) == (409, "request_in_progress")
@@ -89,7 +99,7 @@ async def test_a_second_one_while_the_first_is_under_way_is_refused() -> None:
         # Another body has no chance later, either.
         with pytest.raises(ApiError, match="another body"):
             await use(requests, b"b")
-        async with requests.entered(Keyed("bob", "k"), PATH, b"b", never):
+        async with requests.entered(Keyed("bob", "k"), PATH, b"b", Connection()):
             pass
     await use(requests, b"a")
 
@@ -100,16 +110,16 @@ async def test_who_has_lost_its_reader_is_waited_for(
 ) -> None:
     """Because its client has hung up, or goes on from an event of it elsewhere."""
     requests = KeyedRequests()
-    has_left, order = asyncio.Event(), list[str]()
+    connection, order = Connection(), list[str]()
 
     async def first() -> None:
-        async with requests.entered(KEYED, PATH, b"a", has_left.is_set, end=has_left.set):
+        async with requests.entered(KEYED, PATH, b"a", connection):
             order.append("in")
-            await has_left.wait()
+            await connection.has_left.wait()
             order.append("out")
 
     async def second() -> None:
-        async with requests.entered(KEYED, PATH, b"a", never, takes_over=takes_over):
+        async with requests.entered(KEYED, PATH, b"a", Connection(), takes_over=takes_over):
             order.append("second")
 
     task = asyncio.create_task(first())
@@ -117,7 +127,7 @@ async def test_who_has_lost_its_reader_is_waited_for(
     with pytest.raises(ApiError, match="under way"):
         await use(requests, b"a")
     if not takes_over:
-        has_left.set()
+        connection.abort()
     await second()
     await task
     assert order == ["in", "out", "second"]
