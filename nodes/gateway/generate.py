@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
@@ -69,7 +69,8 @@ class Generate:
         self, scope: Scope, receive: Receive, send: Send, key: ApiKey, record: _Record
     ) -> None:
         shared, limits = self._shared, limits_of(self._shared.config.limits, key)
-        keyed = _keyed(scope, key)
+        chosen = idempotency.of_headers(_values(scope, idempotency.HEADER))
+        keyed = None if chosen is None else Keyed(key.name, chosen)
         async with contextlib.AsyncExitStack() as stack:
             # This comes first, so that the limit of requests also bounds the memory of bodies.
             entered = shared.running.entered(
@@ -146,11 +147,6 @@ def _values(scope: Scope, name: str) -> list[bytes]:
     return [value for found, value in scope["headers"] if found == wanted]
 
 
-def _keyed(scope: Scope, key: ApiKey) -> Keyed | None:
-    chosen = idempotency.of_headers(_values(scope, idempotency.HEADER))
-    return None if chosen is None else Keyed(key.name, chosen)
-
-
 def _sent_before(scope: Scope, keyed: Keyed | None, job: Job, content: bytes) -> Told | None:
     """What the reader of a stream has received so far; None if its events have no ids."""
     num_choices = len(job.prompts) * job.options.num_choices
@@ -183,27 +179,27 @@ def _remember(exchange: Exchange, requests: KeyedRequests, keyed: Keyed) -> None
         requests.answered(keyed, exchange.answers.fingerprint)
 
 
+@dataclass(slots=True)
 class _Record:
     """Collects the log line of a request, which never contains its text."""
 
-    def __init__(self, request_id: str, key: str) -> None:
-        self.request_id = request_id
-        # The status until another one is known.
-        self.status = 500
-        self.exchange: Exchange | None = None
-        self.ignored: tuple[Hint, ...] = ()
-        self._key = key
-        self._started = time.monotonic()
+    request_id: str
+    key: str
+    # The status until another one is known.
+    status: int = 500
+    exchange: Exchange | None = None
+    ignored: tuple[Hint, ...] = ()
+    started: float = field(default_factory=time.monotonic)
 
     def log(self) -> None:
         num_tokens = 0 if self.exchange is None else self.exchange.answers.usage.num_tokens
         logger.info(
             "request %s of %s: status %d, %d tokens, %.3f s%s",
             self.request_id,
-            self._key,
+            self.key,
             self.status,
             num_tokens,
-            time.monotonic() - self._started,
+            time.monotonic() - self.started,
             self._ignored(),
         )
 
