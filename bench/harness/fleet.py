@@ -22,7 +22,7 @@ import httpx
 from bench.harness.http import http_client
 from bench.harness.members import MemberLog
 from bench.harness.places import HUB, OneMachine, Places
-from bench.harness.processes import ROOT, Nursery, Process, ended, nursery
+from bench.harness.processes import ROOT, Process, ended
 from mesh.authorized import Entry
 from mesh.keys import KeyPair, KnownCoordinator
 from mesh.zmq_transport import ZmqContext
@@ -88,20 +88,16 @@ class Fleet:
     the coordinator says of targets and draft nodes.
     """
 
-    def __init__(
-        self, nest: Nursery, folder: Path, setup: Setup, places: Places | None = None
-    ) -> None:
+    def __init__(self, folder: Path, setup: Setup, places: Places | None = None) -> None:
         self.folder = folder
         self.setup = setup
         self.roles = {COORDINATOR: COORDINATOR, **setup.roles}
         self.accidents: list[str] = []
-        self._nest = nest
         self._places = places or OneMachine()
         self._port = free_port()
         self._gateways = {name: free_port() for name, r in setup.roles.items() if r == "gateway"}
         self._processes: dict[str, Process] = {}
         self._awaited: set[Process] = set()
-        nest.on_end = self._ended
         self.endpoint = f"tcp://{self._places.hub_host}:{self._port}"
         if setup.over == "ipc":
             self.endpoint = f"ipc://{folder}/mesh.sock"
@@ -153,20 +149,20 @@ class Fleet:
         its open files.
         """
         argv = [*await self._argv(name, place), *arguments]
-        return await self._start(name, argv, place, prefix, max_files, environ)
+        return self._start(name, argv, place, prefix, max_files, environ)
 
-    async def start_command(self, name: str, *argv: str, environ: Mapping[str, str]) -> Process:
+    def start_command(self, name: str, *argv: str, environ: Mapping[str, str]) -> Process:
         """Run a client command such as `generate` with the keys and endpoint of this mesh."""
         link = ("--keys", str(self.keys(CLIENT)), "--connect", self.endpoint)
-        return await self._start(name, [*argv, *link], HUB, (), 0, environ)
+        return self._start(name, [*argv, *link], HUB, (), 0, environ)
 
     async def start_module(self, name: str, place: str, module: str, *arguments: str) -> Process:
         """Run a module of the bench as a client, with endpoint and keys as first arguments."""
         link = await self._endpoint(CLIENT, place), str(self.keys(CLIENT))
         argv = [sys.executable, "-m", module, *link, *arguments]
-        return await self._start(name, argv, place, (), 0, {}, is_module=True)
+        return self._start(name, argv, place, (), 0, {}, is_module=True)
 
-    async def _start(
+    def _start(
         self,
         name: str,
         argv: Sequence[str],
@@ -181,7 +177,7 @@ class Fleet:
         whole = argv if is_module else [sys.executable, "-m", "bench.harness.airdraft", *argv]
         command = self._places.command(place, [*prefix, *whole])
         executes = self.setup.fresh or is_module or len(command) > len(whole)
-        process = await self._nest.start(
+        process = Process(
             command if executes else argv,
             {
                 **os.environ,
@@ -195,6 +191,7 @@ class Fleet:
             self.log(name),
             executes=executes,
             max_files=max_files,
+            on_end=self._ended,
         )
         self._processes[name] = process
         return process
@@ -248,6 +245,10 @@ class Fleet:
             raise FleetError(f"{name} did not end within {_STOP_LIMIT_S:g} s") from None
         assert process.code is not None
         return process.code
+
+    async def end(self) -> None:
+        """Kill all processes."""
+        await asyncio.gather(*(process.kill() for process in self._processes.values()))
 
     def stop(self, name: str) -> None:
         """Send SIGSTOP."""
@@ -409,8 +410,10 @@ async def fleet(
     starts: names of the processes that are started at once; by default all.
     """
     with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder:
-        async with nursery() as nest:
-            made = Fleet(nest, Path(folder), setup or Setup(), places)
+        made = Fleet(Path(folder), setup or Setup(), places)
+        try:
             for name in made.roles if starts is None else starts:
                 await made.start(name)
             yield made
+        finally:
+            await made.end()

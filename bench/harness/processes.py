@@ -1,53 +1,75 @@
-"""Processes of a mesh, signalled by pidfd and never by name, and what the kernel says of them."""
+"""Processes of a mesh, signalled by pidfd and never by name, and what the kernel says of them.
+
+Python's fork server has imported everything and forks each process within milliseconds. Starting a
+new interpreter for each of a thousand processes would measure little but these starts.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import ctypes
+import multiprocessing
 import os
+import resource
 import signal
 import sys
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 # How long SIGUSR2 blocks the event loop of a forked process: the mesh notices it within 2.5 s, and
 # later if the coordinator has to wait for a processor.
 BLOCK_S: Final = 6.0
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
-_END_LIMIT_S = 5.0
-_OVER = "the nursery of processes has ended"
-
-
-class Wanted(TypedDict):
-    """A process to start. argv: of airdraft, or of any program if it is to be executed. log: file
-    for its output, in whose directory it works. max_files: limit of open files; 0 for the present.
-    """
-
-    argv: list[str]
-    executes: bool
-    environ: dict[str, str]
-    log: str
-    max_files: int
+_PR_SET_PDEATHSIG: Final = 1
+_MOST_FDS: Final = 4096
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(["__main__", "bench.harness.airdraft"])
 
 
 class Process:
-    """One process. code: exit code as in subprocess, None while it runs."""
+    """One process, which runs `airdraft ARGV` and appends its output to `log`.
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    It works in the directory of the log, and ends with this harness. executes: run the program argv
+    instead. max_files: limit of its open files; 0 for the present one. on_end: called when it has
+    ended. code: exit code as in subprocess, None while it runs.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        log: Path,
+        *,
+        executes: bool = False,
+        max_files: int = 0,
+        on_end: Callable[[Process], None] = lambda _process: None,
+    ) -> None:
         self.code: int | None = None
-        self.is_stopped = False
         # Whether this harness has killed it.
         self.was_killed = False
         self.ended = asyncio.Event()
+        self._on_end = on_end
+        wanted = (list(argv), dict(environ), log, executes, max_files)
+        self._forked = _forks.Process(target=_run, args=wanted)
+        self._forked.start()
+        assert self._forked.pid is not None
+        self.pid = self._forked.pid
         # A pidfd stays with this process even if its pid is reused.
         self._fd: int | None = None
         with contextlib.suppress(ProcessLookupError):
-            self._fd = os.pidfd_open(pid)
+            self._fd = os.pidfd_open(self.pid)
+        asyncio.get_running_loop().add_reader(self._forked.sentinel, self._has_ended)
+
+    @property
+    def is_stopped(self) -> bool:
+        with contextlib.suppress(OSError):
+            stat = Path(f"/proc/{self.pid}/stat").read_text()
+            return self.code is None and stat.rpartition(")")[2].split()[0] == "T"
+        return False
 
     def signal(self, number: signal.Signals) -> bool:
         """Send a signal; return whether the process still existed."""
@@ -55,8 +77,6 @@ class Process:
             return False
         if number == signal.SIGKILL:
             self.was_killed = True
-        if number == signal.SIGCONT:
-            self.is_stopped = False
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._fd, number)
             return True
@@ -67,113 +87,42 @@ class Process:
         self.signal(signal.SIGKILL)
         await self.ended.wait()
 
-    def has_ended(self, code: int) -> None:
-        self.code = code
-        self.is_stopped = False
+    def _has_ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._forked.sentinel)
+        self.code = self._forked.exitcode
+        self._forked.close()
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
         self.ended.set()
+        self._on_end(self)
 
 
-class Nursery:
-    """The parent's side of bench.harness.nursery."""
+def _run(
+    argv: list[str], environ: dict[str, str], log: Path, executes: bool, max_files: int
+) -> None:
+    """Make the fork look like a process started from a command line, and run its program."""
+    os.setsid()
+    # It ends with the fork server, which ends with the harness.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGUSR2, lambda *_: time.sleep(BLOCK_S))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for own, number in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(own, number)
+    os.closerange(3, _MOST_FDS)
+    os.chdir(log.parent)
+    os.environ.clear()
+    os.environ.update(environ)
+    if max_files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
+    if executes:
+        os.execvp(argv[0], argv)
+    from bench.harness.airdraft import main as airdraft
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.pid = process.pid
-        self._process = process
-        self._asked: deque[asyncio.Future[Process]] = deque()
-        self._children: dict[int, Process] = {}
-        self._is_over = False
-        # Called with each process that has ended.
-        self.on_end: Callable[[Process], None] = lambda _process: None
-
-    async def start(
-        self,
-        argv: Sequence[str],
-        environ: Mapping[str, str],
-        log: Path,
-        *,
-        executes: bool = False,
-        max_files: int = 0,
-    ) -> Process:
-        """Run `airdraft ARGV` and append its output to `log`. Raises OSError after the end.
-
-        executes: run the program argv instead. max_files: limit of its open files; 0 for none.
-        """
-        if self._is_over:
-            raise OSError(_OVER)
-        asked: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
-        self._asked.append(asked)
-        wanted = Wanted(
-            argv=[*argv],
-            executes=executes,
-            environ={**environ},
-            log=str(log),
-            max_files=max_files,
-        )
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(wanted).encode() + b"\n")
-        return await asked
-
-    async def listen(self) -> None:
-        """Read reports about the processes until the nursery and thus all processes end."""
-        assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            self._receive(json.loads(line))
-        self._is_over = True
-        for process in self._children.values():
-            process.was_killed = True
-            process.has_ended(-signal.SIGKILL)
-        self._children.clear()
-        for asked in self._asked:
-            if not asked.done():
-                asked.set_exception(OSError(_OVER))
-
-    def _receive(self, report: dict[str, int]) -> None:
-        if "pid" in report:
-            process = self._children[report["pid"]] = Process(report["pid"])
-            asked = self._asked.popleft()
-            if asked.done():
-                process.signal(signal.SIGKILL)
-            else:
-                asked.set_result(process)
-        elif "stopped" in report:
-            self._children[report["stopped"]].is_stopped = True
-        else:
-            process = self._children.pop(report["ended"])
-            process.has_ended(report["code"])
-            self.on_end(process)
-
-    async def close(self) -> None:
-        """End all processes, within a limit."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            await asyncio.wait_for(self._process.wait(), _END_LIMIT_S)
-        except TimeoutError:
-            # The kernel kills its children when it ends.
-            self._process.kill()
-            await self._process.wait()
-
-
-@contextlib.asynccontextmanager
-async def nursery() -> AsyncIterator[Nursery]:
-    """Start a nursery; at the end of the block end it with all of its processes."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.harness.nursery"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-        start_new_session=True,
-    )
-    made = Nursery(process)
-    listening = asyncio.create_task(made.listen())
-    try:
-        yield made
-    finally:
-        await asyncio.shield(made.close())
-        await listening
+    sys.argv = ["airdraft", *argv]
+    airdraft()
 
 
 async def ended(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -93,7 +93,7 @@ async def _fail_once(scene: Backdrop, point: Point, action: str, random: Random)
     value = f"{point.place}:{action}:{random.randint(1, point.most)}"
     is_client = who == "client"
     if is_client:
-        process = await fleet.start_command(who, *_ASKING, environ={VARIABLE: value})
+        process = fleet.start_command(who, *_ASKING, environ={VARIABLE: value})
     else:
         await fleet.kill(who)
         process = await fleet.start(who, environ={VARIABLE: value})

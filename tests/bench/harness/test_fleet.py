@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -21,7 +24,7 @@ from bench.harness.fleet import (
     free_port,
     make_keys,
 )
-from bench.harness.processes import nursery
+from bench.harness.processes import ROOT, Process
 from nodes.client.generation import GenerateOptions
 from nodes.keys.keyring import Keyring
 from nodes.messages import TokensNotice
@@ -39,41 +42,55 @@ def is_there(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
-async def test_a_nursery_runs_commands_and_tells_how_they_ended(tmp_path: Path) -> None:
+async def test_processes_run_commands_and_tell_how_they_ended(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    async with nursery() as nest:
-        good = await nest.start(["--version"], {**os.environ}, log)
-        await good.ended.wait()
-        bad = await nest.start(["target", "--cells", "x"], {**os.environ}, log)
-        await bad.ended.wait()
-        program = await nest.start(["echo", "hi"], {**os.environ}, log, executes=True)
-        await program.ended.wait()
-        limits = await nest.start(
-            ["sh", "-c", "ulimit -n; pwd"], {**os.environ}, log, executes=True, max_files=64
-        )
-        await limits.ended.wait()
-    assert (good.code, bad.code, program.code, limits.code) == (0, 2, 0, 0)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    limits = ["sh", "-c", "ulimit -n; pwd"]
+    codes = []
+    for process in (
+        lambda: Process(["--version"], environ, log),
+        lambda: Process(["target", "--cells", "x"], environ, log),
+        lambda: Process(limits, environ, log, executes=True, max_files=64),
+    ):
+        began = process()
+        await began.ended.wait()
+        codes.append(began.code)
+        assert not began.signal(signal.SIGKILL)
+    assert codes == [0, 2, 0]
     text = log.read_text()
     assert "pyzmq" in text
     assert "error: " in text
-    assert text.endswith(f"hi\n64\n{tmp_path}\n")
-    assert not good.signal(signal.SIGKILL)
+    assert text.endswith(f"\n64\n{tmp_path}\n")
 
 
-async def test_a_nursery_that_dies_takes_its_children_along(
-    tmp_path: Path, eventually: Eventually
+def test_a_harness_that_dies_takes_its_processes_along(
+    tmp_path: Path,
 ) -> None:
-    async with nursery() as nest:
-        child = await nest.start(
-            ["draft", "--model", "toy:1", "--connect", f"tcp://127.0.0.1:{free_port()}"],
-            {**os.environ, "AIRDRAFT_KEYS": str(tmp_path), "AIRDRAFT_JOIN_TIMEOUT_S": "60"},
-            tmp_path / "log",
-        )
-        os.kill(nest.pid, signal.SIGKILL)
-        await child.ended.wait()
-        await eventually(lambda: not is_there(child.pid))
-        with pytest.raises(OSError, match="has ended"):
-            await nest.start(["--version"], {}, tmp_path / "log")
+    script = """
+import asyncio, os, signal
+from bench.harness.fleet import Setup, fleet
+
+async def main():
+    async with fleet(Setup(num_targets=1, num_drafts=1)) as made, made.clients(1) as (client,):
+        await made.wait_for(client)
+        print(*(made.process(name).pid for name in made.roles), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    pids = list(map(int, done.stdout.split()))
+    assert len(pids) == 3, done.stderr
+    give_up_at = time.monotonic() + 60.0
+    while any(map(is_there, pids)):
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
 
 
 def test_keys_let_each_member_in_under_its_role_only(tmp_path: Path) -> None:
