@@ -12,9 +12,9 @@ their use.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -30,8 +30,15 @@ from mesh.zmq_sockets import ZmqClient, ZmqServer
 
 VARIABLE: Final = "AIRDRAFT_FAILPOINT"
 ENGINE_PASS: Final = "engine.pass"
-_ACTIONS: Final = "kill, stop, block:SECONDS, error"
-_LONGEST_BLOCK_S: Final = 3600.0
+_SYNTAX: Final = re.compile(
+    r"(engine\.pass|(?:send|receive)\.(\w+)):(kill|stop|error|block:(\d{1,3}(?:\.\d+)?))"
+    r"(?::([1-9]\d*|0?\.\d+))?"
+)
+_ACCEPTED: Final = (
+    "expected NAME:ACTION[:WHEN], where NAME is engine.pass, send.MESSAGE or receive.MESSAGE, "
+    "ACTION is kill, stop, error or block:SECONDS below 1000, and WHEN is a count or a probability "
+    "below 1"
+)
 
 
 class FailPointError(MeshError):
@@ -39,23 +46,22 @@ class FailPointError(MeshError):
 
 
 class FailPoint:
-    """A place and what happens there. What reaches a place calls reached() with its name."""
+    """A place and what happens there. What reaches a place calls reached() with its name.
 
-    def __init__(self, name: str, act: Callable[[], None], *, nth: int, share: float) -> None:
+    when: as WHEN above.
+    """
+
+    def __init__(self, name: str, act: Callable[[], None], when: float) -> None:
         self.name = name
         self._act = act
-        self._left = nth
-        self._share = share
+        self._when = when
+        self._num_reached = 0
 
     def reached(self, name: str) -> None:
         if name != self.name:
             return
-        if self._share:
-            if random.random() < self._share:
-                self._act()
-            return
-        self._left -= 1
-        if self._left == 0:
+        self._num_reached += 1
+        if random.random() < self._when if self._when < 1.0 else self._num_reached == self._when:
             self._act()
 
 
@@ -120,57 +126,24 @@ def _name_of(frames: Frames) -> str:
 
 
 def parse(value: str) -> FailPoint:
-    """Parse a specification. Raises ValueError that lists what is accepted."""
-    name, _, rest = value.partition(":")
-    kind, _, of = name.partition(".")
-    if name != ENGINE_PASS and not (kind in ("send", "receive") and of in _messages()):
-        raise _bad(value, f"{name!r} is none of send.MESSAGE, receive.MESSAGE, {ENGINE_PASS}")
-    action, *more = rest.split(":")
-    if action == "block":
-        if not more:
-            raise _bad(value, "block needs its seconds")
-        seconds = _number(value, more.pop(0))
-        if not 0.0 < seconds <= _LONGEST_BLOCK_S:
-            raise _bad(value, f"block takes 0 to {_LONGEST_BLOCK_S:g} seconds")
-        act: Callable[[], None] = lambda: time.sleep(seconds)  # noqa: E731
-    elif action in ("kill", "stop"):
-        number = signal.SIGKILL if action == "kill" else signal.SIGSTOP
-        act = lambda: os.kill(os.getpid(), number)  # noqa: E731
-    elif action == "error":
-        act = _fail
-    else:
-        raise _bad(value, f"action {action!r} is none of {_ACTIONS}")
-    if len(more) > 1:
-        raise _bad(value, "too many parts")
-    when = _number(value, more[0]) if more else 1.0
-    if not (0.0 < when < 1.0 or (when >= 1.0 and when == int(when))):
-        raise _bad(value, f"{when:g} is neither a count nor a probability below 1")
-    is_share = when < 1.0
-    return FailPoint(name, act, nth=0 if is_share else int(when), share=when if is_share else 0.0)
+    """Parse a specification. Raises ValueError that says what is accepted."""
+    match = _SYNTAX.fullmatch(value)
+    name, message, action, block_s, when = match.groups() if match else ("",) * 5
+    if match is None or (message and message not in _messages()):
+        raise ValueError(f"{VARIABLE} = {value!r}: {_ACCEPTED}")
+
+    def act() -> None:
+        if block_s:
+            time.sleep(float(block_s))
+        elif action == "error":
+            raise FailPointError("a fail point was reached")
+        else:
+            os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
+
+    return FailPoint(name, act, float(when or 1))
 
 
 def _messages() -> set[str]:
     """Return the names of all messages."""
     specs = (spec_of_tag(tag) for tag in range(1, MAX_TAG + 1))
     return {spec.layout.cls.__name__ for spec in specs if spec is not None}
-
-
-def _fail() -> None:
-    raise FailPointError("a fail point was reached")
-
-
-def _number(value: str, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise _bad(value, f"{text!r} is not a number")
-    return number
-
-
-def _bad(value: str, why: str) -> ValueError:
-    return ValueError(
-        f"{VARIABLE} = {value!r}: {why}; NAME:ACTION[:COUNT or PROBABILITY] is accepted, with the "
-        f"actions {_ACTIONS}"
-    )

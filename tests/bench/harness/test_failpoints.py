@@ -60,22 +60,21 @@ def test_a_block_sleeps_on_the_thread_that_comes_by(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("value", "why"),
+    "value",
     [
-        ("", "'' is none of"),
-        ("write.Ping:kill", "'write.Ping' is none of"),
-        ("engine.pass:burn", "action 'burn' is none of kill"),
-        ("engine.pass:kill:x", "'x' is not a number"),
-        ("engine.pass:kill:nan", "'nan' is not a number"),
-        ("engine.pass:kill:0", "0 is neither"),
-        ("engine.pass:kill:1.5", "1.5 is neither"),
-        ("engine.pass:kill:1:1", "too many parts"),
-        ("engine.pass:block", "block needs its seconds"),
-        ("engine.pass:block:0", "block takes"),
+        "",
+        "engine.pass",
+        "write.Ping:kill",
+        "send.Nothing:kill",
+        "engine.pass:burn",
+        "engine.pass:kill:x",
+        "engine.pass:kill:0",
+        "engine.pass:kill:1.5",
+        "engine.pass:kill:1:1",
+        "engine.pass:block",
     ],
 )
-def test_what_cannot_be_understood_is_said_in_one_line(value: str, why: str) -> None:
-    with pytest.raises(ValueError, match="AIRDRAFT_FAILPOINT") as caught:
+def test_what_cannot_be_understood_is_said_in_one_line(value: str) -> None:
+    with pytest.raises(ValueError, match=r"AIRDRAFT_FAILPOINT.*: expected NAME:ACTION") as caught:
         parse(value)
-    assert why in str(caught.value)
     assert "\n" not in str(caught.value)
