@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 from bench.chaos.links.clients import Heard, Hearing, counted
 from bench.chaos.links.mesh import link_mesh, start_clients
-from bench.chaos.links.weather import Weather
-from bench.emulate.cell import CountersOf
-from bench.emulate.open import Means, open_cell
-from bench.emulate.profiles import GOOD, LinkProfile, cell_of
-from bench.harness.fleet import Fleet
+from bench.emulate.cell import UP, CountersOf
+from bench.emulate.open import LiveCell, Means, open_cell
+from bench.emulate.profiles import GOOD, LinkProfile, Outage, cell_of
+from bench.harness.fleet import UP_LIMIT_S, Fleet
+from bench.harness.members import Dark
 from bench.harness.places import HUB
 from bench.harness.processes import ended
 from bench.harness.report import head, row
@@ -28,6 +28,9 @@ LEAST_RATIO = 0.95
 NOTICED_WITHIN_S = 3.0
 HEALED_WITHIN_S = 5.0
 STUCK_S = 5.0
+# A node may be taken for dead this long after an outage, because TCP sends data again at growing
+# intervals.
+AFTER_S = 6.0
 _DRAFTS, _REFUGE = "drafts", "refuge"
 
 
@@ -53,9 +56,8 @@ class LinkFigures:
     plain: what the near streams received without draft nodes, in plain_s seconds. deaths: nodes
     that left without cause, with reasons; may_die: whether the link excuses them. noticed_s,
     healed_s: times of nodes in outages; a node that moves is noticed when it comes back, if not
-    before. far_healed_s: times from mending until each far stream had a token again. held: threads
-    and descriptors of the coordinator before and after the link was bad, with the same members.
-    notes: other faults.
+    before. held: threads and descriptors of the coordinator before and after the link was bad, with
+    the same members. notes: other faults.
     """
 
     link: str
@@ -70,7 +72,6 @@ class LinkFigures:
     is_moved: bool = False
     noticed_s: list[float] = field(default_factory=list)
     healed_s: list[float] = field(default_factory=list)
-    far_healed_s: list[float] = field(default_factory=list)
     lost_share: float = 0.0
     num_resets: int = 0
     held: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
@@ -128,7 +129,7 @@ class LinkFigures:
             f"{self.lost_share:.1%}, {self.num_resets}",
             counted(self.heard),
             len(self.deaths),
-            *map(_most, (self.noticed_s, self.healed_s, self.far_healed_s)),
+            *map(_most, (self.noticed_s, self.healed_s)),
             near.between_ms(),
             self.far.between_ms(),
             f"{guessing:.2f}, {rate:.1f}, {self.ratio:.2f}",
@@ -138,7 +139,7 @@ class LinkFigures:
 
 HEAD = head(
     *("link", "packets lost, connections reset", "texts wrong, complete, failed", "nodes lost"),
-    *("outages: noticed s, max", "nodes back s, max", "far streams back s, max"),
+    *("outages: noticed s, max", "nodes back s, max"),
     *("near: ms between tokens, p50 p99 max", "far"),
     *("near: passes with guesses, tokens/s, ratio to target alone", "threads, descriptors kept"),
 )
@@ -204,12 +205,6 @@ async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> L
             is_moved=profile.outage is not None and profile.outage.moves,
             noticed_s=[s for dark in darks for s in log.noticed_s(dark)],
             healed_s=[s for dark in darks for s in log.healed_s(dark)],
-            far_healed_s=[
-                at - dark.mended
-                for dark in darks
-                for at, gap_s, _ in far_heard.gaps_s
-                if at - gap_s < dark.mended <= at and gap_s > 1.0
-            ],
             lost_share=share,
         )
 
@@ -221,6 +216,80 @@ async def _plainly(mesh: Fleet, near: Hearing, setting: Setting) -> tuple[Heard,
     began = mesh.now()
     await asyncio.sleep(setting.seconds / 4)
     return near.heard(), mesh.now() - began
+
+
+class Weather:
+    """The outages of some stations.
+
+    stations: stations that are cut. movers: draft nodes at the first of them. In an outage with
+    `moves` they are restarted at `refuge`, and in the next one back at the first station.
+    """
+
+    def __init__(
+        self,
+        mesh: Fleet,
+        cell: LiveCell,
+        stations: Sequence[str],
+        movers: Sequence[str],
+        refuge: str,
+    ) -> None:
+        self.darks: list[Dark] = []
+        self._mesh = mesh
+        self._cell = cell
+        self._stations = list(stations)
+        self._movers = movers
+        self._refuge = refuge
+
+    @property
+    def place(self) -> str:
+        """The station at which the movers are or shall be started."""
+        return self._stations[0]
+
+    async def run(self, outage: Outage | None) -> None:
+        """Cause an outage again and again until cancelled."""
+        while outage is not None:
+            await asyncio.sleep(outage.every_s - outage.lasts_s)
+            await self.darken(outage)
+
+    async def darken(self, outage: Outage) -> Dark:
+        """Cause one outage and return it when it ends, before its `over`."""
+        cell, now = self._cell, self._mesh.now
+        stations = self._stations[:1] if outage.moves else self._stations[:]
+        begin = moved = now()
+        # The list must hold the outage while it lasts, too.
+        place = len(self.darks)
+        self.darks.append(Dark(begin, float("inf"), float("inf")))
+        for station in stations:
+            cell.cut(station, outage.directions)
+        if outage.moves:
+            self._stations[0], self._refuge = self._refuge, self._stations[0]
+            moved = await self._move()
+        await asyncio.sleep(max(0.0, begin + outage.lasts_s - now()))
+        for station in stations:
+            cell.mend(station, outage.directions)
+        end = now()
+        self.darks[place] = Dark(begin, moved if outage.moves else end, end + AFTER_S)
+        return self.darks[place]
+
+    async def _move(self) -> float:
+        """Restart the movers at their new place; return when the first one has sent from there.
+
+        A cut link swallows the packets by which the kernel ends the connections.
+        """
+
+        def num_arrived() -> int:
+            return self._cell.counters()[self.place, UP].num_frames
+
+        before = num_arrived()
+        names = [name for name in self._movers if self._mesh.is_up(name)]
+        for name in names:
+            await self._mesh.kill(name)
+        for name in names:
+            await self._mesh.start(name, place=self.place)
+        if names:
+            what = f"{', '.join(names)} have sent nothing from {self.place}"
+            await self._mesh.until(lambda: num_arrived() > before or None, UP_LIMIT_S, what)
+        return self._mesh.now()
 
 
 def lost_share(after: CountersOf, before: CountersOf) -> float:
