@@ -16,7 +16,7 @@ from nodes.client.client import Client, Event, RequestFailedError
 # Sends a request, given the numbers of stream and request; returns whether it finished.
 Ask = Callable[[int, int], Awaitable[bool]]
 # Wait this long after a deadline, to tell requests that end too late from those that never end.
-_PATIENCE_S = 3.0
+PATIENCE_S = 3.0
 # Pause between a request that failed and the next, so that refused streams do not flood the mesh.
 _PAUSE_S = 0.05
 
@@ -27,14 +27,13 @@ async def ask(
     case: Case,
     deadline_s: float | None,
     on_event: Callable[[Record], None] = lambda _record: None,
-    patience_s: float = _PATIENCE_S,
 ) -> Record:
-    """Run one request to its end, or give up patience_s after its deadline if it has one."""
+    """Run one request to its end, or give up some time after its deadline if it has one."""
     loop = asyncio.get_running_loop()
     record = Record(number, case, loop.time(), deadline_s)
     options = replace(case.options, timeout_s=deadline_s)
     try:
-        async with asyncio.timeout(None if deadline_s is None else deadline_s + patience_s):
+        async with asyncio.timeout(None if deadline_s is None else deadline_s + PATIENCE_S):
             events = client.generate(case.prompt, options)
             async with contextlib.aclosing(cast(AsyncGenerator[Event, None], events)):
                 async for event in events:
@@ -52,17 +51,13 @@ async def ask(
 class Load:
     """Streams that each send one request after another, until `stop` or as many as num_requests.
 
-    num_requests: of all streams together; None for no limit. pause_s: from a request that did not
-    finish to the next one of its stream.
+    num_requests: of all streams together; None for no limit.
     """
 
-    def __init__(
-        self, ask: Ask, num_streams: int, num_requests: int | None = None, pause_s: float = _PAUSE_S
-    ) -> None:
+    def __init__(self, ask: Ask, num_streams: int, num_requests: int | None = None) -> None:
         self._ask = ask
         self._num_streams = num_streams
         self._numbers = itertools.count() if num_requests is None else iter(range(num_requests))
-        self._pause_s = pause_s
         self._is_over = False
         # Called when all requests have ended.
         self.on_done: Callable[[], None] = lambda: None
@@ -81,4 +76,4 @@ class Load:
     async def _stream(self, stream: int) -> None:
         while not self._is_over and (number := next(self._numbers, None)) is not None:
             if not await self._ask(stream, number):
-                await asyncio.sleep(self._pause_s)
+                await asyncio.sleep(_PAUSE_S)

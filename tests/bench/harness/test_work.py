@@ -8,6 +8,9 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
+import pytest
+
+from bench.harness import work
 from bench.harness.cases import Case, toy_cases
 from bench.harness.history import faults_of
 from bench.harness.work import Load, ask
@@ -61,7 +64,7 @@ async def test_a_load_asks_as_many_at_once_as_it_is_told() -> None:
         asked.append((stream, number))
         return number % 2 == 0
 
-    load, done = Load(one, 3, 20, pause_s=0.0), list[int]()
+    load, done = Load(one, 3, 20), list[int]()
     load.on_done = lambda: done.append(len(asked))
     await load.run()
     assert done == [20]
@@ -90,7 +93,7 @@ async def test_a_load_that_is_stopped_ends_with_the_requests_under_way(
     assert ended <= num_ended + 3
 
 
-async def test_how_a_request_ended_is_kept() -> None:
+async def test_how_a_request_ended_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     (case,) = toy_cases(Random(1), 1, mean_tokens=5.0)
     client = Canned([case])
     seen: list[str] = []
@@ -101,7 +104,8 @@ async def test_how_a_request_ended_is_kept() -> None:
     failed = await ask(client, 1, case, 5.0)
     assert (failed.end, failed.code, failed.reason) == ("failed", "unavailable", "no target")
     client.failure, client.hangs = None, True
-    late = await ask(client, 2, case, 0.05, patience_s=0.05)
+    monkeypatch.setattr(work, "PATIENCE_S", 0.05)
+    late = await ask(client, 2, case, 0.05)
     assert late.end == "late"
     assert client.num_now == 0
     assert late.ended_at_s - late.asked_at_s >= 0.1
