@@ -63,11 +63,7 @@ def bench() -> None:
     default=10_000,
     help="Messages from peers with unknown keys.",
 )
-@click.option("--peers", default=1_000, help="Peers, each with its own key.")
-@click.option("--seconds", default=10.0, help="Time with all peers connected, in seconds.")
-def hostile(
-    frames: int, seed: int, connections: int, strangers: int, peers: int, seconds: float
-) -> None:
+def hostile(frames: int, seed: int, connections: int, strangers: int) -> None:
     """Attack a coordinator as strangers or broken peers can.
 
     A count of 0 skips a part.
@@ -89,8 +85,6 @@ def hostile(
         found.append(asyncio.run(port.unknown(strangers)))
     if connections:
         found.append(asyncio.run(port.garbage(connections)))
-    if peers:
-        found.append(asyncio.run(port.crowd(peers, seconds)))
     conclude(*found)
 
 

@@ -53,16 +53,13 @@ class Found(Findings):
     codes: Counter[int] = field(default_factory=Counter)
     slowest_refusal_s: float = 0.0
     slowest_ratio: float = 0.0
-    num_chats: int = 0
     memory_mb: tuple[float, float] = (0.0, 0.0)
 
     def summary(self) -> list[str]:
-        by_status = ", ".join(f"{num} x {code}" for code, num in sorted(self.codes.items()))
         return [
-            f"{self.codes.total()} requests by HTTP status: {by_status}",
+            f"{self.codes.total()} requests by HTTP status: {dict(sorted(self.codes.items()))}",
             f"slowest refusal {self.slowest_refusal_s:.1f} s",
             f"slowest answer {self.slowest_ratio:.2f} x the time to read as many tokens",
-            f"{self.num_chats} ordinary chats between them were answered",
             "memory of all processes {:.0f} MB before, {:.0f} MB after".format(*self.memory_mb),
         ]
 
@@ -152,13 +149,11 @@ async def _ask(
 ) -> None:
     """Send one request and check its answer. reading_s: seconds that reading a token takes."""
     begin = time.perf_counter()
-    try:
-        answer = await client.post(path, json=body)
-    except Exception as error:  # noqa: BLE001 - every failure is a result to report
-        found.faults.append(f"{name}: {type(error).__name__}")
+    answer = await _answer(client, found, name, path, body)
+    took_s = time.perf_counter() - begin
+    if answer is None:
         return
     code = answer.status_code
-    took_s = time.perf_counter() - begin
     found.codes[code] += 1
     if 400 <= code < 500:
         found.slowest_refusal_s = max(found.slowest_refusal_s, took_s)
@@ -180,15 +175,21 @@ async def _ask(
 async def _chat(client: httpx.AsyncClient, found: Found) -> None:
     """Send an ordinary chat, which must be answered."""
     body = {"messages": [{"role": "user", "content": "Name a colour."}], "max_tokens": 4}
+    name = "an ordinary chat"
+    answer = await _answer(client, found, name, "/chat/completions", body)
+    if answer is not None and answer.status_code != 200:
+        found.faults.append(f"{name}: status {answer.status_code}")
+
+
+async def _answer(
+    client: httpx.AsyncClient, found: Found, name: str, path: str, body: Any
+) -> httpx.Response | None:
+    """Return the response; None, which is a fault, if there is none."""
     try:
-        answer = await client.post("/chat/completions", json=body)
-    except Exception as error:  # noqa: BLE001 - every failure is a result to report
-        found.faults.append(f"an ordinary chat: {type(error).__name__}")
-        return
-    if answer.status_code == 200:
-        found.num_chats += 1
-    else:
-        found.faults.append(f"an ordinary chat: status {answer.status_code}")
+        return await client.post(path, json=body)
+    except httpx.HTTPError as error:
+        found.faults.append(f"{name}: {type(error).__name__}")
+        return None
 
 
 async def _seconds_of_reading(client: httpx.AsyncClient, num_tokens: int = 2000) -> float:

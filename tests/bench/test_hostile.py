@@ -32,19 +32,11 @@ def test_the_generator_makes_messages_of_every_type() -> None:
 
 
 async def test_messages_of_unknown_keys_are_never_delivered() -> None:
-    found = await port.unknown(10_000)
-    assert found.faults == []
-    assert found.lines[0].startswith("20000 messages")
+    assert (await port.unknown(10_000)).faults == []
 
 
 async def test_a_client_is_served_beside_garbage() -> None:
     assert (await port.garbage(1_000)).faults == []
-
-
-async def test_many_peers_with_keys_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    # All of them are in this one process, which may have to wait for the machine.
-    monkeypatch.setenv("AIRDRAFT_HEARTBEAT_TIMEOUT_S", "120")
-    assert (await port.crowd(300, 1.0)).faults == []
 
 
 @pytest.mark.skipif(not HAS_NAMESPACES, reason="network namespaces need root and `ip`")
