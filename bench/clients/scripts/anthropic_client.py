@@ -1,18 +1,10 @@
 """Anthropic's client on /v1/messages: a chat, whole and streamed, a tool, and a count of tokens."""
 
 import anthropic
-from asking import MODEL, QUESTION, URL, check
+from asking import CITY, MODEL, QUESTION, URL, check
 
 CLIENT = anthropic.Anthropic(base_url=URL.removesuffix("/v1"), api_key="none", max_retries=0)
-TOOL = {
-    "name": "temperature",
-    "description": "The temperature of a city",
-    "input_schema": {
-        "type": "object",
-        "properties": {"city": {"type": "string"}},
-        "required": ["city"],
-    },
-}
+TOOL = {"name": "temperature", "description": "The temperature of a city", "input_schema": CITY}
 question = {"role": "user", "content": QUESTION}
 # Some versions of the client have no temperature of their own.
 asked = {"model": MODEL, "max_tokens": 100, "extra_body": {"temperature": 0}}

@@ -3,20 +3,14 @@
 import json
 
 import litellm
-from asking import MODEL, QUESTION, URL, check
+from asking import CITY, MODEL, QUESTION, URL, check
 
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "temperature",
-        "description": "The temperature of a city",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}},
-            "required": ["city"],
-        },
-    },
+FUNCTION = {
+    "name": "temperature",
+    "description": "The temperature of a city",
+    "parameters": CITY,
 }
+TOOL = {"type": "function", "function": FUNCTION}
 ASKED = {
     "model": f"openai/{MODEL}",
     "api_base": URL,
