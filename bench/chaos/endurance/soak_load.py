@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import httpx
 
-from bench.chaos.kills.resuming import body_of
+from bench.chaos.kills.resuming import Reader
 from bench.harness.cases import toy_cases
 from bench.harness.fleet import Fleet
-from bench.harness.history import faults_of
+from bench.harness.history import Record, faults_of
 from bench.harness.http import COMPLETIONS, http_client, leave, request_of
 from bench.harness.work import Load, ask
 from nodes.client.client import Client, RequestFailedError
@@ -95,17 +95,8 @@ class Requests:
 
     async def _http_answered(self, source: random.Random) -> str:
         case, is_stream = source.choice(self._plain_cases), source.random() < 0.5
-        body = body_of(case, is_stream=is_stream)
-        answer = (await self._http.post(COMPLETIONS, json=body)).raise_for_status()
-        parts = [answer.text]
-        if is_stream:
-            *parts, end = (line[6:] for line in answer.text.splitlines() if line[:6] == "data: ")
-            assert end == "[DONE]", end
-        texts = [""] * len(case.expected)
-        for part in parts:
-            for choice in json.loads(part)["choices"]:
-                texts[choice["index"]] += choice["text"]
-        assert texts == [expected.text.decode() for expected in case.expected], "a wrong text"
+        reader = Reader(self._http, 0, case, _LIMIT_S, is_stream=is_stream)
+        _check(await reader.read(["/v1"], 0))
         return "streamed" if is_stream else "whole"
 
     async def _http_left(self, source: random.Random) -> str:
@@ -140,9 +131,7 @@ class Requests:
     # -- over the wire -----------------------------------------------------------------------------
 
     async def _wire(self, source: random.Random) -> str:
-        record = await ask(next(self._clients), 0, source.choice(self._cases), _LIMIT_S)
-        assert record.end == "finished", record.reason
-        assert not (faults := faults_of(record)), faults[0]
+        _check(await ask(next(self._clients), 0, source.choice(self._cases), _LIMIT_S))
         return "whole"
 
     async def _wire_left(self, source: random.Random) -> str:
@@ -203,6 +192,12 @@ class Requests:
             case _:
                 (await self._http.get("/api/status")).raise_for_status()
         return "looked"
+
+
+def _check(record: Record) -> None:
+    """Raise AssertionError unless a request has ended as it must."""
+    assert record.end == "finished", record.reason
+    assert not (faults := faults_of(record)), faults[0]
 
 
 def _body(length: int, *, stream: bool = False, **changes: object) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Reader:
     async def read(self, urls: Sequence[str], first: int) -> Record:
         """Send the request until it is answered or its deadline is over.
 
-        urls: of the gateways. first: index of the one that is tried first.
+        urls: bases of the gateways' APIs. first: index of the one that is tried first.
         """
         record = self._record
         try:

@@ -52,7 +52,7 @@ def on_a_disk(scene: str) -> Findings:
     try:
         return run_disk(scene)
     except click.ClickException as error:
-        if "cannot be mounted" not in error.message:
+        if "unshare failed" not in error.message:
             raise
         pytest.skip(error.message)
 
@@ -104,8 +104,3 @@ async def test_clocks_that_differ_or_jump_change_nothing() -> None:
     except click.ClickException as error:
         pytest.skip(error.message)
     assert found.faults == []
-
-
-def test_a_run_without_guesses_or_with_other_texts_shows_nothing() -> None:
-    assert len(clocks.faults_of([(("a",), 0), (("b",), 0)])) == 2
-    assert clocks.faults_of([(("a",), 0), (("a",), 1)]) == []
