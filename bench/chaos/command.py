@@ -15,7 +15,6 @@ import click
 from bench.emulate.open import Means
 from bench.emulate.profiles import PROFILES
 from bench.emulate.toxics import TOXICS
-from bench.harness.fleet import FleetError
 from bench.harness.options import Decorator, at_least, names_option, seed_option
 from bench.harness.report import Findings, conclude, note
 from bench.netns import NamespacesError
@@ -70,10 +69,10 @@ def _links_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--seed", default=1, show_default=True)(means(function))
 
 
-def _places() -> list[str]:
+def _places() -> set[str]:
     from bench.chaos.kills.points import POINTS
 
-    return sorted({point.place for point in POINTS})
+    return {point.place for point in POINTS}
 
 
 @chaos.command("kills")
@@ -126,24 +125,18 @@ def kills_command(
     default="",
     help="Only these points, separated by commas.",
 )
-@click.option(
-    "--actions", type=listed(), default="", help="Only some of kill, error, stop, block:SECONDS."
-)
-@names_option("--roles", ("draft", "target", "client", "coordinator"), "Roles that fail.")
 @_with_run(8)
-def points_command(
-    run: Run, repeats: int, places: list[str], actions: list[str], roles: list[str]
-) -> None:
+def points_command(run: Run, repeats: int, places: list[str]) -> None:
     """Run every fail point many times: a process dies, stops, hangs or fails at a named place.
 
     \b
     Example:
       python -m bench chaos points --points send.CommitReply --repeats 6
     """
-    from bench.chaos.kills.points import ACTIONS, points_of, run_points
+    from bench.chaos.kills.points import POINTS, run_points
 
-    points = [point for point in points_of(roles) if not places or point.place in places]
-    conclude(asyncio.run(run_points(run, points, repeats, actions or ACTIONS)))
+    points = [point for point in POINTS if not places or point.place in places]
+    conclude(asyncio.run(run_points(run, points, repeats)))
 
 
 @chaos.command("rolling")
@@ -168,22 +161,20 @@ def rolling_command(run: Run, rounds: int, roles: list[str]) -> None:
 @chaos.command("detect")
 @at_least("--repeats", 20)
 @names_option("--over", ("tcp-keys", "ipc", "tcp"), "Transports; tcp has no keys.")
-@names_option("--faults", ("killed", "stopped", "blocked"), "What happens to processes.")
-@names_option("--who", ("members", "coordinator"), "Processes that suffer faults.")
-def detect_command(repeats: int, over: list[Any], faults: list[str], who: list[str]) -> None:
+def detect_command(repeats: int, over: list[Any]) -> None:
     """Measure how soon a dead member or coordinator is noticed, and how soon it is back.
 
     \b
     Example:
-      python -m bench chaos detect --repeats 3 --over ipc --faults killed
+      python -m bench chaos detect --repeats 3 --over ipc
     """
     from bench.chaos.detect import HEAD, detect
 
     all_found = Findings()
     for link in over:
         click.echo(f"{link}\n{HEAD}")
-        for side in who:
-            found = asyncio.run(detect(side, link, faults, repeats))
+        for who in ("members", "coordinator"):
+            found = asyncio.run(detect(who, link, repeats))
             click.echo("\n".join(found.lines))
             all_found.faults += found.faults
     conclude(all_found)
@@ -245,8 +236,6 @@ def _emulated(work: Coroutine[Any, Any, T]) -> T:
     except NamespacesError as error:
         text = f"{error}; --means proxy needs no namespaces, but loses no packets"
         raise click.ClickException(text) from error
-    except (FleetError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
 
 
 @chaos.command("soak")

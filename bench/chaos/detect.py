@@ -37,12 +37,7 @@ class Detected(Findings):
     back_s: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
-async def detect(
-    who: str,
-    over: Literal["tcp-keys", "tcp", "ipc"],
-    faults: Sequence[str],
-    repeats: int,
-) -> Detected:
+async def detect(who: str, over: Literal["tcp-keys", "tcp", "ipc"], repeats: int) -> Detected:
     """Measure members, which all suffer each fault at once, or the coordinator.
 
     Raises FleetError if a fault is not noticed.
@@ -55,7 +50,7 @@ async def detect(
         names = [COORDINATOR] if who == COORDINATOR else list(mesh.setup.roles)
         await mesh.wait_for(clients[0])
         for _ in range(repeats):
-            for fault in faults:
+            for fault in LIMITS_S:
                 work = (_strike(mesh, clients, name, fault, found) for name in names)
                 await asyncio.gather(*work)
     for (role, fault), noticed_s in found.noticed_s.items():

@@ -66,11 +66,6 @@ POINTS = (
 )
 
 
-def points_of(roles: Sequence[str]) -> list[Point]:
-    """Return the fail points of processes of these roles."""
-    return [point for point in POINTS if point.who.split("-")[0] in roles]
-
-
 async def run_points(
     run: Run, points: Sequence[Point], repeats: int, actions: Sequence[str] = ACTIONS
 ) -> Tally:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from bench.chaos.command import chaos
 from bench.chaos.kills.backdrop import Run
-from bench.chaos.kills.points import POINTS, points_of, run_points
+from bench.chaos.kills.points import POINTS, run_points
 from bench.chaos.kills.storm import run_storm
 from bench.harness.cases import toy_cases
 from bench.harness.failpoints import parse
@@ -36,7 +36,6 @@ async def test_many_short_requests_end_in_time(tmp_path: Path) -> None:
 def test_every_point_is_one_that_a_process_knows() -> None:
     for point in POINTS:
         parse(f"{point.place}:kill:{point.most}")
-    assert {point.who for point in points_of(("client", "draft"))} == {"client", "draft-0"}
 
 
 async def test_processes_that_fail_at_a_point_cost_no_token(tmp_path: Path) -> None:
