@@ -15,14 +15,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import httpx
 
 from bench.harness.http import http_client
 from bench.harness.members import MemberLog
 from bench.harness.places import HUB, OneMachine, Places
-from bench.harness.processes import ROOT, Process, ended
+from bench.harness.processes import ROOT, Process
 from mesh.authorized import Entry
 from mesh.keys import KeyPair, KnownCoordinator
 from mesh.zmq_transport import ZmqContext
@@ -295,24 +295,16 @@ class Fleet:
         if pairs:
             assert keys is not None
             owners = [replace(keys, own=pair) for pair in pairs]
+        options: dict[str, Any] = {"join_timeout_s": None, "rejoins": True, "role": role}
         with ZmqContext() as context:
             made = [
-                Client(
-                    context.connect(self.endpoint, own),
-                    endpoint=self.endpoint,
-                    join_timeout_s=None,
-                    rejoins=True,
-                    role=role,
-                )
+                Client(context.connect(self.endpoint, own), endpoint=self.endpoint, **options)
                 for own in owners
             ]
-            running = [asyncio.create_task(client.run()) for client in made]
-            try:
-                yield made
-            finally:
+            async with contextlib.AsyncExitStack() as stack:
                 for client in made:
-                    client.close()
-                await ended(running)
+                    await stack.enter_async_context(client.running())
+                yield made
 
     async def wait_for(self, client: Client, *names: str, limit_s: float = UP_LIMIT_S) -> None:
         """Wait until these nodes are members, all nodes if none is named. Raises TimeoutError."""
