@@ -20,10 +20,7 @@ _UNBELIEVED = ("the request cannot go on", "the answer is not whole")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One event. what: started, tokens or finished.
-
-    num_tokens, num_rounds, num_plain_steps: the counts in FinishedNotice.
-    """
+    """One event. what: started, tokens or finished. num_tokens: the count in FinishedNotice."""
 
     at_s: float
     what: str
@@ -33,8 +30,6 @@ class Seen:
     text: bytes = b""
     num_tokens: int = 0
     reason: str = ""
-    num_rounds: int = 0
-    num_plain_steps: int = 0
 
 
 @dataclass(slots=True)
@@ -62,17 +57,8 @@ class Record:
                 self.events.append(Seen(at_s, "started"))
             case TokensNotice(choice=choice, position=position, token_ids=ids, text=text):
                 self.events.append(Seen(at_s, "tokens", choice, position, ids, text))
-            case FinishedNotice(choice=choice, num_tokens=count, figures=figures):
-                finished = Seen(
-                    at_s,
-                    "finished",
-                    choice,
-                    num_tokens=count,
-                    reason=event.finish_reason,
-                    num_rounds=figures.num_rounds,
-                    num_plain_steps=figures.num_plain_steps,
-                )
-                self.events.append(finished)
+            case FinishedNotice(choice=choice, num_tokens=count, finish_reason=reason):
+                self.events.append(Seen(at_s, "finished", choice, num_tokens=count, reason=reason))
 
     def stalls_s(self) -> Iterator[float]:
         """Yield the longest time between two events of each choice."""

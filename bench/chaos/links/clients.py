@@ -36,8 +36,7 @@ class Heard:
     """What the streams of a place have received. Times are on the machine's monotonic clock.
 
     num_texts: complete texts. num_wrong: texts, complete or not, with a token that is changed,
-    missing or repeated. num_rounds, num_plain: passes of complete texts with and without guesses.
-    failures: counts of requests that ended with an error, by its text.
+    missing or repeated. failures: counts of requests that ended with an error, by its text.
 
     gaps_s: for two successive notices with tokens of one text (or of a failed text and the next):
     time of the later notice, seconds since the earlier one, and tokens of prompt and text until
@@ -47,8 +46,6 @@ class Heard:
 
     num_texts: int = 0
     num_wrong: int = 0
-    num_rounds: int = 0
-    num_plain: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     gaps_s: list[tuple[float, float, int]] = field(default_factory=list)
     tokens_at: list[tuple[float, int]] = field(default_factory=list)
@@ -115,8 +112,6 @@ class Hearing:
             heard.num_wrong += line["is_wrong"]
             if line["end"] == "finished":
                 heard.num_texts += 1
-                heard.num_rounds += line["rounds"]
-                heard.num_plain += line["plain"]
                 self._tokens_at.pop(stream, None)
             else:
                 heard.failures[line["reason"]] += 1
@@ -147,15 +142,8 @@ async def stream(client: Client, cases: list[Case], first: int, step: int) -> No
     say(asyncio.get_running_loop().time())
     while True:
         record = await ask(client, turn, cases[turn % len(cases)], None, seen)
-        last = record.events[-1] if record.events else None
-        say(
-            record.ended_at_s,
-            end=record.end,
-            reason=record.reason,
-            is_wrong=bool(faults_of(record)),
-            rounds=last.num_rounds if last is not None else 0,
-            plain=last.num_plain_steps if last is not None else 0,
-        )
+        is_wrong = bool(faults_of(record))
+        say(record.ended_at_s, end=record.end, reason=record.reason, is_wrong=is_wrong)
         turn += step
         if record.end != "finished":
             await asyncio.sleep(_RETRY_S)

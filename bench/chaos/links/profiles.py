@@ -123,7 +123,6 @@ class LinkFigures:
     def row(self) -> str:
         """Return the row below HEAD."""
         near, rate = self.near, self.near.num_tokens / self.seconds
-        guessing = near.num_rounds / max(1, near.num_rounds + near.num_plain)
         return row(
             self.link,
             f"{self.lost_share:.1%}, {self.num_resets}",
@@ -132,7 +131,7 @@ class LinkFigures:
             *map(_most, (self.noticed_s, self.healed_s)),
             near.between_ms(),
             self.far.between_ms(),
-            f"{guessing:.2f}, {rate:.1f}, {self.ratio:.2f}",
+            f"{rate:.1f}, {self.ratio:.2f}",
             "{:+}, {:+}".format(*self.growth),
         )
 
@@ -141,7 +140,7 @@ HEAD = head(
     *("link", "packets lost, connections reset", "texts wrong, complete, failed", "nodes lost"),
     *("outages: noticed s, max", "nodes back s, max"),
     *("near: ms between tokens, p50 p99 max", "far"),
-    *("near: passes with guesses, tokens/s, ratio to target alone", "threads, descriptors kept"),
+    *("near: tokens/s, ratio to target alone", "threads, descriptors kept"),
 )
 
 

@@ -38,7 +38,7 @@ def heard_of(tmp_path: Path, *lines: dict[str, Any]) -> Heard:
 
 
 def test_whole_texts_are_counted_with_the_gaps_inside_them(tmp_path: Path) -> None:
-    end = {"end": "finished", "reason": "", "is_wrong": False, "rounds": 1, "plain": 2}
+    end = {"end": "finished", "reason": "", "is_wrong": False}
     heard = heard_of(
         tmp_path,
         {"at": 0.0},
@@ -52,11 +52,10 @@ def test_whole_texts_are_counted_with_the_gaps_inside_them(tmp_path: Path) -> No
     # Between two texts is no gap.
     assert heard.gaps_s == [(1.5, 0.5, 4)]
     assert heard.waits_s == [6.0]
-    assert (heard.num_rounds, heard.num_plain) == (2, 4)
 
 
 def test_a_failed_request_is_no_text_and_its_stall_is_a_gap(tmp_path: Path) -> None:
-    failed = {"end": "failed", "reason": "lost", "is_wrong": False, "rounds": 0, "plain": 0}
+    failed = {"end": "failed", "reason": "lost", "is_wrong": False}
     heard = heard_of(
         tmp_path,
         {"at": 1.0, "tokens": 2, "length": 3},
@@ -97,8 +96,6 @@ def figures(link: str = "wifi", **changes: Any) -> LinkFigures:
         near=tokens(
             1000,
             num_texts=10,
-            num_rounds=200,
-            num_plain=600,
             gaps_s=[(1.0, 0.05, 9), (2.0, 0.15, 9)],
         ),
         far=tokens(900, num_texts=9, failures=Counter({"lost": 2})),
