@@ -16,8 +16,6 @@ from bench.harness.http import port_of
 from bench.harness.processes import ROOT
 from bench.load.processes import tree
 
-# Fields of a body that switch a model's default filters off, so that only the temperature counts.
-ALL_TOKENS: Final = {"top_k": 0, "top_p": 1, "min_p": 0}
 TOYS: Final = ("--model", "toy:1", "--draft", "toy:0.8")
 _STOP_LIMIT_S: Final = 30.0
 
