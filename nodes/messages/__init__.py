@@ -1,89 +1,9 @@
-"""The messages about models and streams, tags 16 and up.
+"""The messages about models and streams, tags 16 and up: all that these modules declare.
 
 docs/reference/protocol.md describes each of them.
 """
 
-from nodes.messages.clients import EMBEDDING as EMBEDDING
-from nodes.messages.clients import TEXT as TEXT
-from nodes.messages.clients import TOKENS as TOKENS
-from nodes.messages.clients import WANTS as WANTS
-from nodes.messages.clients import CancelRequest as CancelRequest
-from nodes.messages.clients import FinishedNotice as FinishedNotice
-from nodes.messages.clients import OutputEntry as OutputEntry
-from nodes.messages.clients import OutputNotice as OutputNotice
-from nodes.messages.clients import PromptLogprobsNotice as PromptLogprobsNotice
-from nodes.messages.clients import ReadNotice as ReadNotice
-from nodes.messages.clients import RequestFailedNotice as RequestFailedNotice
-from nodes.messages.clients import StartedNotice as StartedNotice
-from nodes.messages.clients import StreamFigures as StreamFigures
-from nodes.messages.clients import SubmitRequest as SubmitRequest
-from nodes.messages.clients import TokensNotice as TokensNotice
-from nodes.messages.clients import notices_of as notices_of
-from nodes.messages.clients import output_of as output_of
-from nodes.messages.fields import DEFAULT_PRIORITY as DEFAULT_PRIORITY
-from nodes.messages.fields import MAX_CHOICES as MAX_CHOICES
-from nodes.messages.fields import MAX_DEADLINE_S as MAX_DEADLINE_S
-from nodes.messages.fields import MAX_GAMMA as MAX_GAMMA
-from nodes.messages.fields import MAX_HOLD_US as MAX_HOLD_US
-from nodes.messages.fields import MAX_MESSAGES as MAX_MESSAGES
-from nodes.messages.fields import MAX_PRIORITY as MAX_PRIORITY
-from nodes.messages.fields import MAX_PROMPT_TOKENS as MAX_PROMPT_TOKENS
-from nodes.messages.fields import MAX_STOPS as MAX_STOPS
-from nodes.messages.fields import MAX_STREAMS_PER_MESSAGE as MAX_STREAMS_PER_MESSAGE
-from nodes.messages.fields import MAX_TEXT_BYTES as MAX_TEXT_BYTES
-from nodes.messages.fields import MAX_TOP_LOGPROBS as MAX_TOP_LOGPROBS
-from nodes.messages.fields import MAX_WINDOW as MAX_WINDOW
-from nodes.messages.fields import ChatMessage as ChatMessage
-from nodes.messages.fields import Code as Code
-from nodes.messages.fields import CostFields as CostFields
-from nodes.messages.fields import Count as Count
-from nodes.messages.fields import EngineProfile as EngineProfile
-from nodes.messages.fields import Gamma as Gamma
-from nodes.messages.fields import LinkFields as LinkFields
-from nodes.messages.fields import Name as Name
-from nodes.messages.fields import Piece as Piece
-from nodes.messages.fields import Position as Position
-from nodes.messages.fields import Score as Score
-from nodes.messages.fields import Stops as Stops
-from nodes.messages.fields import StreamId as StreamId
-from nodes.messages.fields import Text as Text
-from nodes.messages.fields import TokenScores as TokenScores
-from nodes.messages.nodes import CHANCE_STEPS as CHANCE_STEPS
-from nodes.messages.nodes import AddedEntry as AddedEntry
-from nodes.messages.nodes import ChainPart as ChainPart
-from nodes.messages.nodes import CloseStreamNotice as CloseStreamNotice
-from nodes.messages.nodes import CommitEntry as CommitEntry
-from nodes.messages.nodes import CommitNotice as CommitNotice
-from nodes.messages.nodes import CommitReply as CommitReply
-from nodes.messages.nodes import GuessNotice as GuessNotice
-from nodes.messages.nodes import HoldEntry as HoldEntry
-from nodes.messages.nodes import HoldNotice as HoldNotice
-from nodes.messages.nodes import LeaseEntry as LeaseEntry
-from nodes.messages.nodes import LeaseRequest as LeaseRequest
-from nodes.messages.nodes import OpenStreamRequest as OpenStreamRequest
-from nodes.messages.nodes import ProbeReply as ProbeReply
-from nodes.messages.nodes import ProbeRequest as ProbeRequest
-from nodes.messages.nodes import PromptScoresNotice as PromptScoresNotice
-from nodes.messages.nodes import StreamFailedNotice as StreamFailedNotice
-from nodes.messages.nodes import StreamParkedNotice as StreamParkedNotice
-from nodes.messages.nodes import StreamReadyNotice as StreamReadyNotice
-from nodes.messages.nodes import TokenizeReply as TokenizeReply
-from nodes.messages.nodes import TokenizeRequest as TokenizeRequest
-from nodes.messages.nodes import parts_of as parts_of
-from nodes.messages.operators import APART as APART
-from nodes.messages.operators import MAX_STATUS_BYTES as MAX_STATUS_BYTES
-from nodes.messages.operators import MAX_TRACE_BYTES as MAX_TRACE_BYTES
-from nodes.messages.operators import NodeCommandReply as NodeCommandReply
-from nodes.messages.operators import NodeCommandRequest as NodeCommandRequest
-from nodes.messages.operators import NodeFields as NodeFields
-from nodes.messages.operators import NodesReply as NodesReply
-from nodes.messages.operators import NodesRequest as NodesRequest
-from nodes.messages.operators import StatusReply as StatusReply
-from nodes.messages.operators import StatusRequest as StatusRequest
-from nodes.messages.operators import TraceReply as TraceReply
-from nodes.messages.operators import TraceRequest as TraceRequest
-from nodes.messages.uploads import MAX_PIECE_BYTES as MAX_PIECE_BYTES
-from nodes.messages.uploads import MAX_UPLOAD_BYTES as MAX_UPLOAD_BYTES
-from nodes.messages.uploads import UploadGrant as UploadGrant
-from nodes.messages.uploads import UploadOffer as UploadOffer
-from nodes.messages.uploads import UploadPiece as UploadPiece
+from nodes.messages.clients import *  # noqa: F403
+from nodes.messages.fields import *  # noqa: F403
+from nodes.messages.nodes import *  # noqa: F403
+from nodes.messages.operators import *  # noqa: F403
