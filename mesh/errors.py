@@ -1,4 +1,4 @@
-"""Errors of the mesh. Local protocol errors are our bugs, remote ones the peer's."""
+"""Errors of the mesh. Local protocol errors are our bugs, decode errors the peer's."""
 
 
 class MeshError(Exception):
@@ -9,16 +9,11 @@ class LocalProtocolError(MeshError):
     """This side violated the protocol. It is a bug and need not be survived."""
 
 
-class RemoteProtocolError(MeshError):
-    """The peer violated the protocol: count it, log it with the peer and drop the message."""
+class DecodeError(MeshError):
+    """Received frames are not a message of this protocol version.
 
-    def __init__(self, reason: str, peer: bytes | None = None) -> None:
-        super().__init__(reason)
-        self.peer = peer
-
-
-class DecodeError(RemoteProtocolError):
-    """Received frames are not a message of this protocol version."""
+    The peer violated the protocol: count it, log it with the peer and drop the message.
+    """
 
 
 class VersionError(DecodeError):
@@ -35,7 +30,6 @@ class EndpointError(MeshError):
 
     def __init__(self, endpoint: str, reason: str) -> None:
         super().__init__(f"endpoint {endpoint!r}: {reason}")
-        self.endpoint = endpoint
 
 
 class InsecureEndpointError(MeshError):
@@ -46,7 +40,6 @@ class InsecureEndpointError(MeshError):
             f"{endpoint} is not loopback, and links to other machines need keys: run "
             f"`airdraft keys init` on the coordinator's machine, `airdraft join` on others"
         )
-        self.endpoint = endpoint
 
 
 class KeysError(MeshError):
@@ -62,7 +55,6 @@ class AddressInUseError(MeshError):
 
     def __init__(self, endpoint: str, remedy: str = "stop the process that holds it") -> None:
         super().__init__(f"endpoint {endpoint!r} is in use: {remedy}, or choose another endpoint")
-        self.endpoint = endpoint
 
 
 class BackpressureError(MeshError):

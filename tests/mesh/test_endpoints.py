@@ -42,7 +42,7 @@ def test_malformed(endpoint):
     for check in (check_bind, check_connect):
         with pytest.raises(EndpointError) as caught:
             check(endpoint)
-        assert caught.value.endpoint == endpoint
+        assert repr(endpoint) in str(caught.value)
         assert "\n" not in str(caught.value)
 
 

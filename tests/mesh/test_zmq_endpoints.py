@@ -50,7 +50,6 @@ async def test_a_living_endpoint_is_in_use_and_stays_usable(context, endpoint):
     server, client, _ = await joined(context, endpoint)
     with ZmqContext() as other, pytest.raises(AddressInUseError) as caught:
         other.bind(server.endpoint)
-    assert caught.value.endpoint == server.endpoint
     text = str(caught.value)
     assert server.endpoint in text
     assert "\n" not in text
