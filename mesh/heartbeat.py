@@ -56,21 +56,18 @@ class HeartbeatState:
             if now < due_at:
                 return None
         self._pinged_at = now
-        return self._ping(now)
+        return self.probe(now)
 
     def sent(self, num_bytes: int, now: float) -> Ping | None:
         """Note a sent message; return a Ping to send right after it if that measures the rate."""
         if num_bytes < MIN_PROBE_BYTES or self.rtt_s is None or self._probe is not None:
             return None
-        ping = self._ping(now)
+        ping = self.probe(now)
         self._probe = ping.seq, num_bytes
         return ping
 
     def probe(self, now: float) -> Ping:
-        """Return an extra Ping; sending it shows whether the connection still exists."""
-        return self._ping(now)
-
-    def _ping(self, now: float) -> Ping:
+        """Return a Ping; sending an extra one shows whether the connection still exists."""
         ping = Ping(seq=self._next_seq, progress=0)
         self._next_seq += 1
         self._underway.append((ping.seq, now))
