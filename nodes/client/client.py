@@ -198,19 +198,17 @@ class Client:
         submit = replace(submit_of(prompt, _dated(options), 0), wants=wants)
         limit = TimeLimit(options.timeout_s, asyncio.get_running_loop().time())
         async with self._inbox.pending(limit) as pending:
-            has_ended = False
             try:
                 await self._submit(replace(submit, request_id=pending.request_id), pending)
                 reply = await pending.next()
                 while isinstance(reply, Granted):
                     # A late grant for an upload that was already sent.
                     reply = await pending.next()
-                assert isinstance(reply, ReadNotice)
-                has_ended = True
-                return reply
-            finally:
-                if not has_ended:
-                    self._cancellations.cancel(pending.request_id)
+            except BaseException:
+                self._cancellations.cancel(pending.request_id)
+                raise
+            assert isinstance(reply, ReadNotice)
+            return reply
 
     async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
         """Yield the events of one request until all its choices have finished.
