@@ -60,37 +60,13 @@ class _Inbox:
             self._waiter.set_result(None)
 
 
-class _Losses:
-    """Connections that were closed, for the one task that waits for them."""
-
-    def __init__(self) -> None:
-        self._peers: list[bytes] = []
-        self._is_closed = False
-        self._changed = asyncio.Event()
-
-    async def get(self) -> list[bytes]:
-        await self._changed.wait()
-        if self._is_closed:
-            raise LocalProtocolError("the transport is closed")
-        self._changed.clear()
-        peers, self._peers = self._peers, []
-        return peers
-
-    def put(self, peer: bytes) -> None:
-        self._peers.append(peer)
-        self._changed.set()
-
-    def close(self) -> None:
-        self._is_closed = True
-        self._changed.set()
-
-
 class _Endpoint:
     def __init__(self, hub: "MemoryHub", key: str = "") -> None:
         self.key = key
         self._hub = hub
         self.inbox = _Inbox(hub.max_messages)
-        self.losses = _Losses()
+        # Connections that were closed.
+        self.losses = _Inbox(hub.max_messages)
 
     async def _get(self) -> Received:
         while True:
@@ -118,7 +94,7 @@ class MemoryServer(_Endpoint):
         return await self._get()
 
     async def lost_peers(self) -> list[bytes]:
-        return await self.losses.get()
+        return [(await self.losses.get()).peer]
 
     def quiet_s(self, peer: bytes) -> float | None:
         return self._hub.quiet_s
@@ -213,18 +189,19 @@ class MemoryHub:
     def disconnect(self, client: MemoryClient) -> None:
         """Break the client's connection: it comes back at once, as another peer."""
         self.client_closed(client)
-        client.losses.put(b"")
+        client.losses.put(Received(b"", []))
         self._clients[self._new_peer()] = client
 
     def client_of(self, server: MemoryServer, peer: bytes) -> MemoryClient | None:
         return self._clients.get(peer) if server is self._server else None
 
     def connection_of(self, client: MemoryClient) -> tuple[bytes, MemoryServer] | None:
-        if self._server is not None:
-            for peer, other in self._clients.items():
-                if other is client:
-                    return peer, self._server
-        return None
+        if self._server is None:
+            return None
+        return next(((peer, self._server) for peer in self._peers_of(client)), None)
+
+    def _peers_of(self, client: MemoryClient) -> list[bytes]:
+        return [peer for peer, other in self._clients.items() if other is client]
 
     async def server_inbox(self) -> _Inbox:
         while self._server is None:
@@ -236,14 +213,13 @@ class MemoryHub:
             self._server = None
             self._server_up.clear()
             for peer, client in self._clients.items():
-                client.losses.put(peer)
+                client.losses.put(Received(peer, []))
 
     def client_closed(self, client: MemoryClient) -> None:
-        if self._server is not None:
-            for peer, other in self._clients.items():
-                if other is client:
-                    self._server.losses.put(peer)
-        self._clients = {p: c for p, c in self._clients.items() if c is not client}
+        for peer in self._peers_of(client):
+            del self._clients[peer]
+            if self._server is not None:
+                self._server.losses.put(Received(peer, []))
 
     def _new_peer(self) -> bytes:
         return next(self._peer_numbers).to_bytes(5, "big")
