@@ -65,8 +65,11 @@ class _Endpoint:
         self.key = key
         self._hub = hub
         self.inbox = _Inbox(hub.max_messages)
-        # Connections that were closed.
         self.losses = _Inbox(hub.max_messages)
+
+    def lose(self, peer: bytes) -> None:
+        """Tell whoever waits for it that a connection was closed."""
+        self.losses.put(Received(peer, []))
 
     async def _get(self) -> Received:
         while True:
@@ -94,7 +97,10 @@ class MemoryServer(_Endpoint):
         return await self._get()
 
     async def lost_peers(self) -> list[bytes]:
-        return [(await self.losses.get()).peer]
+        first = await self.losses.get()
+        more = list(self.losses.items)
+        self.losses.items.clear()
+        return [lost.peer for lost in (first, *more)]
 
     def quiet_s(self, peer: bytes) -> float | None:
         return self._hub.quiet_s
@@ -189,7 +195,7 @@ class MemoryHub:
     def disconnect(self, client: MemoryClient) -> None:
         """Break the client's connection: it comes back at once, as another peer."""
         self.client_closed(client)
-        client.losses.put(Received(b"", []))
+        client.lose(b"")
         self._clients[self._new_peer()] = client
 
     def client_of(self, server: MemoryServer, peer: bytes) -> MemoryClient | None:
@@ -213,13 +219,13 @@ class MemoryHub:
             self._server = None
             self._server_up.clear()
             for peer, client in self._clients.items():
-                client.losses.put(Received(peer, []))
+                client.lose(peer)
 
     def client_closed(self, client: MemoryClient) -> None:
         for peer in self._peers_of(client):
             del self._clients[peer]
             if self._server is not None:
-                self._server.losses.put(Received(peer, []))
+                self._server.lose(peer)
 
     def _new_peer(self) -> bytes:
         return next(self._peer_numbers).to_bytes(5, "big")

@@ -268,8 +268,8 @@ async def test_a_member_that_closes_its_connection_is_gone_at_once(eventually: E
         first.close()
         await eventually(lambda: gone not in coordinator.state.roster.peers())
         # What closed was of no member, or is there again: one more Ping, and nobody leaves.
-        server.losses.put(b"nobody")
-        server.losses.put(peer)
+        server.lose(b"nobody")
+        server.lose(peer)
         first_seq = (await hear(second, Ping)).message.seq
         assert (await hear(second, Ping)).message.seq > first_seq
         assert coordinator.state.roster.peers() == [peer]
