@@ -16,12 +16,12 @@ import logging
 import math
 import os
 import platform
+import re
 import resource
 import socket
 import stat
 import struct
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
@@ -211,18 +211,9 @@ def _name_in(endpoint: str) -> str:
 
 def _watched(epoll: int, fd: int) -> tuple[int, int]:
     """Return the events and data of a descriptor in an epoll set; zeros if it is not in it."""
-    for fields in _watch_list(epoll):
-        if fields["tfd"] == str(fd):
-            return int(fields["events"], 16), int(fields["data"], 16)
+    with contextlib.suppress(OSError):
+        text = Path(f"/proc/self/fdinfo/{epoll}").read_text()
+        line = rf"^tfd:\s*{fd}\s+events:\s*([0-9a-f]+)\s+data:\s*([0-9a-f]+)"
+        if found := re.search(line, text, re.MULTILINE):
+            return int(found[1], 16), int(found[2], 16)
     return 0, 0
-
-
-def _watch_list(epoll: int) -> Iterator[dict[str, str]]:
-    try:
-        lines = Path(f"/proc/self/fdinfo/{epoll}").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        if line.startswith("tfd:"):
-            words = line.replace(":", " ").split()
-            yield dict(zip(words[::2], words[1::2], strict=False))
