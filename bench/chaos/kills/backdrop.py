@@ -12,9 +12,8 @@ from random import Random
 
 from bench.harness.cases import Case
 from bench.harness.fleet import Fleet, FleetError, Setup, fleet
-from bench.harness.history import Record
+from bench.harness.history import Record, Tally
 from bench.harness.report import counts
-from bench.harness.tally import Tally
 from bench.harness.work import Load, ask
 from nodes.client.client import Client, RequestFailedError
 

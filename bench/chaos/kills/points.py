@@ -12,7 +12,7 @@ from bench.chaos.kills.backdrop import Backdrop, Run, backdrop
 from bench.harness.cases import toy_cases
 from bench.harness.failpoints import ENGINE_PASS, VARIABLE
 from bench.harness.fleet import COORDINATOR
-from bench.harness.tally import Tally
+from bench.harness.history import Tally
 from nodes.service.runtime import EXIT_CONFIG
 
 _NUM_CASES = 128

@@ -16,9 +16,8 @@ from bench.chaos.kills.backdrop import Ask, Backdrop, Run, backdrop
 from bench.chaos.kills.resuming import Reader
 from bench.harness.cases import Case, toy_cases
 from bench.harness.fleet import Fleet, Setup
-from bench.harness.history import Record
+from bench.harness.history import Record, Tally
 from bench.harness.report import spread
-from bench.harness.tally import Tally
 from nodes.engine.rules import NO_RULES
 
 _NUM_CASES: Final = 64

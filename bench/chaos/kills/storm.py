@@ -8,7 +8,7 @@ from random import Random
 
 from bench.chaos.kills.backdrop import Backdrop, Run, backdrop
 from bench.harness.cases import Case
-from bench.harness.tally import Tally
+from bench.harness.history import Tally
 
 # The share of blows that begin with SIGSTOP, and how long that lasts.
 _STOP_SHARE = 0.2

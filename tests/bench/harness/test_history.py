@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.harness.cases import Case, Expected
-from bench.harness.history import Record, Seen, faults_of
-from bench.harness.tally import Tally
+from bench.harness.history import Record, Seen, Tally, faults_of
 from nodes.client.generation import GenerateOptions
 
 CASE = Case(
