@@ -1,9 +1,9 @@
 """Two network namespaces joined by a virtual cable, with a listener on it.
 
 One runs a coordinator and a target, the other a draft node and a client; only documented commands
-start them. The listener must not find prompt or answer on the cable. A message in the clear shows
-first that it would find them. The other machine's monotonic clocks are a day ahead, because no two
-machines agree on them. Needs root, `ip` and `unshare`.
+start them. The listener must not find prompt or answer on the cable. That it hears the links of the
+mesh is shown by their greetings, which are in the clear. The other machine's monotonic clocks are a
+day ahead, because no two machines agree on them. Needs root, `ip` and `unshare`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,10 @@ _A_DAY_AHEAD = (
 )
 _START_LIMIT_S = 120.0
 _MAX_TOKENS = 48
+# After this time the last packets are in the file.
+_PACKETS_S = 0.3
+# A link greets with the name of its mechanism, in the clear.
+_GREETING = b"CURVE".ljust(20, b"\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +85,14 @@ with open(sys.argv[2], "wb", buffering=0) as out:
 
 
 @contextlib.contextmanager
-def sniffing(namespace: str, interface: str, folder: Path) -> Iterator[Callable[[], bytes]]:
-    """Record every packet of an interface; yield a function that returns the bytes so far."""
-    path = folder / f"packets-{secrets.token_hex(4)}"
-    with subprocess.Popen(
-        inside(namespace, [sys.executable, "-c", _SNIFF, interface, str(path)]),
-        stdout=subprocess.PIPE,
-    ) as process:
+def sniffing(namespace: str, interface: str, path: Path) -> Iterator[None]:
+    """Record every packet of an interface in a file."""
+    command = [sys.executable, "-c", _SNIFF, interface, str(path)]
+    with subprocess.Popen(inside(namespace, command), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-
-        def recorded() -> bytes:
-            time.sleep(0.3)
-            return path.read_bytes()
-
         try:
-            yield recorded
+            yield
         finally:
             process.kill()
 
@@ -127,17 +123,23 @@ def mesh_by_invitation(command: Sequence[str], target: str, draft: str) -> str:
     ):
         hub = Machine(here, command, Path(folder) / "hub", ends)
         nano = Machine(there, [*_A_DAY_AHEAD, *command], Path(folder) / "nano", ends)
-        with sniffing(here, cable, Path(folder)) as recorded:
-            _send_in_the_clear(there, prompt)
-            if prompt.encode() not in recorded():
-                raise NamespacesError("the listener did not find a message sent in the clear")
-        with sniffing(here, cable, Path(folder)) as recorded:
-            return _serve(hub, nano, recorded, prompt, target, draft)
+        packets = Path(folder) / "packets"
+        with sniffing(here, cable, packets):
+            said, text = _serve(hub, nano, prompt, target, draft)
+            time.sleep(_PACKETS_S)
+        data, pieces = packets.read_bytes(), _pieces(prompt, text)
+    if _GREETING not in data:
+        raise NamespacesError("the listener did not hear the links of the mesh")
+    if found := [part for part in pieces if part in data]:
+        raise AssertionError(f"{len(found)} pieces of the texts were on the cable")
+    return (
+        f"{said}; {len(data)} bytes on the cable, greetings of links among them, hold none of "
+        f"{len(pieces)} pieces of prompt and answer"
+    )
 
 
-def _serve(
-    hub: Machine, nano: Machine, recorded: Callable[[], bytes], prompt: str, target: str, draft: str
-) -> str:
+def _serve(hub: Machine, nano: Machine, prompt: str, target: str, draft: str) -> tuple[str, str]:
+    """Return what was done, and the text that was generated."""
     endpoint = f"tcp://{HERE}:7411"
     hub.run("keys", "init", "--name", "hub")
     coordinator = hub.start("coordinator", "--listen", endpoint)
@@ -159,15 +161,7 @@ def _serve(
         with contextlib.suppress(NamespacesError):
             text, figures = _read(nano.run(*ask))
         time.sleep(0.3)
-    data, pieces = recorded(), _pieces(prompt, text)
-    found = [part for part in pieces if part in data]
-    if found:
-        raise AssertionError(f"{len(found)} pieces of the texts were on the cable")
-    return (
-        f"{joined}; {_MAX_TOKENS} tokens requested from the other machine, {figures}; {len(data)} "
-        f"bytes on the cable hold none of {len(pieces)} pieces of prompt and answer (the listener "
-        f"found the prompt when it was sent in the clear)"
-    )
+    return f"{joined}; {_MAX_TOKENS} tokens requested from the other machine, {figures}", text
 
 
 def _read(answer: str) -> tuple[str, str]:
@@ -182,12 +176,3 @@ def _pieces(prompt: str, text: str) -> list[bytes]:
     for source in (prompt.encode(), text.encode()):
         out |= {source[at : at + 12] for at in range(max(0, len(source) - 11))}
     return sorted(out)
-
-
-def _send_in_the_clear(sender: str, text: str) -> None:
-    """Send a datagram, which need not be received to be seen."""
-    script = (
-        "import socket,sys; socket.socket(socket.AF_INET, socket.SOCK_DGRAM)"
-        ".sendto(sys.argv[2].encode(), (sys.argv[1], 7400))"
-    )
-    subprocess.run(inside(sender, [sys.executable, "-c", script, HERE, text]), check=True)
