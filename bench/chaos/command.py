@@ -26,6 +26,8 @@ T = TypeVar("T")
 ROLES = ("draft", "target", "coordinator")
 RESTARTED = ("draft", "target", "gateway", "coordinator")
 HOWS = ("kill", "cut")
+# Time without any free file.
+_STARVED_S = 6.0
 SCENES = ("full", "read-only", "stderr", "coordinator-files", "gateway-files", "clocks")
 
 
@@ -250,8 +252,7 @@ def soak_command(requests: int, first: int, at_once: int, seed: int) -> None:
 
 @chaos.command("scarce")
 @names_option("--scenes", SCENES, "What is scarce or faulty.")
-@click.option("--seconds", default=6.0, show_default=True, help="Time without any free file.")
-def scarce_command(scenes: list[str], seconds: float) -> None:
+def scarce_command(scenes: list[str]) -> None:
     """Run meshes whose disk, standard error, open files or clocks are scarce or faulty.
 
     State and log lie on a full or a read-only disk (needs root). Standard error takes nothing. A
@@ -260,7 +261,7 @@ def scarce_command(scenes: list[str], seconds: float) -> None:
 
     \b
     Example:
-      python -m bench chaos scarce --scenes full,coordinator-files --seconds 3
+      python -m bench chaos scarce --scenes full,coordinator-files
     """
     from bench.chaos.endurance import disk
     from bench.chaos.endurance.clocks import run_clocks
@@ -269,9 +270,9 @@ def scarce_command(scenes: list[str], seconds: float) -> None:
     found: list[Findings] = []
     for name in scenes:
         if name == "coordinator-files":
-            found.append(asyncio.run(coordinator_starved(64, seconds)))
+            found.append(asyncio.run(coordinator_starved(64, _STARVED_S)))
         elif name == "gateway-files":
-            found.append(asyncio.run(gateway_starved(128, 200, seconds)))
+            found.append(asyncio.run(gateway_starved(128, 200, _STARVED_S)))
         elif name == "clocks":
             found.append(asyncio.run(run_clocks()))
         else:

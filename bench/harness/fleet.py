@@ -306,11 +306,10 @@ class Fleet:
                     await stack.enter_async_context(client.running())
                 yield made
 
-    async def wait_for(self, client: Client, *names: str, limit_s: float = UP_LIMIT_S) -> None:
-        """Wait until these nodes are members, all nodes if none is named. Raises TimeoutError."""
-        roles = self.setup.roles
-        wanted = {self.node(n) for n in names or roles if self.roles[n] != "gateway"}
-        async with asyncio.timeout(limit_s):
+    async def wait_for(self, client: Client) -> None:
+        """Wait until all nodes are members. Raises TimeoutError."""
+        wanted = {self.node(name) for name, role in self.setup.roles.items() if role != "gateway"}
+        async with asyncio.timeout(UP_LIMIT_S):
             present: set[str] = set()
             while not wanted <= present:
                 await asyncio.sleep(_POLL_S)
