@@ -22,9 +22,11 @@ TEXT = {"type": "string"}
 TEXTS = {"type": "array", "items": {"type": "string"}}
 PLACE = {"name": TEXT, "area": TEXT, "floor": TEXT, "domain": TEXTS, "device_class": TEXTS}
 LEVEL = {"type": "integer", "minimum": 0, "maximum": 100}
+LIGHT = {**PLACE, "color": TEXT, "brightness": LEVEL}
 TOOLS = [
     assist("HassTurnOn", "Turns on/opens/presses a device or entity", **PLACE),
-    assist("HassLightSet", "Sets the brightness of a light", **PLACE, brightness=LEVEL),
+    assist("HassTurnOff", "Turns off/closes a device or entity", **PLACE),
+    assist("HassLightSet", "Sets the brightness or color of a light", **LIGHT),
     assist("GetLiveContext", "Provides real-time information about the devices of the home"),
 ]
 TRIAL = {
