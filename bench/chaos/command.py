@@ -14,6 +14,7 @@ import click
 
 from bench.emulate.open import Means
 from bench.emulate.profiles import PROFILES
+from bench.emulate.toxics import TOXICS
 from bench.harness.options import Decorator, at_least, names_option, seed_option
 from bench.harness.report import Findings, conclude, note
 from bench.netns import NamespacesError
@@ -182,25 +183,32 @@ def detect_command(repeats: int, over: list[Any]) -> None:
 
 
 @chaos.command("links")
-@names_option("--profiles", PROFILES, "Kinds of links.")
+@names_option("--profiles", (*PROFILES, *TOXICS), "Kinds of links.")
 @click.option("--seconds", default=60.0, show_default=True, help="Duration of each profile.")
 @_links_options
 def links_command(profiles: list[str], seconds: float, seed: int, means: Means) -> None:
     """EMULATED: check texts, deaths, outages, stalls and speed with nodes behind bad links.
 
-    Links lose packets or are cut for a while. Devices are emulated, too.
+    Links lose packets, are cut for a while, or run over a TCP proxy that stalls, drips, caps,
+    resets or closes late. Devices are emulated, too.
 
     \b
     Example:
-      python -m bench chaos links --profiles wifi,bad,half-open --seconds 60
+      python -m bench chaos links --profiles wifi,bad,reset --seconds 60
     """
     from bench.chaos.links.profiles import HEAD, Setting, run_profile
+    from bench.chaos.links.toxics import run_toxic
 
     setting, found = Setting(seconds=seconds, seed=seed), Findings()
+    kind = ""
     for name in profiles:
-        figures = _emulated(run_profile(PROFILES[name], setting, means))
-        if name == profiles[0]:
-            click.echo(f"*emulated* ({figures.kind}), seed {seed}\n\n{HEAD}")
+        if name in TOXICS:
+            figures = _emulated(run_toxic(TOXICS[name], setting))
+        else:
+            figures = _emulated(run_profile(PROFILES[name], setting, means))
+        if figures.kind != kind:
+            kind = figures.kind
+            click.echo(f"*emulated* ({kind}), seed {seed}\n\n{HEAD}")
         click.echo(figures.row())
         found.faults += figures.faults()
     conclude(found)

@@ -30,7 +30,7 @@ class Proxies(OneMachine, ABC):
             task = asyncio.current_task()
             assert task is not None
             self._connections.add(task)
-            # Only close() cancels it; asyncio would log a cancelled handler as failed.
+            # Only end_connections() cancels it; asyncio would log a cancelled handler as failed.
             with contextlib.suppress(asyncio.CancelledError):
                 await self._connect(station, port, reader, writer)
             self._connections.discard(task)
@@ -41,13 +41,17 @@ class Proxies(OneMachine, ABC):
         host, own_port = self._servers[station, port].sockets[0].getsockname()
         return host, own_port
 
-    async def close(self) -> None:
-        for server in self._servers.values():
-            server.close()
+    async def end_connections(self) -> None:
+        """End all present connections; new ones may be made."""
         ended = list(self._connections)
         for task in ended:
             task.cancel()
         await asyncio.gather(*ended, return_exceptions=True)
+
+    async def close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+        await self.end_connections()
 
     @abstractmethod
     async def _connect(

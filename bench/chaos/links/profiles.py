@@ -16,12 +16,13 @@ from bench.chaos.links.mesh import link_mesh, start_clients
 from bench.emulate.cell import UP, CountersOf
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import GOOD, LinkProfile, Outage, cell_of
-from bench.harness.fleet import COORDINATOR, UP_LIMIT_S, Fleet
+from bench.harness.fleet import UP_LIMIT_S, Fleet
 from bench.harness.members import Dark
 from bench.harness.places import HUB
-from bench.harness.processes import ended, num_files
+from bench.harness.processes import ended
 from bench.harness.report import head, row
 
+CLIENTS = "clients"
 TARGET_NODE, DRAFT_NODES = "target-0", ("draft-0", "draft-1")
 LEAST_RATIO = 0.95
 NOTICED_WITHIN_S = 3.0
@@ -30,15 +31,15 @@ STUCK_S = 5.0
 # A node may be taken for dead this long after an outage, because TCP sends data again at growing
 # intervals.
 AFTER_S = 6.0
-_DRAFTS, _CLIENTS, _REFUGE = "drafts", "clients", "refuge"
+_DRAFTS, _REFUGE = "drafts", "refuge"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """Parameters of a run.
 
-    seconds: measured time with draft nodes; a quarter of it is measured without them before and
-    after. near, far: number of streams at each place.
+    seconds: measured time with draft nodes; over a profile, a quarter of it is measured without
+    them before and after. near, far: number of streams at each place.
     """
 
     seconds: float = 60.0
@@ -55,8 +56,8 @@ class LinkFigures:
     plain: what the near streams received without draft nodes, in plain_s seconds. deaths: nodes
     that left without cause, with reasons; may_die: whether the link excuses them. noticed_s,
     healed_s: times of nodes in outages; a node that moves is noticed when it comes back, if not
-    before. num_kept: descriptors that the coordinator has more after the link was bad than before,
-    with the same members.
+    before. held: threads and descriptors of the coordinator before and after the link was bad, with
+    the same members. notes: other faults.
     """
 
     link: str
@@ -64,15 +65,17 @@ class LinkFigures:
     seconds: float
     near: Heard
     far: Heard
-    plain: tuple[Heard, ...]
-    plain_s: float
+    plain: tuple[Heard, ...] = ()
+    plain_s: float = 0.0
     deaths: list[str] = field(default_factory=list)
     may_die: bool = False
     is_moved: bool = False
     noticed_s: list[float] = field(default_factory=list)
     healed_s: list[float] = field(default_factory=list)
     lost_share: float = 0.0
-    num_kept: int = 0
+    num_resets: int = 0
+    held: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ratio(self) -> float:
@@ -86,9 +89,15 @@ class LinkFigures:
     def heard(self) -> tuple[Heard, ...]:
         return *self.plain, self.near, self.far
 
+    @property
+    def growth(self) -> tuple[int, int]:
+        """Threads and descriptors of the coordinator that stayed after the link was bad."""
+        (threads, files), (threads_after, files_after) = self.held
+        return threads_after - threads, files_after - files
+
     def faults(self) -> list[str]:
         """Return what must not happen with this link; empty if all is well."""
-        found = []
+        found = list(self.notes)
         if not all(heard.num_tokens for heard in self.heard):
             found.append("a place received no tokens, so the run shows nothing")
         if not self.near.num_texts:
@@ -107,8 +116,8 @@ class LinkFigures:
             found.append(f"requests at the hub failed: {dict(self.near.failures)}")
         if (waits_s := max(self.near.waits_s, default=0.0)) > STUCK_S:
             found.append(f"a stream at the hub has waited for {waits_s:.1f} s")
-        if self.num_kept > 0:
-            found.append(f"the coordinator kept {self.num_kept} descriptors")
+        if max(self.growth) > 0:
+            found.append("the coordinator kept {} threads and {} descriptors".format(*self.growth))
         return [f"{self.link}: {fault}" for fault in found]
 
     def row(self) -> str:
@@ -116,22 +125,22 @@ class LinkFigures:
         near, rate = self.near, self.near.num_tokens / self.seconds
         return row(
             self.link,
-            f"{self.lost_share:.1%}",
+            f"{self.lost_share:.1%}, {self.num_resets}",
             counted(self.heard),
             len(self.deaths),
             *map(_most, (self.noticed_s, self.healed_s)),
             near.between_ms(),
             self.far.between_ms(),
             f"{rate:.1f}, {self.ratio:.2f}",
-            f"{self.num_kept:+}",
+            "{:+}, {:+}".format(*self.growth),
         )
 
 
 HEAD = head(
-    *("link", "packets lost", "texts wrong, complete, failed", "nodes lost"),
+    *("link", "packets lost, connections reset", "texts wrong, complete, failed", "nodes lost"),
     *("outages: noticed s, max", "nodes back s, max"),
     *("near: ms between tokens, p50 p99 max", "far"),
-    *("near: tokens/s, ratio to target alone", "descriptors kept"),
+    *("near: tokens/s, ratio to target alone", "threads, descriptors kept"),
 )
 
 
@@ -139,25 +148,28 @@ def _most(seconds: Sequence[float]) -> str:
     return f"{max(seconds):.1f}" if seconds else "-"
 
 
+async def start_streams(mesh: Fleet, far_place: str, setting: Setting) -> tuple[Hearing, Hearing]:
+    """Start the target, and then the streams at the hub and those behind the link."""
+    await mesh.start(TARGET_NODE)
+    await mesh.are_in(TARGET_NODE)
+    near = await start_clients(mesh, "near", HUB, setting.near, 0)
+    return near, await start_clients(mesh, "far", far_place, setting.far, setting.near)
+
+
 async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> LinkFigures:
     """Run one profile in a cell and a mesh of its own.
 
     Raises NamespacesError if TUN devices are required and not allowed.
     """
-    links = {_DRAFTS: profile, _CLIENTS: profile, _REFUGE: GOOD}
+    links = {_DRAFTS: profile, CLIENTS: profile, _REFUGE: GOOD}
     cell = cell_of(links, setting.seed)
     async with open_cell(cell, means=means) as (live, kind), link_mesh(live) as mesh:
-        await mesh.start(TARGET_NODE)
-        await mesh.are_in(TARGET_NODE)
-        near = await start_clients(mesh, "near", HUB, setting.near, 0)
-        far = await start_clients(mesh, "far", _CLIENTS, setting.far, setting.near)
-        coordinator = mesh.process(COORDINATOR).pid
-        weather = Weather(mesh, live, (_DRAFTS, _CLIENTS), DRAFT_NODES, _REFUGE)
+        near, far = await start_streams(mesh, CLIENTS, setting)
+        weather = Weather(mesh, live, (_DRAFTS, CLIENTS), DRAFT_NODES, _REFUGE)
         raining = asyncio.create_task(weather.run(profile.outage))
         try:
             # Plain decoding is measured before and after, because the machine's speed drifts.
             plain, plain_s = await _plainly(mesh, near, setting)
-            num_held = num_files(coordinator)
             for name in DRAFT_NODES:
                 await mesh.start(name, place=weather.place)
             await mesh.are_in(*DRAFT_NODES)
@@ -193,7 +205,6 @@ async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> L
             noticed_s=[s for dark in darks for s in log.noticed_s(dark)],
             healed_s=[s for dark in darks for s in log.healed_s(dark)],
             lost_share=share,
-            num_kept=num_files(coordinator) - num_held,
         )
 
 

@@ -20,8 +20,10 @@ from bench.chaos.links.clients import Heard, Hearing
 from bench.chaos.links.mesh import link_mesh, start_clients
 from bench.chaos.links.profiles import AFTER_S, LinkFigures, Setting, Weather, run_profile
 from bench.chaos.links.stalls import judged, run_stalls, stalls_of
+from bench.chaos.links.toxics import run_toxic
 from bench.emulate.open import open_cell
 from bench.emulate.profiles import BOTH, GOOD, PROFILES, Outage, cell_of
+from bench.emulate.toxics import TOXICS, Toxic
 from bench.harness.places import HUB
 from bench.harness.processes import ended
 from bench.netns import NamespacesError
@@ -109,6 +111,7 @@ NEAR = figures().near
     [
         (figures(), ""),
         (figures(deaths=["draft-0 silent"], may_die=True, noticed_s=[2.1], healed_s=[4.9]), ""),
+        (figures("reset", plain=(), held=((5, 30), (5, 29))), ""),
         (figures("blackout", noticed_s=[2.1, 3.1]), "an outage was noticed after 3.1 s"),
         (figures(far=tokens(900, num_wrong=1)), "wifi: 1 wrong texts"),
         (figures(near=replace(NEAR, num_texts=0)), "wifi: no text was finished at the hub"),
@@ -117,7 +120,8 @@ NEAR = figures().near
         (figures(healed_s=[1.0, math.inf]), "wifi: a node was back after inf s"),
         (figures(near=replace(NEAR, failures=Counter(x=1))), "requests at the hub failed"),
         (figures(near=replace(NEAR, waits_s=[9.0])), "at the hub has waited for 9.0 s"),
-        (figures(num_kept=1), "the coordinator kept 1 descriptors"),
+        (figures(held=((5, 30), (5, 31))), "the coordinator kept 0 threads and 1 descriptors"),
+        (figures(notes=["the mesh did not recover"]), "wifi: the mesh did not recover"),
     ],
 )
 def test_each_fault_of_a_link_is_said(made: LinkFigures, fault: str) -> None:
@@ -211,6 +215,20 @@ async def test_streams_of_a_lost_target_go_on_at_the_other() -> None:
     ] == []
     assert lines[0].startswith("*emulated* (T")
     assert lines[1:] == found.lines
+
+
+@pytest.mark.parametrize(
+    "toxic",
+    [Toxic(name="reset", reset_bytes=5_000.0), TOXICS["drip"]],
+    ids=lambda toxic: toxic.name,
+)
+async def test_texts_are_as_undisturbed_over_a_toxic_and_nothing_is_left(toxic: Toxic) -> None:
+    found = await run_toxic(toxic, SHORT)
+    assert found.near.num_wrong == found.far.num_wrong == 0
+    assert found.near.failures == {}
+    assert found.near.num_tokens > 0
+    assert found.notes == []
+    assert (found.num_resets > 0) == (toxic.name == "reset")
 
 
 # -- the commands ----------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from bench.emulate.open import open_cell
 from bench.emulate.path import Path
 from bench.emulate.proxies import Proxies
 from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, proxy_cell
+from bench.emulate.toxics import toxic_cell
 from bench.netns import NamespacesError
 
 Received = asyncio.Queue[bytes]
@@ -91,10 +93,17 @@ async def test_a_full_queue_holds_the_sender_back_and_drops_nothing() -> None:
         assert live.counters()["a", UP].num_dropped == 0
 
 
-async def test_a_hub_that_is_not_there_ends_the_connection() -> None:
+Opens = Callable[[], AbstractAsyncContextManager[Proxies]]
+both = pytest.mark.parametrize(
+    "opens", [lambda: proxy_cell(cell_of(HALVES)), toxic_cell], ids=["medium", "toxics"]
+)
+
+
+@both
+async def test_a_hub_that_is_not_there_ends_the_connection(opens: Opens) -> None:
     async with hub_of(b"") as (port, _):
         pass
-    async with proxy_cell(cell_of(HALVES)) as live:
+    async with opens() as live:
         with contextlib.suppress(ConnectionError):
             assert await say(live, "a", port, b"anybody?") == b""
 
@@ -124,8 +133,9 @@ async def test_an_end_for_who_has_reset_hurts_nobody_else(eventually) -> None:
         await eventually(lambda: live.num_connections == 0)
 
 
-async def test_a_port_of_the_hub_has_one_address_a_station() -> None:
-    async with proxy_cell(cell_of(HALVES)) as live:
+@both
+async def test_a_port_of_the_hub_has_one_address_a_station(opens: Opens) -> None:
+    async with opens() as live:
         first, again = await live.dial("a", 7400), await live.dial("a", 7400)
         assert first == again
         assert len({first, await live.dial("b", 7400), await live.dial("a", 7401)}) == 3

@@ -1,0 +1,101 @@
+"""Run a mesh whose draft nodes and some clients connect over a faulty TCP proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from bench.chaos.links.clients import Hearing
+from bench.chaos.links.mesh import link_mesh
+from bench.chaos.links.profiles import CLIENTS, DRAFT_NODES, LinkFigures, Setting, start_streams
+from bench.emulate.toxics import HEALTHY, Toxic, ToxicCell, toxic_cell
+from bench.harness.fleet import COORDINATOR, UP_LIMIT_S, Fleet, FleetError
+from bench.harness.processes import num_files, num_threads
+
+_TURN_S = 8.0
+# The coordinator plans every second once there are guesses. The first plan starts a thread, which
+# must be counted before the toxic.
+_PLAN_S = 3.0
+_SETTLE_LIMIT_S = 120.0
+
+
+async def run_toxic(toxic: Toxic, setting: Setting) -> LinkFigures:
+    """Run one toxic on all connections of draft nodes and some clients, in a mesh of its own.
+
+    Afterwards the mesh must recover, and the coordinator must hold no more than before. With a
+    toxic that delays ends of connections, the draft nodes are restarted every few seconds.
+    """
+    async with toxic_cell(HEALTHY, setting.seed) as cell, link_mesh(cell) as mesh:
+        near, far = await start_streams(mesh, CLIENTS, setting)
+        for name in DRAFT_NODES:
+            await mesh.start(name, place=CLIENTS)
+        await mesh.are_in(*DRAFT_NODES)
+        await _guesses(mesh, near)
+        await asyncio.sleep(_PLAN_S)
+        far.heard()
+        near.heard()
+        before, began = _held(mesh), mesh.now()
+        await _change(cell, toxic)
+        await _endure(mesh, toxic, setting.seconds)
+        near_heard, far_heard, end = near.heard(), far.heard(), mesh.now()
+        left = mesh.log_of_members.left(began, end)
+        await _change(cell, HEALTHY)
+        notes = [] if await _settled(mesh, before) else ["the mesh did not recover after it"]
+        return LinkFigures(
+            link=toxic.name,
+            kind=ToxicCell.kind,
+            seconds=end - began,
+            near=near_heard,
+            far=far_heard,
+            deaths=[f"{change.node} {change.reason}" for change in left],
+            may_die=True,
+            num_resets=cell.num_resets,
+            held=(before, _held(mesh)),
+            notes=notes,
+        )
+
+
+def _held(mesh: Fleet) -> tuple[int, int]:
+    """Return the numbers of threads and descriptors of the coordinator's process."""
+    pid = mesh.process(COORDINATOR).pid
+    return num_threads(pid), num_files(pid)
+
+
+async def _guesses(mesh: Fleet, near: Hearing) -> None:
+    """Wait until several tokens come at a time, which only accepted guesses cause."""
+
+    def have_come() -> bool | None:
+        return any(count > 1 for _, count in near.heard().tokens_at) or None
+
+    await mesh.until(have_come, UP_LIMIT_S, "no guess was accepted")
+
+
+async def _change(cell: ToxicCell, toxic: Toxic) -> None:
+    """Change the toxic and end all connections, so that all peers connect through the new one."""
+    cell.toxic = toxic
+    await cell.end_connections()
+
+
+async def _endure(mesh: Fleet, toxic: Toxic, seconds: float) -> None:
+    end = mesh.now() + seconds
+    while (left_s := end - mesh.now()) > 0.0:
+        await asyncio.sleep(min(_TURN_S, left_s))
+        if toxic.close_s and mesh.now() < end:
+            for name in DRAFT_NODES:
+                await mesh.kill(name)
+                await mesh.start(name, place=CLIENTS)
+
+
+async def _settled(mesh: Fleet, before: tuple[int, int]) -> bool:
+    """Wait until the draft nodes are members and the coordinator holds no more than before.
+
+    Returns whether both came true within the limit.
+    """
+
+    def is_settled() -> bool | None:
+        is_small = all(now <= then for now, then in zip(_held(mesh), before, strict=True))
+        return (is_small and all(map(mesh.log_of_members.is_in, DRAFT_NODES))) or None
+
+    with contextlib.suppress(FleetError):
+        return await mesh.until(is_settled, _SETTLE_LIMIT_S, "the mesh has not settled")
+    return False
