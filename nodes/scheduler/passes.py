@@ -81,7 +81,7 @@ def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> None:
     if not reply.num_read_tokens and pass_s > 0.0:
         scheduler.pass_s += PASS_RATE * (pass_s - scheduler.pass_s)
     predicted_s = 0.0
-    if target is not None and reply.num_read_tokens <= PROMPT_PIECE_TOKENS:
+    if reply.num_read_tokens <= PROMPT_PIECE_TOKENS:
         used = scheduler.used_cells
         predicted_s = target.pass_s(num_tokens, used, own)
         scheduler.observe("pass", pass_s, predicted_s)
@@ -98,7 +98,7 @@ def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> None:
 def _compare(scheduler: Scheduler, reply: CommitReply, used: int) -> None:
     """Add a pass to the comparison of decoding with and without draft nodes."""
     num, streams = len(reply.entries), scheduler.streams.values()
-    if not scheduler.mode.compares or scheduler.target is None or not num:
+    if not scheduler.mode.compares or not num:
         return
     follows = [stream.follow for stream in streams if stream.follow is not None]
     is_idle = scheduler.speculation is Speculation.ON and not follows
@@ -127,13 +127,13 @@ def speculate(scheduler: Scheduler) -> list[Instruction]:
 
 def take_air(scheduler: Scheduler, now: float) -> None:
     """Reserve the share of its medium that the target's answers need, if it shares one."""
-    num, link, target = len(scheduler.streams), scheduler.link, scheduler.target
-    if not link.medium or target is None:
+    num, link = len(scheduler.streams), scheduler.link
+    if not link.medium:
         return
     part = 0.0
     if num:
         num_bits = HEADER_BITS + num * (ENTRY_BITS + scheduler.token_bits + TEXT_BITS)
-        pass_s = target.expected_s(num, scheduler.cells, 0.0, now)
+        pass_s = scheduler.target.expected_s(num, scheduler.cells, 0.0, now)
         part = link.airtime_s(num_bits, 1) / pass_s
     scheduler.drafts.take(scheduler.name, link.medium, part)
 
@@ -151,7 +151,7 @@ def pass_size(entries: Iterable[CommitEntry]) -> tuple[int, float]:
 def plain_s(scheduler: Scheduler, newcomers: Sequence[Stream], now: float) -> float:
     """Returns the seconds of a plain pass of the target's streams and the newcomers."""
     num_streams = len(scheduler.streams) + len(newcomers)
-    if scheduler.target is None or not num_streams:
+    if not num_streams:
         return 0.0
     cells = scheduler.used_cells + sum(len(stream.token_ids) for stream in newcomers)
     return scheduler.target.expected_s(num_streams, cells, cells / num_streams, now)
@@ -171,8 +171,6 @@ def token_s(
 
 def reading_s(scheduler: Scheduler, num_tokens: int) -> float:
     """Returns the seconds until a text has been sent to the target and read."""
-    if scheduler.target is None:
-        return 0.0
     bits = HEADER_BITS + ENTRY_BITS + num_tokens * scheduler.token_bits
     sending_s = scheduler.link.airtime_s(bits, 1)
     return sending_s + scheduler.target.reading_s(num_tokens, len(scheduler.streams))

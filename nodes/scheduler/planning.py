@@ -171,10 +171,10 @@ def observation_of(scheduler: Scheduler, now: float) -> Observation:
         drafts.append(replace(view, link=link, used_cells=num_cells))
     return Observation(
         streams=tuple(views),
-        target=target.now(used / max(1, len(streams))) if target is not None else None,
+        target=target.now(used / max(1, len(streams))),
         drafts=tuple(drafts),
         used_cells=used,
-        prefill_share=target.prefill_share(now) if target is not None else 0.0,
+        prefill_share=target.prefill_share(now),
         token_bits=scheduler.token_bits,
         target_link=scheduler.link,
         groups=tuple(batch.stream_ids for batch in scheduler.plan.batches),

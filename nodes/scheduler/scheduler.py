@@ -87,7 +87,7 @@ class Scheduler:
 
     def __init__(
         self,
-        target_costs: NodeCosts | None,
+        target_costs: NodeCosts,
         drafts: Drafts,
         *,
         token_bits: int = 32,
@@ -102,7 +102,7 @@ class Scheduler:
         """
         self.drafts, self.token_bits, self.name, self.mode = drafts, token_bits, name, mode
         self.counts = counts if counts is not None else Counts()
-        self.target = TargetCosts(target_costs) if target_costs is not None else None
+        self.target = TargetCosts(target_costs)
         self.link = Link()
         self.streams: dict[StreamId, Stream] = {}
         self.usable: set[str] = set()

@@ -53,7 +53,7 @@ def cut(name: str, most: int = _MAX_NAME) -> str:
 def costs_now(node: NodeRecord, drafts: Drafts) -> NodeCosts | None:
     """Return a node's pass costs as observed since its calibration; None if it has no streams."""
     if node.scheduler is not None:
-        return node.scheduler.target.now() if node.scheduler.target is not None else None
+        return node.scheduler.target.now()
     record = drafts.get(node.name)
     return record.costs if record is not None else None
 

@@ -36,10 +36,9 @@ def why_plain(scheduler: Scheduler, stream: Stream) -> str:
             f"plain: no guess of {stream.follow.node} was there when the pass began; its guesses "
             f"are right with a chance of {stream.acceptance.alpha:.2f}"
         )
-    chance = f"plain: the best guess had a chance of {last.best_chance:.2f}"
-    target, num, used = scheduler.target, len(scheduler.streams), scheduler.used_cells
-    if target is None or not num:
-        return chance
-    now_s, then_s = (target.pass_s(num + more, used, used / num) for more in (0, 1))
-    more_ms = (then_s - now_s) * 1e3
-    return f"{chance}, and one more token adds {more_ms:.1f} ms to a pass of {now_s * 1e3:.1f} ms"
+    num, used = len(scheduler.streams), scheduler.used_cells
+    now_s, then_s = (scheduler.target.pass_s(num + n, used, used / num) for n in (0, 1))
+    return (
+        f"plain: the best guess had a chance of {last.best_chance:.2f}, and one more token adds "
+        f"{(then_s - now_s) * 1e3:.1f} ms to a pass of {now_s * 1e3:.1f} ms"
+    )

@@ -8,7 +8,6 @@ import pytest
 
 from nodes.coordinator.status import reasons
 from nodes.scheduler import Scheduler
-from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.planning import MODES
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.scheduler.watched import (
@@ -33,14 +32,6 @@ def why(scheduler: Scheduler) -> tuple[str, str]:
 def unsure(scheduler: Scheduler) -> Scheduler:
     """Its target has found no guess that is worth it."""
     commit(scheduler, 5, num_offered=3, best_percent=41, pass_s=0.04)
-    return scheduler
-
-
-def without_costs() -> Scheduler:
-    scheduler = Scheduler(None, Drafts())
-    scheduler.draft_joined("d", DRAFT_COSTS)
-    admit(scheduler)
-    ready(scheduler)
     return scheduler
 
 
@@ -80,7 +71,6 @@ def of_policy() -> Scheduler:
             "plain: the best guess had a chance of 0.41, and one more token adds 2.0 ms to a pass "
             "of 40.0 ms",
         ),
-        (lambda: unsure(without_costs()), "plain: the best guess had a chance of 0.41"),
         (
             late,
             "plain: no guess of d was there when the pass began; its guesses are right with a "
@@ -92,7 +82,7 @@ def of_policy() -> Scheduler:
         (refused, "draft off: full"),
         (of_policy, "draft off: the coordinator's policy is plain decoding"),
     ],
-    ids=["chance", "no costs", "late", "asked", "no draft node", "reading", "refused", "policy"],
+    ids=["chance", "late", "asked", "no draft node", "reading", "refused", "policy"],
 )
 def test_the_reason_is_told_with_its_figures(make: Callable[[], Scheduler], line: str) -> None:
     """tests/nodes/telemetry/test_counts.py has the labels."""
