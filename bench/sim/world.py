@@ -290,11 +290,11 @@ class World:
         self._longest_gap_s = max(self._longest_gap_s, self._clock.now - request.last_at)
         request.last_at = self._clock.now
 
-    def _finished(self, stream_id: StreamId) -> None:
-        request = self._requests.pop(stream_id)
+    def _finished(self, finish: Finish) -> None:
+        request = self._requests.pop(finish.stream_id)
         assert request.num_sent == request.num_wanted
         self._num_finished += 1
-        self._count(self._scheduler.take_figures(stream_id)[0])
+        self._count(finish.figures)
         self._clients.book(request, self._clock.now)
         number = request.client
         self._clock.after(self._clients.pause_s(number), partial(self._ask, number))
@@ -360,8 +360,8 @@ class World:
                     self._to_draft(name, message)
                 case Emit(stream_id=stream_id, position=position, token_ids=token_ids):
                     self._emitted(stream_id, position, token_ids)
-                case Finish(stream_id=stream_id):
-                    self._finished(stream_id)
+                case Finish():
+                    self._finished(instruction)
                 case Abort(error=error):
                     raise AssertionError(f"a stream was aborted: {error}")
         deadline = self._scheduler.next_deadline()

@@ -330,8 +330,8 @@ class Serving:
                         # A suspect that made progress is cleared, and the next one may be tried.
                         freed |= request.choices[stream_id].has_come(len(instruction.token_ids))
                         out.append(self._emit(request, instruction))
-                case Finish(stream_id=stream_id, reason=reason):
-                    out += self._finish(target, stream_id, reason)
+                case Finish():
+                    out += self._finish(instruction)
                     freed = True
                 case Abort(stream_id=stream_id, error=error, code=code):
                     request = self.ledger.streams.get(stream_id)
@@ -347,19 +347,16 @@ class Serving:
         choice.num_tokens = emit.position + len(emit.token_ids)
         return Send(request.client, tokens_notice(request, choice, emit))
 
-    def _finish(self, target: NodeRecord, stream_id: StreamId, reason: str) -> list[Send]:
-        request = self.ledger.streams.pop(stream_id, None)
+    def _finish(self, finish: Finish) -> list[Send]:
+        request = self.ledger.streams.pop(finish.stream_id, None)
         if request is None:
             return []
-        assert target.scheduler is not None
-        choice = request.choices.pop(stream_id)
+        choice = request.choices.pop(finish.stream_id)
         self.placement.over(choice)
         if not request.choices:
-            self.ledger.forget(request, "cancelled" if reason == "cancelled" else "done")
-            logger.info("request %d finished: %s", request.request_id, reason)
-        figures, plain_reason = target.scheduler.take_figures(stream_id)
-        notice = finished_notice(request, choice, reason, figures, plain_reason)
-        return [Send(request.client, notice)]
+            self.ledger.forget(request, "cancelled" if finish.reason == "cancelled" else "done")
+            logger.info("request %d finished: %s", request.request_id, finish.reason)
+        return [Send(request.client, finished_notice(request, choice, finish))]
 
     def cancel(self, request: Request, now: float) -> list[Send]:
         self._remember(request, now)
@@ -386,7 +383,6 @@ class Serving:
             if target is not None and target.scheduler is not None:
                 # The stream is forgotten already, so its Finish sends nothing to the client.
                 out += self.carry_out(target, target.scheduler.cancel(stream_id), now)
-                target.scheduler.take_figures(stream_id)
         notice = RequestFailedNotice(request.request_id, code, reason[:_MAX_REASON])
         return [*out, Send(request.client, notice)]
 

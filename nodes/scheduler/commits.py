@@ -12,7 +12,7 @@ from nodes.messages import (
 )
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.drafts import DraftRecord
-from nodes.scheduler.instructions import Emit, Finish, Instruction, ToDraft
+from nodes.scheduler.instructions import Emit, Instruction, ToDraft
 from nodes.scheduler.stream import Opening, Running, Stream
 from nodes.telemetry.counts import Plain
 from nodes.worker.stream import StreamId
@@ -93,8 +93,7 @@ def commit(
         output = token_ids, entry.text, *counts, entry.scores, bool(entry.finish_reason)
         out.append(Emit(stream.spec.stream_id, position, *output))
     if entry.finish_reason:
-        finish = Finish(stream.spec.stream_id, entry.finish_reason)
-        return [*out, *scheduler.remove(stream), finish]
+        return [*out, *scheduler.finish(stream, entry.finish_reason)]
     if stream.tokens_left <= 0:
         error = "the target sent the last token without a finish reason"
         return [*out, *scheduler.abort(stream, error)]

@@ -13,6 +13,7 @@ from nodes.messages import (
     OpenStreamRequest,
     TokenScores,
 )
+from nodes.scheduler.stream import Figures
 from nodes.worker.stream import StreamId
 
 
@@ -48,8 +49,12 @@ class Emit:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
+    """The stream has ended. plain_reason: why no draft node guessed for it at last."""
+
     stream_id: StreamId
     reason: str
+    figures: Figures
+    plain_reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ from nodes.scheduler.planning import (
 )
 from nodes.scheduler.recorder import Recorder
 from nodes.scheduler.silences import Silences
-from nodes.scheduler.stream import Figures, Opening, Running, Stream
+from nodes.scheduler.stream import Opening, Running, Stream
 from nodes.telemetry.counts import Counts, Stage
 from nodes.worker.cells import cells_soon
 from nodes.worker.stream import StreamId, StreamSpec
@@ -81,8 +81,7 @@ class Scheduler:
     those that may draft for this target. alphas: by draft node, how often its guesses are right
     here. link: the target's link. speculation: whether draft nodes guess now. waits: by stream,
     what it waits for under the plan in force. untold: by draft node, the streams of which it has
-    not yet been sent all tokens. ended: figures of ended streams that nobody has taken yet.
-    num_stale: messages that came too late.
+    not yet been sent all tokens. num_stale: messages that came too late.
     """
 
     def __init__(
@@ -123,7 +122,6 @@ class Scheduler:
         self._price_factor = 1.0
         # By stream: the draft node that was last reported to the recorder.
         self._recorded: dict[StreamId, str] = {}
-        self.ended: dict[StreamId, tuple[Figures, str]] = {}
         self._silences: Silences[StreamId] = Silences()
 
     @property
@@ -164,12 +162,12 @@ class Scheduler:
     def release(self, stream_id: StreamId) -> tuple[Stream, list[Instruction]]:
         """Remove a stream and return it with its journal, for another target. Raises KeyError."""
         stream = self.streams[stream_id]
-        return stream, [_close(stream), *self._detach(stream)]
+        return stream, [_close(stream), *self._remove(stream)]
 
     def release_all(self) -> tuple[list[Stream], list[Instruction]]:
         """The target is lost: return all its streams, and instructions for draft nodes."""
         streams = list(self.streams.values())
-        out = [each for stream in streams for each in self._detach(stream)]
+        out = [each for stream in streams for each in self._remove(stream)]
         self.drafts.give_back(self.name)
         return streams, out
 
@@ -177,21 +175,16 @@ class Scheduler:
         stream = self.streams.get(stream_id)
         if stream is None:
             return []
-        return [_close(stream), *self.remove(stream), Finish(stream_id, "cancelled")]
+        return [_close(stream), *self.finish(stream, "cancelled")]
 
-    def remove(self, stream: Stream) -> list[Instruction]:
-        """Remove a stream that has ended, but keep its figures."""
-        self.ended[stream.spec.stream_id] = (stream.figures, stream.plain_reason)
-        return self._detach(stream)
+    def finish(self, stream: Stream, reason: str) -> list[Instruction]:
+        finish = Finish(stream.spec.stream_id, reason, stream.figures, stream.plain_reason)
+        return [*self._remove(stream), finish]
 
-    def _detach(self, stream: Stream) -> list[Instruction]:
+    def _remove(self, stream: Stream) -> list[Instruction]:
         del self.streams[stream.spec.stream_id]
         self.waits.pop(stream.spec.stream_id, None)
         return following.unfollow(self, stream)
-
-    def take_figures(self, stream_id: StreamId) -> tuple[Figures, str]:
-        """Remove and return an ended stream's figures and the reason why it had no draft node."""
-        return self.ended.pop(stream_id, (Figures(), ""))
 
     # -- draft nodes -------------------------------------------------------------------------------
 
@@ -325,7 +318,7 @@ class Scheduler:
         stream = self.current(stream_id, generation)
         if stream is None:
             return []
-        return [*self.remove(stream), Abort(stream_id, reason, code)]
+        return [*self._remove(stream), Abort(stream_id, reason, code)]
 
     def current(self, stream_id: StreamId, generation: int) -> Stream | None:
         stream = self.streams.get(stream_id)
@@ -380,7 +373,7 @@ class Scheduler:
         return [closing, *self._open(stream)]
 
     def abort(self, stream: Stream, error: str) -> list[Instruction]:
-        return [_close(stream), *self.remove(stream), Abort(stream.spec.stream_id, error)]
+        return [_close(stream), *self._remove(stream), Abort(stream.spec.stream_id, error)]
 
     def next_deadline(self) -> float | None:
         """Returns the time by which tick() must be called; None if no message is waiting."""

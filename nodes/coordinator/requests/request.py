@@ -28,8 +28,8 @@ from nodes.messages import (
     SubmitRequest,
     TokensNotice,
 )
-from nodes.scheduler.instructions import Emit
-from nodes.scheduler.stream import Figures, Stream
+from nodes.scheduler.instructions import Emit, Finish
+from nodes.scheduler.stream import Stream
 from nodes.worker.cells import cells_needed
 from nodes.worker.stream import StreamId, StreamSpec
 
@@ -377,9 +377,8 @@ def tokens_notice(request: Request, choice: Choice, emit: Emit) -> TokensNotice:
     )
 
 
-def finished_notice(
-    request: Request, choice: Choice, reason: str, figures: Figures, plain_reason: str
-) -> FinishedNotice:
+def finished_notice(request: Request, choice: Choice, finish: Finish) -> FinishedNotice:
+    figures = finish.figures
     wire = StreamFigures(
         num_rounds=figures.num_rounds,
         num_plain_steps=figures.num_plain_steps,
@@ -387,8 +386,8 @@ def finished_notice(
         num_accepted_tokens=figures.num_accepted_tokens,
         draft_wire_bytes=choice.wire.draft_bytes,
         target_wire_bytes=choice.wire.target_bytes,
-        plain_reason=plain_reason[:256],
+        plain_reason=finish.plain_reason[:256],
     )
     return FinishedNotice(
-        request.request_id, choice.spec.sampling.choice, choice.num_tokens, reason, wire
+        request.request_id, choice.spec.sampling.choice, choice.num_tokens, finish.reason, wire
     )
