@@ -270,8 +270,9 @@ class World:
             ignore_eog=True,
             num_prompt_tokens=num_prompt_tokens,
             token_ids=prompt_of(text_id, num_prompt_tokens, text.token_ids),
+            weight=client.weight,
         )
-        self._carry_out(self._scheduler.admit(spec, None, client.weight))
+        self._carry_out(self._scheduler.admit(spec))
 
     def _emitted(self, stream_id: StreamId, position: int, token_ids: Sequence[int]) -> None:
         request, num_tokens = self._requests[stream_id], len(token_ids)

@@ -162,7 +162,7 @@ class Serving:
         assert target.scheduler is not None
         journal, choice.journal = choice.journal, None
         if journal is None:
-            opened = target.scheduler.admit(choice.spec, request.fixed_gamma, request.weight)
+            opened = target.scheduler.admit(choice.spec)
         else:
             opened = target.scheduler.adopt(journal)
         proof = [Send(target.peer, Ping(PROOF, 0))] if choice.suspicion is not None else []

@@ -132,7 +132,7 @@ def observed_price_s(scheduler: Scheduler) -> float:
     streams = [s for s in scheduler.streams.values() if isinstance(s.phase, Running)]
     if not streams or not all(stream.interval_s for stream in streams):
         return 0.0
-    return sum(s.weight * s.interval_s / s.tokens_a_pass for s in streams)
+    return sum(s.spec.weight * s.interval_s / s.tokens_a_pass for s in streams)
 
 
 def predicted_price_s(scheduler: Scheduler) -> float:
@@ -161,7 +161,7 @@ def observation_of(scheduler: Scheduler, now: float) -> Observation:
                 tokens_left=stream.tokens_left,
                 fixed_gamma=stream.fixed_gamma,
                 draft=name,
-                weight=stream.weight,
+                weight=stream.spec.weight,
             )
         )
     drafts = []

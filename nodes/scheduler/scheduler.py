@@ -135,14 +135,10 @@ class Scheduler:
 
     # -- streams -----------------------------------------------------------------------------------
 
-    def admit(
-        self, spec: StreamSpec, fixed_gamma: int | None, weight: float = 1.0
-    ) -> list[Instruction]:
+    def admit(self, spec: StreamSpec) -> list[Instruction]:
         """Open a stream on the target and choose a draft node to follow it."""
-        num_guesses = -1 if fixed_gamma is None else fixed_gamma
-        looks_up = self._looks_up and fixed_gamma != 0
-        spec = replace(spec, weight=weight, num_guesses=num_guesses, looks_up=looks_up)
-        return self._take_in(Stream(spec, list(spec.token_ids), fixed_gamma, weight))
+        spec = replace(spec, looks_up=self._looks_up and spec.num_guesses != 0)
+        return self._take_in(Stream(spec, list(spec.token_ids)))
 
     def adopt(self, stream: Stream) -> list[Instruction]:
         """Open a stream here from its journal, after another target has served it."""

@@ -116,9 +116,6 @@ class Stream:
 
     spec: StreamSpec
     token_ids: list[int]
-    fixed_gamma: int | None
-    # The weight of its seconds a token in the plan.
-    weight: float = 1.0
     phase: Phase = field(default_factory=Opening)
     follow: Follow | None = None
     last_number: int = 0
@@ -146,6 +143,11 @@ class Stream:
     @property
     def tokens_left(self) -> int:
         return self.spec.max_tokens - self.num_output
+
+    @property
+    def fixed_gamma(self) -> int | None:
+        """The guesses in every pass, as its client wants; None for as many as pay."""
+        return None if self.spec.num_guesses < 0 else self.spec.num_guesses
 
     @property
     def wants_follower(self) -> bool:

@@ -49,11 +49,8 @@ def _kinds(choice: Choice, targets: Iterable[NodeRecord]) -> frozenset[Kind]:
     return frozenset(kind_of(target) for target in targets)
 
 
-def _journal_of(request: Request, choice: Choice) -> Stream:
-    if choice.journal is not None:
-        return choice.journal
-    spec = choice.spec
-    return Stream(spec, list(spec.token_ids), request.fixed_gamma, request.weight)
+def _journal_of(choice: Choice) -> Stream:
+    return choice.journal or Stream(choice.spec, list(choice.spec.token_ids))
 
 
 class Placement:
@@ -125,12 +122,12 @@ class Placement:
                 free = [n for n in free if not self._is_trying(n)]
                 if not free:
                     kept = [
-                        (frozenset(n.name for n in self._able(r, c, now)), _journal_of(r, c))
+                        (frozenset(n.name for n in self._able(r, c, now)), _journal_of(c))
                         for r, c in self.waiting
                         if c.suspicion is not None
                     ]
                     continue
-            stream, fitting = _journal_of(request, choice), list[NodeRecord]()
+            stream, fitting = _journal_of(choice), list[NodeRecord]()
             for target in free:
                 others = (
                     [] if choice.suspicion else [s for names, s in kept if target.name in names]

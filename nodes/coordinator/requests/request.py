@@ -152,10 +152,6 @@ class Request:
         return self.submit.request_id
 
     @property
-    def fixed_gamma(self) -> int | None:
-        return None if self.submit.gamma < 0 else self.submit.gamma
-
-    @property
     def has_started(self) -> bool:
         return self.told_class is not None
 
@@ -173,10 +169,6 @@ class Request:
     def is_pinned(self) -> bool:
         """Whether it names one numerics class, or was resumed with the class it began with."""
         return bool(self.submit.numerics_class)
-
-    @property
-    def weight(self) -> float:
-        return self.submit.priority / DEFAULT_PRIORITY
 
     def forget_text(self) -> None:
         """Drop the text after the request has become streams."""
@@ -317,6 +309,8 @@ def specs_of(
             # All choices share the prompt, so only the first stream scores it.
             scores_prompt=submit.scores_prompt and number == 0,
             num_leased=1,
+            weight=submit.priority / DEFAULT_PRIORITY,
+            num_guesses=submit.gamma,
         )
         for number, (index, ids) in enumerate(left)
     ]

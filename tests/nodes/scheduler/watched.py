@@ -27,10 +27,11 @@ def make_scheduler(*drafts: str, **changes: Any) -> Scheduler:
     return scheduler
 
 
-def admit(scheduler: Scheduler, stream_id: int = 1, **changes: Any) -> list[Instruction]:
-    gamma = changes.pop("gamma", None)
-    changes.setdefault("max_tokens", 100)
-    return scheduler.admit(make_spec(stream_id, **changes), gamma)
+def admit(
+    scheduler: Scheduler, stream_id: int = 1, gamma: int = -1, **changes: Any
+) -> list[Instruction]:
+    fields = {"max_tokens": 100, "num_guesses": gamma, **changes}
+    return scheduler.admit(make_spec(stream_id, **fields))
 
 
 def ready(scheduler: Scheduler, stream_id: int = 1) -> None:
