@@ -91,8 +91,7 @@ def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> None:
             target.pass_seen(num_tokens, pass_s, used, own)
             _compare(scheduler, reply, used)
     if scheduler.recorder is not None:
-        times = pass_s, predicted_s
-        scheduler.recorder.committed(*times, reply.entries, now, reply.num_read_tokens)
+        scheduler.recorder.committed(reply, predicted_s, now)
 
 
 def _compare(scheduler: Scheduler, reply: CommitReply, used: int) -> None:

@@ -120,8 +120,6 @@ class Scheduler:
         self._plans_later, self._plan_at = plans_later, 0.0
         self._is_grouped = bool(mode.is_grouped)
         self._price_factor = 1.0
-        # By stream: the draft node that was last reported to the recorder.
-        self._recorded: dict[StreamId, str] = {}
         self._silences: Silences[StreamId] = Silences()
 
     @property
@@ -457,22 +455,15 @@ class Scheduler:
 
         recorder: None ends the recording.
         """
-        self.recorder, self._recorded = recorder, {}
+        self.recorder = recorder
         if recorder is not None and self.last_made is not None:
             recorder.planned(self.last_made, is_grouped=self._is_grouped, now=now)
         self._record_followers(now)
 
     def _record_followers(self, now: float) -> None:
         """Report streams whose draft node has begun or ceased to guess since the last call."""
-        if self.recorder is None:
-            return
-        new = {s: x.follow.node for s, x in self.streams.items() if x.follow and x.follow.is_ready}
-        before, self._recorded = self._recorded, new
-        for stream_id in dict.fromkeys([*before, *new]):
-            node, stream = new.get(stream_id, ""), self.streams.get(stream_id)
-            if before.get(stream_id, "") != node:
-                reason = stream.plain_reason if stream is not None else "it ended or moved on"
-                self.recorder.followed(stream_id, node, reason, now)
+        if self.recorder is not None:
+            self.recorder.followed(self.streams, now)
 
 
 def _close(stream: Stream) -> ToTarget:

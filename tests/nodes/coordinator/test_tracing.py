@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from nodes.coordinator.tracing import LINGER_S, RingRecorder
+from nodes.coordinator.tracing import LINGER_S
 from nodes.messages import TraceReply, TraceRequest
 from nodes.scheduler import Scheduler
 from nodes.scheduler.planning import MODES, predicted_price_s
+from nodes.scheduler.recorder import Recorder
 from nodes.telemetry.trace.records import (
     FollowRecord,
     GuessRecord,
@@ -125,7 +126,7 @@ def test_targets_that_join_later_are_recorded_too() -> None:
 
 def recorded(scheduler: Scheduler, now: float = 0.0) -> Ring:
     ring = Ring()
-    scheduler.record(RingRecorder(ring, "t", lambda: 0.002), now)
+    scheduler.record(Recorder(ring, "t", lambda: 0.002), now)
     return ring
 
 
