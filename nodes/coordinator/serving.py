@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 
 from mesh.messages import Ping
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import MAX_MODEL_CHARS, PROOF, NodeOut, Roster
-from nodes.coordinator.placing.accusing import (
-    Held,
-    accuse,
-    cleared_by_life,
-    cleared_by_verdict,
-)
 from nodes.coordinator.placing.placement import Placed, Placement
 from nodes.coordinator.placing.rebalancing import Move, Rebalancing
 from nodes.coordinator.placing.remembered import Remembered
-from nodes.coordinator.placing.suspects import Deaths
+from nodes.coordinator.placing.suspects import Deaths, Suspicion
 from nodes.coordinator.requests.conversation import prompt_hash
 from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S, Ledger
 from nodes.coordinator.requests.request import (
@@ -158,7 +152,6 @@ class Serving:
         """Open a stream on a target, as a new one or from its journal."""
         choice.target = target.name
         choice.is_new, choice.opened_at = True, now
-        self.placement.opened(choice, target)
         assert target.scheduler is not None
         journal, choice.journal = choice.journal, None
         if journal is None:
@@ -206,12 +199,16 @@ class Serving:
         choices = [r.choices[s.spec.stream_id] for s, r in zip(streams, lost, strict=True)]
         held = list(zip(lost, choices, strict=True))
         num_targets = len(self._roster.nodes("target")) + 1
-        accused = accuse(gone, held, self.deaths, num_targets, now)
+        accused = self.deaths.accuse(gone, held, num_targets, now)
         if gone.has_died:
             self.remembered.target_died(target.name, target.incarnation, now)
-        for _, convicted, (code, _) in accused:
-            if code == "internal":
-                self._clear(cleared_by_verdict(self.placement.waiting, convicted), now)
+        explained = {
+            died_at
+            for _, convicted, (code, _) in accused
+            if code == "internal" and convicted.suspicion is not None
+            for died_at in convicted.suspicion.died_at
+        }
+        self._clear(lambda suspicion: suspicion.died_at[-1] in explained, now)
         for request, choice in held:
             request.unbind()
             self.placement.wait(request, choice, now)
@@ -226,14 +223,15 @@ class Serving:
 
     def target_lives(self, name: str, incarnation: int, now: float) -> None:
         """Clear the suspects of a death that did not happen: the process has asked to join."""
-        self._clear(cleared_by_life(self.placement.waiting, name, incarnation), now)
+        self._clear(lambda suspicion: suspicion.new_on.get(name) == incarnation, now)
 
-    def _clear(self, held: Iterable[Held], now: float) -> None:
-        """Remove the suspicion from waiting streams."""
-        for request, choice in held:
-            self.placement.waiting.remove(request, choice)
-            choice.suspicion = None
-            self.placement.wait(request, choice, now)
+    def _clear(self, is_cleared: Callable[[Suspicion], bool], now: float) -> None:
+        """Remove those suspicions from waiting streams for which there is another explanation."""
+        for request, choice in self.placement.waiting:
+            if choice.suspicion is not None and is_cleared(choice.suspicion):
+                self.placement.waiting.remove(request, choice)
+                choice.suspicion = None
+                self.placement.wait(request, choice, now)
 
     def evacuate(self, now: float) -> list[Send]:
         """Move streams off drained targets where other targets have room for them. Streams that
@@ -352,7 +350,6 @@ class Serving:
         if request is None:
             return []
         choice = request.choices.pop(finish.stream_id)
-        self.placement.over(choice)
         if not request.choices:
             self.ledger.forget(request, "cancelled" if finish.reason == "cancelled" else "done")
             logger.info("request %d finished: %s", request.request_id, finish.reason)
@@ -408,9 +405,6 @@ class Serving:
     def _forget_stream(self, request: Request, stream_id: StreamId) -> None:
         choice = request.choices.pop(stream_id, None)
         self.ledger.streams.pop(stream_id, None)
-        if choice is None:
-            return
-        self.placement.over(choice)
-        if stream_id in self.placement.waiting:
+        if choice is not None and stream_id in self.placement.waiting:
             self.placement.waiting.remove(request, choice)
             self._has_line_moved = True

@@ -61,8 +61,6 @@ class Placement:
         self.waiting = Waiting()
         self._ledger = ledger
         self._roster = roster
-        # The last suspect that was opened on each target.
-        self._tried: dict[str, Choice] = {}
 
     def measure_for(
         self, request: Request, target: NodeRecord, num_prompt_tokens: int
@@ -141,22 +139,10 @@ class Placement:
                 kept.append((frozenset(n.name for n in free), stream))
         return None
 
-    def opened(self, choice: Choice, target: NodeRecord) -> None:
-        """Note that a stream was opened on a target."""
-        if choice.suspicion is not None:
-            self._tried[target.name] = choice
-
-    def over(self, choice: Choice) -> None:
-        """Note that a stream has ended and is tried on no target any more."""
-        for name in [name for name, tried in self._tried.items() if tried is choice]:
-            del self._tried[name]
-
     def _is_trying(self, target: NodeRecord) -> bool:
         """Whether a target has a suspect without a token; a second one must not join it."""
-        choice = self._tried.get(target.name)
-        if choice is None or choice.suspicion is None or target.scheduler is None:
-            return False
-        return target.scheduler.streams.get(choice.spec.stream_id) is not None
+        here, held = target.scheduler.streams if target.scheduler else (), self._ledger.streams
+        return any(held[s].choices[s].suspicion is not None for s in here if s in held)
 
     def _able(self, request: Request, choice: Choice, now: float) -> list[NodeRecord]:
         """Return the targets, full ones too, that may serve a stream without changing its text.

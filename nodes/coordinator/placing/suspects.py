@@ -13,6 +13,11 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nodes.coordinator.members.roster import NodeOut
+    from nodes.coordinator.requests.request import Choice, Request
 
 DAY_S = 86_400.0
 _MOST_REMEMBERED, _NUM_LATELY = 4096, 64
@@ -85,7 +90,7 @@ def is_chance(exposed_s: Sequence[float], rate_hz: float) -> bool:
 
 
 class Deaths:
-    """The rate at which targets die of causes other than a suspect."""
+    """The deaths of targets: what may have caused them, and the rate of those of other causes."""
 
     def __init__(self) -> None:
         self._since: float | None = None
@@ -117,3 +122,34 @@ class Deaths:
         lately = sorted(others.elements(), reverse=True)
         rates += [num / max(_LEAST_S, now - at) for num, at in enumerate(lately, 1)]
         return max(1.0 / DAY_S, max(rates) / max(1, num_targets))
+
+    def accuse(
+        self, gone: NodeOut, held: Sequence[tuple[Request, Choice]], num_targets: int, now: float
+    ) -> list[tuple[Request, Choice, tuple[str, str]]]:
+        """Raise the suspicion against the streams of a target that died.
+
+        held: its streams. Texts to tokenize are no suspects, because a separate process reads them.
+        num_targets: including this one. Returns the streams that are not tried again, each with the
+        code and reason of its error.
+        """
+        if not gone.has_died:
+            return []
+        self.note(now)
+        name, incarnation = gone.record.name, gone.record.incarnation
+        num_new = sum(choice.is_new for _, choice in held)
+        accused = []
+        for request, choice in held:
+            # A stream that the target had not received yet cannot be the cause.
+            has_heard = choice.suspicion is None or gone.record.proved_at > choice.opened_at
+            if choice.suspicion is None:
+                choice.suspicion = Suspicion([name], [now])
+            else:
+                is_alone = num_new == 1 and has_heard
+                choice.suspicion.lost(name, now - choice.opened_at, now, is_alone=is_alone)
+                rate_hz = self.rate_hz(choice.suspicion.died_at, num_targets, now)
+                verdict = choice.suspicion.verdict(rate_hz)
+                if verdict is not None:
+                    accused.append((request, choice, verdict))
+            if choice.is_new and has_heard:
+                choice.suspicion.new_on[name] = incarnation
+        return accused
