@@ -285,12 +285,13 @@ class Coordinator:
         self._send_all(self.state.tick(now))
 
     def _look_at_silence(self, paused_s: float, now: float) -> None:
+        membership = self.state.roster.membership
         if paused_s > 0.0:
-            self.state.roster.paused(paused_s, now)
-        for peer in self.state.roster.silent(now):
+            membership.paused(paused_s, now)
+        for peer in membership.silent(now):
             quiet_s = self._transport.quiet_s(peer)
             if quiet_s is not None:
-                self.state.roster.message(peer, now - quiet_s)
+                membership.on_message(peer, now - quiet_s)
 
     def _send_all(self, sends: Sequence[Send]) -> None:
         """Send the messages, then wake the planner if a plan is due: no token waits for a plan."""

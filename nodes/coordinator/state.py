@@ -152,7 +152,7 @@ class CoordinatorState:
         role = self.roster.role_of(peer)
         if role and not caller.may_send(role, message):
             raise ForbiddenError(f"a {role} may not send {type(message).__name__}")
-        member = self.roster.message(peer, now)
+        member = self.roster.membership.on_message(peer, now)
         if member is None or (cluster, epoch) != (self.cluster, self.epoch):
             self.reporting.num_stale += 1
             return []

@@ -23,7 +23,6 @@ from mesh.messages import (
 from nodes.coordinator.members.record import NodeRecord, ping_bits
 from nodes.coordinator.sends import Send
 from nodes.messages import EngineProfile, NodeFields
-from nodes.messages.access import CLIENT_ROLES
 from nodes.scheduler import Scheduler
 from nodes.worker.profile import costs_of, decode_profile, link_of, same_vocabulary
 
@@ -79,28 +78,26 @@ def _refusal(peer: bytes, reason: str, code: str = "") -> Send:
 
 
 class Roster:
-    """Keeps the members with their roles, records and heartbeats."""
+    """Keeps the members with their roles and records. membership: with their heartbeats."""
 
     def __init__(self, welcome: Welcome) -> None:
         """welcome: what is sent to each member, with its name."""
         self._welcome = welcome
-        self._membership = MembershipState(
-            welcome.heartbeat_interval_s, welcome.heartbeat_timeout_s
-        )
+        self.membership = MembershipState(welcome.heartbeat_interval_s, welcome.heartbeat_timeout_s)
         self._nodes: dict[str, NodeRecord] = {}
         # Why a process, by name and incarnation, may not join again.
         self._dismissed: OrderedDict[tuple[str, int], str] = OrderedDict()
 
     def peers(self) -> list[bytes]:
-        return [member.peer for member in self._membership.members()]
+        return [member.peer for member in self.membership.members()]
 
     def role_of(self, peer: bytes) -> str:
         """Return the role a peer joined in; "" if it is no member."""
-        member = self._membership.by_peer(peer)
+        member = self.membership.by_peer(peer)
         return member.role if member is not None else ""
 
     def roles(self) -> dict[bytes, str]:
-        return {member.peer: member.role for member in self._membership.members()}
+        return {member.peer: member.role for member in self.membership.members()}
 
     def node(self, name: str) -> NodeRecord | None:
         return self._nodes.get(name)
@@ -110,7 +107,7 @@ class Roster:
         return record if record is not None and record.peer == member.peer else None
 
     def node_at(self, peer: bytes) -> NodeRecord | None:
-        member = self._membership.by_peer(peer)
+        member = self.membership.by_peer(peer)
         return self.node_of(member) if member is not None else None
 
     def nodes(self, role: str | None = None) -> list[NodeRecord]:
@@ -148,7 +145,7 @@ class Roster:
 
     def ages_s(self, node: NodeRecord, now: float) -> tuple[float, float]:
         """Return the seconds since a node's last message, and since it joined."""
-        member = self._membership.by_peer(node.peer)
+        member = self.membership.by_peer(node.peer)
         return (
             (now - member.last_seen, now - member.joined_at) if member is not None else (0.0, 0.0)
         )
@@ -168,11 +165,9 @@ class Roster:
             reason = self._mismatch(profile) if hello.role == "draft" else ""
             if reason:
                 return [_refusal(peer, reason, UNSUITABLE)]
-        elif hello.role in CLIENT_ROLES and hello.profile:
+        elif hello.profile:
             return [_refusal(peer, f"a {hello.role} has no profile")]
-        elif hello.role not in CLIENT_ROLES:
-            return [_refusal(peer, f"unknown role {hello.role}")]
-        events = self._membership.on_hello(peer, hello, now)
+        events = self.membership.on_hello(peer, hello, now)
         # The same incarnation is a process that reconnects; another one replaces a dead process.
         out = self._left(
             [event for event in events if isinstance(event, Left)],
@@ -189,10 +184,9 @@ class Roster:
                 logger.info("%s %s joined with %s", hello.role, hello.node, profile.model)
                 heartbeat = event.member.heartbeat
                 record = NodeRecord(hello.node, hello.role, peer, profile, costs, heartbeat)
-                record.link = link
+                record.link, record.incarnation = link, hello.incarnation
                 record.ping_bits = ping_bits(pads=self._welcome.pads)
                 self._pace(record)
-                record.incarnation = hello.incarnation
                 self._nodes[hello.node] = record
                 out.append(NodeIn(record))
                 if hello.role == "target":
@@ -231,17 +225,13 @@ class Roster:
             f"vocabulary` and start the draft node with --vocabulary FILE"
         )
 
-    def message(self, peer: bytes, now: float) -> Member | None:
-        """Note that a peer has sent a message, or part of one; None if it is no member."""
-        return self._membership.on_message(peer, now)
-
     def bye(self, peer: bytes, reason: str, now: float) -> list[RosterEvent]:
-        return self._left(self._membership.on_bye(peer, reason, now), has_died=lambda _: False)
+        return self._left(self.membership.on_bye(peer, reason, now), has_died=lambda _: False)
 
     def dismiss(self, record: NodeRecord, reason: str, now: float) -> list[RosterEvent]:
         """Dismiss a node. Its process may not join again; a new process may."""
         self._forbid(record, reason)
-        events = self._membership.on_gone(record.peer, now)
+        events = self.membership.on_gone(record.peer, now)
         left = [replace(event, reason=reason) for event in events]
         return [Send(record.peer, Bye(reason)), *self._left(left, has_died=lambda _: False)]
 
@@ -251,24 +241,12 @@ class Roster:
             self._dismissed.popitem(last=False)
 
     def gone(self, peer: bytes, now: float) -> list[RosterEvent]:
-        return self._left(self._membership.on_gone(peer, now))
-
-    def paused(self, seconds: float, now: float) -> None:
-        """Discount the seconds until now in which the caller's event loop did not run.
-
-        They do not count as silence of the members.
-        """
-        self._membership.paused(seconds, now)
-
-    def silent(self, now: float) -> list[bytes]:
-        """Return the members that the next tick removes for silence, unless message() is called
-        for them before."""
-        return self._membership.silent(now)
+        return self._left(self.membership.on_gone(peer, now))
 
     def tick(self, now: float) -> list[RosterEvent]:
-        out = self._left(self._membership.tick(now))
+        out = self._left(self.membership.tick(now))
         for node in self.nodes():
-            member = self._membership.by_peer(node.peer)
+            member = self.membership.by_peer(node.peer)
             stuck_s = now - member.progress_at if member is not None else 0.0
             if stuck_s > node.progress_timeout_s:
                 out += self.expel(node, f"no progress for {stuck_s:.1f} s", now)
@@ -276,12 +254,12 @@ class Roster:
 
     def expel(self, record: NodeRecord, reason: str, now: float) -> list[RosterEvent]:
         """End the membership of a node that fails to respond in time; it may join again."""
-        events = self._membership.on_gone(record.peer, now)
+        events = self.membership.on_gone(record.peer, now)
         return self._left([replace(event, reason=reason) for event in events])
 
     def pings(self, now: float) -> list[Send]:
         """Return the Pings that are due now."""
-        due = [(m.peer, m.heartbeat.due(now)) for m in self._membership.members()]
+        due = [(m.peer, m.heartbeat.due(now)) for m in self.membership.members()]
         return [Send(peer, ping) for peer, ping in due if ping is not None]
 
     def probes(self, peers: Sequence[bytes], now: float) -> list[Send]:
@@ -289,7 +267,7 @@ class Roster:
 
         Sending it fails if the member is gone.
         """
-        members = [self._membership.by_peer(peer) for peer in peers]
+        members = [self.membership.by_peer(peer) for peer in peers]
         return [Send(m.peer, m.heartbeat.probe(now)) for m in members if m is not None]
 
     def sent(self, peer: bytes, num_bytes: int, now: float, *, is_ping: bool) -> Ping | None:
@@ -306,13 +284,13 @@ class Roster:
 
     def client_rtt_s(self, peer: bytes) -> float:
         """Return the round trip to a client; 0 while it is unknown."""
-        member = self._membership.by_peer(peer)
+        member = self.membership.by_peer(peer)
         return member.heartbeat.rtt_s or 0.0 if member is not None else 0.0
 
     def pong(self, member: Member, pong: Pong, now: float) -> None:
         node = self.node_of(member)
         busy = node is not None and node.scheduler is not None and bool(node.scheduler.streams)
-        self._membership.on_pong(member.peer, pong, busy, now)
+        self.membership.on_pong(member.peer, pong, busy, now)
         if node is None:
             return
         self._pace(node)

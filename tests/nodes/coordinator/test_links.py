@@ -34,7 +34,7 @@ class OneNode:
         self.answer(send.message, 1.0 + RTT_S)
 
     def answer(self, ping: Ping, now: float) -> None:
-        member = self.roster.message(DRAFT, now)
+        member = self.roster.membership.on_message(DRAFT, now)
         self.roster.pong(member, Pong(ping.seq, 0), now)
 
     def sent(self, num_bytes: int, now: float) -> Ping | None:
