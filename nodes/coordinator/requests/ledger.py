@@ -132,5 +132,6 @@ class Ledger:
         for stream_id in streams:
             request = self.streams.get(stream_id)
             if request is not None:
-                share = num_bytes // len(streams)
-                request.choices[stream_id].wire.add(share, to_draft=to_draft)
+                choice, share = request.choices[stream_id], num_bytes // len(streams)
+                choice.draft_bytes += share * to_draft
+                choice.target_bytes += share * (not to_draft)

@@ -55,32 +55,20 @@ class BadRequestError(RefusedRequestError):
 
 
 @dataclass(slots=True)
-class Wire:
-    """Bytes of messages about one stream, including its share of those about several."""
-
-    draft_bytes: int = 0
-    target_bytes: int = 0
-
-    def add(self, num_bytes: int, *, to_draft: bool) -> None:
-        if to_draft:
-            self.draft_bytes += num_bytes
-        else:
-            self.target_bytes += num_bytes
-
-
-@dataclass(slots=True)
 class Choice:
     """One of a request's n choices: a stream on some target.
 
     journal: the stream itself, while it waits for another target. num_tokens: output tokens,
-    including those that another coordinator sent.
+    including those that another coordinator sent. draft_bytes, target_bytes: of messages about it,
+    with its share of those about several streams.
     """
 
     spec: StreamSpec
     target: str = ""
     num_tokens: int = 0
     journal: Stream | None = None
-    wire: Wire = field(default_factory=Wire)
+    draft_bytes: int = 0
+    target_bytes: int = 0
     # Whether its present target has produced no token of it, and when it was opened there.
     is_new: bool = True
     opened_at: float = 0.0
@@ -378,8 +366,8 @@ def finished_notice(request: Request, choice: Choice, finish: Finish) -> Finishe
         num_plain_steps=figures.num_plain_steps,
         num_draft_tokens=figures.num_draft_tokens,
         num_accepted_tokens=figures.num_accepted_tokens,
-        draft_wire_bytes=choice.wire.draft_bytes,
-        target_wire_bytes=choice.wire.target_bytes,
+        draft_wire_bytes=choice.draft_bytes,
+        target_wire_bytes=choice.target_bytes,
         plain_reason=finish.plain_reason[:256],
     )
     return FinishedNotice(
