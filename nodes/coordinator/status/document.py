@@ -180,17 +180,16 @@ class Reporting:
             scheduler = schedulers.get(choice.target)
             stream = scheduler.streams.get(stream_id) if scheduler is not None else None
             aliases = self._alias("c", request.owner), self._alias("u", request.submit.user)
-            age_s = now - request.arrived_at
+            known = request, choice, aliases, now - request.arrived_at
             if stream is None or scheduler is None:
                 if len(waiting) < _MAX_STREAMS:
-                    waiting.append(parts.stream_status(request, choice, aliases, age_s, None))
+                    waiting.append(parts.stream_status(*known, None))
                 continue
             plain = reasons.plain(scheduler, stream)
             # Building the line is most of the work, so only the first streams get one.
             reason = reasons.why_plain(scheduler, stream) if plain and len(found) < _MAX_WHY else ""
             rate = self._recent.rate(stream_id, len(stream.token_ids), now)
-            placed = parts.Placed(stream, rate, (plain, reason))
-            found.append(parts.stream_status(request, choice, aliases, age_s, placed))
+            found.append(parts.stream_status(*known, stream, rate, (plain, reason)))
             if len(found) == _MAX_STREAMS:
                 break
         return (found + waiting)[:_MAX_STREAMS]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 from nodes.coordinator.members.record import NodeRecord
@@ -11,7 +10,7 @@ from nodes.coordinator.requests.request import Choice, Request
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.planning import observed_price_s
-from nodes.scheduler.stream import Figures, Opening, Stream
+from nodes.scheduler.stream import Opening, Stream
 from nodes.telemetry.counts import FATES, PLAIN_LABELS, TOKEN_KINDS, Counts
 from nodes.telemetry.status import (
     BatchStatus,
@@ -109,46 +108,42 @@ def node_status(
 # -- streams ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """Data of a stream that has a place. plain: label and line that explain why it had no guesses
-    in its last pass; both are empty if it had some."""
-
-    stream: Stream
-    tokens_per_s: float
-    plain: tuple[str, str]
-
-
 def stream_status(
-    request: Request, choice: Choice, aliases: tuple[str, str], age_s: float, placed: Placed | None
+    request: Request,
+    choice: Choice,
+    aliases: tuple[str, str],
+    age_s: float,
+    stream: Stream | None,
+    tokens_per_s: float = 0.0,
+    plain: tuple[str, str] = ("", ""),
 ) -> StreamStatus:
     """Return the entry of a stream.
 
-    aliases: of its client and user. placed: None while it waits.
+    aliases: of its client and user. stream: None while it waits. plain: label and line that explain
+    why it had no guesses in its last pass; both are empty if it had some.
     """
     spec = choice.spec
-    stream = placed.stream if placed is not None else None
-    figures = stream.figures if stream is not None else Figures()
+    known = stream if stream is not None else Stream(spec, [])
     return StreamStatus(
         stream_id=spec.stream_id,
         client=aliases[0],
         user=aliases[1],
         priority=request.submit.priority,
-        target=cut(choice.target) if placed is not None else "",
-        draft=cut(stream.follow.node) if stream is not None and stream.follow is not None else "",
+        target=cut(choice.target),
+        draft=cut(known.follow.node) if known.follow is not None else "",
         phase=_phase(stream),
         num_prompt_tokens=spec.num_prompt_tokens,
         num_tokens=choice.num_tokens,
         max_tokens=spec.max_tokens,
-        gamma=stream.last_pass.num_guesses if stream is not None else 0,
-        acceptance=number(stream.acceptance.alpha, 4) if stream is not None else 0.0,
-        plain=placed.plain[0] if placed is not None else "",
-        reason=cut(placed.plain[1], _MAX_LINE) if placed is not None else "",
-        tokens_per_s=number(placed.tokens_per_s, 3) if placed is not None else 0.0,
+        gamma=known.last_pass.num_guesses,
+        acceptance=number(known.acceptance.alpha, 4) if stream is not None else 0.0,
+        plain=plain[0],
+        reason=cut(plain[1], _MAX_LINE),
+        tokens_per_s=number(tokens_per_s, 3),
         age_s=number(age_s, 3),
-        num_rounds=figures.num_rounds,
-        num_draft_tokens=figures.num_draft_tokens,
-        num_accepted_tokens=figures.num_accepted_tokens,
+        num_rounds=known.figures.num_rounds,
+        num_draft_tokens=known.figures.num_draft_tokens,
+        num_accepted_tokens=known.figures.num_accepted_tokens,
     )
 
 
