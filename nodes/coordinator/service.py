@@ -126,11 +126,6 @@ class Coordinator:
         )
 
     @property
-    def num_dropped(self) -> int:
-        """Messages that were dropped before they reached the state."""
-        return self.state.reporting.num_dropped
-
-    @property
     def endpoint(self) -> str:
         return self._transport.endpoint
 
@@ -255,17 +250,13 @@ class Coordinator:
                 await self._plan_due.wait()
                 for _ in range(_TURNS_TO_READ):
                     await asyncio.sleep(0)
-                due = self.begin_plan()
+                due = self.state.begin_plan(self._clock())
                 if due is not None:
                     # Messages are handled meanwhile: a plan for many streams takes milliseconds.
                     made = await loop.run_in_executor(thread, make, due.planning)
                     self.take_plan(due, made)
                 if not self.state.is_plan_due:
                     self._plan_due.clear()
-
-    def begin_plan(self) -> DuePlan | None:
-        """Return the plan due for longest, if any; make it before you begin another one."""
-        return self.state.begin_plan(self._clock())
 
     def take_plan(self, due: DuePlan, made: Made) -> None:
         """Put a plan in force and send the messages that it starts."""

@@ -103,7 +103,9 @@ async def test_an_invited_key_may_only_enrol_and_an_unknown_key_is_not_heard(
     await scene.hear(GUEST, message)
     assert await scene.hear(b"stranger", message) == []
     assert scene.peers == [FIRST, SECOND]
-    assert scene.coordinator.num_dropped == (1 if isinstance(message, EnrolRequest) else 2)
+    assert scene.coordinator.state.reporting.num_dropped == (
+        1 if isinstance(message, EnrolRequest) else 2
+    )
 
 
 async def test_a_member_can_change_its_key_and_ask_again_where_the_answer_was_lost(

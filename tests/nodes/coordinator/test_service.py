@@ -207,7 +207,7 @@ async def test_a_peer_of_another_protocol_is_told_so_in_its_own_version(
     assert refusal.reason.startswith(reason)
     (line,) = [r.getMessage() for r in caplog.records]
     assert reason in line
-    assert shell.coordinator.num_dropped == 1
+    assert shell.coordinator.state.reporting.num_dropped == 1
 
 
 async def test_what_is_no_hello_of_another_protocol_is_not_answered() -> None:
@@ -216,7 +216,7 @@ async def test_what_is_no_hello_of_another_protocol_is_not_answered() -> None:
         await shell.hear_frames(CLIENT_A, [frame])
     assert shell.frames == []
     assert is_welcome(await shell.join(CLIENT_A))
-    assert shell.coordinator.num_dropped == 2
+    assert shell.coordinator.state.reporting.num_dropped == 2
 
 
 async def test_epochs_do_not_come_from_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,7 +234,7 @@ class World:
                 yield NodeProcess.step, process
 
     def begin_plan(self) -> None:
-        self.planning = self.coordinator.begin_plan()
+        self.planning = self.coordinator.state.begin_plan(self.now)
 
     def take_plan(self) -> None:
         due, self.planning = self.planning, None
