@@ -29,6 +29,7 @@ from nodes.messages import (
     parts_of,
 )
 from nodes.messages.access import ForbiddenError
+from nodes.scheduler.instructions import Instruction
 from nodes.worker.stream import StreamId
 
 # Error codes taken from targets. Any other means only that the target cannot serve the stream.
@@ -52,61 +53,58 @@ class MemberMessages:
 
     def from_node(self, node: NodeRecord, message: Any, num_bytes: int, now: float) -> list[Send]:
         """Return the messages to send in response; stale messages are counted and dropped."""
+        if node.scheduler is None:
+            return self._from_draft(node, message, num_bytes, now)
+        scheduler, out = node.scheduler, list[Instruction]()
         match message:
-            case CommitReply() if node.scheduler is not None:
+            case CommitReply():
                 streams = [StreamId(e.stream_id) for e in message.entries]
                 self._serving.ledger.charge(streams, num_bytes, to_draft=False)
                 node.busy_s += message.pass_s
-                return self._serving.carry_out(node, node.scheduler.committed(message, now), now)
-            case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read) if (
-                node.scheduler is not None
-            ):
-                begun = message.has_begun
-                ready = node.scheduler.target_ready(StreamId(s), g, num_read, has_begun=begun)
-                return self._serving.carry_out(node, ready, now)
-            case StreamFailedNotice(stream_id=s, generation=g, reason=reason) if (
-                node.scheduler is not None
-            ):
+                out = scheduler.committed(message, now)
+            case StreamReadyNotice(stream_id=s, generation=g, num_read=num_read):
+                out = scheduler.target_ready(StreamId(s), g, num_read, has_begun=message.has_begun)
+            case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
                 code = message.code if message.code in _CODES_OF_TARGETS else "unavailable"
-                failed = node.scheduler.target_failed(StreamId(s), g, reason, code)
-                return self._serving.carry_out(node, failed, now)
-            case PromptScoresNotice() if node.scheduler is not None:
+                out = scheduler.target_failed(StreamId(s), g, reason, code)
+            case StreamParkedNotice(stream_id=s, generation=g):
+                out = scheduler.target_parked(StreamId(s), g)
+            case PromptScoresNotice():
                 passed_on = self._serving.prompt_scored(node, message, now)
-                if passed_on is not None:
-                    return passed_on
-            case StreamParkedNotice(stream_id=s, generation=g) if node.scheduler is not None:
-                parked = node.scheduler.target_parked(StreamId(s), g)
-                return self._serving.carry_out(node, parked, now)
-            case TokenizeReply() if node.role == "target":
+                self._reporting.num_stale += passed_on is None
+                return passed_on or []
+            case TokenizeReply():
                 return self._on_tokenized(node, message, now)
-            case GuessNotice() | StreamReadyNotice() | StreamFailedNotice():
-                return self._on_draft_message(node, message, num_bytes, now)
-        self._reporting.num_stale += 1
-        return []
+            case _:
+                self._reporting.num_stale += 1
+        return self._serving.carry_out(node, out, now)
 
-    def _on_draft_message(
-        self, node: NodeRecord, message: Any, num_bytes: int, now: float
-    ) -> list[Send]:
+    def _from_draft(self, node: NodeRecord, message: Any, num_bytes: int, now: float) -> list[Send]:
         out: list[Send] = []
         match message:
             case GuessNotice():
                 node.busy_s += message.draft_us / 1e6
                 streams = [StreamId(part.stream_id) for part in message.parts]
                 self._serving.ledger.charge(streams, num_bytes, to_draft=True)
-                for holder, parts in self._by_target(message):
-                    if holder.scheduler is not None:
-                        passed_on = holder.scheduler.guessed(node.name, parts, now)
-                        out += self._serving.carry_out(holder, passed_on, now)
-            case StreamReadyNotice(stream_id=s, generation=g):
-                target = self._target_of(StreamId(s))
-                if target is not None and target.scheduler is not None:
-                    target.scheduler.draft_ready(node.name, StreamId(s), g)
-            case StreamFailedNotice(stream_id=s, generation=g, reason=reason):
-                target = self._target_of(StreamId(s))
-                if target is not None and target.scheduler is not None:
-                    failure = node.name, StreamId(s), g, reason, message.code
-                    failed = target.scheduler.draft_failed(*failure)
-                    out += self._serving.carry_out(target, failed, now)
+                for target, parts in self._by_target(message):
+                    if target.scheduler is not None:
+                        passed_on = target.scheduler.guessed(node.name, parts, now)
+                        out += self._serving.carry_out(target, passed_on, now)
+            case (
+                StreamReadyNotice(stream_id=s, generation=g)
+                | StreamFailedNotice(stream_id=s, generation=g)
+            ):
+                holder = self._roster.node(self._serving.ledger.target_of(StreamId(s)))
+                if holder is None or holder.scheduler is None:
+                    return []
+                if isinstance(message, StreamReadyNotice):
+                    holder.scheduler.draft_ready(node.name, StreamId(s), g)
+                else:
+                    failure = node.name, StreamId(s), g, message.reason, message.code
+                    failed = holder.scheduler.draft_failed(*failure)
+                    out += self._serving.carry_out(holder, failed, now)
+            case _:
+                self._reporting.num_stale += 1
         return out
 
     def _by_target(
@@ -121,9 +119,6 @@ class MemberMessages:
             target = self._roster.node(name)
             if target is not None:
                 yield target, parts
-
-    def _target_of(self, stream_id: StreamId) -> NodeRecord | None:
-        return self._roster.node(self._serving.ledger.target_of(stream_id))
 
     def _on_tokenized(self, node: NodeRecord, reply: TokenizeReply, now: float) -> list[Send]:
         request, was_asked = self._serving.ledger.tokenizing.answered(node.name, reply.request_id)
