@@ -328,7 +328,7 @@ class CoordinatorState:
         self.reporting.node_out(node, event.reason, now)
         if node.role == "draft":
             # Schedulers remove it too, but there may be no target.
-            self._drafts.remove(node.name)
+            self._drafts.pop(node.name, None)
             for target, scheduler in self.roster.schedulers():
                 lost = scheduler.draft_lost(node.name, has_died=event.has_died)
                 out += self._serving.carry_out(target, lost, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -101,8 +101,9 @@ class DraftRecord:
     @property
     def view(self) -> DraftView:
         """The node as a policy sees it."""
-        view = DraftView(self.name, self.costs, self.link)
-        return replace(view, share_up=self.share_up, share_down=self.share_down)
+        return DraftView(
+            self.name, self.costs, self.link, share_up=self.share_up, share_down=self.share_down
+        )
 
     def reading_s(self, num_tokens: int) -> float:
         """Returns the predicted seconds until one more text has been sent to it and read."""
@@ -111,22 +112,13 @@ class DraftRecord:
         return sending_s + pieces * self.costs.prefill.at(PROMPT_PIECE_TOKENS)
 
 
-class Drafts:
+class Drafts(dict[str, DraftRecord]):
     """All draft nodes by name, and the shares of media that targets take."""
 
     def __init__(self) -> None:
-        self._nodes: dict[str, DraftRecord] = {}
+        super().__init__()
         # By target: its medium, and the share of it that its answers take.
         self._targets: dict[str, tuple[str, float]] = {}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._nodes
-
-    def __iter__(self) -> Iterator[DraftRecord]:
-        return iter(self._nodes.values())
-
-    def __getitem__(self, name: str) -> DraftRecord:
-        return self._nodes[name]
 
     def take(self, target: str, medium: str, part: float) -> None:
         """Reserve a share of a medium for the answers of a target."""
@@ -152,7 +144,7 @@ class Drafts:
         answers of targets on the medium are deducted first. Guesses for such a target cross the
         medium twice.
         """
-        nodes = [node for node in self if node.link.medium == medium and node.followed]
+        nodes = [node for node in self.values() if node.link.medium == medium and node.followed]
         if not medium or not nodes:
             return
         taken = self._taken(medium)
@@ -168,15 +160,6 @@ class Drafts:
         for index, node in enumerate(nodes):
             node.share_up = shares[2 * index] / num_ways
             node.share_down = shares[2 * index + 1]
-
-    def get(self, name: str) -> DraftRecord | None:
-        return self._nodes.get(name)
-
-    def add(self, node: DraftRecord) -> None:
-        self._nodes[node.name] = node
-
-    def remove(self, name: str) -> DraftRecord | None:
-        return self._nodes.pop(name, None)
 
     def best_for(self, wanted: Wanted) -> DraftRecord | None:
         """Returns the node with which the stream's tokens would take least, or None.
@@ -201,7 +184,7 @@ class Drafts:
         return found if saved_s > found.reading_s(wanted.length) else None
 
     def _with_room(self, wanted: Wanted) -> Iterable[DraftRecord]:
-        for node in self._nodes.values():
+        for node in self.values():
             has_room = len(node.followed) < node.max_streams
             has_room = has_room and not self.is_full(node.link.medium)
             if node.name in wanted.names and node.name not in wanted.refused and has_room:

@@ -191,7 +191,8 @@ class Scheduler:
     ) -> list[Instruction]:
         """A draft node may follow streams of this target."""
         if node not in self.drafts:
-            self.drafts.add(DraftRecord(node, costs, link or Link(), max_streams, self.token_bits))
+            known = costs, link or Link(), max_streams, self.token_bits
+            self.drafts[node] = DraftRecord(node, *known)
         self.usable.add(node)
         out: list[Instruction] = []
         for stream in self.streams.values():
@@ -210,7 +211,7 @@ class Scheduler:
         self.usable.discard(name)
         # Another one of that name may have another model.
         self.alphas.pop(name, None)
-        node = self.drafts.remove(name)
+        node = self.drafts.pop(name, None)
         if node is not None:
             self.drafts.allot(node.link.medium)
         out: list[Instruction] = []
