@@ -290,8 +290,9 @@ class CoordinatorState:
             self._intake.target_came(node)
             self._serving.target_lives(node.name, node.incarnation, now)
             self._serving.targets_changed(now)
-            taken_up = self._intake.take_up(now)
-            return [self._challenges.ask(node, now), *taken_up, *self._intake.ask_tokenizers()]
+            # No stream is placed on it from here on, until it has answered.
+            probe = self._challenges.ask(node, now)
+            return [probe, *self._intake.take_up(now), *self._intake.ask_tokenizers()]
         out: list[Send] = []
         for target, scheduler in self.roster.schedulers():
             if node.can_draft_for(target):

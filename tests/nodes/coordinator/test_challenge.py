@@ -109,12 +109,15 @@ def heartbeats(mesh: Mesh, until_s: int) -> Sends:
 
 
 def test_a_target_gets_no_streams_before_it_has_answered_and_is_asked_again(mesh: Mesh) -> None:
-    probe = probe_of(mesh, TARGET)
-    assert mesh.submit().opened() == []
+    # This one has waited for any target.
+    mesh.submit(2, resume_from=(0,))
+    sends = mesh.greet(TARGET, "target", make_profile(numerics_class=CLASS))
+    (probe,) = sends.said(ProbeRequest)
+    assert sends.opened() == mesh.submit().opened() == []
     asked = heartbeats(mesh, 12)
     assert (asked.said(ProbeRequest), asked.opened()) == ([probe, probe], [])
     # Its late answer counts.
-    assert len(mesh.hear(TARGET, ProbeReply(probe.seed, RIGHT), 12.0).opened()) == 1
+    assert len(mesh.hear(TARGET, ProbeReply(probe.seed, RIGHT), 12.0).opened()) == 2
     assert heartbeats(mesh, 30).said(ProbeRequest) == []
 
 
