@@ -262,15 +262,6 @@ class Serving:
         self.placement.targets_changed(now)
         return lost
 
-    def returned(self, now: float) -> list[tuple[Request, NodeRecord]]:
-        """Return the requests that waited for a target to return, each with its target now."""
-        waiting = self.ledger.returning()
-        found = [(request, self.choosing.reader_of(request, now)) for request in waiting]
-        out = [(request, target) for request, target in found if target is not None]
-        for request, _ in out:
-            self.ledger.has_returned(request)
-        return out
-
     def wait_for_return(self, request: Request, now: float) -> None:
         """Queue a request that no present target can serve, as if it had lost its target."""
         request.last_loss = "the target of this request has left"

@@ -291,8 +291,7 @@ class CoordinatorState:
             self._serving.target_lives(node.name, node.incarnation, now)
             self._serving.targets_changed(now)
             # No stream is placed on it from here on, until it has answered.
-            probe = self._challenges.ask(node, now)
-            return [probe, *self._intake.take_up(now), *self._intake.ask_tokenizers()]
+            return [self._challenges.ask(node, now), *self._intake.take_up(now)]
         out: list[Send] = []
         for target, scheduler in self.roster.schedulers():
             if node.can_draft_for(target):
@@ -319,9 +318,7 @@ class CoordinatorState:
             self.reporting.num_stale += 1
             return []
         self._serving.targets_changed(now)
-        taken_up = self._intake.take_up(now)
-        asked = self._intake.ask_tokenizers()
-        return [*taken_up, *asked, *self._serving.admit_waiting(now)]
+        return [*self._intake.take_up(now), *self._serving.admit_waiting(now)]
 
     def _on_node_out(self, event: NodeOut, now: float) -> list[Send]:
         out: list[Send] = []
@@ -350,6 +347,6 @@ class CoordinatorState:
             case NodeCommandRequest():
                 reply, events = self._drains.command(message, now)
                 out = [Send(peer, reply), *self._on_roster(events, now)]
-                return [*out, *self._intake.take_up(now), *self._intake.ask_tokenizers()]
+                return [*out, *self._intake.take_up(now)]
         self.reporting.num_stale += 1
         return []

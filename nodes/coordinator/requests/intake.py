@@ -77,9 +77,12 @@ class Intake:
     def take_up(self, now: float) -> list[Send]:
         """Begin requests that waited for a target and have one now."""
         out: list[Send] = []
-        for request, target in self._serving.returned(now):
-            out += self._begin(request, target, now)
-        return out
+        ledger, reader_of = self._serving.ledger, self._serving.choosing.reader_of
+        for request, target in [(r, reader_of(r, now)) for r in ledger.returning()]:
+            if target is not None:
+                ledger.has_returned(request)
+                out += self._begin(request, target, now)
+        return out + self.ask_tokenizers()
 
     def _checked(
         self, client: bytes, role: str, sender: str, submit: SubmitRequest, now: float
