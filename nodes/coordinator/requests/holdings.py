@@ -19,10 +19,9 @@ MAX_OF_ALL: Final = 1 << 25
 
 
 class Holdings:
-    """Keeps each request's charge from its submission until it is over."""
+    """Sums the charges of requests, each from its submission until it is over."""
 
     def __init__(self) -> None:
-        self._of_request: dict[tuple[bytes, int], int] = {}
         self._of_connection: Counter[bytes] = Counter()
         self._of_tenant: Counter[str] = Counter()
         self._of_all = 0
@@ -41,21 +40,11 @@ class Holdings:
         return ""
 
     def charge(self, request: Request, num: int) -> None:
-        """Set a request's charge to num characters and token ids."""
-        key = request.client, request.request_id
-        more = num - self._of_request.get(key, 0)
-        self._of_request[key] = num
+        """Set a request's charge to num characters and token ids; 0 once it is over."""
+        more, request.num_held = num - request.num_held, num
         self._of_connection[request.client] += more
         self._of_tenant[request.tenant] += more
         self._of_all += more
-
-    def forget(self, request: Request) -> None:
-        """Remove the charge of a request that is over, if it has one."""
-        key = request.client, request.request_id
-        if key not in self._of_request:
-            return
-        self.charge(request, 0)
-        del self._of_request[key]
         if not self._of_connection[request.client]:
             del self._of_connection[request.client]
         if not self._of_tenant[request.tenant]:

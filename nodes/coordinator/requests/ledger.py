@@ -114,7 +114,7 @@ class Ledger:
         self.tokenizing.drop(request)
         self.has_returned(request)
         self._stranded.pop((request.client, request.request_id), None)
-        self.holdings.forget(request)
+        self.holdings.charge(request, 0)
         if self.requests.pop((request.client, request.request_id), None) is not None:
             self.outcomes[outcome] += 1
             ids = self._ids_of_client[request.client]

@@ -134,6 +134,8 @@ class Request:
     committed: tuple[Committed, ...] = ()
     limit_s: float = math.inf
     ends_at: float = math.inf
+    # Characters and token ids that it is charged for; Holdings sets it.
+    num_held: int = 0
 
     @property
     def request_id(self) -> int:
