@@ -24,24 +24,28 @@ _MAX_PREFILL_SHARE: Final = 0.8
 
 
 class TargetCosts:
-    """Costs of one target, refitted from its passes, and the share of its time spent on prompts."""
+    """Costs of one target, and the share of its time spent on prompts.
+
+    calibrated: seconds of a pass by its tokens, of prompts as well, as the target declared them;
+    decode: the same, refitted from passes that read no prompts.
+    """
 
     def __init__(self, calibrated: NodeCosts) -> None:
-        self._calibrated = calibrated.decode
+        self.calibrated = calibrated.decode
         self._prefill = calibrated.prefill
-        self._decode = TableRefit(calibrated.decode)
+        self.decode = TableRefit(calibrated.decode)
         self._prompts = Load()
 
     def now(self, own_cells: float = 0.0) -> NodeCosts:
         """Returns the present costs for streams that have own_cells cells each."""
-        return NodeCosts(self._decode.table.with_own(own_cells), self._prefill)
+        return NodeCosts(self.decode.table.with_own(own_cells), self._prefill)
 
     def prefill_share(self, now: float) -> float:
         return min(_MAX_PREFILL_SHARE, self._prompts.share(now))
 
     def read_beside(self, num_tokens: int, num_decoded: int, own_cells: float, now: float) -> None:
         """Record that a pass of num_decoded tokens also read num_tokens tokens of prompts."""
-        decode = self._decode.table.with_own(own_cells)
+        decode = self.decode.table.with_own(own_cells)
         piece_s = decode.at(num_decoded + num_tokens) - decode.at(num_decoded)
         self._prompts.add(max(0.0, piece_s), now)
 
@@ -50,25 +54,13 @@ class TargetCosts:
         if num_others == 0:
             size = self._prefill.sizes[-1]
             return num_tokens / size * self._prefill.at(size)
-        decode = self._decode.table.with_own(num_tokens / 2)
+        decode = self.decode.table.with_own(num_tokens / 2)
         return num_tokens / PROMPT_PIECE_TOKENS * decode.at(num_others + PROMPT_PIECE_TOKENS)
 
     def expected_s(self, num_tokens: int, used_cells: int, own_cells: float, now: float) -> float:
         """Returns the mean seconds of a pass that decodes num_tokens, prompt pieces included."""
-        seconds = self._decode.table.at(num_tokens, used_cells, own_cells)
+        seconds = self.decode.table.at(num_tokens, used_cells, own_cells)
         return seconds / (1.0 - self.prefill_share(now))
-
-    def pass_s(self, num_tokens: int, used_cells: int, own_cells: float) -> float:
-        """Returns the seconds of a pass of num_tokens tokens, where prompt tokens count as well."""
-        return self._decode.table.at(num_tokens, used_cells, own_cells)
-
-    def calibrated_s(self, num_tokens: int, used_cells: int, own_cells: float) -> float:
-        """Returns the same as pass_s() from the calibration alone."""
-        return self._calibrated.at(num_tokens, used_cells, own_cells)
-
-    def pass_seen(self, num_tokens: int, seconds: float, used_cells: int, own_cells: float) -> None:
-        """Learn from a pass that read no piece of a prompt."""
-        self._decode.observe(num_tokens, seconds, used_cells, own_cells)
 
 
 def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> None:
@@ -83,12 +75,12 @@ def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> None:
     predicted_s = 0.0
     if reply.num_read_tokens <= PROMPT_PIECE_TOKENS:
         used = scheduler.used_cells
-        predicted_s = target.pass_s(num_tokens, used, own)
+        predicted_s = target.decode.table.at(num_tokens, used, own)
         scheduler.observe("pass", pass_s, predicted_s)
         if reply.num_read_tokens:
             target.read_beside(reply.num_read_tokens, num_decoded, own, now)
         else:
-            target.pass_seen(num_tokens, pass_s, used, own)
+            target.decode.observe(num_tokens, pass_s, used, own)
             _compare(scheduler, reply, used)
     if scheduler.recorder is not None:
         scheduler.recorder.committed(reply, predicted_s, now)
@@ -104,7 +96,7 @@ def _compare(scheduler: Scheduler, reply: CommitReply, used: int) -> None:
     if is_idle or any(stream.fixed_gamma for stream in streams):
         return
     tokens = sum(entry.num_tokens for entry in reply.entries) / num
-    num_passes = reply.pass_s / scheduler.target.calibrated_s(num, used, used / num)
+    num_passes = reply.pass_s / scheduler.target.calibrated.at(num, used, used / num)
     # A draft node that is still reading a text would continue to read during a pause.
     may_pause = all(follow.is_ready for follow in follows) and not scheduler.waits
     scheduler.comparisons.of(len(streams)).passed(tokens, num_passes, may_pause=may_pause)

@@ -37,7 +37,8 @@ def why_plain(scheduler: Scheduler, stream: Stream) -> str:
             f"are right with a chance of {stream.acceptance.alpha:.2f}"
         )
     num, used = len(scheduler.streams), scheduler.used_cells
-    now_s, then_s = (scheduler.target.pass_s(num + n, used, used / num) for n in (0, 1))
+    decode = scheduler.target.decode.table
+    now_s, then_s = (decode.at(num + n, used, used / num) for n in (0, 1))
     return (
         f"plain: the best guess had a chance of {last.best_chance:.2f}, and one more token adds "
         f"{(then_s - now_s) * 1e3:.1f} ms to a pass of {now_s * 1e3:.1f} ms"
