@@ -44,7 +44,6 @@ class Tokenizing:
         # Texts sent and not answered yet, including those of requests that have ended, because the
         # target still works on them.
         self._sent: dict[int, Text] = {}
-        self._under_way: Counter[str] = Counter()
         self._num_of_role: Counter[str] = Counter()
         self._next_number = 1
         self._silences = Silences[int]()
@@ -74,15 +73,16 @@ class Tokenizing:
     def due(self) -> list[tuple[str, TokenizeRequest]]:
         """Return the texts to send now, each with the name of its target."""
         out = []
+        num_sent = Counter(text.target for text in self._sent.values())
         for target, tenants in self._queues.items():
-            while tenants and self._under_way[target] < MAX_AT_ONCE:
+            while tenants and num_sent[target] < MAX_AT_ONCE:
                 tenant = next(iter(tenants))
                 text = self._texts[next(iter(tenants[tenant]))]
                 numbers = tenants.pop(tenant)
                 del numbers[text.number]
                 if numbers:
                     tenants[tenant] = numbers
-                self._under_way[target] += 1
+                num_sent[target] += 1
                 self._sent[text.number] = text
                 text.num_asked += 1
                 submit = text.request.submit
@@ -105,7 +105,7 @@ class Tokenizing:
             return None, False
         sent = self._sent.get(number)
         if sent is not None and sent.target == target:
-            self._release(number)
+            del self._sent[number]
         if text is None:
             return None, True
         self._forget(text)
@@ -125,7 +125,7 @@ class Tokenizing:
 
     def unsent(self, number: int) -> Request | None:
         """Note that a text could not be sent; return its request if that has not ended."""
-        self._release(number)
+        self._sent.pop(number, None)
         text = self._texts.get(number)
         return None if text is None else text.request
 
@@ -147,8 +147,7 @@ class Tokenizing:
         hopeless = []
         waiting = [(n, (text.target, text.num_asked)) for n, text in self._sent.items()]
         for number in self._silences.overdue(waiting, limit_s, now):
-            text = self._sent[number]
-            self._release(number)
+            text = self._sent.pop(number)
             if number not in self._texts:
                 continue
             if text.num_asked > _MOST_ASKED_AGAIN:
@@ -156,13 +155,6 @@ class Tokenizing:
             else:
                 self._queue(text)
         return hopeless
-
-    def _release(self, number: int) -> None:
-        """Note that a target no longer works on a text, if it did."""
-        text = self._sent.pop(number, None)
-        if text is None:
-            return
-        self._under_way[text.target] -= 1
 
     def drop(self, request: Request) -> None:
         """Remove the text of a request that has ended; a late answer to it is ignored."""
@@ -176,9 +168,7 @@ class Tokenizing:
         choose: returns the target that tokenizes a request's text; "" while there is none.
         Returns the requests whose texts the target that is gone had.
         """
-        for number in [n for n, text in self._sent.items() if text.target == gone]:
-            self._release(number)
-        self._under_way.pop(gone, None)
+        self._sent = {n: text for n, text in self._sent.items() if text.target != gone}
         self._queues.pop(gone, None)
         lost = []
         for text in self._texts.values():
