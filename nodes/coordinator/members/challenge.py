@@ -39,11 +39,9 @@ class Challenges:
         self._first: OrderedDict[tuple[str, str], tuple[str, str]] = OrderedDict()
 
     def ask(self, node: NodeRecord, now: float) -> Send:
-        """Return the probe for a new target, which gets no streams before it answers."""
-        node.unproved_since = now
-        return self._ask(node, now)
-
-    def _ask(self, node: NodeRecord, now: float) -> Send:
+        """Return the probe for a target, which gets no streams before it answers."""
+        if node.unproved_since is None:
+            node.unproved_since = now
         node.probed_at = now
         return Send(node.peer, ProbeRequest(self._seed(node)))
 
@@ -84,7 +82,7 @@ class Challenges:
     def due(self, nodes: Iterable[NodeRecord], now: float) -> list[Send]:
         """Return the probes to repeat to targets that have not answered for a while."""
         waiting = [node for node in nodes if node.unproved_since is not None]
-        return [self._ask(node, now) for node in waiting if now - node.probed_at >= _ASK_AGAIN_S]
+        return [self.ask(node, now) for node in waiting if now - node.probed_at >= _ASK_AGAIN_S]
 
     def overdue(self, nodes: Iterable[NodeRecord], now: float) -> list[NodeRecord]:
         """Return the targets whose answer is so late that they must leave."""
