@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
+from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.sends import Send
 from nodes.messages import APART, ProbeReply, ProbeRequest
@@ -36,7 +36,7 @@ class Challenges:
     def __init__(self, epoch: int) -> None:
         self._epoch = epoch
         # The first answer, and the node that gave it, by model hash and class.
-        self._first: OrderedDict[tuple[str, str], tuple[str, str]] = OrderedDict()
+        self._first = Latest[tuple[str, str], tuple[str, str]](_MAX_CLASSES)
 
     def ask(self, node: NodeRecord, now: float) -> Send:
         """Return the probe for a target, which gets no streams before it answers."""
@@ -65,10 +65,7 @@ class Challenges:
     def _compare(self, node: NodeRecord, digest: str) -> None:
         profile = node.profile
         key = profile.model_hash, profile.numerics_class
-        first, by = self._first.setdefault(key, (digest, node.name))
-        self._first.move_to_end(key)
-        if len(self._first) > _MAX_CLASSES:
-            self._first.popitem(last=False)
+        first, by = self._first[key] = self._first.get(key, (digest, node.name))
         if digest == first:
             return
         name = f"{profile.numerics_class[:_MAX_CLASS_CHARS]}{APART}{digest[:_NUM_DIGITS]}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from nodes.coordinator.latest import Latest
 from nodes.messages.access import GATEWAY
 
 # Number of malformed or forbidden messages at which a peer is banned.
@@ -40,28 +40,21 @@ class RateLimits:
     """Keeps records of the last _MAX_PEERS senders; a new connection is a new peer."""
 
     def __init__(self) -> None:
-        self._records: OrderedDict[bytes, _Record] = OrderedDict()
-        self._joins: OrderedDict[str | bytes, tuple[float, float]] = OrderedDict()
+        self._records = Latest[bytes, _Record](_MAX_PEERS)
+        # By key or peer: the joins that it may still make, and the time of the last one.
+        self._joins = Latest[str | bytes, tuple[float, float]](_MAX_PEERS)
 
     def may_join(self, key_or_peer: str | bytes, now: float) -> bool:
         """Count a Hello of a key or peer; False if it must be ignored. The peer may retry."""
-        allowance, seen_at = self._joins.pop(key_or_peer, (BURST_JOINS, now))
+        allowance, seen_at = self._joins.get(key_or_peer, (BURST_JOINS, now))
         allowance = min(BURST_JOINS, allowance + JOINS_PER_S * max(0.0, now - seen_at))
         is_allowed = allowance >= 1.0
         self._joins[key_or_peer] = (allowance - is_allowed, now)
-        if len(self._joins) > _MAX_PEERS:
-            self._joins.popitem(last=False)
         return is_allowed
 
     def may_speak(self, peer: bytes, now: float, cost: float = 1.0) -> bool:
         """Count a message; False if it must be ignored without decoding it."""
-        record = self._records.get(peer)
-        if record is None:
-            record = self._records[peer] = _Record(seen_at=now)
-            if len(self._records) > _MAX_PEERS:
-                self._records.popitem(last=False)
-        else:
-            self._records.move_to_end(peer)
+        record = self._records[peer] = self._records.get(peer) or _Record(seen_at=now)
         if record.is_banned:
             return False
         record.allowance += MESSAGES_PER_S * max(0.0, now - record.seen_at)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +19,7 @@ from mesh.messages import (
     Refuse,
     Welcome,
 )
+from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord, ping_bits
 from nodes.coordinator.sends import Send
 from nodes.messages import EngineProfile, NodeFields
@@ -86,7 +86,7 @@ class Roster:
         self.membership = MembershipState(welcome.heartbeat_interval_s, welcome.heartbeat_timeout_s)
         self._nodes: dict[str, NodeRecord] = {}
         # Why a process, by name and incarnation, may not join again.
-        self._dismissed: OrderedDict[tuple[str, int], str] = OrderedDict()
+        self._dismissed = Latest[tuple[str, int], str](_MAX_DISMISSED)
 
     def peers(self) -> list[bytes]:
         return [member.peer for member in self.membership.members()]
@@ -230,15 +230,10 @@ class Roster:
 
     def dismiss(self, record: NodeRecord, reason: str, now: float) -> list[RosterEvent]:
         """Dismiss a node. Its process may not join again; a new process may."""
-        self._forbid(record, reason)
+        self._dismissed[record.name, record.incarnation] = reason[:_MAX_REASON]
         events = self.membership.on_gone(record.peer, now)
         left = [replace(event, reason=reason) for event in events]
         return [Send(record.peer, Bye(reason)), *self._left(left, has_died=lambda _: False)]
-
-    def _forbid(self, record: NodeRecord, reason: str) -> None:
-        self._dismissed[record.name, record.incarnation] = reason[:_MAX_REASON]
-        if len(self._dismissed) > _MAX_DISMISSED:
-            self._dismissed.popitem(last=False)
 
     def gone(self, peer: bytes, now: float) -> list[RosterEvent]:
         return self._left(self.membership.on_gone(peer, now))
@@ -314,7 +309,7 @@ class Roster:
                 logger.info("%s %s left: %s", record.role, record.name, event.reason)
                 del self._nodes[record.name]
                 if record.is_draining:
-                    self._forbid(record, DRAINED)
+                    self._dismissed[record.name, record.incarnation] = DRAINED
                 member = event.member
                 out.append(NodeOut(record, event.reason, has_died(member), member.last_seen))
             else:

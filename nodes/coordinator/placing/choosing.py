@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from nodes.config.class_weights import weight_of
+from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import DRAINED, DROPPED, NodeOut, Roster
 from nodes.coordinator.placing.room import is_of_kind
@@ -126,7 +127,7 @@ class Choosing:
         self._roster = roster
         self._weights = weights
         # Targets that left, by name.
-        self._left: dict[str, _Left] = {}
+        self._left = Latest[str, _Left](_MOST_LEFT)
         self._known: list[EngineProfile] = []
         self._known_standings: Standings = {}
 
@@ -143,12 +144,8 @@ class Choosing:
 
     def left(self, gone: NodeOut, now: float) -> None:
         """Note that a target left; its profile counts as present for a while."""
-        target = gone.record
-        self._left.pop(target.name, None)
         is_expected = gone.reason not in (DRAINED, DROPPED)
-        self._left[target.name] = _Left(target.profile, now, is_expected)
-        if len(self._left) > _MOST_LEFT:
-            del self._left[next(iter(self._left))]
+        self._left[gone.record.name] = _Left(gone.record.profile, now, is_expected)
 
     def known(self, now: float) -> list[EngineProfile]:
         """Returns the profiles of the targets that are present or left recently."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections import OrderedDict, deque
+from collections import deque
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Final
 
+from nodes.coordinator.latest import Latest
 from nodes.coordinator.placing.suspects import Suspicion
 from nodes.messages import SubmitRequest
 
@@ -46,7 +47,7 @@ class Remembered:
     """Keeps the most recent suspicions by digest of the request."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._entries = Latest[bytes, _Entry](_MOST)
         # Requests cancelled before their first token from a target: time, target, digest.
         self._cancelled: deque[tuple[float, str, bytes]] = deque(maxlen=_MOST)
 
@@ -54,9 +55,6 @@ class Remembered:
         """Remember a request that ended under suspicion."""
         until = now + (PROVEN_S if is_proven else SUSPECTED_S)
         self._entries[digest] = _Entry(suspicion, is_proven, until)
-        self._entries.move_to_end(digest)
-        if len(self._entries) > _MOST:
-            self._entries.popitem(last=False)
 
     def cancelled(self, digest: bytes, target: str, now: float) -> None:
         """Note a request that was cancelled before its first token from a target."""

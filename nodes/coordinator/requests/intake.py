@@ -6,11 +6,12 @@ import hashlib
 import math
 
 from nodes.config.settings import LimitSettings
+from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.placing.room import is_of_kind
 from nodes.coordinator.requests.holdings import num_held_by
-from nodes.coordinator.requests.models import KnownModels, shown_ids, suits
+from nodes.coordinator.requests.models import hashes_in_order, shown_ids, suits
 from nodes.coordinator.requests.request import (
     BadRequestError,
     RefusedRequestError,
@@ -19,11 +20,12 @@ from nodes.coordinator.requests.request import (
 )
 from nodes.coordinator.sends import Send
 from nodes.coordinator.serving import Serving
-from nodes.messages import EMBEDDING, RequestFailedNotice, SubmitRequest
+from nodes.messages import EMBEDDING, EngineProfile, RequestFailedNotice, SubmitRequest
 from nodes.messages.access import GATEWAY
 from nodes.messages.fingerprint import fingerprint
 
 _DIGEST_BYTES = 16
+_MOST_MODELS = 64
 
 
 def owner_of(sender: str, user: str) -> str:
@@ -44,10 +46,12 @@ class Intake:
         self._roster = roster
         self._serving = serving
         self._limits = limits
-        self._models = KnownModels()
+        # The models of targets since the coordinator started, by name and hash.
+        self._models = Latest[tuple[str, str], EngineProfile](_MOST_MODELS)
 
     def target_came(self, target: NodeRecord) -> None:
-        self._models.note(target.profile)
+        profile = target.profile
+        self._models[profile.model, profile.model_hash] = profile
         self._serving.choosing.came()
 
     def submit(
@@ -144,7 +148,7 @@ class Intake:
                 "unavailable",
                 "all target nodes are draining: start another one, or undrain one",
             )
-        known = self._models.has(model)
+        known = bool(model and hashes_in_order(list(self._models.values()), model))
         if request.is_pinned and (known or not model):
             raise self._not_pinned(request, targets)
         if known:

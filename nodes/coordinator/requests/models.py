@@ -49,22 +49,3 @@ def suits(
         by_hash.setdefault(target.profile.model_hash, []).append(target)
     hashes = hashes_in_order(known, name)
     return next((by_hash[found] for found in hashes if found in by_hash), [])
-
-
-class KnownModels:
-    """The most recent models of targets since the coordinator started."""
-
-    _MAX = 64
-
-    def __init__(self) -> None:
-        self._profiles: dict[tuple[str, str], EngineProfile] = {}
-
-    def note(self, profile: EngineProfile) -> None:
-        key = profile.model, profile.model_hash
-        self._profiles.pop(key, None)
-        self._profiles[key] = profile
-        if len(self._profiles) > self._MAX:
-            del self._profiles[next(iter(self._profiles))]
-
-    def has(self, name: str) -> bool:
-        return any(_is_named(profile, name) for profile in self._profiles.values())

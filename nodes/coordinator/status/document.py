@@ -15,6 +15,7 @@ from typing import Final
 
 from mesh.grants import Air
 from mesh.messages import PROTOCOL_VERSION
+from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.ledger import OUTCOMES
@@ -70,7 +71,7 @@ class Reporting:
         self.num_dropped = 0
         self._counts: dict[str, Counts] = {}
         # Nodes that left, as they were then, and when that was.
-        self._left: dict[str, tuple[NodeStatus, float]] = {}
+        self._left = Latest[str, tuple[NodeStatus, float]](_MAX_LEFT)
         self._recent = Recent()
         self._started_at: float | None = None
         self._made: tuple[float, bytes] | None = None
@@ -95,10 +96,7 @@ class Reporting:
     def node_out(self, node: NodeRecord, reason: str, now: float) -> None:
         if node.scheduler is not None:
             self.num_stale += node.scheduler.num_stale
-        self._left.pop(node.name, None)
         self._left[node.name] = parts.node_status(node, state="left", reason=reason), now
-        if len(self._left) > _MAX_LEFT:
-            del self._left[next(iter(self._left))]
 
     def tick(self, now: float) -> None:
         """Keep the totals once a second, for the rates of the last seconds."""
