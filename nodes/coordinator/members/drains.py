@@ -47,33 +47,25 @@ class Drains:
             case "drain" if record.role == "draft":
                 return done, self._roster.dismiss(record, DRAINED, now)
             case "drain":
-                return done, self._drain(record, now)
+                return done, self._set_draining(record, True, now)
             case "undrain":
                 if not record.is_draining:
                     return self._error(request, f"{record.name} is not being drained"), ()
-                return done, self._undrain(record, now)
+                return done, self._set_draining(record, False, now)
         accepted = "drain, undrain and drop are accepted"
         return self._error(request, f"command {request.command!r}: {accepted}"), ()
 
-    def _drain(self, record: NodeRecord, now: float) -> list[Send]:
-        if not record.is_draining:
-            logger.info("%s %s is draining", record.role, record.name)
-        record.is_draining = True
-        self._note_waiting(now)
-        return self._serving.evacuate(now)
-
-    def _undrain(self, record: NodeRecord, now: float) -> list[Send]:
-        logger.info("%s %s takes streams again", record.role, record.name)
-        record.is_draining = False
-        self._note_waiting(now)
-        return self._serving.admit_waiting(now)
-
-    def _note_waiting(self, now: float) -> None:
-        """Limit how long streams wait for targets that take no new streams."""
+    def _set_draining(self, record: NodeRecord, is_draining: bool, now: float) -> list[Send]:
+        """Limit how long streams wait for targets that take no new ones, and place the others."""
+        if record.is_draining != is_draining:
+            what = "is draining" if is_draining else "takes streams again"
+            logger.info("%s %s %s", record.role, record.name, what)
+        record.is_draining = is_draining
         self._serving.targets_changed(now)
         for request, _ in self._serving.placement.waiting:
             if request.stranded_at is not None and not request.num_losses:
                 request.last_loss = "all targets that could serve this request are draining"
+        return self._serving.evacuate(now)
 
     def tick(self, now: float) -> list[RosterEvent]:
         """Move streams off drained targets, and dismiss those that have become empty."""
