@@ -15,7 +15,7 @@ REASON = "draft off: no plan could be made; see the coordinator's log"
 _MAX_LOGGED = 16
 
 
-def with_fallback(make: Callable[[Planning], Made] = Planning.make) -> Callable[[Planning], Made]:
+def with_fallback() -> Callable[[Planning], Made]:
     """Return a function that makes plans and, where that fails, returns a plan without guesses.
 
     A fault then costs only speed. Guesses never change a text, so a failed plan must not end the
@@ -25,7 +25,7 @@ def with_fallback(make: Callable[[Planning], Made] = Planning.make) -> Callable[
 
     def made(planning: Planning) -> Made:
         try:
-            return make(planning)
+            return planning.make()
         except Exception as error:
             streams = planning.observation.streams
             what = f"{type(error).__name__}: {error}"
