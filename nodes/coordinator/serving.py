@@ -63,7 +63,7 @@ class Serving:
     ) -> list[Send]:
         try:
             measure = self.placement.measure_for(request, target, len(prompt))
-            specs = specs_of(request, request.owner, self._next_id, prompt, measure)
+            specs = specs_of(request, self._next_id, prompt, measure)
         except BadRequestError as error:
             return self.fail(request, "bad_request", str(error), now)
         request.prompt_hash = prompt_hash(prompt)
@@ -316,9 +316,12 @@ class Serving:
                 case Emit(stream_id=stream_id):
                     request = self.ledger.streams.get(stream_id)
                     if request is not None:
+                        choice = request.choices[stream_id]
                         # A suspect that made progress is cleared, and the next one may be tried.
-                        freed |= request.choices[stream_id].has_come(len(instruction.token_ids))
-                        out.append(self._emit(request, instruction))
+                        freed |= choice.has_come(len(instruction.token_ids))
+                        choice.num_tokens = instruction.position + len(instruction.token_ids)
+                        notice = tokens_notice(request, choice, instruction)
+                        out.append(Send(request.client, notice))
                 case Finish():
                     out += self._finish(instruction)
                     freed = True
@@ -330,11 +333,6 @@ class Serving:
         if freed:
             out += self.admit_waiting(now)
         return out
-
-    def _emit(self, request: Request, emit: Emit) -> Send:
-        choice = request.choices[emit.stream_id]
-        choice.num_tokens = emit.position + len(emit.token_ids)
-        return Send(request.client, tokens_notice(request, choice, emit))
 
     def _finish(self, finish: Finish) -> list[Send]:
         request = self.ledger.streams.pop(finish.stream_id, None)

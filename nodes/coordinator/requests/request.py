@@ -263,7 +263,7 @@ def sampling_of(request: Request, choice: int) -> Sampling:
 
 
 def specs_of(
-    request: Request, owner: str, first_id: int, prompt: tuple[int, ...], target: EngineProfile
+    request: Request, first_id: int, prompt: tuple[int, ...], target: EngineProfile
 ) -> list[StreamSpec]:
     """Return the streams of a request. Raises BadRequestError if the target can never hold them."""
     submit = request.submit
@@ -288,7 +288,7 @@ def specs_of(
         StreamSpec(
             stream_id=StreamId(first_id + number),
             generation=1,
-            owner=owner,
+            owner=request.owner,
             sampling=sampling_of(request, index),
             max_tokens=max_tokens,
             stops=submit.stops,
