@@ -105,9 +105,7 @@ class Serving:
     ) -> list[Send] | None:
         """Pass prompt scores on to the client; None if they are stale."""
         request = self.ledger.streams.get(StreamId(notice.stream_id))
-        stream = (
-            target.scheduler.streams.get(StreamId(notice.stream_id)) if target.scheduler else None
-        )
+        stream = target.streams.get(StreamId(notice.stream_id))
         if request is None or stream is None or stream.spec.generation != notice.generation:
             return None
         if not stream.spec.scores_prompt:

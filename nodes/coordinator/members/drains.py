@@ -39,8 +39,7 @@ class Drains:
         record = self._roster.node(request.node)
         if record is None:
             return self._error(request, self._no_such(request.node)), ()
-        num_streams = len(record.scheduler.streams) if record.scheduler is not None else 0
-        done = NodeCommandReply(request.request_id, "", num_streams)
+        done = NodeCommandReply(request.request_id, "", len(record.streams))
         match request.command:
             case "drop":
                 return done, self._roster.dismiss(record, DROPPED, now)
@@ -75,7 +74,7 @@ class Drains:
             self._next_look = now + _LOOK_S
             events += self._serving.evacuate(now)
         for record in draining:
-            if record.scheduler is not None and len(record.scheduler.streams) == 0:
+            if not record.streams:
                 events += self._roster.dismiss(record, DRAINED, now)
         return events
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from mesh.grants import Air
@@ -12,7 +13,9 @@ from nodes.config.settings import LEAST_INTERVALS
 from nodes.messages import EngineProfile
 from nodes.scheduler import Scheduler
 from nodes.scheduler.instructions import Instruction
+from nodes.scheduler.stream import Stream
 from nodes.worker.profile import same_vocabulary
+from nodes.worker.stream import StreamId
 from policies.latency import NodeCosts
 from policies.plan import HEADER_BITS, Link
 
@@ -111,17 +114,21 @@ class NodeRecord:
         self.heartbeat.interval_s = max(interval_s, min(period_s, timeout_s / LEAST_INTERVALS))
 
     @property
+    def streams(self) -> Mapping[StreamId, Stream]:
+        """The streams that a target serves; a draft node has none of its own."""
+        return self.scheduler.streams if self.scheduler is not None else {}
+
+    @property
     def used_cells(self) -> int:
         """KV cells that a target's streams take, with room for each to grow."""
         return self.scheduler.cells if self.scheduler is not None else 0
 
     def has_room(self, cells: int, num_streams: int = 1) -> bool:
         """Whether streams that need these cells together fit; False before the probe's answer."""
-        scheduler = self.scheduler
         return (
-            scheduler is not None
+            self.scheduler is not None
             and self.unproved_since is None
-            and len(scheduler.streams) + num_streams <= self.profile.max_streams
+            and len(self.streams) + num_streams <= self.profile.max_streams
             and self.used_cells + cells <= self.profile.num_cells
         )
 

@@ -133,7 +133,7 @@ class Roster:
                 n.profile.model[:MAX_MODEL_CHARS],
                 n.profile.exact,
                 n.profile.emulated,
-                len(n.scheduler.streams) if n.scheduler is not None else 0,
+                len(n.streams),
                 n.is_draining,
                 round(1e6 * (n.heartbeat.rtt_s or 0.0)),
                 n.profile.model_hash[:MAX_MODEL_CHARS],
@@ -284,7 +284,7 @@ class Roster:
 
     def pong(self, member: Member, pong: Pong, now: float) -> None:
         node = self.node_of(member)
-        busy = node is not None and node.scheduler is not None and bool(node.scheduler.streams)
+        busy = node is not None and bool(node.streams)
         self.membership.on_pong(member.peer, pong, busy, now)
         if node is None:
             return

@@ -141,8 +141,8 @@ class Placement:
 
     def _is_trying(self, target: NodeRecord) -> bool:
         """Whether a target has a suspect without a token; a second one must not join it."""
-        here, held = target.scheduler.streams if target.scheduler else (), self._ledger.streams
-        return any(held[s].choices[s].suspicion is not None for s in here if s in held)
+        held = self._ledger.streams
+        return any(held[s].choices[s].suspicion is not None for s in target.streams if s in held)
 
     def _able(self, request: Request, choice: Choice, now: float) -> list[NodeRecord]:
         """Return the targets, full ones too, that may serve a stream without changing its text.
@@ -184,9 +184,9 @@ class Placement:
     def evacuated(self, request: Request, choice: Choice, now: float) -> Move | None:
         """Return a move of a draining target's stream to a target with room; None without one."""
         source = self._roster.node(choice.target)
-        if source is None or source.scheduler is None or not source.is_draining:
+        if source is None or not source.is_draining:
             return None
-        stream = source.scheduler.streams.get(choice.spec.stream_id)
+        stream = source.streams.get(choice.spec.stream_id)
         if stream is None:
             return None
         able = [n for n in self._able(request, choice, now) if not n.is_draining]

@@ -59,17 +59,16 @@ class Rebalancing:
             if not target.is_draining:
                 kinds.setdefault(kind_of(target), []).append(target)
         kin = [n for targets in kinds.values() if len(targets) > 1 for n in targets]
-        sources = [n for n in kin if n.scheduler is not None and len(n.scheduler.streams)]
+        sources = [n for n in kin if n.streams]
         long_ago = now - 2 * LOOK_S
         self._looked_at = {n.name: self._looked_at.get(n.name, long_ago) for n in sources}
         self._next_look = now + LOOK_S / max(1, len(sources))
         source = max(sources, key=lambda n: self._urgency(n, now), default=None)
-        if source is None or source.scheduler is None:
+        if source is None:
             return None
         self._looked_at[source.name] = now
         # Far more streams may wait than are on this target.
-        ids = source.scheduler.streams
-        here = (streams[stream_id] for stream_id in ids if stream_id in streams)
+        here = (streams[stream_id] for stream_id in source.streams if stream_id in streams)
         requests = {id(request): request for request in here}.values()
         others = [n for n in kinds[kind_of(source)] if n is not source]
         moves = self._moves(source, others, requests, now)
@@ -150,8 +149,5 @@ def _num_left(streams: Iterable[Stream]) -> int:
 
 def _unit(request: Request, source: NodeRecord) -> list[Stream]:
     """Return a request's streams on a target, which move together; none while one is opening."""
-    assert source.scheduler is not None
-    ids = [s for s, choice in request.choices.items() if choice.target == source.name]
-    streams = [source.scheduler.streams.get(stream_id) for stream_id in ids]
-    known: list[Stream] = [stream for stream in streams if stream is not None]
-    return [] if any(isinstance(stream.phase, Opening) for stream in known) else known
+    streams = [source.streams[s] for s in request.choices if s in source.streams]
+    return [] if any(isinstance(stream.phase, Opening) for stream in streams) else streams

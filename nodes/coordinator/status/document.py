@@ -148,6 +148,7 @@ class Reporting:
     def _nodes(self, now: float) -> Iterator[NodeStatus]:
         for node in self._roster.nodes()[:_MAX_NODES]:
             silent_s, joined_s = self._roster.ages_s(node, now)
+            draft = self._drafts.get(node.name)
             is_silent = silent_s > 3 * node.heartbeat.interval_s
             yield parts.node_status(
                 node,
@@ -155,18 +156,12 @@ class Reporting:
                 silent_s=silent_s,
                 joined_s=joined_s,
                 busy=min(1.0, self._recent.rate(("busy", node.name), node.busy_s, now)),
-                num_streams=self._num_streams(node),
+                num_streams=len(draft.followed if draft is not None else node.streams),
                 costs=parts.costs_now(node, self._drafts),
             )
         for left, at in self._left.values():
             if now - at <= _LEFT_S:
                 yield replace(left, silent_s=round(now - at, 3))
-
-    def _num_streams(self, node: NodeRecord) -> int:
-        if node.scheduler is not None:
-            return len(node.scheduler.streams)
-        record = self._drafts.get(node.name)
-        return len(record.followed) if record is not None else 0
 
     def _streams(self, now: float) -> list[StreamStatus]:
         """Return the streams, those that have a place first."""
