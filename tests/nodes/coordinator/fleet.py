@@ -21,14 +21,14 @@ from nodes.messages import (
     TokenizeRequest,
     TokensNotice,
 )
-from tests.nodes.builders import make_profile, make_submit
+from tests.nodes.builders import make_submit
+from tests.nodes.coordinator import script
 from tests.nodes.coordinator.script import CLIENT, Mesh
 
 
 def profile(numerics_class: str, pass_ms: float = 10.0, **changes: Any) -> EngineProfile:
-    made = make_profile(numerics_class=numerics_class, model_hash="content", **changes)
-    seconds = (pass_ms / 1e3, 3 * pass_ms / 1e3)
-    return replace(made, decode=replace(made.decode, sizes=(1, 11), seconds=seconds))
+    fields = {"model_hash": "content", **changes}
+    return script.profile(pass_ms, numerics_class=numerics_class, **fields)
 
 
 @dataclass(frozen=True, slots=True)

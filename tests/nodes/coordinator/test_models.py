@@ -27,11 +27,11 @@ def refusal(told: StartedNotice | RequestFailedNotice | None) -> tuple[str, str]
 def two_files() -> Fleet:
     """a.gguf on two targets with 1200 cells together, and another file of that name with 1000."""
     fleet = Fleet()
-    one = replace(profile("one", num_cells=600, model="a.gguf", max_streams=2), model_hash=ONE)
+    shared = {"model": "a.gguf", "max_streams": 2}
+    one = profile("one", num_cells=600, model_hash=ONE, **shared)
     fleet.join("1a", one)
     fleet.join("1b", one)
-    other = profile("two", num_cells=1000, model="a.gguf", max_streams=2)
-    fleet.join("2", replace(other, model_hash=TWO))
+    fleet.join("2", profile("two", num_cells=1000, model_hash=TWO, **shared))
     return fleet
 
 
@@ -73,7 +73,7 @@ def test_a_refusal_tells_files_of_one_name_apart() -> None:
 def test_among_models_of_equal_cells_the_lower_hash_goes_first(order: tuple[str, str]) -> None:
     fleet = Fleet()
     for name in order:
-        fleet.join(name, replace(profile(name, model="a"), model_hash=name))
+        fleet.join(name, profile(name, model="a", model_hash=name))
     assert model_of(fleet.submit(1, model="a")) == ONE
 
 
@@ -95,7 +95,7 @@ OF_B = {"model_hash": "content", "numerics_class": "b"}
 def test_a_request_that_names_a_class_gets_that_class_or_nothing() -> None:
     fleet = two_classes()
     long_hash, long_name = "0123456789abcdef" * 4, "3fa9c1d277bc0011"
-    fleet.join("c1", replace(profile(long_name, 90), model_hash=long_hash))
+    fleet.join("c1", profile(long_name, 90, model_hash=long_hash))
     pinned = [replace(s, **OF_B) for s in cases(60)]
     assert ask_thrice(fleet, pinned) == [{Answer(b"b!", ("content", "b"))}] * 60
     # As fingerprints have them, and in full.
@@ -121,7 +121,7 @@ def test_a_request_that_names_a_class_gets_that_class_or_nothing() -> None:
 def test_a_name_and_a_class_of_another_model_contradict_each_other() -> None:
     fleet = Fleet()
     fleet.join("a", profile("a", model="a.gguf"))
-    fleet.join("b", replace(profile("b", model="b.gguf"), model_hash="other"))
+    fleet.join("b", profile("b", model="b.gguf", model_hash="other"))
     of_a = {"model_hash": "content", "numerics_class": "a"}
     assert refusal(fleet.submit(1, model="b", **of_a)) == (
         "bad_request",

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from nodes.messages import (
     MAX_GAMMA,
     CloseStreamNotice,
-    EngineProfile,
     RequestFailedNotice,
     StartedNotice,
 )
 from tests.nodes.builders import make_profile
-from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, make_mesh, mesh_of
-
-
-def profile(pass_ms: float, **changes: Any) -> EngineProfile:
-    """Of a target whose passes take so long for one token, a fifth more for each other one."""
-    made = make_profile(**changes)
-    pass_s = pass_ms / 1e3
-    decode = replace(made.decode, sizes=(1, 11), seconds=(pass_s, 3 * pass_s))
-    return replace(made, decode=decode, prefill=replace(made.prefill, seconds=(pass_s,)))
+from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, make_mesh, mesh_of, profile
 
 
 def test_streams_go_where_a_token_takes_the_least() -> None:

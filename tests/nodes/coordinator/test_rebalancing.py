@@ -12,8 +12,7 @@ from nodes.coordinator.placing.rebalancing import LOOK_S
 from nodes.coordinator.sends import Send
 from nodes.messages import CloseStreamNotice, OpenStreamRequest
 from tests.nodes.builders import PROMPT
-from tests.nodes.coordinator.script import OTHER, TARGET, Mesh, mesh_of
-from tests.nodes.coordinator.test_placement import profile
+from tests.nodes.coordinator.script import OTHER, TARGET, Mesh, mesh_of, profile
 
 THIRD = b"third"
 
