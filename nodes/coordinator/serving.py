@@ -71,9 +71,9 @@ class Serving:
             reason = "the prompt has other token ids than when the request began: submit it again"
             return self.fail(request, "internal", reason, now)
         self._next_id += len(specs)
-        committed = request.committed
         request.forget_text()
-        self.ledger.holdings.charge(request, sum(len(ids or ()) for ids in committed) + len(prompt))
+        num_committed = sum(spec.num_committed for spec in specs)
+        self.ledger.holdings.charge(request, len(prompt) + num_committed)
         request.model_hash = target.profile.model_hash
         request.num_prompt_tokens = len(prompt)
         for spec in specs:

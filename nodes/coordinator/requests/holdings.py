@@ -22,33 +22,26 @@ class Holdings:
     """Sums the charges of requests, each from its submission until it is over."""
 
     def __init__(self) -> None:
-        self._of_connection: Counter[bytes] = Counter()
-        self._of_tenant: Counter[str] = Counter()
-        self._of_all = 0
+        self._sums = Counter[tuple[str, str | bytes]]()
 
     def what_is_full(self, request: Request, num: int) -> str:
         """Return which limit num more would exceed; "" if none."""
-        if self._of_connection[request.client] + num > MAX_OF_CONNECTION:
-            return (
-                f"this {request.role} has reached its limit of {MAX_OF_CONNECTION} characters and "
-                f"token ids"
-            )
-        if self._of_tenant[request.tenant] + num > MAX_OF_TENANT:
-            return f"this owner has reached its limit of {MAX_OF_TENANT} characters and token ids"
-        if self._of_all + num > MAX_OF_ALL:
-            return f"all clients have reached the limit of {MAX_OF_ALL} characters and token ids"
+        for key, most, who in (
+            (("connection", request.client), MAX_OF_CONNECTION, f"this {request.role} has"),
+            (("tenant", request.tenant), MAX_OF_TENANT, "this owner has"),
+            (("all", ""), MAX_OF_ALL, "all clients have"),
+        ):
+            if self._sums[key] + num > most:
+                return f"{who} reached the limit of {most} characters and token ids"
         return ""
 
     def charge(self, request: Request, num: int) -> None:
         """Set a request's charge to num characters and token ids; 0 once it is over."""
         more, request.num_held = num - request.num_held, num
-        self._of_connection[request.client] += more
-        self._of_tenant[request.tenant] += more
-        self._of_all += more
-        if not self._of_connection[request.client]:
-            del self._of_connection[request.client]
-        if not self._of_tenant[request.tenant]:
-            del self._of_tenant[request.tenant]
+        for key in ("connection", request.client), ("tenant", request.tenant), ("all", ""):
+            self._sums[key] += more
+            if not self._sums[key]:
+                del self._sums[key]
 
 
 def num_held_by(request: Request) -> int:
