@@ -1,6 +1,6 @@
 """Builds the status document of the coordinator. Pure; building it changes nothing observed.
 
-Events are counted where they happen: by schedulers (`scheduler/counts.py`), with requests
+Events are counted where they happen: by schedulers (`telemetry/counts.py`), with requests
 (`requests/ledger.py`) and with bytes (`totals.py`). This module combines the counts.
 """
 
