@@ -159,11 +159,12 @@ class Serving:
         proof = [Send(target.peer, Ping(PROOF, 0))] if choice.suspicion is not None else []
         return [*proof, *self.carry_out(target, opened, now)]
 
-    def _unplace(self, journal: Stream) -> None:
-        """Keep the journal of a stream that its target no longer serves."""
-        stream_id = journal.spec.stream_id
-        choice = self.ledger.streams[stream_id].choices[stream_id]
+    def _unplace(self, journal: Stream) -> tuple[Request, Choice]:
+        """Keep the journal of a stream that its target no longer serves; return whose it is."""
+        request = self.ledger.streams[journal.spec.stream_id]
+        choice = request.choices[journal.spec.stream_id]
         choice.target, choice.journal = "", journal
+        return request, choice
 
     def _move(self, move: Move, now: float) -> list[Send]:
         """Close streams on their target and open them on another one from their journals."""
@@ -190,12 +191,7 @@ class Serving:
         out = self.carry_out(target, instructions, now)
         # Requests of a client that fell silent at the same time have ended already, although this
         # target was not notified.
-        streams = [stream for stream in released if stream.spec.stream_id in self.ledger.streams]
-        for stream in streams:
-            self._unplace(stream)
-        lost = [self.ledger.streams[stream.spec.stream_id] for stream in streams]
-        choices = [r.choices[s.spec.stream_id] for s, r in zip(streams, lost, strict=True)]
-        held = list(zip(lost, choices, strict=True))
+        held = [self._unplace(s) for s in released if s.spec.stream_id in self.ledger.streams]
         num_targets = len(self._roster.nodes("target")) + 1
         accused = self.deaths.accuse(gone, held, num_targets, now)
         if gone.has_died:
@@ -210,7 +206,7 @@ class Serving:
         for request, choice in held:
             request.unbind()
             self.placement.wait(request, choice, now)
-        lost += self.targets_changed(now, target.name)
+        lost = [*(request for request, _ in held), *self.targets_changed(now, target.name)]
         for request in {id(request): request for request in lost}.values():
             request.num_losses += 1
             request.last_loss = f"target {target.name} left: {gone.reason}"
