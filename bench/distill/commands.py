@@ -45,8 +45,7 @@ def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out:
 
     model = load_model(_path(target), gpu_layers=0, repack=False, vocab_only=True)
     with Reporter() as reporter:
-        info = build_corpus(paths, licences, LlamaTokenizer(model), out, reporter)
-    click.echo(f"{info.num_tokens} tokens of {info.num_files} files in {out / 'corpus.bin'}")
+        click.echo(build_corpus(paths, licences, LlamaTokenizer(model), out, reporter))
 
 
 @distill.command("sample")
@@ -58,9 +57,6 @@ def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out:
 )
 @click.option("--width", default=20, show_default=True, help="Sequences at once.")
 @click.option("--max-answer", default=224, show_default=True, help="Tokens of an answer at most.")
-@click.option(
-    "--best", "num_best", default=32, show_default=True, help="Best tokens noted at a position."
-)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option(
@@ -96,7 +92,6 @@ def sample_(
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--corpus-tokens", default=4_000_000, show_default=True, help="First phase's length.")
 @click.option("--epochs", default=4.0, show_default=True, help="Second phase's length.")
-@click.option("--max-tokens", type=int, help="Use at most this many answer tokens.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 def train(
@@ -109,9 +104,9 @@ def train(
       python -m bench distill train --corpus data/corpus --answers data/answers --out data/run
     """
     from bench.distill.report import stop_flag
-    from bench.distill.training.fit import FitOptions, fit
+    from bench.distill.training.fit import fit
 
-    click.echo(fit(_path(target), corpus, answers, out, FitOptions(**options), stop_flag()))
+    click.echo(fit(_path(target), corpus, answers, out, stop_flag(), **options))
 
 
 @distill.command()
@@ -119,8 +114,6 @@ def train(
 @click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @_answers
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--embedding", default="Q4_0", show_default=True, help="Type of the embedding.")
-@click.option("--layers", default="Q6_K", show_default=True, help="Type of the layers' matrices.")
 @click.option("--name", default="draft", show_default=True, help="The model's name in the file.")
 @click.option("--licence", default="apache-2.0", show_default=True)
 def export(run: Path, target: str, out: Path, **options: Any) -> None:
@@ -143,9 +136,6 @@ def export(run: Path, target: str, out: Path, **options: Any) -> None:
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--prompts", "num_prompts", type=int, help="Use about this many of the 200.")
 @click.option("--max-answer", default=128, show_default=True)
-@click.option(
-    "--compare", "num_compared", default=40, show_default=True, help="Answers to compare noises on."
-)
 @click.option("--seed", default=1, show_default=True)
 def evaluate(draft: Path, target: str, out: Path, **options: Any) -> None:
     """Acceptance under law 1 on 200 held-out prompts, greedy and at T 0.8.

@@ -1,5 +1,4 @@
-"""Progress of long steps: a line that is redrawn on a terminal, a line a minute in a log. Their
-end in good order."""
+"""Progress of long steps, and their end in good order."""
 
 from __future__ import annotations
 
@@ -7,8 +6,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from nodes.cli.progress import Progress as Bar
 
@@ -16,35 +13,23 @@ Progress = Callable[[str, int, int | None], None]
 _LINE_EVERY_S = 60.0
 
 
-class Reporter:
-    """Call it with (label, done, total or None) as often as you like."""
+class Reporter(Bar):
+    """A line that is redrawn on a terminal, a line a minute in a log."""
 
     def __init__(self) -> None:
-        self._bar = Bar()
-        self._on_terminal = sys.stderr.isatty()
+        super().__init__()
         self._written_s = time.monotonic()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._bar.clear()
 
     def __call__(self, label: str, done: int, total: int | None) -> None:
         if self._on_terminal:
-            self._bar(label, done, total)
+            super().__call__(label, done, total)
         elif time.monotonic() - self._written_s >= _LINE_EVERY_S or done == total:
             self.note(f"{label}: {done}" + (f" of {total}" if total else ""))
             self._written_s = time.monotonic()
 
     def note(self, line: str) -> None:
         """A line that stays."""
-        self._bar.clear()
+        self.clear()
         print(line, file=sys.stderr, flush=True)
 
 

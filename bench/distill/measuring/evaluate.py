@@ -17,7 +17,8 @@ from nodes.engine.sampling import Sampling, probability, sample
 from policies.acceptance import DraftCalibration
 
 _CHUNK = 64
-Flags = npt.NDArray[np.bool_]
+# Draws for a position where kinds of noise are compared.
+_NUM_DRAWS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Guesses:
 
     kind: str
     temperature: float
-    accepted: Flags
+    accepted: npt.NDArray[np.bool_]
     confidences: npt.NDArray[np.float64]
 
 
@@ -41,43 +42,30 @@ def open_alone(path: Path) -> LlamaModel:
 
 
 def answer_rows(model: Model, answer: Answer) -> Iterator[Logits]:
-    """Logits for every answer position, in chunks that the next one overwrites."""
+    """Logits of each answer position; a later one overwrites them."""
     prompt = answer.prompt_ids.tolist()
     for start in range(0, len(prompt) - 1, _CHUNK):
         model.forward([Span(0, start, prompt[:-1][start : start + _CHUNK])])
     inputs = [prompt[-1], *answer.answer_ids[:-1].tolist()]
     for start in range(0, len(inputs), _CHUNK):
         piece = inputs[start : start + _CHUNK]
-        yield model.forward([Span(0, len(prompt) - 1 + start, piece, len(piece))])
+        yield from model.forward([Span(0, len(prompt) - 1 + start, piece, len(piece))])
     model.truncate(0, 0)
 
 
-def guess(draft: Model, answer: Answer, seed: int) -> Guesses:
-    """Let a draft guess every token of an answer with the noise the target used."""
-    sampling = Sampling(answer.temperature, top_p=answer.top_p, seed=seed, choice=answer.index)
-    position = len(answer.prompt_ids)
-    token_ids: list[int] = []
-    confidences: list[float] = []
-    for rows in answer_rows(draft, answer):
-        for row in rows:
-            token_id = sample(row, sampling, position)
-            token_ids.append(token_id)
-            confidences.append(probability(row, token_id))
-            position += 1
-    return Guesses(
-        kind=answer.kind,
-        temperature=answer.temperature,
-        accepted=np.asarray(token_ids) == answer.answer_ids,
-        confidences=np.asarray(confidences),
-    )
-
-
-def guess_all(
-    draft: Model, answers: Sequence[Answer], seed: int, progress: Progress
-) -> list[Guesses]:
+def guess_all(draft: Model, answers: Sequence[Answer], progress: Progress) -> list[Guesses]:
+    """Let a draft guess every token of the answers with the noise that the target used."""
     results = []
     for done, answer in enumerate(answers):
-        results.append(guess(draft, answer, seed))
+        token_ids: list[int] = []
+        confidences: list[float] = []
+        for position, row in enumerate(answer_rows(draft, answer), len(answer.prompt_ids)):
+            token_id = sample(row, answer.sampling, position)
+            token_ids.append(token_id)
+            confidences.append(probability(row, token_id))
+        accepted = np.asarray(token_ids) == answer.answer_ids
+        guesses = Guesses(answer.kind, answer.temperature, accepted, np.asarray(confidences))
+        results.append(guesses)
         progress("guesses of answers", done + 1, len(answers))
     return results
 
@@ -88,67 +76,90 @@ def acceptance(guesses: Iterable[Guesses]) -> float:
     return float(flags.mean())
 
 
-def passes(accepted: Flags, gamma: int) -> tuple[npt.NDArray[np.int64], int, int]:
-    """Cut an answer into passes with gamma guesses and the target's token after the accepted ones.
-
-    Returns how often guess j = 0..gamma-1 was accepted, the number of passes, tokens committed.
-    """
-    counts = np.zeros(gamma, dtype=np.int64)
-    num_passes = place = 0
-    while place < len(accepted):
-        part = accepted[place : place + gamma]
-        run = len(part) if part.all() else int(part.argmin())
-        counts[:run] += 1
-        num_passes += 1
-        place += run + 1
-    return counts, num_passes, min(place, len(accepted))
-
-
 @dataclass(frozen=True, slots=True)
-class Stopped:
-    """Passes whose guesses end where the chance of all of them falls below `stop`.
+class Passes:
+    """What became of the guesses of all passes.
 
-    accepted: share of the guesses made that are accepted, once those before them were. made: how
-    many were judged in a pass, until the first wrong one. tokens: committed a pass.
+    judged, accepted: (gamma,) how often guess j was made after right ones only, and was right.
     """
 
-    stop: float
-    accepted: float
-    made: float
-    tokens: float
+    num: int
+    num_tokens: int
+    judged: npt.NDArray[np.int64]
+    accepted: npt.NDArray[np.int64]
 
 
-def stopped_passes(
-    guesses: Sequence[Guesses], calibration: DraftCalibration, stop: float, gamma: int
-) -> Stopped:
-    """Go through answers in passes with at most gamma guesses, and learn how sure the draft is."""
-    num_accepted = num_judged = num_passes = num_tokens = 0
+def passes(
+    guesses: Sequence[Guesses], gamma: int, calibration: DraftCalibration, stop: float = 0.0
+) -> Passes:
+    """Go through answers in passes: guesses, and the target's token after the accepted ones.
+
+    A pass has gamma guesses at most. They end where the chance of all of them falls below `stop`;
+    the calibration, which begins with what it is given, learns on the way.
+    """
+    num_passes = num_tokens = 0
+    judged, accepted = np.zeros((2, gamma), dtype=np.int64)
     for answer in guesses:
         table = calibration.of(answer.temperature)
-        place = 0
-        while place < len(answer.accepted):
-            chance, right, end = 1.0, 0, min(place + gamma, len(answer.accepted))
-            tried: list[int] = []
-            while (at := place + right) < end:
+        length, place = len(answer.accepted), 0
+        while place < length:
+            chance, right = 1.0, 0
+            tried: list[tuple[float, bool]] = []
+            while right < min(gamma, length - place):
+                at = place + right
+                confidence, is_right = float(answer.confidences[at]), bool(answer.accepted[at])
                 # One that is not made has a fate, too: otherwise low bins would never be corrected.
-                tried.append(at)
-                chance *= table.chance(float(answer.confidences[at]))
+                tried.append((confidence, is_right))
+                chance *= table.chance(confidence)
                 if chance < stop:
                     break
-                num_judged += 1
-                if not answer.accepted[at]:
+                judged[right] += 1
+                if not is_right:
                     break
+                accepted[right] += 1
                 right += 1
-            for at in tried:
-                is_right = bool(answer.accepted[at])
-                table.observe(float(answer.confidences[at]), accepted=is_right)
-            num_accepted += right
+            for confidence, is_right in tried:
+                table.observe(confidence, accepted=is_right)
             num_passes += 1
-            num_tokens += min(right + 1, len(answer.accepted) - place)
+            num_tokens += min(right + 1, length - place)
             place += right + 1
-    return Stopped(
-        stop,
-        num_accepted / max(1, num_judged),
-        num_judged / max(1, num_passes),
-        num_tokens / max(1, num_passes),
-    )
+    return Passes(num_passes, num_tokens, judged, accepted)
+
+
+def compare_noise(
+    target: Model,
+    draft: Model,
+    answers: Sequence[Answer],
+    temperatures: Sequence[float],
+    progress: Progress,
+) -> npt.NDArray[np.float64]:
+    """(temperatures, 3) shares of guesses accepted at the same positions, by the kind of noise.
+
+    Coupled: both models take the argmax with the same noise, as law 1 has it. Independent: each
+    draws for itself. Rejection: speculative sampling (Leviathan et al. 2023), which no scheme
+    exceeds. There is no top-p, as rejection sampling is stated without.
+    """
+    totals = np.zeros((len(temperatures), 3))
+    for done, answer in enumerate(answers):
+        rows = zip(answer_rows(target, answer), answer_rows(draft, answer), strict=True)
+        for position, (p_row, q_row) in enumerate(rows, len(answer.prompt_ids)):
+            for index, temperature in enumerate(temperatures):
+                totals[index] += _shares(p_row, q_row, temperature, answer.index, position)
+        progress("positions of answers", done + 1, len(answers))
+    return totals / sum(len(answer.answer_ids) for answer in answers)
+
+
+def _shares(
+    p_row: Logits, q_row: Logits, temperature: float, choice: int, position: int
+) -> tuple[float, float, float]:
+    coupled = 0
+    for seed in range(_NUM_DRAWS):
+        sampling = Sampling(temperature, seed=seed, choice=choice)
+        coupled += sample(p_row, sampling, position) == sample(q_row, sampling, position)
+    p, q = (_softmax(row, temperature) for row in (p_row, q_row))
+    return coupled / _NUM_DRAWS, float(p @ q), float(np.minimum(p, q).sum())
+
+
+def _softmax(row: Logits, temperature: float) -> Logits:
+    weights = np.exp((row - row.max()) / np.float32(temperature))
+    return weights / weights.sum()

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bench.distill.report import Progress
+from bench.distill.sampling.answers import TokenIds
 from bench.distill.sampling.prompts import PASSAGES, TOPICS
 from nodes.engine.protocol import EngineError
 from nodes.engine.vocab import LlamaTokenizer
 
-TokenIds = npt.NDArray[np.unsignedinteger[Any]]
-
+TOKENS = "corpus.npy"
 _SUFFIXES = (".txt", ".rst", ".md", ".html", ".htm")
 # Pages of links and of dates teach nothing about prose.
 _SKIPPED_NAMES = re.compile(r"(genindex|search|sitemap|changelog|py-modindex|robots|copyright)")
@@ -33,19 +29,6 @@ _BLOCK_TAGS = frozenset(
 _PASSAGE_CHARS = (160, 480)
 _MAX_PASSAGES = 4000
 _MAX_PIECE_CHARS = 200_000
-
-
-@dataclass(frozen=True, slots=True)
-class CorpusInfo:
-    """What corpus.json says: where the text came from and what became of it."""
-
-    sources: list[str]
-    licences: list[str]
-    num_files: int
-    num_chars: int
-    num_tokens: int
-    vocab_hash: str
-    sha256: str
 
 
 class _PlainText(HTMLParser):
@@ -129,54 +112,51 @@ def build_corpus(
     tokenizer: LlamaTokenizer,
     out: Path,
     progress: Progress,
-) -> CorpusInfo:
-    """Write corpus.bin, topics.txt, passages.txt and corpus.json to the folder `out`."""
+) -> str:
+    """Write corpus.npy, topics.txt, passages.txt and corpus.json to the folder `out`.
+
+    corpus.json says where the text came from. Returns a line about what was written.
+    """
     files = text_files(paths)
-    separator_id, dtype = min(tokenizer.eog_token_ids()), id_dtype(tokenizer.num_vocab)
-    out.mkdir(parents=True, exist_ok=True)
-    seen: set[bytes] = set()
+    separator_id = min(tokenizer.eog_token_ids())
+    seen: set[str] = set()
     topics: dict[str, None] = {}
     passages: list[str] = []
-    num_chars = num_tokens = 0
-    digest = hashlib.sha256()
-    with (out / "corpus.bin").open("wb") as binary:
-        for done, file in enumerate(files):
-            blocks, headings = read_blocks(file)
-            blocks = list(_unseen(blocks, seen))
-            topics.update(dict.fromkeys(topic for h in headings if (topic := _topic(h))))
-            passages += [block for block in blocks if _is_passage(block)]
-            for piece in _pieces(blocks):
-                token_ids = [separator_id, *tokenizer.encode(piece)]
-                data = np.asarray(token_ids, dtype=dtype).tobytes()
-                digest.update(data)
-                binary.write(data)
-                num_chars += len(piece)
-                num_tokens += len(token_ids)
-            progress("tokens of texts", done + 1, len(files))
-    if num_tokens == 0:
+    token_ids: list[TokenIds] = []
+    for done, file in enumerate(files):
+        blocks, headings = read_blocks(file)
+        blocks = list(_unseen(blocks, seen))
+        topics.update(dict.fromkeys(topic for h in headings if (topic := _topic(h))))
+        passages += [block for block in blocks if _is_passage(block)]
+        token_ids += [
+            np.array([separator_id, *tokenizer.encode(piece)], dtype=np.uint32)
+            for piece in _pieces(blocks)
+        ]
+        progress("files of text", done + 1, len(files))
+    if not token_ids:
         raise EngineError("the files hold no text: give .txt, .rst, .md or .html files")
     step = max(1, len(passages) // _MAX_PASSAGES)
+    num_tokens = sum(map(len, token_ids))
+    info = {
+        "sources": [path.name for path in paths],
+        "licences": licences,
+        "num_files": len(files),
+        "num_tokens": num_tokens,
+        "vocab_hash": tokenizer.content_hash(),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    np.save(out / TOKENS, np.concatenate(token_ids))
     _write_lines(out / TOPICS, topics)
     _write_lines(out / PASSAGES, passages[::step])
-    info = CorpusInfo(
-        sources=[path.name for path in paths],
-        licences=list(licences),
-        num_files=len(files),
-        num_chars=num_chars,
-        num_tokens=num_tokens,
-        vocab_hash=tokenizer.content_hash(),
-        sha256=digest.hexdigest(),
-    )
-    (out / "corpus.json").write_text(json.dumps(asdict(info), indent=1) + "\n")
-    return info
+    (out / "corpus.json").write_text(json.dumps(info, indent=1) + "\n")
+    return f"{num_tokens} tokens of {len(files)} files in {out / TOKENS}"
 
 
-def _unseen(blocks: list[str], seen: set[bytes]) -> Iterator[str]:
+def _unseen(blocks: list[str], seen: set[str]) -> Iterator[str]:
     for block in blocks:
-        key = hashlib.blake2b(block.encode("utf-8", "replace"), digest_size=12).digest()
         # Short lines (a "Note", a name) repeat for good reasons.
-        if len(block) < 40 or key not in seen:
-            seen.add(key)
+        if len(block) < 40 or block not in seen:
+            seen.add(block)
             yield block
 
 
@@ -211,8 +191,3 @@ def _is_passage(block: str) -> bool:
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def id_dtype(num_vocab: int) -> type[np.unsignedinteger[Any]]:
-    """The smallest type that holds every token id."""
-    return np.uint16 if num_vocab <= 1 << 16 else np.uint32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.distill.report import Progress, Reporter, stop_flag
-from bench.distill.sampling.answers import Answer, AnswerFile, Recipe
+from bench.distill.sampling.answers import Answer, AnswerFolder, Recipe
 from bench.distill.sampling.prompts import Prompt, PromptSource
 from bench.distill.sampling.streams import StreamedModel
 from nodes.engine.llama import LlamaConfig
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _MAX_SELF_PROMPT = 80
 _MAX_PROMPT = 480
+# Tokens that are noted at each position.
+_NUM_BEST = 32
 _CELLS_PER_SEQUENCE = 1280
 
 
@@ -76,13 +78,14 @@ class _Slot:
 
 
 class Sampler:
-    """Fills a file with answers; prompts are taken in the order of their numbers."""
+    """Fills a folder with answers; prompts are taken in the order of their numbers."""
 
     def __init__(
-        self, model: Teacher, tokenizer: Tokenizer, file: AnswerFile, prompts: PromptSource
+        self, model: Teacher, tokenizer: Tokenizer, answers: AnswerFolder, prompts: PromptSource
     ) -> None:
-        self._model, self._tokenizer, self._file, self._prompts = model, tokenizer, file, prompts
-        self._recipe = file.recipe
+        self._model, self._tokenizer, self._prompts = model, tokenizer, prompts
+        self._answers = answers
+        self._recipe = answers.recipe
         self._frame = ChatFrame.of(tokenizer)
         self._eog = model.info.eog_token_ids
         # The last sequence keeps the template's beginning, which all others share.
@@ -90,13 +93,14 @@ class Sampler:
         self._slots: list[_Slot] = []
 
     def run(self, num_tokens: int, progress: Progress, *, should_stop: Callable[[], bool]) -> int:
-        """Go on until the file holds `num_tokens` answer ids or the prompts end.
+        """Go on until the folder holds `num_tokens` answer ids or the prompts end.
 
         Returns how many it holds.
         """
-        done, have = self._file.repair()
-        waiting = self._waiting(done)
-        began, had = time.monotonic(), have
+        known = {answer.index: len(answer.answer_ids) for answer in self._answers}
+        waiting = self._waiting(known)
+        began, had = time.monotonic(), sum(known.values())
+        have = had
         while have < num_tokens and not should_stop():
             self._admit(waiting)
             if not self._slots:
@@ -111,17 +115,14 @@ class Sampler:
             for slot in ended:
                 self._slots.remove(slot)
                 self._model.truncate(slot.seq_id, 0)
-                self._file.append(self._answer(slot))
+                self._answers.add(self._answer(slot))
                 have += len(slot.answer_ids)
             if ended:
                 rate = (have - had) / (time.monotonic() - began)
                 progress(f"answer tokens ({rate:.0f}/s)", min(have, num_tokens), num_tokens)
-        for slot in self._slots:
-            self._model.truncate(slot.seq_id, 0)
-        self._slots = []
         return have
 
-    def _waiting(self, done: set[int]) -> Iterator[Prompt]:
+    def _waiting(self, done: Container[int]) -> Iterator[Prompt]:
         for index in count():
             if index not in done:
                 prompt = self._prompts.prompt(index)
@@ -213,9 +214,9 @@ class Sampler:
         return Answer(
             index=slot.prompt.index,
             kind=slot.prompt.kind,
+            seed=self._recipe.seed,
             temperature=slot.prompt.temperature,
             top_p=slot.prompt.top_p,
-            is_finished=slot.answer_ids[-1] in self._eog,
             prompt_ids=np.asarray(slot.prompt_ids, dtype=np.uint32),
             answer_ids=np.asarray(slot.answer_ids, dtype=np.uint32),
             best_ids=np.stack(slot.best_ids).astype(np.uint32),
@@ -240,11 +241,10 @@ def sample_answers(
     seed: int,
     max_answer: int,
     num_tokens: int = 1 << 40,
-    num_best: int = 32,
     width: int = 24,
     threads: int = 1,
     engine: str = "llama.cpp",
-) -> tuple[AnswerFile, int]:
+) -> tuple[AnswerFolder, int]:
     """Answers of the target until `out` holds `num_tokens`, or the prompts end; goes on there."""
     model = _teacher(target, width, threads, engine)
     try:
@@ -252,15 +252,15 @@ def sample_answers(
             model_hash=model.info.model_hash,
             vocab_hash=model.info.vocab_hash,
             num_vocab=model.info.num_vocab,
-            num_best=num_best,
+            num_best=_NUM_BEST,
             max_answer=max_answer,
             seed=seed,
             prompts_sha256=prompts.sha256,
         )
-        file = AnswerFile(out, recipe)
-        sampler = Sampler(model, model.tokenizer, file, prompts)
+        answers = AnswerFolder(out, recipe)
+        sampler = Sampler(model, model.tokenizer, answers, prompts)
         with Reporter() as reporter:
-            return file, sampler.run(num_tokens, reporter, should_stop=stop_flag())
+            return answers, sampler.run(num_tokens, reporter, should_stop=stop_flag())
     finally:
         model.close()
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bench.distill.training.model import rotate
+from bench.distill.training.model import rotate, rotations
 from nodes.engine.llama_abi import hash_file, load_model
 from nodes.engine.protocol import EngineError, EngineInfo, InvalidInputError, Logits, Span
 from nodes.engine.vocab import LlamaTokenizer
@@ -60,10 +60,7 @@ class TorchTarget:
         cache = (shape.num_layers, max_sequences, shape.num_kv_heads, max_length, shape.head_size)
         self._keys, self._values = torch.zeros(cache), torch.zeros(cache)
         self._lengths = [0] * max_sequences
-        positions = torch.arange(max_length, dtype=torch.float64)
-        exponents = torch.arange(0, shape.head_size, 2, dtype=torch.float64) / shape.head_size
-        angles = torch.outer(positions, shape.rope_base**-exponents)
-        self._rotation = torch.stack((angles.cos(), angles.sin())).float()
+        self._rotation = rotations(max_length, shape.head_size, shape.rope_base)
         self.tokenizer = LlamaTokenizer(
             load_model(path, gpu_layers=0, repack=False, vocab_only=True)
         )

@@ -12,10 +12,9 @@ from policies.acceptance import unknown_calibration
 
 @dataclass(frozen=True, slots=True)
 class Binned:
-    """Compared guesses in the default bins: (b,) rates accepted, (b,) shares of all guesses."""
+    """(b,) shares of the compared guesses that were accepted, by the default bins."""
 
     rates: tuple[float, ...]
-    shares: tuple[float, ...]
 
 
 def binned(confidences: Sequence[float], accepted: Sequence[bool]) -> Binned:
@@ -27,19 +26,15 @@ def binned(confidences: Sequence[float], accepted: Sequence[bool]) -> Binned:
         bin_index = bisect.bisect_right(prior.edges, confidence)
         hits[bin_index] += flag
         tries[bin_index] += 1
-    return Binned(
-        tuple(hit / (prior.trust + count) for hit, count in zip(hits, tries, strict=True)),
-        tuple(count / max(1, sum(tries)) for count in tries),
-    )
+    rates = (hit / (prior.trust + count) for hit, count in zip(hits, tries, strict=True))
+    return Binned(tuple(rates))
 
 
 def calibration_json(greedy: Binned, sampled: Binned) -> str:
-    """Returns the line of JSON that draft files carry; the shares are only for human readers."""
+    """Returns the line of JSON that draft files carry."""
     table = {
         "edges": list(unknown_calibration().edges),
         "greedy": [round(rate, 4) for rate in greedy.rates],
         "sampled": [round(rate, 4) for rate in sampled.rates],
-        "greedy_shares": [round(share, 5) for share in greedy.shares],
-        "sampled_shares": [round(share, 5) for share in sampled.shares],
     }
     return json.dumps(table)

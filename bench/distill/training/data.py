@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.distill.sampling.answers import Answer, AnswerFile
-from bench.distill.sampling.corpus import TokenIds
+from bench.distill.sampling.answers import Answer, AnswerFolder
 from nodes.engine.protocol import EngineError
 
 # One answer in this many is never trained on.
@@ -35,8 +34,8 @@ class Batch:
 class CorpusBatches:
     """Random windows of plain text; the teacher is the next token."""
 
-    def __init__(self, path: Path, dtype: Any, *, rows: int, length: int, seed: int) -> None:
-        self._ids: TokenIds = np.memmap(path, dtype=dtype, mode="r")
+    def __init__(self, path: Path, *, rows: int, length: int, seed: int) -> None:
+        self._ids = np.load(path, mmap_mode="r")
         self._rows, self._length, self._seed = rows, length, seed
 
     def batch(self, step: int) -> Batch:
@@ -117,16 +116,18 @@ def pack(answers: Sequence[Answer], length: int, temperature: float, best_share:
     )
 
 
-def split_answers(files: Sequence[AnswerFile]) -> tuple[list[Answer], list[Answer]]:
-    """Answers to train on, and those held out; files: of one target, sampled with several seeds."""
+def split_answers(folders: Sequence[AnswerFolder]) -> tuple[list[Answer], list[Answer]]:
+    """Answers to train on, and those held out; all of one target, sampled with several seeds."""
     trained: list[Answer] = []
     held_out: list[Answer] = []
-    for file in files:
-        if (file.recipe.model_hash, file.recipe.num_best) != (
-            files[0].recipe.model_hash,
-            files[0].recipe.num_best,
+    for folder in folders:
+        if (folder.recipe.model_hash, folder.recipe.num_best) != (
+            folders[0].recipe.model_hash,
+            folders[0].recipe.num_best,
         ):
-            raise EngineError(f"{file.path} and {files[0].path} are answers of different targets")
-        for answer in file:
+            raise EngineError(
+                f"{folder.path} and {folders[0].path} are answers of different targets"
+            )
+        for answer in folder:
             (trained if answer.index % HELD_OUT_EVERY else held_out).append(answer)
     return trained, held_out

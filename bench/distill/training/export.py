@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.distill.measuring.evaluate import Guesses, guess, open_alone
-from bench.distill.report import Progress, Reporter
-from bench.distill.sampling.answers import AnswerFile
+from bench.distill.measuring.evaluate import Guesses, guess_all, open_alone
+from bench.distill.report import Reporter
+from bench.distill.sampling.answers import AnswerFolder
 from bench.distill.training.bins import Binned, binned, calibration_json
 from bench.distill.training.data import split_answers
 from bench.distill.training.gguf_files import quantise_draft, write_draft
@@ -17,19 +17,14 @@ from bench.distill.training.train import load_draft
 from nodes.engine.llama_abi import hash_file
 from nodes.engine.protocol import EngineError
 
+# Of each folder.
 _MAX_ANSWERS = 160
+# The embedding has the type that it was trained for.
+_EMBEDDING, _LAYERS = "Q4_0", "Q6_K"
 
 
 def export_draft(
-    target: Path,
-    run: Path,
-    out: Path,
-    *,
-    answers: Sequence[Path],
-    embedding: str,
-    layers: str,
-    name: str,
-    licence: str,
+    target: Path, run: Path, out: Path, *, answers: Sequence[Path], name: str, licence: str
 ) -> str:
     """The checkpoint of a training folder as a quantised GGUF.
 
@@ -49,31 +44,29 @@ def export_draft(
             dtype=np.float16,
             calibration=calibration,
         )
-        quantise_draft(whole, out, embedding=embedding, layers=layers)
+        quantise_draft(whole, out, embedding=_EMBEDDING, layers=_LAYERS)
         whole.unlink()
 
     write("")
     if answers:
         # The file as it will be used is what is calibrated: quantisation is part of it.
-        with Reporter() as reporter:
-            write(_calibration(out, [AnswerFile(folder) for folder in answers], reporter))
+        write(_calibration(out, answers))
     return f"{out}: {out.stat().st_size} bytes, SHA-256 {hash_file(out)}"
 
 
-def _calibration(draft: Path, files: Sequence[AnswerFile], progress: Progress) -> str:
+def _calibration(draft: Path, folders: Sequence[Path]) -> str:
     """What the draft's file shall say: how sure it is of its guesses, and how often rightly."""
-    chosen = []
-    for file in files:
-        _, held_out = split_answers([file])
-        chosen += [(file.recipe.seed, answer) for answer in held_out[:_MAX_ANSWERS]]
+    chosen = [
+        answer
+        for folder in folders
+        for answer in split_answers([AnswerFolder(folder)])[1][:_MAX_ANSWERS]
+    ]
     if not chosen:
         raise EngineError("no answers are held out: sample more of them")
     model = open_alone(draft)
-    guesses = []
     try:
-        for done, (seed, answer) in enumerate(chosen):
-            guesses.append(guess(model, answer, seed))
-            progress("calibrating", done + 1, len(chosen))
+        with Reporter() as reporter:
+            guesses = guess_all(model, chosen, reporter)
     finally:
         model.close()
     greedy = _binned([g for g in guesses if g.temperature == 0])

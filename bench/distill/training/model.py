@@ -1,7 +1,12 @@
-"""The draft as torch sees it: llama.cpp's `llama` architecture, small, embedding and head tied."""
+"""The draft as torch sees it: llama.cpp's `llama` architecture, small, embedding and head tied.
+
+Its embedding can be trained as blocks of 32 values, which is what a Q4_0 file will hold.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,35 +20,16 @@ class Shape:
 
     num_vocab: int
     width: int = 256
-    num_layers: int = 3
+    num_layers: int = 4
     num_heads: int = 4
     num_hidden: int = 768
     context_length: int = 8192
     rope_base: float = 10_000.0
     norm_eps: float = 1e-5
 
-    def __post_init__(self) -> None:
-        if self.width % 32 or self.num_hidden % 32:
-            raise ValueError(f"width {self.width} or hidden {self.num_hidden} is no multiple of 32")
-        if self.width % self.num_heads or self.head_size % 2:
-            raise ValueError(f"width {self.width} does not split into {self.num_heads} even heads")
-
     @property
     def head_size(self) -> int:
         return self.width // self.num_heads
-
-
-class RmsNorm(nn.Module):
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self._eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        # In float32 whatever autocast does, as llama.cpp computes it.
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self._eps)
-        return wide * scale * self.weight
 
 
 class Layer(nn.Module):
@@ -53,12 +39,12 @@ class Layer(nn.Module):
         super().__init__()
         width, hidden = shape.width, shape.num_hidden
         self._num_heads, self._head_size = shape.num_heads, shape.head_size
-        self.attn_norm = RmsNorm(width, shape.norm_eps)
+        self.attn_norm = nn.RMSNorm(width, shape.norm_eps)
         self.attn_q = nn.Linear(width, width, bias=False)
         self.attn_k = nn.Linear(width, width, bias=False)
         self.attn_v = nn.Linear(width, width, bias=False)
         self.attn_output = nn.Linear(width, width, bias=False)
-        self.ffn_norm = RmsNorm(width, shape.norm_eps)
+        self.ffn_norm = nn.RMSNorm(width, shape.norm_eps)
         self.ffn_gate = nn.Linear(width, hidden, bias=False)
         self.ffn_up = nn.Linear(width, hidden, bias=False)
         self.ffn_down = nn.Linear(hidden, width, bias=False)
@@ -80,6 +66,13 @@ class Layer(nn.Module):
         return mixed.transpose(1, 2).reshape(rows, length, width)
 
 
+def rotations(length: int, size: int, base: float) -> Tensor:
+    """(2, length, size / 2): cosines and sines of the angles of each position."""
+    exponents = torch.arange(0, size, 2, dtype=torch.float64) / size
+    angles = torch.outer(torch.arange(length, dtype=torch.float64), base**-exponents)
+    return torch.stack((angles.cos(), angles.sin())).float()
+
+
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Rotary embedding on neighbouring pairs (llama.cpp's NORM kind); x: (..., length, size)."""
     pairs = x.float().view(*x.shape[:-1], -1, 2)
@@ -97,7 +90,7 @@ class DraftModel(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.token_embd = nn.Embedding(shape.num_vocab, shape.width)
         self.blk = nn.ModuleList(Layer(shape) for _ in range(shape.num_layers))
-        self.output_norm = RmsNorm(shape.width, shape.norm_eps)
+        self.output_norm = nn.RMSNorm(shape.width, shape.norm_eps)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
                 deviation = 0.06 if name.startswith("token_embd") else shape.width**-0.5 / 2
@@ -107,7 +100,7 @@ class DraftModel(nn.Module):
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """(rows, length) ids -> (rows, length, width) states."""
-        rotation = self._rotation(token_ids.shape[1])
+        rotation = rotations(token_ids.shape[1], self.shape.head_size, self.shape.rope_base)
         x = self.token_embd(token_ids)
         for layer in self.blk:
             x = layer(x, rotation)
@@ -117,12 +110,6 @@ class DraftModel(nn.Module):
     def logits(self, token_ids: Tensor) -> Tensor:
         """(rows, length) ids -> (rows, length, num_vocab)."""
         return self.forward(token_ids) @ self.token_embd.weight.T
-
-    def _rotation(self, length: int) -> Tensor:
-        shape = self.shape
-        exponents = torch.arange(0, shape.head_size, 2, dtype=torch.float64) / shape.head_size
-        angles = torch.outer(torch.arange(length, dtype=torch.float64), shape.rope_base**-exponents)
-        return torch.stack((angles.cos(), angles.sin())).float()
 
 
 def reduced_embedding(rows: Tensor, width: int, *, deviation: float = 0.06) -> Tensor:
@@ -134,3 +121,30 @@ def reduced_embedding(rows: Tensor, width: int, *, deviation: float = 0.06) -> T
     _values, axes = torch.linalg.eigh(wide.T @ wide)
     reduced = wide @ axes[:, -width:].flip(1)
     return (reduced * (deviation / reduced.std())).float()
+
+
+@torch.no_grad()
+def round_q4_0(values: Tensor) -> Tensor:
+    """The values a Q4_0 file gives back: 4 bits each, a float16 scale a block of 32."""
+    blocks = values.reshape(-1, 32)
+    place = blocks.abs().argmax(1, keepdim=True)
+    scale = blocks.gather(1, place) / -8.0
+    inverse = torch.where(scale == 0, torch.zeros_like(scale), 1.0 / scale)
+    steps = (blocks * inverse + 8.5).floor().clamp_(0, 15) - 8.0
+    return (steps * scale.half().float()).reshape(values.shape)
+
+
+@contextmanager
+def fake_quantised(parameter: Tensor, *, enabled: bool) -> Iterator[None]:
+    """Compute with the rounded values inside, update the exact ones after (straight through)."""
+    if not enabled:
+        yield
+        return
+    exact = parameter.detach().clone()
+    with torch.no_grad():
+        parameter.copy_(round_q4_0(exact))
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            parameter.copy_(exact)

@@ -17,12 +17,13 @@ from torch import Tensor
 from bench.distill.report import Reporter
 from bench.distill.training.data import Batch
 from bench.distill.training.loss import backward_head, choose_candidates
-from bench.distill.training.model import DraftModel, Shape
-from bench.distill.training.quant import fake_quantised
+from bench.distill.training.model import DraftModel, Shape, fake_quantised
 from nodes.engine.protocol import EngineError
 
+CHECKPOINT = "checkpoint.pt"
 _SAVE_EVERY_S = 300.0
 _LOG_EVERY = 10
+_VALIDATE_EVERY = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ class Schedule:
 
 def load_draft(folder: Path) -> DraftModel:
     """The model of a training folder."""
-    path = folder / "checkpoint.pt"
+    path = folder / CHECKPOINT
     if not path.exists():
         raise EngineError(f"no checkpoint in {folder}: run `python -m bench distill train`")
     state = torch.load(path, weights_only=True)
@@ -92,6 +93,7 @@ class Trainer:
 
     def __init__(self, out: Path, shape: Shape, *, seed: int, embedding: Tensor | None) -> None:
         self._out, self._seed = out, seed
+        self._checkpoint = out / CHECKPOINT
         self.model = DraftModel(shape, seed=seed)
         if embedding is not None:
             with torch.no_grad():
@@ -110,10 +112,6 @@ class Trainer:
         self.done: dict[str, int] = {}
         out.mkdir(parents=True, exist_ok=True)
         self._load(shape)
-
-    @property
-    def _checkpoint(self) -> Path:
-        return self._out / "checkpoint.pt"
 
     def _load(self, shape: Shape) -> None:
         if not self._checkpoint.exists():
@@ -147,7 +145,6 @@ class Trainer:
         *,
         should_stop: Callable[[], bool],
         validate: Callable[[DraftModel], dict[str, float]] | None = None,
-        validate_every: int = 200,
     ) -> bool:
         """Do what is left of a phase; False if it was stopped before its end."""
         saved_s = time.monotonic()
@@ -164,9 +161,10 @@ class Trainer:
             reporter(label, step + 1, phase.num_steps)
             figures = {"loss": loss, "agreement": agreement, "tokens": len(batch.positions)}
             is_last = step + 1 == phase.num_steps
-            if validate is not None and ((step + 1) % validate_every == 0 or is_last):
+            if validate is not None and ((step + 1) % _VALIDATE_EVERY == 0 or is_last):
                 figures |= validate(self.model)
-                reporter.note(f"step {step + 1}: " + _described(figures))
+                said = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+                reporter.note(f"step {step + 1}: {said}")
             if (step + 1) % _LOG_EVERY == 0 or is_last:
                 self._log(phase.name, step + 1, figures)
             if is_last or time.monotonic() - saved_s > _SAVE_EVERY_S:
@@ -203,10 +201,6 @@ class Trainer:
         line = json.dumps({"phase": phase, "step": step, "time_s": round(time.time()), **figures})
         with (self._out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-
-
-def _described(figures: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
 
 
 def validation(batch: Batch, temperature: float) -> Callable[[DraftModel], dict[str, float]]:
