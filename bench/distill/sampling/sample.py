@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,8 @@ import numpy.typing as npt
 from bench.distill.report import Progress, Reporter, stop_flag
 from bench.distill.sampling.answers import Answer, AnswerFolder, Recipe
 from bench.distill.sampling.prompts import Prompt, PromptSource
-from bench.distill.sampling.streams import StreamedModel
-from nodes.engine.llama import LlamaConfig
-from nodes.engine.protocol import EngineInfo, InvalidInputError, Logits, Span, Tokenizer
+from nodes.engine.llama import LlamaConfig, LlamaModel
+from nodes.engine.protocol import InvalidInputError, Logits, Sequences, Span, Tokenizer
 from nodes.engine.sampling import Sampling, sample, top_k_ids
 
 if TYPE_CHECKING:
@@ -28,17 +27,6 @@ _MAX_PROMPT = 480
 # Tokens that are noted at each position.
 _NUM_BEST = 32
 _CELLS_PER_SEQUENCE = 1280
-
-
-class Teacher(Protocol):
-    """What the sampler uses of a model; see nodes.engine.protocol.Model."""
-
-    @property
-    def info(self) -> EngineInfo: ...
-    def forward(self, spans: Sequence[Span]) -> Logits: ...
-    def truncate(self, seq_id: int, length: int) -> None: ...
-    def copy_prefix(self, source: int, target: int, length: int) -> None: ...
-    def length(self, seq_id: int) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +69,7 @@ class Sampler:
     """Fills a folder with answers; prompts are taken in the order of their numbers."""
 
     def __init__(
-        self, model: Teacher, tokenizer: Tokenizer, answers: AnswerFolder, prompts: PromptSource
+        self, model: Sequences, tokenizer: Tokenizer, answers: AnswerFolder, prompts: PromptSource
     ) -> None:
         self._model, self._tokenizer, self._prompts = model, tokenizer, prompts
         self._answers = answers
@@ -265,7 +253,7 @@ def sample_answers(
         model.close()
 
 
-def _teacher(target: Path, width: int, threads: int, engine: str) -> StreamedModel | TorchTarget:
+def _teacher(target: Path, width: int, threads: int, engine: str) -> LlamaModel | TorchTarget:
     """One sequence more than `width` for what all prompts share."""
     if engine == "torch":
         # torch takes seconds to load.
@@ -274,7 +262,7 @@ def _teacher(target: Path, width: int, threads: int, engine: str) -> StreamedMod
         return TorchTarget(
             target, max_sequences=width + 1, max_length=_CELLS_PER_SEQUENCE, threads=threads
         )
-    return StreamedModel(
+    return LlamaModel(
         LlamaConfig(
             path=target,
             num_cells=(width + 1) * _CELLS_PER_SEQUENCE,

@@ -167,6 +167,9 @@ class TorchTarget:
     def length(self, seq_id: int) -> int:
         return self._lengths[seq_id]
 
+    def free_cells(self) -> int:
+        return self._info.num_cells - sum(self._lengths)
+
     def close(self) -> None:
         self._weights.clear()
 

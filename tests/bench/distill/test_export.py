@@ -8,7 +8,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra `distill` is not installed (torch)")
 gguf = pytest.importorskip("gguf", reason="the extra `distill` is not installed (gguf)")
 
-from bench.distill.sampling.streams import StreamedModel  # noqa: E402
 from bench.distill.training.gguf_files import quantise_draft, read_embedding, write_draft  # noqa: E402
 from bench.distill.training.model import (  # noqa: E402
     DraftModel,
@@ -17,7 +16,7 @@ from bench.distill.training.model import (  # noqa: E402
     round_q4_0,
 )
 from nodes.engine.llama import LlamaConfig, LlamaModel  # noqa: E402
-from nodes.engine.protocol import CacheFullError, InvalidInputError, Span  # noqa: E402
+from nodes.engine.protocol import Span  # noqa: E402
 from tests.bench.distill.fakes import write_target  # noqa: E402
 
 _SHAPE = Shape(num_vocab=288, width=64, num_layers=2, num_heads=2, num_hidden=96)
@@ -110,35 +109,3 @@ def test_the_reduced_embedding_keeps_the_products_of_rows(target: Path) -> None:
     ours, theirs = reduced @ reduced.T, rows @ rows.T
     assert np.allclose(ours / ours[0, 0], theirs / theirs[0, 0], atol=1e-4)
     assert read_embedding(target).shape == (288, 64)
-
-
-def test_streams_give_the_logits_of_the_shared_cache(
-    model: DraftModel, target: Path, tmp_path: Path
-) -> None:
-    path = _export(model, target, tmp_path / "draft.gguf", np.float32)
-    expected = _logits(path, _IDS)
-    config = LlamaConfig(path=path, num_cells=1024, max_sequences=4, max_batch_tokens=64)
-    streamed = StreamedModel(config)
-    try:
-        streamed.forward([Span(3, 0, _IDS[:10])])
-        for seq_id in (0, 1):
-            streamed.copy_prefix(3, seq_id, 10)
-        streamed.forward([Span(1, 10, _IDS[10:20])])
-        streamed.forward([Span(0, 10, _IDS[::-1][:12])])
-        streamed.truncate(0, 0)
-        streamed.copy_prefix(3, 0, 10)
-        streamed.forward([Span(0, 10, _IDS[10:20])])
-        rows = streamed.forward([Span(s, 20, [_IDS[20]], 1) for s in (0, 1)])
-        assert rows[0] == pytest.approx(expected[20], abs=1e-3)
-        assert rows[1] == pytest.approx(expected[20], abs=1e-3)
-        assert [streamed.length(s) for s in range(4)] == [21, 21, 0, 10]
-        with pytest.raises(InvalidInputError, match="whole"):
-            streamed.copy_prefix(3, 2, 5)
-        with pytest.raises(InvalidInputError, match="not empty"):
-            streamed.copy_prefix(3, 0, 10)
-        for start in range(10, 250, 60):
-            streamed.forward([Span(3, start, [1] * 60)])
-        with pytest.raises(CacheFullError):
-            streamed.forward([Span(3, 250, [1] * 60)])
-    finally:
-        streamed.close()
