@@ -13,7 +13,7 @@ import click
     "--out",
     default="build/paper",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for report and CSV files.",
+    help="Folder for the report.",
 )
 def paper_command(quick: bool, out: Path) -> None:
     """Compare printed figures of arXiv 2510.11331 with computed ones.

@@ -11,16 +11,13 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
-
-from bench.paper.setting import Model, Setting, TaskSet
-from policies.acceptance import Floats
+from bench.paper.setting import Model, Number, Setting, TaskSet
 from policies.problem import Ints
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """A draft and a target model by their names."""
 
     draft: str
@@ -31,7 +28,7 @@ class Pair:
 class Stages:
     """Times of batches by the longest input and the number of tasks in them.
 
-    num: number of decode stages. Times of drafting and verifying are those of one stage.
+    length: the speculation length. Times of drafting and verifying are those of one decode stage.
     """
 
     setting: Setting
@@ -41,52 +38,42 @@ class Stages:
 
     @property
     def num(self) -> int:
-        alpha, length = self.setting.tasks.alpha, self.length
+        alpha, length = self.setting.alpha, self.length
         tokens = (1.0 - alpha ** (1 + length)) / (1.0 - alpha) if alpha < 1.0 else 1.0 + length
-        return math.ceil(self.setting.tasks.max_output / tokens)
+        return math.ceil(self.setting.max_output / tokens)
 
-    def draft_s(self, longest: Floats, size: Floats) -> Floats:
+    def draft_s(self, longest: float, size: Number) -> Number:
         """Return the seconds of drafting: one pass for each guess."""
-        flops = self.draft.decode_flops(longest + self.setting.tasks.max_output / 2)
-        devices = self.setting.devices
-        return self.length * (flops * size / devices.draft_flops_per_s + self._draft_c2_s)
+        flops = self.draft.decode_flops(longest + self.setting.max_output / 2)
+        pass_s = flops * size / self.setting.draft_flops_per_s + self._draft_c2_s
+        return self.length * pass_s
 
-    def verify_s(self, longest: Floats, size: Floats) -> Floats:
+    def verify_s(self, longest: float, size: Number) -> Number:
         """Return the seconds of a pass of all guesses and one more token."""
-        flops = self.target.decode_flops(longest + self.setting.tasks.max_output / 2)
-        devices = self.setting.devices
-        return flops * (1 + self.length) * size / devices.target_flops_per_s + self._target_c2_s
+        flops = self.target.decode_flops(longest + self.setting.max_output / 2)
+        tokens_s = flops * (1 + self.length) * size / self.setting.target_flops_per_s
+        return tokens_s + self._target_c2_s
 
-    def read_s(self, longest: Floats, size: Floats) -> Floats:
+    def read_s(self, longest: float, size: Number) -> Number:
         """Return the seconds in which both models read a batch's prompts, one after the other."""
-        devices = self.setting.devices
-        target_s: Floats = self.target.prefill_flops(longest) * size / devices.target_flops_per_s
+        target_s = self.target.prefill_flops(longest) * size / self.setting.target_flops_per_s
         if not self.length:
             return target_s + self._target_c2_s
-        draft_s = self.draft.prefill_flops(longest) * size / devices.draft_flops_per_s
+        draft_s = self.draft.prefill_flops(longest) * size / self.setting.draft_flops_per_s
         return draft_s + target_s + self._draft_c2_s + self._target_c2_s
 
-    def fits(self, longest: Floats, size: Floats) -> np.ndarray:
-        """Return whether a batch with all outputs at full length fits the draft node's memory."""
-        cells = (longest + self.setting.tasks.max_output) * size
-        used = self.draft.weight_bytes + cells * self.draft.cache_bytes
-        fits: np.ndarray = used <= self.setting.devices.draft_memory_bytes
-        return fits
+    def most(self, longest: float) -> float:
+        """Return how many tasks with all outputs at full length the draft node's memory holds."""
+        room = self.setting.draft_memory_bytes - self.draft.weight_bytes
+        return room / ((longest + self.setting.max_output) * self.draft.cache_bytes)
 
     @property
     def _draft_c2_s(self) -> float:
-        devices = self.setting.devices
-        return devices.c2_factor * self.draft.weight_bytes / devices.draft_bytes_per_s
+        return self.setting.c2_factor * self.draft.weight_bytes / self.setting.draft_bytes_per_s
 
     @property
     def _target_c2_s(self) -> float:
-        devices = self.setting.devices
-        return devices.c2_factor * self.target.weight_bytes / devices.target_bytes_per_s
-
-
-def scalar(value: float) -> Floats:
-    """Return a number as the array of one batch."""
-    return np.asarray(value, dtype=np.float64)
+        return self.setting.c2_factor * self.target.weight_bytes / self.setting.target_bytes_per_s
 
 
 def stages_of(setting: Setting, pair: Pair, length: int) -> Stages:
@@ -103,7 +90,7 @@ def total_s(
     """
     drafted_s = verified_s = read_s = 0.0
     for first, last in itertools.pairwise(bounds):
-        longest, size = scalar(inputs[first:last].max()), scalar(last - first)
+        longest, size = float(inputs[first:last].max()), last - first
         read_s += float(stages.read_s(longest, size))
         if not has_pipeline:
             drafted_s = verified_s
@@ -115,6 +102,6 @@ def total_s(
 def upload_s(setting: Setting, tasks: TaskSet, *, is_uniform: bool = False) -> float:
     """Return the seconds until the last prompt has arrived, with bands that let all end together
     (the paper's closed form), or with the same band for all if is_uniform."""
-    hertz_seconds = tasks.inputs * setting.cell.bits_a_token / tasks.efficiency
+    hertz_seconds = tasks.inputs * setting.bits_a_token / tasks.efficiency
     most = len(tasks.inputs) * hertz_seconds.max() if is_uniform else hertz_seconds.sum()
-    return float(most / setting.cell.bandwidth_hz)
+    return float(most / setting.bandwidth_hz)

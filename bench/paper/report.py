@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from bench.paper.figures import (
     reductions,
 )
 from bench.paper.model import stages_of, total_s
-from bench.paper.program import SCHEMES, exact_bounds, paper_bounds, serve
+from bench.paper.program import SCHEMES, program_bounds, serve
 from bench.paper.setting import Setting, draw
 from policies.acceptance import Floats
 
@@ -45,42 +44,28 @@ class Point:
 def fewer(setting: Setting) -> Setting:
     """Return the setting with fewer seeds, and the first, middle and last values of the sweep."""
     thin = {
-        name: tuple(dict.fromkeys((values[0], values[len(values) // 2], values[-1])))
-        for name in ("bits_a_token", "c2_factor")
-        for values in [getattr(setting.sweep, name)]
+        name: (values[0], values[len(values) // 2], values[-1])
+        for name, values in setting.sweep.items()
     }
-    return replace(
-        setting,
-        sweep=replace(setting.sweep, **thin),
-        run=replace(setting.run, seeds=min(_QUICK_SEEDS, setting.run.seeds)),
-    )
+    return replace(setting, sweep=thin, seeds=_QUICK_SEEDS)
 
 
 def run_printed(setting: Setting, out: Path, tell: Callable[[str], None]) -> None:
-    """Write printed.md, printed.csv and printed-sweep.csv to a folder."""
+    """Write printed.md to a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    tell(f"{len(FIGURES)} figures, {setting.run.seeds} seeds")
+    tell(f"{len(FIGURES)} figures, {setting.seeds} seeds")
     found = [reductions(figure, setting) for figure in FIGURES]
     points = []
-    for bits in setting.sweep.bits_a_token:
+    for bits in setting.sweep["bits_a_token"]:
         tell(f"{bits:g} bits a token")
-        points += [_point(setting, bits, factor) for factor in setting.sweep.c2_factor]
-    with (out / "printed.csv").open("w", newline="") as file:
-        write = csv.writer(file)
-        write.writerow(["figure", "printed", "mean", "least", "most"])
-        for figure, ours in zip(FIGURES, found, strict=True):
-            values = ours.mean(), ours.min(), ours.max()
-            write.writerow([figure.name, figure.printed, *(f"{v:.4f}" for v in values)])
-    with (out / "printed-sweep.csv").open("w", newline="") as file:
-        write = csv.writer(file)
-        write.writerow(["bits_a_token", "c2_factor", *(figure.name for figure in FIGURES)])
-        for point in points:
-            cells = (f"{value:.4f}" for value in point.reductions)
-            write.writerow([f"{point.bits_a_token:g}", f"{point.c2_factor:g}", *cells])
+        for factor in setting.sweep["c2_factor"]:
+            other = replace(setting, bits_a_token=bits, c2_factor=factor)
+            means = tuple(float(reductions(figure, other).mean()) for figure in FIGURES)
+            points.append(Point(bits, factor, means))
     tell("schemes, and the program beside the exact one")
     lost = _lost(setting)
     page = _TEMPLATE.read_text().format(
-        seeds=setting.run.seeds,
+        seeds=setting.seeds,
         figures=_figures(found, points),
         near=f"{100 * _NEAR:.0f}",
         printed_ratio=_ratio(PRINTED_RATIOS),
@@ -90,21 +75,11 @@ def run_printed(setting: Setting, out: Path, tell: Callable[[str], None]) -> Non
         schemes=_schemes(setting),
         by_acceptance=_by_acceptance(setting),
         num_cases=len(lost),
-        num_tasks=setting.tasks.num,
+        num_tasks=setting.num_tasks,
         num_same=sum(value < 1e-9 for value in lost),
         most_lost=_percent(max(lost)),
     )
     (out / "printed.md").write_text(page)
-
-
-def _point(setting: Setting, bits: float, factor: float) -> Point:
-    other = replace(
-        setting,
-        cell=replace(setting.cell, bits_a_token=bits),
-        devices=replace(setting.devices, c2_factor=factor),
-    )
-    means = tuple(float(reductions(figure, other).mean()) for figure in FIGURES)
-    return Point(bits, factor, means)
 
 
 def _figures(found: Sequence[Floats], points: Sequence[Point]) -> str:
@@ -136,7 +111,7 @@ def _sweep(setting: Setting, points: Sequence[Point]) -> str:
     """Return the figures for uniform bands in the sweep, with c2 as it is."""
     lines = [head("bits a token", *(figure.name for figure in FIGURES[-3:]))]
     for point in points:
-        if point.c2_factor == setting.devices.c2_factor:
+        if point.c2_factor == setting.c2_factor:
             cells = map(_percent, point.reductions[-3:])
             lines.append(row(f"{point.bits_a_token:,.0f}", *cells))
     return "\n".join(lines)
@@ -145,7 +120,7 @@ def _sweep(setting: Setting, points: Sequence[Point]) -> str:
 def _schemes(setting: Setting) -> str:
     """Return the seconds of every scheme, with its speculation length and number of batches."""
     lines = [head("pair", *SCHEMES)]
-    inputs = draw(setting, setting.run.first_seed).inputs
+    inputs = draw(setting, setting.first_seed).inputs
     for pair in PAIRS:
         served = (serve(setting, pair, inputs, name) for name in SCHEMES)
         cells = (f"{s.seconds:.0f} (l {s.length}, {len(s.bounds) - 1})" for s in served)
@@ -159,8 +134,8 @@ def _by_acceptance(setting: Setting) -> str:
     for pair in PAIRS:
         cells = []
         for alpha in _ACCEPTANCES:
-            other = replace(setting, tasks=replace(setting.tasks, alpha=alpha))
-            inputs = draw(other, setting.run.first_seed).inputs
+            other = replace(setting, alpha=alpha)
+            inputs = draw(other, setting.first_seed).inputs
             joint, plain = (serve(other, pair, inputs, name).seconds for name in ("joint", "ad"))
             cells.append(f"{joint / plain:.2f}")
         lines.append(row(f"{pair.draft}, {pair.target}", *cells))
@@ -172,12 +147,12 @@ def _lost(setting: Setting) -> list[float]:
     best way: a share for each case."""
     lost = []
     for pair in PAIRS:
-        for seed in range(setting.run.first_seed, setting.run.first_seed + _EXACT_SEEDS):
+        for seed in range(setting.first_seed, setting.first_seed + _EXACT_SEEDS):
             order = np.sort(draw(setting, seed).inputs)
-            for length in (1, 4, setting.tasks.max_length):
+            for length in (1, 4, setting.max_length):
                 stages = stages_of(setting, pair, length)
-                best_s = total_s(stages, order, exact_bounds(stages, order))
-                lost.append(total_s(stages, order, paper_bounds(stages, order)) / best_s - 1.0)
+                best_s = total_s(stages, order, program_bounds(stages, order, is_exact=True))
+                lost.append(total_s(stages, order, program_bounds(stages, order)) / best_s - 1.0)
     return lost
 
 

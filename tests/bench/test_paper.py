@@ -8,13 +8,7 @@ import pytest
 
 from bench.paper.figures import FIGURES
 from bench.paper.model import Pair, stages_of, total_s, upload_s
-from bench.paper.program import (
-    INSIDE,
-    MemoryLimitError,
-    exact_bounds,
-    paper_bounds,
-    serve,
-)
+from bench.paper.program import INSIDE, MemoryLimitError, program_bounds, serve
 from bench.paper.report import fewer, run_printed
 from bench.paper.setting import TaskSet, draw, load_setting
 
@@ -24,15 +18,14 @@ PAIRS = (Pair("llama-68m", "llama-7b"), Pair("llama-1b", "llama-7b"), Pair("llam
 
 def small(**changes):
     """Few tasks and a draft node that holds about three of them."""
-    tasks = replace(SETTING.tasks, num=8, **changes)
-    return replace(SETTING, tasks=tasks)
+    return replace(SETTING, num_tasks=8, **changes)
 
 
 def with_room_for(setting, pair, num):
     draft = setting.models[pair.draft]
-    cells = num * (setting.tasks.max_input + setting.tasks.max_output)
+    cells = num * (setting.max_input + setting.max_output)
     memory = draft.weight_bytes + cells * draft.cache_bytes
-    return replace(setting, devices=replace(setting.devices, draft_memory_bytes=memory))
+    return replace(setting, draft_memory_bytes=memory)
 
 
 def every_bounds(num):
@@ -45,7 +38,7 @@ def every_bounds(num):
 def exhaustive_s(stages, inputs):
     def is_allowed(bounds):
         return all(
-            stages.fits(inputs[first:last].max(), last - first)
+            last - first <= stages.most(inputs[first:last].max())
             for first, last in itertools.pairwise(bounds)
         )
 
@@ -62,15 +55,16 @@ def test_both_programs_are_as_good_as_every_way_to_cut(pair, room, length):
         inputs = np.sort(draw(setting, seed).inputs)
         stages = stages_of(setting, pair, length)
         best_s = exhaustive_s(stages, inputs)
-        assert total_s(stages, inputs, exact_bounds(stages, inputs)) == pytest.approx(best_s)
         # The paper's recursion keeps one way only, which loses nothing in this model.
-        assert total_s(stages, inputs, paper_bounds(stages, inputs)) == pytest.approx(best_s)
+        for is_exact in (True, False):
+            bounds = program_bounds(stages, inputs, is_exact=is_exact)
+            assert total_s(stages, inputs, bounds) == pytest.approx(best_s)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("changes", [{}, {"max_input": 1792}, {"max_output": 1024}])
 def test_no_scheme_inside_its_order_and_limits_is_better_than_the_program(pair, changes):
-    setting = replace(SETTING, tasks=replace(SETTING.tasks, num=30, **changes))
+    setting = replace(SETTING, num_tasks=30, **changes)
     for seed in range(3):
         inputs = draw(setting, seed).inputs
         best_s = serve(setting, pair, inputs, "joint").seconds
@@ -87,19 +81,19 @@ def test_batches_are_within_memory():
         stages = stages_of(setting, pair, served.length)
         order = inputs if scheme == "static" else np.sort(inputs)
         for first, last in zip(served.bounds, served.bounds[1:], strict=False):
-            assert stages.fits(order[first:last].max(), last - first)
+            assert last - first <= stages.most(order[first:last].max())
 
 
 def test_a_task_that_does_not_fit_is_told():
     pair = PAIRS[1]
     setting = with_room_for(small(), pair, 0.5)
     with pytest.raises(MemoryLimitError, match="do not fit the draft node"):
-        paper_bounds(stages_of(setting, pair, 4), np.array([400]))
+        program_bounds(stages_of(setting, pair, 4), np.array([400]))
 
 
 def test_two_stages_by_hand():
     """Three batches: draft and target overlap, and the slower one is waited for."""
-    setting = replace(SETTING, tasks=replace(SETTING.tasks, max_output=1))
+    setting = replace(SETTING, max_output=1)
     stages = stages_of(setting, PAIRS[0], 2)
     inputs = np.array([10, 20, 30])
     d = [float(stages.draft_s(x, 1)) for x in inputs]
@@ -117,25 +111,23 @@ def test_bands_that_let_all_end_together_are_the_best_of_all_splits():
     tasks = TaskSet(np.array([100, 300]), np.array([2.0, 5.0]))
     together_s = upload_s(SETTING, tasks)
     for share in np.linspace(0.01, 0.99, 99):
-        bits = tasks.inputs * SETTING.cell.bits_a_token
-        each_s = bits / (np.array([share, 1 - share]) * SETTING.cell.bandwidth_hz)
+        bits = tasks.inputs * SETTING.bits_a_token
+        each_s = bits / (np.array([share, 1 - share]) * SETTING.bandwidth_hz)
         assert together_s <= (each_s / tasks.efficiency).max() * (1 + 1e-12)
     assert together_s <= upload_s(SETTING, tasks, is_uniform=True)
 
 
 def test_stages_are_as_many_as_the_longest_output_needs():
     stages = stages_of(SETTING, PAIRS[0], 10)
-    tokens = sum(SETTING.tasks.alpha**k for k in range(11))
-    assert stages.num == -(-SETTING.tasks.max_output // tokens)
+    tokens = sum(SETTING.alpha**k for k in range(11))
+    assert stages.num == -(-SETTING.max_output // tokens)
 
 
 def test_the_report_has_every_figure(tmp_path):
-    setting = replace(fewer(SETTING), run=replace(SETTING.run, seeds=1))
-    setting = replace(setting, sweep=replace(setting.sweep, bits_a_token=(32.0,), c2_factor=(1.0,)))
+    sweep = {"bits_a_token": (32.0,), "c2_factor": (1.0,)}
+    setting = replace(fewer(SETTING), seeds=1, sweep=sweep)
     run_printed(setting, tmp_path, lambda _: None)
     page = (tmp_path / "printed.md").read_text()
     for figure in FIGURES:
         assert f"| {figure.name} | {100 * figure.printed:.1f} % |" in page
     assert "1.00 : 1.97 : 2.42" in page
-    rows = (tmp_path / "printed.csv").read_text().splitlines()
-    assert len(rows) == 1 + len(FIGURES)
