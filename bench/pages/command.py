@@ -24,18 +24,7 @@ def _pages() -> Mapping[str, Mapping[str, Part]]:
         "settings.md": {
             role: functools.partial(settings.settings, role) for role in settings.ROLES
         },
-        "http-api.md": {
-            "routes": http_api.routes,
-            "sampling": http_api.SAMPLING,
-            "openai": http_api.OPENAI,
-            "completions": http_api.COMPLETIONS,
-            "chat": http_api.CHAT,
-            "responses": http_api.RESPONSES,
-            "messages": http_api.MESSAGES,
-            "embeddings": http_api.EMBEDDINGS,
-            "tokenize": http_api.TOKENIZE,
-            "detokenize": http_api.DETOKENIZE,
-        },
+        "http-api.md": {"routes": http_api.routes, **http_api.BODIES},
         "python-library.md": {
             "calls": library.calls,
             "options": library.options,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Container, Iterator, MutableMapping
+from collections.abc import Callable, Container, Iterator
 from typing import Any, Final, cast
+
+import httpx
 
 from bench.pages.markdown import code, item, number, table, wrapped
 from nodes.gateway import anthropic, chat, completions, fields, responses, text_routes
@@ -14,35 +16,20 @@ from nodes.gateway.bodies import Body
 from nodes.gateway.config import GatewayConfig
 from nodes.gateway.models import Mesh
 
-_OPENAPI: Final = "/openapi.json"
 
-
-def openapi() -> dict[str, Any]:
+async def openapi() -> dict[str, Any]:
     """The document, as a client gets it."""
     # Nothing is asked of a mesh for it.
-    app = Gateway(cast(Mesh, None), GatewayConfig()).router()
-    parts: list[bytes] = []
-
-    async def receive() -> MutableMapping[str, Any]:
-        return {"type": "http.request"}
-
-    async def send(message: MutableMapping[str, Any]) -> None:
-        parts.append(message.get("body", b""))
-
-    scope = {"type": "http", "method": "GET", "path": _OPENAPI, "root_path": "", "headers": []}
-
-    async def ask() -> None:
-        await app(scope, receive, send)
-
-    asyncio.run(ask())
-    found: dict[str, Any] = json.loads(b"".join(parts))
-    return found
+    transport = httpx.ASGITransport(Gateway(cast(Mesh, None), GatewayConfig()).router())
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        found: dict[str, Any] = (await client.get("/openapi.json")).json()
+        return found
 
 
 def routes() -> str:
     rows = [
         (code(f"{method.upper()} {path}"), operation["summary"] + ".")
-        for path, methods in openapi()["paths"].items()
+        for path, methods in asyncio.run(openapi())["paths"].items()
         for method, operation in methods.items()
     ]
     return table(("route", "answer"), rows)
@@ -56,12 +43,10 @@ def fields_of(
     """
 
     def made() -> str:
-        schema = kind.model_json_schema()
-        fields = _schema_of(without).get("properties", {})
-        definitions = {**_schema_of(without).get("$defs", {}), **_schema_of(known).get("$defs", {})}
+        schema, told = kind.model_json_schema(), _schema_of(without)
         objects = dict[str, None]()
-        parts = [_list(schema, fields, objects), *_unused(kind, without)]
-        done = {*definitions}
+        parts = [_list(schema, told.get("properties", {}), objects), *_unused(kind, without)]
+        done = {*told.get("$defs", {}), *_schema_of(known).get("$defs", {})}
         while rest := [name for name in objects if name not in done]:
             for name in rest:
                 done.add(name)
@@ -113,41 +98,35 @@ def _accepted(field: dict[str, Any], objects: dict[str, None]) -> str:
     match kind:
         case "array":
             inner = _accepted(field["items"], objects)
-            return f"list{_size(field, 'minItems', 'maxItems')} ({inner})"
+            return f"list{_limits(field, 'minItems', 'maxItems')} ({inner})"
         case "string":
-            size = _size(field, "minLength", "maxLength")
+            size = _limits(field, "minLength", "maxLength")
             return f"text{size} characters" if size else "text"
         case "integer" | "number":
-            return kind + _bounds(field)
+            if "exclusiveMaximum" in field:
+                field = {**field, "maximum": field["exclusiveMaximum"] - 1}
+            return kind + _limits(field, "minimum", "maximum")
         case "object" if isinstance(field.get("additionalProperties"), dict):
             inner = _accepted(field["additionalProperties"], objects)
-            return f"object{_size(field, '', 'maxProperties')} ({inner})"
+            return f"object{_limits(field, '', 'maxProperties')} ({inner})"
     return kind
 
 
-def _size(field: dict[str, Any], least: str, most: str) -> str:
+def _limits(field: dict[str, Any], least: str, most: str) -> str:
     low, high = field.get(least), field.get(most)
     if high is None:
-        return "" if low is None else f" of {low} or more"
-    return f" of at most {number(high)}" if low is None else f" of {low} to {number(high)}"
-
-
-def _bounds(field: dict[str, Any]) -> str:
-    low: Any = field.get("minimum")
-    high: Any = field.get("maximum")
-    if "exclusiveMaximum" in field:
-        high = field["exclusiveMaximum"] - 1
-    if high is None:
         return "" if low is None else f" of {number(low)} or more"
-    return f" {number(low)} to {number(high)}"
+    return f" of at most {number(high)}" if low is None else f" of {number(low)} to {number(high)}"
 
 
-SAMPLING: Final = fields_of(fields.Sampling)
-OPENAI: Final = fields_of(fields.OpenAiBody, without=fields.Sampling)
-COMPLETIONS: Final = fields_of(completions.CompletionBody, without=fields.OpenAiBody)
-CHAT: Final = fields_of(chat.ChatBody, without=fields.OpenAiBody)
-RESPONSES: Final = fields_of(responses.ResponsesBody, without=fields.Sampling)
-MESSAGES: Final = fields_of(anthropic.MessagesBody, without=fields.Sampling)
-EMBEDDINGS: Final = fields_of(text_routes.EmbeddingsBody)
-TOKENIZE: Final = fields_of(text_routes.TokenizeBody, known=chat.ChatBody)
-DETOKENIZE: Final = fields_of(text_routes.DetokenizeBody)
+BODIES: Final = {
+    "sampling": fields_of(fields.Sampling),
+    "openai": fields_of(fields.OpenAiBody, without=fields.Sampling),
+    "completions": fields_of(completions.CompletionBody, without=fields.OpenAiBody),
+    "chat": fields_of(chat.ChatBody, without=fields.OpenAiBody),
+    "responses": fields_of(responses.ResponsesBody, without=fields.Sampling),
+    "messages": fields_of(anthropic.MessagesBody, without=fields.Sampling),
+    "embeddings": fields_of(text_routes.EmbeddingsBody),
+    "tokenize": fields_of(text_routes.TokenizeBody, known=chat.ChatBody),
+    "detokenize": fields_of(text_routes.DetokenizeBody),
+}

@@ -77,20 +77,17 @@ def _properties(cls: type) -> Iterator[str]:
 
 def _signature(name: str, function: Any) -> str:
     """As a call is written, a line for each parameter where it would be long."""
-    parts, kinds = list[str](), set[Any]()
+    parts = list[str]()
     found = inspect.signature(function)
     for parameter in found.parameters.values():
         if parameter.name == "self":
             continue
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.kind not in kinds:
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in parts:
             parts.append("*")
-        kinds.add(parameter.kind)
-        text = f"{parameter.name}: {parameter.annotation}"
-        if parameter.kind is parameter.VAR_KEYWORD:
-            text = f"**{text}"
-        if parameter.default is not parameter.empty:
-            default = parameter.default
-            text += " = " + (repr(default).replace("'", '"') if not callable(default) else "...")
+        stars = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+        text, default = f"{stars}{parameter.name}: {parameter.annotation}", parameter.default
+        if default is not parameter.empty:
+            text += " = " + ("..." if callable(default) else repr(default).replace("'", '"'))
         parts.append(text)
     wait = "async " if inspect.iscoroutinefunction(function) else ""
     head, tail = f"{wait}{name}(", f") -> {found.return_annotation}"

@@ -100,13 +100,10 @@ def fields() -> str:
     lines = [item(_fields_of(spec.layout.cls, structs)) for spec in specs()]
     # A Hello carries one packed, so that its declaration does not name it.
     structs.setdefault(of_nodes.EngineProfile)
-    told = list[str]()
-    seen = set[type]()
-    while rest := [cls for cls in structs if cls not in seen]:
-        for cls in rest:
-            seen.add(cls)
-            told.append(item(_fields_of(cls, structs)))
-    return "\n".join([*lines, "", "Structs:", "", *sorted(told)])
+    told = dict[type, str]()
+    while rest := structs.keys() - told:
+        told |= {cls: item(_fields_of(cls, structs)) for cls in rest}
+    return "\n".join([*lines, "", "Structs:", "", *sorted(told.values())])
 
 
 def _fields_of(cls: type, structs: dict[type, None]) -> str:

@@ -47,8 +47,8 @@ def test_markers_that_are_not_those_of_the_parts_are_an_error(parts: dict[str, t
 
 @pytest.mark.parametrize("role", ROLES)
 def test_every_setting_has_a_meaning_in_whole_sentences(role: str) -> None:
-    for setting in settings_of(role):
-        assert re.match(r"[A-Z`].*\.$", setting.meaning), setting.key
+    for key, _, meaning in settings_of(ROLES[role]()):
+        assert re.match(r"[A-Z`].*\.$", meaning), key
 
 
 def test_the_page_of_exit_codes_has_all_of_them() -> None:
