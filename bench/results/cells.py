@@ -39,17 +39,18 @@ def cells_of(
     systems; each is compared with all systems except itself and those before it in `ours`.
     """
     by_name = {name: [turn[k] for turn in turns] for k, name in enumerate(names)}
-    cells = [
-        Cell(
-            suite=suite,
-            place=place,
-            system=name,
-            values=tuple(_values(present)),
-            note="; ".join(filter(None, (_failures(present), _turns(present, figures)))),
+    cells = []
+    for name, figures in by_name.items():
+        present = [each for each in figures if each is not None]
+        notes = []
+        if num_failed := sum(each.num_failed for each in present):
+            notes.append(f"{num_failed} of {sum(each.num_requests for each in present)} failed")
+        if len(present) < len(figures):
+            notes.append(f"{len(present)} of {len(figures)} turns")
+        values = tuple(_values(present))
+        cells.append(
+            Cell(suite=suite, place=place, system=name, values=values, note="; ".join(notes))
         )
-        for name, figures in by_name.items()
-        for present in ([each for each in figures if each is not None],)
-    ]
     for place_of_own, own in enumerate(ours):
         for name in names if own in by_name else ():
             if name not in ours[: place_of_own + 1]:
@@ -78,12 +79,3 @@ def _ratios(reference: Sequence[Figures | None], own: Sequence[Figures | None]) 
         if pairs:
             found = paired_ratio(pairs)
             yield Value(metric=metric, unit="x", value=found.median, low=found.low, high=found.high)
-
-
-def _turns(present: Sequence[Figures], figures: Sequence[Figures | None]) -> str:
-    return f"{len(present)} of {len(figures)} turns" if len(present) < len(figures) else ""
-
-
-def _failures(figures: Sequence[Figures]) -> str:
-    failed = sum(each.num_failed for each in figures)
-    return f"{failed} of {sum(each.num_requests for each in figures)} failed" if failed else ""

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from bench.load.figures import Asked, Slo, figures_of
 from bench.peers.command import peers_command
 from bench.results.cells import cells_of
-from bench.results.command import report_command
+from bench.results.command import benchmarks, benchmarks_command, report_command
 from bench.results.making import this_machine, typed_command
 from bench.results.options import listed
 from bench.results.report import markdown, section
@@ -205,3 +205,21 @@ def test_a_list_that_cannot_be_is_refused_with_the_reason(text, says):
     with pytest.raises(click.BadParameter, match=says):
         values(text)
     assert values("1,2,") == [1, 2]
+
+
+def test_the_committed_page_is_that_of_the_data():
+    ran = CliRunner().invoke(benchmarks_command, ["--check"])
+    assert ran.exit_code == 0, ran.output
+
+
+def test_a_table_stands_where_the_template_names_a_file(tmp_path):
+    (tmp_path / "benchmarks.md.in").write_text("# Page\n\n{{some.csv}}\n\nEnd.\n")
+    (tmp_path / "some.csv").write_text('a,b\n1,"2, 3"\n')
+    made = benchmarks(tmp_path)
+    assert made == "# Page\n\n| a | b |\n| --- | --- |\n| 1 | 2, 3 |\n\nEnd.\n"
+
+
+def test_a_file_that_is_missing_is_told(tmp_path):
+    (tmp_path / "benchmarks.md.in").write_text("{{none.csv}}\n")
+    with pytest.raises(OSError, match=r"none\.csv"):
+        benchmarks(tmp_path)
