@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,7 +140,12 @@ class Sampler:
         return _Slot(
             prompt=prompt,
             seq_id=seq_id,
-            sampling=self._sampling(prompt, prompt.temperature, prompt.top_p),
+            sampling=Sampling(
+                prompt.temperature,
+                top_p=prompt.top_p,
+                seed=self._recipe.seed,
+                choice=prompt.index,
+            ),
             prompt_ids=ids,
             pending=ids[shared:],
             is_answering=bool(prompt.text) or frame is None,
@@ -156,10 +161,6 @@ class Sampler:
         return self._model.forward(
             [Span(s.seq_id, self._model.length(s.seq_id), s.pending, 1) for s in self._slots]
         )
-
-    def _sampling(self, prompt: Prompt, temperature: float, top_p: float) -> Sampling:
-        seed, choice = self._recipe.seed, prompt.index
-        return Sampling(temperature, top_p=top_p, seed=seed, choice=choice)
 
     def _share_prefix(self, ids: list[int], seq_id: int) -> int:
         """Give the sequence the template's beginning but for its last id; returns its length."""
@@ -193,7 +194,7 @@ class Sampler:
     def _extend_prompt(self, slot: _Slot, row: Logits, position: int) -> None:
         assert self._frame is not None
         # A user's turn is always sampled warm, else all would ask the same.
-        token_id = sample(row, self._sampling(slot.prompt, 1.0, 0.95), position)
+        token_id = sample(row, replace(slot.sampling, temperature=1.0, top_p=0.95), position)
         slot.is_answering = token_id in self._eog or len(slot.prompt_ids) >= _MAX_SELF_PROMPT
         slot.pending = list(self._frame.suffix) if slot.is_answering else [token_id]
         slot.prompt_ids += slot.pending

@@ -64,7 +64,7 @@ class TorchTarget:
         self.tokenizer = LlamaTokenizer(
             load_model(path, gpu_layers=0, repack=False, vocab_only=True)
         )
-        self._info = EngineInfo(
+        self.info = EngineInfo(
             engine="torch",
             model=path.name,
             model_hash=hash_file(path),
@@ -79,10 +79,6 @@ class TorchTarget:
             numerics_class="torch",
             can_roll_back=True,
         )
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
 
     @torch.inference_mode()
     def forward(self, spans: Sequence[Span]) -> Logits:
@@ -102,15 +98,11 @@ class TorchTarget:
             self._lengths[span.seq_id] = span.start + count
         num_outputs = max(span.num_outputs for span in spans)
         if not num_outputs:
-            return np.empty((0, self._info.num_vocab), dtype=np.float32)
-        states = _norm(x[:, count - num_outputs :], self._weights["output_norm.weight"], self._eps)
+            return np.empty((0, self.info.num_vocab), dtype=np.float32)
+        states = self._norm(x[:, count - num_outputs :], self._weights["output_norm.weight"])
         head = self._weights.get("output.weight", self._weights["token_embd.weight"])
         logits: Logits = (states.flatten(0, 1) @ head.T).numpy()
         return logits
-
-    @property
-    def _eps(self) -> float:
-        return self._shape.eps
 
     def _layer(
         self, layer: int, x: Tensor, seqs: Tensor, places: Tensor, rotation: Tensor
@@ -120,7 +112,7 @@ class TorchTarget:
         def weight(name: str) -> Tensor:
             return self._weights[f"blk.{layer}.{name}.weight"]
 
-        y = _norm(x, weight("attn_norm"), shape.eps)
+        y = self._norm(x, weight("attn_norm"))
         rows, count, _ = y.shape
 
         def heads(name: str, num_heads: int) -> Tensor:
@@ -137,7 +129,7 @@ class TorchTarget:
             for first, end, seq_ids in _groups(seqs.tolist())
         ]
         x = x + torch.cat(mixed) @ weight("attn_output").T
-        y = _norm(x, weight("ffn_norm"), shape.eps)
+        y = self._norm(x, weight("ffn_norm"))
         gated = functional.silu(y @ weight("ffn_gate").T) * (y @ weight("ffn_up").T)
         return x + gated @ weight("ffn_down").T
 
@@ -156,6 +148,9 @@ class TorchTarget:
         mixed = scores.flatten(2, 3) @ v
         return mixed.view(rows, shape.num_heads, count, size).transpose(1, 2).flatten(2)
 
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        return functional.rms_norm(x, weight.shape, weight, self._shape.eps)
+
     def truncate(self, seq_id: int, length: int) -> None:
         self._lengths[seq_id] = length
 
@@ -168,7 +163,7 @@ class TorchTarget:
         return self._lengths[seq_id]
 
     def free_cells(self) -> int:
-        return self._info.num_cells - sum(self._lengths)
+        return self.info.num_cells - sum(self._lengths)
 
     def close(self) -> None:
         self._weights.clear()
@@ -183,10 +178,6 @@ def _groups(seqs: list[int]) -> list[tuple[int, int, slice]]:
             groups.append((first, end, slice(seqs[first], seqs[end - 1] + 1)))
             first = end
     return groups
-
-
-def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight
 
 
 def _read_shape(reader: gguf.GGUFReader, path: Path) -> _Shape:
