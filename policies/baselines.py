@@ -100,41 +100,29 @@ SCHEMES: Mapping[str, Scheme] = {
 }
 
 
-def policy_of(name: str, scheme: Scheme) -> Policy:
-    """Returns a scheme as a policy."""
+def policy_of(name: str, scheme: Scheme, **handicap: bool) -> Policy:
+    """Returns a scheme as a policy. handicap: overlap or equal_shares, as in Plan."""
 
     def policy(observation: Observation) -> Plan:
         early = trivial_plan(observation, name)
         if early is not None:
             return early
         problem = problem_of(observation)
-        return describe(observation, problem, scheme(problem), name)
+        return describe(observation, problem, scheme(problem), name, **handicap)
 
     return policy
 
 
-def uniform_air(observation: Observation) -> Plan:
-    """The joint plan, where the links of a medium send at once with equal shares of it."""
-    return _handicapped(observation, "uniform-air", equal_shares=True)
-
-
-def no_overlap(observation: Observation) -> Plan:
-    """The joint plan's batches one after another: no node drafts while the target works."""
-    return _handicapped(observation, "no-overlap", overlap=False)
-
-
-def _handicapped(observation: Observation, name: str, **handicap: bool) -> Plan:
-    early = trivial_plan(observation, name)
-    if early is not None:
-        return early
-    problem = problem_of(observation)
-    return describe(observation, problem, best_plan(problem).plan, name, **handicap)
+def _joint(problem: CycleProblem) -> CyclePlan:
+    return best_plan(problem).plan
 
 
 POLICIES: Mapping[str, Policy] = {
     "joint": joint_plan,
     **{name: policy_of(name, scheme) for name, scheme in SCHEMES.items()},
     "paper": paper_plan,
-    "uniform-air": uniform_air,
-    "no-overlap": no_overlap,
+    # The joint plan, where the links of a medium send at once with equal shares of it.
+    "uniform-air": policy_of("uniform-air", _joint, equal_shares=True),
+    # The joint plan's batches one after another: no node drafts while the target works.
+    "no-overlap": policy_of("no-overlap", _joint, overlap=False),
 }

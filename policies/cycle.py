@@ -140,9 +140,7 @@ def stages_of(problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats)
     indices = counts + (np.arange(num_nodes) * problem.draft_s.shape[1]).reshape(column)
     indices[0] += (CATCH_UP_TOKENS - 1) * drafted
     draft_s = problem.draft_s.take(indices).sum(axis=0)
-    air_s = some * problem.message_air_s.reshape(column)
-    air_s += drafted * problem.stream_air_s.reshape(column)
-    air_s += guesses * problem.token_air_s.reshape(column)
+    air_s = problem.message_s(drafted, guesses)
     rtt_s = problem.rtt_s.reshape(column)
     if num_media == num_nodes and problem.target_air is None:
         by_medium = air_s
@@ -160,14 +158,7 @@ def stages_of(problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats)
         way_s = problem.target_air.of(num_streams, num_guesses)
         by_medium[problem.target_air.medium] += way_s
         head_s += way_s
-    return Stages(
-        draft_s,
-        by_medium,
-        head_s,
-        num_streams,
-        num_guesses,
-        worth,
-    )
+    return Stages(draft_s, by_medium, head_s, num_streams, num_guesses, worth)
 
 
 def verify_times(problem: CycleProblem, stages: Stages, num_plain: Ints) -> tuple[Floats, Floats]:
@@ -300,11 +291,7 @@ def _with_equal_shares(
     problem: CycleProblem, drafted: Ints, guesses: Ints, stages: Stages
 ) -> Stages:
     """Returns stages in which links of a medium send at once, each with an equal share of it."""
-    air_s = (
-        (drafted > 0) * problem.message_air_s[:, None]
-        + drafted * problem.stream_air_s[:, None]
-        + guesses * problem.token_air_s[:, None]
-    )
+    air_s = problem.message_s(drafted, guesses)
     by_medium = np.zeros_like(stages.air_s)
     for medium in range(len(by_medium)):
         mine = problem.media == medium

@@ -113,6 +113,15 @@ class CycleProblem:
         )
         return longest
 
+    def message_s(self, num_streams: Ints, num_guesses: Ints) -> Floats:
+        """(J, ...) seconds of the medium for the messages of each draft node, by the streams in
+        them and their guesses, (J, ...)."""
+        column = (-1, *(1,) * (num_streams.ndim - 1))
+        air_s: Floats = (num_streams > 0) * self.message_air_s.reshape(column)
+        air_s += num_streams * self.stream_air_s.reshape(column)
+        air_s += num_guesses * self.token_air_s.reshape(column)
+        return air_s
+
     @property
     def max_gamma(self) -> int:
         return int(self.earned.shape[1]) - 1

@@ -134,12 +134,7 @@ def as_object(explanation: Explanation) -> dict[str, Any]:
         ],
         "best_rejected": rejected.name if rejected else None,
         "changes": [
-            {
-                "batch": change.batch,
-                "what": change.what,
-                "price_s": change.price_s,
-                "relative": explanation.relative(change.price_s),
-            }
+            {**asdict(change), "relative": explanation.relative(change.price_s)}
             for change in explanation.changes
         ],
         "acceptance": explanation.acceptance,

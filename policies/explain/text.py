@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
+from operator import attrgetter
 
-from policies.explain.changes import Change
 from policies.explain.drawing import IDLE, PLAIN, timeline_lines
 from policies.explain.explanation import Explanation, ranges
 from policies.plan import Batch, BatchTimes, StreamView
@@ -38,7 +39,7 @@ def _head(explanation: Explanation, title: str) -> list[str]:
         f"{title}: {_count(len(observation.streams), 'stream')}, {_count(nodes, 'draft node')}; "
         f"policy {explanation.plan.policy}"
     )
-    for _, views in groupby(observation.streams, key=_kind):
+    for _, views in groupby(observation.streams, key=lambda view: replace(view, stream_id=0)):
         same = list(views)
         view = same[0]
         parts = [
@@ -53,10 +54,6 @@ def _head(explanation: Explanation, title: str) -> list[str]:
         ids = [view.stream_id for view in same]
         lines += _wrapped(f"  {_streams(ids)}: {', '.join(parts)}")
     return lines
-
-
-def _kind(view: StreamView) -> tuple[object, ...]:
-    return (view.alpha, view.alphas, view.tokens_left, view.fixed_gamma, view.draft, view.weight)
 
 
 def _acceptance(view: StreamView) -> str:
@@ -185,7 +182,8 @@ def _reasons(explanation: Explanation) -> list[str]:
 def _choice_texts(explanation: Explanation) -> Iterator[str]:
     """Yields the prices of changes batch by batch, then what would reverse the decision."""
     plan = explanation.plan
-    for batch, found in groupby(sorted(explanation.changes, key=_batch_of), _batch_of):
+    by_batch = attrgetter("batch")
+    for batch, found in groupby(sorted(explanation.changes, key=by_batch), by_batch):
         costs = [f"{change.what} {_dearer(explanation, change.price_s)}" for change in found]
         label = f"batch {batch}" if batch else "all batches" if plan.batches else "guesses"
         yield f"{label}: {', '.join(costs)}"
@@ -200,10 +198,6 @@ def _choice_texts(explanation: Explanation) -> Iterator[str]:
             f"guesses would {what} a mean acceptance of {turning:.2f}; "
             f"here it is {explanation.acceptance:.2f}"
         )
-
-
-def _batch_of(change: Change) -> int:
-    return change.batch
 
 
 def _dearer(explanation: Explanation, price_s: float) -> str:

@@ -129,11 +129,7 @@ def _works(problem: CycleProblem, plan: Plan) -> list[_Work]:
     drafted = counts[0]
     nothing = np.zeros(len(plan.batches))
     draft_s = stages_of(problem, counts, guesses, nothing).draft_s
-    air_s = (
-        problem.message_air_s[:, None]
-        + drafted * problem.stream_air_s[:, None]
-        + guesses * problem.token_air_s[:, None]
-    )
+    air_s = problem.message_s(drafted, guesses)
     way_s = nothing
     if problem.target_air is not None:
         way_s = problem.target_air.of(drafted.sum(axis=0), guesses.sum(axis=0)) / 2
