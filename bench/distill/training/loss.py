@@ -20,11 +20,11 @@ class Candidates:
     """The part of the vocabulary that a step's softmax is over.
 
     token_ids: (c,); log_weights: (c,), how many tokens each stands for; places: the teacher's ids
-    as indices into token_ids. token_ids None: the whole vocabulary.
+    as indices into token_ids.
     """
 
-    token_ids: Tensor | None
-    log_weights: Tensor | None
+    token_ids: Tensor
+    log_weights: Tensor
     places: Tensor
 
 
@@ -34,10 +34,8 @@ def choose_candidates(
     """All ids the teacher names in the batch, and a random sample of the others.
 
     A sampled id stands for its share of the others, so the expected denominator is that of the
-    full softmax. num_negatives 0: no sampling.
+    full softmax. With num_negatives = num_vocab it is the full softmax.
     """
-    if num_negatives <= 0:
-        return Candidates(None, None, torch.from_numpy(batch.teacher_ids))
     named, places = np.unique(batch.teacher_ids, return_inverse=True)
     others = np.setdiff1d(np.arange(num_vocab), named, assume_unique=True)
     count = min(num_negatives, len(others))
@@ -69,7 +67,7 @@ def backward_head(
     """
     weights = torch.from_numpy(batch.teacher_weights)
     ids = candidates.token_ids
-    head = (embedding if ids is None else embedding[ids]).to(dtype)
+    head = embedding[ids].to(dtype)
     head_grad = torch.zeros(head.shape)
     state_grads = torch.empty_like(states)
     total_loss = 0.0
@@ -79,9 +77,7 @@ def backward_head(
         chunk = slice(start, start + _CHUNK)
         x = states[chunk].to(dtype)
         places, teacher = candidates.places[chunk], weights[chunk]
-        logits = (x @ head.T).float().div_(temperature)
-        if candidates.log_weights is not None:
-            logits += candidates.log_weights
+        logits = (x @ head.T).float().div_(temperature).add_(candidates.log_weights)
         picked = logits.gather(1, places)
         best, best_places = logits.max(1, keepdim=True)
         softmax = logits.sub_(best).exp_()
@@ -93,8 +89,5 @@ def backward_head(
         head_grad += (gradient.T @ x).float() * factor
     if embedding.grad is None:
         embedding.grad = torch.zeros_like(embedding)
-    if ids is None:
-        embedding.grad += head_grad
-    else:
-        embedding.grad.index_add_(0, ids, head_grad)
+    embedding.grad.index_add_(0, ids, head_grad)
     return total_loss / len(states), num_agreed / len(states), state_grads

@@ -180,10 +180,10 @@ class Trainer:
                 group["lr"] = rates[name] * phase.rate(step)
             optimiser.zero_grad(set_to_none=True)
         generator = np.random.default_rng([self._seed, 3, step])
+        num_vocab = model.shape.num_vocab
         is_full = phase.is_in_last(step, phase.full_share)
-        candidates = choose_candidates(
-            batch, model.shape.num_vocab, 0 if is_full else phase.num_negatives, generator
-        )
+        num_negatives = num_vocab if is_full else phase.num_negatives
+        candidates = choose_candidates(batch, num_vocab, num_negatives, generator)
         with fake_quantised(embedding, enabled=phase.is_in_last(step, phase.quantised_share)):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._dtype != torch.float32):
                 states = model(torch.from_numpy(batch.token_ids)).float()
