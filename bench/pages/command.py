@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,22 +18,21 @@ FOLDER: Final = Path(__file__).parents[2] / "docs" / "reference"
 def _pages() -> Mapping[str, Mapping[str, Part]]:
     """Page -> name -> what generates the part of this name."""
     from bench.pages import commands, http_api, library, observed, protocol, settings
+    from nodes.telemetry.metrics import gateway, mesh
 
     return {
         "commands.md": {"commands": commands.commands},
-        "settings.md": {
-            role: functools.partial(settings.settings, role) for role in settings.ROLES
-        },
+        "settings.md": {role: partial(settings.settings, role) for role in settings.ROLES},
         "http-api.md": {"routes": http_api.routes, **http_api.BODIES},
         "python-library.md": {
-            "calls": library.calls,
+            "calls": partial(library.described, library.CALLS),
             "options": library.options,
-            "answers": library.answers,
+            "answers": partial(library.described, library.ANSWERS),
             "errors": library.errors,
         },
         "metrics-and-status.md": {
-            "metrics of the mesh": observed.metrics_of_mesh,
-            "metrics of the gateway": observed.metrics_of_gateway,
+            "metrics of the mesh": partial(observed.metrics, mesh.METRICS),
+            "metrics of the gateway": partial(observed.metrics, gateway.METRICS),
             "status": observed.status_fields,
         },
         "trace.md": {"records": observed.trace_records},

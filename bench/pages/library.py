@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, get_type_hints
 
 import nodes.api
 from bench.pages.dataclass_docs import meanings_of, summary_of
 from bench.pages.markdown import code, item, wrapped
 
-_CALLS: Final = ("connect", "SyncClient", "MeshClient", "SyncStream", "Stream")
-_ANSWERS: Final = ("Completion", "Choice", "Usage", "Piece", "ChatMessage")
+CALLS: Final = ("connect", "SyncClient", "MeshClient", "SyncStream", "Stream")
+ANSWERS: Final = ("Completion", "Choice", "Usage", "Piece", "ChatMessage")
 _WIDTH: Final = 100
 
 
-def calls() -> str:
-    """The functions and clients by which a program asks."""
-    return "\n\n".join(part for name in _CALLS for part in _described(name))
+def described(names: Sequence[str]) -> str:
+    return "\n\n".join(part for name in names for part in _described(name))
 
 
 def options() -> str:
     return "\n".join(_fields(nodes.api.Options))
-
-
-def answers() -> str:
-    return "\n\n".join(part for name in _ANSWERS for part in _described(name))
 
 
 def errors() -> str:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from bench.pages.dataclass_docs import meanings_of, summary_of
 from bench.pages.markdown import code, item, table, wrapped
 from nodes.telemetry import status
-from nodes.telemetry.metrics import gateway, mesh
 from nodes.telemetry.metrics.families import Metric
 from nodes.telemetry.trace import records
 
@@ -21,14 +20,6 @@ def metrics(found: Iterable[Metric]) -> str:
         for each in found
     ]
     return table(("metric", "kind", "labels", "what it counts"), rows)
-
-
-def metrics_of_mesh() -> str:
-    return metrics(mesh.METRICS)
-
-
-def metrics_of_gateway() -> str:
-    return metrics(gateway.METRICS)
 
 
 def status_fields() -> str:

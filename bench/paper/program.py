@@ -134,5 +134,3 @@ SCHEMES: dict[str, Callable[[Stages, Ints], Bounds]] = {
     "static": static_bounds,
     "ad": lambda _, inputs: (0, len(inputs)),
 }
-# Schemes whose batches the program could have chosen, too.
-INSIDE = ("fixed-length", "no-batching", "max-batching", "heuristic")
