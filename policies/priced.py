@@ -14,11 +14,15 @@ def price_of(observation: Observation, plan: Plan) -> float:
 
     Streams that the plan lacks count as plain; streams that have left are ignored.
     """
-    ordered, cycle = _in_plan_order(problem_of(observation), plan)
+    ordered, cycle = in_plan_order(problem_of(observation), plan)
     return evaluate(ordered, cycle, equal_shares=plan.equal_shares, overlap=plan.overlap).price_s
 
 
-def _in_plan_order(problem: CycleProblem, plan: Plan) -> tuple[CycleProblem, CyclePlan]:
+def in_plan_order(problem: CycleProblem, plan: Plan) -> tuple[CycleProblem, CyclePlan]:
+    """Returns a problem in the order of a plan's batches, and the plan as cuts of it.
+
+    Streams that are in no batch come last, as one batch without guesses.
+    """
     at = {stream_id: k for k, stream_id in enumerate(problem.stream_ids)}
     order: list[int] = []
     gammas: list[int] = []

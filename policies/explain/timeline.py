@@ -17,9 +17,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from policies.cycle import stages_of
+from policies.cycle import block_sums, stages_of
 from policies.plan import Plan
-from policies.problem import CycleProblem, Ints
+from policies.priced import in_plan_order
+from policies.problem import CycleProblem
 
 # Cycles until a schedule has settled, and further cycles that may be simulated to find a start.
 _WARM_UP_CYCLES = 4
@@ -108,24 +109,13 @@ def _between(spans: list[Span], start_s: float, end_s: float) -> tuple[Span, ...
     )
 
 
-def node_counts(problem: CycleProblem, plan: Plan) -> tuple[Ints, Ints]:
-    """(g, J, m) streams of each draft node in each batch that take draft step 1, 2, ... g, and
-    (J, m) their guesses."""
-    at = {stream_id: k for k, stream_id in enumerate(problem.stream_ids)}
-    shape = (problem.max_gamma, len(problem.node_names), len(plan.batches))
-    counts = np.zeros(shape, dtype=np.int64)
-    guesses = np.zeros(shape[1:], dtype=np.int64)
-    for m, batch in enumerate(plan.batches):
-        for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True):
-            k = at[stream_id]
-            counts[:gamma, problem.nodes[k], m] += 1
-            guesses[problem.nodes[k], m] += gamma
-    return counts, guesses
-
-
 def _works(problem: CycleProblem, plan: Plan) -> list[_Work]:
     assert plan.prediction is not None
-    counts, guesses = node_counts(problem, plan)
+    ordered, cycle = in_plan_order(problem, plan)
+    sums = block_sums(ordered, cycle.gammas[None], cycle.bounds)
+    # The last one may be of plain streams.
+    counts = np.diff(sums.counts[..., 0], axis=2)[:, :, : len(plan.batches)]
+    guesses = np.diff(sums.guesses[..., 0], axis=1)[:, : len(plan.batches)]
     drafted = counts[0]
     nothing = np.zeros(len(plan.batches))
     draft_s = stages_of(problem, counts, guesses, nothing).draft_s

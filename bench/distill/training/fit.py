@@ -13,7 +13,7 @@ from bench.distill.sampling.corpus import TOKENS
 from bench.distill.training.data import AnswerBatches, CorpusBatches, pack, split_answers
 from bench.distill.training.gguf_files import read_embedding
 from bench.distill.training.model import Shape, reduced_embedding
-from bench.distill.training.train import CHECKPOINT, Batches, Schedule, Trainer, validation
+from bench.distill.training.train import Batches, Schedule, Trainer, validation
 
 _ROW_LENGTH = 512
 _ROWS = 8
@@ -42,8 +42,7 @@ def fit(
     torch.set_num_threads(threads)
     rows = read_embedding(target)
     shape = Shape(num_vocab=len(rows))
-    is_new = not (out / CHECKPOINT).exists()
-    embedding = reduced_embedding(torch.from_numpy(rows), shape.width) if is_new else None
+    embedding = reduced_embedding(torch.from_numpy(rows), shape.width)
     trainer = Trainer(out, shape, seed=seed, embedding=embedding)
     trained, held_out = split_answers([AnswerFolder(folder) for folder in answers])
     validate = None

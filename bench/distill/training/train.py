@@ -20,7 +20,7 @@ from bench.distill.training.loss import backward_head, choose_candidates
 from bench.distill.training.model import DraftModel, Shape, fake_quantised
 from nodes.engine.protocol import EngineError
 
-CHECKPOINT = "checkpoint.pt"
+_CHECKPOINT = "checkpoint.pt"
 _SAVE_EVERY_S = 300.0
 _LOG_EVERY = 10
 _VALIDATE_EVERY = 200
@@ -57,7 +57,7 @@ class Schedule:
 
 def load_draft(folder: Path) -> DraftModel:
     """The model of a training folder."""
-    path = folder / CHECKPOINT
+    path = folder / _CHECKPOINT
     if not path.exists():
         raise EngineError(f"no checkpoint in {folder}: run `python -m bench distill train`")
     state = torch.load(path, weights_only=True)
@@ -93,7 +93,7 @@ class Trainer:
 
     def __init__(self, out: Path, shape: Shape, *, seed: int, embedding: Tensor | None) -> None:
         self._out, self._seed = out, seed
-        self._checkpoint = out / CHECKPOINT
+        self._checkpoint = out / _CHECKPOINT
         self.model = DraftModel(shape, seed=seed)
         if embedding is not None:
             with torch.no_grad():
