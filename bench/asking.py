@@ -19,6 +19,7 @@ from nodes.engine.rules import NO_RULES, Grammar, LogitRules
 from nodes.messages import ChatMessage, FinishedNotice, StreamFigures, TokensNotice
 
 _USERS = itertools.count()
+Requests = Sequence[tuple[str, GenerateOptions]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +103,16 @@ def taken_of(answers: Iterable[Answer]) -> Taken:
     return taken
 
 
-def rules_of(made: Workload, index: int) -> LogitRules:
-    """Return the rules that the answer to a workload's prompt has to follow."""
-    if not made.schemas:
-        return NO_RULES
-    return LogitRules(grammar=Grammar("json_schema", made.schemas[index]))
+def requests_of(made: Workload, options: GenerateOptions) -> Requests:
+    """Return the prompts of a workload with options that have the rules of their answers."""
+    rules = [LogitRules(grammar=Grammar("json_schema", schema)) for schema in made.schemas]
+    both = zip(made.prompts, rules or [NO_RULES] * len(made.prompts), strict=True)
+    return [(prompt, replace(options, rules=each)) for prompt, each in both]
+
+
+def warm_up_of(requests: Requests) -> Requests:
+    """Return the first request, for a short answer."""
+    return [(prompt, replace(options, max_tokens=24)) for prompt, options in requests[:1]]
 
 
 def stranger(options: GenerateOptions) -> GenerateOptions:

@@ -21,11 +21,13 @@ from functools import partial
 from statistics import median
 from typing import Any, Final
 
+import click
 import numpy as np
 
-from bench.asking import Answer, Pair, ask_one, rate, rules_of
+from bench.asking import Answer, Pair, Requests, ask_one, rate, requests_of, warm_up_of
 from bench.harness.report import head, row
-from bench.load.workloads import workload
+from bench.load.workloads import NAMES, workload
+from bench.options import draft_option, max_tokens_option, target_option, workloads_option
 from bench.pairs import in_turns, paired_ratio
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings
@@ -37,7 +39,6 @@ PASS_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16)
 # Length of a timing: enough for a few dozen passes of each size with a 1.5B model on one core.
 _TIMED_S: Final = 20.0
 _PIECE: Final = 256
-Requests = Sequence[tuple[str, GenerateOptions]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,27 +137,36 @@ HEAD: Final = head(
 )
 
 
-def run_bound(
-    kinds: Sequence[str],
-    pair: Pair,
-    *,
-    num_prompts: int,
-    max_tokens: int,
-    report: Callable[[str], None],
+@click.command("bound")
+@click.option("--prompts", "num_prompts", default=10, help="Prompts of each kind.")
+@max_tokens_option
+@workloads_option(NAMES, "chat,copy", "Kinds of prompts with one turn: chat, copy, code, json, ...")
+@target_option
+@draft_option
+def bound_command(
+    num_prompts: int, max_tokens: int, workloads: list[str], target: str, draft: str
 ) -> None:
-    """Report a row for each workload. The pair must have a draft; lookup is off."""
-    target, draft = pair.settings()
-    assert draft is not None
+    """Compare one stream's speed with its draft's bound.
+
+    The bound is the highest speed that the draft's guesses allow. Nothing is looked up.
+
+    \b
+    Example:
+      python -m bench bound --target big.gguf --draft small.gguf --workloads code,json
+    """
+    engine, other = Pair(target, draft).settings()
+    if other is None:
+        raise click.ClickException("--draft none: the bound is that of a draft; name a model")
     options = GenerateOptions(max_tokens=max_tokens, seed=1)
-    texts = asyncio.run(_texts(target, draft, kinds, num_prompts, options))
+    texts = asyncio.run(_texts(engine, other, workloads, num_prompts, options))
     every = [text for found in texts.values() for text in found]
     cells = round(median(len(text.prompt_ids) + len(text.token_ids) // 2 for text in every))
-    with _process(_open_target, target) as passes, _process(_open_draft, draft) as steps:
-        alone, beside = _costs(passes, steps, cells, report)
-        report(HEAD)
+    with _process(_open_target, engine) as passes, _process(_open_draft, other) as steps:
+        alone, beside = _costs(passes, steps, cells)
+        click.echo(HEAD)
         for kind, found in texts.items():
             right = [steps.submit(_right_of, text).result() for text in found]
-            report(_row(kind, found, right, alone, beside))
+            click.echo(_row(kind, found, right, alone, beside))
 
 
 def _row(
@@ -198,13 +208,8 @@ async def _texts(
             return await mesh.beside(ask_one(client, prompt, replace(asked, gamma=gamma)))
 
         for kind in kinds:
-            made = workload(kind, num_prompts)
-            requests = [
-                (prompt, replace(options, rules=rules_of(made, k)))
-                for k, prompt in enumerate(made.prompts)
-            ]
-            warm_up = [(prompt, replace(asked, max_tokens=24)) for prompt, asked in requests[:1]]
-            await answer(warm_up, None, 0)
+            requests = requests_of(workload(kind, num_prompts), options)
+            await answer(warm_up_of(requests), None, 0)
             sides = (partial(answer, requests, gamma) for gamma in (0, None))
             turns = await in_turns(len(requests), *sides)
             texts = found.setdefault(kind, [])
@@ -220,9 +225,7 @@ async def _texts(
 # -- each side in a process of its own ------------------------------------------------------------
 
 
-def _costs(
-    passes: Executor, steps: Executor, cells: int, report: Callable[[str], None]
-) -> tuple[Costs, Costs]:
+def _costs(passes: Executor, steps: Executor, cells: int) -> tuple[Costs, Costs]:
     """Measure the costs of each side alone, and of both while they work at the same time."""
     alone_passes = passes.submit(_timed, PASS_SIZES, cells).result()
     alone_steps = steps.submit(_timed, (1,), cells).result()
@@ -233,8 +236,8 @@ def _costs(
         ("at the same time", beside_passes, beside_steps[1]),
     ):
         sizes = ", ".join(f"{size}: {s * 1e3:.1f}" for size, s in table.items())
-        report(f"{name}: a step {step_s * 1e3:.1f} ms; passes in ms by tokens: {sizes}")
-    report("")
+        click.echo(f"{name}: a step {step_s * 1e3:.1f} ms; passes in ms by tokens: {sizes}")
+    click.echo()
     return Costs(alone_steps[1], alone_passes), Costs(beside_steps[1], beside_passes)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 
+import click
+
 from bench.asking import Pair, ask_one
 from bench.bare import BareLoop
 from bench.harness.report import head, quantiles, row
-from bench.load.workloads import workload
+from bench.load.workloads import PLAIN_NAMES, workload
+from bench.options import draft_option, max_tokens_option, target_option, workloads_option
+from bench.results.options import COUNTS
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.messages import ChatMessage
@@ -25,38 +29,46 @@ GAPS_HEAD = head("prompts", "guesses", "gap p50 ms", "p99 ms", "longest ms")
 _IDS = range(1_000, 30_000)
 
 
-async def run_first(
-    pair: Pair,
-    lengths: Sequence[int],
-    kinds: Sequence[str],
-    *,
+@click.command("first")
+@click.option("--lengths", type=COUNTS, default="32,256,1024", help="Of prompts, in tokens.")
+@click.option("--repeats", default=5, help="Prompts of each length and kind.")
+@max_tokens_option
+@workloads_option(PLAIN_NAMES, "chat,code", "Kinds of prompts whose gaps are measured.")
+@target_option
+@draft_option
+def first_command(
+    lengths: list[int],
     repeats: int,
     max_tokens: int,
-    report: Callable[[str], None],
+    workloads: list[str],
+    target: str,
+    draft: str,
 ) -> None:
-    """Report the two tables at one stream, rows as they come.
+    """Measure the time to the first token, and the gaps between tokens.
 
-    lengths: of prompts, in tokens; `repeats` new prompts of each are read, in turn by the bare
-    loop, with guesses and without. kinds: of prompts whose gaps are measured, `repeats` of each.
+    The first token is compared with a bare llama.cpp loop that reads as long a prompt.
+
+    \b
+    Example:
+      python -m bench first --target big.gguf --draft small.gguf --lengths 64,1024
     """
-    target, draft = pair.settings()
-    bare = BareLoop(Path(target.model))
-    try:
-        async with local_mesh(target, draft, lookup=pair.looks_up) as (mesh, client):
-            await mesh.beside(_times(client, (1, 2, 3), None, 24))
-            report(FIRST_HEAD)
-            for length in lengths:
-                for line in await mesh.beside(_first_rows(client, bare, length, repeats)):
-                    report(line)
-            report(GAPS_HEAD)
-            for kind in kinds:
-                for line in await mesh.beside(_gap_rows(client, kind, repeats, max_tokens)):
-                    report(line)
-    finally:
-        bare.close()
+
+    async def measure() -> None:
+        engine, other = Pair(target, draft).settings()
+        with closing(BareLoop(Path(engine.model))) as bare:
+            async with local_mesh(engine, other) as (mesh, client):
+                await mesh.beside(_times(client, (1, 2, 3), None, 24))
+                click.echo(FIRST_HEAD)
+                for length in lengths:
+                    click.echo(await mesh.beside(_first_rows(client, bare, length, repeats)))
+                click.echo(GAPS_HEAD)
+                for kind in workloads:
+                    click.echo(await mesh.beside(_gap_rows(client, kind, repeats, max_tokens)))
+
+    asyncio.run(measure())
 
 
-async def _first_rows(client: Client, bare: BareLoop, length: int, repeats: int) -> list[str]:
+async def _first_rows(client: Client, bare: BareLoop, length: int, repeats: int) -> str:
     random = Random(length)
     bare_s: list[float] = []
     first_s: dict[int | None, list[float]] = {0: [], None: []}
@@ -66,29 +78,26 @@ async def _first_rows(client: Client, bare: BareLoop, length: int, repeats: int)
             prompt = tuple(random.choice(_IDS) for _ in range(length))
             found.append((await _times(client, prompt, gamma, 8))[0])
     prefill_s = quantiles(bare_s)[0]
+    limit_s = 1.1 * prefill_s + 0.015
     lines = []
     for gamma, found in first_s.items():
         median_s = quantiles(found)[0]
-        limit_s = 1.1 * prefill_s + 0.015
-        lines.append(
-            row(
-                *(length, _named(gamma), f"{prefill_s * 1e3:.0f}", f"{median_s * 1e3:.0f}"),
-                f"{'kept' if median_s <= limit_s else 'missed'}: {limit_s * 1e3:.0f}",
-            )
-        )
-    return lines
+        limit = f"{'kept' if median_s <= limit_s else 'missed'}: {limit_s * 1e3:.0f}"
+        times = (f"{seconds * 1e3:.0f}" for seconds in (prefill_s, median_s))
+        lines.append(row(length, _named(gamma), *times, limit))
+    return "\n".join(lines)
 
 
-async def _gap_rows(client: Client, kind: str, repeats: int, max_tokens: int) -> list[str]:
+async def _gap_rows(client: Client, kind: str, repeats: int, max_tokens: int) -> str:
     gaps_s: dict[int | None, list[float]] = {0: [], None: []}
     for text in workload(kind, repeats).prompts:
         for gamma, found in gaps_s.items():
             prompt = (ChatMessage("user", text),)
             found += (await _times(client, prompt, gamma, max_tokens))[1:]
-    return [
+    return "\n".join(
         row(kind, _named(gamma), *(f"{seconds * 1e3:.0f}" for seconds in quantiles(found)))
         for gamma, found in gaps_s.items()
-    ]
+    )
 
 
 def _named(gamma: int | None) -> str:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import click
 import numpy as np
 
-from bench.harness.report import head, row
+from bench.harness.report import head, note, row
+from nodes.catalog import Catalog, default_cache_dir
+from nodes.config.settings import environment
 from nodes.service.runtime import set_engine_environment
 
 SIZES: Final = (1, 2, 4, 8, 16, 32)
@@ -79,25 +81,39 @@ class Predictions:
     largest: float
 
 
-def compare(asked: Asked, note: Callable[[str], None]) -> str:
-    """Return tables of both systems. Raises EngineError if one cannot run the model."""
-    figures, found = measure(asked, note)
-    lines = _passes(figures)
-    if found is not None:
-        lines += [
-            "",
-            f"Perplexity of {found.num_tokens} tokens: ours {np.exp(found.ours):.4f}, stock "
-            f"{np.exp(found.stock):.4f} ({found.difference * 100:+.3f} % +- "
-            f"{found.error * 100:.3f} %); KL {found.divergence:.2e}, largest difference of a "
-            f"logit {found.largest:.3f}.",
-        ]
-    return "\n".join(lines)
+@click.command("kernels")
+@click.option("--model", default="smollm2-135m", help="Name or path.")
+@click.option("--threads", type=click.IntRange(1), multiple=True, default=(1, 2))
+@click.option("--cells", type=click.IntRange(16), default=256, help="In use when a pass is timed.")
+@click.option("--tokens", type=click.IntRange(0), default=2000, help="Of the text; 0 skips it.")
+def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: int) -> None:
+    """Compare airdraft's kernels with stock llama.cpp.
+
+    The tables show times of passes, and how far predictions differ.
+
+    \b
+    Example:
+      python -m bench kernels --model qwen2.5-coder-1.5b --tokens 20000
+    """
+    path = Catalog(default_cache_dir(environment())).ensure(model)
+    for index, num_threads in enumerate(threads):
+        # Predictions do not depend on the number of threads, so they are compared once.
+        times, found = measure(Asked(path, num_threads, cells, 0 if index else tokens))
+        click.echo(f"{num_threads} thread(s), {cells} cells:\n{_passes(times)}")
+        if found is not None:
+            click.echo(
+                f"\nPerplexity of {found.num_tokens} tokens: ours {np.exp(found.ours):.4f}, stock "
+                f"{np.exp(found.stock):.4f} ({found.difference * 100:+.3f} % +- "
+                f"{found.error * 100:.3f} %); KL {found.divergence:.2e}, largest difference of a "
+                f"logit {found.largest:.3f}."
+            )
 
 
-def measure(
-    asked: Asked, note: Callable[[str], None]
-) -> tuple[dict[str, Times], Predictions | None]:
-    """Measure times of both systems, and predictions if asked.tokens > 0. Raises as compare()."""
+def measure(asked: Asked) -> tuple[dict[str, Times], Predictions | None]:
+    """Measure times of both systems, and predictions if asked.tokens > 0.
+
+    Raises EngineError if one cannot run the model.
+    """
     times, logits = {}, {}
     for system in SYSTEMS:
         note(f"{system}, {asked.threads} thread(s)")
@@ -107,7 +123,7 @@ def measure(
     return times, _predictions(logits) if asked.tokens else None
 
 
-def _passes(found: dict[str, Times]) -> list[str]:
+def _passes(found: dict[str, Times]) -> str:
     lines = [head("ms a pass", *map(str, SIZES), "prompt, ms a token")]
     for system, times in found.items():
         first = times.passes_ms[0]
@@ -116,7 +132,7 @@ def _passes(found: dict[str, Times]) -> list[str]:
     ours, stock = (found[system] for system in SYSTEMS)
     ratios = [s / o for o, s in zip(ours.passes_ms, stock.passes_ms, strict=True)]
     ratios.append(stock.prompt_ms / ours.prompt_ms)
-    return [*lines, row("stock to ours", *(f"{ratio:.2f}" for ratio in ratios))]
+    return "\n".join([*lines, row("stock to ours", *(f"{ratio:.2f}" for ratio in ratios))])
 
 
 def _predictions(found: dict[str, Logits]) -> Predictions:

@@ -1,151 +1,155 @@
-"""Test of law 1 on a real pair: the mesh's token ids must equal those of a plain engine loop."""
+"""Test of law 1 on a real pair: the mesh's token ids must equal those of a plain engine loop.
+
+The reference is one sequence alone in a fresh engine, one token per pass, on one thread. In the
+mesh the cache also holds the sequences of other streams.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.asking import ask_one, taken_of
+import click
+
+from bench.asking import Pair, Taken, ask_one
 from bench.harness.cases import undisturbed
-from bench.harness.report import Findings, head, note, row
-from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
+from bench.harness.report import Findings, conclude, head, note, row
+from bench.options import draft_option, target_option
+from bench.prompts import make_prompts
+from bench.results.options import COUNTS
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
-from nodes.config.settings import EngineSettings, environment
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.service.local import local_mesh
 
 _CELLS = 16_384
-_SEED = 7
-_TEMPERATURES = (0.0, 0.8)
+_GREEDY = GenerateOptions(seed=7)
+_SAMPLED = replace(_GREEDY, temperature=0.8, top_k=40, top_p=0.95)
+Kind = tuple[int | None, float]
 
 
-@dataclass(slots=True)
-class _Tally:
-    num_texts: int = 0
-    num_wrong: int = 0
-    num_draft_tokens: int = 0
-    num_accepted_tokens: int = 0
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One text to generate. reference: its right token ids."""
+
+    prompt: tuple[int, ...]
+    reference: tuple[int, ...]
+    options: GenerateOptions
+
+    @property
+    def kind(self) -> Kind:
+        return self.options.gamma, self.options.temperature
+
+
+@click.command("law1")
+@click.option("--prompts", default=100)
+@click.option("--max-tokens", default=64)
+@click.option("--gammas", type=COUNTS, default="0,1,3,8")
+@click.option("--streams", type=COUNTS, default="1,4,8")
+@click.option("--threads", type=COUNTS, default="1,2", help="Engine threads of the target.")
+@click.option("--longest", default=1500, help="Tokens of the longest prompt.")
+@target_option
+@draft_option
+def law1_command(
+    prompts: int,
+    max_tokens: int,
+    gammas: list[int],
+    streams: list[int],
+    threads: list[int],
+    longest: int,
+    target: str,
+    draft: str,
+) -> None:
+    """Check that a real pair's texts equal those of a loop.
+
+    Token ids from a mesh are compared with those of a plain loop over one sequence.
+
+    \b
+    Example:
+      python -m bench law1 --prompts 10 --gammas 0,4 --streams 4
+    """
+    texts = make_prompts(prompts, longest=longest)
+    conclude(run_law1(Pair(target, draft), texts, max_tokens, gammas, streams, threads))
 
 
 def run_law1(
-    *,
-    texts: list[str],
+    pair: Pair,
+    texts: Sequence[str],
     max_tokens: int,
-    gammas: list[int],
-    stream_counts: list[int],
-    thread_counts: list[int],
-    draft: str = "",
-    target: str = DEFAULT_TARGET,
+    gammas: Sequence[int],
+    stream_counts: Sequence[int],
+    thread_counts: Sequence[int],
 ) -> Findings:
     """Return a table of differing texts by configuration. A configuration in which texts differ is
-    a fault.
-
-    The reference is one sequence alone in a fresh engine, one token per pass, on one thread. In the
-    mesh the cache also holds the sequences of other streams. thread_counts: engine threads of the
-    target, each combined with each number of streams. draft: "" for that of the catalogue,
-    "none" for none.
-    """
-    catalog = Catalog(default_cache_dir(environment()))
-    path = catalog.ensure(target)
-    draft_path = "" if draft == "none" else str(catalog.ensure(draft or catalog.draft_of(target)))
+    a fault. thread_counts: each is combined with each number of streams."""
     started = time.perf_counter()
-    prompts, references = _references(path, texts, max_tokens)
+    target, _ = pair.settings()
+    work = _references(Path(target.model), texts, max_tokens, gammas)
     note(f"reference: {time.perf_counter() - started:.0f} s")
     found = Findings(
         [head("streams", "threads", "gamma", "T", "texts", "differ", "guesses", "accepted")]
     )
     for num_streams, threads in itertools.product(stream_counts, thread_counts):
         began = time.perf_counter()
-        kinds = list(itertools.product(gammas, references))
-        work = [
-            _Work(prompt, references[kind[1]][number], kind)
-            for number, prompt in enumerate(prompts)
-            for kind in kinds
-        ]
-        tallies = {kind: _Tally() for kind in kinds}
-        asyncio.run(_serve_all(path, draft_path, work, tallies, max_tokens, num_streams, threads))
+        taken, wrong = asyncio.run(_serve_all(pair, work, num_streams, threads))
         note(f"{num_streams} streams, {threads} threads: {time.perf_counter() - began:.0f} s")
-        for kind, tally in tallies.items():
-            found.lines.append(row(num_streams, threads, *kind, *astuple(tally)))
+        for kind in dict.fromkeys(item.kind for item in work):
+            guesses = taken[kind].num_guesses, taken[kind].num_accepted
+            found.lines.append(row(num_streams, threads, *kind, len(texts), wrong[kind], *guesses))
             note(found.lines[-1])
-            if tally.num_wrong:
+            if wrong[kind]:
                 place = f"{num_streams} streams, {threads} threads, gamma {kind[0]}, T {kind[1]}"
-                found.faults.append(f"{place}: {tally.num_wrong} texts differ")
+                found.faults.append(f"{place}: {wrong[kind]} texts differ")
     return found
 
 
-def _options(temperature: float, max_tokens: int, gamma: int) -> GenerateOptions:
-    return GenerateOptions(
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_k=40 if temperature else 0,
-        top_p=0.95 if temperature else 1.0,
-        seed=_SEED,
-        gamma=gamma,
-    )
-
-
 def _references(
-    path: Path, texts: list[str], max_tokens: int
-) -> tuple[list[tuple[int, ...]], dict[float, list[tuple[int, ...]]]]:
-    """Return prompt ids, and for each temperature the token ids of the plain loop."""
+    path: Path, texts: Sequence[str], max_tokens: int, gammas: Sequence[int]
+) -> list[_Work]:
+    """Decode the texts in a plain loop, greedily and sampled; return what meshes have to do."""
+    work = []
     with closing(LlamaModel(LlamaConfig(path=path, num_cells=4096, max_sequences=1))) as model:
         piece = model.vocabulary.piece
-
-        def alone(prompt: tuple[int, ...], temperature: float) -> tuple[int, ...]:
-            options = _options(temperature, max_tokens, 0)
-            return undisturbed(model, piece, prompt, options, 0).token_ids
-
-        prompts = [tuple(model.vocabulary.encode(text)) for text in texts]
-        references = {t: [alone(prompt, t) for prompt in prompts] for t in _TEMPERATURES}
-        return prompts, references
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """One text to generate. reference: its right token ids. kind: gamma and temperature."""
-
-    prompt: tuple[int, ...]
-    reference: tuple[int, ...]
-    kind: tuple[int, float]
+        for text in texts:
+            prompt = tuple(model.vocabulary.encode(text))
+            for kind in (_GREEDY, _SAMPLED):
+                options = replace(kind, max_tokens=max_tokens)
+                reference = undisturbed(model, piece, prompt, options, 0).token_ids
+                work += [_Work(prompt, reference, replace(options, gamma=g)) for g in gammas]
+    return work
 
 
 async def _serve_all(
-    path: Path,
-    draft_path: str,
-    work: list[_Work],
-    tallies: dict[tuple[int, float], _Tally],
-    max_tokens: int,
-    num_streams: int,
-    threads: int,
-) -> None:
-    """Run all texts, num_streams at a time; streams of every gamma and temperature share passes."""
-    target = EngineSettings(model=str(path), cells=_CELLS, threads=threads)
-    draft = EngineSettings(model=draft_path, cells=_CELLS, profile="fast", threads=1)
+    pair: Pair, work: Sequence[_Work], num_streams: int, threads: int
+) -> tuple[dict[Kind, Taken], Counter[Kind]]:
+    """Run all texts, num_streams at a time; streams of every gamma and temperature share passes.
+
+    Returns by gamma and temperature what passes took, and the number of differing texts.
+    """
+    taken: defaultdict[Kind, Taken] = defaultdict(Taken)
+    wrong = Counter[Kind]()
     todo = iter(work)
-    async with local_mesh(target, draft if draft_path else None) as (mesh, client):
+    target, draft = pair.settings()
+    target = replace(target, cells=_CELLS, threads=threads)
+    draft = draft and replace(draft, cells=_CELLS)
 
-        async def worker() -> None:
-            for item in todo:
-                await mesh.beside(_one_text(client, item, max_tokens, tallies[item.kind]))
+    async def worker(client: Client) -> None:
+        for item in todo:
+            answer = await ask_one(client, item.prompt, item.options)
+            for figures in answer.figures:
+                taken[item.kind].add(figures)
+            if answer.token_ids != item.reference:
+                wrong[item.kind] += 1
+                pairs = zip(answer.token_ids, item.reference, strict=False)
+                first = next((i for i, (a, b) in enumerate(pairs) if a != b), len(item.reference))
+                note(f"{item.kind}: differs at output token {first} of {len(item.prompt)}")
 
-        await asyncio.gather(*(worker() for _ in range(num_streams)))
-
-
-async def _one_text(client: Client, item: _Work, max_tokens: int, tally: _Tally) -> None:
-    gamma, temperature = item.kind
-    answer = await ask_one(client, item.prompt, _options(temperature, max_tokens, gamma))
-    taken = taken_of([answer])
-    tally.num_texts += 1
-    tally.num_draft_tokens += taken.num_guesses
-    tally.num_accepted_tokens += taken.num_accepted
-    if answer.token_ids != item.reference:
-        tally.num_wrong += 1
-        pairs = zip(answer.token_ids, item.reference, strict=False)
-        first = next((i for i, (a, b) in enumerate(pairs) if a != b), len(item.reference))
-        note(f"{item.kind}: differs at output token {first}, prompt of {len(item.prompt)}")
+    async with local_mesh(target, draft) as (mesh, client):
+        await asyncio.gather(*(mesh.beside(worker(client)) for _ in range(num_streams)))
+    return taken, wrong

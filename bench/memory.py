@@ -6,8 +6,10 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+import click
+
 from bench.harness.processes import resident_bytes
-from bench.harness.report import Findings, head, row
+from bench.harness.report import Findings, conclude, head, row
 from bench.harness.up import started
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.client.generation import GenerateOptions
@@ -21,8 +23,17 @@ _CELLS = 8192
 _OUTPUT_ROWS = 256
 
 
-def run_memory() -> Findings:
-    """Return a table of measured and allowed MiB. A process beyond its budget is a fault."""
+@click.command("memory")
+def memory_command() -> None:
+    """Compare the memory of nodes with their budgets.
+
+    The resident memory of a target and a coordinator is measured. A process beyond its budget is a
+    fault.
+
+    \b
+    Example:
+      python -m bench memory
+    """
     found = Findings([head("process", "RSS MiB", "allowed MiB")])
     for name, rss, limit in (
         ("target", *asyncio.run(_target())),
@@ -31,7 +42,7 @@ def run_memory() -> Findings:
         found.lines.append(row(name, f"{rss / _MIB:.0f}", f"{limit / _MIB:.0f}"))
         if rss > limit:
             found.faults.append(f"{name}: more memory than allowed")
-    return found
+    conclude(found)
 
 
 async def _target() -> tuple[int, int]:

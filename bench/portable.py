@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from bench.harness.report import Findings, head, row
+from bench.harness.report import Findings, conclude, head, row
 from nodes.engine.golden import sampling_digest
 from nodes.engine.kernels.build import BuildError, build
 
@@ -33,8 +33,21 @@ class PortableError(click.ClickException):
     """A CPU cannot be emulated. The text is one line."""
 
 
-def run_portable(arm_root: Path | None) -> Findings:
-    """Return a table of digests. Different ones are a fault. arm_root: see `emulated_arm`."""
+@click.command("portable")
+@click.option(
+    "--arm-root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder with an arm64 Python and numpy; CONTRIBUTING.md describes how to make it.",
+)
+def portable_command(arm_root: Path | None) -> None:
+    """Check that sampling gives the same bits on other CPUs.
+
+    QEMU emulates the CPUs.
+
+    \b
+    Example:
+      python -m bench portable
+    """
     digests = {f"this one, {platform.machine()}": sampling_digest()}
     if platform.machine() == "x86_64":
         digests |= {f"x86_64, QEMU's {cpu}": emulated_x86(cpu) for cpu in X86_CPUS}
@@ -43,7 +56,7 @@ def run_portable(arm_root: Path | None) -> Findings:
     found = Findings([head("CPU", "digest"), *(row(*item) for item in digests.items())])
     if len(set(digests.values())) > 1:
         found.faults.append("the digests differ")
-    return found
+    conclude(found)
 
 
 def emulated_x86(cpu: str) -> str:
@@ -83,8 +96,17 @@ def _digest(command: list[str], packages: Path) -> str:
     return shown.stdout.strip()
 
 
-def run_portable_kernels(arm_compiler: str) -> Findings:
-    """Return a table of digests. Different ones in a row are a fault. Raises PortableError."""
+@click.command("portable-kernels")
+@click.option("--arm-compiler", default="aarch64-linux-gnu-g++")
+def portable_kernels_command(arm_compiler: str) -> None:
+    """Check that kernels give the same bits on arm64.
+
+    The kernels run on this CPU and on an arm64 CPU that QEMU emulates.
+
+    \b
+    Example:
+      python -m bench portable-kernels
+    """
     machines: dict[str, tuple[str, tuple[str, ...]]] = {platform.machine(): ("c++", ())}
     if platform.machine() != "aarch64":
         # The folder with the libraries has the name with which the compiler's begins.
@@ -100,7 +122,7 @@ def run_portable_kernels(arm_compiler: str) -> Findings:
         table.lines.append(row(what, *digests.values()))
         if len(set(digests.values())) > 1:
             table.faults.append(f"{what}: the digests differ")
-    return table
+    conclude(table)
 
 
 def _digests(machine: str, compiler: str, emulator: tuple[str, ...]) -> list[str]:

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import median
+from typing import Any
 
-from bench.asking import Answer, Pair, converse, rate, rules_of, taken_of
+import click
+
+from bench.asking import (
+    Answer,
+    Pair,
+    Requests,
+    converse,
+    rate,
+    requests_of,
+    taken_of,
+    warm_up_of,
+)
 from bench.harness.report import head, row
-from bench.load.workloads import workload
+from bench.load.workloads import NAMES, workload
+from bench.options import (
+    draft_option,
+    max_tokens_option,
+    streams_option,
+    target_option,
+    workloads_option,
+)
 from bench.pairs import in_turns, paired_ratio
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
@@ -20,42 +39,63 @@ HEAD = head(
     *("prompts", "streams", "plain tokens/s", "auto / plain, median (95 % interval)"),
     *("tokens a pass with guesses", "accepted", "same texts"),
 )
-Group = Sequence[tuple[str, GenerateOptions]]
 
 
-async def run_speed(
-    counts: Sequence[int],
-    kinds: Sequence[str],
-    pair: Pair,
-    *,
+@click.command("speed")
+@streams_option("1,4")
+@click.option("--prompts", "num_prompts", default=16, help="Prompts of each kind.")
+@max_tokens_option
+@click.option("--temperature", default=0.0)
+@workloads_option(NAMES, "chat,copy", "Kinds of prompts: chat, copy, code, json, agentic, ...")
+@target_option
+@draft_option
+@click.option("--lookup/--no-lookup", "looks_up", default=True, help="Guesses from earlier texts.")
+@click.option("--weights", type=click.Choice(["auto", "as-stored"]), default="auto")
+def speed_command(
+    streams: list[int],
     num_prompts: int,
     max_tokens: int,
     temperature: float,
-    report: Callable[[str], None],
+    workloads: list[str],
+    **pair: Any,
 ) -> None:
-    """Report a table of the ratio of the two rates, by workload and number of streams.
+    """Compare planned guesses with plain decoding.
 
-    The same prompts are answered with gamma auto and with gamma 0, one after the other. report:
-    receives each row as soon as it is measured.
+    A pair of models decodes the same prompts in both ways, in alternating order.
+
+    \b
+    Examples:
+      python -m bench speed --streams 1 --prompts 8
+      python -m bench speed --target big.gguf --draft small.gguf --workloads code,json
     """
     options = GenerateOptions(max_tokens=max_tokens, temperature=temperature, seed=1, top_p=0.95)
-    report(HEAD)
+    asyncio.run(_report(Pair(**pair), streams, workloads, num_prompts, options))
+
+
+async def _report(
+    pair: Pair,
+    counts: Sequence[int],
+    kinds: Sequence[str],
+    num_prompts: int,
+    options: GenerateOptions,
+) -> None:
+    """Print a table of the ratio of the two rates, by workload and number of streams.
+
+    The same prompts are answered with gamma auto and with gamma 0, one after the other.
+    """
+    click.echo(HEAD)
     target, draft = pair.settings()
     async with local_mesh(target, draft, lookup=pair.looks_up) as (mesh, client):
         for kind in kinds:
             made = workload(kind, num_prompts)
-            requests = [
-                (prompt, replace(options, rules=rules_of(made, k)))
-                for k, prompt in enumerate(made.prompts)
-            ]
-            warm_up = [(prompt, replace(option, max_tokens=24)) for prompt, option in requests[:1]]
-            await mesh.beside(_together(client, [warm_up], None, 0))
+            requests = requests_of(made, options)
+            await mesh.beside(_together(client, [warm_up_of(requests)], None, 0))
             for count in counts:
                 groups = [requests[at : at + count] for at in range(0, len(requests), count)]
-                report(await mesh.beside(_row(client, made.name, count, groups)))
+                click.echo(await mesh.beside(_row(client, made.name, count, groups)))
 
 
-async def _row(client: Client, kind: str, count: int, groups: Sequence[Group]) -> str:
+async def _row(client: Client, kind: str, count: int, groups: Sequence[Requests]) -> str:
     sides = (partial(_together, client, groups, gamma) for gamma in (0, None))
     turns = await in_turns(len(groups), *sides)
     rates = [(rate(plain), rate(auto)) for plain, auto in turns]
@@ -75,7 +115,7 @@ async def _row(client: Client, kind: str, count: int, groups: Sequence[Group]) -
 
 
 async def _together(
-    client: Client, groups: Sequence[Group], gamma: int | None, turn: int
+    client: Client, groups: Sequence[Requests], gamma: int | None, turn: int
 ) -> list[Answer]:
     """Send all requests of the turn's group at once, with this gamma."""
     return await asyncio.gather(

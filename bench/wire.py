@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+import click
+
 from bench.emulate.proxies import LOOPBACK, Proxies
 from bench.harness.report import head, row
+from bench.options import streams_option
 from mesh.codec import encode
 from mesh.keys import ClientKeys
 from mesh.messages import Ping
@@ -45,19 +48,19 @@ _FLOAT_BYTES = 9
 class Sized:
     """Size of one message. encoded: bytes of its frames. on_link: bytes on the connection."""
 
-    name: str
     encoded: int
     on_link: float
 
 
 @dataclass(frozen=True, slots=True)
 class PassBytes:
-    """Messages around a pass of num_streams streams with gamma guesses each. alpha: acceptance."""
+    """Messages around a pass of num_streams streams with gamma guesses each, by their names. alpha:
+    acceptance."""
 
     num_streams: int
     gamma: int
     alpha: float
-    messages: tuple[Sized, ...]
+    messages: dict[str, Sized]
 
     @property
     def num_guesses(self) -> int:
@@ -69,13 +72,13 @@ class PassBytes:
 
     def drafting(self) -> float:
         """Return the bytes between coordinator and draft node, in both directions."""
-        return sum(m.on_link for m in self.messages if m.name in ("GuessNotice", "CommitNotice"))
+        return self.messages["GuessNotice"].on_link + self.messages["CommitNotice"].on_link
 
     def whole(self) -> float:
         """Return the bytes on the links of draft node and target, in both directions."""
-        guesses = sum(m.on_link for m in self.messages if m.name == "GuessNotice")
         # The coordinator forwards guesses unchanged, so they count twice.
-        return guesses + sum(message.on_link for message in self.messages)
+        guesses = self.messages["GuessNotice"].on_link
+        return guesses + sum(message.on_link for message in self.messages.values())
 
 
 def _committed(alpha: float, gamma: int) -> int:
@@ -116,40 +119,36 @@ async def measure(
 ) -> list[PassBytes]:
     """Measure the messages of a pass for every count of streams at every acceptance."""
     async with asyncio.timeout(_LIMIT_S * len(counts) * len(alphas)):
-        found = []
-        for count in counts:
-            for alpha in alphas:
-                messages = pass_messages(count, gamma, alpha, num_vocab)
-                sized = await _sized(messages)
-                found.append(PassBytes(count, gamma, alpha, tuple(sized)))
-        return found
+        return [
+            PassBytes(
+                count, gamma, alpha, await _sized(pass_messages(count, gamma, alpha, num_vocab))
+            )
+            for count in counts
+            for alpha in alphas
+        ]
 
 
-async def _sized(messages: Sequence[Any]) -> list[Sized]:
+async def _sized(messages: Sequence[Any]) -> dict[str, Sized]:
     server_pair, client_pair = new_key_pair(), new_key_pair()
-    found = []
+    server_keys = ServerKeys(server_pair, {client_pair.public}.__contains__)
+    client_keys = ClientKeys(client_pair, server_pair.public)
+    found = {}
     relay = _Relay()
-    with ZmqContext() as context:
-        keys = ServerKeys(server_pair, {client_pair.public}.__contains__)
-        server = context.bind("tcp://127.0.0.1:0", keys)
-        with closing(server):
-            host, port = await relay.dial("", int(server.endpoint.rpartition(":")[2]))
-            client_keys = ClientKeys(client_pair, server_pair.public)
-            client = context.connect(f"tcp://{host}:{port}", client_keys)
-            with closing(client):
-                await client.writable()
-                # The handshake is over once a message has arrived.
-                client.send(encode(Ping(0, 0), cluster="airdraft", epoch=1 << 31))
-                await server.recv()
-                for message in messages:
-                    frames = encode(message, cluster="airdraft", epoch=1 << 31)
-                    before = relay.num_bytes
-                    for _ in range(_TIMES):
-                        client.send(frames)
-                        await server.recv()
-                    on_link = (relay.num_bytes - before) / _TIMES
-                    encoded = sum(map(len, frames))
-                    found.append(Sized(type(message).__name__, encoded, on_link))
+    with ZmqContext() as context, closing(context.bind("tcp://127.0.0.1:0", server_keys)) as server:
+        host, port = await relay.dial("", int(server.endpoint.rpartition(":")[2]))
+        with closing(context.connect(f"tcp://{host}:{port}", client_keys)) as client:
+            await client.writable()
+            # The handshake is over once a message has arrived.
+            client.send(encode(Ping(0, 0), cluster="airdraft", epoch=1 << 31))
+            await server.recv()
+            for message in messages:
+                frames = encode(message, cluster="airdraft", epoch=1 << 31)
+                before = relay.num_bytes
+                for _ in range(_TIMES):
+                    client.send(frames)
+                    await server.recv()
+                on_link = (relay.num_bytes - before) / _TIMES
+                found[type(message).__name__] = Sized(sum(map(len, frames)), on_link)
         await relay.close()
     return found
 
@@ -189,12 +188,12 @@ def table(found: Sequence[PassBytes], num_vocab: int) -> str:
     alphas = sorted({one.alpha for one in found})
     middle = alphas[len(alphas) // 2]
     for one in found:
-        for message in one.messages if one.alpha == middle else ():
-            is_commit = message.name.startswith("Commit")
+        for name, message in one.messages.items() if one.alpha == middle else ():
+            is_commit = name.startswith("Commit")
             each = message.on_link / (one.num_committed if is_commit else one.num_guesses)
             shown = f"({each:.1f})" if is_commit else f"{each:.1f}"
             on_link = f"{message.on_link:.0f}"
-            lines.append(row(one.num_streams, message.name, message.encoded, on_link, shown))
+            lines.append(row(one.num_streams, name, message.encoded, on_link, shown))
     others = num_vocab * _FLOAT_BYTES
     lines += [
         "",
@@ -213,3 +212,19 @@ def table(found: Sequence[PassBytes], num_vocab: int) -> str:
         bytes_each = (f"{size:.1f}" for size in sizes)
         lines.append(row(one.num_streams, f"{one.alpha:g}", *bytes_each, f"{others / guess:,.0f}"))
     return "\n".join(lines)
+
+
+@click.command("wire")
+@streams_option("1,4,16")
+@click.option("--gamma", default=4, type=click.IntRange(1, 16))
+@click.option("--vocab", default=49_152, help="Tokens of the vocabulary.")
+def wire_command(streams: list[int], gamma: int, vocab: int) -> None:
+    """Count the bytes that a pass sends over links.
+
+    The table shows them with ZeroMQ and CURVE, for each guess and each committed token.
+
+    \b
+    Example:
+      python -m bench wire --streams 16
+    """
+    click.echo(table(asyncio.run(measure(streams, gamma, vocab)), vocab))

@@ -49,14 +49,13 @@ class RecordedGuesses:
 class RecordedText:
     """A prompt and the target's greedy answer.
 
-    prompt: The text that a client sends, as a message of a chat if `chat`. output_ids: (n,) ids,
-    with the token that ended the text, if one did. guesses: One entry for each draft of the
-    recording.
+    kind: chat, copy, code or another label. prompt: The message of a chat that a client sends.
+    output_ids: (n,) ids, with the token that ended the text, if one did. guesses: One entry for
+    each draft of the recording.
     """
 
     kind: str
     prompt: str
-    chat: bool
     prompt_ids: tuple[int, ...]
     output_ids: tuple[int, ...]
     guesses: tuple[RecordedGuesses, ...]
@@ -156,7 +155,6 @@ def _as_object(recording: Recording) -> dict[str, Any]:
             {
                 "kind": text.kind,
                 "prompt": text.prompt,
-                "chat": text.chat,
                 "prompt_ids": text.prompt_ids,
                 "output_ids": text.output_ids,
                 "guess_ids": [guesses.token_ids for guesses in text.guesses],
@@ -188,7 +186,6 @@ def _text_from(item: Any) -> RecordedText:
     return RecordedText(
         kind=item["kind"],
         prompt=item["prompt"],
-        chat=item["chat"],
         prompt_ids=tuple(item["prompt_ids"]),
         output_ids=tuple(item["output_ids"]),
         guesses=tuple(RecordedGuesses(tuple(ids), tuple(shares)) for ids, shares in columns),

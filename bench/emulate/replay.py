@@ -162,27 +162,26 @@ class ReplayTokenizer:
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
-        self._prompts = {(text.prompt, text.chat): text.prompt_ids for text in recording.texts}
+        self._prompts = {text.prompt: text.prompt_ids for text in recording.texts}
 
     def encode(self, text: str) -> list[int]:
-        return self._recorded(text, is_chat=False)
+        raise self._not_recorded()
 
     def encode_chat(
         self, messages: Sequence[Message], *, date: str = "", tools: str = ""
     ) -> list[int]:
         """Return the ids of a recorded prompt; only single messages of a user are recorded."""
         text = messages[0][1] if [role for role, _ in messages] == ["user"] else ""
-        return self._recorded(text, is_chat=True)
+        if text not in self._prompts:
+            raise self._not_recorded()
+        return list(self._prompts[text])
 
-    def _recorded(self, text: str, *, is_chat: bool) -> list[int]:
-        prompt_ids = self._prompts.get((text, is_chat))
-        if prompt_ids is None:
-            recording = self._recording
-            raise InvalidInputError(
-                f"the prompt is not one of the {len(recording.texts)} recorded prompts of "
-                f"{recording.target.name}"
-            )
-        return list(prompt_ids)
+    def _not_recorded(self) -> InvalidInputError:
+        recording = self._recording
+        return InvalidInputError(
+            f"the prompt is not one of the {len(recording.texts)} recorded prompts of "
+            f"{recording.target.name}"
+        )
 
     def piece(self, token_id: int) -> bytes:
         if not 0 <= token_id < self._recording.num_vocab:

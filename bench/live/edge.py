@@ -9,90 +9,101 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
+from typing import Any, get_args
+
+import click
 
 from bench.emulate.open import Means, open_cell
 from bench.emulate.recording import read_recording
+from bench.emulate.replay import PREFIX
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
 from bench.harness.places import HUB
+from bench.harness.report import Findings, conclude, note
 from bench.live.edge_hub import Figures, Task
-from bench.live.edge_report import row_of, together
+from bench.live.edge_report import HEAD, Turns, faults_of, row_of, summary
 from bench.live.edge_setting import (
     AIR,
     ALPHAS,
-    BENCH,
-    DRAFT,
     FRAME_S,
     NUM_DRAFTS,
     RECORDING,
-    TARGET,
     TARGET_STATION,
     Setting,
+    edge_options,
+    edge_settings,
+    node_file,
 )
+from bench.pairs import in_turns
 
 _HUB_LIMIT_S = 60.0
 _TARGET, _HUB = "target-0", "clients"
 
 
-async def run_setting(
-    setting: Setting,
-    policies: Sequence[str],
+@click.command("edge")
+@edge_options
+@click.option("--streams", default=16)
+@click.option("--seconds", default=16.0, help="Measured seconds of each policy's turn.")
+@click.option("--warm-up", default=8.0, help="Seconds of a turn before measuring begins.")
+@click.option("--turns", default=1, help="Turns of each policy; several show the noise.")
+@click.option("--means", type=click.Choice(get_args(Means)), default="auto")
+def edge_command(
+    policies: list[str],
+    streams: int,
+    seconds: float,
+    warm_up: float,
+    turns: int,
     means: Means,
-    report: Callable[[str], None],
-    num_turns: int = 1,
-) -> dict[str, Figures]:
-    """Run all policies in one cell, one after the other; nodes stay, each has its own coordinator.
+    **cells: Any,
+) -> None:
+    """EMULATED: measure a mesh on one radio cell.
 
-    num_turns: turns of each policy. The order alternates between the given one and its reverse,
-    and the last turn has the given one.
+    One strong target has four small draft nodes, whose links have different rates.
+
+    \b
+    Example:
+      python -m bench live edge --rates-kbps 2000 --alphas 0.8 --policies plain,auto
     """
-    found: dict[str, Figures] = {}
-    turns: dict[str, list[Figures]] = {policy: [] for policy in policies}
+    settings = edge_settings(**cells, num_streams=streams, warm_up_s=warm_up, seconds=seconds)
+    found: dict[Setting, Turns] = {}
+    click.echo(f"emulated devices, emulated air\n{HEAD}")
+    for setting in settings:
+        found[setting] = asyncio.run(run_setting(setting, policies, means, turns))
+        for policy in policies:
+            click.echo(row_of(setting, policy, found[setting]))
+    conclude(Findings([summary(found)], faults_of(found)))
+
+
+async def run_setting(
+    setting: Setting, policies: Sequence[str], means: Means, num_turns: int = 1
+) -> Turns:
+    """Run all policies in turns in one cell, where nodes stay. Each run has its own coordinator."""
     guesses, low, high = ALPHAS[setting.alpha]
-    with tempfile.TemporaryDirectory(prefix="airdraft-edge-") as folder:
-        setup = Setup(
-            num_targets=1,
-            num_drafts=NUM_DRAFTS,
-            target_model=_emulated(Path(folder) / "target.toml", "", *TARGET),
-            draft_model=_emulated(Path(folder) / "draft.toml", guesses, *DRAFT),
-            max_streams=32,
-            environ={"AIRDRAFT_JOIN_TIMEOUT_S": "60"},
-        )
-        async with (
-            open_cell(setting.cell(), means=means) as (live, kind),
-            fleet(setup, places=live, starts=()) as mesh,
-        ):
-            report(f"{setting.place}: {kind}")
-            await _start_nodes(mesh, setting)
-            recording = read_recording(RECORDING)
-            wanted = recording.texts_with(guesses, low, high)
-            texts = [k for k, text in enumerate(recording.texts) if text in wanted]
-            for turn in range(num_turns):
-                for policy in reversed(turns) if (num_turns - 1 - turn) % 2 else turns:
-                    turns[policy].append(await _run_policy(mesh, texts, setting, policy))
-                    if turn + 1 == num_turns:
-                        found[policy] = together(turns[policy])
-                        report(row_of(setting, policy, found))
-    return {policy: found[policy] for policy in policies}
+    setup = Setup(
+        num_targets=1,
+        num_drafts=NUM_DRAFTS,
+        target_model=f"{PREFIX}{node_file()}",
+        draft_model=f"{PREFIX}{node_file(guesses)}",
+        max_streams=32,
+        environ={"AIRDRAFT_JOIN_TIMEOUT_S": "60"},
+    )
+    async with (
+        open_cell(setting.cell(), means=means) as (live, kind),
+        fleet(setup, places=live, starts=()) as mesh,
+    ):
+        note(f"{setting.place}: {kind}")
+        await _start_nodes(mesh, setting)
+        recording = read_recording(RECORDING)
+        wanted = recording.texts_with(guesses, low, high)
+        texts = [k for k, text in enumerate(recording.texts) if text in wanted]
 
+        async def run(policy: str, _turn: int) -> Figures:
+            return await _run_policy(mesh, texts, setting, policy)
 
-def _emulated(path: Path, draft: str, device: str, model: str) -> str:
-    """Describe an emulated device in a file, and return it as a model. draft: "" for a target."""
-    profiles = BENCH / "profiles"
-    lines = [
-        f'recording = "{RECORDING}"',
-        f'models = "{profiles / "models.toml"}"',
-        *([f'draft = "{draft}"'] if draft else []),
-        "[costs]",
-        f'device = "{profiles / device}"',
-        f'model = "{model}"',
-        "used_cells = 2000",
-    ]
-    path.write_text("\n".join(lines) + "\n")
-    return f"replay:{path}"
+        turns = await in_turns(num_turns, *(partial(run, policy) for policy in policies))
+    return dict(zip(policies, zip(*turns, strict=True), strict=True))
 
 
 async def _start_nodes(mesh: Fleet, setting: Setting) -> None:

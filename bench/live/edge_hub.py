@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from bench.asking import Taken
 from bench.emulate.recording import RecordedText, read_recording
@@ -51,7 +52,7 @@ class Task:
 class Figures(Taken):
     """Figures of a run. tokens_per_s: rate of all streams. promised: observed price over the
     predicted price of the plan in force. token_s: mean over streams of seconds a token, which plans
-    minimise. errors: by stage, median and p95 of errors of predicted times, and their number.
+    minimise. errors: by stage, median and p95 of errors of predicted times.
     """
 
     tokens_per_s: float = 0.0
@@ -60,9 +61,13 @@ class Figures(Taken):
     num_texts: int = 0
     num_wrong: int = 0
     wire_bytes: int = 0
-    errors: dict[str, tuple[float, float, int]] = field(default_factory=dict)
-    # Tokens/s of each turn, if the figures are those of several turns.
-    by_turn: list[float] = field(default_factory=list)
+    errors: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    RATES: ClassVar = ("tokens_per_s", "promised", "token_s")
+    COUNTS: ClassVar = (
+        *("num_rounds", "num_plain_steps", "num_guesses", "num_accepted"),
+        *("num_texts", "num_wrong", "wire_bytes"),
+    )
 
 
 class _Loop:
@@ -150,9 +155,10 @@ async def _measured(
     figures.token_s = sum(seconds / max(1, num) for num in got) / len(got)
     figures.promised = sum(promised) / len(promised) if promised else 0.0
     figures.errors = {
-        stage: (error.median, error.p95, error.num_seen)
+        stage: (error.median, error.p95)
         for _, scheduler in coordinator.state.roster.schedulers()
         for stage, error in scheduler.counts.errors().items()
+        if error.num_seen
     }
     return figures
 

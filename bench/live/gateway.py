@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 from statistics import median
+
+import click
 
 from bench.bare import BareLoop
 from bench.harness.up import up
 from bench.load.asking import Endpoint, ask
 from bench.load.figures import Asked, joint_rate
+from bench.options import max_tokens_option, pairs_option, streams_option
 from bench.pairs import in_turns, paired_ratio
+from bench.results.options import COUNTS
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.config.settings import environment
 
@@ -19,69 +24,69 @@ _PROMPT_TOKENS = 16
 _TOKEN_IDS = range(1000, 40_000)
 
 
-def run_gateway(
-    counts: Sequence[int],
-    *,
-    num_pairs: int,
-    max_tokens: int,
-    prompt_lengths: Sequence[int],
-    report: Callable[[str], None],
-) -> None:
-    """Measure the default target without draft nodes and lookup, with one engine thread per side.
+@click.command("gateway")
+@streams_option("1,16")
+@pairs_option
+@max_tokens_option
+@click.option("--prompts", type=COUNTS, default="32,256", help="Lengths of prompts in tokens.")
+def gateway_command(streams: list[int], pairs: int, max_tokens: int, prompts: list[int]) -> None:
+    """Compare gateway and mesh with a bare llama.cpp loop.
 
-    report: receives each line as soon as it is measured.
+    Tokens/s and the time to the first token are compared. The default target decodes without draft
+    nodes and lookup, with one engine thread per side.
+
+    \b
+    Example:
+      python -m bench live gateway --streams 1 --pairs 3
     """
     path = Catalog(default_cache_dir(environment())).ensure(DEFAULT_TARGET)
-    bare = BareLoop(path)
-    try:
-        with up("--draft", "none") as mesh:
-            endpoint = Endpoint(url=mesh.url, model="")
-            for count in counts:
-                report(asyncio.run(_rates(bare, endpoint, num_pairs, count, max_tokens)))
-            for length in prompt_lengths:
-                report(asyncio.run(_first_token(bare, endpoint, num_pairs, length)))
-    finally:
-        bare.close()
+    with closing(BareLoop(path)) as bare, up("--draft", "none") as mesh:
+        endpoint = Endpoint(url=mesh.url, model="")
+
+        def bare_rate(count: int) -> float:
+            return bare.measure(count, max_tokens, _PROMPT_TOKENS)
+
+        async def rate(count: int) -> float:
+            asked = (_ask(endpoint, _PROMPT_TOKENS, max_tokens) for _ in range(count))
+            return joint_rate([answer.token_s for answer in await asyncio.gather(*asked)])
+
+        async def first_token_s(length: int) -> float:
+            # Some tokens have no text of their own, so that a single one might not be seen.
+            return (await _ask(endpoint, length, 8)).first_token_s
+
+        for count in streams:
+            found = asyncio.run(_in_pairs(pairs, count, bare_rate, rate))
+            bare_median, gateway_median = (median(pair[k] for pair in found) for k in (0, 1))
+            click.echo(
+                f"{count} streams: {gateway_median:.1f} tokens/s through the gateway, "
+                f"{bare_median:.1f} of the bare loop, {paired_ratio(found)} x in pairs"
+            )
+        for length in prompts:
+            found = asyncio.run(_in_pairs(pairs, length, bare.prefill_s, first_token_s))
+            bare_ms, gateway_ms = (median(pair[k] for pair in found) * 1e3 for k in (0, 1))
+            added_ms = median(after - before for before, after in found) * 1e3
+            click.echo(
+                f"prompt of {length} tokens: first token after {gateway_ms:.1f} ms, {bare_ms:.1f} "
+                f"ms in the bare loop; {added_ms:+.1f} ms (median of differences)"
+            )
 
 
-async def _rates(
-    bare: BareLoop, endpoint: Endpoint, num_pairs: int, num_streams: int, max_tokens: int
-) -> str:
-    """Return the rates of all streams in words, and their ratio in pairs."""
+async def _in_pairs(
+    num_pairs: int,
+    amount: int,
+    bare: Callable[[int], float],
+    gateway: Callable[[int], Awaitable[float]],
+) -> list[tuple[float, float]]:
+    """Return pairs of what both sides give for an amount; one more pair warms up before."""
 
     async def of_bare(_turn: int) -> float:
-        return await asyncio.to_thread(bare.measure, num_streams, max_tokens, _PROMPT_TOKENS)
+        return await asyncio.to_thread(bare, amount)
 
     async def of_gateway(_turn: int) -> float:
-        asked = (_ask(endpoint, _PROMPT_TOKENS, max_tokens) for _ in range(num_streams))
-        return joint_rate([answer.token_s for answer in await asyncio.gather(*asked)])
-
-    # The first pair warms up.
-    _, *pairs = await in_turns(1 + num_pairs, of_bare, of_gateway)
-    bare_rate, gateway_rate = (median(pair[k] for pair in pairs) for k in (0, 1))
-    return (
-        f"{num_streams} streams: {gateway_rate:.1f} tokens/s through the gateway, {bare_rate:.1f} "
-        f"of the bare loop, {paired_ratio([(a, b) for a, b in pairs])} x in pairs"
-    )
-
-
-async def _first_token(bare: BareLoop, endpoint: Endpoint, num_pairs: int, num_tokens: int) -> str:
-    """Return the times to the first token in words, and the median of their differences."""
-
-    async def of_bare(_turn: int) -> float:
-        return await asyncio.to_thread(bare.prefill_s, num_tokens)
-
-    async def of_gateway(_turn: int) -> float:
-        # Some tokens have no text of their own, so that a single one might not be seen.
-        return (await _ask(endpoint, num_tokens, 8)).first_token_s
+        return await gateway(amount)
 
     _, *pairs = await in_turns(1 + num_pairs, of_bare, of_gateway)
-    bare_s, gateway_s = (median(pair[k] for pair in pairs) for k in (0, 1))
-    added_s = median(after - before for before, after in pairs)
-    return (
-        f"prompt of {num_tokens} tokens: first token after {gateway_s * 1e3:.1f} ms, "
-        f"{bare_s * 1e3:.1f} ms in the bare loop; {added_s * 1e3:+.1f} ms (median of differences)"
-    )
+    return [(a, b) for a, b in pairs]
 
 
 # Prompts are drawn anew each time, because a target keeps prompts that it has read.

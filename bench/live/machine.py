@@ -6,10 +6,12 @@ import asyncio
 import mmap
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 
+import click
 import numpy as np
 
 from bench.asking import Answer, Pair, ask_one, taken_of
@@ -18,9 +20,9 @@ from bench.cores import wait_for_cores
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.harness.report import head, row
 from bench.load.figures import joint_rate
+from bench.options import max_tokens_option, pairs_option, streams_option, target_option
 from bench.pairs import in_turns, paired_ratio
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.catalog.fetch import quantize_in_child
+from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
 from nodes.catalog.gguf import Header
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
@@ -33,61 +35,46 @@ _WARM_UP_TOKENS = 48
 
 
 HEAD = head(
-    *("target", "draft", "streams", "bare tokens/s", "mesh / bare (95 %)", "passes with guesses"),
-    *("accepted", "pass error", "plan error", "why plain, most often"),
+    *("streams", "bare tokens/s", "mesh / bare (95 %)", "passes with guesses", "accepted"),
+    *("pass error", "plan error", "why plain, most often"),
 )
 
 
-def run_machine(
-    targets: Sequence[str],
-    drafts: Sequence[str],
-    counts: Sequence[int],
-    *,
-    num_pairs: int,
-    max_tokens: int,
-    report: Callable[[str], None],
+@click.command("machine")
+@target_option
+@click.option("--draft", default="", help='As in `speed`, or "bad" for one that is always wrong.')
+@click.option("--lookup", is_flag=True, help="Look for guesses in texts that copy themselves.")
+@streams_option("1,4,16")
+@pairs_option
+@max_tokens_option
+def machine_command(
+    target: str, draft: str, lookup: bool, streams: list[int], pairs: int, max_tokens: int
 ) -> None:
-    """Measure every cell. report: receives each row as soon as it is measured."""
-    report(HEAD)
+    """Compare a real mesh with a bare llama.cpp loop.
+
+    Both run on this machine with the same numerics; nothing is emulated.
+
+    \b
+    Example:
+      python -m bench live machine --draft none --streams 1 --pairs 3
+    """
+    click.echo(HEAD)
     with tempfile.TemporaryDirectory(prefix="airdraft-live-") as folder:
-        files = TargetFiles(Path(folder))
-        for target in targets:
-            for draft in drafts:
-                asyncio.run(_rows(files, target, draft, counts, num_pairs, max_tokens, report))
+        if draft == "bad":
+            made = Path(folder) / "bad.gguf"
+            write_bad_draft(Catalog(default_cache_dir(environment())).ensure(DEFAULT_DRAFT), made)
+            draft = str(made)
+        asyncio.run(_rows(Pair(target, draft, lookup), streams, pairs, max_tokens))
 
 
-class TargetFiles:
-    """The model files of the table; those that the catalogue lacks are made."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._catalog = Catalog(default_cache_dir(environment()))
-
-    def target(self, name: str) -> Path:
-        if name == "F16":
-            made = self._folder / "f16.gguf"
-            if not made.exists():
-                quantize_in_child(self._catalog.ensure("smollm2-135m-q4_1"), made, "F16")
-            return made
-        return self._catalog.ensure({"Q8_0": DEFAULT_TARGET, "Q4_0": "smollm2-135m-q4_0"}[name])
-
-    def draft(self, name: str) -> str:
-        if name != "bad":
-            return DEFAULT_DRAFT if name == "good" else "none"
-        made = self._folder / "bad.gguf"
-        if not made.exists():
-            write_bad_draft(self._catalog.ensure(DEFAULT_DRAFT), made)
-        return str(made)
-
-
-def write_bad_draft(source: Path, made: Path, seed: int = 1) -> None:
+def write_bad_draft(source: Path, made: Path) -> None:
     """Copy a draft's GGUF and shuffle the blocks of weights inside each matrix. The copy is wrong,
     but as fast and confident as the draft: plans must cope with it.
 
     Blocks of quantised weights stay whole, so that all weights keep plausible values.
     """
     made.write_bytes(source.read_bytes())
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(1)
     with made.open("r+b") as file, mmap.mmap(file.fileno(), 0) as data:
         header = Header(data)
         for tensor in header.tensors:
@@ -100,27 +87,15 @@ def write_bad_draft(source: Path, made: Path, seed: int = 1) -> None:
             data[tensor.offset : end] = blocks[random.permutation(tensor.num_blocks)].tobytes()
 
 
-async def _rows(
-    files: TargetFiles,
-    target_name: str,
-    draft_name: str,
-    counts: Sequence[int],
-    num_pairs: int,
-    max_tokens: int,
-    report: Callable[[str], None],
-) -> None:
-    path, looks_up = files.target(target_name), draft_name == "lookup"
-    target, draft = Pair(str(path), files.draft(draft_name)).settings()
-    prompts = HeldOutPrompts(64, COPYING if looks_up else HELD_OUT).texts()
+async def _rows(pair: Pair, counts: Sequence[int], num_pairs: int, max_tokens: int) -> None:
+    target, draft = pair.settings()
+    prompts = HeldOutPrompts(64, COPYING if pair.looks_up else HELD_OUT).texts()
     options = GenerateOptions(max_tokens=max_tokens, ignore_eog=True, seed=1)
-    bare = await asyncio.to_thread(BareLoop, path)
-    try:
-        async with local_mesh(target, draft, lookup=looks_up) as (mesh, client):
+    with closing(BareLoop(Path(target.model))) as bare:
+        async with local_mesh(target, draft, lookup=pair.looks_up) as (mesh, client):
             for count in counts:
                 shown = await mesh.beside(_shown(client, bare, prompts, options, num_pairs, count))
-                report(row(target_name, draft_name, count, *shown))
-    finally:
-        bare.close()
+                click.echo(row(count, *shown))
 
 
 async def _shown(
@@ -164,28 +139,21 @@ async def _shown(
         f"{taken.guessing_share:.2f}",
         f"{taken.acceptance:.2f}" if taken.num_guesses else "-",
         *await _errors(client),
-        _why_plain(answers) + _short(are_free),
+        _why_plain(answers, num_short=are_free.count(False)),
     ]
 
 
-def _why_plain(answers: Sequence[Answer]) -> str:
-    """Return the most frequent reason for plain decoding."""
+def _why_plain(answers: Sequence[Answer], num_short: int) -> str:
+    """Return the most frequent reason for plain decoding. num_short: pairs that began while other
+    guests of the machine used some of its cores."""
     reasons = Counter(
         figures.plain_reason
         for answer in answers
         for figures in answer.figures
         if figures.plain_reason and "one token is left" not in figures.plain_reason
     )
-    if not reasons:
-        return "-"
-    ((reason, times),) = reasons.most_common(1)
-    return f"{reason} ({times} of {reasons.total()})"
-
-
-def _short(are_free: Sequence[bool]) -> str:
-    """Return how many pairs began while other guests of the machine used some of its cores."""
-    num_short = are_free.count(False)
-    return f"; {num_short} pairs on fewer cores" if num_short else ""
+    why = (f"{reason} ({times} of {reasons.total()})" for reason, times in reasons.most_common(1))
+    return next(why, "-") + (f"; {num_short} pairs on fewer cores" if num_short else "")
 
 
 async def _errors(client: Client) -> Iterator[str]:

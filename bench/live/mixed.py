@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Final
 
+import click
+
 from bench.asking import ask, taken_of
 from bench.harness.fleet import COORDINATOR, Setup, fleet
-from bench.harness.report import Findings, head, row
-from bench.pairs import in_turns
+from bench.harness.report import Findings, conclude, head, row
+from bench.options import max_tokens_option
+from bench.pairs import in_turns, paired_ratio
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 
@@ -26,24 +30,19 @@ GOOD: Final = "toy:0.9@8ms"
 QUICK: Final = "toy:0.6@3ms"
 
 
-@dataclass(frozen=True, slots=True)
-class MixedMesh:
-    name: str
-    num_targets: int
-    drafts: tuple[str, ...]
-
-
-MESHES: Final = (
-    MixedMesh("one target, no draft node", 1, ()),
-    MixedMesh("one target, a good draft node", 1, (GOOD,)),
-    MixedMesh("one target, a quick draft node", 1, (QUICK,)),
-    MixedMesh("one target, both", 1, (GOOD, QUICK)),
-    MixedMesh("two targets, no draft node", 2, ()),
-    MixedMesh("two targets, one good draft node for both", 2, (GOOD,)),
-    MixedMesh("two targets, both draft nodes", 2, (GOOD, QUICK)),
-)
+# Numbers of targets, and draft nodes; the first mesh of each number has none.
+MESHES: Final = {
+    "one target, no draft node": (1, ()),
+    "one target, a good draft node": (1, (GOOD,)),
+    "one target, a quick draft node": (1, (QUICK,)),
+    "one target, both": (1, (GOOD, QUICK)),
+    "two targets, no draft node": (2, ()),
+    "two targets, one good draft node for both": (2, (GOOD,)),
+    "two targets, both draft nodes": (2, (GOOD, QUICK)),
+}
+_PLAIN: Final = {1: "one target, no draft node", 2: "two targets, no draft node"}
 HEAD: Final = head(
-    "mesh (emulated devices)", "tokens/s", "to no draft node", "guesses taken", "same texts"
+    "mesh (emulated devices)", "tokens/s", "to no draft node (95 %)", "guesses taken", "same texts"
 )
 
 
@@ -56,58 +55,54 @@ class Run:
     num_guesses: int
 
 
-async def run_mixed(
-    num_streams: int, max_tokens: int, num_turns: int, report: Callable[[str], None]
-) -> Findings:
-    """Report a row for each mesh. Every turn runs all meshes, so that drift affects all alike.
+@click.command("mixed")
+@click.option("--streams", default=8)
+@max_tokens_option
+@click.option("--turns", default=3)
+def mixed_command(streams: int, max_tokens: int, turns: int) -> None:
+    """EMULATED: measure meshes of unequal draft nodes.
 
-    Texts that differ from those without draft nodes are faults.
+    Draft nodes of different speed work for one target, and for two. Texts that differ from those
+    without draft nodes are faults.
+
+    \b
+    Example:
+      python -m bench live mixed --streams 4 --turns 1
     """
-    judged = Findings()
-    sides = [lambda _turn, mesh=mesh: _run(mesh, num_streams, max_tokens) for mesh in MESHES]
-    found = dict(zip(MESHES, zip(*await in_turns(num_turns, *sides), strict=True), strict=True))
-    report(HEAD)
-    for mesh, runs in found.items():
-        plain = found[_without_drafts(mesh)]
-        ratios = [
-            ours.tokens_per_s / theirs.tokens_per_s
-            for ours, theirs in zip(runs, plain, strict=True)
-        ]
-        same = sum(
-            ours == theirs
-            for run, other in zip(runs, plain, strict=True)
-            for ours, theirs in zip(run.texts, other.texts, strict=True)
-        )
-        guesses = f"{median(run.num_guesses for run in runs):.0f} guesses" if mesh.drafts else "-"
-        report(
+    made = Findings([HEAD])
+    sides = [partial(_run, *mesh, streams, max_tokens) for mesh in MESHES.values()]
+    by_turn = asyncio.run(in_turns(turns, *sides))
+    found = dict(zip(MESHES, zip(*by_turn, strict=True), strict=True))
+    for name, runs in found.items():
+        num_targets, drafts = MESHES[name]
+        pairs = list(zip(found[_PLAIN[num_targets]], runs, strict=True))
+        same = [a == b for plain, run in pairs for a, b in zip(plain.texts, run.texts, strict=True)]
+        guesses = f"{median(run.num_guesses for run in runs):.0f} guesses" if drafts else "-"
+        made.lines.append(
             row(
-                mesh.name,
-                f"{median(run.tokens_per_s for run in runs):.0f}",
-                f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-                guesses,
-                f"{same} of {num_streams * num_turns}",
+                *(name, f"{median(run.tokens_per_s for run in runs):.0f}"),
+                paired_ratio([(plain.tokens_per_s, run.tokens_per_s) for plain, run in pairs]),
+                *(guesses, f"{sum(same)} of {len(same)}"),
             )
         )
-        if num_wrong := num_streams * num_turns - same:
-            judged.faults.append(f"{mesh.name}: {num_wrong} other texts")
-    return judged
+        if not all(same):
+            made.faults.append(f"{name}: {same.count(False)} other texts")
+    conclude(made)
 
 
-def _without_drafts(mesh: MixedMesh) -> MixedMesh:
-    return next(m for m in MESHES if m.num_targets == mesh.num_targets and not m.drafts)
-
-
-async def _run(mixed: MixedMesh, num_streams: int, max_tokens: int) -> Run:
+async def _run(
+    num_targets: int, drafts: Sequence[str], num_streams: int, max_tokens: int, _turn: int
+) -> Run:
     setup = Setup(
-        num_targets=mixed.num_targets,
-        num_drafts=len(mixed.drafts),
+        num_targets=num_targets,
+        num_drafts=len(drafts),
         target_model=TARGET,
         max_streams=64,
         over="ipc",
     )
     targets = [name for name, role in setup.roles.items() if role == "target"]
     async with fleet(setup, starts=[COORDINATOR, *targets]) as mesh, mesh.clients(1) as (client,):
-        for number, model in enumerate(mixed.drafts):
+        for number, model in enumerate(drafts):
             await mesh.start(f"draft-{number}", "--model", model)
         await mesh.wait_for(client)
         # In a first round, which does not count, the coordinator measures draft nodes.

@@ -1,8 +1,11 @@
-"""A process that sends Pings to a coordinator and measures the delay of each reply.
+"""A process that measures the delays of replies, beside the clients of a measurement.
 
-Its arguments are endpoint, keys (unused) and seconds. It is separate from the clients of a
-measurement, and has priority on its core if the system permits it. So it measures only the
-coordinator's own delay and the round trip.
+    python -m bench.live.probe ENDPOINT KEYS SECONDS [--bare]
+
+It sends a Ping to a coordinator every 10 ms, or with --bare an echo to the relay of
+bench/live/relay.py. Keys are not used. It has priority on its core if the system permits it, so it
+measures only the other side's delay and the round trip. It prints a line when it is ready. After
+SIGUSR1 it measures, and prints JSON.
 """
 
 from __future__ import annotations
@@ -13,18 +16,20 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Awaitable, Callable
+
+import zmq
 
 from mesh.codec import decode, encode
 from mesh.credits import Meter
 from mesh.messages import PROTOCOL_VERSION, Credit, Hello, Ping, Pong, Welcome
-from mesh.transport import ClientTransport
 from mesh.zmq_transport import ZmqContext
 
-INTERVAL_S = 0.01
+_INTERVAL_S = 0.01
 _PRIORITY = 1
 
 
-def first_in_line() -> bool:
+def _first_in_line() -> bool:
     """Try to give this process and its later threads priority; return whether that worked."""
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
@@ -33,46 +38,60 @@ def first_in_line() -> bool:
     return True
 
 
-async def _main(endpoint: str, seconds: float) -> None:
-    """Print a line when ready; after SIGUSR1, ping for `seconds` and print JSON."""
-    is_first = first_in_line()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    print(flush=True)
-    signal.sigwait({signal.SIGUSR1})
-    with ZmqContext() as context:
-        transport = context.connect(endpoint)
-        welcome = await _joined(transport)
-        delays_s = await _delays(transport, welcome, seconds)
-    print(json.dumps({"is_first": is_first, "delays_s": delays_s}))
-
-
-async def _joined(transport: ClientTransport) -> Welcome:
-    await transport.writable()
-    transport.send(encode(Hello("probe", "client", 1, PROTOCOL_VERSION, b"")))
-    welcome = decode(await transport.recv()).message
-    assert isinstance(welcome, Welcome)
-    return welcome
-
-
-async def _delays(transport: ClientTransport, welcome: Welcome, seconds: float) -> list[float]:
-    def send(message: object) -> None:
-        transport.send(encode(message, cluster=welcome.cluster, epoch=welcome.epoch))
-
-    meter = Meter()
+async def _delays(seconds: float, ask: Callable[[int], Awaitable[None]]) -> list[float]:
+    """Return how long each answer took. ask: takes the number of the question."""
     delays: list[float] = []
     end = time.perf_counter() + seconds
     while (sent := time.perf_counter()) < end:
-        send(Ping(len(delays), 0))
-        while True:
-            message = decode(await transport.recv()).message
-            if granted := meter.read():
-                send(Credit(granted))
-            if isinstance(message, Pong) and message.seq == len(delays):
-                break
+        await ask(len(delays))
         delays.append(time.perf_counter() - sent)
-        await asyncio.sleep(INTERVAL_S)
+        await asyncio.sleep(_INTERVAL_S)
     return delays
 
 
+async def _of_coordinator(endpoint: str, seconds: float) -> list[float]:
+    with ZmqContext() as context:
+        transport = context.connect(endpoint)
+        await transport.writable()
+        transport.send(encode(Hello("probe", "client", 1, PROTOCOL_VERSION, b"")))
+        welcome = decode(await transport.recv()).message
+        assert isinstance(welcome, Welcome)
+        meter = Meter()
+
+        def send(message: object) -> None:
+            transport.send(encode(message, cluster=welcome.cluster, epoch=welcome.epoch))
+
+        async def ping(number: int) -> None:
+            send(Ping(number, 0))
+            message = None
+            while not (isinstance(message, Pong) and message.seq == number):
+                message = decode(await transport.recv()).message
+                if granted := meter.read():
+                    send(Credit(granted))
+
+        return await _delays(seconds, ping)
+
+
+async def _of_relay(endpoint: str, seconds: float) -> list[float]:
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.connect(endpoint)
+
+        async def echo(_number: int) -> None:
+            socket.send_multipart([b"", b"echo"])
+            socket.recv_multipart()
+
+        # The first echo waits for the connection.
+        return (await _delays(seconds, echo))[1:]
+
+
+def main(endpoint: str, _keys: str, seconds: str, *bare: str) -> None:
+    is_first = _first_in_line()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    print(flush=True)
+    signal.sigwait({signal.SIGUSR1})
+    delays_s = asyncio.run((_of_relay if bare else _of_coordinator)(endpoint, float(seconds)))
+    print(json.dumps({"is_first": is_first, "delays_s": delays_s}))
+
+
 if __name__ == "__main__":
-    asyncio.run(_main(sys.argv[1], float(sys.argv[3])))
+    main(*sys.argv[1:])

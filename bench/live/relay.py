@@ -1,10 +1,10 @@
 """A bare ZeroMQ relay under the messages of a mesh, to compare a coordinator's delay with.
 
-    python -m bench.live.relay relay|traffic|probe ENDPOINT ...
+    python -m bench.live.relay ENDPOINT relay|traffic ...
 
 The relay sends each message on to the peer that its first frame names, and does nothing else. The
 traffic has the messages of `live scale`: their numbers, sizes and times, without their contents.
-The probe asks the relay for an echo every 10 ms, as `bench.live.probe` asks a coordinator.
+bench/live/probe.py measures the relay's delays as it does those of a coordinator.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from heapq import heapify, heapreplace
+from typing import NoReturn
 
 import zmq
 
-from bench.live.probe import INTERVAL_S, first_in_line
 from mesh.codec import encode
 from nodes.messages import ChainPart, CommitEntry, CommitNotice, CommitReply, GuessNotice
 from nodes.messages.nodes import AddedEntry
@@ -57,31 +58,32 @@ class Traffic:
 
 async def relayed(core: int, traffic: Traffic, seconds: float) -> list[float]:
     """Returns the delays of a bare relay on the core under this traffic, in seconds."""
-    numbers = traffic.num_targets, traffic.num_streams, traffic.gamma, traffic.pass_s
     with tempfile.TemporaryDirectory(prefix="airdraft-relay-") as folder:
         endpoint = f"ipc://{folder}/relay.sock"
         async with contextlib.AsyncExitStack() as stack:
-            bare = await stack.enter_async_context(_running("relay", endpoint))
+
+            async def start(module: str, *arguments: object) -> asyncio.subprocess.Process:
+                return await stack.enter_async_context(_running(module, endpoint, *arguments))
+
+            bare = await start("relay", "relay")
             os.sched_setaffinity(bare.pid, {core})
-            await stack.enter_async_context(_running("traffic", endpoint, *map(str, numbers)))
-            asking = _running("probe", endpoint, str(seconds), waits=False)
-            probing = await stack.enter_async_context(asking)
-            found, _ = await probing.communicate()
+            await start("relay", "traffic", *astuple(traffic))
+            probe = await start("probe", "", seconds, "--bare")
+            probe.send_signal(signal.SIGUSR1)
+            found, _ = await probe.communicate()
     return list(json.loads(found)["delays_s"])
 
 
 @contextlib.asynccontextmanager
-async def _running(
-    *arguments: str, waits: bool = True
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run this module as a process. waits: for its first line."""
+async def _running(module: str, *arguments: object) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a module of this package as a process, which prints a line when it is ready."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.live.relay", *arguments), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-m", f"bench.live.{module}", *map(str, arguments)),
+        stdout=asyncio.subprocess.PIPE,
     )
     try:
         assert process.stdout is not None
-        if waits:
-            await process.stdout.readline()
+        await process.stdout.readline()
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -89,7 +91,7 @@ async def _running(
         await process.wait()
 
 
-def relay(endpoint: str) -> None:
+def relay(endpoint: str) -> NoReturn:
     with zmq.Context() as context, context.socket(zmq.ROUTER) as socket:
         socket.bind(endpoint)
         print(flush=True)
@@ -123,32 +125,12 @@ def send_traffic(endpoint: str, traffic: Traffic) -> None:
                     socket.recv_multipart()
 
 
-def probe(endpoint: str, seconds: float) -> None:
-    """Print the delays of echoes as JSON."""
-    is_first = first_in_line()
-    delays_s: list[float] = []
-    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-        socket.connect(endpoint)
-        end = time.perf_counter() + seconds
-        while (sent := time.perf_counter()) < end:
-            socket.send_multipart([b"", b"echo"])
-            socket.recv_multipart()
-            delays_s.append(time.perf_counter() - sent)
-            time.sleep(INTERVAL_S)
-    print(json.dumps({"is_first": is_first, "delays_s": delays_s[1:]}))
-
-
-def main() -> None:
-    match sys.argv[1:]:
-        case ["relay", endpoint]:
-            relay(endpoint)
-        case ["traffic", endpoint, *numbers]:
-            targets, streams, gamma, pass_s = map(float, numbers)
-            traffic = Traffic(int(targets), int(streams), int(gamma), pass_s)
-            send_traffic(endpoint, traffic)
-        case ["probe", endpoint, seconds]:
-            probe(endpoint, float(seconds))
+def main(endpoint: str, what: str, *numbers: str) -> None:
+    if what == "relay":
+        relay(endpoint)
+    num_targets, num_streams, gamma, pass_s = numbers
+    send_traffic(endpoint, Traffic(int(num_targets), int(num_streams), int(gamma), float(pass_s)))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -7,9 +7,13 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from typing import Any
+
+import click
 
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
 from bench.harness.places import HUB
@@ -17,6 +21,7 @@ from bench.harness.report import quantiles
 from bench.live.light_nodes import key_of, token_at
 from bench.live.relay import Traffic, relayed
 from bench.load.processes import cpu_s
+from bench.options import streams_option
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.messages import TokensNotice
@@ -29,7 +34,7 @@ _START_LIMIT_S = 120.0
 _SETTLE_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Carried:
     """Figures of one load. passes_per_s: passes, counted for each stream alone. delay_s: p50, p99
     and greatest delay of replies to Pings among the other messages.
@@ -43,22 +48,44 @@ class Carried:
     passes_per_s: float
     tokens_per_s: float
     delay_s: tuple[float, float, float]
-    relay_s: tuple[float, float, float]
+    relay_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
     coordinator_busy: float
     num_wrong: int
-    is_probe_first: bool = False
+    is_probe_first: bool
 
     def __str__(self) -> str:
         p50, p99, most = (f"{seconds * 1e3:.1f}" for seconds in self.delay_s)
         bare = " / ".join(f"{seconds * 1e3:.1f}" for seconds in self.relay_s)
+        late = "" if self.is_probe_first else " (delays include waits of the Pings for a core)"
         return (
             f"{self.num_streams} streams: {self.passes_per_s:.0f} stream passes/s, "
-            f"{self.tokens_per_s:.0f} tokens/s; a Ping is answered after {p50} ms "
-            f"(median), {p99} ms (p99), {most} ms (most), by a bare relay after {bare} ms; "
-            f"coordinator busy "
-            f"{self.coordinator_busy:.0%} of its core; {self.num_wrong} wrong texts"
-            + ("" if self.is_probe_first else " (delays include waits of the Pings for a core)")
+            f"{self.tokens_per_s:.0f} tokens/s; a Ping is answered after {p50} ms (median), "
+            f"{p99} ms (p99), {most} ms (most), by a bare relay after {bare} ms; coordinator busy "
+            f"{self.coordinator_busy:.0%} of its core; {self.num_wrong} wrong texts{late}"
         )
+
+
+@click.command("scale")
+@streams_option("16,64,256")
+@click.option("--seconds", default=10.0)
+@click.option("--gamma", default=4, type=click.IntRange(1, 16))
+@click.option("--pass-ms", default=40.0, help="Duration of a target's pass in ms.")
+@click.option("--per-target", default=32, help="Streams of each target.")
+def scale_command(streams: list[int], **options: Any) -> None:
+    """Measure one coordinator's load on one core.
+
+    Its nodes run on the other cores and look their tokens up instead of computing them.
+
+    \b
+    Example:
+      python -m bench live scale --streams 256 --seconds 5
+    """
+    num_wrong = 0
+    for count in streams:
+        carried = asyncio.run(measure(count, **options))
+        click.echo(str(carried))
+        num_wrong += carried.num_wrong
+    sys.exit(1 if num_wrong else 0)
 
 
 async def measure(
@@ -171,12 +198,11 @@ async def _measure(counts: _Counts, num_streams: int, mesh: Fleet) -> Carried:
     busy_s = cpu_s([coordinator]) - busy_s
     probed = json.loads(log.read_text().splitlines()[-1])
     return Carried(
-        num_streams,
-        (counts.passes - before.passes) / took_s,
-        (counts.tokens - before.tokens) / took_s,
-        quantiles(probed["delays_s"]),
-        (0.0, 0.0, 0.0),
-        busy_s / took_s,
-        counts.wrong,
+        num_streams=num_streams,
+        passes_per_s=(counts.passes - before.passes) / took_s,
+        tokens_per_s=(counts.tokens - before.tokens) / took_s,
+        delay_s=quantiles(probed["delays_s"]),
+        coordinator_busy=busy_s / took_s,
+        num_wrong=counts.wrong,
         is_probe_first=probed["is_first"],
     )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
+import click
+
+from bench.harness.options import names_option
+from bench.harness.report import note
 from bench.sim.random_scenarios import (
     random_scenario,
     steady,
@@ -84,19 +89,6 @@ def _beside_plain(scenario: Scenario) -> tuple[float, float]:
     return auto, plain
 
 
-def run_many(
-    seeds: Sequence[int], num_passes: int, processes: int, modes: Sequence[str] = COMPARED
-) -> Iterator[Outcome]:
-    """Yield outcomes in the order of their seeds."""
-    if processes == 1:
-        for seed in seeds:
-            yield run_seed(seed, num_passes, modes)
-        return
-    with ProcessPoolExecutor(processes) as pool:
-        many = len(seeds)
-        yield from pool.map(run_seed, seeds, [num_passes] * many, [modes] * many)
-
-
 def steady_report(seeds: Sequence[int], num_passes: int) -> str:
     """Return how close simulated prices are to predictions if no stream or node comes or goes."""
     worlds = (World(steady(random_scenario(seed, num_passes))) for seed in seeds)
@@ -151,3 +143,43 @@ def report(outcomes: Sequence[Outcome]) -> str:
             f"to plain {statistics.geometric_mean(plain):.3f}  least {min(plain):.3f}"
         )
     return "\n".join(lines)
+
+
+@click.command("sim")
+@click.option("--scenarios", default=250, help="Random scenarios.")
+@click.option("--first-seed", default=0)
+@click.option("--passes", default=600, help="Length of a scenario in passes.")
+@click.option("--processes", default=1)
+@names_option("--modes", COMPARED, "Modes to run beside auto and plain.")
+@click.option("--steady", "is_steady", is_flag=True, help="Compare prices with predictions only.")
+def sim_command(
+    scenarios: int,
+    first_seed: int,
+    passes: int,
+    processes: int,
+    modes: list[str],
+    is_steady: bool,
+) -> None:
+    """Simulate the live scheduler in random meshes.
+
+    Each mesh runs in every mode of planning. With --steady no stream or node comes or goes, and
+    simulated prices are compared with predicted ones.
+
+    \b
+    Example:
+      python -m bench sim --scenarios 10 --passes 300
+    """
+    seeds = range(first_seed, first_seed + scenarios)
+    if is_steady:
+        click.echo(steady_report(seeds, passes))
+        return
+    outcomes = []
+    run = partial(run_seed, num_passes=passes, modes=tuple(modes))
+    with ProcessPoolExecutor(processes) as pool:
+        for outcome in pool.map(run, seeds):
+            outcomes.append(outcome)
+            note(
+                f"seed {outcome.seed}: {outcome.num_clients} clients, {outcome.num_drafts} draft "
+                f"nodes, auto to the best {outcome.to_best:.3f}, to plain {outcome.to_plain:.3f}"
+            )
+    click.echo(report(outcomes))

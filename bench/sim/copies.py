@@ -6,12 +6,18 @@ equal its text. Times of passes come from a table.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from statistics import fmean
 from typing import Final
 
+import click
+
+from bench.harness.report import head, row
+from bench.options import streams_option
+from bench.results.options import NUMBERS
 from bench.sim.scenario import Scenario, SimClient, Text
 from bench.sim.world import World
 from nodes.scheduler.planning import MODES
@@ -107,3 +113,22 @@ def gain(copies: Copies, seeds: Sequence[int]) -> float:
     """Return the mean over seeds of the time with plain decoding divided by that with lookup."""
     drawn = [replace(copies, seed=seed) for seed in seeds]
     return fmean(run_copies(each, lookup=False) / run_copies(each, lookup=True) for each in drawn)
+
+
+@click.command("copies")
+@streams_option("1,2,4,8,16")
+@click.option("--rtts-ms", type=NUMBERS, default="0.3,3", help="Round trips to the target in ms.")
+@click.option("--seeds", default=3, help="Texts of each kind.")
+def copies_command(streams: list[int], rtts_ms: list[float], seeds: int) -> None:
+    """Simulate the gain of lookup on repetitive texts.
+
+    \b
+    Example:
+      python -m bench copies --streams 1,16 --seeds 2
+    """
+    click.echo(head("passes", "rtt, ms", "text", *(f"{count} streams" for count in streams)))
+    for table, rtt_ms, text in itertools.product(TABLES, rtts_ms, TEXTS):
+        copies = Copies(table=table, text=text, num_streams=1, rtt_s=rtt_ms / 1e3)
+        drawn = range(1, seeds + 1)
+        gains = (gain(replace(copies, num_streams=count), drawn) for count in streams)
+        click.echo(row(table, f"{rtt_ms:g}", text, *(f"{each:.2f}" for each in gains)))

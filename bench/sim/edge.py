@@ -6,46 +6,42 @@ processes and sockets is left out, so the result repeats exactly and needs no id
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
-from pathlib import Path
+from itertools import islice
+from typing import Any
+
+import click
 
 from bench.emulate.recording import RecordedText, read_recording
+from bench.emulate.replay import read_config
 from bench.live.edge_hub import Figures
-from bench.live.edge_report import together
+from bench.live.edge_report import HEAD, Turns, row_of, summary
 from bench.live.edge_setting import (
     AIR,
     ALPHAS,
-    BENCH,
-    DRAFT,
     FRAME_S,
     RATES,
     RECORDING,
-    TARGET,
     Setting,
+    edge_options,
+    edge_settings,
     first_length,
+    node_file,
 )
 from bench.sim.scenario import Scenario, SimClient, SimDraftNode, Text
 from bench.sim.world import World
 from nodes.scheduler.planning import MODES
 from policies.acceptance import Calibration, unknown_calibration
-from policies.latency import NodeCosts
 from policies.plan import Link
-from policies.scenario.costs import COST_KEYS, costs_of
-from policies.scenario.fields import Table
 
 # Round-trip time to a station, as in the emulated cell.
 _RTT_S = 2e-3
 _TARGET_DELAY_S = 3e-4
 _NOISE = 0.01
-# As in the settings of the emulated cell's nodes.
-_USED_CELLS = 2000
 # Each turn begins this many texts further on.
 _TEXTS_APART = 7
-
-_Job = tuple[Setting, str, int]
 
 
 def edge_scenario(setting: Setting, turn: int) -> Scenario:
@@ -58,7 +54,8 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
     texts = [_text(each, draft, number, known) for number, each in enumerate(wanted)]
     links = [Link(setting.rate_bps * part, _RTT_S, AIR, FRAME_S) for part in RATES]
     on_air = Link(setting.rate_bps, _RTT_S, AIR, FRAME_S)
-    nodes = [SimDraftNode(costs=_costs(*DRAFT), link=link) for link in links]
+    costs = read_config(node_file(guesses)).costs
+    nodes = [SimDraftNode(costs=costs, link=link) for link in links]
 
     def client(number: int) -> SimClient:
         first = number + _TEXTS_APART * turn
@@ -76,7 +73,7 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
 
     return Scenario(
         seed=turn,
-        target=_costs(*TARGET),
+        target=read_config(node_file()).costs,
         drafts=tuple(nodes),
         clients=tuple(client(number) for number in range(setting.num_streams)),
         duration_s=setting.warm_up_s + setting.seconds,
@@ -87,20 +84,36 @@ def edge_scenario(setting: Setting, turn: int) -> Scenario:
     )
 
 
-def run_edge(
-    settings: Sequence[Setting], policies: Sequence[str], num_turns: int, num_processes: int
-) -> Iterator[tuple[Setting, dict[str, Figures]]]:
-    """Run each setting under every policy, and yield it as soon as all its turns have ended."""
-    jobs = [(s, policy, turn) for s in settings for policy in policies for turn in range(num_turns)]
-    with ProcessPoolExecutor(num_processes) as pool:
-        results = pool.map(_run, jobs)
+@click.command("edge")
+@edge_options
+@click.option("--seconds", default=32.0, help="Virtual seconds of each policy's turn.")
+@click.option("--turns", default=3, help="Turns of each policy, each with other texts.")
+@click.option("--processes", default=1)
+def edge_command(
+    policies: list[str], seconds: float, turns: int, processes: int, **cells: Any
+) -> None:
+    """Simulate the cell of `live edge` in virtual time.
+
+    Nodes and air are simulated, and texts are recorded.
+
+    \b
+    Example:
+      python -m bench edge --rates-kbps 2000 --alphas 0.8 --policies plain,auto
+    """
+    settings = edge_settings(**cells, seconds=seconds)
+    found: dict[Setting, Turns] = {}
+    click.echo(f"simulated devices, simulated air\n{HEAD}")
+    jobs = list(itertools.product(settings, policies, range(turns)))
+    with ProcessPoolExecutor(processes) as pool:
+        results = pool.map(run_edge, *zip(*jobs, strict=True))
         for setting in settings:
-            made = {policy: [next(results) for _ in range(num_turns)] for policy in policies}
-            yield setting, {policy: together(turns) for policy, turns in made.items()}
+            found[setting] = {policy: list(islice(results, turns)) for policy in policies}
+            for policy in policies:
+                click.echo(row_of(setting, policy, found[setting]))
+    click.echo(summary(found))
 
 
-def _run(job: _Job) -> Figures:
-    setting, policy, turn = job
+def run_edge(setting: Setting, policy: str, turn: int = 0) -> Figures:
     made = World(edge_scenario(setting, turn), MODES[policy]).run()
     return Figures(
         tokens_per_s=sum(client.num_tokens for client in made.clients) / setting.seconds,
@@ -125,16 +138,3 @@ def _text(text: RecordedText, draft: int, number: int, known: Calibration) -> Te
     luck = tuple(0.0 if is_right else 1.0 for is_right in text.accepted(draft))
     chances = tuple(known.chance(each) for each in text.guesses[draft].probabilities)
     return Text((), luck, chances, num_prompt_tokens=len(text.prompt_ids), prompt=number)
-
-
-@cache
-def _costs(device: str, model: str) -> NodeCosts:
-    """Return the costs of the emulated nodes."""
-    files = {name: _toml(BENCH / "profiles" / name) for name in ("models.toml", device)}
-    costs = {"device": device, "model": model, "used_cells": _USED_CELLS}
-    root = Table("edge", "", {"models": "models.toml", "costs": costs}, ("models", "costs"))
-    return costs_of(root.table("costs", COST_KEYS), root, files)[0]
-
-
-def _toml(path: Path) -> dict[str, object]:
-    return tomllib.loads(path.read_text())

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
 from bench.harness.places import HUB
+from bench.harness.report import note
 from bench.load.asking import Endpoint, ask
 from bench.load.processes import cpu_s
-from bench.load.workloads import Workload
 from nodes.client.client import Client
 from nodes.config.settings import EngineSettings
 from nodes.service.supervision import engine_options
@@ -61,10 +61,9 @@ async def _clock(mesh: Fleet, role: str) -> Clock:
 async def windows(
     target: EngineSettings,
     draft: EngineSettings | None,
-    made: Workload,
+    prompts: Sequence[str],
     counts: Sequence[int],
     max_tokens: int,
-    note: Callable[[str], None],
 ) -> list[Window]:
     """Measure a window for each number of streams. draft: None to decode plainly.
 
@@ -86,15 +85,16 @@ async def windows(
         await mesh.is_ready("gateway-0", _STARTS_WITHIN_S)
         for count in counts:
             note(f"{count} streams{'' if draft is not None else ', plainly'}")
-            found.append(await _window(mesh, client, made, count, max_tokens, list(engines)))
+            asked = [prompts[k % len(prompts)] for k in range(count)]
+            found.append(await _window(mesh, client, asked, max_tokens, list(engines)))
     return found
 
 
 async def _window(
-    mesh: Fleet, client: Client, made: Workload, count: int, max_tokens: int, roles: Sequence[str]
+    mesh: Fleet, client: Client, prompts: Sequence[str], max_tokens: int, roles: Sequence[str]
 ) -> Window:
     endpoint = Endpoint(url=mesh.url("gateway-0"), model="")
-    prompts = [made.prompts[k % len(made.prompts)] for k in range(count)]
+    count = len(prompts)
     clockless = {name.removesuffix("-0"): mesh.process(name).pid for name in _CLOCKLESS}
 
     async def request(prompt: str, length: int, heard: Callable[[], None]) -> None:

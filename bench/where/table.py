@@ -1,14 +1,19 @@
-"""Windows as a table. Pure."""
+"""`python -m bench where`: the parts of the time between tokens, as a table of windows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Sequence
 from typing import Final
 
+import click
+
+from bench.asking import Pair
 from bench.harness.report import head, row
+from bench.load.workloads import PLAIN_NAMES, workload
+from bench.options import draft_option, streams_option, target_option
 from bench.where.node import STEP
-from bench.where.run import Clock, Window
+from bench.where.run import Window, windows
 
 # Consecutive parts of the work of the target's engine thread; with BETWEEN they add up to the time
 # of a token.
@@ -23,94 +28,76 @@ PARTS: Final = {
 BETWEEN: Final = "between passes"
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """value: returns nothing for a window without a draft node or without such a link."""
-
-    label: str
-    value: Callable[[Window], float | None]
-    form: str = "{:.2f}"
-
-
-def num_tokens(window: Window) -> float:
-    """Return the number of committed tokens, or 1 if there are none."""
-    return max(1.0, window.target.get("tokens committed", 0.0))
-
-
-def parts_ms(window: Window) -> dict[str, float]:
-    """Return the target's milliseconds per token by part of its work; the sum is all its time."""
-    each = 1e3 / num_tokens(window)
+def parts_ms(window: Window, each: float) -> dict[str, float]:
+    """Return the target's milliseconds by part of its work; the sum is all its time. each: factor
+    from seconds to these milliseconds, such as those per token."""
     found = {
         label: window.target.get(f"seconds in {of}", 0.0) * each for label, of in PARTS.items()
     }
     return {**found, BETWEEN: window.target["at"] * each - sum(found.values())}
 
 
-def _part(label: str) -> Callable[[Window], float | None]:
-    return lambda window: parts_ms(window)[label]
+def figures_of(window: Window) -> dict[str, str]:
+    """Return figures by their labels, in ms per token unless a label says otherwise.
 
-
-def _draft(value: Callable[[Window, Clock], float]) -> Callable[[Window], float | None]:
-    return lambda window: None if window.draft is None else value(window, window.draft)
-
-
-def _draft_ms(name: str) -> Callable[[Window], float | None]:
-    return _draft(lambda w, draft: 1e3 * draft.get(f"seconds in {name}", 0.0) / num_tokens(w))
-
-
-def _busy_s(clock: Clock) -> float:
-    return sum(seconds for name, seconds in clock.items() if name.startswith("seconds in "))
-
-
-def _cpu(role: str) -> Callable[[Window], float | None]:
-    return lambda window: 1e3 * window.cpu_s[role] / num_tokens(window)
-
-
-def _loop_cpu(window: Window) -> float | None:
-    other = window.target["cpu_s"] - window.target["engine_cpu_s"]
-    return 1e3 * other / num_tokens(window)
-
-
-def _rtt(role: str) -> Callable[[Window], float | None]:
-    return lambda window: 1e3 * window.rtt_s[role] if role in window.rtt_s else None
-
-
-def _passes(window: Window) -> float:
-    return max(1.0, window.target.get("calls of model", 0.0))
-
-
-_ROWS: Final = (
-    _Row("tokens/s, all streams", lambda w: num_tokens(w) / w.target["at"], "{:.1f}"),
-    _Row("tokens a pass and stream", lambda w: num_tokens(w) / _passes(w) / w.num_streams),
-    _Row("positions a pass", lambda w: w.target.get("tokens fed", 0.0) / _passes(w)),
-    _Row("ms a pass", lambda w: 1e3 * w.target.get("seconds in model", 0.0) / _passes(w)),
-    _Row("**ms a token**", lambda w: 1e3 * w.target["at"] / num_tokens(w)),
-    *(_Row(f"target: {label}", _part(label)) for label in (*PARTS, BETWEEN)),
-    _Row("beside: draft, its model", _draft_ms("model")),
-    _Row("beside: draft, sampling", _draft_ms("sampling")),
-    _Row("beside: draft, the rest of steps", _draft_ms(STEP)),
-    _Row(
-        "draft: ms a step",
-        _draft(lambda _, draft: 1e3 * _busy_s(draft) / max(1.0, draft.get(f"calls of {STEP}", 0))),
-    ),
-    _Row("draft: share of the time", _draft(lambda _, draft: _busy_s(draft) / draft["at"])),
-    _Row("processor: target's messages", _loop_cpu),
-    _Row("processor: coordinator", _cpu("coordinator")),
-    _Row("processor: gateway", _cpu("gateway")),
-    _Row("link: round trip to the target, ms", _rtt("target")),
-    _Row("link: round trip to the draft, ms", _rtt("draft")),
-)
-
-
-def _name(window: Window) -> str:
-    return f"{window.num_streams}, {'plain' if window.draft is None else 'with guesses'}"
+    A mesh without a draft node has none of it, and one without such a link no round trip.
+    """
+    target, draft = window.target, window.draft
+    num_tokens = max(1.0, target.get("tokens committed", 0.0))
+    num_passes = max(1.0, target.get("calls of model", 0.0))
+    each = 1e3 / num_tokens
+    found = {
+        "tokens a pass and stream": num_tokens / num_passes / window.num_streams,
+        "positions a pass": target.get("tokens fed", 0.0) / num_passes,
+        "ms a pass": 1e3 * target.get("seconds in model", 0.0) / num_passes,
+        "**ms a token**": target["at"] * each,
+        **{f"target: {label}": ms for label, ms in parts_ms(window, each).items()},
+    }
+    if draft is not None:
+        for label, of in (
+            ("its model", "model"),
+            ("sampling", "sampling"),
+            ("the rest of steps", STEP),
+        ):
+            found[f"beside: draft, {label}"] = draft.get(f"seconds in {of}", 0.0) * each
+        busy_s = sum(s for name, s in draft.items() if name.startswith("seconds in "))
+        found["draft: ms a step"] = 1e3 * busy_s / max(1.0, draft.get(f"calls of {STEP}", 0.0))
+        found["draft: share of the time"] = busy_s / draft["at"]
+    found["processor: target's messages"] = (target["cpu_s"] - target["engine_cpu_s"]) * each
+    found |= {f"processor: {role}": seconds * each for role, seconds in window.cpu_s.items()}
+    found |= {f"link: round trip to the {role}, ms": 1e3 * s for role, s in window.rtt_s.items()}
+    shown = {label: f"{value:.2f}" for label, value in found.items()}
+    return {"tokens/s, all streams": f"{num_tokens / target['at']:.1f}", **shown}
 
 
 def table(windows: Sequence[Window]) -> str:
-    """Return a table with a column for each window, in ms per token unless a row says otherwise."""
-    lines = [head("streams", *map(_name, windows))]
-    for each in _ROWS:
-        values = [each.value(window) for window in windows]
-        shown = ["-" if value is None else each.form.format(value) for value in values]
-        lines.append(row(each.label, *shown))
-    return "\n".join(lines)
+    """Return a table with a column for each window."""
+    plain = ("with guesses", "plain")
+    names = (f"{window.num_streams}, {plain[window.draft is None]}" for window in windows)
+    columns = [figures_of(window) for window in windows]
+    labels = max((list(column) for column in columns), key=len)
+    rows = (row(label, *(column.get(label, "-") for column in columns)) for label in labels)
+    return "\n".join([head("streams", *names), *rows])
+
+
+@click.command("where")
+@target_option
+@draft_option
+@click.option("--workload", "kind", type=click.Choice(PLAIN_NAMES), default="code")
+@streams_option("1,4,16")
+@click.option("--max-tokens", type=click.IntRange(16), default=192)
+def where_command(target: str, draft: str, kind: str, streams: list[int], max_tokens: int) -> None:
+    """Measure where the time of a token goes.
+
+    Each role is a process of its own. Those of target and draft have clocks inside.
+
+    \b
+    Example:
+      python -m bench where --streams 1,4
+    """
+    prompts = workload(kind, max(streams)).prompts
+    engine, other = Pair(target, draft).settings()
+    found: list[Window] = []
+    for each in dict.fromkeys((other, None)):
+        found += asyncio.run(windows(engine, each, prompts, streams, max_tokens))
+    click.echo(table(sorted(found, key=lambda window: window.num_streams)))

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from bench.harness.fleet import Setup, fleet
 from bench.harness.http import COMPLETIONS, http_client, leave, request_of
 from bench.harness.processes import resident_bytes
-from bench.live.gateway import run_gateway
+from bench.live.gateway import gateway_command
 from bench.load.processes import tree
 
 CHAT = "/v1/chat/completions"
@@ -124,9 +125,8 @@ async def test_idle_streams_cost_little() -> None:
 
 @pytest.mark.model
 def test_the_gateway_is_measured_beside_a_bare_loop() -> None:
-    said: list[str] = []
-    run_gateway([2], num_pairs=2, max_tokens=24, prompt_lengths=[40], report=said.append)
-    rates, first = said
+    asked = "--streams 2 --pairs 2 --max-tokens 24 --prompts 40"
+    rates, first = CliRunner().invoke(gateway_command, asked).output.splitlines()
     found = re.match(r"2 streams: (.*) tokens/s through the gateway, (.*) of the bare loop", rates)
     assert found is not None, rates
     assert min(map(float, found.groups())) > 0

@@ -11,9 +11,7 @@ TOKEN_BYTES, CHANCE_BYTES = 2, 1
 
 
 def test_bytes_are_shared_out_among_guesses_and_committed_tokens() -> None:
-    messages = tuple(
-        Sized(name, 50, 120.0) for name in ("GuessNotice", "CommitReply", "CommitNotice")
-    )
+    messages = dict.fromkeys(("GuessNotice", "CommitReply", "CommitNotice"), Sized(50, 120.0))
     one = PassBytes(2, 4, 0.8, messages)
     # A pass commits 1 + 0.8 + ... + 0.8^4 = 3.36 tokens of a stream.
     assert (one.num_guesses, one.num_committed) == (8, 6)
@@ -39,7 +37,7 @@ def test_guesses_and_commits_take_few_bytes_a_token_and_a_stream() -> None:
 
 async def test_what_is_around_a_message_is_counted_on_a_real_connection() -> None:
     (one,) = await measure([3], 2, 1_000, [0.8])
-    assert [m.name for m in one.messages] == ["GuessNotice", "CommitReply", "CommitNotice"]
-    for message in one.messages:
+    assert list(one.messages) == ["GuessNotice", "CommitReply", "CommitNotice"]
+    for message in one.messages.values():
         # CURVE and ZMTP: nonce, tag, flags and lengths of each frame.
         assert 40 <= message.on_link - message.encoded <= 120

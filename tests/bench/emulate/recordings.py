@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.emulate.record import PromptToRecord, add_guesses, dense_recording, record_texts
+from bench.emulate.record import add_guesses, dense_recording, record_texts
 from bench.emulate.recording import RecordedModel, Recording
 from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
 from policies.latency import CostTable, NodeCosts
@@ -19,7 +19,7 @@ def toy_recording(
 ) -> Recording:
     """A toy target's texts with the guesses of a draft for each agreement, named draft-0, ..."""
     config = ToyConfig(num_vocab=num_vocab, eog_rate=eog_rate)
-    prompts = [PromptToRecord("test", f"{i} is a prompt", chat=True) for i in range(num_texts)]
+    prompts = [("test", f"{i} is a prompt") for i in range(num_texts)]
     tokenizer = ToyTokenizer(num_vocab)
     texts = record_texts(ToyModel(config), tokenizer, prompts, max_tokens, _silent)
     for agreement in agreements:

@@ -20,10 +20,8 @@ from tests.bench.emulate.recordings import toy_recording
 
 def two_texts():
     """The draft is right 1 of 2 times, and 3 of 3. A piece is no UTF-8."""
-    half = RecordedText("chat", "A?", True, (1, 2), (3, 0), (RecordedGuesses((3, 1), (0.5, 0.25)),))
-    whole = RecordedText(
-        "code", "B?", False, (2, 2), (1, 1, 1), (RecordedGuesses((1, 1, 1), (1, 1, 0)),)
-    )
+    half = RecordedText("chat", "A?", (1, 2), (3, 0), (RecordedGuesses((3, 1), (0.5, 0.25)),))
+    whole = RecordedText("code", "B?", (2, 2), (1, 1, 1), (RecordedGuesses((1, 1, 1), (1, 1, 0)),))
     drafts = (RecordedModel("small", "cd", '{"edges": []}'),)
     pieces = (b"", b"a", "b\n\u00e9".encode(), b"\xff")
     return Recording(RecordedModel("large", "ab"), drafts, pieces, (0,), (half, whole))

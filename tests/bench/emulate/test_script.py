@@ -11,10 +11,8 @@ from nodes.engine.protocol import InvalidInputError, Span
 from nodes.engine.sampling import Sampling, probability, sample
 
 # Prompts 1 2 and 2 2 2. Of the first one the draft guesses the second token wrong: 5, not 4.
-FIRST = RecordedText(
-    "chat", "A", True, (1, 2), (3, 4, 3), (RecordedGuesses((3, 5, 3), (0.9, 0.4, 0.6)),)
-)
-SECOND = RecordedText("chat", "B", True, (2, 2, 2), (1, 0), (RecordedGuesses((1, 0), (0.9, 0.8)),))
+FIRST = RecordedText("chat", "A", (1, 2), (3, 4, 3), (RecordedGuesses((3, 5, 3), (0.9, 0.4, 0.6)),))
+SECOND = RecordedText("chat", "B", (2, 2, 2), (1, 0), (RecordedGuesses((1, 0), (0.9, 0.8)),))
 RECORDING = Recording(
     RecordedModel("large", "a"),
     (RecordedModel("small", "b"),),

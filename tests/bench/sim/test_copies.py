@@ -7,8 +7,15 @@ from random import Random
 import pytest
 from click.testing import CliRunner
 
-from bench.sim.command import copies_command
-from bench.sim.copies import TABLES, TEXTS, Copies, copied_text, gain, run_copies
+from bench.sim.copies import (
+    TABLES,
+    TEXTS,
+    Copies,
+    copied_text,
+    copies_command,
+    gain,
+    run_copies,
+)
 
 
 @pytest.mark.parametrize("num_streams", [1, 2, 4, 16])

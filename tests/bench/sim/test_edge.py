@@ -9,7 +9,6 @@ from click.testing import CliRunner
 from bench.__main__ import bench
 from bench.emulate.recording import read_recording
 from bench.live.edge_hub import Figures
-from bench.live.edge_report import SIMULATED_HEAD, simulated_row_of
 from bench.live.edge_setting import ALPHAS, RECORDING, Setting, first_length
 from bench.sim.edge import calibrated, edge_scenario, run_edge
 
@@ -17,8 +16,7 @@ WIDE = Setting(rate_bps=2e6, alpha=0.9, warm_up_s=4.0, seconds=6.0)
 
 
 def figures_of(setting: Setting, *modes: str) -> dict[str, Figures]:
-    ((_, figures),) = run_edge([setting], modes, 1, 1)
-    return figures
+    return {mode: run_edge(setting, mode) for mode in modes}
 
 
 def test_texts_and_guesses_are_those_of_the_recording() -> None:
@@ -61,20 +59,12 @@ def test_a_narrow_cell_and_a_target_on_the_cell_gain_less_and_lose_nothing() -> 
         assert 0.9 * wide < figures["auto"].token_s < 1.02 * figures["plain"].token_s
 
 
-def test_a_row_has_all_columns() -> None:
-    found = {"auto": Figures(tokens_per_s=60.0, promised=1.2), "plain": Figures(tokens_per_s=50.0)}
-    for mode, shown in (("auto", "| 1.200 | 1.20 |"), ("plain", "| 1.000 | - |")):
-        line = simulated_row_of(WIDE, mode, found)
-        assert shown in line
-        assert {each.count("|") for each in (line, *SIMULATED_HEAD.splitlines())} == {9}
-
-
 def test_the_command_says_how_auto_stands() -> None:
     options = ["edge", "--rates-kbps", "20000", "--alphas", "0.9", "--policies", "plain,auto"]
     made = CliRunner().invoke(bench, [*options, "--turns", "2", "--seconds", "4"])
     assert made.exit_code == 0, made.output
     assert "20000 kbit/s, alpha 0.9: auto to plain " in made.output
-    assert "±" in made.output
+    assert " to " in made.output.splitlines()[-3]
     wrong = CliRunner().invoke(bench, ["edge", "--alphas", "0.3"])
     assert wrong.exit_code == 2
     assert "0.3" in wrong.output
