@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -73,14 +75,8 @@ class Figures:
 
 def delays(seconds: Sequence[float]) -> Delays:
     """Return quantiles by rank, without interpolation; nan if there are no values."""
-    if not seconds:
-        return Delays(math.nan, math.nan, math.nan)
-    ordered = sorted(seconds)
-
-    def at(share: float) -> float:
-        return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)]
-
-    return Delays(at(0.5), at(0.95), at(0.99))
+    found = np.quantile(seconds or [math.nan], (0.5, 0.95, 0.99), method="inverted_cdf")
+    return Delays(*map(float, found))
 
 
 def figures_of(requests: Sequence[Asked], slo: Slo, cpu_s: float = 0.0) -> Figures:

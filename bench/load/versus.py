@@ -29,7 +29,6 @@ class Load:
     workload: Workload
     num_streams: int
     times: tuple[float, ...] = ()
-    temperature: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +55,13 @@ async def run_once(side: Side, load: Load, turn: int) -> Figures:
             side.endpoint,
             prompt,
             max_tokens=workload.max_tokens,
-            temperature=load.temperature,
+            temperature=0.0,
             seed=seed,
             schema=schemas.get(prompt, ""),
         )
 
     before = side.cpu_s()
-    if load.times:
-        requests = await open_loop(one, prompts, load.times)
-    else:
-        requests = await closed_loop(one, prompts, load.num_streams, 1)
+    requests = await ask_at(one, prompts, load.times or (0.0,) * load.num_streams)
     return figures_of(requests, SLO, side.cpu_s() - before)
 
 
@@ -96,28 +92,6 @@ async def in_turns(
     return await pairs.in_turns(num_turns, *(partial(one, side) for side in sides))
 
 
-# -- when requests are sent -----------------------------------------------------------------------
-
-
-async def closed_loop(
-    ask: Ask, prompts: Sequence[str], num_streams: int, num_each: int
-) -> list[Asked]:
-    """Run num_streams users; each sends num_each requests, one after the other.
-
-    ask: takes a prompt and a seed and sends the request.
-    """
-
-    async def user(number: int) -> list[Asked]:
-        answers = []
-        for turn in range(num_each):
-            index = turn * num_streams + number
-            answers.append(await ask(prompts[index % len(prompts)], index))
-        return answers
-
-    each = await asyncio.gather(*(user(number) for number in range(num_streams)))
-    return [answer for answers in each for answer in answers]
-
-
 def arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float]:
     """Return times of a Poisson process from 0 on; a seed gives every system the same times."""
     source = random.Random(seed)
@@ -129,8 +103,11 @@ def arrivals(rate_per_s: float, seconds: float, seed: int) -> list[float]:
     return times
 
 
-async def open_loop(ask: Ask, prompts: Sequence[str], times: Sequence[float]) -> list[Asked]:
-    """Send requests at the given times, however many are still being answered."""
+async def ask_at(ask: Ask, prompts: Sequence[str], times: Sequence[float]) -> list[Asked]:
+    """Send requests at the given times, however many are still being answered.
+
+    ask: takes a prompt and a seed and sends the request.
+    """
     began = time.perf_counter()
 
     async def one(index: int, at: float) -> Asked:

@@ -18,15 +18,62 @@ _NEXT_TURN = "\n--\n"
 class Workload:
     """A kind of requests. prompts: used in a cycle; the prompt of a conversation holds all the
     user's turns, separated by lines of `--`. max_tokens: length of each answer, never less.
-
-    about: description for reports. schemas: empty, or a JSON schema for each prompt.
+    schemas: empty, or a JSON schema for each prompt.
     """
 
     name: str
-    about: str
     prompts: tuple[str, ...]
     max_tokens: int
     schemas: tuple[str, ...] = ()
+
+
+# Workloads whose prompts are files of ours, with the lengths of their answers.
+_FILES = {
+    # A function or a small program, from scratch.
+    "code": ("code.txt", 128),
+    # A source file to be given back with one change.
+    "code-edit": ("code_edits.txt", 192),
+    # An answer by a JSON schema, which is the first line of its prompt in the file.
+    "json": ("json.txt", 128),
+    # Six turns about one file, which quote each other.
+    "agentic": ("agentic.txt", 128),
+}
+# Workloads whose prompts are single turns without a schema.
+PLAIN_NAMES = ("chat", "copy", "code", "code-edit", "long-prompt", "long-answer")
+NAMES = (*PLAIN_NAMES, "json", "agentic")
+_LABELS = {"json": "JSON"}
+
+
+def workload(name: str, num_prompts: int = 64) -> Workload:
+    """Return a workload by name. Raises KeyError for a name that is not in NAMES."""
+    prompts: Sequence[str]
+    schemas: Sequence[str] = ()
+    max_tokens = 128
+    match name:
+        case "chat":
+            # Held-out questions of the chat kind.
+            prompts = HeldOutPrompts(num_prompts, HELD_OUT).texts()
+        case "copy":
+            # Summaries and rewrites that copy from the prompt.
+            prompts = HeldOutPrompts(num_prompts, COPYING).texts()
+        case "long-prompt":
+            # About 1,000 tokens to read, a short answer.
+            texts = HeldOutPrompts(4 * num_prompts, COPYING).texts()
+            prompts = ["\n\n".join(texts[4 * k : 4 * k + 4]) for k in range(num_prompts)]
+            max_tokens = 32
+        case "long-answer":
+            # A short question, a long answer.
+            texts = HeldOutPrompts(4 * num_prompts, HELD_OUT).texts()
+            prompts = _cycled([text for text in texts if len(text) < 60], num_prompts)
+            max_tokens = 384
+        case _:
+            file, max_tokens = _FILES[name]
+            prompts = _cycled(read_prompts(_FOLDER / file), num_prompts)
+            if name == "json":
+                parts = [prompt.split("\n", 1) for prompt in prompts]
+                schemas, prompts = zip(*parts, strict=True)
+    label = _LABELS.get(name, name.replace("-", " "))
+    return Workload(label, tuple(prompts), max_tokens, tuple(schemas))
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
@@ -35,72 +82,10 @@ def read_prompts(path: Path) -> tuple[str, ...]:
     return tuple(part.split("\n", 1)[1].strip() for part in parts)
 
 
-def workload(name: str, num_prompts: int = 64) -> Workload:
-    """Return a workload by name. Raises KeyError for a name that is not in NAMES."""
-    return _MAKERS[name](num_prompts)
-
-
-def _chat(count: int) -> Workload:
-    prompts = HeldOutPrompts(count, HELD_OUT).texts()
-    return Workload("chat", "held-out questions of the chat kind", tuple(prompts), 128)
-
-
-def _copy(count: int) -> Workload:
-    prompts = HeldOutPrompts(count, COPYING).texts()
-    return Workload("copy", "summaries and rewrites that copy from the prompt", tuple(prompts), 128)
-
-
-def _code_edit(count: int) -> Workload:
-    prompts = _cycled(read_prompts(_FOLDER / "code_edits.txt"), count)
-    return Workload("code edit", "a source file to be given back with one change", prompts, 192)
-
-
-def _code(count: int) -> Workload:
-    prompts = _cycled(read_prompts(_FOLDER / "code.txt"), count)
-    return Workload("code", "a function or a small program, from scratch", prompts, 128)
-
-
-def _json(count: int) -> Workload:
-    parts = [part.split("\n", 1) for part in read_prompts(_FOLDER / "json.txt")]
-    prompts, schemas = (_cycled([part[k] for part in parts], count) for k in (1, 0))
-    return Workload("JSON", "an answer by a JSON schema", prompts, 128, schemas)
-
-
-def _agentic(count: int) -> Workload:
-    prompts = _cycled(read_prompts(_FOLDER / "agentic.txt"), count)
-    return Workload("agentic", "six turns about one file, which quote each other", prompts, 128)
-
-
 def turns_of(prompt: str) -> list[str]:
     """Return the user's turns of a conversation; a plain prompt is one turn."""
     return prompt.split(_NEXT_TURN)
 
 
-def _long_short(count: int) -> Workload:
-    texts = HeldOutPrompts(4 * count, COPYING).texts()
-    joined = ["\n\n".join(texts[4 * k : 4 * k + 4]) for k in range(count)]
-    return Workload("long prompt", "about 1,000 tokens to read, a short answer", tuple(joined), 32)
-
-
-def _short_long(count: int) -> Workload:
-    prompts = [text for text in HeldOutPrompts(4 * count, HELD_OUT).texts() if len(text) < 60]
-    return Workload("long answer", "a short question, a long answer", _cycled(prompts, count), 384)
-
-
-def _cycled(prompts: Sequence[str], count: int) -> tuple[str, ...]:
-    return tuple(prompts[k % len(prompts)] for k in range(count))
-
-
-_MAKERS = {
-    "chat": _chat,
-    "copy": _copy,
-    "code": _code,
-    "code-edit": _code_edit,
-    "json": _json,
-    "agentic": _agentic,
-    "long-prompt": _long_short,
-    "long-answer": _short_long,
-}
-NAMES = tuple(_MAKERS)
-# Workloads whose prompts are single turns without a schema.
-PLAIN_NAMES = tuple(name for name in NAMES if name not in ("json", "agentic"))
+def _cycled(prompts: Sequence[str], count: int) -> list[str]:
+    return [prompts[k % len(prompts)] for k in range(count)]

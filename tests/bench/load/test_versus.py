@@ -8,7 +8,7 @@ from bench.load.figures import Asked
 from bench.load.versus import Load, Side, in_turns
 from bench.load.workloads import Workload
 
-LOAD = Load(workload=Workload("w", "", ("a", "b", "c", "d"), 3), num_streams=2)
+LOAD = Load(workload=Workload("w", ("a", "b", "c", "d"), 3), num_streams=2)
 
 
 @pytest.fixture
