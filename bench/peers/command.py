@@ -1,17 +1,34 @@
-"""`python -m bench peers`: comparisons with alternatives to airdraft."""
+"""`python -m bench peers`: airdraft and its peers on the same files and cores, in turns."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import datetime
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from bench.load.workloads import PLAIN_NAMES
-from bench.results.options import COUNTS, NUMBERS, listed
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
+from bench.cores import cores_at_once
+from bench.load.versus import Load, arrivals, in_turns
+from bench.load.workloads import PLAIN_NAMES, workload
+from bench.options import streams_option
+from bench.peers.serving import PeerError, Setup
+from bench.peers.systems import FAST, OWN, Peer, all_peers
+from bench.results.cells import cells_of
+from bench.results.making import this_commit, this_machine, typed_command
+from bench.results.options import NUMBERS, listed
+from bench.results.schema import SCHEMA, Cell, Results, System, to_json
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
+from nodes.config.settings import environment
 
+SUITE = "peers"
+# Seconds of each open loop.
+_OPEN_S = 30.0
+_OURS = (OWN.name, FAST.name)
 _PAIRS = {
     "Q8_0": (DEFAULT_TARGET, DEFAULT_DRAFT),
     "Q4_0": ("smollm2-135m-q4_0", DEFAULT_DRAFT),
@@ -41,7 +58,7 @@ def _in_a_folder(
     type=listed(accepted=lambda: (*PLAIN_NAMES, "json")),
     default="chat,copy,code-edit",
 )
-@click.option("--streams", type=COUNTS, default="1,4,16", help="Stream counts.")
+@streams_option("1,4,16")
 @click.option(
     "--rates",
     type=NUMBERS,
@@ -89,34 +106,19 @@ def peers_command(
     Example:
       python -m bench peers --quick --out quick.json
     """
-    from bench.peers.run import Plan, Target, all_peers, run_peers
-    from bench.results.schema import to_json
-    from nodes.catalog import Catalog, default_cache_dir
-    from nodes.config.settings import environment
-
-    catalog = Catalog(default_cache_dir(environment()))
-    plan = Plan(
-        targets=[
-            Target(name, *map(catalog.ensure, _PAIRS[name]))
-            for name in (["Q8_0"] if quick else targets)
-        ],
-        workloads=workloads[:1] if quick else workloads,
-        streams=[1, 4] if quick else streams,
-        rates_per_s=rates,
-        num_turns=2 if quick else turns,
-        num_threads=threads,
-        is_quick=quick,
-    )
-    known_peers = all_peers(is_quick=quick, native=llama_server)
-    peers = [
-        peer for peer in known_peers if not systems or any(part in peer.name for part in systems)
-    ]
+    known = all_peers(is_quick=quick, native=llama_server)
+    peers = [p for p in known if not systems or any(part in p.name for part in systems)]
     if not peers:
-        names = ", ".join(peer.name for peer in known_peers)
+        names = ", ".join(peer.name for peer in known)
         raise click.UsageError(
             f"--systems: no name contains {', '.join(systems)}; systems: {names}"
         )
-    results = asyncio.run(run_peers(plan, peers, click.echo))
+    if quick:
+        targets, workloads, streams, turns = ["Q8_0"], workloads[:1], [1, 4], 2
+    ensure = Catalog(default_cache_dir(environment())).ensure
+    files = {target: [ensure(name) for name in _PAIRS[target]] for target in targets}
+    plan = _Plan(files, workloads, streams, rates, turns, threads)
+    results = asyncio.run(_run(plan, peers, is_quick=quick))
     if out is not None:
         try:
             out.write_text(to_json(results), encoding="utf-8")
@@ -125,3 +127,92 @@ def peers_command(
     if any("failed" in cell.note for cell in results.cells):
         click.echo("some requests failed: see the lines above", err=True)
         sys.exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Everything to run. targets: files of target and draft, by the target's name. rates_per_s:
+    request rates of open loops, with max(streams) slots.
+    """
+
+    targets: Mapping[str, Sequence[Path]]
+    workloads: Sequence[str]
+    streams: Sequence[int]
+    rates_per_s: Sequence[float]
+    num_turns: int
+    num_threads: int
+
+    def loads(self, count: int) -> dict[str, Load]:
+        """Return the loads of a number of streams by name."""
+        loads = {name: Load(workload=workload(name), num_streams=count) for name in self.workloads}
+        for rate in self.rates_per_s if count == max(self.streams) else ():
+            times = tuple(arrivals(rate, _OPEN_S, seed=1))
+            made = Load(workload=workload(self.workloads[0]), num_streams=count, times=times)
+            loads[f"{self.workloads[0]} at {rate:g} requests/s"] = made
+        return loads
+
+
+async def _run(plan: _Plan, peers: Sequence[Peer], *, is_quick: bool) -> Results:
+    """Measure every cell. A missing peer, or one that does not start, is skipped with a reason."""
+    at_once = [await asyncio.to_thread(cores_at_once)]
+    skipped = [f"{peer.name}: {reason}" for peer in peers if (reason := peer.missing())]
+    present = [peer for peer in peers if not peer.missing()]
+    cells: list[Cell] = []
+    for target in plan.targets:
+        for count in plan.streams:
+            cells += await _cells(plan, present, target, count, skipped, at_once)
+    threads = f"{plan.num_threads} engine thread(s)"
+    return Results(
+        schema=SCHEMA,
+        made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=typed_command(),
+        commit=this_commit(),
+        machine=this_machine(),
+        systems=tuple(System(name=p.name, version=p.version, settings=threads) for p in present),
+        cells=tuple(cells),
+        skipped=tuple(dict.fromkeys(skipped)),
+        is_quick=is_quick,
+        cores_at_once=min(at_once),
+    )
+
+
+async def _cells(
+    plan: _Plan,
+    peers: Sequence[Peer],
+    target: str,
+    count: int,
+    skipped: list[str],
+    at_once: list[float],
+) -> list[Cell]:
+    path, draft = plan.targets[target]
+    setup = Setup(target=path, draft=draft, num_slots=count, num_threads=plan.num_threads)
+    cells: list[Cell] = []
+    with contextlib.ExitStack() as stack:
+        sides = []
+        for peer in peers:
+            try:
+                sides.append(await asyncio.to_thread(stack.enter_context, peer.started(setup)))
+            except PeerError as error:
+                skipped.append(str(error))
+        for kind, load in plan.loads(count).items():
+            place = f"{target}, {kind}, {count} stream{'s' if count > 1 else ''}"
+            click.echo(f"{place}: {', '.join(side.name for side in sides)}")
+            turns = await in_turns(sides, load, plan.num_turns)
+            made = cells_of(SUITE, place, [side.name for side in sides], turns, _OURS)
+            for cell in made:
+                click.echo(_line(cell))
+            cells += made
+            at_once.append(await asyncio.to_thread(cores_at_once))
+    return cells
+
+
+def _line(cell: Cell) -> str:
+    if cell.reference:
+        ratios = (f"{v.metric} {v.value:.3f} ({v.low:.3f} to {v.high:.3f})" for v in cell.ratios)
+        return f"  to {cell.reference}: {', '.join(ratios)}"
+    by_metric = {value.metric: value.value for value in cell.values}
+    rate, first = by_metric.get("decode tokens/s", 0.0), by_metric.get("first token p50", 0.0)
+    return (
+        f"  {cell.system}: {rate:.1f} tokens/s while all decode, first token {first * 1e3:.0f} ms"
+        f"{'; ' + cell.note if cell.note else ''}"
+    )

@@ -6,9 +6,11 @@ import sys
 
 import pytest
 
-from bench.peers.llama_cpp_python import LlamaCppPython
-from bench.peers.peer import PeerError, Setup, free_port, wait_until_open
-from bench.peers.run import OWN, all_peers
+from bench.peers.serving import PeerError, Setup, free_port, wait_until_open
+from bench.peers.systems import OWN, all_peers
+
+PEERS = {peer.name: peer for peer in all_peers()}
+PYTHON = PEERS["llama-cpp-python, plain"]
 
 
 def make_setup(path, **changes):
@@ -17,7 +19,7 @@ def make_setup(path, **changes):
 
 def test_whoever_is_not_installed_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    others = [peer for peer in all_peers() if "airdraft" not in peer.name]
+    others = [peer for name, peer in PEERS.items() if "airdraft" not in name]
     assert len(others) == 6
     for peer in others:
         assert "pip install" in peer.missing()
@@ -25,25 +27,22 @@ def test_whoever_is_not_installed_says_how_to_get_it(monkeypatch):
 
 
 def test_a_quick_run_leaves_out_what_takes_minutes():
-    assert {p.name for p in all_peers()} - {p.name for p in all_peers(is_quick=True)} == {
+    assert set(PEERS) - {p.name for p in all_peers(is_quick=True)} == {
         "airdraft, as planned, fast",
         "tightwad",
     }
 
 
 def test_what_a_peer_cannot_do_is_an_error(tmp_path):
-    one = LlamaCppPython("plain")
     with (
         pytest.raises(PeerError, match="one request at a time"),
-        one.started(make_setup(tmp_path, num_slots=4)),
+        PYTHON.started(make_setup(tmp_path, num_slots=4)),
     ):
         pass
-    needing = [peer for peer in all_peers() if peer.name in ("tightwad", "llama.cpp server, draft")]
-    assert len(needing) == 2
-    for peer in needing:
+    for name in ("tightwad", "llama.cpp server, draft"):
         with (
             pytest.raises(PeerError, match="needs a draft model"),
-            peer.started(make_setup(tmp_path)),
+            PEERS[name].started(make_setup(tmp_path)),
         ):
             pass
 
@@ -67,9 +66,8 @@ def test_a_process_that_ends_or_never_listens_is_an_error():
     importlib.util.find_spec("sse_starlette") is None, reason="its server is not installed"
 )
 def test_a_model_that_is_not_there_ends_its_server(tmp_path):
-    one = LlamaCppPython("plain")
     with (
         pytest.raises(PeerError, match="exited with code"),
-        one.started(make_setup(tmp_path / "none.gguf")),
+        PYTHON.started(make_setup(tmp_path / "none.gguf")),
     ):
         pass

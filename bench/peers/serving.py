@@ -1,25 +1,19 @@
-"""The interface of a peer: whether it can run here, and how to start and stop it."""
+"""Processes of systems that serve: started, awaited and stopped, with settings for all alike."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Protocol
 
-from bench.load.versus import Side
-
-# Guesses of a peer's own speculative decoding.
-NUM_GUESSES = 4
+_STOP_LIMIT_S = 10.0
 
 
 class PeerError(Exception):
@@ -39,37 +33,15 @@ class Setup:
     num_threads: int
     cells_a_slot: int = 2048
 
-
-class Peer(Protocol):
-    """One way to run a system. name: name in tables. version: "" if the system is missing."""
-
     @property
-    def name(self) -> str: ...
+    def num_cells(self) -> int:
+        return self.num_slots * self.cells_a_slot
 
-    @property
-    def version(self) -> str: ...
-
-    def missing(self) -> str:
-        """Return in one line why the system cannot run here; "" if it can."""
-        ...
-
-    def started(self, setup: Setup) -> AbstractContextManager[Side]:
-        """Start the system; it serves until the end of the block. Raises PeerError."""
-        ...
-
-
-def not_installed(module: str, name: str) -> str:
-    """Return in one line that a module is missing; "" if it is there."""
-    if importlib.util.find_spec(module) is None:
-        return f"{name} is not installed: pip install '.[bench]'"
-    return ""
-
-
-def draft_of(setup: Setup, name: str) -> str:
-    """Return the draft's file. Raises PeerError if there is none."""
-    if setup.draft is None:
-        raise PeerError(f"{name}: needs a draft model")
-    return str(setup.draft)
+    def needed_draft(self, name: str) -> str:
+        """Return the draft's file for a system. Raises PeerError if there is none."""
+        if self.draft is None:
+            raise PeerError(f"{name}: needs a draft model")
+        return str(self.draft)
 
 
 @contextlib.contextmanager
@@ -99,16 +71,11 @@ def serving(
         yield process.pid
     finally:
         process.terminate()
-        stop(process)
-
-
-def stop(process: subprocess.Popen[bytes], limit_s: float = 10.0) -> None:
-    """Wait for the end of a process that has been terminated; kill it after limit_s seconds."""
-    try:
-        process.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        try:
+            process.wait(_STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def free_port() -> int:

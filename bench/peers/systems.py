@@ -1,0 +1,232 @@
+"""airdraft and the systems that it is compared with: what they need, and how each is started."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.harness.up import up
+from bench.load.asking import Endpoint
+from bench.load.versus import Side
+from bench.peers.serving import PeerError, Setup, free_port, serving
+from nodes.cli.main import distribution_version
+from nodes.engine.llama_abi import load_model
+from nodes.engine.vocab import LlamaTokenizer
+
+# Guesses of a peer's own speculative decoding.
+NUM_GUESSES = 4
+MODES = ("plain", "draft", "ngram")
+_STARTS_WITHIN_S = 120.0
+# llama-cpp-python's server has no ignore_eos. This bias makes end-of-text tokens impossible, with
+# the same effect.
+_NEVER = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One way to run a system. start: runs it with a setup until the end of the block, under this
+    name; it raises PeerError. modules: what must be installed for it, from the extra `bench`.
+    package: the distribution whose version counts, unless a compiled program says its own.
+    """
+
+    name: str
+    start: Callable[[str, Setup], AbstractContextManager[Side]]
+    package: str = ""
+    modules: tuple[str, ...] = ()
+    binary: Path | None = None
+
+    @property
+    def version(self) -> str:
+        if self.binary is None:
+            return f"{self.package} {distribution_version(self.package)}"
+        command = [str(self.binary), "--version"]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        return next((line for line in output.splitlines() if line.startswith("version")), "")
+
+    def missing(self) -> str:
+        """Return in one line why the system cannot run here; "" if it can."""
+        if all(importlib.util.find_spec(module) for module in self.modules):
+            return ""
+        return f"{', '.join(self.modules)} is not installed: pip install '.[bench]'"
+
+    def started(self, setup: Setup) -> AbstractContextManager[Side]:
+        return self.start(self.name, setup)
+
+
+def airdraft(drafts: str = "model", profile: str = "exact", *, is_stock: bool = False) -> Peer:
+    """airdraft, started as its users do. drafts: model (the setup's draft on a node, and lookup) or
+    none. profile: numerics, exact or fast. is_stock: whether it runs on llama.cpp's kernels.
+    """
+    name = "airdraft, " + {"model": "as planned", "none": "plain"}[drafts]
+    name += (", fast" if profile == "fast" else "") + (", stock kernels" if is_stock else "")
+
+    @contextlib.contextmanager
+    def start(name: str, setup: Setup) -> Iterator[Side]:
+        options = {
+            "--model": setup.target,
+            "--draft": "none" if drafts == "none" else setup.needed_draft(name),
+            "--max-streams": setup.num_slots,
+            "--threads": setup.num_threads,
+            "--cells": setup.num_cells,
+            "--profile": profile,
+        }
+        with up(*_words(options), AIRDRAFT_KERNELS="none" if is_stock else "") as mesh:
+            yield Side(name, Endpoint(url=mesh.url, model=""), (mesh.process.pid,))
+
+    return Peer(name, start, "airdraft")
+
+
+OWN = airdraft()
+# With this profile guesses and batch sizes may change bits; it reads long prompts faster.
+FAST = airdraft(profile="fast")
+
+
+def all_peers(*, is_quick: bool = False, native: Path | None = None) -> list[Peer]:
+    """Return airdraft and then its peers. is_quick: leave out airdraft's fast profile, and the peer
+    that takes minutes for a turn. native: llama.cpp's server, compiled on this machine, instead of
+    the prebuilt one; airdraft then also runs on llama.cpp's kernels.
+    """
+    if native is None:
+        prebuilt = ("xllamacpp", ("xllamacpp",))
+        servers = [
+            Peer(f"llama.cpp server, {mode}", partial(_prebuilt, mode), *prebuilt) for mode in MODES
+        ]
+    else:
+        servers = [
+            Peer(f"llama.cpp server, native, {mode}", partial(_native, native, mode), binary=native)
+            for mode in MODES
+        ]
+        servers += [airdraft("none", profile, is_stock=True) for profile in ("exact", "fast")]
+    python = ("llama-cpp-python", ("sse_starlette",))
+    servers += [
+        Peer(f"llama-cpp-python, {mode}", partial(_llama_cpp_python, mode), *python)
+        for mode in ("plain", "lookup")
+    ]
+    tightwad = Peer("tightwad", _tightwad, "tightwad", ("tightwad", "xllamacpp"))
+    plain = airdraft("none")
+    return [OWN, plain, *servers] if is_quick else [OWN, FAST, plain, *servers, tightwad]
+
+
+def _words(options: dict[str, Any]) -> list[str]:
+    return [str(word) for option in options.items() for word in option]
+
+
+@contextlib.contextmanager
+def _native(binary: Path, mode: str, name: str, setup: Setup) -> Iterator[Side]:
+    """A compiled llama.cpp server. All settings but the mode are defaults, so it caches prompts."""
+    port = free_port()
+    options = {
+        "--model": setup.target,
+        "--host": "127.0.0.1",
+        "--port": port,
+        "--parallel": setup.num_slots,
+        "--ctx-size": setup.num_cells,
+        "--threads": setup.num_threads,
+        "--threads-batch": setup.num_threads,
+    }
+    if mode == "ngram":
+        options["--spec-type"] = "ngram-simple"
+    if mode == "draft":
+        options |= {
+            "--model-draft": setup.needed_draft(name),
+            "--spec-type": "draft-simple",
+            "--spec-draft-n-max": NUM_GUESSES,
+        }
+    command = [str(binary), *_words(options)]
+    with serving(name, command, port, _STARTS_WITHIN_S, health="/health") as pid:
+        yield Side(name, Endpoint(url=f"http://127.0.0.1:{port}/v1", model="model"), (pid,))
+
+
+@contextlib.contextmanager
+def _prebuilt(mode: str, name: str, setup: Setup) -> Iterator[Side]:
+    """llama.cpp's server from the wheel xllamacpp (portable AVX2 code). mode: plain, draft (its own
+    speculative decoding with the draft model) or ngram (its lookup of repeated text)."""
+    port = free_port()
+    settings = {
+        "mode": mode,
+        "target": str(setup.target),
+        "draft": setup.needed_draft(name) if mode == "draft" else "",
+        "num_guesses": NUM_GUESSES,
+        "num_slots": setup.num_slots,
+        "num_cells": setup.num_cells,
+        "num_threads": setup.num_threads,
+        "port": port,
+    }
+    command = [sys.executable, "-m", "bench.peers.prebuilt", json.dumps(settings)]
+    with serving(name, command, port, _STARTS_WITHIN_S, health="/health") as pid:
+        url, extra = f"http://127.0.0.1:{port}/v1", (("cache_prompt", False),)
+        yield Side(name, Endpoint(url=url, model="model", extra=extra), (pid,))
+
+
+@contextlib.contextmanager
+def _llama_cpp_python(mode: str, name: str, setup: Setup) -> Iterator[Side]:
+    """llama-cpp-python's own server, plain or with prompt lookup, its only kind of drafts."""
+    if setup.num_slots > 1:
+        raise PeerError(f"{name}: serves one request at a time")
+    port = free_port()
+    options = {
+        "--model": setup.target,
+        "--host": "127.0.0.1",
+        "--port": port,
+        "--n_ctx": setup.cells_a_slot,
+        "--n_threads": setup.num_threads,
+        "--n_threads_batch": setup.num_threads,
+        "--interrupt_requests": False,
+    }
+    if mode == "lookup":
+        options["--draft_model"] = "prompt-lookup-decoding"
+        options["--draft_model_num_pred_tokens"] = NUM_GUESSES
+        # Without this, long outputs with drafts crash the server.
+        options["--logits_all"] = True
+    command = [sys.executable, "-m", "llama_cpp.server", *_words(options)]
+    with serving(name, command, port, _STARTS_WITHIN_S) as pid:
+        ends = _tokenizer(setup.target).eog_token_ids()
+        extra = (("logit_bias", {str(token_id): _NEVER for token_id in sorted(ends)}),)
+        url = f"http://127.0.0.1:{port}/v1"
+        yield Side(name, Endpoint(url=url, model="model", extra=extra), (pid,))
+
+
+@contextlib.contextmanager
+def _tightwad(name: str, setup: Setup) -> Iterator[Side]:
+    """A proxy that drafts on one llama.cpp server and verifies on another, started as its
+    documentation describes. Its drafts have at most eight tokens, its default."""
+    # Its loop uses only slot 0 of the target for all requests; the draft also gets one slot.
+    one = replace(setup, target=Path(setup.needed_draft(name)), num_slots=1)
+    with _prebuilt("plain", name, one) as draft, _prebuilt("plain", name, setup) as target:
+        port = free_port()
+        environ = {
+            "TIGHTWAD_DRAFT_URL": draft.endpoint.url.removesuffix("/v1"),
+            "TIGHTWAD_TARGET_URL": target.endpoint.url.removesuffix("/v1"),
+            "TIGHTWAD_DRAFT_BACKEND": "llamacpp",
+            "TIGHTWAD_TARGET_BACKEND": "llamacpp",
+            "TIGHTWAD_HOST": "127.0.0.1",
+            "TIGHTWAD_PORT": str(port),
+        }
+        command = [sys.executable, "-c", "from tightwad.cli import cli; cli(['proxy', 'start'])"]
+        tokenizer = _tokenizer(setup.target)
+        # Tokens that a model puts before every text do not belong to an answer.
+        num_added = len(tokenizer.encode("a")) - 1
+        with serving(name, command, port, _STARTS_WITHIN_S, environ=environ) as pid:
+            # It counts words as tokens, and stops at an end-of-text token despite ignore_eos.
+            endpoint = Endpoint(
+                url=f"http://127.0.0.1:{port}/v1",
+                model="target",
+                count=lambda text: len(tokenizer.encode(text)) - num_added if text else 0,
+                may_end_early=True,
+            )
+            yield Side(name, endpoint, (pid, *draft.pids, *target.pids))
+
+
+def _tokenizer(path: Path) -> LlamaTokenizer:
+    """Return the tokenizer of a model, of which only the vocabulary is loaded."""
+    return LlamaTokenizer(load_model(path, gpu_layers=0, repack=False, vocab_only=True))
