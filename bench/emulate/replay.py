@@ -28,7 +28,7 @@ from typing import Any, Final
 import numpy as np
 
 from bench.emulate.recording import Recording, read_recording
-from bench.emulate.script import Passage, Script
+from bench.emulate.script import Script
 from nodes.config.settings import ConfigError, EngineSettings
 from nodes.engine.emulated import EmulatedModel
 from nodes.engine.load import Opened
@@ -38,7 +38,6 @@ from nodes.engine.protocol import (
     Logits,
     Message,
     ModelFileError,
-    SavedPrefix,
     Span,
 )
 from policies.acceptance import CALIBRATION_KEY
@@ -91,8 +90,6 @@ class ReplayModel(EmulatedModel):
         recording = config.recording
         self._draft = recording.draft_index(config.draft) if config.draft else None
         self._script = Script(recording, self._draft)
-        # Those of the sequences when they were longest; what is cut off since does not count.
-        self._passages = [Passage()] * config.max_sequences
         content = recording.content_hash()
         info = EngineInfo(
             engine="replay",
@@ -121,19 +118,18 @@ class ReplayModel(EmulatedModel):
     def forward(self, spans: Sequence[Span]) -> Logits:
         began = self._now()
         self._check(spans)
-        grown = [
-            self._script.grown(self._passages[span.seq_id].cut(span.start), span) for span in spans
-        ]
+        grown = [(*self._sequences[span.seq_id], *span.token_ids) for span in spans]
+        read = [self._script.read(ids, span) for ids, span in zip(grown, spans, strict=True)]
         used_cells = self.info.num_cells - self.free_cells()
         seconds = pass_seconds(self.config.costs, spans, used_cells)
         num_rows = sum(span.num_outputs for span in spans)
         logits = np.zeros((num_rows, self.info.num_vocab), dtype=np.float32)
         row = 0
-        for span, passage in zip(spans, grown, strict=True):
-            self._keep(span.seq_id, passage)
-            end = len(passage.token_ids)
-            for position in range(end - span.num_outputs + 1, end + 1):
-                self._script.fill(logits[row], passage, position)
+        for span, token_ids, (text, num_right) in zip(spans, grown, read, strict=True):
+            self._sequences[span.seq_id] = token_ids
+            for position in range(len(token_ids) - span.num_outputs + 1, len(token_ids) + 1):
+                assert text is not None
+                self._script.fill(logits[row], text, num_right, position)
                 row += 1
         self._wait_until(began + seconds - self._overslept_s)
         return logits
@@ -143,18 +139,6 @@ class ReplayModel(EmulatedModel):
         if left > 0:
             self._sleep(left)
             self._overslept_s = min(_MOST_OVERSLEPT_S, max(0.0, self._now() - when))
-
-    def _keep(self, seq_id: int, passage: Passage) -> None:
-        self._passages[seq_id], self._sequences[seq_id] = passage, passage.token_ids
-
-    def copy_prefix(self, source: int, target: int, length: int) -> None:
-        super().copy_prefix(source, target, length)
-        self._passages[target] = self._passages[source]
-
-    def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
-        super().restore(seq_id, saved, length)
-        span = Span(seq_id, 0, self._sequences[seq_id])
-        self._passages[seq_id] = self._script.grown(Passage(), span)
 
 
 class ReplayTokenizer:

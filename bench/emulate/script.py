@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import defaultdict
 
 import numpy as np
 
@@ -13,25 +13,6 @@ from nodes.engine.protocol import InvalidInputError, Logits, Span
 # This logit is so far above the others that no sampling noise matters at any temperature.
 _CERTAIN = 1e4
 _LEAST_DOUBT = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """The tokens of one sequence in the cache.
-
-    text: The recorded text; None while the prompt is not complete. num_right: The number of tokens
-    at the beginning that are the text's.
-    """
-
-    token_ids: tuple[int, ...] = ()
-    text: RecordedText | None = None
-    num_right: int = 0
-
-    def cut(self, length: int) -> Passage:
-        text = self.text
-        if text is not None and length < len(text.prompt_ids):
-            text = None
-        return Passage(self.token_ids[:length], text, min(self.num_right, length))
 
 
 class Script:
@@ -45,29 +26,36 @@ class Script:
     def __init__(self, recording: Recording, draft: int | None) -> None:
         self.recording = recording
         self.draft = draft
-        self._texts = {text.prompt_ids: text for text in recording.texts}
-        self._prompt_lengths = sorted({len(prompt) for prompt in self._texts})
+        self._shortest = min(len(text.prompt_ids) for text in recording.texts)
+        self._longest = max(len(text.prompt_ids) for text in recording.texts)
+        self._texts = defaultdict[tuple[int, ...], list[RecordedText]](list)
+        for text in recording.texts:
+            self._texts[text.prompt_ids[: self._shortest]].append(text)
         self._end_id = recording.eog_ids[0]
         # A draft's guess after the last token; the target rejects it.
         others = (i for i in range(recording.num_vocab) if i not in recording.eog_ids)
         self._no_end_id = next(others, self._end_id)
 
-    def grown(self, passage: Passage, span: Span) -> Passage:
-        """Return the passage with a span added.
+    def read(self, token_ids: tuple[int, ...], span: Span) -> tuple[RecordedText | None, int]:
+        """Return the text of a sequence that ends with a span, and how many of its tokens from the
+        beginning are the text's; None while the prompt is not complete.
 
-        Raises InvalidInputError if its tokens are not those of a recorded text.
+        Raises InvalidInputError if the span's tokens are not those of a recorded text.
         """
-        token_ids = (*passage.token_ids, *span.token_ids)
-        text = passage.text or self._text_of(token_ids)
+        text = self._text_of(token_ids)
         if text is None:
-            if span.num_outputs or len(token_ids) >= self._prompt_lengths[-1]:
+            if span.num_outputs or len(token_ids) >= self._longest:
                 raise InvalidInputError(f"sequence {span.seq_id} is not in {self._source()}")
-            return Passage(token_ids, None, len(token_ids))
+            return None, len(token_ids)
         # The tokens up to the one that has the first output row, or all if there is none.
         num_fed = len(token_ids) - max(0, span.num_outputs - 1)
         if span.num_outputs and num_fed < len(text.prompt_ids):
             raise InvalidInputError(f"sequence {span.seq_id}: a recorded prompt has no logits")
-        num_right = max(passage.num_right, len(text.prompt_ids))
+        num_right = len(text.prompt_ids)
+        begins = max(span.start, num_right)
+        # Nearly always all tokens before the span are right, and need not be looked at one by one.
+        if token_ids[:begins] == (text.prompt_ids + text.output_ids)[:begins]:
+            num_right = begins
         while num_right < len(token_ids) and token_ids[num_right] == self._next(text, num_right):
             num_right += 1
         if self.draft is None:
@@ -75,14 +63,11 @@ class Script:
             self._check(span, token_ids, num_right, num_fed)
         else:
             self._check(span, token_ids, self._num_own(text, token_ids, num_right), len(token_ids))
-        return Passage(token_ids, text, num_right)
+        return text, num_right
 
     def _text_of(self, token_ids: tuple[int, ...]) -> RecordedText | None:
-        for length in self._prompt_lengths:
-            if length > len(token_ids):
-                break
-            text = self._texts.get(token_ids[:length])
-            if text is not None:
+        for text in self._texts.get(token_ids[: self._shortest], ()):
+            if token_ids[: len(text.prompt_ids)] == text.prompt_ids:
                 return text
         return None
 
@@ -109,17 +94,12 @@ class Script:
         recording = self.recording
         return f"the {len(recording.texts)} recorded texts of {recording.target.name}"
 
-    def fill(self, row: Logits, passage: Passage, position: int) -> None:
-        """Write the logits of a position into a row of zeros.
-
-        The passage must have all tokens before the position.
-        """
-        text = passage.text
-        assert text is not None
+    def fill(self, row: Logits, text: RecordedText, num_right: int, position: int) -> None:
+        """Write the logits of a position into a row of zeros. num_right: as of read()."""
         if self.draft is not None:
             token_id, probability = self._guess(text, position)
             row[token_id] = logit_of(probability, len(row))
-        elif position <= passage.num_right:
+        elif position <= num_right:
             row[self._next(text, position)] = _CERTAIN
         else:
             # Nothing is recorded after a wrong guess. Sampling from NaN raises an error.

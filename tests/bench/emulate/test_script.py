@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.emulate.recording import RecordedGuesses, RecordedModel, RecordedText, Recording
-from bench.emulate.script import Passage, Script, logit_of
+from bench.emulate.script import Script, logit_of
 from nodes.engine.protocol import InvalidInputError, Span
 from nodes.engine.sampling import Sampling, probability, sample
 
@@ -22,15 +22,14 @@ RECORDING = Recording(
 )
 
 
-def answers(script, passage, start, *token_ids, outputs=1):
-    """The passage with more tokens, and the rows of the last `outputs` of them."""
-    grown = script.grown(passage, Span(7, start, token_ids, outputs))
-    rows = []
-    for position in range(len(grown.token_ids) - outputs + 1, len(grown.token_ids) + 1):
-        row = np.zeros(RECORDING.num_vocab, dtype=np.float32)
-        script.fill(row, grown, position)
-        rows.append(row)
-    return grown, rows
+def answers(script, before, *token_ids, outputs=1):
+    """The rows of the last `outputs` tokens, fed after others."""
+    ids = (*before, *token_ids)
+    text, num_right = script.read(ids, Span(7, len(before), token_ids, outputs))
+    rows = np.zeros((outputs, RECORDING.num_vocab), dtype=np.float32)
+    for row, position in zip(rows, range(len(ids) - outputs + 1, len(ids) + 1), strict=True):
+        script.fill(row, text, num_right, position)
+    return rows
 
 
 def tokens(rows):
@@ -39,29 +38,26 @@ def tokens(rows):
 
 def test_a_target_says_the_texts_to_their_ends_and_then_that_they_have_ended():
     target = Script(RECORDING, None)
-    for text, token_ids in ((FIRST, [3, 4, 3, 0, 0]), (SECOND, [1, 0, 0, 0])):
-        passage, start, last = Passage(), 0, text.prompt_ids
+    for text, token_ids in ((FIRST, (3, 4, 3, 0, 0)), (SECOND, (1, 0, 0, 0))):
+        before, last = (), text.prompt_ids
         for token_id in token_ids:
-            passage, rows = answers(target, passage, start, *last)
-            assert tokens(rows) == [token_id]
-            start, last = len(passage.token_ids), (token_id,)
+            assert tokens(answers(target, before, *last)) == [token_id]
+            before, last = (*before, *last), (token_id,)
 
 
 @given(st.floats(0.01, 100), st.integers(0, 2**63 - 1))
 def test_a_target_says_the_text_whatever_the_sampling(temperature, seed):
-    _, (row,) = answers(Script(RECORDING, None), Passage(), 0, 1, 2)
+    (row,) = answers(Script(RECORDING, None), (), 1, 2)
     assert sample(row, Sampling(temperature=temperature, seed=seed), 2) == 3
 
 
 def test_rows_of_a_target_behind_a_wrong_guess_are_no_numbers():
     target = Script(RECORDING, None)
-    passage, rows = answers(target, Passage(), 0, 1, 2, 3, 5, 3, outputs=4)
+    rows = answers(target, (), 1, 2, 3, 5, 3, outputs=4)
     assert tokens(rows[:2]) == [3, 4]
     assert all(np.isnan(row).all() for row in rows[2:])
-    assert passage.num_right == 3
     # Taken back, the text goes on.
-    _, rows = answers(target, passage.cut(3), 3, 4, 3, outputs=2)
-    assert tokens(rows) == [3, 0]
+    assert tokens(answers(target, (1, 2, 3), 4, 3, outputs=2)) == [3, 0]
 
 
 @pytest.mark.parametrize(
@@ -79,37 +75,34 @@ def test_rows_of_a_target_behind_a_wrong_guess_are_no_numbers():
 )
 def test_a_target_takes_only_recorded_texts(before, token_ids, outputs, says):
     target = Script(RECORDING, None)
-    passage = target.grown(Passage(), Span(7, 0, before)) if before else Passage()
     with pytest.raises(InvalidInputError, match=says):
-        target.grown(passage, Span(7, len(before), token_ids, outputs))
+        target.read((*before, *token_ids), Span(7, len(before), token_ids, outputs))
 
 
 def test_a_target_does_not_go_on_behind_a_wrong_guess():
     target = Script(RECORDING, None)
-    passage, _ = answers(target, Passage(), 0, 1, 2, 5, outputs=2)
+    answers(target, (), 1, 2, 5, outputs=2)
     with pytest.raises(InvalidInputError, match="token 5 at position 2"):
-        target.grown(passage, Span(7, 3, (4,), 1))
+        answers(target, (1, 2, 5), 4)
 
 
 def test_a_draft_catches_up_with_what_was_committed():
     draft = Script(RECORDING, 0)
-    passage, _ = answers(draft, Passage(), 0, 1, 2, 3, 5)
-    passage, (row,) = answers(draft, passage.cut(3), 3, 4)
+    answers(draft, (), 1, 2, 3, 5)
+    (row,) = answers(draft, (1, 2, 3), 4)
     assert row.argmax() == 3
-    assert passage.num_right == 4
     # Behind the last token it guesses nothing that a target would take.
-    _, (row,) = answers(draft, passage, 4, 3)
+    (row,) = answers(draft, (1, 2, 3, 4), 3)
     assert row.argmax() != 0
 
 
 def test_a_draft_takes_neither_other_texts_nor_guesses_that_are_not_its_own():
     draft = Script(RECORDING, 0)
-    passage = draft.grown(Passage(), Span(7, 0, (1, 2)))
     with pytest.raises(InvalidInputError, match=r"token 4 at position 2 .*temperature 0"):
-        draft.grown(passage, Span(7, 2, (4,), 1))
-    behind = draft.grown(passage, Span(7, 2, (3, 5)))
+        answers(draft, (1, 2), 4)
+    answers(draft, (1, 2), 3, 5)
     with pytest.raises(InvalidInputError, match="token 1 at position 4"):
-        draft.grown(behind, Span(7, 4, (1,), 1))
+        answers(draft, (1, 2, 3, 5), 1)
 
 
 @given(st.floats(0, 1), st.integers(2, 50_000))
