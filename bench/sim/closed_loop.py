@@ -11,7 +11,7 @@ from functools import partial
 import click
 
 from bench.harness.options import names_option
-from bench.harness.report import note
+from bench.harness.report import head, note, row
 from bench.sim.random_scenarios import (
     random_scenario,
     steady,
@@ -105,43 +105,30 @@ def steady_report(seeds: Sequence[int], num_passes: int) -> str:
 
 
 def report(outcomes: Sequence[Outcome]) -> str:
-    """The figures of a run as lines of text."""
-    to_best = [outcome.to_best for outcome in outcomes]
-    to_plain = [outcome.to_plain for outcome in outcomes]
-    behind = sum(ratio < 0.97 for ratio in to_plain)
-    modes = list(outcomes[0].prices_s)
+    """Return the figures of a run as tables. Means of ratios to auto are geometric."""
     lines = [
         f"{len(outcomes)} simulated scenarios; prices are mean seconds a token of each client",
-        f"auto relative to the best of {len(modes)} modes: mean {statistics.mean(to_best):.4f}, "
-        f"median {statistics.median(to_best):.4f}, least {min(to_best):.3f}",
-        f"auto relative to plain decoding: mean {statistics.geometric_mean(to_plain):.3f} "
-        f"(geometric), least {min(to_plain):.3f}; more than 3 % slower in {behind} scenarios",
+        f"auto is more than 3 % slower than plain decoding in "
+        f"{sum(o.to_plain < 0.97 for o in outcomes)} scenarios; guesses were made in "
+        f"{sum(o.num_guesses > 0 for o in outcomes)} scenarios",
         "rate of the worst-served client over the mean rate: least "
         f"{min(o.worst_share for o in outcomes):.2f} (plain decoding: "
         f"{min(o.plain_worst_share for o in outcomes):.2f}); below 0.5 in "
         f"{sum(o.worst_share < 0.5 for o in outcomes)} scenarios",
-        f"guesses were made in {sum(o.num_guesses > 0 for o in outcomes)} scenarios",
-        "mean and least ratio to the best mode, by mode:",
+        head("mode", "to the best, mean (least)", "auto relative to it, mean (least to most)"),
     ]
-    for name in modes:
+    for name in outcomes[0].prices_s:
         ratios = [min(o.prices_s.values()) / o.prices_s[name] for o in outcomes]
-        lines.append(f"  {name:24} {statistics.mean(ratios):.3f}  {min(ratios):.3f}")
-    lines.append("auto relative to each mode, geometric mean, least and most:")
-    for name in modes:
-        ratios = [o.prices_s[name] / o.prices_s["auto"] for o in outcomes]
-        mean = statistics.geometric_mean(ratios)
-        lines.append(f"  {name:24} {mean:.3f}  {min(ratios):.3f} to {max(ratios):.3f}")
+        auto = [o.prices_s[name] / o.prices_s["auto"] for o in outcomes]
+        shown = f"{statistics.geometric_mean(auto):.3f} ({min(auto):.3f} to {max(auto):.3f})"
+        lines.append(row(name, f"{statistics.mean(ratios):.4f} ({min(ratios):.3f})", shown))
     if outcomes[0].believing_s:
-        lines.append(
-            "auto with other beliefs, relative to auto with true ones and to plain decoding:"
-        )
+        lines.append(head("auto with other beliefs", "to true ones, mean (least)", "to plain"))
     for name in outcomes[0].believing_s:
         known = [o.prices_s["auto"] / o.believing_s[name][0] for o in outcomes]
         plain = [o.believing_s[name][1] / o.believing_s[name][0] for o in outcomes]
-        lines.append(
-            f"  {name:28} mean {statistics.geometric_mean(known):.3f}  least {min(known):.3f}; "
-            f"to plain {statistics.geometric_mean(plain):.3f}  least {min(plain):.3f}"
-        )
+        means = ((statistics.geometric_mean(ratios), min(ratios)) for ratios in (known, plain))
+        lines.append(row(name, *(f"{mean:.3f} ({least:.3f})" for mean, least in means)))
     return "\n".join(lines)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from bench.sim.events import Engine
-from bench.sim.scripted import Work
+from bench.sim.scripted import ScriptedModel
 from nodes.messages import (
     CommitNotice,
     CommitReply,
@@ -23,17 +23,13 @@ _TOKEN_BITS = 32
 _CHANCE_BITS = 8
 
 
-class Scripted(Protocol):
-    def take_work(self) -> Work | None: ...
-
-
 class SimNode:
     """A real node state on a scripted engine. Messages that arrive during a pass wait."""
 
     def __init__(
         self,
         engine: Engine,
-        model: Scripted,
+        model: ScriptedModel,
         state: Any,
         apply: Callable[[Any, Any], Sequence[object]],
         deliver: Callable[[Sequence[object], float], None],

@@ -199,21 +199,6 @@ class ScriptedModel:
         pass
 
 
-class ScriptedTokenizer:
-    """A tokenizer for texts without bytes: every token is empty."""
-
-    def encode(self, text: str) -> list[int]:
-        raise NotImplementedError
-
-    def encode_chat(
-        self, messages: Sequence[tuple[str, str]], *, date: str = "", tools: str = ""
-    ) -> list[int]:
-        raise NotImplementedError
-
-    def piece(self, token_id: int) -> bytes:
-        return b""
-
-
 def guesses_of(texts: Mapping[int, Text]) -> Callable[[int, int, int], tuple[bool, float]]:
     """Return a function that gives a draft model's guesses of these texts and their confidence.
 

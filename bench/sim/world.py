@@ -17,7 +17,6 @@ from bench.sim.scripted import (
     NUM_DIGITS,
     NUM_VOCAB,
     ScriptedModel,
-    ScriptedTokenizer,
     guesses_of,
     prompt_of,
 )
@@ -25,6 +24,7 @@ from nodes.draft import node as draft_node
 from nodes.draft.outbox import Outbox
 from nodes.draft.state import DraftState, Guessed
 from nodes.engine.sampling import Sampling
+from nodes.engine.toy import ToyTokenizer
 from nodes.messages import (
     CommitNotice,
     CommitReply,
@@ -130,10 +130,10 @@ class World:
         engine = Engine(clock, scenario.target, scenario.noise, self._random)
         token_ids = (text.token_ids for client in scenario.clients for text in client.texts)
         num_vocab = 1 + max((max(each, default=0) for each in token_ids), default=0)
-        model = ScriptedModel(
-            self._starts, answers=self._answers, num_vocab=max(NUM_VOCAB, num_vocab)
-        )
-        state = TargetState(model, ScriptedTokenizer(), _PREFIX_CACHE_BYTES, costs=scenario.target)
+        num_vocab = max(NUM_VOCAB, num_vocab)
+        model = ScriptedModel(self._starts, answers=self._answers, num_vocab=num_vocab)
+        tokenizer = ToyTokenizer(num_vocab)
+        state = TargetState(model, tokenizer, _PREFIX_CACHE_BYTES, costs=scenario.target)
         self._target = SimNode(engine, model, state, target_node.apply, self._from_target)
         self._drafts: dict[str, SimNode] = {}
         self._deadline: float | None = None
