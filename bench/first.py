@@ -56,7 +56,7 @@ def first_command(
     async def measure() -> None:
         engine, other = Pair(target, draft).settings()
         with closing(BareLoop(Path(engine.model))) as bare:
-            async with local_mesh(engine, other) as (mesh, client):
+            async with local_mesh(engine, other, lookup=True) as (mesh, client):
                 await mesh.beside(_times(client, (1, 2, 3), None, 24))
                 click.echo(FIRST_HEAD)
                 for length in lengths:

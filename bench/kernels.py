@@ -6,7 +6,6 @@ its own, because a process chooses its kernels only once.
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -32,35 +31,28 @@ _KEPT_EVERY: Final = 16
 _TEXTS: Final = tuple(
     Path("/usr/share/common-licenses") / name for name in ("GPL-3", "GPL-2", "LGPL-2.1", "MPL-1.1")
 )
-TEXT_SHA256: Final = "9472ca1de8ca428a6eecdb180ae358865dcf15f2721ed9b3ceb3454fbb7d604e"
 SYSTEMS: Final = ("ours", "stock")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Work of one process. cells: cache cells in use when a pass is timed. tokens: length of the
-    predicted text. text: its file. Default: the licences of _TEXTS.
+    predicted text. texts: its files.
     """
 
     model: Path
     threads: int
     cells: int
     tokens: int
-    text: Path | None = None
+    texts: tuple[Path, ...] = _TEXTS
 
 
 @dataclass(frozen=True, slots=True)
-class Times:
-    """prompt_ms: a token of a prompt. passes_ms: a pass of each of SIZES."""
+class Measured:
+    """What one system did. passes_ms: a pass of each of SIZES, and a token of a prompt. losses: of
+    each token, in nats. kept: the logits of one position in _KEPT_EVERY."""
 
-    prompt_ms: float
     passes_ms: list[float]
-
-
-@dataclass(frozen=True, slots=True)
-class Logits:
-    """losses: of each token, in nats. kept: the logits of one position in _KEPT_EVERY."""
-
     losses: Any
     kept: Any
 
@@ -99,7 +91,7 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
     for index, num_threads in enumerate(threads):
         # Predictions do not depend on the number of threads, so they are compared once.
         times, found = measure(Asked(path, num_threads, cells, 0 if index else tokens))
-        click.echo(f"{num_threads} thread(s), {cells} cells:\n{_passes(times)}")
+        click.echo(f"{num_threads} thread(s), {cells} cells:\n{_table(times)}")
         if found is not None:
             click.echo(
                 f"\nPerplexity of {found.num_tokens} tokens: ours {np.exp(found.ours):.4f}, stock "
@@ -109,34 +101,30 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
             )
 
 
-def measure(asked: Asked) -> tuple[dict[str, Times], Predictions | None]:
-    """Measure times of both systems, and predictions if asked.tokens > 0.
+def measure(asked: Asked) -> tuple[list[list[float]], Predictions | None]:
+    """Return the times of both systems, and predictions if asked.tokens > 0.
 
     Raises EngineError if one cannot run the model.
     """
-    times, logits = {}, {}
+    found = []
     for system in SYSTEMS:
         note(f"{system}, {asked.threads} thread(s)")
         spawning = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, spawning, set_engine_environment) as process:
-            times[system], logits[system] = process.submit(_work, system, asked).result()
-    return times, _predictions(logits) if asked.tokens else None
+            found.append(process.submit(_work, system, asked).result())
+    return [each.passes_ms for each in found], _predictions(*found) if asked.tokens else None
 
 
-def _passes(found: dict[str, Times]) -> str:
+def _table(times: list[list[float]]) -> str:
     lines = [head("ms a pass", *map(str, SIZES), "prompt, ms a token")]
-    for system, times in found.items():
-        first = times.passes_ms[0]
-        cells = (f"{t:.1f} ({t / first:.2f})" for t in times.passes_ms)
-        lines.append(row(system, *cells, f"{times.prompt_ms:.2f}"))
-    ours, stock = (found[system] for system in SYSTEMS)
-    ratios = [s / o for o, s in zip(ours.passes_ms, stock.passes_ms, strict=True)]
-    ratios.append(stock.prompt_ms / ours.prompt_ms)
-    return "\n".join([*lines, row("stock to ours", *(f"{ratio:.2f}" for ratio in ratios))])
+    for system, (first, *others, prompt_ms) in zip(SYSTEMS, times, strict=True):
+        cells = (f"{ms:.1f} ({ms / first:.2f})" for ms in (first, *others))
+        lines.append(row(system, *cells, f"{prompt_ms:.2f}"))
+    ratios = (f"{stock / ours:.2f}" for ours, stock in zip(*times, strict=True))
+    return "\n".join([*lines, row("stock to ours", *ratios)])
 
 
-def _predictions(found: dict[str, Logits]) -> Predictions:
-    ours, stock = (found[system] for system in SYSTEMS)
+def _predictions(ours: Measured, stock: Measured) -> Predictions:
     difference = ours.losses - stock.losses
     log_ours, log_stock = _log_probabilities(ours.kept), _log_probabilities(stock.kept)
     return Predictions(
@@ -156,16 +144,7 @@ def _log_probabilities(logits: Any) -> Any:
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
-def text() -> str:
-    """Return the text to predict. Raises OSError if a file is missing, ValueError if it differs."""
-    found = "".join(path.read_text() for path in _TEXTS)
-    sha256 = hashlib.sha256(found.encode()).hexdigest()
-    if sha256 != TEXT_SHA256:
-        raise ValueError(f"the licences of this system have SHA-256 {sha256}, not {TEXT_SHA256}")
-    return found
-
-
-def _work(system: str, asked: Asked) -> tuple[Times, Logits]:
+def _work(system: str, asked: Asked) -> Measured:
     """Run one system in this process."""
     from nodes.cli.main import distribution_version
     from nodes.engine.kernels.library import register
@@ -188,13 +167,11 @@ def _work(system: str, asked: Asked) -> tuple[Times, Logits]:
     for start in range(0, asked.cells, _CHUNK):
         model.forward([Span(0, start, ids[start : start + _CHUNK])])
     prompt_ms = (time.perf_counter() - begin) / asked.cells * 1e3
-    times = Times(prompt_ms, [_pass_ms(model, size, asked.cells) for size in SIZES])
+    passes_ms = [_pass_ms(model, size, asked.cells) for size in SIZES]
     model.truncate(0, 0)
     losses, kept = [np.zeros(0)], [np.zeros((0, model.info.num_vocab), dtype=np.float32)]
-    text_ids: list[int] = []
-    if asked.tokens:
-        predicted = asked.text.read_text() if asked.text is not None else text()
-        text_ids = list(model.vocabulary.encode(predicted))[: asked.tokens]
+    text = "".join(path.read_text() for path in asked.texts) if asked.tokens else "a"
+    text_ids = list(model.vocabulary.encode(text))[: asked.tokens]
     for start in range(0, len(text_ids) - 1, _CHUNK):
         part = text_ids[start : start + _CHUNK + 1]
         logits = model.forward([Span(0, 0, part[:-1], len(part) - 1)])
@@ -203,7 +180,7 @@ def _work(system: str, asked: Asked) -> tuple[Times, Logits]:
         kept.append(logits[::_KEPT_EVERY].copy())
         model.truncate(0, 0)
     model.close()
-    return times, Logits(np.concatenate(losses), np.concatenate(kept))
+    return Measured([*passes_ms, prompt_ms], np.concatenate(losses), np.concatenate(kept))
 
 
 def _pass_ms(model: Any, size: int, cells: int) -> float:

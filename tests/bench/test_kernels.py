@@ -20,7 +20,7 @@ _CATALOG = Catalog(default_cache_dir(environment()))
 @pytest.mark.slow
 @pytest.mark.skipif(not _CATALOG.has(DEFAULT_TARGET), reason="the default model is not here")
 def test_a_real_text_is_as_likely_and_logits_are_close() -> None:
-    asked = Asked(_CATALOG.path(DEFAULT_TARGET), threads=1, cells=16, tokens=500, text=_TEXT)
+    asked = Asked(_CATALOG.path(DEFAULT_TARGET), threads=1, cells=16, tokens=500, texts=(_TEXT,))
     _, found = measure(asked)
     assert found is not None
     assert found.num_tokens == 499
