@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 import click
 
-from bench.emulate.proxies import LOOPBACK, Proxies
+from bench.emulate.cell import UP, Direction
+from bench.emulate.proxies import Proxies, Pump
 from bench.harness.report import head, row
 from bench.options import streams_option
 from mesh.codec import encode
@@ -158,24 +159,16 @@ class _Relay(Proxies):
 
     num_bytes = 0
 
-    async def _connect(
-        self, station: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        del station
-        hub_reader, hub_writer = await asyncio.open_connection(LOOPBACK, port)
-        with closing(writer), closing(hub_writer):
-            async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._copy(reader, hub_writer, counts=True))
-                pumps.create_task(self._copy(hub_reader, writer, counts=False))
+    def _link(self, station: str) -> Pump:
+        return self._pump
 
-    async def _copy(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counts: bool
+    async def _pump(
+        self, direction: Direction, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        with suppress(ConnectionError):
-            while data := await reader.read(1 << 16):
-                self.num_bytes += len(data) if counts else 0
-                writer.write(data)
-                await writer.drain()
+        while data := await reader.read(1 << 16):
+            self.num_bytes += len(data) if direction == UP else 0
+            writer.write(data)
+            await writer.drain()
 
 
 def table(found: Sequence[PassBytes], num_vocab: int) -> str:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Sequence
 
+from bench.emulate.cell import DOWN, UP, Direction
 from bench.harness.places import OneMachine
 
 LOOPBACK = OneMachine.hub_host
+Pump = Callable[
+    [Direction, asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]
+]
 
 
 class Proxies(OneMachine, ABC):
-    """A server for each station and port of the hub. `_connect` serves each of its connections."""
+    """A server for each station and port of the hub. `_link` serves their connections."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -53,8 +58,26 @@ class Proxies(OneMachine, ABC):
             server.close()
         await self.end_connections()
 
-    @abstractmethod
     async def _connect(
         self, station: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """Serve one connection until both directions have ended or either side has closed it."""
+        writers, pump = [writer], self._link(station)
+        try:
+            hub_reader, hub_writer = await asyncio.open_connection(LOOPBACK, port)
+            writers.append(hub_writer)
+            async with asyncio.TaskGroup() as pumps:
+                pumps.create_task(pump(UP, reader, hub_writer))
+                pumps.create_task(pump(DOWN, hub_reader, writer))
+        except* OSError:
+            self._broken(writers)
+        finally:
+            for each in writers:
+                each.close()
+
+    def _broken(self, writers: Sequence[asyncio.StreamWriter]) -> None:
+        """Do what a broken connection needs before its sides are closed, which notifies them."""
+
+    @abstractmethod
+    def _link(self, station: str) -> Pump:
+        """Return what passes on both directions of a connection that begins now, to their ends."""

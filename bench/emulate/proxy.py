@@ -12,10 +12,11 @@ import contextlib
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Direction
 from bench.emulate.medium import Departure, Medium
-from bench.emulate.proxies import LOOPBACK, Proxies
+from bench.emulate.proxies import Proxies, Pump
 
 HEADER_BYTES = 52  # IPv4, and TCP with timestamps
 SEGMENT_BYTES = 1348
@@ -75,18 +76,8 @@ class ProxyCell(Proxies):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._offered.wait(), limit_s)
 
-    async def _connect(
-        self, station: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        with contextlib.closing(writer):
-            try:
-                hub_reader, hub_writer = await asyncio.open_connection(LOOPBACK, port)
-                with contextlib.closing(hub_writer):
-                    async with asyncio.TaskGroup() as pumps:
-                        pumps.create_task(self._pump(station, UP, reader, hub_writer))
-                        pumps.create_task(self._pump(station, DOWN, hub_reader, writer))
-            except* ConnectionError:
-                pass  # Closing the connections notifies the other side.
+    def _link(self, station: str) -> Pump:
+        return partial(self._pump, station)
 
     async def _pump(
         self,

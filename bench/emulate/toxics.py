@@ -8,9 +8,11 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
-from bench.emulate.proxies import LOOPBACK, Proxies
+from bench.emulate.cell import Direction
+from bench.emulate.proxies import Proxies, Pump
 
 _READ_BYTES = 4096
 # SO_LINGER value with which closing sends a reset instead of an end and drops unsent data.
@@ -78,7 +80,7 @@ class ToxicState:
         return allowed
 
 
-class _ResetNow(Exception):
+class _ResetNow(ConnectionError):
     """Both sides of this connection are to be reset."""
 
 
@@ -96,54 +98,37 @@ class ToxicCell(Proxies):
         self.num_resets = 0
         self._random = Random(seed)
 
-    async def _connect(
-        self, station: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        del station
-        toxic, now = self.toxic, self._loop.time()
-        writers = [writer]
-        try:
-            hub_reader, hub_writer = await asyncio.open_connection(LOOPBACK, port)
-            writers.append(hub_writer)
-            up, down = (ToxicState(toxic, self._random, now) for _ in range(2))
-            async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(up, reader, hub_writer, toxic.close_s))
-                pumps.create_task(self._pump(down, hub_reader, writer, toxic.close_s))
-        except* (OSError, _ResetNow):
-            _reset(writers)
-        finally:
-            for each in writers:
-                each.close()
+    def _link(self, station: str) -> Pump:
+        return partial(self._pump, self.toxic)
 
     async def _pump(
         self,
-        state: ToxicState,
+        toxic: Toxic,
+        _direction: Direction,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        close_s: float,
     ) -> None:
+        now = self._loop.time
+        state = ToxicState(toxic, self._random, now())
         while data := await reader.read(_READ_BYTES):
             for start in range(0, len(data), state.piece_bytes):
                 piece = data[start : start + state.piece_bytes]
-                await asyncio.sleep(
-                    state.passes_at(len(piece), self._loop.time()) - self._loop.time()
-                )
+                await asyncio.sleep(state.passes_at(len(piece), now()) - now())
                 allowed = state.allowed(len(piece))
                 writer.write(piece[:allowed])
                 await writer.drain()
                 if allowed < len(piece):
                     self.num_resets += 1
                     raise _ResetNow
-        await asyncio.sleep(close_s)
+        await asyncio.sleep(toxic.close_s)
         writer.write_eof()
 
-
-def _reset(writers: Sequence[asyncio.StreamWriter]) -> None:
-    for writer in writers:
-        link = writer.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESETS)
-        writer.transport.abort()
+    def _broken(self, writers: Sequence[asyncio.StreamWriter]) -> None:
+        for writer in writers:
+            link = writer.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESETS)
+            writer.transport.abort()
 
 
 @contextlib.asynccontextmanager
