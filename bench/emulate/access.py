@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Protocol
 
-from bench.emulate.cell import UP, Cell, Contention, Counters, Direction, Shares, Station
+from bench.emulate.cell import UP, Cell, Counters, Direction, Station
 
 # 802.11 doubles its window up to 1,024 slots.
 _MOST_DOUBLINGS = 5
@@ -77,11 +77,7 @@ class Discipline(Protocol):
 
 def discipline(cell: Cell, random: Random) -> Discipline:
     """Return the rule for the access of a cell."""
-    match cell.access:
-        case Contention():
-            return _Contention(cell, random)
-        case Shares():
-            return _Shares(cell, cell.access, random)
+    return _Shares(cell, random) if cell.shares else _Contention(cell, random)
 
 
 def _slots(cell: Cell, random: Random, tries: int) -> int:
@@ -119,11 +115,11 @@ class _Contention:
 
 
 class _Shares:
-    def __init__(self, cell: Cell, shares: Shares, random: Random) -> None:
+    def __init__(self, cell: Cell, random: Random) -> None:
         names = [station.name for station in cell.stations]
         self._cell = cell
         self._random = random
-        self._share = dict(zip(names, shares.shares, strict=True))
+        self._share = dict(zip(names, cell.shares, strict=True))
         self._last: dict[str, Flow] = {}
 
     def starts(self, flows: Sequence[Flow], on_air: Sequence[Sending], now: float) -> list[Sending]:

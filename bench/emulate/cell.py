@@ -31,60 +31,35 @@ class Station:
     queue_bytes: int = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Contention:
-    """Stations with frames draw back-off slots: the fewest win, and equal ones collide.
-
-    The hub is one contender, with the frames to all stations in order of arrival.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """Each station has a constant share of the medium, for both directions of its link.
-
-    shares: one per station, each above 0, their sum at most 1. A share stays unused while its
-    station is silent.
-    """
-
-    shares: tuple[float, ...]
-
-
-Access = Contention | Shares
-_ACCESSES: dict[str, type[Access]] = {kind.__name__: kind for kind in (Contention, Shares)}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
     """A medium and its stations.
 
-    frame_s: fixed airtime of each frame. slot_s: duration of a back-off slot. window: number of
-    slots from which the first back-off is drawn; each failure of the frame doubles it. max_tries:
-    the frame is given up after so many failures.
+    shares: one per station, each above 0, their sum at most 1: the constant share of the medium
+    that a station has for both directions of its link, unused while it is silent. Without shares,
+    stations with frames draw back-off slots: the fewest win, and equal ones collide. The hub is
+    then one contender, with the frames to all stations in order of arrival. frame_s: fixed airtime
+    of each frame. slot_s: duration of a back-off slot. window: number of slots from which the first
+    back-off is drawn; each failure of the frame doubles it. max_tries: the frame is given up after
+    so many failures.
     """
 
     stations: tuple[Station, ...]
-    access: Access
+    shares: tuple[float, ...] = ()
     frame_s: float = 0.0
     slot_s: float = 20e-6
     window: int = 32
     max_tries: int = 7
     seed: int = 0
 
-    def as_fields(self) -> dict[str, Any]:
-        """Return the cell as fields that JSON can hold, for another process."""
-        return {**asdict(self), "access": [type(self.access).__name__, asdict(self.access)]}
-
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Cell:
-        """Build a cell from the result of `as_fields`."""
-        kind, values = fields["access"]
-        tuples = {name: tuple(value) for name, value in values.items()}
+        """Build a cell from its fields, as JSON has held them for another process."""
         stations = tuple(
             Station(**{**station, "path": Path(**station["path"])})
             for station in fields["stations"]
         )
-        return cls(**{**fields, "stations": stations, "access": _ACCESSES[kind](**tuples)})
+        return cls(**{**fields, "stations": stations, "shares": tuple(fields["shares"])})
 
 
 @dataclass(slots=True)

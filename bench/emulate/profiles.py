@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bench.emulate.cell import DOWN, UP, Cell, Direction, Shares, Station
+from bench.emulate.cell import DOWN, UP, Cell, Direction, Station
 from bench.emulate.path import Path
 
 BOTH: tuple[Direction, ...] = (UP, DOWN)
@@ -89,4 +89,4 @@ def cell_of(links: Mapping[str, LinkProfile], seed: int) -> Cell:
         )
         for name, profile in links.items()
     )
-    return Cell(stations=stations, access=Shares((1.0 / num_links,) * num_links), seed=seed)
+    return Cell(stations=stations, shares=(1.0 / num_links,) * num_links, seed=seed)

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from bench.emulate.cell import Cell, Counters, CountersOf, Direction
 from bench.emulate.relay import address
@@ -114,7 +114,7 @@ def _set_up(name: str, place: int) -> None:
 
 
 def _start_relay(cell: Cell, names: list[str], fds: list[int]) -> subprocess.Popen[str]:
-    order = {"cell": cell.as_fields(), "namespaces": names, "fds": fds}
+    order = {"cell": asdict(cell), "namespaces": names, "fds": fds}
     # A session of its own, so that Ctrl-C reaches only the user of the cell, which ends the relay.
     return subprocess.Popen(
         [sys.executable, "-m", "bench.emulate.relay", json.dumps(order)],

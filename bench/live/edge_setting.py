@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bench.emulate.cell import Cell, Contention, Station
+from bench.emulate.cell import Cell, Station
 from bench.harness.options import names_option
 from bench.results.options import NUMBERS, listed
 from nodes.scheduler.planning import MODES
@@ -59,7 +59,7 @@ class Setting:
         ]
         if self.is_target_on_air:
             stations.append(Station(name=TARGET_STATION, rate_bps=self.rate_bps, delay_s=1e-3))
-        return Cell(stations=tuple(stations), access=Contention(), frame_s=FRAME_S)
+        return Cell(stations=tuple(stations), frame_s=FRAME_S)
 
 
 def first_length(num_tokens: int, stream: int, num_streams: int) -> int:

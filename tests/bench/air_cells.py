@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from bench.emulate.cell import UP, Access, Cell, Direction, Station
+from bench.emulate.cell import UP, Cell, Direction, Station
 from bench.emulate.medium import Departure, Medium
 from policies.airtime import airtime_s
 
@@ -15,12 +15,12 @@ FRAME_S = 0.002
 NAMES = "abcdef"
 
 
-def cell_of(rates: Sequence[float], access: Access, **fields: float) -> Cell:
+def cell_of(rates: Sequence[float], shares: tuple[float, ...], **fields: float) -> Cell:
     stations = tuple(
         Station(name=name, rate_bps=rate, queue_bytes=1 << 20)
         for name, rate in zip(NAMES, rates, strict=False)
     )
-    return Cell(stations=stations, access=access, frame_s=FRAME_S, **fields)  # type: ignore[arg-type]
+    return Cell(stations=stations, shares=shares, frame_s=FRAME_S, **fields)  # type: ignore[arg-type]
 
 
 def run_out(medium: Medium, now: float = 0.0) -> list[Departure]:

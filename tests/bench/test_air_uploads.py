@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from bench.emulate.cell import DOWN, UP, Cell, Direction, Shares, Station
+from bench.emulate.cell import DOWN, UP, Cell, Direction, Station
 from bench.emulate.medium import Medium
 from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES
 from bench.live.light_nodes import LightDraft, LightTarget, light_profile
@@ -40,7 +40,7 @@ class AirWorld:
     def __init__(self) -> None:
         # Both are behind one radio, whose queue keeps the order.
         radio = Station(name="radio", rate_bps=RATE_BPS, queue_bytes=1 << 20)
-        self.medium = Medium(Cell(stations=(radio,), access=Shares((1.0,)), frame_s=FRAME_S))
+        self.medium = Medium(Cell(stations=(radio,), shares=(1.0,), frame_s=FRAME_S))
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.emulate.cell import DOWN, UP, Cell, Contention, Shares, Station
+from bench.emulate.cell import DOWN, UP, Cell, Station
 from bench.emulate.medium import Medium
 from tests.bench.air_cells import (
     FRAME_S,
@@ -24,9 +24,9 @@ from tests.bench.air_cells import (
 @given(loads)
 def test_shares_by_need_finish_together(load: Load) -> None:
     rates, messages = load
-    airs = alone_s(cell_of(rates, Contention()), messages)
+    airs = alone_s(cell_of(rates, ()), messages)
     shares = tuple(air_s / sum(airs) for air_s in airs)
-    departures = send_all(cell_of(rates, Shares(shares)), messages)
+    departures = send_all(cell_of(rates, shares), messages)
     expected = [sum(airs)] * len(airs)
     assert list(finished_s(departures).values()) == pytest.approx(expected)
 
@@ -36,7 +36,7 @@ def test_a_reserved_share_is_as_a_slower_medium_of_its_own(load: Load) -> None:
     rates, messages = load
     n = len(rates)
     shares = tuple((k + 1) / (n * (n + 1) / 2) for k in range(n))
-    cell = cell_of(rates, Shares(shares))
+    cell = cell_of(rates, shares)
     finished = finished_s(send_all(cell, messages))
     for name, air_s, share in zip(NAMES, alone_s(cell, messages), shares, strict=False):
         assert finished[name] == pytest.approx(air_s / share)
@@ -45,7 +45,7 @@ def test_a_reserved_share_is_as_a_slower_medium_of_its_own(load: Load) -> None:
 @given(loads)
 def test_equal_reserved_slots_last_n_times_the_longest(load: Load) -> None:
     rates, messages = load
-    cell = cell_of(rates, Shares((1 / len(rates),) * len(rates)))
+    cell = cell_of(rates, (1 / len(rates),) * len(rates))
     last_s = max(finished_s(send_all(cell, messages)).values())
     assert last_s == pytest.approx(len(rates) * max(alone_s(cell, messages)))
 
@@ -53,7 +53,7 @@ def test_equal_reserved_slots_last_n_times_the_longest(load: Load) -> None:
 @given(loads, st.integers(0, 1000))
 def test_contention_takes_all_air_and_its_collisions(load: Load, seed: int) -> None:
     rates, messages = load
-    cell = cell_of(rates, Contention(), seed=seed, slot_s=0.0, max_tries=1000)
+    cell = cell_of(rates, (), seed=seed, slot_s=0.0, max_tries=1000)
     medium = Medium(cell)
     for station, frames in zip(cell.stations, messages, strict=True):
         for num_bytes in frames:
@@ -68,7 +68,7 @@ def test_contention_takes_all_air_and_its_collisions(load: Load, seed: int) -> N
 
 
 def test_both_directions_share_one_medium_in_turn() -> None:
-    cell = cell_of([1e6], Shares((1.0,)))
+    cell = cell_of([1e6], (1.0,))
     medium = Medium(cell)
     for way in (UP, UP, UP, DOWN, DOWN):
         medium.offer("a", way, 1000, None, 0.0)
@@ -78,7 +78,7 @@ def test_both_directions_share_one_medium_in_turn() -> None:
 
 
 def test_the_hub_is_one_contender_with_a_queue_in_order_of_arrival() -> None:
-    medium = Medium(cell_of([1e5, 1e6], Contention()))
+    medium = Medium(cell_of([1e5, 1e6], ()))
     for place, name in enumerate("abbaab"):
         medium.offer(name, DOWN, 1000, place, 0.0)
     assert [d.payload for d in run_out(medium)] == list(range(6))
@@ -87,7 +87,7 @@ def test_the_hub_is_one_contender_with_a_queue_in_order_of_arrival() -> None:
 
 def test_a_frame_backs_off_while_the_other_direction_is_sent() -> None:
     station = Station(name="a", rate_bps=1e6, loss=0.9)
-    cell = Cell(stations=(station,), access=Shares((1.0,)), slot_s=1.0, max_tries=2, window=64)
+    cell = Cell(stations=(station,), shares=(1.0,), slot_s=1.0, max_tries=2, window=64)
     medium = Medium(cell)
     medium.offer("a", UP, 125, "up", 0.0)
     medium.offer("a", DOWN, 125, "down", 0.0)
@@ -101,7 +101,7 @@ def test_a_failed_frame_is_tried_again_after_whole_slots() -> None:
     station = Station(name="a", rate_bps=1e6, loss=0.9)
     pauses = []
     for seed in range(20):
-        cell = Cell(stations=(station,), access=Shares((1.0,)), slot_s=1.0, max_tries=2, seed=seed)
+        cell = Cell(stations=(station,), shares=(1.0,), slot_s=1.0, max_tries=2, seed=seed)
         medium = Medium(cell)
         medium.offer("a", UP, 125, None, 0.0)
         while medium.counters()["a", UP].air_s < 0.002 and medium.next_event_s() < 1e9:
@@ -114,7 +114,7 @@ def test_a_failed_frame_is_tried_again_after_whole_slots() -> None:
 
 
 def test_windows_double_or_two_of_one_slot_would_collide_for_ever() -> None:
-    medium = Medium(cell_of([1e6, 1e6, 1e6], Contention(), window=1))
+    medium = Medium(cell_of([1e6, 1e6, 1e6], (), window=1))
     # The first has the medium until both others are there.
     for name in ("a", "b", "c"):
         medium.offer(name, UP, 1000, None, 0.0)

@@ -11,29 +11,25 @@ from hypothesis import strategies as st
 from bench.emulate.cell import (
     DOWN,
     UP,
-    Access,
     Cell,
-    Contention,
     Direction,
-    Shares,
     Station,
 )
 from bench.emulate.medium import Medium
 from bench.emulate.path import Path
 from tests.bench.air_cells import FRAME_S, Load, cell_of, loads, run_out, send_all
 
-# One station has the whole medium.
-ALONE = Shares((1.0,))
-accesses = st.sampled_from([Contention(), None])
+ALONE = (1.0,)
+accesses = st.sampled_from([(), None])
 
 
 @given(loads, accesses, st.integers(0, 1000), st.floats(0.0, 0.6), st.data())
 def test_order_and_counts_whatever_is_lost(
-    load: Load, how: Access | None, seed: int, loss: float, data: st.DataObject
+    load: Load, how: tuple[float, ...] | None, seed: int, loss: float, data: st.DataObject
 ) -> None:
     rates, messages = load
-    access = how or Shares((1 / len(rates),) * len(rates))
-    cell = cell_of(rates, access, seed=seed, max_tries=3)
+    shares = (1 / len(rates),) * len(rates) if how is None else how
+    cell = cell_of(rates, shares, seed=seed, max_tries=3)
     stations = tuple(
         replace(s, loss=loss, delay_s=data.draw(st.floats(0, 1))) for s in cell.stations
     )
@@ -57,12 +53,12 @@ def test_order_and_counts_whatever_is_lost(
         assert counters.num_lost == 0 or loss > 0
     given_up = sum(c.num_given_up for c in medium.counters().values())
     assert len(departures) + given_up == offered == sum(map(len, messages))
-    if loss == 0 and how != Contention():
+    if loss == 0 and how != ():
         assert given_up == 0
 
 
 def test_a_clock_read_late_changes_no_departure() -> None:
-    cell = cell_of([1e5, 3e5], Contention(), seed=3)
+    cell = cell_of([1e5, 3e5], (), seed=3)
     messages = [[1400] * 6, [1400] * 6]
     prompt = send_all(cell, messages)
     medium = Medium(cell)
@@ -74,14 +70,14 @@ def test_a_clock_read_late_changes_no_departure() -> None:
 
 def test_the_same_seed_gives_the_same_departures() -> None:
     messages = [[1400] * 8] * 3
-    cell = cell_of([1e5] * 3, Contention(), seed=1)
+    cell = cell_of([1e5] * 3, (), seed=1)
     assert send_all(cell, messages) == send_all(cell, messages)
     assert send_all(cell, messages) != send_all(replace(cell, seed=2), messages)
 
 
 def test_a_lost_frame_takes_its_air_and_is_sent_again() -> None:
     station = Station(name="a", rate_bps=1e5, loss=0.5, queue_bytes=1 << 20)
-    medium = Medium(Cell(stations=(station,), access=ALONE, frame_s=FRAME_S, slot_s=0.0))
+    medium = Medium(Cell(stations=(station,), shares=ALONE, frame_s=FRAME_S, slot_s=0.0))
     for _ in range(50):
         medium.offer("a", UP, 1000, None, 0.0)
     last_s = run_out(medium)[-1].arrives_s
@@ -94,7 +90,7 @@ def test_a_lost_frame_takes_its_air_and_is_sent_again() -> None:
 
 def test_a_frame_that_fails_too_often_is_given_up_and_the_next_one_tried() -> None:
     station = Station(name="a", rate_bps=1e6, loss=0.7)
-    medium = Medium(Cell(stations=(station,), access=ALONE, max_tries=1, seed=4))
+    medium = Medium(Cell(stations=(station,), shares=ALONE, max_tries=1, seed=4))
     for place in range(40):
         medium.offer("a", UP, 100, place, 0.0)
     passed = len(run_out(medium))
@@ -104,7 +100,7 @@ def test_a_frame_that_fails_too_often_is_given_up_and_the_next_one_tried() -> No
 
 def test_a_full_queue_drops() -> None:
     station = Station(name="a", rate_bps=1e6, queue_bytes=3000)
-    medium = Medium(Cell(stations=(station,), access=ALONE))
+    medium = Medium(Cell(stations=(station,), shares=ALONE))
     assert [medium.offer("a", UP, 1400, n, 0.0) for n in range(3)] == [True, True, False]
     assert not medium.has_room("a", UP, 1400)
     assert medium.has_room("a", DOWN, 1400)
@@ -115,7 +111,7 @@ def test_a_full_queue_drops() -> None:
 
 def test_propagation_comes_after_the_air() -> None:
     station = Station(name="a", rate_bps=1e6, delay_s=0.5)
-    medium = Medium(Cell(stations=(station,), access=ALONE))
+    medium = Medium(Cell(stations=(station,), shares=ALONE))
     medium.offer("a", UP, 1000, None, 1.0)
     medium.offer("a", UP, 1000, None, 1.0)
     assert medium.advance(1.5) == []
@@ -133,7 +129,7 @@ LOSSY = Station(name="a", rate_bps=1e6, path=Path(loss=0.3), queue_bytes=1 << 20
 
 
 def test_what_its_path_loses_has_had_its_air_and_is_gone() -> None:
-    medium = Medium(Cell(stations=(LOSSY,), access=ALONE, seed=5))
+    medium = Medium(Cell(stations=(LOSSY,), shares=ALONE, seed=5))
     for place in range(200):
         medium.offer("a", UP, 125, place, 0.0)
     departures = run_out(medium)
@@ -147,7 +143,7 @@ def test_what_its_path_loses_has_had_its_air_and_is_gone() -> None:
 
 def test_losses_of_one_direction_do_not_depend_on_the_other() -> None:
     def lost(*ways: Direction) -> list[int]:
-        medium = Medium(Cell(stations=(LOSSY,), access=ALONE, seed=6))
+        medium = Medium(Cell(stations=(LOSSY,), shares=ALONE, seed=6))
         for place in range(100):
             for way in ways:
                 medium.offer("a", way, 125, place, 0.0)
@@ -158,10 +154,10 @@ def test_losses_of_one_direction_do_not_depend_on_the_other() -> None:
     assert lost(UP)
 
 
-@pytest.mark.parametrize("access", [Contention(), Shares((1.0,))])
-def test_in_a_stream_what_is_lost_only_comes_later(access: Access) -> None:
+@pytest.mark.parametrize("shares", [(), (1.0,)])
+def test_in_a_stream_what_is_lost_only_comes_later(shares: tuple[float, ...]) -> None:
     station = replace(LOSSY, path=Path(loss=0.5))
-    medium = Medium(Cell(stations=(station,), access=access, seed=2), resend_s=0.2)
+    medium = Medium(Cell(stations=(station,), shares=shares, seed=2), resend_s=0.2)
     for place in range(30):
         medium.offer("a", UP, 125, place, 0.0)
     departures = run_out(medium)
@@ -171,7 +167,7 @@ def test_in_a_stream_what_is_lost_only_comes_later(access: Access) -> None:
 
 
 def test_a_cut_direction_carries_nothing_until_it_is_mended() -> None:
-    medium = Medium(cell_of([2e6, 2e6], Shares((0.5, 0.5))))
+    medium = Medium(cell_of([2e6, 2e6], (0.5, 0.5)))
     medium.cut("a", UP, 1.0)
     for name, way in (("a", UP), ("a", DOWN), ("b", UP)):
         medium.offer(name, way, 125, (name, way), 1.0)
@@ -184,7 +180,7 @@ def test_a_cut_direction_carries_nothing_until_it_is_mended() -> None:
 
 def test_a_stream_over_a_cut_waits_twice_as_long_each_time() -> None:
     station = Station(name="a", rate_bps=1e9)
-    medium = Medium(Cell(stations=(station,), access=ALONE), resend_s=0.2)
+    medium = Medium(Cell(stations=(station,), shares=ALONE), resend_s=0.2)
     medium.cut("a", UP, 0.0)
     medium.offer("a", UP, 125, None, 0.0)
     assert medium.advance(1.3) == []

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bench.emulate.cell import DOWN, UP, Access, Cell, Contention, Counters, Shares, Station
+from bench.emulate.cell import DOWN, UP, Cell, Counters, Station
 from bench.emulate.open import open_cell
 from bench.emulate.path import Path
 from bench.emulate.proxies import Proxies
@@ -22,12 +22,12 @@ from bench.emulate.toxics import toxic_cell
 from bench.netns import NamespacesError
 
 Received = asyncio.Queue[bytes]
-HALVES = Shares((0.5, 0.5))
+HALVES = (0.5, 0.5)
 
 
-def cell_of(access: Access, **fields: Any) -> Cell:
+def cell_of(shares: tuple[float, ...], **fields: Any) -> Cell:
     stations = tuple(Station(name=name, rate_bps=2e7, **fields) for name in ("a", "b"))
-    return Cell(stations=stations, access=access, frame_s=0.0001)
+    return Cell(stations=stations, shares=shares, frame_s=0.0001)
 
 
 @contextlib.asynccontextmanager
@@ -53,12 +53,12 @@ async def say(live: Proxies, station: str, port: int, message: bytes) -> bytes:
         return await reader.read()
 
 
-@pytest.mark.parametrize("access", [Contention(), Shares((0.5, 0.5))])
-async def test_bytes_arrive_in_order_over_a_lossy_cell(access: Access) -> None:
+@pytest.mark.parametrize("shares", [(), (0.5, 0.5)])
+async def test_bytes_arrive_in_order_over_a_lossy_cell(shares: tuple[float, ...]) -> None:
     message, answer = bytes(range(256)) * 60, bytes(reversed(range(256))) * 20
     async with (
         hub_of(answer) as (port, received),
-        proxy_cell(cell_of(access, loss=0.2)) as live,
+        proxy_cell(cell_of(shares, loss=0.2)) as live,
     ):
         answers = await asyncio.gather(
             say(live, "a", port, message), say(live, "b", port, message[::-1])

@@ -8,11 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from bench.emulate.cell import DOWN, UP, Cell, Shares, Station
+from bench.emulate.cell import DOWN, UP, Cell, Station
 from bench.emulate.tun import HUB, TunCell, tun_cell
 from bench.netns import NamespacesError, ip
 from tests.cli.commands import wait_until
@@ -30,7 +31,7 @@ pytestmark = [
 
 CELL = Cell(
     stations=(Station(name="far", rate_bps=1e6), Station(name="near", rate_bps=1e7)),
-    access=Shares((0.5, 0.5)),
+    shares=(0.5, 0.5),
     frame_s=0.001,
 )
 LISTEN = """
@@ -115,7 +116,7 @@ with tun_cell(Cell.from_fields(json.loads(sys.argv[1]))) as live:
 
 
 def kill_a_user() -> set[str]:
-    argv = [sys.executable, "-c", USER, json.dumps(CELL.as_fields())]
+    argv = [sys.executable, "-c", USER, json.dumps(asdict(CELL))]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as user:
         assert user.stdout is not None
         names = set(user.stdout.readline().split())
