@@ -23,7 +23,7 @@ set_engine_environment()
 SKIPPED_STEPS = 8
 
 
-def main(path: str, num_threads: int, num_cells: int) -> None:
+def main(path: str) -> None:
     """Run the loop on a model until standard input ends."""
     import llama_cpp
     import numpy as np
@@ -35,12 +35,11 @@ def main(path: str, num_threads: int, num_cells: int) -> None:
     params.n_gpu_layers = 0
     model = llama_cpp.llama_model_load_from_file(path.encode(), params)
     context_params = llama_cpp.llama_context_default_params()
-    context_params.n_ctx = num_cells
+    context_params.n_ctx = 8192
     context_params.n_batch = 256
     context_params.n_ubatch = 32 if is_careful else 512
     context_params.n_seq_max = 17
-    context_params.n_threads = 1 if is_careful else num_threads
-    context_params.n_threads_batch = num_threads
+    context_params.n_threads = context_params.n_threads_batch = 1
     context_params.flash_attn_type = 1
     context_params.kv_unified = True
     context = llama_cpp.llama_init_from_model(model, context_params)
@@ -93,9 +92,9 @@ def main(path: str, num_threads: int, num_cells: int) -> None:
 class BareLoop:
     """Handle of the process that runs the bare loop."""
 
-    def __init__(self, path: Path, *, num_threads: int = 1, num_cells: int = 8192) -> None:
+    def __init__(self, path: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.bare", str(path), str(num_threads), str(num_cells)],
+            [sys.executable, "-m", "bench.bare", str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -124,4 +123,4 @@ class BareLoop:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1])

@@ -232,13 +232,14 @@ class LightNode:
 
     def __init__(
         self,
-        role: str,
         transport: ClientTransport,
         endpoint: str,
+        role: str,
         name: str,
         pass_s: float,
-        num_streams: int,
+        most: int,
     ) -> None:
+        """most: most streams."""
         self._node = LightTarget() if role == "target" else LightDraft()
         self._has_work = asyncio.Event()
         self._pass_s = pass_s
@@ -248,7 +249,7 @@ class LightNode:
             endpoint=endpoint,
             node=name,
             role=role,
-            profile=light_profile(role, pass_s, num_streams=num_streams),
+            profile=light_profile(role, pass_s, most),
             join_timeout_s=_JOIN_LIMIT_S,
             rejoins=False,
         )
@@ -278,10 +279,10 @@ class LightNode:
                 self._has_work.clear()
 
 
-def light_profile(role: str, pass_s: float, num_streams: int = _STREAMS) -> bytes:
+def light_profile(role: str, pass_s: float, most: int = _STREAMS) -> bytes:
     """Return the encoded profile of such a node, with the same cost for all passes.
 
-    num_streams: most streams.
+    most: most streams.
     """
     seconds = max(_LEAST_PASS_S, pass_s)
     info = EngineInfo(
@@ -291,7 +292,7 @@ def light_profile(role: str, pass_s: float, num_streams: int = _STREAMS) -> byte
         vocab_hash="light",
         num_vocab=_NUM_VOCAB,
         num_cells=_STREAMS * _CONTEXT // 64,
-        max_sequences=num_streams,
+        max_sequences=most,
         max_batch_tokens=1 << 12,
         context_length=_CONTEXT,
         eog_token_ids=frozenset(),
@@ -304,17 +305,13 @@ def light_profile(role: str, pass_s: float, num_streams: int = _STREAMS) -> byte
     return encode_profile(info, costs)
 
 
-async def run(role: str, endpoint: str, name: str, pass_s: float, num_streams: int) -> None:
+async def run(endpoint: str, _keys: str, role: str, name: str, pass_ms: str, most: str) -> None:
     with ZmqContext() as context:
-        node = LightNode(role, context.connect(endpoint), endpoint, name, pass_s, num_streams)
+        transport = context.connect(endpoint)
+        node = LightNode(transport, endpoint, role, name, float(pass_ms) / 1e3, int(most))
         await node.run()
 
 
-def main() -> None:
-    endpoint, _, role, name, pass_ms, num_streams = sys.argv[1:]
-    with contextlib.suppress(KeyboardInterrupt, LostCoordinatorError):
-        asyncio.run(run(role, endpoint, name, float(pass_ms) / 1e3, int(num_streams)))
-
-
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt, LostCoordinatorError):
+        asyncio.run(run(*sys.argv[1:]))

@@ -17,9 +17,9 @@ import numpy as np
 from bench.asking import Answer, Pair, ask_one, taken_of
 from bench.bare import SKIPPED_STEPS, BareLoop
 from bench.cores import wait_for_cores
-from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.harness.report import head, row
 from bench.load.figures import joint_rate
+from bench.load.workloads import workload
 from bench.options import max_tokens_option, pairs_option, streams_option, target_option
 from bench.pairs import in_turns, paired_ratio
 from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
@@ -89,7 +89,7 @@ def write_bad_draft(source: Path, made: Path) -> None:
 
 async def _rows(pair: Pair, counts: Sequence[int], num_pairs: int, max_tokens: int) -> None:
     target, draft = pair.settings()
-    prompts = HeldOutPrompts(64, COPYING if pair.looks_up else HELD_OUT).texts()
+    prompts = workload("copy" if pair.looks_up else "chat").prompts
     options = GenerateOptions(max_tokens=max_tokens, ignore_eog=True, seed=1)
     with closing(BareLoop(Path(target.model))) as bare:
         async with local_mesh(target, draft, lookup=pair.looks_up) as (mesh, client):

@@ -29,7 +29,6 @@ from nodes.messages import TokensNotice
 _CHOICES = 64
 # More than a stream decodes during a measurement.
 _MAX_TOKENS = 16_000
-_POLL_S = 0.05
 _START_LIMIT_S = 120.0
 _SETTLE_S = 2.0
 
@@ -113,10 +112,11 @@ async def measure(
                     name = f"{role}-{number}"
                     arguments = role, name, str(ms), str(per_target)
                     await mesh.start_module(name, HUB, "bench.live.light_nodes", *arguments)
+            names = (f"{role}-{k}" for k in range(num_targets) for role in ("target", "draft"))
+            await mesh.are_in(*names, limit_s=_START_LIMIT_S)
             async with mesh.clients(1) as (client,):
                 most_choices = min(_CHOICES, per_target)
-                streams = _streams(client, 2 * num_targets, num_streams, gamma, most_choices)
-                async with streams as counts:
+                async with _streams(client, num_streams, gamma, most_choices) as counts:
                     carried = await _measure(counts, num_streams, mesh)
         traffic = Traffic(num_targets, min(per_target, num_streams), gamma, pass_ms / 1e3)
         delays_s = await relayed(cores[0], traffic, seconds)
@@ -136,7 +136,7 @@ class _Counts:
 
 @contextlib.asynccontextmanager
 async def _streams(
-    client: Client, num_nodes: int, num_streams: int, gamma: int, most_choices: int
+    client: Client, num_streams: int, gamma: int, most_choices: int
 ) -> AsyncIterator[_Counts]:
     """Run streams until the end of the block, which begins once all have begun and settled.
 
@@ -168,11 +168,6 @@ async def _streams(
                 if len(begun) == num_streams:
                     all_begun.set()
 
-    async with asyncio.timeout(_START_LIMIT_S):
-        present = 0
-        while present < num_nodes:
-            await asyncio.sleep(_POLL_S)
-            present = len((await client.nodes()).nodes)
     async with asyncio.TaskGroup() as group:
         asking = []
         for number in range(-(-num_streams // most_choices)):
