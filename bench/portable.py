@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -75,25 +76,24 @@ def emulated_arm(root: Path) -> str:
 
 
 def _digest(command: list[str], packages: Path) -> str:
-    if shutil.which(command[0]) is None:
-        raise PortableError(f"{command[0]} is missing: install qemu-user")
     here = Path(__file__).resolve().parents[1]
-    path = os.pathsep.join((str(here), str(packages)))
+    return _run([*command, "-c", _SHOW], path=os.pathsep.join((str(here), str(packages))))
+
+
+def _run(command: list[str], path: str = "") -> str:
+    """Return the output of a command. Raises PortableError. path: that of Python's packages."""
+    if shutil.which(command[0]) is None:
+        raise PortableError(f"{command[0]} is missing: install qemu-user, and g++ for arm64")
+    environ = {**os.environ, "PYTHONPATH": path}
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": _LIMIT_S}
     try:
-        shown = subprocess.run(
-            [*command, "-c", _SHOW],
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            timeout=_LIMIT_S,
-            check=False,
-        )
+        done = subprocess.run(command, env=environ, check=False, **options)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise PortableError(f"{' '.join(command)}: {error}") from error
-    if shown.returncode != 0:
-        last = (shown.stderr.strip().splitlines() or [f"exit code {shown.returncode}"])[-1]
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise PortableError(f"{' '.join(command)}: {last}")
-    return shown.stdout.strip()
+    return str(done.stdout).strip()
 
 
 @click.command("portable-kernels")
@@ -126,22 +126,15 @@ def portable_kernels_command(arm_compiler: str) -> None:
 
 
 def _digests(machine: str, compiler: str, emulator: tuple[str, ...]) -> list[str]:
-    for program in (compiler, *emulator[:1]):
-        if shutil.which(program) is None:
-            raise PortableError(f"{program} is missing: install g++ for arm64, and qemu-user")
     with tempfile.TemporaryDirectory() as folder:
         library, driver = Path(folder) / "libkernels.so", Path(folder) / "driver"
         files = [str(_DRIVER), str(library), "-Wl,-rpath,$ORIGIN", "-o", str(driver)]
-        flags = ["-std=c++17", "-O1", "-ffp-contract=off"]
+        # A missing compiler or emulator is said before the kernels are compiled.
+        for program in (compiler, *emulator[:1]):
+            _run([program, "--version"])
         try:
             build(library, compiler=compiler, machine=machine)
-            subprocess.run([compiler, *flags, *files], check=True, capture_output=True)
-            shown = subprocess.run(
-                [*emulator, str(driver)], check=True, capture_output=True, timeout=_LIMIT_S
-            )
         except BuildError as error:
             raise PortableError(f"{machine}: {error}") from error
-        except subprocess.CalledProcessError as error:
-            last = (error.stderr.decode().strip().splitlines() or [str(error)])[-1]
-            raise PortableError(f"{machine}: {last}") from error
-    return shown.stdout.decode().splitlines()
+        _run([compiler, "-std=c++17", "-O1", "-ffp-contract=off", *files])
+        return _run([*emulator, str(driver)]).splitlines()
