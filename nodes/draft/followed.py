@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from nodes.engine.sampler import Sampler
+from nodes.messages import CHANCE_STEPS, ChainPart
 from nodes.worker.cells import cells_soon
-from nodes.worker.stream import StreamId, StreamSpec
+from nodes.worker.stream import StreamSpec
 from policies.acceptance import GUESS_MEMORY, TRUST
 
 # No guess counts as certain, however easy the text is.
 _MOST_CHANCE: Final = 0.99
 
 
-@dataclass(frozen=True, slots=True)
-class Guesses:
-    """Guesses of one or more steps, to be sent to a target.
-
-    start: position of the first one. chances: chance of each to be accepted if those before it are.
-    follow, chain: as in ChainPart.
-    """
-
-    stream_id: StreamId
-    follow: int
-    chain: int
-    start: int
-    token_ids: tuple[int, ...]
-    chances: tuple[float, ...]
+# Consecutive guesses of one chain, to be sent to a target: the part of the message, and the tokens.
+Guesses: TypeAlias = tuple[ChainPart, tuple[int, ...]]
 
 
 @dataclass(slots=True)
@@ -146,14 +135,9 @@ class Followed:
         if self.sent_to is None:
             self.chain += 1
         self.sent_to = self.length
-        return Guesses(
-            self.spec.stream_id,
-            self.spec.generation,
-            self.chain,
-            start,
-            tuple(self.guesses[index:]),
-            tuple(self.chances[index:]),
-        )
+        chances = bytes(round(CHANCE_STEPS * chance) for chance in self.chances[index:])
+        part = ChainPart(self.spec.stream_id, self.spec.generation, self.chain, start, chances)
+        return part, tuple(self.guesses[index:])
 
     def drop_guesses(self) -> None:
         """Drop all guesses. The caller frees their cells and that of the last committed token,

@@ -12,8 +12,6 @@ from nodes.draft.outbox import Outbox
 from nodes.draft.state import DraftState, Event, Guessed
 from nodes.engine.protocol import EngineInfo
 from nodes.messages import (
-    CHANCE_STEPS,
-    ChainPart,
     CloseStreamNotice,
     CommitNotice,
     GuessNotice,
@@ -132,18 +130,8 @@ class DraftNode(Node):
 
 
 def guess_notice(parts: Sequence[Guesses], busy_s: float = 0.0) -> GuessNotice:
-    chain_parts = tuple(
-        ChainPart(
-            part.stream_id,
-            part.follow,
-            part.chain,
-            part.start,
-            bytes(round(CHANCE_STEPS * chance) for chance in part.chances),
-        )
-        for part in parts
-    )
-    token_ids = tuple(t for part in parts for t in part.token_ids)
-    return GuessNotice(chain_parts, token_ids, round(1e6 * busy_s))
+    token_ids = tuple(token_id for _, of_part in parts for token_id in of_part)
+    return GuessNotice(tuple(part for part, _ in parts), token_ids, round(1e6 * busy_s))
 
 
 def apply(state: DraftState, message: Any) -> Sequence[Event]:

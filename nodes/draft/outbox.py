@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 
 from nodes.draft.followed import Guesses
 from nodes.messages import MAX_WINDOW
-from nodes.worker.stream import StreamId
 
 
 @dataclass(slots=True)
@@ -26,29 +25,26 @@ class Outbox:
     rate_bps: float = 0.0
     frame_s: float = 0.0
     free_at: float = 0.0
-    _parts: dict[StreamId, Guesses] = field(default_factory=dict)
+    _parts: dict[int, Guesses] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self._parts)
 
     def add(self, parts: Iterable[Guesses]) -> None:
-        for part in parts:
-            known = self._parts.get(part.stream_id)
+        for part, token_ids in parts:
+            known, before = self._parts.get(part.stream_id, (None, ()))
             if known is not None and (known.follow, known.chain) == (part.follow, part.chain):
-                part = replace(
-                    known,
-                    token_ids=known.token_ids + part.token_ids,
-                    chances=known.chances + part.chances,
-                )
-            self._parts[part.stream_id] = part
+                part = replace(known, chances=known.chances + part.chances)
+                token_ids = before + token_ids
+            self._parts[part.stream_id] = part, token_ids
 
     def take(self) -> tuple[Guesses, ...]:
         """Remove and return as many waiting guesses as one message may hold."""
         parts, self._parts = self._parts, {}
-        for stream_id, part in parts.items():
-            if len(part.token_ids) > MAX_WINDOW:
-                self._parts[stream_id] = _cut(part, MAX_WINDOW, len(part.token_ids))
-        return tuple(_cut(part, 0, MAX_WINDOW) for part in parts.values())
+        for stream_id, guesses in parts.items():
+            if (num_guesses := len(guesses[1])) > MAX_WINDOW:
+                self._parts[stream_id] = _cut(guesses, MAX_WINDOW, num_guesses)
+        return tuple(_cut(guesses, 0, MAX_WINDOW) for guesses in parts.values())
 
     def allot(self, rate_bps: float) -> None:
         """Set the rate that guesses may use; the seconds of a frame scale with it."""
@@ -65,10 +61,7 @@ class Outbox:
         self._parts.clear()
 
 
-def _cut(part: Guesses, first: int, end: int) -> Guesses:
-    return replace(
-        part,
-        start=part.start + first,
-        token_ids=part.token_ids[first:end],
-        chances=part.chances[first:end],
-    )
+def _cut(guesses: Guesses, first: int, end: int) -> Guesses:
+    part, token_ids = guesses
+    cut = replace(part, start=part.start + first, chances=part.chances[first:end])
+    return cut, token_ids[first:end]

@@ -38,13 +38,13 @@ def run(state: DraftState) -> list[Event]:
 def guessed_of(events: Sequence[object], stream_id: int = ONE) -> tuple[int, ...]:
     """The tokens that were guessed for a stream, of the last chain of it."""
     parts = parts_of(events, stream_id)
-    last = max((part.chain for part in parts), default=0)
-    return tuple(t for part in parts if part.chain == last for t in part.token_ids)
+    last = max((part.chain for part, _ in parts), default=0)
+    return tuple(t for part, token_ids in parts if part.chain == last for t in token_ids)
 
 
 def parts_of(events: Sequence[object], stream_id: int = ONE) -> list[Guesses]:
     told = [part for event in events if isinstance(event, Guessed) for part in event.parts]
-    return [part for part in told if part.stream_id == stream_id]
+    return [(part, token_ids) for part, token_ids in told if part.stream_id == stream_id]
 
 
 def text_of(

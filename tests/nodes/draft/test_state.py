@@ -10,7 +10,7 @@ from nodes.draft.followed import Guesses
 from nodes.draft.outbox import Outbox
 from nodes.draft.state import DraftState, Event
 from nodes.engine.toy import ToyConfig, ToyModel
-from nodes.messages import MAX_WINDOW, StreamReadyNotice
+from nodes.messages import MAX_WINDOW, ChainPart, StreamReadyNotice
 from nodes.worker.stream import PROMPT_PIECE_TOKENS
 from policies.acceptance import Calibration, DraftCalibration
 from tests.nodes.builders import PROMPT, make_spec
@@ -27,16 +27,21 @@ def follow(state: DraftState, **changes: Any) -> list[Event]:
 
 
 def tokens_in(events: list[Event]) -> tuple[int, ...]:
-    return tuple(token for part in parts_of(events) for token in part.token_ids)
+    return tuple(token for _, token_ids in parts_of(events) for token in token_ids)
+
+
+def chains_of(events: list[Event]) -> set[int]:
+    return {part.chain for part, _ in parts_of(events)}
 
 
 def test_it_guesses_as_far_ahead_as_a_guess_has_a_chance() -> None:
-    parts = parts_of(follow(make()))
-    guessed = tuple(token for part in parts for token in part.token_ids)
+    events = follow(make())
+    guessed = tokens_in(events)
     assert len(guessed) > 4
     assert guessed == text_of()[: len(guessed)]
-    assert [part.start for part in parts] == [len(PROMPT) + k for k in range(len(guessed))]
-    assert {part.chain for part in parts} == {1}
+    starts = [part.start for part, _ in parts_of(events)]
+    assert starts == [len(PROMPT) + k for k in range(len(guessed))]
+    assert chains_of(events) == {1}
 
 
 def test_unsure_guesses_end_sooner_and_sure_ones_with_the_window() -> None:
@@ -54,7 +59,7 @@ def test_what_is_committed_as_guessed_lets_it_go_on_in_the_same_chain() -> None:
     text = text_of()
     state.committed(ONE, 1, len(PROMPT), text[:4])
     events = run(state)
-    assert {part.chain for part in parts_of(events)} == {1}
+    assert chains_of(events) == {1}
     guessed = tokens_in(events)
     assert len(guessed) >= 4
     assert guessed == text[num_ahead : num_ahead + len(guessed)]
@@ -70,8 +75,8 @@ def test_where_it_was_wrong_it_goes_back_and_begins_a_new_chain() -> None:
     other = (text[0], (text[1] + 1) % 95 + 1)
     state.committed(ONE, 1, len(PROMPT), other)
     events = run(state)
-    assert {part.chain for part in parts_of(events)} == {2}
-    assert parts_of(events)[0].start == len(PROMPT) + 2
+    assert chains_of(events) == {2}
+    assert parts_of(events)[0][0].start == len(PROMPT) + 2
     assert tokens_in(events)[:5] == text_of((*PROMPT, *other), num_tokens=5)
 
 
@@ -83,7 +88,7 @@ def test_a_text_in_pieces_is_not_guessed_after_before_all_of_it_is_there() -> No
     state.committed(ONE, 1, len(PROMPT), text[:3])
     events = run(state)
     assert any(isinstance(event, StreamReadyNotice) for event in events)
-    assert parts_of(events)[0].start == len(PROMPT) + 3
+    assert parts_of(events)[0][0].start == len(PROMPT) + 3
 
 
 def test_long_texts_are_read_in_pieces_beside_the_guesses_of_others() -> None:
@@ -111,28 +116,30 @@ def test_an_older_following_is_not_known_any_more() -> None:
     assert state.num_streams == 0
 
 
+def guesses(stream_id: int, chain: int, start: int, *token_ids: int) -> Guesses:
+    """The chance of each guess is its token id in 255ths, so that none is taken for another."""
+    return ChainPart(stream_id, 1, chain, start, bytes(token_ids)), token_ids
+
+
 def test_a_busy_link_takes_later_guesses_along_but_none_of_a_chain_that_is_over() -> None:
     outbox = Outbox()
-    outbox.add([Guesses(ONE, 1, 1, 3, (7,), (0.9,))])
-    outbox.add([Guesses(ONE, 1, 1, 4, (8, 9), (0.8, 0.7)), Guesses(TWO, 1, 1, 5, (4,), (0.5,))])
-    outbox.add([Guesses(TWO, 1, 2, 6, (3,), (0.9,))])
-    assert outbox.take() == (
-        Guesses(ONE, 1, 1, 3, (7, 8, 9), (0.9, 0.8, 0.7)),
-        Guesses(TWO, 1, 2, 6, (3,), (0.9,)),
-    )
+    outbox.add([guesses(ONE, 1, 3, 7)])
+    outbox.add([guesses(ONE, 1, 4, 8, 9), guesses(TWO, 1, 5, 4)])
+    outbox.add([guesses(TWO, 2, 6, 3)])
+    assert outbox.take() == (guesses(ONE, 1, 3, 7, 8, 9), guesses(TWO, 2, 6, 3))
     assert not outbox
 
 
 def test_more_guesses_than_a_message_holds_go_in_several() -> None:
     outbox = Outbox()
     for start in range(3, 83, 20):
-        outbox.add([Guesses(ONE, 1, 1, start, tuple(range(start, start + 20)), (0.9,) * 20)])
+        outbox.add([guesses(ONE, 1, start, *range(start, start + 20))])
     told: list[int] = []
     while outbox:
         (part,) = outbox.take()
-        assert part.start == 3 + len(told)
-        assert len(part.token_ids) == len(part.chances) <= MAX_WINDOW
-        told += part.token_ids
+        assert part == guesses(ONE, 1, 3 + len(told), *part[1])
+        assert len(part[1]) <= MAX_WINDOW
+        told += part[1]
     assert told == list(range(3, 83))
 
 
