@@ -115,8 +115,7 @@ class LightTarget:
             case GuessNotice():
                 for part, guesses in parts_of(message):
                     if (found := self._texts.get(part.stream_id)) is not None:
-                        number, chances = (part.follow, part.chain), [1.0] * len(guesses)
-                        found.buffer.take(number, part.start, guesses, chances, found.token_ids)
+                        found.buffer.take(part, guesses, found.token_ids)
             case LeaseRequest():
                 for lease in message.entries:
                     if (leased := self._texts.get(lease.stream_id)) is not None:

@@ -94,7 +94,7 @@ def ready_at(stream: TargetStream) -> float:
     guesses, _ = stream.buffer.after(len(stream.token_ids))
     if len(guesses) >= min(hold.num_guesses, stream.tokens_left - 1):
         return -math.inf
-    return stream.last_commit_at + hold.most_s
+    return stream.last_commit_at + hold.hold_us * 1e-6
 
 
 def eligible_at(streams: Iterable[TargetStream]) -> dict[int, float]:

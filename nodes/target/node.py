@@ -10,7 +10,6 @@ from mesh.transport import ClientTransport
 from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import Model, Tokenizer
 from nodes.messages import (
-    CHANCE_STEPS,
     CloseStreamNotice,
     CommitReply,
     GuessNotice,
@@ -24,7 +23,7 @@ from nodes.messages import (
 )
 from nodes.target.events import Committed, Event, ReadBeside
 from nodes.target.state import TargetState
-from nodes.target.stream import Hold, midway_tokens
+from nodes.target.stream import midway_tokens
 from nodes.target.text_reader import TextReader, tokenize
 from nodes.worker.engine_thread import EngineThread
 from nodes.worker.node import Node
@@ -117,14 +116,10 @@ def apply(state: TargetState, message: Any) -> Sequence[Event]:
                 state.lease(StreamId(e.stream_id), e.generation, e.prefix_len, e.num_tokens)
         case GuessNotice():
             for part, token_ids in parts_of(message):
-                chances = [step / CHANCE_STEPS for step in part.chances]
-                number = part.follow, part.chain
-                state.guess(StreamId(part.stream_id), number, part.start, token_ids, chances)
+                state.guess(part, token_ids)
         case HoldNotice(entries=holds):
-            for entry in holds:
-                waits = entry.group, entry.num_guesses, entry.hold_us * 1e-6
-                hold = Hold(*waits) if entry.group else None
-                state.hold(StreamId(entry.stream_id), entry.generation, hold)
+            for hold in holds:
+                state.hold(hold)
         case ProbeRequest(seed=seed):
             return state.probe(seed)
     return ()

@@ -13,7 +13,9 @@ from nodes.engine.protocol import Logits, Model, Span, StreamError, Tokenizer
 from nodes.engine.selftest import probe_digest
 from nodes.messages import (
     MAX_TOP_LOGPROBS,
+    ChainPart,
     CommitEntry,
+    HoldEntry,
     ProbeReply,
     StreamFailedNotice,
     StreamParkedNotice,
@@ -24,7 +26,7 @@ from nodes.target.events import Committed, Event, ReadBeside
 from nodes.target.lookup import Lookup
 from nodes.target.reading import Reading, is_decoded, num_prompt_tokens
 from nodes.target.residents import Residents
-from nodes.target.stream import NOTHING, Chosen, Hold, TargetStream
+from nodes.target.stream import NOTHING, Chosen, TargetStream
 from nodes.worker.cells import cells_needed
 from nodes.worker.stream import (
     PROMPT_PIECE_TOKENS,
@@ -198,11 +200,11 @@ class TargetState:
         # A lease is a position and not an increment, so a repeated one adds nothing.
         stream.lease = max(stream.lease, prefix_len + num_tokens)
 
-    def hold(self, stream_id: StreamId, generation: int, hold: Hold | None) -> None:
-        """Have a stream wait for guesses from now on; None ends that."""
-        stream = self._current(stream_id, generation)
+    def hold(self, hold: HoldEntry) -> None:
+        """Have a stream wait for guesses from now on; a hold without a group ends that."""
+        stream = self._current(StreamId(hold.stream_id), hold.generation)
         if stream is not None:
-            stream.hold = hold
+            stream.hold = hold if hold.group else None
 
     def patience_s(self, now: float) -> float:
         """Returns the seconds that the next pass may wait; called before each pass.
@@ -220,17 +222,9 @@ class TargetState:
                 decoding.append(stream)
         return patience_s(decoding, now)
 
-    def guess(
-        self,
-        stream_id: StreamId,
-        number: tuple[int, int],
-        start: int,
-        token_ids: Sequence[int],
-        chances: Sequence[float],
-    ) -> None:
-        """Add guesses for the positions from `start` on; the arguments are those of
-        GuessBuffer.take()."""
-        stream = self._streams.get(stream_id)
+    def guess(self, part: ChainPart, token_ids: Sequence[int]) -> None:
+        """Add guesses of a draft node."""
+        stream = self._streams.get(StreamId(part.stream_id))
         if stream is None:
             self.num_stale += 1
             return
@@ -238,8 +232,7 @@ class TargetState:
         # guess is wrong, but not an error.
         num_vocab = self._model.info.num_vocab
         known = list(itertools.takewhile(lambda token_id: token_id < num_vocab, token_ids))
-        taken = stream.buffer.take(number, start, known, chances[: len(known)], stream.token_ids)
-        self.num_stale += not taken
+        self.num_stale += not stream.buffer.take(part, known, stream.token_ids)
 
     def _current(self, stream_id: StreamId, generation: int) -> TargetStream | None:
         stream = self._streams.get(stream_id)

@@ -10,8 +10,11 @@ from typing import Final
 from nodes.engine.protocol import Logits, StreamError, Tokenizer
 from nodes.engine.sampler import Sampler
 from nodes.messages import (
+    CHANCE_STEPS,
     MAX_WINDOW,
+    ChainPart,
     CommitEntry,
+    HoldEntry,
     PromptScoresNotice,
     StreamFailedNotice,
     TokenScores,
@@ -53,19 +56,13 @@ class GuessBuffer:
     is_broken: bool = True
     seen: Seen = field(default_factory=Seen)
 
-    def take(
-        self,
-        number: tuple[int, int],
-        start: int,
-        token_ids: Sequence[int],
-        chances: Sequence[float],
-        committed: Sequence[int],
-    ) -> bool:
-        """Add guesses for the positions from `start` on; returns False if they are useless.
+    def take(self, part: ChainPart, token_ids: Sequence[int], committed: Sequence[int]) -> bool:
+        """Add guesses of a part, or the first of them; returns False if they are useless.
 
         committed: the tokens of the stream. Guesses are useless if their chain is older, if they do
         not continue the guesses here, or if they are further ahead than a draft node may guess.
         """
+        number, start = (part.follow, part.chain), part.start
         if number < self.number:
             return False
         if number > self.number:
@@ -79,7 +76,7 @@ class GuessBuffer:
             self._break()
             return False
         self.token_ids += token_ids
-        self.chances += chances
+        self.chances += [step / CHANCE_STEPS for step in part.chances[: len(token_ids)]]
         self.seen.num_late += max(0, min(len(committed) - start, len(token_ids)))
         self.compare(committed)
         return not self.is_broken
@@ -125,19 +122,6 @@ class Chosen:
 NOTHING: Final = Chosen()
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """What a stream waits for.
-
-    group: number of the group whose streams are verified together. num_guesses: guesses that it
-    waits for. most_s: seconds after its last token at which its wait ends at the latest.
-    """
-
-    group: int
-    num_guesses: int
-    most_s: float
-
-
 # Limits for reading the text of an answer that has already begun: pieces a pass, and seconds a
 # pass. Its reader waits in the middle of a sentence, so the text is read in few large passes, and
 # the other streams wait longer for their next token.
@@ -167,7 +151,7 @@ class TargetStream:
     buffer: GuessBuffer = field(default_factory=GuessBuffer)
     chosen: Chosen = NOTHING
     # What it waits for (None: nothing), and when its last token was committed.
-    hold: Hold | None = None
+    hold: HoldEntry | None = None
     last_commit_at: float = -math.inf
     # Tokens that a pass commits to it, on average.
     tokens_a_pass: float = 1.0

@@ -8,7 +8,7 @@ from typing import Any
 
 from nodes.engine.protocol import Logits, Model, Span, Tokenizer
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
-from nodes.messages import StreamParkedNotice, StreamReadyNotice
+from nodes.messages import CHANCE_STEPS, ChainPart, StreamParkedNotice, StreamReadyNotice
 from nodes.target.events import Committed, Event
 from nodes.target.state import TargetState
 from nodes.worker.stream import StreamId, StreamSpec
@@ -28,7 +28,8 @@ def guess(
     state: TargetState, stream_id: StreamId, start: int, guesses: Sequence[int], sure: float = 0.99
 ) -> None:
     """Send guesses of a chain of its own for the positions from start on."""
-    state.guess(stream_id, (1, next(_chains)), start, guesses, [sure] * len(guesses))
+    chances = bytes([round(CHANCE_STEPS * sure)] * len(guesses))
+    state.guess(ChainPart(stream_id, 1, next(_chains), start, chances), guesses)
 
 
 def verify(

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.messages import MAX_WINDOW
+from nodes.messages import MAX_WINDOW, ChainPart
 from nodes.target.stream import GuessBuffer, Seen
 
 TEXT = (1, 2, 3)
 
 
+def take(
+    buffer: GuessBuffer,
+    number: tuple[int, int],
+    start: int,
+    token_ids: Sequence[int],
+    text: Sequence[int] = TEXT,
+) -> bool:
+    part = ChainPart(1, *number, start, bytes([51] * len(token_ids)))
+    return buffer.take(part, token_ids, text)
+
+
 def taken(*parts: tuple[tuple[int, int], int, list[int]]) -> GuessBuffer:
     buffer = GuessBuffer()
-    for number, start, token_ids in parts:
-        buffer.take(number, start, token_ids, [0.5] * len(token_ids), TEXT)
+    for part in parts:
+        take(buffer, *part)
     return buffer
 
 
 def test_a_gap_ends_a_chain_until_a_newer_one_begins_and_an_older_one_is_not_heard() -> None:
     buffer = taken(((1, 1), 3, [7]), ((1, 1), 5, [9]))
     assert buffer.after(3)[0] == []
-    assert not buffer.take((1, 1), 4, [8], [0.5], TEXT)
-    assert buffer.take((1, 2), 3, [8], [0.5], TEXT)
-    assert buffer.after(3) == ([8], [0.5])
+    assert not take(buffer, (1, 1), 4, [8])
+    assert take(buffer, (1, 2), 3, [8])
+    assert buffer.after(3) == ([8], [0.2])
     buffer = taken(((2, 1), 3, [7]))
-    assert not buffer.take((1, 9), 3, [8], [0.5], TEXT)
-    assert not buffer.take((2, 0), 3, [8], [0.5], TEXT)
+    assert not take(buffer, (1, 9), 3, [8])
+    assert not take(buffer, (2, 0), 3, [8])
     assert buffer.after(3)[0] == [7]
 
 
@@ -43,7 +56,7 @@ def test_late_guesses_are_used_as_far_as_they_were_right() -> None:
 def test_a_draft_node_cannot_fill_the_memory_of_a_target() -> None:
     buffer = GuessBuffer()
     for start in range(3, 1003, 10):
-        buffer.take((1, 1), start, [7] * 10, [0.5] * 10, TEXT)
+        take(buffer, (1, 1), start, [7] * 10)
     assert len(buffer.token_ids) <= MAX_WINDOW
 
 
@@ -76,7 +89,7 @@ def test_what_it_offers_is_what_the_chain_says(
         start = base + len(chain)
         chain += part
         if index != lost:
-            buffer.take((1, 1), start, part, [1.0] * len(part), text[:base])
+            take(buffer, (1, 1), start, part, text[:base])
     before_gap = [token for part in parts[:lost] for token in part]
     for length in range(base, len(text) + 1):
         buffer.compare(text[:length])

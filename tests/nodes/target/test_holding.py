@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from nodes.messages import HoldEntry
 from nodes.target.state import TargetState
-from nodes.target.stream import Hold
 from nodes.worker.stream import StreamId
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.target.script import ONE, THREE, TWO, alone, commits_in, guess, make_state
+
+HALF_A_SECOND_US = 500_000
 
 
 def make(num_streams: int, *held: StreamId, num_guesses: int = 2) -> TargetState:
@@ -20,7 +22,7 @@ def make(num_streams: int, *held: StreamId, num_guesses: int = 2) -> TargetState
     state.step()
     state.passed(0.01, 10.0)
     for stream_id in held:
-        state.hold(stream_id, 1, Hold(1, num_guesses, 0.5))
+        state.hold(HoldEntry(stream_id, 1, 1, num_guesses, HALF_A_SECOND_US))
     return state
 
 
@@ -48,10 +50,10 @@ def test_it_waits_no_more_once_they_are_there_or_the_hold_is_gone() -> None:
     assert state.patience_s(10.1) == 0.0
     assert going(state) == {ONE}
     state = make(1, ONE)
-    state.hold(ONE, 1, None)
+    state.hold(HoldEntry(ONE, 1, 0, 0, 0))
     assert state.patience_s(10.1) == 0.0
     # A hold of another placement is stale.
-    state.hold(ONE, 7, Hold(1, 2, 0.5))
+    state.hold(HoldEntry(ONE, 7, 1, 2, HALF_A_SECOND_US))
     assert state.patience_s(10.1) == 0.0
     assert state.num_stale == 1
 
@@ -72,7 +74,7 @@ def test_a_parked_stream_comes_back_while_others_wait() -> None:
     state.open(make_spec(3, prompt=tuple(range(1, 81)) * 2, max_tokens=100))
     state.step()
     state.passed(0.01, 10.0)
-    state.hold(TWO, 1, Hold(1, 2, 0.5))
+    state.hold(HoldEntry(TWO, 1, 1, 2, HALF_A_SECOND_US))
     assert state.patience_s(10.1) == pytest.approx(0.4)
     state.close(ONE, 1)
     assert state.patience_s(10.1) == 0.0

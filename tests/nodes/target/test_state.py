@@ -12,6 +12,7 @@ from tests.nodes.target.script import (
     TWO,
     alone,
     commits_in,
+    guess,
     make_state,
     run,
     text_of,
@@ -88,8 +89,8 @@ def test_guesses_that_do_not_follow_are_counted_and_not_used() -> None:
     spec = make_spec()
     state.open(spec)
     run(state)
-    state.guess(ONE, (1, 1), 4, (1,), (0.9,))
-    state.guess(ONE, (1, 2), 2, (1,), (0.9,))
+    guess(state, ONE, 4, (1,))
+    guess(state, ONE, 2, (1,))
     assert state.num_stale == 2
     assert not state.has_work()
     state.lease(ONE, 1, 3, 1)
