@@ -8,8 +8,7 @@ from typing import Final, TypeAlias
 
 from nodes.engine.sampler import Sampler
 from nodes.messages import CHANCE_STEPS, ChainPart
-from nodes.worker.cells import cells_soon
-from nodes.worker.stream import StreamSpec
+from nodes.worker.stream import StreamSpec, cells_soon
 from policies.acceptance import GUESS_MEMORY, TRUST
 
 # No guess counts as certain, however easy the text is.

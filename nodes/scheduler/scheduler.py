@@ -54,8 +54,7 @@ from nodes.scheduler.recorder import Recorder
 from nodes.scheduler.silences import Silences
 from nodes.scheduler.stream import Opening, Running, Stream
 from nodes.telemetry.counts import Counts, Stage
-from nodes.worker.cells import cells_soon
-from nodes.worker.stream import StreamId, StreamSpec
+from nodes.worker.stream import StreamId, StreamSpec, cells_soon
 from policies.acceptance import AcceptanceEstimate
 from policies.latency import NodeCosts
 from policies.plan import Link

@@ -21,9 +21,8 @@ from nodes.messages import (
     TokenizeRequest,
     parts_of,
 )
-from nodes.target.events import Committed, Event, ReadBeside
 from nodes.target.state import TargetState
-from nodes.target.stream import midway_tokens
+from nodes.target.stream import Committed, Event, ReadBeside, midway_tokens
 from nodes.target.text_reader import TextReader, tokenize
 from nodes.worker.engine_thread import EngineThread
 from nodes.worker.node import Node

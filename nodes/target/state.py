@@ -22,17 +22,16 @@ from nodes.messages import (
     StreamReadyNotice,
 )
 from nodes.target.composing import compose, patience_s, waiting_groups
-from nodes.target.events import Committed, Event, ReadBeside
 from nodes.target.lookup import Lookup
 from nodes.target.reading import Reading, is_decoded, num_prompt_tokens
 from nodes.target.residents import Residents
-from nodes.target.stream import NOTHING, Chosen, TargetStream
-from nodes.worker.cells import cells_needed
+from nodes.target.stream import NOTHING, Chosen, Committed, Event, ReadBeside, TargetStream
 from nodes.worker.stream import (
     PROMPT_PIECE_TOKENS,
     StopMatcher,
     StreamId,
     StreamSpec,
+    cells_needed,
     failed_by,
     sampler_of,
 )

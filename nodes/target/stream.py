@@ -1,4 +1,4 @@
-"""One stream on the target: the guesses for it, and what a pass commits to it."""
+"""One stream on the target: the guesses for it, what a pass commits to it, and its events."""
 
 from __future__ import annotations
 
@@ -15,15 +15,38 @@ from nodes.messages import (
     ChainPart,
     CommitEntry,
     HoldEntry,
+    ProbeReply,
     PromptScoresNotice,
     StreamFailedNotice,
+    StreamParkedNotice,
+    StreamReadyNotice,
     TokenScores,
 )
-from nodes.target.events import Committed
 from nodes.target.scoring import score_rows
-from nodes.worker.cells import cells_soon
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamSpec, failed_by
+from nodes.worker.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamSpec, cells_soon, failed_by
 from policies.latency import PASS_RATE, CostTable
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a pass added to a stream: its entry of the CommitReply, and the tokens."""
+
+    entry: CommitEntry
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBeside:
+    """A pass that committed tokens also read num_tokens tokens of prompts."""
+
+    num_tokens: int
+
+
+# Notices are sent to the coordinator as they are.
+Notice = (
+    StreamReadyNotice | StreamFailedNotice | StreamParkedNotice | PromptScoresNotice | ProbeReply
+)
+Event = Notice | Committed | ReadBeside
 
 
 @dataclass(slots=True)

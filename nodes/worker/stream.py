@@ -1,4 +1,4 @@
-"""What target and draft nodes share of a stream: its description, sampler and stop strings."""
+"""What target and draft nodes share of a stream: its description, cells, sampler and stops."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeAlias
 from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import StreamError
 from nodes.engine.sampler import Sampler
-from nodes.messages import OpenStreamRequest, StreamFailedNotice
+from nodes.messages import MAX_GAMMA, OpenStreamRequest, StreamFailedNotice
 from nodes.messages import StreamId as StreamId
 
 # Everything that a node needs to serve a stream from some position on.
@@ -15,6 +15,19 @@ StreamSpec: TypeAlias = OpenStreamRequest
 
 # A target reads prompts in pieces of this size beside decoding, which they delay only a little.
 PROMPT_PIECE_TOKENS = 32
+# A stream is admitted if it has room for this many further tokens. With fewer it would soon be
+# parked again; with more, cells would be reserved for tokens that may never come.
+_GROWTH_TOKENS = 64
+
+
+def cells_soon(num_tokens: int, tokens_left: int) -> int:
+    """Returns the cells that admission counts for a stream: its tokens, some growth, guesses."""
+    return num_tokens + min(tokens_left, _GROWTH_TOKENS) + MAX_GAMMA
+
+
+def cells_needed(spec: StreamSpec) -> int:
+    """Returns the most cells that a stream may ever hold: prompt, output, and guesses of a pass."""
+    return spec.num_prompt_tokens + spec.max_tokens + MAX_GAMMA
 
 
 def sampler_of(spec: StreamSpec, num_vocab: int, grammars: Grammars | None) -> Sampler:

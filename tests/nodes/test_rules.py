@@ -21,7 +21,7 @@ from nodes.messages import (
     StreamFailedNotice,
     StreamReadyNotice,
 )
-from nodes.target.events import Event
+from nodes.target.stream import Event
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import Calibration, DraftCalibration
 from tests.nodes.builders import make_spec

@@ -14,8 +14,8 @@ from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import Span
 from nodes.engine.rules import Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
-from nodes.target.events import Committed
 from nodes.target.state import TargetState
+from nodes.target.stream import Committed
 from nodes.worker.stream import StreamSpec, sampler_of
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import FLAT, ONE, run, tokens_of, verify

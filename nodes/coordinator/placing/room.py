@@ -10,8 +10,7 @@ from nodes.coordinator.requests.request import Request
 from nodes.messages import EMBEDDING, EngineProfile
 from nodes.messages.fingerprint import is_meant
 from nodes.scheduler.stream import Stream
-from nodes.worker.cells import cells_needed, cells_soon
-from nodes.worker.stream import StreamSpec
+from nodes.worker.stream import StreamSpec, cells_needed, cells_soon
 
 
 def can_hold(target: NodeRecord, spec: StreamSpec) -> bool:

@@ -30,8 +30,7 @@ from nodes.messages import (
 )
 from nodes.scheduler.instructions import Emit, Finish
 from nodes.scheduler.stream import Stream
-from nodes.worker.cells import cells_needed
-from nodes.worker.stream import StreamId, StreamSpec
+from nodes.worker.stream import StreamId, StreamSpec, cells_needed
 
 _MAX_REASON = 1024
 # Output tokens that a choice has already; None for a choice that is over.

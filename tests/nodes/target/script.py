@@ -9,8 +9,8 @@ from typing import Any
 from nodes.engine.protocol import Logits, Model, Span, Tokenizer
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import CHANCE_STEPS, ChainPart, StreamParkedNotice, StreamReadyNotice
-from nodes.target.events import Committed, Event
 from nodes.target.state import TargetState
+from nodes.target.stream import Committed, Event
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import make_spec

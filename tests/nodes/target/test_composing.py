@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from nodes.messages import MAX_GAMMA
-from nodes.target.events import Committed
 from nodes.target.state import TargetState
+from nodes.target.stream import Committed
 from policies.latency import CostTable, NodeCosts
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.target.script import ONE, TWO, alone, commits_in, guess, make_state

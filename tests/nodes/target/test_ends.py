@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from nodes.target.events import Committed
+from nodes.target.stream import Committed
 from nodes.worker.stream import StreamSpec
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.target.script import ONE, alone, make_state, run, text_of, tokens_of, verify

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from nodes.engine.sampling import Sampling
 from nodes.messages import StreamFailedNotice, StreamParkedNotice, StreamReadyNotice
-from nodes.worker.cells import cells_needed
-from nodes.worker.stream import StreamId, StreamSpec
+from nodes.worker.stream import StreamId, StreamSpec, cells_needed
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
     ONE,

@@ -6,9 +6,8 @@ from __future__ import annotations
 import pytest
 
 from nodes.messages import StreamReadyNotice
-from nodes.target.events import Committed, ReadBeside
 from nodes.target.node import messages_of
-from nodes.target.stream import midway_tokens
+from nodes.target.stream import Committed, ReadBeside, midway_tokens
 from policies.latency import CostTable
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
