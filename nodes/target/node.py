@@ -22,7 +22,7 @@ from nodes.messages import (
     parts_of,
 )
 from nodes.target.state import TargetState
-from nodes.target.stream import Committed, Event, ReadBeside, midway_tokens
+from nodes.target.stream import Committed, Event, ReadBeside
 from nodes.target.text_reader import TextReader, tokenize
 from nodes.worker.engine_thread import EngineThread
 from nodes.worker.node import Node
@@ -49,20 +49,12 @@ class TargetNode(Node):
         prefix_cache_bytes: int = 0,
         grammars: Grammars | None = None,
     ) -> None:
-        """declared: properties of the link that the settings state. grammars: None to compile the
-        model's grammars in this process, without isolation."""
-        grammars = grammars or Grammars(tokenizer, model.info)
-        state = TargetState(
-            model,
-            tokenizer,
-            prefix_cache_bytes,
-            grammars,
-            midway_tokens=midway_tokens(costs.decode),
-            costs=costs,
-        )
+        """declared: properties of the link that the settings state. prefix_cache_bytes, grammars:
+        as in TargetState."""
+        state = TargetState(model, tokenizer, prefix_cache_bytes, grammars, costs=costs)
         self._engine = EngineThread(state, self._on_events)
         self._opening = Opening(
-            grammars, lambda request: self._engine.post(lambda state: state.open(request))
+            state.grammars, lambda request: self._engine.post(lambda state: state.open(request))
         )
         self._texts = TextReader(partial(tokenize, tokenizer), lambda reply: self._link.send(reply))
         super().__init__(

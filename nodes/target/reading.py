@@ -6,16 +6,21 @@ from nodes.engine.protocol import Span
 from nodes.target.residents import Residents
 from nodes.target.stream import TargetStream
 from nodes.worker.stream import PROMPT_PIECE_TOKENS
+from policies.latency import CostTable
+
+# Limits for reading the text of an answer that has already begun: pieces a pass, and seconds a
+# pass. Its reader waits in the middle of a sentence, so the text is read in few large passes, and
+# the other streams wait longer for their next token.
+_MOST_MIDWAY_PIECES = 4
+_MIDWAY_PASS_S = 0.25
 
 
 class Reading:
-    """Takes turns among the waiting texts.
+    """Takes turns among the waiting texts. decode: the costs of passes."""
 
-    midway_tokens: most tokens of begun answers that a pass reads beside other streams.
-    """
-
-    def __init__(self, midway_tokens: int) -> None:
-        self._midway_tokens = midway_tokens
+    def __init__(self, decode: CostTable) -> None:
+        # Most tokens of begun answers that a pass reads beside other streams.
+        self._midway_tokens = midway_tokens(decode)
         self._num_reads = 0
 
     def next_pieces(
@@ -99,3 +104,14 @@ def is_decoded(stream: TargetStream, span: Span) -> bool:
 def num_prompt_tokens(stream: TargetStream, span: Span) -> int:
     """Returns the tokens of a piece without the last one if that is decoded."""
     return len(span.token_ids) - is_decoded(stream, span)
+
+
+def midway_tokens(decode: CostTable) -> int:
+    """Returns how many tokens of begun answers a pass reads beside other streams.
+
+    They are whole pieces, at least one, and take at most a quarter of a second by these costs.
+    """
+    pieces = _MOST_MIDWAY_PIECES
+    while pieces > 1 and decode.at(pieces * PROMPT_PIECE_TOKENS) > _MIDWAY_PASS_S:
+        pieces -= 1
+    return pieces * PROMPT_PIECE_TOKENS

@@ -1,4 +1,4 @@
-"""The streams that have a sequence in the engine's cache, and the reuse of prefixes.
+"""The streams in the engine's cache, the parked ones that wait for room, and reused prefixes.
 
 Finished sequences do not stay in the cache, because attention reads past every used cell, also of
 other sequences. They are saved to host memory and restored for a stream of the same owner with the
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from nodes.engine.prefix import common_prefix
 from nodes.engine.protocol import Model, SavedPrefix
+from nodes.messages import StreamParkedNotice
 from nodes.target.stream import TargetStream
 from nodes.worker.stream import PROMPT_PIECE_TOKENS
 
@@ -104,16 +105,19 @@ _RESTORED_PER_READ = 16
 
 
 class Residents:
-    """The sequences of one engine. A stream is a resident while it has a seq_id."""
+    """The sequences of one engine.
+
+    A stream is a resident, with a seq_id, or parked. Parked streams are younger than all residents,
+    so the oldest streams always continue, end, and make room.
+    """
 
     def __init__(self, model: Model, prefix_cache_bytes: int) -> None:
         self._model = model
         self._store = PrefixStore(prefix_cache_bytes)
         self._streams: dict[int, TargetStream] = {}
+        # By number.
+        self._parked: dict[int, TargetStream] = {}
         self._free_seqs = list(range(model.info.max_sequences))[::-1]
-
-    def __len__(self) -> int:
-        return len(self._streams)
 
     def __iter__(self) -> Iterator[TargetStream]:
         return iter(self._streams.values())
@@ -130,12 +134,46 @@ class Residents:
         """Returns the number of tokens to read, without the last, which the next pass decodes."""
         return len(stream.token_ids) - 1 - self.cached(stream)
 
-    def fits(self, stream: TargetStream) -> bool:
-        """Whether there is room for this stream and for the growth of all residents."""
-        used = sum(other.cells for other in self._streams.values())
-        return used + stream.cells <= self._model.info.num_cells
+    def has_all(self, stream: TargetStream) -> bool:
+        """Whether the next token of a stream can be decoded: the others are in the cache."""
+        return stream.seq_id is not None and not self.missing(stream)
 
-    def shortage(self) -> int:
+    def add(self, stream: TargetStream) -> None:
+        """Add a stream, which is parked until resume() finds room for it."""
+        self._parked[stream.number] = stream
+
+    def next_parked(self) -> TargetStream | None:
+        """Returns the oldest parked stream if there is room for it and for the growth of all
+        residents; no younger one overtakes it."""
+        if not self._parked:
+            return None
+        oldest = self._parked[min(self._parked)]
+        used = sum(other.cells for other in self._streams.values())
+        return oldest if used + oldest.cells <= self._model.info.num_cells else None
+
+    def resume(self) -> list[TargetStream]:
+        """Let parked streams into the cache as far as they fit, and return these."""
+        resumed = []
+        while (stream := self.next_parked()) is not None:
+            del self._parked[stream.number]
+            stream.seq_id = self._free_seqs.pop()
+            self._streams[stream.seq_id] = stream
+            resumed.append(stream)
+        return resumed
+
+    def make_room(self) -> list[StreamParkedNotice]:
+        """Park the youngest streams until the others can continue; the oldest alone always can."""
+        notices = []
+        while len(self._streams) > 1 and self._shortage() > 0:
+            youngest = self.by_age()[-1]
+            if youngest.announced:
+                notices.append(StreamParkedNotice(youngest.spec.stream_id, youngest.generation))
+            self.leave(youngest)
+            youngest.park()
+            self.add(youngest)
+        return notices
+
+    def _shortage(self) -> int:
         """Returns the cells that residents lack for their unread texts and their next tokens."""
         wanted = 0
         for stream in self._streams.values():
@@ -144,10 +182,6 @@ class Residents:
                 wanted += 1
         return wanted - self._model.free_cells()
 
-    def enter(self, stream: TargetStream) -> None:
-        stream.seq_id = self._free_seqs.pop()
-        self._streams[stream.seq_id] = stream
-
     def leave(self, stream: TargetStream, *, num_valid: int | None = None) -> None:
         """Free a stream's cells, and save its prefix if that is long enough.
 
@@ -155,6 +189,7 @@ class Residents:
         """
         seq_id, stream.seq_id = stream.seq_id, None
         if seq_id is None:
+            del self._parked[stream.number]
             return
         length = self._model.length(seq_id) if num_valid is None else num_valid
         token_ids = stream.token_ids[:length]

@@ -18,7 +18,6 @@ from nodes.messages import (
     HoldEntry,
     ProbeReply,
     StreamFailedNotice,
-    StreamParkedNotice,
     StreamReadyNotice,
 )
 from nodes.target.composing import compose, patience_s, waiting_groups
@@ -44,12 +43,9 @@ _MAX_SCORES_PER_PASS = 12_000
 class TargetState:
     """Streams on one target engine. Each `step` runs at most one forward pass.
 
-    prefix_cache_bytes: host memory for saved prefixes of finished and parked streams.
-    midway_tokens: most tokens of begun answers that a pass reads beside other streams. costs: costs
-    of passes, by which guesses are chosen; None for no guesses.
-
-    A stream is in the cache or parked. Parked streams are younger than all streams in the cache, so
-    the oldest streams always continue, end, and make room.
+    costs: costs of passes, by which guesses are chosen. prefix_cache_bytes: host memory for saved
+    prefixes of finished and parked streams. grammars: None to compile the model's grammars in this
+    process, without isolation.
     """
 
     def __init__(
@@ -58,22 +54,22 @@ class TargetState:
         tokenizer: Tokenizer,
         prefix_cache_bytes: int = 0,
         grammars: Grammars | None = None,
-        midway_tokens: int = PROMPT_PIECE_TOKENS,
-        costs: NodeCosts | None = None,
+        *,
+        costs: NodeCosts,
     ) -> None:
         self._model = model
         # Tokens, used cells and own cells of the last pass; None if it read prompts, because then
         # its time is not used for the table.
         self._last_pass: tuple[int, int, float] | None = None
-        self._costs = TableRefit(costs.decode) if costs is not None else None
+        self._costs = TableRefit(costs.decode)
         # The time of the last patience_s() call.
         self._now = 0.0
         # Streams that decoded in the last pass.
         self._in_pass: list[StreamId] = []
         self._lookup = Lookup()
-        self._reading = Reading(midway_tokens)
+        self._reading = Reading(costs.decode)
         self._tokenizer = tokenizer
-        self._grammars = grammars or Grammars(tokenizer, model.info)
+        self.grammars = grammars or Grammars(tokenizer, model.info)
         self._streams: dict[StreamId, TargetStream] = {}
         self._residents = Residents(model, prefix_cache_bytes)
         self._num_opened = 0
@@ -95,7 +91,7 @@ class TargetState:
         if reason:
             return [StreamFailedNotice(spec.stream_id, spec.generation, reason)]
         try:
-            sampler = sampler_of(spec, self._model.info.num_vocab, self._grammars)
+            sampler = sampler_of(spec, self._model.info.num_vocab, self.grammars)
         except StreamError as error:
             return [failed_by(spec.stream_id, spec.generation, error)]
         self._num_opened += 1
@@ -112,9 +108,10 @@ class TargetState:
         for token_id in spec.token_ids[spec.num_prompt_tokens :]:
             stream.stops.push(self._tokenizer.piece(token_id))
         self._streams[spec.stream_id] = stream
+        self._residents.add(stream)
         if spec.looks_up:
             self._lookup.open(spec)
-        return [event for resumed in self._resume() for event in self._announce(resumed)]
+        return [event for entered in self._residents.resume() for event in self._announce(entered)]
 
     def _refusal(self, spec: StreamSpec) -> str:
         """Returns the reason why a stream cannot be served here, or ""."""
@@ -160,32 +157,6 @@ class TargetState:
         self._lookup.ended(stream.spec.stream_id)
         self._residents.leave(stream, num_valid=num_valid)
 
-    # -- streams in the cache ------------------------------------------------------------------
-
-    def _next_parked(self) -> TargetStream | None:
-        """Returns the oldest parked stream if it fits; no younger one overtakes it."""
-        parked = (stream for stream in self._streams.values() if stream.seq_id is None)
-        oldest = min(parked, key=lambda stream: stream.number, default=None)
-        return oldest if oldest is not None and self._residents.fits(oldest) else None
-
-    def _resume(self) -> list[TargetStream]:
-        resumed = []
-        while (stream := self._next_parked()) is not None:
-            self._residents.enter(stream)
-            resumed.append(stream)
-        return resumed
-
-    def _make_room(self) -> list[Event]:
-        """Park the youngest streams until the others can continue; the oldest alone always can."""
-        events: list[Event] = []
-        while len(self._residents) > 1 and self._residents.shortage() > 0:
-            youngest = self._residents.by_age()[-1]
-            if youngest.announced:
-                events.append(StreamParkedNotice(youngest.spec.stream_id, youngest.generation))
-            self._residents.leave(youngest)
-            youngest.park()
-        return events
-
     # -- leases, holds and guesses -------------------------------------------------------------
 
     def lease(self, stream_id: StreamId, generation: int, prefix_len: int, num_tokens: int) -> None:
@@ -211,7 +182,7 @@ class TargetState:
         They are 0.0 unless all streams that have work wait for their guesses.
         """
         self._now = now
-        if self._next_parked() is not None:
+        if self._residents.next_parked() is not None:
             return 0.0
         decoding = []
         for stream in self._residents:
@@ -248,20 +219,16 @@ class TargetState:
                 s.may_decode or self._residents.missing(s) or not s.announced
                 for s in self._residents
             )
-            or self._next_parked() is not None
+            or self._residents.next_parked() is not None
         )
-
-    def _awaits_notice(self, stream: TargetStream) -> bool:
-        """Whether a text has been read, may not be decoded yet, and was not announced."""
-        return not (stream.announced or stream.may_decode or self._residents.missing(stream))
 
     def step(self) -> list[Event]:
         """Run one pass over every stream that may decode and pieces of waiting prompts."""
-        resumed = self._resume()
-        events = self._make_room()
+        resumed = self._residents.resume()
+        events: list[Event] = [*self._residents.make_room()]
         decoding: list[TargetStream] = []
         budget, score_budget = self._model.info.max_batch_tokens, _MAX_SCORES_PER_PASS
-        able = [s for s in self._streams.values() if self._is_able(s)]
+        able = [s for s in self._streams.values() if s.may_decode and self._residents.has_all(s)]
         waiting = waiting_groups(able, self._now)
         is_full = False
         for stream in able:
@@ -302,7 +269,7 @@ class TargetState:
             events += ran
             if num_read and any(isinstance(event, Committed) for event in ran):
                 events.append(ReadBeside(num_read))
-        unannounced = [stream for stream in self._residents if self._awaits_notice(stream)]
+        unannounced = [s for s in self._residents if not (s.announced or s.may_decode)]
         for stream in [*(stream for stream, _ in pieces), *resumed, *unannounced]:
             events += self._announce(stream)
         if is_full:
@@ -313,11 +280,6 @@ class TargetState:
                     self._streams[stream.spec.stream_id] = self._streams.pop(stream.spec.stream_id)
         return events
 
-    def _is_able(self, stream: TargetStream) -> bool:
-        """Whether a stream may decode and has its whole prefix in the cache."""
-        is_here = stream.seq_id is not None and not self._residents.missing(stream)
-        return is_here and stream.may_decode
-
     def _choose(
         self, decoding: Sequence[TargetStream], budget: int, score_budget: int
     ) -> list[Chosen]:
@@ -325,8 +287,7 @@ class TargetState:
 
         They take free cells only, so that no stream is parked for them.
         """
-        has_some = any(s.buffer.token_ids or s.spec.looks_up for s in decoding)
-        if self._costs is None or not has_some:
+        if not any(stream.buffer.token_ids or stream.spec.looks_up for stream in decoding):
             return [NOTHING] * len(decoding)
         missing = sum(map(self._residents.missing, self._residents))
         free = self._model.free_cells() - missing - len(decoding)
@@ -354,7 +315,7 @@ class TargetState:
         for stream_id in self._in_pass:
             if (stream := self._streams.get(stream_id)) is not None:
                 stream.last_commit_at = now
-        if self._costs is not None and self._last_pass is not None:
+        if self._last_pass is not None:
             num_tokens, used_cells, own_cells = self._last_pass
             self._costs.observe(num_tokens, seconds, used_cells, own_cells)
 

@@ -23,8 +23,8 @@ from nodes.messages import (
     TokenScores,
 )
 from nodes.target.scoring import score_rows
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, StopMatcher, StreamSpec, cells_soon, failed_by
-from policies.latency import PASS_RATE, CostTable
+from nodes.worker.stream import StopMatcher, StreamSpec, cells_soon, failed_by
+from policies.latency import PASS_RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +143,6 @@ class Chosen:
 
 
 NOTHING: Final = Chosen()
-
-
-# Limits for reading the text of an answer that has already begun: pieces a pass, and seconds a
-# pass. Its reader waits in the middle of a sentence, so the text is read in few large passes, and
-# the other streams wait longer for their next token.
-_MOST_MIDWAY_PIECES = 4
-_MIDWAY_PASS_S = 0.25
 
 
 @dataclass(slots=True)
@@ -298,14 +291,3 @@ class TargetStream:
             if len(kept) >= self.tokens_left:
                 return kept, text + self.stops.flush(), "length"
         return kept, text, ""
-
-
-def midway_tokens(decode: CostTable) -> int:
-    """Returns how many tokens of begun answers a pass reads beside other streams.
-
-    They are whole pieces, at least one, and take at most a quarter of a second by these costs.
-    """
-    pieces = _MOST_MIDWAY_PIECES
-    while pieces > 1 and decode.at(pieces * PROMPT_PIECE_TOKENS) > _MIDWAY_PASS_S:
-        pieces -= 1
-    return pieces * PROMPT_PIECE_TOKENS

@@ -43,12 +43,7 @@ class PureNode:
         self.engine: TargetState | DraftState
         if role == "target":
             self.engine = TargetState(
-                self.model,
-                tokenizer,
-                prefix_cache_bytes,
-                grammars,
-                midway_tokens=128,
-                costs=TOY_COSTS,
+                self.model, tokenizer, prefix_cache_bytes, grammars, costs=TOY_COSTS
             )
         else:
             self.engine = DraftState(self.model, grammars=grammars)

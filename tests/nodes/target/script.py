@@ -62,14 +62,13 @@ class RecordingModel(ToyModel):
 
 
 def make_state(
-    prefix_cache_bytes: int = 0, costs: NodeCosts = FLAT, midway: int = 32, **changes: Any
+    prefix_cache_bytes: int = 0, costs: NodeCosts = FLAT, **changes: Any
 ) -> tuple[TargetState, RecordingModel]:
-    """midway: tokens of an answer that has begun that are read in a pass. changes: of the toy."""
+    """changes: of the toy."""
     config = ToyConfig(**changes)
     model = RecordingModel(config)
     tokenizer = ToyTokenizer(config.num_vocab)
-    state = TargetState(model, tokenizer, prefix_cache_bytes, midway_tokens=midway, costs=costs)
-    return state, model
+    return TargetState(model, tokenizer, prefix_cache_bytes, costs=costs), model
 
 
 def alone(spec: StreamSpec, **changes: Any) -> Reference:
@@ -107,9 +106,9 @@ def tokens_of(events: Sequence[Event], stream_id: StreamId = ONE) -> tuple[int, 
     )
 
 
-def decoding(midway: int = 32) -> tuple[TargetState, RecordingModel]:
+def decoding() -> tuple[TargetState, RecordingModel]:
     """A target on which one stream decodes."""
-    state, model = make_state(midway=midway, num_cells=8192)
+    state, model = make_state(num_cells=8192)
     state.open(make_spec(max_tokens=300))
     run(state)
     state.lease(ONE, 1, 3, 300)

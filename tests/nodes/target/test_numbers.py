@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nodes.draft.state import DraftState
+from nodes.engine.load import TOY_COSTS
 from nodes.engine.protocol import Logits, Span
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import StreamFailedNotice
@@ -31,7 +32,7 @@ class FaultyModel(ToyModel):
 
 
 def test_a_target_goes_on_with_the_other_streams() -> None:
-    state = TargetState(FaultyModel(ToyConfig()), ToyTokenizer(96))
+    state = TargetState(FaultyModel(ToyConfig()), ToyTokenizer(96), costs=TOY_COSTS)
     bad, good = make_spec(1, num_leased=20), make_spec(2, num_leased=20)
     for spec in (bad, good):
         state.open(spec)

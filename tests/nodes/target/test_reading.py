@@ -7,7 +7,8 @@ import pytest
 
 from nodes.messages import StreamReadyNotice
 from nodes.target.node import messages_of
-from nodes.target.stream import Committed, ReadBeside, midway_tokens
+from nodes.target.reading import midway_tokens
+from nodes.target.stream import Committed, ReadBeside
 from policies.latency import CostTable
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
@@ -140,7 +141,7 @@ LONG = tuple(range(1, 81)) * 5
 
 
 def test_an_answer_that_has_begun_is_read_in_larger_pieces() -> None:
-    state, model = decoding(midway=128)
+    state, model = decoding()
     state.open(make_spec(2, prompt=LONG[:301], num_prompt_tokens=200, max_tokens=200))
     events = [state.step() for _ in range(3)]
     assert [sum(piece.values()) for piece in pieces_of(model)] == [128, 128, 44]
@@ -150,7 +151,7 @@ def test_an_answer_that_has_begun_is_read_in_larger_pieces() -> None:
 
 
 def test_prompts_keep_to_their_pieces_and_to_their_turns() -> None:
-    state, model = decoding(midway=128)
+    state, model = decoding()
     state.open(make_spec(2, prompt=LONG))
     state.open(make_spec(3, prompt=LONG[:301], num_prompt_tokens=200, max_tokens=200))
     for _ in range(4):
@@ -169,7 +170,7 @@ def test_no_pass_is_made_longer_than_a_quarter_of_a_second(token_s: float, wante
 
 
 def test_every_fourth_time_a_short_prompt_comes_before_answers_that_have_begun() -> None:
-    state, model = decoding(midway=128)
+    state, model = decoding()
     for stream_id in range(2, 8):
         state.open(make_spec(stream_id, prompt=LONG, num_prompt_tokens=200, max_tokens=300))
     state.open(make_spec(8, prompt=LONG[7:57]))
@@ -181,7 +182,7 @@ def test_every_fourth_time_a_short_prompt_comes_before_answers_that_have_begun()
 
 
 def test_prompts_that_are_scored_leave_the_others_what_they_do_not_read() -> None:
-    state, model = decoding(midway=128)
+    state, model = decoding()
     for stream_id in (2, 3):
         state.open(make_spec(stream_id, prompt=LONG, scores_prompt=True, num_logprobs=0))
     state.open(make_spec(4, prompt=LONG[7:]))

@@ -32,8 +32,8 @@ class Counter:
         return self.left > 0
 
     def step(self) -> Sequence[object]:
-        self.gate.wait()
         self.threads.add(threading.current_thread().name)
+        self.gate.wait()
         self.left -= 1
         return [f"{self.left} left"]
 
@@ -92,7 +92,7 @@ async def in_a_pass(eventually: Eventually, count: int = 1) -> AsyncIterator[Run
     async with running() as thread:
         thread.worker.gate.clear()
         thread.add(count)
-        await eventually(lambda: thread.worker.left == count)
+        await eventually(lambda: thread.worker.threads)
         try:
             yield thread
         finally:
