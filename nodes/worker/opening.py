@@ -21,9 +21,10 @@ class Opening:
     ) -> None:
         self._grammars = grammars
         self._open = open_stream
-        # By owner, in the order of their turns, then by stream. A closed stream is removed.
-        self._waiting: dict[str, dict[int, OpenStreamRequest]] = {}
-        self._owner_of: dict[int, str] = {}
+        # By stream, in the order in which they came. A closed stream is removed.
+        self._waiting: dict[int, OpenStreamRequest] = {}
+        # By owner: how many grammars had been compiled when it came, or after its last one.
+        self._turns: dict[str, int] = {}
         self._is_asked = asyncio.Event()
         self.num_compiled = 0
 
@@ -33,11 +34,11 @@ class Opening:
             await self._is_asked.wait()
             self._is_asked.clear()
             while self._waiting:
-                owner, requests = next(iter(self._waiting.items()))
-                await self._compile(next(iter(requests.values())))
-                if owner in self._waiting:
-                    # Owners take turns, so that none waits for more than one grammar of another.
-                    self._waiting[owner] = self._waiting.pop(owner)
+                # Owners take turns, so that none waits for more than one grammar of another.
+                request = min(self._waiting.values(), key=lambda each: self._turns[each.owner])
+                await self._compile(request)
+                self._turns[request.owner] = self.num_compiled
+            self._turns.clear()
 
     async def _compile(self, request: OpenStreamRequest) -> None:
         assert self._grammars is not None
@@ -51,8 +52,8 @@ class Opening:
             # The thread reads the model's vocabulary, so the model must not be closed before.
             await asyncio.wait([compiling])
             self.num_compiled += 1
-        if self._found(request.stream_id) is request:
-            self._forget(request.stream_id)
+        if self._waiting.get(request.stream_id) is request:
+            del self._waiting[request.stream_id]
             self._open(request)
 
     def open(self, request: OpenStreamRequest) -> None:
@@ -61,28 +62,16 @@ class Opening:
             self._open(request)
             return
         # A later generation replaces one that is waiting.
-        self._forget(request.stream_id)
-        self._waiting.setdefault(request.owner, {})[request.stream_id] = request
-        self._owner_of[request.stream_id] = request.owner
+        self._waiting.pop(request.stream_id, None)
+        self._waiting[request.stream_id] = request
+        self._turns.setdefault(request.owner, self.num_compiled)
         self._is_asked.set()
 
     def close(self, stream_id: int, generation: int) -> None:
         """Remove a waiting stream. The caller also closes it on the engine."""
-        waiting = self._found(stream_id)
+        waiting = self._waiting.get(stream_id)
         if waiting is not None and waiting.generation == generation:
-            self._forget(stream_id)
+            del self._waiting[stream_id]
 
     def forget_all(self) -> None:
         self._waiting.clear()
-        self._owner_of.clear()
-
-    def _found(self, stream_id: int) -> OpenStreamRequest | None:
-        return self._waiting.get(self._owner_of.get(stream_id, ""), {}).get(stream_id)
-
-    def _forget(self, stream_id: int) -> None:
-        owner = self._owner_of.pop(stream_id, None)
-        if owner is None:
-            return
-        del self._waiting[owner][stream_id]
-        if not self._waiting[owner]:
-            del self._waiting[owner]
