@@ -8,7 +8,7 @@ that followed there. It needs no message and no model.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -44,31 +44,29 @@ _MAX_MATCH: Final = 32
 
 
 class NgramIndex:
-    """The tokens of one stream, with an index of where each short run of them last ended."""
+    """The tokens of one stream, with an index of where each short run of them last ended.
+
+    token_ids: the text, which only extend() may change.
+    """
 
     def __init__(self) -> None:
-        self._token_ids: list[int] = []
+        self.token_ids: list[int] = []
         # For each length: run -> index of the token that followed its latest occurrence.
         self._followers: dict[int, dict[tuple[int, ...], int]] = {
             length: {} for length in range(_SHORTEST, _LONGEST + 1)
         }
 
     def __len__(self) -> int:
-        return len(self._token_ids)
+        return len(self.token_ids)
 
     def extend(self, token_ids: Iterable[int]) -> None:
         for token_id in token_ids:
-            end = len(self._token_ids)
+            end = len(self.token_ids)
             # Runs that end before this token enter the index now, so that none finds itself.
             for length, followers in self._followers.items():
                 if end >= length:
-                    followers[tuple(self._token_ids[end - length :])] = end
-            self._token_ids.append(token_id)
-
-    @property
-    def token_ids(self) -> list[int]:
-        """The text, which the caller must not change."""
-        return self._token_ids
+                    followers[tuple(self.token_ids[end - length :])] = end
+            self.token_ids.append(token_id)
 
     def find(self, tail: Sequence[int]) -> tuple[int, int] | None:
         """Find the longest run of at most 4 last tokens of `tail` that this text contains.
@@ -85,7 +83,7 @@ class NgramIndex:
 
     def _match(self, tail: Sequence[int], start: int, length: int) -> int:
         """Return how many of the tail's last tokens also precede `start`; at least `length` do."""
-        tokens = self._token_ids
+        tokens = self.token_ids
         most = min(start, len(tail), _MAX_MATCH)
         while length < most and tokens[start - 1 - length] == tail[-1 - length]:
             length += 1
@@ -102,12 +100,12 @@ def lookup_calibration() -> DraftCalibration:
 class Proposal:
     """Guesses for the next tokens.
 
-    matches: (g,) number of matching tokens before each. chances: (g,) chance of each to be right if
-    all before it are.
+    match: number of matching tokens before the first guess; each further guess has one more.
+    chances: (g,) chance of each to be right if all before it are.
     """
 
     token_ids: list[int] = field(default_factory=list)
-    matches: list[int] = field(default_factory=list)
+    match: int = 0
     chances: list[float] = field(default_factory=list)
 
 
@@ -129,7 +127,7 @@ class Lookup:
         self._calibration = lookup_calibration()
         self._texts: dict[StreamId, _Text] = {}
         # Ended texts of all owners, oldest first.
-        self._ended: OrderedDict[_Text, None] = OrderedDict()
+        self._ended: dict[_Text, None] = {}
         # By owner: open and ended texts, newest first.
         self._by_owner: dict[str, deque[_Text]] = {}
         self._num_tokens = 0
@@ -153,8 +151,8 @@ class Lookup:
         if text is None:
             return
         if text.proposed_at == len(text.index):
-            known = zip(text.proposed.token_ids, text.proposed.matches, token_ids, strict=False)
-            for guess, match, token_id in known:
+            known = zip(text.proposed.token_ids, token_ids, strict=False)
+            for match, (guess, token_id) in enumerate(known, text.proposed.match):
                 text.calibration.observe(match, accepted=guess == token_id)
                 if guess != token_id:
                     break
@@ -194,19 +192,13 @@ class Lookup:
         if text.proposed_at == len(text.index) and len(text.proposed.token_ids) >= most:
             return text.proposed
         tail = text.index.token_ids
-        best, position, source = text.index.find(tail), 0, text
-        length = best[1] if best is not None else 0
+        start, match = text.index.find(tail) or (0, 0)
+        source = text
         for other in self._by_owner[text.owner]:
             found = other.index.find(tail) if other is not text else None
-            if found is not None and found[1] > length:
-                best, length, source = found, found[1], other
-        proposal = Proposal()
-        if best is not None:
-            position, match = best
-            for token_id in source.index.token_ids[position : position + most]:
-                proposal.token_ids.append(token_id)
-                proposal.matches.append(match)
-                proposal.chances.append(text.calibration.chance(match))
-                match += 1
-        text.proposed, text.proposed_at = proposal, len(text.index)
-        return proposal
+            if found is not None and found[1] > match:
+                (start, match), source = found, other
+        token_ids = source.index.token_ids[start : start + most] if match else []
+        chances = [text.calibration.chance(match + index) for index in range(len(token_ids))]
+        text.proposed, text.proposed_at = Proposal(token_ids, match, chances), len(text.index)
+        return text.proposed
