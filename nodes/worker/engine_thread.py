@@ -89,9 +89,9 @@ class EngineThread(Generic[W]):
             while self._serve_once():
                 pass
         except BaseException as error:  # noqa: BLE001 - handed to run(), which raises it
-            self._call_loop(self._fail, error)
+            self._call_loop(self._end, error)
         else:
-            self._call_loop(self._finish)
+            self._call_loop(self._end)
 
     def _serve_once(self) -> bool:
         """Apply waiting commands, then run one pass; returns False once run() wants to stop."""
@@ -153,7 +153,7 @@ class EngineThread(Generic[W]):
         except Exception as error:  # noqa: BLE001 - handed to run(), which raises it
             # The event loop would only log an error of its callback. The events would be lost, and
             # their receivers would wait for ever.
-            self._fail(error)
+            self._end(error)
 
     def _call_loop(self, function: Callable[..., None], *args: object) -> None:
         try:
@@ -162,10 +162,10 @@ class EngineThread(Generic[W]):
             # The loop is closed, because the process is ending.
             self._commands.put(None)
 
-    def _fail(self, error: BaseException) -> None:
-        if not self._ended.done():
+    def _end(self, error: BaseException | None = None) -> None:
+        if self._ended.done():
+            return
+        if error is not None:
             self._ended.set_exception(error)
-
-    def _finish(self) -> None:
-        if not self._ended.done():
+        else:
             self._ended.set_result(None)
