@@ -7,6 +7,7 @@ which only makes guesses worse.
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 import numpy as np
@@ -47,22 +48,16 @@ class Dictionary:
         # (n,) each: the tokens that both vocabularies have.
         self._target_ids = np.array([t for t, _ in shared], dtype=np.int64)
         self._own_ids = np.array([o for _, o in shared], dtype=np.int64)
-        self._known: dict[int, tuple[int, ...]] = {}
-        self._starting: dict[bytes, npt.NDArray[np.int64]] = {}
+        self.own_tokens = functools.cache(self._own_tokens)
+        self._starting_with = functools.cache(self._find_starting_with)
 
     @property
     def num_shared(self) -> int:
         """The number of the target's tokens that the draft model has, too."""
         return len(self._target_ids)
 
-    def own_tokens(self, token_id: int) -> tuple[int, ...]:
-        """Return at most MOST_OWN own tokens for one of the target's; () if nothing matches."""
-        found = self._known.get(token_id)
-        if found is None:
-            found = self._known[token_id] = self._own_tokens(token_id)
-        return found
-
     def _own_tokens(self, token_id: int) -> tuple[int, ...]:
+        """Return at most MOST_OWN own tokens for one of the target's; () if nothing matches."""
         piece = self._target.piece(token_id)
         if not piece:
             control = self._controls.get(token_id)
@@ -106,13 +101,10 @@ class Dictionary:
             found[begins] = max(found[begins], value)
         return found
 
-    def _starting_with(self, text: bytes) -> npt.NDArray[np.int64]:
+    def _find_starting_with(self, text: bytes) -> npt.NDArray[np.int64]:
         """Return the own tokens that begin with a text."""
-        found = self._starting.get(text)
-        if found is None:
-            ids = [token_id for piece, token_id in self._own_of.items() if piece.startswith(text)]
-            found = self._starting[text] = np.array(ids, dtype=np.int64)
-        return found
+        ids = [token_id for piece, token_id in self._own_of.items() if piece.startswith(text)]
+        return np.array(ids, dtype=np.int64)
 
     def _longest(self, text: bytes, least: int) -> int | None:
         """Return the target's longest token, of more than `least` bytes, that begins a text."""
