@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nodes.draft.followed import Followed
-from nodes.engine.prefix import common_prefix
-from nodes.engine.protocol import Sequences
+from nodes.engine.protocol import Sequences, common_prefix
 from nodes.worker.stream import PROMPT_PIECE_TOKENS
 
 

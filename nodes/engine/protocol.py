@@ -202,3 +202,16 @@ def check_spans(spans: Sequence[Span], info: EngineInfo, lengths: Sequence[int])
     if not 0 < num_tokens <= info.max_batch_tokens:
         raise InvalidInputError(f"{num_tokens} tokens in one pass, limit {info.max_batch_tokens}")
     return num_tokens
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return the number of tokens at the beginning that two texts have in common."""
+    low, high = 0, min(len(a), len(b))
+    # Slices are compared in C, so for long prompts a binary search is faster than a loop.
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from nodes.engine.dictionary import MOST_OWN, Dictionary
-from nodes.engine.prefix import common_prefix
 from nodes.engine.protocol import (
     EngineError,
     EngineInfo,
@@ -17,6 +16,7 @@ from nodes.engine.protocol import (
     Sequences,
     Span,
     check_spans,
+    common_prefix,
 )
 from nodes.engine.vocab import LlamaTokenizer
 

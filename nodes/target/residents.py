@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from nodes.engine.prefix import common_prefix
-from nodes.engine.protocol import Model, SavedPrefix
+from nodes.engine.protocol import Model, SavedPrefix, common_prefix
 from nodes.messages import StreamParkedNotice
 from nodes.target.stream import TargetStream
 from nodes.worker.stream import PROMPT_PIECE_TOKENS

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.engine.prefix import common_prefix
-from nodes.engine.protocol import SavedPrefix
+from nodes.engine.protocol import SavedPrefix, common_prefix
 from nodes.target.residents import PrefixStore
 
 
