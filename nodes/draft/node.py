@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from mesh.transport import ClientTransport
 from nodes.draft.followed import Guesses
@@ -19,7 +19,7 @@ from nodes.messages import (
     OpenStreamRequest,
 )
 from nodes.worker.engine_thread import EngineThread
-from nodes.worker.node import Node
+from nodes.worker.node import Joining, Node
 from nodes.worker.opening import Opening
 from nodes.worker.profile import encode_profile
 from nodes.worker.stream import StreamId
@@ -39,10 +39,8 @@ class DraftNode(Node):
         info: EngineInfo,
         costs: NodeCosts,
         *,
-        endpoint: str,
-        node: str,
-        join_timeout_s: float | None = 10.0,
         declared: LinkFields | None = None,
+        **joining: Unpack[Joining],
     ) -> None:
         """declared: properties of the link that the settings state."""
         self._engine = EngineThread(state, self._on_events)
@@ -62,9 +60,7 @@ class DraftNode(Node):
             role="draft",
             profile=encode_profile(info, costs, declared),
             progress=lambda: self._engine.num_passes,
-            endpoint=endpoint,
-            node=node,
-            join_timeout_s=join_timeout_s,
+            **joining,
         )
 
     async def run(self) -> None:

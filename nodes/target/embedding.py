@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Unpack
 
 from mesh.transport import ClientTransport
 from nodes.engine.embedding import EmbeddingModel
@@ -17,7 +17,7 @@ from nodes.messages import (
     TokenizeRequest,
 )
 from nodes.target.text_reader import TextReader, tokenize
-from nodes.worker.node import Node
+from nodes.worker.node import Joining, Node
 from nodes.worker.profile import encode_profile
 from policies.latency import CostTable, NodeCosts
 
@@ -30,10 +30,8 @@ class EmbeddingNode(Node):
         transport: ClientTransport,
         model: EmbeddingModel,
         *,
-        endpoint: str,
-        node: str,
-        join_timeout_s: float | None = 10.0,
         declared: LinkFields | None = None,
+        **joining: Unpack[Joining],
     ) -> None:
         """declared: properties of the link that the settings state."""
         self._model = model
@@ -46,9 +44,7 @@ class EmbeddingNode(Node):
             role="target",
             profile=encode_profile(model.info, NodeCosts(table, table), link=declared),
             progress=lambda: self._texts.num_read,
-            endpoint=endpoint,
-            node=node,
-            join_timeout_s=join_timeout_s,
+            **joining,
         )
 
     def forget_all(self) -> None:

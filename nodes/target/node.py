@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from mesh.transport import ClientTransport
 from nodes.engine.grammar import Grammars
@@ -25,7 +25,7 @@ from nodes.target.state import TargetState
 from nodes.target.stream import Committed, Event, ReadBeside
 from nodes.target.text_reader import TextReader, tokenize
 from nodes.worker.engine_thread import EngineThread
-from nodes.worker.node import Node
+from nodes.worker.node import Joining, Node
 from nodes.worker.opening import Opening
 from nodes.worker.profile import encode_profile
 from nodes.worker.stream import StreamId
@@ -42,12 +42,10 @@ class TargetNode(Node):
         tokenizer: Tokenizer,
         costs: NodeCosts,
         *,
-        endpoint: str,
-        node: str,
-        join_timeout_s: float | None = 10.0,
         declared: LinkFields | None = None,
         prefix_cache_bytes: int = 0,
         grammars: Grammars | None = None,
+        **joining: Unpack[Joining],
     ) -> None:
         """declared: properties of the link that the settings state. prefix_cache_bytes, grammars:
         as in TargetState."""
@@ -66,9 +64,7 @@ class TargetNode(Node):
             profile=encode_profile(model.info, costs, link=declared),
             # A stream that waits for its grammar has no passes yet, so grammars count as well.
             progress=lambda: self._engine.num_passes + self._opening.num_compiled,
-            endpoint=endpoint,
-            node=node,
-            join_timeout_s=join_timeout_s,
+            **joining,
         )
 
     def forget_all(self) -> None:

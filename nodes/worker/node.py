@@ -6,7 +6,7 @@ import abc
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, Required, TypedDict, Unpack
 
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
@@ -27,6 +27,14 @@ class Engine(Part, Protocol):
     def is_stuck(self, limit_s: float) -> bool: ...
 
 
+class Joining(TypedDict, total=False):
+    """The coordinator's endpoint, the node's name, and the longest time to join; as in Link."""
+
+    endpoint: Required[str]
+    node: Required[str]
+    join_timeout_s: float | None
+
+
 class Node(abc.ABC):
     """Runs the parts of a node beside its link. A subclass handles the messages.
 
@@ -42,21 +50,10 @@ class Node(abc.ABC):
         role: str,
         profile: bytes,
         progress: Callable[[], int],
-        endpoint: str,
-        node: str,
-        join_timeout_s: float | None,
+        **joining: Unpack[Joining],
     ) -> None:
         self._stuck = engine.is_stuck
-        self._link = Link(
-            transport,
-            self,
-            endpoint=endpoint,
-            node=node,
-            role=role,
-            profile=profile,
-            progress=progress,
-            join_timeout_s=join_timeout_s,
-        )
+        self._link = Link(transport, self, role=role, profile=profile, progress=progress, **joining)
         self._parts = (engine, *parts, self._link)
 
     async def run(self) -> None:
