@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.engine.kernels.tiny_models import SHAPES, write_model
+from tests.engine.printed import printed
 
 # A process of its own, for ggml reads such variables once.
 _ASK = """
@@ -19,20 +17,8 @@ from pathlib import Path
 from nodes.engine.llama import LlamaConfig, LlamaModel
 config = LlamaConfig(path=Path(sys.argv[1]), num_cells=256, repack=False)
 with contextlib.closing(LlamaModel(config)) as model:
-    print("found:", model.first_difference())
+    print(model.first_difference())
 """
-
-
-def asked(path: Path, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", _ASK, str(path)],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout.partition("found: ")[2].strip()
 
 
 @pytest.mark.slow
@@ -40,5 +26,7 @@ def asked(path: Path, **environment: str) -> str:
 def test_the_first_product_that_depends_on_the_batch_is_named(tmp_path: Path) -> None:
     path = tmp_path / "tiny.gguf"
     write_model(path, SHAPES["width 512"], "Q6_K")
-    assert asked(path, GGML_CPU_TILED_MM="1") == "MUL_MAT of blk.0.attn_q.weight (q6_K)"
-    assert asked(path, GGML_CPU_TILED_MM="0") == ""
+    assert (
+        printed(_ASK, str(path), GGML_CPU_TILED_MM="1") == "MUL_MAT of blk.0.attn_q.weight (q6_K)"
+    )
+    assert printed(_ASK, str(path), GGML_CPU_TILED_MM="0") == ""

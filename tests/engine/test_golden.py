@@ -5,18 +5,17 @@
 
 import contextlib
 import io
-import os
 import platform
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from bench.portable import emulated_x86
-from nodes.engine.golden import sampling_digest
+from nodes.engine import golden
+from nodes.engine.golden import sampling_digest, software_digest
+from tests.engine.printed import printed
 
 # It changes with SAMPLING_VERSION, and never without.
 DIGEST = "ae6b485d05c74f6f"
@@ -42,16 +41,8 @@ def test_the_digest_does_not_depend_on_the_cpu_features_that_numpy_uses():
     if not features:
         pytest.skip("numpy uses nothing of this CPU that could be left out")
     for off in {(name,) for name in features} | {tuple(features)}:
-        environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(off)}
-        shown = subprocess.run(
-            [sys.executable, "-c", SHOW],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        )
-        assert shown.stdout.strip() == DIGEST, f"without {' '.join(off)}"
+        without = " ".join(off)
+        assert printed(SHOW, NPY_DISABLE_CPU_FEATURES=without) == DIGEST, f"without {without}"
 
 
 @pytest.mark.timeout(700)
@@ -67,3 +58,23 @@ def test_the_digest_is_another_where_a_function_of_numpy_is_wrong(monkeypatch):
     right = np.log
     monkeypatch.setattr(np, "log", lambda *args, **names: right(*args, **names) * (1 + 1e-9))
     assert sampling_digest() != DIGEST
+
+
+@pytest.mark.parametrize("package", ["Jinja2", "llguidance"])
+@pytest.mark.parametrize("other", ["0.0.1", None])
+def test_another_version_of_a_package_or_none_is_other_software(monkeypatch, package, other):
+    def version(name):
+        if name == package and other is None:
+            raise golden.PackageNotFoundError(name)
+        return other if name == package else "1.2.3"
+
+    monkeypatch.setattr(golden, "version", lambda name: "1.2.3")
+    digest = software_digest()
+    monkeypatch.setattr(golden, "version", version)
+    assert software_digest() != digest
+
+
+def test_other_sampling_is_other_software(monkeypatch):
+    digest = software_digest()
+    monkeypatch.setattr(golden, "sampling_digest", lambda: "another")
+    assert software_digest() != digest

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from nodes.engine.kernels.library import VARIABLE
 from tests.engine.kernels.ours import runnable
+from tests.engine.printed import printed
 
 _ASK = "from nodes.engine.llama_abi import kernels; print([kernels().name, kernels().missing])"
 
 
 def given(wanted: str) -> str:
     """Returns what a new process gets: within one process the first call decides."""
-    environ = {**os.environ, VARIABLE: wanted}
-    command = [sys.executable, "-c", _ASK]
-    return subprocess.run(
-        command, env=environ, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    return printed(_ASK, **{VARIABLE: wanted})
 
 
 @pytest.mark.slow

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import platform
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from tests.engine.printed import printed
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -28,12 +31,6 @@ except OSError as error:
 else:
     print("done")
 """
-
-
-def outcome(act: str) -> str:
-    script = BEGIN.format(act=act)
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    return done.stdout.decode().strip()
 
 
 REFUSED = (
@@ -58,7 +55,7 @@ ALLOWED = (
 
 @pytest.mark.parametrize("act", [*REFUSED, *ALLOWED])
 def test_what_is_refused_and_what_is_allowed(act: str) -> None:
-    found = outcome(act)
+    found = printed(BEGIN.format(act=act))
     assert "PermissionError" in found if act in REFUSED else found == "done"
 
 
@@ -71,8 +68,6 @@ def end_of(act: str, **limits: float) -> int:
 
 
 def test_time_and_memory_are_bounded() -> None:
-    import signal
-
     assert end_of("while True: pass", cpu_s=1) == -signal.SIGXCPU
     assert end_of("import time; time.sleep(100)", wall_s=0.2) == -signal.SIGALRM
     too_much = "try: bytearray(1 << 31)\nexcept MemoryError: exit(7)"

@@ -15,6 +15,7 @@ import pytest
 from nodes.engine.protocol import InvalidInputError
 from nodes.engine.sandbox.process import EndedError, SandboxProcess
 from tests.cli.commands import wait_until
+from tests.engine.printed import printed
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -87,8 +88,7 @@ print(jail.address_space_bytes() - before)
 
 def test_the_stack_of_a_question_is_free_when_it_is_answered() -> None:
     """Once it was freed later, and on a busy core 6 of 4,000 prompts found no memory."""
-    command = [sys.executable, "-c", _ANSWER]
-    more = int(subprocess.run(command, capture_output=True, check=True).stdout)
+    more = int(printed(_ANSWER))
     # A stack has 256 MiB. malloc reserves 64 MiB for a thread.
     assert more < 200 << 20
 
