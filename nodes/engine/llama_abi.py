@@ -28,18 +28,16 @@ _ALL = " all"
 
 _last_error = ""
 _callback: Any = None
-_library: Any = None
 
 
+@functools.cache
 def library() -> Any:
     """Return the llama_cpp module, checked and with our log callback; the first call loads it.
 
     It is loaded late because libgomp reads OMP_WAIT_POLICY at that time, and because a coordinator
     does not need it.
     """
-    global _callback, _library
-    if _library is not None:
-        return _library
+    global _callback
     try:
         import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:
@@ -48,7 +46,6 @@ def library() -> Any:
     _callback = llama_cpp.llama_log_callback(_on_log)
     llama_cpp.llama_log_set(_callback, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
-    _library = llama_cpp
     return llama_cpp
 
 

@@ -34,6 +34,9 @@ _PLAIN: Final = {
     MISTRAL: r"PLAIN: /[^\[](.|\n)*/" + "\n",
 }
 
+# The escapes of a string literal of Lark are those of JSON.
+_quoted: Final = json.dumps
+
 
 def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
     """Return rules in llguidance's dialect of Lark.
@@ -53,11 +56,11 @@ def tool_rules(text: str, schema: Callable[[dict[str, Any]], str]) -> str:
     names = " | ".join(f"fn_{index}" for index in range(len(tools)))
     key = "parameters" if style == LLAMA3 else "arguments"
     rules = "".join(
-        f"fn_{index}: {_quoted(f'{_json(name)}, {_json(key)}: ')} args_{index}\n"
+        f"fn_{index}: {_quoted(f'{json.dumps(name)}, {json.dumps(key)}: ')} args_{index}\n"
         f"args_{index}: {schema(parameters)}\n"
         for index, (name, parameters) in enumerate(tools)
     )
-    rules += f"object: {_quoted('{' + _json('name') + ': ')} ({names}) {_quoted('}')}\n"
+    rules += f"object: {_quoted('{' + json.dumps('name') + ': ')} ({names}) {_quoted('}')}\n"
     if style == HERMES:
         rules += f"call: {_quoted(chr(10))} object {_quoted(chr(10) + _CLOSE)}\n"
         more = ""
@@ -100,12 +103,3 @@ def _bare(names: list[str]) -> str:
     rules += f'KEY: /{_GAP},{_GAP}"arguments"{_GAP}:{_GAP}/\n'
     rules += rf"END: /{_GAP}\}}({_GAP}```)?/" + "\n"
     return rules + f'{_TAIL} & ~/{_BARE}({"|".join(known)})"(.|\\n)*/\n'
-
-
-def _json(text: str) -> str:
-    return json.dumps(text)
-
-
-def _quoted(text: str) -> str:
-    """Return a string literal of Lark, whose escapes are those of JSON."""
-    return json.dumps(text)
