@@ -57,7 +57,6 @@ class DraftState:
         self._streams: dict[StreamId, Followed] = {}
         self._free_seqs = list(range(model.info.max_sequences))[::-1]
         self._reading = Reading(model)
-        self.num_stale = 0
 
     @property
     def num_streams(self) -> int:
@@ -70,7 +69,6 @@ class DraftState:
         known = self._streams.get(spec.stream_id)
         if known is not None:
             if known.spec.generation >= spec.generation:
-                self.num_stale += 1
                 return []
             self._forget(known)
         reason, code = self._refusal(spec)
@@ -122,7 +120,6 @@ class DraftState:
         """
         stream = self._streams.get(stream_id)
         if stream is None or stream.spec.generation != follow:
-            self.num_stale += 1
             return []
         length = len(stream.token_ids)
         if prefix_len > length:

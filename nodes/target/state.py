@@ -73,7 +73,6 @@ class TargetState:
         self._streams: dict[StreamId, TargetStream] = {}
         self._residents = Residents(model, prefix_cache_bytes)
         self._num_opened = 0
-        self.num_stale = 0
 
     @property
     def num_streams(self) -> int:
@@ -84,7 +83,6 @@ class TargetState:
         known = self._streams.get(spec.stream_id)
         if known is not None:
             if known.generation >= spec.generation:
-                self.num_stale += 1
                 return []
             self._forget(known)
         reason = self._refusal(spec)
@@ -130,10 +128,8 @@ class TargetState:
     def close(self, stream_id: StreamId, generation: int) -> None:
         stream = self._streams.get(stream_id)
         # The coordinator may send the generation before a parking of which it has no notice yet.
-        if stream is None or not stream.spec.generation <= generation <= stream.generation:
-            self.num_stale += 1
-            return
-        self._forget(stream)
+        if stream is not None and stream.spec.generation <= generation <= stream.generation:
+            self._forget(stream)
 
     def probe(self, seed: int) -> list[Event]:
         """Compute the probe that a coordinator requests before it opens any streams.
@@ -162,13 +158,9 @@ class TargetState:
     def lease(self, stream_id: StreamId, generation: int, prefix_len: int, num_tokens: int) -> None:
         """Allow a stream to decode until it has prefix_len + num_tokens tokens."""
         stream = self._current(stream_id, generation)
-        if stream is None:
-            return
-        if prefix_len > len(stream.token_ids):
-            self.num_stale += 1
-            return
-        # A lease is a position and not an increment, so a repeated one adds nothing.
-        stream.lease = max(stream.lease, prefix_len + num_tokens)
+        if stream is not None and prefix_len <= len(stream.token_ids):
+            # A lease is a position and not an increment, so a repeated one adds nothing.
+            stream.lease = max(stream.lease, prefix_len + num_tokens)
 
     def hold(self, hold: HoldEntry) -> None:
         """Have a stream wait for guesses from now on; a hold without a group ends that."""
@@ -196,20 +188,16 @@ class TargetState:
         """Add guesses of a draft node."""
         stream = self._streams.get(StreamId(part.stream_id))
         if stream is None:
-            self.num_stale += 1
             return
         # The draft's vocabulary may be padded, so it may guess ids that this model lacks. Such a
         # guess is wrong, but not an error.
         num_vocab = self._model.info.num_vocab
         known = list(itertools.takewhile(lambda token_id: token_id < num_vocab, token_ids))
-        self.num_stale += not stream.buffer.take(part, known, stream.token_ids)
+        stream.buffer.take(part, known, stream.token_ids)
 
     def _current(self, stream_id: StreamId, generation: int) -> TargetStream | None:
         stream = self._streams.get(stream_id)
-        if stream is None or stream.generation != generation:
-            self.num_stale += 1
-            return None
-        return stream
+        return stream if stream is not None and stream.generation == generation else None
 
     # -- passes --------------------------------------------------------------------------------
 

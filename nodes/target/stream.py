@@ -79,15 +79,15 @@ class GuessBuffer:
     is_broken: bool = True
     seen: Seen = field(default_factory=Seen)
 
-    def take(self, part: ChainPart, token_ids: Sequence[int], committed: Sequence[int]) -> bool:
-        """Add guesses of a part, or the first of them; returns False if they are useless.
+    def take(self, part: ChainPart, token_ids: Sequence[int], committed: Sequence[int]) -> None:
+        """Add guesses of a part, or the first of them, unless they are useless.
 
         committed: the tokens of the stream. Guesses are useless if their chain is older, if they do
         not continue the guesses here, or if they are further ahead than a draft node may guess.
         """
         number, start = (part.follow, part.chain), part.start
         if number < self.number:
-            return False
+            return
         if number > self.number:
             self.number, self.base = number, start
             self.token_ids, self.chances = [], []
@@ -97,12 +97,11 @@ class GuessBuffer:
         is_near = start + len(token_ids) <= len(committed) + MAX_WINDOW
         if self.is_broken or not is_next or not is_near:
             self._break()
-            return False
+            return
         self.token_ids += token_ids
         self.chances += [step / CHANCE_STEPS for step in part.chances[: len(token_ids)]]
         self.seen.num_late += max(0, min(len(committed) - start, len(token_ids)))
         self.compare(committed)
-        return not self.is_broken
 
     def compare(self, committed: Sequence[int]) -> None:
         """Compare guesses with the committed tokens, count the results and remove right guesses."""

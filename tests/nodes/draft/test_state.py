@@ -109,7 +109,6 @@ def test_an_older_following_is_not_known_any_more() -> None:
     follow(state)
     follow(state, generation=4)
     assert state.committed(ONE, 1, len(PROMPT), (1,)) == []
-    assert state.num_stale == 1
     state.close(ONE, 1)
     assert state.num_streams == 1
     state.close(ONE, 4)

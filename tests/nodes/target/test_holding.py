@@ -55,7 +55,6 @@ def test_it_waits_no_more_once_they_are_there_or_the_hold_is_gone() -> None:
     # A hold of another placement is stale.
     state.hold(HoldEntry(ONE, 7, 1, 2, HALF_A_SECOND_US))
     assert state.patience_s(10.1) == 0.0
-    assert state.num_stale == 1
 
 
 def test_those_of_a_group_go_together_and_nobody_else_waits_for_them() -> None:
