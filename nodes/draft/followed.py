@@ -94,8 +94,8 @@ class Followed:
         self.chances.append(chance)
         self.sampler.push(token_id)
 
-    def advance(self, new_token_ids: tuple[int, ...]) -> int:
-        """Append committed tokens; returns how many of them were guessed.
+    def advance(self, new_token_ids: tuple[int, ...]) -> None:
+        """Append committed tokens.
 
         If a guess was wrong, or the guesses do not reach as far, all guesses are dropped and a new
         chain begins. The part of the cache that is still right stays.
@@ -120,7 +120,6 @@ class Followed:
             # Some guesses were committed before they were sent. The target lacks them, so the chain
             # has a gap.
             self.sent_to = None
-        return num_right
 
     def unsent(self) -> Guesses | None:
         """Returns the guesses that were not sent yet, or None, and marks them as sent.

@@ -57,9 +57,7 @@ def compose(
         most=max(0, room - num_given),
     )
     return [
-        best
-        if stream.spec.num_guesses >= 0
-        else replace(best, token_ids=best.token_ids[:count], chances=best.chances[:count])
+        best if stream.spec.num_guesses >= 0 else replace(best, token_ids=best.token_ids[:count])
         for stream, best, count in zip(decoding, chosen, counts, strict=True)
     ]
 
@@ -71,14 +69,11 @@ def _best(stream: TargetStream, lookup: Lookup, most: int) -> tuple[Chosen, list
     """
     token_ids, chances = stream.buffer.after(len(stream.token_ids))
     found = lookup.propose(stream.spec.stream_id, most)
-    options = (
-        Chosen(tuple(token_ids[:most]), tuple(chances[:most])),
-        Chosen(tuple(found.token_ids[:most]), tuple(found.chances[:most]), is_looked_up=True),
-    )
-    rated = [(each, _likely(each.chances)) for each in options]
-    best, likely = max(rated, key=lambda pair: sum(pair[1]))
-    num_offered = min(MAX_GAMMA, len(token_ids))
-    return replace(best, num_offered=num_offered, best_chance=likely[0] if likely else 0.0), likely
+    best, likely, looked_up = token_ids, _likely(chances[:most]), _likely(found.chances[:most])
+    if is_looked_up := sum(looked_up) > sum(likely):
+        best, likely = found.token_ids, looked_up
+    num_offered, best_chance = min(MAX_GAMMA, len(token_ids)), likely[0] if likely else 0.0
+    return Chosen(tuple(best[:most]), is_looked_up, num_offered, best_chance), likely
 
 
 def _likely(chances: Sequence[float]) -> list[float]:

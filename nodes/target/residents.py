@@ -66,13 +66,13 @@ class PrefixStore:
                 return True
         return False
 
-    def put(self, owner: str, token_ids: Sequence[int], saved: SavedPrefix) -> bool:
-        """Keep the saved positions of token_ids; returns False if they exceed the budget alone.
+    def put(self, owner: str, token_ids: Sequence[int], saved: SavedPrefix) -> None:
+        """Keep the saved positions of token_ids, unless they exceed the budget alone.
 
         Shorter prefixes of the same text are dropped, because this entry contains them.
         """
         if saved.num_bytes > self._max_bytes:
-            return False
+            return
         for entry in self._of(owner):
             if common_prefix(entry.token_ids, token_ids) == len(entry.token_ids):
                 self._drop(entry)
@@ -80,7 +80,6 @@ class PrefixStore:
         self.num_bytes += saved.num_bytes
         while self.num_bytes > self._max_bytes:
             self._drop(next(iter(self._entries)))
-        return True
 
     def clear(self) -> None:
         self._entries.clear()

@@ -129,13 +129,12 @@ class GuessBuffer:
 class Chosen:
     """Guesses of a stream in a pass.
 
-    chances: (g,) stated chance of each if those before it are right. is_looked_up: they come from
-    prompt lookup and not from a draft node. num_offered: guesses of the draft node that were
-    present. best_chance: chance of the first present guess, whether taken or not.
+    is_looked_up: they come from prompt lookup and not from a draft node. num_offered: guesses of
+    the draft node that were present. best_chance: chance of the first present guess, whether taken
+    or not.
     """
 
     token_ids: tuple[int, ...] = ()
-    chances: tuple[float, ...] = ()
     is_looked_up: bool = False
     num_offered: int = 0
     best_chance: float = 0.0

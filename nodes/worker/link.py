@@ -116,10 +116,6 @@ class Link:
         self.num_dropped = 0
 
     @property
-    def transport(self) -> ClientTransport:
-        return self._transport
-
-    @property
     def is_joined(self) -> bool:
         """Whether the coordinator has welcomed this member and has not been lost since."""
         return self._welcome is not None
