@@ -41,14 +41,7 @@ _SET: Final = {
 
 
 class EndedError(Exception):
-    """The process ended while it worked on a question, or could not be started.
-
-    signal_number: The signal that ended it; 0 if it ended in another way.
-    """
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"ended by signal {signal_number}" if signal_number else "ended")
-        self.signal_number = signal_number
+    """The process ended while it worked on a question."""
 
 
 class SandboxProcess:
@@ -89,7 +82,7 @@ class SandboxProcess:
                 self._ensure_started()
                 answer = self._ask(question, ANSWER_LIMIT_S)
         if "ended" in answer:
-            raise EndedError(answer["ended"])
+            raise EndedError(f"ended by signal {answer['ended']} (0: in another way)")
         if "error" in answer:
             raise InvalidInputError(answer["error"])
         return answer
