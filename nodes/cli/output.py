@@ -114,5 +114,9 @@ def _figures_line(answer: Completion, started: StartedNotice, figures: list[Stre
     if started.emulated:
         parts.append("emulated")
     parts.append(f"seed {started.seed}")
-    reasons = sorted({f.plain_reason for f in figures if f.plain_reason})
-    return "\n".join(["[" + ", ".join(parts) + "]", *(f"[{reason}]" for reason in reasons)])
+    lines = ["[" + ", ".join(parts) + "]"]
+    for number, found in enumerate(figures, 1):
+        if found.plain_reason:
+            choice = f"choice {number}: " if len(figures) > 1 else ""
+            lines.append(f"[{choice}{found.plain_reason}]")
+    return "\n".join(lines)

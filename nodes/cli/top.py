@@ -23,8 +23,8 @@ from nodes.telemetry.status import encode_status
 
 _REFRESH_S: Final = 1.0
 _POLL_S: Final = 0.05
-# Columns and lines of a frame for a file or a pipe.
-_WIDE, _LONG = 160, 10_000
+# Columns and lines of a frame for a file or a pipe, unless the variable COLUMNS says another width.
+_WIDE, _LONG = 400, 10_000
 
 Work = Callable[[Client], Awaitable[None]]
 
@@ -67,7 +67,8 @@ async def _json(client: Client) -> None:
 
 
 async def _once(client: Client) -> None:
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE
+    fallback = (80 if sys.stdout.isatty() else _WIDE, _LONG)
+    width = shutil.get_terminal_size(fallback).columns
     click.echo("\n".join(frame(await client.status(), width, _LONG)))
 
 

@@ -33,12 +33,14 @@ _STREAMS: Final = (
     Column("TOK/S", 6, right=True),
     Column("GUESS", 5, right=True),
     Column("ACC", 4, right=True),
-    Column("REASON FOR NO GUESSES", 120, needs=24),
+    Column("REASON FOR NO GUESSES", 240, needs=24),
 )
 _RAMP: Final = " .:-=+*#%@"
 _TRACK_NAME: Final = 12
 _PASSES_SHOWN: Final = 30
 _LEAST_SHOWN_S, _MOST_SHOWN_S = 0.2, 10.0
+# A wider timeline shows no more.
+_MAX_TRACK: Final = 160
 
 
 def frame(status: Status, width: int, height: int, history: Sequence[Point] = ()) -> list[str]:
@@ -63,8 +65,9 @@ def _title(status: Status) -> str:
     waiting = status.waiting.num_streams + status.waiting.num_tokenizing
     num_placed = status.num_streams - status.waiting.num_streams
     return (
-        f"{shown(status.cluster)} up {_clock(status.uptime_s)}: {speed:.1f} tokens/s, "
-        f"{num_placed} streams, {waiting} waiting; nodes: {', '.join(told) or 'none'}"
+        f"{shown(status.cluster)}, up {_clock(status.uptime_s)}: "
+        f"{speed:.1f} tokens/s, {num_placed} streams, {waiting} waiting; "
+        f"nodes: {', '.join(told) or 'none'}"
     )
 
 
@@ -172,9 +175,19 @@ def _learnt(target: TargetStatus) -> list[str]:
     if total := sum(counts.tokens.values()):
         kinds = ", ".join(f"{count / total:.0%} {kind}" for kind, count in counts.tokens.items())
         lines.append(f"  {total} tokens: {kinds}")
-    if total := sum(counts.guesses.values()):
-        fates = (f"{n / total:.0%} {fate.replace('_', ' ')}" for fate, n in counts.guesses.items())
-        lines.append(f"  {total} guesses: {', '.join(fates)}")
+    fates = counts.guesses
+    if counts.num_compared or fates["not_chosen"] or fates["late"]:
+        lines.append(
+            f"  guesses of draft nodes: {fates['taken']} taken, {fates['not_chosen']} times not "
+            f"chosen, {fates['late']} late; {counts.num_right} of {counts.num_compared} compared "
+            "were right"
+        )
+    if fates["looked_up"]:
+        lines.append(f"  guesses by lookup: {fates['looked_up']} taken")
+    if plain := Counter(counts.plain_steps).most_common():
+        shares = ", ".join(f"{n} {label.replace('_', ' ')}" for label, n in plain if n)
+        if shares:
+            lines.append(f"  passes of a stream without guesses: {shares}")
     return lines
 
 
@@ -189,7 +202,7 @@ def _tracks(spans: Sequence[SpanStatus], status: Status, shown_s: float, width: 
     """A timeline per node: # is a pass with guesses, = a plain pass, ^ a message with guesses."""
     begins = status.at_s - shown_s
     recent = [span for span in spans if span.end_s > begins]
-    columns = width - _TRACK_NAME - 4
+    columns = min(width, _MAX_TRACK) - _TRACK_NAME - 4
     if not recent or columns < 10:
         return []
     tracks: dict[str, list[str]] = {}
@@ -226,6 +239,6 @@ def _stream(stream: StreamStatus) -> tuple[str, ...]:
         f"{stream.num_tokens}/{stream.max_tokens}",
         f"{stream.tokens_per_s:.1f}",
         str(stream.gamma) if stream.phase == "decoding" else "",
-        f"{stream.acceptance:.2f}".removeprefix("0") if stream.phase != "waiting" else "",
-        stream.reason.removeprefix("draft off: ").removeprefix("plain: ") or stream.plain,
+        f"{stream.acceptance:.2f}".removeprefix("0") if stream.draft else "",
+        stream.reason or stream.plain,
     )

@@ -335,7 +335,7 @@ class Serving:
         choice = request.choices.pop(finish.stream_id)
         if not request.choices:
             self.ledger.forget(request, "cancelled" if finish.reason == "cancelled" else "done")
-            logger.info("request %d finished: %s", request.request_id, finish.reason)
+        logger.info("stream %d finished: %s", finish.stream_id, finish.reason)
         return [Send(request.client, finished_notice(request, choice, finish))]
 
     def cancel(self, request: Request, now: float) -> list[Send]:

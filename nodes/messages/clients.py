@@ -201,7 +201,7 @@ class StreamFigures:
     """Figures of a finished choice: passes with guesses (rounds) and without (plain steps),
     guesses, and wire bytes of draft nodes and targets.
 
-    plain_reason: why it was decoded without guesses at the end, or "".
+    plain_reason: how many passes took no guesses, and why; "" if all took some.
     """
 
     num_rounds: Count
@@ -210,7 +210,7 @@ class StreamFigures:
     num_accepted_tokens: Count
     draft_wire_bytes: Id
     target_wire_bytes: Id
-    plain_reason: Annotated[str, MaxLen(256)]
+    plain_reason: Annotated[str, MaxLen(512)]
 
 
 @message(36, max_bytes=8192)

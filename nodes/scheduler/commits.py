@@ -13,8 +13,8 @@ from nodes.messages import (
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.drafts import DraftRecord
 from nodes.scheduler.instructions import Emit, Instruction, ToDraft
+from nodes.scheduler.reasons import plain_label
 from nodes.scheduler.stream import Opening, Running, Stream
-from nodes.telemetry.counts import Plain
 from nodes.worker.stream import StreamId
 from policies.acceptance import GUESS_MEMORY, AcceptanceEstimate
 
@@ -24,26 +24,6 @@ if TYPE_CHECKING:
 # Tokens of a lease; half of them are left when it is renewed. At 20 to 100 tokens a second both
 # last longer than any round trip, and little work is lost when the coordinator or client is gone.
 LEASE_TOKENS: Final = 64
-
-
-def plain_label(scheduler: Scheduler, stream: Stream, num_offered: int) -> Plain:
-    """Returns the reason why a pass took no guesses of a stream.
-
-    num_offered: guesses of the stream that were present.
-    """
-    if stream.fixed_gamma == 0:
-        return "asked"
-    if stream.tokens_left <= 1:
-        return "last_token"
-    if not scheduler.mode.has_guesses:
-        return "policy"
-    if scheduler.speculation is not Speculation.ON:
-        return "slower" if scheduler.speculation is Speculation.OFF else "measuring"
-    if stream.follow is None:
-        return "refused" if stream.backoff.at(len(stream.token_ids)) else "no_draft"
-    if not stream.follow.is_ready:
-        return "reading"
-    return "not_worth" if num_offered else "none_there"
 
 
 def commit(
@@ -76,9 +56,11 @@ def commit(
     stream.token_ids += token_ids
     if token_ids:
         stream.num_reopened = 0
-    stream.count(entry, now)
+    stream.count(entry, plain, now)
     follow = stream.follow
     if follow is not None:
+        follow.num_late += entry.num_late
+        follow.num_taken += entry.num_draft_tokens - entry.num_looked_up
         scheduler.untold.setdefault(follow.node, {})[stream.spec.stream_id] = None
         if entry.num_compared:
             follow.compared_at = len(stream.token_ids)

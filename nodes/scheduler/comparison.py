@@ -92,6 +92,8 @@ class Comparison:
     _plain: _Seen = field(default_factory=_Seen)
     # Passes until the next change.
     num_left: float = _TRIAL_PASSES
+    # The gain when draft nodes were last compared with none.
+    decided_gain: float = 1.0
     # Comparisons in a row that draft nodes have lost.
     _num_lost: int = 0
     _is_first: bool = True
@@ -133,6 +135,7 @@ class Comparison:
 
     def _decide(self) -> None:
         """After a pause, choose the faster mode and the passes until the other is tried again."""
+        self.decided_gain = self.gain
         # A difference below the cost of trials counts as that.
         loss = max(_MOST_TRIAL_COST, abs(self.gain - 1.0))
         if self.gain < 1.0:

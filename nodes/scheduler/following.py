@@ -22,44 +22,30 @@ if TYPE_CHECKING:
 
 # After this many draft nodes have died while they followed a stream, it goes on without one.
 _MOST_DRAFT_LOSSES: Final = 2
-_WHY_NOT: Final = {
-    Speculation.PAUSED: "draft off: the speed without guesses is being measured",
-    Speculation.OFF: "draft off: this target is faster without guesses at present",
-}
 # Streams that may move to another draft node at a time. Each is decoded without guesses until the
 # new node has read its text.
 _MOST_MOVING: Final = 2
 
 
-def _still_reads(name: str) -> str:
-    """Returns the reason why a stream has no guesses yet."""
-    return f"draft off: {name} is still reading the text"
-
-
 def find_follower(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
-    """Assign a draft node to a stream that wants one and has none, or set its plain_reason."""
-    if stream.fixed_gamma == 0:
-        stream.plain_reason = "draft off: the request sets gamma to 0"
-    if not scheduler.mode.has_guesses:
-        stream.plain_reason = "draft off: the coordinator's policy is plain decoding"
+    """Assign a draft node to a stream that wants one and has none, or set its refusal."""
     if stream.follow is not None or not (scheduler.mode.has_guesses and stream.wants_follower):
         return []
     if scheduler.speculation is not Speculation.ON:
-        stream.plain_reason = _WHY_NOT[scheduler.speculation]
         return []
     if stream.num_draft_losses >= _MOST_DRAFT_LOSSES:
-        stream.plain_reason = "draft off: its draft nodes died while they followed this text"
+        stream.refusal = "its draft nodes died while they followed this text"
         return []
     wanted, drafts = _wanted(scheduler, stream), scheduler.drafts
     node = drafts.best_for(wanted)
     if node is None:
         # A reason that was set when a draft node refused or lost the stream is kept.
         if not scheduler.usable:
-            stream.plain_reason = "draft off: there is no draft node"
+            stream.refusal = "there is no draft node"
         elif all(drafts.is_full(drafts[name].link.medium) for name in scheduler.usable):
-            stream.plain_reason = "draft off: the answers of targets fill the shared medium"
-        elif not wanted.refused or not stream.plain_reason:
-            stream.plain_reason = "draft off: no draft node has room for this text"
+            stream.refusal = "the answers of targets fill the shared medium"
+        elif not wanted.refused or not stream.refusal:
+            stream.refusal = "no draft node has room for this text"
         return []
     return _follow(scheduler, stream, node)
 
@@ -93,7 +79,6 @@ def _follow(scheduler: Scheduler, stream: Stream, node: DraftRecord) -> list[Ins
     node.owed_s += node.message_s(1, num_sent)
     if num_sent < length:
         scheduler.untold.setdefault(node.name, {})[stream.spec.stream_id] = None
-    stream.plain_reason = _still_reads(node.name)
     spec = replace(
         stream.spec,
         generation=stream.last_number,
@@ -130,11 +115,8 @@ def speculate(scheduler: Scheduler, speculation: Speculation) -> list[Instructio
         follow = stream.follow
         if follow is None:
             out += find_follower(scheduler, stream)
-        elif speculation is not Speculation.ON:
-            stream.plain_reason = _WHY_NOT[speculation]
-        else:
+        elif speculation is Speculation.ON:
             follow.compared_at = len(stream.token_ids)
-            stream.plain_reason = "" if follow.is_ready else _still_reads(follow.node)
     return out
 
 
@@ -167,7 +149,6 @@ def ready(scheduler: Scheduler, stream: Stream) -> None:
         return
     follow.is_ready = True
     follow.compared_at = len(stream.token_ids)
-    stream.plain_reason = _WHY_NOT.get(scheduler.speculation, "")
     node = scheduler.drafts[follow.node]
     node.num_unread = max(0, node.num_unread - len(stream.token_ids))
 
@@ -182,7 +163,7 @@ def leave(
     assert stream.follow is not None
     stream.backoff.add(stream.follow.node, len(stream.token_ids), for_good=for_good)
     out = unfollow(scheduler, stream)
-    stream.plain_reason = f"draft off: {reason}"
+    stream.refusal = reason
     return out + find_follower(scheduler, stream)
 
 

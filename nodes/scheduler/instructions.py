@@ -49,7 +49,7 @@ class Emit:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The stream has ended. plain_reason: why no draft node guessed for it at last."""
+    """The stream has ended. plain_reason: how many passes took no guesses, and why."""
 
     stream_id: StreamId
     reason: str

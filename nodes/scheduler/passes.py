@@ -10,8 +10,9 @@ from nodes.messages import CommitEntry, CommitReply
 from nodes.scheduler import following
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.instructions import Instruction
+from nodes.scheduler.reasons import plain_label
 from nodes.scheduler.stream import Stream
-from nodes.worker.stream import PROMPT_PIECE_TOKENS
+from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId
 from policies.latency import PASS_RATE, Load, NodeCosts, TableRefit
 from policies.plan import ENTRY_BITS, HEADER_BITS, TEXT_BITS
 
@@ -83,7 +84,13 @@ def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> None:
             target.decode.observe(num_tokens, pass_s, used, own)
             _compare(scheduler, reply, used)
     if scheduler.recorder is not None:
-        scheduler.recorder.committed(reply, predicted_s, now)
+        known = ((e, scheduler.streams.get(StreamId(e.stream_id))) for e in reply.entries)
+        labels = {
+            entry.stream_id: plain_label(scheduler, stream, entry.num_offered)
+            for entry, stream in known
+            if stream is not None
+        }
+        scheduler.recorder.committed(reply, labels, predicted_s, now)
 
 
 def _compare(scheduler: Scheduler, reply: CommitReply, used: int) -> None:

@@ -53,15 +53,21 @@ class Recorder:
         for stream_id in dict.fromkeys([*before, *new]):
             node, stream = new.get(stream_id, ""), streams.get(stream_id)
             if before.get(stream_id, "") != node:
-                reason = stream.plain_reason if stream is not None else "it ended or moved on"
+                reason = stream.refusal if stream is not None else "it ended or moved on"
                 self._ring.add(FollowRecord(now, self._target, stream_id, node, reason))
 
     def guessed(self, node: str, num_streams: int, num_tokens: int, now: float) -> None:
         """A message with guesses of a draft node has arrived."""
         self._ring.add(GuessRecord(now, self._target, node, num_streams, num_tokens))
 
-    def committed(self, reply: CommitReply, predicted_s: float, now: float) -> None:
-        """The target reported a pass. predicted_s: 0.0 where nothing was predicted."""
+    def committed(
+        self, reply: CommitReply, labels: Mapping[int, str], predicted_s: float, now: float
+    ) -> None:
+        """The target reported a pass.
+
+        labels: by stream, why it took no guesses, if it did not. predicted_s: 0.0 where nothing was
+        predicted.
+        """
         streams = tuple(
             PassStream(
                 entry.stream_id,
@@ -72,6 +78,7 @@ class Recorder:
                 entry.num_late,
                 entry.num_looked_up,
                 entry.best_percent,
+                "" if entry.num_draft_tokens else labels.get(entry.stream_id, ""),
             )
             for entry in reply.entries
         )

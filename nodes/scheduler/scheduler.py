@@ -50,6 +50,7 @@ from nodes.scheduler.planning import (
     wait,
     waits_of,
 )
+from nodes.scheduler.reasons import summary
 from nodes.scheduler.recorder import Recorder
 from nodes.scheduler.silences import Silences
 from nodes.scheduler.stream import Opening, Running, Stream
@@ -171,7 +172,7 @@ class Scheduler:
         return [_close(stream), *self.finish(stream, "cancelled")]
 
     def finish(self, stream: Stream, reason: str) -> list[Instruction]:
-        finish = Finish(stream.spec.stream_id, reason, stream.figures, stream.plain_reason)
+        finish = Finish(stream.spec.stream_id, reason, stream.figures, summary(self, stream))
         return [*self._remove(stream), finish]
 
     def _remove(self, stream: Stream) -> list[Instruction]:

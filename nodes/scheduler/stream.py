@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Literal
 
 from nodes.messages import CommitEntry
+from nodes.telemetry.counts import Plain
 from nodes.worker.stream import StreamSpec
 from policies.acceptance import AcceptanceEstimate
 from policies.latency import PASS_RATE
@@ -83,7 +85,8 @@ class Follow:
 
     number: the number of this following, higher than that of any earlier one. told: the number of
     the stream's tokens that were sent to the node. compared_at: the stream's length when a guess of
-    the node was last compared with the text.
+    the node was last compared with the text. num_late, num_taken: guesses that came too late, and
+    that passes took.
     """
 
     node: str
@@ -91,6 +94,8 @@ class Follow:
     told: int
     is_ready: bool = False
     compared_at: int = 0
+    num_late: int = 0
+    num_taken: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +138,11 @@ class Stream:
     # Draft nodes that died while they followed it, since a draft node last sent guesses for it.
     num_draft_losses: int = 0
     is_parked: bool = False
-    # Why no draft node guesses for it at present; "" where one does.
-    plain_reason: str = ""
+    # Why the last pass took no guesses of it, and how many passes took none for each reason.
+    plain: Plain | Literal[""] = ""
+    plain_steps: Counter[Plain] = field(default_factory=Counter)
+    # Why no draft node follows it, where none does.
+    refusal: str = ""
 
     @property
     def num_output(self) -> int:
@@ -161,8 +169,11 @@ class Stream:
     def current_spec(self, generation: int) -> StreamSpec:
         return replace(self.spec, generation=generation, token_ids=tuple(self.token_ids))
 
-    def count(self, entry: CommitEntry, now: float) -> None:
-        """Add the result of a pass to the figures and averages."""
+    def count(self, entry: CommitEntry, plain: Plain, now: float) -> None:
+        """Add the result of a pass to the figures and averages.
+
+        plain: why it took no guesses, if it did not.
+        """
         if self.committed_at is not None:
             seconds = now - self.committed_at
             before = self.interval_s or seconds
@@ -174,6 +185,8 @@ class Stream:
             # An entry of reason "length" without tokens reports the end of a stream that had no
             # tokens left, so no pass took place.
             self.figures.num_plain_steps += 1
+            self.plain_steps[plain] += 1
+        self.plain = "" if entry.num_draft_tokens else plain
         self.acceptance.observe(entry.num_compared, entry.num_right)
         # The first passes have equal weights.
         num_passes = self.figures.num_rounds + self.figures.num_plain_steps

@@ -17,7 +17,7 @@ def test_one_frame_and_the_document_for_scripts(commands: Commands) -> None:
         assert commands.run("generate", *there, *asked).returncode == 0
         once = commands.printed("top", *there, "--once")
         assert "\x1b" not in once
-        for part in ("airdraft up 0:00:", "target", "draft", "PLAN of target", "30 tokens: "):
+        for part in ("airdraft, up 0:00:", "target", "draft", "PLAN of target", "30 tokens: "):
             assert part in once
         document = commands.printed("top", *there, "--json")
         assert json.loads(document)["totals"]["requests"]["done"] == 1

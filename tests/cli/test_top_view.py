@@ -26,7 +26,7 @@ def test_a_small_terminal_shows_all_kinds_of_things() -> None:
     lines = frame(STATUS, 80, 24)
     assert len(lines) <= 24
     assert lines[0] == (
-        "airdraft up 0:01:01: 55.5 tokens/s, 2 streams, 4 waiting; nodes: 1 ok, 1 silent"
+        "airdraft, up 0:01:01: 55.5 tokens/s, 2 streams, 4 waiting; nodes: 1 ok, 1 silent"
     )
     found = "\n".join(lines)
     for part in (
@@ -36,7 +36,8 @@ def test_a_small_terminal_shows_all_kinds_of_things() -> None:
         "sum of seconds per token: open flow 49.0 ms, groups 41.0 ms, observed 53.0 ms",
         "accepted by position: 1 83%, 2 80%, 3 75%, 4 80%",
         "44 tokens: 64% accepted, 20% corrected, 7% bonus, 9% plain",
-        "60 guesses: 67% taken, 22% not chosen, 5% late, 7% looked up",
+        "guesses of draft nodes: 40 taken",
+        "passes of a stream without guesses: 4 no draft",
         "no draft node holds the str~",
         "... 3 more",
     ):
@@ -98,18 +99,11 @@ def test_a_plan_is_open_flow_or_groups_with_their_caps() -> None:
     assert groups in shown(plan=plan)
 
 
-def test_a_plain_stream_says_why_without_saying_so_twice() -> None:
-    reasons = {
-        "plain: the best guess had a chance of 0.41": "the best guess had",
-        "draft off: small still reads the text": "small still reads",
-        "": "not_worth",
-    }
-    for reason, shown in reasons.items():
-        stream = replace(PLAIN, reason=reason, plain="not_worth")
+def test_a_plain_stream_says_why() -> None:
+    for reason, label in (("small still reads the text", "reading"), ("", "not_worth")):
+        stream = replace(PLAIN, reason=reason, plain=label)
         *_, last = frame(replace(STATUS, streams=(stream,), num_streams=1), 160, 100)
-        assert shown in last
-        assert "plain:" not in last
-        assert "draft off:" not in last
+        assert last.endswith(reason or label)
 
 
 def test_spans_are_drawn_where_they_were() -> None:

@@ -369,7 +369,7 @@ def finished_notice(request: Request, choice: Choice, finish: Finish) -> Finishe
         num_accepted_tokens=figures.num_accepted_tokens,
         draft_wire_bytes=choice.draft_bytes,
         target_wire_bytes=choice.target_bytes,
-        plain_reason=finish.plain_reason[:256],
+        plain_reason=finish.plain_reason[:512],
     )
     return FinishedNotice(
         request.request_id, choice.spec.sampling.choice, choice.num_tokens, finish.reason, wire

@@ -20,10 +20,12 @@ from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.ledger import OUTCOMES
 from nodes.coordinator.serving import Serving
-from nodes.coordinator.status import parts, reasons
+from nodes.coordinator.status import parts
 from nodes.coordinator.status.totals import WINDOW_S, Recent, Traffic
 from nodes.messages import StatusReply, StatusRequest
 from nodes.scheduler.drafts import Drafts
+from nodes.scheduler.reasons import plain_line
+from nodes.scheduler.stream import Opening
 from nodes.telemetry.counts import RATIO_BOUNDS, Counts
 from nodes.telemetry.status import (
     MediumStatus,
@@ -178,9 +180,9 @@ class Reporting:
                 if len(waiting) < _MAX_STREAMS:
                     waiting.append(parts.stream_status(*known, None))
                 continue
-            plain = reasons.plain(scheduler, stream)
+            plain = "" if isinstance(stream.phase, Opening) else stream.plain
             # Building the line is most of the work, so only the first streams get one.
-            reason = reasons.why_plain(scheduler, stream) if plain and len(found) < _MAX_WHY else ""
+            reason = plain_line(scheduler, stream) if plain and len(found) < _MAX_WHY else ""
             rate = self._recent.rate(stream_id, len(stream.token_ids), now)
             found.append(parts.stream_status(*known, stream, rate, (plain, reason)))
             if len(found) == _MAX_STREAMS:

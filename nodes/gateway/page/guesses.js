@@ -9,18 +9,18 @@ const KINDS = {
 const PLAIN = {
   asked: "requested without guesses",
   no_draft: "no draft node follows the stream",
-  slower: "guesses slow the target down",
+  slower: "faster without draft nodes",
   refused: "refused by draft nodes",
   reading: "the draft node is reading the text",
   last_token: "only one token is left",
-  policy: "plain decoding was asked for",
-  measuring: "speed without guesses is measured",
+  policy: "the coordinator's policy is plain decoding",
+  measuring: "speed without draft nodes is measured",
   none_there: "no guess arrived in time",
   not_worth: "guesses would not save time",
 };
 const FATES = {
   taken: "used by a pass",
-  not_chosen: "available but not worth using",
+  not_chosen: "there, but not taken",
   late: "late",
   looked_up: "found by prompt lookup",
 };

@@ -56,7 +56,7 @@ function showStreams(status) {
     stream.num_draft_tokens ? percent(stream.num_accepted_tokens / stream.num_draft_tokens) : MISSING,
     stream.target || MISSING,
     stream.draft || MISSING,
-    stream.reason.replace(/^(draft off|plain): /, "") || PLAIN[stream.plain] || stream.plain || MISSING,
+    stream.reason || PLAIN[stream.plain] || stream.plain || MISSING,
   ]));
 }
 

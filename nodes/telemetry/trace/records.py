@@ -19,7 +19,7 @@ class PlanRecord:
     observation: Observation  #: What the plan was made from, as `policies.plan.Observation`.
     policy: str  #: The policy that made the groups.
     batches: tuple[Batch, ...]  #: The groups of streams that would wait for each other's guesses.
-    plain: tuple[int, ...]  #: The streams beside the groups, which are decoded plainly.
+    plain: tuple[int, ...]  #: The streams beside the groups.
     #: What the groups were predicted to take, with their price; null if unknown.
     prediction: Prediction | None
     #: Whether the groups are in force, instead of open flow, in which no stream waits.
@@ -63,6 +63,7 @@ class PassStream:
     num_looked_up: int = 0  #: The guesses that the target found by prompt lookup.
     #: The chance, in percent, of the first guess that was present for the pass.
     best_percent: int = 0
+    plain: str = ""  #: Why it took no guesses, as a label of the status; empty if it took some.
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from nodes.coordinator.status import reasons
 from nodes.messages import CommitEntry, CommitNotice, CommitReply, OpenStreamRequest
 from nodes.scheduler.comparison import Comparison, Speculation
 from nodes.scheduler.instructions import Instruction, ToDraft
 from nodes.scheduler.planning import MODES
+from nodes.scheduler.reasons import plain_line
 from nodes.worker.stream import StreamId
 from tests.nodes.scheduler.watched import ONE, TARGET_COSTS, admit, commit, make_scheduler, ready
 
@@ -84,17 +84,15 @@ class Watched:
         """Label and line of the reason why the stream has no guesses."""
         stream = self.scheduler.streams.get(ONE)
         assert stream is not None
-        return reasons.plain(self.scheduler, stream), reasons.why_plain(self.scheduler, stream)
+        return stream.plain, plain_line(self.scheduler, stream)
 
     @property
     def is_paused(self) -> bool:
-        label, line = self.why
-        assert (label == "measuring") == ("is being measured" in line)
-        return label == "measuring"
+        return self.scheduler.speculation is Speculation.PAUSED
 
     @property
     def is_guessed_for(self) -> bool:
-        return self.why[0] != "slower" and not self.is_paused
+        return self.scheduler.speculation is Speculation.ON
 
 
 def without_guesses() -> Watched:
@@ -112,7 +110,7 @@ def test_a_draft_node_that_costs_more_than_it_gives_is_told_nothing_for_a_while(
     assert mesh.told == []
     label, line = mesh.why
     assert label == "slower"
-    assert line.startswith("draft off: with guesses tokens came at 0.")
+    assert line.startswith("when it was last measured, tokens came at 0.")
     while not mesh.is_guessed_for:
         mesh.decode()
     mesh.decode()
@@ -130,7 +128,7 @@ def test_guesses_for_many_streams_are_compared_apart_from_those_for_one() -> Non
     # Where there is none, nothing is compared.
     mesh.take(mesh.scheduler.draft_lost("d"))
     mesh.decode()
-    assert mesh.why == ("no_draft", "draft off: there is no draft node")
+    assert mesh.why == ("no_draft", "there is no draft node")
 
 
 def test_in_a_pause_a_draft_node_hears_nothing_and_then_all_at_once() -> None:

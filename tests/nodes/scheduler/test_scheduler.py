@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from nodes.coordinator.status import reasons
 from nodes.messages import (
     ChainPart,
     CloseStreamNotice,
@@ -63,9 +62,10 @@ def notices(out: list[Instruction]) -> list[CommitNotice]:
     return [message for _, message in to_draft(out, CommitNotice)]
 
 
-def why_plain(scheduler: Scheduler) -> str:
+def refusal(scheduler: Scheduler) -> str:
+    """Why no draft node follows the only stream."""
     (stream,) = scheduler.streams.values()
-    return reasons.why_plain(scheduler, stream)
+    return stream.refusal
 
 
 # -- following ------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_a_text_with_which_draft_nodes_die_goes_without() -> None:
         ((node, _),) = followers(out)
         out = scheduler.draft_lost(node)
     assert followers(out) == []
-    assert "its draft nodes died" in why_plain(scheduler)
+    assert "its draft nodes died" in refusal(scheduler)
 
 
 def test_a_request_that_is_invalid_for_a_draft_node_is_never_offered_to_it_again() -> None:
@@ -289,8 +289,8 @@ def test_nobody_guesses_over_a_medium_that_a_target_needs_for_its_answers() -> N
     ready(scheduler)
     drafts.take("target", "cell", 0.9)
     assert to_draft(scheduler.tick(1e6), CloseStreamNotice)
-    reason = "draft off: the answers of targets fill the shared medium"
-    assert why_plain(scheduler) == reason
+    reason = "the answers of targets fill the shared medium"
+    assert refusal(scheduler) == reason
     drafts.give_back("target")
     assert followers(scheduler.tick(2e6)) == [("d", 2)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,11 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.messages import MAX_GAMMA, CommitEntry
-from nodes.scheduler import Scheduler
 from nodes.telemetry.counts import (
     FATES,
     MAX_SPANS,
-    PLAIN_LABELS,
     RATIO_BOUNDS,
     TOKEN_KINDS,
     Counts,
@@ -25,12 +22,9 @@ from nodes.worker.stream import StreamId
 from tests.nodes.builders import PROMPT
 from tests.nodes.scheduler.watched import (
     PASS_S,
-    admit,
     commit,
     decoding,
-    fail,
     guess,
-    make_scheduler,
 )
 
 ONE = StreamId(1)
@@ -177,47 +171,3 @@ def test_parked_and_reopened_streams_and_texts_that_were_there() -> None:
     assert (counts.tokens_read, counts.tokens_reused) == (len(PROMPT) + 1, len(PROMPT) - 1)
     commit(scheduler, 5, prefix_len=99)
     assert counts.num_reopened == 1
-
-
-# -- why there were no guesses --------------------------------------------------------------------
-
-
-def refused() -> Scheduler:
-    scheduler = decoding("d")
-    fail(scheduler, "d", "full")
-    return scheduler
-
-
-def reading() -> Scheduler:
-    scheduler = make_scheduler("d")
-    admit(scheduler)
-    scheduler.target_ready(ONE, 1)
-    return scheduler
-
-
-@pytest.mark.parametrize(
-    ("made", "entry", "label"),
-    [
-        (lambda: decoding("d", gamma=0), {}, "asked"),
-        (lambda: decoding("d", max_tokens=1), {"finish_reason": "length"}, "last_token"),
-        (decoding, {}, "no_draft"),
-        (refused, {}, "refused"),
-        (reading, {}, "reading"),
-        (lambda: decoding("d"), {}, "none_there"),
-        (lambda: decoding("d"), {"num_offered": 4, "best_percent": 41}, "not_worth"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_a_pass_without_guesses_is_counted_by_its_reason(
-    made: Callable[[], Scheduler], entry: dict[str, Any], label: str
-) -> None:
-    scheduler = made()
-    commit(scheduler, 5, **entry)
-    assert +scheduler.counts.plain_steps == {label: 1}
-    assert label in PLAIN_LABELS
-
-
-def test_a_pass_with_guesses_has_no_reason() -> None:
-    scheduler = decoding("d")
-    commit(scheduler, 5, 6, num_draft_tokens=2, num_accepted_tokens=1, num_offered=4)
-    assert not scheduler.counts.plain_steps.total()

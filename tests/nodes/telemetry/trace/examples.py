@@ -61,7 +61,7 @@ PASS = PassRecord(
 )
 FLOW: tuple[Record, ...] = (PLAN, FOLLOWED, GUESSES, PASS)
 OTHERS: tuple[Record, ...] = (
-    FollowRecord(10.2, "t", 1, "", "draft off: a sent no guesses in time"),
+    FollowRecord(10.2, "t", 1, "", "a sent no guesses in time"),
     PassRecord(10.3, "t", 0.04, 0.0, 0.0, (PassStream(3, 1),), 32),
     FollowRecord(10.3, "t", 2, "b", ""),
 )

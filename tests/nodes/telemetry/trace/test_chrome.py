@@ -146,7 +146,7 @@ def test_a_following_lasts_until_it_ends_or_another_one_begins() -> None:
     first, second = named(spans_of((FOLLOWED, other, *OTHERS)), "stream 1")
     assert (first.name, times(first)) == ("followed by a", (10.0, 10.1))
     assert (second.name, times(second)) == ("followed by b", (10.1, 10.2))
-    assert second.notes == {"until": "draft off: a sent no guesses in time"}
+    assert second.notes == {"until": "a sent no guesses in time"}
     # What began before the recording is not known.
     assert named(spans_of(OTHERS), "stream 1") == []
 

@@ -1,0 +1,112 @@
+"""Says why passes take no guesses of a stream: a label, and a line with figures. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from nodes.scheduler.comparison import Speculation
+from nodes.scheduler.stream import Stream
+from nodes.telemetry.counts import Plain
+
+if TYPE_CHECKING:
+    from nodes.scheduler.scheduler import Scheduler
+
+_LINES: Final[dict[Plain, str]] = {
+    "asked": "the request sets gamma to 0",
+    "last_token": "one token is left",
+    "policy": "the coordinator's policy is plain decoding",
+    "measuring": "draft nodes pause, so that the speed without them is measured",
+}
+# What a sum of passes says of each label.
+_SUMMED: Final[dict[Plain, str]] = {
+    "asked": "as the request wants",
+    "last_token": "for the last token",
+    "policy": "by the coordinator's policy",
+    "measuring": "to measure the speed without draft nodes",
+    "no_draft": "without a draft node",
+    "slower": "because draft nodes made it slower",
+    "refused": "refused by draft nodes",
+    "reading": "while a draft node read the text",
+    "none_there": "without a guess in time",
+    "not_worth": "with guesses that were not worth it",
+}
+_MAX_SUMMED: Final = 3
+# Reasons whose line is about more than one pass.
+_LASTING: Final = ("no_draft", "refused", "slower", "none_there")
+
+
+def plain_label(scheduler: Scheduler, stream: Stream, num_offered: int) -> Plain:
+    """Returns the reason why a pass took no guesses of a stream.
+
+    num_offered: guesses of the stream that were present.
+    """
+    if stream.fixed_gamma == 0:
+        return "asked"
+    if stream.tokens_left <= 1:
+        return "last_token"
+    if not scheduler.mode.has_guesses:
+        return "policy"
+    if stream.follow is None and stream.backoff.at(len(stream.token_ids)):
+        return "refused"
+    if scheduler.speculation is not Speculation.ON:
+        return "slower" if scheduler.speculation is Speculation.OFF else "measuring"
+    if stream.follow is None:
+        return "no_draft"
+    if not stream.follow.is_ready:
+        return "reading"
+    return "not_worth" if num_offered else "none_there"
+
+
+def plain_line(scheduler: Scheduler, stream: Stream) -> str:
+    """Returns why the last pass took no guesses of a stream, with the figures that decided it.
+
+    "" where it took some.
+    """
+    return _line(scheduler, stream, stream.plain) if stream.plain else ""
+
+
+def _line(scheduler: Scheduler, stream: Stream, label: Plain) -> str:
+    follow, last = stream.follow, stream.last_pass
+    if label in _LINES:
+        return _LINES[label]
+    if label == "slower":
+        comparison = scheduler.comparisons.of(len(scheduler.streams))
+        return (
+            f"when it was last measured, tokens came at {comparison.decided_gain:.2f} of the speed "
+            f"without draft nodes; they are tried again in {comparison.num_left:.0f} passes"
+        )
+    if label == "not_worth":
+        line = f"the best guess had a chance of {last.best_chance:.2f}, too little for its time"
+        num, used = max(1, len(scheduler.streams)), scheduler.used_cells
+        table = scheduler.target.decode.table
+        now_s, then_s = (table.at(num + more, used, used / num) for more in (0, 1))
+        if then_s <= now_s:
+            return line
+        more_ms, now_ms = (then_s - now_s) * 1e3, now_s * 1e3
+        return f"{line}: one more token adds {more_ms:.1f} ms to a pass of {now_ms:.1f} ms"
+    if follow is None:
+        return stream.refusal
+    if label == "reading":
+        return f"draft node {follow.node} is still reading the text"
+    if label == "none_there":
+        step_s = scheduler.drafts[follow.node].costs.decode.at(1)
+        return (
+            f"no guess of draft node {follow.node} had come: of its guesses for this text "
+            f"{follow.num_late} came late and {follow.num_taken} were taken; a step takes it "
+            f"{step_s * 1e3:.0f} ms, and a pass {scheduler.pass_s * 1e3:.0f} ms"
+        )
+    return stream.refusal
+
+
+def summary(scheduler: Scheduler, stream: Stream) -> str:
+    """Returns in a line how many passes took no guesses of a stream, and why; "" for none."""
+    counts = stream.plain_steps
+    if not counts:
+        return ""
+    most = counts.most_common(_MAX_SUMMED)
+    parts = [f"{number} {_SUMMED[label]}" for label, number in most]
+    if left := counts.total() - sum(number for _, number in most):
+        parts.append(f"{left} for other reasons")
+    line = f"passes without guesses: {', '.join(parts)}"
+    first = most[0][0]
+    return f"{line}; {_line(scheduler, stream, first)}" if first in _LASTING else line

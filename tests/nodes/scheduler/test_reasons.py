@@ -1,0 +1,147 @@
+"""The label and the line that say why a stream is decoded without guesses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from nodes.scheduler import Scheduler
+from nodes.scheduler.instructions import Finish
+from nodes.scheduler.planning import MODES
+from nodes.scheduler.reasons import plain_line
+from policies.latency import CostTable, NodeCosts
+from tests.nodes.scheduler.watched import (
+    DRAFT_COSTS,
+    ONE,
+    TARGET_COSTS,
+    admit,
+    commit,
+    decoding,
+    fail,
+    make_scheduler,
+    ready,
+)
+
+
+def why(scheduler: Scheduler) -> tuple[str, str]:
+    """Label and line of the only stream."""
+    (stream,) = scheduler.streams.values()
+    return stream.plain, plain_line(scheduler, stream)
+
+
+def reading() -> Scheduler:
+    scheduler = make_scheduler("d")
+    admit(scheduler)
+    scheduler.target_ready(ONE, 1)
+    return scheduler
+
+
+def refused() -> Scheduler:
+    scheduler = decoding("d")
+    fail(scheduler, "d", "d is full")
+    return scheduler
+
+
+def of_policy() -> Scheduler:
+    scheduler = make_scheduler("d", mode=MODES["plain"])
+    admit(scheduler)
+    ready(scheduler)
+    return scheduler
+
+
+@pytest.mark.parametrize(
+    ("make", "entry", "label", "line"),
+    [
+        (
+            lambda: decoding("d", gamma=0),
+            {},
+            "asked",
+            "the request sets gamma to 0",
+        ),
+        (of_policy, {}, "policy", "the coordinator's policy is plain decoding"),
+        (decoding, {}, "no_draft", "there is no draft node"),
+        (refused, {}, "refused", "d is full"),
+        (reading, {}, "reading", "draft node d is still reading the text"),
+        (
+            lambda: decoding("d"),
+            {"num_late": 3},
+            "none_there",
+            "no guess of draft node d had come: of its guesses for this text 3 came late and 0 "
+            "were taken; a step takes it 4 ms, and a pass 50 ms",
+        ),
+        # As the tables have it: a pass of one token takes 40 ms, each more 2 ms.
+        (
+            lambda: decoding("d"),
+            {"num_offered": 4, "best_percent": 41, "pass_s": 0.04},
+            "not_worth",
+            "the best guess had a chance of 0.41, too little for its time: one more token adds "
+            "2.0 ms to a pass of 40.0 ms",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_a_pass_without_guesses_has_a_label_and_a_line_with_figures(
+    make: Callable[[], Scheduler], entry: dict[str, Any], label: str, line: str
+) -> None:
+    scheduler = make()
+    commit(scheduler, 5, **entry)
+    assert why(scheduler) == (label, line)
+    assert +scheduler.counts.plain_steps == {label: 1}
+
+
+def test_the_last_token_needs_no_guess() -> None:
+    scheduler = decoding("d", max_tokens=1)
+    commit(scheduler, 5, finish_reason="length")
+    assert +scheduler.counts.plain_steps == {"last_token": 1}
+
+
+def test_an_answer_ends_with_the_sum_of_its_reasons() -> None:
+    scheduler = decoding("d")
+    for _ in range(3):
+        commit(scheduler, 5)
+    commit(scheduler, 5, num_offered=1, best_percent=20)
+    commit(scheduler, 5, 6, num_draft_tokens=1, num_accepted_tokens=1, num_offered=1)
+    *_, finish = commit(scheduler, 7, 8, num_draft_tokens=1, finish_reason="stop")
+    assert isinstance(finish, Finish)
+    assert finish.plain_reason == (
+        "passes without guesses: 3 without a guess in time, 1 with guesses that were not worth it; "
+        "no guess of draft node d had come: of its guesses for this text 0 came late and 2 were "
+        "taken; a step takes it 4 ms, and a pass 50 ms"
+    )
+
+
+def test_why_a_draft_node_was_given_up_is_told_until_another_one_follows() -> None:
+    scheduler = decoding("d", max_tokens=1000)
+    for _ in range(71):
+        commit(scheduler, 5)
+    told = "refused", "d sent no guesses in time"
+    assert why(scheduler) == told
+    # It looks for another draft node meanwhile.
+    for second in range(10):
+        scheduler.tick(float(second))
+    assert why(scheduler) == told
+    scheduler.draft_joined("e", DRAFT_COSTS)
+    commit(scheduler, 5)
+    assert why(scheduler) == ("reading", "draft node e is still reading the text")
+
+
+def test_a_stream_that_had_guesses_needs_no_reason() -> None:
+    scheduler = decoding("d")
+    commit(scheduler, 5, 6, num_draft_tokens=2, num_accepted_tokens=1, num_offered=2)
+    assert why(scheduler) == ("", "")
+
+
+def test_what_a_plan_would_cost_for_ever_is_no_error_of_it() -> None:
+    """Groups are wanted where guesses are never worth their cost, so no plan has any."""
+    scheduler = make_scheduler(mode=MODES["grouped"])
+    slow = CostTable((1,), (9.0,))
+    scheduler.draft_joined("d", NodeCosts(slow, slow))
+    admit(scheduler)
+    ready(scheduler)
+    for number in range(5):
+        commit(scheduler, 5, pass_s=1.25 * TARGET_COSTS.decode.at(1), now=number * 2.0)
+        scheduler.tick(number * 2.0)
+    errors = scheduler.counts.errors()
+    assert (errors["pass"].num_seen, errors["plan"].num_seen) == (5, 0)
