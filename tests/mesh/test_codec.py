@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.codec import Envelope, decode, decode_struct, encode, encode_struct
+from mesh.codec import MAX_STRUCT_BYTES, Envelope, decode, decode_struct, encode, encode_struct
 from mesh.errors import DecodeError, LocalProtocolError, VersionError
 from mesh.messages import (
     PROTOCOL_VERSION,
@@ -26,7 +26,7 @@ from mesh.messages import (
 )
 from mesh.messages import struct as as_struct
 from tests.mesh.schema_strategies import instances
-from tests.mesh.wire_examples import Everything, Guess, Link
+from tests.mesh.wire_examples import Everything, Guess, Link, Small, Wide
 
 MESSAGES = [Hello, Welcome, Refuse, Ping, Pong, Credit, Bye, Everything, Guess]
 any_message = st.one_of([instances(cls) for cls in MESSAGES])
@@ -233,6 +233,42 @@ class Even:
     def __post_init__(self):
         if self.number % 2:
             raise ValueError("odd")
+
+
+def test_a_frame_may_be_as_long_as_its_limit_and_no_longer():
+    largest = encode(Small(b"x" * 55))
+    assert len(largest[0]) == 64
+    assert decode(largest).message == Small(b"x" * 55)
+    with pytest.raises(LocalProtocolError, match="65 bytes, at most 64"):
+        encode(Small(b"x" * 56))
+    with pytest.raises(DecodeError, match="65 bytes, at most 64"):
+        decode([frame(242, "", 0, 0, b"x" * 56)])
+
+
+def test_a_message_may_have_as_many_tokens_as_its_limit_and_no_more():
+    tokens = tuple(range(1 << 20, (1 << 20) + 64))
+    frames = encode(Guess(token_ids=tokens))
+    assert decode(frames).message == Guess(token_ids=tokens)
+    with pytest.raises(DecodeError, match="too long"):
+        decode([frames[0], frames[1] + b"\0"])
+
+
+def test_the_longest_name_of_a_cluster_travels():
+    assert decode(encode(Ping(1, 2), cluster="c" * 64)).cluster == "c" * 64
+
+
+def test_a_message_with_many_fields_has_a_longer_header():
+    frames = encode(Wide(last=7))
+    assert frames[0][1:2] == b"\xdc"
+    assert decode(frames).message == Wide(last=7)
+
+
+def test_a_struct_may_be_as_long_as_its_limit_and_no_longer():
+    largest = Long((b"x" * 40_000, b"x" * 25_528))
+    assert len(encode_struct(largest)) == MAX_STRUCT_BYTES
+    assert decode_struct(Long, encode_struct(largest)) == largest
+    with pytest.raises(LocalProtocolError, match="65537 bytes"):
+        encode_struct(Long((b"x" * 40_000, b"x" * 25_529)))
 
 
 def test_struct_limits():

@@ -1,6 +1,7 @@
 """Padded messages: one frame of one of a few sizes, and what was in it comes out whole."""
 
 import random
+import struct
 
 import pytest
 from hypothesis import given
@@ -61,6 +62,19 @@ def test_messages_of_any_content_have_the_same_length():
         assert decode(padded).message == Guess(token_ids=ids)
     assert sizes == {(SIZES[0],)}
     assert [len(frame) for frame in pad(encode(Ping(1, 1)))] == [SIZES[0]]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_just_fits_is_padded_to_no_larger_size(size):
+    larger = next((other for other in SIZES if other > size), size - 8)
+    for num_bytes, padded in ((size - 9, size), (size - 8, larger)):
+        found = pad([b"\x01" * num_bytes])
+        assert len(found[0]) == padded
+        assert unpad(found) == [b"\x01" * num_bytes]
+
+
+def test_an_empty_frame_is_the_shortest_message():
+    assert unpad([struct.pack("<BII", PADDED, 0, 0xFFFFFFFF)]) == [b""]
 
 
 def test_what_is_larger_than_all_sizes_is_left_as_it_is():

@@ -42,3 +42,26 @@ class Guess:
     g: int = 0
     h: int = 0
     token_ids: TokenIds = ()
+
+
+@message(242, max_bytes=64)
+class Small:
+    raw: Annotated[bytes, MaxLen(128)] = b""
+
+
+@message(243)
+class Wide:
+    """With the header, more fields than the shortest form of an array holds."""
+
+    a: int = 0
+    b: int = 0
+    c: int = 0
+    d: int = 0
+    e: int = 0
+    f: int = 0
+    g: int = 0
+    h: int = 0
+    i: int = 0
+    j: int = 0
+    k: int = 0
+    last: int = 0
