@@ -6,49 +6,10 @@ send (s_k = 0) needs no share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-
-
-class DeadLinkError(ValueError):
-    """A link over which nothing can be sent. link: its name, or its index if it has none."""
-
-    def __init__(self, link: str, what: str) -> None:
-        super().__init__(f"link {link} has {what}: nothing can be sent over it")
-        self.link = link
-
-
-def airtime_s(
-    bits: npt.ArrayLike,
-    frames: npt.ArrayLike,
-    rate_bps: npt.ArrayLike,
-    frame_s: npt.ArrayLike,
-    names: Sequence[str] | None = None,
-) -> Floats:
-    """Seconds of the medium that each link needs alone: s_k = f_k o + D_k / R_k.
-
-    bits, frames, rate_bps: (n,); a rate may be infinite. frame_s: fixed seconds of a frame, one
-    number or (n,). names: names of the links for errors. Returns (n,). Raises DeadLinkError for a
-    rate that is not positive, and ValueError for other bad values.
-    """
-    rates = np.atleast_1d(np.asarray(rate_bps, dtype=np.float64))
-    refuse_dead_links(rates, "a rate of {:g} bit/s", names)
-    size, count = amounts("bits", bits), amounts("frames", frames)
-    return np.asarray(count * amounts("seconds a frame", frame_s) + size / rates)
-
-
-def refuse_dead_links(values: Floats, what: str, names: Sequence[str] | None) -> None:
-    """Raise DeadLinkError for the first value that is not positive; `what` is its format string."""
-    # The comparison also refuses NaN, because rates come from peers and from files.
-    dead = np.flatnonzero(~(values > 0.0))
-    if dead.size:
-        index = int(dead[0])
-        name = str(index) if names is None else names[index]
-        raise DeadLinkError(name, what.format(values[index]))
 
 
 def amounts(what: str, values: npt.ArrayLike) -> Floats:

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from bench.emulate.cell import UP, Cell, Direction, Station
 from bench.emulate.medium import Departure, Medium
-from policies.airtime import airtime_s
 
 FRAME_S = 0.002
 NAMES = "abcdef"
@@ -47,9 +46,10 @@ def finished_s(departures: Sequence[Departure]) -> dict[str, float]:
 
 
 def alone_s(cell: Cell, messages: Sequence[Sequence[int]]) -> list[float]:
-    bits = [sum(frames) * 8 for frames in messages]
-    rates = [station.rate_bps for station in cell.stations]
-    return [float(s) for s in airtime_s(bits, [len(frames) for frames in messages], rates, FRAME_S)]
+    return [
+        len(frames) * FRAME_S + sum(frames) * 8 / station.rate_bps
+        for frames, station in zip(messages, cell.stations, strict=True)
+    ]
 
 
 loads = st.integers(1, 6).flatmap(

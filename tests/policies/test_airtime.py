@@ -8,38 +8,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from policies.airtime import (
-    DeadLinkError,
-    airtime_s,
-    grant_order,
-    weighted_shares,
-)
+from policies.airtime import grant_order, weighted_shares
 
 # Zero, or a size between a nanosecond and half a year.
 AIRTIMES = st.one_of(st.just(0.0), st.floats(1e-9, 1e7))
 WEIGHTS = st.floats(1e-6, 1e6)
-
-
-def test_airtime_is_the_cost_of_frames_and_of_bits():
-    airtimes = airtime_s([3000, 500, 0], [2, 1, 1], [1e6, 50e3, 1e6], 0.001)
-    assert airtimes == pytest.approx([0.005, 0.011, 0.001])
-    own = airtime_s([800, 800], [1, 3], [math.inf, 1e5], [0.25, 0.5])
-    assert own == pytest.approx([0.25, 1.508])
-
-
-@pytest.mark.parametrize(
-    ("rate_bps", "names", "message"),
-    [
-        (0.0, ("a", "nano"), "link nano has a rate of 0 bit/s: nothing can be sent over it"),
-        (-5e3, ("a", "nano"), "link nano has a rate of -5000 bit/s: nothing can be sent over it"),
-        (math.nan, ("a", "nano"), "link nano has a rate of nan bit/s: nothing can be sent over it"),
-        (0.0, None, "link 1 has a rate of 0 bit/s: nothing can be sent over it"),
-    ],
-)
-def test_a_link_that_sends_nothing_is_refused_by_its_name_or_place(rate_bps, names, message):
-    with pytest.raises(DeadLinkError) as caught:
-        airtime_s([8, 8], [1, 1], [1e6, rate_bps], 0.0, names)
-    assert str(caught.value) == message
 
 
 @given(st.lists(st.tuples(AIRTIMES, WEIGHTS, WEIGHTS), min_size=1, max_size=6))
@@ -86,9 +59,6 @@ def test_ties_stay_in_order_and_weight_0_comes_last():
 @pytest.mark.parametrize(
     ("what", "call"),
     [
-        ("bits", lambda bad: airtime_s([1, bad], [1, 1], [1, 1], 0)),
-        ("frames", lambda bad: airtime_s([1, 1], [1, bad], [1, 1], 0)),
-        ("seconds a frame", lambda bad: airtime_s([1, 1], [1, 1], [1, 1], bad)),
         ("airtimes", lambda bad: weighted_shares([1, bad], [1, 1])),
         ("weights", lambda bad: weighted_shares([1, 1], [1, bad])),
     ],
