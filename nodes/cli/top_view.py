@@ -137,7 +137,9 @@ def _target(target: TargetStatus, status: Status, width: int) -> list[str]:
         return []
     groups = ", ".join(f"{len(b.gammas)} with {_caps(b.gammas)}" for b in plan.batches)
     bound = f", bound by {shown(plan.bound)}" if plan.batches and plan.bound else ""
-    in_force = f"groups of streams: {groups}{bound}" if groups else "open flow"
+    in_force = "plain decoding" if plan.policy == "plain" else "open flow"
+    if groups:
+        in_force = f"groups of streams: {groups}{bound}"
     lines = [f"PLAN of {shown(target.name)}: {in_force}"]
     off = ", ".join(f"{name} {e.median:.0%}" for name, e in seen.errors.items() if e.num_seen)
     observed = f"  observed {seen.tokens_per_s:.1f} tokens/s, {seen.passes_per_s:.1f} passes/s"

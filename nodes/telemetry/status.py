@@ -118,8 +118,8 @@ class BatchStatus:
 class PlanStatus:
     """The plan in force. A price is the weighted sum over streams of seconds a token."""
 
-    #: `flow` for open flow, in which no stream waits for another, otherwise the policy that made
-    #: the groups.
+    #: `flow` for open flow, in which no stream waits for another; `plain` where the coordinator's
+    #: policy is plain decoding; otherwise the policy that made the groups.
     policy: str
     batches: tuple[BatchStatus, ...]  #: The groups, empty in open flow.
     plain: tuple[int, ...]  #: The streams that are decoded plainly beside the groups.

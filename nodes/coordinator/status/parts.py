@@ -166,7 +166,7 @@ def plan_status(scheduler: Scheduler) -> PlanStatus:
         for k, batch in enumerate(plan.batches)
     ]
     return PlanStatus(
-        policy=cut(plan.policy),
+        policy=cut(plan.policy) if scheduler.mode.has_guesses else "plain",
         batches=tuple(batches),
         plain=tuple(map(int, plan.plain)),
         bound=cut(made.bound, _MAX_LINE) if made is not None else "",
