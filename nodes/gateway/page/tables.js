@@ -79,7 +79,7 @@ function showPlans(status) {
   };
   table($("plan-table"), PLAN_COLUMNS, planned.map((target) => [
     target.name,
-    target.plan.batches.length ? "groups" : "open flow",
+    planName(target.plan),
     fixed(target.observed.tokens_per_s, 1),
     duration(target.plan.open_price_s),
     duration(target.plan.grouped_price_s),
@@ -89,12 +89,18 @@ function showPlans(status) {
   fill($("plan-notes"), planned.map((target) => h("li", {}, planLine(target))));
 }
 
+function planName(plan) {
+  if (plan.policy === "plain") return "plain decoding";
+  return plan.batches.length ? "groups" : "open flow";
+}
+
 function planLine({ name, plan }) {
   const batches = plan.batches.map((batch) => {
     const low = Math.min(...batch.gammas);
     const high = Math.max(...batch.gammas);
     return `${plural(batch.gammas.length, "stream")} with ${low === high ? low : `${low} to ${high}`} guesses`;
   });
+  if (plan.policy === "plain") return `${name}: plain decoding, by the coordinator's policy.`;
   if (!batches.length) return `${name}: open flow, no stream waits for another.`;
   const bound = plan.bound ? `, bound by ${plan.bound}` : "";
   return `${name}: groups that wait for their guesses (${plan.policy}): ${batches.join("; ")}${bound}.`;
