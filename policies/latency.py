@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
 
 # Weight of a new pass in an average over passes: it spans about 20 of them.
 PASS_RATE = 0.05
@@ -158,8 +155,3 @@ class Load:
 
     def share(self, now: float) -> float:
         return self._share * math.exp(-max(0.0, now - self._since) / self.memory_s)
-
-
-def median(values: Sequence[float]) -> float:
-    """Returns the median of at least one value."""
-    return float(np.median(np.asarray(values, dtype=np.float64)))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from nodes.engine.cores import this_device
 from nodes.engine.protocol import EngineInfo, Model, Span
 from nodes.engine.selftest import PREFIX_LENS, SelfTest, fitting_prefixes
-from policies.latency import CostTable, NodeCosts, median
+from policies.latency import CostTable, NodeCosts
 
 DECODE_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 PREFILL_SIZES = (32, 64)
@@ -24,13 +26,15 @@ PREFILL_SIZES = (32, 64)
 _SLOW_S = 0.02
 _FEW_DECODE_SIZES = (1, 2, 4, 8, 16)
 _FEW_PREFILL_SIZES = (32,)
-_REPEATS = 3
-# No pass is repeated once the repeats have taken this long: noise is a small part of such times.
-_ENOUGH_S = 0.1
+# Each shape of a pass is timed once in every round, and its least time counts: whatever else the
+# machine does can only make a pass slower, and does so to all shapes alike. No round begins once
+# the rounds have taken _ENOUGH_S, because somebody waits for the model.
+_ROUNDS = 4
+_ENOUGH_S = 1.0
 # The cells that are filled to measure their cost, and about how long this may take.
 _NUM_CELLS, _LEAST_CELLS = 512, 64
 _FILLING_S = 1.0
-_FORMAT = 6
+_FORMAT = 7
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -43,34 +47,41 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
     """
     most = model.info.max_batch_tokens
     _time_pass(model, 0, 1, True)
-    is_slow = _time_pass(model, 0, 1, True) > _SLOW_S
+    is_slow = min(_time_pass(model, 0, 1, True) for _ in range(2)) > _SLOW_S
     sizes = [n for n in (_FEW_DECODE_SIZES if is_slow else DECODE_SIZES) if n <= most]
     prefill_sizes = [n for n in (_FEW_PREFILL_SIZES if is_slow else PREFILL_SIZES) if n <= most]
     prefill_sizes = prefill_sizes or sizes[-1:]
-    total = len(sizes) + len(prefill_sizes) + (0 if is_slow else 3)
-    done = 0
-
-    def measured(num_tokens: int, *, outputs: bool, seq_id: int = 0) -> float:
-        nonlocal done
-        times: list[float] = []
-        while len(times) < _REPEATS and sum(times) < _ENOUGH_S:
-            times.append(_time_pass(model, seq_id, num_tokens, outputs))
-        seconds = median(times)
-        done += 1
+    shapes = [(n, True) for n in sizes] + [(n, False) for n in prefill_sizes]
+    least = dict.fromkeys(shapes, math.inf)
+    total = len(shapes) + (0 if is_slow else 1)
+    spent_s = 0.0
+    for number in range(_ROUNDS):
+        if spent_s >= _ENOUGH_S:
+            break
+        for done, shape in enumerate(shapes, 1):
+            seconds = _time_pass(model, 0, *shape)
+            spent_s += seconds
+            least[shape] = min(least[shape], seconds)
+            if progress is not None and number == 0:
+                progress("calibrating", done, total)
+    decode = _rising([least[n, True] for n in sizes])
+    prefill = _rising([least[n, False] for n in prefill_sizes])
+    per_cells = 0.0, 0.0
+    if not is_slow:
+        per_token_s = prefill[-1] / prefill_sizes[-1]
+        affordable = max(_LEAST_CELLS, min(_NUM_CELLS, int(_FILLING_S / per_token_s)))
+        per_cells = _per_cells(model, min(affordable, model.info.num_cells // 4))
         if progress is not None:
-            progress("calibrating", done, total)
-        return seconds
-
-    decode = [measured(n, outputs=True) for n in sizes]
-    prefill = [measured(n, outputs=False) for n in prefill_sizes]
-    per_token_s = prefill[-1] / prefill_sizes[-1]
-    affordable = max(_LEAST_CELLS, min(_NUM_CELLS, int(_FILLING_S / per_token_s)))
-    num_cells = min(affordable, model.info.num_cells // 4)
-    per_cells = (0.0, 0.0) if is_slow else _per_cells(model, measured, num_cells)
+            progress("calibrating", total, total)
     return NodeCosts(
         decode=CostTable(tuple(sizes), tuple(decode), *per_cells),
         prefill=CostTable(tuple(prefill_sizes), tuple(prefill), *per_cells),
     )
+
+
+def _rising(seconds: Sequence[float]) -> list[float]:
+    """Return times that do not fall: a pass takes at most as long as a larger one was seen to."""
+    return list(itertools.accumulate(reversed(seconds), min))[::-1]
 
 
 def _time_pass(model: Model, seq_id: int, num_tokens: int, outputs: bool) -> float:
@@ -82,7 +93,7 @@ def _time_pass(model: Model, seq_id: int, num_tokens: int, outputs: bool) -> flo
     return seconds
 
 
-def _per_cells(model: Model, measured: Callable[..., float], num_cells: int) -> tuple[float, float]:
+def _per_cells(model: Model, num_cells: int) -> tuple[float, float]:
     """Return the seconds that each token of a pass pays for a used cell and for an own cell.
 
     An own cell is one of the token's sequence. The times come from passes with an empty cache, with
@@ -90,11 +101,14 @@ def _per_cells(model: Model, measured: Callable[..., float], num_cells: int) -> 
     """
     chunk = model.info.max_batch_tokens
     width = min(8, chunk)
-    empty = measured(width, outputs=True)
+
+    def least_s(seq_id: int) -> float:
+        return min(_time_pass(model, seq_id, width, True) for _ in range(_ROUNDS))
+
+    empty = least_s(0)
     for start in range(0, num_cells, chunk):
         model.forward([Span(1, start, [1] * min(chunk, num_cells - start))])
-    foreign = measured(width, outputs=True)
-    own = measured(width, outputs=True, seq_id=1)
+    foreign, own = least_s(0), least_s(1)
     model.truncate(1, 0)
     tokens_cells = width * num_cells
     return max(0.0, (foreign - empty) / tokens_cells), max(0.0, (own - foreign) / tokens_cells)

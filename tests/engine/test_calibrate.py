@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -61,18 +62,24 @@ def test_sizes_stay_within_the_engines_limit(max_batch_tokens):
     assert model.free_cells() == model.info.num_cells
 
 
-def test_one_slow_pass_does_not_move_the_median(monkeypatch):
-    model = PricedModel()
-    hiccups = iter([0.0, 0.0, 5.0])
+def test_a_machine_that_is_busy_now_and_then_gives_the_table_of_an_idle_one(monkeypatch):
+    """Half of all passes take up to ten times as long."""
+    model, source = PricedModel(), random.Random(1)
+    forward = model.forward
 
-    def clock():
-        if model.length(0) == 2:
-            model.now_s += next(hiccups, 0.0)
-        return model.now_s
+    def disturbed(spans):
+        before_s = model.now_s
+        logits = forward(spans)
+        if source.random() < 0.5:
+            model.now_s += source.uniform(0, 9) * (model.now_s - before_s)
+        return logits
 
-    monkeypatch.setattr(calibrate_module, "time", SimpleNamespace(perf_counter=clock))
-    assert calibrate(model).decode.at(2) == pytest.approx(1.2e-3)
-    assert next(hiccups, None) is None
+    monkeypatch.setattr(model, "forward", disturbed)
+    monkeypatch.setattr(calibrate_module, "time", SimpleNamespace(perf_counter=lambda: model.now_s))
+    costs = calibrate(model)
+    seconds = costs.decode.seconds
+    assert seconds == pytest.approx([1e-3 + 1e-4 * n for n in costs.decode.sizes], rel=0.25)
+    assert sorted(seconds) == list(seconds)
 
 
 def test_a_stored_result_comes_back_equal(tmp_path):
