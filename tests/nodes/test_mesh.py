@@ -51,7 +51,6 @@ async def test_guesses_save_passes() -> None:
         assert made.model.num_forward_passes < 120
         assert figures.draft_wire_bytes > 0
         assert figures.target_wire_bytes > 0
-        assert figures.plain_reason == ""
 
 
 @pytest.mark.parametrize("rejoins", [False, True])
