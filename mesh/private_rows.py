@@ -19,8 +19,7 @@ from mesh.json_form import as_object, from_object
 from mesh.keys import read_toml, write_private
 
 _HEADER: Final = "# Changed by `airdraft`, and read again whenever it has changed.\n"
-_MAX_ROWS: Final = 10_000
-_LOCK_LIMIT_S: Final = 5.0
+MAX_ROWS: Final = 10_000
 _LOCK_POLL_S: Final = 0.02
 
 R = TypeVar("R")
@@ -58,8 +57,8 @@ class RowFile(Generic[R]):
     def write(self, rows: Iterable[R]) -> None:
         """Replace the file, within locked(). Raises KeysError."""
         found = list(rows)
-        if len(found) > _MAX_ROWS:
-            raise KeysError(f"{self.path} has {_MAX_ROWS} rows, the maximum: remove one")
+        if len(found) > MAX_ROWS:
+            raise KeysError(f"{self.path} has {MAX_ROWS} rows, the maximum: remove one")
         parts = [_HEADER]
         for row in found:
             parts.append(f"\n[[{self.table}]]\n")
@@ -90,8 +89,8 @@ class RowFile(Generic[R]):
         except FileNotFoundError:
             return {}
         found = content.get(self.table, [])
-        if content.keys() - {self.table} or not isinstance(found, list) or len(found) > _MAX_ROWS:
-            reason = f"tables [[{self.table}]] are accepted, {_MAX_ROWS} at most"
+        if content.keys() - {self.table} or not isinstance(found, list) or len(found) > MAX_ROWS:
+            reason = f"tables [[{self.table}]] are accepted, {MAX_ROWS} at most"
             raise KeysError(f"{self.path}: {reason}")
         try:
             rows = [
@@ -110,10 +109,11 @@ class RowFile(Generic[R]):
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, limit_s: float = 5.0) -> Iterator[None]:
     """Hold a lock file, which keeps other processes from changing the files that it is for.
 
-    Raises KeysError if another process does not let go of it.
+    Raises KeysError if another process does not let go of it within limit_s, which is far more than
+    a change of a file takes.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def locked(path: Path) -> Iterator[None]:
     except OSError as error:
         raise KeysError(f"{path} cannot be written: {error.strerror}") from error
     try:
-        deadline = time.monotonic() + _LOCK_LIMIT_S
+        deadline = time.monotonic() + limit_s
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

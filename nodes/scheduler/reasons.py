@@ -71,10 +71,14 @@ def _line(scheduler: Scheduler, stream: Stream, label: Plain) -> str:
         return _LINES[label]
     if label == "slower":
         comparison = scheduler.comparisons.of(len(scheduler.streams))
-        return (
+        line = (
             f"when it was last measured, tokens came at {comparison.decided_gain:.2f} of the speed "
-            f"without draft nodes; they are tried again in {comparison.num_left:.0f} passes"
+            "without draft nodes"
         )
+        # At the end of an answer they may be in use again.
+        if scheduler.speculation is not Speculation.OFF:
+            return line
+        return f"{line}; they are tried again in {comparison.num_left:.0f} passes"
     if label == "not_worth":
         line = f"the best guess had a chance of {last.best_chance:.2f}, too little for its time"
         num, used = max(1, len(scheduler.streams)), scheduler.used_cells
@@ -84,14 +88,16 @@ def _line(scheduler: Scheduler, stream: Stream, label: Plain) -> str:
             return line
         more_ms, now_ms = (then_s - now_s) * 1e3, now_s * 1e3
         return f"{line}: one more token adds {more_ms:.1f} ms to a pass of {now_ms:.1f} ms"
-    if follow is None:
+    node = scheduler.drafts.get(follow.node) if follow is not None else None
+    # Targets learn one after the other that a draft node is gone.
+    if follow is None or node is None:
         return stream.refusal
     if label == "reading":
-        return f"draft node {follow.node} is still reading the text"
+        return f"draft node {node.name} is still reading the text"
     if label == "none_there":
-        step_s = scheduler.drafts[follow.node].costs.decode.at(1)
+        step_s = node.costs.decode.at(1)
         return (
-            f"no guess of draft node {follow.node} had come: of its guesses for this text "
+            f"no guess of draft node {node.name} had come: of its guesses for this text "
             f"{follow.num_late} came late and {follow.num_taken} were taken; a step takes it "
             f"{step_s * 1e3:.0f} ms, and a pass {scheduler.pass_s * 1e3:.0f} ms"
         )
@@ -100,7 +106,7 @@ def _line(scheduler: Scheduler, stream: Stream, label: Plain) -> str:
 
 def summary(scheduler: Scheduler, stream: Stream) -> str:
     """Returns in a line how many passes took no guesses of a stream, and why; "" for none."""
-    counts = stream.plain_steps
+    counts = stream.figures.plain_steps
     if not counts:
         return ""
     most = counts.most_common(_MAX_SUMMED)

@@ -70,13 +70,18 @@ Phase = Opening | Running
 class Figures:
     """Counts of a stream's passes and guesses.
 
-    num_rounds: passes with guesses; the clients' interface uses this name.
+    num_rounds: passes with guesses; the clients' interface uses this name. plain_steps: passes
+    without, by the reason.
     """
 
     num_rounds: int = 0
-    num_plain_steps: int = 0
+    plain_steps: Counter[Plain] = field(default_factory=Counter)
     num_draft_tokens: int = 0
     num_accepted_tokens: int = 0
+
+    @property
+    def num_plain_steps(self) -> int:
+        return self.plain_steps.total()
 
 
 @dataclass(slots=True)
@@ -138,9 +143,8 @@ class Stream:
     # Draft nodes that died while they followed it, since a draft node last sent guesses for it.
     num_draft_losses: int = 0
     is_parked: bool = False
-    # Why the last pass took no guesses of it, and how many passes took none for each reason.
+    # Why the last pass took no guesses of it; "" if it took some.
     plain: Plain | Literal[""] = ""
-    plain_steps: Counter[Plain] = field(default_factory=Counter)
     # Why no draft node follows it, where none does.
     refusal: str = ""
 
@@ -184,8 +188,7 @@ class Stream:
         elif entry.num_tokens or entry.finish_reason != "length":
             # An entry of reason "length" without tokens reports the end of a stream that had no
             # tokens left, so no pass took place.
-            self.figures.num_plain_steps += 1
-            self.plain_steps[plain] += 1
+            self.figures.plain_steps[plain] += 1
         self.plain = "" if entry.num_draft_tokens else plain
         self.acceptance.observe(entry.num_compared, entry.num_right)
         # The first passes have equal weights.

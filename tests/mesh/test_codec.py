@@ -258,9 +258,9 @@ def test_the_longest_name_of_a_cluster_travels():
 
 
 def test_a_message_with_many_fields_has_a_longer_header():
-    frames = encode(Wide(last=7))
+    frames = encode(Wide(f11=7))
     assert frames[0][1:2] == b"\xdc"
-    assert decode(frames).message == Wide(last=7)
+    assert decode(frames).message == Wide(f11=7)
 
 
 def test_a_struct_may_be_as_long_as_its_limit_and_no_longer():

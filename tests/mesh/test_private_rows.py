@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mesh import private_rows
 from mesh.errors import KeysError
-from mesh.private_rows import RowFile, locked
+from mesh.private_rows import MAX_ROWS, RowFile, locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +43,12 @@ ROW = "[[row]]\nkey = 'k'\n"
         *("[[row]", "\0", "row = 3", "row = " + "9" * 5000, "row = " + "[" * 5000),
         *("[[rows]]", "[[row]]", ROW + "other = true", ROW + "tags = 'a'", ROW + "tags = [1]"),
         *(ROW + ROW, ROW + "name = 'n'\n[[row]]\nkey = 'l'\nname = 'n'"),
-        "".join(f"[[row]]\nkey = '{number}'\n" for number in range(4)),
+        "".join(f"[[row]]\nkey = '{number}'\n" for number in range(MAX_ROWS + 1)),
     ],
 )
 def test_a_file_that_cannot_be_understood_has_no_rows_until_it_is_mended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+    tmp_path: Path, content: str
 ) -> None:
-    monkeypatch.setattr(private_rows, "_MAX_ROWS", 3)
     file = opened(tmp_path)
     file.write([Row("a")])
     good = file.path.read_bytes()
@@ -61,8 +59,8 @@ def test_a_file_that_cannot_be_understood_has_no_rows_until_it_is_mended(
     file.path.write_bytes(good)
     assert list(file.rows()) == ["a"]
     # Nothing is written that would not be read.
-    with pytest.raises(KeysError, match="3 rows, the maximum"):
-        file.write([Row(key) for key in "abcd"])
+    with pytest.raises(KeysError, match="10000 rows, the maximum"):
+        file.write(Row(str(number)) for number in range(MAX_ROWS + 1))
     file.path.unlink()
     assert file.rows() == {}
 
@@ -78,14 +76,11 @@ def test_a_file_that_others_can_change_has_no_rows(tmp_path: Path) -> None:
     assert len(file.rows()) == 1
 
 
-def test_a_lock_is_waited_for_and_not_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_is_waited_for_and_not_for_ever(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
-    monkeypatch.setattr(private_rows, "_LOCK_LIMIT_S", 0.05)
     with path.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(KeysError, match="held by another process"), locked(path):
+        with pytest.raises(KeysError, match="held by another process"), locked(path, 0.05):
             pass
     with locked(path):
         pass

@@ -20,7 +20,7 @@ from nodes.engine.protocol import EngineError
 # Of each folder.
 _MAX_ANSWERS = 160
 # The embedding has the type that it was trained for.
-_EMBEDDING, _LAYERS = "Q4_0", "Q6_K"
+EMBEDDING, LAYERS = "Q4_0", "Q6_K"
 
 
 def export_draft(
@@ -44,7 +44,7 @@ def export_draft(
             dtype=np.float16,
             calibration=calibration,
         )
-        quantise_draft(whole, out, embedding=_EMBEDDING, layers=_LAYERS)
+        quantise_draft(whole, out, embedding=EMBEDDING, layers=LAYERS)
         whole.unlink()
 
     write("")

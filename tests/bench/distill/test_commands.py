@@ -30,7 +30,7 @@ def test_texts_become_a_draft_with_figures(tmp_path: Path, monkeypatch: pytest.M
     small = partial(Shape, width=32, num_layers=1, num_heads=2, num_hidden=32)
     monkeypatch.setattr(fit, "Shape", small)
     # A row of this width is too short for a block of Q6_K.
-    monkeypatch.setattr(export, "_LAYERS", "Q8_0")
+    monkeypatch.setattr(export, "LAYERS", "Q8_0")
     # A signal handler of a test would outlive it.
     monkeypatch.setattr(report, "stop_flag", lambda: lambda: False)
     monkeypatch.setattr(sample, "stop_flag", lambda: lambda: False)
