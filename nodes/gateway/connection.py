@@ -155,6 +155,10 @@ class Connection(H11Protocol):
         self._stop_watching()
         self._stop_draining()
         super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            # After a reset uvicorn lets its timer run, which holds the connection and its last
+            # request until then.
+            self.timeout_keep_alive_task.cancel()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import socket
+import struct
 from pathlib import Path
 
 import pytest
 
+from nodes.gateway.connection import Connection
 from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh, started, text_answer
 from tests.nodes.gateway.served import connected, reading_nothing, request, serving, talking
 
@@ -89,6 +93,24 @@ async def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
     async with talking(FakeMesh(), tmp_path, limits={"keep_alive_s": 1}) as (_, raw):
         await raw.send(HEALTH)
         assert (await raw.rest()).endswith(b'{"status":"ok"}')
+
+
+async def test_a_connection_that_was_reset_is_not_held_until_it_would_have_been_idle(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    def is_any_left() -> bool:
+        gc.collect()
+        return any(isinstance(thing, Connection) for thing in gc.get_objects())
+
+    async with serving(FakeMesh(), tmp_path, limits={"keep_alive_s": 3600}) as server:
+        async with connected(server) as raw:
+            raw_socket: socket.socket = raw.writer.get_extra_info("socket")
+            # Closing without lingering sends a reset.
+            raw_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await raw.send(HEALTH)
+            await raw.until(b"ok")
+            assert is_any_left()
+        await eventually(lambda: not is_any_left())
 
 
 async def test_there_are_only_so_many_connections(tmp_path: Path) -> None:
