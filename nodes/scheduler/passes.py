@@ -10,9 +10,8 @@ from nodes.messages import CommitEntry, CommitReply
 from nodes.scheduler import following
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.reasons import plain_label
 from nodes.scheduler.stream import Stream
-from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId
+from nodes.worker.stream import PROMPT_PIECE_TOKENS
 from policies.latency import PASS_RATE, Load, NodeCosts, TableRefit
 from policies.plan import ENTRY_BITS, HEADER_BITS, TEXT_BITS
 
@@ -64,8 +63,11 @@ class TargetCosts:
         return seconds / (1.0 - self.prefill_share(now))
 
 
-def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> None:
-    """Count a pass, and learn from the difference between its time and the prediction."""
+def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> float:
+    """Count a pass, and learn from the difference between its time and the prediction.
+
+    Returns the predicted seconds, 0.0 where nothing was predicted.
+    """
     num_decoded, own = pass_size(reply.entries)
     num_tokens = num_decoded + reply.num_read_tokens
     num_guesses = sum(entry.num_draft_tokens for entry in reply.entries)
@@ -83,14 +85,7 @@ def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> None:
         else:
             target.decode.observe(num_tokens, pass_s, used, own)
             _compare(scheduler, reply, used)
-    if scheduler.recorder is not None:
-        known = ((e, scheduler.streams.get(StreamId(e.stream_id))) for e in reply.entries)
-        labels = {
-            entry.stream_id: plain_label(scheduler, stream, entry.num_offered)
-            for entry, stream in known
-            if stream is not None
-        }
-        scheduler.recorder.committed(reply, labels, predicted_s, now)
+    return predicted_s
 
 
 def _compare(scheduler: Scheduler, reply: CommitReply, used: int) -> None:

@@ -32,6 +32,7 @@ from nodes.scheduler.instructions import (
     Abort,
     Finish,
     Instruction,
+    Recorder,
     ToTarget,
 )
 from nodes.scheduler.passes import TargetCosts
@@ -51,7 +52,6 @@ from nodes.scheduler.planning import (
     waits_of,
 )
 from nodes.scheduler.reasons import summary
-from nodes.scheduler.recorder import Recorder
 from nodes.scheduler.silences import Silences
 from nodes.scheduler.stream import Opening, Running, Stream
 from nodes.telemetry.counts import Counts, Stage
@@ -324,7 +324,8 @@ class Scheduler:
 
     def committed(self, reply: CommitReply, now: float) -> list[Instruction]:
         """Append what one pass committed; entries that do not follow the journal are dropped."""
-        passes.learn(self, reply, now)
+        predicted_s = passes.learn(self, reply, now)
+        before = [self.streams.get(StreamId(entry.stream_id)) for entry in reply.entries]
         out: list[Instruction] = []
         added: list[Stream] = []
         offset = 0
@@ -335,6 +336,9 @@ class Scheduler:
         out += following.leave_silent(self, added)
         out += [*self.allow(added), *tell_followers(self, now)]
         out += passes.speculate(self)
+        if self.recorder is not None:
+            labels = {s.spec.stream_id: s.plain for s in before if s is not None}
+            self.recorder.committed(reply, labels, predicted_s, now)
         self._record_followers(now)
         return out
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from nodes.coordinator.tracing import LINGER_S
+from nodes.coordinator.tracing import LINGER_S, TargetRecorder
 from nodes.messages import TraceReply, TraceRequest
 from nodes.scheduler import Scheduler
 from nodes.scheduler.planning import MODES, predicted_price_s
-from nodes.scheduler.recorder import Recorder
 from nodes.telemetry.trace.records import (
     FollowRecord,
     GuessRecord,
@@ -126,7 +125,7 @@ def test_targets_that_join_later_are_recorded_too() -> None:
 
 def recorded(scheduler: Scheduler, now: float = 0.0) -> Ring:
     ring = Ring()
-    scheduler.record(Recorder(ring, "t", lambda: 0.002), now)
+    scheduler.record(TargetRecorder(ring, "t", lambda: 0.002), now)
     return ring
 
 
