@@ -37,12 +37,7 @@ _IDS = range(1_000, 30_000)
 @target_option
 @draft_option
 def first_command(
-    lengths: list[int],
-    repeats: int,
-    max_tokens: int,
-    workloads: list[str],
-    target: str,
-    draft: str,
+    lengths: list[int], repeats: int, max_tokens: int, workloads: list[str], target: str, draft: str
 ) -> None:
     """Measure the time to the first token, and the gaps between tokens.
 

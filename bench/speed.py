@@ -11,16 +11,7 @@ from typing import Any
 
 import click
 
-from bench.asking import (
-    Answer,
-    Pair,
-    Requests,
-    converse,
-    rate,
-    requests_of,
-    taken_of,
-    warm_up_of,
-)
+from bench.asking import Answer, Pair, Requests, converse, rate, requests_of, taken_of, warm_up_of
 from bench.harness.report import head, row
 from bench.load.workloads import NAMES, workload
 from bench.options import (

@@ -4,16 +4,7 @@ import math
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, fields, is_dataclass
 from operator import attrgetter
-from typing import (
-    Annotated,
-    Any,
-    Final,
-    NewType,
-    Protocol,
-    TypeAlias,
-    get_args,
-    get_origin,
-)
+from typing import Annotated, Any, Final, NewType, Protocol, TypeAlias, get_args, get_origin
 from typing import get_type_hints as _get_type_hints
 
 from mesh.errors import LocalProtocolError
@@ -190,11 +181,7 @@ def converter_for(hint: Any, where: str) -> Converter:
 
 
 def _scalar(
-    check: Convert,
-    to_wire: Convert | None = None,
-    *,
-    max_str_bytes: int = 0,
-    max_bin_len: int = 0,
+    check: Convert, to_wire: Convert | None = None, *, max_str_bytes: int = 0, max_bin_len: int = 0
 ) -> Converter:
     return Converter(
         to_wire or check, lambda reader: check(reader.unpack()), max_str_bytes, max_bin_len
@@ -284,8 +271,5 @@ def _struct(layout: Layout, where: str) -> Converter:
         return layout.read(reader)
 
     return Converter(
-        lambda value: layout.to_wire(check(value)),
-        read,
-        layout.max_str_bytes,
-        layout.max_bin_len,
+        lambda value: layout.to_wire(check(value)), read, layout.max_str_bytes, layout.max_bin_len
     )

@@ -18,12 +18,7 @@ import zmq
 
 from mesh.accepting import AcceptGate
 from mesh.endpoints import ipc_path
-from mesh.errors import (
-    BackpressureError,
-    LocalProtocolError,
-    PeerGoneError,
-    SecurityError,
-)
+from mesh.errors import BackpressureError, LocalProtocolError, PeerGoneError, SecurityError
 from mesh.keys import ClientKeys
 from mesh.security import client_options
 from mesh.tcp import quiet_s, retransmit_soon

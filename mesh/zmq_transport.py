@@ -8,11 +8,7 @@ from typing import Any, Final, Self
 import zmq
 
 from mesh.endpoints import check_bind, check_connect, check_secure, clear_stale_socket, ipc_path
-from mesh.errors import (
-    AddressInUseError,
-    EndpointError,
-    SecurityError,
-)
+from mesh.errors import AddressInUseError, EndpointError, SecurityError
 from mesh.keys import ClientKeys
 from mesh.security import ServerKeys, ZapHandler, client_options, server_options
 from mesh.transport import MAX_QUEUED_MESSAGES

@@ -223,8 +223,7 @@ def _per_sequence(
     tokens: Counts, contexts: Counts
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     new, held = np.broadcast_arrays(
-        np.atleast_1d(np.asarray(tokens, dtype=np.float64)),
-        np.asarray(contexts, dtype=np.float64),
+        np.atleast_1d(np.asarray(tokens, dtype=np.float64)), np.asarray(contexts, dtype=np.float64)
     )
     return new, held
 

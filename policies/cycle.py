@@ -252,11 +252,7 @@ class CycleCost:
 
 
 def evaluate(
-    problem: CycleProblem,
-    plan: CyclePlan,
-    *,
-    equal_shares: bool = False,
-    overlap: bool = True,
+    problem: CycleProblem, plan: CyclePlan, *, equal_shares: bool = False, overlap: bool = True
 ) -> CycleCost:
     """Compute the price of a plan.
 

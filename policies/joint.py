@@ -18,14 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from policies.acceptance import Floats
-from policies.cycle import (
-    CyclePlan,
-    Totals,
-    block_sums,
-    evaluate,
-    price_of_totals,
-    verify_times,
-)
+from policies.cycle import CyclePlan, Totals, block_sums, evaluate, price_of_totals, verify_times
 from policies.describe import describe, trivial_plan
 from policies.plan import Observation, Plan
 from policies.problem import CycleProblem, Ints, problem_of

@@ -185,12 +185,7 @@ def _spread(texts: Sequence[str], count: int) -> list[str]:
 @click.option("--max-tokens", type=click.IntRange(1), default=192, help="Largest length of a text.")
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path))
 def record_command(
-    target: str,
-    drafts: Sequence[str],
-    count: int,
-    workloads: list[str],
-    max_tokens: int,
-    out: Path,
+    target: str, drafts: Sequence[str], count: int, workloads: list[str], max_tokens: int, out: Path
 ) -> None:
     """Record texts of a target and the guesses of its drafts.
 

@@ -12,8 +12,7 @@ from bench.live.scale import scale_command
 
 
 @click.group(
-    "live",
-    commands=[edge_command, gateway_command, machine_command, mixed_command, scale_command],
+    "live", commands=[edge_command, gateway_command, machine_command, mixed_command, scale_command]
 )
 def live() -> None:
     """Measure whole meshes and their references in one run.

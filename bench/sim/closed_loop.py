@@ -140,12 +140,7 @@ def report(outcomes: Sequence[Outcome]) -> str:
 @names_option("--modes", COMPARED, "Modes to run beside auto and plain.")
 @click.option("--steady", "is_steady", is_flag=True, help="Compare prices with predictions only.")
 def sim_command(
-    scenarios: int,
-    first_seed: int,
-    passes: int,
-    processes: int,
-    modes: list[str],
-    is_steady: bool,
+    scenarios: int, first_seed: int, passes: int, processes: int, modes: list[str], is_steady: bool
 ) -> None:
     """Simulate the live scheduler in random meshes.
 

@@ -27,8 +27,7 @@ from policies.latency import CostTable, NodeCosts
 # limited by memory alone, and one where the second token costs more than the first.
 TABLES = {
     "orin-like": CostTable(
-        (1, 2, 4, 8, 16, 32, 64, 128),
-        (36e-3, 37e-3, 38e-3, 41e-3, 44e-3, 49e-3, 80e-3, 147e-3),
+        (1, 2, 4, 8, 16, 32, 64, 128), (36e-3, 37e-3, 38e-3, 41e-3, 44e-3, 49e-3, 80e-3, 147e-3)
     ),
     "flat": CostTable(
         (1, 8, 32, 64, 128, 256, 512), (10e-3, 10.5e-3, 11e-3, 12e-3, 14e-3, 18e-3, 28e-3)

@@ -13,13 +13,7 @@ from bench.sim.clients import ClientFigures, Clients, Request
 from bench.sim.events import Clock, Engine, Medium
 from bench.sim.real_nodes import SimNode, bits_of
 from bench.sim.scenario import Scenario, SimDraftNode, Text
-from bench.sim.scripted import (
-    NUM_DIGITS,
-    NUM_VOCAB,
-    ScriptedModel,
-    guesses_of,
-    prompt_of,
-)
+from bench.sim.scripted import NUM_DIGITS, NUM_VOCAB, ScriptedModel, guesses_of, prompt_of
 from nodes.draft import node as draft_node
 from nodes.draft.outbox import Outbox
 from nodes.draft.state import DraftState, Guessed

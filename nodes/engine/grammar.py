@@ -39,10 +39,7 @@ _LIMITS: Final = {
     "verbose_errors": False,
 }
 # If JSON could contain any amount of whitespace, a model could write it without end.
-_JSON_OPTIONS: Final = {
-    "whitespace_flexible": True,
-    "whitespace_pattern": "( |\\n {0,20})?",
-}
+_JSON_OPTIONS: Final = {"whitespace_flexible": True, "whitespace_pattern": "( |\\n {0,20})?"}
 # The model may spell a text with any tokens.
 _HEADER: Final = '%llguidance {"no_forcing": true}\n'
 

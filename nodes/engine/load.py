@@ -13,12 +13,7 @@ from nodes.engine.grammar import Pieces
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.llama_abi import build_name, library, library_hash, load_model
 from nodes.engine.protocol import EngineError, Model, Sequences, Tokenizer
-from nodes.engine.selftest import (
-    PREFIX_LENS,
-    PREFIX_LENS_OF_KERNELS,
-    SelfTest,
-    run_self_test,
-)
+from nodes.engine.selftest import PREFIX_LENS, PREFIX_LENS_OF_KERNELS, SelfTest, run_self_test
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.engine.translated import TranslatedModel
 from nodes.engine.vocab import LlamaTokenizer

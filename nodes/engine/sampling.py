@@ -287,10 +287,7 @@ def _least_rough_score(scores: npt.NDArray[np.float64]) -> float:
 
 
 def _winner(
-    logits: Logits,
-    ids: npt.NDArray[np.int64],
-    bits: npt.NDArray[np.uint64],
-    temperature: float,
+    logits: Logits, ids: npt.NDArray[np.int64], bits: npt.NDArray[np.uint64], temperature: float
 ) -> int:
     """Return the id with the largest logit / T + noise, the lowest of equal ones.
 

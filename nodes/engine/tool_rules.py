@@ -29,10 +29,7 @@ _TAIL: Final = rf"TAIL: /(.|\n)*/ & ~/(.|\n)*{_OPEN}(.|\n)*/"
 # white space and is often fenced. The name distinguishes it from other JSON.
 _GAP: Final = r"[ \n]{0,20}"
 _BARE: Final = rf'(```json\n)?{_GAP}\{{{_GAP}"name"{_GAP}:{_GAP}"'
-_PLAIN: Final = {
-    LLAMA3: r"PLAIN: /[^{](.|\n)*/" + "\n",
-    MISTRAL: r"PLAIN: /[^\[](.|\n)*/" + "\n",
-}
+_PLAIN: Final = {LLAMA3: r"PLAIN: /[^{](.|\n)*/" + "\n", MISTRAL: r"PLAIN: /[^\[](.|\n)*/" + "\n"}
 
 # The escapes of a string literal of Lark are those of JSON.
 _quoted: Final = json.dumps

@@ -261,9 +261,5 @@ def _block(head: Head, item: Item) -> dict[str, Any]:
 
 
 MESSAGES: Final = Api(
-    "msg",
-    MessagesBody,
-    "Answer a conversation (Anthropic's Messages API)",
-    _job,
-    MessagesShape,
+    "msg", MessagesBody, "Answer a conversation (Anthropic's Messages API)", _job, MessagesShape
 )

@@ -43,9 +43,7 @@ def _kind_of_prompt(value: object) -> str:
 Prompts = Annotated[
     Annotated[_TextPrompt, Tag(PLAIN)]
     | Annotated[
-        list[_TextPrompt],
-        Field(min_length=1, max_length=_MAX_PROMPTS, fail_fast=True),
-        Tag(TEXTS),
+        list[_TextPrompt], Field(min_length=1, max_length=_MAX_PROMPTS, fail_fast=True), Tag(TEXTS)
     ]
     | Annotated[TokenIds, Tag(TOKENS)]
     | Annotated[list[TokenIds], Field(max_length=_MAX_PROMPTS, fail_fast=True), Tag(TOKEN_LISTS)],

@@ -230,10 +230,7 @@ def with_sampling(
 
 
 def job_of(
-    body: OpenAiBody,
-    prompts: tuple[Prompt, ...],
-    options: GenerateOptions,
-    **changes: Any,
+    body: OpenAiBody, prompts: tuple[Prompt, ...], options: GenerateOptions, **changes: Any
 ) -> Job:
     """Make the job of a body. changes: fields of the job that only one API has."""
     streams = bool(body.stream)

@@ -363,9 +363,5 @@ def _item(head: Head, item: Item, status: str) -> dict[str, Any]:
 
 
 RESPONSES: Final = Api(
-    "resp",
-    ResponsesBody,
-    "Answer a conversation (OpenAI's Responses API)",
-    _job,
-    ResponsesShape,
+    "resp", ResponsesBody, "Answer a conversation (OpenAI's Responses API)", _job, ResponsesShape
 )

@@ -146,10 +146,7 @@ def call_json(call_id: str, name: str, arguments: Any) -> dict[str, Any]:
 
 
 def tools_of(
-    tools: Sequence[Tool] | None,
-    choice: str | NamedTool | None,
-    *,
-    parallel: bool,
+    tools: Sequence[Tool] | None, choice: str | NamedTool | None, *, parallel: bool
 ) -> Tools | None:
     """The tools of a body; None if the answer may call nothing.
 

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from nodes.messages import (
-    MAX_STREAMS_PER_MESSAGE,
-    AddedEntry,
-    CommitEntry,
-    CommitNotice,
-)
+from nodes.messages import MAX_STREAMS_PER_MESSAGE, AddedEntry, CommitEntry, CommitNotice
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.drafts import DraftRecord
 from nodes.scheduler.instructions import Emit, Instruction, ToDraft

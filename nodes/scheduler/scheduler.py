@@ -28,13 +28,7 @@ from nodes.scheduler import following, passes
 from nodes.scheduler.commits import LEASE_TOKENS, commit, tell_followers
 from nodes.scheduler.comparison import Comparisons, Speculation
 from nodes.scheduler.drafts import DraftRecord, Drafts
-from nodes.scheduler.instructions import (
-    Abort,
-    Finish,
-    Instruction,
-    Recorder,
-    ToTarget,
-)
+from nodes.scheduler.instructions import Abort, Finish, Instruction, Recorder, ToTarget
 from nodes.scheduler.passes import TargetCosts
 from nodes.scheduler.planning import (
     MODES,
@@ -229,12 +223,7 @@ class Scheduler:
             following.ready(self, stream)
 
     def draft_failed(
-        self,
-        name: str,
-        stream_id: StreamId,
-        number: int,
-        reason: str,
-        code: str = "unavailable",
+        self, name: str, stream_id: StreamId, number: int, reason: str, code: str = "unavailable"
     ) -> list[Instruction]:
         """A draft node cannot follow a stream any longer. number: of the following."""
         stream = self._followed(name, stream_id, number)

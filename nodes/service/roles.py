@@ -32,12 +32,7 @@ from nodes.keys.keyring import Keyring, keyring_of
 from nodes.service.runtime import end_at_once, raise_file_limit
 from nodes.service.supervision import Parent, parent_gone
 from nodes.service.systemd import Manager, endpoint_of, inherited
-from nodes.worker.engines import (
-    calibration_of,
-    in_tokens_of_targets,
-    open_engine,
-    open_target,
-)
+from nodes.worker.engines import calibration_of, in_tokens_of_targets, open_engine, open_target
 
 if TYPE_CHECKING:
     from nodes.coordinator.service import Coordinator

@@ -15,12 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Any, NoReturn, TypeVar
 
 from mesh.errors import EndpointError, InsecureEndpointError, KeysError, MeshError
-from mesh.messages import (
-    DISMISSED,
-    NOT_ALLOWED,
-    OTHER_PROTOCOL,
-    UNSUITABLE,
-)
+from mesh.messages import DISMISSED, NOT_ALLOWED, OTHER_PROTOCOL, UNSUITABLE
 from nodes.api.errors import AirdraftError, ConnectError
 from nodes.catalog import CatalogError, ModelNameError
 from nodes.client.client import RequestFailedError

@@ -224,10 +224,7 @@ class Child:
 
 
 async def start_child(
-    role: str,
-    command: list[str],
-    progress: Progress,
-    on_joined: Callable[[], None],
+    role: str, command: list[str], progress: Progress, on_joined: Callable[[], None]
 ) -> Child:
     process = await asyncio.create_subprocess_exec(
         *command,

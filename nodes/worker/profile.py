@@ -16,11 +16,7 @@ _MOST_CELL_S = 1.0
 _LEAST_BPS = 1000.0
 
 
-def encode_profile(
-    info: EngineInfo,
-    costs: NodeCosts,
-    link: LinkFields | None = None,
-) -> bytes:
+def encode_profile(info: EngineInfo, costs: NodeCosts, link: LinkFields | None = None) -> bytes:
     """Encode a profile. link: properties of the link that the settings state."""
     return encode_struct(
         EngineProfile(
@@ -63,10 +59,7 @@ def link_of(profile: EngineProfile) -> Link:
     if 0 < fields.rate_bps < _LEAST_BPS:
         raise ValueError(f"the rate of a link must be at least {_LEAST_BPS:g} bit/s")
     return Link(
-        fields.rate_bps or math.inf,
-        fields.rtt_s,
-        medium=fields.air,
-        frame_s=fields.frame_s,
+        fields.rate_bps or math.inf, fields.rtt_s, medium=fields.air, frame_s=fields.frame_s
     )
 
 

@@ -54,10 +54,7 @@ def _columns(span: Span, column_s: float, columns: int) -> list[tuple[int, float
     first = max(0, int(span.start_s / column_s))
     end = min(columns, int(span.end_s / column_s) + 1)
     return [
-        (
-            column,
-            min(span.end_s, (column + 1) * column_s) - max(span.start_s, column * column_s),
-        )
+        (column, min(span.end_s, (column + 1) * column_s) - max(span.start_s, column * column_s))
         for column in range(first, end)
     ]
 

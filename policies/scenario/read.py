@@ -169,11 +169,7 @@ def scenario_from(
     if num_streams > MAX_STREAMS:
         raise root.error("streams", f"up to {MAX_STREAMS} in all are accepted, not {num_streams}")
     return Scenario(
-        name=name,
-        target=target,
-        drafts=tuple(drafts),
-        streams=tuple(groups),
-        token_bits=token_bits,
+        name=name, target=target, drafts=tuple(drafts), streams=tuple(groups), token_bits=token_bits
     )
 
 

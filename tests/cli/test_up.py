@@ -59,9 +59,7 @@ def test_a_mesh_that_runs_there_is_named_before_models_are_looked_for(
         stopped(process)
 
 
-def test_an_address_that_is_taken_is_named_before_models_are_looked_for(
-    commands: Commands,
-) -> None:
+def test_an_address_that_is_taken_is_named_before_models_are_looked_for(commands: Commands) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])
         done = commands.run("serve", "nothing", "--port", port)

@@ -7,13 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes.engine.cores import (
-    FreeCores,
-    describe_device,
-    this_device,
-    usable_cores,
-    used_seconds,
-)
+from nodes.engine.cores import FreeCores, describe_device, this_device, usable_cores, used_seconds
 
 
 def machine(root: Path, siblings: list[str], quota: str = "") -> Path:

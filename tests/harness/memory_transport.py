@@ -165,9 +165,7 @@ class MemoryHub:
     """
 
     def __init__(
-        self,
-        max_messages: int = MAX_QUEUED_MESSAGES,
-        drop: Callable[[Frames], bool] | None = None,
+        self, max_messages: int = MAX_QUEUED_MESSAGES, drop: Callable[[Frames], bool] | None = None
     ) -> None:
         self.max_messages = max_messages
         self.drop = drop

@@ -48,11 +48,7 @@ async def test_texts_are_those_of_the_target_alone(tmp_path: Path) -> None:
     write_model(path, SHAPES["width 512"], "Q8_0")
     target = EngineSettings(model=str(path), cells=1024, threads=1)
     draft = EngineSettings(
-        model=DEFAULT_TARGET,
-        cells=2048,
-        threads=1,
-        profile="fast",
-        vocabulary=str(path),
+        model=DEFAULT_TARGET, cells=2048, threads=1, profile="fast", vocabulary=str(path)
     )
     async with local_mesh(target, draft, lookup=False) as (mesh, client), asyncio.timeout(120):
         for temperature in (0.0, 0.8):

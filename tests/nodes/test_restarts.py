@@ -16,13 +16,7 @@ from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings
 from nodes.service import local
-from nodes.service.local import (
-    MOST_FAILED_STARTS,
-    WAITS_S,
-    LocalMesh,
-    NodeFailedError,
-    local_mesh,
-)
+from nodes.service.local import MOST_FAILED_STARTS, WAITS_S, LocalMesh, NodeFailedError, local_mesh
 from tests.nodes.memory_mesh import PROMPT, Answer, ask, check
 
 # Processes are started: a passing test needs a few seconds of a fast machine.

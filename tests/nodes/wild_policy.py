@@ -28,8 +28,7 @@ class WildPolicy:
             elif pick < 9:
                 plain.append(view.stream_id)
         plan = Plan(
-            tuple(Batch(*zip(*batch, strict=True)) for batch in batches if batch),
-            tuple(plain),
+            tuple(Batch(*zip(*batch, strict=True)) for batch in batches if batch), tuple(plain)
         )
         if self.below(2):
             # A price that no plan in force comes near to, or one that every plan does.

@@ -26,9 +26,7 @@ def test_expected_tokens_is_the_sum_of_the_chances_to_get_so_far(alpha, gamma):
     assert expected_tokens(alpha, gamma) == pytest.approx(by_definition, rel=1e-9)
 
 
-@given(
-    st.lists(st.lists(st.floats(0, 1), min_size=5, max_size=5), min_size=1, max_size=4),
-)
+@given(st.lists(st.lists(st.floats(0, 1), min_size=5, max_size=5), min_size=1, max_size=4))
 def test_the_matrix_sums_the_chances_to_get_so_far_by_position(alphas):
     matrix = expected_token_matrix(np.array(alphas))
     assert matrix.shape == (len(alphas), 6)

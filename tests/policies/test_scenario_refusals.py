@@ -42,11 +42,7 @@ BAD = [
     ("weight = 2", "weight = nan", ["streams[0].weight = nan: a number from 0.001 to 1000 is"]),
     ("weight = 2", f"weight = {'9' * 400}", ["streams[0].weight = 999", "...: a number from"]),
     ("count = 2", "count = 0", ["streams[0].count = 0: a whole number from 1 to 1024"]),
-    (
-        "count = 2",
-        "count = 1023",
-        ["streams = [{", "...: up to 1024 in all are accepted, not"],
-    ),
+    ("count = 2", "count = 1023", ["streams = [{", "...: up to 1024 in all are accepted, not"]),
     ("tokens_left = 90", "tokens_left = 0", ["streams[0].tokens_left = 0: a whole number from 1"]),
     ("gamma = 3", "gamma = 17", ["streams[0].gamma = 17: a whole number from 0 to 16"]),
     ("[0.9, 0.6]", "[0.9, 1.01]", ["streams[1].acceptance[1] = 1.01: a number from 0 to 1 "]),

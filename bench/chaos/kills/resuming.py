@@ -62,10 +62,7 @@ class Reader:
         self._http = http
         self._is_stream = is_stream
         self._body = json.dumps(body_of(case, is_stream=is_stream)).encode()
-        self._headers = {
-            "content-type": "application/json",
-            "idempotency-key": str(uuid.uuid4()),
-        }
+        self._headers = {"content-type": "application/json", "idempotency-key": str(uuid.uuid4())}
         self._now = asyncio.get_running_loop().time
         self._record = Record(number, case, self._now(), deadline_s, has_token_ids=False)
         self._heard_at = self._record.asked_at_s

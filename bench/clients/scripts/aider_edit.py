@@ -20,12 +20,7 @@ with tempfile.TemporaryDirectory() as folder:
         *("--no-show-model-warnings", "--no-check-update", "--analytics-disable"),
         *("--no-detect-urls", "--message", MESSAGE, file.name),
     ]
-    environment = {
-        **os.environ,
-        "HOME": folder,
-        "OPENAI_API_BASE": URL,
-        "OPENAI_API_KEY": "none",
-    }
+    environment = {**os.environ, "HOME": folder, "OPENAI_API_BASE": URL, "OPENAI_API_KEY": "none"}
     done = subprocess.run(
         command,
         cwd=folder,

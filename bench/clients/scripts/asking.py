@@ -10,11 +10,7 @@ import sys
 URL, MODEL = sys.argv[1:3]
 QUESTION = "How warm is it in Paris?"
 # The parameters of a tool that says the temperature of a city.
-CITY = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}},
-    "required": ["city"],
-}
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WHERE = "Where does the Eiffel tower stand?"
 
 

@@ -5,11 +5,7 @@ import json
 import litellm
 from asking import CITY, MODEL, QUESTION, URL, check
 
-FUNCTION = {
-    "name": "temperature",
-    "description": "The temperature of a city",
-    "parameters": CITY,
-}
+FUNCTION = {"name": "temperature", "description": "The temperature of a city", "parameters": CITY}
 TOOL = {"type": "function", "function": FUNCTION}
 ASKED = {
     "model": f"openai/{MODEL}",

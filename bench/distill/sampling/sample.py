@@ -141,10 +141,7 @@ class Sampler:
             prompt=prompt,
             seq_id=seq_id,
             sampling=Sampling(
-                prompt.temperature,
-                top_p=prompt.top_p,
-                seed=self._recipe.seed,
-                choice=prompt.index,
+                prompt.temperature, top_p=prompt.top_p, seed=self._recipe.seed, choice=prompt.index
             ),
             prompt_ids=ids,
             pending=ids[shared:],
@@ -173,11 +170,7 @@ class Sampler:
         return len(prefix)
 
     def _advance(
-        self,
-        slot: _Slot,
-        row: Logits,
-        best: npt.NDArray[np.int64],
-        logps: npt.NDArray[np.float32],
+        self, slot: _Slot, row: Logits, best: npt.NDArray[np.int64], logps: npt.NDArray[np.float32]
     ) -> bool:
         """Take the next id of a sequence; True if its answer has ended."""
         position = self._model.length(slot.seq_id)

@@ -145,8 +145,7 @@ class Intake:
             raise RefusedRequestError("unavailable", "no target node has joined: start one")
         if all(target.is_draining for target in targets):
             raise RefusedRequestError(
-                "unavailable",
-                "all target nodes are draining: start another one, or undrain one",
+                "unavailable", "all target nodes are draining: start another one, or undrain one"
             )
         known = bool(model and hashes_in_order(list(self._models.values()), model))
         if request.is_pinned and (known or not model):

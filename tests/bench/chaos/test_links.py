@@ -93,11 +93,7 @@ def figures(link: str = "wifi", **changes: Any) -> LinkFigures:
         seconds=10.0,
         plain=(tokens(200, num_texts=2), tokens(300, num_texts=3)),
         plain_s=5.0,
-        near=tokens(
-            1000,
-            num_texts=10,
-            gaps_s=[(1.0, 0.05, 9), (2.0, 0.15, 9)],
-        ),
+        near=tokens(1000, num_texts=10, gaps_s=[(1.0, 0.05, 9), (2.0, 0.15, 9)]),
         far=tokens(900, num_texts=9, failures=Counter({"lost": 2})),
     )
     return replace(made, **changes)

@@ -66,8 +66,7 @@ def test_texts_become_a_draft_with_figures(tmp_path: Path, monkeypatch: pytest.M
     model.close()
     assert calibration.greedy.chance(0.99) > calibration.greedy.chance(0.01)
     output = run(
-        *("evaluate", draft, *on, "--out", at["held-out"], "--prompts", "8"),
-        *("--max-answer", "6"),
+        *("evaluate", draft, *on, "--out", at["held-out"], "--prompts", "8"), *("--max-answer", "6")
     )
     assert "| greedy |" in output
     assert "| greedy | 0.5 |" in output

@@ -21,12 +21,7 @@ from bench.distill.training.data import (  # noqa: E402
     split_answers,
 )
 from bench.distill.training.loss import backward_head, choose_candidates  # noqa: E402
-from bench.distill.training.model import (  # noqa: E402
-    DraftModel,
-    Shape,
-    fake_quantised,
-    round_q4_0,
-)
+from bench.distill.training.model import DraftModel, Shape, fake_quantised, round_q4_0  # noqa: E402
 from bench.distill.training.train import Schedule, Trainer, load_draft, validation  # noqa: E402
 from nodes.engine.protocol import EngineError  # noqa: E402
 from tests.bench.distill.fakes import write_target  # noqa: E402

@@ -56,10 +56,7 @@ async def say(live: Proxies, station: str, port: int, message: bytes) -> bytes:
 @pytest.mark.parametrize("shares", [(), (0.5, 0.5)])
 async def test_bytes_arrive_in_order_over_a_lossy_cell(shares: tuple[float, ...]) -> None:
     message, answer = bytes(range(256)) * 60, bytes(reversed(range(256))) * 20
-    async with (
-        hub_of(answer) as (port, received),
-        proxy_cell(cell_of(shares, loss=0.2)) as live,
-    ):
+    async with hub_of(answer) as (port, received), proxy_cell(cell_of(shares, loss=0.2)) as live:
         answers = await asyncio.gather(
             say(live, "a", port, message), say(live, "b", port, message[::-1])
         )

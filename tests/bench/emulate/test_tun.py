@@ -25,9 +25,7 @@ def why_not() -> str:
     return ""
 
 
-pytestmark = [
-    pytest.mark.skipif(bool(why_not()), reason=why_not()),
-]
+pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
 CELL = Cell(
     stations=(Station(name="far", rate_bps=1e6), Station(name="near", rate_bps=1e7)),

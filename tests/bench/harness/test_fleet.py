@@ -15,15 +15,7 @@ from typing import Literal
 import pytest
 
 from bench.harness.failpoints import VARIABLE
-from bench.harness.fleet import (
-    CLIENT,
-    COORDINATOR,
-    FleetError,
-    Setup,
-    fleet,
-    free_port,
-    make_keys,
-)
+from bench.harness.fleet import CLIENT, COORDINATOR, FleetError, Setup, fleet, free_port, make_keys
 from bench.harness.processes import ROOT, Process
 from nodes.client.generation import GenerateOptions
 from nodes.keys.keyring import Keyring
@@ -63,9 +55,7 @@ async def test_processes_run_commands_and_tell_how_they_ended(tmp_path: Path) ->
     assert text.endswith(f"\n64\n{tmp_path}\n")
 
 
-def test_a_harness_that_dies_takes_its_processes_along(
-    tmp_path: Path,
-) -> None:
+def test_a_harness_that_dies_takes_its_processes_along(tmp_path: Path) -> None:
     script = """
 import asyncio, os, signal
 from bench.harness.fleet import Setup, fleet

@@ -12,9 +12,7 @@ from bench.harness.history import Record, Seen, Tally, faults_of
 from nodes.client.generation import GenerateOptions
 
 CASE = Case(
-    (1, 2),
-    GenerateOptions(max_tokens=4, seed=1),
-    (Expected((5, 6, 7, 8), b" 5 6 7 8", "length"),),
+    (1, 2), GenerateOptions(max_tokens=4, seed=1), (Expected((5, 6, 7, 8), b" 5 6 7 8", "length"),)
 )
 STOPPED = Case((1,), GenerateOptions(seed=1), (Expected((5, 6), b" 5", "stop"),))
 STARTED = Seen(0.1, "started")

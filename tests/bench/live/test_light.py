@@ -7,13 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.live.light_nodes import (
-    LightDraft,
-    LightTarget,
-    guess_at,
-    key_of,
-    token_at,
-)
+from bench.live.light_nodes import LightDraft, LightTarget, guess_at, key_of, token_at
 from nodes.engine.sampling import Sampling
 from nodes.messages import (
     AddedEntry,

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from bench.sim.closed_loop import (
-    BELIEFS,
-    COMPARED,
-    Outcome,
-    report,
-    run_seed,
-    steady_report,
-)
+from bench.sim.closed_loop import BELIEFS, COMPARED, Outcome, report, run_seed, steady_report
 
 
 def outcome(seed: int, auto_s: float, plain_s: float, best_s: float) -> Outcome:

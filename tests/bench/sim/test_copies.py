@@ -7,15 +7,7 @@ from random import Random
 import pytest
 from click.testing import CliRunner
 
-from bench.sim.copies import (
-    TABLES,
-    TEXTS,
-    Copies,
-    copied_text,
-    copies_command,
-    gain,
-    run_copies,
-)
+from bench.sim.copies import TABLES, TEXTS, Copies, copied_text, copies_command, gain, run_copies
 
 
 @pytest.mark.parametrize("num_streams", [1, 2, 4, 16])

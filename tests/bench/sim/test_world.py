@@ -117,9 +117,7 @@ def test_guesses_on_a_narrow_cell_never_make_streams_slower(rate_bps: float) -> 
         for part in (0.25, 0.5, 1.0, 1.0)
     )
     scenario = replace(
-        make_scenario([make_client()] * 16),
-        target=node_costs(0.04, 32, 0.02),
-        drafts=nodes,
+        make_scenario([make_client()] * 16), target=node_costs(0.04, 32, 0.02), drafts=nodes
     )
     auto, plain = run(scenario), run(scenario, "plain")
     assert auto.price_s < 1.02 * plain.price_s

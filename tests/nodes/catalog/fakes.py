@@ -30,10 +30,7 @@ def gguf_bytes(num_values: int = 64, *, tensor_type: int = 0, value_bytes: int =
 
 
 def entry(
-    name: str,
-    content: bytes,
-    sources: tuple[Download, ...] | Requantised,
-    terms: str | None = None,
+    name: str, content: bytes, sources: tuple[Download, ...] | Requantised, terms: str | None = None
 ) -> Entry:
     is_pinned = not isinstance(sources, Requantised)
     return Entry(

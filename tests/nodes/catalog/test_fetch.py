@@ -192,7 +192,7 @@ def test_huggingface_hub_is_asked_where_it_is(
 @pytest.mark.usefixtures("hub")
 def test_a_file_of_a_repository_is_named_by_its_quantisation() -> None:
     assert list(files_of("owner/name")) == [
-        *("big-00001-of-00002.gguf", "m-Q8_0.gguf", "m-q4_k_m.gguf", "mmproj-Q8_0.gguf"),
+        *("big-00001-of-00002.gguf", "m-Q8_0.gguf", "m-q4_k_m.gguf", "mmproj-Q8_0.gguf")
     ]
     for wanted, file in (
         ("owner/name", "m-q4_k_m.gguf"),

@@ -73,12 +73,7 @@ def test_the_scores_are_the_same_everywhere() -> None:
     assert found == SCORES
 
 
-SCORES = [
-    7120163423766407801,
-    3814042432261352661,
-    18124554907496338894,
-    18003069736493774960,
-]
+SCORES = [7120163423766407801, 3814042432261352661, 18124554907496338894, 18003069736493774960]
 
 
 def test_a_weight_that_is_a_prefix_of_two_classes_is_warned_of(

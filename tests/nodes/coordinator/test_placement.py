@@ -6,12 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from nodes.messages import (
-    MAX_GAMMA,
-    CloseStreamNotice,
-    RequestFailedNotice,
-    StartedNotice,
-)
+from nodes.messages import MAX_GAMMA, CloseStreamNotice, RequestFailedNotice, StartedNotice
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.script import CLIENT, OTHER, TARGET, make_mesh, mesh_of, profile
 

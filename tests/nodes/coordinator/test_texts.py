@@ -245,9 +245,6 @@ def test_texts_and_vectors_go_to_targets_that_make_them(mesh: Mesh) -> None:
     assert mesh.tokenized(number, 5).opened() == [1]
     for sends, reason in (
         (mesh.submit(3, model="e", **TEXT_PROMPT), "model 'e' produces embeddings and no text"),
-        (
-            read(mesh, 3, EMBEDDING, model="toy-1"),
-            "model 'toy-1' produces text and no embeddings",
-        ),
+        (read(mesh, 3, EMBEDDING, model="toy-1"), "model 'toy-1' produces text and no embeddings"),
     ):
         assert sends.failure() == ("bad_request", reason)

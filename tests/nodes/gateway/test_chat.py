@@ -44,7 +44,7 @@ def test_a_conversation_is_one_prompt() -> None:
     )
     (prompt,) = found.prompts
     assert [(message.role, message.content) for message in prompt] == [
-        *(("system", "be brief"), ("user", "hi"), ("assistant", "yes"), ("user", "ab")),
+        *(("system", "be brief"), ("user", "hi"), ("assistant", "yes"), ("user", "ab"))
     ]
 
 

@@ -37,9 +37,7 @@ def guard(inner: Inner, tmp_path: Path, **changes: Any) -> Guard:
     return Guard(inner, ApiKeys(tmp_path / "apikeys.toml"), GatewayMetrics([]), **settings)
 
 
-async def test_where_keys_are_needed_health_check_and_page_alone_go_without(
-    tmp_path: Path,
-) -> None:
+async def test_where_keys_are_needed_health_check_and_page_alone_go_without(tmp_path: Path) -> None:
     inner = Inner()
     made = guard(inner, tmp_path, is_open=False)
     ApiKeys(tmp_path / "apikeys.toml").add(ApiKey(name="a", sha256=digest("ad-1")))

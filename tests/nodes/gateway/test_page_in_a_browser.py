@@ -22,8 +22,7 @@ LIMIT_S = 60.0
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        not (CHROMIUM and DRIVER),
-        reason="no browser: apt-get install chromium chromium-driver",
+        not (CHROMIUM and DRIVER), reason="no browser: apt-get install chromium chromium-driver"
     ),
 ]
 

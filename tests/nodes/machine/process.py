@@ -22,12 +22,7 @@ class Process:
     """
 
     def __init__(
-        self,
-        network: Network,
-        clock: Callable[[], float],
-        hello: Hello,
-        *,
-        rejoins: bool = True,
+        self, network: Network, clock: Callable[[], float], hello: Hello, *, rejoins: bool = True
     ) -> None:
         self._network, self.clock = network, clock
         self.hello = hello

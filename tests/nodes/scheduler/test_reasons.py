@@ -54,12 +54,7 @@ def of_policy() -> Scheduler:
 @pytest.mark.parametrize(
     ("make", "entry", "label", "line"),
     [
-        (
-            lambda: decoding("d", gamma=0),
-            {},
-            "asked",
-            "the request sets gamma to 0",
-        ),
+        (lambda: decoding("d", gamma=0), {}, "asked", "the request sets gamma to 0"),
         (of_policy, {}, "policy", "the coordinator's policy is plain decoding"),
         (decoding, {}, "no_draft", "there is no draft node"),
         (refused, {}, "refused", "d is full"),

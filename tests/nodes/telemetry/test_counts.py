@@ -9,23 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodes.messages import MAX_GAMMA, CommitEntry
-from nodes.telemetry.counts import (
-    FATES,
-    MAX_SPANS,
-    RATIO_BOUNDS,
-    TOKEN_KINDS,
-    Counts,
-    Ratios,
-)
+from nodes.telemetry.counts import FATES, MAX_SPANS, RATIO_BOUNDS, TOKEN_KINDS, Counts, Ratios
 from nodes.telemetry.status import ErrorStatus
 from nodes.worker.stream import StreamId
 from tests.nodes.builders import PROMPT
-from tests.nodes.scheduler.watched import (
-    PASS_S,
-    commit,
-    decoding,
-    guess,
-)
+from tests.nodes.scheduler.watched import PASS_S, commit, decoding, guess
 
 ONE = StreamId(1)
 

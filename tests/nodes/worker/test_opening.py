@@ -48,8 +48,7 @@ class Setting:
         self.grammars = SlowGrammars()
         self.opened: list[tuple[int, int]] = []
         self.opening = Opening(
-            cast(Grammars, self.grammars),
-            lambda r: self.opened.append((r.stream_id, r.generation)),
+            cast(Grammars, self.grammars), lambda r: self.opened.append((r.stream_id, r.generation))
         )
 
     async def __aenter__(self) -> Setting:

@@ -45,8 +45,7 @@ def test_shows_the_text_before_the_stop_that_ends_first_however_it_is_cut(cut, s
     text, pieces = cut
     found = [stop.encode() for stop in stops if stop and stop.encode() in text]
     _, start = min(
-        ((text.find(stop) + len(stop), text.find(stop)) for stop in found),
-        default=(0, len(text)),
+        ((text.find(stop) + len(stop), text.find(stop)) for stop in found), default=(0, len(text))
     )
     shown, stopped = show(stops, pieces)
     assert stopped == bool(found)
