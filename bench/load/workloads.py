@@ -31,15 +31,17 @@ class Workload:
 _FILES = {
     # A function or a small program, from scratch.
     "code": ("code.txt", 128),
-    # A source file to be given back with one change.
+    # A source file of 10 to 24 lines to be given back with one change.
     "code-edit": ("code_edits.txt", 192),
+    # The same of files of about 100 to 160 lines, in several languages.
+    "file-edit": ("file_edits.txt", 192),
     # An answer by a JSON schema, which is the first line of its prompt in the file.
     "json": ("json.txt", 128),
     # Six turns about one file, which quote each other.
     "agentic": ("agentic.txt", 128),
 }
 # Workloads whose prompts are single turns without a schema.
-PLAIN_NAMES = ("chat", "copy", "code", "code-edit", "long-prompt", "long-answer")
+PLAIN_NAMES = ("chat", "copy", "code", "code-edit", "file-edit", "long-prompt", "long-answer")
 NAMES = (*PLAIN_NAMES, "json", "agentic")
 _LABELS = {"json": "JSON"}
 

@@ -2,7 +2,8 @@
 
 Much of an answer often repeats its prompt or the answer before: an edited file, a quoted page. The
 lookup searches the texts for the longest run of the stream's last tokens, and guesses the tokens
-that followed there. It needs no message and no model.
+that followed there. A run may occur many times, so the search also looks where the last guesses
+came from: an answer that copies a text goes on there. It needs no message and no model.
 """
 
 from __future__ import annotations
@@ -68,18 +69,21 @@ class NgramIndex:
                     followers[tuple(self.token_ids[end - length :])] = end
             self.token_ids.append(token_id)
 
-    def find(self, tail: Sequence[int]) -> tuple[int, int] | None:
-        """Find the longest run of at most 4 last tokens of `tail` that this text contains.
+    def find(self, tail: Sequence[int], place: int = 0) -> tuple[int, int]:
+        """Find where this text may go on like `tail`, the end of this text or of another one.
 
-        tail: The end of this text or of another one. Returns the index of the token after the run,
-        and how many tokens before it equal the end of the tail, at most _MAX_MATCH; None if there
-        is no such run.
+        Looks at `place`, and where the longest run of at most 4 last tokens of the tail occurred
+        last. Returns the index of the token to come, and how many tokens before it equal the end of
+        the tail, at most _MAX_MATCH; the number is 0 if there is no such run.
         """
+        match = self._match(tail, place, 0) if place < len(self.token_ids) else 0
+        found = (place, match) if match >= _SHORTEST else (0, 0)
         for length in range(min(_LONGEST, len(tail)), _SHORTEST - 1, -1):
             start = self._followers[length].get(tuple(tail[-length:]))
             if start is not None:
-                return start, self._match(tail, start, length)
-        return None
+                match = self._match(tail, start, length)
+                return (start, match) if match > found[1] else found
+        return found
 
     def _match(self, tail: Sequence[int], start: int, length: int) -> int:
         """Return how many of the tail's last tokens also precede `start`; at least `length` do."""
@@ -118,6 +122,9 @@ class _Text:
     proposed: Proposal = field(default_factory=Proposal)
     # The length of the text when it was made.
     proposed_at: int = -1
+    # The text in which the last proposal was found, and its token that comes next.
+    source: _Text | None = None
+    place: int = 0
 
 
 class Lookup:
@@ -157,6 +164,7 @@ class Lookup:
                 if guess != token_id:
                     break
         text.index.extend(token_ids)
+        text.place += len(token_ids)
         self._num_tokens += len(token_ids)
 
     def ended(self, stream_id: StreamId) -> None:
@@ -191,14 +199,15 @@ class Lookup:
             return Proposal()
         if text.proposed_at == len(text.index) and len(text.proposed.token_ids) >= most:
             return text.proposed
-        tail = text.index.token_ids
-        start, match = text.index.find(tail) or (0, 0)
-        source = text
-        for other in self._by_owner[text.owner]:
-            found = other.index.find(tail) if other is not text else None
-            if found is not None and found[1] > match:
-                (start, match), source = found, other
+        tail, source, start, match = text.index.token_ids, text, 0, 0
+        for other in (text, *(each for each in self._by_owner[text.owner] if each is not text)):
+            place = text.place if other is text.source else 0
+            found, longest = other.index.find(tail, place)
+            if longest > match:
+                source, start, match = other, found, longest
         token_ids = source.index.token_ids[start : start + most] if match else []
+        if match:
+            text.source, text.place = source, start
         chances = [text.calibration.chance(match + index) for index in range(len(token_ids))]
         text.proposed, text.proposed_at = Proposal(token_ids, match, chances), len(text.index)
         return text.proposed

@@ -36,6 +36,16 @@ def test_the_longest_run_decides_and_longer_ones_are_surer() -> None:
     assert found.chances == sorted(found.chances)
 
 
+def test_a_copy_goes_on_where_it_is_though_its_last_tokens_stood_elsewhere_later() -> None:
+    """As in a file that says `return None` in many places, of which one is being copied."""
+    block = (31, 32, 33, 34)
+    lookup = opened((*A, *block, *B, 99, *block, 41, 42, 99, *A[:3]))
+    lookup.committed(ONE, lookup.propose(ONE, 3).token_ids)
+    # One token is another one here; the copy goes on behind it.
+    lookup.committed(ONE, (77, *block[1:]))
+    assert lookup.propose(ONE, 4).token_ids == list(B)
+
+
 def test_another_text_of_the_owner_is_looked_into_and_a_strangers_is_not() -> None:
     for owner, is_cleared, expected in (("me", 0, [15, 16]), ("other", 0, []), ("me", 1, [])):
         lookup = opened(A, owner=owner)
@@ -103,8 +113,8 @@ def test_a_target_takes_what_it_looked_up_and_the_text_is_that_of_plain_decoding
 
 def proposed(index: NgramIndex, gamma: int) -> tuple[list[int], int]:
     """The tokens that followed the longest run, and how many tokens matched before the first."""
-    start, match = index.find(index.token_ids) or (len(index), 0)
-    return index.token_ids[start : start + gamma], match
+    start, match = index.find(index.token_ids)
+    return index.token_ids[start : start + gamma] if match else [], match
 
 
 def search(tokens: list[int], gamma: int) -> list[int]:
