@@ -72,14 +72,11 @@ MODES: Final[Mapping[str, Mode]] = {
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a stream waits for; fields as in HoldEntry, most_s in seconds."""
+    """What a stream waits for; fields as in HoldEntry, most_s in seconds. Wait() is for nothing."""
 
-    group: int
-    num_guesses: int
-    most_s: float
-
-
-NO_WAIT: Final = Wait(0, 0, 0.0)
+    group: int = 0
+    num_guesses: int = 0
+    most_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +206,7 @@ def send_waits(scheduler: Scheduler, streams: Iterable[Stream]) -> list[Instruct
     entries = []
     for stream in streams:
         if isinstance(stream.phase, Running):
-            spec, wait = stream.spec, scheduler.waits.get(stream.spec.stream_id, NO_WAIT)
+            spec, wait = stream.spec, scheduler.waits.get(stream.spec.stream_id, Wait())
             known = spec.stream_id, spec.generation, wait.group, wait.num_guesses
             entries.append(HoldEntry(*known, round(wait.most_s * 1e6)))
     return [ToTarget(HoldNotice(tuple(entries)))] if entries else []

@@ -30,7 +30,6 @@ _SUMMED: Final[dict[Plain, str]] = {
     "none_there": "without a guess in time",
     "not_worth": "with guesses that were not worth it",
 }
-_MAX_SUMMED: Final = 3
 # Reasons whose line is about more than one pass.
 _LASTING: Final = ("no_draft", "refused", "slower", "none_there")
 
@@ -109,10 +108,8 @@ def summary(scheduler: Scheduler, stream: Stream) -> str:
     counts = stream.figures.plain_steps
     if not counts:
         return ""
-    most = counts.most_common(_MAX_SUMMED)
-    parts = [f"{number} {_SUMMED[label]}" for label, number in most]
-    if left := counts.total() - sum(number for _, number in most):
-        parts.append(f"{left} for other reasons")
+    most = counts.most_common()
+    parts = (f"{number} {_SUMMED[label]}" for label, number in most)
     line = f"passes without guesses: {', '.join(parts)}"
     first = most[0][0]
     return f"{line}; {_line(scheduler, stream, first)}" if first in _LASTING else line
