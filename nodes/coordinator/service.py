@@ -109,16 +109,13 @@ class Coordinator:
         self._credits = Credits()
         self._enrolling: set[bytes] = set()
         self._plan_due = asyncio.Event()
+        # Drawn at random, because a clock may be set back; epochs are only compared for equality.
+        # Every message carries it, and four bytes distinguish starts well enough.
+        epoch = 1 + secrets.randbits(31)
         self.state = CoordinatorState(
             mode,
-            cluster=cluster,
-            # Drawn at random, because a clock may be set back; epochs are only compared for
-            # equality. Every message carries it, and four bytes distinguish starts well enough.
-            epoch=1 + secrets.randbits(31),
-            heartbeat_interval_s=heartbeat_interval_s,
-            heartbeat_timeout_s=heartbeat_timeout_s,
+            Welcome("", cluster, epoch, heartbeat_interval_s, heartbeat_timeout_s, pads),
             lookup=lookup,
-            pads=pads,
             limits=limits,
             class_weights=class_weights,
             version=_version(),
@@ -291,15 +288,15 @@ class Coordinator:
             self._plan_due.set()
 
     def _hand_over(self, sends: Sequence[Send]) -> None:
-        now = self._clock()
+        now, welcome = self._clock(), self.state.welcome
         # Nodes come first: they can start work, while clients only read.
         pending = coalesced(sends)
         pending.sort(key=lambda send: self.state.roster.role_of(send.peer) not in _NODE_ROLES)
         while pending:
             send = pending.pop(0)
             try:
-                frames = encode(send.message, cluster=self.state.cluster, epoch=self.state.epoch)
-                frames = join(pad(frames) if self.state.pads else frames)
+                frames = encode(send.message, cluster=welcome.cluster, epoch=welcome.epoch)
+                frames = join(pad(frames) if welcome.pads else frames)
                 if isinstance(send.message, Welcome):
                     self._credits.open(send.peer)
                 num_bytes = sum(len(frame) for frame in frames)

@@ -79,50 +79,36 @@ class CoordinatorState:
     def __init__(
         self,
         mode: Mode,
+        welcome: Welcome,
         *,
-        cluster: str,
-        epoch: int,
-        heartbeat_interval_s: float,
-        heartbeat_timeout_s: float,
         limits: LimitSettings | None = None,
         class_weights: Mapping[str, int] | None = None,
         lookup: bool = False,
-        pads: bool = False,
         version: str = "",
         plans_later: bool = False,
     ) -> None:
-        """plans_later: the caller makes plans with begin_plan() and take_plan() while is_plan_due,
+        """welcome: what is sent to each member, with its name.
+
+        plans_later: the caller makes plans with begin_plan() and take_plan() while is_plan_due,
         after it has sent the returned messages. Otherwise each call plans immediately.
         """
-        self.cluster = cluster
+        self.welcome = welcome
         self._plans_later = plans_later
         # Targets whose schedulers need a new plan, oldest need first.
         self._plans_due: dict[str, None] = {}
-        self.pads = pads
-        self.epoch = epoch
         self._mode = mode
         self._has_lookup = lookup
-        self.roster = Roster(
-            Welcome("", cluster, epoch, heartbeat_interval_s, heartbeat_timeout_s, pads)
-        )
+        self.roster = Roster(welcome)
         self._serving = Serving(self.roster, class_weights or {})
         self._intake = Intake(self.roster, self._serving, limits or LimitSettings())
         self._drains = Drains(self.roster, self._serving)
-        self._challenges = Challenges(epoch)
+        self._challenges = Challenges(welcome.epoch)
         # Draft nodes serve all targets.
         self._air = Air()
-        self._uploads = Uploads(self._air, self.roster.client_rtt_s, pads=pads)
+        self._uploads = Uploads(self._air, self.roster.client_rtt_s, pads=welcome.pads)
         self._drafts = Drafts()
         self._tracing = Tracing()
-        self.reporting = Reporting(
-            cluster=cluster,
-            epoch=epoch,
-            version=version,
-            roster=self.roster,
-            serving=self._serving,
-            air=self._air,
-            drafts=self._drafts,
-        )
+        self.reporting = Reporting(version, self.roster, self._serving, self._air, self._drafts)
         self._messages = MemberMessages(
             self.roster, self._serving, self._intake, self._uploads, self.reporting
         )
@@ -153,7 +139,7 @@ class CoordinatorState:
         if role and not caller.may_send(role, message):
             raise ForbiddenError(f"a {role} may not send {type(message).__name__}")
         member = self.roster.membership.on_message(peer, now)
-        if member is None or (cluster, epoch) != (self.cluster, self.epoch):
+        if member is None or (cluster, epoch) != (self.welcome.cluster, self.welcome.epoch):
             self.reporting.num_stale += 1
             return []
         match message:

@@ -82,7 +82,7 @@ class Roster:
 
     def __init__(self, welcome: Welcome) -> None:
         """welcome: what is sent to each member, with its name."""
-        self._welcome = welcome
+        self.welcome = welcome
         self.membership = MembershipState(welcome.heartbeat_interval_s, welcome.heartbeat_timeout_s)
         self._nodes: dict[str, NodeRecord] = {}
         # Why a process, by name and incarnation, may not join again.
@@ -173,7 +173,7 @@ class Roster:
             [event for event in events if isinstance(event, Left)],
             has_died=lambda member: member.incarnation != hello.incarnation,
         )
-        welcome = Send(peer, replace(self._welcome, node=hello.node))
+        welcome = Send(peer, replace(self.welcome, node=hello.node))
         for event in events:
             if isinstance(event, Refused):
                 out.append(_refusal(peer, event.reason, event.code))
@@ -185,7 +185,7 @@ class Roster:
                 heartbeat = event.member.heartbeat
                 record = NodeRecord(hello.node, hello.role, peer, profile, costs, heartbeat)
                 record.link, record.incarnation = link, hello.incarnation
-                record.ping_bits = ping_bits(pads=self._welcome.pads)
+                record.ping_bits = ping_bits(pads=self.welcome.pads)
                 self._pace(record)
                 self._nodes[hello.node] = record
                 out.append(NodeIn(record))
@@ -197,8 +197,8 @@ class Roster:
         return out
 
     def _pace(self, node: NodeRecord) -> None:
-        welcome = self._welcome
-        node.pace_heartbeats(welcome.heartbeat_interval_s, welcome.heartbeat_timeout_s)
+        limits_s = self.welcome.heartbeat_interval_s, self.welcome.heartbeat_timeout_s
+        node.pace_heartbeats(*limits_s)
 
     def _dismiss_drafts(self, now: float) -> list[RosterEvent]:
         """Dismiss draft nodes that fit no target, now that a target has joined.

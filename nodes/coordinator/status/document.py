@@ -52,19 +52,10 @@ class Reporting:
     """Keeps the counts that outlive members, and builds the document from all parts."""
 
     def __init__(
-        self,
-        *,
-        cluster: str,
-        epoch: int,
-        version: str,
-        roster: Roster,
-        serving: Serving,
-        air: Air,
-        drafts: Drafts,
+        self, version: str, roster: Roster, serving: Serving, air: Air, drafts: Drafts
     ) -> None:
-        self._cluster, self._epoch, self._version = cluster, epoch, version
-        self._roster, self._serving, self._air = roster, serving, air
-        self._drafts = drafts
+        self._version, self._roster, self._serving = version, roster, serving
+        self._air, self._drafts = air, drafts
         self.traffic = Traffic()
         self.num_submitted = 0
         # Messages of another cluster or epoch, and those about streams or requests that are over.
@@ -129,9 +120,9 @@ class Reporting:
     def status(self, now: float) -> Status:
         streams = self._streams(now)
         return Status(
-            cluster=self._cluster,
+            cluster=self._roster.welcome.cluster,
             # A string, because the number may exceed those of a browser.
-            epoch=str(self._epoch),
+            epoch=str(self._roster.welcome.epoch),
             version=self._version,
             protocol=PROTOCOL_VERSION,
             at_s=round(now, 6),

@@ -215,7 +215,8 @@ class World:
     def status(self) -> Status | None:
         """What the coordinator tells of itself, if the admin is a member; seldom anew."""
         state = self.coordinator.state
-        said = self.admin.connection.peer, state.cluster, state.epoch, StatusRequest(1)
+        sent_in = state.welcome.cluster, state.welcome.epoch
+        said = self.admin.connection.peer, *sent_in, StatusRequest(1)
         replies = [send.message for send in state.on_message(*said, 0, self.now)]
         return next((decode_status(m.status) for m in replies if isinstance(m, StatusReply)), None)
 
