@@ -9,7 +9,7 @@ from copy import deepcopy
 from mesh.messages import Ping
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import MAX_MODEL_CHARS, PROOF, NodeOut, Roster
-from nodes.coordinator.placing.placement import Placed, Placement
+from nodes.coordinator.placing.placement import Placement
 from nodes.coordinator.placing.rebalancing import Move, Rebalancing
 from nodes.coordinator.placing.remembered import Remembered
 from nodes.coordinator.placing.suspects import Deaths, Suspicion
@@ -129,13 +129,14 @@ class Serving:
         self._has_line_moved = False
         out: list[Send] = []
         while (placed := self.placement.next_placed(now)) is not None:
-            out += self._place(placed, now)
+            out += self._place(*placed, now)
         return out
 
-    def _place(self, placed: Placed, now: float) -> list[Send]:
-        request, choice, target = placed.request, placed.choice, placed.target
+    def _place(
+        self, request: Request, choice: Choice, target: NodeRecord, now: float
+    ) -> list[Send]:
         out: list[Send] = []
-        self.placement.serve(placed, now)
+        self.placement.serve(request, choice, target, now)
         # A request that lost its target before any output may begin again with another class.
         if request.told_class != target.profile.numerics_class:
             request.told_class = target.profile.numerics_class

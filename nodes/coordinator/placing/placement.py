@@ -8,7 +8,6 @@ it sends nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from nodes.coordinator.members.record import NodeRecord
@@ -22,16 +21,6 @@ from nodes.coordinator.requests.request import Choice, Request
 from nodes.messages import EngineProfile
 from nodes.scheduler import passes
 from nodes.scheduler.stream import Stream
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A waiting stream that a target can serve now."""
-
-    request: Request
-    choice: Choice
-    target: NodeRecord
-
 
 # Tokens: nearly all answers of chats are shorter.
 _USUAL_ANSWER: Final = 1024
@@ -85,13 +74,12 @@ class Placement:
         self.waiting.add(request, choice, kinds)
         self._ledger.note_targets(request, is_able=bool(kinds), now=now)
 
-    def serve(self, placed: Placed, now: float) -> None:
+    def serve(self, request: Request, choice: Choice, target: NodeRecord, now: float) -> None:
         """Take a placed stream off the line, and bind its request to the target's class."""
-        request, profile = placed.request, placed.target.profile
-        self.waiting.serve(request, placed.choice, now)
-        request.numerics_class = profile.numerics_class
+        self.waiting.serve(request, choice, now)
+        request.numerics_class = target.profile.numerics_class
         if request.is_exact is None:
-            request.is_exact = profile.exact
+            request.is_exact = target.profile.exact
 
     def targets_changed(self, now: float) -> None:
         """Update which targets may serve each waiting stream, and note those without any."""
@@ -100,7 +88,7 @@ class Placement:
             self.waiting.change(choice, kinds)
             self._ledger.note_targets(request, is_able=bool(kinds), now=now)
 
-    def next_placed(self, now: float) -> Placed | None:
+    def next_placed(self, now: float) -> tuple[Request, Choice, NodeRecord] | None:
         """Return the first waiting stream for which there is room, with its best target.
 
         Streams that wait for the same targets do not overtake each other; otherwise small ones
@@ -133,7 +121,7 @@ class Placement:
                 if target.has_room(cells_of([stream, *others]), 1 + len(others)):
                     fitting.append(target)
             if fitting:
-                return Placed(request, choice, self._best(request, stream, fitting, now))
+                return request, choice, self._best(request, stream, fitting, now)
             blocked |= _kinds(choice, free)
             if choice.is_confined:
                 kept.append((frozenset(n.name for n in free), stream))
