@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from mesh.json_form import copied_from
 from nodes.coordinator.members.record import NodeRecord
 from nodes.messages import MAX_TRACE_BYTES, CommitReply, TraceReply, TraceRequest
 from nodes.scheduler import Scheduler
@@ -119,17 +120,7 @@ class TargetRecorder:
         self, reply: CommitReply, labels: Mapping[StreamId, str], predicted_s: float, now: float
     ) -> None:
         streams = tuple(
-            PassStream(
-                entry.stream_id,
-                entry.num_tokens,
-                entry.num_draft_tokens,
-                entry.num_accepted_tokens,
-                entry.num_offered,
-                entry.num_late,
-                entry.num_looked_up,
-                entry.best_percent,
-                labels.get(StreamId(entry.stream_id), ""),
-            )
+            copied_from(entry, PassStream, plain=labels.get(StreamId(entry.stream_id), ""))
             for entry in reply.entries
         )
         times = reply.pass_s, predicted_s, self._rtt_s()

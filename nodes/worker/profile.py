@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 
 from mesh.codec import decode_struct, encode_struct
+from mesh.json_form import copied_from
 from nodes.engine.protocol import EngineInfo
 from nodes.messages import EngineProfile, LinkFields
 from policies.latency import NodeCosts
@@ -20,11 +20,10 @@ _LEAST_BPS = 1000.0
 
 def encode_profile(info: EngineInfo, costs: NodeCosts, link: LinkFields | None = None) -> bytes:
     """Encode a profile. link: properties of the link that the settings state."""
-    names = [field.name for field in fields(EngineProfile)]
-    declared = {name: getattr(info, name) for name in names if hasattr(info, name)}
-    declared |= {name: getattr(costs, name) for name in names if hasattr(costs, name)}
+    tables = {"decode": costs.decode, "prefill": costs.prefill}
     link = link or LinkFields("", 0.0, 0.0)
-    return encode_struct(EngineProfile(**declared, max_streams=info.max_sequences, link=link))
+    profile = copied_from(info, EngineProfile, max_streams=info.max_sequences, link=link, **tables)
+    return encode_struct(profile)
 
 
 def decode_profile(data: bytes) -> EngineProfile:

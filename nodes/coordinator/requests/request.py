@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from mesh.json_form import copied_from
 from nodes.coordinator.placing.remembered import digest_of
 from nodes.coordinator.placing.suspects import Suspicion
 from nodes.coordinator.requests.conversation import conversation_of
@@ -361,12 +362,9 @@ def tokens_notice(request: Request, choice: Choice, emit: Emit) -> TokensNotice:
 
 
 def finished_notice(request: Request, choice: Choice, finish: Finish) -> FinishedNotice:
-    figures = finish.figures
-    wire = StreamFigures(
-        num_rounds=figures.num_rounds,
-        num_plain_steps=figures.num_plain_steps,
-        num_draft_tokens=figures.num_draft_tokens,
-        num_accepted_tokens=figures.num_accepted_tokens,
+    wire = copied_from(
+        finish.figures,
+        StreamFigures,
         draft_wire_bytes=choice.draft_bytes,
         target_wire_bytes=choice.target_bytes,
         plain_reason=finish.plain_reason[:512],

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from mesh.json_form import copied_from
 from nodes.coordinator.requests.holdings import num_held_by
 from nodes.coordinator.requests.request import Request
 from nodes.messages import EMBEDDING, TokenizeRequest
@@ -86,16 +87,9 @@ class Tokenizing:
                 self._sent[text.number] = text
                 text.num_asked += 1
                 submit = text.request.submit
-                asked = TokenizeRequest(
-                    text.number,
-                    submit.prompt,
-                    submit.messages,
-                    submit.date,
-                    submit.tools,
-                    submit.prompt_token_ids if submit.wants else (),
-                    submit.wants,
-                )
-                out.append((target, asked))
+                ids = submit.prompt_token_ids if submit.wants else ()
+                known = {"request_id": text.number, "token_ids": ids}
+                out.append((target, copied_from(submit, TokenizeRequest, **known)))
         return out
 
     def answered(self, target: str, number: int) -> tuple[Request | None, bool]:
