@@ -170,13 +170,14 @@ class CoordinatorState:
     def undeliverable(self, send: Send, error: str, now: float) -> list[Send]:
         """End the requests of a message that exceeds the limits of the wire."""
         logger.error("%s cannot be sent: %s", type(send.message).__name__, error)
-        found = [self._serving.ledger.streams.get(stream_id) for stream_id in send.streams]
-        number = getattr(send.message, "request_id", 0)
-        found.append(self._serving.ledger.requests.get((send.peer, number)))
+        ledger, number = self._serving.ledger, getattr(send.message, "request_id", 0)
+        choices = map(ledger.streams.get, send.streams)
+        found = [choice.request if choice is not None else None for choice in choices]
+        found.append(ledger.requests.get((send.peer, number)))
         if isinstance(send.message, TokenizeRequest):
-            found.append(self._serving.ledger.tokenizing.unsent(number))
+            found.append(ledger.tokenizing.unsent(number))
         out: list[Send] = []
-        for request in {id(request): request for request in found if request is not None}.values():
+        for request in filter(None, dict.fromkeys(found)):
             reason = f"a message is too large: {error}"
             out += self._serving.fail(request, "internal", reason, now)
         return [*out, *self._intake.ask_tokenizers()]

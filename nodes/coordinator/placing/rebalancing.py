@@ -46,11 +46,11 @@ class Rebalancing:
         self._next_look = 0.0
         self._looked_at: dict[str, float] = {}
 
-    def next_move(self, streams: Mapping[StreamId, Request], now: float) -> Move | None:
+    def next_move(self, streams: Mapping[StreamId, Choice], now: float) -> Move | None:
         """Return the move off one target that saves the most seconds; None if none is due or saves.
 
         One call examines only one target, because tokens of other streams wait meanwhile.
-        streams: the request of each stream.
+        streams: the choice of each stream.
         """
         if now < self._next_look:
             return None
@@ -69,7 +69,7 @@ class Rebalancing:
         self._looked_at[source.name] = now
         # Far more streams may wait than are on this target.
         here = (streams[stream_id] for stream_id in source.streams if stream_id in streams)
-        requests = {id(request): request for request in here}.values()
+        requests = dict.fromkeys(choice.request for choice in here)
         others = [n for n in kinds[kind_of(source)] if n is not source]
         moves = self._moves(source, others, requests, now)
         if not moves:

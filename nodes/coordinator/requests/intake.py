@@ -73,7 +73,7 @@ class Intake:
         return self._begin(request, target, now)
 
     def _begin(self, request: Request, target: NodeRecord, now: float) -> list[Send]:
-        if request.prompt and not request.submit.wants:
+        if not request.needs_reading:
             return self._serving.open(request, target, request.prompt, now)
         self._serving.ledger.tokenizing.add(request, target.name)
         return self.ask_tokenizers()
@@ -81,10 +81,11 @@ class Intake:
     def take_up(self, now: float) -> list[Send]:
         """Begin requests that waited for a target and have one now."""
         out: list[Send] = []
-        ledger, reader_of = self._serving.ledger, self._serving.choosing.reader_of
-        for request, target in [(r, reader_of(r, now)) for r in ledger.returning()]:
+        tokenizing, reader_of = self._serving.ledger.tokenizing, self._serving.choosing.reader_of
+        read = [request for request, _ in tokenizing if not request.needs_reading]
+        for request, target in [(request, reader_of(request, now)) for request in read]:
             if target is not None:
-                ledger.has_returned(request)
+                tokenizing.drop(request)
                 out += self._begin(request, target, now)
         return out + self.ask_tokenizers()
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from nodes.coordinator.requests.holdings import Holdings, num_held_by
-from nodes.coordinator.requests.request import Request
+from nodes.coordinator.requests.request import Choice, Request
 from nodes.coordinator.requests.tokenizing import Tokenizing
 from nodes.worker.stream import StreamId
 
@@ -29,23 +29,15 @@ class Ledger:
 
     def __init__(self) -> None:
         self.requests: dict[tuple[bytes, int], Request] = {}
-        self.streams: dict[StreamId, Request] = {}
+        self.streams: dict[StreamId, Choice] = {}
         self.tokenizing = Tokenizing()
         self.holdings = Holdings()
         self.outcomes = Counter[str]()
         self._ids_of_client: dict[bytes, set[int]] = {}
-        # Requests with token ids that wait for a target; those with text wait in Tokenizing.
-        self._returning: dict[tuple[bytes, int], Request] = {}
-        self._num_returning_of_role = Counter[str]()
         # Requests that no present target can serve, in the order in which they lost the last one.
         self._stranded: dict[tuple[bytes, int], Request] = {}
         # No request's deadline passes before this time.
         self._earliest = math.inf
-
-    def num_unread(self, role: str) -> int:
-        """Return the requests that wait for tokenization or for a target to return, of clients that
-        joined in a role."""
-        return self.tokenizing.num_of(role) + self._num_returning_of_role[role]
 
     def num_requests(self, client: bytes) -> int:
         return len(self._ids_of_client.get(client, ()))
@@ -68,23 +60,6 @@ class Ledger:
             left = (r.ends_at for r in self.requests.values() if r.ends_at > now)
             self._earliest = min(left, default=math.inf)
         return over[:_MAX_AT_ONCE]
-
-    def wait_for_return(self, request: Request) -> None:
-        """Queue a request until a target returns that can serve it."""
-        if request.prompt:
-            self._returning[request.client, request.request_id] = request
-            self._num_returning_of_role[request.role] += request.submit.num_choices
-        else:
-            self.tokenizing.add(request, "")
-
-    def returning(self) -> list[Request]:
-        """Return the requests with token ids that wait for a target."""
-        return list(self._returning.values())
-
-    def has_returned(self, request: Request) -> None:
-        """Note that a request waits no longer: it has a target, or it has ended."""
-        if self._returning.pop((request.client, request.request_id), None) is not None:
-            self._num_returning_of_role[request.role] -= request.submit.num_choices
 
     def note_targets(self, request: Request, *, is_able: bool, now: float) -> None:
         """Note whether there is a target that could serve a request."""
@@ -112,7 +87,6 @@ class Ledger:
     def forget(self, request: Request, outcome: str) -> None:
         """Remove a request that has ended; its streams are removed by the caller."""
         self.tokenizing.drop(request)
-        self.has_returned(request)
         self._stranded.pop((request.client, request.request_id), None)
         self.holdings.charge(request, 0)
         if self.requests.pop((request.client, request.request_id), None) is not None:
@@ -124,14 +98,14 @@ class Ledger:
 
     def target_of(self, stream_id: StreamId) -> str:
         """Return the target that serves a stream; "" if none does."""
-        request = self.streams.get(stream_id)
-        return request.choices[stream_id].target if request is not None else ""
+        choice = self.streams.get(stream_id)
+        return choice.target if choice is not None else ""
 
     def charge(self, streams: Sequence[StreamId], num_bytes: int, *, to_draft: bool) -> None:
         """Charge the bytes of a message to its streams in equal shares."""
         for stream_id in streams:
-            request = self.streams.get(stream_id)
-            if request is not None:
-                choice, share = request.choices[stream_id], num_bytes // len(streams)
+            choice = self.streams.get(stream_id)
+            if choice is not None:
+                share = num_bytes // len(streams)
                 choice.draft_bytes += share * to_draft
                 choice.target_bytes += share * (not to_draft)

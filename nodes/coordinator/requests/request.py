@@ -54,7 +54,7 @@ class BadRequestError(RefusedRequestError):
         super().__init__("bad_request", reason)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Choice:
     """One of a request's n choices: a stream on some target.
 
@@ -63,6 +63,7 @@ class Choice:
     with its share of those about several streams.
     """
 
+    request: Request = field(repr=False)
     spec: StreamSpec
     target: str = ""
     num_tokens: int = 0
@@ -88,7 +89,7 @@ class Choice:
         return was_suspect
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Request:
     """A client's request with its choices.
 
@@ -159,6 +160,11 @@ class Request:
     def is_pinned(self) -> bool:
         """Whether it names one numerics class, or was resumed with the class it began with."""
         return bool(self.submit.numerics_class)
+
+    @property
+    def needs_reading(self) -> bool:
+        """Whether a target must tokenize its prompt, or read it in another way, before streams."""
+        return not self.prompt or bool(self.submit.wants)
 
     def forget_text(self) -> None:
         """Drop the text after the request has become streams."""
@@ -326,12 +332,9 @@ def specs_of(
 
 
 def started_notice(
-    request: Request,
-    choice: Choice,
-    target: EngineProfile,
-    drafts: Sequence[EngineProfile],
-    now: float,
+    choice: Choice, target: EngineProfile, drafts: Sequence[EngineProfile], now: float
 ) -> StartedNotice:
+    request = choice.request
     return StartedNotice(
         request_id=request.request_id,
         seed=request.seed,
@@ -347,9 +350,9 @@ def started_notice(
     )
 
 
-def tokens_notice(request: Request, choice: Choice, emit: Emit) -> TokensNotice:
+def tokens_notice(choice: Choice, emit: Emit) -> TokensNotice:
     return TokensNotice(
-        request_id=request.request_id,
+        request_id=choice.request.request_id,
         choice=choice.spec.sampling.choice,
         position=emit.position,
         text=emit.text,
@@ -361,7 +364,7 @@ def tokens_notice(request: Request, choice: Choice, emit: Emit) -> TokensNotice:
     )
 
 
-def finished_notice(request: Request, choice: Choice, finish: Finish) -> FinishedNotice:
+def finished_notice(choice: Choice, finish: Finish) -> FinishedNotice:
     wire = copied_from(
         finish.figures,
         StreamFigures,
@@ -369,6 +372,5 @@ def finished_notice(request: Request, choice: Choice, finish: Finish) -> Finishe
         target_wire_bytes=choice.target_bytes,
         plain_reason=finish.plain_reason[:512],
     )
-    return FinishedNotice(
-        request.request_id, choice.spec.sampling.choice, choice.num_tokens, finish.reason, wire
-    )
+    number, index = choice.request.request_id, choice.spec.sampling.choice
+    return FinishedNotice(number, index, choice.num_tokens, finish.reason, wire)

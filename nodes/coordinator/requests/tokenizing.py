@@ -1,4 +1,7 @@
-"""Has targets tokenize the texts of requests, a few texts at a time."""
+"""Has targets tokenize the texts of requests, a few texts at a time.
+
+Requests with token ids that wait for a target are here as well.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ class Text:
 
 
 class Tokenizing:
-    """Requests whose texts must be tokenized; tenants take turns."""
+    """Requests that are not streams yet; tenants take turns to have texts tokenized."""
 
     def __init__(self) -> None:
         self._texts: dict[int, Text] = {}
@@ -53,7 +56,7 @@ class Tokenizing:
         return len(self._texts)
 
     def num_of(self, role: str) -> int:
-        """Return the number of texts of clients that joined in a role."""
+        """Return the number of texts, and of streams to be, of clients that joined in a role."""
         return self._num_of_role[role]
 
     def add(self, request: Request, target: str) -> None:
@@ -63,7 +66,7 @@ class Tokenizing:
         text = Text(number, request, target, num_held_by(request))
         self._texts[number] = text
         self._number_of[request.client, request.request_id] = number
-        self._num_of_role[request.role] += 1
+        self._num_of_role[request.role] += _num_waiting(request)
         if target:
             self._queue(text)
 
@@ -115,7 +118,7 @@ class Tokenizing:
                 del tenants[request.tenant]
         del self._texts[text.number]
         del self._number_of[request.client, request.request_id]
-        self._num_of_role[request.role] -= 1
+        self._num_of_role[request.role] -= _num_waiting(request)
 
     def unsent(self, number: int) -> Request | None:
         """Note that a text could not be sent; return its request if that has not ended."""
@@ -166,7 +169,7 @@ class Tokenizing:
         self._queues.pop(gone, None)
         lost = []
         for text in self._texts.values():
-            if text.target not in ("", gone):
+            if text.target not in ("", gone) or not text.request.needs_reading:
                 continue
             if text.target:
                 lost.append(text.request)
@@ -179,3 +182,7 @@ class Tokenizing:
     def __iter__(self) -> Iterator[tuple[Request, str]]:
         """Yield each request with the target of its text, "" if it has none."""
         return iter([(text.request, text.target) for text in self._texts.values()])
+
+
+def _num_waiting(request: Request) -> int:
+    return 1 if request.needs_reading else request.submit.num_choices

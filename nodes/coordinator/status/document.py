@@ -161,12 +161,12 @@ class Reporting:
         found: list[StreamStatus] = []
         waiting: list[StreamStatus] = []
         schedulers = {node.name: scheduler for node, scheduler in self._roster.schedulers()}
-        for stream_id, request in self._serving.ledger.streams.items():
-            choice = request.choices[stream_id]
+        for stream_id, choice in self._serving.ledger.streams.items():
+            request = choice.request
             scheduler = schedulers.get(choice.target)
             stream = scheduler.streams.get(stream_id) if scheduler is not None else None
             aliases = self._alias("c", request.owner), self._alias("u", request.submit.user)
-            known = request, choice, aliases, now - request.arrived_at
+            known = choice, aliases, now - request.arrived_at
             if stream is None or scheduler is None:
                 if len(waiting) < _MAX_STREAMS:
                     waiting.append(parts.stream_status(*known, None))
@@ -188,9 +188,9 @@ class Reporting:
     def _waiting(self, now: float) -> WaitingStatus:
         by_priority = Counter[str]()
         oldest = now
-        for request, _ in self._serving.placement.waiting:
-            by_priority[str(request.submit.priority)] += 1
-            oldest = min(oldest, request.arrived_at)
+        for choice in self._serving.placement.waiting:
+            by_priority[str(choice.request.submit.priority)] += 1
+            oldest = min(oldest, choice.request.arrived_at)
         return WaitingStatus(
             num_streams=by_priority.total(),
             num_tokenizing=len(self._serving.ledger.tokenizing),

@@ -8,7 +8,7 @@ from typing import Final
 
 from mesh.json_form import copied_from
 from nodes.coordinator.members.record import NodeRecord
-from nodes.coordinator.requests.request import Choice, Request
+from nodes.coordinator.requests.request import Choice
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.planning import observed_price_s
@@ -111,7 +111,6 @@ def node_status(
 
 
 def stream_status(
-    request: Request,
     choice: Choice,
     aliases: tuple[str, str],
     age_s: float,
@@ -130,7 +129,7 @@ def stream_status(
         stream_id=spec.stream_id,
         client=aliases[0],
         user=aliases[1],
-        priority=request.submit.priority,
+        priority=choice.request.submit.priority,
         target=cut(choice.target),
         draft=cut(known.follow.node) if known.follow is not None else "",
         phase=_phase(stream),
