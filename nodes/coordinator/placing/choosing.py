@@ -17,11 +17,11 @@ from nodes.config.class_weights import weight_of
 from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import DRAINED, DROPPED, NodeOut, Roster
-from nodes.coordinator.placing.room import is_of_kind
 from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
 from nodes.coordinator.requests.models import hashes_in_order, suits
 from nodes.coordinator.requests.request import Request
-from nodes.messages import EngineProfile
+from nodes.messages import EMBEDDING, EngineProfile
+from nodes.messages.fingerprint import is_meant
 from nodes.worker.profile import costs_of
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,17 @@ class Standing:
 
 # By model hash and name of the class.
 Standings: TypeAlias = dict[str, dict[str, Standing]]
+
+
+def is_of_kind(profile: EngineProfile, request: Request) -> bool:
+    """Returns whether a target with this profile has the model and class that a request names or
+    began with, and is as exact as its StartedNotice said."""
+    is_same = is_meant(request.model_hash, profile.model_hash)
+    is_same = is_same and is_meant(request.numerics_class, profile.numerics_class)
+    # Any model can tokenize a text.
+    if request.submit.wants in ("", EMBEDDING):
+        is_same = is_same and profile.traits.embeds == (request.submit.wants == EMBEDDING)
+    return is_same and request.is_exact in (None, profile.exact)
 
 
 def standings_of(profiles: Iterable[EngineProfile]) -> Standings:

@@ -12,9 +12,8 @@ from typing import Final
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.placing.choosing import Choosing
+from nodes.coordinator.placing.choosing import Choosing, is_of_kind
 from nodes.coordinator.placing.rebalancing import Move
-from nodes.coordinator.placing.room import can_hold, cells_of, has_room, is_of_kind, kind_of
 from nodes.coordinator.placing.waiting import Kind, Waiting
 from nodes.coordinator.requests.ledger import Ledger
 from nodes.coordinator.requests.request import Choice, Request
@@ -34,8 +33,8 @@ def _room(profile: EngineProfile) -> int:
 def _kinds(choice: Choice, targets: Iterable[NodeRecord]) -> frozenset[Kind]:
     """Return the kinds of target a stream waits for; for a confined one, the targets by name."""
     if choice.is_confined:
-        return frozenset((*kind_of(target), target.name) for target in targets)
-    return frozenset(kind_of(target) for target in targets)
+        return frozenset((*target.kind, target.name) for target in targets)
+    return frozenset(target.kind for target in targets)
 
 
 def _journal_of(choice: Choice) -> Stream:
@@ -118,7 +117,7 @@ class Placement:
                 others = (
                     [] if choice.suspicion else [s for names, s in kept if target.name in names]
                 )
-                if target.has_room(cells_of([stream, *others]), 1 + len(others)):
+                if target.has_room([stream, *others]):
                     fitting.append(target)
             if fitting:
                 return choice, self._best(choice, stream, fitting, now)
@@ -142,7 +141,7 @@ class Placement:
             n
             for n in self._roster.nodes("target")
             if is_of_kind(n.profile, request)
-            and can_hold(n, choice.spec)
+            and n.can_hold(choice.spec)
             and (choice.suspicion is None or choice.suspicion.may_go_to(n.name))
         ]
         staying = [n for n in able if not n.is_draining]
@@ -179,7 +178,7 @@ class Placement:
         if stream is None:
             return None
         able = [n for n in self._able(choice, now) if not n.is_draining]
-        fitting = [n for n in able if has_room(n, [stream])]
+        fitting = [n for n in able if n.has_room([stream])]
         if not fitting:
             return None
         return Move(choice.request, (choice,), self._best(choice, stream, fitting, now), 0.0)

@@ -9,7 +9,7 @@ from nodes.config.settings import LimitSettings
 from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.placing.room import is_of_kind
+from nodes.coordinator.placing.choosing import is_of_kind
 from nodes.coordinator.requests.holdings import num_held_by
 from nodes.coordinator.requests.models import hashes_in_order, shown_ids, suits
 from nodes.coordinator.requests.request import (
