@@ -9,9 +9,7 @@ from nodes.config.settings import LimitSettings
 from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.placing.choosing import is_of_kind
-from nodes.coordinator.requests.holdings import num_held_by
-from nodes.coordinator.requests.models import hashes_in_order, shown_ids, suits
+from nodes.coordinator.placing.choosing import hashes_in_order, is_of_kind, shown_ids, suits
 from nodes.coordinator.requests.request import (
     BadRequestError,
     RefusedRequestError,
@@ -121,7 +119,7 @@ class Intake:
         if verdict := serving.remembered.verdict(request.digest, now):
             raise BadRequestError(verdict)
         request.suspicion = serving.remembered.suspicion(request.digest, now)
-        if full := serving.ledger.holdings.what_is_full(request, num_held_by(request)):
+        if full := serving.ledger.holdings.what_is_full(request):
             raise RefusedRequestError("overloaded", f"{full}: try later")
         return request, self._target_for(request, now)
 

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from nodes.coordinator.requests.holdings import Holdings, num_held_by
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.coordinator.requests.tokenizing import Tokenizing
 from nodes.worker.stream import StreamId
@@ -22,6 +21,42 @@ OUTCOMES: Final = (
 STRANDED_LIMIT_S: Final = 30.0
 # Requests ended at a time, because a client takes only so many messages at once.
 _MAX_AT_ONCE: Final = 256
+# The most characters and token ids that are kept. 64 of the longest texts.
+MAX_OF_CONNECTION: Final = 1 << 24
+# 32 prompts of the most token ids.
+MAX_OF_TENANT: Final = 1 << 22
+# At most 270 MB of token ids.
+MAX_OF_ALL: Final = 1 << 25
+
+
+class Holdings:
+    """Limits how much submitted text is kept, by connection, by tenant and in total.
+
+    It sums the charges of requests, each from its submission until it is over. A character (up to 4
+    bytes) and a token id (8 bytes) count the same.
+    """
+
+    def __init__(self) -> None:
+        self._sums = Counter[tuple[str, str | bytes]]()
+
+    def what_is_full(self, request: Request) -> str:
+        """Return which limit a new request would exceed; "" if none."""
+        for key, most, who in (
+            (("connection", request.client), MAX_OF_CONNECTION, f"this {request.role} has"),
+            (("tenant", request.tenant), MAX_OF_TENANT, "this owner has"),
+            (("all", ""), MAX_OF_ALL, "all clients have"),
+        ):
+            if self._sums[key] + request.num_submitted > most:
+                return f"{who} reached the limit of {most} characters and token ids"
+        return ""
+
+    def charge(self, request: Request, num: int) -> None:
+        """Set a request's charge to num characters and token ids; 0 once it is over."""
+        more, request.num_held = num - request.num_held, num
+        for key in ("connection", request.client), ("tenant", request.tenant), ("all", ""):
+            self._sums[key] += more
+            if not self._sums[key]:
+                del self._sums[key]
 
 
 class Ledger:
@@ -49,7 +84,7 @@ class Ledger:
         self.requests[request.client, request.request_id] = request
         self._ids_of_client.setdefault(request.client, set()).add(request.request_id)
         self._earliest = min(self._earliest, request.ends_at)
-        self.holdings.charge(request, num_held_by(request))
+        self.holdings.charge(request, request.num_submitted)
 
     def overdue(self, now: float) -> list[Request]:
         """Return requests whose deadline has passed, at most _MAX_AT_ONCE of them."""

@@ -166,6 +166,13 @@ class Request:
         """Whether a target must tokenize its prompt, or read it in another way, before streams."""
         return not self.prompt or bool(self.submit.wants)
 
+    @property
+    def num_submitted(self) -> int:
+        """The characters and token ids as they were submitted."""
+        submit = self.submit
+        num_chars = len(submit.prompt) + sum(len(message.content) for message in submit.messages)
+        return num_chars + len(submit.tools) + len(submit.prompt_token_ids)
+
     def forget_text(self) -> None:
         """Drop the text after the request has become streams."""
         self.submit = replace(self.submit, prompt="", messages=(), prompt_token_ids=())

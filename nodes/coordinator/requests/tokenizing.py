@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mesh.json_form import copied_from
-from nodes.coordinator.requests.holdings import num_held_by
 from nodes.coordinator.requests.request import Request
 from nodes.messages import EMBEDDING, TokenizeRequest
 from nodes.scheduler.silences import Silences
@@ -63,7 +62,7 @@ class Tokenizing:
         """Queue a request's text for the target of that name; "" if none has joined yet."""
         number = self._next_number
         self._next_number += 1
-        text = Text(number, request, target, num_held_by(request))
+        text = Text(number, request, target, request.num_submitted)
         self._texts[number] = text
         self._number_of[request.client, request.request_id] = number
         self._num_of_role[request.role] += _num_waiting(request)
