@@ -141,15 +141,10 @@ class MembershipState:
         if pong.progress != member.progress or not busy:
             member.progress, member.progress_at = pong.progress, now
 
-    def on_bye(self, peer: bytes, reason: str, now: float) -> list[Left]:
-        """End the membership of a node that sent a Bye."""
+    def leave(self, peer: bytes, reason: str) -> list[Left]:
+        """End the membership of a peer, if it is a member."""
         member = self._by_peer.get(peer)
-        return [] if member is None else [self._remove(member, f"said bye: {reason}")]
-
-    def on_gone(self, peer: bytes, now: float) -> list[Left]:
-        """End the membership of a peer that the transport has no connection to any more."""
-        member = self._by_peer.get(peer)
-        return [] if member is None else [self._remove(member, "connection gone")]
+        return [] if member is None else [self._remove(member, reason)]
 
     def paused(self, seconds: float, now: float) -> None:
         """Discount the seconds until now in which this side did not read any messages.

@@ -141,7 +141,9 @@ class CoordinatorState:
             return []
         match message:
             case Bye(reason=reason):
-                return self._on_roster(self.roster.bye(peer, reason, now), now)
+                return self._on_roster(
+                    self.roster.remove(peer, f"said bye: {reason}", has_died=False), now
+                )
             case Pong():
                 self.roster.pong(member, message, now)
                 return []
@@ -162,7 +164,7 @@ class CoordinatorState:
         return self._on_question(peer, message, now) if answer is None else answer
 
     def peer_gone(self, peer: bytes, now: float) -> list[Send]:
-        return self._on_roster(self.roster.gone(peer, now), now)
+        return self._on_roster(self.roster.remove(peer, "connection gone"), now)
 
     def undeliverable(self, send: Send, error: str, now: float) -> list[Send]:
         """End the requests of a message that exceeds the limits of the wire."""
@@ -192,7 +194,7 @@ class CoordinatorState:
         out += self.intake.ask_tokenizers()
         events = self._drains.tick(now)
         for node in self._challenges.overdue(self.roster.nodes(), now):
-            events += self.roster.expel(node, "its probe is not answered", now)
+            events += self.roster.remove(node.peer, "its probe is not answered")
         events += self._challenges.due(self.roster.nodes(), now)
         return [*out, *self._on_roster(events, now)]
 

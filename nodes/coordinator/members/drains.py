@@ -42,9 +42,9 @@ class Drains:
         done = NodeCommandReply(request.request_id, "", len(record.streams))
         match request.command:
             case "drop":
-                return done, self._roster.dismiss(record, DROPPED, now)
+                return done, self._roster.dismiss(record, DROPPED)
             case "drain" if record.role == "draft":
-                return done, self._roster.dismiss(record, DRAINED, now)
+                return done, self._roster.dismiss(record, DRAINED)
             case "drain":
                 return done, self._set_draining(record, True, now)
             case "undrain":
@@ -75,7 +75,7 @@ class Drains:
             events += self._serving.evacuate(now)
         for record in draining:
             if not record.streams:
-                events += self._roster.dismiss(record, DRAINED, now)
+                events += self._roster.dismiss(record, DRAINED)
         return events
 
     def _no_such(self, name: str) -> str:
