@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import logging
+import math
 import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -35,14 +36,14 @@ from mesh.padding import join, pad
 from mesh.pauses import PauseState
 from mesh.transport import Received, ServerTransport
 from nodes.config.settings import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
-from nodes.coordinator.fallback import with_fallback
 from nodes.coordinator.members.authentication import Authentication, Rotation
 from nodes.coordinator.members.rate_limits import RateLimits, cost_of
 from nodes.coordinator.sends import Send, coalesced, separated
 from nodes.coordinator.state import CoordinatorState, DuePlan
 from nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply
 from nodes.messages.access import ForbiddenError
-from nodes.scheduler.planning import MODES, Made, Mode
+from nodes.scheduler.planning import MODES, Made, Mode, Planning
+from policies.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,33 @@ _NODE_ROLES = frozenset({"target", "draft"})
 # Replies, some of them large, that every member may request repeatedly.
 _ANSWERS = (NodesReply, StatusReply, TraceReply)
 _MAX_LEFT_PEERS = 64
+NO_PLAN = "draft off: no plan could be made; see the coordinator's log"
+# Different errors of planning that are logged with a traceback; later ones are not logged.
+_MAX_LOGGED = 16
+
+
+def with_fallback() -> Callable[[Planning], Made]:
+    """Return a function that makes plans and, where that fails, returns a plan without guesses.
+
+    A fault then costs only speed. Guesses never change a text, so a failed plan must not end the
+    streams of a whole mesh.
+    """
+    logged: set[str] = set()
+
+    def made(planning: Planning) -> Made:
+        try:
+            return planning.make()
+        except Exception as error:
+            streams = planning.observation.streams
+            what = f"{type(error).__name__}: {error}"
+            if what not in logged and len(logged) < _MAX_LOGGED:
+                logged.add(what)
+                logger.exception("no plan could be made for %d streams: %s", len(streams), what)
+            plain = tuple(view.stream_id for view in streams)
+            plan = Plan((), plain, dict.fromkeys(plain, NO_PLAN))
+            return Made(planning.observation, plan, math.inf, 0.0)
+
+    return made
 
 
 def _loop_time() -> float:

@@ -40,10 +40,6 @@ class Tracing:
         # The ring position where the last block of plans in force begins, and when it was made.
         self._start, self._started_at = 0, -math.inf
 
-    @property
-    def is_on(self) -> bool:
-        return self._until is not None
-
     def answer(self, request: TraceRequest, schedulers: Schedulers, now: float) -> TraceReply:
         after = request.after
         is_old = self._until is None or now >= self._started_at + _SAME_START_S

@@ -1,15 +1,15 @@
 """Builds the status document of the coordinator. Pure; building it changes nothing observed.
 
 Events are counted where they happen: by schedulers (`telemetry/counts.py`), with requests
-(`requests/ledger.py`) and with bytes (`totals.py`). This module combines the counts.
+(`requests/ledger.py`) and with bytes (Traffic). This module combines the counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections import Counter, deque
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -21,7 +21,6 @@ from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.ledger import OUTCOMES
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.status import parts
-from nodes.coordinator.status.totals import WINDOW_S, Recent, Traffic
 from nodes.messages import StatusReply, StatusRequest
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.reasons import plain_line
@@ -35,6 +34,7 @@ from nodes.telemetry.status import (
     TargetStatus,
     Totals,
     WaitingStatus,
+    WireTotal,
     encode_status,
 )
 
@@ -46,6 +46,51 @@ _MAX_LEFT: Final = 32
 # Streams for which a line explains why they decode without guesses; the others have only a label.
 _MAX_WHY: Final = 64
 _MAX_NODES, _MAX_STREAMS, _MAX_TARGETS, _MAX_MEDIA = 64, 512, 32, 32
+
+
+STEP_S: Final = 1.0
+WINDOW_S: Final = 10.0
+
+
+class Recent:
+    """Keeps the totals at each of the last ten seconds."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[float, Mapping[Hashable, float]]] = deque(
+            maxlen=round(WINDOW_S / STEP_S) + 1
+        )
+
+    def is_due(self, now: float) -> bool:
+        return not self._kept or now >= self._kept[-1][0] + STEP_S
+
+    def keep(self, totals: Mapping[Hashable, float], now: float) -> None:
+        self._kept.append((now, totals))
+
+    def rate(self, name: Hashable, total: float, now: float) -> float:
+        """Return a total's growth per second over the kept time; 0.0 for a new total."""
+        for at, totals in self._kept:
+            if now - at <= WINDOW_S + STEP_S and now > at and name in totals:
+                return max(0.0, total - float(totals[name])) / (now - at)
+        return 0.0
+
+
+class Traffic:
+    """Totals by direction and message class, of which the protocol has only a few."""
+
+    def __init__(self) -> None:
+        self._num_messages = Counter[tuple[str, type]]()
+        self._num_bytes = Counter[tuple[str, type]]()
+
+    def note(self, direction: str, kind: type, num_bytes: int) -> None:
+        """Count a message. direction: "in" if the coordinator received it, otherwise "out"."""
+        self._num_messages[direction, kind] += 1
+        self._num_bytes[direction, kind] += num_bytes
+
+    def totals(self) -> Iterator[WireTotal]:
+        for key in sorted(self._num_messages, key=lambda key: key[0]):
+            direction, kind = key
+            numbers = self._num_messages[key], self._num_bytes[key]
+            yield WireTotal(kind.__name__, direction, *numbers)
 
 
 class Reporting:
