@@ -38,9 +38,10 @@ from mesh.transport import Received, ServerTransport
 from nodes.config.settings import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
 from nodes.coordinator.members.authentication import Authentication, Rotation
 from nodes.coordinator.members.rate_limits import RateLimits, cost_of
-from nodes.coordinator.sends import Send, coalesced, separated
-from nodes.coordinator.state import CoordinatorState, DuePlan
-from nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply
+from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.sends import Send, coalesced
+from nodes.coordinator.state import CoordinatorState
+from nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply, notices_of
 from nodes.messages.access import ForbiddenError
 from nodes.scheduler.planning import MODES, Made, Mode, Planning
 from policies.plan import Plan
@@ -278,14 +279,15 @@ class Coordinator:
                 due = self.state.begin_plan(self._clock())
                 if due is not None:
                     # Messages are handled meanwhile: a plan for many streams takes milliseconds.
-                    made = await loop.run_in_executor(thread, make, due.planning)
-                    self.take_plan(due, made)
+                    target, planning = due
+                    made = await loop.run_in_executor(thread, make, planning)
+                    self.take_plan(target, made)
                 if not self.state.is_plan_due:
                     self._plan_due.clear()
 
-    def take_plan(self, due: DuePlan, made: Made) -> None:
+    def take_plan(self, target: NodeRecord, made: Made) -> None:
         """Put a plan in force and send the messages that it starts."""
-        self._hand_over(self.state.take_plan(due, made, self._clock()))
+        self._hand_over(self.state.take_plan(target, made, self._clock()))
 
     def tick(self) -> None:
         """Do what is due at this time without any message."""
@@ -334,7 +336,8 @@ class Coordinator:
                 self._transport.send(send.peer, frames)
             except LocalProtocolError as error:
                 if isinstance(send.message, OutputNotice):
-                    pending[:0] = separated(send)
+                    notices = notices_of(send.message)
+                    pending[:0] = [Send(send.peer, notice) for notice in notices]
                     continue
                 # A valid message of a peer may be too large to pass on: its requests end.
                 pending += self.state.undeliverable(send, str(error), now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -63,14 +63,6 @@ def _refusal_of(caller: Caller, role: str) -> str:
         f"coordinator, run `airdraft keys invite --role {role} --endpoint ...` without a name, and "
         f"join here with that token: roles add up"
     )[:_MAX_SHORT_REASON]
-
-
-@dataclass(frozen=True, slots=True)
-class DuePlan:
-    """A plan that is being made for a target."""
-
-    target: NodeRecord
-    planning: Planning
 
 
 class CoordinatorState:
@@ -202,8 +194,8 @@ class CoordinatorState:
     def is_plan_due(self) -> bool:
         return bool(self._plans_due)
 
-    def begin_plan(self, now: float) -> DuePlan | None:
-        """Return the plan that has been due for longest, if one is due.
+    def begin_plan(self, now: float) -> tuple[NodeRecord, Planning] | None:
+        """Return the plan that has been due for longest, if one is due, and its target.
 
         The caller makes it and calls take_plan() before it begins another one. It may handle
         messages meanwhile.
@@ -216,12 +208,11 @@ class CoordinatorState:
                 continue
             planning = node.scheduler.begin_plan(now)
             if planning is not None:
-                return DuePlan(node, planning)
+                return node, planning
         return None
 
-    def take_plan(self, due: DuePlan, made: Made, now: float) -> list[Send]:
+    def take_plan(self, target: NodeRecord, made: Made, now: float) -> list[Send]:
         """Put a plan in force and return what it starts; nothing if its target has left."""
-        target = due.target
         if self.roster.node(target.name) is not target or target.scheduler is None:
             return []
         return self.serving.carry_out(target, target.scheduler.take_plan(made, now), now)

@@ -35,17 +35,9 @@ _TICKET_BYTES = 8
 _MOST_REMEMBERED = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What the targets of a class declared. is_exact: all of them are exact. pass_s: calibrated
-    seconds of a pass of one token on the fastest of them."""
-
-    is_exact: bool
-    pass_s: float
-
-
-# By model hash and name of the class.
-Standings: TypeAlias = dict[str, dict[str, Standing]]
+# By model hash and name of the class: whether any of its targets is not exact, and the calibrated
+# seconds of a pass of one token on the fastest of them.
+Standings: TypeAlias = dict[str, dict[str, tuple[bool, float]]]
 
 
 def is_of_kind(profile: EngineProfile, request: Request) -> bool:
@@ -103,11 +95,10 @@ def standings_of(profiles: Iterable[EngineProfile]) -> Standings:
     """Returns the standing of each class of each model in these profiles."""
     found: Standings = {}
     for profile in profiles:
-        mine = Standing(profile.exact, costs_of(profile).decode.at(1))
+        mine = not profile.exact, costs_of(profile).decode.at(1)
         classes = found.setdefault(profile.model_hash, {})
         other = classes.get(profile.numerics_class, mine)
-        pass_s = min(mine.pass_s, other.pass_s)
-        classes[profile.numerics_class] = Standing(mine.is_exact and other.is_exact, pass_s)
+        classes[profile.numerics_class] = mine[0] or other[0], min(mine[1], other[1])
     return found
 
 
@@ -117,14 +108,14 @@ def classes_in_order(
     """Returns the numerics classes of a model in the order in which a request tries them.
 
     conversation: as conversation_of() returns it. weights: by prefixes of names. Classes with a
-    weight go first, by score. The others follow: exact ones first, then by pass_s, then by name.
+    weight go first, by score. The others follow: exact ones first, then the fastest, then by name.
     """
     classes = standings[model_hash]
 
     def place(name: str) -> tuple[int, bool, float, str]:
-        weight, standing = weight_of(name, weights), classes[name]
+        weight = weight_of(name, weights)
         score = score_of(weight, model_hash, conversation, name) if weight else 0
-        return -score, not standing.is_exact, standing.pass_s, name
+        return -score, *classes[name], name
 
     return sorted(classes, key=place)
 
