@@ -70,7 +70,7 @@ class Ledger:
         self.outcomes = Counter[str]()
         self._ids_of_client: dict[bytes, set[int]] = {}
         # Requests that no present target can serve, in the order in which they lost the last one.
-        self._stranded: dict[tuple[bytes, int], Request] = {}
+        self._stranded: dict[Request, None] = {}
         # No request's deadline passes before this time.
         self._earliest = math.inf
 
@@ -98,20 +98,19 @@ class Ledger:
 
     def note_targets(self, request: Request, *, is_able: bool, now: float) -> None:
         """Note whether there is a target that could serve a request."""
-        key = request.client, request.request_id
         if is_able:
             request.stranded_at = None
-            self._stranded.pop(key, None)
+            self._stranded.pop(request, None)
         elif request.stranded_at is None:
             request.stranded_at = now
-            self._stranded[key] = request
+            self._stranded[request] = None
 
     def stranded(self, now: float) -> list[Request]:
         """Return requests that no target could serve for too long, at most _MAX_AT_ONCE of them."""
         long_ago = now - STRANDED_LIMIT_S
         over = itertools.takewhile(
             lambda request: request.stranded_at is not None and request.stranded_at <= long_ago,
-            self._stranded.values(),
+            self._stranded,
         )
         return list(itertools.islice(over, _MAX_AT_ONCE))
 
@@ -122,7 +121,7 @@ class Ledger:
     def forget(self, request: Request, outcome: str) -> None:
         """Remove a request that has ended; its streams are removed by the caller."""
         self.tokenizing.drop(request)
-        self._stranded.pop((request.client, request.request_id), None)
+        self._stranded.pop(request, None)
         self.holdings.charge(request, 0)
         if self.requests.pop((request.client, request.request_id), None) is not None:
             self.outcomes[outcome] += 1

@@ -260,17 +260,8 @@ def _split(submit: SubmitRequest) -> tuple[tuple[int, ...], tuple[Committed, ...
 
 def sampling_of(request: Request, choice: int) -> Sampling:
     """Return a choice's sampling parameters. Raises BadRequestError naming one out of range."""
-    submit = request.submit
     try:
-        return Sampling(
-            temperature=submit.temperature,
-            top_k=submit.top_k,
-            top_p=submit.top_p,
-            min_p=submit.min_p,
-            seed=request.seed,
-            choice=choice,
-            rules=submit.rules,
-        )
+        return copied_from(request.submit, Sampling, seed=request.seed, choice=choice)
     except ValueError as error:
         raise BadRequestError(str(error)) from error
 
