@@ -19,14 +19,7 @@ from nodes.coordinator import member_messages
 from nodes.coordinator.members.challenge import Challenges
 from nodes.coordinator.members.drains import Drains
 from nodes.coordinator.members.record import NodeRecord
-from nodes.coordinator.members.roster import (
-    ClientOut,
-    NodeIn,
-    NodeLives,
-    NodeOut,
-    Roster,
-    RosterEvent,
-)
+from nodes.coordinator.members.roster import ClientOut, NodeLives, NodeOut, Roster, RosterEvent
 from nodes.coordinator.requests.intake import Intake
 from nodes.coordinator.requests.uploads import Uploads
 from nodes.coordinator.sends import Send
@@ -243,8 +236,8 @@ class CoordinatorState:
             match event:
                 case Send():
                     out.append(event)
-                case NodeIn(record=node):
-                    out += self._on_node_in(node, now)
+                case NodeRecord():
+                    out += self._on_node_in(event, now)
                 case NodeOut():
                     out += self._on_node_out(event, now)
                 case ClientOut(peer=peer):

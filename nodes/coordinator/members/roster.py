@@ -42,11 +42,6 @@ PROOF = 2**62
 
 
 @dataclass(frozen=True, slots=True)
-class NodeIn:
-    record: NodeRecord
-
-
-@dataclass(frozen=True, slots=True)
 class NodeOut:
     """has_died: it left neither by itself nor by an operator's command. last_seen: when its last
     message came."""
@@ -70,7 +65,8 @@ class NodeLives:
     incarnation: int
 
 
-RosterEvent = Send | NodeIn | NodeOut | ClientOut | NodeLives
+# A record stands for a node that has joined.
+RosterEvent = Send | NodeRecord | NodeOut | ClientOut | NodeLives
 
 
 def _refusal(peer: bytes, reason: str, code: str = "") -> Send:
@@ -189,7 +185,7 @@ class Roster:
                 record.ping_bits = ping_bits(pads=self.welcome.pads)
                 self._pace(record)
                 self._nodes[hello.node] = record
-                out.append(NodeIn(record))
+                out.append(record)
                 if hello.role == "target":
                     out += self._dismiss_drafts()
         if not events:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -97,12 +98,11 @@ class Entry:
     tenant: _Tenant
     kinds: frozenset[Kind]
     place: _Place
-    # Suspects have separate lines, because they also wait for each other.
-    is_suspect: bool
 
     @property
     def line(self) -> _LineKey:
-        return self.kinds, self.is_suspect
+        # Suspects have separate lines, because they also wait for each other.
+        return self.kinds, self.choice.suspicion is not None
 
 
 class Waiting:
@@ -120,8 +120,8 @@ class Waiting:
         self._entries: dict[StreamId, Entry] = {}
         self._tenants: dict[tuple[str, str], _Tenant] = {}
         self._num_of_role: Counter[str] = Counter()
-        self._num_turns = 0
-        self._num_tenants = 0
+        self._numbers = itertools.count()
+        self._turns = itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -141,7 +141,7 @@ class Waiting:
         """Add a stream. kinds: the kinds of the targets that may serve it."""
         tenant = self._tenant(choice.request)
         tenant.num_waiting += 1
-        entry = Entry(choice, tenant, kinds, _place(choice), choice.suspicion is not None)
+        entry = Entry(choice, tenant, kinds, _place(choice))
         self._entries[choice.spec.stream_id] = entry
         self._num_of_role[choice.request.role] += 1
         self._lines.setdefault(entry.line, _Line()).add(tenant, entry.place)
@@ -149,8 +149,7 @@ class Waiting:
     def _tenant(self, request: Request) -> _Tenant:
         key = request.model_hash, request.tenant
         if key not in self._tenants:
-            self._num_tenants += 1
-            self._tenants[key] = _Tenant(self._num_tenants)
+            self._tenants[key] = _Tenant(next(self._numbers))
         return self._tenants[key]
 
     def remove(self, choice: Choice) -> None:
@@ -166,8 +165,7 @@ class Waiting:
         """Remove a stream that gets a place, which uses its tenant's turn."""
         tenant = self._entries[choice.spec.stream_id].tenant
         self.remove(choice)
-        self._num_turns += 1
-        tenant.served_at, tenant.turn = now, self._num_turns
+        tenant.served_at, tenant.turn = now, next(self._turns)
 
     def change(self, choice: Choice, kinds: frozenset[Kind]) -> None:
         """Change the kinds of the targets that may serve a stream."""
