@@ -84,20 +84,16 @@ class TargetRecorder:
         self._followers: dict[StreamId, str] = {}
 
     def planned(self, made: Made, *, is_grouped: bool, now: float) -> None:
-        plan = made.grouped
-        self._ring.add(
-            PlanRecord(
-                now,
-                self._target,
-                made.observation,
-                plan.policy,
-                plan.batches,
-                plan.plain,
-                plan.prediction,
-                is_grouped,
-                made.open_s,
-            )
+        record = copied_from(
+            made.grouped,
+            PlanRecord,
+            at_s=now,
+            target=self._target,
+            observation=made.observation,
+            is_grouped=is_grouped,
+            open_price_s=made.open_s,
         )
+        self._ring.add(record)
 
     def followed(self, streams: Mapping[StreamId, Stream], now: float) -> None:
         """Report streams whose draft node has begun or ceased to guess since the last call."""

@@ -51,9 +51,6 @@ class Tokenizing:
         self._next_number = 1
         self._silences = Silences[int]()
 
-    def __len__(self) -> int:
-        return len(self._texts)
-
     def num_of(self, role: str) -> int:
         """Return the number of texts, and of streams to be, of clients that joined in a role."""
         return self._num_of_role[role]

@@ -236,9 +236,10 @@ class Reporting:
         for choice in self._serving.placement.waiting:
             by_priority[str(choice.request.submit.priority)] += 1
             oldest = min(oldest, choice.request.arrived_at)
+        tokenizing = self._serving.ledger.tokenizing
         return WaitingStatus(
             num_streams=by_priority.total(),
-            num_tokenizing=len(self._serving.ledger.tokenizing),
+            num_tokenizing=sum(request.needs_reading for request, _ in tokenizing),
             oldest_s=round(now - oldest, 3),
             by_priority=dict(by_priority),
         )
