@@ -116,9 +116,12 @@ class Intake:
         request.owner = owner_of(sender, submit.user)
         # A client can invent users, so only a gateway's users count as separate tenants.
         request.tenant = request.owner if is_gateway else sender
-        if verdict := serving.remembered.verdict(request.digest, now):
-            raise BadRequestError(verdict)
-        request.suspicion = serving.remembered.suspicion(request.digest, now)
+        if (known := serving.remembered.found(request.digest, now)) is not None:
+            if known.is_proven:
+                names = ", ".join(sorted(set(known.suspicion.targets)))
+                why = f"the same request ended target nodes before ({names})"
+                raise BadRequestError(f"{why}: it is refused for now")
+            request.suspicion = known.suspicion
         if full := serving.ledger.holdings.what_is_full(request):
             raise RefusedRequestError("overloaded", f"{full}: try later")
         return request, self._target_for(request, now)
