@@ -23,7 +23,7 @@ import stat
 import struct
 import time
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -111,10 +111,12 @@ class Watch:
 
 
 class Door(Enum):
-    OPEN = auto()
-    # One connection at a time is accepted.
-    AJAR = auto()
-    SHUT = auto()
+    """How connections are accepted; the values are the events that libzmq's epoll waits for."""
+
+    OPEN = _EPOLLIN
+    # One connection at a time is accepted: one-shot mode must be armed again for each.
+    AJAR = _EPOLLIN | _EPOLLONESHOT
+    SHUT = 0
 
 
 class AcceptGate:
@@ -150,11 +152,10 @@ class AcceptGate:
         left = files_left()
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if left > SCARCE_FILES:
-            self._turn(self._watch, Door.OPEN, _EPOLLIN)
+            self._turn(self._watch, Door.OPEN)
             return _CHECK_S
         if left > RESERVED_FILES:
-            # One-shot mode must be armed again for each connection.
-            self._turn(self._watch, Door.AJAR, _EPOLLIN | _EPOLLONESHOT)
+            self._turn(self._watch, Door.AJAR)
         else:
             if self.door is not Door.SHUT and now - self._warned_at >= _WARN_EVERY_S:
                 self._warned_at = now
@@ -163,15 +164,15 @@ class AcceptGate:
                     limit - left,
                     limit,
                 )
-            self._turn(self._watch, Door.SHUT, 0)
+            self._turn(self._watch, Door.SHUT)
         soon_s = _CHECK_BUSY_S if was_taken else _CHECK_SCARCE_S
         return max(soon_s, _CHECK_S_A_FILE * (limit - left))
 
-    def _turn(self, watch: Watch, door: Door, events: int) -> None:
+    def _turn(self, watch: Watch, door: Door) -> None:
         if door is self.door and door is not Door.AJAR:
             return
         try:
-            watch.set(events)
+            watch.set(door.value)
         except OSError as error:
             if not self._has_failed:
                 logger.warning("the accepting of connections cannot be changed: %s", error.strerror)

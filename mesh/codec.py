@@ -53,11 +53,7 @@ def encode(
     width, token_frame = 0, None
     if layout.token_field is not None:
         width, token_frame = _encode_tokens(getattr(message, layout.token_field), spec)
-    try:
-        values = layout.to_wire(message)
-        frame = bytes([version]) + msgpack.packb([spec.tag, cluster, epoch, width, *values])
-    except (ValueError, TypeError, OverflowError) as error:
-        raise LocalProtocolError(str(error)) from error
+    frame = bytes([version]) + _packed(layout, message, spec.tag, cluster, epoch, width)
     if len(frame) > spec.max_bytes:
         name = layout.cls.__name__
         raise LocalProtocolError(f"{name}: {len(frame)} bytes, at most {spec.max_bytes}")
@@ -102,12 +98,18 @@ def encode_struct(obj: Any) -> bytes:
     Raises LocalProtocolError.
     """
     layout = struct_layout(type(obj))
-    try:
-        data: bytes = msgpack.packb(layout.to_wire(obj))
-    except (ValueError, TypeError, OverflowError) as error:
-        raise LocalProtocolError(str(error)) from error
+    data = _packed(layout, obj)
     if len(data) > MAX_STRUCT_BYTES:
         raise LocalProtocolError(f"{layout.cls.__name__}: {len(data)} bytes is too long")
+    return data
+
+
+def _packed(layout: Layout, obj: Any, *header: int | str) -> bytes:
+    """Return the header and the checked fields. Raises LocalProtocolError."""
+    try:
+        data: bytes = msgpack.packb([*header, *layout.to_wire(obj)])
+    except (ValueError, TypeError, OverflowError) as error:
+        raise LocalProtocolError(str(error)) from error
     return data
 
 

@@ -22,14 +22,16 @@ GRANT_BYTES: Final = 1 << 19
 
 @dataclass(slots=True)
 class _Window:
-    """left: messages that may be sent. answers: for each unread reply its number among all sent
-    messages, and its bytes."""
+    """answers: for each unread reply its number among all sent messages, and its bytes."""
 
-    left: int
     num_sent: int = 0
     num_read: int = 0
     answers: deque[tuple[int, int]] = field(default_factory=deque)
     answer_bytes: int = 0
+
+    @property
+    def num_unread(self) -> int:
+        return self.num_sent - self.num_read
 
 
 class Credits:
@@ -40,7 +42,7 @@ class Credits:
 
     def open(self, peer: bytes) -> None:
         """Start a membership with a full window."""
-        self._windows[peer] = _Window(WINDOW_MESSAGES)
+        self._windows[peer] = _Window()
 
     def close(self, peer: bytes) -> None:
         self._windows.pop(peer, None)
@@ -57,9 +59,7 @@ class Credits:
         window = self._windows.get(peer)
         if window is None:
             return
-        num_messages = min(num_messages, WINDOW_MESSAGES - window.left)
-        window.left += num_messages
-        window.num_read += num_messages
+        window.num_read += min(num_messages, window.num_unread)
         while window.answers and window.answers[0][0] <= window.num_read:
             window.answer_bytes -= window.answers.popleft()[1]
 
@@ -71,11 +71,10 @@ class Credits:
         window = self._windows.get(peer)
         if window is None:
             return True
-        if window.left <= 0 or (
+        if window.num_unread >= WINDOW_MESSAGES or (
             window.answers and window.answer_bytes + answer_bytes > MAX_ANSWER_BYTES
         ):
             return False
-        window.left -= 1
         window.num_sent += 1
         if answer_bytes:
             window.answers.append((window.num_sent, answer_bytes))

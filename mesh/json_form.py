@@ -1,4 +1,4 @@
-"""Converts frozen dataclasses of plain values to JSON and back.
+"""Converts frozen dataclasses of plain values to JSON and back, and to one another.
 
 Fields with their default values are left out. Infinity, which JSON cannot represent, is "inf".
 """
@@ -79,6 +79,12 @@ def _read(hint: Any, value: Any, where: str) -> Any:
         return origin(_read(args[0], item, f"{where}[{k}]") for k, item in enumerate(value))
     assert is_dataclass(hint), f"{where}: {hint!r} has no place in a record"
     return from_object(cast(type, hint), value, where)
+
+
+def copied_from(source: object, cls: type[T], **others: Any) -> T:
+    """Return an object with the fields of the same names of another one, except for `others`."""
+    names = {field.name for field in fields(cast(Any, cls))} - others.keys()
+    return cls(**{name: getattr(source, name) for name in names}, **others)
 
 
 def _wrong(where: str, expected: str) -> ValueError:

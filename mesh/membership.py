@@ -52,18 +52,6 @@ class Refused:
     code: str = ""
 
 
-@dataclass(slots=True)
-class _History:
-    """The last process of a name, which outlives a membership.
-
-    superseded: incarnations of earlier processes.
-    """
-
-    incarnation: int | None = None
-    # A tuple, because it is empty for most of thousands of names and then takes no memory.
-    superseded: tuple[int, ...] = ()
-
-
 class MembershipState:
     """Takes events and `now`, and returns joins, leaves and refusals.
 
@@ -76,12 +64,14 @@ class MembershipState:
         self._heartbeat_timeout_s = heartbeat_timeout_s
         self._by_peer: dict[bytes, Member] = {}
         self._by_node: dict[str, Member] = {}
-        self._history: dict[str, _History] = {}
+        # The incarnations of the last processes of each name, which outlive a membership; the
+        # latest is the last one.
+        self._history: dict[str, tuple[int, ...]] = {}
 
     def on_hello(self, peer: bytes, hello: Hello, now: float) -> list[Joined | Left | Refused]:
         """Handle a Hello. A repeated one of a present member only refreshes it: no event."""
         here = self._by_peer.get(peer)
-        history = self._history.get(hello.node, _History())
+        processes = self._history.get(hello.node, ())
         if hello.protocol != PROTOCOL_VERSION:
             reason = f"protocol {hello.protocol}, but this side speaks {PROTOCOL_VERSION}"
             return [Refused(reason, OTHER_PROTOCOL)]
@@ -89,7 +79,7 @@ class MembershipState:
             return [Refused("a node needs a name and a role")]
         if here is not None and here.node != hello.node:
             return [Refused(f"this connection joined as {here.node!r}")]
-        if hello.incarnation in history.superseded:
+        if hello.incarnation in processes[:-1]:
             # Otherwise two live processes with one name would replace each other forever.
             reason = "a later process joined under this name: give one of them another --name"
             return [Refused(reason, UNSUITABLE)]
@@ -102,12 +92,9 @@ class MembershipState:
         old = self._by_node.get(hello.node)
         if old is not None:
             events.append(self._remove(old, REPLACED))
-        if history.incarnation != hello.incarnation:
-            if history.incarnation is not None:
-                known = (*history.superseded, history.incarnation)
-                history.superseded = known[-_MAX_SUPERSEDED:]
-            history.incarnation = hello.incarnation
-        self._history[hello.node] = history
+        if hello.incarnation not in processes:
+            processes = (*processes[-_MAX_SUPERSEDED:], hello.incarnation)
+        self._history[hello.node] = processes
         member = Member(
             node=hello.node,
             role=hello.role,
@@ -154,15 +141,10 @@ class MembershipState:
         if pong.progress != member.progress or not busy:
             member.progress, member.progress_at = pong.progress, now
 
-    def on_bye(self, peer: bytes, reason: str, now: float) -> list[Left]:
-        """End the membership of a node that sent a Bye."""
+    def leave(self, peer: bytes, reason: str) -> list[Left]:
+        """End the membership of a peer, if it is a member."""
         member = self._by_peer.get(peer)
-        return [] if member is None else [self._remove(member, f"said bye: {reason}")]
-
-    def on_gone(self, peer: bytes, now: float) -> list[Left]:
-        """End the membership of a peer that the transport has no connection to any more."""
-        member = self._by_peer.get(peer)
-        return [] if member is None else [self._remove(member, "connection gone")]
+        return [] if member is None else [self._remove(member, reason)]
 
     def paused(self, seconds: float, now: float) -> None:
         """Discount the seconds until now in which this side did not read any messages.

@@ -162,10 +162,10 @@ class ZmqServer(ZmqEndpoint):
         self,
         socket: zmq.Socket[bytes],
         endpoint: str,
+        monitor: ZmqMonitor,
         *,
         has_keys: bool,
-        is_inherited: bool = False,
-        monitor: ZmqMonitor | None = None,
+        is_inherited: bool,
     ) -> None:
         super().__init__(socket)
         self._monitor = monitor
@@ -208,7 +208,7 @@ class ZmqServer(ZmqEndpoint):
         return None if fd is None else quiet_s(fd)
 
     def _sender_of(self, first: zmq.Frame) -> str:
-        if self._monitor is not None and (peer := first.bytes) not in self._fds:
+        if (peer := first.bytes) not in self._fds:
             # Fails for an ipc connection whose other end has no name; Pings then detect a loss.
             with contextlib.suppress(zmq.ZMQError):
                 self._fds[peer] = fd = int(first.get(zmq.SRCFD))

@@ -103,14 +103,9 @@ class ZmqContext:
             if error.errno == errno.ENODEV:
                 raise EndpointError(endpoint, "binding needs an address of this host") from error
             raise EndpointError(endpoint, str(error.strerror)) from error
-        bound = socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        server = ZmqServer(
-            socket,
-            bound.rstrip("\0"),
-            has_keys=keys is not None,
-            is_inherited=fd is not None,
-            monitor=monitor,
-        )
+        bound = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        kind = {"has_keys": keys is not None, "is_inherited": fd is not None}
+        server = ZmqServer(socket, bound, monitor, **kind)
         self._endpoints.append(server)
         return server
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nodes.messages import GuessNotice, OutputNotice, TokensNotice, notices_of, output_of
+from nodes.messages import GuessNotice, TokensNotice, output_of
 from nodes.worker.stream import StreamId
 
 
@@ -45,10 +45,3 @@ def coalesced(sends: Sequence[Send]) -> list[Send]:
         elif notices := tokens.pop(send.peer, None):
             out.append(send if len(notices) == 1 else Send(send.peer, output_of(notices)))
     return out
-
-
-def separated(output: Send) -> Iterator[Send]:
-    """Yield a message for each choice of one that coalesced() has made."""
-    assert isinstance(output.message, OutputNotice)
-    for notice in notices_of(output.message):
-        yield Send(output.peer, notice)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import logging
+import math
 import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -35,14 +36,15 @@ from mesh.padding import join, pad
 from mesh.pauses import PauseState
 from mesh.transport import Received, ServerTransport
 from nodes.config.settings import HEARTBEAT_INTERVAL_S, HEARTBEAT_TIMEOUT_S, LimitSettings
-from nodes.coordinator.fallback import with_fallback
 from nodes.coordinator.members.authentication import Authentication, Rotation
 from nodes.coordinator.members.rate_limits import RateLimits, cost_of
-from nodes.coordinator.sends import Send, coalesced, separated
-from nodes.coordinator.state import CoordinatorState, DuePlan
-from nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply
+from nodes.coordinator.members.record import NodeRecord
+from nodes.coordinator.sends import Send, coalesced
+from nodes.coordinator.state import CoordinatorState
+from nodes.messages import NodesReply, OutputNotice, StatusReply, TraceReply, notices_of
 from nodes.messages.access import ForbiddenError
-from nodes.scheduler.planning import MODES, Made, Mode
+from nodes.scheduler.planning import MODES, Made, Mode, Planning
+from policies.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,33 @@ _NODE_ROLES = frozenset({"target", "draft"})
 # Replies, some of them large, that every member may request repeatedly.
 _ANSWERS = (NodesReply, StatusReply, TraceReply)
 _MAX_LEFT_PEERS = 64
+NO_PLAN = "draft off: no plan could be made; see the coordinator's log"
+# Different errors of planning that are logged with a traceback; later ones are not logged.
+_MAX_LOGGED = 16
+
+
+def with_fallback() -> Callable[[Planning], Made]:
+    """Return a function that makes plans and, where that fails, returns a plan without guesses.
+
+    A fault then costs only speed. Guesses never change a text, so a failed plan must not end the
+    streams of a whole mesh.
+    """
+    logged: set[str] = set()
+
+    def made(planning: Planning) -> Made:
+        try:
+            return planning.make()
+        except Exception as error:
+            streams = planning.observation.streams
+            what = f"{type(error).__name__}: {error}"
+            if what not in logged and len(logged) < _MAX_LOGGED:
+                logged.add(what)
+                logger.exception("no plan could be made for %d streams: %s", len(streams), what)
+            plain = tuple(view.stream_id for view in streams)
+            plan = Plan((), plain, dict.fromkeys(plain, NO_PLAN))
+            return Made(planning.observation, plan, math.inf, 0.0)
+
+    return made
 
 
 def _loop_time() -> float:
@@ -109,16 +138,13 @@ class Coordinator:
         self._credits = Credits()
         self._enrolling: set[bytes] = set()
         self._plan_due = asyncio.Event()
+        # Drawn at random, because a clock may be set back; epochs are only compared for equality.
+        # Every message carries it, and four bytes distinguish starts well enough.
+        epoch = 1 + secrets.randbits(31)
         self.state = CoordinatorState(
             mode,
-            cluster=cluster,
-            # Drawn at random, because a clock may be set back; epochs are only compared for
-            # equality. Every message carries it, and four bytes distinguish starts well enough.
-            epoch=1 + secrets.randbits(31),
-            heartbeat_interval_s=heartbeat_interval_s,
-            heartbeat_timeout_s=heartbeat_timeout_s,
+            Welcome("", cluster, epoch, heartbeat_interval_s, heartbeat_timeout_s, pads),
             lookup=lookup,
-            pads=pads,
             limits=limits,
             class_weights=class_weights,
             version=_version(),
@@ -253,14 +279,15 @@ class Coordinator:
                 due = self.state.begin_plan(self._clock())
                 if due is not None:
                     # Messages are handled meanwhile: a plan for many streams takes milliseconds.
-                    made = await loop.run_in_executor(thread, make, due.planning)
-                    self.take_plan(due, made)
+                    target, planning = due
+                    made = await loop.run_in_executor(thread, make, planning)
+                    self.take_plan(target, made)
                 if not self.state.is_plan_due:
                     self._plan_due.clear()
 
-    def take_plan(self, due: DuePlan, made: Made) -> None:
+    def take_plan(self, target: NodeRecord, made: Made) -> None:
         """Put a plan in force and send the messages that it starts."""
-        self._hand_over(self.state.take_plan(due, made, self._clock()))
+        self._hand_over(self.state.take_plan(target, made, self._clock()))
 
     def tick(self) -> None:
         """Do what is due at this time without any message."""
@@ -291,15 +318,15 @@ class Coordinator:
             self._plan_due.set()
 
     def _hand_over(self, sends: Sequence[Send]) -> None:
-        now = self._clock()
+        now, welcome = self._clock(), self.state.welcome
         # Nodes come first: they can start work, while clients only read.
         pending = coalesced(sends)
         pending.sort(key=lambda send: self.state.roster.role_of(send.peer) not in _NODE_ROLES)
         while pending:
             send = pending.pop(0)
             try:
-                frames = encode(send.message, cluster=self.state.cluster, epoch=self.state.epoch)
-                frames = join(pad(frames) if self.state.pads else frames)
+                frames = encode(send.message, cluster=welcome.cluster, epoch=welcome.epoch)
+                frames = join(pad(frames) if welcome.pads else frames)
                 if isinstance(send.message, Welcome):
                     self._credits.open(send.peer)
                 num_bytes = sum(len(frame) for frame in frames)
@@ -309,7 +336,8 @@ class Coordinator:
                 self._transport.send(send.peer, frames)
             except LocalProtocolError as error:
                 if isinstance(send.message, OutputNotice):
-                    pending[:0] = separated(send)
+                    notices = notices_of(send.message)
+                    pending[:0] = [Send(send.peer, notice) for notice in notices]
                     continue
                 # A valid message of a peer may be too large to pass on: its requests end.
                 pending += self.state.undeliverable(send, str(error), now)

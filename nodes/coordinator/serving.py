@@ -9,7 +9,7 @@ from copy import deepcopy
 from mesh.messages import Ping
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import MAX_MODEL_CHARS, PROOF, NodeOut, Roster
-from nodes.coordinator.placing.placement import Placed, Placement
+from nodes.coordinator.placing.placement import Placement
 from nodes.coordinator.placing.rebalancing import Move, Rebalancing
 from nodes.coordinator.placing.remembered import Remembered
 from nodes.coordinator.placing.suspects import Deaths, Suspicion
@@ -56,7 +56,7 @@ class Serving:
     def num_waiting(self, role: str) -> int:
         """Return the streams without a place, and the requests that wait for tokenization or for a
         target to return, of clients that joined in a role."""
-        return self.placement.waiting.num_of(role) + self.ledger.num_unread(role)
+        return self.placement.waiting.num_of(role) + self.ledger.tokenizing.num_of(role)
 
     def open(
         self, request: Request, target: NodeRecord, prompt: tuple[int, ...], now: float
@@ -77,14 +77,13 @@ class Serving:
         request.model_hash = target.profile.model_hash
         request.num_prompt_tokens = len(prompt)
         for spec in specs:
-            choice = Choice(spec, num_tokens=spec.num_committed)
+            choice = Choice(request, spec, num_tokens=spec.num_committed)
             # Each has its own copy, because its own tokens clear it.
             choice.suspicion = deepcopy(request.suspicion)
-            request.choices[spec.stream_id] = choice
-            self.ledger.streams[spec.stream_id] = request
+            request.choices[spec.stream_id] = self.ledger.streams[spec.stream_id] = choice
             # The client gets the scores of the prompt before any token of any choice.
             if spec.scores_prompt or not request.awaits_scores:
-                self.placement.wait(request, choice, now)
+                self.placement.wait(choice, now)
         return self.admit_waiting(now)
 
     def was_read(self, request: Request, target: NodeRecord, reply: TokenizeReply) -> Send:
@@ -104,13 +103,14 @@ class Serving:
         self, target: NodeRecord, notice: PromptScoresNotice, now: float
     ) -> list[Send] | None:
         """Pass prompt scores on to the client; None if they are stale."""
-        request = self.ledger.streams.get(StreamId(notice.stream_id))
+        scored = self.ledger.streams.get(StreamId(notice.stream_id))
         stream = target.streams.get(StreamId(notice.stream_id))
-        if request is None or stream is None or stream.spec.generation != notice.generation:
+        if scored is None or stream is None or stream.spec.generation != notice.generation:
             return None
         if not stream.spec.scores_prompt:
             # These were not requested, and the request's other choices do not wait for them.
             return None
+        request = scored.request
         try:
             fresh = request.scored(notice)
         except ValueError as error:
@@ -121,7 +121,7 @@ class Serving:
             return out
         for choice in request.choices.values():
             if not choice.spec.scores_prompt:
-                self.placement.wait(request, choice, now)
+                self.placement.wait(choice, now)
         return out + self.admit_waiting(now)
 
     def admit_waiting(self, now: float) -> list[Send]:
@@ -129,24 +129,21 @@ class Serving:
         self._has_line_moved = False
         out: list[Send] = []
         while (placed := self.placement.next_placed(now)) is not None:
-            out += self._place(placed, now)
+            out += self._place(*placed, now)
         return out
 
-    def _place(self, placed: Placed, now: float) -> list[Send]:
-        request, choice, target = placed.request, placed.choice, placed.target
-        out: list[Send] = []
-        self.placement.serve(placed, now)
+    def _place(self, choice: Choice, target: NodeRecord, now: float) -> list[Send]:
+        request, out = choice.request, list[Send]()
+        self.placement.serve(choice, target, now)
         # A request that lost its target before any output may begin again with another class.
         if request.told_class != target.profile.numerics_class:
             request.told_class = target.profile.numerics_class
             drafts = [n.profile for n in self._roster.nodes("draft")]
-            notice = started_notice(request, choice, target.profile, drafts, now)
+            notice = started_notice(choice, target.profile, drafts, now)
             out.append(Send(request.client, notice))
-        return out + self._serve(request, choice, target, now)
+        return out + self._serve(choice, target, now)
 
-    def _serve(
-        self, request: Request, choice: Choice, target: NodeRecord, now: float
-    ) -> list[Send]:
+    def _serve(self, choice: Choice, target: NodeRecord, now: float) -> list[Send]:
         """Open a stream on a target, as a new one or from its journal."""
         choice.target = target.name
         choice.is_new, choice.opened_at = True, now
@@ -159,17 +156,16 @@ class Serving:
         proof = [Send(target.peer, Ping(PROOF, 0))] if choice.suspicion is not None else []
         return [*proof, *self.carry_out(target, opened, now)]
 
-    def _unplace(self, journal: Stream) -> tuple[Request, Choice]:
+    def _unplace(self, journal: Stream) -> Choice:
         """Keep the journal of a stream that its target no longer serves; return whose it is."""
-        request = self.ledger.streams[journal.spec.stream_id]
-        choice = request.choices[journal.spec.stream_id]
+        choice = self.ledger.streams[journal.spec.stream_id]
         choice.target, choice.journal = "", journal
-        return request, choice
+        return choice
 
     def _move(self, move: Move, now: float) -> list[Send]:
         """Close streams on their target and open them on another one from their journals."""
-        request, out = move.request, list[Send]()
-        request.moved_at = now
+        out: list[Send] = []
+        move.request.moved_at = now
         self.num_moved += 1
         for choice in move.choices:
             source = self._roster.node(choice.target)
@@ -179,7 +175,7 @@ class Serving:
             self._unplace(journal)
             out += self.carry_out(source, released, now)
         for choice in move.choices:
-            out += self._serve(request, choice, move.target, now)
+            out += self._serve(choice, move.target, now)
         return out + self.admit_waiting(now)
 
     def target_gone(self, gone: NodeOut, now: float) -> list[Send]:
@@ -198,21 +194,21 @@ class Serving:
             self.remembered.target_died(target.name, target.incarnation, now)
         explained = {
             died_at
-            for _, convicted, (code, _) in accused
+            for convicted, (code, _) in accused
             if code == "internal" and convicted.suspicion is not None
             for died_at in convicted.suspicion.died_at
         }
         self._clear(lambda suspicion: suspicion.died_at[-1] in explained, now)
-        for request, choice in held:
-            request.unbind()
-            self.placement.wait(request, choice, now)
-        lost = [*(request for request, _ in held), *self.targets_changed(now, target.name)]
-        for request in {id(request): request for request in lost}.values():
+        for choice in held:
+            choice.request.unbind()
+            self.placement.wait(choice, now)
+        texts = self.targets_changed(now, target.name)
+        for request in {*(choice.request for choice in held), *texts}:
             request.num_losses += 1
             request.last_loss = f"target {target.name} left: {gone.reason}"
             if request.is_confined:
                 request.last_loss += ", perhaps because of this request: it is tried on no other"
-        out += self._fail_all(((request, *verdict) for request, _, verdict in accused), now)
+        out += self._fail_all(((choice.request, *verdict) for choice, verdict in accused), now)
         return [*out, *self.admit_waiting(now)]
 
     def target_lives(self, name: str, incarnation: int, now: float) -> None:
@@ -221,22 +217,21 @@ class Serving:
 
     def _clear(self, is_cleared: Callable[[Suspicion], bool], now: float) -> None:
         """Remove those suspicions from waiting streams for which there is another explanation."""
-        for request, choice in self.placement.waiting:
+        for choice in self.placement.waiting:
             if choice.suspicion is not None and is_cleared(choice.suspicion):
-                self.placement.waiting.remove(request, choice)
+                self.placement.waiting.remove(choice)
                 choice.suspicion = None
-                self.placement.wait(request, choice, now)
+                self.placement.wait(choice, now)
 
     def evacuate(self, now: float) -> list[Send]:
         """Move streams off drained targets where other targets have room for them. Streams that
         wait for a numerics class that takes nothing new go to the next class."""
         out: list[Send] = []
-        for request in list(self.ledger.requests.values()):
-            for stream_id, choice in list(request.choices.items()):
-                # A move may have admitted other streams, and that may have ended a request.
-                if request.choices.get(stream_id) is choice:
-                    move = self.placement.evacuated(request, choice, now)
-                    out += [] if move is None else self._move(move, now)
+        for stream_id, choice in list(self.ledger.streams.items()):
+            # A move may have admitted other streams, and that may have ended a request.
+            if stream_id in self.ledger.streams:
+                move = self.placement.evacuated(choice, now)
+                out += [] if move is None else self._move(move, now)
         return out + self.admit_waiting(now)
 
     def targets_changed(self, now: float, gone: str = "") -> list[Request]:
@@ -264,7 +259,7 @@ class Serving:
         elif request.is_pinned:
             wanted = fingerprint(request.model_hash, request.numerics_class)
             request.last_loss = f"no target with fingerprint {wanted} is present"
-        self.ledger.wait_for_return(request)
+        self.ledger.tokenizing.add(request, "")
         self.ledger.note_targets(request, is_able=False, now=now)
 
     def tick(self, now: float) -> list[Send]:
@@ -308,35 +303,35 @@ class Serving:
                     if draft is not None:
                         out.append(Send(draft.peer, message, streams_of(message), to_draft=True))
                 case Emit(stream_id=stream_id):
-                    request = self.ledger.streams.get(stream_id)
-                    if request is not None:
-                        choice = request.choices[stream_id]
+                    choice = self.ledger.streams.get(stream_id)
+                    if choice is not None:
                         # A suspect that made progress is cleared, and the next one may be tried.
                         freed |= choice.has_come(len(instruction.token_ids))
                         choice.num_tokens = instruction.position + len(instruction.token_ids)
-                        notice = tokens_notice(request, choice, instruction)
-                        out.append(Send(request.client, notice))
+                        notice = tokens_notice(choice, instruction)
+                        out.append(Send(choice.request.client, notice))
                 case Finish():
                     out += self._finish(instruction)
                     freed = True
                 case Abort(stream_id=stream_id, error=error, code=code):
-                    request = self.ledger.streams.get(stream_id)
-                    if request is not None:
-                        out += self.fail(request, code, error, now)
+                    choice = self.ledger.streams.get(stream_id)
+                    if choice is not None:
+                        out += self.fail(choice.request, code, error, now)
                         freed = True
         if freed:
             out += self.admit_waiting(now)
         return out
 
     def _finish(self, finish: Finish) -> list[Send]:
-        request = self.ledger.streams.pop(finish.stream_id, None)
-        if request is None:
+        choice = self.ledger.streams.pop(finish.stream_id, None)
+        if choice is None:
             return []
-        choice = request.choices.pop(finish.stream_id)
+        request = choice.request
+        del request.choices[finish.stream_id]
         if not request.choices:
             self.ledger.forget(request, "cancelled" if finish.reason == "cancelled" else "done")
         logger.info("stream %d finished: %s", finish.stream_id, finish.reason)
-        return [Send(request.client, finished_notice(request, choice, finish))]
+        return [Send(request.client, finished_notice(choice, finish))]
 
     def cancel(self, request: Request, now: float) -> list[Send]:
         self._remember(request, now)
@@ -389,5 +384,5 @@ class Serving:
         choice = request.choices.pop(stream_id, None)
         self.ledger.streams.pop(stream_id, None)
         if choice is not None and stream_id in self.placement.waiting:
-            self.placement.waiting.remove(request, choice)
+            self.placement.waiting.remove(choice)
             self._has_line_moved = True

@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from mesh.grants import Air
 from mesh.messages import NOT_ALLOWED, Bye, Credit, Hello, Ping, Pong, Refuse, Welcome
 from nodes.config.settings import LimitSettings
-from nodes.coordinator.member_messages import MemberMessages
+from nodes.coordinator import member_messages
 from nodes.coordinator.members.challenge import Challenges
 from nodes.coordinator.members.drains import Drains
 from nodes.coordinator.members.record import NodeRecord
-from nodes.coordinator.members.roster import (
-    ClientOut,
-    NodeIn,
-    NodeLives,
-    NodeOut,
-    Roster,
-    RosterEvent,
-)
+from nodes.coordinator.members.roster import ClientOut, NodeLives, NodeOut, Roster, RosterEvent
 from nodes.coordinator.requests.intake import Intake
 from nodes.coordinator.requests.uploads import Uploads
 from nodes.coordinator.sends import Send
@@ -65,67 +58,42 @@ def _refusal_of(caller: Caller, role: str) -> str:
     )[:_MAX_SHORT_REASON]
 
 
-@dataclass(frozen=True, slots=True)
-class DuePlan:
-    """A plan that is being made for a target."""
-
-    target: NodeRecord
-    planning: Planning
-
-
 class CoordinatorState:
     """Holds the coordinator's data and makes its decisions."""
 
     def __init__(
         self,
         mode: Mode,
+        welcome: Welcome,
         *,
-        cluster: str,
-        epoch: int,
-        heartbeat_interval_s: float,
-        heartbeat_timeout_s: float,
         limits: LimitSettings | None = None,
         class_weights: Mapping[str, int] | None = None,
         lookup: bool = False,
-        pads: bool = False,
         version: str = "",
         plans_later: bool = False,
     ) -> None:
-        """plans_later: the caller makes plans with begin_plan() and take_plan() while is_plan_due,
+        """welcome: what is sent to each member, with its name.
+
+        plans_later: the caller makes plans with begin_plan() and take_plan() while is_plan_due,
         after it has sent the returned messages. Otherwise each call plans immediately.
         """
-        self.cluster = cluster
+        self.welcome = welcome
         self._plans_later = plans_later
         # Targets whose schedulers need a new plan, oldest need first.
         self._plans_due: dict[str, None] = {}
-        self.pads = pads
-        self.epoch = epoch
         self._mode = mode
         self._has_lookup = lookup
-        self.roster = Roster(
-            Welcome("", cluster, epoch, heartbeat_interval_s, heartbeat_timeout_s, pads)
-        )
-        self._serving = Serving(self.roster, class_weights or {})
-        self._intake = Intake(self.roster, self._serving, limits or LimitSettings())
-        self._drains = Drains(self.roster, self._serving)
-        self._challenges = Challenges(epoch)
+        self.roster = Roster(welcome)
+        self.serving = Serving(self.roster, class_weights or {})
+        self.intake = Intake(self.roster, self.serving, limits or LimitSettings())
+        self._drains = Drains(self.roster, self.serving)
+        self._challenges = Challenges(welcome.epoch)
         # Draft nodes serve all targets.
         self._air = Air()
-        self._uploads = Uploads(self._air, self.roster.client_rtt_s, pads=pads)
+        self.uploads = Uploads(self._air, self.roster.client_rtt_s, pads=welcome.pads)
         self._drafts = Drafts()
         self._tracing = Tracing()
-        self.reporting = Reporting(
-            cluster=cluster,
-            epoch=epoch,
-            version=version,
-            roster=self.roster,
-            serving=self._serving,
-            air=self._air,
-            drafts=self._drafts,
-        )
-        self._messages = MemberMessages(
-            self.roster, self._serving, self._intake, self._uploads, self.reporting
-        )
+        self.reporting = Reporting(version, self.roster, self.serving, self._air, self._drafts)
 
     # -- incoming events ---------------------------------------------------------------------
 
@@ -153,12 +121,14 @@ class CoordinatorState:
         if role and not caller.may_send(role, message):
             raise ForbiddenError(f"a {role} may not send {type(message).__name__}")
         member = self.roster.membership.on_message(peer, now)
-        if member is None or (cluster, epoch) != (self.cluster, self.epoch):
+        if member is None or (cluster, epoch) != (self.welcome.cluster, self.welcome.epoch):
             self.reporting.num_stale += 1
             return []
         match message:
             case Bye(reason=reason):
-                return self._on_roster(self.roster.bye(peer, reason, now), now)
+                return self._on_roster(
+                    self.roster.remove(peer, f"said bye: {reason}", has_died=False), now
+                )
             case Pong():
                 self.roster.pong(member, message, now)
                 return []
@@ -172,28 +142,29 @@ class CoordinatorState:
             node.bytes_in += num_bytes
             if isinstance(message, ProbeReply):
                 return self._on_probed(node, message, now)
-            return self._messages.from_node(node, message, num_bytes, now)
+            return member_messages.from_node(self, node, message, num_bytes, now)
         # Requests of one key and user share prefixes, whichever connection they arrive on.
         sender = caller.name or peer.hex()
-        answer = self._messages.from_client(peer, role, sender, message, now)
+        answer = member_messages.from_client(self, peer, role, sender, message, now)
         return self._on_question(peer, message, now) if answer is None else answer
 
     def peer_gone(self, peer: bytes, now: float) -> list[Send]:
-        return self._on_roster(self.roster.gone(peer, now), now)
+        return self._on_roster(self.roster.remove(peer, "connection gone"), now)
 
     def undeliverable(self, send: Send, error: str, now: float) -> list[Send]:
         """End the requests of a message that exceeds the limits of the wire."""
         logger.error("%s cannot be sent: %s", type(send.message).__name__, error)
-        found = [self._serving.ledger.streams.get(stream_id) for stream_id in send.streams]
-        number = getattr(send.message, "request_id", 0)
-        found.append(self._serving.ledger.requests.get((send.peer, number)))
+        ledger, number = self.serving.ledger, getattr(send.message, "request_id", 0)
+        choices = map(ledger.streams.get, send.streams)
+        found = [choice.request if choice is not None else None for choice in choices]
+        found.append(ledger.requests.get((send.peer, number)))
         if isinstance(send.message, TokenizeRequest):
-            found.append(self._serving.ledger.tokenizing.unsent(number))
+            found.append(ledger.tokenizing.unsent(number))
         out: list[Send] = []
-        for request in {id(request): request for request in found if request is not None}.values():
+        for request in filter(None, dict.fromkeys(found)):
             reason = f"a message is too large: {error}"
-            out += self._serving.fail(request, "internal", reason, now)
-        return [*out, *self._intake.ask_tokenizers()]
+            out += self.serving.fail(request, "internal", reason, now)
+        return [*out, *self.intake.ask_tokenizers()]
 
     def tick(self, now: float) -> list[Send]:
         """Send heartbeats, remove silent members and do what is due; call it about 20 times a
@@ -201,14 +172,14 @@ class CoordinatorState:
         out = self._on_roster(self.roster.tick(now), now)
         out += self.roster.pings(now)
         for node, scheduler in self.roster.schedulers():
-            out += self._serving.carry_out(node, scheduler.tick(now), now)
+            out += self.serving.carry_out(node, scheduler.tick(now), now)
         self._tracing.tick(self.roster.schedulers(), now)
         self.reporting.tick(now)
-        out += self._uploads.grants(now) + self._serving.tick(now)
-        out += self._intake.ask_tokenizers()
+        out += self.uploads.grants(now) + self.serving.tick(now)
+        out += self.intake.ask_tokenizers()
         events = self._drains.tick(now)
         for node in self._challenges.overdue(self.roster.nodes(), now):
-            events += self.roster.expel(node, "its probe is not answered", now)
+            events += self.roster.remove(node.peer, "its probe is not answered")
         events += self._challenges.due(self.roster.nodes(), now)
         return [*out, *self._on_roster(events, now)]
 
@@ -216,8 +187,8 @@ class CoordinatorState:
     def is_plan_due(self) -> bool:
         return bool(self._plans_due)
 
-    def begin_plan(self, now: float) -> DuePlan | None:
-        """Return the plan that has been due for longest, if one is due.
+    def begin_plan(self, now: float) -> tuple[NodeRecord, Planning] | None:
+        """Return the plan that has been due for longest, if one is due, and its target.
 
         The caller makes it and calls take_plan() before it begins another one. It may handle
         messages meanwhile.
@@ -230,25 +201,24 @@ class CoordinatorState:
                 continue
             planning = node.scheduler.begin_plan(now)
             if planning is not None:
-                return DuePlan(node, planning)
+                return node, planning
         return None
 
-    def take_plan(self, due: DuePlan, made: Made, now: float) -> list[Send]:
+    def take_plan(self, target: NodeRecord, made: Made, now: float) -> list[Send]:
         """Put a plan in force and return what it starts; nothing if its target has left."""
-        target = due.target
         if self.roster.node(target.name) is not target or target.scheduler is None:
             return []
-        return self._serving.carry_out(target, target.scheduler.take_plan(made, now), now)
+        return self.serving.carry_out(target, target.scheduler.take_plan(made, now), now)
 
     def next_deadline(self) -> float | None:
         """Return when a scheduler or an upload next needs a tick, or None."""
         deadlines = [scheduler.next_deadline() for _, scheduler in self.roster.schedulers()]
-        deadlines.append(self._uploads.next_deadline)
+        deadlines.append(self.uploads.next_deadline)
         return min((d for d in deadlines if d is not None), default=None)
 
     def sent(self, send: Send, num_bytes: int, now: float) -> list[Send]:
         """Charge a sent message's bytes to its streams; return what must be sent right after it."""
-        self._serving.ledger.charge(send.streams, num_bytes, to_draft=send.to_draft)
+        self.serving.ledger.charge(send.streams, num_bytes, to_draft=send.to_draft)
         self.reporting.traffic.note("out", type(send.message), num_bytes)
         is_ping = isinstance(send.message, Ping)
         if isinstance(send.message, OpenStreamRequest):
@@ -266,16 +236,16 @@ class CoordinatorState:
             match event:
                 case Send():
                     out.append(event)
-                case NodeIn(record=node):
-                    out += self._on_node_in(node, now)
+                case NodeRecord():
+                    out += self._on_node_in(event, now)
                 case NodeOut():
                     out += self._on_node_out(event, now)
                 case ClientOut(peer=peer):
-                    self._uploads.gone(peer)
-                    out += self._serving.client_gone(peer, now)
+                    self.uploads.gone(peer)
+                    out += self.serving.client_gone(peer, now)
                 case NodeLives(name=name, incarnation=incarnation):
-                    self._serving.target_lives(name, incarnation, now)
-                    out += self._serving.admit_waiting(now)
+                    self.serving.target_lives(name, incarnation, now)
+                    out += self.serving.admit_waiting(now)
         return out
 
     def _on_node_in(self, node: NodeRecord, now: float) -> list[Send]:
@@ -287,15 +257,15 @@ class CoordinatorState:
                 if draft.can_draft_for(node):
                     draft.draft_for(node.scheduler)
             self._tracing.target_joined(node, node.scheduler, now)
-            self._intake.target_came(node)
-            self._serving.target_lives(node.name, node.incarnation, now)
-            self._serving.targets_changed(now)
+            self.intake.target_came(node)
+            self.serving.target_lives(node.name, node.incarnation, now)
+            self.serving.targets_changed(now)
             # No stream is placed on it from here on, until it has answered.
-            return [self._challenges.ask(node, now), *self._intake.take_up(now)]
+            return [self._challenges.ask(node, now), *self.intake.take_up(now)]
         out: list[Send] = []
         for target, scheduler in self.roster.schedulers():
             if node.can_draft_for(target):
-                out += self._serving.carry_out(target, node.draft_for(scheduler), now)
+                out += self.serving.carry_out(target, node.draft_for(scheduler), now)
         return out
 
     def _scheduler_for(self, node: NodeRecord) -> Scheduler:
@@ -317,8 +287,8 @@ class CoordinatorState:
         if not self._challenges.answered(node, reply):
             self.reporting.num_stale += 1
             return []
-        self._serving.targets_changed(now)
-        return [*self._intake.take_up(now), *self._serving.admit_waiting(now)]
+        self.serving.targets_changed(now)
+        return [*self.intake.take_up(now), *self.serving.admit_waiting(now)]
 
     def _on_node_out(self, event: NodeOut, now: float) -> list[Send]:
         out: list[Send] = []
@@ -329,9 +299,9 @@ class CoordinatorState:
             self._drafts.pop(node.name, None)
             for target, scheduler in self.roster.schedulers():
                 lost = scheduler.draft_lost(node.name, has_died=event.has_died)
-                out += self._serving.carry_out(target, lost, now)
+                out += self.serving.carry_out(target, lost, now)
             return out
-        return [*self._serving.target_gone(event, now), *self._intake.ask_tokenizers()]
+        return [*self.serving.target_gone(event, now), *self.intake.ask_tokenizers()]
 
     # -- queries and commands ----------------------------------------------------------------------
 
@@ -347,6 +317,6 @@ class CoordinatorState:
             case NodeCommandRequest():
                 reply, events = self._drains.command(message, now)
                 out = [Send(peer, reply), *self._on_roster(events, now)]
-                return [*out, *self._intake.take_up(now)]
+                return [*out, *self.intake.take_up(now)]
         self.reporting.num_stale += 1
         return []

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from mesh.json_form import copied_from
 from nodes.coordinator.members.record import NodeRecord
 from nodes.messages import MAX_TRACE_BYTES, CommitReply, TraceReply, TraceRequest
 from nodes.scheduler import Scheduler
@@ -38,10 +39,6 @@ class Tracing:
         self._until: float | None = None
         # The ring position where the last block of plans in force begins, and when it was made.
         self._start, self._started_at = 0, -math.inf
-
-    @property
-    def is_on(self) -> bool:
-        return self._until is not None
 
     def answer(self, request: TraceRequest, schedulers: Schedulers, now: float) -> TraceReply:
         after = request.after
@@ -87,20 +84,16 @@ class TargetRecorder:
         self._followers: dict[StreamId, str] = {}
 
     def planned(self, made: Made, *, is_grouped: bool, now: float) -> None:
-        plan = made.grouped
-        self._ring.add(
-            PlanRecord(
-                now,
-                self._target,
-                made.observation,
-                plan.policy,
-                plan.batches,
-                plan.plain,
-                plan.prediction,
-                is_grouped,
-                made.open_s,
-            )
+        record = copied_from(
+            made.grouped,
+            PlanRecord,
+            at_s=now,
+            target=self._target,
+            observation=made.observation,
+            is_grouped=is_grouped,
+            open_price_s=made.open_s,
         )
+        self._ring.add(record)
 
     def followed(self, streams: Mapping[StreamId, Stream], now: float) -> None:
         """Report streams whose draft node has begun or ceased to guess since the last call."""
@@ -119,17 +112,7 @@ class TargetRecorder:
         self, reply: CommitReply, labels: Mapping[StreamId, str], predicted_s: float, now: float
     ) -> None:
         streams = tuple(
-            PassStream(
-                entry.stream_id,
-                entry.num_tokens,
-                entry.num_draft_tokens,
-                entry.num_accepted_tokens,
-                entry.num_offered,
-                entry.num_late,
-                entry.num_looked_up,
-                entry.best_percent,
-                labels.get(StreamId(entry.stream_id), ""),
-            )
+            copied_from(entry, PassStream, plain=labels.get(StreamId(entry.stream_id), ""))
             for entry in reply.entries
         )
         times = reply.pass_s, predicted_s, self._rtt_s()

@@ -15,6 +15,7 @@ from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import Sequences, Span, StreamError
 from nodes.engine.sampling import probability
 from nodes.messages import StreamFailedNotice, StreamReadyNotice
+from nodes.worker.engine_thread import Worker
 from nodes.worker.stream import PROMPT_PIECE_TOKENS, StreamId, StreamSpec, failed_by, sampler_of
 from policies.acceptance import DraftCalibration
 from policies.guesses import Ahead, extended
@@ -30,7 +31,7 @@ class Guessed:
 Event = StreamReadyNotice | StreamFailedNotice | Guessed
 
 
-class DraftState:
+class DraftState(Worker):
     """Follows streams with a small model; each pass extends those whose guesses are likely enough.
 
     grammars: None if it has none; streams with a grammar then fail here. limit: is told the tokens
@@ -158,13 +159,6 @@ class DraftState:
         self._free_seqs.append(stream.seq_id)
 
     # -- passes --------------------------------------------------------------------------------
-
-    def patience_s(self, now: float) -> float:
-        """Returns 0.0: each pass begins at once."""
-        return 0.0
-
-    def passed(self, seconds: float, now: float) -> None:
-        """Note that a pass has ended, which changes nothing here."""
 
     def has_work(self) -> bool:
         return any(s.is_behind or self._may_guess(s) for s in self._streams.values()) or any(

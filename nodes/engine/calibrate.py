@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from mesh.json_form import from_object
 from nodes.engine.cores import this_device
 from nodes.engine.protocol import EngineInfo, Model, Span
 from nodes.engine.selftest import PREFIX_LENS, SelfTest, fitting_prefixes
@@ -138,15 +139,10 @@ def load_cached(directory: Path, key: str) -> tuple[SelfTest, NodeCosts] | None:
     """Return a stored self-test and calibration; None if the file is missing or damaged."""
     try:
         data = json.loads((directory / f"{key}.json").read_text(encoding="utf-8"))
-        tables = [
-            CostTable(tuple(t["sizes"]), tuple(t["seconds"]), t["per_cell_s"], t["per_own_cell_s"])
-            for t in (data["decode"], data["prefill"])
-        ]
-        exact, failure, digest = data["exact"], data["failure"], data["digest"]
-        if type(exact) is not bool or type(failure) is not str or type(digest) is not str:
-            return None
-        return SelfTest(exact, failure, digest), NodeCosts(*tables)
-    except (OSError, ValueError, KeyError, TypeError):
+        tables = [from_object(CostTable, data.pop(name)) for name in ("decode", "prefill")]
+        data.pop("about", None)
+        return from_object(SelfTest, data), NodeCosts(*tables)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

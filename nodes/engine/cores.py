@@ -43,8 +43,7 @@ def usable_cores(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> 
     root: The parent of /sys. cpus: The CPUs to count; those of this process by default. Two CPUs of
     one core share its arithmetic units, so a second thread on it gains nothing.
     """
-    if cpus is None:
-        cpus = frozenset(os.sched_getaffinity(0))
+    cpus = cpus or frozenset(os.sched_getaffinity(0))
     folder = root / "sys/devices/system/cpu"
     cores = {read(folder / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in cpus}
     quota = _quota(root / "sys/fs/cgroup")
@@ -72,8 +71,7 @@ def used_seconds(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> 
 
     The first number counts from the start of the machine.
     """
-    if cpus is None:
-        cpus = frozenset(os.sched_getaffinity(0))
+    cpus = cpus or frozenset(os.sched_getaffinity(0))
     names = {f"cpu{cpu}" for cpu in cpus}
     ticks = 0
     for line in read(root / "proc/stat").splitlines():

@@ -24,12 +24,8 @@ class EmulatedModel:
     saved_type: ClassVar[type[np.uint32 | np.uint64]]
 
     def __init__(self, info: EngineInfo) -> None:
-        self._info = info
+        self.info = info
         self._sequences: list[tuple[int, ...]] = [()] * info.max_sequences
-
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
 
     def _check(self, spans: Sequence[Span]) -> None:
         """Raise what forward() raises for spans that cannot run."""

@@ -87,16 +87,16 @@ class LlamaModel:
             self.vocabulary = LlamaTokenizer(self._model)
             self.tokenizer = SandboxedTokenizer(config.path, self.vocabulary)
             self._closing.callback(self.tokenizer.close)
-            self._info = self._describe(model_hash or hash_file(config.path))
+            self.info = self._describe(model_hash or hash_file(config.path))
         except BaseException:
             self.close()
             raise
         per_cell = QUERIES_PER_SKIPPED_CELL if self.has_kernels else QUERIES_PER_CELL
-        self._log = CellLog(self._info.num_cells, config.max_sequences, per_cell)
+        self._log = CellLog(self.info.num_cells, config.max_sequences, per_cell)
         # The last sequence id is the graveyard: its cells stay occupied, and no query reads them.
         self._graveyard = config.max_sequences
         self._batch = PassBatch(self._llama, config.max_batch_tokens)
-        self._logits = LogitsView(self._llama, self._context, self._info.num_vocab)
+        self._logits = LogitsView(self._llama, self._context, self.info.num_vocab)
         self._state = np.empty(0, dtype=np.uint8)
         self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
 
@@ -165,10 +165,6 @@ class LlamaModel:
         self._llama.llama_memory_clear(self._memory, True)
         return removed
 
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
     def metadata(self, key: str) -> str:
         """Return a text of the file's metadata; "" if it is missing or unusually long."""
         return metadata_of(self._model, key)
@@ -180,15 +176,15 @@ class LlamaModel:
         builds of one name may compute different bits. software: The digest of all other software
         that a text depends on.
         """
-        numerics = self._info.numerics_class
+        numerics = self.info.numerics_class
         if digest or software:
             numerics = f"{numerics} {digest} {software}"
             numerics = hashlib.sha256(numerics.encode()).hexdigest()[:16]
-        self._info = replace(self._info, exact=exact, numerics_class=numerics)
+        self.info = replace(self.info, exact=exact, numerics_class=numerics)
 
     def forward(self, spans: Sequence[Span]) -> Logits:
         log = self._log
-        num_tokens = check_spans(spans, self._info, log.lengths)
+        num_tokens = check_spans(spans, self.info, log.lengths)
         # A compaction ends the sharing of cells, so the result may need more of them. One that is
         # not necessary runs only if the result fits.
         if not log.fits(num_tokens) or (
@@ -205,7 +201,7 @@ class LlamaModel:
         for span in spans:
             log.append(span.seq_id, len(span.token_ids))
         if rows == 0:
-            return np.empty((0, self._info.num_vocab), dtype=np.float32)
+            return np.empty((0, self.info.num_vocab), dtype=np.float32)
         return self._logits.rows(rows)
 
     def truncate(self, seq_id: int, length: int) -> None:
@@ -214,8 +210,8 @@ class LlamaModel:
             raise InvalidInputError(f"sequence {seq_id}: cannot keep {length} of {current}")
         if length == current:
             return
-        if length > 0 and not self._info.can_roll_back:
-            raise InvalidInputError(f"{self._info.model} cannot roll back a sequence")
+        if length > 0 and not self.info.can_roll_back:
+            raise InvalidInputError(f"{self.info.model} cannot roll back a sequence")
         llama, memory = self._llama, self._memory
         if not self._log.truncate(seq_id, length):
             llama.llama_memory_seq_cp(memory, seq_id, self._graveyard, length, -1)
@@ -264,8 +260,8 @@ class LlamaModel:
             raise InvalidInputError(f"sequence {seq_id} is not empty")
         if not 0 < length <= saved.length:
             raise InvalidInputError(f"{length} positions wanted, {saved.length} were saved")
-        if length < saved.length and not self._info.can_roll_back:
-            raise InvalidInputError(f"{self._info.model} cannot roll back a sequence")
+        if length < saved.length and not self.info.can_roll_back:
+            raise InvalidInputError(f"{self.info.model} cannot roll back a sequence")
         if not self._log.fits(saved.length):
             self._compact(saved.length)
         # No cell below the log's end is free, so libllama appends the positions in order.
@@ -310,7 +306,7 @@ class LlamaModel:
         another context and takes some seconds. Raises EngineError.
         """
         return first_difference(
-            self._llama, self._model, self._context_params(), self._info.num_vocab
+            self._llama, self._model, self._context_params(), self.info.num_vocab
         )
 
     def set_threads(self, num_threads: int) -> None:

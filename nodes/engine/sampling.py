@@ -74,22 +74,18 @@ class Sampling:
     rules: LogitRules = NO_RULES
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature <= 100.0:
-            raise ValueError(f"temperature {self.temperature} outside 0..100")
-        if 0.0 < self.temperature < _LEAST_TEMPERATURE:
-            raise ValueError(
-                f"temperature {self.temperature} is neither 0 nor at least {_LEAST_TEMPERATURE}"
-            )
-        if self.top_k < 0:
-            raise ValueError(f"top_k {self.top_k} is negative")
-        if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(f"top_p {self.top_p} outside (0, 1]")
-        if not 0.0 <= self.min_p <= 1.0:
-            raise ValueError(f"min_p {self.min_p} outside 0..1")
-        if not 0 <= self.seed < 1 << 63:
-            raise ValueError(f"seed {self.seed} outside 0..2^63-1")
-        if not 0 <= self.choice < 1 << 32:
-            raise ValueError(f"choice {self.choice} outside 0..2^32-1")
+        is_tiny = 0.0 < self.temperature < _LEAST_TEMPERATURE
+        for name, is_right, why in (
+            ("temperature", 0.0 <= self.temperature <= 100.0, "outside 0..100"),
+            ("temperature", not is_tiny, f"is neither 0 nor at least {_LEAST_TEMPERATURE}"),
+            ("top_k", self.top_k >= 0, "is negative"),
+            ("top_p", 0.0 < self.top_p <= 1.0, "outside (0, 1]"),
+            ("min_p", 0.0 <= self.min_p <= 1.0, "outside 0..1"),
+            ("seed", 0 <= self.seed < 1 << 63, "outside 0..2^63-1"),
+            ("choice", 0 <= self.choice < 1 << 32, "outside 0..2^32-1"),
+        ):
+            if not is_right:
+                raise ValueError(f"{name} {getattr(self, name)} {why}")
         self.rules.check()
 
 

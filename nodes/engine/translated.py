@@ -10,7 +10,6 @@ import numpy as np
 from nodes.engine.dictionary import MOST_OWN, Dictionary
 from nodes.engine.protocol import (
     EngineError,
-    EngineInfo,
     InvalidInputError,
     Logits,
     Sequences,
@@ -70,7 +69,7 @@ class TranslatedModel:
                 f"{info.num_cells} cells are too few for {info.max_sequences} streams of another "
                 f"vocabulary: at least {2 * self._ahead} are needed"
             )
-        self._info = replace(
+        self.info = replace(
             info,
             vocab_hash=vocab_hash,
             num_vocab=target.num_vocab,
@@ -82,17 +81,13 @@ class TranslatedModel:
         self._texts = [_Sequence() for _ in range(info.max_sequences)]
 
     @property
-    def info(self) -> EngineInfo:
-        return self._info
-
-    @property
     def num_shared(self) -> int:
         """The number of the target's tokens that the draft model has, too."""
         return self._dictionary.num_shared
 
     def forward(self, spans: Sequence[Span]) -> Logits:
         """Run spans as Model.forward does; only a span's last token may have logits."""
-        check_spans(spans, self._info, [text.length for text in self._texts])
+        check_spans(spans, self.info, [text.length for text in self._texts])
         if any(span.num_outputs > 1 for span in spans):
             raise InvalidInputError("a translated model has logits for a span's last token only")
         self._run([read for span in spans if (read := self._read(span)) is not None])
@@ -106,7 +101,7 @@ class TranslatedModel:
         ]
         if len(ahead) <= self._model.free_cells():
             self._run(ahead)
-        rows = np.empty((len(wanted), self._info.num_vocab), dtype=np.float32)
+        rows = np.empty((len(wanted), self.info.num_vocab), dtype=np.float32)
         for row, text, token_id in zip(rows, wanted, likeliest, strict=True):
             end = text.ends[-1]
             row[:] = self._dictionary.translated(

@@ -9,6 +9,7 @@ from mesh.messages import MaxLen, Range, struct
 from nodes.engine.rules import MAX_BIASES, MAX_GRAMMAR_CHARS, Grammar, LogitBias, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.engine.traits import ModelTraits, SamplingDefaults
+from policies.latency import CostTable
 
 MAX_GAMMA: Final = 16
 # A stream waits at most this long for its guesses.
@@ -62,6 +63,7 @@ struct(LogitRules)
 struct(SamplingDefaults)
 struct(ModelTraits)
 struct(Sampling)
+struct(CostTable)
 
 
 @struct
@@ -91,16 +93,6 @@ class TokenScores:
 
     chosen: Score
     top: Annotated[tuple[Score, ...], MaxLen(MAX_TOP_LOGPROBS)]
-
-
-@struct
-class CostFields:
-    """A cost table on the wire; fields as in policies.latency.CostTable."""
-
-    sizes: tuple[Count, ...]
-    seconds: tuple[float, ...]
-    per_cell_s: float
-    per_own_cell_s: float
 
 
 @struct
@@ -134,7 +126,7 @@ class EngineProfile:
     exact: bool
     can_roll_back: bool
     emulated: bool
-    decode: CostFields
-    prefill: CostFields
+    decode: CostTable
+    prefill: CostTable
     link: LinkFields = LinkFields("", 0.0, 0.0)
     traits: ModelTraits = field(default_factory=ModelTraits)

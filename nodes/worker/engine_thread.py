@@ -10,7 +10,10 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Worker(Protocol):
-    """A pure state around an engine: TargetState or DraftState."""
+    """A pure state around an engine: TargetState or DraftState.
+
+    If a subclass does not say otherwise, each pass begins at once, and its time is not noted.
+    """
 
     def has_work(self) -> bool: ...
 
@@ -19,11 +22,13 @@ class Worker(Protocol):
 
         It is called again after this time.
         """
+        return 0.0
 
     def step(self) -> Sequence[object]: ...
 
     def passed(self, seconds: float, now: float) -> None:
         """Note that a pass has ended at `now`, after `seconds`."""
+        return
 
 
 W = TypeVar("W", bound=Worker)

@@ -5,39 +5,25 @@ from __future__ import annotations
 import math
 
 from mesh.codec import decode_struct, encode_struct
+from mesh.json_form import copied_from
 from nodes.engine.protocol import EngineInfo
-from nodes.messages import CostFields, EngineProfile, LinkFields
-from policies.latency import CostTable, NodeCosts
+from nodes.messages import EngineProfile, LinkFields
+from policies.latency import NodeCosts
 from policies.plan import Link
 
 # Bounds that no device exceeds; they keep the planner's computations from overflowing.
 _LEAST_S, _MOST_S = 1e-9, 1e5
 _MOST_CELL_S = 1.0
+_MOST_TOKENS = 2**31 - 1
 _LEAST_BPS = 1000.0
 
 
 def encode_profile(info: EngineInfo, costs: NodeCosts, link: LinkFields | None = None) -> bytes:
     """Encode a profile. link: properties of the link that the settings state."""
-    return encode_struct(
-        EngineProfile(
-            engine=info.engine,
-            model=info.model,
-            model_hash=info.model_hash,
-            vocab_hash=info.vocab_hash,
-            numerics_class=info.numerics_class,
-            num_vocab=info.num_vocab,
-            num_cells=info.num_cells,
-            max_streams=info.max_sequences,
-            context_length=info.context_length,
-            exact=info.exact,
-            can_roll_back=info.can_roll_back,
-            emulated=info.emulated,
-            decode=_to_fields(costs.decode),
-            prefill=_to_fields(costs.prefill),
-            link=link or LinkFields("", 0.0, 0.0),
-            traits=info.traits,
-        )
-    )
+    tables = {"decode": costs.decode, "prefill": costs.prefill}
+    link = link or LinkFields("", 0.0, 0.0)
+    profile = copied_from(info, EngineProfile, max_streams=info.max_sequences, link=link, **tables)
+    return encode_struct(profile)
 
 
 def decode_profile(data: bytes) -> EngineProfile:
@@ -47,7 +33,14 @@ def decode_profile(data: bytes) -> EngineProfile:
 
 def costs_of(profile: EngineProfile) -> NodeCosts:
     """Returns the costs in a profile. Raises ValueError for tables that no measurement gives."""
-    return NodeCosts(_from_fields(profile.decode), _from_fields(profile.prefill))
+    for table in (profile.decode, profile.prefill):
+        if not all(_LEAST_S <= seconds <= _MOST_S for seconds in table.seconds):
+            raise ValueError(f"the seconds of a pass must be {_LEAST_S:g} to {_MOST_S:g}")
+        if table.sizes[-1] > _MOST_TOKENS:
+            raise ValueError(f"the tokens of a pass must be at most {_MOST_TOKENS}")
+        if max(table.per_cell_s, table.per_own_cell_s) > _MOST_CELL_S:
+            raise ValueError(f"the seconds of a cell must be at most {_MOST_CELL_S:g}")
+    return NodeCosts(profile.decode, profile.prefill)
 
 
 def link_of(profile: EngineProfile) -> Link:
@@ -55,12 +48,10 @@ def link_of(profile: EngineProfile) -> Link:
 
     Raises ValueError for a rate that is too low for any message to arrive.
     """
-    fields = profile.link
-    if 0 < fields.rate_bps < _LEAST_BPS:
+    link = profile.link
+    if 0 < link.rate_bps < _LEAST_BPS:
         raise ValueError(f"the rate of a link must be at least {_LEAST_BPS:g} bit/s")
-    return Link(
-        fields.rate_bps or math.inf, fields.rtt_s, medium=fields.air, frame_s=fields.frame_s
-    )
+    return Link(link.rate_bps or math.inf, link.rtt_s, medium=link.air, frame_s=link.frame_s)
 
 
 def token_bits(profile: EngineProfile) -> int:
@@ -70,17 +61,3 @@ def token_bits(profile: EngineProfile) -> int:
 
 def same_vocabulary(draft: EngineProfile, target: EngineProfile) -> bool:
     return draft.vocab_hash == target.vocab_hash
-
-
-def _to_fields(table: CostTable) -> CostFields:
-    return CostFields(table.sizes, table.seconds, table.per_cell_s, table.per_own_cell_s)
-
-
-def _from_fields(fields: CostFields) -> CostTable:
-    per_cells = fields.per_cell_s, fields.per_own_cell_s
-    table = CostTable(fields.sizes, fields.seconds, *per_cells)
-    if not all(_LEAST_S <= seconds <= _MOST_S for seconds in table.seconds):
-        raise ValueError(f"the seconds of a pass must be {_LEAST_S:g} to {_MOST_S:g}")
-    if max(per_cells) > _MOST_CELL_S:
-        raise ValueError(f"the seconds of a cell must be at most {_MOST_CELL_S:g}")
-    return table

@@ -44,13 +44,8 @@ class AirWorld:
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self.state = CoordinatorState(
-            MODES["open"],
-            cluster=CLUSTER,
-            epoch=EPOCH,
-            heartbeat_interval_s=1e9,
-            heartbeat_timeout_s=2e9,
-        )
+        welcome = Welcome("", CLUSTER, EPOCH, 1e9, 2e9, pads=False)
+        self.state = CoordinatorState(MODES["open"], welcome)
         # When guesses came to the coordinator.
         self.guessed_at: list[float] = []
         self.uploaded_at = math.inf

@@ -105,7 +105,7 @@ GOOD = {"exact": True, "failure": "", "digest": "a1", "decode": TABLE, "prefill"
         {"decode": TABLE | {"seconds": ["1", 1.0]}},
         {"prefill": TABLE | {"per_cell_s": "0"}},
         {"prefill": TABLE | {"per_own_cell_s": -1.0}},
-        {"prefill": {"sizes": [1], "seconds": [1.0]}},
+        {"prefill": {"sizes": [1]}},
     ],
 )
 def test_a_damaged_file_counts_as_none(tmp_path, content):

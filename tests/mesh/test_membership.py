@@ -52,7 +52,7 @@ def test_a_replaced_process_does_not_come_back(state):
 
 def test_a_lost_process_comes_back(state):
     state.on_hello(b"1", hello(), 0)
-    assert len(state.on_gone(b"1", 1)) == 1
+    assert len(state.leave(b"1", "lost")) == 1
     (event,) = state.on_hello(b"2", hello(), 2)
     assert isinstance(event, Joined)
 
@@ -124,10 +124,9 @@ def test_only_a_busy_member_has_to_make_progress(state):
 
 def test_bye_and_strangers(state):
     state.on_hello(b"1", hello(), 0)
-    (left,) = state.on_bye(b"1", "shutting down", 1)
-    assert left.reason == "said bye: shutting down"
-    assert state.on_bye(b"1", "again", 1) == []
-    assert state.on_gone(b"1", 1) == []
+    (left,) = state.leave(b"1", "said bye")
+    assert left.reason == "said bye"
+    assert state.leave(b"1", "lost") == []
 
 
 def test_members_are_bounded_and_those_that_left_make_room(state):
@@ -136,7 +135,7 @@ def test_members_are_bounded_and_those_that_left_make_room(state):
     assert isinstance(events[0], Refused)
     assert len(state.members()) == 4096
     for i in range(4096):
-        state.on_bye(b"%d" % i, "done", 0)
+        state.leave(b"%d" % i, "done")
         (event,) = state.on_hello(b"new %d" % i, hello(f"new-{i}"), 0)
         assert isinstance(event, Joined)
 
@@ -147,7 +146,7 @@ def test_names_that_have_left_take_little():
     try:
         for i in range(4000):
             state.on_hello(b"%d" % i, hello(f"client-{i}", role="client"), 0)
-            state.on_gone(b"%d" % i, 0)
+            state.leave(b"%d" % i, "lost")
         assert tracemalloc.get_traced_memory()[0] < 4000 * 400
     finally:
         tracemalloc.stop()
@@ -178,12 +177,8 @@ class Machine(RuleBasedStateMachine):
         self.apply(self.state.on_hello(peer, hello(node, incarnation), self.now))
 
     @rule(peer=PEERS)
-    def says_bye(self, peer):
-        self.apply(self.state.on_bye(peer, "", self.now))
-
-    @rule(peer=PEERS)
-    def is_gone(self, peer):
-        self.apply(self.state.on_gone(peer, self.now))
+    def leaves(self, peer):
+        self.apply(self.state.leave(peer, "lost"))
 
     @rule(peer=PEERS, progress=st.integers(0, 2), busy=st.booleans())
     def answers(self, peer, progress, busy):

@@ -15,7 +15,6 @@ from nodes.draft.node import DraftNode
 from nodes.draft.state import DraftState
 from nodes.engine.grammar import Grammars
 from nodes.engine.load import TOY_COSTS
-from nodes.engine.protocol import EngineInfo
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 from nodes.target.node import TargetNode
@@ -42,11 +41,7 @@ class Passing(ToyModel):
     def __init__(self, config: ToyConfig, **said: Any) -> None:
         """said: fields of its EngineInfo."""
         super().__init__(config)
-        self._said = said
-
-    @property
-    def info(self) -> EngineInfo:
-        return replace(super().info, **self._said)
+        self.info = replace(self.info, **said)
 
 
 class Members:

@@ -12,7 +12,7 @@ from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import TokenScores
-from nodes.target.scoring import score_rows
+from nodes.target.stream import score_rows
 
 
 @dataclass(frozen=True, slots=True)

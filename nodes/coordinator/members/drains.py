@@ -42,9 +42,9 @@ class Drains:
         done = NodeCommandReply(request.request_id, "", len(record.streams))
         match request.command:
             case "drop":
-                return done, self._roster.dismiss(record, DROPPED, now)
+                return done, self._roster.dismiss(record, DROPPED)
             case "drain" if record.role == "draft":
-                return done, self._roster.dismiss(record, DRAINED, now)
+                return done, self._roster.dismiss(record, DRAINED)
             case "drain":
                 return done, self._set_draining(record, True, now)
             case "undrain":
@@ -61,7 +61,7 @@ class Drains:
             logger.info("%s %s %s", record.role, record.name, what)
         record.is_draining = is_draining
         self._serving.targets_changed(now)
-        for request, _ in self._serving.placement.waiting:
+        for request in {choice.request for choice in self._serving.placement.waiting}:
             if request.stranded_at is not None and not request.num_losses:
                 request.last_loss = "all targets that could serve this request are draining"
         return self._serving.evacuate(now)
@@ -75,7 +75,7 @@ class Drains:
             events += self._serving.evacuate(now)
         for record in draining:
             if not record.streams:
-                events += self._roster.dismiss(record, DRAINED, now)
+                events += self._roster.dismiss(record, DRAINED)
         return events
 
     def _no_such(self, name: str) -> str:

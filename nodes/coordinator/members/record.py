@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mesh.grants import Air
@@ -15,7 +15,7 @@ from nodes.scheduler import Scheduler
 from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.stream import Stream
 from nodes.worker.profile import same_vocabulary
-from nodes.worker.stream import StreamId
+from nodes.worker.stream import StreamId, StreamSpec, cells_needed, cells_soon
 from policies.latency import NodeCosts
 from policies.plan import HEADER_BITS, Link
 
@@ -123,13 +123,25 @@ class NodeRecord:
         """KV cells that a target's streams take, with room for each to grow."""
         return self.scheduler.cells if self.scheduler is not None else 0
 
-    def has_room(self, cells: int, num_streams: int = 1) -> bool:
-        """Whether streams that need these cells together fit; False before the probe's answer."""
+    @property
+    def kind(self) -> tuple[str, ...]:
+        return self.profile.model_hash, self.profile.numerics_class
+
+    def can_hold(self, spec: StreamSpec) -> bool:
+        """Whether a stream fits on this target while there is no other."""
+        fits = spec.num_prompt_tokens + spec.max_tokens <= self.profile.context_length
+        return fits and cells_needed(spec) <= self.profile.num_cells
+
+    def has_room(self, streams: Sequence[Stream]) -> bool:
+        """Whether streams fit beside the present ones; False before the probe's answer."""
+        # Their cells are those that they take at first, as their target counts them.
+        cells = sum(cells_soon(len(s.token_ids), s.tokens_left) for s in streams)
         return (
             self.scheduler is not None
             and self.unproved_since is None
-            and len(self.streams) + num_streams <= self.profile.max_streams
+            and len(self.streams) + len(streams) <= self.profile.max_streams
             and self.used_cells + cells <= self.profile.num_cells
+            and all(self.can_hold(stream.spec) for stream in streams)
         )
 
     def draft_for(self, scheduler: Scheduler) -> list[Instruction]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mesh.errors import DecodeError
-from mesh.membership import Joined, Left, Member, MembershipState, Refused
+from mesh.membership import Left, Member, MembershipState, Refused
 from mesh.messages import (
     DISMISSED,
     OTHER_PROTOCOL,
@@ -42,11 +42,6 @@ PROOF = 2**62
 
 
 @dataclass(frozen=True, slots=True)
-class NodeIn:
-    record: NodeRecord
-
-
-@dataclass(frozen=True, slots=True)
 class NodeOut:
     """has_died: it left neither by itself nor by an operator's command. last_seen: when its last
     message came."""
@@ -70,7 +65,8 @@ class NodeLives:
     incarnation: int
 
 
-RosterEvent = Send | NodeIn | NodeOut | ClientOut | NodeLives
+# A record stands for a node that has joined.
+RosterEvent = Send | NodeRecord | NodeOut | ClientOut | NodeLives
 
 
 def _refusal(peer: bytes, reason: str, code: str = "") -> Send:
@@ -82,7 +78,7 @@ class Roster:
 
     def __init__(self, welcome: Welcome) -> None:
         """welcome: what is sent to each member, with its name."""
-        self._welcome = welcome
+        self.welcome = welcome
         self.membership = MembershipState(welcome.heartbeat_interval_s, welcome.heartbeat_timeout_s)
         self._nodes: dict[str, NodeRecord] = {}
         # Why a process, by name and incarnation, may not join again.
@@ -168,16 +164,17 @@ class Roster:
         elif hello.profile:
             return [_refusal(peer, f"a {hello.role} has no profile")]
         events = self.membership.on_hello(peer, hello, now)
-        # The same incarnation is a process that reconnects; another one replaces a dead process.
-        out = self._left(
-            [event for event in events if isinstance(event, Left)],
-            has_died=lambda member: member.incarnation != hello.incarnation,
-        )
-        welcome = Send(peer, replace(self._welcome, node=hello.node))
+        out: list[RosterEvent] = []
+        welcome = Send(peer, replace(self.welcome, node=hello.node))
         for event in events:
-            if isinstance(event, Refused):
+            if isinstance(event, Left):
+                # The same incarnation is a process that reconnects; another one replaces a dead
+                # process.
+                has_died = event.member.incarnation != hello.incarnation
+                out.append(self._left(event, has_died=has_died))
+            elif isinstance(event, Refused):
                 out.append(_refusal(peer, event.reason, event.code))
-            elif isinstance(event, Joined):
+            else:
                 out.append(welcome)
                 if profile is None:
                     continue
@@ -185,22 +182,22 @@ class Roster:
                 heartbeat = event.member.heartbeat
                 record = NodeRecord(hello.node, hello.role, peer, profile, costs, heartbeat)
                 record.link, record.incarnation = link, hello.incarnation
-                record.ping_bits = ping_bits(pads=self._welcome.pads)
+                record.ping_bits = ping_bits(pads=self.welcome.pads)
                 self._pace(record)
                 self._nodes[hello.node] = record
-                out.append(NodeIn(record))
+                out.append(record)
                 if hello.role == "target":
-                    out += self._dismiss_drafts(now)
+                    out += self._dismiss_drafts()
         if not events:
             # The first Welcome was lost, or a repeated Hello crossed it.
             out.append(welcome)
         return out
 
     def _pace(self, node: NodeRecord) -> None:
-        welcome = self._welcome
-        node.pace_heartbeats(welcome.heartbeat_interval_s, welcome.heartbeat_timeout_s)
+        limits_s = self.welcome.heartbeat_interval_s, self.welcome.heartbeat_timeout_s
+        node.pace_heartbeats(*limits_s)
 
-    def _dismiss_drafts(self, now: float) -> list[RosterEvent]:
+    def _dismiss_drafts(self) -> list[RosterEvent]:
         """Dismiss draft nodes that fit no target, now that a target has joined.
 
         They joined before it, and a draft node never prevents a target from joining.
@@ -210,7 +207,7 @@ class Roster:
             reason = self._mismatch(draft.profile)
             if reason:
                 out.append(_refusal(draft.peer, reason, UNSUITABLE))
-                out += self.bye(draft.peer, reason, now)
+                out += self.remove(draft.peer, reason, has_died=False)
         return out
 
     def _mismatch(self, draft: EngineProfile) -> str:
@@ -225,32 +222,25 @@ class Roster:
             f"vocabulary` and start the draft node with --vocabulary FILE"
         )
 
-    def bye(self, peer: bytes, reason: str, now: float) -> list[RosterEvent]:
-        return self._left(self.membership.on_bye(peer, reason, now), has_died=lambda _: False)
+    def remove(self, peer: bytes, reason: str, *, has_died: bool = True) -> list[RosterEvent]:
+        """End a peer's membership, if it is a member; it may join again."""
+        left = self.membership.leave(peer, reason)
+        return [self._left(event, has_died=has_died) for event in left]
 
-    def dismiss(self, record: NodeRecord, reason: str, now: float) -> list[RosterEvent]:
+    def dismiss(self, record: NodeRecord, reason: str) -> list[RosterEvent]:
         """Dismiss a node. Its process may not join again; a new process may."""
         self._dismissed[record.name, record.incarnation] = reason[:_MAX_REASON]
-        events = self.membership.on_gone(record.peer, now)
-        left = [replace(event, reason=reason) for event in events]
-        return [Send(record.peer, Bye(reason)), *self._left(left, has_died=lambda _: False)]
-
-    def gone(self, peer: bytes, now: float) -> list[RosterEvent]:
-        return self._left(self.membership.on_gone(peer, now))
+        return [Send(record.peer, Bye(reason)), *self.remove(record.peer, reason, has_died=False)]
 
     def tick(self, now: float) -> list[RosterEvent]:
-        out = self._left(self.membership.tick(now))
+        """Remove members that are silent, and nodes that make no progress."""
+        out = [self._left(event, has_died=True) for event in self.membership.tick(now)]
         for node in self.nodes():
             member = self.membership.by_peer(node.peer)
             stuck_s = now - member.progress_at if member is not None else 0.0
             if stuck_s > node.progress_timeout_s:
-                out += self.expel(node, f"no progress for {stuck_s:.1f} s", now)
+                out += self.remove(node.peer, f"no progress for {stuck_s:.1f} s")
         return out
-
-    def expel(self, record: NodeRecord, reason: str, now: float) -> list[RosterEvent]:
-        """End the membership of a node that fails to respond in time; it may join again."""
-        events = self.membership.on_gone(record.peer, now)
-        return self._left([replace(event, reason=reason) for event in events])
 
     def pings(self, now: float) -> list[Send]:
         """Return the Pings that are due now."""
@@ -299,19 +289,12 @@ class Roster:
             for _, scheduler in self.schedulers():
                 scheduler.draft_link(node.name, node.measured_link())
 
-    def _left(
-        self, events: Sequence[Left], has_died: Callable[[Member], bool] = lambda _: True
-    ) -> list[RosterEvent]:
-        out: list[RosterEvent] = []
-        for event in events:
-            record = self.node_of(event.member)
-            if record is not None:
-                logger.info("%s %s left: %s", record.role, record.name, event.reason)
-                del self._nodes[record.name]
-                if record.is_draining:
-                    self._dismissed[record.name, record.incarnation] = DRAINED
-                member = event.member
-                out.append(NodeOut(record, event.reason, has_died(member), member.last_seen))
-            else:
-                out.append(ClientOut(event.member.peer))
-        return out
+    def _left(self, event: Left, *, has_died: bool) -> RosterEvent:
+        member, record = event.member, self.node_of(event.member)
+        if record is None:
+            return ClientOut(member.peer)
+        logger.info("%s %s left: %s", record.role, record.name, event.reason)
+        del self._nodes[record.name]
+        if record.is_draining:
+            self._dismissed[record.name, record.incarnation] = DRAINED
+        return NodeOut(record, event.reason, has_died, member.last_seen)

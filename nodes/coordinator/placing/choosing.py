@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,12 +17,11 @@ from typing import TypeAlias
 from nodes.config.class_weights import weight_of
 from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
-from nodes.coordinator.members.roster import DRAINED, DROPPED, NodeOut, Roster
-from nodes.coordinator.placing.room import is_of_kind
+from nodes.coordinator.members.roster import DRAINED, DROPPED, MAX_MODEL_CHARS, NodeOut, Roster
 from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
-from nodes.coordinator.requests.models import hashes_in_order, suits
 from nodes.coordinator.requests.request import Request
-from nodes.messages import EngineProfile
+from nodes.messages import EMBEDDING, EngineProfile
+from nodes.messages.fingerprint import is_meant, is_named, model_ids
 from nodes.worker.profile import costs_of
 
 logger = logging.getLogger(__name__)
@@ -35,28 +35,70 @@ _TICKET_BYTES = 8
 _MOST_REMEMBERED = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What the targets of a class declared. is_exact: all of them are exact. pass_s: calibrated
-    seconds of a pass of one token on the fastest of them."""
-
-    is_exact: bool
-    pass_s: float
+# By model hash and name of the class: whether any of its targets is not exact, and the calibrated
+# seconds of a pass of one token on the fastest of them.
+Standings: TypeAlias = dict[str, dict[str, tuple[bool, float]]]
 
 
-# By model hash and name of the class.
-Standings: TypeAlias = dict[str, dict[str, Standing]]
+def is_of_kind(profile: EngineProfile, request: Request) -> bool:
+    """Returns whether a target with this profile has the model and class that a request names or
+    began with, and is as exact as its StartedNotice said."""
+    is_same = is_meant(request.model_hash, profile.model_hash)
+    is_same = is_same and is_meant(request.numerics_class, profile.numerics_class)
+    # Any model can tokenize a text.
+    if request.submit.wants in ("", EMBEDDING):
+        is_same = is_same and profile.traits.embeds == (request.submit.wants == EMBEDDING)
+    return is_same and request.is_exact in (None, profile.exact)
+
+
+def _is_named(profile: EngineProfile, name: str) -> bool:
+    """Whether a name means this model, in full or as shown to clients."""
+    shown = profile.model[:MAX_MODEL_CHARS]
+    return any(is_named(name, (found, profile.model_hash)) for found in (profile.model, shown))
+
+
+def shown_ids(profiles: Iterable[EngineProfile]) -> list[str]:
+    """Returns the ids of the models of these profiles, as clients see them."""
+    models = {(profile.model[:MAX_MODEL_CHARS], profile.model_hash) for profile in profiles}
+    return sorted(model_ids(models).values())
+
+
+def hashes_in_order(known: Sequence[EngineProfile], name: str) -> list[str]:
+    """Returns hashes of the models that a name may mean, the preferred one first.
+
+    name: "" for any. known: profiles of targets that are present or left recently. The model whose
+    targets have the most KV cells goes first. The order does not depend on load, nor on a target
+    that is absent for a moment.
+    """
+    cells = Counter[str]()
+    names: dict[str, str] = {}
+    for profile in known:
+        model_hash = profile.model_hash
+        cells[model_hash] += profile.num_cells
+        names[model_hash] = min(profile.model, names.get(model_hash, profile.model))
+    named = {profile.model_hash for profile in known if not name or _is_named(profile, name)}
+    return sorted(named, key=lambda h: (-cells[h], names[h], h))
+
+
+def suits(
+    targets: Iterable[NodeRecord], known: Sequence[EngineProfile], name: str
+) -> list[NodeRecord]:
+    """Returns the targets of the first model in hashes_in_order() that any of them has."""
+    by_hash: dict[str, list[NodeRecord]] = {}
+    for target in targets:
+        by_hash.setdefault(target.profile.model_hash, []).append(target)
+    hashes = hashes_in_order(known, name)
+    return next((by_hash[found] for found in hashes if found in by_hash), [])
 
 
 def standings_of(profiles: Iterable[EngineProfile]) -> Standings:
     """Returns the standing of each class of each model in these profiles."""
     found: Standings = {}
     for profile in profiles:
-        mine = Standing(profile.exact, costs_of(profile).decode.at(1))
+        mine = not profile.exact, costs_of(profile).decode.at(1)
         classes = found.setdefault(profile.model_hash, {})
         other = classes.get(profile.numerics_class, mine)
-        pass_s = min(mine.pass_s, other.pass_s)
-        classes[profile.numerics_class] = Standing(mine.is_exact and other.is_exact, pass_s)
+        classes[profile.numerics_class] = mine[0] or other[0], min(mine[1], other[1])
     return found
 
 
@@ -66,14 +108,14 @@ def classes_in_order(
     """Returns the numerics classes of a model in the order in which a request tries them.
 
     conversation: as conversation_of() returns it. weights: by prefixes of names. Classes with a
-    weight go first, by score. The others follow: exact ones first, then by pass_s, then by name.
+    weight go first, by score. The others follow: exact ones first, then the fastest, then by name.
     """
     classes = standings[model_hash]
 
     def place(name: str) -> tuple[int, bool, float, str]:
-        weight, standing = weight_of(name, weights), classes[name]
+        weight = weight_of(name, weights)
         score = score_of(weight, model_hash, conversation, name) if weight else 0
-        return -score, not standing.is_exact, standing.pass_s, name
+        return -score, *classes[name], name
 
     return sorted(classes, key=place)
 

@@ -8,30 +8,18 @@ it sends nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.placing.choosing import Choosing
+from nodes.coordinator.placing.choosing import Choosing, is_of_kind
 from nodes.coordinator.placing.rebalancing import Move
-from nodes.coordinator.placing.room import can_hold, cells_of, has_room, is_of_kind, kind_of
 from nodes.coordinator.placing.waiting import Kind, Waiting
 from nodes.coordinator.requests.ledger import Ledger
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.messages import EngineProfile
 from nodes.scheduler import passes
 from nodes.scheduler.stream import Stream
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A waiting stream that a target can serve now."""
-
-    request: Request
-    choice: Choice
-    target: NodeRecord
-
 
 # Tokens: nearly all answers of chats are shorter.
 _USUAL_ANSWER: Final = 1024
@@ -45,8 +33,8 @@ def _room(profile: EngineProfile) -> int:
 def _kinds(choice: Choice, targets: Iterable[NodeRecord]) -> frozenset[Kind]:
     """Return the kinds of target a stream waits for; for a confined one, the targets by name."""
     if choice.is_confined:
-        return frozenset((*kind_of(target), target.name) for target in targets)
-    return frozenset(kind_of(target) for target in targets)
+        return frozenset((*target.kind, target.name) for target in targets)
+    return frozenset(target.kind for target in targets)
 
 
 def _journal_of(choice: Choice) -> Stream:
@@ -80,27 +68,27 @@ class Placement:
                 return min(roomy, key=_room)
         return max(kin, key=_room, default=target.profile)
 
-    def wait(self, request: Request, choice: Choice, now: float) -> None:
-        kinds = _kinds(choice, self._able(request, choice, now))
-        self.waiting.add(request, choice, kinds)
-        self._ledger.note_targets(request, is_able=bool(kinds), now=now)
+    def wait(self, choice: Choice, now: float) -> None:
+        kinds = _kinds(choice, self._able(choice, now))
+        self.waiting.add(choice, kinds)
+        self._ledger.note_targets(choice.request, is_able=bool(kinds), now=now)
 
-    def serve(self, placed: Placed, now: float) -> None:
+    def serve(self, choice: Choice, target: NodeRecord, now: float) -> None:
         """Take a placed stream off the line, and bind its request to the target's class."""
-        request, profile = placed.request, placed.target.profile
-        self.waiting.serve(request, placed.choice, now)
-        request.numerics_class = profile.numerics_class
+        self.waiting.serve(choice, now)
+        request = choice.request
+        request.numerics_class = target.profile.numerics_class
         if request.is_exact is None:
-            request.is_exact = profile.exact
+            request.is_exact = target.profile.exact
 
     def targets_changed(self, now: float) -> None:
         """Update which targets may serve each waiting stream, and note those without any."""
-        for request, choice in self.waiting:
-            kinds = _kinds(choice, self._able(request, choice, now))
+        for choice in self.waiting:
+            kinds = _kinds(choice, self._able(choice, now))
             self.waiting.change(choice, kinds)
-            self._ledger.note_targets(request, is_able=bool(kinds), now=now)
+            self._ledger.note_targets(choice.request, is_able=bool(kinds), now=now)
 
-    def next_placed(self, now: float) -> Placed | None:
+    def next_placed(self, now: float) -> tuple[Choice, NodeRecord] | None:
         """Return the first waiting stream for which there is room, with its best target.
 
         Streams that wait for the same targets do not overtake each other; otherwise small ones
@@ -113,16 +101,15 @@ class Placement:
         for head in self.waiting.heads():
             if head.kinds <= blocked:
                 continue
-            request, choice = head.request, head.choice
-            able = self._able(request, choice, now)
+            choice, able = head.choice, self._able(head.choice, now)
             free = [n for n in able if not _kinds(choice, [n]) <= blocked]
             if choice.suspicion is not None:
                 free = [n for n in free if not self._is_trying(n)]
                 if not free:
                     kept = [
-                        (frozenset(n.name for n in self._able(r, c, now)), _journal_of(c))
-                        for r, c in self.waiting
-                        if c.suspicion is not None
+                        (frozenset(n.name for n in self._able(other, now)), _journal_of(other))
+                        for other in self.waiting
+                        if other.suspicion is not None
                     ]
                     continue
             stream, fitting = _journal_of(choice), list[NodeRecord]()
@@ -130,10 +117,10 @@ class Placement:
                 others = (
                     [] if choice.suspicion else [s for names, s in kept if target.name in names]
                 )
-                if target.has_room(cells_of([stream, *others]), 1 + len(others)):
+                if target.has_room([stream, *others]):
                     fitting.append(target)
             if fitting:
-                return Placed(request, choice, self._best(request, stream, fitting, now))
+                return choice, self._best(choice, stream, fitting, now)
             blocked |= _kinds(choice, free)
             if choice.is_confined:
                 kept.append((frozenset(n.name for n in free), stream))
@@ -142,18 +129,19 @@ class Placement:
     def _is_trying(self, target: NodeRecord) -> bool:
         """Whether a target has a suspect without a token; a second one must not join it."""
         held = self._ledger.streams
-        return any(held[s].choices[s].suspicion is not None for s in target.streams if s in held)
+        return any(held[s].suspicion is not None for s in target.streams if s in held)
 
-    def _able(self, request: Request, choice: Choice, now: float) -> list[NodeRecord]:
+    def _able(self, choice: Choice, now: float) -> list[NodeRecord]:
         """Return the targets, full ones too, that may serve a stream without changing its text.
 
         Draining ones are included only if there is no other and the request has begun.
         """
+        request = choice.request
         able = [
             n
             for n in self._roster.nodes("target")
             if is_of_kind(n.profile, request)
-            and can_hold(n, choice.spec)
+            and n.can_hold(choice.spec)
             and (choice.suspicion is None or choice.suspicion.may_go_to(n.name))
         ]
         staying = [n for n in able if not n.is_draining]
@@ -162,7 +150,7 @@ class Placement:
         return self.choosing.of_first_class(staying, request, now)
 
     def _best(
-        self, request: Request, stream: Stream, targets: Sequence[NodeRecord], now: float
+        self, choice: Choice, stream: Stream, targets: Sequence[NodeRecord], now: float
     ) -> NodeRecord:
         if len(targets) == 1:
             return targets[0]
@@ -172,7 +160,7 @@ class Placement:
             assert target.scheduler is not None
             num_unread = len(stream.token_ids)
             # A prompt that another choice has brought here is not read again.
-            if any(other.target == target.name for other in request.choices.values()):
+            if any(other.target == target.name for other in choice.request.choices.values()):
                 num_unread -= stream.spec.num_prompt_tokens
             reading_s = passes.reading_s(target.scheduler, num_unread)
             here = target.scheduler.streams.values()
@@ -181,7 +169,7 @@ class Placement:
 
         return min(targets, key=lambda n: (price_s(n), n.used_cells))
 
-    def evacuated(self, request: Request, choice: Choice, now: float) -> Move | None:
+    def evacuated(self, choice: Choice, now: float) -> Move | None:
         """Return a move of a draining target's stream to a target with room; None without one."""
         source = self._roster.node(choice.target)
         if source is None or not source.is_draining:
@@ -189,8 +177,8 @@ class Placement:
         stream = source.streams.get(choice.spec.stream_id)
         if stream is None:
             return None
-        able = [n for n in self._able(request, choice, now) if not n.is_draining]
-        fitting = [n for n in able if has_room(n, [stream])]
+        able = [n for n in self._able(choice, now) if not n.is_draining]
+        fitting = [n for n in able if n.has_room([stream])]
         if not fitting:
             return None
-        return Move(request, (choice,), self._best(request, stream, fitting, now), 0.0)
+        return Move(choice.request, (choice,), self._best(choice, stream, fitting, now), 0.0)

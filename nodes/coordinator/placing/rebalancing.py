@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.placing.room import has_room, is_of_kind, kind_of
+from nodes.coordinator.placing.choosing import is_of_kind
 from nodes.coordinator.placing.waiting import Kind
 from nodes.coordinator.requests.request import Choice, Request
 from nodes.scheduler import passes
@@ -46,18 +46,18 @@ class Rebalancing:
         self._next_look = 0.0
         self._looked_at: dict[str, float] = {}
 
-    def next_move(self, streams: Mapping[StreamId, Request], now: float) -> Move | None:
+    def next_move(self, streams: Mapping[StreamId, Choice], now: float) -> Move | None:
         """Return the move off one target that saves the most seconds; None if none is due or saves.
 
         One call examines only one target, because tokens of other streams wait meanwhile.
-        streams: the request of each stream.
+        streams: the choice of each stream.
         """
         if now < self._next_look:
             return None
         kinds: dict[Kind, list[NodeRecord]] = {}
         for target in self._roster.nodes("target"):
             if not target.is_draining:
-                kinds.setdefault(kind_of(target), []).append(target)
+                kinds.setdefault(target.kind, []).append(target)
         kin = [n for targets in kinds.values() if len(targets) > 1 for n in targets]
         sources = [n for n in kin if n.streams]
         long_ago = now - 2 * LOOK_S
@@ -69,8 +69,8 @@ class Rebalancing:
         self._looked_at[source.name] = now
         # Far more streams may wait than are on this target.
         here = (streams[stream_id] for stream_id in source.streams if stream_id in streams)
-        requests = {id(request): request for request in here}.values()
-        others = [n for n in kinds[kind_of(source)] if n is not source]
+        requests = dict.fromkeys(choice.request for choice in here)
+        others = [n for n in kinds[source.kind] if n is not source]
         moves = self._moves(source, others, requests, now)
         if not moves:
             return None
@@ -105,7 +105,7 @@ class Rebalancing:
         for request, streams in units:
             # A target of its class may be inexact although the client was notified of exactness.
             suited = [target for target in others if is_of_kind(target.profile, request)]
-            if able := [target for target in suited if has_room(target, streams)]:
+            if able := [target for target in suited if target.has_room(streams)]:
                 request.looked_at = now
                 return _moves_of(request, streams, source, able, now)
         return []

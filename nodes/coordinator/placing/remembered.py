@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import deque
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,7 +36,9 @@ def digest_of(submit: SubmitRequest) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
+    """is_proven: the request is refused; otherwise it begins under this suspicion."""
+
     suspicion: Suspicion
     is_proven: bool
     until: float
@@ -47,14 +48,14 @@ class Remembered:
     """Keeps the most recent suspicions by digest of the request."""
 
     def __init__(self) -> None:
-        self._entries = Latest[bytes, _Entry](_MOST)
+        self._entries = Latest[bytes, Entry](_MOST)
         # Requests cancelled before their first token from a target: time, target, digest.
         self._cancelled: deque[tuple[float, str, bytes]] = deque(maxlen=_MOST)
 
     def note(self, digest: bytes, suspicion: Suspicion, now: float, *, is_proven: bool) -> None:
         """Remember a request that ended under suspicion."""
         until = now + (PROVEN_S if is_proven else SUSPECTED_S)
-        self._entries[digest] = _Entry(suspicion, is_proven, until)
+        self._entries[digest] = Entry(suspicion, is_proven, until)
 
     def cancelled(self, digest: bytes, target: str, now: float) -> None:
         """Note a request that was cancelled before its first token from a target."""
@@ -67,20 +68,8 @@ class Remembered:
                 suspicion = Suspicion([target], [now], new_on={target: incarnation})
                 self.note(digest, suspicion, now, is_proven=False)
 
-    def verdict(self, digest: bytes, now: float) -> str:
-        """Return why a request with this digest is refused; "" if it is not."""
-        entry = self._found(digest, now)
-        if entry is None or not entry.is_proven:
-            return ""
-        names = ", ".join(sorted(set(entry.suspicion.targets)))
-        return f"the same request ended target nodes before ({names}): it is refused for now"
-
-    def suspicion(self, digest: bytes, now: float) -> Suspicion | None:
-        """Return a copy of the suspicion with which a request of this digest begins."""
-        entry = self._found(digest, now)
-        return None if entry is None else deepcopy(entry.suspicion)
-
-    def _found(self, digest: bytes, now: float) -> _Entry | None:
+    def found(self, digest: bytes, now: float) -> Entry | None:
+        """Return what is remembered of a request with this digest."""
         entry = self._entries.get(digest)
         if entry is not None and now >= entry.until:
             del self._entries[digest]

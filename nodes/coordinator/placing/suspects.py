@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nodes.coordinator.members.roster import NodeOut
-    from nodes.coordinator.requests.request import Choice, Request
+    from nodes.coordinator.requests.request import Choice
 
 DAY_S = 86_400.0
 _MOST_REMEMBERED, _NUM_LATELY = 4096, 64
@@ -124,8 +124,8 @@ class Deaths:
         return max(1.0 / DAY_S, max(rates) / max(1, num_targets))
 
     def accuse(
-        self, gone: NodeOut, held: Sequence[tuple[Request, Choice]], num_targets: int, now: float
-    ) -> list[tuple[Request, Choice, tuple[str, str]]]:
+        self, gone: NodeOut, held: Sequence[Choice], num_targets: int, now: float
+    ) -> list[tuple[Choice, tuple[str, str]]]:
         """Raise the suspicion against the streams of a target that died.
 
         held: its streams. Texts to tokenize are no suspects, because a separate process reads them.
@@ -136,9 +136,9 @@ class Deaths:
             return []
         self.note(now)
         name, incarnation = gone.record.name, gone.record.incarnation
-        num_new = sum(choice.is_new for _, choice in held)
+        num_new = sum(choice.is_new for choice in held)
         accused = []
-        for request, choice in held:
+        for choice in held:
             # A stream that the target had not received yet cannot be the cause.
             has_heard = choice.suspicion is None or gone.record.proved_at > choice.opened_at
             if choice.suspicion is None:
@@ -149,7 +149,7 @@ class Deaths:
                 rate_hz = self.rate_hz(choice.suspicion.died_at, num_targets, now)
                 verdict = choice.suspicion.verdict(rate_hz)
                 if verdict is not None:
-                    accused.append((request, choice, verdict))
+                    accused.append((choice, verdict))
             if choice.is_new and has_heard:
                 choice.suspicion.new_on[name] = incarnation
         return accused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -93,17 +94,15 @@ class _Line:
 class Entry:
     """A waiting stream. kinds: those of the targets that may serve it."""
 
-    request: Request
     choice: Choice
     tenant: _Tenant
     kinds: frozenset[Kind]
     place: _Place
-    # Suspects have separate lines, because they also wait for each other.
-    is_suspect: bool
 
     @property
     def line(self) -> _LineKey:
-        return self.kinds, self.is_suspect
+        # Suspects have separate lines, because they also wait for each other.
+        return self.kinds, self.choice.suspicion is not None
 
 
 class Waiting:
@@ -121,8 +120,8 @@ class Waiting:
         self._entries: dict[StreamId, Entry] = {}
         self._tenants: dict[tuple[str, str], _Tenant] = {}
         self._num_of_role: Counter[str] = Counter()
-        self._num_turns = 0
-        self._num_tenants = 0
+        self._numbers = itertools.count()
+        self._turns = itertools.count(1)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -130,48 +129,43 @@ class Waiting:
     def __contains__(self, stream_id: StreamId) -> bool:
         return stream_id in self._entries
 
-    def __iter__(self) -> Iterator[tuple[Request, Choice]]:
+    def __iter__(self) -> Iterator[Choice]:
         """Yield all waiting streams in no particular order."""
-        for entry in list(self._entries.values()):
-            yield entry.request, entry.choice
+        return iter([entry.choice for entry in self._entries.values()])
 
     def num_of(self, role: str) -> int:
         """Return the number of waiting streams of clients that joined in a role."""
         return self._num_of_role[role]
 
-    def add(self, request: Request, choice: Choice, kinds: frozenset[Kind]) -> None:
+    def add(self, choice: Choice, kinds: frozenset[Kind]) -> None:
         """Add a stream. kinds: the kinds of the targets that may serve it."""
-        stream_id = choice.spec.stream_id
-        tenant = self._tenant(request)
+        tenant = self._tenant(choice.request)
         tenant.num_waiting += 1
-        place, is_suspect = _place(request, choice), choice.suspicion is not None
-        entry = Entry(request, choice, tenant, kinds, place, is_suspect)
-        self._entries[stream_id] = entry
-        self._num_of_role[request.role] += 1
+        entry = Entry(choice, tenant, kinds, _place(choice))
+        self._entries[choice.spec.stream_id] = entry
+        self._num_of_role[choice.request.role] += 1
         self._lines.setdefault(entry.line, _Line()).add(tenant, entry.place)
 
     def _tenant(self, request: Request) -> _Tenant:
         key = request.model_hash, request.tenant
         if key not in self._tenants:
-            self._num_tenants += 1
-            self._tenants[key] = _Tenant(self._num_tenants)
+            self._tenants[key] = _Tenant(next(self._numbers))
         return self._tenants[key]
 
-    def remove(self, request: Request, choice: Choice) -> None:
+    def remove(self, choice: Choice) -> None:
         """Remove a waiting stream."""
-        entry = self._entries.pop(choice.spec.stream_id)
+        request, entry = choice.request, self._entries.pop(choice.spec.stream_id)
         self._leave_line(entry)
         self._num_of_role[request.role] -= 1
         entry.tenant.num_waiting -= 1
         if not entry.tenant.num_waiting:
             del self._tenants[request.model_hash, request.tenant]
 
-    def serve(self, request: Request, choice: Choice, now: float) -> None:
+    def serve(self, choice: Choice, now: float) -> None:
         """Remove a stream that gets a place, which uses its tenant's turn."""
         tenant = self._entries[choice.spec.stream_id].tenant
-        self.remove(request, choice)
-        self._num_turns += 1
-        tenant.served_at, tenant.turn = now, self._num_turns
+        self.remove(choice)
+        tenant.served_at, tenant.turn = now, next(self._turns)
 
     def change(self, choice: Choice, kinds: frozenset[Kind]) -> None:
         """Change the kinds of the targets that may serve a stream."""
@@ -195,7 +189,8 @@ class Waiting:
         return [self._entries[key[-1]] for key in firsts]
 
 
-def _place(request: Request, choice: Choice) -> _Place:
+def _place(choice: Choice) -> _Place:
+    request = choice.request
     lead_s = STEP_S * request.submit.priority
     # A client could claim that its output has begun to get ahead; a gateway has no reason to.
     known = choice.spec.num_committed if request.is_resumed and request.role != GATEWAY else 0

@@ -9,9 +9,7 @@ from nodes.config.settings import LimitSettings
 from nodes.coordinator.latest import Latest
 from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.members.roster import Roster
-from nodes.coordinator.placing.room import is_of_kind
-from nodes.coordinator.requests.holdings import num_held_by
-from nodes.coordinator.requests.models import hashes_in_order, shown_ids, suits
+from nodes.coordinator.placing.choosing import hashes_in_order, is_of_kind, shown_ids, suits
 from nodes.coordinator.requests.request import (
     BadRequestError,
     RefusedRequestError,
@@ -73,7 +71,7 @@ class Intake:
         return self._begin(request, target, now)
 
     def _begin(self, request: Request, target: NodeRecord, now: float) -> list[Send]:
-        if request.prompt and not request.submit.wants:
+        if not request.needs_reading:
             return self._serving.open(request, target, request.prompt, now)
         self._serving.ledger.tokenizing.add(request, target.name)
         return self.ask_tokenizers()
@@ -81,10 +79,11 @@ class Intake:
     def take_up(self, now: float) -> list[Send]:
         """Begin requests that waited for a target and have one now."""
         out: list[Send] = []
-        ledger, reader_of = self._serving.ledger, self._serving.choosing.reader_of
-        for request, target in [(r, reader_of(r, now)) for r in ledger.returning()]:
+        tokenizing, reader_of = self._serving.ledger.tokenizing, self._serving.choosing.reader_of
+        read = [request for request, _ in tokenizing if not request.needs_reading]
+        for request, target in [(request, reader_of(request, now)) for request in read]:
             if target is not None:
-                ledger.has_returned(request)
+                tokenizing.drop(request)
                 out += self._begin(request, target, now)
         return out + self.ask_tokenizers()
 
@@ -117,10 +116,13 @@ class Intake:
         request.owner = owner_of(sender, submit.user)
         # A client can invent users, so only a gateway's users count as separate tenants.
         request.tenant = request.owner if is_gateway else sender
-        if verdict := serving.remembered.verdict(request.digest, now):
-            raise BadRequestError(verdict)
-        request.suspicion = serving.remembered.suspicion(request.digest, now)
-        if full := serving.ledger.holdings.what_is_full(request, num_held_by(request)):
+        if (known := serving.remembered.found(request.digest, now)) is not None:
+            if known.is_proven:
+                names = ", ".join(sorted(set(known.suspicion.targets)))
+                why = f"the same request ended target nodes before ({names})"
+                raise BadRequestError(f"{why}: it is refused for now")
+            request.suspicion = known.suspicion
+        if full := serving.ledger.holdings.what_is_full(request):
             raise RefusedRequestError("overloaded", f"{full}: try later")
         return request, self._target_for(request, now)
 

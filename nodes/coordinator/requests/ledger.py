@@ -8,8 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from nodes.coordinator.requests.holdings import Holdings, num_held_by
-from nodes.coordinator.requests.request import Request
+from nodes.coordinator.requests.request import Choice, Request
 from nodes.coordinator.requests.tokenizing import Tokenizing
 from nodes.worker.stream import StreamId
 
@@ -22,6 +21,42 @@ OUTCOMES: Final = (
 STRANDED_LIMIT_S: Final = 30.0
 # Requests ended at a time, because a client takes only so many messages at once.
 _MAX_AT_ONCE: Final = 256
+# The most characters and token ids that are kept. 64 of the longest texts.
+MAX_OF_CONNECTION: Final = 1 << 24
+# 32 prompts of the most token ids.
+MAX_OF_TENANT: Final = 1 << 22
+# At most 270 MB of token ids.
+MAX_OF_ALL: Final = 1 << 25
+
+
+class Holdings:
+    """Limits how much submitted text is kept, by connection, by tenant and in total.
+
+    It sums the charges of requests, each from its submission until it is over. A character (up to 4
+    bytes) and a token id (8 bytes) count the same.
+    """
+
+    def __init__(self) -> None:
+        self._sums = Counter[tuple[str, str | bytes]]()
+
+    def what_is_full(self, request: Request) -> str:
+        """Return which limit a new request would exceed; "" if none."""
+        for key, most, who in (
+            (("connection", request.client), MAX_OF_CONNECTION, f"this {request.role} has"),
+            (("tenant", request.tenant), MAX_OF_TENANT, "this owner has"),
+            (("all", ""), MAX_OF_ALL, "all clients have"),
+        ):
+            if self._sums[key] + request.num_submitted > most:
+                return f"{who} reached the limit of {most} characters and token ids"
+        return ""
+
+    def charge(self, request: Request, num: int) -> None:
+        """Set a request's charge to num characters and token ids; 0 once it is over."""
+        more, request.num_held = num - request.num_held, num
+        for key in ("connection", request.client), ("tenant", request.tenant), ("all", ""):
+            self._sums[key] += more
+            if not self._sums[key]:
+                del self._sums[key]
 
 
 class Ledger:
@@ -29,23 +64,15 @@ class Ledger:
 
     def __init__(self) -> None:
         self.requests: dict[tuple[bytes, int], Request] = {}
-        self.streams: dict[StreamId, Request] = {}
+        self.streams: dict[StreamId, Choice] = {}
         self.tokenizing = Tokenizing()
         self.holdings = Holdings()
         self.outcomes = Counter[str]()
         self._ids_of_client: dict[bytes, set[int]] = {}
-        # Requests with token ids that wait for a target; those with text wait in Tokenizing.
-        self._returning: dict[tuple[bytes, int], Request] = {}
-        self._num_returning_of_role = Counter[str]()
         # Requests that no present target can serve, in the order in which they lost the last one.
-        self._stranded: dict[tuple[bytes, int], Request] = {}
+        self._stranded: dict[Request, None] = {}
         # No request's deadline passes before this time.
         self._earliest = math.inf
-
-    def num_unread(self, role: str) -> int:
-        """Return the requests that wait for tokenization or for a target to return, of clients that
-        joined in a role."""
-        return self.tokenizing.num_of(role) + self._num_returning_of_role[role]
 
     def num_requests(self, client: bytes) -> int:
         return len(self._ids_of_client.get(client, ()))
@@ -57,7 +84,7 @@ class Ledger:
         self.requests[request.client, request.request_id] = request
         self._ids_of_client.setdefault(request.client, set()).add(request.request_id)
         self._earliest = min(self._earliest, request.ends_at)
-        self.holdings.charge(request, num_held_by(request))
+        self.holdings.charge(request, request.num_submitted)
 
     def overdue(self, now: float) -> list[Request]:
         """Return requests whose deadline has passed, at most _MAX_AT_ONCE of them."""
@@ -69,39 +96,21 @@ class Ledger:
             self._earliest = min(left, default=math.inf)
         return over[:_MAX_AT_ONCE]
 
-    def wait_for_return(self, request: Request) -> None:
-        """Queue a request until a target returns that can serve it."""
-        if request.prompt:
-            self._returning[request.client, request.request_id] = request
-            self._num_returning_of_role[request.role] += request.submit.num_choices
-        else:
-            self.tokenizing.add(request, "")
-
-    def returning(self) -> list[Request]:
-        """Return the requests with token ids that wait for a target."""
-        return list(self._returning.values())
-
-    def has_returned(self, request: Request) -> None:
-        """Note that a request waits no longer: it has a target, or it has ended."""
-        if self._returning.pop((request.client, request.request_id), None) is not None:
-            self._num_returning_of_role[request.role] -= request.submit.num_choices
-
     def note_targets(self, request: Request, *, is_able: bool, now: float) -> None:
         """Note whether there is a target that could serve a request."""
-        key = request.client, request.request_id
         if is_able:
             request.stranded_at = None
-            self._stranded.pop(key, None)
+            self._stranded.pop(request, None)
         elif request.stranded_at is None:
             request.stranded_at = now
-            self._stranded[key] = request
+            self._stranded[request] = None
 
     def stranded(self, now: float) -> list[Request]:
         """Return requests that no target could serve for too long, at most _MAX_AT_ONCE of them."""
         long_ago = now - STRANDED_LIMIT_S
         over = itertools.takewhile(
             lambda request: request.stranded_at is not None and request.stranded_at <= long_ago,
-            self._stranded.values(),
+            self._stranded,
         )
         return list(itertools.islice(over, _MAX_AT_ONCE))
 
@@ -112,8 +121,7 @@ class Ledger:
     def forget(self, request: Request, outcome: str) -> None:
         """Remove a request that has ended; its streams are removed by the caller."""
         self.tokenizing.drop(request)
-        self.has_returned(request)
-        self._stranded.pop((request.client, request.request_id), None)
+        self._stranded.pop(request, None)
         self.holdings.charge(request, 0)
         if self.requests.pop((request.client, request.request_id), None) is not None:
             self.outcomes[outcome] += 1
@@ -124,14 +132,14 @@ class Ledger:
 
     def target_of(self, stream_id: StreamId) -> str:
         """Return the target that serves a stream; "" if none does."""
-        request = self.streams.get(stream_id)
-        return request.choices[stream_id].target if request is not None else ""
+        choice = self.streams.get(stream_id)
+        return choice.target if choice is not None else ""
 
     def charge(self, streams: Sequence[StreamId], num_bytes: int, *, to_draft: bool) -> None:
         """Charge the bytes of a message to its streams in equal shares."""
         for stream_id in streams:
-            request = self.streams.get(stream_id)
-            if request is not None:
-                choice, share = request.choices[stream_id], num_bytes // len(streams)
+            choice = self.streams.get(stream_id)
+            if choice is not None:
+                share = num_bytes // len(streams)
                 choice.draft_bytes += share * to_draft
                 choice.target_bytes += share * (not to_draft)

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from mesh.json_form import copied_from
 from nodes.coordinator.placing.remembered import digest_of
 from nodes.coordinator.placing.suspects import Suspicion
 from nodes.coordinator.requests.conversation import conversation_of
@@ -53,7 +54,7 @@ class BadRequestError(RefusedRequestError):
         super().__init__("bad_request", reason)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Choice:
     """One of a request's n choices: a stream on some target.
 
@@ -62,6 +63,7 @@ class Choice:
     with its share of those about several streams.
     """
 
+    request: Request = field(repr=False)
     spec: StreamSpec
     target: str = ""
     num_tokens: int = 0
@@ -87,7 +89,7 @@ class Choice:
         return was_suspect
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Request:
     """A client's request with its choices.
 
@@ -158,6 +160,18 @@ class Request:
     def is_pinned(self) -> bool:
         """Whether it names one numerics class, or was resumed with the class it began with."""
         return bool(self.submit.numerics_class)
+
+    @property
+    def needs_reading(self) -> bool:
+        """Whether a target must tokenize its prompt, or read it in another way, before streams."""
+        return not self.prompt or bool(self.submit.wants)
+
+    @property
+    def num_submitted(self) -> int:
+        """The characters and token ids as they were submitted."""
+        submit = self.submit
+        num_chars = len(submit.prompt) + sum(len(message.content) for message in submit.messages)
+        return num_chars + len(submit.tools) + len(submit.prompt_token_ids)
 
     def forget_text(self) -> None:
         """Drop the text after the request has become streams."""
@@ -246,17 +260,8 @@ def _split(submit: SubmitRequest) -> tuple[tuple[int, ...], tuple[Committed, ...
 
 def sampling_of(request: Request, choice: int) -> Sampling:
     """Return a choice's sampling parameters. Raises BadRequestError naming one out of range."""
-    submit = request.submit
     try:
-        return Sampling(
-            temperature=submit.temperature,
-            top_k=submit.top_k,
-            top_p=submit.top_p,
-            min_p=submit.min_p,
-            seed=request.seed,
-            choice=choice,
-            rules=submit.rules,
-        )
+        return copied_from(request.submit, Sampling, seed=request.seed, choice=choice)
     except ValueError as error:
         raise BadRequestError(str(error)) from error
 
@@ -325,12 +330,9 @@ def specs_of(
 
 
 def started_notice(
-    request: Request,
-    choice: Choice,
-    target: EngineProfile,
-    drafts: Sequence[EngineProfile],
-    now: float,
+    choice: Choice, target: EngineProfile, drafts: Sequence[EngineProfile], now: float
 ) -> StartedNotice:
+    request = choice.request
     return StartedNotice(
         request_id=request.request_id,
         seed=request.seed,
@@ -346,9 +348,9 @@ def started_notice(
     )
 
 
-def tokens_notice(request: Request, choice: Choice, emit: Emit) -> TokensNotice:
+def tokens_notice(choice: Choice, emit: Emit) -> TokensNotice:
     return TokensNotice(
-        request_id=request.request_id,
+        request_id=choice.request.request_id,
         choice=choice.spec.sampling.choice,
         position=emit.position,
         text=emit.text,
@@ -360,17 +362,13 @@ def tokens_notice(request: Request, choice: Choice, emit: Emit) -> TokensNotice:
     )
 
 
-def finished_notice(request: Request, choice: Choice, finish: Finish) -> FinishedNotice:
-    figures = finish.figures
-    wire = StreamFigures(
-        num_rounds=figures.num_rounds,
-        num_plain_steps=figures.num_plain_steps,
-        num_draft_tokens=figures.num_draft_tokens,
-        num_accepted_tokens=figures.num_accepted_tokens,
+def finished_notice(choice: Choice, finish: Finish) -> FinishedNotice:
+    wire = copied_from(
+        finish.figures,
+        StreamFigures,
         draft_wire_bytes=choice.draft_bytes,
         target_wire_bytes=choice.target_bytes,
         plain_reason=finish.plain_reason[:512],
     )
-    return FinishedNotice(
-        request.request_id, choice.spec.sampling.choice, choice.num_tokens, finish.reason, wire
-    )
+    number, index = choice.request.request_id, choice.spec.sampling.choice
+    return FinishedNotice(number, index, choice.num_tokens, finish.reason, wire)

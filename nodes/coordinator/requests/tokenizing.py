@@ -1,4 +1,7 @@
-"""Has targets tokenize the texts of requests, a few texts at a time."""
+"""Has targets tokenize the texts of requests, a few texts at a time.
+
+Requests with token ids that wait for a target are here as well.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from nodes.coordinator.requests.holdings import num_held_by
+from mesh.json_form import copied_from
 from nodes.coordinator.requests.request import Request
 from nodes.messages import EMBEDDING, TokenizeRequest
 from nodes.scheduler.silences import Silences
@@ -34,7 +37,7 @@ class Text:
 
 
 class Tokenizing:
-    """Requests whose texts must be tokenized; tenants take turns."""
+    """Requests that are not streams yet; tenants take turns to have texts tokenized."""
 
     def __init__(self) -> None:
         self._texts: dict[int, Text] = {}
@@ -48,21 +51,18 @@ class Tokenizing:
         self._next_number = 1
         self._silences = Silences[int]()
 
-    def __len__(self) -> int:
-        return len(self._texts)
-
     def num_of(self, role: str) -> int:
-        """Return the number of texts of clients that joined in a role."""
+        """Return the number of texts, and of streams to be, of clients that joined in a role."""
         return self._num_of_role[role]
 
     def add(self, request: Request, target: str) -> None:
         """Queue a request's text for the target of that name; "" if none has joined yet."""
         number = self._next_number
         self._next_number += 1
-        text = Text(number, request, target, num_held_by(request))
+        text = Text(number, request, target, request.num_submitted)
         self._texts[number] = text
         self._number_of[request.client, request.request_id] = number
-        self._num_of_role[request.role] += 1
+        self._num_of_role[request.role] += _num_waiting(request)
         if target:
             self._queue(text)
 
@@ -86,16 +86,9 @@ class Tokenizing:
                 self._sent[text.number] = text
                 text.num_asked += 1
                 submit = text.request.submit
-                asked = TokenizeRequest(
-                    text.number,
-                    submit.prompt,
-                    submit.messages,
-                    submit.date,
-                    submit.tools,
-                    submit.prompt_token_ids if submit.wants else (),
-                    submit.wants,
-                )
-                out.append((target, asked))
+                ids = submit.prompt_token_ids if submit.wants else ()
+                known = {"request_id": text.number, "token_ids": ids}
+                out.append((target, copied_from(submit, TokenizeRequest, **known)))
         return out
 
     def answered(self, target: str, number: int) -> tuple[Request | None, bool]:
@@ -121,7 +114,7 @@ class Tokenizing:
                 del tenants[request.tenant]
         del self._texts[text.number]
         del self._number_of[request.client, request.request_id]
-        self._num_of_role[request.role] -= 1
+        self._num_of_role[request.role] -= _num_waiting(request)
 
     def unsent(self, number: int) -> Request | None:
         """Note that a text could not be sent; return its request if that has not ended."""
@@ -172,7 +165,7 @@ class Tokenizing:
         self._queues.pop(gone, None)
         lost = []
         for text in self._texts.values():
-            if text.target not in ("", gone):
+            if text.target not in ("", gone) or not text.request.needs_reading:
                 continue
             if text.target:
                 lost.append(text.request)
@@ -185,3 +178,7 @@ class Tokenizing:
     def __iter__(self) -> Iterator[tuple[Request, str]]:
         """Yield each request with the target of its text, "" if it has none."""
         return iter([(text.request, text.target) for text in self._texts.values()])
+
+
+def _num_waiting(request: Request) -> int:
+    return 1 if request.needs_reading else request.submit.num_choices

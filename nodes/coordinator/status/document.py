@@ -1,15 +1,15 @@
 """Builds the status document of the coordinator. Pure; building it changes nothing observed.
 
 Events are counted where they happen: by schedulers (`telemetry/counts.py`), with requests
-(`requests/ledger.py`) and with bytes (`totals.py`). This module combines the counts.
+(`requests/ledger.py`) and with bytes (Traffic). This module combines the counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections import Counter, deque
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -21,7 +21,6 @@ from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.requests.ledger import OUTCOMES
 from nodes.coordinator.serving import Serving
 from nodes.coordinator.status import parts
-from nodes.coordinator.status.totals import WINDOW_S, Recent, Traffic
 from nodes.messages import StatusReply, StatusRequest
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.reasons import plain_line
@@ -35,6 +34,7 @@ from nodes.telemetry.status import (
     TargetStatus,
     Totals,
     WaitingStatus,
+    WireTotal,
     encode_status,
 )
 
@@ -48,23 +48,59 @@ _MAX_WHY: Final = 64
 _MAX_NODES, _MAX_STREAMS, _MAX_TARGETS, _MAX_MEDIA = 64, 512, 32, 32
 
 
+STEP_S: Final = 1.0
+WINDOW_S: Final = 10.0
+
+
+class Recent:
+    """Keeps the totals at each of the last ten seconds."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[float, Mapping[Hashable, float]]] = deque(
+            maxlen=round(WINDOW_S / STEP_S) + 1
+        )
+
+    def is_due(self, now: float) -> bool:
+        return not self._kept or now >= self._kept[-1][0] + STEP_S
+
+    def keep(self, totals: Mapping[Hashable, float], now: float) -> None:
+        self._kept.append((now, totals))
+
+    def rate(self, name: Hashable, total: float, now: float) -> float:
+        """Return a total's growth per second over the kept time; 0.0 for a new total."""
+        for at, totals in self._kept:
+            if now - at <= WINDOW_S + STEP_S and now > at and name in totals:
+                return max(0.0, total - float(totals[name])) / (now - at)
+        return 0.0
+
+
+class Traffic:
+    """Totals by direction and message class, of which the protocol has only a few."""
+
+    def __init__(self) -> None:
+        self._num_messages = Counter[tuple[str, type]]()
+        self._num_bytes = Counter[tuple[str, type]]()
+
+    def note(self, direction: str, kind: type, num_bytes: int) -> None:
+        """Count a message. direction: "in" if the coordinator received it, otherwise "out"."""
+        self._num_messages[direction, kind] += 1
+        self._num_bytes[direction, kind] += num_bytes
+
+    def totals(self) -> Iterator[WireTotal]:
+        for key in sorted(self._num_messages, key=lambda key: key[0]):
+            direction, kind = key
+            numbers = self._num_messages[key], self._num_bytes[key]
+            yield WireTotal(kind.__name__, direction, *numbers)
+
+
 class Reporting:
     """Keeps the counts that outlive members, and builds the document from all parts."""
 
     def __init__(
-        self,
-        *,
-        cluster: str,
-        epoch: int,
-        version: str,
-        roster: Roster,
-        serving: Serving,
-        air: Air,
-        drafts: Drafts,
+        self, version: str, roster: Roster, serving: Serving, air: Air, drafts: Drafts
     ) -> None:
-        self._cluster, self._epoch, self._version = cluster, epoch, version
-        self._roster, self._serving, self._air = roster, serving, air
-        self._drafts = drafts
+        self._version, self._roster, self._serving = version, roster, serving
+        self._air, self._drafts = air, drafts
         self.traffic = Traffic()
         self.num_submitted = 0
         # Messages of another cluster or epoch, and those about streams or requests that are over.
@@ -129,9 +165,9 @@ class Reporting:
     def status(self, now: float) -> Status:
         streams = self._streams(now)
         return Status(
-            cluster=self._cluster,
+            cluster=self._roster.welcome.cluster,
             # A string, because the number may exceed those of a browser.
-            epoch=str(self._epoch),
+            epoch=str(self._roster.welcome.epoch),
             version=self._version,
             protocol=PROTOCOL_VERSION,
             at_s=round(now, 6),
@@ -170,12 +206,12 @@ class Reporting:
         found: list[StreamStatus] = []
         waiting: list[StreamStatus] = []
         schedulers = {node.name: scheduler for node, scheduler in self._roster.schedulers()}
-        for stream_id, request in self._serving.ledger.streams.items():
-            choice = request.choices[stream_id]
+        for stream_id, choice in self._serving.ledger.streams.items():
+            request = choice.request
             scheduler = schedulers.get(choice.target)
             stream = scheduler.streams.get(stream_id) if scheduler is not None else None
             aliases = self._alias("c", request.owner), self._alias("u", request.submit.user)
-            known = request, choice, aliases, now - request.arrived_at
+            known = choice, aliases, now - request.arrived_at
             if stream is None or scheduler is None:
                 if len(waiting) < _MAX_STREAMS:
                     waiting.append(parts.stream_status(*known, None))
@@ -197,12 +233,13 @@ class Reporting:
     def _waiting(self, now: float) -> WaitingStatus:
         by_priority = Counter[str]()
         oldest = now
-        for request, _ in self._serving.placement.waiting:
-            by_priority[str(request.submit.priority)] += 1
-            oldest = min(oldest, request.arrived_at)
+        for choice in self._serving.placement.waiting:
+            by_priority[str(choice.request.submit.priority)] += 1
+            oldest = min(oldest, choice.request.arrived_at)
+        tokenizing = self._serving.ledger.tokenizing
         return WaitingStatus(
             num_streams=by_priority.total(),
-            num_tokenizing=len(self._serving.ledger.tokenizing),
+            num_tokenizing=sum(request.needs_reading for request, _ in tokenizing),
             oldest_s=round(now - oldest, 3),
             by_priority=dict(by_priority),
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
+from mesh.json_form import copied_from
 from nodes.coordinator.members.record import NodeRecord
-from nodes.coordinator.requests.request import Choice, Request
+from nodes.coordinator.requests.request import Choice
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.planning import observed_price_s
@@ -109,7 +111,6 @@ def node_status(
 
 
 def stream_status(
-    request: Request,
     choice: Choice,
     aliases: tuple[str, str],
     age_s: float,
@@ -128,7 +129,7 @@ def stream_status(
         stream_id=spec.stream_id,
         client=aliases[0],
         user=aliases[1],
-        priority=request.submit.priority,
+        priority=choice.request.submit.priority,
         target=cut(choice.target),
         draft=cut(known.follow.node) if known.follow is not None else "",
         phase=_phase(stream),
@@ -201,7 +202,9 @@ def observed_status(
 
 def count_status(counts: Counts) -> CountStatus:
     made, judged, accepted = counts.by_position()
-    return CountStatus(
+    return copied_from(
+        counts,
+        CountStatus,
         tokens={kind: counts.tokens[kind] for kind in TOKEN_KINDS},
         made=made,
         judged=judged,
@@ -209,16 +212,6 @@ def count_status(counts: Counts) -> CountStatus:
         gammas=tuple(counts.by_made),
         plain_steps={label: counts.plain_steps[label] for label in PLAIN_LABELS},
         guesses={fate: counts.guesses[fate] for fate in FATES},
-        num_compared=counts.num_compared,
-        num_right=counts.num_right,
-        num_messages=counts.num_messages,
-        num_parked=counts.num_parked,
-        num_reopened=counts.num_reopened,
-        num_texts=counts.num_texts,
-        num_texts_reused=counts.num_texts_reused,
-        tokens_read=counts.tokens_read,
-        tokens_reused=counts.tokens_reused,
-        num_passes=counts.num_passes,
         pass_s=number(counts.pass_s, 6),
         ratios={
             stage: RatioStatus(tuple(ratios.counts), number(ratios.total, 4))
@@ -230,13 +223,8 @@ def count_status(counts: Counts) -> CountStatus:
 def spans_of(counts: Counts, now: float) -> tuple[SpanStatus, ...]:
     """Return the spans of the last _SPANS_S seconds, the oldest first."""
     return tuple(
-        SpanStatus(
-            span.stage,
-            cut(span.node),
-            number(span.start_s, 6),
-            number(span.end_s, 6),
-            span.num_tokens,
-            span.num_guesses,
+        replace(
+            span, node=cut(span.node), start_s=number(span.start_s, 6), end_s=number(span.end_s, 6)
         )
         for span in counts.spans
         if span.end_s >= now - _SPANS_S

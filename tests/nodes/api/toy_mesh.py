@@ -65,7 +65,7 @@ class ToyMesh:
     def refuse_all(self, reason: str) -> None:
         """The coordinator lets none of its members in any more."""
         state = self.coordinator.state
-        refusal = encode(Refuse(reason), cluster=state.cluster, epoch=state.epoch)
+        refusal = encode(Refuse(reason), cluster=state.welcome.cluster, epoch=state.welcome.epoch)
         for peer in state.roster.peers():
             self.loop.call_soon_threadsafe(self.transport.send, peer, refusal)
 

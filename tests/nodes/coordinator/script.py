@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from mesh.codec import encode_struct
-from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong
+from mesh.messages import PROTOCOL_VERSION, Bye, Hello, Ping, Pong, Welcome
 from nodes.config.settings import LimitSettings
 from nodes.coordinator.sends import Send
 from nodes.coordinator.state import CoordinatorState
@@ -74,15 +74,11 @@ class Sends(list[Send]):
 class Mesh:
     """A coordinator and what is said to it; each method returns what the coordinator sends."""
 
-    def __init__(self, mode: Mode = MODES["auto"], epoch: int = EPOCH, **changes: Any) -> None:
-        self.state = CoordinatorState(
-            mode,
-            cluster=CLUSTER,
-            epoch=epoch,
-            heartbeat_interval_s=0.5,
-            heartbeat_timeout_s=5.0,
-            **changes,
-        )
+    def __init__(
+        self, mode: Mode = MODES["auto"], epoch: int = EPOCH, *, pads: bool = False, **changes: Any
+    ) -> None:
+        welcome = Welcome("", CLUSTER, epoch, 0.5, 5.0, pads)
+        self.state = CoordinatorState(mode, welcome, **changes)
 
     def hear(
         self,

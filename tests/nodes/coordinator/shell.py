@@ -49,7 +49,7 @@ class Shell:
 
     async def hear(self, peer: bytes, message: Any) -> list[Any]:
         """Take a message; what its peer is told."""
-        before, state = len(self.frames), self.coordinator.state
+        before, state = len(self.frames), self.coordinator.state.welcome
         await self.hear_frames(peer, encode(message, cluster=state.cluster, epoch=state.epoch))
         return [message for other, message in self.since(before) if other == peer]
 

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from nodes.coordinator.fallback import REASON, with_fallback
+from nodes.coordinator.service import NO_PLAN, with_fallback
 from nodes.scheduler.planning import Planning, promises
 from policies.plan import Observation, Plan, StreamView
 
@@ -21,7 +21,7 @@ def test_a_policy_that_fails_leaves_all_plain(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.ERROR):
         made = [make(Planning(seen, failing)) for _ in range(3)]
     assert {each.grouped.plain for each in made} == {(1, 2)}
-    assert made[0].grouped.reasons == {1: REASON, 2: REASON}
+    assert made[0].grouped.reasons == {1: NO_PLAN, 2: NO_PLAN}
     (record,) = caplog.records
     assert "2 streams: IndexError: index 203" in record.message
     assert record.exc_info

@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 from nodes.config.settings import LimitSettings
-from nodes.coordinator.requests.holdings import MAX_OF_ALL, MAX_OF_CONNECTION, MAX_OF_TENANT
-from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
+from nodes.coordinator.requests.ledger import (
+    MAX_OF_ALL,
+    MAX_OF_CONNECTION,
+    MAX_OF_TENANT,
+    STRANDED_LIMIT_S,
+)
 from nodes.messages import MAX_PROMPT_TOKENS, ChatMessage, RequestFailedNotice, TokenizeRequest
 from nodes.messages.access import ANYBODY, Caller
 from tests.nodes.builders import make_profile, make_submit

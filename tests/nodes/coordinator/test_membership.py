@@ -33,7 +33,7 @@ def test_nodes_and_clients_are_welcomed_again_if_they_say_hello_again() -> None:
 
 def test_a_peer_that_cannot_be_a_member_is_refused_in_one_line() -> None:
     mesh, made, theirs = Mesh(), make_profile(), PROTOCOL_VERSION + 1
-    no_costs = replace(made, decode=replace(made.decode, seconds=(0.0, 1.0)))
+    no_costs = replace(made, decode=replace(made.decode, seconds=(1.0, 1e6)))
     no_rate = replace(made, link=LinkFields("", 1e-300, 0.0))
     malformed = "malformed profile: "
     other_version = f"protocol {theirs}, but this side speaks {PROTOCOL_VERSION}"

@@ -222,7 +222,7 @@ async def test_what_is_no_hello_of_another_protocol_is_not_answered() -> None:
 async def test_epochs_do_not_come_from_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 0.0)
     monkeypatch.setattr(time, "time_ns", lambda: 0)
-    first, second = (Shell().coordinator.state.epoch for _ in range(2))
+    first, second = (Shell().coordinator.state.welcome.epoch for _ in range(2))
     assert first != second
     assert 0 < first < 2**63
 

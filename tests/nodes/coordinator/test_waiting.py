@@ -44,21 +44,21 @@ class Line:
         request = Request(b"c", make_submit(self.num_added, priority=priority), 7)
         request.arrived_at, request.tenant = arrived_at, tenant
         request.role = "gateway" if tenant else "client"
-        choice = Choice(make_spec(self.num_added), num_tokens=num_tokens)
+        choice = Choice(request, make_spec(self.num_added), num_tokens=num_tokens)
         request.choices[choice.spec.stream_id] = choice
-        self.waiting.add(request, choice, kinds)
+        self.waiting.add(choice, kinds)
         return request
 
     def remove(self, request: Request) -> None:
-        self.waiting.remove(request, choice_of(request))
+        self.waiting.remove(choice_of(request))
 
     def heads(self) -> list[int]:
-        return [head.request.request_id for head in self.waiting.heads()]
+        return [head.choice.request.request_id for head in self.waiting.heads()]
 
     def serve(self, now: float) -> Request:
         head = next(iter(self.waiting.heads()))
-        self.waiting.serve(head.request, head.choice, now)
-        return head.request
+        self.waiting.serve(head.choice, now)
+        return head.choice.request
 
     def tenants(self, times: Sequence[float]) -> str:
         """Whose streams are served at these times."""
@@ -128,7 +128,10 @@ def test_lines_are_by_targets_and_those_of_none_are_not_looked_at(line: Line) ->
     line.add(1.0, kinds=frozenset())
     line.add(2.0)
     line.add(4.0)
-    assert [(h.request.request_id, h.kinds) for h in line.waiting.heads()] == [(3, ONE), (1, OTHER)]
+    assert [(h.choice.request.request_id, h.kinds) for h in line.waiting.heads()] == [
+        (3, ONE),
+        (1, OTHER),
+    ]
     assert len(line.waiting) == 4
 
 
@@ -138,7 +141,7 @@ def test_suspects_have_lines_of_their_own(line: Line) -> None:
         if number in (1, 2):
             line.remove(request)
             choice_of(request).suspicion = Suspicion(["t"], [0.0])
-            line.waiting.add(request, choice_of(request), ONE)
+            line.waiting.add(choice_of(request), ONE)
     assert line.heads() == [1, 2]
     for head in line.waiting.heads():
         line.waiting.change(head.choice, OTHER)
@@ -207,7 +210,7 @@ class Lines(RuleBasedStateMachine):
         self.served.remove(request)
         self.requests.append(request)
         self.returned.add(request.request_id)
-        self.line.waiting.add(request, choice_of(request), kinds)
+        self.line.waiting.add(choice_of(request), kinds)
 
     @invariant()
     def all_are_there(self) -> None:
@@ -215,7 +218,7 @@ class Lines(RuleBasedStateMachine):
         assert len(list(self.line.waiting)) == len(self.line.waiting) == len(self.requests)
         assert self.line.waiting.num_of("gateway") == len(self.requests)
         assert all(choice_of(each).spec.stream_id in self.line.waiting for each in self.requests)
-        assert {id(head.request) for head in heads} <= {id(each) for each in self.requests}
+        assert {id(head.choice.request) for head in heads} <= {id(each) for each in self.requests}
         assert bool(heads) == bool(self.requests)
 
 

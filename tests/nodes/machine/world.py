@@ -15,8 +15,8 @@ from typing import Any
 from mesh.codec import decode
 from mesh.messages import PROTOCOL_VERSION, Hello
 from mesh.transport import Received
+from nodes.coordinator.members.record import NodeRecord
 from nodes.coordinator.service import Coordinator
-from nodes.coordinator.state import DuePlan
 from nodes.messages import (
     GuessNotice,
     LinkFields,
@@ -25,7 +25,7 @@ from nodes.messages import (
     StatusRequest,
     SubmitRequest,
 )
-from nodes.scheduler.planning import MODES, Mode
+from nodes.scheduler.planning import MODES, Mode, Planning
 from nodes.telemetry.status import Status, decode_status
 from nodes.worker.profile import encode_profile
 from policies.latency import NodeCosts
@@ -63,7 +63,7 @@ class World:
         self.random = random.Random(setup.seed)
         self.network = Network(self.clock, disorder)
         self.coordinator = self._new_coordinator()
-        self.planning: DuePlan | None = None
+        self.planning: tuple[NodeRecord, Planning] | None = None
         self.processes: list[Process] = []
         # Of processes that have ended, too.
         self.clients: list[ClientProcess] = []
@@ -215,7 +215,8 @@ class World:
     def status(self) -> Status | None:
         """What the coordinator tells of itself, if the admin is a member; seldom anew."""
         state = self.coordinator.state
-        said = self.admin.connection.peer, state.cluster, state.epoch, StatusRequest(1)
+        sent_in = state.welcome.cluster, state.welcome.epoch
+        said = self.admin.connection.peer, *sent_in, StatusRequest(1)
         replies = [send.message for send in state.on_message(*said, 0, self.now)]
         return next((decode_status(m.status) for m in replies if isinstance(m, StatusReply)), None)
 
@@ -239,7 +240,8 @@ class World:
     def take_plan(self) -> None:
         due, self.planning = self.planning, None
         assert due is not None
-        self.coordinator.take_plan(due, due.planning.make())
+        target, planning = due
+        self.coordinator.take_plan(target, planning.make())
 
     def _coordinator_takes(self, connection: Connection) -> None:
         received = Received(connection.peer, self.network.take(connection, "up"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from nodes.engine.protocol import EngineInfo, SavedPrefix
+from nodes.engine.protocol import SavedPrefix
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.messages import StreamReadyNotice
 from nodes.target.state import TargetState
@@ -147,9 +147,9 @@ def test_guesses_that_were_rejected_at_the_end_are_not_saved() -> None:
 class Recurrent(ToyModel):
     """Cannot go back within a sequence."""
 
-    @property
-    def info(self) -> EngineInfo:
-        return replace(super().info, can_roll_back=False)
+    def __init__(self, config: ToyConfig) -> None:
+        super().__init__(config)
+        self.info = replace(self.info, can_roll_back=False)
 
     def truncate(self, seq_id: int, length: int) -> None:
         assert length in (0, self.length(seq_id)), "cut"

@@ -7,7 +7,7 @@ import pytest
 from mesh.codec import encode_struct
 from mesh.errors import DecodeError
 from nodes.engine.toy import ToyModel
-from nodes.messages import CostFields, LinkFields
+from nodes.messages import LinkFields
 from nodes.worker.profile import (
     costs_of,
     decode_profile,
@@ -37,7 +37,7 @@ def test_facts_and_costs_come_back_equal():
     "data",
     [
         *(encode_profile(INFO, COSTS)[:cut] for cut in (0, 1, 10, -1)),
-        encode_struct(CostFields((1,), (1.0,), 0.0, 0.0)),
+        encode_struct(CostTable((1,), (1.0,))),
     ],
     ids=["0", "1", "10", "-1", "another struct"],
 )
@@ -49,13 +49,11 @@ def test_a_profile_that_was_cut_or_is_another_struct_is_malformed(data):
 @pytest.mark.parametrize(
     "fields",
     [
-        # Those that a CostTable refuses; tests/policies/test_latency.py has all of them.
-        CostFields((1, 2), (1.0,), 0.0, 0.0),
-        CostFields((1,), (1.0,), 0.0, -1e-9),
         # Of no device: the planner computes with them, and nothing a peer says may overflow there.
-        CostFields((1, 4), (1e-10, 0.1), 0.0, 0.0),
-        CostFields((1, 4), (0.1, 1e6), 0.0, 0.0),
-        CostFields((1,), (0.1,), 1e160, 0.0),
+        CostTable((1, 4), (1e-10, 0.1)),
+        CostTable((1, 4), (0.1, 1e6)),
+        CostTable((1,), (0.1,), 1e160),
+        CostTable((1, 2**31), (0.1, 0.2)),
     ],
 )
 @pytest.mark.parametrize("table", ["decode", "prefill"])
