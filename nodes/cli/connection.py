@@ -1,7 +1,5 @@
 """Functions that commands share: running to an end, and reaching a mesh or its keys."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """`airdraft doctor`: reports what is wrong on this machine and how to fix it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys

@@ -1,7 +1,5 @@
 """`airdraft generate`: generates text on a running mesh."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

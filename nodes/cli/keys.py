@@ -1,7 +1,5 @@
 """`airdraft keys ...` and `airdraft join`: manage the keys of machines, and join a mesh."""
 
-from __future__ import annotations
-
 import re
 import socket
 import sys

@@ -1,7 +1,5 @@
 """The command `airdraft`."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import platform
 import sys

@@ -1,7 +1,5 @@
 """`airdraft nodes list|drain|undrain|drop`: lists the nodes of a mesh and removes nodes."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import json

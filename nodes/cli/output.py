@@ -1,7 +1,5 @@
 """Prints a request: its text as it arrives and a line of figures, or one JSON object."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

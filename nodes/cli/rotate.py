@@ -1,7 +1,5 @@
 """`airdraft keys rotate` and `rotate-coordinator`: replace keys by new ones."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import click

@@ -1,7 +1,5 @@
 """`airdraft trace`: records for some seconds what a running coordinator does."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """`airdraft install-units`: installs systemd services for this machine or one user."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path, PurePosixPath

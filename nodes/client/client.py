@@ -1,7 +1,5 @@
 """The client of a running mesh: submits prompts and receives their tokens."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import math

@@ -1,7 +1,5 @@
 """Time limits of requests, and waits between tries. Pure: reads no clock and does not sleep."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from typing import Final

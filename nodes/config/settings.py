@@ -3,8 +3,6 @@
 docs/reference/settings.md is generated from these classes and the comments at their fields.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import os

@@ -1,7 +1,5 @@
 """Runs all checks of this machine in the order in which a user reads them; checks its settings."""
 
-from __future__ import annotations
-
 import difflib
 import os
 import platform

@@ -1,7 +1,5 @@
 """Checks model files, their calibrations, the memory that they need, and the cache directory."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Checks the software that airdraft runs with: libllama, its own kernels, OpenMP."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from nodes.doctor.finding import Finding, fail, note, ok, warn

@@ -3,8 +3,6 @@
 Without the HTTP libraries, because `airdraft serve` looks at it before it starts anything.
 """
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from collections.abc import Iterator

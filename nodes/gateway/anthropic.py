@@ -4,8 +4,6 @@ answers in Anthropic's form.
 Source: Anthropic's API reference, Messages and streaming of messages.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The routes of the gateway."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any, Final

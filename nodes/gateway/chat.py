@@ -1,7 +1,5 @@
 """Serves /v1/chat/completions: turns bodies into jobs and writes answers in this API's form."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Serves /v1/completions: turns bodies into jobs and writes answers in this API's form."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Final

@@ -1,7 +1,5 @@
 """Settings of a gateway, which nodes.config.settings reads like those of the other roles."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Final
 

@@ -4,8 +4,6 @@ uvicorn by itself waits for ever for the rest of a header or body, and at the en
 for a peer that does not read. A connection beyond the maximum gets a 503 within a short time.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math

@@ -1,7 +1,5 @@
 """Errors that clients of the HTTP API receive, in OpenAI's shape."""
 
-from __future__ import annotations
-
 import json
 import logging
 import traceback

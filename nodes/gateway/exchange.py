@@ -1,7 +1,5 @@
 """Runs one request, from its checked body to the end of its answer, streamed or whole."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

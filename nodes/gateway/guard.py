@@ -1,8 +1,6 @@
 """Wraps all routes: counts requests, checks host name, origin and API key, adds headers, and writes
 errors."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from typing import Final

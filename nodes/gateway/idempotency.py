@@ -4,8 +4,6 @@ By law 1 a text is a function of its request and seed. So no answer is kept: a s
 key makes any gateway of the mesh give the same answer again.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib

@@ -1,7 +1,5 @@
 """What the gateway asks of a mesh: its models and its status, at most once a second each."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import math

@@ -1,7 +1,5 @@
 """Splits the text of answers into thoughts, content and calls of functions. Pure."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ writes answers as items. Nothing is stored, so a client sends the whole conversa
 Source: OpenAI's API reference, Responses and their streaming events.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal
 

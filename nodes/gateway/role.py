@@ -1,7 +1,5 @@
 """Runs a gateway from its config, as its own process or in the process of a mesh."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable
 from dataclasses import replace

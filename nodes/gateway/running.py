@@ -1,7 +1,5 @@
 """Requests under way: limits their number and lets a request be ended from outside."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections import Counter

@@ -1,7 +1,5 @@
 """The gateway's HTTP server: starts, serves and stops."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

@@ -1,7 +1,5 @@
 """Parts that the answers of all APIs share."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import secrets

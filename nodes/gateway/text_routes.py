@@ -1,7 +1,5 @@
 """Routes that read texts without generating: tokens of a text, text of tokens, and embeddings."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Sequence

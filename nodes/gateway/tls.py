@@ -4,8 +4,6 @@ asyncio's own TLS server gives a silent peer a minute, and reports a connection 
 handshake.
 """
 
-from __future__ import annotations
-
 import asyncio
 import ssl
 from typing import Any

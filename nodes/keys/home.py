@@ -1,7 +1,5 @@
 """Default places of a user's or service's keys and of the user's own mesh."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The keys of this machine: their files, and the keys that each link needs."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A private mesh on this machine: a coordinator in this process, target and draft as children."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

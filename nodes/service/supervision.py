@@ -3,8 +3,6 @@
 In the other direction there is standard input. When it closes, the node ends, too.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging

@@ -3,8 +3,6 @@
 Without systemd all of them do nothing.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json

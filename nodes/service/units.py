@@ -3,8 +3,6 @@
 In `systemd/` they are written for the system's manager and a command at /usr/bin/airdraft.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath

@@ -1,7 +1,5 @@
 """Speed and acceptance of a mesh over the last minutes, from its status documents. Pure."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass

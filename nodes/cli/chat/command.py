@@ -1,7 +1,5 @@
 """The command `airdraft chat`."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """The loop of a chat: reads a line and prints the answer as it arrives."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Callable

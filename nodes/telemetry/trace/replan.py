@@ -1,7 +1,5 @@
 """Compares recorded plans with those that another policy makes for the same observations."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

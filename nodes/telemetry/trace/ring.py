@@ -1,7 +1,5 @@
 """Keeps the last records with their numbers, and returns them in parts that fit a message."""
 
-from __future__ import annotations
-
 from collections import deque
 from dataclasses import dataclass
 from typing import Final
