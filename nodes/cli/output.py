@@ -1,19 +1,34 @@
-"""Prints a request: its text as it arrives and a line of figures, or one JSON object."""
+"""`airdraft generate`: prints a request, its text as it arrives and a line of figures, or JSON."""
 
 import json
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 from nodes.api.answers import Assembly, Completion
 from nodes.cli.cells import harmless
-from nodes.cli.options import leaves_sampling_open, options_of, sampling_in
+from nodes.cli.connection import run_to_end, with_client
+from nodes.cli.options import (
+    connect_option,
+    generate_options,
+    keys_option,
+    leaves_sampling_open,
+    options_of,
+    read_prompt,
+    sampling_in,
+    verbose_option,
+)
 from nodes.client.client import Client
+from nodes.config.settings import ClientConfig, load
 from nodes.messages import StartedNotice, StreamFigures
+from nodes.service.runtime import set_up_logging
+
+_WAITING = "[the coordinator was lost: the answer continues when it is back]"
 
 
 async def print_request(client: Client, prompt: str, values: Mapping[str, Any]) -> None:
@@ -118,3 +133,37 @@ def _figures_line(answer: Completion, started: StartedNotice, figures: list[Stre
             choice = f"choice {number}: " if len(figures) > 1 else ""
             lines.append(f"[{choice}{found.plain_reason}]")
     return "\n".join(lines)
+
+
+@click.command("generate")
+@connect_option
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="File with the settings connect, keys and [link] of this client.",
+)
+@keys_option
+@generate_options
+@verbose_option
+def generate_command(**values: Any) -> None:
+    """Generate text on a running mesh.
+
+    \b
+    Example:
+      airdraft generate --prompt "Why is the sky blue?"
+    """
+    set_up_logging(values["verbose"])
+    prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
+    given = {key: values[key] for key in ("connect", "keys")}
+    config = load(ClientConfig, values["config"], given)
+    run_to_end(
+        lambda: with_client(
+            config.connect,
+            config.keys,
+            lambda client: print_request(client, prompt, values),
+            link=config.link,
+            rejoins=True,
+            on_waiting=lambda: click.echo(_WAITING, err=True),
+        )
+    )

@@ -14,11 +14,10 @@ from mesh.errors import LocalProtocolError
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
 from nodes.client.generation import SEED_BITS, GenerateOptions, Prompt, submit_of
-from nodes.client.inbox import Cancellations, Inbox, LostRequestError, Pending
+from nodes.client.inbox import Backoff, Cancellations, Inbox, LostRequestError, Pending, TimeLimit
 from nodes.client.inbox import RequestFailedError as RequestFailedError
 from nodes.client.journal import Event as Event
 from nodes.client.journal import ForeignAnswerError, GapError, Journal
-from nodes.client.retry import Backoff, TimeLimit
 from nodes.client.upload import ANSWER_LIMIT_S, GRANT_LIMIT_S, Granted, Upload, is_worth_offering
 from nodes.messages import (
     FinishedNotice,

@@ -27,8 +27,7 @@ from nodes.engine.embedding import EmbeddingModel
 from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import Opened, OpenedModel
 from nodes.engine.sandbox.process import GrammarCheck
-from nodes.keys.home import make_private
-from nodes.keys.keyring import Keyring, keyring_of
+from nodes.keys.keyring import Keyring, keyring_of, make_private
 from nodes.service.runtime import end_at_once, raise_file_limit
 from nodes.service.supervision import Parent, parent_gone
 from nodes.service.systemd import Manager, endpoint_of, inherited
