@@ -86,8 +86,10 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/gateway/running.py _until_disconnect await receive",
         "nodes/gateway/guard.py Guard.__call__ await self._app",
         "nodes/gateway/guard.py Guard.__call__.sending await send",
-        "nodes/gateway/guard.py Guard._preflight await send",
-        "nodes/gateway/guard.py send_json await send",
+        "nodes/gateway/guard.py Guard.__call__ await response",
+        "nodes/gateway/guard.py Guard.__call__ await self._preflight(origin, headers)",
+        "nodes/gateway/generate.py Generate._answer await answer",
+        "nodes/gateway/text_routes.py Read.__call__ await answer",
     ),
     "A thread or the kernel does it: it cannot be interrupted, and ends.": (
         "nodes/service/supervision.py start_child await asyncio.create_subprocess_exec",

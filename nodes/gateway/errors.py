@@ -65,6 +65,8 @@ class ApiError(Exception):
 
     def headers(self) -> dict[str, str]:
         found = {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
+        if self.status == 401:
+            found["www-authenticate"] = "Bearer"
         return {**found, "connection": "close"} if self.closes else found
 
 

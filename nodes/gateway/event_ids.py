@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from nodes.gateway.answers import Delta
+from nodes.gateway.bodies import wrong
 from nodes.gateway.errors import ApiError
 from nodes.messages.fingerprint import is_fingerprint
 
@@ -138,7 +139,7 @@ def _parsed(field: str) -> _Position | None:
 
 
 def refused(reason: str) -> ApiError:
-    return ApiError(400, f"{HEADER}: {reason}", param=HEADER, code="invalid_value")
+    return wrong(HEADER, reason)
 
 
 def _differs() -> ApiError:

@@ -35,10 +35,6 @@ class Run:
             self._cancel()
 
 
-class ClientLeftError(Exception):
-    """The client has closed its connection, or read too slowly."""
-
-
 @contextlib.asynccontextmanager
 async def started(
     run: Run, work: Coroutine[Any, Any, T], receive: Receive

@@ -21,7 +21,6 @@ from nodes.gateway.config import GatewayConfig, admits_anybody, bound_to, listen
 from nodes.gateway.connection import LOG_INTERVAL_S, Connection
 from nodes.gateway.errors import unavailable
 from nodes.gateway.guard import Guard
-from nodes.gateway.models import Mesh
 from nodes.gateway.tls import Handshake, tls_context
 from nodes.messages.access import GATEWAY
 from nodes.service.roles import keyring
@@ -55,7 +54,7 @@ class HttpServer:
 
     def __init__(
         self,
-        mesh: Mesh,
+        mesh: Client,
         config: GatewayConfig,
         keys_directory: Path,
         bound: socket.socket | None = None,
