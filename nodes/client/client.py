@@ -5,7 +5,7 @@ import contextlib
 import math
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -41,6 +41,8 @@ from nodes.telemetry.status import Status, decode_status
 from nodes.worker.link import Link
 
 R = TypeVar("R")
+# Closing the generator cancels the request.
+Events = AsyncGenerator[Event, None]
 
 _NOT_SENT = "the coordinator is unreachable or takes no more messages now: try again"
 _TOO_LARGE = "the coordinator was lost, and the request has become too large to be sent again"
@@ -207,7 +209,7 @@ class Client:
             assert isinstance(reply, ReadNotice)
             return reply
 
-    async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
+    async def generate(self, prompt: Prompt, options: GenerateOptions) -> Events:
         """Yield the events of one request until all its choices have finished.
 
         Closing the iterator early cancels the request. With `rejoins`, a lost coordinator is not an

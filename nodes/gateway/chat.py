@@ -23,7 +23,7 @@ from nodes.gateway.calls import Part
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
-from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
+from nodes.gateway.fields import Job, OpenAiBody, job_of
 from nodes.gateway.reading import CALL, CONTENT, REASONING, PartReader, items_of
 from nodes.gateway.shape import Api, ChunkWriter, Head, call_id, finish_reason, whole_body
 from nodes.gateway.tools import (
@@ -116,16 +116,14 @@ def job_of_chat(body: ChatBody, limits: GatewayLimits, *, fits: bool = False) ->
     has_logprobs = bool(body.logprobs)
     if body.top_logprobs is not None and not has_logprobs:
         raise wrong("top_logprobs", "this needs logprobs: true")
-    num_logprobs = body.top_logprobs or 0 if has_logprobs else None
-    max_tokens = min(given or limits.max_tokens, limits.max_tokens)
-    options = options_of(body, limits, max_tokens, num_logprobs)
-    return job_of(
-        body,
-        (tuple(messages),),
-        replace(options, tools=tools_text, fits=fits or given is None),
-        tools=tools,
-        has_logprobs=has_logprobs,
-    )
+    options = {
+        "max_tokens": min(given or limits.max_tokens, limits.max_tokens),
+        "num_logprobs": body.top_logprobs or 0 if has_logprobs else None,
+        "tools": tools_text,
+        "fits": fits or given is None,
+    }
+    prompts = (tuple(messages),)
+    return job_of(body, limits, prompts, options, tools=tools, has_logprobs=has_logprobs)
 
 
 def job_as_chat(

@@ -12,7 +12,7 @@ from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Text, wrong
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.event_ids import Told
-from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
+from nodes.gateway.fields import Job, OpenAiBody, job_of
 from nodes.gateway.shape import Api, ChunkWriter, Head, whole_body
 from nodes.messages import MAX_PROMPT_TOKENS, MAX_TOP_LOGPROBS
 
@@ -71,9 +71,13 @@ def _job(body: CompletionBody, limits: GatewayLimits) -> Job:
     scores_prompt = echo and (
         body.logprobs is not None or max_tokens == 0 or not isinstance(prompts[0], str)
     )
-    num_logprobs = 0 if scores_prompt and body.logprobs is None else body.logprobs
-    options = options_of(body, limits, max_tokens, num_logprobs, scores_prompt=scores_prompt)
-    return job_of(body, prompts, options, echo=echo, has_logprobs=body.logprobs is not None)
+    options = {
+        "max_tokens": max_tokens,
+        "num_logprobs": 0 if scores_prompt and body.logprobs is None else body.logprobs,
+        "scores_prompt": scores_prompt,
+    }
+    has_logprobs = body.logprobs is not None
+    return job_of(body, limits, prompts, options, echo=echo, has_logprobs=has_logprobs)
 
 
 def prompts_of(

@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -259,9 +259,8 @@ class Exchange:
     async def _ask(
         self, index: int, prompt: Prompt, options: GenerateOptions, on_event: _OnEvent
     ) -> None:
-        events = self._mesh.generate(prompt, options)
         # Closing the generator frees the request in the mesh; garbage collection would be later.
-        async with contextlib.aclosing(cast(AsyncGenerator[Event, None], events)):
+        async with contextlib.aclosing(self._mesh.generate(prompt, options)) as events:
             async for event in events:
                 self._count(index, event)
                 on_event(index, event)

@@ -83,7 +83,8 @@ class ItemShape(ABC):
         return events
 
     def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
-        return self.ended(head, self._reader.items, self._finish_reason, usage)
+        document = self.document(head, self._reader.items, self._finish_reason, usage)
+        return self.ended(document)
 
     def whole(self, head: Head, choices: Sequence[Delta], usage: dict[str, Any]) -> bytes:
         (choice,) = choices
@@ -98,10 +99,8 @@ class ItemShape(ABC):
     def events_of(self, head: Head, step: Step) -> Iterator[bytes]: ...
 
     @abstractmethod
-    def ended(
-        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
-    ) -> bytes:
-        """The events after the last item."""
+    def ended(self, document: dict[str, Any]) -> bytes:
+        """The events after the last item. document: the whole answer."""
 
     @abstractmethod
     def document(

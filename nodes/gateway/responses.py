@@ -280,11 +280,8 @@ class ResponsesShape(ItemShape):
                     yield self._event("response.content_part.done", **where, part=part)
                 yield self._event("response.output_item.done", output_index=step.place, item=item)
 
-    def ended(
-        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
-    ) -> bytes:
-        response = self.document(head, items, reason, usage)
-        return self._event(f"response.{response['status']}", response=response)
+    def ended(self, document: dict[str, Any]) -> bytes:
+        return self._event(f"response.{document['status']}", response=document)
 
     def failed(self, error: ApiError) -> bytes:
         fields = {"code": error.code, "message": error.message, "param": error.param}
