@@ -15,20 +15,16 @@ from nodes.service.runtime import beside, run
 T = TypeVar("T")
 
 
-def run_to_end(main: Callable[[], Awaitable[None]], **options: Any) -> None:
-    """Run a coroutine as runtime.run() does; if it fails, exit with its code."""
-    if code := run(main, **options):
-        sys.exit(code)
-
-
-def run_to_result(work: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine and return its result; if it fails, exit with a line and a code."""
+def run_to_end(work: Callable[[], Awaitable[T]], **options: Any) -> T:
+    """Run a coroutine as runtime.run() does and return its result; if it fails, exit with a line
+    and a code."""
     result: list[T] = []
 
     async def keep() -> None:
         result.append(await work())
 
-    run_to_end(keep)
+    if code := run(keep, **options):
+        sys.exit(code)
     return result[0]
 
 

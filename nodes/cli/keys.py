@@ -13,7 +13,7 @@ from mesh.endpoints import check_connect
 from mesh.errors import KeysError
 from mesh.keys import COORDINATOR_KEY_FILE, ClientKeys, KeyPair, KnownCoordinator, is_name
 from mesh.security import new_key_pair
-from nodes.cli.connection import coordinator_keyring, run_to_result
+from nodes.cli.connection import coordinator_keyring, run_to_end
 from nodes.cli.options import keys_option
 from nodes.keys.enrol import EnrolError, Invitation, enrol
 from nodes.messages.access import ROLES
@@ -209,7 +209,7 @@ def rotate_command(keys: str | None, connect: str) -> None:
     if old is None:
         raise KeysError(f"the link to {endpoint} needs no key: there is none to rotate")
     pair = ring.make_next()
-    run_to_result(lambda: _rotate(endpoint, old, pair))
+    run_to_end(lambda: _rotate(endpoint, old, pair))
     ring.adopt_next(pair)
     click.echo(f"the key of this machine is now {pair.public}; restart its nodes")
 
@@ -284,7 +284,7 @@ def join_command(token: str, name: str | None, keys: str | None) -> None:
     # The invitation works only once, so check first that the result can be stored.
     ring.check_room()
     invited = ClientKeys(invitation.pair, invitation.server_key)
-    reply = run_to_result(
+    reply = run_to_end(
         lambda: enrol(invitation.endpoint, invited, own.public, name or _host_name())
     )
     ring.keep_coordinator(KnownCoordinator(invitation.endpoint, invitation.server_key))

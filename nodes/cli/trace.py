@@ -12,7 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
-from nodes.cli.connection import run_to_result, with_client
+from nodes.cli.connection import run_to_end, with_client
 from nodes.cli.options import FILE, mesh_options, verbose_option
 from nodes.cli.output_file import write_output
 from nodes.cli.plan import policy_option
@@ -78,7 +78,7 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
         if path is not None and not path.parent.is_dir():
             raise click.UsageError(f"{path}: there is no directory {path.parent}: create it")
     connect, keys, seconds = values["connect"], values["keys"], values["seconds"]
-    lines, num_lost = run_to_result(
+    lines, num_lost = run_to_end(
         lambda: with_client(connect, keys, lambda client: poll(client, seconds), role="admin")
     )
     records = _records(lines)

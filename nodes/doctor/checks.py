@@ -15,8 +15,8 @@ from nodes.config.settings import (
     CoordinatorConfig,
     DraftConfig,
     TargetConfig,
-    known_keys,
     load,
+    schema_of,
 )
 from nodes.doctor import keys, machine, models
 from nodes.doctor.finding import Finding, fail, note, ok, warn
@@ -53,7 +53,7 @@ def all_local(asked: Asked) -> list[Finding]:
     checked = [check_config(r, p, asked.environ) for r, p in asked.configs.items()]
     configs = [config for _, config in checked if config is not None]
     roles = (*ROLES.values(), GatewayConfig)
-    known = frozenset(key for role in roles for key in known_keys(role))
+    known = frozenset(key for role in roles for key in schema_of(role))
     libraries, build = _software(asked)
     return [
         *libraries,

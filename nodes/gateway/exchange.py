@@ -92,8 +92,6 @@ class Exchange:
         self._metrics = metrics_of(scope)
         self._connection = connection_of(scope)
         self._told = told
-        # Indices of prompts that a target has started.
-        self._placed: set[int] = set()
         self.answers = Answers(job)
         # Whether any part of the answer has been handed to the client.
         self.has_told = False
@@ -262,14 +260,10 @@ class Exchange:
         # Closing the generator frees the request in the mesh; garbage collection would be later.
         async with contextlib.aclosing(self._mesh.generate(prompt, options)) as events:
             async for event in events:
-                self._count(index, event)
+                match event:
+                    case StartedNotice():
+                        self._metrics.started(index, event.num_prompt_tokens)
+                    case TokensNotice():
+                        choice = index * self._job.options.num_choices + event.choice
+                        self._metrics.tokens_came(choice, len(event.token_ids))
                 on_event(index, event)
-
-    def _count(self, prompt_index: int, event: Event) -> None:
-        match event:
-            case StartedNotice() if prompt_index not in self._placed:
-                self._placed.add(prompt_index)
-                self._metrics.started(event.num_prompt_tokens)
-            case TokensNotice():
-                choice = prompt_index * self._job.options.num_choices + event.choice
-                self._metrics.tokens_came(choice, len(event.token_ids))

@@ -1,11 +1,9 @@
 """Fields that all APIs share, and their translation to options of a request to the mesh."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field
 
@@ -64,7 +62,7 @@ class Job:
     has_ids: bool = True
     echoed: Mapping[str, Any] = field(default_factory=dict)
 
-    def with_options(self, **changes: Any) -> Job:
+    def with_options(self, **changes: Any) -> Self:
         return replace(self, options=replace(self.options, **changes))
 
 

@@ -1,7 +1,6 @@
 """What the gateway asks of a mesh: its models and its status, at most once a second each."""
 
 import asyncio
-import json
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import traits_of_nodes
 from nodes.engine.traits import ModelTraits
+from nodes.gateway.bodies import compact
 from nodes.gateway.errors import of_failure, unavailable
 from nodes.messages import NodeFields, NodesReply
 from nodes.messages.fingerprint import Model, is_named, model_ids
@@ -133,8 +133,7 @@ class Looking:
     async def document(self, gateway: dict[str, object]) -> bytes:
         """JSON for the page: status, history and `gateway`, the gateway's own figures."""
         await self.status.latest()
-        points = [[p.at_s, p.tokens_per_s, p.acceptance] for p in self.history]
-        own = json.dumps({"gateway": gateway, "history": points}, separators=(",", ":"))
+        own = compact({"gateway": gateway, "history": list(self.history)})
         return b'{"status":' + self._document + b"," + own.encode()[1:]
 
     async def _ask(self) -> Status:

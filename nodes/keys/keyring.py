@@ -151,13 +151,6 @@ class Keyring:
         pair = pair or self.coordinator_pair()
         return "" if pair is None or pair.public == in_use else pair.public
 
-    def next_key_reader(self, secured: ServerKeys | None) -> Callable[[], str] | None:
-        """Return a reader of the next key for a coordinator with these keys; None without keys."""
-        if secured is None:
-            return None
-        in_use = secured.own.public
-        return lambda: self.next_coordinator_key(in_use)
-
     def adopt_next_coordinator_pair(self) -> KeyPair:
         path = self.directory / keys.NEXT_COORDINATOR_KEY_FILE
         pair = keys.read_key_pair(path)
