@@ -78,7 +78,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         # uvicorn ends connections that are left in its shutdown after timeout_graceful_shutdown.
         "nodes/gateway/server.py HttpServer._stop await asyncio.gather",
         # Its own argument ssl_handshake_timeout is the limit.
-        "nodes/gateway/tls.py Handshake._shake_hands await self._loop.start_tls",
+        "nodes/gateway/connection.py Handshake._shake_hands await self._loop.start_tls",
     ),
     "gateway/connection.py and the outbox end connections that do not read or write in time.": (
         "nodes/gateway/app.py Gateway.router.app await router",
@@ -92,7 +92,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/gateway/text_routes.py Read.__call__ await answer",
     ),
     "A thread or the kernel does it: it cannot be interrupted, and ends.": (
-        "nodes/service/supervision.py start_child await asyncio.create_subprocess_exec",
+        "nodes/service/local.py LocalMesh.start await asyncio.create_subprocess_exec",
         "nodes/coordinator/service.py Coordinator._enrol await asyncio.to_thread",
         "nodes/coordinator/service.py Coordinator._keep_planning await loop.run_in_executor",
         "nodes/worker/engine_thread.py EngineThread.run await asyncio.to_thread",

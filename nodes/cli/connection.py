@@ -17,13 +17,14 @@ T = TypeVar("T")
 
 def run_to_end(work: Callable[[], Awaitable[T]], **options: Any) -> T:
     """Run a coroutine as runtime.run() does and return its result; if it fails, exit with a line
-    and a code."""
+    and a code. A service that is stopped has no result and exits, too."""
     result: list[T] = []
 
     async def keep() -> None:
         result.append(await work())
 
-    if code := run(keep, **options):
+    code = run(keep, **options)
+    if code or not result:
         sys.exit(code)
     return result[0]
 

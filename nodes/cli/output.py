@@ -28,6 +28,15 @@ from nodes.config.settings import ClientConfig, load
 from nodes.messages import StartedNotice, StreamFigures
 from nodes.service.runtime import set_up_logging
 
+# Fields of StreamFigures and of StartedNotice that the object has under the same names.
+_COUNTS = (
+    *("num_rounds", "num_plain_steps", "num_draft_tokens", "num_accepted_tokens"),
+    "draft_wire_bytes",
+)
+_OF_ANSWER = (
+    *("exact", "emulated", "seed", "num_prompt_tokens", "target", "draft"),
+    *("model_hash", "numerics_class"),
+)
 _WAITING = "[the coordinator was lost: the answer continues when it is back]"
 
 
@@ -75,35 +84,20 @@ def _as_object(
             "text": choice.text,
             "token_ids": choice.token_ids,
             "finish_reason": choice.finish_reason,
-            "num_rounds": found.num_rounds,
-            "num_plain_steps": found.num_plain_steps,
-            "num_draft_tokens": found.num_draft_tokens,
-            "num_accepted_tokens": found.num_accepted_tokens,
+            **{name: getattr(found, name) for name in _COUNTS},
             "wire_bytes": found.draft_wire_bytes + found.target_wire_bytes,
-            "draft_wire_bytes": found.draft_wire_bytes,
             "plain_reason": found.plain_reason,
         }
         for choice, found in zip(answer.choices, figures, strict=True)
     ]
     common = {
         "time_s": answer.usage.time_s,
-        "exact": started.exact,
-        "emulated": started.emulated,
-        "seed": started.seed,
-        "num_prompt_tokens": started.num_prompt_tokens,
-        "target": started.target,
-        "draft": started.draft,
+        **{name: getattr(started, name) for name in _OF_ANSWER},
         "system_fingerprint": answer.fingerprint,
-        "model_hash": started.model_hash,
-        "numerics_class": started.numerics_class,
     }
     if len(streams) == 1:
         return {**streams[0], **common}
-    summed = ("num_rounds", "num_plain_steps", "num_draft_tokens", "num_accepted_tokens")
-    totals = {
-        name: sum(stream[name] for stream in streams)
-        for name in (*summed, "wire_bytes", "draft_wire_bytes")
-    }
+    totals = {name: sum(each[name] for each in streams) for name in (*_COUNTS, "wire_bytes")}
     return {**totals, **common, "streams": streams}
 
 

@@ -99,8 +99,8 @@ def _models(configs: list[Config], build: str, asked: Asked) -> list[Finding]:
             num_bytes += path.stat().st_size
             runs = about(sha256, build, num_threads, wanted.profile)
             findings.append(models.check_calibration(what, runs, kept))
-    memory = models.memory_of(read(asked.root / "proc/meminfo"))
-    return [*findings, models.check_memory(num_bytes, *memory)]
+    meminfo = read(asked.root / "proc/meminfo")
+    return [*findings, models.check_memory(num_bytes, meminfo)]
 
 
 def _machine(root: Path) -> list[Finding]:

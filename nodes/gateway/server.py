@@ -18,10 +18,9 @@ from nodes.client.client import Client
 from nodes.config.settings import ConfigError, environment
 from nodes.gateway.app import Gateway
 from nodes.gateway.config import GatewayConfig, admits_anybody, bound_to, listen_errors, names
-from nodes.gateway.connection import LOG_INTERVAL_S, Connection
+from nodes.gateway.connection import LOG_INTERVAL_S, Connection, Handshake, tls_context
 from nodes.gateway.errors import unavailable
 from nodes.gateway.guard import Guard
-from nodes.gateway.tls import Handshake, tls_context
 from nodes.messages.access import GATEWAY
 from nodes.service.roles import keyring
 from nodes.service.runtime import beside, raise_file_limit
