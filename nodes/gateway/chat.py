@@ -25,7 +25,7 @@ from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job, OpenAiBody, job_of
 from nodes.gateway.reading import CALL, CONTENT, REASONING, PartReader, items_of
-from nodes.gateway.shape import Api, ChunkWriter, Head, call_id, finish_reason, whole_body
+from nodes.gateway.shape import Api, ChunkWriter, Head, call_id, finish_reason
 from nodes.gateway.tools import (
     CallList,
     NamedTool,
@@ -36,8 +36,6 @@ from nodes.gateway.tools import (
     tools_of,
 )
 from nodes.messages import MAX_TOP_LOGPROBS, ChatMessage, Score
-
-_KIND: Final = "chat.completion"
 
 
 class TextPart(Body):
@@ -172,7 +170,7 @@ def _template_fields(message: MessageBody) -> dict[str, Any]:
 
 class ChatShape(ChunkWriter):
     def __init__(self, job: Job) -> None:
-        super().__init__(_KIND + ".chunk", job)
+        super().__init__("chat.completion", job, "chat.completion.chunk")
         self._readers = defaultdict[int, PartReader](lambda: PartReader(job))
 
     def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
@@ -215,19 +213,7 @@ class ChatShape(ChunkWriter):
         }
         return self.choice(head, choice, tokens)
 
-    def whole(self, head: Head, choices: Sequence[Delta], usage: dict[str, Any]) -> bytes:
-        has_logprobs = self._job.has_logprobs
-        written = [
-            {
-                "index": choice.index,
-                **self._message(head, choice),
-                "logprobs": chat_logprobs(choice.tokens) if has_logprobs else None,
-            }
-            for choice in choices
-        ]
-        return whole_body(head, _KIND, written, usage)
-
-    def _message(self, head: Head, choice: Delta) -> dict[str, Any]:
+    def whole_choice(self, head: Head, choice: Delta) -> dict[str, Any]:
         items = items_of(self._job, choice)
         content = "".join(item.text for item in items if item.kind == CONTENT)
         reasoning = "".join(item.text for item in items if item.kind == REASONING)
@@ -242,7 +228,9 @@ class ChatShape(ChunkWriter):
         if calls:
             message |= {"content": content or None, "tool_calls": calls}
         reason = finish_reason(choice.finish_reason, len(calls))
-        return {"message": message, "finish_reason": reason}
+        logprobs = chat_logprobs(choice.tokens) if self._job.has_logprobs else None
+        fields = {"index": choice.index, "message": message, "finish_reason": reason}
+        return {**fields, "logprobs": logprobs}
 
 
 def _added(head: Head, choice: int, part: Part) -> dict[str, Any]:
