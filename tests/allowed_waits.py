@@ -14,7 +14,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/cli/up.py _served await asyncio.Event().wait",
         "nodes/cli/up.py _run_mesh.serve async with local",
         "nodes/cli/run.py run_command.generate async with local",
-        "nodes/cli/connection.py run_to_result.keep await work",
+        "nodes/cli/connection.py run_to_end.keep await work",
         "nodes/coordinator/service.py Coordinator._keep_planning await self._plan_due.wait",
         "nodes/coordinator/service.py Coordinator._read await self._transport.recv",
         "nodes/worker/engine_thread.py EngineThread.run await asyncio.shield",
@@ -78,7 +78,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         # uvicorn ends connections that are left in its shutdown after timeout_graceful_shutdown.
         "nodes/gateway/server.py HttpServer._stop await asyncio.gather",
         # Its own argument ssl_handshake_timeout is the limit.
-        "nodes/gateway/tls.py Handshake._shake_hands await self._loop.start_tls",
+        "nodes/gateway/connection.py Handshake._shake_hands await self._loop.start_tls",
     ),
     "gateway/connection.py and the outbox end connections that do not read or write in time.": (
         "nodes/gateway/app.py Gateway.router.app await router",
@@ -86,11 +86,13 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/gateway/running.py _until_disconnect await receive",
         "nodes/gateway/guard.py Guard.__call__ await self._app",
         "nodes/gateway/guard.py Guard.__call__.sending await send",
-        "nodes/gateway/guard.py Guard._preflight await send",
-        "nodes/gateway/guard.py send_json await send",
+        "nodes/gateway/guard.py Guard.__call__ await response",
+        "nodes/gateway/guard.py Guard.__call__ await self._preflight(origin, headers)",
+        "nodes/gateway/generate.py Generate._answer await answer",
+        "nodes/gateway/text_routes.py Read.__call__ await answer",
     ),
     "A thread or the kernel does it: it cannot be interrupted, and ends.": (
-        "nodes/service/supervision.py start_child await asyncio.create_subprocess_exec",
+        "nodes/service/local.py LocalMesh.start await asyncio.create_subprocess_exec",
         "nodes/coordinator/service.py Coordinator._enrol await asyncio.to_thread",
         "nodes/coordinator/service.py Coordinator._keep_planning await loop.run_in_executor",
         "nodes/worker/engine_thread.py EngineThread.run await asyncio.to_thread",

@@ -128,7 +128,6 @@ EXCEPTIONS = {
     "nodes/coordinator/status/document.py": {"import secrets"},
     # Defaults of arguments, which tests replace.
     "nodes/telemetry/metrics/gateway.py": {"import time"},
-    "nodes/client/retry.py": {"import random"},
 }
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import cast
 
 from bench.harness.cases import Case
 from bench.harness.history import Record
-from nodes.client.client import Client, Event, RequestFailedError
+from nodes.client.client import Client, RequestFailedError
 
 # Sends a request, given the numbers of stream and request; returns whether it finished.
 Ask = Callable[[int, int], Awaitable[bool]]
@@ -34,8 +33,7 @@ async def ask(
     options = replace(case.options, timeout_s=deadline_s)
     try:
         async with asyncio.timeout(None if deadline_s is None else deadline_s + PATIENCE_S):
-            events = client.generate(case.prompt, options)
-            async with contextlib.aclosing(cast(AsyncGenerator[Event, None], events)):
+            async with contextlib.aclosing(client.generate(case.prompt, options)) as events:
                 async for event in events:
                     record.see(event, loop.time())
                     on_event(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Self, TypedDict, Unpack
 
 from mesh.endpoints import check_connect
@@ -20,7 +20,7 @@ from nodes.api.errors import (
     InvalidRequestError,
     request_error,
 )
-from nodes.client.client import Client, Event, RequestFailedError
+from nodes.client.client import Client, Events, RequestFailedError
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.config.settings import ConfigError, LinkSettings, environment
 from nodes.keys.keyring import keyring_of
@@ -130,9 +130,7 @@ class Stream(AsyncIterator[Piece]):
     cancels it at the end of the block, also after an exception.
     """
 
-    def __init__(
-        self, client: MeshClient, events: AsyncIterator[Event], options: GenerateOptions
-    ) -> None:
+    def __init__(self, client: MeshClient, events: Events, options: GenerateOptions) -> None:
         self._client = client
         self._events = events
         self._assembly = Assembly(options.num_choices)
@@ -193,8 +191,7 @@ class Stream(AsyncIterator[Piece]):
 
     async def aclose(self) -> None:
         """Cancel the request if it is still under way."""
-        if isinstance(self._events, AsyncGenerator):
-            await self._events.aclose()
+        await self._events.aclose()
 
     async def __aenter__(self) -> Self:
         return self

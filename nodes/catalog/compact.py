@@ -5,8 +5,6 @@ guesses faster. A copy is compact/HASH/NAME under the cache folder. It is comple
 its name last.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """Files that must appear complete or not at all: locks, temporary folders, partial downloads."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

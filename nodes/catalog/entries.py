@@ -1,7 +1,5 @@
 """The named models of the catalogue, and the kinds of sources of a model file."""
 
-from __future__ import annotations
-
 import os
 import re
 import urllib.parse

@@ -1,7 +1,5 @@
 """Errors about model files. Every message is one line: what, where, what to do."""
 
-from __future__ import annotations
-
 
 class CatalogError(Exception):
     """A model could not be found, fetched or stored."""

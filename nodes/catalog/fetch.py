@@ -1,7 +1,5 @@
 """Copies, downloads, unpacks or requantises one model file into one new file."""
 
-from __future__ import annotations
-
 import errno
 import http
 import http.client

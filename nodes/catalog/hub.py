@@ -3,8 +3,6 @@
 Source: the Hub's API, https://huggingface.co/docs/hub/api.
 """
 
-from __future__ import annotations
-
 import http.client
 import json
 import re

@@ -5,8 +5,6 @@ time when it was stored, .lock, and tmp-PID-... during a pull. NAME.part holds a
 download, which the next pull continues. A file gets its name last, by a rename.
 """
 
-from __future__ import annotations
-
 import difflib
 import errno
 import json

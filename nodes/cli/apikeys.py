@@ -1,7 +1,5 @@
 """`airdraft apikeys ...`: manage the API keys of the gateway."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar

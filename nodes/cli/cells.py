@@ -1,7 +1,5 @@
 """Fits text into the cells of a terminal and removes control characters from it. Pure."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Functions that commands share: running to an end, and reaching a mesh or its keys."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -17,20 +15,17 @@ from nodes.service.runtime import beside, run
 T = TypeVar("T")
 
 
-def run_to_end(main: Callable[[], Awaitable[None]], **options: Any) -> None:
-    """Run a coroutine as runtime.run() does; if it fails, exit with its code."""
-    if code := run(main, **options):
-        sys.exit(code)
-
-
-def run_to_result(work: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine and return its result; if it fails, exit with a line and a code."""
+def run_to_end(work: Callable[[], Awaitable[T]], **options: Any) -> T:
+    """Run a coroutine as runtime.run() does and return its result; if it fails, exit with a line
+    and a code. A service that is stopped has no result and exits, too."""
     result: list[T] = []
 
     async def keep() -> None:
         result.append(await work())
 
-    run_to_end(keep)
+    code = run(keep, **options)
+    if code or not result:
+        sys.exit(code)
     return result[0]
 
 

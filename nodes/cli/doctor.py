@@ -1,12 +1,11 @@
 """`airdraft doctor`: reports what is wrong on this machine and how to fix it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -41,15 +40,7 @@ _HOP_LIMIT_S = 30.0
 @click.option("-v", "--verbose", is_flag=True, help="Also show checks that passed.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of all findings.")
 @mesh_options
-def doctor_command(
-    config: Path | None,
-    role: str | None,
-    local: bool,
-    verbose: bool,
-    as_json: bool,
-    connect: str | None,
-    keys: str | None,
-) -> None:
+def doctor_command(config: Path | None, role: str | None, **values: Any) -> None:
     """Check this machine, its installation and its link to the mesh, and suggest fixes.
 
     The exit code is 1 if a check failed, otherwise 0.
@@ -64,15 +55,15 @@ def doctor_command(
     if config is not None and role is None:
         raise click.UsageError(f"--config needs --role: {', '.join(ROLES)}")
     roles = [role] if role is not None else list(ROLES)
-    asked = Asked(dict.fromkeys(roles, config), environment(), keyring(keys))
+    asked = Asked(dict.fromkeys(roles, config), environment(), keyring(values["keys"]))
     findings = all_local(asked)
-    if not local:
-        findings += _mesh(connect, keys)
-    if as_json:
+    if not values["local"]:
+        findings += _mesh(values["connect"], values["keys"])
+    if values["as_json"]:
         rows = [{"level": f.level.value, "what": f.what, "mend": f.mend} for f in findings]
         click.echo(json.dumps(rows))
     else:
-        click.echo(text_of(findings, verbose=verbose))
+        click.echo(text_of(findings, verbose=values["verbose"]))
     if any(finding.level is Level.FAIL for finding in findings):
         sys.exit(1)
 

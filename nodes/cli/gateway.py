@@ -74,7 +74,7 @@ def gateway_command(**values: Any) -> None:
     overrides["cors_origins"] = ",".join(values["cors_origin"]) or None
     overrides["allowed_hosts"] = ",".join(values["allowed_host"]) or None
     config = gateway_config(values["config"], overrides)
-    from nodes.gateway.role import run_gateway
+    from nodes.gateway.server import run_gateway
 
     run_to_end(
         lambda: run_gateway(config, announce), is_service=True, stop_limit_s=stop_limit_s(config)

@@ -1,7 +1,5 @@
 """The command `airdraft`."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import platform
 import sys
@@ -26,8 +24,8 @@ _PLACES: Final = {
     "run": "run.run_command",
     "serve": "up.serve_command",
     "up": "up.up_command",
-    "generate": "generate.generate_command",
-    "chat": "chat.command.chat_command",
+    "generate": "output.generate_command",
+    "chat": "chat.terminal.chat_command",
     "coordinator": "node.coordinator_command",
     "draft": "node.draft_command",
     "target": "node.target_command",

@@ -1,7 +1,5 @@
 """`airdraft models`: lists, fetches and removes model files."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from pathlib import Path

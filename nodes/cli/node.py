@@ -1,7 +1,5 @@
 """`airdraft coordinator|draft|target`: run one process of a mesh in the foreground."""
 
-from __future__ import annotations
-
 import contextlib
 from dataclasses import fields
 from typing import Any

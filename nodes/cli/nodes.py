@@ -1,7 +1,5 @@
 """`airdraft nodes list|drain|undrain|drop`: lists the nodes of a mesh and removes nodes."""
 
-from __future__ import annotations
-
 import asyncio
 import dataclasses
 import json
@@ -10,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from nodes.cli.cells import Column, table
-from nodes.cli.connection import run_to_result, with_client
+from nodes.cli.connection import run_to_end, with_client
 from nodes.cli.options import mesh_options
 from nodes.client.client import Client, RequestFailedError
 from nodes.messages import APART, NodeFields
@@ -51,7 +49,7 @@ def list_command(connect: str | None, keys: str | None, as_json: bool) -> None:
     async def ask(client: Client) -> Sequence[NodeFields]:
         return (await client.nodes()).nodes
 
-    found: Sequence[NodeFields] = run_to_result(lambda: with_client(connect, keys, ask))
+    found: Sequence[NodeFields] = run_to_end(lambda: with_client(connect, keys, ask))
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(node) for node in found]))
     elif found:
@@ -115,7 +113,7 @@ def drain_command(name: str, wait: bool, connect: str | None, keys: str | None) 
             await asyncio.sleep(_POLL_S)
         click.echo(f"{name} has left")
 
-    run_to_result(lambda: with_client(connect, keys, drain, role="admin"))
+    run_to_end(lambda: with_client(connect, keys, drain, role="admin"))
 
 
 async def _find(client: Client, name: str) -> NodeFields | None:
@@ -155,6 +153,6 @@ def drop_command(name: str, connect: str | None, keys: str | None) -> None:
 
 
 def _command(command: str, name: str, connect: str | None, keys: str | None) -> None:
-    run_to_result(
+    run_to_end(
         lambda: with_client(connect, keys, lambda c: c.command_node(command, name), role="admin")
     )

@@ -1,21 +1,43 @@
-"""Prints a request: its text as it arrives and a line of figures, or one JSON object."""
-
-from __future__ import annotations
+"""`airdraft generate`: prints a request, its text as it arrives and a line of figures, or JSON."""
 
 import json
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 from nodes.api.answers import Assembly, Completion
 from nodes.cli.cells import harmless
-from nodes.cli.options import leaves_sampling_open, options_of, sampling_in
+from nodes.cli.connection import run_to_end, with_client
+from nodes.cli.options import (
+    connect_option,
+    generate_options,
+    keys_option,
+    leaves_sampling_open,
+    options_of,
+    read_prompt,
+    sampling_in,
+    verbose_option,
+)
 from nodes.client.client import Client
+from nodes.config.settings import ClientConfig, load
 from nodes.messages import StartedNotice, StreamFigures
+from nodes.service.runtime import set_up_logging
+
+# Fields of StreamFigures and of StartedNotice that the object has under the same names.
+_COUNTS = (
+    *("num_rounds", "num_plain_steps", "num_draft_tokens", "num_accepted_tokens"),
+    "draft_wire_bytes",
+)
+_OF_ANSWER = (
+    *("exact", "emulated", "seed", "num_prompt_tokens", "target", "draft"),
+    *("model_hash", "numerics_class"),
+)
+_WAITING = "[the coordinator was lost: the answer continues when it is back]"
 
 
 async def print_request(client: Client, prompt: str, values: Mapping[str, Any]) -> None:
@@ -62,35 +84,20 @@ def _as_object(
             "text": choice.text,
             "token_ids": choice.token_ids,
             "finish_reason": choice.finish_reason,
-            "num_rounds": found.num_rounds,
-            "num_plain_steps": found.num_plain_steps,
-            "num_draft_tokens": found.num_draft_tokens,
-            "num_accepted_tokens": found.num_accepted_tokens,
+            **{name: getattr(found, name) for name in _COUNTS},
             "wire_bytes": found.draft_wire_bytes + found.target_wire_bytes,
-            "draft_wire_bytes": found.draft_wire_bytes,
             "plain_reason": found.plain_reason,
         }
         for choice, found in zip(answer.choices, figures, strict=True)
     ]
     common = {
         "time_s": answer.usage.time_s,
-        "exact": started.exact,
-        "emulated": started.emulated,
-        "seed": started.seed,
-        "num_prompt_tokens": started.num_prompt_tokens,
-        "target": started.target,
-        "draft": started.draft,
+        **{name: getattr(started, name) for name in _OF_ANSWER},
         "system_fingerprint": answer.fingerprint,
-        "model_hash": started.model_hash,
-        "numerics_class": started.numerics_class,
     }
     if len(streams) == 1:
         return {**streams[0], **common}
-    summed = ("num_rounds", "num_plain_steps", "num_draft_tokens", "num_accepted_tokens")
-    totals = {
-        name: sum(stream[name] for stream in streams)
-        for name in (*summed, "wire_bytes", "draft_wire_bytes")
-    }
+    totals = {name: sum(each[name] for each in streams) for name in (*_COUNTS, "wire_bytes")}
     return {**totals, **common, "streams": streams}
 
 
@@ -120,3 +127,37 @@ def _figures_line(answer: Completion, started: StartedNotice, figures: list[Stre
             choice = f"choice {number}: " if len(figures) > 1 else ""
             lines.append(f"[{choice}{found.plain_reason}]")
     return "\n".join(lines)
+
+
+@click.command("generate")
+@connect_option
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="File with the settings connect, keys and [link] of this client.",
+)
+@keys_option
+@generate_options
+@verbose_option
+def generate_command(**values: Any) -> None:
+    """Generate text on a running mesh.
+
+    \b
+    Example:
+      airdraft generate --prompt "Why is the sky blue?"
+    """
+    set_up_logging(values["verbose"])
+    prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
+    given = {key: values[key] for key in ("connect", "keys")}
+    config = load(ClientConfig, values["config"], given)
+    run_to_end(
+        lambda: with_client(
+            config.connect,
+            config.keys,
+            lambda client: print_request(client, prompt, values),
+            link=config.link,
+            rejoins=True,
+            on_waiting=lambda: click.echo(_WAITING, err=True),
+        )
+    )

@@ -1,7 +1,5 @@
 """Writes output files: either as a whole, or an existing file stays as it is."""
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`airdraft plan`: plans a scenario and explains the plan."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

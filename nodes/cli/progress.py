@@ -1,7 +1,5 @@
 """A progress line on the terminal for work that takes a while."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import time

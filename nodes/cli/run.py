@@ -1,7 +1,5 @@
 """`airdraft run`: starts a private mesh for one prompt."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

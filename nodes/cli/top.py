@@ -1,7 +1,5 @@
 """`airdraft top`: shows a running mesh live in a terminal."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import curses

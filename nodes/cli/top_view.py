@@ -1,7 +1,5 @@
 """The frame of `airdraft top`: formats a status as lines of a terminal. Pure."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final

@@ -139,7 +139,7 @@ def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:
     _check_free(keyring().listen(values["listen"]))
     bound = None
     if http is not None:
-        from nodes.gateway.address import reserve
+        from nodes.gateway.config import reserve
 
         bound = reserve(http, keyring(http.keys).directory)
     target, draft, lookup = settings_of(values, values["max_streams"])
@@ -193,6 +193,6 @@ async def _served(client: Client, http: GatewayConfig | None, bound: socket.sock
     if http is None or bound is None:
         await asyncio.Event().wait()
         return
-    from nodes.gateway.role import serve_beside
+    from nodes.gateway.server import serve_beside
 
     await serve_beside(client, http, bound, announce_api)

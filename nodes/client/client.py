@@ -1,13 +1,11 @@
 """The client of a running mesh: submits prompts and receives their tokens."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import math
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -16,11 +14,10 @@ from mesh.errors import LocalProtocolError
 from mesh.messages import Welcome
 from mesh.transport import ClientTransport
 from nodes.client.generation import SEED_BITS, GenerateOptions, Prompt, submit_of
-from nodes.client.inbox import Cancellations, Inbox, LostRequestError, Pending
+from nodes.client.inbox import Backoff, Cancellations, Inbox, LostRequestError, Pending, TimeLimit
 from nodes.client.inbox import RequestFailedError as RequestFailedError
 from nodes.client.journal import Event as Event
 from nodes.client.journal import ForeignAnswerError, GapError, Journal
-from nodes.client.retry import Backoff, TimeLimit
 from nodes.client.upload import ANSWER_LIMIT_S, GRANT_LIMIT_S, Granted, Upload, is_worth_offering
 from nodes.messages import (
     FinishedNotice,
@@ -44,6 +41,8 @@ from nodes.telemetry.status import Status, decode_status
 from nodes.worker.link import Link
 
 R = TypeVar("R")
+# Closing the generator cancels the request.
+Events = AsyncGenerator[Event, None]
 
 _NOT_SENT = "the coordinator is unreachable or takes no more messages now: try again"
 _TOO_LARGE = "the coordinator was lost, and the request has become too large to be sent again"
@@ -210,7 +209,7 @@ class Client:
             assert isinstance(reply, ReadNotice)
             return reply
 
-    async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
+    async def generate(self, prompt: Prompt, options: GenerateOptions) -> Events:
         """Yield the events of one request until all its choices have finished.
 
         Closing the iterator early cancels the request. With `rejoins`, a lost coordinator is not an

@@ -1,7 +1,5 @@
 """Options of a request to a mesh, and their translation to a SubmitRequest."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Final

@@ -6,8 +6,6 @@ exactly the text that another target, given these tokens, considers as shown. On
 of a text contains bytes that were held back; it counts once the FinishedNotice has arrived.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field, replace
 

@@ -1,7 +1,5 @@
 """Splits a large message to the coordinator into pieces that are sent when granted. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final

@@ -1,7 +1,5 @@
 """The setting `classes.weights`, by which an operator shares requests among numerics classes."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 

@@ -3,8 +3,6 @@
 docs/reference/settings.md is generated from these classes and the comments at their fields.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import os
@@ -278,7 +276,7 @@ def load(
     environment `engine.max_streams` is AIRDRAFT_ENGINE__MAX_STREAMS. Raises ConfigError.
     """
     values: dict[str, Any] = {}
-    schema = _schema(config_class)
+    schema = schema_of(config_class)
     if path is not None:
         _merge_table(values, read_toml(path), "", schema, str(path))
     for key, kind in schema.items():
@@ -288,11 +286,6 @@ def load(
             values[key] = _parse(name, text, kind)
     values |= {key: value for key, value in overrides.items() if value is not None}
     return _build(config_class, values)
-
-
-def known_keys(config_class: type) -> frozenset[str]:
-    """Return the dotted keys that a role's configuration may have."""
-    return frozenset(_schema(config_class))
 
 
 def environment() -> Mapping[str, str]:
@@ -314,14 +307,14 @@ def read_toml(path: Path, what: str = "config file") -> dict[str, Any]:
         raise ConfigError(f"{what} {path} is not valid TOML: {error}") from error
 
 
-def _schema(config_class: type, prefix: str = "") -> dict[str, Any]:
+def schema_of(config_class: type, prefix: str = "") -> dict[str, Any]:
     """Return the types of all settings of a config class by their dotted keys."""
     schema: dict[str, Any] = {}
     hints = typing.get_type_hints(config_class)
     for item in dataclasses.fields(config_class):
         kind = hints[item.name]
         if dataclasses.is_dataclass(kind):
-            schema |= _schema(typing.cast(type, kind), f"{prefix}{item.name}.")
+            schema |= schema_of(typing.cast(type, kind), f"{prefix}{item.name}.")
         else:
             schema[prefix + item.name] = kind
     return schema

@@ -18,8 +18,8 @@ from nodes.telemetry.trace.records import (
     PassRecord,
     PassStream,
     PlanRecord,
+    Ring,
 )
-from nodes.telemetry.trace.ring import Ring
 from nodes.worker.stream import StreamId
 
 # Recording continues for this long after the last request.

@@ -1,12 +1,11 @@
-"""Runs all checks of this machine in the order in which a user reads them; checks its settings."""
-
-from __future__ import annotations
+"""Runs all checks of this machine in the order in which a user reads them; checks its settings,
+libllama, airdraft's kernels and OpenMP."""
 
 import difflib
 import os
 import platform
 import resource
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +15,16 @@ from nodes.config.settings import (
     CoordinatorConfig,
     DraftConfig,
     TargetConfig,
-    known_keys,
     load,
+    schema_of,
 )
-from nodes.doctor import keys, machine, models, software
-from nodes.doctor.finding import Finding, fail, ok, warn
+from nodes.doctor import keys, machine, models
+from nodes.doctor.finding import Finding, fail, note, ok, warn
 from nodes.engine.calibrate import about
 from nodes.engine.cores import read, usable_cores
+from nodes.engine.kernels.library import Kernels
 from nodes.engine.llama_abi import build_name, kernels
+from nodes.engine.protocol import EngineError
 from nodes.gateway.config import GatewayConfig
 from nodes.keys.keyring import Keyring
 
@@ -52,7 +53,7 @@ def all_local(asked: Asked) -> list[Finding]:
     checked = [check_config(r, p, asked.environ) for r, p in asked.configs.items()]
     configs = [config for _, config in checked if config is not None]
     roles = (*ROLES.values(), GatewayConfig)
-    known = frozenset(key for role in roles for key in known_keys(role))
+    known = frozenset(key for role in roles for key in schema_of(role))
     libraries, build = _software(asked)
     return [
         *libraries,
@@ -66,13 +67,13 @@ def all_local(asked: Asked) -> list[Finding]:
 
 
 def _software(asked: Asked) -> tuple[list[Finding], str]:
-    library, build = software.check_library(build_name)
+    library, build = check_library(build_name)
     findings = [library]
     if build:
         flags = _cpu_flags(asked.root)
-        findings.append(software.check_isa(build, flags, platform.machine()))
-        findings.append(software.check_kernels(kernels()))
-    return [*findings, software.check_omp(asked.environ)], build
+        findings.append(check_isa(build, flags, platform.machine()))
+        findings.append(check_kernels(kernels()))
+    return [*findings, check_omp(asked.environ)], build
 
 
 def _cpu_flags(root: Path) -> frozenset[str]:
@@ -93,13 +94,13 @@ def _models(configs: list[Config], build: str, asked: Asked) -> list[Finding]:
         findings.append(found)
         what = f"model {wanted.model}"
         num_threads = wanted.threads or usable_cores()
-        findings.append(software.check_threads(num_threads, num_cores, what))
+        findings.append(check_threads(num_threads, num_cores, what))
         if path is not None:
             num_bytes += path.stat().st_size
             runs = about(sha256, build, num_threads, wanted.profile)
             findings.append(models.check_calibration(what, runs, kept))
-    memory = models.memory_of(read(asked.root / "proc/meminfo"))
-    return [*findings, models.check_memory(num_bytes, *memory)]
+    meminfo = read(asked.root / "proc/meminfo")
+    return [*findings, models.check_memory(num_bytes, meminfo)]
 
 
 def _machine(root: Path) -> list[Finding]:
@@ -140,3 +141,71 @@ def check_environment(environ: Mapping[str, str], known: frozenset[str]) -> list
             mend = f"did you mean {ends[near[0]]}?" if near else "unset it"
             findings.append(warn(f"{name} in the environment has no effect", mend))
     return findings
+
+
+_REINSTALL = (
+    "pip install --force-reinstall --no-cache-dir llama-cpp-python==VERSION builds it again, which "
+    "needs a C++ compiler (sudo apt-get install g++)"
+)
+# CPU features that make small passes fast.
+_WANTED = {"x86_64": ("AVX2", "FMA", "F16C"), "aarch64": ("NEON", "DOTPROD")}
+
+
+def check_library(build: Callable[[], str]) -> tuple[Finding, str]:
+    """Return the finding and the name of the build, "" if there is none. build: loads the library
+    and returns that name."""
+    try:
+        name = build()
+    except EngineError as error:
+        return fail(str(error), _REINSTALL), ""
+    version = name.partition(" ")[0]
+    return ok(f"libllama of llama-cpp-python {version}"), name
+
+
+def check_isa(build: str, cpu_flags: frozenset[str], machine: str) -> Finding:
+    """Check that the build uses the CPU's features. build: from llama_abi.build_name()."""
+    used = {part.split("=")[0].split(":")[-1].strip() for part in build.split("|") if "= 1" in part}
+    wanted = _WANTED.get(machine, ())
+    names = {"NEON": "asimd", "DOTPROD": "asimddp"}
+    unused = [f for f in wanted if names.get(f, f.lower()) in cpu_flags and f not in used]
+    if unused:
+        return warn(
+            f"libllama was built without {', '.join(unused)}, which this CPU supports",
+            f"build it on this machine: {_REINSTALL}",
+        )
+    features = ", ".join(sorted(used - {"LLAMAFILE", "OPENMP", "REPACK"})) or "none named"
+    return ok(f"libllama uses {features}")
+
+
+def check_kernels(found: Kernels) -> Finding:
+    """Check that airdraft's kernels run, which are fast, and exact for any batch."""
+    if not found.missing:
+        return ok(f"airdraft's kernels run, with {found.name}")
+    return note(
+        f"libllama runs without airdraft's kernels, so it is slower and rarely exact: "
+        f"{found.missing}",
+        "python -m nodes.engine.kernels.build",
+    )
+
+
+def check_omp(environ: Mapping[str, str]) -> Finding:
+    """Check the settings of OpenMP. The commands set the policy themselves if it is not set."""
+    policy = environ.get("OMP_WAIT_POLICY", "")
+    if policy.lower() == "active":
+        return warn(
+            "OMP_WAIT_POLICY=active: waiting engine threads keep the CPU from all others",
+            "unset OMP_WAIT_POLICY, or set it to passive",
+        )
+    if limit := environ.get("OMP_NUM_THREADS") or environ.get("OMP_THREAD_LIMIT"):
+        return note(f"the environment limits OpenMP to {limit} threads")
+    return ok("OMP_WAIT_POLICY is passive")
+
+
+def check_threads(num_threads: int, num_cores: int, what: str) -> Finding:
+    """Compare threads with cores. num_cores: the cores that this process may use."""
+    if num_threads > num_cores:
+        return warn(
+            f"{what}: {num_threads} engine threads on {num_cores} cores",
+            f"set engine.threads (--threads) to at most {num_cores}",
+        )
+    return ok(f"{what}: {num_threads} engine thread(s) on {num_cores} cores")

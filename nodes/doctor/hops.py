@@ -1,7 +1,5 @@
 """Checks the link to the coordinator and the coordinator's links to nodes."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass

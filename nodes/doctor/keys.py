@@ -1,7 +1,5 @@
 """Checks key files: their permissions, the keys of this machine, and authorized keys."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections import Counter

@@ -1,7 +1,5 @@
 """Checks the machine: memory, limits, temperatures, clock rates, and who listens at a port."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """Checks model files, their calibrations, the memory that they need, and the cache directory."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -62,9 +60,11 @@ def check_model(settings: EngineSettings, catalog: Catalog) -> tuple[Finding, Pa
     return ok(f"model {name}: {path.stat().st_size / 1e6:.0f} MB, {is_known}"), path, found
 
 
-def check_memory(model_bytes: int, available_bytes: int, total_bytes: int) -> Finding:
-    """Compare memory. model_bytes: the size of all models that run on this machine."""
-    need = model_bytes + _OVERHEAD_BYTES
+def check_memory(model_bytes: int, meminfo: str) -> Finding:
+    """Compare memory. model_bytes: the size of all models that run on this machine. meminfo: the
+    content of /proc/meminfo."""
+    sizes, need = sizes_in(meminfo), model_bytes + _OVERHEAD_BYTES
+    available_bytes, total_bytes = sizes["MemAvailable"], sizes["MemTotal"]
     text = f"models need about {need / 1e6:.0f} MB"
     if need > total_bytes:
         return fail(
@@ -77,12 +77,6 @@ def check_memory(model_bytes: int, available_bytes: int, total_bytes: int) -> Fi
             "end other programs, or use a smaller model here",
         )
     return ok(f"{text}, {available_bytes / 1e6:.0f} MB are free")
-
-
-def memory_of(meminfo: str) -> tuple[int, int]:
-    """Available and total bytes, from /proc/meminfo."""
-    sizes = sizes_in(meminfo)
-    return sizes["MemAvailable"], sizes["MemTotal"]
 
 
 def read_kept(directory: Path) -> list[dict[str, object]]:

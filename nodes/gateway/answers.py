@@ -1,7 +1,5 @@
 """Assembles the mesh's events of a request into texts, scores and counts of its choices. Pure."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace

@@ -4,8 +4,6 @@ answers in Anthropic's form.
 Source: Anthropic's API reference, Messages and streaming of messages.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -197,15 +195,10 @@ class MessagesShape(ItemShape):
                 added = {"type": "text_delta", "text": step.piece}
             yield _event("content_block_delta", index=step.place, delta=added)
 
-    def ended(
-        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
-    ) -> bytes:
-        return _event(
-            "message_delta",
-            delta={"stop_reason": _stop_reason(reason, items), "stop_sequence": None},
-            usage=_usage(usage["prompt_tokens"], usage["completion_tokens"]),
-            airdraft=usage["airdraft"],
-        ) + _event("message_stop")
+    def ended(self, document: dict[str, Any]) -> bytes:
+        delta = {name: document[name] for name in ("stop_reason", "stop_sequence")}
+        rest = {name: document[name] for name in ("usage", "airdraft")}
+        return _event("message_delta", delta=delta, **rest) + _event("message_stop")
 
     def document(
         self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]

@@ -4,8 +4,6 @@ A key has 256 random bits, so its SHA-256 cannot be inverted by guessing. A slow
 for passwords that people choose.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import re

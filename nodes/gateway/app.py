@@ -1,7 +1,5 @@
 """The routes of the gateway."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
@@ -13,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from nodes.client.client import Client
 from nodes.gateway.anthropic import MESSAGES
 from nodes.gateway.chat import CHAT
 from nodes.gateway.completions import COMPLETIONS
@@ -21,7 +20,7 @@ from nodes.gateway.errors import ApiError, no_such_model
 from nodes.gateway.generate import Generate, Shared
 from nodes.gateway.guard import key_of
 from nodes.gateway.idempotency import KeyedRequests
-from nodes.gateway.models import Looking, Mesh, Models
+from nodes.gateway.models import Looking, Models
 from nodes.gateway.page import page
 from nodes.gateway.responses import RESPONSES
 from nodes.gateway.running import Running
@@ -61,7 +60,7 @@ _READY_MAX_AGE_S: Final = 0.25
 class Gateway:
     """The routes and the state that they share."""
 
-    def __init__(self, mesh: Mesh, config: GatewayConfig) -> None:
+    def __init__(self, mesh: Client, config: GatewayConfig) -> None:
         self.running = Running(config.limits.max_concurrent)
         self.looking = Looking(mesh)
         self.models = Models(mesh)
@@ -146,15 +145,15 @@ class Gateway:
 
     async def _served(self, request: Request) -> JSONResponse:
         key_of(request.scope, "infer")
-        data = [model.as_json(self._started_unix) for model in await self.models.served()]
+        data = await self.models.served(self._started_unix)
         return JSONResponse({"object": "list", "data": data})
 
     async def _model(self, request: Request) -> JSONResponse:
         key_of(request.scope, "infer")
-        found = await self.models.find(request.path_params["name"])
+        found = await self.models.find(request.path_params["name"], self._started_unix)
         if found is None:
             raise no_such_model()
-        return JSONResponse(found.as_json(self._started_unix))
+        return JSONResponse(found)
 
     async def _cancel(self, request: Request) -> JSONResponse:
         key = key_of(request.scope, "infer")

@@ -4,8 +4,6 @@ null means that a field is absent. A field that is not declared is ignored, or a
 setting `strict_fields`.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 import re

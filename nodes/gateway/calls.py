@@ -4,8 +4,6 @@ A grammar of calls (engine/tool_rules.py) restricts the text, which may be cut o
 module reads what such a text can contain; anything else is content.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Collection, Iterator

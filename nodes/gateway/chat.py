@@ -1,7 +1,5 @@
 """Serves /v1/chat/completions: turns bodies into jobs and writes answers in this API's form."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -25,9 +23,9 @@ from nodes.gateway.calls import Part
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
-from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
+from nodes.gateway.fields import Job, OpenAiBody, job_of
 from nodes.gateway.reading import CALL, CONTENT, REASONING, PartReader, items_of
-from nodes.gateway.shape import Api, ChunkWriter, Head, call_id, finish_reason, whole_body
+from nodes.gateway.shape import Api, ChunkWriter, Head, call_id, finish_reason
 from nodes.gateway.tools import (
     CallList,
     NamedTool,
@@ -38,8 +36,6 @@ from nodes.gateway.tools import (
     tools_of,
 )
 from nodes.messages import MAX_TOP_LOGPROBS, ChatMessage, Score
-
-_KIND: Final = "chat.completion"
 
 
 class TextPart(Body):
@@ -118,16 +114,14 @@ def job_of_chat(body: ChatBody, limits: GatewayLimits, *, fits: bool = False) ->
     has_logprobs = bool(body.logprobs)
     if body.top_logprobs is not None and not has_logprobs:
         raise wrong("top_logprobs", "this needs logprobs: true")
-    num_logprobs = body.top_logprobs or 0 if has_logprobs else None
-    max_tokens = min(given or limits.max_tokens, limits.max_tokens)
-    options = options_of(body, limits, max_tokens, num_logprobs)
-    return job_of(
-        body,
-        (tuple(messages),),
-        replace(options, tools=tools_text, fits=fits or given is None),
-        tools=tools,
-        has_logprobs=has_logprobs,
-    )
+    options = {
+        "max_tokens": min(given or limits.max_tokens, limits.max_tokens),
+        "num_logprobs": body.top_logprobs or 0 if has_logprobs else None,
+        "tools": tools_text,
+        "fits": fits or given is None,
+    }
+    prompts = (tuple(messages),)
+    return job_of(body, limits, prompts, options, tools=tools, has_logprobs=has_logprobs)
 
 
 def job_as_chat(
@@ -176,7 +170,7 @@ def _template_fields(message: MessageBody) -> dict[str, Any]:
 
 class ChatShape(ChunkWriter):
     def __init__(self, job: Job) -> None:
-        super().__init__(_KIND + ".chunk", job)
+        super().__init__("chat.completion", job, "chat.completion.chunk")
         self._readers = defaultdict[int, PartReader](lambda: PartReader(job))
 
     def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
@@ -219,19 +213,7 @@ class ChatShape(ChunkWriter):
         }
         return self.choice(head, choice, tokens)
 
-    def whole(self, head: Head, choices: Sequence[Delta], usage: dict[str, Any]) -> bytes:
-        has_logprobs = self._job.has_logprobs
-        written = [
-            {
-                "index": choice.index,
-                **self._message(head, choice),
-                "logprobs": chat_logprobs(choice.tokens) if has_logprobs else None,
-            }
-            for choice in choices
-        ]
-        return whole_body(head, _KIND, written, usage)
-
-    def _message(self, head: Head, choice: Delta) -> dict[str, Any]:
+    def whole_choice(self, head: Head, choice: Delta) -> dict[str, Any]:
         items = items_of(self._job, choice)
         content = "".join(item.text for item in items if item.kind == CONTENT)
         reasoning = "".join(item.text for item in items if item.kind == REASONING)
@@ -246,7 +228,9 @@ class ChatShape(ChunkWriter):
         if calls:
             message |= {"content": content or None, "tool_calls": calls}
         reason = finish_reason(choice.finish_reason, len(calls))
-        return {"message": message, "finish_reason": reason}
+        logprobs = chat_logprobs(choice.tokens) if self._job.has_logprobs else None
+        fields = {"index": choice.index, "message": message, "finish_reason": reason}
+        return {**fields, "logprobs": logprobs}
 
 
 def _added(head: Head, choice: int, part: Part) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Serves /v1/completions: turns bodies into jobs and writes answers in this API's form."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Final
@@ -14,11 +12,10 @@ from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.bodies import PLAIN, TEXTS, TOKEN_LISTS, TOKENS, Text, wrong
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.event_ids import Told
-from nodes.gateway.fields import Job, OpenAiBody, job_of, options_of
-from nodes.gateway.shape import Api, ChunkWriter, Head, whole_body
+from nodes.gateway.fields import Job, OpenAiBody, job_of
+from nodes.gateway.shape import Api, ChunkWriter, Head
 from nodes.messages import MAX_PROMPT_TOKENS, MAX_TOP_LOGPROBS
 
-_KIND: Final = "text_completion"
 # The default of OpenAI's API.
 _DEFAULT_MAX_TOKENS: Final = 16
 # Also the maximum for embeddings; a gateway's limits may be lower.
@@ -73,9 +70,13 @@ def _job(body: CompletionBody, limits: GatewayLimits) -> Job:
     scores_prompt = echo and (
         body.logprobs is not None or max_tokens == 0 or not isinstance(prompts[0], str)
     )
-    num_logprobs = 0 if scores_prompt and body.logprobs is None else body.logprobs
-    options = options_of(body, limits, max_tokens, num_logprobs, scores_prompt=scores_prompt)
-    return job_of(body, prompts, options, echo=echo, has_logprobs=body.logprobs is not None)
+    options = {
+        "max_tokens": max_tokens,
+        "num_logprobs": 0 if scores_prompt and body.logprobs is None else body.logprobs,
+        "scores_prompt": scores_prompt,
+    }
+    has_logprobs = body.logprobs is not None
+    return job_of(body, limits, prompts, options, echo=echo, has_logprobs=has_logprobs)
 
 
 def prompts_of(
@@ -157,7 +158,7 @@ def _token_text(piece: bytes) -> str:
 
 class CompletionShape(ChunkWriter):
     def __init__(self, job: Job) -> None:
-        super().__init__(_KIND, job)
+        super().__init__("text_completion", job)
         self._logprobs: dict[int, CompletionLogprobs] = {}
 
     def chunks(self, head: Head, delta: Delta, told: Told | None = None) -> bytes:
@@ -175,13 +176,9 @@ class CompletionShape(ChunkWriter):
         ends = delta.finish_reason is not None
         return told.line(delta.index, delta.text, len(delta.tokens), ends=ends) + event
 
-    def whole(self, head: Head, choices: Sequence[Delta], usage: dict[str, Any]) -> bytes:
+    def whole_choice(self, head: Head, choice: Delta) -> dict[str, Any]:
         has_logprobs = self._job.has_logprobs
-        written = [
-            _choice(each, CompletionLogprobs().of(each.tokens) if has_logprobs else None)
-            for each in choices
-        ]
-        return whole_body(head, _KIND, written, usage)
+        return _choice(choice, CompletionLogprobs().of(choice.tokens) if has_logprobs else None)
 
 
 def _choice(delta: Delta, logprobs: dict[str, Any] | None) -> dict[str, Any]:

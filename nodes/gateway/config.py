@@ -1,11 +1,19 @@
-"""Settings of a gateway, which nodes.config.settings reads like those of the other roles."""
+"""Settings of a gateway, its address, and whether whoever reaches it needs an API key.
 
-from __future__ import annotations
+Without the HTTP libraries, because `airdraft serve` looks at it before it starts anything.
+"""
 
+import contextlib
+import socket
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
+from mesh.endpoints import is_loopback
+from mesh.errors import KeysError
 from nodes.config.settings import ConfigError, LinkSettings, check_ranges, ranged
+from nodes.gateway.apikeys import FILE_NAME, ApiKeys
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
 
@@ -98,7 +106,7 @@ class GatewayConfig:
     limits: GatewayLimits = field(default_factory=GatewayLimits)
 
     def __post_init__(self) -> None:
-        address_of(self.listen)
+        _ = self.address
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError("tls_cert and tls_key: give both or neither")
         for origin in names(self.cors_origins):
@@ -106,6 +114,21 @@ class GatewayConfig:
                 raise ConfigError(
                     f"cors_origins: {origin!r}: an origin is accepted, such as https://a.org"
                 )
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port. Raises ConfigError."""
+        return address_of(self.listen)
+
+    @property
+    def is_at_home(self) -> bool:
+        """Whether only this machine can reach the gateway."""
+        host, port = self.address
+        return is_loopback(f"tcp://{f'[{host}]' if ':' in host else host}:{port}")
+
+    def api_keys(self, keys_directory: Path) -> ApiKeys:
+        path = Path(self.apikeys) if self.apikeys else keys_directory / FILE_NAME
+        return ApiKeys(path, self.api_key)
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -120,3 +143,65 @@ def address_of(listen: str) -> tuple[str, int]:
     if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65_536):
         raise ConfigError(f"listen = {listen!r}: HOST:PORT is accepted, such as {DEFAULT_LISTEN}")
     return host, int(port)
+
+
+class ListenError(OSError):
+    """The address cannot be bound; the text names it and the reason."""
+
+
+def admits_anybody(keys: ApiKeys, config: GatewayConfig) -> bool:
+    """Whether requests need no key: on loopback, if no setting needs keys and no key file exists.
+
+    Raises KeysError if keys are needed and none exist.
+    """
+    needing = [
+        (not config.is_at_home, f"listen = {config.listen!r}", "listen on loopback"),
+        (bool(config.allowed_hosts), "allowed_hosts", "leave it out"),
+        (bool(config.cors_origins), "cors_origins", "leave it out"),
+        (config.require_keys, "require_keys", "leave it out"),
+        (bool(config.apikeys), "apikeys", "leave it out"),
+        (bool(config.api_key), "api_key", "leave it out"),
+        (keys.are_needed(), "the file itself", "remove it"),
+    ]
+    reason = next(((setting, remedy) for is_so, setting, remedy in needing if is_so), None)
+    if reason is None:
+        return True
+    if keys.is_empty():
+        setting, remedy = reason
+        raise KeysError(
+            f"{keys.path} has no API keys, but {setting} needs some: "
+            f"run `airdraft apikeys add NAME`, give a key with --api-key, or {remedy}"
+        )
+    return False
+
+
+def reserve(config: GatewayConfig, keys_directory: Path) -> socket.socket:
+    """Bind the address of a gateway that will serve it later; until then it refuses connections.
+
+    Raises ListenError, and KeysError if the gateway needs API keys and none exist.
+    """
+    admits_anybody(config.api_keys(keys_directory), config)
+    return bound_to(*config.address)
+
+
+def bound_to(host: str, port: int) -> socket.socket:
+    """A socket at an address, on which nobody listens yet. Raises ListenError."""
+    with contextlib.ExitStack() as stack, listen_errors(host, port):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        found = stack.enter_context(socket.socket(family))
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        found.bind((host, port))
+        stack.pop_all()
+    return found
+
+
+@contextlib.contextmanager
+def listen_errors(host: str, port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ListenError(
+            f"cannot serve HTTP on {host}:{port}: {error.strerror or error}; choose another address"
+        ) from error

@@ -2,14 +2,15 @@
 
 uvicorn by itself waits for ever for the rest of a header or body, and at the end of a connection
 for a peer that does not read. A connection beyond the maximum gets a 503 within a short time.
+asyncio's own TLS server gives a silent peer a minute, and reports a connection only after the
+handshake; here a handshake has a deadline and counts as a connection from its start.
 """
-
-from __future__ import annotations
 
 import asyncio
 import logging
 import math
 import socket
+import ssl
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
@@ -18,7 +19,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from nodes.gateway.config import GatewayLimits
+from nodes.config.settings import ConfigError
+from nodes.gateway.config import GatewayConfig, GatewayLimits
 from nodes.gateway.errors import ApiError, unavailable
 
 logger = logging.getLogger(__name__)
@@ -28,13 +30,12 @@ _BODY_BYTES_PER_S: Final = 65_536
 _TRANSPORT_BYTES: Final = 16_384
 _KERNEL_BYTES: Final = 65_536
 # The number of connections beyond the maximum that get a 503 at a time, and the time each has.
-MOST_REFUSED: Final = 16
+_MOST_REFUSED: Final = 16
 _REFUSAL_S: Final = 1.0
 # Bytes kept of requests that arrived while an earlier one was still being answered.
 _MOST_AHEAD_BYTES: Final = 65_536
 # The interval between log lines while connections are being refused.
 LOG_INTERVAL_S: Final = 10.0
-
 
 _TIMED_OUT: Final = ApiError(
     408, "the request did not arrive in time", code="request_timeout", closes=True
@@ -102,7 +103,7 @@ class Connection(H11Protocol):
         """Refuse this connection: it gets a 503 once it has sent something."""
         self._is_refused = True
         self.say_refused()
-        if num_over > MOST_REFUSED:
+        if num_over > _MOST_REFUSED:
             self.transport.abort()
         else:
             self._deadline = self.loop.call_later(_REFUSAL_S, self.transport.abort)
@@ -258,3 +259,104 @@ def _response(error: ApiError) -> bytes:
     headers = "".join(f"{name}: {value}\r\n" for name, value in (sized | error.headers()).items())
     phrase = HTTPStatus(error.status).phrase
     return f"HTTP/1.1 {error.status} {phrase}\r\n{headers}\r\n".encode() + content
+
+
+# -- TLS -------------------------------------------------------------------------------------------
+
+
+def tls_context(config: GatewayConfig) -> ssl.SSLContext:
+    """Load the certificate and its key. Raises ConfigError if the files are not such a pair."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(config.tls_cert, config.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"tls_cert = {config.tls_cert!r}, tls_key = {config.tls_key!r}: "
+            f"PEM files of a certificate and its key are accepted "
+            f"({error.strerror or 'the files are invalid'})"
+        ) from None
+    return context
+
+
+class Handshake(asyncio.Protocol):
+    """A connection during its TLS handshake; a Connection replaces it afterwards.
+
+    context, connection: set in a subclass by the server.
+    """
+
+    context: ssl.SSLContext
+    connection: type[Connection]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._state = server_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._made = self.connection(config, server_state, app_state, self._loop)
+        self._early = bytearray()
+        self._has_passed = False
+        self._is_lost = False
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        # uvicorn counts the members of this set, and calls shutdown() of each when it stops.
+        connections: set[Any] = self._state.connections
+        connections.add(self)
+        num_over = len(connections) - self._made.max_connections
+        if num_over > _MOST_REFUSED:
+            self._made.say_refused()
+            connections.discard(self)
+            transport.abort()
+            return
+        self._made.has_place = num_over <= 0
+        # All data from the peer is for start_tls(), not for this protocol.
+        transport.pause_reading()
+        self._task = self._loop.create_task(self._shake_hands(transport))
+        self._state.tasks.add(self._task)
+        self._task.add_done_callback(self._state.tasks.discard)
+
+    async def _shake_hands(self, plain: asyncio.Transport) -> None:
+        limit_s = self._made.limits.header_timeout_s
+        try:
+            secured = await self._loop.start_tls(
+                plain,
+                self,
+                self.context,
+                server_side=True,
+                ssl_handshake_timeout=limit_s,
+                ssl_shutdown_timeout=limit_s,
+            )
+        except OSError:
+            # The handshake failed or took too long; asyncio has closed the connection.
+            return
+        finally:
+            connections: set[Any] = self._state.connections
+            connections.discard(self)
+        if secured is None or self._is_lost:
+            return
+        self._has_passed = True
+        secured.set_protocol(self._made)
+        self._made.connection_made(secured)
+        if self._early:
+            self._made.data_received(bytes(self._early))
+
+    def data_received(self, data: bytes) -> None:
+        """Keep data that arrives after the handshake and before the Connection takes over."""
+        self._early += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+        if self._has_passed:
+            # asyncio chose this protocol for the call before the Connection replaced it.
+            self._made.connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Cancel the handshake because the server stops."""
+        if self._task is not None:
+            self._task.cancel()

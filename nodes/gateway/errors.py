@@ -1,7 +1,5 @@
 """Errors that clients of the HTTP API receive, in OpenAI's shape."""
 
-from __future__ import annotations
-
 import json
 import logging
 import traceback
@@ -67,6 +65,8 @@ class ApiError(Exception):
 
     def headers(self) -> dict[str, str]:
         found = {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
+        if self.status == 401:
+            found["www-authenticate"] = "Bearer"
         return {**found, "connection": "close"} if self.closes else found
 
 

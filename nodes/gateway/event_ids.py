@@ -4,14 +4,13 @@ A text that is generated again arrives in other pieces, because other passes acc
 id holds how much of each choice was sent, in characters and scored tokens, and a checksum.
 """
 
-from __future__ import annotations
-
 import re
 import zlib
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Self
 
 from nodes.gateway.answers import Delta
+from nodes.gateway.bodies import wrong
 from nodes.gateway.errors import ApiError
 from nodes.messages.fingerprint import is_fingerprint
 
@@ -66,7 +65,7 @@ class Told:
         self.has_usage = False
 
     @classmethod
-    def of_header(cls, found: bytes, tag: str, num_choices: int) -> Told:
+    def of_header(cls, found: bytes, tag: str, num_choices: int) -> Self:
         """Parse a Last-Event-ID. Raises ApiError if it is not an event id of this request."""
         told = cls(tag, num_choices)
         text = found[:_MAX_ID_CHARS].decode("latin-1")
@@ -138,7 +137,7 @@ def _parsed(field: str) -> _Position | None:
 
 
 def refused(reason: str) -> ApiError:
-    return ApiError(400, f"{HEADER}: {reason}", param=HEADER, code="invalid_value")
+    return wrong(HEADER, reason)
 
 
 def _differs() -> ApiError:

@@ -1,18 +1,19 @@
 """Runs one request, from its checked body to the end of its answer, streamed or whole."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from nodes.client.client import Event
+from nodes.client.client import Client, Event
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.answers import Answers, Delta, joined
 from nodes.gateway.config import GatewayLimits
@@ -20,8 +21,7 @@ from nodes.gateway.errors import ApiError, of_exception, unavailable
 from nodes.gateway.event_ids import Told
 from nodes.gateway.fields import Job
 from nodes.gateway.guard import connection_of, metrics_of
-from nodes.gateway.models import Mesh
-from nodes.gateway.running import ClientLeftError, Run, started
+from nodes.gateway.running import Run, started
 from nodes.gateway.shape import Head, Shape, now_unix
 from nodes.messages import StartedNotice, TokensNotice
 from nodes.service.runtime import first_cause
@@ -82,7 +82,7 @@ class Exchange:
     """
 
     def __init__(
-        self, mesh: Mesh, job: Job, shape: Shape, run: Run, scope: Scope, told: Told | None = None
+        self, mesh: Client, job: Job, shape: Shape, run: Run, scope: Scope, told: Told | None = None
     ) -> None:
         self._mesh = mesh
         self._job = job
@@ -92,26 +92,22 @@ class Exchange:
         self._metrics = metrics_of(scope)
         self._connection = connection_of(scope)
         self._told = told
-        # Indices of prompts that a target has started.
-        self._placed: set[int] = set()
         self.answers = Answers(job)
         # Whether any part of the answer has been handed to the client.
         self.has_told = False
         self.failure: ApiError | None = None
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    def _headers(self) -> dict[str, str]:
         """Headers of every answer; a stream without usage reports the seed only here."""
-        found = [
-            (b"x-request-id", self._run.request_id.encode()),
-            (b"x-airdraft-seed", str(self._job.options.seed).encode()),
-        ]
+        seed = str(self._job.options.seed)
+        found = {"x-request-id": self._run.request_id, "x-airdraft-seed": seed}
         if names := ", ".join(hint.path for hint in self._job.ignored):
             # Names of fields may hold any characters: JSON escapes them to those a header may have.
-            found.append((b"warning", f"299 airdraft {json.dumps(f'ignored: {names}')}".encode()))
+            found["warning"] = f"299 airdraft {json.dumps(f'ignored: {names}')}"
         return found
 
-    async def whole(self, receive: Receive) -> bytes:
-        """Return the body of an answer. Raises ApiError or ClientLeftError."""
+    async def whole(self, receive: Receive) -> Response:
+        """Return an answer that is not streamed. Raises ApiError or ClientDisconnect."""
         deltas = defaultdict[int, list[Delta]](list)
 
         def on_event(prompt_index: int, event: Event) -> None:
@@ -122,16 +118,17 @@ class Exchange:
         async with started(self._run, self._ask_all_or_fail(on_event), receive) as asking:
             await asyncio.wait({asking})
         if asking.cancelled():
-            raise self._run.ended_by or ClientLeftError()
+            raise self._run.ended_by or ClientDisconnect()
         if self.failure is not None:
             raise self.failure
         self.has_told = True
         choices = [joined(deltas[index]) for index in sorted(deltas)]
         usage = self.answers.usage.as_json(self._job.options)
-        return self._shape.whole(self._head(), choices, usage)
+        content = self._shape.whole(self._head(), choices, usage)
+        return Response(content, headers=self._headers(), media_type="application/json")
 
     async def stream(self, receive: Receive, send: Send, limits: GatewayLimits) -> None:
-        """Send events as they arrive. Raises ApiError before the first event, and ClientLeftError.
+        """Send events as they arrive. Raises ApiError before the first event, and ClientDisconnect.
 
         A request is dropped if more than max_unsent_bytes wait for its reader.
         """
@@ -185,15 +182,15 @@ class Exchange:
     async def _send(self, outbox: Outbox, send: Send, asking: asyncio.Task[None]) -> None:
         part = await outbox.take()
         if not part:
-            raise self.failure or self._run.ended_by or ClientLeftError()
-        headers = [(b"content-type", b"text/event-stream; charset=utf-8"), *self.headers()]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+            raise self.failure or self._run.ended_by or ClientDisconnect()
+        headers = {"content-type": "text/event-stream; charset=utf-8", **self._headers()}
+        await send({"type": "http.response.start", "status": 200, "headers": Headers(headers).raw})
         self._metrics.stream_opened()
         while part:
             await send({"type": "http.response.body", "body": part, "more_body": True})
             part = await outbox.take()
         if outbox.was_dropped or asking.cancelled():
-            raise ClientLeftError
+            raise ClientDisconnect
         if self.failure is not None:
             # A client must not mistake a stream that failed for a whole one.
             self._connection.end_after_this()
@@ -260,18 +257,13 @@ class Exchange:
     async def _ask(
         self, index: int, prompt: Prompt, options: GenerateOptions, on_event: _OnEvent
     ) -> None:
-        events = self._mesh.generate(prompt, options)
         # Closing the generator frees the request in the mesh; garbage collection would be later.
-        async with contextlib.aclosing(cast(AsyncGenerator[Event, None], events)):
+        async with contextlib.aclosing(self._mesh.generate(prompt, options)) as events:
             async for event in events:
-                self._count(index, event)
+                match event:
+                    case StartedNotice():
+                        self._metrics.started(index, event.num_prompt_tokens)
+                    case TokensNotice():
+                        choice = index * self._job.options.num_choices + event.choice
+                        self._metrics.tokens_came(choice, len(event.token_ids))
                 on_event(index, event)
-
-    def _count(self, prompt_index: int, event: Event) -> None:
-        match event:
-            case StartedNotice() if prompt_index not in self._placed:
-                self._placed.add(prompt_index)
-                self._metrics.started(event.num_prompt_tokens)
-            case TokensNotice():
-                choice = prompt_index * self._job.options.num_choices + event.choice
-                self._metrics.tokens_came(choice, len(event.token_ids))

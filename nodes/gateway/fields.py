@@ -1,11 +1,9 @@
 """Fields that all APIs share, and their translation to options of a request to the mesh."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field
 
@@ -64,7 +62,7 @@ class Job:
     has_ids: bool = True
     echoed: Mapping[str, Any] = field(default_factory=dict)
 
-    def with_options(self, **changes: Any) -> Job:
+    def with_options(self, **changes: Any) -> Self:
         return replace(self, options=replace(self.options, **changes))
 
 
@@ -185,22 +183,29 @@ def _rules_of(body: OpenAiBody) -> Rules:
     return NO_RULES if rules == NO_RULES else rules
 
 
-def options_of(
+def job_of(
     body: OpenAiBody,
     limits: GatewayLimits,
-    max_tokens: int,
-    num_logprobs: int | None,
-    *,
-    scores_prompt: bool = False,
-) -> GenerateOptions:
-    """Options of a body without sampling, which with_sampling() adds. Draws a seed if needed."""
-    num_choices = body.n or 1
+    prompts: tuple[Prompt, ...],
+    options: Mapping[str, Any],
+    **changes: Any,
+) -> Job:
+    """Make the job of a body, without sampling, which with_sampling() adds. Draws a seed if needed.
+
+    options, changes: options of the request and fields of the job that only one API has.
+    """
+    num_choices, streams = body.n or 1, bool(body.stream)
     if num_choices > limits.max_choices:
         raise wrong("n", f"at most {limits.max_choices} are accepted")
+    for name, is_given in (
+        ("stream_options", body.stream_options is not None),
+        ("airdraft.tokens", body.tells_tokens),
+    ):
+        if is_given and not streams:
+            raise wrong(name, "this needs stream: true")
     asked = body.system_fingerprint
     model_hash, numerics_class = ("", "") if asked is None else parts_of(asked)
-    return GenerateOptions(
-        max_tokens=max_tokens,
+    made = GenerateOptions(
         # The seed is drawn here, so that all prompts of one body have the same.
         seed=secrets.randbits(SEED_BITS) if body.seed is None else body.seed,
         priority=DEFAULT_PRIORITY if body.priority is None else body.priority,
@@ -210,11 +215,24 @@ def options_of(
         chat=False,
         model=body.model or "",
         rules=_rules_of(body),
-        # The texts of single tokens arrive only with their scores.
-        num_logprobs=0 if num_logprobs is None and body.tells_tokens else num_logprobs,
-        scores_prompt=scores_prompt,
         model_hash=model_hash,
         numerics_class=numerics_class,
+        **options,
+    )
+    if body.tells_tokens and made.num_logprobs is None:
+        # The texts of single tokens arrive only with their scores.
+        made = replace(made, num_logprobs=0)
+    return Job(
+        prompts=prompts,
+        options=made,
+        stream=streams,
+        include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
+        user=body.user or "",
+        tells_tokens=body.tells_tokens,
+        sampling={
+            name: value for name in SAMPLING_NAMES if (value := getattr(body, name)) is not None
+        },
+        **changes,
     )
 
 
@@ -227,26 +245,3 @@ def with_sampling(
         known["temperature"] = 0.0
     known["top_p"] = max(known["top_p"], _LEAST_TOP_P)
     return replace(options, **known)
-
-
-def job_of(
-    body: OpenAiBody, prompts: tuple[Prompt, ...], options: GenerateOptions, **changes: Any
-) -> Job:
-    """Make the job of a body. changes: fields of the job that only one API has."""
-    streams = bool(body.stream)
-    if body.stream_options is not None and not streams:
-        raise wrong("stream_options", "this needs stream: true")
-    if body.tells_tokens and not streams:
-        raise wrong("airdraft.tokens", "this needs stream: true")
-    return Job(
-        prompts=prompts,
-        options=options,
-        stream=streams,
-        include_usage=body.stream_options is not None and bool(body.stream_options.include_usage),
-        user=body.user or "",
-        tells_tokens=body.tells_tokens,
-        sampling={
-            name: value for name in SAMPLING_NAMES if (value := getattr(body, name)) is not None
-        },
-        **changes,
-    )

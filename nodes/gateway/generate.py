@@ -1,7 +1,5 @@
 """The POST route of each API: checks a body, sends it to the mesh and returns the answer."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import time
@@ -10,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from nodes.client.client import Client
 from nodes.client.generation import common_sampling
 from nodes.engine.chat.tools import HERMES
 from nodes.engine.traits import OPENAI_SAMPLING, ModelTraits
@@ -21,10 +20,10 @@ from nodes.gateway.errors import ApiError
 from nodes.gateway.event_ids import Told
 from nodes.gateway.exchange import Exchange
 from nodes.gateway.fields import Job, with_sampling
-from nodes.gateway.guard import CLIENT_LEFT, connection_of, key_of, metrics_of, send_json
+from nodes.gateway.guard import CLIENT_LEFT, connection_of, key_of, metrics_of
 from nodes.gateway.idempotency import Keyed, KeyedRequests
-from nodes.gateway.models import Mesh, Models
-from nodes.gateway.running import ClientLeftError, Running
+from nodes.gateway.models import Models
+from nodes.gateway.running import Running
 from nodes.gateway.shape import Api, new_id
 from nodes.gateway.tools import in_style
 from nodes.messages import ChatMessage
@@ -37,7 +36,7 @@ logger = logging.getLogger(__name__)
 class Shared:
     """What all requests of a gateway share."""
 
-    mesh: Mesh
+    mesh: Client
     config: GatewayConfig
     models: Models
     running: Running
@@ -59,14 +58,14 @@ class Generate:
         except ApiError as error:
             record.status = error.status
             raise
-        except (ClientLeftError, ClientDisconnect):
+        except ClientDisconnect:
             record.status = CLIENT_LEFT
         finally:
             metrics_of(scope).finished(record.status)
             record.log()
 
     async def _answer(
-        self, scope: Scope, receive: Receive, send: Send, key: ApiKey, record: _Record
+        self, scope: Scope, receive: Receive, send: Send, key: ApiKey, record: "_Record"
     ) -> None:
         shared, limits = self._shared, limits_of(self._shared.config.limits, key)
         chosen = idempotency.of_headers(_values(scope, idempotency.HEADER))
@@ -108,7 +107,8 @@ class Generate:
             if job.stream:
                 await exchange.stream(receive, send, limits)
             else:
-                await send_json(await exchange.whole(receive), send, exchange.headers())
+                answer = await exchange.whole(receive)
+                await answer(scope, receive, send)
         record.status = 200 if exchange.failure is None else exchange.failure.status
 
     async def _traits(self, job: Job) -> ModelTraits:

@@ -1,13 +1,12 @@
 """Wraps all routes: counts requests, checks host name, origin and API key, adds headers, and writes
 errors."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from typing import Final
 
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mesh.errors import KeysError
@@ -32,6 +31,7 @@ _SECURITY: Final[Headers] = [
     (b"cache-control", b"no-store"),
 ]
 
+_JSON: Final = "application/json"
 # The status in logs and metrics if a client left before its answer; it is never sent.
 CLIENT_LEFT: Final = 499
 
@@ -82,14 +82,15 @@ class Guard:
         try:
             self._check_host(scope, headers)
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
-                await self._preflight(origin, headers, sending)
+                await self._preflight(origin, headers)(scope, receive, sending)
                 return
             state["key"] = self._key_of(scope, headers)
             await self._app(scope, receive, sending)
         except Exception as error:  # noqa: BLE001 - the server behind it would log users' texts
             answer = _answer_to(error)
             if status == CLIENT_LEFT:
-                await send_error(answer, sending)
+                response = Response(answer.content(), answer.status, answer.headers(), _JSON)
+                await response(scope, receive, sending)
             else:
                 connection_of(scope).abort()
         finally:
@@ -139,18 +140,18 @@ class Guard:
             (b"access-control-expose-headers", exposed),
         ]
 
-    async def _preflight(self, origin: bytes, headers: dict[bytes, bytes], send: Send) -> None:
+    def _preflight(self, origin: bytes, headers: dict[bytes, bytes]) -> Response:
         if origin not in self._allowed_origins:
             raise ApiError(
                 403, "pages of this origin may not use the gateway: see its setting cors_origins"
             )
-        allowed = [
-            (b"access-control-allow-methods", b"GET, POST, DELETE"),
-            (b"access-control-allow-headers", headers.get(b"access-control-request-headers", b"")),
-            (b"access-control-max-age", b"600"),
-        ]
-        await send({"type": "http.response.start", "status": 204, "headers": allowed})
-        await send({"type": "http.response.body", "body": b""})
+        asked = headers.get(b"access-control-request-headers", b"").decode("latin-1")
+        allowed = {
+            "access-control-allow-methods": "GET, POST, DELETE",
+            "access-control-allow-headers": asked,
+            "access-control-max-age": "600",
+        }
+        return Response(status_code=204, headers=allowed)
 
 
 def _answer_to(error: Exception) -> ApiError:
@@ -164,24 +165,6 @@ def _answer_to(error: Exception) -> ApiError:
             return unavailable("the file of API keys cannot be read: see the log of the gateway")
         case _:
             return internal(error)
-
-
-async def send_json(content: bytes, send: Send, more: Headers, status: int = 200) -> None:
-    """Send a JSON answer with additional headers."""
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(content)).encode()),
-        *more,
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
-
-
-async def send_error(error: ApiError, send: Send) -> None:
-    headers = [(name.encode(), value.encode()) for name, value in error.headers().items()]
-    if error.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send_json(error.content(), send, headers, error.status)
 
 
 def key_of(scope: Scope, wanted: str) -> ApiKey:

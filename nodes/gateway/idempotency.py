@@ -4,8 +4,6 @@ By law 1 a text is a function of its request and seed. So no answer is kept: a s
 key makes any gateway of the mesh give the same answer again.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib
@@ -15,9 +13,11 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final
 
 from nodes.client.generation import SEED_BITS
+from nodes.gateway.bodies import wrong
+from nodes.gateway.connection import Connection
 from nodes.gateway.errors import ApiError
 
 HEADER: Final = "Idempotency-Key"
@@ -35,12 +35,7 @@ def of_headers(found: Sequence[bytes]) -> str | None:
     # Several headers are joined with a space, which is not accepted.
     value = b", ".join(found)
     if not _ACCEPTED.fullmatch(value):
-        raise ApiError(
-            400,
-            f"{HEADER}: 1 to 255 visible ASCII characters are accepted",
-            param=HEADER,
-            code="invalid_value",
-        )
+        raise wrong(HEADER, "1 to 255 visible ASCII characters are accepted")
     return value.decode("ascii")
 
 
@@ -72,15 +67,6 @@ class Keyed:
         return self._derived("event", 6, path.encode(), body).hex()
 
 
-class Reader(Protocol):
-    """The connection of a request, which may be dead although no close was received."""
-
-    @property
-    def is_closing(self) -> bool: ...
-
-    def abort(self) -> None: ...
-
-
 @dataclass(slots=True)
 class _Remembered:
     """A key that was used. body: digest of path and body. fingerprint: of its answer, or ""."""
@@ -98,14 +84,14 @@ class KeyedRequests:
     ) -> None:
         self._max_remembered = max_remembered
         self._clock = clock
-        self._under_way: dict[Keyed, tuple[Reader, asyncio.Event]] = {}
+        self._under_way: dict[Keyed, tuple[Connection, asyncio.Event]] = {}
         self._remembered: OrderedDict[Keyed, _Remembered] = OrderedDict()
         # Without this secret a digest reveals nothing about a body.
         self._secret = secrets.token_bytes(32)
 
     @contextlib.asynccontextmanager
     async def entered(
-        self, keyed: Keyed, path: str, body: bytes, reader: Reader, *, takes_over: bool = False
+        self, keyed: Keyed, path: str, body: bytes, reader: Connection, *, takes_over: bool = False
     ) -> AsyncIterator[None]:
         """Hold the key for one request. Raises ApiError: 422 if the key was used with another body,
         409 while a request with it is under way.
@@ -126,22 +112,17 @@ class KeyedRequests:
             del self._under_way[keyed]
             has_ended.set()
 
-    async def _ended(self, reader: Reader, has_ended: asyncio.Event) -> None:
+    async def _ended(self, reader: Connection, has_ended: asyncio.Event) -> None:
         """Wait for a request whose client has left to end. Raises ApiError if it has not left."""
         if reader.is_closing:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_ENDING_LIMIT_S):
                     await has_ended.wait()
                     return
-        raise ApiError(
-            409,
-            f"{HEADER}: a request with this key is under way: wait for its answer, or close its "
-            f"connection",
-            kind="idempotency_error",
-            param=HEADER,
-            code="request_in_progress",
-            retry_after_s=1,
+        reason = (
+            "a request with this key is under way: wait for its answer, or close its connection"
         )
+        raise _refused(409, reason, "request_in_progress", retry_after_s=1)
 
     def _check_body(self, keyed: Keyed, path: str, body: bytes) -> None:
         now = self._clock()
@@ -150,14 +131,8 @@ class KeyedRequests:
         self._forget_old(now)
         known = self._remembered.setdefault(keyed, _Remembered(digest.digest(), now))
         if known.body != digest.digest():
-            raise ApiError(
-                422,
-                f"{HEADER}: this key was used with another body or route: use a new key for a new "
-                f"request",
-                kind="idempotency_error",
-                param=HEADER,
-                code="key_reused",
-            )
+            reason = "this key was used with another body or route: use a new key for a new request"
+            raise _refused(422, reason, "key_reused")
         known.used_at = now
         self._remembered.move_to_end(keyed)
         if len(self._remembered) > self._max_remembered:
@@ -179,3 +154,8 @@ class KeyedRequests:
         known = self._remembered.get(keyed)
         if known is not None:
             known.fingerprint = fingerprint
+
+
+def _refused(status: int, reason: str, code: str, **more: Any) -> ApiError:
+    kind = "idempotency_error"
+    return ApiError(status, f"{HEADER}: {reason}", kind=kind, param=HEADER, code=code, **more)

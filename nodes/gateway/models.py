@@ -1,20 +1,18 @@
 """What the gateway asks of a mesh: its models and its status, at most once a second each."""
 
-from __future__ import annotations
-
 import asyncio
-import json
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict
+from typing import Any, Final, Generic, TypeVar
 
-from nodes.client.client import Event, RequestFailedError
-from nodes.client.generation import GenerateOptions, Prompt, traits_of_nodes
+from nodes.client.client import Client, RequestFailedError
+from nodes.client.generation import traits_of_nodes
 from nodes.engine.traits import ModelTraits
+from nodes.gateway.bodies import compact
 from nodes.gateway.errors import of_failure, unavailable
-from nodes.messages import NodeFields, NodesReply, ReadNotice
+from nodes.messages import NodeFields, NodesReply
 from nodes.messages.fingerprint import Model, is_named, model_ids
 from nodes.telemetry.history import History
 from nodes.telemetry.status import Status, encode_status
@@ -25,59 +23,6 @@ _MAX_AGE_S: Final = 1.0
 T = TypeVar("T")
 
 
-class Mesh(Protocol):
-    """The part of nodes.client.client.Client that the gateway uses."""
-
-    @property
-    def is_joined(self) -> bool:
-        """Whether the coordinator is connected, as far as is known."""
-
-    def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Event]:
-        """The iterator must have aclose(), which cancels the request. Raises RequestFailedError."""
-
-    async def read(self, prompt: Prompt, options: GenerateOptions, wants: str) -> ReadNotice:
-        """Raises RequestFailedError."""
-
-    async def nodes(self) -> NodesReply: ...
-
-    async def status(self) -> Status: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A model for which targets take requests. exact: whether all of these targets are exact.
-    emulated: whether any is.
-
-    id: its name in the API. hashes: hashes of its files; several if the id is a name that several
-    files have. traits: how the model is used, according to its file.
-    """
-
-    id: str
-    hashes: tuple[str, ...]
-    exact: bool
-    emulated: bool
-    num_targets: int
-    traits: ModelTraits
-
-    def as_json(self, created_unix: int) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": "model",
-            "created": created_unix,
-            "owned_by": "airdraft",
-            "airdraft": {
-                "exact": self.exact,
-                "emulated": self.emulated,
-                "num_targets": self.num_targets,
-                "model_hash": self.hashes[0] if len(self.hashes) == 1 else None,
-                "embeds": self.traits.embeds,
-                "tool_style": self.traits.tool_style or None,
-                "thinking": self.traits.thinking or None,
-                "sampling": asdict(self.traits.sampling),
-            },
-        }
-
-
 class Fresh(Generic[T]):
     """A reply of the mesh, fetched on demand and again when it is too old.
 
@@ -85,7 +30,7 @@ class Fresh(Generic[T]):
     """
 
     def __init__(
-        self, mesh: Mesh, ask: Callable[[], Awaitable[T]], clock: Callable[[], float]
+        self, mesh: Client, ask: Callable[[], Awaitable[T]], clock: Callable[[], float]
     ) -> None:
         self._mesh = mesh
         self._ask = ask
@@ -138,26 +83,27 @@ class Fresh(Generic[T]):
 class Models:
     """The models of a mesh. All methods raise ApiError if the coordinator is unreachable."""
 
-    def __init__(self, mesh: Mesh, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, mesh: Client, clock: Callable[[], float] = time.monotonic) -> None:
         self.nodes = Fresh(mesh, lambda: mesh.nodes(), clock)
 
-    async def served(self) -> list[ServedModel]:
-        """The models that have a target which is not being drained, sorted by id."""
+    async def served(self, created_unix: int) -> list[dict[str, Any]]:
+        """The models that have a target which is not being drained, as JSON, sorted by id."""
         targets = _targets(await self.nodes.latest())
         ids = model_ids(map(_model_of, targets))
         found = [
-            _served(name, [node for node in targets if _model_of(node) == model])
+            _as_json(name, [node for node in targets if _model_of(node) == model], created_unix)
             for model, name in ids.items()
         ]
-        return sorted(found, key=lambda served: served.id)
+        return sorted(found, key=lambda served: str(served["id"]))
 
-    async def find(self, name: str) -> ServedModel | None:
+    async def find(self, name: str, created_unix: int) -> dict[str, Any] | None:
         """The model of a name, by the coordinator's rules; several files with it become one."""
         targets = _targets(await self.nodes.latest())
         ids = model_ids(map(_model_of, targets))
         named = [node for node in targets if is_named(name, _model_of(node))]
         known = {ids[_model_of(node)] for node in named}
-        return _served(known.pop() if len(known) == 1 else name, named) if named else None
+        name = known.pop() if len(known) == 1 else name
+        return _as_json(name, named, created_unix) if named else None
 
     async def traits(self, name: str) -> list[ModelTraits]:
         """The traits of all models that generate text and match a name; "" matches any. The list
@@ -178,7 +124,7 @@ class Models:
 class Looking:
     """The status of the mesh. The history has one point for each status that was fetched."""
 
-    def __init__(self, mesh: Mesh, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, mesh: Client, clock: Callable[[], float] = time.monotonic) -> None:
         self._mesh = mesh
         self.status = Fresh(mesh, self._ask, clock)
         self._document = b""
@@ -187,8 +133,7 @@ class Looking:
     async def document(self, gateway: dict[str, object]) -> bytes:
         """JSON for the page: status, history and `gateway`, the gateway's own figures."""
         await self.status.latest()
-        points = [[p.at_s, p.tokens_per_s, p.acceptance] for p in self.history]
-        own = json.dumps({"gateway": gateway, "history": points}, separators=(",", ":"))
+        own = compact({"gateway": gateway, "history": list(self.history)})
         return b'{"status":' + self._document + b"," + own.encode()[1:]
 
     async def _ask(self) -> Status:
@@ -207,12 +152,22 @@ def _model_of(node: NodeFields) -> Model:
     return node.model, node.model_hash
 
 
-def _served(name: str, nodes: Sequence[NodeFields]) -> ServedModel:
-    return ServedModel(
-        name,
-        tuple(sorted({node.model_hash for node in nodes})),
-        exact=all(node.exact for node in nodes),
-        emulated=any(node.emulated for node in nodes),
-        num_targets=len(nodes),
-        traits=nodes[0].traits,
-    )
+def _as_json(name: str, nodes: Sequence[NodeFields], created_unix: int) -> dict[str, Any]:
+    """A model that these targets serve. name: its id in the API, which several files may have."""
+    hashes, traits = {node.model_hash for node in nodes}, nodes[0].traits
+    return {
+        "id": name,
+        "object": "model",
+        "created": created_unix,
+        "owned_by": "airdraft",
+        "airdraft": {
+            "exact": all(node.exact for node in nodes),
+            "emulated": any(node.emulated for node in nodes),
+            "num_targets": len(nodes),
+            "model_hash": hashes.pop() if len(hashes) == 1 else None,
+            "embeds": traits.embeds,
+            "tool_style": traits.tool_style or None,
+            "thinking": traits.thinking or None,
+            "sampling": asdict(traits.sampling),
+        },
+    }

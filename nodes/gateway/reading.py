@@ -1,7 +1,5 @@
 """Splits the text of answers into thoughts, content and calls of functions. Pure."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,7 +83,8 @@ class ItemShape(ABC):
         return events
 
     def end(self, head: Head, usage: dict[str, Any], told: Told | None = None) -> bytes:
-        return self.ended(head, self._reader.items, self._finish_reason, usage)
+        document = self.document(head, self._reader.items, self._finish_reason, usage)
+        return self.ended(document)
 
     def whole(self, head: Head, choices: Sequence[Delta], usage: dict[str, Any]) -> bytes:
         (choice,) = choices
@@ -100,10 +99,8 @@ class ItemShape(ABC):
     def events_of(self, head: Head, step: Step) -> Iterator[bytes]: ...
 
     @abstractmethod
-    def ended(
-        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
-    ) -> bytes:
-        """The events after the last item."""
+    def ended(self, document: dict[str, Any]) -> bytes:
+        """The events after the last item. document: the whole answer."""
 
     @abstractmethod
     def document(

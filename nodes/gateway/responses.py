@@ -4,8 +4,6 @@ writes answers as items. Nothing is stored, so a client sends the whole conversa
 Source: OpenAI's API reference, Responses and their streaming events.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -282,11 +280,8 @@ class ResponsesShape(ItemShape):
                     yield self._event("response.content_part.done", **where, part=part)
                 yield self._event("response.output_item.done", output_index=step.place, item=item)
 
-    def ended(
-        self, head: Head, items: list[Item], reason: str | None, usage: dict[str, Any]
-    ) -> bytes:
-        response = self.document(head, items, reason, usage)
-        return self._event(f"response.{response['status']}", response=response)
+    def ended(self, document: dict[str, Any]) -> bytes:
+        return self._event(f"response.{document['status']}", response=document)
 
     def failed(self, error: ApiError) -> bytes:
         fields = {"code": error.code, "message": error.message, "param": error.param}

@@ -1,7 +1,5 @@
 """Requests under way: limits their number and lets a request be ended from outside."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections import Counter
@@ -35,10 +33,6 @@ class Run:
         if self.ended_by is None:
             self.ended_by = reason
             self._cancel()
-
-
-class ClientLeftError(Exception):
-    """The client has closed its connection, or read too slowly."""
 
 
 @contextlib.asynccontextmanager

@@ -1,6 +1,4 @@
-"""The gateway's HTTP server: starts, serves and stops."""
-
-from __future__ import annotations
+"""The gateway's HTTP server: starts, serves and stops, as its own process or beside a mesh."""
 
 import asyncio
 import contextlib
@@ -9,23 +7,29 @@ import math
 import resource
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
 
-from nodes.config.settings import ConfigError
-from nodes.gateway.address import admits_anybody, bound_to, is_at_home, keys_of, listen_errors
+from mesh.zmq_transport import ZmqContext
+from nodes.client.client import Client
+from nodes.config.settings import ConfigError, environment
 from nodes.gateway.app import Gateway
-from nodes.gateway.config import GatewayConfig, address_of, names
-from nodes.gateway.connection import LOG_INTERVAL_S, Connection
+from nodes.gateway.config import GatewayConfig, admits_anybody, bound_to, listen_errors, names
+from nodes.gateway.connection import LOG_INTERVAL_S, Connection, Handshake, tls_context
 from nodes.gateway.errors import unavailable
 from nodes.gateway.guard import Guard
-from nodes.gateway.models import Mesh
-from nodes.gateway.tls import Handshake, tls_context
+from nodes.messages.access import GATEWAY
+from nodes.service.roles import keyring
+from nodes.service.runtime import beside, raise_file_limit
+from nodes.service.systemd import Manager, endpoint_of, inherited
 
 logger = logging.getLogger(__name__)
 
+# Equals FileDescriptorName= in the gateway's socket unit.
+SOCKET_NAME: Final = "http"
 _CLOSING_S: Final = 3
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 # Open files of this process besides clients' connections: refused connections, the link, key files.
@@ -49,7 +53,7 @@ class HttpServer:
 
     def __init__(
         self,
-        mesh: Mesh,
+        mesh: Client,
         config: GatewayConfig,
         keys_directory: Path,
         bound: socket.socket | None = None,
@@ -58,15 +62,14 @@ class HttpServer:
 
         Raises ConfigError or KeysError.
         """
-        host, _ = self._address = address_of(config.listen)
-        at_home = is_at_home(config)
-        keys = keys_of(config, keys_directory)
-        is_open = admits_anybody(keys, config, at_home=at_home)
+        host, _ = self._address = config.address
+        keys = config.api_keys(keys_directory)
+        is_open = admits_anybody(keys, config)
         self._limits = config.limits
         self.max_connections = connections_allowed(config.limits.max_connections)
         self.gateway = Gateway(mesh, config)
         hosts = names(config.allowed_hosts.lower())
-        if at_home:
+        if config.is_at_home:
             hosts = (*hosts, *_LOOPBACK_NAMES, host.lower())
         guarded = Guard(
             self.gateway.router(),
@@ -173,3 +176,57 @@ class _Faults:
         elif loop.time() - self._logged_at >= LOG_INTERVAL_S:
             self._logged_at = loop.time()
             logger.warning("new connections have to wait: %s", context.get("exception"))
+
+
+# -- as its own process, or in the process of a mesh -----------------------------------------------
+
+
+async def run_gateway(config: GatewayConfig, on_started: Callable[[str], None]) -> None:
+    """Bind and serve until cancelled. on_started gets the base URL of the API.
+
+    While the coordinator is unreachable, requests get status 503. Raises RefusedError if the
+    coordinator does not admit this gateway.
+    """
+    raise_file_limit()
+    # The socket that the service manager opened for this process.
+    fd = inherited(environment(), SOCKET_NAME)
+    bound = None if fd is None else socket.socket(fileno=fd)
+    if bound is not None:
+        config = replace(config, listen=_listen_of(bound))
+    ring = keyring(config.keys)
+    endpoint, keys = ring.link(config.connect)
+    with ZmqContext() as context:
+        client = Client(
+            context.connect(endpoint, keys, interactive=bool(config.link.air)),
+            endpoint=endpoint,
+            join_timeout_s=None,
+            rejoins=True,
+            role=GATEWAY,
+            declared=config.link.declared(),
+        )
+        server = HttpServer(client, config, ring.directory, bound)
+        async with (
+            Manager(environment()).attending(lambda: bool(server.url)),
+            # The link stays open until the last streams have ended.
+            client.running() as running,
+        ):
+            await beside([running], server.serve(lambda: on_started(server.url)))
+
+
+def _listen_of(bound: socket.socket) -> str:
+    endpoint = endpoint_of(bound.fileno())
+    if not endpoint.startswith("tcp://"):
+        raise ConfigError(
+            f"the socket of this service is {endpoint}, but HTTP needs TCP: "
+            f"set ListenStream=HOST:PORT"
+        )
+    return endpoint.removeprefix("tcp://")
+
+
+async def serve_beside(
+    client: Client, config: GatewayConfig, bound: socket.socket, on_started: Callable[[str], None]
+) -> None:
+    """Serve the mesh that `client` has joined, in its own process. bound: from reserve()."""
+    raise_file_limit()
+    server = HttpServer(client, config, keyring(config.keys).directory, bound)
+    await server.serve(lambda: on_started(server.url))

@@ -1,11 +1,10 @@
 """Parts that the answers of all APIs share."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -107,11 +106,11 @@ class Api:
     shape: Callable[[Job], Shape]
 
 
-class ChunkWriter:
-    """Writes the events of an answer in choices: that of completions and of chats."""
+class ChunkWriter(ABC):
+    """Writes an answer in choices: that of completions and of chats. kind: of a whole answer."""
 
-    def __init__(self, kind: str, job: Job) -> None:
-        self._kind = kind
+    def __init__(self, kind: str, job: Job, chunk_kind: str = "") -> None:
+        self._kind, self._chunk_kind = kind, chunk_kind or kind
         self._job = job
         self._head = b""
 
@@ -136,10 +135,18 @@ class ChunkWriter:
     def failed(self, error: ApiError) -> bytes:
         return b"data: " + error.content() + b"\n\n"
 
+    def whole(self, head: Head, choices: Sequence[Delta], usage: dict[str, Any]) -> bytes:
+        written = [self.whole_choice(head, choice) for choice in choices]
+        return encoded({**head.as_json(self._kind), "choices": written, "usage": usage})
+
+    @abstractmethod
+    def whole_choice(self, head: Head, choice: Delta) -> dict[str, Any]:
+        """A choice of an answer that is not streamed."""
+
     def _event(self, head: Head, choices: list[dict[str, Any]], **more: Any) -> bytes:
         if not self._head:
             # It is the same in all events, so it is written once.
-            self._head = b"data: " + encoded(head.as_json(self._kind)).removesuffix(b"}")
+            self._head = b"data: " + encoded(head.as_json(self._chunk_kind)).removesuffix(b"}")
         return self._head + b"," + encoded({"choices": choices, **more})[1:] + b"\n\n"
 
 
@@ -151,10 +158,3 @@ def _row(token: ScoredToken) -> list[object]:
     except UnicodeDecodeError:
         piece = list(chosen.piece)
     return [piece, token.kind, None if token.is_first else round(chosen.logprob, 4)]
-
-
-def whole_body(
-    head: Head, kind: str, choices: list[dict[str, Any]], usage: dict[str, object]
-) -> bytes:
-    body = {**head.as_json(kind), "choices": choices, "usage": usage}
-    return encoded(body)

@@ -1,7 +1,5 @@
 """Routes that read texts without generating: tokens of a text, text of tokens, and embeddings."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,17 +9,18 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.gateway.anthropic import MESSAGES, MessagesBody
-from nodes.gateway.bodies import Body, SomeItems, Text, compact, parse_json, read, wrong
+from nodes.gateway.bodies import Body, SomeItems, Text, parse_json, read, wrong
 from nodes.gateway.chat import ChatBody, MessageBody, job_of_chat
 from nodes.gateway.completions import Prompts, TokenIds, prompts_of
 from nodes.gateway.config import GatewayLimits
 from nodes.gateway.errors import of_exception
 from nodes.gateway.generate import Shared, body_of, limits_of
-from nodes.gateway.guard import key_of, send_json
+from nodes.gateway.guard import key_of
 from nodes.gateway.running import started
 from nodes.gateway.shape import new_id
 from nodes.gateway.tools import ToolList
@@ -197,7 +196,7 @@ class Read:
                 return
             value = parse_json(content)
             body, _ = read(self._reading.body, value, strict_fields=shared.config.strict_fields)
-            await shared.models.served()
+            await shared.models.nodes.latest()
             asking = Asking(limits, key.name, shared.mesh.read)
             async with started(run, self._answer(body, asking), receive) as task:
                 await asyncio.wait({task})
@@ -205,11 +204,12 @@ class Read:
                 if run.ended_by is not None:
                     raise run.ended_by
                 return
-            await send_json(task.result(), send, [(b"x-request-id", request_id.encode())])
+            answer = JSONResponse(task.result(), headers={"x-request-id": request_id})
+            await answer(scope, receive, send)
 
-    async def _answer(self, body: Body, asking: Asking) -> bytes:
+    async def _answer(self, body: Body, asking: Asking) -> dict[str, Any]:
         """Raises ApiError."""
         try:
-            return compact(await self._reading.answer(body, asking)).encode()
+            return await self._reading.answer(body, asking)
         except Exception as error:
             raise of_exception(error) from error

@@ -1,7 +1,5 @@
 """Functions that an answer may call: their fields in bodies, and the grammar for the mesh."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

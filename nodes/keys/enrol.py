@@ -1,12 +1,11 @@
 """Invitation tokens, and the enrolment of a key with the coordinator that issued one."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii
 import json
 from dataclasses import dataclass, field
+from typing import Self
 
 from mesh.codec import decode, encode
 from mesh.endpoints import check_connect
@@ -39,8 +38,8 @@ class Invitation:
         fields = [self.endpoint, self.server_key, self.pair.public, self.pair.secret]
         return _PREFIX + base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
 
-    @staticmethod
-    def from_token(text: str) -> Invitation:
+    @classmethod
+    def from_token(cls, text: str) -> Self:
         """Parse a token. Raises KeysError, which quotes none of the text because it is secret."""
         text = text.strip()
         body = text.removeprefix(_PREFIX)
@@ -56,7 +55,7 @@ class Invitation:
             raise KeysError(
                 "this is not an invitation: give the whole line that `airdraft keys invite` printed"
             ) from None
-        return Invitation(endpoint, server_key, KeyPair(public, secret))
+        return cls(endpoint, server_key, KeyPair(public, secret))
 
 
 async def enrol(endpoint: str, keys: ClientKeys, public_key: str, name: str) -> EnrolReply:

@@ -1,7 +1,5 @@
 """A private mesh on this machine: a coordinator in this process, target and draft as children."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging
@@ -29,7 +27,7 @@ from nodes.service.runtime import (
     beside,
     last_act,
 )
-from nodes.service.supervision import Child, node_command, start_child
+from nodes.service.supervision import Child, node_command
 
 logger = logging.getLogger(__name__)
 
@@ -126,8 +124,15 @@ class LocalMesh:
     ) -> Child:
         """Start the node of a role. hashed: That of the previous Child. on_joined: As in Child."""
         command = node_command(role, self.endpoint, engine, hashed)
-        child = await start_child(role, command, self._progress, on_joined)
-        self._children[role] = child
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            # Ctrl-C in a terminal reaches all foreground processes, but this one stops the nodes.
+            start_new_session=True,
+        )
+        child = self._children[role] = Child(role, process, self._progress, on_joined)
         self._readers.add(child.reader)
         child.reader.add_done_callback(self._readers.discard)
         return child

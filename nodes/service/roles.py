@@ -27,8 +27,7 @@ from nodes.engine.embedding import EmbeddingModel
 from nodes.engine.llama_abi import hash_file
 from nodes.engine.load import Opened, OpenedModel
 from nodes.engine.sandbox.process import GrammarCheck
-from nodes.keys.home import make_private
-from nodes.keys.keyring import Keyring, keyring_of
+from nodes.keys.keyring import Keyring, keyring_of, make_private
 from nodes.service.runtime import end_at_once, raise_file_limit
 from nodes.service.supervision import Parent, parent_gone
 from nodes.service.systemd import Manager, endpoint_of, inherited
@@ -90,7 +89,9 @@ def bound_coordinator(
     from nodes.coordinator.service import Coordinator
     from nodes.scheduler.planning import MODES
 
-    secured = ring.server_keys(listen)
+    secured, next_key = ring.server_keys(listen), None
+    if secured is not None:
+        next_key = partial(ring.next_coordinator_key, secured.own.public)
     coordinator = Coordinator(
         context.bind(listen, secured, interactive=config.mark_air, fd=fd),
         cluster=config.cluster,
@@ -98,7 +99,7 @@ def bound_coordinator(
         heartbeat_timeout_s=config.heartbeat_timeout_s,
         lookup=config.prompt_lookup,
         authorized=ring.authorized if secured is not None else None,
-        next_key=ring.next_key_reader(secured),
+        next_key=next_key,
         pads=config.pad_messages,
         limits=config.limits,
         class_weights=parsed_weights(config.classes.weights),

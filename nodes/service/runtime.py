@@ -1,7 +1,5 @@
 """Starts, serves and stops: every process of airdraft runs inside `run`."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc

@@ -3,8 +3,6 @@
 In the other direction there is standard input. When it closes, the node ends, too.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging
@@ -221,17 +219,3 @@ class Child:
         if self.exit_code is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-
-
-async def start_child(
-    role: str, command: list[str], progress: Progress, on_joined: Callable[[], None]
-) -> Child:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        # Ctrl-C in a terminal reaches all foreground processes, but this process stops the nodes.
-        start_new_session=True,
-    )
-    return Child(role, process, progress, on_joined)

@@ -3,8 +3,6 @@
 Without systemd all of them do nothing.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import json
@@ -22,7 +20,8 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.02
 # The extension of the timeout that a starting process requests repeatedly.
 _STEP_S = 30.0
-_LONGEST_S = 3600.0
+# An hour of them, each sent after a third of the time that the last one gave.
+_MOST_STEPS = 360
 _STOP_MARGIN_S = 5.0
 # The first of the descriptors that are passed to a process, from sd_listen_fds(3).
 _FIRST_FD = 3
@@ -45,20 +44,19 @@ class Manager:
     @contextlib.asynccontextmanager
     async def patient(self, doing: str) -> AsyncIterator[None]:
         """Extend the manager's timeout while the block runs, for an hour at most."""
-        extending = asyncio.create_task(self._extend_timeout(doing))
+
+        async def extend() -> None:
+            self._send(f"STATUS={doing}")
+            for _ in range(_MOST_STEPS if self._address else 0):
+                self._extend(_STEP_S)
+                await asyncio.sleep(_STEP_S / 3)
+
+        extending = asyncio.create_task(extend())
         try:
             yield
         finally:
             extending.cancel()
             await asyncio.gather(extending, return_exceptions=True)
-
-    async def _extend_timeout(self, doing: str) -> None:
-        self._send(f"STATUS={doing}")
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _LONGEST_S
-        while self._address and loop.time() < until:
-            self._extend(_STEP_S)
-            await asyncio.sleep(_STEP_S / 3)
 
     @contextlib.asynccontextmanager
     async def attending(
@@ -73,7 +71,22 @@ class Manager:
         loop also stops the pings. on_ready: Called when the process is ready, with or without a
         manager. If reporting fails, the error is logged when the block ends.
         """
-        task = asyncio.create_task(self._attend(is_ready, is_well, on_ready))
+
+        async def attend() -> None:
+            async with self.patient("joining the mesh"):
+                while not is_ready():  # noqa: ASYNC110 - nothing tells when it is
+                    await asyncio.sleep(_POLL_S)
+            on_ready()
+            self._send("READY=1")
+            self._send("STATUS=serving")
+            # Half of the period is the limit of is_well, and half passes until a ping is missed.
+            half_s = self._watchdog_s / 2
+            while half_s:
+                if is_well(half_s):
+                    self._send("WATCHDOG=1")
+                await asyncio.sleep(half_s / 2)
+
+        task = asyncio.create_task(attend())
         try:
             yield
         finally:
@@ -81,27 +94,6 @@ class Manager:
             (error,) = await asyncio.gather(task, return_exceptions=True)
             if isinstance(error, Exception):
                 logger.error("the reports to the service manager ended", exc_info=error)
-
-    async def _attend(
-        self,
-        is_ready: Callable[[], bool],
-        is_well: Callable[[float], bool],
-        on_ready: Callable[[], None],
-    ) -> None:
-        async with self.patient("joining the mesh"):
-            is_there = is_ready()
-            while not is_there:
-                await asyncio.sleep(_POLL_S)
-                is_there = is_ready()
-        on_ready()
-        self._send("READY=1")
-        self._send("STATUS=serving")
-        # Half of the period is the limit of is_well, and half passes until a ping is missed.
-        half_s = self._watchdog_s / 2
-        while half_s:
-            if is_well(half_s):
-                self._send("WATCHDOG=1")
-            await asyncio.sleep(half_s / 2)
 
     def stopping(self, limit_s: float) -> None:
         """Report that the process stops, and extend the manager's timeout beyond its own limit."""

@@ -4,8 +4,6 @@ They are separate from the scheduler, because its target may leave and come back
 additions. Derived values are computed only when they are requested.
 """
 
-from __future__ import annotations
-
 import bisect
 import math
 from collections import Counter, deque

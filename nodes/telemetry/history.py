@@ -1,11 +1,8 @@
 """Speed and acceptance of a mesh over the last minutes, from its status documents. Pure."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from nodes.telemetry.status import Status
 
@@ -13,8 +10,7 @@ STEP_S: Final = 1.0
 KEPT_S: Final = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
     """One step. acceptance: The fraction of verified guesses that were accepted; None if none."""
 
     at_s: float

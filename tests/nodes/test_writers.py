@@ -128,7 +128,7 @@ def test_an_invitation_is_not_used_up_where_the_rest_could_not_be_kept(
     Keyring(tmp_path).make_own()
     token = Invitation(ENDPOINT, new_key_pair().public, new_key_pair()).token()
     asked: list[object] = []
-    monkeypatch.setattr(commands, "run_to_result", asked.append)
+    monkeypatch.setattr(commands, "run_to_end", asked.append)
     break_disk(monkeypatch)
     with pytest.raises(KeysError, match="No space left"):
         CliRunner().invoke(cli, ["join", token, "--keys", str(tmp_path)], catch_exceptions=False)

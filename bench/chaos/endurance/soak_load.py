@@ -137,8 +137,7 @@ class Requests:
     async def _wire_left(self, source: random.Random) -> str:
         options = replace(_OPTIONS, max_tokens=2000, num_choices=source.choice((1, 1, 3)))
         events = next(self._clients).generate(_PROMPT, options)
-        # Generators of nodes.client.client have aclose, which cancels the request.
-        async with contextlib.aclosing(events) as open_events:  # type: ignore[type-var]
+        async with contextlib.aclosing(events) as open_events:
             for _ in range(source.choice((1, 1, 1, 2, 10, 40))):
                 await anext(open_events)
         return "left"

@@ -1,7 +1,5 @@
 """The messages of a chat and the /commands that change them, without terminal and mesh."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The status page: joins the files of this folder into one page that loads nothing else."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from functools import lru_cache

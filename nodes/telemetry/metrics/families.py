@@ -1,7 +1,5 @@
 """Declares metrics, and makes the objects of prometheus_client that hold their values."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal

@@ -3,8 +3,6 @@
 No label comes from a client: routes and kinds are from fixed sets.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -89,7 +87,7 @@ class GatewayMetrics:
         self.queue = QUEUE.histogram(registry, _UP_TO_60_S)
         self._durations = DURATION.histogram(registry, _UP_TO_600_S)
 
-    def request_started(self, path: str) -> RequestMetrics:
+    def request_started(self, path: str) -> "RequestMetrics":
         """Count a request that has arrived; its finished() must be called in every case."""
         route = self._route_of(path)
         self._open.labels(route).inc()
@@ -116,19 +114,21 @@ class RequestMetrics:
     _route: str
     _arrived_at: float
     _choices: dict[int, _Choice] = field(default_factory=dict)
-    _has_place: bool = False
+    _placed: set[int] = field(default_factory=set)
     _is_stream: bool = False
     _is_over: bool = False
 
-    def started(self, num_prompt_tokens: int) -> None:
-        """Record that a prompt has a place on a target (StartedNotice).
+    def started(self, prompt_index: int, num_prompt_tokens: int) -> None:
+        """Record that a prompt has a place on a target (StartedNotice); later places of it are
+        ignored.
 
         If a request has several prompts, the first one ends its waiting time.
         """
-        self._of.prompt_tokens.inc(num_prompt_tokens)
-        if not self._has_place:
-            self._has_place = True
+        if not self._placed:
             self._of.queue.observe(self._of.clock() - self._arrived_at)
+        if prompt_index not in self._placed:
+            self._placed.add(prompt_index)
+            self._of.prompt_tokens.inc(num_prompt_tokens)
 
     def stream_opened(self) -> None:
         """Record that the answer is an event stream."""

@@ -1,7 +1,5 @@
 """Metrics from a status document, which has the coordinator's counters. Pure."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate

@@ -5,8 +5,6 @@ trip of its link, but between the end of its previous pass and the arrival of it
 is an estimate. The length is the time that the node reports, as far as it fits there.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import nodes.client.inbox
-import nodes.client.retry
 from mesh.messages import Bye, Hello, Welcome
 from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions

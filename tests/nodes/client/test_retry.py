@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.client.retry import Backoff, TimeLimit
+from nodes.client.inbox import Backoff, TimeLimit
 
 
 def test_waits_double_up_to_the_longest_and_begin_anew_after_progress() -> None:

@@ -17,9 +17,9 @@ from nodes.telemetry.trace.records import (
     PassStream,
     PlanRecord,
     Record,
+    Ring,
     from_line,
 )
-from nodes.telemetry.trace.ring import Ring
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.script import CLIENT, OTHER, Mesh, guessing_mesh
 from tests.nodes.scheduler.watched import (

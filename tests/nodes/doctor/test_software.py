@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodes.doctor import software
+from nodes.doctor import checks
 from nodes.doctor.finding import Finding, Level
 from nodes.engine.kernels.library import Kernels
 from nodes.engine.protocol import EngineError
@@ -22,35 +22,35 @@ FLAGS = frozenset({"avx2", "fma", "f16c"})
 @pytest.mark.parametrize(
     ("found", "level", "what", "mend"),
     [
-        (software.check_kernels(Kernels("avx2")), Level.OK, "", ""),
+        (checks.check_kernels(Kernels("avx2")), Level.OK, "", ""),
         (
-            software.check_kernels(Kernels("", "not built")),
+            checks.check_kernels(Kernels("", "not built")),
             Level.NOTE,
             ": not built",
             "python -m nodes.engine.kernels.build",
         ),
-        (software.check_library(broken)[0], Level.FAIL, "no libgomp", "apt-get install g++"),
-        (software.check_library(lambda: BUILD)[0], Level.OK, " 0.3.36", ""),
+        (checks.check_library(broken)[0], Level.FAIL, "no libgomp", "apt-get install g++"),
+        (checks.check_library(lambda: BUILD)[0], Level.OK, " 0.3.36", ""),
         (
-            software.check_isa(BUILD, FLAGS, "x86_64"),
+            checks.check_isa(BUILD, FLAGS, "x86_64"),
             Level.WARN,
             "libllama was built without F16C, which this CPU supports",
             "",
         ),
-        (software.check_isa(BUILD, FLAGS - {"f16c"}, "x86_64"), Level.OK, "AVX2, FMA, SSE3", ""),
+        (checks.check_isa(BUILD, FLAGS - {"f16c"}, "x86_64"), Level.OK, "AVX2, FMA, SSE3", ""),
         (
-            software.check_isa("1 CPU : NEON = 1 |", frozenset({"asimd", "asimddp"}), "aarch64"),
+            checks.check_isa("1 CPU : NEON = 1 |", frozenset({"asimd", "asimddp"}), "aarch64"),
             Level.WARN,
             "DOTPROD",
             "",
         ),
-        (software.check_isa("1 CPU : |", frozenset(), "riscv64"), Level.OK, "", ""),
+        (checks.check_isa("1 CPU : |", frozenset(), "riscv64"), Level.OK, "", ""),
         # Threads that spin.
-        (software.check_omp({"OMP_WAIT_POLICY": "ACTIVE"}), Level.WARN, "", ""),
-        (software.check_omp({"OMP_NUM_THREADS": "2"}), Level.NOTE, "", ""),
-        (software.check_omp({}), Level.OK, "", ""),
-        (software.check_threads(8, 4, "model x"), Level.WARN, "", "to at most 4"),
-        (software.check_threads(4, 4, "model x"), Level.OK, "", ""),
+        (checks.check_omp({"OMP_WAIT_POLICY": "ACTIVE"}), Level.WARN, "", ""),
+        (checks.check_omp({"OMP_NUM_THREADS": "2"}), Level.NOTE, "", ""),
+        (checks.check_omp({}), Level.OK, "", ""),
+        (checks.check_threads(8, 4, "model x"), Level.WARN, "", "to at most 4"),
+        (checks.check_threads(4, 4, "model x"), Level.OK, "", ""),
     ],
     ids=lambda value: value.what[:40] if isinstance(value, Finding) else "",
 )
@@ -61,5 +61,5 @@ def test_what_is_installed_is_judged(found: Finding, level: Level, what: str, me
 
 
 def test_the_library_says_what_it_was_built_for() -> None:
-    assert software.check_library(lambda: BUILD)[1] == BUILD
-    assert software.check_library(broken)[1] == ""
+    assert checks.check_library(lambda: BUILD)[1] == BUILD
+    assert checks.check_library(broken)[1] == ""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from nodes.gateway.config import GatewayConfig, GatewayLimits
-from nodes.gateway.models import Mesh
 from nodes.gateway.server import HttpServer
 
 
@@ -23,7 +22,7 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serving(
-    mesh: Mesh, tmp_path: Path, *, limits: dict[str, Any] | None = None, **changes: Any
+    mesh: Any, tmp_path: Path, *, limits: dict[str, Any] | None = None, **changes: Any
 ) -> AsyncIterator[Served]:
     given = {"stop_timeout_s": 0.2, **(limits or {})}
     config = GatewayConfig(**{"listen": "127.0.0.1:0", "limits": GatewayLimits(**given), **changes})
@@ -41,7 +40,7 @@ async def serving(
 
 @contextlib.asynccontextmanager
 async def talking(
-    mesh: Mesh, tmp_path: Path, **changes: Any
+    mesh: Any, tmp_path: Path, **changes: Any
 ) -> AsyncIterator[tuple[Served, RawConnection]]:
     """A server, and a connection to it."""
     async with serving(mesh, tmp_path, **changes) as server, connected(server) as raw:

@@ -20,19 +20,19 @@ from tests.nodes.status_examples import STATUS
 async def test_files_that_are_called_alike_are_told_apart() -> None:
     mesh = FakeMesh(models=["a.gguf", "b.gguf", "b.gguf"], hashes={"target-2": "ff" * 32})
     made = Models(mesh)
-    served = {entry.id: entry for entry in await made.served()}
+    served = {entry["id"]: entry for entry in await made.served(7)}
     assert set(served) == {"a.gguf", "b.gguf@01234567", "b.gguf@ffffffff"}
-    shown = served["b.gguf@ffffffff"].as_json(7)["airdraft"]
+    shown = served["b.gguf@ffffffff"]["airdraft"]
     assert (shown["model_hash"], shown["tool_style"]) == ("ff" * 32, "hermes")
     for name in ("b.gguf@ffffffff", "b@FFFFFFFFFF", "b@" + "ff" * 32):
-        assert await made.find(name) == served["b.gguf@ffffffff"]
-    assert await made.find("a") == await made.find("a.gguf@01234567") == served["a.gguf"]
-    both = await made.find("b.gguf")
+        assert await made.find(name, 7) == served["b.gguf@ffffffff"]
+    assert await made.find("a", 7) == await made.find("a.gguf@01234567", 7) == served["a.gguf"]
+    both = await made.find("b.gguf", 7)
     assert both is not None
-    assert (both.id, both.num_targets) == ("b.gguf", 2)
-    assert both.as_json(7)["airdraft"]["model_hash"] is None
+    assert (both["id"], both["airdraft"]["num_targets"]) == ("b.gguf", 2)
+    assert both["airdraft"]["model_hash"] is None
     for name in ("b@ffffff", "b@eeeeeeee", "c", "@ffffffff"):
-        assert await made.find(name) is None
+        assert await made.find(name, 7) is None
 
 
 async def test_the_mesh_is_asked_once_a_second_or_when_somebody_must_know() -> None:
@@ -57,7 +57,7 @@ async def test_targets_that_are_drained_serve_no_model() -> None:
     mesh, clock = FakeMesh(models=["a", "b"]), Clock()
     mesh.draining = {"a"}
     made = Models(mesh, clock)
-    assert [entry.id for entry in await made.served()] == ["b"]
+    assert [entry["id"] for entry in await made.served(7)] == ["b"]
     await made.check_ready()
     mesh.draining = {"a", "b"}
     clock.now = 1.0

@@ -18,7 +18,7 @@ from nodes.client.client import Client
 from nodes.config.settings import LinkSettings
 from nodes.engine.toy import ToyConfig
 from nodes.gateway.config import GatewayConfig
-from nodes.gateway.role import run_gateway
+from nodes.gateway.server import run_gateway
 from tests.nodes.api.toy_mesh import alone, toy_mesh
 from tests.nodes.gateway.fake_mesh import Eventually
 from tests.nodes.gateway.served import serving

@@ -12,9 +12,8 @@ import pytest
 
 from mesh.errors import KeysError
 from nodes.config.settings import ConfigError
-from nodes.gateway.address import ListenError
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
-from nodes.gateway.config import GatewayConfig
+from nodes.gateway.config import GatewayConfig, ListenError
 from nodes.gateway.server import HttpServer, connections_allowed
 from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh, started, text_answer, tokens
 from tests.nodes.gateway.served import connected, port_of, request, serving, talking

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import EndpointError
-from nodes.keys.home import make_private, private_endpoint
+from nodes.keys.keyring import make_private, private_endpoint
 
 
 def test_it_is_in_the_runtime_directory_or_else_in_the_cache() -> None:

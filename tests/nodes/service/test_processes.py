@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from nodes.gateway.role import SOCKET_NAME as HTTP
-from nodes.keys.home import make_private, private_endpoint
+from nodes.cli.units import shipped_directory
+from nodes.gateway.server import SOCKET_NAME as HTTP
+from nodes.keys.keyring import make_private, private_endpoint
 from nodes.service.roles import SOCKET_NAME as MESH
-from nodes.service.units import shipped_directory
 from tests.nodes.service.fake_manager import FakeManager
 
 ROOT = Path(__file__).parents[3]

@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from nodes.cli.units import SYSTEM, files_for, of_user, shipped_directory, unit_for
 from nodes.config.settings import CoordinatorConfig, DraftConfig, TargetConfig, load
 from nodes.gateway.config import GatewayConfig
-from nodes.keys.home import private_endpoint
-from nodes.service.units import SYSTEM, files_for, of_user, shipped_directory, unit_for
+from nodes.keys.keyring import private_endpoint
 
 SHIPPED = shipped_directory()
 COMMAND = str(Path(sys.executable).with_name("airdraft"))

@@ -30,9 +30,9 @@ def test_a_request_from_arrival_to_end(metrics: GatewayMetrics, clock: Clock) ->
     request = metrics.request_started(ROUTE)
     request.stream_opened()
     clock.now = 0.2
-    request.started(3)
+    request.started(0, 3)
     # The second of its prompts.
-    request.started(4)
+    request.started(1, 4)
     clock.now = 0.7
     request.tokens_came(0, 3)
     assert value(metrics, "open_requests", route=ROUTE) == 1

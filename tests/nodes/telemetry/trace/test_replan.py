@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nodes.telemetry.trace.replan import replan, table_of
+from nodes.cli.trace import replan, table_of
 from policies.baselines import POLICIES
 from policies.joint import joint_plan
 from policies.plan import Batch, Observation

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 from nodes.messages import TraceReply
-from nodes.telemetry.trace.records import GuessRecord, from_line, num_entries, to_line
-from nodes.telemetry.trace.ring import Ring
+from nodes.telemetry.trace.records import GuessRecord, Ring, from_line, num_entries, to_line
 from tests.nodes.telemetry.trace.examples import guessing, plan_record
 
 ALL = 10**9
