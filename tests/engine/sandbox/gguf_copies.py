@@ -1,7 +1,5 @@
 """Copy a GGUF file with one text of its header replaced, such as the chat template."""
 
-from __future__ import annotations
-
 import mmap
 import struct
 from pathlib import Path
