@@ -1,7 +1,5 @@
 """ggml's own quantisation."""
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import os

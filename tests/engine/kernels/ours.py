@@ -1,7 +1,5 @@
 """Our kernels by themselves."""
 
-from __future__ import annotations
-
 import ctypes
 import functools
 

@@ -1,7 +1,5 @@
 """Products: the same bits for any number of tokens and instructions, and accurate."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Writes small models of random weights in any format, including those no catalogue model has."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import struct
