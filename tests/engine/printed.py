@@ -1,7 +1,5 @@
 """What a script prints in a process of its own."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
