@@ -1,7 +1,5 @@
 """Real processes are started, killed, stopped, and gone at the end."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal
@@ -10,12 +8,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from bench.harness.failpoints import VARIABLE
-from bench.harness.fleet import CLIENT, COORDINATOR, FleetError, Setup, fleet, free_port, make_keys
+from bench.harness.fleet import CLIENT, COORDINATOR, FleetError, Setup, fleet, free_port
 from bench.harness.processes import ROOT, Process
 from nodes.client.generation import GenerateOptions
 from nodes.keys.keyring import Keyring
@@ -37,14 +35,14 @@ def is_there(pid: int) -> bool:
 async def test_processes_run_commands_and_tell_how_they_ended(tmp_path: Path) -> None:
     log = tmp_path / "log"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    limits = ["sh", "-c", "ulimit -n; pwd"]
+    limited: dict[str, Any] = {"executes": True, "max_files": 64}
     codes = []
-    for process in (
-        lambda: Process(["--version"], environ, log),
-        lambda: Process(["target", "--cells", "x"], environ, log),
-        lambda: Process(limits, environ, log, executes=True, max_files=64),
+    for command, options in (
+        (["--version"], {}),
+        (["target", "--cells", "x"], {}),
+        (["sh", "-c", "ulimit -n; pwd"], limited),
     ):
-        began = process()
+        began = Process(command, environ, log, **options)
         await began.ended.wait()
         codes.append(began.code)
         assert not began.signal(signal.SIGKILL)
@@ -83,16 +81,6 @@ asyncio.run(main())
         time.sleep(0.05)
 
 
-def test_keys_let_each_member_in_under_its_role_only(tmp_path: Path) -> None:
-    make_keys(tmp_path, "tcp://127.0.0.1:20001", {"target-0": "target", "draft-0": "draft"})
-    entries = Keyring(tmp_path / COORDINATOR).authorized().nodes().values()
-    roles = {entry.name: entry.roles for entry in entries}
-    assert roles["target-0"] == {"target"}
-    assert roles["draft-0"] == {"draft"}
-    assert roles[CLIENT] == {"client", "gateway", "admin"}
-    assert Keyring(tmp_path / CLIENT).client_keys("tcp://127.0.0.1:20001") is not None
-
-
 async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually) -> None:
     async with fleet(SMALL) as made, made.clients(1) as (client,):
         await made.wait_for(client)
@@ -101,7 +89,11 @@ async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually
         options = GenerateOptions(max_tokens=8, seed=1)
         events = [event async for event in client.generate("a mesh", options)]
         assert sum(len(e.token_ids) for e in events if isinstance(e, TokensNotice)) == 8
-        # Links have keys: the coordinator knows who is who by them.
+        # Links have keys: the coordinator knows who is who by them, and each under its role.
+        entries = Keyring(made.keys(COORDINATOR)).authorized().nodes().values()
+        roles = {entry.name: entry.roles for entry in entries}
+        assert (roles["target-0"], roles["draft-0"]) == ({"target"}, {"draft"})
+        assert roles[CLIENT] == {"client", "gateway", "admin"}
         nodes = {node.node for node in (await client.nodes()).nodes}
         assert nodes == {made.node("target-0"), made.node("draft-0")}
         made.stop("draft-0")
@@ -141,20 +133,12 @@ async def test_who_ends_without_being_told_is_an_accident(eventually: Eventually
         assert accident.startswith("draft-0 ended by itself (exit code 1)")
         assert "a fail point was reached" in accident
         assert "the fail point receive.Welcome:error is on" in made.log("draft-0").read_text()
-        # Whoever is expected to end is not.
-        await made.start("draft-0", environ=failing)
-        made.expect_end("draft-0")
-        await made.process("draft-0").ended.wait()
-        assert len(made.accidents) == 1
-
-
-async def test_a_fail_point_that_cannot_be_understood_is_one_line_and_exit_code_78() -> None:
-    async with fleet(SMALL, starts=()) as made:
+        # Whoever is expected to end is not; a fail point that nobody knows is one line.
         process = await made.start("draft-0", environ={VARIABLE: "engine.pass:burn"})
         made.expect_end("draft-0")
         await process.ended.wait()
-        assert process.code == 78
-        (line,) = made.log("draft-0").read_text().splitlines()
+        assert (process.code, len(made.accidents)) == (78, 1)
+        line = made.log("draft-0").read_text().splitlines()[-1]
         assert line.startswith("error: AIRDRAFT_FAILPOINT = 'engine.pass:burn'")
 
 
