@@ -1,7 +1,5 @@
 """Simulated meshes for tests, of costs that figures can be worked out from by hand."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
