@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.engine.kernels.ggml import Floats
-from tests.engine.kernels.ours import attend, runnable
+from tests.engine.kernels.ours import Floats, attend, runnable
 
 UNSEEN = -np.inf
 
