@@ -143,9 +143,7 @@ def test_the_undisturbed_text_is_that_of_the_tests() -> None:
             assert (expected.text, expected.finish_reason) == (alone.text, alone.finish_reason)
         kinds |= {type(prompt), case.options.num_choices, case.expected[0].finish_reason}
     assert kinds >= {str, tuple, 1, 2, "stop", "length"}
-
-
-def test_one_seed_gives_the_same_cases() -> None:
+    # One seed gives the same cases.
     assert toy_cases(Random(4), 5) == toy_cases(Random(4), 5)
     assert toy_cases(Random(4), 5) != toy_cases(Random(5), 5)
 

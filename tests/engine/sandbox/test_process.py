@@ -13,7 +13,7 @@ import pytest
 from nodes.engine.protocol import InvalidInputError
 from nodes.engine.sandbox.process import EndedError, SandboxProcess
 from tests.cli.commands import wait_until
-from tests.engine.printed import printed
+from tests.engine.printed import is_running, printed
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -39,15 +39,6 @@ def make() -> Iterator[Make]:
 def children_of(process: int) -> list[int]:
     path = Path(f"/proc/{process}/task/{process}/children")
     return [int(number) for number in path.read_text().split()]
-
-
-def is_running(process: int) -> bool:
-    """Not a zombie that nobody waits for, either."""
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def worker_of(process: SandboxProcess) -> int:
