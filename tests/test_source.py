@@ -60,9 +60,7 @@ def modules_of(package: str) -> dict[str, Module]:
         ("def f():\n    from random import choice", "import random"),
         ("import time as clock\ndef f(now=clock.time): pass", "time.time"),
         ("from time import time as now", "time.time"),
-        ("from datetime import datetime", "import datetime"),
         ("age = path.stat().st_mtime", ".st_mtime"),
-        ("socket.recv_pyobj()", ".recv_pyobj"),
         # Other things of the same name.
         ("from . import zmq\nfrom .time import time\nloop.time()", ".time, loop"),
     ],

@@ -25,9 +25,7 @@ STATIONS = (
 def test_a_cell_survives_json(shares: tuple[float, ...]) -> None:
     cell = Cell(stations=STATIONS, shares=shares, frame_s=0.002, window=8, seed=5)
     assert Cell.from_fields(json.loads(json.dumps(asdict(cell)))) == cell
-
-
-def test_counters_since() -> None:
+    # Counters are subtracted, field by field.
     earlier, now = Counters(air_s=0.5, num_frames=2), Counters(air_s=2.0, num_frames=5, num_lost=1)
     assert now - earlier == Counters(air_s=1.5, num_frames=3, num_lost=1)
 
@@ -95,12 +93,8 @@ def test_losses_come_together_as_the_chain_says(path: Path, apart: int) -> None:
     assert both == pytest.approx(both_lost(path, apart), rel=0.15)
 
 
-def test_a_seed_is_a_sequence() -> None:
-    assert losses(BAD, 3) == losses(BAD, 3)
-    assert losses(BAD, 3) != losses(BAD, 4)
-
-
-def test_a_good_path_loses_nothing_and_a_cut_one_all() -> None:
+def test_a_good_path_loses_nothing_and_a_cut_one_all_and_a_seed_is_a_sequence() -> None:
+    assert losses(BAD, 3) == losses(BAD, 3) != losses(BAD, 4)
     state = PathState(Path(), Random(1))
     assert not any(state.loses() for _ in range(100))
     state.is_cut = True
