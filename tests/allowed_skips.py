@@ -3,8 +3,6 @@
 A run of the tests fails where a test was skipped for another reason, so that none is lost silently.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Final

@@ -3,8 +3,6 @@
 A wait is a file, the function in it, and what is waited for.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 ALLOWED: Final[dict[str, tuple[str, ...]]] = {

@@ -7,8 +7,6 @@ the floors become what was measured, rounded down. Commands that tests start as 
 own are not measured, so modules of the command line have low floors.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -5,8 +5,6 @@ processes, if it needs model files, or if it carries the mark `slow` because it 
 second or two.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 import sys

@@ -50,12 +50,9 @@ def test_the_version_is_set_and_only_that(release):
     assert release.with_version(before, "0.1.0") == before
     with pytest.raises(release.ReleaseError, match="newer"):
         release.with_version(before, "0.0.9")
-
-
-@pytest.mark.parametrize("version", ["1.0", "v1.0.0", "1.0.0rc1", "01.0.0", ""])
-def test_other_versions_are_refused(release, version):
-    with pytest.raises(release.ReleaseError, match="three numbers"):
-        release.order(version)
+    for version in ("1.0", "v1.0.0", "1.0.0rc1", "01.0.0", ""):
+        with pytest.raises(release.ReleaseError, match="three numbers"):
+            release.order(version)
 
 
 def test_the_files_of_this_checkout_can_be_released(release, tmp_path):

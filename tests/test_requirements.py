@@ -1,15 +1,19 @@
-"""requirements/*.txt hold one version and the hashes of all that is installed, for each Python."""
+"""All that is installed has one locked version and its hashes, and its licence goes along."""
 
 import re
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from nodes.catalog.entries import DEFAULT_ENTRIES, FileSource
+
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, BUILD = CONFIG["project"], CONFIG["build-system"]["requires"]
 EXTRAS = PROJECT["optional-dependencies"]
 ENTRY = re.compile(r"^(?![#\s])(.*?)((?: \\\n +--hash=sha256:[0-9a-f]{64})*)\n", re.MULTILINE)
 PLACES = [
@@ -51,13 +55,10 @@ def wanted(lines):
 
 
 def asked_for(name):
-    if name == "build":
-        said = (ROOT / "requirements" / "build.in").read_text().splitlines()
-        built = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-        return [*wanted(line for line in said if not line.startswith("#")), *wanted(built)]
-    if name == "docs":
-        said = (ROOT / "requirements" / "docs.in").read_text().splitlines()
-        return list(wanted(line for line in said if not line.startswith("#")))
+    if name in ("build", "docs"):
+        said = (ROOT / "requirements" / f"{name}.in").read_text().splitlines()
+        lines = [line for line in said if not line.startswith("#")]
+        return list(wanted(lines + (BUILD if name == "build" else [])))
     extras = {"run": ("gateway", "grammar"), "dev": ("dev",), "bench": ("bench",)}[name]
     lines = [line for extra in extras for line in EXTRAS[extra]]
     return list(wanted([*PROJECT["dependencies"], *lines]))
@@ -73,10 +74,7 @@ def test_each_requirement_has_one_version_and_its_hashes(name):
     for requirement, num_hashes in entries:
         assert re.fullmatch(r"==[\w.!+]+", str(requirement.specifier)), requirement
         assert num_hashes > 0, requirement
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_no_index_and_no_host_is_named(name):
+    # No index and no host is named.
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     assert not re.search(r"^\s*-(?!-hash=)", text, re.MULTILINE)
     assert "://" not in text
@@ -95,13 +93,54 @@ def test_what_the_project_asks_for_is_locked_in_the_range_that_it_allows(name, p
 
 
 @pytest.mark.parametrize("place", PLACES[::2], ids=lambda p: p["python_version"])
-def test_files_that_are_installed_together_agree(place):
+def test_files_that_are_installed_together_agree_and_torch_is_not_locked(place):
     known = {}
     for name in NAMES:
         for package, version in versions(name, place).items():
             assert known.setdefault(package, version) == version, f"{package} in {name}.txt"
+    assert not known.keys() & {canonicalize_name(r.name) for r in wanted(EXTRAS["distill"])}
 
 
-def test_torch_is_not_locked():
-    names = {canonicalize_name(r.name) for name in NAMES for r, _ in locked(name)}
-    assert not names & {canonicalize_name(r.name) for r in wanted(EXTRAS["distill"])}
+LICENCES = {path.name: path.read_text() for path in (ROOT / "licences").glob("*.txt")}
+
+
+def test_the_wheel_has_all_licences(tmp_path):
+    wheel = pytest.importorskip("hatchling.builders.wheel")
+    (made,) = wheel.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(made) as archive:
+        names = archive.namelist()
+        folder = next(name for name in names if name.endswith("/licenses/LICENSE"))
+        for name, text in LICENCES.items():
+            shipped = archive.read(folder.replace("LICENSE", f"licences/{name}"))
+            assert shipped.decode() == text
+
+
+def test_the_licence_of_llama_cpp_is_that_of_the_version_that_is_compiled():
+    (engine,) = (part for part in PROJECT["dependencies"] if part.startswith("llama-cpp-python"))
+    text = LICENCES["llama.cpp.txt"]
+    assert engine.replace("==", " ") in text
+    assert "The ggml authors" in text
+    assert text.count('THE SOFTWARE IS PROVIDED "AS IS"') == 2
+
+
+def test_each_model_that_is_shipped_says_where_it_comes_from():
+    for entry in DEFAULT_ENTRIES.values():
+        for source in entry.sources if isinstance(entry.sources, tuple) else ():
+            if isinstance(source, FileSource):
+                text = LICENCES[f"{entry.name}.txt"]
+                assert source.path.relative_to(ROOT).as_posix() in text
+                assert "Apache License 2.0" in text
+                assert entry.licence == "Apache-2.0"
+
+
+def test_the_debian_package_names_each_package_that_it_bundles():
+    text = (ROOT / "packaging" / "copyright").read_text()
+    paragraphs = [part for part in text.split("\n\n") if part.startswith("Files:")]
+    words = set(re.findall(r"[a-z0-9-]+", " ".join(paragraphs).lower().replace("_", "-")))
+    for place in PLACES:
+        for name in versions("run", place):
+            assert name in words, f"packaging/copyright says nothing of {name}"
+    # Each licence has its paragraph.
+    used = set(re.findall(r"^Files:.*\n(?:.+\n)*?License: (.+)$", text, flags=re.MULTILINE))
+    told = set(re.findall(r"\n\nLicense: (.+)\n ", text))
+    assert used == told

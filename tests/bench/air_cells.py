@@ -1,13 +1,11 @@
 """Cells and messages for the tests of the emulated medium."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from bench.emulate.cell import UP, Cell, Direction, Station
+from bench.emulate.cell import UP, Cell, Station
 from bench.emulate.medium import Departure, Medium
 
 FRAME_S = 0.002
@@ -32,13 +30,17 @@ def run_out(medium: Medium, now: float = 0.0) -> list[Departure]:
     return departures
 
 
-def send_all(cell: Cell, messages: Sequence[Sequence[int]], way: Direction = UP) -> list[Departure]:
-    """Each station's frames, all queued at time 0. Returns what departed."""
-    medium = Medium(cell)
+def offered(cell: Cell, messages: Sequence[Sequence[int]], **options: float) -> Medium:
+    """A medium with each station's frames for the hub, all queued at time 0."""
+    medium = Medium(cell, **options)
     for station, frames in zip(cell.stations, messages, strict=True):
         for place, num_bytes in enumerate(frames):
-            assert medium.offer(station.name, way, num_bytes, place, 0.0)
-    return run_out(medium)
+            assert medium.offer(station.name, UP, num_bytes, place, 0.0)
+    return medium
+
+
+def send_all(cell: Cell, messages: Sequence[Sequence[int]]) -> list[Departure]:
+    return run_out(offered(cell, messages))
 
 
 def finished_s(departures: Sequence[Departure]) -> dict[str, float]:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import math
 import random
 
@@ -37,26 +35,16 @@ def test_a_run_takes_as_long_as_its_best_passes(num_right: int, step_s: float, e
     assert run_s(num_tokens, num_right, costs) == least_s(num_tokens, num_right, costs)
 
 
-def test_without_right_guesses_it_is_plain_decoding() -> None:
+def test_rates_that_can_be_worked_out_by_hand() -> None:
+    # Without right guesses it is plain decoding.
     assert bound_rate([False] * 8, COSTS) == pytest.approx(0.1)
-
-
-def test_a_free_draft_needs_one_pass_a_run() -> None:
+    assert open_flow_rate([False] * 8, COSTS) == pytest.approx(0.1)
+    # A free draft needs one pass a run.
     free = Costs(0.0, COSTS.pass_s)
     assert bound_rate([True, True, True, False] * 2, free) == pytest.approx(4 / 13)
-
-
-def test_a_draft_that_is_always_right_is_waited_for_at_most() -> None:
-    # Passes with two guesses and three tokens take as long as three steps do.
+    # One that is always right is waited for at most: passes with two guesses take three steps.
     costs = Costs(4.0, {1: 12.0, 16: 12.0})
     assert bound_rate([True] * 300, costs) == pytest.approx(0.25, rel=0.05)
-
-
-def test_open_flow_without_right_guesses_is_plain_decoding() -> None:
-    assert open_flow_rate([False] * 8, COSTS) == pytest.approx(0.1)
-
-
-def test_open_flow_takes_the_guesses_that_were_made_during_the_last_pass() -> None:
     # The first pass has no guesses. The draft made four in its 12 s, of which the first is for the
     # token that this pass brought; so the second pass has three, and brings four tokens.
     costs = Costs(3.0, {1: 12.0, 16: 12.0})

@@ -1,7 +1,5 @@
 """A short form of `python -m bench live gateway`, and what requests leave behind in a mesh."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import re

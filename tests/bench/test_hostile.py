@@ -1,7 +1,5 @@
 """The short form of `python -m bench hostile` and `two-machines`: what must hold, holds."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """Faults planted in a package, and the tests that find them."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

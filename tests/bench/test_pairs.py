@@ -1,7 +1,5 @@
 """Runs in turns, and ratios of their pairs."""
 
-from __future__ import annotations
-
 import pytest
 
 from bench.pairs import in_turns, paired_ratio

@@ -16,34 +16,28 @@ SETTING = load_setting()
 PAIRS = (Pair("llama-68m", "llama-7b"), Pair("llama-1b", "llama-7b"), Pair("llama-1b", "llama-13b"))
 
 
-def small(**changes):
-    """Few tasks and a draft node that holds about three of them."""
-    return replace(SETTING, num_tasks=8, **changes)
-
-
-def with_room_for(setting, pair, num):
-    draft = setting.models[pair.draft]
-    cells = num * (setting.max_input + setting.max_output)
+def with_room_for(pair, num):
+    """Few tasks, and a draft node that holds some of them."""
+    draft = SETTING.models[pair.draft]
+    cells = num * (SETTING.max_input + SETTING.max_output)
     memory = draft.weight_bytes + cells * draft.cache_bytes
-    return replace(setting, draft_memory_bytes=memory)
+    return replace(SETTING, num_tasks=8, draft_memory_bytes=memory)
 
 
-def every_bounds(num):
-    """All ways to cut `num` tasks."""
-    for size in range(num):
-        for cut in itertools.combinations(range(1, num), size):
-            yield 0, *cut, num
+def is_allowed(stages, inputs, bounds):
+    """Whether each batch is within memory."""
+    return all(
+        last - first <= stages.most(inputs[first:last].max())
+        for first, last in itertools.pairwise(bounds)
+    )
 
 
 def exhaustive_s(stages, inputs):
-    def is_allowed(bounds):
-        return all(
-            last - first <= stages.most(inputs[first:last].max())
-            for first, last in itertools.pairwise(bounds)
-        )
-
-    found = [total_s(stages, inputs, b) for b in every_bounds(len(inputs)) if is_allowed(b)]
-    return min(found)
+    """The least time of all ways to cut the tasks."""
+    num = len(inputs)
+    cuts = (cut for size in range(num) for cut in itertools.combinations(range(1, num), size))
+    every = ((0, *cut, num) for cut in cuts)
+    return min(total_s(stages, inputs, b) for b in every if is_allowed(stages, inputs, b))
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -51,7 +45,7 @@ def exhaustive_s(stages, inputs):
 @pytest.mark.parametrize("length", [1, 4, 10])
 def test_both_programs_are_as_good_as_every_way_to_cut(pair, room, length):
     for seed in range(4):
-        setting = with_room_for(small(), pair, room)
+        setting = with_room_for(pair, room)
         inputs = np.sort(draw(setting, seed).inputs)
         stages = stages_of(setting, pair, length)
         best_s = exhaustive_s(stages, inputs)
@@ -72,21 +66,15 @@ def test_no_scheme_inside_its_order_and_limits_is_better_than_the_program(pair, 
             assert serve(setting, pair, inputs, scheme).seconds >= best_s * (1 - 1e-12), scheme
 
 
-def test_batches_are_within_memory():
+def test_batches_are_within_memory_and_a_task_that_does_not_fit_is_told():
     pair = PAIRS[1]
-    setting = with_room_for(small(), pair, 2)
+    setting = with_room_for(pair, 2)
     inputs = draw(setting, 0).inputs
     for scheme in ("joint", "max-batching", "heuristic", "static"):
         served = serve(setting, pair, inputs, scheme)
-        stages = stages_of(setting, pair, served.length)
         order = inputs if scheme == "static" else np.sort(inputs)
-        for first, last in zip(served.bounds, served.bounds[1:], strict=False):
-            assert last - first <= stages.most(order[first:last].max())
-
-
-def test_a_task_that_does_not_fit_is_told():
-    pair = PAIRS[1]
-    setting = with_room_for(small(), pair, 0.5)
+        assert is_allowed(stages_of(setting, pair, served.length), order, served.bounds)
+    setting = with_room_for(pair, 0.5)
     with pytest.raises(MemoryLimitError, match="do not fit the draft node"):
         program_bounds(stages_of(setting, pair, 4), np.array([400]))
 
@@ -98,6 +86,9 @@ def test_two_stages_by_hand():
     inputs = np.array([10, 20, 30])
     d = [float(stages.draft_s(x, 1)) for x in inputs]
     v = [float(stages.verify_s(x, 1)) for x in inputs]
+    assert stages_of(SETTING, PAIRS[0], 10).num == -(
+        -SETTING.max_output // sum(SETTING.alpha**k for k in range(11))
+    )
     ends = d[0] + v[0]
     ends = max(ends, d[0] + d[1]) + v[1]
     ends = max(ends, sum(d)) + v[2]
@@ -115,12 +106,6 @@ def test_bands_that_let_all_end_together_are_the_best_of_all_splits():
         each_s = bits / (np.array([share, 1 - share]) * SETTING.bandwidth_hz)
         assert together_s <= (each_s / tasks.efficiency).max() * (1 + 1e-12)
     assert together_s <= upload_s(SETTING, tasks, is_uniform=True)
-
-
-def test_stages_are_as_many_as_the_longest_output_needs():
-    stages = stages_of(SETTING, PAIRS[0], 10)
-    tokens = sum(SETTING.alpha**k for k in range(11))
-    assert stages.num == -(-SETTING.max_output // tokens)
 
 
 def test_the_report_has_every_figure(tmp_path):

@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +14,6 @@ PEERS = {peer.name: peer for peer in all_peers()}
 PYTHON = PEERS["llama-cpp-python, plain"]
 
 
-def make_setup(path, **changes):
-    return Setup(**{"target": path, "draft": None, "num_slots": 1, "num_threads": 1, **changes})
-
-
 def test_whoever_is_not_installed_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     others = [peer for name, peer in PEERS.items() if "airdraft" not in name]
@@ -24,27 +21,30 @@ def test_whoever_is_not_installed_says_how_to_get_it(monkeypatch):
     for peer in others:
         assert "pip install" in peer.missing()
     assert OWN.missing() == ""
+    # A quick run leaves out what takes minutes.
+    left_out = set(PEERS) - {peer.name for peer in all_peers(is_quick=True)}
+    assert left_out == {"airdraft, as planned, fast", "tightwad"}
 
 
-def test_a_quick_run_leaves_out_what_takes_minutes():
-    assert set(PEERS) - {p.name for p in all_peers(is_quick=True)} == {
-        "airdraft, as planned, fast",
-        "tightwad",
-    }
-
-
-def test_what_a_peer_cannot_do_is_an_error(tmp_path):
-    with (
-        pytest.raises(PeerError, match="one request at a time"),
-        PYTHON.started(make_setup(tmp_path, num_slots=4)),
-    ):
+@pytest.mark.parametrize(
+    ("peer", "changes", "says"),
+    [
+        (PYTHON, {"num_slots": 4}, "one request at a time"),
+        (PEERS["tightwad"], {}, "needs a draft model"),
+        (PEERS["llama.cpp server, draft"], {}, "needs a draft model"),
+        pytest.param(
+            *(PYTHON, {"target": Path("/nowhere/none.gguf")}, "exited with code"),
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("sse_starlette") is None,
+                reason="its server is not installed",
+            ),
+        ),
+    ],
+)
+def test_what_a_peer_cannot_do_is_an_error(tmp_path, peer, changes, says):
+    wanted = {"target": tmp_path, "draft": None, "num_slots": 1, "num_threads": 1, **changes}
+    with pytest.raises(PeerError, match=says), peer.started(Setup(**wanted)):
         pass
-    for name in ("tightwad", "llama.cpp server, draft"):
-        with (
-            pytest.raises(PeerError, match="needs a draft model"),
-            PEERS[name].started(make_setup(tmp_path)),
-        ):
-            pass
 
 
 def test_a_process_that_ends_or_never_listens_is_an_error():
@@ -60,14 +60,3 @@ def test_a_process_that_ends_or_never_listens_is_an_error():
         assert waiting.stdin is not None
         waiting.stdin.close()
         waiting.wait()
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("sse_starlette") is None, reason="its server is not installed"
-)
-def test_a_model_that_is_not_there_ends_its_server(tmp_path):
-    with (
-        pytest.raises(PeerError, match="exited with code"),
-        PYTHON.started(make_setup(tmp_path / "none.gguf")),
-    ):
-        pass

@@ -1,7 +1,5 @@
 """Bytes around a pass: what is counted, and that real messages stay within the design's bounds."""
 
-from __future__ import annotations
-
 from bench.wire import PassBytes, Sized, measure, pass_messages, table
 from mesh.codec import encode
 
@@ -17,11 +15,8 @@ def test_bytes_are_shared_out_among_guesses_and_committed_tokens() -> None:
     assert (one.num_guesses, one.num_committed) == (8, 6)
     # Guesses go to the coordinator and on to the target; the draft node hears what was committed.
     assert (one.drafting(), one.whole()) == (240.0, 480.0)
-    text = table([one], 1_000)
-    assert "| 2 | GuessNotice | 50 | 120 | 15.0 |" in text
-    assert "| 2 | CommitReply | 50 | 120 | (20.0) |" in text
     # 9,000 bytes of probabilities to 30 of ours.
-    assert "| 2 | 0.8 | 30.0 | 40.0 | 80.0 | 300 |" in text
+    assert "| 2 | 0.8 | 30.0 | 40.0 | 80.0 | 300 |" in table([one], 1_000)
 
 
 def test_guesses_and_commits_take_few_bytes_a_token_and_a_stream() -> None:

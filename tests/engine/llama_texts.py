@@ -1,16 +1,30 @@
 """Texts for the llama.cpp engine of the tests, and how they go through it."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from nodes.engine.cells import CellLog
+from nodes.engine.llama_abi import library, load_model
 from nodes.engine.protocol import Span
+from nodes.engine.vocab import LlamaTokenizer
 
 NUM_CELLS = 512
 PROMPT = [int(i) for i in np.random.default_rng(1).integers(3, 49_000, 40)]
 TEXT = [int(i) for i in np.random.default_rng(2).integers(3, 49_000, 24)]
 FOREIGN = [int(i) for i in np.random.default_rng(3).integers(3, 49_000, 200)]
 needs_model = pytest.mark.model
+
+
+@contextlib.contextmanager
+def vocabulary_of(path):
+    """The tokenizer of a model file, whose weights stay where they are."""
+    pointer = load_model(path, gpu_layers=0, repack=False, vocab_only=True)
+    try:
+        yield LlamaTokenizer(pointer)
+    finally:
+        library().llama_model_free(pointer)
 
 
 def feed(model, *texts):

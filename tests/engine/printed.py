@@ -1,10 +1,9 @@
-"""What a script prints in a process of its own."""
-
-from __future__ import annotations
+"""What a script prints in a process of its own, and whether a process runs."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 
 def printed(script: str, *arguments: str, **environment: str) -> str:
@@ -17,3 +16,12 @@ def printed(script: str, *arguments: str, **environment: str) -> str:
         timeout=120,
         check=True,
     ).stdout.strip()
+
+
+def is_running(process: int) -> bool:
+    """Not a zombie either, whose exit code nobody has taken."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"

@@ -1,6 +1,7 @@
 """Calibration measures what a pass costs, and its result comes back from the cache whole."""
 
 import dataclasses
+import itertools
 import json
 import random
 from types import SimpleNamespace
@@ -62,21 +63,19 @@ def test_sizes_stay_within_the_engines_limit(max_batch_tokens):
     assert model.free_cells() == model.info.num_cells
 
 
-def test_a_machine_that_is_busy_now_and_then_gives_the_table_of_an_idle_one(monkeypatch):
+def test_a_machine_that_is_busy_now_and_then_gives_the_table_of_an_idle_one(priced, monkeypatch):
     """Half of all passes take up to ten times as long."""
-    model, source = PricedModel(), random.Random(1)
-    forward = model.forward
+    source, forward = random.Random(1), priced.forward
 
     def disturbed(spans):
-        before_s = model.now_s
+        before_s = priced.now_s
         logits = forward(spans)
         if source.random() < 0.5:
-            model.now_s += source.uniform(0, 9) * (model.now_s - before_s)
+            priced.now_s += source.uniform(0, 9) * (priced.now_s - before_s)
         return logits
 
-    monkeypatch.setattr(model, "forward", disturbed)
-    monkeypatch.setattr(calibrate_module, "time", SimpleNamespace(perf_counter=lambda: model.now_s))
-    costs = calibrate(model)
+    monkeypatch.setattr(priced, "forward", disturbed)
+    costs = calibrate(priced)
     seconds = costs.decode.seconds
     assert seconds == pytest.approx([1e-3 + 1e-4 * n for n in costs.decode.sizes], rel=0.25)
     assert sorted(seconds) == list(seconds)
@@ -132,20 +131,14 @@ def test_the_key_changes_with_all_that_changes_the_costs():
     assert key() == keys[0]
 
 
-def test_less_is_measured_of_a_slow_model(monkeypatch):
-    model = PricedModel()
-    passes = 0
-
-    def clock():
-        nonlocal passes
-        passes += 1
-        return model.now_s + 0.05 * passes
-
+def test_less_is_measured_of_a_slow_model(priced, monkeypatch):
+    looks = itertools.count(1)
     seen = []
     with monkeypatch.context() as patch:
-        patch.setattr(calibrate_module, "time", SimpleNamespace(perf_counter=clock))
-        costs = calibrate(model, progress=lambda *step: seen.append(step))
-    assert {1, 8} < set(costs.decode.sizes) < set(calibrate(ToyModel()).decode.sizes)
+        slow = SimpleNamespace(perf_counter=lambda: priced.now_s + 0.05 * next(looks))
+        patch.setattr(calibrate_module, "time", slow)
+        costs = calibrate(priced, progress=lambda *step: seen.append(step))
+    assert priced.now_s < 0.1
+    assert {1, 8} < set(costs.decode.sizes) < set(calibrate(priced).decode.sizes)
     assert costs.decode.per_own_cell_s == 0
-    assert model.now_s < 0.1
     assert [done for _, done, _ in seen] == list(range(1, seen[-1][2] + 1))

@@ -1,7 +1,5 @@
 """Vectors of texts are those that libllama makes by itself."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 

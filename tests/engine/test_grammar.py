@@ -1,7 +1,5 @@
 """Grammars over a small vocabulary whose pieces can be looked at."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace
@@ -44,10 +42,13 @@ def push(state: GrammarState, *texts: bytes) -> None:
 
 
 def test_every_spelling_of_what_may_come_is_allowed_and_nothing_else() -> None:
-    state = begin(gbnf('root ::= "abc" | "b"'))
+    grammars = Grammars(TOKENIZER, INFO)
+    state, other = (grammars.begin(gbnf('root ::= "abc" | "b"')) for _ in range(2))
     assert pieces(state) == {b"a", b"ab", b"abc", b"b"}
     push(state, b"a")
     assert pieces(state) == {b"b"}
+    # States of one grammar know nothing of each other.
+    assert pieces(other) == {b"a", b"ab", b"abc", b"b"}
     with pytest.raises(GrammarError, match="the grammar cannot go on: Parser Error"):
         push(state, b"c")
 
@@ -76,13 +77,6 @@ def test_tokens_can_be_taken_back_across_the_end(num_after_end: int) -> None:
     assert pieces(state) == {b"e"}
 
 
-def test_states_of_one_grammar_know_nothing_of_each_other() -> None:
-    grammars = Grammars(TOKENIZER, INFO)
-    one, other = (grammars.begin(gbnf('root ::= "a" "b"')) for _ in range(2))
-    push(one, b"a")
-    assert (pieces(one), pieces(other)) == ({b"b"}, {b"a", b"ab"})
-
-
 def test_a_json_schema_says_what_the_text_is_and_bounds_its_whitespace() -> None:
     schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]}
     state = begin(Grammar("json_schema", json.dumps({**schema, "additionalProperties": False})))
@@ -94,9 +88,7 @@ def test_a_json_schema_says_what_the_text_is_and_bounds_its_whitespace() -> None
     assert pieces(state) == {b"}", b" ", b"\n"}
     push(state, b"}")
     assert pieces(state) == {b""}
-
-
-def test_a_schema_cannot_loosen_the_whitespace_by_itself() -> None:
+    # A schema cannot loosen the whitespace by itself.
     state = begin(Grammar("json_schema", '{"type": "array", "x-guidance": {"lenient": true}}'))
     push(state, b"[", b" ")
     assert b" " not in pieces(state)

@@ -1,13 +1,14 @@
-"""What every engine promises of its sequences: toys, replays and llama.cpp."""
-
-from __future__ import annotations
+"""What every engine promises of its sequences: toys, replays and llama.cpp; toys by themselves."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.emulate.replay import ReplayConfig, ReplayModel
-from nodes.engine.protocol import CacheFullError, InvalidInputError, Span
-from nodes.engine.toy import ToyConfig, ToyModel
+from nodes.engine.protocol import CacheFullError, InvalidInputError, Span, check_spans
+from nodes.engine.sampling import Sampling, sample
+from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
 from tests.bench.emulate.recordings import COSTS, toy_recording
 
 RECORDING = toy_recording(num_texts=1)
@@ -114,3 +115,79 @@ def test_a_full_cache_says_so_and_can_be_used_again(make):
     assert model.free_cells() == 0
     model.close()
     assert (model.free_cells(), model.length(0)) == (NUM + 5, 0)
+
+
+INFO = ToyModel(ToyConfig(num_vocab=10, max_sequences=3, max_batch_tokens=6)).info
+
+
+@pytest.mark.parametrize(
+    ("spans", "reason"),
+    [
+        ([], "0 tokens"),
+        ([Span(-1, 0, [1])], "sequence id -1 outside 0..2"),
+        ([Span(3, 0, [1])], "sequence id 3 outside 0..2"),
+        ([Span(1, 0, [1]), Span(1, 1, [1])], "sequence 1 appears twice"),
+        ([Span(1, 0, [])], "sequence 1: no tokens"),
+        ([Span(0, 3, [1])], "position 3, but 4 are"),
+        ([Span(1, -1, [1])], "position -1"),
+        ([Span(1, 0, [1], 2)], "2 outputs"),
+        ([Span(1, 0, [1], -1)], "-1 outputs"),
+        ([Span(1, 0, [1, 10])], "outside the vocabulary"),
+        ([Span(1, 0, [-1])], "outside the vocabulary"),
+        ([Span(1, 0, [1] * 4), Span(2, 0, [1] * 3)], "7 tokens in one pass, limit 6"),
+    ],
+)
+def test_spans_that_libllama_would_answer_with_an_abort_are_refused_with_the_reason(spans, reason):
+    with pytest.raises(InvalidInputError, match=reason):
+        check_spans(spans, INFO, [4, 0, 0])
+    good = [Span(0, 4, [0, 9], 1), Span(2, 0, [1, 2, 3, 4], 4)]
+    assert check_spans(good, INFO, [4, 0, 0]) == 6
+
+
+def rows_of(model, seq_id, token_ids):
+    return model.forward([Span(seq_id, model.length(seq_id), token_ids, len(token_ids))])
+
+
+@pytest.mark.parametrize("agreement", [0.0, 0.35, 0.8, 1.0])
+def test_a_draft_agrees_on_the_share_of_contexts_it_was_given(agreement):
+    target = ToyModel(ToyConfig(num_vocab=32, max_batch_tokens=2000))
+    draft = ToyModel(ToyConfig(num_vocab=32, max_batch_tokens=2000, agreement=agreement))
+    token_ids = np.random.default_rng(0).integers(0, 32, 2000).tolist()
+    same = (rows_of(target, 0, token_ids) == rows_of(draft, 0, token_ids)).all(axis=1).mean()
+    assert same == pytest.approx(agreement, abs=0.04 if 0 < agreement < 1 else 0)
+
+
+@pytest.mark.parametrize("eog_rate", [0.0, 0.2, 1.0])
+def test_texts_end_as_often_as_told(eog_rate):
+    model = ToyModel(ToyConfig(num_vocab=32, max_batch_tokens=2000, eog_rate=eog_rate))
+    token_ids = np.random.default_rng(0).integers(0, 32, 2000).tolist()
+    rows = rows_of(model, 0, token_ids)
+    ended = [sample(row, Sampling(temperature=1.0), i) == TOY_EOG for i, row in enumerate(rows)]
+    assert np.mean(ended) == pytest.approx(eog_rate, abs=0.03 if 0 < eog_rate < 1 else 0)
+    assert model.info.eog_token_ids == {TOY_EOG}
+
+
+@given(st.text(min_size=1))
+def test_the_tokenizer_never_gives_the_end_token(text):
+    token_ids = ToyTokenizer(96).encode_chat([("user", text)])
+    assert len(token_ids) == len(text.encode())
+    assert all(1 <= token_id < 96 for token_id in token_ids)
+
+
+def test_the_tokenizer_tells_tokens_apart_and_refuses_nothing_to_say():
+    tokenizer = ToyTokenizer(96)
+    assert len({tokenizer.piece(i) for i in range(96)}) == 96
+    assert tokenizer.piece(TOY_EOG) == b""
+    with pytest.raises(InvalidInputError):
+        tokenizer.encode("")
+
+
+def test_each_pass_takes_as_long_as_its_pace_says():
+    naps = []
+    rows_of(ToyModel(ToyConfig(), sleep=naps.append), 0, [1, 2])
+    assert naps == []
+    model = ToyModel(ToyConfig(pass_s=0.25), sleep=naps.append)
+    fast = rows_of(ToyModel(), 0, [1, 2])
+    assert np.array_equal(rows_of(model, 0, [1, 2]), fast)
+    rows_of(model, 1, [1] * 50)
+    assert naps == [0.25, 0.25]

@@ -1,7 +1,5 @@
 """Rules before the temperature: what a sampler says against the same steps one after the other."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np
@@ -32,14 +30,9 @@ def make_sampler(rules: LogitRules, *prompt: int, **changes: float) -> Sampler:
     return sampler_of(sampling, prompt, len(prompt))
 
 
-def sampler_of(sampling: Sampling, token_ids: tuple[int, ...], num_prompt_tokens: int) -> Sampler:
-    return Sampler(
-        sampling,
-        num_vocab=NUM_VOCAB,
-        token_ids=token_ids,
-        num_prompt_tokens=num_prompt_tokens,
-        grammars=GRAMMARS,
-    )
+def sampler_of(sampling: Sampling, token_ids: tuple[int, ...], num_prompt: int) -> Sampler:
+    fields = {"num_vocab": NUM_VOCAB, "num_prompt_tokens": num_prompt, "grammars": GRAMMARS}
+    return Sampler(sampling, token_ids=token_ids, **fields)
 
 
 def step_by_step(row: Logits, rules: LogitRules, text: list[int], allowed: set[int]) -> Logits:

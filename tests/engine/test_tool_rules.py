@@ -1,7 +1,5 @@
 """Calls of functions are valid by construction, in every style, and free text stays free."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any
@@ -51,24 +49,16 @@ def call(arguments: str = '{"city": "Köln"}', key: str = "arguments") -> str:
 
 
 TAGGED = f"<tool_call>\n{call()}\n</tool_call>"
+PLAIN = call(key="parameters")
 WHOLE, OPEN, NOT = (True, True), (True, False), (False, False)
 
 
 # Some models write JSON only. With the name of a tool it is held to its schema.
 PRETTY = '{\n  "name": "weather",\n  "arguments": {\n    "city": "Köln"\n  }\n}'
 ODD_CALL = '<tool_call>\n{"name": "a\\"b", "arguments": {}}\n</tool_call>'
-RULES = {
-    "hermes": grammar("hermes"),
-    "hermes, a call must come": grammar("hermes", "required"),
-    "hermes, one call": grammar("hermes", parallel=False),
-    "hermes, one call must come": grammar("hermes", "required", parallel=False),
-    "llama3": grammar("llama3"),
-    "llama3, a call must come": grammar("llama3", "required"),
-    "mistral": grammar("mistral"),
-    "mistral, one call must come": grammar("mistral", "required", parallel=False),
-}
+# By style, choice, and whether there may be several calls.
 TEXTS = {
-    "hermes": [
+    ("hermes", "auto", True): [
         ("", WHOLE),
         ("Any text. {} <tool_cal", WHOLE),
         (TAGGED, WHOLE),
@@ -90,39 +80,32 @@ TEXTS = {
         ('```json\n{"name": "Ann"}\n```', WHOLE),
         (f"So: {PRETTY}, and more", WHOLE),
     ],
-    "hermes, a call must come": [("", OPEN), ("Let", NOT), (TAGGED, WHOLE), (PRETTY, NOT)],
-    "hermes, one call": [(TAGGED, WHOLE), (f"{TAGGED}\n<tool", NOT)],
-    "hermes, one call must come": [(TAGGED, WHOLE), (f"{TAGGED}\n<tool", NOT)],
-    "llama3": [
-        ("", WHOLE),
-        ("Any text {", WHOLE),
-        (call(key="parameters"), WHOLE),
-        (call(key="parameters") + " ", NOT),
-        ('{"a"', NOT),
+    ("hermes", "required", True): [("", OPEN), ("Let", NOT), (TAGGED, WHOLE), (PRETTY, NOT)],
+    ("hermes", "auto", False): [(TAGGED, WHOLE), (f"{TAGGED}\n<tool", NOT)],
+    ("hermes", "required", False): [(TAGGED, WHOLE), (f"{TAGGED}\n<tool", NOT)],
+    ("llama3", "auto", True): [
+        *(("", WHOLE), ("Any text {", WHOLE), ('{"a"', NOT)),
+        *((PLAIN, WHOLE), (PLAIN + " ", NOT)),
     ],
-    "llama3, a call must come": [
-        ("", OPEN),
-        ("Any text {", NOT),
-        (call(key="parameters"), WHOLE),
-        ('{"a"', NOT),
+    ("llama3", "required", True): [
+        *(("", OPEN), ("Any text {", NOT), ('{"a"', NOT), (PLAIN, WHOLE))
     ],
-    "mistral": [
-        ("Any text [", WHOLE),
-        (f"[{call()}, {call()}]", WHOLE),
-        (f"[{call()}", OPEN),
-        ("[1", NOT),
+    ("mistral", "auto", True): [
+        *(("Any text [", WHOLE), (f"[{call()}, {call()}]", WHOLE)),
+        *((f"[{call()}", OPEN), ("[1", NOT)),
     ],
-    "mistral, one call must come": [(f"[{call()}]", WHOLE), (f"[{call()},", NOT)],
+    ("mistral", "required", False): [(f"[{call()}]", WHOLE), (f"[{call()},", NOT)],
 }
 
 
 @pytest.mark.parametrize(
-    ("rules", "text", "found"), [(name, *row) for name, rows in TEXTS.items() for row in rows]
+    ("asked", "text", "found"), [(asked, *row) for asked, rows in TEXTS.items() for row in rows]
 )
 def test_calls_are_valid_and_free_text_stays_free(
-    rules: str, text: str, found: tuple[bool, bool]
+    asked: tuple[str, str, bool], text: str, found: tuple[bool, bool]
 ) -> None:
-    assert accepted(RULES[rules], text) == found
+    style, choice, parallel = asked
+    assert accepted(grammar(style, choice, parallel=parallel), text) == found
 
 
 def test_an_answer_without_calls_may_have_a_schema_of_its_own() -> None:

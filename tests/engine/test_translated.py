@@ -1,7 +1,5 @@
 """A draft model of another vocabulary tells its guesses in the target's tokens."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 
@@ -57,12 +55,13 @@ def logits(**chances: float) -> np.ndarray:
     return found
 
 
-def test_tokens_that_both_have_keep_their_logits() -> None:
+def test_tokens_that_both_have_keep_their_logits_and_others_are_told_by_their_beginning() -> None:
     dictionary = Dictionary(OWN, TARGET)
     row = dictionary.translated(logits(t4=0.6, t0=0.3), 4, None)
     assert dictionary.num_shared == 5
     assert np.exp(row[[0, 5]]) == pytest.approx([0.6, 0.3])
     assert row[4] == row[6] == -np.inf
+    assert int(dictionary.translated(logits(t10=0.9), 10, None).argmax()) == 8
 
 
 def test_a_token_of_the_target_for_two_own_ones_has_their_common_chance() -> None:
@@ -71,11 +70,6 @@ def test_a_token_of_the_target_for_two_own_ones_has_their_common_chance() -> Non
     row = np.exp(Dictionary(OWN, TARGET).translated(logits(t5=0.9), 5, then))
     assert row[1] == pytest.approx(0.9 * 0.8, rel=1e-3)
     assert row[2] == pytest.approx(0.9 * 0.2, rel=1e-3)
-
-
-def test_an_own_token_that_the_target_lacks_is_told_by_its_beginning() -> None:
-    row = Dictionary(OWN, TARGET).translated(logits(t10=0.9), 10, None)
-    assert int(row.argmax()) == 8
 
 
 def toy(**changes: int) -> ToyModel:
@@ -164,6 +158,8 @@ def test_too_few_cells_and_logits_of_several_tokens_are_refused() -> None:
 def test_a_model_of_words_speaks_bytes(model: LlamaModel, tmp_path: Path) -> None:
     path = tmp_path / "bytes.gguf"
     write_model(path, SHAPES["width 512"], "Q8_0")
+    # A model of the same tokens speaks for itself.
+    assert in_tokens_of(model.config.path, model)[0] is model
     speaking, pieces = in_tokens_of(path, model)
     assert speaking.info.num_vocab == 300
     assert speaking.info.vocab_hash != model.info.vocab_hash
@@ -178,8 +174,3 @@ def test_a_model_of_words_speaks_bytes(model: LlamaModel, tmp_path: Path) -> Non
         if not likeliest.startswith(bytes([letter])):
             (own_id,) = model.vocabulary.inner_tokens(chr(letter))
             assert row[ids[bytes([letter])]] == pytest.approx(alone[own_id], abs=0.05)
-
-
-@needs_model
-def test_a_model_of_the_same_tokens_speaks_for_itself(model: LlamaModel) -> None:
-    assert in_tokens_of(model.config.path, model)[0] is model

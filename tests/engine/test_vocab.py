@@ -1,14 +1,15 @@
 """Texts and conversations of a real vocabulary: no token is put in, lost or forged."""
 
+import contextlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodes.engine import llama_abi
 from nodes.engine.protocol import InvalidInputError
-from nodes.engine.vocab import LlamaTokenizer
 from tests.engine.kernels.tiny_models import SHAPES, write_model
-from tests.engine.llama_texts import needs_model
+from tests.engine.llama_texts import needs_model, vocabulary_of
 
 # Not control characters and unassigned planes: SmolLM2 has no token for some of their bytes.
 written = st.sampled_from("\n\t") | st.characters(
@@ -43,14 +44,10 @@ def test_pieces_put_together_are_the_text(loaded, text):
 
 
 @needs_model
-@pytest.mark.parametrize("token_id", [-1, 49_152, 2**31])
-def test_a_piece_of_no_token_is_refused(tokenizer, token_id):
-    with pytest.raises(InvalidInputError, match=str(token_id)):
-        tokenizer.piece(token_id)
-
-
-@needs_model
-def test_prompts_that_are_empty_or_too_long_are_refused(tokenizer):
+def test_pieces_of_no_token_and_prompts_that_are_empty_or_too_long_are_refused(tokenizer):
+    for token_id in (-1, 49_152, 2**31):
+        with pytest.raises(InvalidInputError, match=str(token_id)):
+            tokenizer.piece(token_id)
     with pytest.raises(InvalidInputError, match="empty"):
         tokenizer.encode("")
     with pytest.raises(InvalidInputError, match="limit 1048576"):
@@ -81,19 +78,14 @@ def test_messages_without_such_texts_are_tokenized_between_control_tokens(tokeni
 @pytest.fixture
 def with_template(model_path, monkeypatch):
     """A tokenizer as if its model had another template."""
-    pointers = []
 
     def make(template):
-        pointers.append(
-            llama_abi.load_model(model_path, gpu_layers=0, repack=False, vocab_only=True)
-        )
         llama = llama_abi.library()
         monkeypatch.setattr(llama, "llama_model_chat_template", lambda *_: template)
-        return LlamaTokenizer(pointers[0])
+        return stack.enter_context(vocabulary_of(model_path))
 
-    yield make
-    for pointer in pointers:
-        llama_abi.library().llama_model_free(pointer)
+    with contextlib.ExitStack() as stack:
+        yield make
 
 
 @needs_model
@@ -124,12 +116,8 @@ def test_a_template_that_is_missing_or_fails_is_told(with_template, template, re
 def test_sentencepiece_puts_no_space_before_plain_text_inside(tmp_path):
     path = tmp_path / "model.gguf"
     write_model(path, SHAPES["width 512"], "Q8_0")
-    pointer = llama_abi.load_model(path, gpu_layers=0, repack=False, vocab_only=True)
-    try:
-        tokenizer = LlamaTokenizer(pointer)
+    with vocabulary_of(path) as tokenizer:
         assert b"</s>" in tokenizer.controls()
         inside, first = tokenizer.inner_tokens("</s>"), tokenizer.encode("</s>")[1:]
         assert text_of(tokenizer, inside) == "</s>"
         assert text_of(tokenizer, first) == "\u2581</s>"
-    finally:
-        llama_abi.library().llama_model_free(pointer)

@@ -1,7 +1,5 @@
 """Vocabularies of a few words."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Connections are accepted while there are file descriptors left, and wait while there are none."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

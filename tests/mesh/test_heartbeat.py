@@ -1,9 +1,10 @@
-"""When Pings are due, and the round trips that their Pongs show, under a clock of our own."""
+"""When Pings are due, and the round trips and rates that Pongs show, under a clock of our own."""
 
 import pytest
 
 from mesh.heartbeat import HeartbeatState
 from mesh.messages import Ping, Pong
+from mesh.rates import RateEstimate
 
 
 @pytest.fixture
@@ -26,8 +27,7 @@ def test_pings_keep_the_interval(state):
     assert state.due(60) is None
 
 
-def test_where_both_sides_speak_a_narrow_link_is_spared_pings():
-    state = HeartbeatState(interval_s=1)
+def test_where_both_sides_speak_a_narrow_link_is_spared_pings(state):
     state.period_s = 3
     state.due(0)
     for tenth in range(1, 30):
@@ -47,8 +47,7 @@ def test_where_both_sides_speak_a_narrow_link_is_spared_pings():
     assert state.due(5.2) == Ping(seq=3, progress=0)
 
 
-def test_without_a_longer_period_pings_keep_the_interval_whatever_is_said():
-    state = HeartbeatState(interval_s=1)
+def test_without_a_longer_period_pings_keep_the_interval_whatever_is_said(state):
     state.due(0)
     state.said(0.9)
     state.on_any(0.9)
@@ -99,3 +98,51 @@ def test_unanswered_pings_are_not_kept_for_ever(state):
         state.due(second)
     state.on_pong(Pong(seq=1, progress=0), 1000)
     assert state.rtt_s is None
+
+
+RTT_S = 0.02
+
+
+@pytest.fixture
+def beating(state):
+    """Heartbeats of a link whose round trip is known."""
+    answered(state, 0, RTT_S)
+    return state
+
+
+def test_a_large_message_tells_the_rate_by_the_ping_behind_it(beating):
+    state = beating
+    assert state.rate.bps is None
+    num_bytes = 5000
+    ping = state.sent(num_bytes, 1.0)
+    state.on_pong(Pong(ping.seq, 0), 1.0 + RTT_S + 8 * num_bytes / 200e3)
+    assert state.rate.bps == pytest.approx(200e3)
+    # That was no round trip of the link.
+    assert state.rtt_s == RTT_S
+
+
+def test_small_messages_unknown_round_trips_and_lost_probes_tell_nothing(beating):
+    state = beating
+    assert state.sent(100, 1.0) is None
+    assert HeartbeatState(0.5).sent(5000, 1.0) is None
+    # One at a time: the second would be behind both messages.
+    lost = state.sent(5000, 1.0)
+    assert state.sent(5000, 1.001) is None
+    # Nor is a lost one waited for for ever.
+    ping = state.due(1.1)
+    assert ping.seq > lost.seq
+    state.on_pong(Pong(ping.seq, 0), 1.1 + RTT_S)
+    assert state.rate.bps is None
+    assert state.sent(5000, 2.0) is not None
+
+
+def test_a_fast_link_is_just_fast_and_one_sample_is_not_everything():
+    estimate = RateEstimate()
+    estimate.observe(10_000, RTT_S - 0.001, RTT_S)
+    assert estimate.bps == pytest.approx(80e6)
+    estimate = RateEstimate()
+    for _ in range(30):
+        estimate.observe(1250, RTT_S + 0.01, RTT_S)
+    assert estimate.bps == pytest.approx(1e6)
+    estimate.observe(1250, RTT_S + 0.16, RTT_S)
+    assert estimate.bps == pytest.approx(0.5e6)

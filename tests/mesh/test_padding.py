@@ -13,6 +13,7 @@ from mesh.messages import MAX_MESSAGE_BYTES, Ping
 from mesh.padding import PADDED, SIZES, join, pad, unpad
 from tests.mesh.wire_examples import Guess
 
+(JOINED,) = join([b"\x01", b"x"])
 # An empty second frame is not the same as none.
 FRAMES = st.builds(
     lambda first, second: [first, *second],
@@ -22,14 +23,10 @@ FRAMES = st.builds(
 
 
 @given(FRAMES)
-def test_what_was_padded_comes_back(frames):
+def test_what_was_padded_or_joined_comes_back(frames):
     (padded,) = pad(frames)
     assert len(padded) in SIZES
     assert list(unpad([padded])) == frames
-
-
-@given(FRAMES)
-def test_what_was_joined_comes_back(frames):
     # As a message begins, whose version is never so high.
     frames[0] = b"\x01" + frames[0]
     joined = join(frames)
@@ -43,13 +40,6 @@ def test_what_is_too_large_for_one_frame_is_not_joined():
     assert len(join(whole)[0]) == MAX_MESSAGE_BYTES
     larger = [*whole[:1], b"xy"]
     assert join(larger) is larger
-
-
-def test_a_joined_message_has_nothing_behind_it():
-    (joined,) = join([b"\x01", b"x"])
-    for wrong in (joined[:-1], joined + b"\0", joined[:8]):
-        with pytest.raises(DecodeError):
-            unpad([wrong])
 
 
 def test_messages_of_any_content_have_the_same_length():
@@ -73,20 +63,20 @@ def test_what_just_fits_is_padded_to_no_larger_size(size):
         assert unpad(found) == [b"\x01" * num_bytes]
 
 
-def test_an_empty_frame_is_the_shortest_message():
-    assert unpad([struct.pack("<BII", PADDED, 0, 0xFFFFFFFF)]) == [b""]
-
-
 def test_what_is_larger_than_all_sizes_is_left_as_it_is():
     frames = [b"\x01" * SIZES[-1], b"x"]
     assert pad(frames) is frames
     assert unpad(frames) is frames
+    # The shortest is an empty frame.
+    assert unpad([struct.pack("<BII", PADDED, 0, 0xFFFFFFFF)]) == [b""]
 
 
 @pytest.mark.parametrize(
     "frames",
     [
         [bytes([PADDED])],
+        # Nothing is behind a joined message.
+        *([wrong] for wrong in (JOINED[:-1], JOINED + b"\0", JOINED[:8])),
         [bytes([PADDED]) * SIZES[0]],
         [bytes([PADDED]) + bytes(SIZES[0])],
         [bytes([PADDED]) + bytes(SIZES[0] - 1), b""],
@@ -95,10 +85,9 @@ def test_what_is_larger_than_all_sizes_is_left_as_it_is():
     ],
 )
 def test_torn_padding_is_a_decode_error(frames):
-    with pytest.raises(DecodeError):
-        unpad(frames)
-    with pytest.raises(DecodeError):
-        decode(frames)
+    for read in (unpad, decode):
+        with pytest.raises(DecodeError):
+            read(frames)
 
 
 @given(st.lists(st.binary(max_size=600), max_size=3))

@@ -8,50 +8,33 @@ import pytest
 from mesh.errors import LocalProtocolError
 from mesh.messages import Range, TokenIds, struct
 from mesh.schema import converter_for
-from tests.mesh.wire_examples import Everything
+from tests.mesh.wire_examples import FROZEN, Everything, plain
+
+
+@pytest.mark.parametrize(
+    ("declared", "reason"),
+    [
+        (plain(ids=TokenIds), "not in a struct"),
+        (plain(a=TokenIds, b=TokenIds), "second"),
+        (make_dataclass("Hidden", [("a", int, field(init=False))], **FROZEN), "init=False"),
+        (dataclass(frozen=True)(plain(a=int)), "frozen, slotted"),
+        (dataclass(slots=True)(plain(a=int)), "frozen, slotted"),
+    ],
+)
+def test_structs_are_frozen_slotted_and_without_token_ids(declared, reason):
+    with pytest.raises(LocalProtocolError, match=reason):
+        struct(declared)
 
 
 @pytest.mark.parametrize(
     "hint",
     [
-        dict[str, int],
-        list[int],
-        tuple[int, str],
-        tuple,
-        object,
-        int | str,
-        int | None,
-        complex,
-        Everything,
-        tuple[TokenIds, ...],
-        Annotated[int, Range(0, 2**64)],
-        Annotated[int, Range(-(2**64), 0)],
+        *(dict[str, int], list[int], tuple[int, str], tuple, tuple[TokenIds, ...]),
+        *(object, int | str, int | None, complex, Everything),
+        *(Annotated[int, Range(0, 2**64)], Annotated[int, Range(-(2**64), 0)]),
         Annotated[int, Range(2, 1)],
     ],
 )
 def test_types_without_a_place_on_the_wire(hint):
     with pytest.raises(LocalProtocolError, match=r"Some\.field"):
         converter_for(hint, "Some.field")
-
-
-def made(options, **hints):
-    return dataclass(**options)(type("Made", (), {"__annotations__": hints}))
-
-
-FROZEN = {"frozen": True, "slots": True}
-
-
-@pytest.mark.parametrize(
-    ("declare", "reason"),
-    [
-        (lambda: made(FROZEN, ids=TokenIds), "not in a struct"),
-        (lambda: made(FROZEN, a=TokenIds, b=TokenIds), "second"),
-        (lambda: make_dataclass("Hidden", [("a", int, field(init=False))], **FROZEN), "init=False"),
-        (lambda: made({"frozen": True}, a=int), "frozen, slotted"),
-        (lambda: made({"slots": True}, a=int), "frozen, slotted"),
-    ],
-)
-def test_structs_are_frozen_slotted_and_without_token_ids(declare, reason):
-    declared = declare()
-    with pytest.raises(LocalProtocolError, match=reason):
-        struct(declared)

@@ -12,7 +12,7 @@ import pytest
 
 from mesh.errors import PeerGoneError
 from mesh.security import ServerKeys, new_key_pair
-from tests.mesh.zmq_pairs import greeted, is_gone
+from tests.mesh.zmq_pairs import greeted, is_gone, joined
 
 ROOT = Path(__file__).parents[2]
 # Connects, says hello, and waits to be killed.
@@ -88,6 +88,20 @@ async def test_a_killed_process_is_told(contexts, kind, tmp_path):
     await process.wait()
 
 
+async def test_socket_file_of_a_killed_process_is_replaced(context, tmp_path):
+    path = tmp_path / "mesh.sock"
+    script = (
+        "import os, signal, sys; from mesh.zmq_transport import ZmqContext;"
+        "ZmqContext().bind(sys.argv[1]); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, f"ipc://{path}", cwd=ROOT
+    )
+    assert await process.wait() == -signal.SIGKILL
+    assert path.is_socket()
+    await joined(context, f"ipc://{path}")
+
+
 async def test_strangers_that_come_and_go_are_nobodys_loss(contexts, endpoint):
     server, losses, client, peer = await met(contexts, endpoint)
     for _ in range(20):
@@ -128,15 +142,15 @@ async def test_how_long_the_other_side_was_quiet_is_known_of_watched_connections
     assert server.quiet_s(b"nobody") is client.quiet_s() is None
     server.send(peer, [b"there"])
     await client.recv()
-    for quiet_s, send in (
+    for quiet, send in (
         (functools.partial(server.quiet_s, peer), client.send),
         (client.quiet_s, functools.partial(server.send, peer)),
     ):
-        await eventually(lambda quiet_s=quiet_s: quiet_s() > 0.5)
+        await eventually(lambda quiet=quiet: quiet() > 0.5)
         again_at = time.monotonic()
         send([b"again"])
         # All but the half second before, however long this process then had to wait.
-        await eventually(lambda q=quiet_s, at=again_at: q() < time.monotonic() - at + 0.2)
+        await eventually(lambda q=quiet, at=again_at: q() < time.monotonic() - at + 0.2)
     client.close()
     assert await losses == [peer]
     await asyncio.gather(losing, return_exceptions=True)

@@ -1,19 +1,27 @@
-"""Messages of the ZeroMQ transport over ipc and tcp, two real sockets in every test."""
+"""The ZeroMQ transport over ipc and tcp: messages, endings, endpoints; two real sockets each."""
 
 import asyncio
 import contextlib
+import os
+import socket
+import struct
+import sys
+import time
 
 import pytest
 
-from mesh.errors import BackpressureError
-from tests.mesh.zmq_pairs import echo, is_gone, joined, running, send_when_room
+from mesh.errors import (
+    AddressInUseError,
+    BackpressureError,
+    EndpointError,
+    LocalProtocolError,
+    PeerGoneError,
+)
+from mesh.tcp import quiet_s, retransmit_soon
+from mesh.zmq_transport import ZmqContext
+from tests.mesh.zmq_pairs import echo, greeted, is_gone, joined, running, send_when_room
 
-
-async def test_echo_keeps_frames(context, endpoint):
-    server, client, _ = await joined(context, endpoint)
-    async with running(echo(server)):
-        client.send([b"one", b"", b"three"])
-        assert await client.recv() == [b"one", b"", b"three"]
+# -- messages --------------------------------------------------------------------------------------
 
 
 async def test_round_trip_waits_for_no_poll(context, endpoint, monkeypatch):
@@ -28,8 +36,8 @@ async def test_round_trip_waits_for_no_poll(context, endpoint, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(loop, "call_at", never)
             for _ in range(300):
-                client.send([b"x" * 60])
-                assert await client.recv() == [b"x" * 60]
+                client.send([b"one", b"", b"x" * 60])
+                assert await client.recv() == [b"one", b"", b"x" * 60]
 
 
 async def test_thousands_both_ways_arrive_in_order(context, endpoint):
@@ -162,3 +170,210 @@ async def test_oversized_message_costs_the_sender_its_connection(context, endpoi
     await other.writable()
     other.send([b"next"])
     assert (await server.recv()).frames == [b"next"]
+
+
+# -- sockets that close, and peers and servers that go: told, with a limit, nothing left -----------
+
+
+async def test_client_finds_a_restarted_server_as_a_new_peer(context, tmp_path):
+    endpoint = f"ipc://{tmp_path}/mesh.sock"
+    server, client, peer = await joined(context, endpoint)
+    server.close()
+    server = context.bind(endpoint)
+    while True:
+        await client.writable()
+        with contextlib.suppress(BackpressureError):
+            client.send([b"again"])
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                new_peer, frames, _ = await server.recv()
+                break
+    assert frames == [b"again"]
+    with pytest.raises(PeerGoneError):
+        server.send(peer, [b"x"])
+    server.send(new_peer, [b"y"])
+    assert await client.recv() == [b"y"]
+
+
+@pytest.mark.parametrize("what", ["messages", "losses"])
+async def test_two_who_wait_are_a_bug_and_closing_under_one_is_loud(context, endpoint, what):
+    server, client, _ = await joined(context, endpoint)
+    waits = {"messages": (server.recv, client.recv), "losses": (server.lost_peers, client.lost)}
+    waiting = [asyncio.ensure_future(wait()) for wait in waits[what]]
+    await asyncio.sleep(0)
+    for wait in waits[what]:
+        with pytest.raises(LocalProtocolError, match="two tasks"):
+            await wait()
+    server.close()
+    client.close()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [LocalProtocolError, LocalProtocolError]
+    with pytest.raises(LocalProtocolError):
+        client.send([b"x"])
+    with pytest.raises(LocalProtocolError):
+        await waits[what][0]()
+    server.close()
+
+
+async def test_last_words_arrive_though_the_context_closes(tmp_path):
+    endpoint = f"ipc://{tmp_path}/mesh.sock"
+    with ZmqContext() as at_server:
+        server = at_server.bind(endpoint)
+        with ZmqContext() as at_client:
+            client = at_client.connect(endpoint)
+            await client.writable()
+            client.send([b"bye"])
+        assert (await server.recv())[1] == [b"bye"]
+
+
+async def test_closing_with_an_unread_queue_has_a_limit(tmp_path):
+    """With ZMTP heartbeats this aborts the whole process, in the half second of lingering."""
+    with ZmqContext() as at_client:
+        with ZmqContext() as at_server:
+            server = at_server.bind(f"ipc://{tmp_path}/mesh.sock")
+            _deaf, peer = await greeted(server, at_client)
+            idle_rounds = 0
+            while idle_rounds < 100:  # until ZeroMQ's own queues and the kernel's are full too
+                idle_rounds += 1
+                with contextlib.suppress(BackpressureError):
+                    while True:
+                        server.send(peer, [b"x" * 8192])
+                        idle_rounds = 0
+                await asyncio.sleep(0.005)
+            start = time.perf_counter()
+        # What is queued was not read: it lingered, and came to an end.
+        assert time.perf_counter() - start > 0.4
+
+
+# -- endpoints that servers bind, the files they leave, and the options of their sockets ----------
+
+
+def test_closing_removes_its_own_socket_file_if_it_is_there(context, tmp_path):
+    path = tmp_path / "mesh.sock"
+    server = context.bind(f"ipc://{path}")
+    assert path.is_socket()
+    server.close()
+    assert not path.exists()
+    server = context.bind(f"ipc://{path}")
+    path.unlink()
+    server.close()
+    server = context.bind(f"ipc://{path}")
+    path.rename(tmp_path / "moved")
+    with socket.socket(socket.AF_UNIX) as successor:
+        successor.bind(str(path))
+        server.close()
+        assert path.is_socket()
+
+
+async def test_a_living_endpoint_is_in_use_and_stays_usable(context, endpoint):
+    server, client, _ = await joined(context, endpoint)
+    with ZmqContext() as other, pytest.raises(AddressInUseError) as caught:
+        other.bind(server.endpoint)
+    text = str(caught.value)
+    assert server.endpoint in text
+    assert "\n" not in text
+    client.send([b"still here"])
+    assert (await server.recv())[1] == [b"still here"]
+
+
+def test_a_plain_file_is_never_replaced_and_an_unusable_endpoint_says_so(context, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("dear diary")
+    with pytest.raises(AddressInUseError):
+        context.bind(f"ipc://{path}")
+    assert path.read_text() == "dear diary"
+    with pytest.raises(EndpointError, match="endpoint"):
+        context.bind("ipc:///no/such/folder/mesh.sock")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+async def test_kernel_picks_a_port(context, host):
+    if host == "[::1]" and not _has_ipv6():
+        pytest.skip("no IPv6 here")
+    server, _, _ = await joined(context, f"tcp://{host}:0")
+    assert int(server.endpoint.rsplit(":", 1)[1]) > 0
+
+
+def _has_ipv6():
+    with socket.socket(socket.AF_INET6) as probe:
+        return probe.connect_ex(("::1", 9)) != 99
+
+
+# Of asm-generic/socket.h, which Python does not name.
+_SO_RCVBUFFORCE = 33
+
+
+async def test_packets_of_interactive_links_are_marked():
+    """As they go over the loopback device: looked at there, which takes root."""
+    try:
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+    except PermissionError:
+        pytest.skip("raw sockets are not allowed here")
+    with wire, ZmqContext() as at_server, ZmqContext() as at_client:
+        # Other tests send over the same device at the same time.
+        wire.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 26)
+        wire.bind(("lo", 0))
+        wire.setblocking(False)
+        server = at_server.bind("tcp://127.0.0.1:0", interactive=True)
+        port = int(server.endpoint.rpartition(":")[2])
+        client = at_client.connect(server.endpoint, interactive=True)
+        await client.writable()
+        client.send([b"there"])
+        server.send((await server.recv()).peer, [b"and back"])
+        await client.recv()
+        marks = {port: set(), 0: set()}
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                packet = wire.recv(2048)[14:]
+                source, target = struct.unpack("!HH", packet[20:24])
+                # With data: headers are 20 bytes of IP and at most 60 of TCP.
+                if port in (source, target) and len(packet) > 80:
+                    marks[port if source == port else 0].add(packet[1])
+        assert marks == {port: {0xA0}, 0: {0xA0}}
+
+
+# -- what the kernel says of connections ---------------------------------------------------------
+
+
+@pytest.fixture
+def pair():
+    """Both ends of a connection over loopback."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        contextlib.closing(socket.create_connection(server.getsockname())) as client,
+        contextlib.closing(server.accept()[0]) as accepted,
+    ):
+        yield client, accepted
+
+
+async def test_what_only_goes_out_is_no_sign_of_life(pair, eventually):
+    """It is acknowledged by the kernel, whatever the process does."""
+    client, accepted = pair
+    client.sendall(b"x")
+    await eventually(lambda: quiet_s(accepted.fileno()) > 0.1)
+    accepted.sendall(b"y")
+    assert client.recv(9) == b"y"
+    assert quiet_s(accepted.fileno()) > 0.1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="an option of Linux")
+def test_retransmissions_that_do_not_become_rare_are_asked_for(pair):
+    client, _ = pair
+    thin_linear_timeouts = 16
+    assert client.getsockopt(socket.IPPROTO_TCP, thin_linear_timeouts) == 0
+    retransmit_soon(client.fileno())
+    assert client.getsockopt(socket.IPPROTO_TCP, thin_linear_timeouts) == 1
+    # Under it no stream would count as thin; some other one may be chosen everywhere.
+    assert not client.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).startswith(b"bbr")
+
+
+def test_nothing_is_known_of_what_is_no_tcp_connection():
+    one, other = socket.socketpair()
+    with one, other:
+        assert quiet_s(one.fileno()) is None
+        retransmit_soon(one.fileno())
+    reading, writing = os.pipe()
+    os.close(writing)
+    assert quiet_s(reading) is None
+    os.close(reading)
+    assert quiet_s(reading) is None

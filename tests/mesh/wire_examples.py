@@ -1,11 +1,17 @@
 """Messages declared once for all mesh tests: a tag can be taken only once a process."""
 
-from dataclasses import dataclass, make_dataclass
+from dataclasses import make_dataclass
 from typing import Annotated, NewType
 
 from mesh.messages import MaxLen, Range, TokenIds, message, struct
 
 RequestId = NewType("RequestId", str)
+FROZEN = {"frozen": True, "slots": True}
+
+
+def plain(**hints):
+    """A class with some fields, which is neither message nor struct yet."""
+    return type("Made", (), {"__annotations__": hints})
 
 
 @struct
@@ -28,30 +34,14 @@ class Everything:
     seed: Annotated[int, Range(0, 2**64 - 1)]
 
 
-@message(241, max_tokens=64)
-@dataclass(frozen=True, slots=True)
-class Guess:
-    """As long as a draft's answer, and a dataclass already."""
-
-    a: int = 0
-    b: int = 0
-    c: int = 0
-    d: int = 0
-    e: int = 0
-    f: int = 0
-    g: int = 0
-    h: int = 0
-    token_ids: TokenIds = ()
-
-
 @message(242, max_bytes=64)
 class Small:
     raw: Annotated[bytes, MaxLen(128)] = b""
 
 
+_GUESS = [*((name, int, 0) for name in "abcdefgh"), ("token_ids", TokenIds, ())]
+# As long as a draft's answer, and a dataclass already.
+Guess = message(241, max_tokens=64)(make_dataclass("Guess", _GUESS, **FROZEN))
 # With the header, more fields than the shortest form of an array holds.
-Wide = message(243)(
-    make_dataclass(
-        "Wide", [(f"f{number}", int, 0) for number in range(12)], frozen=True, slots=True
-    )
-)
+_WIDE = [(f"f{number}", int, 0) for number in range(12)]
+Wide = message(243)(make_dataclass("Wide", _WIDE, **FROZEN))

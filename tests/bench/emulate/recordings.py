@@ -1,7 +1,5 @@
 """Recordings of toys, made as those of real models are."""
 
-from __future__ import annotations
-
 from bench.emulate.record import add_guesses, dense_recording, record_texts
 from bench.emulate.recording import RecordedModel, Recording
 from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer

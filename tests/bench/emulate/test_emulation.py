@@ -6,7 +6,7 @@ import pytest
 
 from bench.emulate.recording import read_recording, to_bytes
 from bench.emulate.replay import open_engine, read_config
-from nodes.config.settings import EngineSettings
+from nodes.config.settings import ConfigError, EngineSettings
 from nodes.engine.protocol import ModelFileError, Span
 from policies.analytic import device_from, node_costs, shape_from
 from policies.latency import CostTable, NodeCosts
@@ -56,9 +56,7 @@ def test_costs_of_a_device_and_a_model(folder):
     node = opened(folder, f"{head}\n{costs}", is_draft=True)
     assert node.costs == node_costs(shape_from(SHAPE), device_from(DEVICE), used_cells=100)
     assert node.model.config.draft == "draft-0"
-
-
-def test_cells_of_their_own_cost_more(folder):
+    # Cells of their own cost more.
     node = opened(folder, f'recording = "r"\n{MEASURED}\nper_own_cell_s = 1e-3')
     assert node.costs.prefill.at(8, 0, 20) == node.costs.decode.at(8, 0, 20)
     assert node.costs.decode.at(8, 0, 20) == pytest.approx(0.02 + 8 * 20 * 1e-3)
@@ -90,11 +88,17 @@ def test_what_is_wrong_is_said_in_one_line(folder, text, says):
         opened(folder, text)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
-
-
-def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ModelFileError, match=r"emulated node .*x\.toml: no such file"):
-        read_config(tmp_path / "x.toml")
+        read_config(folder / "x.toml")
+
+
+def test_a_file_of_the_other_role_is_refused(folder):
+    for draft, is_draft, says in (
+        ('draft = "draft-0"', False, r"node\.toml': for a target the file must not"),
+        ("", True, r"node\.toml': for a draft node the file needs"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            opened(folder, f'recording = "r"\n{draft}\n{MEASURED}', is_draft=is_draft)
 
 
 @pytest.mark.parametrize("path", sorted((SHIPPED / "nodes").glob("*.toml")), ids=lambda p: p.stem)

@@ -1,6 +1,4 @@
-"""The medium in virtual time: order, losses, queues, clocks."""
-
-from __future__ import annotations
+"""The medium in virtual time: order, losses, queues, clocks; shares and contention."""
 
 from dataclasses import replace
 
@@ -11,7 +9,18 @@ from hypothesis import strategies as st
 from bench.emulate.cell import DOWN, UP, Cell, Direction, Station
 from bench.emulate.medium import Medium
 from bench.emulate.path import Path
-from tests.bench.air_cells import FRAME_S, Load, cell_of, loads, run_out, send_all
+from tests.bench.air_cells import (
+    FRAME_S,
+    NAMES,
+    Load,
+    alone_s,
+    cell_of,
+    finished_s,
+    loads,
+    offered,
+    run_out,
+    send_all,
+)
 
 ALONE = (1.0,)
 accesses = st.sampled_from([(), None])
@@ -51,29 +60,19 @@ def test_order_and_counts_whatever_is_lost(
         assert given_up == 0
 
 
-def test_a_clock_read_late_changes_no_departure() -> None:
+def test_a_clock_read_late_changes_no_departure_and_the_seed_does() -> None:
     cell = cell_of([1e5, 3e5], (), seed=3)
     messages = [[1400] * 6, [1400] * 6]
     prompt = send_all(cell, messages)
-    medium = Medium(cell)
-    for station, frames in zip(cell.stations, messages, strict=True):
-        for place, num_bytes in enumerate(frames):
-            medium.offer(station.name, UP, num_bytes, place, 0.0)
-    assert medium.advance(1e6) == prompt
-
-
-def test_the_same_seed_gives_the_same_departures() -> None:
-    messages = [[1400] * 8] * 3
-    cell = cell_of([1e5] * 3, (), seed=1)
-    assert send_all(cell, messages) == send_all(cell, messages)
-    assert send_all(cell, messages) != send_all(replace(cell, seed=2), messages)
+    assert offered(cell, messages).advance(1e6) == prompt
+    # Another seed gives other departures.
+    assert send_all(replace(cell, seed=2), messages) != prompt
 
 
 def test_a_lost_frame_takes_its_air_and_is_sent_again() -> None:
     station = Station(name="a", rate_bps=1e5, loss=0.5, queue_bytes=1 << 20)
-    medium = Medium(Cell(stations=(station,), shares=ALONE, frame_s=FRAME_S, slot_s=0.0))
-    for _ in range(50):
-        medium.offer("a", UP, 1000, None, 0.0)
+    cell = Cell(stations=(station,), shares=ALONE, frame_s=FRAME_S, slot_s=0.0)
+    medium = offered(cell, [[1000] * 50])
     last_s = run_out(medium)[-1].arrives_s
     counters = medium.counters()["a", UP]
     assert counters.num_lost > 20
@@ -84,9 +83,7 @@ def test_a_lost_frame_takes_its_air_and_is_sent_again() -> None:
 
 def test_a_frame_that_fails_too_often_is_given_up_and_the_next_one_tried() -> None:
     station = Station(name="a", rate_bps=1e6, loss=0.7)
-    medium = Medium(Cell(stations=(station,), shares=ALONE, max_tries=1, seed=4))
-    for place in range(40):
-        medium.offer("a", UP, 100, place, 0.0)
+    medium = offered(Cell(stations=(station,), shares=ALONE, max_tries=1, seed=4), [[100] * 40])
     passed = len(run_out(medium))
     assert 0 < passed < 40
     assert medium.counters()["a", UP].num_given_up == 40 - passed
@@ -123,9 +120,7 @@ LOSSY = Station(name="a", rate_bps=1e6, path=Path(loss=0.3), queue_bytes=1 << 20
 
 
 def test_what_its_path_loses_has_had_its_air_and_is_gone() -> None:
-    medium = Medium(Cell(stations=(LOSSY,), shares=ALONE, seed=5))
-    for place in range(200):
-        medium.offer("a", UP, 125, place, 0.0)
+    medium = offered(Cell(stations=(LOSSY,), shares=ALONE, seed=5), [[125] * 200])
     departures = run_out(medium)
     counters = medium.counters()["a", UP]
     assert 30 < counters.num_vanished < 90
@@ -151,9 +146,7 @@ def test_losses_of_one_direction_do_not_depend_on_the_other() -> None:
 @pytest.mark.parametrize("shares", [(), (1.0,)])
 def test_in_a_stream_what_is_lost_only_comes_later(shares: tuple[float, ...]) -> None:
     station = replace(LOSSY, path=Path(loss=0.5))
-    medium = Medium(Cell(stations=(station,), shares=shares, seed=2), resend_s=0.2)
-    for place in range(30):
-        medium.offer("a", UP, 125, place, 0.0)
+    medium = offered(Cell(stations=(station,), shares=shares, seed=2), [[125] * 30], resend_s=0.2)
     departures = run_out(medium)
     assert [d.payload for d in departures] == list(range(30))
     assert medium.counters()["a", UP].num_vanished > 10
@@ -182,3 +175,91 @@ def test_a_stream_over_a_cut_waits_twice_as_long_each_time() -> None:
     assert medium.counters()["a", UP].num_vanished == 3
     medium.mend("a", UP, 1.3)
     assert [d.arrives_s for d in run_out(medium, 1.3)] == pytest.approx([1.4], abs=1e-4)
+
+
+@given(loads)
+def test_shares_by_need_finish_together(load: Load) -> None:
+    rates, messages = load
+    airs = alone_s(cell_of(rates, ()), messages)
+    shares = tuple(air_s / sum(airs) for air_s in airs)
+    departures = send_all(cell_of(rates, shares), messages)
+    expected = [sum(airs)] * len(airs)
+    assert list(finished_s(departures).values()) == pytest.approx(expected)
+
+
+@given(loads)
+def test_a_reserved_share_is_as_a_slower_medium_of_its_own(load: Load) -> None:
+    rates, messages = load
+    n = len(rates)
+    shares = tuple((k + 1) / (n * (n + 1) / 2) for k in range(n))
+    cell = cell_of(rates, shares)
+    finished = finished_s(send_all(cell, messages))
+    for name, air_s, share in zip(NAMES, alone_s(cell, messages), shares, strict=False):
+        assert finished[name] == pytest.approx(air_s / share)
+
+
+@given(loads, st.integers(0, 1000))
+def test_contention_takes_all_air_and_its_collisions(load: Load, seed: int) -> None:
+    rates, messages = load
+    cell = cell_of(rates, (), seed=seed, slot_s=0.0, max_tries=1000)
+    medium = offered(cell, messages)
+    last_s = max(finished_s(run_out(medium)).values())
+    counters = medium.counters().values()
+    least_s = sum(alone_s(cell, messages))
+    # Two that collide are on the air at once, so the medium is busy for less than their sum.
+    assert least_s - 1e-9 <= last_s <= sum(c.air_s for c in counters) + 1e-9
+    if not any(c.num_collided for c in counters):
+        assert last_s == pytest.approx(least_s)
+
+
+def test_both_directions_share_one_medium_in_turn() -> None:
+    cell = cell_of([1e6], (1.0,))
+    medium = Medium(cell)
+    for way in (UP, UP, UP, DOWN, DOWN):
+        medium.offer("a", way, 1000, None, 0.0)
+    departures = run_out(medium)
+    assert [d.direction for d in departures] == [UP, DOWN, UP, DOWN, UP]
+    assert departures[-1].arrives_s == pytest.approx(5 * (FRAME_S + 0.008))
+
+
+def test_the_hub_is_one_contender_with_a_queue_in_order_of_arrival() -> None:
+    medium = Medium(cell_of([1e5, 1e6], ()))
+    for place, name in enumerate("abbaab"):
+        medium.offer(name, DOWN, 1000, place, 0.0)
+    assert [d.payload for d in run_out(medium)] == list(range(6))
+    assert not any(c.num_collided for c in medium.counters().values())
+
+
+def test_a_frame_backs_off_while_the_other_direction_is_sent() -> None:
+    station = Station(name="a", rate_bps=1e6, loss=0.9)
+    cell = Cell(stations=(station,), shares=(1.0,), slot_s=1.0, max_tries=2, window=64)
+    medium = Medium(cell)
+    medium.offer("a", UP, 125, "up", 0.0)
+    medium.offer("a", DOWN, 125, "down", 0.0)
+    medium.advance(0.002)
+    # Both were tried, though the first one waits for seconds.
+    counters = medium.counters()
+    assert [c.num_lost + c.num_frames for c in counters.values()] == [1, 1]
+
+
+def test_a_failed_frame_is_tried_again_after_whole_slots() -> None:
+    station = Station(name="a", rate_bps=1e6, loss=0.9)
+    pauses = []
+    for seed in range(20):
+        cell = Cell(stations=(station,), shares=(1.0,), slot_s=1.0, max_tries=2, seed=seed)
+        medium = Medium(cell)
+        medium.offer("a", UP, 125, None, 0.0)
+        while medium.counters()["a", UP].air_s < 0.002 and medium.next_event_s() < 1e9:
+            last_s = medium.next_event_s()
+            medium.advance(last_s)
+        pauses.append(last_s - 0.002 if medium.counters()["a", UP].num_lost else 0.0)
+    assert pauses == pytest.approx([round(pause) for pause in pauses], abs=1e-9)
+    # A first window of 32 slots, doubled.
+    assert 32 < max(pauses) < 64
+
+
+def test_windows_double_or_two_of_one_slot_would_collide_for_ever() -> None:
+    # The first has the medium until both others are there.
+    medium = offered(cell_of([1e6, 1e6, 1e6], (), window=1), [[1000]] * 3)
+    assert sorted(d.station for d in run_out(medium)) == ["a", "b", "c"]
+    assert [medium.counters()[name, UP].num_collided > 0 for name in "abc"] == [False, True, True]

@@ -1,6 +1,4 @@
-"""A cell of TCP proxies: what arrives, what is counted, and that all of it ends."""
-
-from __future__ import annotations
+"""A cell of TCP proxies, sound and ailing: what arrives and is counted, and that all of it ends."""
 
 import asyncio
 import contextlib
@@ -9,6 +7,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from bench.emulate.open import open_cell
 from bench.emulate.path import Path
 from bench.emulate.proxies import Proxies
 from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, proxy_cell
-from bench.emulate.toxics import toxic_cell
+from bench.emulate.toxics import HEALTHY, Toxic, ToxicState, toxic_cell
 from bench.netns import NamespacesError
 
 Received = asyncio.Queue[bytes]
@@ -53,16 +52,27 @@ async def say(live: Proxies, station: str, port: int, message: bytes) -> bytes:
         return await reader.read()
 
 
-@pytest.mark.parametrize("shares", [(), (0.5, 0.5)])
-async def test_bytes_arrive_in_order_over_a_lossy_cell(shares: tuple[float, ...]) -> None:
+@pytest.mark.parametrize(
+    ("shares", "fields", "counter"),
+    [
+        ((), {"loss": 0.2}, "num_lost"),
+        (HALVES, {"loss": 0.2}, "num_lost"),
+        (HALVES, {"path": Path(loss=0.2)}, "num_vanished"),
+        # A full queue holds the sender back, and drops nothing.
+        (HALVES, {"queue_bytes": 3000}, ""),
+    ],
+)
+async def test_bytes_arrive_in_order_whatever_a_cell_loses(
+    shares: tuple[float, ...], fields: dict[str, Any], counter: str
+) -> None:
     message, answer = bytes(range(256)) * 60, bytes(reversed(range(256))) * 20
-    async with hub_of(answer) as (port, received), proxy_cell(cell_of(shares, loss=0.2)) as live:
-        answers = await asyncio.gather(
-            say(live, "a", port, message), say(live, "b", port, message[::-1])
-        )
-        assert answers == [answer, answer]
+    async with hub_of(answer) as (port, received), proxy_cell(cell_of(shares, **fields)) as live:
+        saying = (say(live, "a", port, message), say(live, "b", port, message[::-1]))
+        assert await asyncio.gather(*saying) == [answer, answer]
         assert {received.get_nowait(), received.get_nowait()} == {message, message[::-1]}
-        assert sum(c.num_lost for c in live.counters().values()) > 0
+        counters = live.counters().values()
+        assert sum(c.num_dropped for c in counters) == 0
+        assert not counter or sum(getattr(c, counter) for c in counters) > 0
 
 
 async def test_every_segment_is_counted_and_acknowledged(eventually) -> None:
@@ -77,17 +87,6 @@ async def test_every_segment_is_counted_and_acknowledged(eventually) -> None:
         assert down.num_bytes == 5 * HEADER_BYTES
         assert up.air_s == pytest.approx(5 * 0.0001 + up.num_bytes * 8 / 2e7)
         assert live.counters()["b", UP] == Counters()
-
-
-async def test_a_full_queue_holds_the_sender_back_and_drops_nothing() -> None:
-    message = bytes(200_000)
-    async with (
-        hub_of(b"ok") as (port, received),
-        proxy_cell(cell_of(HALVES, queue_bytes=3000)) as live,
-    ):
-        assert await say(live, "a", port, message) == b"ok"
-        assert received.get_nowait() == message
-        assert live.counters()["a", UP].num_dropped == 0
 
 
 Opens = Callable[[], AbstractAsyncContextManager[Proxies]]
@@ -153,15 +152,6 @@ async def test_a_cut_holds_bytes_back_until_it_is_mended(eventually) -> None:
         assert received.get_nowait() == b"held"
 
 
-async def test_what_a_path_loses_arrives_all_the_same() -> None:
-    message = bytes(range(256)) * 40
-    cell = cell_of(HALVES, path=Path(loss=0.2))
-    async with hub_of(b"ok") as (port, received), proxy_cell(cell) as live:
-        assert await say(live, "a", port, message) == b"ok"
-        assert received.get_nowait() == message
-        assert sum(c.num_vanished for c in live.counters().values()) > 0
-
-
 async def test_without_privileges_the_proxy_is_used_and_the_reason_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -172,3 +162,80 @@ async def test_without_privileges_the_proxy_is_used_and_the_reason_said(
     with pytest.raises(NamespacesError, match="need root"):
         async with open_cell(cell_of(HALVES), means="tun"):
             pass
+
+
+MESSAGE = bytes(range(256)) * 8
+
+
+QUICK = [
+    HEALTHY,
+    Toxic(name="stall", stalls_s=0.02, every_s=0.05),
+    Toxic(name="drip", piece_bytes=1),
+    Toxic(name="cap", rate=50_000.0),
+    Toxic(name="slow-close", close_s=0.05),
+]
+
+
+@pytest.mark.parametrize("toxic", QUICK, ids=lambda toxic: toxic.name)
+async def test_all_bytes_come_through_in_order(toxic: Toxic) -> None:
+    async with hub_of(MESSAGE[::-1]) as (port, received), toxic_cell(toxic) as cell:
+        assert await say(cell, "far", port, MESSAGE) == MESSAGE[::-1]
+        assert received.get_nowait() == MESSAGE
+    assert cell.num_connections == 0
+
+
+async def test_a_reset_comes_in_the_middle_and_is_an_error_to_both() -> None:
+    toxic = Toxic(name="r", reset_bytes=100.0)
+    async with hub_of(MESSAGE) as (port, received), toxic_cell(toxic) as cell:
+        for _ in range(20):
+            with contextlib.suppress(ConnectionError):
+                assert len(await say(cell, "far", port, MESSAGE)) < len(MESSAGE)
+        assert cell.num_resets >= 20
+        assert received.empty()
+
+
+async def test_a_toxic_holds_for_new_connections_and_old_ones_can_be_ended(eventually) -> None:
+    async with hub_of(b"ok") as (port, received), toxic_cell() as cell:
+        reader, writer = await asyncio.open_connection(*await cell.dial("far", port))
+        with contextlib.closing(writer):
+            writer.write(b"one")
+            await eventually(lambda: cell.num_connections == 1)
+            cell.toxic = Toxic(name="r", reset_bytes=1e-9)
+            with contextlib.suppress(ConnectionError):
+                assert await say(cell, "far", port, MESSAGE) == b""
+            writer.write(b"two")
+            writer.write_eof()
+            assert await reader.read() == b"ok"
+            assert received.get_nowait() == b"onetwo"
+        cell.toxic = HEALTHY
+        reader, writer = await asyncio.open_connection(*await cell.dial("far", port))
+        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
+            await eventually(lambda: cell.num_connections == 1)
+            await cell.end_connections()
+            assert await reader.read() == b""
+        await eventually(lambda: cell.num_connections == 0)
+
+
+def test_a_cap_lets_pass_its_rate() -> None:
+    state = ToxicState(Toxic(name="cap", rate=1000.0), Random(1), 5.0)
+    assert [state.passes_at(100, 5.0) for _ in range(3)] == pytest.approx([5.0, 5.1, 5.2])
+    # Time that nobody used is not kept.
+    assert state.passes_at(100, 9.0) == 9.0
+    assert state.passes_at(100, 9.0) == pytest.approx(9.1)
+
+
+def test_a_stall_is_the_end_of_each_turn() -> None:
+    state = ToxicState(Toxic(name="stall", stalls_s=1.0, every_s=5.0), Random(1), 10.0)
+    passes = [state.passes_at(1, now) for now in (10.0, 13.9, 14.0, 14.5, 15.0, 18.5, 19.2)]
+    assert passes == pytest.approx([10.0, 13.9, 15.0, 15.0, 15.0, 18.5, 20.0])
+
+
+def test_a_reset_comes_after_as_many_bytes_as_asked_on_average() -> None:
+    random, passed = Random(3), []
+    for _ in range(2000):
+        state, count = ToxicState(Toxic(name="r", reset_bytes=500.0), random, 0.0), 0
+        while (allowed := state.allowed(40)) == 40:
+            count += allowed
+        passed.append(count + allowed)
+    assert sum(passed) / len(passed) == pytest.approx(500.0, rel=0.1)
+    assert min(passed) >= 1

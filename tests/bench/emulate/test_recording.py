@@ -1,11 +1,14 @@
-"""A recording comes back as it was written, and what is none is refused in one line."""
+"""Recordings are what the models say, token for token, and come back as they were written."""
 
 import json
 import zlib
 from dataclasses import replace
 
 import pytest
+from click.testing import CliRunner
 
+from bench.__main__ import bench
+from bench.emulate.record import acceptance_tables, prompts_to_record
 from bench.emulate.recording import (
     RecordedGuesses,
     RecordedModel,
@@ -14,8 +17,12 @@ from bench.emulate.recording import (
     read_recording,
     to_bytes,
 )
-from nodes.engine.protocol import ModelFileError
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
+from nodes.engine.protocol import ModelFileError, Span
+from nodes.engine.sampling import Sampling, probability
+from nodes.engine.toy import TOY_EOG, ToyConfig, ToyModel, ToyTokenizer
 from tests.bench.emulate.recordings import toy_recording
+from tests.nodes.reference import reference
 
 
 def two_texts():
@@ -31,15 +38,12 @@ def test_a_recording_comes_back_but_for_digits(tmp_path):
     path = tmp_path / "r"
     path.write_bytes(to_bytes(two_texts()))
     assert read_recording(path) == two_texts()
-    recording = toy_recording(0.5, 1.0, num_texts=2, max_tokens=5, eog_rate=0.2)
+    recording = toy_recording(0.5, 1.0, num_texts=1, max_tokens=5)
     path.write_bytes(to_bytes(recording))
-    read = read_recording(path)
-    assert to_bytes(read) == to_bytes(recording)
-    for text, known in zip(read.texts, recording.texts, strict=True):
-        assert text.output_ids == known.output_ids
-        for guesses, other in zip(text.guesses, known.guesses, strict=True):
-            assert guesses.token_ids == other.token_ids
-            assert guesses.probabilities == pytest.approx(other.probabilities, abs=5.1e-5)
+    (read,), (known,) = read_recording(path).texts, recording.texts
+    for guesses, other in zip(read.guesses, known.guesses, strict=True):
+        assert guesses.probabilities == pytest.approx(other.probabilities, abs=5.1e-5)
+    assert replace(read, guesses=()) == replace(known, guesses=())
 
 
 def test_texts_are_chosen_by_acceptance():
@@ -93,3 +97,93 @@ def test_what_is_no_recording_is_named_in_one_line(tmp_path, content, says):
         read_recording(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+GREEDY = Sampling()
+
+
+def raw_ids(recording):
+    """The toy's id of each dense one, by its piece."""
+    tokenizer = ToyTokenizer(96)
+    by_piece = {tokenizer.piece(token_id): token_id for token_id in range(96)}
+    return [by_piece[piece] for piece in recording.pieces]
+
+
+def test_texts_are_what_plain_decoding_gives():
+    recording = toy_recording(num_texts=6, max_tokens=60, eog_rate=0.01)
+    raw = raw_ids(recording)
+    assert [raw[token_id] for token_id in recording.eog_ids] == [TOY_EOG]
+    ended = 0
+    for text in recording.texts:
+        prompt = [raw[token_id] for token_id in text.prompt_ids]
+        assert prompt == ToyTokenizer(96).encode_chat([("user", text.prompt)])
+        alone = reference(ToyConfig(eog_rate=0.01), prompt, GREEDY, max_tokens=60)
+        output = [raw[token_id] for token_id in text.output_ids]
+        if alone.finish_reason == "stop":
+            assert output.pop() == TOY_EOG
+            ended += 1
+        assert tuple(output) == alone.token_ids
+    assert 0 < ended < 6
+
+
+def test_guesses_are_a_drafts_given_the_text_before():
+    recording = toy_recording(0.6, num_texts=3, max_tokens=80)
+    raw = raw_ids(recording)
+    draft = ToyModel(ToyConfig(agreement=0.6))
+    for text in recording.texts:
+        fed = [raw[token_id] for token_id in (*text.prompt_ids, *text.output_ids[:-1])]
+        rows = draft.forward([Span(0, 0, fed, len(text.output_ids))])
+        draft.truncate(0, 0)
+        guesses = text.guesses[0]
+        assert [raw[token_id] for token_id in guesses.token_ids] == rows.argmax(axis=1).tolist()
+        found = [probability(row, int(row.argmax())) for row in rows]
+        assert list(guesses.probabilities) == pytest.approx(found)
+    assert 0.4 < sum(text.acceptance(0) for text in recording.texts) / 3 < 0.8
+
+
+def test_the_vocabulary_is_what_occurs_most_frequent_first():
+    recording = toy_recording(0.5, num_texts=2, max_tokens=6)
+    counts = [0] * recording.num_vocab
+    for text in recording.texts:
+        for token_id in (*text.prompt_ids, *text.output_ids, *text.guesses[0].token_ids):
+            counts[token_id] += 1
+    assert counts == sorted(counts, reverse=True)
+    # Nothing is there in vain, but for the token that ends a replay.
+    assert counts.count(0) == 1
+    assert recording.eog_ids == (counts.index(0),)
+
+
+def test_tables_count_texts_by_acceptance():
+    table = acceptance_tables(toy_recording(1.0, 0.0, num_texts=3, max_tokens=20))
+    assert "3 texts, 60 tokens" in table
+    assert "| draft-0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 3 |" in table
+    assert "| draft-1 | 3 | 0 |" in table
+
+
+def test_prompts_are_of_all_kinds_and_each_is_there_once():
+    prompts = prompts_to_record(80)
+    kinds = [kind for kind, _ in prompts]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"chat": 32, "code": 24, "copy": 24}
+    assert len(set(prompts)) == 80
+
+
+def test_a_model_that_is_not_there_is_one_line(tmp_path):
+    options = ["record", "--target", "nothing", "--out", str(tmp_path / "r")]
+    result = CliRunner().invoke(bench, options)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert result.output.count("\n") == 1
+
+
+@pytest.mark.model
+def test_the_command_records_real_models(tmp_path):
+    out = tmp_path / "new" / "r"
+    options = ["--texts", "10", "--max-tokens", "4", "--draft", DEFAULT_DRAFT, "--out", str(out)]
+    result = CliRunner().invoke(bench, ["record", *options])
+    assert result.exit_code == 0, result.output
+    recording = read_recording(out)
+    assert recording.target.name == DEFAULT_TARGET
+    assert [draft.name for draft in recording.drafts] == [DEFAULT_DRAFT]
+    assert recording.drafts[0].calibration.startswith("{")
+    assert len(recording.texts) == 10
+    assert acceptance_tables(recording) in result.output

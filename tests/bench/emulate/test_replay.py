@@ -1,13 +1,17 @@
-"""A replay keeps the Model protocol's promises, and its passes take what a profile says."""
+"""A replay keeps a model's promises, in a profile's time; scripts answer as recorded."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bench.emulate.recording import RecordedModel
+from bench.emulate.recording import RecordedGuesses, RecordedModel, RecordedText, Recording
 from bench.emulate.replay import ReplayConfig, ReplayModel, ReplayTokenizer, pass_seconds
+from bench.emulate.script import Script, logit_of
 from nodes.engine.protocol import InvalidInputError, ModelFileError, Span
-from nodes.engine.sampling import probability
+from nodes.engine.sampling import Sampling, probability, sample
 from policies.acceptance import CALIBRATION_KEY
 from policies.latency import CostTable, NodeCosts
 from tests.bench.emulate.recordings import COSTS, toy_recording
@@ -53,15 +57,11 @@ def test_a_target_says_its_texts_and_a_draft_guesses_as_recorded():
     assert found == pytest.approx(guesses.probabilities, rel=1e-4)
     with pytest.raises(ModelFileError, match="no draft 'other'"):
         replay(draft="other")
-
-
-def test_a_text_that_was_not_recorded_changes_nothing():
-    model = replay()
-    model.forward([Span(0, 0, PROMPT)])
-    wrong = next(i for i in range(RECORDING.num_vocab) if i != TEXT.output_ids[0])
+    # A text that was not recorded changes nothing.
+    model, wrong = replay(), (TEXT.output_ids[0] + 1) % RECORDING.num_vocab
     with pytest.raises(InvalidInputError):
-        model.forward([Span(1, 0, PROMPT), Span(0, len(PROMPT), [wrong], 1)])
-    assert [model.length(0), model.length(1)] == [len(PROMPT), 0]
+        model.forward([Span(1, 0, PROMPT), Span(0, 0, (*PROMPT, wrong), 1)])
+    assert model.length(0) == model.length(1) == 0
 
 
 def test_it_says_that_it_is_emulated_and_shares_a_vocabulary_with_its_drafts():
@@ -96,8 +96,7 @@ def test_a_pass_makes_up_for_the_sleep_before_but_not_for_stalls(late_s, made_up
     model.forward([Span(0, 0, PROMPT)])
     for place, token_id in enumerate(TEXT.output_ids[:5]):
         model.forward([Span(0, len(PROMPT) + place, (token_id,), 1)])
-    one_s = COSTS.decode.at(1)
-    assert clock.naps[1:] == pytest.approx([one_s - made_up_s] * 5)
+    assert clock.naps[1:] == pytest.approx([COSTS.decode.at(1) - made_up_s] * 5)
 
 
 def test_costs_are_those_of_tokens_used_cells_and_cells_of_their_own():
@@ -108,12 +107,9 @@ def test_costs_are_those_of_tokens_used_cells_and_cells_of_their_own():
     spans = [Span(0, 40, [1, 2, 3], 1), Span(1, 10, [1])]
     expected = 0.04 + 4 * (200 * 1e-5) + (3 * 40 + 10) * 1e-4
     assert pass_seconds(costs, spans, 200) == pytest.approx(expected)
-
-
-def test_used_cells_are_those_before_the_pass():
+    # Used cells are those before the pass.
     clock = Clock()
-    costs = NodeCosts(CostTable((1,), (1.0,)), CostTable((1,), (1e-9,), per_cell_s=1.0))
-    model = replay(clock, costs=costs)
+    model = replay(clock, costs=NodeCosts(decode, CostTable((1,), (1e-9,), per_cell_s=1.0)))
     model.forward([Span(0, 0, PROMPT[:2])])
     model.forward([Span(1, 0, PROMPT[:3])])
     assert clock.naps == pytest.approx([0, 6], abs=1e-6)
@@ -131,3 +127,95 @@ def test_the_tokenizer_knows_the_recorded_prompts():
     assert tokenizer.piece(3) == RECORDING.pieces[3]
     with pytest.raises(InvalidInputError):
         tokenizer.piece(RECORDING.num_vocab)
+
+
+# Prompts 1 2 and 2 2 2. Of the first one the draft guesses the second token wrong: 5, not 4.
+FIRST = RecordedText("chat", "A", (1, 2), (3, 4, 3), (RecordedGuesses((3, 5, 3), (0.9, 0.4, 0.6)),))
+SECOND = RecordedText("chat", "B", (2, 2, 2), (1, 0), (RecordedGuesses((1, 0), (0.9, 0.8)),))
+SCRIPTED = Recording(
+    RecordedModel("large", "a"),
+    (RecordedModel("small", "b"),),
+    tuple(b"%d" % i for i in range(6)),
+    (0,),
+    (FIRST, SECOND),
+)
+
+
+def answers(script, before, *token_ids, outputs=1):
+    """The rows of the last `outputs` tokens, fed after others."""
+    ids = (*before, *token_ids)
+    text, num_right = script.read(ids, Span(7, len(before), token_ids, outputs))
+    rows = np.zeros((outputs, SCRIPTED.num_vocab), dtype=np.float32)
+    for row, position in zip(rows, range(len(ids) - outputs + 1, len(ids) + 1), strict=True):
+        script.fill(row, text, num_right, position)
+    return rows
+
+
+def tokens(rows):
+    return [int(row.argmax()) for row in rows]
+
+
+def test_a_target_says_the_texts_to_their_ends_and_then_that_they_have_ended():
+    target = Script(SCRIPTED, None)
+    for text, token_ids in ((FIRST, (3, 4, 3, 0, 0)), (SECOND, (1, 0, 0, 0))):
+        before, last = (), text.prompt_ids
+        for token_id in token_ids:
+            assert tokens(answers(target, before, *last)) == [token_id]
+            before, last = (*before, *last), (token_id,)
+
+
+@given(st.floats(0.01, 100), st.integers(0, 2**63 - 1))
+def test_a_target_says_the_text_whatever_the_sampling(temperature, seed):
+    (row,) = answers(Script(SCRIPTED, None), (), 1, 2)
+    assert sample(row, Sampling(temperature=temperature, seed=seed), 2) == 3
+
+
+def test_rows_of_a_target_behind_a_wrong_guess_are_no_numbers():
+    target = Script(SCRIPTED, None)
+    rows = answers(target, (), 1, 2, 3, 5, 3, outputs=4)
+    assert tokens(rows[:2]) == [3, 4]
+    assert all(np.isnan(row).all() for row in rows[2:])
+    # Taken back, the text goes on.
+    assert tokens(answers(target, (1, 2, 3), 4, 3, outputs=2)) == [3, 0]
+
+
+@pytest.mark.parametrize(
+    ("before", "token_ids", "outputs", "says"),
+    [
+        # No text begins so: told at the first logits, or when no prompt is longer.
+        ((), (1,), 1, "sequence 7 is not in the 2 recorded texts of large"),
+        ((), (1, 3, 2), 0, "sequence 7 is not in the 2 recorded texts of large"),
+        ((), (1, 2), 2, "a recorded prompt has no logits"),
+        # Committed tokens: whatever has no logits, and the first that has.
+        ((1, 2), (5,), 1, "token 5 at position 2 is not in the 2 recorded texts of large"),
+        ((1, 2), (3, 5), 0, "token 5 at position 3 is not in"),
+        ((1, 2, 3, 4, 3), (1,), 1, "token 1 at position 5 is not in"),
+        # It does not go on behind a wrong guess.
+        ((1, 2, 5), (4,), 1, "token 5 at position 2"),
+    ],
+)
+def test_a_target_takes_only_recorded_texts(before, token_ids, outputs, says):
+    target = Script(SCRIPTED, None)
+    with pytest.raises(InvalidInputError, match=says):
+        target.read((*before, *token_ids), Span(7, len(before), token_ids, outputs))
+
+
+def test_a_draft_goes_on_from_what_was_committed_or_guessed_by_itself_and_nothing_else():
+    draft = Script(SCRIPTED, 0)
+    assert tokens(answers(draft, (1, 2, 3), 4)) == [3]
+    # Behind the last token it guesses nothing that a target would take.
+    assert tokens(answers(draft, (1, 2, 3, 4), 3)) != [0]
+    with pytest.raises(InvalidInputError, match=r"token 4 at position 2 .*temperature 0"):
+        answers(draft, (1, 2), 4)
+    answers(draft, (1, 2), 3, 5)
+    with pytest.raises(InvalidInputError, match="token 1 at position 4"):
+        answers(draft, (1, 2, 3, 5), 1)
+
+
+@given(st.floats(0, 1), st.integers(2, 50_000))
+def test_a_logit_is_the_largest_and_gives_its_probability(p, num_vocab):
+    row = np.zeros(num_vocab, dtype=np.float32)
+    row[1] = logit_of(p, num_vocab)
+    assert row.argmax() == 1
+    expected = min(1 - 1e-6, max(1.01 / num_vocab, p))
+    assert probability(row, 1) == pytest.approx(expected, rel=1e-3)

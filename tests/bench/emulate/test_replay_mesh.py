@@ -1,21 +1,17 @@
 """Law 1 by replay: emulated meshes give the recorded texts, with the recorded acceptance."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.emulate.recording import RecordedText, Recording, read_recording, to_bytes
-from bench.emulate.replay import PREFIX, ReplayConfig, ReplayModel, ReplayTokenizer, open_engine
+from bench.emulate.recording import RecordedText, Recording, read_recording
+from bench.emulate.replay import ReplayConfig, ReplayModel, ReplayTokenizer
 from mesh.codec import decode
 from mesh.transport import Frames
-from nodes.config.settings import ConfigError, DraftConfig, EngineSettings, TargetConfig
 from nodes.engine.toy import ToyConfig
 from nodes.messages import CommitReply, OpenStreamRequest, SubmitRequest
-from nodes.service.roles import run_node
-from nodes.worker.engines import OPENERS, calibration_of
+from nodes.worker.engines import calibration_of
 from policies.acceptance import DraftCalibration
 from tests.bench.emulate.recordings import COSTS, toy_recording
 from tests.nodes.builders import make_submit
@@ -123,35 +119,6 @@ def test_a_recording_has_texts_of_all_kinds() -> None:
         found = [t for d in recording.drafts for t in recording.texts_with(d.name, low, high)]
         assert len(found) >= 2
     assert {text.kind for text in recording.texts} == {"chat", "code", "copy"}
-
-
-NODE = """\
-recording = "toys"
-{draft}
-[costs]
-decode = {{sizes = [1, 32], seconds = [{pass_s}, {pass_s}]}}
-"""
-
-
-@pytest.fixture
-def node_files(tmp_path: Path) -> Path:
-    (tmp_path / "toys").write_bytes(to_bytes(TOYS))
-    # Slow enough that guesses come before the passes that they are for.
-    (tmp_path / "target.toml").write_text(NODE.format(draft="", pass_s=3e-3))
-    (tmp_path / "draft.toml").write_text(NODE.format(draft='draft = "draft-1"', pass_s=1e-4))
-    return tmp_path
-
-
-async def test_nodes_refuse_files_of_the_other_role(
-    node_files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(OPENERS, PREFIX, open_engine)
-    draft = EngineSettings(model=f"replay:{node_files / 'draft.toml'}")
-    with pytest.raises(ConfigError, match=r"draft\.toml': for a target the file must not"):
-        await run_node(TargetConfig(connect="ipc:///nobody", engine=draft))
-    target = EngineSettings(model=f"replay:{node_files / 'target.toml'}")
-    with pytest.raises(ConfigError, match=r"target\.toml': for a draft node the file needs"):
-        await run_node(DraftConfig(connect="ipc:///nobody", engine=target))
 
 
 def test_a_draft_is_read_by_its_recorded_calibration() -> None:

@@ -1,6 +1,4 @@
-"""A cell of namespaces and TUN devices: real TCP through the medium, and nothing left behind."""
-
-from __future__ import annotations
+"""Namespaces of our own, and a cell of them and TUN devices; nothing is left behind."""
 
 import asyncio
 import json
@@ -15,17 +13,50 @@ import pytest
 
 from bench.emulate.cell import DOWN, UP, Cell, Station
 from bench.emulate.tun import HUB, TunCell, tun_cell
-from bench.netns import NamespacesError, ip
+from bench.netns import NamespacesError, inside, ip, namespaces, remove
 from tests.cli.commands import wait_until
 
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("ip") is None, reason="network namespaces need root and `ip`"
+)
+needs_tun = pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="no /dev/net/tun here")
 
-def why_not() -> str:
-    if os.geteuid() != 0 or shutil.which("ip") is None or not Path("/dev/net/tun").exists():
-        return "a cell of TUN devices needs root, `ip` and /dev/net/tun"
-    return ""
+
+def there() -> set[str]:
+    return {line.split()[0] for line in ip("netns", "list").splitlines()}
 
 
-pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not())]
+def test_namespaces_go_with_the_processes_in_them() -> None:
+    script = "print('up', flush=True); import time; time.sleep(60)"
+    with namespaces(2) as names:
+        assert set(names) <= there()
+        argv = inside(names[1], [sys.executable, "-c", script])
+        with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            remove(names)
+            assert process.wait(60) == -9
+    assert not set(names) & there()
+
+
+def test_they_go_when_their_user_fails_and_what_ip_refuses_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names: list[str] = []
+
+    def fail() -> None:
+        with namespaces(1) as made:
+            names.extend(made)
+            ip("link", "show", "nobody")
+
+    with pytest.raises(NamespacesError, match="ip link show nobody"):
+        fail()
+    assert names
+    assert not set(names) & there()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(NamespacesError, match="need root"), namespaces(1):
+        pass
+
 
 CELL = Cell(
     stations=(Station(name="far", rate_bps=1e6), Station(name="near", rate_bps=1e7)),
@@ -51,10 +82,6 @@ with socket.create_connection((sys.argv[1], 7400), 60) as link:
 """
 
 
-def there() -> set[str]:
-    return {line.split()[0] for line in ip("netns", "list").splitlines()}
-
-
 def call(live: TunCell, station: str) -> str:
     argv = live.command(station, [sys.executable, "-c", CALL, live.hub_host])
     return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True).stdout
@@ -69,6 +96,7 @@ def sent(live: TunCell, station: str) -> int:
     return int(found["OutSegs"]) + int(found["RetransSegs"])
 
 
+@needs_tun
 def test_stations_reach_the_hub_and_their_air_is_counted() -> None:
     with tun_cell(CELL) as live:
         argv = live.command(HUB, [sys.executable, "-c", LISTEN, live.hub_host])
@@ -95,6 +123,7 @@ def test_stations_reach_the_hub_and_their_air_is_counted() -> None:
     assert not set(live.places.values()) & there()
 
 
+@needs_tun
 def test_a_relay_that_ended_is_said() -> None:
     with tun_cell(CELL) as live:
         live.relay.kill()
@@ -113,16 +142,12 @@ with tun_cell(Cell.from_fields(json.loads(sys.argv[1]))) as live:
 """
 
 
-def kill_a_user() -> set[str]:
+@needs_tun
+def test_nothing_is_left_when_the_user_is_killed() -> None:
     argv = [sys.executable, "-c", USER, json.dumps(asdict(CELL))]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as user:
         assert user.stdout is not None
         names = set(user.stdout.readline().split())
         assert len(names & there()) == 3
         user.kill()
-    return names
-
-
-async def test_nothing_is_left_when_the_user_is_killed(eventually):
-    names = kill_a_user()
-    await eventually(lambda: not names & there())
+    wait_until(lambda: not names & there())

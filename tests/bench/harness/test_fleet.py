@@ -1,50 +1,42 @@
-"""Real processes are started, killed, stopped, and gone at the end."""
-
-from __future__ import annotations
+"""Real processes are started, killed, stopped, fail at points, and are gone at the end."""
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
-from bench.harness.failpoints import VARIABLE
-from bench.harness.fleet import CLIENT, COORDINATOR, FleetError, Setup, fleet, free_port, make_keys
+from bench.emulate.replay import read_config
+from bench.harness.failpoints import ENGINE_PASS, VARIABLE, FailPointError, parse
+from bench.harness.fleet import CLIENT, COORDINATOR, FleetError, Setup, fleet, free_port
 from bench.harness.processes import ROOT, Process
 from nodes.client.generation import GenerateOptions
 from nodes.keys.keyring import Keyring
 from nodes.messages import TokensNotice
+from tests.engine.printed import is_running
 
 Eventually = Callable[..., "asyncio.Future[None]"]
 SMALL = Setup(num_targets=1, num_drafts=1)
 
 
-def is_there(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    # Whether anybody takes the exit code of an orphan is the machine's affair.
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
 async def test_processes_run_commands_and_tell_how_they_ended(tmp_path: Path) -> None:
     log = tmp_path / "log"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    limits = ["sh", "-c", "ulimit -n; pwd"]
+    limited: dict[str, Any] = {"executes": True, "max_files": 64}
     codes = []
-    for process in (
-        lambda: Process(["--version"], environ, log),
-        lambda: Process(["target", "--cells", "x"], environ, log),
-        lambda: Process(limits, environ, log, executes=True, max_files=64),
+    for command, options in (
+        (["--version"], {}),
+        (["target", "--cells", "x"], {}),
+        (["sh", "-c", "ulimit -n; pwd"], limited),
     ):
-        began = process()
+        began = Process(command, environ, log, **options)
         await began.ended.wait()
         codes.append(began.code)
         assert not began.signal(signal.SIGKILL)
@@ -78,19 +70,9 @@ asyncio.run(main())
     pids = list(map(int, done.stdout.split()))
     assert len(pids) == 3, done.stderr
     give_up_at = time.monotonic() + 60.0
-    while any(map(is_there, pids)):
+    while any(map(is_running, pids)):
         assert time.monotonic() < give_up_at
         time.sleep(0.05)
-
-
-def test_keys_let_each_member_in_under_its_role_only(tmp_path: Path) -> None:
-    make_keys(tmp_path, "tcp://127.0.0.1:20001", {"target-0": "target", "draft-0": "draft"})
-    entries = Keyring(tmp_path / COORDINATOR).authorized().nodes().values()
-    roles = {entry.name: entry.roles for entry in entries}
-    assert roles["target-0"] == {"target"}
-    assert roles["draft-0"] == {"draft"}
-    assert roles[CLIENT] == {"client", "gateway", "admin"}
-    assert Keyring(tmp_path / CLIENT).client_keys("tcp://127.0.0.1:20001") is not None
 
 
 async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually) -> None:
@@ -101,7 +83,11 @@ async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually
         options = GenerateOptions(max_tokens=8, seed=1)
         events = [event async for event in client.generate("a mesh", options)]
         assert sum(len(e.token_ids) for e in events if isinstance(e, TokensNotice)) == 8
-        # Links have keys: the coordinator knows who is who by them.
+        # Links have keys: the coordinator knows who is who by them, and each under its role.
+        entries = Keyring(made.keys(COORDINATOR)).authorized().nodes().values()
+        roles = {entry.name: entry.roles for entry in entries}
+        assert (roles["target-0"], roles["draft-0"]) == ({"target"}, {"draft"})
+        assert roles[CLIENT] == {"client", "gateway", "admin"}
         nodes = {node.node for node in (await client.nodes()).nodes}
         assert nodes == {made.node("target-0"), made.node("draft-0")}
         made.stop("draft-0")
@@ -118,7 +104,7 @@ async def test_a_fleet_serves_survives_and_leaves_nothing(eventually: Eventually
         pids += [made.process(name).pid for name in made.roles]
         assert await made.terminate("draft-0") == 0
         assert made.accidents == []
-    assert not any(is_there(pid) for pid in pids)
+    assert not any(is_running(pid) for pid in pids)
     assert not folder.exists()
 
 
@@ -141,20 +127,12 @@ async def test_who_ends_without_being_told_is_an_accident(eventually: Eventually
         assert accident.startswith("draft-0 ended by itself (exit code 1)")
         assert "a fail point was reached" in accident
         assert "the fail point receive.Welcome:error is on" in made.log("draft-0").read_text()
-        # Whoever is expected to end is not.
-        await made.start("draft-0", environ=failing)
-        made.expect_end("draft-0")
-        await made.process("draft-0").ended.wait()
-        assert len(made.accidents) == 1
-
-
-async def test_a_fail_point_that_cannot_be_understood_is_one_line_and_exit_code_78() -> None:
-    async with fleet(SMALL, starts=()) as made:
+        # Whoever is expected to end is not; a fail point that nobody knows is one line.
         process = await made.start("draft-0", environ={VARIABLE: "engine.pass:burn"})
         made.expect_end("draft-0")
         await process.ended.wait()
-        assert process.code == 78
-        (line,) = made.log("draft-0").read_text().splitlines()
+        assert (process.code, len(made.accidents)) == (78, 1)
+        line = made.log("draft-0").read_text().splitlines()[-1]
         assert line.startswith("error: AIRDRAFT_FAILPOINT = 'engine.pass:burn'")
 
 
@@ -169,9 +147,82 @@ async def test_an_error_inside_still_ends_everything() -> None:
     with pytest.raises(RuntimeError, match="inside"):
         await work()
     assert pids
-    assert not any(is_there(pid) for pid in pids)
+    assert not any(is_running(pid) for pid in pids)
 
 
 def test_a_free_port_is_outside_the_range_of_connections() -> None:
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert free_port() < low
+
+
+def test_it_fails_at_the_place_that_is_named_and_once() -> None:
+    point = parse("send.Ping:error")
+    for place in (ENGINE_PASS, "receive.Ping", "send.Hello"):
+        point.reached(place)
+    with pytest.raises(FailPointError):
+        point.reached("send.Ping")
+    point.reached("send.Ping")
+    # A count says at which time.
+    point = parse("receive.Ping:error:2")
+    point.reached("receive.Ping")
+    with pytest.raises(FailPointError):
+        point.reached("receive.Ping")
+
+
+def test_a_probability_is_drawn_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = iter((0.5, 0.2, 0.9))
+    monkeypatch.setattr(random, "random", lambda: next(draws))
+    point = parse("engine.pass:error:0.25")
+    point.reached(ENGINE_PASS)
+    with pytest.raises(FailPointError):
+        point.reached(ENGINE_PASS)
+    point.reached(ENGINE_PASS)
+
+
+def test_signals_are_to_the_process_itself_and_a_block_sleeps_on_the_thread_that_comes_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(os, "kill", lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr(time, "sleep", seen.append)
+    for name in ("kill", "stop", "block:2.5:2"):
+        point = parse(f"engine.pass:{name}")
+        point.reached(ENGINE_PASS)
+    assert seen == [(os.getpid(), signal.SIGKILL), (os.getpid(), signal.SIGSTOP)]
+    point.reached(ENGINE_PASS)
+    point.reached(ENGINE_PASS)
+    assert seen[2:] == [2.5]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "engine.pass", "write.Ping:kill", "send.Nothing:kill", "engine.pass:burn"),
+        *(f"engine.pass:{what}" for what in ("kill:x", "kill:0", "kill:1.5", "kill:1:1", "block")),
+    ],
+)
+def test_what_cannot_be_understood_is_said_in_one_line(value: str) -> None:
+    with pytest.raises(ValueError, match=r"AIRDRAFT_FAILPOINT.*: expected NAME:ACTION") as caught:
+        parse(value)
+    assert "\n" not in str(caught.value)
+
+
+NODES = Path(__file__).parents[3] / "bench" / "emulate" / "nodes"
+
+
+def test_a_mesh_of_emulated_nodes_answers_as_recorded(tmp_path: Path) -> None:
+    target = NODES / "agx-orin-llama-3.1-8b.toml"
+    recording = read_config(target).recording
+    text = recording.texts[0]
+    arguments = ["run", "--model", f"replay:{target}", "--draft", "none", "--prompt", text.prompt]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.harness.airdraft", *arguments, "--max-tokens", "8"],
+        cwd=NODES.parents[2],
+        env={"PYTHONPATH": str(NODES.parents[2]), "AIRDRAFT_KEYS": str(tmp_path)},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    pieces = (recording.pieces[token_id] for token_id in text.output_ids[:8])
+    assert done.stdout.rstrip(b"\n") == b"".join(pieces).rstrip(b"\n")

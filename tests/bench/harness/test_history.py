@@ -1,15 +1,24 @@
-"""The checker finds what must not be, and nothing else."""
+"""Cases, streams that ask them, and the checker that finds what must not be, and nothing else."""
 
-from __future__ import annotations
-
+import asyncio
 import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
-from bench.harness.cases import Case, Expected
+from bench.harness import work
+from bench.harness.cases import Case, Expected, sampling_of, stopped_at, toy_cases
 from bench.harness.history import Record, Seen, Tally, faults_of
-from nodes.client.generation import GenerateOptions
+from bench.harness.work import Load, ask
+from nodes.client.client import RequestFailedError
+from nodes.client.generation import GenerateOptions, Prompt
+from nodes.engine.toy import ToyConfig, ToyTokenizer
+from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
+from tests.nodes.reference import reference
 
 CASE = Case(
     (1, 2), GenerateOptions(max_tokens=4, seed=1), (Expected((5, 6, 7, 8), b" 5 6 7 8", "length"),)
@@ -98,7 +107,6 @@ def test_a_stall_is_the_longest_time_between_two_events_of_a_choice() -> None:
 def test_a_tally_keeps_the_first_history_that_is_wrong(tmp_path: Path) -> None:
     tally = Tally(seed=7, folder=tmp_path)
     tally.add(record(STARTED, tokens(0, 5, 6, 7, 8), finished(4)))
-    assert str(tally).endswith("\n0 faults")
     assert not tally.history.exists()
     failed = record(STARTED, end="failed")
     failed.code, failed.reason = "unavailable", "no target"
@@ -108,17 +116,119 @@ def test_a_tally_keeps_the_first_history_that_is_wrong(tmp_path: Path) -> None:
     tally.wrong("accident", "target-0 ended by itself")
     assert tally.num_requests == 4
     first = "fake finish: request 1: choice 0: length after 2 of 4 tokens"
-    assert [fault.partition(":")[0] for fault in tally.faults] == [
-        "fake finish",
-        "no end",
-        "accident",
-    ]
+    kinds = [fault.partition(":")[0] for fault in tally.faults]
+    assert kinds == ["fake finish", "no end", "accident"]
     assert (tally.faults[0], tally.verdict()) == (first, f"WRONG: {first}")
     history = json.loads(tally.history.read_text())
-    assert history["seed"] == 7
-    assert history["faults"] == ["fake finish: choice 0: length after 2 of 4 tokens"]
+    assert (history["seed"], history["faults"]) == (7, [first.replace("request 1: ", "")])
     assert [event["what"] for event in history["events"]] == ["started", "tokens", "finished"]
-    assert history["case"]["expected"][0]["text"] == " 5 6 7 8"
-    text = str(tally)
-    assert "failed 1 x unavailable: no target" in text
-    assert f"3 faults\n  {first}" in text
+    assert "failed 1 x unavailable: no target" in str(tally)
+
+
+def test_the_undisturbed_text_is_that_of_the_tests() -> None:
+    """Two loops that were written apart agree."""
+    kinds = set()
+    for case in toy_cases(Random(3), 30, mean_tokens=30.0):
+        prompt = case.prompt
+        ids = ToyTokenizer(96).encode(prompt) if isinstance(prompt, str) else prompt
+        for choice, expected in enumerate(case.expected):
+            alone = reference(
+                ToyConfig(),
+                ids,
+                sampling_of(case.options, choice),
+                max_tokens=case.options.max_tokens,
+                stops=case.options.stops,
+            )
+            assert expected.token_ids == alone.token_ids
+            assert (expected.text, expected.finish_reason) == (alone.text, alone.finish_reason)
+        kinds |= {type(prompt), case.options.num_choices, case.expected[0].finish_reason}
+    assert kinds >= {str, tuple, 1, 2, "stop", "length"}
+    # One seed gives the same cases.
+    assert toy_cases(Random(4), 5) == toy_cases(Random(4), 5)
+    assert toy_cases(Random(4), 5) != toy_cases(Random(5), 5)
+
+
+def test_the_first_complete_stop_string_ends_a_text() -> None:
+    for stops, length in (((), None), (("4",), None), (("2",), 2), (("3", "2"), 2)):
+        assert stopped_at(b"1 2 3", stops) == length
+    # Both are complete at once: the longer one began first.
+    assert stopped_at(b"1 2 3", ("2", "1 2")) == 0
+    assert stopped_at(b"abcd", ("bcd", "c")) == 2
+
+
+FIGURES = StreamFigures(0, 0, 0, 0, 0, 0, "")
+
+
+class Canned:
+    """A client that answers rightly but where it is told otherwise."""
+
+    def __init__(self, cases: list[Case]) -> None:
+        self._cases = cases
+        self.num_now = 0
+        self.failure: Exception | None = None
+        self.hangs = False
+
+    async def generate(self, prompt: Prompt, options: GenerateOptions) -> AsyncIterator[Any]:
+        asked = replace(options, timeout_s=None)
+        case = next(c for c in self._cases if c.prompt == prompt and c.options == asked)
+        self.num_now += 1
+        try:
+            yield StartedNotice(1, 1, 3, True, "t", "", True)
+            await asyncio.sleep(0)
+            if self.failure is not None:
+                raise self.failure
+            if self.hangs:
+                await asyncio.Event().wait()
+            for choice, expected in enumerate(case.expected):
+                yield TokensNotice(1, choice, 0, expected.text, expected.token_ids)
+                count = len(expected.token_ids)
+                yield FinishedNotice(1, choice, count, expected.finish_reason, FIGURES)
+        finally:
+            self.num_now -= 1
+
+
+async def test_a_load_asks_as_many_at_once_as_it_is_told() -> None:
+    asked: list[tuple[int, int]] = []
+    under_way: set[int] = set()
+    most_at_once = 0
+
+    async def one(stream: int, number: int) -> bool:
+        nonlocal most_at_once
+        under_way.add(number)
+        most_at_once = max(most_at_once, len(under_way))
+        await asyncio.sleep(0)
+        under_way.discard(number)
+        asked.append((stream, number))
+        if len(asked) == 30:
+            load.stop()
+        return number % 2 == 0
+
+    load, done = Load(one, 3, 20), list[int]()
+    load.on_done = lambda: done.append(len(asked))
+    await load.run()
+    assert done == [20]
+    assert most_at_once == 3
+    assert {stream for stream, _ in asked} == {0, 1, 2}
+    assert sorted(number for _, number in asked) == list(range(20))
+    # Without a number it goes on until it is stopped, and ends with the requests under way.
+    load = Load(one, 3)
+    await load.run()
+    assert 30 <= len(asked) <= 32
+
+
+async def test_how_a_request_ended_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    (case,) = toy_cases(Random(1), 1, mean_tokens=5.0)
+    client = Canned([case])
+    seen: list[str] = []
+    good = await ask(client, 0, case, 5.0, lambda record: seen.append(record.events[-1].what))
+    assert (good.end, faults_of(good)) == ("finished", [])
+    assert seen == [event.what for event in good.events]
+    client.failure = RequestFailedError("unavailable", "no target")
+    failed = await ask(client, 1, case, 5.0)
+    assert (failed.end, failed.code, failed.reason) == ("failed", "unavailable", "no target")
+    client.failure, client.hangs = None, True
+    monkeypatch.setattr(work, "PATIENCE_S", 0.05)
+    late = await ask(client, 2, case, 0.05)
+    assert late.end == "late"
+    assert client.num_now == 0
+    assert late.ended_at_s - late.asked_at_s >= 0.1

@@ -1,7 +1,5 @@
 """What a coordinator's log says of members: false deaths, what was noticed, what healed."""
 
-from __future__ import annotations
-
 import math
 from datetime import datetime
 from pathlib import Path
@@ -18,39 +16,40 @@ ROSTER = "nodes.coordinator.members.roster"
 class Log:
     """A coordinator that writes a log, whose reader's clock began with it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._path = folder / "log"
+    def __init__(self, path: Path) -> None:
+        self._path = path
         # A time is logged without what is less than a millisecond.
-        self.read = MemberLog(self._path, lambda: BEGAN.timestamp() + 0.001)
+        self.read = MemberLog(path, lambda: BEGAN.timestamp() + 0.001)
 
-    def write(self, at_s: float, said: str, end: str = "\n") -> None:
+    def write(self, at_s: float, said: str) -> None:
         at = datetime.fromtimestamp(BEGAN.timestamp() + at_s)
+        self.append(f"{at:%Y-%m-%d %H:%M:%S},{at.microsecond // 1000:03d} INFO {said}\n")
+
+    def append(self, text: str) -> None:
         with self._path.open("a") as file:
-            file.write(f"{at:%Y-%m-%d %H:%M:%S},{at.microsecond // 1000:03d} {said}{end}")
+            file.write(text)
 
     def joined(self, at_s: float, node: str) -> None:
-        self.write(at_s, f"INFO {ROSTER}: draft {node} joined with tiny")
+        self.write(at_s, f"{ROSTER}: draft {node} joined with tiny")
 
-    def left(self, at_s: float, node: str, reason: str = "silent for 2.1 s") -> None:
-        self.write(at_s, f"INFO {ROSTER}: draft {node} left: {reason}")
+    def left(self, at_s: float, node: str) -> None:
+        self.write(at_s, f"{ROSTER}: draft {node} left: silent for 2.1 s")
 
 
 @pytest.fixture
 def log(tmp_path: Path) -> Log:
-    return Log(tmp_path)
+    return Log(tmp_path / "log")
 
 
 def test_lines_of_members_are_read_once_they_are_whole_and_others_are_not(log: Log) -> None:
     assert log.read.changes == []
-    log.write(1.0, f"INFO {ROSTER}: target k/t joined with big")
-    log.write(2.0, "INFO nodes.coordinator.serving: draft request 1 left: x")
-    log.write(2.5, f"DEBUG {ROSTER}: draft a joined with x")
+    log.joined(1.0, "k/t")
+    log.write(2.0, "nodes.coordinator.serving: draft request 1 left: x")
+    log.append(f"2026-01-02 03:04:07,500 DEBUG {ROSTER}: draft a joined with x\n")
     assert log.read.is_in("t")
-    log.write(3.0, f"INFO {ROSTER}: draft a left: silent", end="")
+    log.append(f"2026-01-02 03:04:08,000 INFO {ROSTER}: draft a left: silent")
     assert [change.node for change in log.read.changes] == ["t"]
-    with (log.folder / "log").open("a") as file:
-        file.write(" for 2.1 s\n")
+    log.append(" for 2.1 s\n")
     assert [change.node for change in log.read.changes] == ["t", "a"]
     first = log.read.first("a", 1.5, has_left=True)
     assert first is not None

@@ -1,11 +1,16 @@
-"""The edge cell in its short form: keys, air, replayed models, and texts as they were recorded."""
+"""The edge cell, live in its short form and in virtual time: texts and guesses as recorded."""
 
-from __future__ import annotations
+from dataclasses import replace
 
+from click.testing import CliRunner
+
+from bench.__main__ import bench
+from bench.emulate.recording import read_recording
 from bench.live.edge import run_setting
 from bench.live.edge_hub import Figures
 from bench.live.edge_report import HEAD, Turns, faults_of, row_of, summary
-from bench.live.edge_setting import Setting, first_length
+from bench.live.edge_setting import ALPHAS, RECORDING, Setting, first_length
+from bench.sim.edge import calibrated, edge_scenario, run_edge
 
 WIDE, NARROW = Setting(rate_bps=1e6, alpha=0.8), Setting(rate_bps=1e5, alpha=0.6)
 
@@ -18,13 +23,6 @@ def figures(tokens_per_s: float, token_s: float = 0.1, **changes: int) -> Figure
     return made
 
 
-def test_the_summary_sees_the_worst_setting() -> None:
-    turns = {"plain": [figures(50.0)], "auto": [figures(80.0, 0.08)]}
-    text = summary({WIDE: turns, NARROW: {**turns, "auto": [figures(75.0, 0.1)]}})
-    assert "auto to the best other policy, tokens/s: least 1.500, median 1.550" in text
-    assert "by the mean stream's seconds a token: least 1.000, median 1.125" in text
-
-
 def test_a_wrong_text_and_a_run_in_which_nobody_guessed_are_faults() -> None:
     def found(plain: Figures, auto: Figures) -> list[str]:
         return faults_of({WIDE: {"plain": [plain], "auto": [auto]}})
@@ -34,21 +32,23 @@ def test_a_wrong_text_and_a_run_in_which_nobody_guessed_are_faults() -> None:
     assert found(figures(50.0), figures(50.0, num_rounds=0)) == ["auto took no guesses"]
 
 
-def test_turns_are_compared_one_by_one() -> None:
+def test_turns_are_compared_one_by_one_and_the_worst_setting_is_seen() -> None:
     """Where the machine is slower for a while, it is so for all modes."""
-    auto = [figures(80.0), figures(66.0, num_wrong=1)]
+    auto = [figures(80.0, 0.08), figures(66.0, 0.08, num_wrong=1)]
     turns: Turns = {"plain": [figures(50.0), figures(40.0)], "auto": auto}
-    assert "1000 kbit/s, alpha 0.8: auto to plain 1.625 (1.600 to 1.650)" in summary({WIDE: turns})
+    text = summary({WIDE: turns, NARROW: {**turns, "auto": [figures(75.0), figures(60.0)]}})
+    assert "1000 kbit/s, alpha 0.8: auto to plain 1.625 (1.600 to 1.650)" in text
+    assert "auto to the best other policy, tokens/s: least 1.500, median 1.562" in text
+    assert "by the mean stream's seconds a token: least 1.000, median 1.125" in text
     shown = row_of(WIDE, "auto", turns)
-    assert "| auto | 73.0 | 100.00 | 1.625 (1.600 to 1.650) | 1.10 |" in shown
+    assert "| auto | 73.0 | 80.00 | 1.625 (1.600 to 1.650) | 1.10 |" in shown
     assert shown.endswith("| 1 of 20 |")
     assert {line.count("|") for line in (shown, *HEAD.splitlines())} == {14}
-
-
-def test_no_price_is_shown_where_none_was_predicted() -> None:
+    # No price is shown where none was predicted.
     plain = Figures(tokens_per_s=50.0, token_s=0.02, num_plain_steps=10)
-    shown = row_of(WIDE, "plain", {"plain": [plain]})
-    assert "| plain | 50.0 | 20.00 | 1.000 (1.000 to 1.000) | - |" in shown
+    assert "| plain | 50.0 | 20.00 | 1.000 (1.000 to 1.000) | - |" in row_of(
+        WIDE, "plain", {"plain": [plain]}
+    )
 
 
 def test_streams_that_begin_together_end_apart() -> None:
@@ -68,3 +68,55 @@ async def test_the_cell_serves_what_was_recorded() -> None:
     assert made.num_accepted > 0
     assert made.wire_bytes > 0
     assert {"pass", "plan"} <= set(made.errors)
+
+
+SIMULATED = Setting(rate_bps=2e6, alpha=0.9, warm_up_s=4.0, seconds=6.0)
+
+
+def test_texts_and_guesses_are_those_of_the_recording() -> None:
+    scenario = edge_scenario(SIMULATED, 0)
+    guesses, low, high = ALPHAS[0.9]
+    recording = read_recording(RECORDING)
+    draft = recording.draft_index(guesses)
+    known = calibrated(recording.texts, draft)
+    wanted = recording.texts_with(guesses, low, high)
+    assert len(scenario.clients) == 16
+    for number, client in enumerate(scenario.clients):
+        text, recorded = client.texts[0], wanted[number % len(wanted)]
+        assert text.num_prompt_tokens == len(recorded.prompt_ids)
+        # First texts are cut, so that streams end apart; later ones are whole.
+        length = first_length(len(recorded.output_ids), number, 16)
+        right = tuple(a < b for a, b in zip(text.luck, text.chances, strict=True))
+        assert right == recorded.accepted(draft)[:length]
+        then = wanted[(number + 16) % len(wanted)]
+        assert len(client.texts[1].luck) == len(client.texts[1].chances) == len(then.output_ids)
+        first = known.chance(recorded.guesses[draft].probabilities[0])
+        assert text.chances[0] == first
+    # A draft that is sure is right more often.
+    assert known.chance(0.05) < 0.5 < 0.9 < known.chance(0.99)
+
+
+def test_a_cell_gives_the_same_each_time_and_more_with_guesses() -> None:
+    plain, auto = (run_edge(SIMULATED, mode) for mode in ("plain", "auto"))
+    assert auto == run_edge(SIMULATED, "auto")
+    assert auto.tokens_per_s > 1.2 * plain.tokens_per_s
+    assert 0.7 < auto.acceptance < 1.0
+    assert 0.7 < auto.promised < 1.5
+    # Plain decoding has no plan, and nothing to be compared with.
+    assert plain.promised == 0.0
+    # A narrow cell and a target on the cell gain less and lose nothing.
+    for setting in (replace(SIMULATED, rate_bps=200e3), replace(SIMULATED, is_target_on_air=True)):
+        plain_s, auto_s = (run_edge(setting, mode).token_s for mode in ("plain", "auto"))
+        assert 0.9 * auto.token_s < auto_s < 1.02 * plain_s
+
+
+def test_the_command_says_how_auto_stands() -> None:
+    options = ["edge", "--rates-kbps", "20000", "--alphas", "0.9", "--policies", "plain,auto"]
+    made = CliRunner().invoke(bench, [*options, "--turns", "2", "--seconds", "4"])
+    assert made.exit_code == 0, made.output
+    assert "20000 kbit/s, alpha 0.9: auto to plain " in made.output
+    assert " to " in made.output.splitlines()[-3]
+    for wrong in (["--alphas", "0.3"], ["--policies", "best"]):
+        made = CliRunner().invoke(bench, ["edge", *wrong])
+        assert made.exit_code == 2
+        assert wrong[1] in made.output

@@ -1,13 +1,9 @@
 """Lookup on texts that partly repeat themselves, in virtual time: it pays, or it costs nothing."""
 
-from __future__ import annotations
-
-from random import Random
-
 import pytest
 from click.testing import CliRunner
 
-from bench.sim.copies import TABLES, TEXTS, Copies, copied_text, copies_command, gain, run_copies
+from bench.sim.copies import TABLES, TEXTS, Copies, copies_command, gain, run_copies
 
 
 @pytest.mark.parametrize("num_streams", [1, 2, 4, 16])
@@ -47,13 +43,6 @@ def test_a_plain_stream_takes_a_pass_a_token() -> None:
     pass_s = TABLES["flat"].at(1)
     assert run_copies(copies, lookup=False) == pytest.approx(90 * pass_s, rel=0.03)
     assert run_copies(copies, lookup=True) < 60 * pass_s
-
-
-def test_a_text_repeats_itself() -> None:
-    ids = copied_text(Random(1), 400, *TEXTS["mostly copied"])
-    assert len(ids) == 400
-    runs = [tuple(ids[k : k + 4]) for k in range(397)]
-    assert len(set(runs)) < 0.8 * len(runs)
 
 
 def test_the_command_has_a_row_for_each_kind() -> None:

@@ -1,22 +1,24 @@
-"""What chat templates may use, and how they fail."""
+"""What chat templates may use and how they fail, tools in conversations, and quoted contents."""
 
-from __future__ import annotations
+import json
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from nodes.engine.chat.quoting import ControlTexts, Piece, Quotes, check_role
 from nodes.engine.chat.template import ChatTemplate
+from nodes.engine.chat.tools import HERMES, LLAMA3, MISTRAL, parse_tools, style_of
 from nodes.engine.protocol import InvalidInputError, Message
 
 USER = [("user", "hi")]
 DAY = "2026-02-01"
 
 
-def text_of(template: str, messages: list[Message] = USER, **variables: str) -> str:
-    return ChatTemplate(template, variables).render(dicts(messages), DAY)
-
-
-def dicts(messages: list[Message]) -> list[dict[str, str]]:
-    return [{"role": role, "content": content} for role, content in messages]
+def text_of(template: str, messages: list[Message] = USER, day: str = DAY, **more: str) -> str:
+    told = [{"role": role, "content": content} for role, content in messages]
+    return ChatTemplate(template, more).render(told, day)
 
 
 def test_a_conversation_with_roles_and_variables() -> None:
@@ -74,19 +76,156 @@ def test_what_a_template_objects_to_and_how_it_fails_is_one_line(template: str, 
 
 def test_a_template_without_a_date_has_none_to_write() -> None:
     template = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}-{% endif %}"
-    assert ChatTemplate(template, {}).render(dicts(USER), "") == "-"
+    assert text_of(template, day="") == "-"
 
 
 def test_after_a_failure_the_next_conversation_is_rendered() -> None:
-    template = ChatTemplate(
-        "{% if messages | length > 1 %}{{ raise_exception('') }}{% endif %}ok", {}
-    )
+    template = ChatTemplate("{% if messages %}{{ raise_exception('') }}{% endif %}ok", {})
     with pytest.raises(InvalidInputError, match="refuses the conversation: RefusalError"):
-        template.render(dicts(USER * 2), DAY)
-    assert template.render(dicts(USER), DAY) == "ok"
+        template.render(TALK[:1], DAY)
+    assert template.render([], DAY) == "ok"
 
 
 def test_what_a_template_writes_that_is_no_text_is_made_one() -> None:
     assert text_of(r"""{{ "a\udc00" }}""") == "a?"
     with pytest.raises(InvalidInputError, match=r"refuses the conversation: [?]$"):
         text_of(r"""{{ raise_exception("\ud800") }}""")
+
+
+PLAIN = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ '\n' }}{% endfor %}"
+KNOWS = (
+    "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}[{{ m.role }}]"
+    "{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function.arguments | tojson }}"
+    "{% endfor %}{{ '\n' }}{% endfor %}"
+)
+WEATHER = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
+}
+CALL = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": {"city": "ö"}}}
+TALK: list[dict[str, Any]] = [
+    {"role": "user", "content": "And in Köln?"},
+    {"role": "assistant", "content": "", "tool_calls": [CALL]},
+    {"role": "tool", "content": "21 degrees", "tool_call_id": "1"},
+]
+
+
+@pytest.mark.parametrize(
+    ("template", "style"),
+    [
+        ("", ""),
+        (PLAIN, HERMES),
+        (KNOWS, HERMES),
+        ("{% if tools %}[AVAILABLE_TOOLS]{% endif %}[TOOL_CALLS]", MISTRAL),
+        ('{% if tools %}{"name": function name, "parameters": dictionary}{% endif %}', LLAMA3),
+        # Its tools are told as text, since nobody here can read its calls.
+        ("{% if tools %}<|tool▁calls▁begin|>{% endif %}", HERMES),
+        # It only says so.
+        ("{# like <tool_call> #}{{ messages }}", HERMES),
+    ],
+)
+def test_the_style_is_found_in_the_template(template: str, style: str) -> None:
+    assert style_of(template) == style
+
+
+def test_a_template_that_knows_tools_gets_them_as_they_are() -> None:
+    text = ChatTemplate(KNOWS, {}).render(TALK, DAY, [WEATHER])
+    assert text == (
+        json.dumps(WEATHER) + "[user]And in Köln?\n"
+        '[assistant]<tool_call>{"city": "ö"}\n[tool]21 degrees\n'
+    )
+
+
+def test_a_template_that_knows_none_gets_them_as_text() -> None:
+    text = ChatTemplate(PLAIN, {}).render(
+        [{"role": "system", "content": "Be brief."}, *TALK], DAY, [WEATHER]
+    )
+    system, rest = text.split("[user]", 1)
+    assert system.startswith("[system]Be brief.\n")
+    assert json.dumps(WEATHER["function"]) in system
+    assert rest == (
+        "And in Köln?\n[assistant]<tool_call>\n"
+        '{"name": "weather", "arguments": {"city": "ö"}}\n</tool_call>\n'
+        "[user]<tool_response>\n21 degrees\n</tool_response>\n"
+    )
+    # Results of several calls are one message of the user.
+    two = [*TALK, {"role": "tool", "content": "3 degrees", "tool_call_id": "2"}]
+    text = ChatTemplate(PLAIN, {}).render(two, DAY)
+    assert (text.count("[user]"), text.count("[system]")) == (2, 0)
+
+
+def test_without_tools_a_conversation_is_what_it_was() -> None:
+    for template in (PLAIN, KNOWS):
+        assert ChatTemplate(template, {}).render(TALK[:1], DAY) == "[user]And in Köln?\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("x", "[]", "[" * 100_000, '{"tools": []}'),
+        *('{"tools": [1], "messages": {}}', '{"tools": [{}], "messages": {}}'),
+        '{"tools": [], "messages": {"x": {}}}',
+        '{"tools": [], "messages": {"0": {"tool_calls": [{}]}}}',
+        '{"tools": [], "messages": {"0": {"tool_calls": 1}}}',
+    ],
+)
+def test_what_no_gateway_sends_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInputError, match="tools: an object"):
+        parse_tools(text)
+
+
+TEXTS = ("<|end|>", "<|end", "<s>", "[X]", "")
+CONTROLS = ControlTexts(TEXTS)
+contents = st.lists(
+    st.sampled_from(["<", "|", "end", "<|end", "|>", "<s>", "s", ">", "[", "X]", " ", "\n", "a"]),
+    max_size=12,
+).map("".join)
+
+
+def test_a_content_without_control_texts_is_not_altered() -> None:
+    for text in ("", "Where is Lyon?", "a < b > c", "<S>", "> [quoted]"):
+        assert Quotes(CONTROLS).quote(text) == text
+
+
+def test_the_longest_text_is_found_and_stands_apart() -> None:
+    quotes = Quotes(CONTROLS)
+    pieces = quotes.split("<s>" + quotes.quote("a<|end|><s> b") + "<|end|>")
+    assert pieces == [
+        Piece("<s>a", False),
+        Piece("<|end|>", True),
+        Piece("<s>", True),
+        Piece(" b<|end|>", False),
+    ]
+
+
+@pytest.mark.parametrize("tail", ["<|en", "<", "[", "<|en \n"])
+def test_what_the_template_puts_behind_a_content_completes_nothing(tail: str) -> None:
+    quotes = Quotes(CONTROLS)
+    pieces = quotes.split(quotes.quote("a" + tail).rstrip() + "d|>")
+    assert pieces == [Piece("a", False), Piece(tail.rstrip(), True), Piece("d|>", False)]
+
+
+def test_marks_of_one_conversation_mean_nothing_in_another() -> None:
+    mark = Quotes(CONTROLS).quote("<s>")
+    assert Quotes(CONTROLS).split(mark) == [Piece(mark, False)]
+    # There may be no control texts.
+    assert Quotes(ControlTexts([])).quote("<s> a") == "<s> a"
+
+
+@given(st.lists(contents, min_size=1, max_size=4), st.sampled_from(["", "\n", "!"]))
+def test_contents_come_through_whole_and_form_no_control_text(
+    texts: list[str], between: str
+) -> None:
+    quotes = Quotes(CONTROLS)
+    pieces = quotes.split(between.join(quotes.quote(text) for text in texts))
+    assert "".join(p.text for p in pieces) == between.join(texts)
+    parsed = [p.text for p in pieces if not p.is_plain]
+    assert not [t for t in TEXTS if t and any(t in text for text in parsed)]
+
+
+def test_roles_have_letters_digits_and_some_marks() -> None:
+    for role in ("system", "user", "assistant", "tool", "ipython", "model-2", "developer"):
+        check_role(role)
+    for role in ("", "a b", "user<s>", "x" * 65, "rôle", "user\n"):
+        with pytest.raises(InvalidInputError, match="letters, digits"):
+            check_role(role)

@@ -1,12 +1,9 @@
 """Attention depends on the cells that a token sees, not on where they lie or what lies between."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
-from tests.engine.kernels.ggml import Floats
-from tests.engine.kernels.ours import attend, runnable
+from tests.engine.kernels.ours import Floats, attend, runnable
 
 UNSEEN = -np.inf
 
@@ -41,11 +38,8 @@ def test_it_computes_attention(size: int, heads: int, cells: int) -> None:
 @pytest.mark.parametrize("factor", [0.0, 1e-3, 50.0, 1e4])
 def test_scores_far_apart_and_equal_ones(factor: float) -> None:
     check(*drawn(2, 150, 64), np.zeros(150), factor, atol=1e-3)
-
-
-def test_a_mask_may_add_to_scores() -> None:
-    mask = np.linspace(-3, 0, 100).astype(np.float16).astype(np.float32)
-    check(*drawn(2, 100, 64), mask, 0.125)
+    # A mask may add to scores.
+    check(*drawn(2, 100, 64), np.linspace(-3, 0, 100).astype(np.float16).astype(np.float32), 0.125)
 
 
 @pytest.mark.parametrize("seed", range(8))

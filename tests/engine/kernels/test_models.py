@@ -1,20 +1,21 @@
 """Whole models on our kernels: exact, alike on any number of threads, and close to ggml's own."""
 
-from __future__ import annotations
-
 import contextlib
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from nodes.engine.kernels.library import limit_output
+from nodes.engine.kernels.library import VARIABLE, limit_output
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.noise import drawn_ids
 from nodes.engine.protocol import Span
 from nodes.engine.selftest import run_self_test
+from tests.engine.kernels.ours import runnable
 from tests.engine.kernels.tiny_models import FILE_TYPES, SHAPES, write_model
+from tests.engine.printed import printed
 
 # Longer than a second each, and threads need cores of their own.
 pytestmark = pytest.mark.slow
@@ -61,17 +62,14 @@ def test_its_predictions_are_those_of_ggmls_own_products(path: Path) -> None:
 
 
 def test_unlikely_tokens_can_be_left_out_and_the_others_keep_their_bits(path: Path) -> None:
-    span = Span(0, 0, (5, 6, 7), 2)
-    with opened(path) as model:
-        whole = model.forward([span]).copy()
-        model.truncate(0, 0)
-        limit_output(32)
-        try:
-            part = model.forward([span]).copy()
-        finally:
-            limit_output(0)
-        model.truncate(0, 0)
-        again = model.forward([span])
+    with opened(path) as model, contextlib.ExitStack() as stack:
+        stack.callback(limit_output, 0)
+        rows = []
+        for limit in (0, 32, 0):
+            limit_output(limit)
+            rows.append(model.forward([Span(0, 0, (5, 6, 7), 2)]).copy())
+            model.truncate(0, 0)
+        whole, part, again = rows
         assert np.array_equal(part[:, :32], whole[:, :32])
         assert (part[:, 32:] == np.float32(-1e30)).all()
         assert np.array_equal(again, whole)
@@ -81,3 +79,37 @@ def _log_probabilities(model: LlamaModel, token_ids: list[int]) -> np.ndarray:
     logits = model.forward([Span(0, 0, token_ids[:-1], len(token_ids) - 1)]).astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+_KERNELS = "from nodes.engine.llama_abi import kernels; print([kernels().name, kernels().missing])"
+
+
+def test_the_environment_chooses_among_them() -> None:
+    """In a new process: within one process the first call decides."""
+    for wanted, given in (
+        ("", f"['{runnable()[0]}', '']"),
+        ("any", "['any', '']"),
+        ("none", "['', 'switched off']"),
+        ("avx1024", "no kernels 'avx1024'"),
+    ):
+        assert given in printed(_KERNELS, **{VARIABLE: wanted})
+
+
+# A process of its own, for ggml reads such variables once.
+_DIFFERENCE = """
+import contextlib, sys
+from pathlib import Path
+from nodes.engine.llama import LlamaConfig, LlamaModel
+config = LlamaConfig(path=Path(sys.argv[1]), num_cells=256, repack=False)
+with contextlib.closing(LlamaModel(config)) as model:
+    print(model.first_difference())
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="ggml has such tiles for x86 alone")
+def test_the_first_product_that_depends_on_the_batch_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_model(path, SHAPES["width 512"], "Q6_K")
+    tiled = printed(_DIFFERENCE, str(path), GGML_CPU_TILED_MM="1")
+    assert tiled == "MUL_MAT of blk.0.attn_q.weight (q6_K)"
+    assert printed(_DIFFERENCE, str(path), GGML_CPU_TILED_MM="0") == ""

@@ -1,7 +1,5 @@
 """Writes small models of random weights in any format, including those no catalogue model has."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import struct
@@ -14,7 +12,6 @@ import numpy as np
 from nodes.engine.llama_abi import kernels, library
 
 _ALIGNMENT = 32
-_U32, _F32, _STRING, _ARRAY, _I32 = 4, 6, 8, 9, 5
 _NUM_VOCAB = 300
 # llama.h: files "mostly" of that format; which tensor gets which is llama.cpp's business.
 FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q8_0": 7, "Q5_0": 8, "Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18}
@@ -50,7 +47,7 @@ def write_model(path: Path, shape: Shape, file_type: str, *, pooling: int = 0) -
     plain = path.with_suffix(".f32")
     metadata = _metadata(shape)
     if pooling:
-        metadata["llama.pooling_type"] = (_U32, pooling)
+        metadata["llama.pooling_type"] = pooling
     plain.write_bytes(_gguf(metadata, _tensors(shape)))
     llama = library()
     params = llama.llama_model_quantize_default_params()
@@ -61,30 +58,30 @@ def write_model(path: Path, shape: Shape, file_type: str, *, pooling: int = 0) -
     assert code == 0
 
 
-def _metadata(shape: Shape) -> dict[str, tuple[int, Any]]:
+def _metadata(shape: Shape) -> dict[str, Any]:
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     tokens += [f"word{n}" for n in range(_NUM_VOCAB - len(tokens))]
     # Unknown, control, bytes, normal ones.
     kinds = [2, 3, 3, *[6] * 256, *[1] * (_NUM_VOCAB - 259)]
     return {
-        "general.architecture": (_STRING, "llama"),
-        "general.alignment": (_U32, _ALIGNMENT),
-        "llama.context_length": (_U32, 4096),
-        "llama.embedding_length": (_U32, shape.width),
-        "llama.block_count": (_U32, shape.layers),
-        "llama.feed_forward_length": (_U32, shape.feed_forward),
-        "llama.attention.head_count": (_U32, shape.heads),
-        "llama.attention.head_count_kv": (_U32, shape.kv_heads),
-        "llama.attention.key_length": (_U32, shape.head_size),
-        "llama.attention.value_length": (_U32, shape.head_size),
-        "llama.rope.dimension_count": (_U32, shape.head_size),
-        "llama.attention.layer_norm_rms_epsilon": (_F32, 1e-5),
-        "tokenizer.ggml.model": (_STRING, "llama"),
-        "tokenizer.ggml.tokens": (_STRING | _ARRAY << 8, tokens),
-        "tokenizer.ggml.scores": (_F32 | _ARRAY << 8, [0.0] * _NUM_VOCAB),
-        "tokenizer.ggml.token_type": (_I32 | _ARRAY << 8, kinds),
-        "tokenizer.ggml.bos_token_id": (_U32, 1),
-        "tokenizer.ggml.eos_token_id": (_U32, 2),
+        "general.architecture": "llama",
+        "general.alignment": _ALIGNMENT,
+        "llama.context_length": 4096,
+        "llama.embedding_length": shape.width,
+        "llama.block_count": shape.layers,
+        "llama.feed_forward_length": shape.feed_forward,
+        "llama.attention.head_count": shape.heads,
+        "llama.attention.head_count_kv": shape.kv_heads,
+        "llama.attention.key_length": shape.head_size,
+        "llama.attention.value_length": shape.head_size,
+        "llama.rope.dimension_count": shape.head_size,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [0.0] * _NUM_VOCAB,
+        "tokenizer.ggml.token_type": kinds,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
     }
 
 
@@ -122,24 +119,24 @@ def _string(text: str) -> bytes:
     return struct.pack("<Q", len(text)) + text.encode()
 
 
-def _value(kind: int, value: Any) -> bytes:
-    if kind >> 8 == _ARRAY:
-        inner = kind & 0xFF
-        head = struct.pack("<IIQ", _ARRAY, inner, len(value))
-        return head + b"".join(_plain(inner, item) for item in value)
-    return struct.pack("<I", kind) + _plain(kind, value)
+def _value(value: Any) -> bytes:
+    """Its type, as GGUF numbers them, and the value itself."""
+    match value:
+        case str():
+            return struct.pack("<I", 8) + _string(value)
+        case float():
+            return struct.pack("<If", 6, value)
+        case int():
+            return struct.pack("<II", 4, value)
+    # Whole numbers of a list are signed.
+    kind = {str: 8, float: 6, int: 5}[type(value[0])]
+    return struct.pack("<IIQ", 9, kind, len(value)) + b"".join(_value(item)[4:] for item in value)
 
 
-def _plain(kind: int, value: Any) -> bytes:
-    if kind == _STRING:
-        return _string(value)
-    return struct.pack({_U32: "<I", _I32: "<i", _F32: "<f"}[kind], value)
-
-
-def _gguf(metadata: dict[str, tuple[int, Any]], tensors: dict[str, np.ndarray]) -> bytes:
+def _gguf(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> bytes:
     """A file of version 3 with tensors of 32-bit floats."""
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata))
-    head += b"".join(_string(key) + _value(*value) for key, value in metadata.items())
+    head += b"".join(_string(key) + _value(value) for key, value in metadata.items())
     body = b""
     for name, tensor in tensors.items():
         sizes = struct.pack(f"<{tensor.ndim}Q", *reversed(tensor.shape))

@@ -1,7 +1,5 @@
 """What a jailed process cannot do, tried in processes of their own."""
 
-from __future__ import annotations
-
 import platform
 import signal
 import subprocess

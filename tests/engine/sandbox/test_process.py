@@ -1,7 +1,5 @@
 """The node's side of a sandboxed process: one that ends, is ended, or is of no use."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess
@@ -15,7 +13,7 @@ import pytest
 from nodes.engine.protocol import InvalidInputError
 from nodes.engine.sandbox.process import EndedError, SandboxProcess
 from tests.cli.commands import wait_until
-from tests.engine.printed import printed
+from tests.engine.printed import is_running, printed
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -43,15 +41,6 @@ def children_of(process: int) -> list[int]:
     return [int(number) for number in path.read_text().split()]
 
 
-def is_running(process: int) -> bool:
-    """Not a zombie that nobody waits for, either."""
-    try:
-        stat = Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
 def worker_of(process: SandboxProcess) -> int:
     """The id of its process, which has answered a question."""
     before = children_of(os.getpid())
@@ -70,6 +59,10 @@ def test_one_process_is_started_ahead_answers_and_is_replaced_if_it_was_ended(ma
         assert process.ask(SIMPLE)["num_bytes"] > 0
         assert set(children_of(os.getpid())) - before == {worker}
     os.kill(worker, signal.SIGKILL)
+    assert process.ask(SIMPLE)["num_bytes"] > 0
+    # One that takes too much is ended, and the next is answered.
+    with pytest.raises(EndedError):
+        process.ask(COSTLY)
     assert process.ask(SIMPLE)["num_bytes"] > 0
 
 
@@ -91,13 +84,6 @@ def test_the_stack_of_a_question_is_free_when_it_is_answered() -> None:
     more = int(printed(_ANSWER))
     # A stack has 256 MiB. malloc reserves 64 MiB for a thread.
     assert more < 200 << 20
-
-
-def test_a_question_that_takes_too_much_is_ended_and_the_next_is_answered(make: Make) -> None:
-    process = make()
-    with pytest.raises(EndedError):
-        process.ask(COSTLY)
-    assert process.ask(SIMPLE)["num_bytes"] > 0
 
 
 def test_a_setup_that_is_wrong_is_told_each_time(make: Make, tmp_path: Path) -> None:
@@ -132,18 +118,19 @@ def test_close_ends_the_process_and_who_waits_for_it(make: Make) -> None:
     process.close()
 
 
+_DIE = f"""
+import os, signal, pathlib
+from nodes.engine.sandbox.process import SandboxProcess
+process = SandboxProcess("grammars", {SETUP!r})
+process.ask({SIMPLE!r})
+print(pathlib.Path("/proc/thread-self/children").read_text(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def test_nothing_is_left_when_the_parent_is_killed() -> None:
     """It ends with its standard input, which only the parent holds."""
-    script = (
-        "import os, signal, pathlib\n"
-        "from nodes.engine.sandbox.process import SandboxProcess\n"
-        f"process = SandboxProcess('grammars', {SETUP!r})\n"
-        f"process.ask({SIMPLE!r})\n"
-        "me = os.getpid()\n"
-        "print(pathlib.Path(f'/proc/{me}/task/{me}/children').read_text(), flush=True)\n"
-        "os.kill(me, signal.SIGKILL)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-c", _DIE], capture_output=True, check=False)
     worker = int(done.stdout)
     wait_until(lambda: not is_running(worker))
 

@@ -1,22 +1,58 @@
 """Strangers' texts and grammars: what is costly is refused, and the next is served."""
 
-from __future__ import annotations
-
+import contextlib
 import json
+import mmap
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from nodes.catalog import Catalog, default_cache_dir
+from nodes.catalog.gguf import Header
 from nodes.engine.grammar import GrammarError, Grammars
-from nodes.engine.llama_abi import library, load_model
 from nodes.engine.protocol import InvalidInputError
 from nodes.engine.rules import Grammar
 from nodes.engine.sandbox.process import GrammarCheck, SandboxedTokenizer
+from nodes.engine.toy import ToyConfig, ToyModel
 from nodes.engine.vocab import LlamaTokenizer
-from tests.engine.sandbox.gguf_copies import copy_with
+from tests.engine.llama_texts import vocabulary_of
+from tests.engine.words import Words
+
+_STRING = 8
+# The default alignment of tensors. Files whose header sets another one are not supported.
+_ALIGNMENT = 32
+
+
+class _MeasuredHeader(Header):
+    @property
+    def end(self) -> int:
+        """Offset of the header's end once the header has been read; padding follows."""
+        return self._at
+
+
+def copy_with(source: Path, to: Path, key: str, text: str) -> None:
+    """Write `source` to `to` with `text` as the value of `key`. Raises KeyError if it has none."""
+    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        header = _MeasuredHeader(data)
+        tensors_from = min(tensor.offset for tensor in header.tensors)
+        head = data[: header.end]
+        name = key.encode()
+        wanted = struct.pack("<Q", len(name)) + name + struct.pack("<I", _STRING)
+        at = head.find(wanted)
+        if at < 0:
+            raise KeyError(key)
+        at += len(wanted)
+        (old_bytes,) = struct.unpack_from("<Q", head, at)
+        new = text.encode()
+        head = head[:at] + struct.pack("<Q", len(new)) + new + head[at + 8 + old_bytes :]
+        with to.open("wb") as written:
+            written.write(head + bytes(-len(head) % _ALIGNMENT))
+            written.write(data[tensors_from:])
+
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -31,20 +67,15 @@ TEMPLATE = """
 {%- endif %}>{{ messages[0].content }}"""
 
 
-class Bytes:
-    """A vocabulary of single bytes, in which 0 ends a text."""
-
-    num_vocab = 256
-    eog_token_ids = frozenset({0})
-
-    def piece(self, token_id: int) -> bytes:
-        return bytes([token_id])
+# A vocabulary of single bytes, in which 0 ends a text.
+BYTES = Words([bytes([byte]) for byte in range(256)])
+INFO = ToyModel(ToyConfig(num_vocab=256)).info
 
 
 @pytest.fixture
 def grammars() -> Iterator[Grammars]:
-    check = GrammarCheck(Bytes(), Bytes())
-    yield Grammars(Bytes(), Bytes(), check)
+    check = GrammarCheck(BYTES, INFO)
+    yield Grammars(BYTES, INFO, check)
     check.close()
 
 
@@ -72,37 +103,33 @@ def test_grammars_that_take_too_much_are_refused_and_the_next_is_served(
 def test_what_is_wrong_with_a_grammar_is_said_as_without_the_sandbox(grammars: Grammars) -> None:
     wrong = Grammar("gbnf", "root ::= (")
     with pytest.raises(GrammarError) as plain:
-        Grammars(Bytes(), Bytes()).compile(wrong)
+        Grammars(BYTES, INFO).compile(wrong)
     with pytest.raises(GrammarError) as checked:
         grammars.compile(wrong)
     assert str(checked.value) == str(plain.value)
 
 
-class Texts:
+class Texts(NamedTuple):
     """A tokenizer of a small model file with TEMPLATE, or another pre-tokenizer."""
 
-    def __init__(self, path: Path) -> None:
-        self._pointer = load_model(path, gpu_layers=0, repack=False, vocab_only=True)
-        self.plain = LlamaTokenizer(self._pointer)
-        self.sandboxed = SandboxedTokenizer(path, self.plain)
-
-    def close(self) -> None:
-        self.sandboxed.close()
-        library().llama_model_free(self._pointer)
+    plain: LlamaTokenizer
+    sandboxed: SandboxedTokenizer
 
 
-@pytest.fixture(scope="module")
-def small_model() -> Path:
-    return Catalog(default_cache_dir(os.environ)).ensure("smollm2-draft")
+@contextlib.contextmanager
+def texts_with(path: Path, key: str, value: str) -> Iterator[Texts]:
+    copy_with(Catalog(default_cache_dir(os.environ)).ensure("smollm2-draft"), path, key, value)
+    with (
+        vocabulary_of(path) as plain,
+        contextlib.closing(SandboxedTokenizer(path, plain)) as sandboxed,
+    ):
+        yield Texts(plain, sandboxed)
 
 
 @pytest.fixture
-def texts(small_model: Path, tmp_path: Path) -> Iterator[Texts]:
-    path = tmp_path / "template.gguf"
-    copy_with(small_model, path, "tokenizer.chat_template", TEMPLATE)
-    made = Texts(path)
-    yield made
-    made.close()
+def texts(tmp_path: Path) -> Iterator[Texts]:
+    with texts_with(tmp_path / "template.gguf", "tokenizer.chat_template", TEMPLATE) as made:
+        yield made
 
 
 @pytest.mark.model
@@ -136,15 +163,8 @@ def test_a_template_is_told_what_day_the_request_was_made_on(texts: Texts) -> No
 
 @pytest.mark.model
 @pytest.mark.parametrize(("pre", "letter"), [("tekken", "a"), ("gpt-4o", "a"), ("falcon", "!")])
-def test_a_long_word_costs_no_process(
-    small_model: Path, tmp_path: Path, pre: str, letter: str
-) -> None:
+def test_a_long_word_costs_no_process(tmp_path: Path, pre: str, letter: str) -> None:
     """With some vocabularies libllama's regular expressions call themselves once a letter."""
-    path = tmp_path / "other.gguf"
-    copy_with(small_model, path, "tokenizer.ggml.pre", pre)
-    texts = Texts(path)
-    try:
+    with texts_with(tmp_path / "other.gguf", "tokenizer.ggml.pre", pre) as texts:
         token_ids = texts.sandboxed.encode(letter * 60_000)
         assert b"".join(map(texts.sandboxed.piece, token_ids)) == letter.encode() * 60_000
-    finally:
-        texts.close()

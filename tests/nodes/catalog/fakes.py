@@ -1,7 +1,5 @@
 """Tiny GGUF files, wheels and catalogue entries for the tests of the catalogue."""
 
-from __future__ import annotations
-
 import hashlib
 import struct
 import zipfile

@@ -1,7 +1,6 @@
 """A compact copy of a draft's file is made once, where it is a gain, and is never in the way."""
 
-from __future__ import annotations
-
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -51,8 +50,11 @@ def test_a_copy_is_made_once_and_goes_by_the_name_of_its_model(tmp_path: Path) -
     assert copy.model_hash != "abc"
     assert compact_copy(path, "abc", root, quantize=quantize) == copy
     assert quantize.num_made == 1
-    # Another model of that name has a copy of its own.
+    # Another model of that name has a copy of its own, and a damaged one is made again.
     assert compact_copy(path, "abd", root, quantize=quantize).path != copy.path
+    os.truncate(copy.path, 100)
+    assert compact_copy(path, "abc", root, quantize=quantize) == copy
+    assert copy.path.read_bytes() == gguf_bytes()
 
 
 @pytest.mark.parametrize(
@@ -80,14 +82,6 @@ def test_where_a_copy_cannot_be_made_the_file_is_used_and_nothing_is_left(
     assert not list(root.rglob("*.gguf"))
 
 
-def test_a_damaged_copy_is_made_again(tmp_path: Path) -> None:
-    path, root, quantize = _model(tmp_path), tmp_path / "cache", _Quantizer()
-    copy = compact_copy(path, "abc", root, quantize=quantize)
-    os.truncate(copy.path, 100)
-    assert compact_copy(path, "abc", root, quantize=quantize) == copy
-    assert copy.path.read_bytes() == gguf_bytes()
-
-
 def test_copies_that_were_not_used_for_long_go(tmp_path: Path) -> None:
     path, root, quantize = _model(tmp_path), tmp_path / "cache", _Quantizer()
     first, second, *_ = (
@@ -107,11 +101,9 @@ def test_a_real_model_runs_from_its_copy(tmp_path: Path) -> None:
     quantize_in_child(path, made, FORM)
     # Q8_0 has 34 bytes where Q4_0 has 18.
     assert made.stat().st_size < 0.6 * path.stat().st_size
-    model = LlamaModel(LlamaConfig(path=made, num_cells=256, profile="fast"))
-    try:
+    config = LlamaConfig(path=made, num_cells=256, profile="fast")
+    with contextlib.closing(LlamaModel(config)) as model:
         token_ids = list(model.vocabulary.encode("The capital of France is"))
         logits = model.forward([Span(0, 0, token_ids, 1)])[0]
         best = {model.vocabulary.piece(int(token_id)) for token_id in logits.argsort()[-5:]}
         assert b" Paris" in best
-    finally:
-        model.close()

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import errno
 import os
 import shutil
@@ -28,6 +26,7 @@ from nodes.catalog.entries import FileSource, HuggingFaceSource, Requantised
 from tests.nodes.catalog.fakes import entry, gguf_bytes
 
 BASE, SMALL = gguf_bytes(4096), gguf_bytes(1024)
+Quantize = Callable[[Path, Path, str], None]
 
 
 def fake_quantize(_source: Path, made: Path, _file_type: str) -> None:
@@ -87,28 +86,25 @@ def test_a_requantised_model_brings_its_base(catalog: Catalog) -> None:
 
 
 def test_names_that_do_not_lead_to_a_file(catalog: Catalog) -> None:
-    with pytest.raises(ModelNameError, match=r"unknown model 'fake-bas': did you mean fake-base"):
-        catalog.path("fake-bas")
-    with pytest.raises(ModelNameError, match=r"unknown model 'x': known: fake-base, "):
-        catalog.ensure("x")
-    with pytest.raises(ModelNameError, match=r"unknown model ''"):
-        catalog.path("")
-    with pytest.raises(ModelNameError, match="run `airdraft models pull fake-base`"):
-        catalog.path("fake-base")
-    with pytest.raises(ModelNameError, match="nothing to remove"):
-        catalog.remove("fake-base")
+    for call, name, says in (
+        (catalog.path, "fake-bas", "unknown model 'fake-bas': did you mean fake-base"),
+        (catalog.ensure, "x", "unknown model 'x': known: fake-base, "),
+        (catalog.path, "", "unknown model ''"),
+        (catalog.path, "fake-base", "run `airdraft models pull fake-base`"),
+        (catalog.remove, "fake-base", "nothing to remove"),
+    ):
+        with pytest.raises(ModelNameError, match=says):
+            call(name)
 
 
 def test_paths_must_lead_to_a_whole_gguf(catalog: Catalog, tmp_path: Path) -> None:
-    good, cut, other = (tmp_path / name for name in ("good.gguf", "cut.gguf", "other.gguf"))
-    good.write_bytes(BASE)
-    cut.write_bytes(BASE[:-1])
-    other.write_bytes(b"hello")
-    assert catalog.path(good) == catalog.ensure(str(good)) == good
-    with pytest.raises(ModelNameError, match=r"cut\.gguf is truncated: \d+ of \d+ B"):
-        catalog.path(cut)
-    with pytest.raises(ModelNameError, match=r"other\.gguf is not a GGUF file"):
-        catalog.path(other)
+    path = tmp_path / "m.gguf"
+    path.write_bytes(BASE)
+    assert catalog.path(path) == catalog.ensure(str(path)) == path
+    for content, says in ((BASE[:-1], r"truncated: \d+ of \d+ B"), (b"hello", "not a GGUF file")):
+        path.write_bytes(content)
+        with pytest.raises(ModelNameError, match=rf"m\.gguf is {says}"):
+            catalog.path(path)
     with pytest.raises(ModelNameError, match=r"none\.gguf not found"):
         catalog.path(tmp_path / "none.gguf")
     with pytest.raises(ModelNameError, match="cannot be read: Is a directory"):
@@ -147,33 +143,34 @@ def test_the_next_source_is_tried(catalog: Catalog, root: Path) -> None:
     assert left(root) == {"fake-second.gguf", "fake-second.json"}
 
 
-def cut(_source: Path, made: Path, _file_type: str) -> None:
-    made.write_bytes(SMALL[:-1])
+def failing(error: BaseException | None, num_bytes: int = 100) -> Quantize:
+    """Writes the beginning of a file, and fails then."""
+
+    def quantize(_source: Path, made: Path, _file_type: str) -> None:
+        made.write_bytes(SMALL[:num_bytes])
+        if error is not None:
+            raise error
+
+    return quantize
 
 
-def interrupted(_source: Path, made: Path, _file_type: str) -> None:
-    made.write_bytes(SMALL[:100])
-    raise KeyboardInterrupt
-
-
-def refused(_source: Path, _made: Path, _file_type: str) -> None:
-    raise CatalogError("no reason given")
+REFUSED = CatalogError("no reason given")
 
 
 @pytest.mark.parametrize(
     ("name", "quantize", "error", "reason"),
     [
         ("fake-wrong", fake_quantize, CatalogError, r"fake-wrong has SHA-256 \w+ instead of \w+"),
-        ("fake-small", cut, CatalogError, "fake-small is truncated"),
-        ("fake-small", interrupted, KeyboardInterrupt, None),
-        ("fake-small", refused, CatalogError, "no reason given"),
+        ("fake-small", failing(None, len(SMALL) - 1), CatalogError, "fake-small is truncated"),
+        ("fake-small", failing(KeyboardInterrupt()), KeyboardInterrupt, None),
+        ("fake-small", failing(REFUSED), CatalogError, "no reason given"),
     ],
 )
 def test_what_goes_wrong_leaves_nothing(
     root: Path,
     entries: dict[str, Entry],
     name: str,
-    quantize: Callable[[Path, Path, str], None],
+    quantize: Quantize,
     error: type[BaseException],
     reason: str | None,
 ) -> None:
@@ -213,18 +210,14 @@ def test_a_full_disk_is_told_before_the_work_or_as_soon_as_it_is_met(
 
     def no_reason(source: Path, made: Path, file_type: str) -> None:
         has_left(0)
-        refused(source, made, file_type)
-
-    def met(_source: Path, made: Path, _file_type: str) -> None:
-        made.write_bytes(SMALL[:100])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        failing(REFUSED)(source, made, file_type)
 
     has_left(500_000)
     with pytest.raises(CatalogError, match=r"full: .* needs 1\.1 MB in .*, but 0\.5 MB are free"):
         Catalog(root, entries).pull("fake-base")
     assert left(root) == set()
     # The library gives no reason where it cannot write.
-    for quantize in (met, no_reason):
+    for quantize in (failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))), no_reason):
         has_left(10**9)
         with pytest.raises(CatalogError, match="disk full: model fake-small"):
             Catalog(root, entries, quantize=quantize).pull("fake-small")
@@ -260,11 +253,9 @@ def test_the_shipped_entries_hold_together() -> None:
     content = source.path.read_bytes()
     assert (len(content), sha256(content).hexdigest()) == (draft.size_bytes, draft.sha256)
     assert len(content) <= 12_000_000
-
-
-def test_a_target_knows_its_draft(catalog: Catalog) -> None:
+    # A target knows its draft.
     assert Catalog(Path("/nowhere")).draft_of(DEFAULT_TARGET) == DEFAULT_DRAFT
-    assert catalog.draft_of("/some/where.gguf") == ""
+    assert Catalog(Path("/nowhere")).draft_of("/some/where.gguf") == ""
 
 
 HF = "hf:owner/name/folder/model-Q4_K_M.gguf"

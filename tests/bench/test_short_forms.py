@@ -1,0 +1,79 @@
+"""Short forms on real models: `bench first`, `law1`, `live mixed` and `kernels`."""
+
+import re
+from multiprocessing import resource_tracker
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench.asking import Pair
+from bench.first import FIRST_HEAD, GAPS_HEAD, first_command
+from bench.kernels import Asked, measure
+from bench.law1 import run_law1
+from bench.live.mixed import MESHES, mixed_command
+from bench.prompts import make_prompts
+from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
+from nodes.config.settings import environment
+
+ASKED = "--lengths 16,40 --workloads chat --repeats 2 --max-tokens 12"
+
+
+@pytest.mark.model
+@pytest.mark.timeout(600)
+def test_first_tokens_and_gaps_are_measured_with_guesses_and_without() -> None:
+    made = CliRunner().invoke(first_command, ASKED)
+    assert made.exit_code == 0, made.output
+    assert FIRST_HEAD in made.output
+    assert GAPS_HEAD in made.output
+    rows = [[cell.strip() for cell in line.split("|")] for line in made.output.splitlines()]
+    rows = [cells[1:-1] for cells in rows if cells[2] in ("none", "as planned")]
+    lengths = [(k, g) for k in ("16", "40", "chat") for g in ("none", "as planned")]
+    assert [(cells[0], cells[1]) for cells in rows] == lengths
+    assert all(float(cells[3]) > 0.0 for cells in rows)
+
+
+@pytest.mark.model
+@pytest.mark.timeout(1800)
+def test_the_real_pair_gives_the_tokens_of_a_plain_loop() -> None:
+    # One prompt of some 650 tokens, past the length where attention changes its kernel.
+    texts = make_prompts(8)[3:]
+    found = run_law1(Pair(), texts, 16, gammas=[0, 3], stream_counts=[4], thread_counts=[1])
+    assert found.faults == []
+    guessing = [row for row in found.lines if row.startswith("| 4 | 1 | 3 |")]
+    assert len(guessing) == 2, found.lines
+    # A run in which nothing was guessed and nothing rejected would prove nothing.
+    for row in guessing:
+        num_texts, _, num_guesses, num_accepted = (int(c) for c in row.split("|")[5:9])
+        assert num_texts == len(texts)
+        assert 0 < num_accepted < num_guesses
+
+
+def test_every_mesh_has_a_row_and_the_texts_of_plain_decoding() -> None:
+    made = CliRunner().invoke(mixed_command, "--streams 2 --max-tokens 24 --turns 1")
+    assert made.exit_code == 0, made.output
+    rows = made.output.splitlines()[2:-1]
+    for (name, (_, drafts)), row in zip(MESHES.items(), rows, strict=True):
+        assert row.startswith(f"| {name} |")
+        assert row.endswith("| 2 of 2 |")
+        guesses = re.search(r"(\d+) guesses", row)
+        assert (guesses is not None and int(guesses[1]) > 0) == bool(drafts), row
+
+
+_TEXT = Path(__file__).parents[2] / "LICENSE"
+# It lives as long as this process, and so is no leak of the test that first needs it.
+resource_tracker.ensure_running()
+_CATALOG = Catalog(default_cache_dir(environment()))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _CATALOG.has(DEFAULT_TARGET), reason="the default model is not here")
+def test_a_real_text_is_as_likely_and_logits_are_close() -> None:
+    asked = Asked(_CATALOG.path(DEFAULT_TARGET), threads=1, cells=16, tokens=500, texts=(_TEXT,))
+    _, found = measure(asked)
+    assert found is not None
+    assert found.num_tokens == 499
+    assert abs(found.difference) < max(1e-3, 3 * found.error)
+    # Both round activations to 8 bits, and each is some 5e-3 away from exact arithmetic.
+    assert found.divergence < 1e-2
+    assert found.largest < 4
