@@ -113,20 +113,6 @@ async def why_ended(reading: asyncio.Task[None]) -> tuple[str, str]:
     return caught.value.code, str(caught.value)
 
 
-async def test_what_is_asked_while_there_is_no_coordinator_waits_for_the_next(
-    eventually: Eventually,
-) -> None:
-    async with scripted() as (made, _):
-        await eventually(lambda: made.client.is_joined)
-        made.say(Bye("restart"))
-        await eventually(lambda: not made.client.is_joined)
-        asking = asyncio.create_task(made.client.nodes())
-        await made.next_coordinator()
-        request = await made.desk.hear(NodesRequest)
-        made.say(NodesReply(request.request_id, ()))
-        assert await asking == NodesReply(request.request_id, ())
-
-
 async def test_others_have_their_turns_while_much_is_read_that_has_come_already(
     eventually: Eventually,
 ) -> None:
@@ -297,7 +283,9 @@ async def test_a_question_that_is_not_answered_ends(monkeypatch: pytest.MonkeyPa
             await made.client.nodes()
 
 
-async def test_waiting_for_a_coordinator_can_be_given_up(eventually: Eventually) -> None:
+async def test_waiting_for_a_coordinator_can_be_given_up_and_what_is_asked_meanwhile_goes_to_it(
+    eventually: Eventually,
+) -> None:
     async with scripted() as (made, reading):
         made.begin(await made.desk.hear(SubmitRequest))
         await eventually(lambda: made.events)
@@ -306,13 +294,13 @@ async def test_waiting_for_a_coordinator_can_be_given_up(eventually: Eventually)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
-        # Nothing of it is asked for again.
-        await made.next_coordinator()
         asking = asyncio.create_task(made.client.nodes())
+        await made.next_coordinator()
+        # Nothing of what was given up is asked for again.
         request = await made.desk.hear((SubmitRequest, NodesRequest))
         assert isinstance(request, NodesRequest)
         made.say(NodesReply(request.request_id, ()))
-        await asking
+        assert await asking == NodesReply(request.request_id, ())
 
 
 def test_what_could_not_leave_goes_once_and_in_order_as_soon_as_there_is_room() -> None:
