@@ -1,7 +1,5 @@
 """Whatever a user gets wrong is one line that says what, and an exit code that is not 0."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Keys from the command line: a mesh by invitation, wrong input, no secret where others look."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import stat

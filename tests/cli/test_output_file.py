@@ -1,7 +1,5 @@
 """Files that a user asked for: whole, or the one before stays; what is no file is written to."""
 
-from __future__ import annotations
-
 import os
 import threading
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Nodes of a private mesh that end, and are started again or not."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

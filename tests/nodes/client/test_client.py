@@ -1,7 +1,5 @@
 """What a client does while there is no coordinator; the rest is tested on a mesh."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from nodes.client.retry import Backoff, TimeLimit

@@ -1,7 +1,5 @@
 """A large request in pieces, from the client's side."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

@@ -1,7 +1,5 @@
 """Requests to an ASGI application without a server: every message is seen when it is sent."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from pathlib import Path

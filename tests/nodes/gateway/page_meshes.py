@@ -1,7 +1,5 @@
 """Gateways before made-up meshes of several kinds, in a thread of their own, for a browser."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A text is read as thoughts, content and calls, wherever it is cut into pieces."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import random

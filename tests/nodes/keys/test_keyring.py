@@ -1,7 +1,5 @@
 """Which keys a link needs, and that it does not come to be without them."""
 
-from __future__ import annotations
-
 import os
 import socket
 import stat

@@ -1,7 +1,5 @@
 """When a node that ended is started again; tests/nodes/test_restarts.py starts some."""
 
-from __future__ import annotations
-
 from nodes.service.local import HEALTHY_S, WAITS_S, Restarts
 
 

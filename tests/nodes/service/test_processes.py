@@ -1,7 +1,5 @@
 """What units start: processes in front of a fake manager, from start to stop."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

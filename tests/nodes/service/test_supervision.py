@@ -1,7 +1,5 @@
 """A node and the process that started it."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """What is counted of passes and guesses, against what is known of them one by one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

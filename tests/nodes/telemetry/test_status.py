@@ -1,7 +1,5 @@
 """The status document through its text and back."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace

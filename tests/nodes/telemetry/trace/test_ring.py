@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from nodes.messages import TraceReply
 from nodes.telemetry.trace.records import GuessRecord, from_line, num_entries, to_line
 from nodes.telemetry.trace.ring import Ring
