@@ -180,19 +180,26 @@ async def text_and_class(asked: Asked, body: Body) -> tuple[str, str]:
     return stream.texts[0], fingerprint
 
 
+async def ask_thrice(asked: Asked, bodies: list[Body]) -> list[set[tuple[str, str]]]:
+    """Ask for each body three times, among others and in other orders."""
+    found: list[set[tuple[str, str]]] = [set() for _ in bodies]
+    orders = (random.Random(n).sample(range(len(bodies)), len(bodies)) for n in range(3))
+    places = iter([place for order in orders for place in order])
+
+    async def worker() -> None:
+        for place in places:
+            found[place].add(await text_and_class(asked, bodies[place]))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(24):
+            group.create_task(worker())
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_requests_have_one_text_and_fingerprint_whatever_the_load(tmp_path: Path) -> None:
-    """Targets of two classes have room for three texts each, so that most requests wait. Each is
-    made three times, among others and in other orders."""
-    limit = asyncio.Semaphore(24)
-
-    async def check(asked: Asked, body: Body, config: ToyConfig, told: str) -> None:
-        async with limit:
-            found = await text_and_class(asked, body)
-        sampling = {"seed": body["seed"], "temperature": 0.9, "config": config}
-        assert found == (text_alone(body["max_tokens"], body["prompt"], **sampling), told)
-
+    """Targets of two classes have room for three texts each, so that most requests wait."""
     async with mesh(max_sequences=3) as members:
         start_first_class(members)
         own = members.model.info
@@ -204,10 +211,12 @@ async def test_requests_have_one_text_and_fingerprint_whatever_the_load(tmp_path
         ]
         named = [{**body, "system_fingerprint": fingerprint} for body in bodies[:30]]
         async with gateway_on(members, tmp_path, names={"target", "first"}) as asked:
-            jobs = [(body, FIRST, f"{begin}first") for body in bodies * 3]
-            jobs += [(body, ToyConfig(), fingerprint) for body in named * 3]
-            random.Random(1).shuffle(jobs)
-            await asyncio.gather(*(check(asked, *job) for job in jobs))
+            for asked_for, config, told in (
+                (bodies, FIRST, f"{begin}first"),
+                (named, ToyConfig(), fingerprint),
+            ):
+                expected = [text_alone(**body, config=config) for body in bodies[: len(asked_for)]]
+                assert await ask_thrice(asked, asked_for) == [{(text, told)} for text in expected]
 
 
 async def test_a_gateway_joins_as_one_who_asks_for_many(
