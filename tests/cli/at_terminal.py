@@ -1,7 +1,5 @@
 """A command at a terminal, which is a pty."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

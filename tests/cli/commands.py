@@ -1,7 +1,5 @@
 """The real command line as processes, with a temporary folder that marks all of them."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

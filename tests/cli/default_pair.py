@@ -1,7 +1,5 @@
 """The default pair, whose tests are left out where its files are not."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

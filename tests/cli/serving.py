@@ -1,7 +1,5 @@
 """A mesh with its gateway as processes of `airdraft up`."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass

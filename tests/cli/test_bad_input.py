@@ -1,7 +1,5 @@
 """Whatever a user gets wrong is one line that says what, and an exit code that is not 0."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,19 +71,15 @@ CASES = [
     ("run {toys} --prompt ''", 2, "the prompt is empty"),
     ("run {toys} --prompt hi --priority 11", 2, "11 is not in the range 1<=x<=10"),
     ("run {toys} --prompt hi --gamma 17", 2, "17 is not in the range 0<=x<=16"),
-    ("run {toys} --prompt hi --gamma -1", 2, "-1 is not in the range 0<=x<=16"),
     ("run {toys} --prompt hi --gamma x", 2, "'x' is neither a number nor auto"),
     ("run {toys} --prompt-file {folder}/none.txt --prompt", 2, "--prompt"),
     ("run {toys} --prompt hi --no-such-option", 2, "--no-such-option"),
     ("trace", 2, "nothing to write: give --output"),
     ("trace --output {folder}/none/x.json", 2, "none/x.json: there is no directory"),
     ("trace --seconds 0 --raw x", 2, "--seconds"),
-    ("trace replan {folder}/none", 2, "none' does not exist"),
-    ("trace replan {folder}", 2, "is a directory"),
     ("trace replan {folder}/text.gguf", 78, "text.gguf, line 1: not a line of JSON"),
     ("trace replan {folder}/cut.jsonl", 78, "cut.jsonl, line 2: not a line of JSON"),
     ("trace replan {folder}/empty.jsonl", 2, "empty.jsonl has no plan with streams"),
-    ("trace replan x --policy best", 2, "'best' is not one of 'joint'"),
 ]
 EXPIRY = "keys invite --role draft --endpoint tcp://10.0.0.1:7 --keys {folder}/ring --expires="
 CASES += [(EXPIRY + time, 2, "--expires") for time in ("0s", "5", "1w", "99d", "-5m", "m", "½h")]

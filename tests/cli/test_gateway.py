@@ -1,7 +1,5 @@
 """The gateway as processes, asked by what people ask with."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

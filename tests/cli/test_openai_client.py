@@ -1,7 +1,5 @@
 """What everyday programs ask with OpenAI's official client, call by call."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`airdraft plan`: what it prints, and one line for each file that cannot be read."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

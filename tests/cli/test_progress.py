@@ -1,8 +1,7 @@
-from __future__ import annotations
-
 import io
 
 from nodes.cli.progress import Progress
+from tests.nodes.gateway.fake_mesh import Clock
 
 
 class Terminal(io.StringIO):
@@ -10,27 +9,20 @@ class Terminal(io.StringIO):
         return True
 
 
-class Clock:
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 def test_nothing_in_the_first_second_then_a_bar_that_goes_away() -> None:
     terminal, clock = Terminal(), Clock()
     with Progress(terminal, clock) as progress:
         progress("downloading m", 0, 100)
-        clock.now_s = 0.9
+        clock.now = 0.9
         progress("downloading m", 10, 100)
         assert terminal.getvalue() == ""
-        clock.now_s = 1.0
+        clock.now = 1.0
         progress("downloading m", 50, 100)
         assert terminal.getvalue() == f"\r\x1b[Kdownloading m [{'#' * 15}{'.' * 15}]  50%"
-        clock.now_s = 1.05
+        clock.now = 1.05
         progress("downloading m", 60, 100)
         assert "60%" not in terminal.getvalue()
-        clock.now_s = 1.2
+        clock.now = 1.2
         progress("downloading m", 300, 100)
         assert "100%" in terminal.getvalue()
     assert terminal.getvalue().endswith("\r\x1b[K")
@@ -40,11 +32,11 @@ def test_of_bytes_the_rate_and_the_time_left_are_told() -> None:
     terminal, clock = Terminal(), Clock()
     with Progress(terminal, clock) as progress:
         progress("downloading m", 200_000_000, 1_000_000_000)
-        clock.now_s = 10.0
+        clock.now = 10.0
         progress("downloading m", 400_000_000, 1_000_000_000)
         # A new label starts anew.
         progress("two", 1, 9)
-        clock.now_s = 10.5
+        clock.now = 10.5
         progress("two", 2, 9)
     assert "400 of 1000 MB  20.0 MB/s  30 s left" in terminal.getvalue()
     assert "two" not in terminal.getvalue()
@@ -65,6 +57,6 @@ def test_silent_where_there_is_no_terminal() -> None:
     stream, clock = io.StringIO(), Clock()
     with Progress(stream, clock) as progress:
         progress("one", 0, None)
-        clock.now_s = 9.0
+        clock.now = 9.0
         progress("one", 5, 9)
     assert stream.getvalue() == ""

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -200,27 +198,3 @@ def test_a_second_signal_ends_the_nodes_at_once_and_leaves_nothing(commands: Com
         wait_until(lambda: len(list(files.iterdir())) < num_open)
         stopped(process, signal.SIGINT, 130)
         assert commands.alive() == {}
-
-
-def test_three_nodes_with_config_files(commands: Commands, tmp_path: Path) -> None:
-    (tmp_path / "coordinator.toml").write_text('listen = "tcp://127.0.0.1:*"\ncluster = "home"\n')
-    config = str(tmp_path / "coordinator.toml")
-    with commands.listening("coordinator", "--config", config) as (coordinator, endpoint):
-        for role, model in (("target", "toy:1@10ms"), ("draft", "toy:0.8")):
-            (tmp_path / f"{role}.toml").write_text(
-                f'connect = "{endpoint}"\nname = "my-{role}"\n[engine]\nmodel = "{model}"\n'
-            )
-        with (
-            commands.started("target", "--config", str(tmp_path / "target.toml"), "-v") as target,
-            commands.started("draft", "--config", str(tmp_path / "draft.toml"), "-v") as draft,
-        ):
-            for node, name in ((target, "my-target"), (draft, "my-draft")):
-                assert node.stderr is not None
-                assert f"joined cluster home as {name}" in node.stderr.readline()
-            asked = ("--prompt", "hi", "--max-tokens", "400", "--gamma", "4", "--json")
-            said = commands.printed("generate", "--connect", endpoint, *GREEDY, *asked)
-            found = json.loads(said)
-            assert tuple(found["token_ids"]) == alone("hi", 400).token_ids
-            assert found["num_rounds"] > 0
-            for process in (draft, target, coordinator):
-                stopped(process)

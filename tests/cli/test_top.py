@@ -1,7 +1,5 @@
 """`airdraft top` on a real mesh of toy models, in a terminal and without one."""
 
-from __future__ import annotations
-
 import json
 
 from nodes.telemetry.status import decode_status

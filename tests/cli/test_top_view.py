@@ -1,7 +1,5 @@
 """Frames of `airdraft top`, drawn of a status that is made here."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`airdraft trace` on a real mesh of toy models, and one line for all a user can get wrong."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`airdraft install-units` as somebody types it."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

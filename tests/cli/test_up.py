@@ -1,7 +1,5 @@
 """`airdraft up` when its nodes die, and however it ends itself."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """Nodes of a private mesh that end, and are started again or not."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal
@@ -17,6 +15,7 @@ from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings
 from nodes.service import local
 from nodes.service.local import MOST_FAILED_STARTS, WAITS_S, LocalMesh, NodeFailedError, local_mesh
+from nodes.service.supervision import Child, start_child
 from tests.nodes.memory_mesh import PROMPT, Answer, ask, check
 
 # Processes are started: a passing test needs a few seconds of a fast machine.
@@ -93,9 +92,8 @@ async def test_the_next_node_need_not_read_the_whole_model_file_again(
     ("code", "restarts", "num_starts"),
     [
         (1, True, MOST_FAILED_STARTS),
-        (69, True, MOST_FAILED_STARTS),
-        (78, True, 1),
-        (2, True, 1),
+        # Mistakes of a setting, and a node that an operator has sent away.
+        *((code, True, 1) for code in (2, 76, 77, 78, 79)),
         (1, False, 1),
     ],
 )
@@ -115,30 +113,40 @@ async def test_a_mesh_that_never_comes_up_ends_with_its_nodes_own_last_line(
         assert set(lines[1:]) == {"the target node ended (no luck): starting it again in 0.25 s"}
 
 
-async def test_what_a_node_has_started_does_not_keep_the_next_node_from_starting(
-    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+@pytest.mark.parametrize("then", ["sys.exit(1)", "sys.stdin.read()"], ids=["ends", "stays"])
+async def test_what_a_node_has_started_holds_up_neither_the_next_node_nor_the_end_of_the_mesh(
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually, then: str
 ) -> None:
-    """It holds the standard error of the node that ended."""
+    """It holds the standard error of the node open."""
     code = (
         "import subprocess, sys\n"
         "child = subprocess.Popen(['sleep', '600'])\n"
         "print('progress: loading', child.pid, '-', file=sys.stderr, flush=True)\n"
-        "sys.exit(1)\n"
     )
-    monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(local, "node_command", lambda *_: [sys.executable, "-c", code + then])
     monkeypatch.setattr("nodes.service.local.WAITS_S", (3600.0,))
     said: list[tuple[str, int, int | None]] = []
     lines: list[str] = []
-    mesh = LocalMesh(
-        "nowhere", restarts=True, tell=lines.append, progress=lambda *step: said.append(step)
-    )
+    children: list[Child] = []
+
+    async def noted(*given: Any) -> Child:
+        children.append(await start_child(*given))
+        return children[-1]
+
+    monkeypatch.setattr(local, "start_child", noted)
+    told = {"tell": lines.append, "progress": lambda *step: said.append(step)}
+    mesh = LocalMesh("nowhere", restarts=True, **told)
     keeping = asyncio.create_task(mesh.keep("target", TOY))
-    await eventually(lambda: lines, LIMIT_S)
-    assert lines == ["the target node ended (exit code 1): starting it again in 3600 s"]
+    await eventually(lambda: said and (lines or "exit" not in then), LIMIT_S)
+    if lines:
+        assert lines == ["the target node ended (exit code 1): starting it again in 3600 s"]
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
-    os.kill(said[0][1], signal.SIGKILL)
     await mesh.stop()
+    os.kill(said[0][1], signal.SIGKILL)
+    # Its end closes what it held open.
+    await eventually(children[0].is_silent)
+    await asyncio.sleep(0)
 
 
 async def test_a_mesh_that_was_up_starts_a_node_again_however_often_it_fails(

@@ -1,9 +1,6 @@
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,15 +11,11 @@ from nodes.cli.chat.conversation import Conversation
 from nodes.cli.chat.terminal import Terminal, figures_line
 from tests.cli.at_terminal import at_terminal
 from tests.cli.commands import Commands
-from tests.nodes.api.toy_mesh import ToyMesh, toy_mesh
+from tests.nodes.api.conftest import mesh
+from tests.nodes.api.toy_mesh import ToyMesh
 from tests.nodes.held import held
 
-
-@pytest.fixture
-def mesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ToyMesh]:
-    monkeypatch.setenv("AIRDRAFT_KEYS", str(tmp_path / "keys"))
-    with toy_mesh() as made:
-        yield made
+__all__ = ["mesh"]
 
 
 class Screen(io.StringIO):

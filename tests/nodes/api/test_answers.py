@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from nodes.api.answers import Assembly, Piece
 from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 

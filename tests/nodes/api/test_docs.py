@@ -1,7 +1,5 @@
 """The examples of docs/reference/python-library.md, against a toy mesh."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 """A mesh of toy models on loopback, in a thread of its own, and the text that its target gives
 without a mesh."""
 
-from __future__ import annotations
-
 import asyncio
 import concurrent.futures
 import contextlib

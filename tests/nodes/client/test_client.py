@@ -1,7 +1,5 @@
 """What a client does while there is no coordinator; the rest is tested on a mesh."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +11,7 @@ import nodes.client.inbox
 from mesh.messages import Bye, Hello, Welcome
 from nodes.client.client import Client, RequestFailedError
 from nodes.client.generation import GenerateOptions
+from nodes.client.inbox import Cancellations
 from nodes.client.journal import Event
 from nodes.messages import (
     CancelRequest,
@@ -110,20 +109,6 @@ async def why_ended(reading: asyncio.Task[None]) -> tuple[str, str]:
     with pytest.raises(RequestFailedError) as caught:
         await reading
     return caught.value.code, str(caught.value)
-
-
-async def test_what_is_asked_while_there_is_no_coordinator_waits_for_the_next(
-    eventually: Eventually,
-) -> None:
-    async with scripted() as (made, _):
-        await eventually(lambda: made.client.is_joined)
-        made.say(Bye("restart"))
-        await eventually(lambda: not made.client.is_joined)
-        asking = asyncio.create_task(made.client.nodes())
-        await made.next_coordinator()
-        request = await made.desk.hear(NodesRequest)
-        made.say(NodesReply(request.request_id, ()))
-        assert await asking == NodesReply(request.request_id, ())
 
 
 async def test_others_have_their_turns_while_much_is_read_that_has_come_already(
@@ -296,7 +281,9 @@ async def test_a_question_that_is_not_answered_ends(monkeypatch: pytest.MonkeyPa
             await made.client.nodes()
 
 
-async def test_waiting_for_a_coordinator_can_be_given_up(eventually: Eventually) -> None:
+async def test_waiting_for_a_coordinator_can_be_given_up_and_what_is_asked_meanwhile_goes_to_it(
+    eventually: Eventually,
+) -> None:
     async with scripted() as (made, reading):
         made.begin(await made.desk.hear(SubmitRequest))
         await eventually(lambda: made.events)
@@ -305,10 +292,34 @@ async def test_waiting_for_a_coordinator_can_be_given_up(eventually: Eventually)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
-        # Nothing of it is asked for again.
-        await made.next_coordinator()
         asking = asyncio.create_task(made.client.nodes())
+        await made.next_coordinator()
+        # Nothing of what was given up is asked for again.
         request = await made.desk.hear((SubmitRequest, NodesRequest))
         assert isinstance(request, NodesRequest)
         made.say(NodesReply(request.request_id, ()))
-        await asking
+        assert await asking == NodesReply(request.request_id, ())
+
+
+def test_what_could_not_leave_goes_once_and_in_order_as_soon_as_there_is_room() -> None:
+    room, sent = 1, list[int]()
+
+    def send(message: CancelRequest) -> bool:
+        nonlocal room
+        if room == 0:
+            return False
+        room -= 1
+        sent.append(message.request_id)
+        return True
+
+    cancellations = Cancellations(send)
+    for number in (7, 3, 1, 2):
+        cancellations.cancel(number)
+    cancellations.send_again()
+    assert sent == [7]
+    room = 2
+    cancellations.send_again()
+    assert sent == [7, 3, 1]
+    room = 9
+    cancellations.cancel(4)
+    assert sent == [7, 3, 1, 2, 4]

@@ -1,7 +1,5 @@
 """What a client saw is what it would have seen undisturbed, wherever its coordinators were lost."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate, cycle, islice, zip_longest

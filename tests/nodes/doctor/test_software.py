@@ -1,7 +1,5 @@
 """Toolchain and engine."""
 
-from __future__ import annotations
-
 import pytest
 
 from nodes.doctor import checks

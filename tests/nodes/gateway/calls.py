@@ -1,7 +1,5 @@
 """Requests to an ASGI application without a server: every message is seen when it is sent."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from pathlib import Path
@@ -50,16 +48,9 @@ class Call:
         ]
         self.scope: dict[str, Any] = {
             "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
             "method": method,
             "path": path,
-            "raw_path": path.encode(),
-            "root_path": "",
             "query_string": b"",
-            "scheme": "http",
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 2),
             "headers": [(k.lower().encode(), v.encode()) for k, v in given.items()],
             "state": {"connection": self},
         }

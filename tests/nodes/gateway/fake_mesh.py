@@ -1,7 +1,5 @@
 """A mesh whose answers a test writes down."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field

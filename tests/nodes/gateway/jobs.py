@@ -1,7 +1,5 @@
 """Turns bodies into jobs without a gateway, with OpenAI's values for what they do not name."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, replace
 from typing import Any
 

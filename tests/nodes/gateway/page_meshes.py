@@ -1,12 +1,10 @@
 """Gateways before made-up meshes of several kinds, in a thread of their own, for a browser."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from nodes.telemetry.status import Status, WaitingStatus
 from tests.nodes.gateway.calls import add_keys
 from tests.nodes.gateway.fake_mesh import FakeMesh, finished, scored, started, tokens
 from tests.nodes.gateway.served import serving
-from tests.nodes.status_examples import DRAFT_NODE, GUESSING, PLAIN, STATUS, TARGET_NODE
+from tests.nodes.status_examples import DRAFT_NODE, GUESSING, STATUS, TARGET_NODE
 
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 MARKED = ["Guesses", " are", " checked", ".\n", "<b>So</b>", " it goes"]
@@ -44,25 +42,16 @@ def held_mesh() -> FakeMesh:
     )
 
 
-def hostile() -> Status:
-    """Names and reasons that are markup wherever a node may choose them."""
-    node = replace(TARGET_NODE, name=HOSTILE, model=HOSTILE, medium=HOSTILE)
-    gone = replace(DRAFT_NODE, name=f"{HOSTILE}2", state="left", reason=HOSTILE)
-    stream = replace(PLAIN, target=HOSTILE, draft=HOSTILE, reason=HOSTILE, phase=HOSTILE)
-    target = STATUS.targets[0]
-    assert target.plan is not None
-    plan = replace(target.plan, policy=HOSTILE, bound=HOSTILE)
-    spans = tuple(replace(span, node=HOSTILE, stage=HOSTILE) for span in target.spans)
-    media = tuple(replace(medium, name=HOSTILE) for medium in STATUS.media)
-    return replace(
-        STATUS,
-        cluster=HOSTILE,
-        version=HOSTILE,
-        nodes=(node, gone),
-        streams=(stream,),
-        targets=(replace(target, name=HOSTILE, plan=plan, spans=spans),),
-        media=media,
-    )
+def hostile(part: Any) -> Any:
+    """A part of a status in which everything that a node may choose begins with markup."""
+    if isinstance(part, str):
+        return HOSTILE + part
+    if isinstance(part, tuple):
+        return tuple(map(hostile, part))
+    if not is_dataclass(part):
+        return part
+    names = {field.name for field in fields(part)} - {"role", "state"}
+    return replace(part, **{name: hostile(getattr(part, name)) for name in names})
 
 
 def many() -> Status:
@@ -108,7 +97,7 @@ def made_meshes() -> dict[str, FakeMesh]:
     return {
         "live": Changing(),
         "lost": Changing(),
-        "hostile": Changing(shown=hostile()),
+        "hostile": Changing(shown=hostile(STATUS)),
         "many": Changing(shown=many()),
         "empty": Changing(shown=empty()),
         "marked": marked_mesh(),

@@ -1,7 +1,5 @@
 """/v1/messages: what the mesh is asked for, and what Anthropic's clients are told."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Bodies of /v1/chat/completions as jobs, with what all bodies have in common, and chunks."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

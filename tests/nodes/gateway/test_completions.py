@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -116,20 +114,15 @@ def test_logprobs_are_lists_beside_each_other() -> None:
             ScoredToken(scored("c", -2.0, ("d", -1.0))),
             ScoredToken(scored("é", -0.5, ("é", -0.5))),
             ScoredToken(scored("a", -3.0, ("a", -1.0))),
+            # Two that are parts of a character.
+            ScoredToken(scored(b"\xe2\x82", -1.0)),
+            ScoredToken(scored(b"\xac", -1.0)),
+            ScoredToken(scored("x", -1.0)),
         ]
     )
-    assert found == {
-        "tokens": ["ab", "c", "é", "a"],
-        "token_logprobs": [None, -2.0, -0.5, -3.0],
-        # The one that was chosen is there, even where others were likelier. Of two tokens with one
-        # text the likelier stands.
-        "top_logprobs": [None, {"d": -1.0, "c": -2.0}, {"é": -0.5}, {"a": -1.0}],
-        "text_offset": [0, 2, 3, 4],
-    }
-
-
-def test_tokens_that_are_parts_of_a_character() -> None:
-    pieces = [ScoredToken(scored(piece, -1.0)) for piece in (b"\xe2\x82", b"\xac", b"x")]
-    found = CompletionLogprobs().of(pieces)
-    assert found["tokens"] == ["bytes:\\xe2\\x82", "bytes:\\xac", "x"]
-    assert found["text_offset"] == [0, 0, 1]
+    assert found["tokens"] == ["ab", "c", "é", "a", "bytes:\\xe2\\x82", "bytes:\\xac", "x"]
+    assert found["token_logprobs"] == [None, -2.0, -0.5, -3.0, -1.0, -1.0, -1.0]
+    # The one that was chosen is there, even where others were likelier. Of two tokens with one
+    # text the likelier stands.
+    assert found["top_logprobs"][:4] == [None, {"d": -1.0, "c": -2.0}, {"é": -0.5}, {"a": -1.0}]
+    assert found["text_offset"] == [0, 2, 3, 4, 5, 5, 6]

@@ -1,7 +1,5 @@
 """The server over raw sockets: what half a request, and half a reader, can do."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc

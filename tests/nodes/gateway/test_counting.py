@@ -1,7 +1,5 @@
 """What /metrics says of requests and of the mesh, with a coordinator and without."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Answers while they are made: what is sent when, faults, and readers that leave or are slow."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Bodies of every kind, drawn from the schemas that the gateway publishes of them."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

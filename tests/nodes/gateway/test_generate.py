@@ -1,7 +1,5 @@
 """Requests with an Idempotency-Key, streams that go on after an event: through the whole API."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 import random

@@ -1,14 +1,14 @@
-from __future__ import annotations
-
 import asyncio
-from collections.abc import Callable
+import re
 
 import pytest
 
 from nodes.client.generation import SEED_BITS
+from nodes.gateway.answers import Delta, ScoredToken
 from nodes.gateway.errors import ApiError
+from nodes.gateway.event_ids import Told
 from nodes.gateway.idempotency import Keyed, KeyedRequests, of_headers
-from tests.nodes.gateway.fake_mesh import Clock
+from tests.nodes.gateway.fake_mesh import Clock, Eventually, scored
 
 KEYED = Keyed("ann", "k")
 PATH = "/v1/completions"
@@ -106,7 +106,7 @@ async def test_a_second_one_while_the_first_is_under_way_is_refused() -> None:
 
 @pytest.mark.parametrize("takes_over", [False, True])
 async def test_who_has_lost_its_reader_is_waited_for(
-    takes_over: bool, eventually: Callable[..., asyncio.Future[None]]
+    takes_over: bool, eventually: Eventually
 ) -> None:
     """Because its client has hung up, or goes on from an event of it elsewhere."""
     requests = KeyedRequests()
@@ -131,3 +131,79 @@ async def test_who_has_lost_its_reader_is_waited_for(
     await second()
     await task
     assert order == ["in", "out", "second"]
+
+
+# -- ids of events ---------------------------------------------------------------------------------
+
+TAG = "0123456789ab"
+TOKEN = ScoredToken(scored("x", -1.0))
+
+
+def event_id(line: bytes) -> bytes:
+    found = re.fullmatch(rb"id: (\S+)\n", line)
+    assert found is not None
+    return found[1]
+
+
+def test_choices_have_positions_of_their_own() -> None:
+    told = Told(TAG, 3)
+    assert event_id(told.line(1, "ab", 2)) == b"0123456789ab:-,2.2.9e83486d,-"
+    # What the text was made by is told, once it is known.
+    told.fingerprint = "fp_01234567_3fa9c1d2~a1b2c3d4"
+    more = event_id(told.line(0, "c", ends=True))
+    made_by = b"@fp_01234567_3fa9c1d2~a1b2c3d4"
+    assert more == b"0123456789ab" + made_by + b":1.0.06b9df6f.end,2.2.9e83486d,-"
+    assert Told.of_header(more.replace(made_by, b""), TAG, 3).fingerprint == ""
+    resumed = Told.of_header(more, TAG, 3)
+    assert resumed.fingerprint == told.fingerprint
+    assert resumed.rest(Delta(0, "c", (), True, "stop")).is_empty
+    new = Delta(2, "z", (), True)
+    assert resumed.rest(new) == new
+    assert resumed.rest(Delta(1, "abd", (TOKEN,) * 3, True)) == Delta(
+        1, "d", (TOKEN,), False, None, (TOKEN,) * 2
+    )
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        b"",
+        b"0123456789ab:",
+        b"0123456789ab:1.0.06b9df6f,-",
+        b"0123456789ac:1.0.06b9df6f",
+        b"0123456789ab:1.0.06b9df6",
+        b"0123456789ab:-1.0.06b9df6f",
+        b"0123456789ab@fp_a:1.0.06b9df6f",
+        b"0123456789ab@x:1.0.06b9df6f",
+        b"0123456789ac@fp_a_b:1.0.06b9df6f",
+        b"0123456789ab:1.0.06B9DF6F",
+        b"0123456789ab:99999999999.0.06b9df6f",
+        "0123456789ab:\u0661.0.06b9df6f".encode(),
+        b"0123456789ab:1.0.06b9df6f" + b"," * 10_000,
+        b"\xff\x00",
+    ],
+)
+def test_what_is_no_id_of_the_request_is_refused(found: bytes) -> None:
+    with pytest.raises(ApiError, match="Last-Event-ID") as caught:
+        Told.of_header(found, TAG, 1)
+    assert (caught.value.status, caught.value.param) == (400, "Last-Event-ID")
+
+
+@pytest.mark.parametrize(
+    ("deltas", "has_ended"),
+    [
+        ([Delta(0, "aX", (), True), Delta(0, "c", (), False, "stop")], False),
+        ([Delta(0, "a", (), True, "stop")], False),
+        ([Delta(0, "", (), True, "stop")], False),
+        ([Delta(0, "abc", (), True)], True),
+    ],
+    ids=["other text", "shorter", "none", "goes on after its end"],
+)
+def test_another_text_is_noticed_before_any_of_it_is_told(
+    deltas: list[Delta], has_ended: bool
+) -> None:
+    line = Told(TAG, 1).line(0, "ab", ends=has_ended)
+    resumed = Told.of_header(event_id(line), TAG, 1)
+    with pytest.raises(ApiError, match="cannot be generated again") as caught:
+        [resumed.rest(delta) for delta in deltas]
+    assert (caught.value.status, caught.value.code) == (412, "text_differs")

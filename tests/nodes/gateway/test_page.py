@@ -1,7 +1,5 @@
 """The page as a text: what it may do, and what it never does."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import re

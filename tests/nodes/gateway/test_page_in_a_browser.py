@@ -1,7 +1,5 @@
 """The page as headless Chromium shows it, before meshes that are made up."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Callable, Iterator

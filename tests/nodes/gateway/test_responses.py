@@ -1,7 +1,5 @@
 """/v1/responses: what the mesh is asked for, and what OpenAI's newer clients are told."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Requests under way: how many there may be, and how one is ended from outside."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 

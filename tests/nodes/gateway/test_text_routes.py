@@ -1,7 +1,5 @@
 """Tokens of texts, texts of tokens, vectors of texts, and what is told of all routes."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 from typing import Any

@@ -1,7 +1,5 @@
 """TLS: who is served, and how little those get who only connect."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import ssl

@@ -1,7 +1,5 @@
 """Tools in bodies and answers: what the mesh is asked for, and what a client is told."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

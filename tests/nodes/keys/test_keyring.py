@@ -1,7 +1,5 @@
 """Which keys a link needs, and that it does not come to be without them."""
 
-from __future__ import annotations
-
 import os
 import socket
 import stat
@@ -11,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from mesh.authorized import Entry
-from mesh.errors import InsecureEndpointError, KeysError
+from mesh.errors import EndpointError, InsecureEndpointError, KeysError
 from mesh.keys import ClientKeys, KnownCoordinator
 from mesh.security import new_key_pair
 from nodes.config.settings import LOOPBACK_ENDPOINT
 from nodes.keys.enrol import Invitation
-from nodes.keys.keyring import Keyring, default_keys_dir, keyring_of, make_private
+from nodes.keys.keyring import (Keyring, default_keys_dir, keyring_of, make_private, private_endpoint)
 from nodes.messages.access import ROLES
 
 LOOPBACK, WIFI, IPC = "tcp://127.0.0.1:7411", "tcp://10.0.0.1:7411", "ipc:///tmp/x.sock"
@@ -132,7 +130,7 @@ def services(tmp_path: Path) -> Callable[[str], Keyring]:
     return ring
 
 
-def test_services_know_the_coordinator_of_their_machine_without_its_secret(
+def test_services_know_the_coordinator_of_their_machine_and_its_next_key_without_its_secret(
     tmp_path: Path, services: Callable[[str], Keyring]
 ) -> None:
     hub, target = services("coordinator"), services("target")
@@ -144,13 +142,21 @@ def test_services_know_the_coordinator_of_their_machine_without_its_secret(
         return keys.server_key, keys.next_server_key
 
     assert known() == (before.public, "")
+    with pytest.raises(KeysError, match="no rotation has begun"):
+        hub.adopt_next_coordinator_pair()
+    # It can be given up, and begun anew.
+    for _ in range(2):
+        after = hub.make_next_coordinator_pair()
+        assert hub.make_next_coordinator_pair() == after
+        assert known() == (before.public, after.public)
+        for _ in range(2):
+            hub.drop_next_coordinator_pair()
+        assert known() == (before.public, "")
     after = hub.make_next_coordinator_pair()
-    assert known() == (before.public, after.public)
-    hub.drop_next_coordinator_pair()
-    assert known() == (before.public, "")
-    after = hub.make_next_coordinator_pair()
-    hub.adopt_next_coordinator_pair()
+    assert hub.adopt_next_coordinator_pair() == hub.coordinator_pair() == after
     assert known() == (after.public, "")
+    # A coordinator that has not been started anew goes on telling of it.
+    assert hub.next_coordinator_key(before.public) == after.public
     secrets = {"coordinator.key", "coordinator.key.next", "node.key"}
     assert not secrets & {path.name for path in (tmp_path / "public").iterdir()}
 
@@ -243,29 +249,6 @@ def test_a_torn_token_is_one_line_that_shows_none_of_it(change: object) -> None:
     assert not text or text not in str(caught.value)
 
 
-def test_the_coordinators_next_key_is_its_present_one_in_one_step(ring: Keyring) -> None:
-    ring.make_own()
-    before = ring.make_coordinator_pair()
-    assert ring.next_coordinator_key(before.public) == ""
-    with pytest.raises(KeysError, match="no rotation has begun"):
-        ring.adopt_next_coordinator_pair()
-    after = ring.make_next_coordinator_pair()
-    assert ring.make_next_coordinator_pair() == after
-    # It can be given up, and begun anew.
-    for _ in range(2):
-        ring.drop_next_coordinator_pair()
-    assert ring.next_coordinator_key(before.public) == ""
-    after = ring.make_next_coordinator_pair()
-    assert ring.next_coordinator_key(before.public) == after.public
-    keys = client_keys(ring, LOOPBACK)
-    assert (keys.server_key, keys.next_server_key) == (before.public, after.public)
-    assert ring.adopt_next_coordinator_pair() == after
-    assert ring.coordinator_pair() == after
-    # A coordinator that has not been started anew goes on telling of it.
-    assert ring.next_coordinator_key(before.public) == after.public
-    assert ring.next_coordinator_key(after.public) == ""
-
-
 def test_what_the_coordinator_says_of_its_keys_is_remembered(
     ring: Keyring, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -309,3 +292,37 @@ def test_credentials_of_a_service_go_before_its_directory(tmp_path: Path) -> Non
     path.chmod(0o444)
     with pytest.raises(KeysError, match="other users can read"):
         ring.own()
+
+
+# -- the private socket of a user ------------------------------------------------------------------
+
+
+def test_the_socket_of_a_user_is_in_the_runtime_directory_or_else_in_the_cache() -> None:
+    home = {"HOME": "/home/a", "XDG_CACHE_HOME": "/home/a/cache"}
+    assert private_endpoint({**home, "XDG_RUNTIME_DIR": "/run/user/7"}) == (
+        "ipc:///run/user/7/airdraft/mesh.sock"
+    )
+    for runtime in ({}, {"XDG_RUNTIME_DIR": ""}, {"XDG_RUNTIME_DIR": "relative"}):
+        assert private_endpoint({**home, **runtime}) == (
+            "ipc:///home/a/cache/airdraft/run/mesh.sock"
+        )
+    assert private_endpoint({"STATE_DIRECTORY": "/var/lib/x", "XDG_RUNTIME_DIR": "/run/x"}) == ""
+
+
+def test_only_its_user_may_enter_the_directory_of_the_socket(tmp_path: Path) -> None:
+    run = tmp_path / "a" / "run"
+    for _ in range(2):
+        make_private(f"ipc://{run}/mesh.sock")
+        assert run.stat().st_mode & 0o777 == 0o700
+    run.chmod(0o750)
+    # Nor is a link to elsewhere entered, or anything made where no directory can be.
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "file").touch()
+    for name, says in (
+        ("a/run", r"other users may enter .*mode 700"),
+        ("link", "other users may enter"),
+        ("file/run", "--listen"),
+    ):
+        with pytest.raises(EndpointError, match=says):
+            make_private(f"ipc://{tmp_path}/{name}/mesh.sock")

@@ -1,7 +1,5 @@
 """What units start: processes in front of a fake manager, from start to stop."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os
@@ -34,6 +32,7 @@ class Service:
     async def ended(self) -> int:
         self._process.send_signal(signal.SIGTERM)
         await self.until("STOPPING=1")
+        assert self.manager.lines.count("READY=1") == 1
         async with asyncio.timeout(60):
             return await self._process.wait()
 
@@ -147,7 +146,7 @@ async def test_a_coordinator_serves_on_the_socket_that_it_is_handed(
             assert await coordinator.ended() == 0
 
 
-async def test_a_node_is_ready_when_it_has_joined_and_asks_for_time_until_then(
+async def test_a_node_is_ready_once_it_has_joined_and_asks_for_time_until_then(
     machine: Machine,
 ) -> None:
     with listening(machine, is_users=False) as at:
@@ -158,6 +157,7 @@ async def test_a_node_is_ready_when_it_has_joined_and_asks_for_time_until_then(
             async with machine.started("airdraft-coordinator.service", at, MESH):
                 await draft.until("READY=1")
                 assert await draft.ended() == 0
+            assert {"STATUS=loading the model", "STATUS=serving"} <= set(draft.manager.lines)
 
 
 async def test_a_gateway_serves_on_the_socket_that_it_is_handed(machine: Machine) -> None:

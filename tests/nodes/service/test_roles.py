@@ -1,7 +1,5 @@
 """Which engine a config names, and how a node loads it."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,5 @@
 """A node and the process that started it."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os
@@ -56,6 +54,22 @@ def test_a_file_that_has_changed_is_hashed_again(
     else:
         told = "nonsense"
     assert Parent(told).hash_file(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_modules_of_the_folder_it_is_started_in_are_not_those_of_a_node(tmp_path: Path) -> None:
+    for name in ("click", "msgpack", "mesh"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from here')\n")
+    command = node_command("target", "ipc:///nowhere", EngineSettings(model="toy:1"))
+    done = subprocess.run(
+        [*command[: command.index("target") + 1], "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage:" in done.stdout
 
 
 @pytest.mark.timeout(2 * LIMIT_S)

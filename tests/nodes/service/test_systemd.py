@@ -23,23 +23,6 @@ def fake(tmp_path):
 # -- a process in front of its manager ------------------------------------------------------------
 
 
-async def test_time_is_asked_for_while_a_model_loads(fake):
-    async with Manager(fake.environ()).patient("loading the model"):
-        await fake.until("EXTEND_TIMEOUT_USEC=30000000")
-    assert "STATUS=loading the model" in fake.lines
-
-
-async def test_ready_is_said_once_it_is_and_not_before(fake):
-    is_ready = False
-    async with Manager(fake.environ()).attending(lambda: is_ready):
-        await fake.until("STATUS=joining the mesh")
-        assert "READY=1" not in fake.lines
-        is_ready = True
-        await fake.until("STATUS=serving")
-    fake.hear()
-    assert fake.lines.count("READY=1") == 1
-
-
 async def test_pings_come_while_all_is_well_and_only_then(fake, eventually):
     is_stuck = False
     asked = []

@@ -1,7 +1,5 @@
 """What is counted of passes and guesses, against what is known of them one by one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -10,7 +8,7 @@ from hypothesis import strategies as st
 
 from nodes.messages import MAX_GAMMA, CommitEntry
 from nodes.telemetry.counts import FATES, MAX_SPANS, RATIO_BOUNDS, TOKEN_KINDS, Counts, Ratios
-from nodes.telemetry.status import ErrorStatus
+from nodes.telemetry.status import ErrorStatus, SpanStatus
 from nodes.worker.stream import StreamId
 from tests.nodes.builders import PROMPT
 from tests.nodes.scheduler.watched import PASS_S, commit, decoding, guess
@@ -132,13 +130,9 @@ def test_a_message_and_the_pass_that_took_its_guesses_leave_spans() -> None:
     guess(scheduler, "d", 4, now=1.0)
     commit(scheduler, 5, 6, 9, num_draft_tokens=4, num_accepted_tokens=2, now=2.0)
     counts = scheduler.counts
-    message, verified = counts.spans
-    assert (message.stage, message.node) == ("guesses", "d")
-    assert (message.start_s, message.end_s) == (1.0, 1.0)
-    assert (message.num_tokens, message.num_guesses) == (4, 4)
-    assert (verified.stage, verified.node) == ("pass", "big")
-    assert (verified.start_s, verified.end_s) == (2.0 - PASS_S, 2.0)
-    assert (verified.num_tokens, verified.num_guesses) == (5, 4)
+    message = SpanStatus("guesses", "d", 1.0, 1.0, num_tokens=4, num_guesses=4)
+    verified = SpanStatus("pass", "big", 2.0 - PASS_S, 2.0, num_tokens=5, num_guesses=4)
+    assert list(counts.spans) == [message, verified]
     assert (counts.num_messages, counts.num_passes, counts.pass_s) == (1, 1, PASS_S)
     assert counts.by_position()[2][:3] == (1, 1, 0)
 

@@ -1,7 +1,5 @@
 """The status document through its text and back."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace
@@ -12,11 +10,8 @@ from nodes.telemetry.status import decode_status, encode_status, finite
 from tests.nodes.status_examples import STATUS
 
 
-def test_a_status_comes_back_equal() -> None:
+def test_a_status_comes_back_equal_and_has_every_field_even_where_it_says_nothing() -> None:
     assert decode_status(encode_status(STATUS)) == STATUS
-
-
-def test_every_field_is_told_even_where_it_says_nothing() -> None:
     found = json.loads(encode_status(STATUS))
     assert found["nodes"][0]["rate_bps"] is None
     assert found["streams"][0]["reason"] == ""

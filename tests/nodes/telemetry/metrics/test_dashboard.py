@@ -1,7 +1,5 @@
 """docs/grafana.json against what is really exposed."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What a gateway observes, on a clock that the tests move."""
 
-from __future__ import annotations
-
 import pytest
 from prometheus_client import generate_latest
 

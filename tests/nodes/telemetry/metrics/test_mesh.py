@@ -1,7 +1,5 @@
 """Metrics of a status document, as a scrape finds them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

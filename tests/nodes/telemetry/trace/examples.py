@@ -1,7 +1,5 @@
 """Records of each kind: of two streams that one draft node follows, and of what came besides."""
 
-from __future__ import annotations
-
 from nodes.telemetry.trace.records import (
     FollowRecord,
     GuessRecord,

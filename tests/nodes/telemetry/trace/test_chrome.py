@@ -1,10 +1,7 @@
-from __future__ import annotations
-
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,154 +13,125 @@ from nodes.telemetry.trace.records import PassRecord, Record
 from policies.plan import Batch
 from tests.nodes.telemetry.trace.examples import FLOW, FOLLOWED, GUESSES, OTHERS, PASS, PLAN
 
-COORDINATOR, NODE, TARGET = "coordinator, for t", "draft node a", "target t"
-
-
 Event = dict[str, Any]
+COORDINATOR, NODE, TARGET = "coordinator, for t", "draft node a", "target t"
+IN_FORCE, STREAM = (COORDINATOR, "plan in force"), (COORDINATOR, "stream 1")
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A span as a viewer shows it, or a moment. Times are the coordinator's."""
-
-    process: str
-    thread: str
-    name: str
-    start_s: float
-    end_s: float
-    notes: dict[str, Any]
-
-
-def events_of(records: Sequence[Record]) -> list[Event]:
-    events: list[Event] = json.loads(json.dumps(chrome_trace(records), allow_nan=False))[
-        "traceEvents"
-    ]
+def events_of(*records: Record) -> list[Event]:
+    made = json.dumps(chrome_trace(records), allow_nan=False)
+    events: list[Event] = json.loads(made)["traceEvents"]
     return events
 
 
-def spans_of(records: Sequence[Record]) -> list[Span]:
-    """The spans by their start. A message at a known time shows at which time the file begins."""
-    events = events_of((replace(GUESSES, at_s=10.0, node="begin"), *records))
+def spans_of(*records: Record) -> list[tuple[str, str, str, float, float]]:
+    """Process, thread, name, start and end of all spans, in seconds from the start of the file."""
+    events = events_of(*records)
     processes = {e["pid"]: e["args"]["name"] for e in events if e["name"] == "process_name"}
     threads = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
-    drawn = [event for event in events if event["ph"] in "Xi"]
-    (origin_s,) = (10.0 - e["ts"] / 1e6 for e in drawn if processes[e["pid"]] == "draft node begin")
     return [
-        Span(
-            processes[e["pid"]],
-            threads[e["tid"]],
-            e["name"],
-            round(origin_s + e["ts"] / 1e6, 6),
-            round(origin_s + (e["ts"] + e.get("dur", 0)) / 1e6, 6),
-            e.get("args", {}),
+        (
+            *(processes[e["pid"]], threads[e["tid"]], e["name"]),
+            *(e["ts"] / 1e6, (e["ts"] + e.get("dur", 0)) / 1e6),
         )
-        for e in drawn
-        if processes[e["pid"]] != "draft node begin"
+        for e in events
+        if e["ph"] in "Xi"
     ]
 
 
-def named(spans: list[Span], thread: str) -> list[Span]:
-    return [span for span in spans if span.thread == thread]
-
-
-def times(span: Span) -> tuple[float, float]:
-    return span.start_s, span.end_s
+def notes_of(*records: Record) -> list[Event]:
+    return [event.get("args", {}) for event in events_of(*records) if event["ph"] in "Xi"]
 
 
 def test_guesses_a_pass_a_plan_and_a_follower_are_spans_of_their_tracks() -> None:
-    spans = spans_of(FLOW)
-    assert [(span.process, span.thread, span.name) for span in spans] == [
-        (COORDINATOR, "plan in force", "open flow"),
-        (COORDINATOR, "stream 1", "followed by a"),
-        (NODE, "guesses", "7 guesses"),
-        (TARGET, "pass", "9 tokens"),
-    ]
-    plan, following, message, verified = spans
-    assert times(message) == (10.02, 10.02)
-    assert message.notes == {"streams": 2, "for": "t"}
-    # Of 60 ms, reported at 10.12 over a link of 2 ms.
-    assert times(verified) == (10.059, 10.119)
     # What is open at the end of the recording ends there.
-    assert times(plan) == (10.0, 10.12)
-    assert times(following) == (10.0, 10.12)
+    assert spans_of(*FLOW) == [
+        (*IN_FORCE, "open flow", 0.0, 0.12),
+        (*STREAM, "followed by a", 0.0, 0.12),
+        (NODE, "guesses", "7 guesses", 0.02, 0.02),
+        # Of 60 ms, reported at 0.12 over a link of 2 ms.
+        (TARGET, "pass", "9 tokens", 0.059, 0.119),
+    ]
+    assert notes_of(GUESSES) == [{"streams": 2, "for": "t"}]
 
 
 def test_a_pass_tells_what_became_of_its_guesses() -> None:
-    (verified,) = spans_of((replace(PASS, num_read=32),))
+    verified = replace(PASS, num_read=32)
     # Texts that are read beside are told, too.
-    assert verified.name == "41 tokens"
-    assert verified.notes == {
-        "pass_ms": 60.0,
-        "predicted_ms": 50.0,
-        "streams": [1, 2],
-        "committed": 4,
-        "guesses": 7,
-        "accepted": 2,
-        "looked_up": 3,
-        "offered": 6,
-        "late": 1,
-        "best_chances": {"1": 0.8},
-        "prompt_tokens": 32,
-    }
+    assert [name for _, _, name, *_ in spans_of(verified)] == ["41 tokens"]
+    assert notes_of(verified) == [
+        {
+            "pass_ms": 60.0,
+            "predicted_ms": 50.0,
+            "streams": [1, 2],
+            "committed": 4,
+            "guesses": 7,
+            "accepted": 2,
+            "looked_up": 3,
+            "offered": 6,
+            "late": 1,
+            "best_chances": {"1": 0.8},
+            "prompt_tokens": 32,
+        }
+    ]
 
 
 def test_a_plan_tells_both_prices_and_which_way_is_in_force() -> None:
-    (plan,) = spans_of((replace(PLAN, batches=(Batch((1, 2), (8, 4)),)),))
+    (notes,) = notes_of(replace(PLAN, batches=(Batch((1, 2), (8, 4)),)))
     assert PLAN.prediction is not None
-    assert plan.notes["in_force"] == "open flow"
-    assert plan.notes["open_price_ms"] == pytest.approx(PLAN.open_price_s * 1e3, abs=1e-3)
-    assert plan.notes["groups_price_ms"] == pytest.approx(PLAN.prediction.price_s * 1e3, abs=1e-3)
-    assert plan.notes["groups"] == [{"1": 8, "2": 4}]
-    assert plan.notes["policy"] == "joint"
+    assert notes["in_force"] == "open flow"
+    assert notes["open_price_ms"] == pytest.approx(PLAN.open_price_s * 1e3, abs=1e-3)
+    assert notes["groups_price_ms"] == pytest.approx(PLAN.prediction.price_s * 1e3, abs=1e-3)
+    assert notes["groups"] == [{"1": 8, "2": 4}]
+    assert notes["policy"] == "joint"
 
 
 def test_groups_in_force_are_called_by_their_guesses() -> None:
     grouped = replace(PLAN, is_grouped=True)
     both = replace(grouped, batches=(Batch((1, 2), (4, 3)), Batch((5,), (1,))), plain=(7, 8))
     none = replace(grouped, batches=(), plain=(1,))
-    unknown = replace(none, prediction=None)
-    spans = spans_of([both, none, unknown])
-    assert [span.name for span in spans] == ["groups: 4 3 | 1", "groups: none", "groups: none"]
-    assert spans[0].notes["plain"] == [7, 8]
-    assert "bound" not in spans[2].notes
+    plans = both, none, replace(none, prediction=None)
+    found = [name for _, _, name, *_ in spans_of(*plans)]
+    assert found == ["groups: 4 3 | 1", "groups: none", "groups: none"]
+    notes = notes_of(*plans)
+    assert notes[0]["plain"] == [7, 8]
+    assert "bound" not in notes[2]
 
 
 def test_each_plan_lasts_until_the_next_one() -> None:
-    later = [replace(PLAN, at_s=at_s) for at_s in (10.0, 11.0, 11.5)]
-    other = replace(PLAN, at_s=11.2, target="u")
-    spans = spans_of([later[0], later[1], other, later[2]])
-    found = [(span.process, span.start_s, span.end_s) for span in spans]
-    assert found == [
-        (COORDINATOR, 10.0, 11.0),
-        (COORDINATOR, 11.0, 11.5),
-        ("coordinator, for u", 11.2, 11.5),
-        (COORDINATOR, 11.5, 11.5),
+    first, second, last = (replace(PLAN, at_s=at_s) for at_s in (10.0, 11.0, 11.5))
+    other = replace(PLAN, at_s=11.25, target="u")
+    spans = spans_of(first, second, other, last)
+    assert [(process, *times) for process, _, _, *times in spans] == [
+        (COORDINATOR, 0.0, 1.0),
+        (COORDINATOR, 1.0, 1.5),
+        ("coordinator, for u", 1.25, 1.5),
+        (COORDINATOR, 1.5, 1.5),
     ]
 
 
 def test_a_following_lasts_until_it_ends_or_another_one_begins() -> None:
-    other = replace(FOLLOWED, at_s=10.1, node="b")
-    first, second = named(spans_of((FOLLOWED, other, *OTHERS)), "stream 1")
-    assert (first.name, times(first)) == ("followed by a", (10.0, 10.1))
-    assert (second.name, times(second)) == ("followed by b", (10.1, 10.2))
-    assert second.notes == {"until": "a sent no guesses in time"}
+    records = FOLLOWED, replace(FOLLOWED, at_s=10.1, node="b"), *OTHERS
+    first, second, *_ = spans_of(*records)
+    assert first == (*STREAM, "followed by a", 0.0, 0.1)
+    assert second == (*STREAM, "followed by b", 0.1, 0.2)
+    assert notes_of(*records)[1] == {"until": "a sent no guesses in time"}
     # What began before the recording is not known.
-    assert named(spans_of(OTHERS), "stream 1") == []
+    assert not [span for span in spans_of(*OTHERS) if span[:2] == STREAM]
 
 
-def test_nothing_lies_outside_of_what_the_coordinator_saw() -> None:
-    (verified,) = named(spans_of((replace(PASS, pass_s=90.0, rtt_s=1.0),)), "pass")
-    assert verified.end_s <= PASS.at_s
-
-
-def test_passes_follow_one_another() -> None:
-    first, second = spans_of((PASS, replace(PASS, at_s=10.15)))
-    assert first.end_s == second.start_s
-    assert second.end_s == 10.15
+def test_passes_follow_one_another_until_the_last_one_is_reported() -> None:
+    (*_, start, end), (*_, next_start, next_end) = spans_of(PASS, replace(PASS, at_s=10.15))
+    # The file begins with the first one, which ends a millisecond before its report.
+    assert (start, end, next_end) == (0.0, next_start, 0.091)
     # Another target's passes are beside them.
-    both = spans_of((PASS, replace(PASS, at_s=10.15, target="u")))
-    (other,) = (span for span in both if span.process == "target u")
-    assert other.start_s < first.end_s
+    *_, (process, _, _, other_start, _) = spans_of(PASS, replace(PASS, at_s=10.15, target="u"))
+    assert (process, other_start < end) == ("target u", True)
+    # Nothing lies outside of what the coordinator saw.
+    (*_, end), (*_, last) = spans_of(
+        replace(PASS, pass_s=90.0, rtt_s=1.0), replace(FOLLOWED, at_s=PASS.at_s)
+    )
+    assert end <= last
 
 
 # -- as a file of events --------------------------------------------------------------------------
@@ -193,17 +161,17 @@ def check(events: list[Event]) -> None:
 
 def test_counters_are_sums_of_a_quarter_of_a_second() -> None:
     """Steps begin at 10.0: four tokens by 10.12, one by 10.3."""
-    events = events_of((*FLOW, *OTHERS))
+    events = events_of(*FLOW, *OTHERS)
     rates = [(e["ts"], e["args"]["tokens/s"]) for e in events if e["name"] == "tokens/s"]
     assert rates == [(0, 16.0), (250_000, 4.0), (500_000, 0.0)]
     shares = [(e["ts"], e["args"]["acceptance"]) for e in events if e["name"] == "acceptance"]
     assert shares == [(0, 2 / 7)]
-    assert events_of(()) == []
+    assert events_of() == []
 
 
 def test_a_draft_node_and_two_targets_share_no_track() -> None:
     other = [replace(record, target="u") for record in (FOLLOWED, GUESSES, PASS)]
-    events = events_of((*FLOW, *other))
+    events = events_of(*FLOW, *other)
     check(events)
     order = {e["pid"]: e["args"]["sort_index"] for e in events if e["name"] == "process_sort_index"}
     named = [e for e in events if e["name"] == "process_name"]
@@ -231,4 +199,4 @@ def test_any_records_make_a_file(data: st.DataObject) -> None:
         else r
         for r in records
     ]
-    check(events_of(tuple(sorted(records, key=lambda record: record.at_s))))
+    check(events_of(*sorted(records, key=lambda record: record.at_s)))

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 from dataclasses import fields, is_dataclass
 from typing import Any, get_args, get_type_hints

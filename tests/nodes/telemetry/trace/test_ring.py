@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from nodes.messages import TraceReply
 from nodes.telemetry.trace.records import GuessRecord, Ring, from_line, num_entries, to_line
 from tests.nodes.telemetry.trace.examples import guessing, plan_record
