@@ -156,7 +156,7 @@ def check_numbers(slow, view, num_plain, text):
     rounds = {}
     for gamma in range(1, slow.bounds_of(view)[1] + 1):
         _, _, head_s, num_tokens = slow.stages([(view.stream_id, gamma)])
-        round_s = head_s + slow.verify_s(num_plain - 1 + num_tokens.streams + num_tokens.guesses)
+        round_s = head_s + slow.verify_s(num_plain - 1 + num_tokens)
         rounds[gamma] = (round_s, slow.earned(view.stream_id, gamma))
     gamma = int(found.group(1).split()[0])
     round_ms, tokens, alpha, step_ms = map(float, found.groups()[1:5])
