@@ -1,89 +1,32 @@
-"""A server and its clients in one process, for tests; same contract as ZeroMQ's."""
+"""A server and its clients in one process, for tests; what a full queue does is ZeroMQ's matter."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from itertools import count
 
 from mesh.errors import BackpressureError, LocalProtocolError, PeerGoneError
-from mesh.transport import MAX_FRAMES, MAX_QUEUED_MESSAGES, Frames, Received
-
-
-class _Inbox:
-    """A bounded queue with one reader, and an end that the reader notices."""
-
-    def __init__(self, max_messages: int) -> None:
-        self.items: deque[Received] = deque()
-        self.closed = False
-        self._max_messages = max_messages
-        self._waiter: asyncio.Future[None] | None = None
-        self._room = asyncio.Event()
-        self._room.set()
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.items) >= self._max_messages
-
-    async def get(self) -> Received:
-        if self._waiter is not None:
-            raise LocalProtocolError("two tasks receive from one transport")
-        # Even with mail waiting the other tasks get their turn, as with a socket.
-        await asyncio.sleep(0)
-        while not self.closed and not self.items:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        if self.closed:
-            raise LocalProtocolError("the transport is closed")
-        item = self.items.popleft()
-        self._room.set()
-        return item
-
-    def put(self, item: Received) -> None:
-        self.items.append(item)
-        if self.is_full:
-            self._room.clear()
-        self._wake()
-
-    def close(self) -> None:
-        self.closed = True
-        self._room.set()
-        self._wake()
-
-    async def room(self) -> None:
-        await self._room.wait()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+from mesh.transport import Frames, Received
 
 
 class _Endpoint:
-    def __init__(self, hub: "MemoryHub", key: str = "") -> None:
-        self.key = key
+    def __init__(self, hub: "MemoryHub") -> None:
         self._hub = hub
-        self.inbox = _Inbox(hub.max_messages)
-        self.losses = _Inbox(hub.max_messages)
+        self._inbox = asyncio.Queue[Received]()
+        self._losses = asyncio.Queue[bytes]()
 
     def lose(self, peer: bytes) -> None:
         """Tell whoever waits for it that a connection was closed."""
-        self.losses.put(Received(peer, []))
+        self._losses.put_nowait(peer)
+
+    def put(self, peer: bytes, frames: Frames) -> None:
+        """Let a message of a peer arrive."""
+        if self._hub.drop is None or not self._hub.drop(frames):
+            self._inbox.put_nowait(Received(peer, list(frames)))
 
     async def _get(self) -> Received:
-        while True:
-            received = await self.inbox.get()
-            if 1 <= len(received.frames) <= MAX_FRAMES:
-                return received
-
-    def _put(self, inbox: _Inbox, peer: bytes, frames: Frames) -> None:
-        if self.inbox.closed:
-            raise LocalProtocolError("the transport is closed")
-        if inbox.closed or inbox.is_full:
-            raise BackpressureError(peer)
-        if self._hub.drop is None or not self._hub.drop(frames):
-            inbox.put(Received(peer, list(frames), self.key))
+        # Even with mail waiting the other tasks get their turn, as with a socket.
+        await asyncio.sleep(0)
+        return await self._inbox.get()
 
 
 class MemoryServer(_Endpoint):
@@ -97,23 +40,18 @@ class MemoryServer(_Endpoint):
         return await self._get()
 
     async def lost_peers(self) -> list[bytes]:
-        first = await self.losses.get()
-        more = list(self.losses.items)
-        self.losses.items.clear()
-        return [lost.peer for lost in (first, *more)]
+        return [await self._losses.get()]
 
     def quiet_s(self, peer: bytes) -> float | None:
         return self._hub.quiet_s
 
     def send(self, peer: bytes, frames: Frames) -> None:
         client = self._hub.client_of(self, peer)
-        if client is None and not self.inbox.closed:
+        if client is None:
             raise PeerGoneError(peer)
-        self._put(client.inbox if client else self.inbox, peer, frames)
+        client.put(peer, frames)
 
     def close(self) -> None:
-        self.inbox.close()
-        self.losses.close()
         self._hub.server_closed(self)
 
 
@@ -124,24 +62,17 @@ class MemoryClient(_Endpoint):
         return (await self._get()).frames
 
     async def lost(self) -> None:
-        await self.losses.get()
+        await self._losses.get()
 
     def quiet_s(self) -> float | None:
         return self._hub.quiet_s
 
-    async def writable(self) -> None:
-        while True:
-            inbox = await self._hub.server_inbox()
-            await inbox.room()
-            if not inbox.closed:
-                return
-
     def send(self, frames: Frames) -> None:
         connection = self._hub.connection_of(self)
-        if connection is None and not self.inbox.closed:
+        if connection is None:
             raise BackpressureError
-        peer, server = connection or (b"", self)
-        self._put(server.inbox, peer, frames)
+        peer, server = connection
+        server.put(peer, frames)
 
     def expect_key(self, next_key: str) -> None:
         """There is no handshake here that would need it."""
@@ -150,8 +81,6 @@ class MemoryClient(_Endpoint):
         """Nothing is ever refused here."""
 
     def close(self) -> None:
-        self.inbox.close()
-        self.losses.close()
         self._hub.client_closed(self)
 
 
@@ -164,14 +93,10 @@ class MemoryHub:
     quiet_s: what every transport says of the other side.
     """
 
-    def __init__(
-        self, max_messages: int = MAX_QUEUED_MESSAGES, drop: Callable[[Frames], bool] | None = None
-    ) -> None:
-        self.max_messages = max_messages
-        self.drop = drop
+    def __init__(self) -> None:
+        self.drop: Callable[[Frames], bool] | None = None
         self.quiet_s: float | None = None
         self._server: MemoryServer | None = None
-        self._server_up = asyncio.Event()
         self._clients: dict[bytes, MemoryClient] = {}
         self._peer_numbers = count(1)
         self._server_numbers = count(1)
@@ -181,12 +106,10 @@ class MemoryHub:
             raise LocalProtocolError("the hub has a server already")
         self._server = MemoryServer(self, f"memory://{next(self._server_numbers)}")
         self._clients = {self._new_peer(): client for client in self._clients.values()}
-        self._server_up.set()
         return self._server
 
-    def client(self, key: str = "") -> MemoryClient:
-        """key: the public key that it shall count as having proved to hold."""
-        client = MemoryClient(self, key)
+    def client(self) -> MemoryClient:
+        client = MemoryClient(self)
         self._clients[self._new_peer()] = client
         return client
 
@@ -207,15 +130,9 @@ class MemoryHub:
     def _peers_of(self, client: MemoryClient) -> list[bytes]:
         return [peer for peer, other in self._clients.items() if other is client]
 
-    async def server_inbox(self) -> _Inbox:
-        while self._server is None:
-            await self._server_up.wait()
-        return self._server.inbox
-
     def server_closed(self, server: MemoryServer) -> None:
         if server is self._server:
             self._server = None
-            self._server_up.clear()
             for peer, client in self._clients.items():
                 client.lose(peer)
 
