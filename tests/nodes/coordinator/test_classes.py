@@ -174,28 +174,6 @@ def test_a_target_that_restarts_does_not_change_which_class_is_the_first() -> No
         assert fleet.started[number].numerics_class == found
 
 
-def test_a_conversation_stays_in_its_class() -> None:
-    fleet = two_classes(class_weights={"a": 1, "b": 1})
-    order, number = random.Random(3), 0
-    by_conversation: dict[int, set[Answer]] = {n: set() for n in range(40)}
-    turns: dict[int, list[ChatMessage]] = {n: [] for n in by_conversation}
-    for turn in range(4):
-        asked = {}
-        for conversation in order.sample(sorted(turns), len(turns)):
-            number += 1
-            turns[conversation].append(ChatMessage("user", f"{conversation} says {turn}"))
-            messages = tuple(turns[conversation])
-            fleet.submit(number, messages=messages, prompt_token_ids=(), seed=turn)
-            asked[number] = conversation
-        fleet.answer_all(order)
-        for request_id, conversation in asked.items():
-            answer = fleet.found(request_id)
-            by_conversation[conversation].add(answer)
-            turns[conversation].append(ChatMessage("assistant", answer.text.decode()))
-    assert all(len(answers) == 1 for answers in by_conversation.values())
-    assert len({answer for answers in by_conversation.values() for answer in answers}) == 2
-
-
 def test_a_class_that_is_full_is_waited_for() -> None:
     fleet = Fleet()
     fleet.join("a1", profile("a", 10, max_streams=1))

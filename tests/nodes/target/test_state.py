@@ -15,7 +15,6 @@ from tests.nodes.target.script import (
     TWO,
     alone,
     commits_in,
-    guess,
     make_state,
     run,
     text_of,
@@ -83,19 +82,6 @@ def test_guesses_up_to_the_first_wrong_one_and_one_more_token_come_of_one_pass(
     assert model.length(0) == len(PROMPT) + num_right
     state.lease(ONE, 1, 3 + end, 1)
     assert tokens_of(run(state)) == expected[end : end + 1]
-
-
-def test_guesses_that_do_not_follow_are_not_used() -> None:
-    state, _ = make_state()
-    spec = make_spec()
-    state.open(spec)
-    run(state)
-    guess(state, ONE, 4, (1,))
-    guess(state, ONE, 2, (1,))
-    assert not state.has_work()
-    state.lease(ONE, 1, 3, 1)
-    (commit,) = run(state)
-    assert (commit.token_ids, commit.entry.num_draft_tokens) == (alone(spec).token_ids[:1], 0)
 
 
 def test_guesses_outside_the_vocabulary_are_wrong_not_fatal() -> None:
