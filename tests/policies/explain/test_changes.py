@@ -17,7 +17,7 @@ from tests.policies.explain.cases import (
     observations,
     stream,
 )
-from tests.policies.slow_cycle import with_waits
+from tests.policies.slow_cycle import SlowCycle
 
 
 def test_changes_of_a_lone_stream():
@@ -47,30 +47,19 @@ def test_changes_where_nobody_guesses():
 
 
 def test_changes_of_two_batches():
-    """Cycles by hand: the target or a round, whichever is longer; drafts are never the longest."""
     observation = Observation((free(1, 0.7), free(2, 0.9)), flat(0.040), (NODE,))
     found = explain(observation, "alternating")
     (low,), (high,) = (batch.gammas for batch in found.plan.batches)
 
-    def price_s(first, second):
-        # Two steps at most 8 each: a node that drafts for both is busy for 10 ms a guess.
-        rounds = [0.010 * gamma + 0.012 + 0.040 for gamma in (first, second)]
-        # Each waits for the other's two messages of a millisecond if it meets them.
-        longest_s = with_waits(max(rounds), 0.004, 2)
-        cycle_s = max(0.080, 0.010 * (first + second), longest_s)
-        return cycle_s * (
-            1 / sum(0.7**k for k in range(first + 1)) + 1 / sum(0.9**k for k in range(second + 1))
-        )
+    def price_s(*batches):
+        return SlowCycle(observation).price(batches).price_s
 
-    assert found.prediction.price_s == pytest.approx(price_s(low, high))
+    assert found.prediction.price_s == pytest.approx(price_s([(1, low)], [(2, high)]))
     prices = {(c.batch, c.what): c.price_s for c in found.changes}
-    assert prices[0, "one guess more"] == pytest.approx(price_s(low + 1, high + 1))
-    assert prices[1, "one guess fewer"] == pytest.approx(price_s(low - 1, high))
-    assert prices[2, "one guess more"] == pytest.approx(price_s(low, high + 1))
-    # In one batch the drafts of both are made in the same steps.
-    cycle_s = 0.010 * max(low, high) + 0.012 + 0.040
-    earned = [sum(a**k for k in range(g + 1)) for a, g in ((0.7, low), (0.9, high))]
-    assert prices[0, "1 batch"] == pytest.approx(cycle_s * sum(1 / e for e in earned))
+    assert prices[0, "one guess more"] == pytest.approx(price_s([(1, low + 1)], [(2, high + 1)]))
+    assert prices[1, "one guess fewer"] == pytest.approx(price_s([(1, low - 1)], [(2, high)]))
+    assert prices[2, "one guess more"] == pytest.approx(price_s([(1, low)], [(2, high + 1)]))
+    assert prices[0, "1 batch"] == pytest.approx(price_s([(1, low), (2, high)]))
     assert prices[0, "no guesses"] == pytest.approx(0.080)
     assert (0, "3 batches") not in prices
 
@@ -87,14 +76,12 @@ def test_what_clients_asked_for_is_not_changed():
 
 def test_guesses_that_were_asked_for_stay():
     streams = (free(1, 0.9), free(2, 0.9), stream(3, 0.5, 3))
-    found = explain(Observation(streams, flat(0.040), (NODE,)), "max-batch")
+    observation = Observation(streams, flat(0.040), (NODE,))
+    found = explain(observation, "max-batch")
     (change,) = [c for c in found.changes if c.what.startswith("no guesses")]
     assert change.what == "no guesses except those set by clients"
-    # A flat target: three guesses of one stream, and its passes for the others beside it and
-    # between: one a round, which is 30 + 12 + 40 + half a plain pass, and one of the rest.
-    round_s = 0.030 + 0.012 + 0.040 + 0.020
-    passes = 1 + (round_s - 0.040) / 0.040
-    assert change.price_s == pytest.approx(round_s / 1.875 + 2 * round_s / passes)
+    price = SlowCycle(observation).price([[(1, 0), (2, 0), (3, 3)]])
+    assert change.price_s == pytest.approx(price.price_s)
 
 
 def test_plain_streams_could_guess_too():
