@@ -174,20 +174,6 @@ def test_a_target_that_restarts_does_not_change_which_class_is_the_first() -> No
         assert fleet.started[number].numerics_class == found
 
 
-def test_a_class_that_is_full_is_waited_for() -> None:
-    fleet = Fleet()
-    fleet.join("a1", profile("a", 10, max_streams=1))
-    fleet.join("b1", profile("b", 20))
-    fleet.submit(1, num_choices=2)
-    fleet.submit(2)
-    assert [peer for peer, _ in fleet.opened] == [b"a1"]
-    fleet.drain("a1")
-    # A request that has not begun does not wait for a draining target; a second choice does.
-    assert [peer for peer, _ in fleet.opened] == [b"a1", b"b1"]
-    fleet.answer_all(random.Random(0))
-    assert [fleet.found(n).text for n in (1, 2)] == [b"a!", b"b!"]
-
-
 # -- models and classes that a request names -------------------------------------------------------
 
 

@@ -156,18 +156,6 @@ def test_a_verdict_clears_those_who_were_there_with_the_culprit() -> None:
     assert placed(sends) == [("t1", 2), ("t1", 3)]
 
 
-def test_in_a_young_mesh_it_takes_more_of_them() -> None:
-    mesh = make_mesh()
-    mesh.submit(1, 1.0)
-    num, failed = 0, []
-    while not failed:
-        num += 1
-        failed = die(mesh, T[0], 1.0 + num).failures()
-        join(mesh, T[0], 1.5 + num)
-    assert failed == [(1, "internal")]
-    assert 3 <= num <= 12
-
-
 def test_a_text_that_has_begun_goes_on_elsewhere_and_a_token_there_clears_it() -> None:
     mesh, peer = make_served(2, max_tokens=50)
     mesh.ready(peer=peer)
