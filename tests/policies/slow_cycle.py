@@ -10,7 +10,7 @@ from functools import cache
 from scipy.optimize import brentq, minimize_scalar
 
 from policies.latency import CostTable
-from policies.plan import DraftView, Observation, StreamView
+from policies.plan import DraftView, Observation
 
 HEADER_BITS, ENTRY_BITS, TEXT_BITS = 1224, 80, 32
 # Of seconds.
@@ -71,14 +71,6 @@ class SlowCycle:
     def step_s(self, draft: DraftView, num_tokens: int) -> float:
         """A pass of a draft node."""
         return pass_s(draft.costs.decode, num_tokens, draft.used_cells)
-
-    def bounds_of(self, view: StreamView) -> tuple[int, int]:
-        """Least and most guesses that a stream may make."""
-        most = max(0, view.tokens_left - 1) if view.draft in self.drafts else 0
-        if view.fixed_gamma is None:
-            cap = self.drafts[view.draft].max_gamma if view.draft in self.drafts else 0
-            return 0, min(cap, most)
-        return min(view.fixed_gamma, most), min(view.fixed_gamma, most)
 
     def earned(self, stream_id: int, gamma: int) -> float:
         """1 + a_1 + a_1 a_2 + ..."""
