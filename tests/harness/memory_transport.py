@@ -1,32 +1,89 @@
-"""A server and its clients in one process, for tests; what a full queue does is ZeroMQ's matter."""
+"""A server and its clients in one process, for tests; same contract as ZeroMQ's."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 
 from mesh.errors import BackpressureError, LocalProtocolError, PeerGoneError
-from mesh.transport import Frames, Received
+from mesh.transport import MAX_FRAMES, MAX_QUEUED_MESSAGES, Frames, Received
+
+
+class _Inbox:
+    """A bounded queue with one reader, and an end that the reader notices."""
+
+    def __init__(self, max_messages: int) -> None:
+        self.items: deque[Received] = deque()
+        self.closed = False
+        self._max_messages = max_messages
+        self._waiter: asyncio.Future[None] | None = None
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.items) >= self._max_messages
+
+    async def get(self) -> Received:
+        if self._waiter is not None:
+            raise LocalProtocolError("two tasks receive from one transport")
+        # Even with mail waiting the other tasks get their turn, as with a socket.
+        await asyncio.sleep(0)
+        while not self.closed and not self.items:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self.closed:
+            raise LocalProtocolError("the transport is closed")
+        item = self.items.popleft()
+        self._room.set()
+        return item
+
+    def put(self, item: Received) -> None:
+        self.items.append(item)
+        if self.is_full:
+            self._room.clear()
+        self._wake()
+
+    def close(self) -> None:
+        self.closed = True
+        self._room.set()
+        self._wake()
+
+    async def room(self) -> None:
+        await self._room.wait()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class _Endpoint:
-    def __init__(self, hub: "MemoryHub") -> None:
+    def __init__(self, hub: "MemoryHub", key: str = "") -> None:
+        self.key = key
         self._hub = hub
-        self._inbox = asyncio.Queue[Received]()
-        self._losses = asyncio.Queue[bytes]()
+        self.inbox = _Inbox(hub.max_messages)
+        self.losses = _Inbox(hub.max_messages)
 
     def lose(self, peer: bytes) -> None:
         """Tell whoever waits for it that a connection was closed."""
-        self._losses.put_nowait(peer)
-
-    def put(self, peer: bytes, frames: Frames) -> None:
-        """Let a message of a peer arrive."""
-        if self._hub.drop is None or not self._hub.drop(frames):
-            self._inbox.put_nowait(Received(peer, list(frames)))
+        self.losses.put(Received(peer, []))
 
     async def _get(self) -> Received:
-        # Even with mail waiting the other tasks get their turn, as with a socket.
-        await asyncio.sleep(0)
-        return await self._inbox.get()
+        while True:
+            received = await self.inbox.get()
+            if 1 <= len(received.frames) <= MAX_FRAMES:
+                return received
+
+    def _put(self, inbox: _Inbox, peer: bytes, frames: Frames) -> None:
+        if self.inbox.closed:
+            raise LocalProtocolError("the transport is closed")
+        if inbox.closed or inbox.is_full:
+            raise BackpressureError(peer)
+        if self._hub.drop is None or not self._hub.drop(frames):
+            inbox.put(Received(peer, list(frames), self.key))
 
 
 class MemoryServer(_Endpoint):
@@ -40,18 +97,23 @@ class MemoryServer(_Endpoint):
         return await self._get()
 
     async def lost_peers(self) -> list[bytes]:
-        return [await self._losses.get()]
+        first = await self.losses.get()
+        more = list(self.losses.items)
+        self.losses.items.clear()
+        return [lost.peer for lost in (first, *more)]
 
     def quiet_s(self, peer: bytes) -> float | None:
         return self._hub.quiet_s
 
     def send(self, peer: bytes, frames: Frames) -> None:
         client = self._hub.client_of(self, peer)
-        if client is None:
+        if client is None and not self.inbox.closed:
             raise PeerGoneError(peer)
-        client.put(peer, frames)
+        self._put(client.inbox if client else self.inbox, peer, frames)
 
     def close(self) -> None:
+        self.inbox.close()
+        self.losses.close()
         self._hub.server_closed(self)
 
 
@@ -62,17 +124,24 @@ class MemoryClient(_Endpoint):
         return (await self._get()).frames
 
     async def lost(self) -> None:
-        await self._losses.get()
+        await self.losses.get()
 
     def quiet_s(self) -> float | None:
         return self._hub.quiet_s
 
+    async def writable(self) -> None:
+        while True:
+            inbox = await self._hub.server_inbox()
+            await inbox.room()
+            if not inbox.closed:
+                return
+
     def send(self, frames: Frames) -> None:
         connection = self._hub.connection_of(self)
-        if connection is None:
+        if connection is None and not self.inbox.closed:
             raise BackpressureError
-        peer, server = connection
-        server.put(peer, frames)
+        peer, server = connection or (b"", self)
+        self._put(server.inbox, peer, frames)
 
     def expect_key(self, next_key: str) -> None:
         """There is no handshake here that would need it."""
@@ -81,6 +150,8 @@ class MemoryClient(_Endpoint):
         """Nothing is ever refused here."""
 
     def close(self) -> None:
+        self.inbox.close()
+        self.losses.close()
         self._hub.client_closed(self)
 
 
@@ -93,10 +164,14 @@ class MemoryHub:
     quiet_s: what every transport says of the other side.
     """
 
-    def __init__(self) -> None:
-        self.drop: Callable[[Frames], bool] | None = None
+    def __init__(
+        self, max_messages: int = MAX_QUEUED_MESSAGES, drop: Callable[[Frames], bool] | None = None
+    ) -> None:
+        self.max_messages = max_messages
+        self.drop = drop
         self.quiet_s: float | None = None
         self._server: MemoryServer | None = None
+        self._server_up = asyncio.Event()
         self._clients: dict[bytes, MemoryClient] = {}
         self._peer_numbers = count(1)
         self._server_numbers = count(1)
@@ -106,10 +181,12 @@ class MemoryHub:
             raise LocalProtocolError("the hub has a server already")
         self._server = MemoryServer(self, f"memory://{next(self._server_numbers)}")
         self._clients = {self._new_peer(): client for client in self._clients.values()}
+        self._server_up.set()
         return self._server
 
-    def client(self) -> MemoryClient:
-        client = MemoryClient(self)
+    def client(self, key: str = "") -> MemoryClient:
+        """key: the public key that it shall count as having proved to hold."""
+        client = MemoryClient(self, key)
         self._clients[self._new_peer()] = client
         return client
 
@@ -130,9 +207,15 @@ class MemoryHub:
     def _peers_of(self, client: MemoryClient) -> list[bytes]:
         return [peer for peer, other in self._clients.items() if other is client]
 
+    async def server_inbox(self) -> _Inbox:
+        while self._server is None:
+            await self._server_up.wait()
+        return self._server.inbox
+
     def server_closed(self, server: MemoryServer) -> None:
         if server is self._server:
             self._server = None
+            self._server_up.clear()
             for peer, client in self._clients.items():
                 client.lose(peer)
 
