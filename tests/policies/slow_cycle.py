@@ -5,12 +5,12 @@ Loops over batches, nodes and streams; the length of the cycle by search, not by
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from functools import cache
 
 from scipy.optimize import brentq, minimize_scalar
 
 from policies.latency import CostTable
-from policies.plan import DraftView, Observation, StreamView
+from policies.plan import DraftView, Observation
 
 HEADER_BITS, ENTRY_BITS, TEXT_BITS = 1224, 80, 32
 # Of seconds.
@@ -30,33 +30,11 @@ class Price:
     batches: list[tuple[dict[str, float], dict[str, float], float, float, float, float]]
 
 
+@cache
 def pass_s(table: CostTable, num_tokens: int, used_cells: int) -> float:
-    """Seconds of a pass by the table's points; a larger pass never takes less."""
-    longest = 0.0
-    points = list(zip(table.sizes, table.seconds, strict=True))
-    for tokens in range(1, num_tokens + 1):
-        if tokens <= points[0][0]:
-            seconds = points[0][1]
-        elif tokens <= points[-1][0]:
-            for (x, y), (x_next, y_next) in pairwise(points):
-                if x < tokens <= x_next:
-                    seconds = y + (y_next - y) * (tokens - x) / (x_next - x)
-        elif len(points) == 1:
-            seconds = points[0][1] * tokens / points[0][0]
-        else:
-            (x, y), (x_last, y_last) = points[-2:]
-            slope = max(0.0, (y_last - y) / (x_last - x))
-            seconds = y_last + slope * (tokens - x_last)
-        longest = max(longest, seconds + table.per_cell_s * used_cells * tokens)
-    return longest
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Of a batch: its guessing streams and their guesses."""
-
-    streams: int = 0
-    guesses: int = 0
+    """Seconds of a pass; a larger pass never takes less, and one of nothing none."""
+    sizes = range(1, num_tokens + 1)
+    return max((table.at(size, used_cells) for size in sizes), default=0.0)
 
 
 class SlowCycle:
@@ -66,17 +44,13 @@ class SlowCycle:
         self.observation = observation
         self.streams = {view.stream_id: view for view in observation.streams}
         self.drafts = {draft.name: draft for draft in observation.drafts}
-        self._verify: dict[int, float] = {}
-        self._draft: dict[tuple[str, int], float] = {}
 
     def verify_s(self, num_tokens: int) -> float:
         """A pass of the target, with the prompts' share of its time."""
-        if num_tokens not in self._verify:
-            target = self.observation.target
-            assert target is not None
-            seconds = pass_s(target.decode, num_tokens, self.observation.used_cells)
-            self._verify[num_tokens] = seconds / (1 - self.observation.prefill_share)
-        return self._verify[num_tokens]
+        target = self.observation.target
+        assert target is not None
+        seconds = pass_s(target.decode, num_tokens, self.observation.used_cells)
+        return seconds / (1 - self.observation.prefill_share)
 
     def answer_s(self, num_plain: int) -> float:
         """On the air, for what a pass of plain streams says."""
@@ -96,18 +70,7 @@ class SlowCycle:
 
     def step_s(self, draft: DraftView, num_tokens: int) -> float:
         """A pass of a draft node."""
-        key = (draft.name, num_tokens)
-        if key not in self._draft:
-            self._draft[key] = pass_s(draft.costs.decode, num_tokens, draft.used_cells)
-        return self._draft[key]
-
-    def bounds_of(self, view: StreamView) -> tuple[int, int]:
-        """Least and most guesses that a stream may make."""
-        most = max(0, view.tokens_left - 1) if view.draft in self.drafts else 0
-        if view.fixed_gamma is None:
-            cap = self.drafts[view.draft].max_gamma if view.draft in self.drafts else 0
-            return 0, min(cap, most)
-        return min(view.fixed_gamma, most), min(view.fixed_gamma, most)
+        return pass_s(draft.costs.decode, num_tokens, draft.used_cells)
 
     def earned(self, stream_id: int, gamma: int) -> float:
         """1 + a_1 + a_1 a_2 + ..."""
@@ -121,32 +84,30 @@ class SlowCycle:
 
     def stages(
         self, members: Members, equal_shares: bool = False
-    ) -> "tuple[dict[str, float], dict[str, float], float, Tokens]":
+    ) -> tuple[dict[str, float], dict[str, float], float, int]:
         """Draft by node, air by medium, seconds that no pass takes, tokens."""
-        draft_s, by_medium, head_s, num_tokens = self.guessing(members, equal_shares)
-        way_s, medium = self.way_s(num_tokens), self.target_medium()
-        if way_s:
-            by_medium[medium] = by_medium.get(medium, 0.0) + way_s
-        return draft_s, by_medium, head_s + way_s, num_tokens
-
-    def way_s(self, num_tokens: Tokens) -> float:
-        """On the air, to the target and back: all guesses go out, and come back as text."""
-        link, token_bits = self.observation.target_link, self.observation.token_bits
-        if not num_tokens.streams:
-            return 0.0
-        bits = 2 * HEADER_BITS + 2 * ENTRY_BITS * num_tokens.streams
-        bits += num_tokens.guesses * token_bits
-        bits += (num_tokens.guesses + num_tokens.streams) * (token_bits + TEXT_BITS)
-        return 2 * link.frame_s + bits / link.rate_bps
+        draft_s, by_medium, head_s = self.guessing(members, equal_shares)
+        guesses = [g for _, g in members if g]
+        num_tokens = len(guesses) + sum(guesses)
+        if guesses:
+            # On the air, to the target and back: all guesses go out, and come back as text.
+            link, token_bits = self.observation.target_link, self.observation.token_bits
+            bits = 2 * HEADER_BITS + 2 * ENTRY_BITS * len(guesses) + sum(guesses) * token_bits
+            bits += num_tokens * (token_bits + TEXT_BITS)
+            way_s, medium = 2 * link.frame_s + bits / link.rate_bps, self.target_medium()
+            if way_s:
+                by_medium[medium] = by_medium.get(medium, 0.0) + way_s
+            head_s += way_s
+        return draft_s, by_medium, head_s, num_tokens
 
     def target_medium(self) -> str:
         return self.observation.target_link.medium or "the target's own"
 
     def guessing(
         self, members: Members, equal_shares: bool = False
-    ) -> "tuple[dict[str, float], dict[str, float], float, Tokens]":
+    ) -> tuple[dict[str, float], dict[str, float], float]:
         """The same without what goes to the target."""
-        draft_s, sends, head_s, num_tokens = {}, {}, 0.0, Tokens()
+        draft_s, sends, head_s = {}, {}, 0.0
         for draft in self.observation.drafts:
             mine = [g for k, g in members if g and self.streams[k].draft == draft.name]
             if not mine:
@@ -160,7 +121,6 @@ class SlowCycle:
             bits = 2 * HEADER_BITS
             for g in mine:
                 bits += 2 * ENTRY_BITS + (2 * g + 1) * self.observation.token_bits
-            num_tokens = Tokens(num_tokens.streams + len(mine), num_tokens.guesses + sum(mine))
             sends[draft.name] = 2 * draft.link.frame_s + bits / draft.link.rate_bps
         air_s: dict[str, list[float]] = {}
         for name, seconds in sends.items():
@@ -174,7 +134,7 @@ class SlowCycle:
             # Half of what is the others' on the air is in its way, unless nothing else is.
             half_s = shared_s if equal_shares else (shared_s + sends[name]) / 2
             head_s = max(head_s, link.rtt_s + max(shared_s, seconds + half_s))
-        return draft_s, by_medium, head_s, num_tokens
+        return draft_s, by_medium, head_s
 
     def medium(self, name: str) -> str:
         return self.drafts[name].link.medium or f"own of {name}"
@@ -185,22 +145,18 @@ class SlowCycle:
         """Price of batches that together hold every stream."""
         members = [pair for batch in batches for pair in batch]
         assert sorted(k for k, _ in members) == sorted(self.streams)
-        staged = [self.stages(batch, equal_shares) for batch in batches]
-        return self.price_of_stages(staged, members, overlap)
-
-    def price_of_stages(self, staged, members: Members, overlap: bool = True) -> Price:
         plain = [k for k, g in members if not g]
         plain_weight = sum(self.streams[k].weight for k in plain)
         worth = sum(self.streams[k].weight / self.earned(k, g) for k, g in members if g)
         plain_s = self.plain_pass_s(len(plain))
         parts = []
-        for draft_s, air_s, head_s, num_tokens in staged:
-            if num_tokens.streams:
-                total = num_tokens.streams + num_tokens.guesses
-                verify_s = self.verify_s(total + len(plain))
+        for batch in batches:
+            draft_s, air_s, head_s, num_tokens = self.stages(batch, equal_shares)
+            if num_tokens:
+                verify_s = self.verify_s(num_tokens + len(plain))
                 alone_s = head_s + verify_s + self.verify_s(len(plain)) / 2
                 alone_s += air_s.get(self.target_medium(), 0.0) * (self.stretch(len(plain)) - 1)
-                parts.append((draft_s, air_s, head_s, verify_s, alone_s, total))
+                parts.append((draft_s, air_s, head_s, verify_s, alone_s, num_tokens))
             else:
                 parts.append(({}, {}, 0.0, 0.0, 0.0, 0))
         busy: dict[tuple[str, str], float] = {}
@@ -238,24 +194,6 @@ class SlowCycle:
         rate = sum(self.earned(k, g) for k, g in members if g) / cycle_s
         rate += len(plain) * plain_passes(cycle_s) / cycle_s if plain else 0.0
         return Price(price(cycle_s), cycle_s, natural_s, rate, parts)
-
-    def cheapest(self, order: Sequence[int], options: Sequence[Sequence[int]]) -> float:
-        """Least price over all consecutive cuts of `order` and an option for each batch."""
-        n = len(order)
-        pieces: dict[tuple[int, int], list[Members]] = {}
-        for first in range(n):
-            for end in range(first + 1, n + 1):
-                found = {tuple(zip(order[first:end], o[first:end], strict=True)) for o in options}
-                pieces[first, end] = sorted(found)
-        stages = {batch: self.stages(batch) for found in pieces.values() for batch in found}
-        least = float("inf")
-        for cuts in product((False, True), repeat=n - 1):
-            bounds = [0, *(k + 1 for k, cut in enumerate(cuts) if cut), n]
-            for batches in product(*(pieces[pair] for pair in pairwise(bounds))):
-                members = [pair for batch in batches for pair in batch]
-                staged = [stages[batch] for batch in batches]
-                least = min(least, self.price_of_stages(staged, members).price_s)
-        return least
 
 
 def with_waits(round_s: float, air_s: float, num_batches: int) -> float:

@@ -4,19 +4,12 @@ import json
 import random
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bench.distill.training.bins import binned, calibration_json
-from policies.acceptance import (
-    AcceptanceEstimate,
-    Calibration,
-    DraftCalibration,
-    expected_token_matrix,
-    expected_tokens,
-)
+from policies.acceptance import AcceptanceEstimate, Calibration, DraftCalibration, expected_tokens
 
 
 @given(st.floats(0, 1), st.integers(0, 20))
@@ -24,19 +17,6 @@ from policies.acceptance import (
 def test_expected_tokens_is_the_sum_of_the_chances_to_get_so_far(alpha, gamma):
     by_definition = sum(alpha**i for i in range(gamma + 1))
     assert expected_tokens(alpha, gamma) == pytest.approx(by_definition, rel=1e-9)
-
-
-@given(st.lists(st.lists(st.floats(0, 1), min_size=5, max_size=5), min_size=1, max_size=4))
-def test_the_matrix_sums_the_chances_to_get_so_far_by_position(alphas):
-    matrix = expected_token_matrix(np.array(alphas))
-    assert matrix.shape == (len(alphas), 6)
-    for row, chances in zip(matrix, alphas, strict=True):
-        total = so_far = 1.0
-        assert row[0] == 1.0
-        for gamma, alpha in enumerate(chances, start=1):
-            so_far *= alpha
-            total += so_far
-            assert row[gamma] == pytest.approx(total)
 
 
 def play(estimate, alpha, num_chains, gamma=4, seed=0):

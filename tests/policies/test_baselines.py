@@ -83,10 +83,10 @@ def test_every_policy_answers_with_all_streams_and_a_true_prediction(name):
             joint = joint_plan(seen)
             assert (plan.batches, plan.plain) == (joint.batches, joint.plain)
         assert (plan.equal_shares, plan.overlap) == (name == "uniform-air", name != "no-overlap")
-        slow, batches = SlowCycle(seen), batches_of(plan)
-        for stream_id, gamma in (pair for batch in batches for pair in batch):
-            least, most = slow.bounds_of(slow.streams[stream_id])
-            assert least <= gamma <= most
+        slow, batches, problem = SlowCycle(seen), batches_of(plan), problem_of(seen)
+        gammas = dict(pair for batch in batches for pair in batch)
+        found = [gammas[stream_id] for stream_id in problem.stream_ids]
+        assert np.array_equal(found, np.clip(found, problem.least, problem.most))
         assert all(gamma > 0 for batch in plan.batches for gamma in batch.gammas)
         # The reference also looks whether each stream has one place.
         price = slow.price(batches, equal_shares=plan.equal_shares, overlap=plan.overlap)

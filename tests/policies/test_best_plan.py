@@ -1,18 +1,28 @@
 """The live planner's plans: priced as their definition says, close to the exact ones."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from itertools import pairwise, product
 from random import Random
 
 import numpy as np
 import pytest
 
-from policies.cycle import CyclePlan, block_sums, evaluate
+from policies.cycle import (
+    CyclePlan,
+    Totals,
+    block_sums,
+    evaluate,
+    price_of_totals,
+    stages_of,
+    verify_times,
+)
 from policies.joint import best_plan
 from policies.latency import CostTable, NodeCosts
 from policies.plan import DraftView, Link, Observation, StreamView
-from policies.problem import problem_of
+from policies.problem import CycleProblem, Ints, problem_of
 from policies.search import best_equal, block_bounds, options_of, runs_of
-from tests.policies.every_plan import least_price_s
 from tests.policies.instances import cut_of, observation
 from tests.policies.slow_cycle import SlowCycle
 
@@ -21,6 +31,51 @@ def flat(first_s, last_s=None):
     """Costs of up to 100 tokens a pass."""
     costs = CostTable((1, 100), (first_s, last_s or first_s))
     return NodeCosts(costs, costs)
+
+
+def least_price_s(problem: CycleProblem) -> float:
+    """Return the least price of all consecutive cuts, with any of the planner's options for each
+    batch. Takes a second for five streams."""
+    options = options_of(problem)
+    n = problem.num_streams
+    return min(
+        _least_of_cut(problem, options, (0, *(k + 1 for k in range(n - 1) if cuts[k]), n))
+        for cuts in product((False, True), repeat=n - 1)
+    )
+
+
+def _least_of_cut(problem: CycleProblem, options: Ints, bounds: tuple[int, ...]) -> float:
+    sums = block_sums(problem, options, range(problem.num_streams + 1))
+    # Options that are alike in a batch are one choice.
+    choices = [
+        np.unique(options[:, first:end], axis=0, return_index=True)[1]
+        for first, end in pairwise(bounds)
+    ]
+    chosen = np.array(list(product(*choices))).T
+    first, end = (np.array(places)[:, None] for places in (bounds[:-1], bounds[1:]))
+    stages = stages_of(
+        problem,
+        sums.counts[:, :, end, chosen] - sums.counts[:, :, first, chosen],
+        sums.guesses[:, end, chosen] - sums.guesses[:, first, chosen],
+        sums.worth[end, chosen] - sums.worth[first, chosen],
+    )
+    num_plain = (sums.num_plain[end, chosen] - sums.num_plain[first, chosen]).sum(axis=0)
+    plain_weight = sums.plain_weight[end, chosen] - sums.plain_weight[first, chosen]
+    verify_s, round_s = verify_times(problem, stages, num_plain)
+    air_s = problem.busiest_air_s(stages.air_s.sum(axis=1), num_plain)
+    price_s, _ = price_of_totals(
+        Totals(
+            busy_s=np.maximum(stages.draft_s.sum(axis=1).max(axis=0), air_s),
+            air_s=air_s,
+            verify_s=verify_s.sum(axis=0),
+            round_s=round_s.max(axis=0),
+            num_batches=(stages.num_streams > 0).sum(axis=0).astype(np.float64),
+            worth=stages.worth.sum(axis=0),
+            plain_weight=plain_weight.sum(axis=0),
+            plain_pass_s=problem.plain_pass_s(num_plain),
+        )
+    )
+    return float(price_s.min())
 
 
 @pytest.mark.parametrize("target_on_air", [False, True])
@@ -74,19 +129,6 @@ def test_long_rounds_where_guesses_are_good_and_cost_nothing():
         draft = DraftView("a", flat(1e-6), max_gamma=max_gamma)
         found = best_plan(problem_of(Observation(views, flat(0.1, 0.3), (draft,))))
         assert found.plan.gammas.tolist() == [wanted, wanted]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("target_on_air", [False, True])
-def test_the_reference_is_the_cheapest_of_a_search_in_plain_python(target_on_air):
-    for seed in range(40):
-        random = Random(seed)
-        seen = observation(seed, 1 + seed % 4, target_on_air=target_on_air)
-        problem = problem_of(seen)
-        options = options_of(problem)
-        some = options[random.sample(range(len(options)), min(5, len(options)))]
-        least = SlowCycle(seen).cheapest(problem.stream_ids, some.tolist())
-        assert least_price_s(problem, some) == pytest.approx(least, rel=1e-9), seed
 
 
 def gaps(seeds, sizes, weighted):

@@ -1,5 +1,6 @@
 """Scenario files: what each key means."""
 
+import copy
 import itertools
 import math
 import re
@@ -9,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.analytic import device_from, node_costs, shape_from
+from policies.baselines import POLICIES
+from policies.explain import explain, text_of
 from policies.latency import CostTable
 from policies.plan import Link
 from policies.scenario import ScenarioError, files_named, read, scenario_from
@@ -135,3 +138,164 @@ def test_acceptance_by_position_is_pooled_as_rounds_would_tell_it(by_position):
     text = GOOD.replace("[0.9, 0.6]", repr(by_position))
     view = scenario(text).observation().streams[2]
     assert view.alpha == pytest.approx(mean_accepted / (mean_accepted + mean_rejected), rel=1e-9)
+
+
+# -- one line for everything that can be wrong -----------------------------------------------------
+
+
+A_RATE = 'a number of bit/s or a text like "500 kbit/s" is accepted'
+HEAD = "target.decode = {sizes=[1], seconds=[1]}"
+# Each row: a part of GOOD, what stands there instead, and what the refusal says.
+BAD = [
+    # Unknown keys: the nearest that is known, or all.
+    ('name = "a', 'nmae = "a', ["nmae = 'a test': unknown key, did you mean name?"]),
+    ("rtt_ms", "rtt_s", ["draft[0].link.rtt_s = 12", "did you mean draft[0].link.rtt_ms?"]),
+    ("token_bits", "zz", ["zz = 16: unknown key, known: name, models, token_bits, target"]),
+    ('name = "a test"', '"a\\nb" = 1', ["'a\\nb' = 1: unknown key"]),
+    # Missing keys.
+    (GOOD, "", ["target is missing: a table is accepted"]),
+    ('name = "nano"\n', "", ["draft[0].name is missing: a name of 1 to 40 ASCII characters"]),
+    ("sizes = [1], ", "", ["draft[1].decode.sizes is missing: an array of ascending whole"]),
+    ("decode = {sizes = [1], seconds = [0.02]}", "", ["draft[1].decode is missing: measured"]),
+    (GOOD[GOOD.index("[[streams]]") :], "", ["streams is missing: one table [[streams]] or more"]),
+    # Wrong types.
+    (GOOD, "target = 3", ["target = 3: a table is accepted"]),
+    ("used_cells = 500", "used_cells = true", ["target.used_cells = True: a whole number"]),
+    ("weight = 2", "weight = false", ["streams[0].weight = False: a number from"]),
+    ('name = "nano"', 'name = "näno"', ["draft[0].name = 'näno': a name of 1 to 40 ASCII"]),
+    ('name = "nano"', 'name = "a\\nb"', ["draft[0].name = 'a\\nb': a name of 1 to 40 ASCII"]),
+    ('medium = "cell"', "medium = 1979-05-27", ["draft[0].link.medium = datetime.date(", "a name"]),
+    ("seconds = [0.02]", "seconds = []", ["draft[1].decode.seconds = []: an array of numbers"]),
+    ("seconds = [0.02]", "seconds = ['a']", ["draft[1].decode.seconds[0] = 'a': a number from"]),
+    ("token_bits = 16", "token_bits = 24", ["token_bits = 24: 16 or 32 is accepted"]),
+    # Numbers out of range, infinite, or none.
+    ("prefill_share = 0.25", "prefill_share = 1", ["target.prefill_share = 1: a number from 0 to"]),
+    ("weight = 2", "weight = nan", ["streams[0].weight = nan: a number from 0.001 to 1000 is"]),
+    ("weight = 2", f"weight = {'9' * 400}", ["streams[0].weight = 999", "...: a number from"]),
+    ("count = 2", "count = 0", ["streams[0].count = 0: a whole number from 1 to 1024"]),
+    ("count = 2", "count = 1023", ["streams = [{", "...: up to 1024 in all are accepted, not"]),
+    ("tokens_left = 90", "tokens_left = 0", ["streams[0].tokens_left = 0: a whole number from 1"]),
+    ("gamma = 3", "gamma = 17", ["streams[0].gamma = 17: a whole number from 0 to 16"]),
+    ("[0.9, 0.6]", "[0.9, 1.01]", ["streams[1].acceptance[1] = 1.01: a number from 0 to 1 "]),
+    ("[0.9, 0.6]", f"{[0.5] * 17}", ["streams[1].acceptance = [0.5", "up to 16 positions"]),
+    ("rtt_ms = 12", "rtt_ms = -1", ["draft[0].link.rtt_ms = -1: a number from 0 to 600000 is"]),
+    ("frame_ms = 0.5", "frame_ms = inf", ["draft[0].link.frame_ms = inf: a number from 0 to"]),
+    ("[0.04, 0.06]", "[0.04, 0]", ["target.decode.seconds[1] = 0: a number from 1e-07 to 3600"]),
+    ("[0.04, 0.06]", "[0.04]", ["target.decode.seconds = [0.04]: as many times as sizes, 2,"]),
+    ("[1, 8]", "[8, 1]", ["target.decode.sizes[1] = 1: a whole number from 9 to 65536"]),
+    ("per_cell_s = 1e-6", "per_cell_s = -1", ["target.decode.per_cell_s = -1: a number from 0 to"]),
+    # Links: the rate names its link.
+    (
+        '"500 kbit/s"',
+        "0",
+        ["draft[0].link.rate = 0: the link of nano would carry nothing; 1 bit/s"],
+    ),
+    ('"500 kbit/s"', "inf", ["draft[0].link.rate = inf: 1 bit/s to 1000 Gbit/s is accepted"]),
+    ('"500 kbit/s"', "true", ["draft[0].link.rate = True", A_RATE]),
+    ('"500 kbit/s"', '"500 kbps"', ["draft[0].link.rate = '500 kbps'", A_RATE]),
+    # Names of draft nodes.
+    ('draft = "nano"', 'draft = "nanoo"', ["streams[0].draft = 'nanoo'", "did you mean nano?"]),
+    ('draft = "nano"', 'draft = "x"', ["streams[0].draft = 'x': no [[draft]]", "nano, local"]),
+    ('name = "local"', 'name = "nano"', ["draft[1].name = 'nano': a name that no other draft"]),
+    # Tables where arrays of tables are wanted.
+    (GOOD, f"draft = 3\n{HEAD}", ["draft = 3: an array of tables, [[draft]], is accepted"]),
+    (GOOD, f"draft = [3]\n{HEAD}", ["draft[0] = 3: an array of tables, [[draft]], is accepted"]),
+    # Measured times and others at once.
+    ("used_cells = 500", "device = 'box.toml'", ["target.device = 'box.toml': accepted only w"]),
+    ("used_cells = 500", "model = 'tiny'", ["target.model = 'tiny': accepted only without"]),
+]
+# The same of ANALYTIC.
+BAD_DEVICES = [
+    ('"tiny"', '"tinny"', ["target.model = 'tinny': no such model in models.toml", "tiny?"]),
+    ('"tiny"', '"zzz"', ["target.model = 'zzz'", "tiny, odd, huge are accepted"]),
+    ('"tiny"', "3", ["target.model = 3: the name of a model"]),
+    ('model = "tiny"', "", ["target.model is missing: the name of a model"]),
+    ('device = "box.toml"', "", ["target.device is missing: a table, or the path"]),
+    ('"box.toml"', '"other.toml"', ["target.device = 'other.toml': a table, or the path"]),
+    ('"box.toml"', '"empty.toml"', ["target.device = 'empty.toml'", "this file has none"]),
+    ('"box.toml"', '"bad-box.toml"', ["'bad-box.toml': in that file device.bytes_per_s"]),
+    ('"box.toml"', '"slow-box.toml"', ["= 'slow-box.toml': figures that give passes of 1e-07 to"]),
+    ('"box.toml"', "{name = 'x'}", ["target.device.flops_per_s is missing: a value of"]),
+    ('"tiny"', "{layers = 0.5}", ["target.model.layers = 0.5: a value of type int"]),
+    ('"tiny"', '"odd"', ["target.model = 'odd': in models.toml its shape.kv_heads = 3"]),
+    ('"tiny"', '"huge"', ["target.model = 'huge': a model of up to 1.0 GB, the memory of"]),
+    ('"tiny"', '"tiny"\nused_cells = 4000000', ["target.used_cells = 4000000: 0 to ", "fits bes"]),
+    ('"tiny"', '"tiny"\nprefill = {}', ["target.prefill = {}: accepted only with measured times"]),
+    ('models = "models.toml"', "", ["models is missing: a text is accepted"]),
+    ('"models.toml"', '"none.toml"', ["models = 'none.toml': the path of a TOML file"]),
+    ('"models.toml"', '"empty.toml"', ["models = 'empty.toml'", "this one has none"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("base", "old", "new", "parts"),
+    [(GOOD, *row) for row in BAD] + [(ANALYTIC, *row) for row in BAD_DEVICES],
+)
+def test_a_bad_file_is_told_in_one_line(base, old, new, parts):
+    assert old in base
+    with pytest.raises(ScenarioError) as caught:
+        scenario(base.replace(old, new, 1))
+    line = str(caught.value)
+    assert line.startswith("bad.toml: ")
+    assert "\n" not in line
+    assert len(line) < 300
+    assert [part for part in parts if part not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("list.toml", "list.toml: model = 'tiny': an array of tables, [[model]], is accepted"),
+        ("shapeless.toml", "shapeless.toml: model[0].shape is missing: a table is accepted"),
+    ],
+)
+def test_a_file_of_models_is_named_where_it_is_at_fault(name, message):
+    with pytest.raises(ScenarioError) as caught:
+        scenario(ANALYTIC.replace("models.toml", name))
+    assert str(caught.value) == message
+
+
+JUNK = st.one_of(
+    st.booleans(),
+    st.integers(-3, 70_000),
+    st.integers(10**20, 10**40),
+    st.floats(),
+    st.floats(0, 1),
+    st.sampled_from(["", "nano", "7 kbit/s", "a\nb", "\x00", "x" * 500]),
+    st.lists(st.floats(0, 1), max_size=3),
+    st.just({}),
+    st.just({"sizes": [3], "seconds": [1e-3]}),
+)
+
+
+def places(value, path=()):
+    """Every place of nested tables and arrays."""
+    children = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, child in children:
+        yield (*path, key)
+        if isinstance(child, dict | list):
+            yield from places(child, (*path, key))
+
+
+@pytest.mark.slow
+@settings(max_examples=150)
+@given(st.data())
+def test_whatever_a_file_holds_it_is_refused_in_one_line_or_can_be_planned(data):
+    mapping = tomllib.loads(GOOD)
+    for _ in range(data.draw(st.integers(1, 2))):
+        *above, last = data.draw(st.sampled_from(list(places(mapping))))
+        table = mapping
+        for key in above:
+            table = table[key]
+        table[last] = copy.deepcopy(data.draw(JUNK))
+    refusal = None
+    try:
+        found = scenario_from(mapping, source="bad.toml")
+    except ScenarioError as error:
+        refusal = str(error)
+    if refusal is not None:
+        assert "\n" not in refusal
+        assert refusal.startswith("bad.toml: ")
+        return
+    text = text_of(explain(found.observation(), data.draw(st.sampled_from(list(POLICIES)))), "x")
+    assert [line for line in text.splitlines() if len(line) > 80] == []

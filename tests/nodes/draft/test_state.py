@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nodes.draft.followed import Guesses
 from nodes.draft.outbox import Outbox
+from nodes.draft.output_limit import OutputLimit
 from nodes.draft.state import DraftState, Event
+from nodes.engine.protocol import Logits, Span
 from nodes.engine.toy import ToyConfig, ToyModel
+from nodes.engine.translated import TranslatedModel
 from nodes.messages import MAX_WINDOW, ChainPart, StreamReadyNotice
 from nodes.worker.stream import PROMPT_PIECE_TOKENS
 from policies.acceptance import Calibration, DraftCalibration
+from tests.engine.words import Words
 from tests.nodes.builders import PROMPT, make_spec
-from tests.nodes.draft.script import ONE, SAMPLED, TWO, make_draft, parts_of, run, text_of
+from tests.nodes.draft.script import (
+    ONE,
+    SAMPLED,
+    TWO,
+    guessed_of,
+    make_draft,
+    parts_of,
+    run,
+    text_of,
+)
 
 
 def make(**changes: Any) -> DraftState:
@@ -152,3 +168,103 @@ def test_a_message_takes_the_longer_the_smaller_the_share_of_the_link_is() -> No
     free = Outbox()
     free.sent(10**9, now=5.0)
     assert free.free_at == 0.0
+
+
+# -- how much of its vocabulary a draft node guesses from ------------------------------------------
+
+
+NUM_VOCAB = 160_000
+
+
+def limits_of(token_ids: list[int]) -> list[int]:
+    """What is set, token by token; the whole vocabulary at first."""
+    limits = [NUM_VOCAB]
+    limit = OutputLimit(NUM_VOCAB, limits.append)
+    for token_id in token_ids:
+        limit.committed((token_id,))
+    return limits
+
+
+@pytest.mark.parametrize("highest", [20_000, 70_000])
+def test_what_hardly_occurs_is_left_out(highest: int) -> None:
+    random = Random(1)
+    limits = limits_of([random.randrange(highest) for _ in range(3000)])
+    assert limits == sorted(limits, reverse=True)
+    assert limits[-1] == highest
+
+
+def test_one_token_of_a_hundred_may_be_missed_but_not_one_of_twenty() -> None:
+    for every, limit in ((100, 10_000), (20, NUM_VOCAB)):
+        token_ids = [159_000 if k % every == 0 else 5 for k in range(1, 5001)]
+        assert limits_of(token_ids)[-1] == limit
+
+
+def test_a_text_of_another_language_has_its_tokens_after_some_fifty() -> None:
+    assert limits_of([5] * 3000)[-1] == 10_000
+    assert limits_of([5] * 3000 + [110_000] * 50)[-1] == 120_000
+
+
+def test_a_few_tokens_decide_little() -> None:
+    assert limits_of([5] * 10)[-1] > 0.9 * NUM_VOCAB
+
+
+def test_it_learns_from_committed_tokens_whether_they_were_guessed_or_not() -> None:
+    limits = list[int]()
+    num_vocab = ToyConfig().num_vocab
+    state = DraftState(ToyModel(ToyConfig()), limit=OutputLimit(num_vocab, limits.append))
+    state.open(make_spec())
+    state.committed(ONE, 1, len(PROMPT), (3,) * 200)
+    assert 3 < limits[-1] < num_vocab
+
+
+# -- a draft of another vocabulary than its target's -----------------------------------------------
+
+
+# Both end with a token that neither text has.
+OWN = Words([b"", b" the", b" cat", b" sat", b".", b"\n", b"\n\n", b" on", b" mat", b"s"])
+TARGET = Words([b"", b" the", b" cats", b" sat", b".\n", b"\n", b" on", b" mat", b".", b" cat"])
+TEXT = b" the cats sat on the mat.\n\n the cat sat." * 3
+
+
+class Reciter(ToyModel):
+    """Says a text, whatever it is asked, and sees to it that it is asked with that text."""
+
+    def __init__(self, token_ids: Sequence[int]) -> None:
+        super().__init__(ToyConfig(num_vocab=OWN.num_vocab))
+        self._text = token_ids
+
+    def forward(self, spans: Sequence[Span]) -> Logits:
+        logits = super().forward(spans).copy()
+        row = 0
+        for span in spans:
+            end = span.start + len(span.token_ids)
+            assert list(span.token_ids) == self._text[span.start : end]
+            if span.num_outputs:
+                logits[row] = np.where(np.arange(OWN.num_vocab) == self._text[end], 20.0, 0.0)
+                row += 1
+        return logits
+
+
+@pytest.mark.parametrize("num_prompt_tokens", [1, 3, 7])
+def test_a_text_that_the_model_knows_is_guessed_in_the_targets_tokens(
+    num_prompt_tokens: int,
+) -> None:
+    """Where the target has one token for two, or two for one, and a guess goes on from each."""
+    wanted = tuple(TARGET.inner_tokens(TEXT.decode()))
+    own = [
+        own_id for piece in map(TARGET.piece, wanted) for own_id in OWN.inner_tokens(piece.decode())
+    ]
+    state = DraftState(
+        TranslatedModel(Reciter(own), OWN, TARGET, "target's"),
+        DraftCalibration(*[Calibration((), (0.95,))] * 2),
+    )
+    prompt = wanted[:num_prompt_tokens]
+    guessed = guessed_of([*state.open(make_spec(prompt=prompt, max_tokens=100)), *run(state)])
+    assert len(guessed) >= 10
+    assert guessed == wanted[num_prompt_tokens:][: len(guessed)]
+    # What comes is read as the text that it is, and the next guesses follow it.
+    state.committed(ONE, 1, len(prompt), guessed[:4])
+    more = guessed_of(run(state))
+    start = num_prompt_tokens + len(guessed)
+    assert more
+    assert more == wanted[start : start + len(more)]

@@ -122,12 +122,6 @@ def test_why_a_draft_node_was_given_up_is_told_until_another_one_follows() -> No
     assert why(scheduler) == ("reading", "draft node e is still reading the text")
 
 
-def test_a_stream_that_had_guesses_needs_no_reason() -> None:
-    scheduler = decoding("d")
-    commit(scheduler, 5, 6, num_draft_tokens=2, num_accepted_tokens=1, num_offered=2)
-    assert why(scheduler) == ("", "")
-
-
 def test_what_a_plan_would_cost_for_ever_is_no_error_of_it() -> None:
     """Groups are wanted where guesses are never worth their cost, so no plan has any."""
     scheduler = make_scheduler(mode=MODES["grouped"])

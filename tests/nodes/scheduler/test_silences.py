@@ -27,16 +27,3 @@ def test_who_looks_after_a_sleep_knows_nothing_of_what_came_meanwhile() -> None:
     for second in (0, 1, 2, 60, 61, 62, 63):
         assert look(silences, float(second), a=1) == []
     assert look(silences, 64.0, a=1) == ["a"]
-
-
-def test_a_limit_is_asked_once_a_wait_and_only_of_what_waits() -> None:
-    silences = Silences[str]()
-    asked: list[str] = []
-
-    def limit_s(key: str) -> float:
-        asked.append(key)
-        return 100.0
-
-    for second in range(10):
-        silences.overdue([("still", 0), ("moves", second)], limit_s, float(second))
-    assert asked == ["still"]

@@ -3,12 +3,15 @@ begun and are read anew go faster, and in front of them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from nodes.messages import StreamReadyNotice
 from nodes.target.node import messages_of
 from nodes.target.reading import midway_tokens
 from nodes.target.stream import Committed, ReadBeside
+from nodes.worker.stream import StreamSpec
 from policies.latency import CostTable
 from tests.nodes.builders import make_spec
 from tests.nodes.target.script import (
@@ -16,7 +19,6 @@ from tests.nodes.target.script import (
     THREE,
     TWO,
     alone,
-    commits_in,
     decoding,
     make_state,
     pieces_of,
@@ -25,18 +27,36 @@ from tests.nodes.target.script import (
     tokens_of,
 )
 
+LONG = tuple(range(1, 81)) * 5
+BEGUN: dict[str, Any] = {"prompt": LONG[:301], "num_prompt_tokens": 200, "max_tokens": 200}
 
-def test_a_long_prompt_goes_in_small_pieces_beside_a_decoding_stream() -> None:
+
+@pytest.mark.parametrize(
+    ("specs", "pieces"),
+    [
+        ([make_spec(2, prompt=LONG[:90])], [{1: 32}, {1: 32}, {1: 25}]),
+        # An answer that has begun is read in larger pieces.
+        ([make_spec(2, **BEGUN)], [{1: 128}, {1: 128}, {1: 44}]),
+        # In every other pass the older prompt comes first; the answer has all the rest.
+        (
+            [make_spec(2, prompt=LONG), make_spec(3, **BEGUN)],
+            [{2: 128}, {1: 32, 2: 96}, {2: 76}, {1: 32}],
+        ),
+    ],
+    ids=["a prompt", "an answer that has begun", "both"],
+)
+def test_texts_are_read_in_pieces_beside_a_stream_that_decodes(
+    specs: list[StreamSpec], pieces: list[dict[int, int]]
+) -> None:
     state, model = decoding()
-    state.open(make_spec(2, prompt=tuple(range(1, 91))))
-    events = [state.step() for _ in range(3)]
-    assert [sum(piece.values()) for piece in pieces_of(model)] == [32, 32, 25]
-    # Who predicts passes is told of them.
+    for spec in specs:
+        state.open(spec)
+    events = [state.step() for _ in pieces]
+    assert pieces_of(model) == pieces
+    # Who predicts passes is told of them, and every pass gave the decoding stream its token.
     beside = [[e.num_tokens for e in of_pass if isinstance(e, ReadBeside)] for of_pass in events]
-    assert beside == [[32], [32], [25]]
-    # Every pass gave the decoding stream its token, and the last made the other one ready.
-    assert [len(tokens_of(of_pass)) for of_pass in events] == [1] * 3
-    assert events[2][-1] == StreamReadyNotice(TWO, 1, 89)
+    assert beside == [[sum(piece.values())] for piece in pieces]
+    assert [len(tokens_of(of_pass)) for of_pass in events] == [1] * len(pieces)
 
 
 def test_a_pass_is_told_with_its_seconds_its_tokens_and_what_it_read_besides() -> None:
@@ -136,30 +156,6 @@ def test_a_stream_parked_before_its_prompt_was_read_still_gets_its_first_token()
 
 
 # -- answers that have begun and are read anew -----------------------------------------------------
-
-LONG = tuple(range(1, 81)) * 5
-
-
-def test_an_answer_that_has_begun_is_read_in_larger_pieces() -> None:
-    state, model = decoding()
-    state.open(make_spec(2, prompt=LONG[:301], num_prompt_tokens=200, max_tokens=200))
-    events = [state.step() for _ in range(3)]
-    assert [sum(piece.values()) for piece in pieces_of(model)] == [128, 128, 44]
-    assert StreamReadyNotice(TWO, 1, 300) in events[2]
-    # Nobody else stood still.
-    assert all(commits_in(of_pass) for of_pass in events)
-
-
-def test_prompts_keep_to_their_pieces_and_to_their_turns() -> None:
-    state, model = decoding()
-    state.open(make_spec(2, prompt=LONG))
-    state.open(make_spec(3, prompt=LONG[:301], num_prompt_tokens=200, max_tokens=200))
-    for _ in range(4):
-        state.step()
-    pieces = pieces_of(model)
-    # In every other pass the older prompt comes first; the answer has all the rest.
-    assert [piece.get(1, 0) for piece in pieces] == [0, 32, 0, 32]
-    assert [piece.get(2, 0) for piece in pieces] == [128, 96, 76, 0]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nodes.messages import StreamFailedNotice, StreamReadyNotice
+from nodes.target.stream import Committed
 from nodes.worker.stream import StreamId, StreamSpec
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.target.script import (
@@ -12,7 +15,6 @@ from tests.nodes.target.script import (
     TWO,
     alone,
     commits_in,
-    guess,
     make_state,
     run,
     text_of,
@@ -82,19 +84,6 @@ def test_guesses_up_to_the_first_wrong_one_and_one_more_token_come_of_one_pass(
     assert tokens_of(run(state)) == expected[end : end + 1]
 
 
-def test_guesses_that_do_not_follow_are_not_used() -> None:
-    state, _ = make_state()
-    spec = make_spec()
-    state.open(spec)
-    run(state)
-    guess(state, ONE, 4, (1,))
-    guess(state, ONE, 2, (1,))
-    assert not state.has_work()
-    state.lease(ONE, 1, 3, 1)
-    (commit,) = run(state)
-    assert (commit.token_ids, commit.entry.num_draft_tokens) == (alone(spec).token_ids[:1], 0)
-
-
 def test_guesses_outside_the_vocabulary_are_wrong_not_fatal() -> None:
     spec = make_spec(max_tokens=4)
     state, model = make_state()
@@ -146,3 +135,78 @@ def test_a_pass_too_small_for_all_starves_nobody() -> None:
         state.lease(StreamId(stream_id), 1, len(PROMPT), 40)
     served = [[c.entry.stream_id for c in commits_in(state.step())] for _ in range(3)]
     assert served == [[1, 2], [3, 1], [2, 3]]
+
+
+# -- where texts end -------------------------------------------------------------------------------
+
+
+WHOLE = alone(make_spec(max_tokens=20))
+
+
+def decoded(spec: StreamSpec, **toy: float) -> list[Committed]:
+    """All that a target commits of a stream, which is over then."""
+    state, _ = make_state(**toy)
+    state.open(replace(spec, num_leased=spec.max_tokens))
+    commits = run(state)
+    assert state.num_streams == 0
+    return commits
+
+
+def moved(spec: StreamSpec) -> StreamSpec:
+    """A stream of which five tokens were committed elsewhere."""
+    return replace(spec, generation=2, token_ids=PROMPT + WHOLE.token_ids[:5])
+
+
+def test_a_stop_string_ends_the_text_before_it() -> None:
+    stop = WHOLE.text[6:9].decode()
+    spec = make_spec(max_tokens=20, stops=(stop,))
+    commits = decoded(spec)
+    text = b"".join(c.entry.text for c in commits)
+    assert text == WHOLE.text[: WHOLE.text.index(stop.encode())]
+    assert tokens_of(commits) == alone(spec).token_ids
+    assert [c.entry.finish_reason for c in commits if c.entry.finish_reason] == ["stop"]
+
+
+def test_a_moved_stream_goes_on_where_it_was_and_knows_the_text_before() -> None:
+    # A stop string that begins in what was committed elsewhere.
+    text = text_of(WHOLE.token_ids[:5])
+    stop = (text[-2:] + text_of(WHOLE.token_ids[5:6])[:2]).decode()
+    spec = make_spec(max_tokens=20, stops=(stop,))
+    expected = alone(spec)
+    assert len(expected.token_ids) == 6
+    (commit,) = decoded(moved(spec))
+    assert (commit.token_ids, commit.entry.finish_reason) == (expected.token_ids[5:], "stop")
+
+
+def test_text_that_another_target_held_back_comes_out_after_the_move() -> None:
+    # A stop string may begin at the end of what was committed elsewhere, but does not go on.
+    shown = text_of(WHOLE.token_ids[:5])
+    spec = make_spec(max_tokens=20, stops=(shown[-2:].decode() + "x",))
+    text = b"".join(commit.entry.text for commit in decoded(moved(spec)))
+    assert text == shown[-2:] + WHOLE.text[len(shown) :]
+
+
+def test_max_tokens_ends_a_stream_whatever_was_guessed() -> None:
+    state, _ = make_state()
+    expected = WHOLE.token_ids
+    state.open(make_spec(max_tokens=3))
+    run(state)
+    verify(state, ONE, 1, 3, expected[:8])
+    (commit,) = run(state)
+    assert (commit.token_ids, commit.entry.text) == (expected[:3], text_of(expected[:3]))
+    # The last token is never a guess.
+    assert (commit.entry.num_draft_tokens, commit.entry.num_accepted_tokens) == (2, 2)
+    assert commit.entry.finish_reason == "length"
+    assert state.num_streams == 0
+
+
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_end_of_text_ends_a_stream_unless_it_is_ignored(is_ignored: bool) -> None:
+    spec = make_spec(max_tokens=30)
+    expected = alone(spec, eog_rate=0.3)
+    assert expected.finish_reason == "stop"
+    commits = decoded(replace(spec, ignore_eog=is_ignored), eog_rate=0.3)
+    token_ids = tokens_of(commits)
+    assert token_ids[: len(expected.token_ids)] == expected.token_ids
+    assert commits[-1].entry.finish_reason == ("length" if is_ignored else "stop")
+    assert len(token_ids) == (30 if is_ignored else len(expected.token_ids))

@@ -119,13 +119,6 @@ async def test_commands_come_in_between_passes(eventually: Eventually) -> None:
         assert thread.events[:4] == ["added 1", "0 left", "added 3", "added 5"]
 
 
-async def test_an_engine_without_work_waits_for_commands(eventually: Eventually) -> None:
-    async with running() as thread:
-        thread.engine.post(lambda _worker: ["nothing to do"])
-        await eventually(lambda: thread.events == ["nothing to do"])
-        assert thread.engine.num_passes == 0
-
-
 @pytest.mark.parametrize("with_events", [False, True])
 async def test_a_pass_waits_for_another_command_as_long_as_it_has_patience(
     eventually: Eventually, with_events: bool
