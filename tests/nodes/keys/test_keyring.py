@@ -14,7 +14,7 @@ from mesh.keys import ClientKeys, KnownCoordinator
 from mesh.security import new_key_pair
 from nodes.config.settings import LOOPBACK_ENDPOINT
 from nodes.keys.enrol import Invitation
-from nodes.keys.keyring import (Keyring, default_keys_dir, keyring_of, make_private, private_endpoint)
+from nodes.keys.keyring import Keyring, default_keys_dir, keyring_of, make_private, private_endpoint
 from nodes.messages.access import ROLES
 
 LOOPBACK, WIFI, IPC = "tcp://127.0.0.1:7411", "tcp://10.0.0.1:7411", "ipc:///tmp/x.sock"
