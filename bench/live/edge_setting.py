@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from bench.emulate.cell import Cell, Station
-from bench.harness.options import names_option
-from bench.results.options import NUMBERS, listed
+from bench.options import NUMBERS, listed, names_option
 from nodes.scheduler.planning import MODES
 
 AIR = "cell"

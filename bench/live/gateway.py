@@ -14,9 +14,8 @@ from bench.bare import BareLoop
 from bench.harness.up import up
 from bench.load.asking import Endpoint, ask
 from bench.load.figures import Asked, joint_rate
-from bench.options import max_tokens_option, pairs_option, streams_option
+from bench.options import COUNTS, max_tokens_option, pairs_option, streams_option
 from bench.pairs import in_turns, paired_ratio
-from bench.results.options import COUNTS
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.config.settings import environment
 

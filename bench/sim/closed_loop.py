@@ -10,8 +10,8 @@ from functools import partial
 
 import click
 
-from bench.harness.options import names_option
 from bench.harness.report import head, note, row
+from bench.options import names_option
 from bench.sim.random_scenarios import (
     random_scenario,
     steady,
