@@ -144,7 +144,7 @@ def evaluate(draft: Path, target: str, out: Path, **options: Any) -> None:
     Example:
       python -m bench distill evaluate data/smollm2-draft.gguf --out data/held-out
     """
-    from bench.distill.measuring.figures import evaluate as evaluate_draft
+    from bench.distill.evaluate import evaluate as evaluate_draft
 
     click.echo(evaluate_draft(_path(target), draft, out, **options))
 

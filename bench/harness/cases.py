@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from bench.decoding import read
 from bench.prompts import make_prompts
 from nodes.catalog import DEFAULT_TARGET
 from nodes.client.generation import GenerateOptions, Prompt
@@ -58,8 +59,7 @@ def undisturbed(
     piece: returns the text of a token id.
     """
     info = model.info
-    for start in range(0, len(prompt) - 1, info.max_batch_tokens):
-        model.forward([Span(0, start, list(prompt[:-1][start : start + info.max_batch_tokens]))])
+    read(model, prompt[:-1])
     sampler = Sampler(
         sampling_of(options, choice),
         num_vocab=info.num_vocab,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.distill.measuring.evaluate import Guesses, guess_all, open_alone
+from bench.distill.evaluate import Guesses, guess_all, open_alone
 from bench.distill.report import Reporter
 from bench.distill.sampling.answers import AnswerFolder
 from bench.distill.training.bins import Binned, binned, calibration_json
