@@ -104,7 +104,7 @@ def train(
       python -m bench distill train --corpus data/corpus --answers data/answers --out data/run
     """
     from bench.distill.report import stop_flag
-    from bench.distill.training.fit import fit
+    from bench.distill.training.train import fit
 
     click.echo(fit(_path(target), corpus, answers, out, stop_flag(), **options))
 

@@ -13,7 +13,7 @@ from bench.distill import report  # noqa: E402
 from bench.distill.commands import distill  # noqa: E402
 from bench.distill.sampling import sample  # noqa: E402
 from bench.distill.training import export, fit  # noqa: E402
-from bench.distill.training.gguf_files import write_draft  # noqa: E402
+from bench.distill.training.export import write_draft  # noqa: E402
 from bench.distill.training.model import DraftModel, Shape  # noqa: E402
 from nodes.engine.llama import LlamaConfig, LlamaModel  # noqa: E402
 from nodes.worker.engines import calibration_of  # noqa: E402
