@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from bench.harness.streams import first_length
 from bench.live.edge import run_setting
-from bench.live.edge_hub import Figures
-from bench.live.edge_report import HEAD, Turns, faults_of, row_of, summary
-from bench.live.edge_setting import Setting, first_length
+from bench.live.edge_cell import HEAD, Figures, Setting, Turns, faults_of, row_of, summary
 
 WIDE, NARROW = Setting(rate_bps=1e6, alpha=0.8), Setting(rate_bps=1e5, alpha=0.6)
 

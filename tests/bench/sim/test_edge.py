@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from bench.__main__ import bench
 from bench.emulate.recording import read_recording
-from bench.live.edge_hub import Figures
-from bench.live.edge_setting import ALPHAS, RECORDING, Setting, first_length
+from bench.harness.streams import RECORDING, first_length
+from bench.live.edge_cell import ALPHAS, Figures, Setting
 from bench.sim.edge import calibrated, edge_scenario, run_edge
 
 WIDE = Setting(rate_bps=2e6, alpha=0.9, warm_up_s=4.0, seconds=6.0)
