@@ -9,8 +9,7 @@ from random import Random
 from typing import Any
 
 from bench.emulate.access import Flow, Frame, Sending, discipline
-from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Direction
-from bench.emulate.path import PathState
+from bench.emulate.cell import DOWN, UP, Cell, CountersOf, Direction, PathState
 
 # Limit for doubling the timeout of a retransmission.
 _MOST_DOUBLINGS = 8

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bench.emulate.cell import DOWN, UP, Cell, Direction, Station
-from bench.emulate.path import Path
+from bench.emulate.cell import DOWN, UP, Cell, Direction, Path, Station
 
 BOTH: tuple[Direction, ...] = (UP, DOWN)
 _QUEUE_BYTES = 256 * 1024

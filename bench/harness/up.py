@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.harness.http import port_of
-from bench.harness.processes import ROOT
-from bench.load.processes import tree
+from bench.harness.processes import ROOT, tree
 
 TOYS: Final = ("--model", "toy:1", "--draft", "toy:0.8")
 _STOP_LIMIT_S: Final = 30.0

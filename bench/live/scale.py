@@ -17,10 +17,10 @@ import click
 
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
 from bench.harness.places import HUB
+from bench.harness.processes import cpu_s
 from bench.harness.report import quantiles
 from bench.live.light_nodes import key_of, token_at
 from bench.live.relay import Traffic, relayed
-from bench.load.processes import cpu_s
 from bench.options import streams_option
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions

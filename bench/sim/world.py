@@ -10,8 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from bench.sim.clients import ClientFigures, Clients, Request
-from bench.sim.events import Clock, Engine, Medium
-from bench.sim.real_nodes import SimNode, bits_of
+from bench.sim.devices import Clock, Engine, Medium, SimNode, bits_of
 from bench.sim.scenario import Scenario, SimDraftNode, Text
 from bench.sim.scripted import NUM_DIGITS, NUM_VOCAB, ScriptedModel, guesses_of, prompt_of
 from nodes.draft import node as draft_node

@@ -1,7 +1,7 @@
 """A target or draft node with clocks: `python -m bench.where.node ENDPOINT KEYS FILE ROLE OPTIONS`.
 
-At SIGUSR2 it appends a line of JSON with the values of its clocks to FILE, for bench/where/run.py.
-Its link has no keys.
+At SIGUSR2 it appends a line of JSON with the values of its clocks to FILE, for
+bench/where/table.py. Its link has no keys.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 import pytest
 
 from bench.asking import Pair
+from bench.harness.cases import make_prompts
 from bench.law1 import run_law1
-from bench.prompts import make_prompts
 
 
 @pytest.mark.model

@@ -14,9 +14,8 @@ from typing import Any, Final
 from bench.chaos.endurance.soak_load import Requests
 from bench.chaos.kills.backdrop import left_behind
 from bench.harness.fleet import Fleet, Setup, fleet
-from bench.harness.processes import num_files, num_threads, resident_bytes
+from bench.harness.processes import cpu_s, num_files, num_threads, resident_bytes
 from bench.harness.report import Findings, counts, head, row
-from bench.load.processes import cpu_s
 
 # Growth allowed from the first measurement to the last; bounded caches are full at the first.
 _MOST_MORE: Final = {"rss_kib": 2048, "files": 0, "threads": 0, "tasks": 0}

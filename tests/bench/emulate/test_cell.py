@@ -7,8 +7,7 @@ from dataclasses import asdict
 
 import pytest
 
-from bench.emulate.cell import Cell, Counters, Station
-from bench.emulate.path import Path
+from bench.emulate.cell import Cell, Counters, Path, Station
 
 STATIONS = (
     Station(name="a", rate_bps=1e6, loss=0.1),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.emulate.path import Path, PathState
+from bench.emulate.cell import Path, PathState
 
 BURST = Path(enter=0.01, leave=0.2, loss_inside=0.5)
 BAD = Path(enter=0.02, leave=0.1, loss_inside=0.8)

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from bench.sim.events import Clock, Medium
+from bench.sim.devices import Clock, Medium
 from policies.plan import Link
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.sim.random_scenarios import (
+from bench.sim.closed_loop import (
     random_scenario,
     steady,
     with_acceptance_off_by,

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.sim.random_scenarios import node_costs, random_scenario, with_learnt_acceptance
+from bench.sim.closed_loop import node_costs, random_scenario, with_learnt_acceptance
 from bench.sim.scenario import Scenario, SimDraftNode
 from bench.sim.world import ClientFigures, Result, World
 from nodes.scheduler.planning import MODES
@@ -176,7 +176,7 @@ def test_a_run_is_the_same_every_time_and_another_with_another_seed() -> None:
 def test_a_run_does_not_depend_on_how_names_are_hashed() -> None:
     code = (
         "from bench.sim.world import World\n"
-        "from bench.sim.random_scenarios import random_scenario\n"
+        "from bench.sim.closed_loop import random_scenario\n"
         "print(World(random_scenario(7, 60)).run())"
     )
     outputs = {
