@@ -11,9 +11,10 @@ import click
 from bench.harness.processes import resident_bytes
 from bench.harness.report import Findings, conclude, head, row
 from bench.harness.up import started
-from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
+from bench.options import model_file
+from nodes.catalog import DEFAULT_TARGET
 from nodes.client.generation import GenerateOptions
-from nodes.config.settings import EngineSettings, environment
+from nodes.config.settings import EngineSettings
 from nodes.service.local import local_mesh
 
 _MIB = 1 << 20
@@ -46,7 +47,7 @@ def memory_command() -> None:
 
 
 async def _target() -> tuple[int, int]:
-    path = Catalog(default_cache_dir(environment())).ensure(DEFAULT_TARGET)
+    path = model_file(DEFAULT_TARGET)
     async with local_mesh(EngineSettings(model=str(path), cells=_CELLS, threads=1), None) as (
         mesh,
         client,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from bench.harness.report import note
+from nodes.catalog import Catalog, default_cache_dir
+from nodes.config.settings import environment
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -35,6 +38,11 @@ def listed(
 
 COUNTS = listed(int)
 NUMBERS = listed(float)
+
+
+def model_file(name: str) -> Path:
+    """Return the file of a model by its name or path. It is downloaded if it is not here."""
+    return Catalog(default_cache_dir(environment())).ensure(name)
 
 
 def names_option(flag: str, known: Collection[str], help: str) -> Decorator:

@@ -23,9 +23,7 @@ from bench.emulate.recording import (
 )
 from bench.harness.report import head, row
 from bench.load.workloads import PLAIN_NAMES, workload
-from bench.options import target_option, workloads_option
-from nodes.catalog import Catalog, default_cache_dir
-from nodes.config.settings import environment
+from bench.options import model_file, target_option, workloads_option
 from nodes.engine.llama import LlamaConfig, LlamaModel, Profile
 from nodes.engine.protocol import EngineError, Model, Span, Tokenizer
 from nodes.engine.sampling import Sampling, sample
@@ -212,7 +210,7 @@ def _record_models(
 
 @contextlib.contextmanager
 def _opened(name: str, profile: Profile) -> Iterator[LlamaModel]:
-    path = Catalog(default_cache_dir(environment())).ensure(name)
+    path = model_file(name)
     config = LlamaConfig(path=path, profile=profile, num_cells=_CELLS, max_sequences=1)
     with contextlib.closing(LlamaModel(config)) as model:
         yield model

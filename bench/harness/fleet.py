@@ -341,6 +341,11 @@ class Fleet:
             await asyncio.sleep(_LOOK_EVERY_S)
         return value
 
+    async def has_printed(self, name: str, limit_s: float = UP_LIMIT_S) -> None:
+        """Wait until a process has printed a line. Raises FleetError."""
+        log, what = self.log(name), f"{name} has not begun"
+        await self.until(lambda: (log.exists() and log.stat().st_size) or None, limit_s, what)
+
     def check(self) -> None:
         """Raise FleetError if a process has ended by itself."""
         if self.accidents:

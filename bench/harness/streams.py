@@ -21,7 +21,7 @@ from typing import Any, Final
 from bench.asking import Taken
 from bench.emulate.recording import RecordedText, Recording, read_recording
 from bench.harness.cases import Case, Expected
-from bench.harness.fleet import UP_LIMIT_S, Fleet
+from bench.harness.fleet import Fleet
 from bench.harness.history import Record, faults_of
 from bench.harness.report import quantiles
 from bench.harness.work import ask
@@ -159,13 +159,8 @@ class Hearing:
 async def start_streams(mesh: Fleet, name: str, place: str, task: Task) -> Hearing:
     """Start a process of streams, which go on for ever; return its reader once it has begun."""
     await mesh.start_module(name, place, "bench.harness.streams", json.dumps(asdict(task)))
-    log = mesh.log(name)
-
-    def has_begun() -> bool | None:
-        return (log.exists() and log.stat().st_size > 0) or None
-
-    await mesh.until(has_begun, UP_LIMIT_S, f"{name} has not begun")
-    return Hearing(log, mesh.now)
+    await mesh.has_printed(name)
+    return Hearing(mesh.log(name), mesh.now)
 
 
 def case_of(recording: Recording, text: RecordedText) -> Case:
