@@ -19,17 +19,16 @@ Measured times may take the place of device and model: [costs.decode] and [costs
 from __future__ import annotations
 
 import time
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from bench.emulate.recording import Recording, read_recording
 from bench.emulate.script import Script
-from nodes.config.settings import ConfigError, EngineSettings
+from nodes.config.settings import ConfigError, EngineSettings, read_toml
 from nodes.engine.emulated import EmulatedModel
 from nodes.engine.load import Opened
 from nodes.engine.protocol import (
@@ -42,7 +41,8 @@ from nodes.engine.protocol import (
 )
 from policies.acceptance import CALIBRATION_KEY
 from policies.latency import NodeCosts
-from policies.scenario.costs import COST_KEYS, Files, costs_of
+from policies.scenario import files_named
+from policies.scenario.costs import COST_KEYS, costs_of
 from policies.scenario.fields import ScenarioError, Table
 
 PREFIX: Final = "replay:"
@@ -201,48 +201,28 @@ def open_engine(settings: EngineSettings, *, is_draft: bool) -> Opened:
 
 def read_config(path: Path) -> ReplayConfig:
     """Read the TOML file of an emulated node. Raises ModelFileError, one line."""
-    values = _toml(path, f"emulated node {path}")
     try:
+        values = read_toml(path, "emulated node")
+        # Costs name files as the target of a scenario does.
+        scenario = {"models": values.get("models"), "target": values.get("costs")}
+        files = {
+            name: read_toml(path.parent / name, f"{path}: {key.replace('target', 'costs')}: file")
+            for key, name in files_named(scenario)
+        }
         root = Table(str(path), "", values, ("recording", "draft", "models", "costs"))
-        costs = _costs(root, _files_named(path, values))
+        table = root.table("costs", (*COST_KEYS, _OWN))
+        costs, _ = costs_of(table, root, files)
+        own_s = table.number(_OWN, 0.0, high=_MAX_OWN_S)
+        decode, prefill = (
+            replace(each, per_own_cell_s=own_s) for each in (costs.decode, costs.prefill)
+        )
         recording = read_recording(path.parent / root.text("recording"))
         draft = root.text("draft") if "draft" in root else ""
         if draft not in ("", *(model.name for model in recording.drafts)):
             known = ", ".join(model.name for model in recording.drafts) or "none"
             raise root.error("draft", f"a draft of the recording is accepted: {known}")
-    except ScenarioError as error:
+    except (ConfigError, ScenarioError) as error:
         raise ModelFileError(str(error)) from None
-    return ReplayConfig(name=path.stem, recording=recording, costs=costs, draft=draft)
-
-
-def _costs(root: Table, files: Files) -> NodeCosts:
-    table = root.table("costs", (*COST_KEYS, _OWN))
-    costs, _ = costs_of(table, root, files)
-    own_s = table.number(_OWN, 0.0, high=_MAX_OWN_S)
-    return NodeCosts(
-        replace(costs.decode, per_own_cell_s=own_s), replace(costs.prefill, per_own_cell_s=own_s)
+    return ReplayConfig(
+        name=path.stem, recording=recording, costs=NodeCosts(decode, prefill), draft=draft
     )
-
-
-def _files_named(path: Path, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Read the TOML files that the costs may need; returns them by their paths as written."""
-    costs = values.get("costs")
-    named = {"models": values.get("models")}
-    if isinstance(costs, Mapping):
-        named["costs.device"] = costs.get("device")
-    return {
-        name: _toml(path.parent / name, f"{path}: {key} = {name!r}")
-        for key, name in named.items()
-        if isinstance(name, str)
-    }
-
-
-def _toml(path: Path, where: str) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        reason = (error.strerror or "cannot be read").lower()
-        raise ModelFileError(f"{where}: {reason}; the path of a TOML file is accepted") from error
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{where}: not valid TOML: {error}") from error

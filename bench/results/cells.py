@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from statistics import median
 
-from bench.load.figures import Figures
+from bench.load.figures import UNITS, Figures
 from bench.pairs import paired_ratio
 from bench.results.schema import Cell, Value
 
-_METRICS: tuple[tuple[str, str, Callable[[Figures], float]], ...] = (
-    ("tokens/s", "1/s", lambda f: f.tokens_per_s),
-    ("decode tokens/s", "1/s", lambda f: f.decode_tokens_per_s),
-    ("first token p50", "s", lambda f: f.first_token.p50),
-    ("first token p95", "s", lambda f: f.first_token.p95),
-    ("first token p99", "s", lambda f: f.first_token.p99),
-    ("time a token p50", "s", lambda f: f.each_token.p50),
-    ("time a token p95", "s", lambda f: f.each_token.p95),
-    ("time a token p99", "s", lambda f: f.each_token.p99),
-    ("goodput", "requests/s", lambda f: f.goodput_per_s),
-    ("processor time a token", "s", lambda f: f.cpu_s_per_token),
-)
 # Metrics of ratios; in each of them more is better.
 _COMPARED = ("tokens/s", "decode tokens/s")
 
@@ -61,20 +49,19 @@ def cells_of(
 
 
 def _values(figures: Sequence[Figures]) -> Iterator[Value]:
-    for metric, unit, of in _METRICS:
-        found = [of(each) for each in figures]
+    for metric in figures[0].metrics if figures else ():
+        found = [each.metrics[metric] for each in figures]
         known = [value for value in found if math.isfinite(value) and value > 0]
         if known:
             low, high = (min(known), max(known)) if len(known) > 1 else (None, None)
+            unit = UNITS.get(metric, "s")
             yield Value(metric=metric, unit=unit, value=median(known), low=low, high=high)
 
 
 def _ratios(reference: Sequence[Figures | None], own: Sequence[Figures | None]) -> Iterator[Value]:
     both = [(a, b) for a, b in zip(reference, own, strict=True) if a is not None and b is not None]
-    for metric, _, of in _METRICS:
-        if metric not in _COMPARED:
-            continue
-        pairs = [(of(a), of(b)) for a, b in both]
+    for metric in _COMPARED:
+        pairs = [(a.metrics[metric], b.metrics[metric]) for a, b in both]
         pairs = [pair for pair in pairs if min(pair) > 0]
         if pairs:
             found = paired_ratio(pairs)
