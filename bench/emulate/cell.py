@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from random import Random
-from typing import Any, Literal
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,15 +94,6 @@ class Cell:
     window: int = 32
     max_tries: int = 7
     seed: int = 0
-
-    @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> Cell:
-        """Build a cell from its fields, as JSON has held them for another process."""
-        stations = tuple(
-            Station(**{**station, "path": Path(**station["path"])})
-            for station in fields["stations"]
-        )
-        return cls(**{**fields, "stations": stations, "shares": tuple(fields["shares"])})
 
 
 @dataclass(slots=True)

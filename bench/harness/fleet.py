@@ -21,8 +21,7 @@ import httpx
 
 from bench.harness.http import http_client
 from bench.harness.members import MemberLog
-from bench.harness.places import HUB, OneMachine, Places
-from bench.harness.processes import ROOT, Process
+from bench.harness.processes import HUB, ROOT, Places, Process
 from mesh.authorized import Entry
 from mesh.keys import KeyPair, KnownCoordinator
 from mesh.zmq_transport import ZmqContext
@@ -93,7 +92,7 @@ class Fleet:
         self.setup = setup
         self.roles = {COORDINATOR: COORDINATOR, **setup.roles}
         self.accidents: list[str] = []
-        self._places = places or OneMachine()
+        self._places = places or Places()
         self._port = free_port()
         self._gateways = {name: free_port() for name, r in setup.roles.items() if r == "gateway"}
         self._processes: dict[str, Process] = {}

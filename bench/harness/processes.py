@@ -178,3 +178,25 @@ def _cpu_s(pid: int) -> float:
     # The process name in brackets may contain spaces and brackets, so split after the last one.
     fields = stat.rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / _TICKS_PER_S
+
+
+HUB: Final = "hub"
+
+
+class Places:
+    """Where programs run: on this machine, over loopback, unless a subclass has other places.
+
+    hub_host: the address at which the hub listens.
+    """
+
+    hub_host = "127.0.0.1"
+
+    def command(self, place: str, argv: Sequence[str]) -> list[str]:
+        """Return the command that runs argv at a place."""
+        del place
+        return list(argv)
+
+    async def dial(self, station: str, port: int) -> tuple[str, int]:
+        """Return host and port at which a station reaches a port of the hub."""
+        del station
+        return self.hub_host, port

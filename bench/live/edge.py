@@ -20,7 +20,7 @@ from bench.emulate.open import Means, open_cell
 from bench.emulate.recording import read_recording
 from bench.emulate.replay import PREFIX
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
-from bench.harness.places import HUB
+from bench.harness.processes import HUB
 from bench.harness.report import Findings, conclude, note
 from bench.harness.streams import RECORDING, Task, start_streams
 from bench.live.edge_cell import (

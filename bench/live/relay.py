@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import zmq
 
 from bench.harness.fleet import Fleet, Setup, fleet
-from bench.harness.places import HUB
+from bench.harness.processes import HUB
 from mesh.codec import encode
 from nodes.messages import ChainPart, CommitEntry, CommitNotice, CommitReply, GuessNotice
 from nodes.messages.nodes import AddedEntry

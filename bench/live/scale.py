@@ -14,8 +14,7 @@ from typing import Any
 import click
 
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
-from bench.harness.places import HUB
-from bench.harness.processes import cpu_s
+from bench.harness.processes import HUB, cpu_s
 from bench.harness.report import quantiles
 from bench.live.light_nodes import key_of, token_at
 from bench.live.relay import Traffic, probed, relayed

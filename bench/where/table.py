@@ -14,8 +14,7 @@ import click
 
 from bench.asking import Pair
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
-from bench.harness.places import HUB
-from bench.harness.processes import cpu_s
+from bench.harness.processes import HUB, cpu_s
 from bench.harness.report import head, note, row
 from bench.load.asking import Endpoint, ask
 from bench.load.workloads import PLAIN_NAMES, workload

@@ -19,8 +19,7 @@ from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import GOOD, LinkProfile, Outage, cell_of
 from bench.harness.fleet import COORDINATOR, UP_LIMIT_S, Fleet, Setup, fleet
 from bench.harness.members import Dark
-from bench.harness.places import HUB, Places
-from bench.harness.processes import ended
+from bench.harness.processes import HUB, Places, ended
 from bench.harness.report import head, row
 from bench.harness.streams import EMULATED, Heard, Hearing, Task, counted, start_streams
 

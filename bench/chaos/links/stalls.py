@@ -11,7 +11,7 @@ from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.emulate.replay import read_config
 from bench.harness.fleet import Fleet
-from bench.harness.places import HUB
+from bench.harness.processes import HUB
 from bench.harness.report import Findings, head, quantiles, row
 from bench.harness.streams import Heard, Task, counted, start_streams
 

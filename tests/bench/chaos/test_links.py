@@ -29,8 +29,7 @@ from bench.chaos.links.toxics import run_toxic
 from bench.emulate.open import open_cell
 from bench.emulate.profiles import BOTH, GOOD, PROFILES, Outage, cell_of
 from bench.emulate.toxics import TOXICS, Toxic
-from bench.harness.places import HUB
-from bench.harness.processes import ended
+from bench.harness.processes import HUB, ended
 from bench.harness.streams import Heard, Hearing, Task, start_streams
 from bench.netns import NamespacesError
 
