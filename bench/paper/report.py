@@ -11,9 +11,8 @@ import click
 import numpy as np
 
 from bench.harness.report import head, row
-from bench.paper.model import Pair, stages_of, total_s, upload_s
+from bench.paper.model import Pair, Setting, draw, stages_of, total_s, upload_s
 from bench.paper.program import SCHEMES, program_bounds, serve
-from bench.paper.setting import Setting, draw
 from policies.acceptance import Floats
 
 SMALL: Final = Pair("llama-68m", "llama-7b")
@@ -248,8 +247,8 @@ def paper_command(quick: bool, out: Path) -> None:
     Example:
       python -m bench paper --quick --out build/paper
     """
+    from bench.paper.model import load_setting
     from bench.paper.report import fewer, run_printed
-    from bench.paper.setting import load_setting
 
     setting = load_setting()
     run_printed(fewer(setting) if quick else setting, out, lambda text: click.echo(text, err=True))

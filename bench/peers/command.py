@@ -16,10 +16,8 @@ from bench.cores import cores_at_once
 from bench.load.versus import Load, arrivals, in_turns
 from bench.load.workloads import PLAIN_NAMES, workload
 from bench.options import NUMBERS, listed, model_file, streams_option
-from bench.peers.serving import PeerError, Setup
-from bench.peers.systems import FAST, OWN, Peer, all_peers
-from bench.results.cells import cells_of
-from bench.results.making import this_commit, this_machine, typed_command
+from bench.peers.systems import FAST, OWN, Peer, PeerError, Setup, all_peers
+from bench.results.making import cells_of, this_commit, this_machine, typed_command
 from bench.results.schema import SCHEMA, Cell, Results, System, to_json
 from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 

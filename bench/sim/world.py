@@ -9,9 +9,8 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from bench.sim.clients import ClientFigures, Clients, Request
 from bench.sim.devices import Clock, Engine, Medium, SimNode, bits_of
-from bench.sim.scenario import Scenario, SimDraftNode, Text
+from bench.sim.scenario import ClientFigures, Clients, Request, Scenario, SimDraftNode, Text
 from bench.sim.scripted import NUM_DIGITS, NUM_VOCAB, ScriptedModel, guesses_of, prompt_of
 from nodes.draft import node as draft_node
 from nodes.draft.outbox import Outbox

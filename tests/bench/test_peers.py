@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from bench.peers.serving import PeerError, Setup, free_port, wait_until_open
-from bench.peers.systems import OWN, all_peers
+from bench.peers.systems import OWN, PeerError, Setup, all_peers, free_port, wait_until_open
 
 PEERS = {peer.name: peer for peer in all_peers()}
 PYTHON = PEERS["llama-cpp-python, plain"]

@@ -12,8 +12,8 @@ from bench.chaos.command import chaos
 from bench.chaos.kills.backdrop import Run
 from bench.chaos.kills.points import POINTS, run_points
 from bench.chaos.kills.storm import run_storm
+from bench.harness.airdraft import parse
 from bench.harness.cases import toy_cases
-from bench.harness.failpoints import parse
 
 
 @pytest.mark.timeout(1800)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.emulate.recording import RecordedGuesses, RecordedModel, RecordedText, Recording
-from bench.emulate.script import Script, logit_of
+from bench.emulate.replay import Script, logit_of
 from nodes.engine.protocol import InvalidInputError, Span
 from nodes.engine.sampling import Sampling, probability, sample
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from bench.harness.failpoints import ENGINE_PASS, FailPointError, parse
+from bench.harness.airdraft import ENGINE_PASS, FailPointError, parse
 
 
 def test_it_fails_at_the_place_that_is_named_and_once() -> None:

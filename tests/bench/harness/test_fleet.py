@@ -14,7 +14,7 @@ from typing import Literal
 
 import pytest
 
-from bench.harness.failpoints import VARIABLE
+from bench.harness.airdraft import VARIABLE
 from bench.harness.fleet import CLIENT, COORDINATOR, FleetError, Setup, fleet, free_port, make_keys
 from bench.harness.processes import ROOT, Process
 from nodes.client.generation import GenerateOptions
