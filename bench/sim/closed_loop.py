@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
+from typing import Any
 
 import click
 
@@ -125,16 +126,16 @@ def with_draft_costs_off_by(scenario: Scenario, factor: float) -> Scenario:
     return replace(scenario, drafts=tuple(map(off, scenario.drafts)))
 
 
-def with_learnt_acceptance(scenario: Scenario) -> Scenario:
-    """Return the scenario without beliefs: acceptance is learnt from guesses alone."""
-    clients = tuple(replace(client, believed=None) for client in scenario.clients)
-    return replace(scenario, clients=clients)
+def with_learnt_acceptance(scenario: Scenario, **changes: Any) -> Scenario:
+    """Return the scenario without beliefs: acceptance is learnt from guesses alone. changes: of
+    each client."""
+    clients = (replace(client, believed=None, **changes) for client in scenario.clients)
+    return replace(scenario, clients=tuple(clients))
 
 
 def with_uneven_tokens(scenario: Scenario) -> Scenario:
     """Return the scenario with tokens of different chances, as in real drafts, and no beliefs."""
-    clients = tuple(replace(client, believed=None, evenness=1.0) for client in scenario.clients)
-    return replace(scenario, clients=clients)
+    return with_learnt_acceptance(scenario, evenness=1.0)
 
 
 def steady(scenario: Scenario) -> Scenario:

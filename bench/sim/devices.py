@@ -67,7 +67,6 @@ class Engine:
 
     def __init__(self, clock: Clock, costs: NodeCosts, noise: float, random: Random) -> None:
         self.clock, self.costs, self.noise, self.random = clock, costs, noise, random
-        self.busy_s = 0.0
         self.is_busy = False
 
     def run_pass(
@@ -79,7 +78,6 @@ class Engine:
         else:
             seconds = self.costs.prefill.at(num_prefill, cells)
         seconds *= self.random.lognormvariate(0.0, self.noise)
-        self.busy_s += seconds
         self.is_busy = True
         self.clock.after(seconds, done)
 
@@ -102,7 +100,6 @@ class SimNode:
         self.engine, self.model, self.state = engine, model, state
         self._apply, self._deliver = apply, deliver
         self._inbox: list[Any] = []
-        self.num_passes = 0
         self.is_alive = True
 
     def receive(self, message: Any) -> None:
@@ -130,7 +127,6 @@ class SimNode:
             events = self.state.step()
             work = self.model.take_work()
             if work is not None:
-                self.num_passes += 1
                 started = self.engine.clock.now
                 sizes = work.num_decoded, work.num_read, work.used_cells
                 self.engine.run_pass(*sizes, partial(self._end, events, started))

@@ -54,10 +54,8 @@ class Result:
     """
 
     clients: list[ClientFigures]
-    num_passes: int = 0
     num_events: int = 0
     num_finished: int = 0
-    target_busy: float = 0.0
     num_guesses: int = 0
     num_accepted: int = 0
     num_messages: int = 0
@@ -154,10 +152,8 @@ class World:
             self._count(stream.figures)
         return Result(
             self._clients.figures,
-            num_passes=self._target.num_passes,
             num_events=clock.num_events,
             num_finished=self._num_finished,
-            target_busy=self._target.engine.busy_s / scenario.duration_s,
             num_guesses=self._num_guesses,
             num_accepted=self._num_accepted,
             num_messages=self._num_messages,
