@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from bench.peers.systems import OWN, PeerError, Setup, all_peers, free_port, wait_until_open
+from bench.harness.fleet import free_port
+from bench.peers.systems import OWN, PeerError, Setup, all_peers, wait_until_open
 
 PEERS = {peer.name: peer for peer in all_peers()}
 PYTHON = PEERS["llama-cpp-python, plain"]
