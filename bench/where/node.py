@@ -37,7 +37,7 @@ class Clocks:
         self._since = 0.0
 
     def around(
-        self, owner: Any, function: str, name: str, count: Callable[..., None] = lambda *_: None
+        self, owner: Any, function: str, name: str, count: Callable[..., None] | None = None
     ) -> None:
         """Give a function a clock. owner: the class or module in which callers look it up. count:
         called with its result and arguments after each call."""
@@ -51,7 +51,8 @@ class Clocks:
             finally:
                 if is_timed:
                     self._leave()
-            count(result, *args)
+            if count is not None:
+                count(result, *args, **kwargs)
             return result
 
         setattr(owner, function, wrapper)
