@@ -65,4 +65,4 @@ def test_nobody_comes_or_goes_in_a_steady_mesh() -> None:
     assert all(node.away is None for node in scenario.drafts)
     result = World(replace(scenario, duration_s=scenario.duration_s / 20)).run()
     assert result.num_finished == 0
-    assert result.tokens_per_s > 0
+    assert result.num_events > 0
