@@ -35,7 +35,7 @@ _COMMANDS: Final = {
     "live": "bench.live.command:live",
     "memory": "bench.memory:memory_command",
     "pages": "bench.pages.command:pages_command",
-    "paper": "bench.paper.command:paper_command",
+    "paper": "bench.paper.report:paper_command",
     "peers": "bench.peers.command:peers_command",
     "portable": "bench.portable:portable_command",
     "portable-kernels": "bench.portable:portable_kernels_command",

@@ -10,7 +10,6 @@ memory.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import multiprocessing
 import time
@@ -25,6 +24,7 @@ import click
 import numpy as np
 
 from bench.asking import Answer, Pair, Requests, ask_one, rate, requests_of, warm_up_of
+from bench.decoding import output_rows, read
 from bench.harness.report import head, row
 from bench.load.workloads import NAMES, workload
 from bench.options import draft_option, max_tokens_option, target_option, workloads_option
@@ -38,7 +38,6 @@ from nodes.service.local import local_mesh
 PASS_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16)
 # Length of a timing: enough for a few dozen passes of each size with a 1.5B model on one core.
 _TIMED_S: Final = 20.0
-_PIECE: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +269,7 @@ def _timed(sizes: Sequence[int], cells: int) -> dict[int, float]:
 
     model = _opened["model"]
     ids = np.random.default_rng(1).integers(0, model.info.num_vocab, 1 << 13).tolist()
-    _read(model, ids[:cells])
+    read(model, ids[:cells])
     found: dict[int, list[float]] = {size: [] for size in sizes}
     end = time.perf_counter() + _TIMED_S
     while time.perf_counter() < end:
@@ -285,12 +284,10 @@ def _timed(sizes: Sequence[int], cells: int) -> dict[int, float]:
 
 def _right_of(text: Text) -> list[bool]:
     """Return which of the draft's guesses of an answer are right."""
-    from nodes.engine.protocol import Span
     from nodes.engine.sampler import Sampler
     from nodes.engine.sampling import Sampling
 
     model, prompt = _opened["model"], text.prompt_ids
-    _read(model, prompt)
     sampler = Sampler(
         Sampling(rules=text.rules),
         num_vocab=model.info.num_vocab,
@@ -299,17 +296,9 @@ def _right_of(text: Text) -> list[bool]:
         grammars=_opened["grammars"],
     )
     found = []
-    pairs = itertools.pairwise(text.token_ids)
-    for place, (token_id, following) in enumerate(pairs, len(prompt)):
-        logits = model.forward([Span(0, place, [token_id], 1)])[0]
+    rows = output_rows(model, prompt, text.token_ids)
+    for position, (token_id, logits) in enumerate(zip(text.token_ids, rows, strict=True)):
+        found.append(sampler.sample(logits, len(prompt) + position) == token_id)
         sampler.push(token_id)
-        found.append(sampler.sample(logits, place + 1) == following)
-    model.truncate(0, 0)
-    return found
-
-
-def _read(model: Any, token_ids: Sequence[int]) -> None:
-    from nodes.engine.protocol import Span
-
-    for start in range(0, len(token_ids), _PIECE):
-        model.forward([Span(0, start, token_ids[start : start + _PIECE], 0)])
+    # The bound is about the tokens after the first one.
+    return found[1:]

@@ -14,8 +14,7 @@ from bench.asking import Pair, ask_one
 from bench.bare import BareLoop
 from bench.harness.report import head, quantiles, row
 from bench.load.workloads import PLAIN_NAMES, workload
-from bench.options import draft_option, max_tokens_option, target_option, workloads_option
-from bench.results.options import COUNTS
+from bench.options import COUNTS, draft_option, max_tokens_option, target_option, workloads_option
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.messages import ChatMessage

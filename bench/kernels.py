@@ -17,8 +17,7 @@ import click
 import numpy as np
 
 from bench.harness.report import head, note, row
-from nodes.catalog import Catalog, default_cache_dir
-from nodes.config.settings import environment
+from bench.options import model_file
 from nodes.service.runtime import set_engine_environment
 
 SIZES: Final = (1, 2, 4, 8, 16, 32)
@@ -87,7 +86,7 @@ def kernels_command(model: str, threads: tuple[int, ...], cells: int, tokens: in
     Example:
       python -m bench kernels --model qwen2.5-coder-1.5b --tokens 20000
     """
-    path = Catalog(default_cache_dir(environment())).ensure(model)
+    path = model_file(model)
     for index, num_threads in enumerate(threads):
         # Predictions do not depend on the number of threads, so they are compared once.
         times, found = measure(Asked(path, num_threads, cells, 0 if index else tokens))

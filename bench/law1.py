@@ -18,11 +18,9 @@ from pathlib import Path
 import click
 
 from bench.asking import Pair, Taken, ask_one
-from bench.harness.cases import undisturbed
+from bench.harness.cases import make_prompts, undisturbed
 from bench.harness.report import Findings, conclude, head, note, row
-from bench.options import draft_option, target_option
-from bench.prompts import make_prompts
-from bench.results.options import COUNTS
+from bench.options import COUNTS, draft_option, target_option
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
 from nodes.engine.llama import LlamaConfig, LlamaModel

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import click
 
-from bench.harness.processes import resident_bytes
+from bench.harness.processes import ROOT, resident_bytes
 from bench.harness.report import Findings, conclude, head, row
-from bench.harness.up import started
-from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
+from bench.options import model_file
+from nodes.catalog import DEFAULT_TARGET
 from nodes.client.generation import GenerateOptions
-from nodes.config.settings import EngineSettings, environment
+from nodes.config.settings import EngineSettings
 from nodes.service.local import local_mesh
 
 _MIB = 1 << 20
@@ -46,7 +49,7 @@ def memory_command() -> None:
 
 
 async def _target() -> tuple[int, int]:
-    path = Catalog(default_cache_dir(environment())).ensure(DEFAULT_TARGET)
+    path = model_file(DEFAULT_TARGET)
     async with local_mesh(EngineSettings(model=str(path), cells=_CELLS, threads=1), None) as (
         mesh,
         client,
@@ -70,11 +73,12 @@ def _allowed(path: Path) -> int:
 
 
 def _coordinator() -> int:
-    listen = ("--listen", "tcp://127.0.0.1:0")
-    with (
-        tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder,
-        started("coordinator", *listen, keys=Path(folder)) as process,
-    ):
-        assert process.stdout is not None
-        process.stdout.readline()
-        return resident_bytes(process.pid)
+    command = [sys.executable, "-m", "nodes.cli", "coordinator", "--listen", "tcp://127.0.0.1:0"]
+    with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder:
+        environ = {**os.environ, "AIRDRAFT_KEYS": folder}
+        with subprocess.Popen(command, env=environ, cwd=ROOT, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            rss = resident_bytes(process.pid)
+            process.terminate()
+            return rss

@@ -2,12 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import click
 
-from bench.harness.options import Decorator
-from bench.results.options import COUNTS, listed
+from bench.harness.report import note
+from nodes.catalog import Catalog, default_cache_dir
+from nodes.config.settings import environment
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def listed(
+    kind: Callable[[str], Any] = str, accepted: Callable[[], Iterable[Any]] | None = None
+) -> Callable[[str], list[Any]]:
+    """Return an option's type: values with commas between them. accepted: returns the only ones."""
+
+    def values(text: str) -> list[Any]:
+        try:
+            found = [kind(part) for part in text.split(",") if part]
+        except ValueError:
+            message = f"{text!r} is not a list of numbers with commas between them"
+            raise click.BadParameter(message) from None
+        known = list(accepted()) if accepted is not None else found
+        if unknown := [each for each in found if each not in known]:
+            names, usable = (", ".join(map(str, each)) for each in (unknown, known))
+            raise click.BadParameter(f"unknown: {names}; use {usable}")
+        return found
+
+    return values
+
+
+COUNTS = listed(int)
+NUMBERS = listed(float)
+
+
+def model_file(name: str) -> Path:
+    """Return the file of a model by its name or path. It is downloaded if it is not here."""
+    return Catalog(default_cache_dir(environment())).ensure(name)
+
+
+def names_option(flag: str, known: Collection[str], help: str) -> Decorator:
+    """Return an option with some names of a set; by default all of them."""
+    names, default = listed(accepted=lambda: known), ",".join(known)
+    return click.option(flag, type=names, default=default, show_default=True, help=help)
+
+
+def _drawn(_context: click.Context, _parameter: click.Parameter, seed: int | None) -> int:
+    seed = random.randrange(1 << 31) if seed is None else seed
+    note(f"seed {seed}")
+    return seed
+
+
+seed_option = click.option(
+    "--seed",
+    type=int,
+    callback=_drawn,
+    help="Seed of requests and faults; by default a random one, printed.",
+)
+
+
+def at_least(flag: str, default: int, help: str | None = None) -> Decorator:
+    """Return an option with a number of 1 or more."""
+    return click.option(flag, type=click.IntRange(1), default=default, show_default=True, help=help)
+
 
 target_option = click.option("--target", default="smollm2-135m", help="A name or a GGUF file.")
 draft_option = click.option(

@@ -15,10 +15,9 @@ import click
 from bench.emulate.open import Means
 from bench.emulate.profiles import PROFILES
 from bench.emulate.toxics import TOXICS
-from bench.harness.options import Decorator, at_least, names_option, seed_option
 from bench.harness.report import Findings, conclude, note
 from bench.netns import NamespacesError
-from bench.results.options import listed
+from bench.options import Decorator, at_least, listed, names_option, seed_option
 
 if TYPE_CHECKING:
     from bench.chaos.kills.backdrop import Run

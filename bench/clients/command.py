@@ -45,10 +45,9 @@ def clients_command(model: str, environment: Path | None) -> None:
       python -m bench clients --environment build/clients
     """
     from bench.harness.up import up
-    from nodes.catalog import Catalog, default_cache_dir
-    from nodes.config.settings import environment as environ
+    from bench.options import model_file
 
-    Catalog(default_cache_dir(environ())).ensure(model)
+    model_file(model)
     is_right = True
     with tempfile.TemporaryDirectory(prefix="airdraft-clients-") as name:
         folder = environment or Path(name)

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from bench.options import model_file
+
 
 @click.group()
 def distill() -> None:
@@ -43,7 +45,7 @@ def corpus(paths: tuple[Path, ...], target: str, licences: tuple[str, ...], out:
     from nodes.engine.llama_abi import load_model
     from nodes.engine.vocab import LlamaTokenizer
 
-    model = load_model(_path(target), gpu_layers=0, repack=False, vocab_only=True)
+    model = load_model(model_file(target), gpu_layers=0, repack=False, vocab_only=True)
     with Reporter() as reporter:
         click.echo(build_corpus(paths, licences, LlamaTokenizer(model), out, reporter))
 
@@ -80,7 +82,7 @@ def sample_(
 
     prompts = PromptMaker.of_corpus(corpus, seed)
     _, found = sample_answers(
-        _path(target), out, prompts, num_tokens=num_tokens, seed=seed, **options
+        model_file(target), out, prompts, num_tokens=num_tokens, seed=seed, **options
     )
     click.echo(f"{found} answer tokens in {out}")
 
@@ -104,9 +106,9 @@ def train(
       python -m bench distill train --corpus data/corpus --answers data/answers --out data/run
     """
     from bench.distill.report import stop_flag
-    from bench.distill.training.fit import fit
+    from bench.distill.training.train import fit
 
-    click.echo(fit(_path(target), corpus, answers, out, stop_flag(), **options))
+    click.echo(fit(model_file(target), corpus, answers, out, stop_flag(), **options))
 
 
 @distill.command()
@@ -127,7 +129,7 @@ def export(run: Path, target: str, out: Path, **options: Any) -> None:
     """
     from bench.distill.training.export import export_draft
 
-    click.echo(export_draft(_path(target), run, out, **options))
+    click.echo(export_draft(model_file(target), run, out, **options))
 
 
 @distill.command()
@@ -144,14 +146,6 @@ def evaluate(draft: Path, target: str, out: Path, **options: Any) -> None:
     Example:
       python -m bench distill evaluate data/smollm2-draft.gguf --out data/held-out
     """
-    from bench.distill.measuring.figures import evaluate as evaluate_draft
+    from bench.distill.evaluate import evaluate as evaluate_draft
 
-    click.echo(evaluate_draft(_path(target), draft, out, **options))
-
-
-def _path(target: str) -> Path:
-    """The GGUF of a catalogue name or a path; pulled if need be."""
-    from nodes.catalog import Catalog, default_cache_dir
-    from nodes.config.settings import environment
-
-    return Catalog(default_cache_dir(environment())).ensure(target)
+    click.echo(evaluate_draft(model_file(target), draft, out, **options))

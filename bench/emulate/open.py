@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from typing import Literal, Protocol
+from collections.abc import AsyncIterator
+from typing import Literal
 
-from bench.emulate.cell import Cell, CountersOf, Direction
-from bench.emulate.proxy import proxy_cell
-from bench.emulate.tun import tun_cell
-from bench.harness.places import Places
+from bench.emulate.cell import Cell
+from bench.emulate.proxy import ProxyCell, proxy_cell
+from bench.emulate.tun import TunCell, tun_cell
 from bench.netns import NamespacesError
 
 Means = Literal["auto", "tun", "proxy"]
 
 
-class LiveCell(Places, Protocol):
-    """A running cell. kind: its means in words, for reports."""
-
-    kind: str
-
-    def counters(self) -> CountersOf: ...
-    def cut(self, station: str, directions: Sequence[Direction]) -> None: ...
-    def mend(self, station: str, directions: Sequence[Direction]) -> None: ...
+LiveCell = TunCell | ProxyCell
 
 
 @contextlib.asynccontextmanager

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bench.emulate.cell import DOWN, UP, Cell, Direction, Station
-from bench.emulate.path import Path
+from bench.emulate.cell import DOWN, UP, Cell, Direction, Path, Station
 
 BOTH: tuple[Direction, ...] = (UP, DOWN)
 _QUEUE_BYTES = 256 * 1024
@@ -22,7 +21,7 @@ class Outage:
 
     directions: tuple[Direction, ...]
     lasts_s: float
-    every_s: float
+    every_s: float = 20.0
     moves: bool = False
 
 
@@ -34,14 +33,14 @@ class LinkProfile:
     """
 
     name: str
-    rtt_s: float
+    rtt_s: float = 0.005
     rate_bps: float = 100e6
     path: Path = field(default_factory=Path)
     outage: Outage | None = None
     may_lose_nodes: bool = False
 
 
-GOOD = LinkProfile(name="good", rtt_s=0.005)
+GOOD = LinkProfile(name="good")
 _BURSTS = Path(enter=0.01, leave=0.2, loss_inside=0.5)
 _BAD = Path(enter=0.02, leave=0.1, loss_inside=0.8)
 PROFILES = {
@@ -51,26 +50,10 @@ PROFILES = {
         LinkProfile(name="wifi", rtt_s=0.020, path=Path(loss=0.02, jitter_s=0.004)),
         LinkProfile(name="burst", rtt_s=0.020, path=_BURSTS),
         LinkProfile(name="bad", rtt_s=0.060, path=_BAD, may_lose_nodes=True),
-        LinkProfile(
-            name="blackout",
-            rtt_s=GOOD.rtt_s,
-            outage=Outage(directions=BOTH, lasts_s=3.0, every_s=20.0),
-        ),
-        LinkProfile(
-            name="one-way",
-            rtt_s=GOOD.rtt_s,
-            outage=Outage(directions=(UP,), lasts_s=8.0, every_s=20.0),
-        ),
-        LinkProfile(
-            name="one-way-back",
-            rtt_s=GOOD.rtt_s,
-            outage=Outage(directions=(DOWN,), lasts_s=8.0, every_s=20.0),
-        ),
-        LinkProfile(
-            name="half-open",
-            rtt_s=GOOD.rtt_s,
-            outage=Outage(directions=BOTH, lasts_s=8.0, every_s=20.0, moves=True),
-        ),
+        LinkProfile(name="blackout", outage=Outage(directions=BOTH, lasts_s=3.0)),
+        LinkProfile(name="one-way", outage=Outage(directions=(UP,), lasts_s=8.0)),
+        LinkProfile(name="one-way-back", outage=Outage(directions=(DOWN,), lasts_s=8.0)),
+        LinkProfile(name="half-open", outage=Outage(directions=BOTH, lasts_s=8.0, moves=True)),
     )
 }
 

@@ -8,15 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 
 from bench.emulate.cell import DOWN, UP, Direction
-from bench.harness.places import OneMachine
+from bench.harness.processes import Places
 
-LOOPBACK = OneMachine.hub_host
+LOOPBACK = Places.hub_host
 Pump = Callable[
     [Direction, asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]
 ]
 
 
-class Proxies(OneMachine, ABC):
+class Proxies(Places, ABC):
     """A server for each station and port of the hub. `_link` serves their connections."""
 
     def __init__(self) -> None:

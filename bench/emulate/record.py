@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from bench.decoding import guesses_of, read
 from bench.distill.report import Reporter
 from bench.distill.sampling.prompts import COPYING, HELD_OUT, HeldOutPrompts
 from bench.emulate.recording import (
@@ -22,16 +23,13 @@ from bench.emulate.recording import (
 )
 from bench.harness.report import head, row
 from bench.load.workloads import PLAIN_NAMES, workload
-from bench.options import target_option, workloads_option
-from nodes.catalog import Catalog, default_cache_dir
-from nodes.config.settings import environment
+from bench.options import model_file, target_option, workloads_option
 from nodes.engine.llama import LlamaConfig, LlamaModel, Profile
 from nodes.engine.protocol import EngineError, Model, Span, Tokenizer
-from nodes.engine.sampling import Sampling, probability, sample
+from nodes.engine.sampling import Sampling, sample
 from policies.acceptance import CALIBRATION_KEY
 
 _GREEDY = Sampling()
-_CHUNK = 64
 _CELLS = 8192
 # Bounds of the columns in the table of texts by acceptance.
 _EDGES = (0.0, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95, 1.01)
@@ -59,7 +57,7 @@ def record_texts(
 
 def greedy_output(target: Model, prompt_ids: Sequence[int], max_tokens: int) -> tuple[int, ...]:
     """Decode one sequence alone, one token per pass, up to the first token that ends the text."""
-    _prefill(target, prompt_ids)
+    read(target, prompt_ids[:-1])
     output_ids: list[int] = []
     last = prompt_ids[-1]
     while len(output_ids) < max_tokens:
@@ -79,30 +77,11 @@ def add_guesses(
     """Return the texts with one more draft's guesses at each position, given the true prefix."""
     result = []
     for done, text in enumerate(texts):
-        result.append(replace(text, guesses=(*text.guesses, _guesses(draft, text))))
+        token_ids, shares = guesses_of(draft, text.prompt_ids, text.output_ids, _GREEDY)
+        added = RecordedGuesses(tuple(token_ids), tuple(shares))
+        result.append(replace(text, guesses=(*text.guesses, added)))
         progress("texts of a draft", done + 1, len(texts))
     return result
-
-
-def _guesses(draft: Model, text: RecordedText) -> RecordedGuesses:
-    _prefill(draft, text.prompt_ids)
-    inputs = [text.prompt_ids[-1], *text.output_ids[:-1]]
-    token_ids: list[int] = []
-    probabilities: list[float] = []
-    for at in range(0, len(inputs), _CHUNK):
-        piece = inputs[at : at + _CHUNK]
-        start = len(text.prompt_ids) - 1 + at
-        for place, logits in enumerate(draft.forward([Span(0, start, piece, len(piece))])):
-            token_ids.append(sample(logits, _GREEDY, start + place + 1))
-            probabilities.append(probability(logits, token_ids[-1]))
-    draft.truncate(0, 0)
-    return RecordedGuesses(tuple(token_ids), tuple(probabilities))
-
-
-def _prefill(model: Model, prompt_ids: Sequence[int]) -> None:
-    """Read all of a prompt but its last token into sequence 0."""
-    for start in range(0, len(prompt_ids) - 1, _CHUNK):
-        model.forward([Span(0, start, prompt_ids[:-1][start : start + _CHUNK])])
 
 
 def dense_recording(
@@ -231,7 +210,7 @@ def _record_models(
 
 @contextlib.contextmanager
 def _opened(name: str, profile: Profile) -> Iterator[LlamaModel]:
-    path = Catalog(default_cache_dir(environment())).ensure(name)
+    path = model_file(name)
     config = LlamaConfig(path=path, profile=profile, num_cells=_CELLS, max_sequences=1)
     with contextlib.closing(LlamaModel(config)) as model:
         yield model

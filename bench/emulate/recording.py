@@ -9,20 +9,27 @@ A file is JSON, compressed by zlib. Token ids are renumbered, so that all of the
 from __future__ import annotations
 
 import hashlib
-import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from bench.results.schema import problem_of
 from nodes.engine.protocol import ModelFileError
 
-_FORMAT = "airdraft recording 1"
 # Longer files are not read. A recording of a few thousand texts has as many bytes.
 _MAX_BYTES = 1 << 28
-# The decimals of a probability in the file.
-_DIGITS = 4
+# A file has four decimals of a probability.
+Probability = Annotated[float, PlainSerializer(lambda p: round(p, 4))]
+# Latin-1 maps bytes to characters of the same numbers; pieces need not be UTF-8.
+Piece = Annotated[
+    bytes,
+    BeforeValidator(lambda piece: piece.encode("latin-1") if isinstance(piece, str) else piece),
+    PlainSerializer(lambda piece: piece.decode("latin-1")),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +49,7 @@ class RecordedGuesses:
     """
 
     token_ids: tuple[int, ...]
-    probabilities: tuple[float, ...]
+    probabilities: tuple[Probability, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +86,10 @@ class Recording:
 
     target: RecordedModel
     drafts: tuple[RecordedModel, ...]
-    pieces: tuple[bytes, ...]
+    pieces: tuple[Piece, ...]
     eog_ids: tuple[int, ...]
     texts: tuple[RecordedText, ...]
+    format: Literal["airdraft recording 2"] = "airdraft recording 2"
 
     @property
     def num_vocab(self) -> int:
@@ -102,15 +110,18 @@ class Recording:
 
     def vocab_hash(self) -> str:
         """Return the hash of the vocabulary, equal for the target and all drafts."""
-        return _digest([[piece.hex() for piece in self.pieces], self.eog_ids])
+        return _digest((self.pieces, self.eog_ids))
 
     def content_hash(self) -> str:
-        return _digest(_as_object(self))
+        return _digest(self)
+
+
+_FILE = TypeAdapter(Recording)
 
 
 def to_bytes(recording: Recording) -> bytes:
     """Return a recording as bytes of a file; probabilities are rounded to four decimals."""
-    return zlib.compress(_json(_as_object(recording)), 9)
+    return zlib.compress(_FILE.dump_json(recording), 9)
 
 
 def read_recording(path: Path) -> Recording:
@@ -121,79 +132,28 @@ def read_recording(path: Path) -> Recording:
         raise ModelFileError(f"recording {path} cannot be read: {error.strerror}") from error
     try:
         unpacker = zlib.decompressobj()
-        data = json.loads(unpacker.decompress(packed, _MAX_BYTES))
+        data = unpacker.decompress(packed, _MAX_BYTES)
         if not unpacker.eof:
             raise ValueError("it is truncated or too large")
-        if data["format"] != _FORMAT:
-            raise ValueError(f"format {str(data['format'])[:40]!r} instead of {_FORMAT!r}")
-        return _from_object(data)
-    except (zlib.error, RecursionError) as error:
+        recording = _FILE.validate_json(data)
+        _check_prompts([text.prompt_ids for text in recording.texts])
+    except zlib.error as error:
         raise ModelFileError(f"{path} is not a recording: {error}") from error
-    except KeyError as error:
-        raise ModelFileError(f"recording {path} is damaged: {error} is missing") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except ValidationError as error:
+        raise ModelFileError(f"recording {path} is damaged: {problem_of(error)}") from error
+    except ValueError as error:
         raise ModelFileError(f"recording {path} is damaged: {error}") from error
-
-
-def _json(data: Any) -> bytes:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    return recording
 
 
 def _digest(data: Any) -> str:
-    return hashlib.sha256(_json(data)).hexdigest()[:32]
-
-
-def _as_object(recording: Recording) -> dict[str, Any]:
-    models = (recording.target, *recording.drafts)
-    return {
-        "format": _FORMAT,
-        "models": [[model.name, model.sha256, model.calibration] for model in models],
-        # Latin-1 maps bytes to characters of the same numbers; pieces need not be UTF-8.
-        "pieces": [piece.decode("latin-1") for piece in recording.pieces],
-        "eog_ids": recording.eog_ids,
-        "texts": [
-            {
-                "kind": text.kind,
-                "prompt": text.prompt,
-                "prompt_ids": text.prompt_ids,
-                "output_ids": text.output_ids,
-                "guess_ids": [guesses.token_ids for guesses in text.guesses],
-                "probabilities": [
-                    [round(p, _DIGITS) for p in guesses.probabilities] for guesses in text.guesses
-                ],
-            }
-            for text in recording.texts
-        ],
-    }
-
-
-def _from_object(data: Any) -> Recording:
-    """Convert an object of _as_object back.
-
-    Raises ValueError, TypeError, KeyError or AttributeError for any other object.
-    """
-    target, *drafts = (RecordedModel(*model) for model in data["models"])
-    pieces = tuple(piece.encode("latin-1") for piece in data["pieces"])
-    texts = tuple(_text_from(item) for item in data["texts"])
-    if not texts:
-        raise ValueError("it has no texts")
-    _check_prompts([text.prompt_ids for text in texts])
-    return Recording(target, tuple(drafts), pieces, tuple(data["eog_ids"]), texts)
-
-
-def _text_from(item: Any) -> RecordedText:
-    columns = zip(item["guess_ids"], item["probabilities"], strict=True)
-    return RecordedText(
-        kind=item["kind"],
-        prompt=item["prompt"],
-        prompt_ids=tuple(item["prompt_ids"]),
-        output_ids=tuple(item["output_ids"]),
-        guesses=tuple(RecordedGuesses(tuple(ids), tuple(shares)) for ids, shares in columns),
-    )
+    return hashlib.sha256(repr(data).encode()).hexdigest()[:32]
 
 
 def _check_prompts(prompts: Sequence[tuple[int, ...]]) -> None:
     """Raise ValueError unless a complete prompt identifies its text."""
+    if not prompts:
+        raise ValueError("it has no texts")
     known = set(prompts)
     lengths = {len(prompt) for prompt in prompts}
     if len(known) < len(prompts):

@@ -17,6 +17,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from pydantic import TypeAdapter
+
 from bench.emulate.cell import DOWN, UP, Cell
 from bench.emulate.medium import Medium
 from bench.netns import remove
@@ -112,7 +114,7 @@ def _wire(dotted: str) -> bytes:
 
 def main() -> None:
     order = json.loads(sys.argv[1])
-    relay = Relay(Cell.from_fields(order["cell"]), order["fds"])
+    relay = Relay(TypeAdapter(Cell).validate_python(order["cell"]), order["fds"])
     print("ready", flush=True)
     if not relay.serve(sys.stdin.fileno()):
         remove(order["namespaces"])

@@ -85,7 +85,7 @@ class _ResetNow(ConnectionError):
 
 
 class ToxicCell(Proxies):
-    """Places (bench/harness/places.py) that connect over faulty proxies, without a medium.
+    """Places that connect over faulty proxies, without a medium.
 
     toxic: the fault of connections that are made from now on.
     """

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 from bench.emulate.cell import Cell, Counters, CountersOf, Direction
 from bench.emulate.relay import address
-from bench.harness.places import HUB
+from bench.harness.processes import HUB, Places
 from bench.netns import NamespacesError, inside, ip, namespaces
 
 MTU = 1400
@@ -22,8 +22,8 @@ _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
 _STOP_LIMIT_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class TunCell:
+@dataclass(frozen=True)
+class TunCell(Places):
     """A running cell. places: the namespaces of the hub (HUB) and of each station, by name. relay:
     the process that carries packets between them.
     """
@@ -38,11 +38,6 @@ class TunCell:
     def command(self, place: str, argv: Sequence[str]) -> list[str]:
         """Return a command that runs argv at a place; programs left at the end are killed."""
         return inside(self.places[place], argv)
-
-    async def dial(self, station: str, port: int) -> tuple[str, int]:
-        """Return host and port at which a station reaches a port of the hub."""
-        del station
-        return self.hub_host, port
 
     def counters(self) -> CountersOf:
         """Return the counters of each station and direction so far.

@@ -1,26 +1,165 @@
 """The command `airdraft` with emulated nodes and fail points, which only tests and benches use.
 
 `python -m bench.harness.airdraft` takes the arguments of `python -m nodes.cli`. A model may also be
-`replay:FILE.toml`, AIRDRAFT_FAILPOINT makes the process fail on purpose, and upon SIGUSR1 it prints
-counts that grow if something leaks.
+`replay:FILE.toml`, and upon SIGUSR1 it prints counts that grow if something leaks.
+
+The environment variable AIRDRAFT_FAILPOINT makes the process fail on purpose at one named place:
+`NAME:ACTION[:WHEN]`. Actions: `kill` (SIGKILL to itself), `stop` (SIGSTOP), `block:SECONDS` (the
+thread sleeps with all that runs on it), `error` (raises FailPointError). WHEN: a number n for only
+the n-th time, 1 by default, or a probability below 1 for each time. Names: `send.MESSAGE` before a
+message is sent, `receive.MESSAGE` before a received one is handled, and `engine.pass` on the
+engine's thread after a pass and before its result is reported. docs/design/testing.md describes
+their use.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
+import random
+import re
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
+from functools import wraps
 from types import FrameType
+from typing import Any, Final
 
+import nodes.messages  # noqa: F401 - declares the messages of nodes
 from bench.emulate import replay
-from bench.harness import failpoints
+from mesh.codec import decode
+from mesh.errors import DecodeError, MeshError
+from mesh.messages import MAX_TAG, spec_of_tag
+from mesh.transport import Frames, Received
+from mesh.zmq_sockets import ZmqClient, ZmqServer
 from nodes.cli.main import main as airdraft
 from nodes.service import supervision
 from nodes.service.runtime import EXIT_CONFIG
 from nodes.worker.engines import OPENERS
+
+VARIABLE: Final = "AIRDRAFT_FAILPOINT"
+ENGINE_PASS: Final = "engine.pass"
+_SYNTAX: Final = re.compile(
+    r"(engine\.pass|(?:send|receive)\.(\w+)):(kill|stop|error|block:(\d{1,3}(?:\.\d+)?))"
+    r"(?::([1-9]\d*|0?\.\d+))?"
+)
+_ACCEPTED: Final = (
+    "expected NAME:ACTION[:WHEN], where NAME is engine.pass, send.MESSAGE or receive.MESSAGE, "
+    "ACTION is kill, stop, error or block:SECONDS below 1000, and WHEN is a count or a probability "
+    "below 1"
+)
+
+
+class FailPointError(MeshError):
+    """Raised by the action `error`."""
+
+
+class FailPoint:
+    """A place and what happens there. What reaches a place calls reached() with its name.
+
+    when: as WHEN above.
+    """
+
+    def __init__(self, name: str, act: Callable[[], None], when: float) -> None:
+        self.name = name
+        self._act = act
+        self._when = when
+        self._num_reached = 0
+
+    def reached(self, name: str) -> None:
+        if name != self.name:
+            return
+        self._num_reached += 1
+        if random.random() < self._when if self._when < 1.0 else self._num_reached == self._when:
+            self._act()
+
+
+def arm(value: str) -> None:
+    """Make this process fail as specified by value. Raises ValueError for a malformed value."""
+    point = parse(value)
+    if point.name == ENGINE_PASS:
+        from nodes.draft.state import DraftState
+        from nodes.target.state import TargetState
+
+        for state in (DraftState, TargetState):
+            _fail_after_pass(state, point)
+    elif point.name.startswith("send."):
+        for transport in (ZmqClient, ZmqServer):
+            _fail_before_send(transport, point)
+    else:
+        for transport in (ZmqClient, ZmqServer):
+            _fail_after_recv(transport, point)
+
+
+def _fail_after_pass(state: Any, point: FailPoint) -> None:
+    step = state.step
+
+    @wraps(step)
+    def failing(self: Any) -> Any:
+        made = step(self)
+        point.reached(ENGINE_PASS)
+        return made
+
+    state.step = failing
+
+
+def _fail_before_send(transport: Any, point: FailPoint) -> None:
+    send = transport.send
+
+    @wraps(send)
+    def failing(self: Any, *arguments: Any) -> None:
+        point.reached(f"send.{_name_of(arguments[-1])}")
+        send(self, *arguments)
+
+    transport.send = failing
+
+
+def _fail_after_recv(transport: Any, point: FailPoint) -> None:
+    recv = transport.recv
+
+    @wraps(recv)
+    async def failing(self: Any) -> Any:
+        received = await recv(self)
+        frames = received.frames if isinstance(received, Received) else received
+        point.reached(f"receive.{_name_of(frames)}")
+        return received
+
+    transport.recv = failing
+
+
+def _name_of(frames: Frames) -> str:
+    """Return the name of the message in these frames; "" if there is none."""
+    with contextlib.suppress(DecodeError):
+        return type(decode(frames).message).__name__
+    return ""
+
+
+def parse(value: str) -> FailPoint:
+    """Parse a specification. Raises ValueError that says what is accepted."""
+    match = _SYNTAX.fullmatch(value)
+    name, message, action, block_s, when = match.groups() if match else ("",) * 5
+    if match is None or (message and message not in _messages()):
+        raise ValueError(f"{VARIABLE} = {value!r}: {_ACCEPTED}")
+
+    def act() -> None:
+        if block_s:
+            time.sleep(float(block_s))
+        elif action == "error":
+            raise FailPointError("a fail point was reached")
+        else:
+            os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
+
+    return FailPoint(name, act, float(when or 1))
+
+
+def _messages() -> set[str]:
+    """Return the names of all messages."""
+    specs = (spec_of_tag(tag) for tag in range(1, MAX_TAG + 1))
+    return {spec.layout.cls.__name__ for spec in specs if spec is not None}
 
 
 def register() -> None:
@@ -31,9 +170,9 @@ def register() -> None:
 
 def main() -> None:
     register()
-    if value := os.environ.get(failpoints.VARIABLE, ""):
+    if value := os.environ.get(VARIABLE, ""):
         try:
-            failpoints.arm(value)
+            arm(value)
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(EXIT_CONFIG)

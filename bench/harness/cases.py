@@ -5,12 +5,13 @@ The undisturbed text comes from one sequence alone in an engine, with one token 
 
 from __future__ import annotations
 
+import random
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from bench.prompts import make_prompts
+from bench.decoding import read
 from nodes.catalog import DEFAULT_TARGET
 from nodes.client.generation import GenerateOptions, Prompt
 from nodes.config.settings import EngineSettings
@@ -20,6 +21,50 @@ from nodes.engine.sampler import Sampler
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig, ToyModel, ToyTokenizer
 from nodes.worker.engines import open_engine
+
+_SUBJECTS = ("The harbour", "A small engine", "Her notebook", "The committee", "An old map")
+_VERBS = ("describes", "needs", "changes", "reports", "measures", "remembers")
+_OBJECTS = (
+    "the price of copper in 1897",
+    "three ways to mend a fence",
+    "what happens when water freezes",
+    "a list of numbers: 3, 5, 8, 13",
+    "how a parser reads brackets",
+    "the road between two villages",
+)
+_TASKS = (
+    "Explain why: ",
+    "Continue the story. ",
+    "Summarise in one sentence: ",
+    "Write a short poem about this. ",
+    "def mean(values):\n    ",
+)
+_TOKENS_A_SENTENCE = 13
+
+
+def make_prompts(count: int, *, seed: int = 1, longest: int = 1500) -> list[str]:
+    """Return `count` prompts of about 20 to 60 tokens.
+
+    Among each 100, the first has about `longest` tokens, the second 1,500, and the next two 700.
+    """
+    source = random.Random(seed)
+    prompts = []
+    for index in range(count):
+        place = index % 100
+        num_sentences = source.randint(1, 4)
+        if place == 0:
+            num_sentences = longest // _TOKENS_A_SENTENCE
+        elif place == 1:
+            num_sentences = 115
+        elif place < 4:
+            num_sentences = 54
+        sentences = [
+            f"{source.choice(_SUBJECTS)} {source.choice(_VERBS)} {source.choice(_OBJECTS)}."
+            for _ in range(num_sentences)
+        ]
+        prompts.append(source.choice(_TASKS) + " ".join(sentences))
+    return prompts
+
 
 # The same model as `--model toy:1`; see nodes.service.roles.
 _TOY = ToyConfig()
@@ -58,8 +103,7 @@ def undisturbed(
     piece: returns the text of a token id.
     """
     info = model.info
-    for start in range(0, len(prompt) - 1, info.max_batch_tokens):
-        model.forward([Span(0, start, list(prompt[:-1][start : start + info.max_batch_tokens]))])
+    read(model, prompt[:-1])
     sampler = Sampler(
         sampling_of(options, choice),
         num_vocab=info.num_vocab,

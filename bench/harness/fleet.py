@@ -21,8 +21,7 @@ import httpx
 
 from bench.harness.http import http_client
 from bench.harness.members import MemberLog
-from bench.harness.places import HUB, OneMachine, Places
-from bench.harness.processes import ROOT, Process
+from bench.harness.processes import HUB, ROOT, Places, Process
 from mesh.authorized import Entry
 from mesh.keys import KeyPair, KnownCoordinator
 from mesh.zmq_transport import ZmqContext
@@ -93,7 +92,7 @@ class Fleet:
         self.setup = setup
         self.roles = {COORDINATOR: COORDINATOR, **setup.roles}
         self.accidents: list[str] = []
-        self._places = places or OneMachine()
+        self._places = places or Places()
         self._port = free_port()
         self._gateways = {name: free_port() for name, r in setup.roles.items() if r == "gateway"}
         self._processes: dict[str, Process] = {}
@@ -340,6 +339,11 @@ class Fleet:
                 raise FleetError(f"{what} within {limit_s:g} s")
             await asyncio.sleep(_LOOK_EVERY_S)
         return value
+
+    async def has_printed(self, name: str, limit_s: float = UP_LIMIT_S) -> None:
+        """Wait until a process has printed a line. Raises FleetError."""
+        log, what = self.log(name), f"{name} has not begun"
+        await self.until(lambda: (log.exists() and log.stat().st_size) or None, limit_s, what)
 
     def check(self) -> None:
         """Raise FleetError if a process has ended by itself."""

@@ -13,7 +13,7 @@ from typing import Final
 from bench.harness.cases import Case, Expected
 from bench.harness.report import Findings, counts, spread
 from nodes.client.client import Event
-from nodes.messages import FinishedNotice, StartedNotice, TokensNotice
+from nodes.messages import FinishedNotice, StartedNotice, StreamFigures, TokensNotice
 
 # A request may end this long after its deadline.
 GRACE_S = 1.0
@@ -41,6 +41,7 @@ class Record:
     """One request. end: finished, failed (see code and reason) or late; "" while it runs.
 
     has_token_ids: False for an answer over HTTP, of which only texts and reasons are judged.
+    figures: of the last choice that finished.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Record:
     reason: str = ""
     ended_at_s: float = 0.0
     has_token_ids: bool = True
+    figures: StreamFigures | None = None
 
     def see(self, event: Event, at_s: float) -> None:
         """Append an event that the client received."""
@@ -62,6 +64,7 @@ class Record:
             case TokensNotice(choice=choice, position=position, token_ids=ids, text=text):
                 self.events.append(Seen(at_s, "tokens", choice, position, ids, text))
             case FinishedNotice(choice=choice, num_tokens=count, finish_reason=reason):
+                self.figures = event.figures
                 self.events.append(Seen(at_s, "finished", choice, num_tokens=count, reason=reason))
 
     def stalls_s(self) -> Iterator[float]:

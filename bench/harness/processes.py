@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -146,3 +146,57 @@ def num_threads(pid: int) -> int:
 
 def num_files(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def tree(pid: int) -> list[int]:
+    """Return a process and its living descendants; an empty list if it has ended."""
+    found, left = [], [pid]
+    while left:
+        current = left.pop()
+        try:
+            children = Path(f"/proc/{current}/task/{current}/children").read_text()
+        except OSError:
+            continue
+        found.append(current)
+        left += map(int, children.split())
+    return found
+
+
+def cpu_s(pids: Iterable[int]) -> float:
+    """Return the processor time that processes, and children they have waited for, have used."""
+    return sum(_cpu_s(pid) for pid in pids)
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    # The process name in brackets may contain spaces and brackets, so split after the last one.
+    fields = stat.rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / _TICKS_PER_S
+
+
+HUB: Final = "hub"
+
+
+class Places:
+    """Where programs run: on this machine, over loopback, unless a subclass has other places.
+
+    hub_host: the address at which the hub listens.
+    """
+
+    hub_host = "127.0.0.1"
+
+    def command(self, place: str, argv: Sequence[str]) -> list[str]:
+        """Return the command that runs argv at a place."""
+        del place
+        return list(argv)
+
+    async def dial(self, station: str, port: int) -> tuple[str, int]:
+        """Return host and port at which a station reaches a port of the hub."""
+        del station
+        return self.hub_host, port

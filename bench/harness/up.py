@@ -1,4 +1,4 @@
-"""Single commands of airdraft as processes, and `airdraft up`: a whole mesh with its API."""
+"""`airdraft up` as a process: a whole mesh with its API."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from bench.harness.http import port_of
-from bench.harness.processes import ROOT
-from bench.load.processes import tree
+from bench.harness.processes import ROOT, tree
 
 TOYS: Final = ("--model", "toy:1", "--draft", "toy:0.8")
 _STOP_LIMIT_S: Final = 30.0
@@ -39,43 +38,6 @@ class Up:
 
 
 @contextlib.contextmanager
-def started(
-    command: str,
-    *arguments: str,
-    keys: Path,
-    log: Path | None = None,
-    prefix: Sequence[str] = (),
-    environ: Mapping[str, str] | None = None,
-) -> Iterator[subprocess.Popen[str]]:
-    """Run an airdraft command until the end of the block.
-
-    log: file for its standard error. prefix: command that runs it.
-    """
-    with contextlib.ExitStack() as stack:
-        errors = stack.enter_context(log.open("w")) if log is not None else None
-        process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "nodes.cli", command, *arguments],
-            env={
-                **os.environ,
-                "AIRDRAFT_KEYS": str(keys),
-                "PYTHONPATH": str(ROOT),
-                **(environ or {}),
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        )
-        assert process.stdout is not None
-        try:
-            yield process
-        finally:
-            process.terminate()
-            process.wait(_STOP_LIMIT_S)
-            process.stdout.close()
-
-
-@contextlib.contextmanager
 def up(
     *arguments: str,
     keys: Path | None = None,
@@ -85,16 +47,25 @@ def up(
 ) -> Iterator[Up]:
     """Run a mesh with its API, with the default pair unless arguments name other models.
 
-    keys: directory of keys, empty by default. Raises RuntimeError with its last
-    error line if it ends instead of starting.
+    keys: directory of keys, empty by default. log: file for its standard error. prefix: command
+    that runs it. Raises RuntimeError with its last error line if it ends instead of starting.
     """
     fixed = ("--listen", "tcp://127.0.0.1:*", "--http", "127.0.0.1:0")
-    with tempfile.TemporaryDirectory(prefix="airdraft-bench-") as folder:
-        log, keys = log or Path(folder) / "log", keys or Path(folder) / "keys"
-        with started(
-            "up", *arguments, *fixed, keys=keys, log=log, prefix=prefix, environ=environ
-        ) as process:
-            assert process.stdout is not None
+    with contextlib.ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix="airdraft-bench-")
+        folder = Path(stack.enter_context(temporary))
+        log, keys = log or folder / "log", keys or folder / "keys"
+        process = subprocess.Popen(
+            [*prefix, sys.executable, "-m", "nodes.cli", "up", *arguments, *fixed],
+            env={**os.environ, "AIRDRAFT_KEYS": str(keys), "PYTHONPATH": str(ROOT), **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stack.enter_context(log.open("w")),
+            text=True,
+        )
+        assert process.stdout is not None
+        stack.callback(process.stdout.close)
+        try:
             endpoint, url = (process.stdout.readline() for _ in range(2))
             if not url:
                 said = log.read_text(errors="replace").splitlines() or ["it said nothing"]
@@ -102,6 +73,9 @@ def up(
             mesh = Up(endpoint.split()[-1], url.split()[-1], keys, log, process)
             yield mesh
             nodes = tree(process.pid)[1:]
+        finally:
+            process.terminate()
+            process.wait(_STOP_LIMIT_S)
         if process.returncode:
             mesh.faults.append(f"airdraft up ended with exit code {process.returncode}")
         if left := [pid for pid in nodes if Path(f"/proc/{pid}").exists()]:

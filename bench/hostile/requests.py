@@ -16,10 +16,9 @@ from typing import Any, Final
 
 import httpx
 
-from bench.harness.processes import resident_bytes
+from bench.harness.processes import resident_bytes, tree
 from bench.harness.report import Findings
 from bench.harness.up import up
-from bench.load.processes import tree
 
 # The command prefix that limits the address space of each process.
 _LIMITED: Final = ("prlimit", f"--as={4 << 30}", "--")

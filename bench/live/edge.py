@@ -8,10 +8,10 @@ Coordinator, nodes, keys, messages and TCP are real.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
+from statistics import fmean
 from typing import Any, get_args
 
 import click
@@ -20,26 +20,30 @@ from bench.emulate.open import Means, open_cell
 from bench.emulate.recording import read_recording
 from bench.emulate.replay import PREFIX
 from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
-from bench.harness.places import HUB
+from bench.harness.processes import HUB
 from bench.harness.report import Findings, conclude, note
-from bench.live.edge_hub import Figures, Task
-from bench.live.edge_report import HEAD, Turns, faults_of, row_of, summary
-from bench.live.edge_setting import (
+from bench.harness.streams import RECORDING, Task, start_streams
+from bench.live.edge_cell import (
     AIR,
     ALPHAS,
     FRAME_S,
+    HEAD,
     NUM_DRAFTS,
-    RECORDING,
     TARGET_STATION,
+    Figures,
     Setting,
+    Turns,
     edge_options,
     edge_settings,
+    faults_of,
     node_file,
+    row_of,
+    summary,
 )
 from bench.pairs import in_turns
 
-_HUB_LIMIT_S = 60.0
-_TARGET, _HUB = "target-0", "clients"
+_START_LIMIT_S = 120.0
+_TARGET = "target-0"
 
 
 @click.command("edge")
@@ -87,7 +91,8 @@ async def run_setting(
         target_model=f"{PREFIX}{node_file()}",
         draft_model=f"{PREFIX}{node_file(guesses)}",
         max_streams=32,
-        environ={"AIRDRAFT_JOIN_TIMEOUT_S": "60"},
+        # Only guesses of draft nodes are compared here.
+        environ={"AIRDRAFT_JOIN_TIMEOUT_S": "60", "AIRDRAFT_PROMPT_LOOKUP": "false"},
     )
     async with (
         open_cell(setting.cell(), means=means) as (live, kind),
@@ -99,10 +104,8 @@ async def run_setting(
         wanted = recording.texts_with(guesses, low, high)
         texts = [k for k, text in enumerate(recording.texts) if text in wanted]
 
-        async def run(policy: str, _turn: int) -> Figures:
-            return await _run_policy(mesh, texts, setting, policy)
-
-        turns = await in_turns(num_turns, *(partial(run, policy) for policy in policies))
+        sides = (partial(_run_policy, mesh, texts, setting, policy) for policy in policies)
+        turns = await in_turns(num_turns, *sides)
     return dict(zip(policies, zip(*turns, strict=True), strict=True))
 
 
@@ -124,24 +127,34 @@ async def _start_nodes(mesh: Fleet, setting: Setting) -> None:
         await mesh.start(name, "--config", str(config), place=station.name)
 
 
-async def _run_policy(mesh: Fleet, texts: list[int], setting: Setting, policy: str) -> Figures:
-    task = Task(
-        policy=policy,
-        coordinator=str(mesh.keys(COORDINATOR)),
-        texts=texts,
-        num_streams=setting.num_streams,
-        num_nodes=1 + NUM_DRAFTS,
-        warm_up_s=setting.warm_up_s,
-        seconds=setting.seconds,
+async def _run_policy(
+    mesh: Fleet, texts: list[int], setting: Setting, policy: str, turn: int
+) -> Figures:
+    since, name = mesh.now(), f"clients-{policy}-{turn}"
+    settings = {"AIRDRAFT_PLAN__POLICY": policy, "AIRDRAFT_HEARTBEAT_TIMEOUT_S": "5"}
+    await mesh.start(COORDINATOR, environ=settings)
+    for node in mesh.setup.roles:
+        await mesh.has_changed(node, since, has_left=False, limit_s=_START_LIMIT_S)
+    task = Task(num_streams=setting.num_streams, texts=tuple(texts), is_staggered=True)
+    hearing = await start_streams(mesh, name, HUB, task)
+    await asyncio.sleep(setting.warm_up_s)
+    hearing.heard()
+    began = mesh.now()
+    await asyncio.sleep(setting.seconds)
+    heard, seconds = hearing.heard(), mesh.now() - began
+    await mesh.kill(name)
+    await mesh.terminate(COORDINATOR)
+    mesh.check()
+    if heard.failures:
+        raise FleetError(f"requests failed: {dict(heard.failures)}")
+    each_s = [seconds / max(1, heard.tokens_of[k]) for k in range(setting.num_streams)]
+    return Figures(
+        **asdict(heard.taken),
+        tokens_per_s=heard.num_tokens / seconds,
+        token_s=fmean(each_s),
+        promised=fmean(heard.promised) if heard.promised else 0.0,
+        num_texts=heard.num_texts,
+        num_wrong=heard.num_wrong,
+        wire_bytes=heard.wire_bytes,
+        errors=heard.errors,
     )
-    module = "bench.live.edge_hub"
-    process = await mesh.start_module(_HUB, HUB, module, json.dumps(asdict(task)))
-    mesh.expect_end(_HUB)
-    try:
-        async with asyncio.timeout(_HUB_LIMIT_S + setting.warm_up_s + setting.seconds):
-            await process.ended.wait()
-    finally:
-        await process.kill()
-    if process.code:
-        raise FleetError(f"the hub ended with code {process.code}: {mesh.last_words(_HUB)}")
-    return Figures(**json.loads(mesh.log(_HUB).read_text().splitlines()[-1]))

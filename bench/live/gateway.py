@@ -14,11 +14,9 @@ from bench.bare import BareLoop
 from bench.harness.up import up
 from bench.load.asking import Endpoint, ask
 from bench.load.figures import Asked, joint_rate
-from bench.options import max_tokens_option, pairs_option, streams_option
+from bench.options import COUNTS, max_tokens_option, model_file, pairs_option, streams_option
 from bench.pairs import in_turns, paired_ratio
-from bench.results.options import COUNTS
-from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.config.settings import environment
+from nodes.catalog import DEFAULT_TARGET
 
 _PROMPT_TOKENS = 16
 _TOKEN_IDS = range(1000, 40_000)
@@ -39,7 +37,7 @@ def gateway_command(streams: list[int], pairs: int, max_tokens: int, prompts: li
     Example:
       python -m bench live gateway --streams 1 --pairs 3
     """
-    path = Catalog(default_cache_dir(environment())).ensure(DEFAULT_TARGET)
+    path = model_file(DEFAULT_TARGET)
     with closing(BareLoop(path)) as bare, up("--draft", "none") as mesh:
         endpoint = Endpoint(url=mesh.url, model="")
 

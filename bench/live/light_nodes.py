@@ -248,7 +248,7 @@ class LightNode:
             endpoint=endpoint,
             node=name,
             role=role,
-            profile=light_profile(role, pass_s, most),
+            profile=_profile(role, pass_s, most),
             join_timeout_s=_JOIN_LIMIT_S,
             rejoins=False,
         )
@@ -278,11 +278,8 @@ class LightNode:
                 self._has_work.clear()
 
 
-def light_profile(role: str, pass_s: float, most: int = _STREAMS) -> bytes:
-    """Return the encoded profile of such a node, with the same cost for all passes.
-
-    most: most streams.
-    """
+def _profile(role: str, pass_s: float, most: int) -> bytes:
+    """Return the encoded profile of a node of `most` streams, with the same cost for all passes."""
     seconds = max(_LEAST_PASS_S, pass_s)
     info = EngineInfo(
         engine="light",

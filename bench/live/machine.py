@@ -20,13 +20,12 @@ from bench.cores import wait_for_cores
 from bench.harness.report import head, row
 from bench.load.figures import joint_rate
 from bench.load.workloads import workload
-from bench.options import max_tokens_option, pairs_option, streams_option, target_option
+from bench.options import max_tokens_option, model_file, pairs_option, streams_option, target_option
 from bench.pairs import in_turns, paired_ratio
-from nodes.catalog import DEFAULT_DRAFT, Catalog, default_cache_dir
+from nodes.catalog import DEFAULT_DRAFT
 from nodes.catalog.gguf import Header
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
-from nodes.config.settings import environment
 from nodes.messages import StartedNotice
 from nodes.service.local import local_mesh
 
@@ -62,7 +61,7 @@ def machine_command(
     with tempfile.TemporaryDirectory(prefix="airdraft-live-") as folder:
         if draft == "bad":
             made = Path(folder) / "bad.gguf"
-            write_bad_draft(Catalog(default_cache_dir(environment())).ensure(DEFAULT_DRAFT), made)
+            write_bad_draft(model_file(DEFAULT_DRAFT), made)
             draft = str(made)
         asyncio.run(_rows(Pair(target, draft, lookup), streams, pairs, max_tokens))
 

@@ -1,6 +1,6 @@
 """A bare ZeroMQ relay under the messages of a mesh, to compare a coordinator's delay with.
 
-    python -m bench.live.relay ENDPOINT relay|traffic ...
+    python -m bench.live.relay ENDPOINT KEYS relay|traffic ...
 
 The relay sends each message on to the peer that its first frame names, and does nothing else. The
 traffic has the messages of `live scale`: their numbers, sizes and times, without their contents.
@@ -9,21 +9,20 @@ bench/live/probe.py measures the relay's delays as it does those of a coordinato
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
 import signal
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass
 from heapq import heapify, heapreplace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import zmq
 
+from bench.harness.fleet import Fleet, Setup, fleet
+from bench.harness.processes import HUB
 from mesh.codec import encode
 from nodes.messages import ChainPart, CommitEntry, CommitNotice, CommitReply, GuessNotice
 from nodes.messages.nodes import AddedEntry
@@ -58,37 +57,28 @@ class Traffic:
 
 async def relayed(core: int, traffic: Traffic, seconds: float) -> list[float]:
     """Returns the delays of a bare relay on the core under this traffic, in seconds."""
-    with tempfile.TemporaryDirectory(prefix="airdraft-relay-") as folder:
-        endpoint = f"ipc://{folder}/relay.sock"
-        async with contextlib.AsyncExitStack() as stack:
+    async with fleet(Setup(over="ipc"), starts=()) as mesh:
 
-            async def start(module: str, *arguments: object) -> asyncio.subprocess.Process:
-                return await stack.enter_async_context(_running(module, endpoint, *arguments))
+        async def start(name: str, module: str, *arguments: object) -> None:
+            words = map(str, arguments)
+            await mesh.start_module(name, HUB, f"bench.live.{module}", *words)
+            await mesh.has_printed(name)
 
-            bare = await start("relay", "relay")
-            os.sched_setaffinity(bare.pid, {core})
-            await start("relay", "traffic", *astuple(traffic))
-            probe = await start("probe", "", seconds, "--bare")
-            probe.send_signal(signal.SIGUSR1)
-            found, _ = await probe.communicate()
-    return list(json.loads(found)["delays_s"])
+        await start("relay", "relay", "relay")
+        os.sched_setaffinity(mesh.process("relay").pid, {core})
+        await start("traffic", "relay", "traffic", *astuple(traffic))
+        await start("probe", "probe", seconds, "--bare")
+        return list((await probed(mesh))["delays_s"])
 
 
-@contextlib.asynccontextmanager
-async def _running(module: str, *arguments: object) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a module of this package as a process, which prints a line when it is ready."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", f"bench.live.{module}", *map(str, arguments)),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        assert process.stdout is not None
-        await process.stdout.readline()
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
+async def probed(mesh: Fleet) -> dict[str, Any]:
+    """Let the probe of a fleet measure, and return what it has found."""
+    mesh.expect_end("probe")
+    probe = mesh.process("probe")
+    probe.signal(signal.SIGUSR1)
+    await probe.ended.wait()
+    found: dict[str, Any] = json.loads(mesh.log("probe").read_text().splitlines()[-1])
+    return found
 
 
 def relay(endpoint: str) -> NoReturn:
@@ -125,7 +115,7 @@ def send_traffic(endpoint: str, traffic: Traffic) -> None:
                     socket.recv_multipart()
 
 
-def main(endpoint: str, what: str, *numbers: str) -> None:
+def main(endpoint: str, _keys: str, what: str, *numbers: str) -> None:
     if what == "relay":
         relay(endpoint)
     num_targets, num_streams, gamma, pass_s = numbers

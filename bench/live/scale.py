@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -16,11 +14,10 @@ from typing import Any
 import click
 
 from bench.harness.fleet import COORDINATOR, Fleet, Setup, fleet
-from bench.harness.places import HUB
+from bench.harness.processes import HUB, cpu_s
 from bench.harness.report import quantiles
 from bench.live.light_nodes import key_of, token_at
-from bench.live.relay import Traffic, relayed
-from bench.load.processes import cpu_s
+from bench.live.relay import Traffic, probed, relayed
 from bench.options import streams_option
 from nodes.client.client import Client
 from nodes.client.generation import GenerateOptions
@@ -182,22 +179,18 @@ async def _streams(
 
 
 async def _measure(counts: _Counts, num_streams: int, mesh: Fleet) -> Carried:
-    log, coordinator = mesh.log("probe"), mesh.process(COORDINATOR).pid
-    what = "the probe has not started"
-    await mesh.until(lambda: (log.exists() and log.stat().st_size) or None, _START_LIMIT_S, what)
+    coordinator = mesh.process(COORDINATOR).pid
+    await mesh.has_printed("probe", _START_LIMIT_S)
     before, busy_s, started = replace(counts), cpu_s([coordinator]), time.perf_counter()
-    mesh.expect_end("probe")
-    mesh.process("probe").signal(signal.SIGUSR1)
-    await mesh.process("probe").ended.wait()
+    found = await probed(mesh)
     took_s = time.perf_counter() - started
     busy_s = cpu_s([coordinator]) - busy_s
-    probed = json.loads(log.read_text().splitlines()[-1])
     return Carried(
         num_streams=num_streams,
         passes_per_s=(counts.passes - before.passes) / took_s,
         tokens_per_s=(counts.tokens - before.tokens) / took_s,
-        delay_s=quantiles(probed["delays_s"]),
+        delay_s=quantiles(found["delays_s"]),
         coordinator_busy=busy_s / took_s,
         num_wrong=counts.wrong,
-        is_probe_first=probed["is_first"],
+        is_probe_first=found["is_first"],
     )

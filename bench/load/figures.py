@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -46,62 +47,48 @@ class Slo:
 
 
 @dataclass(frozen=True, slots=True)
-class Delays:
-    """Quantiles of delays in seconds: median, and what 5 % and 1 % of delays exceed."""
-
-    p50: float
-    p95: float
-    p99: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """Figures of a run. decode_tokens_per_s: rate while all streams decode. goodput_per_s: requests
-    per second that met the objective. cpu_s_per_token: processor time of all the system's
-    processes; 0.0 if unknown.
+    """Figures of a run. metrics: by name, each in a unit of UNITS or in seconds.
+
+    "decode tokens/s" is the rate while all streams decode, "goodput" the requests per second that
+    met the objective, "processor time a token" that of all the system's processes.
     """
 
     num_requests: int
     num_failed: int
-    num_tokens: int
     seconds: float
-    tokens_per_s: float
-    decode_tokens_per_s: float
-    first_token: Delays
-    each_token: Delays
-    goodput_per_s: float
-    cpu_s_per_token: float = 0.0
+    metrics: dict[str, float]
 
 
-def delays(seconds: Sequence[float]) -> Delays:
-    """Return quantiles by rank, without interpolation; nan if there are no values."""
+UNITS: Final = {"tokens/s": "1/s", "decode tokens/s": "1/s", "goodput": "requests/s"}
+
+
+def delays(what: str, seconds: Sequence[float]) -> dict[str, float]:
+    """Return quantiles of delays by name. They are values of `seconds`; nan if there are none."""
     found = np.quantile(seconds or [math.nan], (0.5, 0.95, 0.99), method="inverted_cdf")
-    return Delays(*map(float, found))
+    return dict(zip((f"{what} p50", f"{what} p95", f"{what} p99"), map(float, found), strict=True))
 
 
 def figures_of(requests: Sequence[Asked], slo: Slo, cpu_s: float = 0.0) -> Figures:
     """Return the figures of at least one request.
 
-    tokens_per_s counts from the first request to the last token. In a closed loop with one request
-    per stream, decode_tokens_per_s is comparable with the rate of a bare engine loop.
+    tokens/s counts from the first request to the last token. In a closed loop with one request per
+    stream, decode tokens/s is comparable with the rate of a bare engine loop.
     """
     whole = [r for r in requests if r.token_s and not r.error]
     times = [at for r in requests for at in r.token_s]
     began = min(r.asked_s for r in requests)
     seconds = max(times, default=began) - began
-    num_tokens = len(times)
-    return Figures(
-        num_requests=len(requests),
-        num_failed=sum(bool(r.error) for r in requests),
-        num_tokens=num_tokens,
-        seconds=seconds,
-        tokens_per_s=num_tokens / seconds if seconds > 0 else 0.0,
-        decode_tokens_per_s=joint_rate([r.token_s for r in whole]),
-        first_token=delays([r.first_token_s for r in whole]),
-        each_token=delays([r.each_token_s for r in whole if len(r.token_s) > 1]),
-        goodput_per_s=sum(map(slo.is_met, requests)) / seconds if seconds > 0 else 0.0,
-        cpu_s_per_token=cpu_s / num_tokens if num_tokens else 0.0,
-    )
+    each_s = 1.0 / seconds if seconds > 0 else 0.0
+    metrics = {
+        "tokens/s": len(times) * each_s,
+        "decode tokens/s": joint_rate([r.token_s for r in whole]),
+        **delays("first token", [r.first_token_s for r in whole]),
+        **delays("time a token", [r.each_token_s for r in whole if len(r.token_s) > 1]),
+        "goodput": sum(map(slo.is_met, requests)) * each_s,
+        "processor time a token": cpu_s / max(1, len(times)),
+    }
+    return Figures(len(requests), sum(bool(r.error) for r in requests), seconds, metrics)
 
 
 def joint_rate(

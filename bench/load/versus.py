@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from bench import pairs
+from bench.harness.processes import cpu_s, tree
 from bench.load.asking import Endpoint, ask
 from bench.load.figures import Asked, Figures, Slo, figures_of
-from bench.load.processes import cpu_s, tree
 from bench.load.workloads import Workload
 
 # Enough for a reader of a chat: it begins within two seconds and has ten tokens a second.

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.paper.model import Pair, Stages, stages_of, total_s
-from bench.paper.setting import Setting
+from bench.paper.model import Pair, Setting, Stages, stages_of, total_s
 from policies.acceptance import Floats
 from policies.problem import Ints
 

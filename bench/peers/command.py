@@ -15,15 +15,11 @@ import click
 from bench.cores import cores_at_once
 from bench.load.versus import Load, arrivals, in_turns
 from bench.load.workloads import PLAIN_NAMES, workload
-from bench.options import streams_option
-from bench.peers.serving import PeerError, Setup
-from bench.peers.systems import FAST, OWN, Peer, all_peers
-from bench.results.cells import cells_of
-from bench.results.making import this_commit, this_machine, typed_command
-from bench.results.options import NUMBERS, listed
+from bench.options import NUMBERS, listed, model_file, streams_option
+from bench.peers.systems import FAST, OWN, Peer, PeerError, Setup, all_peers
+from bench.results.making import cells_of, this_commit, this_machine, typed_command
 from bench.results.schema import SCHEMA, Cell, Results, System, to_json
-from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.config.settings import environment
+from nodes.catalog import DEFAULT_DRAFT, DEFAULT_TARGET
 
 SUITE = "peers"
 # Seconds of each open loop.
@@ -115,8 +111,7 @@ def peers_command(
         )
     if quick:
         targets, workloads, streams, turns = ["Q8_0"], workloads[:1], [1, 4], 2
-    ensure = Catalog(default_cache_dir(environment())).ensure
-    files = {target: [ensure(name) for name in _PAIRS[target]] for target in targets}
+    files = {target: [model_file(name) for name in _PAIRS[target]] for target in targets}
     plan = _Plan(files, workloads, streams, rates, turns, threads)
     results = asyncio.run(_run(plan, peers, is_quick=quick))
     if out is not None:

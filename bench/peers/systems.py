@@ -6,22 +6,118 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from bench.harness.fleet import free_port
 from bench.harness.up import up
 from bench.load.asking import Endpoint
 from bench.load.versus import Side
-from bench.peers.serving import PeerError, Setup, free_port, serving
 from nodes.cli.main import distribution_version
 from nodes.engine.llama_abi import load_model
 from nodes.engine.vocab import LlamaTokenizer
+
+_STOP_LIMIT_S = 10.0
+
+
+class PeerError(Exception):
+    """A peer did not start or does not serve; the text names the peer and the reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """Settings that are the same for all compared systems. target, draft: GGUF files. num_slots:
+    requests served at a time, with cells_a_slot cache cells each. num_threads: threads of an
+    engine.
+    """
+
+    target: Path
+    draft: Path | None
+    num_slots: int
+    num_threads: int
+    cells_a_slot: int = 2048
+
+    @property
+    def num_cells(self) -> int:
+        return self.num_slots * self.cells_a_slot
+
+    def needed_draft(self, name: str) -> str:
+        """Return the draft's file for a system. Raises PeerError if there is none."""
+        if self.draft is None:
+            raise PeerError(f"{name}: needs a draft model")
+        return str(self.draft)
+
+
+@contextlib.contextmanager
+def serving(
+    name: str,
+    command: Sequence[str],
+    port: int,
+    limit_s: float,
+    *,
+    health: str = "",
+    environ: Mapping[str, str] = {},
+) -> Iterator[int]:
+    """Run a command that listens on a port until the end of the block; yields its process id.
+
+    health: path of its health check, which is awaited, too, for a system that listens before it can
+    serve. environ: added to that of this process. Raises PeerError.
+    """
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **environ},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until_open(name, port, process, limit_s, health)
+        yield process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_until_open(
+    name: str, port: int, process: subprocess.Popen[bytes], limit_s: float, health: str = ""
+) -> None:
+    """Wait until a process listens, and is healthy if it has a health check.
+
+    Raises PeerError if it ends first or exceeds limit_s.
+    """
+    give_up_at = time.monotonic() + limit_s
+    while time.monotonic() < give_up_at:
+        with contextlib.suppress(OSError, HTTPException):
+            if _is_open(port, health):
+                return
+        if process.poll() is not None:
+            raise PeerError(f"{name}: exited with code {process.returncode} while starting")
+        time.sleep(0.1)
+    raise PeerError(f"{name}: did not listen within {limit_s:.0f} s")
+
+
+def _is_open(port: int, health: str) -> bool:
+    with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=10.0)) as asking:
+        asking.connect()
+        if not health:
+            return True
+        asking.request("GET", health)
+        return asking.getresponse().status == HTTPStatus.OK
+
 
 # Guesses of a peer's own speculative decoding.
 NUM_GUESSES = 4

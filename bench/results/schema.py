@@ -94,6 +94,11 @@ def from_json(text: str) -> Results:
     try:
         return _READER.validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ResultError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+        raise ResultError(problem_of(error)) from None
+
+
+def problem_of(error: ValidationError) -> str:
+    """Return in one line where in a file the first problem is, and which."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]

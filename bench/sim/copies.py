@@ -16,8 +16,7 @@ from typing import Final
 import click
 
 from bench.harness.report import head, row
-from bench.options import streams_option
-from bench.results.options import NUMBERS
+from bench.options import NUMBERS, streams_option
 from bench.sim.scenario import Scenario, SimClient, Text
 from bench.sim.world import World
 from nodes.scheduler.planning import MODES

@@ -16,19 +16,21 @@ import click
 
 from bench.emulate.recording import RecordedText, read_recording
 from bench.emulate.replay import read_config
-from bench.live.edge_hub import Figures
-from bench.live.edge_report import HEAD, Turns, row_of, summary
-from bench.live.edge_setting import (
+from bench.harness.streams import RECORDING, first_length
+from bench.live.edge_cell import (
     AIR,
     ALPHAS,
     FRAME_S,
+    HEAD,
     RATES,
-    RECORDING,
+    Figures,
     Setting,
+    Turns,
     edge_options,
     edge_settings,
-    first_length,
     node_file,
+    row_of,
+    summary,
 )
 from bench.sim.scenario import Scenario, SimClient, SimDraftNode, Text
 from bench.sim.world import World

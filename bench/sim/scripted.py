@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 
 from bench.sim.scenario import Text
-from nodes.engine.protocol import EngineInfo, Logits, SavedPrefix, Span
+from nodes.engine.emulated import EmulatedModel
+from nodes.engine.protocol import EngineInfo, Logits, Span
 
 RIGHT: Final = 0
 _WRONG: Final = 1
@@ -46,20 +47,14 @@ class Work:
     used_cells: int
 
 
-@dataclass(slots=True)
-class _Sequence:
-    text_id: int = 0
-    length: int = 0
-    # Position of the first wrong token.
-    wrong_at: float = math.inf
-
-
-class ScriptedModel:
+class ScriptedModel(EmulatedModel):
     """A model that computes nothing. starts: number of prompt tokens by text id. guesses: None for
     a target; for a draft model a function of text id, the token's place in the output and its place
     after the last committed token, which returns whether the guess is right and its confidence.
     answers: tokens of prompt and output by text id; none for texts whose tokens are all RIGHT.
     """
+
+    saved_type = np.uint32
 
     def __init__(
         self,
@@ -69,22 +64,19 @@ class ScriptedModel:
         answers: Mapping[int, Sequence[int]] | None = None,
         num_vocab: int = NUM_VOCAB,
         num_cells: int = 1 << 22,
-        max_sequences: int = 256,
-        max_batch_tokens: int = 512,
     ) -> None:
         self._starts = starts
         self._guesses = guesses
         self._answers = {} if answers is None else answers
-        self._sequences = [_Sequence() for _ in range(max_sequences)]
-        self._info = EngineInfo(
+        info = EngineInfo(
             engine="scripted",
             model="scripted",
             model_hash="scripted",
             vocab_hash="scripted",
             num_vocab=num_vocab,
             num_cells=num_cells,
-            max_sequences=max_sequences,
-            max_batch_tokens=max_batch_tokens,
+            max_sequences=256,
+            max_batch_tokens=512,
             context_length=num_cells,
             eog_token_ids=frozenset(),
             exact=True,
@@ -92,7 +84,7 @@ class ScriptedModel:
             can_roll_back=True,
             emulated=True,
         )
-        self._used = 0
+        super().__init__(info)
         self._work: Work | None = None
         # Positions up to which each text is known to be committed.
         self.committed: dict[int, int] = {}
@@ -104,50 +96,36 @@ class ScriptedModel:
         work, self._work = self._work, None
         return work
 
-    @property
-    def info(self) -> EngineInfo:
-        return self._info
-
     def forward(self, spans: Sequence[Span]) -> Logits:
         num_decoded = num_read = num_rows = 0
-        used = self._used
+        used = self.info.num_cells - self.free_cells()
         rows = []
         for span in spans:
-            sequence = self._sequences[span.seq_id]
-            self._append(sequence, span)
-            if span.num_outputs:
-                num_decoded += len(span.token_ids)
-                num_rows += span.num_outputs
-                if self._guesses is not None:
-                    rows.append(self._guess(sequence))
-                elif answer := self._answers.get(sequence.text_id):
-                    ends = range(sequence.length - span.num_outputs, sequence.length)
-                    rows += [self._row_of(answer[end + 1 : end + 2]) for end in ends]
-            else:
+            before = self._sequences[span.seq_id]
+            assert span.start == len(before)
+            ids = self._sequences[span.seq_id] = (*before, *span.token_ids)
+            if not span.num_outputs:
                 num_read += len(span.token_ids)
+                continue
+            num_decoded += len(span.token_ids)
+            num_rows += span.num_outputs
+            if self._guesses is not None:
+                rows.append(self._guess(ids))
+            elif self._answers and (answer := self._answers.get(_text_id(ids))):
+                ends = range(len(ids) - span.num_outputs, len(ids))
+                rows += [self._row_of(answer[end + 1 : end + 2]) for end in ends]
         self._work = Work(num_decoded, num_read, used)
         if self._guesses is None and not rows:
-            return np.broadcast_to(self._row, (num_rows, self._info.num_vocab))
+            return np.broadcast_to(self._row, (num_rows, self.info.num_vocab))
         return np.array(rows, dtype=np.float32) if rows else self._row[:0]
 
-    def _append(self, sequence: _Sequence, span: Span) -> None:
-        ids = span.token_ids
-        assert span.start == sequence.length
-        if span.start < NUM_DIGITS:
-            for place, token_id in enumerate(ids[: NUM_DIGITS - span.start], span.start):
-                sequence.text_id += (token_id - _FIRST_DIGIT) * _BASE**place
-        elif self._guesses is not None and sequence.wrong_at == math.inf and _WRONG in ids:
-            sequence.wrong_at = span.start + list(ids).index(_WRONG)
-        sequence.length += len(ids)
-        self._used += len(ids)
-
-    def _guess(self, sequence: _Sequence) -> list[float]:
+    def _guess(self, ids: tuple[int, ...]) -> list[float]:
         assert self._guesses is not None
-        text_id, length = sequence.text_id, sequence.length
+        text_id, length = _text_id(ids), len(ids)
         place = length - self._starts[text_id]
         after = length - self.committed.get(text_id, length)
         is_right, sure = self._guesses(text_id, place, max(0, after))
-        is_right &= length <= sequence.wrong_at
+        is_right &= _WRONG not in ids
         sure = min(_SURE, max(2.0 / NUM_VOCAB, sure))
         row = [0.0] * NUM_VOCAB
         # The guess gets the probability `sure`; the other tokens share the rest equally.
@@ -155,48 +133,15 @@ class ScriptedModel:
         return row
 
     def _row_of(self, next_ids: Sequence[int]) -> list[float]:
-        row = [0.0] * self._info.num_vocab
+        row = [0.0] * self.info.num_vocab
         for token_id in next_ids:
             row[token_id] = _SURE_LOGIT
         return row
 
-    def truncate(self, seq_id: int, length: int) -> None:
-        sequence = self._sequences[seq_id]
-        self._used -= sequence.length - length
-        sequence.length = length
-        if length <= sequence.wrong_at:
-            sequence.wrong_at = math.inf
-        if length < NUM_DIGITS:
-            assert length == 0
-            sequence.text_id = 0
 
-    def copy_prefix(self, source: int, target: int, length: int) -> None:
-        found, sequence = self._sequences[source], self._sequences[target]
-        sequence.text_id, sequence.length = found.text_id, length
-        self._used += length
-
-    def save(self, seq_id: int) -> SavedPrefix:
-        sequence = self._sequences[seq_id]
-        state = np.array([sequence.text_id], dtype=np.int64).view(np.uint8)
-        return SavedPrefix(sequence.length, state)
-
-    def restore(self, seq_id: int, saved: SavedPrefix, length: int) -> None:
-        sequence = self._sequences[seq_id]
-        sequence.text_id = int(saved.state.view(np.int64)[0])
-        sequence.length = length
-        self._used += length
-
-    def length(self, seq_id: int) -> int:
-        return self._sequences[seq_id].length
-
-    def free_cells(self) -> int:
-        return self._info.num_cells - self._used
-
-    def metadata(self, key: str) -> str:
-        return ""
-
-    def close(self) -> None:
-        pass
+def _text_id(ids: Sequence[int]) -> int:
+    digits = enumerate(ids[:NUM_DIGITS])
+    return sum((token_id - _FIRST_DIGIT) * _BASE**place for place, token_id in digits)
 
 
 def guesses_of(texts: Mapping[int, Text]) -> Callable[[int, int, int], tuple[bool, float]]:

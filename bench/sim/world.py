@@ -9,10 +9,8 @@ from random import Random
 from statistics import fmean
 from typing import Any
 
-from bench.sim.clients import ClientFigures, Clients, Request
-from bench.sim.events import Clock, Engine, Medium
-from bench.sim.real_nodes import SimNode, bits_of
-from bench.sim.scenario import Scenario, SimDraftNode, Text
+from bench.sim.devices import Clock, Engine, Medium, SimNode, bits_of
+from bench.sim.scenario import ClientFigures, Clients, Request, Scenario, SimDraftNode, Text
 from bench.sim.scripted import NUM_DIGITS, NUM_VOCAB, ScriptedModel, guesses_of, prompt_of
 from nodes.draft import node as draft_node
 from nodes.draft.outbox import Outbox
@@ -56,10 +54,8 @@ class Result:
     """
 
     clients: list[ClientFigures]
-    num_passes: int = 0
     num_events: int = 0
     num_finished: int = 0
-    target_busy: float = 0.0
     num_guesses: int = 0
     num_accepted: int = 0
     num_messages: int = 0
@@ -156,10 +152,8 @@ class World:
             self._count(stream.figures)
         return Result(
             self._clients.figures,
-            num_passes=self._target.num_passes,
             num_events=clock.num_events,
             num_finished=self._num_finished,
-            target_busy=self._target.engine.busy_s / scenario.duration_s,
             num_guesses=self._num_guesses,
             num_accepted=self._num_accepted,
             num_messages=self._num_messages,

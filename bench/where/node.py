@@ -1,7 +1,7 @@
 """A target or draft node with clocks: `python -m bench.where.node ENDPOINT KEYS FILE ROLE OPTIONS`.
 
-At SIGUSR2 it appends a line of JSON with the values of its clocks to FILE, for bench/where/run.py.
-Its link has no keys.
+At SIGUSR2 it appends a line of JSON with the values of its clocks to FILE, for
+bench/where/table.py. Its link has no keys.
 """
 
 from __future__ import annotations
@@ -36,18 +36,24 @@ class Clocks:
         self._open: list[str] = []
         self._since = 0.0
 
-    def around(self, owner: Any, function: str, name: str) -> None:
-        """Give a function a clock. owner: the class or module in which callers look it up."""
+    def around(
+        self, owner: Any, function: str, name: str, count: Callable[..., None] | None = None
+    ) -> None:
+        """Give a function a clock. owner: the class or module in which callers look it up. count:
+        called with its result and arguments after each call."""
         timed = getattr(owner, function)
 
         @functools.wraps(timed)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            if not self._enter(name):
-                return timed(*args, **kwargs)
+            is_timed = self._enter(name)
             try:
-                return timed(*args, **kwargs)
+                result = timed(*args, **kwargs)
             finally:
-                self._leave()
+                if is_timed:
+                    self._leave()
+            if count is not None:
+                count(result, *args, **kwargs)
+            return result
 
         setattr(owner, function, wrapper)
 
@@ -73,19 +79,6 @@ class Clocks:
         self._since = now
 
 
-def counted(owner: Any, function: str, count: Callable[..., None]) -> None:
-    """Wrap a function so that `count` is called with its result and arguments after each call."""
-    inner = getattr(owner, function)
-
-    @functools.wraps(inner)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        result = inner(*args, **kwargs)
-        count(result, *args, **kwargs)
-        return result
-
-    setattr(owner, function, wrapper)
-
-
 def main(endpoint: str, _keys: str, log: str, role: str, *options: str) -> None:
     # This must precede every import that loads llama.cpp.
     set_engine_environment()
@@ -98,25 +91,21 @@ def main(endpoint: str, _keys: str, log: str, role: str, *options: str) -> None:
 
     clocks = Clocks(STEP)
     tokens: Counter[str] = Counter()
-    clocks.around(LlamaModel, "forward", "model")
-    clocks.around(LlamaModel, "truncate", "cache")
-    clocks.around(Sampler, "verify" if role == "target" else "sample", "sampling")
-    if role == "target":
-        clocks.around(target_state, "compose", "choosing")
-        clocks.around(TargetStream, "until_end", "text")
-        clocks.around(target_state.TargetState, "step", STEP)
 
-        def committed(result: Any, *_: Any) -> None:
-            tokens["committed"] += len(result[0])
-
-        counted(TargetStream, "until_end", committed)
-    else:
-        clocks.around(DraftState, "step", STEP)
+    def committed(result: Any, *_: Any) -> None:
+        tokens["committed"] += len(result[0])
 
     def fed(_result: Any, _model: Any, spans: Any) -> None:
         tokens["fed"] += sum(len(span.token_ids) for span in spans)
 
-    counted(LlamaModel, "forward", fed)
+    clocks.around(LlamaModel, "forward", "model", fed)
+    clocks.around(LlamaModel, "truncate", "cache")
+    clocks.around(Sampler, "verify" if role == "target" else "sample", "sampling")
+    if role == "target":
+        clocks.around(target_state, "compose", "choosing")
+        clocks.around(TargetStream, "until_end", "text", committed)
+    state = target_state.TargetState if role == "target" else DraftState
+    clocks.around(state, "step", STEP)
 
     def write_clocks(*_: Any) -> None:
         values = {

@@ -1,19 +1,150 @@
-"""`python -m bench where`: the parts of the time between tokens, as a table of windows."""
+"""`python -m bench where`: the time that each process of a mesh spends while streams decode."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import json
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import click
 
 from bench.asking import Pair
-from bench.harness.report import head, row
+from bench.harness.fleet import COORDINATOR, Fleet, FleetError, Setup, fleet
+from bench.harness.processes import HUB, cpu_s
+from bench.harness.report import head, note, row
+from bench.load.asking import Endpoint, ask
 from bench.load.workloads import PLAIN_NAMES, workload
 from bench.options import draft_option, streams_option, target_option
 from bench.where.node import STEP
-from bench.where.run import Window, windows
+from nodes.client.client import Client
+from nodes.config.settings import EngineSettings
+from nodes.service.supervision import engine_options
+
+_STARTS_WITHIN_S = 300.0
+_TELLS_WITHIN_S = 5.0
+_CLOCKLESS = (COORDINATOR, "gateway-0")
+
+# Values of a node's clocks by name, as node.py writes them.
+Clock = Mapping[str, float]
+
+
+def since(before: Clock, after: Clock) -> Clock:
+    return {name: value - before.get(name, 0.0) for name, value in after.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Times while all streams decoded. draft: None without a draft node. cpu_s: processor time of
+    the processes without clocks, by role. rtt_s: round-trip time of heartbeats, by role.
+    """
+
+    num_streams: int
+    target: Clock
+    draft: Clock | None
+    cpu_s: dict[str, float]
+    rtt_s: dict[str, float]
+
+
+async def _clock(mesh: Fleet, role: str) -> Clock:
+    """Return the current values of a node's clocks."""
+    log = mesh.folder / f"{role}.clocks"
+    length = log.stat().st_size if log.exists() else 0
+    mesh.process(f"{role}-0").signal(signal.SIGUSR2)
+
+    def line() -> bytes | None:
+        written = log.read_bytes()[length:] if log.exists() else b""
+        return written if written.endswith(b"\n") else None
+
+    what = f"the {role} has not told its clocks"
+    found: dict[str, float] = json.loads(await mesh.until(line, _TELLS_WITHIN_S, what))
+    return found
+
+
+async def windows(
+    target: EngineSettings,
+    draft: EngineSettings | None,
+    prompts: Sequence[str],
+    counts: Sequence[int],
+    max_tokens: int,
+) -> list[Window]:
+    """Measure a window for each number of streams. draft: None to decode plainly.
+
+    Raises FleetError if the mesh does not serve.
+    """
+    engines = {"target": target} | ({"draft": draft} if draft is not None else {})
+    setup = Setup(
+        num_targets=1, num_drafts=len(engines) - 1, num_gateways=1, over="ipc", fresh=True
+    )
+    found = []
+    async with fleet(setup, starts=()) as mesh, mesh.clients(1) as (client,):
+        looks_up = str(draft is not None).lower()
+        await mesh.start(COORDINATOR, environ={"AIRDRAFT_PROMPT_LOOKUP": looks_up})
+        for role, engine in engines.items():
+            options = str(mesh.folder / f"{role}.clocks"), role, *engine_options(engine)
+            await mesh.start_module(f"{role}-0", HUB, "bench.where.node", *options)
+        await mesh.start("gateway-0")
+        await mesh.are_in(*(f"{role}-0" for role in engines), limit_s=_STARTS_WITHIN_S)
+        await mesh.is_ready("gateway-0", _STARTS_WITHIN_S)
+        for count in counts:
+            note(f"{count} streams{'' if draft is not None else ', plainly'}")
+            asked = [prompts[k % len(prompts)] for k in range(count)]
+            found.append(await _window(mesh, client, asked, max_tokens, list(engines)))
+    return found
+
+
+async def _window(
+    mesh: Fleet, client: Client, prompts: Sequence[str], max_tokens: int, roles: Sequence[str]
+) -> Window:
+    endpoint = Endpoint(url=mesh.url("gateway-0"), model="")
+    count = len(prompts)
+    clockless = {name.removesuffix("-0"): mesh.process(name).pid for name in _CLOCKLESS}
+
+    async def request(prompt: str, length: int, heard: Callable[[], None]) -> None:
+        found = await ask(endpoint, prompt, max_tokens=length, temperature=0.0, seed=1, heard=heard)
+        if found.error:
+            raise FleetError(f"a request failed: {found.error}")
+
+    # The target reads the prompts beforehand, so that only decoding is timed.
+    for prompt in dict.fromkeys(prompts):
+        await request(prompt, 2, lambda: None)
+    all_decode, one_is_done = asyncio.Event(), asyncio.Event()
+    silent = set(range(count))
+
+    def heard(number: int) -> None:
+        silent.discard(number)
+        if not silent:
+            all_decode.set()
+
+    async def stream(number: int) -> None:
+        await request(prompts[number], max_tokens, lambda: heard(number))
+        one_is_done.set()
+
+    async def observed() -> Window:
+        await all_decode.wait()
+        before = {role: await _clock(mesh, role) for role in roles}
+        cpu_before = {role: cpu_s([pid]) for role, pid in clockless.items()}
+        began = time.perf_counter()
+        await one_is_done.wait()
+        cpu = {role: cpu_s([pid]) - cpu_before[role] for role, pid in clockless.items()}
+        seconds = time.perf_counter() - began
+        found = {role: since(clock, await _clock(mesh, role)) for role, clock in before.items()}
+        return Window(
+            count,
+            found["target"],
+            found.get("draft"),
+            # Scaled to the time between the two readings of the target's clocks.
+            {role: s * found["target"]["at"] / seconds for role, s in cpu.items()},
+            {node.role: node.rtt_us * 1e-6 for node in (await client.nodes()).nodes},
+        )
+
+    streams = asyncio.gather(*(stream(number) for number in range(count)))
+    window, _ = await asyncio.gather(observed(), streams)
+    return window
+
 
 # Consecutive parts of the work of the target's engine thread; with BETWEEN they add up to the time
 # of a token.

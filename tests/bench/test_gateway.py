@@ -11,9 +11,8 @@ from click.testing import CliRunner
 
 from bench.harness.fleet import Setup, fleet
 from bench.harness.http import COMPLETIONS, http_client, leave, request_of
-from bench.harness.processes import resident_bytes
+from bench.harness.processes import resident_bytes, tree
 from bench.live.gateway import gateway_command
-from bench.load.processes import tree
 
 CHAT = "/v1/chat/completions"
 CANARY = "kestrel-0d7e91b4"

@@ -6,11 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.paper.figures import FIGURES
-from bench.paper.model import Pair, stages_of, total_s, upload_s
+from bench.paper.model import Pair, TaskSet, draw, load_setting, stages_of, total_s, upload_s
 from bench.paper.program import MemoryLimitError, program_bounds, serve
-from bench.paper.report import fewer, run_printed
-from bench.paper.setting import TaskSet, draw, load_setting
+from bench.paper.report import FIGURES, fewer, run_printed
 
 SETTING = load_setting()
 PAIRS = (Pair("llama-68m", "llama-7b"), Pair("llama-1b", "llama-7b"), Pair("llama-1b", "llama-13b"))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.peers.serving import PeerError, Setup, free_port, wait_until_open
-from bench.peers.systems import OWN, all_peers
+from bench.harness.fleet import free_port
+from bench.peers.systems import OWN, PeerError, Setup, all_peers, wait_until_open
 
 PEERS = {peer.name: peer for peer in all_peers()}
 PYTHON = PEERS["llama-cpp-python, plain"]

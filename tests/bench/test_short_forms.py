@@ -9,10 +9,10 @@ from click.testing import CliRunner
 
 from bench.asking import Pair
 from bench.first import FIRST_HEAD, GAPS_HEAD, first_command
+from bench.harness.cases import make_prompts
 from bench.kernels import Asked, measure
 from bench.law1 import run_law1
 from bench.live.mixed import MESHES, mixed_command
-from bench.prompts import make_prompts
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.config.settings import environment
 

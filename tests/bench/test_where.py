@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bench.where.node import Clocks
-from bench.where.run import Window
-from bench.where.table import parts_ms, table
+from bench.where.table import Window, parts_ms, table
 
 
 def test_what_a_function_calls_is_not_counted_as_its_own() -> None:

@@ -15,7 +15,7 @@ from nodes.client.generation import GenerateOptions
 from nodes.config.settings import EngineSettings
 from nodes.service import local
 from nodes.service.local import MOST_FAILED_STARTS, WAITS_S, LocalMesh, NodeFailedError, local_mesh
-from nodes.service.supervision import Child, start_child
+from nodes.service.supervision import Child
 from tests.nodes.memory_mesh import PROMPT, Answer, ask, check
 
 # Processes are started: a passing test needs a few seconds of a fast machine.
@@ -129,11 +129,11 @@ async def test_what_a_node_has_started_holds_up_neither_the_next_node_nor_the_en
     lines: list[str] = []
     children: list[Child] = []
 
-    async def noted(*given: Any) -> Child:
-        children.append(await start_child(*given))
+    def noted(*given: Any) -> Child:
+        children.append(Child(*given))
         return children[-1]
 
-    monkeypatch.setattr(local, "start_child", noted)
+    monkeypatch.setattr(local, "Child", noted)
     told = {"tell": lines.append, "progress": lambda *step: said.append(step)}
     mesh = LocalMesh("nowhere", restarts=True, **told)
     keeping = asyncio.create_task(mesh.keep("target", TOY))

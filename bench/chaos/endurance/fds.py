@@ -14,7 +14,7 @@ from bench.harness.fleet import COORDINATOR, FleetError, Setup, fleet
 from bench.harness.http import COMPLETIONS, http_client, port_of, request_of
 from bench.harness.processes import ended
 from bench.harness.report import Findings, counts
-from bench.hostile.live import asking, busy, crowd_of, live_coordinator, new_pairs
+from bench.hostile.port import asking, busy, crowd_of, live_coordinator, new_pairs
 from nodes.client.client import Client
 from nodes.service.runtime import raise_file_limit
 

@@ -3,26 +3,229 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
+import json
+import random
 import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from bench.chaos.endurance.soak_load import Requests
+import httpx
+
 from bench.chaos.kills.backdrop import left_behind
+from bench.chaos.kills.resuming import Reader
+from bench.harness.cases import toy_cases
 from bench.harness.fleet import Fleet, Setup, fleet
-from bench.harness.processes import num_files, num_threads, resident_bytes
+from bench.harness.history import Record, faults_of
+from bench.harness.http import COMPLETIONS, http_client, leave, request_of
+from bench.harness.processes import cpu_s, num_files, num_threads, resident_bytes
 from bench.harness.report import Findings, counts, head, row
-from bench.load.processes import cpu_s
+from bench.harness.work import Load, ask
+from nodes.client.client import Client, RequestFailedError
+from nodes.client.generation import GenerateOptions
+from nodes.engine.rules import NO_RULES, Grammar, LogitRules
+
+_LIMIT_S: Final = 60.0
+_MOST_FAULTS: Final = 20
+_NUM_CASES: Final = 128
+_MEAN_TOKENS: Final = 6.0
+_TOO_MANY_TOKENS: Final = 1 << 19
+_BAD_GRAMMAR: Final = LogitRules(grammar=Grammar("gbnf", "root ::= ("))
+_GOOD_GRAMMAR: Final = LogitRules(grammar=Grammar("gbnf", 'root ::= (" " [1-9] [0-9]?){2,8}'))
+_PROMPT: Final = "the prompt of the soak"
+_OPTIONS: Final = GenerateOptions(max_tokens=8, ignore_eog=True, chat=False, user="soak")
+
+
+class Requests:
+    """Requests of all kinds. Whole answers must have the undisturbed texts.
+
+    outcomes: counts of requests. faults: at most _MOST_FAULTS descriptions.
+    """
+
+    def __init__(self, mesh: Fleet, clients: list[Client], seed: int) -> None:
+        self.outcomes = Counter[str]()
+        self.faults: list[str] = []
+        self._mesh = mesh
+        self._port = mesh.port("gateway-0")
+        self._clients = itertools.cycle(clients)
+        self._http: httpx.AsyncClient
+        self._seed = seed
+        self._numbers = itertools.count()
+        self._cases = toy_cases(random.Random(seed), _NUM_CASES, _MEAN_TOKENS)
+        self._plain_cases = [case for case in self._cases if case.options.rules == NO_RULES]
+        # Weights of the kinds.
+        self._kinds: dict[Callable[[random.Random], Awaitable[str]], int] = {
+            self._http_answered: 320,
+            self._http_left: 60,
+            self._http_refused: 60,
+            self._wire: 340,
+            self._wire_left: 100,
+            self._wire_refused: 60,
+            self._wire_odd: 50,
+            self._newcomer: 4,
+            self._looked: 6,
+        }
+
+    async def run(self, num_requests: int, at_once: int) -> None:
+        """Run the next requests, at_once at a time, and close the connections of this process."""
+        async with http_client(self._port, _LIMIT_S) as self._http:
+            await Load(self._ask, at_once, num_requests).run()
+
+    async def _ask(self, _stream: int, _number: int) -> bool:
+        number = next(self._numbers)
+        source = random.Random(self._seed * 1_000_003 + number)
+        (kind,) = source.choices(list(self._kinds), list(self._kinds.values()))
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                outcome = await kind(source)
+        except (
+            *(OSError, TimeoutError, AssertionError),
+            *(RequestFailedError, httpx.HTTPError),
+        ) as error:
+            outcome = "failed"
+            name = kind.__name__.strip("_")
+            self._fault(f"request {number} ({name}): {type(error).__name__} {error}")
+        self.outcomes[outcome] += 1
+        return True
+
+    def _fault(self, text: str) -> None:
+        if len(self.faults) < _MOST_FAULTS:
+            self.faults.append(text[:300])
+
+    # -- over HTTP ---------------------------------------------------------------------------------
+
+    async def _http_answered(self, source: random.Random) -> str:
+        case, is_stream = source.choice(self._plain_cases), source.random() < 0.5
+        reader = Reader(self._http, 0, case, _LIMIT_S, is_stream=is_stream)
+        _check(await reader.read(["/v1"], 0))
+        return "streamed" if is_stream else "whole"
+
+    async def _http_left(self, source: random.Random) -> str:
+        is_stream = source.random() < 0.8
+        body = _body(2000, stream=is_stream)
+        request, num_bytes = request_of(COMPLETIONS, body), 0
+        if source.random() < 0.2:
+            # Leave within head or body.
+            request = request[: source.randrange(1, len(request))]
+        elif is_stream:
+            # Leave before the first token or after some. A whole answer sends nothing until its
+            # end.
+            num_bytes = source.choice((0, 100, 1000, 4000))
+        await leave(self._port, request, num_bytes, source.random() / 5)
+        return "left"
+
+    async def _http_refused(self, source: random.Random) -> str:
+        path, body, status = source.choice(
+            (
+                (COMPLETIONS, b"{", 400),
+                (COMPLETIONS, b'{"prompt": 1.5}', 400),
+                (COMPLETIONS, json.dumps(_body(4, model="nobody")).encode(), 404),
+                (COMPLETIONS, json.dumps(_body(_TOO_MANY_TOKENS)).encode(), 400),
+                ("/v1/nothing", b"{}", 404),
+            )
+        )
+        headers = {"content-type": "application/json"}
+        answer = await self._http.post(path, content=body, headers=headers)
+        assert answer.status_code == status, answer
+        return "refused"
+
+    # -- over the wire -----------------------------------------------------------------------------
+
+    async def _wire(self, source: random.Random) -> str:
+        _check(await ask(next(self._clients), 0, source.choice(self._cases), _LIMIT_S))
+        return "whole"
+
+    async def _wire_left(self, source: random.Random) -> str:
+        options = replace(_OPTIONS, max_tokens=2000, num_choices=source.choice((1, 1, 3)))
+        events = next(self._clients).generate(_PROMPT, options)
+        async with contextlib.aclosing(events) as open_events:
+            for _ in range(source.choice((1, 1, 1, 2, 10, 40))):
+                await anext(open_events)
+        return "left"
+
+    async def _wire_refused(self, source: random.Random) -> str:
+        changes: dict[str, Any] = source.choice(
+            (
+                {"max_tokens": _TOO_MANY_TOKENS},
+                {"model": "nobody"},
+                {"temperature": -1.0},
+                {"rules": _BAD_GRAMMAR},
+            )
+        )
+        code = ""
+        try:
+            await _run(next(self._clients), replace(_OPTIONS, **changes))
+        except RequestFailedError as error:
+            code = error.code
+        assert code in ("bad_request", "not_found"), f"{changes}: {code or 'not refused'}"
+        return "refused"
+
+    async def _wire_odd(self, source: random.Random) -> str:
+        """Send an unusual request: scores, grammars, users, long prompts."""
+        changes: dict[str, Any] = source.choice(
+            (
+                {"num_logprobs": 2},
+                {"scores_prompt": True, "num_logprobs": 0},
+                {"rules": _GOOD_GRAMMAR},
+                {"user": f"user {source.randrange(50)}", "priority": source.randint(1, 10)},
+            )
+        )
+        options = replace(_OPTIONS, **changes)
+        await _run(next(self._clients), options, _PROMPT * source.choice((1, 4, 12)))
+        return "whole"
+
+    async def _newcomer(self, _source: random.Random) -> str:
+        async with self._mesh.clients(1) as (client,):
+            await _run(client, _OPTIONS)
+        return "whole"
+
+    async def _looked(self, source: random.Random) -> str:
+        """Request status, a trace or metrics instead of text."""
+        client = next(self._clients)
+        match source.randrange(4):
+            case 0:
+                await client.status()
+            case 1:
+                await client.trace(-1)
+            case 2:
+                (await self._http.get("/metrics")).raise_for_status()
+            case _:
+                (await self._http.get("/api/status")).raise_for_status()
+        return "looked"
+
+
+def _check(record: Record) -> None:
+    """Raise AssertionError unless a request has ended as it must."""
+    assert record.end == "finished", record.reason
+    assert not (faults := faults_of(record)), faults[0]
+
+
+def _body(length: int, *, stream: bool = False, **changes: object) -> dict[str, Any]:
+    return {
+        "prompt": _PROMPT,
+        "max_tokens": length,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": stream,
+        **changes,
+    }
+
+
+async def _run(client: Client, options: GenerateOptions, prompt: str = _PROMPT) -> None:
+    async for _ in client.generate(prompt, options):
+        pass
+
 
 # Growth allowed from the first measurement to the last; bounded caches are full at the first.
 _MOST_MORE: Final = {"rss_kib": 2048, "files": 0, "threads": 0, "tasks": 0}
 _SHOWN: Final = ("rss_kib", "files", "threads", "tasks", "objects")
 _NUM_CLIENTS = 4
-_LIMIT_S = 120.0
+_FIGURES_WITHIN_S = 120.0
 _SETTLE_S = 1.0
 # The line that a process prints after SIGUSR1, once it has collected its garbage.
 _LINE = re.compile(r"figures: (\d+) tasks, (\d+) threads of the pool, (\d+) objects")
@@ -112,7 +315,7 @@ async def _figures_of(mesh: Fleet, name: str) -> Figures:
     num_seen = len(said())
     process.signal(signal.SIGUSR1)
     what = f"{name} has logged no figures"
-    line = await mesh.until(lambda: next(iter(said()[num_seen:]), None), _LIMIT_S, what)
+    line = await mesh.until(lambda: next(iter(said()[num_seen:]), None), _FIGURES_WITHIN_S, what)
     tasks, num_pooled, objects = map(int, line)
     pid = process.pid
     return {

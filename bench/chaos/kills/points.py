@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from random import Random
 
 from bench.chaos.kills.backdrop import Backdrop, Run, backdrop
+from bench.harness.airdraft import ENGINE_PASS, VARIABLE
 from bench.harness.cases import toy_cases
-from bench.harness.failpoints import ENGINE_PASS, VARIABLE
 from bench.harness.fleet import COORDINATOR
 from bench.harness.history import Tally
 from nodes.service.runtime import EXIT_CONFIG

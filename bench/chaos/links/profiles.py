@@ -1,26 +1,27 @@
 """Run a mesh over a bad link: coordinator and target at the hub, draft nodes behind the link.
 
-Links and devices are emulated; coordinator, nodes, clients, keys, and over TUN devices TCP, are
-real. Clients at the hub (near) show what a bad link to the draft nodes costs clients that do not
-use the link. Clients behind the link (far) show what it costs its users.
+Links are emulated, and devices are replayed (`bench/emulate/replay.py`), so that passes take as
+long as on them; coordinator, nodes, clients, keys, and over TUN devices TCP, are real. Clients at
+the hub (near) show what a bad link to the draft nodes costs clients that do not use the link.
+Clients behind the link (far) show what it costs its users.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from bench.chaos.links.clients import Heard, Hearing, counted
-from bench.chaos.links.mesh import link_mesh, start_clients
 from bench.emulate.cell import UP, CountersOf
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import GOOD, LinkProfile, Outage, cell_of
-from bench.harness.fleet import UP_LIMIT_S, Fleet
+from bench.harness.fleet import COORDINATOR, UP_LIMIT_S, Fleet, Setup, fleet
 from bench.harness.members import Dark
-from bench.harness.places import HUB
-from bench.harness.processes import ended
+from bench.harness.processes import HUB, Places, ended
 from bench.harness.report import head, row
+from bench.harness.streams import EMULATED, Heard, Hearing, Task, counted, start_streams
 
 CLIENTS = "clients"
 TARGET_NODE, DRAFT_NODES = "target-0", ("draft-0", "draft-1")
@@ -32,6 +33,16 @@ STUCK_S = 5.0
 # intervals.
 AFTER_S = 6.0
 _DRAFTS, _REFUGE = "drafts", "refuge"
+TARGET: Final = EMULATED / "nodes" / "agx-orin-llama-3.1-8b.toml"
+_DRAFT: Final = EMULATED / "nodes" / "orin-nano-qwen2.5-0.5b.toml"
+_SETUP: Final = Setup(
+    target_model=f"replay:{TARGET}",
+    draft_model=f"replay:{_DRAFT}",
+    max_streams=32,
+    # The join timeout allows for a link that is bad when a node starts. Prompt lookup depends on
+    # no link and makes texts unequally fast, so it is off.
+    environ={"AIRDRAFT_JOIN_TIMEOUT_S": "60", "AIRDRAFT_PROMPT_LOOKUP": "false"},
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,12 +159,24 @@ def _most(seconds: Sequence[float]) -> str:
     return f"{max(seconds):.1f}" if seconds else "-"
 
 
-async def start_streams(mesh: Fleet, far_place: str, setting: Setting) -> tuple[Hearing, Hearing]:
+@contextlib.asynccontextmanager
+async def link_mesh(places: Places) -> AsyncIterator[Fleet]:
+    """Open a mesh and start its coordinator; all of its processes end with the block.
+
+    Raises FleetError if a process ended by itself.
+    """
+    async with fleet(_SETUP, places=places, starts=[COORDINATOR]) as mesh:
+        yield mesh
+        mesh.check()
+
+
+async def start_clients(mesh: Fleet, far_place: str, setting: Setting) -> tuple[Hearing, Hearing]:
     """Start the target, and then the streams at the hub and those behind the link."""
     await mesh.start(TARGET_NODE)
     await mesh.are_in(TARGET_NODE)
-    near = await start_clients(mesh, "near", HUB, setting.near, 0)
-    return near, await start_clients(mesh, "far", far_place, setting.far, setting.near)
+    near = await start_streams(mesh, "near", HUB, Task(num_streams=setting.near))
+    far = Task(num_streams=setting.far, first=setting.near)
+    return near, await start_streams(mesh, "far", far_place, far)
 
 
 async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> LinkFigures:
@@ -164,7 +187,7 @@ async def run_profile(profile: LinkProfile, setting: Setting, means: Means) -> L
     links = {_DRAFTS: profile, CLIENTS: profile, _REFUGE: GOOD}
     cell = cell_of(links, setting.seed)
     async with open_cell(cell, means=means) as (live, kind), link_mesh(live) as mesh:
-        near, far = await start_streams(mesh, CLIENTS, setting)
+        near, far = await start_clients(mesh, CLIENTS, setting)
         weather = Weather(mesh, live, (_DRAFTS, CLIENTS), DRAFT_NODES, _REFUGE)
         raining = asyncio.create_task(weather.run(profile.outage))
         try:

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from random import Random
 
-from bench.chaos.links.clients import Heard, counted
-from bench.chaos.links.mesh import TARGET, link_mesh, start_clients
+from bench.chaos.links.profiles import TARGET, link_mesh
 from bench.emulate.open import LiveCell, Means, open_cell
 from bench.emulate.profiles import BOTH, GOOD, cell_of
 from bench.emulate.replay import read_config
 from bench.harness.fleet import Fleet
-from bench.harness.places import HUB
+from bench.harness.processes import HUB
 from bench.harness.report import Findings, head, quantiles, row
+from bench.harness.streams import Heard, Task, counted, start_streams
 
 STALL_WITHIN_S = 3.0
 _TARGETS = ("target-0", "target-1")
@@ -102,7 +102,7 @@ async def run_stalls(
         for name in _TARGETS:
             await mesh.start(name, place=name)
         await mesh.are_in(*_TARGETS)
-        clients = await start_clients(mesh, "clients", HUB, streams, 0)
+        clients = await start_streams(mesh, "clients", HUB, Task(num_streams=streams))
         for how in hows:
             lost_at = []
             clients.heard()

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from bench.chaos.links.clients import Hearing
-from bench.chaos.links.mesh import link_mesh
-from bench.chaos.links.profiles import CLIENTS, DRAFT_NODES, LinkFigures, Setting, start_streams
+from bench.chaos.links.profiles import (
+    CLIENTS,
+    DRAFT_NODES,
+    LinkFigures,
+    Setting,
+    link_mesh,
+    start_clients,
+)
 from bench.emulate.toxics import HEALTHY, Toxic, ToxicCell, toxic_cell
 from bench.harness.fleet import COORDINATOR, UP_LIMIT_S, Fleet, FleetError
 from bench.harness.processes import num_files, num_threads
+from bench.harness.streams import Hearing
 
 _TURN_S = 8.0
 # The coordinator plans every second once there are guesses. The first plan starts a thread, which
@@ -26,7 +32,7 @@ async def run_toxic(toxic: Toxic, setting: Setting) -> LinkFigures:
     toxic that delays ends of connections, the draft nodes are restarted every few seconds.
     """
     async with toxic_cell(HEALTHY, setting.seed) as cell, link_mesh(cell) as mesh:
-        near, far = await start_streams(mesh, CLIENTS, setting)
+        near, far = await start_clients(mesh, CLIENTS, setting)
         for name in DRAFT_NODES:
             await mesh.start(name, place=CLIENTS)
         await mesh.are_in(*DRAFT_NODES)
@@ -65,7 +71,7 @@ async def _guesses(mesh: Fleet, near: Hearing) -> None:
     """Wait until several tokens come at a time, which only accepted guesses cause."""
 
     def have_come() -> bool | None:
-        return any(count > 1 for _, count in near.heard().tokens_at) or None
+        return near.heard().most_at_once > 1 or None
 
     await mesh.until(have_come, UP_LIMIT_S, "no guess was accepted")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ import gguf
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from bench.distill.training.model import rotate, rotations
+from bench.distill.training.model import DraftModel, Shape, rotations
 from nodes.engine.llama_abi import hash_file, load_model
 from nodes.engine.protocol import EngineError, EngineInfo, InvalidInputError, Logits, Span
 from nodes.engine.vocab import LlamaTokenizer
@@ -29,35 +28,23 @@ from nodes.engine.vocab import LlamaTokenizer
 _GROUP = 4
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    width: int
-    eps: float
-    rope_base: float
-
-    @property
-    def head_size(self) -> int:
-        return self.width // self.num_heads
-
-
 class TorchTarget:
     """Weights in float32 and a cache with room for `max_length` tokens of every sequence."""
 
     def __init__(self, path: Path, *, max_sequences: int, max_length: int, threads: int) -> None:
         torch.set_num_threads(threads)
         reader = gguf.GGUFReader(path)
-        self._shape = _read_shape(reader, path)
-        self._weights = {
+        shape, num_kv_heads = _read_shape(reader, path)
+        weights = {
             tensor.name: torch.from_numpy(
                 np.array(gguf.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
             )
             for tensor in reader.tensors
         }
-        shape = self._shape
-        cache = (shape.num_layers, max_sequences, shape.num_kv_heads, max_length, shape.head_size)
+        self._model = DraftModel(shape, num_kv_heads=num_kv_heads)
+        self._model.load_state_dict({name: weights[name] for name in self._model.state_dict()})
+        self._head = weights.get("output.weight", weights["token_embd.weight"])
+        cache = (shape.num_layers, max_sequences, num_kv_heads, max_length, shape.head_size)
         self._keys, self._values = torch.zeros(cache), torch.zeros(cache)
         self._lengths = [0] * max_sequences
         self._rotation = rotations(max_length, shape.head_size, shape.rope_base)
@@ -89,67 +76,32 @@ class TorchTarget:
         seqs = torch.tensor([span.seq_id for span in spans])
         starts = torch.tensor([span.start for span in spans])
         ids = torch.tensor([span.token_ids for span in spans])
-        x = self._weights["token_embd.weight"][ids]
+        x = self._model.token_embd(ids)
         places = starts[:, None] + torch.arange(count)
         rotation = self._rotation[:, places].unsqueeze(2)
-        for layer in range(self._shape.num_layers):
-            x = self._layer(layer, x, seqs, places, rotation)
+        for index, layer in enumerate(self._model.blk):
+            x = layer(x, rotation, partial(self._attend, index, seqs, places))
         for span in spans:
             self._lengths[span.seq_id] = span.start + count
         num_outputs = max(span.num_outputs for span in spans)
         if not num_outputs:
             return np.empty((0, self.info.num_vocab), dtype=np.float32)
-        states = self._norm(x[:, count - num_outputs :], self._weights["output_norm.weight"])
-        head = self._weights.get("output.weight", self._weights["token_embd.weight"])
-        logits: Logits = (states.flatten(0, 1) @ head.T).numpy()
+        states = self._model.output_norm(x[:, count - num_outputs :])
+        logits: Logits = (states.flatten(0, 1) @ self._head.T).numpy()
         return logits
 
-    def _layer(
-        self, layer: int, x: Tensor, seqs: Tensor, places: Tensor, rotation: Tensor
+    def _attend(
+        self, layer: int, seqs: Tensor, places: Tensor, q: Tensor, k: Tensor, v: Tensor
     ) -> Tensor:
-        shape = self._shape
-
-        def weight(name: str) -> Tensor:
-            return self._weights[f"blk.{layer}.{name}.weight"]
-
-        y = self._norm(x, weight("attn_norm"))
-        rows, count, _ = y.shape
-
-        def heads(name: str, num_heads: int) -> Tensor:
-            flat = y.flatten(0, 1) @ weight(name).T
-            return flat.view(rows, count, num_heads, shape.head_size).transpose(1, 2)
-
-        q = rotate(heads("attn_q", shape.num_heads), rotation)
-        k = rotate(heads("attn_k", shape.num_kv_heads), rotation)
+        """Put keys and values into a layer's cache, and attend to all that is there."""
         keys, values = self._keys[layer], self._values[layer]
         keys[seqs[:, None], :, places] = k.transpose(1, 2)
-        values[seqs[:, None], :, places] = heads("attn_v", shape.num_kv_heads).transpose(1, 2)
+        values[seqs[:, None], :, places] = v.transpose(1, 2)
         mixed = [
-            self._attend(q[first:end], keys[seq_ids], values[seq_ids], places[first:end])
+            _mixed(q[first:end], keys[seq_ids], values[seq_ids], places[first:end])
             for first, end, seq_ids in _groups(seqs.tolist())
         ]
-        x = x + torch.cat(mixed) @ weight("attn_output").T
-        y = self._norm(x, weight("ffn_norm"))
-        gated = functional.silu(y @ weight("ffn_gate").T) * (y @ weight("ffn_up").T)
-        return x + gated @ weight("ffn_down").T
-
-    def _attend(self, q: Tensor, keys: Tensor, values: Tensor, places: Tensor) -> Tensor:
-        """q: (rows, heads, count, size); returns (rows, count, width)."""
-        shape = self._shape
-        rows, _, count, size = q.shape
-        length = int(places.max()) + 1
-        k, v = keys[:, :, :length], values[:, :, :length]
-        grouped = q.reshape(rows, shape.num_kv_heads, -1, size)
-        scores = grouped @ k.transpose(2, 3) / math.sqrt(size)
-        # (rows, kv heads, heads of each x count, length); a query sees itself and what is before.
-        hidden = torch.arange(length) > places[:, :, None]
-        scores = scores.view(rows, shape.num_kv_heads, -1, count, length)
-        scores = scores.masked_fill(hidden[:, None, None], -torch.inf).softmax(-1)
-        mixed = scores.flatten(2, 3) @ v
-        return mixed.view(rows, shape.num_heads, count, size).transpose(1, 2).flatten(2)
-
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        return functional.rms_norm(x, weight.shape, weight, self._shape.eps)
+        return torch.cat(mixed)
 
     def truncate(self, seq_id: int, length: int) -> None:
         self._lengths[seq_id] = length
@@ -166,7 +118,20 @@ class TorchTarget:
         return self.info.num_cells - sum(self._lengths)
 
     def close(self) -> None:
-        self._weights.clear()
+        del self._model, self._head
+
+
+def _mixed(q: Tensor, keys: Tensor, values: Tensor, places: Tensor) -> Tensor:
+    """q: (rows, heads, count, size), as is what is returned."""
+    rows, num_heads, count, size = q.shape
+    num_kv_heads, length = keys.shape[1], int(places.max()) + 1
+    k, v = keys[:, :, :length], values[:, :, :length]
+    scores = q.reshape(rows, num_kv_heads, -1, size) @ k.transpose(2, 3) / math.sqrt(size)
+    # (rows, kv heads, heads of each x count, length); a query sees itself and what is before.
+    hidden = torch.arange(length) > places[:, :, None]
+    scores = scores.view(rows, num_kv_heads, -1, count, length)
+    scores = scores.masked_fill(hidden[:, None, None], -torch.inf).softmax(-1)
+    return (scores.flatten(2, 3) @ v).view(rows, num_heads, count, size)
 
 
 def _groups(seqs: list[int]) -> list[tuple[int, int, slice]]:
@@ -180,7 +145,9 @@ def _groups(seqs: list[int]) -> list[tuple[int, int, slice]]:
     return groups
 
 
-def _read_shape(reader: gguf.GGUFReader, path: Path) -> _Shape:
+def _read_shape(reader: gguf.GGUFReader, path: Path) -> tuple[Shape, int]:
+    """Return the shape of a model, and its number of heads for keys and values."""
+
     def value(key: str) -> Any:
         field = reader.fields.get(key)
         return field.contents() if field is not None else None
@@ -191,11 +158,14 @@ def _read_shape(reader: gguf.GGUFReader, path: Path) -> _Shape:
             f"{path.name} is no plain llama model ({architecture}): use --engine llama.cpp"
         )
     heads = value("llama.attention.head_count")
-    return _Shape(
+    embedding = next(t for t in reader.tensors if t.name == "token_embd.weight")
+    shape = Shape(
+        num_vocab=int(embedding.shape[1]),
+        width=value("llama.embedding_length"),
         num_layers=value("llama.block_count"),
         num_heads=heads,
-        num_kv_heads=value("llama.attention.head_count_kv") or heads,
-        width=value("llama.embedding_length"),
-        eps=value("llama.attention.layer_norm_rms_epsilon"),
+        num_hidden=value("llama.feed_forward_length"),
+        norm_eps=value("llama.attention.layer_norm_rms_epsilon"),
         rope_base=value("llama.rope.freq_base") or 10_000.0,
     )
+    return shape, value("llama.attention.head_count_kv") or heads

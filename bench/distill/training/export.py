@@ -2,25 +2,102 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import gguf
 import numpy as np
 
-from bench.distill.measuring.evaluate import Guesses, guess_all, open_alone
+from bench.distill.evaluate import Guesses, guess_all, open_alone
 from bench.distill.report import Reporter
 from bench.distill.sampling.answers import AnswerFolder
 from bench.distill.training.bins import Binned, binned, calibration_json
 from bench.distill.training.data import split_answers
-from bench.distill.training.gguf_files import quantise_draft, write_draft
+from bench.distill.training.model import DraftModel
 from bench.distill.training.train import load_draft
-from nodes.engine.llama_abi import hash_file
+from nodes.engine.llama_abi import hash_file, library, take_last_error
 from nodes.engine.protocol import EngineError
+from policies.acceptance import CALIBRATION_KEY
 
+# Drafts stand on the shoulders of the target's tokenizer: every key of it is copied.
+_COPIED_PREFIX = "tokenizer."
 # Of each folder.
 _MAX_ANSWERS = 160
 # The embedding has the type that it was trained for.
 EMBEDDING, LAYERS = "Q4_0", "Q6_K"
+
+
+def write_draft(
+    model: DraftModel,
+    target: Path,
+    out: Path,
+    *,
+    name: str,
+    licence: str,
+    dtype: type[np.floating[Any]] = np.float32,
+    calibration: str = "",
+) -> None:
+    """Write a model in float32 or float16; norms stay float32, the head is the embedding.
+
+    calibration: of its confidence, as policies.acceptance writes it.
+    """
+    shape = model.shape
+    writer = gguf.GGUFWriter(out, "llama")
+    writer.add_name(name)
+    writer.add_license(licence)
+    writer.add_block_count(shape.num_layers)
+    writer.add_context_length(shape.context_length)
+    writer.add_embedding_length(shape.width)
+    writer.add_feed_forward_length(shape.num_hidden)
+    writer.add_head_count(shape.num_heads)
+    writer.add_head_count_kv(shape.num_heads)
+    writer.add_layer_norm_rms_eps(shape.norm_eps)
+    writer.add_rope_dimension_count(shape.head_size)
+    writer.add_rope_freq_base(shape.rope_base)
+    writer.add_vocab_size(shape.num_vocab)
+    if calibration:
+        writer.add_string(CALIBRATION_KEY, calibration)
+    _copy_vocabulary(gguf.GGUFReader(target), writer)
+    for parameter_name, parameter in model.named_parameters():
+        values = parameter.detach().float().numpy()
+        # A matrix may be smaller in the file, a norm must be float32.
+        writer.add_tensor(parameter_name, values.astype(dtype) if values.ndim == 2 else values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _copy_vocabulary(reader: gguf.GGUFReader, writer: gguf.GGUFWriter) -> None:
+    for field in reader.fields.values():
+        if not field.name.startswith(_COPIED_PREFIX):
+            continue
+        kind = field.types[0]
+        if kind == gguf.GGUFValueType.ARRAY:
+            writer.add_key_value(field.name, field.contents(), kind, sub_type=field.types[-1])
+        else:
+            writer.add_key_value(field.name, field.contents(), kind)
+
+
+def quantise_draft(source: Path, out: Path, *, embedding: str, layers: str) -> None:
+    """Quantise a draft: types by their GGML names, for the embedding and for the layers."""
+    llama = library()
+    params = llama.llama_model_quantize_default_params()
+    types = {name: gguf.GGMLQuantizationType[name].value for name in (embedding, layers)}
+    params.ftype = gguf.LlamaFileType[f"MOSTLY_{layers}"].value
+    params.nthread = 1
+    # Without `pure` libllama would pick other types for some tensors.
+    params.pure = True
+    params.token_embedding_type = types[embedding]
+    params.output_tensor_type = types[embedding]
+    take_last_error()
+    code = llama.llama_model_quantize(os.fsencode(source), os.fsencode(out), ctypes.byref(params))
+    if code != 0:
+        reason = take_last_error() or "libllama gave no reason"
+        raise EngineError(f"cannot quantise {source}: {reason}")
 
 
 def export_draft(

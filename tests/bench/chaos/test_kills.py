@@ -15,8 +15,8 @@ from bench.chaos.kills.points import POINTS, run_points
 from bench.chaos.kills.resuming import Reader
 from bench.chaos.kills.rolling import run_rolling
 from bench.chaos.kills.storm import run_storm
+from bench.harness.airdraft import parse
 from bench.harness.cases import Case, Expected, toy_cases
-from bench.harness.failpoints import parse
 from bench.harness.history import Record, faults_of
 from nodes.client.generation import GenerateOptions
 

@@ -14,16 +14,21 @@ from click.testing import CliRunner
 
 from bench.chaos.command import chaos
 from bench.chaos.links import profiles
-from bench.chaos.links.clients import Heard, Hearing
-from bench.chaos.links.mesh import link_mesh, start_clients
-from bench.chaos.links.profiles import AFTER_S, LinkFigures, Setting, Weather, run_profile
+from bench.chaos.links.profiles import (
+    AFTER_S,
+    LinkFigures,
+    Setting,
+    Weather,
+    link_mesh,
+    run_profile,
+)
 from bench.chaos.links.stalls import judged, run_stalls, stalls_of
 from bench.chaos.links.toxics import run_toxic
 from bench.emulate.open import open_cell
 from bench.emulate.profiles import BOTH, GOOD, PROFILES, Outage, cell_of
 from bench.emulate.toxics import TOXICS, Toxic
-from bench.harness.places import HUB
-from bench.harness.processes import ended
+from bench.harness.processes import HUB, ended
+from bench.harness.streams import Heard, Hearing, Task, start_streams
 from bench.netns import NamespacesError
 
 # -- what streams count ----------------------------------------------------------------------------
@@ -73,7 +78,7 @@ def test_lines_are_taken_once_and_only_whole(tmp_path: Path) -> None:
 
 
 def tokens(count: int, **fields: Any) -> Heard:
-    return Heard(tokens_at=[(1.0, count)] if count else [], **fields)
+    return Heard(tokens_of=Counter({0: count}), **fields)
 
 
 def figures(link: str = "wifi", **changes: Any) -> LinkFigures:
@@ -153,7 +158,7 @@ async def test_outages_are_noticed_and_heal() -> None:
         await mesh.start("target-0")
         await mesh.start("draft-0", place="here")
         await mesh.are_in("target-0", "draft-0")
-        clients = await start_clients(mesh, "clients", HUB, 2, 0)
+        clients = await start_streams(mesh, "clients", HUB, Task(num_streams=2))
         weather = Weather(mesh, live, ("here",), ("draft-0",), "there")
         log = mesh.log_of_members
         for moves, place in ((False, "here"), (True, "there"), (True, "here")):

@@ -12,8 +12,8 @@ pytest.importorskip("gguf", reason="the extra `distill` is not installed (gguf)"
 from bench.distill import report  # noqa: E402
 from bench.distill.commands import distill  # noqa: E402
 from bench.distill.sampling import sample  # noqa: E402
-from bench.distill.training import export, fit  # noqa: E402
-from bench.distill.training.gguf_files import write_draft  # noqa: E402
+from bench.distill.training import export, train  # noqa: E402
+from bench.distill.training.export import write_draft  # noqa: E402
 from bench.distill.training.model import DraftModel, Shape  # noqa: E402
 from nodes.engine.llama import LlamaConfig, LlamaModel  # noqa: E402
 from nodes.worker.engines import calibration_of  # noqa: E402
@@ -28,7 +28,7 @@ def test_texts_become_a_draft_with_figures(tmp_path: Path, monkeypatch: pytest.M
         DraftModel(shape, seed=2), tmp_path / "vocabulary.gguf", target, name="t", licence="mit"
     )
     small = partial(Shape, width=32, num_layers=1, num_heads=2, num_hidden=32)
-    monkeypatch.setattr(fit, "Shape", small)
+    monkeypatch.setattr(train, "Shape", small)
     # A row of this width is too short for a block of Q6_K.
     monkeypatch.setattr(export, "LAYERS", "Q8_0")
     # A signal handler of a test would outlive it.

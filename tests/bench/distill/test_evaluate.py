@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bench.distill.measuring.evaluate import Guesses, acceptance, compare_noise, guess_all, passes
+from bench.distill.evaluate import Guesses, acceptance, compare_noise, guess_all, passes
 from bench.distill.sampling.answers import Answer
 from nodes.engine.protocol import Span
 from nodes.engine.sampling import Sampling, sample

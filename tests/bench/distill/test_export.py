@@ -8,8 +8,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra `distill` is not installed (torch)")
 gguf = pytest.importorskip("gguf", reason="the extra `distill` is not installed (gguf)")
 
-from bench.distill.training.gguf_files import quantise_draft, read_embedding, write_draft  # noqa: E402
+from bench.distill.training.export import quantise_draft, write_draft  # noqa: E402
 from bench.distill.training.model import DraftModel, Shape, reduced_embedding, round_q4_0  # noqa: E402
+from bench.distill.training.train import read_embedding  # noqa: E402
 from nodes.engine.llama import LlamaConfig, LlamaModel  # noqa: E402
 from nodes.engine.protocol import Span  # noqa: E402
 from tests.bench.distill.fakes import write_target  # noqa: E402

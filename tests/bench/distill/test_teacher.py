@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="the extra `distill` is not installed (torch
 pytest.importorskip("gguf", reason="the extra `distill` is not installed (gguf)")
 
 from bench.distill.sampling.teacher import TorchTarget
-from bench.distill.training.gguf_files import write_draft
+from bench.distill.training.export import write_draft
 from bench.distill.training.model import DraftModel, Shape
 from nodes.engine.llama import LlamaConfig, LlamaModel
 from nodes.engine.protocol import EngineError, InvalidInputError, Span

@@ -12,7 +12,7 @@ pytest.importorskip("gguf", reason="the extra `distill` is not installed (gguf)"
 
 from bench.distill.report import Reporter  # noqa: E402
 from bench.distill.sampling.answers import Answer, AnswerFolder, Recipe  # noqa: E402
-from bench.distill.training import fit  # noqa: E402
+from bench.distill.training import train  # noqa: E402
 from bench.distill.training.data import (  # noqa: E402
     HELD_OUT_EVERY,
     AnswerBatches,
@@ -209,8 +209,8 @@ def test_the_step_goes_from_files_to_a_checkpoint(
     ids = np.random.default_rng(1).integers(0, 200, 5000, dtype=np.uint32)
     np.save(tmp_path / "corpus" / "corpus.npy", ids)
     small = partial(Shape, width=32, num_layers=1, num_heads=2, num_hidden=32)
-    monkeypatch.setattr(fit, "Shape", small)
-    line = fit.fit(
+    monkeypatch.setattr(train, "Shape", small)
+    line = train.fit(
         target,
         tmp_path / "corpus",
         [tmp_path / "answers"],

@@ -8,10 +8,10 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
-from bench.emulate.cell import DOWN, UP, Cell, Counters, Station
+from bench.emulate.cell import DOWN, UP, Cell, Counters, Path, PathState, Station
 from bench.emulate.medium import Medium
-from bench.emulate.path import Path, PathState
 from bench.emulate.profiles import GOOD, PROFILES, LinkProfile, cell_of
 from tests.bench.air_cells import run_out
 
@@ -24,7 +24,7 @@ STATIONS = (
 @pytest.mark.parametrize("shares", [(), (0.25, 0.5)])
 def test_a_cell_survives_json(shares: tuple[float, ...]) -> None:
     cell = Cell(stations=STATIONS, shares=shares, frame_s=0.002, window=8, seed=5)
-    assert Cell.from_fields(json.loads(json.dumps(asdict(cell)))) == cell
+    assert TypeAdapter(Cell).validate_json(json.dumps(asdict(cell))) == cell
     # Counters are subtracted, field by field.
     earlier, now = Counters(air_s=0.5, num_frames=2), Counters(air_s=2.0, num_frames=5, num_lost=1)
     assert now - earlier == Counters(air_s=1.5, num_frames=3, num_lost=1)

@@ -73,8 +73,8 @@ def test_costs_of_a_device_and_a_model(folder):
         (f'recording = "device.toml"\n{MEASURED}', "device.toml is not a recording"),
         (f'recording = "r"\ndraft = "x"\n{MEASURED}', "draft = 'x': .* is accepted: draft-0"),
         (f'recording = "r"\ndraft = 1\n{MEASURED}', "draft = 1: a text is accepted"),
-        ('recording = "r"\n[costs]\ndevice = "x"\nmodel = "m"', "costs.device = 'x': no such file"),
-        ('recording = "r"\n[costs]\ndevice = "bad.toml"', "costs.device = 'bad.toml': not valid"),
+        ('recording = "r"\n[costs]\ndevice = "x"\nmodel = "m"', "costs.device: file .*x not found"),
+        ('recording = "r"\n[costs]\ndevice = "bad.toml"', "costs.device: .* is not valid"),
         (
             'recording = "r"\nmodels = "models.toml"\n[costs]\ndevice = "device.toml"\nmodel = "n"',
             "costs.model = 'n': no such model in models.toml, m are accepted",
@@ -88,7 +88,7 @@ def test_what_is_wrong_is_said_in_one_line(folder, text, says):
         opened(folder, text)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
-    with pytest.raises(ModelFileError, match=r"emulated node .*x\.toml: no such file"):
+    with pytest.raises(ModelFileError, match=r"emulated node .*x\.toml not found"):
         read_config(folder / "x.toml")
 
 

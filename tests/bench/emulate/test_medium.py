@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.emulate.cell import DOWN, UP, Cell, Direction, Station
+from bench.emulate.cell import DOWN, UP, Cell, Direction, Path, Station
 from bench.emulate.medium import Medium
-from bench.emulate.path import Path
 from tests.bench.air_cells import (
     FRAME_S,
     NAMES,

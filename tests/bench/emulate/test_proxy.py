@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from bench.emulate.cell import DOWN, UP, Cell, Counters, Station
+from bench.emulate.cell import DOWN, UP, Cell, Counters, Path, Station
 from bench.emulate.open import open_cell
-from bench.emulate.path import Path
 from bench.emulate.proxies import Proxies
 from bench.emulate.proxy import HEADER_BYTES, SEGMENT_BYTES, proxy_cell
 from bench.emulate.toxics import HEALTHY, Toxic, ToxicState, toxic_cell

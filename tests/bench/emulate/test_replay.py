@@ -8,8 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.emulate.recording import RecordedGuesses, RecordedModel, RecordedText, Recording
-from bench.emulate.replay import ReplayConfig, ReplayModel, ReplayTokenizer, pass_seconds
-from bench.emulate.script import Script, logit_of
+from bench.emulate.replay import (
+    ReplayConfig,
+    ReplayModel,
+    ReplayTokenizer,
+    Script,
+    logit_of,
+    pass_seconds,
+)
 from nodes.engine.protocol import InvalidInputError, ModelFileError, Span
 from nodes.engine.sampling import Sampling, probability, sample
 from policies.acceptance import CALIBRATION_KEY

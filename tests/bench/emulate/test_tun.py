@@ -133,10 +133,11 @@ def test_a_relay_that_ended_is_said() -> None:
 
 
 USER = """
-import json, sys
+import sys
+from pydantic import TypeAdapter
 from bench.emulate.cell import Cell
 from bench.emulate.tun import tun_cell
-with tun_cell(Cell.from_fields(json.loads(sys.argv[1]))) as live:
+with tun_cell(TypeAdapter(Cell).validate_json(sys.argv[1])) as live:
     print(*live.places.values(), flush=True)
     sys.stdin.read()
 """

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pytest
 
 from bench.emulate.replay import read_config
-from bench.harness.failpoints import ENGINE_PASS, VARIABLE, FailPointError, parse
+from bench.harness.airdraft import ENGINE_PASS, VARIABLE, FailPointError, parse
 from bench.harness.fleet import CLIENT, COORDINATOR, FleetError, Setup, fleet, free_port
 from bench.harness.processes import ROOT, Process
 from nodes.client.generation import GenerateOptions

@@ -6,10 +6,9 @@ from click.testing import CliRunner
 
 from bench.__main__ import bench
 from bench.emulate.recording import read_recording
+from bench.harness.streams import RECORDING, first_length
 from bench.live.edge import run_setting
-from bench.live.edge_hub import Figures
-from bench.live.edge_report import HEAD, Turns, faults_of, row_of, summary
-from bench.live.edge_setting import ALPHAS, RECORDING, Setting, first_length
+from bench.live.edge_cell import ALPHAS, HEAD, Figures, Setting, Turns, faults_of, row_of, summary
 from bench.sim.edge import calibrated, edge_scenario, run_edge
 
 WIDE, NARROW = Setting(rate_bps=1e6, alpha=0.8), Setting(rate_bps=1e5, alpha=0.6)

@@ -8,11 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from bench.load.figures import Asked, Slo, figures_of
+from bench.options import listed
 from bench.peers.command import peers_command
-from bench.results.cells import cells_of
 from bench.results.command import benchmarks, benchmarks_command, report_command
-from bench.results.making import this_machine, typed_command
-from bench.results.options import listed
+from bench.results.making import cells_of, this_machine, typed_command
 from bench.results.report import markdown, section
 from bench.results.schema import (
     SCHEMA,

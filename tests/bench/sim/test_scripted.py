@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from bench.sim.events import Clock, Medium
+from bench.sim.devices import Clock, Medium
 from bench.sim.scenario import Text
 from bench.sim.scripted import NUM_DIGITS, RIGHT, ScriptedModel, guesses_of, prompt_of
 from nodes.engine.protocol import Span

@@ -1,1 +1,0 @@
-"""What a draft is worth: acceptance, confidence, noise, and prompt lookup beside it."""
