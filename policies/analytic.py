@@ -9,16 +9,13 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from policies.latency import CostTable, NodeCosts
 
 T = TypeVar("T")
-# One count for all sequences of a pass, or one count for each.
-Counts: TypeAlias = int | Sequence[int] | NDArray[np.int64]
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _KINDS = ("", "cpu", "integrated gpu", "gpu")
@@ -125,43 +122,52 @@ class Device:
         _check_numbers("device", self)
 
 
-def pass_flops(shape: TransformerShape, tokens: Counts, contexts: Counts, num_logits: int) -> float:
+def pass_flops(
+    shape: TransformerShape, num_tokens: float, attended: float, num_logits: int
+) -> float:
     """FLOPs of a pass, two for each multiply-add.
 
-    tokens: new tokens of each sequence. contexts: cells of each sequence before the pass. Both are
-    numbers for a pass of one sequence, or arrays (num_sequences,), which broadcast. A token attends
-    to the cells of its sequence, the new tokens before it, and itself. num_logits: tokens whose
-    logits are computed. Norms, rotations, softmax and activations are not counted (below 1 %).
-    Chowdhery et al. 2022 (PaLM), appendix B.
+    attended: cells to which the new tokens attend, in all; a token attends to the cells of its
+    sequence, the new tokens before it, and itself. num_logits: tokens whose logits are computed.
+    Norms, rotations, softmax and activations are not counted (below 1 %). Chowdhery et al. 2022
+    (PaLM), appendix B.
     """
-    new, held = _per_sequence(tokens, contexts)
-    attended = float((new * held + new * (new + 1) / 2).sum())
-    return _flops(shape, float(new.sum()), attended, num_logits)
+    matrices = 2 * num_tokens * shape.layers * shape.layer_matrix_parameters
+    output = 2 * num_logits * shape.hidden_size * shape.vocab_size
+    return matrices + shape.cell_flops * attended + output
 
 
-def pass_bytes(shape: TransformerShape, tokens: Counts, contexts: Counts, num_logits: int) -> float:
-    """Bytes that a pass moves: it reads all weights and cells once and writes new cells.
+def pass_bytes(shape: TransformerShape, num_tokens: float, cells: float, num_logits: int) -> float:
+    """Bytes that a pass moves: it reads all weights and `cells` cells once and writes new cells.
 
-    Arguments as for pass_flops. The output matrix is read only for logits. The few rows that are
-    read of an untied embedding are not counted.
+    The output matrix is read only for logits. The few rows that are read of an untied embedding are
+    not counted.
     """
-    new, held = _per_sequence(tokens, contexts)
-    return _bytes(shape, float(new.sum()), float(held.sum()), num_logits)
+    table = shape.vocab_size * shape.hidden_size
+    body = shape.num_parameters - (table if shape.tied_embeddings else 2 * table)
+    weights = body + (table if num_logits else 0)
+    return weights * shape.bits_per_weight / 8 + shape.kv_bytes_per_token * (cells + num_tokens)
 
 
 def pass_seconds(
-    shape: TransformerShape, device: Device, tokens: Counts, contexts: Counts, num_logits: int
+    shape: TransformerShape,
+    device: Device,
+    num_tokens: float,
+    attended: float,
+    cells: float,
+    num_logits: int,
 ) -> float:
     """Seconds of a pass: overhead + max(compute, memory) + (1 - overlap) min(compute, memory).
 
-    Arguments as for pass_flops. Roofline: Williams, Waterman, Patterson 2009.
+    Arguments as for pass_flops and pass_bytes. Roofline: Williams, Waterman, Patterson 2009.
     """
-    return _seconds(
-        shape,
-        device,
-        pass_flops(shape, tokens, contexts, num_logits),
-        pass_bytes(shape, tokens, contexts, num_logits),
-    )
+    flops = pass_flops(shape, num_tokens, attended, num_logits)
+    moved = pass_bytes(shape, num_tokens, cells, num_logits)
+    compute_s = flops / (device.flops_per_s * device.compute_efficiency)
+    memory_s = moved / (device.bytes_per_s * device.memory_efficiency)
+    exposed_s = (1 - device.overlap) * min(compute_s, memory_s)
+    overhead_s = device.pass_overhead_s + shape.layers * device.layer_overhead_s
+    return overhead_s + max(compute_s, memory_s) + exposed_s
 
 
 def cost_table(
@@ -185,9 +191,8 @@ def cost_table(
     whole_s = []
     for size in sizes:
         attended = size * used_cells + (size if logits else size * (size + 1) / 2)
-        flops = _flops(shape, size, attended, size if logits else 0)
-        moved = _bytes(shape, size, used_cells, size if logits else 0)
-        whole_s.append(_seconds(shape, device, flops, moved))
+        num_logits = size if logits else 0
+        whole_s.append(pass_seconds(shape, device, size, attended, used_cells, num_logits))
     exact = CostTable(tuple(sizes), tuple(whole_s))
     if used_cells:
         rises = np.diff(exact.seconds) / (used_cells * np.diff(exact.sizes))
@@ -217,36 +222,6 @@ def device_from(mapping: Mapping[str, Any]) -> Device:
 def shape_from(mapping: Mapping[str, Any]) -> TransformerShape:
     """Read a model's shape table. ValueError names the key, value and accepted values."""
     return _build("shape", TransformerShape, mapping)
-
-
-def _per_sequence(
-    tokens: Counts, contexts: Counts
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    new, held = np.broadcast_arrays(
-        np.atleast_1d(np.asarray(tokens, dtype=np.float64)), np.asarray(contexts, dtype=np.float64)
-    )
-    return new, held
-
-
-def _flops(shape: TransformerShape, num_tokens: float, attended: float, num_logits: int) -> float:
-    matrices = 2 * num_tokens * shape.layers * shape.layer_matrix_parameters
-    output = 2 * num_logits * shape.hidden_size * shape.vocab_size
-    return matrices + shape.cell_flops * attended + output
-
-
-def _bytes(shape: TransformerShape, num_tokens: float, cells: float, num_logits: int) -> float:
-    table = shape.vocab_size * shape.hidden_size
-    body = shape.num_parameters - (table if shape.tied_embeddings else 2 * table)
-    weights = body + (table if num_logits else 0)
-    return weights * shape.bits_per_weight / 8 + shape.kv_bytes_per_token * (cells + num_tokens)
-
-
-def _seconds(shape: TransformerShape, device: Device, flops: float, moved: float) -> float:
-    compute_s = flops / (device.flops_per_s * device.compute_efficiency)
-    memory_s = moved / (device.bytes_per_s * device.memory_efficiency)
-    exposed_s = (1 - device.overlap) * min(compute_s, memory_s)
-    overhead_s = device.pass_overhead_s + shape.layers * device.layer_overhead_s
-    return overhead_s + max(compute_s, memory_s) + exposed_s
 
 
 def _build(table: str, cls: type[T], mapping: Mapping[str, Any]) -> T:
