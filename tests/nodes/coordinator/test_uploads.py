@@ -20,13 +20,14 @@ from nodes.messages import (
     MAX_UPLOAD_BYTES,
     LinkFields,
     NodesRequest,
+    OpenStreamRequest,
     UploadGrant,
     UploadOffer,
     UploadPiece,
 )
 from nodes.messages.access import ForbiddenError
 from tests.nodes.builders import make_submit
-from tests.nodes.coordinator.script import CLIENT, CLUSTER, EPOCH, Mesh
+from tests.nodes.coordinator.script import CLIENT, CLUSTER, EPOCH, Mesh, make_mesh
 
 # 100 kB/s: a byte takes 10 us.
 LINK = LinkFields("cell-a", 800e3, 0.0)
@@ -247,6 +248,18 @@ def test_an_uploaded_request_is_served_as_any_other(mesh: Mesh) -> None:
     (request,) = out.openings()
     assert request.token_ids == LONG
     assert mesh.state.reporting.num_stale == 0
+
+
+def test_a_piece_waits_for_a_text_that_a_node_on_the_same_medium_is_sent() -> None:
+    mesh = make_mesh(link=LINK)
+    sends = mesh.submit(2)
+    (opening,) = (send for send in sends if isinstance(send.message, OpenStreamRequest))
+    # It takes 50 ms of the medium.
+    mesh.state.sent(opening, 5000, 0.0)
+    assert mesh.hear(CLIENT, offer()).said(UploadGrant)
+    next_s = mesh.state.next_deadline()
+    assert next_s is not None
+    assert next_s > 0.05
 
 
 def test_only_the_offered_request_can_be_uploaded(mesh: Mesh) -> None:
