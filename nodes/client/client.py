@@ -89,7 +89,7 @@ class Client:
             rejoins=rejoins,
             on_lost=self._lost,
         )
-        self._cancellations = Cancellations(lambda message: self._link.send(message))
+        self._cancellations = Cancellations(lambda message: self._link.send(message) > 0)
         self._inbox = Inbox()
         self._is_lost = False
 

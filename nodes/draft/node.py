@@ -109,10 +109,7 @@ class DraftNode(Node):
             return
         notice = guess_notice(self._outbox.take(), self._busy_s)
         self._busy_s = 0.0
-        if self._outbox.rate_bps:
-            num_bits = _OVERHEAD_BITS + 8 * sum(map(len, self._link.packed(notice)))
-            self._outbox.sent(num_bits, now)
-        self._link.send(notice)
+        self._outbox.sent(_OVERHEAD_BITS + 8 * self._link.send(notice), now)
         self._send_guesses()
 
     def _link_is_free(self) -> None:

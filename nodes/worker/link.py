@@ -120,23 +120,26 @@ class Link:
         """Whether the coordinator has welcomed this member and has not been lost since."""
         return self._welcome is not None
 
-    def send(self, message: Any) -> bool:
+    def send(self, message: Any) -> int:
         """Send within the current membership; without one the message is dropped and counted.
 
-        Returns whether it was handed to the transport. Heartbeats find out about losses after that.
+        Returns the bytes that were handed to the transport, 0 for none. Heartbeats find out about
+        losses after that.
         """
         welcome = self._welcome
         if welcome is None:
             self.num_dropped += 1
-            return False
+            return 0
+        frames = encode(message, cluster=welcome.cluster, epoch=welcome.epoch)
+        if welcome.pads:
+            frames = pad(frames)
         try:
-            frames = encode(message, cluster=welcome.cluster, epoch=welcome.epoch)
-            self._transport.send(pad(frames) if welcome.pads else frames)
+            self._transport.send(frames)
         except BackpressureError:
             # The coordinator is gone or stuck; the heartbeats find out.
             self.num_dropped += 1
-            return False
-        return True
+            return 0
+        return sum(map(len, frames))
 
     def packed(self, message: Any) -> list[bytes]:
         """Returns the frames of a message as it would be sent now; [] without a membership."""
