@@ -240,6 +240,8 @@ def mutants_command(package: str, count: int, seed: int, survivors: Path | None)
 
 
 def _files(path: Path, pattern: str) -> list[Path]:
+    if not path.exists():
+        raise click.ClickException(f"{path.relative_to(ROOT)} is gone: correct PACKAGES")
     return [path] if path.is_file() else sorted(path.rglob(pattern))
 
 
