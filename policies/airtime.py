@@ -1,7 +1,7 @@
-"""Closed forms for links that share one medium, in turns or with constant shares.
+"""The shares of a medium with which the messages of all links on it arrive soonest.
 
-Everywhere s_k are the seconds of the medium that link k needs alone. A link that has nothing to
-send (s_k = 0) needs no share.
+s_k are the seconds of the medium that link k needs alone. A link that has nothing to send (s_k = 0)
+needs no share.
 """
 
 from __future__ import annotations
@@ -29,16 +29,3 @@ def weighted_shares(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
     roots = np.sqrt(amounts("airtimes", airtime_s)) * np.sqrt(amounts("weights", weights))
     total = roots.sum()
     return roots / total if total > 0.0 else np.zeros_like(roots)
-
-
-def grant_order(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> npt.NDArray[np.intp]:
-    """Indices of links in the order of turns with the least weighted sum of times: by s_k / w_k.
-
-    airtime_s, weights: (n,). Ties stay in the given order; weight 0 comes last. Smith 1956.
-    """
-    airtimes, importance = np.broadcast_arrays(
-        amounts("airtimes", airtime_s), amounts("weights", weights)
-    )
-    ratios = np.full(airtimes.shape, np.inf)
-    np.divide(airtimes, importance, out=ratios, where=importance > 0.0)
-    return np.argsort(ratios, kind="stable")

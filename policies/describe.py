@@ -1,4 +1,4 @@
-"""Turns a cycle into a plan with its figures, its turns on the air and its reasons."""
+"""Turns a cycle into a plan with its figures and its reasons."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from policies.airtime import grant_order
 from policies.cycle import CycleCost, CyclePlan, evaluate
 from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
 from policies.problem import CATCH_UP_TOKENS, CycleProblem
@@ -34,7 +33,7 @@ def describe(
     overlap, equal_shares: as in Plan.
     """
     cost = evaluate(problem, chosen, equal_shares=equal_shares, overlap=overlap)
-    batches, times, grants = [], [], []
+    batches, times = [], []
     plain: list[int] = []
     for m, (first, end) in enumerate(zip(chosen.bounds, chosen.bounds[1:], strict=False)):
         gammas = chosen.gammas[first:end].tolist()
@@ -45,7 +44,6 @@ def describe(
             ids, caps = zip(*guessing, strict=True)
             batches.append(Batch(ids, caps))
             times.append(_times(cost, m))
-            grants.append(_grants(problem, chosen, m))
     return Plan(
         batches=tuple(batches),
         plain=tuple(plain),
@@ -54,7 +52,6 @@ def describe(
         min_cycle_s=cost.cycle_s if batches and cost.cycle_s > cost.natural_s * 1.001 else 0.0,
         overlap=overlap,
         equal_shares=equal_shares,
-        grants=tuple(grants),
         prediction=Prediction(
             cost.cycle_s,
             _bound(problem, cost, bool(batches)),
@@ -74,22 +71,6 @@ def _times(cost: CycleCost, m: int) -> BatchTimes:
         float(cost.round_s[m]),
         round(float(stages.num_tokens[m])),
     )
-
-
-def _grants(problem: CycleProblem, plan: CyclePlan, m: int) -> tuple[str, ...]:
-    """Returns the draft nodes of a batch in the order of their turns: least air by weight first."""
-    if len(problem.node_names) == 1:
-        return problem.node_names
-    first, end = plan.bounds[m], plan.bounds[m + 1]
-    mine = first + np.flatnonzero(plan.gammas[first:end])
-    nodes, num_nodes = problem.nodes[mine], len(problem.node_names)
-    weights = np.bincount(nodes, problem.weights[mine], minlength=num_nodes)
-    streams = np.bincount(nodes, minlength=num_nodes)
-    guesses = np.bincount(nodes, plan.gammas[mine], minlength=num_nodes)
-    air_s = streams * problem.stream_air_s + guesses * problem.token_air_s
-    order = grant_order(air_s + (streams > 0) * problem.message_air_s, weights)
-    asked = set(nodes.tolist())
-    return tuple(problem.node_names[node] for node in order if node in asked)
 
 
 def _bound(problem: CycleProblem, cost: CycleCost, guesses: bool) -> str:

@@ -1,4 +1,4 @@
-"""The joint planner: it chooses batches, speculation lengths and turns on the air together.
+"""The joint planner: it chooses batches and speculation lengths together, for the given air.
 
 A dynamic program cuts the streams into unequal batches, each with an option of its own. The cycle
 C, the number P of plain streams, and the time X that guesses take of the target beyond plain passes
@@ -160,7 +160,7 @@ def _priced(
 
 
 def joint_plan(observation: Observation) -> Plan:
-    """Plan batches, speculation lengths and turns on the air together.
+    """Plan batches and speculation lengths together.
 
     All streams, except those whose client fixed a number of guesses, are decoded plainly unless
     guesses are predicted to be better.

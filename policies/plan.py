@@ -151,8 +151,7 @@ class Plan:
     A stream in neither counts as plain. min_cycle_s: least seconds between two starts of a batch;
     plain streams use the target meanwhile. overlap: False for one batch at a time. equal_shares:
     the plan was priced for links of a medium that send at once with equal shares, instead of one
-    after the other. grants: for each batch its draft nodes in the order in which they send.
-    reasons: by stream, why it has no guesses.
+    after the other. reasons: by stream, why it has no guesses.
     """
 
     batches: tuple[Batch, ...] = ()
@@ -162,7 +161,6 @@ class Plan:
     min_cycle_s: float = 0.0
     overlap: bool = True
     equal_shares: bool = False
-    grants: tuple[tuple[str, ...], ...] = ()
     prediction: Prediction | None = None
 
 

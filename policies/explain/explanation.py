@@ -102,14 +102,14 @@ def as_object(explanation: Explanation) -> dict[str, Any]:
 
     policy, price_s, mean_token_s, tokens_per_s, cycle_s, bound: the prediction (Prediction).
     batches: for each batch its streams, gammas (in the same order), draft_s, air_s, verify_s,
-    round_s, num_tokens (of its pass), expected_tokens (committed in a round), and grants (draft
-    nodes in the order of their turns). plain: for each group its reason and streams. plain_pass_s:
-    seconds of a pass of the plain streams. policies: for each its name, price_s, mean_token_s,
-    tokens_per_s, relative (to the plan's price; 0.1 is 10 % more), and same_plan. best_rejected:
-    the name of a policy, or null. changes: for each its batch (0 for all), what, price_s, and
-    relative. acceptance, turning_acceptance: numbers or null (Explanation). timeline: end_s,
-    cycle_s or null (Timeline), and lanes, each with kind (draft, air or target), name, and spans,
-    each with batch (0 for plain streams only), start_s, end_s, and num_passes.
+    round_s, num_tokens (of its pass), and expected_tokens (committed in a round). plain: for each
+    group its reason and streams. plain_pass_s: seconds of a pass of the plain streams. policies:
+    for each its name, price_s, mean_token_s, tokens_per_s, relative (to the plan's price; 0.1 is
+    10 % more), and same_plan. best_rejected: the name of a policy, or null. changes: for each its
+    batch (0 for all), what, price_s, and relative. acceptance, turning_acceptance: numbers or null
+    (Explanation). timeline: end_s, cycle_s or null (Timeline), and lanes, each with kind (draft,
+    air or target), name, and spans, each with batch (0 for plain streams only), start_s, end_s, and
+    num_passes.
     """
     plan, prediction = explanation.plan, explanation.prediction
     rejected = explanation.best_rejected
@@ -154,11 +154,7 @@ def _figures(explanation: Explanation, prediction: Prediction) -> dict[str, Any]
 def _batch_objects(explanation: Explanation) -> list[dict[str, Any]]:
     plan = explanation.plan
     rows = zip(
-        plan.batches,
-        explanation.prediction.batches,
-        explanation.expected_tokens,
-        plan.grants,
-        strict=True,
+        plan.batches, explanation.prediction.batches, explanation.expected_tokens, strict=True
     )
     return [
         {
@@ -166,9 +162,8 @@ def _batch_objects(explanation: Explanation) -> list[dict[str, Any]]:
             "gammas": list(batch.gammas),
             **asdict(times),
             "expected_tokens": expected,
-            "grants": list(grants),
         }
-        for batch, times, expected, grants in rows
+        for batch, times, expected in rows
     ]
 
 

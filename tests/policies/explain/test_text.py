@@ -151,7 +151,6 @@ def test_the_object_is_documented_and_agrees_with_the_plan():
     plan = found.plan
     assert (batch["streams"], batch["gammas"]) == ([1, 2], list(plan.batches[0].gammas))
     assert batch["round_s"] == plan.prediction.batches[0].round_s
-    assert batch["grants"] == ["a"]
     assert written["plain"] == [{"streams": [3], "reason": plan.reasons[3]}]
     assert written["mean_token_s"] == pytest.approx(plan.prediction.price_s / 3)
     assert {item["name"] for item in written["policies"]} == set(POLICIES)
