@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -21,7 +19,7 @@ import httpx
 
 from bench.harness.http import http_client
 from bench.harness.members import MemberLog
-from bench.harness.processes import HUB, ROOT, Places, Process
+from bench.harness.processes import HUB, ROOT, Places, Process, free_port
 from mesh.authorized import Entry
 from mesh.keys import KeyPair, KnownCoordinator
 from mesh.zmq_transport import ZmqContext
@@ -39,10 +37,6 @@ _POLL_S: Final = 0.02
 _ANSWER_LIMIT_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.002
 _LAST_LINES: Final = 3
-# These ports lie below the range from which the kernel takes the local ports of connections. A
-# connection to a port of that range on which no process listens may get this very port as its
-# local one. It is then connected to itself, and no process can bind the port.
-_PORTS: Final = range(20_000, 32_000)
 
 
 class FleetError(RuntimeError):
@@ -381,19 +375,6 @@ def make_keys(folder: Path, endpoint: str, roles: Mapping[str, str]) -> None:
         ring = Keyring(folder / name)
         authorized.add(Entry(ring.make_own().public, name, allowed))
         ring.keep_coordinator(KnownCoordinator(endpoint, pair.public))
-
-
-def free_port() -> int:
-    """Return a free loopback port that stays free while the coordinator restarts."""
-    while True:
-        port = random.choice(_PORTS)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 @contextlib.asynccontextmanager

@@ -11,8 +11,10 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import random
 import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -178,6 +180,25 @@ def _cpu_s(pid: int) -> float:
     # The process name in brackets may contain spaces and brackets, so split after the last one.
     fields = stat.rpartition(")")[2].split()
     return sum(map(int, fields[11:15])) / _TICKS_PER_S
+
+
+# These ports lie below the range from which the kernel takes the local ports of connections. A
+# connection to a port of that range on which no process listens may get this very port as its
+# local one. It is then connected to itself, and no process can bind the port.
+_PORTS: Final = range(20_000, 32_000)
+
+
+def free_port() -> int:
+    """Return a free loopback port that stays free while the coordinator restarts."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 HUB: Final = "hub"

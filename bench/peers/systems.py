@@ -19,7 +19,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from bench.harness.fleet import free_port
+from bench.harness.processes import free_port
 from bench.harness.up import up
 from bench.load.asking import Endpoint
 from bench.load.versus import Side

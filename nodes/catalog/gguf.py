@@ -3,6 +3,8 @@
 The layout is that of ggml's gguf.md. Counts are checked against limits and the file before loops.
 """
 
+from __future__ import annotations
+
 import math
 import mmap
 import struct
@@ -67,7 +69,7 @@ class GgufError(Exception):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple["Header", mmap.mmap]]:
+def opened(path: Path) -> Iterator[tuple[Header, mmap.mmap]]:
     """Open a GGUF file that has all tensors of its header; yields the header, read, and its bytes.
 
     Raises GgufError or OSError.

@@ -24,7 +24,7 @@ _PLACES: Final = {
     "run": "run.run_command",
     "serve": "up.serve_command",
     "up": "up.up_command",
-    "generate": "output.generate_command",
+    "generate": "generate.generate_command",
     "chat": "chat.terminal.chat_command",
     "coordinator": "node.coordinator_command",
     "draft": "node.draft_command",

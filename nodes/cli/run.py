@@ -8,8 +8,8 @@ import click
 
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
 from nodes.cli.connection import run_to_end
+from nodes.cli.generate import print_request
 from nodes.cli.options import GPU_LAYERS, THREADS, adds, generate_options, read_prompt
-from nodes.cli.output import print_request
 from nodes.cli.progress import Progress
 from nodes.config.settings import EngineSettings, environment
 from nodes.engine.cores import usable_cores

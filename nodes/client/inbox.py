@@ -1,6 +1,8 @@
 """Waits for what a coordinator sends about each request, with a limit for every wait; cancels
 requests, and waits between tries."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import itertools
@@ -123,7 +125,7 @@ class Inbox:
             queue.put_nowait(None)
 
     @contextlib.asynccontextmanager
-    async def pending(self, limit: TimeLimit | None = None) -> AsyncIterator["Pending"]:
+    async def pending(self, limit: TimeLimit | None = None) -> AsyncIterator[Pending]:
         """Wait for the coordinator, then give the request an id and a queue of its messages.
 
         limit: the time limit of a request; None for a query that is answered at once.

@@ -106,6 +106,7 @@ class GatewayConfig:
     limits: GatewayLimits = field(default_factory=GatewayLimits)
 
     def __post_init__(self) -> None:
+        # Raises if `listen` is no address.
         _ = self.address
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError("tls_cert and tls_key: give both or neither")

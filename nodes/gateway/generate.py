@@ -1,5 +1,7 @@
 """The POST route of each API: checks a body, sends it to the mesh and returns the answer."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import time
@@ -65,7 +67,7 @@ class Generate:
             record.log()
 
     async def _answer(
-        self, scope: Scope, receive: Receive, send: Send, key: ApiKey, record: "_Record"
+        self, scope: Scope, receive: Receive, send: Send, key: ApiKey, record: _Record
     ) -> None:
         shared, limits = self._shared, limits_of(self._shared.config.limits, key)
         chosen = idempotency.of_headers(_values(scope, idempotency.HEADER))

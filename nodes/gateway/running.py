@@ -71,10 +71,6 @@ class Running:
     def __len__(self) -> int:
         return len(self._runs)
 
-    @property
-    def is_stopping(self) -> bool:
-        return self._stopping is not None
-
     def check_open(self) -> None:
         """Raises ApiError if the gateway takes no new requests."""
         if self._stopping is not None:

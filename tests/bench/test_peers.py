@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.harness.fleet import free_port
+from bench.harness.processes import free_port
 from bench.peers.systems import OWN, PeerError, Setup, all_peers, wait_until_open
 
 PEERS = {peer.name: peer for peer in all_peers()}

@@ -1,5 +1,7 @@
 """open_model: the fastest exact form, tested and timed once; with an engine that costs nothing."""
 
+from __future__ import annotations
+
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +18,7 @@ COSTS = NodeCosts(CostTable((1, 8), (0.01, 0.02)), CostTable((32,), (0.1,)))
 
 
 class FakeLlama(ToyModel):
-    opened: list["FakeLlama"]
+    opened: list[FakeLlama]
 
     def __init__(self, config, *, model_hash=None):
         super().__init__()

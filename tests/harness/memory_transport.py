@@ -1,5 +1,7 @@
 """A server and its clients in one process, for tests; same contract as ZeroMQ's."""
 
+from __future__ import annotations
+
 import asyncio
 from collections import deque
 from collections.abc import Callable
@@ -61,7 +63,7 @@ class _Inbox:
 
 
 class _Endpoint:
-    def __init__(self, hub: "MemoryHub", key: str = "") -> None:
+    def __init__(self, hub: MemoryHub, key: str = "") -> None:
         self.key = key
         self._hub = hub
         self.inbox = _Inbox(hub.max_messages)
@@ -89,7 +91,7 @@ class _Endpoint:
 class MemoryServer(_Endpoint):
     """The binding side of a hub."""
 
-    def __init__(self, hub: "MemoryHub", endpoint: str) -> None:
+    def __init__(self, hub: MemoryHub, endpoint: str) -> None:
         super().__init__(hub)
         self.endpoint = endpoint
 

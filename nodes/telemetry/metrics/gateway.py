@@ -3,6 +3,8 @@
 No label comes from a client: routes and kinds are from fixed sets.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -87,7 +89,7 @@ class GatewayMetrics:
         self.queue = QUEUE.histogram(registry, _UP_TO_60_S)
         self._durations = DURATION.histogram(registry, _UP_TO_600_S)
 
-    def request_started(self, path: str) -> "RequestMetrics":
+    def request_started(self, path: str) -> RequestMetrics:
         """Count a request that has arrived; its finished() must be called in every case."""
         route = self._route_of(path)
         self._open.labels(route).inc()

@@ -15,8 +15,8 @@ import pytest
 
 from bench.emulate.replay import read_config
 from bench.harness.airdraft import ENGINE_PASS, VARIABLE, FailPointError, parse
-from bench.harness.fleet import CLIENT, COORDINATOR, FleetError, Setup, fleet, free_port
-from bench.harness.processes import ROOT, Process
+from bench.harness.fleet import CLIENT, COORDINATOR, FleetError, Setup, fleet
+from bench.harness.processes import ROOT, Process, free_port
 from nodes.client.generation import GenerateOptions
 from nodes.keys.keyring import Keyring
 from nodes.messages import TokensNotice

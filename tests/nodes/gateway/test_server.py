@@ -12,6 +12,8 @@ from mesh.errors import KeysError
 from nodes.config.settings import ConfigError
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.gateway.config import GatewayConfig, ListenError
+from nodes.gateway.errors import ApiError
+from nodes.gateway.running import Running
 from nodes.gateway.server import HttpServer, connections_allowed
 from tests.nodes.gateway.fake_mesh import Eventually, FakeMesh, started, text_answer, tokens
 from tests.nodes.gateway.served import connected, port_of, request, serving, talking
@@ -112,6 +114,14 @@ async def test_an_address_that_is_taken_is_an_error(tmp_path: Path) -> None:
             await make(tmp_path, listen=f"127.0.0.1:{port_of(server)}").serve()
 
 
+def refuses_new(running: Running) -> bool:
+    try:
+        running.check_open()
+    except ApiError:
+        return True
+    return False
+
+
 async def test_stopping_lets_streams_end_by_themselves(
     tmp_path: Path, eventually: Eventually
 ) -> None:
@@ -124,7 +134,7 @@ async def test_stopping_lets_streams_end_by_themselves(
         await raw.until(b'"text":"a"')
         stopping = server.task
         stopping.cancel()
-        await eventually(lambda: server.http.gateway.running.is_stopping)
+        await eventually(lambda: refuses_new(server.http.gateway.running))
         root = server.http.url.removesuffix("/v1")
         # As long as something is under way whoever comes is told so.
         async with httpx.AsyncClient(base_url=root, timeout=60) as client:

@@ -30,12 +30,21 @@ from nodes.service.runtime import set_up_logging
 
 # Fields of StreamFigures and of StartedNotice that the object has under the same names.
 _COUNTS = (
-    *("num_rounds", "num_plain_steps", "num_draft_tokens", "num_accepted_tokens"),
+    "num_rounds",
+    "num_plain_steps",
+    "num_draft_tokens",
+    "num_accepted_tokens",
     "draft_wire_bytes",
 )
 _OF_ANSWER = (
-    *("exact", "emulated", "seed", "num_prompt_tokens", "target", "draft"),
-    *("model_hash", "numerics_class"),
+    "exact",
+    "emulated",
+    "seed",
+    "num_prompt_tokens",
+    "target",
+    "draft",
+    "model_hash",
+    "numerics_class",
 )
 _WAITING = "[the coordinator was lost: the answer continues when it is back]"
 
