@@ -40,8 +40,12 @@ struct Avx512 {
 
     INLINE Ints zero() { return _mm512_setzero_si512(); }
     INLINE Dots start(int32_t offset) { return _mm512_set1_epi32(offset); }
-    INLINE void dot(Dots & sum, Bytes w, int32_t x) { sum = _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(x)); }
-    INLINE void dot8(Ints & sum, Bytes w, int32_t x) { dot(sum, w, x); }
+    // This form of the instruction reads x from memory and repeats it in all lanes. GCC 12 repeats x by an
+    // instruction of its own, with which products of Q4_K take 12 to 16 % longer (Xeon model 207, 1 to 64 tokens).
+    INLINE void dot(Dots & sum, Bytes w, const int32_t & x) {
+        asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(x));
+    }
+    INLINE void dot8(Ints & sum, Bytes w, const int32_t & x) { dot(sum, w, x); }
     INLINE Ints start8(int32_t offset) { return _mm512_set1_epi32(offset); }
     INLINE Ints total(Dots sum) { return sum; }
     INLINE Scale scale(const uint8_t * at) {
@@ -56,8 +60,8 @@ struct Avx512 {
     INLINE Pairs pairs(const uint8_t * at) {
         return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *) at));
     }
-    INLINE void add_pairs(Ints & sum, Pairs p, int32_t x) {
-        sum = _mm512_dpwssd_epi32(sum, p, _mm512_set1_epi32(x));
+    INLINE void add_pairs(Ints & sum, Pairs p, const int32_t & x) {
+        asm("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(p), "m"(x));
     }
 
     INLINE Floats halves(const half_bits * at) {
