@@ -428,7 +428,8 @@ class Scheduler:
         predicted_s = made.grouped_s if self._is_grouped else made.open_s
         observed_s = observed_price_s(self)
         self.observe("plan", observed_s, predicted_s)
-        if observed_s and predicted_s < math.inf:
+        # A plan that could not be made predicts nothing.
+        if observed_s and 0.0 < predicted_s < math.inf:
             self._price_factor *= (observed_s / predicted_s) ** _FACTOR_RATE
         if self.mode.is_grouped is None:
             self._is_grouped = promises(made)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
 from nodes.coordinator.service import NO_PLAN, with_fallback
+from nodes.messages import TokensNotice
 from nodes.scheduler.planning import Planning, promises
 from policies.plan import Observation, Plan, StreamView
+from tests.nodes.builders import make_profile
+from tests.nodes.coordinator.script import CLIENT, DRAFT, TARGET, Mesh
 
 
 def failing(_: Observation) -> Plan:
@@ -26,6 +30,25 @@ def test_a_policy_that_fails_leaves_all_plain(caplog: pytest.LogCaptureFixture) 
     assert "2 streams: IndexError: index 203" in record.message
     assert record.exc_info
     assert not promises(made[0])
+
+
+def test_streams_go_on_after_a_plan_that_could_not_be_made() -> None:
+    mesh = Mesh(plans_later=True)
+    mesh.join(TARGET, "target", make_profile())
+    mesh.join(DRAFT, "draft", make_profile(0.8))
+    mesh.join(CLIENT, "client")
+    mesh.submit(max_tokens=100)
+    mesh.ready(peer=DRAFT)
+    mesh.ready(peer=TARGET)
+    for number in range(3):
+        mesh.commit(prefix_len=3 + number, now=0.1 * number, pass_s=0.1)
+    mesh.tick(1.0)
+    due = mesh.state.begin_plan(1.0)
+    assert due is not None
+    target, planning = due
+    made = with_fallback()(replace(planning, policy=failing))
+    assert mesh.state.take_plan(target, made, 1.0) == []
+    assert mesh.commit(prefix_len=6, now=1.1).said(TokensNotice, CLIENT) != []
 
 
 def test_what_ends_processes_is_not_held_up() -> None:
