@@ -69,9 +69,14 @@ class Placement:
         return max(kin, key=_room, default=target.profile)
 
     def wait(self, choice: Choice, now: float) -> None:
-        kinds = _kinds(choice, self._able(choice, now))
-        self.waiting.add(choice, kinds)
-        self._ledger.note_targets(choice.request, is_able=bool(kinds), now=now)
+        self.waiting.add(choice, _kinds(choice, self._able(choice, now)))
+        self._note_targets(choice.request, now)
+
+    def _note_targets(self, request: Request, now: float) -> None:
+        """Note whether each waiting stream of a request has a target that could serve it."""
+        waiting = [stream_id for stream_id in request.choices if stream_id in self.waiting]
+        is_able = all(map(self.waiting.has_targets, waiting))
+        self._ledger.note_targets(request, is_able=is_able, now=now)
 
     def serve(self, choice: Choice, target: NodeRecord, now: float) -> None:
         """Take a placed stream off the line, and bind its request to the target's class."""
@@ -84,9 +89,9 @@ class Placement:
     def targets_changed(self, now: float) -> None:
         """Update which targets may serve each waiting stream, and note those without any."""
         for choice in self.waiting:
-            kinds = _kinds(choice, self._able(choice, now))
-            self.waiting.change(choice, kinds)
-            self._ledger.note_targets(choice.request, is_able=bool(kinds), now=now)
+            self.waiting.change(choice, _kinds(choice, self._able(choice, now)))
+        for request in dict.fromkeys(choice.request for choice in self.waiting):
+            self._note_targets(request, now)
 
     def next_placed(self, now: float) -> tuple[Choice, NodeRecord] | None:
         """Return the first waiting stream for which there is room, with its best target.

@@ -133,6 +133,10 @@ class Waiting:
         """Yield all waiting streams in no particular order."""
         return iter([entry.choice for entry in self._entries.values()])
 
+    def has_targets(self, stream_id: StreamId) -> bool:
+        """Whether any present target may serve a waiting stream."""
+        return bool(self._entries[stream_id].kinds)
+
     def num_of(self, role: str) -> int:
         """Return the number of waiting streams of clients that joined in a role."""
         return self._num_of_role[role]

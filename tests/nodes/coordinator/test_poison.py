@@ -82,6 +82,21 @@ def test_where_its_target_does_not_return_it_ends_and_the_others_never_see_it(ho
     assert sends.where() == []
 
 
+@pytest.mark.parametrize("begun", [1, 2])
+def test_a_choice_that_no_target_may_serve_ends_its_request_though_another_goes_on(
+    begun: int,
+) -> None:
+    mesh = make_mesh()
+    mesh.submit(1, NOW, num_choices=2)
+    mesh.ready(begun, peer=T[0], now=NOW)
+    mesh.commit(begun, peer=T[0], now=NOW)
+    mesh.join(T[1], "target", make_profile(), now=NOW)
+    # The choice that had a token goes on elsewhere; the other one waits for its old target.
+    assert placed(die(mesh, T[0], NOW + 1)) == [("t1", begun)]
+    assert mesh.tick(NOW + 30).failures() == []
+    assert mesh.tick(NOW + 32).failures() == [(1, "unavailable")]
+
+
 @pytest.mark.parametrize("how", ["given up", "cancelled"])
 def test_a_request_that_is_asked_again_is_recognised(how: str) -> None:
     """Clients do so by themselves, a moment after a request has failed."""
