@@ -282,9 +282,12 @@ class Serving:
 
     def _fail_all(self, failures: Iterable[tuple[Request, str, str]], now: float) -> list[Send]:
         """End requests, each with its code and reason, unless they have ended already: a failure
-        frees room, which may end other requests before their turn."""
+        frees room, which may end other requests before their turn.
+
+        Those without a place end first, so that none of them gets one that another leaves.
+        """
         out: list[Send] = []
-        for request, code, reason in failures:
+        for request, code, reason in sorted(failures, key=lambda each: each[0].has_place):
             if self.ledger.holds(request):
                 out += self.fail(request, code, reason, now)
         return out
@@ -336,7 +339,9 @@ class Serving:
     def cancel(self, request: Request, now: float) -> list[Send]:
         self._remember(request, now)
         out: list[Send] = []
-        for stream_id, choice in list(request.choices.items()):
+        # The waiting choices go first, so that none of them gets a place that another one leaves.
+        choices = sorted(request.choices.items(), key=lambda each: bool(each[1].target))
+        for stream_id, choice in choices:
             target = self._roster.node(choice.target)
             if target is not None and target.scheduler is not None:
                 out += self.carry_out(target, target.scheduler.cancel(stream_id), now)
@@ -373,11 +378,9 @@ class Serving:
                 self.remembered.cancelled(request.digest, choice.target, now)
 
     def client_gone(self, client: bytes, now: float) -> list[Send]:
-        """End a client's requests, the waiting ones first so that none of them gets a place."""
         # A client that still reads gets an error: it must not take its text for complete.
         reason = "the client left or was silent"
         requests = self.ledger.of_client(client)
-        requests.sort(key=lambda r: any(choice.target for choice in r.choices.values()))
         return self._fail_all(((request, "left", reason) for request in requests), now)
 
     def _forget_stream(self, request: Request, stream_id: StreamId) -> None:

@@ -147,6 +147,11 @@ class Request:
         return self.told_class is not None
 
     @property
+    def has_place(self) -> bool:
+        """Whether any of its choices is on a target."""
+        return any(choice.target for choice in self.choices.values())
+
+    @property
     def is_resumed(self) -> bool:
         """Whether it began with another coordinator."""
         return bool(self.submit.resume_from)

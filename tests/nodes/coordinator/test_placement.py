@@ -138,6 +138,13 @@ def test_when_a_waiting_request_leaves_the_next_one_gets_the_room(how: str) -> N
     assert mesh.tick(now).opened() == []
 
 
+def test_choices_that_wait_when_their_request_is_cancelled_get_no_place() -> None:
+    mesh = make_mesh(max_streams=1)
+    assert mesh.submit(1, num_choices=3).opened() == [1]
+    mesh.submit(2)
+    assert mesh.cancel(1).opened() == [4]
+
+
 @pytest.mark.parametrize("how", ["bye", "gone", "silent"])
 def test_a_client_that_leaves_cancels_its_requests(how: str) -> None:
     mesh = make_mesh(max_streams=2)

@@ -296,7 +296,8 @@ def test_a_request_ends_by_its_deadline_with_a_code_of_its_own_and_makes_room() 
     for failed in sends.said(RequestFailedNotice):
         assert failed.code == "deadline"
         assert failed.reason == "the request was not done within its 10 s"
-    assert sends.opened()[-1] == 4
+    # The waiting one that ends with it does not get its place first.
+    assert sends.opened() == [4]
     status = mesh.status(15.0)
     assert [stream.stream_id for stream in status.streams] == [4]
     assert status.totals.requests["deadline"] == 2
@@ -306,7 +307,7 @@ def test_nobody_gets_more_time_than_the_coordinator_gives() -> None:
     mesh = make_mesh(limits=LimitSettings(max_request_s=20.0))
     assert mesh.submit(1, deadline_s=1000.0).to(CLIENT)[0].limit_s == 20.0
     mesh.submit(2, **TEXT_PROMPT)
-    assert mesh.tick(20.0).failures() == [(1, "deadline"), (2, "deadline")]
+    assert sorted(mesh.tick(20.0).failures()) == [(1, "deadline"), (2, "deadline")]
     assert mesh.num_under_way(20.0) == 0
 
 
