@@ -369,8 +369,11 @@ class Serving:
     def _remember(self, request: Request, now: float, *, is_proven: bool = False) -> None:
         """Remember of a request that ends early which deaths of targets it may cause.
 
-        It may be submitted again.
+        It may be submitted again. A suspicion with which it began, and under which it was tried
+        nowhere, is as old as it was: otherwise it would last for as long as clients retry.
         """
+        if request.suspicion is not None and not request.has_started:
+            return
         for choice in request.choices.values():
             if choice.suspicion is not None and choice.is_confined:
                 self.remembered.note(request.digest, choice.suspicion, now, is_proven=is_proven)

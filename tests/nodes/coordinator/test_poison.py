@@ -121,6 +121,20 @@ def test_a_request_that_is_asked_again_is_recognised(how: str) -> None:
     assert mesh.submit(5, NOW + 36 + PROVEN_S).where() != []
 
 
+def test_asking_again_and_again_does_not_keep_a_suspicion_that_nothing_adds_to() -> None:
+    """An equal request of somebody else may be harmless, such as that of a health check."""
+    mesh, first = make_served(3)
+    die(mesh, first, NOW + 1)
+    now, number, served = NOW + 1, 1, []
+    while not served:
+        assert number < 5
+        now += 32
+        assert mesh.tick(now).failures() == [(number, "unavailable")]
+        number += 1
+        served = mesh.submit(number, now).where()
+    assert first.decode() not in served
+
+
 def test_a_target_whose_process_is_there_again_did_not_die_but_one_that_is_replaced_did() -> None:
     mesh, first = make_served(2)
     # Its connection was cut.
