@@ -73,7 +73,8 @@ class Serving:
         self._next_id += len(specs)
         request.forget_text()
         num_committed = sum(spec.num_committed for spec in specs)
-        self.ledger.holdings.charge(request, len(prompt) + num_committed)
+        num_ids = len(prompt) + num_committed
+        self.ledger.holdings.charge(request, request.num_submitted + num_ids)
         request.model_hash = target.profile.model_hash
         request.num_prompt_tokens = len(prompt)
         for spec in specs:

@@ -173,14 +173,15 @@ class Request:
 
     @property
     def num_submitted(self) -> int:
-        """The characters and token ids as they were submitted."""
-        submit = self.submit
+        """The characters and token ids that are kept as they were submitted."""
+        submit, rules = self.submit, self.submit.rules
         num_chars = len(submit.prompt) + sum(len(message.content) for message in submit.messages)
-        return num_chars + len(submit.tools) + len(submit.prompt_token_ids)
+        num_chars += len(submit.tools) + len(rules.grammar.text)
+        return num_chars + len(submit.prompt_token_ids) + len(rules.logit_bias)
 
     def forget_text(self) -> None:
-        """Drop the text after the request has become streams."""
-        self.submit = replace(self.submit, prompt="", messages=(), prompt_token_ids=())
+        """Drop the text after the request has become streams, which need only its rules."""
+        self.submit = replace(self.submit, prompt="", messages=(), tools="", prompt_token_ids=())
         self.prompt, self.committed = (), ()
 
     @property

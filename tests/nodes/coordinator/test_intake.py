@@ -13,6 +13,7 @@ from nodes.coordinator.requests.ledger import (
     MAX_OF_TENANT,
     STRANDED_LIMIT_S,
 )
+from nodes.engine.rules import MAX_GRAMMAR_CHARS, Grammar, LogitRules
 from nodes.messages import MAX_PROMPT_TOKENS, ChatMessage, RequestFailedNotice, TokenizeRequest
 from nodes.messages.access import ANYBODY, Caller
 from tests.nodes.builders import make_profile, make_submit
@@ -228,6 +229,22 @@ def test_texts_of_one_connection_are_bounded_together() -> None:
     # A text that has become ids is kept no longer.
     mesh.tokenized(1, 5, 6)
     assert mesh.submit(99, peer=GATEWAY, **TEXT_PROMPT).to(GATEWAY) == []
+
+
+def test_grammars_count_until_their_requests_are_over() -> None:
+    """A stream needs its grammar again on another target, and no longer its tools."""
+    mesh = with_gateway()
+    grammar = Grammar("gbnf", "x" * MAX_GRAMMAR_CHARS)
+    asked = {"rules": LogitRules(grammar=grammar), "tools": "[]" * (1 << 16)}
+    number = 0
+    while not (failed := mesh.submit(number, peer=GATEWAY, **asked).said(RequestFailedNotice)):
+        number += 1
+        assert number * MAX_GRAMMAR_CHARS < MAX_OF_TENANT
+    assert failed[0].reason.startswith("this owner")
+    # The last ones have room for a grammar, but not for the tools that come with it.
+    assert number > MAX_OF_TENANT // MAX_GRAMMAR_CHARS - 4
+    mesh.cancel(0, peer=GATEWAY)
+    assert mesh.submit(0, peer=GATEWAY, **asked).said(RequestFailedNotice) == []
 
 
 def test_a_request_that_goes_on_is_refused_where_its_model_can_never_hold_it() -> None:
