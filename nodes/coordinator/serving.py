@@ -54,8 +54,8 @@ class Serving:
         self.remembered = Remembered()
 
     def num_waiting(self, role: str) -> int:
-        """Return the streams without a place, and the requests that wait for tokenization or for a
-        target to return, of clients that joined in a role."""
+        """Return the streams without a place of clients that joined in a role, including those
+        that requests will become which wait for tokenization or for a target to return."""
         return self.placement.waiting.num_of(role) + self.ledger.tokenizing.num_of(role)
 
     def open(

@@ -52,7 +52,10 @@ class Tokenizing:
         self._silences = Silences[int]()
 
     def num_of(self, role: str) -> int:
-        """Return the number of texts, and of streams to be, of clients that joined in a role."""
+        """Return the streams that these requests of clients in a role will become.
+
+        One that only reads its prompt counts as one.
+        """
         return self._num_of_role[role]
 
     def add(self, request: Request, target: str) -> None:
@@ -181,4 +184,4 @@ class Tokenizing:
 
 
 def _num_waiting(request: Request) -> int:
-    return 1 if request.needs_reading else request.submit.num_choices
+    return 1 if request.submit.wants else request.submit.num_choices

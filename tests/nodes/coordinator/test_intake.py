@@ -176,6 +176,17 @@ def test_what_waits_of_gateways_keeps_no_client_out() -> None:
     assert mesh.submit(2).failure()[0] == "overloaded"
 
 
+def test_a_text_counts_as_the_streams_that_it_will_become() -> None:
+    mesh = make_mesh(limits=LimitSettings(max_waiting=10))
+    mesh.submit(1, num_choices=6, **TEXT_PROMPT)
+    code, reason = mesh.submit(2, num_choices=6, **TEXT_PROMPT).failure()
+    assert (code, reason) == ("overloaded", "6 streams are waiting already: try later")
+    # One whose prompt is only read becomes no stream.
+    assert mesh.submit(3, num_choices=1, wants="tokens", **TEXT_PROMPT).failures() == []
+    mesh.cancel(1)
+    assert mesh.submit(4, num_choices=6, **TEXT_PROMPT).failures() == []
+
+
 @pytest.mark.slow
 def test_ten_thousand_streams_of_a_gateway_may_wait_and_end_with_it() -> None:
     mesh = with_gateway(max_streams=1)
