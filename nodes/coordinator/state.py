@@ -295,11 +295,11 @@ class CoordinatorState:
         node = event.record
         self.reporting.node_out(node, event.reason, now)
         if node.role == "draft":
-            # Schedulers remove it too, but there may be no target.
-            self._drafts.pop(node.name, None)
             for target, scheduler in self.roster.schedulers():
                 lost = scheduler.draft_lost(node.name, has_died=event.has_died)
                 out += self.serving.carry_out(target, lost, now)
+            # The first scheduler has removed it and divided its medium anew, if there is a target.
+            self._drafts.pop(node.name, None)
             return out
         return [*self.serving.target_gone(event, now), *self.intake.ask_tokenizers()]
 

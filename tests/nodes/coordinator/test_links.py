@@ -11,7 +11,7 @@ from mesh.codec import encode_struct
 from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.sends import Send
-from nodes.messages import CloseStreamNotice, LinkFields
+from nodes.messages import CloseStreamNotice, CommitNotice, LinkFields
 from policies.plan import Link
 from tests.nodes.builders import make_profile, make_spec
 from tests.nodes.coordinator.script import DRAFT, TARGET, Mesh, make_mesh
@@ -123,6 +123,20 @@ def test_heartbeats_of_a_link_count_padding_and_are_often_enough_to_see_progress
     node = OneNode(LinkFields("cell-a", 1e3, 0.0)).node
     # Ping and Pong take 1.8 s there.
     assert node.heartbeat.period_s == pytest.approx(node.progress_timeout_s / 4)
+
+
+def test_the_air_of_a_draft_node_that_is_gone_is_for_the_others_at_once() -> None:
+    mesh, peers = make_mesh(), (b"one", b"two")
+    link = LinkFields("cell-a", 200e3, 0.001)
+    for peer in peers:
+        mesh.join(peer, "draft", make_profile(0.8, link=link, max_streams=1))
+    for number, peer in enumerate(peers, 1):
+        assert mesh.submit(number, max_tokens=90).opened(peer) == [number]
+        mesh.ready(number)
+    (shared,) = mesh.commit(1, 3, now=1.0).said(CommitNotice)
+    mesh.gone(b"two", 2.0)
+    (alone,) = mesh.commit(1, 4, now=2.0).said(CommitNotice)
+    assert alone.rate_bps == pytest.approx(2 * shared.rate_bps, rel=0.01)
 
 
 @pytest.mark.parametrize("role", ["target", "draft"])
