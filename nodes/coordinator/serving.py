@@ -195,8 +195,8 @@ class Serving:
             self.remembered.target_died(target.name, target.incarnation, now)
         explained = {
             died_at
-            for convicted, (code, _) in accused
-            if code == "internal" and convicted.suspicion is not None
+            for convicted, _ in accused
+            if convicted.suspicion is not None and convicted.suspicion.is_proven
             for died_at in convicted.suspicion.died_at
         }
         self._clear(lambda suspicion: suspicion.died_at[-1] in explained, now)
@@ -353,7 +353,7 @@ class Serving:
 
     def fail(self, request: Request, code: str, reason: str, now: float) -> list[Send]:
         """End a whole request with an error and close its streams."""
-        self._remember(request, now, is_proven=code == "internal")
+        self._remember(request, now)
         self.ledger.forget(request, code)
         out: list[Send] = []
         choices = dict(request.choices)
@@ -367,7 +367,7 @@ class Serving:
         notice = RequestFailedNotice(request.request_id, code, reason[:_MAX_REASON])
         return [*out, Send(request.client, notice)]
 
-    def _remember(self, request: Request, now: float, *, is_proven: bool = False) -> None:
+    def _remember(self, request: Request, now: float) -> None:
         """Remember of a request that ends early which deaths of targets it may cause.
 
         It may be submitted again. A suspicion with which it began, and under which it was tried
@@ -375,6 +375,8 @@ class Serving:
         """
         if request.suspicion is not None and not request.has_started:
             return
+        suspicions = [c.suspicion for c in request.choices.values() if c.suspicion is not None]
+        is_proven = any(suspicion.is_proven for suspicion in suspicions)
         for choice in request.choices.values():
             if choice.suspicion is not None and choice.is_confined:
                 self.remembered.note(request.digest, choice.suspicion, now, is_proven=is_proven)

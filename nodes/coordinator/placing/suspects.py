@@ -39,6 +39,7 @@ class Suspicion:
     the first, seconds that the stream was new on targets before it. since_s: the same since the
     last death. num_losses: targets that left under it for any reason. new_on: incarnations, by
     name, of targets that died before its first token there; it is tried on these alone, if any.
+    is_proven: it was convicted.
     """
 
     targets: list[str]
@@ -47,6 +48,7 @@ class Suspicion:
     since_s: float = 0.0
     num_losses: int = 1
     new_on: dict[str, int] = field(default_factory=dict)
+    is_proven: bool = False
 
     def may_go_to(self, target: str) -> bool:
         return not self.new_on or target in self.new_on
@@ -149,6 +151,7 @@ class Deaths:
                 rate_hz = self.rate_hz(choice.suspicion.died_at, num_targets, now)
                 verdict = choice.suspicion.verdict(rate_hz)
                 if verdict is not None:
+                    choice.suspicion.is_proven = verdict[0] == "internal"
                     accused.append((choice, verdict))
             if choice.is_new and has_heard:
                 choice.suspicion.new_on[name] = incarnation

@@ -11,7 +11,12 @@ from mesh.messages import Ping, Pong, Refuse
 from nodes.coordinator.placing.remembered import PROVEN_S
 from nodes.coordinator.placing.suspects import DAY_S, MOST_LOSSES, Deaths, Suspicion, is_chance
 from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
-from nodes.messages import OpenStreamRequest, RequestFailedNotice, TokenizeRequest
+from nodes.messages import (
+    OpenStreamRequest,
+    RequestFailedNotice,
+    StreamFailedNotice,
+    TokenizeRequest,
+)
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.fleet import Fleet, profile
 from tests.nodes.coordinator.script import CLIENT, TEXT_PROMPT, Mesh, Sends, mesh_of
@@ -119,6 +124,16 @@ def test_a_request_that_is_asked_again_is_recognised(how: str) -> None:
     # It is tried again some day, because another build may read it by then.
     mesh.tick(NOW + 36 + PROVEN_S)
     assert mesh.submit(5, NOW + 36 + PROVEN_S).where() != []
+
+
+def test_an_error_of_a_suspect_that_ends_no_target_proves_nothing() -> None:
+    mesh, first = make_served(2)
+    die(mesh, first, NOW + 1)
+    (opening,) = join(mesh, first, NOW + 2).openings()
+    failed = StreamFailedNotice(opening.stream_id, opening.generation, "no numbers", "internal")
+    assert mesh.hear(first, failed, NOW + 3).failures() == [(1, "internal")]
+    # It is suspected for a minute, and not refused for an hour.
+    assert mesh.submit(2, NOW + 4).where() == [first.decode()]
 
 
 def test_asking_again_and_again_does_not_keep_a_suspicion_that_nothing_adds_to() -> None:
