@@ -392,8 +392,10 @@ class Scheduler:
     def _look_after(self, now: float) -> list[Instruction]:
         """Once a second: reopen streams that are stuck, and choose their draft nodes anew."""
         out: list[Instruction] = []
+        # A parked stream waits for the others to end, so what they get counts as its progress.
+        used = self.used_cells
         progress = (
-            (stream_id, (s.spec.generation, len(s.token_ids), s.phase))
+            (stream_id, (s.spec.generation, len(s.token_ids), s.phase, s.is_parked and used))
             for stream_id, s in self.streams.items()
         )
         for stream_id in self._silences.overdue(progress, self._patience_s, now):

@@ -19,6 +19,7 @@ from nodes.messages import (
     Score,
     StartedNotice,
     StreamFailedNotice,
+    StreamParkedNotice,
     StreamReadyNotice,
     TokenScores,
     TokensNotice,
@@ -276,3 +277,17 @@ def test_where_only_the_prompt_is_scored_no_draft_node_is_asked() -> None:
     (finished,) = mesh.commit(token_ids=(), finish_reason="length").to(CLIENT)
     assert (finished.num_tokens, finished.finish_reason) == (0, "length")
     assert finished.figures.num_plain_steps == 0
+
+
+def test_a_parked_stream_is_left_alone_while_others_get_tokens_and_opened_anew_when_none_does(
+    mesh: Mesh,
+) -> None:
+    for number in (1, 2):
+        mesh.submit(number, max_tokens=250)
+        mesh.ready(number)
+    mesh.hear(TARGET, StreamParkedNotice(2, 1))
+    for second in range(200):
+        mesh.commit(1, 3 + second, now=second)
+        assert mesh.tick(second).opened() == []
+    opened = [stream_id for second in range(200, 300) for stream_id in mesh.tick(second).opened()]
+    assert sorted(opened) == [1, 2]
