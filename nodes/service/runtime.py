@@ -182,8 +182,12 @@ async def _until_signal(main: Callable[[], Awaitable[None]], stop_limit_s: float
         timer.daemon = True
         timer.start()
 
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Whoever starts the process by nohup ignores SIGHUP, so that it outlives its terminal.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     # The loop removes the handlers when it is closed.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     try:
         await task

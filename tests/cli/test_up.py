@@ -33,6 +33,16 @@ def test_nothing_is_left_of_one_that_ends_while_a_node_starts_again(
         wait_until(lambda: commands.alive() == {})
 
 
+def test_one_that_nohup_started_outlives_its_terminal(commands: Commands) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with commands.listening("up", *TOYS, "--http", "off") as (process, _):
+            process.send_signal(signal.SIGHUP)
+            stopped(process, signal.SIGTERM, 0)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_serve_takes_the_options_that_other_servers_have(commands: Commands) -> None:
     options = ("-md", "toy:0.8", "-c", "4096", "-t", "1", "-ngl", "0", "--port", "0")
     listen = ("--listen", "tcp://127.0.0.1:*")
