@@ -14,6 +14,7 @@ from nodes.engine.kernels.library import built_for
 from nodes.service.runtime import (
     hold_standard_files,
     let_go_of_stderr,
+    print_error,
     report,
     set_engine_environment,
 )
@@ -139,7 +140,7 @@ def main() -> None:
         sys.exit(done.exit_code)
     except click.ClickException as error:
         # One line with what, where and what to do; click's own form takes three lines.
-        click.echo("error: " + " ".join(error.format_message().split()), err=True)
+        print_error(" ".join(error.format_message().split()))
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 - report() turns it into a line and an exit code
         sys.exit(report(error))

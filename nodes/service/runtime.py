@@ -240,12 +240,21 @@ def report(error: BaseException) -> int:
     if isinstance(cause, StoppedError):
         return cause.exit_code
     if isinstance(cause, _EXPECTED):
-        # If standard error is closed, only the exit code shows the error.
-        with contextlib.suppress(OSError):
-            print(f"error: {_line_of(cause)}", file=sys.stderr)
+        print_error(_line_of(cause))
         return _exit_code(cause)
     logger.error("internal error", exc_info=error)
     return EXIT_FAILURE
+
+
+def print_error(text: str) -> None:
+    """Print `error: TEXT` on standard error, for journald as a record with its priority."""
+    line = f"error: {text}"
+    if is_journal(environment(), sys.stderr):
+        record = logger.makeRecord(logger.name, logging.ERROR, "", 0, line, (), None)
+        line = JournalFormatter().format(record)
+    # If standard error is closed, only the exit code shows the error.
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 def _exit_code(error: Exception) -> int:

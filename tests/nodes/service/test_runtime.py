@@ -1,5 +1,8 @@
 import errno
+import json
+import os
 import signal
+import sys
 
 import pytest
 
@@ -44,6 +47,17 @@ def test_what_a_user_can_cause_is_a_line_and_a_code(
 def test_an_error_of_a_file_is_one_line_with_its_path(capsys: pytest.CaptureFixture[str]) -> None:
     assert report(OSError(errno.EROFS, "Read-only file system", "/state/x")) == 1
     assert capsys.readouterr().err == "error: /state/x: Read-only file system\n"
+
+
+def test_the_journal_has_the_error_as_a_record_with_the_priority_of_one(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = os.fstat(sys.stderr.fileno())
+    monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{found.st_ino}")
+    assert report(ConfigError("no file,\nno fun")) == 78
+    line = capfd.readouterr().err
+    assert (line[:3], line.count("\n")) == ("<3>", 1)
+    assert json.loads(line[3:])["message"] == "error: no file,\nno fun"
 
 
 def test_a_signal_is_told_by_its_number(capsys: pytest.CaptureFixture[str]) -> None:
