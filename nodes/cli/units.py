@@ -1,5 +1,6 @@
 """`airdraft install-units`: adapts systemd units to this machine or one user, and installs them."""
 
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -119,8 +120,14 @@ def files_for(places: Places, command: str) -> list[Shipped]:
 
 def unit_for(text: str, command: str, *, is_user: bool) -> str:
     """Return a shipped unit with the path of the command, adapted to a user's manager if wanted."""
-    text = text.replace(_SHIPPED_COMMAND, command)
+    text = text.replace(_SHIPPED_COMMAND, _for_systemd(command))
     return "\n".join(_without_privileges(text)) + "\n" if is_user else text
+
+
+def _for_systemd(path: str) -> str:
+    """Return a path as a word of ExecStart=, where blanks separate words and % is special."""
+    escaped = path.replace("%", "%%")
+    return f'"{escaped}"' if " " in path else escaped
 
 
 def _without_privileges(text: str) -> Iterator[str]:
@@ -183,7 +190,8 @@ def install_units_command(is_user: bool, dry_run: bool, root: str) -> None:
         click.echo(f"{_install(shipped, path, dry_run=dry_run)} {path}")
     if not dry_run:
         said = _NEXT_USER if is_user else _NEXT_SYSTEM
-        click.echo(said.format(command=command, target=DEFAULT_TARGET, draft=DEFAULT_DRAFT))
+        shown = shlex.quote(command)
+        click.echo(said.format(command=shown, target=DEFAULT_TARGET, draft=DEFAULT_DRAFT))
 
 
 def _command() -> str:

@@ -163,6 +163,20 @@ def test_units_start_the_command_that_installs_them():
             assert "ExecStart=/opt/airdraft/bin/airdraft " in shipped.text
 
 
+@needs_systemd
+def test_units_start_a_command_whose_path_has_blanks_and_percent_signs(tmp_path):
+    folder = tmp_path / "100 %h of my projects"
+    folder.mkdir()
+    command = folder / "airdraft"
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    for shipped in files_for(SYSTEM, str(command)):
+        if shipped.path.parent == SYSTEM.units:
+            (tmp_path / shipped.path.name).write_text(shipped.text)
+    made = verified(tmp_path, SERVICES)
+    assert (made.returncode, made.stderr) == (0, "")
+
+
 def test_units_of_a_user_need_no_privileges():
     places = of_user(PurePosixPath("/home/somebody"))
     files = files_for(places, "/home/somebody/bin/airdraft")
