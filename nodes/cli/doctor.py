@@ -16,7 +16,7 @@ from nodes.cli.options import mesh_options
 from nodes.client.client import RequestFailedError
 from nodes.config.settings import LOOPBACK_ENDPOINT, environment
 from nodes.doctor import hops, machine
-from nodes.doctor.checks import ROLES, Asked, all_local
+from nodes.doctor.checks import ROLES, Asked, all_local, check_config
 from nodes.doctor.finding import Finding, Level, fail
 from nodes.service.roles import keyring
 from nodes.service.runtime import first_cause, set_up_logging
@@ -55,10 +55,15 @@ def doctor_command(config: Path | None, role: str | None, **values: Any) -> None
     if config is not None and role is None:
         raise click.UsageError(f"--config needs --role: {', '.join(ROLES)}")
     roles = [role] if role is not None else list(ROLES)
-    asked = Asked(dict.fromkeys(roles, config), environment(), keyring(values["keys"]))
+    connect, keys = values["connect"], values["keys"]
+    if role is not None:
+        _, found = check_config(role, config, environment())
+        keys = keys or getattr(found, "keys", None)
+        connect = connect or getattr(found, "connect", None)
+    asked = Asked(dict.fromkeys(roles, config), environment(), keyring(keys))
     findings = all_local(asked)
     if not values["local"]:
-        findings += _mesh(values["connect"], values["keys"])
+        findings += _mesh(connect, keys)
     if values["as_json"]:
         rows = [{"level": f.level.value, "what": f.what, "mend": f.mend} for f in findings]
         click.echo(json.dumps(rows))

@@ -30,6 +30,14 @@ def test_what_is_wrong_is_told_with_what_to_do(commands: Commands, tmp_path: Pat
     assert "unknown key engine.thread, did you mean engine.threads?" in done.stdout
 
 
+def test_the_link_is_that_of_the_configuration(commands: Commands, tmp_path: Path) -> None:
+    path = tmp_path / "d.toml"
+    with toy_mesh() as mesh:
+        path.write_text(f"connect = '{mesh.endpoint}'\n[engine]\nmodel = 'toy:1'\n")
+        asked = ("doctor", "--role", "draft", "--config", str(path), "-v")
+        assert f"coordinator at {mesh.endpoint}: answers" in commands.run(*asked).stdout
+
+
 def test_what_is_right_is_counted_and_shown_if_asked_for() -> None:
     findings = [ok("fine"), note("hm"), warn("bad", "mend it")]
     text = "note  hm\nwarn  bad\n      -> mend it\n1 ok, 1 note, 1 warn"
