@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mesh.endpoints import check_bind
+from mesh.errors import EndpointError, InsecureEndpointError, KeysError
 from nodes.catalog import Catalog, default_cache_dir
 from nodes.config.settings import (
     ConfigError,
@@ -62,7 +64,7 @@ def all_local(asked: Asked) -> list[Finding]:
         *_models(configs, build, asked),
         *_machine(asked.root),
         *keys.check_keys(asked.ring),
-        *_ports(configs, asked),
+        *_endpoints(configs, asked),
     ]
 
 
@@ -112,9 +114,25 @@ def _machine(root: Path) -> list[Finding]:
     ]
 
 
-def _ports(configs: list[Config], asked: Asked) -> list[Finding]:
-    listening = [asked.ring.listen(c.listen) for c in configs if isinstance(c, CoordinatorConfig)]
-    return [machine.check_port(endpoint, asked.root) for endpoint in listening]
+def _endpoints(configs: list[Config], asked: Asked) -> list[Finding]:
+    """Check where a coordinator listens and where nodes connect."""
+    findings = []
+    for config in configs:
+        try:
+            if isinstance(config, CoordinatorConfig):
+                endpoint = asked.ring.listen(config.listen)
+                check_bind(endpoint)
+                asked.ring.server_keys(endpoint)
+                findings.append(machine.check_port(endpoint, asked.root))
+            else:
+                asked.ring.link(config.connect)
+        except (EndpointError, InsecureEndpointError) as error:
+            what, _, mend = str(error).partition(": ")
+            findings.append(fail(what, mend))
+        except KeysError:
+            # The checks of the keys report this.
+            pass
+    return findings
 
 
 def check_config(

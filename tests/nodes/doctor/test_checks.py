@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,36 @@ def test_every_subject_can_fail_beside_the_others(
     failed = [f.what for f in all_local(wrong) if f.level is Level.FAIL]
     for part in ("no libgomp", "cache directory", "nothing.gguf", "configuration of a coordinator"):
         assert any(part in what for what in failed), part
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("AIRDRAFT_LISTEN", "0.0.0.0:7411", "endpoint '0.0.0.0:7411'"),
+        ("AIRDRAFT_LISTEN", "tcp://0.0.0.0:7411", "links to other machines need keys"),
+        ("AIRDRAFT_CONNECT", "10.0.0.1", "endpoint '10.0.0.1'"),
+        ("AIRDRAFT_CONNECT", "tcp://10.0.0.1:7411", "links to other machines need keys"),
+    ],
+)
+def test_an_endpoint_with_which_a_role_does_not_start_is_named(
+    name: str, value: str, says: str, tmp_path: Path, root: Path
+) -> None:
+    found = all_local(asked(tmp_path, root, **{name: value}))
+    named = [f for f in found if says in f.what]
+    assert named
+    assert all(f.level is Level.FAIL and f.mend for f in named)
+
+
+def test_a_key_that_others_can_read_is_a_finding_beside_the_others(
+    tmp_path: Path, root: Path
+) -> None:
+    keys = tmp_path / "keys"
+    Keyring(keys).make_coordinator_pair()
+    (keys / "coordinator.key").chmod(0o644)
+    ring = Keyring(keys, private=f"ipc://{tmp_path}/mesh.sock")
+    found = all_local(replace(asked(tmp_path, root), ring=ring))
+    (named,) = [f for f in found if "other users can read" in f.what]
+    assert named.level is Level.FAIL
 
 
 def test_a_configuration_is_loaded_or_its_fault_is_named(tmp_path: Path) -> None:
