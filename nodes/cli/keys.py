@@ -14,7 +14,7 @@ from mesh.errors import KeysError
 from mesh.keys import COORDINATOR_KEY_FILE, ClientKeys, KeyPair, KnownCoordinator, is_name
 from mesh.security import new_key_pair
 from nodes.cli.connection import coordinator_keyring, run_to_end
-from nodes.cli.options import keys_option
+from nodes.cli.options import keys_option, mesh_options
 from nodes.keys.enrol import EnrolError, Invitation, enrol
 from nodes.messages.access import ROLES
 from nodes.service.roles import keyring
@@ -191,9 +191,8 @@ def list_command(keys: str | None) -> None:
 
 
 @click.command("rotate")
-@keys_option
-@click.option("--connect", default="", metavar="ENDPOINT", help="The coordinator's endpoint.")
-def rotate_command(keys: str | None, connect: str) -> None:
+@mesh_options
+def rotate_command(keys: str | None, connect: str | None) -> None:
     """Create a new key for this machine and replace the old one at the coordinator.
 
     Nodes of this machine that run still use the old key, which the coordinator no longer accepts:
@@ -204,7 +203,7 @@ def rotate_command(keys: str | None, connect: str) -> None:
       airdraft keys rotate
     """
     ring = keyring(keys)
-    endpoint = ring.endpoint(connect)
+    endpoint = ring.endpoint(connect or "")
     old = ring.client_keys(endpoint)
     if old is None:
         raise KeysError(f"the link to {endpoint} needs no key: there is none to rotate")

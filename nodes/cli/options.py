@@ -36,6 +36,7 @@ config_option = click.option(
 )
 connect_option = click.option(
     "--connect",
+    envvar="AIRDRAFT_CONNECT",
     metavar="ENDPOINT",
     help="The coordinator's endpoint.  [default: the mesh that this machine joined, else the one "
     "on this machine]",

@@ -2,8 +2,10 @@ import json
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import nodes.cli.nodes
+from nodes.cli.main import cli
 from nodes.cli.nodes import drain_command, table_of
 from nodes.messages import NodeFields, NodesReply
 from tests.cli.commands import Commands, error_line
@@ -30,6 +32,15 @@ def test_nodes_are_listed_drained_and_dropped(commands: Commands) -> None:
         # Those that were told to leave do not come back.
         for name in ("target-0", "draft"):
             assert mesh.nodes[name].done()
+
+
+@pytest.mark.parametrize(
+    "command", ["nodes list", "nodes drain x", "top --json", "keys rotate", "chat", "generate -"]
+)
+def test_the_environment_says_where_the_mesh_is_for_every_command(command: str) -> None:
+    environ = {"AIRDRAFT_CONNECT": "10.0.0.1:7411"}
+    done = CliRunner().invoke(cli, command.split(), input="hello\n", env=environ)
+    assert "endpoint '10.0.0.1:7411'" in f"{done.stderr}{done.exception}"
 
 
 def test_the_table_says_what_is_special() -> None:
