@@ -120,9 +120,10 @@ def serve_command(
       airdraft serve -m my-target.gguf -md my-draft.gguf -c 16384 --port 8000
       airdraft serve -hf Qwen/Qwen2.5-0.5B-Instruct-GGUF:Q8_0 --host 0.0.0.0 --api-key KEY
     """
-    source = click.get_current_context().get_parameter_source("model")
-    is_given = source not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
-    named = values["model"] if is_given else None
+    named = values["model"] if _is_typed("model") else None
+    if (name or named) and not _is_typed("hf_repo"):
+        # That of the file given by --config.
+        hf_repo = None
     given = [each for each in (name, hf_repo, named) if each]
     if len(set(given)) > 1:
         raise click.UsageError(f"{' and '.join(given)}: give one of MODEL, --model and --hf-repo")
@@ -130,6 +131,12 @@ def serve_command(
         values["model"] = name_of(hf_repo) if hf_repo else given[0]
     shown = f"[{host}]" if ":" in host else host
     _run_mesh(values, _http_config(f"{shown}:{port}", values["api_key"]))
+
+
+def _is_typed(parameter: str) -> bool:
+    """Whether a parameter is on the command line, not only in the file given by --config."""
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
 
 
 def _run_mesh(values: dict[str, Any], http: GatewayConfig | None) -> None:

@@ -54,6 +54,18 @@ def test_serve_takes_the_options_that_other_servers_have(commands: Commands) -> 
         stopped(process)
 
 
+@pytest.mark.parametrize("typed", [("nothing",), ("--model", "nothing")])
+def test_a_model_on_the_command_line_goes_before_one_in_the_file(
+    commands: Commands, typed: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text('hf-repo = "someone/something:Q8_0"\nport = 0\n')
+    options = ("--config", str(path), "--listen", f"ipc://{tmp_path}/mesh")
+    done = commands.run("serve", *typed, *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: unknown model 'nothing'")
+
+
 def test_a_mesh_that_runs_there_is_named_before_models_are_looked_for(
     commands: Commands, tmp_path: Path
 ) -> None:
