@@ -171,7 +171,9 @@ class Child:
             elif line:
                 self._lines.append(line)
                 del self._lines[:-_MOST_LINES]
-                level = logging.WARNING if " WARNING " in line else logging.INFO
+                # A node logs warnings and errors, and a library that aborts says why. Whoever
+                # restarts the node shows its last error line.
+                level = logging.INFO if line.startswith("error: ") else logging.WARNING
                 logger.log(level, "%s: %s", self.role, line)
 
     def is_silent(self) -> bool:

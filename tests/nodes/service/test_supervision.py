@@ -1,15 +1,19 @@
 """A node and the process that started it."""
 
+import asyncio
 import errno
 import hashlib
+import logging
 import os
 import subprocess
+import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
 
 from nodes.config.settings import EngineSettings
-from nodes.service.supervision import HASHED, Parent, node_command
+from nodes.service.supervision import HASHED, Child, Parent, node_command
 from tests.cli.commands import wait_until
 
 LIMIT_S = 60.0
@@ -70,6 +74,25 @@ def test_modules_of_the_folder_it_is_started_in_are_not_those_of_a_node(tmp_path
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "Usage:" in done.stdout
+
+
+async def started(code: str) -> Child:
+    """A process in place of a node, which runs this code."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdin=PIPE, stderr=PIPE, start_new_session=True
+    )
+    return Child("target", process, lambda *_: None, lambda: None)
+
+
+async def test_why_a_node_has_crashed_is_in_the_log_of_its_parent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    child = await started("import logging; logging.error('internal error'); 1 / 0")
+    assert await child.ended() == 1
+    await child.reader
+    shown = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    assert "target: ERROR:root:internal error" in shown
+    assert "target: ZeroDivisionError: division by zero" in shown
 
 
 @pytest.mark.timeout(2 * LIMIT_S)
