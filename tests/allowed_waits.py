@@ -101,6 +101,6 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/target/text_reader.py TextReader.run await asyncio.wait",
     ),
     "The node's standard error: stop() waits for its end no longer than its limit.": (
-        "nodes/service/supervision.py Child._read async for self._process.stderr",
+        "nodes/service/supervision.py _lines_of await stream.readline",
     ),
 }

@@ -123,6 +123,22 @@ def engine_options(engine: EngineSettings) -> list[str]:
     return [text for name, value in options.items() for text in (f"--{name}", str(value))]
 
 
+async def _lines_of(stream: asyncio.StreamReader | None) -> AsyncIterator[bytes]:
+    """Yield the lines of a stream until its end, except those longer than its buffer (64 KiB).
+
+    Reading must go on after such a line, because a node whose pipe is full stands still.
+    """
+    assert stream is not None
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError:
+            continue
+        if not line:
+            return
+        yield line
+
+
 class Child:
     """One process of a node. The constructor starts a task that reads its lines.
 
@@ -157,8 +173,7 @@ class Child:
 
     async def _read(self) -> None:
         """Keep the last lines, and pass on the reports for the parent."""
-        assert self._process.stderr is not None
-        async for raw in self._process.stderr:
+        async for raw in _lines_of(self._process.stderr):
             line = raw.decode("utf-8", "replace").rstrip()
             if line.startswith(PROGRESS):
                 label, done, total = line.removeprefix(PROGRESS).rsplit(" ", 2)

@@ -95,6 +95,13 @@ async def test_why_a_node_has_crashed_is_in_the_log_of_its_parent(
     assert "target: ZeroDivisionError: division by zero" in shown
 
 
+async def test_a_node_that_writes_a_very_long_line_is_read_on() -> None:
+    child = await started("import sys; sys.stderr.write('x' * 1_000_000 + '\\nerror: the end\\n')")
+    await asyncio.wait_for(child.reader, LIMIT_S)
+    assert await child.ended() == 0
+    assert child.last_error() == "the end"
+
+
 @pytest.mark.timeout(2 * LIMIT_S)
 @pytest.mark.parametrize("role", ["target", "draft"])
 def test_a_node_that_is_still_loading_ends_with_its_parent(tmp_path: Path, role: str) -> None:
