@@ -47,9 +47,11 @@ def _with_defaults(context: click.Context, _option: click.Parameter, path: Path 
             near = difflib.get_close_matches(option, known, n=1)
             meant = f", did you mean {near[0].replace('_', '-')}?" if near else ""
             raise click.BadParameter(f"{path}: there is no option {name!r}{meant}")
-        if not isinstance(value, str | int | float):
+        # True would pass for the number 1.
+        if type(value) not in (str, int, float):
             raise click.BadParameter(f"{path}: {name} must be a string or a number")
-        defaults[option] = value
+        # As on the command line, where 3.7 is no whole number.
+        defaults[option] = str(value)
     context.default_map = defaults
 
 

@@ -37,6 +37,8 @@ CASES = [
     ("top --once --json", 2, "--once and --json exclude each other: give one of them"),
     ("up --listen tcp://*:7411 --model toy:1", 78, "need keys"),
     ("up --model toy:1 --draft toy:1 --max-waiting 0", 78, "limits.max_waiting"),
+    ("up --config {folder}/threads.toml", 2, "threads must be a string or a number"),
+    ("up --config {folder}/streams.toml", 2, "'3.7' is not a valid integer"),
     ("plan", 2, "SCENARIO.toml"),
     ("plan {folder}/none.toml", 2, "none.toml' does not exist"),
     ("plan {folder}", 2, "is a directory"),
@@ -96,6 +98,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "truncated.gguf").write_bytes(header)
     (made / "coordinator.toml").write_text('lisen = "tcp://127.0.0.1:1"\n')
     (made / "target.toml").write_text('conect = "tcp://127.0.0.1:1"\n')
+    (made / "threads.toml").write_text("threads = true\n")
+    (made / "streams.toml").write_text("max-streams = 3.7\n")
     (made / "empty.jsonl").write_text("")
     (made / "cut.jsonl").write_bytes(to_line(1, FLOW[0]) + to_line(2, FLOW[1])[:-20])
     return made
