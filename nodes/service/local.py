@@ -146,9 +146,17 @@ class LocalMesh:
         loop = asyncio.get_running_loop()
         deaths, hashed = Restarts(), ""
         while True:
-            child = await self.start(
-                role, engine, hashed=hashed, on_joined=lambda: deaths.joined(loop.time())
-            )
+            try:
+                child = await self.start(
+                    role, engine, hashed=hashed, on_joined=lambda: deaths.joined(loop.time())
+                )
+            except OSError as error:
+                # Memory or a number of processes may be short for a while.
+                if not (self._restarts and self.is_up):
+                    raise
+                self._tell(f"no {role} node can be started ({error}): trying again")
+                await asyncio.sleep(WAITS_S[-1])
+                continue
             exit_code = await child.ended()
             # Wait for the last lines, but not for ever: a process that the node has started may
             # keep its standard error open.

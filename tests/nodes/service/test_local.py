@@ -1,6 +1,13 @@
 """When a node that ended is started again; tests/nodes/test_restarts.py starts some."""
 
-from nodes.service.local import HEALTHY_S, WAITS_S, Restarts
+import asyncio
+import errno
+from typing import Any
+
+import pytest
+
+from nodes.config.settings import EngineSettings
+from nodes.service.local import HEALTHY_S, WAITS_S, LocalMesh, Restarts
 
 
 def test_a_node_that_was_well_in_the_mesh_for_a_while_begins_anew() -> None:
@@ -13,3 +20,23 @@ def test_a_node_that_was_well_in_the_mesh_for_a_while_begins_anew() -> None:
     assert deaths.ended(-9, 99.9 + HEALTHY_S, was_ready=True) == WAITS_S[1]
     # This one died while it was being loaded, however long that took.
     assert deaths.ended(-9, 10 * HEALTHY_S, was_ready=True) == WAITS_S[2]
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+async def test_a_mesh_that_is_up_survives_that_no_process_can_be_started(
+    is_up: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_arguments: Any, **_options: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    said: asyncio.Queue[str] = asyncio.Queue()
+    mesh = LocalMesh("ipc:///nowhere", restarts=True, tell=said.put_nowait)
+    mesh.is_up = is_up
+    keeping = asyncio.create_task(mesh.keep("target", EngineSettings(model="toy:1")))
+    if is_up:
+        assert "no target node can be started" in await asyncio.wait_for(said.get(), 60)
+        assert not keeping.done()
+        keeping.cancel()
+    with pytest.raises(asyncio.CancelledError if is_up else BlockingIOError):
+        await keeping
