@@ -60,6 +60,8 @@ class CompletionBody(OpenAiBody):
 
 
 def _job(body: CompletionBody, limits: GatewayLimits) -> Job:
+    if body.max_tokens is not None and body.max_tokens > limits.max_tokens:
+        raise wrong("max_tokens", f"at most {limits.max_tokens} are accepted")
     max_tokens = _DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
     max_tokens = min(max_tokens, limits.max_tokens)
     echo = bool(body.echo)

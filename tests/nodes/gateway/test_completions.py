@@ -11,7 +11,8 @@ from nodes.gateway.shape import DONE, Head
 from tests.nodes.gateway.fake_mesh import scored
 from tests.nodes.gateway.jobs import Jobs
 
-FIELDS = Jobs(COMPLETIONS, GatewayLimits(max_prompt_chars=100, max_prompt_tokens=5, max_prompts=3))
+LIMITS = GatewayLimits(max_prompt_chars=100, max_prompt_tokens=5, max_prompts=3, max_tokens=99)
+FIELDS = Jobs(COMPLETIONS, LIMITS)
 HEAD = Head("cmpl-1", 5, 'a "model"', "fp_a_b")
 
 
@@ -51,6 +52,7 @@ def test_prompts_of_every_form(prompt: Any, prompts: tuple[Any, ...]) -> None:
         ({"prompt": ["a"] * 4}, "prompt"),
         ({"prompt": None}, "prompt"),
         ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 100}, "max_tokens"),
         ({"logprobs": True}, "logprobs"),
         ({"logprobs": 21}, "logprobs"),
         ({"suffix": "x"}, "suffix"),
