@@ -85,6 +85,10 @@ class Models:
 
     def __init__(self, mesh: Client, clock: Callable[[], float] = time.monotonic) -> None:
         self.nodes = Fresh(mesh, lambda: mesh.nodes(), clock)
+        self._num_looks = 0
+        # Each model that was served, with a target that had it and the number of the last look
+        # that found one.
+        self._seen: dict[Model, tuple[int, NodeFields]] = {}
 
     async def served(self, created_unix: int) -> list[dict[str, Any]]:
         """The models that have a target which is not being drained, as JSON, sorted by id."""
@@ -106,9 +110,24 @@ class Models:
         return _as_json(name, named, created_unix) if named else None
 
     async def traits(self, name: str) -> list[ModelTraits]:
-        """The traits of all models that generate text and match a name; "" matches any. The list
-        may be empty: the coordinator decides whether to wait for such a model."""
-        return traits_of_nodes(_targets(await self.nodes.latest()), name)
+        """The traits of all models that generate text and match a name; "" matches any.
+
+        If no target has such a model now, the traits of those that had one last, because the
+        coordinator lets a request wait for a target that has just left. The list is empty if none
+        was seen.
+        """
+        targets = _targets(await self.nodes.latest())
+        self._num_looks += 1
+        self._seen |= {_model_of(node): (self._num_looks, node) for node in targets}
+        if found := traits_of_nodes(targets, name):
+            return found
+        before = [
+            (look, traits)
+            for look, node in self._seen.values()
+            for traits in traits_of_nodes([node], name)
+        ]
+        last = max((look for look, _ in before), default=0)
+        return [traits for look, traits in before if look == last]
 
     async def check_ready(self, max_age_s: float = _MAX_AGE_S) -> None:
         """Raises ApiError if no target takes requests for any model."""

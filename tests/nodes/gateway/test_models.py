@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 
 from nodes.client.client import RequestFailedError
+from nodes.engine.traits import ModelTraits, SamplingDefaults
+from nodes.gateway.app import Gateway
+from nodes.gateway.config import GatewayConfig
 from nodes.gateway.errors import ApiError
 from nodes.gateway.models import Looking, Models
 from nodes.messages import NodesReply
 from nodes.telemetry.status import Status, encode_status
-from tests.nodes.gateway.calls import get, keyed_app
-from tests.nodes.gateway.fake_mesh import Clock, FakeMesh
+from tests.nodes.gateway.calls import CHAT, TALK, get, keyed_app, open_app, post
+from tests.nodes.gateway.fake_mesh import Clock, FakeMesh, text_answer
 from tests.nodes.status_examples import STATUS
 
 
@@ -62,6 +65,38 @@ async def test_targets_that_are_drained_serve_no_model() -> None:
     with pytest.raises(ApiError, match="being drained") as caught:
         await made.check_ready()
     assert (caught.value.status, caught.value.retry_after_s) == (503, 2)
+
+
+async def test_the_traits_of_a_model_whose_target_has_left_are_those_that_were_seen_last() -> None:
+    thinks, calls = ModelTraits("hermes", "marked"), ModelTraits("llama3")
+    mesh, clock = FakeMesh(models=["a", "b"], traits=thinks), Clock()
+    mesh.others, mesh.hashes = {"target-1": calls}, {"target-1": "ff" * 8}
+    made = Models(mesh, clock)
+    assert await made.traits("") == [thinks, calls]
+    mesh.models = ["a"]
+    clock.now = 1.0
+    assert await made.traits("") == [thinks]
+    assert await made.traits("b") == [calls]
+    mesh.models = []
+    clock.now = 2.0
+    assert await made.traits("") == await made.traits("a") == [thinks]
+    assert await made.traits("b") == [calls]
+    assert await made.traits("c") == []
+
+
+async def test_a_request_that_waits_for_its_target_is_the_same_request() -> None:
+    own = ModelTraits("llama3", "marked", SamplingDefaults(0.3, 20, 0.9, 0.0))
+    mesh = FakeMesh(text_answer("<think>Hm.</think>", "Yes"), traits=own)
+    gateway = Gateway(mesh, GatewayConfig())
+    tools = [{"type": "function", "function": {"name": "mail"}}]
+    for body in ({**TALK, "seed": 7}, {**TALK, "seed": 7, "tools": tools}):
+        answers = []
+        for mesh.models in (["toy-1"], []):
+            gateway.models.nodes.forget()
+            answers.append((await post(open_app(gateway), CHAT, body)).json["choices"])
+        assert answers[0] == answers[1]
+        before, now = mesh.asked[-2:]
+        assert before == now
 
 
 async def test_a_target_that_comes_is_seen_at_once_and_so_is_another_coordinator() -> None:
