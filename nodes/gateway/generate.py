@@ -117,7 +117,7 @@ class Generate:
         """The traits of the job's model. Raises ApiError if the body must name a model first."""
         found = await self._shared.models.traits(job.options.model)
         kinds = {(t.tool_style if job.tools is not None else "", t.thinking) for t in found}
-        if len(kinds) > 1 and not isinstance(job.prompts[0], str):
+        if len(kinds) > 1 and _is_chat(job):
             reason = "name one model: the models served here differ in how they call tools or think"
             raise ApiError(400, f"model: {reason}", param="model", code="invalid_value")
         # If the body names no model, use the traits of the first that may answer.
@@ -137,11 +137,14 @@ def _for_model(job: Job, traits: ModelTraits) -> Job:
         is_held = is_held or job.tools.is_required
         style = traits.tool_style
         options = in_style(options, job.tools, style)
-    is_chat = isinstance(job.prompts[0][0], ChatMessage)
-    thinking = traits.thinking if is_chat and not is_held else ""
+    thinking = traits.thinking if _is_chat(job) and not is_held else ""
     # Parsed answers have no event ids: a parser holds text back, and ids count the text sent.
     has_ids = job.has_ids and not style and not thinking
     return replace(job, options=options, tool_style=style, thinking=thinking, has_ids=has_ids)
+
+
+def _is_chat(job: Job) -> bool:
+    return isinstance(job.prompts[0][0], ChatMessage)
 
 
 def _values(scope: Scope, name: str) -> list[bytes]:

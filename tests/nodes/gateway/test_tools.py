@@ -186,4 +186,5 @@ async def test_models_that_call_or_think_in_several_forms_have_to_be_named(
     call = await ask(mesh, PATH, body())
     assert (call.status, call.json["error"]["param"]) == (400, "model")
     assert (await ask(mesh, PATH, body(model="b"))).status == 200
-    assert (await ask(mesh, "/v1/completions", {"prompt": "hi"})).status == 200
+    for prompt in ("hi", [1, 2]):
+        assert (await ask(mesh, "/v1/completions", {"prompt": prompt})).status == 200
