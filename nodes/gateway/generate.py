@@ -84,10 +84,15 @@ class Generate:
             asked, record.ignored = read(api.body, body, strict_fields=shared.config.strict_fields)
             job = replace(api.job(asked, limits), ignored=record.ignored)
             owner = f"{key.name}/{job.user}" if job.user else key.name
-            job = _for_model(job.with_options(user=owner), await self._traits(job))
+            job = job.with_options(user=owner)
             if keyed is not None and body.get("seed") is None:
                 job = job.with_options(seed=keyed.seed)
             told = _sent_before(scope, keyed, job, content)
+            # The traits are those of the model that answered before, so this comes first.
+            job = _pinned(job, told, shared.keyed.fingerprint_of(keyed))
+            job = _for_model(job, await self._traits(job))
+            if not job.has_ids:
+                told = _sent_before(scope, keyed, job, content)
             if keyed is not None:
                 under_way = shared.keyed.entered(
                     keyed,
@@ -99,6 +104,7 @@ class Generate:
                 await stack.enter_async_context(under_way)
                 record.request_id = keyed.request_id(self._api.prefix)
                 shared.running.rename(run, record.request_id)
+                # An earlier request with this key may have ended only now.
                 job = _pinned(job, told, shared.keyed.fingerprint_of(keyed))
             # Free the memory of the body before the answer is generated.
             del body, content
@@ -115,7 +121,7 @@ class Generate:
 
     async def _traits(self, job: Job) -> ModelTraits:
         """The traits of the job's model. Raises ApiError if the body must name a model first."""
-        found = await self._shared.models.traits(job.options.model)
+        found = await self._shared.models.traits(job.options.model, job.options.model_hash)
         kinds = {(t.tool_style if job.tools is not None else "", t.thinking) for t in found}
         if len(kinds) > 1 and _is_chat(job):
             reason = "name one model: the models served here differ in how they call tools or think"

@@ -144,9 +144,9 @@ class KeyedRequests:
                 return
             self._remembered.popitem(last=False)
 
-    def fingerprint_of(self, keyed: Keyed) -> str:
+    def fingerprint_of(self, keyed: Keyed | None) -> str:
         """The fingerprint of the last answer with this key; "" if this gateway knows none."""
-        known = self._remembered.get(keyed)
+        known = None if keyed is None else self._remembered.get(keyed)
         return "" if known is None else known.fingerprint
 
     def answered(self, keyed: Keyed, fingerprint: str) -> None:

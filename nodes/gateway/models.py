@@ -13,7 +13,7 @@ from nodes.engine.traits import ModelTraits
 from nodes.gateway.bodies import compact
 from nodes.gateway.errors import of_failure, unavailable
 from nodes.messages import NodeFields, NodesReply
-from nodes.messages.fingerprint import Model, is_named, model_ids
+from nodes.messages.fingerprint import Model, is_meant, is_named, model_ids
 from nodes.telemetry.history import History
 from nodes.telemetry.status import Status, encode_status
 
@@ -109,25 +109,24 @@ class Models:
         name = known.pop() if len(known) == 1 else name
         return _as_json(name, named, created_unix) if named else None
 
-    async def traits(self, name: str) -> list[ModelTraits]:
-        """The traits of all models that generate text and match a name; "" matches any.
+    async def traits(self, name: str, model_hash: str = "") -> list[ModelTraits]:
+        """The traits of all models that generate text and match a name and a hash; "" matches any.
 
-        If no target has such a model now, the traits of those that had one last, because the
-        coordinator lets a request wait for a target that has just left. The list is empty if none
-        was seen.
+        model_hash: in full or as in a fingerprint. If no target has such a model now, the traits of
+        those that had one last, because the coordinator lets a request wait for a target that has
+        just left. The list is empty if none was seen.
         """
         targets = _targets(await self.nodes.latest())
         self._num_looks += 1
         self._seen |= {_model_of(node): (self._num_looks, node) for node in targets}
-        if found := traits_of_nodes(targets, name):
-            return found
-        before = [
+        looks = [
             (look, traits)
             for look, node in self._seen.values()
+            if is_meant(model_hash, node.model_hash)
             for traits in traits_of_nodes([node], name)
         ]
-        last = max((look for look, _ in before), default=0)
-        return [traits for look, traits in before if look == last]
+        last = max((look for look, _ in looks), default=0)
+        return [traits for look, traits in looks if look == last]
 
     async def check_ready(self, max_age_s: float = _MAX_AGE_S) -> None:
         """Raises ApiError if no target takes requests for any model."""

@@ -1,6 +1,6 @@
 import asyncio
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from nodes.gateway.errors import ApiError
 from nodes.gateway.models import Looking, Models
 from nodes.messages import NodesReply
 from nodes.telemetry.status import Status, encode_status
-from tests.nodes.gateway.calls import CHAT, TALK, get, keyed_app, open_app, post
+from tests.nodes.gateway.calls import CHAT, KEY, TALK, get, keyed_app, open_app, post
 from tests.nodes.gateway.fake_mesh import Clock, FakeMesh, text_answer
 from tests.nodes.status_examples import STATUS
 
@@ -97,6 +97,24 @@ async def test_a_request_that_waits_for_its_target_is_the_same_request() -> None
         assert answers[0] == answers[1]
         before, now = mesh.asked[-2:]
         assert before == now
+
+
+@pytest.mark.parametrize("how", ["fingerprint", "key"])
+async def test_an_answer_comes_again_however_many_models_there_are_by_then(how: str) -> None:
+    own = ModelTraits("hermes", "marked", SamplingDefaults(0.3, 20, 0.9, 0.0))
+    mesh = FakeMesh(text_answer("<think>Hm.</think>", "Yes"), models=["toy-1"], traits=own)
+    mesh.others, mesh.hashes = {"target-1": ModelTraits("llama3")}, {"target-1": "ff" * 8}
+    gateway = Gateway(mesh, GatewayConfig())
+    body, headers = {**TALK, "seed": 7}, KEY if how == "key" else {}
+    first = await post(open_app(gateway), CHAT, body, **headers)
+    mesh.models.append("other")
+    gateway.models.nodes.forget()
+    if how == "fingerprint":
+        body["system_fingerprint"] = first.json["system_fingerprint"]
+    again = await post(open_app(gateway), CHAT, body, **headers)
+    assert (again.status, again.json["choices"]) == (200, first.json["choices"])
+    sampled = [call.json["usage"]["airdraft"]["sampling"] for call in (first, again)]
+    assert sampled[0] == sampled[1] == asdict(own.sampling)
 
 
 async def test_a_target_that_comes_is_seen_at_once_and_so_is_another_coordinator() -> None:
