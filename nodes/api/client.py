@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Self, TypedDict, Unpack
@@ -95,7 +96,8 @@ class MeshClient:
 
     def stream(self, prompt: str | Iterable[int], **options: Unpack[Options]) -> Stream:
         """Send the request of complete() and return the answer piece by piece."""
-        text = prompt if isinstance(prompt, str) else tuple(prompt)
+        # Token ids may be integers of other libraries, such as those of NumPy.
+        text = prompt if isinstance(prompt, str) else tuple(map(operator.index, prompt))
         return self._ask(text, options, is_chat=False)
 
     def stream_chat(self, messages: str | Conversation, **options: Unpack[Options]) -> Stream:

@@ -2,6 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nodes.api import (
@@ -40,6 +41,13 @@ async def test_pieces_make_the_text(mesh: ToyMesh) -> None:
         assert pieces[-1].finish_reason == "length"
         assert stream.seed == stream.completion.seed
         assert [piece async for piece in stream] == []
+
+
+async def test_token_ids_may_be_those_of_numpy(mesh: ToyMesh) -> None:
+    async with connect(mesh.endpoint) as client:
+        answer = await client.complete(np.array([7, 8, 9]), max_tokens=5)
+        assert answer.usage.num_prompt_tokens == 3
+        assert answer.text == (await client.complete([7, 8, 9], max_tokens=5)).text
 
 
 async def test_messages_may_have_several_forms(mesh: ToyMesh) -> None:
