@@ -19,6 +19,7 @@ from nodes.api.errors import (
     ConnectError,
     ConnectionLostError,
     InvalidRequestError,
+    RequestError,
     request_error,
 )
 from nodes.client.client import Client, Events, RequestFailedError
@@ -152,11 +153,15 @@ class Stream(AsyncIterator[Piece]):
         return self._completion
 
     async def completed(self) -> Completion:
-        """Read what is left and return the whole answer."""
+        """Read what is left and return the whole answer.
+
+        Raises RequestError if the request was cancelled or has failed before its end.
+        """
         async with self:
             async for _ in self:
                 pass
-        assert self._completion is not None
+        if self._completion is None:
+            raise RequestError("the stream was left before its end: send the request again")
         return self._completion
 
     def __aiter__(self) -> Self:
@@ -203,8 +208,11 @@ class Stream(AsyncIterator[Piece]):
 
 
 def _options_of(options: Options, *, chat: bool) -> GenerateOptions:
-    """Translate the options. Raises InvalidRequestError for an invalid fingerprint."""
+    """Translate the options. Raises InvalidRequestError for an invalid seed or fingerprint."""
     given = dict(options)
+    seed = options.get("seed")
+    if seed is not None and seed < 0:
+        raise InvalidRequestError(f"seed = {seed}: 0 or more is accepted, and None draws one")
     try:
         given_fingerprint = str(given.pop("fingerprint", ""))
         model_hash, numerics_class = parts_of(given_fingerprint) if given_fingerprint else ("", "")

@@ -11,6 +11,7 @@ from nodes.api import (
     ConnectError,
     ConnectionLostError,
     InvalidRequestError,
+    RequestError,
     connect,
 )
 from tests.nodes.api.toy_mesh import ToyMesh, alone
@@ -66,6 +67,8 @@ async def test_who_leaves_a_stream_cancels_it(mesh: ToyMesh, eventually: Eventua
         async with client.stream("hi", max_tokens=4000) as pieces:
             async for _ in pieces:
                 break
+        with pytest.raises(RequestError, match="left before its end"):
+            await pieces.completed()
         await eventually(lambda: mesh.num_streams() == 0)
         async for _ in client.stream("hi", max_tokens=4000):
             break
@@ -82,12 +85,15 @@ async def test_time_is_bounded(mesh: ToyMesh, eventually: Eventually) -> None:
 
 async def test_wrong_requests_are_the_callers(mesh: ToyMesh) -> None:
     async with connect(mesh.endpoint) as client:
-        wrong: list[dict[str, Any]] = [{"temperature": -1.0}, {"max_tokens": -1}]
+        wrong: list[dict[str, Any]] = [{"temperature": -1.0}, {"max_tokens": -1}, {"seed": -1}]
         for options in (*wrong, {"max_tokens": 1 << 19}, {"model": "other"}):
             with pytest.raises(InvalidRequestError):
                 await client.complete("hi", **options)
         with pytest.raises(InvalidRequestError, match="the prompt is empty"):
             await client.complete("")
+        for ids in ([1, "a"], [1.5]):
+            with pytest.raises(TypeError):
+                await client.complete(ids)  # type: ignore[arg-type]
         # The connection is as good as before.
         assert {node.role for node in await client.nodes()} == {"target", "draft"}
     # An error inside of the block comes out as it is.
