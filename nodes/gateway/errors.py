@@ -25,7 +25,8 @@ class ApiError(Exception):
     """The request ends with this status.
 
     param: the field that is wrong, such as `messages[0].role`. retry_after_s: the value of the
-    header Retry-After. closes: whether the connection takes no further requests.
+    header Retry-After. allow: the methods that the route has, for the header Allow. closes: whether
+    the connection takes no further requests.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: int | None = None,
+        allow: str = "",
         closes: bool = False,
     ) -> None:
         super().__init__(message)
@@ -46,6 +48,7 @@ class ApiError(Exception):
         self.param = param
         self.code = code
         self.retry_after_s = retry_after_s
+        self.allow = allow
         self.closes = closes
 
     def body(self) -> dict[str, Any]:
@@ -67,6 +70,8 @@ class ApiError(Exception):
         found = {} if self.retry_after_s is None else {"retry-after": str(self.retry_after_s)}
         if self.status == 401:
             found["www-authenticate"] = "Bearer"
+        if self.allow:
+            found["allow"] = self.allow
         return {**found, "connection": "close"} if self.closes else found
 
 

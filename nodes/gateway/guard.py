@@ -159,7 +159,9 @@ def _answer_to(error: Exception) -> ApiError:
         case ApiError():
             return error
         case HTTPException():
-            return ApiError(error.status_code, error.detail, code="not_found")
+            allow = (error.headers or {}).get("Allow", "")
+            code = "method_not_allowed" if allow else "not_found"
+            return ApiError(error.status_code, error.detail, code=code, allow=allow)
         case KeysError():
             logger.error("%s", error)
             return unavailable("the file of API keys cannot be read: see the log of the gateway")

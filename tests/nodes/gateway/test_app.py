@@ -83,3 +83,11 @@ async def test_a_model_that_is_not_served_is_a_404() -> None:
     for model in (None, "", MODEL):
         body: dict[str, Any] = {**CHAT, "model": model}
         assert (await ask(mesh, PATH, body)).json["model"] == MODEL
+
+
+async def test_a_method_that_a_route_lacks_is_a_405_that_names_those_it_has() -> None:
+    found = await get(app_of(FakeMesh()), PATH)
+    assert (found.status, found.headers["allow"]) == (405, "POST")
+    assert found.json["error"]["code"] == "method_not_allowed"
+    found = await post(app_of(FakeMesh()), "/v1/models", {})
+    assert (found.status, set(found.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
