@@ -4,6 +4,7 @@ Without the HTTP libraries, because `airdraft serve` looks at it before it start
 """
 
 import contextlib
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from nodes.config.settings import ConfigError, LinkSettings, check_ranges, range
 from nodes.gateway.apikeys import FILE_NAME, ApiKeys
 
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
+_SENDABLE: Final = re.compile(r"[!-~]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,12 @@ class GatewayConfig:
         _ = self.address
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ConfigError("tls_cert and tls_key: give both or neither")
+        if not _SENDABLE.fullmatch(self.api_key):
+            # It is not quoted, because it is secret.
+            raise ConfigError(
+                "api_key: visible ASCII characters are accepted, without spaces and line ends, "
+                "because clients cannot send others in a header"
+            )
         for origin in names(self.cors_origins):
             if not origin.startswith(("http://", "https://")) or origin.count("/") != 2:
                 raise ConfigError(

@@ -32,3 +32,11 @@ def test_half_a_certificate_and_wrong_origins_are_refused() -> None:
             GatewayConfig(cors_origins=origin)
     assert GatewayConfig(cors_origins="https://a, http://b:1").cors_origins
     assert names(" a, b ,,") == ("a", "b")
+
+
+@pytest.mark.parametrize("key", ["secret\n", " secret", "se cret", "schlüssel", "\x00"])
+def test_an_api_key_that_no_client_can_send_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(ConfigError, match="api_key: visible ASCII") as caught:
+        GatewayConfig(api_key=key)
+    assert "cret" not in str(caught.value)
+    assert GatewayConfig(api_key="s3cret-/+=").api_key
