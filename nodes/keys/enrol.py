@@ -48,10 +48,11 @@ class Invitation:
                 raise ValueError
             fields = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
             endpoint, server_key, public, secret = fields
-            if not all(is_key(key) for key in (server_key, public, secret)):
+            are_keys = all(is_key(key) for key in (server_key, public, secret))
+            if not are_keys or not isinstance(endpoint, str):
                 raise ValueError
             check_connect(endpoint)
-        except (ValueError, TypeError, binascii.Error, EndpointError):
+        except (ValueError, TypeError, RecursionError, binascii.Error, EndpointError):
             raise KeysError(
                 "this is not an invitation: give the whole line that `airdraft keys invite` printed"
             ) from None

@@ -238,6 +238,8 @@ def test_an_invitation_is_a_line_and_comes_back_whole() -> None:
         lambda t: "airdraft1-bnVsbA",
         lambda t: "airdraft1-WzEsMiwzLDRd",
         lambda t: Invitation("tcp://*:0", new_key_pair().public, new_key_pair()).token(),
+        lambda t: Invitation(None, new_key_pair().public, new_key_pair()).token(),  # type: ignore[arg-type]
+        lambda t: "airdraft1-" + "W1tb" * 500,
     ],
 )
 def test_a_torn_token_is_one_line_that_shows_none_of_it(change: object) -> None:
