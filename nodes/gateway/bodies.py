@@ -235,6 +235,8 @@ def _ignored(body: Body, path: str, strict_fields: bool) -> Iterator[Hint]:
         if value is None:
             continue
         if name in kind.refused:
+            if isinstance(value, dict):
+                value = {inner: each for inner, each in value.items() if each is not None}
             # The types are compared too, because True == 1 in Python.
             if not any(type(value) is type(n) and value == n for n in kind.refused[name]):
                 raise wrong(where, "this is not supported here", "unsupported_parameter")

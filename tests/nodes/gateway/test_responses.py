@@ -105,6 +105,12 @@ async def test_only_what_is_declared_is_echoed() -> None:
     assert set(found.json["tools"][0]) == {"type", "name", "description", "parameters", "strict"}
 
 
+@pytest.mark.parametrize("reasoning", [None, {}, {"effort": None, "summary": None}])
+def test_null_is_no_value_in_what_would_be_refused_either(reasoning: Any) -> None:
+    assert job(reasoning=reasoning).ignored == ()
+    assert Jobs(RESPONSES).refused({"input": "hi", "reasoning": {"effort": "low"}}) == "reasoning"
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
