@@ -22,6 +22,8 @@ _NAME_LETTERS: Final = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-."
 )
 _NO_ARGUMENTS: Final[dict[str, Any]] = {"type": "object", "properties": {}}
+# A schema with these keywords alone declares no arguments.
+_ABOUT: Final = frozenset({"$schema", "description", "title", "type"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,9 @@ def _closed(parameters: dict[str, Any] | None) -> dict[str, Any]:
     schema = parameters or _NO_ARGUMENTS
     if schema.get("type", "object") != "object":
         raise wrong("tools", "the type of parameters must be object")
+    if schema.keys() <= _ABOUT:
+        schema = _NO_ARGUMENTS
+    # Other keywords, such as anyOf and $ref, may declare properties in other places.
     return {"additionalProperties": False, **schema} if "properties" in schema else schema
 
 

@@ -61,6 +61,26 @@ def test_the_answer_is_held_to_the_schemas_of_its_tools() -> None:
     assert (found["choice"], found["parallel"]) == ("required", False)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "has_none"),
+    [
+        (None, True),
+        ({}, True),
+        # As servers of the Model Context Protocol describe a function without arguments.
+        ({"type": "object"}, True),
+        ({"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"}, True),
+        ({"type": "object", "additionalProperties": True}, False),
+        ({"type": "object", "anyOf": [PARAMETERS]}, False),
+        ({"$ref": "#/$defs/A", "$defs": {"A": PARAMETERS}}, False),
+    ],
+)
+def test_a_schema_without_arguments_allows_none(parameters: Any, has_none: bool) -> None:
+    function = {"name": "now", "parameters": parameters}
+    (tool,) = grammar_of(tools=[{"type": "function", "function": function}])["tools"]
+    none = {"type": "object", "properties": {}, "additionalProperties": False}
+    assert tool["parameters"] == (none if has_none else parameters)
+
+
 def test_an_answer_without_calls_follows_the_format() -> None:
     schema = {"type": "object", "properties": {"warm": {"type": "boolean"}}}
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
