@@ -16,6 +16,7 @@ import numpy as np
 from nodes.engine.cells import QUERIES_PER_CELL, QUERIES_PER_SKIPPED_CELL, CellLog
 from nodes.engine.cores import FreeCores
 from nodes.engine.diagnosis import first_difference
+from nodes.engine.kernels.library import left_attention
 from nodes.engine.llama_abi import (
     build_name,
     hash_file,
@@ -78,8 +79,9 @@ class LlamaModel:
         # class.
         self._gpu_layers = config.gpu_layers if self._llama.llama_supports_gpu_offload() else 0
         found = kernels(keeps_others=config.profile == "fast")
+        self._has_products = config.repack and not found.missing and not self._gpu_layers
         # Our products and attention give the same bits for any batch and number of threads.
-        self.has_kernels = config.repack and not found.missing and not self._gpu_layers
+        self.has_kernels = self._has_products
         self._model = load_model(config.path, gpu_layers=self._gpu_layers, repack=config.repack)
         try:
             self._open_context()
@@ -122,6 +124,13 @@ class LlamaModel:
             reason = take_last_error() or "not enough memory for the KV cache?"
             raise EngineError(f"no context for {self.config.path.name}: {reason}")
         self._memory = self._llama.llama_get_memory(self._context)
+        left_attention()
+        self._can_roll_back = self._probe_roll_back()
+        if self.has_kernels and left_attention():
+            # ggml computes this model's attention, so the limits for ggml's kernels hold.
+            self.has_kernels = False
+            self._llama.llama_free(self._context)
+            self._open_context()
 
     @property
     def _restricts_ggml(self) -> bool:
@@ -136,7 +145,7 @@ class LlamaModel:
 
     def _describe(self, model_hash: str) -> EngineInfo:
         llama, config = self._llama, self.config
-        form = config.profile, self.has_kernels, self._gpu_layers, _CACHE_TYPES
+        form = config.profile, self._has_products, self._gpu_layers, _CACHE_TYPES
         numerics = hashlib.sha256(repr((model_hash, build_name(), *form)).encode())
         return EngineInfo(
             engine="llama.cpp",
@@ -151,7 +160,7 @@ class LlamaModel:
             eog_token_ids=self.vocabulary.eog_token_ids(),
             exact=False,
             numerics_class=numerics.hexdigest()[:16],
-            can_roll_back=self._probe_roll_back(),
+            can_roll_back=self._can_roll_back,
             traits=traits_of(self.metadata),
         )
 

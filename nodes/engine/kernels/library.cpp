@@ -421,6 +421,9 @@ class Attention : public ggml::cpu::tensor_traits {
     }
 };
 
+// Whether ggml computed attention, because these kernels do not have the operation's form.
+std::atomic<bool> left_attention{false};
+
 class OurType : public ggml::cpu::extra_buffer_type {
     bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
         const ggml_tensor *w = op->src[0], *x = op->src[1];
@@ -433,7 +436,10 @@ class OurType : public ggml::cpu::extra_buffer_type {
         static Products products;
         static Attention attention;
         if (op->op == GGML_OP_MUL_MAT) return is_ours(op->src[0]) ? &products : nullptr;
-        return op->op == GGML_OP_FLASH_ATTN_EXT && Attention::supports(op) ? &attention : nullptr;
+        if (op->op != GGML_OP_FLASH_ATTN_EXT) return nullptr;
+        if (Attention::supports(op)) return &attention;
+        left_attention = true;
+        return nullptr;
     }
 };
 
@@ -550,6 +556,9 @@ EXPORT const char * airdraft_register(const char * kernels, bool keeps_others) {
 
 // Lets later passes of this process compute only the first rows of the output layer; 0 for all.
 EXPORT void airdraft_limit_output(int rows) { output_rows = rows; }
+
+// Returns whether passes since the last call had attention that ggml computed, for example with a limit on scores.
+EXPORT bool airdraft_left_attention() { return left_attention.exchange(false); }
 
 // Returns the version of llama-cpp-python whose headers this file was compiled with.
 EXPORT const char * airdraft_built_for() { return AIRDRAFT_LLAMA; }

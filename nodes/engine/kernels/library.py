@@ -40,6 +40,7 @@ def library() -> ctypes.CDLL | None:
     found.airdraft_register.restype = ctypes.c_char_p
     found.airdraft_register.argtypes = [ctypes.c_char_p, ctypes.c_bool]
     found.airdraft_limit_output.argtypes = [ctypes.c_int]
+    found.airdraft_left_attention.restype = ctypes.c_bool
     return found
 
 
@@ -51,6 +52,15 @@ def limit_output(num_tokens: int) -> None:
     found = library()
     if found is not None:
         found.airdraft_limit_output(num_tokens)
+
+
+def left_attention() -> bool:
+    """Whether passes of this process since the last call had attention that ggml computed.
+
+    Our kernels lack some forms of it, such as heads of 80 columns or a limit on scores.
+    """
+    found = library()
+    return found is not None and bool(found.airdraft_left_attention())
 
 
 def built_for() -> str:

@@ -14,7 +14,7 @@ from nodes.engine.noise import drawn_ids
 from nodes.engine.protocol import Span
 from nodes.engine.selftest import run_self_test
 from tests.engine.kernels.ours import runnable
-from tests.engine.kernels.tiny_models import FILE_TYPES, SHAPES, write_model
+from tests.engine.kernels.tiny_models import FILE_TYPES, SHAPES, Shape, write_model
 from tests.engine.printed import printed
 
 # Longer than a second each, and threads need cores of their own.
@@ -48,6 +48,15 @@ def test_it_is_exact_and_threads_change_no_bit(path: Path) -> None:
         assert tested.exact, tested.failure
         digests.add(tested.digest)
     assert len(digests) == 1
+
+
+def test_a_model_whose_attention_is_ggmls_is_exact_with_many_keys(tmp_path: Path) -> None:
+    """Our attention takes no heads of 80 columns, and from 512 keys on ggml's changes its sums."""
+    path = tmp_path / "tiny.gguf"
+    write_model(path, Shape(512, 6, 1, 80, 768), "Q8_0")
+    with opened(path, num_threads=2) as model:
+        tested = run_self_test(model)
+    assert tested.exact, tested.failure
 
 
 def test_its_predictions_are_those_of_ggmls_own_products(path: Path) -> None:
