@@ -120,18 +120,21 @@ def cache_key(
     *,
     num_threads: int,
     profile: str,
+    repack: bool = True,
     library: str = "",
     prefix_lens: tuple[int, ...] = PREFIX_LENS,
 ) -> str:
     """Return the name of a stored calibration: model, build, device, threads and profile.
 
+    repack: As in LlamaConfig. Without our kernels the numerics class is the same for both layouts.
     library: The hash of the build's files, because builds of one name may differ in speed.
     prefix_lens: Those of the self-test.
     """
     # The result of fewer probes must not be taken for that of all.
     probes = fitting_prefixes(info.num_cells, prefix_lens)
     build = info.numerics_class, library
-    parts = (_FORMAT, info.model_hash, *build, this_device(), num_threads, profile, probes)
+    form = num_threads, profile, repack
+    parts = (_FORMAT, info.model_hash, *build, this_device(), *form, probes)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 

@@ -119,6 +119,7 @@ def _open_once(
         prefix_lens=prefix_lens,
         num_threads=config.num_threads,
         profile=config.profile,
+        repack=config.repack,
         library=library_hash(),
     )
     known = load_cached(cache, key) if cache is not None else None

@@ -116,8 +116,9 @@ def test_a_damaged_file_counts_as_none(tmp_path, content):
 def test_the_key_changes_with_all_that_changes_the_costs():
     info = ToyModel().info
 
-    def key(info=info, num_threads=1, profile="exact", library="files"):
-        return cache_key(info, num_threads=num_threads, profile=profile, library=library)
+    def key(info=info, num_threads=1, profile="exact", library="files", repack=True):
+        form = {"num_threads": num_threads, "profile": profile, "repack": repack}
+        return cache_key(info, **form, library=library)
 
     keys = [
         key(),
@@ -126,6 +127,7 @@ def test_the_key_changes_with_all_that_changes_the_costs():
         key(num_threads=2),
         key(profile="fast"),
         key(library="others"),
+        key(repack=False),
     ]
     assert len(set(keys)) == len(keys)
     assert key() == keys[0]

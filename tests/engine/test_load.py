@@ -57,9 +57,9 @@ def machine(monkeypatch):
         machine.calls.append("calibrate")
         return COSTS
 
-    def key(info, *, num_threads, profile, library, prefix_lens):
+    def key(info, *, num_threads, profile, repack, library, prefix_lens):
         assert library == "files"
-        return f"{FakeLlama.opened[-1].llama_config.repack}-{num_threads}-{profile}"
+        return f"{repack}-{num_threads}-{profile}"
 
     monkeypatch.setattr(load, "LlamaModel", FakeLlama)
     monkeypatch.setattr(load, "run_self_test", self_test)
