@@ -8,6 +8,7 @@ which only makes guesses worse.
 from __future__ import annotations
 
 import functools
+from bisect import bisect_left, bisect_right
 from typing import Final
 
 import numpy as np
@@ -35,21 +36,25 @@ class Dictionary:
             known = self._own_of.get(piece)
             if known is not None:
                 shared += [(token_id, known) for token_id in ids]
+        # Each of these looks at the whole vocabulary.
+        own_controls, own_ends = own.controls(), own.eog_token_ids()
         self._controls = {
             token_id: own_id
             for text, token_id in target.controls().items()
-            if (own_id := own.controls().get(text)) is not None
+            if (own_id := own_controls.get(text)) is not None
         }
-        own_end = min(own.eog_token_ids(), default=None)
+        own_end = min(own_ends, default=None)
         if own_end is not None:
             for token_id in target.eog_token_ids():
                 self._controls.setdefault(token_id, own_end)
-        shared += [(t, o) for t, o in self._controls.items() if o in own.eog_token_ids()]
+        shared += [(t, o) for t, o in self._controls.items() if o in own_ends]
         # (n,) each: the tokens that both vocabularies have.
         self._target_ids = np.array([t for t, _ in shared], dtype=np.int64)
         self._own_ids = np.array([o for _, o in shared], dtype=np.int64)
         self.own_tokens = functools.cache(self._own_tokens)
-        self._starting_with = functools.cache(self._find_starting_with)
+        # In the order of their bytes, so that those with one beginning are adjacent.
+        self._own_pieces = sorted(self._own_of)
+        self._own_sorted = np.array([self._own_of[p] for p in self._own_pieces], dtype=np.int64)
 
     @property
     def num_shared(self) -> int:
@@ -101,10 +106,12 @@ class Dictionary:
             found[begins] = max(found[begins], value)
         return found
 
-    def _find_starting_with(self, text: bytes) -> npt.NDArray[np.int64]:
+    def _starting_with(self, text: bytes) -> npt.NDArray[np.int64]:
         """Return the own tokens that begin with a text."""
-        ids = [token_id for piece, token_id in self._own_of.items() if piece.startswith(text)]
-        return np.array(ids, dtype=np.int64)
+        size = len(text)
+        begin = bisect_left(self._own_pieces, text)
+        end = bisect_right(self._own_pieces, text, lo=begin, key=lambda piece: piece[:size])
+        return self._own_sorted[begin:end]
 
     def _longest(self, text: bytes, least: int) -> int | None:
         """Return the target's longest token, of more than `least` bytes, that begins a text."""
