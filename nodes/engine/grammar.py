@@ -152,8 +152,9 @@ class Grammars:
         self._eog_ids = sizes.eog_token_ids
         self._check = check
         self._lock = threading.Lock()
+        self._trie_lock = threading.Lock()
         self._trie: Any = None
-        # Least recently used first.
+        # Least recently used first; under the lock.
         self._known: dict[Grammar, _Known] = {}
 
     def prepare(self) -> None:
@@ -162,7 +163,8 @@ class Grammars:
 
     def knows(self, grammar: Grammar) -> bool:
         """Whether the grammar is compiled, or known not to be valid."""
-        return grammar in self._known
+        with self._lock:
+            return grammar in self._known
 
     def compile(self, grammar: Grammar) -> None:
         """Compile a grammar, which may take seconds the first time. Raises GrammarError."""
@@ -174,20 +176,30 @@ class Grammars:
         return GrammarState(matcher, self._num_vocab, self._eog_ids)
 
     def _matcher_of(self, grammar: Grammar) -> Any:
-        # There is no lock: two threads may compile the same grammar, but none waits for another.
-        found = self._known.pop(grammar, None)
+        found = self._kept(grammar)
         if found is None:
+            # Not under the lock: two threads may compile the same grammar, but none waits for it.
             found = self._compiled(grammar)
-        self._known[grammar] = found
-        total = sum(known.num_bytes for known in self._known.values())
-        for oldest in list(self._known)[:-1]:
-            if total <= _MAX_COMPILED_BYTES:
-                break
-            dropped = self._known.pop(oldest, None)
-            total -= dropped.num_bytes if dropped is not None else 0
+            self._keep(grammar, found)
         if found.error:
             raise GrammarError(found.error)
         return found.matcher
+
+    def _kept(self, grammar: Grammar) -> _Known | None:
+        with self._lock:
+            found = self._known.pop(grammar, None)
+            if found is not None:
+                self._known[grammar] = found
+            return found
+
+    def _keep(self, grammar: Grammar, known: _Known) -> None:
+        with self._lock:
+            self._known[grammar] = known
+            total = sum(each.num_bytes for each in self._known.values())
+            for oldest in list(self._known)[:-1]:
+                if total <= _MAX_COMPILED_BYTES:
+                    break
+                total -= self._known.pop(oldest).num_bytes
 
     def _compiled(self, grammar: Grammar) -> _Known:
         """Compile a grammar or keep its error. Raises GrammarError if the node is at fault."""
@@ -213,7 +225,7 @@ class Grammars:
         return matcher
 
     def _vocabulary(self, library: Any) -> Any:
-        with self._lock:
+        with self._trie_lock:
             if self._trie is None:
                 pieces = [
                     b"" if token_id in self._eog_ids else self._pieces.piece(token_id)

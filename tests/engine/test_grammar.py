@@ -2,6 +2,7 @@
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -51,6 +52,26 @@ def test_every_spelling_of_what_may_come_is_allowed_and_nothing_else() -> None:
     assert pieces(other) == {b"a", b"ab", b"abc", b"b"}
     with pytest.raises(GrammarError, match="the grammar cannot go on: Parser Error"):
         push(state, b"c")
+
+
+def test_threads_share_them() -> None:
+    """A node's engine begins texts while another thread compiles what is asked next."""
+
+    def refuse(grammar: Grammar) -> int:
+        raise GrammarError(f"refused: {grammar.text}")
+
+    grammars = Grammars(TOKENIZER, INFO, refuse)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            for number in range(2_000):
+                wanted = gbnf(f"{number}"), gbnf(f"{number // 2}")
+                for done in [pool.submit(grammars.compile, each) for each in wanted]:
+                    with pytest.raises(GrammarError, match="refused"):
+                        done.result()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_the_end_is_allowed_where_the_text_may_end_and_alone_where_it_must() -> None:
