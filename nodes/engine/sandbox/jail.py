@@ -23,7 +23,7 @@ _RET_ERRNO_EPERM: Final = 0x0005_0001
 # Instructions of classic BPF: load a word, jump if equal, jump if at least, return.
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
 # Offsets in struct seccomp_data.
-_SYSCALL_NUMBER, _ARCHITECTURE = 0, 4
+_SYSCALL_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
 # From this number on are the calls of x86-64's other ABI (x32), which is not used here.
 _X32_CALLS: Final = 0x4000_0000
 
@@ -36,7 +36,11 @@ _X86_64_REFUSED: Final = {
     **{"fchownat": 260, "truncate": 76, "mount": 165, "unshare": 272, "setns": 308},
     **{"socket": 41, "socketpair": 53, "connect": 42, "accept": 43, "accept4": 288, "bind": 49},
     **{"listen": 50, "sendto": 44, "sendmsg": 46, "sendmmsg": 307, "io_uring_setup": 425},
-    **{"execve": 59, "execveat": 322, "tkill": 200, "ptrace": 101, "process_vm_readv": 310},
+    **{"execve": 59, "execveat": 322, "ptrace": 101, "process_vm_readv": 310},
+    **{"kill": 62, "tkill": 200, "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297},
+    **{"setpriority": 141, "sched_setparam": 142, "sched_setscheduler": 144},
+    **{"sched_setaffinity": 203, "sched_setattr": 314, "ioprio_set": 251},
+    **{"mknod": 133, "mknodat": 259},
     **{"process_vm_writev": 311, "pidfd_open": 434, "pidfd_getfd": 438},
     **{"bpf": 321, "perf_event_open": 298, "userfaultfd": 323},
     **{"add_key": 248, "request_key": 249, "keyctl": 250},
@@ -48,16 +52,20 @@ _AARCH64_REFUSED: Final = {
     **{"unshare": 97, "setns": 268},
     **{"socket": 198, "socketpair": 199, "connect": 203, "accept": 202, "accept4": 242},
     **{"bind": 200, "listen": 201, "sendto": 206, "sendmsg": 211, "sendmmsg": 269},
-    **{"io_uring_setup": 425, "execve": 221, "execveat": 281},
-    **{"tkill": 130, "ptrace": 117, "process_vm_readv": 270},
+    **{"io_uring_setup": 425, "execve": 221, "execveat": 281, "ptrace": 117},
+    **{"kill": 129, "tkill": 130, "tgkill": 131, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240},
+    **{"setpriority": 140, "sched_setparam": 118, "sched_setscheduler": 119},
+    **{"sched_setaffinity": 122, "sched_setattr": 274, "ioprio_set": 30},
+    **{"mknodat": 33, "process_vm_readv": 270},
     **{"process_vm_writev": 271, "pidfd_open": 434, "pidfd_getfd": 438},
     **{"bpf": 280, "perf_event_open": 241, "userfaultfd": 282},
     **{"add_key": 217, "request_key": 218, "keyctl": 219},
 }
-# By machine: the architecture's number in linux/audit.h, and the refused calls.
+# By machine: the architecture's number in linux/audit.h, the refused calls, and prlimit64, by which
+# a process limits itself (0) or another one.
 _MACHINES: Final = {
-    "x86_64": (0xC000_003E, _X86_64_REFUSED),
-    "aarch64": (0xC000_00B7, _AARCH64_REFUSED),
+    "x86_64": (0xC000_003E, _X86_64_REFUSED, 302),
+    "aarch64": (0xC000_00B7, _AARCH64_REFUSED, 261),
 }
 
 
@@ -112,8 +120,8 @@ def refuse_calls() -> bool:
     known = _MACHINES.get(platform.machine())
     if known is None or os.name != "posix":
         return False
-    architecture, refused = known
-    code = _filter(architecture, sorted(refused.values()))
+    architecture, refused, prlimit = known
+    code = _filter(architecture, sorted(refused.values()), prlimit)
     libc = _libc()
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         return False
@@ -122,16 +130,20 @@ def refuse_calls() -> bool:
     return bool(libc.prctl(_PR_SET_SECCOMP, *given) == 0)
 
 
-def _filter(architecture: int, refused: list[int]) -> bytes:
-    """Return the BPF program that answers EPERM to the refused calls and those of another ABI."""
+def _filter(architecture: int, refused: list[int], prlimit: int) -> bytes:
+    """Return the BPF program that answers EPERM to what this process must not call.
+
+    These are the refused calls, prlimit64 of another process, and calls of another ABI.
+    """
     num = len(refused)
     code = [
         (_LOAD, 0, 0, _ARCHITECTURE),
-        (_JUMP_EQUAL, 0, num + 3, architecture),
+        (_JUMP_EQUAL, 0, num + 6, architecture),
         (_LOAD, 0, 0, _SYSCALL_NUMBER),
-        (_JUMP_AT_LEAST, num + 1, 0, _X32_CALLS),
+        (_JUMP_AT_LEAST, num + 4, 0, _X32_CALLS),
     ]
-    code += [(_JUMP_EQUAL, num - index, 0, call) for index, call in enumerate(refused)]
+    code += [(_JUMP_EQUAL, num + 3 - index, 0, call) for index, call in enumerate(refused)]
+    code += [(_JUMP_EQUAL, 0, 2, prlimit), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_JUMP_EQUAL, 0, 1, 0)]
     code += [(_RETURN, 0, 0, _RET_ALLOW), (_RETURN, 0, 0, _RET_ERRNO_EPERM)]
     return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
 

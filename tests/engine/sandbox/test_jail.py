@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 BEGIN = """
-import os, signal, socket, subprocess, sys
+import os, resource, signal, socket, subprocess, sys, threading
 from nodes.engine.sandbox import jail
 reading, writing = os.pipe()
 assert jail.refuse_calls()
@@ -42,12 +42,21 @@ REFUSED = (
     "os.execv('/bin/true', ['true'])",
     "os.memfd_create('x')",
     "os.fork() or open('/etc/hostname') or os._exit(0)",
+    "os.mknod('/tmp/airdraft-jail-test')",
+    "os.kill(os.getppid(), 0)",
+    "signal.pthread_kill(threading.get_ident(), signal.SIGTERM)",
+    "resource.prlimit(os.getppid(), resource.RLIMIT_CORE)",
+    "os.setpriority(os.PRIO_PROCESS, os.getppid(), 19)",
+    "os.sched_setaffinity(os.getppid(), os.sched_getaffinity(0))",
 )
 # What an answer takes.
 ALLOWED = (
     "os.write(writing, b'x') == os.read(reading, 1) == b'x'",
     "bytearray(1 << 24)",
     "os.waitpid(os.fork() or os._exit(0), 0)",
+    "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
+    # A failed assertion of a library still ends the process.
+    "os.WIFSIGNALED(os.waitpid(os.fork() or os.abort(), 0)[1]) or 1 / 0",
 )
 
 
