@@ -44,7 +44,8 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
     """Time passes of one sequence by size, and the cost of cells. The cache is empty at the end.
 
     The cost of a token does not depend on the sequence that it belongs to: a draft step of b
-    sequences is a pass of b tokens. For a slow model fewer sizes are timed, and no cells.
+    sequences is a pass of b tokens. For a slow model fewer sizes are timed, and no cells. Nor are
+    cells timed for a model that cannot roll back: it has no keys to read, but a state.
     """
     most = model.info.max_batch_tokens
     _time_pass(model, 0, 1, True)
@@ -54,7 +55,8 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
     prefill_sizes = prefill_sizes or sizes[-1:]
     shapes = [(n, True) for n in sizes] + [(n, False) for n in prefill_sizes]
     least = dict.fromkeys(shapes, math.inf)
-    total = len(shapes) + (0 if is_slow else 1)
+    times_cells = not is_slow and model.info.can_roll_back
+    total = len(shapes) + times_cells
     spent_s = 0.0
     for number in range(_ROUNDS):
         if spent_s >= _ENOUGH_S:
@@ -68,7 +70,7 @@ def calibrate(model: Model, *, progress: Progress | None = None) -> NodeCosts:
     decode = _rising([least[n, True] for n in sizes])
     prefill = _rising([least[n, False] for n in prefill_sizes])
     per_cells = 0.0, 0.0
-    if not is_slow:
+    if times_cells:
         per_token_s = prefill[-1] / prefill_sizes[-1]
         affordable = max(_LEAST_CELLS, min(_NUM_CELLS, int(_FILLING_S / per_token_s)))
         per_cells = _per_cells(model, min(affordable, model.info.num_cells // 4))

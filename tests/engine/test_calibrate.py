@@ -10,6 +10,7 @@ import pytest
 
 from nodes.engine import calibrate as calibrate_module
 from nodes.engine.calibrate import cache_key, calibrate, load_cached, store
+from nodes.engine.protocol import InvalidInputError
 from nodes.engine.selftest import SelfTest
 from nodes.engine.toy import ToyConfig, ToyModel
 from policies.latency import CostTable, NodeCosts
@@ -52,6 +53,25 @@ def test_costs_are_those_of_the_passes(priced):
     assert priced.free_cells() == priced.info.num_cells
     total = len(seen)
     assert seen == [("calibrating", done, total) for done in range(1, total + 1)]
+
+
+def test_a_model_that_cannot_roll_back_is_measured_without_cells(priced, monkeypatch):
+    """As recurrent models of llama.cpp: their sequences can only be freed."""
+    priced.info = dataclasses.replace(priced.info, can_roll_back=False)
+    truncate = priced.truncate
+
+    def freed(seq_id, length):
+        if 0 < length < priced.length(seq_id):
+            raise InvalidInputError("the model cannot roll back a sequence")
+        truncate(seq_id, length)
+
+    monkeypatch.setattr(priced, "truncate", freed)
+    seen = []
+    costs = calibrate(priced, progress=lambda *step: seen.append(step))
+    assert costs.decode.seconds == pytest.approx([1e-3 + 1e-4 * n for n in costs.decode.sizes])
+    assert (costs.decode.per_cell_s, costs.decode.per_own_cell_s) == (0, 0)
+    assert seen[-1][1] == seen[-1][2]
+    assert priced.free_cells() == priced.info.num_cells
 
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 16, 40])
