@@ -38,20 +38,31 @@ _MOST_CHARS = 200
 
 
 def usable_cores(root: Path = Path("/"), cpus: frozenset[int] | None = None) -> int:
-    """Return the number of physical cores that this process, with its control group, may use.
+    """Return the number of physical cores that this process, with its control groups, may use.
 
-    root: The parent of /sys. cpus: The CPUs to count; those of this process by default. Two CPUs of
-    one core share its arithmetic units, so a second thread on it gains nothing.
+    root: The parent of /sys and /proc. cpus: The CPUs to count; those of this process by default.
+    Two CPUs of one core share its arithmetic units, so a second thread on it gains nothing.
     """
     cpus = cpus or frozenset(os.sched_getaffinity(0))
     folder = root / "sys/devices/system/cpu"
     cores = {read(folder / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in cpus}
-    quota = _quota(root / "sys/fs/cgroup")
-    return max(1, int(min(len(cores), quota)))
+    return max(1, int(min(len(cores), *map(_quota, _control_groups(root)))))
+
+
+def _control_groups(root: Path) -> list[Path]:
+    """Return the folders of this process's control groups of version 2, from the outermost one on.
+
+    Each limits those inside it. In a container its own group is the outermost one to be seen.
+    """
+    lines = read(root / "proc/self/cgroup").splitlines()
+    own = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
+    parts = [part for part in own.split("/") if part not in ("", "..")]
+    top = root / "sys/fs/cgroup"
+    return [top.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
 
 
 def _quota(group: Path) -> float:
-    """Return the CPUs that a control group of version 2 may use; infinite without a limit."""
+    """Return the CPUs that a control group may use; infinite without a limit."""
     quota, _, period = read(group / "cpu.max").partition(" ")
     if quota.isdecimal() and period.isdecimal() and int(period):
         return int(quota) / int(period)

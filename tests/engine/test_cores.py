@@ -38,6 +38,28 @@ def test_cores_that_are_worth_a_thread(
     assert usable_cores() >= 1, "of this machine"
 
 
+@pytest.mark.parametrize(
+    ("quotas", "cores"),
+    [
+        ({"system.slice/ours.service": "200000 100000"}, 2),
+        ({"system.slice": "300000 100000", "system.slice/ours.service": "max 100000"}, 3),
+        ({"system.slice/another.service": "100000 100000"}, 4),
+    ],
+)
+def test_the_quota_of_a_service_or_of_its_slice_counts(
+    tmp_path: Path, quotas: dict[str, str], cores: int
+) -> None:
+    """CPUQuota= of systemd: the group is below the root's, which has no quota itself."""
+    root = machine(tmp_path, ["0", "1", "2", "3"])
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text("1:name=systemd:/x\n0::/system.slice/ours.service\n")
+    for group, quota in quotas.items():
+        folder = root / "sys/fs/cgroup" / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cpu.max").write_text(quota + "\n")
+    assert usable_cores(root, frozenset(range(4))) == cores
+
+
 class Machine:
     """Two cores, on which others work a share of the time."""
 
