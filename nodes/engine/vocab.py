@@ -63,8 +63,8 @@ class LlamaTokenizer:
         rendered = self._template.render(quoted, date, mapped(known, quotes.quote))
         token_ids: list[int] = []
         for piece in quotes.split(rendered):
-            if piece.is_plain:
-                token_ids += self.inner_tokens(piece.text)
+            if piece.is_plain or token_ids:
+                token_ids += self.inner_tokens(piece.text, parse_special=not piece.is_plain)
             else:
                 # A template writes the special tokens itself, including the first one.
                 token_ids += self._tokens(piece.text, add_special=False, parse_special=True)
@@ -79,14 +79,14 @@ class LlamaTokenizer:
         with contextlib.suppress(InvalidInputError):
             _ = self._template
 
-    def inner_tokens(self, text: str) -> list[int]:
-        """Return the tokens of plain text that follows other text."""
-        plain = functools.partial(self._tokens, add_special=False, parse_special=False)
+    def inner_tokens(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """Return the tokens of text that follows other text."""
+        tokens = functools.partial(self._tokens, add_special=False, parse_special=parse_special)
         if self._llama.llama_vocab_type(self._vocab) == self._llama.LLAMA_VOCAB_TYPE_SPM:
-            before, both = plain(_LINE_BREAK), plain(_LINE_BREAK + text)
+            before, both = tokens(_LINE_BREAK), tokens(_LINE_BREAK + text)
             if both[: len(before)] == before:
                 return both[len(before) :]
-        return plain(text)
+        return tokens(text)
 
     def _tokens(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         data = text.encode()

@@ -113,11 +113,26 @@ def test_a_template_that_is_missing_or_fails_is_told(with_template, template, re
         with_template(template).encode_chat([("user", "hello")])
 
 
-def test_sentencepiece_puts_no_space_before_plain_text_inside(tmp_path):
+@pytest.fixture
+def sentencepiece_path(tmp_path):
     path = tmp_path / "model.gguf"
     write_model(path, SHAPES["width 512"], "Q8_0")
-    with vocabulary_of(path) as tokenizer:
+    return path
+
+
+def test_sentencepiece_puts_no_space_before_plain_text_inside(sentencepiece_path):
+    with vocabulary_of(sentencepiece_path) as tokenizer:
         assert b"</s>" in tokenizer.controls()
         inside, first = tokenizer.inner_tokens("</s>"), tokenizer.encode("</s>")[1:]
         assert text_of(tokenizer, inside) == "</s>"
         assert text_of(tokenizer, first) == "\u2581</s>"
+
+
+def test_sentencepiece_puts_no_space_behind_control_texts(sentencepiece_path, monkeypatch):
+    """They are also tags of HTML."""
+    llama = llama_abi.library()
+    template = b"<s>[INST]{{ messages[0].content }}[/INST]"
+    monkeypatch.setattr(llama, "llama_model_chat_template", lambda *_: template)
+    with vocabulary_of(sentencepiece_path) as tokenizer:
+        token_ids = tokenizer.encode_chat([("user", "a<s>b</s>c")])
+        assert text_of(tokenizer, token_ids) == "\u2581[INST]a<s>b</s>c[/INST]"
