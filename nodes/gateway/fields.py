@@ -21,7 +21,7 @@ from nodes.messages.fingerprint import parts_of
 _LEAST_TEMPERATURE: Final = 1e-6
 # Keeps only the likeliest token.
 _LEAST_TOP_P: Final = 1e-9
-_ANY_OBJECT: Final = '{"type":"object"}'
+_ANY_OBJECT: Final = {"type": "object"}
 
 _MOST_STOP_CHARS: Final = 256
 _Stop = Annotated[Text, Field(min_length=1, max_length=_MOST_STOP_CHARS)]
@@ -124,6 +124,7 @@ class JsonSchema(Body):
 class ResponseFormat(Body):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+    schema_: Object | None = Field(default=None, alias="schema")
 
 
 class Extensions(Body):
@@ -152,24 +153,34 @@ class OpenAiBody(Sampling):
         return self.airdraft is not None and bool(self.airdraft.tokens)
 
 
+def _schema_of(wanted: ResponseFormat) -> dict[str, Any] | None:
+    """Return the schema of the answer; None if it may be any text. Raises ApiError."""
+    if (wanted.json_schema is not None) != (wanted.type == "json_schema"):
+        raise wrong(
+            "response_format.json_schema", "this is needed with type json_schema, and only then"
+        )
+    if wanted.schema_ is not None and wanted.type != "json_object":
+        raise wrong("response_format.schema", "this goes with type json_object only")
+    if wanted.json_schema is not None:
+        return wanted.json_schema.schema_
+    if wanted.type == "json_object":
+        return _ANY_OBJECT if wanted.schema_ is None else wanted.schema_
+    return None
+
+
 def _rules_of(body: OpenAiBody) -> Rules:
     grammar = Grammar()
     if body.grammar is not None:
         grammar = Grammar("gbnf", body.grammar)
     wanted = body.response_format
-    kind = "text" if wanted is None else wanted.type
-    schema = None if wanted is None else wanted.json_schema
-    if (schema is not None) != (kind == "json_schema"):
-        raise wrong(
-            "response_format.json_schema", "this is needed with type json_schema, and only then"
-        )
-    if kind != "text":
+    if wanted is not None and (schema := _schema_of(wanted)) is not None:
         if grammar.kind:
             raise wrong("grammar", "give either grammar or response_format")
-        text = _ANY_OBJECT if schema is None else compact(schema.schema_)
+        text = compact(schema)
         if len(text) > MAX_GRAMMAR_CHARS:
+            inside = ".json_schema" if wanted.json_schema is not None else ""
             raise wrong(
-                "response_format.json_schema.schema",
+                f"response_format{inside}.schema",
                 f"at most {MAX_GRAMMAR_CHARS} characters are accepted",
             )
         grammar = Grammar("json_schema", text)

@@ -110,6 +110,9 @@ def test_formats_become_grammars() -> None:
     assert options(response_format=wanted).rules.grammar == Grammar("json_schema", text)
     found = options(response_format={"type": "json_object"}).rules.grammar
     assert found == Grammar("json_schema", '{"type":"object"}')
+    # As clients of llama.cpp's server write it.
+    wanted = {"type": "json_object", "schema": schema}
+    assert options(response_format=wanted).rules.grammar == Grammar("json_schema", text)
     assert options(response_format={"type": "text"}).rules.grammar == Grammar()
     assert options(grammar='root ::= "x"').rules.grammar == Grammar("gbnf", 'root ::= "x"')
 
@@ -148,6 +151,8 @@ def said(**message: Any) -> dict[str, Any]:
         ({ANSWER: {"type": "json_schema"}}, "response_format.json_schema"),
         ({ANSWER: {"type": "text", "json_schema": {"schema": {}}}}, f"{ANSWER}.json_schema"),
         ({ANSWER: {"type": "json_object"}, "grammar": "x"}, "grammar"),
+        ({ANSWER: {"type": "text", "schema": {}}}, f"{ANSWER}.schema"),
+        ({ANSWER: {"type": "json_object", "schema": []}}, f"{ANSWER}.schema"),
         (schema([]), "response_format.json_schema.schema"),
         (schema({"a": "\ud800"}), "response_format.json_schema.schema"),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
