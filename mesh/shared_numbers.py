@@ -6,6 +6,7 @@ hundreds of thousands of token ids, but only as many different ones as a vocabul
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,6 +16,8 @@ _MAX_SHARED: Final = 1 << 18
 _LEAST: Final = 64
 
 _numbers: list[int] = []
+# Clients of one program may run in several threads.
+_extending = threading.Lock()
 
 
 def shared(values: Sequence[int]) -> tuple[int, ...]:
@@ -22,8 +25,8 @@ def shared(values: Sequence[int]) -> tuple[int, ...]:
     if len(values) < _LEAST:
         return tuple(values)
     most = min(max(values), _MAX_SHARED - 1)
-    # If two threads extend the list at once, one of them has no effect.
     if most >= len(_numbers):
-        _numbers[len(_numbers) :] = range(len(_numbers), most + 1)
+        with _extending:
+            _numbers.extend(range(len(_numbers), most + 1))
     known = len(_numbers)
     return tuple([_numbers[value] if value < known else value for value in values])
