@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mesh.errors import DecodeError
-from mesh.membership import Left, Member, MembershipState, Refused
+from mesh.membership import REPLACED, Left, Member, MembershipState, Refused
 from mesh.messages import (
     DISMISSED,
     OTHER_PROTOCOL,
@@ -148,9 +148,14 @@ class Roster:
 
     def hello(self, peer: bytes, hello: Hello, now: float) -> list[RosterEvent]:
         profile = None
-        if reason := self._dismissed.get((hello.node, hello.incarnation), ""):
-            lives = NodeLives(hello.node, hello.incarnation)
-            return [_refusal(peer, reason, DISMISSED), lives]
+        process, held = (hello.node, hello.incarnation), self._nodes.get(hello.node)
+        left: list[RosterEvent] = []
+        is_back = held is not None and held.incarnation == hello.incarnation and held.peer != peer
+        if held is not None and is_back and held.is_draining:
+            # A process that connects again has forgotten its streams, so its drain is over.
+            left = self.remove(held.peer, REPLACED, has_died=False)
+        if reason := self._dismissed.get(process, ""):
+            return [*left, _refusal(peer, reason, DISMISSED), NodeLives(*process)]
         if hello.role in ("target", "draft"):
             try:
                 profile = decode_profile(hello.profile)

@@ -286,12 +286,21 @@ def test_a_dropped_target_is_out_at_once_and_its_process_stays_out() -> None:
     assert mesh.greet(b"new", "target", incarnation=77, **again).said(Welcome)
 
 
-def test_a_drained_target_whose_connection_breaks_has_left() -> None:
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_a_drained_target_whose_connection_breaks_has_left(is_noticed: bool) -> None:
+    """It may connect again before the coordinator has noticed anything."""
     mesh = begun_mesh()
+    mesh.join(OTHER, "target", make_profile(numerics_class="another"))
     mesh.command("drain", "target")
-    mesh.gone(TARGET)
-    (refusal,) = mesh.greet(TARGET, "target", make_profile())
-    assert refusal.message.reason.startswith("drained by an operator")
+    if is_noticed:
+        mesh.gone(TARGET)
+    process = {"name": "target", "incarnation": hash(TARGET) % 2**60}
+    sends = mesh.greet(b"again", "target", make_profile(), **process)
+    (refusal,) = sends.said(Refuse, b"again")
+    assert refusal.reason.startswith("drained by an operator")
+    assert [node.node for node in mesh.nodes()] == ["other"]
+    # A new process under the name is let in.
+    assert mesh.greet(b"new", "target", make_profile(), name="target").said(Welcome)
 
 
 @pytest.mark.parametrize(
