@@ -112,18 +112,17 @@ class Rotation:
 
     def __init__(self, read_next: Callable[[], str] | None) -> None:
         self._read_next = read_next
-        self._next_key = ""
+        # None until it could be read.
+        self._next_key: str | None = None
         self._last_error = ""
         self._looked_at = float("-inf")
 
     def notice(self, now: float) -> KeyNotice | None:
-        """Return the notice for a member that has just been welcomed."""
-        if self._read_next is None:
-            return None
+        """Return the notice for a member that has just been welcomed, if the key is known."""
         if self._looked_at < 0:
             # This is the first member, so no other one needs the notice.
             self.changed(now)
-        return KeyNotice(self._next_key)
+        return None if self._next_key is None else KeyNotice(self._next_key)
 
     def changed(self, now: float) -> KeyNotice | None:
         """Return the notice for all members if the next key has changed; reads once a second."""

@@ -125,7 +125,8 @@ async def test_what_is_too_large_for_a_message_ends_nothing_else() -> None:
 async def test_all_members_are_told_the_next_key_once_and_that_the_coordinator_stops(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    found: list[str | KeysError] = ["K2"]
+    unreadable = KeysError("can be read by others")
+    found: list[str | KeysError] = [unreadable]
 
     def next_key() -> str:
         if isinstance(found[-1], KeysError):
@@ -142,20 +143,23 @@ async def test_all_members_are_told_the_next_key_once_and_that_the_coordinator_s
         shell.tick()
         return at_first, [m for _, m in shell.since(before) if isinstance(m, KeyNotice)]
 
-    assert await told(0.0, b"0") == ([KeyNotice("K2")], [])
+    # A member that was told "" would forget the next key that it knows.
+    assert await told(0.0, b"0") == ([], [])
+    found.append("K2")
+    assert await told(1.0, b"1") == ([], [KeyNotice("K2")] * 2)
     found.append("K3")
     # Members are told at the next look, a second later, and nobody knows it before them.
-    assert await told(0.5, b"1") == ([KeyNotice("K2")], [])
-    assert await told(1.0, b"2") == ([KeyNotice("K2")], [KeyNotice("K3")] * 3)
-    assert await told(2.0, b"3") == ([KeyNotice("K3")], [])
+    assert await told(1.5, b"2") == ([KeyNotice("K2")], [])
+    assert await told(2.0, b"3") == ([KeyNotice("K2")], [KeyNotice("K3")] * 4)
+    assert await told(3.0, b"4") == ([KeyNotice("K3")], [])
     # A file that cannot be read changes nothing, and is complained of once.
-    found.append(KeysError("can be read by others"))
-    for now in (3.0, 4.0):
+    found.append(unreadable)
+    for now in (4.0, 5.0):
         assert await told(now, b"%d" % (now + 1)) == ([KeyNotice("K3")], [])
     assert caplog.text.count("can be read by others") == 1
     # Given up.
     found.append("")
-    assert await told(5.0, b"6") == ([KeyNotice("K3")], [KeyNotice("")] * 7)
+    assert await told(6.0, b"7") == ([KeyNotice("K3")], [KeyNotice("")] * 8)
     before = len(shell.frames)
     shell.coordinator.say_bye()
     assert shell.since(before) == [(peer, Bye("coordinator stops")) for peer in shell.peers]
