@@ -201,8 +201,8 @@ class Coordinator:
         """Pass a message to the state if its sender is authorized. Raises ForbiddenError."""
         caller, message = self._authentication.caller(peer, key), envelope.message
         if caller is None:
+            # A membership ends at a tick, once it is certain that no editor is writing the file.
             self.state.reporting.num_dropped += 1
-            self._send_all(self.state.peer_gone(peer, now))
             return
         if isinstance(message, EnrolRequest):
             if peer not in self._enrolling and len(self._enrolling) < _MAX_ENROLLING:

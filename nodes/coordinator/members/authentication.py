@@ -31,8 +31,8 @@ class Authentication:
         self._open_files = open_files
         self._store = open_files() if open_files is not None else None
         self._last_error = ""
-        self._checked: Entries = _NOBODY
-        self._last_seen: Entries = _NOBODY
+        self._checked: Entries | None = None
+        self._last_seen: Entries | None = None
         # Keys by peer, of recent senders; the key of a connection never changes.
         self._keys: dict[bytes, str] = {}
 

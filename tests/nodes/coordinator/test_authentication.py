@@ -66,16 +66,26 @@ async def test_a_key_that_loses_its_role_is_not_heard_from_the_next_message_on(
     assert await scene.is_heard(SECOND)
     # Nor as a new member.
     assert not is_welcome(await scene.join(FIRST))
-    assert scene.peers == ([FIRST, SECOND] if roles and not is_silent else [SECOND])
+    scene.tick(3)
+    assert scene.peers == [SECOND]
 
 
-async def test_a_list_that_cannot_be_read_authorizes_nobody(scene: Scene) -> None:
+@pytest.mark.parametrize("text", ["", "[["])
+async def test_a_list_that_is_being_written_authorizes_nobody_and_ends_no_membership(
+    scene: Scene, text: str
+) -> None:
     good = scene.path.read_text()
-    scene.path.write_text("[[")
-    assert not await scene.is_heard(FIRST)
-    scene.path.write_text(good)
-    assert is_welcome(await scene.join(FIRST))
+    for peer in (FIRST, SECOND):
+        scene.path.write_text(text)
+        assert not await scene.is_heard(peer)
+        scene.tick()
+        scene.path.write_text(good)
+        scene.tick()
+    assert scene.peers == [FIRST, SECOND]
     assert await scene.is_heard(FIRST)
+    scene.path.write_text(text)
+    scene.tick(3)
+    assert scene.peers == []
 
 
 async def test_an_invited_key_can_bring_another_once_and_nothing_else(scene: Scene) -> None:
