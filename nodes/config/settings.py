@@ -29,6 +29,8 @@ HEARTBEAT_INTERVAL_S = 0.5
 HEARTBEAT_TIMEOUT_S = 2.25
 # The least number of Ping intervals in the timeout.
 LEAST_INTERVALS = 3
+# The most characters of names in messages.
+_MOST_CHARS = 64
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -50,6 +52,12 @@ def check_ranges(settings: Any, prefix: str = "") -> None:
         (low, high), value = item.metadata["accepted"], getattr(settings, item.name)
         if not low <= value <= high:
             raise ConfigError(f"{prefix}{item.name} = {value}: {low} to {high} is accepted")
+
+
+def _check_length(key: str, value: str, least: int = 0) -> None:
+    """Raise ConfigError for a text that no message can hold."""
+    if not least <= len(value) <= _MOST_CHARS:
+        raise ConfigError(f"{key} = {value!r}: {least} to {_MOST_CHARS} characters are accepted")
 
 
 def _one_of(key: str, value: str, accepted: tuple[str, ...]) -> None:
@@ -115,8 +123,7 @@ class LinkSettings:
     rtt_ms: float = ranged(0.0, 0, 10_000)
 
     def __post_init__(self) -> None:
-        if len(self.air) > 64:
-            raise ConfigError(f"link.air = {self.air!r}: 64 characters at most are accepted")
+        _check_length("link.air", self.air)
         check_ranges(self, "link.")
 
     def declared(self) -> LinkFields:
@@ -208,6 +215,7 @@ class CoordinatorConfig:
     plan: PlanSettings = field(default_factory=PlanSettings)
 
     def __post_init__(self) -> None:
+        _check_length("cluster", self.cluster)
         check_ranges(self)
         if self.heartbeat_timeout_s < LEAST_INTERVALS * self.heartbeat_interval_s:
             raise ConfigError(
@@ -232,6 +240,7 @@ class NodeConfig:
     engine: EngineSettings
 
     def __post_init__(self) -> None:
+        _check_length("name", self.name, least=1)
         check_ranges(self)
 
 

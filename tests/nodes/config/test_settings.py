@@ -59,7 +59,7 @@ def test_overrides_that_were_not_given_change_nothing(toml):
     config = load(TargetConfig, toml('name = "x"\n'), {"name": None, "engine.cells": None}, {})
     assert config.name == "x"
     assert config.engine == TargetConfig().engine
-    assert load(TargetConfig, None, {"engine.gpu_layers": 0, "name": ""}, {}).name == ""
+    assert load(CoordinatorConfig, None, {"cluster": "", "listen": None}, {}).cluster == ""
 
 
 def test_a_whole_number_will_do_for_a_float(toml):
@@ -113,7 +113,10 @@ def test_what_is_wrong_in_a_file_is_told_with_its_key(toml, config_class, text, 
         (TargetConfig, "engine.prefix_cache_mb", -1, "0 to 1048576 is accepted"),
         (TargetConfig, "join_timeout_s", 0.0, "0.1 to 3600 is accepted"),
         (DraftConfig, "join_timeout_s", float("nan"), "0.1 to 3600 is accepted"),
-        (DraftConfig, "link.air", "x" * 65, "64 characters"),
+        (DraftConfig, "link.air", "x" * 65, "0 to 64 characters are accepted"),
+        (DraftConfig, "name", "x" * 65, "1 to 64 characters are accepted"),
+        (TargetConfig, "name", "", "1 to 64 characters are accepted"),
+        (CoordinatorConfig, "cluster", "x" * 65, "0 to 64 characters are accepted"),
         (CoordinatorConfig, "heartbeat_interval_s", 0.0, "0.05 to 60 is accepted"),
         (CoordinatorConfig, "heartbeat_timeout_s", 601.0, "0.2 to 600 is accepted"),
         (CoordinatorConfig, "limits.max_requests", 0, "1 to 1048576 is accepted"),
