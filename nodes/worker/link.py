@@ -167,15 +167,16 @@ class Link:
         loop = asyncio.get_running_loop()
         while True:
             frames = await self._transport.recv()
+            self._heard_at = loop.time()
+            # A message of a later version's kind has been read as well, though it is dropped.
+            if granted := self._meter.read(sum(map(len, frames))):
+                self.send(Credit(granted))
             try:
                 envelope = decode(frames)
             except DecodeError as error:
                 self.num_dropped += 1
                 logger.warning("dropped a message from %s: %s", self._endpoint, error)
                 continue
-            self._heard_at = loop.time()
-            if granted := self._meter.read(sum(map(len, frames))):
-                self.send(Credit(granted))
             self._on_envelope(envelope.cluster, envelope.epoch, envelope.message)
 
     def _on_envelope(self, cluster: str, epoch: int, message: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mesh.codec import decode, encode
-from mesh.credits import WINDOW_MESSAGES
+from mesh.credits import GRANT_MESSAGES
 from mesh.messages import (
     PROTOCOL_VERSION,
     UNSUITABLE,
@@ -150,14 +150,18 @@ async def test_where_the_coordinator_pads_so_do_its_members(eventually: Eventual
         await eventually(lambda: node.messages == [NodesRequest(8)])
 
 
-async def test_a_member_grants_credit_for_what_it_has_read() -> None:
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_member_grants_credit_for_what_it_has_read(is_known: bool) -> None:
+    """It also grants credit for messages that it does not know."""
     async with joined() as (_, desk):
-        for number in range(WINDOW_MESSAGES):
-            desk.say(NodesRequest(number))
+        frames = encode(NodesRequest(1), cluster=CLUSTER, epoch=EPOCH)
+        unknown = [frames[0].replace(bytes([38]), bytes([127]), 1)]
+        for _ in range(GRANT_MESSAGES):
+            desk.server.send(desk.peer, frames if is_known else unknown)
             # The member reads meanwhile.
             await asyncio.sleep(0)
         granted = await desk.hear(Credit)
-        assert 0 < granted.num_messages <= WINDOW_MESSAGES
+        assert granted == Credit(GRANT_MESSAGES)
 
 
 async def test_a_refusal_ends_the_link_with_its_reason() -> None:
