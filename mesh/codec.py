@@ -18,8 +18,8 @@ MAX_CLUSTER_CHARS: Final = 64
 MAX_STRUCT_BYTES: Final = 65536
 _NUM_HEADER_FIELDS: Final = 4
 _LEAST_BUFFER_BYTES: Final = 64
-# The first bytes of a Hello in every version: an array of up to 15 items, and the tag.
-_HELLO: Final = re.compile(rb"[\x90-\x9f]\x01")
+# The first bytes of Hello and EnrolRequest in every version: an array of up to 15 items, the tag.
+_ASKING: Final = re.compile(rb"[\x90-\x9f][\x01\x08]")
 _VERSION_BYTE: Final = bytes([PROTOCOL_VERSION])
 _TOKEN_FORMATS: Final = {2: "H", 4: "I"}
 _UNPACK_FAILURES: Final = (ValueError, TypeError, RecursionError, msgpack.UnpackException)
@@ -141,7 +141,8 @@ def _peek_spec(frame: bytes) -> MessageSpec:
     if frame[:1] != _VERSION_BYTE:
         if not frame:
             raise DecodeError("an empty frame")
-        raise VersionError(frame[0], PROTOCOL_VERSION, is_hello=_HELLO.match(frame, 1) is not None)
+        is_asking = _ASKING.match(frame, 1) is not None
+        raise VersionError(frame[0], PROTOCOL_VERSION, is_asking=is_asking)
     # An array of up to 15 items has a one-byte header; a longer one has 0xdc and two bytes.
     at = 4 if frame[1:2] == b"\xdc" else 2
     tag: int | None = frame[at] if len(frame) > at else None

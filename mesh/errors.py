@@ -17,12 +17,12 @@ class DecodeError(MeshError):
 
 
 class VersionError(DecodeError):
-    """A message of another protocol version. is_hello: it is a request to join."""
+    """A message of another protocol version. is_asking: it asks to join or to enrol a key."""
 
-    def __init__(self, version: int, own: int, *, is_hello: bool) -> None:
+    def __init__(self, version: int, own: int, *, is_asking: bool) -> None:
         super().__init__(f"protocol version {version}, but this side speaks {own}")
         self.version = version
-        self.is_hello = is_hello
+        self.is_asking = is_asking
 
 
 class EndpointError(MeshError):

@@ -226,11 +226,11 @@ class Coordinator:
         return self._rate_limits.may_join(key or peer, now)
 
     def _other_version(self, peer: bytes, error: VersionError, now: float) -> None:
-        """Refuse a Hello of another protocol version, encoded so that its sender can read it.
+        """Refuse who asks to join in another protocol version, so that it can read the answer.
 
         The message counts as an offence.
         """
-        if not error.is_hello or self.state.roster.role_of(peer):
+        if not error.is_asking or self.state.roster.role_of(peer):
             self._offence(peer, str(error), now)
             return
         reason = (

@@ -11,7 +11,7 @@ from mesh.codec import decode, encode
 from mesh.endpoints import check_connect
 from mesh.errors import BackpressureError, DecodeError, EndpointError, KeysError, MeshError
 from mesh.keys import ClientKeys, KeyPair, is_key
-from mesh.messages import EnrolReply, EnrolRequest
+from mesh.messages import EnrolReply, EnrolRequest, Refuse
 from mesh.transport import ClientTransport
 from mesh.zmq_transport import ZmqContext
 
@@ -73,6 +73,9 @@ async def enrol(endpoint: str, keys: ClientKeys, public_key: str, name: str) -> 
                 try:
                     while True:
                         reply = decode(await transport.recv()).message
+                        if isinstance(reply, Refuse):
+                            # It has another version of the protocol.
+                            raise EnrolError(reply.reason)
                         if isinstance(reply, EnrolReply):
                             break
                 finally:

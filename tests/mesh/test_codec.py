@@ -317,15 +317,16 @@ def encode_tag(tag):
     return bytes([tag]) if tag < 128 else bytes([0xCC, tag])
 
 
-def test_another_version_says_which_and_whether_it_is_a_hello():
+def test_another_version_says_which_and_whether_it_asks_to_join_or_enrol():
     for version in (0, PROTOCOL_VERSION + 1, 254):
-        for head, is_hello in ((b"\x99\x01", True), (b"\x9f\x01", True), (b"\x99\x03", False)):
+        heads = (b"\x99\x01", True), (b"\x9f\x01", True), (b"\x96\x08", True), (b"\x99\x03", False)
+        for head, is_asking in heads:
             with pytest.raises(VersionError, match=f"version {version}, but this") as caught:
                 decode([bytes([version]) + head])
-            assert (caught.value.version, caught.value.is_hello) == (version, is_hello)
+            assert (caught.value.version, caught.value.is_asking) == (version, is_asking)
     with pytest.raises(VersionError) as caught:
         decode([b"\x07"])
-    assert not caught.value.is_hello
+    assert not caught.value.is_asking
 
 
 def test_a_refusal_may_be_of_another_version():

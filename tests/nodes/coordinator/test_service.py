@@ -195,13 +195,14 @@ async def test_a_coordinator_that_stood_still_takes_nobody_for_silent() -> None:
     assert shell.peers == []
 
 
+@pytest.mark.parametrize("tag", [1, 8], ids=["Hello", "EnrolRequest"])
 @pytest.mark.parametrize("version", [PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1])
 async def test_a_peer_of_another_protocol_is_told_so_in_its_own_version(
-    version: int, caplog: pytest.LogCaptureFixture
+    version: int, tag: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     shell = Shell()
-    # Of a later version nothing is known but how its Hello begins.
-    await shell.hear_frames(CLIENT_A, [bytes([version, 0x9F, 1]) + b"what this one cannot know"])
+    # Of a later version nothing is known but how its Hello and its EnrolRequest begin.
+    await shell.hear_frames(CLIENT_A, [bytes([version, 0x9F, tag]) + b"what this one cannot know"])
     ((_, (frame,)),) = shell.frames
     # As the other side reads it, whose version this is.
     assert frame[0] == version
@@ -214,7 +215,7 @@ async def test_a_peer_of_another_protocol_is_told_so_in_its_own_version(
     assert shell.coordinator.state.reporting.num_dropped == 1
 
 
-async def test_what_is_no_hello_of_another_protocol_is_not_answered() -> None:
+async def test_other_messages_of_another_protocol_are_not_answered() -> None:
     shell = Shell()
     for frame in (bytes([PROTOCOL_VERSION + 1, 0x9F, 4]), b"garbage"):
         await shell.hear_frames(CLIENT_A, [frame])
