@@ -15,7 +15,8 @@ from mesh.whole_files import write_whole
 # 32 bytes as 40 characters (ZeroMQ RFC 32), none of which needs an escape in TOML.
 _KEY: Final = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
-_MAX_FILE_BYTES: Final = 1 << 20
+# Twice what the most rows of a file take (private_rows.MAX_ROWS), each of some 220 bytes.
+_MAX_FILE_BYTES: Final = 1 << 22
 
 OWN_KEY_FILE: Final = "node.key"
 # The next own key, which the coordinator may not know yet.

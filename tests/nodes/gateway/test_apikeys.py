@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from mesh.errors import KeysError
+from mesh.private_rows import MAX_ROWS
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest, new_key
 
 
@@ -76,3 +77,16 @@ def test_what_cannot_be_done_is_said(keys: ApiKeys) -> None:
     keys.path.chmod(0o644)
     with pytest.raises(KeysError, match="chmod 600"):
         keys.all()
+
+
+@pytest.mark.slow
+def test_as_many_keys_as_are_accepted_can_be_read_however_long_they_are(keys: ApiKeys) -> None:
+    keys.add(ApiKey(name="a", sha256="0" * 64))
+    limits = "".join(f"max_{what} = 1048576\n" for what in ("concurrent", "tokens", "choices"))
+    rows = (
+        f'[[key]]\nname = "{number:032}"\nsha256 = "{number:064}"\n'
+        f'scopes = ["infer", "admin"]\n{limits}\n'
+        for number in range(MAX_ROWS)
+    )
+    keys.path.write_text("".join(rows))
+    assert len(keys.all()) == MAX_ROWS
