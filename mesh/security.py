@@ -15,12 +15,16 @@ from zmq.utils import z85
 
 from mesh.errors import KeysError, SecurityError
 from mesh.keys import ClientKeys, KeyPair
+from mesh.messages import MAX_MESSAGE_BYTES
 
 logger = logging.getLogger(__name__)
 
 _ENDPOINT: Final = "inproc://zeromq.zap.01"
 _DOMAIN: Final = b"airdraft"
 _VERSION: Final = b"1.0"
+# ZeroMQ compares its limit with a frame as it is encrypted, and CURVE adds this many bytes to it.
+_CURVE_BYTES: Final = 33
+_LARGEST: Final = {zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES + _CURVE_BYTES}
 _NUM_REQUEST_FRAMES: Final = 7
 _POLL_MS: Final = 100
 _JOIN_LIMIT_S: Final = 2.0
@@ -41,6 +45,7 @@ def new_key_pair() -> KeyPair:
 
 def server_options(keys: ServerKeys) -> dict[Any, Any]:
     return {
+        **_LARGEST,
         zmq.CURVE_SERVER: 1,
         zmq.CURVE_SECRETKEY: keys.own.secret.encode(),
         zmq.ZAP_DOMAIN: _DOMAIN,
@@ -50,6 +55,7 @@ def server_options(keys: ServerKeys) -> dict[Any, Any]:
 
 def client_options(keys: ClientKeys) -> dict[Any, Any]:
     return {
+        **_LARGEST,
         zmq.CURVE_PUBLICKEY: keys.own.public.encode(),
         zmq.CURVE_SECRETKEY: keys.own.secret.encode(),
         zmq.CURVE_SERVERKEY: keys.server_key.encode(),

@@ -10,6 +10,7 @@ import zmq
 from mesh.endpoints import check_bind, check_connect, check_secure, clear_stale_socket, ipc_path
 from mesh.errors import AddressInUseError, EndpointError, SecurityError
 from mesh.keys import ClientKeys
+from mesh.messages import MAX_MESSAGE_BYTES
 from mesh.security import ServerKeys, ZapHandler, client_options, server_options
 from mesh.transport import MAX_QUEUED_MESSAGES
 from mesh.zmq_monitor import ZmqMonitor
@@ -27,7 +28,7 @@ _SOCKET_OPTIONS: Final = {
     zmq.SNDHWM: MAX_QUEUED_MESSAGES,
     zmq.RCVHWM: MAX_QUEUED_MESSAGES,
     zmq.LINGER: LINGER_MS,
-    zmq.MAXMSGSIZE: 2**20,
+    zmq.MAXMSGSIZE: MAX_MESSAGE_BYTES,
     zmq.HANDSHAKE_IVL: 2000,
     # Each attempt comes 250 to 500 ms after the last. ZeroMQ adds a random part only if there is no
     # maximum; without it all members of a lost coordinator would reconnect at the same time.

@@ -9,6 +9,7 @@ import zmq
 
 from mesh.errors import InsecureEndpointError, KeysError, SecurityError
 from mesh.keys import ClientKeys
+from mesh.messages import MAX_MESSAGE_BYTES
 from mesh.security import ServerKeys, new_key_pair, server_options
 from mesh.zmq_transport import ZmqContext
 
@@ -52,6 +53,22 @@ async def turned_away(client, frames):
     await losing
     shouting.cancel()
     await asyncio.gather(shouting, return_exceptions=True)
+
+
+async def test_the_largest_frame_passes_both_ways_and_a_larger_one_ends_its_connection(contexts):
+    """A client could otherwise end a target by a text that makes a message of nearly this size."""
+    own = new_key_pair()
+    server, pair = served(contexts[0], own)
+    client = contexts[1].connect(server.endpoint, client_keys(pair, own))
+    largest = bytes(MAX_MESSAGE_BYTES)
+    await shout(client, [largest])
+    received = await server.recv()
+    assert received.frames == [largest]
+    server.send(received.peer, [largest])
+    assert await client.recv() == [largest]
+    losing = asyncio.ensure_future(server.lost_peers())
+    client.send([largest + b"x"])
+    assert await losing == [received.peer]
 
 
 async def test_every_message_has_the_key_of_its_sender(contexts):
