@@ -172,6 +172,9 @@ class Lookup:
         text = self._texts.pop(stream_id, None)
         if text is None:
             return
+        # Else the last of a conversation's texts would keep all before it in memory, each by the
+        # next one, though they are dropped here.
+        text.source = None
         self._ended[text] = None
         ended = [other for other in self._by_owner[text.owner] if other in self._ended]
         for other in ended[_MAX_ENDED:]:

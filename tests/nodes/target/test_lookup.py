@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from random import Random
 
@@ -91,6 +92,19 @@ def test_texts_take_no_more_memory_than_they_may() -> None:
             lookup.ended(StreamId(number))
     lookup.open(make_spec(100, prompt=(*A, 1, *A[:3]), owner="me"))
     assert lookup.propose(StreamId(100), 2).token_ids == [14, 15]
+
+
+def test_the_turns_of_a_conversation_do_not_keep_each_other_in_memory() -> None:
+    """Each turn copies from the one before it."""
+    lookup = Lookup()
+    for number in range(1, 31):
+        lookup.open(make_spec(number, prompt=(number, *A[:4]), owner="me"))
+        expected = [15, 16] if number > 1 else []
+        assert lookup.propose(StreamId(number), 2).token_ids == expected
+        lookup.committed(StreamId(number), A[4:])
+        lookup.ended(StreamId(number))
+    gc.collect()
+    assert sum(isinstance(each, NgramIndex) for each in gc.get_objects()) < 15
 
 
 def test_a_target_takes_what_it_looked_up_and_the_text_is_that_of_plain_decoding() -> None:
