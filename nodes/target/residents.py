@@ -162,7 +162,7 @@ class Residents:
     def make_room(self) -> list[StreamParkedNotice]:
         """Park the youngest streams until the others can continue; the oldest alone always can."""
         notices = []
-        while len(self._streams) > 1 and self._shortage() > 0:
+        while len(self._streams) > 1 and self.shortage() > 0:
             youngest = self.by_age()[-1]
             if youngest.announced:
                 notices.append(StreamParkedNotice(youngest.spec.stream_id, youngest.generation))
@@ -171,8 +171,11 @@ class Residents:
             self.add(youngest)
         return notices
 
-    def _shortage(self) -> int:
-        """Returns the cells that residents lack for their unread texts and their next tokens."""
+    def shortage(self) -> int:
+        """Returns the cells that residents lack for their unread texts and their next tokens.
+
+        It is negative if some are left.
+        """
         wanted = 0
         for stream in self._streams.values():
             wanted += self.missing(stream)

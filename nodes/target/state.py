@@ -278,7 +278,8 @@ class TargetState:
         if not any(stream.buffer.token_ids or stream.spec.looks_up for stream in decoding):
             return [NOTHING] * len(decoding)
         missing = sum(map(self._residents.missing, self._residents))
-        free = self._model.free_cells() - missing - len(decoding)
+        # A text whose last piece is read in this pass may also decode its first token.
+        free = -self._residents.shortage()
         return compose(
             decoding,
             self._costs.table,

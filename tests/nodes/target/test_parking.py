@@ -143,6 +143,26 @@ def test_a_newer_generation_of_a_parked_stream_replaces_it() -> None:
     assert state.step() == [StreamReadyNotice(TWO, 2, 2)]
 
 
+@pytest.mark.parametrize("num_cells", [610, 615, 620])
+def test_guesses_leave_room_for_the_first_token_of_a_text_that_is_read_beside_them(
+    num_cells: int,
+) -> None:
+    """Hardly a cell is left for the pass with the second text's last piece and its first token."""
+    first = make_spec(1, max_tokens=380, ignore_eog=True, num_leased=380)
+    second = make_spec(2, prompt=LONG * 5, max_tokens=100, ignore_eog=True, num_leased=100)
+    expected = alone(first).token_ids
+    state, _ = make_state(num_cells=num_cells)
+    state.open(first)
+    events = state.step()
+    state.open(second)
+    while state.has_work():
+        num_known = len(tokens_of(events, ONE))
+        guess(state, ONE, 3 + num_known, expected[num_known:][:16])
+        events += state.step()
+    assert tokens_of(events, ONE) == expected
+    assert tokens_of(events, TWO)[:1] == alone(second).token_ids[:1]
+
+
 streams = st.builds(
     make_spec,
     prompt=st.lists(st.integers(1, 11), min_size=1, max_size=70).map(tuple),
@@ -150,6 +170,7 @@ streams = st.builds(
     max_tokens=st.integers(1, 250),
     sampling=st.builds(Sampling, temperature=st.sampled_from([0.0, 1.0]), seed=st.integers(0, 99)),
     ignore_eog=st.booleans(),
+    num_leased=st.sampled_from([0, 64]),
 )
 
 
