@@ -112,8 +112,8 @@ class OpenStreamRequest:
 class StreamReadyNotice:
     """The stream's prefix is in the KV cache, and the node continues it.
 
-    num_read: tokens that a target computed for it; the others were cached. has_begun: a CommitReply
-    of the same pass has the tokens of the lease in its OpenStreamRequest.
+    num_read: tokens before the last one that a target computed for it; the others were cached.
+    has_begun: a CommitReply of the same pass has the tokens of the lease in its OpenStreamRequest.
     """
 
     stream_id: Id

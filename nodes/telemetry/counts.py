@@ -161,11 +161,15 @@ class Counts:
         self.spans.append(SpanStatus("pass", target, now - pass_s, now, num_tokens, num_guesses))
 
     def text_read(self, num_read: int, length: int) -> None:
-        """Count a prompt that the target has read; the rest of it was in its caches."""
+        """Count a prompt that the target has read; the rest of it was in its caches.
+
+        num_read: The tokens read before the last one, which the first pass of the answer runs.
+        """
+        num_run = min(num_read + 1, length)
         self.num_texts += 1
-        self.num_texts_reused += num_read < length
-        self.tokens_read += num_read
-        self.tokens_reused += length - num_read
+        self.num_texts_reused += num_run < length
+        self.tokens_read += num_run
+        self.tokens_reused += length - num_run
 
     def by_position(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """Return guesses taken, judged and accepted, each by position 1 to MAX_GAMMA.

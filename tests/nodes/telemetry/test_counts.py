@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.messages import MAX_GAMMA, CommitEntry
+from nodes.messages import MAX_GAMMA, CommitEntry, StreamReadyNotice
 from nodes.telemetry.counts import FATES, MAX_SPANS, RATIO_BOUNDS, TOKEN_KINDS, Counts, Ratios
 from nodes.telemetry.status import ErrorStatus, SpanStatus
 from nodes.worker.stream import StreamId
-from tests.nodes.builders import PROMPT
-from tests.nodes.scheduler.watched import PASS_S, commit, decoding, guess
+from tests.nodes.builders import PROMPT, make_spec
+from tests.nodes.scheduler.watched import PASS_S, admit, commit, decoding, guess, make_scheduler
+from tests.nodes.target.script import make_state, steps
 
 ONE = StreamId(1)
 
@@ -144,12 +145,26 @@ def test_what_does_not_follow_the_journal_is_not_counted() -> None:
     assert scheduler.counts.num_tokens == 1
 
 
+def test_a_text_of_which_a_target_had_nothing_is_not_counted_as_reused() -> None:
+    """The last token of a text is run with the first pass of the answer, and is in no cache."""
+    scheduler = make_scheduler()
+    target, _ = make_state()
+    for stream_id, prompt in ((1, PROMPT), (2, (5,))):
+        admit(scheduler, stream_id, prompt=prompt)
+        (ready,) = target.open(make_spec(stream_id, prompt=prompt)) + steps(target)
+        assert isinstance(ready, StreamReadyNotice)
+        scheduler.target_ready(StreamId(stream_id), 1, ready.num_read)
+    counts = scheduler.counts
+    assert (counts.num_texts, counts.num_texts_reused) == (2, 0)
+    assert (counts.tokens_read, counts.tokens_reused) == (len(PROMPT) + 1, 0)
+
+
 def test_parked_and_reopened_streams_and_texts_that_were_there() -> None:
     scheduler = decoding()
     counts = scheduler.counts
     scheduler.target_parked(ONE, 1)
-    scheduler.target_ready(ONE, 2, 1)
+    scheduler.target_ready(ONE, 2, len(PROMPT) - 2)
     assert (counts.num_parked, counts.num_texts, counts.num_texts_reused) == (1, 2, 1)
-    assert (counts.tokens_read, counts.tokens_reused) == (len(PROMPT) + 1, len(PROMPT) - 1)
+    assert (counts.tokens_read, counts.tokens_reused) == (2 * len(PROMPT) - 1, 1)
     commit(scheduler, 5, prefix_len=99)
     assert counts.num_reopened == 1
