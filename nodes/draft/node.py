@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Unpack
 
 from mesh.transport import ClientTransport
@@ -12,6 +12,7 @@ from nodes.draft.outbox import Outbox
 from nodes.draft.state import DraftState, Event, Guessed
 from nodes.engine.protocol import EngineInfo
 from nodes.messages import (
+    AddedEntry,
     CloseStreamNotice,
     CommitNotice,
     GuessNotice,
@@ -85,6 +86,8 @@ class DraftNode(Node):
             case CommitNotice():
                 if message.rate_bps:
                     self._outbox.allot(message.rate_bps)
+                for e, new in added_by(message):
+                    self._opening.add(e.stream_id, e.follow, e.prefix_len, new)
                 self._engine.post(lambda state: apply(state, message))
             case _:
                 super().on_message(message)
@@ -135,10 +138,15 @@ def apply(state: DraftState, message: Any) -> Sequence[Event]:
             return state.open(message)
         case CloseStreamNotice(stream_id=stream_id, generation=generation):
             state.close(StreamId(stream_id), generation)
-        case CommitNotice(entries=entries):
-            offset = 0
-            for e in entries:
-                new = message.new_token_ids[offset : offset + e.num_tokens]
-                offset += e.num_tokens
+        case CommitNotice():
+            for e, new in added_by(message):
                 events += state.committed(StreamId(e.stream_id), e.follow, e.prefix_len, new)
     return events
+
+
+def added_by(notice: CommitNotice) -> Iterator[tuple[AddedEntry, tuple[int, ...]]]:
+    """Yield each entry with its tokens."""
+    offset = 0
+    for entry in notice.entries:
+        yield entry, notice.new_token_ids[offset : offset + entry.num_tokens]
+        offset += entry.num_tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 
 from nodes.engine.grammar import GrammarError, Grammars
 from nodes.messages import OpenStreamRequest
@@ -52,9 +53,11 @@ class Opening:
             # The thread reads the model's vocabulary, so the model must not be closed before.
             await asyncio.wait([compiling])
             self.num_compiled += 1
-        if self._waiting.get(request.stream_id) is request:
+        # Meanwhile it may have been closed or replaced, or its text may have grown.
+        waiting = self._waiting.get(request.stream_id)
+        if waiting is not None and waiting.sampling.rules.grammar == grammar:
             del self._waiting[request.stream_id]
-            self._open(request)
+            self._open(waiting)
 
     def open(self, request: OpenStreamRequest) -> None:
         grammar = request.sampling.rules.grammar
@@ -66,6 +69,20 @@ class Opening:
         self._waiting[request.stream_id] = request
         self._turns.setdefault(request.owner, self.num_compiled)
         self._is_asked.set()
+
+    def add(
+        self, stream_id: int, generation: int, prefix_len: int, token_ids: tuple[int, ...]
+    ) -> None:
+        """Append tokens, committed after prefix_len others, to the text of a waiting stream.
+
+        The engine does not know the stream yet, and would have a gap in its text later.
+        """
+        waiting = self._waiting.get(stream_id)
+        if waiting is not None and waiting.generation == generation:
+            known = waiting.token_ids
+            if prefix_len <= len(known):
+                new = token_ids[len(known) - prefix_len :]
+                self._waiting[stream_id] = replace(waiting, token_ids=known + new)
 
     def close(self, stream_id: int, generation: int) -> None:
         """Remove a waiting stream. The caller also closes it on the engine."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from nodes.draft.followed import Guesses
 from nodes.draft.state import DraftState, Event, Guessed
+from nodes.engine.grammar import Grammars
 from nodes.engine.sampling import Sampling
 from nodes.engine.toy import ToyConfig
 from nodes.worker.stream import StreamId
@@ -20,11 +21,13 @@ TWO = StreamId(2)
 SAMPLED = Sampling(temperature=1.0, top_k=20, seed=3)
 
 
-def make_draft(**changes: Any) -> tuple[DraftState, RecordingModel]:
+def make_draft(
+    grammars: Grammars | None = None, **changes: Any
+) -> tuple[DraftState, RecordingModel]:
     """Whatever the model says of itself, nine of ten guesses are taken to be right at first."""
     model = RecordingModel(ToyConfig(**changes))
     sure = DraftCalibration(Calibration((), (0.9,)), Calibration((), (0.9,)))
-    return DraftState(model, sure), model
+    return DraftState(model, sure, grammars), model
 
 
 def run(state: DraftState) -> list[Event]:

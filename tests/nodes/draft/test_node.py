@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
-from mesh.messages import Bye, Hello
+import pytest
+
+from mesh.messages import Bye, Hello, Ping, Pong
 from nodes.draft.node import DraftNode
+from nodes.engine.grammar import Grammars
 from nodes.engine.load import TOY_COSTS
+from nodes.engine.rules import Grammar, LogitRules
+from nodes.engine.sampling import Sampling
 from nodes.messages import (
     AddedEntry,
     CommitNotice,
@@ -24,17 +30,20 @@ from tests.harness.desk import Desk
 from tests.harness.memory_transport import MemoryHub
 from tests.nodes.builders import PROMPT, make_spec
 from tests.nodes.draft.script import SAMPLED, make_draft, text_of
+from tests.nodes.reference import toy_grammars
 
 # A message of some hundred bytes takes a tenth of a second.
 NARROW = LinkFields("cell-a", 8_000.0, 0.0)
 
 
 @contextlib.asynccontextmanager
-async def serving(declared: LinkFields | None = NARROW) -> AsyncIterator[Desk]:
+async def serving(
+    declared: LinkFields | None = NARROW, grammars: Grammars | None = None
+) -> AsyncIterator[Desk]:
     """The coordinator of a draft node that has joined, and was asked to follow a stream."""
     hub = MemoryHub()
     desk = Desk(hub.server())
-    state, model = make_draft()
+    state, model = make_draft(grammars)
     known = model.info, TOY_COSTS
     node = DraftNode(hub.client(), state, *known, endpoint="memory", node="a", declared=declared)
     task = asyncio.create_task(node.run())
@@ -53,8 +62,7 @@ async def serving(declared: LinkFields | None = NARROW) -> AsyncIterator[Desk]:
 
 
 def opening(**changes: Any) -> Any:
-    spec = make_spec(sampling=SAMPLED, max_tokens=200, ignore_eog=True, **changes)
-    return spec
+    return make_spec(**{"sampling": SAMPLED, "max_tokens": 200, "ignore_eog": True, **changes})
 
 
 async def test_it_guesses_what_the_target_will_say_without_being_asked() -> None:
@@ -79,6 +87,33 @@ async def test_a_draft_node_that_missed_tokens_gives_the_stream_up() -> None:
         desk.say(CommitNotice((entry,), (7,)))
         failed = await desk.hear(StreamFailedNotice)
         assert "the message with tokens 3 to 8 is lost" in failed.reason
+
+
+async def test_tokens_that_come_while_a_grammar_is_compiled_are_not_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where the target had compiled it sooner, or a long text comes in pieces."""
+    goes_on, grammars = threading.Event(), toy_grammars(96)
+    compiles = grammars.compile
+
+    def waits(grammar: Grammar) -> None:
+        assert goes_on.wait(60)
+        compiles(grammar)
+
+    monkeypatch.setattr(grammars, "compile", waits)
+    digits = LogitRules(grammar=Grammar("gbnf", 'root ::= (" 1" | " 2")+'))
+    length = len(PROMPT)
+    async with serving(None, grammars) as desk:
+        desk.say(opening(stream_id=2, sampling=Sampling(rules=digits)))
+        desk.say(CommitNotice((AddedEntry(2, 1, length, 2),), (1, 2)))
+        desk.say(Ping(1, 0))
+        await desk.hear(Pong)
+        goes_on.set()
+        starts: list[int] = []
+        while not starts:
+            notice = await desk.hear(GuessNotice)
+            starts = [part.start for part in notice.parts if part.stream_id == 2]
+        assert starts == [length + 2]
 
 
 async def test_guesses_for_one_coordinator_are_not_sent_to_the_next() -> None:
