@@ -7,6 +7,7 @@ same beginning. What is shorter than a piece of a prompt is read again instead.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -34,14 +35,16 @@ class PrefixStore:
         self._max_bytes = max_bytes
         # Least recently used first.
         self._entries: dict[_Entry, None] = {}
+        # The fewest positions whose saved state was too large to be kept.
+        self._too_many: float = math.inf if max_bytes > 0 else 0
         self.num_bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    @property
-    def is_on(self) -> bool:
-        return self._max_bytes > 0
+    def may_keep(self, num_positions: int) -> bool:
+        """Whether the state of so many positions may fit, as far as earlier ones have shown."""
+        return num_positions < self._too_many
 
     def longest(self, owner: str, token_ids: Sequence[int]) -> tuple[SavedPrefix, int] | None:
         """Returns the entry with the longest common prefix and its length; it counts as used."""
@@ -72,6 +75,7 @@ class PrefixStore:
         Shorter prefixes of the same text are dropped, because this entry contains them.
         """
         if saved.num_bytes > self._max_bytes:
+            self._too_many = min(self._too_many, saved.length)
             return
         for entry in self._of(owner):
             if common_prefix(entry.token_ids, token_ids) == len(entry.token_ids):
@@ -195,7 +199,8 @@ class Residents:
         length = self._model.length(seq_id) if num_valid is None else num_valid
         token_ids = stream.token_ids[:length]
         owner, store = stream.spec.owner, self._store
-        if store.is_on and length >= PROMPT_PIECE_TOKENS and not store.holds(owner, token_ids):
+        is_kept = length >= PROMPT_PIECE_TOKENS and store.may_keep(length)
+        if is_kept and not store.holds(owner, token_ids):
             self._model.truncate(seq_id, length)
             store.put(owner, token_ids, self._model.save(seq_id))
         self._model.truncate(seq_id, 0)

@@ -148,6 +148,26 @@ def test_guesses_that_were_rejected_at_the_end_are_not_saved() -> None:
     assert tokens_of(run(state), TWO) == alone(second).token_ids
 
 
+def test_a_text_that_the_store_cannot_keep_is_not_saved_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Saving a long text of a large model takes a second and a gigabyte."""
+    state, model = make_state(8 * 60)
+    lengths, save = list[int](), model.save
+
+    def counted(seq_id: int) -> SavedPrefix:
+        lengths.append(model.length(seq_id))
+        return save(seq_id)
+
+    monkeypatch.setattr(model, "save", counted)
+    for first in (1, 2, 3):
+        left(state, (first, *TEXT))
+    assert lengths == [1 + len(TEXT)]
+    # A shorter one is kept as ever.
+    left(state, TEXT[:50])
+    assert read(state, 2, (*TEXT[:50], 7, 8), "me") == 1
+
+
 class Recurrent(ToyModel):
     """Cannot go back within a sequence."""
 
@@ -241,7 +261,7 @@ def test_what_is_over_the_budget_alone_is_not_kept_and_displaces_nothing() -> No
     assert store.longest("me", (1, 2, 3)) is not None
     store.clear()
     assert (len(store), store.num_bytes) == (0, 0)
-    assert not PrefixStore(0).is_on
+    assert not PrefixStore(0).may_keep(1)
 
 
 texts = st.lists(st.integers(0, 2), max_size=6).map(tuple)
