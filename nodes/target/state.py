@@ -273,20 +273,22 @@ class TargetState:
     ) -> list[Chosen]:
         """Returns the guesses of each stream for the pass.
 
-        They take free cells only, so that no stream is parked for them.
+        They take free cells only, so that no stream is parked for them, and leave room for a piece
+        of a waiting text, so that none waits for guesses to become fewer.
         """
         if not any(stream.buffer.token_ids or stream.spec.looks_up for stream in decoding):
             return [NOTHING] * len(decoding)
         missing = sum(map(self._residents.missing, self._residents))
+        num_read = min(missing, PROMPT_PIECE_TOKENS)
         # A text whose last piece is read in this pass may also decode its first token.
         free = -self._residents.shortage()
         return compose(
             decoding,
             self._costs.table,
             self._lookup,
-            num_read=min(missing, PROMPT_PIECE_TOKENS),
+            num_read=num_read,
             used_cells=self._used_cells,
-            room=max(0, min(free, budget, score_budget // (MAX_TOP_LOGPROBS + 1))),
+            room=max(0, min(free, budget - num_read, score_budget // (MAX_TOP_LOGPROBS + 1))),
         )
 
     @property

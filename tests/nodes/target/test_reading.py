@@ -3,6 +3,7 @@ begun and are read anew go faster, and in front of them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tests.nodes.target.script import (
     TWO,
     alone,
     decoding,
+    guess,
     make_state,
     pieces_of,
     run,
@@ -88,6 +90,24 @@ def test_a_long_prompt_gets_on_however_many_short_ones_come() -> None:
     pieces = pieces_of(model)
     assert sum(piece.get(1, 0) for piece in pieces) >= 40 // 2 * 32
     assert all(sum(piece.values()) <= 32 for piece in pieces)
+
+
+def test_a_prompt_is_read_beside_streams_whose_guesses_would_fill_every_pass() -> None:
+    state, model = make_state(max_batch_tokens=40)
+    spec = make_spec(max_tokens=100, ignore_eog=True, num_leased=100)
+    expected = alone(spec).token_ids
+    for stream_id in (ONE, TWO, THREE):
+        state.open(replace(spec, stream_id=stream_id))
+    events = state.step()
+    model.passes.clear()
+    state.open(make_spec(4, prompt=LONG[:65]))
+    for _ in range(2):
+        for stream_id in (ONE, TWO, THREE):
+            num_known = len(tokens_of(events, stream_id))
+            guess(state, stream_id, 3 + num_known, expected[num_known:][:16])
+        events += state.step()
+    assert pieces_of(model) == [{3: 32}, {3: 32}]
+    assert all(sum(sizes) == 40 for sizes in model.sizes)
 
 
 # -- the first token -------------------------------------------------------------------------------
