@@ -11,6 +11,7 @@ from nodes.engine.grammar import Grammars
 from nodes.engine.protocol import Model, Tokenizer
 from nodes.messages import (
     CloseStreamNotice,
+    CommitEntry,
     CommitReply,
     GuessNotice,
     HoldNotice,
@@ -113,13 +114,24 @@ def apply(state: TargetState, message: Any) -> Sequence[Event]:
 
 
 def messages_of(events: Sequence[object], seconds: float) -> list[Any]:
-    """Return what the coordinator is sent after a command or a pass, with one reply for all
-    commits. seconds: of the pass."""
+    """Return what the coordinator is sent after a command or a pass, with one reply for all that
+    the pass committed. seconds: of the pass.
+
+    Streams that had no token to decode, such as texts that were only scored, are in a reply of 0
+    seconds: costs are learnt from the seconds and the streams of a reply.
+    """
     commits = [event for event in events if isinstance(event, Committed)]
     num_read = sum(event.num_tokens for event in events if isinstance(event, ReadBeside))
     out = [event for event in events if not isinstance(event, Committed | ReadBeside)]
-    if commits:
-        entries = tuple(commit.entry for commit in commits)
-        token_ids = tuple(token_id for commit in commits for token_id in commit.token_ids)
+    decoded = [commit for commit in commits if _is_of_pass(commit.entry)]
+    if decoded:
+        entries = tuple(commit.entry for commit in decoded)
+        token_ids = tuple(token_id for commit in decoded for token_id in commit.token_ids)
         out.append(CommitReply(seconds, entries, token_ids, num_read))
+    if over := tuple(commit.entry for commit in commits if not _is_of_pass(commit.entry)):
+        out.append(CommitReply(0.0, over, ()))
     return out
+
+
+def _is_of_pass(entry: CommitEntry) -> bool:
+    return entry.num_tokens > 0 or entry.finish_reason != "length"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nodes.messages import StreamReadyNotice
+from nodes.messages import CommitReply, StreamReadyNotice
 from nodes.target.node import messages_of
 from nodes.target.reading import midway_tokens
 from nodes.target.stream import Committed, ReadBeside
@@ -67,6 +67,19 @@ def test_a_pass_is_told_with_its_seconds_its_tokens_and_what_it_read_besides() -
     state.open(make_spec(2, prompt=tuple(range(1, 91))))
     (reply,) = messages_of(state.step(), 0.25)
     assert (reply.pass_s, reply.token_ids, reply.num_read_tokens) == (0.25, first[:1], 32)
+
+
+def test_the_seconds_of_a_pass_are_not_those_of_a_text_that_is_only_scored() -> None:
+    """From a reply's seconds and streams a coordinator learns what a pass of so many costs."""
+    state, _ = decoding()
+    events = state.open(make_spec(2, prompt=LONG[:60], max_tokens=0, scores_prompt=True))
+    replies = []
+    for _ in range(2):
+        sent = messages_of([*events, *state.step()], 0.25)
+        replies += [message for message in sent if isinstance(message, CommitReply)]
+        events = state.open(make_spec(3, max_tokens=0))
+    found = [(r.pass_s, [e.stream_id for e in r.entries], r.num_read_tokens) for r in replies]
+    assert found == [(0.25, [1], 32), (0.25, [1], 27), (0.0, [3, 2], 0)]
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
