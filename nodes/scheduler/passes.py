@@ -68,12 +68,15 @@ def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> float:
 
     Returns the predicted seconds, 0.0 where nothing was predicted.
     """
+    if reply.pass_s <= 0.0:
+        # It reports streams that ended without a pass.
+        return 0.0
     num_decoded, own = pass_size(reply.entries)
     num_tokens = num_decoded + reply.num_read_tokens
     num_guesses = sum(entry.num_draft_tokens for entry in reply.entries)
     pass_s, target = reply.pass_s, scheduler.target
     scheduler.counts.pass_done(scheduler.name, pass_s, num_tokens, num_guesses, now)
-    if not reply.num_read_tokens and pass_s > 0.0:
+    if not reply.num_read_tokens:
         scheduler.pass_s += PASS_RATE * (pass_s - scheduler.pass_s)
     predicted_s = 0.0
     if reply.num_read_tokens <= PROMPT_PIECE_TOKENS:

@@ -355,4 +355,5 @@ def test_nothing_a_peer_says_makes_a_status_that_is_no_json() -> None:
         mesh.commit(1, position, pass_s=pass_s, now=0.5)
     status = ask(mesh, 1.0)
     assert node(status, TARGET).busy == 1.0
-    assert status.targets[0].counts.num_passes == 3
+    # A reply of no seconds is of no pass.
+    assert status.targets[0].counts.num_passes == 2
