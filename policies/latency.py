@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 # Weight of a new pass in an average over passes: it spans about 20 of them.
 PASS_RATE = 0.05
-# One pass counts as at most this ratio of observed to predicted time, so that a stall changes
-# little.
-_MAX_RATIO = 4.0
+# One pass counts as at most this ratio of observed to predicted time, so that a stall (a machine
+# that is suspended, a model that is read from the disk again) changes little.
+MAX_RATIO = 4.0
 # No table is corrected by more than this factor in all.
 _MAX_FACTOR = 16.0
 
@@ -116,7 +116,7 @@ class TableRefit:
             return
         predicted_s = self.table.at(num_tokens, used_cells, own_cells)
         ratio = seconds / predicted_s
-        log_ratio = math.log(min(_MAX_RATIO, max(1.0 / _MAX_RATIO, ratio)))
+        log_ratio = math.log(min(MAX_RATIO, max(1.0 / MAX_RATIO, ratio)))
         by_cells = self.table.cells_s(used_cells, own_cells) * num_tokens / predicted_s
         limit = math.log(_MAX_FACTOR)
         moved = self._log_cells + self.rate * by_cells * log_ratio

@@ -12,7 +12,7 @@ from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.instructions import Instruction
 from nodes.scheduler.stream import Stream
 from nodes.worker.stream import PROMPT_PIECE_TOKENS
-from policies.latency import PASS_RATE, Load, NodeCosts, TableRefit
+from policies.latency import MAX_RATIO, PASS_RATE, Load, NodeCosts, TableRefit
 from policies.plan import ENTRY_BITS, HEADER_BITS, TEXT_BITS
 
 if TYPE_CHECKING:
@@ -76,8 +76,6 @@ def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> float:
     num_guesses = sum(entry.num_draft_tokens for entry in reply.entries)
     pass_s, target = reply.pass_s, scheduler.target
     scheduler.counts.pass_done(scheduler.name, pass_s, num_tokens, num_guesses, now)
-    if not reply.num_read_tokens:
-        scheduler.pass_s += PASS_RATE * (pass_s - scheduler.pass_s)
     predicted_s = 0.0
     if reply.num_read_tokens <= PROMPT_PIECE_TOKENS:
         used = scheduler.used_cells
@@ -86,13 +84,18 @@ def learn(scheduler: Scheduler, reply: CommitReply, now: float) -> float:
         if reply.num_read_tokens:
             target.read_beside(reply.num_read_tokens, num_decoded, own, now)
         else:
+            steady_s = min(pass_s, MAX_RATIO * predicted_s)
+            scheduler.pass_s += PASS_RATE * (steady_s - scheduler.pass_s)
             target.decode.observe(num_tokens, pass_s, used, own)
-            _compare(scheduler, reply, used)
+            _compare(scheduler, reply, steady_s, used)
     return predicted_s
 
 
-def _compare(scheduler: Scheduler, reply: CommitReply, used: int) -> None:
-    """Add a pass to the comparison of decoding with and without draft nodes."""
+def _compare(scheduler: Scheduler, reply: CommitReply, pass_s: float, used: int) -> None:
+    """Add a pass to the comparison of decoding with and without draft nodes.
+
+    pass_s: its seconds, limited where it stalled: an hour would outweigh all other passes of a day.
+    """
     num, streams = len(reply.entries), scheduler.streams.values()
     if not scheduler.mode.compares or not num:
         return
@@ -101,7 +104,7 @@ def _compare(scheduler: Scheduler, reply: CommitReply, used: int) -> None:
     if is_idle or any(stream.fixed_gamma for stream in streams):
         return
     tokens = sum(entry.num_tokens for entry in reply.entries) / num
-    num_passes = reply.pass_s / scheduler.target.calibrated.at(num, used, used / num)
+    num_passes = pass_s / scheduler.target.calibrated.at(num, used, used / num)
     # A draft node that is still reading a text would continue to read during a pause.
     may_pause = all(follow.is_ready for follow in follows) and not scheduler.waits
     scheduler.comparisons.of(len(streams)).passed(tokens, num_passes, may_pause=may_pause)

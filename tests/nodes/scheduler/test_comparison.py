@@ -164,3 +164,18 @@ def test_who_asks_for_guesses_gets_them_where_others_do_without() -> None:
     assert mesh.scheduler.committed(late, 0.0) == []
     mesh.decode()
     assert not mesh.is_guessed_for
+
+
+@pytest.mark.parametrize("slowdown", [0.8, 1.2], ids=["guesses_pay", "guesses_do_not_pay"])
+def test_a_pass_that_stalls_decides_nothing(slowdown: float) -> None:
+    """Such as one during which the machine was suspended, or read its model from the disk again."""
+    mesh = Watched()
+    pays = slowdown < 1.0
+    mesh.decode(100, slowdown=slowdown)
+    assert mesh.is_guessed_for is pays
+    mesh.take(commit(mesh.scheduler, 7, pass_s=3600.0, num_compared=int(pays)))
+    with_guesses = 0
+    for _ in range(2000):
+        mesh.decode(slowdown=slowdown)
+        with_guesses += mesh.is_guessed_for
+    assert (with_guesses > 1000) is pays
