@@ -189,12 +189,12 @@ class Link:
                     self._handler.on_joined(message)
             case Refuse(reason=reason, code=code):
                 raise RefusedError(reason, code)
-            case Bye():
-                self._lose("stopped", logging.INFO)
             case _ if self._welcome is None or (
                 (cluster, epoch) != (self._welcome.cluster, self._welcome.epoch)
             ):
                 self.num_dropped += 1
+            case Bye():
+                self._lose("stopped", logging.INFO)
             case Ping(seq=seq):
                 self.send(Pong(seq, self._progress()))
             case KeyNotice(next_key=next_key):

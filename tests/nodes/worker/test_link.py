@@ -281,6 +281,16 @@ async def test_a_bye_of_the_coordinator_is_a_loss_and_is_answered_with_a_new_hel
         assert await desk.hear(Bye) == Bye("done")
 
 
+@pytest.mark.parametrize("wrong", [{"epoch": EPOCH + 1}, {"cluster": "other"}], ids=str)
+async def test_a_bye_of_another_cluster_or_epoch_changes_nothing(
+    wrong: dict[str, Any], eventually: Eventually
+) -> None:
+    async with joined() as (node, desk):
+        desk.say(Bye("coordinator stops"), **wrong)
+        await eventually(lambda: node.link.num_dropped == 1)
+        assert node.link.is_joined
+
+
 @pytest.mark.parametrize(
     ("way", "says_bye", "closes"),
     [
