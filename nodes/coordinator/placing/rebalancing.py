@@ -148,6 +148,9 @@ def _num_left(streams: Iterable[Stream]) -> int:
 
 
 def _unit(request: Request, source: NodeRecord) -> list[Stream]:
-    """Return a request's streams on a target, which move together; none while one is opening."""
-    streams = [source.streams[s] for s in request.choices if s in source.streams]
-    return [] if any(isinstance(stream.phase, Opening) for stream in streams) else streams
+    """Return a request's streams on a target, which move together; none while one is opening, or
+    is suspected of having ended a target: it is tried where it is."""
+    here = [choice for s, choice in request.choices.items() if s in source.streams]
+    streams = [source.streams[choice.spec.stream_id] for choice in here]
+    is_opening = any(isinstance(stream.phase, Opening) for stream in streams)
+    return [] if is_opening or any(choice.suspicion for choice in here) else streams
