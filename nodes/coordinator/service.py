@@ -295,7 +295,7 @@ class Coordinator:
         self._look_at_silence(self._pauses.looked(now, _TICK_S), now)
         roles = self.state.roster.roles()
         for peer in self._authentication.revoked(roles):
-            self._send_all(self.state.peer_gone(peer, now))
+            self._send_all(self.state.revoked(peer, now))
         if notice := self._rotation.changed(now):
             self._send_all([Send(peer, notice) for peer in roles])
         if len(self._credits) > len(roles) + _MAX_LEFT_PEERS:

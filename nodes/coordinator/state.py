@@ -151,6 +151,10 @@ class CoordinatorState:
     def peer_gone(self, peer: bytes, now: float) -> list[Send]:
         return self._on_roster(self.roster.remove(peer, "connection gone"), now)
 
+    def revoked(self, peer: bytes, now: float) -> list[Send]:
+        """End the membership of a peer whose key no longer has its role; it has not died."""
+        return self._on_roster(self.roster.remove(peer, "key revoked", has_died=False), now)
+
     def undeliverable(self, send: Send, error: str, now: float) -> list[Send]:
         """End the requests of a message that exceeds the limits of the wire."""
         logger.error("%s cannot be sent: %s", type(send.message).__name__, error)

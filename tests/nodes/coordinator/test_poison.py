@@ -189,12 +189,14 @@ def test_a_drained_target_that_asks_to_join_again_did_not_die() -> None:
     assert placed(sends) == [(other.decode(), 1)]
 
 
-@pytest.mark.parametrize("how", ["bye", "drop"])
+@pytest.mark.parametrize("how", ["bye", "drop", "revoked"])
 def test_targets_that_say_bye_or_are_told_to_go_did_not_die(how: str) -> None:
     mesh = make_mesh(1, 1)
     for k in range(1, 8):
         if how == "bye":
             mesh.bye(T[k - 1], NOW + k)
+        elif how == "revoked":
+            mesh.state.revoked(T[k - 1], NOW + k)
         else:
             mesh.command("drop", T[k - 1].decode(), NOW + k)
         # Not even suspected: no Ping goes before it.
