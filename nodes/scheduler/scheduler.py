@@ -62,8 +62,9 @@ _FACTOR_RATE: Final = 0.1
 _UNSEEN_PASS_S: Final = 0.05
 # A stream is reopened at most this many times without a new token in between.
 _MOST_REOPENED: Final = 3
-# Seconds without progress after which a stream counts as stuck, as many more for each token of all
-# texts, which the target may have to read first. Machines that swap and slow boards need that long.
+# Seconds without progress after which a stream counts as stuck, at a target or at the draft node
+# that reads its text, and as many more for each token that may have to be read first. Machines that
+# swap and slow boards need that long.
 _SILENT_S: Final = 60.0
 _SILENT_S_PER_TOKEN: Final = 0.1
 
@@ -115,6 +116,8 @@ class Scheduler:
         self._is_grouped = bool(mode.is_grouped)
         self._price_factor = 1.0
         self._silences: Silences[StreamId] = Silences()
+        # Streams whose draft nodes read their texts.
+        self._readings: Silences[StreamId] = Silences()
 
     @property
     def cells(self) -> int:
@@ -401,10 +404,32 @@ class Scheduler:
         for stream_id in self._silences.overdue(progress, self._patience_s, now):
             error = "the target sent no tokens of this stream, even after it was opened again"
             out += self.reopen(self.streams[stream_id], error)
+        out += self._leave_unread(now)
         out += following.leave_full(self)
         for stream in self.streams.values():
             out += following.find_follower(self, stream)
         return out + following.rebalance(self)
+
+    def _leave_unread(self, now: float) -> list[Instruction]:
+        """End followings whose draft node does not report that it has read the text.
+
+        The request to follow or its answer was lost. Such a stream would never be guessed for, and
+        decoding with and without guesses would never be compared.
+        """
+        # In a pause a draft node does not receive the rest of a long text.
+        is_on = self.speculation is Speculation.ON
+        follows = ((s, stream.follow) for s, stream in self.streams.items() if is_on)
+        reading = ((s, follow.number) for s, follow in follows if follow and not follow.is_ready)
+        out: list[Instruction] = []
+        for stream_id in self._readings.overdue(reading, self._reading_limit_s, now):
+            reason = "a draft node did not report that it has read the text"
+            out += following.leave(self, self.streams[stream_id], reason)
+        return out
+
+    def _reading_limit_s(self, stream_id: StreamId) -> float:
+        follow = self.streams[stream_id].follow
+        assert follow is not None
+        return _SILENT_S + _SILENT_S_PER_TOKEN * self.drafts[follow.node].num_unread
 
     def _patience_s(self, stream_id: StreamId) -> float:
         """Returns the seconds without progress after which a stream counts as stuck."""

@@ -122,6 +122,19 @@ def test_a_text_with_which_draft_nodes_die_goes_without() -> None:
     assert "its draft nodes died" in refusal(scheduler)
 
 
+def test_a_draft_node_that_never_reports_that_it_has_read_a_text_loses_the_stream() -> None:
+    """The request to follow it, or the answer, was lost."""
+    scheduler = make(a=0.001, b=0.005)
+    assert followers(admit(scheduler, max_tokens=1000)) == [("a", 1)]
+    scheduler.target_ready(ONE, 1)
+    out: list[Instruction] = []
+    for second in range(100):
+        out += commit(scheduler, 7, now=float(second))
+        out += scheduler.tick(float(second))
+    assert [node for node, _ in to_draft(out, CloseStreamNotice)] == ["a"]
+    assert followers(out) == [("b", 2)]
+
+
 def test_a_request_that_is_invalid_for_a_draft_node_is_never_offered_to_it_again() -> None:
     scheduler = make(a=0.001)
     admit(scheduler, max_tokens=1000)
