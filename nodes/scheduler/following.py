@@ -72,7 +72,7 @@ def _follow(scheduler: Scheduler, stream: Stream, node: DraftRecord) -> list[Ins
     length = len(stream.token_ids)
     stream.last_number += 1
     num_sent = min(length, node.piece_tokens)
-    stream.follow = Follow(node.name, stream.last_number, num_sent, compared_at=length)
+    stream.follow = Follow(node.name, stream.last_number, num_sent, length, compared_at=length)
     node.followed.add(stream.spec.stream_id)
     scheduler.drafts.allot(node.link.medium)
     node.num_unread += length
@@ -98,8 +98,7 @@ def unfollow(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
         return []
     node.followed.discard(stream.spec.stream_id)
     scheduler.drafts.allot(node.link.medium)
-    if not follow.is_ready:
-        node.num_unread = max(0, node.num_unread - len(stream.token_ids))
+    node.num_unread -= follow.num_unread
     notice = CloseStreamNotice(stream.spec.stream_id, follow.number)
     return [ToDraft(node.name, notice)]
 
@@ -150,7 +149,8 @@ def ready(scheduler: Scheduler, stream: Stream) -> None:
     follow.is_ready = True
     follow.compared_at = len(stream.token_ids)
     node = scheduler.drafts[follow.node]
-    node.num_unread = max(0, node.num_unread - len(stream.token_ids))
+    node.num_unread -= follow.num_unread
+    follow.num_unread = 0
 
 
 def leave(

@@ -17,6 +17,7 @@ from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import DraftRecord, Drafts
 from nodes.scheduler.instructions import Abort, Emit, Instruction
 from nodes.scheduler.planning import MODES
+from nodes.worker.stream import StreamId
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
 from tests.nodes.builders import PROMPT
@@ -133,6 +134,18 @@ def test_a_draft_node_that_never_reports_that_it_has_read_a_text_loses_the_strea
         out += scheduler.tick(float(second))
     assert [node for node, _ in to_draft(out, CloseStreamNotice)] == ["a"]
     assert followers(out) == [("b", 2)]
+
+
+def test_what_a_draft_node_has_to_read_is_known_although_texts_grow_meanwhile() -> None:
+    scheduler = make(a=0.001)
+    for number in (1, 2):
+        admit(scheduler, number, max_tokens=1000, prompt=tuple(range(1, 100)))
+        scheduler.target_ready(StreamId(number), 1)
+    commit(scheduler, *range(1, 50))
+    scheduler.draft_ready("a", ONE, 1)
+    assert scheduler.drafts["a"].num_unread == 99
+    scheduler.cancel(StreamId(2))
+    assert scheduler.drafts["a"].num_unread == 0
 
 
 def test_a_request_that_is_invalid_for_a_draft_node_is_never_offered_to_it_again() -> None:
