@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nodes.cli.output_file import write_output
 from nodes.cli.plan import policy_option
 from nodes.client.client import Client
 from nodes.config.settings import ConfigError
+from nodes.messages import TraceReply
 from nodes.service.runtime import set_up_logging
 from nodes.telemetry.counts import Ratios
 from nodes.telemetry.trace.chrome import chrome_trace
@@ -78,15 +80,24 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
         if path is not None and not path.parent.is_dir():
             raise click.UsageError(f"{path}: there is no directory {path.parent}: create it")
     connect, keys, seconds = values["connect"], values["keys"], values["seconds"]
-    lines, num_lost = run_to_end(
-        lambda: with_client(connect, keys, lambda client: poll(client, seconds), role="admin")
-    )
-    records = _records(lines)
+    replies: list[TraceReply] = []
+    try:
+        work = partial(poll, seconds=seconds, replies=replies)
+        run_to_end(lambda: with_client(connect, keys, work, role="admin"))
+    finally:
+        # If the coordinator was lost or a user stopped it, what was recorded until then counts.
+        if replies:
+            _save(replies, output, raw)
+
+
+def _save(replies: Sequence[TraceReply], output: Path | None, raw: Path | None) -> None:
+    lines = b"".join(reply.records for reply in replies)
     if raw is not None:
         _write(raw, lines)
+    records = _records(lines)
     if output is not None:
         _write(output, json.dumps(chrome_trace(records), allow_nan=False).encode())
-    click.echo(summary(records, num_lost), err=True)
+    click.echo(summary(records, sum(reply.num_lost for reply in replies)), err=True)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -121,24 +132,20 @@ def summary(records: Sequence[Record], num_lost: int) -> str:
     return text
 
 
-async def poll(client: Client, seconds: float) -> tuple[bytes, int]:
-    """Fetch the records of the next `seconds` seconds: their lines, and the number of lost ones."""
+async def poll(client: Client, seconds: float, replies: list[TraceReply]) -> None:
+    """Append the replies with the records of the next `seconds` seconds."""
     loop = asyncio.get_running_loop()
-    parts: list[bytes] = []
     reply = await client.trace(-1)
     ends_at = loop.time() + seconds
-    num_lost = 0
     while True:
         # Read the clock before the next request, which then fetches all records up to the end.
         is_over = loop.time() >= ends_at
-        parts.append(reply.records)
-        num_lost += reply.num_lost
+        replies.append(reply)
         if not reply.has_more:
             if is_over:
                 break
             await asyncio.sleep(min(_POLL_S, max(0.0, ends_at - loop.time())))
         reply = await client.trace(reply.last)
-    return b"".join(parts), num_lost
 
 
 @trace_group.command("replan")

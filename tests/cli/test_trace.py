@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -10,7 +11,8 @@ from nodes.api import open_client
 from nodes.cli.main import cli
 from nodes.cli.trace import poll, summary
 from nodes.messages import TraceReply
-from nodes.telemetry.trace.records import PlanRecord, from_line
+from nodes.telemetry.trace.records import PlanRecord, from_line, to_line
+from nodes.worker.link import LostCoordinatorError
 from tests.cli.commands import LIMIT_S, Commands, error_line, stopped
 from tests.nodes.telemetry.trace.examples import FLOW, OTHERS
 
@@ -78,15 +80,35 @@ class FakeClient:
 
     async def trace(self, after: int) -> TraceReply:
         self.asked.append(after)
-        return next(self._replies)
+        for reply in self._replies:
+            return reply
+        raise LostCoordinatorError("tcp://here", "closed the connection")
 
 
 async def test_a_recording_ends_with_what_is_there_at_its_end() -> None:
-    client = FakeClient(
+    there = [
         TraceReply(1, 3, 0, True, b"a\n"),
         TraceReply(2, 5, 2, True, b"b\nc\n"),
         TraceReply(3, 6, 1, False, b"d\n"),
-    )
-    recording = await poll(client, seconds=0.0)
+    ]
+    client, replies = FakeClient(*there), list[TraceReply]()
+    await poll(client, seconds=0.0, replies=replies)
     assert client.asked == [-1, 3, 5]
-    assert recording == (b"a\nb\nc\nd\n", 3)
+    assert replies == there
+
+
+def test_what_was_recorded_before_the_coordinator_was_lost_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = b"".join(to_line(number, record) for number, record in enumerate(OTHERS))
+    client = FakeClient(TraceReply(1, len(OTHERS), 0, True, lines))
+
+    async def with_client(_connect: object, _keys: object, work: Any, **_options: Any) -> None:
+        await work(client)
+
+    monkeypatch.setattr("nodes.cli.trace.with_client", with_client)
+    raw = tmp_path / "trace.jsonl"
+    result = CliRunner().invoke(cli, ["trace", "--raw", str(raw)])
+    assert result.exit_code != 0
+    assert "the coordinator at tcp://here closed the connection" in result.stderr
+    assert raw.read_bytes() == lines
