@@ -248,6 +248,11 @@ def _with_batches(head: str, batches: Sequence[Batch], plain: Sequence[int]) -> 
 
 
 def _batch(batch: Batch) -> str:
-    """Return streams with their gammas, such as `1-3,7: 4 4 4 2`; one gamma if all are equal."""
-    gammas = batch.gammas[:1] if len(set(batch.gammas)) == 1 else batch.gammas
-    return f"{ranges(batch.stream_ids)}: {' '.join(map(str, gammas))}"
+    """Return streams with their gammas, such as `1-3,7: 4 4 4 2`; one gamma if all are equal.
+
+    Both are in the order of the streams, which may differ from that of the batch.
+    """
+    pairs = sorted(zip(batch.stream_ids, batch.gammas, strict=True))
+    gammas = [gamma for _, gamma in pairs]
+    shown = gammas[:1] if len(set(gammas)) == 1 else gammas
+    return f"{ranges(batch.stream_ids)}: {' '.join(map(str, shown))}"

@@ -56,3 +56,10 @@ def test_many_batches_are_cut_short() -> None:
     assert rows[1].endswith("  11,21: 1 4")
     assert rows[2:6] == ["12,22: 2 4", "13,23: 3 4", "14,24: 4", "and 2 more"]
     assert rows[6] == "plain 1-2,4"
+
+
+def test_the_gammas_of_a_batch_are_in_the_order_of_its_streams() -> None:
+    """Plans order streams by how often guesses are right."""
+    record = replace(plan_record(guessing(3)), batches=(Batch((1, 3, 2), (8, 6, 4)),))
+    table = table_of(replan([record], joint_plan), "joint")
+    assert table.splitlines()[1].endswith("  1-3: 8 4 6")
