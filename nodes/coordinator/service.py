@@ -9,6 +9,7 @@ import logging
 import math
 import secrets
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -320,10 +321,11 @@ class Coordinator:
     def _hand_over(self, sends: Sequence[Send]) -> None:
         now, welcome = self._clock(), self.state.welcome
         # Nodes come first: they can start work, while clients only read.
-        pending = coalesced(sends)
-        pending.sort(key=lambda send: self.state.roster.role_of(send.peer) not in _NODE_ROLES)
+        ordered = coalesced(sends)
+        ordered.sort(key=lambda send: self.state.roster.role_of(send.peer) not in _NODE_ROLES)
+        pending = deque(ordered)
         while pending:
-            send = pending.pop(0)
+            send = pending.popleft()
             try:
                 frames = encode(send.message, cluster=welcome.cluster, epoch=welcome.epoch)
                 frames = join(pad(frames) if welcome.pads else frames)
@@ -336,8 +338,8 @@ class Coordinator:
                 self._transport.send(send.peer, frames)
             except LocalProtocolError as error:
                 if isinstance(send.message, OutputNotice):
-                    notices = notices_of(send.message)
-                    pending[:0] = [Send(send.peer, notice) for notice in notices]
+                    parts = [Send(send.peer, notice) for notice in notices_of(send.message)]
+                    pending.extendleft(reversed(parts))
                     continue
                 # A valid message of a peer may be too large to pass on: its requests end.
                 pending += self.state.undeliverable(send, str(error), now)
@@ -346,12 +348,12 @@ class Coordinator:
                 logger.debug("peer %s: %s", send.peer.hex(), error)
                 self._credits.close(send.peer)
                 # Later messages would continue a text of which the peer has missed a part.
-                pending = [other for other in pending if other.peer != send.peer]
+                pending = deque(other for other in pending if other.peer != send.peer)
                 pending += self.state.peer_gone(send.peer, now)
             else:
                 if isinstance(send.message, Welcome) and (notice := self._rotation.notice(now)):
-                    pending.insert(0, Send(send.peer, notice))
-                pending[:0] = self.state.sent(send, num_bytes, now)
+                    pending.appendleft(Send(send.peer, notice))
+                pending.extendleft(reversed(self.state.sent(send, num_bytes, now)))
 
     def say_bye(self) -> None:
         """Send every member a Bye."""
