@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 
 from mesh.messages import Ping
 from nodes.coordinator.members.record import NodeRecord
@@ -241,16 +242,20 @@ class Serving:
         Returns the requests whose texts the target that left was to tokenize.
         """
         self.deaths.begin(now)
-
-        def tokenizer_of(request: Request) -> str:
-            target = self.choosing.reader_of(request, now)
-            return "" if target is None else target.name
-
+        tokenizer_of = partial(self._tokenizer_of, now)
         lost = self.ledger.tokenizing.targets_changed(tokenizer_of, gone)
         for request, name in self.ledger.tokenizing:
             self.ledger.note_targets(request, is_able=bool(name), now=now)
         self.placement.targets_changed(now)
         return lost
+
+    def reader_of(self, request: Request, now: float) -> NodeRecord | None:
+        """Return the target that reads the prompt of a request, if there is one."""
+        return self.choosing.reader_of(request, now, self.ledger.tokenizing.silent)
+
+    def _tokenizer_of(self, now: float, request: Request) -> str:
+        target = self.reader_of(request, now)
+        return "" if target is None else target.name
 
     def wait_for_return(self, request: Request, now: float) -> None:
         """Queue a request that no present target can serve, as if it had lost its target."""
@@ -273,7 +278,8 @@ class Serving:
         out += [] if move is None else self._move(move, now)
         why = f"; no other suitable target joined within {STRANDED_LIMIT_S:.0f} s"
         unread = "no target has tokenized the text of this request after several attempts"
-        hopeless = [(request, unread) for request in self.ledger.tokenizing.overdue(now)]
+        silent = self.ledger.tokenizing.overdue(partial(self._tokenizer_of, now), now)
+        hopeless = [(request, unread) for request in silent]
         stranded = [(r, r.last_loss + why) for r in self.ledger.stranded(now)]
         given_up = ((r, "unavailable", reason) for r, reason in (*hopeless, *stranded))
         out += self._fail_all(given_up, now)

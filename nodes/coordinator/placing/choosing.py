@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
@@ -233,8 +233,13 @@ class Choosing:
             names = {next(name for name in ordered if name in names)}
         return [target for target in targets if target.profile.numerics_class in names]
 
-    def reader_of(self, request: Request, now: float) -> NodeRecord | None:
-        """Returns the target that reads the prompt of a request, if there is one."""
+    def reader_of(
+        self, request: Request, now: float, silent: Container[str] = ()
+    ) -> NodeRecord | None:
+        """Returns the target that reads the prompt of a request, if there is one.
+
+        silent: names of targets that do not answer texts; they are chosen only if all are silent.
+        """
         # A target without a scheduler yet replaces one of its name whose loss is being handled.
         able = [n for n, _ in self._roster.schedulers() if is_of_kind(n.profile, request)]
         staying = [n for n in able if not n.is_draining]
@@ -243,5 +248,6 @@ class Choosing:
             staying = staying or able
         else:
             staying = suits(staying, self.known(now), request.submit.model)
-        found = self.of_first_class(staying, request, now)
+        answering = [n for n in staying if n.name not in silent]
+        found = self.of_first_class(answering or staying, request, now)
         return min(found, key=lambda n: n.used_cells, default=None)

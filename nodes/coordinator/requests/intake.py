@@ -79,7 +79,7 @@ class Intake:
     def take_up(self, now: float) -> list[Send]:
         """Begin requests that waited for a target and have one now."""
         out: list[Send] = []
-        tokenizing, reader_of = self._serving.ledger.tokenizing, self._serving.choosing.reader_of
+        tokenizing, reader_of = self._serving.ledger.tokenizing, self._serving.reader_of
         read = [request for request, _ in tokenizing if not request.needs_reading]
         for request, target in [(request, reader_of(request, now)) for request in read]:
             if target is not None:
@@ -128,7 +128,7 @@ class Intake:
 
     def _target_for(self, request: Request, now: float) -> NodeRecord | None:
         serving = self._serving
-        model, target = request.submit.model, serving.choosing.reader_of(request, now)
+        model, target = request.submit.model, serving.reader_of(request, now)
         # A resumed request waits, because after a restart of the coordinator nodes still rejoin.
         if target is not None or request.is_resumed or serving.choosing.expects_for(request, now):
             return target

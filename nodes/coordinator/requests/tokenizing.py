@@ -50,6 +50,8 @@ class Tokenizing:
         self._num_of_role: Counter[str] = Counter()
         self._next_number = 1
         self._silences = Silences[int]()
+        # Targets that left a text unanswered for too long, and have answered none since.
+        self.silent: set[str] = set()
 
     def num_of(self, role: str) -> int:
         """Return the streams that these requests of clients in a role will become.
@@ -96,6 +98,7 @@ class Tokenizing:
 
     def answered(self, target: str, number: int) -> tuple[Request | None, bool]:
         """Take a target's answer: return its request, and whether this target had to answer."""
+        self.silent.discard(target)
         text = self._texts.get(number)
         if text is not None and text.target != target:
             return None, False
@@ -107,14 +110,17 @@ class Tokenizing:
         self._forget(text)
         return text.request, True
 
-    def _forget(self, text: Text) -> None:
-        request = text.request
-        tenants = self._queues.get(text.target, {})
-        numbers = tenants.get(request.tenant, {})
+    def _unqueue(self, text: Text) -> None:
+        tenants, tenant = self._queues.get(text.target, {}), text.request.tenant
+        numbers = tenants.get(tenant, {})
         if text.number in numbers:
             del numbers[text.number]
             if not numbers:
-                del tenants[request.tenant]
+                del tenants[tenant]
+
+    def _forget(self, text: Text) -> None:
+        request = text.request
+        self._unqueue(text)
         del self._texts[text.number]
         del self._number_of[request.client, request.request_id]
         self._num_of_role[request.role] -= _num_waiting(request)
@@ -125,10 +131,12 @@ class Tokenizing:
         text = self._texts.get(number)
         return None if text is None else text.request
 
-    def overdue(self, now: float) -> list[Request]:
-        """Queue texts again whose target has been silent for too long: a message was lost.
+    def overdue(self, choose: Callable[[Request], str], now: float) -> list[Request]:
+        """Queue texts again whose target has been silent for too long: a message was lost, or the
+        target cannot tokenize texts at present.
 
-        Returns the requests whose texts have already been sent too often.
+        choose: as in targets_changed(). Returns the requests whose texts have already been sent too
+        often.
         """
         if not self._silences.is_due(now):
             return []
@@ -140,15 +148,18 @@ class Tokenizing:
         def limit_s(number: int) -> float:
             return _SILENT_S * self._sent[number].num_asked + work_s
 
-        hopeless = []
+        hopeless, silent = [], set[str]()
         waiting = [(n, (text.target, text.num_asked)) for n, text in self._sent.items()]
         for number in self._silences.overdue(waiting, limit_s, now):
             text = self._sent.pop(number)
-            if number not in self._texts:
-                continue
-            if text.num_asked > _MOST_ASKED_AGAIN:
+            silent.add(text.target)
+            if number in self._texts and text.num_asked > _MOST_ASKED_AGAIN:
                 hopeless.append(text.request)
-            else:
+        self.silent |= silent
+        for number, text in self._texts.items():
+            if text.target in silent and number not in self._sent:
+                self._unqueue(text)
+                text.target = choose(text.request) or text.target
                 self._queue(text)
         return hopeless
 
@@ -166,6 +177,7 @@ class Tokenizing:
         """
         self._sent = {n: text for n, text in self._sent.items() if text.target != gone}
         self._queues.pop(gone, None)
+        self.silent.discard(gone)
         lost = []
         for text in self._texts.values():
             if text.target not in ("", gone) or not text.request.needs_reading:

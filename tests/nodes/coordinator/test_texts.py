@@ -168,6 +168,25 @@ def test_a_text_of_which_nothing_is_heard_is_asked_for_again_and_not_for_ever(me
     assert sum(len(asked(mesh.submit(300 + k, **TEXT_PROMPT))) for k in range(9)) == MAX_AT_ONCE
 
 
+def test_texts_go_to_another_target_when_one_does_not_answer_them() -> None:
+    """It serves its streams, but cannot start the process that tokenizes, for example."""
+    mesh = full_mesh(1)
+    mesh.join(OTHER, "target", make_profile())
+    sends, second = Sends(), 0
+    while not asked(sends, OTHER):
+        second += 1
+        sends = mesh.tick(float(second))
+    assert second < 30
+    assert asked(sends) == []
+    # All of them go there, also the one that the first target had not been sent.
+    for number in range(1, MAX_AT_ONCE + 2):
+        sends += mesh.tokenized(number, 4, peer=OTHER)
+    assert asked(sends, OTHER) == list(range(1, MAX_AT_ONCE + 2))
+    # Later ones do not wait for the silent one first, unless there is no other.
+    (later,) = asked(mesh.submit(50, float(second), **TEXT_PROMPT), OTHER)
+    assert asked(mesh.gone(OTHER, float(second))) == [later]
+
+
 def test_cancelled_texts_that_a_target_never_answers_free_their_places() -> None:
     mesh = full_mesh()
     for number in range(1, MAX_AT_ONCE + 1):
