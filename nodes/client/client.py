@@ -45,10 +45,12 @@ R = TypeVar("R")
 Events = AsyncGenerator[Event, None]
 
 _NOT_SENT = "the coordinator is unreachable or takes no more messages now: try again"
+_NOT_YET = "no target of this model has joined the next coordinator yet: try again"
 _TOO_LARGE = "the coordinator was lost, and the request has become too large to be sent again"
-# Codes of failures that may pass soon: a new coordinator has no room or no target yet.
-_PASSING = frozenset({"unavailable", "overloaded"})
-# How long a request that waited for a coordinator then waits for its nodes, which have to join too.
+# Codes of failures that may pass soon: a new coordinator has no room, or not all of its targets.
+_PASSING = frozenset({"unavailable", "overloaded", "not_found"})
+# How long after a coordinator was lost and the next one joined requests wait for its nodes, which
+# have to join too.
 _PATIENCE_S = 10.0
 # For this long after an offer without an answer, requests are sent whole.
 _NO_OFFERS_S = 60.0
@@ -92,6 +94,7 @@ class Client:
         self._cancellations = Cancellations(lambda message: self._link.send(message) > 0)
         self._inbox = Inbox()
         self._is_lost = False
+        self._patient_until = -math.inf
 
     async def run(self) -> None:
         """Run the connection. Raises NoCoordinatorError, LostCoordinatorError or RefusedError."""
@@ -116,10 +119,18 @@ class Client:
         """Whether the coordinator is connected; without it, new requests wait for it."""
         return self._link.is_joined
 
+    @property
+    def _awaits_nodes(self) -> bool:
+        """Whether nodes may still be on their way to a new coordinator, which this client found
+        before them."""
+        return asyncio.get_running_loop().time() < self._patient_until
+
     # -- what the link reports ---------------------------------------------------------------------
 
     def on_joined(self, _welcome: Welcome) -> None:
         self._inbox.joined()
+        if self._is_lost:
+            self._patient_until = asyncio.get_running_loop().time() + _PATIENCE_S
         self._is_lost = False
         self._offers_from = 0.0
         self._cancellations.send_again()
@@ -203,8 +214,11 @@ class Client:
                 while isinstance(reply, Granted):
                     # A late grant for an upload that was already sent.
                     reply = await pending.next()
-            except BaseException:
+            except BaseException as error:
                 self._cancellations.cancel(pending.request_id)
+                is_unknown = isinstance(error, RequestFailedError) and error.code == "not_found"
+                if is_unknown and self._awaits_nodes:
+                    raise RequestFailedError("unavailable", _NOT_YET) from None
                 raise
             assert isinstance(reply, ReadNotice)
             return reply
@@ -222,14 +236,11 @@ class Client:
         journal = Journal(submit_of(prompt, _dated(options), seed))
         limit, backoff = TimeLimit(options.timeout_s, loop.time()), Backoff()
         was_lost = False
-        # A new coordinator may be connected before its nodes, so the request waits for them too.
-        has_waited, patient_until = self._is_lost, math.inf
-        if has_waited:
+        if self._is_lost:
             self._on_waiting()
         while True:
             async with self._inbox.pending(limit) as pending:
                 try:
-                    patient_until = min(patient_until, loop.time() + _PATIENCE_S)
                     left_s = limit.deadline_s(loop.time())
                     await self._submit(journal.request(pending.request_id, left_s), pending)
                     while not journal.is_over:
@@ -248,8 +259,7 @@ class Client:
                         # A later coordinator would name only the rest of the time.
                         raise RequestFailedError(error.code, limit.exceeded) from None
                     was_lost |= isinstance(error, LostRequestError)
-                    is_patient = was_lost or (has_waited and loop.time() < patient_until)
-                    if not self._may_go_on(error, is_patient=is_patient):
+                    if not self._may_go_on(error, is_patient=was_lost or self._awaits_nodes):
                         raise
                     if self._is_lost:
                         self._on_waiting()

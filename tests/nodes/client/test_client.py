@@ -196,6 +196,29 @@ async def test_a_coordinator_that_has_no_room_yet_is_asked_again(asks_later: boo
         assert "never" in (await why_ended(reading))[1]
 
 
+async def test_a_model_may_join_the_next_coordinator_later_than_its_clients() -> None:
+    async with scripted() as (made, reading):
+        await made.desk.hear(SubmitRequest)
+        made.say(Bye("restart"))
+        await made.next_coordinator()
+        again = await made.desk.hear(SubmitRequest)
+        made.say(RequestFailedNotice(again.request_id, "bad_request", "never"))
+        await why_ended(reading)
+        # New requests wait for its target, and who only wants a prompt read may ask again.
+        reading = asyncio.create_task(made.read(GenerateOptions(model="late")))
+        submit = await made.desk.hear(SubmitRequest)
+        made.say(RequestFailedNotice(submit.request_id, "not_found", "no target has it"))
+        submit = await made.desk.hear(SubmitRequest)
+        made.begin(submit)
+        made.say(FinishedNotice(submit.request_id, 0, 0, "stop", FIGURES))
+        await reading
+        asking = asyncio.create_task(made.client.read("a", GenerateOptions(model="late"), "tokens"))
+        submit = await made.desk.hear(SubmitRequest)
+        made.say(RequestFailedNotice(submit.request_id, "not_found", "no target has it"))
+        with pytest.raises(RequestFailedError, match="try again"):
+            await asking
+
+
 @pytest.mark.slow
 async def test_who_waits_for_nodes_does_not_wait_for_ever() -> None:
     async with scripted(asks_later=True) as (made, reading):
