@@ -10,6 +10,7 @@ times out.
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 from dataclasses import replace
 from typing import Final
@@ -24,6 +25,8 @@ from mesh.security import client_options
 from mesh.tcp import quiet_s, retransmit_soon
 from mesh.transport import MAX_FRAMES, Frames, Received
 from mesh.zmq_monitor import ZmqMonitor
+
+logger = logging.getLogger(__name__)
 
 _READS_PER_TURN: Final = 32
 
@@ -189,9 +192,23 @@ class ZmqServer(ZmqEndpoint):
         return Received(peer, frames, key)
 
     def _check_files(self) -> None:
-        """Check periodically whether there are files for new connections."""
+        """Check periodically whether there are files for new connections, and the socket's own."""
         loop = asyncio.get_running_loop()
+        self._restore_socket_file()
         self._next_check = loop.call_later(self._gate.check(loop.time()), self._check_files)
+
+    def _restore_socket_file(self) -> None:
+        """Bind again if the socket file is gone, for example with the runtime directory of a user
+        who has logged out. Connections stay, but there would be no new ones."""
+        path = ipc_path(self.endpoint)
+        if path is None or self._inode is None or os.path.lexists(path):
+            return
+        # It is tried again later: the directory may not be there yet.
+        with contextlib.suppress(OSError, zmq.ZMQError):
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            self._socket.bind(self.endpoint)
+            self._inode = _inode(path)
+            logger.warning("the socket file %s was gone and has been made again", path)
 
     async def lost_peers(self) -> list[bytes]:
         while True:

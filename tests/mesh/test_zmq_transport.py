@@ -265,6 +265,24 @@ def test_closing_removes_its_own_socket_file_if_it_is_there(context, tmp_path):
         assert path.is_socket()
 
 
+async def test_a_socket_file_that_somebody_removed_is_made_again(context, tmp_path):
+    path = tmp_path / "run" / "mesh.sock"
+    path.parent.mkdir()
+    server, client, peer = await joined(context, f"ipc://{path}")
+    path.unlink()
+    path.parent.rmdir()
+    later = context.connect(server.endpoint)
+    async with asyncio.timeout(20):
+        await later.writable()
+        later.send([b"hello"])
+        assert (await server.recv())[1] == [b"hello"]
+        # Whoever was connected is so still.
+        server.send(peer, [b"still here"])
+        assert await client.recv() == [b"still here"]
+    server.close()
+    assert not path.exists()
+
+
 async def test_a_living_endpoint_is_in_use_and_stays_usable(context, endpoint):
     server, client, _ = await joined(context, endpoint)
     with ZmqContext() as other, pytest.raises(AddressInUseError) as caught:
