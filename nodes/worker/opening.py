@@ -46,8 +46,9 @@ class Opening:
         grammar = request.sampling.rules.grammar
         compiling = asyncio.create_task(asyncio.to_thread(self._grammars.compile, grammar))
         try:
-            # Opening the stream finds the same error again at once and reports it.
-            with contextlib.suppress(GrammarError):
+            # Opening the stream finds the same error again at once and reports it. Without a thread
+            # for the grammar (RuntimeError) it is compiled there, and the node goes on.
+            with contextlib.suppress(GrammarError, RuntimeError):
                 await asyncio.shield(compiling)
         finally:
             # The thread reads the model's vocabulary, so the model must not be closed before.

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import cast
 
+import pytest
+
 from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.rules import Grammar, LogitRules
 from nodes.engine.sampling import Sampling
@@ -151,3 +153,17 @@ async def test_a_stop_waits_for_the_grammar_that_is_being_compiled(eventually: E
         setting.grammars.may_go_on.set()
         await asyncio.gather(setting.running, return_exceptions=True)
         assert setting.grammars.compiled == ["bad"]
+
+
+async def test_a_node_goes_on_when_no_thread_can_be_started(
+    eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with Setting() as made:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start)
+            made.opening.open(request(1, "a"))
+            await eventually(lambda: made.opened == [(1, 1)])
+        assert not made.running.done()
