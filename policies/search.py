@@ -1,4 +1,4 @@
-"""The candidates of the live planner, from which the dynamic program in `cuts` starts.
+"""The candidates of the live planner, from which the dynamic program of `joint.py` starts.
 
 Streams in order of acceptance are grouped into at most 12 blocks, and batches consist of blocks.
 Each batch has one option: a gamma for all, or a threshold on the gain of a guess. A candidate

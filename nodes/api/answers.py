@@ -78,7 +78,8 @@ class Completion:
     usage: The counts and the time of the answer.
     target: The name of the target that served it.
     is_exact: Whether the text is the one that this model, class, request and seed always give.
-    plain_reason: How many passes took no guesses, and why; empty if all took some.
+    plain_reason: How many passes took no guesses, and why, of the first choice with such passes;
+        empty if all took some.
     model_hash: The SHA-256 of the model file.
     numerics_class: The class of targets that compute the same bits.
     """

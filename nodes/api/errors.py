@@ -28,7 +28,7 @@ class OverloadedError(RequestError):
 
 
 class UnavailableError(RequestError):
-    """No target can serve the request now, and none came back within 30 s."""
+    """No target can serve the request: there is none, or none came back within 30 s."""
 
 
 class InternalError(RequestError):

@@ -17,7 +17,8 @@ Prompt = str | tuple[int, ...] | tuple[ChatMessage, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateOptions:
-    """What to generate from a prompt. The command line has the same defaults.
+    """What to generate from a prompt. The command line has the same defaults, except for sampling,
+    which it takes from the model's file.
 
     chat: whether a text prompt is one user message for the model's chat template. model: "" for
     any. user: the owner of the request among those of this client. num_logprobs: the number of
