@@ -202,8 +202,9 @@ class Client:
     # -- requests ----------------------------------------------------------------------------------
 
     async def read(self, prompt: Prompt, options: GenerateOptions, wants: str) -> ReadNotice:
-        """Let a target read a prompt without generating. wants: one of messages.WANTS. Only the
-        options for model, user, tools and time are used. Raises RequestFailedError.
+        """Let a target read a prompt without generating. wants: one of messages.WANTS. Of the
+        options, those for the model and its class, the chat template, user, tools and time are
+        used. Raises RequestFailedError.
         """
         submit = replace(submit_of(prompt, _dated(options), 0), wants=wants)
         limit = TimeLimit(options.timeout_s, asyncio.get_running_loop().time())
