@@ -67,7 +67,7 @@ def test_there_are_commands_to_run() -> None:
 def test_a_command_of_a_page_ends_well(page: str, words: str, mesh: Commands) -> None:
     # What they write does not belong into the checkout.
     arguments = [
-        str(mesh.tmp / word) if re.fullmatch(r"[a-z-]+\.(json|jsonl|gguf)", word) else word
+        str(mesh.tmp / word) if re.fullmatch(r"FILE|[a-z-]+\.(json|jsonl|gguf)", word) else word
         for word in shlex.split(words)
     ]
     done = mesh.run(*arguments)
