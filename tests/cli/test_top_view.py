@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from nodes.cli.cells import width_of
 from nodes.cli.top_view import frame
-from nodes.telemetry.history import Point
 from nodes.telemetry.status import SpanStatus, Status
 from tests.nodes.status_examples import DRAFT_NODE, GUESSING, PLAIN, STATUS
 
@@ -66,20 +65,6 @@ def test_in_a_crowd_everything_keeps_some_lines() -> None:
     assert sum("more" in line for line in found) == 2
 
 
-def test_the_last_minutes_are_a_line_of_marks() -> None:
-    points = [Point(float(k), speed, None) for k, speed in enumerate((0.0, 45.0, 90.0))]
-    assert frame(STATUS, 80, 24, points)[1] == "up to 90.0 tokens/s  =@"
-    assert frame(STATUS, 22, 24, points)[1] == "up to 90.0 tokens/s =@"
-    assert frame(STATUS, 80, 24, points[:1])[1].startswith("NODE")
-
-
-def test_an_empty_mesh_is_a_title_and_two_empty_tables() -> None:
-    empty = replace(STATUS, nodes=(), streams=(), targets=(), num_streams=3)
-    lines = frame(empty, 80, 24)
-    assert lines[0].endswith("nodes: none")
-    assert len(lines) == 4
-
-
 def test_a_plan_is_open_flow_or_groups_with_their_caps() -> None:
     def shown(**changes: Any) -> str:
         return text(replace(STATUS, targets=(replace(TARGET, **changes),)))
@@ -95,13 +80,6 @@ def test_a_plan_is_open_flow_or_groups_with_their_caps() -> None:
     plan = replace(TARGET.plan, batches=(*TARGET.plan.batches, other), bound="")
     groups = "groups of streams: 1 with 4 guesses, 2 with 3-6 guesses\n"
     assert groups in shown(plan=plan)
-
-
-def test_a_plain_stream_says_why() -> None:
-    for reason, label in (("small still reads the text", "reading"), ("", "not_worth")):
-        stream = replace(PLAIN, reason=reason, plain=label)
-        *_, last = frame(replace(STATUS, streams=(stream,), num_streams=1), 160, 100)
-        assert last.endswith(reason or label)
 
 
 def test_spans_are_drawn_where_they_were() -> None:

@@ -14,17 +14,16 @@ from mesh.transport import MAX_FRAMES, MAX_QUEUED_MESSAGES, Frames, Received
 class _Inbox:
     """A bounded queue with one reader, and an end that the reader notices."""
 
-    def __init__(self, max_messages: int) -> None:
+    def __init__(self) -> None:
         self.items: deque[Received] = deque()
         self.closed = False
-        self._max_messages = max_messages
         self._waiter: asyncio.Future[None] | None = None
         self._room = asyncio.Event()
         self._room.set()
 
     @property
     def is_full(self) -> bool:
-        return len(self.items) >= self._max_messages
+        return len(self.items) >= MAX_QUEUED_MESSAGES
 
     async def get(self) -> Received:
         if self._waiter is not None:
@@ -66,8 +65,8 @@ class _Endpoint:
     def __init__(self, hub: MemoryHub, key: str = "") -> None:
         self.key = key
         self._hub = hub
-        self.inbox = _Inbox(hub.max_messages)
-        self.losses = _Inbox(hub.max_messages)
+        self.inbox = _Inbox()
+        self.losses = _Inbox()
 
     def lose(self, peer: bytes) -> None:
         """Tell whoever waits for it that a connection was closed."""
@@ -166,11 +165,8 @@ class MemoryHub:
     quiet_s: what every transport says of the other side.
     """
 
-    def __init__(
-        self, max_messages: int = MAX_QUEUED_MESSAGES, drop: Callable[[Frames], bool] | None = None
-    ) -> None:
-        self.max_messages = max_messages
-        self.drop = drop
+    def __init__(self) -> None:
+        self.drop: Callable[[Frames], bool] | None = None
         self.quiet_s: float | None = None
         self._server: MemoryServer | None = None
         self._server_up = asyncio.Event()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,56 +166,6 @@ async def test_what_outlives_its_coordinator_stays_in_its_class(
             await stream.read()
         assert stream.texts[0] == text_alone(1500, temperature=0.9, seed=5)
         assert len(stream.fingerprints) == 1
-
-
-async def text_and_class(asked: Asked, body: Body) -> tuple[str, str]:
-    """The text and the fingerprint of an answer, which is streamed for every second seed."""
-    if body["seed"] % 2:
-        answer = await asked.answer(body)
-        return answer["choices"][0]["text"], answer["system_fingerprint"]
-    async with asked.streamed(body) as stream:
-        await stream.read()
-    (fingerprint,) = stream.fingerprints
-    return stream.texts[0], fingerprint
-
-
-async def ask_thrice(asked: Asked, bodies: list[Body]) -> list[set[tuple[str, str]]]:
-    """Ask for each body three times, among others and in other orders."""
-    found: list[set[tuple[str, str]]] = [set() for _ in bodies]
-    orders = (random.Random(n).sample(range(len(bodies)), len(bodies)) for n in range(3))
-    places = iter([place for order in orders for place in order])
-
-    async def worker() -> None:
-        for place in places:
-            found[place].add(await text_and_class(asked, bodies[place]))
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(24):
-            group.create_task(worker())
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-async def test_requests_have_one_text_and_fingerprint_whatever_the_load(tmp_path: Path) -> None:
-    """Targets of two classes have room for three texts each, so that most requests wait."""
-    async with mesh(max_sequences=3) as members:
-        start_first_class(members)
-        own = members.model.info
-        begin = f"fp_{own.model_hash[:8]}_"
-        fingerprint = begin + own.numerics_class[:8]
-        bodies = [
-            {"prompt": f"question {n}", "seed": n, "max_tokens": 1 + n % 9, "temperature": 0.9}
-            for n in range(200)
-        ]
-        named = [{**body, "system_fingerprint": fingerprint} for body in bodies[:30]]
-        async with gateway_on(members, tmp_path, names={"target", "first"}) as asked:
-            for asked_for, config, told in (
-                (bodies, FIRST, f"{begin}first"),
-                (named, ToyConfig(), fingerprint),
-            ):
-                expected = [text_alone(**body, config=config) for body in bodies[: len(asked_for)]]
-                assert await ask_thrice(asked, asked_for) == [{(text, told)} for text in expected]
 
 
 async def test_a_gateway_joins_as_one_who_asks_for_many(

@@ -8,8 +8,6 @@ from hypothesis import given, settings
 
 from policies.baselines import POLICIES
 from policies.explain import as_object, explain, text_of
-from policies.explain.drawing import lane_text, timeline_lines
-from policies.explain.timeline import Lane, Span, Timeline
 from policies.plan import DraftView, Link, Observation, StreamView
 from tests.policies.explain.cases import (
     LINK,
@@ -23,34 +21,6 @@ from tests.policies.explain.cases import (
     stream,
 )
 from tests.policies.slow_cycle import SlowCycle
-
-
-def test_a_row_shows_who_holds_most_of_a_column():
-    spans = (Span(1, 0.0, 2.0), Span(2, 2.0, 3.4), Span(0, 3.4, 5.0), Span(3, 5.2, 5.3))
-    assert lane_text(spans, 1.0, 8) == "112pp3.."
-    assert lane_text(spans, 2.0, 4) == "12p."
-    assert lane_text((), 1.0, 3) == "..."
-    # What began before and ends after the picture is cut; letters follow 9 and begin anew.
-    wide = (Span(10, -5.0, 1.0), Span(35, 1.0, 2.0), Span(36, 2.0, 99.0))
-    assert lane_text(wide, 1.0, 4) == "AZ11"
-    # Half a column and no more: the first of two halves.
-    assert lane_text((Span(1, 0.0, 0.5), Span(2, 0.5, 1.0)), 1.0, 1) == "1"
-
-
-def test_rows_and_scale_of_a_timeline():
-    lanes = (
-        Lane("draft", "a", (Span(1, 0.0, 0.01),)),
-        Lane("draft", "a-node-with-a-long-name", (Span(1, 0.01, 0.02),)),
-        Lane("target", "", (Span(1, 0.02, 0.04),)),
-    )
-    rows, column_s = timeline_lines(Timeline(0.04, None, lanes), 62)
-    assert column_s == pytest.approx(0.001)
-    assert rows == [
-        "draft a               " + "1" * 10 + "." * 30,
-        "draft a-node-with-a~  " + "." * 10 + "1" * 10 + "." * 20,
-        "target                " + "." * 20 + "1" * 20,
-        "                      |0 ms     |10       |20       |30",
-    ]
 
 
 def test_a_text_says_what_was_planned_and_why():
@@ -91,18 +61,6 @@ def test_a_text_says_what_was_planned_and_why():
     assert f"no guesses {worse:.1%} dearer" in " ".join(text.split())
 
 
-def test_different_guesses_of_a_batch_have_a_row_each():
-    streams = tuple(stream(n, gamma=2 if n % 2 else 3) for n in range(1, 41))
-    found = explain(Observation(streams, flat(0.04), (NODE,)), "max-batch")
-    lines = text_of(found, "x").splitlines()
-    start = next(k for k, row in enumerate(lines) if row.startswith("1 "))
-    cells = [row.split() for row in lines[start : start + 12]]
-    odd = "".join(row[1 if k == 0 else 0] for k, row in enumerate(cells[:4]))
-    assert cells[0][2] == "2"
-    assert odd.startswith("1,3,5,7,")
-    assert any(row[1:] == ["3"] for row in cells)
-
-
 def test_many_batches_are_cut_short():
     streams = tuple(stream(n) for n in range(1, 41))
     found = explain(Observation(streams, flat(0.04), (NODE,)), "single-stream")
@@ -110,12 +68,6 @@ def test_many_batches_are_cut_short():
     assert "\nand 24 more batches\n" in text
     # Too many to look at them one by one.
     assert {change.batch for change in found.changes} == {0}
-
-
-def test_acceptance_by_position_is_shown():
-    view = StreamView(1, 0.6, 9, draft="a", alphas=(0.9, 0.5, 0.5, 0.5))
-    text = text_of(explain(Observation((view,), flat(0.04), (NODE,)), "joint"), "x")
-    assert "acceptance 0.90, 0.50 by position (0.60 in all)" in text
 
 
 @settings(max_examples=25)
