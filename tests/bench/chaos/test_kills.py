@@ -7,9 +7,8 @@ from random import Random
 
 import httpx
 import pytest
-from click.testing import CliRunner
 
-from bench.chaos.command import RESTARTED, chaos
+from bench.chaos.command import RESTARTED
 from bench.chaos.kills.backdrop import Run
 from bench.chaos.kills.points import POINTS, run_points
 from bench.chaos.kills.resuming import Reader
@@ -57,24 +56,6 @@ async def test_processes_that_fail_at_a_point_cost_no_token(tmp_path: Path) -> N
     tally = await run_points(Run(seed=5, num_streams=4, folder=tmp_path), points, 4, actions)
     assert tally.faults == [], str(tally)
     assert tally.disturbances.total() == 20
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["kills", "--roles", "draft,boss"], "unknown: boss; use draft, target, coordinator"),
-        (["kills", "--kills", "0"], "--kills"),
-        (["points", "--points", "send.Nothing"], "unknown: send.Nothing; use "),
-        (["kills", "--requests", "0"], "--requests"),
-        (["links", "--profiles", "gale"], "'--profiles': unknown: gale; use "),
-        (["stalls", "--hows", "gale"], "'--hows': unknown: gale; use kill, cut"),
-        (["scarce", "--scenes", "gale"], "'--scenes': unknown: gale; use full, "),
-    ],
-)
-def test_what_is_not_accepted_is_said(arguments: list[str], says: str) -> None:
-    result = CliRunner().invoke(chaos, arguments)
-    assert result.exit_code == 2
-    assert says in result.output
 
 
 CASE = Case("hi", GenerateOptions(), (Expected((1, 2, 3), b"one two three", "stop"),))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.distill.sampling.answers import Answer, AnswerFolder, Recipe
-from bench.distill.sampling.prompts import COPYING, HeldOutPrompts, PromptMaker
+from bench.distill.sampling.prompts import HeldOutPrompts, PromptMaker
 from bench.distill.sampling.sample import ChatFrame, Sampler, best_of
 from nodes.engine.protocol import EngineError, Span
 from nodes.engine.sampling import Sampling, sample
@@ -125,12 +125,6 @@ def test_there_are_200_held_out_prompts_of_eight_kinds_and_none_is_a_training_pr
     )
     trained = {_PROMPTS.prompt(index).text for index in range(2000)}
     assert not trained & {p.text for p in held_out}
-
-
-def test_prompts_that_copy_are_all_there_and_none_is_held_out() -> None:
-    texts = HeldOutPrompts(name=COPYING).texts()
-    assert len(texts) == len(set(texts)) == 50
-    assert not set(texts) & set(HeldOutPrompts().texts())
 
 
 def test_prompts_depend_on_seed_and_number_only() -> None:

@@ -27,7 +27,6 @@ def folder(tmp_path):
     (tmp_path / "r").write_bytes(to_bytes(RECORDING))
     (tmp_path / "device.toml").write_text(f"[device]\n{lines(DEVICE)}")
     (tmp_path / "models.toml").write_text(f"[[model]]\nname = 'm'\n[model.shape]\n{lines(SHAPE)}")
-    (tmp_path / "bad.toml").write_text("[[")
     return tmp_path
 
 
@@ -68,19 +67,14 @@ def test_costs_of_a_device_and_a_model(folder):
         ("[[", "not valid TOML"),
         (f'recordings = "r"\n{MEASURED}', "recordings = 'r': unknown key, did you mean recording"),
         (MEASURED, "recording is missing: a text is accepted"),
-        ('recording = "r"', "costs is missing: a table is accepted"),
         (f'recording = "s"\n{MEASURED}', "recording .*s cannot be read: No such file"),
-        (f'recording = "device.toml"\n{MEASURED}', "device.toml is not a recording"),
         (f'recording = "r"\ndraft = "x"\n{MEASURED}', "draft = 'x': .* is accepted: draft-0"),
-        (f'recording = "r"\ndraft = 1\n{MEASURED}', "draft = 1: a text is accepted"),
         ('recording = "r"\n[costs]\ndevice = "x"\nmodel = "m"', "costs.device: file .*x not found"),
-        ('recording = "r"\n[costs]\ndevice = "bad.toml"', "costs.device: .* is not valid"),
         (
             'recording = "r"\nmodels = "models.toml"\n[costs]\ndevice = "device.toml"\nmodel = "n"',
             "costs.model = 'n': no such model in models.toml, m are accepted",
         ),
         (f'recording = "r"\n{MEASURED}\nper_own_cell_s = -1', "costs.per_own_cell_s = -1"),
-        ('recording = "r"\n[costs]\ndecode = {sizes = [1], seconds = [0]}', "seconds"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(folder, text, says):

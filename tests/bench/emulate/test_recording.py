@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.__main__ import bench
-from bench.emulate.record import acceptance_tables, prompts_to_record
+from bench.emulate.record import acceptance_tables
 from bench.emulate.recording import (
     RecordedGuesses,
     RecordedModel,
@@ -151,20 +151,6 @@ def test_the_vocabulary_is_what_occurs_most_frequent_first():
     # Nothing is there in vain, but for the token that ends a replay.
     assert counts.count(0) == 1
     assert recording.eog_ids == (counts.index(0),)
-
-
-def test_tables_count_texts_by_acceptance():
-    table = acceptance_tables(toy_recording(1.0, 0.0, num_texts=3, max_tokens=20))
-    assert "3 texts, 60 tokens" in table
-    assert "| draft-0 | 0 | 0 | 0 | 0 | 0 | 0 | 0 | 3 |" in table
-    assert "| draft-1 | 3 | 0 |" in table
-
-
-def test_prompts_are_of_all_kinds_and_each_is_there_once():
-    prompts = prompts_to_record(80)
-    kinds = [kind for kind, _ in prompts]
-    assert {kind: kinds.count(kind) for kind in kinds} == {"chat": 32, "code": 24, "copy": 24}
-    assert len(set(prompts)) == 80
 
 
 def test_a_model_that_is_not_there_is_one_line(tmp_path):

@@ -8,7 +8,7 @@ from bench.__main__ import bench
 from bench.emulate.recording import read_recording
 from bench.harness.streams import RECORDING, first_length
 from bench.live.edge import run_setting
-from bench.live.edge_cell import ALPHAS, HEAD, Figures, Setting, Turns, faults_of, row_of, summary
+from bench.live.edge_cell import ALPHAS, Figures, Setting, faults_of
 from bench.sim.edge import calibrated, edge_scenario, run_edge
 
 WIDE, NARROW = Setting(rate_bps=1e6, alpha=0.8), Setting(rate_bps=1e5, alpha=0.6)
@@ -29,25 +29,6 @@ def test_a_wrong_text_and_a_run_in_which_nobody_guessed_are_faults() -> None:
     assert not found(figures(50.0, num_rounds=0), figures(80.0))
     assert found(figures(50.0, num_wrong=1), figures(80.0)) == ["1 texts differ from the recording"]
     assert found(figures(50.0), figures(50.0, num_rounds=0)) == ["auto took no guesses"]
-
-
-def test_turns_are_compared_one_by_one_and_the_worst_setting_is_seen() -> None:
-    """Where the machine is slower for a while, it is so for all modes."""
-    auto = [figures(80.0, 0.08), figures(66.0, 0.08, num_wrong=1)]
-    turns: Turns = {"plain": [figures(50.0), figures(40.0)], "auto": auto}
-    text = summary({WIDE: turns, NARROW: {**turns, "auto": [figures(75.0), figures(60.0)]}})
-    assert "1000 kbit/s, alpha 0.8: auto to plain 1.625 (1.600 to 1.650)" in text
-    assert "auto to the best other policy, tokens/s: least 1.500, median 1.562" in text
-    assert "by the mean stream's seconds a token: least 1.000, median 1.125" in text
-    shown = row_of(WIDE, "auto", turns)
-    assert "| auto | 73.0 | 80.00 | 1.625 (1.600 to 1.650) | 1.10 |" in shown
-    assert shown.endswith("| 1 of 20 |")
-    assert {line.count("|") for line in (shown, *HEAD.splitlines())} == {14}
-    # No price is shown where none was predicted.
-    plain = Figures(tokens_per_s=50.0, token_s=0.02, num_plain_steps=10)
-    assert "| plain | 50.0 | 20.00 | 1.000 (1.000 to 1.000) | - |" in row_of(
-        WIDE, "plain", {"plain": [plain]}
-    )
 
 
 def test_streams_that_begin_together_end_apart() -> None:

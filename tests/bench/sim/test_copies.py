@@ -1,9 +1,8 @@
 """Lookup on texts that partly repeat themselves, in virtual time: it pays, or it costs nothing."""
 
 import pytest
-from click.testing import CliRunner
 
-from bench.sim.copies import TABLES, TEXTS, Copies, copies_command, gain, run_copies
+from bench.sim.copies import TABLES, TEXTS, Copies, gain, run_copies
 
 
 @pytest.mark.parametrize("num_streams", [1, 2, 4, 16])
@@ -43,13 +42,3 @@ def test_a_plain_stream_takes_a_pass_a_token() -> None:
     pass_s = TABLES["flat"].at(1)
     assert run_copies(copies, lookup=False) == pytest.approx(90 * pass_s, rel=0.03)
     assert run_copies(copies, lookup=True) < 60 * pass_s
-
-
-def test_the_command_has_a_row_for_each_kind() -> None:
-    asked = ["--streams", "1,2", "--rtts-ms", "0.3", "--seeds", "1"]
-    lines = CliRunner().invoke(copies_command, asked).output.splitlines()
-    assert lines[0] == "| passes | rtt, ms | text | 1 streams | 2 streams |"
-    assert len(lines) == 2 + len(TABLES) * len(TEXTS)
-    *kind, one, two = [part.strip() for part in lines[2].strip("|").split("|")]
-    assert kind == ["orin-like", "0.3", "mostly copied"]
-    assert min(float(one), float(two)) > 1.3
