@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nodes.cli.cells import Column, cut, filled, shown, table, width_of
+from nodes.cli.cells import cut, filled, shown, width_of
 
 
 @given(text=st.text(max_size=30), width=st.integers(0, 40))
@@ -17,13 +17,3 @@ def test_wide_characters_take_two_cells() -> None:
     assert width_of("漢a") == 3
     assert cut("漢漢漢", 4) == "漢~"
     assert filled("漢", 4, right=True) == "  漢"
-
-
-def test_columns_are_as_wide_as_what_is_in_them() -> None:
-    columns = Column("A", 4), Column("NUMBER", 9, right=True)
-    assert table(columns, [("x", "7"), ("too long", "12345")], 80) == [
-        "A     NUMBER",
-        "x          7",
-        "too~   12345",
-    ]
-    assert table(columns, [], 80) == ["A  NUMBER"]

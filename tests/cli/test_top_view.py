@@ -1,7 +1,6 @@
 """Frames of `airdraft top`, drawn of a status that is made here."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -63,23 +62,6 @@ def test_in_a_crowd_everything_keeps_some_lines() -> None:
     for title in ("NODE ", "PLAN ", "STREAM "):
         assert any(line.startswith(title) for line in found), title
     assert sum("more" in line for line in found) == 2
-
-
-def test_a_plan_is_open_flow_or_groups_with_their_caps() -> None:
-    def shown(**changes: Any) -> str:
-        return text(replace(STATUS, targets=(replace(TARGET, **changes),)))
-
-    assert "PLAN of" not in shown(plan=None, observed=None)
-    assert TARGET.plan is not None
-    plan = replace(TARGET.plan, policy="flow", batches=(), grouped_price_s=0.0)
-    assert "PLAN of big: open flow\n" in shown(plan=plan)
-    assert "open flow 49.0 ms, groups -, observed 53.0 ms" in shown(plan=plan)
-    # Before there is a plan there is nothing to compare.
-    assert "sum of seconds" not in shown(plan=replace(plan, open_price_s=0.0))
-    other = replace(TARGET.plan.batches[0], stream_ids=(1, 2), gammas=(3, 6))
-    plan = replace(TARGET.plan, batches=(*TARGET.plan.batches, other), bound="")
-    groups = "groups of streams: 1 with 4 guesses, 2 with 3-6 guesses\n"
-    assert groups in shown(plan=plan)
 
 
 def test_spans_are_drawn_where_they_were() -> None:

@@ -155,35 +155,23 @@ BAD = [
     # Missing keys.
     (GOOD, "", ["target is missing: a table is accepted"]),
     ('name = "nano"\n', "", ["draft[0].name is missing: a name of 1 to 40 ASCII characters"]),
-    ("sizes = [1], ", "", ["draft[1].decode.sizes is missing: an array of ascending whole"]),
     ("decode = {sizes = [1], seconds = [0.02]}", "", ["draft[1].decode is missing: measured"]),
     (GOOD[GOOD.index("[[streams]]") :], "", ["streams is missing: one table [[streams]] or more"]),
     # Wrong types.
     (GOOD, "target = 3", ["target = 3: a table is accepted"]),
     ("used_cells = 500", "used_cells = true", ["target.used_cells = True: a whole number"]),
-    ("weight = 2", "weight = false", ["streams[0].weight = False: a number from"]),
     ('name = "nano"', 'name = "näno"', ["draft[0].name = 'näno': a name of 1 to 40 ASCII"]),
-    ('name = "nano"', 'name = "a\\nb"', ["draft[0].name = 'a\\nb': a name of 1 to 40 ASCII"]),
     ('medium = "cell"', "medium = 1979-05-27", ["draft[0].link.medium = datetime.date(", "a name"]),
     ("seconds = [0.02]", "seconds = []", ["draft[1].decode.seconds = []: an array of numbers"]),
-    ("seconds = [0.02]", "seconds = ['a']", ["draft[1].decode.seconds[0] = 'a': a number from"]),
     ("token_bits = 16", "token_bits = 24", ["token_bits = 24: 16 or 32 is accepted"]),
     # Numbers out of range, infinite, or none.
     ("prefill_share = 0.25", "prefill_share = 1", ["target.prefill_share = 1: a number from 0 to"]),
-    ("weight = 2", "weight = nan", ["streams[0].weight = nan: a number from 0.001 to 1000 is"]),
     ("weight = 2", f"weight = {'9' * 400}", ["streams[0].weight = 999", "...: a number from"]),
-    ("count = 2", "count = 0", ["streams[0].count = 0: a whole number from 1 to 1024"]),
     ("count = 2", "count = 1023", ["streams = [{", "...: up to 1024 in all are accepted, not"]),
-    ("tokens_left = 90", "tokens_left = 0", ["streams[0].tokens_left = 0: a whole number from 1"]),
-    ("gamma = 3", "gamma = 17", ["streams[0].gamma = 17: a whole number from 0 to 16"]),
     ("[0.9, 0.6]", "[0.9, 1.01]", ["streams[1].acceptance[1] = 1.01: a number from 0 to 1 "]),
     ("[0.9, 0.6]", f"{[0.5] * 17}", ["streams[1].acceptance = [0.5", "up to 16 positions"]),
-    ("rtt_ms = 12", "rtt_ms = -1", ["draft[0].link.rtt_ms = -1: a number from 0 to 600000 is"]),
-    ("frame_ms = 0.5", "frame_ms = inf", ["draft[0].link.frame_ms = inf: a number from 0 to"]),
-    ("[0.04, 0.06]", "[0.04, 0]", ["target.decode.seconds[1] = 0: a number from 1e-07 to 3600"]),
     ("[0.04, 0.06]", "[0.04]", ["target.decode.seconds = [0.04]: as many times as sizes, 2,"]),
     ("[1, 8]", "[8, 1]", ["target.decode.sizes[1] = 1: a whole number from 9 to 65536"]),
-    ("per_cell_s = 1e-6", "per_cell_s = -1", ["target.decode.per_cell_s = -1: a number from 0 to"]),
     # Links: the rate names its link.
     (
         '"500 kbit/s"',
@@ -191,26 +179,19 @@ BAD = [
         ["draft[0].link.rate = 0: the link of nano would carry nothing; 1 bit/s"],
     ),
     ('"500 kbit/s"', "inf", ["draft[0].link.rate = inf: 1 bit/s to 1000 Gbit/s is accepted"]),
-    ('"500 kbit/s"', "true", ["draft[0].link.rate = True", A_RATE]),
     ('"500 kbit/s"', '"500 kbps"', ["draft[0].link.rate = '500 kbps'", A_RATE]),
     # Names of draft nodes.
     ('draft = "nano"', 'draft = "nanoo"', ["streams[0].draft = 'nanoo'", "did you mean nano?"]),
-    ('draft = "nano"', 'draft = "x"', ["streams[0].draft = 'x': no [[draft]]", "nano, local"]),
     ('name = "local"', 'name = "nano"', ["draft[1].name = 'nano': a name that no other draft"]),
     # Tables where arrays of tables are wanted.
     (GOOD, f"draft = 3\n{HEAD}", ["draft = 3: an array of tables, [[draft]], is accepted"]),
     (GOOD, f"draft = [3]\n{HEAD}", ["draft[0] = 3: an array of tables, [[draft]], is accepted"]),
     # Measured times and others at once.
     ("used_cells = 500", "device = 'box.toml'", ["target.device = 'box.toml': accepted only w"]),
-    ("used_cells = 500", "model = 'tiny'", ["target.model = 'tiny': accepted only without"]),
 ]
 # The same of ANALYTIC.
 BAD_DEVICES = [
     ('"tiny"', '"tinny"', ["target.model = 'tinny': no such model in models.toml", "tiny?"]),
-    ('"tiny"', '"zzz"', ["target.model = 'zzz'", "tiny, odd, huge are accepted"]),
-    ('"tiny"', "3", ["target.model = 3: the name of a model"]),
-    ('model = "tiny"', "", ["target.model is missing: the name of a model"]),
-    ('device = "box.toml"', "", ["target.device is missing: a table, or the path"]),
     ('"box.toml"', '"other.toml"', ["target.device = 'other.toml': a table, or the path"]),
     ('"box.toml"', '"empty.toml"', ["target.device = 'empty.toml'", "this file has none"]),
     ('"box.toml"', '"bad-box.toml"', ["'bad-box.toml': in that file device.bytes_per_s"]),
@@ -222,7 +203,6 @@ BAD_DEVICES = [
     ('"tiny"', '"tiny"\nused_cells = 4000000', ["target.used_cells = 4000000: 0 to ", "fits bes"]),
     ('"tiny"', '"tiny"\nprefill = {}', ["target.prefill = {}: accepted only with measured times"]),
     ('models = "models.toml"', "", ["models is missing: a text is accepted"]),
-    ('"models.toml"', '"none.toml"', ["models = 'none.toml': the path of a TOML file"]),
     ('"models.toml"', '"empty.toml"', ["models = 'empty.toml'", "this one has none"]),
 ]
 

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from nodes.api import ConnectionLostError, Piece, open_client
-from nodes.api.answers import Choice, Completion, Usage
 from nodes.cli.chat.conversation import Conversation
-from nodes.cli.chat.terminal import Terminal, figures_line
+from nodes.cli.chat.terminal import Terminal
 from tests.cli.at_terminal import at_terminal
 from tests.cli.commands import Commands
 from tests.nodes.api.conftest import mesh
@@ -105,19 +104,6 @@ def test_an_answer_that_has_to_wait_for_the_coordinator_says_so() -> None:
     assert terminal.run() == 0
     assert err.getvalue().strip() == (
         "[the coordinator was lost: the answer continues when it is back; Ctrl-C stops it]"
-    )
-
-
-def test_figures_of_an_answer_are_one_line() -> None:
-    def line(drafted: int, accepted: int, finish: str = "stop", why: str = "") -> str:
-        usage = Usage(3, 10, drafted, accepted, 2, 2.0)
-        answer = Completion((Choice("", (), finish),), 7, usage, "t", True, why, "hash", "class")
-        return figures_line(answer)
-
-    assert line(0, 0) == "[10 tokens, 5.0 tokens/s, seed 7]"
-    assert line(8, 6) == "[10 tokens, 5.0 tokens/s, acceptance 0.75 of 8 guesses, seed 7]"
-    assert line(0, 0, "length", "draft off: slow").endswith(
-        "seed 7, cut at --max-tokens, draft off: slow]"
     )
 
 

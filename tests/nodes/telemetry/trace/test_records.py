@@ -4,7 +4,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from nodes.telemetry.trace.records import KINDS, from_line, num_entries, to_line
+from nodes.telemetry.trace.records import KINDS, from_line, to_line
 from tests.nodes.telemetry.trace.examples import FLOW, OTHERS, guessing, plan_record
 
 # The prices of the last one were computed by numpy.
@@ -47,12 +47,6 @@ def test_no_field_could_hold_a_token_or_a_text() -> None:
     names = {"target", "policy", "bound", "node", "reason", "name", "draft", "medium", "plain"}
     assert texts == names
     assert numbers == {"stream_ids", "gammas", "plain", "sizes"}
-
-
-def test_a_record_weighs_more_the_more_streams_it_tells_of() -> None:
-    assert num_entries(plan_record(guessing(9))) == 10
-    assert [num_entries(record) for record in FLOW] == [3, 1, 1, 3]
-    assert [num_entries(record) for record in OTHERS] == [1, 2, 1]
 
 
 @pytest.mark.parametrize(
