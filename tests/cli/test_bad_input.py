@@ -13,10 +13,8 @@ from tests.nodes.telemetry.trace.examples import FLOW
 # What is typed, with what {folder} holds; the exit code; a part of what is said.
 CASES = [
     ("upp", 2, "No such command 'upp'."),
-    ("completion tcsh", 2, "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
     ("apikeys add laptop --keys {folder}/ring", 78, "an API key laptop exists already"),
     ("apikeys add 'no name'", 78, "the name of an API key"),
-    ("apikeys add x --scope root", 2, "root"),
     ("apikeys remove desk", 78, "no API key 'desk'"),
     ("doctor --config {folder}/target.toml", 2, "--config needs --role: target, draft"),
     ("gateway --listen 0.0.0.0:0", 78, "apikeys add"),
@@ -29,20 +27,13 @@ CASES = [
     ("draft --connect tcp://10.0.0.1:7411", 78, "`airdraft join` on others"),
     ("generate --prompt x --connect tcp://h:1", 78, "tcp://h:1 is not loopback"),
     ("generate --prompt x --connect tcp://127.0.0.1:1", 69, "no coordinator answered at tcp://"),
-    ("target --model toy:1 --connect tcp://127.0.0.1:1", 69, "no coordinator answered at tcp://"),
     ("chat --connect tcp://127.0.0.1:1", 69, "no coordinator answered at tcp://127.0.0.1:1"),
-    ("chat --connect tcp://192.0.2.1:7411", 78, "tcp://192.0.2.1:7411 is not loopback"),
     ("top --once --connect ipc://{folder}/nobody", 69, "no coordinator answered at ipc://"),
     ("top", 2, "standard output is not a terminal: give --once or --json"),
     ("top --once --json", 2, "--once and --json exclude each other: give one of them"),
     ("up --listen tcp://*:7411 --model toy:1", 78, "need keys"),
     ("up --model toy:1 --draft toy:1 --max-waiting 0", 78, "limits.max_waiting"),
     ("up --config {folder}/threads.toml", 2, "threads must be a string or a number"),
-    ("up --config {folder}/streams.toml", 2, "'3.7' is not a valid integer"),
-    ("plan", 2, "SCENARIO.toml"),
-    ("plan {folder}/none.toml", 2, "none.toml' does not exist"),
-    ("plan {folder}", 2, "is a directory"),
-    ("plan x.toml --policy jont", 2, "'jont' is not one of 'joint'"),
     ("serve toy:1 -m toy:0.5", 2, "toy:1 and toy:0.5: give one of MODEL, --model and --hf-repo"),
     ("serve --host nowhere.invalid toy:1 -md none", 78, "run `airdraft apikeys add NAME`"),
     ("serve nothing", 2, "unknown model 'nothing'"),
@@ -50,8 +41,6 @@ CASES = [
     ("keys list", 78, "has no coordinator's key"),
     ("keys rotate", 78, "needs no key"),
     ("keys rotate-coordinator", 78, "keys init` first"),
-    ("keys invite --endpoint x", 2, "--role"),
-    ("keys add x --name a --role boss", 2, "boss"),
     ("keys init --keys {folder}/ring", 78, "already has a coordinator's key"),
     ("keys rotate-coordinator --finish --keys {folder}/ring", 78, "no rotation has begun"),
     ("keys revoke nobody --keys {folder}/ring", 78, "no authorized node has the key or name"),
@@ -60,8 +49,6 @@ CASES = [
     ("keys invite --role draft --endpoint tcp://0.0.0.0:7 --keys {folder}/ring", 2, "the address"),
     ("join -", 78, "this is not an invitation"),
     ("join airdraft1-x", 78, "this is not an invitation"),
-    ("run --model no-such-model --prompt hi", 2, "no-such-model"),
-    ("run --model {folder}/none.gguf --prompt hi", 2, "none.gguf"),
     ("run --model {folder}/truncated.gguf --prompt hi", 2, "truncated.gguf"),
     ("run --model {folder}/text.gguf --prompt hi", 2, "text.gguf"),
     ("run --model toy:1 --draft {folder}/text.gguf --prompt hi", 2, "text.gguf"),
@@ -72,19 +59,15 @@ CASES = [
     ("run --model toy:1@500ms --draft toy:0.8 --prompt hi --timeout 0.01", 1, "within its 0.01 s"),
     ("run {toys} --prompt ''", 2, "the prompt is empty"),
     ("run {toys} --prompt hi --priority 11", 2, "11 is not in the range 1<=x<=10"),
-    ("run {toys} --prompt hi --gamma 17", 2, "17 is not in the range 0<=x<=16"),
     ("run {toys} --prompt hi --gamma x", 2, "'x' is neither a number nor auto"),
-    ("run {toys} --prompt-file {folder}/none.txt --prompt", 2, "--prompt"),
-    ("run {toys} --prompt hi --no-such-option", 2, "--no-such-option"),
     ("trace", 2, "nothing to write: give --output"),
     ("trace --output {folder}/none/x.json", 2, "none/x.json: there is no directory"),
-    ("trace --seconds 0 --raw x", 2, "--seconds"),
     ("trace replan {folder}/text.gguf", 78, "text.gguf, line 1: not a line of JSON"),
     ("trace replan {folder}/cut.jsonl", 78, "cut.jsonl, line 2: not a line of JSON"),
     ("trace replan {folder}/empty.jsonl", 2, "empty.jsonl has no plan with streams"),
 ]
 EXPIRY = "keys invite --role draft --endpoint tcp://10.0.0.1:7 --keys {folder}/ring --expires="
-CASES += [(EXPIRY + time, 2, "--expires") for time in ("0s", "5", "1w", "99d", "-5m", "m", "½h")]
+CASES += [(EXPIRY + time, 2, "--expires") for time in ("99d", "½h")]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +82,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "coordinator.toml").write_text('lisen = "tcp://127.0.0.1:1"\n')
     (made / "target.toml").write_text('conect = "tcp://127.0.0.1:1"\n')
     (made / "threads.toml").write_text("threads = true\n")
-    (made / "streams.toml").write_text("max-streams = 3.7\n")
     (made / "empty.jsonl").write_text("")
     (made / "cut.jsonl").write_bytes(to_line(1, FLOW[0]) + to_line(2, FLOW[1])[:-20])
     return made

@@ -3,7 +3,6 @@ import subprocess
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from nodes.cli.main import cli
 from tests.cli.commands import Commands
@@ -24,9 +23,3 @@ def test_each_command_is_found_and_its_name_completed() -> None:
             command = cli.get_command(context, name)
             assert command is not None
             assert command.name == name
-
-
-def test_the_version_names_what_it_stands_on() -> None:
-    version = CliRunner().invoke(cli, ["--version"]).stdout
-    for name in ("airdraft ", "Python ", "pyzmq ", "libzmq ", "msgpack ", "numpy ", "llama-cpp-"):
-        assert name in version

@@ -329,11 +329,6 @@ def test_another_version_says_which_and_whether_it_asks_to_join_or_enrol():
     assert not caught.value.is_asking
 
 
-def test_a_refusal_may_be_of_another_version():
-    (frame,) = encode(Refuse("why", "protocol"), version=7)
-    assert (frame[0], frame[1:]) == (7, encode(Refuse("why", "protocol"))[0][1:])
-
-
 def test_more_or_fewer_fields_than_are_known_are_no_message():
     assert decode([frame(3, "", 0, 0, "why", "")]).message == Refuse("why")
     for fields in (("why",), ("why", "", "more")):

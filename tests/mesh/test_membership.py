@@ -111,13 +111,6 @@ def test_only_a_busy_member_has_to_make_progress(state):
     assert [m.progress_at for m in state.members()] == [0, 11, 11]
 
 
-def test_bye_and_strangers(state):
-    state.on_hello(b"1", hello(), 0)
-    (left,) = state.leave(b"1", "said bye")
-    assert left.reason == "said bye"
-    assert state.leave(b"1", "lost") == []
-
-
 def test_members_are_bounded_and_those_that_left_make_room(state):
     for i in range(5000):
         events = state.on_hello(b"%d" % i, hello(f"n{i}"), 0)

@@ -409,15 +409,6 @@ def test_old_deaths_are_forgotten_some_day(deaths: Deaths) -> None:
     assert deaths.rate_hz([], 1, 400.0) >= 4096 / 400
 
 
-def test_a_line_names_some_of_the_targets() -> None:
-    suspicion = Suspicion(["t0"], [0.0])
-    for number in range(1, 20):
-        suspicion.lost(f"t{number}", 0.01, 1.0, is_alone=True)
-    code, line = suspicion.verdict(0.1) or ("", "")
-    assert code == "internal"
-    assert "target nodes 20 times (t0, t1, t2, t3, t4, t5, t6, t7)" in line
-
-
 def test_a_stream_that_never_gets_a_token_is_not_tried_for_ever() -> None:
     suspicion = Suspicion(["a"], [0.0])
     for _ in range(MOST_LOSSES - 2):

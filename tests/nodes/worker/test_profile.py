@@ -8,14 +8,7 @@ from mesh.codec import encode_struct
 from mesh.errors import DecodeError
 from nodes.engine.toy import ToyModel
 from nodes.messages import LinkFields
-from nodes.worker.profile import (
-    costs_of,
-    decode_profile,
-    encode_profile,
-    link_of,
-    same_vocabulary,
-    token_bits,
-)
+from nodes.worker.profile import costs_of, decode_profile, encode_profile, link_of, token_bits
 from policies.latency import CostTable, NodeCosts
 from policies.plan import Link
 
@@ -61,13 +54,6 @@ def test_costs_that_no_measurement_gives_are_refused(table, fields):
     profile = decode_profile(encode_profile(INFO, COSTS))
     with pytest.raises(ValueError, match=r"."):
         costs_of(dataclasses.replace(profile, **{table: fields}))
-
-
-@pytest.mark.parametrize(("vocab_hash", "is_same"), [(INFO.vocab_hash, True), ("other", False)])
-def test_guesses_need_the_targets_vocabulary(vocab_hash, is_same):
-    target = decode_profile(encode_profile(INFO, COSTS))
-    draft = dataclasses.replace(target, vocab_hash=vocab_hash)
-    assert same_vocabulary(draft, target) == is_same
 
 
 def test_a_declared_link_comes_back_and_another_is_unlimited():
