@@ -13,6 +13,7 @@ from mesh.padding import SIZES, pad
 from nodes.coordinator.requests.ledger import STRANDED_LIMIT_S
 from nodes.coordinator.status.document import WINDOW_S, Recent
 from nodes.messages import (
+    MAX_GAMMA,
     MAX_STATUS_BYTES,
     MAX_TRACE_BYTES,
     ChainPart,
@@ -25,6 +26,7 @@ from nodes.messages import (
     TraceRequest,
 )
 from nodes.scheduler.planning import Mode
+from nodes.telemetry.counts import FATES, PLAIN_LABELS, RATIO_BOUNDS, STAGES, TOKEN_KINDS
 from nodes.telemetry.status import NodeStatus, Status, StreamStatus, decode_status
 from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
 from tests.nodes.builders import make_profile, make_submit
@@ -72,6 +74,23 @@ def node(status: Status, name: bytes) -> NodeStatus:
 def only_stream(status: Status) -> StreamStatus:
     (stream,) = status.streams
     return stream
+
+
+def test_a_target_that_did_nothing_yet_has_every_counter_and_no_prices() -> None:
+    (target,) = ask(make_mesh()).targets
+    counts, plan, observed = target.counts, target.plan, target.observed
+    assert set(counts.tokens) == set(TOKEN_KINDS)
+    assert set(counts.plain_steps) == set(PLAIN_LABELS)
+    assert set(counts.guesses) == set(FATES)
+    assert len(counts.made) == len(counts.judged) == len(counts.accepted) == MAX_GAMMA
+    assert len(counts.gammas) == MAX_GAMMA + 1
+    assert {name: len(ratio.counts) for name, ratio in counts.ratios.items()} == dict.fromkeys(
+        STAGES, len(RATIO_BOUNDS) + 1
+    )
+    assert (plan.policy, plan.batches, plan.plain) == ("flow", (), ())
+    assert (plan.tokens_per_s, plan.open_price_s, plan.grouped_price_s) == (0.0, 0.0, 0.0)
+    assert set(observed.errors) == set(STAGES)
+    assert (observed.tokens_per_s, observed.passes_per_s, observed.price_s) == (0.0, 0.0, 0.0)
 
 
 def test_nodes_are_told_with_what_is_known_of_them() -> None:
