@@ -5,7 +5,7 @@ import pytest
 from nodes.client.client import Event, RequestFailedError
 from nodes.client.generation import GenerateOptions
 from nodes.doctor.finding import Level
-from nodes.doctor.hops import Hop, check_hop, check_nodes, measure
+from nodes.doctor.hops import Hop, check_absent, check_hop, check_nodes, measure
 from nodes.messages import NodeFields, NodesReply
 
 TARGET = NodeFields("target", "target", "big", True, False, 1, False, 2000)
@@ -58,3 +58,7 @@ def test_nodes_as_the_coordinator_sees_them() -> None:
     draining = NodeFields("target", "target", "big", True, False, 1, True, 0)
     (finding,) = check_nodes((draining,))
     assert (finding.level, finding.mend) == (Level.NOTE, "airdraft nodes undrain target")
+
+
+def test_an_absent_coordinator_is_a_note() -> None:
+    assert check_absent("tcp://x:1").level is Level.NOTE
