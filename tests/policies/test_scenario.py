@@ -166,6 +166,7 @@ BAD = [
     ("token_bits = 16", "token_bits = 24", ["token_bits = 24: 16 or 32 is accepted"]),
     # Numbers out of range, infinite, or none.
     ("prefill_share = 0.25", "prefill_share = 1", ["target.prefill_share = 1: a number from 0 to"]),
+    ("weight = 2", "weight = nan", ["streams[0].weight = nan: a number from 0.001 to 1000 is"]),
     ("weight = 2", f"weight = {'9' * 400}", ["streams[0].weight = 999", "...: a number from"]),
     ("count = 2", "count = 1023", ["streams = [{", "...: up to 1024 in all are accepted, not"]),
     ("[0.9, 0.6]", "[0.9, 1.01]", ["streams[1].acceptance[1] = 1.01: a number from 0 to 1 "]),
