@@ -67,7 +67,7 @@ CASES = [
     ("trace replan {folder}/empty.jsonl", 2, "empty.jsonl has no plan with streams"),
 ]
 EXPIRY = "keys invite --role draft --endpoint tcp://10.0.0.1:7 --keys {folder}/ring --expires="
-CASES += [(EXPIRY + time, 2, "--expires") for time in ("99d", "½h")]
+CASES += [(EXPIRY + time, 2, "--expires") for time in ("0s", "99d", "½h")]
 
 
 @pytest.fixture(scope="module")
