@@ -194,7 +194,7 @@ class Client:
     async def _asked(self, kind: type[R], question: Callable[..., Any], *fields: Any) -> R:
         """Send a query with these fields behind its id, and return its reply."""
         async with self._inbox.pending() as pending:
-            self._link.send(question(pending.request_id, *fields))
+            self._send_on(question(pending.request_id, *fields))
             reply = await pending.next()
             assert isinstance(reply, kind)
             return reply
@@ -315,7 +315,7 @@ class Client:
                 self._send_on(upload.piece(message.grant.num_bytes))
 
     def _send_on(self, message: Any) -> None:
-        """Send a part of a request. Raises LostRequestError if it cannot be sent."""
+        """Send a query or a part of a request. Raises LostRequestError if it cannot be sent."""
         if not self._link.send(message):
             raise LostRequestError(_NOT_SENT)
 

@@ -74,9 +74,11 @@ async def test_a_request_that_cannot_be_sent_fails_or_is_tried_again_by_who_rejo
             if rejoins:
                 await eventually(lambda: num_tries > 2)
             else:
-                with pytest.raises(RequestFailedError, match="takes no more") as caught:
-                    await asking
-                assert caught.value.code == "unavailable"
+                # A query fails as well, at once.
+                for asked in (asking, client.nodes()):
+                    with pytest.raises(RequestFailedError, match="takes no more") as caught:
+                        await asked
+                    assert caught.value.code == "unavailable"
         check(await (asking if rejoins else ask(client, options)), options, PROMPT)
 
 
