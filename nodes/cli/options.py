@@ -6,7 +6,8 @@ from typing import Any, TextIO, TypeVar
 
 import click
 
-from nodes.client.generation import GenerateOptions, common_sampling, traits_of_nodes
+from nodes.client.client import RequestFailedError
+from nodes.client.generation import GenerateOptions, common_sampling, text_targets
 from nodes.engine.traits import SAMPLING_NAMES
 from nodes.messages import MAX_DEADLINE_S, MAX_GAMMA, MAX_PRIORITY, NodeFields
 
@@ -190,8 +191,16 @@ def leaves_sampling_open(values: Mapping[str, Any]) -> bool:
 
 
 def sampling_in(values: Mapping[str, Any], nodes: Iterable[NodeFields]) -> dict[str, Any]:
-    """The sampling options: those given, else the defaults of the models in a mesh."""
-    usual = common_sampling(traits_of_nodes(nodes))
+    """The sampling options: those given, else the defaults of the models in a mesh.
+
+    Raises RequestFailedError if some are not given and no target is present: the defaults of the
+    model that comes back may differ from the general ones, and the text with them.
+    """
+    targets = text_targets(nodes)
+    if leaves_sampling_open(values) and not targets:
+        reason = "no target that generates text is present: start one, or try again when it is back"
+        raise RequestFailedError("unavailable", reason)
+    usual = common_sampling(targets)
     return {
         name: getattr(usual, name) if values[name] is None else values[name]
         for name in SAMPLING_NAMES

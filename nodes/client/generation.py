@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from nodes.engine.rules import NO_RULES, LogitRules
-from nodes.engine.traits import ModelTraits, SamplingDefaults
+from nodes.engine.traits import SamplingDefaults
 from nodes.messages import DEFAULT_PRIORITY, ChatMessage, NodeFields, SubmitRequest
 from nodes.messages.fingerprint import is_named
 
@@ -56,19 +56,19 @@ class GenerateOptions:
     fits: bool = False
 
 
-def traits_of_nodes(nodes: Iterable[NodeFields], model: str = "") -> list[ModelTraits]:
-    """The traits of all models that generate text and match a name; "" matches any."""
+def text_targets(nodes: Iterable[NodeFields], model: str = "") -> list[NodeFields]:
+    """The targets whose models generate text and match a name; "" matches any."""
     return [
-        node.traits
+        node
         for node in nodes
         if node.role == "target" and not node.traits.embeds
         if not model or is_named(model, (node.model, node.model_hash))
     ]
 
 
-def common_sampling(traits: Iterable[ModelTraits]) -> SamplingDefaults:
+def common_sampling(targets: Iterable[NodeFields]) -> SamplingDefaults:
     """The models' common sampling defaults; if they differ, the general defaults."""
-    found = {each.sampling for each in traits}
+    found = {target.traits.sampling for target in targets}
     return found.pop() if len(found) == 1 else SamplingDefaults()
 
 

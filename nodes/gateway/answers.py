@@ -134,7 +134,8 @@ class Answers:
         """Take an event and return what it adds for the client, or None.
 
         The client's journal has seen to it that nothing is missing and nothing arrives twice.
-        Raises RequestFailedError if prompts of one body are answered by different classes.
+        Raises RequestFailedError if prompts of one body are answered by different classes, or by a
+        model that was not there when the request was read.
         """
         match event:
             case TokensNotice():
@@ -149,6 +150,11 @@ class Answers:
 
     def _on_started(self, prompt_index: int, event: StartedNotice) -> None:
         """Note which target answers. The event comes again if that one is lost before a token."""
+        known = self._job.model_hashes
+        if known is not None and event.model_hash not in known:
+            # Its own defaults of sampling, of thinking and of calls would give another text.
+            reason = "the model that answers came after the request was read: send it again"
+            raise RequestFailedError("unavailable", reason)
         self._started[prompt_index] = event
         started, usage = self._started.values(), self.usage
         if len({(each.model_hash, each.numerics_class) for each in started}) > 1:

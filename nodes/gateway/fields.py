@@ -43,7 +43,8 @@ class Job:
     token. has_logprobs: the answer has log-probabilities. ignored: fields without effect. tools:
     functions that the answer may call. tool_style, thinking: how the model writes calls, and how it
     thinks before it answers; "" until they are known. has_ids: a stream with a key can be resumed
-    after each event. echoed: fields of the body that the answer repeats.
+    after each event. echoed: fields of the body that the answer repeats. model_hashes: of the
+    models for which the request was read; no other may answer. None allows any.
     """
 
     prompts: tuple[Prompt, ...]
@@ -61,6 +62,7 @@ class Job:
     thinking: str = ""
     has_ids: bool = True
     echoed: Mapping[str, Any] = field(default_factory=dict)
+    model_hashes: frozenset[str] | None = None
 
     def with_options(self, **changes: Any) -> Self:
         return replace(self, options=replace(self.options, **changes))

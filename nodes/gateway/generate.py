@@ -28,7 +28,7 @@ from nodes.gateway.models import Models
 from nodes.gateway.running import Running
 from nodes.gateway.shape import Api, new_id
 from nodes.gateway.tools import in_style
-from nodes.messages import ChatMessage
+from nodes.messages import ChatMessage, NodeFields
 from nodes.messages.fingerprint import parts_of
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,10 @@ class Generate:
             told = _sent_before(scope, keyed, job, content)
             # The traits are those of the model that answered before, so this comes first.
             job = _pinned(job, told, shared.keyed.fingerprint_of(keyed))
-            job = _for_model(job, await self._traits(job))
+            candidates = await shared.models.candidates(job.options.model, job.options.model_hash)
+            job = _for_model(job, self._traits(job, candidates))
+            hashes = frozenset(target.model_hash for target in candidates)
+            job = replace(job, model_hashes=hashes)
             if not job.has_ids:
                 told = _sent_before(scope, keyed, job, content)
             if keyed is not None:
@@ -119,16 +122,18 @@ class Generate:
                 await answer(scope, receive, send)
         record.status = 200 if exchange.failure is None else exchange.failure.status
 
-    async def _traits(self, job: Job) -> ModelTraits:
+    def _traits(self, job: Job, candidates: list[NodeFields]) -> ModelTraits:
         """The traits of the job's model. Raises ApiError if the body must name a model first."""
-        found = await self._shared.models.traits(job.options.model, job.options.model_hash)
+        found = [target.traits for target in candidates]
         kinds = {(t.tool_style if job.tools is not None else "", t.thinking) for t in found}
         if len(kinds) > 1 and _is_chat(job):
             reason = "name one model: the models served here differ in how they call tools or think"
             raise ApiError(400, f"model: {reason}", param="model", code="invalid_value")
         # If the body names no model, use the traits of the first that may answer.
         traits = found[0] if found else ModelTraits(HERMES)
-        usual = OPENAI_SAMPLING if self._shared.config.openai_defaults else common_sampling(found)
+        usual = common_sampling(candidates)
+        if self._shared.config.openai_defaults:
+            usual = OPENAI_SAMPLING
         return replace(traits, sampling=usual)
 
 

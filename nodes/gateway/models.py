@@ -8,8 +8,7 @@ from dataclasses import asdict
 from typing import Any, Final, Generic, TypeVar
 
 from nodes.client.client import Client, RequestFailedError
-from nodes.client.generation import traits_of_nodes
-from nodes.engine.traits import ModelTraits
+from nodes.client.generation import text_targets
 from nodes.gateway.bodies import compact
 from nodes.gateway.errors import of_failure, unavailable
 from nodes.messages import NodeFields, NodesReply
@@ -107,24 +106,25 @@ class Models:
         name = known.pop() if len(known) == 1 else name
         return _as_json(name, named, created_unix) if named else None
 
-    async def traits(self, name: str, model_hash: str = "") -> list[ModelTraits]:
-        """The traits of all models that generate text and match a name and a hash; "" matches any.
+    async def candidates(self, name: str, model_hash: str = "") -> list[NodeFields]:
+        """One target of each model that generates text and matches a name and a hash; "" matches
+        any.
 
-        model_hash: in full or as in a fingerprint. If no target has such a model now, the traits of
-        those that had one last, because the coordinator lets a request wait for a target that has
-        just left. The list is empty if none was seen.
+        model_hash: in full or as in a fingerprint. If no target has such a model now, those that
+        had one last, because the coordinator lets a request wait for a target that has just left.
+        The list is empty if none was seen.
         """
         targets = _targets(await self.nodes.latest())
         self._num_looks += 1
         self._seen |= {_model_of(node): (self._num_looks, node) for node in targets}
         looks = [
-            (look, traits)
+            (look, target)
             for look, node in self._seen.values()
             if is_meant(model_hash, node.model_hash)
-            for traits in traits_of_nodes([node], name)
+            for target in text_targets([node], name)
         ]
         last = max((look for look, _ in looks), default=0)
-        return [traits for look, traits in looks if look == last]
+        return [target for look, target in looks if look == last]
 
     async def check_ready(self, max_age_s: float = _MAX_AGE_S) -> None:
         """Raises ApiError if no target takes requests for any model."""

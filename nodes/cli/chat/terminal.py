@@ -11,6 +11,7 @@ from nodes.api import AirdraftError, Completion, ConnectionLostError, Options, S
 from nodes.cli.cells import harmless
 from nodes.cli.chat.conversation import CommandError, Conversation
 from nodes.cli.options import leaves_sampling_open, mesh_options, sampling_in, sampling_options
+from nodes.client.client import RequestFailedError
 from nodes.service.runtime import set_up_logging
 
 _PROMPT = "> "
@@ -104,7 +105,7 @@ class Terminal:
             completion = pieces.completion
         except KeyboardInterrupt:
             self._write(" [stopped]")
-        except AirdraftError as error:
+        except (AirdraftError, RequestFailedError) as error:
             is_fine = False
             if parts:
                 self._write("\n")

@@ -117,11 +117,11 @@ class Roster:
         """Return what clients may see of the nodes, as many as fit into one message.
 
         If there are more, draining nodes come first, because a client that drains a node waits
-        until it has left this list.
+        until it has left this list; then come targets, because gateways learn models from them.
         """
         nodes = list(self._nodes.values())
         if len(nodes) > _MAX_NODES_SHOWN:
-            nodes.sort(key=lambda node: not node.is_draining)
+            nodes.sort(key=lambda node: (not node.is_draining, node.role != "target"))
         return tuple(
             NodeFields(
                 n.name,

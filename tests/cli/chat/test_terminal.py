@@ -8,6 +8,8 @@ import pytest
 from nodes.api import ConnectionLostError, Piece, open_client
 from nodes.cli.chat.conversation import Conversation
 from nodes.cli.chat.terminal import Terminal
+from nodes.engine.traits import SAMPLING_NAMES
+from nodes.messages import NodeFields
 from tests.cli.at_terminal import at_terminal
 from tests.cli.commands import Commands
 from tests.nodes.api.conftest import mesh
@@ -128,3 +130,16 @@ def test_ctrl_c_stops_the_answer_and_ctrl_d_leaves(mesh: ToyMesh, commands: Comm
         chat.wait_for("> ")
         chat.type("\x04")
         chat.ends_with(0)
+
+
+def test_sampling_is_not_guessed_while_no_target_is_there() -> None:
+    """The model's own defaults, which come back with its target, would make another text."""
+
+    class Empty(Broken):
+        def nodes(self) -> tuple[NodeFields, ...]:
+            return ()
+
+    client, open_ones = Empty(KeyboardInterrupt()), dict.fromkeys(SAMPLING_NAMES)
+    _, out, err, _ = run(Screen("hello\n"), lambda: client, Screen(), **open_ones)
+    assert "error: no target that generates text is present" in err
+    assert out == ""

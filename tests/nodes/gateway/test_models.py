@@ -67,21 +67,25 @@ async def test_targets_that_are_drained_serve_no_model() -> None:
     assert (caught.value.status, caught.value.retry_after_s) == (503, 2)
 
 
+async def _traits(models: Models, name: str) -> list[ModelTraits]:
+    return [target.traits for target in await models.candidates(name)]
+
+
 async def test_the_traits_of_a_model_whose_target_has_left_are_those_that_were_seen_last() -> None:
     thinks, calls = ModelTraits("hermes", "marked"), ModelTraits("llama3")
     mesh, clock = FakeMesh(models=["a", "b"], traits=thinks), Clock()
     mesh.others, mesh.hashes = {"target-1": calls}, {"target-1": "ff" * 8}
     made = Models(mesh, clock)
-    assert await made.traits("") == [thinks, calls]
+    assert await _traits(made, "") == [thinks, calls]
     mesh.models = ["a"]
     clock.now = 1.0
-    assert await made.traits("") == [thinks]
-    assert await made.traits("b") == [calls]
+    assert await _traits(made, "") == [thinks]
+    assert await _traits(made, "b") == [calls]
     mesh.models = []
     clock.now = 2.0
-    assert await made.traits("") == await made.traits("a") == [thinks]
-    assert await made.traits("b") == [calls]
-    assert await made.traits("c") == []
+    assert await _traits(made, "") == await _traits(made, "a") == [thinks]
+    assert await _traits(made, "b") == [calls]
+    assert await _traits(made, "c") == []
 
 
 async def test_a_request_that_waits_for_its_target_is_the_same_request() -> None:
@@ -97,6 +101,22 @@ async def test_a_request_that_waits_for_its_target_is_the_same_request() -> None
         assert answers[0] == answers[1]
         before, now = mesh.asked[-2:]
         assert before == now
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": True}])
+async def test_no_model_answers_for_which_a_request_was_not_read(more: dict[str, bool]) -> None:
+    """As one whose target is back after the gateway has started: the same body would get another
+    text."""
+    own = ModelTraits("hermes", "marked", SamplingDefaults(0.3, 20, 0.9, 0.0))
+    mesh = FakeMesh(text_answer("<think>Hm.</think>", "Yes"), models=[], traits=own)
+    gateway = Gateway(mesh, GatewayConfig())
+    body = {**TALK, **more}
+    refused = await post(open_app(gateway), CHAT, body)
+    assert (refused.status, refused.headers["retry-after"]) == (503, "2")
+    assert "send it again" in refused.json["error"]["message"]
+    mesh.models.append("toy-1")
+    gateway.models.nodes.forget()
+    assert (await post(open_app(gateway), CHAT, body)).status == 200
 
 
 @pytest.mark.parametrize("how", ["fingerprint", "key"])
