@@ -298,7 +298,9 @@ def _own_of(shown: str) -> str:
 
 def _seconds(text: str) -> int:
     number, unit = text[:-1], text[-1:]
-    seconds = int(number) * _UNITS.get(unit, 0) if number.isdecimal() else 0
+    # Python refuses to read numbers of thousands of digits.
+    is_number = number.isdecimal() and len(number) < 10
+    seconds = int(number) * _UNITS.get(unit, 0) if is_number else 0
     if not 0 < seconds <= _MAX_EXPIRY_S:
         raise click.UsageError(
             f"--expires {text!r}: a time such as 30s, 15m, 2h or 1d is accepted, up to 30d"

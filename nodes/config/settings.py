@@ -352,7 +352,10 @@ def _merge_table(
 def _checked(where: str, key: str, value: Any, kind: Any) -> Any:
     """Return a value of a TOML file. Raises ConfigError if it has another type than the setting."""
     if type(value) is int and kind is float:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{where}: {key} has too many digits") from None
     if type(value) is not kind:
         raise ConfigError(f"{where}: {key} = {value!r} is not of type {kind.__name__}")
     return value

@@ -89,6 +89,7 @@ def test_the_process_environment_is_the_default(monkeypatch):
         (TargetConfig, "[engine]\ncells = 1024.0", ": engine.cells = 1024.0 is not of type int"),
         (TargetConfig, "[engine]\ncells = true", ": engine.cells = True is not of type int"),
         (TargetConfig, "join_timeout_s = true", ": join_timeout_s = True is not of type float"),
+        (TargetConfig, f"join_timeout_s = {10**400}", ": join_timeout_s has too many digits"),
         (TargetConfig, "[name]\nfirst = 'x'", "is not of type str"),
         (TargetConfig, "name = ['x']", ": name = ['x'] is not of type str"),
         (TargetConfig, "engine = 3", "engine"),
