@@ -216,8 +216,9 @@ def in_style(options: GenerateOptions, tools: Tools, style: str) -> GenerateOpti
         raise wrong("tools", "give either tools or a grammar")
     if given.kind and not tools.is_required:
         if style == LLAMA3:
-            reason = "this model's calls look like JSON: give either this or tools"
-            raise wrong("response_format", reason)
+            # The APIs have different names for the format.
+            reason = "this model's calls look like JSON: give either this or a format of the answer"
+            raise wrong("tools", reason)
         answer = json.loads(given.text)
     grammar = tools.grammar(style, answer)
     return replace(options, rules=replace(options.rules, grammar=grammar))

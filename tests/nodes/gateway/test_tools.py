@@ -88,8 +88,10 @@ def test_an_answer_without_calls_follows_the_format() -> None:
     assert "answer" not in grammar_of(response_format=wanted, tool_choice="required")
     job = Jobs(CHAT, strict_fields=False).job(body(response_format=wanted))
     assert job.tools is not None
-    with pytest.raises(ApiError, match="look like JSON"):
+    with pytest.raises(ApiError, match="look like JSON") as caught:
         in_style(job.options, job.tools, "llama3")
+    # All APIs have this field; the format has a name of its own in each.
+    assert caught.value.param == "tools"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,8 @@ async def test_the_style_is_that_of_the_model() -> None:
 async def test_models_that_call_or_think_in_several_forms_have_to_be_named(
     other: ModelTraits,
 ) -> None:
-    others, hashes = {"target-1": other}, {"target-1": "ff" * 8}
+    # The answer is that of the second one, whose hash is the one of all answers here.
+    others, hashes = {"target-1": other}, {"target-0": "ff" * 8}
     mesh = FakeMesh(text_answer("Yes"), models=["a", "b"], others=others, hashes=hashes)
     call = await ask(mesh, PATH, body())
     assert (call.status, call.json["error"]["param"]) == (400, "model")
