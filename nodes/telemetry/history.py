@@ -48,7 +48,9 @@ class History:
             new_guesses = num_guesses - last_guesses
             # The sums may decrease, because the counters of a forgotten target are missing.
             rate = max(0.0, (num_tokens - last_tokens) / seconds)
-            share = (num_accepted - last_accepted) / new_guesses if new_guesses > 0 else None
+            new_accepted = num_accepted - last_accepted
+            is_known = new_guesses > 0 and 0 <= new_accepted <= new_guesses
+            share = new_accepted / new_guesses if is_known else None
             self._points.append(Point(status.at_s, rate, share))
         else:
             return

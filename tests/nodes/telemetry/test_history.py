@@ -34,8 +34,11 @@ def after(second: float, num_tokens: int, made: int = 0, accepted: int = 0) -> S
         ),
         # Counters that shrank are no negative speed.
         ((after(0, 90), after(1, 10)), [Point(1, 0.0, None)]),
+        # Those of a forgotten target are missing: the rest may grow by any share.
+        ((after(0, 0, 10, 9), after(1, 0, 12, 4)), [Point(1, 0.0, None)]),
+        ((after(0, 0, 10, 2), after(1, 0, 12, 7)), [Point(1, 0.0, None)]),
     ],
-    ids=["between", "sooner", "shrunk"],
+    ids=["between", "sooner", "shrunk", "fewer accepted", "more accepted"],
 )
 def test_points_are_what_came_between_two_statuses(
     statuses: tuple[Status, ...], points: list[Point]
