@@ -73,7 +73,8 @@ def open_model(
     if config.profile == "fast" or opened.self_test.exact:
         return opened
     failure, model_hash = opened.self_test.failure, opened.model.info.model_hash
-    if config.repack:
+    # A model that cannot roll back is not tested, and is no more exact with other kernels.
+    if config.repack and opened.model.info.can_roll_back:
         logger.info("self-test: %s; trying ggml's kernels with the file's own layout", failure)
         opened.model.close()
         opened = _open_once(replace(config, repack=False), cache, progress, model_hash)
