@@ -53,6 +53,8 @@ class Opening:
         finally:
             # The thread reads the model's vocabulary, so the model must not be closed before.
             await asyncio.wait([compiling])
+            # An error that nobody reads would be logged as a fault when this is cancelled.
+            compiling.exception()
             self.num_compiled += 1
         # Meanwhile it may have been closed or replaced, or its text may have grown.
         waiting = self._waiting.get(request.stream_id)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -167,3 +168,23 @@ async def test_a_node_goes_on_when_no_thread_can_be_started(
             made.opening.open(request(1, "a"))
             await eventually(lambda: made.opened == [(1, 1)])
         assert not made.running.done()
+
+
+async def test_a_node_that_stops_while_a_bad_grammar_is_compiled_logs_no_fault(
+    eventually: Eventually,
+) -> None:
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+    setting = Setting()
+    running = asyncio.create_task(setting.opening.run())
+    setting.opening.open(request(1, "bad"))
+    await eventually(lambda: setting.grammars.num_begun == 1)
+    running.cancel()
+    # It is cancelled before the grammar turns out to be bad.
+    await asyncio.sleep(0)
+    setting.grammars.may_go_on.set()
+    await asyncio.wait([running])
+    # An error that nobody has read is logged when its task is freed.
+    del running
+    gc.collect()
+    assert faults == []
