@@ -16,6 +16,9 @@ from nodes.catalog.errors import CatalogError, ModelNameError
 
 _TIMEOUT_S: Final = 30.0
 _MAX_ANSWER_BYTES: Final = 1 << 24
+# A page has a thousand files. The header Link has the address of the next page (RFC 8288).
+_MOST_PAGES: Final = 50
+_NEXT: Final = re.compile(r'<((?:https?:/)?/[^>]*)>\s*;\s*rel="?next"?')
 _REPO: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # The order in which llama.cpp's server chooses by default.
 _USUAL: Final = ("Q4_K_M", "Q8_0", "Q4_0")
@@ -31,10 +34,13 @@ def files_of(repo: str) -> dict[str, int]:
     if not _REPO.fullmatch(repo):
         raise ModelNameError(f"{repo!r} is not a repository name: write OWNER/REPO")
     url = f"{hub_url()}/api/models/{urllib.parse.quote(repo)}/tree/main?recursive=true"
-    request = urllib.request.Request(url, headers={"User-Agent": "airdraft"})
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:
-            found: Any = json.loads(reply.read(_MAX_ANSWER_BYTES))
+        found = list[Any]()
+        for _ in range(_MOST_PAGES):
+            items, url = _page(url)
+            found += items
+            if not url:
+                break
         files = {
             item["path"]: int(item["size"])
             for item in found
@@ -51,6 +57,15 @@ def files_of(repo: str) -> dict[str, int]:
     except (ValueError, TypeError, KeyError) as error:
         raise CatalogError(f"cannot list {repo}: the answer has an unknown form") from error
     return dict(sorted(files.items()))
+
+
+def _page(url: str) -> tuple[Any, str]:
+    """Return the items of a page of a list, and the address of the next page; "" for the last."""
+    request = urllib.request.Request(url, headers={"User-Agent": "airdraft"})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as reply:
+        following = _NEXT.search(reply.headers.get("Link", ""))
+        items = json.loads(reply.read(_MAX_ANSWER_BYTES))
+    return items, urllib.parse.urljoin(url, following[1]) if following else ""
 
 
 def name_of(wanted: str) -> str:

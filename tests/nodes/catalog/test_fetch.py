@@ -39,7 +39,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path.startswith("/api/models/owner/name/tree/main"):
-            self._say(json.dumps(FILES).encode())
+            # The list comes in pages.
+            is_first = "cursor" not in self.path
+            page = FILES[:2] if is_first else FILES[2:]
+            following = f'<http://{self.headers["Host"]}{self.path}&cursor=2>; rel="next"'
+            self._say(json.dumps(page).encode(), link=following if is_first else "")
             return
         if not self.path.startswith("/owner/name/resolve/"):
             self.send_error(404)
@@ -56,8 +60,10 @@ class _Handler(BaseHTTPRequestHandler):
         is_cut = "/cut" in self.path and start == 0
         self._say(CONTENT[start:], 206 if start else 200, num_missing=9000 if is_cut else 0)
 
-    def _say(self, content: bytes, status: int = 200, num_missing: int = 0) -> None:
+    def _say(self, content: bytes, status: int = 200, num_missing: int = 0, link: str = "") -> None:
         self.send_response(status)
+        if link:
+            self.send_header("Link", link)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("ETag", '"1"')
         self.end_headers()
