@@ -7,8 +7,10 @@ download, which the next pull continues. A file gets its name last, by a rename.
 
 import difflib
 import errno
+import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -166,8 +168,12 @@ class Catalog:
             self._file(name, ".json").unlink(missing_ok=True)
 
     def _file(self, name: str, suffix: str = ".gguf") -> Path:
-        # hf:OWNER/REPO/FILE.gguf becomes a file name that no other entry has.
-        stem = name.removesuffix(".gguf").replace(":", "--").replace("/", "--")
+        # hf:OWNER/REPO/FILE.gguf becomes a file name that no other entry has: a digest tells apart
+        # names whose own hyphens could be those of a slash.
+        name = name.removesuffix(".gguf")
+        stem = name.replace(":", "--").replace("/", "--")
+        if re.search(r"--|-/", name):
+            stem += f"--{hashlib.sha256(name.encode()).hexdigest()[:16]}"
         return self._folder / f"{stem}{suffix}"
 
     def _begun(self, name: str) -> disk.Begun:

@@ -279,6 +279,11 @@ def test_any_file_of_hugging_face_has_a_name(
     assert catalog.ensure(HF) == path
     assert catalog.sha256(HF) == sha256(gguf_bytes()).hexdigest()
     catalog.verify(HF)
+    # Its file belongs to no other name, however hyphens and slashes look like in a file name.
+    others = [HF.replace("folder/model", other) for other in ("folder--model", "folder-/model")]
+    for other in others:
+        assert not catalog.has(other)
+    assert len({path, *map(catalog.pull, others)}) == 3
     catalog.remove(HF)
     assert not path.exists()
     for wrong in ("owner/name", "owner/name/a.bin", "owner/../a/b.gguf", "a/b/../c.gguf"):
