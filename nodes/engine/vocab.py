@@ -105,7 +105,10 @@ class LlamaTokenizer:
     def _template(self) -> ChatTemplate:
         text = self._llama.llama_model_chat_template(self._model, None)
         if not text:
-            raise InvalidInputError("the model has no chat template: use --raw")
+            raise InvalidInputError(
+                "the model has no chat template: send a text that it continues, with --raw or to "
+                "/v1/completions"
+            )
         # Only the sandboxed process imports Jinja2, not the node itself.
         from nodes.engine.chat.template import ChatTemplate
 
