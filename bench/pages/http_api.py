@@ -73,11 +73,12 @@ def _unused(kind: type[Body], without: type[Body] | None) -> Iterator[str]:
     ignored = kind.hints - (without.hints if without else frozenset())
     if ignored:
         yield wrapped(f"Ignored: {', '.join(code(name) for name in sorted(ignored))}.")
-    if kind.refused:
+    known = without.refused if without else {}
+    if refused := {name: values for name, values in kind.refused.items() if name not in known}:
         said = [
             code(name)
             + (f" (unless {' or '.join(code(json.dumps(v)) for v in values)})" if values else "")
-            for name, values in kind.refused.items()
+            for name, values in refused.items()
         ]
         yield wrapped(f"Refused: {', '.join(said)}.")
 

@@ -95,7 +95,12 @@ class AnthropicChoice(Body):
 
 
 class MessagesBody(Sampling):
-    refused: ClassVar = {"thinking": ({"type": "disabled"},), "container": (), "mcp_servers": ([],)}
+    refused: ClassVar = {
+        **Sampling.refused,
+        "thinking": ({"type": "disabled"},),
+        "container": (),
+        "mcp_servers": ([],),
+    }
     hints: ClassVar = frozenset({"metadata", "service_tier"})
 
     # Clients must send a number and often send a very large one: it is lowered to what fits.

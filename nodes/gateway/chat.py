@@ -66,6 +66,7 @@ class MessageBody(Body):
 
 class ChatBody(OpenAiBody):
     refused: ClassVar = {
+        **OpenAiBody.refused,
         "functions": ([],),
         "function_call": ("none", "auto"),
         "modalities": (["text"],),

@@ -51,7 +51,7 @@ Prompts = Annotated[
 class CompletionBody(OpenAiBody):
     """prompt: a text, token ids, or a list of either."""
 
-    refused: ClassVar = {"best_of": (1,), "suffix": ("",)}
+    refused: ClassVar = {**OpenAiBody.refused, "best_of": (1,), "suffix": ("",)}
 
     prompt: Prompts
     max_tokens: Annotated[int, Field(ge=0)] | None = None

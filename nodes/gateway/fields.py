@@ -85,6 +85,31 @@ def _fingerprint(text: str) -> str:
 class Sampling(Body):
     """Fields of all APIs about model and sampling, extensions of OpenAI's API included."""
 
+    # What other servers (llama.cpp's, vLLM's) take besides, and what would change the text.
+    refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "json_schema": ({},),
+        "guided_json": (),
+        "guided_regex": (),
+        "guided_choice": (),
+        "guided_grammar": (),
+        "structured_outputs": (),
+        "chat_template": (),
+        "chat_template_kwargs": ({},),
+        "continue_final_message": (False,),
+        "add_generation_prompt": (True,),
+        "repeat_penalty": (1, 1.0),
+        "repetition_penalty": (1, 1.0),
+        "typical_p": (1, 1.0),
+        "mirostat": (0,),
+        "dry_multiplier": (0, 0.0),
+        "xtc_probability": (0, 0.0),
+        "dynatemp_range": (0, 0.0),
+        "min_tokens": (0,),
+        "n_predict": (-1,),
+        "stop_token_ids": ([],),
+        "bad_words": ([],),
+    }
+
     model: Annotated[Text, Field(max_length=256)] | None = None
     stream: bool | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None

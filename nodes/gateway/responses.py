@@ -112,6 +112,7 @@ def _not_stored(_response_id: str) -> str:
 
 class ResponsesBody(Sampling):
     refused: ClassVar = {
+        **Sampling.refused,
         "conversation": (),
         "background": (False,),
         "prompt": (),

@@ -163,6 +163,11 @@ def said(**message: Any) -> dict[str, Any]:
         ({"seed": 2**63}, "seed"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"modalities": ["text", "audio"]}, "modalities"),
+        # What other servers take, and would be a text of another form here.
+        ({"json_schema": {"type": "object"}}, "json_schema"),
+        ({"guided_choice": ["yes", "no"]}, "guided_choice"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
+        ({"repeat_penalty": 1.1}, "repeat_penalty"),
     ],
 )
 def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
@@ -195,7 +200,8 @@ def test_errors_have_codes(code: str, body: dict[str, Any], param: str) -> None:
 
 def test_hints_change_nothing_and_are_told() -> None:
     body = {"metadata": {"a": "b"}, "store": True, "prompt_cache_key": "x", "keep_alive": "5m"}
-    found = LENIENT.job({**said(name="nobody", cached=1), **body})
+    harmless = {"repeat_penalty": 1.0, "mirostat": 0, "min_tokens": 0, "json_schema": None}
+    found = LENIENT.job({**said(name="nobody", cached=1), **body, **harmless})
     assert found.prompts == ((ChatMessage("user", "hi"),),)
     assert set(found.ignored) == {
         Hint("metadata", is_known=True),
