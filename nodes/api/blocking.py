@@ -48,6 +48,9 @@ class SyncClient:
             rate_kbps=rate_kbps,
         )
         self._started: concurrent.futures.Future[MeshClient] = concurrent.futures.Future()
+        # Held to give work to the loop, and to declare that the loop takes no more.
+        self._taking = threading.Lock()
+        self._is_over = False
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(connecting)),
             name="airdraft-client",
@@ -70,6 +73,9 @@ class SyncClient:
         except Exception as error:  # noqa: BLE001 - raised where the client was made
             if not self._started.done():
                 self._started.set_exception(error)
+        finally:
+            with self._taking:
+                self._is_over = True
 
     def complete(self, prompt: str | Iterable[int], **options: Unpack[Options]) -> Completion:
         """Continue a text, or token ids, as MeshClient.complete() does."""
@@ -99,11 +105,12 @@ class SyncClient:
         self._thread.join(_CLOSE_LIMIT_S)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
+        with self._taking:
+            # A loop that is about to close drops what it is given, and nobody would get an answer.
+            if self._is_over:
+                work.close()
+                raise ConnectionLostError("the client was closed")
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:
-            work.close()
-            raise ConnectionLostError("the client was closed") from None
         try:
             return future.result()
         except concurrent.futures.CancelledError:

@@ -1,3 +1,4 @@
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -82,3 +83,32 @@ def test_a_stream_can_be_left_while_its_next_piece_is_asked_for(mesh: ToyMesh) -
             pieces.close()
             assert rest in wait([rest], timeout=60).done
         wait_until_empty(mesh)
+
+
+def test_a_call_in_the_instant_in_which_another_thread_closes_the_client_returns(
+    mesh: ToyMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_closing, may_close = threading.Event(), threading.Event()
+    close = asyncio.SelectorEventLoop.close
+
+    def close_later(loop: asyncio.SelectorEventLoop) -> None:
+        if threading.current_thread().name == "airdraft-client":
+            is_closing.set()
+            assert may_close.wait(60)
+        close(loop)
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "close", close_later)
+    client = open_client(mesh.endpoint)
+    pool = ThreadPoolExecutor(2)
+    try:
+        closing = pool.submit(client.close)
+        assert is_closing.wait(60)
+        asking = pool.submit(client.nodes)
+        wait([asking], timeout=0.5)
+        may_close.set()
+        assert {closing, asking} == wait([closing, asking], timeout=60).done
+        with pytest.raises(ConnectionLostError, match="the client was closed"):
+            asking.result()
+    finally:
+        may_close.set()
+        pool.shutdown(wait=False)
