@@ -57,7 +57,7 @@ class SandboxProcess:
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._error = ""
-        self._is_closed = False
+        self._closed = threading.Event()
 
     def start(self) -> None:
         """Start the process in the background, so that the first question waits less."""
@@ -88,7 +88,7 @@ class SandboxProcess:
         return answer
 
     def close(self) -> None:
-        self._is_closed = True
+        self._closed.set()
         child = self._child
         if child is not None:
             # This wakes a thread that waits for its answer.
@@ -97,7 +97,7 @@ class SandboxProcess:
             self._stop()
 
     def _ensure_started(self) -> None:
-        if self._is_closed:
+        if self._closed.is_set():
             raise InvalidInputError("the node is stopping")
         if self._error:
             raise InvalidInputError(self._error)
@@ -113,6 +113,10 @@ class SandboxProcess:
             cwd="/",
             env={name: os.environ[name] for name in _KEPT if name in os.environ} | _SET,
         )
+        if self._closed.is_set():
+            # close() may have looked for the process before there was one.
+            self._stop()
+            raise InvalidInputError("the node is stopping")
         # An invalid setup, such as a template that cannot be compiled, is not tried again.
         ready = self._ask(self._setup, START_LIMIT_S)
         if "ended" in ready:

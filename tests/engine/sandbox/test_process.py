@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,3 +148,25 @@ def test_it_has_nothing_of_the_nodes_environment(
         *(b"CUDA_VISIBLE_DEVICES", b"OMP_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"LC_CTYPE"),
     }
     assert Path(f"/proc/{worker}/cwd").readlink() == Path("/")
+
+
+def test_who_closes_it_does_not_wait_for_a_start_that_is_under_way(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = make()
+    closing = threading.Thread(target=process.close)
+    start = subprocess.Popen
+
+    def closed_meanwhile(*args: Any, **options: Any) -> Any:
+        closing.start()
+        # It waits for this start, or has not begun; either way nothing is answered any more.
+        closing.join(0.2)
+        return start(*args, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", closed_meanwhile)
+    before = children_of(os.getpid())
+    with pytest.raises(InvalidInputError, match="the node is stopping"):
+        process.ask(SIMPLE)
+    closing.join(60)
+    assert not closing.is_alive()
+    assert children_of(os.getpid()) == before
