@@ -4,6 +4,7 @@
 // weight stores it, and its compute_forward runs the product on the threads of the pass.
 #include <dlfcn.h>
 #include <link.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <atomic>
@@ -481,9 +482,20 @@ void set_weights(ggml_backend_buffer_t, ggml_tensor * weights, const void * data
     for (auto & helper : helpers) helper.join();
 }
 
+// Asks the kernel for pages of 2 MiB. A pass reads all weights once, and with pages of 4 KiB it waits as much for their
+// addresses as for their contents: a pass of one token took a third longer in a virtual machine (Xeon model 207).
+void use_large_pages(char * begin, size_t size) {
+    constexpr uintptr_t LARGE = 2 << 20;
+    const uintptr_t first = ((uintptr_t) begin + LARGE - 1) / LARGE * LARGE;
+    const uintptr_t last = ((uintptr_t) begin + size) / LARGE * LARGE;
+    // If the kernel has none, the pages stay small.
+    if (first < last) madvise((void *) first, last - first, MADV_HUGEPAGE);
+}
+
 ggml_backend_buffer_t new_buffer(ggml_backend_buffer_type_t type, size_t size) {
     ggml_backend_buffer_t buffer = called.alloc_buffer(called.cpu_buffer_type(), size);
     if (buffer) {
+        use_large_pages((char *) buffer->iface.get_base(buffer), size);
         buffer->buft = type;
         buffer->iface.set_tensor = set_weights;
         // llama.cpp does not read weights back or copy them.
