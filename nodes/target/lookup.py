@@ -2,26 +2,28 @@
 
 Much of an answer often repeats its prompt or the answer before: an edited file, a quoted page. The
 lookup searches the texts for the longest run of the stream's last tokens, and guesses the tokens
-that followed there. A run may occur many times, so the search also looks where the last guesses
-came from: an answer that copies a text goes on there. It needs no message and no model.
+that followed there. A run may occur many times, so the search looks at its latest place in the
+stream's text, at its latest place in any text of the owner, and where the last guesses came from:
+an answer that copies a text goes on there. So the cost of a guess does not depend on how many texts
+there are. It needs no message and no model.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from nodes.worker.stream import StreamId, StreamSpec
 from policies.acceptance import Calibration, DraftCalibration
 
-# An indexed token takes some 350 bytes, so all take 23 MB. Of a prompt that would take more than a
-# quarter of them only the end is indexed.
+# An indexed token takes at most some 600 bytes, so all take 40 MB. Of a prompt that would take more
+# than a quarter of them only the end is indexed.
 _MAX_TOKENS: Final = 1 << 16
-# Ended texts of an owner that are searched besides the open ones. Each adds up to three look-ups a
-# stream and pass.
+# Ended texts of an owner that are searched besides the open ones, so that an owner of many texts
+# does not soon have those of all others dropped.
 _MAX_ENDED: Final = 8
 # Bins of the number of matching tokens before a guess: the first number above the bin, and the
 # share of right guesses in it, greedy and sampled, from the answers that the default draft was
@@ -37,9 +39,10 @@ _BINS: Final = (
     (math.inf, 0.97, 0.93),
 )
 
-# Most and fewest tokens of a run that is looked for.
-_LONGEST: Final = 4
-_SHORTEST: Final = 2
+# The hash of a run of tokens. Runs of the same hash do no harm, because match() compares tokens.
+Run: TypeAlias = int
+# Tokens of a run that is looked for; a longer one is preferred.
+_LENGTHS: Final = (4, 3, 2)
 # A match is not followed back further, because longer ones are not more often right.
 _MAX_MATCH: Final = 32
 
@@ -47,47 +50,39 @@ _MAX_MATCH: Final = 32
 class NgramIndex:
     """The tokens of one stream, with an index of where each short run of them last ended.
 
-    token_ids: the text, which only extend() may change.
+    token_ids: the text, which only extend() may change. followers: for each run the index of the
+    token that followed its latest occurrence.
     """
 
     def __init__(self) -> None:
         self.token_ids: list[int] = []
-        # For each length: run -> index of the token that followed its latest occurrence.
-        self._followers: dict[int, dict[tuple[int, ...], int]] = {
-            length: {} for length in range(_SHORTEST, _LONGEST + 1)
-        }
+        self.followers: dict[Run, int] = {}
 
     def __len__(self) -> int:
         return len(self.token_ids)
 
-    def extend(self, token_ids: Iterable[int]) -> None:
-        for token_id in token_ids:
-            end = len(self.token_ids)
-            # Runs that end before this token enter the index now, so that none finds itself.
-            for length, followers in self._followers.items():
-                if end >= length:
-                    followers[tuple(self.token_ids[end - length :])] = end
-            self.token_ids.append(token_id)
+    def extend(self, token_ids: Iterable[int]) -> list[Run]:
+        """Add tokens. Returns the runs that they follow.
 
-    def find(self, tail: Sequence[int], place: int = 0) -> tuple[int, int]:
-        """Find where this text may go on like `tail`, the end of this text or of another one.
-
-        Looks at `place`, and where the longest run of at most 4 last tokens of the tail occurred
-        last. Returns the index of the token to come, and how many tokens before it equal the end of
-        the tail, at most _MAX_MATCH; the number is 0 if there is no such run.
+        The last run of the text is not in the index before it is followed, so none finds itself.
         """
-        match = self._match(tail, place, 0) if place < len(self.token_ids) else 0
-        found = (place, match) if match >= _SHORTEST else (0, 0)
-        for length in range(min(_LONGEST, len(tail)), _SHORTEST - 1, -1):
-            start = self._followers[length].get(tuple(tail[-length:]))
-            if start is not None:
-                match = self._match(tail, start, length)
-                return (start, match) if match > found[1] else found
-        return found
+        first = len(self.token_ids)
+        self.token_ids += token_ids
+        entered: list[Run] = []
+        for length in _LENGTHS:
+            for end in range(max(first, length), len(self.token_ids)):
+                run = hash(tuple(self.token_ids[end - length : end]))
+                self.followers[run] = end
+                entered.append(run)
+        return entered
 
-    def _match(self, tail: Sequence[int], start: int, length: int) -> int:
-        """Return how many of the tail's last tokens also precede `start`; at least `length` do."""
-        tokens = self.token_ids
+    def after(self, runs: Iterable[Run]) -> int:
+        """Returns where the first of these runs that is found here goes on; 0 if none is."""
+        return next((self.followers[run] for run in runs if run in self.followers), 0)
+
+    def match(self, tail: Sequence[int], start: int) -> int:
+        """Returns how many of the tail's last tokens precede `start` here, at most _MAX_MATCH."""
+        tokens, length = self.token_ids, 0
         most = min(start, len(tail), _MAX_MATCH)
         while length < most and tokens[start - 1 - length] == tail[-1 - length]:
             length += 1
@@ -123,7 +118,7 @@ class _Text:
     # The length of the text when it was made.
     proposed_at: int = -1
     # The text in which the last proposal was found, and its token that comes next.
-    source: _Text | None = None
+    source: NgramIndex | None = None
     place: int = 0
 
 
@@ -135,8 +130,8 @@ class Lookup:
         self._texts: dict[StreamId, _Text] = {}
         # Ended texts of all owners, oldest first.
         self._ended: dict[_Text, None] = {}
-        # By owner: open and ended texts, newest first.
-        self._by_owner: dict[str, deque[_Text]] = {}
+        # By owner: for each run the text in which it occurred last.
+        self._latest: dict[str, dict[Run, NgramIndex]] = {}
         self._num_tokens = 0
 
     def open(self, spec: StreamSpec) -> None:
@@ -147,10 +142,8 @@ class Lookup:
         if self._num_tokens + len(token_ids) > _MAX_TOKENS:
             return
         text = _Text(spec.owner, self._calibration.of(spec.sampling.temperature))
-        text.index.extend(token_ids)
-        self._num_tokens += len(token_ids)
+        self._extend(text, token_ids)
         self._texts[spec.stream_id] = text
-        self._by_owner.setdefault(spec.owner, deque()).appendleft(text)
 
     def committed(self, stream_id: StreamId, token_ids: Sequence[int]) -> None:
         """Add committed tokens to a stream's text, and learn from the proposal made for them."""
@@ -163,9 +156,8 @@ class Lookup:
                 text.calibration.observe(match, accepted=guess == token_id)
                 if guess != token_id:
                     break
-        text.index.extend(token_ids)
+        self._extend(text, token_ids)
         text.place += len(token_ids)
-        self._num_tokens += len(token_ids)
 
     def ended(self, stream_id: StreamId) -> None:
         """Note that a stream has ended. Its text is kept for other streams of its owner."""
@@ -176,24 +168,31 @@ class Lookup:
         # next one, though they are dropped here.
         text.source = None
         self._ended[text] = None
-        ended = [other for other in self._by_owner[text.owner] if other in self._ended]
-        for other in ended[_MAX_ENDED:]:
+        ended = [other for other in self._ended if other.owner == text.owner]
+        for other in ended[:-_MAX_ENDED]:
             self._drop(other)
 
     def clear(self) -> None:
         """Drop all texts, because another coordinator may give the names of owners anew."""
         self._texts.clear()
         self._ended.clear()
-        self._by_owner.clear()
+        self._latest.clear()
         self._num_tokens = 0
+
+    def _extend(self, text: _Text, token_ids: Sequence[int]) -> None:
+        runs = text.index.extend(token_ids)
+        self._latest.setdefault(text.owner, {}).update(dict.fromkeys(runs, text.index))
+        self._num_tokens += len(token_ids)
 
     def _drop(self, text: _Text) -> None:
         del self._ended[text]
         self._num_tokens -= len(text.index)
-        of_owner = self._by_owner[text.owner]
-        of_owner.remove(text)
-        if not of_owner:
-            del self._by_owner[text.owner]
+        latest = self._latest.get(text.owner, {})
+        for run in text.index.followers:
+            if latest.get(run) is text.index:
+                del latest[run]
+        if not latest:
+            self._latest.pop(text.owner, None)
 
     def propose(self, stream_id: StreamId, most: int) -> Proposal:
         """Returns up to `most` tokens that followed the longest earlier match of the text's end."""
@@ -202,15 +201,18 @@ class Lookup:
             return Proposal()
         if text.proposed_at == len(text.index) and len(text.proposed.token_ids) >= most:
             return text.proposed
-        tail, source, start, match = text.index.token_ids, text, 0, 0
-        for other in (text, *(each for each in self._by_owner[text.owner] if each is not text)):
-            place = text.place if other is text.source else 0
-            found, longest = other.index.find(tail, place)
-            if longest > match:
-                source, start, match = other, found, longest
-        token_ids = source.index.token_ids[start : start + most] if match else []
-        if match:
+        tail, latest = text.index.token_ids, self._latest.get(text.owner, {})
+        runs = [hash(tuple(tail[-length:])) for length in _LENGTHS]
+        other = next((latest[run] for run in runs if run in latest), text.index)
+        places = [(index, index.after(runs)) for index in (text.index, other)]
+        if text.source is not None and text.place < len(text.source):
+            places.insert(0, (text.source, text.place))
+        found = [(index.match(tail, place), index, place) for index, place in places]
+        match, source, start = max(found, key=operator.itemgetter(0))
+        token_ids: list[int] = []
+        if match >= min(_LENGTHS):
             text.source, text.place = source, start
+            token_ids = source.token_ids[start : start + most]
         chances = [text.calibration.chance(match + index) for index in range(len(token_ids))]
         text.proposed, text.proposed_at = Proposal(token_ids, match, chances), len(text.index)
         return text.proposed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from dataclasses import replace
 from random import Random
 
@@ -94,6 +95,34 @@ def test_texts_take_no_more_memory_than_they_may() -> None:
     assert lookup.propose(StreamId(100), 2).token_ids == [14, 15]
 
 
+def num_calls(lookup: Lookup) -> int:
+    """How many functions are called for the guesses of a stream and the tokens that follow."""
+    events: list[str] = []
+    sys.setprofile(lambda frame, event, argument: events.append(event))
+    lookup.propose(ONE, 3)
+    lookup.committed(ONE, (1, 2))
+    sys.setprofile(None)
+    return sum(event in ("call", "c_call") for event in events)
+
+
+def test_the_work_for_a_stream_is_the_same_however_many_texts_its_owner_has() -> None:
+    def work(num_others: int) -> int:
+        lookup = opened((*A, 1, *A[:3]))
+        for number in range(2, 2 + num_others):
+            lookup.open(make_spec(number, prompt=(*A, number), owner="me"))
+        return num_calls(lookup)
+
+    assert work(64) == work(1)
+
+
+def test_texts_that_are_too_short_to_be_found_come_and_go() -> None:
+    lookup = opened((1,))
+    for number in range(2, 22):
+        lookup.open(make_spec(number, prompt=(number,), owner="me"))
+        lookup.ended(StreamId(number))
+    assert lookup.propose(ONE, 3).token_ids == []
+
+
 def test_the_turns_of_a_conversation_do_not_keep_each_other_in_memory() -> None:
     """Each turn copies from the one before it."""
     lookup = Lookup()
@@ -122,13 +151,7 @@ def test_a_target_takes_what_it_looked_up_and_the_text_is_that_of_plain_decoding
     assert all(c.entry.num_looked_up == c.entry.num_draft_tokens for c in of_second)
 
 
-# -- the index of runs -----------------------------------------------------------------------------
-
-
-def proposed(index: NgramIndex, gamma: int) -> tuple[list[int], int]:
-    """The tokens that followed the longest run, and how many tokens matched before the first."""
-    start, match = index.find(index.token_ids)
-    return index.token_ids[start : start + gamma] if match else [], match
+# -- runs that are found ---------------------------------------------------------------------------
 
 
 def search(tokens: list[int], gamma: int) -> list[int]:
@@ -141,16 +164,15 @@ def search(tokens: list[int], gamma: int) -> list[int]:
 
 
 @given(st.lists(st.lists(st.integers(0, 3), max_size=6), max_size=12), st.integers(0, 9))
-def test_an_index_proposes_what_a_search_of_the_whole_past_finds_however_tokens_arrive(
+def test_what_is_proposed_is_what_a_search_of_the_whole_past_finds_however_tokens_arrive(
     chunks: list[list[int]], gamma: int
 ) -> None:
-    index = NgramIndex()
+    lookup = opened(())
     tokens: list[int] = []
     for chunk in chunks:
-        index.extend(chunk)
+        lookup.committed(ONE, chunk)
         tokens += chunk
-        assert len(index) == len(tokens)
-        assert proposed(index, gamma)[0] == search(tokens, gamma)
+    assert lookup.propose(ONE, gamma).token_ids == search(tokens, gamma)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +188,4 @@ def test_an_index_proposes_what_a_search_of_the_whole_past_finds_however_tokens_
 def test_a_run_comes_with_how_much_before_its_end_is_the_same(
     tokens: list[int], match: int
 ) -> None:
-    index = NgramIndex()
-    index.extend(tokens)
-    assert proposed(index, 3)[1] == match
+    assert opened(tuple(tokens)).propose(ONE, 3).match == match
