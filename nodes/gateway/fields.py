@@ -85,7 +85,8 @@ def _fingerprint(text: str) -> str:
 class Sampling(Body):
     """Fields of all APIs about model and sampling, extensions of OpenAI's API included."""
 
-    # What other servers (llama.cpp's, vLLM's) take besides, and what would change the text.
+    # What other servers (llama.cpp's, vLLM's) take besides, and what asks for another form of text.
+    # Clients often send their other kinds of sampling unasked, so these are ignored with a Warning.
     refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "json_schema": ({},),
         "guided_json": (),
@@ -94,20 +95,8 @@ class Sampling(Body):
         "guided_grammar": (),
         "structured_outputs": (),
         "chat_template": (),
-        "chat_template_kwargs": ({},),
         "continue_final_message": (False,),
         "add_generation_prompt": (True,),
-        "repeat_penalty": (1, 1.0),
-        "repetition_penalty": (1, 1.0),
-        "typical_p": (1, 1.0),
-        "mirostat": (0,),
-        "dry_multiplier": (0, 0.0),
-        "xtc_probability": (0, 0.0),
-        "dynatemp_range": (0, 0.0),
-        "min_tokens": (0,),
-        "n_predict": (-1,),
-        "stop_token_ids": ([],),
-        "bad_words": ([],),
     }
 
     model: Annotated[Text, Field(max_length=256)] | None = None

@@ -166,8 +166,6 @@ def said(**message: Any) -> dict[str, Any]:
         # What other servers take, and would be a text of another form here.
         ({"json_schema": {"type": "object"}}, "json_schema"),
         ({"guided_choice": ["yes", "no"]}, "guided_choice"),
-        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
-        ({"repeat_penalty": 1.1}, "repeat_penalty"),
     ],
 )
 def test_what_is_refused_is_named(body: dict[str, Any], param: str) -> None:
@@ -200,7 +198,7 @@ def test_errors_have_codes(code: str, body: dict[str, Any], param: str) -> None:
 
 def test_hints_change_nothing_and_are_told() -> None:
     body = {"metadata": {"a": "b"}, "store": True, "prompt_cache_key": "x", "keep_alive": "5m"}
-    harmless = {"repeat_penalty": 1.0, "mirostat": 0, "min_tokens": 0, "json_schema": None}
+    harmless = {"continue_final_message": False, "json_schema": None}
     found = LENIENT.job({**said(name="nobody", cached=1), **body, **harmless})
     assert found.prompts == ((ChatMessage("user", "hi"),),)
     assert set(found.ignored) == {
