@@ -1,5 +1,6 @@
 """The routes of the gateway."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
@@ -55,6 +56,8 @@ _ERROR: Final = {
 }
 # A load balancer directs requests by this answer, so it must be fresh.
 _READY_MAX_AGE_S: Final = 0.25
+# Prometheus waits for 10 s by default, and counts a gateway that takes longer as down.
+_STATUS_LIMIT_S: Final = 5.0
 
 
 class Gateway:
@@ -126,8 +129,9 @@ class Gateway:
         the mesh are missing."""
         key_of(request.scope, "admin")
         try:
-            status = await self.looking.status.latest()
-        except ApiError as error:
+            async with asyncio.timeout(_STATUS_LIMIT_S):
+                status = await self.looking.status.latest()
+        except (ApiError, TimeoutError) as error:
             logger.debug("no status for metrics: %s", error)
             status = None
         content = generate_latest(MeshMetrics(status)) + generate_latest(self.metrics.registry)

@@ -9,7 +9,18 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from nodes.client.client import RequestFailedError
 from nodes.telemetry.status import Status
-from tests.nodes.gateway.calls import CHAT, TALK, Call, app_of, call, get, keyed_app, post
+from tests.nodes.gateway.calls import (
+    CHAT,
+    TALK,
+    Call,
+    app_of,
+    call,
+    gateway_of,
+    get,
+    keyed_app,
+    open_app,
+    post,
+)
 from tests.nodes.gateway.fake_mesh import (
     Eventually,
     FakeMesh,
@@ -90,7 +101,10 @@ async def test_a_coordinator_that_cannot_be_asked_leaves_the_gateways_own(fault:
                 await asyncio.Event().wait()
             raise RequestFailedError("unavailable", "the coordinator was lost and came back")
 
-    found = await exposed(app_of(Faulty()))
+    gateway = gateway_of(Faulty())
+    found = await exposed(open_app(gateway))
+    # The question of a mute one is still open.
+    await gateway.looking.status.stop()
     assert found("coordinator_up") == 0
     names = {name for name, _ in found.samples}
     assert {name for name in names if "gateway" not in name} == {"airdraft_coordinator_up"}
