@@ -11,19 +11,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Final
+from typing import Final, NamedTuple
 
-from policies.acceptance import expected_tokens
-from policies.plan import (
-    ENTRY_BITS,
-    HEADER_BITS,
-    MAX_AUTO_GAMMA,
-    DraftView,
-    Observation,
-    StreamView,
-)
+from policies.plan import ENTRY_BITS, HEADER_BITS, MAX_AUTO_GAMMA, DraftView, Observation
 
 _NUM_ITERATIONS: Final = 4
+
+
+class Pace(NamedTuple):
+    """How fast guesses for one stream are made, in seconds.
+
+    lag_s: from a commit until the first guess after it reaches the target. step_s: from one guess
+    to the next.
+    """
+
+    lag_s: float
+    step_s: float
+
+
+_NEVER: Final = Pace(0.0, math.inf)
 
 
 def open_price_s(observation: Observation) -> float:
@@ -40,28 +46,31 @@ def open_price_s(observation: Observation) -> float:
     def pass_s(num_tokens: float) -> float:
         return target.decode.at(num_tokens, observation.used_cells) * slow
 
-    nodes = {draft.name: draft for draft in observation.drafts}
-    followed = Counter(view.draft or "" for view in observation.streams)
-
-    def flow(view: StreamView, longest_s: float, cap: int) -> tuple[float, float]:
-        node = nodes.get(view.draft or "")
-        if node is None or view.fixed_gamma == 0 or not cap:
-            return 1.0, 0.0
-        num = followed[node.name]
-        return _flow(view.alpha, node, num, longest_s, cap, observation.token_bits)
-
-    best = math.inf
+    followed = Counter(view.draft for view in observation.streams)
+    paces: dict[str | None, Pace] = {
+        node.name: _pace(node, followed[node.name], observation.token_bits)
+        for node in observation.drafts
+    }
+    asked = [
+        (view.alpha, paces.get(view.draft if view.fixed_gamma != 0 else None, _NEVER))
+        for view in observation.streams
+    ]
+    best = last_s = math.inf
+    # The target takes at most so many guesses of a stream in a pass.
     for cap in range(2 * MAX_AUTO_GAMMA + 1):
         longest_s = pass_s(num_streams)
         for _ in range(_NUM_ITERATIONS):
-            flows = [flow(view, longest_s, cap) for view in observation.streams]
+            flows = [_flow(alpha, pace, longest_s, cap) for alpha, pace in asked]
             num_guesses = sum(guesses for _, guesses in flows)
             longest_s = (longest_s + pass_s(num_streams + num_guesses)) / 2.0
         price_s = sum(
             view.weight * longest_s / tokens
             for view, (tokens, _) in zip(observation.streams, flows, strict=True)
         )
-        best = min(best, price_s)
+        if price_s == last_s:
+            # The last limit left out no guesses, so larger ones change nothing.
+            break
+        best, last_s = min(best, price_s), price_s
     return best
 
 
@@ -70,31 +79,30 @@ def tokens_a_pass(
 ) -> float:
     """Mean tokens that a pass commits to a stream whose guesses are right with the chance alpha, if
     the node follows so many streams and the target takes all its guesses, within limits."""
-    return _flow(alpha, node, num_followed, pass_s, 2 * MAX_AUTO_GAMMA, token_bits)[0]
+    return _flow(alpha, _pace(node, num_followed, token_bits), pass_s, 2 * MAX_AUTO_GAMMA)[0]
 
 
-def _flow(
-    alpha: float, node: DraftView, num: int, pass_s: float, cap: int, token_bits: int
-) -> tuple[float, float]:
-    """Returns the mean tokens and the mean guesses of a stream in a pass.
-
-    num: streams that the node follows.
-    """
+def _pace(node: DraftView, num: int, token_bits: int) -> Pace:
+    """num: streams that the node follows."""
     step_s = node.costs.decode.at(num, node.used_cells)
     each_bits = ENTRY_BITS + token_bits
     up_s = node.link.airtime_s(HEADER_BITS + num * each_bits, 1) / node.share_up
     down_s = node.link.airtime_s(HEADER_BITS + num * each_bits, 1) / node.share_down
-    # The time from a commit until the first guess after it reaches the target.
-    lag_s = node.link.rtt_s + step_s + up_s + down_s
     # While the link is busy with one message, later guesses are collected for the next one.
-    step_s = max(step_s, node.link.airtime_s(each_bits * num, 0) / node.share_up)
-    if step_s >= pass_s:
+    busy_s = node.link.airtime_s(each_bits * num, 0) / node.share_up
+    return Pace(node.link.rtt_s + step_s + up_s + down_s, max(step_s, busy_s))
+
+
+def _flow(alpha: float, pace: Pace, pass_s: float, cap: int) -> tuple[float, float]:
+    """Returns the mean tokens and the mean guesses of a stream in a pass."""
+    lag_s, step_s = pace
+    if step_s >= pass_s or not cap:
         return 1.0, 0.0
     behind = max(1, math.ceil(lag_s / (pass_s - step_s) - 1e-9))
     first = min(cap, max(1, math.floor((behind * pass_s - lag_s) / step_s) + 1 - behind))
     # One of the guesses made during a pass is for the place of the target's own token.
     later = min(float(cap), pass_s / step_s - 1.0)
-    return _renewal(alpha, behind, first, later)
+    return _renewal(min(alpha, 0.999), behind, first, later)
 
 
 def _renewal(alpha: float, behind: int, first: float, later: float) -> tuple[float, float]:
@@ -103,20 +111,17 @@ def _renewal(alpha: float, behind: int, first: float, later: float) -> tuple[flo
     behind: passes without guesses. first: guesses of the pass after them. later: guesses of each
     pass after that.
     """
-    alpha = min(alpha, 0.999)
     overtakes = alpha**behind
     num_plain = (1.0 - overtakes) / (1.0 - alpha)
-    goes_on = alpha ** (first + 1)
-    num_later = goes_on / (1.0 - alpha ** (later + 1))
+    num_later = alpha ** (first + 1) / (1.0 - alpha ** (later + 1))
     passes = num_plain + overtakes * (1.0 + num_later)
-    tokens = num_plain + overtakes * (_expected(alpha, first) + num_later * _expected(alpha, later))
-    guesses = overtakes * (first + num_later * later)
-    return tokens / passes, guesses / passes
+    tokens = _expected(alpha, first) + num_later * _expected(alpha, later)
+    guesses = first + num_later * later
+    return (num_plain + overtakes * tokens) / passes, overtakes * guesses / passes
 
 
 def _expected(alpha: float, gamma: float) -> float:
-    """Returns expected_tokens() for a number of guesses that need not be whole."""
+    """Returns acceptance.expected_tokens() for a number of guesses that need not be whole."""
     low = math.floor(gamma)
-    part = gamma - low
-    above = expected_tokens(alpha, low + 1)
-    return (1.0 - part) * expected_tokens(alpha, low) + part * above
+    next_counts = alpha ** (low + 1)
+    return (1.0 - next_counts) / (1.0 - alpha) + (gamma - low) * next_counts
