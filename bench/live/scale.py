@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +36,8 @@ class Carried:
     and greatest delay of replies to Pings among the other messages.
 
     relay_s: the same of a bare relay under as many messages of the same sizes, right afterwards.
+    coordinator_busy, others_busy: used parts of the coordinator's core and of the cores that nodes
+    and clients share. If the latter is nearly 1, tokens are limited by the nodes and clients.
     num_wrong: notices with tokens other than those of law 1. is_probe_first: whether the process
     that sends Pings had priority on its core; otherwise delays include waits for the core.
     """
@@ -46,6 +48,7 @@ class Carried:
     delay_s: tuple[float, float, float]
     relay_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
     coordinator_busy: float
+    others_busy: float
     num_wrong: int
     is_probe_first: bool
 
@@ -57,7 +60,8 @@ class Carried:
             f"{self.num_streams} streams: {self.passes_per_s:.0f} stream passes/s, "
             f"{self.tokens_per_s:.0f} tokens/s; a Ping is answered after {p50} ms (median), "
             f"{p99} ms (p99), {most} ms (most), by a bare relay after {bare} ms; coordinator busy "
-            f"{self.coordinator_busy:.0%} of its core; {self.num_wrong} wrong texts{late}"
+            f"{self.coordinator_busy:.0%} of its core, nodes and clients {self.others_busy:.0%} of "
+            f"theirs; {self.num_wrong} wrong texts{late}"
         )
 
 
@@ -109,12 +113,12 @@ async def measure(
                     name = f"{role}-{number}"
                     arguments = role, name, str(ms), str(per_target)
                     await mesh.start_module(name, HUB, "bench.live.light_nodes", *arguments)
-            names = (f"{role}-{k}" for k in range(num_targets) for role in ("target", "draft"))
+            names = [f"{role}-{k}" for k in range(num_targets) for role in ("target", "draft")]
             await mesh.are_in(*names, limit_s=_START_LIMIT_S)
             async with mesh.clients(1) as (client,):
                 most_choices = min(_CHOICES, per_target)
                 async with _streams(client, num_streams, gamma, most_choices) as counts:
-                    carried = await _measure(counts, num_streams, mesh)
+                    carried = await _measure(counts, num_streams, mesh, ("probe", *names))
         traffic = Traffic(num_targets, min(per_target, num_streams), gamma, pass_ms / 1e3)
         delays_s = await relayed(cores[0], traffic, seconds)
         return replace(carried, relay_s=quantiles(delays_s))
@@ -178,19 +182,23 @@ async def _streams(
             task.cancel()
 
 
-async def _measure(counts: _Counts, num_streams: int, mesh: Fleet) -> Carried:
-    coordinator = mesh.process(COORDINATOR).pid
+async def _measure(counts: _Counts, num_streams: int, mesh: Fleet, names: Sequence[str]) -> Carried:
+    """names: the processes that share cores with this one."""
+    coordinator = [mesh.process(COORDINATOR).pid]
+    others = [os.getpid(), *(mesh.process(name).pid for name in names)]
     await mesh.has_printed("probe", _START_LIMIT_S)
-    before, busy_s, started = replace(counts), cpu_s([coordinator]), time.perf_counter()
+    before, started = replace(counts), time.perf_counter()
+    busy_s, others_s = cpu_s(coordinator), cpu_s(others)
     found = await probed(mesh)
     took_s = time.perf_counter() - started
-    busy_s = cpu_s([coordinator]) - busy_s
+    busy_s, others_s = cpu_s(coordinator) - busy_s, cpu_s(others) - others_s
     return Carried(
         num_streams=num_streams,
         passes_per_s=(counts.passes - before.passes) / took_s,
         tokens_per_s=(counts.tokens - before.tokens) / took_s,
         delay_s=quantiles(found["delays_s"]),
         coordinator_busy=busy_s / took_s,
+        others_busy=others_s / took_s / len(os.sched_getaffinity(0)),
         num_wrong=counts.wrong,
         is_probe_first=found["is_first"],
     )
