@@ -7,7 +7,15 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nodes.engine.calibrate import Progress, about, cache_key, calibrate, load_cached, store
+from nodes.engine.calibrate import (
+    Progress,
+    about,
+    cache_key,
+    calibrate,
+    is_much_faster_now,
+    load_cached,
+    store,
+)
 from nodes.engine.golden import software_digest
 from nodes.engine.grammar import Pieces
 from nodes.engine.llama import LlamaConfig, LlamaModel
@@ -124,17 +132,18 @@ def _open_once(
         library=library_hash(),
     )
     known = load_cached(cache, key) if cache is not None else None
-    if known is None:
+    if known is None or is_much_faster_now(model, known[1]):
+        tested = known[0] if known is not None else None
         hashed = model.info.model_hash
         if config.max_sequences < _MEASURED_SEQUENCES:
             # The kept results hold for any number of sequences.
             model.close()
             wider = replace(config, max_sequences=_MEASURED_SEQUENCES)
             with contextlib.closing(LlamaModel(wider, model_hash=hashed)) as other:
-                self_test, costs = _measure(other, config.profile, prefix_lens, progress)
+                self_test, costs = _measure(other, config.profile, prefix_lens, progress, tested)
             model = LlamaModel(config, model_hash=hashed)
         else:
-            self_test, costs = _measure(model, config.profile, prefix_lens, progress)
+            self_test, costs = _measure(model, config.profile, prefix_lens, progress, tested)
         if cache is not None:
             try:
                 kept = about(hashed, build_name(), config.num_threads, config.profile)
@@ -150,8 +159,15 @@ def _open_once(
 
 
 def _measure(
-    model: LlamaModel, profile: str, prefix_lens: tuple[int, ...], progress: Progress | None
+    model: LlamaModel,
+    profile: str,
+    prefix_lens: tuple[int, ...],
+    progress: Progress | None,
+    tested: SelfTest | None,
 ) -> tuple[SelfTest, NodeCosts]:
+    """Test and calibrate a model. tested: The result of an earlier test, which still holds."""
+    if tested is not None:
+        return tested, calibrate(model, progress=progress)
     if progress is not None:
         progress("self-test", 0, None)
     # Profile fast does not promise equal bits, so it is not tested.

@@ -43,9 +43,8 @@ def commit(
     if len(token_ids) > stream.tokens_left:
         return scheduler.abort(stream, "the target committed more tokens than max_tokens allows")
     if len(entry.scores) != (len(token_ids) if stream.spec.num_logprobs >= 0 else 0):
-        return scheduler.abort(
-            stream, "the target sent another number of log-probabilities than of tokens"
-        )
+        error = "the target sent log-probabilities for another number of tokens"
+        return scheduler.abort(stream, error)
     out: list[Instruction] = []
     position = stream.num_output
     stream.token_ids += token_ids

@@ -23,9 +23,8 @@ _MOST_TRIAL_COST: Final = 0.01
 # The share after the first comparison that draft nodes lose, for one stream. It is halved after
 # each further one, and divided by the number of streams, because their passes say as much more:
 # chats of four streams had 0.91 of plain decoding with 0.03, and 0.94 and 0.97 with 0.01. The first
-# trial of a mesh is its worst, because draft nodes have not yet learnt which of their guesses are
-# right. Chats with the real pair had 0.90 of the speed of plain decoding in the first 32 passes and
-# 1.49 in later ones, and were once left without guesses for 1,490 passes.
+# trial is the worst, because draft nodes have not yet learnt which guesses are right: chats with
+# the real pair had 0.90 of the speed of plain decoding in the first 32 passes, 1.49 in later ones.
 _FIRST_TRIAL_COST: Final = 0.03
 # Passes that the averages span. Over 64 passes of one stream the mean number of tokens a pass has a
 # scatter of 5 %.
@@ -46,15 +45,17 @@ class Speculation(Enum):
 
 @dataclass(slots=True)
 class _Seen:
-    """Sums of tokens a stream and of calibrated passes, in which older passes count less."""
+    """Sums of tokens a stream, of calibrated passes, and of passes; older passes count less."""
 
     tokens: float = 1.0
     passes: float = 1.0
+    num: float = 1.0
 
     def add(self, tokens: float, passes: float) -> None:
         kept = 1.0 - 1.0 / _MEMORY
         self.tokens = kept * self.tokens + tokens
         self.passes = kept * self.passes + passes
+        self.num = kept * self.num + 1.0
 
     @property
     def rate(self) -> float:
@@ -127,8 +128,11 @@ class Comparison:
 
     def _pause(self) -> None:
         """Begin a pause, but delay the first one where guesses seem to gain much."""
-        if self._is_first and self.gain > 1.0:
-            self.num_left = _PAUSE_PASSES * (self.gain - 1.0) / _MOST_TRIAL_COST
+        # Guesses do not shorten passes: if these are shorter than calibrated, the calibration is
+        # wrong, as one is that was measured on a busy machine.
+        gain = min(self.gain, self._guesses.tokens / self._guesses.num)
+        if self._is_first and gain > 1.0:
+            self.num_left = _PAUSE_PASSES * (gain - 1.0) / _MOST_TRIAL_COST
         else:
             self._set(Speculation.PAUSED, _PAUSE_PASSES)
         self._is_first = False

@@ -29,9 +29,8 @@ _MOST_MOVING: Final = 2
 
 def find_follower(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
     """Assign a draft node to a stream that wants one and has none, or set its refusal."""
-    if stream.follow is not None or not (scheduler.mode.has_guesses and stream.wants_follower):
-        return []
-    if scheduler.speculation is not Speculation.ON:
+    may_guess = scheduler.mode.has_guesses and scheduler.speculation is Speculation.ON
+    if stream.follow is not None or not (may_guess and stream.wants_follower):
         return []
     if stream.num_draft_losses >= _MOST_DRAFT_LOSSES:
         stream.refusal = "its draft nodes died while they followed this text"
@@ -123,19 +122,15 @@ def rebalance(scheduler: Scheduler) -> list[Instruction]:
     """Move streams to draft nodes with which their tokens come sooner, a few at a time."""
     if scheduler.speculation is not Speculation.ON:
         return []
-    reading = [s for s in scheduler.streams.values() if s.follow and not s.follow.is_ready]
+    follows = [(stream, stream.follow) for stream in scheduler.streams.values() if stream.follow]
+    num_moving = sum(not follow.is_ready for _, follow in follows)
     out: list[Instruction] = []
-    num_moving = len(reading)
-    for stream in scheduler.streams.values():
+    for stream, follow in follows:
         if num_moving >= _MOST_MOVING:
             break
-        follow = stream.follow
-        if follow is None or not follow.is_ready:
-            continue
-        node = scheduler.drafts.better_for(
-            _wanted(scheduler, stream), scheduler.drafts[follow.node]
-        )
-        if node is not None:
+        present = scheduler.drafts[follow.node]
+        node = scheduler.drafts.better_for(_wanted(scheduler, stream), present)
+        if follow.is_ready and node is not None:
             out += [*unfollow(scheduler, stream), *_follow(scheduler, stream, node)]
             num_moving += 1
     return out
@@ -174,8 +169,6 @@ def leave_silent(scheduler: Scheduler, streams: Iterable[Stream]) -> list[Instru
         return out
     for stream in streams:
         follow, length = stream.follow, len(stream.token_ids)
-        if follow is None or not follow.is_ready:
-            continue
-        if length - follow.compared_at > SILENT_TOKENS:
+        if follow and follow.is_ready and length - follow.compared_at > SILENT_TOKENS:
             out += leave(scheduler, stream, f"{follow.node} sent no guesses in time")
     return out

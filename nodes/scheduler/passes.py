@@ -18,7 +18,6 @@ from policies.plan import ENTRY_BITS, HEADER_BITS, TEXT_BITS
 if TYPE_CHECKING:
     from nodes.scheduler.scheduler import Scheduler
 
-
 # The share of prompts is capped, because decoding goes on beside any number of them.
 _MAX_PREFILL_SHARE: Final = 0.8
 

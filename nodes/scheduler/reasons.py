@@ -65,7 +65,7 @@ def plain_line(scheduler: Scheduler, stream: Stream) -> str:
 
 
 def _line(scheduler: Scheduler, stream: Stream, label: Plain) -> str:
-    follow, last = stream.follow, stream.last_pass
+    follow = stream.follow
     if label in _LINES:
         return _LINES[label]
     if label == "slower":
@@ -79,7 +79,7 @@ def _line(scheduler: Scheduler, stream: Stream, label: Plain) -> str:
             return line
         return f"{line}; they are tried again in {comparison.num_left:.0f} passes"
     if label == "not_worth":
-        line = f"the best guess had a chance of {last.best_chance:.2f}, too little for its time"
+        line = f"the best guess had a chance of {stream.best_chance:.2f}, too little for its time"
         num, used = max(1, len(scheduler.streams)), scheduler.used_cells
         table = scheduler.target.decode.table
         now_s, then_s = (table.at(num + more, used, used / num) for more in (0, 1))

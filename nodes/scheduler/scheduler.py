@@ -11,7 +11,7 @@ takes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -67,6 +67,8 @@ _MOST_REOPENED: Final = 3
 # swap and slow boards need that long.
 _SILENT_S: Final = 60.0
 _SILENT_S_PER_TOKEN: Final = 0.1
+# A stream, and whether it waits for its draft node to read the text or for tokens of the target.
+_Waiting = tuple[StreamId, bool]
 
 
 class Scheduler:
@@ -115,9 +117,7 @@ class Scheduler:
         self._plans_later, self._plan_at = plans_later, 0.0
         self._is_grouped = bool(mode.is_grouped)
         self._price_factor = 1.0
-        self._silences: Silences[StreamId] = Silences()
-        # Streams whose draft nodes read their texts.
-        self._readings: Silences[StreamId] = Silences()
+        self._silences: Silences[_Waiting] = Silences()
 
     @property
     def cells(self) -> int:
@@ -393,48 +393,44 @@ class Scheduler:
         return out if planning is None else [*out, *self.take_plan(planning.make(), now)]
 
     def _look_after(self, now: float) -> list[Instruction]:
-        """Once a second: reopen streams that are stuck, and choose their draft nodes anew."""
+        """Once a second: end waits that last too long, and choose draft nodes anew."""
         out: list[Instruction] = []
-        # A parked stream waits for the others to end, so what they get counts as its progress.
-        used = self.used_cells
-        progress = (
-            (stream_id, (s.spec.generation, len(s.token_ids), s.phase, s.is_parked and used))
-            for stream_id, s in self.streams.items()
-        )
-        for stream_id in self._silences.overdue(progress, self._patience_s, now):
-            error = "the target sent no tokens of this stream, even after it was opened again"
-            out += self.reopen(self.streams[stream_id], error)
-        out += self._leave_unread(now)
+        for stream_id, is_reading in self._silences.overdue(self._waits(), self._patience_s, now):
+            stream = self.streams.get(stream_id)
+            if stream is not None and is_reading:
+                # The request to follow or its answer was lost. Without an end the stream would
+                # never be guessed for, and its guesses would never be compared.
+                reason = "a draft node did not report that it has read the text"
+                out += following.leave(self, stream, reason)
+            elif stream is not None:
+                error = "the target sent no tokens of this stream, even after it was opened again"
+                out += self.reopen(stream, error)
         out += following.leave_full(self)
         for stream in self.streams.values():
             out += following.find_follower(self, stream)
         return out + following.rebalance(self)
 
-    def _leave_unread(self, now: float) -> list[Instruction]:
-        """End followings whose draft node does not report that it has read the text.
-
-        The request to follow or its answer was lost. Such a stream would never be guessed for, and
-        decoding with and without guesses would never be compared.
-        """
+    def _waits(self) -> Iterator[tuple[_Waiting, object]]:
+        """Yields what streams wait for, each with a state that changes when there is progress."""
+        used = self.used_cells
         # In a pause a draft node does not receive the rest of a long text.
         is_on = self.speculation is Speculation.ON
-        follows = ((s, stream.follow) for s, stream in self.streams.items() if is_on)
-        reading = ((s, follow.number) for s, follow in follows if follow and not follow.is_ready)
-        out: list[Instruction] = []
-        for stream_id in self._readings.overdue(reading, self._reading_limit_s, now):
-            reason = "a draft node did not report that it has read the text"
-            out += following.leave(self, self.streams[stream_id], reason)
-        return out
+        for stream_id, s in self.streams.items():
+            if is_on and s.follow is not None and not s.follow.is_ready:
+                yield (stream_id, True), s.follow.number
+            # A parked stream waits for the others to end, so what they get counts as its progress.
+            state = s.spec.generation, len(s.token_ids), s.phase, s.is_parked and used
+            yield (stream_id, False), state
 
-    def _reading_limit_s(self, stream_id: StreamId) -> float:
-        follow = self.streams[stream_id].follow
-        assert follow is not None
-        return _SILENT_S + _SILENT_S_PER_TOKEN * self.drafts[follow.node].num_unread
-
-    def _patience_s(self, stream_id: StreamId) -> float:
-        """Returns the seconds without progress after which a stream counts as stuck."""
+    def _patience_s(self, waiting: _Waiting) -> float:
+        """Returns the seconds without progress after which a wait is too long."""
+        stream_id, is_reading = waiting
+        stream = self.streams[stream_id]
+        follow = stream.follow
+        if is_reading and follow is not None:
+            return _SILENT_S + _SILENT_S_PER_TOKEN * self.drafts[follow.node].num_unread
         wanted_s = _SILENT_S + _SILENT_S_PER_TOKEN * self.used_cells
-        return float(wanted_s * 2 ** self.streams[stream_id].num_reopened)
+        return float(wanted_s * 2**stream.num_reopened)
 
     # -- the plan ----------------------------------------------------------------------------------
 

@@ -105,19 +105,6 @@ class Follow:
     num_taken: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class LastPass:
-    """What the last pass did for a stream.
-
-    num_guesses: guesses of the stream in the pass. num_offered: guesses of the draft node that were
-    present when it began. best_chance: chance of the first guess, drafted or looked up.
-    """
-
-    num_guesses: int = 0
-    num_offered: int = 0
-    best_chance: float = 0.0
-
-
 @dataclass(slots=True)
 class Stream:
     """What the coordinator knows of a stream.
@@ -134,7 +121,9 @@ class Stream:
     backoff: NodeBackoff = field(default_factory=NodeBackoff)
     figures: Figures = field(default_factory=Figures)
     acceptance: AcceptanceEstimate = field(default_factory=AcceptanceEstimate)
-    last_pass: LastPass = LastPass()
+    # Guesses that the last pass took, and the chance of the first guess that was there.
+    num_guesses: int = 0
+    best_chance: float = 0.0
     # Tokens that a pass commits to it, on average.
     tokens_a_pass: float = 1.0
     # Seconds from one commit to the next, on average; 0.0 before the second commit.
@@ -197,8 +186,6 @@ class Stream:
         num_passes = self.figures.num_rounds + self.figures.num_plain_steps
         rate = max(PASS_RATE, 1.0 / max(1, num_passes))
         self.tokens_a_pass += rate * (entry.num_tokens - self.tokens_a_pass)
-        self.last_pass = LastPass(
-            entry.num_draft_tokens, entry.num_offered, entry.best_percent / 100
-        )
+        self.num_guesses, self.best_chance = entry.num_draft_tokens, entry.best_percent / 100
         self.figures.num_draft_tokens += entry.num_draft_tokens
         self.figures.num_accepted_tokens += entry.num_accepted_tokens

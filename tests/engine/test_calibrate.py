@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from nodes.engine import calibrate as calibrate_module
-from nodes.engine.calibrate import cache_key, calibrate, load_cached, store
+from nodes.engine.calibrate import cache_key, calibrate, is_much_faster_now, load_cached, store
 from nodes.engine.protocol import InvalidInputError
 from nodes.engine.selftest import SelfTest
 from nodes.engine.toy import ToyConfig, ToyModel
@@ -99,6 +99,27 @@ def test_a_machine_that_is_busy_now_and_then_gives_the_table_of_an_idle_one(pric
     seconds = costs.decode.seconds
     assert seconds == pytest.approx([1e-3 + 1e-4 * n for n in costs.decode.sizes], rel=0.25)
     assert sorted(seconds) == list(seconds)
+
+
+def test_a_machine_that_becomes_busier_does_not_seem_to_pay_for_cells(priced, monkeypatch):
+    """Once other sequences are in the cache, each pass takes 0.1 s more."""
+    forward, later = priced.forward, [False]
+
+    def slower(spans):
+        later[0] |= priced.free_cells() < priced.info.num_cells
+        priced.now_s += 0.1 * later[0]
+        return forward(spans)
+
+    monkeypatch.setattr(priced, "forward", slower)
+    assert calibrate(priced).decode.per_cell_s == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize(("factor", "is_faster"), [(0.5, False), (1.1, False), (1.5, True)])
+def test_a_calibration_of_a_busy_machine_is_recognised(priced, factor, is_faster):
+    costs = calibrate(priced)
+    known = NodeCosts(costs.decode.scaled(factor), costs.prefill.scaled(factor))
+    assert is_much_faster_now(priced, known) == is_faster
+    assert priced.free_cells() == priced.info.num_cells
 
 
 def test_a_stored_result_comes_back_equal(tmp_path):

@@ -46,7 +46,7 @@ class FakeLlama(ToyModel):
 def machine(monkeypatch):
     """A machine that notes its calls; exact_with says which forms of weights are exact on it."""
 
-    machine = SimpleNamespace(exact_with={True: True, False: True}, calls=[])
+    machine = SimpleNamespace(exact_with={True: True, False: True}, calls=[], is_faster=False)
     FakeLlama.opened = []
 
     def self_test(model, *, prefix_lens):
@@ -65,6 +65,7 @@ def machine(monkeypatch):
     monkeypatch.setattr(load, "LlamaModel", FakeLlama)
     monkeypatch.setattr(load, "run_self_test", self_test)
     monkeypatch.setattr(load, "calibrate", calibrate)
+    monkeypatch.setattr(load, "is_much_faster_now", lambda _model, _costs: machine.is_faster)
     monkeypatch.setattr(load, "cache_key", key)
     monkeypatch.setattr(load, "library_hash", lambda: "files")
     return machine
@@ -144,6 +145,15 @@ def test_the_second_opening_measures_nothing(machine, tmp_path):
     assert machine.calls == []
     assert (second.self_test, second.costs) == (first.self_test, first.costs)
     assert (second.model.llama_config.repack, second.model.verdict) == (False, True)
+
+
+def test_times_of_a_busy_machine_are_measured_again_without_another_test(machine, tmp_path):
+    first = open_model(config(tmp_path), tmp_path / "cache")
+    machine.calls.clear()
+    machine.is_faster = True
+    second = open_model(config(tmp_path), tmp_path / "cache")
+    assert machine.calls == ["calibrate"]
+    assert second.self_test == first.self_test
 
 
 def test_one_sequence_alone_is_measured_with_room_for_two(machine, tmp_path):

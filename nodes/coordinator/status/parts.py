@@ -136,7 +136,7 @@ def stream_status(
         num_prompt_tokens=spec.num_prompt_tokens,
         num_tokens=choice.num_tokens,
         max_tokens=spec.max_tokens,
-        gamma=known.last_pass.num_guesses,
+        gamma=known.num_guesses,
         acceptance=number(known.acceptance.alpha, 4) if stream is not None else 0.0,
         plain=plain[0],
         reason=cut(plain[1], _MAX_LINE),

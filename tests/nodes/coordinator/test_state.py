@@ -265,7 +265,7 @@ def test_a_target_that_does_not_score_what_it_was_to_ends_the_request(mesh: Mesh
     mesh.ready()
     assert mesh.commit().failure() == (
         "unavailable",
-        "the target sent another number of log-probabilities than of tokens",
+        "the target sent log-probabilities for another number of tokens",
     )
 
 

@@ -15,11 +15,13 @@ from nodes.worker.stream import StreamId
 from tests.nodes.scheduler.watched import ONE, TARGET_COSTS, admit, commit, make_scheduler, ready
 
 
-def shares(gain: float, slowdown: float, num_passes: int = 20_000) -> dict[Speculation, int]:
+def shares(
+    gain: float, slowdown: float, num_passes: int = 20_000, *, plain: float = 1.1
+) -> dict[Speculation, int]:
     """Passes of a stream with draft nodes, in pauses, and without.
 
     gain: tokens of a pass with guesses. slowdown: what it takes beside a draft node, to one
-    without.
+    without. plain: what a pass without guesses takes, to what calibration says.
     """
     source = random.Random(1)
     comparison = Comparison()
@@ -28,7 +30,7 @@ def shares(gain: float, slowdown: float, num_passes: int = 20_000) -> dict[Specu
         seen[comparison.speculation] += 1
         with_guesses = comparison.speculation is Speculation.ON
         tokens = 1.0 + (source.random() < gain - 1.0 if with_guesses else 0.0)
-        passes = source.gauss(1.1, 0.05) * (slowdown if with_guesses else 1.0)
+        passes = source.gauss(plain, 0.05) * (slowdown if with_guesses else 1.0)
         comparison.passed(tokens, passes, may_pause=True)
     return seen
 
@@ -37,6 +39,12 @@ def shares(gain: float, slowdown: float, num_passes: int = 20_000) -> dict[Specu
 def test_a_draft_node_that_slows_its_target_down_is_left_out_most_of_the_time(gain: float) -> None:
     seen = shares(gain, slowdown=1.3)
     assert seen[Speculation.OFF] > 0.85 * 20_000
+
+
+def test_a_calibration_that_is_too_slow_does_not_hide_that_guesses_gain_nothing() -> None:
+    """Such passes alone look as if guesses had made them shorter."""
+    seen = shares(1.0, slowdown=1.15, num_passes=300, plain=0.7)
+    assert seen[Speculation.OFF] > 100
 
 
 @pytest.mark.parametrize(("gain", "slowdown"), [(1.8, 1.0), (1.8, 1.4), (1.2, 1.0)])
