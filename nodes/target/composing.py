@@ -17,6 +17,7 @@ from policies.latency import CostTable
 
 def compose(
     decoding: Sequence[TargetStream],
+    reading: Sequence[TargetStream],
     costs: CostTable,
     lookup: Lookup,
     *,
@@ -24,9 +25,10 @@ def compose(
     used_cells: int,
     room: int,
 ) -> list[Chosen]:
-    """Returns the guesses of each stream for the pass.
+    """Returns the guesses of each decoding stream for the pass.
 
-    num_read: tokens of prompts that the pass also reads. used_cells: used cells of the cache. room:
+    reading: streams whose texts are being read. A longer pass delays them like the others, so they
+    count as if they had a token in it, too. num_read: tokens of prompts that the pass also reads. used_cells: used cells of the cache. room:
     most guesses that fit. A stream whose client fixed the number of guesses gets that many, if they
     are present.
     """
@@ -47,6 +49,7 @@ def compose(
             given_worth += weight * sum(likely)
             likely = []
         offers.append(Offer(weight, likely))
+    offers += [Offer(stream.spec.weight / stream.tokens_a_pass, []) for stream in reading]
     own_cells = sum(own) / max(1, len(own))
     counts = composed(
         offers,
@@ -58,7 +61,7 @@ def compose(
     )
     return [
         best if stream.spec.num_guesses >= 0 else replace(best, token_ids=best.token_ids[:count])
-        for stream, best, count in zip(decoding, chosen, counts, strict=True)
+        for stream, best, count in zip(decoding, chosen, counts, strict=False)
     ]
 
 

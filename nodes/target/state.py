@@ -278,12 +278,13 @@ class TargetState:
         """
         if not any(stream.buffer.token_ids or stream.spec.looks_up for stream in decoding):
             return [NOTHING] * len(decoding)
-        missing = sum(map(self._residents.missing, self._residents))
-        num_read = min(missing, PROMPT_PIECE_TOKENS)
+        waiting = [stream for stream in self._residents if self._residents.missing(stream)]
+        num_read = min(sum(map(self._residents.missing, waiting)), PROMPT_PIECE_TOKENS)
         # A text whose last piece is read in this pass may also decode its first token.
         free = -self._residents.shortage()
         return compose(
             decoding,
+            waiting,
             self._costs.table,
             self._lookup,
             num_read=num_read,

@@ -85,6 +85,19 @@ def test_a_target_learns_what_its_passes_take() -> None:
     assert taken[-1] == 0
 
 
+@pytest.mark.parametrize(("num_waiting", "num_taken"), [(0, 1), (1, 1), (4, 0)])
+def test_a_guess_has_to_be_worth_the_delay_of_streams_whose_prompts_are_read(
+    num_waiting: int, num_taken: int
+) -> None:
+    """The more of them wait, the more tokens the same delay costs."""
+    table = CostTable((1, 64), (0.010, 0.010 + 63 * 0.003))
+    state, text = begun(NodeCosts(table, table))
+    for number in range(num_waiting):
+        state.open(make_spec(2 + number, prompt=tuple(range(1, 65))))
+    guess(state, ONE, START, text[1:2], sure=0.5)
+    assert commit_of(state).entry.num_draft_tokens == num_taken
+
+
 # -- streams that wait for their guesses -----------------------------------------------------------
 
 
