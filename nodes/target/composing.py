@@ -28,9 +28,9 @@ def compose(
     """Returns the guesses of each decoding stream for the pass.
 
     reading: streams whose texts are being read. A longer pass delays them like the others, so they
-    count as if they had a token in it, too. num_read: tokens of prompts that the pass also reads. used_cells: used cells of the cache. room:
-    most guesses that fit. A stream whose client fixed the number of guesses gets that many, if they
-    are present.
+    count as if they had a token in it, too. num_read: tokens of prompts that the pass also reads.
+    used_cells: used cells of the cache. room: most guesses that fit. A stream whose client fixed
+    the number of guesses gets that many, if they are present.
     """
     chosen, offers = list[Chosen](), list[Offer]()
     num_given, given_worth = 0, 0.0
