@@ -134,6 +134,8 @@ class LinkFigures:
     def row(self) -> str:
         """Return the row below HEAD."""
         near, rate = self.near, self.near.num_tokens / self.seconds
+        # Runs over a proxy measure nothing without draft nodes.
+        ratio = f"{self.ratio:.2f}" if self.plain else "-"
         return row(
             self.link,
             f"{self.lost_share:.1%}, {self.num_resets}",
@@ -142,7 +144,7 @@ class LinkFigures:
             *map(_most, (self.noticed_s, self.healed_s)),
             near.between_ms(),
             self.far.between_ms(),
-            f"{rate:.1f}, {self.ratio:.2f}",
+            f"{rate:.1f}, {ratio}",
             "{:+}, {:+}".format(*self.growth),
         )
 
