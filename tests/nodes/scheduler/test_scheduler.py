@@ -77,6 +77,8 @@ def test_the_draft_node_that_answers_sooner_follows_until_it_has_too_many() -> N
     join(scheduler, "quick", 0.005, max_streams=1)
     found = [followers(admit(scheduler, number, max_tokens=1000)) for number in (1, 2)]
     assert found == [[("quick", 1)], [("slow", 1)]]
+    scheduler.cancel(ONE)
+    assert followers(admit(scheduler, 3, max_tokens=1000)) == [("quick", 1)]
 
 
 def test_a_stream_moves_to_a_draft_node_that_is_much_quicker() -> None:
@@ -85,16 +87,21 @@ def test_a_stream_moves_to_a_draft_node_that_is_much_quicker() -> None:
     assert [node for node, _ in to_draft(out, CloseStreamNotice)] == ["slow"]
 
 
-def test_a_stream_moves_to_a_slower_draft_node_that_is_right_more_often() -> None:
-    """The quick one is tried first; when it has been wrong often enough, the other one is."""
+def test_a_stream_has_the_slower_draft_node_while_that_is_right_more_often() -> None:
     scheduler = make(good=0.008, quick=0.003)
-    assert followers(admit(scheduler, max_tokens=1000)) == [("quick", 1)]
+    assert followers(admit(scheduler, max_tokens=2000)) == [("quick", 1)]
     ready(scheduler)
-    out: list[Instruction] = []
-    for second in range(200):
-        out += commit(scheduler, 7, num_compared=1, num_right=int(second % 2 == 0))
-        out += scheduler.tick(float(second))
-    assert followers(out)[0] == ("good", 2)
+    stream = scheduler.streams[ONE]
+    assert stream.follow is not None
+    for second in range(1800):
+        better = "good" if second < 900 else "quick"
+        if second in (899, 1799):
+            assert stream.follow.node == better
+        right = int(stream.follow.node == better or second % 2 == 0)
+        commit(scheduler, 7, num_compared=1, num_right=right)
+        scheduler.tick(float(second))
+        ready(scheduler)
+        assert stream.follow is not None
 
 
 def test_it_stays_where_little_is_left_to_gain() -> None:
@@ -167,6 +174,8 @@ def test_a_draft_node_that_never_has_a_guess_in_time_loses_the_stream(is_measure
         # Where a guess is compared now and then, it is in time.
         out += commit(scheduler, 5, num_compared=int(is_measured and number % 8 == 0))
     assert bool(to_draft(out, CloseStreamNotice)) != is_measured
+    # It is tried again later, because it may be quicker then.
+    assert followers(scheduler.tick(1.0)) == ([] if is_measured else [("d", 2)])
 
 
 # -- what is passed on ----------------------------------------------------------------------------
@@ -230,7 +239,8 @@ def test_the_target_is_told_to_go_on_long_before_it_would_stop() -> None:
     for _ in range(200):
         leases += leases_of(commit(scheduler, 5))
     ends = [lease.prefix_len + lease.num_tokens for lease in leases]
-    assert len(leases) > 1
+    # They cover 200 tokens, and not each token has one.
+    assert 1 < len(leases) < 20
     for lease, end in zip(leases[1:], ends, strict=False):
         assert lease.prefix_len < end - 16
 
@@ -256,6 +266,13 @@ def test_what_a_target_says_twice_is_taken_once() -> None:
     assert commit(scheduler, 5, prefix_len=len(PROMPT)) == []
     (emit,) = (i for i in commit(scheduler, 6, prefix_len=4) if isinstance(i, Emit))
     assert (emit.position, emit.token_ids) == (1, (6,))
+
+
+def test_an_end_for_which_the_target_gives_no_reason_is_an_error() -> None:
+    scheduler = decoding(make(), max_tokens=2)
+    out = commit(scheduler, 5, 6)
+    assert [each.error for each in out if isinstance(each, Abort)]
+    assert not scheduler.streams
 
 
 def test_silence_of_the_target_about_a_stream_ends() -> None:
