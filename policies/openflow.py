@@ -13,13 +13,14 @@ import math
 from collections import Counter
 from typing import Final, NamedTuple
 
+from policies.acceptance import expected_tokens
 from policies.plan import ENTRY_BITS, HEADER_BITS, MAX_AUTO_GAMMA, DraftView, Observation
 
 _NUM_ITERATIONS: Final = 4
 
 
-class Pace(NamedTuple):
-    """How fast guesses for one stream are made, in seconds.
+class _GuessTimes(NamedTuple):
+    """The seconds that guesses for one stream take.
 
     lag_s: from a commit until the first guess after it reaches the target. step_s: from one guess
     to the next.
@@ -29,7 +30,7 @@ class Pace(NamedTuple):
     step_s: float
 
 
-_NEVER: Final = Pace(0.0, math.inf)
+_NEVER: Final = _GuessTimes(0.0, math.inf)
 
 
 def open_price_s(observation: Observation) -> float:
@@ -47,12 +48,12 @@ def open_price_s(observation: Observation) -> float:
         return target.decode.at(num_tokens, observation.used_cells) * slow
 
     followed = Counter(view.draft for view in observation.streams)
-    paces: dict[str | None, Pace] = {
-        node.name: _pace(node, followed[node.name], observation.token_bits)
+    times: dict[str | None, _GuessTimes] = {
+        node.name: _guess_times(node, followed[node.name], observation.token_bits)
         for node in observation.drafts
     }
     asked = [
-        (view.alpha, paces.get(view.draft if view.fixed_gamma != 0 else None, _NEVER))
+        (view.alpha, times.get(view.draft if view.fixed_gamma != 0 else None, _NEVER))
         for view in observation.streams
     ]
     best = last_s = math.inf
@@ -60,7 +61,7 @@ def open_price_s(observation: Observation) -> float:
     for cap in range(2 * MAX_AUTO_GAMMA + 1):
         longest_s = pass_s(num_streams)
         for _ in range(_NUM_ITERATIONS):
-            flows = [_flow(alpha, pace, longest_s, cap) for alpha, pace in asked]
+            flows = [_flow(alpha, guessing, longest_s, cap) for alpha, guessing in asked]
             num_guesses = sum(guesses for _, guesses in flows)
             longest_s = (longest_s + pass_s(num_streams + num_guesses)) / 2.0
         price_s = sum(
@@ -79,10 +80,10 @@ def tokens_a_pass(
 ) -> float:
     """Mean tokens that a pass commits to a stream whose guesses are right with the chance alpha, if
     the node follows so many streams and the target takes all its guesses, within limits."""
-    return _flow(alpha, _pace(node, num_followed, token_bits), pass_s, 2 * MAX_AUTO_GAMMA)[0]
+    return _flow(alpha, _guess_times(node, num_followed, token_bits), pass_s, 2 * MAX_AUTO_GAMMA)[0]
 
 
-def _pace(node: DraftView, num: int, token_bits: int) -> Pace:
+def _guess_times(node: DraftView, num: int, token_bits: int) -> _GuessTimes:
     """num: streams that the node follows."""
     step_s = node.costs.decode.at(num, node.used_cells)
     each_bits = ENTRY_BITS + token_bits
@@ -90,12 +91,12 @@ def _pace(node: DraftView, num: int, token_bits: int) -> Pace:
     down_s = node.link.airtime_s(HEADER_BITS + num * each_bits, 1) / node.share_down
     # While the link is busy with one message, later guesses are collected for the next one.
     busy_s = node.link.airtime_s(each_bits * num, 0) / node.share_up
-    return Pace(node.link.rtt_s + step_s + up_s + down_s, max(step_s, busy_s))
+    return _GuessTimes(node.link.rtt_s + step_s + up_s + down_s, max(step_s, busy_s))
 
 
-def _flow(alpha: float, pace: Pace, pass_s: float, cap: int) -> tuple[float, float]:
+def _flow(alpha: float, guessing: _GuessTimes, pass_s: float, cap: int) -> tuple[float, float]:
     """Returns the mean tokens and the mean guesses of a stream in a pass."""
-    lag_s, step_s = pace
+    lag_s, step_s = guessing
     if step_s >= pass_s or not cap:
         return 1.0, 0.0
     behind = max(1, math.ceil(lag_s / (pass_s - step_s) - 1e-9))
@@ -121,7 +122,6 @@ def _renewal(alpha: float, behind: int, first: float, later: float) -> tuple[flo
 
 
 def _expected(alpha: float, gamma: float) -> float:
-    """Returns acceptance.expected_tokens() for a number of guesses that need not be whole."""
+    """Returns expected_tokens() for a number of guesses that need not be whole."""
     low = math.floor(gamma)
-    next_counts = alpha ** (low + 1)
-    return (1.0 - next_counts) / (1.0 - alpha) + (gamma - low) * next_counts
+    return expected_tokens(alpha, low) + (gamma - low) * alpha ** (low + 1)

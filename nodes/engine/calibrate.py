@@ -119,8 +119,8 @@ def _per_cells(model: Model, num_cells: int) -> tuple[float, float]:
 
     An own cell is one of the token's sequence. The times come from passes with an empty cache, with
     another sequence in the cache, and of that sequence. The empty cache is timed before and after
-    the others, and the longer time counts, or a machine that becomes busier would seem to pay for
-    cells: one that did was said to need 870 ms for passes of 60 ms.
+    the others, and the longer time counts. Otherwise a machine that becomes busier seems to pay for
+    cells: such a calibration predicted 870 ms for passes of 60 ms.
     """
     chunk = model.info.max_batch_tokens
     width = min(8, chunk)

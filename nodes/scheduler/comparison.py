@@ -128,8 +128,8 @@ class Comparison:
 
     def _pause(self) -> None:
         """Begin a pause, but delay the first one where guesses seem to gain much."""
-        # Guesses do not shorten passes: if these are shorter than calibrated, the calibration is
-        # wrong, as one is that was measured on a busy machine.
+        # Guesses do not shorten passes. Passes that are shorter than calibrated show that the
+        # calibration is too slow, because it was measured on a busy machine, for example.
         gain = min(self.gain, self._guesses.tokens / self._guesses.num)
         if self._is_first and gain > 1.0:
             self.num_left = _PAUSE_PASSES * (gain - 1.0) / _MOST_TRIAL_COST

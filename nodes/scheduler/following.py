@@ -123,14 +123,14 @@ def rebalance(scheduler: Scheduler) -> list[Instruction]:
     if scheduler.speculation is not Speculation.ON:
         return []
     follows = [(stream, stream.follow) for stream in scheduler.streams.values() if stream.follow]
-    num_moving = sum(not follow.is_ready for _, follow in follows)
-    out: list[Instruction] = []
-    for stream, follow in follows:
+    ready = [(stream, follow) for stream, follow in follows if follow.is_ready]
+    out, num_moving = list[Instruction](), len(follows) - len(ready)
+    for stream, follow in ready:
         if num_moving >= _MOST_MOVING:
             break
         present = scheduler.drafts[follow.node]
         node = scheduler.drafts.better_for(_wanted(scheduler, stream), present)
-        if follow.is_ready and node is not None:
+        if node is not None:
             out += [*unfollow(scheduler, stream), *_follow(scheduler, stream, node)]
             num_moving += 1
     return out

@@ -68,7 +68,7 @@ _MOST_REOPENED: Final = 3
 _SILENT_S: Final = 60.0
 _SILENT_S_PER_TOKEN: Final = 0.1
 # A stream, and whether it waits for its draft node to read the text or for tokens of the target.
-_Waiting = tuple[StreamId, bool]
+_Pending = tuple[StreamId, bool]
 
 
 class Scheduler:
@@ -117,7 +117,7 @@ class Scheduler:
         self._plans_later, self._plan_at = plans_later, 0.0
         self._is_grouped = bool(mode.is_grouped)
         self._price_factor = 1.0
-        self._silences: Silences[_Waiting] = Silences()
+        self._silences: Silences[_Pending] = Silences()
 
     @property
     def cells(self) -> int:
@@ -395,11 +395,11 @@ class Scheduler:
     def _look_after(self, now: float) -> list[Instruction]:
         """Once a second: end waits that last too long, and choose draft nodes anew."""
         out: list[Instruction] = []
-        for stream_id, is_reading in self._silences.overdue(self._waits(), self._patience_s, now):
+        for stream_id, is_reading in self._silences.overdue(self._pending(), self._patience_s, now):
             stream = self.streams.get(stream_id)
             if stream is not None and is_reading:
-                # The request to follow or its answer was lost. Without an end the stream would
-                # never be guessed for, and its guesses would never be compared.
+                # The request to follow or its answer was lost. The stream would never be guessed
+                # for, and decoding with and without guesses would never be compared.
                 reason = "a draft node did not report that it has read the text"
                 out += following.leave(self, stream, reason)
             elif stream is not None:
@@ -410,7 +410,7 @@ class Scheduler:
             out += following.find_follower(self, stream)
         return out + following.rebalance(self)
 
-    def _waits(self) -> Iterator[tuple[_Waiting, object]]:
+    def _pending(self) -> Iterator[tuple[_Pending, object]]:
         """Yields what streams wait for, each with a state that changes when there is progress."""
         used = self.used_cells
         # In a pause a draft node does not receive the rest of a long text.
@@ -422,9 +422,9 @@ class Scheduler:
             state = s.spec.generation, len(s.token_ids), s.phase, s.is_parked and used
             yield (stream_id, False), state
 
-    def _patience_s(self, waiting: _Waiting) -> float:
+    def _patience_s(self, pending: _Pending) -> float:
         """Returns the seconds without progress after which a wait is too long."""
-        stream_id, is_reading = waiting
+        stream_id, is_reading = pending
         stream = self.streams[stream_id]
         follow = stream.follow
         if is_reading and follow is not None:

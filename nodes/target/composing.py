@@ -49,6 +49,7 @@ def compose(
             given_worth += weight * sum(likely)
             likely = []
         offers.append(Offer(weight, likely))
+    # After those of the decoding streams, so that the first counts are for these.
     offers += [Offer(stream.spec.weight / stream.tokens_a_pass, []) for stream in reading]
     own_cells = sum(own) / max(1, len(own))
     counts = composed(
@@ -61,7 +62,7 @@ def compose(
     )
     return [
         best if stream.spec.num_guesses >= 0 else replace(best, token_ids=best.token_ids[:count])
-        for stream, best, count in zip(decoding, chosen, counts, strict=False)
+        for stream, best, count in zip(decoding, chosen, counts[: len(decoding)], strict=True)
     ]
 
 
