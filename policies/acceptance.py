@@ -44,8 +44,6 @@ def expected_token_matrix(alphas: Floats) -> Floats:
 
 # The weight of observed guesses falls by this factor with each commit, so some 30 commits count.
 _MEMORY: Final = 0.97
-# A floor keeps alpha away from 0 and 1, from which the estimate could not return.
-_LEAST: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -70,8 +68,8 @@ class AcceptanceEstimate:
         num_right: how many of num_compared were right. Without a compared guess nothing changes.
         """
         if num_compared:
-            self.successes = max(_LEAST, self.memory * self.successes + num_right)
-            self.failures = max(_LEAST, self.memory * self.failures + num_compared - num_right)
+            self.successes = self.memory * self.successes + num_right
+            self.failures = self.memory * self.failures + num_compared - num_right
 
 
 # The key of the calibration in a draft's model file.

@@ -18,20 +18,11 @@ from __future__ import annotations
 import numpy as np
 
 from policies.acceptance import Floats
-from policies.cycle import CyclePlan, Totals, block_sums, evaluate, price_of_totals, verify_times
+from policies.cycle import CyclePlan, Totals, block_sums, price_of_totals, verify_times
 from policies.describe import describe, trivial_plan
 from policies.plan import Observation, Plan
 from policies.problem import CycleProblem, Ints, problem_of
-from policies.search import (
-    MAX_BLOCKS,
-    Found,
-    Runs,
-    Seed,
-    best_equal,
-    block_bounds,
-    options_of,
-    runs_of,
-)
+from policies.search import Found, Runs, Seed, best_equal, block_bounds, options_of, runs_of
 
 # Multiples of the seed's cycle in the grid.
 _CYCLES = (1.0, 2.0)
@@ -46,17 +37,8 @@ def best_plan(problem: CycleProblem) -> Found:
     found, seed = best_equal(problem, options, bounds, runs)
     if len(options) == 1 or problem.num_streams == 1:
         return found
-    plans = [found, mixed_plan(problem, options, bounds, runs, seed)]
-    if MAX_BLOCKS < problem.num_streams <= 4 * MAX_BLOCKS:
-        # Blocks cannot represent batches of one stream each. Of more streams they cost more
-        # messages than they can gain.
-        plans += [_single(problem, option) for option in options]
-    return min(plans, key=lambda plan: plan.price_s)
-
-
-def _single(problem: CycleProblem, gammas: Ints) -> Found:
-    plan = CyclePlan(tuple(range(problem.num_streams + 1)), gammas)
-    return Found(evaluate(problem, plan).price_s, plan)
+    mixed = mixed_plan(problem, options, bounds, runs, seed)
+    return min(found, mixed, key=lambda plan: plan.price_s)
 
 
 def mixed_plan(problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs, seed: Seed) -> Found:

@@ -29,7 +29,6 @@ from policies.plan import MAX_AUTO_GAMMA
 from policies.problem import CycleProblem, Ints
 
 MAX_BLOCKS = 12
-_MAX_EQUAL_BATCHES = 4
 # Beyond 8, neighbouring gammas are nearly equally good, and each option is priced in each run.
 _GAMMAS = np.array([*range(9), 10, 12, 16])
 _NUM_THRESHOLDS = 8
@@ -130,7 +129,7 @@ class _EqualCuts:
 
 
 @lru_cache(maxsize=64)
-def _equal_cuts(num_blocks: int, with_singles: bool) -> _EqualCuts:
+def _equal_cuts(num_blocks: int) -> _EqualCuts:
     starts, stops = np.triu_indices(num_blocks + 1, 1)
     number = {(int(i), int(j)): r for r, (i, j) in enumerate(zip(starts, stops, strict=True))}
     heads: list[int] = []
@@ -140,10 +139,7 @@ def _equal_cuts(num_blocks: int, with_singles: bool) -> _EqualCuts:
     bounds: list[tuple[int, ...]] = []
     for head in range(num_blocks):
         left = num_blocks - head
-        nums = list(range(1, min(_MAX_EQUAL_BATCHES, left) + 1))
-        if with_singles and left > _MAX_EQUAL_BATCHES:
-            nums.append(left)
-        for num in nums:
+        for num in range(1, left + 1):
             cut = [head + (m * left) // num for m in range(num + 1)]
             groups.append(len(runs))
             owner += [len(heads)] * num
@@ -159,8 +155,7 @@ def best_equal(
     problem: CycleProblem, options: Ints, bounds: Ints, runs: Runs
 ) -> tuple[Found, Seed]:
     """Returns the best plan of a plain head and equal batches with one option, and the seed."""
-    num_blocks = len(bounds) - 1
-    cuts = _equal_cuts(num_blocks, problem.num_streams == num_blocks)
+    cuts = _equal_cuts(len(bounds) - 1)
     stages = runs.stages
     has_head = (cuts.heads >= 0)[:, None]
     # A head is decoded with option 0, which has no guesses except gammas fixed by clients.

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from nodes.engine.sampler import Sampler
 from nodes.messages import CHANCE_STEPS, ChainPart
 from nodes.worker.stream import StreamSpec, cells_soon
 from policies.acceptance import GUESS_MEMORY, TRUST
-
-# No guess counts as certain, however easy the text is.
-_MOST_CHANCE: Final = 0.99
-
 
 # Consecutive guesses of one chain, to be sent to a target: the part of the message, and the tokens.
 Guesses: TypeAlias = tuple[ChainPart, tuple[int, ...]]
@@ -80,7 +76,7 @@ class Followed:
     def corrected(self, chance: float) -> float:
         """Returns the chance of a guess of this stream, given the calibrated chance."""
         factor = (self._right + TRUST) / (self._expected + TRUST)
-        return min(_MOST_CHANCE, chance * factor)
+        return min(1.0, chance * factor)
 
     def judged(self, chance: float, *, is_right: bool) -> None:
         """Learn from a guess that was compared. chance: its chance by the present calibration."""

@@ -46,7 +46,7 @@ from nodes.scheduler.planning import (
     waits_of,
 )
 from nodes.scheduler.reasons import summary
-from nodes.scheduler.silences import Silences
+from nodes.scheduler.silences import LOOK_S, Silences
 from nodes.scheduler.stream import Opening, Running, Stream
 from nodes.telemetry.counts import Counts, Stage
 from nodes.worker.stream import StreamId, StreamSpec, cells_soon
@@ -54,7 +54,6 @@ from policies.acceptance import AcceptanceEstimate
 from policies.latency import NodeCosts
 from policies.plan import Link
 
-_PLAN_EVERY_S: Final = 1.0
 # How fast predicted prices are corrected by observed ones: by half in some six plans.
 _FACTOR_RATE: Final = 0.1
 # Assumed before a pass was seen. By the time of a pass without guesses streams would choose the
@@ -441,7 +440,7 @@ class Scheduler:
         """
         if now < self._plan_at:
             return None
-        self._plan_at = now + _PLAN_EVERY_S
+        self._plan_at = now + LOOK_S
         if not has_ready_followers(self):
             return None
         return Planning(observation_of(self, now), self.mode.policy, self._price_factor)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+# Seconds between two checks, and between two plans.
 LOOK_S = 1.0
 # A longer time between two checks means that this process was suspended, and that messages which
 # arrived meanwhile have not been read yet.

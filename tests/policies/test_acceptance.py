@@ -65,11 +65,14 @@ def test_what_compares_nothing_tells_nothing():
 
 
 @pytest.mark.parametrize("right", [0, 4])
-def test_no_number_of_equal_chains_makes_an_estimate_certain(right):
+def test_an_estimate_changes_even_after_any_number_of_equal_chains(right):
     estimate = AcceptanceEstimate()
-    for _ in range(10_000):
+    for _ in range(100_000):
         estimate.observe(4, right)
-    assert 0.0 < estimate.alpha < 1.0
+    assert estimate.alpha == pytest.approx(right / 4)
+    for _ in range(200):
+        estimate.observe(4, 4 - right)
+    assert estimate.alpha == pytest.approx(1 - right / 4, abs=0.01)
 
 
 @pytest.mark.parametrize(

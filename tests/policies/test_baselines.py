@@ -11,13 +11,13 @@ from policies.cycle import CyclePlan, evaluate
 from policies.joint import best_plan, joint_plan
 from policies.plan import Observation
 from policies.problem import problem_of
+from policies.search import MAX_BLOCKS
 from tests.policies.instances import batches_of, observation
 from tests.policies.slow_cycle import SlowCycle
 
 # 10,000 take about a minute; fewer or more by this.
 NUM_CASES = int(os.environ.get("AIRDRAFT_PLAN_CASES", "2000"))
 NUM_PARTS = 40
-MAX_SINGLES = 48
 # Guesses are kept off unless they promise this much: so much dearer may a joint plan be.
 MARGIN = 0.05
 
@@ -121,7 +121,7 @@ def test_no_joint_plan_is_predicted_worse_than_any_scheme(part):
         seen = observation(seed, num_streams, target_on_air=case % 4 == 0)
         problem = problem_of(seen)
         prices = {name: evaluate(problem, s(problem)).price_s for name, s in SCHEMES.items()}
-        if num_streams > MAX_SINGLES:
+        if num_streams > MAX_BLOCKS:
             # The planner never makes so many batches, however cheap they would be.
             del prices["single-stream"]
         name, cheapest = min(prices.items(), key=lambda item: item[1])
