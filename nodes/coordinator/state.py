@@ -39,7 +39,7 @@ from nodes.messages import (
 from nodes.messages.access import ANYBODY, ROLES, Caller, ForbiddenError
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
-from nodes.scheduler.planning import Made, Mode, Planning
+from nodes.scheduler.planning import Made, Mode, Planning, begin_plan, take_plan
 from nodes.worker.profile import token_bits
 
 logger = logging.getLogger(__name__)
@@ -203,7 +203,7 @@ class CoordinatorState:
             node = self.roster.node(name)
             if node is None or node.scheduler is None:
                 continue
-            planning = node.scheduler.begin_plan(now)
+            planning = begin_plan(node.scheduler, now)
             if planning is not None:
                 return node, planning
         return None
@@ -212,7 +212,7 @@ class CoordinatorState:
         """Put a plan in force and return what it starts; nothing if its target has left."""
         if self.roster.node(target.name) is not target or target.scheduler is None:
             return []
-        return self.serving.carry_out(target, target.scheduler.take_plan(made, now), now)
+        return self.serving.carry_out(target, take_plan(target.scheduler, made, now), now)
 
     def next_deadline(self) -> float | None:
         """Return when a scheduler or an upload next needs a tick, or None."""

@@ -30,7 +30,8 @@ _MOST_MOVING: Final = 2
 def find_follower(scheduler: Scheduler, stream: Stream) -> list[Instruction]:
     """Assign a draft node to a stream that wants one and has none, or set its refusal."""
     may_guess = scheduler.mode.has_guesses and scheduler.speculation is Speculation.ON
-    if stream.follow is not None or not (may_guess and stream.wants_follower):
+    wants_one = stream.fixed_gamma != 0 and stream.tokens_left > 1
+    if stream.follow is not None or not (may_guess and wants_one):
         return []
     if stream.num_draft_losses >= _MOST_DRAFT_LOSSES:
         stream.refusal = "its draft nodes died while they followed this text"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from nodes.messages import MAX_GAMMA, MAX_HOLD_US, HoldEntry, HoldNotice
 from nodes.scheduler.comparison import Speculation
 from nodes.scheduler.instructions import Instruction, ToTarget
+from nodes.scheduler.silences import LOOK_S
 from nodes.scheduler.stream import Running, Stream
 from nodes.worker.stream import StreamId
 from policies.baselines import SCHEMES, policy_of
@@ -34,6 +35,8 @@ OPEN_FLOW_PLAN: Final = Plan(policy="flow")
 _LEAST_PROMISE: Final = 1.4
 # A stream waits for guesses up to this multiple of the predicted time.
 _PATIENCE: Final = 1.5
+# How fast predicted prices are corrected by observed ones: by half in some six plans.
+_FACTOR_RATE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,37 @@ class Planning:
         return Made(self.observation, plan, self.factor * grouped_s, self.factor * open_s)
 
 
+def begin_plan(scheduler: Scheduler, now: float) -> Planning | None:
+    """Returns the inputs of a plan if one is due.
+
+    The caller may run make() on any thread and gives its result to take_plan().
+    """
+    if now < scheduler.plan_at:
+        return None
+    scheduler.plan_at = now + LOOK_S
+    if not has_ready_followers(scheduler):
+        return None
+    observation = observation_of(scheduler, now)
+    return Planning(observation, scheduler.mode.policy, scheduler.price_factor)
+
+
+def take_plan(scheduler: Scheduler, made: Made, now: float) -> list[Instruction]:
+    """Put a plan in force, even if streams have changed since it was begun."""
+    predicted_s = made.grouped_s if scheduler.is_grouped else made.open_s
+    observed_s = observed_price_s(scheduler)
+    scheduler.observe("plan", observed_s, predicted_s)
+    # A plan that could not be made predicts nothing.
+    if observed_s and 0.0 < predicted_s < math.inf:
+        scheduler.price_factor *= (observed_s / predicted_s) ** _FACTOR_RATE
+    if scheduler.mode.is_grouped is None:
+        scheduler.is_grouped = promises(made)
+    scheduler.last_made = made
+    if scheduler.recorder is not None:
+        scheduler.recorder.planned(made, is_grouped=scheduler.is_grouped, now=now)
+    scheduler.plan = made.grouped if scheduler.is_grouped else OPEN_FLOW_PLAN
+    return wait(scheduler, waits_of(scheduler.plan))
+
+
 def promises(made: Made) -> bool:
     """Whether groups are predicted to be so much cheaper than open flow that they are worth it."""
     return _LEAST_PROMISE * made.grouped_s < made.open_s
@@ -120,7 +154,8 @@ def promises(made: Made) -> bool:
 def has_ready_followers(scheduler: Scheduler) -> bool:
     """Whether a draft node guesses for any stream that decodes, so that streams could wait."""
     return scheduler.speculation is Speculation.ON and any(
-        isinstance(s.phase, Running) and s.is_guessed_for for s in scheduler.streams.values()
+        isinstance(s.phase, Running) and s.follow is not None and s.follow.is_ready
+        for s in scheduler.streams.values()
     )
 
 

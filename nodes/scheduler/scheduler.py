@@ -10,8 +10,7 @@ takes.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -24,29 +23,15 @@ from nodes.messages import (
     LeaseEntry,
     LeaseRequest,
 )
-from nodes.scheduler import following, passes
+from nodes.scheduler import following, passes, planning
 from nodes.scheduler.commits import LEASE_TOKENS, commit, tell_followers
 from nodes.scheduler.comparison import Comparisons, Speculation
 from nodes.scheduler.drafts import DraftRecord, Drafts
 from nodes.scheduler.instructions import Abort, Finish, Instruction, Recorder, ToTarget
 from nodes.scheduler.passes import TargetCosts
-from nodes.scheduler.planning import (
-    MODES,
-    OPEN_FLOW_PLAN,
-    Made,
-    Mode,
-    Planning,
-    Wait,
-    has_ready_followers,
-    observation_of,
-    observed_price_s,
-    promises,
-    send_waits,
-    wait,
-    waits_of,
-)
+from nodes.scheduler.planning import MODES, OPEN_FLOW_PLAN, Made, Mode, Wait
 from nodes.scheduler.reasons import summary
-from nodes.scheduler.silences import LOOK_S, Silences
+from nodes.scheduler.silences import Pending, Silences, look_after
 from nodes.scheduler.stream import Opening, Running, Stream
 from nodes.telemetry.counts import Counts, Stage
 from nodes.worker.stream import StreamId, StreamSpec, cells_soon
@@ -54,20 +39,11 @@ from policies.acceptance import AcceptanceEstimate
 from policies.latency import NodeCosts
 from policies.plan import Link
 
-# How fast predicted prices are corrected by observed ones: by half in some six plans.
-_FACTOR_RATE: Final = 0.1
 # Assumed before a pass was seen. By the time of a pass without guesses streams would choose the
 # quickest draft node first: in a simulated cell of 200 kbit/s that cost 4 % of all tokens.
 _UNSEEN_PASS_S: Final = 0.05
 # A stream is reopened at most this many times without a new token in between.
 _MOST_REOPENED: Final = 3
-# Seconds without progress after which a stream counts as stuck, at a target or at the draft node
-# that reads its text, and as many more for each token that may have to be read first. Machines that
-# swap and slow boards need that long.
-_SILENT_S: Final = 60.0
-_SILENT_S_PER_TOKEN: Final = 0.1
-# A stream, and whether it waits for its draft node to read the text or for tokens of the target.
-_Pending = tuple[StreamId, bool]
 
 
 class Scheduler:
@@ -113,10 +89,10 @@ class Scheduler:
         self.last_made: Made | None = None
         self.recorder: Recorder | None = None
         self._looks_up = looks_up and mode.has_guesses
-        self._plans_later, self._plan_at = plans_later, 0.0
-        self._is_grouped = bool(mode.is_grouped)
-        self._price_factor = 1.0
-        self._silences: Silences[_Pending] = Silences()
+        self.is_grouped = bool(mode.is_grouped)
+        self.plan_at, self.price_factor = 0.0, 1.0
+        self.silences = Silences[Pending]()
+        self._plans_later = plans_later
 
     @property
     def cells(self) -> int:
@@ -284,9 +260,9 @@ class Scheduler:
         known = [stream] if stream_id in self.waits else []
         if has_begun:
             stream.phase = Running(length + min(LEASE_TOKENS, stream.tokens_left))
-            return send_waits(self, known)
+            return planning.send_waits(self, known)
         stream.phase = Running(length)
-        return [*send_waits(self, known), *self.allow([stream])]
+        return [*planning.send_waits(self, known), *self.allow([stream])]
 
     def target_parked(self, stream_id: StreamId, generation: int) -> list[Instruction]:
         """The target lacked cells and parked a stream; it sends ready when it has room again."""
@@ -375,91 +351,21 @@ class Scheduler:
     def tick(self, now: float) -> list[Instruction]:
         """Return what is due at `now` without an event."""
         out = tell_followers(self, now)
-        if self._silences.is_due(now):
-            out += self._look_after(now)
+        if self.silences.is_due(now):
+            out += look_after(self, now)
         self._record_followers(now)
-        if now < self._plan_at:
+        if now < self.plan_at:
             return out
         passes.take_air(self, now)
-        if self.waits and not has_ready_followers(self):
+        if self.waits and not planning.has_ready_followers(self):
             # No plan is made without guesses, so the waits of the last plan end here.
             self.plan = OPEN_FLOW_PLAN
-            out += wait(self, {})
+            out += planning.wait(self, {})
         if self._plans_later is not None:
             self._plans_later()
             return out
-        planning = self.begin_plan(now)
-        return out if planning is None else [*out, *self.take_plan(planning.make(), now)]
-
-    def _look_after(self, now: float) -> list[Instruction]:
-        """Once a second: end waits that last too long, and choose draft nodes anew."""
-        out: list[Instruction] = []
-        for stream_id, is_reading in self._silences.overdue(self._pending(), self._patience_s, now):
-            stream = self.streams.get(stream_id)
-            if stream is not None and is_reading:
-                # The request to follow or its answer was lost. The stream would never be guessed
-                # for, and decoding with and without guesses would never be compared.
-                reason = "a draft node did not report that it has read the text"
-                out += following.leave(self, stream, reason)
-            elif stream is not None:
-                error = "the target sent no tokens of this stream, even after it was opened again"
-                out += self.reopen(stream, error)
-        out += following.leave_full(self)
-        for stream in self.streams.values():
-            out += following.find_follower(self, stream)
-        return out + following.rebalance(self)
-
-    def _pending(self) -> Iterator[tuple[_Pending, object]]:
-        """Yields what streams wait for, each with a state that changes when there is progress."""
-        used = self.used_cells
-        # In a pause a draft node does not receive the rest of a long text.
-        is_on = self.speculation is Speculation.ON
-        for stream_id, s in self.streams.items():
-            if is_on and s.follow is not None and not s.follow.is_ready:
-                yield (stream_id, True), s.follow.number
-            # A parked stream waits for the others to end, so what they get counts as its progress.
-            state = s.spec.generation, len(s.token_ids), s.phase, s.is_parked and used
-            yield (stream_id, False), state
-
-    def _patience_s(self, pending: _Pending) -> float:
-        """Returns the seconds without progress after which a wait is too long."""
-        stream_id, is_reading = pending
-        stream = self.streams[stream_id]
-        follow = stream.follow
-        if is_reading and follow is not None:
-            return _SILENT_S + _SILENT_S_PER_TOKEN * self.drafts[follow.node].num_unread
-        wanted_s = _SILENT_S + _SILENT_S_PER_TOKEN * self.used_cells
-        return float(wanted_s * 2**stream.num_reopened)
-
-    # -- the plan ----------------------------------------------------------------------------------
-
-    def begin_plan(self, now: float) -> Planning | None:
-        """Returns the inputs of a plan if one is due.
-
-        The caller may run make() on any thread and gives its result to take_plan().
-        """
-        if now < self._plan_at:
-            return None
-        self._plan_at = now + LOOK_S
-        if not has_ready_followers(self):
-            return None
-        return Planning(observation_of(self, now), self.mode.policy, self._price_factor)
-
-    def take_plan(self, made: Made, now: float) -> list[Instruction]:
-        """Put a plan in force, even if streams have changed since it was begun."""
-        predicted_s = made.grouped_s if self._is_grouped else made.open_s
-        observed_s = observed_price_s(self)
-        self.observe("plan", observed_s, predicted_s)
-        # A plan that could not be made predicts nothing.
-        if observed_s and 0.0 < predicted_s < math.inf:
-            self._price_factor *= (observed_s / predicted_s) ** _FACTOR_RATE
-        if self.mode.is_grouped is None:
-            self._is_grouped = promises(made)
-        self.last_made = made
-        if self.recorder is not None:
-            self.recorder.planned(made, is_grouped=self._is_grouped, now=now)
-        self.plan = made.grouped if self._is_grouped else OPEN_FLOW_PLAN
-        return wait(self, waits_of(self.plan))
+        due = planning.begin_plan(self, now)
+        return out if due is None else [*out, *planning.take_plan(self, due.make(), now)]
 
     # -- what is recorded --------------------------------------------------------------------------
 
@@ -474,7 +380,7 @@ class Scheduler:
         """
         self.recorder = recorder
         if recorder is not None and self.last_made is not None:
-            recorder.planned(self.last_made, is_grouped=self._is_grouped, now=now)
+            recorder.planned(self.last_made, is_grouped=self.is_grouped, now=now)
         self._record_followers(now)
 
     def _record_followers(self, now: float) -> None:

@@ -152,15 +152,6 @@ class Stream:
         """The guesses in every pass, as its client wants; None for as many as pay."""
         return None if self.spec.num_guesses < 0 else self.spec.num_guesses
 
-    @property
-    def wants_follower(self) -> bool:
-        return self.fixed_gamma != 0 and self.tokens_left > 1
-
-    @property
-    def is_guessed_for(self) -> bool:
-        """Whether a draft node has read its text and so can guess."""
-        return self.follow is not None and self.follow.is_ready
-
     def current_spec(self, generation: int) -> StreamSpec:
         return replace(self.spec, generation=generation, token_ids=tuple(self.token_ids))
 

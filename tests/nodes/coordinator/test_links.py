@@ -12,6 +12,7 @@ from mesh.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome
 from nodes.coordinator.members.roster import Roster
 from nodes.coordinator.sends import Send
 from nodes.messages import CloseStreamNotice, CommitNotice, LinkFields
+from nodes.scheduler.planning import begin_plan
 from policies.plan import Link
 from tests.nodes.builders import make_profile, make_spec
 from tests.nodes.coordinator.script import DRAFT, TARGET, Mesh, make_mesh
@@ -88,7 +89,7 @@ def test_plans_of_a_target_know_the_ways_to_it_and_to_the_draft_nodes() -> None:
     for peer in (DRAFT, second):
         mesh.ready(peer=peer, now=2.0)
     ((_, scheduler),) = mesh.state.roster.schedulers()
-    planning = scheduler.begin_plan(2.0)
+    planning = begin_plan(scheduler, 2.0)
     (draft,) = planning.observation.drafts
     assert draft.link.rtt_s == pytest.approx(RTT_S + 0.3)
     assert planning.observation.target_link == Link(rtt_s=0.3)

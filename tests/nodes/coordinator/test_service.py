@@ -309,9 +309,10 @@ async def test_messages_are_dealt_with_while_a_plan_is_made(
         target, welcome = await join(hub, "t", "target", encode_struct(make_profile()))
         client, _ = await join(hub, "a")
         ping = encode(Ping(0, 0), cluster=welcome.message.cluster, epoch=welcome.message.epoch)
-        ((_, scheduler),) = coordinator.state.roster.schedulers()
         # Each tick finds that one is due.
-        monkeypatch.setattr(scheduler, "begin_plan", lambda _: Planning(Observation(()), slow))
+        monkeypatch.setattr(
+            "nodes.coordinator.state.begin_plan", lambda *_: Planning(Observation(()), slow)
+        )
         await eventually(lambda: slow.num_begun == 1)
         for _ in range(3):
             client.send(ping)

@@ -8,7 +8,7 @@ from nodes.messages import HoldEntry, HoldNotice
 from nodes.scheduler import Scheduler
 from nodes.scheduler.drafts import Drafts
 from nodes.scheduler.instructions import Instruction
-from nodes.scheduler.planning import Made, Mode, observed_price_s, promises
+from nodes.scheduler.planning import Made, Mode, begin_plan, observed_price_s, promises, take_plan
 from nodes.worker.stream import StreamId
 from policies.plan import Batch, BatchTimes, Observation, Plan, Policy, Prediction, StreamView
 from tests.nodes.scheduler.watched import (
@@ -101,10 +101,10 @@ def test_a_stream_that_lost_its_draft_node_waits_for_no_guesses() -> None:
 
 def test_a_plan_says_nothing_of_streams_that_left_while_it_was_made() -> None:
     scheduler = decoding(d=2)
-    planning = scheduler.begin_plan(1.0)
+    planning = begin_plan(scheduler, 1.0)
     assert planning is not None
     scheduler.cancel(ONE)
-    assert set(held(scheduler.take_plan(planning.make(), 1.2))) == {TWO}
+    assert set(held(take_plan(scheduler, planning.make(), 1.2))) == {TWO}
 
 
 def test_the_price_of_open_flow_is_corrected_by_what_is_observed() -> None:
