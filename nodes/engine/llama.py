@@ -26,7 +26,7 @@ from nodes.engine.llama_abi import (
     metadata_of,
     take_last_error,
 )
-from nodes.engine.llama_batch import LogitsView, PassBatch
+from nodes.engine.llama_batch import PassBatch
 from nodes.engine.metadata import traits_of
 from nodes.engine.protocol import (
     Bytes,
@@ -98,8 +98,6 @@ class LlamaModel:
         # The last sequence id is the graveyard: its cells stay occupied, and no query reads them.
         self._graveyard = config.max_sequences
         self._batch = PassBatch(self._llama, config.max_batch_tokens)
-        self._logits = LogitsView(self._llama, self._context, self.info.num_vocab)
-        self._state = np.empty(0, dtype=np.uint8)
         self._free_cores = FreeCores(config.num_threads) if config.num_threads > 1 else None
 
     def _context_params(self) -> Any:
@@ -211,7 +209,9 @@ class LlamaModel:
             log.append(span.seq_id, len(span.token_ids))
         if rows == 0:
             return np.empty((0, self.info.num_vocab), dtype=np.float32)
-        return self._logits.rows(rows)
+        # They lie in libllama's own memory, which moves when a pass has more rows than any before.
+        pointer = self._llama.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(pointer, shape=(rows, self.info.num_vocab))
 
     def truncate(self, seq_id: int, length: int) -> None:
         current = self.length(seq_id)
@@ -242,20 +242,13 @@ class LlamaModel:
         length = self.length(seq_id)
         if length == 0:
             raise InvalidInputError(f"sequence {seq_id} is empty")
-        state = np.empty(self._state_size(seq_id), dtype=np.uint8)
-        return SavedPrefix(length, state[: self._write_state(seq_id, state)])
-
-    def _state_size(self, seq_id: int) -> int:
-        return int(self._llama.llama_state_seq_get_size(self._context, seq_id))
-
-    def _write_state(self, seq_id: int, into: Bytes) -> int:
-        """Write the state of a sequence into an array; returns the number of bytes."""
+        state = np.empty(self._llama.llama_state_seq_get_size(self._context, seq_id), np.uint8)
         written = self._llama.llama_state_seq_get_data(
-            self._context, _pointer_to(into), len(into), seq_id
+            self._context, _pointer_to(state), len(state), seq_id
         )
         if written == 0:
             raise EngineError(f"sequence {seq_id} could not be saved: {take_last_error()}")
-        return int(written)
+        return SavedPrefix(length, state[:written])
 
     def _read_state(self, seq_id: int, state: Bytes) -> None:
         read = self._llama.llama_state_seq_set_data(
@@ -292,19 +285,10 @@ class LlamaModel:
         log = self._log
         if log.live + wanted > log.total:
             raise CacheFullError(wanted, self.free_cells(), log.total)
-        alive = [seq_id for seq_id, length in enumerate(log.lengths) if length]
-        sizes = [self._state_size(seq_id) for seq_id in alive]
-        if len(self._state) < sum(sizes):
-            self._state = np.empty(sum(sizes), dtype=np.uint8)
-        states = []
-        offset = 0
-        for seq_id, size in zip(alive, sizes, strict=True):
-            written = self._write_state(seq_id, self._state[offset : offset + size])
-            states.append(self._state[offset : offset + written])
-            offset += written
+        alive = {seq_id: self.save(seq_id) for seq_id, length in enumerate(log.lengths) if length}
         self._llama.llama_memory_clear(self._memory, False)
-        for seq_id, state in zip(alive, states, strict=True):
-            self._read_state(seq_id, state)
+        for seq_id, saved in alive.items():
+            self._read_state(seq_id, saved.state)
         logger.debug("compacted %d garbage cells, %d live", log.garbage, log.live)
         log.compacted()
 

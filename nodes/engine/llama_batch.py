@@ -1,4 +1,4 @@
-"""The input of a pass in libllama's form, and a view of the logits that a pass leaves.
+"""The input of a pass in libllama's form.
 
 This code runs between two passes, when the last one has displaced it from the CPU's caches. A step
 of a small model takes some milliseconds, so tens of microseconds count.
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nodes.engine.protocol import Logits, Span
+from nodes.engine.protocol import Span
 
 
 class PassBatch:
@@ -60,27 +60,3 @@ class PassBatch:
         self._outputs[:end] = outputs
         self.native.n_tokens = end
         return rows
-
-
-class LogitsView:
-    """The logits of a context's last pass, in libllama's own memory."""
-
-    def __init__(self, llama: Any, context: Any, num_vocab: int) -> None:
-        self._llama = llama
-        self._context = context
-        self._num_vocab = num_vocab
-        self._address = 0
-        self._rows: Logits = np.empty((0, num_vocab), dtype=np.float32)
-
-    def rows(self, count: int) -> Logits:
-        """Return (count, num_vocab) float32 logits, which are valid until the next pass.
-
-        count: At most the number of rows that the pass made.
-        """
-        pointer = self._llama.llama_get_logits(self._context)
-        address = ctypes.addressof(pointer.contents)
-        # Making an array from a pointer takes ten times as long as slicing one.
-        if address != self._address or count > len(self._rows):
-            self._rows = np.ctypeslib.as_array(pointer, shape=(count, self._num_vocab))
-            self._address = address
-        return self._rows[:count]
