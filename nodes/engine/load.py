@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,7 +120,8 @@ def _open_once(
     progress: Progress | None,
     model_hash: str | None = None,
 ) -> OpenedModel:
-    model = LlamaModel(config, model_hash=model_hash)
+    room = replace(config, max_sequences=max(config.max_sequences, _MEASURED_SEQUENCES))
+    model = LlamaModel(room, model_hash=model_hash)
     prefix_lens = PREFIX_LENS_OF_KERNELS if model.has_kernels else PREFIX_LENS
     key = cache_key(
         model.info,
@@ -132,52 +132,37 @@ def _open_once(
         library=library_hash(),
     )
     known = load_cached(cache, key) if cache is not None else None
-    if known is None or is_much_faster_now(model, known[1]):
-        tested = known[0] if known is not None else None
-        hashed = model.info.model_hash
-        if config.max_sequences < _MEASURED_SEQUENCES:
-            # The kept results hold for any number of sequences.
-            model.close()
-            wider = replace(config, max_sequences=_MEASURED_SEQUENCES)
-            with contextlib.closing(LlamaModel(wider, model_hash=hashed)) as other:
-                self_test, costs = _measure(other, config.profile, prefix_lens, progress, tested)
-            model = LlamaModel(config, model_hash=hashed)
-        else:
-            self_test, costs = _measure(model, config.profile, prefix_lens, progress, tested)
+    self_test, costs = known or (None, None)
+    if self_test is None:
+        self_test = _self_test(model, config.profile, prefix_lens, progress)
+    if costs is None or is_much_faster_now(model, costs):
+        costs = calibrate(model, progress=progress)
         if cache is not None:
             try:
+                hashed = model.info.model_hash
                 kept = about(hashed, build_name(), config.num_threads, config.profile)
                 store(cache, key, self_test, costs, kept)
             except OSError as error:
                 logger.warning("the calibration cannot be kept in %s: %s", cache, error.strerror)
-    else:
-        self_test, costs = known
     # It is not kept with the results, because it depends on the packages of this process.
     software = software_digest()
     model.set_tested(exact=self_test.exact, digest=self_test.digest, software=software)
+    model.info = replace(model.info, max_sequences=config.max_sequences)
     return OpenedModel(model, model.tokenizer, costs, self_test)
 
 
-def _measure(
-    model: LlamaModel,
-    profile: str,
-    prefix_lens: tuple[int, ...],
-    progress: Progress | None,
-    tested: SelfTest | None,
-) -> tuple[SelfTest, NodeCosts]:
-    """Test and calibrate a model. tested: The result of an earlier test, which still holds."""
-    if tested is not None:
-        return tested, calibrate(model, progress=progress)
+def _self_test(
+    model: LlamaModel, profile: str, prefix_lens: tuple[int, ...], progress: Progress | None
+) -> SelfTest:
     if progress is not None:
         progress("self-test", 0, None)
     # Profile fast does not promise equal bits, so it is not tested.
-    if profile == "exact" and model.info.can_roll_back:
-        self_test = run_self_test(model, prefix_lens=prefix_lens)
-        if not self_test.exact:
-            self_test = replace(self_test, failure=_with_operation(model, self_test.failure))
-    else:
-        self_test = SelfTest(False, "not promised")
-    return self_test, calibrate(model, progress=progress)
+    if profile == "fast" or not model.info.can_roll_back:
+        return SelfTest(False, "not promised")
+    tested = run_self_test(model, prefix_lens=prefix_lens)
+    return (
+        tested if tested.exact else replace(tested, failure=_with_operation(model, tested.failure))
+    )
 
 
 def _with_operation(model: LlamaModel, failure: str) -> str:
