@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from nodes.engine.llama_abi import (
-    build_name,
-    hash_file,
-    library,
-    load_model,
-    metadata_of,
-    take_last_error,
-)
-from nodes.engine.metadata import traits_of
-from nodes.engine.protocol import EngineError, EngineInfo, InvalidInputError
-from nodes.engine.sandbox.process import SandboxedTokenizer
-from nodes.engine.vocab import LlamaTokenizer
+from nodes.engine.llama import LlamaContext
+from nodes.engine.llama_abi import take_last_error
+from nodes.engine.protocol import EngineError, InvalidInputError
 
 Vector = npt.NDArray[np.float32]
 # A text is read in one pass, whose memory grows with the square of the length.
 MOST_EMBEDDED_TOKENS: Final = 8192
 
 
-class EmbeddingModel:
-    """A GGUF model with its context. Only one thread at a time may use it.
+class EmbeddingModel(LlamaContext):
+    """A GGUF model that computes vectors. Only one thread at a time may use it.
 
     max_tokens: The longest text; the model's own limit if that is lower. Raises ModelFileError or
     EngineError.
@@ -45,46 +35,28 @@ class EmbeddingModel:
         gpu_layers: int = 0,
         model_hash: str | None = None,
     ) -> None:
-        llama = self._llama = library()
-        self._context: Any = None
-        self._model = load_model(path, gpu_layers=gpu_layers, repack=True)
-        self.vocabulary = LlamaTokenizer(self._model)
-        self.tokenizer = SandboxedTokenizer(path, self.vocabulary)
-        trained = int(llama.llama_model_n_ctx_train(self._model))
-        self.max_tokens = min(max_tokens, trained)
+        super().__init__(path, gpu_layers)
+        self._load(repack=True)
+        llama = self._llama
+        self.max_tokens = min(max_tokens, int(llama.llama_model_n_ctx_train(self._model)))
         params = llama.llama_context_default_params()
         # A text is one batch, because attention in both directions cannot be divided.
         params.n_ctx = params.n_batch = params.n_ubatch = self.max_tokens
         params.n_threads = params.n_threads_batch = num_threads
         params.embeddings = True
         # libllama does not read the pooling type of every architecture from the file.
-        architecture = metadata_of(self._model, "general.architecture")
-        params.pooling_type = int(metadata_of(self._model, f"{architecture}.pooling_type"))
+        architecture = self.metadata("general.architecture")
+        params.pooling_type = int(self.metadata(f"{architecture}.pooling_type"))
         params.no_perf = True
-        take_last_error()
-        self._context = llama.llama_init_from_model(self._model, params)
-        if not self._context:
-            reason = take_last_error() or "not enough memory?"
-            self.close()
-            raise EngineError(f"no context for {path.name}: {reason}")
+        self._open(params)
         self.num_values = int(llama.llama_model_n_embd(self._model))
-        model_hash = model_hash or hash_file(path)
-        numerics = hashlib.sha256(repr((model_hash, build_name(), gpu_layers)).encode())
-        self.info = EngineInfo(
-            engine="llama.cpp",
-            model=path.name,
-            model_hash=model_hash,
-            vocab_hash=self.vocabulary.content_hash(),
-            num_vocab=self.vocabulary.num_vocab,
+        self._describe(
+            model_hash,
+            (self._gpu_layers,),
             num_cells=self.max_tokens,
             max_sequences=1,
             max_batch_tokens=self.max_tokens,
-            context_length=trained,
-            eog_token_ids=self.vocabulary.eog_token_ids(),
-            exact=False,
-            numerics_class=numerics.hexdigest()[:16],
             can_roll_back=False,
-            traits=traits_of(lambda key: metadata_of(self._model, key)),
         )
 
     def embed(self, token_ids: list[int]) -> Vector:
@@ -120,12 +92,3 @@ class EmbeddingModel:
         started = time.perf_counter()
         self.embed([token_id] * self.max_tokens)
         return time.perf_counter() - started
-
-    def close(self) -> None:
-        self.tokenizer.close()
-        if self._context:
-            self._llama.llama_free(self._context)
-            self._context = None
-        if self._model:
-            self._llama.llama_model_free(self._model)
-            self._model = None

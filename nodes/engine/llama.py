@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import logging
@@ -67,32 +66,94 @@ class LlamaConfig:
     repack: bool = True
 
 
-class LlamaModel:
-    """A GGUF model in one libllama context. After construction one thread owns it."""
+class LlamaContext:
+    """A GGUF model with one libllama context. After construction one thread owns it."""
 
-    def __init__(self, config: LlamaConfig, *, model_hash: str | None = None) -> None:
-        self.config = config
+    info: EngineInfo
+
+    def __init__(self, path: Path, gpu_layers: int) -> None:
         self._llama = library()
-        self._context: Any = None
-        self._closing = contextlib.ExitStack()
+        self._path = path
         # Without a backend for a GPU the number has no effect, so it must not change the numerics
         # class.
-        self._gpu_layers = config.gpu_layers if self._llama.llama_supports_gpu_offload() else 0
+        self._gpu_layers = gpu_layers if self._llama.llama_supports_gpu_offload() else 0
+        self._model: Any = None
+        self._context: Any = None
+
+    def _load(self, *, repack: bool) -> None:
+        """Load the file. Raises ModelFileError."""
+        self._model = load_model(self._path, gpu_layers=self._gpu_layers, repack=repack)
+        # It runs in this process, so it must not read the texts of clients.
+        self.vocabulary = LlamaTokenizer(self._model)
+        self.tokenizer = SandboxedTokenizer(self._path, self.vocabulary)
+
+    def _open(self, params: Any) -> None:
+        """Open the context. Raises EngineError."""
+        take_last_error()
+        self._context = self._llama.llama_init_from_model(self._model, params)
+        if not self._context:
+            reason = take_last_error() or "not enough memory?"
+            raise EngineError(f"no context for {self._path.name}: {reason}")
+
+    def _describe(self, model_hash: str | None, form: tuple[object, ...], **limits: Any) -> None:
+        """Set `info`. form: All that decides its bits beside file and build."""
+        model_hash = model_hash or hash_file(self._path)
+        numerics = hashlib.sha256(repr((model_hash, build_name(), *form)).encode())
+        self.info = EngineInfo(
+            engine="llama.cpp",
+            model=self._path.name,
+            model_hash=model_hash,
+            vocab_hash=self.vocabulary.content_hash(),
+            num_vocab=self.vocabulary.num_vocab,
+            context_length=int(self._llama.llama_model_n_ctx_train(self._model)),
+            eog_token_ids=self.vocabulary.eog_token_ids(),
+            exact=False,
+            numerics_class=numerics.hexdigest()[:16],
+            traits=traits_of(self.metadata),
+            **limits,
+        )
+
+    def metadata(self, key: str) -> str:
+        """Return a text of the file's metadata; "" if it is missing or unusually long."""
+        return metadata_of(self._model, key)
+
+    def close(self) -> None:
+        if self._model:
+            self.tokenizer.close()
+        if self._context:
+            self._llama.llama_free(self._context)
+            self._context = None
+        if self._model:
+            self._llama.llama_model_free(self._model)
+            self._model = None
+
+
+class LlamaModel(LlamaContext):
+    """Implements the Model protocol with a model that computes text."""
+
+    def __init__(self, config: LlamaConfig, *, model_hash: str | None = None) -> None:
+        super().__init__(config.path, config.gpu_layers)
+        self.config = config
         found = kernels(keeps_others=config.profile == "fast")
         self._has_products = config.repack and not found.missing and not self._gpu_layers
         # Our products and attention give the same bits for any batch and number of threads.
         self.has_kernels = self._has_products
-        self._model = load_model(config.path, gpu_layers=self._gpu_layers, repack=config.repack)
+        self._load(repack=config.repack)
         try:
             self._open_context()
-            # It runs in this process, so it must not read the texts of clients.
-            self.vocabulary = LlamaTokenizer(self._model)
-            self.tokenizer = SandboxedTokenizer(config.path, self.vocabulary)
-            self._closing.callback(self.tokenizer.close)
-            self.info = self._describe(model_hash or hash_file(config.path))
         except BaseException:
             self.close()
             raise
+        self._describe(
+            model_hash,
+            (config.profile, self._has_products, self._gpu_layers, _CACHE_TYPES),
+            num_cells=int(self._llama.llama_n_ctx(self._context)),
+            max_sequences=config.max_sequences,
+            max_batch_tokens=min(
+                config.max_batch_tokens, int(self._llama.llama_n_batch(self._context))
+            ),
+            can_roll_back=self._can_roll_back,
+        )
         per_cell = QUERIES_PER_SKIPPED_CELL if self.has_kernels else QUERIES_PER_CELL
         self._log = CellLog(self.info.num_cells, config.max_sequences, per_cell)
         # The last sequence id is the graveyard: its cells stay occupied, and no query reads them.
@@ -116,11 +177,7 @@ class LlamaModel:
         return params
 
     def _open_context(self) -> None:
-        take_last_error()
-        self._context = self._llama.llama_init_from_model(self._model, self._context_params())
-        if not self._context:
-            reason = take_last_error() or "not enough memory for the KV cache?"
-            raise EngineError(f"no context for {self.config.path.name}: {reason}")
+        self._open(self._context_params())
         self._memory = self._llama.llama_get_memory(self._context)
         left_attention()
         self._can_roll_back = self._probe_roll_back()
@@ -141,40 +198,15 @@ class LlamaModel:
         # results, so the bits depend on the number of threads.
         return (1 if self._restricts_ggml else num_threads), num_threads
 
-    def _describe(self, model_hash: str) -> EngineInfo:
-        llama, config = self._llama, self.config
-        form = config.profile, self._has_products, self._gpu_layers, _CACHE_TYPES
-        numerics = hashlib.sha256(repr((model_hash, build_name(), *form)).encode())
-        return EngineInfo(
-            engine="llama.cpp",
-            model=config.path.name,
-            model_hash=model_hash,
-            vocab_hash=self.vocabulary.content_hash(),
-            num_vocab=self.vocabulary.num_vocab,
-            num_cells=int(llama.llama_n_ctx(self._context)),
-            max_sequences=config.max_sequences,
-            max_batch_tokens=min(config.max_batch_tokens, int(llama.llama_n_batch(self._context))),
-            context_length=int(llama.llama_model_n_ctx_train(self._model)),
-            eog_token_ids=self.vocabulary.eog_token_ids(),
-            exact=False,
-            numerics_class=numerics.hexdigest()[:16],
-            can_roll_back=self._can_roll_back,
-            traits=traits_of(self.metadata),
-        )
-
     def _probe_roll_back(self) -> bool:
         """Whether the last position of a sequence can be removed; recurrent models cannot do it."""
         batch = PassBatch(self._llama, 2)
         batch.fill([Span(0, 0, (0, 0))])
         if self._llama.llama_decode(self._context, batch.native) != 0:
-            raise EngineError(f"{self.config.path.name} cannot run two tokens: {take_last_error()}")
+            raise EngineError(f"{self._path.name} cannot run two tokens: {take_last_error()}")
         removed = bool(self._llama.llama_memory_seq_rm(self._memory, 0, 1, -1))
         self._llama.llama_memory_clear(self._memory, True)
         return removed
-
-    def metadata(self, key: str) -> str:
-        """Return a text of the file's metadata; "" if it is missing or unusually long."""
-        return metadata_of(self._model, key)
 
     def set_tested(self, *, exact: bool, digest: str, software: str = "") -> None:
         """Record the result of the self-test; to be called once.
@@ -305,15 +337,6 @@ class LlamaModel:
     def set_threads(self, num_threads: int) -> None:
         """Set the number of threads for the next passes."""
         self._llama.llama_set_n_threads(self._context, *self._thread_counts(num_threads))
-
-    def close(self) -> None:
-        self._closing.close()
-        if self._context:
-            self._llama.llama_free(self._context)
-            self._context = None
-        if self._model:
-            self._llama.llama_model_free(self._model)
-            self._model = None
 
 
 def _pointer_to(state: Bytes) -> Any:

@@ -9,6 +9,7 @@ import pytest
 
 from nodes.catalog.gguf import traits_of_file
 from nodes.engine.embedding import EmbeddingModel
+from nodes.engine.llama_abi import library
 from nodes.engine.protocol import InvalidInputError
 from tests.engine.kernels.tiny_models import SHAPES, write_model
 
@@ -43,6 +44,20 @@ def test_vectors_are_those_of_libllama(tmp_path: Path, pooling: int, file_type: 
             vectors.append(vector)
         # Another text has another vector.
         assert abs(float(vectors[0] @ vectors[1])) < 0.99
+
+
+def test_layers_that_no_gpu_takes_make_no_other_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tiny.gguf"
+    write_model(path, SHAPES["width 512"], "Q8_0", pooling=MEAN)
+    monkeypatch.setattr(library(), "llama_supports_gpu_offload", lambda: False)
+    classes = set()
+    for gpu_layers in (0, 99):
+        made = EmbeddingModel(path, max_tokens=16, gpu_layers=gpu_layers)
+        with contextlib.closing(made) as model:
+            classes.add(model.info.numerics_class)
+    assert len(classes) == 1
 
 
 def test_what_is_too_long_or_no_token_is_refused(tmp_path: Path) -> None:
