@@ -17,7 +17,6 @@ class TermsError(ModelNameError):
             f"model {name} has terms of use: read them with "
             f"`airdraft models pull {name}`, then accept them with --accept-terms"
         )
-        self.name = name
         self.terms = terms
 
 

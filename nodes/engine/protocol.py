@@ -39,9 +39,6 @@ class CacheFullError(EngineError):
 
     def __init__(self, wanted: int, free: int, total: int) -> None:
         super().__init__(f"KV cache full: {wanted} cells wanted, {free} of {total} free")
-        self.wanted = wanted
-        self.free = free
-        self.total = total
 
 
 class InvalidInputError(EngineError, ValueError):

@@ -71,9 +71,8 @@ def test_a_full_cache_is_told_and_the_engine_stays_usable(model, alone):
     saved = model.save(0)
     with pytest.raises(CacheFullError):
         model.restore(3, saved, 1)
-    with pytest.raises(CacheFullError) as caught:
+    with pytest.raises(CacheFullError, match=f"17 cells wanted, 16 of {NUM_CELLS} free"):
         model.forward([Span(3, 0, FOREIGN[:17], 1)])
-    assert (caught.value.wanted, caught.value.free, caught.value.total) == (17, 16, NUM_CELLS)
     assert [model.length(i) for i in range(4)] == [40, 256, 200, 0]
     # The last cells can be used, and after some were freed the text goes on.
     assert np.array_equal(steps(model, 0, TEXT[:16]), alone[:16])

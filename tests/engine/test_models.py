@@ -105,10 +105,8 @@ def test_a_full_cache_says_so_and_can_be_used_again(make):
     saved = model.save(0)
     model.forward([Span(0, 4, TEXT[4 : NUM + 2])])
     for call in (lambda: model.forward([Span(1, 0, TEXT[:4])]), lambda: model.restore(1, saved, 1)):
-        with pytest.raises(CacheFullError) as caught:
+        with pytest.raises(CacheFullError, match=f"full: 4 cells wanted, 3 of {NUM + 5} free"):
             call()
-        assert (caught.value.wanted, caught.value.free, caught.value.total) == (4, 3, NUM + 5)
-    assert str(caught.value) == f"KV cache full: 4 cells wanted, 3 of {NUM + 5} free"
     assert model.length(1) == 0
     model.truncate(0, NUM + 1)
     model.restore(1, saved, 4)
