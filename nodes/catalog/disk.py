@@ -59,7 +59,8 @@ def sync(path: Path) -> None:
 class Begun:
     """A partial download that the next pull continues. Callers must hold the lock of its folder.
 
-    path: The file with the bytes so far. A JSON file beside it names their source.
+    path: The file with the bytes so far. A JSON file beside it names their source, and has what is
+    to be known of them for going on with it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,34 +72,24 @@ class Begun:
         """The size of the partial file, from whichever source it comes."""
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def kept(self, source: str) -> tuple[int, str]:
-        """Return how many bytes are valid and from this source, and the tag noted with them."""
+    def noted(self, source: str) -> str:
+        """Return what was noted of the bytes so far; "" if they come from another source."""
         try:
             note = json.loads(self._note.read_bytes())
-            kept, tag = note["kept"], note["tag"]
-            is_good = note["source"] == source and isinstance(kept, int) and isinstance(tag, str)
+            return str(note["progress"]) if note["source"] == source else ""
         except (OSError, ValueError, TypeError, KeyError):
-            return 0, ""
-        if not is_good:
-            return 0, ""
-        num_bytes = self.num_bytes
-        # -1 means all bytes that were written.
-        return (num_bytes if kept < 0 else min(kept, num_bytes)), tag
+            return ""
 
-    def open(self, source: str, kept: int, tag: str = "", *, all_counts: bool = False) -> IO[bytes]:
-        """Open the file to append after its first `kept` bytes, which come from this source.
-
-        all_counts: All bytes that are written count as valid, and not only those that are noted.
-        """
+    def open(self, source: str, kept: int, progress: str = "") -> IO[bytes]:
+        """Open the file to append after its first `kept` bytes, which come from this source."""
         file = self.path.open("ab")
         file.truncate(kept)
         file.seek(kept)
-        self.note(source, -1 if all_counts else kept, tag)
+        self.note(source, progress)
         return file
 
-    def note(self, source: str, kept: int, tag: str = "") -> None:
-        """Note the source and the tag. kept: The number of valid bytes; -1 for all bytes."""
-        note = json.dumps({"source": source, "kept": kept, "tag": tag})
+    def note(self, source: str, progress: str) -> None:
+        note = json.dumps({"source": source, "progress": progress})
         write_whole(self._note, note.encode(), 0o644)
 
     def discard(self) -> None:

