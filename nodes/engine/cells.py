@@ -9,8 +9,6 @@ in a graveyard sequence until a compaction rewrites the live ones in order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 # Reading past one garbage cell costs a query about 0.6 us, or at most 0.03 us where attention skips
 # masked cells (kernels/). Rewriting a live cell costs about 40 us (SmolLM2-135M, one thread).
 # A compaction is worth its cost once the reads have cost as much as it does.
@@ -18,14 +16,6 @@ QUERIES_PER_CELL = 64
 QUERIES_PER_SKIPPED_CELL = 1024
 
 
-@dataclass(slots=True)
-class _Run:
-    position: int
-    cell: int
-    count: int
-
-
-@dataclass(slots=True)
 class CellLog:
     """Bookkeeping of an append-only cache of `total` cells for `max_sequences` sequences.
 
@@ -33,19 +23,26 @@ class CellLog:
     garbage cells as there are live cells.
     """
 
-    total: int
-    max_sequences: int
-    queries_per_cell: int = QUERIES_PER_CELL
-    used: int = 0
-    wasted_reads: int = 0
-    lengths: list[int] = field(default_factory=list)
-    _runs: list[list[_Run]] = field(default_factory=list)
-    # All cells below this index stay taken until a compaction: garbage, and what lies below it.
-    _buried_below: int = 0
+    def __init__(
+        self, total: int, max_sequences: int, queries_per_cell: int = QUERIES_PER_CELL
+    ) -> None:
+        self.total = total
+        self._queries_per_cell = queries_per_cell
+        # The cells of each sequence, in the order of its positions.
+        self._cells: list[list[int]] = [[] for _ in range(max_sequences)]
+        # By cell, the number of sequences that have it; the graveyard is one of these.
+        self._num_owners: list[int] = []
+        self._wasted_reads = 0
 
-    def __post_init__(self) -> None:
-        self.lengths = [0] * self.max_sequences
-        self._runs = [[] for _ in range(self.max_sequences)]
+    @property
+    def used(self) -> int:
+        """The length of the log. All cells from here on are free."""
+        return len(self._num_owners)
+
+    @property
+    def lengths(self) -> list[int]:
+        """The positions of each sequence."""
+        return [len(cells) for cells in self._cells]
 
     @property
     def live(self) -> int:
@@ -60,72 +57,44 @@ class CellLog:
         return self.used + count <= self.total
 
     def append(self, seq_id: int, count: int) -> None:
-        runs = self._runs[seq_id]
-        if runs and runs[-1].cell + runs[-1].count == self.used:
-            runs[-1].count += count
-        else:
-            runs.append(_Run(self.lengths[seq_id], self.used, count))
-        self.lengths[seq_id] += count
-        self.used += count
+        self._cells[seq_id] += range(self.used, self.used + count)
+        self._num_owners += [1] * count
 
     def read(self, num_queries: int) -> None:
-        self.wasted_reads += num_queries * self.garbage
+        self._wasted_reads += num_queries * self.garbage
 
     def truncate(self, seq_id: int, length: int) -> bool:
         """Forget the positions from `length` on.
 
         Returns True if they were the tail of the log, so that their cells are free again. If False,
-        they lie between cells of other sequences, and the caller must move them to the graveyard.
+        other sequences have cells behind them or share them, and the caller must move them to the
+        graveyard.
         """
-        has_removed = self.lengths[seq_id] > length
-        runs = self._runs[seq_id]
-        expected_end = self.used
-        removed_end = runs[-1].cell + runs[-1].count if runs else 0
-        is_tail = True
-        while runs and runs[-1].position + runs[-1].count > length:
-            run = runs[-1]
-            cut = min(run.count, run.position + run.count - length)
-            is_tail = is_tail and run.cell + run.count == expected_end
-            expected_end -= cut
-            run.count -= cut
-            if run.count == 0:
-                runs.pop()
-        self.lengths[seq_id] = length
-        is_tail = is_tail and expected_end >= self._buried_below
-        is_tail = is_tail and not self._shares(expected_end, seq_id)
-        if is_tail:
-            self.used = expected_end
-        elif has_removed:
-            self._buried_below = max(self._buried_below, removed_end)
-        return is_tail
-
-    def _shares(self, from_cell: int, seq_id: int) -> bool:
-        return any(
-            run.cell + run.count > from_cell
-            for other, runs in enumerate(self._runs)
-            if other != seq_id
-            for run in runs
-        )
+        removed = self._cells[seq_id][length:]
+        del self._cells[seq_id][length:]
+        start = self.used - len(removed)
+        is_tail = removed == [*range(start, self.used)]
+        # The graveyard takes the place of this sequence, so the numbers of owners stay.
+        if not is_tail or any(number > 1 for number in self._num_owners[start:]):
+            return False
+        del self._num_owners[start:]
+        return True
 
     def share(self, source: int, target: int, length: int) -> None:
-        copied = []
-        for run in self._runs[source]:
-            if run.position < length:
-                count = min(run.count, length - run.position)
-                copied.append(_Run(run.position, run.cell, count))
-        self._runs[target] = copied
-        self.lengths[target] = length
+        self._cells[target] = self._cells[source][:length]
+        for cell in self._cells[target]:
+            self._num_owners[cell] += 1
 
     def should_compact(self) -> bool:
         # With shared cells there may be no garbage. A compaction would then only take more cells.
-        limit = self.queries_per_cell * max(self.live, 256)
-        return self.garbage > 0 and self.wasted_reads > limit
+        limit = self._queries_per_cell * max(self.live, 256)
+        return self.garbage > 0 and self._wasted_reads > limit
 
     def compacted(self) -> None:
         """Record that the live cells were rewritten, sequence after sequence, from cell 0 on."""
-        self.used = 0
-        self.wasted_reads = 0
-        self._buried_below = 0
-        for seq_id, length in enumerate(self.lengths):
-            self._runs[seq_id] = [_Run(0, self.used, length)] if length else []
-            self.used += length
+        lengths = self.lengths
+        self._cells = [[] for _ in lengths]
+        self._num_owners = []
+        self._wasted_reads = 0
+        for seq_id, length in enumerate(lengths):
+            self.append(seq_id, length)
