@@ -48,16 +48,14 @@ class Sampler:
             return
         self._grammar = _begin(rules, grammars)
         self._num_prompt_tokens = num_prompt_tokens
-        prompt = token_ids[:num_prompt_tokens]
-        self._num_given = len(prompt)
-        self._pushed: list[int] = []
+        self._text = list(token_ids[:num_prompt_tokens])
         self._bias: dict[int, float] = {}
         for entry in rules.logit_bias:
             # A draft's vocabulary may lack the padding at the end of its target's.
             if entry.token_id < num_vocab:
                 self._bias[entry.token_id] = self._bias.get(entry.token_id, 0.0) + entry.bias
         self._penalizes = rules.presence_penalty != 0.0 or rules.frequency_penalty != 0.0
-        self._counts = Counter(prompt) if self._penalizes else Counter[int]()
+        self._counts = Counter(self._text) if self._penalizes else Counter[int]()
         # (num_vocab,) the number to add to each logit; dense because adding rows is fast.
         self._shifts: Logits | None = None
         if self._penalizes or self._bias:
@@ -66,17 +64,13 @@ class Sampler:
                 self._set_shift(self._shifts, token_id)
         self.extend(token_ids[num_prompt_tokens:])
 
-    @property
-    def _length(self) -> int:
-        return self._num_given + len(self._pushed)
-
     def sample(self, logits: Logits, position: int) -> int:
         """Return the token that follows the text; logits and position are as in `sampling.sample`.
 
         The logits are not changed. Raises GrammarError where the grammar cannot continue.
         """
         if self._has_rules:
-            assert position == self._length, "the recorded text has another length"
+            assert position == len(self._text), "the recorded text has another length"
             if self._shifts is not None:
                 logits = logits + self._shifts
             if self._grammar is not None:
@@ -89,9 +83,9 @@ class Sampler:
             return
         # A grammar applies to the output only. A draft node gets a long prompt in pieces, so some
         # of the pushed tokens may belong to the prompt.
-        if self._grammar is not None and self._length >= self._num_prompt_tokens:
+        if self._grammar is not None and len(self._text) >= self._num_prompt_tokens:
             self._grammar.push(token_id)
-        self._pushed.append(token_id)
+        self._text.append(token_id)
         self._count(token_id, 1)
 
     def extend(self, token_ids: Iterable[int]) -> None:
@@ -100,16 +94,15 @@ class Sampler:
                 self.push(token_id)
 
     def cut(self, length: int) -> None:
-        """Cut the text to its first `length` tokens; those of the constructor must stay."""
+        """Cut the text to its first `length` tokens."""
         if not self._has_rules:
             return
-        num_kept = length - self._num_given
-        assert 0 <= num_kept <= len(self._pushed), "the text is cut to a length that it never had"
-        num_gone = self._length - max(length, self._num_prompt_tokens)
+        assert length <= len(self._text), "the text is cut to a length that it never had"
+        num_gone = len(self._text) - max(length, self._num_prompt_tokens)
         if num_gone > 0 and self._grammar is not None:
             self._grammar.take_back(num_gone)
-        gone = self._pushed[num_kept:]
-        del self._pushed[num_kept:]
+        gone = self._text[length:]
+        del self._text[length:]
         for token_id in gone:
             self._count(token_id, -1)
 
