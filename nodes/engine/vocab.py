@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 MAX_PROMPT_BYTES = 1 << 20
 _MAX_PIECE_BYTES = 4096
-# Nearly all pieces are shorter.
-_SHORT_PIECE_BYTES = 32
 # SentencePiece puts a space before a text, but not if this precedes it.
 _LINE_BREAK = "\n"
 
@@ -138,16 +136,10 @@ class LlamaTokenizer:
             # libllama aborts the process on an id outside the vocabulary.
             if not 0 <= token_id < self.num_vocab:
                 raise InvalidInputError(f"token id {token_id} outside 0..{self.num_vocab - 1}")
-            room = _SHORT_PIECE_BYTES
-            while True:
-                buffer = ctypes.create_string_buffer(room)
-                arguments = self._vocab, token_id, buffer, room, 0, False
-                size = self._llama.llama_token_to_piece(*arguments)
-                if size >= 0 or room == _MAX_PIECE_BYTES:
-                    break
-                room = _MAX_PIECE_BYTES
-            piece = buffer.raw[:size] if size > 0 else b""
-            self._pieces[token_id] = piece
+            buffer = ctypes.create_string_buffer(_MAX_PIECE_BYTES)
+            arguments = self._vocab, token_id, buffer, _MAX_PIECE_BYTES, 0, False
+            size = self._llama.llama_token_to_piece(*arguments)
+            piece = self._pieces[token_id] = ctypes.string_at(buffer, max(0, size))
         return piece
 
     def controls(self) -> dict[bytes, int]:
