@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -11,8 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from nodes.catalog import Catalog, default_cache_dir
-from nodes.catalog.gguf import Header
+from nodes.catalog import Catalog, default_cache_dir, gguf
 from nodes.engine.grammar import GrammarError, Grammars
 from nodes.engine.protocol import InvalidInputError
 from nodes.engine.rules import Grammar
@@ -23,35 +21,15 @@ from tests.engine.llama_texts import vocabulary_of
 from tests.engine.words import Words
 
 _STRING = 8
-# The default alignment of tensors. Files whose header sets another one are not supported.
-_ALIGNMENT = 32
-
-
-class _MeasuredHeader(Header):
-    @property
-    def end(self) -> int:
-        """Offset of the header's end once the header has been read; padding follows."""
-        return self._at
 
 
 def copy_with(source: Path, to: Path, key: str, text: str) -> None:
-    """Write `source` to `to` with `text` as the value of `key`. Raises KeyError if it has none."""
-    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        header = _MeasuredHeader(data)
-        tensors_from = min(tensor.offset for tensor in header.tensors)
-        head = data[: header.end]
-        name = key.encode()
-        wanted = struct.pack("<Q", len(name)) + name + struct.pack("<I", _STRING)
-        at = head.find(wanted)
-        if at < 0:
-            raise KeyError(key)
-        at += len(wanted)
-        (old_bytes,) = struct.unpack_from("<Q", head, at)
-        new = text.encode()
-        head = head[:at] + struct.pack("<Q", len(new)) + new + head[at + 8 + old_bytes :]
-        with to.open("wb") as written:
-            written.write(head + bytes(-len(head) % _ALIGNMENT))
-            written.write(data[tensors_from:])
+    """Write the vocabulary of a model file to `to`, with `text` as the value of `key`."""
+    data, wanted = gguf.vocabulary_of(source), key.encode() + struct.pack("<I", _STRING)
+    at = data.index(wanted) + len(wanted)
+    (old_bytes,) = struct.unpack_from("<Q", data, at)
+    new = text.encode()
+    to.write_bytes(data[:at] + struct.pack("<Q", len(new)) + new + data[at + 8 + old_bytes :])
 
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
