@@ -26,11 +26,6 @@ def position_key(seed: int, choice: int, position: int) -> int:
     return _mix((key + position * 0xD1342543DE82EF95) & _MASK64)
 
 
-def shifted_key(key: int, num_ids: int) -> int:
-    """Return the key under which id 0 has the hash that id num_ids has under `key`, and so on."""
-    return (key + num_ids * _GOLDEN) & _MASK64
-
-
 def hash_bits(key: int, token_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """Return (n,) hashes of (n,) token ids: the top 52 bits of SplitMix64 seeded with `key`.
 

@@ -30,13 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nodes.engine import portable_math
-from nodes.engine.noise import (
-    gumbel_of_bits,
-    hash_bits,
-    position_key,
-    rough_gumbel_of_bits,
-    shifted_key,
-)
+from nodes.engine.noise import gumbel_of_bits, hash_bits, position_key, rough_gumbel_of_bits
 from nodes.engine.protocol import Logits, StreamError
 from nodes.engine.rules import NO_RULES, LogitRules
 
@@ -48,7 +42,6 @@ _NUCLEUS_SIZE = 1024
 # Weights and hashes are computed in blocks of this many tokens, which stay in a core's cache: a
 # sample of 151,936 tokens at T = 1 took 0.5 instead of 1.6 ms.
 _BLOCK = 16_384
-_FIRST_IDS = np.arange(_BLOCK, dtype=np.uint64)
 # Below this temperature logits / T may be infinite or imprecise.
 _LEAST_TEMPERATURE = 1e-6
 # To be raised with every change of the steps above: nodes of two versions make different texts.
@@ -92,24 +85,15 @@ class Sampling:
 def top_k_ids(logits: Logits, k: int) -> npt.NDArray[np.int64]:
     """Return the ids of the k largest of (num_vocab,) logits, best first, ties to the lowest id.
 
-    Only blocks whose maximum reaches the k-th largest block maximum can hold one of them. So all
-    but about k blocks of 64 are skipped.
+    All of them reach the k-th largest maximum of blocks of 64 logits, and few others do. These
+    maxima are found many times faster than the k-th largest logit.
     """
-    num_vocab = logits.shape[0]
-    num_blocks = num_vocab // _TOP_BLOCK
-    if k >= num_vocab:
-        candidates = np.arange(num_vocab)
-    elif num_blocks <= k:
-        candidates = np.flatnonzero(logits >= np.partition(logits, -k)[-k])
-    else:
-        head = logits[: num_blocks * _TOP_BLOCK].reshape(num_blocks, _TOP_BLOCK)
-        maxima = head.max(axis=1)
-        threshold = np.partition(maxima, num_blocks - k)[num_blocks - k]
-        blocks = np.flatnonzero(maxima >= threshold)
-        rows, columns = np.nonzero(head[blocks] >= threshold)
-        candidates = blocks[rows] * _TOP_BLOCK + columns
-        rest = np.flatnonzero(logits[num_blocks * _TOP_BLOCK :] >= threshold)
-        candidates = np.concatenate([candidates, rest + num_blocks * _TOP_BLOCK])
+    num_blocks = len(logits) // _TOP_BLOCK
+    values = logits
+    if num_blocks > k:
+        values = logits[: num_blocks * _TOP_BLOCK].reshape(num_blocks, _TOP_BLOCK).max(axis=1)
+    k = min(k, len(values))
+    candidates = np.flatnonzero(logits >= np.partition(values, -k)[-k])
     # The candidates are in ascending order of ids, so a stable sort puts the lowest id first.
     order = np.argsort(-logits[candidates], kind="stable")[:k]
     chosen: npt.NDArray[np.int64] = candidates[order]
@@ -266,8 +250,8 @@ def _ids_with_hashes_from(key: int, least: np.uint64, num_ids: int) -> npt.NDArr
     """Return the ids below num_ids whose hashes are at least `least`, in ascending order."""
     found = []
     for start in range(0, num_ids, _BLOCK):
-        bits = hash_bits(shifted_key(key, start), _FIRST_IDS[: num_ids - start])
-        found.append(np.flatnonzero(bits >= least) + start)
+        ids = np.arange(start, min(start + _BLOCK, num_ids), dtype=np.uint64)
+        found.append(np.flatnonzero(hash_bits(key, ids) >= least) + start)
     return np.concatenate(found)
 
 
