@@ -36,6 +36,9 @@ _BOUNDS = {
     b".expert_used_count": (0, 4096),
     b".vocab_size": (1, _MAX_ARRAY_ITEMS),
 }
+# These architectures have no attention. llama.cpp's converter writes 0 for what they lack.
+_RECURRENT = (b"mamba", b"mamba2", b"rwkv6", b"rwkv6qwen2", b"rwkv7", b"arwkv7")
+_MAY_BE_LACKING = (b".feed_forward_length", b".attention.head_count")
 
 # A header begins with a magic number, a version, and two 64-bit counts.
 _AT_VERSION, _AT_NUM_TENSORS, _AT_NUM_KEYS = 4, 8, 16
@@ -184,9 +187,11 @@ class Header:
             raise IndexError
 
     def _check_bounds(self, key: bytes, value_type: int) -> None:
-        _, dot, name = key.partition(b".")
+        architecture, dot, name = key.partition(b".")
         (value,) = struct.unpack_from(_INTEGERS[value_type], self._data, self._at)
         low, high = _BOUNDS.get(dot + name, (value, value))
+        if architecture in _RECURRENT and dot + name in _MAY_BE_LACKING:
+            low = 0
         if not low <= value <= high:
             where = key.decode("ascii", "replace")
             raise GgufError(f"is damaged: {where} is {value}, {low} to {high} is possible")

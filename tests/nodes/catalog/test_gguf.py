@@ -89,6 +89,16 @@ def test_sizes_that_no_model_has_are_refused(
         check_gguf(write(tmp_path, content))
 
 
+@pytest.mark.parametrize("architecture", ["mamba", "rwkv7"])
+def test_a_model_without_attention_may_say_that_it_has_none(
+    tmp_path: Path, architecture: str
+) -> None:
+    """llama.cpp's converter writes such files."""
+    names = ("feed_forward_length", "attention.head_count")
+    keys = [text(f"{architecture}.{name}") + struct.pack("<II", 4, 0) for name in names]
+    check_gguf(write(tmp_path, header(0, len(keys), *keys)))
+
+
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(4, 250), value=st.integers(0, 255))
 def test_a_changed_byte_never_ends_in_another_error(tmp_path: Path, at: int, value: int) -> None:
