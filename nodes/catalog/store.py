@@ -294,9 +294,12 @@ class Catalog:
                     "set AIRDRAFT_CACHE to a folder that you can write to"
                 ) from error
             free_mb = shutil.disk_usage(disk.existing(self._folder)).free / 1e6
+            # Only the source knows the size of a file that the catalogue does not list.
+            is_known = entry.size_bytes is not None
+            room = f"{_needed_bytes(entry) / 1e6:.1f} MB" if is_known else "more room"
             raise CatalogError(
-                f"disk full: model {entry.name} needs {_needed_bytes(entry) / 1e6:.1f} MB in "
-                f"{self._folder}, but {free_mb:.1f} MB are free: "
+                f"disk full: model {entry.name} needs {room} in {self._folder}, "
+                f"but {free_mb:.1f} MB are free: "
                 "delete files or set AIRDRAFT_CACHE to a folder on another disk"
             ) from error
 

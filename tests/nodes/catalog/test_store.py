@@ -216,6 +216,16 @@ def test_a_full_disk_is_told_before_the_work_or_as_soon_as_it_is_met(
     with pytest.raises(CatalogError, match=r"full: .* needs 1\.1 MB in .*, but 0\.5 MB are free"):
         Catalog(root, entries).pull("fake-base")
     assert left(root) == set()
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # Nobody has said how large such a file is.
+    has_left(10**9)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "fetch", full)
+        with pytest.raises(CatalogError, match="needs more room in"):
+            Catalog(root, entries).pull(HF)
     # The library gives no reason where it cannot write.
     for quantize in (failing(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))), no_reason):
         has_left(10**9)
