@@ -6,6 +6,7 @@ import http.client
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -72,6 +73,8 @@ def quantize_in_child(source: Path, made: Path, file_type: str) -> None:
     done = _run(command)
     if done.returncode != 0:
         reason = _last_line(done.stdout).rpartition("Error: ")[2]
+        if done.returncode == -signal.SIGKILL:
+            reason = "its process was killed: free some memory and try again"
         raise CatalogError(f"cannot requantise {source} to {file_type}: {reason}")
 
 

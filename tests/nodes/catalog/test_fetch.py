@@ -261,6 +261,18 @@ def test_pips_own_troubles_are_told_apart(
 
 
 @pytest.mark.slow
+def test_a_requantisation_that_was_killed_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nkill -KILL $$\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    with pytest.raises(CatalogError, match="was killed: free some memory"):
+        quantize_in_child(tmp_path / "source.gguf", tmp_path / "made.gguf", "Q8_0")
+
+
+@pytest.mark.slow
 def test_a_refused_requantisation_says_why(tmp_path: Path) -> None:
     source = tmp_path / "source.gguf"
     with pytest.raises(CatalogError, match=r"cannot requantise .*source\.gguf to Q8_0: ") as caught:
