@@ -203,6 +203,8 @@ class Grammars:
 
     def _compiled(self, grammar: Grammar) -> _Known:
         """Compile a grammar or keep its error. Raises GrammarError if the node is at fault."""
+        # Checked first, because the process that checks grammars does not start without it.
+        _library()
         least = _LEAST_BYTES + len(grammar.text)
         try:
             num_bytes = 0 if self._check is None else self._check(grammar)

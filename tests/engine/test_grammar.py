@@ -168,7 +168,11 @@ def test_a_vocabulary_without_an_end_cannot_end_a_text() -> None:
 
 def test_a_node_without_the_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    grammars = Grammars(TOKENIZER, INFO)
+
+    def check(_grammar: Grammar) -> int:
+        raise GrammarError("the process does not start", is_request_bad=False)
+
+    grammars = Grammars(TOKENIZER, INFO, check)
     with pytest.raises(GrammarError) as failed:
         grammars.begin(gbnf('root ::= "a"'))
     assert str(failed.value) == "this node has no grammars: install airdraft[grammar]"
