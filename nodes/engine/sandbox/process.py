@@ -56,7 +56,6 @@ class SandboxProcess:
         self._setup = {"duty": duty, **setup}
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
-        self._error = ""
         self._closed = threading.Event()
 
     def start(self) -> None:
@@ -99,8 +98,6 @@ class SandboxProcess:
     def _ensure_started(self) -> None:
         if self._closed.is_set():
             raise InvalidInputError("the node is stopping")
-        if self._error:
-            raise InvalidInputError(self._error)
         if self._child is not None and self._child.poll() is None:
             return
         self._stop()
@@ -117,19 +114,15 @@ class SandboxProcess:
             # close() may have looked for the process before there was one.
             self._stop()
             raise InvalidInputError("the node is stopping")
-        # An invalid setup, such as a template that cannot be compiled, is not tried again.
         ready = self._ask(self._setup, START_LIMIT_S)
         if "ended" in ready:
             raise RuntimeError(f"the sandboxed process for {self._setup['duty']} does not start")
-        self._error = ready.get("error", "")
-        if not ready.get("is_filtered", True):
+        if not ready["is_filtered"]:
             logger.warning(
                 "this machine cannot filter system calls: the sandboxed process for %s can open "
                 "files",
                 self._setup["duty"],
             )
-        if self._error:
-            raise InvalidInputError(self._error)
 
     def _ask(self, question: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
         child = self._child

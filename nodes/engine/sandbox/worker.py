@@ -1,9 +1,9 @@
 """The process that answers questions about untrusted input, as JSON lines in and out.
 
 The first line is the setup of a duty, with its name. The answer is {"is_filtered"}, whether system
-calls are refused from now on, or {"error"} if the setup fails. Each other line is a question. Its
-answer is that of the duty, or {"error"} with one line for the client, or {"ended": N} if signal N
-ended a forked process (0: it ended in another way). The process ends when its standard input
+calls are refused from now on. If the setup fails, the process ends. Each other line is a question.
+Its answer is that of the duty, or {"error"} with one line for the client, or {"ended": N} if signal
+N ended a forked process (0: it ended in another way). The process ends when its standard input
 closes, so it does not outlive the node, however the node ends.
 """
 
@@ -213,11 +213,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     lines = iter(sys.stdin.buffer.readline, b"")
     setup: dict[str, Any] = json.loads(next(lines))
-    try:
-        worker = Worker(DUTIES[setup.pop("duty")](**setup))
-    except InvalidInputError as error:
-        _write_line(json.dumps({"error": str(error)}).encode())
-        return
+    worker = Worker(DUTIES[setup.pop("duty")](**setup))
     # The filter is set before other threads start, because it would not apply to these.
     _write_line(json.dumps({"is_filtered": jail.refuse_calls()}).encode())
     for line in lines:
