@@ -10,7 +10,6 @@ import hashlib
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
-import numpy.typing as npt
 
 from nodes.engine import portable_math
 from nodes.engine.noise import gumbel_noise, hash_bits
@@ -63,17 +62,12 @@ def golden_tokens(sampling: Sampling) -> list[int]:
     return token_ids
 
 
-def golden_noise() -> npt.NDArray[np.float64]:
-    """Return the (2000,) noise of one position."""
-    return gumbel_noise(11, 2, 345, np.arange(_NUM_NOISE))
-
-
 def sampling_digest() -> str:
     """Return 16 hex digits, equal on all nodes whose sampling computes the same values."""
     steps = np.arange(0, 41 << portable_math.STEP_BITS, 10007, dtype=np.int64)
     tokens = [golden_tokens(sampling) for sampling in SAMPLINGS]
     digest = hashlib.sha256(repr((SAMPLING_VERSION, tokens, _is_libm_sound())).encode())
-    digest.update(golden_noise().astype("<f8").tobytes())
+    digest.update(gumbel_noise(11, 2, 345, np.arange(_NUM_NOISE)).astype("<f8").tobytes())
     digest.update(portable_math.power_of_half(steps).astype("<i8").tobytes())
     return digest.hexdigest()[:16]
 
