@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from mesh.json_form import from_object
+from mesh.whole_files import write_whole
 from nodes.engine.cores import this_device
 from nodes.engine.protocol import EngineInfo, Model, Span
 from nodes.engine.selftest import PREFIX_LENS, SelfTest, fitting_prefixes
@@ -190,16 +189,8 @@ def store(
     costs: NodeCosts,
     about: Mapping[str, object] | None = None,
 ) -> None:
-    """Write a result by a rename. about: As from the function of that name. Raises OSError."""
+    """Write a result. about: As from the function of that name. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     tables = {"decode": asdict(costs.decode), "prefill": asdict(costs.prefill)}
     data = {**asdict(self_test), "about": dict(about or {}), **tables}
-    temporary = directory / f".{key}.{os.getpid()}"
-    try:
-        # It is not synced, because a file that a power cut damages counts as missing.
-        temporary.write_text(json.dumps(data), encoding="utf-8")
-        temporary.replace(directory / f"{key}.json")
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+    write_whole(directory / f"{key}.json", json.dumps(data).encode(), 0o644)

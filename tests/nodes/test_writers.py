@@ -18,9 +18,6 @@ from mesh.keys import KnownCoordinator
 from mesh.security import new_key_pair
 from nodes.cli import keys as commands
 from nodes.cli.main import cli
-from nodes.engine.calibrate import load_cached, store
-from nodes.engine.load import TOY_COSTS
-from nodes.engine.selftest import SelfTest
 from nodes.gateway.apikeys import ApiKey, ApiKeys, digest
 from nodes.keys.enrol import Invitation
 from nodes.keys.keyring import Keyring
@@ -87,23 +84,6 @@ def test_where_it_cannot_be_written_the_one_before_stays(
     # And with room again it is done, by whoever tries next.
     write(ring)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".node")]
-
-
-def test_a_calibration_that_cannot_be_kept_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store(tmp_path, "key", SelfTest(True), TOY_COSTS)
-
-    def half(path: Path, text: str, **_options: str) -> None:
-        path.write_bytes(text[:10].encode())
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as broken:
-        broken.setattr(Path, "write_text", half)
-        with pytest.raises(OSError, match="No space left"):
-            store(tmp_path, "key", SelfTest(False), TOY_COSTS)
-    assert [path.name for path in tmp_path.iterdir()] == ["key.json"]
-    assert load_cached(tmp_path, "key") == (SelfTest(True), TOY_COSTS)
 
 
 def test_init_can_be_done_again_where_there_was_no_room(
