@@ -108,7 +108,7 @@ def policy_of(name: str, scheme: Scheme, **handicap: bool) -> Policy:
         if early is not None:
             return early
         problem = problem_of(observation)
-        return describe(observation, problem, scheme(problem), name, **handicap)
+        return describe(problem, scheme(problem), name, **handicap)
 
     return policy
 

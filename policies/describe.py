@@ -1,14 +1,12 @@
-"""Turns a cycle into a plan with its figures and its reasons."""
+"""Turns a cycle into a plan with its figures."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from policies.cycle import CycleCost, CyclePlan, evaluate
 from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
-from policies.problem import CATCH_UP_TOKENS, CycleProblem
+from policies.problem import CycleProblem
 
 
 def trivial_plan(observation: Observation, name: str) -> Plan | None:
@@ -16,11 +14,10 @@ def trivial_plan(observation: Observation, name: str) -> Plan | None:
     if observation.streams and observation.target is not None:
         return None
     plain = tuple(view.stream_id for view in observation.streams)
-    return Plan(plain=plain, reasons=dict.fromkeys(plain, "draft off: no costs"), policy=name)
+    return Plan(plain=plain, policy=name)
 
 
 def describe(
-    observation: Observation,
     problem: CycleProblem,
     chosen: CyclePlan,
     name: str,
@@ -28,7 +25,7 @@ def describe(
     overlap: bool = True,
     equal_shares: bool = False,
 ) -> Plan:
-    """Returns a cycle as a plan. Streams without guesses become plain, each with a reason.
+    """Returns a cycle as a plan. Streams without guesses become plain.
 
     overlap, equal_shares: as in Plan.
     """
@@ -47,7 +44,6 @@ def describe(
     return Plan(
         batches=tuple(batches),
         plain=tuple(plain),
-        reasons=PlainReasons(observation, problem, chosen) if plain else {},
         policy=name,
         min_cycle_s=cost.cycle_s if batches and cost.cycle_s > cost.natural_s * 1.001 else 0.0,
         overlap=overlap,
@@ -104,56 +100,3 @@ def _tokens_per_s(problem: CycleProblem, chosen: CyclePlan, cost: CycleCost) -> 
     passes = (cost.verify_s > 0).sum()
     passes += (cost.cycle_s - cost.verify_s.sum()) / problem.plain_pass_s(num_plain)
     return float((earned + num_plain * passes) / cost.cycle_s)
-
-
-class PlainReasons(Mapping[int, str]):
-    """Why each plain stream of a plan has no guesses. A text is made when it is read."""
-
-    def __init__(self, observation: Observation, problem: CycleProblem, chosen: CyclePlan) -> None:
-        self._views = observation.streams
-        self._problem = problem
-        self._plain = {problem.stream_ids[k]: k for k in np.flatnonzero(chosen.gammas == 0)}
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._plain)
-
-    def __len__(self) -> int:
-        return len(self._plain)
-
-    def __getitem__(self, stream_id: int) -> str:
-        k = self._plain[stream_id]
-        view = next(view for view in self._views if view.stream_id == stream_id)
-        if view.fixed_gamma == 0:
-            return "draft off: the request sets gamma to 0"
-        if view.draft not in self._problem.node_names:
-            return "draft off: no draft node holds the stream"
-        if view.tokens_left <= 1:
-            return "draft off: one token is left"
-        return _price_of_guessing(self._problem, int(k), len(self._plain))
-
-
-def _price_of_guessing(problem: CycleProblem, k: int, num_plain: int) -> str:
-    """Returns the reason with the time and tokens of the best gamma if only stream k guessed."""
-    node = int(problem.nodes[k])
-    gammas = np.arange(1, int(problem.most[k]) + 1)
-    steps_s = (gammas - 1) * problem.draft_s[node, 1]
-    draft_s = problem.draft_s[node, CATCH_UP_TOKENS] + steps_s
-    air_s = problem.message_air_s[node] + problem.stream_air_s[node]
-    air_s = air_s + gammas * problem.token_air_s[node]
-    round_s = draft_s + problem.rtt_s[node] + air_s
-    if problem.target_air is not None:
-        round_s = round_s + problem.target_air.of(np.ones(1, dtype=np.int64), gammas)
-    # Its guesses are verified in a pass of all plain streams.
-    round_s += problem.target_s[np.minimum(num_plain + gammas, len(problem.target_s) - 1)]
-    earned = problem.earned[k, gammas]
-    best = int((round_s / earned).argmin())
-    plain_s = float(problem.plain_pass_s(num_plain))
-    guesses = f"{best + 1} guesses make" if best else "1 guess makes"
-    text = (
-        f"draft off: {guesses} a round of {round_s[best] * 1e3:.0f} ms, which gives "
-        f"{earned[best]:.2f} tokens at acceptance {problem.alphas[k]:.2f}, "
-        f"and a plain step takes {plain_s * 1e3:.0f} ms"
-    )
-    if round_s[best] / earned[best] < plain_s:
-        text += "; the guesses would slow the other streams down"
-    return text

@@ -151,4 +151,4 @@ def joint_plan(observation: Observation) -> Plan:
     if early is not None:
         return early
     problem = problem_of(observation)
-    return describe(observation, problem, best_plan(problem).plan, "joint")
+    return describe(problem, best_plan(problem).plan, "joint")

@@ -82,7 +82,7 @@ def paper_plan(observation: Observation) -> Plan:
     problem = problem.in_order(order)
     bounds = np.concatenate([[0], np.cumsum([*sizes, *new])])
     gammas = np.clip(length, problem.least, problem.most)
-    return describe(observation, problem, CyclePlan(tuple(bounds.tolist()), gammas), "paper")
+    return describe(problem, CyclePlan(tuple(bounds.tolist()), gammas), "paper")
 
 
 def _pipeline(problem: CycleProblem, length: int) -> _Pipeline:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from policies.latency import NodeCosts
@@ -151,12 +151,11 @@ class Plan:
     A stream in neither counts as plain. min_cycle_s: least seconds between two starts of a batch;
     plain streams use the target meanwhile. overlap: False for one batch at a time. equal_shares:
     the plan was priced for links of a medium that send at once with equal shares, instead of one
-    after the other. reasons: by stream, why it has no guesses.
+    after the other.
     """
 
     batches: tuple[Batch, ...] = ()
     plain: tuple[int, ...] = ()
-    reasons: Mapping[int, str] = field(default_factory=dict)
     policy: str = ""
     min_cycle_s: float = 0.0
     overlap: bool = True

@@ -1,44 +1,36 @@
-"""The price of a plan under an observation other than the one it was made for."""
+"""The price of a plan that the planner has not made itself."""
 
 from __future__ import annotations
+
+from itertools import accumulate
 
 import numpy as np
 
 from policies.cycle import CyclePlan, evaluate
-from policies.plan import Observation, Plan
-from policies.problem import CycleProblem, problem_of
+from policies.plan import Plan
+from policies.problem import CycleProblem
 
 
-def price_of(observation: Observation, plan: Plan) -> float:
-    """Returns the price of a plan under an observation, which may be newer than the plan.
-
-    Streams that the plan lacks count as plain; streams that have left are ignored.
-    """
-    ordered, cycle = in_plan_order(problem_of(observation), plan)
+def price_of(problem: CycleProblem, plan: Plan) -> float:
+    """Returns the price of a plan, with its gammas within each stream's bounds."""
+    ordered, cycle = in_plan_order(problem, plan)
     return evaluate(ordered, cycle, equal_shares=plan.equal_shares, overlap=plan.overlap).price_s
 
 
 def in_plan_order(problem: CycleProblem, plan: Plan) -> tuple[CycleProblem, CyclePlan]:
     """Returns a problem in the order of a plan's batches, and the plan as cuts of it.
 
-    Streams that are in no batch come last, as one batch without guesses.
+    Streams that are in no batch come last, as one batch with the fewest guesses that they may have.
     """
-    at = {stream_id: k for k, stream_id in enumerate(problem.stream_ids)}
-    order: list[int] = []
-    gammas: list[int] = []
-    bounds = [0]
-    for batch in plan.batches:
-        for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True):
-            k = at.pop(stream_id, None)
-            if k is not None:
-                order.append(k)
-                gammas.append(gamma)
-        if len(order) > bounds[-1]:
-            bounds.append(len(order))
-    order += at.values()
-    gammas += [0] * len(at)
-    if len(order) > bounds[-1]:
-        bounds.append(len(order))
-    ordered = problem.in_order(np.array(order, dtype=np.int64))
-    kept = np.clip(np.array(gammas, dtype=np.int64), ordered.least, ordered.most)
-    return ordered, CyclePlan(tuple(bounds), kept)
+    gammas = {
+        stream_id: gamma
+        for batch in plan.batches
+        for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True)
+    }
+    others = [stream_id for stream_id in problem.stream_ids if stream_id not in gammas]
+    groups = [*(batch.stream_ids for batch in plan.batches), others]
+    rows = {stream_id: row for row, stream_id in enumerate(problem.stream_ids)}
+    ordered = problem.in_order(np.array([rows[s] for group in groups for s in group]))
+    wanted = np.array([gammas.get(stream_id, 0) for stream_id in ordered.stream_ids])
+    bounds = tuple(accumulate((len(group) for group in groups if group), initial=0))
+    return ordered, CyclePlan(bounds, np.clip(wanted, ordered.least, ordered.most))

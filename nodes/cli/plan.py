@@ -1,6 +1,7 @@
 """`airdraft plan`: plans a scenario and explains the plan."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import click
 from nodes.cli.options import FILE
 from nodes.config.settings import ConfigError, read_toml
 from policies.baselines import POLICIES
-from policies.explain import as_object, explain, text_of
+from policies.explain import explain, text_of
 from policies.scenario import ScenarioError, files_named, scenario_from
 
 policy_option = click.option(
@@ -42,12 +43,13 @@ def plan_command(path: Path, policy: str, as_json: bool) -> None:
         scenario = scenario_from(mapping, source=str(path), files=files)
     except ScenarioError as error:
         raise ConfigError(str(error)) from None
-    explanation = explain(scenario.observation(), policy)
+    observation = scenario.observation()
+    explanation = explain(observation, policy)
     if as_json:
-        found = {"scenario": str(path), "name": scenario.name, **as_object(explanation)}
+        found = {"scenario": str(path), "name": scenario.name, **asdict(explanation)}
         click.echo(json.dumps(found, allow_nan=False))
     else:
-        click.echo(text_of(explanation, scenario.name or path.name))
+        click.echo(text_of(explanation, observation, scenario.name or path.name))
 
 
 def _named_file(scenario: Path, key: str, name: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from nodes.telemetry.counts import Ratios
 from nodes.telemetry.trace.chrome import chrome_trace
 from nodes.telemetry.trace.records import KINDS, PassRecord, PlanRecord, Record, from_line
 from policies.baselines import POLICIES
-from policies.explain.explanation import ranges
+from policies.explain import ranges
 from policies.plan import Batch, Plan, Policy, Prediction
 
 _POLL_S = 0.25

@@ -64,7 +64,6 @@ _NODE_ROLES = frozenset({"target", "draft"})
 # Replies, some of them large, that every member may request repeatedly.
 _ANSWERS = (NodesReply, StatusReply, TraceReply)
 _MAX_LEFT_PEERS = 64
-NO_PLAN = "draft off: no plan could be made; see the coordinator's log"
 # Different errors of planning that are logged with a traceback; later ones are not logged.
 _MAX_LOGGED = 16
 
@@ -87,8 +86,7 @@ def with_fallback() -> Callable[[Planning], Made]:
                 logged.add(what)
                 logger.exception("no plan could be made for %d streams: %s", len(streams), what)
             plain = tuple(view.stream_id for view in streams)
-            plan = Plan((), plain, dict.fromkeys(plain, NO_PLAN))
-            return Made(planning.observation, plan, math.inf, 0.0)
+            return Made(planning.observation, Plan(plain=plain), math.inf, 0.0)
 
     return made
 

@@ -1,6 +1,6 @@
 """Explains a plan in figures and as text."""
 
-from policies.explain.explanation import Compared, Explanation, as_object, explain
-from policies.explain.text import text_of
+from policies.explain.explanation import Explanation, explain
+from policies.explain.text import ranges, text_of
 
-__all__ = ["Compared", "Explanation", "as_object", "explain", "text_of"]
+__all__ = ["Explanation", "explain", "ranges", "text_of"]

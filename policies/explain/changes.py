@@ -7,49 +7,59 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TypeAlias
 
-from policies.plan import Batch, Observation, Plan
-from policies.priced import price_of
+from policies.plan import Batch, Plan
+from policies.priced import in_plan_order, price_of
 from policies.problem import CycleProblem
 
 # In plans of more batches than this, changes of single batches are left out.
 _MAX_BATCHES_ONE_BY_ONE = 6
 # For each batch, pairs of a stream and its number of guesses.
 _Cuts: TypeAlias = list[list[tuple[int, int]]]
-# By stream: least and most guesses.
-_Limits: TypeAlias = dict[int, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A plan that differs a little. batch: number of the changed batch, from 1; 0 for all."""
+    """A plan that differs a little.
+
+    batch: number of the changed batch, from 1; 0 for all. relative: by what share its price is
+    higher than the plan's, 0.1 for 10 %.
+    """
 
     batch: int
     what: str
     price_s: float
+    relative: float
 
 
-def changes_of(observation: Observation, problem: CycleProblem, plan: Plan) -> list[Change]:
+def changes_of(problem: CycleProblem, plan: Plan) -> list[Change]:
     """Returns possible changes of the guesses, the batches, and the set of plain streams.
 
-    problem: that of the observation. Changes that clients' gammas or the tokens left forbid are
-    omitted.
+    Changes that clients' gammas or the tokens left forbid are omitted.
     """
-    bounds = list(zip(problem.least.tolist(), problem.most.tolist(), strict=True))
-    limits = dict(zip(problem.stream_ids, bounds, strict=True))
-    cuts = [list(zip(b.stream_ids, b.gammas, strict=True)) for b in plan.batches]
-    if not cuts:
-        return _first_guesses(observation, limits, plan)
-    found = []
-    for batch, what, changed in _neighbours(cuts, limits, plan.plain):
-        kept = _within(changed, limits)
-        if kept != cuts:
-            found.append(Change(batch, what, _price_s(observation, plan, kept)))
-    return found
+    assert plan.prediction is not None
+    most = dict(zip(problem.stream_ids, problem.most.tolist(), strict=True))
+    able = [stream_id for stream_id in plan.plain if most[stream_id] > 0]
+    if plan.batches:
+        _, kept = in_plan_order(problem, plan)
+        fixed = {s for s, least in zip(problem.stream_ids, problem.least, strict=True) if least > 0}
+        cuts = [list(zip(b.stream_ids, b.gammas, strict=True)) for b in plan.batches]
+        found = []
+        for batch, what, changed in _neighbours(cuts, able, fixed):
+            _, cycle = in_plan_order(problem, _with(plan, changed))
+            if (cycle.bounds, cycle.gammas.tolist()) != (kept.bounds, kept.gammas.tolist()):
+                found.append((batch, what, price_of(problem, _with(plan, changed))))
+    else:
+        found = list(_first_guesses(problem, plan, able))
+    return [Change(*change, change[2] / plan.prediction.price_s - 1.0) for change in found]
 
 
 def _neighbours(
-    cuts: _Cuts, limits: _Limits, plain: Sequence[int]
+    cuts: _Cuts, able: Sequence[int], fixed: set[int]
 ) -> Iterator[tuple[int, str, _Cuts]]:
+    """Yields a batch's number, what is changed, and the changed cuts.
+
+    able: plain streams that may have guesses. fixed: streams whose clients set some guesses.
+    """
     for step, what in ((-1, "one guess fewer"), (1, "one guess more")):
         yield 0, what, [_shifted(batch, step) for batch in cuts]
         if 1 < len(cuts) <= _MAX_BATCHES_ONE_BY_ONE:
@@ -59,30 +69,26 @@ def _neighbours(
     for num in (len(cuts) - 1, len(cuts) + 1):
         if 1 <= num <= len(guessing):
             yield 0, f"{num} batch{'es' if num > 1 else ''}", _equal(guessing, num)
-    able = [stream_id for stream_id in plain if limits[stream_id][1] > 0]
     if able:
         least = min(gamma for _, gamma in guessing)
         more = [(stream_id, least) for stream_id in able]
         yield 0, "no plain streams", [[*more, *cuts[0]], *cuts[1:]]
-    is_fixed = [limits[stream_id][0] > 0 for stream_id, _ in guessing]
-    if not all(is_fixed):
-        yield 0, "no guesses" + (" except those set by clients" if any(is_fixed) else ""), []
+    num_fixed = sum(stream_id in fixed for stream_id, _ in guessing)
+    if num_fixed < len(guessing):
+        yield 0, "no guesses" + (" except those set by clients" if num_fixed else ""), []
 
 
-def _first_guesses(observation: Observation, limits: _Limits, plan: Plan) -> list[Change]:
-    """Returns the best single number of guesses, in one batch and in two."""
-    able = [stream_id for stream_id in plan.plain if limits[stream_id][1] > 0]
-    found = []
+def _first_guesses(
+    problem: CycleProblem, plan: Plan, able: Sequence[int]
+) -> Iterator[tuple[int, str, float]]:
+    """Yields the best single number of guesses, in one batch and in two."""
     for num in range(1, min(2, len(able)) + 1):
-        priced = []
-        for gamma in range(1, max(most for _, most in limits.values()) + 1):
-            cuts = _within(_equal([(s, gamma) for s in able], num), limits)
-            priced.append((_price_s(observation, plan, cuts), gamma))
-        price_s, gamma = min(priced)
+        price_s, gamma = min(
+            (price_of(problem, _with(plan, _equal([(s, gamma) for s in able], num))), gamma)
+            for gamma in range(1, problem.max_gamma + 1)
+        )
         guesses = "1 guess" if gamma == 1 else f"{gamma} guesses"
-        what = f"{guesses} each in {num} batch{'es' if num > 1 else ''}"
-        found.append(Change(0, what, price_s))
-    return found
+        yield 0, f"{guesses} each in {num} batch{'es' if num > 1 else ''}", price_s
 
 
 def _shifted(batch: list[tuple[int, int]], step: int) -> list[tuple[int, int]]:
@@ -94,18 +100,6 @@ def _equal(guessing: list[tuple[int, int]], num: int) -> _Cuts:
     return [guessing[a:b] for a, b in pairwise(at)]
 
 
-def _within(cuts: _Cuts, limits: _Limits) -> _Cuts:
-    """Returns batches with gammas within each stream's limits, without streams of gamma 0."""
-    clipped = [[(s, min(max(g, limits[s][0]), limits[s][1])) for s, g in batch] for batch in cuts]
-    guessing = [[(s, g) for s, g in batch if g > 0] for batch in clipped]
-    # Streams that must have guesses and are in no batch form another batch.
-    placed = {s for batch in guessing for s, _ in batch}
-    bound = [(s, least) for s, (least, _) in limits.items() if least > 0 and s not in placed]
-    return [batch for batch in [*guessing, bound] if batch]
-
-
-def _price_s(observation: Observation, plan: Plan, cuts: _Cuts) -> float:
-    batches = tuple(Batch(tuple(s for s, _ in batch), tuple(g for _, g in batch)) for batch in cuts)
-    guessing = {s for batch in cuts for s, _ in batch}
-    plain = tuple(v.stream_id for v in observation.streams if v.stream_id not in guessing)
-    return price_of(observation, replace(plan, batches=batches, plain=plain))
+def _with(plan: Plan, cuts: _Cuts) -> Plan:
+    batches = (Batch(*zip(*batch, strict=True)) for batch in cuts)
+    return replace(plan, batches=tuple(batches))

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from policies.cycle import block_sums, stages_of
+from policies.cycle import evaluate
 from policies.plan import Plan
 from policies.priced import in_plan_order
 from policies.problem import CycleProblem
@@ -61,6 +61,45 @@ class Timeline:
     lanes: tuple[Lane, ...]
 
 
+def timeline_of(problem: CycleProblem, plan: Plan, num_cycles: int = 2) -> Timeline:
+    """Returns the schedule of a plan over some cycles, after it has settled.
+
+    The plan must have a prediction.
+    """
+    assert plan.prediction is not None
+    cycle_s = plan.prediction.cycle_s
+    warm_s = _WARM_UP_CYCLES * cycle_s if plan.batches else 0.0
+    schedule = _Schedule(problem, plan)
+    schedule.run(warm_s + (num_cycles + _SPARE_CYCLES) * cycle_s)
+    starts = schedule.starts
+    settled = [at for at in starts if warm_s <= at <= warm_s + _SPARE_CYCLES * cycle_s]
+    start_s = settled[0] if settled else warm_s
+    end_s = start_s + num_cycles * cycle_s
+    lanes = [
+        *(("draft", *lane) for lane in zip(problem.node_names, schedule.drafting, strict=True)),
+        *(("air", *lane) for lane in zip(problem.medium_names, schedule.sending, strict=True)),
+        ("target", "", schedule.verifying),
+    ]
+    turns = [at for at in starts if at >= start_s]
+    return Timeline(
+        end_s - start_s,
+        (turns[-1] - turns[0]) / (len(turns) - 1) if len(turns) > 1 else None,
+        tuple(
+            Lane(kind, name, _between(spans, start_s, end_s))
+            for kind, name, spans in lanes
+            if spans or kind == "target"
+        ),
+    )
+
+
+def _between(spans: list[Span], start_s: float, end_s: float) -> tuple[Span, ...]:
+    return tuple(
+        replace(span, start_s=span.start_s - start_s, end_s=span.end_s - start_s)
+        for span in spans
+        if span.end_s > start_s and span.start_s < end_s
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     """Seconds that one batch takes of its draft nodes, of their messages, and of the target.
@@ -74,182 +113,119 @@ class _Work:
     way_s: float
 
 
-def timeline_of(problem: CycleProblem, plan: Plan, num_cycles: int = 2) -> Timeline:
-    """Returns the schedule of a plan over some cycles, after it has settled.
-
-    The plan must have a prediction.
-    """
+def _works(problem: CycleProblem, plan: Plan) -> Iterator[_Work]:
     assert plan.prediction is not None
-    cycle_s = plan.prediction.cycle_s
-    warm_s = _WARM_UP_CYCLES * cycle_s if plan.batches else 0.0
-    horizon_s = warm_s + (num_cycles + _SPARE_CYCLES) * cycle_s
-    simulation = _Simulation(problem, plan, _works(problem, plan), horizon_s)
-    simulation.run()
-    starts = simulation.starts
-    settled = [at for at in starts if warm_s <= at <= warm_s + _SPARE_CYCLES * cycle_s]
-    start_s = settled[0] if settled else warm_s
-    end_s = start_s + num_cycles * cycle_s
-    named = [("draft", name, simulation.drafting[j]) for j, name in enumerate(problem.node_names)]
-    named += [("air", name, simulation.sending[i]) for i, name in enumerate(problem.medium_names)]
-    lanes = [
-        Lane(kind, name, _between(spans, start_s, end_s))
-        for kind, name, spans in [*named, ("target", "", simulation.verifying)]
-        if spans or kind == "target"
-    ]
-    turns = [at for at in starts if at >= start_s]
-    period_s = (turns[-1] - turns[0]) / (len(turns) - 1) if len(turns) > 1 else None
-    return Timeline(end_s - start_s, period_s, tuple(lanes))
-
-
-def _between(spans: list[Span], start_s: float, end_s: float) -> tuple[Span, ...]:
-    return tuple(
-        replace(span, start_s=span.start_s - start_s, end_s=span.end_s - start_s)
-        for span in spans
-        if span.end_s > start_s and span.start_s < end_s
-    )
-
-
-def _works(problem: CycleProblem, plan: Plan) -> list[_Work]:
-    assert plan.prediction is not None
-    ordered, cycle = in_plan_order(problem, plan)
-    sums = block_sums(ordered, cycle.gammas[None], cycle.bounds)
-    # The last one may be of plain streams.
-    counts = np.diff(sums.counts[..., 0], axis=2)[:, :, : len(plan.batches)]
-    guesses = np.diff(sums.guesses[..., 0], axis=1)[:, : len(plan.batches)]
-    drafted = counts[0]
-    nothing = np.zeros(len(plan.batches))
-    draft_s = stages_of(problem, counts, guesses, nothing).draft_s
-    air_s = problem.message_s(drafted, guesses)
-    way_s = nothing
-    if problem.target_air is not None:
-        way_s = problem.target_air.of(drafted.sum(axis=0), guesses.sum(axis=0)) / 2
-    works = []
-    for m, times in enumerate(plan.prediction.batches):
-        nodes = np.flatnonzero(drafted[:, m])
-        shares = {int(j): float(air_s[j, m]) for j in nodes}
+    draft_s = evaluate(*in_plan_order(problem, plan)).stages.draft_s
+    node_of = dict(zip(problem.stream_ids, problem.nodes.tolist(), strict=True))
+    for m, (batch, times) in enumerate(zip(plan.batches, plan.prediction.batches, strict=True)):
+        drafted = np.zeros(len(problem.node_names), dtype=np.int64)
+        guesses = np.zeros_like(drafted)
+        for stream_id, gamma in zip(batch.stream_ids, batch.gammas, strict=True):
+            drafted[node_of[stream_id]] += 1
+            guesses[node_of[stream_id]] += gamma
+        nodes = np.flatnonzero(drafted)
+        message_s = problem.message_s(drafted, guesses)
+        air_s = {int(j): float(message_s[j]) for j in nodes}
         if plan.equal_shares:
             # All nodes send at once with equal shares, until the one with most to send is done.
             for j in nodes:
                 beside = nodes[problem.media[nodes] == problem.media[j]]
-                shares[int(j)] = float(len(beside) * air_s[beside, m].max())
-        drafts = {int(j): float(draft_s[j, m]) for j in nodes}
-        works.append(_Work(drafts, shares, times.verify_s, float(way_s[m])))
-    return works
+                air_s[int(j)] = float(len(beside) * message_s[beside].max())
+        air = problem.target_air
+        way_s = float(air.of(drafted.sum(), guesses.sum())) / 2 if air is not None else 0.0
+        yield _Work({int(j): float(draft_s[j, m]) for j in nodes}, air_s, times.verify_s, way_s)
 
 
-_Event = tuple[float, int, Callable[[float, int, int], None], int, int]
+class _Schedule:
+    """The spans of all draft nodes, media and the target, and the starts of the first batch."""
 
+    def __init__(self, problem: CycleProblem, plan: Plan) -> None:
+        assert plan.prediction is not None
+        self.drafting: list[list[Span]] = [[] for _ in problem.node_names]
+        self.sending: list[list[Span]] = [[] for _ in problem.medium_names]
+        self.verifying: list[Span] = []
+        self.starts: list[float] = []
+        self._problem, self._plan = problem, plan
+        self._works = list(_works(problem, plan))
+        shortest_s = plan.prediction.cycle_s * len(self._works) / _MAX_STARTS
+        self._min_cycle_s = max(plan.min_cycle_s, shortest_s)
+        # By batch: when it may start again, and the draft nodes whose guesses are to come.
+        self._not_before_s = [0.0] * len(self._works)
+        self._num_missing = [0] * len(self._works)
+        self._now_s = 0.0
+        self._num_resumed = 0
+        # Rounds by the time at which each goes on; each yields when it goes on next.
+        self._resumed: list[tuple[float, int, Iterator[float]]] = []
 
-@dataclass
-class _Simulation:
-    """A simulation of the schedule, which handles events in the order of time."""
+    def run(self, horizon_s: float) -> None:
+        for m in range(len(self._works) if self._plan.overlap else min(1, len(self._works))):
+            self._start(m)
+        while self._resumed and self._resumed[0][0] <= horizon_s:
+            self._now_s, _, a_round = heapq.heappop(self._resumed)
+            for at_s in a_round:
+                self._resume(at_s, a_round)
+                break
+        self._decode_plainly(horizon_s)
 
-    problem: CycleProblem
-    plan: Plan
-    works: list[_Work]
-    horizon_s: float
-    drafting: list[list[Span]] = field(init=False)
-    sending: list[list[Span]] = field(init=False)
-    verifying: list[Span] = field(default_factory=list)
-    starts: list[float] = field(default_factory=list)
-    _events: list[_Event] = field(default_factory=list)
-    _num_events: int = 0
-    _target_free_s: float = 0.0
+    def _resume(self, at_s: float, a_round: Iterator[float]) -> None:
+        # Of rounds that go on at one instant, the one that was put in first comes first.
+        self._num_resumed += 1
+        heapq.heappush(self._resumed, (at_s, self._num_resumed, a_round))
 
-    def __post_init__(self) -> None:
-        self.drafting = [[] for _ in self.problem.node_names]
-        self.sending = [[] for _ in self.problem.medium_names]
-        self._missing = [0] * len(self.works)
-        self._not_before_s = [0.0] * len(self.works)
-        assert self.plan.prediction is not None
-        shortest_s = self.plan.prediction.cycle_s * len(self.works) / _MAX_STARTS
-        self._min_cycle_s = max(self.plan.min_cycle_s, shortest_s)
-        self._plain_s = float(self.problem.plain_pass_s(len(self.plan.plain)))
-
-    def run(self) -> None:
-        for m in range(len(self.works) if self.plan.overlap else min(1, len(self.works))):
-            self._later(0.0, self._start, m)
-        while self._events and self._events[0][0] <= self.horizon_s:
-            at_s, _, handle, m, j = heapq.heappop(self._events)
-            handle(at_s, m, j)
-        self._decode_plainly(self.horizon_s)
-
-    def _later(
-        self, at_s: float, handle: Callable[[float, int, int], None], m: int, j: int = -1
-    ) -> None:
-        self._num_events += 1
-        heapq.heappush(self._events, (at_s, self._num_events, handle, m, j))
-
-    def _start(self, now_s: float, m: int, _: int) -> None:
+    def _start(self, m: int) -> None:
         if m == 0:
-            self.starts.append(now_s)
-        self._not_before_s[m] = now_s + self._min_cycle_s
-        self._missing[m] = len(self.works[m].draft_s)
-        for j in self.works[m].draft_s:
-            self._later(now_s + self.problem.rtt_s[j] / 2, self._requested, m, j)
+            self.starts.append(self._now_s)
+        self._not_before_s[m] = self._now_s + self._min_cycle_s
+        self._num_missing[m] = len(self._works[m].draft_s)
+        for j in self._works[m].draft_s:
+            self._resume(self._now_s + self._problem.rtt_s[j] / 2, self._round(m, j))
 
-    def _requested(self, now_s: float, m: int, j: int) -> None:
-        end_s = _occupy(self.drafting[j], m, now_s, self.works[m].draft_s[j])
-        self._later(end_s, self._drafted, m, j)
+    def _round(self, m: int, j: int) -> Iterator[float]:
+        """The round of a batch at one draft node, from the request on; the last node's goes on
+        with the pass."""
+        work = self._works[m]
+        yield self._occupy(self.drafting[j], m, work.draft_s[j])
+        sent_s = self._send(self.sending[self._problem.media[j]], m, work.air_s[j])
+        yield sent_s + self._problem.rtt_s[j] / 2
+        self._num_missing[m] -= 1
+        if self._num_missing[m]:
+            return
+        air = self._problem.target_air
+        if air is not None:
+            yield self._occupy(self.sending[air.medium], m, work.way_s)
+        self._decode_plainly(self._now_s)
+        end_s = self._occupy(self.verifying, m, work.verify_s)
+        if air is not None:
+            yield end_s
+            end_s = self._occupy(self.sending[air.medium], m, work.way_s)
+            yield end_s
+        following = m if self._plan.overlap else (m + 1) % len(self._works)
+        yield max(end_s, self._not_before_s[following])
+        self._start(following)
 
-    def _drafted(self, now_s: float, m: int, j: int) -> None:
-        lane, air_s = self.sending[self.problem.media[j]], self.works[m].air_s[j]
-        end_s = now_s
-        if air_s > 0:
-            together = self.plan.equal_shares and lane and lane[-1].batch == m + 1
-            if together and now_s <= lane[-1].end_s:
-                last = lane[-1]
-                lane[-1] = Span(m + 1, last.start_s, max(last.end_s, now_s + air_s))
-                end_s = now_s + air_s
-            else:
-                end_s = _occupy(lane, m, now_s, air_s)
-        self._later(end_s + self.problem.rtt_s[j] / 2, self._arrived, m, j)
+    def _occupy(self, lane: list[Span], m: int, seconds: float) -> float:
+        """Append work to a lane, as early as possible; returns when it ends."""
+        start_s = max(self._now_s, lane[-1].end_s) if lane else self._now_s
+        lane.append(Span(m + 1, start_s, start_s + seconds))
+        return start_s + seconds
 
-    def _arrived(self, now_s: float, m: int, _: int) -> None:
-        self._missing[m] -= 1
-        if not self._missing[m]:
-            self._send(now_s, m, self._at_target)
-
-    def _send(self, now_s: float, m: int, handle: Callable[[float, int, int], None]) -> None:
-        """Send a message to or from the target. handle: called when it has arrived."""
-        way = self.problem.target_air
-        if way is None:
-            handle(now_s, m, -1)
-        else:
-            end_s = _occupy(self.sending[way.medium], m, now_s, self.works[m].way_s)
-            self._later(end_s, handle, m)
-
-    def _at_target(self, now_s: float, m: int, _: int) -> None:
-        self._decode_plainly(now_s)
-        start_s = max(now_s, self._target_free_s)
-        end_s = start_s + self.works[m].verify_s
-        self.verifying.append(Span(m + 1, start_s, end_s))
-        self._target_free_s = end_s
-        if self.problem.target_air is None:
-            self._answered(end_s, m, -1)
-        else:
-            self._later(end_s, self._verified, m)
-
-    def _verified(self, now_s: float, m: int, _: int) -> None:
-        self._send(now_s, m, self._answered)
-
-    def _answered(self, end_s: float, m: int, _: int) -> None:
-        following = m if self.plan.overlap else (m + 1) % len(self.works)
-        self._later(max(end_s, self._not_before_s[following]), self._start, following)
+    def _send(self, lane: list[Span], m: int, air_s: float) -> float:
+        """Append the message of a draft node to its medium; returns when it ends."""
+        end_s = self._now_s + air_s
+        if air_s == 0:
+            return end_s
+        last = lane[-1] if self._plan.equal_shares and lane else None
+        if last is None or last.batch != m + 1 or last.end_s < self._now_s:
+            return self._occupy(lane, m, air_s)
+        # The links of a medium send the guesses of a batch at once.
+        lane[-1] = replace(last, end_s=max(last.end_s, end_s))
+        return end_s
 
     def _decode_plainly(self, until_s: float) -> None:
         """Add passes of plain streams one after another, the last one begun before until_s."""
-        idle_s = until_s - self._target_free_s
-        if not self.plan.plain or idle_s <= 0:
+        start_s = self.verifying[-1].end_s if self.verifying else 0.0
+        if not self._plan.plain or until_s <= start_s:
             return
-        num_passes = math.ceil(idle_s / self._plain_s)
-        start_s = self._target_free_s
-        self._target_free_s += num_passes * self._plain_s
-        self.verifying.append(Span(0, start_s, self._target_free_s, num_passes))
-
-
-def _occupy(lane: list[Span], m: int, now_s: float, seconds: float) -> float:
-    """Append work to a lane, as early as possible; returns when it ends."""
-    start_s = max(now_s, lane[-1].end_s) if lane else now_s
-    lane.append(Span(m + 1, start_s, start_s + seconds))
-    return start_s + seconds
+        pass_s = float(self._problem.plain_pass_s(len(self._plan.plain)))
+        num_passes = math.ceil((until_s - start_s) / pass_s)
+        self.verifying.append(Span(0, start_s, start_s + num_passes * pass_s, num_passes))

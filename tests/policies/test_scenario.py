@@ -278,5 +278,6 @@ def test_whatever_a_file_holds_it_is_refused_in_one_line_or_can_be_planned(data)
         assert "\n" not in refusal
         assert refusal.startswith("bad.toml: ")
         return
-    text = text_of(explain(found.observation(), data.draw(st.sampled_from(list(POLICIES)))), "x")
+    seen = found.observation()
+    text = text_of(explain(seen, data.draw(st.sampled_from(list(POLICIES)))), seen, "x")
     assert [line for line in text.splitlines() if len(line) > 80] == []

@@ -7,6 +7,7 @@ from policies.baselines import POLICIES
 from policies.joint import joint_plan
 from policies.plan import Batch, Observation
 from policies.priced import price_of
+from policies.problem import problem_of
 from tests.nodes.telemetry.trace.examples import guessing, plan_record
 
 
@@ -15,7 +16,9 @@ def test_every_policy_is_priced_beside_the_recorded_plan(name: str) -> None:
     record = plan_record(guessing(5))
     (item,) = replan([record], POLICIES[name])
     assert record.prediction is not None
-    assert item.planned.price_s == pytest.approx(price_of(record.observation, item.plan))
+    assert item.planned.price_s == pytest.approx(
+        price_of(problem_of(record.observation), item.plan)
+    )
     assert item.ratio == pytest.approx(item.planned.price_s / record.prediction.price_s)
     # The policy of the recording makes the same plan again, and no other one a better plan.
     if name == record.policy:
