@@ -42,7 +42,6 @@ from nodes.engine.protocol import (
 )
 from policies.acceptance import CALIBRATION_KEY
 from policies.latency import NodeCosts
-from policies.scenario import files_named
 from policies.scenario.costs import COST_KEYS, costs_of
 from policies.scenario.fields import ScenarioError, Table
 
@@ -321,15 +320,11 @@ def read_config(path: Path) -> ReplayConfig:
     """Read the TOML file of an emulated node. Raises ModelFileError, one line."""
     try:
         values = read_toml(path, "emulated node")
-        # Costs name files as the target of a scenario does.
-        scenario = {"models": values.get("models"), "target": values.get("costs")}
-        files = {
-            name: read_toml(path.parent / name, f"{path}: {key.replace('target', 'costs')}: file")
-            for key, name in files_named(scenario)
-        }
         root = Table(str(path), "", values, ("recording", "draft", "models", "costs"))
         table = root.table("costs", (*COST_KEYS, _OWN))
-        costs, _ = costs_of(table, root, files)
+        costs, _ = costs_of(
+            table, root, lambda key, name: read_toml(path.parent / name, f"{path}: {key}: file")
+        )
         own_s = table.number(_OWN, 0.0, high=_MAX_OWN_S)
         decode, prefill = (
             replace(each, per_own_cell_s=own_s) for each in (costs.decode, costs.prefill)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from nodes.cli.options import FILE
 from nodes.config.settings import ConfigError, read_toml
 from policies.baselines import POLICIES
 from policies.explain import explain, text_of
-from policies.scenario import ScenarioError, files_named, scenario_from
+from policies.scenario import ScenarioError, scenario_from
 
 policy_option = click.option(
     "--policy",
@@ -38,18 +39,16 @@ def plan_command(path: Path, policy: str, as_json: bool) -> None:
       airdraft plan bench/scenarios/narrow-cell.toml --policy max-batch --json
     """
     mapping = read_toml(path, "scenario")
-    files = {name: _named_file(path, key, name) for key, name in files_named(mapping)}
     try:
-        scenario = scenario_from(mapping, source=str(path), files=files)
+        title, observation = scenario_from(mapping, str(path), partial(_named_file, path))
     except ScenarioError as error:
         raise ConfigError(str(error)) from None
-    observation = scenario.observation()
     explanation = explain(observation, policy)
     if as_json:
-        found = {"scenario": str(path), "name": scenario.name, **asdict(explanation)}
+        found = {"scenario": str(path), "name": title, **asdict(explanation)}
         click.echo(json.dumps(found, allow_nan=False))
     else:
-        click.echo(text_of(explanation, observation, scenario.name or path.name))
+        click.echo(text_of(explanation, observation, title or path.name))
 
 
 def _named_file(scenario: Path, key: str, name: str) -> dict[str, Any]:

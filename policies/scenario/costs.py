@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, TypeVar
+from dataclasses import fields
+from typing import Any, TypeAlias
 
-from policies.analytic import (
-    Device,
-    TransformerShape,
-    device_from,
-    max_cells,
-    node_costs,
-    shape_from,
-)
+from policies.analytic import Device, TransformerShape, max_cells, node_costs
 from policies.latency import CostTable, NodeCosts
-from policies.scenario.fields import ScenarioError, Table
+from policies.scenario.fields import Table
 
-T = TypeVar("T")
-# Contents of the TOML files that a scenario names, by the paths as written in the scenario.
-Files: TypeAlias = Mapping[str, Mapping[str, Any]]
+# Reads a TOML file that a scenario names, by the key that names it and the path as written there.
+ReadFile: TypeAlias = Callable[[str, str], Mapping[str, Any]]
 
 COST_KEYS = ("device", "model", "decode", "prefill", "used_cells")
 MAX_CELLS = 1 << 22
 _TABLE_KEYS = ("sizes", "seconds", "per_cell_s")
+# What kind of device it is says a file for those who read it.
+_DEVICE_KEYS = (*(field.name for field in fields(Device)), "kind")
+_COUNTS = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "ffn_size", "vocab_size")
+_SHAPE_KEYS = (*_COUNTS, "gated_ffn", "tied_embeddings", "bits_per_weight", "kv_bits")
 _MAX_SIZE = 1 << 16
 _MIN_SECONDS, _MAX_SECONDS = 1e-7, 3600.0
+_MAX_AMOUNT = 1e21
+_LEAST_SHARE = 1e-3
+_MAX_COUNT = 1 << 24
+_LEAST_BITS, _MAX_BITS = 0.5, 64.0
 
 
-def costs_of(node: Table, root: Table, files: Files) -> tuple[NodeCosts, int]:
+def costs_of(node: Table, root: Table, read: ReadFile) -> tuple[NodeCosts, int]:
     """Returns the costs of a node and the used cells of its cache. Raises ScenarioError.
 
     node: the table with the COST_KEYS. root: the whole scenario, which may name a file of models.
@@ -46,7 +47,7 @@ def costs_of(node: Table, root: Table, files: Files) -> tuple[NodeCosts, int]:
         raise node.error("prefill", "accepted only with measured times in decode")
     if "device" not in node and "model" not in node:
         raise node.error("decode", "measured times, or a device and a model, are accepted")
-    device, shape = _device(node, files), _shape(node, root, files)
+    device, shape = _device(node, read), _shape(node, root, read)
     if shape.weight_bytes > device.memory_bytes:
         raise node.error(
             "model",
@@ -56,21 +57,12 @@ def costs_of(node: Table, root: Table, files: Files) -> tuple[NodeCosts, int]:
     room = max_cells(shape, device)
     if used_cells > room:
         raise node.error("used_cells", f"0 to {room}, what fits beside the model, is accepted")
-    costs = _analytic(shape, device, used_cells)
-    if costs is None:
+    costs = node_costs(shape, device, used_cells=used_cells)
+    seconds = (*costs.decode.seconds, *costs.prefill.seconds)
+    if min(seconds) < _MIN_SECONDS or max(seconds) > _MAX_SECONDS:
         accepted = f"figures that give passes of {_MIN_SECONDS:g} to {_MAX_SECONDS:g} s"
         raise node.error("device", f"{accepted} are accepted")
     return costs, used_cells
-
-
-def _analytic(shape: TransformerShape, device: Device, used_cells: int) -> NodeCosts | None:
-    """Returns costs from a device and a shape; None if they are outside the accepted range."""
-    try:
-        costs = node_costs(shape, device, used_cells=used_cells)
-    except (ValueError, ArithmeticError):
-        return None
-    seconds = (*costs.decode.seconds, *costs.prefill.seconds)
-    return costs if min(seconds) >= _MIN_SECONDS and max(seconds) <= _MAX_SECONDS else None
 
 
 def _measured(node: Table, key: str) -> CostTable:
@@ -83,57 +75,61 @@ def _measured(node: Table, key: str) -> CostTable:
     return CostTable(sizes, seconds, per_cell_s)
 
 
-def _device(node: Table, files: Files) -> Device:
-    accepted = "a table, or the path of a TOML file with a table [device], is accepted"
-    if isinstance(node.values.get("device"), Mapping):
-        return _inline(node, "device", "device", device_from)
-    path = node.values.get("device")
-    if not isinstance(path, str) or path not in files:
+def _device(node: Table, read: ReadFile) -> Device:
+    value = node.values.get("device")
+    if not isinstance(value, str | Mapping):
+        accepted = "a table, or the path of a TOML file with a table [device], is accepted"
         raise node.error("device", accepted)
-    table = files[path].get("device")
-    if not isinstance(table, Mapping):
-        raise node.error("device", f"{accepted}; this file has none")
-    try:
-        return device_from(table)
-    except ValueError as error:
-        raise node.error("device", f"in that file {error}") from None
+    if isinstance(value, str):
+        node = _named(node, "device", read)
+    table = node.table("device", _DEVICE_KEYS)
+    return Device(
+        name=table.text("name"),
+        flops_per_s=table.number("flops_per_s", low=1.0, high=_MAX_AMOUNT),
+        bytes_per_s=table.number("bytes_per_s", low=1.0, high=_MAX_AMOUNT),
+        compute_efficiency=table.number("compute_efficiency", low=_LEAST_SHARE, high=1.0),
+        memory_efficiency=table.number("memory_efficiency", low=_LEAST_SHARE, high=1.0),
+        pass_overhead_s=table.number("pass_overhead_s", high=_MAX_SECONDS),
+        layer_overhead_s=table.number("layer_overhead_s", 0.0, high=_MAX_SECONDS),
+        overlap=table.number("overlap", 1.0, high=1.0),
+        memory_bytes=table.number("memory_bytes", low=1.0, high=_MAX_AMOUNT),
+    )
 
 
-def _shape(node: Table, root: Table, files: Files) -> TransformerShape:
-    if isinstance(node.values.get("model"), Mapping):
-        return _inline(node, "model", "shape", shape_from)
-    name = node.values.get("model")
-    if not isinstance(name, str):
+def _shape(node: Table, root: Table, read: ReadFile) -> TransformerShape:
+    value = node.values.get("model")
+    if isinstance(value, Mapping):
+        table = node.table("model", _SHAPE_KEYS)
+    elif isinstance(value, str):
+        table = _model(node, value, root, read).table("shape", _SHAPE_KEYS)
+    else:
         raise node.error("model", "the name of a model, or a table of its shape, is accepted")
-    known = _models(root, files)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"{', '.join(known)} are accepted"
-        raise node.error("model", f"no such model in {root.values['models']}, {hint}")
-    try:
-        return shape_from(known[name])
-    except ValueError as error:
-        raise node.error("model", f"in {root.values['models']} its {error}") from None
+    counts = {key: table.integer(key, low=1, high=_MAX_COUNT) for key in _COUNTS}
+    if counts["heads"] % counts["kv_heads"]:
+        raise table.error("kv_heads", f"a divisor of heads, {counts['heads']}, is accepted")
+    return TransformerShape(
+        **counts,
+        gated_ffn=table.flag("gated_ffn", True),
+        tied_embeddings=table.flag("tied_embeddings", False),
+        bits_per_weight=table.number("bits_per_weight", 16.0, low=_LEAST_BITS, high=_MAX_BITS),
+        kv_bits=table.number("kv_bits", 16.0, low=_LEAST_BITS, high=_MAX_BITS),
+    )
 
 
-def _models(root: Table, files: Files) -> dict[str, Mapping[str, Any]]:
-    """Returns the shapes by name from the file that the key `models` names."""
-    path = root.text("models")
-    if path not in files:
-        raise root.error("models", "the path of a TOML file of models is accepted")
-    entries = Table(path, "", files[path], None).tables("model", None)
-    if not entries:
+def _model(node: Table, name: str, root: Table, read: ReadFile) -> Table:
+    """Returns the table of a model in the file that the key `models` names."""
+    tables = _named(root, "models", read).tables("model", None)
+    models = {table.text("name"): table for table in tables}
+    if not models:
         raise root.error("models", "a file with tables [[model]] is accepted; this one has none")
-    return {entry.text("name"): entry.table("shape", None).values for entry in entries}
+    if name not in models:
+        near = difflib.get_close_matches(name, models, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"{', '.join(models)} are accepted"
+        raise node.error("model", f"no such model in {root.values['models']}, {hint}")
+    return models[name]
 
 
-def _inline(node: Table, key: str, called: str, build: Callable[[Mapping[str, Any]], T]) -> T:
-    """Build an object from a table in the scenario itself.
-
-    called: the table's name in errors of `build`, which is replaced by its path here.
-    """
-    try:
-        return build(node.values[key])
-    except ValueError as error:
-        at = f"{node.path}.{key}"
-        raise ScenarioError(f"{node.source}: {at}{str(error).removeprefix(called)}") from None
+def _named(table: Table, key: str, read: ReadFile) -> Table:
+    """Returns the contents of a file that a table names."""
+    path = table.text(key)
+    return Table(f"{table.source}: {path}", "", read(table.at(key), path), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 _MAX_SHOWN = 60
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,60}")
@@ -41,9 +41,7 @@ class Table:
         for key in values:
             if known is not None and key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
-                hint = (
-                    f"did you mean {self._at(near[0])}?" if near else f"known: {', '.join(known)}"
-                )
+                hint = f"did you mean {self.at(near[0])}?" if near else f"known: {', '.join(known)}"
                 raise self.error(key, f"unknown key, {hint}")
 
     def __contains__(self, key: str) -> bool:
@@ -52,8 +50,8 @@ class Table:
     def error(self, key: str, reason: str, *, index: int | None = None) -> ScenarioError:
         """Returns an error about the value of a key, or about one element of it."""
         if key not in self.values:
-            return ScenarioError(f"{self.source}: {self._at(key)} is missing: {reason}")
-        value, at = self.values[key], self._at(key)
+            return ScenarioError(f"{self.source}: {self.at(key)} is missing: {reason}")
+        value, at = self.values[key], self.at(key)
         if index is not None:
             value, at = value[index], f"{at}[{index}]"
         return ScenarioError(f"{self.source}: {at} = {shown(value)}: {reason}")
@@ -64,9 +62,10 @@ class Table:
         """Read a number from low to high."""
         if key not in self.values and default is not None:
             return default
-        if not _is_number(self.values.get(key), low, high):
+        value = self.values.get(key)
+        if not (is_number(value) and low <= value <= high):
             raise self.error(key, f"a number from {low:g} to {high:g} is accepted")
-        return float(self.values[key])
+        return float(value)
 
     def integer(self, key: str, default: int | None = None, *, low: int, high: int) -> int:
         """Read a whole number from low to high."""
@@ -80,7 +79,7 @@ class Table:
     def numbers(self, key: str, *, low: float = 0.0, high: float) -> tuple[float, ...]:
         """Read an array of at least one number."""
         for index, value in self._elements(key, "numbers"):
-            if not _is_number(value, low, high):
+            if not (is_number(value) and low <= value <= high):
                 reason = f"a number from {low:g} to {high:g} is accepted"
                 raise self.error(key, reason, index=index)
         return tuple(float(value) for value in self.values[key])
@@ -94,6 +93,13 @@ class Table:
                 raise self.error(key, reason, index=index)
             last = value
         return tuple(self.values[key])
+
+    def flag(self, key: str, default: bool) -> bool:
+        """Read true or false."""
+        value = self.values.get(key, default)
+        if not isinstance(value, bool):
+            raise self.error(key, "true or false is accepted")
+        return value
 
     def text(self, key: str) -> str:
         """Read a text that is not empty, such as a path."""
@@ -118,11 +124,11 @@ class Table:
         value = self.values.get(key)
         if not isinstance(value, Mapping):
             raise self.error(key, "a table is accepted")
-        return Table(self.source, self._at(key), value, known)
+        return Table(self.source, self.at(key), value, known)
 
     def tables(self, key: str, known: Sequence[str] | None) -> list[Table]:
         """Read an array of tables, which is empty if the key is missing."""
-        reason = f"an array of tables, [[{self._at(key)}]], is accepted"
+        reason = f"an array of tables, [[{self.at(key)}]], is accepted"
         found = self.values.get(key, [])
         if not isinstance(found, list):
             raise self.error(key, reason)
@@ -130,7 +136,7 @@ class Table:
             if not isinstance(value, Mapping):
                 raise self.error(key, reason, index=index)
         return [
-            Table(self.source, f"{self._at(key)}[{index}]", value, known)
+            Table(self.source, f"{self.at(key)}[{index}]", value, known)
             for index, value in enumerate(found)
         ]
 
@@ -140,14 +146,12 @@ class Table:
             raise self.error(key, f"an array of {kind} is accepted")
         return enumerate(value)
 
-    def _at(self, key: str) -> str:
+    def at(self, key: str) -> str:
+        """Returns the dotted path of a key."""
         # A quoted key may contain any characters, even a line break.
         shown_key = key if _BARE_KEY.fullmatch(key) else shown(key)
         return f"{self.path}.{shown_key}" if self.path else shown_key
 
 
-def _is_number(value: Any, low: float, high: float) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    # The comparison also refuses NaN.
-    return low <= value <= high
+def is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -73,13 +73,16 @@ SHAPE = {
 FILES = {
     "box.toml": {"device": DEVICE, "source": [{"field": "x"}]},
     "bad-box.toml": {"device": {**DEVICE, "bytes_per_s": -5}},
-    "slow-box.toml": {"device": {**DEVICE, "flops_per_s": 5e-324}},
+    "slow-box.toml": {"device": {**DEVICE, "flops_per_s": 1.0}},
+    "typo-box.toml": {"device": {**DEVICE, "memory_byte": 1}},
+    "keen-box.toml": {"device": {**DEVICE, "overlap": 1.5}},
     "empty.toml": {},
     "models.toml": {
         "model": [
             {"name": "tiny", "shape": SHAPE},
             {"name": "odd", "shape": {**SHAPE, "kv_heads": 3}},
             {"name": "huge", "shape": {**SHAPE, "layers": 10**6}},
+            {"name": "unsure", "shape": {**SHAPE, "gated_ffn": 1}},
         ]
     },
     "list.toml": {"model": "tiny"},
@@ -88,4 +91,9 @@ FILES = {
 
 
 def scenario(text):
-    return scenario_from(tomllib.loads(text), source="bad.toml", files=FILES)
+    """The name and the observation of a file."""
+    return read(tomllib.loads(text))
+
+
+def read(mapping):
+    return scenario_from(mapping, "bad.toml", lambda _, path: FILES[path])

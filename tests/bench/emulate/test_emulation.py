@@ -8,7 +8,7 @@ from bench.emulate.recording import read_recording, to_bytes
 from bench.emulate.replay import open_engine, read_config
 from nodes.config.settings import ConfigError, EngineSettings
 from nodes.engine.protocol import ModelFileError, Span
-from policies.analytic import device_from, node_costs, shape_from
+from policies.analytic import Device, TransformerShape, node_costs
 from policies.latency import CostTable, NodeCosts
 from tests.bench.emulate.recordings import toy_recording
 from tests.policies.scenarios import DEVICE, SHAPE
@@ -53,7 +53,7 @@ def test_costs_of_a_device_and_a_model(folder):
     costs = '[costs]\ndevice = "device.toml"\nmodel = "m"\nused_cells = 100'
     head = 'recording = "r"\ndraft = "draft-0"\nmodels = "models.toml"'
     node = opened(folder, f"{head}\n{costs}", is_draft=True)
-    assert node.costs == node_costs(shape_from(SHAPE), device_from(DEVICE), used_cells=100)
+    assert node.costs == node_costs(TransformerShape(**SHAPE), Device(**DEVICE), used_cells=100)
     assert node.model.config.draft == "draft-0"
     # Cells of their own cost more.
     node = opened(folder, f'recording = "r"\n{MEASURED}\nper_own_cell_s = 1e-3')
