@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from policies.plan import (
 Ints = npt.NDArray[np.int64]
 # After a round in which every guess was accepted, a draft node has to read two tokens.
 CATCH_UP_TOKENS = 2
+_ANY_TABLE = CostTable((1,), (1.0,))
 # The answers of plain passes count with at most this share of the target's medium; with all of it
 # nothing else could ever be sent.
 _MOST_PLAIN_SHARE = 0.9
@@ -143,62 +143,35 @@ class CycleProblem:
 def problem_of(observation: Observation) -> CycleProblem:
     """Returns an observation with target costs as arrays, streams in ascending acceptance."""
     assert observation.target is not None
-    views = observation.streams
-    n = len(views)
-    ids = np.array([view.stream_id for view in views], dtype=np.int64)
+    n = len(observation.streams)
+    views = sorted(observation.streams, key=lambda view: (view.alpha, view.stream_id))
     alphas = np.array([view.alpha for view in views])
-    order = np.lexsort((ids, alphas))
-    drafts = observation.drafts
-    index = {draft.name: j for j, draft in enumerate(drafts)}
-    nodes = np.array([index.get(view.draft or "", -1) for view in views], dtype=np.int64)[order]
-    fixed = np.array([-1 if v.fixed_gamma is None else v.fixed_gamma for v in views])[order]
-    left = np.array([view.tokens_left for view in views])[order]
+    index = {draft.name: j for j, draft in enumerate(observation.drafts)}
+    # One node without streams stands in for none, so that no array is empty.
+    drafts = observation.drafts or (DraftView("", NodeCosts(_ANY_TABLE, _ANY_TABLE)),)
+    nodes = np.array([index.get(view.draft or "", -1) for view in views], dtype=np.int64)
+    fixed = np.array([-1 if view.fixed_gamma is None else view.fixed_gamma for view in views])
+    left = np.array([view.tokens_left for view in views])
     # The last token of a stream is always the target's own, so guesses are one fewer than tokens.
-    caps = np.array([draft.max_gamma for draft in drafts] or [0])[nodes]
+    caps = np.array([draft.max_gamma for draft in drafts])[nodes]
     most = np.minimum(np.where(fixed < 0, caps, fixed), np.maximum(0, left - 1))
     most[nodes < 0] = 0
-    least = np.where(fixed >= 0, most, 0)
     max_gamma = max(1, int(most.max(initial=0)))
-    sorted_views = [views[k] for k in order]
-    return CycleProblem(
-        stream_ids=tuple(ids[order].tolist()),
-        alphas=alphas[order],
-        weights=np.array([view.weight for view in sorted_views]),
-        earned=expected_token_matrix(_alpha_matrix(alphas[order], sorted_views, max_gamma)),
-        least=least,
-        most=most,
-        nodes=np.maximum(0, nodes),
-        target_s=seconds_upto(
-            observation.target.decode, n * (max_gamma + 1), observation.used_cells
-        )
-        / (1.0 - observation.prefill_share),
-        **_draft_side(drafts, n, observation),
-    )
-
-
-class _DraftSide(TypedDict):
-    draft_s: Floats
-    rtt_s: Floats
-    message_air_s: Floats
-    stream_air_s: Floats
-    token_air_s: Floats
-    media: Ints
-    node_names: tuple[str, ...]
-    medium_names: tuple[str, ...]
-    target_air: TargetAir | None
-
-
-def _draft_side(drafts: tuple[DraftView, ...], n: int, observation: Observation) -> _DraftSide:
+    target_s = seconds_upto(observation.target.decode, n * (max_gamma + 1), observation.used_cells)
     token_bits, to_target = observation.token_bits, observation.target_link
-    if not drafts:
-        # One node without streams stands in, so that no array is empty.
-        nothing = NodeCosts(CostTable((1,), (1.0,)), CostTable((1,), (1.0,)))
-        drafts = (DraftView("", nothing),)
     links = [draft.link for draft in drafts]
     media = [draft.link.medium or f"link of {draft.name}" for draft in drafts]
     at_target = to_target.medium or "the target's link"
     medium_names = tuple(dict.fromkeys(media if to_target.is_free else [*media, at_target]))
-    return _DraftSide(
+    return CycleProblem(
+        stream_ids=tuple(view.stream_id for view in views),
+        alphas=alphas,
+        weights=np.array([view.weight for view in views]),
+        earned=expected_token_matrix(_alpha_matrix(alphas, views, max_gamma)),
+        least=np.where(fixed >= 0, most, 0),
+        most=most,
+        nodes=np.maximum(0, nodes),
+        target_s=target_s / (1.0 - observation.prefill_share),
         draft_s=np.array(
             [seconds_upto(d.costs.decode, CATCH_UP_TOKENS * n, d.used_cells) for d in drafts]
         ),
