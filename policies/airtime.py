@@ -9,23 +9,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-
-
-def amounts(what: str, values: npt.ArrayLike) -> Floats:
-    """Returns the values as an array. Raises ValueError if one is negative or not finite."""
-    array = np.asarray(values, dtype=np.float64)
-    if not np.all((array >= 0.0) & (array < np.inf)):
-        raise ValueError(f"{what} must be finite and not negative, got {array.tolist()}")
-    return array
+from policies.acceptance import Floats
 
 
 def weighted_shares(airtime_s: npt.ArrayLike, weights: npt.ArrayLike) -> Floats:
     """Shares with the least weighted sum of times: phi_k = sqrt(w_k s_k) / sum_j sqrt(w_j s_j).
 
-    airtime_s, weights: (n,). Returns (n,) shares that sum to 1; a link of weight 0 gets none and
-    never finishes. Stationary point of sum(w_k s_k / phi_k) on the simplex.
+    airtime_s, weights: (n,), not negative. Returns (n,) shares that sum to 1; a link of weight 0
+    gets none and never finishes. Stationary point of sum(w_k s_k / phi_k) on the simplex.
     """
-    roots = np.sqrt(amounts("airtimes", airtime_s)) * np.sqrt(amounts("weights", weights))
+    roots: Floats = np.sqrt(airtime_s) * np.sqrt(weights)
     total = roots.sum()
     return roots / total if total > 0.0 else np.zeros_like(roots)
