@@ -6,16 +6,16 @@ joint planner's plan under a handicap, of the link or of the schedule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from policies.cycle import CyclePlan, evaluate
-from policies.describe import describe, trivial_plan
-from policies.joint import best_plan, joint_plan
+from policies.describe import Scheme, policy_of
+from policies.joint import joint_cycle, joint_plan
 from policies.paper import paper_plan
-from policies.plan import MAX_AUTO_GAMMA, Observation, Plan, Policy
-from policies.problem import CycleProblem, Ints, problem_of
+from policies.plan import MAX_AUTO_GAMMA, Policy
+from policies.problem import CycleProblem, Ints
 
 _FIXED_GAMMA = 4
 
@@ -88,7 +88,6 @@ def greedy(problem: CycleProblem) -> CyclePlan:
     return CyclePlan(bounds, uniform_gammas(problem, best[1]))
 
 
-Scheme = Callable[[CycleProblem], CyclePlan]
 SCHEMES: Mapping[str, Scheme] = {
     "ad": autoregressive,
     "fixed-gamma": fixed_gamma,
@@ -100,29 +99,12 @@ SCHEMES: Mapping[str, Scheme] = {
 }
 
 
-def policy_of(name: str, scheme: Scheme, **handicap: bool) -> Policy:
-    """Returns a scheme as a policy. handicap: overlap or equal_shares, as in Plan."""
-
-    def policy(observation: Observation) -> Plan:
-        early = trivial_plan(observation, name)
-        if early is not None:
-            return early
-        problem = problem_of(observation)
-        return describe(problem, scheme(problem), name, **handicap)
-
-    return policy
-
-
-def _joint(problem: CycleProblem) -> CyclePlan:
-    return best_plan(problem).plan
-
-
 POLICIES: Mapping[str, Policy] = {
     "joint": joint_plan,
     **{name: policy_of(name, scheme) for name, scheme in SCHEMES.items()},
     "paper": paper_plan,
     # The joint plan, where the links of a medium send at once with equal shares of it.
-    "uniform-air": policy_of("uniform-air", _joint, equal_shares=True),
+    "uniform-air": policy_of("uniform-air", joint_cycle, equal_shares=True),
     # The joint plan's batches one after another: no node drafts while the target works.
-    "no-overlap": policy_of("no-overlap", _joint, overlap=False),
+    "no-overlap": policy_of("no-overlap", joint_cycle, overlap=False),
 }

@@ -201,6 +201,31 @@ class Totals:
         return longest
 
 
+def totals_of(
+    problem: CycleProblem,
+    stages: Stages,
+    times: tuple[Floats, Floats],
+    num_plain: Ints | int,
+    plain_weight: Floats,
+) -> Totals:
+    """(...) totals of plans; stages, times: of their batches, on the last axis.
+
+    times: seconds of passes and rounds, as `verify_times` returns them.
+    """
+    verify_s, round_s = times
+    air_s = problem.busiest_air_s(stages.air_s.sum(axis=-1), num_plain)
+    return Totals(
+        busy_s=np.maximum(stages.draft_s.sum(axis=-1).max(axis=0), air_s),
+        air_s=air_s,
+        verify_s=verify_s.sum(axis=-1),
+        round_s=round_s.max(axis=-1),
+        num_batches=(stages.num_streams > 0).sum(axis=-1).astype(np.float64),
+        worth=stages.worth.sum(axis=-1),
+        plain_weight=plain_weight,
+        plain_pass_s=problem.plain_pass_s(num_plain),
+    )
+
+
 def rounds_with_waits(round_s: Floats, air_s: Floats, num_batches: Floats) -> Floats:
     """(...) seconds of the longest round with its waits for others' messages (module docstring)."""
     others = np.maximum(0.0, num_batches - 1.0)
@@ -267,17 +292,10 @@ def evaluate(
         stages = _with_equal_shares(problem, counts[0], guesses, stages)
     num_plain = int(sums.num_plain[-1, 0])
     verify_s, round_s = verify_times(problem, stages, np.array(num_plain))
-    air_s = float(problem.busiest_air_s(stages.air_s.sum(axis=1), num_plain))
-    totals = Totals(
-        busy_s=np.array(max(stages.draft_s.sum(axis=1).max(), air_s)),
-        air_s=np.array(air_s if overlap else 0.0),
-        verify_s=verify_s.sum(),
-        round_s=round_s.max() if overlap else round_s.sum(),
-        num_batches=np.array((stages.num_streams > 0).sum(), dtype=np.float64),
-        worth=stages.worth.sum(),
-        plain_weight=sums.plain_weight[-1, 0],
-        plain_pass_s=problem.plain_pass_s(num_plain),
-    )
+    plain_weight = sums.plain_weight[-1, 0]
+    totals = totals_of(problem, stages, (verify_s, round_s), num_plain, plain_weight)
+    if not overlap:
+        totals = replace(totals, air_s=np.zeros(()), round_s=round_s.sum())
     price_s, cycle_s = price_of_totals(totals)
     natural_s = float(totals.natural_s)
     return CycleCost(float(price_s), float(cycle_s), natural_s, stages, verify_s, round_s)

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 
 from policies.cycle import CycleCost, CyclePlan, evaluate
-from policies.plan import Batch, BatchTimes, Observation, Plan, Prediction
-from policies.problem import CycleProblem
+from policies.plan import Batch, BatchTimes, Observation, Plan, Policy, Prediction
+from policies.problem import CycleProblem, problem_of
+
+# Chooses a cycle for a problem.
+Scheme: TypeAlias = Callable[[CycleProblem], CyclePlan]
+
+
+def policy_of(name: str, scheme: Scheme, **handicap: bool) -> Policy:
+    """Returns a scheme as a policy. handicap: overlap or equal_shares, as in Plan."""
+
+    def policy(observation: Observation) -> Plan:
+        early = trivial_plan(observation, name)
+        if early is not None:
+            return early
+        problem = problem_of(observation)
+        return describe(problem, scheme(problem), name, **handicap)
+
+    return policy
 
 
 def trivial_plan(observation: Observation, name: str) -> Plan | None:
     """Returns the plan without guesses if there are no streams or no costs of the target."""
     if observation.streams and observation.target is not None:
         return None
-    plain = tuple(view.stream_id for view in observation.streams)
-    return Plan(plain=plain, policy=name)
+    return Plan(plain=tuple(view.stream_id for view in observation.streams), policy=name)
 
 
 def describe(

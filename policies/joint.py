@@ -18,10 +18,9 @@ from __future__ import annotations
 import numpy as np
 
 from policies.acceptance import Floats
-from policies.cycle import CyclePlan, Totals, block_sums, price_of_totals, verify_times
-from policies.describe import describe, trivial_plan
-from policies.plan import Observation, Plan
-from policies.problem import CycleProblem, Ints, problem_of
+from policies.cycle import CyclePlan, block_sums, price_of_totals, totals_of, verify_times
+from policies.describe import policy_of
+from policies.problem import CycleProblem, Ints
 from policies.search import Found, Runs, Seed, best_equal, block_bounds, options_of, runs_of
 
 # Multiples of the seed's cycle in the grid.
@@ -115,18 +114,9 @@ def _priced(
     num_plain = (runs.num_plain[at] * real).sum(axis=1)
     some = (runs.stages.num_streams[at] > 0) & real
     chosen = runs.stages.at(*at, only=some.astype(np.int64))
-    verify_s, round_s = verify_times(problem, chosen, num_plain[:, None])
-    air_s = problem.busiest_air_s(chosen.air_s.sum(axis=2), num_plain)
-    totals = Totals(
-        busy_s=np.maximum(chosen.draft_s.sum(axis=2).max(axis=0), air_s),
-        air_s=air_s,
-        verify_s=verify_s.sum(axis=1),
-        round_s=round_s.max(axis=1),
-        num_batches=some.sum(axis=1).astype(np.float64),
-        worth=chosen.worth.sum(axis=1),
-        plain_weight=(runs.plain_weight[at] * real).sum(axis=1),
-        plain_pass_s=problem.plain_pass_s(num_plain),
-    )
+    times = verify_times(problem, chosen, num_plain[:, None])
+    plain_weight = (runs.plain_weight[at] * real).sum(axis=1)
+    totals = totals_of(problem, chosen, times, num_plain, plain_weight)
     price_s = np.where(real[:, 0], price_of_totals(totals)[0], np.inf)
     row = int(price_s.argmin())
     gammas = np.zeros(problem.num_streams, dtype=np.int64)
@@ -141,14 +131,13 @@ def _priced(
     return Found(float(price_s[row]), CyclePlan(tuple(bounds[cut[::-1]].tolist()), gammas))
 
 
-def joint_plan(observation: Observation) -> Plan:
-    """Plan batches and speculation lengths together.
+def joint_cycle(problem: CycleProblem) -> CyclePlan:
+    """Chooses batches and speculation lengths together.
 
     All streams, except those whose client fixed a number of guesses, are decoded plainly unless
     guesses are predicted to be better.
     """
-    early = trivial_plan(observation, "joint")
-    if early is not None:
-        return early
-    problem = problem_of(observation)
-    return describe(problem, best_plan(problem).plan, "joint")
+    return best_plan(problem).plan
+
+
+joint_plan = policy_of("joint", joint_cycle)

@@ -18,7 +18,8 @@ from nodes.scheduler.instructions import Instruction, ToTarget
 from nodes.scheduler.silences import LOOK_S
 from nodes.scheduler.stream import Running, Stream
 from nodes.worker.stream import StreamId
-from policies.baselines import SCHEMES, policy_of
+from policies.baselines import SCHEMES
+from policies.describe import policy_of
 from policies.joint import joint_plan
 from policies.openflow import open_price_s
 from policies.paper import paper_plan

@@ -11,11 +11,11 @@ import pytest
 
 from policies.cycle import (
     CyclePlan,
-    Totals,
     block_sums,
     evaluate,
     price_of_totals,
     stages_of,
+    totals_of,
     verify_times,
 )
 from policies.joint import best_plan
@@ -51,31 +51,19 @@ def _least_of_cut(problem: CycleProblem, options: Ints, bounds: tuple[int, ...])
         np.unique(options[:, first:end], axis=0, return_index=True)[1]
         for first, end in pairwise(bounds)
     ]
-    chosen = np.array(list(product(*choices))).T
-    first, end = (np.array(places)[:, None] for places in (bounds[:-1], bounds[1:]))
+    chosen = np.array(list(product(*choices)))
+    first, end = np.array(bounds[:-1]), np.array(bounds[1:])
     stages = stages_of(
         problem,
         sums.counts[:, :, end, chosen] - sums.counts[:, :, first, chosen],
         sums.guesses[:, end, chosen] - sums.guesses[:, first, chosen],
         sums.worth[end, chosen] - sums.worth[first, chosen],
     )
-    num_plain = (sums.num_plain[end, chosen] - sums.num_plain[first, chosen]).sum(axis=0)
+    num_plain = (sums.num_plain[end, chosen] - sums.num_plain[first, chosen]).sum(axis=1)
     plain_weight = sums.plain_weight[end, chosen] - sums.plain_weight[first, chosen]
-    verify_s, round_s = verify_times(problem, stages, num_plain)
-    air_s = problem.busiest_air_s(stages.air_s.sum(axis=1), num_plain)
-    price_s, _ = price_of_totals(
-        Totals(
-            busy_s=np.maximum(stages.draft_s.sum(axis=1).max(axis=0), air_s),
-            air_s=air_s,
-            verify_s=verify_s.sum(axis=0),
-            round_s=round_s.max(axis=0),
-            num_batches=(stages.num_streams > 0).sum(axis=0).astype(np.float64),
-            worth=stages.worth.sum(axis=0),
-            plain_weight=plain_weight.sum(axis=0),
-            plain_pass_s=problem.plain_pass_s(num_plain),
-        )
-    )
-    return float(price_s.min())
+    times = verify_times(problem, stages, num_plain[:, None])
+    totals = totals_of(problem, stages, times, num_plain, plain_weight.sum(axis=1))
+    return float(price_of_totals(totals)[0].min())
 
 
 @pytest.mark.parametrize("target_on_air", [False, True])
