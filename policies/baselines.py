@@ -6,7 +6,8 @@ joint planner's plan under a handicap, of the link or of the schedule.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,8 +17,6 @@ from policies.joint import joint_cycle, joint_plan
 from policies.paper import paper_plan
 from policies.plan import MAX_AUTO_GAMMA, Policy
 from policies.problem import CycleProblem, Ints
-
-_FIXED_GAMMA = 4
 
 
 def equal_bounds(num_streams: int, num_batches: int) -> tuple[int, ...]:
@@ -32,42 +31,16 @@ def uniform_gammas(problem: CycleProblem, gamma: int) -> Ints:
     return gammas
 
 
-def best_uniform(problem: CycleProblem, bounds: tuple[int, ...]) -> CyclePlan:
-    """Returns the plan with the cheapest single gamma, from 0, for given batches."""
-    plans = [
-        CyclePlan(bounds, uniform_gammas(problem, gamma)) for gamma in range(MAX_AUTO_GAMMA + 1)
-    ]
-    return min(plans, key=lambda plan: evaluate(problem, plan).price_s)
+def uniform(num_batches: int, gammas: Sequence[int]) -> Scheme:
+    """Returns a scheme of so many equal batches, at most one a stream, with the cheapest of these
+    gammas for all streams."""
 
+    def scheme(problem: CycleProblem) -> CyclePlan:
+        bounds = equal_bounds(problem.num_streams, num_batches)
+        plans = [CyclePlan(bounds, uniform_gammas(problem, gamma)) for gamma in gammas]
+        return min(plans, key=lambda plan: evaluate(problem, plan).price_s)
 
-def autoregressive(problem: CycleProblem) -> CyclePlan:
-    """No guesses: every stream gets one token a pass."""
-    return CyclePlan((0, problem.num_streams), uniform_gammas(problem, 0))
-
-
-def fixed_gamma(problem: CycleProblem) -> CyclePlan:
-    """Four guesses at any cost, all streams in one batch."""
-    return CyclePlan((0, problem.num_streams), uniform_gammas(problem, _FIXED_GAMMA))
-
-
-def fixed_gamma_alternating(problem: CycleProblem) -> CyclePlan:
-    """Four guesses at any cost, in two batches that take turns."""
-    return CyclePlan(equal_bounds(problem.num_streams, 2), uniform_gammas(problem, _FIXED_GAMMA))
-
-
-def max_batch(problem: CycleProblem) -> CyclePlan:
-    """All streams in one batch, with the best single gamma."""
-    return best_uniform(problem, (0, problem.num_streams))
-
-
-def single_stream(problem: CycleProblem) -> CyclePlan:
-    """Every stream in a batch of its own, with the best single gamma."""
-    return best_uniform(problem, tuple(range(problem.num_streams + 1)))
-
-
-def alternating(problem: CycleProblem) -> CyclePlan:
-    """Two batches, one drafted while the other is verified, with the best single gamma."""
-    return best_uniform(problem, equal_bounds(problem.num_streams, 2))
+    return scheme
 
 
 def greedy(problem: CycleProblem) -> CyclePlan:
@@ -88,13 +61,18 @@ def greedy(problem: CycleProblem) -> CyclePlan:
     return CyclePlan(bounds, uniform_gammas(problem, best[1]))
 
 
+_ANY_GAMMA = range(MAX_AUTO_GAMMA + 1)
 SCHEMES: Mapping[str, Scheme] = {
-    "ad": autoregressive,
-    "fixed-gamma": fixed_gamma,
-    "fixed-gamma-alternating": fixed_gamma_alternating,
-    "max-batch": max_batch,
-    "single-stream": single_stream,
-    "alternating": alternating,
+    # No guesses: every stream gets one token a pass.
+    "ad": uniform(1, (0,)),
+    # Four guesses at any cost, with all streams in one batch, or in two that take turns.
+    "fixed-gamma": uniform(1, (4,)),
+    "fixed-gamma-alternating": uniform(2, (4,)),
+    "max-batch": uniform(1, _ANY_GAMMA),
+    # Every stream in a batch of its own.
+    "single-stream": uniform(sys.maxsize, _ANY_GAMMA),
+    # One batch is drafted while the other is verified.
+    "alternating": uniform(2, _ANY_GAMMA),
     "greedy": greedy,
 }
 

@@ -130,8 +130,14 @@ def block_sums(problem: CycleProblem, gammas: Ints, bounds: Sequence[int] | Ints
     return BlockSums(counts, counts.sum(axis=0), sums[0], sums[1], num_plain)
 
 
-def stages_of(problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats) -> Stages:
-    """Returns the stage times of batches; counts: (g, J, ...), guesses: (J, ...), worth: (...)."""
+def stages_of(
+    problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats, *, equal_shares: bool = False
+) -> Stages:
+    """Returns the stage times of batches; counts: (g, J, ...), guesses: (J, ...), worth: (...).
+
+    equal_shares: links of a medium send at once, each with a constant equal share of it, instead
+    of one after another.
+    """
     num_nodes, num_media = len(problem.node_names), len(problem.medium_names)
     column = (num_nodes, *(1,) * (counts.ndim - 2))
     drafted = counts[0]
@@ -142,7 +148,13 @@ def stages_of(problem: CycleProblem, counts: Ints, guesses: Ints, worth: Floats)
     draft_s = problem.draft_s.take(indices).sum(axis=0)
     air_s = problem.message_s(drafted, guesses)
     rtt_s = problem.rtt_s.reshape(column)
-    if num_media == num_nodes and problem.target_air is None:
+    if equal_shares:
+        by_medium = np.zeros((num_media, *air_s.shape[1:]))
+        for medium in range(num_media):
+            mine = problem.media == medium
+            by_medium[medium] = some[mine].sum(axis=0) * air_s[mine].max(axis=0, initial=0.0)
+        arrival_s = draft_s + rtt_s + by_medium[problem.media]
+    elif num_media == num_nodes and problem.target_air is None:
         by_medium = air_s
         arrival_s = draft_s + rtt_s + air_s
     else:
@@ -281,15 +293,13 @@ def evaluate(
 ) -> CycleCost:
     """Compute the price of a plan.
 
-    equal_shares: links of a medium send at once, each with a constant equal share of it, instead
-    of one after another. overlap: if False, a batch starts when the one before has ended.
+    equal_shares: as in stages_of. overlap: if False, a batch starts when the one before has ended.
     """
     sums = block_sums(problem, plan.gammas[None], plan.bounds)
     counts = np.diff(sums.counts[..., 0], axis=2)
     guesses = np.diff(sums.guesses[..., 0], axis=1)
-    stages = stages_of(problem, counts, guesses, np.diff(sums.worth[:, 0]))
-    if equal_shares:
-        stages = _with_equal_shares(problem, counts[0], guesses, stages)
+    worth = np.diff(sums.worth[:, 0])
+    stages = stages_of(problem, counts, guesses, worth, equal_shares=equal_shares)
     num_plain = int(sums.num_plain[-1, 0])
     verify_s, round_s = verify_times(problem, stages, np.array(num_plain))
     plain_weight = sums.plain_weight[-1, 0]
@@ -299,21 +309,3 @@ def evaluate(
     price_s, cycle_s = price_of_totals(totals)
     natural_s = float(totals.natural_s)
     return CycleCost(float(price_s), float(cycle_s), natural_s, stages, verify_s, round_s)
-
-
-def _with_equal_shares(
-    problem: CycleProblem, drafted: Ints, guesses: Ints, stages: Stages
-) -> Stages:
-    """Returns stages in which links of a medium send at once, each with an equal share of it."""
-    air_s = problem.message_s(drafted, guesses)
-    by_medium = np.zeros_like(stages.air_s)
-    for medium in range(len(by_medium)):
-        mine = problem.media == medium
-        by_medium[medium] = (drafted[mine] > 0).sum(axis=0) * air_s[mine].max(axis=0, initial=0.0)
-    arrival_s = stages.draft_s + problem.rtt_s[:, None] + by_medium[problem.media]
-    head_s = (arrival_s * (drafted > 0)).max(axis=0)
-    if problem.target_air is not None:
-        way_s = problem.target_air.of(stages.num_streams, stages.num_guesses)
-        by_medium[problem.target_air.medium] += way_s
-        head_s += way_s
-    return replace(stages, air_s=by_medium, head_s=head_s)

@@ -9,7 +9,7 @@ node and one acceptance; the slowest draft node and the mean acceptance stand fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TypeAlias
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from policies.describe import describe, trivial_plan
 from policies.plan import Observation, Plan
 from policies.problem import CATCH_UP_TOKENS, CycleProblem, problem_of
 
-# The paper tries speculation lengths up to 10; a plan here uses at most 8.
-_LEAST_LENGTH: Final = 1
+# When the target and the draft have finished some batches, and their sizes.
+_Way: TypeAlias = tuple[float, float, list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +30,26 @@ class _Pipeline:
     draft_s: Floats
     verify_s: Floats
 
-    def after(self, sizes: list[int]) -> tuple[float, float]:
-        """Returns when the draft and the target have finished batches of these sizes."""
-        drafted_s = verified_s = 0.0
-        for size in sizes:
-            drafted_s += float(self.draft_s[size])
-            verified_s = max(verified_s, drafted_s) + float(self.verify_s[size])
-        return drafted_s, verified_s
-
     def cut(self, kept: list[int], num: int) -> tuple[list[int], float]:
         """Returns the sizes of batches of num streams after those kept, and when all are finished.
 
         Among the ways to serve the first streams, the recursion continues with the one that
         finishes first, as the paper's does.
         """
-        drafted_s, verified_s = self.after(kept)
-        ways = [(verified_s, drafted_s, list[int]())]
+        way = (0.0, 0.0, list[int]())
+        for size in kept:
+            way = self._after(way, size)
+        ways = [(way[0], way[1], list[int]())]
         for end in range(1, num + 1):
-            found = []
-            for before, (done_s, begun_s, sizes) in enumerate(ways):
-                size = end - before
-                drafts_s = begun_s + float(self.draft_s[size])
-                done_s = max(done_s, drafts_s) + float(self.verify_s[size])
-                found.append((done_s, drafts_s, [*sizes, size]))
+            found = (self._after(way, end - before) for before, way in enumerate(ways))
             ways.append(min(found, key=lambda way: way[:2]))
         return ways[-1][2], ways[-1][0]
+
+    def _after(self, way: _Way, size: int) -> _Way:
+        verified_s, drafted_s, sizes = way
+        drafted_s += float(self.draft_s[size])
+        verified_s = max(verified_s, drafted_s) + float(self.verify_s[size])
+        return verified_s, drafted_s, [*sizes, size]
 
 
 def paper_plan(observation: Observation) -> Plan:
@@ -69,20 +64,18 @@ def paper_plan(observation: Observation) -> Plan:
     held = {row for rows in kept for row in rows}
     others = [row for stream_id, row in sorted(row_of.items()) if row not in held]
     sizes = [len(rows) for rows in kept]
-    best: tuple[float, int, list[int]] | None = None
-    for length in range(_LEAST_LENGTH, max(_LEAST_LENGTH, problem.max_gamma) + 1):
-        pipeline = _pipeline(problem, length)
-        new, done_s = pipeline.cut(sizes, len(others))
-        tokens = float(problem.earned[:, min(length, problem.max_gamma)].mean())
-        if best is None or done_s / tokens < best[0]:
-            best = done_s / tokens, length, new
-    assert best is not None
-    _, length, new = best
+
+    def token_s(length: int) -> tuple[float, int, list[int]]:
+        new, done_s = _pipeline(problem, length).cut(sizes, len(others))
+        return done_s / float(problem.earned[:, length].mean()), length, new
+
+    # The paper tries speculation lengths up to 10; a plan here uses at most 8.
+    _, length, new = min(map(token_s, range(1, problem.max_gamma + 1)))
     order = np.array([*(row for rows in kept for row in rows), *others], dtype=np.int64)
-    problem = problem.in_order(order)
+    ordered = problem.in_order(order)
     bounds = np.concatenate([[0], np.cumsum([*sizes, *new])])
-    gammas = np.clip(length, problem.least, problem.most)
-    return describe(problem, CyclePlan(tuple(bounds.tolist()), gammas), "paper")
+    gammas = np.clip(length, ordered.least, ordered.most)
+    return describe(ordered, CyclePlan(tuple(bounds.tolist()), gammas), "paper")
 
 
 def _pipeline(problem: CycleProblem, length: int) -> _Pipeline:
@@ -92,12 +85,12 @@ def _pipeline(problem: CycleProblem, length: int) -> _Pipeline:
     the target, which runs all guesses and one more token a stream in one pass.
     """
     sizes = np.arange(problem.num_streams + 1)
-    draft_s = problem.draft_s.max(axis=0) if len(problem.draft_s) else np.zeros(1)
+    draft_s = problem.draft_s.max(axis=0)
     steps_s = draft_s.take(CATCH_UP_TOKENS * sizes, mode="clip")
     steps_s = steps_s + (length - 1) * draft_s.take(sizes, mode="clip")
-    air_s = problem.message_air_s.max(initial=0.0) + problem.rtt_s.max(initial=0.0)
-    air_s = air_s + sizes * problem.stream_air_s.max(initial=0.0)
-    air_s = air_s + sizes * length * problem.token_air_s.max(initial=0.0)
+    air_s = problem.message_air_s.max() + problem.rtt_s.max()
+    air_s = air_s + sizes * problem.stream_air_s.max()
+    air_s = air_s + sizes * length * problem.token_air_s.max()
     verify_s = problem.target_s.take(sizes * (1 + length), mode="clip")
     is_some = sizes > 0
     return _Pipeline((steps_s + air_s) * is_some, verify_s * is_some)
