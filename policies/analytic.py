@@ -5,7 +5,6 @@ It serves simulations of hardware that is not present; live nodes measure (polic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,12 +135,7 @@ def pass_seconds(
 
 
 def cost_table(
-    shape: TransformerShape,
-    device: Device,
-    sizes: Sequence[int] = SIZES,
-    *,
-    logits: bool = True,
-    used_cells: int = 0,
+    shape: TransformerShape, device: Device, *, logits: bool = True, used_cells: int = 0
 ) -> CostTable:
     """Returns the table of passes in one shared cache, as a node would have measured it.
 
@@ -154,16 +148,15 @@ def cost_table(
     """
     per_cell_s = shape.cell_flops / (device.flops_per_s * device.compute_efficiency)
     whole_s = []
-    for size in sizes:
+    for size in SIZES:
         attended = size * used_cells + (size if logits else size * (size + 1) / 2)
         num_logits = size if logits else 0
         whole_s.append(pass_seconds(shape, device, size, attended, used_cells, num_logits))
-    exact = CostTable(tuple(sizes), tuple(whole_s))
     if used_cells:
-        rises = np.diff(exact.seconds) / (used_cells * np.diff(exact.sizes))
+        rises = np.diff(whole_s) / (used_cells * np.diff(SIZES))
         per_cell_s = min([per_cell_s, *rises.tolist()])
-    seconds = [t - per_cell_s * used_cells * n for t, n in zip(whole_s, sizes, strict=True)]
-    return CostTable(exact.sizes, tuple(seconds), per_cell_s)
+    seconds = [t - per_cell_s * used_cells * n for t, n in zip(whole_s, SIZES, strict=True)]
+    return CostTable(SIZES, tuple(seconds), per_cell_s)
 
 
 def node_costs(shape: TransformerShape, device: Device, *, used_cells: int = 0) -> NodeCosts:

@@ -11,7 +11,6 @@ import pytest
 from policies.analytic import (
     Device,
     TransformerShape,
-    cost_table,
     max_cells,
     node_costs,
     pass_bytes,
@@ -161,9 +160,6 @@ def test_tables_are_passes_that_share_one_cache(used_cells):
     for size in costs.prefill.sizes:
         expected = pass_seconds(TINY, BOX, size, attended(size, used_cells), used_cells, 0)
         assert costs.prefill.at(size, used_cells) == pytest.approx(expected)
-    assert cost_table(TINY, BOX, (2, 3)).sizes == (2, 3)
-    with pytest.raises(ValueError, match="not ascending"):
-        cost_table(TINY, BOX, (2, 2), used_cells=used_cells)
 
 
 def test_cells_that_fit():
