@@ -181,8 +181,10 @@ class _Schedule:
             self._resume(self._now_s + self._problem.rtt_s[j] / 2, self._round(m, j))
 
     def _round(self, m: int, j: int) -> Iterator[float]:
-        """The round of a batch at one draft node, from the request on; the last node's goes on
-        with the pass."""
+        """The round of a batch at one draft node, from when the node has the request.
+
+        The round of the node whose guesses arrive last goes on with the pass and the next start.
+        """
         work = self._works[m]
         yield self._occupy(self.drafting[j], m, work.draft_s[j])
         sent_s = self._send(self.sending[self._problem.media[j]], m, work.air_s[j])

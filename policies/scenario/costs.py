@@ -17,7 +17,7 @@ ReadFile: TypeAlias = Callable[[str, str], Mapping[str, Any]]
 COST_KEYS = ("device", "model", "decode", "prefill", "used_cells")
 MAX_CELLS = 1 << 22
 _TABLE_KEYS = ("sizes", "seconds", "per_cell_s")
-# What kind of device it is says a file for those who read it.
+# `kind` is for people who read a device's file; no price depends on it.
 _DEVICE_KEYS = (*(field.name for field in fields(Device)), "kind")
 _COUNTS = ("layers", "hidden_size", "heads", "kv_heads", "head_dim", "ffn_size", "vocab_size")
 _SHAPE_KEYS = (*_COUNTS, "gated_ffn", "tied_embeddings", "bits_per_weight", "kv_bits")
