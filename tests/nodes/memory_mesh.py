@@ -54,7 +54,6 @@ class Members:
         self.nodes: set[str] = set()
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.transports: dict[str, Any] = {}
-        self.clients: dict[str, Client] = {}
         self.server: MemoryServer | None = None
 
     def start_coordinator(self) -> None:
@@ -90,7 +89,6 @@ class Members:
     def start_client(self, name: str, role: str = "client", *, rejoins: bool = True) -> Client:
         client = Client(self.connect(name), endpoint="memory", rejoins=rejoins, role=role)
         self.tasks[name] = asyncio.create_task(client.run())
-        self.clients[name] = client
         return client
 
     async def join(self, role: str = "client") -> Client:
@@ -107,13 +105,10 @@ class Members:
         self.transports[name] = self.hub.client()
         return self.transports[name]
 
-    async def kill(self, name: str) -> None:
-        """End a member as a crash would: no Bye, the connection gone."""
+    async def stop(self, name: str) -> None:
+        """End a member as SIGTERM does."""
         self.nodes.discard(name)
         task = self.tasks.pop(name)
-        if name in self.transports:
-            # What a node says when it stops in good order is not said.
-            self.transports[name].send = lambda _frames: None
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         if name == "coordinator":
@@ -121,14 +116,6 @@ class Members:
             self.server.close()
         else:
             self.transports.pop(name).close()
-
-    async def stop(self, name: str) -> None:
-        """End a member as SIGTERM does."""
-        self.nodes.discard(name)
-        task = self.tasks.pop(name)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        self.transports.pop(name).close()
 
     async def wait_for(self, client: Client, names: set[str]) -> None:
         present: set[str] = set()

@@ -159,7 +159,7 @@ async def test_what_outlives_its_coordinator_stays_in_its_class(
     async with gateway(tmp_path) as asked:
         async with asked.streamed(body) as stream:
             await stream.read(1)
-            await asked.members.kill("coordinator")
+            await asked.members.stop("coordinator")
             await eventually(lambda: not asked.client.is_joined)
             start_first_class(asked.members)
             asked.members.start_coordinator()
