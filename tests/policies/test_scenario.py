@@ -122,6 +122,11 @@ def test_acceptance_by_position_is_pooled_as_rounds_would_tell_it(by_position):
     assert view.alpha == pytest.approx(mean_accepted / (mean_accepted + mean_rejected), rel=1e-9)
 
 
+def test_acceptance_of_one_position_is_that_of_all():
+    one, all_ = (scenario(GOOD.replace("[0.9, 0.6]", value)) for value in ("[0.9]", "0.9"))
+    assert one == all_
+
+
 # -- one line for everything that can be wrong -----------------------------------------------------
 
 
