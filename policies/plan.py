@@ -54,15 +54,14 @@ class Link:
 class DraftView:
     """A draft node as a policy sees it.
 
-    used_cells: used cells of its cache. max_gamma: most guesses a stream in a plan. share_up,
-    share_down: its shares of the medium in open flow, for guesses and for messages to it.
+    used_cells: used cells of its cache. share_up, share_down: its shares of the medium in open
+    flow, for guesses and for messages to it.
     """
 
     name: str
     costs: NodeCosts
     link: Link = Link()
     used_cells: int = 0
-    max_gamma: int = MAX_AUTO_GAMMA
     share_up: float = 1.0
     share_down: float = 1.0
 

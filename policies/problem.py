@@ -12,6 +12,7 @@ from policies.latency import CostTable, NodeCosts
 from policies.plan import (
     ENTRY_BITS,
     HEADER_BITS,
+    MAX_AUTO_GAMMA,
     TEXT_BITS,
     DraftView,
     Link,
@@ -153,8 +154,7 @@ def problem_of(observation: Observation) -> CycleProblem:
     fixed = np.array([-1 if view.fixed_gamma is None else view.fixed_gamma for view in views])
     left = np.array([view.tokens_left for view in views])
     # The last token of a stream is always the target's own, so guesses are one fewer than tokens.
-    caps = np.array([draft.max_gamma for draft in drafts])[nodes]
-    most = np.minimum(np.where(fixed < 0, caps, fixed), np.maximum(0, left - 1))
+    most = np.minimum(np.where(fixed < 0, MAX_AUTO_GAMMA, fixed), np.maximum(0, left - 1))
     most[nodes < 0] = 0
     max_gamma = max(1, int(most.max(initial=0)))
     target_s = seconds_upto(observation.target.decode, n * (max_gamma + 1), observation.used_cells)

@@ -20,7 +20,7 @@ from policies.cycle import (
 )
 from policies.joint import best_plan
 from policies.latency import CostTable, NodeCosts
-from policies.plan import DraftView, Link, Observation, StreamView
+from policies.plan import MAX_AUTO_GAMMA, DraftView, Link, Observation, StreamView
 from policies.problem import CycleProblem, Ints, problem_of
 from policies.search import best_equal, block_bounds, options_of, runs_of
 from tests.policies.instances import cut_of, observation
@@ -113,10 +113,9 @@ def test_batches_of_unequal_size_and_gamma_are_found():
 
 def test_long_rounds_where_guesses_are_good_and_cost_nothing():
     views = tuple(StreamView(k, 0.97, 500, draft="a") for k in range(2))
-    for max_gamma, wanted in ((8, 8), (16, 16)):
-        draft = DraftView("a", flat(1e-6), max_gamma=max_gamma)
-        found = best_plan(problem_of(Observation(views, flat(0.1, 0.3), (draft,))))
-        assert found.plan.gammas.tolist() == [wanted, wanted]
+    draft = DraftView("a", flat(1e-6))
+    found = best_plan(problem_of(Observation(views, flat(0.1, 0.3), (draft,))))
+    assert found.plan.gammas.tolist() == [MAX_AUTO_GAMMA] * 2
 
 
 def gaps(seeds, sizes, weighted):

@@ -65,7 +65,7 @@ def test_links_that_cannot_be_are_refused(changes, reason):
 def test_no_pass_is_expected_to_be_larger_than_it_can_be():
     for count in (1, 3, 12):
         views = tuple(StreamView(k, 0.9, 100, draft="a") for k in range(count))
-        draft = DraftView("a", COSTS, max_gamma=16)
+        draft = DraftView("a", COSTS)
         problem = problem_of(Observation(views, COSTS, (draft,)))
         price_s = evaluate(problem, CyclePlan((0, count), problem.most)).price_s
         assert 0 < price_s < math.inf

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from policies.baselines import POLICIES
 from policies.explain import explain, text_of
-from policies.plan import DraftView, Link, Observation, StreamView
+from policies.plan import MAX_AUTO_GAMMA, DraftView, Link, Observation, StreamView
 from tests.policies.explain.cases import (
     LINK,
     NAMES,
@@ -104,8 +104,8 @@ def test_the_figures_of_an_explanation_are_those_of_the_plan():
 
 def test_changes_of_a_lone_stream():
     observation = Observation((free(1, 0.9),), line(0.040, 0.002), (NODE,))
-    best = min(range(NODE.max_gamma + 1), key=lambda gamma: lone_price_s(gamma, 0.9))
-    assert 1 < best < NODE.max_gamma
+    best = min(range(MAX_AUTO_GAMMA + 1), key=lambda gamma: lone_price_s(gamma, 0.9))
+    assert 1 < best < MAX_AUTO_GAMMA
     found = explain(observation, "joint")
     assert found.batches[0].gammas == (best,)
     expected = {
@@ -123,7 +123,7 @@ def test_changes_of_a_lone_stream():
 def test_changes_where_nobody_guesses():
     observation = Observation((free(1, 0.2),), line(0.040, 0.002), (NODE,))
     (change,) = explain(observation, "joint").changes
-    price_s, gamma = min((lone_price_s(g, 0.2), g) for g in range(1, NODE.max_gamma + 1))
+    price_s, gamma = min((lone_price_s(g, 0.2), g) for g in range(1, MAX_AUTO_GAMMA + 1))
     assert gamma == 1
     assert change.what == "1 guess each in 1 batch"
     assert change.price_s == pytest.approx(price_s)
