@@ -12,7 +12,6 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/cli/up.py _served await asyncio.Event().wait",
         "nodes/cli/up.py _run_mesh.serve async with local",
         "nodes/cli/run.py run_command.generate async with local",
-        "nodes/cli/connection.py run_to_end.keep await work",
         "nodes/coordinator/service.py Coordinator._keep_planning await self._plan_due.wait",
         "nodes/coordinator/service.py Coordinator._read await self._transport.recv",
         "nodes/worker/engine_thread.py EngineThread.run await asyncio.shield",

@@ -1,6 +1,5 @@
-"""Functions that commands share: running to an end, and reaching a mesh or its keys."""
+"""Functions that commands share: reaching a mesh, and the keys of its coordinator."""
 
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -10,23 +9,9 @@ from nodes.client.client import Client
 from nodes.config.settings import LinkSettings
 from nodes.keys.keyring import Keyring
 from nodes.service.roles import keyring
-from nodes.service.runtime import beside, run
+from nodes.service.runtime import beside
 
 T = TypeVar("T")
-
-
-def run_to_end(work: Callable[[], Awaitable[T]], **options: Any) -> T:
-    """Run a coroutine as runtime.run() does and return its result; if it fails, exit with a line
-    and a code. A service that is stopped has no result and exits, too."""
-    result: list[T] = []
-
-    async def keep() -> None:
-        result.append(await work())
-
-    code = run(keep, **options)
-    if code or not result:
-        sys.exit(code)
-    return result[0]
 
 
 async def with_client(

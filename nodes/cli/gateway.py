@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nodes.cli.connection import run_to_end
 from nodes.cli.options import config_option, keys_option
 from nodes.config.settings import ConfigError, load
-from nodes.service.runtime import STOP_LIMIT_S, set_up_logging
+from nodes.service.runtime import STOP_LIMIT_S, run_to_end, set_up_logging
 
 if TYPE_CHECKING:
     from nodes.gateway.config import GatewayConfig

@@ -12,7 +12,7 @@ import click
 
 from nodes.api.answers import Assembly, Completion
 from nodes.cli.cells import harmless
-from nodes.cli.connection import run_to_end, with_client
+from nodes.cli.connection import with_client
 from nodes.cli.options import (
     connect_option,
     generate_options,
@@ -26,7 +26,7 @@ from nodes.cli.options import (
 from nodes.client.client import Client
 from nodes.config.settings import ClientConfig, load
 from nodes.messages import StartedNotice, StreamFigures
-from nodes.service.runtime import set_up_logging
+from nodes.service.runtime import run_to_end, set_up_logging
 
 # Fields of StreamFigures and of StartedNotice that the object has under the same names.
 _COUNTS = (

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from nodes.cli.connection import run_to_end
 from nodes.cli.options import (
     GPU_LAYERS,
     THREADS,
@@ -26,7 +25,7 @@ from nodes.config.settings import (
     load,
 )
 from nodes.service.roles import run_coordinator, run_node
-from nodes.service.runtime import set_up_logging
+from nodes.service.runtime import run_to_end, set_up_logging
 from nodes.service.supervision import Parent
 
 _engine_overrides = adds(

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import click
 
 from nodes.cli.cells import Column, table
-from nodes.cli.connection import run_to_end, with_client
+from nodes.cli.connection import with_client
 from nodes.cli.options import mesh_options
 from nodes.client.client import Client, RequestFailedError
 from nodes.messages import APART, NodeFields
 from nodes.messages.fingerprint import model_ids
-from nodes.service.runtime import set_up_logging
+from nodes.service.runtime import run_to_end, set_up_logging
 
 _POLL_S = 0.25
 _MOST_CELLS = 1 << 16

@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from nodes.catalog import DEFAULT_TARGET, Catalog, default_cache_dir
-from nodes.cli.connection import run_to_end
 from nodes.cli.generate import print_request
 from nodes.cli.options import GPU_LAYERS, THREADS, adds, generate_options, read_prompt
 from nodes.cli.progress import Progress
@@ -15,7 +14,7 @@ from nodes.config.settings import EngineSettings, environment
 from nodes.engine.cores import usable_cores
 from nodes.service.local import local_mesh
 from nodes.service.roles import NGRAM
-from nodes.service.runtime import set_up_logging
+from nodes.service.runtime import run_to_end, set_up_logging
 from nodes.worker.engines import opener_of
 
 # The models of a mesh and how they run.

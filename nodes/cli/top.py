@@ -11,11 +11,11 @@ from typing import Any, Final
 import click
 
 from nodes.cli.cells import filled
-from nodes.cli.connection import run_to_end, with_client
+from nodes.cli.connection import with_client
 from nodes.cli.options import mesh_options, verbose_option
 from nodes.cli.top_view import frame
 from nodes.client.client import Client
-from nodes.service.runtime import set_up_logging
+from nodes.service.runtime import run_to_end, set_up_logging
 from nodes.telemetry.history import History
 from nodes.telemetry.status import encode_status
 

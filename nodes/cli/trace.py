@@ -13,14 +13,14 @@ from typing import Any
 import click
 import numpy as np
 
-from nodes.cli.connection import run_to_end, with_client
+from nodes.cli.connection import with_client
 from nodes.cli.options import FILE, mesh_options, verbose_option
 from nodes.cli.output_file import write_output
 from nodes.cli.plan import policy_option
 from nodes.client.client import Client
 from nodes.config.settings import ConfigError
 from nodes.messages import TraceReply
-from nodes.service.runtime import set_up_logging
+from nodes.service.runtime import run_to_end, set_up_logging
 from nodes.telemetry.counts import Ratios
 from nodes.telemetry.trace.chrome import chrome_trace
 from nodes.telemetry.trace.records import KINDS, PassRecord, PlanRecord, Record, from_line

@@ -14,7 +14,6 @@ from click.core import ParameterSource
 
 from mesh.endpoints import ipc_path, listens
 from nodes.catalog.hub import name_of
-from nodes.cli.connection import run_to_end
 from nodes.cli.gateway import announce as announce_api
 from nodes.cli.gateway import api_key_option, gateway_config, is_installed, stop_limit_s
 from nodes.cli.node import LISTEN_HELP, announce, limit_options, limits_of
@@ -26,7 +25,7 @@ from nodes.config.settings import LimitSettings, read_toml
 from nodes.messages.access import GATEWAY
 from nodes.service.local import local_mesh
 from nodes.service.roles import endpoint_to_bind, keyring
-from nodes.service.runtime import set_up_logging
+from nodes.service.runtime import run_to_end, set_up_logging
 
 if TYPE_CHECKING:
     from nodes.gateway.config import GatewayConfig

@@ -1,4 +1,4 @@
-"""Starts, serves and stops: every process of airdraft runs inside `run`."""
+"""Starts, serves and stops: every process of airdraft runs inside `run_to_end`."""
 
 import asyncio
 import contextlib
@@ -136,13 +136,13 @@ def set_up_logging(verbose: int) -> None:
 # -- running to an end -----------------------------------------------------------------------------
 
 
-def run(
-    main: Callable[[], Awaitable[None]],
+def run_to_end(
+    main: Callable[[], Awaitable[T]],
     *,
     is_service: bool = False,
     stop_limit_s: float = STOP_LIMIT_S,
-) -> int:
-    """Run a role to its end; returns the exit code and prints at most one line of error.
+) -> T:
+    """Run a coroutine and return its result; if it fails, exit with at most one line of error.
 
     is_service: The role does not end by itself, so SIGTERM is a regular end with code 0.
     stop_limit_s: The time for the stop phase, after which the process is ended.
@@ -154,19 +154,18 @@ def run(
             # collection takes 10 to 20 ms for these 40,000 alone, and no message is read meanwhile.
             gc.collect()
             gc.freeze()
-        asyncio.run(_until_signal(main, stop_limit_s))
+        return asyncio.run(_until_signal(main, stop_limit_s))
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        code = 128 + signal.SIGINT
     except Exception as error:  # noqa: BLE001 - the one place that turns failures into exit codes
-        cause = first_cause(error)
-        if is_service and isinstance(cause, StoppedError) and cause.signal_number == signal.SIGTERM:
-            return 0
-        return report(error)
-    return 0
+        code = report(error)
+        if is_service and code == 128 + signal.SIGTERM:
+            code = 0
+    sys.exit(code)
 
 
-async def _until_signal(main: Callable[[], Awaitable[None]], stop_limit_s: float) -> None:
-    """Serve until main ends or a signal comes; a second signal exits at once."""
+async def _until_signal(main: Callable[[], Awaitable[T]], stop_limit_s: float) -> T:
+    """Await main, but cancel it when a signal comes; a second signal exits at once."""
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(main())
     stopped: list[int] = []
@@ -190,7 +189,7 @@ async def _until_signal(main: Callable[[], Awaitable[None]], stop_limit_s: float
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     try:
-        await task
+        return await task
     except asyncio.CancelledError:
         if stopped:
             raise StoppedError(stopped[0]) from None
