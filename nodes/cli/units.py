@@ -1,9 +1,9 @@
 """`airdraft install-units`: adapts systemd units to this machine or one user, and installs them."""
 
+import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -34,32 +34,20 @@ to keep them running after you log out: loginctl enable-linger"""
 # Unit files are written for the system's manager and a command at this path.
 _SHIPPED_COMMAND = "/usr/bin/airdraft"
 _SUFFIXES = (".service", ".socket", ".target")
-# The settings that a user's manager supports without privileges. It ignores or refuses all others.
-_FOR_USERS = frozenset(
-    {
-        *("Description", "Documentation", "PartOf", "Requires", "After", "Wants"),
-        *("ConditionPathExists", "StartLimitIntervalSec", "StartLimitBurst"),
-        *("Type", "NotifyAccess", "ExecStart", "Environment", "KillMode", "WatchdogSec"),
-        *("Restart", "RestartSec", "RestartSteps", "RestartMaxDelaySec"),
-        *("RestartPreventExitStatus", "TimeoutStartSec", "TimeoutStopSec"),
-        # State and cache directories are left out, because keys and models are in the places where
-        # the user's own commands look for them.
-        *("UMask", "ConfigurationDirectory", "ConfigurationDirectoryMode", "NoNewPrivileges"),
-        *("LimitCORE", "MemoryMax", "MemorySwapMax", "TasksMax"),
-        *("ListenStream", "FileDescriptorName", "Backlog", "NoDelay", "WantedBy", "Also"),
-    }
-)
 # A user's commands look for a mesh without keys at the private socket, which others cannot open.
 _MESH_LISTENS = "ListenStream=127.0.0.1:7411"
-_PRIVATE = (
-    "ListenStream=%t/airdraft/mesh.sock",
-    "DirectoryMode=0700",
-    "SocketMode=0600",
-    "RemoveOnStop=yes",
+_PRIVATE = """\
+ListenStream=%t/airdraft/mesh.sock
+DirectoryMode=0700
+SocketMode=0600
+RemoveOnStop=yes"""
+# What the units of a user lack: the settings below the marker, and comments, which may be about
+# them. A user's manager has no network-online.target.
+_LEFT_OUT = re.compile(
+    r"^# -- for the system's manager only.*?(?=^\[)|^#.*?\n"
+    r"|^\w+=network-online\.target\n| network-online\.target$",
+    re.DOTALL | re.MULTILINE,
 )
-# The cache folder of a system service's own user.
-_ROLE_CACHE = "Environment=AIRDRAFT_CACHE="
-_SYSTEM_TARGETS = ("network-online.target", "multi-user.target")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,33 +109,16 @@ def files_for(places: Places, command: str) -> list[Shipped]:
 def unit_for(text: str, command: str, *, is_user: bool) -> str:
     """Return a shipped unit with the path of the command, adapted to a user's manager if wanted."""
     text = text.replace(_SHIPPED_COMMAND, _for_systemd(command))
-    return "\n".join(_without_privileges(text)) + "\n" if is_user else text
+    if not is_user:
+        return text
+    text = _LEFT_OUT.sub("", text).replace(_MESH_LISTENS, _PRIVATE)
+    return text.replace("multi-user.target", "default.target")
 
 
 def _for_systemd(path: str) -> str:
     """Return a path as a word of ExecStart=, where blanks separate words and % is special."""
     escaped = path.replace("%", "%%")
     return f'"{escaped}"' if " " in path else escaped
-
-
-def _without_privileges(text: str) -> Iterator[str]:
-    for line in text.splitlines():
-        key, equals, value = line.partition("=")
-        if not equals or line.startswith("#"):
-            # Comments may describe settings that are left out, so they are left out, too.
-            if line.startswith("[") or not line:
-                yield line
-            continue
-        if line == _MESH_LISTENS:
-            yield from _PRIVATE
-            continue
-        if key not in _FOR_USERS or line.startswith(_ROLE_CACHE):
-            continue
-        words = [word for word in value.split() if word not in _SYSTEM_TARGETS]
-        if key == "WantedBy" and "multi-user.target" in value:
-            words.insert(0, "default.target")
-        if words or not any(name in value for name in _SYSTEM_TARGETS):
-            yield f"{key}={value if words == value.split() else ' '.join(words)}"
 
 
 # -- the command ----------------------------------------------------------------------------------
