@@ -87,7 +87,9 @@ def _start(config_class: type[TargetConfig | DraftConfig], values: dict[str, Any
             bar.clear()
             # A closed standard error must not end the node.
             with contextlib.suppress(OSError):
-                click.echo(f"{config.name} is ready: it joined the mesh at {endpoint}", err=True)
+                if parent is None:
+                    text = f"{config.name} is ready: it joined the mesh at {endpoint}"
+                    click.echo(text, err=True)
 
         run_to_end(
             lambda: run_node(config, parent=parent, progress=progress, on_ready=on_ready),

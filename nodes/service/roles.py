@@ -132,7 +132,7 @@ async def run_node(
 ) -> None:
     """Load the model, join and serve until cancelled or until the parent is gone.
 
-    on_ready: gets the coordinator's endpoint once the node without a parent has joined.
+    on_ready: gets the coordinator's endpoint once the node has joined.
     """
     load: Callable[..., Any]
     if isinstance(config, DraftConfig):
@@ -148,10 +148,11 @@ async def run_node(
             )
         load, build = open_target, _target_node
     endpoint, keys = keyring(config.keys).link(config.connect)
+    manager = Manager(environment()) if parent is None else parent
     hash_of = hash_file if parent is None else parent.hash_file
-    on_joined = partial(on_ready, endpoint) if parent is None else parent.joined
+    work = partial(load, config.engine, progress, hash_of=hash_of)
     async with parent_gone(parent) as gone:
-        opened: Any = await _opened(partial(load, config.engine, progress, hash_of=hash_of), gone)
+        opened: Any = await _opened(work, gone, manager)
         with contextlib.ExitStack() as stack:
             make = build(config, opened, stack)
             context = stack.enter_context(ZmqContext())
@@ -162,7 +163,7 @@ async def run_node(
                 join_timeout_s=config.join_timeout_s,
                 declared=config.link.declared(),
             )
-            await _serve(node, gone, on_joined)
+            await _serve(node, gone, manager, partial(on_ready, endpoint))
 
 
 def _target_node(
@@ -218,9 +219,9 @@ def keyring(directory: str | None = None) -> Keyring:
     return keyring_of(directory, environment())
 
 
-async def _opened(work: Callable[[], T], gone: asyncio.Future[Any]) -> T:
+async def _opened(work: Callable[[], T], gone: asyncio.Future[Any], manager: Manager) -> T:
     """Load the engine and extend the manager's timeout; end the process if the parent is gone."""
-    async with Manager(environment()).patient("loading the model"):
+    async with manager.patient("loading the model"):
         # The thread must end after loading. While it exists, libgomp counts its helper threads as
         # busy, and those of the engine's thread sleep instead of spinning (a pass of a 1.5B model
         # on two cores took 76 ms instead of 46).
@@ -235,10 +236,11 @@ async def _opened(work: Callable[[], T], gone: asyncio.Future[Any]) -> T:
         return loading.result()
 
 
-async def _serve(node: Node, gone: asyncio.Future[Any], on_joined: Callable[[], None]) -> None:
+async def _serve(
+    node: Node, gone: asyncio.Future[Any], manager: Manager, on_joined: Callable[[], None]
+) -> None:
     """Run a node until it ends or its parent is gone."""
     serving = asyncio.ensure_future(node.run())
-    manager = Manager(environment())
     try:
         async with manager.attending(lambda: node.is_joined, node.is_well, on_joined):
             await asyncio.wait({serving, gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,6 +1,7 @@
 """A node as a child process: its command, its reports as lines on standard error, and its end.
 
-In the other direction there is standard input. When it closes, the node ends, too.
+In the other direction there is standard input. When it closes, the node ends, too. A node that
+gives no sign of life is killed.
 """
 
 import asyncio
@@ -17,34 +18,40 @@ from typing import Any, Final
 from nodes.config.settings import EngineSettings
 from nodes.engine.calibrate import Progress
 from nodes.engine.llama_abi import hash_file
+from nodes.service.systemd import PING, READY, Manager
 
 logger = logging.getLogger(__name__)
 
 PROGRESS: Final = "progress: "
-JOINED: Final = "joined"
 HASHED: Final = "hashed: "
 _MOST_LINES: Final = 20
 _POLL_S: Final = 0.02
+# The time without a sign of life after which a node is killed; half of it is given to a pass. It is
+# longer than that of the units, because a model that is too large for its machine is tried here.
+WATCHDOG_S = 300.0
 
 
 # -- the node's side -------------------------------------------------------------------------------
 
 
-class Parent:
+class Parent(Manager):
     """The process that started this node for its own mesh, and restarts it when it ends.
 
+    It is a service manager that gets its reports as lines.
     hashed: The previous node's report about its model file. The file is not hashed again if neither
     the file nor its place has changed since.
     """
 
     def __init__(self, hashed: str = "") -> None:
+        super().__init__({"WATCHDOG_USEC": str(round(WATCHDOG_S * 1e6))})
         self._hashed = hashed
 
     def progress(self, label: str, done: int, total: int | None) -> None:
         _write_line(f"{PROGRESS}{label} {done} {'-' if total is None else total}")
 
-    def joined(self) -> None:
-        _write_line(JOINED)
+    def _send(self, line: str) -> None:
+        if line in (READY, PING):
+            _write_line(line)
 
     def hash_file(self, path: Path) -> str:
         """Return the SHA-256 of a file in hexadecimal digits. Raises OSError."""
@@ -160,6 +167,8 @@ class Child:
         self._progress = progress
         self._on_joined = on_joined
         self._lines: list[str] = []
+        # When the node last gave a sign of life; None before the first one.
+        self._pinged_at: float | None = None
         self.reader = asyncio.create_task(self._read())
 
     @property
@@ -180,7 +189,9 @@ class Child:
                 self._progress(label, int(done), None if total == "-" else int(total))
             elif line.startswith(HASHED):
                 self.hashed = line.removeprefix(HASHED)
-            elif line == JOINED:
+            elif line == PING:
+                self._pinged_at = asyncio.get_running_loop().time()
+            elif line == READY:
                 self._progress("", 0, None)
                 self._on_joined()
             elif line:
@@ -197,15 +208,19 @@ class Child:
         return self._process.stderr.at_eof()
 
     async def ended(self) -> int:
-        """Wait for the exit code.
+        """Wait for the exit code. A node without a sign of life for WATCHDOG_S is killed.
 
         In some versions of asyncio Process.wait() also waits for the end of standard error, which a
         process that the node has started may keep open.
         """
-        exit_code = self.exit_code
-        while exit_code is None:
+        loop = asyncio.get_running_loop()
+        while (exit_code := self.exit_code) is None:
+            if self._pinged_at is not None and loop.time() - self._pinged_at > WATCHDOG_S:
+                self._pinged_at = None
+                why = f"the {self.role} gave no sign of life for {WATCHDOG_S:g} s"
+                self._lines.append(f"error: {why}")
+                self.kill()
             await asyncio.sleep(_POLL_S)
-            exit_code = self.exit_code
         return exit_code
 
     def last_error(self) -> str:

@@ -16,6 +16,8 @@ from nodes.config.settings import ConfigError
 
 logger = logging.getLogger(__name__)
 
+READY = "READY=1"
+PING = "WATCHDOG=1"
 # The time between two checks whether a starting process is ready.
 _POLL_S = 0.02
 # The extension of the timeout that a starting process requests repeatedly.
@@ -77,13 +79,13 @@ class Manager:
                 while not is_ready():  # noqa: ASYNC110 - nothing tells when it is
                     await asyncio.sleep(_POLL_S)
             on_ready()
-            self._send("READY=1")
+            self._send(READY)
             self._send("STATUS=serving")
             # Half of the period is the limit of is_well, and half passes until a ping is missed.
             half_s = self._watchdog_s / 2
             while half_s:
                 if is_well(half_s):
-                    self._send("WATCHDOG=1")
+                    self._send(PING)
                 await asyncio.sleep(half_s / 2)
 
         task = asyncio.create_task(attend())

@@ -5,18 +5,22 @@ import errno
 import hashlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 from asyncio.subprocess import PIPE
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from nodes.config.settings import EngineSettings
+from nodes.service import supervision
 from nodes.service.supervision import HASHED, Child, Parent, node_command
 from tests.cli.commands import wait_until
 
 LIMIT_S = 60.0
+Eventually = Callable[..., Awaitable[None]]
 
 
 def said(capfd: pytest.CaptureFixture[str]) -> str:
@@ -100,6 +104,29 @@ async def test_a_node_that_writes_a_very_long_line_is_read_on() -> None:
     await asyncio.wait_for(child.reader, LIMIT_S)
     assert await child.ended() == 0
     assert child.last_error() == "the end"
+
+
+async def test_a_node_whose_engine_is_stuck_gives_no_sign_of_life_and_is_killed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], eventually: Eventually
+) -> None:
+    monkeypatch.setattr(supervision, "WATCHDOG_S", 1.0)
+    calls: list[float] = []
+
+    def is_well(limit_s: float) -> bool:
+        calls.append(limit_s)
+        return len(calls) < 3
+
+    async with Parent().attending(lambda: True, is_well):
+        await eventually(lambda: len(calls) > 4)
+    said = capfd.readouterr().err
+    assert said == "READY=1\nWATCHDOG=1\nWATCHDOG=1\n"
+    assert set(calls) == {0.5}
+    # A node that has not joined yet takes its time.
+    hanging = f"import sys, time; time.sleep(2); sys.stderr.write({said!r}); time.sleep(600)"
+    child = await started(hanging)
+    assert await child.ended() == -signal.SIGKILL
+    await child.reader
+    assert child.last_error() == "the target gave no sign of life for 1 s"
 
 
 @pytest.mark.timeout(2 * LIMIT_S)
