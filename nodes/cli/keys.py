@@ -210,7 +210,7 @@ def rotate_command(keys: str | None, connect: str | None) -> None:
         raise KeysError(f"the link to {endpoint} needs no key: there is none to rotate")
     pair = ring.make_next()
     run_to_end(lambda: _rotate(endpoint, old, pair))
-    ring.adopt_next(pair)
+    ring.adopt_next()
     click.echo(f"the key of this machine is now {pair.public}; restart its nodes")
 
 

@@ -51,12 +51,11 @@ class Keyring:
         path = self.credentials / name if self.credentials is not None else None
         return path if path is not None and path.exists() else None
 
-    def _keep_pair(self, name: str, pair: KeyPair) -> None:
+    def _check_changeable(self, name: str) -> None:
         if self._credential(name) is not None:
             raise KeysError(
                 f"{name} is a credential of this service: change it where its unit loads it from"
             )
-        keys.write_key_pair(self.directory / name, pair)
 
     def known_coordinator(self) -> KnownCoordinator | None:
         return keys.read_coordinator(self.directory / keys.COORDINATOR_FILE)
@@ -70,6 +69,8 @@ class Keyring:
 
     def make_next(self) -> KeyPair:
         """Return the pair that will replace this machine's own; it is stored before it is used."""
+        # The coordinator no longer accepts the old key once it has heard of the next one.
+        self._check_changeable(keys.OWN_KEY_FILE)
         return self._drawn(keys.NEXT_KEY_FILE)
 
     def _drawn(self, name: str) -> KeyPair:
@@ -79,13 +80,18 @@ class Keyring:
             keys.write_key_pair(self.directory / name, pair)
         return pair
 
-    def adopt_next(self, pair: KeyPair) -> None:
-        self._keep_pair(keys.OWN_KEY_FILE, pair)
-        (self.directory / keys.NEXT_KEY_FILE).unlink(missing_ok=True)
+    def adopt_next(self) -> None:
+        self._rename(keys.NEXT_KEY_FILE, keys.OWN_KEY_FILE)
+
+    def _rename(self, name: str, to: str) -> None:
+        # This is atomic: readers see the key either as the next or as the present one.
+        (self.directory / name).replace(self.directory / to)
+        sync_directory(self.directory)
 
     def make_coordinator_pair(self) -> KeyPair:
+        self._check_changeable(keys.COORDINATOR_KEY_FILE)
         pair = new_key_pair()
-        self._keep_pair(keys.COORDINATOR_KEY_FILE, pair)
+        keys.write_key_pair(self.directory / keys.COORDINATOR_KEY_FILE, pair)
         self.publish()
         return pair
 
@@ -134,11 +140,7 @@ class Keyring:
 
     def make_next_coordinator_pair(self) -> KeyPair:
         """Return the pair the coordinator will change to; a running one announces it to members."""
-        if self._credential(keys.COORDINATOR_KEY_FILE) is not None:
-            raise KeysError(
-                f"{keys.COORDINATOR_KEY_FILE} is a credential of this service: rotate it where its "
-                f"unit loads it from"
-            )
+        self._check_changeable(keys.COORDINATOR_KEY_FILE)
         pair = self._drawn(keys.NEXT_COORDINATOR_KEY_FILE)
         self.publish()
         return pair
@@ -152,13 +154,10 @@ class Keyring:
         return "" if pair is None or pair.public == in_use else pair.public
 
     def adopt_next_coordinator_pair(self) -> KeyPair:
-        path = self.directory / keys.NEXT_COORDINATOR_KEY_FILE
-        pair = keys.read_key_pair(path)
+        pair = keys.read_key_pair(self.directory / keys.NEXT_COORDINATOR_KEY_FILE)
         if pair is None:
             raise KeysError("no rotation has begun: run `airdraft keys rotate-coordinator` first")
-        # The rename is atomic: readers see the key either as the next or as the present one.
-        path.replace(self.directory / keys.COORDINATOR_KEY_FILE)
-        sync_directory(self.directory)
+        self._rename(keys.NEXT_COORDINATOR_KEY_FILE, keys.COORDINATOR_KEY_FILE)
         self.publish()
         return pair
 

@@ -212,7 +212,7 @@ def test_the_next_pair_is_kept_before_it_is_used(ring: Keyring) -> None:
     # An attempt that failed half-way goes on with the same one.
     assert ring.make_next() == pair
     assert ring.own() == own
-    ring.adopt_next(pair)
+    ring.adopt_next()
     assert ring.own() == pair
     assert ring.make_next() != pair
 
@@ -285,7 +285,7 @@ def test_credentials_of_a_service_go_before_its_directory(tmp_path: Path) -> Non
     assert ring.own() == pair
     assert ring.make_own() == pair
     with pytest.raises(KeysError, match=r"node\.key is a credential .* its unit loads it from"):
-        ring.adopt_next(ring.make_next())
+        ring.make_next()
     ring.make_coordinator_pair()
     assert (state / "coordinator.key").exists()
     Keyring(given).make_coordinator_pair()
