@@ -16,7 +16,7 @@ from nodes.cli.options import mesh_options
 from nodes.client.client import RequestFailedError
 from nodes.config.settings import LOOPBACK_ENDPOINT, environment
 from nodes.doctor import hops, machine
-from nodes.doctor.checks import ROLES, Asked, all_local, check_config
+from nodes.doctor.checks import ROLES, Asked, all_local, check_config, roles_in
 from nodes.doctor.finding import Finding, Level, fail
 from nodes.service.roles import keyring
 from nodes.service.runtime import first_cause, set_up_logging
@@ -54,7 +54,7 @@ def doctor_command(config: Path | None, role: str | None, **values: Any) -> None
     set_up_logging(0)
     if config is not None and role is None:
         raise click.UsageError(f"--config needs --role: {', '.join(ROLES)}")
-    roles = [role] if role is not None else list(ROLES)
+    roles = [role] if role is not None else roles_in(environment())
     connect, keys = values["connect"], values["keys"]
     if role is not None:
         _, found = check_config(role, config, environment())

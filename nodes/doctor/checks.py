@@ -27,14 +27,15 @@ from nodes.engine.cores import read, usable_cores
 from nodes.engine.kernels.library import Kernels
 from nodes.engine.llama_abi import build_name, kernels
 from nodes.engine.protocol import EngineError
-from nodes.gateway.config import GatewayConfig
+from nodes.gateway.config import GatewayConfig, admits_anybody
 from nodes.keys.keyring import Keyring
 
-Config = CoordinatorConfig | TargetConfig | DraftConfig
+Config = CoordinatorConfig | TargetConfig | DraftConfig | GatewayConfig
 ROLES: Mapping[str, type[Config]] = {
     "target": TargetConfig,
     "draft": DraftConfig,
     "coordinator": CoordinatorConfig,
+    "gateway": GatewayConfig,
 }
 # Variables that are not settings of a role.
 _OTHERS = ("AIRDRAFT_CACHE", "AIRDRAFT_KERNELS", "AIRDRAFT_KEYS", "AIRDRAFT_LAW1_CASES")
@@ -50,12 +51,23 @@ class Asked:
     root: Path = Path("/")
 
 
+def roles_in(environ: Mapping[str, str]) -> list[str]:
+    """Return the roles that an environment may configure.
+
+    AIRDRAFT_LISTEN is an endpoint for a coordinator and HOST:PORT for a gateway, so it is meant for
+    one of them.
+    """
+    if not (listen := environ.get("AIRDRAFT_LISTEN")):
+        return list(ROLES)
+    other = "gateway" if "://" in listen else "coordinator"
+    return [role for role in ROLES if role != other]
+
+
 def all_local(asked: Asked) -> list[Finding]:
     """Run all checks except those of the mesh."""
     checked = [check_config(r, p, asked.environ) for r, p in asked.configs.items()]
     configs = [config for _, config in checked if config is not None]
-    roles = (*ROLES.values(), GatewayConfig)
-    known = frozenset(key for role in roles for key in schema_of(role))
+    known = frozenset(key for role in ROLES.values() for key in schema_of(role))
     libraries, build = _software(asked)
     return [
         *libraries,
@@ -91,7 +103,7 @@ def _models(configs: list[Config], build: str, asked: Asked) -> list[Finding]:
     kept = models.read_kept(cache / "calibration")
     num_cores = len(os.sched_getaffinity(0))
     num_bytes = 0
-    for wanted in (c.engine for c in configs if not isinstance(c, CoordinatorConfig)):
+    for wanted in (c.engine for c in configs if isinstance(c, TargetConfig | DraftConfig)):
         found, path, sha256 = models.check_model(wanted, catalog)
         findings.append(found)
         what = f"model {wanted.model}"
@@ -115,7 +127,7 @@ def _machine(root: Path) -> list[Finding]:
 
 
 def _endpoints(configs: list[Config], asked: Asked) -> list[Finding]:
-    """Check where a coordinator listens and where nodes connect."""
+    """Check where coordinator and gateway listen and where the others connect."""
     findings = []
     for config in configs:
         try:
@@ -126,6 +138,9 @@ def _endpoints(configs: list[Config], asked: Asked) -> list[Finding]:
                 findings.append(machine.check_port(endpoint, asked.root))
             else:
                 asked.ring.link(config.connect)
+            if isinstance(config, GatewayConfig):
+                findings.append(machine.check_port(f"tcp://{config.listen}", asked.root))
+                findings += _api_keys(config, asked.ring.directory)
         except (EndpointError, InsecureEndpointError) as error:
             what, _, mend = str(error).partition(": ")
             findings.append(fail(what, mend))
@@ -133,6 +148,15 @@ def _endpoints(configs: list[Config], asked: Asked) -> list[Finding]:
             # The checks of the keys report this.
             pass
     return findings
+
+
+def _api_keys(config: GatewayConfig, keys_directory: Path) -> list[Finding]:
+    try:
+        admits_anybody(config.api_keys(keys_directory), config)
+    except KeysError as error:
+        what, _, mend = str(error).partition(": ")
+        return [fail(what, mend)]
+    return []
 
 
 def check_config(

@@ -125,11 +125,11 @@ def read_cores(root: Path = Path("/")) -> list[Core]:
 
 
 def check_port(endpoint: str, root: Path = Path("/")) -> Finding:
-    """Check that a coordinator can bind there, or name the process that does. root: of /proc."""
-    if (path := ipc_path(endpoint)) is not None:
-        state = "a process listens" if listens(path) else "no process listens"
+    """Check that a role can bind there, or name the process that does. root: of /proc."""
+    if ipc_path(endpoint) is not None:
+        state = "no process listens" if is_free(endpoint) else "a process listens"
         return note(f"{endpoint}: {state}")
-    port = int(endpoint.rpartition(":")[2]) if endpoint.rpartition(":")[2].isdigit() else 0
+    port = _port_of(endpoint)
     inodes = _listeners(port, root)
     if not inodes:
         return ok(f"port {port} is free: no process on this machine listens")
@@ -146,8 +146,13 @@ def is_free(endpoint: str, root: Path = Path("/")) -> bool:
     """Whether no process on this machine listens there."""
     if (path := ipc_path(endpoint)) is not None:
         return not listens(path)
+    return not _listeners(_port_of(endpoint), root)
+
+
+def _port_of(endpoint: str) -> int:
+    """The TCP port; 0, at which nobody listens, for one that the kernel picks."""
     port = endpoint.rpartition(":")[2]
-    return port.isdigit() and not _listeners(int(port), root)
+    return int(port) if port.isdigit() else 0
 
 
 def _listeners(port: int, root: Path) -> set[str]:

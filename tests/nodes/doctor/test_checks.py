@@ -5,7 +5,7 @@ import pytest
 
 from nodes.config.settings import CoordinatorConfig
 from nodes.doctor import checks
-from nodes.doctor.checks import Asked, all_local, check_config, check_environment
+from nodes.doctor.checks import Asked, all_local, check_config, check_environment, roles_in
 from nodes.doctor.finding import Level
 from nodes.engine.protocol import EngineError
 from nodes.keys.keyring import Keyring
@@ -27,7 +27,7 @@ def asked(tmp_path: Path, root: Path, **environ: str) -> Asked:
         "AIRDRAFT_CACHE": str(tmp_path / "cache"),
         "AIRDRAFT_ENGINE__MODEL": "toy:1",
     } | environ
-    roles = dict.fromkeys(("target", "draft", "coordinator"))
+    roles = dict.fromkeys(checks.ROLES)
     return Asked(roles, environ, Keyring(tmp_path / "keys"), root)
 
 
@@ -38,7 +38,8 @@ def test_a_machine_on_which_all_is_well(
     found = all_local(asked(tmp_path, root))
     assert {f.level for f in found} <= {Level.OK, Level.NOTE}
     text = "\n".join(f.what for f in found)
-    for part in ("libllama", "coordinator", "toy:1", "swap", "keys", "port 7411 is free"):
+    ports = ("port 7411 is free", "port 8080 is free")
+    for part in ("libllama", "coordinator", "toy:1", "swap", "keys", *ports):
         assert part in text
 
 
@@ -63,6 +64,7 @@ def test_every_subject_can_fail_beside_the_others(
     [
         ("AIRDRAFT_LISTEN", "0.0.0.0:7411", "endpoint '0.0.0.0:7411'"),
         ("AIRDRAFT_LISTEN", "tcp://0.0.0.0:7411", "links to other machines need keys"),
+        ("AIRDRAFT_LISTEN", "0.0.0.0:8080", "has no API keys, but listen = '0.0.0.0:8080'"),
         ("AIRDRAFT_CONNECT", "10.0.0.1", "endpoint '10.0.0.1'"),
         ("AIRDRAFT_CONNECT", "tcp://10.0.0.1:7411", "links to other machines need keys"),
     ],
@@ -74,6 +76,16 @@ def test_an_endpoint_with_which_a_role_does_not_start_is_named(
     named = [f for f in found if says in f.what]
     assert named
     assert all(f.level is Level.FAIL and f.mend for f in named)
+
+
+def test_an_address_is_checked_for_the_role_that_has_its_form() -> None:
+    assert {"coordinator", "gateway"} <= set(roles_in({}))
+    for listen, one, other in (
+        ("tcp://127.0.0.1:7411", "coordinator", "gateway"),
+        ("127.0.0.1:8081", "gateway", "coordinator"),
+    ):
+        roles = roles_in({"AIRDRAFT_LISTEN": listen})
+        assert (one in roles, other in roles) == (True, False)
 
 
 def test_a_key_that_others_can_read_is_a_finding_beside_the_others(
