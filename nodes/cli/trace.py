@@ -92,12 +92,15 @@ def trace_group(context: click.Context, /, **values: Any) -> None:
 
 def _save(replies: Sequence[TraceReply], output: Path | None, raw: Path | None) -> None:
     lines = b"".join(reply.records for reply in replies)
-    if raw is not None:
-        _write(raw, lines)
-    records = _records(lines)
-    if output is not None:
-        _write(output, json.dumps(chrome_trace(records), allow_nan=False).encode())
-    click.echo(summary(records, sum(reply.num_lost for reply in replies)), err=True)
+    try:
+        if raw is not None:
+            _write(raw, lines)
+    finally:
+        # A file that cannot be written does not cost the other one.
+        records = _records(lines)
+        if output is not None:
+            _write(output, json.dumps(chrome_trace(records), allow_nan=False).encode())
+        click.echo(summary(records, sum(reply.num_lost for reply in replies)), err=True)
 
 
 def _write(path: Path, data: bytes) -> None:

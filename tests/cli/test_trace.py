@@ -97,8 +97,9 @@ async def test_a_recording_ends_with_what_is_there_at_its_end() -> None:
     assert replies == there
 
 
+@pytest.mark.parametrize("is_full", [False, True])
 def test_what_was_recorded_before_the_coordinator_was_lost_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_full: bool
 ) -> None:
     lines = b"".join(to_line(number, record) for number, record in enumerate(OTHERS))
     client = FakeClient(TraceReply(1, len(OTHERS), 0, True, lines))
@@ -107,8 +108,11 @@ def test_what_was_recorded_before_the_coordinator_was_lost_is_written(
         await work(client)
 
     monkeypatch.setattr("nodes.cli.trace.with_client", with_client)
-    raw = tmp_path / "trace.jsonl"
-    result = CliRunner().invoke(cli, ["trace", "--raw", str(raw)])
+    raw, output = tmp_path / "trace.jsonl", tmp_path / "trace.json"
+    if is_full:
+        raw.symlink_to("/dev/full")
+    result = CliRunner().invoke(cli, ["trace", "--raw", str(raw), "--output", str(output)])
     assert result.exit_code != 0
     assert "the coordinator at tcp://here closed the connection" in result.stderr
-    assert raw.read_bytes() == lines
+    assert is_full or raw.read_bytes() == lines
+    assert json.loads(output.read_text())["traceEvents"]
