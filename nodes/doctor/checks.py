@@ -121,8 +121,8 @@ def _machine(root: Path) -> list[Finding]:
     return [
         machine.check_swap(read(root / "proc/meminfo")),
         machine.check_files(*resource.getrlimit(resource.RLIMIT_NOFILE)),
-        machine.check_thermal(machine.read_zones(root)),
-        machine.check_frequency(machine.read_cores(root)),
+        machine.check_thermal(root),
+        machine.check_frequency(root),
     ]
 
 

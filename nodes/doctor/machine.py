@@ -3,8 +3,6 @@
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.endpoints import ipc_path, listens
@@ -17,25 +15,6 @@ _HOT_C = 85.0
 _SLOW_SHARE = 0.6
 # The state of a listening socket in /proc/net/tcp.
 _LISTEN = "0A"
-
-
-@dataclass(frozen=True, slots=True)
-class Zone:
-    """A thermal zone. trip_c: the temperature at which it throttles; None if unknown."""
-
-    name: str
-    celsius: float
-    trip_c: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Core:
-    """Frequencies of a core in kHz (cpufreq), and how often it was throttled."""
-
-    name: str
-    limit_khz: int
-    most_khz: int
-    num_throttled: int
 
 
 def sizes_in(meminfo: str) -> Counter[str]:
@@ -65,13 +44,24 @@ def check_files(soft: int, hard: int) -> Finding:
     return ok(f"open files: {soft}, can be raised to {hard if hard >= 0 else 'any number'}")
 
 
-def check_thermal(zones: Sequence[Zone]) -> Finding:
+def check_thermal(root: Path = Path("/")) -> Finding:
+    """Compare temperatures with those at which the machine throttles. root: of /sys."""
+    zones = []
+    for folder in sorted(root.glob("sys/class/thermal/thermal_zone*")):
+        with contextlib.suppress(OSError, ValueError):
+            celsius = int((folder / "temp").read_text()) / 1000
+            limits = []
+            for path in folder.glob("trip_point_*_type"):
+                if path.read_text().strip() in ("passive", "hot", "critical"):
+                    temp = path.with_name(path.name.replace("_type", "_temp"))
+                    limits.append(int(temp.read_text()) / 1000 - _HOT_BELOW_TRIP_C)
+            limit = min((limit for limit in limits if limit > 0), default=_HOT_C)
+            name = (folder / "type").read_text().strip()
+            zones.append((celsius - limit, f"hottest: {name} at {celsius:.0f} C"))
     if not zones:
         return note("no temperatures can be read here")
-    hottest = max(zones, key=lambda z: z.celsius - (z.trip_c or _HOT_C))
-    text = f"hottest: {hottest.name} at {hottest.celsius:.0f} C"
-    limit = _HOT_C if hottest.trip_c is None else hottest.trip_c - _HOT_BELOW_TRIP_C
-    if hottest.celsius >= limit:
+    above, text = max(zones)
+    if above >= 0:
         return warn(
             f"{text}, near the temperature at which it throttles",
             "use better cooling, a lower power mode, or fewer engine threads",
@@ -79,49 +69,26 @@ def check_thermal(zones: Sequence[Zone]) -> Finding:
     return ok(text)
 
 
-def check_frequency(cores: Sequence[Core]) -> Finding:
-    if not cores:
-        return note("no CPU frequencies can be read here")
-    slow = [core for core in cores if core.limit_khz < _SLOW_SHARE * core.most_khz]
-    if slow:
-        core = slow[0]
-        return warn(
-            f"{core.name} is limited to {core.limit_khz / 1e6:.1f} of "
-            f"{core.most_khz / 1e6:.1f} GHz",
-            "check the power mode and heat: `nvpmodel`, `cpupower frequency-info`",
-        )
-    if throttled := sum(core.num_throttled for core in cores):
-        return note(f"the CPU was throttled {throttled} times since the machine was started")
-    return ok(f"CPU up to {max(core.limit_khz for core in cores) / 1e6:.1f} GHz, not throttled")
-
-
-def read_zones(root: Path = Path("/")) -> list[Zone]:
-    zones = []
-    for folder in sorted(root.glob("sys/class/thermal/thermal_zone*")):
-        with contextlib.suppress(OSError, ValueError):
-            celsius = int((folder / "temp").read_text()) / 1000
-            trips = []
-            for path in folder.glob("trip_point_*_type"):
-                if path.read_text().strip() in ("passive", "hot", "critical"):
-                    temp = path.with_name(path.name.replace("_type", "_temp"))
-                    trips.append(int(temp.read_text()) / 1000)
-            above = [trip for trip in trips if trip > 0]
-            name = (folder / "type").read_text().strip()
-            zones.append(Zone(name, celsius, min(above, default=None)))
-    return zones
-
-
-def read_cores(root: Path = Path("/")) -> list[Core]:
-    cores = []
+def check_frequency(root: Path = Path("/")) -> Finding:
+    """Compare the limits of the cores' frequencies with what they can do. root: of /sys."""
+    limits_khz, num_throttled = [], 0
     for folder in sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*")):
         with contextlib.suppress(OSError, ValueError):
-            limit = int((folder / "cpufreq/scaling_max_freq").read_text())
-            most = int((folder / "cpufreq/cpuinfo_max_freq").read_text())
-            count = 0
-            with contextlib.suppress(OSError):
-                count = int((folder / "thermal_throttle/core_throttle_count").read_text())
-            cores.append(Core(folder.name, limit, most, count))
-    return cores
+            limit_khz = int((folder / "cpufreq/scaling_max_freq").read_text())
+            most_khz = int((folder / "cpufreq/cpuinfo_max_freq").read_text())
+            if limit_khz < _SLOW_SHARE * most_khz:
+                return warn(
+                    f"{folder.name} is limited to {limit_khz / 1e6:.1f} of "
+                    f"{most_khz / 1e6:.1f} GHz",
+                    "check the power mode and heat: `nvpmodel`, `cpupower frequency-info`",
+                )
+            limits_khz.append(limit_khz)
+            num_throttled += int((folder / "thermal_throttle/core_throttle_count").read_text())
+    if not limits_khz:
+        return note("no CPU frequencies can be read here")
+    if num_throttled:
+        return note(f"the CPU was throttled {num_throttled} times since the machine was started")
+    return ok(f"CPU up to {max(limits_khz) / 1e6:.1f} GHz, not throttled")
 
 
 def check_port(endpoint: str, root: Path = Path("/")) -> Finding:

@@ -1,14 +1,14 @@
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from nodes.doctor import machine
 from nodes.doctor.finding import Finding, Level
-from nodes.doctor.machine import Core, Zone, check_port, is_free
+from nodes.doctor.machine import check_port, is_free
 
 FULL = "SwapTotal: 2000000 kB\nSwapFree: 1000000 kB\n"
-HZ = 2_000_000
 
 
 @pytest.mark.parametrize(
@@ -20,15 +20,6 @@ HZ = 2_000_000
         (machine.check_files(1024, 1024), Level.WARN),
         (machine.check_files(1024, 1 << 20), Level.OK),
         (machine.check_files(-1, -1), Level.OK),
-        (machine.check_thermal([]), Level.NOTE),
-        (machine.check_thermal([Zone("cpu", 50, None)]), Level.OK),
-        (machine.check_thermal([Zone("cpu", 90, None)]), Level.WARN),
-        (machine.check_thermal([Zone("cpu", 90, 110)]), Level.OK),
-        (machine.check_thermal([Zone("gpu", 40, None), Zone("cpu", 70, 75)]), Level.WARN),
-        (machine.check_frequency([]), Level.NOTE),
-        (machine.check_frequency([Core("cpu0", HZ, HZ, 0)]), Level.OK),
-        (machine.check_frequency([Core("cpu0", HZ, HZ, 7)]), Level.NOTE),
-        (machine.check_frequency([Core("cpu0", 700_000, HZ, 0)]), Level.WARN),
     ],
     ids=lambda value: value.what[:40] if isinstance(value, Finding) else "",
 )
@@ -36,28 +27,55 @@ def test_what_the_machine_says_is_judged(found: Finding, level: Level) -> None:
     assert found.level is level
 
 
-def test_zones_and_cores_are_read_from_sysfs(tmp_path: Path) -> None:
-    zone, cpu = "class/thermal/thermal_zone0", "devices/system/cpu"
-    files = {
-        f"{zone}/temp": "51500\n",
-        f"{zone}/type": "x86_pkg\n",
-        f"{zone}/trip_point_0_type": "passive\n",
-        f"{zone}/trip_point_0_temp": "95000\n",
-        f"{zone}/trip_point_1_type": "active\n",
-        f"{zone}/trip_point_1_temp": "40000\n",
-        "class/thermal/thermal_zone1/temp": "broken",
-        f"{cpu}/cpu0/cpufreq/scaling_max_freq": "1000000",
-        f"{cpu}/cpu0/cpufreq/cpuinfo_max_freq": "2000000",
-        f"{cpu}/cpu0/thermal_throttle/core_throttle_count": "3",
-        f"{cpu}/cpu1/online": "1",
+ZONE, CORE = "class/thermal/thermal_zone0", "devices/system/cpu/cpu0"
+# A fan may be started long before the processor is slowed down.
+FAN = {f"{ZONE}/trip_point_0_type": "active", f"{ZONE}/trip_point_0_temp": "40000"}
+TRIP = {f"{ZONE}/trip_point_1_type": "passive", f"{ZONE}/trip_point_1_temp": "75000"}
+
+
+def zone(celsius: int) -> dict[str, str]:
+    others = "class/thermal/thermal_zone1", "class/thermal/thermal_zone2"
+    return {
+        f"{ZONE}/temp": f"{celsius}000\n",
+        f"{ZONE}/type": "x86_pkg\n",
+        f"{others[0]}/temp": "broken",
+        f"{others[1]}/temp": "30000\n",
+        f"{others[1]}/type": "board\n",
     }
+
+
+def core(limit_khz: int, num_throttled: int = 0) -> dict[str, str]:
+    return {
+        f"{CORE}/cpufreq/scaling_max_freq": str(limit_khz),
+        f"{CORE}/cpufreq/cpuinfo_max_freq": "2000000",
+        f"{CORE}/thermal_throttle/core_throttle_count": str(num_throttled),
+        "devices/system/cpu/cpu1/online": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("check", "files", "level", "says"),
+    [
+        (machine.check_thermal, {}, Level.NOTE, "no temperatures can be read"),
+        (machine.check_thermal, zone(50) | FAN, Level.OK, "hottest: x86_pkg at 50 C"),
+        (machine.check_thermal, zone(90), Level.WARN, "x86_pkg at 90 C, near"),
+        (machine.check_thermal, zone(60) | FAN | TRIP, Level.OK, "x86_pkg at 60 C"),
+        (machine.check_thermal, zone(70) | FAN | TRIP, Level.WARN, "x86_pkg at 70 C, near"),
+        (machine.check_frequency, {}, Level.NOTE, "no CPU frequencies can be read"),
+        (machine.check_frequency, core(2_000_000), Level.OK, "up to 2.0 GHz, not throttled"),
+        (machine.check_frequency, core(2_000_000, 7), Level.NOTE, "throttled 7 times"),
+        (machine.check_frequency, core(700_000), Level.WARN, "cpu0 is limited to 0.7 of 2.0 GHz"),
+    ],
+)
+def test_temperatures_and_frequencies_are_those_of_sysfs(
+    check: Callable[[Path], Finding], files: dict[str, str], level: Level, says: str, tmp_path: Path
+) -> None:
     for name, text in files.items():
         path = tmp_path / "sys" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    assert machine.read_zones(tmp_path) == [Zone("x86_pkg", 51.5, 95.0)]
-    assert machine.read_cores(tmp_path) == [Core("cpu0", 1_000_000, 2_000_000, 3)]
-    assert machine.read_zones(tmp_path / "none") == []
+    finding = check(tmp_path)
+    assert (finding.level, says in finding.what) == (level, True)
 
 
 # -- who listens -----------------------------------------------------------------------------------
