@@ -89,7 +89,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/gateway/text_routes.py Read.__call__ await answer",
     ),
     "A thread or the kernel does it: it cannot be interrupted, and ends.": (
-        "nodes/service/local.py LocalMesh.start await asyncio.create_subprocess_exec",
+        "nodes/service/local.py LocalMesh._start await asyncio.create_subprocess_exec",
         "nodes/coordinator/service.py Coordinator._enrol await asyncio.to_thread",
         "nodes/coordinator/service.py Coordinator._keep_planning await loop.run_in_executor",
         "nodes/worker/engine_thread.py EngineThread.run await asyncio.to_thread",

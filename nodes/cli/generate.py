@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from nodes.cli.options import (
     leaves_sampling_open,
     options_of,
     read_prompt,
-    sampling_in,
     verbose_option,
 )
 from nodes.client.client import Client
@@ -55,7 +53,7 @@ async def print_request(client: Client, prompt: str, values: Mapping[str, Any]) 
     Raises RequestFailedError.
     """
     nodes = (await client.nodes()).nodes if leaves_sampling_open(values) else ()
-    options = replace(options_of(values), **sampling_in(values, nodes))
+    options = options_of(values, nodes)
     as_json = values["as_json"]
     start = time.perf_counter()
     assembly = Assembly(options.num_choices)

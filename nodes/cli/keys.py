@@ -191,7 +191,7 @@ def list_command(keys: str | None) -> None:
         )
 
 
-@click.command("rotate")
+@keys_group.command("rotate")
 @mesh_options
 def rotate_command(keys: str | None, connect: str | None) -> None:
     """Create a new key for this machine and replace the old one at the coordinator.
@@ -214,7 +214,7 @@ def rotate_command(keys: str | None, connect: str | None) -> None:
     click.echo(f"the key of this machine is now {pair.public}; restart its nodes")
 
 
-@click.command("rotate-coordinator")
+@keys_group.command("rotate-coordinator")
 @keys_option
 @click.option("--finish", "step", flag_value="finish", help="Use the next key from now on.")
 @click.option("--cancel", "step", flag_value="cancel", help="Drop the next key.")
@@ -307,7 +307,3 @@ def _seconds(text: str) -> int:
             f"--expires {text!r}: a time such as 30s, 15m, 2h or 1d is accepted, up to 30d"
         )
     return seconds
-
-
-keys_group.add_command(rotate_command)
-keys_group.add_command(rotate_coordinator_command)

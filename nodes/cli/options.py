@@ -147,24 +147,35 @@ generate_options = adds(
     ),
     click.option(
         "--streams",
+        "num_choices",
         type=click.IntRange(1, 64),
         default=1,
         show_default=True,
         help="Number of answers to the prompt, generated together.",
     ),
-    click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text."),
+    click.option(
+        "--stop", "stops", multiple=True, metavar="TEXT", help="End the answer before this text."
+    ),
     click.option("--ignore-eog", is_flag=True, help="Continue after an end-of-text token."),
     click.option(
         "--chat/--raw", default=True, help="Use the model's chat template, or the prompt as it is."
     ),
     click.option(
         "--timeout",
+        "timeout_s",
         type=click.FloatRange(0, MAX_DEADLINE_S, min_open=True),
         metavar="SECONDS",
         help="Fail if the answer is not complete after this time.  "
         "[default: the coordinator's limit]",
     ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+)
+
+
+# The options above that GenerateOptions has under the same names.
+_OF_REQUEST = (
+    *("max_tokens", "seed", "gamma", "priority", "num_choices", "stops", "ignore_eog", "chat"),
+    "timeout_s",
 )
 
 
@@ -207,16 +218,7 @@ def sampling_in(values: Mapping[str, Any], nodes: Iterable[NodeFields]) -> dict[
     }
 
 
-def options_of(values: Mapping[str, Any]) -> GenerateOptions:
-    """Make the options of a request, without sampling, from what click parsed."""
-    return GenerateOptions(
-        max_tokens=values["max_tokens"],
-        seed=values["seed"],
-        gamma=values["gamma"],
-        priority=values["priority"],
-        num_choices=values["streams"],
-        stops=values["stop"],
-        ignore_eog=values["ignore_eog"],
-        chat=values["chat"],
-        timeout_s=values["timeout"],
-    )
+def options_of(values: Mapping[str, Any], nodes: Iterable[NodeFields]) -> GenerateOptions:
+    """Make the options of a request from what click parsed. Raises RequestFailedError."""
+    given = {name: values[name] for name in _OF_REQUEST}
+    return GenerateOptions(**given, **sampling_in(values, nodes))

@@ -122,7 +122,7 @@ def run_command(**values: Any) -> None:
     """
     set_up_logging(values["verbose"])
     prompt = read_prompt(values["source"], values["prompt"], values["prompt_file"])
-    target, draft, lookup = settings_of(values, max_streams=max(16, values["streams"]))
+    target, draft, lookup = settings_of(values, max_streams=max(16, values["num_choices"]))
 
     async def generate() -> None:
         with Progress() as progress:

@@ -16,11 +16,10 @@ _SLOW_RTT_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """The link between this machine and the coordinator. upload_s: the time for num_bytes there
-    and a short answer back."""
+    """The link between this machine and the coordinator. upload_s: the time for a large request
+    there and a short answer back."""
 
     rtt_s: float
-    num_bytes: int
     upload_s: float
     nodes: tuple[NodeFields, ...]
 
@@ -41,17 +40,17 @@ async def measure(client: Client) -> Hop:
     except RequestFailedError as error:
         if error.code != "bad_request":
             raise
-    return Hop(min(times), _LARGE_CHARS, time.perf_counter() - started, reply.nodes)
+    return Hop(min(times), time.perf_counter() - started, reply.nodes)
 
 
 def check_hop(hop: Hop, endpoint: str) -> list[Finding]:
     rtt = f"coordinator at {endpoint}: answers in {hop.rtt_s * 1e3:.1f} ms"
     seconds = hop.upload_s - hop.rtt_s
-    rate = f"sending {hop.num_bytes // 1000} kB to it takes "
+    rate = f"sending {_LARGE_CHARS // 1000} kB to it takes "
     if seconds < hop.rtt_s / 2:
         rate += "hardly longer than a small message"
     else:
-        mbits_per_s = 8 * hop.num_bytes / seconds / 1e6
+        mbits_per_s = 8 * _LARGE_CHARS / seconds / 1e6
         rate += f"{seconds * 1e3:.0f} ms more than a small message ({mbits_per_s:.1f} Mbit/s)"
     if hop.rtt_s > _SLOW_RTT_S:
         mend = "use a wired link or a nearer access point; plain decoding suffers little from it"

@@ -114,13 +114,8 @@ class LocalMesh:
         """Return the process id of the node of a role."""
         return self._children[role].pid
 
-    async def start(
-        self,
-        role: str,
-        engine: EngineSettings,
-        *,
-        hashed: str = "",
-        on_joined: Callable[[], None] = lambda: None,
+    async def _start(
+        self, role: str, engine: EngineSettings, hashed: str, on_joined: Callable[[], None]
     ) -> Child:
         """Start the node of a role. hashed: That of the previous Child. on_joined: As in Child."""
         command = node_command(role, self.endpoint, engine, hashed)
@@ -147,9 +142,7 @@ class LocalMesh:
         deaths, hashed = Restarts(), ""
         while True:
             try:
-                child = await self.start(
-                    role, engine, hashed=hashed, on_joined=lambda: deaths.joined(loop.time())
-                )
+                child = await self._start(role, engine, hashed, lambda: deaths.joined(loop.time()))
             except OSError as error:
                 # Memory or a number of processes may be short for a while.
                 if not (self._restarts and self.is_up):

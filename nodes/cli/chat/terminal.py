@@ -150,14 +150,6 @@ def figures_line(completion: Completion) -> str:
     return "[" + ", ".join(parts) + "]"
 
 
-def use_readline() -> None:
-    """Let input() edit and recall lines. Typed lines are not stored on disk."""
-    with contextlib.suppress(ImportError):
-        import readline
-
-        readline.set_history_length(1000)
-
-
 @click.command("chat")
 @click.option("--system", default="", metavar="TEXT", help="System message for the model.")
 @click.option("--load", metavar="FILE", help="Continue a conversation that /save wrote.")
@@ -189,7 +181,9 @@ def chat_command(**values: Any) -> None:
             raise click.UsageError(f"--load: {error}") from None
         conversation.system = values["system"] or conversation.system
     if sys.stdin.isatty():
-        use_readline()
+        # With it input() edits and recalls lines. Typed lines are not stored on disk.
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401
     terminal = Terminal(
         conversation,
         lambda: SyncClient(values["connect"] or "", key=values["keys"], on_waiting=terminal.waits),
