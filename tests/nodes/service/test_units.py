@@ -180,10 +180,7 @@ def test_units_start_a_command_whose_path_has_blanks_and_percent_signs(tmp_path)
 def test_units_of_a_user_need_no_privileges():
     places = of_user(PurePosixPath("/home/somebody"))
     files = files_for(places, "/home/somebody/bin/airdraft")
-    assert {shipped.path.parent for shipped in files} == {
-        PurePosixPath("/home/somebody/.config/systemd/user"),
-        PurePosixPath("/home/somebody/.config/airdraft"),
-    }
+    assert {shipped.path.parent for shipped in files} == {places.units, places.settings}
     for shipped in files:
         if shipped.path.suffix not in (".service", ".socket", ".target"):
             continue
@@ -208,8 +205,9 @@ def test_a_mesh_of_a_user_starts_with_the_session_where_only_the_user_s_commands
     assert "WantedBy=default.target" in target.splitlines()
 
 
-def test_settings_of_a_user_lie_where_xdg_says():
-    places = of_user(PurePosixPath("/home/somebody"), "/home/somebody/conf")
-    assert places.settings == PurePosixPath("/home/somebody/conf/airdraft")
-    relative = of_user(PurePosixPath("/h"), "relative").units
-    assert relative == PurePosixPath("/h/.config/systemd/user")
+@pytest.mark.parametrize(
+    ("config", "base"), [("/h/conf", "/h/conf"), ("relative", "/h/.config"), ("", "/h/.config")]
+)
+def test_settings_of_a_user_lie_where_xdg_says(config, base):
+    places = of_user(PurePosixPath("/h"), config)
+    assert (str(places.settings), str(places.units)) == (f"{base}/airdraft", f"{base}/systemd/user")
