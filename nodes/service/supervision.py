@@ -202,11 +202,6 @@ class Child:
                 level = logging.INFO if line.startswith("error: ") else logging.WARNING
                 logger.log(level, "%s: %s", self.role, line)
 
-    def is_silent(self) -> bool:
-        """Whether no process has the node's standard error open any more."""
-        assert self._process.stderr is not None
-        return self._process.stderr.at_eof()
-
     async def ended(self) -> int:
         """Wait for the exit code. A node without a sign of life for WATCHDOG_S is killed.
 

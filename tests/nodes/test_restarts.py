@@ -127,11 +127,11 @@ async def test_what_a_node_has_started_holds_up_neither_the_next_node_nor_the_en
     monkeypatch.setattr("nodes.service.local.WAITS_S", (3600.0,))
     said: list[tuple[str, int, int | None]] = []
     lines: list[str] = []
-    children: list[Child] = []
+    processes: list[asyncio.subprocess.Process] = []
 
-    def noted(*given: Any) -> Child:
-        children.append(Child(*given))
-        return children[-1]
+    def noted(role: str, process: asyncio.subprocess.Process, *given: Any) -> Child:
+        processes.append(process)
+        return Child(role, process, *given)
 
     monkeypatch.setattr(local, "Child", noted)
     told = {"tell": lines.append, "progress": lambda *step: said.append(step)}
@@ -145,7 +145,8 @@ async def test_what_a_node_has_started_holds_up_neither_the_next_node_nor_the_en
     await mesh.stop()
     os.kill(said[0][1], signal.SIGKILL)
     # Its end closes what it held open.
-    await eventually(children[0].is_silent)
+    assert processes[0].stderr is not None
+    await eventually(processes[0].stderr.at_eof)
     await asyncio.sleep(0)
 
 
