@@ -5,7 +5,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from nodes.telemetry.trace.chrome import chrome_trace
 from nodes.telemetry.trace.records import KINDS, PassRecord, PlanRecord, Record, from_line
 from policies.baselines import POLICIES
 from policies.explain import ranges
-from policies.plan import Batch, Plan, Policy, Prediction
+from policies.plan import Batch, Plan, Policy
 
 _POLL_S = 0.25
 _MAX_BATCHES_SHOWN = 4
@@ -187,22 +186,7 @@ def _plans_of(path: Path) -> list[PlanRecord]:
 # -- recorded plans beside those of another policy -------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Replanned:
-    """A recorded plan and another policy's plan for the same observation, both with prices."""
-
-    record: PlanRecord
-    recorded: Prediction
-    plan: Plan
-    planned: Prediction
-
-    @property
-    def ratio(self) -> float:
-        """The other plan's price divided by the recorded one's; below 1.0 it is cheaper."""
-        return self.planned.price_s / self.recorded.price_s
-
-
-def replan(records: Iterable[PlanRecord], policy: Policy) -> list[Replanned]:
+def replan(records: Iterable[PlanRecord], policy: Policy) -> list[tuple[PlanRecord, Plan]]:
     """Return a policy's plan for each record; observations without a plan are left out."""
     found = []
     for record in records:
@@ -210,22 +194,28 @@ def replan(records: Iterable[PlanRecord], policy: Policy) -> list[Replanned]:
             continue
         plan = policy(record.observation)
         if plan.prediction is not None:
-            found.append(Replanned(record, record.prediction, plan, plan.prediction))
+            found.append((record, plan))
     return found
 
 
-def table_of(replanned: Sequence[Replanned], policy: str) -> str:
+def price_s(made: PlanRecord | Plan) -> float:
+    """Return the predicted price of a plan that has one."""
+    assert made.prediction is not None
+    return made.prediction.price_s
+
+
+def table_of(replanned: Sequence[tuple[PlanRecord, Plan]], policy: str) -> str:
     """Return a table of 80 columns: for each record its own plan and the policy's."""
-    origin_s = replanned[0].record.at_s
+    origin_s = replanned[0][0].at_s
     lines = [f"{'at s':>7} {'streams':>7}  {'plan':<25}{'price ms':>9} {'ratio':>6}  batches"]
-    for item in replanned:
-        record = item.record
+    ratios = []
+    for record, plan in replanned:
+        # Below 1.0 the other plan is cheaper.
+        ratio = price_s(plan) / price_s(record)
+        ratios.append(ratio)
         head = f"{record.at_s - origin_s:>7.2f} {len(record.observation.streams):>7}"
-        recorded = _row(f"recorded ({record.policy})", item.recorded, 1.0)
-        planned = _row(policy, item.planned, item.ratio)
-        lines += _with_batches(f"{head}  {recorded}", record.batches, record.plain)
-        lines += _with_batches(f"{'':15}  {planned}", item.plan.batches, item.plan.plain)
-    ratios = [item.ratio for item in replanned]
+        lines += _rows(head, f"recorded ({record.policy})", record, 1.0)
+        lines += _rows(f"{'':15}", policy, plan, ratio)
     mean = math.exp(np.mean(np.log(ratios)))
     lines += [
         "",
@@ -235,17 +225,14 @@ def table_of(replanned: Sequence[Replanned], policy: str) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, prediction: Prediction, ratio: float) -> str:
-    return f"{name:<25}{prediction.price_s * 1e3:>9.2f} {ratio:>6.3f}"
-
-
-def _with_batches(head: str, batches: Sequence[Batch], plain: Sequence[int]) -> list[str]:
-    """Return the row with its first batch, and the other batches on lines below."""
-    shown = [_batch(batch) for batch in batches[:_MAX_BATCHES_SHOWN]]
-    if len(batches) > len(shown):
-        shown.append(f"and {len(batches) - len(shown)} more")
-    if plain:
-        shown.append(f"plain {ranges(plain)}")
+def _rows(head: str, name: str, made: PlanRecord | Plan, ratio: float) -> list[str]:
+    """Return the row of a plan with its first batch, and the other batches on lines below."""
+    head = f"{head}  {name:<25}{price_s(made) * 1e3:>9.2f} {ratio:>6.3f}"
+    shown = [_batch(batch) for batch in made.batches[:_MAX_BATCHES_SHOWN]]
+    if len(made.batches) > len(shown):
+        shown.append(f"and {len(made.batches) - len(shown)} more")
+    if made.plain:
+        shown.append(f"plain {ranges(made.plain)}")
     first, *rest = shown
     return [f"{head}  {first}", *(f"{'':{len(head)}}  {text}" for text in rest)]
 
