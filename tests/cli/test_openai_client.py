@@ -9,10 +9,9 @@ import openai
 import pydantic
 import pytest
 
-from tests.cli.default_pair import NEEDS_PAIR
 from tests.cli.serving import Serving, serving
 
-pytestmark = NEEDS_PAIR
+pytestmark = pytest.mark.model
 
 UP = ("up", "--listen", "tcp://127.0.0.1:*")
 MODEL = "smollm2-135m"

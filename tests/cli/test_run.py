@@ -13,7 +13,6 @@ import pytest
 from nodes.catalog import DEFAULT_TARGET
 from nodes.engine.traits import SamplingDefaults
 from tests.cli.commands import LIMIT_S, Commands, error_line, stopped, wait_until
-from tests.cli.default_pair import default_target
 from tests.nodes.api.toy_mesh import alone
 
 GREEDY = ("--temperature", "0")
@@ -88,7 +87,6 @@ def test_a_text_is_printed_as_it_comes_and_figures_go_to_stderr(commands: Comman
 
 
 @pytest.mark.model
-@pytest.mark.skipif(default_target() is None, reason="the default target is not installed")
 def test_models_that_do_not_fit_are_refused(commands: Commands) -> None:
     done = commands.run("run", "--draft", "toy:0.8", "--prompt", "hi", "--max-tokens", "4")
     line = error_line(done)
