@@ -71,7 +71,8 @@ class SandboxProcess:
         """Return the answer to a question.
 
         Raises InvalidInputError with one line for the client, EndedError if the process ended
-        without an answer, and OSError or RuntimeError if it cannot be started.
+        without an answer, TimeoutError if it did not get the processor for so long that this says
+        nothing about the question, and OSError or RuntimeError if it cannot be started.
         """
         with self._lock:
             self._ensure_started()
@@ -80,6 +81,8 @@ class SandboxProcess:
                 # The kernel or a user ended it, for example for lack of memory. Try once more.
                 self._ensure_started()
                 answer = self._ask(question, ANSWER_LIMIT_S)
+        if answer.get("ended") == signal.SIGALRM:
+            raise TimeoutError("no answer of a sandboxed process: this machine is busy or was held")
         if "ended" in answer:
             raise EndedError(f"ended by signal {answer['ended']} (0: in another way)")
         if "error" in answer:
@@ -156,7 +159,7 @@ class SandboxProcess:
             return answer
         # If the process was ending already, the signal of _stop() has no effect on its exit code.
         code = self._stop()
-        return {"ended": -code if code < 0 and not is_late.is_set() else 0}
+        return {"ended": signal.SIGALRM if is_late.is_set() else max(0, -code)}
 
     def _stop(self) -> int:
         """End the process; returns its exit code."""

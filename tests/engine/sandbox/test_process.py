@@ -67,6 +67,19 @@ def test_one_process_is_started_ahead_answers_and_is_replaced_if_it_was_ended(ma
     assert process.ask(SIMPLE)["num_bytes"] > 0
 
 
+def test_a_process_that_stood_still_says_nothing_of_the_question(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks may ask again; it is no text or grammar that takes too much."""
+    process = make()
+    os.kill(worker_of(process), signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr("nodes.engine.sandbox.process.ANSWER_LIMIT_S", 0.1)
+        with pytest.raises(TimeoutError, match="this machine is busy or was held"):
+            process.ask(SIMPLE)
+    assert process.ask(SIMPLE)["num_bytes"] > 0
+
+
 _ANSWER = """
 from nodes.engine.sandbox import jail
 from nodes.engine.sandbox.worker import Worker
