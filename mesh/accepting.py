@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import logging
 import math
 import os
@@ -35,7 +34,7 @@ logger = logging.getLogger(__name__)
 RESERVED_FILES: Final = 16
 # At or below this number connections are accepted one by one, because a burst could take all.
 SCARCE_FILES: Final = 64
-_CHECK_S: Final = 0.05
+_CHECK_S: Final = 0.1
 _CHECK_SCARCE_S: Final = 0.01
 # The interval while connections are accepted one by one.
 _CHECK_BUSY_S: Final = 0.001
@@ -96,19 +95,6 @@ class Watch:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
 
-    def has_files(self, count: int) -> bool:
-        """Whether more than count files are certainly left.
-
-        This quick check ignores free descriptors below the highest open one.
-        """
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        try:
-            lowest_free = fcntl.fcntl(self.listening, fcntl.F_DUPFD_CLOEXEC, 0)
-        except OSError:
-            return False
-        os.close(lowest_free)
-        return limit - lowest_free > count
-
 
 class Door(Enum):
     """How connections are accepted; the values are the events that libzmq's epoll waits for."""
@@ -146,15 +132,15 @@ class AcceptGate:
             self._watch = Watch.of(self._endpoint)
             if self._watch is None:
                 return _LOOK_AGAIN_S
-        if self.door is Door.OPEN and self._watch.has_files(SCARCE_FILES):
-            return _CHECK_S
-        was_taken = self.door is Door.AJAR and not self._watch.is_on
         left = files_left()
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        soon_s = _CHECK_SCARCE_S
         if left > SCARCE_FILES:
             self._turn(self._watch, Door.OPEN)
-            return _CHECK_S
-        if left > RESERVED_FILES:
+            soon_s = _CHECK_S
+        elif left > RESERVED_FILES:
+            if self.door is Door.AJAR and not self._watch.is_on:
+                soon_s = _CHECK_BUSY_S
             self._turn(self._watch, Door.AJAR)
         else:
             if self.door is not Door.SHUT and now - self._warned_at >= _WARN_EVERY_S:
@@ -165,7 +151,6 @@ class AcceptGate:
                     limit,
                 )
             self._turn(self._watch, Door.SHUT)
-        soon_s = _CHECK_BUSY_S if was_taken else _CHECK_SCARCE_S
         return max(soon_s, _CHECK_S_A_FILE * (limit - left))
 
     def _turn(self, watch: Watch, door: Door) -> None:

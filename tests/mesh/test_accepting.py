@@ -94,6 +94,21 @@ async def test_new_connections_wait_for_files_and_present_ones_stay(
             assert await asyncio.get_running_loop().sock_recv(late, 1) == b"\xff"
 
 
+def test_a_free_file_below_the_others_is_not_taken_for_many(context: ZmqContext) -> None:
+    """As after a connection of the first hour has ended."""
+    server = context.bind("tcp://127.0.0.1:0")
+    gate = AcceptGate(server.endpoint)
+    gate.prepare()
+    early = os.open(os.devnull, os.O_RDONLY)
+    with files_for(RESERVED_FILES - 1):
+        os.close(early)
+        assert files_left() == RESERVED_FILES
+        gate.check(0.0)
+        assert gate.door is Door.SHUT
+    gate.check(1.0)
+    assert gate.door is Door.OPEN
+
+
 async def test_scarce_files_are_given_one_by_one(eventually: Eventually) -> None:
     with ZmqContext() as context, contextlib.ExitStack() as sockets:
         # Nobody reads from it, so that its own gate does nothing.
