@@ -6,27 +6,22 @@ hundreds of thousands of token ids, but only as many different ones as a vocabul
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Final
 
-# Larger than any common vocabulary; all these numbers take 9 MB.
+# Larger than any common vocabulary; a peer that sends more different numbers fills no memory.
 _MAX_SHARED: Final = 1 << 18
 # Sharing saves nothing for shorter lists.
 _LEAST: Final = 64
 
-_numbers: list[int] = []
-# Clients of one program may run in several threads.
-_extending = threading.Lock()
+_numbers: dict[int, int] = {}
 
 
 def shared(values: Sequence[int]) -> tuple[int, ...]:
-    """Return the same non-negative values, which then take 8 bytes each instead of 36."""
+    """Return the same ints (no bools), which then take 8 bytes each instead of 36."""
     if len(values) < _LEAST:
         return tuple(values)
-    most = min(max(values), _MAX_SHARED - 1)
-    if most >= len(_numbers):
-        with _extending:
-            _numbers.extend(range(len(_numbers), most + 1))
-    known = len(_numbers)
-    return tuple([_numbers[value] if value < known else value for value in values])
+    if len(_numbers) > _MAX_SHARED:
+        _numbers.clear()
+    # Threads may do this at the same time, because each call of setdefault is atomic.
+    return tuple(map(_numbers.setdefault, values, values))

@@ -349,3 +349,11 @@ def test_a_message_of_the_most_token_ids_takes_a_megabyte():
         tracemalloc.stop()
     assert len(kept) == 4
     assert num_bytes / 4 < 1.2e6
+
+
+def test_numbers_that_no_vocabulary_has_are_not_kept():
+    once, again = (shared(range(10**6, 10**6 + 64)) for _ in range(2))
+    assert once[0] is again[0]
+    for first in range(0, 4 << 18, 1 << 17):
+        shared(range(first, first + (1 << 17)))
+    assert shared(range(10**6, 10**6 + 64))[0] is not once[0]
