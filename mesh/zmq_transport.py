@@ -13,8 +13,8 @@ from mesh.keys import ClientKeys
 from mesh.messages import MAX_MESSAGE_BYTES
 from mesh.security import ServerKeys, ZapHandler, client_options, server_options
 from mesh.transport import MAX_QUEUED_MESSAGES
-from mesh.zmq_monitor import ZmqMonitor
-from mesh.zmq_sockets import ZmqClient, ZmqEndpoint, ZmqServer
+from mesh.zmq_endpoint import ZmqEndpoint, ZmqMonitor
+from mesh.zmq_sockets import ZmqClient, ZmqServer
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,7 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/target/text_reader.py TextReader.run await self._is_asked.wait",
     ),
     "A transport waits for others by its nature: who calls it has the limit, or serves.": (
-        "mesh/zmq_monitor.py ZmqMonitor.closed_fds await self._waiter",
-        "mesh/zmq_sockets.py ZmqEndpoint._wait_for await waiter",
+        "mesh/zmq_endpoint.py ZmqEndpoint._wait_for await waiter",
     ),
     "A task that has ended or was cancelled just before: only its clean-up is waited for.": (
         "nodes/api/blocking.py SyncStream._end await asyncio.wait",
