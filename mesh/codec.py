@@ -165,8 +165,6 @@ def _reader(data: bytes, layout: Layout, num_header_fields: int) -> Reader:
         strict_map_key=True,
         # Arrays are entered only where the schema has one, so nesting costs no depth or memory.
         max_array_len=0,
-        max_str_len=max(layout.max_str_bytes, 4 * MAX_CLUSTER_CHARS),
-        max_bin_len=layout.max_bin_len,
         max_map_len=0,
         max_ext_len=0,
         max_buffer_size=max(len(data), _LEAST_BUFFER_BYTES),

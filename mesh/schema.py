@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, fields, is_dataclass
 from operator import attrgetter
-from typing import Annotated, Any, Final, NewType, Protocol, TypeAlias, get_args, get_origin
-from typing import get_type_hints as _get_type_hints
+from typing import Annotated, Any, Final, NewType, Protocol, get_args, get_origin, get_type_hints
 
 from mesh.errors import LocalProtocolError
 
@@ -61,12 +60,12 @@ class TokenIdsMarker:
 
 
 TOKEN_IDS: Final = TokenIdsMarker()
-TokenIds: TypeAlias = Annotated[tuple[int, ...], TOKEN_IDS]
+TokenIds = Annotated[tuple[int, ...], TOKEN_IDS]
 
 
 @dataclass(frozen=True, slots=True)
 class Converter:
-    """Converts one field in both directions; it also has the limits of its text and bytes.
+    """Converts one field in both directions.
 
     read: reads the field from a reader positioned at it. It enters only arrays that the schema has
     at this place, so that nesting costs a receiver nothing.
@@ -74,8 +73,6 @@ class Converter:
 
     to_wire: Convert
     read: Read
-    max_str_bytes: int = 0
-    max_bin_len: int = 0
 
 
 class Layout:
@@ -90,7 +87,7 @@ class Layout:
         self._token_index = 0
         converters: list[Converter] = []
         names: list[str] = []
-        hints = _get_type_hints(cls, include_extras=True)
+        hints = get_type_hints(cls, include_extras=True)
         for index, field in enumerate(fields(cls)):
             where = f"{cls.__name__}.{field.name}"
             if not field.init:
@@ -103,10 +100,7 @@ class Layout:
                 continue
             converters.append(converter_for(hint, where))
             names.append(field.name)
-        self.hints = hints
         self.num_fields = len(names)
-        self.max_str_bytes = max((c.max_str_bytes for c in converters), default=0)
-        self.max_bin_len = max((c.max_bin_len for c in converters), default=0)
         self._to_wire = [(attrgetter(n), c.to_wire) for n, c in zip(names, converters, strict=True)]
         self._read = [c.read for c in converters]
 
@@ -166,11 +160,9 @@ def converter_for(hint: Any, where: str) -> Converter:
     if hint is bool:
         return _scalar(_exactly(bool, where))
     if hint is str:
-        cap = MAX_STR_CHARS if max_len is None else max_len
-        return _scalar(_sized(str, cap, where), max_str_bytes=4 * cap)
+        return _scalar(_sized(str, MAX_STR_CHARS if max_len is None else max_len, where))
     if hint is bytes:
-        cap = MAX_BYTES_LEN if max_len is None else max_len
-        return _scalar(_sized(bytes, cap, where), max_bin_len=cap)
+        return _scalar(_sized(bytes, MAX_BYTES_LEN if max_len is None else max_len, where))
     origin, args = get_origin(hint), get_args(hint)
     if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
         cap = MAX_TUPLE_ITEMS if max_len is None else max_len
@@ -180,12 +172,8 @@ def converter_for(hint: Any, where: str) -> Converter:
     raise LocalProtocolError(f"{where}: {hint!r} cannot travel")
 
 
-def _scalar(
-    check: Convert, to_wire: Convert | None = None, *, max_str_bytes: int = 0, max_bin_len: int = 0
-) -> Converter:
-    return Converter(
-        to_wire or check, lambda reader: check(reader.unpack()), max_str_bytes, max_bin_len
-    )
+def _scalar(check: Convert, to_wire: Convert | None = None) -> Converter:
+    return Converter(to_wire or check, lambda reader: check(reader.unpack()))
 
 
 def _wrong_type(where: str, expected: str, value: Any) -> InvalidValueError:
@@ -253,12 +241,7 @@ def _tuple(item: Converter, cap: int, where: str) -> Converter:
             raise InvalidValueError(f"{where}: length {num_items} above {cap}")
         return tuple([item_in(reader) for _ in range(num_items)])
 
-    return Converter(
-        lambda value: [item_out(v) for v in check(value)],
-        read,
-        item.max_str_bytes,
-        item.max_bin_len,
-    )
+    return Converter(lambda value: [item_out(v) for v in check(value)], read)
 
 
 def _struct(layout: Layout, where: str) -> Converter:
@@ -270,6 +253,4 @@ def _struct(layout: Layout, where: str) -> Converter:
             raise InvalidValueError(f"{where}: {found} fields, expected {num_fields}")
         return layout.read(reader)
 
-    return Converter(
-        lambda value: layout.to_wire(check(value)), read, layout.max_str_bytes, layout.max_bin_len
-    )
+    return Converter(lambda value: layout.to_wire(check(value)), read)
