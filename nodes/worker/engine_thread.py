@@ -99,51 +99,32 @@ class EngineThread(Generic[W]):
             self._call_loop(self._end)
 
     def _serve_once(self) -> bool:
-        """Apply waiting commands, then run one pass; returns False once run() wants to stop."""
+        """Apply one command, or run a pass if none waits. Returns False once run() is to stop."""
         may_run = self._worker.has_work()
-        # Without work the thread waits for a command; with work, as long as the pass may wait.
-        wait_s = self._patience_s() if may_run else None
-        events: list[object] = []
-        while True:
-            self._began_at = None
-            try:
-                command = self._commands.get(timeout=wait_s)
-            except queue.Empty:
-                # The wait is over, but another one may follow.
-                wait_s = self._patience_s() if may_run else 0.0
-                if not wait_s:
-                    break
-                continue
-            if command is None:
-                self._hand_over(events, 0.0)
-                return False
-            self._began_at = self._loop.time()
-            era = self._era_reached
-            made = command(self._worker) or ()
-            events = [*events, *made] if era == self._era_reached else list(made)
-            may_run = self._worker.has_work()
-            wait_s = self._patience_s() if may_run else 0.0
-            if wait_s and events:
-                # Events of commands are delivered before the wait.
-                self._hand_over(events, 0.0)
-                events = []
-        seconds = 0.0
-        if may_run:
-            made, seconds = self._pass()
-            events = [*events, *made]
-        self._hand_over(events, seconds)
+        self._began_at = None
+        try:
+            command = self._commands.get(timeout=self._patience_s() if may_run else None)
+        except queue.Empty:
+            # The wait is over, but another one may follow.
+            if not self._patience_s():
+                self._pass()
+            return True
+        if command is None:
+            return False
+        self._began_at = self._loop.time()
+        self._hand_over(command(self._worker) or (), 0.0)
         return True
 
     def _patience_s(self) -> float:
         return self._worker.patience_s(self._loop.time())
 
-    def _pass(self) -> tuple[Sequence[object], float]:
+    def _pass(self) -> None:
         self._began_at = start = self._loop.time()
-        made = self._worker.step()
+        events = self._worker.step()
         self.num_passes += 1
         now = self._loop.time()
         self._worker.passed(now - start, now)
-        return made, now - start
+        self._hand_over(events, now - start)
 
     def _hand_over(self, events: Sequence[object], seconds: float) -> None:
         if events:

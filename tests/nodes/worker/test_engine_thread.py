@@ -179,6 +179,8 @@ async def test_cancelling_waits_for_the_pass_under_way_and_what_it_did_is_told(
 
 async def test_what_was_done_before_a_new_beginning_is_not_told(eventually: Eventually) -> None:
     async with in_a_pass(eventually) as thread:
+        await eventually(lambda: thread.events == ["added 1"])
+        thread.events.clear()
         thread.add(3)
         thread.engine.post_anew(lambda _worker: ["anew"])
         thread.engine.post(lambda _worker: ["after"])
