@@ -44,10 +44,14 @@ Name = Annotated[str, MaxLen(256)]
 Date = Annotated[str, MaxLen(10)]
 Reason = Annotated[str, MaxLen(1024)]
 Code = Annotated[str, MaxLen(32)]
-Stops = Annotated[tuple[Annotated[str, MaxLen(256)], ...], MaxLen(MAX_STOPS)]
+MAX_STOP_CHARS: Final = 256
+Stops = Annotated[tuple[Annotated[str, MaxLen(MAX_STOP_CHARS)], ...], MaxLen(MAX_STOPS)]
 PromptText = Annotated[str, MaxLen(1 << 18)]
-Text = Annotated[bytes, MaxLen(8192)]
-Piece = Annotated[bytes, MaxLen(4096)]
+# The bytes of one token. Nearly all take fewer than 100.
+MAX_TOKEN_BYTES: Final = 4096
+Piece = Annotated[bytes, MaxLen(MAX_TOKEN_BYTES)]
+# What a pass adds to a stream: guesses, one token more, and the held back beginning of a stop.
+Text = Annotated[bytes, MaxLen((MAX_GAMMA + 1) * MAX_TOKEN_BYTES + 4 * MAX_STOP_CHARS)]
 # Results of requests that only read the prompt: its text, or its embedding as little-endian 32-bit
 # floats.
 MAX_TEXT_BYTES: Final = 1 << 19

@@ -6,7 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from nodes.messages import StreamFailedNotice, StreamReadyNotice
+from mesh.codec import decode, encode
+from nodes.engine.toy import ToyTokenizer
+from nodes.messages import MAX_GAMMA, StreamFailedNotice, StreamReadyNotice
+from nodes.target.node import messages_of
 from nodes.target.stream import Committed
 from nodes.worker.stream import StreamId, StreamSpec
 from tests.nodes.builders import PROMPT, make_spec
@@ -198,6 +201,20 @@ def test_max_tokens_ends_a_stream_whatever_was_guessed() -> None:
     assert (commit.entry.num_draft_tokens, commit.entry.num_accepted_tokens) == (2, 2)
     assert commit.entry.finish_reason == "length"
     assert state.num_streams == 0
+
+
+def test_a_pass_of_the_longest_pieces_is_a_message_that_can_be_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As of a vocabulary with a token for a long row of dashes."""
+    monkeypatch.setattr(ToyTokenizer, "piece", lambda _, _id: b"-" * 4096)
+    state, _ = make_state()
+    state.open(make_spec(max_tokens=20, stops=("-" * 255 + "x",)))
+    run(state)
+    verify(state, ONE, 1, 3, WHOLE.token_ids[:MAX_GAMMA])
+    (reply,) = messages_of(state.step(), 0.1)
+    assert len(reply.token_ids) == MAX_GAMMA + 1
+    assert decode(encode(reply)).message == reply
 
 
 @pytest.mark.parametrize("is_ignored", [False, True])
