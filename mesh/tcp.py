@@ -5,7 +5,6 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator
 from typing import Final
 
 # Linux: eight bytes, then rto, ato, snd_mss, rcv_mss, unacked, sacked, lost, retrans, fackets,
@@ -26,11 +25,9 @@ def retransmit_soon(fd: int) -> None:
     """Make retransmissions come early: by default the fourth in a row takes three seconds."""
     if sys.platform != "linux":
         return
-    with _connection(fd) as connection, contextlib.suppress(OSError):
-        if connection is None:
-            return
-        connection.setsockopt(socket.IPPROTO_TCP, _TCP_THIN_LINEAR_TIMEOUTS, 1)
-        level, option = socket.IPPROTO_TCP, socket.TCP_CONGESTION
+    level, option = socket.IPPROTO_TCP, socket.TCP_CONGESTION
+    with contextlib.suppress(OSError), _copy_of(fd) as connection:
+        connection.setsockopt(level, _TCP_THIN_LINEAR_TIMEOUTS, 1)
         if connection.getsockopt(level, option, _MAX_NAME).startswith(_WITHOUT_THIN):
             for name in _INSTEAD:
                 # The machine's settings decide which ones an unprivileged process may choose.
@@ -48,7 +45,10 @@ def quiet_s(fd: int) -> float | None:
     Acknowledgements alone only prove that the other side's kernel works, so they count only while
     much data is in flight.
     """
-    info = _tcp_info(fd)
+    info = b""
+    if hasattr(socket, "TCP_INFO"):
+        with contextlib.suppress(OSError), _copy_of(fd) as connection:
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _FIELDS.size)
     if len(info) < _FIELDS.size:
         return None
     num_unacknowledged, data_ms, acknowledged_ms = _FIELDS.unpack(info)
@@ -56,29 +56,11 @@ def quiet_s(fd: int) -> float | None:
     return float(min(data_ms, acknowledged_ms) if is_busy else data_ms) / 1e3
 
 
-def _tcp_info(fd: int) -> bytes:
-    if not hasattr(socket, "TCP_INFO"):
-        return b""
-    with _connection(fd) as connection, contextlib.suppress(OSError):
-        if connection is not None:
-            return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _FIELDS.size)
-    return b""
-
-
-@contextlib.contextmanager
-def _connection(fd: int) -> Iterator[socket.socket | None]:
-    """Duplicate the descriptor, because its owner may close it at any moment."""
+def _copy_of(fd: int) -> socket.socket:
+    """Duplicate the descriptor, because its owner may close it at any moment. Raises OSError."""
+    own_fd = os.dup(fd)
     try:
-        own_fd = os.dup(fd)
-    except OSError:
-        yield None
-        return
-    try:
-        connection = socket.socket(fileno=own_fd)
+        return socket.socket(fileno=own_fd)
     except OSError:
         os.close(own_fd)
-        yield None
-        return
-    with connection:
-        is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6)
-        yield connection if is_tcp else None
+        raise
