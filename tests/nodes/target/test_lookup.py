@@ -25,12 +25,6 @@ def opened(prompt: tuple[int, ...], stream_id: int = 1, owner: str = "me") -> Lo
     return lookup
 
 
-def test_what_followed_the_last_tokens_before_is_guessed_again() -> None:
-    found = opened((*A, 1, *A[:3])).propose(ONE, 3)
-    assert found.token_ids == [14, 15, 16]
-    assert opened((*A, 1, 2)).propose(ONE, 3).token_ids == []
-
-
 def test_the_longest_run_decides_and_longer_ones_are_surer() -> None:
     prompt = (9, 1, 2, 50, 8, 7, 1, 2, 60, 3, 7, 1, 2)
     found = opened(prompt).propose(ONE, 2)
