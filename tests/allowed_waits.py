@@ -92,11 +92,9 @@ ALLOWED: Final[dict[str, tuple[str, ...]]] = {
         "nodes/coordinator/service.py Coordinator._enrol await asyncio.to_thread",
         "nodes/coordinator/service.py Coordinator._keep_planning await loop.run_in_executor",
         "nodes/worker/engine_thread.py EngineThread.run await asyncio.to_thread",
-        "nodes/worker/opening.py Opening._compile await asyncio.shield",
-        "nodes/worker/opening.py Opening._compile await asyncio.wait",
+        "nodes/worker/threads.py run_to_end await asyncio.shield",
+        "nodes/worker/threads.py run_to_end await asyncio.wait",
         "nodes/service/roles.py _opened await asyncio.wait",
-        "nodes/target/text_reader.py TextReader.run await asyncio.shield",
-        "nodes/target/text_reader.py TextReader.run await asyncio.wait",
     ),
     "The node's standard error: stop() waits for its end no longer than its limit.": (
         "nodes/service/supervision.py _lines_of await stream.readline",

@@ -11,6 +11,7 @@ from typing import Final
 
 from nodes.engine.protocol import InvalidInputError, Tokenizer
 from nodes.messages import MAX_PROMPT_TOKENS, MAX_TEXT_BYTES, TokenizeReply, TokenizeRequest
+from nodes.worker.threads import run_to_end
 
 logger = logging.getLogger(__name__)
 
@@ -60,19 +61,14 @@ class TextReader:
             while self._waiting:
                 asked_in = self._membership
                 self._began_at = time.monotonic()
-                reading = asyncio.create_task(
-                    asyncio.to_thread(self._read, self._waiting.popleft())
-                )
                 try:
-                    reply = await asyncio.shield(reading)
+                    reply = await run_to_end(self._read, self._waiting.popleft())
                 except (OSError, RuntimeError) as error:
                     # For example, memory, files or threads are lacking for a template's process.
                     # The streams of this node go on, and the coordinator repeats the request.
                     logger.warning("could not tokenize a text, the request is repeated: %s", error)
                     continue
                 finally:
-                    # The tokenizer's model must not be closed under its thread.
-                    await asyncio.wait([reading])
                     self._began_at = None
                     self.num_read += 1
                 if self._membership == asked_in:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from nodes.engine.grammar import GrammarError, Grammars
 from nodes.messages import OpenStreamRequest
+from nodes.worker.threads import run_to_end
 
 
 class Opening:
@@ -44,18 +45,11 @@ class Opening:
     async def _compile(self, request: OpenStreamRequest) -> None:
         assert self._grammars is not None
         grammar = request.sampling.rules.grammar
-        compiling = asyncio.create_task(asyncio.to_thread(self._grammars.compile, grammar))
-        try:
-            # Opening the stream finds the same error again at once and reports it. Without a thread
-            # for the grammar (RuntimeError) it is compiled there, and the node goes on.
-            with contextlib.suppress(GrammarError, RuntimeError):
-                await asyncio.shield(compiling)
-        finally:
-            # The thread reads the model's vocabulary, so the model must not be closed before.
-            await asyncio.wait([compiling])
-            # An error that nobody reads would be logged as a fault when this is cancelled.
-            compiling.exception()
-            self.num_compiled += 1
+        # Opening the stream finds the same error again at once and reports it. Without a thread for
+        # the grammar (RuntimeError) it is compiled there, and the node goes on.
+        with contextlib.suppress(GrammarError, RuntimeError):
+            await run_to_end(self._grammars.compile, grammar)
+        self.num_compiled += 1
         # Meanwhile it may have been closed or replaced, or its text may have grown.
         waiting = self._waiting.get(request.stream_id)
         if waiting is not None and waiting.sampling.rules.grammar == grammar:
