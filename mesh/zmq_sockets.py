@@ -42,10 +42,9 @@ class ZmqServer(ZmqEndpoint):
         # The file of an inherited socket must be removed by the process that created it.
         path = None if is_inherited else ipc_path(endpoint)
         self._inode = None if path is None else _inode(path)
-        # The descriptor over which each peer has sent, and the reverse; several peers share a
-        # descriptor that the kernel has reused.
+        # The descriptor over which each peer has sent; several peers share one that the kernel has
+        # reused.
         self._fds: dict[bytes, int] = {}
-        self._peers: dict[int, set[bytes]] = {}
         self._gate = AcceptGate(endpoint)
         self._gate.prepare()
         self._next_check: asyncio.TimerHandle | None = None
@@ -77,9 +76,8 @@ class ZmqServer(ZmqEndpoint):
 
     async def lost_peers(self) -> list[bytes]:
         while True:
-            found: list[bytes] = []
-            for fd in await self._closed_fds():
-                found += self._peers.pop(fd, ())
+            closed = set(await self._closed_fds())
+            found = [peer for peer, fd in self._fds.items() if fd in closed]
             for peer in found:
                 del self._fds[peer]
             if found:
@@ -93,9 +91,8 @@ class ZmqServer(ZmqEndpoint):
         if (peer := first.bytes) not in self._fds:
             # Fails for an ipc connection whose other end has no name; Pings then detect a loss.
             with contextlib.suppress(zmq.ZMQError):
-                self._fds[peer] = fd = int(first.get(zmq.SRCFD))
-                self._peers.setdefault(fd, set()).add(peer)
-                retransmit_soon(fd)
+                self._fds[peer] = int(first.get(zmq.SRCFD))
+                retransmit_soon(self._fds[peer])
         # Every part carries the key that its connection has proven in the handshake.
         return str(first.get("User-Id")) if self._has_keys else ""
 
