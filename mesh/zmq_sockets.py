@@ -40,8 +40,8 @@ class ZmqServer(ZmqEndpoint):
         self._has_keys = has_keys
         self.endpoint = endpoint
         # The file of an inherited socket must be removed by the process that created it.
-        path = None if is_inherited else ipc_path(endpoint)
-        self._inode = None if path is None else _inode(path)
+        self._path = None if is_inherited else ipc_path(endpoint)
+        self._inode = None if self._path is None else _inode(self._path)
         # The descriptor over which each peer has sent; several peers share one that the kernel has
         # reused.
         self._fds: dict[bytes, int] = {}
@@ -64,8 +64,8 @@ class ZmqServer(ZmqEndpoint):
     def _restore_socket_file(self) -> None:
         """Bind again if the socket file is gone, for example with the runtime directory of a user
         who has logged out. Connections stay, but there would be no new ones."""
-        path = ipc_path(self.endpoint)
-        if path is None or self._inode is None or os.path.lexists(path):
+        path = self._path
+        if path is None or os.path.lexists(path):
             return
         # It is tried again later: the directory may not be there yet.
         with contextlib.suppress(OSError, zmq.ZMQError):
@@ -107,10 +107,9 @@ class ZmqServer(ZmqEndpoint):
             raise PeerGoneError(peer) from error
 
     def close(self) -> None:
-        path = ipc_path(self.endpoint)
-        inode = None if path is None or self._socket.closed else _inode(path)
         # ZeroMQ does not remove the file; a file with another inode belongs to a successor.
-        if path is not None and inode is not None and inode == self._inode:
+        path = None if self._socket.closed else self._path
+        if path is not None and self._inode is not None and _inode(path) == self._inode:
             os.unlink(path)
         if self._next_check is not None:
             self._next_check.cancel()
