@@ -127,7 +127,8 @@ class EngineThread(Generic[W]):
         self._hand_over(events, now - start)
 
     def _hand_over(self, events: Sequence[object], seconds: float) -> None:
-        if events:
+        # A pass may have no events, but its seconds count.
+        if events or seconds:
             self._call_loop(self._deliver_of, self._era_reached, events, seconds)
 
     def _deliver_of(self, era: int, events: Sequence[object], seconds: float) -> None:

@@ -18,6 +18,7 @@ from nodes.engine.rules import Grammar, LogitRules
 from nodes.engine.sampling import Sampling
 from nodes.messages import (
     AddedEntry,
+    CloseStreamNotice,
     CommitNotice,
     GuessNotice,
     LinkFields,
@@ -38,12 +39,12 @@ NARROW = LinkFields("cell-a", 8_000.0, 0.0)
 
 @contextlib.asynccontextmanager
 async def serving(
-    declared: LinkFields | None = NARROW, grammars: Grammars | None = None
+    declared: LinkFields | None = NARROW, grammars: Grammars | None = None, **toy: Any
 ) -> AsyncIterator[Desk]:
     """The coordinator of a draft node that has joined, and was asked to follow a stream."""
     hub = MemoryHub()
     desk = Desk(hub.server())
-    state, model = make_draft(grammars)
+    state, model = make_draft(grammars, **toy)
     known = model.info, TOY_COSTS
     node = DraftNode(hub.client(), state, *known, endpoint="memory", node="a", declared=declared)
     task = asyncio.create_task(node.run())
@@ -79,6 +80,17 @@ async def test_a_busy_link_takes_few_large_messages() -> None:
         first, second = [await desk.hear(GuessNotice) for _ in range(2)]
         # What is guessed while the first one is on its way goes along in the second.
         assert len(second.token_ids) > len(first.token_ids)
+
+
+async def test_the_seconds_of_passes_that_only_read_are_told_with_the_next_guesses() -> None:
+    async with serving(None, max_batch_tokens=8, pass_s=0.01) as desk:
+        desk.say(CloseStreamNotice(1, 1))
+        desk.say(opening(stream_id=2, prompt=tuple(range(1, 90))))
+        notice = await desk.hear(GuessNotice)
+        while notice.parts[0].stream_id != 2:
+            notice = await desk.hear(GuessNotice)
+        # Of 88 tokens, eight are read in each pass.
+        assert notice.draft_us >= 11 * 10_000
 
 
 async def test_a_draft_node_that_missed_tokens_gives_the_stream_up() -> None:
