@@ -49,8 +49,6 @@ class Serving:
         self._next_id = 1
         # Moves of requests to another target so far.
         self.num_moved = 0
-        # A stream left the line without a place: one behind it may fit where it did not.
-        self._has_line_moved = False
         self.deaths = Deaths()
         self.remembered = Remembered()
 
@@ -128,7 +126,6 @@ class Serving:
 
     def admit_waiting(self, now: float) -> list[Send]:
         """Place waiting streams while there is room."""
-        self._has_line_moved = False
         out: list[Send] = []
         while (placed := self.placement.next_placed(now)) is not None:
             out += self._place(*placed, now)
@@ -283,9 +280,10 @@ class Serving:
         stranded = [(r, r.last_loss + why) for r in self.ledger.stranded(now)]
         given_up = ((r, "unavailable", reason) for r, reason in (*hopeless, *stranded))
         out += self._fail_all(given_up, now)
-        # Admission happens here rather than where streams leave the line: when a client is gone,
-        # all of its streams leave, and none of them may get a place in between.
-        return [*out, *self.admit_waiting(now)] if self._has_line_moved else out
+        # Where a stream leaves the line without a place, one behind it may fit. It gets its place
+        # here: when a client is gone, all of its streams leave, and none of them may get a place
+        # in between.
+        return [*out, *self.admit_waiting(now)]
 
     def _fail_all(self, failures: Iterable[tuple[Request, str, str]], now: float) -> list[Send]:
         """End requests, each with its code and reason, unless they have ended already: a failure
@@ -345,15 +343,7 @@ class Serving:
 
     def cancel(self, request: Request, now: float) -> list[Send]:
         self._remember(request, now)
-        out: list[Send] = []
-        # The waiting choices go first, so that none of them gets a place that another one leaves.
-        choices = sorted(request.choices.items(), key=lambda each: bool(each[1].target))
-        for stream_id, choice in choices:
-            target = self._roster.node(choice.target)
-            if target is not None and target.scheduler is not None:
-                out += self.carry_out(target, target.scheduler.cancel(stream_id), now)
-            else:
-                self._forget_stream(request, stream_id)
+        out = self._close(request, now)
         self.ledger.forget(request, "cancelled")
         return out
 
@@ -361,17 +351,26 @@ class Serving:
         """End a whole request with an error and close its streams."""
         self._remember(request, now)
         self.ledger.forget(request, code)
+        for stream_id in request.choices:
+            # The client gets the error and not the end of each stream.
+            self.ledger.streams.pop(stream_id, None)
+        notice = RequestFailedNotice(request.request_id, code, reason[:_MAX_REASON])
+        return [*self._close(request, now), Send(request.client, notice)]
+
+    def _close(self, request: Request, now: float) -> list[Send]:
+        """Close a request's streams, the waiting ones first, so that none of them gets a place that
+        another one leaves."""
         out: list[Send] = []
-        choices = dict(request.choices)
-        for stream_id in choices:
-            self._forget_stream(request, stream_id)
-        for stream_id, choice in choices.items():
+        for choice in sorted(request.choices.values(), key=lambda each: bool(each.target)):
+            stream_id = choice.spec.stream_id
             target = self._roster.node(choice.target)
             if target is not None and target.scheduler is not None:
-                # The stream is forgotten already, so its Finish sends nothing to the client.
                 out += self.carry_out(target, target.scheduler.cancel(stream_id), now)
-        notice = RequestFailedNotice(request.request_id, code, reason[:_MAX_REASON])
-        return [*out, Send(request.client, notice)]
+            request.choices.pop(stream_id, None)
+            self.ledger.streams.pop(stream_id, None)
+            if stream_id in self.placement.waiting:
+                self.placement.waiting.remove(choice)
+        return out
 
     def _remember(self, request: Request, now: float) -> None:
         """Remember of a request that ends early which deaths of targets it may cause.
@@ -394,10 +393,3 @@ class Serving:
         reason = "the client left or was silent"
         requests = self.ledger.of_client(client)
         return self._fail_all(((request, "left", reason) for request in requests), now)
-
-    def _forget_stream(self, request: Request, stream_id: StreamId) -> None:
-        choice = request.choices.pop(stream_id, None)
-        self.ledger.streams.pop(stream_id, None)
-        if choice is not None and stream_id in self.placement.waiting:
-            self.placement.waiting.remove(choice)
-            self._has_line_moved = True
