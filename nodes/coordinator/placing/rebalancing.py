@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,8 +22,6 @@ LOOK_S = 2.0
 _REST_S = 10.0
 # Targets for which a move is evaluated: those that would decode fastest without guesses with it.
 _CANDIDATES = 2
-# A target that was not examined for this long goes before slower ones.
-_LONGEST_S = 10.0
 # A stream moves only if its time per token exceeds the other target's by this factor, because
 # predictions are noisy.
 _OVERLOAD = 1.3
@@ -39,11 +38,12 @@ class Move:
 
 
 class Rebalancing:
-    """Examines one target at a time for streams to move; it only decides and sends nothing."""
+    """Examines targets in turn for streams to move; it only decides and sends nothing."""
 
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
         self._next_look = 0.0
+        # When each target was last examined.
         self._looked_at: dict[str, float] = {}
 
     def next_move(self, streams: Mapping[StreamId, Choice], now: float) -> Move | None:
@@ -60,10 +60,9 @@ class Rebalancing:
                 kinds.setdefault(target.kind, []).append(target)
         kin = [n for targets in kinds.values() if len(targets) > 1 for n in targets]
         sources = [n for n in kin if n.streams]
-        long_ago = now - 2 * LOOK_S
-        self._looked_at = {n.name: self._looked_at.get(n.name, long_ago) for n in sources}
+        self._looked_at = {n.name: self._looked_at.get(n.name, -math.inf) for n in sources}
         self._next_look = now + LOOK_S / max(1, len(sources))
-        source = max(sources, key=lambda n: self._urgency(n, now), default=None)
+        source = min(sources, key=lambda n: self._looked_at[n.name], default=None)
         if source is None:
             return None
         self._looked_at[source.name] = now
@@ -71,54 +70,41 @@ class Rebalancing:
         here = (streams[stream_id] for stream_id in source.streams if stream_id in streams)
         requests = dict.fromkeys(choice.request for choice in here)
         others = [n for n in kinds[source.kind] if n is not source]
-        moves = self._moves(source, others, requests, now)
-        if not moves:
-            return None
-        self._next_look = now + LOOK_S
-        return max(moves, key=lambda move: move.gain_s)
-
-    def _urgency(self, target: NodeRecord, now: float) -> tuple[float, float]:
-        """Return the urgency of examining a target: it grows with its seconds per token and with
-        the time since it was last examined. Overdue targets go first.
-        """
-        assert target.scheduler is not None
-        waited_s = now - self._looked_at[target.name]
-        overdue_s = waited_s if waited_s > _LONGEST_S else 0.0
-        return overdue_s, passes.plain_s(target.scheduler, (), now) * waited_s
-
-    def _moves(
-        self,
-        source: NodeRecord,
-        others: Iterable[NodeRecord],
-        requests: Iterable[Request],
-        now: float,
-    ) -> list[Move]:
-        """Return the moves of one request off a target.
-
-        Of the requests that fit elsewhere it takes the one not considered for longest, and among
-        these the one with most tokens left.
-        """
-        rested = [request for request in requests if now >= request.moved_at + _REST_S]
-        units = [(request, streams) for request in rested if (streams := _unit(request, source))]
-        units.sort(key=lambda unit: (unit[0].looked_at, -_num_left(unit[1])))
-        # Counting room takes time per stream, so stop at the first request that fits elsewhere.
-        for request, streams in units:
-            # A target of its class may be inexact although the client was notified of exactness.
-            suited = [target for target in others if is_of_kind(target.profile, request)]
-            if able := [target for target in suited if target.has_room(streams)]:
-                request.looked_at = now
-                return _moves_of(request, streams, source, able, now)
-        return []
+        move = _move_of_one(source, others, requests, now)
+        if move is not None:
+            self._next_look = now + LOOK_S
+        return move
 
 
-def _moves_of(
+def _move_of_one(
+    source: NodeRecord, others: Sequence[NodeRecord], requests: Iterable[Request], now: float
+) -> Move | None:
+    """Return the best move of one request off a target; None if it saves nothing.
+
+    Of the requests that fit elsewhere it takes the one not considered for longest, and among
+    these the one with most tokens left.
+    """
+    rested = [request for request in requests if now >= request.moved_at + _REST_S]
+    units = [(request, streams) for request in rested if (streams := _unit(request, source))]
+    units.sort(key=lambda unit: (unit[0].looked_at, -_num_left(unit[1])))
+    # Counting room takes time per stream, so stop at the first request that fits elsewhere.
+    for request, streams in units:
+        # A target of its class may be inexact although the client was notified of exactness.
+        suited = [target for target in others if is_of_kind(target.profile, request)]
+        if able := [target for target in suited if target.has_room(streams)]:
+            request.looked_at = now
+            return _best_move(request, streams, source, able, now)
+    return None
+
+
+def _best_move(
     request: Request,
     streams: Sequence[Stream],
     source: NodeRecord,
     able: Iterable[NodeRecord],
     now: float,
-) -> list[Move]:
-    """Return the moves of a request's streams to the best candidates that save time."""
+) -> Move | None:
+    """Return the move of a request's streams that saves the most seconds, if any saves enough."""
     assert source.scheduler is not None
     ids = [stream.spec.stream_id for stream in streams]
     here_s = passes.token_s(source.scheduler, streams, (), now)
@@ -135,7 +121,7 @@ def _moves_of(
         if here_s > _OVERLOAD * there_s and gain_s > 0:
             choices = tuple(request.choices[stream_id] for stream_id in ids)
             moves.append(Move(request, choices, target, gain_s))
-    return moves
+    return max(moves, key=lambda move: move.gain_s, default=None)
 
 
 def _plain_s(target: NodeRecord, newcomers: Sequence[Stream], now: float) -> float:
