@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 from mesh.json_form import from_object
@@ -296,12 +297,23 @@ def decode_status(data: bytes) -> Status:
 
 def _dump(status: Status) -> bytes:
     return json.dumps(
-        status, default=_fields, allow_nan=False, ensure_ascii=False, separators=(",", ":")
+        status, default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")
     ).encode()
 
 
-def _fields(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__slots__}
+def _plain(value: Any) -> Any:
+    """Return the fields of a part, or an integer of numpy as one of Python."""
+    if isinstance(value, Integral):
+        return int(value)
+    return {name: _rounded(getattr(value, name)) for name in value.__slots__}
+
+
+def _rounded(value: Any) -> Any:
+    """Round a number to millionths. Infinity and NaN, which JSON cannot hold, become 0.0: such a
+    value must not end the coordinator."""
+    if not isinstance(value, float):
+        return value
+    return round(value, 6) if math.isfinite(value) else 0.0
 
 
 def finite(value: float | None) -> float | None:

@@ -170,8 +170,8 @@ class Reporting:
             epoch=str(self._roster.welcome.epoch),
             version=self._version,
             protocol=PROTOCOL_VERSION,
-            at_s=round(now, 6),
-            uptime_s=round(now - self._started_at, 3) if self._started_at is not None else 0.0,
+            at_s=now,
+            uptime_s=now - self._started_at if self._started_at is not None else 0.0,
             window_s=WINDOW_S,
             ratio_bounds=RATIO_BOUNDS,
             nodes=tuple(self._nodes(now)),
@@ -199,7 +199,7 @@ class Reporting:
             )
         for left, at in self._left.values():
             if now - at <= _LEFT_S:
-                yield replace(left, silent_s=round(now - at, 3))
+                yield replace(left, silent_s=now - at)
 
     def _streams(self, now: float) -> list[StreamStatus]:
         """Return the streams, those that have a place first."""
@@ -240,7 +240,7 @@ class Reporting:
         return WaitingStatus(
             num_streams=by_priority.total(),
             num_tokenizing=sum(request.needs_reading for request, _ in tokenizing),
-            oldest_s=round(now - oldest, 3),
+            oldest_s=now - oldest,
             by_priority=dict(by_priority),
         )
 
@@ -257,7 +257,7 @@ class Reporting:
                     passes_per_s=self._recent.rate(("passes", name), counts.num_passes, now),
                 )
             yield TargetStatus(
-                name=parts.cut(name),
+                name=name,
                 plan=plan,
                 observed=observed,
                 counts=parts.count_status(counts),
@@ -267,7 +267,7 @@ class Reporting:
     def _media(self, now: float) -> Iterator[MediumStatus]:
         for name, reserved_s in list(self._air.reserved_s())[:_MAX_MEDIA]:
             busy = min(1.0, self._recent.rate(("air", name), reserved_s, now))
-            yield MediumStatus(parts.cut(name), parts.number(reserved_s, 6), parts.number(busy, 4))
+            yield MediumStatus(parts.cut(name), reserved_s, busy)
 
     def _all(self) -> Totals:
         schedulers = [scheduler for _, scheduler in self._roster.schedulers()]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
+from itertools import chain, repeat
 from typing import Final
 
 from mesh.json_form import copied_from
@@ -18,7 +17,6 @@ from nodes.telemetry.status import (
     BatchStatus,
     CostPoint,
     CountStatus,
-    ErrorStatus,
     NodeStatus,
     ObservedStatus,
     PlanStatus,
@@ -28,20 +26,13 @@ from nodes.telemetry.status import (
     finite,
 )
 from policies.latency import NodeCosts
-from policies.plan import Batch, BatchTimes
+from policies.plan import BatchTimes, Prediction
 
 _MAX_NAME, _MAX_LINE = 64, 200
 _COST_SIZES: Final = (1, 2, 4, 8, 16, 32)
 _SPANS_S: Final = 10.0
 _NO_TIMES: Final = BatchTimes(0.0, 0.0, 0.0, 0.0, 0)
-
-
-def number(value: float, digits: int) -> float:
-    """Return a rounded value, or 0.0 for infinity and NaN, which JSON cannot hold.
-
-    Such a value must not end the coordinator.
-    """
-    return round(float(value), digits) if math.isfinite(value) else 0.0
+_NO_PREDICTION: Final = Prediction(0.0, "", 0.0, 0.0)
 
 
 def cut(name: str, most: int = _MAX_NAME) -> str:
@@ -75,11 +66,10 @@ def node_status(
     declared, measured = profile.link.rate_bps, heartbeat.rate.bps
     now = (costs or node.costs).decode
     points = tuple(
-        CostPoint(size, number(node.costs.decode.at(size), 7), number(now.at(size), 7))
-        for size in _COST_SIZES
+        CostPoint(size, node.costs.decode.at(size), now.at(size)) for size in _COST_SIZES
     )
     return NodeStatus(
-        name=cut(node.name),
+        name=node.name,
         role=node.role,
         model=cut(profile.model),
         engine=cut(profile.engine),
@@ -87,8 +77,8 @@ def node_status(
         emulated=profile.emulated,
         state=state,
         reason=cut(reason, _MAX_LINE),
-        silent_s=number(silent_s, 3),
-        joined_s=number(joined_s, 3),
+        silent_s=silent_s,
+        joined_s=joined_s,
         rtt_s=finite(heartbeat.rtt_s),
         rate_bps=finite(declared or measured),
         rate_is="declared" if declared else "measured" if measured else "unknown",
@@ -97,8 +87,8 @@ def node_status(
         max_streams=profile.max_streams,
         used_cells=node.used_cells,
         num_cells=profile.num_cells,
-        busy=number(busy, 4),
-        busy_s=number(node.busy_s, 6),
+        busy=busy,
+        busy_s=node.busy_s,
         bytes_in=node.bytes_in,
         bytes_out=node.bytes_out,
         costs=points,
@@ -130,18 +120,18 @@ def stream_status(
         client=aliases[0],
         user=aliases[1],
         priority=choice.request.submit.priority,
-        target=cut(choice.target),
-        draft=cut(known.follow.node) if known.follow is not None else "",
+        target=choice.target,
+        draft=known.follow.node if known.follow is not None else "",
         phase=_phase(stream),
         num_prompt_tokens=spec.num_prompt_tokens,
         num_tokens=choice.num_tokens,
         max_tokens=spec.max_tokens,
         gamma=known.num_guesses,
-        acceptance=number(known.acceptance.alpha, 4) if stream is not None else 0.0,
+        acceptance=known.acceptance.alpha if stream is not None else 0.0,
         plain=plain[0],
         reason=cut(plain[1], _MAX_LINE),
-        tokens_per_s=number(tokens_per_s, 3),
-        age_s=number(age_s, 3),
+        tokens_per_s=tokens_per_s,
+        age_s=age_s,
         num_rounds=known.figures.num_rounds,
         num_draft_tokens=known.figures.num_draft_tokens,
         num_accepted_tokens=known.figures.num_accepted_tokens,
@@ -160,44 +150,29 @@ def _phase(stream: Stream | None) -> str:
 
 
 def plan_status(scheduler: Scheduler) -> PlanStatus:
-    plan, made, last = scheduler.plan, scheduler.plan.prediction, scheduler.last_made
-    times = made.batches if made is not None else ()
-    batches = [
-        _batch(batch, times[k] if k < len(times) else _NO_TIMES)
-        for k, batch in enumerate(plan.batches)
-    ]
+    plan, last = scheduler.plan, scheduler.last_made
+    made = plan.prediction or _NO_PREDICTION
     return PlanStatus(
-        policy=cut(plan.policy) if scheduler.mode.has_guesses else "plain",
-        batches=tuple(batches),
-        plain=tuple(map(int, plan.plain)),
-        bound=cut(made.bound, _MAX_LINE) if made is not None else "",
-        tokens_per_s=number(made.tokens_per_s, 3) if made is not None else 0.0,
-        open_price_s=number(last.open_s if last is not None else 0.0, 6),
-        grouped_price_s=number(last.grouped_s if last is not None else 0.0, 6),
-    )
-
-
-def _batch(batch: Batch, times: BatchTimes) -> BatchStatus:
-    return BatchStatus(
-        stream_ids=tuple(map(int, batch.stream_ids)),
-        gammas=tuple(map(int, batch.gammas)),
-        draft_s=number(times.draft_s, 6),
-        air_s=number(times.air_s, 6),
-        verify_s=number(times.verify_s, 6),
-        round_s=number(times.round_s, 6),
-        num_tokens=int(times.num_tokens),
+        policy=plan.policy if scheduler.mode.has_guesses else "plain",
+        batches=tuple(
+            copied_from(times, BatchStatus, stream_ids=batch.stream_ids, gammas=batch.gammas)
+            for batch, times in zip(
+                plan.batches, chain(made.batches, repeat(_NO_TIMES)), strict=False
+            )
+        ),
+        plain=plan.plain,
+        bound=cut(made.bound, _MAX_LINE),
+        tokens_per_s=made.tokens_per_s,
+        open_price_s=last.open_s if last is not None else 0.0,
+        grouped_price_s=last.grouped_s if last is not None else 0.0,
     )
 
 
 def observed_status(
     scheduler: Scheduler, *, tokens_per_s: float, passes_per_s: float
 ) -> ObservedStatus:
-    errors = {
-        str(stage): ErrorStatus(found.num_seen, number(found.median, 4), number(found.p95, 4))
-        for stage, found in scheduler.counts.errors().items()
-    }
-    rates = number(tokens_per_s, 3), number(passes_per_s, 3)
-    return ObservedStatus(*rates, number(observed_price_s(scheduler), 6), errors)
+    errors = {str(stage): found for stage, found in scheduler.counts.errors().items()}
+    return ObservedStatus(tokens_per_s, passes_per_s, observed_price_s(scheduler), errors)
 
 
 def count_status(counts: Counts) -> CountStatus:
@@ -212,9 +187,8 @@ def count_status(counts: Counts) -> CountStatus:
         gammas=tuple(counts.by_made),
         plain_steps={label: counts.plain_steps[label] for label in PLAIN_LABELS},
         guesses={fate: counts.guesses[fate] for fate in FATES},
-        pass_s=number(counts.pass_s, 6),
         ratios={
-            stage: RatioStatus(tuple(ratios.counts), number(ratios.total, 4))
+            stage: RatioStatus(tuple(ratios.counts), ratios.total)
             for stage, ratios in counts.ratios.items()
         },
     )
@@ -222,10 +196,4 @@ def count_status(counts: Counts) -> CountStatus:
 
 def spans_of(counts: Counts, now: float) -> tuple[SpanStatus, ...]:
     """Return the spans of the last _SPANS_S seconds, the oldest first."""
-    return tuple(
-        replace(
-            span, node=cut(span.node), start_s=number(span.start_s, 6), end_s=number(span.end_s, 6)
-        )
-        for span in counts.spans
-        if span.end_s >= now - _SPANS_S
-    )
+    return tuple(span for span in counts.spans if span.end_s >= now - _SPANS_S)

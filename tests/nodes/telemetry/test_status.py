@@ -42,3 +42,9 @@ def test_what_is_no_status_is_refused_with_a_line(data: bytes) -> None:
 def test_what_has_no_limit_is_not_told() -> None:
     assert finite(math.inf) is finite(math.nan) is finite(None) is None
     assert finite(2.5) == 2.5
+    found = decode_status(encode_status(replace(STATUS, at_s=math.nan, uptime_s=math.inf)))
+    assert (found.at_s, found.uptime_s) == (0.0, 0.0)
+
+
+def test_numbers_are_told_to_a_millionth() -> None:
+    assert decode_status(encode_status(replace(STATUS, at_s=1.23456789))).at_s == 1.234568
