@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from mesh.json_form import as_object, from_object
 from nodes.messages import TraceReply
 from policies.plan import Batch, Observation, Prediction
 
-# Some 5 to 10 MB: a minute of 100 passes a second with 4 streams each.
-MAX_ENTRIES: Final = 32_768
+# More than a minute of 100 passes a second with 4 streams each.
+MAX_BYTES: Final = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,73 +117,49 @@ def from_line(line: bytes | str) -> Record:
     return record
 
 
-def num_entries(record: Record) -> int:
-    """Return a record's share of the ring's limit: one, and one for each stream in it."""
-    match record:
-        case PlanRecord(observation=observation):
-            return 1 + len(observation.streams)
-        case PassRecord(streams=streams):
-            return 1 + len(streams)
-    return 1
-
-
 # -- the last of them ------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Kept:
-    """A record, or its line once it was requested."""
-
-    record: Record | bytes
-    num_entries: int
-
-
 class Ring:
-    """Keeps records up to max_entries entries in all, and drops the oldest ones."""
+    """Keeps the lines of the last records, up to max_bytes in all."""
 
-    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
-        self._max_entries = max_entries
-        self._records: deque[_Kept] = deque()
-        self._num_entries = 0
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._lines: deque[bytes] = deque()
+        self._num_bytes = 0
         # The number of the last record; the first one has number 1.
         self.last = 0
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._lines)
 
     def add(self, record: Record) -> None:
         self.last += 1
-        kept = _Kept(record, num_entries(record))
-        self._records.append(kept)
-        self._num_entries += kept.num_entries
-        while self._num_entries > self._max_entries:
-            self._num_entries -= self._records.popleft().num_entries
+        line = to_line(self.last, record)
+        self._lines.append(line)
+        self._num_bytes += len(line)
+        while self._num_bytes > self._max_bytes:
+            self._num_bytes -= len(self._lines.popleft())
 
     def clear(self) -> None:
         """Drop all records, but continue their numbers."""
-        self._records.clear()
-        self._num_entries = 0
+        self._lines.clear()
+        self._num_bytes = 0
 
     def after(self, number: int, max_bytes: int, request_id: int = 0) -> TraceReply:
         """Return the records after a number that fit max_bytes, without any larger than that."""
-        first = self.last - len(self._records) + 1
+        first = self.last - len(self._lines) + 1
         at = min(max(number + 1, first), self.last + 1)
         num_lost = max(0, at - number - 1)
         lines: list[bytes] = []
         num_bytes = 0
-        while at <= self.last:
-            line = self._line(at, self._records[at - first])
-            if num_bytes + len(line) > max_bytes:
-                if lines:
-                    break
+        for line in islice(self._lines, at - first, None):
+            if len(line) > max_bytes:
                 num_lost += 1
+            elif num_bytes + len(line) > max_bytes:
+                break
             else:
                 lines.append(line)
                 num_bytes += len(line)
             at += 1
         return TraceReply(request_id, at - 1, num_lost, at <= self.last, b"".join(lines))
-
-    def _line(self, number: int, kept: _Kept) -> bytes:
-        if not isinstance(kept.record, bytes):
-            kept.record = to_line(number, kept.record)
-        return kept.record

@@ -1,5 +1,5 @@
 from nodes.messages import TraceReply
-from nodes.telemetry.trace.records import GuessRecord, Ring, from_line, num_entries, to_line
+from nodes.telemetry.trace.records import GuessRecord, Ring, from_line, to_line
 from tests.nodes.telemetry.trace.examples import guessing, plan_record
 
 ALL = 10**9
@@ -10,8 +10,11 @@ def message(number: int) -> GuessRecord:
     return GuessRecord(float(number), "t", "d", 1, number)
 
 
-def filled(count: int, max_entries: int = 100) -> Ring:
-    ring = Ring(max_entries)
+SIZE = len(to_line(10, message(10)))
+
+
+def filled(count: int, max_bytes: int = ALL) -> Ring:
+    ring = Ring(max_bytes)
     for number in range(1, count + 1):
         ring.add(message(number))
     return ring
@@ -37,17 +40,13 @@ def test_records_are_numbered_from_1_and_asked_for_by_number() -> None:
 
 
 def test_the_oldest_are_forgotten_and_counted() -> None:
-    ring = filled(25, max_entries=10)
-    assert len(ring) == 10
+    ring = filled(25, 10 * SIZE)
     part = ring.after(3, ALL)
     assert (numbers(part), part.num_lost) == (list(range(16, 26)), 12)
-    # Records of many streams take more of the room.
-    big = plan_record(guessing(7))
-    assert num_entries(big) == 8
-    ring.add(big)
-    assert len(ring) == 3
-    ring.add(plan_record(guessing(20)))
-    assert len(ring) == 0
+    # A large record takes the room of several.
+    ring.add(plan_record(guessing(1)))
+    assert 1 < len(ring) < 8
+    ring.add(plan_record(guessing(50)))
     assert ring.after(0, ALL) == TraceReply(0, 27, 27, False, b"")
 
 
@@ -72,9 +71,9 @@ def test_a_record_larger_than_a_part_is_left_out_and_counted() -> None:
     ring.add(message(4))
     size = 2 * len(to_line(1, message(1)))
     first = ring.after(0, size)
-    assert (numbers(first), first.last, first.num_lost) == ([1, 2], 2, 0)
+    assert (numbers(first), first.last, first.num_lost, first.has_more) == ([1, 2], 3, 1, True)
     second = ring.after(first.last, size)
-    assert (numbers(second), second.last, second.num_lost, second.has_more) == ([4], 4, 1, False)
+    assert (numbers(second), second.last, second.num_lost, second.has_more) == ([4], 4, 0, False)
 
 
 def test_numbers_go_on_after_everything_was_forgotten() -> None:
