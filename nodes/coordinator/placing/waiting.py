@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import heapq
 import itertools
 import math
 from collections import Counter
@@ -17,8 +16,6 @@ from nodes.worker.stream import StreamId
 
 # One step of priority counts like an arrival this much earlier, so the wait it causes is bounded.
 STEP_S = 5.0
-# Outdated heap entries that are tolerated in addition to the number of current ones.
-_SPARE_ENTRIES = 16
 
 # Model and numerics class of a target, and its name if a stream must go to this one.
 Kind: TypeAlias = tuple[str, ...]
@@ -32,12 +29,10 @@ _LineKey: TypeAlias = tuple[frozenset[Kind], bool]
 class _Tenant:
     """A tenant that takes turns with others for the targets of a model.
 
-    It is forgotten with its last waiting stream. number: unique, because entries of a forgotten
-    tenant may still be in heaps when it returns. served_at: when its last stream got a place.
-    turn: the number of that placement among those of all tenants.
+    It is forgotten with its last waiting stream. served_at: when its last stream got a place. turn:
+    the number of that placement among those of all tenants.
     """
 
-    number: int
     num_waiting: int = 0
     served_at: float = -math.inf
     turn: int = 0
@@ -48,22 +43,16 @@ class _Line:
 
     def __init__(self) -> None:
         self._places: dict[_Tenant, list[_Place]] = {}
-        # A heap. A tenant's entry is never later than its first stream's turn; an outdated one is
-        # corrected when it reaches the top.
-        self._due: list[tuple[_Key, int, _Tenant]] = []
+        # The tenant of the first stream and its key, as they were found last.
+        self._first: tuple[_Key, _Tenant] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._places)
 
     def add(self, tenant: _Tenant, place: _Place) -> None:
-        places = self._places.setdefault(tenant, [])
-        bisect.insort(places, place)
-        if places[0] is place:
-            heapq.heappush(self._due, (self._key(tenant), tenant.number, tenant))
-            if len(self._due) > 2 * len(self._places) + _SPARE_ENTRIES:
-                # Outdated entries behind one that waits long would never reach the top.
-                self._due = [(self._key(each), each.number, each) for each in self._places]
-                heapq.heapify(self._due)
+        bisect.insort(self._places.setdefault(tenant, []), place)
+        if self._first is not None and (key := self._key(tenant)) < self._first[0]:
+            self._first = key, tenant
 
     def remove(self, tenant: _Tenant, place: _Place) -> None:
         places = self._places[tenant]
@@ -73,14 +62,15 @@ class _Line:
 
     def first(self) -> _Key:
         """Return the key of the first stream; the line must not be empty."""
-        while True:
-            key, number, tenant = self._due[0]
-            if tenant not in self._places:
-                heapq.heappop(self._due)
-            elif (now_due := self._key(tenant)) == key:
+        # What was found last holds until that stream goes or its tenant has had a turn, because
+        # keys only rise without new streams.
+        if self._first is not None:
+            key, tenant = self._first
+            if tenant in self._places and self._key(tenant) == key:
                 return key
-            else:
-                heapq.heapreplace(self._due, (now_due, number, tenant))
+        first = min(self._places, key=self._key)
+        self._first = self._key(first), first
+        return self._first[0]
 
     def _key(self, tenant: _Tenant) -> _Key:
         is_new, turn_s, stream_id, lead_s = self._places[tenant][0]
@@ -120,7 +110,6 @@ class Waiting:
         self._entries: dict[StreamId, Entry] = {}
         self._tenants: dict[tuple[str, str], _Tenant] = {}
         self._num_of_role: Counter[str] = Counter()
-        self._numbers = itertools.count()
         self._turns = itertools.count(1)
 
     def __len__(self) -> int:
@@ -153,7 +142,7 @@ class Waiting:
     def _tenant(self, request: Request) -> _Tenant:
         key = request.model_hash, request.tenant
         if key not in self._tenants:
-            self._tenants[key] = _Tenant(next(self._numbers))
+            self._tenants[key] = _Tenant()
         return self._tenants[key]
 
     def remove(self, choice: Choice) -> None:

@@ -14,7 +14,6 @@ from nodes.coordinator.placing.suspects import Suspicion
 from nodes.coordinator.placing.waiting import STEP_S, Kind, Waiting
 from nodes.coordinator.requests.request import Choice, Request
 from tests.nodes.builders import make_spec, make_submit
-from tests.nodes.machine.checks import reachable
 
 ONE = frozenset({("m", "a")})
 OTHER = frozenset({("m", "b")})
@@ -69,33 +68,10 @@ class Line:
         assert len(list(self.waiting)) == len(self.waiting)
         return [self.serve(1e6).request_id for _ in range(len(self.waiting))]
 
-    def size(self) -> int:
-        """Objects that the line refers to."""
-        return sum(1 for _ in reachable([self.waiting]))
-
 
 @pytest.fixture
 def line() -> Line:
     return Line()
-
-
-def test_entries_behind_one_that_waits_for_long_do_not_pile_up(line: Line) -> None:
-    line.add(0.0, tenant="stuck")
-    line.remove(line.add(1.0, tenant="p1"))
-    before = line.size()
-    for second in range(2, 500):
-        line.remove(line.add(float(second), tenant=f"p{second}"))
-    assert line.size() < 3 * before
-
-
-def test_streams_that_go_before_all_others_of_their_tenant_take_no_more_memory(line: Line) -> None:
-    for second in range(500):
-        line.add(1000.0 - second, tenant="crowd")
-    in_order = Line()
-    for second in range(500):
-        in_order.add(second, tenant="crowd")
-    assert line.size() < 1.1 * in_order.size()
-    assert line.order() == [*range(500, 0, -1)]
 
 
 def test_a_higher_priority_goes_before_those_that_came_a_little_earlier(line: Line) -> None:
