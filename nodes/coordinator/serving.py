@@ -380,12 +380,13 @@ class Serving:
         """
         if request.suspicion is not None and not request.has_started:
             return
-        suspicions = [c.suspicion for c in request.choices.values() if c.suspicion is not None]
-        is_proven = any(suspicion.is_proven for suspicion in suspicions)
-        for choice in request.choices.values():
-            if choice.suspicion is not None and choice.is_confined:
-                self.remembered.note(request.digest, choice.suspicion, now, is_proven=is_proven)
-            elif choice.target and choice.is_new:
+        choices = request.choices.values()
+        confined = [c.suspicion for c in choices if c.suspicion is not None and c.is_confined]
+        if confined:
+            proven_or_any = max(confined, key=lambda suspicion: suspicion.is_proven)
+            self.remembered.note(request.digest, proven_or_any, now)
+        for choice in choices:
+            if choice.target and choice.is_new and not choice.is_confined:
                 self.remembered.cancelled(request.digest, choice.target, now)
 
     def client_gone(self, client: bytes, now: float) -> list[Send]:

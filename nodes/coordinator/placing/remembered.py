@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
 
 from nodes.coordinator.latest import Latest
@@ -35,27 +34,19 @@ def digest_of(submit: SubmitRequest) -> bytes:
     return digest.digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """is_proven: the request is refused; otherwise it begins under this suspicion."""
-
-    suspicion: Suspicion
-    is_proven: bool
-    until: float
-
-
 class Remembered:
     """Keeps the most recent suspicions by digest of the request."""
 
     def __init__(self) -> None:
-        self._entries = Latest[bytes, Entry](_MOST)
+        # Each with the time until which it holds.
+        self._entries = Latest[bytes, tuple[Suspicion, float]](_MOST)
         # Requests cancelled before their first token from a target: time, target, digest.
         self._cancelled: deque[tuple[float, str, bytes]] = deque(maxlen=_MOST)
 
-    def note(self, digest: bytes, suspicion: Suspicion, now: float, *, is_proven: bool) -> None:
+    def note(self, digest: bytes, suspicion: Suspicion, now: float) -> None:
         """Remember a request that ended under suspicion."""
-        until = now + (PROVEN_S if is_proven else SUSPECTED_S)
-        self._entries[digest] = Entry(suspicion, is_proven, until)
+        for_s = PROVEN_S if suspicion.is_proven else SUSPECTED_S
+        self._entries[digest] = suspicion, now + for_s
 
     def cancelled(self, digest: bytes, target: str, now: float) -> None:
         """Note a request that was cancelled before its first token from a target."""
@@ -66,12 +57,10 @@ class Remembered:
         for at, name, digest in self._cancelled:
             if name == target and now - at <= _CANCELLED_S:
                 suspicion = Suspicion([target], [now], new_on={target: incarnation})
-                self.note(digest, suspicion, now, is_proven=False)
+                self.note(digest, suspicion, now)
 
-    def found(self, digest: bytes, now: float) -> Entry | None:
-        """Return what is remembered of a request with this digest."""
-        entry = self._entries.get(digest)
-        if entry is not None and now >= entry.until:
-            del self._entries[digest]
-            return None
-        return entry
+    def found(self, digest: bytes, now: float) -> Suspicion | None:
+        """Return the suspicion under which a request with this digest begins. If it is proven, the
+        request is refused."""
+        suspicion, until = self._entries.get(digest, (None, now))
+        return suspicion if now < until else None

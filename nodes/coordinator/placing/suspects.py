@@ -8,9 +8,8 @@ not tried on other targets: it waits for this one to return, and is tried there 
 
 from __future__ import annotations
 
-import bisect
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -96,7 +95,7 @@ class Deaths:
 
     def __init__(self) -> None:
         self._since: float | None = None
-        self._times: list[float] = []
+        self._times: deque[float] = deque(maxlen=_MOST_REMEMBERED)
 
     def begin(self, now: float) -> None:
         """Start the observation when the first target joins; later calls change nothing."""
@@ -105,8 +104,6 @@ class Deaths:
 
     def note(self, now: float) -> None:
         self._times.append(now)
-        if len(self._times) > 2 * _MOST_REMEMBERED:
-            del self._times[:_MOST_REMEMBERED]
 
     def rate_hz(self, own: Sequence[float], num_targets: int, now: float) -> float:
         """Return the deaths per second of one target. own: times of deaths with a suspect, which do
@@ -117,9 +114,9 @@ class Deaths:
         close together have a common cause; and one a day.
         """
         seen_s = _LEAST_S if self._since is None else min(DAY_S, max(_LEAST_S, now - self._since))
-        num_day = len(self._times) - bisect.bisect_left(self._times, now - seen_s)
+        num_day = sum(at >= now - seen_s for at in self._times)
         rates = [(1 + max(0, num_day - len(own))) / seen_s]
-        others = Counter(self._times[-_NUM_LATELY:])
+        others = Counter([*self._times][-_NUM_LATELY:])
         others.subtract(own)
         lately = sorted(others.elements(), reverse=True)
         rates += [num / max(_LEAST_S, now - at) for num, at in enumerate(lately, 1)]

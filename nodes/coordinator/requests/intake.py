@@ -116,12 +116,11 @@ class Intake:
         request.owner = owner_of(sender, submit.user)
         # A client can invent users, so only a gateway's users count as separate tenants.
         request.tenant = request.owner if is_gateway else sender
-        if (known := serving.remembered.found(request.digest, now)) is not None:
-            if known.is_proven:
-                names = ", ".join(sorted(set(known.suspicion.targets)))
-                why = f"the same request ended target nodes before ({names})"
-                raise BadRequestError(f"{why}: it is refused for now")
-            request.suspicion = known.suspicion
+        request.suspicion = known = serving.remembered.found(request.digest, now)
+        if known is not None and known.is_proven:
+            names = ", ".join(sorted(set(known.targets)))
+            why = f"the same request ended target nodes before ({names})"
+            raise BadRequestError(f"{why}: it is refused for now")
         if full := serving.ledger.holdings.what_is_full(request):
             raise RefusedRequestError("overloaded", f"{full}: try later")
         return request, self._target_for(request, now)

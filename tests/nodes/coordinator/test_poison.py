@@ -11,17 +11,11 @@ from mesh.messages import Ping, Pong, Refuse
 from nodes.coordinator.placing.remembered import PROVEN_S
 from nodes.coordinator.placing.suspects import DAY_S, MOST_LOSSES, Deaths, Suspicion, is_chance
 from nodes.coordinator.requests.tokenizing import MAX_AT_ONCE
-from nodes.messages import (
-    OpenStreamRequest,
-    RequestFailedNotice,
-    StreamFailedNotice,
-    TokenizeRequest,
-)
+from nodes.messages import OpenStreamRequest, StreamFailedNotice, TokenizeRequest
 from tests.nodes.builders import make_profile
 from tests.nodes.coordinator.fleet import Fleet, profile
 from tests.nodes.coordinator.script import CLIENT, TEXT_PROMPT, Mesh, Sends, mesh_of
 from tests.nodes.coordinator.script import profile as profile_of
-from tests.nodes.machine.checks import reachable
 
 NOW = 2 * 86_400.0
 T = [b"t%d" % number for number in range(9)]
@@ -82,9 +76,9 @@ def test_where_its_target_does_not_return_it_ends_and_the_others_never_see_it(ho
     else:
         assert mesh.tick(NOW + 6, first).where() == []
     sends = mesh.tick(NOW + 37)
-    (told,) = sends.said(RequestFailedNotice)
-    assert told.code == "unavailable"
-    assert "perhaps because of this request" in told.reason
+    code, reason = sends.failure()
+    assert code == "unavailable"
+    assert "perhaps because of this request" in reason
     assert sends.where() == []
 
 
@@ -132,10 +126,8 @@ def test_a_request_that_is_asked_again_is_recognised(how: str) -> None:
     assert placed(join(mesh, first, NOW + 35)) == [(first.decode(), 2)]
     assert die(mesh, first, NOW + 36).failure()[0] == "internal"
     code, reason = mesh.submit(4, NOW + 37).failure()
-    assert (code, reason.partition(" (")[0]) == (
-        "bad_request",
-        "the same request ended target nodes before",
-    )
+    assert code == "bad_request"
+    assert reason.startswith("the same request ended target nodes before (")
     # It is tried again some day, because another build may read it by then.
     mesh.tick(NOW + 36 + PROVEN_S)
     assert mesh.submit(5, NOW + 36 + PROVEN_S).where() != []
@@ -352,9 +344,7 @@ def test_where_nodes_die_by_themselves_more_deaths_are_wanted() -> None:
     wanted = [num_wanted(each_s, 0.1) for each_s in (3600.0, 60.0, 10.0, 2.0)]
     assert wanted == sorted(set(wanted))
     assert num_wanted(DAY_S, 300.0) > 2
-
-
-def test_where_targets_die_faster_than_they_read_nothing_is_proven() -> None:
+    # Where they die faster than they read, nothing is proven.
     assert all(is_chance([2.0] * num, 1.0) for num in range(30))
 
 
@@ -397,16 +387,6 @@ def test_what_dies_at_the_same_time_has_a_cause_of_its_own(deaths: Deaths) -> No
         deaths.note(at)
     assert deaths.rate_hz([DAY_S, DAY_S + 1], 2, DAY_S + 1) >= 50
     assert deaths.rate_hz([DAY_S, DAY_S + 1, DAY_S + 1], 2, DAY_S + 1) == 1 / DAY_S
-
-
-def test_old_deaths_are_forgotten_some_day(deaths: Deaths) -> None:
-    sizes = []
-    for k in range(40_000):
-        deaths.note(k * 0.01)
-        if k % 20_000 == 19_999:
-            sizes.append(sum(1 for _ in reachable([deaths])))
-    assert sizes[1] < 1.5 * sizes[0]
-    assert deaths.rate_hz([], 1, 400.0) >= 4096 / 400
 
 
 def test_a_stream_that_never_gets_a_token_is_not_tried_for_ever() -> None:
